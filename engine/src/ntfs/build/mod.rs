@@ -1,0 +1,1 @@
+//! A whole NTFS volume as a plan and generators of its bytes.

@@ -1,0 +1,1 @@
+//! Reading NTFS volumes of any origin, without trust.

@@ -1,0 +1,1 @@
+//! Aligned slots that one stage owns at a time.

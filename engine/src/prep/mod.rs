@@ -1,0 +1,1 @@
+//! The pipeline that fills a drive: feed, digest, seal, write, finish.

@@ -1,0 +1,1 @@
+//! Source trees: the walk, and the facts of each file.

@@ -1,0 +1,1 @@
+//! The pipeline that checks a drive: read in disk order, open, digest, judge.

@@ -1,0 +1,1 @@
+//! What the tests stand on: seeded datasets and the outside judges.
