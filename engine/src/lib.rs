@@ -2,7 +2,7 @@
 //!
 //! Floors, from the ground up (an upper one may use lower ones, never the other way):
 //!
-//! 0. `units`, `entropy`, `limits`: values and their bounds.
+//! 0. `units`, `entropy`, `limits`, `report`: values, their bounds, and what is told to the outside.
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
@@ -13,6 +13,7 @@
 
 pub mod entropy;
 pub mod limits;
+pub mod report;
 pub mod units;
 
 pub mod azure;

@@ -1,0 +1,371 @@
+//! What the engine tells the outside: problems, plans, progress and results. Facts only; rendering is the CLI's.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units::{ByteLen, ByteOffset};
+
+/// What a failure means for the exit code and for what to do next. One table in the CLI maps kinds to codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The command line or an input file is wrong; nothing was written.
+    Usage,
+    /// A gate in front of destruction said no; nothing was written.
+    Refused,
+    /// A source could not be read, or changed while it was read.
+    Source,
+    /// A drive failed.
+    Drive,
+    /// Kernel, permissions or limits are in the way.
+    Environment,
+    /// The run was interrupted and can be resumed.
+    Interrupted,
+    /// Read-back or verification found differences.
+    Different,
+    /// A bug in dray.
+    Internal,
+}
+
+/// Where a problem is: a place in an input file, a path, or a drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Input file or source path.
+    pub path: Option<PathBuf>,
+    /// Line in that file, from 1.
+    pub line: Option<u64>,
+    /// Name of the CSV column or XML element.
+    pub column: Option<String>,
+    /// The drive, by serial or path.
+    pub drive: Option<String>,
+    /// Byte on the drive.
+    pub at: Option<ByteOffset>,
+}
+
+/// One thing that is wrong: where, what, the value met, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What follows from it.
+    pub kind: Kind,
+    /// Where.
+    pub place: Place,
+    /// What is wrong, as a sentence without full stop.
+    pub what: String,
+    /// The value met, verbatim; never a secret.
+    pub value: Option<String>,
+    /// What to do.
+    pub advice: Option<String>,
+}
+
+impl Problem {
+    /// A problem with neither place nor advice yet.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { kind, place: Place::default(), what: what.into(), value: None, advice: None }
+    }
+
+    /// Names the input file or source.
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.place.path = Some(path.into());
+        self
+    }
+
+    /// Names the line of the input file.
+    pub fn line(mut self, line: u64) -> Self {
+        self.place.line = Some(line);
+        self
+    }
+
+    /// Names the CSV column or XML element.
+    pub fn column(mut self, column: impl Into<String>) -> Self {
+        self.place.column = Some(column.into());
+        self
+    }
+
+    /// Names the drive.
+    pub fn drive(mut self, drive: impl Into<String>) -> Self {
+        self.place.drive = Some(drive.into());
+        self
+    }
+
+    /// Names the byte on the drive.
+    pub fn at(mut self, at: ByteOffset) -> Self {
+        self.place.at = Some(at);
+        self
+    }
+
+    /// Shows the value met.
+    pub fn value(mut self, value: impl Into<String>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// Says what to do.
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(drive) = &self.place.drive {
+            write!(f, "drive {drive}: ")?;
+        }
+        if let Some(path) = &self.place.path {
+            write!(f, "{}", path.display())?;
+            if let Some(line) = self.place.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if let Some(column) = &self.place.column {
+            write!(f, "{column}: ")?;
+        }
+        f.write_str(&self.what)?;
+        if let Some(at) = self.place.at {
+            write!(f, " at byte {at}")?;
+        }
+        if let Some(value) = &self.value {
+            write!(f, " (found: {value})")?;
+        }
+        Ok(())
+    }
+}
+
+/// All the problems that could be known, told together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// `Err(self)` if there is any.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A drive as a person recognises it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriveFacts {
+    /// What the driveset named.
+    pub name: String,
+    /// The node or file that is opened.
+    pub path: PathBuf,
+    /// `DriveId` in manifest and drive record: the drive's own serial, or a derived one.
+    pub drive_id: String,
+    /// Whether `drive_id` is the serial of hardware that the service would accept.
+    pub for_shipping: bool,
+    /// Model, if the hardware tells one.
+    pub model: Option<String>,
+    /// Size of the device.
+    pub size: ByteLen,
+    /// Logical sector size in bytes.
+    pub sector: u64,
+    /// What is on it now, in words (`GPT, 2 partitions, NTFS "data"`); `None` when blank.
+    pub contents: Option<String>,
+    /// A regular file rather than a device.
+    pub is_image: bool,
+}
+
+/// What goes where on one drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrivePlan {
+    /// The drive.
+    pub drive: DriveFacts,
+    /// Files of the dataset on it.
+    pub files: u64,
+    /// Directories on it.
+    pub dirs: u64,
+    /// Bytes of those files.
+    pub data: ByteLen,
+    /// Bytes of file system, manifest and encryption beside the data.
+    pub overhead: ByteLen,
+    /// Bytes that stay free.
+    pub free: ByteLen,
+    /// Cluster size in bytes.
+    pub cluster: u64,
+    /// Regions in device order: start, length, what.
+    pub regions: Vec<(ByteOffset, ByteLen, String)>,
+    /// Biggest directories: blob prefix, files, bytes.
+    pub directories: Vec<(String, u64, ByteLen)>,
+    /// Total of bytes that will be written.
+    pub to_write: ByteLen,
+}
+
+/// The plan of a session, as `--dry-run` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanSummary {
+    /// Session id.
+    pub session: String,
+    /// Cipher, as the command line names it.
+    pub cipher: String,
+    /// One entry a drive, in the order of the driveset.
+    pub drives: Vec<DrivePlan>,
+    /// Files and bytes found in the sources.
+    pub files: u64,
+    /// Bytes found in the sources.
+    pub data: ByteLen,
+    /// Left out by kind (symbolic links, sockets, …) with paths of the first few.
+    pub skipped: Vec<Skipped>,
+    /// Things a user should know before going on (mapped names, large blocks, image files not for shipping, …).
+    pub warnings: Vec<Problem>,
+    /// Files that fit on no drive: blob path and length.
+    pub unplaced: Vec<(String, ByteLen)>,
+}
+
+/// An entry of the source tree that is no file or directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is: `symbolic link`, `socket`, `device`, `named pipe`.
+    pub what: String,
+}
+
+/// Where a drive's pipeline stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Old signatures are being wiped.
+    Wiping,
+    /// File data.
+    Data,
+    /// `$MFT`, indexes, manifest, bitmaps.
+    Metadata,
+    /// Zeros over the free space.
+    FreeSpace,
+    /// What makes it a volume.
+    Finishing,
+    /// Waiting for the device to make it durable.
+    Flushing,
+    /// Reading back what was written.
+    ReadBack,
+    /// Finished, durable.
+    Done,
+    /// Gave up; see the report.
+    Failed,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Walking the sources: files and bytes so far.
+    Scanning {
+        /// Files so far.
+        files: u64,
+        /// Bytes so far.
+        bytes: ByteLen,
+    },
+    /// A drive entered a stage.
+    Stage {
+        /// Index of the drive in the plan.
+        drive: usize,
+        /// The stage.
+        stage: Stage,
+    },
+    /// Progress of one drive: bytes that the device acknowledged, never what is only queued.
+    Progress {
+        /// Index of the drive in the plan.
+        drive: usize,
+        /// Bytes acknowledged in this session.
+        acknowledged: ByteLen,
+        /// Bytes of the stage's total plan.
+        total: ByteLen,
+        /// Files whose data is down.
+        files: u64,
+        /// What the pipeline mostly waited for since the last report.
+        waiting_for: Waiting,
+    },
+    /// A file was left out of the volume and of the manifest.
+    LeftOut {
+        /// Index of the drive in the plan.
+        drive: usize,
+        /// Source path.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A drive failed; the others go on.
+    DriveFailed {
+        /// Index of the drive in the plan.
+        drive: usize,
+        /// What happened.
+        problem: Problem,
+    },
+    /// Something worth a line in the log.
+    Note(String),
+}
+
+/// The bottleneck of a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Waiting {
+    /// Nothing stands out.
+    Nothing,
+    /// The source is the slowest.
+    Source,
+    /// Hashing and sealing are the slowest.
+    Cpu,
+    /// The drive is the slowest: as it should be.
+    Drive,
+}
+
+/// How one drive ended.
+#[derive(Clone, Debug)]
+pub struct DriveResult {
+    /// The drive.
+    pub drive: DriveFacts,
+    /// Files on it.
+    pub files: u64,
+    /// Bytes of those files.
+    pub data: ByteLen,
+    /// Bytes written to the device in all.
+    pub written: ByteLen,
+    /// Upper-case hex MD5 of the manifest.
+    pub manifest_hash: Option<String>,
+    /// The drive record to upload.
+    pub record: Option<PathBuf>,
+    /// Files left out: source path and reason.
+    pub left_out: Vec<(PathBuf, String)>,
+    /// Set when the drive failed.
+    pub failure: Option<Problem>,
+    /// Free space holds what it held before.
+    pub free_space_untouched: bool,
+    /// Wall time of this drive.
+    pub elapsed: Duration,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, Default)]
+pub struct SessionReport {
+    /// One entry a drive.
+    pub drives: Vec<DriveResult>,
+    /// The journal.
+    pub journal: PathBuf,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+    /// Wall time.
+    pub elapsed: Duration,
+}
