@@ -1,0 +1,407 @@
+//! The house checks itself, sparingly. This test fails on three things: a floor that uses a higher one, unsafe outside
+//! its rooms, and unsafe without its reason. The rest is taste, and taste is reading.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms of the engine and the floor each stands on. `lib.rs` is the façade above them.
+const ROOMS: &[(&str, u8)] = &[
+    ("units", 0),
+    ("limits", 0),
+    ("entropy", 0),
+    ("report", 0),
+    ("hash", 1),
+    ("crypt", 1),
+    ("gpt", 1),
+    ("ntfs", 1),
+    ("bitlocker", 1),
+    ("azure", 1),
+    ("plan", 2),
+    ("io", 3),
+    ("pool", 3),
+    ("device", 3),
+    ("source", 3),
+    ("prep", 4),
+    ("verify", 4),
+];
+
+/// The kernels of floor 1: they stand on floor 0 alone (and `crypt` on `hash`); formats may use them, not each other.
+const KERNELS: &[&str] = &["hash", "crypt"];
+
+/// Files and folders below `engine/src` where unsafe may live.
+const UNSAFE_ROOMS: &[&str] = &["io/uring", "pool", "device/ioctl", "hash/md5_lanes"];
+
+fn floor(room: &str) -> Option<u8> {
+    ROOMS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
+}
+
+/// Whether code in room `from` may name room `to`.
+fn may_use(from: &str, to: &str) -> bool {
+    let (Some(low), Some(high)) = (floor(from), floor(to)) else {
+        return false;
+    };
+    if from == to || high < low {
+        return true;
+    }
+    // Beside each other: values may, formats only know the kernels, upper floors may.
+    high == low && (low != 1 || KERNELS.contains(&to) && from != "hash")
+}
+
+/// Rust source with comments and the insides of literals blanked, line by line, and the comments of each line beside it.
+struct Source {
+    code: Vec<String>,
+    comments: Vec<String>,
+}
+
+impl Source {
+    fn new(text: &str) -> Self {
+        let chars: Vec<char> = text.chars().collect();
+        let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
+        let (mut code, mut comments) = (vec![String::new()], vec![String::new()]);
+        let mut i = 0;
+        let mut put = |c: char, comment: bool| {
+            if c == '\n' {
+                code.push(String::new());
+                comments.push(String::new());
+            } else if comment {
+                comments.last_mut().expect("a line").push(c);
+            } else {
+                code.last_mut().expect("a line").push(c);
+            }
+        };
+        while i < chars.len() {
+            let before = if i > 0 { at(i - 1) } else { '\0' };
+            if at(i) == '/' && at(i + 1) == '/' {
+                while i < chars.len() && at(i) != '\n' {
+                    put(at(i), true);
+                    i += 1;
+                }
+            } else if at(i) == '/' && at(i + 1) == '*' {
+                let mut depth = 0;
+                while i < chars.len() {
+                    match (at(i), at(i + 1)) {
+                        ('/', '*') => (depth, i) = (depth + 1, i + 2),
+                        ('*', '/') => (depth, i) = (depth - 1, i + 2),
+                        (c, _) => {
+                            put(c, true);
+                            i += 1;
+                        }
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            } else if at(i) == 'r' && !is_ident(before) | (before == 'b') && raw_hashes(&chars[i + 1..]).is_some() {
+                let hashes = raw_hashes(&chars[i + 1..]).expect("just seen");
+                i += hashes + 2;
+                while i < chars.len() && !(at(i) == '"' && (1..=hashes).all(|n| at(i + n) == '#')) {
+                    if at(i) == '\n' {
+                        put('\n', false);
+                    }
+                    i += 1;
+                }
+                i += hashes + 1;
+                put('"', false);
+            } else if at(i) == '"' {
+                i += 1;
+                while i < chars.len() && at(i) != '"' {
+                    if at(i) == '\n' {
+                        put('\n', false);
+                    }
+                    i += if at(i) == '\\' && at(i + 1) != '\n' { 2 } else { 1 };
+                }
+                i += 1;
+                put('"', false);
+            } else if at(i) == '\'' && (at(i + 1) == '\\' || at(i + 2) == '\'') {
+                // A character, not a lifetime: '\…' or one character between quotes.
+                i += if at(i + 1) == '\\' { 3 } else { 2 };
+                while i < chars.len() && at(i) != '\'' {
+                    i += 1;
+                }
+                i += 1;
+                put('"', false);
+            } else {
+                put(at(i), false);
+                i += 1;
+            }
+        }
+        Self { code, comments }
+    }
+
+    /// Words, `::` and single signs, with the line (from 0) each stands on.
+    fn tokens(&self) -> Vec<(usize, String)> {
+        let mut tokens = Vec::new();
+        for (line, text) in self.code.iter().enumerate() {
+            let mut rest = text.as_str();
+            while let Some(first) = rest.chars().next() {
+                let len = if is_ident(first) {
+                    rest.find(|c| !is_ident(c)).unwrap_or(rest.len())
+                } else if rest.starts_with("::") {
+                    2
+                } else {
+                    first.len_utf8()
+                };
+                if !first.is_whitespace() {
+                    tokens.push((line, rest[..len].to_owned()));
+                }
+                rest = &rest[len..];
+            }
+        }
+        tokens
+    }
+
+    /// Whether the statement around `line` carries its reason: on that line, or in the comment above the statement.
+    fn has_reason(&self, line: usize) -> bool {
+        let says_why =
+            |line: usize| self.comments[line].contains("SAFETY:") || self.comments[line].contains("# Safety");
+        if says_why(line) {
+            return true;
+        }
+        let mut commented = false;
+        for above in (0..line).rev() {
+            let code = self.code[above].trim();
+            if code.is_empty() {
+                if self.comments[above].is_empty() {
+                    return false;
+                }
+                commented = true;
+                if says_why(above) {
+                    return true;
+                }
+            } else if commented || code.ends_with([';', '{', '}', ',']) {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+fn is_ident(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The number of `#` between `r` and the quote of a raw string; `None` when it is none.
+fn raw_hashes(after_r: &[char]) -> Option<usize> {
+    let hashes = after_r.iter().take_while(|c| **c == '#').count();
+    (after_r.get(hashes) == Some(&'"')).then_some(hashes)
+}
+
+/// Rooms named by one file: by `crate::…`, by enough `super::…`, or (from outside) by `dray_engine::…`.
+/// `depth` is how many modules the file is below the crate root; `None` for a file of another crate.
+fn rooms_named(source: &Source, depth: Option<usize>) -> Vec<(usize, String)> {
+    let tokens = source.tokens();
+    let word = |i: usize| tokens.get(i).map_or("", |(_, word)| word.as_str());
+    let mut named = Vec::new();
+    // For every open brace, whether it opened an inline module: `super` climbs out of those first.
+    let mut braces: Vec<bool> = Vec::new();
+    let mut i = 0;
+    while i < tokens.len() {
+        match word(i) {
+            "{" => braces.push(i >= 2 && word(i - 2) == "mod"),
+            "}" => {
+                braces.pop();
+            }
+            _ => {}
+        }
+        let starts_path =
+            i == 0 || word(i - 1) != "::" || i >= 2 && !is_ident(word(i - 2).chars().next().unwrap_or(' '));
+        let root = match (word(i), depth) {
+            ("crate", Some(_)) | ("dray_engine", None) if starts_path => Some(i + 1),
+            ("super", Some(depth)) if starts_path => {
+                let supers = (0..).take_while(|n| word(i + 2 * n) == "super" && word(i + 2 * n + 1) == "::").count();
+                let end = i + 2 * supers;
+                let inline = braces.iter().filter(|inline| **inline).count();
+                // At the root the next word is the room; short of it, the path stays inside the room.
+                let at_root = supers == depth + inline;
+                if supers > 0 {
+                    i = end - 2;
+                }
+                at_root.then_some(end.saturating_sub(1))
+            }
+            _ => None,
+        };
+        if let Some(root) = root.filter(|root| word(*root) == "::") {
+            if word(root + 1) == "{" {
+                let mut open = 0;
+                let mut j = root + 1;
+                loop {
+                    match word(j) {
+                        "{" => open += 1,
+                        "}" => open -= 1,
+                        "" => break,
+                        name if open == 1 && matches!(word(j - 1), "{" | ",") => {
+                            named.push((tokens[j].0, name.to_owned()))
+                        }
+                        _ => {}
+                    }
+                    if open == 0 {
+                        break;
+                    }
+                    j += 1;
+                }
+            } else if root + 1 < tokens.len() {
+                named.push((tokens[root + 1].0, word(root + 1).to_owned()));
+            }
+        }
+        i += 1;
+    }
+    named
+}
+
+/// What is wrong with one file. `path` is relative to the project, with slashes.
+fn complaints(path: &str, text: &str) -> Vec<String> {
+    let source = Source::new(text);
+    let mut found = Vec::new();
+    let inside = path.strip_prefix("engine/src/");
+
+    if let Some(inside) = inside.filter(|inside| *inside != "lib.rs") {
+        let modules: Vec<&str> = inside.trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect();
+        let room = modules[0];
+        if floor(room).is_none() {
+            found.push(format!("{path}: room `{room}` stands on no floor; give it one in engine/tests/tidy.rs"));
+        }
+        for (line, named) in rooms_named(&source, Some(modules.len())) {
+            if floor(&named).is_some() && !may_use(room, &named) {
+                found.push(format!("{path}:{}: `{room}` must not use `{named}`", line + 1));
+            }
+        }
+    }
+    if path.starts_with("cli/src/") {
+        for (line, named) in rooms_named(&source, None) {
+            if floor(&named).is_some_and(|floor| floor > 0) {
+                found.push(format!("{path}:{}: the command line uses the façade, not `{named}`", line + 1));
+            }
+        }
+    }
+
+    let allowed = inside.is_some_and(|inside| {
+        UNSAFE_ROOMS.iter().any(|room| inside.strip_prefix(room).is_some_and(|rest| rest.starts_with(['.', '/'])))
+    });
+    let tokens = source.tokens();
+    for (i, (line, word)) in tokens.iter().enumerate() {
+        if word != "unsafe" {
+            continue;
+        }
+        if !allowed {
+            found.push(format!("{path}:{}: unsafe outside its rooms ({})", line + 1, UNSAFE_ROOMS.join(", ")));
+        }
+        // `unsafe fn(…)` and `unsafe extern "C" fn(…)` are types; what has a body or a name owes a reason.
+        let next: Vec<&str> = tokens[i + 1..].iter().take(4).map(|(_, word)| word.as_str()).collect();
+        let is_type = matches!(next[..], ["fn", "(", ..] | ["extern", "\"", "fn", "("]);
+        if !is_type && !source.has_reason(*line) {
+            found.push(format!("{path}:{}: unsafe without a SAFETY comment", line + 1));
+        }
+    }
+    found
+}
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("the project is readable").map(|entry| entry.expect("an entry")) {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() {
+            if name != "target" && !name.to_string_lossy().starts_with('.') {
+                rust_files(&path, out);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_house_is_tidy() {
+    let root = project();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    files.sort();
+    assert!(files.len() > 10, "found only {} Rust files: is the project where it was?", files.len());
+    let mut found = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(&root).expect("below the project").to_string_lossy().replace('\\', "/");
+        found.extend(complaints(&path, &fs::read_to_string(&file).expect("readable source")));
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_room_of_the_engine_has_a_floor() {
+    let lib = fs::read_to_string(project().join("engine/src/lib.rs")).expect("lib.rs");
+    let tokens = Source::new(&lib).tokens();
+    for pair in tokens.windows(3).filter(|three| three[0].1 == "mod" && three[2].1 == ";") {
+        assert!(floor(&pair[1].1).is_some(), "room `{}` stands on no floor", pair[1].1);
+    }
+}
+
+#[test]
+fn a_higher_floor_is_found_in_every_spelling() {
+    for text in [
+        "use crate::io::Ring;",
+        "use crate::{units::Lba, io::{Ring, Op}};",
+        "fn f() { crate::plan::make() }",
+        "use crate::units::Lba;\npub(crate) use crate::prep;",
+        "mod tests {\n    use crate::verify::*;\n}",
+        "let s = \"// \"; crate::io::f();",
+        "let c = '\"'; crate::io::f();",
+        "use ::std::fs;\nuse crate::bitlocker::Region;",
+        "fn f() -> Vec<crate::io::Op> {}",
+    ] {
+        assert_eq!(complaints("engine/src/ntfs/build/mod.rs", text).len(), 1, "{text}");
+    }
+    // `super` that climbs to the root, from a file two modules down and from a module inside it.
+    assert_eq!(complaints("engine/src/ntfs/build/mod.rs", "use super::super::io::Op;").len(), 1);
+    assert_eq!(complaints("engine/src/ntfs/mft.rs", "mod tests { use super::super::super::io::Op; }").len(), 1);
+    assert_eq!(complaints("engine/src/hash/mod.rs", "use super::crypt::Key;").len(), 1);
+    assert_eq!(complaints("engine/src/units.rs", "use crate::hash::crc32;").len(), 1);
+    assert_eq!(complaints("engine/src/cellar/mod.rs", "").len(), 1);
+}
+
+#[test]
+fn what_is_allowed_stays_allowed() {
+    for (path, text) in [
+        ("engine/src/ntfs/build/mod.rs", "use crate::hash::crc32;\nuse crate::units::Lba;\nuse super::read::io::Op;"),
+        (
+            "engine/src/ntfs/build/mod.rs",
+            "// crate::io is above us\nlet s = \"crate::io::x\"; let r = r#\"crate::io::\"#;",
+        ),
+        ("engine/src/ntfs/mft.rs", "mod tests { use super::super::io; use super::*; }"),
+        ("engine/src/crypt/mod.rs", "use crate::hash::sha256;"),
+        ("engine/src/plan/mod.rs", "use crate::{bitlocker, gpt, ntfs};"),
+        ("engine/src/prep/mod.rs", "use crate::{io::Op, plan, verify};"),
+        ("engine/src/lib.rs", "pub use crate::prep::PrepJob;"),
+        ("cli/src/main.rs", "use dray_engine::{PrepJob, report::Event};"),
+        ("engine/src/pool.rs", "// SAFETY: ours\nlet x =\n    unsafe { f() };"),
+        (
+            "engine/src/pool.rs",
+            "/// # Safety\n/// `p` is valid.\n#[inline]\npub unsafe fn g(p: *const u8) {}\ntype F = unsafe fn(u8);",
+        ),
+        ("engine/src/io/uring/ring.rs", "unsafe { f() } // SAFETY: ours"),
+        ("engine/src/gpt/mod.rs", "#![forbid(unsafe_code)]\n// unsafe is a word\nlet s = \"unsafe\";"),
+    ] {
+        assert_eq!(complaints(path, text), Vec::<String>::new(), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_command_line_is_kept_to_the_facade() {
+    assert_eq!(complaints("cli/src/main.rs", "use dray_engine::prep::run;").len(), 1);
+    assert_eq!(complaints("cli/src/main.rs", "use dray_engine::{PrepJob, plan::Plan};").len(), 1);
+    assert_eq!(complaints("cli/src/main.rs", "dray_engine::io::open();").len(), 1);
+}
+
+#[test]
+fn unsafe_out_of_place_or_without_reason_is_found() {
+    assert_eq!(complaints("engine/src/gpt/mod.rs", "// SAFETY: no\nunsafe { f() }").len(), 1);
+    assert_eq!(complaints("cli/src/main.rs", "// SAFETY: no\nunsafe { f() }").len(), 1);
+    assert_eq!(complaints("engine/src/pool.rs", "unsafe { f() }").len(), 1);
+    assert_eq!(complaints("engine/src/pool_room.rs", "// SAFETY: no\nunsafe { f() }").len(), 2);
+    assert_eq!(complaints("engine/src/pool.rs", "// SAFETY: of another\nlet a = 1;\nunsafe { f() }").len(), 1);
+    assert_eq!(complaints("engine/src/pool.rs", "// SAFETY: far away\n\nunsafe { f() }").len(), 1);
+    assert_eq!(complaints("engine/src/pool.rs", "// SAFETY: f\nunsafe { f() }\nunsafe { g() }").len(), 1);
+    assert_eq!(complaints("engine/src/pool.rs", "unsafe impl Send for X {}").len(), 1);
+    assert_eq!(complaints("engine/src/pool.rs", "let s = \"SAFETY: \"; unsafe { f() }").len(), 1);
+}
