@@ -132,7 +132,7 @@ fn open<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Blo
         }
     }
     for data in tail {
-        let previous = if at % BLOCKS == 0 { ivs[at / BLOCKS] } else { before };
+        let previous = if at.is_multiple_of(BLOCKS) { ivs[at / BLOCKS] } else { before };
         before = *data;
         at += 1;
         lanes.one(data.into());

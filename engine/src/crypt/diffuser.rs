@@ -105,7 +105,7 @@ fn a_sealing(w: &mut [u32]) {
 fn b_opening(w: &mut [u32]) {
     let mask = w.len() - 1;
     for i in 0..w.len() {
-        let add = w[i + 2 & mask] ^ w[i + 5 & mask].rotate_left(ROTATE_B[i % 4]);
+        let add = w[(i + 2) & mask] ^ w[(i + 5) & mask].rotate_left(ROTATE_B[i % 4]);
         w[i] = w[i].wrapping_add(add);
     }
 }
@@ -113,7 +113,7 @@ fn b_opening(w: &mut [u32]) {
 fn b_sealing(w: &mut [u32]) {
     let mask = w.len() - 1;
     for i in (0..w.len()).rev() {
-        let add = w[i + 2 & mask] ^ w[i + 5 & mask].rotate_left(ROTATE_B[i % 4]);
+        let add = w[(i + 2) & mask] ^ w[(i + 5) & mask].rotate_left(ROTATE_B[i % 4]);
         w[i] = w[i].wrapping_sub(add);
     }
 }

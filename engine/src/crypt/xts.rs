@@ -160,5 +160,5 @@ fn chains<const BLOCKS: usize>(firsts: &[Block], out: &mut [Block]) {
 /// Times α in GF(2^128), IEEE 1619-2018 5.2: shift left, and fold the bit that falls out into 0x87.
 #[inline(always)]
 const fn double(tweak: u128) -> u128 {
-    tweak << 1 ^ (tweak >> 127) * 0x87
+    (tweak << 1) ^ ((tweak >> 127) * 0x87)
 }
