@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod format;
 pub mod read;
 pub mod upcase;
