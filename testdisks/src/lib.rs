@@ -1,1 +1,7 @@
 //! What the tests stand on: seeded datasets and the outside judges.
+//!
+//! The judges themselves are Python beside this crate (`judges.py`, `judge_drive.py`, `check_manifest.py`,
+//! `decrypt.py`), so that they share no line with what they judge; [`judge`] asks them.
+
+pub mod dataset;
+pub mod judge;

@@ -1,0 +1,174 @@
+//! Asking tools that none of us wrote. A judge that is not there is skipped loudly, never counted as a yes.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a judge says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// The judge looked and found nothing wrong.
+    Pass(String),
+    /// What it found.
+    Fail(String),
+    /// Why it could not be asked.
+    Skipped(String),
+}
+
+impl Verdict {
+    /// Panics when the judge said no; says loudly when it was not asked. `true` if it was.
+    ///
+    /// # Panics
+    /// On [`Verdict::Fail`].
+    pub fn expect_pass(self, judge: &str) -> bool {
+        match self {
+            Self::Pass(_) => true,
+            Self::Fail(why) => panic!("{judge}: {why}"),
+            Self::Skipped(why) => {
+                eprintln!("SKIPPED judge: {judge}: {why}");
+                false
+            }
+        }
+    }
+
+    /// For tests of the judges: panics when the judge said yes.
+    ///
+    /// # Panics
+    /// On [`Verdict::Pass`].
+    pub fn expect_fail(self, judge: &str) -> bool {
+        match self {
+            Self::Pass(why) => panic!("{judge} let it pass: {why}"),
+            Self::Fail(_) => true,
+            skipped @ Self::Skipped(_) => skipped.expect_pass(judge),
+        }
+    }
+}
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The Python that has the judges' libraries (`scripts/test --judges` makes it), or the system's.
+pub fn python() -> PathBuf {
+    let private = project().join("target/judges/venv/bin/python");
+    if private.exists() { private } else { "python3".into() }
+}
+
+/// Asks `testdisks/judges.py NAME ARGS…`.
+pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
+    let script = project().join("testdisks/judges.py");
+    match Command::new(python()).arg(script).arg(name).args(args).output() {
+        Err(e) => Verdict::Skipped(format!("no Python: {e}")),
+        Ok(out) => {
+            let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+            match out.status.code() {
+                Some(0) => Verdict::Pass(said),
+                Some(3) => Verdict::Skipped(said),
+                _ => Verdict::Fail(format!("{said} {}", String::from_utf8_lossy(&out.stderr).trim())),
+            }
+        }
+    }
+}
+
+/// `sgdisk -v` on a drive; 4096-byte sectors through a loop device.
+pub fn sgdisk(drive: &Path) -> Verdict {
+    ask("sgdisk", &[drive])
+}
+
+/// `sfdisk --verify` on a drive; 4096-byte sectors through a loop device.
+pub fn sfdisk(drive: &Path) -> Verdict {
+    ask("sfdisk", &[drive])
+}
+
+/// Which cryptsetup: 2.8.4 and later also check CRC-32 and the sealed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cryptsetup {
+    /// The system's.
+    Installed,
+    /// The one `scripts/judge-cryptsetup` finds or fetches.
+    Newer,
+}
+
+/// `cryptsetup bitlkDump` and `open --test-passphrase` on a drive or a bare volume.
+pub fn cryptsetup(drive: &Path, key: &str, which: Cryptsetup) -> Verdict {
+    let which = if which == Cryptsetup::Newer { "newer" } else { "installed" };
+    ask("cryptsetup", &[drive.as_os_str(), key.as_ref(), which.as_ref()])
+}
+
+/// The system's libbde; it is older than XTS-256 and skips that.
+pub fn bdeinfo(drive: &Path, key: &str) -> Verdict {
+    ask("bdeinfo", &[drive.as_os_str(), key.as_ref()])
+}
+
+/// The current libbde opens the volume and finds NTFS at both ends.
+pub fn libbde(drive: &Path, key: &str) -> Verdict {
+    ask("libbde", &[drive.as_os_str(), key.as_ref()])
+}
+
+/// dissect.fve reads what is in `plain`, at both ends and in `samples` places.
+pub fn dissect(drive: &Path, key: &str, plain: &Path, samples: u32) -> Verdict {
+    ask("dissect", &[drive.as_os_str(), key.as_ref(), plain.as_os_str(), samples.to_string().as_ref()])
+}
+
+/// Decrypts a drive's volume into the plain image `out` by libbde; zeros become holes.
+pub fn decrypt(drive: &Path, key: &str, out: &Path) -> Verdict {
+    let script = project().join("testdisks/decrypt.py");
+    match Command::new(python()).arg(script).args([drive, out]).args(["--recovery", key]).output() {
+        Err(e) => Verdict::Skipped(format!("no Python: {e}")),
+        Ok(done) if done.status.success() => Verdict::Pass(String::new()),
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            if said.contains("ModuleNotFoundError") { Verdict::Skipped(said) } else { Verdict::Fail(said) }
+        }
+    }
+}
+
+/// `ntfsfix -n` on a plain volume.
+pub fn ntfsfix(plain: &Path) -> Verdict {
+    ask("ntfsfix", &[plain])
+}
+
+/// `ntfsinfo -m` on a plain volume: version 3.1 and clean flags.
+pub fn ntfsinfo(plain: &Path) -> Verdict {
+    ask("ntfsinfo", &[plain])
+}
+
+/// Sleuth Kit's `fsstat` on a plain volume.
+pub fn fsstat(plain: &Path) -> Verdict {
+    ask("fsstat", &[plain])
+}
+
+/// Sleuth Kit's `fls` on a plain volume: nothing deleted or orphaned, at least so many files.
+pub fn fls(plain: &Path, files_min: u64) -> Verdict {
+    ask("fls", &[plain.as_os_str(), files_min.to_string().as_ref()])
+}
+
+/// Mounts a plain volume with ntfs-3g and compares content and time of every file. `mapping` has lines
+/// `\path\on\drive TAB source`; with `exact` nothing else may lie in the volume's directories.
+pub fn compare(plain: &Path, mapping: &Path, exact: bool) -> Verdict {
+    ask("compare", &[plain.as_os_str(), mapping.as_os_str(), if exact { "exact" } else { "no" }.as_ref()])
+}
+
+/// Everything on a finished drive: `judge_drive.py`. The returned text is its table.
+///
+/// `partial`: the dataset was spread over several drives.
+pub fn drive(image: &Path, record: &Path, dataset: Option<&Path>, partial: bool) -> Verdict {
+    let mut command = Command::new(python());
+    command.arg(project().join("testdisks/judge_drive.py")).args([image, record]);
+    if let Some(dataset) = dataset {
+        command.arg("--dataset").arg(dataset);
+    }
+    if partial {
+        command.arg("--partial");
+    }
+    match command.output() {
+        Err(e) => Verdict::Skipped(format!("no Python: {e}")),
+        Ok(out) => {
+            // Single judges that were skipped are told one by one.
+            eprint!("{}", String::from_utf8_lossy(&out.stderr));
+            let said = String::from_utf8_lossy(&out.stdout).into_owned();
+            if out.status.success() { Verdict::Pass(said) } else { Verdict::Fail(said) }
+        }
+    }
+}
