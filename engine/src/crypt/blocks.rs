@@ -89,3 +89,13 @@ pub(super) fn xor(out: &mut Block, with: &Block) {
         *out ^= with;
     }
 }
+
+/// `out ^= with`, block by block, in whole vectors: a wide back end that loads what narrow stores have just written
+/// would wait for them.
+#[inline(always)]
+pub(super) fn xor_all(out: &mut [Block], with: &[Block]) {
+    let (out, with) = (aes::cipher::Array::slice_as_flattened_mut(out), aes::cipher::Array::slice_as_flattened(with));
+    for (out, with) in out.iter_mut().zip(with) {
+        *out ^= with;
+    }
+}

@@ -7,7 +7,9 @@ use aes::cipher::{
 };
 
 use super::Mode;
-use super::blocks::{Aes, BLOCKS_512, BLOCKS_4096, Block, Decrypt, Encrypt, Lanes, SECTORS_AHEAD, blocks_in, xor};
+use super::blocks::{
+    Aes, BLOCKS_512, BLOCKS_4096, Block, Decrypt, Encrypt, Lanes, SECTORS_AHEAD, blocks_in, xor, xor_all,
+};
 use crate::units::SectorSize;
 
 pub(super) struct Cbc<C> {
@@ -81,29 +83,58 @@ impl BlockCipherDecClosure for Run<'_> {
     }
 }
 
+/// Blocks of a sector that are fetched and put back together: a cache line. Sectors of 4096 bytes, many abreast, all
+/// want the same set of the cache, so that a line that is left is soon lost.
+const LINE: usize = 4;
+
 /// A chain is serial, so as many sectors as the back end is wide go abreast.
 #[inline(always)]
 fn seal<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
     let width = L::Width::USIZE;
     for (ivs, data) in ivs.chunks(width).zip(data.chunks_mut(width * BLOCKS)) {
-        let mut state = Array::<Block, L::Width>::default();
-        state[..ivs.len()].copy_from_slice(ivs);
         // Below half the width idle lanes would cost more than single blocks do.
-        let wide = ivs.len() * 2 > width;
-        for block in 0..BLOCKS {
-            for (sector, state) in data.chunks_exact(BLOCKS).zip(&mut state) {
-                xor(state, &sector[block]);
+        if ivs.len() * 2 > width {
+            seal_abreast::<L, BLOCKS>(lanes, ivs, data);
+        } else {
+            seal_few::<L, BLOCKS>(lanes, ivs, data);
+        }
+    }
+}
+
+#[inline(always)]
+fn seal_abreast<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
+    let mut chain = Array::<Block, L::Width>::default();
+    chain[..ivs.len()].copy_from_slice(ivs);
+    // One row a block of the line, one column a sector.
+    let mut rows: [Array<Block, L::Width>; LINE] = Default::default();
+    for line in 0..BLOCKS / LINE {
+        for (column, sector) in data.chunks_exact(BLOCKS).enumerate() {
+            for (row, block) in rows.iter_mut().zip(&sector[line * LINE..(line + 1) * LINE]) {
+                row[column] = *block;
             }
-            if wide {
-                lanes.many((&mut state).into());
-            } else {
-                for state in &mut state[..ivs.len()] {
-                    lanes.one(state.into());
-                }
+        }
+        for row in &mut rows {
+            xor_all(row, &chain);
+            lanes.many((&mut *row).into());
+            chain.copy_from_slice(row);
+        }
+        for (column, sector) in data.chunks_exact_mut(BLOCKS).enumerate() {
+            for (row, block) in rows.iter().zip(&mut sector[line * LINE..(line + 1) * LINE]) {
+                *block = row[column];
             }
-            for (sector, state) in data.chunks_exact_mut(BLOCKS).zip(&state) {
-                sector[block] = *state;
-            }
+        }
+    }
+}
+
+#[inline(always)]
+fn seal_few<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
+    let mut chain = Array::<Block, L::Width>::default();
+    chain[..ivs.len()].copy_from_slice(ivs);
+    for block in 0..BLOCKS {
+        for (sector, chain) in data.chunks_exact_mut(BLOCKS).zip(&mut chain) {
+            xor(chain, &sector[block]);
+            lanes.one((&mut *chain).into());
+            sector[block] = *chain;
         }
     }
 }
@@ -111,25 +142,30 @@ fn seal<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Blo
 /// Blocks are independent: each is decrypted and takes the ciphertext before it, a sector's first one the vector.
 #[inline(always)]
 fn open<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
+    let width = L::Width::USIZE;
     let mut before = Block::default();
     let mut at = 0_usize;
     let (chunks, tail) = Array::<Block, L::Width>::slice_as_chunks_mut(data);
     for chunk in chunks {
-        let mut previous = Array::<Block, L::Width>::default();
-        let (last, others) = chunk.split_last().expect("a width is at least one");
-        previous[0] = before;
-        previous[1..].copy_from_slice(others);
-        before = *last;
+        let mut plain = Array::<Block, L::Width>::default();
+        lanes.many((&*chunk, &mut plain).into());
+        // In step with the pairs of blocks in which a wide back end has stored them: see `xor_all`.
+        let pair = width.min(2);
+        let mut front = [before; 2];
+        front[1..pair].copy_from_slice(&chunk[..pair - 1]);
+        xor_all(&mut plain[..pair], &front);
+        xor_all(&mut plain[pair..], &chunk[pair - 1..]);
+        // A sector's first block has taken the end of the sector before it: out with that, and in with the vector.
         let mut start = at.next_multiple_of(BLOCKS);
-        while start < at + L::Width::USIZE {
-            previous[start - at] = ivs[start / BLOCKS];
+        while start < at + width {
+            let wrong = if start == at { before } else { chunk[start - at - 1] };
+            xor(&mut plain[start - at], &wrong);
+            xor(&mut plain[start - at], &ivs[start / BLOCKS]);
             start += BLOCKS;
         }
-        at += L::Width::USIZE;
-        lanes.many(chunk.into());
-        for (data, previous) in chunk.iter_mut().zip(&previous) {
-            xor(data, previous);
-        }
+        at += width;
+        before = chunk[width - 1];
+        chunk.copy_from_slice(&plain);
     }
     for data in tail {
         let previous = if at.is_multiple_of(BLOCKS) { ivs[at / BLOCKS] } else { before };

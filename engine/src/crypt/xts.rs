@@ -7,7 +7,9 @@ use aes::cipher::{
 };
 
 use super::Mode;
-use super::blocks::{Aes, BLOCKS_512, BLOCKS_4096, Block, Decrypt, Encrypt, Lanes, SECTORS_AHEAD, blocks_in, xor};
+use super::blocks::{
+    Aes, BLOCKS_512, BLOCKS_4096, Block, Decrypt, Encrypt, Lanes, SECTORS_AHEAD, blocks_in, xor, xor_all,
+};
 use crate::units::SectorSize;
 
 pub(super) struct Xts<C> {
@@ -113,13 +115,9 @@ fn run<L: Lanes, const BLOCKS: usize>(lanes: &L, firsts: &[Block], mut data: &mu
         let (now, later) = data.split_at_mut(queued - rest.len());
         data = later;
         for (tweaks, data) in chunks.iter().zip(Array::<Block, L::Width>::slice_as_chunks_mut(now).0) {
-            for (data, tweak) in data.iter_mut().zip(tweaks) {
-                xor(data, tweak);
-            }
-            lanes.many(data.into());
-            for (data, tweak) in data.iter_mut().zip(tweaks) {
-                xor(data, tweak);
-            }
+            xor_all(data, tweaks);
+            lanes.many((&mut *data).into());
+            xor_all(data, tweaks);
         }
         let left = rest.len();
         queue.copy_within(queued - left..queued, 0);
