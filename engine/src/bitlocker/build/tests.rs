@@ -1,1 +1,426 @@
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use super::*;
+use crate::bitlocker::format::RegionOffsets;
+use crate::bitlocker::keys::KeyInput;
+use crate::bitlocker::map::Source;
+use crate::bitlocker::read::{Integrity, ProtectorKind, State, Volume};
+use crate::entropy::Seeded;
+use crate::units::{ByteLen, ByteOffset, ClusterSize, SectorSize};
+use zerocopy::FromBytes;
+
+const CIPHERS: [Cipher; 4] = [Cipher::AesCbc128, Cipher::AesCbc256, Cipher::XtsAes128, Cipher::XtsAes256];
+
+/// 2026-11-22 and some 100 ns, which must not show.
+const CREATED: FileTime = FileTime(134_083_296_012_345_678);
+
+const VOLUME_LEN: u64 = 64 << 20;
+
+fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Metadata {
+    let cluster = ClusterSize::from_bytes(cluster).unwrap();
+    let regions = Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap();
+    let spec = Spec {
+        regions: &regions,
+        cipher,
+        hidden_sectors: 0x8800,
+        description: "DRAY import-1 11/22/2026",
+        used_space_only: true,
+        external_key: true,
+        created: CREATED,
+    };
+    let mut reports = 0;
+    let metadata = Metadata::build(&spec, &mut Seeded::new(seed), &mut |_| reports += 1);
+    assert_eq!(reports, 64);
+    metadata
+}
+
+/// A volume on disk with known bytes in telling places. Removed when dropped.
+struct Image {
+    path: PathBuf,
+    file: File,
+    /// Places in the unlocked volume and what they must hold.
+    plan: Vec<(u64, Vec<u8>)>,
+}
+
+impl Image {
+    fn write(metadata: &Metadata, name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("dray-bitlocker-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("{name}.img"));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        file.set_len(VOLUME_LEN).unwrap();
+        let mut image = Self { path, file, plan: Vec::new() };
+        let regions = metadata.regions();
+        let sector = regions.sector().bytes();
+        let cipher = metadata.sector_cipher().unwrap();
+        let mapping = regions.mapping();
+        let mut noise = Seeded::new(0xD1CE);
+        let put = |image: &mut Self, at: u64, plain: Vec<u8>| {
+            for segment in mapping.map(ByteOffset(at), ByteLen(plain.len() as u64)) {
+                let from = (segment.range.start.0 - at) as usize;
+                let mut bytes = plain[from..][..segment.range.len.0 as usize].to_vec();
+                if let Source::Sealed(stored) = segment.source {
+                    cipher.seal(stored, &mut bytes);
+                    image.file.write_all_at(&bytes, stored.0).unwrap();
+                }
+            }
+            image.plan.push((at, plain));
+        };
+        let mut random = |len: usize| {
+            let mut bytes = vec![0; len];
+            noise.fill(&mut bytes);
+            bytes
+        };
+        // An NTFS-like front that crosses from the relocated area into ordinary sectors.
+        let mut front = random(0x6000);
+        front[..512].copy_from_slice(&ntfs_boot_sector(regions));
+        put(&mut image, 0, front);
+        put(&mut image, VOLUME_LEN - sector, random(sector as usize));
+        for zeros in regions.sealed_zeros() {
+            put(&mut image, zeros.start.0, vec![0; zeros.len.0 as usize]);
+        }
+        let mut files = regions.hidden_files();
+        files.sort_unstable_by_key(|file| file.start);
+        for (index, file) in files.iter().enumerate() {
+            // What BitLocker hides reads as zeros, and its neighbours are ordinary.
+            image.plan.push((file.start.0, vec![0; file.data_len.0 as usize]));
+            let end = file.allocated.end().0;
+            if index == 0 || files[index - 1].allocated.end().0 + 0x8000 <= file.start.0 {
+                put(&mut image, file.start.0 - 0x4000, random(0x4000));
+            }
+            if files.get(index + 1).is_none_or(|next| end + 0x8000 <= next.start.0) {
+                put(&mut image, end, random(0x4000));
+            }
+        }
+        // Last, as on a drive.
+        for range in metadata.region_ranges() {
+            image.file.write_all_at(metadata.region(), range.start.0).unwrap();
+        }
+        image.file.write_all_at(metadata.front(), 0).unwrap();
+        image.plan.sort();
+        image.plan.dedup();
+        image
+    }
+
+    /// `offset:length:sha256` for each place.
+    fn expected(&self) -> Vec<String> {
+        self.plan.iter().map(|(at, bytes)| format!("{at}:{}:{}", bytes.len(), hex(&Sha256::digest(bytes)))).collect()
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// As much of one as libbde looks at after it has decrypted it.
+fn ntfs_boot_sector(regions: &Regions) -> [u8; 512] {
+    let mut boot = [0; 512];
+    let mut put = |at: usize, bytes: &[u8]| boot[at..][..bytes.len()].copy_from_slice(bytes);
+    let sector = regions.sector().bytes();
+    put(0x00, b"\xEB\x52\x90NTFS    ");
+    put(0x0B, &(sector as u16).to_le_bytes());
+    put(0x0D, &[sectors_per_cluster(regions)]);
+    put(0x15, &[0xF8]);
+    put(0x18, &[0x3F, 0, 0xFF, 0]);
+    put(0x24, &[0x80, 0, 0x80, 0]);
+    put(0x28, &(VOLUME_LEN / sector - 1).to_le_bytes());
+    put(0x30, &4_u64.to_le_bytes());
+    put(0x38, &2_u64.to_le_bytes());
+    put(0x40, &[0xF6, 0, 0, 0, 1, 0, 0, 0]);
+    put(0x1FE, &[0x55, 0xAA]);
+    boot
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs a judge; `None` when it is not installed.
+fn run(program: &str, args: &[&str], input: &[u8]) -> Option<(bool, String)> {
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // A judge that refuses early closes its end.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// The strictest cryptsetup there is; see scripts/judge-cryptsetup.
+fn cryptsetup() -> Option<String> {
+    let unpacked = "/opt/dray-judges/cryptsetup/cryptsetup";
+    if Path::new(unpacked).exists() {
+        return Some(unpacked.to_owned());
+    }
+    let installed = run("cryptsetup", &["--version"], &[]);
+    if installed.is_none() {
+        eprintln!("SKIPPED judge: cryptsetup is absent");
+    } else {
+        eprintln!(
+            "SKIPPED judge: only an old cryptsetup, which checks neither CRC nor hash (scripts/judge-cryptsetup)"
+        );
+    }
+    installed.map(|_| "cryptsetup".to_owned())
+}
+
+fn judge_with_cryptsetup(metadata: &Metadata, image: &Image, name: &str) {
+    let Some(cryptsetup) = cryptsetup() else { return };
+    let path = image.path.to_str().unwrap();
+    let (good, dump) = run(&cryptsetup, &["bitlkDump", path], &[]).unwrap();
+    assert!(good, "{name}: {dump}");
+    assert!(!dump.to_lowercase().contains("warning"), "{name}: {dump}");
+    for fact in [
+        metadata.volume_id.to_string(),
+        metadata.recovery.id.to_string(),
+        metadata.external.as_ref().unwrap().id.to_string(),
+        "DRAY import-1 11/22/2026".to_owned(),
+        format!("Sector size:  \t{} [bytes]", metadata.regions().sector().bytes()),
+    ] {
+        assert!(dump.contains(&fact), "{name}: no {fact} in {dump}");
+    }
+    let password = metadata.recovery.password.printed();
+    let open = |args: &[&str], input: &[u8]| {
+        let all: Vec<&str> = [&["open", "--type", "bitlk", "--test-passphrase", path], args].concat();
+        run(&cryptsetup, &all, input).unwrap()
+    };
+    let (good, said) = open(&[], password.expose().as_bytes());
+    assert!(good, "{name}: {said}");
+    let (good, _) = open(&[], b"000000-000000-000000-000000-000000-000000-000000-000000");
+    assert!(!good, "{name}: the judge accepts any password");
+    let key_file = image.path.with_extension("bek");
+    fs::write(&key_file, metadata.external.as_ref().unwrap().bytes.expose()).unwrap();
+    let (good, said) = open(&["--key-file", key_file.to_str().unwrap()], &[]);
+    fs::remove_file(key_file).unwrap();
+    assert!(good, "{name}, key file: {said}");
+    let (good, said) =
+        run(&cryptsetup, &["bitlkDump", "--batch-mode", "--dump-volume-key", path], password.expose().as_bytes())
+            .unwrap();
+    let words = said.split("MK dump:").nth(1).unwrap_or("").split_whitespace();
+    let printed: String = words.take_while(|word| word.len() == 2).collect();
+    assert!(good && printed == hex(metadata.fvek.expose()), "{name}: another sector key: {said}");
+}
+
+/// Opens the image with a reader, and prints `offset:length:sha256` for each place asked for.
+const READ_WITH_PYTHON: &str = r#"
+import hashlib, sys
+reader, path, password, key_file, places = sys.argv[1:6]
+try:
+    if reader == "libbde":
+        import pybde
+        volume = pybde.volume()
+        if password:
+            volume.set_recovery_password(password)
+        else:
+            volume.read_startup_key(key_file)
+        volume.open(path)
+        assert not volume.is_locked(), "still locked"
+        stream = volume
+    else:
+        from dissect.fve.bde import BDE
+        bde = BDE(open(path, "rb"))
+        assert bde._valid_information and len(bde._valid_information) == 3, "not all copies valid"
+        if password:
+            bde.unlock_with_recovery_password(password)
+        else:
+            bde.unlock_with_bek(open(key_file, "rb"))
+        assert bde.unlocked, "still locked"
+        assert bde.information.check_integrity(bde._vmk) if hasattr(bde, "_vmk") else True
+        stream = bde.open()
+except ImportError as missing:
+    print("MISSING", missing)
+    sys.exit(0)
+for place in places.split(","):
+    at, length = map(int, place.split(":")[:2])
+    stream.seek(at)
+    print(f"{at}:{length}:{hashlib.sha256(stream.read(length)).hexdigest()}")
+"#;
+
+fn judge_with_python(reader: &str, metadata: &Metadata, image: &Image, name: &str) {
+    let expected = image.expected();
+    let key_file = image.path.with_extension("bek");
+    fs::write(&key_file, metadata.external.as_ref().unwrap().bytes.expose()).unwrap();
+    for password in [metadata.recovery.password.printed().expose(), ""] {
+        let path = image.path.to_str().unwrap();
+        let args = ["-c", READ_WITH_PYTHON, reader, path, password, key_file.to_str().unwrap(), &expected.join(",")];
+        let Some((good, said)) = run("python3", &args, &[]) else {
+            return eprintln!("SKIPPED judge: python3 is absent");
+        };
+        if said.starts_with("MISSING") {
+            eprintln!("SKIPPED judge: {reader}: {said}");
+            break;
+        }
+        assert!(good, "{name}, {reader}: {said}");
+        assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{name}, {reader}");
+    }
+    fs::remove_file(key_file).unwrap();
+}
+
+fn judge_with_bitlocker_core(metadata: &Metadata, image: &Image, name: &str) {
+    if metadata.regions().sector() != SectorSize::S512 {
+        // Version 0.3.5 decrypts in units of 512 bytes whatever the volume says.
+        return eprintln!("SKIPPED judge: bitlocker-core knows no 4096-byte sectors");
+    }
+    let password = metadata.recovery.password.printed();
+    let file = image.file.try_clone().unwrap();
+    let mut volume = bitlocker::BitLockerVolume::unlock_with_recovery_password(file, password.expose()).unwrap();
+    let mapping = metadata.regions().mapping();
+    let hidden = |at: u64| mapping.hidden().any(|range| range.overlaps(ByteRange::new(at, 1)));
+    // It gives noise for parts of BitLocker's own areas where the other readers give zeros.
+    for (at, plain) in image.plan.iter().filter(|(at, _)| !hidden(*at)) {
+        let mut buf = vec![0; plain.len()];
+        volume.read_at(*at, &mut buf).unwrap();
+        assert!(buf == *plain, "{name}, bitlocker-core: other bytes at {at:#x}");
+    }
+}
+
+fn read_back(metadata: &Metadata, image: &Image, name: &str) {
+    let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
+    let volume = Volume::open(&mut reader).unwrap().unwrap();
+    assert!(volume.copies_are_equal() && volume.state() == State::Encrypted && !volume.is_suspended());
+    assert_eq!(volume.mapping(), &metadata.regions().mapping());
+    assert!(volume.metadata.extended.unwrap().used_space_only());
+    let kinds: Vec<ProtectorKind> = volume.metadata.protectors.iter().map(|protector| protector.kind).collect();
+    assert_eq!(kinds, [ProtectorKind::RecoveryPassword, ProtectorKind::ExternalKey]);
+    let printed = metadata.recovery.password.printed();
+    for key in [printed.expose().as_bytes(), metadata.external.as_ref().unwrap().bytes.expose()] {
+        let unlocked = volume.unlock(&KeyInput::parse(key).unwrap(), &mut |_, _| {}).unwrap();
+        assert_eq!(unlocked.integrity, Integrity::Proven);
+        assert_eq!(unlocked.fvek.expose(), metadata.fvek.expose());
+        let stored = volume.recovery_passwords(&unlocked);
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].1.printed().expose(), printed.expose());
+        for (at, plain) in &image.plan {
+            let mut buf = vec![0; plain.len()];
+            unlocked.open_range(ByteOffset(*at), &mut buf, &mut reader).unwrap();
+            assert!(buf == *plain, "{name}: other bytes at {at:#x}");
+        }
+    }
+}
+
+fn judge(cipher: Cipher, sector: SectorSize, cluster: u64) {
+    let name = format!("{cipher}-{}-{cluster}", sector.bytes());
+    let metadata = build(cipher, sector, cluster, cluster + sector.bytes());
+    let image = Image::write(&metadata, &name);
+    read_back(&metadata, &image, &name);
+    judge_with_cryptsetup(&metadata, &image, &name);
+    judge_with_python("libbde", &metadata, &image, &name);
+    judge_with_python("dissect.fve", &metadata, &image, &name);
+    judge_with_bitlocker_core(&metadata, &image, &name);
+}
+
+#[test]
+fn judge_four_readers_open_what_was_built() {
+    judge(Cipher::AesCbc256, SectorSize::S512, 4096);
+    judge(Cipher::XtsAes256, SectorSize::S4096, 64 << 10);
+    judge(Cipher::XtsAes128, SectorSize::S512, 2 << 20);
+    judge(Cipher::AesCbc128, SectorSize::S512, 512);
+}
+
+#[test]
+#[ignore = "27 volumes for four readers: minutes"]
+fn judge_four_readers_open_every_combination() {
+    for cipher in CIPHERS {
+        for sector in [SectorSize::S512, SectorSize::S4096] {
+            for cluster in [512, 4096, 64 << 10, 2 << 20] {
+                if cluster >= sector.bytes() {
+                    judge(cipher, sector, cluster);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let make = |seed| build(Cipher::AesCbc256, SectorSize::S512, 4096, seed);
+    let (one, two, other) = (make(1), make(1), make(2));
+    assert!(one.region() == two.region() && one.front() == two.front());
+    assert!(one.region() != other.region() && one.fvek.expose() != other.fvek.expose());
+}
+
+#[test]
+fn datums_lie_as_windows_lays_them() {
+    // Offsets of spec 12.2, moved by what differs: a longer description, another protector.
+    let metadata = build(Cipher::XtsAes128, SectorSize::S512, 4096, 5);
+    let region = metadata.region();
+    let header = BlockHeader::ref_from_prefix(region).unwrap().0;
+    let dataset = DatasetHeader::ref_from_prefix(&region[64..]).unwrap().0;
+    assert_eq!((header.version.get(), header.state.get(), header.next_state.get()), (2, 4, 4));
+    assert_eq!((header.state_offset.get(), header.relocated_sectors.get()), (VOLUME_LEN, 16));
+    assert_eq!(dataset.created.get() % 10_000, 0);
+    let mut at = 0x70;
+    let mut walked = Vec::new();
+    while at < 64 + dataset.size.get() as usize {
+        let field = |offset: usize| u16::from_le_bytes([region[at + offset], region[at + offset + 1]]);
+        walked.push((field(0), field(2), field(4), field(6)));
+        at += usize::from(field(0));
+    }
+    let description = 8 + 2 * ("DRAY import-1 11/22/2026".len() as u16 + 1);
+    assert_eq!(
+        walked,
+        [(description, 7, 2, 1), (0x120, 2, 8, 1), (0xF0, 2, 8, 1), (0x50, 3, 5, 1), (0x64, 15, 15, 1),]
+    );
+    // Nonces count up from 2, one for each of: three in the recovery protector, two in the external one, FVEK, hash.
+    let nonce_counters: Vec<u32> = {
+        let recovery = 0x70 + usize::from(description);
+        let external = recovery + 0x120;
+        let fvek = external + 0xF0;
+        let validation = usize::from(header.size.get()) * 16 + 8;
+        [recovery + 0x40, recovery + 0x80, recovery + 0xD0, external + 0x50, external + 0xA0, fvek, validation]
+            .map(|datum| u32::from_le_bytes(region[datum + 16..][..4].try_into().unwrap()))
+            .to_vec()
+    };
+    assert_eq!(nonce_counters, [2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(dataset.next_counter.get(), 9);
+    let end = usize::from(header.size.get()) * 16 + 88;
+    assert!(region[end..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn the_boot_sector_has_windows_constants_and_own_code() {
+    for (sector, cluster, per_cluster) in [(SectorSize::S512, 4096, 8), (SectorSize::S512, 2 << 20, 0xF4)] {
+        let metadata = build(Cipher::AesCbc256, sector, cluster, 9);
+        let boot = metadata.boot_sector();
+        // Spec 12.1, field by field.
+        let constant: [(usize, &[u8]); 12] = [
+            (0, b"\xEB\x58\x90-FVE-FS-\x00\x02"),
+            (0x0D, &[per_cluster]),
+            (0x0E, b"\0\0\0\0\0\0\0\xF8\0\0\x3F\0\xFF\0\0\x88\0\0\0\0\0\0\xE0\x1F\0\0\0\0\0\0\0\0\0\0"),
+            (0x30, b"\x01\0\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\0\x29\0\0\0\0"),
+            (0x47, b"NO NAME    FAT32   "),
+            (0xA0, b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01"),
+            (0xC8, &[0; 56]),
+            (0x11F, b"by BitLocker."),
+            (0x12C, b"\r\nNo"),
+            (0x1E7, b"x"),
+            (0x1E8, &[0xFF; 19]),
+            (0x1FB, b"\x00\x1F\x2C\x55\xAA"),
+        ];
+        for (at, bytes) in constant {
+            assert_eq!(&boot[at..][..bytes.len()], bytes, "at {at:#x}");
+        }
+        let offsets = RegionOffsets::ref_from_prefix(&boot[0xB0..]).unwrap().0;
+        let places = metadata.regions().metadata().map(|range| range.start.0);
+        assert_eq!(offsets.regions.map(|at| at.get()), places);
+        assert!(metadata.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
+    }
+}
+
+#[test]
+fn long_descriptions_are_cut_between_characters() {
+    assert_eq!(cut("a\0b"), "ab");
+    assert_eq!(cut(&"😀".repeat(200)).encode_utf16().count(), DESCRIPTION_UNITS_MAX);
+    assert_eq!(cut(&format!("x{}", "😀".repeat(200))).encode_utf16().count(), DESCRIPTION_UNITS_MAX - 1);
+}
