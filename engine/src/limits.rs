@@ -5,3 +5,24 @@ pub const GPT_ENTRIES_MAX: u32 = 1024;
 
 /// Logical partitions followed through an MBR's extended chain; Linux itself stops far below.
 pub const MBR_LOGICAL_MAX: u32 = 128;
+
+/// Rows of a dataset or driveset file: far more than anyone writes by hand, few enough to hold.
+pub const CSV_ROWS_MAX: usize = 1_000_000;
+
+/// Drives of one session: the documented maximum, once the letters of the alphabet (`spec/import-export.md` 2.2).
+pub const DRIVES_MAX: usize = 25;
+
+/// Open elements of an XML file: manifests and logs nest at most six deep.
+pub const XML_DEPTH_MAX: usize = 32;
+
+/// Bytes of one XML tag or text: a blob name of 1,024 units escaped to the utmost, several times over.
+pub const XML_STEP_MAX: usize = 64 << 10;
+
+/// Blocks and page ranges held of one blob that is read from a manifest: an 8 TiB page blob in 4 MiB ranges.
+pub const BLOB_PIECES_MAX: usize = 2 << 20;
+
+/// Faults told of one manifest or log before the rest are only counted.
+pub const FAULTS_MAX: usize = 100;
+
+/// Elements of a metadata file: 8 KB of names and values hold no more.
+pub const SIDE_ELEMENTS_MAX: usize = 8192;

@@ -1,1 +1,22 @@
 //! Microsoft's files: dataset and driveset CSV, manifest, journal, drive record, properties and metadata.
+//!
+//! What is known of them, with sources: `spec/import-export.md`.
+
+#![forbid(unsafe_code)]
+
+pub mod dataset;
+pub mod driveset;
+pub mod journal;
+pub mod manifest;
+pub mod names;
+pub mod properties;
+
+mod base64;
+mod csv;
+mod digest;
+mod secret;
+mod xml;
+
+pub use digest::{Digest, Md5};
+pub use secret::SecretText;
+pub use xml::XmlError;

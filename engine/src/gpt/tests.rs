@@ -28,10 +28,19 @@ struct Image(PathBuf);
 
 impl Image {
     fn new(name: &str, disk: u64, table: &Table) -> Option<Self> {
-        let dir = std::env::temp_dir().join(format!("dray-gpt-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        // ext4 ends at 16 TiB; tmpfs holds sparse files of any size.
+        let shm = Path::new("/dev/shm");
+        let root = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+        let dir = root.join(format!("dray-gpt-{}", std::process::id()));
         let image = Self(dir.join(name));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&image.0).unwrap();
+        let file = loop {
+            std::fs::create_dir_all(&dir).unwrap();
+            // A neighbour may have removed the directory just now.
+            match File::options().read(true).write(true).create(true).truncate(true).open(&image.0) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => break opened.unwrap(),
+            }
+        };
         if let Err(e) = file.set_len(disk) {
             eprintln!("SKIPPED judge: a sparse file of {disk} bytes: {e}");
             return None;
@@ -53,6 +62,8 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+        // The last one takes the directory along.
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
@@ -319,7 +330,7 @@ fn hostile_tables_never_panic_or_allocate_without_bound() {
                     bytes[at] = [0, 0xFF, 0x7F, seeded.next_u64() as u8][(seeded.next_u64() % 4) as usize];
                 }
                 // A liar computes its checksums.
-                if seeded.next_u64() % 2 == 0 {
+                if seeded.next_u64().is_multiple_of(2) {
                     let at = sector.bytes() as usize;
                     let mut header = bytes[at..at + 92].to_vec();
                     header[16..20].fill(0);

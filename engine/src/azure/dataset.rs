@@ -1,0 +1,549 @@
+//! `dataset.csv`: what to copy and where to (`spec/import-export.md` 2.1, 2.3).
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::csv::{self, Columns, Field, Header, Record};
+use super::names::{self, ROOT};
+use crate::report::{Kind, Problem, Problems};
+
+/// What a blob becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlobType {
+    /// Block blob.
+    Block,
+    /// Page blob: a multiple of 512 bytes.
+    Page,
+    /// A file of an Azure Files share (`file`, tool 2.2.0.300). Its manifest form is not public.
+    File,
+}
+
+impl BlobType {
+    /// What a blob of this name becomes when the row does not say: `*.vhd` and `*.vhdx` page blobs, all else block
+    /// blobs.
+    pub fn default_for(blob: &str) -> Self {
+        match blob.rsplit_once('.') {
+            Some((_, ext)) if ext.eq_ignore_ascii_case("vhd") || ext.eq_ignore_ascii_case("vhdx") => Self::Page,
+            _ => Self::Block,
+        }
+    }
+}
+
+/// What the service does when the blob exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Disposition {
+    /// Uploads under a new name, `x (2).jpg`. The documented default, and the only one that loses nothing.
+    #[default]
+    Rename,
+    /// Leaves the existing blob alone.
+    NoOverwrite,
+    /// Replaces it.
+    Overwrite,
+}
+
+impl Disposition {
+    /// As CSV and manifest spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rename => "rename",
+            Self::NoOverwrite => "no-overwrite",
+            Self::Overwrite => "overwrite",
+        }
+    }
+
+    /// Exactly the documented spellings.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Rename, Self::NoOverwrite, Self::Overwrite].into_iter().find(|d| d.as_str() == text)
+    }
+}
+
+impl fmt::Display for Disposition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a row's files go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Container, or `$root`; its name is valid.
+    pub container: String,
+    /// Prefix of the blob names, empty or ending in `/`; or the one blob's name. Separators are `/`.
+    pub prefix_or_blob: String,
+    /// Whether it is a prefix: so for every directory.
+    pub is_prefix: bool,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetRow {
+    /// Line in the file, from 1.
+    pub line: u64,
+    /// Source, without the separator that marks a directory.
+    pub base_path: PathBuf,
+    /// The row spells a directory, by a separator at the end. Whether it is one is the caller's to check.
+    pub is_dir_spelled: bool,
+    /// Container and prefix or blob.
+    pub destination: Destination,
+    /// `None`: by the name of each blob, [`BlobType::default_for`].
+    pub blob_type: Option<BlobType>,
+    /// What to do with blobs that exist.
+    pub disposition: Disposition,
+    /// XML with the metadata of every blob of the row.
+    pub metadata_file: Option<PathBuf>,
+    /// XML with the properties of every blob of the row.
+    pub properties_file: Option<PathBuf>,
+}
+
+/// A dataset file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dataset {
+    /// Rows in file order.
+    pub rows: Vec<DatasetRow>,
+    /// What is odd but understood.
+    pub warnings: Vec<Problem>,
+}
+
+const COLUMNS: Columns = Columns {
+    required: &[&["BasePath"], &["DstBlobPathOrPrefix", "DstItemPathOrPrefix"]],
+    optional: &[&["BlobType", "ItemType"], &["Disposition"], &["MetadataFile"], &["PropertiesFile"]],
+    sample: "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile",
+};
+
+/// Reads a dataset file; `path` is only for messages.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn parse(path: &Path, input: &[u8]) -> Result<Dataset, Problems> {
+    let mut problems = Problems::default();
+    let mut out = Dataset::default();
+    let decoded = csv::decode(input);
+    let mut records = csv::records(path, &decoded, &mut problems);
+    if let Some(header) = csv::header(path, &mut records, &COLUMNS, &mut problems, &mut out.warnings) {
+        if records.is_empty() && problems.0.is_empty() {
+            problems.push(Problem::new(Kind::Usage, "file has no rows").path(path));
+        }
+        let dst = if header.has("DstItemPathOrPrefix") { "DstItemPathOrPrefix" } else { "DstBlobPathOrPrefix" };
+        let kind = if header.has("ItemType") { "ItemType" } else { "BlobType" };
+        for record in &records {
+            let mut row = Row { path, header: &header, record, problems: &mut problems, warnings: &mut out.warnings };
+            out.rows.extend(row.parse(dst, kind));
+        }
+    }
+    problems.into_result().map(|()| out)
+}
+
+struct Row<'a> {
+    path: &'a Path,
+    header: &'a Header,
+    record: &'a Record,
+    problems: &'a mut Problems,
+    warnings: &'a mut Vec<Problem>,
+}
+
+impl Row<'_> {
+    fn parse(&mut self, dst: &str, kind: &str) -> Option<DatasetRow> {
+        if !csv::check_width(self.path, self.header, self.record, self.problems) {
+            return None;
+        }
+        // Each column is read even if another failed: all problems are told together.
+        let base = self.base_path();
+        let is_dir = base.as_ref().map(|(_, is_dir)| *is_dir);
+        let destination = self.destination(dst, is_dir);
+        let blob_type = self.blob_type(kind);
+        let disposition = self.disposition();
+        let metadata_file = self.side_file("MetadataFile");
+        let properties_file = self.side_file("PropertiesFile");
+        let (base_path, is_dir_spelled) = base?;
+        Some(DatasetRow {
+            line: self.record.line,
+            base_path,
+            is_dir_spelled,
+            destination: destination?,
+            blob_type: blob_type?,
+            disposition: disposition?,
+            metadata_file: metadata_file?,
+            properties_file: properties_file?,
+        })
+    }
+
+    fn get(&self, column: &str) -> Option<&Field> {
+        self.header.get(self.record, column)
+    }
+
+    fn at(&self, column: &str, what: impl Into<String>) -> Problem {
+        Problem::new(Kind::Usage, what).path(self.path).line(self.record.line).column(column)
+    }
+
+    fn fail<T>(&mut self, problem: Problem) -> Option<T> {
+        self.problems.push(problem);
+        None
+    }
+
+    fn base_path(&mut self) -> Option<(PathBuf, bool)> {
+        const COLUMN: &str = "BasePath";
+        let Some(field) = self.get(COLUMN) else {
+            let problem = self.at(COLUMN, "value is missing");
+            return self.fail(problem.advice("a directory (with / at its end) or a file"));
+        };
+        let bytes = field.bytes.to_vec();
+        let text = field.text().into_owned();
+        if is_windows_path(&bytes) {
+            let problem = self.at(COLUMN, "is a Windows path").value(text);
+            return self.fail(problem.advice("give the path as it is on this machine, such as /data/photos/"));
+        }
+        let is_dir = matches!(bytes.last(), Some(b'/' | b'\\'));
+        // Only a `\` at the very end marks a directory; within a Linux name it is a letter.
+        let kept = match bytes.as_slice() {
+            [kept @ .., b'\\'] => kept,
+            all => &all[..all.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1)],
+        };
+        let path = if kept.is_empty() { PathBuf::from("/") } else { PathBuf::from(OsString::from_vec(kept.to_vec())) };
+        if bytes.contains(&0) {
+            let problem = self.at(COLUMN, "path holds a zero byte").value(text);
+            return self.fail(problem);
+        }
+        if !path.is_absolute() {
+            let warning = self.at(COLUMN, "relative path is taken from the current directory").value(text);
+            self.warnings.push(warning);
+        }
+        Some((path, is_dir))
+    }
+
+    /// `is_dir`: what the base path spells, if that could be read.
+    fn destination(&mut self, column: &str, is_dir: Option<bool>) -> Option<Destination> {
+        const FORM: &str = "container/ or container/prefix/ for a directory, container/blob for a file";
+        let Some(field) = self.get(column) else {
+            let problem = self.at(column, "value is missing");
+            return self.fail(problem.advice(FORM));
+        };
+        let Ok(text) = std::str::from_utf8(&field.bytes) else {
+            let problem = self.at(column, "is not UTF-8").value(field.text());
+            return self.fail(problem);
+        };
+        let text = text.trim().to_owned();
+        let relative = match strip_url(&text) {
+            Ok(relative) => relative.replace('\\', "/"),
+            // The value may hold a shared access signature, so it is not shown.
+            Err(what) => {
+                let problem = self.at(column, what);
+                return self.fail(problem.advice("give container and blob only, without the part behind ?"));
+            }
+        };
+        if let Some(rest) = relative.strip_prefix('/') {
+            let problem = self.at(column, "destination begins with /").value(&text);
+            return self.fail(problem.advice(format!("write {rest}")));
+        }
+        let (container, rest) = match relative.split_once('/') {
+            Some((container, rest)) => (container, rest),
+            None => {
+                let problem = self.at(column, "destination names no container").value(&text);
+                return self.fail(problem.advice(match is_dir {
+                    Some(true) => format!("write {relative}/ for the container, or {ROOT}/"),
+                    _ => format!("write container/{relative}, or {ROOT}/{relative} for the root container"),
+                }));
+            }
+        };
+        let mut good = true;
+        if let Err(e) = names::check_container(container) {
+            let problem = self.at(column, e.to_string()).value(container).advice(e.advice());
+            self.problems.push(problem);
+            good = false;
+        }
+        let is_prefix = rest.is_empty() || rest.ends_with('/');
+        match is_dir {
+            Some(true) if !is_prefix => {
+                let problem = self.at(column, "a directory needs a prefix that ends in /").value(&text);
+                self.problems.push(problem.advice(format!("write {relative}/")));
+                good = false;
+            }
+            Some(false) if is_prefix => {
+                let name = self.base_name();
+                let problem = self.at(column, "a file needs the whole name of its blob").value(&text);
+                self.problems
+                    .push(problem.advice(format!("write {relative}{name}; if BasePath is a directory, end it in /")));
+                good = false;
+            }
+            _ => {}
+        }
+        if container == ROOT && rest.contains('/') {
+            let problem = self.at(column, "blobs in the root container cannot hold /").value(&text);
+            self.problems.push(problem.advice(format!("write {ROOT}/ or {ROOT}/blob")));
+            good = false;
+        } else if !rest.is_empty() {
+            // A prefix is checked as the beginning of a name: what it lacks, the files add.
+            let checked = rest.strip_suffix('/').filter(|_| is_prefix).unwrap_or(rest);
+            match names::check_blob(container, checked) {
+                Ok(warnings) => {
+                    for what in warnings.texts() {
+                        let warning = self.at(column, what).value(&text);
+                        self.warnings.push(warning);
+                    }
+                }
+                Err(e) => {
+                    let problem = self.at(column, e.to_string()).value(&text).advice(e.advice());
+                    self.problems.push(problem);
+                    good = false;
+                }
+            }
+        }
+        good.then(|| Destination { container: container.into(), prefix_or_blob: rest.into(), is_prefix })
+    }
+
+    fn base_name(&self) -> String {
+        let base = self.get("BasePath").map(|f| f.text().into_owned()).unwrap_or_default();
+        base.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    fn blob_type(&mut self, column: &str) -> Option<Option<BlobType>> {
+        const FORM: &str = "BlockBlob, PageBlob or file; upper and lower case matter";
+        // The 2018 tool, whose column is ItemType, refuses an item without one in these words.
+        const REFUSED: &str = "'None' isn't valid";
+        let field = self.get(column).map(|f| f.text().trim().to_owned()).filter(|t| !is_none(t));
+        let Some(text) = field else {
+            if column == "BlobType" {
+                return Some(None);
+            }
+            let problem = self.at(column, REFUSED);
+            return self.fail(problem.advice(FORM));
+        };
+        Some(Some(match text.as_str() {
+            "BlockBlob" | "block" => BlobType::Block,
+            "PageBlob" | "page" => BlobType::Page,
+            "file" | "File" | "AzureFile" => BlobType::File,
+            _ => {
+                let what = if column == "ItemType" { REFUSED } else { "is no blob type" };
+                let problem = self.at(column, what).value(&text);
+                let right = [
+                    ("blockblob", "BlockBlob"),
+                    ("block", "BlockBlob"),
+                    ("pageblob", "PageBlob"),
+                    ("page", "PageBlob"),
+                ];
+                let meant = right.iter().find(|(lower, _)| text.eq_ignore_ascii_case(lower));
+                return self.fail(problem.advice(meant.map_or(FORM.into(), |(_, right)| format!("write {right}"))));
+            }
+        }))
+    }
+
+    fn disposition(&mut self) -> Option<Disposition> {
+        const COLUMN: &str = "Disposition";
+        let field = self.get(COLUMN).map(|f| f.text().trim().to_owned()).filter(|t| !is_none(t));
+        let Some(text) = field else { return Some(Disposition::default()) };
+        match Disposition::parse(&text) {
+            Some(disposition) => Some(disposition),
+            None => {
+                let problem = self.at(COLUMN, "is no disposition").value(text);
+                self.fail(problem.advice("rename, no-overwrite or overwrite, in lower case"))
+            }
+        }
+    }
+
+    /// The outer `Option` is `None` after a problem.
+    fn side_file(&mut self, column: &str) -> Option<Option<PathBuf>> {
+        let Some(field) = self.get(column).filter(|f| !is_none(&f.text())) else { return Some(None) };
+        if is_windows_path(&field.bytes) {
+            let problem = self.at(column, "is a Windows path").value(field.text());
+            return self.fail(problem.advice("give the path as it is on this machine, or None"));
+        }
+        Some(Some(PathBuf::from(OsString::from_vec(field.bytes.to_vec()))))
+    }
+}
+
+/// The literal `None`, quoted or not; a file of that name can be given as `./None`.
+fn is_none(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("none")
+}
+
+/// `C:\…`, `C:/…` or `\\server\share`.
+fn is_windows_path(bytes: &[u8]) -> bool {
+    matches!(bytes, [letter, b':', b'\\' | b'/', ..] | [letter, b':'] if letter.is_ascii_alphabetic())
+        || bytes.starts_with(br"\\")
+}
+
+/// Drops scheme and host of a blob's URL.
+fn strip_url(text: &str) -> Result<&str, &'static str> {
+    let is_scheme = |s: &str| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("http");
+    let Some((scheme, rest)) = text.split_once("://").filter(|(s, _)| is_scheme(s)) else {
+        return Ok(text);
+    };
+    debug_assert!(is_scheme(scheme));
+    if rest.contains('?') {
+        return Err("URL has a query");
+    }
+    Ok(rest.split_once('/').map_or("", |(_, path)| path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(input: &str) -> Dataset {
+        parse(Path::new("d.csv"), input.as_bytes()).unwrap_or_else(|e| panic!("{input}\n{e}"))
+    }
+
+    fn bad(input: &str) -> Vec<Problem> {
+        parse(Path::new("d.csv"), input.as_bytes()).map(|d| panic!("{d:?}")).unwrap_err().0
+    }
+
+    const H17: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile\n";
+    const H18: &str = "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile\n";
+    const H22: &str = "BasePath,DstItemPathOrPrefix,ItemType\n";
+
+    #[test]
+    fn documented_sample_rows_are_understood_in_each_generation() {
+        // The published rows with Linux paths in place of drive letters; quotes, backslashes and blanks as published.
+        let rows = concat!(
+            "\"/F/50M_original/100M_1.csv.txt\",\"containername/100M_1.csv.txt\",BlockBlob,rename,\"None\",None \n",
+            "\"/F/50M_original\\\",\"containername/\",BlockBlob,rename,\"None\",None |\n",
+            "/H/Photo\\,photo/,BlockBlob,rename,None,/H/mydirectory/properties.xml\n",
+        );
+        for header in [H17, H18] {
+            let rows = good(&format!("{header}{rows}")).rows;
+            assert_eq!(rows.len(), 3);
+            assert_eq!(rows[0].base_path, Path::new("/F/50M_original/100M_1.csv.txt"));
+            assert!(!rows[0].is_dir_spelled && !rows[0].destination.is_prefix);
+            assert_eq!(rows[0].destination.prefix_or_blob, "100M_1.csv.txt");
+            assert_eq!((rows[0].metadata_file.as_ref(), rows[0].properties_file.as_ref()), (None, None));
+            assert_eq!(rows[1].base_path, Path::new("/F/50M_original"));
+            assert!(rows[1].is_dir_spelled && rows[1].destination.is_prefix);
+            assert_eq!(rows[1].destination.container, "containername");
+            assert_eq!(rows[1].properties_file, None);
+            assert_eq!(rows[2].base_path, Path::new("/H/Photo"));
+            assert_eq!(rows[2].properties_file.as_deref(), Some(Path::new("/H/mydirectory/properties.xml")));
+            assert_eq!(rows.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 3, 4]);
+        }
+        let rows = good(&format!("{H22}\"/F/MyFolder2\\\",\"myshare1/\",file\n")).rows;
+        assert_eq!(rows[0].blob_type, Some(BlobType::File));
+    }
+
+    #[test]
+    fn windows_paths_of_the_published_samples_are_refused_with_a_hint() {
+        let rows =
+            "\"F:\\50M_original\\\",\"containername/\",BlockBlob,rename,\"None\",None\n\\\\srv\\s\\,c00/,block,,,\n";
+        let problems = bad(&format!("{H17}{rows}"));
+        assert_eq!(problems.len(), 2);
+        assert!(problems.iter().all(|p| p.what == "is a Windows path" && p.advice.is_some()));
+        assert_eq!(problems[0].value.as_deref(), Some("F:\\50M_original\\"));
+        assert_eq!(problems[1].place.line, Some(3));
+    }
+
+    #[test]
+    fn odd_inputs_are_understood() {
+        for (input, base, container, rest) in [
+            ("\u{FEFF}BasePath,DstBlobPathOrPrefix\r\n\r\n/a/,con/\r\n,\r\n", "/a", "con", ""),
+            ("basepath , DSTBLOBPATHORPREFIX |\n/a b/ ,con/p/ |", "/a b", "con", "p/"),
+            ("DstItemPathOrPrefix,ItemType,BasePath\ncon\\p\\q\\,BlockBlob,/a/", "/a", "con", "p/q/"),
+            ("BasePath,DstBlobPathOrPrefix\n/a/,https://acct.blob.core.windows.net/video/\n", "/a", "video", ""),
+            ("BasePath,DstBlobPathOrPrefix\n/a/,$root/\n", "/a", "$root", ""),
+            ("BasePath,DstBlobPathOrPrefix\n/,con/\n", "/", "con", ""),
+            ("BasePath,DstBlobPathOrPrefix\n//a//,con/\n", "//a", "con", ""),
+            ("BasePath,DstBlobPathOrPrefix\n\"/a,\"\"b\"\"/\",con/\n", "/a,\"b\"", "con", ""),
+        ] {
+            let rows = good(input).rows;
+            assert_eq!(rows.len(), 1, "{input}");
+            assert_eq!(rows[0].base_path, Path::new(base), "{input}");
+            assert_eq!(rows[0].destination.container, container);
+            assert_eq!(rows[0].destination.prefix_or_blob, rest);
+            assert!(rows[0].is_dir_spelled);
+        }
+        let utf16: Vec<u8> =
+            "\u{FEFF}BasePath,DstBlobPathOrPrefix\n/ä/,con/\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(parse(Path::new("d"), &utf16).unwrap().rows[0].base_path, Path::new("/ä"));
+        let latin1 = b"BasePath,DstBlobPathOrPrefix\n/\xE4/,con/\n";
+        let row = &parse(Path::new("d"), latin1).unwrap().rows[0];
+        assert_eq!(row.base_path.as_os_str().as_encoded_bytes(), b"/\xE4");
+    }
+
+    #[test]
+    fn values_are_taken_as_documented() {
+        let row = |tail: &str| good(&format!("{H17}/a/f.vhd,con/f.vhd,{tail}\n")).rows.remove(0);
+        assert_eq!(row("BlockBlob,,,").blob_type, Some(BlobType::Block));
+        assert_eq!(row("block,overwrite,,").disposition, Disposition::Overwrite);
+        assert_eq!(row("PageBlob,no-overwrite,,").disposition, Disposition::NoOverwrite);
+        assert_eq!(row("page,,none,NONE").metadata_file, None);
+        assert_eq!(row(",,,").blob_type, None);
+        assert_eq!(row("None,None,,").blob_type, None);
+        assert_eq!(row(",,./None,").metadata_file.as_deref(), Some(Path::new("./None")));
+        assert_eq!(BlobType::default_for("x/y.VHD"), BlobType::Page);
+        assert_eq!(BlobType::default_for("x.vhdx"), BlobType::Page);
+        assert_eq!(BlobType::default_for("vhd"), BlobType::Block);
+    }
+
+    #[test]
+    fn each_wrong_value_is_told_with_column_and_advice() {
+        for (header, row, column, what) in [
+            (H17, ",con/,,,,", "BasePath", "value is missing"),
+            (H17, "/a/,,,,,", "DstBlobPathOrPrefix", "value is missing"),
+            (H17, "/a/,con/p,,,,", "DstBlobPathOrPrefix", "a directory needs a prefix that ends in /"),
+            (H17, "/a/b,con/,,,,", "DstBlobPathOrPrefix", "a file needs the whole name of its blob"),
+            (H17, "/a/,/con/,,,,", "DstBlobPathOrPrefix", "destination begins with /"),
+            (H17, "/a/,con,,,,", "DstBlobPathOrPrefix", "destination names no container"),
+            (H17, "/a/,$root/p/,,,,", "DstBlobPathOrPrefix", "blobs in the root container cannot hold /"),
+            (H17, "/a/,con/,blockblob,,,", "BlobType", "is no blob type"),
+            (H18, "/a/,con/,Blob,,,", "ItemType", "'None' isn't valid"),
+            (H18, "/a/,con/,None,,,", "ItemType", "'None' isn't valid"),
+            (H22, "/a/,con/,", "ItemType", "'None' isn't valid"),
+            (H17, "/a/,con/,,Rename,,", "Disposition", "is no disposition"),
+            (H17, "/a/,con/,,,C:\\m.xml,", "MetadataFile", "is a Windows path"),
+            (H17, "/a/,https://h/con/?sv=1&sig=abc,,,,", "DstBlobPathOrPrefix", "URL has a query"),
+        ] {
+            let problems = bad(&format!("{header}{row}\n"));
+            assert_eq!(problems.len(), 1, "{row}: {problems:?}");
+            let problem = &problems[0];
+            assert_eq!(problem.place.column.as_deref(), Some(column), "{row}");
+            assert_eq!(problem.what, what, "{row}");
+            assert_eq!(problem.place.line, Some(2));
+            assert!(problem.advice.is_some(), "{row}");
+            assert!(!problem.to_string().contains("sig="));
+        }
+        assert!(!bad(&format!("{H17}/a/,Con/,,,,\n"))[0].what.is_empty());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let problems = bad(&format!("{H17}/a/,Con/,x,y,,\n,,,,,x\n/a/,con/,,,,,,extra\n"));
+        let lines: Vec<_> = problems.iter().map(|p| p.place.line.unwrap()).collect();
+        assert_eq!(lines, [2, 2, 2, 3, 3, 4]);
+    }
+
+    #[test]
+    fn headers_that_cannot_be_used_are_told() {
+        for (input, what) in [
+            ("", "file is empty"),
+            ("\n\n", "file is empty"),
+            ("/a/,con/\n", "first line is no header"),
+            ("BasePath;DstBlobPathOrPrefix\n/a/;con/", "first line is no header"),
+            ("BasePath,BlobType\n/a/,BlockBlob", "column is missing"),
+            ("BasePath,BasePath,DstBlobPathOrPrefix\n", "column is given twice"),
+            ("BasePath,DstItemPathOrPrefix,DstBlobPathOrPrefix\n", "column is given twice"),
+            ("BasePath,DstBlobPathOrPrefix\n", "file has no rows"),
+            ("BasePath,DstBlobPathOrPrefix\n\"/a/,con/\n", "quote is never closed"),
+        ] {
+            assert_eq!(bad(input)[0].what, what, "{input}");
+        }
+        assert_eq!(good("BasePath,DstBlobPathOrPrefix,Color\n/a/,con/,red\n").warnings.len(), 1);
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic() {
+        use crate::entropy::Seeded;
+        let seed =
+            format!("\u{FEFF}{H18}\"/F/50M_original\\\",\"https://h/con/p/\",BlockBlob,rename,\"None\",None |\r\n");
+        let mut random = Seeded::new(3);
+        for _ in 0..20_000 {
+            let mut bytes = seed.clone().into_bytes();
+            for _ in 0..1 + random.next_u64() % 6 {
+                let at = (random.next_u64() % bytes.len() as u64) as usize;
+                match random.next_u64() % 3 {
+                    0 => bytes[at] = random.next_u64() as u8,
+                    1 => bytes[at] = b"\",\r\n|\\/ $\0"[(random.next_u64() % 10) as usize],
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            let _ = parse(Path::new("d.csv"), &bytes);
+        }
+    }
+}

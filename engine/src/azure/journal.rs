@@ -1,0 +1,583 @@
+//! Journal records: the form of the only two public samples (`spec/import-export.md` 4.2).
+//!
+//! ```text
+//! [BeginUpdateRecord][2016/10/01 21:10:21.379][Type:ActivityRecord]
+//! ActivityId: DriveInfo
+//! DriveState: [BeginValue]
+//! <Drive>…
+//! [EndValue]
+//! SaveCommandOutput: Completed
+//! [EndUpdateRecord]
+//! ```
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::units::FileTime;
+
+const BEGIN: &str = "[BeginUpdateRecord]";
+const END: &str = "[EndUpdateRecord]";
+const VALUE: &str = "[BeginValue]";
+const VALUE_END: &str = "[EndValue]";
+/// As Windows programs write them; line ends are not documented, and we read both.
+const EOL: &str = "\r\n";
+
+/// `VocabularyVersion` of the published journal.
+pub const VOCABULARY: &str = "2013-02-01";
+
+/// `ActivityId` of what a session was started with.
+pub const CONTEXT: &str = "PrepImportDriveCommandContext";
+/// `ActivityId` of a drive record.
+pub const DRIVE_INFO: &str = "DriveInfo";
+/// `ActivityId` of a copy session's state: ours, since Microsoft's is not public.
+pub const SESSION: &str = "DrayCopySession";
+/// `ActivityId` of one drive's state in a session: ours.
+pub const DRIVE: &str = "DrayDrive";
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind<'a> {
+    /// First of a journal.
+    NewJournalFile,
+    /// Anything that happened.
+    ActivityRecord,
+    /// Another; types beyond these two surely exist.
+    Other(&'a str),
+}
+
+impl<'a> RecordKind<'a> {
+    const fn as_str(self) -> &'a str {
+        match self {
+            Self::NewJournalFile => "NewJournalFile",
+            Self::ActivityRecord => "ActivityRecord",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// A record as it was read. Values may be keys, so they stay in the caller's buffer and are not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Byte where it begins.
+    pub offset: usize,
+    /// Line where it begins, from 1.
+    pub line: u64,
+    /// `2016/10/01 21:10:21.379`; the time zone is not documented, ours is UTC.
+    pub stamp: &'a str,
+    /// Its type.
+    pub kind: RecordKind<'a>,
+    /// Names and values in order; a value of several lines keeps its line ends, without the last.
+    pub fields: Vec<(&'a str, &'a str)>,
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.fields.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Record").field("line", &self.line).field("kind", &self.kind).field("fields", &names).finish()
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The first value of this name.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    /// `ActivityId` of an activity record.
+    pub fn activity(&self) -> Option<&'a str> {
+        if self.kind == RecordKind::ActivityRecord { self.get("ActivityId") } else { None }
+    }
+}
+
+/// A place that is no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Byte where it begins.
+    pub offset: usize,
+    /// Line where it begins, from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// A journal as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journal<'a> {
+    /// Whole records.
+    pub records: Vec<Record<'a>>,
+    /// A last record that was cut off while it was being appended begins here: cut the file to this length and go on.
+    /// No record before it is touched.
+    pub torn: Option<usize>,
+    /// Damage that no interrupted append explains.
+    pub damage: Vec<Damage>,
+}
+
+/// Reads a journal; total, whatever the bytes. Text that is not UTF-8 is damage.
+pub fn read(input: &[u8]) -> Journal<'_> {
+    let mut out = Journal::default();
+    let mut scanner = Scanner { input, at: if input.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 }, line: 1 };
+    while let Some(start) = scanner.skip_blank() {
+        let line = scanner.line;
+        match scanner.record(start) {
+            Ok(record) => out.records.push(record),
+            Err(Broken::Torn) => {
+                out.torn = Some(start);
+                break;
+            }
+            Err(Broken::Damaged(what)) => {
+                out.damage.push(Damage { offset: start, line, what });
+                if out.damage.len() >= crate::limits::FAULTS_MAX {
+                    break;
+                }
+                scanner.resync();
+            }
+        }
+    }
+    out
+}
+
+enum Broken {
+    /// The file ends before the record does.
+    Torn,
+    Damaged(&'static str),
+}
+
+struct Scanner<'a> {
+    input: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl<'a> Scanner<'a> {
+    /// The next line without its end, and whether it had one.
+    fn take_line(&mut self) -> Option<(&'a [u8], bool)> {
+        let rest = &self.input[self.at..];
+        if rest.is_empty() {
+            return None;
+        }
+        let (line, ended) = match rest.iter().position(|b| *b == b'\n') {
+            Some(end) => (&rest[..end], true),
+            None => (rest, false),
+        };
+        self.at += line.len() + usize::from(ended);
+        self.line += u64::from(ended);
+        Some((line.strip_suffix(b"\r").unwrap_or(line), ended))
+    }
+
+    /// Passes over blank lines; the offset of the next line that is not.
+    fn skip_blank(&mut self) -> Option<usize> {
+        loop {
+            let (at, line) = (self.at, self.line);
+            let (text, _) = self.take_line()?;
+            if !text.trim_ascii().is_empty() {
+                (self.at, self.line) = (at, line);
+                return Some(at);
+            }
+        }
+    }
+
+    /// Passes over lines up to one that begins a record.
+    fn resync(&mut self) {
+        while self.at < self.input.len() && !self.input[self.at..].starts_with(BEGIN.as_bytes()) {
+            self.take_line();
+        }
+    }
+
+    fn record(&mut self, offset: usize) -> Result<Record<'a>, Broken> {
+        let first_line = self.line;
+        let head = self.text()?;
+        let Some(rest) = head.strip_prefix(BEGIN) else {
+            return Err(Broken::Damaged("line is outside of any record"));
+        };
+        let parsed = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).and_then(|(stamp, rest)| {
+            let kind = rest.trim().strip_prefix("[Type:")?.strip_suffix(']')?.trim();
+            Some((stamp, kind))
+        });
+        let Some((stamp, kind)) = parsed else {
+            return Err(Broken::Damaged("head of the record is not in its form"));
+        };
+        let kind = match kind {
+            "NewJournalFile" => RecordKind::NewJournalFile,
+            "ActivityRecord" => RecordKind::ActivityRecord,
+            other => RecordKind::Other(other),
+        };
+        let mut fields = Vec::new();
+        loop {
+            self.refuse_new_record()?;
+            let line = self.text()?;
+            if line.trim() == END {
+                return Ok(Record { offset, line: first_line, stamp, kind, fields });
+            }
+            if line.trim().is_empty() {
+                continue;
+            }
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(Broken::Damaged("field has no name"));
+            };
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            if value.trim() == VALUE {
+                fields.push((name.trim(), self.long_value()?));
+            } else {
+                fields.push((name.trim(), value));
+            }
+        }
+    }
+
+    /// The lines up to `[EndValue]`, as they stand in the file.
+    fn long_value(&mut self) -> Result<&'a str, Broken> {
+        let from = self.at;
+        loop {
+            self.refuse_new_record()?;
+            let to = self.at;
+            let line = self.text()?;
+            if line.trim() == VALUE_END {
+                let text = std::str::from_utf8(&self.input[from..to]).map_err(|_| Broken::Damaged(NOT_UTF8))?;
+                let text = text.strip_suffix('\n').unwrap_or(text);
+                return Ok(text.strip_suffix('\r').unwrap_or(text));
+            }
+        }
+    }
+
+    /// A record that begins within another: the other was never finished. Left for [`Scanner::resync`].
+    fn refuse_new_record(&self) -> Result<(), Broken> {
+        if self.input[self.at..].starts_with(BEGIN.as_bytes()) {
+            return Err(Broken::Damaged("record has no end; another begins within it"));
+        }
+        Ok(())
+    }
+
+    /// A line as text. A last line without end may be cut anywhere: torn, unless it is a whole `[EndUpdateRecord]`.
+    fn text(&mut self) -> Result<&'a str, Broken> {
+        let Some((line, ended)) = self.take_line() else { return Err(Broken::Torn) };
+        if !ended && line.trim_ascii() != END.as_bytes() {
+            return Err(Broken::Torn);
+        }
+        // A file system that had grown the file but not yet written it leaves zeros at its end.
+        if line.contains(&0) && self.input[self.at - line.len()..].iter().all(|b| *b == 0) {
+            return Err(Broken::Torn);
+        }
+        std::str::from_utf8(line).map_err(|_| Broken::Damaged(NOT_UTF8))
+    }
+}
+
+const NOT_UTF8: &str = "is not UTF-8";
+
+/// Why a record cannot be written: its values would not be read back as they are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Name with a colon, bracket, blank at an end, or line end.
+    #[error("{0:?} cannot be the name of a journal field")]
+    Name(String),
+    /// Value that holds a line which is part of the form.
+    #[error("the value of {0} holds a line that is part of the journal's form")]
+    Value(String),
+}
+
+/// A record as bytes, ready to be appended and fsynced. `stamp` is written as UTC. Wiped on drop, since a field may be a
+/// key.
+///
+/// # Errors
+/// When a name or value does not fit the form.
+pub fn record(
+    stamp: FileTime,
+    kind: RecordKind<'_>,
+    fields: &[(&str, &str)],
+) -> Result<Zeroizing<Vec<u8>>, WriteError> {
+    // Counted first, so that growing leaves no copy of a value behind.
+    let long = |value: &str| value.contains(['\r', '\n']) || value.starts_with(VALUE);
+    let lines = |value: &str| value.bytes().filter(|b| *b == b'\n').count();
+    let fixed = BEGIN.len() + END.len() + kind.as_str().len() + 64;
+    let field_len =
+        |(name, value): &(&str, &str)| name.len() + value.len() + lines(value) + VALUE.len() + VALUE_END.len() + 16;
+    let capacity = fixed + fields.iter().map(field_len).sum::<usize>();
+    let mut out = Zeroizing::new(Vec::with_capacity(capacity));
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    push(&[BEGIN, "[", &format_stamp(stamp), "][Type:", kind.as_str(), "]", EOL]);
+    for (name, value) in fields {
+        let good = !name.is_empty() && name.trim() == *name && !name.contains([':', '[', ']', '\r', '\n']);
+        if !good {
+            return Err(WriteError::Name((*name).into()));
+        }
+        if value.lines().any(|line| line.starts_with(BEGIN) || [VALUE_END, END].contains(&line.trim())) {
+            return Err(WriteError::Value((*name).into()));
+        }
+        if long(value) {
+            push(&[name, ": ", VALUE, EOL]);
+            value.lines().for_each(|line| push(&[line, EOL]));
+            push(&[VALUE_END, EOL]);
+        } else {
+            push(&[name, ": ", value, EOL]);
+        }
+    }
+    push(&[END, EOL]);
+    debug_assert!(out.len() <= capacity);
+    Ok(out)
+}
+
+/// The first record of a journal.
+pub fn new_journal(stamp: FileTime) -> Vec<u8> {
+    match record(stamp, RecordKind::NewJournalFile, &[("VocabularyVersion", VOCABULARY)]) {
+        Ok(bytes) => bytes.to_vec(),
+        Err(_) => unreachable!("constant fields fit the form"),
+    }
+}
+
+/// An activity record.
+///
+/// # Errors
+/// As [`record`].
+pub fn activity(stamp: FileTime, id: &str, fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, WriteError> {
+    let mut all = vec![("ActivityId", id)];
+    all.extend_from_slice(fields);
+    record(stamp, RecordKind::ActivityRecord, &all)
+}
+
+/// Where a copy session stands. Ours: Microsoft's records of this are not public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// Begun.
+    Started,
+    /// Every drive is finished.
+    Completed,
+    /// Ended early; can be resumed.
+    Interrupted,
+    /// Given up.
+    Aborted,
+}
+
+impl SessionState {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Started, "Started"),
+        (Self::Completed, "Completed"),
+        (Self::Interrupted, "Interrupted"),
+        (Self::Aborted, "Aborted"),
+    ];
+
+    /// As the journal spells it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
+    }
+
+    /// From the journal's spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(state, _)| *state)
+    }
+}
+
+/// What our journals tell, typed. Borrowed from the journal when read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivityRecord<'a> {
+    /// What the command was given; documented.
+    Context {
+        /// `LogDirectory`.
+        log_directory: &'a str,
+    },
+    /// A copy session changed its state.
+    Session {
+        /// Session id.
+        id: &'a str,
+        /// New state.
+        state: SessionState,
+    },
+    /// A drive of a session changed its state.
+    Drive {
+        /// Session id.
+        session: &'a str,
+        /// Drive id.
+        drive_id: &'a str,
+        /// New state.
+        state: SessionState,
+        /// Name of its drive record file.
+        record_file: &'a str,
+    },
+}
+
+impl<'a> ActivityRecord<'a> {
+    /// As bytes to append.
+    ///
+    /// # Errors
+    /// As [`record`].
+    pub fn to_bytes(&self, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
+        match *self {
+            Self::Context { log_directory } => activity(stamp, CONTEXT, &[("LogDirectory", log_directory)]),
+            Self::Session { id, state } => {
+                activity(stamp, SESSION, &[("SessionId", id), ("SessionState", state.as_str())])
+            }
+            Self::Drive { session, drive_id, state, record_file } => activity(
+                stamp,
+                DRIVE,
+                &[
+                    ("SessionId", session),
+                    ("DriveId", drive_id),
+                    ("DriveState", state.as_str()),
+                    ("DriveRecord", record_file),
+                ],
+            ),
+        }
+    }
+
+    /// Out of a record; `None` for those that we do not know.
+    pub fn from_record(record: &Record<'a>) -> Option<Self> {
+        match record.activity()? {
+            CONTEXT => Some(Self::Context { log_directory: record.get("LogDirectory")? }),
+            SESSION => Some(Self::Session {
+                id: record.get("SessionId")?,
+                state: SessionState::parse(record.get("SessionState")?)?,
+            }),
+            DRIVE => Some(Self::Drive {
+                session: record.get("SessionId")?,
+                drive_id: record.get("DriveId")?,
+                state: SessionState::parse(record.get("DriveState")?)?,
+                record_file: record.get("DriveRecord")?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// `2016/10/01 21:10:21.379` in UTC.
+fn format_stamp(stamp: FileTime) -> String {
+    let (seconds, nanos) = stamp.to_unix();
+    // FileTime's years, 1601 to 30828, exceed jiff's 9999: later ones saturate.
+    let time = jiff::Timestamp::new(seconds, nanos as i32).unwrap_or(jiff::Timestamp::MAX);
+    let time = jiff::tz::Offset::UTC.to_datetime(time);
+    format!(
+        "{:04}/{:02}/{:02} {:02}:{:02}:{:02}.{:03}",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: FileTime = FileTime(131_198_298_213_790_000);
+
+    /// The two published samples (`spec/import-export.md` 4.2), with keys of no account.
+    const SAMPLE: &str = "[BeginUpdateRecord][2016/11/01 21:22:25.379][Type:ActivityRecord]\r\n\
+        ActivityId: DriveInfo\r\n\
+        DriveState: [BeginValue]\r\n\
+        <Drive>\r\n   <DriveId>drive-id</DriveId>\r\n   <BitLockerKey>*******</BitLockerKey>\r\n   \
+        <ManifestFile>\\DriveManifest.xml</ManifestFile>\r\n   \
+        <ManifestHash>D863FE44F861AE0DA4DCEAEEFFCCCE68</ManifestHash>\r\n</Drive>\r\n\
+        [EndValue]\r\nSaveCommandOutput: Completed\r\n[EndUpdateRecord]\r\n";
+    const JRN: &str = "[BeginUpdateRecord][2016/11/02 23:22:25.379][Type:NewJournalFile]\n\
+        VocabularyVersion: 2013-02-01\n[EndUpdateRecord]\n\
+        [BeginUpdateRecord][2016/11/02 23:22:25.749][Type:ActivityRecord]\n\
+        ActivityId: PrepImportDriveCommandContext\nLogDirectory: F:\\logs\n[EndUpdateRecord]\n\
+        [BeginUpdateRecord][2016/11/02 23:22:25.754][Type:ActivityRecord]\n\
+        ActivityId: PrepImportDriveCommandContext\nStorageAccountKey: *******\n[EndUpdateRecord]\n";
+
+    #[test]
+    fn published_samples_are_read() {
+        let journal = read(SAMPLE.as_bytes());
+        assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (1, None, 0));
+        assert_eq!(journal.records[0].activity(), Some("DriveInfo"));
+        let state = journal.records[0].get("DriveState").unwrap();
+        assert!(state.starts_with("<Drive>") && state.ends_with("</Drive>"));
+        assert_eq!(journal.records[0].get("SaveCommandOutput"), Some("Completed"));
+        let journal = read(JRN.as_bytes());
+        assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (3, None, 0));
+        assert_eq!(journal.records[0].kind, RecordKind::NewJournalFile);
+        assert_eq!(journal.records[0].get("VocabularyVersion"), Some(VOCABULARY));
+        assert_eq!(
+            ActivityRecord::from_record(&journal.records[1]),
+            Some(ActivityRecord::Context { log_directory: "F:\\logs" })
+        );
+        assert_eq!(journal.records[1].stamp, "2016/11/02 23:22:25.749");
+    }
+
+    #[test]
+    fn records_have_the_published_form_word_for_word() {
+        let stamp = FileTime::from_unix(1_478_128_945, 379_000_000);
+        let wanted = JRN.split_inclusive("[EndUpdateRecord]\n").next().unwrap().replace('\n', "\r\n");
+        assert_eq!(String::from_utf8(new_journal(stamp)).unwrap(), wanted);
+        let stamp = FileTime::from_unix(1_478_035_345, 379_000_000);
+        let xml = SAMPLE.split_once("[BeginValue]\r\n").unwrap().1.split_once("\r\n[EndValue]").unwrap().0;
+        let ours = activity(stamp, DRIVE_INFO, &[("DriveState", xml), ("SaveCommandOutput", "Completed")]).unwrap();
+        assert_eq!(std::str::from_utf8(&ours).unwrap(), SAMPLE);
+    }
+
+    #[test]
+    fn every_cut_of_the_last_record_is_torn_not_damaged() {
+        let mut bytes = new_journal(T);
+        let whole = bytes.len();
+        let drive = ActivityRecord::Drive {
+            session: "session#1",
+            drive_id: "9WM35C2V",
+            state: SessionState::Started,
+            record_file: "9WM35C2V.xml",
+        };
+        bytes.extend_from_slice(&drive.to_bytes(T).unwrap());
+        assert_eq!(ActivityRecord::from_record(&read(&bytes).records[1]), Some(drive));
+        let end = bytes.len() - EOL.len();
+        for cut in whole + 1..end {
+            let journal = read(&bytes[..cut]);
+            assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (1, Some(whole), 0), "{cut}");
+            let mut zeros = bytes[..cut].to_vec();
+            zeros.resize(bytes.len() + 100, 0);
+            let journal = read(&zeros);
+            assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (1, Some(whole), 0), "zeros {cut}");
+        }
+        assert_eq!(read(&bytes[..whole]).torn, None);
+        assert_eq!(read(&bytes[..end]).records.len(), 2);
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_told_and_passed_over() {
+        let broken = JRN.replacen("[EndUpdateRecord]\n", "", 1);
+        let journal = read(broken.as_bytes());
+        assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (2, None, 1));
+        assert_eq!(journal.damage[0].line, 1);
+        let broken = JRN.replacen("LogDirectory: ", "LogDirectory ", 1).replacen("F:", "F", 1);
+        let journal = read(broken.as_bytes());
+        assert_eq!((journal.records.len(), journal.damage[0].line), (2, 4));
+        let broken = format!("rubbish\n{JRN}");
+        assert_eq!(read(broken.as_bytes()).records.len(), 3);
+    }
+
+    #[test]
+    fn values_that_would_break_the_form_are_refused() {
+        let value = |v: &str| activity(T, "x", &[("Value", v)]);
+        for bad in ["a\n[EndValue]\nb", "[EndUpdateRecord]", "x\n[BeginUpdateRecord][", "a\r\n [EndValue]"] {
+            assert_eq!(value(bad).map(|_| ()), Err(WriteError::Value("Value".into())), "{bad}");
+        }
+        for name in ["", "a:b", "[x", " a", "a\n"] {
+            assert!(activity(T, "x", &[(name, "v")]).is_err());
+        }
+        for good in ["", "plain", "a: b", "two\nlines", "[BeginValue]", "ä\u{1F600}", "\nx"] {
+            let bytes = value(good).unwrap();
+            let journal = read(&bytes);
+            assert_eq!(journal.records[0].get("Value").unwrap().replace("\r\n", "\n"), good, "{good:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_journals_never_panic() {
+        use crate::entropy::Seeded;
+        let mut random = Seeded::new(6);
+        for _ in 0..20_000 {
+            let mut bytes = format!("{JRN}{SAMPLE}").into_bytes();
+            for _ in 0..1 + random.next_u64() % 5 {
+                let at = (random.next_u64() % bytes.len() as u64) as usize;
+                match random.next_u64() % 3 {
+                    0 => bytes[at] = [b'[', b']', b'\n', b':', 0, 0xFF][(random.next_u64() % 6) as usize],
+                    1 => bytes.truncate(at.max(1)),
+                    _ => drop(bytes.drain(at..(at + 20).min(bytes.len()))),
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            let journal = read(&bytes);
+            assert!(journal.torn.is_none_or(|at| at < bytes.len()));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The drive manifest (`spec/import-export.md` 3): which blob each file becomes, and the hash of every block.
+
+mod ranges;
+mod read;
+mod write;
+
+pub use ranges::{RUN_GRANULE, RUNS_MAX, nonzero_runs, runs_max};
+pub use read::{Blob, BlobEnd, BlobStart, Event, Fault, ListHead, Piece, Pieces, Reader, SideRef};
+pub use write::{
+    BlobFacts, Block, Content, Layout, ListFacts, PageRange, SideFile, blob_close, blob_open, blob_xml_len, footer,
+    header, list_close, list_open, write_blob, write_block, write_page_range,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,555 @@
+//! Manifests as they are found: ours, Microsoft's of any version, and damaged ones. Streamed; nothing grows with the file.
+
+use std::io::BufRead;
+
+use super::super::Digest;
+use super::super::xml::{Step, Steps, XmlError};
+use crate::limits;
+
+/// A metadata or properties file named by a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SideRef {
+    /// Path on the drive.
+    pub path: String,
+    /// Hash of its bytes, if given and legible.
+    pub hash: Option<Digest>,
+}
+
+/// What a list says before its first blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListHead {
+    /// `Id`, seen in the output of the V2 tool.
+    pub id: Option<String>,
+    /// Metadata of every blob.
+    pub metadata: Option<SideRef>,
+    /// Properties of every blob.
+    pub properties: Option<SideRef>,
+}
+
+/// Whether a blob is described by blocks or page ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pieces {
+    /// `BlockList`.
+    Blocks,
+    /// `PageRangeList`.
+    Pages,
+}
+
+/// A block or page range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// `Id` of a block.
+    pub id: Option<Box<str>>,
+    /// Hash, if given and legible; otherwise a [`Fault`] tells why not.
+    pub hash: Option<Digest>,
+}
+
+/// What a blob says before its blocks or ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobStart {
+    /// Line of its start tag.
+    pub line: u64,
+    /// `container/name`, verbatim.
+    pub blob_path: String,
+    /// Path on the drive, verbatim.
+    pub file_path: String,
+    /// Bytes.
+    pub length: u64,
+    /// Time of the snapshot that was exported.
+    pub snapshot: Option<String>,
+    /// `ClientData`.
+    pub client_data: Option<String>,
+    /// `ImportDisposition`, verbatim.
+    pub disposition: Option<String>,
+    /// Which kind of pieces follows; `None` when the blob has no list.
+    pub pieces: Option<Pieces>,
+}
+
+/// What a blob says behind them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobEnd {
+    /// Metadata of this blob.
+    pub metadata: Option<SideRef>,
+    /// Properties of this blob.
+    pub properties: Option<SideRef>,
+}
+
+/// A blob with all its pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blob {
+    /// What stands before the pieces.
+    pub start: BlobStart,
+    /// Blocks or ranges in file order.
+    pub pieces: Vec<Piece>,
+    /// What stands behind them.
+    pub end: BlobEnd,
+}
+
+/// What the reader meets, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `Version` of the manifest, verbatim.
+    Version(String),
+    /// Serial of the drive.
+    DriveId(String),
+    /// The manifest carries a storage key or signature in clear text: `StorageAccountKey` or `ContainerSas`. The value
+    /// is not kept.
+    Credential(&'static str),
+    /// Who wrote it.
+    ClientCreator(String),
+    /// A list begins.
+    ListStart(ListHead),
+    /// A blob begins.
+    BlobStart(Box<BlobStart>),
+    /// A block or range of it.
+    Piece(Piece),
+    /// It ends.
+    BlobEnd(BlobEnd),
+    /// The list ends.
+    ListEnd,
+}
+
+/// Something wrong that does not end the reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Line, from 1.
+    pub line: u64,
+    /// Byte from the start of the file.
+    pub byte: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A streaming reader.
+#[derive(Debug)]
+pub struct Reader<R> {
+    steps: Steps<R>,
+    at: At,
+    /// Not yet told: an empty element or a head may give several events.
+    queued: std::collections::VecDeque<Event>,
+    faults: Vec<Fault>,
+    faults_in_all: u64,
+    end: BlobEnd,
+    list: Option<ListHead>,
+    seen_drive_id: bool,
+    seen_blobs: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Prolog,
+    Manifest,
+    Drive,
+    List,
+    /// In the list element of a blob, after [`Event::BlobStart`].
+    Pieces(Pieces),
+    /// Behind it.
+    BlobTail,
+    Done,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// A reader from the first byte of a manifest.
+    pub fn new(input: R) -> Self {
+        Self {
+            steps: Steps::new(input, limits::XML_STEP_MAX),
+            at: At::Prolog,
+            queued: std::collections::VecDeque::new(),
+            faults: Vec::new(),
+            faults_in_all: 0,
+            end: BlobEnd::default(),
+            list: None,
+            seen_drive_id: false,
+            seen_blobs: false,
+        }
+    }
+
+    /// What was wrong so far without ending the reading; the first [`limits::FAULTS_MAX`] of
+    /// [`Reader::faults_in_all`].
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// How many faults there were so far.
+    pub fn faults_in_all(&self) -> u64 {
+        self.faults_in_all
+    }
+
+    /// The next event; `None` at the end of a complete manifest.
+    ///
+    /// # Errors
+    /// When the file is not well-formed, not a manifest, or past a limit. Nothing can be read behind that.
+    pub fn next_event(&mut self) -> Result<Option<Event>, XmlError> {
+        loop {
+            if let Some(event) = self.queued.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.at == At::Done {
+                return Ok(None);
+            }
+            self.advance()?;
+        }
+    }
+
+    /// The next blob with its pieces, passing over all else; `None` at the end. At most [`limits::BLOB_PIECES_MAX`]
+    /// pieces.
+    ///
+    /// # Errors
+    /// As [`Reader::next_event`].
+    pub fn next_blob(&mut self) -> Result<Option<Blob>, XmlError> {
+        let mut blob = Blob::default();
+        while let Some(event) = self.next_event()? {
+            match event {
+                Event::BlobStart(start) => blob = Blob { start: *start, ..Blob::default() },
+                Event::Piece(_) if blob.pieces.len() >= limits::BLOB_PIECES_MAX => {
+                    return Err(self.steps.error("blob has too many blocks or ranges to hold"));
+                }
+                Event::Piece(piece) => blob.pieces.push(piece),
+                Event::BlobEnd(end) => {
+                    blob.end = end;
+                    return Ok(Some(blob));
+                }
+                Event::Version(_)
+                | Event::DriveId(_)
+                | Event::Credential(_)
+                | Event::ClientCreator(_)
+                | Event::ListStart(_)
+                | Event::ListEnd => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn fault(&mut self, what: impl Into<String>) {
+        self.faults_in_all += 1;
+        if self.faults.len() < limits::FAULTS_MAX {
+            let fault = Fault { line: self.steps.line(), byte: self.steps.byte(), what: what.into() };
+            self.faults.push(fault);
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), XmlError> {
+        let step = self.steps.next()?;
+        match (self.at, step) {
+            (_, Step::Text(text)) => {
+                if !text.trim().is_empty() {
+                    self.fault("text where elements belong");
+                }
+            }
+            (At::Prolog, Step::Start { name, attributes, empty }) if name == "DriveManifest" => {
+                match attribute(&attributes, "Version") {
+                    Some(version) => self.queued.push_back(Event::Version(version.to_owned())),
+                    None => self.fault("DriveManifest has no Version"),
+                }
+                self.at = At::Manifest;
+                if empty {
+                    self.fault("manifest holds no Drive");
+                    self.at = At::Done;
+                }
+            }
+            (At::Prolog, Step::Start { name, .. }) => {
+                return Err(self.steps.error(format!("begins with {name}, not DriveManifest")));
+            }
+            (At::Prolog, Step::Eof) => return Err(self.steps.error("holds no DriveManifest")),
+            (At::Manifest, Step::Start { name, empty, .. }) if name == "Drive" => {
+                if !empty {
+                    self.at = At::Drive;
+                }
+            }
+            (At::Manifest, Step::End) => {
+                // What follows the root can only be comments and blanks.
+                match self.steps.next()? {
+                    Step::Eof => {}
+                    Step::Text(text) if text.trim().is_empty() => {
+                        if !matches!(self.steps.next()?, Step::Eof) {
+                            return Err(self.steps.error("goes on behind its end"));
+                        }
+                    }
+                    _ => return Err(self.steps.error("goes on behind its end")),
+                }
+                self.at = At::Done;
+            }
+            (At::Drive, Step::Start { name, attributes, empty }) => self.in_drive(&name, &attributes, empty)?,
+            (At::Drive, Step::End) => {
+                if !self.seen_drive_id {
+                    self.fault("manifest has no DriveId");
+                }
+                self.at = At::Manifest;
+            }
+            (At::List, Step::Start { name, attributes, empty }) => self.in_list(&name, &attributes, empty)?,
+            (At::List, Step::End) => {
+                self.open_list();
+                self.queued.push_back(Event::ListEnd);
+                self.at = At::Drive;
+            }
+            (At::Pieces(kind), Step::Start { name, attributes, empty }) => {
+                let wanted = match kind {
+                    Pieces::Blocks => "Block",
+                    Pieces::Pages => "PageRange",
+                };
+                if name == wanted {
+                    let piece = self.piece(&name, &attributes)?;
+                    self.queued.push_back(Event::Piece(piece));
+                } else {
+                    self.fault(format!("{name} where {wanted} belongs"));
+                }
+                self.pass(empty)?;
+            }
+            (At::Pieces(_), Step::End) => self.at = At::BlobTail,
+            (At::BlobTail, Step::Start { name, attributes, empty }) => self.in_tail(&name, &attributes, empty)?,
+            (At::BlobTail, Step::End) => {
+                let end = std::mem::take(&mut self.end);
+                self.queued.push_back(Event::BlobEnd(end));
+                self.at = At::List;
+            }
+            (_, Step::Start { name, empty, .. }) => {
+                self.fault(format!("element {name} is not known here"));
+                self.pass(empty)?;
+            }
+            (_, Step::End | Step::Eof) => return Err(self.steps.error("ends too early")),
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, empty: bool) -> Result<(), XmlError> {
+        if empty { Ok(()) } else { self.steps.skip() }
+    }
+
+    fn text(&mut self, name: &str, empty: bool) -> Result<String, XmlError> {
+        if empty { Ok(String::new()) } else { self.steps.text(name, limits::XML_STEP_MAX) }
+    }
+
+    fn in_drive(&mut self, name: &str, attributes: &[(String, String)], empty: bool) -> Result<(), XmlError> {
+        match name {
+            "DriveId" => {
+                let id = self.text(name, empty)?.trim().to_owned();
+                if self.seen_blobs {
+                    self.fault("DriveId stands behind blobs");
+                }
+                self.seen_drive_id = true;
+                self.queued.push_back(Event::DriveId(id));
+            }
+            "StorageAccountKey" | "ContainerSas" => {
+                drop(zeroize::Zeroizing::new(self.text(name, empty)?));
+                let name = if name == "ContainerSas" { "ContainerSas" } else { "StorageAccountKey" };
+                self.queued.push_back(Event::Credential(name));
+            }
+            "ClientCreator" => {
+                let text = self.text(name, empty)?;
+                self.queued.push_back(Event::ClientCreator(text));
+            }
+            "BlobList" => {
+                let head = ListHead { id: attribute(attributes, "Id").map(str::to_owned), ..ListHead::default() };
+                self.list = Some(head);
+                self.seen_blobs = true;
+                if empty {
+                    self.open_list();
+                    self.queued.push_back(Event::ListEnd);
+                } else {
+                    self.at = At::List;
+                }
+            }
+            _ => {
+                self.fault(format!("element {name} is not known here"));
+                self.pass(empty)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the head of the list, once.
+    fn open_list(&mut self) {
+        if let Some(head) = self.list.take() {
+            self.queued.push_back(Event::ListStart(head));
+        }
+    }
+
+    fn in_list(&mut self, name: &str, attributes: &[(String, String)], empty: bool) -> Result<(), XmlError> {
+        match name {
+            "MetadataPath" | "PropertiesPath" => {
+                let side = self.side(name, attributes, empty)?;
+                match &mut self.list {
+                    Some(head) if name == "MetadataPath" => head.metadata = Some(side),
+                    Some(head) => head.properties = Some(side),
+                    None => self.fault(format!("{name} of a list stands behind blobs")),
+                }
+            }
+            "Blob" => {
+                self.open_list();
+                if empty {
+                    self.fault("blob is empty");
+                } else {
+                    self.blob()?;
+                }
+            }
+            _ => {
+                self.fault(format!("element {name} is not known here"));
+                self.pass(empty)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a blob up to its list of pieces, or to its end if it has none.
+    fn blob(&mut self) -> Result<(), XmlError> {
+        let mut start = BlobStart { line: self.steps.line(), ..BlobStart::default() };
+        let mut has_length = false;
+        self.end = BlobEnd::default();
+        loop {
+            match self.steps.next()? {
+                Step::Text(text) if text.trim().is_empty() => {}
+                Step::Text(_) => self.fault("text where elements belong"),
+                Step::Start { name, attributes, empty } => match name.as_str() {
+                    "BlobPath" => start.blob_path = self.text(&name, empty)?,
+                    "FilePath" => start.file_path = self.text(&name, empty)?,
+                    "ClientData" => start.client_data = Some(self.text(&name, empty)?),
+                    "Snapshot" => start.snapshot = Some(self.text(&name, empty)?.trim().to_owned()),
+                    "ImportDisposition" => start.disposition = Some(self.text(&name, empty)?.trim().to_owned()),
+                    "Length" => {
+                        let text = self.text(&name, empty)?;
+                        match text.trim().parse() {
+                            Ok(length) => (start.length, has_length) = (length, true),
+                            Err(_) => self.fault(format!("Length is no number: {text:?}")),
+                        }
+                    }
+                    "BlockList" | "PageRangeList" => {
+                        let kind = if name == "BlockList" { Pieces::Blocks } else { Pieces::Pages };
+                        start.pieces = Some(kind);
+                        self.at = if empty { At::BlobTail } else { At::Pieces(kind) };
+                        self.start_blob(start, has_length);
+                        return Ok(());
+                    }
+                    _ => self.in_tail(&name, &attributes, empty)?,
+                },
+                Step::End => {
+                    self.start_blob(start, has_length);
+                    let end = std::mem::take(&mut self.end);
+                    self.queued.push_back(Event::BlobEnd(end));
+                    return Ok(());
+                }
+                Step::Eof => return Err(self.steps.error("ends too early")),
+            }
+        }
+    }
+
+    fn start_blob(&mut self, start: BlobStart, has_length: bool) {
+        for (missing, name) in [
+            (start.blob_path.is_empty(), "BlobPath"),
+            (start.file_path.is_empty(), "FilePath"),
+            (!has_length, "Length"),
+        ] {
+            if missing {
+                self.fault(format!("blob {:?} has no {name}", start.blob_path));
+            }
+        }
+        self.queued.push_back(Event::BlobStart(Box::new(start)));
+    }
+
+    fn in_tail(&mut self, name: &str, attributes: &[(String, String)], empty: bool) -> Result<(), XmlError> {
+        match name {
+            "MetadataPath" => self.end.metadata = Some(self.side(name, attributes, empty)?),
+            "PropertiesPath" => self.end.properties = Some(self.side(name, attributes, empty)?),
+            _ => {
+                self.fault(format!("element {name} is not known here"));
+                self.pass(empty)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn side(&mut self, name: &str, attributes: &[(String, String)], empty: bool) -> Result<SideRef, XmlError> {
+        let hash = self.hash(name, attributes);
+        Ok(SideRef { path: self.text(name, empty)?, hash })
+    }
+
+    fn hash(&mut self, name: &str, attributes: &[(String, String)]) -> Option<Digest> {
+        match attribute(attributes, "Hash") {
+            None => {
+                self.fault(format!("{name} has no Hash"));
+                None
+            }
+            Some(text) => {
+                let hash = Digest::parse(text);
+                if hash.is_none() {
+                    self.fault(format!("Hash of {name} is neither 32 nor 64 hex digits: {text:?}"));
+                }
+                hash
+            }
+        }
+    }
+
+    fn piece(&mut self, name: &str, attributes: &[(String, String)]) -> Result<Piece, XmlError> {
+        let mut number = |key: &str| match attribute(attributes, key).map(|text| text.trim().parse::<u64>()) {
+            Some(Ok(value)) => Ok(value),
+            // Without its place a piece means nothing, and neither does the rest of the blob.
+            _ => Err(self.steps.error(format!("{name} has no legible {key}"))),
+        };
+        let (offset, length) = (number("Offset")?, number("Length")?);
+        let id = attribute(attributes, "Id").map(Into::into);
+        Ok(Piece { offset, length, id, hash: self.hash(name, attributes) })
+    }
+}
+
+impl Blob {
+    /// What the service would find wrong with the blob's description (`spec/import-export.md` 3.2); empty when nothing.
+    pub fn check(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let length = self.start.length;
+        let Some(kind) = self.start.pieces else {
+            // A block blob of up to 64 MiB may go without.
+            return out;
+        };
+        let mut next = 0u64;
+        for piece in &self.pieces {
+            if piece.offset < next {
+                out.push(format!("piece at {} overlaps the one before it or is out of order", piece.offset));
+            }
+            if kind == Pieces::Blocks && piece.offset > next {
+                out.push(format!("block at {} leaves a gap before it", piece.offset));
+            }
+            match piece.offset.checked_add(piece.length) {
+                Some(end) if end <= length => next = next.max(end),
+                _ => out.push(format!("piece at {} reaches past the blob's {length} bytes", piece.offset)),
+            }
+            if kind == Pieces::Pages && !(piece.offset.is_multiple_of(512) && piece.length.is_multiple_of(512)) {
+                out.push(format!("page range at {} is not a multiple of 512", piece.offset));
+            }
+            if out.len() >= limits::FAULTS_MAX {
+                return out;
+            }
+        }
+        match kind {
+            Pieces::Blocks => {
+                if next != length {
+                    out.push(format!("blocks cover {next} of {length} bytes"));
+                }
+                if self.pieces.len() > 50_000 {
+                    out.push(format!("{} blocks, 50000 at most", self.pieces.len()));
+                }
+                let named = self.pieces.iter().filter(|p| p.id.is_some()).count();
+                if named != 0 && named != self.pieces.len() {
+                    out.push("some blocks have an Id and some have none".into());
+                }
+                let mut lens = self.pieces.iter().filter_map(|p| Some(p.id.as_ref()?.len()));
+                let first = lens.next();
+                if lens.any(|len| Some(len) != first) {
+                    out.push("block ids are not of one length".into());
+                }
+            }
+            Pieces::Pages => {
+                if !length.is_multiple_of(512) {
+                    out.push(format!("length {length} of a page blob is not a multiple of 512"));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn attribute<'a>(attributes: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}

@@ -1,0 +1,324 @@
+//! The manifest that we write: grammar of version 2014-11-01, in its order, without credential.
+//!
+//! Every part has a length that is known before hashes are, so that its place on the drive can be planned: exact for
+//! block blobs, an upper bound for page blobs, whose ranges depend on where zeros are. Nothing holds a whole manifest.
+
+use super::super::dataset::Disposition;
+use super::super::digest::push_hex;
+use super::super::xml::{escaped_len, push_escaped};
+use super::super::{Md5, base64};
+use super::ranges::runs_max;
+
+const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+const VERSION: &str = "2014-11-01";
+
+/// What the documented grammar calls a page range's or block's greatest length, and our unit of page blobs.
+const PAGE_CHUNK: u64 = 4 << 20;
+
+/// A metadata or properties file on the drive: path with backslashes from the root, and MD5 of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideFile<'a> {
+    /// `\session#1\…\metadata.xml`.
+    pub path: &'a str,
+    /// MD5 of its bytes.
+    pub hash: Md5,
+}
+
+/// A list of blobs that share metadata and properties: one for each row of the dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListFacts<'a> {
+    /// Session id.
+    pub session: &'a str,
+    /// Number of the list in the session, from 0; `Id` is `session#1-0`.
+    pub number: u32,
+    /// Metadata of every blob in it.
+    pub metadata: Option<SideFile<'a>>,
+    /// Properties of every blob in it.
+    pub properties: Option<SideFile<'a>>,
+}
+
+/// How a blob is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Blocks of `block_len` bytes without gap, the last one shorter.
+    Blocks {
+        /// From [`super::super::names::blocks_of`].
+        block_len: u64,
+    },
+    /// Page ranges: in each 4 MiB of the file, its runs that are not zero.
+    Pages,
+}
+
+/// What is known of a blob before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobFacts<'a> {
+    /// `container/name`.
+    pub blob_path: &'a str,
+    /// Where the file lies: `\session#1\…`.
+    pub file_path: &'a str,
+    /// Bytes.
+    pub length: u64,
+    /// Blocks or pages.
+    pub layout: Layout,
+    /// What to do with a blob that exists.
+    pub disposition: Disposition,
+    /// Metadata of this blob alone, in place of the list's.
+    pub metadata: Option<SideFile<'a>>,
+    /// Properties of this blob alone, in place of the list's.
+    pub properties: Option<SideFile<'a>>,
+}
+
+/// A block with its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// MD5 of them.
+    pub hash: Md5,
+}
+
+/// A page range with its hash: offset and length are multiples of 512, length at most 4 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// Byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// MD5 of them.
+    pub hash: Md5,
+}
+
+/// What reading a blob gave.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// MD5 of each block, in order.
+    Blocks(&'a [Md5]),
+    /// Ranges in ascending order.
+    Pages(&'a [PageRange]),
+}
+
+/// From the declaration to `ClientCreator`. Never a storage key or signature.
+pub fn header(drive_id: &str, version: &str) -> Vec<u8> {
+    let mut out = DECLARATION.to_vec();
+    text(&mut out, &["<DriveManifest Version=\"", VERSION, "\">\n<Drive>\n"]);
+    element(&mut out, "DriveId", drive_id);
+    out.push(b'\n');
+    element(&mut out, "ClientCreator", &format!("dray {version}"));
+    out.push(b'\n');
+    out
+}
+
+/// What closes the manifest.
+pub fn footer() -> &'static [u8] {
+    b"</Drive>\n</DriveManifest>\n"
+}
+
+/// Opens a list.
+pub fn list_open(list: &ListFacts<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    text(&mut out, &["<BlobList Id=\""]);
+    push_escaped(list.session, &mut out);
+    text(&mut out, &["-", &list.number.to_string(), "\">\n"]);
+    side_file(&mut out, METADATA, list.metadata);
+    side_file(&mut out, PROPERTIES, list.properties);
+    out
+}
+
+/// Closes a list.
+pub fn list_close() -> &'static [u8] {
+    b"</BlobList>\n"
+}
+
+/// Bytes that [`write_blob`] appends at most, known before the file is read; exact for block blobs.
+pub fn blob_xml_len(blob: &BlobFacts<'_>) -> u64 {
+    let lengths = Lengths::of(blob);
+    lengths.open + lengths.pieces + lengths.close
+}
+
+/// Appends a whole blob. [`blob_open`], [`write_block`] or [`write_page_range`], and [`blob_close`] do the same piece by
+/// piece, for blobs whose description is itself large.
+///
+/// # Panics
+/// When the number of hashes is not that of the blob's blocks, or `content` is not of the blob's layout: a bug.
+pub fn write_blob(out: &mut Vec<u8>, blob: &BlobFacts<'_>, content: Content<'_>) {
+    blob_open(out, blob);
+    match (blob.layout, content) {
+        (Layout::Blocks { block_len }, Content::Blocks(hashes)) => {
+            assert_eq!(hashes.len() as u64, blob.length.div_ceil(block_len), "one hash for each block");
+            let mut offset = 0;
+            for hash in hashes {
+                let length = block_len.min(blob.length - offset);
+                write_block(out, &Block { offset, length, hash: *hash });
+                offset += length;
+            }
+        }
+        (Layout::Pages, Content::Pages(ranges)) => ranges.iter().for_each(|range| write_page_range(out, range)),
+        _ => panic!("content of another layout"),
+    }
+    blob_close(out, blob);
+}
+
+/// Appends a blob up to its first block or range.
+pub fn blob_open(out: &mut Vec<u8>, blob: &BlobFacts<'_>) {
+    out.extend_from_slice(b"<Blob>\n");
+    element(out, "BlobPath", blob.blob_path);
+    element(out, "FilePath", blob.file_path);
+    out.extend_from_slice(b"<Length>");
+    number(out, blob.length);
+    text(out, &["</Length><ImportDisposition>", blob.disposition.as_str(), "</ImportDisposition>\n"]);
+    let tag = list_tag(blob.layout);
+    text(out, &["<", tag, ">\n"]);
+}
+
+/// Appends a block.
+pub fn write_block(out: &mut Vec<u8>, block: &Block) {
+    out.extend_from_slice(b"<Block Offset=\"");
+    number(out, block.offset);
+    out.extend_from_slice(b"\" Length=\"");
+    number(out, block.length);
+    // `MD5/` and the hash, as the tool's own block ids are: of one length, as the service demands.
+    out.extend_from_slice(b"\" Id=\"MD5/");
+    base64::encode(&block.hash, out);
+    hash_and_end(out, &block.hash);
+}
+
+/// Appends a page range.
+pub fn write_page_range(out: &mut Vec<u8>, range: &PageRange) {
+    debug_assert!(range.offset.is_multiple_of(512) && range.length.is_multiple_of(512) && range.length <= PAGE_CHUNK);
+    out.extend_from_slice(b"<PageRange Offset=\"");
+    number(out, range.offset);
+    out.extend_from_slice(b"\" Length=\"");
+    number(out, range.length);
+    hash_and_end(out, &range.hash);
+}
+
+/// Appends what follows the last block or range.
+pub fn blob_close(out: &mut Vec<u8>, blob: &BlobFacts<'_>) {
+    let tag = list_tag(blob.layout);
+    text(out, &["</", tag, ">\n"]);
+    side_file(out, METADATA, blob.metadata);
+    side_file(out, PROPERTIES, blob.properties);
+    out.extend_from_slice(b"</Blob>\n");
+}
+
+const METADATA: &str = "MetadataPath";
+const PROPERTIES: &str = "PropertiesPath";
+
+const fn list_tag(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Blocks { .. } => "BlockList",
+        Layout::Pages => "PageRangeList",
+    }
+}
+
+fn text(out: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+fn element(out: &mut Vec<u8>, name: &str, value: &str) {
+    text(out, &["<", name, ">"]);
+    push_escaped(value, out);
+    text(out, &["</", name, ">"]);
+}
+
+fn side_file(out: &mut Vec<u8>, name: &str, file: Option<SideFile<'_>>) {
+    let Some(file) = file else { return };
+    text(out, &["<", name, " Hash=\""]);
+    push_hex(&file.hash, out);
+    out.extend_from_slice(b"\">");
+    push_escaped(file.path, out);
+    text(out, &["</", name, ">\n"]);
+}
+
+fn side_file_len(name: &str, file: Option<SideFile<'_>>) -> u64 {
+    file.map_or(0, |file| (2 * name.len() + "< Hash=\"\"></>\n".len() + 32) as u64 + escaped_len(file.path))
+}
+
+fn hash_and_end(out: &mut Vec<u8>, hash: &Md5) {
+    out.extend_from_slice(b"\" Hash=\"");
+    push_hex(hash, out);
+    out.extend_from_slice(b"\" />\n");
+}
+
+/// Decimal digits, without the formatting machinery: there are six million blocks on a drive of 24 TB.
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+const fn digits(value: u64) -> u64 {
+    match value.checked_ilog10() {
+        Some(log) => log as u64 + 1,
+        None => 1,
+    }
+}
+
+const BLOCK_FIXED: u64 = "<Block Offset=\"\" Length=\"\" Id=\"MD5/\" Hash=\"\" />\n".len() as u64 + 24 + 32;
+const RANGE_FIXED: u64 = "<PageRange Offset=\"\" Length=\"\" Hash=\"\" />\n".len() as u64 + 32;
+
+struct Lengths {
+    open: u64,
+    pieces: u64,
+    close: u64,
+}
+
+impl Lengths {
+    fn of(blob: &BlobFacts<'_>) -> Self {
+        let tag = list_tag(blob.layout).len() as u64;
+        let fixed = "<Blob>\n<BlobPath></BlobPath><FilePath></FilePath><Length></Length>\
+            <ImportDisposition></ImportDisposition>\n<>\n";
+        let open = fixed.len() as u64
+            + escaped_len(blob.blob_path)
+            + escaped_len(blob.file_path)
+            + digits(blob.length)
+            + blob.disposition.as_str().len() as u64
+            + tag;
+        let close = "</>\n</Blob>\n".len() as u64
+            + tag
+            + side_file_len(METADATA, blob.metadata)
+            + side_file_len(PROPERTIES, blob.properties);
+        let pieces = match blob.layout {
+            Layout::Blocks { block_len } => {
+                let count = blob.length.div_ceil(block_len);
+                let whole = blob.length / block_len;
+                let tail = blob.length % block_len;
+                let lengths = whole * digits(block_len) + if tail > 0 { digits(tail) } else { 0 };
+                count * BLOCK_FIXED + lengths + digits_of_multiples(block_len, count)
+            }
+            Layout::Pages => {
+                // In each chunk every other granule may be zero; the last chunk is shorter.
+                let (whole, tail) = (blob.length / PAGE_CHUNK, blob.length % PAGE_CHUNK);
+                let runs = whole * runs_max(PAGE_CHUNK) + runs_max(tail);
+                runs * (RANGE_FIXED + digits(blob.length) + digits(PAGE_CHUNK))
+            }
+        };
+        Self { open, pieces, close }
+    }
+}
+
+/// Sum of the decimal digits of 0, step, 2·step … (count - 1)·step, by counting how many reach each power of ten.
+fn digits_of_multiples(step: u64, count: u64) -> u64 {
+    let Some(last) = count.checked_sub(1) else { return 0 };
+    let end = step * last;
+    let mut sum = count;
+    let mut power = 10u64;
+    while power <= end {
+        sum += last - (power - 1) / step;
+        match power.checked_mul(10) {
+            Some(next) => power = next,
+            None => break,
+        }
+    }
+    sum
+}

@@ -1,0 +1,250 @@
+//! What all our XML shares: escaping on the way out, bounded reading on the way in.
+
+use std::io::{self, BufRead, Read};
+
+use quick_xml::events::{BytesRef, Event};
+use quick_xml::reader::Reader;
+
+use crate::limits;
+
+/// Whether XML 1.0 can carry `c` at all.
+pub(super) const fn is_xml_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+/// The escape of `c`, if it needs one, in text and in attributes alike. Control characters that XML can carry only as
+/// references are written so: a reader would turn a bare CR into LF, and in attributes both into blanks. What it cannot
+/// carry becomes U+FFFD: `names` refuses such names, so this only keeps the file well-formed.
+fn escape_of(c: char) -> Option<&'static str> {
+    Some(match c {
+        '&' => "&amp;",
+        '<' => "&lt;",
+        '>' => "&gt;",
+        '"' => "&quot;",
+        '\t' => "&#9;",
+        '\n' => "&#10;",
+        '\r' => "&#13;",
+        // XML 1.1 readers take these two for line ends.
+        '\u{85}' => "&#x85;",
+        '\u{2028}' => "&#x2028;",
+        c if !is_xml_char(c) => "\u{FFFD}",
+        _ => return None,
+    })
+}
+
+/// Bytes that [`push_escaped`] appends.
+pub(super) fn escaped_len(text: &str) -> u64 {
+    text.chars().map(|c| escape_of(c).map_or(c.len_utf8(), str::len) as u64).sum()
+}
+
+/// Appends `text`, escaped.
+pub(super) fn push_escaped(text: &str, out: &mut Vec<u8>) {
+    let mut from = 0;
+    for (at, c) in text.char_indices() {
+        if let Some(escape) = escape_of(c) {
+            out.extend_from_slice(&text.as_bytes()[from..at]);
+            out.extend_from_slice(escape.as_bytes());
+            from = at + c.len_utf8();
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[from..]);
+}
+
+/// Counts lines, and refuses more than a budget of bytes for one piece of markup or text, since the parser holds it.
+#[derive(Debug)]
+pub(super) struct Bounded<R> {
+    inner: R,
+    budget: usize,
+    line: u64,
+}
+
+/// Told through `io::Error`, which is what a `BufRead` can say.
+const TOO_LONG: &str = "one element or text is too long";
+
+impl<R: BufRead> BufRead for Bounded<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.budget == 0 {
+            return Err(io::Error::other(TOO_LONG));
+        }
+        let available = self.inner.fill_buf()?;
+        Ok(&available[..available.len().min(self.budget)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        if let Ok(available) = self.inner.fill_buf() {
+            let consumed = &available[..amount.min(available.len())];
+            self.line += consumed.iter().filter(|b| **b == b'\n').count() as u64;
+        }
+        self.budget = self.budget.saturating_sub(amount);
+        self.inner.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for Bounded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let len = available.len().min(out.len());
+        out[..len].copy_from_slice(&available[..len]);
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+/// Where and why reading ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, byte {byte}: {what}")]
+pub struct XmlError {
+    /// Line, from 1.
+    pub line: u64,
+    /// Byte from the start of the file.
+    pub byte: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// One step of a document, with entities resolved and comments dropped.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Start of an element; `empty` when it has no content, and then no [`Step::End`] follows.
+    Start { name: String, attributes: Vec<(String, String)>, empty: bool },
+    /// End of an element.
+    End,
+    /// Text; possibly several in a row.
+    Text(String),
+    /// End of the document.
+    Eof,
+}
+
+/// A pull parser over quick-xml that bounds what one step may hold, knows lines, and refuses document types.
+#[derive(Debug)]
+pub(super) struct Steps<R> {
+    reader: Reader<Bounded<R>>,
+    buffer: Vec<u8>,
+    step_max: usize,
+    pub depth: usize,
+}
+
+impl<R: BufRead> Steps<R> {
+    /// `step_max`: bytes that one tag or text may have.
+    pub fn new(input: R, step_max: usize) -> Self {
+        let reader = Reader::from_reader(Bounded { inner: input, budget: step_max, line: 1 });
+        Self { reader, buffer: Vec::new(), step_max, depth: 0 }
+    }
+
+    pub fn error(&mut self, what: impl Into<String>) -> XmlError {
+        XmlError { line: self.line(), byte: self.byte(), what: what.into() }
+    }
+
+    pub fn line(&mut self) -> u64 {
+        self.reader.get_mut().line
+    }
+
+    pub fn byte(&self) -> u64 {
+        self.reader.buffer_position()
+    }
+
+    pub fn next(&mut self) -> Result<Step, XmlError> {
+        loop {
+            self.buffer.clear();
+            self.reader.get_mut().budget = self.step_max;
+            let mut what = None;
+            match self.reader.read_event_into(&mut self.buffer) {
+                Ok(Event::Start(start)) => match attributes_of(&start) {
+                    // Real files nest five deep; the parser keeps the name of every open element.
+                    Ok(_) if self.depth >= limits::XML_DEPTH_MAX => what = Some("elements nest too deep".into()),
+                    Ok(attributes) => {
+                        self.depth += 1;
+                        return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: false });
+                    }
+                    Err(e) => what = Some(e),
+                },
+                Ok(Event::Empty(start)) => match attributes_of(&start) {
+                    Ok(attributes) => {
+                        return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: true });
+                    }
+                    Err(e) => what = Some(e),
+                },
+                Ok(Event::End(_)) => {
+                    self.depth = self.depth.saturating_sub(1);
+                    return Ok(Step::End);
+                }
+                Ok(Event::Text(text)) => return Ok(Step::Text(text.xml10_content().into_owned())),
+                Ok(Event::CData(text)) => return Ok(Step::Text(text.xml10_content().into_owned())),
+                Ok(Event::GeneralRef(reference)) => match resolve(&reference) {
+                    Ok(c) => return Ok(Step::Text(c.to_string())),
+                    Err(e) => what = Some(e),
+                },
+                Ok(Event::Decl(declaration)) => match declaration.encoding() {
+                    Some(Ok(encoding))
+                        if !encoding.eq_ignore_ascii_case("utf-8") && !encoding.eq_ignore_ascii_case("us-ascii") =>
+                    {
+                        what = Some(format!("encoding is {encoding}; write the file as UTF-8"));
+                    }
+                    Some(Err(e)) => what = Some(e.to_string()),
+                    _ => {}
+                },
+                Ok(Event::DocType(_)) => what = Some("has a document type, which is not allowed here".into()),
+                Ok(Event::Comment(_) | Event::PI(_)) => {}
+                Ok(Event::Eof) if self.depth > 0 => what = Some("ends within an element".into()),
+                Ok(Event::Eof) => return Ok(Step::Eof),
+                Err(quick_xml::Error::Io(e)) => what = Some(e.to_string()),
+                Err(e) => what = Some(e.to_string()),
+            }
+            if let Some(what) = what {
+                return Err(self.error(what));
+            }
+        }
+    }
+
+    /// The text of an element whose start was just read, up to its end; elements in it are an error.
+    pub fn text(&mut self, element: &str, len_max: usize) -> Result<String, XmlError> {
+        let mut out = String::new();
+        loop {
+            match self.next()? {
+                Step::Text(text) if out.len() + text.len() <= len_max => out.push_str(&text),
+                Step::Text(_) => return Err(self.error(format!("{element} is longer than {len_max} bytes"))),
+                Step::End => return Ok(out),
+                Step::Start { name, .. } => return Err(self.error(format!("{name} within {element}"))),
+                Step::Eof => return Err(self.error(format!("ends within {element}"))),
+            }
+        }
+    }
+
+    /// Passes over an element whose start was just read.
+    pub fn skip(&mut self) -> Result<(), XmlError> {
+        let until = self.depth - 1;
+        while self.depth > until {
+            if let Step::Eof = self.next()? {
+                return Err(self.error("ends within an element"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn attributes_of(start: &quick_xml::events::BytesStart<'_>) -> Result<Vec<(String, String)>, String> {
+    let mut out = Vec::new();
+    for attribute in start.attributes() {
+        let attribute = attribute.map_err(|e| e.to_string())?;
+        let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(|e| e.to_string())?;
+        out.push((attribute.key.as_ref().to_owned(), value.into_owned()));
+    }
+    Ok(out)
+}
+
+fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
+    let name = reference.xml10_content();
+    match reference.resolve_char_ref() {
+        Ok(Some(c)) if is_xml_char(c) => return Ok(c),
+        Ok(Some(_)) | Err(_) => return Err(format!("&{name}; is no character")),
+        Ok(None) => {}
+    }
+    Ok(match name.as_ref() {
+        "amp" => '&',
+        "lt" => '<',
+        "gt" => '>',
+        "quot" => '"',
+        "apos" => '\'',
+        _ => return Err(format!("entity &{name}; is not known")),
+    })
+}
