@@ -1,1 +1,33 @@
 //! Drives and image files: opening, geometry, identity, and the gates in front of destruction.
+
+#![allow(clippy::result_large_err, reason = "opening and checking are rare, and a problem is told whole")]
+
+mod geometry;
+pub mod guard;
+mod identity;
+mod ioctl;
+mod open;
+pub mod signature;
+
+use std::path::PathBuf;
+
+pub use geometry::{Discard, Geometry, Zoned};
+pub use identity::{Disk, Identity, Transport, list, resolve};
+pub use open::{Access, Device, DeviceKind, create_image, extend_image};
+
+/// Where the kernel's views of the machine are; others than the usual in tests.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// `/sys`
+    pub sys: PathBuf,
+    /// `/proc`
+    pub proc: PathBuf,
+    /// `/dev`
+    pub dev: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), proc: "/proc".into(), dev: "/dev".into() }
+    }
+}

@@ -138,7 +138,7 @@ impl SourceFile {
         let direct = direct
             .filter(|file| FileFacts::of(file).is_ok_and(|(now, _)| now.ino == facts.ino && now.dev == facts.dev));
         // A refusal shows at the first read on some file systems (fuse, overlays): ask now.
-        let direct = direct.filter(|file| probe_direct(file));
+        let direct = direct.filter(probe_direct);
         Ok(Self { buffered, direct, facts })
     }
 

@@ -297,7 +297,7 @@ fn settle(outcome: io::Result<usize>, want: usize, align: u64, tries: &mut u8) -
                 *tries = 0;
                 return Moved::Rest(whole);
             }
-            again(tries, || io::Error::from(io::ErrorKind::WriteZero))
+            again(tries, || io::Error::new(io::ErrorKind::UnexpectedEof, "the transfer stopped inside a sector"))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
             again(tries, || error)

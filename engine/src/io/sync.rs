@@ -196,7 +196,8 @@ impl Drop for Sync {
 fn run(target: &Target, job: Job) -> Completion {
     match job {
         Job::Fill(Fill { tag, mut slot, parts }) => {
-            let results = parts.iter().map(|part| fill_part(target, &mut slot, part)).collect();
+            let read = |at: ByteOffset, bytes: &mut [u8]| read_target(target, at, bytes);
+            let results = parts.iter().map(|part| fill_part(&read, &mut slot, part)).collect();
             Completion::Filled { tag, slot, results }
         }
         Job::Write { tag, slot, len, at } => {
@@ -227,23 +228,30 @@ fn write_all(target: &Target, bytes: &[u8], at: ByteOffset) -> Result<(), WriteE
     Ok(())
 }
 
-fn fill_part(target: &Target, slot: &mut [u8], part: &Part) -> PartResult {
+/// Fills one part; `read_target` reads from the target, which may be no file.
+pub(super) fn fill_part(
+    read_target: &dyn Fn(ByteOffset, &mut [u8]) -> PartResult,
+    slot: &mut [u8],
+    part: &Part,
+) -> PartResult {
     let bytes = &mut slot[part.into.clone()];
     match &part.from {
         From::Path { path, facts } => read_path(path, facts, bytes).unwrap_or_else(PartResult::Failed),
         From::Open { file, offset } => {
             let address = bytes.as_ptr().addr();
-            read_all(bytes, |done, rest| {
+            read_all(bytes, 1, |done, rest| {
                 let route = file.route(offset + done as u64, address + done, rest.len());
                 (route.file.read_at(&mut rest[..route.len], offset + done as u64), route.len)
             })
             .unwrap_or_else(|end| end.of_file(*offset))
         }
-        From::Target { at } => {
-            read_all(bytes, |done, rest| (target.file.read_at(rest, at.0 + done as u64), rest.len()))
-                .unwrap_or_else(End::of_target)
-        }
+        From::Target { at } => read_target(*at, bytes),
     }
+}
+
+fn read_target(target: &Target, at: ByteOffset, bytes: &mut [u8]) -> PartResult {
+    read_all(bytes, target.align, |done, rest| (target.file.read_at(rest, at.0 + done as u64), rest.len()))
+        .unwrap_or_else(End::of_target)
 }
 
 fn read_path(path: &files::SourcePath, facts: &files::FileFacts, bytes: &mut [u8]) -> io::Result<PartResult> {
@@ -254,7 +262,7 @@ fn read_path(path: &files::SourcePath, facts: &files::FileFacts, bytes: &mut [u8
     if facts.len != bytes.len() as u64 {
         return Ok(PartResult::Changed(format!("has {} bytes where {} were planned", facts.len, bytes.len())));
     }
-    let read = read_all(bytes, |done, rest| (file.read_at(rest, done as u64), rest.len()));
+    let read = read_all(bytes, 1, |done, rest| (file.read_at(rest, done as u64), rest.len()));
     if let Err(end) = read {
         return Ok(end.of_file(0));
     }
@@ -287,12 +295,13 @@ impl End {
 /// Calls `read(done, rest)`, which says what it got and what it asked for, until `bytes` is full.
 fn read_all(
     bytes: &mut [u8],
+    align: u64,
     mut read: impl FnMut(usize, &mut [u8]) -> (io::Result<usize>, usize),
 ) -> Result<PartResult, End> {
     let (mut done, mut tries) = (0, 0);
     while done < bytes.len() {
         let (outcome, want) = read(done, &mut bytes[done..]);
-        match settle(outcome, want, 1, &mut tries) {
+        match settle(outcome, want, align, &mut tries) {
             Moved::All => done += want,
             Moved::Rest(moved) => done += moved,
             Moved::Again => {}

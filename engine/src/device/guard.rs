@@ -1,0 +1,523 @@
+//! The gates in front of destruction: each refusal is its own sentence, with what would help.
+//!
+//! Signatures on the disk are not looked at here; see [`super::signature`].
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::geometry::{Zoned, attribute};
+use super::{Device, DeviceKind, Roots};
+use crate::report::{Kind, Problem};
+
+/// What must not be on the drive.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Files and directories that are read from.
+    pub sources: Vec<PathBuf>,
+    /// The journal, drive records and checkpoints.
+    pub journal: Option<PathBuf>,
+    /// The log directory.
+    pub logs: Option<PathBuf>,
+}
+
+/// Everything that speaks against writing to the device; empty when nothing does.
+///
+/// Needs no exclusive access: at planning the device is open for reading, so that all problems are told together.
+pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
+    let subject = match device.kind() {
+        DeviceKind::Image => Subject::Image { path: device.path() },
+        DeviceKind::Block { number, sysfs, partition_of } => {
+            Subject::Block { number: *number, sysfs, partition_of: partition_of.as_deref() }
+        }
+    };
+    let drive = device.path().display().to_string();
+    let mut problems = Vec::new();
+    let mut refuse = |what: String, value: Option<String>, advice: &str| {
+        let mut problem = Problem::new(Kind::Refused, what).drive(drive.clone()).advice(advice);
+        problem.value = value;
+        problems.push(problem);
+    };
+    if device.geometry().size.0 == 0 && !device.is_image() {
+        refuse(
+            "has no size: no medium, or a drive that does not answer".into(),
+            None,
+            "check medium, cable, power and dock",
+        );
+    }
+    if device.is_read_only() {
+        refuse(
+            "is read-only".into(),
+            None,
+            "look for a write-protect switch, a bridge that blocks writes, or `chmod u+w` an image file",
+        );
+    }
+    if device.geometry().zoned == Zoned::HostManaged {
+        refuse(
+            "is a host-managed zoned drive, which takes writes in its own order only".into(),
+            None,
+            "use an ordinary drive; the service could not read this one either",
+        );
+    }
+    check_subject(&subject, context, device.roots(), &mut refuse);
+    problems
+}
+
+/// What is checked, apart from an open device, so that it can be tried on a made-up machine.
+enum Subject<'a> {
+    Block { number: (u32, u32), sysfs: &'a Path, partition_of: Option<&'a str> },
+    Image { path: &'a Path },
+}
+
+type Refuse<'a> = dyn FnMut(String, Option<String>, &str) + 'a;
+
+fn check_subject(subject: &Subject<'_>, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
+    match subject {
+        Subject::Block { number, sysfs, partition_of } => {
+            if let Some(disk) = partition_of {
+                refuse(
+                    "is a partition, not a whole disk".into(),
+                    None,
+                    &format!("name the whole disk, {}", roots.dev.join(disk).display()),
+                );
+            }
+            let tree = Tree::of(*number, sysfs, roots);
+            check_tree(&tree, context, roots, refuse);
+        }
+        Subject::Image { path } => check_image(path, context, roots, refuse),
+    }
+}
+
+/// A disk with all that stands on it: partitions, and what holds them, to the top.
+#[derive(Debug, Default)]
+struct Tree {
+    numbers: BTreeSet<(u32, u32)>,
+    names: BTreeSet<String>,
+    /// Holder and what it holds.
+    holders: Vec<(String, String)>,
+}
+
+/// Deepest stack of holders that is followed; device-mapper allows no cycles, a made-up sysfs might.
+const DEPTH_MAX: usize = 16;
+
+impl Tree {
+    fn of(device: (u32, u32), sysfs: &Path, roots: &Roots) -> Self {
+        let mut tree = Self::default();
+        tree.numbers.insert(device);
+        tree.add(sysfs, roots, 0);
+        tree
+    }
+
+    fn add(&mut self, dir: &Path, roots: &Roots, depth: usize) {
+        let Some(name) = dir.file_name().map(|name| name.to_string_lossy().into_owned()) else { return };
+        if depth > DEPTH_MAX || !self.names.insert(name.clone()) {
+            return;
+        }
+        if let Some(device) = attribute(dir, "dev").as_deref().and_then(parse_number) {
+            self.numbers.insert(device);
+        }
+        for entry in fs::read_dir(dir.join("holders")).into_iter().flatten().flatten() {
+            let holder = entry.file_name().to_string_lossy().into_owned();
+            self.holders.push((holder.clone(), name.clone()));
+            self.add(&roots.sys.join("block").join(holder), roots, depth + 1);
+        }
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let part = entry.path();
+            if part.join("partition").exists() {
+                self.add(&part, roots, depth + 1);
+            }
+        }
+    }
+
+    /// Whether a path under `/dev`, as tables of the kernel name it, is part of the tree.
+    fn has_node(&self, node: &str, roots: &Roots) -> bool {
+        let Some(below) = node.strip_prefix("/dev/") else { return false };
+        let below = below.replace('/', "!");
+        // Names such as /dev/mapper/x are links to the node.
+        let real = fs::canonicalize(roots.dev.join(node.trim_start_matches("/dev/")));
+        let real = real.ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        self.names.contains(&below) || real.is_some_and(|name| self.names.contains(&name))
+    }
+}
+
+fn parse_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    number: (u32, u32),
+    point: PathBuf,
+    source: String,
+}
+
+/// Fields as proc(5) gives them: id, parent, device, root, mount point, options, …, `-`, type, source, options.
+fn parse_mounts(text: &[u8]) -> Vec<Mount> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
+            let number = parse_number(std::str::from_utf8(fields.get(2)?).ok()?)?;
+            let point = unescape(fields.get(4)?);
+            let source = String::from_utf8_lossy(&unescape(fields.get(dash + 2)?)).into_owned();
+            Some(Mount { number, point: PathBuf::from(std::ffi::OsStr::from_bytes(&point)), source })
+        })
+        .collect()
+}
+
+/// Blanks, tabs, newlines and backslashes stand in these tables as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn mounts(roots: &Roots) -> Vec<Mount> {
+    parse_mounts(&fs::read(roots.proc.join("self/mountinfo")).unwrap_or_default())
+}
+
+fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
+    let mounts = mounts(roots);
+    let on_it = |mount: &Mount| tree.numbers.contains(&mount.number) || tree.has_node(&mount.source, roots);
+
+    let points: BTreeSet<_> = mounts.iter().filter(|mount| on_it(mount)).map(|mount| mount.point.clone()).collect();
+    if points.contains(Path::new("/")) {
+        refuse(
+            "holds the root file system of this machine".into(),
+            None,
+            "look again at which disk you mean: `dray devices`",
+        );
+    }
+    let others: Vec<_> =
+        points.iter().filter(|point| *point != Path::new("/")).map(|point| point.display().to_string()).collect();
+    if let Some(first) = others.first() {
+        refuse("is mounted".into(), Some(others.join(", ")), &format!("unmount it: umount {first}"));
+    }
+
+    let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
+    let swaps: Vec<_> = swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|name| String::from_utf8_lossy(&unescape(name.as_bytes())).into_owned())
+        .filter(|name| {
+            tree.has_node(name, roots)
+                || (!name.starts_with("/dev/")
+                    && device_of(Path::new(name)).is_some_and(|number| tree.numbers.contains(&number)))
+        })
+        .collect();
+    if let Some(first) = swaps.first() {
+        refuse("is in use as swap space".into(), Some(swaps.join(", ")), &format!("swapoff {first}"));
+    }
+
+    for (holder, held) in &tree.holders {
+        let dir = roots.sys.join("block").join(holder);
+        let title = attribute(&dir, "dm/name").unwrap_or_else(|| holder.clone());
+        let uuid = attribute(&dir, "dm/uuid").unwrap_or_default();
+        let (what, advice) = if holder.starts_with("md") {
+            ("is part of a RAID array", format!("stop the array if it is not needed: mdadm --stop /dev/{holder}"))
+        } else if uuid.starts_with("LVM-") {
+            ("is part of an LVM volume group", "deactivate the group if it is not needed: vgchange -an".to_owned())
+        } else if uuid.starts_with("CRYPT-") {
+            ("is open as an encrypted volume", format!("close it: cryptsetup close {title}"))
+        } else if uuid.starts_with("mpath-") {
+            ("is a path of a multipath device", format!("flush the map: multipath -f {title}"))
+        } else if holder.starts_with("dm-") {
+            ("is held by device-mapper", format!("remove the mapping if it is not needed: dmsetup remove {title}"))
+        } else {
+            ("is held by another device", "see what stands on it with lsblk, and stop that".to_owned())
+        };
+        refuse(what.into(), Some(format!("{title} on {held}")), &advice);
+    }
+
+    let lies_on_it = |path: &Path| {
+        let Some(path) = nearest(path) else { return false };
+        let Some(device) = device_of(&path) else { return false };
+        // File systems with numbers of their own (btrfs) are known by what they are mounted from.
+        tree.numbers.contains(&device)
+            || mounts
+                .iter()
+                .filter(|mount| mount.number == device || path.starts_with(&mount.point))
+                .max_by_key(|mount| (mount.point.as_os_str().len(), mount.number == device))
+                .is_some_and(on_it)
+    };
+    for source in context.sources.iter().filter(|path| lies_on_it(path)) {
+        refuse(
+            "holds a source of this session".into(),
+            Some(source.display().to_string()),
+            "a drive cannot be filled from itself",
+        );
+    }
+    if let Some(journal) = context.journal.as_deref().filter(|path| lies_on_it(path)) {
+        refuse(
+            "holds the journal of this session".into(),
+            Some(journal.display().to_string()),
+            "keep the journal on another disk",
+        );
+    }
+    if let Some(logs) = context.logs.as_deref().filter(|path| lies_on_it(path)) {
+        refuse(
+            "holds the logs of this session".into(),
+            Some(logs.display().to_string()),
+            "keep the logs on another disk",
+        );
+    }
+}
+
+fn check_image(path: &Path, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    for entry in fs::read_dir(roots.sys.join("block")).into_iter().flatten().flatten() {
+        let Some(backing) = attribute(&entry.path(), "loop/backing_file") else { continue };
+        if Path::new(&backing) == real {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            refuse(
+                "is attached to a loop device".into(),
+                Some(format!("/dev/{name}")),
+                &format!("detach it: losetup -d /dev/{name}"),
+            );
+            // What is mounted from it is worth a sentence of its own; the rest follows from detaching.
+            let number = number_of(&entry.path());
+            let tree = Tree::of(number, &entry.path(), roots);
+            check_tree(&tree, &Context::default(), roots, refuse);
+        }
+    }
+    let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
+    let swapped = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    if swapped.map(|name| unescape(name.as_bytes())).any(|name| name == real.as_os_str().as_bytes()) {
+        refuse("is in use as swap space".into(), None, "swapoff it, or name another file");
+    }
+    for source in &context.sources {
+        let source = fs::canonicalize(source).unwrap_or_else(|_| source.clone());
+        if real.starts_with(&source) {
+            refuse(
+                "lies inside a source of this session".into(),
+                Some(source.display().to_string()),
+                "keep the image outside: it would be copied into itself",
+            );
+        }
+    }
+}
+
+/// The numbers in a sysfs directory; a pair that no device has when there are none.
+fn number_of(dir: &Path) -> (u32, u32) {
+    attribute(dir, "dev").as_deref().and_then(parse_number).unwrap_or((0, 0))
+}
+
+/// The path itself, or the closest directory above that exists: where it would be made.
+fn nearest(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors().find_map(|path| fs::canonicalize(path).ok())
+}
+
+fn device_of(path: &Path) -> Option<(u32, u32)> {
+    let device = fs::metadata(path).ok()?.dev();
+    Some((libc::major(device), libc::minor(device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A machine made of files.
+    struct Machine {
+        dir: PathBuf,
+        roots: Roots,
+    }
+
+    impl Machine {
+        /// `sda` with two partitions, `sdb` bare, nothing mounted.
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("dray-guard-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let dir = std::env::temp_dir().join(name);
+            let roots = Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") };
+            let machine = Self { dir, roots };
+            machine.put("proc/self/mountinfo", "");
+            machine.put("proc/swaps", "Filename Type Size Used Priority\n");
+            machine.put("dev/null", "");
+            machine.put("sys/block/sda/dev", "8:0\n");
+            machine.put("sys/block/sda/size", "1000\n");
+            for part in 1..=2 {
+                machine.put(&format!("sys/block/sda/sda{part}/dev"), &format!("8:{part}\n"));
+                machine.put(&format!("sys/block/sda/sda{part}/partition"), &format!("{part}\n"));
+            }
+            machine.put("sys/block/sdb/dev", "8:16\n");
+            machine.put("sys/block/sdb/size", "0\n");
+            machine
+        }
+
+        fn put(&self, path: &str, text: &str) {
+            let path = self.dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn told(&self, name: &str, number: (u32, u32), context: &Context) -> Vec<String> {
+            let sysfs = self.roots.sys.join("block").join(name);
+            let subject = Subject::Block { number, sysfs: &sysfs, partition_of: None };
+            self.told_of(&subject, context)
+        }
+
+        fn told_of(&self, subject: &Subject<'_>, context: &Context) -> Vec<String> {
+            let mut told = Vec::new();
+            check_subject(subject, context, &self.roots, &mut |what, value, advice| {
+                assert!(!advice.is_empty());
+                told.push(format!("{what}: {}", value.unwrap_or_default()));
+            });
+            told
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    #[test]
+    fn a_free_disk_passes() {
+        let machine = Machine::new();
+        let none = Context { sources: vec!["/proc".into()], ..Context::default() };
+        assert_eq!(machine.told("sda", (8, 0), &none), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_mounted_partition_refuses_its_disk_only() {
+        let machine = Machine::new();
+        machine.put(
+            "proc/self/mountinfo",
+            "36 35 8:2 / /mnt/my\\040data rw,noatime shared:1 - ext4 /dev/sda2 rw\n37 35 0:40 / /proc rw - proc proc rw\n",
+        );
+        assert_eq!(machine.told("sda", (8, 0), &Context::default()), ["is mounted: /mnt/my data"]);
+        assert_eq!(machine.told("sdb", (8, 16), &Context::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_system_with_its_own_numbers_is_known_by_its_source() {
+        let machine = Machine::new();
+        machine.put("proc/self/mountinfo", "36 35 0:55 /@ / rw - btrfs /dev/sda1 rw\n");
+        assert_eq!(machine.told("sda", (8, 0), &Context::default()), ["holds the root file system of this machine: "]);
+    }
+
+    #[test]
+    fn what_stands_on_a_partition_is_followed_to_the_top() {
+        let machine = Machine::new();
+        machine.put("sys/block/sda/sda1/holders/dm-0/x", "");
+        machine.put("sys/block/dm-0/dev", "253:0\n");
+        machine.put("sys/block/dm-0/dm/name", "secret\n");
+        machine.put("sys/block/dm-0/dm/uuid", "CRYPT-LUKS2-aa-secret\n");
+        machine.put("sys/block/dm-0/holders/dm-1/x", "");
+        machine.put("sys/block/dm-1/dev", "253:1\n");
+        machine.put("sys/block/dm-1/dm/name", "vg-home\n");
+        machine.put("sys/block/dm-1/dm/uuid", "LVM-abc\n");
+        machine.put("sys/block/sda/holders/md127/x", "");
+        machine.put("proc/self/mountinfo", "36 35 253:1 / /home rw - xfs /dev/mapper/vg-home rw\n");
+        let told = machine.told("sda", (8, 0), &Context::default());
+        assert_eq!(
+            told,
+            [
+                "is mounted: /home",
+                "is part of a RAID array: md127 on sda",
+                "is open as an encrypted volume: secret on sda1",
+                "is part of an LVM volume group: vg-home on dm-0",
+            ]
+        );
+    }
+
+    #[test]
+    fn swap_on_a_partition_and_through_a_link_is_found() {
+        let machine = Machine::new();
+        machine.put(
+            "proc/swaps",
+            "Filename Type Size Used Priority\n/dev/sda1 partition 1 0 -2\n/dev/mapper/vg-swap partition 1 0 -3\n",
+        );
+        machine.put("sys/block/sda/sda2/holders/dm-3/x", "");
+        machine.put("sys/block/dm-3/dev", "253:3\n");
+        machine.put("dev/dm-3", "");
+        fs::create_dir_all(machine.dir.join("dev/mapper")).unwrap();
+        std::os::unix::fs::symlink("../dm-3", machine.dir.join("dev/mapper/vg-swap")).unwrap();
+        let told = machine.told("sda", (8, 0), &Context::default());
+        assert!(told.contains(&"is in use as swap space: /dev/sda1, /dev/mapper/vg-swap".to_owned()), "{told:?}");
+    }
+
+    #[test]
+    fn sources_journal_and_logs_are_not_overwritten() {
+        let machine = Machine::new();
+        // The made-up disk gets the numbers of the file system that this test runs on.
+        let number = device_of(&machine.dir).unwrap();
+        machine.put("sys/block/sda/sda2/dev", &format!("{}:{}\n", number.0, number.1));
+        let context = Context {
+            sources: vec![machine.dir.clone(), "/proc".into()],
+            journal: Some(machine.dir.join("not/yet/there.jrn")),
+            logs: Some(machine.dir.clone()),
+        };
+        let told = machine.told("sda", (8, 0), &context);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("holds a source"));
+        assert!(told[1].starts_with("holds the journal"));
+        assert!(told[2].starts_with("holds the logs"));
+        assert_eq!(machine.told("sdb", (8, 16), &context), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_partition_is_told_which_disk_is_meant() {
+        let machine = Machine::new();
+        let sysfs = machine.roots.sys.join("block/sda/sda1");
+        let subject = Subject::Block { number: (8, 1), sysfs: &sysfs, partition_of: Some("sda") };
+        assert_eq!(machine.told_of(&subject, &Context::default()), ["is a partition, not a whole disk: "]);
+    }
+
+    #[test]
+    fn an_image_in_use_or_inside_a_source_is_refused() {
+        let machine = Machine::new();
+        machine.put("images/a.img", "x");
+        let image = fs::canonicalize(machine.dir.join("images/a.img")).unwrap();
+        machine.put("sys/block/loop7/loop/backing_file", &format!("{}\n", image.display()));
+        machine.put("sys/block/loop7/dev", "7:7\n");
+        machine.put("proc/self/mountinfo", "36 35 7:7 / /mnt rw - ext4 /dev/loop7 rw\n");
+        let context = Context { sources: vec![machine.dir.join("images")], ..Context::default() };
+        let told = machine.told_of(&Subject::Image { path: &image }, &context);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("is attached to a loop device: /dev/loop7"));
+        assert!(told[1].starts_with("is mounted: /mnt"));
+        assert!(told[2].starts_with("lies inside a source"));
+    }
+
+    #[test]
+    fn hostile_tables_do_not_panic() {
+        for text in [
+            "",
+            "\n\n",
+            "1 2",
+            "36 35 8:2 / /mnt rw - ext4",
+            "36 35 x:y / /mnt rw - a b c",
+            "36 35 8:2 / \\9 rw - ext4 \\777 rw",
+        ] {
+            let _ = parse_mounts(text.as_bytes());
+        }
+        assert_eq!(unescape(br"a\040b\134\0"), b"a b\\\\0");
+    }
+}
