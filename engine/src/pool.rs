@@ -1,1 +1,246 @@
-//! Aligned slots that one stage owns at a time.
+//! Slots: the aligned buffers in which every byte of the data path lives, in one mapping.
+//!
+//! One anonymous mapping holds all slots, so that it can be registered with a ring once, is backed by huge pages where
+//! the kernel grants them (8 MiB direct writes ran 2 to 3 times faster from them), and stays out of core dumps, since
+//! file contents pass through it. A [`Slot`] is owned by one stage at a time and moves from stage to stage; the
+//! mapping lives until the last slot is gone.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Slots start at multiples of this, and their length is a multiple of it: what O_DIRECT asks of memory on any device
+/// that we support.
+pub const SLOT_ALIGN: usize = 4096;
+
+/// The mapping starts at a multiple of this: a huge page of x86-64 and of arm64 with 4 KiB pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A fixed number of slots of equal length.
+///
+/// Clones name the same pool.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Arena>);
+
+/// One buffer of the pool, exclusively owned. Dropping it gives it back.
+pub struct Slot {
+    arena: Arc<Arena>,
+    index: usize,
+}
+
+struct Arena {
+    /// What `mmap` gave, for `munmap`.
+    map: NonNull<u8>,
+    map_len: usize,
+    /// First slot: `map` rounded up to a huge page.
+    base: NonNull<u8>,
+    slots: usize,
+    slot_len: usize,
+    /// Indexes of the slots that nobody owns; the one given back last is taken first, since its pages are warm.
+    free: Mutex<Vec<usize>>,
+}
+
+// SAFETY: the raw pointers name a mapping that belongs to this value alone and is unmapped only by its `Drop`. Bytes are
+// reached through `Slot` only, and each index is either in `free` or in exactly one `Slot`.
+unsafe impl Send for Arena {}
+// SAFETY: as above; `&Arena` gives access to no byte of the mapping, and `free` is behind a mutex.
+unsafe impl Sync for Arena {}
+
+impl Pool {
+    /// Maps `slots` buffers of `slot_len` bytes each, zeroed.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless there is at least one slot and `slot_len` is a positive multiple of [`SLOT_ALIGN`];
+    /// otherwise what `mmap` says.
+    pub fn new(slots: usize, slot_len: usize) -> io::Result<Self> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        if slots == 0 || slot_len == 0 || !slot_len.is_multiple_of(SLOT_ALIGN) {
+            return Err(invalid("a pool needs slots whose length is a multiple of 4096"));
+        }
+        let map_len = slots
+            .checked_mul(slot_len)
+            .and_then(|len| len.checked_next_multiple_of(HUGE_PAGE))
+            .and_then(|len| len.checked_add(HUGE_PAGE))
+            .filter(|len| isize::try_from(*len).is_ok())
+            .ok_or_else(|| invalid("a pool of that size has no address"))?;
+        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice aliases nothing.
+        let map = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                map_len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let map = NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("mmap gave page zero"))?;
+        let skip = map.as_ptr().align_offset(HUGE_PAGE);
+        debug_assert!(skip < HUGE_PAGE);
+        // SAFETY: `map_len` has a huge page to spare, so `skip` bytes further is still inside the mapping.
+        let base = unsafe { map.add(skip) };
+        let arena = Arena { map, map_len, base, slots, slot_len, free: Mutex::new((0..slots).rev().collect()) };
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+            // SAFETY: the range is our own mapping. Advice changes how pages are backed, dumped and inherited, not what
+            // they hold; a refusal (a kernel without huge pages) costs speed only and is ignored.
+            let _ = unsafe { libc::madvise(map.as_ptr().cast(), map_len, advice) };
+        }
+        Ok(Self(Arc::new(arena)))
+    }
+
+    /// A slot that nobody owns; `None` when all are out. What it held before is still in it.
+    pub fn take(&self) -> Option<Slot> {
+        let index = self.0.lock().pop()?;
+        Some(Slot { arena: Arc::clone(&self.0), index })
+    }
+
+    /// Gives a slot back; the same as dropping it.
+    pub fn put(&self, slot: Slot) {
+        debug_assert!(self.owns(&slot), "a slot of another pool");
+        drop(slot);
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.0.slots
+    }
+
+    /// Bytes in a slot.
+    pub fn slot_len(&self) -> usize {
+        self.0.slot_len
+    }
+
+    /// Slots that nobody owns at this moment.
+    pub fn available(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether the slot is one of this pool.
+    pub fn owns(&self, slot: &Slot) -> bool {
+        Arc::ptr_eq(&self.0, &slot.arena)
+    }
+
+    /// Where slot `index` starts, for registering the mapping with the kernel. The bytes are not the caller's.
+    pub(crate) fn address_of(&self, index: usize) -> *mut u8 {
+        self.0.address_of(index).as_ptr()
+    }
+}
+
+impl Arena {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
+        // A panic cannot leave the list half changed: it is only pushed to and popped from.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn address_of(&self, index: usize) -> NonNull<u8> {
+        assert!(index < self.slots);
+        // SAFETY: `index < slots`, and `new` made the mapping hold `slots * slot_len` bytes behind `base`.
+        unsafe { self.base.add(index * self.slot_len) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: every slot holds an `Arc` of this arena, so none is left, and engines keep the slots of what is in
+        // flight: nobody, the kernel included, reaches the mapping any more.
+        let gone = unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
+        debug_assert_eq!(gone, 0);
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("slots", &self.slots).field("slot_len", &self.slot_len).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Which slot of its pool this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Where its bytes are, for operations of the kernel that outlive the borrow of a `&mut self`.
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.arena.address_of(self.index).as_ptr()
+    }
+}
+
+impl Deref for Slot {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes are mapped and initialised (anonymous pages are zero), they belong to this slot alone, and
+        // `&self` keeps them from being changed. While the kernel fills them the engine owns the slot and does not
+        // look.
+        unsafe { std::slice::from_raw_parts(self.address(), self.arena.slot_len) }
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.address(), self.arena.slot_len) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.arena.lock().push(self.index);
+    }
+}
+
+/// The bytes are file contents: only number and length are shown.
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("index", &self.index).field("len", &self.arena.slot_len).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_aligned_disjoint_and_come_back() {
+        let pool = Pool::new(3, 3 * SLOT_ALIGN).unwrap();
+        let mut slots: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(slots.len(), 3);
+        assert!(pool.take().is_none());
+        for (n, slot) in slots.iter_mut().enumerate() {
+            assert!(slot.as_ptr().addr().is_multiple_of(SLOT_ALIGN));
+            assert_eq!(slot.len(), 3 * SLOT_ALIGN);
+            slot.fill(n as u8 + 1);
+        }
+        for (n, slot) in slots.iter().enumerate() {
+            assert!(slot.iter().all(|byte| *byte == n as u8 + 1));
+        }
+        drop(slots);
+        assert_eq!(pool.available(), 3);
+        assert!(pool.address_of(0).addr().is_multiple_of(HUGE_PAGE));
+    }
+
+    #[test]
+    fn the_mapping_outlives_the_pool_while_a_slot_is_out() {
+        let pool = Pool::new(2, SLOT_ALIGN).unwrap();
+        let mut slot = pool.take().unwrap();
+        drop(pool);
+        slot.fill(0xA5);
+        let slot = std::thread::spawn(move || slot).join().unwrap();
+        assert!(slot.iter().all(|byte| *byte == 0xA5));
+    }
+
+    #[test]
+    fn odd_sizes_are_refused() {
+        for (slots, len) in [(0, 4096), (1, 0), (1, 512), (usize::MAX, 4096), (1 << 40, 1 << 40)] {
+            assert!(Pool::new(slots, len).is_err());
+        }
+    }
+}

@@ -1,1 +1,32 @@
 //! GPT and MBR partition tables: both copies, built and read.
+//!
+//! Sources: UEFI 2.10 chapter 5 (protective MBR 5.2.3, header 5.3.2, entries 5.3.3); partition types and the shape that
+//! Windows gives to data disks: `spec/ntfs.md` section 2.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod layout;
+mod read;
+
+pub use build::{Guids, PlanError, Scheme, Table};
+pub use layout::{BASIC_DATA, MSR};
+pub use read::{CopyState, Entry, Found, read};
+
+use crate::units::{ByteLen, ByteOffset, ByteRange};
+
+/// Alignment that Windows and every partitioner of today use.
+pub const ALIGNMENT: ByteLen = ByteLen(1 << 20);
+
+/// Microsoft reserved partition on data disks.
+pub const MSR_LEN: ByteLen = ByteLen(16 << 20);
+
+/// Where partition tables and the ends of what they describe may lie: 1 MiB at either end. Wiping these two ranges
+/// leaves neither copy of a GPT, no MBR, and no signature of a file system that starts at byte 0.
+pub fn table_areas(disk: ByteLen) -> [ByteRange; 2] {
+    let len = ALIGNMENT.0.min(disk.0);
+    [ByteRange::new(0, len), ByteRange { start: ByteOffset(disk.0 - len), len: ByteLen(len) }]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,22 @@
 //! Hashes: MD5 in lanes, CRC-64/NVME, CRC-32, SHA-256; incremental or many at a time.
+//!
+//! Everything here is pure. `md5_lanes` alone holds unsafe code: the vector kernels.
+
+mod crc;
+mod md5_lanes;
+mod md5_many;
+mod text;
+
+pub use crc::{Crc64, crc32, crc64, crc64_combine};
+pub use md5_lanes::Backend;
+pub use md5_many::{Md5, Md5Chain, advance_many, advance_many_with, md5_many, md5_many_with};
+pub use text::{base64, hex_upper};
+
+/// SHA-256 of `data`.
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(data).into()
+}
+
+#[cfg(test)]
+mod tests;

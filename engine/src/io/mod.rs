@@ -1,1 +1,333 @@
 //! One interface to the kernel, three engines: io_uring, plain system calls, a simulated disk.
+//!
+//! An [`Engine`] belongs to one thread and one target (a drive or an image file). Slots move in with an operation and
+//! come back with its [`Completion`]; in between they are the kernel's. Operations are started in the order they were
+//! given but finish in any order; only a flush is ordered: it covers every write given before it.
+//!
+//! Engines compare what the kernel did with what was meant: a short transfer is continued, an interrupted one
+//! repeated, a transfer of nothing is an error. So a completion is all or an error, never a part.
+
+mod files;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod sync;
+pub mod uring;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use files::{FileFacts, Regular, SourceFile, SourcePath, Stamp};
+
+use crate::pool::{Pool, Slot};
+use crate::units::{ByteLen, ByteOffset};
+
+/// Fill a slot: every part is read into its own range.
+#[derive(Debug)]
+pub struct Fill {
+    /// The caller's name for this operation; comes back with the completion.
+    pub tag: u64,
+    /// The slot to fill. Bytes outside the parts keep what they hold.
+    pub slot: Slot,
+    /// What goes where; ranges must not overlap and must lie inside the slot.
+    pub parts: Vec<Part>,
+}
+
+/// One range of a slot and where its bytes come from.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Range of the slot. Its length is how much is read: all of it or the part fails.
+    pub into: Range<usize>,
+    /// Where from.
+    pub from: From,
+}
+
+/// Where the bytes of a part come from.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// A whole small file: opened without following a symbolic link, compared with `facts`, read, compared again.
+    Path {
+        /// The file.
+        path: Arc<SourcePath>,
+        /// What it was when the catalog met it; anything else is [`PartResult::Changed`].
+        facts: FileFacts,
+    },
+    /// A range of a source that is open already. The caller compares [`SourceFile::facts_now`] at the end of the file.
+    Open {
+        /// The file.
+        file: Arc<SourceFile>,
+        /// Where in the file.
+        offset: u64,
+    },
+    /// A range of the target, for reading back and verifying. Offset, range start and length are multiples of the
+    /// target's sector when it was opened with O_DIRECT.
+    Target {
+        /// Where on the target.
+        at: ByteOffset,
+    },
+}
+
+/// How one part of a fill went.
+#[derive(Debug)]
+pub enum PartResult {
+    /// All bytes are there.
+    Done,
+    /// The file is not what it was, ended early or went on: what changed, for people.
+    Changed(String),
+    /// The kernel refused. For a target the failing range starts at the part's offset plus what was read before.
+    Failed(io::Error),
+}
+
+impl PartResult {
+    /// Whether all bytes are there.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+}
+
+/// A write that failed.
+#[derive(Debug)]
+pub struct WriteError {
+    /// Where the part begins that was not acknowledged.
+    pub at: ByteOffset,
+    /// Bytes before it that were.
+    pub done: ByteLen,
+    /// What the kernel said; `WriteZero` when it took nothing without saying why.
+    pub source: io::Error,
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "write failed at byte {}: {}", self.at, self.source)
+    }
+}
+
+impl std::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// What [`Engine::wait`] came back with.
+#[derive(Debug)]
+pub enum Completion {
+    /// A fill ended. `results` has one entry a part, in the order of the parts.
+    Filled {
+        /// As given.
+        tag: u64,
+        /// As given, filled.
+        slot: Slot,
+        /// One entry a part.
+        results: Vec<PartResult>,
+    },
+    /// A write ended. It is acknowledged, not durable: that takes a flush.
+    Written {
+        /// As given.
+        tag: u64,
+        /// As given.
+        slot: Slot,
+        /// All of it, or where it stopped.
+        result: Result<(), WriteError>,
+    },
+    /// A flush ended: all writes given before it, as far as they succeeded, are durable.
+    ///
+    /// After an error nothing can be said of any write since the last good flush: kernels report a lost page once, so a
+    /// second flush that succeeds proves nothing.
+    Flushed {
+        /// As given.
+        tag: u64,
+        /// What the kernel said.
+        result: io::Result<()>,
+    },
+    /// A [`Waker`] was used, once or several times.
+    Woken,
+    /// Nothing happened in the time given.
+    TimedOut,
+    /// The engine itself does not work any more; what is in flight will not come back.
+    Broken(io::Error),
+}
+
+/// Makes a blocked [`Engine::wait`] return, from any thread.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// Makes the present or the next `wait` return [`Completion::Woken`]. Several calls may make one.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Reads sources, reads and writes one target, by moving slots.
+///
+/// Dropping an engine waits for what is in flight; slots that a device holds for longer than
+/// [`DRAIN_MAX`] are leaked rather than freed under the kernel's hands.
+pub trait Engine: fmt::Debug {
+    /// Starts filling a slot.
+    ///
+    /// # Panics
+    /// When a part leaves the slot.
+    fn fill(&mut self, fill: Fill);
+
+    /// Starts writing the first `len` bytes of the slot to `at`. With O_DIRECT both are multiples of the sector.
+    ///
+    /// # Panics
+    /// When `len` exceeds the slot.
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset);
+
+    /// Starts making all writes given so far durable. Writes given later may run beside it and are not covered.
+    fn flush(&mut self, tag: u64);
+
+    /// Submits what was started and waits for one completion. Without a time-out and with nothing in flight only a
+    /// [`Waker`] ends it.
+    fn wait(&mut self, timeout: Option<Duration>) -> Completion;
+
+    /// Submits what was started without waiting; only of use before a long computation between two `wait`s.
+    fn submit(&mut self) {}
+
+    /// Ends a blocked `wait`.
+    fn waker(&self) -> Waker;
+
+    /// Operations whose completion was not returned yet.
+    fn in_flight(&self) -> usize;
+
+    /// For how long the oldest operation given to the kernel has been there; to tell a hung device.
+    fn oldest(&self) -> Option<Duration>;
+
+    /// `io_uring`, `system calls` or `simulated`.
+    fn name(&self) -> &'static str;
+}
+
+/// How long dropping an engine waits for a device that does not answer.
+pub const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What an engine works on.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The open drive or image; only read from when it was opened for reading.
+    pub file: Arc<File>,
+    /// Unit of transfers: the logical sector for O_DIRECT, 1 for buffered files. A short write is continued at a
+    /// multiple of it.
+    pub align: u64,
+}
+
+/// How much an engine keeps in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Parts of fills under way at once: 1 to 1024. Small files want many, large sequential reads few.
+    pub reads: u32,
+    /// Writes and flushes under way at once: 1 to 1024.
+    pub writes: u32,
+    /// Threads of the plain engine: 1 to 64.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { reads: 64, writes: 32, threads: 4 }
+    }
+}
+
+impl Options {
+    /// Brought into the documented bounds.
+    pub(crate) fn clamped(self) -> Self {
+        Self {
+            reads: self.reads.clamp(1, 1024),
+            writes: self.writes.clamp(1, 1024),
+            threads: self.threads.clamp(1, 64),
+        }
+    }
+}
+
+/// The best engine that the kernel allows: io_uring, else plain system calls with a notice for the user that names the
+/// cause and the remedy.
+pub fn open(target: Target, pool: &Pool, options: Options) -> (Box<dyn Engine + Send>, Option<String>) {
+    match uring::Uring::new(target.clone(), pool, options) {
+        Ok(ring) => {
+            let notice = ring.notice().map(str::to_owned);
+            (Box::new(ring), notice)
+        }
+        Err(error) => {
+            let notice = format!("{error}; working with plain system calls instead, which is slower");
+            (Box::new(sync::Sync::new(target, options)), Some(notice))
+        }
+    }
+}
+
+/// What the bytes that a transfer moved mean for the rest of it.
+enum Moved {
+    /// All of it is there.
+    All,
+    /// So many bytes are, and the rest is to be asked for.
+    Rest(usize),
+    /// Again, from where it was.
+    Again,
+    /// Nothing was moved: end of file for a read, refusal for a write.
+    Nothing,
+    /// The kernel said no.
+    Error(io::Error),
+}
+
+/// How often an interrupted or postponed transfer is repeated before that counts as an error.
+const RETRIES_MAX: u8 = 100;
+
+/// Compares the outcome of a transfer with its intention: `want` bytes in units of `align`.
+fn settle(outcome: io::Result<usize>, want: usize, align: u64, tries: &mut u8) -> Moved {
+    match outcome {
+        Ok(0) => Moved::Nothing,
+        Ok(moved) if moved == want => Moved::All,
+        Ok(moved) if moved > want => Moved::Error(io::Error::other("the kernel moved more bytes than asked for")),
+        Ok(moved) => {
+            // O_DIRECT goes on at a whole sector only: a part of one is done again.
+            let whole = moved - moved % (align.max(1) as usize);
+            if whole > 0 {
+                *tries = 0;
+                return Moved::Rest(whole);
+            }
+            again(tries, || io::Error::from(io::ErrorKind::WriteZero))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+            again(tries, || error)
+        }
+        Err(error) => Moved::Error(error),
+    }
+}
+
+fn again(tries: &mut u8, otherwise: impl FnOnce() -> io::Error) -> Moved {
+    *tries += 1;
+    if *tries > RETRIES_MAX { Moved::Error(otherwise()) } else { Moved::Again }
+}
+
+/// Programmer errors are found before the kernel sees them.
+fn check_fill(fill: &Fill) {
+    for part in &fill.parts {
+        assert!(part.into.start <= part.into.end && part.into.end <= fill.slot.len(), "a part outside its slot");
+    }
+    debug_assert!(disjoint(&fill.parts), "parts of a fill overlap");
+}
+
+fn disjoint(parts: &[Part]) -> bool {
+    let mut ranges: Vec<_> = parts.iter().map(|part| (part.into.start, part.into.end)).collect();
+    ranges.sort_unstable();
+    ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0)
+}
+
+fn ended_early(at: u64) -> PartResult {
+    PartResult::Changed(format!("ends after {at} bytes: it became shorter while it was read"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,31 @@
 //! Reading NTFS volumes of any origin, without trust.
+//!
+//! [`Volume::open`] reads the boot sector, finds `$MFT` and the state of the volume; [`Volume::catalog`] makes one
+//! ascending pass over `$MFT` and holds every file; [`Volume::read_range`] reads streams, whole or in the disk order
+//! that [`Catalog::extents`] tells. Nothing here follows an index to find files: that is left to the checker, which
+//! compares the two.
+//!
+//! The volume is never changed and never believed: numbers are bounded before they are used, and an error names the
+//! record, attribute and offset.
+
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the checker, which uses the rest, comes next")]
+
+mod catalog;
+mod error;
+mod file;
+mod index;
+mod limits;
+mod lznt1;
+mod raw;
+mod upcase;
+mod volume;
+
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{Catalog, FileId, FileInfo, NameId, ScannedRecord, Special, display_name};
+pub use error::{ErrorKind, NtfsError, Place, ReadAt, ReadError};
+pub use file::{FileNameAttribute, FileRecord, FileRef, Namespace, Standard, Stream, Times};
+pub use upcase::Upcase;
+pub use volume::{BackupBoot, DataRun, Facts, Geometry, LogState, RunPlace, Volume};

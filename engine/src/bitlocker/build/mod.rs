@@ -1,0 +1,428 @@
+//! A new volume's metadata and front (spec section 13).
+
+use sha2::{Digest, Sha256};
+use zerocopy::IntoBytes;
+
+use super::datum::Writer;
+use super::format::{
+    BLOCK_UNIT, BlockHeader, BootSector, DatasetHeader, ExternalHead, FRONT_LEN, GUID_FINISHED, JUMP_SEVEN, KeyHead,
+    REGION_LEN, SIGNATURE, StretchHead, VERSION_SEVEN, Validation, VirtualizationHead, VmkHead, Xinfo, crc32, key_type,
+    kind, method_of, priority, role, state,
+};
+use super::regions::Regions;
+use crate::crypt::secret::{Key32, SecretBytes};
+use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};
+use crate::crypt::{Cipher, KeyError, SectorCipher};
+use crate::entropy::Entropy;
+use crate::units::{ByteRange, FileTime, Guid};
+
+/// First counter that a new volume's nonces take, as on Windows (spec 6.1).
+const FIRST_COUNTER: u32 = 2;
+
+/// Longest description, in UTF-16 units: a computer name, a label and a date have room, and so have all datums together.
+pub const DESCRIPTION_UNITS_MAX: usize = 256;
+
+/// Text before the key in a key file and its protector.
+const EXTERNAL_KEY_LABEL: &str = "ExternalKey";
+
+/// What a volume shall be.
+#[derive(Clone, Debug)]
+pub struct Spec<'a> {
+    /// Where its areas lie.
+    pub regions: &'a Regions,
+    /// Cipher of the sectors.
+    pub cipher: Cipher,
+    /// First sector of the partition on the drive; the boot sector tells it, cut to 32 bits as NTFS' is.
+    pub hidden_sectors: u64,
+    /// What the recovery screen shows, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
+    pub description: &'a str,
+    /// Free clusters were not encrypted.
+    pub used_space_only: bool,
+    /// Also make an external-key protector and its key file.
+    pub external_key: bool,
+    /// Time of creation; cut to whole milliseconds.
+    pub created: FileTime,
+}
+
+/// A protector that was made: its identifier, and the secret that opens it.
+#[derive(Debug)]
+pub struct Recovery {
+    /// What Windows shows as "ID".
+    pub id: Guid,
+    /// The 48 digits.
+    pub password: RecoveryPassword,
+}
+
+/// A key file that was made.
+#[derive(Debug)]
+pub struct KeyFile {
+    /// The protector it belongs to.
+    pub id: Guid,
+    /// `<GUID in capitals>.BEK`.
+    pub file_name: String,
+    /// Its 156 bytes.
+    pub bytes: SecretBytes,
+}
+
+/// A new volume's own bytes and secrets.
+#[derive(Debug)]
+pub struct Metadata {
+    /// The volume identifier that Windows shows.
+    pub volume_id: Guid,
+    /// The recovery-password protector.
+    pub recovery: Recovery,
+    /// The external-key protector, if one was asked for.
+    pub external: Option<KeyFile>,
+    /// The key of the sectors.
+    pub fvek: SecretBytes,
+    cipher: Cipher,
+    regions: Regions,
+    region: Box<[u8; REGION_LEN]>,
+    front: Box<[u8; FRONT_LEN]>,
+}
+
+impl Metadata {
+    /// Makes keys, protectors and all bytes. `progress` hears of the key stretching ([`stretch`]), the slow part.
+    ///
+    /// `entropy` must be the kernel's for any drive that leaves the house: every key comes from it.
+    pub fn build(spec: &Spec<'_>, entropy: &mut dyn Entropy, progress: &mut dyn FnMut(u32)) -> Self {
+        let keys = Keys::random(spec.cipher, entropy);
+        let ids = Ids::random(entropy);
+        let recovery = Recovery { id: ids.recovery, password: RecoveryPassword::random(entropy) };
+        let external_key = spec.external_key.then(|| Key32::random(entropy));
+        let mut salt = [0; SALT_LEN];
+        entropy.fill(&mut salt);
+        let stretched = stretch(&recovery.password.hash(), &salt, progress);
+
+        let time = FileTime(spec.created.whole_millis().0 & (u64::MAX >> 1));
+        let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
+        let mut out = Writer::new(vec![0; headers_len], time, FIRST_COUNTER);
+        out.text(role::DESCRIPTION, &cut(spec.description));
+        recovery_protector(&mut out, &keys.vmk, &recovery, &salt, &stretched);
+        if let Some(key) = &external_key {
+            external_protector(&mut out, &keys.vmk, ids.external, key);
+        }
+        out.sealed_key(role::FVEK, &keys.vmk, method_of(spec.cipher), keys.fvek.expose());
+        virtualization(&mut out, spec);
+
+        let region = finish_region(out, spec, ids.volume, &keys.vmk);
+        let mut front = Box::new([0; FRONT_LEN]);
+        entropy.fill(&mut front[..]);
+        front[..size_of::<BootSector>()].copy_from_slice(boot_sector(spec).as_bytes());
+
+        Self {
+            volume_id: ids.volume,
+            external: external_key.map(|key| key_file(ids.external, &key, time)),
+            recovery,
+            fvek: keys.fvek,
+            cipher: spec.cipher,
+            regions: *spec.regions,
+            region,
+            front,
+        }
+    }
+
+    /// The 65,536 bytes of each of the three metadata regions.
+    pub const fn region(&self) -> &[u8; REGION_LEN] {
+        &self.region
+    }
+
+    /// The first 8,192 bytes of the device: boot sector, then noise that nobody reads. To be written last.
+    pub const fn front(&self) -> &[u8; FRONT_LEN] {
+        &self.front
+    }
+
+    /// The boot sector alone, one sector long.
+    pub fn boot_sector(&self) -> &[u8] {
+        &self.front[..self.regions.sector().bytes() as usize]
+    }
+
+    /// The plain bytes that go to the device, all but the front: the three regions and where they go.
+    pub fn region_ranges(&self) -> [ByteRange; 3] {
+        self.regions.metadata()
+    }
+
+    /// Where everything lies.
+    pub const fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
+    /// The cipher of the sectors, ready for use.
+    ///
+    /// # Errors
+    /// None in practice: the key was made for this cipher.
+    pub fn sector_cipher(&self) -> Result<SectorCipher, KeyError> {
+        SectorCipher::new(self.cipher, self.fvek.expose(), self.regions.sector())
+    }
+}
+
+struct Keys {
+    vmk: Key32,
+    fvek: SecretBytes,
+}
+
+impl Keys {
+    fn random(cipher: Cipher, entropy: &mut dyn Entropy) -> Self {
+        let vmk = Key32::random(entropy);
+        loop {
+            let fvek = SecretBytes::random(cipher.fvek_len(), entropy);
+            let halves = fvek.expose().split_at(fvek.expose().len() / 2);
+            // Equal halves make XTS weak, and some libraries refuse them (FIPS 140 IG A.9).
+            if !matches!(cipher, Cipher::XtsAes128 | Cipher::XtsAes256) || halves.0 != halves.1 {
+                return Self { vmk, fvek };
+            }
+        }
+    }
+}
+
+struct Ids {
+    volume: Guid,
+    recovery: Guid,
+    external: Guid,
+}
+
+impl Ids {
+    fn random(entropy: &mut dyn Entropy) -> Self {
+        let mut guid = || {
+            let mut bytes = [0; 16];
+            entropy.fill(&mut bytes);
+            Guid::from_random(bytes)
+        };
+        Self { volume: guid(), recovery: guid(), external: guid() }
+    }
+}
+
+/// A NUL would end the text early for every reader.
+fn cut(description: &str) -> String {
+    let mut units = 0;
+    let fits = |c: &char| {
+        units += c.len_utf16();
+        units <= DESCRIPTION_UNITS_MAX
+    };
+    description.chars().filter(|&c| c != '\0').take_while(fits).collect()
+}
+
+/// The 0x120-byte form of Windows 8 and later (spec 5.1).
+fn recovery_protector(out: &mut Writer, vmk: &Key32, recovery: &Recovery, salt: &[u8; SALT_LEN], stretched: &Key32) {
+    protector(out, recovery.id, priority::RECOVERY_PASSWORD, |out| {
+        out.datum(role::PROPERTY, kind::STRETCH_KEY, |out| {
+            out.head(&StretchHead { key_type: key_type::RECOVERY_PASSWORD.into(), flags: 0.into(), salt: *salt });
+            // With these two Windows shows the password of an unlocked volume, and wraps a new key without asking.
+            let password = recovery.password.key().expose();
+            out.sealed_key(role::RECOVERY_KEY_COPY, vmk, key_type::RECOVERY_PASSWORD, password);
+            out.sealed_key(role::STRETCHED_KEY_COPY, vmk, key_type::STRETCHED_RECOVERY, stretched.expose());
+        });
+        out.sealed_key(role::PROPERTY, stretched, key_type::VMK, vmk.expose());
+    });
+}
+
+/// The 0xF0-byte form (spec 5.3).
+fn external_protector(out: &mut Writer, vmk: &Key32, id: Guid, key: &Key32) {
+    protector(out, id, priority::EXTERNAL_KEY, |out| {
+        out.text(role::PROPERTY, EXTERNAL_KEY_LABEL);
+        out.datum(role::PROPERTY, kind::USE_KEY, |out| {
+            out.head(&KeyHead { key_type: key_type::EXTERNAL.into(), flags: 0.into() });
+            out.sealed_key(role::PROPERTY, vmk, key_type::EXTERNAL, key.expose());
+        });
+        out.sealed_key(role::PROPERTY, key, key_type::VMK, vmk.expose());
+    });
+}
+
+fn protector(out: &mut Writer, id: Guid, priority: u16, fill: impl FnOnce(&mut Writer)) {
+    let changed = out.time().0.into();
+    out.datum(role::VMK, kind::VMK, |out| {
+        out.head(&VmkHead { id: id.0, changed, hints: 0.into(), priority: priority.into() });
+        fill(out);
+    });
+}
+
+/// Spec 4.5: version 5, everything converted.
+fn virtualization(out: &mut Writer, spec: &Spec<'_>) {
+    const FINISHED: u64 = 0xA;
+    const FINISHED_USED_SPACE_ONLY: u64 = 0xB;
+    let relocated = spec.regions.relocated();
+    let verify = spec.regions.verify();
+    let sector = spec.regions.sector().bytes() as u32;
+    out.datum(role::VIRTUALIZATION, kind::VIRTUALIZATION, |out| {
+        out.head(&VirtualizationHead { relocated_at: relocated.start.0.into(), relocated_len: relocated.len.0.into() });
+        out.head(&Xinfo {
+            version: 5.into(),
+            size: (size_of::<Xinfo>() as u16).into(),
+            wipe_files_max: 0.into(),
+            flags: if spec.used_space_only { FINISHED_USED_SPACE_ONLY } else { FINISHED }.into(),
+            log_at: 0.into(),
+            log_len: 0.into(),
+            original_sector: sector.into(),
+            native_sector: sector.into(),
+            // Windows 10 1809, x64: the version that made the one complete volume on which the layout was checked.
+            os_major: 10.into(),
+            os_minor: 0.into(),
+            os_build: 17763.into(),
+            platform: 2.into(),
+            service_pack_major: 0.into(),
+            service_pack_minor: 0.into(),
+            suite_mask: 0x110.into(),
+            product_type: 1,
+            architecture: 2,
+            verify_at: verify.start.0.into(),
+            verify_len: verify.len.0.into(),
+        });
+    });
+}
+
+/// Fills the headers in, pads, seals the hash, adds the CRC (spec section 3).
+fn finish_region(out: Writer, spec: &Spec<'_>, volume_id: Guid, vmk: &Key32) -> Box<[u8; REGION_LEN]> {
+    let time = out.time();
+    let validation_counter = out.next_counter();
+    let mut block = out.into_bytes();
+    let dataset_len = (block.len() - size_of::<BlockHeader>()) as u32;
+    block.resize(block.len().next_multiple_of(BLOCK_UNIT), 0);
+    let regions = spec.regions;
+    let header = BlockHeader {
+        signature: SIGNATURE,
+        size: ((block.len() / BLOCK_UNIT) as u16).into(),
+        version: VERSION_SEVEN.into(),
+        state: state::ENCRYPTED.into(),
+        next_state: state::ENCRYPTED.into(),
+        state_offset: regions.volume_len().0.into(),
+        state_size: 0.into(),
+        relocated_sectors: ((regions.relocated().len.0 / regions.sector().bytes()) as u32).into(),
+        regions: regions.metadata().map(|range| range.start.0.into()),
+        relocated_at: regions.relocated().start.0.into(),
+    };
+    let dataset = DatasetHeader {
+        size: dataset_len.into(),
+        version: 1.into(),
+        header_size: (size_of::<DatasetHeader>() as u32).into(),
+        end: dataset_len.into(),
+        id: volume_id.0,
+        next_counter: (validation_counter + 1).into(),
+        method: method_of(spec.cipher).into(),
+        preferred_method: method_of(spec.cipher).into(),
+        created: time.0.into(),
+    };
+    let (header_at, dataset_at) = block.split_at_mut(size_of::<BlockHeader>());
+    header_at.copy_from_slice(header.as_bytes());
+    dataset_at[..size_of::<DatasetHeader>()].copy_from_slice(dataset.as_bytes());
+
+    // The hash and the CRC cover the headers, the counter in them and the padding: all that is decided by now.
+    let block_len = block.len();
+    let validation = Validation {
+        bytes_left: ((REGION_LEN - block_len) as u16).into(),
+        version: VERSION_SEVEN.into(),
+        crc32: crc32(&block).into(),
+    };
+    let hash: [u8; 32] = Sha256::digest(&block).into();
+    let mut out = Writer::new(block, time, validation_counter);
+    out.head(&validation);
+    out.sealed_key(role::PROPERTY, vmk, key_type::SHA256, &hash);
+    let written = out.into_bytes();
+    let mut region = Box::new([0; REGION_LEN]);
+    region[..written.len()].copy_from_slice(&written);
+    region
+}
+
+/// Prints the text behind 0x100 through the BIOS and stops. Runs at 0x7C5A; 16-bit x86, written for this program.
+const BOOT_CODE: [u8; 25] = [
+    0x31, 0xC0, // xor ax, ax
+    0x8E, 0xD8, // mov ds, ax
+    0xFC, // cld
+    0xBE, 0x00, 0x7D, // mov si, 0x7C00 + 0x100
+    0xAC, // next: lodsb
+    0x08, 0xC0, // or al, al
+    0x74, 0x09, // jz stop
+    0xB4, 0x0E, // mov ah, 0x0E
+    0xBB, 0x07, 0x00, // mov bx, 7
+    0xCD, 0x10, // int 0x10
+    0xEB, 0xF2, // jmp next
+    0xF4, // stop: hlt
+    0xEB, 0xFD, // jmp stop
+];
+
+/// Three pieces that begin at 0x100, 0x11F and 0x12C, where the boot sector's table of texts points.
+const BOOT_TEXT: [&str; 3] =
+    ["\r\nThis is a data drive, locked ", "by BitLocker.", "\r\nNo computer starts from it.\r\n\0"];
+const BOOT_TEXT_OFFSETS: [u8; 3] = [0x00, 0x1F, 0x2C];
+const _: () = assert!(BOOT_TEXT[0].len() == 0x1F && BOOT_TEXT[1].len() == 0x2C - 0x1F);
+
+/// Spec section 2; every value that is constant in Windows' volumes is kept.
+fn boot_sector(spec: &Spec<'_>) -> BootSector {
+    let regions = spec.regions;
+    let mut code = [0; 70];
+    code[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
+    let mut text = [b'x'; 232];
+    let words = BOOT_TEXT.concat();
+    text[..words.len()].copy_from_slice(words.as_bytes());
+    BootSector {
+        jump: JUMP_SEVEN,
+        oem: SIGNATURE,
+        bytes_per_sector: (regions.sector().bytes() as u16).into(),
+        sectors_per_cluster: sectors_per_cluster(regions),
+        zero_0x0e: [0; 7],
+        media: 0xF8,
+        zero_0x16: [0; 2],
+        sectors_per_track: 0x3F.into(),
+        heads: 0xFF.into(),
+        hidden_sectors: (spec.hidden_sectors as u32).into(),
+        zero_0x20: 0.into(),
+        fat_sectors: 0x1FE0.into(),
+        zero_0x28: [0; 8],
+        info_sector: 1.into(),
+        backup_sector: 6.into(),
+        zero_0x34: 0.into(),
+        vista_region_cluster: 0.into(),
+        drive_number: 0x80,
+        zero_0x41: 0,
+        extended_signature: 0x29,
+        serial: 0.into(),
+        label: *b"NO NAME    ",
+        file_system: *b"FAT32   ",
+        code,
+        guid: GUID_FINISHED.0,
+        regions: regions.metadata().map(|range| range.start.0.into()),
+        eow_blocks: [0.into(); 2],
+        zero_0xd8: [0; 40],
+        text,
+        filler_ff: [0xFF; 19],
+        text_offsets: BOOT_TEXT_OFFSETS,
+        end_mark: [0x55, 0xAA],
+    }
+}
+
+/// NTFS' way to say it in a byte: up to 128 as it is, above that the negative binary logarithm.
+const fn sectors_per_cluster(regions: &Regions) -> u8 {
+    let sectors = regions.cluster().bytes() / regions.sector().bytes();
+    if sectors <= 128 { sectors as u8 } else { (sectors.trailing_zeros() as u8).wrapping_neg() }
+}
+
+/// The 156-byte form that Windows 7 to 10 write and everything reads (spec section 10).
+fn key_file(id: Guid, key: &Key32, time: FileTime) -> KeyFile {
+    const LEN: usize = 156;
+    /// "No wrapping was done in this file."
+    const NEXT_COUNTER: u32 = 1;
+    let header = DatasetHeader {
+        size: (LEN as u32).into(),
+        version: 1.into(),
+        header_size: (size_of::<DatasetHeader>() as u32).into(),
+        end: (LEN as u32).into(),
+        id: id.0,
+        next_counter: NEXT_COUNTER.into(),
+        method: 0.into(),
+        preferred_method: 0.into(),
+        created: time.0.into(),
+    };
+    // Sized once: a buffer that grows would leave copies of the key behind.
+    let mut out = Writer::new(Vec::with_capacity(LEN), time, NEXT_COUNTER);
+    out.head(&header);
+    out.datum(role::STARTUP_KEY, kind::EXTERNAL, |out| {
+        out.head(&ExternalHead { id: id.0, changed: time.0.into() });
+        out.text(role::PROPERTY, EXTERNAL_KEY_LABEL);
+        out.key(key_type::EXTERNAL, key.expose());
+    });
+    let bytes = out.into_bytes();
+    debug_assert_eq!(bytes.len(), LEN);
+    KeyFile { id, file_name: format!("{}.BEK", id.to_string().to_ascii_uppercase()), bytes: SecretBytes::new(bytes) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Recognising a volume by its first sector (spec sections 2, 11.1, 11.3, 11.4).
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
+
+use crate::bitlocker::format::{BootSector, GUID_EOW, GUID_FINISHED, JUMP_VISTA, OEM_TO_GO, RegionOffsets, SIGNATURE};
+use crate::units::{ByteOffset, SectorSize};
+
+/// Which of BitLocker's layouts a volume has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Windows Vista: the volume's own boot sector, with the signature in it.
+    Vista,
+    /// Windows 7 and later.
+    Seven,
+    /// BitLocker To Go: a small plain FAT volume in front.
+    ToGo,
+}
+
+/// What the first sector says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// The layout.
+    pub form: Form,
+    /// Sector size of the volume.
+    pub sector: SectorSize,
+    /// Where the three metadata regions are. Vista's first sector knows the first only; the others are 0 then.
+    pub regions: [ByteOffset; 3],
+    /// While a conversion of Windows 8 or later runs: where its two descriptions are.
+    pub conversion: Option<[ByteOffset; 2]>,
+}
+
+/// A first sector that says BitLocker, but not where the metadata is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootError {
+    /// No GUID before the offsets of the metadata regions.
+    #[error("the first sector is signed -FVE-FS-, but names no metadata regions")]
+    NoRegions,
+    /// A sector size that no drive has.
+    #[error("the first sector says {found} bytes per sector (at byte 0x0b); 512 and 4096 are known")]
+    SectorSize {
+        /// The value.
+        found: u16,
+    },
+    /// Vista's cluster number leads nowhere.
+    #[error("the first sector says that the metadata begins in cluster {cluster} (at byte 0x38), which no volume has")]
+    RegionCluster {
+        /// The value.
+        cluster: u64,
+    },
+}
+
+impl Boot {
+    /// Reads the first sector, or its first 512 bytes. `None`: not a BitLocker volume.
+    ///
+    /// # Errors
+    /// When it is one, but too damaged to find the metadata.
+    pub fn recognise(first_sector: &[u8]) -> Result<Option<Self>, BootError> {
+        let Ok((boot, _)) = BootSector::ref_from_prefix(first_sector) else { return Ok(None) };
+        let named = named_regions(&first_sector[..size_of::<BootSector>()]);
+        let form = match (boot.oem, &named) {
+            (SIGNATURE, Some(_)) => Form::Seven,
+            (OEM_TO_GO, Some(_)) => Form::ToGo,
+            (SIGNATURE, None) if boot.jump == JUMP_VISTA => Form::Vista,
+            (SIGNATURE, None) => return Err(BootError::NoRegions),
+            _ => return Ok(None),
+        };
+        let bytes_per_sector = boot.bytes_per_sector.get();
+        let sector = match bytes_per_sector {
+            // Volumes that held exFAT (spec section 2).
+            0 => SectorSize::S512,
+            bytes => SectorSize::from_bytes(bytes.into()).ok_or(BootError::SectorSize { found: bytes })?,
+        };
+        let at = |offset: U64| ByteOffset(offset.get());
+        Ok(Some(match named {
+            Some((converting, offsets)) => Self {
+                form,
+                sector,
+                regions: offsets.regions.map(at),
+                conversion: converting.then(|| offsets.eow_blocks.map(at)),
+            },
+            None => {
+                let cluster = boot.vista_region_cluster.get();
+                let first = cluster
+                    .checked_mul(u64::from(boot.sectors_per_cluster) * sector.bytes())
+                    .filter(|&first| first > 0)
+                    .ok_or(BootError::RegionCluster { cluster })?;
+                Self { form, sector, regions: [ByteOffset(first), ByteOffset(0), ByteOffset(0)], conversion: None }
+            }
+        }))
+    }
+}
+
+/// The offsets behind either GUID, wherever in the sector that is, and whether it is the one of a conversion.
+fn named_regions(sector: &[u8]) -> Option<(bool, RegionOffsets)> {
+    sector.windows(size_of::<[u8; 16]>()).enumerate().find_map(|(at, window)| {
+        let converting = window == GUID_EOW.0;
+        if !converting && window != GUID_FINISHED.0 {
+            return None;
+        }
+        RegionOffsets::read_from_prefix(&sector[at + window.len()..]).ok().map(|(offsets, _)| (converting, offsets))
+    })
+}

@@ -1,0 +1,210 @@
+//! Source files: how they are named, what identifies them, and how one is opened and read.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// A source path in the form that the kernel takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePath(CString);
+
+impl SourcePath {
+    /// # Errors
+    /// `InvalidInput` for a path with a NUL byte, which no file system holds.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        CString::new(path.as_os_str().as_bytes())
+            .map(Self)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.0.to_bytes()))
+    }
+
+    /// The path, NUL-terminated.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+}
+
+/// A time as the kernel keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Seconds since 1970-01-01 UTC.
+    pub seconds: i64,
+    /// Nanoseconds: 0 to 999 999 999.
+    pub nanos: u32,
+}
+
+/// What tells that a file is still the same and was not written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileFacts {
+    /// Length in bytes.
+    pub len: u64,
+    /// When the contents changed last, as anybody may set it.
+    pub mtime: Stamp,
+    /// When the inode changed last, as only the kernel sets it.
+    pub ctime: Stamp,
+    /// File system.
+    pub dev: u64,
+    /// Inode in it.
+    pub ino: u64,
+}
+
+/// Whether a directory entry is an ordinary file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regular {
+    /// It is.
+    Yes,
+    /// A directory, socket, device or pipe.
+    No,
+}
+
+impl FileFacts {
+    /// From what `stat` said.
+    pub fn from_metadata(meta: &Metadata) -> Self {
+        let stamp = |seconds, nanos| Stamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
+        Self {
+            len: meta.len(),
+            mtime: stamp(meta.mtime(), meta.mtime_nsec()),
+            ctime: stamp(meta.ctime(), meta.ctime_nsec()),
+            dev: meta.dev(),
+            ino: meta.ino(),
+        }
+    }
+
+    /// What differs from `before`, in words; `None` when nothing does.
+    pub fn change_since(&self, before: &Self) -> Option<String> {
+        if (self.dev, self.ino) != (before.dev, before.ino) {
+            return Some("is another file now".to_owned());
+        }
+        if self.len != before.len {
+            let how = if self.len < before.len { "shorter" } else { "longer" };
+            return Some(format!("became {how}: from {} to {} bytes", before.len, self.len));
+        }
+        if self.mtime != before.mtime {
+            return Some("was modified".to_owned());
+        }
+        if self.ctime != before.ctime {
+            return Some("was modified (its change time moved)".to_owned());
+        }
+        None
+    }
+
+    /// Facts of an open file, and whether it is an ordinary one.
+    pub(crate) fn of(file: &File) -> io::Result<(Self, Regular)> {
+        let meta = file.metadata()?;
+        Ok((Self::from_metadata(&meta), if meta.is_file() { Regular::Yes } else { Regular::No }))
+    }
+}
+
+/// Flags for opening a source: no symbolic link at the end of the path, no waiting for the other end of a pipe that
+/// took the file's place.
+pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
+/// Memory, offset and length of direct reads are multiples of this: what every file system and device accepts.
+const DIRECT_ALIGN: u64 = 4096;
+
+/// A source that stays open over many fills.
+///
+/// Read past the page cache where the file system allows, so that a terabyte of source does not push everything else
+/// out of memory; what is not aligned (the tail) goes through a second, buffered descriptor.
+#[derive(Debug)]
+pub struct SourceFile {
+    buffered: File,
+    direct: Option<File>,
+    facts: FileFacts,
+}
+
+impl SourceFile {
+    /// Opens an ordinary file, past the page cache if `direct` and possible ([`Self::is_direct`] tells).
+    ///
+    /// # Errors
+    /// What `open` and `fstat` say; `InvalidInput` for what is no ordinary file (a symbolic link gives `ELOOP`).
+    pub fn open(path: &Path, direct: bool) -> io::Result<Self> {
+        let open = |flags| OpenOptions::new().read(true).custom_flags(OPEN_FLAGS | flags).open(path);
+        let buffered = open(0)?;
+        let (facts, regular) = FileFacts::of(&buffered)?;
+        if regular == Regular::No {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file"));
+        }
+        let direct = if direct { open(libc::O_DIRECT).ok() } else { None };
+        // The name may have come to mean another file between the two.
+        let direct = direct
+            .filter(|file| FileFacts::of(file).is_ok_and(|(now, _)| now.ino == facts.ino && now.dev == facts.dev));
+        // A refusal shows at the first read on some file systems (fuse, overlays): ask now.
+        let direct = direct.filter(|file| probe_direct(file));
+        Ok(Self { buffered, direct, facts })
+    }
+
+    /// What the file was when it was opened.
+    pub fn facts(&self) -> &FileFacts {
+        &self.facts
+    }
+
+    /// What the file is now.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn facts_now(&self) -> io::Result<FileFacts> {
+        FileFacts::of(&self.buffered).map(|(facts, _)| facts)
+    }
+
+    /// Whether the page cache is bypassed.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Which descriptor a read of `len` bytes at `offset` into memory at `address` uses, how much of it, and in what
+    /// unit it may be cut.
+    pub(crate) fn route(&self, offset: u64, address: usize, len: usize) -> Route<'_> {
+        let align = DIRECT_ALIGN as usize;
+        match &self.direct {
+            Some(direct) if offset.is_multiple_of(DIRECT_ALIGN) && address.is_multiple_of(align) && len >= align => {
+                Route { file: direct, len: len - len % align }
+            }
+            _ => Route { file: &self.buffered, len },
+        }
+    }
+}
+
+/// One read of a source file.
+pub(crate) struct Route<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) len: usize,
+}
+
+impl Route<'_> {
+    pub(crate) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Whether a direct read works, tried on one page.
+fn probe_direct(file: &File) -> bool {
+    #[repr(C, align(4096))]
+    struct Page([u8; 4096]);
+    let mut page = Box::new(Page([0; 4096]));
+    file.read_at(&mut page.0, 0).is_ok()
+}
+
+/// Opens a small file for [`super::From::Path`].
+pub(crate) fn open_path(path: &SourcePath) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path.as_path())
+}
+
+/// Compares an open file with what the catalog knew of it.
+///
+/// `Ok(None)` when nothing changed, else what did.
+pub(crate) fn compare(file: &File, expected: &FileFacts) -> io::Result<Option<String>> {
+    let (now, regular) = FileFacts::of(file)?;
+    if regular == Regular::No {
+        return Ok(Some("is no ordinary file any more".to_owned()));
+    }
+    Ok(now.change_since(expected))
+}

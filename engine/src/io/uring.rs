@@ -1,0 +1,892 @@
+//! The ring engine: io_uring with registered buffers and a registered target.
+//!
+//! Works from kernel 5.10 on; what newer kernels offer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, waiting with a time-out in the
+//! same call) is used where it is there. The ring may do only what this file needs: opcodes are restricted by the
+//! kernel, since a process that writes raw disks as root should be able to do little else.
+//!
+//! Every operation under way has one entry in a table that owns its slot, its file and its path; the kernel's name for
+//! it is its place there and a generation. There are never more entries than the submission queue has places, so
+//! neither queue can overflow.
+
+#![allow(unsafe_code)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::register::Restriction;
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, Probe, opcode, types};
+
+use super::{
+    Completion, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker, WriteError,
+    check_fill, ended_early, files, settle,
+};
+use crate::pool::{Pool, Slot};
+use crate::units::{ByteLen, ByteOffset};
+
+/// Largest number of buffers that a ring registers (`IORING_MAX_REG_BUFFERS`).
+const REGISTERED_MAX: usize = 1 << 14;
+
+/// What the ring is allowed to do.
+const OPCODES: [u8; 8] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::ReadFixed::CODE,
+    opcode::WriteFixed::CODE,
+    opcode::OpenAt::CODE,
+    opcode::Fsync::CODE,
+    opcode::Close::CODE,
+    opcode::Nop::CODE,
+];
+
+/// `IOSQE_FIXED_FILE`, the only flag we set.
+const FLAG_FIXED_FILE: u8 = 1;
+
+/// Why there is no ring, and what would help.
+#[derive(Debug)]
+pub struct NoRing {
+    what: String,
+    source: Option<io::Error>,
+}
+
+impl fmt::Display for NoRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for NoRing {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}
+
+/// The ring, its table of operations and the slots they own.
+pub struct Uring {
+    /// Closed by hand after the table was drained.
+    ring: ManuallyDrop<IoUring>,
+    /// Restricted rings start disabled; enabling one binds it to the thread that does.
+    enabled: bool,
+    /// The kernel takes a time-out in the waiting call (5.11).
+    timed_wait: bool,
+    target: Target,
+    pool: Pool,
+    /// Whether the slots are registered.
+    fixed: bool,
+    notice: Option<String>,
+    ops: Table<Op>,
+    fills: Table<Filling>,
+    /// Parts of fills that wait for their turn: fill, part.
+    parts: VecDeque<(Key, u32)>,
+    /// Writes and flushes that wait for theirs.
+    writes: VecDeque<Op>,
+    reads_under_way: u32,
+    writes_under_way: u32,
+    options: Options,
+    /// Submission entries pushed that the kernel has not seen.
+    unsubmitted: usize,
+    /// Sequence numbers of writes not yet finished: a flush waits for those before it.
+    write_numbers: BTreeSet<u64>,
+    next_number: u64,
+    done: VecDeque<Completion>,
+    /// Operations given and not returned.
+    given: usize,
+    wake: Arc<File>,
+    waker: Waker,
+    /// The kernel writes the counter of `wake` here; boxed, so that it does not move.
+    wake_count: ManuallyDrop<Box<[u8; 8]>>,
+    wake_armed: bool,
+    broken: bool,
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring").field("given", &self.given).field("fixed", &self.fixed).finish_non_exhaustive()
+    }
+}
+
+struct Filling {
+    tag: u64,
+    slot: Slot,
+    parts: Vec<Part>,
+    results: Vec<Option<PartResult>>,
+    missing: usize,
+}
+
+struct Op {
+    since: Instant,
+    tries: u8,
+    kind: Kind,
+}
+
+enum Kind {
+    Part { fill: Key, part: u32, step: Step },
+    Write { tag: u64, number: u64, slot: Slot, len: usize, at: ByteOffset, done: usize },
+    Flush { tag: u64, number: u64 },
+    Wake,
+}
+
+/// Where a part stands.
+enum Step {
+    /// The path is being opened.
+    Open,
+    /// A small file is being read.
+    Path { file: File, done: usize },
+    /// A range of an open file or of the target is being read; `asked` bytes in this turn.
+    Range { done: usize, asked: usize },
+}
+
+impl Uring {
+    /// Sets up a ring for `target` and registers the slots of `pool`. Operations take slots of that pool only.
+    ///
+    /// The thread that calls `wait` or `submit` first is the one that must go on using it.
+    ///
+    /// # Errors
+    /// [`NoRing`] says in words what is in the way: an old kernel, a sysctl, a container's filter, a limit.
+    pub fn new(target: Target, pool: &Pool, options: Options) -> Result<Self, NoRing> {
+        let options = options.clamped();
+        // One place more for the waker.
+        let entries = options.reads + options.writes + 1;
+        let ring = build(entries.next_power_of_two())?;
+        let submitter = ring.submitter();
+
+        let mut probe = Probe::new();
+        submitter.register_probe(&mut probe).map_err(|error| explain("asking what it can do", error))?;
+        if let Some(missing) = OPCODES.iter().find(|code| !probe.is_supported(**code)) {
+            return Err(NoRing {
+                what: format!("this kernel's io_uring lacks operation {missing}; Linux 5.10 or later is needed"),
+                source: None,
+            });
+        }
+        submitter
+            .register_files(&[target.file.as_raw_fd()])
+            .map_err(|error| explain("registering the drive", error))?;
+
+        let mut notice = None;
+        let fixed = match register_slots(&submitter, pool) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                notice = Some(format!(
+                    "the limit of locked memory (ulimit -l) is below the {} of buffers; io_uring works without registered \
+                     buffers, a little slower (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)",
+                    ByteLen(pool.slots() as u64 * pool.slot_len() as u64)
+                ));
+                false
+            }
+            Err(error) => return Err(explain("registering buffers", error)),
+        };
+
+        let mut allowed: Vec<_> = OPCODES.iter().map(|code| Restriction::sqe_op(*code)).collect();
+        allowed.push(Restriction::sqe_flags_allowed(FLAG_FIXED_FILE));
+        submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
+
+        let wake = event_fd().map_err(|error| explain("making its waker", error))?;
+        let waker = {
+            let wake = Arc::clone(&wake);
+            // Writing to an event counter fails only when it is full, and then it is awake already.
+            Waker::new(move || drop((&*wake).write_all(&1_u64.to_ne_bytes())))
+        };
+        Ok(Self {
+            enabled: false,
+            timed_wait: ring.params().is_feature_ext_arg(),
+            ring: ManuallyDrop::new(ring),
+            target,
+            pool: pool.clone(),
+            fixed,
+            notice,
+            ops: Table::default(),
+            fills: Table::default(),
+            parts: VecDeque::new(),
+            writes: VecDeque::new(),
+            reads_under_way: 0,
+            writes_under_way: 0,
+            options,
+            unsubmitted: 0,
+            write_numbers: BTreeSet::new(),
+            next_number: 0,
+            done: VecDeque::new(),
+            given: 0,
+            wake,
+            waker,
+            wake_count: ManuallyDrop::new(Box::new([0; 8])),
+            wake_armed: false,
+            broken: false,
+        })
+    }
+
+    /// Something that works less well than it could, with the remedy.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// Hands the kernel what may go now, in the order it was given.
+    fn pump(&mut self) {
+        if !self.wake_armed {
+            self.wake_armed = true;
+            self.start(Op { since: Instant::now(), tries: 0, kind: Kind::Wake });
+        }
+        while self.writes_under_way < self.options.writes {
+            let Some(first) = self.writes.front() else { break };
+            if let Kind::Flush { number, .. } = first.kind
+                && self.write_numbers.first().is_some_and(|write| *write < number)
+            {
+                // Writes behind the flush may pass it: they are not covered by it.
+                let Some(next) = self.writes.iter().position(|op| matches!(op.kind, Kind::Write { .. })) else { break };
+                let op = self.writes.remove(next).expect("the position was just found");
+                self.writes_under_way += 1;
+                self.start(op);
+                continue;
+            }
+            let op = self.writes.pop_front().expect("the front was just seen");
+            self.writes_under_way += 1;
+            self.start(op);
+        }
+        while self.reads_under_way < self.options.reads {
+            let Some((fill, part)) = self.parts.pop_front() else { break };
+            self.reads_under_way += 1;
+            self.start_part(fill, part);
+        }
+    }
+
+    fn start_part(&mut self, fill: Key, part: u32) {
+        let filling = self.fills.get(fill).expect("a queued part has its fill");
+        let step = match filling.parts[part as usize].from {
+            From::Path { .. } => Step::Open,
+            From::Open { .. } | From::Target { .. } => Step::Range { done: 0, asked: 0 },
+        };
+        // Nothing to read from an open file: nothing to ask.
+        if matches!(step, Step::Range { .. }) && filling.parts[part as usize].into.is_empty() {
+            self.part_done(fill, part, PartResult::Done);
+            return;
+        }
+        self.start(Op { since: Instant::now(), tries: 0, kind: Kind::Part { fill, part, step } });
+    }
+
+    /// Puts an operation into the table and its entry into the submission queue.
+    fn start(&mut self, op: Op) {
+        let key = self.ops.insert(op);
+        self.push(key);
+    }
+
+    /// Pushes the entry for the present step of the operation `key`.
+    fn push(&mut self, key: Key) {
+        let op = self.ops.get_mut(key).expect("only operations of the table are pushed");
+        let entry = match &mut op.kind {
+            Kind::Wake => {
+                let at = self.wake_count.as_mut_ptr();
+                opcode::Read::new(types::Fd(self.wake.as_raw_fd()), at, 8).build()
+            }
+            Kind::Flush { .. } => opcode::Fsync::new(types::Fixed(0)).build(),
+            Kind::Write { slot, len, at, done, .. } => {
+                let address = slot.address().wrapping_add(*done).cast_const();
+                let (rest, offset) = ((*len - *done) as u32, at.0 + *done as u64);
+                if self.fixed {
+                    opcode::WriteFixed::new(types::Fixed(0), address, rest, slot.index() as u16).offset(offset).build()
+                } else {
+                    opcode::Write::new(types::Fixed(0), address, rest).offset(offset).build()
+                }
+            }
+            Kind::Part { fill, part, step } => {
+                let filling = self.fills.get(*fill).expect("a part under way has its fill");
+                let part = &filling.parts[*part as usize];
+                let slot = &filling.slot;
+                let start = |done: usize| slot.address().wrapping_add(part.into.start + done);
+                match (step, &part.from) {
+                    (Step::Open, From::Path { path, .. }) => {
+                        opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_c_str().as_ptr())
+                            .flags(files::OPEN_FLAGS | libc::O_RDONLY)
+                            .build()
+                    }
+                    (Step::Path { file, done }, _) => {
+                        let rest = part.into.len() - *done;
+                        read_entry(file.as_raw_fd(), self.fixed.then(|| slot.index()), start(*done), rest, *done as u64)
+                    }
+                    (Step::Range { done, asked }, From::Open { file, offset }) => {
+                        let offset = offset + *done as u64;
+                        let route = file.route(offset, start(*done).addr(), part.into.len() - *done);
+                        *asked = route.len;
+                        read_entry(route.fd(), self.fixed.then(|| slot.index()), start(*done), route.len, offset)
+                    }
+                    (Step::Range { done, asked }, From::Target { at }) => {
+                        *asked = part.into.len() - *done;
+                        let offset = at.0 + *done as u64;
+                        if self.fixed {
+                            let index = slot.index() as u16;
+                            opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index)
+                                .offset(offset)
+                                .build()
+                        } else {
+                            opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build()
+                        }
+                    }
+                    (Step::Open, _) | (Step::Range { .. }, From::Path { .. }) => {
+                        unreachable!("a step of another source")
+                    }
+                }
+            }
+        };
+        let entry = entry.user_data(key.to_user_data());
+        // SAFETY: what the entry points to (bytes of a slot, a path, the waker's counter, open descriptors) is owned by
+        // the table entry `key`, or for a part by its fill, and both stay until the completion with this name was
+        // reaped; `Drop` drains the table or leaks it. `wake_count` is boxed and outlives the ring in the same way.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // Operations under way are at most reads + writes + 1, and the queue has a place for each.
+        pushed.expect("the submission queue has a place for every operation");
+        self.unsubmitted += 1;
+    }
+
+    /// Enters the kernel: submits, and waits for a completion if `want`.
+    fn enter(&mut self, want: bool, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.enabled {
+            self.ring.submitter().register_enable_rings()?;
+            self.enabled = true;
+        }
+        let wait = usize::from(want);
+        let outcome = match timeout {
+            _ if !want => self.ring.submit(),
+            None => self.ring.submit_and_wait(wait),
+            Some(timeout) if self.timed_wait => {
+                let span = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+                self.ring.submitter().submit_with_args(wait, &types::SubmitArgs::new().timespec(&span))
+            }
+            Some(timeout) => self.ring.submit().inspect(|_| poll_ring(self.ring.as_raw_fd(), timeout)),
+        };
+        self.unsubmitted = self.ring.submission().len();
+        match outcome {
+            Ok(_) => Ok(()),
+            // Time is up, a signal, or the kernel is short of something for the moment: the caller looks again.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Takes in all completions that are there.
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            // Taken out one at a time, since settling one may push the next step.
+            let Some(cqe) = self.ring.completion().next() else { return Ok(()) };
+            let key = Key::from_user_data(cqe.user_data());
+            let outcome = match cqe.result() {
+                error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                moved => Ok(moved as usize),
+            };
+            self.settle(key, outcome)?;
+        }
+    }
+
+    /// Compares one completion with what was meant.
+    fn settle(&mut self, key: Key, outcome: io::Result<usize>) -> io::Result<()> {
+        let Some(op) = self.ops.get_mut(key) else {
+            return Err(io::Error::other("io_uring completed an operation that was never given to it: a bug"));
+        };
+        let align = self.target.align;
+        match &mut op.kind {
+            Kind::Wake => {
+                self.ops.remove(key);
+                self.wake_armed = false;
+                if outcome.is_ok() {
+                    self.done.push_back(Completion::Woken);
+                }
+            }
+            Kind::Flush { .. } => {
+                if let Err(error) = &outcome
+                    && matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+                    && op.tries < super::RETRIES_MAX
+                {
+                    op.tries += 1;
+                    self.push(key);
+                    return Ok(());
+                }
+                let Some(Op { kind: Kind::Flush { tag, .. }, .. }) = self.ops.remove(key) else { unreachable!() };
+                self.writes_under_way -= 1;
+                self.done.push_back(Completion::Flushed { tag, result: outcome.map(drop) });
+            }
+            Kind::Write { len, at, done, .. } => {
+                let result = match settle(outcome, *len - *done, align, &mut op.tries) {
+                    Moved::All => Ok(()),
+                    Moved::Rest(moved) => {
+                        *done += moved;
+                        self.push(key);
+                        return Ok(());
+                    }
+                    Moved::Again => {
+                        self.push(key);
+                        return Ok(());
+                    }
+                    // Writing nothing moves nothing.
+                    Moved::Nothing if *len == *done => Ok(()),
+                    Moved::Nothing => Err(io::ErrorKind::WriteZero.into()),
+                    Moved::Error(error) => Err(error),
+                };
+                let result = result.map_err(|source| WriteError {
+                    at: ByteOffset(at.0 + *done as u64),
+                    done: ByteLen(*done as u64),
+                    source,
+                });
+                let Some(Op { kind: Kind::Write { tag, number, slot, .. }, .. }) = self.ops.remove(key) else {
+                    unreachable!()
+                };
+                self.write_numbers.remove(&number);
+                self.writes_under_way -= 1;
+                self.done.push_back(Completion::Written { tag, slot, result });
+            }
+            Kind::Part { .. } => self.settle_part(key, outcome),
+        }
+        Ok(())
+    }
+
+    fn settle_part(&mut self, key: Key, outcome: io::Result<usize>) {
+        let align = self.target.align;
+        let op = self.ops.get_mut(key).expect("settle found it");
+        let Op { tries, kind: Kind::Part { fill, part, step }, .. } = op else { unreachable!("settle matched a part") };
+        let (fill, part) = (*fill, *part);
+        let Some(filling) = self.fills.get(fill) else { unreachable!("a part under way has its fill") };
+        let meant = &filling.parts[part as usize];
+        let len = meant.into.len();
+
+        let result = match step {
+            Step::Open => match outcome {
+                Ok(fd) => {
+                    // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
+                    let file = unsafe { File::from_raw_fd(fd as RawFd) };
+                    let From::Path { facts, .. } = &meant.from else { unreachable!("only paths are opened") };
+                    match opened(&file, facts, len) {
+                        Ok(None) if len == 0 => PartResult::Done,
+                        Ok(None) => {
+                            *step = Step::Path { file, done: 0 };
+                            *tries = 0;
+                            self.push(key);
+                            return;
+                        }
+                        Ok(Some(change)) => PartResult::Changed(change),
+                        Err(error) => PartResult::Failed(error),
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+                        && *tries < super::RETRIES_MAX =>
+                {
+                    *tries += 1;
+                    self.push(key);
+                    return;
+                }
+                Err(error) => PartResult::Failed(error),
+            },
+            Step::Path { file, done } => match settle(outcome, len - *done, 1, tries) {
+                Moved::All => {
+                    let From::Path { facts, .. } = &meant.from else { unreachable!("a path was opened") };
+                    match files::compare(file, facts) {
+                        Ok(None) => PartResult::Done,
+                        Ok(Some(change)) => PartResult::Changed(change),
+                        Err(error) => PartResult::Failed(error),
+                    }
+                }
+                Moved::Rest(moved) => {
+                    *done += moved;
+                    self.push(key);
+                    return;
+                }
+                Moved::Again => {
+                    self.push(key);
+                    return;
+                }
+                Moved::Nothing => ended_early(*done as u64),
+                Moved::Error(error) => PartResult::Failed(error),
+            },
+            Step::Range { done, asked } => {
+                let (align, of_target) = match &meant.from {
+                    From::Target { .. } => (align, true),
+                    _ => (1, false),
+                };
+                match settle(outcome, *asked, align, tries) {
+                    Moved::All if *done + *asked == len => PartResult::Done,
+                    moved @ (Moved::All | Moved::Rest(_)) => {
+                        *done += if let Moved::Rest(moved) = moved { moved } else { *asked };
+                        self.push(key);
+                        return;
+                    }
+                    Moved::Again => {
+                        self.push(key);
+                        return;
+                    }
+                    Moved::Nothing if of_target => PartResult::Failed(io::ErrorKind::UnexpectedEof.into()),
+                    Moved::Nothing => {
+                        let From::Open { offset, .. } = &meant.from else { unreachable!("a range of an open file") };
+                        ended_early(offset + *done as u64)
+                    }
+                    Moved::Error(error) => PartResult::Failed(error),
+                }
+            }
+        };
+        self.ops.remove(key);
+        self.part_done(fill, part, result);
+    }
+
+    /// Notes the result of a part and gives the fill back after the last one.
+    fn part_done(&mut self, fill: Key, part: u32, result: PartResult) {
+        self.reads_under_way -= 1;
+        let filling = self.fills.get_mut(fill).expect("a part under way has its fill");
+        filling.results[part as usize] = Some(result);
+        filling.missing -= 1;
+        if filling.missing == 0 {
+            let Filling { tag, slot, results, .. } = self.fills.remove(fill).expect("it was just there");
+            self.done.push_back(Completion::Filled { tag, slot, results: results.into_iter().flatten().collect() });
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) -> Completion {
+        self.broken = true;
+        Completion::Broken(error)
+    }
+
+    /// Waits for everything under way; `false` when the device did not give it back in time.
+    fn drain(&mut self) -> bool {
+        self.parts.clear();
+        self.writes.clear();
+        self.waker.wake();
+        let deadline = Instant::now() + DRAIN_MAX;
+        while !self.ops.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.enter(true, Some(left)).is_err() || self.reap().is_err() {
+                return false;
+            }
+            self.parts.clear();
+        }
+        true
+    }
+}
+
+impl Engine for Uring {
+    fn fill(&mut self, fill: Fill) {
+        check_fill(&fill);
+        assert!(self.pool.owns(&fill.slot), "a slot of another pool");
+        self.given += 1;
+        let Fill { tag, slot, parts } = fill;
+        if parts.is_empty() {
+            self.done.push_back(Completion::Filled { tag, slot, results: Vec::new() });
+            return;
+        }
+        let count = parts.len();
+        let results = parts.iter().map(|_| None).collect();
+        let key = self.fills.insert(Filling { tag, slot, parts, results, missing: count });
+        self.parts.extend((0..count as u32).map(|part| (key, part)));
+        self.pump();
+    }
+
+    fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
+        assert!(len <= slot.len(), "a write longer than its slot");
+        assert!(self.pool.owns(&slot), "a slot of another pool");
+        self.given += 1;
+        self.next_number += 1;
+        let number = self.next_number;
+        self.write_numbers.insert(number);
+        let kind = Kind::Write { tag, number, slot, len, at, done: 0 };
+        self.writes.push_back(Op { since: Instant::now(), tries: 0, kind });
+        self.pump();
+    }
+
+    fn flush(&mut self, tag: u64) {
+        self.given += 1;
+        self.next_number += 1;
+        let kind = Kind::Flush { tag, number: self.next_number };
+        self.writes.push_back(Op { since: Instant::now(), tries: 0, kind });
+        self.pump();
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Completion {
+        if self.broken {
+            return Completion::Broken(io::Error::other("io_uring failed before"));
+        }
+        // A time that no clock holds is as good as none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.pump();
+        let mut looked = false;
+        loop {
+            if !self.done.is_empty() {
+                // Keep the device busy while the caller works on what it gets now.
+                if self.unsubmitted > 0
+                    && let Err(error) = self.enter(false, None)
+                {
+                    return self.fail(error);
+                }
+                let completion = self.done.pop_front().expect("it was not empty");
+                if !matches!(completion, Completion::Woken) {
+                    self.given -= 1;
+                }
+                return completion;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if looked && left.is_some_and(|left| left.is_zero()) {
+                return Completion::TimedOut;
+            }
+            looked = true;
+            if let Err(error) = self.enter(true, left).and_then(|()| self.reap()) {
+                return self.fail(error);
+            }
+            self.pump();
+        }
+    }
+
+    fn submit(&mut self) {
+        self.pump();
+        if self.unsubmitted > 0 && !self.broken {
+            // A failure comes again at the next `wait`, which can tell it.
+            let _ = self.enter(false, None);
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.given
+    }
+
+    fn oldest(&self) -> Option<Duration> {
+        self.ops.iter().filter(|op| !matches!(op.kind, Kind::Wake)).map(|op| op.since.elapsed()).max()
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if self.drain() {
+            // SAFETY: neither is used again, and no operation is under way that could write to the counter.
+            unsafe {
+                ManuallyDrop::drop(&mut self.ring);
+                ManuallyDrop::drop(&mut self.wake_count);
+            }
+        } else {
+            // The kernel may still write to these slots, read these paths and use these descriptors. The ring stays
+            // open as well, so that nothing is torn down under an operation.
+            std::mem::forget(std::mem::take(&mut self.ops));
+            std::mem::forget(std::mem::take(&mut self.fills));
+            std::mem::forget(self.target.clone());
+            std::mem::forget(Arc::clone(&self.wake));
+        }
+    }
+}
+
+/// A read of a descriptor that is not registered, into a slot that may be.
+fn read_entry(fd: RawFd, registered: Option<usize>, address: *mut u8, len: usize, offset: u64) -> Entry {
+    match registered {
+        Some(index) => opcode::ReadFixed::new(types::Fd(fd), address, len as u32, index as u16).offset(offset).build(),
+        None => opcode::Read::new(types::Fd(fd), address, len as u32).offset(offset).build(),
+    }
+}
+
+/// What is to be known of a small file before it is read: `Ok(None)` when it is what the catalog says.
+fn opened(file: &File, facts: &FileFacts, len: usize) -> io::Result<Option<String>> {
+    if facts.len != len as u64 {
+        return Ok(Some(format!("has {} bytes where {len} were planned", facts.len)));
+    }
+    let change = files::compare(file, facts)?;
+    if change.is_none() {
+        // Opened so that a pipe in the file's place does not block us; reads must block, or old kernels give EAGAIN.
+        // SAFETY: changes the flags of a descriptor that we own; no memory is involved.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(change)
+}
+
+/// A ring with the best flags that the kernel takes, still disabled.
+fn build(entries: u32) -> Result<IoUring, NoRing> {
+    let completions = entries * 2;
+    let mut first = None;
+    for modern in [true, false] {
+        let mut builder = IoUring::builder();
+        builder.setup_r_disabled().setup_cqsize(completions).dontfork();
+        if modern {
+            // 6.1: completions are worked off when we wait, not by interrupting us; 5.18: a bad entry stops no others.
+            builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
+        }
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            Err(error) if modern && error.raw_os_error() == Some(libc::EINVAL) => first = Some(error),
+            Err(error) => {
+                first.get_or_insert_with(|| io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)));
+                return Err(explain("setting it up", error));
+            }
+        }
+    }
+    Err(explain("setting it up", first.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
+}
+
+fn register_slots(submitter: &io_uring::Submitter<'_>, pool: &Pool) -> io::Result<()> {
+    if pool.slots() > REGISTERED_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than a ring registers"));
+    }
+    let slots: Vec<_> = (0..pool.slots())
+        .map(|index| libc::iovec { iov_base: pool.address_of(index).cast(), iov_len: pool.slot_len() })
+        .collect();
+    // SAFETY: the slots lie in the pool's mapping, which the pool held by the engine keeps until after the ring is
+    // closed (or for ever, when it is leaked).
+    unsafe { submitter.register_buffers(&slots) }
+}
+
+fn event_fd() -> io::Result<Arc<File>> {
+    // SAFETY: takes two numbers, gives a new descriptor or -1.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours alone.
+    Ok(Arc::new(unsafe { File::from_raw_fd(fd) }))
+}
+
+/// Waits for a completion on kernels before 5.11, whose waiting call takes no time-out.
+fn poll_ring(ring: RawFd, timeout: Duration) {
+    let millis = i32::try_from(timeout.as_millis().max(1)).unwrap_or(i32::MAX);
+    let mut poll = libc::pollfd { fd: ring, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one `pollfd` that lives across the call. Whatever comes back, the caller looks at the queue and the clock.
+    let _ = unsafe { libc::poll(&mut poll, 1, millis) };
+}
+
+/// The cause behind an error of the kernel, and the remedy.
+fn explain(doing: &str, error: io::Error) -> NoRing {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let what = why(doing, &error, disabled.trim());
+    NoRing { what, source: Some(error) }
+}
+
+fn why(doing: &str, error: &io::Error, disabled: &str) -> String {
+    match (error.raw_os_error(), disabled) {
+        (Some(libc::EPERM), "2") => {
+            "io_uring is switched off for everybody (remedy: sysctl kernel.io_uring_disabled=0)".to_owned()
+        }
+        (Some(libc::EPERM), "1") => "io_uring is switched off for ordinary users (remedy: run as root, or sysctl \
+             kernel.io_uring_disabled=0)"
+            .to_owned(),
+        (Some(libc::EPERM | libc::EACCES), _) => {
+            "io_uring is forbidden here, as the system call filter of a container does (remedy: run outside, or with a \
+             seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register)"
+                .to_owned()
+        }
+        (Some(libc::ENOSYS), _) => {
+            "this kernel has no io_uring, or a container's filter hides it (remedy: Linux 5.10 or later)".to_owned()
+        }
+        (Some(libc::ENOMEM), _) => {
+            "io_uring needs more locked memory than allowed (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)"
+                .to_owned()
+        }
+        (Some(libc::EMFILE | libc::ENFILE), _) => {
+            "too many open files for io_uring (remedy: ulimit -n 4096)".to_owned()
+        }
+        (Some(libc::EINVAL), _) => {
+            format!("this kernel's io_uring is too old: {doing} was refused (remedy: Linux 5.10 or later)")
+        }
+        _ => format!("io_uring failed at {doing}: {error}"),
+    }
+}
+
+/// Place in a table and generation, so that a name is never taken for its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    fn to_user_data(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    fn from_user_data(data: u64) -> Self {
+        Self { index: data as u32, generation: (data >> 32) as u32 }
+    }
+}
+
+/// A table whose places are used again under a new generation.
+struct Table<T> {
+    entries: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Table<T> {
+    fn insert(&mut self, value: T) -> Key {
+        if let Some(index) = self.free.pop() {
+            let (generation, entry) = &mut self.entries[index as usize];
+            *entry = Some(value);
+            return Key { index, generation: *generation };
+        }
+        self.entries.push((0, Some(value)));
+        Key { index: (self.entries.len() - 1) as u32, generation: 0 }
+    }
+
+    fn get(&self, key: Key) -> Option<&T> {
+        let (generation, entry) = self.entries.get(key.index as usize)?;
+        entry.as_ref().filter(|_| *generation == key.generation)
+    }
+
+    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
+        entry.as_mut().filter(|_| *generation == key.generation)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<T> {
+        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
+        if *generation != key.generation {
+            return None;
+        }
+        let value = entry.take()?;
+        *generation = generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some(value)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.entries.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|(_, entry)| entry.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_cause_and_remedy() {
+        let told = |errno, disabled| why("setting it up", &io::Error::from_raw_os_error(errno), disabled);
+        assert!(told(libc::EPERM, "2").contains("sysctl kernel.io_uring_disabled=0"));
+        assert!(told(libc::EPERM, "1").contains("run as root"));
+        assert!(told(libc::EPERM, "0").contains("seccomp"));
+        assert!(told(libc::EPERM, "").contains("seccomp"));
+        assert!(told(libc::ENOSYS, "").contains("5.10"));
+        assert!(told(libc::ENOMEM, "0").contains("ulimit -l"));
+    }
+
+    #[test]
+    fn a_name_of_a_finished_operation_finds_nothing() {
+        let mut table = Table::default();
+        let first = table.insert('a');
+        assert_eq!(table.remove(first), Some('a'));
+        let second = table.insert('b');
+        assert_eq!(second.index, first.index);
+        assert_eq!(table.get(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.get(Key::from_user_data(second.to_user_data())), Some(&'b'));
+    }
+}

@@ -1,0 +1,446 @@
+//! Volumes assembled in sparse files and judged by what others wrote.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::*;
+use crate::entropy::{Entropy, Seeded};
+use crate::ntfs::upcase;
+use crate::units::{ClusterSize, Extent};
+
+const DAY: i64 = 86_400;
+/// 2026-01-02 03:04:05.
+const NOW: i64 = 1_767_323_045;
+
+/// A tree out of paths; sorted as the catalog is.
+#[derive(Debug, Default)]
+struct Paths {
+    root: Children,
+    dirs: Vec<(String, DirFacts)>,
+    files: Vec<(String, FileFacts)>,
+}
+
+#[derive(Default)]
+struct Node {
+    dirs: BTreeMap<Key, Node>,
+    files: BTreeMap<Key, u64>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Key(String);
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        upcase::compare(self.0.encode_utf16(), other.0.encode_utf16())
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Paths {
+    /// Paths with `/`; those that end in `/` are directories.
+    fn new<S: AsRef<str>>(paths: impl IntoIterator<Item = (S, u64)>) -> Self {
+        let mut top = Node::default();
+        for (path, len) in paths {
+            let mut node = &mut top;
+            let mut parts = path.as_ref().split('/').peekable();
+            while let Some(part) = parts.next() {
+                if parts.peek().is_some() {
+                    node = node.dirs.entry(Key(part.into())).or_default();
+                } else if !part.is_empty() {
+                    node.files.insert(Key(part.into()), len);
+                }
+            }
+        }
+        let mut out = Self::default();
+        let mut level = vec![(None, top)];
+        // Breadth first: so the children of each directory are one run, and parents come first.
+        while !level.is_empty() {
+            let mut below = Vec::new();
+            for (parent, node) in level {
+                let dirs_start = out.dirs.len() as u32;
+                let files_start = out.files.len() as u32;
+                for (Key(name), child) in node.dirs {
+                    let i = out.dirs.len() as u32;
+                    let times = some_times(u64::from(i) + 1_000_000);
+                    out.dirs.push((name, DirFacts { parent, times, children: Children::default() }));
+                    below.push((Some(i), child));
+                }
+                for (Key(name), len) in node.files {
+                    let times = some_times(out.files.len() as u64);
+                    out.files.push((name, FileFacts { dir: parent, len: ByteLen(len), times }));
+                }
+                let children =
+                    Children { dirs: dirs_start..out.dirs.len() as u32, files: files_start..out.files.len() as u32 };
+                match parent {
+                    Some(dir) => out.dirs[dir as usize].1.children = children,
+                    None => out.root = children,
+                }
+            }
+            level = below;
+        }
+        out
+    }
+
+    fn dir_path(&self, i: u32) -> String {
+        let (name, facts) = &self.dirs[i as usize];
+        facts.parent.map_or_else(|| name.clone(), |parent| format!("{}/{name}", self.dir_path(parent)))
+    }
+
+    fn file_path(&self, i: u32) -> String {
+        let (name, facts) = &self.files[i as usize];
+        facts.dir.map_or_else(|| name.clone(), |dir| format!("{}/{name}", self.dir_path(dir)))
+    }
+}
+
+impl Tree for Paths {
+    fn dirs(&self) -> u32 {
+        self.dirs.len() as u32
+    }
+    fn files(&self) -> u32 {
+        self.files.len() as u32
+    }
+    fn root(&self) -> Children {
+        self.root.clone()
+    }
+    fn dir(&self, i: u32) -> DirFacts {
+        self.dirs[i as usize].1.clone()
+    }
+    fn file(&self, i: u32) -> FileFacts {
+        self.files[i as usize].1.clone()
+    }
+    fn dir_name(&self, i: u32, out: &mut Vec<u16>) {
+        out.extend(self.dirs[i as usize].0.encode_utf16());
+    }
+    fn file_name(&self, i: u32, out: &mut Vec<u16>) {
+        out.extend(self.files[i as usize].0.encode_utf16());
+    }
+}
+
+fn some_times(i: u64) -> Times {
+    let at = |days: i64| FileTime::from_unix(NOW - days * DAY - i as i64, (i % 10_000_000) as u32 * 100);
+    Times { created: at(400), modified: at(300), changed: at(200), accessed: at(100) }
+}
+
+/// Content of a file: `len` bytes that depend on its name.
+fn content(path: &str, len: u64) -> Vec<u8> {
+    let seed = path.bytes().fold(len, |seed, byte| seed.wrapping_mul(0x100_0000_01B3) ^ u64::from(byte));
+    let mut out = vec![0; len as usize];
+    Seeded::new(seed).fill(&mut out);
+    out
+}
+
+fn cluster(bytes: u64) -> ClusterSize {
+    ClusterSize::from_bytes(bytes).unwrap()
+}
+
+fn spec(sector: SectorSize, cluster_bytes: u64, len: u64) -> VolumeSpec {
+    VolumeSpec {
+        sector,
+        len: ByteLen(len),
+        cluster: cluster(cluster_bytes),
+        hidden_sectors: 34_816,
+        serial: 0x1122_3344_5566_7788,
+        label: "Fracht Ärger 7".into(),
+        formatted: FileTime::from_unix(NOW, 0),
+        hidden: None,
+        root_files: vec![RootFile {
+            name: "DriveManifest.xml".into(),
+            len_max: ByteLen(100_000),
+            times: some_times(77),
+        }],
+    }
+}
+
+/// The five regions of BitLocker at their usual places, rounded to clusters.
+fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
+    let unit = spec.cluster.bytes();
+    let whole = |len: u64| len.next_multiple_of(unit);
+    let first = whole(0x210_0000);
+    let distance = whole(spec.len.0 / 9);
+    let backup = first + whole(0x10000);
+    let verify = backup + whole(0x2000);
+    let file = |name: &str, start: u64, len: u64| HiddenFile {
+        name: name.into(),
+        extent: ByteRange::new(start, whole(len)),
+        len: ByteLen(len),
+        attributes: 0x26,
+    };
+    spec.hidden = Some(HiddenDir {
+        name: "System Volume Information".into(),
+        attributes: 6,
+        files: vec![
+            file("FVE2.{e40ad34d-dae9-4bc7-95bd-b16218c10f72}.1", first, 0x10000),
+            file("FVE2.{e40ad34d-dae9-4bc7-95bd-b16218c10f72}.2", first + distance, 0x10000),
+            file("FVE2.{e40ad34d-dae9-4bc7-95bd-b16218c10f72}.3", first + 2 * distance, 0x10000),
+            file("FVE2.{24e6f0ae-6a00-4f73-984b-75ce9942852d}", backup, 0x2000),
+            file("FVE2.{da392a22-cae0-4f0f-9a30-b8830385d046}", verify, 0x10000),
+        ],
+    });
+    spec
+}
+
+/// A volume in a sparse file, gone with the value.
+struct Image {
+    path: PathBuf,
+    left_out: LeftOut,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+const MANIFEST_LEN: u64 = 70_001;
+
+fn outcome(left_out: Vec<u32>) -> Outcome {
+    Outcome { left_out: LeftOut::new(left_out), root_file_lens: vec![ByteLen(MANIFEST_LEN)] }
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("dray-ntfs-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    dir.join(name)
+}
+
+fn write_extents(file: &File, cluster: ClusterSize, extents: impl Iterator<Item = Extent>, mut bytes: &[u8]) {
+    for extent in extents {
+        let len = (cluster.len_of(extent.len).0).min(bytes.len() as u64) as usize;
+        file.write_all_at(&bytes[..len], cluster.offset_of(extent.lcn).0).unwrap();
+        bytes = &bytes[len..];
+    }
+    assert!(bytes.is_empty(), "content longer than its extents");
+}
+
+fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<u32>, with_content: bool) -> Image {
+    let outcome = outcome(left_out);
+    layout.check(tree, &outcome).unwrap();
+    let path = scratch(name);
+    let file = File::options().create(true).truncate(true).write(true).read(true).open(&path).unwrap();
+    file.set_len(layout.spec().len.0).unwrap();
+    for section in layout.sections() {
+        let mut generator = layout.generator(section.kind, tree, &outcome);
+        let mut at = 0;
+        // Odd sizes: every way of cutting the stream gives the same bytes.
+        let mut buf = vec![0xEE; 257 * 1024];
+        for extent in &section.extents {
+            let mut done = 0;
+            while done < extent.len.0 {
+                let part = (extent.len.0 - done).min(buf.len() as u64) as usize;
+                generator.fill(ByteOffset(at), &mut buf[..part]);
+                file.write_all_at(&buf[..part], extent.start.0 + done).unwrap();
+                at += part as u64;
+                done += part as u64;
+            }
+        }
+        assert_eq!(at, section.len.0);
+    }
+    if with_content {
+        for i in 0..tree.files() {
+            if outcome.left_out.contains(i) {
+                continue;
+            }
+            let bytes = content(&tree.file_path(i), tree.file(i).len.0);
+            write_extents(&file, layout.cluster(), layout.file_extents(i), &bytes);
+        }
+        write_extents(
+            &file,
+            layout.cluster(),
+            layout.root_file_extents(0),
+            &content("DriveManifest.xml", MANIFEST_LEN),
+        );
+    }
+    Image { path, left_out: outcome.left_out }
+}
+
+use crate::units::ByteOffset;
+
+fn run(command: &mut Command) -> Option<Output> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("SKIPPED judge: {name}: {error}");
+            None
+        }
+    }
+}
+
+fn succeeds(command: &mut Command) -> Option<String> {
+    let output = run(command)?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    Some(text)
+}
+
+/// ntfs-3g's own checker, its reader of metadata, and Sleuth Kit.
+fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
+    if let Some(text) = succeeds(Command::new("ntfsfix").arg("-n").arg(&image.path)) {
+        assert!(text.contains("NTFS volume version is 3.1") && text.contains("processed successfully"), "{text}");
+        assert!(!text.contains("FAILED") && !text.contains("differ"), "{text}");
+    }
+    if let Some(text) = succeeds(Command::new("ntfsinfo").arg("-m").arg(&image.path)) {
+        let clusters = format!("Volume Size in Clusters: {}", layout.cluster_count().0);
+        assert!(text.contains(&clusters), "{clusters} not in {text}");
+        assert!(text.contains("Volume State: 91") || text.contains("Volume Name: Fracht Ärger 7"), "{text}");
+    }
+    // Sleuth Kit 4.11 refuses clusters above 64 KiB.
+    if layout.cluster().bytes() > 65536 {
+        return;
+    }
+    let sector = layout.spec().sector.bytes().to_string();
+    if let Some(text) = succeeds(Command::new("fsstat").args(["-f", "ntfs", "-b", &sector]).arg(&image.path)) {
+        assert!(text.contains("Volume Serial Number: 1122334455667788"), "{text}");
+    }
+    if let Some(text) =
+        succeeds(Command::new("fls").args(["-f", "ntfs", "-b", &sector, "-r", "-p", "-u"]).arg(&image.path))
+    {
+        let listed: std::collections::HashSet<&str> =
+            text.lines().filter_map(|line| line.split_once(":\t")).map(|(_, name)| name).collect();
+        let present = (0..tree.files()).filter(|&i| !image.left_out.contains(i)).map(|i| tree.file_path(i));
+        let missing: Vec<_> = present.filter(|path| !listed.contains(path.as_str())).take(5).collect();
+        assert!(missing.is_empty(), "fls does not list {missing:?}");
+        let gone = image.left_out.files().iter().map(|&i| tree.file_path(i));
+        let ghosts: Vec<_> = gone.filter(|path| listed.contains(path.as_str())).take(5).collect();
+        assert!(ghosts.is_empty(), "fls lists {ghosts:?}");
+    }
+}
+
+/// An ntfs-3g mount.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(image: &Image, options: &str) -> Option<Self> {
+        if !Path::new("/dev/fuse").exists() {
+            eprintln!("SKIPPED judge: ntfs-3g: no /dev/fuse");
+            return None;
+        }
+        let at = image.path.with_extension("mount");
+        fs::create_dir_all(&at).unwrap();
+        succeeds(Command::new("ntfs-3g").args(["-o", options]).arg(&image.path).arg(&at))?;
+        Some(Self(at))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        for tool in ["fusermount", "fusermount3"] {
+            if Command::new(tool).arg("-u").arg(&self.0).status().is_ok_and(|status| status.success()) {
+                break;
+            }
+        }
+        // ntfs-3g writes on for a moment after the mount is gone from the table.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn judge_mount(image: &Image, tree: &Paths, with_content: bool) {
+    use std::os::unix::fs::MetadataExt;
+    let Some(mount) = Mount::new(image, "ro,show_sys_files,streams_interface=none") else { return };
+    let mut expected = BTreeMap::new();
+    for i in (0..tree.files()).filter(|&i| !image.left_out.contains(i)) {
+        expected.insert(tree.file_path(i), i);
+    }
+    let mut dirs = vec![PathBuf::new()];
+    let (mut files_seen, mut dirs_seen) = (0, 0);
+    while let Some(dir) = dirs.pop() {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(mount.0.join(&dir)).unwrap() {
+            names.push(entry.unwrap().file_name().into_string().unwrap());
+        }
+        for name in names {
+            let path = dir.join(&name);
+            let shown = path.to_str().unwrap().to_owned();
+            if name.starts_with('$') || shown == "DriveManifest.xml" {
+                continue;
+            }
+            // By name: so the index is searched as well as listed.
+            let facts = fs::symlink_metadata(mount.0.join(&path)).unwrap_or_else(|error| panic!("{shown}: {error}"));
+            if facts.is_dir() {
+                dirs_seen += 1;
+                if shown != "System Volume Information" {
+                    dirs.push(path);
+                }
+                continue;
+            }
+            files_seen += 1;
+            let i = expected.remove(&shown).unwrap_or_else(|| panic!("{shown} is not ours"));
+            let file = tree.file(i);
+            assert_eq!(facts.len(), file.len.0, "{shown}");
+            let (seconds, nanos) = file.times.modified.to_unix();
+            assert_eq!((facts.mtime(), facts.mtime_nsec()), (seconds, i64::from(nanos)), "{shown}");
+            assert_eq!(facts.atime(), file.times.accessed.to_unix().0, "{shown}");
+            if with_content {
+                let mut bytes = Vec::new();
+                File::open(mount.0.join(&path)).unwrap().read_to_end(&mut bytes).unwrap();
+                assert!(bytes == content(&shown, file.len.0), "{shown} has other content");
+            }
+        }
+    }
+    assert!(expected.is_empty(), "missing: {:?}", expected.keys().take(5).collect::<Vec<_>>());
+    assert_eq!(files_seen, tree.files() as usize - image.left_out.files().len());
+    assert!(dirs_seen >= tree.dirs() as usize);
+    if with_content {
+        let manifest = fs::read(mount.0.join("DriveManifest.xml")).unwrap();
+        assert!(manifest == content("DriveManifest.xml", MANIFEST_LEN));
+    }
+}
+
+/// A bit of everything.
+fn mixed(seed: u64) -> Paths {
+    let mut random = Seeded::new(seed);
+    let mut paths = vec![
+        ("empty".to_owned(), 0),
+        ("one".into(), 1),
+        ("resident-sized".into(), 700),
+        ("page-1".into(), 4095),
+        ("page".into(), 4096),
+        ("page+1".into(), 4097),
+        ("large.bin".into(), 3 << 20),
+        ("empty dir/".into(), 0),
+        ("deep/".to_owned() + &"d/".repeat(60) + "bottom", 5),
+        (format!("long/{}", "\u{1F600}".repeat(127) + "x"), 10),
+        (format!("long/{}/in", "\u{1F601}".repeat(127) + "y"), 11),
+        ("case/µ".into(), 3),
+        ("case/ß".into(), 3),
+        ("case/Ω".into(), 3),
+    ];
+    for dir in 0..20 {
+        for file in 0..random.next_u64() % 90 {
+            let units = 1 + random.next_u64() % 60;
+            let name: String = (0..units).map(|_| (b'a' + (random.next_u64() % 26) as u8) as char).collect();
+            paths.push((format!("dir {dir}/{name} {file}.dat"), random.next_u64() % 9000));
+        }
+    }
+    Paths::new(paths)
+}
+
+#[test]
+fn judge_matrix_of_sectors_and_clusters() {
+    let tree = mixed(1);
+    for (sector, cluster_bytes) in
+        [(SectorSize::S512, 512), (SectorSize::S512, 4096), (SectorSize::S4096, 4096), (SectorSize::S512, 65536)]
+    {
+        for hidden in [false, true] {
+            let mut spec = spec(sector, cluster_bytes, 256 << 20);
+            if hidden {
+                spec = with_hidden(spec);
+            }
+            let layout = Layout::plan(spec, &tree).unwrap();
+            let image =
+                assemble(&format!("matrix-{}-{cluster_bytes}-{hidden}", sector.bytes()), &layout, &tree, vec![], true);
+            judge_structure(&image, &layout, &tree);
+            judge_mount(&image, &tree, true);
+        }
+    }
+}

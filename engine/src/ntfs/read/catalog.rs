@@ -1,0 +1,745 @@
+//! Every file of a volume, from one ascending pass over `$MFT`.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::error::{ErrorKind, NtfsError, Place, ReadAt};
+use super::file::{self, Content, FileRecord, FileRef, Namespace, Stash, Stream, Times};
+use super::limits;
+use super::raw::{self, Record, Run, types};
+use super::volume::{DataRun, RunPlace, Volume, records};
+use crate::units::ByteOffset;
+
+/// A file of a [`Catalog`]; ascending ids are ascending record numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(u32);
+
+/// A name (hard link) in a [`Catalog`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameId(u32);
+
+/// Why the data of a file is not simply what its clusters hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Special {
+    /// Encrypted by EFS.
+    Encrypted,
+    /// Compressed by the "compact OS" filter into another stream (reparse tag 0x80000017).
+    WofCompressed,
+    /// Moved into the chunk store of data deduplication (reparse tag 0x80000013).
+    Deduplicated,
+    /// Another reparse point (link, mount point, cloud file …): its tag.
+    Reparse(u32),
+}
+
+/// IO_REPARSE_TAG_WOF, IO_REPARSE_TAG_DEDUP ([MS-FSCC] 2.1.2.1).
+const TAG_WOF: u32 = 0x8000_0017;
+const TAG_DEDUP: u32 = 0x8000_0013;
+
+/// A run in eight bytes; VCNs follow from the order.
+#[derive(Clone, Copy)]
+struct Packed {
+    lcn: u32,
+    len: u32,
+}
+
+const DATA_RESIDENT: u8 = 1;
+const DATA_RUNS: u8 = 2;
+
+/// One file; 128 bytes or less, so that ten million fit well into memory.
+struct Entry {
+    times: Times,
+    size: u64,
+    valid: u64,
+    allocated: u64,
+    number: u32,
+    runs_at: u32,
+    runs_len: u32,
+    names_at: u32,
+    streams_at: u32,
+    children_at: u32,
+    children_len: u32,
+    attributes: u32,
+    reparse: u32,
+    security: u32,
+    sequence: u16,
+    names_len: u16,
+    streams_len: u16,
+    record_flags: u16,
+    data_flags: u16,
+    data: u8,
+    unit: u8,
+    damaged: bool,
+    reached: bool,
+    is_reparse: bool,
+}
+const _: () = assert!(size_of::<Entry>() <= 120);
+
+struct Name {
+    file: u32,
+    parent: u32,
+    units_at: u32,
+    parent_sequence: u16,
+    units_len: u8,
+    namespace: Namespace,
+}
+const _: () = assert!(size_of::<Name>() <= 16);
+
+struct NamedStream {
+    size: u64,
+    units_at: u32,
+    units_len: u8,
+}
+
+/// What a file is, as the catalog knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Record and sequence.
+    pub id: FileRef,
+    /// Directory.
+    pub directory: bool,
+    /// Length of the unnamed data stream.
+    pub size: u64,
+    /// Bytes of it that were ever written.
+    pub valid: u64,
+    /// Bytes of clusters it takes; 0 when resident.
+    pub allocated: u64,
+    /// Times of $STANDARD_INFORMATION.
+    pub times: Times,
+    /// File attributes of $STANDARD_INFORMATION.
+    pub attributes: u32,
+    /// Id in `$Secure`, 0 if none.
+    pub security: u32,
+    /// Names, DOS names not counted.
+    pub links: u16,
+    /// Named data streams.
+    pub streams: u16,
+    /// There is an unnamed data stream.
+    pub has_data: bool,
+    /// It is inside the record.
+    pub resident: bool,
+    /// It is compressed.
+    pub compressed: bool,
+    /// It may have holes.
+    pub sparse: bool,
+    /// Not plain data.
+    pub special: Option<Special>,
+    /// Part of the file could not be read; see [`Catalog::problems`].
+    pub damaged: bool,
+    /// Reachable from the root.
+    pub reachable: bool,
+}
+
+/// One record of the linear scan.
+#[derive(Debug)]
+pub struct ScannedRecord {
+    /// Record number.
+    pub number: u64,
+    /// The file, or why it could not be read. Free records and extension records are not reported.
+    pub file: Result<FileRecord, NtfsError>,
+}
+
+/// All files and directories of a volume.
+pub struct Catalog {
+    entries: Vec<Entry>,
+    names: Vec<Name>,
+    units: Vec<u16>,
+    children: Vec<u32>,
+    runs: Vec<Packed>,
+    streams: Vec<NamedStream>,
+    orphans: Vec<NameId>,
+    nameless: Vec<FileId>,
+    problems: Vec<NtfsError>,
+    problems_total: u64,
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (files, names, problems) = (self.entries.len(), self.names.len(), self.problems_total);
+        write!(f, "Catalog({files} files, {names} names, {problems} problems)")
+    }
+}
+
+impl Volume {
+    /// Reads `$MFT` from end to end in long ascending reads and hands over every file.
+    ///
+    /// Files with attribute lists come last, when their other records have been seen. Device errors cost the records
+    /// they hit, not the scan.
+    ///
+    /// # Errors
+    /// Only what `see` returns.
+    pub fn scan<R: ReadAt>(
+        &self,
+        reader: &mut R,
+        mut see: impl FnMut(ScannedRecord) -> Result<(), NtfsError>,
+    ) -> Result<(), NtfsError> {
+        let size = self.geometry().record_bytes as usize;
+        let count = self.record_count();
+        let per_read = (limits::SCAN_BYTES / size) as u64;
+        let mut chunk = vec![0; limits::SCAN_BYTES];
+        let mut stash = Stash::default();
+        let mut later: Vec<u32> = Vec::new();
+        let mut first = 0;
+        while first < count {
+            let here = per_read.min(count - first) as usize;
+            let bytes = &mut chunk[..here * size];
+            let whole = self.read_range(reader, self.mft(), first * size as u64, bytes).is_ok();
+            for (index, bytes) in bytes.chunks_exact_mut(size).enumerate() {
+                let number = first + index as u64;
+                if !whole && let Err(error) = self.read_range(reader, self.mft(), number * size as u64, bytes) {
+                    see(ScannedRecord { number, file: Err(error) })?;
+                    continue;
+                }
+                // Windows leaves records that never were in use all zero (spec section 16).
+                if bytes[..4] == [0; 4] {
+                    continue;
+                }
+                let parsed = raw::undo_fixups(bytes, *b"FILE", 0x2A).and_then(|()| Record::new(bytes));
+                let record = match parsed {
+                    Ok(record) => record,
+                    Err(fault) => {
+                        let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
+                        see(ScannedRecord { number, file: Err(NtfsError::corrupt(place, fault.what)) })?;
+                        continue;
+                    }
+                };
+                if !record.in_use() {
+                    continue;
+                }
+                if record.header.base.get() != 0 {
+                    stash.keep(number, bytes);
+                } else if file::has_list(&record) {
+                    stash.keep(number, bytes);
+                    later.push(number as u32);
+                } else {
+                    let file = file::gather(self, reader, number, &record, None);
+                    see(ScannedRecord { number, file })?;
+                }
+            }
+            first += here as u64;
+        }
+        drop(chunk);
+        for number in later.into_iter().map(u64::from) {
+            let bytes = match stash.get(number) {
+                Some(bytes) => Ok(bytes.to_vec()),
+                None => self.read_record(reader, number),
+            };
+            let file = bytes.and_then(|bytes| {
+                let record =
+                    Record::new(&bytes).map_err(|fault| NtfsError::corrupt(Place::record(number), fault.what))?;
+                file::gather(self, reader, number, &record, Some(&stash))
+            });
+            see(ScannedRecord { number, file })?;
+        }
+        Ok(())
+    }
+
+    /// The catalog of the whole volume.
+    ///
+    /// # Errors
+    /// When the volume holds more than can be held; damage is in [`Catalog::problems`].
+    pub fn catalog<R: ReadAt>(&self, reader: &mut R) -> Result<Catalog, NtfsError> {
+        let mut catalog = Catalog {
+            entries: Vec::new(),
+            names: Vec::new(),
+            units: Vec::new(),
+            children: Vec::new(),
+            runs: Vec::new(),
+            streams: Vec::new(),
+            orphans: Vec::new(),
+            nameless: Vec::new(),
+            problems: Vec::new(),
+            problems_total: 0,
+        };
+        self.scan(reader, |record| match record.file {
+            Ok(file) => catalog.add(&file),
+            Err(error) => {
+                catalog.problem(error);
+                Ok(())
+            }
+        })?;
+        catalog.finish(self);
+        Ok(catalog)
+    }
+}
+
+impl Catalog {
+    fn problem(&mut self, error: NtfsError) {
+        self.problems_total += 1;
+        if self.problems.len() < limits::PROBLEMS_KEPT_MAX {
+            self.problems.push(error);
+        }
+    }
+
+    fn push_units(&mut self, name: &[u16], place: Place) -> Result<(u32, u8), NtfsError> {
+        if self.units.len() + name.len() > limits::NAME_UNITS_MAX {
+            return Err(NtfsError::limit(place, "too many names"));
+        }
+        let at = self.units.len() as u32;
+        self.units.extend_from_slice(name);
+        Ok((at, name.len() as u8))
+    }
+
+    fn add(&mut self, file: &FileRecord) -> Result<(), NtfsError> {
+        let place = Place::record(file.id.record);
+        let index = self.entries.len() as u32;
+        for error in &file.damage {
+            self.problem(error.clone());
+        }
+        let names_at = self.names.len() as u32;
+        let only_dos = file.names.iter().all(|name| name.namespace == Namespace::Dos);
+        for name in &file.names {
+            if name.namespace == Namespace::Dos && !only_dos {
+                continue;
+            }
+            let Ok(parent) = u32::try_from(name.parent.record) else {
+                self.problem(NtfsError::corrupt(place, "parent outside $MFT"));
+                continue;
+            };
+            let (units_at, units_len) = self.push_units(&name.name, place)?;
+            self.names.push(Name {
+                file: index,
+                parent,
+                units_at,
+                parent_sequence: name.parent.sequence,
+                units_len,
+                namespace: name.namespace,
+            });
+        }
+        let streams_at = self.streams.len() as u32;
+        for stream in file.streams.iter().filter(|stream| stream.ty == types::DATA && !stream.name.is_empty()) {
+            let (units_at, units_len) = self.push_units(&stream.name, place)?;
+            self.streams.push(NamedStream { size: stream.size, units_at, units_len });
+        }
+        let mut entry = Entry {
+            times: file.standard.times,
+            size: 0,
+            valid: 0,
+            allocated: 0,
+            number: file.id.record as u32,
+            runs_at: self.runs.len() as u32,
+            runs_len: 0,
+            names_at,
+            streams_at,
+            children_at: 0,
+            children_len: 0,
+            attributes: file.standard.attributes,
+            reparse: file.reparse_tag.unwrap_or(0),
+            security: file.standard.security.unwrap_or(0),
+            sequence: file.id.sequence,
+            names_len: (self.names.len() as u32 - names_at).min(u32::from(u16::MAX)) as u16,
+            streams_len: (self.streams.len() as u32 - streams_at).min(u32::from(u16::MAX)) as u16,
+            record_flags: file.flags,
+            data_flags: 0,
+            data: 0,
+            unit: 0,
+            damaged: !file.damage.is_empty(),
+            reached: false,
+            is_reparse: file.reparse_tag.is_some() || file.standard.attributes & 0x400 != 0,
+        };
+        if let Some(stream) = file.data(&[]) {
+            (entry.size, entry.valid, entry.allocated) = (stream.size, stream.valid, stream.allocated());
+            (entry.data_flags, entry.unit) = (stream.flags, stream.unit);
+            entry.data = if stream.is_resident() { DATA_RESIDENT } else { DATA_RUNS };
+            let runs = stream.runs();
+            if self.runs.len() + runs.len() > limits::RUNS_PER_CATALOG_MAX {
+                return Err(NtfsError::limit(place, "too many fragments"));
+            }
+            self.runs.extend(runs.iter().map(|run| Packed { lcn: run.lcn, len: run.len }));
+            entry.runs_len = runs.len() as u32;
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Puts the tree together.
+    fn finish(&mut self, volume: &Volume) {
+        if !self.entries.is_sorted_by_key(|entry| entry.number) {
+            // Files with attribute lists came last. Names point at entries by index: carry them along.
+            let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+            order.sort_by_key(|index| self.entries[*index as usize].number);
+            let mut moved = vec![0u32; order.len()];
+            for (new, old) in order.iter().enumerate() {
+                moved[*old as usize] = new as u32;
+            }
+            for name in &mut self.names {
+                name.file = moved[name.file as usize];
+            }
+            self.entries.sort_by_key(|entry| entry.number);
+        }
+        let mut children: Vec<u32> = Vec::with_capacity(self.names.len());
+        let mut last: Option<(u32, Option<u32>)> = None;
+        for index in 0..self.names.len() {
+            let name = &self.names[index];
+            if name.parent == name.file && self.entries[name.file as usize].number == name.parent {
+                continue;
+            }
+            let number = self.entries[name.file as usize].number;
+            if u64::from(number) == records::ROOT && u64::from(name.parent) == records::ROOT {
+                continue;
+            }
+            let parent = match last {
+                Some((number, found)) if number == name.parent => found,
+                _ => self.index_of(u64::from(name.parent)),
+            };
+            last = Some((name.parent, parent));
+            let what = match parent.map(|parent| &self.entries[parent as usize]) {
+                None => Some("its directory does not exist"),
+                Some(parent) if parent.record_flags & raw::RECORD_DIRECTORY == 0 => {
+                    Some("its parent is not a directory")
+                }
+                Some(parent) if parent.sequence != name.parent_sequence => Some("its directory is another one by now"),
+                Some(_) => None,
+            };
+            match what {
+                None => children.push(index as u32),
+                Some(what) => {
+                    self.orphans.push(NameId(index as u32));
+                    self.problem(NtfsError::corrupt(Place::stream(u64::from(number), types::FILE_NAME, 0), what));
+                }
+            }
+        }
+        let upcase = volume.upcase();
+        let (names, units) = (&self.names, &self.units);
+        let text = |name: &Name| &units[name.units_at as usize..][..usize::from(name.units_len)];
+        children.sort_by(|a, b| {
+            let (a, b) = (&names[*a as usize], &names[*b as usize]);
+            a.parent.cmp(&b.parent).then_with(|| upcase.cmp(text(a), text(b)))
+        });
+        let mut at = 0;
+        while at < children.len() {
+            let parent = self.names[children[at] as usize].parent;
+            let len = children[at..].partition_point(|child| self.names[*child as usize].parent == parent);
+            if let Some(index) = self.index_of(u64::from(parent)) {
+                let entry = &mut self.entries[index as usize];
+                (entry.children_at, entry.children_len) = (at as u32, len as u32);
+            }
+            at += len;
+        }
+        self.children = children;
+        self.mark_reached();
+        for index in 0..self.entries.len() {
+            let entry = &self.entries[index];
+            let number = u64::from(entry.number);
+            if entry.names_len == 0 && number >= records::FIRST_FREE {
+                self.nameless.push(FileId(index as u32));
+                self.problem(NtfsError::corrupt(Place::record(number), "file without a name"));
+            } else if entry.record_flags & raw::RECORD_DIRECTORY != 0 && !entry.reached {
+                let own: Range<u32> = entry.names_at..entry.names_at + u32::from(entry.names_len);
+                if !own.clone().any(|name| self.orphans.binary_search(&NameId(name)).is_ok()) {
+                    self.problem(NtfsError::corrupt(Place::record(number), "directory not reachable from the root"));
+                }
+            }
+        }
+    }
+
+    fn mark_reached(&mut self) {
+        let Some(root) = self.index_of(records::ROOT) else { return };
+        let mut pending = vec![root];
+        self.entries[root as usize].reached = true;
+        while let Some(directory) = pending.pop() {
+            let entry = &self.entries[directory as usize];
+            for child in entry.children_at..entry.children_at + entry.children_len {
+                let file = self.names[self.children[child as usize] as usize].file;
+                let entry = &mut self.entries[file as usize];
+                // A second way into a directory is not followed: that is what ends a cycle.
+                if !entry.reached {
+                    entry.reached = true;
+                    if entry.record_flags & raw::RECORD_DIRECTORY != 0 {
+                        pending.push(file);
+                    }
+                }
+            }
+        }
+    }
+
+    fn index_of(&self, number: u64) -> Option<u32> {
+        let number = u32::try_from(number).ok()?;
+        // No entry lies behind its own record number.
+        let end = self.entries.len().min(number as usize + 1);
+        self.entries[..end].binary_search_by_key(&number, |entry| entry.number).ok().map(|index| index as u32)
+    }
+
+    /// Files and directories in use, metafiles included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of memory that the catalog takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.names.capacity() * size_of::<Name>()
+            + self.units.capacity() * 2
+            + self.children.capacity() * 4
+            + self.runs.capacity() * size_of::<Packed>()
+            + self.streams.capacity() * size_of::<NamedStream>()
+    }
+
+    /// All files in the order of their records.
+    pub fn files(&self) -> impl Iterator<Item = FileId> + use<> {
+        (0..self.entries.len() as u32).map(FileId)
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> Option<FileId> {
+        self.index_of(records::ROOT).map(FileId)
+    }
+
+    /// The file of a record.
+    pub fn by_record(&self, number: u64) -> Option<FileId> {
+        self.index_of(number).map(FileId)
+    }
+
+    /// Whether the file is one of NTFS' own: records below 24, and what lies below `$Extend`.
+    pub fn is_metafile(&self, id: FileId) -> bool {
+        let mut number = u64::from(self.entries[id.0 as usize].number);
+        let mut at = id;
+        for _ in 0..8 {
+            if number == records::ROOT {
+                return at == id;
+            }
+            if number < records::FIRST_FREE {
+                return true;
+            }
+            let Some(name) = self.names(at).next() else { return false };
+            number = u64::from(self.names[name.0 as usize].parent);
+            match self.index_of(number) {
+                Some(parent) => at = FileId(parent),
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// What is known of a file.
+    pub fn info(&self, id: FileId) -> FileInfo {
+        let entry = &self.entries[id.0 as usize];
+        let special = if entry.data_flags & raw::ATTR_ENCRYPTED != 0 {
+            Some(Special::Encrypted)
+        } else if entry.is_reparse {
+            Some(match entry.reparse {
+                TAG_WOF => Special::WofCompressed,
+                TAG_DEDUP => Special::Deduplicated,
+                tag => Special::Reparse(tag),
+            })
+        } else {
+            None
+        };
+        FileInfo {
+            id: FileRef { record: u64::from(entry.number), sequence: entry.sequence },
+            directory: entry.record_flags & raw::RECORD_DIRECTORY != 0,
+            size: entry.size,
+            valid: entry.valid,
+            allocated: entry.allocated,
+            times: entry.times,
+            attributes: entry.attributes,
+            security: entry.security,
+            links: entry.names_len,
+            streams: entry.streams_len,
+            has_data: entry.data != 0,
+            resident: entry.data == DATA_RESIDENT,
+            compressed: entry.data_flags & raw::ATTR_COMPRESSED != 0,
+            sparse: entry.data_flags & raw::ATTR_SPARSE != 0,
+            special,
+            damaged: entry.damaged,
+            reachable: entry.reached,
+        }
+    }
+
+    /// Names of a file; one for each hard link.
+    pub fn names(&self, id: FileId) -> impl Iterator<Item = NameId> + use<> {
+        let entry = &self.entries[id.0 as usize];
+        (entry.names_at..entry.names_at + u32::from(entry.names_len)).map(NameId)
+    }
+
+    /// The UTF-16 units of a name.
+    pub fn name(&self, id: NameId) -> &[u16] {
+        let name = &self.names[id.0 as usize];
+        &self.units[name.units_at as usize..][..usize::from(name.units_len)]
+    }
+
+    /// Name space of a name.
+    pub fn namespace(&self, id: NameId) -> Namespace {
+        self.names[id.0 as usize].namespace
+    }
+
+    /// The file that a name names.
+    pub fn file_of(&self, id: NameId) -> FileId {
+        FileId(self.names[id.0 as usize].file)
+    }
+
+    /// Names in a directory, in the volume's own order.
+    pub fn children(&self, directory: FileId) -> impl ExactSizeIterator<Item = NameId> + '_ {
+        self.child_range(directory).iter().map(|name| NameId(*name))
+    }
+
+    fn child_range(&self, directory: FileId) -> &[u32] {
+        let entry = &self.entries[directory.0 as usize];
+        &self.children[entry.children_at as usize..][..entry.children_len as usize]
+    }
+
+    /// Named data streams: name and length.
+    pub fn streams(&self, id: FileId) -> impl Iterator<Item = (&[u16], u64)> + '_ {
+        let entry = &self.entries[id.0 as usize];
+        self.streams[entry.streams_at as usize..][..usize::from(entry.streams_len)]
+            .iter()
+            .map(|stream| (&self.units[stream.units_at as usize..][..usize::from(stream.units_len)], stream.size))
+    }
+
+    /// Follows a path from the root: `\dir\file`, or with `/`. Each part exactly first, else but for case.
+    pub fn lookup(&self, volume: &Volume, path: &str) -> Option<FileId> {
+        let mut at = self.root()?;
+        for part in path.split(['\\', '/']).filter(|part| !part.is_empty()) {
+            let part: Vec<u16> = part.encode_utf16().collect();
+            at = self.file_of(self.child(volume, at, &part)?);
+        }
+        Some(at)
+    }
+
+    /// A name in a directory: exactly, else but for case.
+    pub fn child(&self, volume: &Volume, directory: FileId, name: &[u16]) -> Option<NameId> {
+        let range = self.child_range(directory);
+        let text = |child: &u32| self.name(NameId(*child));
+        let first = range.partition_point(|child| volume.upcase().cmp_folded(text(child), name).is_lt());
+        let same = range[first..].iter().take_while(|child| volume.upcase().same(text(child), name));
+        let exact = same.clone().find(|child| text(child) == name);
+        exact.or(same.into_iter().next()).map(|child| NameId(*child))
+    }
+
+    /// The path of a name, `\` before every part; `None` if it is not reachable from the root.
+    pub fn path(&self, id: NameId) -> Option<Vec<u16>> {
+        let mut parts = vec![id];
+        let mut units = 0;
+        let mut at = id;
+        for _ in 0..limits::PATH_DEPTH_MAX {
+            units += self.name(at).len() + 1;
+            let name = &self.names[at.0 as usize];
+            let parent = self.index_of(u64::from(name.parent))?;
+            let entry = &self.entries[parent as usize];
+            if entry.sequence != name.parent_sequence || !entry.reached {
+                return None;
+            }
+            if u64::from(entry.number) == records::ROOT {
+                let mut path = Vec::with_capacity(units);
+                for part in parts.iter().rev() {
+                    path.push(u16::from(b'\\'));
+                    path.extend_from_slice(self.name(*part));
+                }
+                return Some(path);
+            }
+            at = self.names(FileId(parent)).next()?;
+            parts.push(at);
+        }
+        None
+    }
+
+    /// Where the unnamed data lies, in the file's order; empty if there is none.
+    ///
+    /// # Errors
+    /// When what is mapped contradicts the size.
+    pub fn extents(&self, volume: &Volume, id: FileId) -> Result<Vec<DataRun>, NtfsError> {
+        let entry = &self.entries[id.0 as usize];
+        match entry.data {
+            DATA_RESIDENT => {
+                let place = RunPlace::Resident { record: u64::from(entry.number) };
+                Ok(vec![DataRun { offset: 0, len: entry.size, place }])
+            }
+            DATA_RUNS => volume.extents(&self.mapped(entry)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// First byte of the unnamed data on the volume (of the record if it is resident): the key of disk order.
+    pub fn first_byte(&self, volume: &Volume, id: FileId) -> Option<ByteOffset> {
+        let entry = &self.entries[id.0 as usize];
+        match entry.data {
+            DATA_RESIDENT => volume.record_at(u64::from(entry.number)),
+            _ => {
+                let runs = &self.runs[entry.runs_at as usize..][..entry.runs_len as usize];
+                let first = runs.iter().find(|run| run.lcn != Run::HOLE)?;
+                Some(ByteOffset(u64::from(first.lcn) * volume.geometry().cluster.bytes()))
+            }
+        }
+    }
+
+    fn mapped(&self, entry: &Entry) -> Stream {
+        let packed = &self.runs[entry.runs_at as usize..][..entry.runs_len as usize];
+        let mut vcn = 0;
+        let runs = packed.iter().map(|run| {
+            let run = Run { vcn, lcn: run.lcn, len: run.len };
+            // Cannot overflow: the runs came from one stream whose end fits 32 bits.
+            vcn = vcn.wrapping_add(run.len);
+            run
+        });
+        Stream {
+            record: u64::from(entry.number),
+            ty: types::DATA,
+            name: Vec::new(),
+            flags: entry.data_flags,
+            unit: entry.unit,
+            size: entry.size,
+            valid: entry.valid,
+            allocated: entry.allocated,
+            total: None,
+            content: Content::Runs(runs.collect()),
+        }
+    }
+
+    /// The unnamed data as a stream for [`Volume::read_range`]. Reads the record only if the data is in it.
+    ///
+    /// # Errors
+    /// When there is no data, or it is not the file's content ([`Special`]; plain reparse points are let through).
+    pub fn open<R: ReadAt>(&self, volume: &Volume, reader: &mut R, id: FileId) -> Result<Stream, NtfsError> {
+        let entry = &self.entries[id.0 as usize];
+        let place = Place::stream(u64::from(entry.number), types::DATA, 0);
+        match self.info(id).special {
+            Some(Special::Encrypted) => return Err(NtfsError::unsupported(place, "encrypted by EFS")),
+            Some(Special::WofCompressed) => return Err(NtfsError::unsupported(place, "compressed by the WOF filter")),
+            Some(Special::Deduplicated) => return Err(NtfsError::unsupported(place, "moved to a deduplication store")),
+            Some(Special::Reparse(_)) | None => {}
+        }
+        match entry.data {
+            DATA_RUNS => Ok(self.mapped(entry)),
+            DATA_RESIDENT => {
+                let mut file = volume.open_file(reader, u64::from(entry.number))?;
+                let found = file.streams.iter().position(|stream| stream.ty == types::DATA && stream.name.is_empty());
+                found.map(|index| file.streams.swap_remove(index)).ok_or(NtfsError::not_found(place))
+            }
+            _ => Err(NtfsError::not_found(place)),
+        }
+    }
+
+    /// Names whose directory is gone.
+    pub fn orphans(&self) -> &[NameId] {
+        &self.orphans
+    }
+
+    /// Files in use without a name.
+    pub fn nameless(&self) -> &[FileId] {
+        &self.nameless
+    }
+
+    /// What was damaged, with places; the first ten thousand.
+    pub fn problems(&self) -> &[NtfsError] {
+        &self.problems
+    }
+
+    /// How many problems there were in all.
+    pub fn problem_count(&self) -> u64 {
+        self.problems_total
+    }
+
+    /// Whether a device error kept any record from being read.
+    pub fn has_read_errors(&self) -> bool {
+        self.problems.iter().any(|problem| matches!(problem.kind, ErrorKind::Read(_)))
+    }
+}
+
+/// A name for people: ill-formed UTF-16 becomes U+FFFD.
+pub fn display_name(name: &[u16]) -> String {
+    String::from_utf16_lossy(name)
+}

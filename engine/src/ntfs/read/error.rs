@@ -1,0 +1,159 @@
+//! What can go wrong while reading a volume, and where.
+
+use std::fmt;
+
+use crate::units::ByteOffset;
+
+/// The device could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read at byte {at}: {message}")]
+pub struct ReadError {
+    /// Where in the decrypted volume.
+    pub at: ByteOffset,
+    /// What the operating system said.
+    pub message: String,
+}
+
+/// The decrypted volume, as bytes. Reads may have any alignment and length; an implementation over a device aligns them.
+pub trait ReadAt {
+    /// Fills `buf` from byte `at` of the volume, wholly or not at all.
+    ///
+    /// # Errors
+    /// When the range is not inside the volume or the device fails.
+    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError>;
+}
+
+impl<R: ReadAt + ?Sized> ReadAt for &mut R {
+    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_at(at, buf)
+    }
+}
+
+impl ReadAt for &[u8] {
+    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+        let found = usize::try_from(at.0).ok().and_then(|start| self.get(start..start.checked_add(buf.len())?));
+        match found {
+            Some(found) => {
+                buf.copy_from_slice(found);
+                Ok(())
+            }
+            None => Err(ReadError { at, message: "past the end".to_owned() }),
+        }
+    }
+}
+
+/// A place on the volume, as exactly as known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The `$MFT` record.
+    pub record: Option<u64>,
+    /// The attribute's type code in that record.
+    pub attribute: Option<u32>,
+    /// Byte offset: in the record if one is named without attribute, in the stream if an attribute is, else in the volume.
+    pub offset: Option<u64>,
+}
+
+impl Place {
+    pub(super) const fn record(number: u64) -> Self {
+        Self { record: Some(number), attribute: None, offset: None }
+    }
+
+    pub(super) const fn stream(number: u64, attribute: u32, offset: u64) -> Self {
+        Self { record: Some(number), attribute: Some(attribute), offset: Some(offset) }
+    }
+
+    pub(super) const fn volume(offset: u64) -> Self {
+        Self { record: None, attribute: None, offset: Some(offset) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.record {
+            Some(record) => write!(f, "record {record}")?,
+            None => f.write_str("volume")?,
+        }
+        if let Some(attribute) = self.attribute {
+            write!(f, ", attribute {attribute:#x}")?;
+        }
+        match self.offset {
+            Some(offset) => write!(f, ", offset {offset:#x}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The device failed.
+    Read(ReadError),
+    /// No NTFS boot sector, and why.
+    NotNtfs(&'static str),
+    /// The volume contradicts its own format.
+    Corrupt(&'static str),
+    /// More than we are ready to hold.
+    Limit(&'static str),
+    /// Legal, but not readable here (encrypted files, files whose data other software keeps elsewhere).
+    Unsupported(&'static str),
+    /// There is no such file, stream or record in use.
+    NotFound,
+}
+
+/// An error with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NtfsError {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub kind: ErrorKind,
+}
+
+impl NtfsError {
+    pub(super) const fn corrupt(place: Place, what: &'static str) -> Self {
+        Self { place, kind: ErrorKind::Corrupt(what) }
+    }
+
+    pub(super) const fn limit(place: Place, what: &'static str) -> Self {
+        Self { place, kind: ErrorKind::Limit(what) }
+    }
+
+    pub(super) const fn unsupported(place: Place, what: &'static str) -> Self {
+        Self { place, kind: ErrorKind::Unsupported(what) }
+    }
+
+    pub(super) const fn not_found(place: Place) -> Self {
+        Self { place, kind: ErrorKind::NotFound }
+    }
+
+    pub(super) const fn read(place: Place, error: ReadError) -> Self {
+        Self { place, kind: ErrorKind::Read(error) }
+    }
+}
+
+impl fmt::Display for NtfsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place;
+        match &self.kind {
+            ErrorKind::Read(error) => write!(f, "{place}: {error}"),
+            ErrorKind::NotNtfs(what) => write!(f, "not an NTFS volume: {what}"),
+            ErrorKind::Corrupt(what) => write!(f, "{place}: damaged: {what}"),
+            ErrorKind::Limit(what) => write!(f, "{place}: refused: {what}"),
+            ErrorKind::Unsupported(what) => write!(f, "{place}: not readable here: {what}"),
+            ErrorKind::NotFound => write!(f, "{place}: not found"),
+        }
+    }
+}
+
+impl std::error::Error for NtfsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            ErrorKind::Read(error) => Some(error),
+            ErrorKind::NotNtfs(_)
+            | ErrorKind::Corrupt(_)
+            | ErrorKind::Limit(_)
+            | ErrorKind::Unsupported(_)
+            | ErrorKind::NotFound => None,
+        }
+    }
+}
