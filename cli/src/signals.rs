@@ -66,3 +66,31 @@ impl Signals {
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn soon(what: impl Fn() -> bool) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(5) {
+            if what() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    #[test]
+    fn signals_ask_for_status_and_then_to_stop() {
+        let signals = Signals::install().expect("signals");
+        signals.writing.store(true, Ordering::Release);
+        signal_hook::low_level::raise(SIGUSR1).expect("raised");
+        assert!(soon(|| signals.status.load(Ordering::Acquire)));
+        assert!(!signals.stop.requested());
+        signal_hook::low_level::raise(SIGTERM).expect("raised");
+        assert!(soon(|| signals.stop.requested()));
+    }
+}

@@ -11,7 +11,7 @@ use dray_engine::report::{Kind, Problem, Problems};
 use super::prep;
 use crate::consent::Consent;
 use crate::exit::Exit;
-use crate::render::{Output, count};
+use crate::render::{Output, count, wrap};
 
 /// Marks a directory as ours, so that only such a one is ever replaced.
 const MARK: &str = ".dray-demo";
@@ -45,12 +45,12 @@ impl Demo {
         };
         let style = output.style();
         let dir = self.dir.display();
-        output.chat(&format!(
-            "{}\n  {dir}/data: {}, {}; some empty, some large, some with names that\n  no Windows could hold\n\n",
-            style.bold("1. A small dataset"),
+        let made_of = format!(
+            "  {dir}/data: {}, {}; some empty, some large, some with names that no Windows could hold",
             count(made.files, "file"),
             dray_engine::units::ByteLen(made.bytes),
-        ));
+        );
+        output.chat(&format!("{}\n{}\n", style.bold("1. A small dataset"), wrap(&made_of, "")));
         output.chat(&format!(
             "{}\n{}\n{}\n",
             style.bold("2. Two tables: what to copy, and onto which drives"),

@@ -90,6 +90,7 @@ pub struct WritingArgs {
 /// Arguments of `dray prep-import`.
 #[derive(Args, Clone, Debug)]
 #[command(
+    override_usage = "dray prep-import --journal <FILE> --id <ID> [OPTIONS]",
     group(ArgGroup::new("act").args(["resume", "abort", "skip_write"])),
     group(ArgGroup::new("listing").args(["list_drives", "list_copy_sessions"])),
     after_help = "Example:\n  \
@@ -137,7 +138,7 @@ pub struct PrepImport {
 
 /// Arguments of `dray plan`: those of `prep-import`, so that a command line can be tried by its first word.
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = Exit::help())]
+#[command(override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]", after_long_help = Exit::help())]
 pub struct Plan {
     #[command(flatten)]
     prep: PrepImport,
@@ -197,7 +198,7 @@ fn drive_id(text: &str) -> Result<(String, String), String> {
 }
 
 impl PrepImport {
-    /// A first session of one driveset and one dataset, all else at its default.
+    /// What the engine is asked to do.
     pub fn request(&self) -> PrepRequest {
         let action = match (self.resume, self.abort, self.writing.skip_write) {
             (true, _, _) => Action::Resume,
@@ -348,8 +349,10 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     signals.writing.store(true, Ordering::Release);
     let result = std::thread::scope(|scope| {
         let ticker = scope.spawn(|| board.tick(signals));
-        let result = job.run(&consented, &|event| board.event(event), &signals.stop);
-        board.end();
+        let result = {
+            let _end = board.ending();
+            job.run(&consented, &|event| board.event(event), &signals.stop)
+        };
         // A ticker that panicked has said so; the drives matter more.
         let _ = ticker.join();
         result
@@ -364,5 +367,199 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             output.problems(&problems);
             Exit::of_problems(&problems)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{self, OutputArgs, Parsed};
+    use crate::commands::Command;
+    use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
+    use dray_engine::units::ByteLen;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    fn parsed(line: &str) -> (PrepImport, OutputArgs) {
+        let words = std::iter::once("dray").chain(line.split_whitespace()).map(Into::into).collect();
+        match args::parse(words) {
+            Parsed::Run(cli, _) => match cli.command {
+                Command::PrepImport(prep) => (prep, cli.output),
+                other => panic!("{line}: {other:?}"),
+            },
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn classic_and_modern_lines_ask_for_the_same() {
+        for (classic, modern) in [
+            (
+                "PrepImport /j:JournalTest.jrn /id:session#1 /logdir:logs /InitialDriveSet:d.csv /DataSet:f.csv",
+                "prep-import --journal JournalTest.jrn --id session#1 --logdir logs --initial-driveset d.csv --dataset f.csv",
+            ),
+            (
+                "PrepImport /j:/tmp/x.jrn /id:session#1 /sk:KEY== /silentmode /InitialDriveSet:/d.csv /DataSet:/f.csv",
+                "prep-import --journal=/tmp/x.jrn --id=session#1 --silent --initial-driveset=/d.csv --dataset=/f.csv",
+            ),
+            ("PrepImport /j:a /id:session#2 /DataSet:g.csv", "prep-import --journal a --id session#2 --dataset g.csv"),
+            (
+                "prepimport J:a ID:session#2 ADDITIONALDRIVESET:e.csv",
+                "prep-import --journal a --id session#2 --additional-driveset e.csv",
+            ),
+            ("PrepImport /j:a /id:s-1 /ResumeSession", "prep-import --journal a --id s-1 --resume"),
+            ("PrepImport /j:a /id:s-1 /abortsession", "prep-import --journal a --id s-1 --abort"),
+            (
+                "PrepImport /j:a /id:s-1 /DataSet:f /skipwrite /enablecontentmd5",
+                "prep-import --journal a --id s-1 --dataset f --skip-write --content-md5",
+            ),
+            (
+                "PrepImport /j:a /id:s-1 /DataSet:f --cipher xts-aes-256 --cluster-size 64K --dry-run",
+                "prep-import --journal a --id s-1 --dataset f --cipher xts-aes-256 --cluster-size 65536 --dry-run",
+            ),
+            ("PrepImport /j:-a /id:s-1 /DataSet:--f", "prep-import --journal=-a --id s-1 --dataset=--f"),
+            ("PrepImport /j:a /ListDrives", "prep-import --journal a --list-drives"),
+            ("PrepImport /j:a /ListCopySessions", "prep-import --journal a --list-copy-sessions"),
+        ] {
+            let ((classic_args, _), (modern_args, _)) = (parsed(classic), parsed(modern));
+            assert_eq!(classic_args.request(), modern_args.request(), "{classic}");
+            assert_eq!(format!("{classic_args:?}"), format!("{modern_args:?}"), "{classic}");
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_request() {
+        let line = "prep-import --journal j --id s#1 --initial-driveset d --dataset f --logdir l --cipher aes-cbc-128 \
+                    --cluster-size 2M --table mbr --wipe-free --external-key k --drive-header-hash --drive-id A=B \
+                    --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096";
+        let request = parsed(line).0.request();
+        let expected = PrepRequest {
+            initial_driveset: Some("d".into()),
+            dataset: Some("f".into()),
+            logdir: Some("l".into()),
+            cipher: "aes-cbc-128".into(),
+            cluster_size: Some(2 << 20),
+            table: Table::Mbr,
+            wipe_free: true,
+            external_key: Some("k".into()),
+            drive_header_hash: true,
+            drive_ids: vec![("A".into(), "B".into()), (String::new(), "C".into())],
+            not_for_shipping: true,
+            content_md5: true,
+            read_back: ReadBack::Full,
+            engine: EngineChoice::Sync,
+            sector_size: Some(4096),
+            ..PrepRequest::new("j", "s#1")
+        };
+        assert_eq!(request, expected);
+        let defaults = parsed("prep-import --journal j --id s#1").0.request();
+        assert_eq!(defaults, PrepRequest::new("j", "s#1"));
+    }
+
+    /// A session without an engine: says what it was given, ends as told.
+    struct Fake {
+        summary: PlanSummary,
+        needing: Vec<usize>,
+        result: Result<SessionReport, Problems>,
+        ran: Rc<RefCell<Option<Vec<usize>>>>,
+    }
+
+    impl Job for Fake {
+        fn summary(&self) -> &PlanSummary {
+            &self.summary
+        }
+
+        fn drives_needing_consent(&self) -> Vec<usize> {
+            self.needing.clone()
+        }
+
+        fn run(
+            self,
+            consented: &[usize],
+            events: &(dyn Fn(Event) + Sync),
+            stop: &Stop,
+        ) -> Result<SessionReport, Problems> {
+            assert!(!stop.requested());
+            *self.ran.borrow_mut() = Some(consented.to_vec());
+            std::thread::scope(|scope| {
+                scope.spawn(|| events(Event::Stage { drive: 0, stage: Stage::Data }));
+                scope.spawn(|| {
+                    let (acknowledged, total) = (ByteLen(1), ByteLen(2));
+                    let waiting_for = Waiting::Drive;
+                    events(Event::Progress { drive: 0, acknowledged, total, files: 1, waiting_for });
+                });
+            });
+            self.result
+        }
+    }
+
+    fn fake(name: &str, result: Result<SessionReport, Problems>) -> Fake {
+        let drive = DriveFacts { name: name.into(), drive_id: "SERIAL-123456".into(), ..DriveFacts::default() };
+        let summary = PlanSummary {
+            session: "session#1".into(),
+            drives: vec![DrivePlan { drive, ..DrivePlan::default() }],
+            ..PlanSummary::default()
+        };
+        Fake { summary, needing: vec![0], result, ran: Rc::default() }
+    }
+
+    fn carried(fake: Fake, consent: &Consent, dry_run: bool) -> (Exit, Option<Vec<usize>>) {
+        let ran = Rc::clone(&fake.ran);
+        let output = Output::new(&OutputArgs { json: true, ..OutputArgs::default() });
+        let exit = carry_out(fake, consent, dry_run, &output, &Signals::default());
+        (exit, ran.take())
+    }
+
+    fn silent() -> Consent {
+        Consent { silent: true, serials: Vec::new() }
+    }
+
+    fn done() -> Result<SessionReport, Problems> {
+        Ok(SessionReport::default())
+    }
+
+    #[test]
+    fn nothing_runs_without_consent() {
+        assert_eq!(carried(fake("/dev/sdx", done()), &silent(), false), (Exit::Refused, None));
+        assert_eq!(carried(fake("serial:SERIAL-123456", done()), &silent(), false), (Exit::Done, Some(vec![0])));
+        let named = Consent { silent: true, serials: vec!["SERIAL-123456".into()] };
+        assert_eq!(carried(fake("/dev/sdx", done()), &named, false), (Exit::Done, Some(vec![0])));
+        let image = Fake { needing: Vec::new(), ..fake("demo.img", done()) };
+        assert_eq!(carried(image, &Consent::default(), false), (Exit::Done, Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_dry_run_and_a_plan_that_does_not_fit_never_run() {
+        assert_eq!(carried(fake("serial:SERIAL-123456", done()), &silent(), true), (Exit::Done, None));
+        for dry_run in [false, true] {
+            let mut full = fake("serial:SERIAL-123456", done());
+            full.summary.unplaced.push(("c/huge".into(), ByteLen(1)));
+            assert_eq!(carried(full, &silent(), dry_run), (Exit::Refused, None));
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_run_gives_the_exit_code() {
+        let exit = |result| carried(fake("serial:SERIAL-123456", result), &silent(), false).0;
+        let drive = |left_out: usize, failure: Option<Problem>| DriveResult {
+            drive: DriveFacts::default(),
+            files: 0,
+            data: ByteLen(0),
+            written: ByteLen(0),
+            manifest_hash: None,
+            record: None,
+            left_out: vec![("f".into(), "shrank".into()); left_out],
+            failure,
+            free_space_untouched: false,
+            elapsed: Duration::ZERO,
+        };
+        let report = |drives| Ok(SessionReport { drives, ..SessionReport::default() });
+        assert_eq!(exit(report(vec![drive(0, None)])), Exit::Done);
+        assert_eq!(exit(report(vec![drive(2, None)])), Exit::LeftOut);
+        assert_eq!(exit(report(vec![drive(2, Some(Problem::new(Kind::Drive, "x")))])), Exit::DriveFailed);
+        assert_eq!(exit(Ok(SessionReport { interrupted: true, ..SessionReport::default() })), Exit::Interrupted);
+        assert_eq!(exit(Err(Problem::new(Kind::Environment, "x").into())), Exit::Environment);
+        assert_eq!(exit(Err(Problem::new(Kind::Interrupted, "x").into())), Exit::Resumable);
     }
 }

@@ -367,7 +367,7 @@ impl<'a> Board<'a> {
         self.output.object("progress", value);
     }
 
-    /// Draws until [`Self::end`]; the body of a thread.
+    /// Draws until [`Self::ending`] is over; the body of a thread.
     pub fn tick(&self, signals: &Signals) {
         let pause = if self.output.live { REDRAW } else { Duration::from_millis(500) };
         let mut state = self.lock();
@@ -389,10 +389,9 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// No more events will come.
-    pub fn end(&self) {
-        self.lock().over = true;
-        self.wake.notify_all();
+    /// A guard: when it goes, no more events will come. Also on a panic, else the drawing thread would wait for ever.
+    pub fn ending(&self) -> Ending<'_> {
+        Ending(self)
     }
 
     /// The block that SIGUSR1 asks for.
@@ -412,6 +411,17 @@ impl<'a> Board<'a> {
     fn above(&self, state: &mut State, text: &str) {
         erase(state);
         err(&format!("{text}\n"));
+    }
+}
+
+/// See [`Board::ending`].
+#[derive(Debug)]
+pub struct Ending<'a>(&'a Board<'a>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.wake.notify_all();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
-pub use text::count;
+pub use text::{count, wrap};
 
 /// Columns when nobody tells.
 const WIDTH: usize = 80;

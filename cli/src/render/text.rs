@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, PlanSummary, Problem, Problems, SessionReport};
+use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, Problems, SessionReport};
 
 use super::{Style, WIDTH};
 
@@ -123,6 +123,8 @@ pub fn problem(problem: &Problem, style: Style) -> String {
     let mut text = wrap(&format!("{} {}", style.red("dray:"), clean(&problem.to_string())), "  ");
     if let Some(advice) = &problem.advice {
         text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
+    } else if problem.kind == Kind::Internal {
+        text.push_str("  advice: this is a bug in dray; please report it with the command line\n");
     }
     text
 }
@@ -360,7 +362,7 @@ fn drive_summary(result: &DriveResult, interrupted: bool, style: Style) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dray_engine::report::{Kind, Skipped};
+    use dray_engine::report::Skipped;
     use dray_engine::units::{ByteLen, ByteOffset};
 
     fn facts() -> DriveFacts {
