@@ -72,15 +72,16 @@ impl Demo {
             ..PrepRequest::new(self.dir.join("demo.jrn"), "demo#1")
         };
         let consent = Consent { silent: true, serials: Vec::new() };
-        let exit = prep::session(request, &consent, false, output);
-        if exit == Exit::Done {
+        let ended = prep::session(request, &consent, false, output);
+        let record = ended.report.as_ref().and_then(|report| report.drives.first()?.record.clone());
+        if let (Exit::Done, Some(record)) = (ended.exit, record) {
             output.chat(&format!(
                 "\n{}\n{}",
                 style.bold("4. Look into it with tools that are not ours"),
-                look(&self.dir)
+                look(&self.dir, &record)
             ));
         }
-        exit
+        ended.exit
     }
 
     fn lay_out(&self) -> Result<Made, Problems> {
@@ -238,28 +239,44 @@ fn shown(path: &Path, text: &str) -> String {
     format!("  {}\n{body}", path.display())
 }
 
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',');
+    let safe = text.chars().all(plain) && !text.starts_with('-');
+    if safe { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Commands to look into the image; the key never appears in them, it is read from the drive record.
-fn look(dir: &Path) -> String {
-    let dir = dir.display();
+fn look(dir: &Path, record: &Path) -> String {
+    // The commands are run in the demo's directory: a record inside it is named from there.
+    let record = match (record.strip_prefix(dir), record.is_absolute()) {
+        (Ok(inside), _) => quoted(inside),
+        (Err(_), true) => quoted(record),
+        (Err(_), false) => format!("\"$OLDPWD\"/{}", quoted(record)),
+    };
+    let dir = quoted(dir);
     format!(
         "  cd {dir}
   sgdisk --verify --print demo.img
 
   # the second partition is the volume; its key is in the drive record
   START=$(sgdisk -i 2 demo.img | awk '/^First sector/ {{print $3 * 512}}')
-  KEY=$(sed -n 's:.*<BitLockerKey>\\([0-9-]*\\)</.*:\\1:p' DEMO.xml)
+  KEY=$(sed -n 's:.*<BitLockerKey>\\([0-9-]*\\)</.*:\\1:p' {record})
 
-  # without root: libbde, then ntfs-3g or The Sleuth Kit
+  # without root: libbde, and The Sleuth Kit
   mkdir -p volume files
-  bdemount -X allow_root -o $START -r \"$KEY\" demo.img volume
-  ntfs-3g -o ro volume/bde1 files         # or: fls -r volume/bde1
-  diff -r data files/'demo#1'             # mapped names differ, nothing else
+  bdemount -o $START -r \"$KEY\" demo.img volume
+  fls -r -p volume/bde1
+  fusermount -u volume
 
   # as root: cryptsetup and the kernel
   LOOP=$(losetup --find --show --read-only --offset $START demo.img)
   cryptsetup bitlkDump $LOOP
   printf %s \"$KEY\" | cryptsetup open --type bitlk -r -d - $LOOP demo
-  mount -t ntfs3 -o ro /dev/mapper/demo files
+  ntfs-3g -o ro /dev/mapper/demo files
+  diff -r data files/'demo#1'             # mapped names differ, nothing else
+  umount files && cryptsetup close demo && losetup --detach $LOOP
 
   # or dislocker
   dislocker-fuse -V demo.img -O $START -r -p\"$KEY\" -- volume
@@ -281,8 +298,16 @@ mod tests {
 
     #[test]
     fn the_way_to_look_into_it_fits_eighty_columns() {
-        for line in look(Path::new("dray-demo")).lines() {
+        for line in look(Path::new("dray-demo"), Path::new("dray-demo/DEMO.xml")).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
+    }
+
+    #[test]
+    fn paths_are_quoted_for_the_shell_and_named_from_the_right_place() {
+        let text = look(Path::new("my demo's"), Path::new("my demo's/DEMO.xml"));
+        assert!(text.contains("cd 'my demo'\\''s'\n") && text.contains(" DEMO.xml)"), "{text}");
+        assert!(look(Path::new("d"), Path::new("/x/DEMO.xml")).contains(" /x/DEMO.xml)"));
+        assert!(look(Path::new("d"), Path::new("DEMO.xml")).contains(" \"$OLDPWD\"/DEMO.xml)"));
     }
 }

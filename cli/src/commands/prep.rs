@@ -251,7 +251,7 @@ impl PrepImport {
             );
         }
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
-        session(self.request(), &consent, self.dry_run, output)
+        session(self.request(), &consent, self.dry_run, output).exit
     }
 }
 
@@ -289,12 +289,28 @@ impl Job for Prepared {
     }
 }
 
+/// How a session ended for the shell, and for who goes on with it.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code.
+    pub exit: Exit,
+    /// What was written, if it came to that.
+    pub report: Option<SessionReport>,
+}
+
+impl Ended {
+    fn before(exit: Exit) -> Self {
+        Self { exit, report: None }
+    }
+}
+
 /// From the request to the exit code.
-pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Exit {
+pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
     let signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
-            return output.problem(Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")));
+            let problem = Problem::new(Kind::Environment, format!("signals cannot be caught: {error}"));
+            return Ended::before(output.problem(problem));
         }
     };
     let prepared = {
@@ -307,30 +323,32 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
         Ok(prepared) => carry_out(prepared, consent, dry_run, output, &signals),
         Err(problems) => {
             output.problems(&problems);
-            Exit::of_problems(&problems)
+            Ended::before(Exit::of_problems(&problems))
         }
     }
 }
 
 /// What follows preflight: the plan, the question, the run, the summary.
-pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Exit {
+pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Ended {
     output.plan(job.summary(), dry_run);
     if !job.summary().unplaced.is_empty() {
         let missing: u64 = job.summary().unplaced.iter().map(|(_, len)| len.0).sum();
-        return output.problem(
-            Problem::new(
-                Kind::Refused,
-                format!(
-                    "{} do not fit on the drives ({})",
-                    crate::render::count(job.summary().unplaced.len() as u64, "file"),
-                    dray_engine::units::ByteLen(missing)
-                ),
-            )
-            .advice("add drives to the driveset, or take rows out of the dataset; nothing was written"),
+        return Ended::before(
+            output.problem(
+                Problem::new(
+                    Kind::Refused,
+                    format!(
+                        "{} do not fit on the drives ({})",
+                        crate::render::count(job.summary().unplaced.len() as u64, "file"),
+                        dray_engine::units::ByteLen(missing)
+                    ),
+                )
+                .advice("add drives to the driveset, or take rows out of the dataset; nothing was written"),
+            ),
         );
     }
     if dry_run {
-        return Exit::Done;
+        return Ended::before(Exit::Done);
     }
     let needing = job.drives_needing_consent();
     let asked: Vec<(usize, &DriveFacts)> =
@@ -339,7 +357,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
         Ok(consented) => consented,
         Err(problems) => {
             output.problems(&problems);
-            return Exit::of_problems(&problems);
+            return Ended::before(Exit::of_problems(&problems));
         }
     };
     let facts: Vec<(DriveFacts, _)> =
@@ -361,11 +379,11 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     match result {
         Ok(report) => {
             output.summary(&session, &report);
-            Exit::of_report(&report)
+            Ended { exit: Exit::of_report(&report), report: Some(report) }
         }
         Err(problems) => {
             output.problems(&problems);
-            Exit::of_problems(&problems)
+            Ended::before(Exit::of_problems(&problems))
         }
     }
 }
@@ -507,7 +525,7 @@ mod tests {
     fn carried(fake: Fake, consent: &Consent, dry_run: bool) -> (Exit, Option<Vec<usize>>) {
         let ran = Rc::clone(&fake.ran);
         let output = Output::new(&OutputArgs { json: true, ..OutputArgs::default() });
-        let exit = carry_out(fake, consent, dry_run, &output, &Signals::default());
+        let exit = carry_out(fake, consent, dry_run, &output, &Signals::default()).exit;
         (exit, ran.take())
     }
 

@@ -402,7 +402,8 @@ impl<'a> Board<'a> {
                 self.progress_object(state, drive, now);
             }
         } else {
-            let block = format!("dray: after {}\n{}", left(now), state.table(now).join("\n"));
+            let table: Vec<String> = state.table(now).iter().map(|line| line.trim_end().to_owned()).collect();
+            let block = format!("dray: after {}\n{}", left(now), table.join("\n"));
             self.above(state, &block);
         }
     }

@@ -75,6 +75,22 @@ fn path_tail(path: &Path, width: usize) -> String {
 
 /// Breaks at blanks to 80 columns; further lines are indented. Words longer than a line stay whole.
 pub fn wrap(text: &str, indent: &str) -> String {
+    wrap_to(text, indent, WIDTH)
+}
+
+/// A label, and its value wrapped beside it.
+fn labelled(label: &str, value: &str) -> String {
+    const VALUE_AT: usize = 17;
+    let value = wrap_to(value, "", WIDTH - VALUE_AT);
+    let mut lines = value.lines();
+    let mut text = format!("  {label:<14} {}\n", lines.next().unwrap_or_default());
+    for line in lines {
+        text.push_str(&format!("{:VALUE_AT$}{line}\n", ""));
+    }
+    text
+}
+
+fn wrap_to(text: &str, indent: &str, columns: usize) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let lead: String = line.chars().take_while(|c| *c == ' ').collect();
@@ -83,7 +99,7 @@ pub fn wrap(text: &str, indent: &str) -> String {
         let mut first = true;
         for word in line.split_whitespace() {
             let width = visible(word);
-            if !first && column + 1 + width > WIDTH {
+            if !first && column + 1 + width > columns {
                 out.push('\n');
                 out.push_str(&lead);
                 out.push_str(indent);
@@ -205,15 +221,11 @@ fn cluster(bytes: u64) -> String {
 fn drive_plan(one: &DrivePlan, style: Style, full: bool) -> String {
     let drive = &one.drive;
     let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
-    text.push_str(&format!("  opened as      {}\n", path_tail(&drive.path, 63)));
+    text.push_str(&labelled("opened as", &path_tail(&drive.path, 63)));
     let now = drive.contents.as_deref().map_or("nothing".into(), clean);
-    text.push_str(&wrap(&format!("  on it now      {now}"), "               "));
-    text.push_str(&format!(
-        "  to write       {} for {} in {}\n",
-        one.to_write,
-        count(one.files, "file"),
-        count(one.dirs, "directory")
-    ));
+    text.push_str(&labelled("on it now", &now));
+    let files = format!("{} for {} in {}", one.to_write, count(one.files, "file"), count(one.dirs, "directory"));
+    text.push_str(&labelled("to write", &files));
     if !full {
         return text;
     }
@@ -412,6 +424,14 @@ mod tests {
         for part in ["3 999 000 111 222", "encrypted volume", "symbolic link", "huge.bin", "4 KiB", "1 directory"] {
             assert!(text.contains(part), "{part}:\n{text}");
         }
+    }
+
+    #[test]
+    fn values_are_wrapped_beside_their_labels() {
+        let text = labelled("on it now", &"word ".repeat(30));
+        assert!(text.starts_with("  on it now      word word"), "{text}");
+        assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("                 word")), "{text}");
     }
 
     #[test]
