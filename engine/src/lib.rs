@@ -32,3 +32,5 @@ pub mod source;
 
 pub mod prep;
 pub mod verify;
+
+pub mod job;

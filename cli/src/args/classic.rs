@@ -1,0 +1,514 @@
+//! The Windows tool's syntax, `Command /name:value /switch` (import-export.md section 1), turned into modern words.
+//!
+//! Values of `/sk`, `/csas` and `/bk` are secrets: they are dropped here and nothing on this path prints a value of a
+//! parameter it does not know.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::exit::Exit;
+
+/// What `--help` says about this syntax.
+pub const HELP: &str = "\
+The classic syntax (names in any case):
+  PrepImport /j:<journal> /id:<session> [/logdir:<dir>] [/silentmode]
+      [/InitialDriveSet:<driveset.csv>] /DataSet:<dataset.csv>
+  PrepImport /j:<journal> /id:<new session> /DataSet:<dataset.csv>
+  PrepImport /j:<journal> /id:<session> /AdditionalDriveSet:<driveset.csv>
+  PrepImport /j:<journal> /id:<session> /ResumeSession
+  PrepImport /j:<journal> /id:<session> /AbortSession
+Modern options such as --json may follow the classic parameters. A storage
+account key (/sk:) is never needed: it is ignored.
+";
+
+/// A classic command line in modern words.
+#[derive(Debug)]
+pub struct Translated {
+    /// The words behind the program's name.
+    pub modern: Vec<OsString>,
+    /// What to tell the user first.
+    pub warnings: Vec<String>,
+}
+
+/// Why a classic command line cannot be taken.
+#[derive(Debug)]
+pub struct Fault {
+    /// For stderr.
+    pub text: String,
+    /// How the program ends.
+    pub exit: Exit,
+}
+
+/// A first-generation session: one drive, one source, sometimes in place. Understood, not supported yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct V1Request {
+    /// `/t:`, the drive.
+    pub target: Option<OsString>,
+    /// Whether `/bk:` came; its value is dropped.
+    pub has_key: bool,
+    /// `/srcdir:`.
+    pub source_dir: Option<OsString>,
+    /// `/dstdir:`.
+    pub target_dir: Option<OsString>,
+    /// `/srcfile:`.
+    pub source_file: Option<OsString>,
+    /// `/dstblob:`.
+    pub target_blob: Option<OsString>,
+    /// `/Disposition:`.
+    pub disposition: Option<OsString>,
+    /// `/BlobType:`.
+    pub blob_type: Option<OsString>,
+    /// `/PropertyFile:`.
+    pub property_file: Option<OsString>,
+    /// `/MetadataFile:`.
+    pub metadata_file: Option<OsString>,
+    /// `/encrypt`.
+    pub encrypt: bool,
+    /// `/format`.
+    pub format: bool,
+}
+
+/// How a parameter is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// `/name:value` that becomes a modern option; twice with different values is an error if `true`.
+    Value(&'static str, bool),
+    /// `/name` that becomes a modern switch.
+    Switch(&'static str),
+    /// A credential: dropped, with a warning.
+    Credential,
+    /// First generation, with a value.
+    V1Value,
+    /// First generation, a switch.
+    V1Switch,
+}
+
+/// Names as documented, and what they become.
+const PARAMETERS: &[(&str, Shape)] = &[
+    ("j", Shape::Value("--journal", true)),
+    ("id", Shape::Value("--id", true)),
+    ("logdir", Shape::Value("--logdir", false)),
+    ("InitialDriveSet", Shape::Value("--initial-driveset", true)),
+    ("AdditionalDriveSet", Shape::Value("--additional-driveset", true)),
+    ("DataSet", Shape::Value("--dataset", true)),
+    ("ResumeSession", Shape::Switch("--resume")),
+    ("AbortSession", Shape::Switch("--abort")),
+    ("silentmode", Shape::Switch("--silent")),
+    ("ListDrives", Shape::Switch("--list-drives")),
+    ("ListCopySessions", Shape::Switch("--list-copy-sessions")),
+    ("skipwrite", Shape::Switch("--skip-write")),
+    ("enablecontentmd5", Shape::Switch("--content-md5")),
+    ("sk", Shape::Credential),
+    ("csas", Shape::Credential),
+    ("t", Shape::V1Value),
+    ("bk", Shape::V1Value),
+    ("srcdir", Shape::V1Value),
+    ("dstdir", Shape::V1Value),
+    ("srcfile", Shape::V1Value),
+    ("dstblob", Shape::V1Value),
+    ("Disposition", Shape::V1Value),
+    ("BlobType", Shape::V1Value),
+    ("PropertyFile", Shape::V1Value),
+    ("MetadataFile", Shape::V1Value),
+    ("encrypt", Shape::V1Switch),
+    ("format", Shape::V1Switch),
+];
+
+/// Commands of the Windows tool that are documented but not here yet.
+const OTHER_COMMANDS: &[&str] = &["PreviewExport", "RepairImport", "RepairExport", "Unlock"];
+
+/// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
+pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
+    let command = words.first()?.to_str().unwrap_or_default();
+    let slashed = words.get(1).is_some_and(|word| word.as_bytes().starts_with(b"/"));
+    // The modern command takes no bare words: one with a slash can only be classic.
+    if command.eq_ignore_ascii_case("PrepImport") || slashed && command == "prep-import" {
+        return Some(prep_import(&words[1..]));
+    }
+    if let Some(name) = OTHER_COMMANDS.iter().find(|name| name.eq_ignore_ascii_case(command)) {
+        return Some(Err(usage(format!("dray: {name} is not supported yet"))));
+    }
+    if !by_name && !slashed {
+        return None;
+    }
+    if matches!(command, "--help" | "-h" | "-V" | "--version")
+        || crate::args::command().find_subcommand(command).is_some()
+    {
+        return None;
+    }
+    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport"]));
+    let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
+}
+
+fn usage(text: String) -> Fault {
+    Fault { text: format!("{text}\n\nFor more information, try '--help'.\n"), exit: Exit::Usage }
+}
+
+/// One parameter as it was given.
+struct Given<'a> {
+    name: &'a str,
+    value: Option<&'a OsStr>,
+    slash: bool,
+}
+
+/// Splits `/name:value`; `None` if no name can be seen in it.
+fn split(word: &OsStr) -> Option<Given<'_>> {
+    let bytes = word.as_bytes();
+    let slash = bytes.first() == Some(&b'/');
+    let body = if slash { &bytes[1..] } else { bytes };
+    let colon = body.iter().position(|byte| *byte == b':');
+    let name = std::str::from_utf8(&body[..colon.unwrap_or(body.len())]).ok()?;
+    let value = colon.map(|at| OsStr::from_bytes(&body[at + 1..]));
+    Some(Given { name, value, slash })
+}
+
+fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
+    // Behind the first `-` everything is modern: `--yes SERIAL` has words of its own.
+    let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
+    let (classic, modern_tail) = words.split_at(split_at);
+    if modern_tail.iter().any(|word| word == "--help" || word == "-h") {
+        let modern = vec!["prep-import".into(), "--help".into()];
+        return Ok(Translated { modern, warnings: Vec::new() });
+    }
+
+    let mut warnings = Vec::new();
+    let mut faults = Vec::new();
+    let mut taken: Vec<(usize, Option<&OsStr>)> = Vec::new();
+    let mut credential = false;
+    for (at, word) in classic.iter().enumerate() {
+        if matches!(word.as_bytes(), b"/?" | b"/help") {
+            let modern = vec!["prep-import".into(), "--help".into()];
+            return Ok(Translated { modern, warnings: Vec::new() });
+        }
+        let given = split(word);
+        let index = given
+            .as_ref()
+            .and_then(|given| PARAMETERS.iter().position(|(name, _)| name.eq_ignore_ascii_case(given.name)));
+        let (Some(given), Some(index)) = (given, index) else {
+            faults.push(unknown(classic, at));
+            continue;
+        };
+        let (name, shape) = PARAMETERS[index];
+        if !given.slash {
+            warnings.push(format!("'{name}' is written '/{name}' in this syntax; taken as such"));
+        }
+        let wants_value = matches!(shape, Shape::Value(..) | Shape::V1Value | Shape::Credential);
+        let value = given.value.filter(|value| !value.is_empty());
+        match (wants_value, value, given.value) {
+            (true, None, _) if shape != Shape::Credential => {
+                faults.push(format!("/{name} needs a value: /{name}:<value>, without a space"));
+                continue;
+            }
+            (false, _, Some(_)) => {
+                faults.push(format!("/{name} takes no value"));
+                continue;
+            }
+            _ => {}
+        }
+        if let Some((_, earlier)) = taken.iter().find(|(other, _)| *other == index) {
+            if matches!(shape, Shape::Value(_, true)) && *earlier != value {
+                faults.push(format!("/{name} is given twice with different values"));
+            } else {
+                warnings.push(format!("/{name} is given twice; the last one counts"));
+            }
+            taken.retain(|(other, _)| *other != index);
+        }
+        credential |= shape == Shape::Credential;
+        taken.push((index, value));
+    }
+    if credential {
+        let named: Vec<String> = taken
+            .iter()
+            .filter(|(index, _)| PARAMETERS[*index].1 == Shape::Credential)
+            .map(|(index, _)| format!("/{}", PARAMETERS[*index].0))
+            .collect();
+        warnings.push(format!(
+            "{} is ignored: preparing drives never needs a key of the storage account. Whatever stands in a command \
+             line can be read by other users of this machine and stays in the shell's history: leave it out, and \
+             consider renewing that key",
+            named.join(", ")
+        ));
+    }
+
+    let has = |wanted: &str| taken.iter().any(|(index, _)| PARAMETERS[*index].0 == wanted);
+    let is_v1 = taken.iter().any(|(index, _)| matches!(PARAMETERS[*index].1, Shape::V1Value | Shape::V1Switch))
+        || has("skipwrite") && !has("DataSet");
+    let listing = has("ListDrives") || has("ListCopySessions");
+    // Required names are told in the spelling of who asks, so not left to the modern parser.
+    if faults.is_empty() && modern_tail.is_empty() {
+        if !has("j") {
+            faults.push("/j:<journal> is missing".into());
+        }
+        if !has("id") && !listing {
+            faults.push("/id:<session> is missing".into());
+        }
+    }
+    for (one, other) in [("ResumeSession", "AbortSession"), ("InitialDriveSet", "AdditionalDriveSet")] {
+        if has(one) && has(other) {
+            faults.push(format!("/{one} and /{other} exclude each other"));
+        }
+    }
+    if !faults.is_empty() {
+        let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
+        return Err(usage(text.join("\n")));
+    }
+    if is_v1 {
+        let request = v1(&taken);
+        return Err(refuse_v1(&request));
+    }
+
+    let mut modern: Vec<OsString> = vec!["prep-import".into()];
+    for (index, value) in taken {
+        match (PARAMETERS[index].1, value) {
+            (Shape::Value(option, _), Some(value)) => {
+                // `--option=value` in one word: a value may start with `-` or `/`.
+                let mut word = option.as_bytes().to_vec();
+                word.push(b'=');
+                word.extend_from_slice(value.as_bytes());
+                modern.push(OsString::from_vec(word));
+            }
+            (Shape::Switch(option), _) => modern.push(option.into()),
+            _ => {}
+        }
+    }
+    modern.extend(modern_tail.iter().cloned());
+    Ok(Translated { modern, warnings })
+}
+
+fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
+    let mut request = V1Request::default();
+    for (index, value) in taken {
+        let value = value.map(OsStr::to_os_string);
+        match PARAMETERS[*index].0 {
+            "t" => request.target = value,
+            "bk" => request.has_key = true,
+            "srcdir" => request.source_dir = value,
+            "dstdir" => request.target_dir = value,
+            "srcfile" => request.source_file = value,
+            "dstblob" => request.target_blob = value,
+            "Disposition" => request.disposition = value,
+            "BlobType" => request.blob_type = value,
+            "PropertyFile" => request.property_file = value,
+            "MetadataFile" => request.metadata_file = value,
+            "encrypt" => request.encrypt = true,
+            "format" => request.format = true,
+            _ => {}
+        }
+    }
+    request
+}
+
+fn refuse_v1(request: &V1Request) -> Fault {
+    let mut text =
+        String::from("dray: in-place and single-source (V1) sessions are not supported yet; use dataset/driveset CSV");
+    let source = request.source_dir.as_ref().or(request.source_file.as_ref());
+    let target = request.target_dir.as_ref().or(request.target_blob.as_ref());
+    if let (Some(source), Some(target)) = (source, target) {
+        text.push_str(&format!(
+            "\n  the row of the dataset would be: \"{}\",\"{}\",{},{},{},{}",
+            source.to_string_lossy(),
+            target.to_string_lossy(),
+            request.blob_type.as_ref().map_or("BlockBlob".into(), |value| value.to_string_lossy()),
+            request.disposition.as_ref().map_or("rename".into(), |value| value.to_string_lossy()),
+            request.metadata_file.as_ref().map_or("None".into(), |value| value.to_string_lossy()),
+            request.property_file.as_ref().map_or("None".into(), |value| value.to_string_lossy()),
+        ));
+    }
+    if request.has_key {
+        text.push_str(
+            "\n  a BitLocker key in a command line can be read by other users of this machine; it belongs into the \
+             driveset",
+        );
+    }
+    usage(text)
+}
+
+/// Says what is wrong with a word without repeating anything that could be a secret.
+fn unknown(words: &[OsString], at: usize) -> String {
+    let given = split(&words[at]);
+    let named = given.as_ref().filter(|given| given.slash || given.value.is_some());
+    if let Some(given) = named {
+        let short = !given.name.is_empty()
+            && given.name.len() <= 24
+            && given.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'?'));
+        if short {
+            let near = nearest(given.name, suggestions());
+            let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
+            return format!("unknown parameter /{}{hint}", given.name);
+        }
+        return format!("word {} behind PrepImport is not a parameter", at + 1);
+    }
+    let behind_colon = at.checked_sub(1).is_some_and(|before| words[before].as_bytes().ends_with(b":"));
+    if behind_colon {
+        let before = words[at - 1].to_string_lossy();
+        return format!("a value follows its colon without a space: {before}<value>");
+    }
+    let near = given.and_then(|given| nearest(given.name, suggestions()));
+    match near {
+        Some(near) => format!("word {} behind PrepImport is not a parameter; did you mean /{near}?", at + 1),
+        None => format!("word {} behind PrepImport is not a parameter (/name:value or /switch)", at + 1),
+    }
+}
+
+/// Names worth suggesting: nobody should be led to type a storage key.
+fn suggestions() -> impl Iterator<Item = &'static str> {
+    PARAMETERS.iter().filter(|(_, shape)| *shape != Shape::Credential).map(|(name, _)| *name)
+}
+
+/// The known name nearest to `word`, if near enough to be a slip.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    known
+        .map(|name| (distance(&word, &name.to_ascii_lowercase()), name))
+        .filter(|(distance, name)| {
+            *distance <= (name.len().max(word.len()) / 3).max(1) && *distance < name.len().max(word.len())
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            row[j] = (last[j - 1] + usize::from(a[i - 1] != b[j - 1])).min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn modern(line: &str) -> (Vec<String>, Vec<String>) {
+        let translated = parse(&words(line), false).expect("classic").expect("good");
+        (translated.modern.iter().map(|word| word.to_string_lossy().into_owned()).collect(), translated.warnings)
+    }
+
+    fn fault(line: &str) -> String {
+        parse(&words(line), false).expect("classic").expect_err("bad").text
+    }
+
+    #[test]
+    fn a_path_keeps_its_slash_and_colons() {
+        let (modern, warnings) = modern("PrepImport /j:/tmp/a:b.jrn /id:session#1 /DataSet:/x/y.csv");
+        assert_eq!(modern, ["prep-import", "--journal=/tmp/a:b.jrn", "--id=session#1", "--dataset=/x/y.csv"]);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn names_are_case_insensitive_and_the_slash_may_be_missing() {
+        let (modern, warnings) = modern("prepIMPORT J:a.jrn /ID:s_1 dataset:f.csv /SILENTMODE");
+        assert_eq!(modern, ["prep-import", "--journal=a.jrn", "--id=s_1", "--dataset=f.csv", "--silent"]);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[1].contains("'/DataSet'"), "{warnings:?}");
+    }
+
+    #[test]
+    fn keys_are_dropped_and_never_repeated() {
+        for line in [
+            "PrepImport /j:a /id:abc /sk:TOPSECRET== /DataSet:f",
+            "PrepImport /j:a /id:abc sk:TOPSECRET== /DataSet:f",
+            "PrepImport /j:a /id:abc /csas:TOPSECRET?sig=TOPSECRET /DataSet:f",
+            "PrepImport /j:a /id:abc /sk:TOPSECRET /SK:TOPSECRET2 /DataSet:f",
+        ] {
+            let (modern, warnings) = modern(line);
+            assert!(!format!("{modern:?}{warnings:?}").contains("TOPSECRET"), "{line}");
+            assert!(warnings.iter().any(|warning| warning.contains("never needs a key")), "{line}");
+        }
+        for line in [
+            "PrepImport /j:a /id:abc /sk: TOPSECRET /DataSet:f",
+            "PrepImport /j:a /id:abc /skk:TOPSECRET /DataSet:f",
+            "PrepImport /j:a /id:abc TOPSECRET== /DataSet:f",
+            "PrepImport /j:a /id:abc /TOPSECRET+longer/than/names== /DataSet:f",
+            "PrepImport /j:a /id:abc /t:x /bk:TOPSECRET /srcdir:/a /dstdir:c/",
+        ] {
+            assert!(!fault(line).contains("TOPSECRET"), "{line}: {}", fault(line));
+        }
+    }
+
+    #[test]
+    fn near_misses_are_named() {
+        for (line, near) in [
+            ("PrepImport /jj:a /id:abc", "/j?"),
+            ("PrepImport /j:a /idd:abc", "/id?"),
+            ("PrepImport /j:a /id:abc /DataSett:f", "/DataSet?"),
+            ("PrepImport /j:a /id:abc /DateSet:f", "/DataSet?"),
+            ("PrepImport /j:a /id:abc /InitialDriveSett:f", "/InitialDriveSet?"),
+            ("PrepImport /j:a /id:abc /InitalDriveSet:f", "/InitialDriveSet?"),
+            ("PrepImport /j:a /id:abc /ResumeSesion", "/ResumeSession?"),
+            ("PrepImport /j:a /id:abc /silent-mode", "/silentmode?"),
+            ("PrepImport /j:a /id:abc /ListDrive", "/ListDrives?"),
+            ("PrepImprt /j:a", "PrepImport?"),
+        ] {
+            assert!(fault(line).contains(near), "{line}: {}", fault(line));
+        }
+        assert!(!fault("PrepImport /j:a /id:abc /CompletelyElse:1").contains("did you mean"));
+    }
+
+    #[test]
+    fn twice_the_same_is_a_warning_and_different_inputs_an_error() {
+        let (modern, warnings) = modern("PrepImport /j:a /j:a /id:abc /logdir:l /logdir:m /DataSet:f");
+        assert_eq!(modern, ["prep-import", "--journal=a", "--id=abc", "--logdir=m", "--dataset=f"]);
+        assert_eq!(warnings.len(), 2);
+        assert!(fault("PrepImport /j:a /id:abc /InitialDriveSet:d /InitialDriveSet:e /DataSet:f").contains("twice"));
+    }
+
+    #[test]
+    fn first_generation_forms_are_understood_and_refused_plainly() {
+        for line in [
+            "PrepImport /sk:x /t:x /format /silentmode /encrypt /logdir:l /j:j /id:s-1 /srcdir:/a/ /dstdir:c/p/ \
+             /Disposition:overwrite /BlobType:BlockBlob /PropertyFile:p /MetadataFile:m",
+            "PrepImport /csas:x /t:x /bk:1 /j:j /id:s-1 /srcfile:/a /dstblob:c/b /skipwrite",
+            "PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ blobtype:BlockBlob",
+            "PrepImport /j:j /id:session1 /t:x /bk:1 /srcdir:x:\\ /dstdir:c/ /blobtype:PageBlob /skipwrite",
+            "PrepImport /j:j /id:session1 /skipwrite",
+        ] {
+            assert!(fault(line).contains("(V1) sessions are not supported yet; use dataset/driveset CSV"), "{line}");
+        }
+        let line = fault("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/");
+        assert!(line.contains("\"/a/\",\"c/\",BlockBlob,rename,None,None"), "{line}");
+    }
+
+    #[test]
+    fn missing_names_are_told_in_the_classic_spelling() {
+        let text = fault("PrepImport /DataSet:f");
+        assert!(text.contains("/j:<journal> is missing") && text.contains("/id:<session> is missing"), "{text}");
+        assert!(fault("PrepImport /j /id:abc").contains("/j needs a value"));
+        assert!(fault("PrepImport /j:a /id:abc /ResumeSession:yes").contains("takes no value"));
+    }
+
+    #[test]
+    fn modern_options_may_follow() {
+        let (modern, _) = modern("PrepImport /j:a /id:abc /DataSet:f --json --yes S1 S2");
+        assert_eq!(modern[4..], ["--json", "--yes", "S1", "S2"]);
+    }
+
+    #[test]
+    fn modern_words_are_not_classic() {
+        for line in ["prep-import --journal j", "demo", "--help", "plan /tmp"] {
+            assert!(parse(&words(line), false).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn distances_are_edits() {
+        for (a, b, edits) in [("", "abc", 3), ("abc", "acb", 1), ("kitten", "sitting", 3), ("id", "id", 0)] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+        }
+    }
+}

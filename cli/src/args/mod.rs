@@ -1,0 +1,137 @@
+//! Arguments: two spellings, the modern and the classic one, that end in the same parsed command.
+
+pub mod classic;
+pub mod size;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, ColorChoice, CommandFactory, Parser, ValueEnum};
+
+use crate::commands::Command;
+use crate::exit::Exit;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dray",
+    version,
+    about = "Prepares drives for Azure Import/Export on Linux, at the speed of the device",
+    after_help = "The Windows tool's own syntax works too:\n  \
+                  dray PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:D.csv /DataSet:F.csv\n\n\
+                  No drive at hand? Try `dray demo`.",
+    after_long_help = long_tail(),
+    subcommand_required = true,
+    max_term_width = 80,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to say it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print one JSON object a line on stdout, nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and problems only
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print every note of the engine and every file left out
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// When to use colour (NO_COLOR is respected)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(help = "Colour: auto, always, never (NO_COLOR is respected)")]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the arguments come to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command to run, and what to warn of first.
+    Run(Box<Cli>, Vec<String>),
+    /// Text for stdout, then success: help and version.
+    Print(String),
+    /// What is wrong, for stderr.
+    Wrong(String, Exit),
+}
+
+fn long_tail() -> String {
+    format!(
+        "{}\nSignals: the first SIGINT or SIGTERM ends at the next safe place, the second at\nonce; \
+         SIGUSR1 prints a status block.\n\n{}",
+        Exit::help(),
+        classic::HELP
+    )
+}
+
+/// Parses all of `argv`, the program's name included.
+pub fn parse(argv: Vec<OsString>) -> Parsed {
+    let by_name = argv.first().is_some_and(|name| is_windows_name(name));
+    if argv.len() < 2 {
+        return Parsed::Print(if by_name { classic::HELP.into() } else { plain_help() });
+    }
+    match classic::parse(&argv[1..], by_name) {
+        Some(Ok(translated)) => {
+            let words = std::iter::once(OsString::from("dray")).chain(translated.modern);
+            finish(words.collect(), translated.warnings)
+        }
+        Some(Err(classic::Fault { text, exit })) => Parsed::Wrong(text, exit),
+        None => finish(argv, Vec::new()),
+    }
+}
+
+fn finish(argv: Vec<OsString>, warnings: Vec<String>) -> Parsed {
+    match Cli::try_parse_from(argv) {
+        Ok(cli) => Parsed::Run(Box::new(cli), warnings),
+        Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
+        Err(error) => Parsed::Wrong(discreet(&error), Exit::Usage),
+    }
+}
+
+/// The parser's message, without repeating a word that is no option: it may be a key that went astray.
+fn discreet(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') => {
+            text.replace(word.as_str(), "(a word that is no option)")
+        }
+        _ => text,
+    }
+}
+
+fn plain_help() -> String {
+    command().render_help().to_string()
+}
+
+/// The definition that help, completions and man pages are made from.
+pub fn command() -> clap::Command {
+    Cli::command().color(ColorChoice::Never)
+}
+
+/// Whether the program was called by the Windows tool's name.
+fn is_windows_name(argv0: &std::ffi::OsStr) -> bool {
+    let stem = Path::new(argv0).file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    matches!(stem.as_str(), "waimportexport" | "waimportexport.exe")
+}

@@ -1,0 +1,53 @@
+//! Sizes on the command line.
+
+use dray_engine::units::{ClusterSize, SectorSize};
+
+/// A cluster size: bytes, or with `K`/`M` in powers of two, as `format.com` writes them.
+///
+/// # Errors
+/// What would be right.
+pub fn cluster(text: &str) -> Result<u64, String> {
+    binary(text)
+        .and_then(ClusterSize::from_bytes)
+        .map(ClusterSize::bytes)
+        .ok_or_else(|| "use a power of two from 512 to 2M, for example 4096, 64K or 2M".into())
+}
+
+/// A logical sector size.
+///
+/// # Errors
+/// What would be right.
+pub fn sector(text: &str) -> Result<u64, String> {
+    binary(text).and_then(SectorSize::from_bytes).map(SectorSize::bytes).ok_or_else(|| "use 512 or 4096".into())
+}
+
+fn binary(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match lower[digits.len()..].trim_start() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_sizes_are_read_as_people_write_them() {
+        for (text, bytes) in
+            [("512", 512), ("4096", 4096), ("4k", 4096), ("64K", 65536), ("64 KiB", 65536), ("2M", 2 << 20)]
+        {
+            assert_eq!(cluster(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "K", "3K", "4M", "256", "-4096", "4G", "18446744073709551615K"] {
+            assert!(cluster(text).is_err(), "{text}");
+        }
+        assert_eq!(sector("4K"), Ok(4096));
+        assert!(sector("1024").is_err());
+    }
+}

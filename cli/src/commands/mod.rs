@@ -1,0 +1,40 @@
+//! The commands. A new one is one file here, one variant and one arm below.
+
+mod demo;
+mod generate;
+pub mod prep;
+
+use clap::Subcommand;
+
+use crate::exit::Exit;
+use crate::render::Output;
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prepare drives: partition table, encrypted volume, data, manifest
+    PrepImport(prep::PrepImport),
+    /// Show what prep-import would do; write nothing
+    Plan(prep::Plan),
+    /// The whole road on a disk image, with no privilege and no hardware
+    Demo(demo::Demo),
+    /// Print the completion script of a shell
+    #[command(hide = true)]
+    Completions(generate::Completions),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(generate::Man),
+}
+
+impl Command {
+    /// Runs it.
+    pub fn run(self, output: &Output) -> Exit {
+        match self {
+            Self::PrepImport(command) => command.run(output),
+            Self::Plan(command) => command.run(output),
+            Self::Demo(command) => command.run(output),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(output),
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! `dray prep-import` and `dray plan`.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use dray_engine::job::{self, Action, EngineChoice, PrepRequest, Prepared, ReadBack, Stop, Table};
+use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
+
+use crate::args::size;
+use crate::consent::{self, Consent};
+use crate::exit::Exit;
+use crate::render::Output;
+use crate::signals::Signals;
+
+/// Which session, from what, onto what.
+#[derive(Args, Clone, Debug)]
+pub struct SessionArgs {
+    /// Journal of the session; made if it is not there yet
+    #[arg(long, value_name = "FILE")]
+    pub journal: PathBuf,
+    /// Session id: 3 to 30 letters, digits, '_', '-', '#'
+    #[arg(long, value_name = "ID", required_unless_present = "listing")]
+    pub id: Option<String>,
+    /// Driveset CSV of a first session
+    #[arg(long, value_name = "CSV", conflicts_with = "additional_driveset")]
+    pub initial_driveset: Option<PathBuf>,
+    /// Driveset CSV of drives that join a session
+    #[arg(long, value_name = "CSV")]
+    pub additional_driveset: Option<PathBuf>,
+    /// Dataset CSV: what to copy, and to which blobs
+    #[arg(long, value_name = "CSV")]
+    pub dataset: Option<PathBuf>,
+    /// Directory of the logs
+    #[arg(long, value_name = "DIR")]
+    pub logdir: Option<PathBuf>,
+}
+
+/// How the drives are laid out.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Layout")]
+pub struct LayoutArgs {
+    /// Cipher of the volume
+    #[arg(long, value_name = "CIPHER", default_value = "aes-cbc-256")]
+    pub cipher: CipherName,
+    /// Cluster size, 512 to 2M [default: as Windows chooses]
+    #[arg(long, value_name = "SIZE", value_parser = size::cluster)]
+    pub cluster_size: Option<u64>,
+    /// Partition table
+    #[arg(long, value_name = "KIND", default_value = "gpt")]
+    pub table: TableName,
+    /// Encrypt zeros over the free space too
+    #[arg(long)]
+    pub wipe_free: bool,
+    /// Also write a .BEK key file into this directory
+    #[arg(long, value_name = "DIR")]
+    pub external_key: Option<PathBuf>,
+    /// Put the hash of the drive's first bytes into the drive record
+    #[arg(long)]
+    pub drive_header_hash: bool,
+    /// Drive id by hand; without SERIAL= for the only drive
+    #[arg(long, value_name = "[SERIAL=]ID", value_parser = drive_id)]
+    pub drive_id: Vec<(String, String)>,
+    /// Accept drives that the service would not (images, virtual)
+    #[arg(long)]
+    pub not_for_shipping: bool,
+    /// Logical sector size of new image files, 512 or 4096
+    #[arg(long, value_name = "SIZE", value_parser = size::sector)]
+    pub sector_size: Option<u64>,
+    /// Set each blob's Content-MD5 (hashes whole files: slower)
+    #[arg(long)]
+    pub content_md5: bool,
+}
+
+/// How the drives are written.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Writing")]
+pub struct WritingArgs {
+    /// Read back after writing
+    #[arg(long, value_name = "HOW", default_value = "sample")]
+    pub read_back: ReadBackName,
+    /// I/O engine
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineName,
+    /// Index what lies on the drive already; copy nothing
+    #[arg(long)]
+    pub skip_write: bool,
+}
+
+/// Arguments of `dray prep-import`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    override_usage = "dray prep-import --journal <FILE> --id <ID> [OPTIONS]",
+    group(ArgGroup::new("act").args(["resume", "abort", "skip_write"])),
+    group(ArgGroup::new("listing").args(["list_drives", "list_copy_sessions"])),
+    after_help = "Example:\n  \
+        dray prep-import --journal job.jrn --id session#1 \\\n      \
+        --initial-driveset driveset.csv --dataset dataset.csv",
+    after_long_help = Exit::help()
+)]
+pub struct PrepImport {
+    #[command(flatten)]
+    session: SessionArgs,
+    /// Ask nothing: consent must come by serial (see --yes)
+    #[arg(long)]
+    silent: bool,
+    /// Full serial of a drive whose contents may be destroyed
+    #[arg(
+        long,
+        value_name = "SERIAL",
+        num_args = 1..,
+        value_delimiter = ',',
+        long_help = "Full serial of a drive whose contents may be destroyed. Without it, and without a question that \
+                     was answered, only drives that the driveset names by serial: or /dev/disk/by-id/ are taken, and \
+                     only with --silent"
+    )]
+    yes: Vec<String>,
+    /// Go on with the last session, which ended abnormally
+    #[arg(long)]
+    resume: bool,
+    /// Roll back the last session, which ended abnormally
+    #[arg(long)]
+    abort: bool,
+    /// Show the plan; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// List the drives of the journal
+    #[arg(long, hide = true)]
+    list_drives: bool,
+    /// List the sessions of the journal
+    #[arg(long, hide = true)]
+    list_copy_sessions: bool,
+    #[command(flatten)]
+    layout: LayoutArgs,
+    #[command(flatten)]
+    writing: WritingArgs,
+}
+
+/// Arguments of `dray plan`: those of `prep-import`, so that a command line can be tried by its first word.
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]", after_long_help = Exit::help())]
+pub struct Plan {
+    #[command(flatten)]
+    prep: PrepImport,
+}
+
+/// Names of the ciphers.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CipherName {
+    /// Opens on every Windows since 7
+    #[value(name = "aes-cbc-256")]
+    AesCbc256,
+    /// Opens on every Windows since 7
+    #[value(name = "aes-cbc-128")]
+    AesCbc128,
+    /// Windows 10 1511 and later
+    #[value(name = "xts-aes-128")]
+    XtsAes128,
+    /// Windows 10 1511 and later
+    #[value(name = "xts-aes-256")]
+    XtsAes256,
+}
+
+/// Names of the partition tables.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TableName {
+    /// GUID partition table
+    Gpt,
+    /// Master boot record, up to 2 TiB
+    Mbr,
+}
+
+/// Names of the engines.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EngineName {
+    /// io_uring if the kernel grants it
+    Auto,
+    /// io_uring or nothing
+    Uring,
+    /// Plain system calls
+    Sync,
+}
+
+/// Names of the ways to read back.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ReadBackName {
+    /// Nothing
+    None,
+    /// The ends, the metadata and some batches
+    Sample,
+    /// Everything
+    Full,
+}
+
+fn drive_id(text: &str) -> Result<(String, String), String> {
+    let (serial, id) = text.split_once('=').unwrap_or(("", text));
+    if id.is_empty() { Err("the id is empty".into()) } else { Ok((serial.into(), id.into())) }
+}
+
+impl PrepImport {
+    /// What the engine is asked to do.
+    pub fn request(&self) -> PrepRequest {
+        let action = match (self.resume, self.abort, self.writing.skip_write) {
+            (true, _, _) => Action::Resume,
+            (_, true, _) => Action::Abort,
+            (_, _, true) => Action::SkipWrite,
+            _ => Action::Copy,
+        };
+        let cipher = self.layout.cipher.to_possible_value().map(|value| value.get_name().to_owned());
+        PrepRequest {
+            journal: self.session.journal.clone(),
+            session: self.session.id.clone().unwrap_or_default(),
+            initial_driveset: self.session.initial_driveset.clone(),
+            additional_driveset: self.session.additional_driveset.clone(),
+            dataset: self.session.dataset.clone(),
+            logdir: self.session.logdir.clone(),
+            cipher: cipher.unwrap_or_default(),
+            cluster_size: self.layout.cluster_size,
+            table: match self.layout.table {
+                TableName::Gpt => Table::Gpt,
+                TableName::Mbr => Table::Mbr,
+            },
+            wipe_free: self.layout.wipe_free,
+            external_key: self.layout.external_key.clone(),
+            drive_header_hash: self.layout.drive_header_hash,
+            drive_ids: self.layout.drive_id.clone(),
+            not_for_shipping: self.layout.not_for_shipping,
+            content_md5: self.layout.content_md5,
+            read_back: match self.writing.read_back {
+                ReadBackName::None => ReadBack::None,
+                ReadBackName::Sample => ReadBack::Sample,
+                ReadBackName::Full => ReadBack::Full,
+            },
+            engine: match self.writing.engine {
+                EngineName::Auto => EngineChoice::Auto,
+                EngineName::Uring => EngineChoice::Uring,
+                EngineName::Sync => EngineChoice::Sync,
+            },
+            action,
+            sector_size: self.layout.sector_size,
+        }
+    }
+
+    /// Prepares the drives, or whatever else was asked of the session.
+    pub fn run(self, output: &Output) -> Exit {
+        if self.list_drives || self.list_copy_sessions {
+            return output.problem(
+                Problem::new(Kind::Usage, "listing from the journal is not supported yet")
+                    .path(&self.session.journal)
+                    .advice("the journal is plain text: look into it"),
+            );
+        }
+        let consent = Consent { silent: self.silent, serials: self.yes.clone() };
+        session(self.request(), &consent, self.dry_run, output).exit
+    }
+}
+
+impl Plan {
+    /// Shows the plan.
+    pub fn run(self, output: &Output) -> Exit {
+        PrepImport { dry_run: true, ..self.prep }.run(output)
+    }
+}
+
+/// What the flow below needs of a prepared session.
+pub trait Job {
+    /// What would happen.
+    fn summary(&self) -> &PlanSummary;
+    /// Drives whose contents will be destroyed.
+    fn drives_needing_consent(&self) -> Vec<usize>;
+    /// Writes.
+    ///
+    /// # Errors
+    /// What prevents the session as a whole.
+    fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems>;
+}
+
+impl Job for Prepared {
+    fn summary(&self) -> &PlanSummary {
+        Prepared::summary(self)
+    }
+
+    fn drives_needing_consent(&self) -> Vec<usize> {
+        Prepared::drives_needing_consent(self)
+    }
+
+    fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems> {
+        Prepared::run(self, consented, events, stop)
+    }
+}
+
+/// How a session ended for the shell, and for who goes on with it.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code.
+    pub exit: Exit,
+    /// What was written, if it came to that.
+    pub report: Option<SessionReport>,
+}
+
+impl Ended {
+    fn before(exit: Exit) -> Self {
+        Self { exit, report: None }
+    }
+}
+
+/// From the request to the exit code.
+pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            let problem = Problem::new(Kind::Environment, format!("signals cannot be caught: {error}"));
+            return Ended::before(output.problem(problem));
+        }
+    };
+    let prepared = {
+        let scan = output.scan();
+        let prepared = job::prepare(request, &mut |event| scan.event(&event));
+        scan.end();
+        prepared
+    };
+    match prepared {
+        Ok(prepared) => carry_out(prepared, consent, dry_run, output, &signals),
+        Err(problems) => {
+            output.problems(&problems);
+            Ended::before(Exit::of_problems(&problems))
+        }
+    }
+}
+
+/// What follows preflight: the plan, the question, the run, the summary.
+pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Ended {
+    output.plan(job.summary(), dry_run);
+    if !job.summary().unplaced.is_empty() {
+        let missing: u64 = job.summary().unplaced.iter().map(|(_, len)| len.0).sum();
+        return Ended::before(
+            output.problem(
+                Problem::new(
+                    Kind::Refused,
+                    format!(
+                        "{} do not fit on the drives ({})",
+                        crate::render::count(job.summary().unplaced.len() as u64, "file"),
+                        dray_engine::units::ByteLen(missing)
+                    ),
+                )
+                .advice("add drives to the driveset, or take rows out of the dataset; nothing was written"),
+            ),
+        );
+    }
+    if dry_run {
+        return Ended::before(Exit::Done);
+    }
+    let needing = job.drives_needing_consent();
+    let asked: Vec<(usize, &DriveFacts)> =
+        needing.iter().filter_map(|index| Some((*index, &job.summary().drives.get(*index)?.drive))).collect();
+    let consented = match consent::gather(&asked, consent, &mut consent::Terminal) {
+        Ok(consented) => consented,
+        Err(problems) => {
+            output.problems(&problems);
+            return Ended::before(Exit::of_problems(&problems));
+        }
+    };
+    let facts: Vec<(DriveFacts, _)> =
+        job.summary().drives.iter().map(|plan| (plan.drive.clone(), plan.to_write)).collect();
+    let session = job.summary().session.clone();
+    let board = output.board(facts);
+    signals.writing.store(true, Ordering::Release);
+    let result = std::thread::scope(|scope| {
+        let ticker = scope.spawn(|| board.tick(signals));
+        let result = {
+            let _end = board.ending();
+            job.run(&consented, &|event| board.event(event), &signals.stop)
+        };
+        // A ticker that panicked has said so; the drives matter more.
+        let _ = ticker.join();
+        result
+    });
+    signals.writing.store(false, Ordering::Release);
+    match result {
+        Ok(report) => {
+            output.summary(&session, &report);
+            Ended { exit: Exit::of_report(&report), report: Some(report) }
+        }
+        Err(problems) => {
+            output.problems(&problems);
+            Ended::before(Exit::of_problems(&problems))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{self, OutputArgs, Parsed};
+    use crate::commands::Command;
+    use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
+    use dray_engine::units::ByteLen;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    fn parsed(line: &str) -> (PrepImport, OutputArgs) {
+        let words = std::iter::once("dray").chain(line.split_whitespace()).map(Into::into).collect();
+        match args::parse(words) {
+            Parsed::Run(cli, _) => match cli.command {
+                Command::PrepImport(prep) => (prep, cli.output),
+                other => panic!("{line}: {other:?}"),
+            },
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn classic_and_modern_lines_ask_for_the_same() {
+        for (classic, modern) in [
+            (
+                "PrepImport /j:JournalTest.jrn /id:session#1 /logdir:logs /InitialDriveSet:d.csv /DataSet:f.csv",
+                "prep-import --journal JournalTest.jrn --id session#1 --logdir logs --initial-driveset d.csv --dataset f.csv",
+            ),
+            (
+                "PrepImport /j:/tmp/x.jrn /id:session#1 /sk:KEY== /silentmode /InitialDriveSet:/d.csv /DataSet:/f.csv",
+                "prep-import --journal=/tmp/x.jrn --id=session#1 --silent --initial-driveset=/d.csv --dataset=/f.csv",
+            ),
+            ("PrepImport /j:a /id:session#2 /DataSet:g.csv", "prep-import --journal a --id session#2 --dataset g.csv"),
+            (
+                "prepimport J:a ID:session#2 ADDITIONALDRIVESET:e.csv",
+                "prep-import --journal a --id session#2 --additional-driveset e.csv",
+            ),
+            ("PrepImport /j:a /id:s-1 /ResumeSession", "prep-import --journal a --id s-1 --resume"),
+            ("PrepImport /j:a /id:s-1 /abortsession", "prep-import --journal a --id s-1 --abort"),
+            (
+                "PrepImport /j:a /id:s-1 /DataSet:f /skipwrite /enablecontentmd5",
+                "prep-import --journal a --id s-1 --dataset f --skip-write --content-md5",
+            ),
+            (
+                "PrepImport /j:a /id:s-1 /DataSet:f --cipher xts-aes-256 --cluster-size 64K --dry-run",
+                "prep-import --journal a --id s-1 --dataset f --cipher xts-aes-256 --cluster-size 65536 --dry-run",
+            ),
+            ("PrepImport /j:-a /id:s-1 /DataSet:--f", "prep-import --journal=-a --id s-1 --dataset=--f"),
+            ("PrepImport /j:a /ListDrives", "prep-import --journal a --list-drives"),
+            ("PrepImport /j:a /ListCopySessions", "prep-import --journal a --list-copy-sessions"),
+        ] {
+            let ((classic_args, _), (modern_args, _)) = (parsed(classic), parsed(modern));
+            assert_eq!(classic_args.request(), modern_args.request(), "{classic}");
+            assert_eq!(format!("{classic_args:?}"), format!("{modern_args:?}"), "{classic}");
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_request() {
+        let line = "prep-import --journal j --id s#1 --initial-driveset d --dataset f --logdir l --cipher aes-cbc-128 \
+                    --cluster-size 2M --table mbr --wipe-free --external-key k --drive-header-hash --drive-id A=B \
+                    --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096";
+        let request = parsed(line).0.request();
+        let expected = PrepRequest {
+            initial_driveset: Some("d".into()),
+            dataset: Some("f".into()),
+            logdir: Some("l".into()),
+            cipher: "aes-cbc-128".into(),
+            cluster_size: Some(2 << 20),
+            table: Table::Mbr,
+            wipe_free: true,
+            external_key: Some("k".into()),
+            drive_header_hash: true,
+            drive_ids: vec![("A".into(), "B".into()), (String::new(), "C".into())],
+            not_for_shipping: true,
+            content_md5: true,
+            read_back: ReadBack::Full,
+            engine: EngineChoice::Sync,
+            sector_size: Some(4096),
+            ..PrepRequest::new("j", "s#1")
+        };
+        assert_eq!(request, expected);
+        let defaults = parsed("prep-import --journal j --id s#1").0.request();
+        assert_eq!(defaults, PrepRequest::new("j", "s#1"));
+    }
+
+    /// A session without an engine: says what it was given, ends as told.
+    struct Fake {
+        summary: PlanSummary,
+        needing: Vec<usize>,
+        result: Result<SessionReport, Problems>,
+        ran: Rc<RefCell<Option<Vec<usize>>>>,
+    }
+
+    impl Job for Fake {
+        fn summary(&self) -> &PlanSummary {
+            &self.summary
+        }
+
+        fn drives_needing_consent(&self) -> Vec<usize> {
+            self.needing.clone()
+        }
+
+        fn run(
+            self,
+            consented: &[usize],
+            events: &(dyn Fn(Event) + Sync),
+            stop: &Stop,
+        ) -> Result<SessionReport, Problems> {
+            assert!(!stop.requested());
+            *self.ran.borrow_mut() = Some(consented.to_vec());
+            std::thread::scope(|scope| {
+                scope.spawn(|| events(Event::Stage { drive: 0, stage: Stage::Data }));
+                scope.spawn(|| {
+                    let (acknowledged, total) = (ByteLen(1), ByteLen(2));
+                    let waiting_for = Waiting::Drive;
+                    events(Event::Progress { drive: 0, acknowledged, total, files: 1, waiting_for });
+                });
+            });
+            self.result
+        }
+    }
+
+    fn fake(name: &str, result: Result<SessionReport, Problems>) -> Fake {
+        let drive = DriveFacts { name: name.into(), drive_id: "SERIAL-123456".into(), ..DriveFacts::default() };
+        let summary = PlanSummary {
+            session: "session#1".into(),
+            drives: vec![DrivePlan { drive, ..DrivePlan::default() }],
+            ..PlanSummary::default()
+        };
+        Fake { summary, needing: vec![0], result, ran: Rc::default() }
+    }
+
+    fn carried(fake: Fake, consent: &Consent, dry_run: bool) -> (Exit, Option<Vec<usize>>) {
+        let ran = Rc::clone(&fake.ran);
+        let output = Output::new(&OutputArgs { json: true, ..OutputArgs::default() });
+        let exit = carry_out(fake, consent, dry_run, &output, &Signals::default()).exit;
+        (exit, ran.take())
+    }
+
+    fn silent() -> Consent {
+        Consent { silent: true, serials: Vec::new() }
+    }
+
+    fn done() -> Result<SessionReport, Problems> {
+        Ok(SessionReport::default())
+    }
+
+    #[test]
+    fn nothing_runs_without_consent() {
+        assert_eq!(carried(fake("/dev/sdx", done()), &silent(), false), (Exit::Refused, None));
+        assert_eq!(carried(fake("serial:SERIAL-123456", done()), &silent(), false), (Exit::Done, Some(vec![0])));
+        let named = Consent { silent: true, serials: vec!["SERIAL-123456".into()] };
+        assert_eq!(carried(fake("/dev/sdx", done()), &named, false), (Exit::Done, Some(vec![0])));
+        let image = Fake { needing: Vec::new(), ..fake("demo.img", done()) };
+        assert_eq!(carried(image, &Consent::default(), false), (Exit::Done, Some(Vec::new())));
+    }
+
+    #[test]
+    fn a_dry_run_and_a_plan_that_does_not_fit_never_run() {
+        assert_eq!(carried(fake("serial:SERIAL-123456", done()), &silent(), true), (Exit::Done, None));
+        for dry_run in [false, true] {
+            let mut full = fake("serial:SERIAL-123456", done());
+            full.summary.unplaced.push(("c/huge".into(), ByteLen(1)));
+            assert_eq!(carried(full, &silent(), dry_run), (Exit::Refused, None));
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_run_gives_the_exit_code() {
+        let exit = |result| carried(fake("serial:SERIAL-123456", result), &silent(), false).0;
+        let drive = |left_out: usize, failure: Option<Problem>| DriveResult {
+            drive: DriveFacts::default(),
+            files: 0,
+            data: ByteLen(0),
+            written: ByteLen(0),
+            manifest_hash: None,
+            record: None,
+            left_out: vec![("f".into(), "shrank".into()); left_out],
+            failure,
+            free_space_untouched: false,
+            elapsed: Duration::ZERO,
+        };
+        let report = |drives| Ok(SessionReport { drives, ..SessionReport::default() });
+        assert_eq!(exit(report(vec![drive(0, None)])), Exit::Done);
+        assert_eq!(exit(report(vec![drive(2, None)])), Exit::LeftOut);
+        assert_eq!(exit(report(vec![drive(2, Some(Problem::new(Kind::Drive, "x")))])), Exit::DriveFailed);
+        assert_eq!(exit(Ok(SessionReport { interrupted: true, ..SessionReport::default() })), Exit::Interrupted);
+        assert_eq!(exit(Err(Problem::new(Kind::Environment, "x").into())), Exit::Environment);
+        assert_eq!(exit(Err(Problem::new(Kind::Interrupted, "x").into())), Exit::Resumable);
+    }
+}

@@ -1,0 +1,557 @@
+//! The drives while they are written: state out of events, and its drawing.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dray_engine::report::{DriveFacts, Event, Problem, Stage, Waiting};
+use dray_engine::units::ByteLen;
+use serde_json::json;
+
+use super::text::{clean, count, left, short, tail};
+use super::{Output, columns, err, json as objects, text};
+use crate::signals::Signals;
+
+/// The rate "now" is that of this long.
+const WINDOW: Duration = Duration::from_secs(30);
+/// Between two redraws of a terminal.
+const REDRAW: Duration = Duration::from_millis(250);
+/// Between two plain lines of a drive.
+const PLAIN: Duration = Duration::from_secs(30);
+/// Between two JSON progress objects of a drive.
+const JSON: Duration = Duration::from_secs(1);
+
+/// One drive.
+#[derive(Debug)]
+pub struct Lane {
+    id: String,
+    stage: Option<Stage>,
+    acknowledged: u64,
+    total: u64,
+    files: u64,
+    left_out: u64,
+    waiting: Waiting,
+    first: Option<(Duration, u64)>,
+    recent: VecDeque<(Duration, u64)>,
+    ended: Option<Duration>,
+    told: Option<Duration>,
+}
+
+impl Lane {
+    fn new(drive: &DriveFacts, total: ByteLen) -> Self {
+        Self {
+            id: if drive.drive_id.is_empty() { drive.name.clone() } else { drive.drive_id.clone() },
+            stage: None,
+            acknowledged: 0,
+            total: total.0,
+            files: 0,
+            left_out: 0,
+            waiting: Waiting::Nothing,
+            first: None,
+            recent: VecDeque::new(),
+            ended: None,
+            told: None,
+        }
+    }
+
+    fn progress(&mut self, now: Duration, acknowledged: u64, total: u64) {
+        if acknowledged < self.acknowledged || self.first.is_none() {
+            // Another count began (reading back): rates begin anew with it.
+            self.first = Some((now, acknowledged));
+            self.recent.clear();
+        }
+        self.acknowledged = acknowledged;
+        self.total = total;
+        self.recent.push_back((now, acknowledged));
+        // One sample beyond the window stays, so that the window is always full.
+        while self.recent.len() > 2 && self.recent.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    fn running(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// Bytes a second lately.
+    fn rate(&self, now: Duration) -> Option<f64> {
+        if !self.running() {
+            return None;
+        }
+        per_second(*self.recent.front()?, (now, self.acknowledged))
+    }
+
+    /// Bytes a second since the first byte.
+    fn average(&self, now: Duration) -> Option<f64> {
+        per_second(self.first?, (self.ended.unwrap_or(now), self.acknowledged))
+    }
+
+    fn seconds_left(&self, now: Duration) -> Option<f64> {
+        let rate = self.rate(now).filter(|rate| *rate >= 1.0)?;
+        Some(self.total.saturating_sub(self.acknowledged) as f64 / rate)
+    }
+
+    fn percent(&self) -> u64 {
+        if self.stage == Some(Stage::Done) {
+            return 100;
+        }
+        // 100 is kept for what is finished and durable.
+        (u128::from(self.acknowledged) * 100 / u128::from(self.total.max(1))).min(99) as u64
+    }
+}
+
+fn per_second(from: (Duration, u64), to: (Duration, u64)) -> Option<f64> {
+    let seconds = to.0.checked_sub(from.0)?.as_secs_f64();
+    (seconds >= 0.1).then(|| to.1.saturating_sub(from.1) as f64 / seconds)
+}
+
+/// Fits the eight columns of the stage.
+fn stage_word(stage: Option<Stage>) -> &'static str {
+    match stage {
+        None => "waiting",
+        Some(Stage::Wiping) => "wiping",
+        Some(Stage::Data) => "data",
+        Some(Stage::Metadata) => "metadata",
+        Some(Stage::FreeSpace) => "zeros",
+        Some(Stage::Finishing) => "finish",
+        Some(Stage::Flushing) => "flushing",
+        Some(Stage::ReadBack) => "readback",
+        Some(Stage::Done) => "done",
+        Some(Stage::Failed) => "FAILED",
+    }
+}
+
+fn rate_word(rate: Option<f64>) -> String {
+    rate.map_or("-".into(), |rate| format!("{}/s", short(rate as u64)))
+}
+
+fn left_word(seconds: Option<f64>) -> String {
+    seconds.map_or("-".into(), |seconds| left(Duration::from_secs_f64(seconds.min(1e9))))
+}
+
+/// All drives, without a clock: `now` is the time since the start.
+#[derive(Debug)]
+pub struct State {
+    lanes: Vec<Lane>,
+    over: bool,
+    drawn: usize,
+}
+
+impl State {
+    fn new(drives: &[(DriveFacts, ByteLen)]) -> Self {
+        let lanes = drives.iter().map(|(drive, total)| Lane::new(drive, *total)).collect();
+        Self { lanes, over: false, drawn: 0 }
+    }
+
+    fn apply(&mut self, event: &Event, now: Duration) {
+        match event {
+            Event::Stage { drive, stage } => {
+                if let Some(lane) = self.lanes.get_mut(*drive) {
+                    lane.stage = Some(*stage);
+                    if matches!(stage, Stage::Done | Stage::Failed) {
+                        lane.ended.get_or_insert(now);
+                    }
+                }
+            }
+            Event::Progress { drive, acknowledged, total, files, waiting_for } => {
+                if let Some(lane) = self.lanes.get_mut(*drive) {
+                    lane.progress(now, acknowledged.0, total.0);
+                    lane.files = *files;
+                    lane.waiting = *waiting_for;
+                }
+            }
+            Event::LeftOut { drive, .. } => {
+                if let Some(lane) = self.lanes.get_mut(*drive) {
+                    lane.left_out += 1;
+                }
+            }
+            Event::DriveFailed { drive, .. } => {
+                if let Some(lane) = self.lanes.get_mut(*drive) {
+                    lane.stage = Some(Stage::Failed);
+                    lane.ended.get_or_insert(now);
+                }
+            }
+            Event::Scanning { .. } | Event::Note(_) => {}
+        }
+    }
+
+    /// The table: a head, a line a drive, and a total if there are several. 79 columns.
+    fn table(&self, now: Duration) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{:<10} {:<8} {:>4} {:>7} {:>7} {:>9} {:>9} {:>6} {:>4} {:<6}",
+            "drive", "stage", "", "written", "of", "now", "average", "left", "out", "waits"
+        )];
+        for lane in &self.lanes {
+            lines.push(format!(
+                "{:<10} {:<8} {:>3}% {:>7} {:>7} {:>9} {:>9} {:>6} {:>4} {:<6}",
+                tail(&clean(&lane.id), 10),
+                stage_word(lane.stage),
+                lane.percent(),
+                short(lane.acknowledged),
+                short(lane.total),
+                rate_word(lane.rate(now)),
+                rate_word(lane.average(now)),
+                left_word(lane.seconds_left(now)),
+                lane.left_out,
+                match lane.waiting {
+                    Waiting::Nothing => "",
+                    other if lane.running() => objects::waiting(other),
+                    _ => "",
+                },
+            ));
+        }
+        if self.lanes.len() > 1 {
+            lines.push(self.total_line(now));
+        }
+        lines
+    }
+
+    fn total_line(&self, now: Duration) -> String {
+        let sum = |of: fn(&Lane) -> u64| self.lanes.iter().map(of).sum::<u64>();
+        let acknowledged = sum(|lane| lane.acknowledged);
+        let total = sum(|lane| lane.total);
+        let rates = |of: &dyn Fn(&Lane) -> Option<f64>| {
+            let known: Vec<f64> = self.lanes.iter().filter(|lane| lane.running()).filter_map(of).collect();
+            (!known.is_empty()).then(|| known.iter().sum::<f64>())
+        };
+        // All are ready when the last one is.
+        let last = self.lanes.iter().filter_map(|lane| lane.seconds_left(now)).reduce(f64::max);
+        format!(
+            "{:<10} {:<8} {:>3}% {:>7} {:>7} {:>9} {:>9} {:>6} {:>4}",
+            "total",
+            format!(
+                "{} of {}",
+                self.lanes.iter().filter(|lane| lane.stage == Some(Stage::Done)).count(),
+                self.lanes.len()
+            ),
+            (u128::from(acknowledged) * 100 / u128::from(total.max(1))).min(100),
+            short(acknowledged),
+            short(total),
+            rate_word(rates(&|lane| lane.rate(now))),
+            rate_word(rates(&|lane| lane.average(now))),
+            left_word(last),
+            sum(|lane| lane.left_out),
+        )
+    }
+
+    /// One drive in words, for a log.
+    fn sentence(&self, drive: usize, now: Duration) -> Option<String> {
+        let lane = self.lanes.get(drive)?;
+        let mut line = format!(
+            "dray: [{}] {}: {}, {}% ({} of {})",
+            left(now),
+            clean(&lane.id),
+            lane.stage.map_or("waiting", objects::stage),
+            lane.percent(),
+            ByteLen(lane.acknowledged),
+            ByteLen(lane.total)
+        );
+        if let Some(rate) = lane.rate(now) {
+            line.push_str(&format!(", {}/s", short(rate as u64)));
+        }
+        if let Some(average) = lane.average(now) {
+            line.push_str(&format!(", {}/s since start", short(average as u64)));
+        }
+        if let Some(seconds) = lane.seconds_left(now) {
+            line.push_str(&format!(", {} left", left_word(Some(seconds))));
+        }
+        if lane.left_out > 0 {
+            line.push_str(&format!(", {} left out", count(lane.left_out, "file")));
+        }
+        if lane.running() && !matches!(lane.waiting, Waiting::Nothing) {
+            line.push_str(&format!(", waiting for the {}", objects::waiting(lane.waiting)));
+        }
+        Some(line)
+    }
+}
+
+/// The state with its clock and its place to draw.
+#[derive(Debug)]
+pub struct Board<'a> {
+    output: &'a Output,
+    started: Instant,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl<'a> Board<'a> {
+    /// Nothing has happened yet.
+    pub fn new(output: &'a Output, drives: Vec<(DriveFacts, ByteLen)>) -> Self {
+        Self { output, started: Instant::now(), state: Mutex::new(State::new(&drives)), wake: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A drawing that panicked is no reason to lose the drives.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something happened; called from any thread.
+    pub fn event(&self, event: Event) {
+        let now = self.started.elapsed();
+        let mut state = self.lock();
+        state.apply(&event, now);
+        if self.output.json {
+            self.object(&mut state, &event, now);
+            return;
+        }
+        match event {
+            Event::Stage { drive, .. } if !self.output.live && !self.output.quiet => {
+                if let Some(line) = state.sentence(drive, now) {
+                    err(&format!("{line}\n"));
+                }
+                if let Some(lane) = state.lanes.get_mut(drive) {
+                    lane.told = Some(now);
+                }
+            }
+            Event::LeftOut { drive, path, why } if self.output.verbose => {
+                let id = state.lanes.get(drive).map(|lane| clean(&lane.id)).unwrap_or_default();
+                let line = format!("dray: {id}: left out: {}: {}", clean(&path.to_string_lossy()), clean(&why));
+                self.above(&mut state, &line);
+            }
+            Event::DriveFailed { problem, .. } => {
+                let text = text::problem(&problem, self.output.err);
+                self.above(&mut state, text.trim_end());
+            }
+            Event::Note(note) if self.output.verbose => self.above(&mut state, &format!("dray: {}", clean(&note))),
+            _ => {}
+        }
+    }
+
+    fn object(&self, state: &mut State, event: &Event, now: Duration) {
+        match event {
+            Event::Stage { drive, stage } => {
+                let id = state.lanes.get(*drive).map(|lane| lane.id.as_str());
+                let value = json!({ "drive": drive, "drive_id": id, "stage": objects::stage(*stage) });
+                self.output.object("stage", value);
+            }
+            Event::Progress { drive, .. } => {
+                let Some(lane) = state.lanes.get_mut(*drive) else { return };
+                if lane.told.is_some_and(|told| now.saturating_sub(told) < JSON) {
+                    return;
+                }
+                lane.told = Some(now);
+                self.progress_object(state, *drive, now);
+            }
+            Event::LeftOut { drive, path, why } => {
+                let value = json!({ "drive": drive, "path": path.to_string_lossy(), "why": why });
+                self.output.object("left_out", value);
+            }
+            Event::DriveFailed { drive, problem } => self.failed_object(*drive, problem),
+            Event::Note(note) => self.output.object("note", json!({ "text": note })),
+            Event::Scanning { files, bytes } => {
+                self.output.object("scanning", json!({ "files": files, "bytes": bytes.0 }));
+            }
+        }
+    }
+
+    fn failed_object(&self, drive: usize, problem: &Problem) {
+        self.output.object("drive_failed", json!({ "drive": drive, "problem": objects::problem(problem) }));
+    }
+
+    fn progress_object(&self, state: &State, drive: usize, now: Duration) {
+        let Some(lane) = state.lanes.get(drive) else { return };
+        let value = json!({
+            "drive": drive,
+            "drive_id": lane.id,
+            "stage": lane.stage.map(objects::stage),
+            "acknowledged": lane.acknowledged,
+            "total": lane.total,
+            "files": lane.files,
+            "left_out": lane.left_out,
+            "rate": lane.rate(now).map(|rate| rate as u64),
+            "rate_average": lane.average(now).map(|rate| rate as u64),
+            "seconds_left": lane.seconds_left(now).map(|seconds| seconds as u64),
+            "waiting_for": objects::waiting(lane.waiting),
+        });
+        self.output.object("progress", value);
+    }
+
+    /// Draws until [`Self::ending`] is over; the body of a thread.
+    pub fn tick(&self, signals: &Signals) {
+        let pause = if self.output.live { REDRAW } else { Duration::from_millis(500) };
+        let mut state = self.lock();
+        while !state.over {
+            if signals.status.swap(false, Ordering::AcqRel) {
+                self.status(&mut state);
+            }
+            let now = self.started.elapsed();
+            if self.output.live {
+                draw(&mut state, now);
+            } else if !self.output.json && !self.output.quiet {
+                plain(&mut state, now);
+            }
+            state = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if self.output.live {
+            let now = self.started.elapsed();
+            draw(&mut state, now);
+        }
+    }
+
+    /// A guard: when it goes, no more events will come. Also on a panic, else the drawing thread would wait for ever.
+    pub fn ending(&self) -> Ending<'_> {
+        Ending(self)
+    }
+
+    /// The block that SIGUSR1 asks for.
+    fn status(&self, state: &mut State) {
+        let now = self.started.elapsed();
+        if self.output.json {
+            for drive in 0..state.lanes.len() {
+                self.progress_object(state, drive, now);
+            }
+        } else {
+            let table: Vec<String> = state.table(now).iter().map(|line| line.trim_end().to_owned()).collect();
+            let block = format!("dray: after {}\n{}", left(now), table.join("\n"));
+            self.above(state, &block);
+        }
+    }
+
+    /// Prints above the table, which is drawn again at the next tick.
+    fn above(&self, state: &mut State, text: &str) {
+        erase(state);
+        err(&format!("{text}\n"));
+    }
+}
+
+/// See [`Board::ending`].
+#[derive(Debug)]
+pub struct Ending<'a>(&'a Board<'a>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.wake.notify_all();
+    }
+}
+
+fn erase(state: &mut State) {
+    if state.drawn > 0 {
+        err(&format!("\x1b[{}A\r\x1b[J", state.drawn));
+        state.drawn = 0;
+    }
+}
+
+fn draw(state: &mut State, now: Duration) {
+    let width = columns();
+    let lines = state.table(now);
+    let mut frame = String::new();
+    if state.drawn > 0 {
+        frame.push_str(&format!("\x1b[{}A\r\x1b[J", state.drawn));
+    }
+    for line in &lines {
+        frame.extend(line.trim_end().chars().take(width.saturating_sub(1)));
+        frame.push('\n');
+    }
+    err(&frame);
+    state.drawn = lines.len();
+}
+
+fn plain(state: &mut State, now: Duration) {
+    for drive in 0..state.lanes.len() {
+        let lane = &mut state.lanes[drive];
+        let due = lane.running() && now.saturating_sub(lane.told.unwrap_or_default()) >= PLAIN;
+        if due {
+            lane.told = Some(now);
+            if let Some(line) = state.sentence(drive, now) {
+                err(&format!("{line}\n"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn state(ids: &[&str]) -> State {
+        let drives: Vec<_> = ids
+            .iter()
+            .map(|id| (DriveFacts { drive_id: (*id).into(), ..DriveFacts::default() }, ByteLen(4_000_000_000_000)))
+            .collect();
+        State::new(&drives)
+    }
+
+    fn progress(acknowledged: u64, waiting_for: Waiting) -> Event {
+        let (acknowledged, total) = (ByteLen(acknowledged), ByteLen(4_000_000_000_000));
+        Event::Progress { drive: 0, acknowledged, total, files: 7, waiting_for }
+    }
+
+    #[test]
+    fn rates_are_of_the_last_half_minute_and_since_the_start() {
+        let mut state = state(&["ZL2ABC12"]);
+        state.apply(&Event::Stage { drive: 0, stage: Stage::Data }, seconds(0));
+        for second in 0..=100 {
+            // 100 MB/s for a minute, then 200.
+            let bytes = if second <= 60 { second * 100 } else { 6000 + (second - 60) * 200 };
+            state.apply(&progress(bytes * 1_000_000, Waiting::Source), seconds(second));
+        }
+        let lane = &state.lanes[0];
+        assert!((lane.rate(seconds(100)).unwrap() - 200e6).abs() < 1e6);
+        assert!((lane.average(seconds(100)).unwrap() - 140e6).abs() < 1e6);
+        let left = lane.seconds_left(seconds(100)).unwrap();
+        assert!((left - (4e12 - 14e9) / 200e6).abs() < 1.0, "{left}");
+        assert!(lane.recent.len() < 40, "memory is bounded");
+    }
+
+    #[test]
+    fn a_stalled_drive_shows_a_falling_rate() {
+        let mut state = state(&["A"]);
+        state.apply(&progress(0, Waiting::Nothing), seconds(0));
+        state.apply(&progress(1_000_000_000, Waiting::Drive), seconds(10));
+        assert!(state.lanes[0].rate(seconds(100)).unwrap() < 11e6);
+    }
+
+    #[test]
+    fn no_drive_is_at_a_hundred_before_it_is_durable() {
+        let mut state = state(&["A"]);
+        state.apply(&progress(4_000_000_000_000, Waiting::Nothing), seconds(5));
+        state.apply(&Event::Stage { drive: 0, stage: Stage::Flushing }, seconds(6));
+        assert_eq!(state.lanes[0].percent(), 99);
+        state.apply(&Event::Stage { drive: 0, stage: Stage::Done }, seconds(7));
+        assert_eq!(state.lanes[0].percent(), 100);
+    }
+
+    #[test]
+    fn the_table_fits_eighty_columns() {
+        let mut state = state(&["WD-WX12A345678", "ZL2ABC12"]);
+        state.apply(&Event::Stage { drive: 0, stage: Stage::Metadata }, seconds(0));
+        state.apply(&progress(0, Waiting::Source), seconds(0));
+        state.apply(&progress(123_456_789_012, Waiting::Source), seconds(600));
+        state.lanes[0].left_out = 9999;
+        let table = state.table(seconds(600));
+        assert_eq!(table.len(), 4);
+        for line in &table {
+            assert!(line.trim_end().chars().count() <= 79, "{line}");
+        }
+        assert!(table[1].starts_with("…2A345678") || table[1].contains("12A345678"), "{}", table[1]);
+        assert!(table[1].contains("source") && table[1].contains("206 MB/s"), "{}", table[1]);
+    }
+
+    #[test]
+    fn events_of_unknown_drives_do_no_harm() {
+        let mut state = state(&[]);
+        state.apply(&progress(1, Waiting::Cpu), seconds(1));
+        state.apply(&Event::Stage { drive: 9, stage: Stage::Done }, seconds(1));
+        assert_eq!(state.table(seconds(1)).len(), 1);
+    }
+
+    #[test]
+    fn a_sentence_says_all_that_the_table_says() {
+        let mut state = state(&["A"]);
+        state.apply(&Event::Stage { drive: 0, stage: Stage::Data }, seconds(0));
+        state.apply(&progress(0, Waiting::Drive), seconds(0));
+        state.apply(&progress(10_000_000_000, Waiting::Drive), seconds(100));
+        state.apply(&Event::LeftOut { drive: 0, path: "f".into(), why: "vanished".into() }, seconds(100));
+        let line = state.sentence(0, seconds(100)).unwrap();
+        for part in ["A: data", "10.0 GB of 4.0 TB", "100 MB/s", "since start", "left", "1 file left out", "the drive"]
+        {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The objects of `--json`. Every one has `type`, `schema` and `at`; lengths are bytes, times seconds.
+
+use std::path::Path;
+
+use dray_engine::report::{
+    DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, SessionReport, Stage, Waiting,
+};
+use serde_json::{Value, json};
+
+/// Grows when a field changes its meaning; new fields do not count.
+pub const SCHEMA: u32 = 1;
+
+/// Now, as RFC 3339 in UTC with milliseconds.
+pub fn now() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
+/// The word for a stage.
+pub fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Wiping => "wiping",
+        Stage::Data => "data",
+        Stage::Metadata => "metadata",
+        Stage::FreeSpace => "free-space",
+        Stage::Finishing => "finishing",
+        Stage::Flushing => "flushing",
+        Stage::ReadBack => "read-back",
+        Stage::Done => "done",
+        Stage::Failed => "failed",
+    }
+}
+
+/// The word for a bottleneck.
+pub fn waiting(waiting: Waiting) -> &'static str {
+    match waiting {
+        Waiting::Nothing => "nothing",
+        Waiting::Source => "source",
+        Waiting::Cpu => "cpu",
+        Waiting::Drive => "drive",
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "usage",
+        Kind::Refused => "refused",
+        Kind::Source => "source",
+        Kind::Drive => "drive",
+        Kind::Environment => "environment",
+        Kind::Interrupted => "interrupted",
+        Kind::Different => "different",
+        Kind::Internal => "internal",
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A problem.
+pub fn problem(problem: &Problem) -> Value {
+    json!({
+        "kind": kind(problem.kind),
+        "what": problem.what,
+        "path": problem.place.path.as_deref().map(path),
+        "line": problem.place.line,
+        "column": problem.place.column,
+        "drive": problem.place.drive,
+        "offset": problem.place.at.map(|at| at.0),
+        "value": problem.value,
+        "advice": problem.advice,
+    })
+}
+
+fn facts(drive: &DriveFacts) -> Value {
+    json!({
+        "name": drive.name,
+        "path": path(&drive.path),
+        "drive_id": drive.drive_id,
+        "for_shipping": drive.for_shipping,
+        "model": drive.model,
+        "size": drive.size.0,
+        "sector_size": drive.sector,
+        "contents": drive.contents,
+        "is_image": drive.is_image,
+    })
+}
+
+fn drive_plan(plan: &DrivePlan) -> Value {
+    let regions: Vec<Value> = plan
+        .regions
+        .iter()
+        .map(|(start, len, what)| json!({ "start": start.0, "length": len.0, "what": what }))
+        .collect();
+    let directories: Vec<Value> = plan
+        .directories
+        .iter()
+        .map(|(prefix, files, bytes)| json!({ "prefix": prefix, "files": files, "bytes": bytes.0 }))
+        .collect();
+    json!({
+        "drive": facts(&plan.drive),
+        "files": plan.files,
+        "dirs": plan.dirs,
+        "data": plan.data.0,
+        "overhead": plan.overhead.0,
+        "free": plan.free.0,
+        "cluster_size": plan.cluster,
+        "to_write": plan.to_write.0,
+        "regions": regions,
+        "directories": directories,
+    })
+}
+
+/// The plan.
+pub fn plan(plan: &PlanSummary) -> Value {
+    let skipped: Vec<Value> =
+        plan.skipped.iter().map(|skipped| json!({ "path": path(&skipped.path), "what": skipped.what })).collect();
+    let unplaced: Vec<Value> =
+        plan.unplaced.iter().map(|(blob, len)| json!({ "blob": blob, "length": len.0 })).collect();
+    json!({
+        "session": plan.session,
+        "cipher": plan.cipher,
+        "files": plan.files,
+        "data": plan.data.0,
+        "drives": plan.drives.iter().map(drive_plan).collect::<Vec<_>>(),
+        "skipped": skipped,
+        "warnings": plan.warnings.iter().map(problem).collect::<Vec<_>>(),
+        "unplaced": unplaced,
+    })
+}
+
+fn result(result: &DriveResult) -> Value {
+    let left_out: Vec<Value> =
+        result.left_out.iter().map(|(source, why)| json!({ "path": path(source), "why": why })).collect();
+    json!({
+        "drive": facts(&result.drive),
+        "files": result.files,
+        "data": result.data.0,
+        "written": result.written.0,
+        "manifest_hash": result.manifest_hash,
+        "record": result.record.as_deref().map(path),
+        "left_out": left_out,
+        "failure": result.failure.as_ref().map(problem),
+        "free_space_untouched": result.free_space_untouched,
+        "seconds": result.elapsed.as_secs_f64(),
+    })
+}
+
+/// How a session ended.
+pub fn summary(session: &str, report: &SessionReport) -> Value {
+    json!({
+        "session": session,
+        "journal": path(&report.journal),
+        "interrupted": report.interrupted,
+        "seconds": report.elapsed.as_secs_f64(),
+        "exit_code": crate::exit::Exit::of_report(report).code(),
+        "drives": report.drives.iter().map(result).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_rfc_3339() {
+        let now = super::now();
+        assert!(now.ends_with('Z') && now.len() == "2026-11-22T23:00:00.000Z".len(), "{now}");
+        assert!(now.parse::<jiff::Timestamp>().is_ok());
+    }
+}

@@ -1,0 +1,240 @@
+//! What the program says, and to whom: people on stderr and stdout, programs as JSON lines on stdout.
+
+mod board;
+mod json;
+mod text;
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use dray_engine::report::{DriveFacts, Event, PlanSummary, Problem, Problems, SessionReport};
+use dray_engine::units::ByteLen;
+use serde_json::{Value, json};
+
+use crate::args::{Color, OutputArgs};
+use crate::exit::Exit;
+
+pub use board::Board;
+pub use text::{count, wrap};
+
+/// Columns when nobody tells.
+const WIDTH: usize = 80;
+
+/// Emphasis, or none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style(bool);
+
+impl Style {
+    /// `text` in bold.
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    /// `text` as an error.
+    pub fn red(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    /// `text` as a warning.
+    pub fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    /// `text` as a success.
+    pub fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Where everything that is said goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    /// stderr is a terminal whose lines can be redrawn.
+    live: bool,
+    out: Style,
+    err: Style,
+}
+
+impl Output {
+    /// As the options and the environment want it.
+    pub fn new(args: &OutputArgs) -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let style = |terminal: bool| match args.color {
+            Color::Always => Style(true),
+            Color::Never => Style(false),
+            Color::Auto => Style(terminal && !no_color && !dumb),
+        };
+        let live = std::io::stderr().is_terminal();
+        Self {
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            live: live && !dumb && !args.json && !args.quiet,
+            out: style(std::io::stdout().is_terminal()),
+            err: style(live),
+        }
+    }
+
+    /// The style of stdout.
+    pub fn style(&self) -> Style {
+        self.out
+    }
+
+    /// Text for people on stdout; nothing under `--json`.
+    pub fn say(&self, text: &str) {
+        if !self.json {
+            out(text);
+        }
+    }
+
+    /// Like [`Self::say`], and silent under `--quiet` too.
+    pub fn chat(&self, text: &str) {
+        if !self.quiet {
+            self.say(text);
+        }
+    }
+
+    /// A warning about how the program was called.
+    pub fn warning(&self, warning: &str) {
+        if self.json {
+            self.object("warning", json!({ "text": warning }));
+        } else {
+            err(&text::wrap(&format!("{} {warning}", self.err.yellow("warning:")), "  "));
+        }
+    }
+
+    /// One problem; gives the exit code it means.
+    pub fn problem(&self, problem: Problem) -> Exit {
+        let problems = Problems::from(problem);
+        self.problems(&problems);
+        Exit::of_problems(&problems)
+    }
+
+    /// All problems together, each with its advice.
+    pub fn problems(&self, problems: &Problems) {
+        if self.json {
+            for problem in &problems.0 {
+                self.object("problem", json::problem(problem));
+            }
+        } else {
+            err(&text::problems(problems, self.err));
+        }
+    }
+
+    /// The plan; short unless it is all that was asked for.
+    pub fn plan(&self, plan: &PlanSummary, is_result: bool) {
+        if self.json {
+            self.object("plan", json::plan(plan));
+        } else if is_result || !self.quiet {
+            out(&text::plan(plan, self.out, self.verbose || is_result));
+        }
+    }
+
+    /// How it ended.
+    pub fn summary(&self, session: &str, report: &SessionReport) {
+        if self.json {
+            self.object("summary", json::summary(session, report));
+        } else {
+            out(&text::summary(session, report, self.out));
+        }
+    }
+
+    /// Progress of the walk over the sources.
+    pub fn scan(&self) -> Scan<'_> {
+        Scan { output: self, last: Cell::new(None), drawn: Cell::new(false) }
+    }
+
+    /// Progress of the drives: facts and bytes to write, in the order of the plan.
+    pub fn board(&self, drives: Vec<(DriveFacts, ByteLen)>) -> Board<'_> {
+        Board::new(self, drives)
+    }
+
+    /// One JSON object on a line of its own.
+    fn object(&self, kind: &str, mut value: Value) {
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("type".into(), kind.into());
+            fields.insert("schema".into(), json::SCHEMA.into());
+            fields.insert("at".into(), json::now().into());
+        }
+        out(&format!("{value}\n"));
+    }
+}
+
+/// The walk over the sources, while it lasts.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    output: &'a Output,
+    last: Cell<Option<Instant>>,
+    drawn: Cell<bool>,
+}
+
+impl Scan<'_> {
+    /// Something happened before the plan was ready.
+    pub fn event(&self, event: &Event) {
+        let output = self.output;
+        match event {
+            Event::Scanning { files, bytes } => {
+                let pause = if output.live { Duration::from_millis(200) } else { Duration::from_secs(30) };
+                let first_live = output.live && self.last.get().is_none();
+                if !first_live && self.last.get().get_or_insert_with(Instant::now).elapsed() < pause {
+                    if self.last.get().is_none() {
+                        self.last.set(Some(Instant::now()));
+                    }
+                    return;
+                }
+                self.last.set(Some(Instant::now()));
+                if output.json {
+                    output.object("scanning", json!({ "files": files, "bytes": bytes.0 }));
+                } else if output.live {
+                    err(&format!("\r\x1b[Kreading the sources: {}, {bytes}", count(*files, "file")));
+                    self.drawn.set(true);
+                } else if !output.quiet {
+                    err(&format!("dray: reading the sources: {}, {bytes}\n", count(*files, "file")));
+                }
+            }
+            Event::Note(note) => {
+                if output.json {
+                    output.object("note", json!({ "text": note }));
+                } else if output.verbose {
+                    self.end();
+                    err(&format!("dray: {}\n", text::clean(note)));
+                }
+            }
+            // The drives are not written yet: nothing else can happen here.
+            _ => {}
+        }
+    }
+
+    /// Clears the line.
+    pub fn end(&self) {
+        if self.drawn.replace(false) {
+            err("\r\x1b[K");
+        }
+    }
+}
+
+/// Columns of the terminal on stderr.
+fn columns() -> usize {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    size.map_or(WIDTH, |(width, _)| usize::from(width.0).max(20))
+}
+
+/// To stdout. A reader that went away (`| head`) must not stop a drive from being finished.
+fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// To stderr; likewise.
+fn err(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,515 @@
+//! Tables and paragraphs for people, within 80 columns.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, Problems, SessionReport};
+
+use super::{Style, WIDTH};
+
+/// Biggest directories and regions shown for a drive.
+const LIST_MAX: usize = 12;
+/// Entries shown of a list that has no end.
+const SHOWN_MAX: usize = 20;
+
+/// `text` with control characters made visible: a file's name must not move the cursor of who reads the log.
+pub fn clean(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// `1 file`, `2 files`.
+pub fn count(n: u64, what: &str) -> String {
+    let plural = match what.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{what}s"),
+    };
+    if n == 1 { format!("1 {what}") } else { format!("{n} {plural}") }
+}
+
+/// A length in three digits and at most seven characters.
+pub fn short(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A duration in two units: `3d04h`, `5h12m`, `12m03s`, `45s`.
+pub fn left(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86400 => format!("{}h{:02}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d{:02}h", s / 86400, s / 3600 % 24),
+    }
+}
+
+/// The last `width` characters: serials differ at their ends.
+pub fn tail(text: &str, width: usize) -> String {
+    let n = text.chars().count();
+    if n <= width {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(n + 1 - width)).collect()
+}
+
+/// The last `width` characters of what is better known by its end, or the whole.
+fn path_tail(path: &Path, width: usize) -> String {
+    tail(&clean(&path.to_string_lossy()), width)
+}
+
+/// Breaks at blanks to 80 columns; further lines are indented. Words longer than a line stay whole.
+pub fn wrap(text: &str, indent: &str) -> String {
+    wrap_to(text, indent, WIDTH)
+}
+
+/// A label, and its value wrapped beside it.
+fn labelled(label: &str, value: &str) -> String {
+    const VALUE_AT: usize = 17;
+    let value = wrap_to(value, "", WIDTH - VALUE_AT);
+    let mut lines = value.lines();
+    let mut text = format!("  {label:<14} {}\n", lines.next().unwrap_or_default());
+    for line in lines {
+        text.push_str(&format!("{:VALUE_AT$}{line}\n", ""));
+    }
+    text
+}
+
+fn wrap_to(text: &str, indent: &str, columns: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let lead: String = line.chars().take_while(|c| *c == ' ').collect();
+        out.push_str(&lead);
+        let mut column = lead.len();
+        let mut first = true;
+        for word in line.split_whitespace() {
+            let width = visible(word);
+            if !first && column + 1 + width > columns {
+                out.push('\n');
+                out.push_str(&lead);
+                out.push_str(indent);
+                column = lead.len() + indent.len();
+                first = true;
+            }
+            if !first {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += width;
+            first = false;
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Columns of a word without its colour.
+fn visible(word: &str) -> usize {
+    let mut n = 0;
+    let mut escape = false;
+    for c in word.chars() {
+        match (escape, c) {
+            (true, 'm') => escape = false,
+            (true, _) => {}
+            (false, '\x1b') => escape = true,
+            (false, _) => n += 1,
+        }
+    }
+    n
+}
+
+/// One problem and its advice.
+pub fn problem(problem: &Problem, style: Style) -> String {
+    let mut text = wrap(&format!("{} {}", style.red("dray:"), clean(&problem.to_string())), "  ");
+    if let Some(advice) = &problem.advice {
+        text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
+    } else if problem.kind == Kind::Internal {
+        text.push_str("  advice: this is a bug in dray; please report it with the command line\n");
+    }
+    text
+}
+
+/// All problems.
+pub fn problems(problems: &Problems, style: Style) -> String {
+    let mut text: String = problems.0.iter().map(|one| problem(one, style)).collect();
+    if problems.0.len() > 1 {
+        text.push_str(&format!("{}\n", style.bold(&count(problems.0.len() as u64, "problem"))));
+    }
+    text
+}
+
+fn kind_of(drive: &DriveFacts) -> String {
+    let what = if drive.is_image { "image file" } else { drive.model.as_deref().unwrap_or("unknown model") };
+    let ship = if drive.for_shipping { "" } else { ", not for shipping" };
+    format!("{}, {}-byte sectors{ship}", clean(what), drive.sector)
+}
+
+/// The plan: a table of drives, and for each what goes where.
+pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
+    let mut text = format!(
+        "{}\n  {} in the sources, {}; cipher {}\n\n",
+        style.bold(&format!("Plan of session {}", clean(&plan.session))),
+        count(plan.files, "file"),
+        plan.data,
+        clean(&plan.cipher)
+    );
+    text.push_str(&style.bold(&format!(
+        "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "drive", "size", "files", "data", "overhead", "free", "cluster"
+    )));
+    text.push('\n');
+    for one in &plan.drives {
+        text.push_str(&format!(
+            "  {:<16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
+            tail(&clean(&one.drive.drive_id), 16),
+            short(one.drive.size.0),
+            one.files,
+            short(one.data.0),
+            short(one.overhead.0),
+            short(one.free.0),
+            cluster(one.cluster),
+        ));
+    }
+    for one in &plan.drives {
+        text.push('\n');
+        text.push_str(&drive_plan(one, style, full));
+    }
+    text.push_str(&skipped(plan));
+    if !plan.unplaced.is_empty() {
+        let n = plan.unplaced.len() as u64;
+        text.push_str(&format!("\n{}\n", style.red(&format!("{} fit on no drive", count(n, "file")))));
+        text.push_str(&limited(
+            plan.unplaced.iter().map(|(blob, len)| format!("{:>9}  {}", short(len.0), clean(blob))),
+            full,
+        ));
+    }
+    for warning in &plan.warnings {
+        text.push('\n');
+        text.push_str(&wrap(&format!("{} {}", style.yellow("note:"), clean(&warning.to_string())), "  "));
+        if let Some(advice) = &warning.advice {
+            text.push_str(&wrap(&format!("  {}", clean(advice)), ""));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn cluster(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+fn drive_plan(one: &DrivePlan, style: Style, full: bool) -> String {
+    let drive = &one.drive;
+    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
+    text.push_str(&labelled("opened as", &path_tail(&drive.path, 63)));
+    let now = drive.contents.as_deref().map_or("nothing".into(), clean);
+    text.push_str(&labelled("on it now", &now));
+    let files = format!("{} for {} in {}", one.to_write, count(one.files, "file"), count(one.dirs, "directory"));
+    text.push_str(&labelled("to write", &files));
+    if !full {
+        return text;
+    }
+    if !one.regions.is_empty() {
+        text.push_str(&format!("  {:>23}  {:>9}  region\n", "from byte", "length"));
+        text.push_str(&limited_to(
+            one.regions
+                .iter()
+                .map(|(start, len, what)| format!("{:>21}  {:>9}  {}", start.to_string(), short(len.0), clean(what))),
+            one.regions.len().min(64),
+        ));
+    }
+    if !one.directories.is_empty() {
+        text.push_str(&format!("  {:>9}  {:>9}  biggest directories\n", "files", "bytes"));
+        text.push_str(&limited_to(
+            one.directories.iter().map(|(prefix, files, bytes)| {
+                format!("{files:>7}  {:>9}  {}", short(bytes.0), tail(&clean(prefix), 54))
+            }),
+            LIST_MAX,
+        ));
+    }
+    text
+}
+
+fn skipped(plan: &PlanSummary) -> String {
+    if plan.skipped.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nNot copied, as no blob can hold it: {}\n", count(plan.skipped.len() as u64, "entry"));
+    text.push_str(&limited(
+        plan.skipped.iter().map(|one| format!("{}: {}", clean(&one.path.to_string_lossy()), clean(&one.what))),
+        false,
+    ));
+    text
+}
+
+fn limited(lines: impl ExactSizeIterator<Item = String>, all: bool) -> String {
+    let max = if all { lines.len() } else { SHOWN_MAX };
+    limited_to(lines, max)
+}
+
+fn limited_to(lines: impl ExactSizeIterator<Item = String>, max: usize) -> String {
+    let n = lines.len();
+    let mut text = String::new();
+    for line in lines.take(max) {
+        text.push_str(&format!("    {line}\n"));
+    }
+    if n > max {
+        text.push_str(&format!("    … and {} more\n", n - max));
+    }
+    text
+}
+
+/// How a session ended, drive by drive, and what to do next.
+pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
+    let good = report.drives.iter().filter(|drive| drive.failure.is_none()).count();
+    let all = report.drives.len();
+    let session = clean(session);
+    let head = if report.interrupted {
+        style.yellow(&format!("Session {session} was interrupted"))
+    } else if good == all {
+        style.green(&format!("Session {session} is done"))
+    } else {
+        style.red(&format!("Session {session}: {} of {} failed", all - good, count(all as u64, "drive")))
+    };
+    let mut text = format!("\n{head} after {}\n", left(report.elapsed));
+    for drive in &report.drives {
+        text.push('\n');
+        text.push_str(&drive_summary(drive, report.interrupted, style));
+    }
+    text.push_str(&format!("\nJournal: {}\n", clean(&report.journal.to_string_lossy())));
+    let records: Vec<String> = report
+        .drives
+        .iter()
+        .filter(|drive| drive.failure.is_none() && !report.interrupted)
+        .filter_map(|drive| drive.record.as_ref())
+        .map(|record| clean(&record.to_string_lossy()))
+        .collect();
+    if !records.is_empty() {
+        text.push_str("\nTo create the import job, upload these drive records:\n");
+        for record in &records {
+            text.push_str(&format!("  {record}\n"));
+        }
+        text.push_str(&wrap(
+            "They hold the BitLocker keys of the drives: keep them apart from the drives, and safe.",
+            "",
+        ));
+    }
+    text
+}
+
+fn drive_summary(result: &DriveResult, interrupted: bool, style: Style) -> String {
+    let drive = &result.drive;
+    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
+    if let Some(failure) = &result.failure {
+        text.push_str(&wrap(&format!("  {} {}", style.red("failed:"), clean(&failure.to_string())), "  "));
+        if let Some(advice) = &failure.advice {
+            text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
+        }
+        text.push_str("  The drive holds no volume that could be shipped.\n");
+        return text;
+    }
+    if interrupted {
+        text.push_str("  interrupted: unless it was done, the drive holds no volume; start again\n");
+    }
+    let seconds = result.elapsed.as_secs_f64();
+    let rate = if seconds >= 0.1 {
+        format!(", {}/s", short((result.written.0 as f64 / seconds) as u64))
+    } else {
+        String::new()
+    };
+    text.push_str(&format!(
+        "  files          {} ({})\n  written        {} in {}{rate}\n",
+        result.files,
+        result.data,
+        result.written,
+        left(result.elapsed)
+    ));
+    if let Some(hash) = &result.manifest_hash {
+        text.push_str(&format!("  manifest MD5   {}\n", clean(hash)));
+    }
+    if let Some(record) = &result.record {
+        let record = clean(&record.to_string_lossy());
+        text.push_str(&format!("  drive record   {record}\n  BitLocker key  in the drive record, nowhere else\n"));
+    }
+    let free = if result.free_space_untouched {
+        "free space was not overwritten: old data may be found there"
+    } else {
+        "free space was overwritten and encrypted"
+    };
+    text.push_str(&format!("  free space     {free}\n"));
+    if !result.left_out.is_empty() {
+        let head = format!("{} left out of the volume and the manifest:", count(result.left_out.len() as u64, "file"));
+        text.push_str(&format!("  {}\n", style.yellow(&head)));
+        text.push_str(&limited(
+            result.left_out.iter().map(|(path, why)| format!("{}: {}", clean(&path.to_string_lossy()), clean(why))),
+            true,
+        ));
+    }
+    if !drive.for_shipping {
+        text.push_str("  This is no drive that the service would take: not for shipping.\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_engine::report::Skipped;
+    use dray_engine::units::{ByteLen, ByteOffset};
+
+    fn facts() -> DriveFacts {
+        DriveFacts {
+            name: "serial:WD-WX12A345678".into(),
+            path: "/dev/disk/by-id/ata-WDC_WD40EFRX-68N32N0_WD-WX12A345678-and-a-name-that-goes-on-and-on".into(),
+            drive_id: "WD-WX12A345678".into(),
+            for_shipping: true,
+            model: Some("WDC WD40EFRX-68N32N0".into()),
+            size: ByteLen(4_000_787_030_016),
+            sector: 512,
+            contents: Some("GPT, 2 partitions, NTFS \"a long label of a volume that was here before\", ext4".into()),
+            is_image: false,
+        }
+    }
+
+    fn a_plan() -> PlanSummary {
+        PlanSummary {
+            session: "session#1".into(),
+            cipher: "aes-cbc-256".into(),
+            drives: vec![DrivePlan {
+                drive: facts(),
+                files: 1_234_567,
+                dirs: 1,
+                data: ByteLen(3_210_987_654_321),
+                overhead: ByteLen(9_876_543_210),
+                free: ByteLen(789_012_345_678),
+                cluster: 4096,
+                regions: vec![(ByteOffset(3_999_000_111_222), ByteLen(4_000_000_000), "encrypted volume".into())],
+                directories: vec![(format!("container/{}", "deep/".repeat(40)), 1_000_000, ByteLen(5_000_000_000))],
+                to_write: ByteLen(3_300_000_000_000),
+            }],
+            files: 1_234_567,
+            data: ByteLen(3_210_987_654_321),
+            skipped: vec![Skipped { path: "/data/link".into(), what: "symbolic link".into() }],
+            warnings: vec![Problem::new(Kind::Usage, "2 names were mapped ".repeat(8)).advice("nothing ".repeat(20))],
+            unplaced: vec![("c/huge.bin".into(), ByteLen(9_000_000_000_000))],
+        }
+    }
+
+    #[test]
+    fn the_plan_fits_eighty_columns_and_says_where_things_go() {
+        let text = plan(&a_plan(), Style(false), true);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        for part in ["3 999 000 111 222", "encrypted volume", "symbolic link", "huge.bin", "4 KiB", "1 directory"] {
+            assert!(text.contains(part), "{part}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_wrapped_beside_their_labels() {
+        let text = labelled("on it now", &"word ".repeat(30));
+        assert!(text.starts_with("  on it now      word word"), "{text}");
+        assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("                 word")), "{text}");
+    }
+
+    #[test]
+    fn the_summary_says_what_people_must_know() {
+        let drive = DriveResult {
+            drive: facts(),
+            files: 10,
+            data: ByteLen(1000),
+            written: ByteLen(2000),
+            manifest_hash: Some("ABCD".into()),
+            record: Some("out/WD-WX12A345678.xml".into()),
+            left_out: vec![("/data/gone\x1b[2J.txt".into(), "vanished".into())],
+            failure: None,
+            free_space_untouched: true,
+            elapsed: Duration::from_secs(3700),
+        };
+        let failed = DriveResult {
+            failure: Some(Problem::new(Kind::Drive, "write failed").at(ByteOffset(1)).advice("replace the drive")),
+            record: Some("out/failed.xml".into()),
+            ..drive.clone()
+        };
+        let report = SessionReport {
+            drives: vec![drive, failed],
+            journal: "j.jrn".into(),
+            interrupted: false,
+            elapsed: Duration::from_secs(3700),
+        };
+        let text = summary("session#1", &report, Style(false));
+        for part in [
+            "1 of 2 drives failed",
+            "free space was not overwritten",
+            "out/WD-WX12A345678.xml",
+            "gone\\u{1b}[2J.txt: vanished",
+            "1 file left out",
+            "j.jrn",
+            "replace the drive",
+            "1h01m",
+        ] {
+            assert!(text.contains(part), "{part}:\n{text}");
+        }
+        assert!(!text.contains("out/failed.xml"), "a failed drive has nothing to upload");
+        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn lengths_and_times_are_short() {
+        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.00 KB"), (12_345, "12.3 KB"), (999_499, "999 KB")] {
+            assert_eq!(short(bytes), text);
+        }
+        for bytes in [999_500, 999_999, 9_995_000, 99_950_000, u64::MAX, 4_000_787_030_016] {
+            assert!(short(bytes).len() <= 7, "{}", short(bytes));
+        }
+        for (s, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m00s"), (3599, "59m59s"), (18_720, "5h12m"), (273_600, "3d04h")]
+        {
+            assert_eq!(left(Duration::from_secs(s)), text);
+        }
+        assert_eq!(tail("WD-WX12A345678", 10), "…12A345678");
+        assert_eq!(count(1, "entry"), "1 entry");
+        assert_eq!(count(2, "entry"), "2 entries");
+    }
+
+    #[test]
+    fn problems_are_told_together_with_their_advice() {
+        let both = Problems(vec![
+            Problem::new(Kind::Usage, "not a blob type")
+                .path("dataset.csv")
+                .line(3)
+                .column("BlobType")
+                .value("Blok")
+                .advice("BlockBlob"),
+            Problem::new(Kind::Usage, "missing").path("driveset.csv"),
+        ]);
+        let text = problems(&both, Style(false));
+        assert_eq!(
+            text,
+            "dray: dataset.csv:3: BlobType: not a blob type (found: Blok)\n  advice: BlockBlob\n\
+             dray: driveset.csv: missing\n2 problems\n"
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! The binary from outside: documented command lines, help, exit codes, and what must never be printed.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+fn dray(args: &[&str]) -> Output {
+    run(Command::new(env!("CARGO_BIN_EXE_dray")).args(args).current_dir(env!("CARGO_TARGET_TMPDIR")))
+}
+
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).env_remove("NO_COLOR").output().expect("the binary runs")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("an exit code")
+}
+
+/// A directory of this test alone, empty at the start.
+fn scratch(name: &str) -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a scratch directory");
+    dir
+}
+
+/// Every form of import-export.md 1.1, and whether the engine is reached (nothing wrong with the words).
+#[test]
+fn documented_second_generation_lines_are_taken_word_for_word() {
+    let dir = scratch("documented");
+    for line in [
+        "PrepImport /j:JournalTest.jrn /id:session#1 /logdir:logs /sk:TOPSECRET== /silentmode \
+         /InitialDriveSet:driveset-1.csv /DataSet:dataset-1.csv",
+        "PrepImport /j:JournalTest.jrn /id:session#1 /InitialDriveSet:driveset-1.csv /DataSet:dataset-1.csv",
+        "PrepImport /j:JournalTest.jrn /id:session#2 /DataSet:dataset-2.csv",
+        "PrepImport /j:JournalTest.jrn /id:session#2 /AdditionalDriveSet:driveset-2.csv",
+        "PrepImport /j:JournalTest.jrn /id:session#2 /ResumeSession",
+        "PrepImport /j:JournalTest.jrn /id:session#2 /AbortSession",
+        "PrepImport /j:JournalTest.jrn /id:session#1 DataSet:dataset-1.csv InitialDriveSet:driveset-1.csv",
+        "PREPIMPORT /J:/tmp/none/x.jrn /ID:session_1 /LOGDIR:/tmp/none /dataset:/tmp/none/d.csv",
+    ] {
+        for name in ["dray", "WAImportExport", "/opt/tools/WAImportExport.exe", "waimportexport.EXE"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+            let output = run(command.arg0(name).args(line.split_whitespace()).current_dir(&dir));
+            let said = text(&output);
+            for wrong in ["unknown parameter", "unexpected", "> is missing", "did you mean", "TOPSECRET", "Usage:"] {
+                assert!(!said.contains(wrong), "{name} {line}: {said}");
+            }
+            assert_ne!(code(&output), 0, "the files are not there: {line}");
+        }
+    }
+    assert_eq!(fs::read_dir(&dir).expect("scratch").count(), 0, "nothing may be written");
+}
+
+#[test]
+fn other_commands_of_the_windows_tool_are_refused_plainly() {
+    for line in [
+        "PreviewExport /ExportBlobListFile:x /DriveSize:500GB",
+        "repairimport /r:x",
+        "RepairExport",
+        "Unlock /bk:TOPSECRET",
+    ] {
+        let output = dray(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(code(&output), 1);
+        assert!(text(&output).contains("is not supported yet"), "{}", text(&output));
+        assert!(!text(&output).contains("TOPSECRET"));
+    }
+}
+
+#[test]
+fn secrets_never_come_back() {
+    for args in [
+        &["PrepImport", "/j:a.jrn", "/id:abc", "/sk:TOPSECRET", "/DataSet:none.csv"][..],
+        &["PrepImport", "/j:a.jrn", "/id:abc", "/sk:", "TOPSECRET", "/DataSet:none.csv"],
+        &["PrepImport", "/j:a.jrn", "/id:abc", "/csas:c?sig=TOPSECRET", "/DataSet:none.csv", "--json"],
+        &["PrepImport", "/j:a.jrn", "/id:abc", "/t:x", "/bk:TOPSECRET", "/srcdir:/a", "/dstdir:c/"],
+        &["PrepImport", "/j:a.jrn", "/id:abc", "/kk:TOPSECRET"],
+        &["PrepImport", "/j:a.jrn", "/id:abc", "--sk=TOPSECRET"],
+        &["prep-import", "--journal", "a.jrn", "--id", "abc", "--sk=TOPSECRET"],
+        &["prep-import", "--journal", "a.jrn", "--id", "abc", "--sk", "TOPSECRET"],
+        &["prep-import", "/sk:TOPSECRET"],
+        &["prep-import", "--journal", "a.jrn", "/sk:TOPSECRET"],
+        &["prep-import", "--journal", "a.jrn", "--id", "abc", "TOPSECRET"],
+        &["PreviewExport", "/sk:TOPSECRET"],
+        &["Unknown", "/sk:TOPSECRET"],
+    ] {
+        let output = dray(args);
+        assert!(!text(&output).contains("TOPSECRET"), "{args:?}: {}", text(&output));
+        assert_ne!(code(&output), 0);
+    }
+}
+
+#[test]
+fn usage_errors_are_one_and_name_the_near_miss() {
+    for (args, near) in [
+        (&["prep-imprt"][..], "prep-import"),
+        (&["prep-import", "--jurnal", "x"], "--journal"),
+        (&["prep-import", "--journal", "x"], "--id"),
+        (&["prep-import", "--journal", "j", "--id", "abc", "--dataset", "f", "--cipher", "aes-cbc-25"], "aes-cbc-256"),
+        (&["prep-import", "--journal", "j", "--id", "abc", "--resume", "--abort"], "--abort"),
+        (&["PrepImport", "/j:x", "/id:abc", "/DataSets:f"], "/DataSet?"),
+        (&["PrepImprt", "/j:x"], "PrepImport"),
+        (&["PrepImport", "/j:x"], "/id:<session>"),
+    ] {
+        let output = dray(args);
+        assert_eq!(code(&output), 1, "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(text(&output).contains(near), "{args:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn problems_of_a_request_are_told_together_with_exit_code_one() {
+    let output = dray(&["prep-import", "--journal", "j", "--id", "a b", "--resume", "--dataset", "f"]);
+    let said = text(&output);
+    assert_eq!(code(&output), 1, "{said}");
+    assert!(said.contains("session id is not valid") && said.contains("takes no dataset"), "{said}");
+    assert!(said.contains("2 problems"), "{said}");
+}
+
+#[test]
+fn json_is_one_object_a_line_and_nothing_else() {
+    let output = dray(&["PrepImport", "j:j.jrn", "/id:a!", "/DataSet:f", "--json"]);
+    assert_eq!(code(&output), 1);
+    assert!(output.stderr.is_empty(), "{}", text(&output));
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let objects: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let types: Vec<&str> = objects.iter().map(|object| object["type"].as_str().expect("type")).collect();
+    assert_eq!(types, ["warning", "problem"]);
+    for object in &objects {
+        assert_eq!(object["schema"], 1);
+        assert!(object["at"].as_str().expect("at").ends_with('Z'));
+    }
+    assert_eq!(objects[1]["kind"], "usage");
+    assert_eq!(objects[1]["value"], "a!");
+}
+
+#[test]
+fn help_fits_eighty_columns_and_names_the_exit_codes() {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &[],
+        &["prep-import", "--help"],
+        &["prep-import", "-h"],
+        &["plan", "--help"],
+        &["demo", "--help"],
+        &["PrepImport", "/?"],
+        &["PrepImport", "--help"],
+    ] {
+        let output = dray(args);
+        assert_eq!(code(&output), 0, "{args:?}");
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(!help.is_empty() && output.stderr.is_empty(), "{args:?}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{args:?}: {line}");
+        }
+    }
+    for args in [&["--help"][..], &["prep-import", "--help"], &["plan", "--help"]] {
+        let help = text(&dray(args));
+        for part in ["Exit codes:", "  2  refused for safety", "130  interrupted"] {
+            assert!(help.contains(part), "{args:?}: {help}");
+        }
+    }
+}
+
+#[test]
+fn help_shows_only_what_exists() {
+    let help = text(&dray(&["--help"]));
+    for absent in ["verify", "inspect", "decrypt", "devices", "bench", "doctor", "unlock", "completions"] {
+        assert!(!help.contains(absent), "{absent}: {help}");
+    }
+}
+
+#[test]
+fn the_windows_name_without_arguments_shows_the_classic_help() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    let output = run(command.arg0("WAImportExport.exe"));
+    assert_eq!(code(&output), 0);
+    assert!(text(&output).contains("PrepImport /j:<journal>"));
+}
+
+#[test]
+fn the_demo_leaves_foreign_directories_alone() {
+    let dir = scratch("foreign");
+    fs::write(dir.join("data"), "mine").expect("a file");
+    let output = dray(&["demo", "--dir", dir.to_str().expect("UTF-8")]);
+    assert_eq!(code(&output), 2, "{}", text(&output));
+    assert_eq!(fs::read(dir.join("data")).expect("still there"), b"mine");
+    assert_eq!(fs::read_dir(&dir).expect("scratch").count(), 1);
+}
+
+#[test]
+fn the_demo_lays_out_the_same_dataset_twice_and_keeps_on_request() {
+    let dir = scratch("demo");
+    let there = dir.join("d");
+    let name = there.to_str().expect("UTF-8");
+    let _ = dray(&["demo", "--dir", name]);
+    let first = fs::read(there.join("data/large/three-blocks.bin")).expect("made");
+    fs::write(there.join("notes.txt"), "mine").expect("a file of the user");
+    let _ = dray(&["demo", "--dir", name, "--quiet"]);
+    assert!(first == fs::read(there.join("data/large/three-blocks.bin")).expect("made"));
+    assert!(there.join("notes.txt").exists(), "what no demo made stays");
+    assert_eq!(code(&dray(&["demo", "--dir", name, "--keep"])), 2);
+    let dataset = fs::read_to_string(there.join("dataset.csv")).expect("made");
+    assert!(dataset.starts_with("BasePath,DstItemPathOrPrefix,ItemType") && dataset.contains("/data/\""), "{dataset}");
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definition() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = dray(&["completions", shell]);
+        assert_eq!(code(&output), 0);
+        assert!(text(&output).contains("initial-driveset"), "{shell}");
+    }
+    let dir = scratch("man");
+    assert_eq!(code(&dray(&["man", dir.to_str().expect("UTF-8")])), 0);
+    let page = fs::read_to_string(dir.join("dray-prep-import.1")).expect("a page");
+    assert!(page.contains("initial") && page.contains("Exit codes"), "{page}");
+    assert_eq!(code(&dray(&["man", "/nonexistent/dir"])), 8);
+}
+
+#[test]
+fn colour_is_wanted_or_not_there() {
+    let args = ["prep-import", "--journal", "j", "--id", "!", "--resume"];
+    let plain = dray(&args);
+    assert!(!text(&plain).contains('\x1b'));
+    let always = dray(&[&args[..], &["--color", "always"]].concat());
+    assert!(text(&always).contains('\x1b'));
+}
