@@ -96,6 +96,20 @@ fn digest_by_extents(volume: &Volume, image: &mut Image, stream: &Stream, runs: 
 /// Longest stream whose bytes are compared.
 const HASHED_MAX: u64 = 200_000_000;
 
+/// The checker must have nothing to say about a sound volume.
+fn assert_sound(volume: &Volume, image: &mut Image) {
+    let report = volume.check(image);
+    for finding in report.findings.iter().take(30) {
+        eprintln!("{finding}");
+    }
+    eprintln!(
+        "checked {} files, {} directories, {} index entries, {} clusters in use",
+        report.files, report.directories, report.index_entries, report.clusters_used
+    );
+    assert!(report.is_sound(), "{} findings", report.total);
+    assert!(report.index_entries > 10 && report.directories > 2);
+}
+
 /// Everything of a volume, in the judge's own format.
 fn listing(volume: &Volume, image: &mut Image) -> Vec<String> {
     let catalog = volume.catalog(image).unwrap();
@@ -211,6 +225,7 @@ fn judge_fixture(name: &str, cluster: u64) {
         assert_eq!(volume.facts().damage, []);
         assert!(!volume.facts().hibernated);
         eprintln!("{name}: {:?} {:?}", volume.geometry(), volume.facts());
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
@@ -242,6 +257,7 @@ fn judge_dissect_agrees_on_windows_volume_with_journal() {
         let mut image = Image::first_partition(&path);
         let len = ByteLen(image.len);
         let volume = Volume::open(&mut image, len).unwrap();
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
@@ -339,6 +355,7 @@ fn judge_made(mib: u64, sector: u32, cluster: u32, scale: u32) {
         if cluster <= 4096 {
             assert!(compressed >= 3);
         }
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
