@@ -93,10 +93,13 @@ impl CheckReport {
     }
 
     fn damage(&mut self, error: &NtfsError) {
-        let place = error.place;
-        let text = error.to_string();
-        let what = text.strip_prefix(&format!("{place}: ")).unwrap_or(&text).to_owned();
-        self.error(place, what);
+        /// A record is judged twice, alone and as part of its file: the same damage is told once.
+        const LOOK_BACK: usize = 32;
+        let what = error.what();
+        let recent = self.findings.iter().rev().take(LOOK_BACK);
+        if !recent.into_iter().any(|finding| finding.place == error.place && finding.what == what) {
+            self.error(error.place, what);
+        }
     }
 }
 
