@@ -172,52 +172,38 @@ impl Volume {
         reader: &mut R,
         mut see: impl FnMut(ScannedRecord) -> Result<(), NtfsError>,
     ) -> Result<(), NtfsError> {
-        let size = self.geometry().record_bytes as usize;
-        let count = self.record_count();
-        let per_read = (limits::SCAN_BYTES / size) as u64;
-        let mut chunk = vec![0; limits::SCAN_BYTES];
         let mut stash = Stash::default();
         let mut later: Vec<u32> = Vec::new();
-        let mut first = 0;
-        while first < count {
-            let here = per_read.min(count - first) as usize;
-            let bytes = &mut chunk[..here * size];
-            let whole = self.read_range(reader, self.mft(), first * size as u64, bytes).is_ok();
-            for (index, bytes) in bytes.chunks_exact_mut(size).enumerate() {
-                let number = first + index as u64;
-                if !whole && let Err(error) = self.read_range(reader, self.mft(), number * size as u64, bytes) {
-                    see(ScannedRecord { number, file: Err(error) })?;
-                    continue;
+        let mut outcome = Ok(());
+        each_record(self, reader, |reader, number, bytes| {
+            if outcome.is_err() {
+                return;
+            }
+            let parsed = bytes.and_then(|bytes| match Record::new(bytes) {
+                Ok(record) => Ok((bytes, record)),
+                Err(fault) => {
+                    let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
+                    Err(NtfsError::corrupt(place, fault.what))
                 }
-                // Windows leaves records that never were in use all zero (spec section 16).
-                if bytes[..4] == [0; 4] {
-                    continue;
-                }
-                let parsed = raw::undo_fixups(bytes, *b"FILE", 0x2A).and_then(|()| Record::new(bytes));
-                let record = match parsed {
-                    Ok(record) => record,
-                    Err(fault) => {
-                        let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
-                        see(ScannedRecord { number, file: Err(NtfsError::corrupt(place, fault.what)) })?;
-                        continue;
-                    }
-                };
-                if !record.in_use() {
-                    continue;
-                }
-                if record.header.base.get() != 0 {
+            });
+            outcome = match parsed {
+                Err(error) => see(ScannedRecord { number, file: Err(error) }),
+                Ok((_, record)) if !record.in_use() => Ok(()),
+                Ok((bytes, record)) if record.header.base.get() != 0 => {
                     stash.keep(number, bytes);
-                } else if file::has_list(&record) {
+                    Ok(())
+                }
+                Ok((bytes, record)) if file::has_list(&record) => {
                     stash.keep(number, bytes);
                     later.push(number as u32);
-                } else {
-                    let file = file::gather(self, reader, number, &record, None);
-                    see(ScannedRecord { number, file })?;
+                    Ok(())
                 }
-            }
-            first += here as u64;
-        }
-        drop(chunk);
+                Ok((_, record)) => {
+                    see(ScannedRecord { number, file: file::gather(self, reader, number, &record, None) })
+                }
+            };
+        });
+        outcome?;
         for number in later.into_iter().map(u64::from) {
             let bytes = match stash.get(number) {
                 Some(bytes) => Ok(bytes.to_vec()),
@@ -736,6 +722,45 @@ impl Catalog {
     /// Whether a device error kept any record from being read.
     pub fn has_read_errors(&self) -> bool {
         self.problems.iter().any(|problem| matches!(problem.kind, ErrorKind::Read(_)))
+    }
+}
+
+/// Reads `$MFT` from end to end; hands over every record that was ever used, fixups undone.
+///
+/// A chunk that cannot be read is tried again record by record, so that a bad sector costs only its own records.
+pub(super) fn each_record<R: ReadAt>(
+    volume: &Volume,
+    reader: &mut R,
+    mut see: impl FnMut(&mut R, u64, Result<&[u8], NtfsError>),
+) {
+    let size = volume.geometry().record_bytes as usize;
+    let count = volume.record_count();
+    let per_read = (limits::SCAN_BYTES / size) as u64;
+    let mut chunk = vec![0; limits::SCAN_BYTES];
+    let mut first = 0;
+    while first < count {
+        let here = per_read.min(count - first) as usize;
+        let bytes = &mut chunk[..here * size];
+        let whole = volume.read_range(reader, volume.mft(), first * size as u64, bytes).is_ok();
+        for (index, bytes) in bytes.chunks_exact_mut(size).enumerate() {
+            let number = first + index as u64;
+            if !whole && let Err(error) = volume.read_range(reader, volume.mft(), number * size as u64, bytes) {
+                see(reader, number, Err(error));
+                continue;
+            }
+            // Windows leaves records that never were in use all zero (spec section 16).
+            if bytes[..4] == [0; 4] {
+                continue;
+            }
+            match raw::undo_fixups(bytes, *b"FILE", 0x2A) {
+                Ok(()) => see(reader, number, Ok(bytes)),
+                Err(fault) => {
+                    let place = Place { record: Some(number), attribute: None, offset: Some(fault.at as u64) };
+                    see(reader, number, Err(NtfsError::corrupt(place, fault.what)));
+                }
+            }
+        }
+        first += here as u64;
     }
 }
 

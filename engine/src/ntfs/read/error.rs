@@ -131,6 +131,20 @@ impl NtfsError {
     }
 }
 
+impl NtfsError {
+    /// What is wrong, without the place.
+    pub(super) fn what(&self) -> String {
+        match &self.kind {
+            ErrorKind::Read(error) => error.to_string(),
+            ErrorKind::NotNtfs(what)
+            | ErrorKind::Corrupt(what)
+            | ErrorKind::Limit(what)
+            | ErrorKind::Unsupported(what) => (*what).to_owned(),
+            ErrorKind::NotFound => "not found".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for NtfsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = self.place;

@@ -188,6 +188,7 @@ pub struct FileRecord {
     pub(super) flags: u16,
     /// $STANDARD_INFORMATION.
     pub standard: Standard,
+    pub(super) has_standard: bool,
     /// All names, DOS names included.
     pub names: Vec<FileNameAttribute>,
     /// All attributes with content (data, indexes, bitmaps, reparse points …).
@@ -221,6 +222,7 @@ impl FileRecord {
             links: record.header.links.get(),
             flags: record.header.flags.get(),
             standard: Standard::default(),
+            has_standard: false,
             names: Vec::new(),
             streams: Vec::new(),
             reparse_tag: None,
@@ -235,6 +237,7 @@ impl FileRecord {
             (types::STANDARD_INFORMATION, Body::Resident { value, .. }) => {
                 let head: &raw::StandardInformation = view(value, 0, "standard information is cut off")?;
                 let tail = view::<raw::StandardInformationTail>(value, 48, "").ok();
+                self.has_standard = true;
                 self.standard = Standard {
                     times: Times {
                         created: FileTime(head.created.get()),
@@ -371,6 +374,22 @@ pub(super) fn has_list(record: &Record<'_>) -> bool {
         .any(|attribute| attribute.ty == types::ATTRIBUTE_LIST)
 }
 
+/// The file of a base record that has no attribute list.
+pub(super) fn alone(volume: &Volume, number: u64, record: &Record<'_>) -> FileRecord {
+    let mut file = FileRecord::new(number, record);
+    for attribute in record.attributes() {
+        match attribute {
+            Ok(attribute) => {
+                if let Err(fault) = file.absorb(volume.geometry().clusters, &attribute) {
+                    file.note(number, Some(attribute.ty), Fault { at: fault.at + attribute.at, ..fault });
+                }
+            }
+            Err(fault) => file.note(number, None, fault),
+        }
+    }
+    file
+}
+
 /// The file of a base record, `record` being that record with its fixups undone.
 pub(super) fn gather<R: ReadAt>(
     volume: &Volume,
@@ -379,21 +398,11 @@ pub(super) fn gather<R: ReadAt>(
     record: &Record<'_>,
     stash: Option<&Stash>,
 ) -> Result<FileRecord, NtfsError> {
+    if !has_list(record) {
+        return Ok(alone(volume, number, record));
+    }
     let clusters = volume.geometry().clusters;
     let mut file = FileRecord::new(number, record);
-    if !has_list(record) {
-        for attribute in record.attributes() {
-            match attribute {
-                Ok(attribute) => {
-                    if let Err(fault) = file.absorb(clusters, &attribute) {
-                        file.note(number, Some(attribute.ty), Fault { at: fault.at + attribute.at, ..fault });
-                    }
-                }
-                Err(fault) => file.note(number, None, fault),
-            }
-        }
-        return Ok(file);
-    }
     let list = read_list(volume, reader, number, record)?;
     let entries = list_entries(&list).map_err(|fault| {
         NtfsError::corrupt(Place::stream(number, types::ATTRIBUTE_LIST, fault.at as u64), fault.what)

@@ -26,5 +26,3 @@ pub(super) const STASH_BYTES_MAX: usize = 64 << 20;
 pub(super) const COMPRESSION_UNIT_BYTES_MAX: u64 = 128 << 10;
 /// `$SDS` and other metadata streams read whole by the checker.
 pub(super) const METADATA_STREAM_BYTES_MAX: u64 = 256 << 20;
-/// Reparse points hold at most 16 KiB (spec section 12, `$AttrDef`).
-pub(super) const REPARSE_BYTES_MAX: u64 = 16 << 10;

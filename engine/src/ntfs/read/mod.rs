@@ -9,9 +9,9 @@
 //! record, attribute and offset.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the checker, which uses the rest, comes next")]
 
 mod catalog;
+mod check;
 mod error;
 mod file;
 mod index;
@@ -25,6 +25,7 @@ mod volume;
 mod tests;
 
 pub use catalog::{Catalog, FileId, FileInfo, NameId, ScannedRecord, Special, display_name};
+pub use check::{CheckReport, Finding, Severity};
 pub use error::{ErrorKind, NtfsError, Place, ReadAt, ReadError};
 pub use file::{FileNameAttribute, FileRecord, FileRef, Namespace, Standard, Stream, Times};
 pub use upcase::Upcase;

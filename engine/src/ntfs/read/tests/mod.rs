@@ -4,10 +4,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::raw::types;
 use super::*;
+use crate::entropy::Seeded;
 use crate::units::{ByteLen, ByteOffset};
 
 /// A volume inside an image file.
@@ -95,6 +98,20 @@ fn digest_by_extents(volume: &Volume, image: &mut Image, stream: &Stream, runs: 
 
 /// Longest stream whose bytes are compared.
 const HASHED_MAX: u64 = 200_000_000;
+
+/// The checker must have nothing to say about a sound volume.
+fn assert_sound(volume: &Volume, image: &mut Image) {
+    let report = volume.check(image);
+    for finding in report.findings.iter().take(30) {
+        eprintln!("{finding}");
+    }
+    eprintln!(
+        "checked {} files, {} directories, {} index entries, {} clusters in use",
+        report.files, report.directories, report.index_entries, report.clusters_used
+    );
+    assert!(report.is_sound(), "{} findings", report.total);
+    assert!(report.index_entries > 10 && report.directories > 2);
+}
 
 /// Everything of a volume, in the judge's own format.
 fn listing(volume: &Volume, image: &mut Image) -> Vec<String> {
@@ -211,6 +228,7 @@ fn judge_fixture(name: &str, cluster: u64) {
         assert_eq!(volume.facts().damage, []);
         assert!(!volume.facts().hibernated);
         eprintln!("{name}: {:?} {:?}", volume.geometry(), volume.facts());
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
@@ -242,6 +260,7 @@ fn judge_dissect_agrees_on_windows_volume_with_journal() {
         let mut image = Image::first_partition(&path);
         let len = ByteLen(image.len);
         let volume = Volume::open(&mut image, len).unwrap();
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
@@ -259,6 +278,7 @@ fn made_volume(
     sector: u32,
     cluster: u32,
     scale: u32,
+    script: &str,
 ) -> Option<(PathBuf, BTreeMap<String, String>)> {
     let (path, mount) = (dir.join("made.raw"), dir.join("mnt"));
     File::create(&path).unwrap().set_len(mib << 20).unwrap();
@@ -278,12 +298,7 @@ fn made_volume(
         eprintln!("SKIPPED judge: ntfs-3g: {mounted:?}");
         return None;
     }
-    let output = Command::new("python3")
-        .args(["-c", include_str!("populate.py")])
-        .arg(&mount)
-        .arg(scale.to_string())
-        .output()
-        .unwrap();
+    let output = Command::new("python3").args(["-c", script]).arg(&mount).arg(scale.to_string()).output().unwrap();
     assert!(Command::new("umount").arg(&mount).status().unwrap().success());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut files = BTreeMap::new();
@@ -296,7 +311,7 @@ fn made_volume(
 
 fn judge_made(mib: u64, sector: u32, cluster: u32, scale: u32) {
     let dir = scratch(&format!("made-{sector}-{cluster}"));
-    if let Some((path, files)) = made_volume(&dir, mib, sector, cluster, scale) {
+    if let Some((path, files)) = made_volume(&dir, mib, sector, cluster, scale, include_str!("populate.py")) {
         let mut image = Image::whole(&path);
         let len = ByteLen(image.len);
         let volume = Volume::open(&mut image, len).unwrap();
@@ -339,6 +354,7 @@ fn judge_made(mib: u64, sector: u32, cluster: u32, scale: u32) {
         if cluster <= 4096 {
             assert!(compressed >= 3);
         }
+        assert_sound(&volume, &mut image);
         let ours = listing(&volume, &mut image);
         if let Some(theirs) = dissect_listing(&path, &image) {
             assert_same_lines(&ours, &theirs);
@@ -370,4 +386,357 @@ fn judge_ntfs_3g_and_dissect_agree_at_64_kib_clusters() {
 #[test]
 fn judge_ntfs_3g_and_dissect_agree_at_2_mib_clusters() {
     judge_made(4096, 512, 2 << 20, 100);
+}
+
+/// A small volume with every structure in it, in memory; `None`, loudly, where it cannot be made.
+fn small_volume(name: &str) -> Option<Vec<u8>> {
+    let dir = scratch(name);
+    let made = made_volume(&dir, 12, 512, 512, 0, include_str!("populate_small.py"));
+    let bytes = made.map(|(path, _)| std::fs::read(path).unwrap());
+    std::fs::remove_dir_all(dir).unwrap();
+    bytes
+}
+
+fn open(bytes: &[u8]) -> Result<Volume, NtfsError> {
+    Volume::open(&mut &bytes[..], ByteLen(bytes.len() as u64))
+}
+
+/// Changes a record behind its fixups, and protects it again.
+fn edit_record(bytes: &mut [u8], number: u64, edit: impl FnOnce(&mut [u8])) {
+    let volume = open(bytes).unwrap();
+    let at = volume.record_at(number).unwrap().0 as usize;
+    edit_protected(&mut bytes[at..at + volume.geometry().record_bytes as usize], *b"FILE", edit);
+}
+
+fn edit_protected(block: &mut [u8], magic: [u8; 4], edit: impl FnOnce(&mut [u8])) {
+    raw::undo_fixups(block, magic, 0x28).unwrap();
+    edit(block);
+    let array = usize::from(u16::from_le_bytes([block[4], block[5]]));
+    for stride in 1..=block.len() / 512 {
+        block.copy_within(stride * 512 - 2..stride * 512, array + stride * 2);
+        block.copy_within(array..array + 2, stride * 512 - 2);
+    }
+}
+
+/// Byte ranges of the volume that hold metadata, with a number for their kind.
+fn metadata(volume: &Volume, mut reader: &[u8]) -> Vec<(u32, std::ops::Range<u64>)> {
+    let mut ranges = vec![(0, 0..512)];
+    let mut add = |kind: u32, stream: &Stream| {
+        for run in volume.extents(stream).unwrap() {
+            if let RunPlace::Lcn(lcn) | RunPlace::Compressed { first: lcn, .. } = run.place {
+                let start = volume.geometry().cluster.offset_of(lcn).0;
+                ranges.push((kind, start..start + run.len));
+            }
+        }
+    };
+    add(2, volume.mft());
+    let catalog = volume.catalog(&mut reader).unwrap();
+    for id in catalog.files() {
+        let file = volume.open_file(&mut reader, catalog.info(id).id.record).unwrap();
+        for stream in &file.streams {
+            let wanted = matches!(stream.attribute(), types::INDEX_ALLOCATION | types::BITMAP | types::ATTRIBUTE_LIST);
+            if wanted || stream.is_compressed() || matches!(file.id.record, 6 | 9) {
+                add(stream.attribute() + u32::from(stream.is_compressed()), stream);
+            }
+        }
+    }
+    ranges
+}
+
+/// Everything that a user of the reader can ask, on a volume that may be damaged.
+fn exercise(bytes: &[u8]) -> bool {
+    let mut reader = bytes;
+    let Ok(volume) = open(bytes) else { return false };
+    let Ok(catalog) = volume.catalog(&mut reader) else { return false };
+    let mut buf = vec![0; 70_000];
+    for id in catalog.files() {
+        let _ = catalog.extents(&volume, id);
+        let _ = catalog.is_metafile(id);
+        for name in catalog.names(id) {
+            let _ = catalog.path(name);
+        }
+        let _ = catalog.streams(id).count();
+        if let Ok(stream) = catalog.open(&volume, &mut reader, id) {
+            for at in [0, 65_536, stream.size() / 2, stream.size().saturating_sub(10_000)] {
+                let _ = volume.read_range(&mut reader, &stream, at, &mut buf);
+            }
+        }
+    }
+    let _ = catalog.lookup(&volume, "\\directory\\FILE number 0077.txt");
+    let report = volume.check(&mut reader);
+    assert!(report.findings.len() <= 10_000);
+    true
+}
+
+#[test]
+fn hostile_flips_in_metadata_never_panic_or_hang() {
+    let Some(mut bytes) = small_volume("hostile") else { return };
+    let volume = open(&bytes).unwrap();
+    let mut reader = &bytes[..];
+    assert!(volume.check(&mut reader).is_sound());
+    // Each kind of metadata is hit as often as the others, however large; zeros, mostly slack, are spared.
+    let mut kinds: std::collections::BTreeMap<u32, Vec<u64>> = std::collections::BTreeMap::new();
+    for (kind, range) in metadata(&volume, &bytes) {
+        kinds.entry(kind).or_default().extend(range.filter(|at| bytes[*at as usize] != 0));
+    }
+    // The first records, without which nothing opens.
+    let first = volume.record_at(0).unwrap().0;
+    kinds.insert(1, (first..first + 11 * 1024).filter(|at| bytes[*at as usize] != 0).collect());
+    let kinds: Vec<Vec<u64>> = kinds.into_values().collect();
+    let mut seed = Seeded::new(2);
+    let started = Instant::now();
+    let rounds: u32 = std::env::var("DRAY_HOSTILE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
+    let (mut opened, mut slowest) = (0, Duration::ZERO);
+    for round in 0..rounds {
+        let mut undo = Vec::new();
+        for _ in 0..1 + seed.next_u64() % 8 {
+            let places = &kinds[(seed.next_u64() % kinds.len() as u64) as usize];
+            let at = places[(seed.next_u64() % places.len() as u64) as usize] as usize;
+            let width = 1 << (seed.next_u64() % 4);
+            let value = match seed.next_u64() % 6 {
+                0 => 0,
+                1 => u64::MAX,
+                2 => i64::MAX as u64,
+                3 => 1 << (seed.next_u64() % 64),
+                _ => seed.next_u64(),
+            };
+            for (at, byte) in (at..bytes.len()).zip(value.to_le_bytes()).take(width) {
+                undo.push((at, bytes[at]));
+                bytes[at] = byte;
+            }
+        }
+        let before = Instant::now();
+        opened += u32::from(exercise(&bytes));
+        let took = before.elapsed();
+        slowest = slowest.max(took);
+        assert!(took < Duration::from_secs(10), "round {round} took {took:?}");
+        for (at, byte) in undo.into_iter().rev() {
+            bytes[at] = byte;
+        }
+    }
+    eprintln!("{rounds} rounds, {opened} volumes opened, slowest {slowest:?}, all {:?}", started.elapsed());
+    assert!(opened > rounds / 2 && opened < rounds);
+}
+
+#[test]
+fn hostile_cut_volumes_never_panic() {
+    let Some(bytes) = small_volume("cut") else { return };
+    let mut seed = Seeded::new(3);
+    for _ in 0..40 {
+        exercise(&bytes[..(seed.next_u64() % bytes.len() as u64) as usize]);
+    }
+    exercise(&[]);
+}
+
+/// Finds a file by path, for damaging it.
+fn record_of(bytes: &[u8], path: &str) -> u64 {
+    let volume = open(bytes).unwrap();
+    let catalog = volume.catalog(&mut &bytes[..]).unwrap();
+    catalog.info(catalog.lookup(&volume, path).unwrap()).id.record
+}
+
+fn attribute_at(record: &[u8], ty: u32) -> usize {
+    let record = raw::Record::new(record).unwrap();
+    record.attributes().find_map(|attribute| attribute.ok().filter(|found| found.ty == ty)).unwrap().at
+}
+
+#[test]
+fn every_kind_of_damage_is_found_and_named() {
+    let Some(sound) = small_volume("damage") else { return };
+    let volume = open(&sound).unwrap();
+    let mut reader = &sound[..];
+    let stream_at = |record: u64, ty: u32| {
+        let file = volume.open_file(&mut &sound[..], record).unwrap();
+        let stream = file.streams.iter().find(|stream| stream.attribute() == ty).unwrap();
+        let runs = volume.extents(stream).unwrap();
+        let RunPlace::Lcn(lcn) = runs[0].place else { panic!("not in clusters") };
+        volume.geometry().cluster.offset_of(lcn).0 as usize
+    };
+    let bitmap = stream_at(6, types::DATA);
+    let mft_bitmap = stream_at(0, types::BITMAP);
+    let mirror = stream_at(1, types::DATA);
+    let directory = record_of(&sound, "directory");
+    let blocks = stream_at(directory, types::INDEX_ALLOCATION);
+    let victim = record_of(&sound, "directory/file number 0042.txt");
+    let plain = record_of(&sound, "frag a");
+    let linked = record_of(&sound, "plain.bin");
+    let data = stream_at(plain, types::DATA);
+    let cluster = data / 512;
+    let list = volume.open_file(&mut reader, linked).unwrap().extensions;
+    assert!(!list.is_empty(), "the file of many links has no extension record");
+    let block =
+        |bytes: &mut Vec<u8>, edit: fn(&mut [u8])| edit_protected(&mut bytes[blocks..blocks + 4096], *b"INDX", edit);
+    let backup = sound.len() - 512;
+    type Damage<'a> = (&'a str, Box<dyn Fn(&mut Vec<u8>) + 'a>);
+    let cases: Vec<Damage<'_>> = vec![
+        ("in use but free in $Bitmap", Box::new(|b| b[bitmap + cluster / 8] ^= 1 << (cluster % 8))),
+        (
+            "used in $Bitmap but by no stream",
+            Box::new(|b| {
+                let free = (0..20_000).find(|c| b[bitmap + c / 8] >> (c % 8) & 1 == 0).unwrap();
+                b[bitmap + free / 8] |= 1 << (free % 8);
+            }),
+        ),
+        ("record in use is free in the bitmap", Box::new(|b| b[mft_bitmap + victim as usize / 8] ^= 1 << (victim % 8))),
+        ("mirror differs", Box::new(|b| b[mirror + 0x60] ^= 1)),
+        ("no backup boot sector|backup boot sector differs", Box::new(|b| b[backup..].fill(0))),
+        (
+            "torn write",
+            Box::new(|b| {
+                let at = open(b).unwrap().record_at(victim).unwrap().0 as usize;
+                b[at + 510] ^= 1;
+            }),
+        ),
+        ("link count 7 for 1 names", Box::new(|b| edit_record(b, victim, |r| r[0x12] = 7))),
+        ("record has the number of another one", Box::new(|b| edit_record(b, victim, |r| r[0x2C] ^= 1))),
+        ("which has no such name", Box::new(|b| edit_record(b, victim, |r| r[0x10] ^= 2))),
+        (
+            "not in the index of directory",
+            Box::new(|b| {
+                edit_record(b, victim, |r| {
+                    let at = attribute_at(r, types::FILE_NAME);
+                    r[at + 0x18 + 66] = b'X';
+                })
+            }),
+        ),
+        (
+            "wrong indexed flag",
+            Box::new(|b| {
+                edit_record(b, victim, |r| {
+                    let at = attribute_at(r, types::FILE_NAME);
+                    r[at + 0x16] = 0;
+                })
+            }),
+        ),
+        (
+            "used twice",
+            Box::new(|b| {
+                edit_record(b, victim, |r| {
+                    let (a, c) = (attribute_at(r, types::FILE_NAME), attribute_at(r, types::STANDARD_INFORMATION));
+                    r[a + 0x0E] = r[c + 0x0E];
+                })
+            }),
+        ),
+        ("bytes used do not end", Box::new(|b| edit_record(b, victim, |r| r[0x18] += 8))),
+        (
+            "sizes contradict each other",
+            Box::new(|b| {
+                edit_record(b, plain, |r| {
+                    let at = attribute_at(r, types::DATA);
+                    r[at + 0x38 + 4] = 1;
+                })
+            }),
+        ),
+        (
+            "bytes are mapped",
+            Box::new(|b| {
+                edit_record(b, plain, |r| {
+                    let at = attribute_at(r, types::DATA);
+                    r[at + 0x28 + 3] = 1;
+                })
+            }),
+        ),
+        (
+            "run outside the volume|belongs to two streams",
+            Box::new(|b| {
+                edit_record(b, plain, |r| {
+                    let at = attribute_at(r, types::DATA);
+                    let pairs = at + usize::from(r[at + 0x20]);
+                    let last = usize::from(r[pairs] & 15) + usize::from(r[pairs] >> 4);
+                    r[pairs + last] = 0x7F;
+                })
+            }),
+        ),
+        (
+            "security id 0x7f01 does not exist",
+            Box::new(|b| {
+                edit_record(b, 6, |r| {
+                    let at = attribute_at(r, types::STANDARD_INFORMATION);
+                    r[at + 0x18 + 0x34..][..4].copy_from_slice(&0x7F01u32.to_le_bytes());
+                })
+            }),
+        ),
+        ("stale reference to an extension record", Box::new(|b| edit_record(b, list[0], |r| r[0x10] ^= 4))),
+        ("extension record of another file", Box::new(|b| edit_record(b, list[0], |r| r[0x20] ^= 1))),
+        (
+            "index entries out of order",
+            Box::new(|b| {
+                block(b, |i| {
+                    let first = 0x18 + usize::from(i[0x18]);
+                    i[first + 0x10 + 66] = b'z';
+                })
+            }),
+        ),
+        ("index block of another place", Box::new(|b| block(b, |i| i[0x10] ^= 8))),
+        ("leaf flag of an index block", Box::new(|b| block(b, |i| i[0x24] ^= 1))),
+        ("allocated size is wrong", Box::new(|b| block(b, |i| i[0x20] ^= 8))),
+        ("not in the index of directory", Box::new(|b| block(b, |i| i[0x18 + usize::from(i[0x18])] ^= 1))),
+        (
+            "volume is marked dirty",
+            Box::new(|b| {
+                edit_record(b, 3, |r| {
+                    let at = attribute_at(r, types::VOLUME_INFORMATION);
+                    r[at + 0x18 + 10] |= 1;
+                })
+            }),
+        ),
+    ];
+    for (number, (wanted, damage)) in cases.iter().enumerate() {
+        let mut bytes = sound.clone();
+        damage(&mut bytes);
+        assert!(bytes != sound, "case {number} changed nothing");
+        let report = open(&bytes).unwrap().check(&mut &bytes[..]);
+        let texts: Vec<String> = report.findings.iter().map(Finding::to_string).collect();
+        let found = texts.iter().any(|text| wanted.split('|').any(|wanted| text.contains(wanted)));
+        assert!(found, "case {number}: no {wanted:?} in {texts:#?}");
+        assert!(!report.is_sound());
+    }
+    eprintln!("{} kinds of damage named", cases.len());
+}
+
+#[test]
+fn damaged_boot_sector_and_first_record_are_survived() {
+    let Some(mut bytes) = small_volume("survive") else { return };
+    let sound = open(&bytes).unwrap();
+    let mft = sound.record_at(0).unwrap().0 as usize;
+    let before = sound.catalog(&mut &bytes[..]).unwrap().len();
+    bytes[..512].fill(0);
+    bytes[mft..mft + 1024].fill(0xA5);
+    let volume = open(&bytes).unwrap();
+    assert_eq!(volume.facts().backup_boot, BackupBoot::InUse);
+    assert!(volume.facts().mft_from_mirror);
+    let catalog = volume.catalog(&mut &bytes[..]).unwrap();
+    assert_eq!(catalog.len(), before - 1);
+    let id = catalog.lookup(&volume, "/deep/ER/and/deeper/leaf.txt").unwrap();
+    let stream = catalog.open(&volume, &mut &bytes[..], id).unwrap();
+    assert_eq!(volume.read_whole(&mut &bytes[..], &stream, 100).unwrap(), b"leaf");
+}
+
+/// A device with one unreadable sector.
+struct BadSector<'a> {
+    bytes: &'a [u8],
+    bad: u64,
+}
+
+impl ReadAt for BadSector<'_> {
+    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+        if at.0 < self.bad + 512 && self.bad < at.0 + buf.len() as u64 {
+            return Err(ReadError { at: ByteOffset(self.bad), message: "medium error".to_owned() });
+        }
+        (&mut self.bytes).read_at(at, buf)
+    }
+}
+
+#[test]
+fn bad_sector_in_mft_costs_only_its_own_record() {
+    let Some(bytes) = small_volume("sector") else { return };
+    let volume = open(&bytes).unwrap();
+    let before = volume.catalog(&mut &bytes[..]).unwrap();
+    let victim = record_of(&bytes, "directory/file number 0042.txt");
+    let mut reader = BadSector { bytes: &bytes, bad: volume.record_at(victim).unwrap().0 + 512 };
+    let after = volume.catalog(&mut reader).unwrap();
+    assert_eq!(after.len(), before.len() - 1);
+    assert!(after.has_read_errors());
+    assert!(after.by_record(victim).is_none());
+    assert!(after.lookup(&volume, "directory/file number 0043.txt").is_some());
 }

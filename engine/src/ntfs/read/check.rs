@@ -1,0 +1,1023 @@
+//! Our own file system check: every rule of the format that can be tested without a driver.
+//!
+//! It compares what is told twice: index entries with records, bitmaps with what is really used, mirrors with their
+//! originals. It repairs nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use zerocopy::little_endian::U32;
+
+use super::catalog::each_record;
+use super::error::{NtfsError, Place, ReadAt};
+use super::file::{self, FileRecord, FileRef, Namespace, Stream};
+use super::index::{self, Index, Node, Step};
+use super::limits;
+use super::raw::{self, Attribute, Body, Record, types, view};
+use super::volume::{BackupBoot, I30, LogState, Volume, records};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Odd, but seen on sound volumes.
+    Note,
+    /// Windows may complain or repair; files are readable.
+    Warning,
+    /// The volume contradicts itself.
+    Error,
+}
+
+/// One thing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}: {}: {}", self.place, self.what)
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Findings in the order of the checks; the first ten thousand.
+    pub findings: Vec<Finding>,
+    /// How many there were in all.
+    pub total: u64,
+    /// Base records in use.
+    pub files: u64,
+    /// Directories among them.
+    pub directories: u64,
+    /// Index entries compared.
+    pub index_entries: u64,
+    /// Clusters that records use.
+    pub clusters_used: u64,
+}
+
+impl CheckReport {
+    /// The worst finding; `None` if there is none.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// No error and no warning.
+    pub fn is_sound(&self) -> bool {
+        self.worst().is_none_or(|worst| worst < Severity::Warning)
+    }
+
+    fn add(&mut self, severity: Severity, place: Place, what: impl Into<String>) {
+        self.total += 1;
+        if self.findings.len() < limits::PROBLEMS_KEPT_MAX {
+            self.findings.push(Finding { severity, place, what: what.into() });
+        }
+    }
+
+    fn error(&mut self, place: Place, what: impl Into<String>) {
+        self.add(Severity::Error, place, what);
+    }
+
+    fn warning(&mut self, place: Place, what: impl Into<String>) {
+        self.add(Severity::Warning, place, what);
+    }
+
+    fn damage(&mut self, error: &NtfsError) {
+        /// A record is judged twice, alone and as part of its file: the same damage is told once.
+        const LOOK_BACK: usize = 32;
+        let what = error.what();
+        let recent = self.findings.iter().rev().take(LOOK_BACK);
+        if !recent.into_iter().any(|finding| finding.place == error.place && finding.what == what) {
+            self.error(error.place, what);
+        }
+    }
+}
+
+/// A set of clusters, in pages that exist only where something is set.
+struct ClusterSet {
+    pages: Vec<Option<Box<[u64; Self::WORDS]>>>,
+    count: u64,
+}
+
+impl ClusterSet {
+    const WORDS: usize = 512;
+    const BITS: u64 = Self::WORDS as u64 * 64;
+
+    fn new(clusters: u64) -> Self {
+        Self { pages: (0..clusters.div_ceil(Self::BITS)).map(|_| None).collect(), count: 0 }
+    }
+
+    /// Sets a run; returns the first cluster that was set before.
+    fn insert(&mut self, start: u64, len: u64) -> Option<u64> {
+        let mut clash = None;
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let page = self.pages[(at / Self::BITS) as usize].get_or_insert_with(|| Box::new([0; Self::WORDS]));
+            let word = &mut page[(at % Self::BITS / 64) as usize];
+            let bits = (end - at).min(64 - at % 64);
+            let mask = (u64::MAX >> (64 - bits)) << (at % 64);
+            if *word & mask != 0 && clash.is_none() {
+                clash = Some(at / 64 * 64 + u64::from((*word & mask).trailing_zeros()));
+            }
+            self.count += u64::from((mask & !*word).count_ones());
+            *word |= mask;
+            at += bits;
+        }
+        clash
+    }
+
+    fn word(&self, index: u64) -> u64 {
+        let page = (index / Self::WORDS as u64) as usize;
+        self.pages[page].as_ref().map_or(0, |page| page[(index % Self::WORDS as u64) as usize])
+    }
+}
+
+/// A name as a record or an index tells it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NameKey {
+    parent: u64,
+    child: u64,
+    hash: u64,
+}
+
+impl NameKey {
+    /// `value` is a whole $FILE_NAME. Parent, child, name and name space must agree (spec section 8).
+    fn new(child: FileRef, head: &raw::FileName, name: &[zerocopy::little_endian::U16]) -> Self {
+        /// FNV-1a, 64 bits.
+        const BASIS: u64 = 0xCBF2_9CE4_8422_2325;
+        const PRIME: u64 = 0x0100_0000_01B3;
+        let mut hash = (BASIS ^ u64::from(head.namespace)).wrapping_mul(PRIME);
+        for unit in name {
+            hash = (hash ^ u64::from(unit.get())).wrapping_mul(PRIME);
+        }
+        Self { parent: head.parent.get(), child: child.record | u64::from(child.sequence) << 48, hash }
+    }
+}
+
+struct Check<'v> {
+    volume: &'v Volume,
+    report: CheckReport,
+    used: ClusterSet,
+    /// Bit r: record r is in use.
+    in_use: Vec<u64>,
+    /// Records that could not be read: what the bitmap says of them is not judged.
+    unreadable: HashSet<u64>,
+    names: Vec<NameKey>,
+    indexed: Vec<NameKey>,
+    directories: Vec<u64>,
+    views: Vec<u64>,
+    listed: Vec<u64>,
+    /// Extension record and its base.
+    extensions: Vec<(u64, u64)>,
+    gathered: Vec<(u64, u64)>,
+    /// Security ids in use, and a file that uses each.
+    security: BTreeMap<u32, u64>,
+}
+
+impl Volume {
+    /// Checks the whole volume. Memory: one bit for each record and used cluster, 48 bytes for each name.
+    pub fn check<R: ReadAt>(&self, reader: &mut R) -> CheckReport {
+        let mut check = Check {
+            volume: self,
+            report: CheckReport::default(),
+            used: ClusterSet::new(self.geometry().clusters),
+            in_use: vec![0; self.record_count().div_ceil(64) as usize],
+            unreadable: HashSet::new(),
+            names: Vec::new(),
+            indexed: Vec::new(),
+            directories: Vec::new(),
+            views: Vec::new(),
+            listed: Vec::new(),
+            extensions: Vec::new(),
+            gathered: Vec::new(),
+            security: BTreeMap::new(),
+        };
+        check.facts();
+        each_record(self, reader, |_, number, bytes| match bytes {
+            Ok(bytes) => check.record(number, bytes),
+            Err(error) => check.unread(number, &error),
+        });
+        for number in std::mem::take(&mut check.listed) {
+            match self.open_file(reader, number) {
+                Ok(file) => check.file(&file),
+                Err(error) => check.report.damage(&error),
+            }
+        }
+        check.extension_records();
+        for number in std::mem::take(&mut check.directories) {
+            check.directory(reader, number);
+        }
+        check.compare_names();
+        for number in std::mem::take(&mut check.views) {
+            check.view_indexes(reader, number);
+        }
+        check.metafiles(reader);
+        check.security_ids(reader);
+        check.record_bitmap(reader);
+        check.cluster_bitmap(reader);
+        check.mirror(reader);
+        check.report.clusters_used = check.used.count;
+        check.report
+    }
+}
+
+/// Type codes that must be resident, and those that must not (spec section 6).
+const ALWAYS_RESIDENT: [u32; 8] = [
+    types::STANDARD_INFORMATION,
+    types::FILE_NAME,
+    types::OBJECT_ID,
+    types::VOLUME_NAME,
+    types::VOLUME_INFORMATION,
+    types::INDEX_ROOT,
+    types::EA_INFORMATION,
+    types::END,
+];
+
+impl Check<'_> {
+    fn facts(&mut self) {
+        let facts = self.volume.facts();
+        for error in &facts.damage {
+            self.report.damage(error);
+        }
+        match facts.backup_boot {
+            BackupBoot::Equal => {}
+            BackupBoot::Different => self.report.error(Place::default(), "backup boot sector differs from the first"),
+            BackupBoot::Missing => self.report.error(Place::default(), "no backup boot sector"),
+            BackupBoot::InUse => self.report.error(Place::volume(0), "boot sector damaged, its copy is in use"),
+        }
+        if facts.truncated {
+            self.report.error(Place::default(), "volume is longer than its partition");
+        }
+        if facts.version != (3, 1) && facts.version != (3, 0) {
+            self.report.warning(Place::record(records::VOLUME), format!("NTFS version {:?}", facts.version));
+        }
+        if facts.is_dirty() {
+            self.report.warning(Place::record(records::VOLUME), "volume is marked dirty");
+        }
+        match facts.log {
+            LogState::Empty | LogState::Clean | LogState::Chkdsk => {}
+            LogState::Dirty => self.report.warning(Place::record(records::LOG_FILE), "log was not closed"),
+            LogState::Unknown => self.report.warning(Place::record(records::LOG_FILE), "log is not understood"),
+        }
+        if facts.hibernated {
+            self.report.warning(Place::record(records::ROOT), "hiberfil.sys holds a hibernated system");
+        }
+    }
+
+    fn unread(&mut self, number: u64, error: &NtfsError) {
+        self.unreadable.insert(number);
+        self.report.damage(error);
+    }
+
+    /// One record by itself.
+    fn record(&mut self, number: u64, bytes: &[u8]) {
+        let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
+        let record = match Record::new(bytes) {
+            Ok(record) => record,
+            Err(fault) => return self.unread(number, &NtfsError::corrupt(place(fault.at), fault.what)),
+        };
+        if !record.in_use() {
+            return;
+        }
+        self.in_use[(number / 64) as usize] |= 1 << (number % 64);
+        let head = record.header;
+        let array_at = usize::from(head.protected.array_at.get());
+        // Volumes of NT 4 and Windows 2000 have the array at 0x2A and no own number.
+        if array_at >= 0x30 && head.own_number.get() != number as u32 {
+            self.report.error(place(0x2C), "record has the number of another one");
+        }
+        if head.allocated.get() as usize != bytes.len() {
+            self.report.error(place(0x1C), "bytes allocated are not the record size");
+        }
+        let first = (array_at + 2 * usize::from(head.protected.array_entries.get())).next_multiple_of(8);
+        if usize::from(head.first_attribute.get()) != first {
+            self.report.warning(place(0x14), "first attribute not right behind the update sequence");
+        }
+        if head.sequence.get() == 0 {
+            self.report.error(place(0x10), "sequence number 0");
+        } else if number < 16 && u64::from(head.sequence.get()) != number.max(1) {
+            self.report.error(place(0x10), "wrong sequence number of a metafile");
+        }
+        self.attributes(number, &record);
+        let base = FileRef::from_raw(head.base.get());
+        if head.base.get() != 0 {
+            self.extensions.push((number, base.record));
+            if head.links.get() != 0 {
+                self.report.warning(place(0x12), "extension record with links");
+            }
+            return;
+        }
+        if file::has_list(&record) {
+            self.listed.push(number);
+        } else {
+            let file = file::alone(self.volume, number, &record);
+            self.file(&file);
+        }
+    }
+
+    fn attributes(&mut self, number: u64, record: &Record<'_>) {
+        let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
+        let base = record.header.base.get();
+        let child = if base == 0 {
+            FileRef { record: number, sequence: record.header.sequence.get() }
+        } else {
+            FileRef::from_raw(base)
+        };
+        let mut ids = HashSet::new();
+        let mut previous: Option<Attribute<'_>> = None;
+        let mut attributes = record.attributes();
+        for attribute in attributes.by_ref() {
+            let attribute = match attribute {
+                Ok(attribute) => attribute,
+                Err(fault) => return self.report.error(place(fault.at), fault.what),
+            };
+            if !ids.insert(attribute.id) {
+                self.report.error(place(attribute.at), format!("attribute id {} used twice", attribute.id));
+            }
+            if attribute.id >= record.header.next_id.get() {
+                self.report.warning(place(attribute.at), "attribute id not below the next free one");
+            }
+            if !attribute.ty.is_multiple_of(0x10) || attribute.ty == 0 || attribute.ty > 0x100 && attribute.ty < 0x1000
+            {
+                self.report.error(place(attribute.at), format!("unknown attribute type {:#x}", attribute.ty));
+            }
+            if let Some(previous) = previous.replace(attribute)
+                && self.attribute_order(&previous, &attribute).is_gt()
+            {
+                self.report.error(place(attribute.at), "attributes out of order");
+            }
+            self.attribute(number, child, &attribute);
+        }
+        let used = record.header.used.get() as usize;
+        if used != (attributes.at + 8).next_multiple_of(8) {
+            self.report.warning(place(0x18), "bytes used do not end 8 bytes behind the last attribute");
+        }
+    }
+
+    fn attribute_order(&self, left: &Attribute<'_>, right: &Attribute<'_>) -> std::cmp::Ordering {
+        let lowest = |attribute: &Attribute<'_>| match attribute.body {
+            Body::Resident { .. } => 0,
+            Body::NonResident(body) => body.lowest,
+        };
+        let names = |attribute: &Attribute<'_>| file::to_units(attribute.name);
+        left.ty
+            .cmp(&right.ty)
+            .then_with(|| self.volume.upcase().cmp(&names(left), &names(right)))
+            .then_with(|| lowest(left).cmp(&lowest(right)))
+    }
+
+    fn attribute(&mut self, number: u64, child: FileRef, attribute: &Attribute<'_>) {
+        let place = Place::stream(number, attribute.ty, attribute.at as u64);
+        match attribute.body {
+            Body::Resident { value, indexed } => {
+                if matches!(attribute.ty, types::INDEX_ALLOCATION) {
+                    self.report.error(place, "must not be resident");
+                }
+                if indexed != (attribute.ty == types::FILE_NAME) {
+                    self.report.error(place, "wrong indexed flag");
+                }
+                if attribute.ty == types::FILE_NAME {
+                    match raw::file_name(value) {
+                        Ok((head, name)) => {
+                            self.names.push(NameKey::new(child, head, name));
+                            self.legal_name(place, child.record, head.namespace, &file::to_units(name));
+                        }
+                        Err(fault) => self.report.error(place, fault.what),
+                    }
+                }
+            }
+            Body::NonResident(body) => {
+                if ALWAYS_RESIDENT.contains(&attribute.ty) {
+                    self.report.error(place, "must be resident");
+                }
+                let scattered = attribute.flags & (raw::ATTR_COMPRESSED | raw::ATTR_SPARSE) != 0;
+                if body.unit != 0 && !scattered {
+                    self.report.warning(place, "compression unit of a plain stream");
+                }
+                let mut runs = Vec::new();
+                let clusters = self.volume.geometry().clusters;
+                if let Err(fault) = raw::decode_runs(body.pairs, body.lowest, body.highest, clusters, &mut runs) {
+                    return self.report.error(place, fault.what);
+                }
+                let may_have_holes = scattered || matches!(number, records::BAD_CLUSTERS | records::SECURE);
+                if !may_have_holes && runs.iter().any(|run| run.is_hole()) {
+                    self.report.error(place, "hole in a plain stream");
+                }
+                for run in runs.iter().filter(|run| !run.is_hole()) {
+                    if let Some(clash) = self.used.insert(u64::from(run.lcn), u64::from(run.len)) {
+                        self.report.error(place, format!("cluster {clash} belongs to two streams"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn legal_name(&mut self, place: Place, record: u64, namespace: u8, name: &[u16]) {
+        let Some(namespace) = Namespace::from_raw(namespace) else {
+            return self.report.error(place, "unknown name space");
+        };
+        if record < records::FIRST_FREE {
+            return;
+        }
+        let bad = |unit: &u16| *unit < 0x20 || u8::try_from(*unit).is_ok_and(|byte| b"\"*/:<>?\\|".contains(&byte));
+        if name.iter().any(bad) {
+            self.report.warning(place, "name with characters that Windows does not allow");
+        }
+        if matches!(name.last(), Some(0x20 | 0x2E)) {
+            self.report.warning(place, "name ends with a dot or blank");
+        }
+        if matches!(namespace, Namespace::Dos | Namespace::Win32AndDos) && !is_short(name) {
+            self.report.error(place, "not an 8.3 name, but said to be one");
+        }
+    }
+
+    /// One file, with all its records.
+    fn file(&mut self, file: &FileRecord) {
+        let number = file.id.record;
+        let place = Place::record(number);
+        self.report.files += 1;
+        for error in &file.damage {
+            self.report.damage(error);
+        }
+        self.gathered.extend(file.extensions.iter().map(|extension| (*extension, number)));
+        if usize::from(file.links) != file.names.len() {
+            let what = format!("link count {} for {} names", file.links, file.names.len());
+            self.report.error(place, what);
+        }
+        if file.names.is_empty() && number >= records::FIRST_FREE {
+            self.report.error(place, "file without a name");
+        }
+        if !file.has_standard {
+            self.report.error(place, "no standard information");
+        }
+        let own_descriptor = file.stream(types::SECURITY_DESCRIPTOR, &[]).is_some();
+        match file.standard.security {
+            Some(id) if id != 0 => {
+                self.security.entry(id).or_insert(number);
+                if own_descriptor {
+                    self.report.warning(place, "security id and a descriptor of its own");
+                }
+            }
+            _ if !own_descriptor => self.report.add(Severity::Note, place, "no security descriptor"),
+            _ => {}
+        }
+        if file.is_directory() {
+            self.directories.push(number);
+            self.report.directories += 1;
+        }
+        if file.is_directory() != file.stream(types::INDEX_ROOT, &I30).is_some() {
+            self.report.error(place, "directory flag and index do not agree");
+        }
+        if file.flags & raw::RECORD_VIEW != 0 {
+            self.views.push(number);
+        } else if file.streams.iter().any(|stream| stream.ty == types::INDEX_ROOT && stream.name != I30) {
+            self.report.error(place, "view index without its flag");
+        }
+        if file.reparse_tag.is_some() != (file.standard.attributes & 0x400 != 0) {
+            self.report.error(place, "reparse point and its attribute bit do not agree");
+        }
+        let mut last: Option<&Stream> = None;
+        for stream in &file.streams {
+            if last.is_some_and(|last| last.ty == stream.ty && last.name == stream.name) {
+                self.report.error(stream.place(0), "two streams of one name");
+            }
+            last = Some(stream);
+            self.stream(stream);
+        }
+    }
+
+    fn stream(&mut self, stream: &Stream) {
+        if stream.is_resident() {
+            return;
+        }
+        let cluster = self.volume.geometry().cluster.bytes();
+        let mapped = stream.runs().last().map_or(0, |run| run.end()) * cluster;
+        if stream.allocated != mapped {
+            let what = format!("allocated size {} but {mapped} bytes are mapped", stream.allocated);
+            self.report.error(stream.place(0), what);
+        }
+        let stored = stream.runs().iter().filter(|run| !run.is_hole());
+        let stored = stored.map(|run| u64::from(run.len)).sum::<u64>() * cluster;
+        if let Some(total) = stream.total
+            && total != stored
+        {
+            let what = format!("total allocated size {total} but {stored} bytes are allocated");
+            self.report.error(stream.place(0), what);
+        }
+        if (stream.is_compressed() || stream.is_sparse()) && stream.total.is_none() && mapped > 0 {
+            self.report.warning(stream.place(0), "no total allocated size");
+        }
+        if stream.is_compressed() && stream.unit > 0 && !(mapped / cluster).is_multiple_of(1 << stream.unit) {
+            self.report.warning(stream.place(0), "compressed stream ends inside a unit");
+        }
+        if stream.is_compressed()
+            && let Err(error) = self.volume.extents(stream)
+        {
+            self.report.damage(&error);
+        }
+    }
+
+    fn extension_records(&mut self) {
+        self.extensions.sort_unstable();
+        self.gathered.sort_unstable();
+        for (extension, base) in &self.extensions {
+            if self.gathered.binary_search(&(*extension, *base)).is_err() {
+                let what = format!("extension record that record {base} does not list");
+                self.report.error(Place::record(*extension), what);
+            }
+        }
+    }
+
+    fn directory<R: ReadAt>(&mut self, reader: &mut R, number: u64) {
+        let Ok(file) = self.volume.open_file(reader, number) else { return };
+        let mut indexed = std::mem::take(&mut self.indexed);
+        let own = file.id;
+        self.index(reader, &file, &I30, |report, volume, place, key, entry, previous| {
+            let (head, name) = match raw::file_name(key) {
+                Ok(found) => found,
+                Err(fault) => return report.error(place, fault.what),
+            };
+            if key.len() != size_of::<raw::FileName>() + name.len() * 2 {
+                report.error(place, "key is longer than its name");
+            }
+            let parent = FileRef::from_raw(head.parent.get());
+            if parent != own {
+                report.error(place, "index entry belongs to another directory");
+            }
+            indexed.push(NameKey::new(FileRef::from_raw(entry.reference), head, name));
+            if let Some(previous) = previous
+                && let Ok((_, before)) = raw::file_name(previous)
+                && volume.upcase().cmp(&file::to_units(before), &file::to_units(name)).is_ge()
+            {
+                report.error(place, "index entries out of order");
+            }
+        });
+        self.indexed = indexed;
+    }
+
+    fn view_indexes<R: ReadAt>(&mut self, reader: &mut R, number: u64) {
+        let Ok(file) = self.volume.open_file(reader, number) else { return };
+        let names = file.streams.iter().filter(|stream| stream.ty == types::INDEX_ROOT && stream.name != I30);
+        for name in names.map(|stream| stream.name.clone()).collect::<Vec<_>>() {
+            let rule = Index::open(self.volume, &file, &name).map_or(0, |index| index.rule);
+            self.index(reader, &file, &name, |report, _, place, key, _, previous| {
+                let words = |key: &[u8]| -> Vec<u32> {
+                    key.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+                };
+                // The order of SIDs (0x11) with more than one entry is not certain (spec section 22).
+                if matches!(rule, 0x10 | 0x12 | 0x13) && previous.is_some_and(|previous| words(previous) >= words(key))
+                {
+                    report.error(place, "index entries out of order");
+                }
+            });
+        }
+    }
+
+    /// What every index must keep; `see` judges the keys, in order, with the key before.
+    fn index<R: ReadAt>(
+        &mut self,
+        reader: &mut R,
+        file: &FileRecord,
+        name: &[u16],
+        mut see: impl FnMut(&mut CheckReport, &Volume, Place, &[u8], &index::Entry, Option<&[u8]>),
+    ) {
+        let (volume, report) = (self.volume, &mut self.report);
+        let number = file.id.record;
+        let index = match Index::open(volume, file, name) {
+            Ok(index) => index,
+            Err(error) => return report.damage(&error),
+        };
+        let root_place = Place::stream(number, types::INDEX_ROOT, 0);
+        let (cluster, block) = (volume.geometry().cluster.bytes(), index.block_bytes);
+        if block != u64::from(volume.geometry().index_block_bytes) {
+            report.error(root_place, "index block size is not the volume's");
+        }
+        let per_block = if cluster <= block { block / cluster } else { block / raw::STRIDE as u64 };
+        if u64::from(index.block_clusters) != per_block {
+            report.error(root_place, "wrong clusters per index block");
+        }
+        let directory = name == I30;
+        if directory && (index.ty, index.rule) != (types::FILE_NAME, 1) || !directory && index.ty != 0 {
+            report.error(root_place, "wrong type or collation rule of the index");
+        }
+        let has_blocks = file.stream(types::INDEX_ALLOCATION, name).is_some();
+        if has_blocks != file.stream(types::BITMAP, name).is_some() {
+            report.error(root_place, "index blocks and their bitmap must come together");
+        }
+        let mut blocks = HashSet::new();
+        let mut leaf_depth = None;
+        let mut previous: Option<Vec<u8>> = None;
+        let mut whole = true;
+        let mut entries = 0u64;
+        index::walk(volume, reader, &index, |step| match step {
+            Step::Broken(error) => {
+                whole = false;
+                report.damage(&error);
+            }
+            Step::Enter { node, depth, leaf } => {
+                if let Some(vcn) = node.vcn {
+                    blocks.insert(vcn * index.vcn_bytes / block);
+                }
+                node_header(report, &index, node, leaf, has_blocks);
+                if leaf && *leaf_depth.get_or_insert(depth) != depth {
+                    report.error(index.place(node, 0), "leaves at different depths");
+                }
+            }
+            Step::Entry { node, entry } => {
+                entries += 1;
+                let place = index.place(node, entry.at);
+                let key = node.key(entry);
+                let fixed = 16 + key.len() + if entry.sub.is_some() { 8 } else { 0 };
+                if directory && entry.len != (16 + key.len()).next_multiple_of(8) + fixed - 16 - key.len() {
+                    report.warning(place, "index entry longer than needed");
+                }
+                see(report, volume, place, key, entry, previous.as_deref());
+                previous = Some(key.to_vec());
+            }
+        });
+        report.index_entries += entries;
+        if !whole {
+            return;
+        }
+        let (Some(allocation), Some(bitmap)) = (index.blocks, file.stream(types::BITMAP, name)) else { return };
+        let place = bitmap.place(0);
+        let count = allocation.size() / block;
+        if !bitmap.size().is_multiple_of(8) || bitmap.size() * 8 < count {
+            report.error(place, "index bitmap has the wrong length");
+        }
+        match volume.read_whole(reader, bitmap, limits::METADATA_STREAM_BYTES_MAX) {
+            Err(error) => report.damage(&error),
+            Ok(bits) => {
+                for (at, byte) in bits.iter().enumerate() {
+                    for bit in 0..8 {
+                        let number = at as u64 * 8 + bit;
+                        let (told, real) = (byte >> bit & 1 != 0, blocks.contains(&number));
+                        if told && !real {
+                            report.error(place, format!("index block {number} is marked but not in the tree"));
+                        } else if real && !told {
+                            report.error(place, format!("index block {number} is in the tree but not marked"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn compare_names(&mut self) {
+        self.names.sort_unstable();
+        self.indexed.sort_unstable();
+        let (mut left, mut right) = (self.names.iter().peekable(), self.indexed.iter().peekable());
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(a), Some(b)) => a.cmp(b),
+            };
+            match order {
+                std::cmp::Ordering::Equal => {
+                    left.next();
+                    right.next();
+                }
+                std::cmp::Ordering::Less => {
+                    if let Some(key) = left.next() {
+                        let parent = raw::reference_number(key.parent);
+                        let place = Place::stream(raw::reference_number(key.child), types::FILE_NAME, 0);
+                        self.report.error(place, format!("name is not in the index of directory {parent}"));
+                    }
+                }
+                std::cmp::Ordering::Greater => {
+                    if let Some(key) = right.next() {
+                        let child = raw::reference_number(key.child);
+                        let place = Place::stream(raw::reference_number(key.parent), types::INDEX_ROOT, 0);
+                        let what = format!("index entry for record {child}, which has no such name there");
+                        self.report.error(place, what);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open<R: ReadAt>(&mut self, reader: &mut R, number: u64) -> Option<FileRecord> {
+        match self.volume.open_file(reader, number) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.report.damage(&error);
+                None
+            }
+        }
+    }
+
+    fn metafiles<R: ReadAt>(&mut self, reader: &mut R) {
+        const NAMES: [&str; 12] = [
+            "$MFT", "$MFTMirr", "$LogFile", "$Volume", "$AttrDef", ".", "$Bitmap", "$Boot", "$BadClus", "$Secure",
+            "$UpCase", "$Extend",
+        ];
+        let geometry = *self.volume.geometry();
+        for (number, name) in NAMES.iter().enumerate() {
+            let number = number as u64;
+            let Some(file) = self.open(reader, number) else { continue };
+            let name: Vec<u16> = name.encode_utf16().collect();
+            if !file.names.iter().any(|found| found.name == name && found.parent == FileRef { record: 5, sequence: 5 })
+            {
+                self.report.error(Place::record(number), "metafile without its name");
+            }
+            let data = file.data(&[]);
+            let first = data.and_then(|stream| stream.runs().first()).map(|run| u64::from(run.lcn));
+            let size = data.map(Stream::size);
+            let place = Place::stream(number, types::DATA, 0);
+            let fine = match number {
+                records::MFT => first == Some(geometry.mft.0),
+                records::MFT_MIRROR => {
+                    first == Some(geometry.mirror.0)
+                        && data.is_some_and(|stream| stream.runs().len() == 1)
+                        && size.is_some_and(|size| size >= 4 * u64::from(geometry.record_bytes))
+                }
+                records::LOG_FILE => file.extensions.is_empty() && size.is_some_and(|size| size < 1 << 32),
+                records::ATTR_DEF => self.attr_def(reader, data),
+                records::BITMAP => size.is_some_and(|size| size >= geometry.clusters.div_ceil(8)) && first.is_some(),
+                records::BOOT => first == Some(0),
+                records::BAD_CLUSTERS => {
+                    let name: Vec<u16> = "$Bad".encode_utf16().collect();
+                    let bad = file.data(&name).map(Stream::size);
+                    bad == Some(geometry.clusters * geometry.cluster.bytes())
+                }
+                records::EXTEND => file.is_directory(),
+                _ => true,
+            };
+            if !fine {
+                self.report.error(place, "metafile is not as it must be");
+            }
+        }
+        for number in 12..16 {
+            if self.in_use[0] >> number & 1 == 0 {
+                self.report.warning(Place::record(number), "reserved record is not in use");
+            }
+        }
+    }
+
+    fn attr_def<R: ReadAt>(&mut self, reader: &mut R, data: Option<&Stream>) -> bool {
+        /// Name before the type code (spec section 12).
+        const NAME_BYTES: usize = 128;
+        let mut first = [0; NAME_BYTES + 4];
+        data.is_some_and(|stream| {
+            self.volume.read_range(reader, stream, 0, &mut first).is_ok()
+                && view::<U32>(&first, NAME_BYTES, "").is_ok_and(|ty| ty.get() == types::STANDARD_INFORMATION)
+        })
+    }
+
+    /// `$Secure` (spec section 13): every id in use is described, and the two indexes and two copies agree.
+    fn security_ids<R: ReadAt>(&mut self, reader: &mut R) {
+        const REGION: u64 = 256 << 10;
+        const HEADER: usize = 20;
+        let Some(file) = self.open(reader, records::SECURE) else { return };
+        let units = |name: &str| -> Vec<u16> { name.encode_utf16().collect() };
+        let place = Place::record(records::SECURE);
+        let Some(sds) = file.data(&units("$SDS")) else {
+            return self.report.error(place, "no $SDS");
+        };
+        let sds = match self.volume.read_whole(reader, sds, limits::METADATA_STREAM_BYTES_MAX) {
+            Ok(sds) => sds,
+            Err(error) => return self.report.damage(&error),
+        };
+        let mut entries: HashMap<u32, [u8; HEADER]> = HashMap::new();
+        for (name, by_hash) in [("$SII", false), ("$SDH", true)] {
+            let index = match Index::open(self.volume, &file, &units(name)) {
+                Ok(index) => index,
+                Err(error) => return self.report.damage(&error),
+            };
+            let mut found = Vec::new();
+            index::walk(self.volume, reader, &index, |step| {
+                if let Step::Entry { node, entry } = step {
+                    // In view indexes the reference is: u16 offset of the data, u16 its length.
+                    let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
+                    let bytes = node.entry_bytes(entry);
+                    let data = bytes.get(at..).and_then(|tail| tail.get(..len)).and_then(|data| data.try_into().ok());
+                    found.push((index.place(node, entry.at), node.key(entry).to_vec(), data));
+                }
+            });
+            let count = found.len();
+            for (place, key, data) in found {
+                let Some(data): Option<[u8; HEADER]> = data else {
+                    self.report.error(place, "security index entry without data");
+                    continue;
+                };
+                let word = |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]);
+                let (hash, id, len) = (word(0), word(4), word(16) as usize);
+                let offset = u64::from(word(8)) | u64::from(word(12)) << 32;
+                let wanted: Vec<u8> = if by_hash { data[..8].to_vec() } else { data[4..8].to_vec() };
+                if key != wanted {
+                    self.report.error(place, format!("key of security id {id:#x} differs from its data"));
+                }
+                if by_hash {
+                    if entries.get(&id) != Some(&data) {
+                        self.report.error(place, format!("security id {id:#x} differs between $SII and $SDH"));
+                    }
+                    continue;
+                }
+                entries.insert(id, data);
+                let at = |offset: u64| {
+                    let start = usize::try_from(offset).ok()?;
+                    sds.get(start..start.checked_add(len)?).filter(|bytes| bytes.len() >= HEADER)
+                };
+                let copy = offset.checked_add(REGION).and_then(at);
+                match at(offset) {
+                    Some(bytes) if bytes[..HEADER] == data => {
+                        let words = bytes[HEADER..].chunks(4).map(|part| {
+                            let mut word = [0; 4];
+                            word[..part.len()].copy_from_slice(part);
+                            u32::from_le_bytes(word)
+                        });
+                        if words.fold(0u32, |hash, word| word.wrapping_add(hash.rotate_left(3))) != hash {
+                            self.report.error(place, format!("hash of security id {id:#x} is wrong"));
+                        }
+                        if copy != Some(bytes) {
+                            self.report.error(place, format!("copy of security id {id:#x} in $SDS differs"));
+                        }
+                        if !offset.is_multiple_of(16) || offset % (2 * REGION) + len as u64 > REGION {
+                            self.report.error(place, format!("security id {id:#x} lies wrongly in $SDS"));
+                        }
+                    }
+                    _ => self.report.error(place, format!("security id {id:#x} is not in $SDS where it should be")),
+                }
+            }
+            if by_hash && count != entries.len() {
+                self.report.error(place, "$SII and $SDH have different lengths");
+            }
+        }
+        for (id, number) in std::mem::take(&mut self.security) {
+            if !entries.contains_key(&id) {
+                self.report.error(Place::record(number), format!("security id {id:#x} does not exist"));
+            }
+        }
+    }
+
+    fn record_bitmap<R: ReadAt>(&mut self, reader: &mut R) {
+        let Some(file) = self.open(reader, records::MFT) else { return };
+        let place = Place::stream(records::MFT, types::BITMAP, 0);
+        let Some(stream) = file.stream(types::BITMAP, &[]) else {
+            return self.report.error(place, "$MFT has no bitmap");
+        };
+        if stream.is_resident() {
+            self.report.error(place, "bitmap of $MFT is resident");
+        }
+        let bits = match self.volume.read_whole(reader, stream, limits::METADATA_STREAM_BYTES_MAX) {
+            Ok(bits) => bits,
+            Err(error) => return self.report.damage(&error),
+        };
+        if !bits.len().is_multiple_of(8) || (bits.len() as u64) * 8 < self.volume.record_count() {
+            self.report.error(place, "bitmap of $MFT has the wrong length");
+        }
+        for number in 0..self.volume.record_count().max(bits.len() as u64 * 8) {
+            let told = bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 != 0);
+            let real = self.in_use.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 != 0);
+            if told == real || self.unreadable.contains(&number) {
+                continue;
+            }
+            let what = if real { "record in use is free in the bitmap" } else { "free record is used in the bitmap" };
+            self.report.error(Place::record(number), what);
+        }
+    }
+
+    fn cluster_bitmap<R: ReadAt>(&mut self, reader: &mut R) {
+        const CHUNK: usize = 1 << 20;
+        let Some(file) = self.open(reader, records::BITMAP) else { return };
+        let place = |offset: u64| Place::stream(records::BITMAP, types::DATA, offset);
+        let Some(stream) = file.data(&[]) else {
+            return self.report.error(place(0), "$Bitmap has no data");
+        };
+        let clusters = self.volume.geometry().clusters;
+        if stream.size() != clusters.div_ceil(8).next_multiple_of(8) {
+            self.report.warning(place(0), "$Bitmap has an odd length");
+        }
+        let mut chunk = vec![0; CHUNK];
+        // A stretch of wrong bits is one finding.
+        let mut open: Option<(u64, bool)> = None;
+        let close = |report: &mut CheckReport, open: &mut Option<(u64, bool)>, end: u64| {
+            if let Some((start, used)) = open.take() {
+                let what = if used { "in use but free in $Bitmap" } else { "used in $Bitmap but by no stream" };
+                report.error(place(start / 8), format!("clusters {start}..{end}: {what}"));
+            }
+        };
+        let mut at = 0;
+        let end = clusters.div_ceil(8).min(stream.size());
+        while at < end {
+            let here = (end - at).min(CHUNK as u64).next_multiple_of(8).min(CHUNK as u64) as usize;
+            chunk[..here].fill(0xFF);
+            if let Err(error) = self.volume.read_range(reader, stream, at, &mut chunk[..here]) {
+                return self.report.damage(&error);
+            }
+            for (index, bytes) in chunk[..here].chunks_exact(8).enumerate() {
+                let first = at * 8 + index as u64 * 64;
+                let mut told = [0; 8];
+                told.copy_from_slice(bytes);
+                let told = u64::from_le_bytes(told);
+                if first >= clusters {
+                    break;
+                }
+                let inside = if clusters - first >= 64 { u64::MAX } else { (1 << (clusters - first)) - 1 };
+                if told | inside != u64::MAX {
+                    self.report.warning(place(first / 8), "bits behind the last cluster are clear");
+                }
+                let wrong = (told ^ self.used.word(first / 64)) & inside;
+                if wrong == 0 {
+                    close(&mut self.report, &mut open, first);
+                    continue;
+                }
+                for bit in 0..64 {
+                    let used = told >> bit & 1 == 0;
+                    if wrong >> bit & 1 == 0 || open.is_some_and(|(_, other)| other != used) {
+                        close(&mut self.report, &mut open, first + bit);
+                    }
+                    if wrong >> bit & 1 != 0 && open.is_none() {
+                        open = Some((first + bit, used));
+                    }
+                }
+            }
+            at += here as u64;
+        }
+        close(&mut self.report, &mut open, clusters.min(at * 8));
+    }
+
+    fn mirror<R: ReadAt>(&mut self, reader: &mut R) {
+        /// Windows keeps no more than these fresh, whatever the length of the mirror (spec section 12).
+        const KEPT: u64 = 24;
+        let Some(file) = self.open(reader, records::MFT_MIRROR) else { return };
+        let Some(stream) = file.data(&[]) else { return };
+        let size = u64::from(self.volume.geometry().record_bytes);
+        let count = (stream.size() / size).min(KEPT).min(self.volume.record_count());
+        for number in 0..count {
+            let mut copy = vec![0; size as usize];
+            if let Err(error) = self.volume.read_range(reader, stream, number * size, &mut copy) {
+                self.report.damage(&error);
+                continue;
+            }
+            match self.volume.read_raw_record(reader, number) {
+                Ok(bytes) if bytes == copy => {}
+                Ok(_) if number < 4 => {
+                    self.report.error(Place::record(number), "mirror differs");
+                }
+                Ok(_) => self.report.warning(Place::record(number), "mirror differs"),
+                Err(error) => self.report.damage(&error),
+            }
+        }
+    }
+}
+
+fn node_header(report: &mut CheckReport, index: &Index<'_>, node: &Node, leaf: bool, has_blocks: bool) {
+    let place = index.place(node, node.header_at());
+    let Ok(head) = node.header() else { return };
+    let (first, end, allocated) = (head.first.get(), head.end.get(), head.allocated.get());
+    if end > allocated {
+        report.error(place, "index entries end behind the space for them");
+    }
+    match node.vcn {
+        None => {
+            if first != 0x10 {
+                report.error(place, "first index entry of the root in the wrong place");
+            }
+            if node.header_at() + allocated as usize != node.len() {
+                report.warning(place, "index root's allocated size is not its own");
+            }
+            // Windows keeps the blocks of a directory that has shrunk into its root again.
+            if (head.large & 1 != 0) == leaf || !leaf && !has_blocks {
+                report.error(place, "large index flag, subnodes and index blocks do not agree");
+            }
+        }
+        Some(_) => {
+            if node.header_at() + allocated as usize != node.len() {
+                report.error(place, "index block's allocated size is wrong");
+            }
+            if (head.large & 1 != 0) == leaf {
+                report.error(place, "leaf flag of an index block is wrong");
+            }
+            if leaf && node.entries().is_ok_and(|entries| entries.len() == 1) {
+                report.add(Severity::Note, place, "empty index block");
+            }
+        }
+    }
+}
+
+/// A valid 8.3 name, of either case.
+fn is_short(name: &[u16]) -> bool {
+    let dot = name.iter().position(|unit| *unit == 0x2E);
+    let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
+    let extension = extension.get(1..).unwrap_or_default();
+    let fine = |unit: &u16| {
+        *unit > 0x20 && u8::try_from(*unit).is_ok_and(|byte| !b".\"*/:<>?\\|+,;=[]".contains(&byte)) || *unit > 0xFF
+    };
+    (1..=8).contains(&stem.len())
+        && extension.len() <= 3
+        && (dot.is_none() || !extension.is_empty())
+        && stem.iter().chain(extension).all(fine)
+}
