@@ -14,6 +14,7 @@
 pub mod entropy;
 pub mod limits;
 pub mod report;
+pub mod surroundings;
 pub mod units;
 
 pub mod azure;

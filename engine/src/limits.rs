@@ -26,3 +26,6 @@ pub const FAULTS_MAX: usize = 100;
 
 /// Elements of a metadata file: 8 KB of names and values hold no more.
 pub const SIDE_ELEMENTS_MAX: usize = 8192;
+
+/// Longest metadata or properties file that is taken: names and values together are at most 8 KB, the rest is markup.
+pub const SIDE_FILE_MAX: u64 = 1 << 20;

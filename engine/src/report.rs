@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::units::{ByteLen, ByteOffset};
@@ -368,4 +370,39 @@ pub struct SessionReport {
     pub interrupted: bool,
     /// Wall time.
     pub elapsed: Duration,
+}
+
+/// A wish to stop that threads share. Asked once, it stays.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Not asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything to end at the next safe place.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was asked.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_to_stop_is_shared_and_stays() {
+        let stop = Stop::new();
+        let other = stop.clone();
+        assert!(!other.requested());
+        stop.request();
+        assert!(other.requested());
+    }
 }

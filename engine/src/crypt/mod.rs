@@ -35,6 +35,11 @@ pub enum Cipher {
 }
 
 impl Cipher {
+    /// Whether it is one of the modes of Vista and 7, which are read but never written.
+    pub const fn has_diffuser(self) -> bool {
+        matches!(self, Self::AesCbcDiffuser128 | Self::AesCbcDiffuser256)
+    }
+
     /// All of them.
     pub const ALL: [Self; 6] = [
         Self::AesCbc128,

@@ -41,6 +41,13 @@ pub struct Stamp {
     pub nanos: u32,
 }
 
+impl Stamp {
+    /// From nanoseconds since 1970.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self { seconds: nanos.div_euclid(1_000_000_000), nanos: nanos.rem_euclid(1_000_000_000) as u32 }
+    }
+}
+
 /// What tells that a file is still the same and was not written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileFacts {
@@ -50,7 +57,7 @@ pub struct FileFacts {
     pub mtime: Stamp,
     /// When the inode changed last, as only the kernel sets it.
     pub ctime: Stamp,
-    /// File system.
+    /// File system; 0 with `ino` 0 when not known, which is then not compared.
     pub dev: u64,
     /// Inode in it.
     pub ino: u64,
@@ -80,7 +87,9 @@ impl FileFacts {
 
     /// What differs from `before`, in words; `None` when nothing does.
     pub fn change_since(&self, before: &Self) -> Option<String> {
-        if (self.dev, self.ino) != (before.dev, before.ino) {
+        // A catalog of millions of files does not keep which inode each was.
+        let known = (before.dev, before.ino) != (0, 0);
+        if known && (self.dev, self.ino) != (before.dev, before.ino) {
             return Some("is another file now".to_owned());
         }
         if self.len != before.len {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod names;
 pub mod format;
 pub mod read;
 pub mod upcase;

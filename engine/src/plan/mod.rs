@@ -1,1 +1,12 @@
 //! Where every byte of every drive goes: a value, computed before the first write.
+//!
+//! `catalog` (what there is) → `assign` (which drive) → `tree` (one drive's files, as NTFS sees them) → `drive` (the
+//! layers laid into each other) → `batches` (what is written, in order).
+
+#![forbid(unsafe_code)]
+
+pub mod assign;
+pub mod batches;
+pub mod catalog;
+pub mod drive;
+pub mod tree;

@@ -1,1 +1,3 @@
 //! Source trees: the walk, and the facts of each file.
+
+pub mod walk;

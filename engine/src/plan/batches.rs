@@ -1,0 +1,356 @@
+//! What is written, in order: the drive cut into batches of one slot each.
+//!
+//! A batch holds whole hash blocks only, so that each is a job of its own: it is filled, hashed and sealed without
+//! knowledge of its neighbours. Only blocks longer than a slot (files above 195 GiB) run on from batch to batch.
+
+use std::ops::Range;
+
+use crate::ntfs::build::{LinearRange, Phase as SectionPhase, SectionKind, Tree};
+use crate::plan::drive::DriveLayout;
+use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent};
+
+/// Most parts in one batch: bounds what is in flight for a directory of a million empty files.
+const PARTS_MAX: usize = 2048;
+
+/// When a batch is written. The order of the variants is the order on the drive's time line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// File data and what lies between, ascending.
+    Data,
+    /// What names the files: `$MFT`, indexes, manifest, bitmaps.
+    Metadata,
+    /// Zeros over free space, if asked for.
+    FreeSpace,
+    /// What makes it a volume: system records, NTFS boot sectors, BitLocker's metadata. After a flush.
+    Last,
+    /// What makes it findable: the volume's first sector, both partition tables. After another flush.
+    Front,
+}
+
+/// One slot's worth of the drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// When.
+    pub phase: Phase,
+    /// What the slot is filled with.
+    pub content: Content,
+    /// Bytes of the slot in use.
+    pub len: usize,
+    /// Where they go; more than one piece only where the batch runs across a region of BitLocker.
+    pub pieces: Vec<Piece>,
+}
+
+/// A run of the slot and its place on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Bytes of the slot.
+    pub range: Range<usize>,
+    /// Where on the device.
+    pub at: ByteOffset,
+}
+
+/// What a batch is filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Parts of files; what they leave is zero.
+    Files(Vec<Part>),
+    /// A run of a part of NTFS, sealed.
+    Section {
+        /// Which.
+        kind: SectionKind,
+        /// Where in it.
+        offset: u64,
+    },
+    /// A run of the manifest, sealed; nothing behind its true end.
+    Manifest {
+        /// Where in it.
+        offset: u64,
+    },
+    /// Zeros, sealed.
+    Zeros,
+    /// Bytes as they are, not sealed: partition tables and BitLocker's own.
+    Plain(Plain),
+}
+
+/// Bytes that are not part of the encrypted volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// One of the three metadata regions.
+    FveRegion,
+    /// What follows the first sector up to byte 8192 of the volume.
+    Noise,
+    /// The first sector of the volume.
+    BootSector,
+    /// Backup GPT.
+    TableBackup,
+    /// GPT with protective MBR, or MBR.
+    TablePrimary,
+}
+
+/// A hash block, or a slot's worth of a longer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// File of the drive's tree.
+    pub file: u32,
+    /// Where in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    /// Where in the slot.
+    pub into: u32,
+    /// The hash block begins here.
+    pub block_start: bool,
+    /// The hash block ends here.
+    pub block_end: bool,
+}
+
+/// The batches of one drive, made as they are asked for.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    drive: &'a DriveLayout,
+    slot_len: u64,
+    phase: Option<Phase>,
+    /// Runs of the present phase that are not file data, ascending; reversed, so that `pop` gives the next.
+    runs: Vec<Run>,
+    data: DataCursor,
+    pending_data: Option<Batch>,
+}
+
+/// A run that is cut by length alone.
+#[derive(Clone, Debug)]
+struct Run {
+    content: Content,
+    /// Bytes of content before this run.
+    skip: u64,
+    place: ByteRange,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct DataCursor {
+    file: u32,
+    offset: u64,
+}
+
+impl<'a> Batches<'a> {
+    pub(super) fn new(drive: &'a DriveLayout, slot_len: usize, from: Phase) -> Self {
+        let mut this = Self {
+            drive,
+            slot_len: slot_len as u64,
+            phase: None,
+            runs: Vec::new(),
+            data: DataCursor::default(),
+            pending_data: None,
+        };
+        this.enter(from);
+        this
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = Some(phase);
+        self.runs = match phase {
+            Phase::Data => self.early_runs(),
+            Phase::Metadata => self.metadata_runs(),
+            Phase::FreeSpace => self.free_runs(),
+            Phase::Last => self.last_runs(),
+            Phase::Front => self.front_runs(),
+        };
+        self.runs.reverse();
+    }
+
+    fn early_runs(&self) -> Vec<Run> {
+        let mut runs = self.section_runs(SectionPhase::Early);
+        // What the owners of BitLocker's regions hold beyond the regions themselves decrypts to zeros.
+        for zeros in self.drive.hidden_zeros() {
+            runs.push(Run { content: Content::Zeros, skip: 0, place: zeros });
+        }
+        runs.sort_by_key(|run| run.place.start);
+        runs
+    }
+
+    fn section_runs(&self, phase: SectionPhase) -> Vec<Run> {
+        let mut runs = Vec::new();
+        for section in self.drive.layout().sections().into_iter().filter(|s| s.phase == phase) {
+            let mut skip = 0;
+            for place in section.extents {
+                runs.push(Run { content: Content::Section { kind: section.kind, offset: 0 }, skip, place });
+                skip += place.len.0;
+            }
+        }
+        runs
+    }
+
+    fn metadata_runs(&self) -> Vec<Run> {
+        let mut runs = self.section_runs(SectionPhase::AfterData);
+        let mut skip = 0;
+        for place in self.extents(self.drive.manifest_place()) {
+            runs.push(Run { content: Content::Manifest { offset: 0 }, skip, place });
+            skip += place.len.0;
+        }
+        runs.sort_by_key(|run| run.place.start);
+        runs
+    }
+
+    fn free_runs(&self) -> Vec<Run> {
+        if !self.drive.wipe_free() {
+            return Vec::new();
+        }
+        let place = self.drive.free_space();
+        self.extents(place).map(|place| Run { content: Content::Zeros, skip: 0, place }).collect()
+    }
+
+    fn last_runs(&self) -> Vec<Run> {
+        let mut runs = self.section_runs(SectionPhase::Last);
+        for run in &mut runs {
+            if matches!(run.content, Content::Section { kind: SectionKind::Boot, .. }) {
+                // Virtual [0, 8192) is stored in the relocated area.
+                run.place.start = self.drive.relocated().start;
+            }
+        }
+        runs.extend(
+            self.drive.fve_regions().map(|place| Run { content: Content::Plain(Plain::FveRegion), skip: 0, place }),
+        );
+        runs.push(Run { content: Content::Plain(Plain::Noise), skip: 0, place: self.drive.noise() });
+        runs.sort_by_key(|run| run.place.start);
+        runs
+    }
+
+    fn front_runs(&self) -> Vec<Run> {
+        let mut runs = vec![Run {
+            content: Content::Plain(Plain::BootSector),
+            skip: 0,
+            place: self.drive.boot_sector(),
+        }];
+        // Places of the tables are device offsets already; `cut` adds the volume's start to the others.
+        if let Some(place) = self.drive.table_backup() {
+            runs.push(Run { content: Content::Plain(Plain::TableBackup), skip: 0, place });
+        }
+        runs.push(Run { content: Content::Plain(Plain::TablePrimary), skip: 0, place: self.drive.table_primary() });
+        runs
+    }
+
+    fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + use<'a> {
+        let layout = self.drive.layout();
+        let cluster = layout.cluster();
+        layout.space().extents(range).map(move |Extent { lcn, len }| ByteRange {
+            start: cluster.offset_of(lcn),
+            len: cluster.len_of(len),
+        })
+    }
+
+    /// The next slot's worth of the present phase's runs.
+    fn cut(&mut self) -> Option<Batch> {
+        let run = self.runs.last_mut()?;
+        let len = run.place.len.0.min(self.slot_len);
+        let at = match run.content {
+            Content::Plain(Plain::TableBackup | Plain::TablePrimary) => run.place.start,
+            _ => ByteOffset(self.drive.volume().start.0 + run.place.start.0),
+        };
+        let content = match &run.content {
+            Content::Section { kind, .. } => Content::Section { kind: *kind, offset: run.skip },
+            Content::Manifest { .. } => Content::Manifest { offset: run.skip },
+            other => other.clone(),
+        };
+        run.skip += len;
+        run.place = ByteRange { start: ByteOffset(run.place.start.0 + len), len: ByteLen(run.place.len.0 - len) };
+        if run.place.len.0 == 0 {
+            self.runs.pop();
+        }
+        let pieces = vec![Piece { range: 0..len as usize, at }];
+        Some(Batch { phase: self.phase?, content, len: len as usize, pieces })
+    }
+
+    /// The next slot's worth of file data.
+    fn next_data(&mut self) -> Option<Batch> {
+        let tree = self.drive.tree();
+        let cluster = self.drive.layout().cluster().bytes();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut len = 0u64;
+        let mut first: Option<u64> = None;
+        while self.data.file < tree.files() && parts.len() < PARTS_MAX {
+            let file = self.data.file;
+            let total = tree.file(file).len.0;
+            let block = self.drive.block_len(file);
+            let offset = self.data.offset;
+            let in_block = offset % block;
+            let rest_of_block = (block - in_block).min(total - offset);
+            let room = self.slot_len - len;
+            if rest_of_block > room && !parts.is_empty() {
+                break;
+            }
+            let take = rest_of_block.min(room);
+            if first.is_none() && total > 0 {
+                let place = self.drive.layout().file_place(file);
+                // A block longer than a slot is cut at slot lengths, which are whole clusters.
+                first = Some(place.start + offset / cluster);
+            }
+            parts.push(Part {
+                file,
+                offset,
+                len: take as u32,
+                into: len as u32,
+                block_start: in_block == 0,
+                block_end: take == rest_of_block,
+            });
+            self.data.offset += take;
+            if self.data.offset == total {
+                self.data = DataCursor { file: file + 1, offset: 0 };
+                len += take.next_multiple_of(cluster);
+            } else {
+                len += take;
+            }
+            if len >= self.slot_len {
+                break;
+            }
+        }
+        if parts.is_empty() {
+            return None;
+        }
+        let mut pieces = Vec::with_capacity(1);
+        let mut from = 0usize;
+        if let Some(start) = first {
+            for place in self.extents(LinearRange { start, len: Clusters(len / cluster) }) {
+                let to = from + place.len.0 as usize;
+                let at = ByteOffset(self.drive.volume().start.0 + place.start.0);
+                pieces.push(Piece { range: from..to, at });
+                from = to;
+            }
+        }
+        Some(Batch { phase: Phase::Data, content: Content::Files(parts), len: len as usize, pieces })
+    }
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        loop {
+            match self.phase? {
+                Phase::Data => {
+                    if self.pending_data.is_none() {
+                        self.pending_data = self.next_data();
+                    }
+                    let volume = self.drive.volume().start.0;
+                    let run_at = self.runs.last().map(|run| volume + run.place.start.0);
+                    let data_at = self.pending_data.as_ref().map(|b| b.pieces.first().map_or(0, |piece| piece.at.0));
+                    match (run_at, data_at) {
+                        (Some(run), Some(data)) if run < data => return self.cut(),
+                        (_, Some(_)) => return self.pending_data.take(),
+                        (Some(_), None) => return self.cut(),
+                        (None, None) => self.enter(Phase::Metadata),
+                    }
+                }
+                phase => {
+                    if let Some(batch) = self.cut() {
+                        return Some(batch);
+                    }
+                    match phase {
+                        Phase::Metadata => self.enter(Phase::FreeSpace),
+                        Phase::FreeSpace => self.enter(Phase::Last),
+                        Phase::Last => self.enter(Phase::Front),
+                        Phase::Front | Phase::Data => self.phase = None,
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! One drive's files as NTFS sees them: the part of the catalog assigned to it, the session's directory on top, and the
+//! files that the session itself adds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::azure::dataset::BlobType;
+use crate::azure::names;
+use crate::hash;
+use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
+use crate::ntfs::upcase;
+use crate::plan::catalog::Catalog;
+use crate::units::{ByteLen, FileTime};
+
+/// Holds files whose own path would be too long. Behind every container's name in collation order, and none can have it.
+const LONG_DIR: &str = "_long";
+
+/// Holds the session's properties and metadata files.
+const PROPERTIES_DIR: &str = "_properties";
+
+/// A metadata or properties file that goes on the drive beside the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PropertyFile {
+    /// Where it is read from.
+    pub source: PathBuf,
+    /// Its name on the drive.
+    pub name: String,
+    /// Bytes.
+    pub len: ByteLen,
+    /// Last modification, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Last status change, nanoseconds since 1970.
+    pub ctime_ns: i64,
+}
+
+/// What a file of the drive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A blob: index into the catalog.
+    Blob(u32),
+    /// A metadata or properties file: index into the list given.
+    Property(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DriveDir {
+    /// Directory of the catalog; `None` for the session's own.
+    catalog: Option<u32>,
+    parent: Option<u32>,
+    first_dir: u32,
+    dir_count: u32,
+    first_file: u32,
+    file_count: u32,
+}
+
+/// One drive's files.
+#[derive(Debug)]
+pub struct DriveTree {
+    catalog: Arc<Catalog>,
+    session: String,
+    formatted: FileTime,
+    dirs: Vec<DriveDir>,
+    /// Catalog indices: first those in their own directories, then the long ones by their new names.
+    blobs: Vec<u32>,
+    long_names: Vec<String>,
+    long_dir: Option<u32>,
+    properties: Vec<PropertyFile>,
+    properties_dir: Option<u32>,
+    /// Drive directory of each catalog directory that is used.
+    dir_of: Vec<u32>,
+}
+
+impl DriveTree {
+    /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        assigned: &[u32],
+        session: &str,
+        properties: Vec<PropertyFile>,
+        formatted: FileTime,
+    ) -> Self {
+        let mut blobs = Vec::with_capacity(assigned.len());
+        let mut long: Vec<(String, u32)> = Vec::new();
+        for &file in assigned {
+            if !catalog.long().is_empty() && catalog.long().binary_search(&file).is_ok() {
+                long.push((long_name(&catalog, file), file));
+            } else {
+                blobs.push(file);
+            }
+        }
+        long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
+
+        let all = catalog.dirs();
+        // A directory is needed when it, or one below it, holds an assigned file.
+        let mut needed = vec![false; all.len()];
+        needed[0] = true;
+        for &file in &blobs {
+            let mut dir = catalog.files()[file as usize].dir;
+            while !needed[dir as usize] {
+                needed[dir as usize] = true;
+                match catalog.parent(dir) {
+                    Some(parent) => dir = parent,
+                    None => break,
+                }
+            }
+        }
+        let mut dir_of = vec![u32::MAX; all.len()];
+        let mut dirs: Vec<DriveDir> = Vec::new();
+        let empty = |catalog, parent| DriveDir {
+            catalog,
+            parent,
+            first_dir: 0,
+            dir_count: 0,
+            first_file: 0,
+            file_count: 0,
+        };
+        dirs.push(empty(Some(0), None));
+        dir_of[0] = 0;
+        let (mut long_dir, mut properties_dir) = (None, None);
+        let mut next = 0;
+        while next < dirs.len() {
+            let first_dir = dirs.len() as u32;
+            if let Some(from) = dirs[next].catalog {
+                let below = all[from as usize].first_dir..all[from as usize].first_dir + all[from as usize].dir_count;
+                for child in below.filter(|&c| needed[c as usize]) {
+                    dir_of[child as usize] = dirs.len() as u32;
+                    dirs.push(empty(Some(child), Some(next as u32)));
+                }
+            }
+            if next == 0 {
+                if !long.is_empty() {
+                    long_dir = Some(dirs.len() as u32);
+                    dirs.push(empty(None, Some(0)));
+                }
+                if !properties.is_empty() {
+                    properties_dir = Some(dirs.len() as u32);
+                    dirs.push(empty(None, Some(0)));
+                }
+            }
+            dirs[next].first_dir = first_dir;
+            dirs[next].dir_count = dirs.len() as u32 - first_dir;
+            next += 1;
+        }
+        for (i, &file) in blobs.iter().enumerate() {
+            let dir = &mut dirs[dir_of[catalog.files()[file as usize].dir as usize] as usize];
+            if dir.file_count == 0 {
+                dir.first_file = i as u32;
+            }
+            dir.file_count += 1;
+        }
+        let mut long_names = Vec::with_capacity(long.len());
+        if let Some(dir) = long_dir {
+            dirs[dir as usize].first_file = blobs.len() as u32;
+            dirs[dir as usize].file_count = long.len() as u32;
+        }
+        for (name, file) in long {
+            blobs.push(file);
+            long_names.push(name);
+        }
+        if let Some(dir) = properties_dir {
+            dirs[dir as usize].first_file = blobs.len() as u32;
+            dirs[dir as usize].file_count = properties.len() as u32;
+        }
+        Self {
+            catalog,
+            session: session.to_owned(),
+            formatted,
+            dirs,
+            blobs,
+            long_names,
+            long_dir,
+            properties,
+            properties_dir,
+            dir_of,
+        }
+    }
+
+    /// The catalog behind it.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How many of the files are blobs; they come first.
+    pub fn blob_count(&self) -> u32 {
+        self.blobs.len() as u32
+    }
+
+    /// The metadata and properties files; they come behind the blobs.
+    pub fn properties(&self) -> &[PropertyFile] {
+        &self.properties
+    }
+
+    /// What file `i` is.
+    pub fn kind(&self, i: u32) -> FileKind {
+        match self.blobs.get(i as usize) {
+            Some(&file) => FileKind::Blob(file),
+            None => FileKind::Property(i as usize - self.blobs.len()),
+        }
+    }
+
+    /// What file `i` becomes; `None` for metadata and properties files.
+    pub fn blob_type(&self, i: u32) -> Option<BlobType> {
+        match self.kind(i) {
+            FileKind::Blob(file) => Some(self.catalog.blob_type(file)),
+            FileKind::Property(_) => None,
+        }
+    }
+
+    /// Length of the blocks that file `i` is hashed in.
+    pub fn block_len(&self, i: u32) -> u64 {
+        match self.kind(i) {
+            FileKind::Blob(file) if self.catalog.blob_type(file) != BlobType::Page => {
+                names::blocks_of(self.catalog.files()[file as usize].len).map_or(names::BLOCK_LEN, |blocks| blocks.len)
+            }
+            _ => names::BLOCK_LEN,
+        }
+    }
+
+    /// Where file `i` is read from.
+    pub fn source_path(&self, i: u32) -> PathBuf {
+        match self.kind(i) {
+            FileKind::Blob(file) => self.catalog.source_path(file),
+            FileKind::Property(p) => self.properties[p].source.clone(),
+        }
+    }
+
+    /// Length and times that file `i` had when it was planned: bytes, modified and changed in ns since 1970.
+    pub fn planned_facts(&self, i: u32) -> (ByteLen, i64, i64) {
+        match self.kind(i) {
+            FileKind::Blob(file) => {
+                let f = &self.catalog.files()[file as usize];
+                (f.len, f.mtime_ns, f.ctime_ns)
+            }
+            FileKind::Property(p) => {
+                let p = &self.properties[p];
+                (p.len, p.mtime_ns, p.ctime_ns)
+            }
+        }
+    }
+
+    /// Path of file `i` on the drive, backslash first.
+    pub fn drive_path(&self, i: u32, out: &mut String) {
+        out.clear();
+        out.push('\\');
+        out.push_str(&self.session);
+        match self.kind(i) {
+            FileKind::Property(p) => {
+                out.push('\\');
+                out.push_str(PROPERTIES_DIR);
+                out.push('\\');
+                out.push_str(&self.properties[p].name);
+            }
+            FileKind::Blob(file) => match self.long_index(i) {
+                Some(long) => {
+                    out.push('\\');
+                    out.push_str(LONG_DIR);
+                    out.push('\\');
+                    out.push_str(&self.long_names[long]);
+                }
+                None => self.catalog.drive_path(file, out),
+            },
+        }
+    }
+
+    /// Index among the long ones, if file `i` is one.
+    fn long_index(&self, i: u32) -> Option<usize> {
+        let first_long = self.blobs.len() - self.long_names.len();
+        let i = i as usize;
+        (i >= first_long && i < self.blobs.len()).then(|| i - first_long)
+    }
+
+    fn write_name(&self, name: &str, out: &mut Vec<u16>) {
+        if name.is_ascii() {
+            out.extend(name.bytes().map(u16::from));
+        } else {
+            out.extend(name.encode_utf16());
+        }
+    }
+}
+
+/// A name for a file whose path is too long: digest of the blob's path, and its extension where that is short.
+fn long_name(catalog: &Catalog, file: u32) -> String {
+    let mut blob = String::new();
+    catalog.blob_path(file, &mut blob);
+    let mut name = hash::hex_upper(&hash::sha256(blob.as_bytes())[..16]).to_lowercase();
+    let extension = catalog.file_segment(file).rsplit_once('.').map(|(_, extension)| extension);
+    if let Some(extension) = extension
+        && (1..=16).contains(&extension.len())
+        && extension.bytes().all(|b| b.is_ascii_alphanumeric())
+    {
+        name.push('.');
+        name.push_str(extension);
+    }
+    name
+}
+
+impl Tree for DriveTree {
+    fn dirs(&self) -> u32 {
+        self.dirs.len() as u32
+    }
+
+    fn files(&self) -> u32 {
+        (self.blobs.len() + self.properties.len()) as u32
+    }
+
+    fn root(&self) -> Children {
+        Children { dirs: 0..1, files: 0..0 }
+    }
+
+    fn dir(&self, i: u32) -> DirFacts {
+        let d = &self.dirs[i as usize];
+        DirFacts {
+            parent: d.parent,
+            times: Times::all(self.formatted),
+            children: Children {
+                dirs: d.first_dir..d.first_dir + d.dir_count,
+                files: d.first_file..d.first_file + d.file_count,
+            },
+        }
+    }
+
+    fn file(&self, i: u32) -> FileFacts {
+        let (len, mtime_ns, ctime_ns) = self.planned_facts(i);
+        let time =
+            |ns: i64| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32);
+        let (modified, changed) = (time(mtime_ns), time(ctime_ns));
+        let dir = match self.kind(i) {
+            FileKind::Property(_) => self.properties_dir,
+            FileKind::Blob(_) if self.long_index(i).is_some() => self.long_dir,
+            FileKind::Blob(file) => Some(self.dir_of[self.catalog.files()[file as usize].dir as usize]),
+        };
+        FileFacts {
+            dir: Some(dir.unwrap_or(0)),
+            len,
+            times: Times { created: modified, modified, changed, accessed: modified },
+        }
+    }
+
+    fn dir_name(&self, i: u32, out: &mut Vec<u16>) {
+        let name = match self.dirs[i as usize].catalog {
+            Some(0) => &self.session,
+            Some(dir) => self.catalog.dir_name(dir),
+            None if Some(i) == self.long_dir => LONG_DIR,
+            None => PROPERTIES_DIR,
+        };
+        self.write_name(name, out);
+    }
+
+    fn file_name(&self, i: u32, out: &mut Vec<u16>) {
+        let name = match self.kind(i) {
+            FileKind::Property(p) => &self.properties[p].name,
+            FileKind::Blob(file) => match self.long_index(i) {
+                Some(long) => &self.long_names[long],
+                None => self.catalog.file_name(file),
+            },
+        };
+        self.write_name(name, out);
+    }
+}

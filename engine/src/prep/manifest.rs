@@ -1,0 +1,277 @@
+//! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, hashed on its way.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::azure::dataset::{BlobType, Disposition};
+use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, PageRange, SideFile};
+use crate::azure::names;
+use crate::hash::Md5;
+use crate::ntfs::build::{LeftOut, Tree};
+use crate::plan::tree::DriveTree;
+use crate::prep::outcome::HashReader;
+use crate::prep::workers::PageRun;
+use crate::units::ByteLen;
+
+/// Blocks rendered in one go; a blob of 50,000 takes several.
+const BLOCKS_AT_ONCE: u64 = 1024;
+
+/// What one row says of its blobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowRules {
+    /// What the service does when the blob exists.
+    pub disposition: Disposition,
+    /// Metadata file: index among the drive's property files.
+    pub metadata: Option<usize>,
+    /// Properties file: index among the drive's property files.
+    pub properties: Option<usize>,
+}
+
+/// What the manifest says beside files and hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// `DriveId`.
+    pub drive_id: String,
+    /// Session id.
+    pub session: String,
+    /// By the row of the catalog.
+    pub rows: Vec<RowRules>,
+}
+
+impl Rules {
+    /// What all rows share goes to the head of the list; otherwise each blob names its own files.
+    fn shared(&self) -> Option<&RowRules> {
+        let first = self.rows.first()?;
+        let same = |row: &RowRules| (row.metadata, row.properties) == (first.metadata, first.properties);
+        self.rows.iter().all(same).then_some(first)
+    }
+}
+
+/// MD5 of each property file that was read, by tree index.
+pub type PropertyHashes = BTreeMap<u32, [u8; 16]>;
+
+/// Most bytes that the manifest of `tree` can take.
+pub fn len_max(tree: &DriveTree, rules: &Rules) -> ByteLen {
+    let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
+    let head = writer.head().len() + writer.foot().len();
+    let blobs: u64 = (0..tree.blob_count()).map(|i| writer.facts(i, |facts| manifest::blob_xml_len(&facts))).sum();
+    ByteLen(head as u64 + blobs)
+}
+
+/// Most bytes that each blob's entry can take.
+pub fn blob_lens(tree: &DriveTree, rules: &Rules) -> Vec<u32> {
+    let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
+    let len = |i| writer.facts(i, |facts| manifest::blob_xml_len(&facts));
+    (0..tree.blob_count()).map(len).map(|len| u32::try_from(len).unwrap_or(u32::MAX)).collect()
+}
+
+/// Facts of a file in the words of the manifest.
+struct BlobWriter<'a> {
+    tree: &'a DriveTree,
+    rules: &'a Rules,
+    property_paths: Vec<String>,
+    hashes: PropertyHashes,
+    blob_path: String,
+    file_path: String,
+}
+
+impl<'a> BlobWriter<'a> {
+    fn new(tree: &'a DriveTree, rules: &'a Rules, hashes: PropertyHashes) -> Self {
+        let first = tree.blob_count();
+        let path = |p: usize| {
+            let mut path = String::new();
+            tree.drive_path(first + p as u32, &mut path);
+            path
+        };
+        let property_paths = (0..tree.properties().len()).map(path).collect();
+        Self { tree, rules, property_paths, hashes, blob_path: String::new(), file_path: String::new() }
+    }
+
+    fn side(&self, property: Option<usize>) -> Option<SideFile<'_>> {
+        let property = property?;
+        let index = self.tree.blob_count() + property as u32;
+        let hash = self.hashes.get(&index).copied().unwrap_or_default();
+        Some(SideFile { path: &self.property_paths[property], hash })
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let shared = self.rules.shared();
+        let list = ListFacts {
+            session: &self.rules.session,
+            number: 0,
+            metadata: self.side(shared.and_then(|row| row.metadata)),
+            properties: self.side(shared.and_then(|row| row.properties)),
+        };
+        let mut out = manifest::header(&self.rules.drive_id, env!("CARGO_PKG_VERSION"));
+        out.extend(manifest::list_open(&list));
+        out
+    }
+
+    fn foot(&self) -> Vec<u8> {
+        [manifest::list_close(), manifest::footer()].concat()
+    }
+
+    fn facts<R>(&mut self, i: u32, with: impl FnOnce(BlobFacts<'_>) -> R) -> R {
+        let catalog = self.tree.catalog();
+        let crate::plan::tree::FileKind::Blob(file) = self.tree.kind(i) else { unreachable!("only blobs are listed") };
+        catalog.blob_path(file, &mut self.blob_path);
+        self.tree.drive_path(i, &mut self.file_path);
+        let row = &self.rules.rows[catalog.files()[file as usize].row as usize];
+        let own = self.rules.shared().is_none();
+        let layout = match self.tree.blob_type(i) {
+            Some(BlobType::Page) => Layout::Pages,
+            _ => Layout::Blocks { block_len: self.tree.block_len(i) },
+        };
+        with(BlobFacts {
+            blob_path: &self.blob_path,
+            file_path: &self.file_path,
+            length: self.tree.file(i).len.0,
+            layout,
+            disposition: row.disposition,
+            metadata: if own { self.side(row.metadata) } else { None },
+            properties: if own { self.side(row.properties) } else { None },
+        })
+    }
+}
+
+/// What comes next.
+enum State {
+    Head,
+    /// A blob, and the first of its blocks that is still to come.
+    Blob {
+        file: u32,
+        block: u64,
+    },
+    Foot,
+    End,
+}
+
+/// A manifest on its way to the drive.
+#[expect(missing_debug_implementations, reason = "a stream in the middle says nothing")]
+pub struct ManifestStream<'a> {
+    writer: BlobWriter<'a>,
+    left_out: LeftOut,
+    log: HashReader,
+    state: State,
+    buffer: Vec<u8>,
+    taken: usize,
+    len: u64,
+    md5: Md5,
+    runs: Vec<PageRun>,
+}
+
+impl<'a> ManifestStream<'a> {
+    /// A stream of the manifest of all blobs but those left out; the log holds the hashes of all.
+    pub fn new(
+        tree: &'a DriveTree,
+        rules: &'a Rules,
+        left_out: LeftOut,
+        hashes: PropertyHashes,
+        log: HashReader,
+    ) -> Self {
+        Self {
+            writer: BlobWriter::new(tree, rules, hashes),
+            left_out,
+            log,
+            state: State::Head,
+            buffer: Vec::new(),
+            taken: 0,
+            len: 0,
+            md5: Md5::new(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
+    ///
+    /// # Errors
+    /// When the hash log cannot be read.
+    pub fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < out.len() {
+            if self.taken == self.buffer.len() {
+                self.buffer.clear();
+                self.taken = 0;
+                self.render()?;
+                if self.buffer.is_empty() {
+                    break;
+                }
+            }
+            let n = (self.buffer.len() - self.taken).min(out.len() - filled);
+            out[filled..filled + n].copy_from_slice(&self.buffer[self.taken..self.taken + n]);
+            self.taken += n;
+            filled += n;
+        }
+        self.md5.update(&out[..filled]);
+        self.len += filled as u64;
+        Ok(filled)
+    }
+
+    /// Length and MD5 of what was filled.
+    pub fn finish(self) -> (ByteLen, [u8; 16]) {
+        (ByteLen(self.len), self.md5.finish())
+    }
+
+    /// Appends the next piece to the empty buffer; nothing at the end.
+    fn render(&mut self) -> io::Result<()> {
+        while self.buffer.is_empty() {
+            match self.state {
+                State::Head => {
+                    self.buffer = self.writer.head();
+                    self.state = State::Blob { file: 0, block: 0 };
+                }
+                State::Blob { file, .. } if file == self.writer.tree.blob_count() => self.state = State::Foot,
+                State::Blob { file, block } => self.blob(file, block)?,
+                State::Foot => {
+                    self.buffer = self.writer.foot();
+                    self.state = State::End;
+                }
+                State::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends some blocks of a blob, its head before the first and its foot behind the last.
+    fn blob(&mut self, file: u32, first: u64) -> io::Result<()> {
+        let (buffer, log, runs) = (&mut self.buffer, &mut self.log, &mut self.runs);
+        let out = self.left_out.contains(file);
+        let done = self.writer.facts(file, |facts| -> io::Result<u64> {
+            if first == 0 && !out {
+                manifest::blob_open(buffer, &facts);
+            }
+            let (block_len, is_page) = match facts.layout {
+                Layout::Blocks { block_len } => (block_len, false),
+                Layout::Pages => (names::BLOCK_LEN, true),
+            };
+            let count = facts.length.div_ceil(block_len);
+            let until = count.min(first + BLOCKS_AT_ONCE);
+            for block in first..until {
+                let offset = block * block_len;
+                if is_page {
+                    runs.clear();
+                    log.pages(runs)?;
+                    for &(at, len, hash) in runs.iter().filter(|_| !out) {
+                        let range = PageRange { offset: offset + u64::from(at), length: u64::from(len), hash };
+                        manifest::write_page_range(buffer, &range);
+                    }
+                } else {
+                    let hash = log.block()?;
+                    if !out {
+                        let length = block_len.min(facts.length - offset);
+                        manifest::write_block(buffer, &Block { offset, length, hash });
+                    }
+                }
+            }
+            if until == count && !out {
+                manifest::blob_close(buffer, &facts);
+            }
+            Ok(if until == count { u64::MAX } else { until })
+        })?;
+        self.state = match done {
+            u64::MAX => State::Blob { file: file + 1, block: 0 },
+            block => State::Blob { file, block },
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! What a copy session is asked to do.
+
+use std::path::PathBuf;
+
+use crate::report::{Kind, Problem, Problems};
+
+/// All that a copy session is asked to do. Holds no secret: storage keys are never needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepRequest {
+    /// The journal (`/j:`).
+    pub journal: PathBuf,
+    /// Session id (`/id:`): 3 to 30 of letters, digits, `_`, `-`, `#`.
+    pub session: String,
+    /// Driveset CSV of a first session (`/InitialDriveSet:`).
+    pub initial_driveset: Option<PathBuf>,
+    /// Driveset CSV of drives that join a session (`/AdditionalDriveSet:`).
+    pub additional_driveset: Option<PathBuf>,
+    /// Dataset CSV (`/DataSet:`).
+    pub dataset: Option<PathBuf>,
+    /// Where logs go (`/logdir:`); the directory of the journal when absent.
+    pub logdir: Option<PathBuf>,
+    /// Cipher by the command line's name: `aes-cbc-256`, `aes-cbc-128`, `xts-aes-128`, `xts-aes-256`.
+    pub cipher: String,
+    /// Bytes in a cluster; `None` chooses as Windows does.
+    pub cluster_size: Option<u64>,
+    /// Kind of partition table.
+    pub table: Table,
+    /// Encrypt zeros over the free space too.
+    pub wipe_free: bool,
+    /// Also write a `.BEK` file into this directory.
+    pub external_key: Option<PathBuf>,
+    /// Add `DriveHeaderHash` to the drive record.
+    pub drive_header_hash: bool,
+    /// Drive ids given by hand: (serial, path or name of the drive; id). An empty first part means the only drive.
+    pub drive_ids: Vec<(String, String)>,
+    /// Accept drives the service would not (images, loop and virtual disks) as what they are.
+    pub not_for_shipping: bool,
+    /// Compute whole-file MD5 and set it as `Content-MD5`.
+    pub content_md5: bool,
+    /// How much is read back after writing.
+    pub read_back: ReadBack,
+    /// Which I/O engine.
+    pub engine: EngineChoice,
+    /// What to do with the session.
+    pub action: Action,
+    /// Logical sector size of new image files, in bytes; 512 when absent.
+    pub sector_size: Option<u64>,
+}
+
+/// Kind of partition table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    /// GUID partition table with a protective MBR.
+    #[default]
+    Gpt,
+    /// Master boot record, for drives up to 2 TiB.
+    Mbr,
+}
+
+/// Which I/O engine moves the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// `io_uring` if the kernel grants it, else plain system calls.
+    #[default]
+    Auto,
+    /// `io_uring` or fail.
+    Uring,
+    /// Plain system calls.
+    Sync,
+}
+
+/// What to do with the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// Copy the dataset.
+    #[default]
+    Copy,
+    /// Go on with the last session, which ended abnormally.
+    Resume,
+    /// Roll the last session back, which ended abnormally.
+    Abort,
+    /// The data lie on the drive already: hash and index only.
+    SkipWrite,
+}
+
+/// How much is read back after writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Nothing.
+    None,
+    /// The ends, the metadata, and a seeded sample of batches.
+    #[default]
+    Sample,
+    /// Everything.
+    Full,
+}
+
+impl PrepRequest {
+    /// A request for a first session with every option at its default.
+    pub fn new(journal: impl Into<PathBuf>, session: impl Into<String>) -> Self {
+        Self {
+            journal: journal.into(),
+            session: session.into(),
+            initial_driveset: None,
+            additional_driveset: None,
+            dataset: None,
+            logdir: None,
+            cipher: "aes-cbc-256".into(),
+            cluster_size: None,
+            table: Table::default(),
+            wipe_free: false,
+            external_key: None,
+            drive_header_hash: false,
+            drive_ids: Vec::new(),
+            not_for_shipping: false,
+            content_md5: false,
+            read_back: ReadBack::default(),
+            engine: EngineChoice::default(),
+            action: Action::default(),
+            sector_size: None,
+        }
+    }
+
+    /// What is wrong with the request itself, before any file is opened (import-export.md 1.1 and 1.3).
+    pub fn check(&self) -> Problems {
+        let mut problems = Problems::default();
+        let id = &self.session;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '#');
+        if !(3..=30).contains(&id.chars().count()) || !id.chars().all(legal) {
+            problems.push(
+                Problem::new(Kind::Usage, "the session id is not valid")
+                    .value(id.clone())
+                    .advice("use 3 to 30 letters, digits, `_`, `-` and `#`, for example session#1"),
+            );
+        }
+        if self.initial_driveset.is_some() && self.additional_driveset.is_some() {
+            problems.push(
+                Problem::new(Kind::Usage, "an initial and an additional driveset exclude each other")
+                    .advice("the first session of a journal takes the initial one, later sessions the additional one"),
+            );
+        }
+        let inputs = [&self.initial_driveset, &self.additional_driveset, &self.dataset];
+        match self.action {
+            Action::Copy => {
+                if self.dataset.is_none() && self.additional_driveset.is_none() {
+                    problems.push(
+                        Problem::new(Kind::Usage, "the session has no dataset")
+                            .advice("name the dataset CSV: --dataset FILE (classic: /DataSet:FILE)"),
+                    );
+                }
+            }
+            Action::Resume | Action::Abort => {
+                if inputs.iter().any(|input| input.is_some()) {
+                    problems.push(
+                        Problem::new(Kind::Usage, "resuming or aborting takes no dataset and no driveset")
+                            .advice("the journal knows them; give only the journal and the session id"),
+                    );
+                }
+            }
+            Action::SkipWrite => {
+                if self.dataset.is_none() {
+                    problems.push(
+                        Problem::new(Kind::Usage, "without writing there must still be a dataset to index")
+                            .advice("name the dataset CSV: --dataset FILE"),
+                    );
+                }
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first() -> PrepRequest {
+        PrepRequest {
+            initial_driveset: Some("d.csv".into()),
+            dataset: Some("f.csv".into()),
+            ..PrepRequest::new("j.jrn", "session#1")
+        }
+    }
+
+    #[test]
+    fn session_ids_follow_the_documented_grammar() {
+        for good in ["abc", "session#1", "a_b-c#9", &"x".repeat(30)] {
+            assert_eq!(PrepRequest { session: good.into(), ..first() }.check(), Problems::default(), "{good}");
+        }
+        for bad in ["", "ab", "a b c", "sess/1", "../x", "größe", &"x".repeat(31)] {
+            assert_eq!(PrepRequest { session: bad.into(), ..first() }.check().0.len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_problems_of_a_request_are_told_together() {
+        let mut request = PrepRequest { session: "x".into(), additional_driveset: Some("e.csv".into()), ..first() };
+        request.action = Action::Resume;
+        assert_eq!(request.check().0.len(), 3);
+    }
+
+}

@@ -1,0 +1,350 @@
+//! From dataset rows to a catalog: walks the sources, names the blobs, and gathers everything that is wrong with them.
+
+use std::fs;
+use std::path::Path;
+
+use crate::azure::dataset::{BlobType, DatasetRow};
+use crate::azure::names::{self, NameError};
+use crate::plan::catalog::{Builder, Catalog, TooMany};
+use crate::report::{Event, Kind, Problem, Problems, Skipped};
+use crate::source::walk::{self, FileFacts, Found};
+use crate::units::ByteLen;
+
+/// Problems of one kind beyond this many are counted, not listed: a million bad names help nobody.
+const LISTED_MAX: usize = 1000;
+
+/// Entries left out beyond this many are counted, not listed.
+const SKIPPED_LISTED_MAX: usize = 1000;
+
+/// How often the walk tells where it is: every so many files.
+const TELL_EVERY: u64 = 10_000;
+
+/// The sources, walked.
+#[derive(Debug)]
+pub struct Scan {
+    /// All blobs.
+    pub catalog: Catalog,
+    /// Bytes of all of them.
+    pub bytes: ByteLen,
+    /// What was met and cannot become a blob.
+    pub skipped: Vec<Skipped>,
+    /// What a user should know before going on.
+    pub warnings: Vec<Problem>,
+}
+
+/// Walks all rows of `dataset` (its path is for messages); `root_units` is the length of `\<session>` in UTF-16 units.
+///
+/// # Errors
+/// All problems with the sources and the blobs they would make.
+pub fn scan(
+    dataset: &Path,
+    rows: &[DatasetRow],
+    root_units: usize,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Scan, Problems> {
+    let mut scanner = Scanner {
+        dataset,
+        builder: Builder::new(),
+        bytes: 0,
+        problems: Problems::default(),
+        unlisted: 0,
+        skipped: Vec::new(),
+        skipped_unlisted: 0,
+        warnings: Vec::new(),
+        odd_names: Vec::new(),
+        check_readable: walk::must_check_readable(),
+        on_event,
+    };
+    for row in rows {
+        if scanner.row(row).is_err() {
+            let too_many = Problem::new(Kind::Usage, TooMany.to_string()).path(dataset).line(row.line);
+            scanner.problems.push(too_many.advice("split the dataset over several sessions"));
+            break;
+        }
+    }
+    scanner.finish(rows, root_units)
+}
+
+struct Scanner<'a> {
+    dataset: &'a Path,
+    builder: Builder,
+    bytes: u64,
+    problems: Problems,
+    unlisted: u64,
+    skipped: Vec<Skipped>,
+    skipped_unlisted: u64,
+    warnings: Vec<Problem>,
+    odd_names: Vec<&'static str>,
+    check_readable: bool,
+    on_event: &'a mut dyn FnMut(Event),
+}
+
+impl Scanner<'_> {
+    fn problem(&mut self, problem: Problem) {
+        if self.problems.0.len() < LISTED_MAX {
+            self.problems.push(problem);
+        } else {
+            self.unlisted += 1;
+        }
+    }
+
+    fn row(&mut self, row: &DatasetRow) -> Result<(), TooMany> {
+        let here = |problem: Problem| problem.path(self.dataset).line(row.line).column("BasePath");
+        let base = match walk::absolute(&row.base_path) {
+            Ok(base) => base,
+            Err(error) => {
+                self.problem(here(Problem::new(Kind::Usage, format!("has no absolute path: {error}"))));
+                return Ok(());
+            }
+        };
+        let shown = base.display().to_string();
+        let meta = match fs::metadata(&base) {
+            Ok(meta) => meta,
+            Err(error) => {
+                let problem = here(Problem::new(Kind::Source, format!("cannot be read: {error}"))).value(shown);
+                self.problem(problem.advice("check the path and its permissions"));
+                return Ok(());
+            }
+        };
+        match (row.is_dir_spelled, meta.is_dir()) {
+            (true, false) => {
+                let problem = here(Problem::new(Kind::Usage, "ends like a directory but is a file")).value(shown);
+                self.problem(problem.advice("remove the separator at the end of BasePath"));
+                Ok(())
+            }
+            (false, true) => {
+                let problem = here(Problem::new(Kind::Usage, "is a directory but does not end in a separator"));
+                self.problem(problem.value(shown).advice("end BasePath with / to copy the directory and all below it"));
+                Ok(())
+            }
+            (true, true) => self.directory(row, &base),
+            (false, false) if !meta.is_file() => {
+                let problem = here(Problem::new(Kind::Usage, "is neither a file nor a directory")).value(shown);
+                self.problem(problem.advice("name a regular file or a directory"));
+                Ok(())
+            }
+            (false, false) => self.single(row, &base),
+        }
+    }
+
+    fn single(&mut self, row: &DatasetRow, base: &Path) -> Result<(), TooMany> {
+        let facts = match walk::file_facts(&fs::canonicalize(base).unwrap_or(base.into()), self.check_readable) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let problem = Problem::new(Kind::Source, format!("cannot be read: {error}")).path(self.dataset);
+                self.problem(problem.line(row.line).column("BasePath").value(base.display().to_string()));
+                return Ok(());
+            }
+        };
+        let index = self.builder.row(fs::canonicalize(base).unwrap_or(base.into()), None, row.blob_type);
+        let destination = &row.destination;
+        let name = if destination.is_prefix {
+            let Some(name) = base.file_name().and_then(|name| name.to_str()) else {
+                self.not_unicode(base);
+                return Ok(());
+            };
+            format!("{}{name}", destination.prefix_or_blob)
+        } else {
+            destination.prefix_or_blob.clone()
+        };
+        let (dir, last) = match name.rsplit_once('/') {
+            Some((prefix, last)) => (self.dirs(&destination.container, prefix)?, last),
+            None => (self.dirs(&destination.container, "")?, &name[..]),
+        };
+        self.file(row, index, dir, &name, last, base, facts)
+    }
+
+    fn directory(&mut self, row: &DatasetRow, base: &Path) -> Result<(), TooMany> {
+        let destination = &row.destination;
+        let prefix = &destination.prefix_or_blob;
+        let top = self.dirs(&destination.container, prefix.trim_end_matches('/'))?;
+        let index = self.builder.row(base.to_path_buf(), Some(top), row.blob_type);
+        let is_root = destination.container == names::ROOT;
+        let mut dirs = vec![top];
+        let mut blob = prefix.clone();
+        // Lengths of `blob` to return to.
+        let mut marks = Vec::new();
+        // Depth of a directory that is passed over, with all below it.
+        let mut passed_over = 0usize;
+        let mut failure = Ok(());
+        let check_readable = self.check_readable;
+        walk::walk(base, check_readable, &mut |path, found| {
+            let step = (|| match found {
+                Found::Enter { .. } if passed_over > 0 => {
+                    passed_over += 1;
+                    Ok(())
+                }
+                Found::Leave if passed_over > 0 => {
+                    passed_over -= 1;
+                    Ok(())
+                }
+                _ if passed_over > 0 => Ok(()),
+                Found::Enter { name } => {
+                    if is_root {
+                        // Blobs of the root container have no slash: the documented tool leaves these out silently.
+                        self.skip(path, "directory below a $root/ destination");
+                        passed_over = 1;
+                        return Ok(());
+                    }
+                    let Some(name) = name.to_str() else {
+                        self.not_unicode(path);
+                        passed_over = 1;
+                        return Ok(());
+                    };
+                    marks.push(blob.len());
+                    blob.push_str(name);
+                    blob.push('/');
+                    let parent = dirs.last().copied().unwrap_or(top);
+                    dirs.push(self.builder.dir(parent, name)?);
+                    Ok(())
+                }
+                Found::Leave => {
+                    dirs.pop();
+                    blob.truncate(marks.pop().unwrap_or(0));
+                    Ok(())
+                }
+                Found::File { name, facts } => {
+                    let Some(name) = name.to_str() else {
+                        self.not_unicode(path);
+                        return Ok(());
+                    };
+                    let mark = blob.len();
+                    blob.push_str(name);
+                    let dir = dirs.last().copied().unwrap_or(top);
+                    let added = self.file(row, index, dir, &blob, name, path, facts);
+                    blob.truncate(mark);
+                    added
+                }
+                Found::Other { what } => {
+                    self.skip(path, what);
+                    Ok(())
+                }
+                Found::Failed(error) => {
+                    let problem = Problem::new(Kind::Source, format!("cannot be read: {error}")).path(path);
+                    self.problem(problem.advice("mend the permissions, or take it out of the source directory"));
+                    Ok(())
+                }
+            })();
+            failure = step;
+            failure.is_ok()
+        });
+        failure
+    }
+
+    /// The catalog's directory for a container and a prefix without its last slash.
+    fn dirs(&mut self, container: &str, prefix: &str) -> Result<u32, TooMany> {
+        let mut dir = self.builder.dir(0, container)?;
+        if !prefix.is_empty() {
+            for segment in prefix.split('/') {
+                dir = self.builder.dir(dir, segment)?;
+            }
+        }
+        Ok(dir)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site more than it is worth a type for")]
+    fn file(
+        &mut self,
+        row: &DatasetRow,
+        index: u32,
+        dir: u32,
+        blob: &str,
+        name: &str,
+        path: &Path,
+        facts: FileFacts,
+    ) -> Result<(), TooMany> {
+        match names::check_blob(&row.destination.container, blob) {
+            Ok(odd) if odd.is_empty() => {}
+            Ok(odd) => self.odd_name(odd.texts(), &row.destination.container, blob),
+            Err(error) => {
+                self.bad_name(&error, blob, path);
+                return Ok(());
+            }
+        }
+        let size = match row.blob_type.unwrap_or_else(|| BlobType::default_for(blob)) {
+            BlobType::Page => names::check_page_blob(facts.len),
+            BlobType::Block | BlobType::File => names::blocks_of(facts.len).map(|blocks| blocks.beyond_published),
+        };
+        match size {
+            Ok(false) => {}
+            Ok(true) => self.warnings.push(
+                Problem::new(Kind::Usage, format!("{} is beyond the published manifest grammar", facts.len)).path(path),
+            ),
+            Err(error) => {
+                let problem = Problem::new(Kind::Usage, error.to_string()).path(path).value(facts.len.0.to_string());
+                self.problem(problem.advice("split the file, or give the row another BlobType"));
+                return Ok(());
+            }
+        }
+        self.bytes += facts.len.0;
+        self.builder.file(dir, name, index, facts.len, [facts.mtime_ns, facts.ctime_ns])?;
+        if self.builder.file_count().is_multiple_of(TELL_EVERY) {
+            (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
+        }
+        Ok(())
+    }
+
+    fn bad_name(&mut self, error: &NameError, blob: &str, path: &Path) {
+        let problem = Problem::new(Kind::Usage, format!("Azure cannot name this blob: {error}")).path(path);
+        self.problem(problem.value(blob.escape_debug().to_string()).advice(error.advice()));
+    }
+
+    fn odd_name(&mut self, texts: impl Iterator<Item = &'static str>, container: &str, blob: &str) {
+        // One example of each kind is enough.
+        for text in texts {
+            if !self.odd_names.contains(&text) {
+                self.odd_names.push(text);
+                self.warnings.push(Problem::new(Kind::Usage, text).value(format!("{container}/{blob}")));
+            }
+        }
+    }
+
+    fn not_unicode(&mut self, path: &Path) {
+        let problem = Problem::new(Kind::Usage, "the name is not valid UTF-8, so no blob can have it").path(path);
+        self.problem(problem.advice("rename it (convmv can do whole trees)"));
+    }
+
+    fn skip(&mut self, path: &Path, what: &str) {
+        if self.skipped.len() < SKIPPED_LISTED_MAX {
+            self.skipped.push(Skipped { path: path.to_path_buf(), what: what.to_owned() });
+        } else {
+            self.skipped_unlisted += 1;
+        }
+    }
+
+    fn finish(mut self, rows: &[DatasetRow], root_units: usize) -> Result<Scan, Problems> {
+        (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
+        if self.unlisted > 0 {
+            let more = format!("and {} more problems that are not listed", self.unlisted);
+            self.problems.push(Problem::new(Kind::Usage, more).path(self.dataset));
+        }
+        if self.skipped_unlisted > 0 {
+            let more = format!("{} more entries are no files and are left out", self.skipped_unlisted);
+            self.warnings.push(Problem::new(Kind::Usage, more));
+        }
+        match self.builder.seal(root_units) {
+            Ok(catalog) => {
+                self.problems.into_result()?;
+                let bytes = ByteLen(self.bytes);
+                Ok(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
+            }
+            Err(duplicates) => {
+                for duplicate in duplicates.iter().take(LISTED_MAX) {
+                    let [first, second] = &duplicate.sources;
+                    let lines = duplicate.rows.map(|row| rows.get(row as usize).map_or(0, |row| row.line));
+                    self.problems.push(
+                        Problem::new(
+                            Kind::Usage,
+                            format!("lines {} and {} make the same blob {}", lines[0], lines[1], duplicate.blob),
+                        )
+                        .path(self.dataset)
+                        .line(lines[1])
+                        .value(format!("{} and {}", first.display(), second.display()))
+                        .advice("give one of them another destination"),
+                    );
+                }
+                Err(self.problems)
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Walks source directories in byte order.
+//!
+//! Directories are read whole and sorted, so that the same tree gives the same catalog on every file system; what is
+//! neither file nor directory is reported and left out. Symbolic links are not followed: what a link means on this
+//! machine means nothing in a storage account.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::units::ByteLen;
+
+/// What the walk found at one place.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// A directory; the entries that follow until its `Leave` lie in it.
+    Enter {
+        /// Its name.
+        name: &'a OsStr,
+    },
+    /// The end of the directory entered last.
+    Leave,
+    /// A regular file.
+    File {
+        /// Its name.
+        name: &'a OsStr,
+        /// What the catalog keeps of it.
+        facts: FileFacts,
+    },
+    /// Something that cannot become a blob.
+    Other {
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something that could not be read.
+    Failed(io::Error),
+}
+
+/// What is compared again when the file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Bytes.
+    pub len: ByteLen,
+    /// Last modification, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Last status change, nanoseconds since 1970.
+    pub ctime_ns: i64,
+}
+
+impl FileFacts {
+    /// The facts that `stat` gives.
+    pub fn of(meta: &Metadata) -> Self {
+        Self {
+            len: ByteLen(meta.len()),
+            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+/// Nanoseconds since 1970, clamped to the years 1678 to 2262 that 64 bits hold.
+fn nanos(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// Walks `base`; `visit` gets the path and what is there, and says whether to go on.
+///
+/// Only one directory's entries for each level are held at a time.
+pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Found<'_>) -> bool) {
+    let mut path = base.to_path_buf();
+    let mut levels: Vec<std::vec::IntoIter<Entry>> = Vec::new();
+    match entries(&path) {
+        Ok(list) => levels.push(list.into_iter()),
+        Err(error) => {
+            visit(&path, Found::Failed(error));
+            return;
+        }
+    }
+    while let Some(level) = levels.last_mut() {
+        let Some(entry) = level.next() else {
+            levels.pop();
+            if !levels.is_empty() {
+                if !visit(&path, Found::Leave) {
+                    return;
+                }
+                path.pop();
+            }
+            continue;
+        };
+        path.push(&entry.name);
+        let go_on = match entry.kind {
+            EntryKind::Directory => match entries(&path) {
+                Ok(list) => {
+                    if !visit(&path, Found::Enter { name: &entry.name }) {
+                        return;
+                    }
+                    levels.push(list.into_iter());
+                    continue;
+                }
+                Err(error) => visit(&path, Found::Failed(error)),
+            },
+            EntryKind::File => match file_facts(&path, check_readable) {
+                Ok(facts) => visit(&path, Found::File { name: &entry.name, facts }),
+                Err(error) => visit(&path, Found::Failed(error)),
+            },
+            EntryKind::Other(what) => visit(&path, Found::Other { what }),
+        };
+        if !go_on {
+            return;
+        }
+        path.pop();
+    }
+}
+
+/// The facts of one regular file; `check_readable` opens it to learn whether it may be read.
+///
+/// # Errors
+/// Those of `stat` and `open`.
+pub fn file_facts(path: &Path, check_readable: bool) -> io::Result<FileFacts> {
+    if check_readable {
+        return fs::File::open(path)?.metadata().map(|meta| FileFacts::of(&meta));
+    }
+    fs::symlink_metadata(path).map(|meta| FileFacts::of(&meta))
+}
+
+/// Whether this process must try to open files to know whether it may: everybody but root.
+pub fn must_check_readable() -> bool {
+    fs::metadata("/proc/self").map_or(true, |meta| meta.uid() != 0)
+}
+
+struct Entry {
+    name: std::ffi::OsString,
+    kind: EntryKind,
+}
+
+enum EntryKind {
+    Directory,
+    File,
+    Other(&'static str),
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
+    let mut list = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let kind = if kind.is_dir() {
+            EntryKind::Directory
+        } else if kind.is_file() {
+            EntryKind::File
+        } else if kind.is_symlink() {
+            EntryKind::Other("symbolic link")
+        } else if kind.is_socket() {
+            EntryKind::Other("socket")
+        } else if kind.is_fifo() {
+            EntryKind::Other("named pipe")
+        } else {
+            EntryKind::Other("device")
+        };
+        list.push(Entry { name: entry.file_name(), kind });
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}
+
+/// `path` without what a trailing separator or `.` adds, and absolute.
+///
+/// # Errors
+/// When there is no current directory.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(path).map(|p| p.components().collect())
+}

@@ -1,0 +1,45 @@
+//! The clock and the kernel's random source: the only place that asks either. Everything else is given them.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::entropy::Entropy;
+use crate::units::FileTime;
+
+/// What a session takes from outside beside its inputs. Tests bring their own, and get the same drive twice.
+pub struct Surroundings {
+    /// Keys and identifiers come from here.
+    pub entropy: Box<dyn Entropy + Send>,
+    /// The time of formatting.
+    pub now: FileTime,
+}
+
+impl Surroundings {
+    /// The kernel's randomness, the system's clock.
+    pub fn real() -> Self {
+        Self { entropy: Box::new(Kernel), now: now() }
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// The kernel's random source.
+#[derive(Debug)]
+struct Kernel;
+
+impl Entropy for Kernel {
+    fn fill(&mut self, out: &mut [u8]) {
+        // Without randomness there are no keys: going on would be worse than stopping.
+        getrandom::fill(out).expect("the kernel gives random bytes");
+    }
+}
+
+/// The present time.
+pub fn now() -> FileTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    FileTime::from_unix(since.as_secs() as i64, since.subsec_nanos())
+}
