@@ -26,3 +26,6 @@ pub const FAULTS_MAX: usize = 100;
 
 /// Elements of a metadata file: 8 KB of names and values hold no more.
 pub const SIDE_ELEMENTS_MAX: usize = 8192;
+
+/// Selectors of a blob list: more than a person lists, few enough to hold.
+pub const SELECTORS_MAX: usize = 1_000_000;
