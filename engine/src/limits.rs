@@ -27,5 +27,5 @@ pub const FAULTS_MAX: usize = 100;
 /// Elements of a metadata file: 8 KB of names and values hold no more.
 pub const SIDE_ELEMENTS_MAX: usize = 8192;
 
-/// Longest metadata or properties file that is taken: names and values together are at most 8 KB, the rest is markup.
-pub const SIDE_FILE_MAX: u64 = 1 << 20;
+/// Selectors of a blob list: more than a person lists, few enough to hold.
+pub const SELECTORS_MAX: usize = 1_000_000;

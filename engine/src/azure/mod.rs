@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bloblist;
+pub mod copylog;
 pub mod dataset;
+pub mod drive_record;
 pub mod driveset;
 pub mod journal;
 pub mod manifest;

@@ -32,13 +32,36 @@ fn escape_of(c: char) -> Option<&'static str> {
     })
 }
 
+/// Whether a byte can be part of a character that [`escape_of`] knows: nearly no name has any.
+const SUSPECT: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        // 0xC2, 0xE2 and 0xEF begin U+0085, U+2028 and U+FFFE; 0xF0 to 0xF4 are all well.
+        table[byte] = byte < 0x20 || matches!(byte as u8, b'&' | b'<' | b'>' | b'"' | 0xC2 | 0xE2 | 0xEF);
+        byte += 1;
+    }
+    table
+};
+
+fn is_plain(text: &str) -> bool {
+    !text.bytes().any(|byte| SUSPECT[usize::from(byte)])
+}
+
 /// Bytes that [`push_escaped`] appends.
 pub(super) fn escaped_len(text: &str) -> u64 {
+    if is_plain(text) {
+        return text.len() as u64;
+    }
     text.chars().map(|c| escape_of(c).map_or(c.len_utf8(), str::len) as u64).sum()
 }
 
 /// Appends `text`, escaped.
 pub(super) fn push_escaped(text: &str, out: &mut Vec<u8>) {
+    if is_plain(text) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     let mut from = 0;
     for (at, c) in text.char_indices() {
         if let Some(escape) = escape_of(c) {
@@ -247,4 +270,21 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
         "apos" => '\'',
         _ => return Err(format!("entity &{name}; is not known")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_that_needs_an_escape_is_suspect() {
+        for c in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let mut buffer = [0; 4];
+            let text: &str = c.encode_utf8(&mut buffer);
+            assert!(escape_of(c).is_none() || !is_plain(text), "U+{:04X}", c as u32);
+            let mut out = Vec::new();
+            push_escaped(text, &mut out);
+            assert_eq!(out.len() as u64, escaped_len(text));
+        }
+    }
 }

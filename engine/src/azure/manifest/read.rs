@@ -413,7 +413,10 @@ impl<R: BufRead> Reader<R> {
                         let text = self.text(&name, empty)?;
                         match text.trim().parse() {
                             Ok(length) => (start.length, has_length) = (length, true),
-                            Err(_) => self.fault(format!("Length is no number: {text:?}")),
+                            Err(_) => {
+                                has_length = true;
+                                self.fault(format!("Length is no number: {text:?}"));
+                            }
                         }
                     }
                     "BlockList" | "PageRangeList" => {
@@ -517,6 +520,9 @@ impl Blob {
             }
             if kind == Pieces::Pages && !(piece.offset.is_multiple_of(512) && piece.length.is_multiple_of(512)) {
                 out.push(format!("page range at {} is not a multiple of 512", piece.offset));
+            }
+            if kind == Pieces::Pages && piece.length > 4 << 20 {
+                out.push(format!("page range at {} is longer than 4 MiB", piece.offset));
             }
             if out.len() >= limits::FAULTS_MAX {
                 return out;

@@ -335,6 +335,41 @@ fn exports_of_2011_are_read() {
 }
 
 #[test]
+fn block_ids_are_those_of_the_published_import_log() {
+    for (hash, id) in [
+        ("700CE7E21ED55525977FAF7AAA9E546B", "MD5/cAzn4h7VVSWXf696qp5Uaw=="),
+        ("3C49C6C18388F0B3CB35875F2ABEE402", "MD5/PEnGwYOI8LPLNYdfKr7kAg=="),
+        ("146E16C6A7D92AE5166769C64D4DAA54", "MD5/FG4WxqfZKuUWZ2nGTU2qVA=="),
+        ("67389B343CEBDC8441404351C9E81E5D", "MD5/ZzibNDzr3IRBQENRyegeXQ=="),
+    ] {
+        let Some(Digest::Md5(md5)) = Digest::parse(hash) else { panic!("{hash}") };
+        let mut out = Vec::new();
+        write_block(&mut out, &Block { offset: 6062, length: 6062, hash: md5 });
+        let wanted = format!("<Block Offset=\"6062\" Length=\"6062\" Id=\"{id}\" Hash=\"{hash}\" />\n");
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+    }
+}
+
+/// The form of the V2 tool's documentation: words in place of values, both kinds of list in one blob.
+#[test]
+fn placeholders_of_the_v2_sample_are_faults_not_errors() {
+    let text = r#"<?xml version="1.0" encoding="UTF-8"?><DriveManifest Version="2011-MM-DD"><Drive><DriveId>drive-id</DriveId>
+        <StorageAccountKey>storage-account-key</StorageAccountKey><ClientCreator>client-creator</ClientCreator>
+        <BlobList Id="session#1-0"><MetadataPath Hash="md5-hash">global</MetadataPath><Blob><BlobPath>blob</BlobPath>
+        <FilePath>file</FilePath><ClientData>client-data</ClientData><Length>content-length</Length>
+        <ImportDisposition>import-disposition</ImportDisposition><!-- page-range-list -->
+        <PageRangeList><PageRange Offset="1073741824" Length="512" Hash="md5-hash" /></PageRangeList>
+        <BlockList><Block Offset="1073741824" Length="4194304" Id="block-id" Hash="md5-hash" /></BlockList>
+        <PropertiesPath Hash="md5-hash">properties</PropertiesPath></Blob></BlobList></Drive></DriveManifest>"#;
+    let mut reader = Reader::new(text.as_bytes());
+    let blob = reader.next_blob().unwrap().unwrap();
+    assert_eq!((blob.pieces.len(), blob.pieces[0].offset, blob.pieces[0].hash), (1, 1 << 30, None));
+    assert_eq!(blob.end.properties.unwrap().path, "properties");
+    assert!(reader.next_blob().unwrap().is_none());
+    assert_eq!(reader.faults_in_all(), 5);
+}
+
+#[test]
 fn credentials_are_told_but_not_kept() {
     let text = EXPORT
         .replace("    <ClientCreator>", "    <StorageAccountKey>c2VjcmV0</StorageAccountKey>\n    <ClientCreator>");
