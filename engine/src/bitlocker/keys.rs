@@ -14,6 +14,9 @@ use crate::units::Guid;
 /// Longest input that is looked at: a key file in base64 is 240 characters, a password at most 256 units.
 const INPUT_LEN_MAX: usize = 4096;
 
+/// Characters of a printed recovery password.
+const PRINTED_LEN: usize = 55;
+
 /// From this many digits on a text of digits is meant to be a recovery password.
 const RECOVERY_DIGITS_MIN: usize = 36;
 
@@ -91,7 +94,7 @@ pub enum KeyFileError {
 
 impl KeyInput {
     /// Reads the contents of a key file, or what somebody pasted: a `.BEK` file, 48 digits, base64 of 32 bytes or of a
-    /// `.BEK` file, or 32 bytes that are no text. Blanks and a byte order mark around text do not count.
+    /// `.BEK` file, or 32 bytes that are no text; also the text file that Windows saves a recovery password in. Blanks and a byte order mark around text do not count.
     ///
     /// Never takes a text for a user's password: [`KeyInput::password`] says so explicitly.
     ///
@@ -125,6 +128,11 @@ impl KeyInput {
         let text = text.trim();
         if text.is_empty() {
             return Err(KeyInputError::Empty);
+        }
+        // The text file that Windows saves has the password among sentences in the user's language.
+        let printed = |word: &&str| word.len() == PRINTED_LEN && word.bytes().all(|c| c.is_ascii_digit() || c == b'-');
+        if let Some(word) = text.split_whitespace().find(printed) {
+            return Ok(Self::Recovery(RecoveryPassword::parse(word)?));
         }
         let digits = text.chars().filter(char::is_ascii_digit).count();
         let others = text.chars().filter(|&c| c.is_alphabetic() || matches!(c, '+' | '/' | '=')).count();
@@ -306,6 +314,12 @@ mod tests {
         assert!(matches!(KeyInput::parse(printed.as_bytes()), Ok(KeyInput::Recovery(_))));
         let utf16: Vec<u8> =
             [0xFF, 0xFE].into_iter().chain(printed.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+        assert!(matches!(KeyInput::parse(&utf16), Ok(KeyInput::Recovery(_))));
+        let saved = format!(
+            "BitLocker Drive Encryption recovery key\r\n\r\nIdentifier:\r\n\r\n\t64311DEA-4587-4029-924A-BA299647998E\r\n\r\n\
+             Recovery Key:\r\n\r\n\t{printed}\r\n\r\nIf it does not match …\r\n"
+        );
+        let utf16: Vec<u8> = [0xFF, 0xFE].into_iter().chain(saved.encode_utf16().flat_map(u16::to_le_bytes)).collect();
         assert!(matches!(KeyInput::parse(&utf16), Ok(KeyInput::Recovery(_))));
         let slip = printed.replace("253979", "253978");
         let error = KeyInput::parse(slip.as_bytes()).unwrap_err();

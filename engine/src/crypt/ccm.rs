@@ -45,6 +45,22 @@ pub fn unwrap(key: &Key32, nonce: &[u8; NONCE_LEN], tag: &[u8; TAG_LEN], data: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypt::stretch::tests::{field, vectors};
+
+    #[test]
+    fn judge_windows_wrapped_keys() {
+        for vector in vectors("unwrap").iter().chain(&vectors("integrity")) {
+            let key = vector.get("key").or(vector.get("vmk")).and_then(|key| key.as_str()).unwrap();
+            let key = Key32::from_slice(&crate::crypt::stretch::tests::unhex(key)).unwrap();
+            let nonce = field(vector, "nonce_12").try_into().unwrap();
+            let tag = field(vector, "tag_16").try_into().unwrap();
+            let mut data = field(vector, "ciphertext");
+            unwrap(&key, &nonce, &tag, &mut data).unwrap();
+            assert_eq!(data, field(vector, "plaintext"));
+            assert_eq!(wrap(&key, &nonce, &mut data), tag);
+            assert_eq!(data, field(vector, "ciphertext"));
+        }
+    }
 
     #[test]
     fn a_changed_bit_anywhere_is_noticed() {

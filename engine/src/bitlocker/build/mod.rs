@@ -1,5 +1,7 @@
 //! A new volume's metadata and front (spec section 13).
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
@@ -65,7 +67,6 @@ pub struct KeyFile {
 }
 
 /// A new volume's own bytes and secrets.
-#[derive(Debug)]
 pub struct Metadata {
     /// The volume identifier that Windows shows.
     pub volume_id: Guid,
@@ -153,6 +154,16 @@ impl Metadata {
     /// None in practice: the key was made for this cipher.
     pub fn sector_cipher(&self) -> Result<SectorCipher, KeyError> {
         SectorCipher::new(self.cipher, self.fvek.expose(), self.regions.sector())
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metadata")
+            .field("volume_id", &self.volume_id)
+            .field("cipher", &self.cipher)
+            .field("regions", &self.regions)
+            .finish_non_exhaustive()
     }
 }
 

@@ -48,9 +48,7 @@ struct Image {
 
 impl Image {
     fn write(metadata: &Metadata, name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("dray-bitlocker-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{name}.img"));
+        let path = std::env::temp_dir().join(format!("dray-bitlocker-{}-{name}.img", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(VOLUME_LEN).unwrap();
         let mut image = Self { path, file, plan: Vec::new() };
@@ -321,15 +319,17 @@ fn judge(cipher: Cipher, sector: SectorSize, cluster: u64) {
 }
 
 #[test]
-fn judge_four_readers_open_what_was_built() {
+fn judge_four_readers_open_the_default() {
     judge(Cipher::AesCbc256, SectorSize::S512, 4096);
-    judge(Cipher::XtsAes256, SectorSize::S4096, 64 << 10);
-    judge(Cipher::XtsAes128, SectorSize::S512, 2 << 20);
-    judge(Cipher::AesCbc128, SectorSize::S512, 512);
 }
 
 #[test]
-#[ignore = "27 volumes for four readers: minutes"]
+fn judge_four_readers_open_large_sectors_and_clusters() {
+    judge(Cipher::XtsAes256, SectorSize::S4096, 2 << 20);
+}
+
+#[test]
+#[ignore = "28 volumes for four readers: minutes"]
 fn judge_four_readers_open_every_combination() {
     for cipher in CIPHERS {
         for sector in [SectorSize::S512, SectorSize::S4096] {
