@@ -4,5 +4,6 @@
 
 pub mod build;
 pub mod format;
+pub mod names;
 pub mod read;
 pub mod upcase;
