@@ -5,5 +5,6 @@
 pub mod build;
 pub mod names;
 pub mod format;
+pub mod names;
 pub mod read;
 pub mod upcase;

@@ -1,16 +1,24 @@
 //! What content costs on a volume, before there is a plan.
 
-use super::index::{bitmap_len, entry_len};
-use super::layout::Geometry;
+use super::index::{self, INNER_ROOM, LEAF_ROOM, SUBNODE};
+use super::layout::{FIRST_USER_RECORD, Geometry};
+use super::record;
+use super::security::Security;
+use super::system;
 use super::{LayoutError, VolumeSpec};
-use crate::ntfs::format::INDEX_BLOCK;
+use crate::ntfs::format::{BOOT_BYTES, INDEX_BLOCK, NAME_UNITS_MAX};
+use crate::ntfs::upcase;
 use crate::units::{ByteLen, ClusterSize};
 
-/// Bytes that files and directories take on a volume, rounded so that what fits the estimate fits the volume.
+/// What files and directories take of a volume, so that assigning files to drives needs no plan.
+///
+/// Never less than the plan takes: when the sum over all files, all directories and the root is at most
+/// [`available`](Self::available), the content fits. (One case is not counted: an index that is moved behind a hole
+/// because a name of some 200 units leaves its record no room for one more run.)
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {
     cluster: ClusterSize,
-    record: u64,
+    record_bytes: usize,
     available: u64,
 }
 
@@ -21,12 +29,37 @@ impl Estimate {
     /// [`LayoutError`], when there can be no such volume.
     pub fn new(spec: &VolumeSpec) -> Result<Self, LayoutError> {
         let geometry = Geometry::new(spec.sector, spec.cluster, spec.len)?;
-        let _ = (bitmap_len(1), entry_len(1), INDEX_BLOCK);
-        Ok(Self {
-            cluster: spec.cluster,
-            record: geometry.record_bytes as u64,
-            available: geometry.clusters * spec.cluster.bytes(),
-        })
+        let cluster = spec.cluster.bytes();
+        let whole = |len: u64| geometry.clusters_for(len) * cluster;
+        let hidden_files = spec.hidden.iter().flat_map(|dir| &dir.files);
+        let regions: u64 = hidden_files.clone().map(|file| whole(file.extent.len.0)).sum();
+        let regions_count = hidden_files.count() as u64 + u64::from(spec.hidden.is_some());
+        let records = (u64::from(FIRST_USER_RECORD) + spec.root_files.len() as u64 + regions_count)
+            * geometry.record_bytes as u64;
+        let fixed = whole(BOOT_BYTES)
+            + whole(geometry.mirror_len())
+            + whole(system::ATTR_DEF_BYTES as u64)
+            + whole(upcase::BYTES as u64)
+            + whole(Security::new(spec.hidden.is_some()).sds_len())
+            + whole(INDEX_BLOCK as u64)
+            + geometry.log_len()
+            + regions
+            // $MFT: at least as long as the mirror, its last cluster, and a gap so that its head lies in one run.
+            + whole(records.max(geometry.mirror_len())) + cluster
+            + whole(u64::from(FIRST_USER_RECORD) * geometry.record_bytes as u64)
+            + spec.root_files.iter().map(|file| whole(file.len_max.0)).sum::<u64>()
+            + 2 * cluster
+            + whole(geometry.bitmap_len());
+        let own = Self { cluster: spec.cluster, record_bytes: geometry.record_bytes, available: 0 };
+        let hidden_index = match &spec.hidden {
+            Some(dir) => {
+                let entries = dir.files.iter().map(|file| own.entry(file.name.encode_utf16().count()).0).sum();
+                own.dir(dir.name.encode_utf16().count(), ByteLen(entries)).0
+            }
+            None => 0,
+        };
+        let available = (geometry.clusters * cluster).saturating_sub(fixed + hidden_index);
+        Ok(Self { available, ..own })
     }
 
     /// What there is for files and directories.
@@ -34,9 +67,50 @@ impl Estimate {
         ByteLen(self.available)
     }
 
-    /// What a file takes.
-    pub fn file(&self, name_units: usize, len: ByteLen) -> ByteLen {
-        let clusters = self.cluster.len_of(self.cluster.count_for(len)).0;
-        ByteLen(clusters + self.record + 2 * entry_len(name_units) as u64)
+    /// What a file of `len` bytes takes beside its entry in a directory.
+    pub fn file(&self, len: ByteLen) -> ByteLen {
+        // A bit of $MFT's bitmap is less than a byte.
+        ByteLen(self.cluster.len_of(self.cluster.count_for(len)).0 + self.record_bytes as u64 + 1)
+    }
+
+    /// What a name of so many UTF-16 units takes in its directory: to be summed over all entries of a directory and
+    /// given to [`Self::dir`] or [`Self::root`].
+    pub fn entry(&self, name_units: usize) -> ByteLen {
+        ByteLen(index::entry_len(name_units) as u64)
+    }
+
+    /// What a directory takes beside its entry in its own directory; `entries` is the sum of [`Self::entry`] over the
+    /// files and directories in it.
+    pub fn dir(&self, name_units: usize, entries: ByteLen) -> ByteLen {
+        let base = record::resident_len(0, record::STANDARD_INFORMATION)
+            + record::resident_len(0, record::file_name_len(name_units));
+        ByteLen(self.record_bytes as u64 + 1 + self.index(base, entries.0))
+    }
+
+    /// What the volume's root takes; `entries` as in [`Self::dir`], the user's alone.
+    pub fn root(&self, entries: ByteLen) -> ByteLen {
+        // Twelve metafiles, and room for a few files beside the user's.
+        const OWN: u64 = 16;
+        ByteLen(self.index(system::root_base_len(), entries.0 + OWN * index::entry_len(NAME_UNITS_MAX / 8) as u64))
+    }
+
+    fn index(&self, base: usize, entries: u64) -> u64 {
+        let room = record::room(self.record_bytes);
+        if base as u64 + record::resident_len(4, index::root_value_len(0)) as u64 + entries <= room as u64 {
+            return 0;
+        }
+        // A leaf and the entry behind it, which moved up, are more than a leaf's room.
+        let mut below = entries / LEAF_ROOM as u64 + 1;
+        let mut blocks = below;
+        let fewest = (INNER_ROOM / (index::entry_len(NAME_UNITS_MAX) + SUBNODE)) as u64;
+        while below > 1 {
+            below = (below - 1) / (fewest + 1) + 1;
+            blocks += below;
+        }
+        let whole = |len: u64| self.cluster.len_of(self.cluster.count_for(ByteLen(len))).0;
+        let bitmap = index::bitmap_len(blocks);
+        // Beside the longest name there is room for 16 bytes of bitmap and a dozen runs; see the tests.
+        let bitmap = if bitmap > 16 { whole(bitmap).next_multiple_of(INDEX_BLOCK as u64) } else { 0 };
+        whole(blocks * INDEX_BLOCK as u64) + bitmap
     }
 }

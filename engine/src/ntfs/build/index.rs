@@ -17,9 +17,9 @@ use crate::units::ClusterSize;
 /// Bytes a block has for entries, the end entry included.
 const BLOCK_ROOM: usize = INDEX_BLOCK - BLOCK_ENTRIES;
 /// Bytes a subnode pointer adds to an entry.
-const SUBNODE: usize = 8;
-const LEAF_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER;
-const INNER_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER - SUBNODE;
+pub(super) const SUBNODE: usize = 8;
+pub(super) const LEAF_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER;
+pub(super) const INNER_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER - SUBNODE;
 
 /// Bytes of an entry of `$I30` without subnode.
 pub(super) const fn entry_len(name_units: usize) -> usize {
