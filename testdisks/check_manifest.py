@@ -21,6 +21,11 @@ ORDER = ["BlobPath", "FilePath", "ClientData", "Snapshot", "Length", "ImportDisp
          "MetadataPath", "PropertiesPath"]  # fmt: skip
 
 
+def folded(path):
+    """Upper case as NTFS knows it: unit by unit, so nothing outside the BMP and nothing that grows."""
+    return "".join(u if len(u := c.upper()) == 1 and ord(c) < 0x10000 and c not in "\u0131\u017f" else c for c in path)
+
+
 class Check:
     def __init__(self, root):
         self.root = root
@@ -71,10 +76,9 @@ class Check:
             self.complain(where, "listed twice")
         file_path = blob.findtext("FilePath")
         self.blobs[path] = file_path
-        folded = (file_path or "").upper()
-        if folded in self.files:
-            self.complain(where, f"shares its file with {self.files[folded]}")
-        self.files[folded] = path
+        other = self.files.setdefault(folded(file_path or ""), path)
+        if other != path:
+            self.complain(where, f"shares its file with {other}")
         local = self.local(where, file_path)
         try:
             length = int(blob.findtext("Length"))
