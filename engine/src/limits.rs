@@ -29,3 +29,6 @@ pub const SIDE_ELEMENTS_MAX: usize = 8192;
 
 /// Selectors of a blob list: more than a person lists, few enough to hold.
 pub const SELECTORS_MAX: usize = 1_000_000;
+
+/// Longest metadata or properties file that is taken: names and values together are at most 8 KB, the rest is markup.
+pub const SIDE_FILE_MAX: u64 = 1 << 20;

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
-pub mod names;
 pub mod format;
 pub mod names;
 pub mod read;

@@ -68,8 +68,11 @@ pub fn assign(
         let mut has_dir = vec![false; left.len()];
         for f in own {
             let cost = costs[f as usize];
-            let room: Vec<u64> =
-                left.iter().zip(&has_dir).map(|(&l, &has)| l.saturating_sub(if has { 0 } else { dir_cost.0 })).collect();
+            let room: Vec<u64> = left
+                .iter()
+                .zip(&has_dir)
+                .map(|(&l, &has)| l.saturating_sub(if has { 0 } else { dir_cost.0 }))
+                .collect();
             match best(&room, cost) {
                 Some(drive) => {
                     left[drive] -= cost + if has_dir[drive] { 0 } else { dir_cost.0 };

@@ -206,20 +206,19 @@ impl<'a> Batches<'a> {
                 run.place.start = self.drive.relocated().start;
             }
         }
-        runs.extend(
-            self.drive.fve_regions().map(|place| Run { content: Content::Plain(Plain::FveRegion), skip: 0, place }),
-        );
+        runs.extend(self.drive.fve_regions().map(|place| Run {
+            content: Content::Plain(Plain::FveRegion),
+            skip: 0,
+            place,
+        }));
         runs.push(Run { content: Content::Plain(Plain::Noise), skip: 0, place: self.drive.noise() });
         runs.sort_by_key(|run| run.place.start);
         runs
     }
 
     fn front_runs(&self) -> Vec<Run> {
-        let mut runs = vec![Run {
-            content: Content::Plain(Plain::BootSector),
-            skip: 0,
-            place: self.drive.boot_sector(),
-        }];
+        let mut runs =
+            vec![Run { content: Content::Plain(Plain::BootSector), skip: 0, place: self.drive.boot_sector() }];
         // Places of the tables are device offsets already; `cut` adds the volume's start to the others.
         if let Some(place) = self.drive.table_backup() {
             runs.push(Run { content: Content::Plain(Plain::TableBackup), skip: 0, place });
@@ -231,10 +230,10 @@ impl<'a> Batches<'a> {
     fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + use<'a> {
         let layout = self.drive.layout();
         let cluster = layout.cluster();
-        layout.space().extents(range).map(move |Extent { lcn, len }| ByteRange {
-            start: cluster.offset_of(lcn),
-            len: cluster.len_of(len),
-        })
+        layout
+            .space()
+            .extents(range)
+            .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     /// The next slot's worth of the present phase's runs.

@@ -230,7 +230,15 @@ impl Sealer {
 
     fn run(mut self, root_units: usize) -> Result<Catalog, Vec<Duplicate>> {
         let (_, name_at, name_len) = self.from.dirs[0];
-        self.dirs.push(Dir { parent: NONE, name_at, name_len, first_dir: 0, dir_count: 0, first_file: 0, file_count: 0 });
+        self.dirs.push(Dir {
+            parent: NONE,
+            name_at,
+            name_len,
+            first_dir: 0,
+            dir_count: 0,
+            first_file: 0,
+            file_count: 0,
+        });
         self.behind.push(vec![0]);
         let mut next = 0;
         while next < self.dirs.len() {
@@ -359,7 +367,8 @@ impl Sealer {
 
     /// Numbers the files depth first and finds the paths that are too long.
     fn finish(self, root_units: usize) -> Result<Catalog, Vec<Duplicate>> {
-        let Self { from, mut dirs, behind, sorted_files, safe_dirs, safe_files: safe_by_builder, duplicates, .. } = self;
+        let Self { from, mut dirs, behind, sorted_files, safe_dirs, safe_files: safe_by_builder, duplicates, .. } =
+            self;
         let Builder { names, files: unordered, mut rows, dirs: builder_dirs } = from;
 
         // Rows remember the builder's number of their directory.

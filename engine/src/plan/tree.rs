@@ -106,14 +106,8 @@ impl DriveTree {
         }
         let mut dir_of = vec![u32::MAX; all.len()];
         let mut dirs: Vec<DriveDir> = Vec::new();
-        let empty = |catalog, parent| DriveDir {
-            catalog,
-            parent,
-            first_dir: 0,
-            dir_count: 0,
-            first_file: 0,
-            file_count: 0,
-        };
+        let empty =
+            |catalog, parent| DriveDir { catalog, parent, first_dir: 0, dir_count: 0, first_file: 0, file_count: 0 };
         dirs.push(empty(Some(0), None));
         dir_of[0] = 0;
         let (mut long_dir, mut properties_dir) = (None, None);
@@ -321,8 +315,7 @@ impl Tree for DriveTree {
 
     fn file(&self, i: u32) -> FileFacts {
         let (len, mtime_ns, ctime_ns) = self.planned_facts(i);
-        let time =
-            |ns: i64| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32);
+        let time = |ns: i64| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32);
         let (modified, changed) = (time(mtime_ns), time(ctime_ns));
         let dir = match self.kind(i) {
             FileKind::Property(_) => self.properties_dir,

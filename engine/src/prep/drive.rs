@@ -386,8 +386,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 .advice("every blob of its row needs it: mend it and start the session again"));
         }
         let left_out = LeftOut::new(self.left_out.keys().copied().collect());
-        let outcome =
-            Outcome { left_out: left_out.clone(), root_file_lens: vec![self.s.layout.manifest_len_max()] };
+        let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.s.layout.manifest_len_max()] };
         let _ = self.outcomes.data.set(outcome);
         let log = self.hashes.take().ok_or_else(|| self.sidecar(&std::io::Error::other("the hash log is closed")))?;
         let hashes = log.into_reader().map_err(|error| self.sidecar(&error))?;
@@ -515,7 +514,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         if self.left_out.contains_key(&part.file) {
             return Err(String::new());
         }
-        let entry = self.open.entry(part.file).or_insert_with(|| OpenFile { file: None, reading: 0, all_issued: false });
+        let entry =
+            self.open.entry(part.file).or_insert_with(|| OpenFile { file: None, reading: 0, all_issued: false });
         if entry.file.is_none() {
             let opened = SourceFile::open(&layout.tree().source_path(part.file), true);
             match opened {

@@ -198,5 +198,4 @@ mod tests {
         request.action = Action::Resume;
         assert_eq!(request.check().0.len(), 3);
     }
-
 }

@@ -34,9 +34,7 @@ use crate::prep::request::{Action, EngineChoice, PrepRequest, Table};
 use crate::prep::scan::{self, Scan};
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::prep::workers::Workers;
-use crate::report::{
-    DrivePlan, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop,
-};
+use crate::report::{DrivePlan, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
 use crate::source::walk::{self, FileFacts};
 use crate::surroundings::{Surroundings, now};
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Guid, SectorSize};
@@ -262,7 +260,9 @@ fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<Journ
             problems.push(
                 Problem::new(Kind::Usage, format!("the journal holds session {id} ({})", state.as_str()))
                     .path(&request.journal)
-                    .advice("a second session on the same drives is not supported yet: use a new journal and other drives"),
+                    .advice(
+                        "a second session on the same drives is not supported yet: use a new journal and other drives",
+                    ),
             );
             None
         }
@@ -308,7 +308,11 @@ fn side_files(path: &Path, dataset: &Dataset, problems: &mut Problems, warnings:
                 return Some(index);
             }
             let here = |what: String| {
-                Problem::new(Kind::Usage, what).path(path).line(row.line).column(column).value(file.display().to_string())
+                Problem::new(Kind::Usage, what)
+                    .path(path)
+                    .line(row.line)
+                    .column(column)
+                    .value(file.display().to_string())
             };
             let read = walk::absolute(file).and_then(|file| fs::canonicalize(&file)).and_then(|source| {
                 let meta = fs::metadata(&source)?;
@@ -415,12 +419,9 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn rules(&self, target: &TargetDrive) -> Rules {
         let rows = self.dataset.rows.iter().zip(&self.sides.rows);
-        let rows = rows.map(|(row, &(metadata, properties))| RowRules { disposition: row.disposition, metadata, properties });
-        Rules {
-            drive_id: target.facts.drive_id.clone(),
-            session: self.request.session.clone(),
-            rows: rows.collect(),
-        }
+        let rows =
+            rows.map(|(row, &(metadata, properties))| RowRules { disposition: row.disposition, metadata, properties });
+        Rules { drive_id: target.facts.drive_id.clone(), session: self.request.session.clone(), rows: rows.collect() }
     }
 
     fn frame(&self, target: &TargetDrive, seed: u64) -> Result<Frame, DriveError> {
@@ -482,7 +483,11 @@ impl Planner<'_> {
         let file_cost = |f: u32| {
             let data = cluster.len_of(cluster.count_for(self.catalog.files()[f as usize].len)).0;
             // Record of up to 4 KiB, index entry at 85 % fill, manifest.
-            ByteLen(data + 4096.min(1024 * cluster.bytes().div_ceil(1024)) + 2 * (82 + 2 * name_units(f)) + u64::from(xml[f as usize]))
+            ByteLen(
+                data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
+                    + 2 * (82 + 2 * name_units(f))
+                    + u64::from(xml[f as usize]),
+            )
         };
         let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
         for _ in 0..PLAN_TRIES {
@@ -519,9 +524,12 @@ impl Planner<'_> {
             }
             return Ok(planned);
         }
-        Err(Problem::new(Kind::Refused, "the files do not fit on the drives with what the file system needs beside them")
-            .advice("add a drive to the driveset")
-            .into())
+        Err(Problem::new(
+            Kind::Refused,
+            "the files do not fit on the drives with what the file system needs beside them",
+        )
+        .advice("add a drive to the driveset")
+        .into())
     }
 
     fn unplaced(&self, files: &[u32], capacities: &[ByteLen]) -> Problems {
@@ -529,12 +537,9 @@ impl Planner<'_> {
         let room: u64 = capacities.iter().map(|c| c.0).sum();
         let mut problems = Problems::default();
         problems.push(
-            Problem::new(
-                Kind::Refused,
-                format!("{} files of {} fit on no drive", files.len(), ByteLen(bytes)),
-            )
-            .value(format!("room on all drives: {}", ByteLen(room)))
-            .advice("add a drive to the driveset, or take rows out of the dataset"),
+            Problem::new(Kind::Refused, format!("{} files of {} fit on no drive", files.len(), ByteLen(bytes)))
+                .value(format!("room on all drives: {}", ByteLen(room)))
+                .advice("add a drive to the driveset, or take rows out of the dataset"),
         );
         for &f in files.iter().take(20) {
             let len = self.catalog.files()[f as usize].len;
@@ -549,8 +554,10 @@ fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
     let problem = match error {
         DriveError::Volume(LayoutError::TooSmall { needed, available }) => Problem::new(
             Kind::Refused,
-            format!("is too small by {}: {needed} are needed, {available} are there",
-                ByteLen(needed.0.saturating_sub(available.0))),
+            format!(
+                "is too small by {}: {needed} are needed, {available} are there",
+                ByteLen(needed.0.saturating_sub(available.0))
+            ),
         )
         .advice("use a larger drive, add one to the driveset, or take rows out of the dataset"),
         other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive or cluster size"),
@@ -568,7 +575,8 @@ fn summarize(drive: &PreparedDrive) -> DrivePlan {
     if let Some(msr) = layout.table().msr {
         regions.push((msr.start, msr.len, "Microsoft reserved partition".to_owned()));
     }
-    let inside = |range: ByteRange, what: &str| (ByteOffset(volume.start.0 + range.start.0), range.len, what.to_owned());
+    let inside =
+        |range: ByteRange, what: &str| (ByteOffset(volume.start.0 + range.start.0), range.len, what.to_owned());
     regions.push(inside(layout.regions().front(), "BitLocker boot sector"));
     for section in ntfs.sections() {
         if matches!(section.kind, crate::ntfs::build::SectionKind::Boot) {
@@ -582,7 +590,9 @@ fn summarize(drive: &PreparedDrive) -> DrivePlan {
     regions.push(inside(layout.regions().relocated(), "NTFS boot sectors"));
     regions.push(inside(layout.regions().verify(), "BitLocker verify region"));
     let extent = |range| {
-        ntfs.space().extents(range).map(move |e| ByteRange { start: cluster.offset_of(e.lcn), len: cluster.len_of(e.len) })
+        ntfs.space()
+            .extents(range)
+            .map(move |e| ByteRange { start: cluster.offset_of(e.lcn), len: cluster.len_of(e.len) })
     };
     regions.extend(extent(ntfs.data_place()).map(|range| inside(range, "files")));
     regions.extend(extent(layout.manifest_place()).map(|range| inside(range, "manifest")));
@@ -682,9 +692,8 @@ impl Prepared {
         journal.append(&context)?;
         journal.append(&ActivityRecord::Session { id: &self.request.session, state: SessionState::Started })?;
 
-        let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into)).map_err(|error| {
-            Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}"))
-        })?;
+        let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
+            .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
         let used_space_only = !self.request.wipe_free;
         let mut metadata = Vec::new();
         for drive in &self.drives {
@@ -722,7 +731,8 @@ impl Prepared {
                 .collect();
             let join = |(i, thread): (usize, std::thread::ScopedJoinHandle<'_, DriveResult>)| {
                 thread.join().unwrap_or_else(|_| {
-                    let problem = Problem::new(Kind::Internal, "the drive's thread ended in a bug; its drive is unfinished");
+                    let problem =
+                        Problem::new(Kind::Internal, "the drive's thread ended in a bug; its drive is unfinished");
                     failed(&self.drives[i], problem, started)
                 })
             };
@@ -769,7 +779,8 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
     let outcome = write_drive(index, drive, metadata, shared);
     let session = &shared.request.session;
     let record_file = format!("{}.xml", drive.rules.drive_id);
-    let state = |state| ActivityRecord::Drive { session, drive_id: &drive.rules.drive_id, state, record_file: &record_file };
+    let state =
+        |state| ActivityRecord::Drive { session, drive_id: &drive.rules.drive_id, state, record_file: &record_file };
     match outcome {
         Ok((finished, record)) => {
             let journal = shared.journal.append(&state(SessionState::Completed));
@@ -907,19 +918,21 @@ fn first(problems: Problems) -> Problem {
 fn claim(drive: &PreparedDrive, shared: &Shared<'_>) -> Result<Device, Problem> {
     let facts = &drive.target.facts;
     if drive.target.identity.is_none() {
-        device::create_image(&facts.path, facts.size).or_else(|error| {
-            // An empty file was there already.
-            if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(&facts.path).is_ok_and(|m| m.len() == 0) {
-                return device::extend_image(&facts.path, facts.size);
-            }
-            Err(error)
-        })
-        .map_err(|error| {
-            Problem::new(Kind::Drive, format!("the image file cannot be made: {error}"))
-                .drive(&facts.name)
-                .value(facts.size.to_string())
-                .advice("choose a file system that holds files of this size, with sparse files")
-        })?;
+        device::create_image(&facts.path, facts.size)
+            .or_else(|error| {
+                // An empty file was there already.
+                if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(&facts.path).is_ok_and(|m| m.len() == 0)
+                {
+                    return device::extend_image(&facts.path, facts.size);
+                }
+                Err(error)
+            })
+            .map_err(|error| {
+                Problem::new(Kind::Drive, format!("the image file cannot be made: {error}"))
+                    .drive(&facts.name)
+                    .value(facts.size.to_string())
+                    .advice("choose a file system that holds files of this size, with sparse files")
+            })?;
     }
     let device = Device::open_with(&facts.path, Access::Claim, drive.target.sector, &Roots::default())?;
     let change = match &drive.target.identity {

@@ -49,7 +49,11 @@ pub struct Wishes<'a> {
 ///
 /// # Errors
 /// All problems with all of them.
-pub fn find(rows: &[DrivesetRow], wishes: &Wishes<'_>, warnings: &mut Vec<Problem>) -> Result<Vec<TargetDrive>, Problems> {
+pub fn find(
+    rows: &[DrivesetRow],
+    wishes: &Wishes<'_>,
+    warnings: &mut Vec<Problem>,
+) -> Result<Vec<TargetDrive>, Problems> {
     let mut problems = Problems::default();
     let mut found = Vec::new();
     for row in rows {
@@ -67,16 +71,18 @@ fn twice(found: &[(u64, TargetDrive)], wishes: &Wishes<'_>, problems: &mut Probl
     let mut paths: HashMap<&Path, u64> = HashMap::new();
     let mut ids: HashMap<&str, u64> = HashMap::new();
     for (line, target) in found {
-        let here = |what: String| {
-            Problem::new(Kind::Refused, what).path(wishes.driveset).line(*line).column("DriveLetter")
-        };
+        let here =
+            |what: String| Problem::new(Kind::Refused, what).path(wishes.driveset).line(*line).column("DriveLetter");
         if let Some(first) = paths.insert(&target.facts.path, *line) {
             let problem = here(format!("is the same drive as on line {first}")).value(target.facts.name.clone());
             problems.push(problem.advice("name each drive once"));
         } else if let Some(first) = ids.insert(&target.facts.drive_id, *line) {
             let problem = here(format!("has the same drive id as the drive on line {first}"));
             let problem = problem.value(target.facts.drive_id.clone());
-            problems.push(problem.advice("two drives report one serial (a dock may hide it): give --drive-id PATH=LABEL for each"));
+            problems.push(
+                problem
+                    .advice("two drives report one serial (a dock may hide it): give --drive-id PATH=LABEL for each"),
+            );
         }
     }
 }
@@ -242,13 +248,12 @@ fn drive_id(
     rows: usize,
     wishes: &Wishes<'_>,
 ) -> Result<String, Problem> {
-    let is_meant = |who: &str| {
-        who.is_empty() && rows == 1 || who == name || Path::new(who) == path || Some(who) == serial
-    };
+    let is_meant =
+        |who: &str| who.is_empty() && rows == 1 || who == name || Path::new(who) == path || Some(who) == serial;
     if let Some((_, id)) = wishes.drive_ids.iter().find(|(who, _)| is_meant(who)) {
-        return names::check_drive_id(id).map(|()| id.clone()).map_err(|error| {
-            Problem::new(Kind::Usage, error.to_string()).value(id.clone()).advice(error.advice())
-        });
+        return names::check_drive_id(id)
+            .map(|()| id.clone())
+            .map_err(|error| Problem::new(Kind::Usage, error.to_string()).value(id.clone()).advice(error.advice()));
     }
     if let Some(serial) = serial {
         let id = names::drive_id_from_serial(serial);
@@ -259,9 +264,12 @@ fn drive_id(
         });
     }
     if transport.is_hardware() {
-        return Err(Problem::new(Kind::Refused, "tells no serial number, which the service compares with the manifest")
-            .value(name.to_owned())
-            .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));
+        return Err(Problem::new(
+            Kind::Refused,
+            "tells no serial number, which the service compares with the manifest",
+        )
+        .value(name.to_owned())
+        .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));
     }
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let id: String = stem.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();
