@@ -1,4 +1,4 @@
-/// The table of the fixtures' README.
+/// The table of the fixtures' README; one hash differs, see there.
 const FIXTURES: &[Fixture] = &[
     Fixture {
         name: "bitlk-aes-xts-128",
@@ -94,7 +94,10 @@ const FIXTURES: &[Fixture] = &[
     Fixture {
         name: "dissect-eow-partial",
         secrets: &[Password("password12!@")],
-        whole: "d24b5c43ff5d7a324a04242b28480be24844c5f9cb6f92e487b6afb516822f13",
+        // Not the README's d24b5c43…: dissect.fve's answer for this volume depends on the size of its reads (it lets a
+        // chunk begin where a read begins), and that one is for 1 MiB. With reads of 8 KiB, which never cross a chunk's
+        // border here, it gives this.
+        whole: "05643efa277b704661177f2ecfaebf5943ad252064e3e743d165e18708031bde",
         front: "8e7040990978a91a7869a812eead6b93e8f1881b52c4562be53e463034c9189e",
     },
     Fixture {
