@@ -2,15 +2,16 @@
 //!
 //! Signatures on the disk are not looked at here; see [`super::signature`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::geometry::{Zoned, attribute};
-use super::{Device, DeviceKind, Roots};
+use super::geometry::{Geometry, Zoned, attribute};
+use super::{Device, DeviceKind, Identity, Roots, Transport};
 use crate::report::{Kind, Problem};
+use crate::units::SectorSize;
 
 /// What must not be on the drive.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +64,75 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     }
     check_subject(&subject, context, device.roots(), &mut refuse);
     problems
+}
+
+/// What speaks against sending the drive to the service: it takes SATA drives with 512-byte logical sectors, and knows
+/// each by its own serial.
+pub fn shipping(identity: &Identity) -> Vec<Problem> {
+    const OTHERWISE: &str = "say --not-for-shipping to prepare it all the same";
+    let mut problems = Vec::new();
+    let mut refuse = |what: &str, value: String, advice: String| {
+        problems.push(Problem::new(Kind::Refused, what).value(value).advice(advice));
+    };
+    if !identity.transport.is_hardware() {
+        let advice = format!("only a drive of its own can go into a parcel; {OTHERWISE}");
+        refuse("is no drive that can be shipped", identity.transport.name().to_owned(), advice);
+        return problems;
+    }
+    if matches!(identity.transport, Transport::Nvme | Transport::Mmc) {
+        let advice = format!("the service takes 2.5\" and 3.5\" SATA drives; {OTHERWISE}");
+        refuse("is of a kind that the service does not take", identity.transport.name().to_owned(), advice);
+    }
+    if identity.sector != SectorSize::S512 {
+        let advice = format!("the service takes drives with 512-byte logical sectors (512n or 512e); {OTHERWISE}");
+        refuse(
+            "has logical sectors that the service does not take",
+            format!("{} bytes", identity.sector.bytes()),
+            advice,
+        );
+    }
+    if identity.serial.is_none() {
+        let advice = "attach it to a SATA port, or give the serial printed on its label with --drive-id".to_owned();
+        let value =
+            identity.bridge_serial.clone().map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own"));
+        refuse("does not tell its own serial", value, advice);
+    }
+    problems
+}
+
+/// What to know before using the drive, without being refused.
+pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
+    let mut cautions = Vec::new();
+    if identity.transport == Transport::Usb {
+        cautions.push(Problem::new(Kind::Refused, "is attached by USB").advice(
+            "docks and bridges are fine for preparing; the drive itself must be shipped without its enclosure",
+        ));
+    }
+    if geometry.zoned == Zoned::HostAware {
+        cautions.push(Problem::new(Kind::Refused, "is a shingled drive").advice("expect it to slow down"));
+    }
+    cautions
+}
+
+/// Serials that more than one of the named drives has: then none of them can be told from the others.
+pub fn doubled<'a>(drives: impl IntoIterator<Item = (&'a str, &'a Identity)>) -> Vec<Problem> {
+    let mut by_serial = BTreeMap::<&str, Vec<&str>>::new();
+    for (name, identity) in drives {
+        if let Some(serial) = &identity.serial {
+            by_serial.entry(serial).or_default().push(name);
+        }
+    }
+    let doubled = by_serial.into_iter().filter(|(_, names)| names.len() > 1);
+    doubled
+        .map(|(serial, names)| {
+            Problem::new(Kind::Refused, "more than one drive has this serial")
+                .drive(names.join(", "))
+                .value(serial)
+                .advice(
+                    "the same drive named twice, or a dock that gives its own serial to all: attach them one by one",
+                )
+        })
+        .collect()
 }
 
 /// What is checked, apart from an open device, so that it can be tried on a made-up machine.
@@ -504,6 +574,25 @@ mod tests {
         assert!(told[0].starts_with("is attached to a loop device: /dev/loop7"));
         assert!(told[1].starts_with("is mounted: /mnt"));
         assert!(told[2].starts_with("lies inside a source"));
+    }
+
+    #[test]
+    fn the_service_takes_sata_drives_with_small_sectors_and_a_serial() {
+        let mut identity = Identity {
+            serial: Some("S1".into()),
+            transport: Transport::Ata,
+            ..Identity::of_image(crate::units::ByteLen(1 << 40), SectorSize::S512)
+        };
+        assert_eq!(shipping(&identity), []);
+        assert_eq!(doubled([("a", &identity)]), []);
+        assert_eq!(doubled([("a", &identity), ("b", &identity)]).len(), 1);
+        identity.sector = SectorSize::S4096;
+        identity.serial = None;
+        identity.transport = Transport::Nvme;
+        assert_eq!(shipping(&identity).len(), 3);
+        assert_eq!(doubled([("a", &identity), ("b", &identity)]), []);
+        identity.transport = Transport::Loop;
+        assert_eq!(shipping(&identity).len(), 1);
     }
 
     #[test]

@@ -358,4 +358,68 @@ mod tests {
         assert_eq!(vpd_serial(b"\0\x80"), None);
         assert_eq!(vpd_serial(b"\0\x80\0\x03\0\0\0"), None);
     }
+
+    /// A machine made of files: a SATA disk, two disks in a dock that hides their serials, an NVMe disk, an empty reader.
+    #[test]
+    fn disks_are_found_by_serial_and_bus() {
+        let dir = std::env::temp_dir().join(format!("dray-identity-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let roots = Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") };
+        let disk = |name: &str, place: &str, size: u64, attributes: &[(&str, &[u8])]| {
+            let home = roots.sys.join("devices").join(place);
+            let block = home.join("block").join(name);
+            fs::create_dir_all(block.join("queue")).unwrap();
+            fs::create_dir_all(roots.sys.join("block")).unwrap();
+            fs::write(block.join("size"), size.to_string()).unwrap();
+            fs::write(block.join("queue/logical_block_size"), "512\n").unwrap();
+            for (attribute, value) in attributes {
+                fs::write(home.join(attribute), value).unwrap();
+            }
+            std::os::unix::fs::symlink(&home, block.join("device")).unwrap();
+            std::os::unix::fs::symlink(&block, roots.sys.join("block").join(name)).unwrap();
+        };
+        disk(
+            "sda",
+            "pci0/ata1/host0/0:0:0:0",
+            8,
+            &[
+                ("vpd_pg80", b"\0\x80\0\x14            ZL2ABC12"),
+                ("model", b"ST4000NM002A\n"),
+                ("vendor", b"ATA     \n"),
+                ("wwid", b"naa.5000c500c1234567\n"),
+            ],
+        );
+        for (name, place) in [("sdb", "pci0/usb2/2-1/host1/1:0:0:0"), ("sdc", "pci0/usb2/2-1/host1/1:0:0:1")] {
+            disk(name, place, 8, &[("vpd_pg80", b"\0\x80\0\x04DOCK"), ("vendor", b"ACME\n")]);
+        }
+        disk("nvme0n1", "pci0/nvme/nvme0", 16, &[("serial", b"S4NVME  \n"), ("model", b"Fast\n")]);
+        disk("sdd", "pci0/usb2/2-2/host2/2:0:0:0", 0, &[]);
+
+        let disks = list(&roots);
+        let names: Vec<_> = disks.iter().map(|disk| disk.name.as_str()).collect();
+        assert_eq!(names, ["sda", "sdb", "sdc", "nvme0n1"]);
+        let buses: Vec<_> = disks.iter().map(|disk| disk.identity.transport).collect();
+        assert_eq!(buses, [Transport::Ata, Transport::Usb, Transport::Usb, Transport::Nvme]);
+        assert_eq!(disks[0].identity.serial.as_deref(), Some("ZL2ABC12"));
+        assert_eq!(disks[0].identity.wwn.as_deref(), Some("naa.5000c500c1234567"));
+        assert_eq!(disks[0].identity.vendor, None);
+        assert_eq!(disks[0].identity.size, ByteLen(4096));
+        // The dock's serial is not taken for the drives' own.
+        assert_eq!(disks[1].identity.serial, None);
+        assert_eq!(disks[1].identity.bridge_serial.as_deref(), Some("DOCK"));
+
+        assert_eq!(resolve("serial:ZL2ABC12", &roots).unwrap(), roots.dev.join("sda"));
+        assert_eq!(resolve("serial:S4NVME", &roots).unwrap(), roots.dev.join("nvme0n1"));
+        let missing = resolve("serial:DOCK", &roots).unwrap_err();
+        assert!(missing.what.contains("no drive with this serial") && missing.value.unwrap().contains("ZL2ABC12"));
+        disk("sde", "pci0/ata2/host3/3:0:0:0", 8, &[("vpd_pg80", b"\0\x80\0\x08ZL2ABC12")]);
+        assert!(resolve("serial:ZL2ABC12", &roots).unwrap_err().what.contains("more than one"));
+        assert!(resolve("serial:", &roots).is_err());
+        assert!(resolve("/dev/this-is-not-there", &roots).is_err());
+
+        let other = Identity { size: ByteLen(1), ..disks[0].identity.clone() };
+        assert!(disks[0].identity.change_to(&other).unwrap().contains("size was 4096 bytes, is 1"));
+        assert_eq!(disks[0].identity.change_to(&disks[0].identity), None);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

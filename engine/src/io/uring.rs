@@ -71,6 +71,15 @@ impl std::error::Error for NoRing {
     }
 }
 
+/// Which kernel's offers are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// All that the running one has.
+    Newest,
+    /// Those of 5.10, the oldest that works; tests use it to walk that road too.
+    Oldest,
+}
+
 /// The ring, its table of operations and the slots they own.
 pub struct Uring {
     /// Closed by hand after the table was drained.
@@ -149,15 +158,20 @@ enum Step {
 impl Uring {
     /// Sets up a ring for `target` and registers the slots of `pool`. Operations take slots of that pool only.
     ///
-    /// The thread that calls `wait` or `submit` first is the one that must go on using it.
+    /// The thread that calls `wait` or `submit` first is the one that must go on using it, and drop it.
     ///
     /// # Errors
     /// [`NoRing`] says in words what is in the way: an old kernel, a sysctl, a container's filter, a limit.
     pub fn new(target: Target, pool: &Pool, options: Options) -> Result<Self, NoRing> {
+        Self::with(target, pool, options, Kernel::Newest)
+    }
+
+    /// As a kernel of the given age would let it be.
+    pub(super) fn with(target: Target, pool: &Pool, options: Options, kernel: Kernel) -> Result<Self, NoRing> {
         let options = options.clamped();
         // One place more for the waker.
         let entries = options.reads + options.writes + 1;
-        let ring = build(entries.next_power_of_two())?;
+        let ring = build(entries.next_power_of_two(), kernel)?;
         let submitter = ring.submitter();
 
         let mut probe = Probe::new();
@@ -198,7 +212,7 @@ impl Uring {
         };
         Ok(Self {
             enabled: false,
-            timed_wait: ring.params().is_feature_ext_arg(),
+            timed_wait: kernel == Kernel::Newest && ring.params().is_feature_ext_arg(),
             ring: ManuallyDrop::new(ring),
             target,
             pool: pool.clone(),
@@ -708,10 +722,13 @@ fn opened(file: &File, facts: &FileFacts, len: usize) -> io::Result<Option<Strin
 }
 
 /// A ring with the best flags that the kernel takes, still disabled.
-fn build(entries: u32) -> Result<IoUring, NoRing> {
+fn build(entries: u32, kernel: Kernel) -> Result<IoUring, NoRing> {
     let completions = entries * 2;
     let mut first = None;
     for modern in [true, false] {
+        if modern && kernel == Kernel::Oldest {
+            continue;
+        }
         let mut builder = IoUring::builder();
         builder.setup_r_disabled().setup_cqsize(completions).dontfork();
         if modern {
