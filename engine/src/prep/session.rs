@@ -42,8 +42,8 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Guid, SectorSize
 /// Bytes of a slot, and so of most writes.
 const SLOT_LEN: usize = 4 << 20;
 
-/// Slots of a drive: 96 MiB, inside the budget of 128 MiB a drive.
-const SLOTS: usize = 24;
+/// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
+const SLOTS: usize = 28;
 
 /// Slots that may be filling at once.
 const FILLS_MAX: usize = 8;

@@ -138,9 +138,10 @@ fn work(queue: &Receiver<Job>, workers: usize) {
     let mut jobs: Vec<Job> = Vec::with_capacity(TAKE_MAX);
     while let Ok(job) = queue.recv() {
         jobs.push(job);
-        // Leave the others their share of what is waiting.
-        let share = (queue.len() / workers).min(TAKE_MAX - 1);
-        jobs.extend(queue.try_iter().take(share));
+        // Full lanes first: eight slots cost hardly more than two. Of fewer, leave the others their share.
+        let waiting = queue.len();
+        let more = if waiting >= TAKE_MAX - 1 { TAKE_MAX - 1 } else { waiting / workers };
+        jobs.extend(queue.try_iter().take(more));
         digest_and_seal(&mut jobs);
     }
 }
