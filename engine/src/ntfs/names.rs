@@ -90,8 +90,8 @@ pub fn problem_in_root(name: &str) -> Option<NameProblem> {
         "$MFT", "$MFTMirr", "$LogFile", "$Volume", "$AttrDef", "$Bitmap", "$Boot", "$BadClus", "$Secure", "$UpCase",
         "$Extend",
     ];
-    let same = |metafile: &&str| super::upcase::equal_folded(metafile.encode_utf16(), name.encode_utf16());
-    problem(name).or_else(|| IN_ROOT.iter().any(|metafile| same(&metafile)).then_some(NameProblem::Metafile))
+    let same = |metafile: &str| super::upcase::equal_folded(metafile.encode_utf16(), name.encode_utf16());
+    problem(name).or_else(|| IN_ROOT.iter().any(|metafile| same(metafile)).then_some(NameProblem::Metafile))
 }
 
 /// Longest extension that is worth keeping, in units.
@@ -195,7 +195,7 @@ mod tests {
             let mut name = String::new();
             for _ in 0..random.next_u64() % 9 {
                 let piece = pieces[(random.next_u64() % pieces.len() as u64) as usize];
-                name.push_str(&piece.repeat(if random.next_u64() % 20 == 0 { 90 } else { 1 }));
+                name.push_str(&piece.repeat(if random.next_u64().is_multiple_of(20) { 90 } else { 1 }));
             }
             let safe = safe_name(&name, round);
             assert_eq!(problem_in_root(&safe), None, "{name:?} -> {safe:?}");

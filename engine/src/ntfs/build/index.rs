@@ -207,6 +207,14 @@ fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entries: impl FnOnce(&mut
     protect(out, BLOCK_FIXUPS);
 }
 
+/// What entries say of the records they stand for.
+pub(super) trait Nodes {
+    /// Reference of a record and the fields of its name.
+    fn entry(&self, record: u32) -> (u64, FileName);
+    /// Appends the name of a record to `out`.
+    fn name(&self, record: u32, out: &mut Vec<u16>);
+}
+
 /// A name that is not the tree's: a metafile, a root file, a hidden file.
 #[derive(Clone, Debug)]
 pub(super) struct Extra {
@@ -469,15 +477,14 @@ impl Shape {
         total
     }
 
-    /// Writes block `i`. `entry` tells reference and facts of a record, and puts its name into the vector.
+    /// Writes block `i`.
     pub(super) fn render<T: Tree>(
         &self,
         i: u64,
         cluster: ClusterSize,
         merge: &mut Merge<'_, T>,
         name: &mut Vec<u16>,
-        entry: impl Fn(u32) -> (u64, FileName),
-        name_of: impl Fn(u32, &mut Vec<u16>),
+        nodes: &impl Nodes,
         out: &mut [u8],
     ) {
         let vcn = block_vcn(cluster, i);
@@ -493,7 +500,7 @@ impl Shape {
                     if Some(record) == stop {
                         break;
                     }
-                    let (reference, facts) = entry(record);
+                    let (reference, facts) = nodes.entry(record);
                     entries.name(reference, &facts, name, None);
                 }
                 entries.end(None)
@@ -515,8 +522,8 @@ impl Shape {
                 for item in start as usize..end {
                     let record = self.separators[self.separator(level, item)].record;
                     name.clear();
-                    name_of(record, name);
-                    let (reference, facts) = entry(record);
+                    nodes.name(record, name);
+                    let (reference, facts) = nodes.entry(record);
                     entries.name(reference, &facts, name, Some(block_vcn(cluster, (below_first + item) as u64)));
                 }
                 entries.end(Some(block_vcn(cluster, (below_first + end) as u64)))
@@ -533,13 +540,13 @@ pub(super) fn small_root<T: Tree>(
     cluster: ClusterSize,
     list: &Listing<'_, T>,
     name: &mut Vec<u16>,
-    entry: impl Fn(u32) -> (u64, FileName),
+    nodes: &impl Nodes,
 ) -> usize {
     root_value(out, key, cluster, false, |out| {
         let mut entries = Entries { out, at: 0 };
         let mut merge = Merge::new(list);
         while let Some((record, _)) = merge.next(name) {
-            let (reference, facts) = entry(record);
+            let (reference, facts) = nodes.entry(record);
             entries.name(reference, &facts, name, None);
         }
         entries.end(None)

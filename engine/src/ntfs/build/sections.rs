@@ -2,9 +2,9 @@
 
 use zerocopy::IntoBytes;
 
-use super::index::{self, Merge, Shape};
+use super::index::{self, Merge, Nodes, Shape};
 use super::layout::{FIRST_USER_RECORD, IndexState, Layout};
-use super::record::{self, Head, Record, Sizes, Standard};
+use super::record::{self, FileName, Head, Record, Sizes, Standard};
 use super::space::LinearRange;
 use super::{LeftOut, Outcome, Tree, system};
 use crate::ntfs::format::{AttrType, BOOT_BYTES, INDEX_BLOCK, collation, metafile, record_flag};
@@ -273,6 +273,24 @@ impl<U: Unit + Send> Generate for InUnits<U> {
     }
 }
 
+/// What the plan, the tree and the outcome say together.
+struct View<'a, T> {
+    layout: &'a Layout,
+    tree: &'a T,
+    outcome: &'a Outcome,
+}
+
+impl<T: Tree> Nodes for View<'_, T> {
+    fn entry(&self, record: u32) -> (u64, FileName) {
+        let node = self.layout.node(self.tree, self.outcome, record);
+        (node.reference, node.name)
+    }
+
+    fn name(&self, record: u32, out: &mut Vec<u16>) {
+        self.layout.name(self.tree, record, out);
+    }
+}
+
 struct RecordSource<'a, T> {
     layout: &'a Layout,
     tree: &'a T,
@@ -313,10 +331,7 @@ impl<'a, T: Tree> RecordSource<'a, T> {
             IndexState::Small => {
                 let list = layout.listing(tree, &outcome.left_out, number);
                 record.resident_with(AttrType::IndexRoot, &system::I30, |out| {
-                    index::small_root(out, KEY, cluster, &list, child, |record| {
-                        let node = layout.node(tree, outcome, record);
-                        (node.reference, node.name)
-                    })
+                    index::small_root(out, KEY, cluster, &list, child, &View { layout, tree, outcome })
                 });
             }
             IndexState::Large { place, blocks } => {
@@ -419,12 +434,8 @@ impl<T: Tree> Unit for BlockSource<'_, T> {
         let local = at - start_of(place.start);
         let block = local / INDEX_BLOCK as u64;
         if block < blocks {
-            let entry = |record| {
-                let node = layout.node(tree, outcome, record);
-                (node.reference, node.name)
-            };
-            let name_of = |record, name: &mut Vec<u16>| layout.name(tree, record, name);
-            return self.shape.render(block, cluster, merge, &mut self.name, entry, name_of, out);
+            let nodes = View { layout, tree, outcome };
+            return self.shape.render(block, cluster, merge, &mut self.name, &nodes, out);
         }
         out.fill(0);
         if let Some(range) = layout.index_bitmap_range(tree, &place) {

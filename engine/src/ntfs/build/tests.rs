@@ -276,7 +276,8 @@ fn run(command: &mut Command) -> Option<Output> {
 fn succeeds(command: &mut Command) -> Option<String> {
     let output = run(command)?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    let tail: String = text.chars().rev().take(4000).collect::<Vec<_>>().into_iter().rev().collect();
+    assert!(output.status.success(), "{command:?}: {}\n{tail}", output.status);
     Some(text)
 }
 
@@ -291,7 +292,7 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
         assert!(text.contains(&clusters), "{clusters} not in {text}");
         assert!(text.contains("Volume Name: Fracht Ärger 7"), "{text}");
     }
-    judge_dissect(&image.path);
+    judge_dissect(&image.path, &[]);
     // Sleuth Kit 4.11 refuses clusters above 64 KiB, and takes an hour over a directory of 200,000.
     if layout.cluster().bytes() > 65536 || tree.files() > 10_000 {
         return;
@@ -315,13 +316,13 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
 }
 
 /// dissect.ntfs reads `$MFT`, `$Bitmap` and `$UpCase`; judge.py then holds all of it against each other.
-fn judge_dissect(image: &Path) {
+fn judge_dissect(image: &Path, mode: &[&str]) {
     if !run(Command::new("python3").args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
         eprintln!("SKIPPED judge: dissect.ntfs");
         return;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ntfs/build/judge.py");
-    succeeds(Command::new("python3").arg(script).arg(image));
+    succeeds(Command::new("python3").arg(script).arg(image).args(mode));
 }
 
 /// An ntfs-3g mount.
@@ -550,7 +551,7 @@ fn judge_ntfs_3g_goes_on_writing() {
             fs::rename(mount.0.join("page+1"), mount.0.join("dir 3/renamed")).ok();
         }
         succeeds(Command::new("ntfsfix").arg("-n").arg(&image.path));
-        judge_dissect(&image.path);
+        judge_dissect(&image.path, &["--used"]);
         let mount = Mount::new(&image, "ro").unwrap();
         assert!(fs::read(mount.0.join("made by ntfs-3g/big")).unwrap() == content("big", 5 << 20));
         for i in (0..tree.files()).filter(|&i| i % 2 == 1 && !image.left_out.contains(i)) {
@@ -629,4 +630,98 @@ fn every_cut_of_a_section_gives_the_same_bytes() {
             }
         }
     }
+}
+
+/// Files that exist in the mind only: `dirs` directories of equally many files each.
+struct Endless {
+    dirs: u32,
+    per_dir: u32,
+}
+
+impl Endless {
+    fn number(i: u32, out: &mut Vec<u16>) {
+        let digits = (0..8).rev().map(|shift| u16::from(b"0123456789ABCDEF"[(i >> (4 * shift) & 15) as usize]));
+        out.extend(digits);
+    }
+}
+
+impl Tree for Endless {
+    fn dirs(&self) -> u32 {
+        self.dirs
+    }
+    fn files(&self) -> u32 {
+        self.dirs * self.per_dir
+    }
+    fn root(&self) -> Children {
+        Children { dirs: 0..self.dirs, files: 0..0 }
+    }
+    fn dir(&self, i: u32) -> DirFacts {
+        let files = i * self.per_dir..(i + 1) * self.per_dir;
+        DirFacts { parent: None, times: Times::default(), children: Children { dirs: 0..0, files } }
+    }
+    fn file(&self, i: u32) -> FileFacts {
+        FileFacts { dir: Some(i / self.per_dir), len: ByteLen(u64::from(i % 50_000)), times: Times::default() }
+    }
+    fn dir_name(&self, i: u32, out: &mut Vec<u16>) {
+        Self::number(i, out);
+    }
+    fn file_name(&self, i: u32, out: &mut Vec<u16>) {
+        out.extend("file number ".encode_utf16());
+        Self::number(i, out);
+        out.extend(".dat".encode_utf16());
+    }
+}
+
+#[test]
+#[ignore = "figures: ten million files"]
+fn ten_million_files() {
+    for (dirs, per_dir) in [(10_000, 1000), (1, 10_000_000)] {
+        let tree = Endless { dirs, per_dir };
+        let start = std::time::Instant::now();
+        let layout = Layout::plan(with_hidden(spec(SectorSize::S512, 4096, 4 << 40)), &tree).unwrap();
+        eprintln!("{dirs} directories of {per_dir}: planned in {:.1} s", start.elapsed().as_secs_f64());
+        let outcome = outcome((0..1000).map(|i| i * 9999).collect());
+        let mut buf = vec![0; 4 << 20];
+        for section in layout.sections() {
+            let start = std::time::Instant::now();
+            let mut generator = layout.generator(section.kind, &tree, &outcome);
+            for at in (0..section.len.0).step_by(buf.len()) {
+                let len = (section.len.0 - at).min(buf.len() as u64) as usize;
+                generator.fill(ByteOffset(at), &mut buf[..len]);
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            if section.len.0 > 10 << 20 {
+                eprintln!(
+                    "  {:?}: {} in {seconds:.1} s, {:.2} GB/s",
+                    section.kind,
+                    section.len,
+                    section.len.0 as f64 / seconds / 1e9
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn judge_dissect_notices_what_is_wrong() {
+    let tree = mixed(8);
+    let layout = Layout::plan(spec(SectorSize::S512, 4096, 64 << 20), &tree).unwrap();
+    let image = assemble("wrong", &layout, &tree, vec![], false);
+    if !run(Command::new("python3").args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
+        eprintln!("SKIPPED judge: dissect.ntfs");
+        return;
+    }
+    let file = File::options().write(true).read(true).open(&image.path).unwrap();
+    for (kind, at) in [(SectionKind::Bitmap, 100), (SectionKind::MftBitmap, 1), (SectionKind::Index, 0x40 + 0x58)] {
+        let section = layout.sections().into_iter().find(|section| section.kind == kind).unwrap();
+        let mut byte = [0];
+        let place = section.extents[0].start.0 + at;
+        file.read_exact_at(&mut byte, place).unwrap();
+        file.write_all_at(&[byte[0] ^ 2], place).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ntfs/build/judge.py");
+        let output = run(Command::new("python3").arg(script).arg(&image.path)).unwrap();
+        assert!(!output.status.success(), "a flipped bit in {kind:?} went unnoticed");
+        file.write_all_at(&byte, place).unwrap();
+    }
+    judge_dissect(&image.path, &[]);
 }
