@@ -472,7 +472,7 @@ impl Catalog {
 
     /// A directory's name on the drive.
     pub fn dir_name(&self, dir: u32) -> &str {
-        self.safe_dirs.get(&dir).map_or_else(|| self.dir_segment(dir), |name| name)
+        self.safe_dirs.get(&dir).map(|name| &**name).unwrap_or_else(|| self.dir_segment(dir))
     }
 
     /// A file's name on the drive, in its directory.
@@ -480,7 +480,7 @@ impl Catalog {
         if self.safe_files.is_empty() {
             return self.file_segment(file);
         }
-        self.safe_files.get(&file).map_or_else(|| self.file_segment(file), |name| name)
+        self.safe_files.get(&file).map(|name| &**name).unwrap_or_else(|| self.file_segment(file))
     }
 
     /// The blob's whole path, container first.

@@ -254,7 +254,7 @@ impl DriveLayout {
         ByteRange::new(sector, self.frame.regions.front().len.0 - sector)
     }
 
-    /// What the hidden files own beyond BitLocker's regions, and the verify region: zeros once decrypted.
+    /// What the hidden files and `$Boot` own beyond BitLocker's regions, and the verify region: zeros once decrypted.
     pub fn hidden_zeros(&self) -> Vec<ByteRange> {
         let regions = &self.frame.regions;
         let verify = regions.verify().start;
@@ -263,7 +263,10 @@ impl DriveLayout {
             let own = if file.start == verify { 0 } else { file.data_len.0 };
             ByteRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
         });
-        zeros.filter(|range| range.len.0 > 0).collect()
+        // `$Boot` owns the whole first cluster; what lies behind its 8 KiB belongs to no part of NTFS.
+        let front = regions.front().len.0;
+        let boot = ByteRange::new(front, self.layout.cluster().bytes().saturating_sub(front));
+        zeros.chain([boot]).filter(|range| range.len.0 > 0).collect()
     }
 
     /// Primary table, on the device.

@@ -187,24 +187,14 @@ fn finish(
                 String::new()
             }
         };
-    let for_shipping = hardware && geometry.sector == SectorSize::S512 && identity.transport != Transport::Nvme;
-    if hardware && geometry.sector != SectorSize::S512 && !wishes.not_for_shipping {
-        problems.push(line(
-            Problem::new(Kind::Refused, "has 4096-byte logical sectors, which the service does not take")
-                .value(name.clone())
-                .advice("use a drive with 512-byte logical sectors, or say --not-for-shipping"),
-        ));
+    // The serial has been looked at above, where one given by hand counts.
+    let against: Vec<Problem> = guard::shipping(&Identity { serial: Some(drive_id.clone()), ..identity.clone() });
+    let for_shipping = against.is_empty();
+    // Images and virtual disks are for trying out: they are taken, and marked.
+    if hardware && !wishes.not_for_shipping {
+        problems.0.extend(against.into_iter().map(line));
     }
-    if hardware && identity.transport == Transport::Nvme {
-        warnings.push(Problem::new(Kind::Refused, "the service takes SATA drives, not NVMe").drive(&name));
-    }
-    if identity.transport == Transport::Usb {
-        warnings.push(
-            Problem::new(Kind::Refused, "is reached through USB: fine for preparing, but ship the bare drive")
-                .drive(&name)
-                .advice("compare the drive id with the label on the drive itself"),
-        );
-    }
+    warnings.extend(guard::cautions(&identity, geometry).into_iter().map(|caution| caution.drive(&name)));
     let contents = match signature::scan(&device) {
         Ok(contents) => contents,
         Err(error) => {
