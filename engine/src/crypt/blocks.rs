@@ -85,17 +85,31 @@ impl<B: BlockCipherDecBackend<BlockSize = U16>> Lanes for Decrypt<'_, B> {
 /// `out ^= with`
 #[inline(always)]
 pub(super) fn xor(out: &mut Block, with: &Block) {
-    for (out, with) in out.0.iter_mut().zip(&with.0) {
-        *out ^= with;
-    }
+    xor_array(&mut out.0, &with.0);
 }
 
-/// `out ^= with`, block by block, in whole vectors: a wide back end that loads what narrow stores have just written
-/// would wait for them.
+/// `out ^= with`, block by block, two at a time: a wide back end that loads what narrow stores have just written would
+/// wait for them.
 #[inline(always)]
 pub(super) fn xor_all(out: &mut [Block], with: &[Block]) {
     let (out, with) = (aes::cipher::Array::slice_as_flattened_mut(out), aes::cipher::Array::slice_as_flattened(with));
-    for (out, with) in out.iter_mut().zip(with) {
-        *out ^= with;
+    let (pairs, last) = out.as_chunks_mut::<32>();
+    let (with_pairs, with_last) = with.as_chunks::<32>();
+    for (out, with) in pairs.iter_mut().zip(with_pairs) {
+        xor_array(out, with);
     }
+    for (out, with) in last.as_chunks_mut::<16>().0.iter_mut().zip(with_last.as_chunks::<16>().0) {
+        xor_array(out, with);
+    }
+}
+
+// On copies, whose length is known and which cannot overlap: on slices the compiler may fall back to single bytes, and
+// did, at half the speed of CBC-128.
+#[inline(always)]
+fn xor_array<const N: usize>(out: &mut [u8; N], with: &[u8; N]) {
+    let (mut sum, with) = (*out, *with);
+    for (sum, with) in sum.iter_mut().zip(with) {
+        *sum ^= with;
+    }
+    *out = sum;
 }

@@ -87,45 +87,62 @@ impl BlockCipherDecClosure for Run<'_> {
 /// want the same set of the cache, so that a line that is left is soon lost.
 const LINE: usize = 4;
 
-/// A chain is serial, so as many sectors as the back end is wide go abreast.
+/// A chain is serial, so many sectors go abreast: two widths of the back end, the second in the shadow of the first
+/// one's latencies.
 #[inline(always)]
 fn seal<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
     let width = L::Width::USIZE;
-    for (ivs, data) in ivs.chunks(width).zip(data.chunks_mut(width * BLOCKS)) {
-        // Below half the width idle lanes would cost more than single blocks do.
-        if ivs.len() * 2 > width {
-            seal_abreast::<L, BLOCKS>(lanes, ivs, data);
+    for (ivs, data) in ivs.chunks(2 * width).zip(data.chunks_mut(2 * width * BLOCKS)) {
+        // Below half a width idle lanes would cost more than single blocks do.
+        if ivs.len() > width {
+            seal_abreast::<L, BLOCKS, 2>(lanes, ivs, data);
+        } else if ivs.len() * 2 > width {
+            seal_abreast::<L, BLOCKS, 1>(lanes, ivs, data);
         } else {
             seal_few::<L, BLOCKS>(lanes, ivs, data);
         }
     }
 }
 
+/// Up to `GROUPS` widths of sectors.
 #[inline(always)]
-fn seal_abreast<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
-    let mut chain = Array::<Block, L::Width>::default();
-    chain[..ivs.len()].copy_from_slice(ivs);
+fn seal_abreast<L: Lanes, const BLOCKS: usize, const GROUPS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
+    let width = L::Width::USIZE;
+    let mut chains: [Array<Block, L::Width>; GROUPS] = std::array::from_fn(|_| Default::default());
+    for (chain, iv) in chains.iter_mut().flatten().zip(ivs) {
+        *chain = *iv;
+    }
     // One row a block of the line, one column a sector.
-    let mut rows: [Array<Block, L::Width>; LINE] = Default::default();
+    let mut rows: [[Array<Block, L::Width>; LINE]; GROUPS] = std::array::from_fn(|_| Default::default());
     for line in 0..BLOCKS / LINE {
-        for (column, sector) in data.chunks_exact(BLOCKS).enumerate() {
-            for (row, block) in rows.iter_mut().zip(&sector[line * LINE..(line + 1) * LINE]) {
-                row[column] = *block;
+        for (rows, data) in rows.iter_mut().zip(data.chunks(width * BLOCKS)) {
+            for (column, sector) in data.chunks_exact(BLOCKS).enumerate() {
+                for (row, block) in rows.iter_mut().zip(&sector[line * LINE..(line + 1) * LINE]) {
+                    row[column] = *block;
+                }
             }
         }
-        for row in &mut rows {
-            xor_all(row, &chain);
-            lanes.many((&mut *row).into());
-            chain.copy_from_slice(row);
+        for row in 0..LINE {
+            for (rows, chain) in rows.iter_mut().zip(&chains) {
+                let (before, now) = rows.split_at_mut(row);
+                xor_all(&mut now[0], before.last().unwrap_or(chain));
+                lanes.many((&mut now[0]).into());
+            }
         }
-        for (column, sector) in data.chunks_exact_mut(BLOCKS).enumerate() {
-            for (row, block) in rows.iter().zip(&mut sector[line * LINE..(line + 1) * LINE]) {
-                *block = row[column];
+        for (chain, rows) in chains.iter_mut().zip(&rows) {
+            chain.copy_from_slice(&rows[LINE - 1]);
+        }
+        for (rows, data) in rows.iter().zip(data.chunks_mut(width * BLOCKS)) {
+            for (column, sector) in data.chunks_exact_mut(BLOCKS).enumerate() {
+                for (row, block) in rows.iter().zip(&mut sector[line * LINE..(line + 1) * LINE]) {
+                    *block = row[column];
+                }
             }
         }
     }
 }
 
+/// Fewer sectors than pay for the wide call.
 #[inline(always)]
 fn seal_few<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
     let mut chain = Array::<Block, L::Width>::default();
@@ -139,39 +156,26 @@ fn seal_few<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut 
     }
 }
 
+/// Blocks whose predecessors are kept while they are decrypted in place.
+const KEPT: usize = 512;
+
 /// Blocks are independent: each is decrypted and takes the ciphertext before it, a sector's first one the vector.
 #[inline(always)]
 fn open<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
-    let width = L::Width::USIZE;
-    let mut before = Block::default();
-    let mut at = 0_usize;
-    let (chunks, tail) = Array::<Block, L::Width>::slice_as_chunks_mut(data);
-    for chunk in chunks {
-        let mut plain = Array::<Block, L::Width>::default();
-        lanes.many((&*chunk, &mut plain).into());
-        // In step with the pairs of blocks in which a wide back end has stored them: see `xor_all`.
-        let pair = width.min(2);
-        let mut front = [before; 2];
-        front[1..pair].copy_from_slice(&chunk[..pair - 1]);
-        xor_all(&mut plain[..pair], &front);
-        xor_all(&mut plain[pair..], &chunk[pair - 1..]);
-        // A sector's first block has taken the end of the sector before it: out with that, and in with the vector.
-        let mut start = at.next_multiple_of(BLOCKS);
-        while start < at + width {
-            let wrong = if start == at { before } else { chunk[start - at - 1] };
-            xor(&mut plain[start - at], &wrong);
-            xor(&mut plain[start - at], &ivs[start / BLOCKS]);
-            start += BLOCKS;
+    const { assert!(KEPT.is_multiple_of(BLOCKS)) };
+    let mut kept = [Block::default(); KEPT];
+    for (ivs, data) in ivs.chunks(KEPT / BLOCKS).zip(data.chunks_mut(KEPT)) {
+        for ((kept, sector), iv) in kept.chunks_exact_mut(BLOCKS).zip(data.chunks_exact(BLOCKS)).zip(ivs) {
+            kept[0] = *iv;
+            kept[1..].copy_from_slice(&sector[..BLOCKS - 1]);
         }
-        at += width;
-        before = chunk[width - 1];
-        chunk.copy_from_slice(&plain);
-    }
-    for data in tail {
-        let previous = if at.is_multiple_of(BLOCKS) { ivs[at / BLOCKS] } else { before };
-        before = *data;
-        at += 1;
-        lanes.one(data.into());
-        xor(data, &previous);
+        let (chunks, tail) = Array::<Block, L::Width>::slice_as_chunks_mut(data);
+        for chunk in chunks {
+            lanes.many(chunk.into());
+        }
+        for block in tail {
+            lanes.one(block.into());
+        }
+        xor_all(data, &kept);
     }
 }
