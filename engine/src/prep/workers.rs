@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::azure::manifest::nonzero_runs;
 use crate::crypt::SectorCipher;
-use crate::hash::{self, Md5Chain};
+use crate::hash::{self, Crc64, Md5Chain};
 use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
@@ -146,66 +146,131 @@ fn work(queue: &Receiver<Job>, workers: usize) {
     }
 }
 
-fn digest_and_seal(jobs: &mut Vec<Job>) {
-    let page_runs: Vec<Vec<Vec<ByteRange>>> = jobs
-        .iter()
-        .map(|job| {
-            let pages = job.spans.iter().filter(|span| span.how == How::Pages);
-            pages.map(|span| runs_of(&job.slot[span.range.clone()])).collect()
-        })
-        .collect();
+/// A slot is hashed and sealed in pieces of this length, so that it crosses the memory bus once, not three times: with
+/// the default cipher 9 to 32 % faster than three sweeps (`cargo bench -p dray-benches`, group "one pass").
+const PIECE: usize = 32 << 10;
 
-    let mut messages: Vec<&[u8]> = Vec::new();
-    for (job, runs) in jobs.iter().zip(&page_runs) {
-        let mut runs = runs.iter();
+/// A slot with more messages than this holds small files, each inside one piece or two: hashed in one go.
+const MESSAGES_MANY: usize = 64;
+
+/// What one worker does with one slot.
+struct Work {
+    job: Job,
+    /// What is hashed: the blocks, or the runs of a page blob's blocks; ascending.
+    messages: Vec<Range<usize>>,
+    chains: Vec<Md5Chain>,
+    /// First message that is not finished.
+    next: usize,
+    runs: Vec<Vec<ByteRange>>,
+    crc: Crc64,
+}
+
+impl Work {
+    fn new(mut job: Job) -> Self {
+        let mut messages = Vec::with_capacity(job.spans.len());
+        let mut runs = Vec::new();
         for span in &job.spans {
-            let bytes = &job.slot[span.range.clone()];
-            match span.how {
-                How::Block => messages.push(bytes),
-                How::Pages => {
-                    let runs = runs.next().map_or(&[][..], |r| r);
-                    messages.extend(runs.iter().map(|run| &bytes[run.start.0 as usize..run.end().0 as usize]));
-                }
-                How::Chain { .. } => {}
+            if span.how == How::Pages {
+                let found = runs_of(&job.slot[span.range.clone()]);
+                let start = span.range.start;
+                messages.extend(found.iter().map(|r| start + r.start.0 as usize..start + r.end().0 as usize));
+                runs.push(found);
+            } else {
+                messages.push(span.range.clone());
+            }
+        }
+        let mut chains = vec![Md5Chain::new(); messages.len()];
+        // A block that began in an earlier slot is always a slot's first.
+        if let (Some(first), Some(begun)) = (chains.first_mut(), job.chain.take()) {
+            *first = begun;
+        }
+        Self { job, messages, chains, next: 0, runs, crc: Crc64::new() }
+    }
+
+    /// The messages' parts inside the piece at `at`, each with its state.
+    fn parts(&mut self, at: usize) -> impl Iterator<Item = (&mut Md5Chain, &[u8])> {
+        let end = at + PIECE;
+        while self.messages.get(self.next).is_some_and(|message| message.end <= at) {
+            self.next += 1;
+        }
+        let slot = &self.job.slot;
+        let open = self.chains[self.next..].iter_mut().zip(&self.messages[self.next..]);
+        open.take_while(move |(_, message)| message.start < end)
+            .map(move |(chain, message)| (chain, &slot[message.start.max(at)..message.end.min(end)]))
+    }
+
+    /// Sums up and seals the piece at `at`, which has been hashed.
+    fn seal(&mut self, at: usize) {
+        let end = (at + PIECE).min(self.job.len);
+        if at >= end {
+            return;
+        }
+        self.crc.update(&self.job.slot[at..end]);
+        for (range, place) in &self.job.seal {
+            let (from, to) = (range.start.max(at), range.end.min(end));
+            if from < to {
+                let place = ByteOffset(place.0 + (from - range.start) as u64);
+                self.job.cipher.seal(place, &mut self.job.slot[from..to]);
             }
         }
     }
-    let mut md5s = vec![[0; 16]; messages.len()];
-    hash::md5_many(&messages, &mut md5s);
-    drop(messages);
 
-    let mut md5s = md5s.into_iter();
-    let mut next = || md5s.next().unwrap_or_default();
-    for (mut job, runs) in jobs.drain(..).zip(page_runs) {
+    fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
+        let Self { job, chains, runs, crc, .. } = self;
+        let mut known = md5s.map(Vec::into_iter);
+        let mut chains = chains.into_iter();
+        let mut next = || -> [u8; 16] {
+            let chain = chains.next().unwrap_or_default();
+            known.as_mut().and_then(Iterator::next).unwrap_or_else(|| chain.finish())
+        };
         let mut runs = runs.into_iter();
-        let mut chain = job.chain.take();
+        let mut chain = None;
         let mut digests = Vec::with_capacity(job.spans.len());
         for span in &job.spans {
             digests.push(match span.how {
-                How::Block => Digest::Block(next()),
+                How::Block | How::Chain { ends: true } => Digest::Block(next()),
                 How::Pages => {
                     let runs = runs.next().unwrap_or_default();
                     Digest::Pages(runs.into_iter().map(|run| (run.start.0 as u32, run.len.0 as u32, next())).collect())
                 }
-                How::Chain { ends } => {
-                    let mut state = chain.take().unwrap_or_default();
-                    hash::advance_many(&mut [(&mut state, &job.slot[span.range.clone()])]);
-                    if ends {
-                        Digest::Block(state.finish())
-                    } else {
-                        chain = Some(state);
-                        Digest::Unfinished
-                    }
-                }
+                How::Chain { ends: false } => Digest::Unfinished,
             });
         }
-        let crc = hash::crc64(&job.slot[..job.len]);
-        for (range, at) in &job.seal {
-            job.cipher.seal(*at, &mut job.slot[range.clone()]);
+        // A block that goes on is alone in its slot, so its state was not asked for above.
+        if job.spans.iter().any(|span| span.how == How::Chain { ends: false }) {
+            chain = chains.next();
         }
         // A drive that gave up does not listen any more; its slot goes back to the pool.
-        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, crc });
+        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, crc: crc.value() });
         job.waker.wake();
+    }
+}
+
+fn digest_and_seal(jobs: &mut Vec<Job>) {
+    let mut all: Vec<Work> = jobs.drain(..).map(Work::new).collect();
+    let many = |work: &Work| work.messages.len() > MESSAGES_MANY;
+    let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
+    for work in &all {
+        md5s.push(many(work).then(|| {
+            let messages: Vec<&[u8]> = work.messages.iter().map(|range| &work.job.slot[range.clone()]).collect();
+            let mut out = vec![[0; 16]; messages.len()];
+            hash::md5_many(&messages, &mut out);
+            out
+        }));
+    }
+    let longest = all.iter().map(|work| work.job.len).max().unwrap_or(0);
+    for at in (0..longest).step_by(PIECE) {
+        {
+            let open = all.iter_mut().filter(|work| !many(work));
+            let mut parts: Vec<(&mut Md5Chain, &[u8])> = open.flat_map(|work| work.parts(at)).collect();
+            hash::advance_many(&mut parts);
+        }
+        for work in &mut all {
+            work.seal(at);
+        }
+    }
+    for (work, md5s) in all.into_iter().zip(md5s) {
+        work.finish(md5s);
     }
 }
 
