@@ -157,7 +157,8 @@ def libbde(image, key):
         raise Fail(str(e)) from None
     fve.seek(0)
     boot = fve.read(512)
-    fve.seek(length - 512)
+    # The copy fills the last sector, whatever a sector is here.
+    fve.seek(length - int.from_bytes(boot[11:13], "little"))
     last = fve.read(512)
     if boot[3:11] != b"NTFS    " or boot[510:] != b"\x55\xaa":
         raise Fail("no NTFS boot sector inside")
@@ -204,7 +205,17 @@ def ntfsinfo(plain):
     return f"3.1, clusters of {facts.get('Cluster Size')}, {facts.get('Volume Size in Clusters')} of them"
 
 
+def cluster_of(plain):
+    """Bytes in a cluster, from the boot sector: above 64 KiB the second byte is a negative power of two."""
+    with open(plain, "rb") as f:
+        boot = f.read(512)
+    sectors = boot[13] if boot[13] <= 128 else 1 << (256 - boot[13])
+    return int.from_bytes(boot[11:13], "little") * sectors
+
+
 def fsstat(plain):
+    if cluster_of(plain) > 65536:
+        raise Skip("Sleuth Kit refuses clusters above 64 KiB")
     _, text = run(tool("fsstat"), "-f", "ntfs", plain)
     if "File System Type: NTFS" not in text or re.search(r"[Ee]rror|[Ii]nvalid", text):
         raise Fail(tail(text))
@@ -213,6 +224,8 @@ def fsstat(plain):
 
 def fls_paths(plain):
     """Every path Sleuth Kit finds through the indexes, and what it could not read."""
+    if cluster_of(plain) > 65536:
+        raise Skip("Sleuth Kit refuses clusters above 64 KiB")
     done = subprocess.run([tool("fls"), "-f", "ntfs", "-r", "-p", plain], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     err = done.stderr.decode(errors="replace")
     if done.returncode or err.strip():

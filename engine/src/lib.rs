@@ -6,7 +6,7 @@
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
-//! 4. `prep`, `verify`: the pipelines.
+//! 4. `prep`, `verify`, `bench`: the pipelines.
 //! 5. this file: what the command line may use.
 
 #![deny(unsafe_code)]
@@ -31,6 +31,7 @@ pub mod io;
 pub mod pool;
 pub mod source;
 
+pub mod bench;
 pub mod prep;
 pub mod verify;
 

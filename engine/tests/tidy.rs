@@ -25,6 +25,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("surroundings", 3),
     ("prep", 4),
     ("verify", 4),
+    ("bench", 4),
     ("job", 5),
 ];
 

@@ -159,6 +159,11 @@ impl Waker {
         Self(Arc::new(wake))
     }
 
+    /// Wakes nobody: for work whose end is waited for otherwise.
+    pub fn none() -> Self {
+        Self(Arc::new(|| {}))
+    }
+
     /// Makes the present or the next `wait` return [`Completion::Woken`]. Several calls may make one.
     pub fn wake(&self) {
         (self.0)();

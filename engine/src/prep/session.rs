@@ -115,6 +115,12 @@ pub fn prepare_with(
     if request.additional_driveset.is_some() {
         problems.push(unsupported("adding drives to a session"));
     }
+    if request.action != Action::Copy || request.additional_driveset.is_some() {
+        return Err(problems);
+    }
+    if request.content_md5 {
+        problems.push(unsupported("setting Content-MD5"));
+    }
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
         let problem = Problem::new(Kind::Usage, "there is no such cipher").value(request.cipher.clone());

@@ -1,0 +1,86 @@
+//! What the tests of the binary share: a directory of their own, CSV files, and a session on image files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A directory of one test alone, empty at the start.
+pub fn scratch(name: &str) -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a scratch directory");
+    dir
+}
+
+/// A session in a directory: its CSV files are written as they are asked for.
+pub struct Session {
+    pub dir: PathBuf,
+}
+
+#[allow(dead_code, reason = "each test file uses its part")]
+impl Session {
+    pub fn new(name: &str) -> Self {
+        Self { dir: scratch(name) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Rows behind the header of 2018: base path, destination, type.
+    pub fn dataset(&self, rows: &[&str]) -> &Self {
+        let text = format!(
+            "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile\n{}\n",
+            rows.join("\n")
+        );
+        fs::write(self.path("dataset.csv"), text).expect("dataset.csv");
+        self
+    }
+
+    /// Targets, each to be formatted and encrypted.
+    pub fn driveset(&self, targets: &[String]) -> &Self {
+        let rows: Vec<String> =
+            targets.iter().map(|target| format!("\"{target}\",Format,SilentMode,Encrypt,")).collect();
+        let text = format!(
+            "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n{}\n",
+            rows.join("\n")
+        );
+        fs::write(self.path("driveset.csv"), text).expect("driveset.csv");
+        self
+    }
+
+    /// `dray prep-import` with this session's files and more arguments.
+    pub fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+        command.arg("prep-import").arg("--journal").arg(self.path("journal.jrn")).args(["--id", "session#1"]);
+        command.arg("--initial-driveset").arg(self.path("driveset.csv"));
+        command.arg("--dataset").arg(self.path("dataset.csv"));
+        command.arg("--logdir").arg(self.path("logs")).arg("--silent").args(more);
+        command.stdin(Stdio::null()).env_remove("NO_COLOR");
+        command
+    }
+
+    pub fn run(&self, more: &[&str]) -> Output {
+        self.command(more).output().expect("the binary runs")
+    }
+
+    /// Runs, and wants success.
+    pub fn prepare(&self, more: &[&str]) -> String {
+        let output = self.run(more);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said
+    }
+}
+
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The 48 digits in a drive record.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn key_in(record: &Path) -> String {
+    let text = fs::read_to_string(record).expect("a drive record");
+    let (_, rest) = text.split_once("<BitLockerKey>").expect("a key");
+    rest.split_once('<').expect("its end").0.to_owned()
+}

@@ -1,0 +1,476 @@
+//! Measuring a drive: what it reads and writes raw, how that changes across its surface, and what this machine's hashing
+//! and sealing leave of it.
+//!
+//! Reading disturbs nothing. Writing destroys what is on the drive: it goes through the same gates as preparing, and the
+//! caller must have somebody's consent.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+
+use crate::crypt::{Cipher, SectorCipher};
+use crate::device::{Access, Device, guard, signature};
+use crate::entropy::{Entropy, Seeded};
+use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
+use crate::pool::{Pool, Slot};
+use crate::prep::request::EngineChoice;
+use crate::prep::workers::{Done, How, Job, Span, Workers};
+use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
+use crate::units::{ByteLen, ByteOffset, SectorSize};
+
+/// Memory that a measurement may use.
+const POOL_MAX: usize = 96 << 20;
+
+/// Bytes hashed and sealed to learn what one core does.
+const CPU_PROBE: u64 = 512 << 20;
+
+/// Block of the whole road: what preparing uses.
+const ROAD_BLOCK: usize = 4 << 20;
+
+/// Slots on the whole road.
+const ROAD_DEPTH: u32 = 16;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct BenchRequest {
+    /// The drive or image.
+    pub drive: PathBuf,
+    /// Write too; destroys what is there.
+    pub write: bool,
+    /// Time for each point.
+    pub seconds: f64,
+    /// Block sizes of the sweep, in bytes: multiples of 4096.
+    pub blocks: Vec<usize>,
+    /// Depths of the sweep.
+    pub depths: Vec<u32>,
+    /// Points of the curve across the surface; 0 for none.
+    pub curve: u32,
+    /// Which I/O engine.
+    pub engine: EngineChoice,
+    /// Cipher of the whole road.
+    pub cipher: Cipher,
+}
+
+/// Reading or writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Direction.
+    pub direction: Direction,
+    /// Bytes of one operation.
+    pub block: usize,
+    /// Operations in flight.
+    pub depth: u32,
+    /// Where it began.
+    pub at: ByteOffset,
+    /// Bytes moved.
+    pub bytes: ByteLen,
+    /// In how long.
+    pub elapsed: Duration,
+    /// Latency of one operation at 50, 99 and 100 %.
+    pub latency: [Duration; 3],
+}
+
+impl Point {
+    /// Bytes a second.
+    pub fn rate(&self) -> f64 {
+        self.bytes.0 as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct BenchReport {
+    /// The drive.
+    pub drive: DriveFacts,
+    /// Which engine moved the bytes.
+    pub engine: String,
+    /// Whether the page cache was bypassed; without that the figures say little of the drive.
+    pub direct: bool,
+    /// Largest transfer, rotation, and what else the queue says, in words.
+    pub queue: String,
+    /// The sweep.
+    pub sweep: Vec<Point>,
+    /// The curve: the best point's block and depth across the surface.
+    pub curve: Vec<Point>,
+    /// Hashing and sealing of one core, in bytes a second.
+    pub core_rate: f64,
+    /// Cores that would work at it.
+    pub cores: usize,
+    /// Reading (or writing) through hash and cipher.
+    pub road: Vec<Point>,
+    /// What could not be measured, or was cut short.
+    pub notes: Vec<String>,
+}
+
+impl BenchReport {
+    /// The fastest point of one direction.
+    pub fn best(&self, direction: Direction) -> Option<&Point> {
+        let points = self.sweep.iter().filter(|point| point.direction == direction);
+        points.max_by(|a, b| a.rate().total_cmp(&b.rate()))
+    }
+
+    /// How many such drives this machine feeds at once before hashing and sealing are the bottleneck.
+    pub fn drives_at_once(&self) -> f64 {
+        let drive = self.best(Direction::Write).or(self.best(Direction::Read)).map_or(f64::INFINITY, Point::rate);
+        self.core_rate * self.cores as f64 / drive
+    }
+}
+
+/// A drive that is open for measuring.
+#[derive(Debug)]
+pub struct Bench {
+    request: BenchRequest,
+    device: Device,
+    facts: DriveFacts,
+}
+
+impl Bench {
+    /// Opens the drive: for reading only, unless writing was asked for and every gate lets it through.
+    ///
+    /// # Errors
+    /// What stands in the way, all of it.
+    pub fn open(request: BenchRequest) -> Result<Self, Problems> {
+        let path = std::fs::canonicalize(&request.drive).unwrap_or_else(|_| request.drive.clone());
+        let device = Device::open(&path, Access::Read)?;
+        let size = device.geometry().size;
+        let mut problems = Problems::default();
+        if request.write {
+            problems.0.extend(guard::check(&device, &guard::Context::default()));
+        }
+        let longest = request.blocks.iter().copied().max().unwrap_or(0).max(ROAD_BLOCK) as u64;
+        if size.0 < longest {
+            let problem = Problem::new(Kind::Refused, "is smaller than one block").drive(path.display().to_string());
+            problems.push(problem.value(size.to_string()));
+        }
+        if let Some(block) = request.blocks.iter().find(|&&block| block == 0 || block % 4096 != 0 || block > POOL_MAX) {
+            let problem = Problem::new(Kind::Usage, "is no block size that can be measured").value(block.to_string());
+            problems.push(problem.advice("a multiple of 4096 bytes, at most 96 MiB"));
+        }
+        problems.into_result()?;
+        let contents = signature::scan(&device).map_err(|error| {
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(path.display().to_string())
+        })?;
+        let identity = device.identity();
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let facts = DriveFacts {
+            name: request.drive.display().to_string(),
+            path: path.clone(),
+            drive_id: identity.serial.clone().unwrap_or(stem),
+            for_shipping: guard::shipping(identity).is_empty(),
+            model: identity.model.clone(),
+            size,
+            sector: device.geometry().sector.bytes(),
+            contents: contents.words,
+            is_image: device.is_image(),
+        };
+        let device = if request.write { Device::open(&path, Access::Claim)? } else { device };
+        Ok(Self { request, device, facts })
+    }
+
+    /// The drive, as a person recognises it.
+    pub fn drive(&self) -> &DriveFacts {
+        &self.facts
+    }
+
+    /// Whether somebody must agree first.
+    pub fn needs_consent(&self) -> bool {
+        self.request.write && (!self.facts.is_image || self.facts.contents.is_some())
+    }
+
+    /// Measures; `tell` hears of each point as it comes.
+    ///
+    /// # Errors
+    /// A drive that fails, or an environment without memory or threads.
+    pub fn run(self, stop: &Stop, tell: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
+        let geometry = self.device.geometry();
+        let mut notes = Vec::new();
+        if !self.device.is_direct() {
+            notes.push("the page cache could not be bypassed: these are not the drive's figures".to_owned());
+        }
+        if self.facts.is_image {
+            notes
+                .push("an image file is measured with the file system and disk below it; holes read as nothing".into());
+        }
+        let queue = [
+            geometry.rotational.map(|r| if r { "rotating".to_owned() } else { "no moving parts".to_owned() }),
+            geometry.transfer_max.map(|len| format!("transfers of up to {len}")),
+            geometry.optimal_io.map(|len| format!("optimal {len}")),
+            Some(format!("{}-byte sectors ({} physical)", geometry.sector.bytes(), geometry.physical_sector)),
+        ];
+        let mut report = BenchReport {
+            drive: self.facts.clone(),
+            engine: String::new(),
+            direct: self.device.is_direct(),
+            queue: queue.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            sweep: Vec::new(),
+            curve: Vec::new(),
+            core_rate: 0.0,
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            road: Vec::new(),
+            notes,
+        };
+        let time = Duration::from_secs_f64(self.request.seconds.clamp(0.05, 600.0));
+        let mut directions = vec![Direction::Read];
+        if self.request.write {
+            directions.push(Direction::Write);
+        }
+        report.core_rate = core_rate(self.request.cipher)?;
+        for &direction in &directions {
+            for &block in &self.request.blocks {
+                for &depth in &self.request.depths {
+                    if stop.requested() {
+                        report.notes.push("stopped on request; the rest was not measured".into());
+                        return Ok(report);
+                    }
+                    let depth = depth.clamp(1, (POOL_MAX / block).max(1) as u32);
+                    if report.sweep.iter().any(|p| (p.direction, p.block, p.depth) == (direction, block, depth)) {
+                        continue;
+                    }
+                    let point = self.measure(direction, block, depth, ByteOffset(0), time, &mut report.engine, None)?;
+                    tell(&point);
+                    report.sweep.push(point);
+                }
+            }
+        }
+        let main = *directions.last().unwrap_or(&Direction::Read);
+        if let Some((block, depth)) = report.best(main).map(|best| (best.block, best.depth)) {
+            let points = u64::from(self.request.curve);
+            for i in 0..points {
+                if stop.requested() {
+                    break;
+                }
+                let last = self.facts.size.0.saturating_sub(block as u64 * u64::from(depth) * 4);
+                let at = ByteOffset(last / points.saturating_sub(1).max(1) * i / 4096 * 4096);
+                let point = self.measure(main, block, depth, at, time / 4, &mut report.engine, None)?;
+                tell(&point);
+                report.curve.push(point);
+            }
+        }
+        for &direction in &directions {
+            if !stop.requested() {
+                let workers = Workers::start(report.cores).map_err(|error| no_threads(&error))?;
+                let road = Some((&workers, self.request.cipher));
+                let start = ByteOffset(0);
+                let point = self.measure(direction, ROAD_BLOCK, ROAD_DEPTH, start, time, &mut report.engine, road)?;
+                tell(&point);
+                report.road.push(point);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Moves blocks one behind the other from `at`, round and round, for `time`.
+    #[expect(clippy::too_many_arguments, reason = "a measurement has that many settings")]
+    fn measure(
+        &self,
+        direction: Direction,
+        block: usize,
+        depth: u32,
+        at: ByteOffset,
+        time: Duration,
+        engine_name: &mut String,
+        road: Option<(&Workers, Cipher)>,
+    ) -> Result<Point, Problem> {
+        let pool = Pool::new(depth as usize, block)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
+        let options = Options { reads: depth, writes: depth, ..Options::default() };
+        let mut engine = self.engine(&pool, options)?;
+        *engine_name = engine.name().to_owned();
+        let _ = self.device.drop_caches();
+        let mut random = Seeded::new(at.0 ^ block as u64);
+        let cipher =
+            road.map(|(workers, cipher)| (workers, Arc::new(test_cipher(cipher, self.device.geometry().sector))));
+        let (reply, replies) = unbounded::<Done>();
+        let waker = engine.waker();
+
+        let size = self.facts.size.0 / 4096 * 4096;
+        let blocks = (size.saturating_sub(at.0) / block as u64).max(1);
+        let mut next = 0u64;
+        let mut given: HashMap<u64, Instant> = HashMap::new();
+        let mut latencies: Vec<Duration> = Vec::new();
+        let (mut bytes, mut at_workers) = (0u64, 0usize);
+        let mut idle: Vec<Slot> = Vec::new();
+        while let Some(mut slot) = pool.take() {
+            // Contents that no drive compresses away.
+            random.fill(&mut slot);
+            idle.push(slot);
+        }
+        let started = Instant::now();
+        let place = |tag: u64| ByteOffset(at.0 + tag % blocks * block as u64);
+        let failed = |tag: u64, error: &std::io::Error| {
+            Problem::new(Kind::Drive, format!("{direction:?} failed: {error}")).drive(&self.facts.name).at(place(tag))
+        };
+        loop {
+            let running = started.elapsed() < time || latencies.is_empty();
+            while running && let Some(slot) = idle.pop() {
+                let tag = next;
+                next += 1;
+                match (direction, &cipher) {
+                    (Direction::Write, Some((workers, cipher))) => {
+                        at_workers += 1;
+                        send(workers, cipher, tag, slot, block, place(tag), &reply, &waker);
+                    }
+                    (Direction::Write, None) => {
+                        given.insert(tag, Instant::now());
+                        engine.write(tag, slot, block, place(tag));
+                    }
+                    (Direction::Read, _) => {
+                        given.insert(tag, Instant::now());
+                        let parts = vec![Part { into: 0..block, from: From::Target { at: place(tag) } }];
+                        engine.fill(Fill { tag, slot, parts });
+                    }
+                }
+            }
+            if engine.in_flight() == 0 && at_workers == 0 {
+                break;
+            }
+            match engine.wait(Some(Duration::from_secs(1))) {
+                Completion::Filled { tag, slot, results } => {
+                    if let Some(io::PartResult::Failed(error)) = results.first() {
+                        return Err(failed(tag, error));
+                    }
+                    latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
+                    match &cipher {
+                        Some((workers, cipher)) => {
+                            at_workers += 1;
+                            send(workers, cipher, tag, slot, block, place(tag), &reply, &waker);
+                        }
+                        None => {
+                            bytes += block as u64;
+                            idle.push(slot);
+                        }
+                    }
+                }
+                Completion::Written { tag, slot, result } => {
+                    if let Err(error) = result {
+                        return Err(failed(tag, &error.source));
+                    }
+                    latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
+                    bytes += block as u64;
+                    idle.push(slot);
+                }
+                Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
+                Completion::Broken(error) => return Err(failed(next, &error)),
+            }
+            while let Ok(done) = replies.try_recv() {
+                at_workers -= 1;
+                if direction == Direction::Write {
+                    given.insert(done.tag, Instant::now());
+                    engine.write(done.tag, done.slot, block, place(done.tag));
+                } else {
+                    bytes += block as u64;
+                    idle.push(done.slot);
+                }
+            }
+        }
+        if direction == Direction::Write {
+            engine.flush(next);
+            while engine.in_flight() > 0 {
+                if let Completion::Flushed { result: Err(error), .. } = engine.wait(None) {
+                    return Err(failed(next, &error));
+                }
+            }
+        }
+        let elapsed = started.elapsed();
+        latencies.sort_unstable();
+        let percentile = |share: f64| {
+            let index = (latencies.len() as f64 * share) as usize;
+            latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
+        };
+        let latency = [percentile(0.5), percentile(0.99), percentile(1.0)];
+        Ok(Point { direction, block, depth, at, bytes: ByteLen(bytes), elapsed, latency })
+    }
+
+    fn engine(&self, pool: &Pool, options: Options) -> Result<Box<dyn Engine + Send>, Problem> {
+        match self.request.engine {
+            EngineChoice::Auto => Ok(io::open(self.device.target(), pool, options).0),
+            EngineChoice::Uring => match io::uring::Uring::new(self.device.target(), pool, options) {
+                Ok(ring) => Ok(Box::new(ring)),
+                Err(error) => Err(Problem::new(Kind::Environment, error.to_string()).advice("or use --engine sync")),
+            },
+            EngineChoice::Sync => Ok(Box::new(io::sync::Sync::new(self.device.target(), options))),
+        }
+    }
+}
+
+/// Hands a slot to the workers, as preparing does.
+#[expect(clippy::too_many_arguments, reason = "the fields of a job")]
+fn send(
+    workers: &Workers,
+    cipher: &Arc<SectorCipher>,
+    tag: u64,
+    slot: Slot,
+    len: usize,
+    at: ByteOffset,
+    reply: &crossbeam_channel::Sender<Done>,
+    waker: &io::Waker,
+) {
+    let job = Job {
+        tag,
+        slot,
+        len,
+        spans: vec![Span { range: 0..len, how: How::Block }],
+        chain: None,
+        seal: vec![(0..len, at)],
+        cipher: Arc::clone(cipher),
+        reply: reply.clone(),
+        waker: waker.clone(),
+    };
+    // The workers outlive the measurement.
+    let _ = workers.queue().send(job);
+}
+
+/// A cipher with a key of no value: only its speed matters.
+fn test_cipher(cipher: Cipher, sector: SectorSize) -> SectorCipher {
+    let mut key = vec![0; cipher.fvek_len()];
+    Seeded::new(1).fill(&mut key);
+    SectorCipher::new(cipher, &key, sector).expect("the key has the cipher's length")
+}
+
+fn no_threads(error: &std::io::Error) -> Problem {
+    Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}"))
+}
+
+/// What one core hashes and seals, with full lanes, in bytes a second.
+fn core_rate(cipher: Cipher) -> Result<f64, Problem> {
+    let slots = 8;
+    let pool = Pool::new(slots, ROAD_BLOCK)
+        .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
+    let workers = Workers::start(1).map_err(|error| no_threads(&error))?;
+    let cipher = Arc::new(test_cipher(cipher, SectorSize::S512));
+    let (reply, replies) = unbounded();
+    let waker = io::Waker::none();
+    let mut random = Seeded::new(2);
+    let mut idle = Vec::new();
+    while let Some(mut slot) = pool.take() {
+        random.fill(&mut slot);
+        idle.push(slot);
+    }
+    let rounds = CPU_PROBE / (slots * ROAD_BLOCK) as u64;
+    let started = Instant::now();
+    for round in 0..rounds {
+        for (i, slot) in idle.drain(..).enumerate() {
+            let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
+            send(&workers, &cipher, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
+        }
+        for _ in 0..slots {
+            match replies.recv() {
+                Ok(done) => idle.push(done.slot),
+                Err(_) => return Err(Problem::new(Kind::Internal, "a worker ended early")),
+            }
+        }
+    }
+    Ok(CPU_PROBE as f64 / started.elapsed().as_secs_f64())
+}
