@@ -23,8 +23,10 @@ pub enum Phase {
     FreeSpace,
     /// What makes it a volume: system records, NTFS boot sectors, BitLocker's metadata. After a flush.
     Last,
-    /// What makes it findable: the volume's first sector, both partition tables. After another flush.
+    /// The volume's first sector, which makes it one. After another flush.
     Front,
+    /// What makes it findable: both partition tables. After a third: who finds the volume finds all of it.
+    Tables,
 }
 
 /// One slot's worth of the drive.
@@ -153,6 +155,7 @@ impl<'a> Batches<'a> {
             Phase::FreeSpace => self.free_runs(),
             Phase::Last => self.last_runs(),
             Phase::Front => self.front_runs(),
+            Phase::Tables => self.table_runs(),
         };
         self.runs.reverse();
     }
@@ -217,14 +220,14 @@ impl<'a> Batches<'a> {
     }
 
     fn front_runs(&self) -> Vec<Run> {
-        let mut runs =
-            vec![Run { content: Content::Plain(Plain::BootSector), skip: 0, place: self.drive.boot_sector() }];
-        // Places of the tables are device offsets already; `cut` adds the volume's start to the others.
-        if let Some(place) = self.drive.table_backup() {
-            runs.push(Run { content: Content::Plain(Plain::TableBackup), skip: 0, place });
-        }
-        runs.push(Run { content: Content::Plain(Plain::TablePrimary), skip: 0, place: self.drive.table_primary() });
-        runs
+        vec![Run { content: Content::Plain(Plain::BootSector), skip: 0, place: self.drive.boot_sector() }]
+    }
+
+    fn table_runs(&self) -> Vec<Run> {
+        // Their places are device offsets already; `cut` adds the volume's start to the others.
+        let run = |plain, place| Run { content: Content::Plain(plain), skip: 0, place };
+        let backup = self.drive.table_backup().map(|place| run(Plain::TableBackup, place));
+        backup.into_iter().chain([run(Plain::TablePrimary, self.drive.table_primary())]).collect()
     }
 
     fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + use<'a> {
@@ -346,7 +349,8 @@ impl Iterator for Batches<'_> {
                         Phase::Metadata => self.enter(Phase::FreeSpace),
                         Phase::FreeSpace => self.enter(Phase::Last),
                         Phase::Last => self.enter(Phase::Front),
-                        Phase::Front | Phase::Data => self.phase = None,
+                        Phase::Front => self.enter(Phase::Tables),
+                        Phase::Tables | Phase::Data => self.phase = None,
                     }
                 }
             }

@@ -1,9 +1,9 @@
 //! One drive's pipeline: a single loop that owns the ring, feeds slots, hands them to the workers and writes them in the
 //! order of the plan.
 //!
-//! Batches may finish reading and sealing in any order, but are written strictly ascending. Three gates stand on the
-//! way: metadata waits until every file has been read (what was left out is in none of it), the last set waits for
-//! everything before it to be durable, and so does the front.
+//! Batches may finish reading and sealing in any order, but are written strictly ascending. Gates stand on the way:
+//! metadata waits until every file has been read (what was left out is in none of it); the last set, the volume's first
+//! sector and the partition tables each wait until everything before them is durable.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
@@ -362,7 +362,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 }
                 self.stage(if phase == Phase::Metadata { Stage::Metadata } else { Stage::FreeSpace });
             }
-            Phase::Last | Phase::Front => {
+            Phase::Last | Phase::Front | Phase::Tables => {
                 if !self.is_idle() || self.flushed_issued < self.issued {
                     return Ok(false);
                 }
@@ -717,7 +717,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 self.s.engine.write(seq, slot, len, at);
             }
             None => {
-                debug_assert!(writing.phase <= Phase::Front);
                 self.acknowledged += writing.len;
                 self.files_down += writing.files;
             }
@@ -874,6 +873,7 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Metadata => "file system metadata",
         Phase::FreeSpace => "free space",
         Phase::Last => "system records",
-        Phase::Front => "front of the volume and partition tables",
+        Phase::Front => "first sector of the volume",
+        Phase::Tables => "partition tables",
     }
 }

@@ -1,10 +1,18 @@
 //! The pipeline that fills a drive: feed, digest, seal, write, finish.
+//!
+//! `session` is preflight: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
+//! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
+//! for `manifest`, and `files` lie beside the drive.
 
 pub mod drive;
+pub mod files;
 pub mod manifest;
 pub mod outcome;
+pub mod planning;
 pub mod request;
+pub mod run;
 pub mod scan;
 pub mod session;
+pub mod sides;
 pub mod targets;
 pub mod workers;

@@ -1,0 +1,312 @@
+//! Which drive holds what, and where: from catalog and drives to one layout a drive, and the plan as people read it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::azure::dataset::Dataset;
+use crate::entropy::{Entropy, Seeded};
+use crate::gpt;
+use crate::ntfs::build::{LayoutError, SectionKind, Tree};
+use crate::plan::assign::assign;
+use crate::plan::catalog::Catalog;
+use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame};
+use crate::plan::tree::{DriveTree, FileKind};
+use crate::prep::manifest::{self, RowRules, Rules};
+use crate::prep::request::{PrepRequest, Table};
+use crate::prep::sides::Sides;
+use crate::prep::targets::TargetDrive;
+use crate::report::{DrivePlan, Kind, Problem, Problems};
+use crate::surroundings::Surroundings;
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, Guid};
+
+/// How often a plan that came out too large is tried with less on the drive.
+const PLAN_TRIES: usize = 16;
+
+/// Directories that the plan names.
+const DIRECTORIES_SHOWN: usize = 10;
+
+/// One drive with its plan.
+#[derive(Debug)]
+pub struct PreparedDrive {
+    /// The drive.
+    pub target: TargetDrive,
+    /// Where everything goes.
+    pub layout: DriveLayout,
+    /// What its manifest says beside the hashes.
+    pub rules: Rules,
+}
+
+/// Every drive that gets files, and those that need none.
+#[derive(Debug)]
+pub struct Planned {
+    /// Planned, in the order of the driveset.
+    pub drives: Vec<PreparedDrive>,
+    /// Left as they are.
+    pub unneeded: Vec<TargetDrive>,
+}
+
+/// Plans every drive.
+///
+/// # Errors
+/// What does not fit, and by how much.
+pub fn plan_drives(
+    request: &PrepRequest,
+    dataset: &Dataset,
+    catalog: &Arc<Catalog>,
+    sides: &Sides,
+    found: Vec<TargetDrive>,
+    surroundings: &mut Surroundings,
+) -> Result<Planned, Problems> {
+    let planner = Planner { request, dataset, catalog, sides, formatted: surroundings.now };
+    // Identifiers are public; keys come from the same source, but never out of a plan.
+    let seeds: Vec<u64> = found
+        .iter()
+        .map(|_| {
+            let mut seed = [0; 8];
+            surroundings.entropy.fill(&mut seed);
+            u64::from_le_bytes(seed)
+        })
+        .collect();
+    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+    if let [_] = found.as_slice() {
+        let mut drives = Vec::new();
+        for (target, seed) in found.into_iter().zip(seeds) {
+            let layout = planner.plan(&target, &all, seed).map_err(|error| too_small(&target, &error))?;
+            let rules = planner.rules(&target);
+            drives.push(PreparedDrive { target, layout, rules });
+        }
+        return Ok(Planned { drives, unneeded: Vec::new() });
+    }
+    planner.spread(found, &seeds)
+}
+
+struct Planner<'a> {
+    request: &'a PrepRequest,
+    dataset: &'a Dataset,
+    catalog: &'a Arc<Catalog>,
+    sides: &'a Sides,
+    formatted: FileTime,
+}
+
+impl Planner<'_> {
+    fn rules(&self, target: &TargetDrive) -> Rules {
+        let rows = self.dataset.rows.iter().zip(&self.sides.rows);
+        let rows =
+            rows.map(|(row, &(metadata, properties))| RowRules { disposition: row.disposition, metadata, properties });
+        Rules { drive_id: target.facts.drive_id.clone(), session: self.request.session.clone(), rows: rows.collect() }
+    }
+
+    fn frame(&self, target: &TargetDrive, seed: u64) -> Result<Frame, DriveError> {
+        let mut random = Seeded::new(seed);
+        let mut guid = || Guid::from_random(random.array());
+        let guids = gpt::Guids { disk: guid(), msr: guid(), data: guid() };
+        Frame::new(DriveSpec {
+            len: target.facts.size,
+            sector: target.sector,
+            scheme: match self.request.table {
+                Table::Gpt => gpt::Scheme::Gpt,
+                Table::Mbr => gpt::Scheme::Mbr,
+            },
+            guids,
+            cluster: self.request.cluster_size.and_then(ClusterSize::from_bytes),
+            serial: random.next_u64() | 1,
+            label: self.request.session.clone(),
+            formatted: self.formatted,
+            wipe_free: self.request.wipe_free,
+        })
+    }
+
+    fn tree(&self, assigned: &[u32]) -> DriveTree {
+        let properties = self.sides.files.clone();
+        DriveTree::new(Arc::clone(self.catalog), assigned, &self.request.session, properties, self.formatted)
+    }
+
+    fn plan(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
+        let frame = self.frame(target, seed)?;
+        let tree = self.tree(assigned);
+        let manifest_len_max = manifest::len_max(&tree, &self.rules(target));
+        DriveLayout::new(frame, tree, manifest_len_max)
+    }
+
+    /// Spreads the files over several drives.
+    fn spread(&self, found: Vec<TargetDrive>, seeds: &[u64]) -> Result<Planned, Problems> {
+        let mut problems = Problems::default();
+        let mut capacities = Vec::new();
+        for (target, &seed) in found.iter().zip(seeds) {
+            match self.plan(target, &[], seed) {
+                Ok(empty) => {
+                    let cluster = empty.layout().cluster();
+                    capacities.push(cluster.len_of(empty.layout().free_clusters()));
+                }
+                Err(error) => problems.0.append(&mut too_small(target, &error).0),
+            }
+        }
+        problems.into_result()?;
+        // What a file takes depends little on the drive: the largest cluster is the careful guess.
+        let frames = found.iter().zip(seeds).filter_map(|(target, &seed)| self.frame(target, seed).ok());
+        let cluster = frames.map(|frame| frame.cluster()).max().unwrap_or(ClusterSize::MAX);
+        let everything = self.tree(&(0..self.catalog.files().len() as u32).collect::<Vec<_>>());
+        let rules = found.first().map(|target| self.rules(target));
+        let xml: Vec<u32> = match &rules {
+            Some(rules) => manifest::blob_lens(&everything, rules),
+            None => Vec::new(),
+        };
+        let name_units = |f: u32| self.catalog.file_name(f).len() as u64;
+        let file_cost = |f: u32| {
+            let data = cluster.len_of(cluster.count_for(self.catalog.files()[f as usize].len)).0;
+            // Record of up to 4 KiB, index entry at 85 % fill, manifest.
+            ByteLen(
+                data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
+                    + 2 * (82 + 2 * name_units(f))
+                    + u64::from(xml[f as usize]),
+            )
+        };
+        let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
+        for _ in 0..PLAN_TRIES {
+            let assignment = assign(self.catalog, &capacities, file_cost, dir_cost);
+            if !assignment.unplaced.is_empty() {
+                return Err(self.unplaced(&assignment.unplaced, &capacities));
+            }
+            let mut drives = Vec::new();
+            let mut again = false;
+            for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
+                match self.plan(&found[i], assigned, seeds[i]) {
+                    Ok(layout) => drives.push((i, layout)),
+                    Err(DriveError::Volume(LayoutError::TooSmall { needed, available })) => {
+                        let over = needed.0.saturating_sub(available.0).max(1 << 20);
+                        capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
+                        again = true;
+                    }
+                    Err(error) => return Err(too_small(&found[i], &error)),
+                }
+            }
+            if again {
+                continue;
+            }
+            let mut layouts: BTreeMap<usize, DriveLayout> = drives.into_iter().collect();
+            let mut planned = Planned { drives: Vec::new(), unneeded: Vec::new() };
+            for (i, target) in found.into_iter().enumerate() {
+                match layouts.remove(&i) {
+                    Some(layout) => {
+                        let rules = self.rules(&target);
+                        planned.drives.push(PreparedDrive { target, layout, rules });
+                    }
+                    None => planned.unneeded.push(target),
+                }
+            }
+            return Ok(planned);
+        }
+        Err(Problem::new(
+            Kind::Refused,
+            "the files do not fit on the drives with what the file system needs beside them",
+        )
+        .advice("add a drive to the driveset")
+        .into())
+    }
+
+    fn unplaced(&self, files: &[u32], capacities: &[ByteLen]) -> Problems {
+        let bytes: u64 = files.iter().map(|&f| self.catalog.files()[f as usize].len.0).sum();
+        let room: u64 = capacities.iter().map(|c| c.0).sum();
+        let mut problems = Problems::default();
+        problems.push(
+            Problem::new(Kind::Refused, format!("{} files of {} fit on no drive", files.len(), ByteLen(bytes)))
+                .value(format!("room on all drives: {}", ByteLen(room)))
+                .advice("add a drive to the driveset, or take rows out of the dataset"),
+        );
+        for &f in files.iter().take(20) {
+            let len = self.catalog.files()[f as usize].len;
+            let problem = Problem::new(Kind::Refused, "fits on no drive").path(self.catalog.source_path(f));
+            problems.push(problem.value(len.to_string()));
+        }
+        problems
+    }
+}
+
+fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
+    let problem = match error {
+        DriveError::Volume(LayoutError::TooSmall { needed, available }) => Problem::new(
+            Kind::Refused,
+            format!(
+                "is too small by {}: {needed} are needed, {available} are there",
+                ByteLen(needed.0.saturating_sub(available.0))
+            ),
+        )
+        .advice("use a larger drive, add one to the driveset, or take rows out of the dataset"),
+        other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive or cluster size"),
+    };
+    problem.drive(&target.facts.name).value(target.facts.size.to_string()).into()
+}
+
+/// The plan of one drive, for people.
+pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
+    let layout = &drive.layout;
+    let ntfs = layout.layout();
+    let tree = layout.tree();
+    let cluster = ntfs.cluster();
+    let volume = layout.volume();
+    let mut regions = vec![(layout.table_primary().start, layout.table_primary().len, "partition table".to_owned())];
+    if let Some(msr) = layout.table().msr {
+        regions.push((msr.start, msr.len, "Microsoft reserved partition".to_owned()));
+    }
+    let inside =
+        |range: ByteRange, what: &str| (ByteOffset(volume.start.0 + range.start.0), range.len, what.to_owned());
+    regions.push(inside(layout.regions().front(), "BitLocker boot sector"));
+    for section in ntfs.sections() {
+        if matches!(section.kind, SectionKind::Boot) {
+            continue;
+        }
+        regions.extend(section.extents.iter().map(|&range| inside(range, &format!("NTFS {:?}", section.kind))));
+    }
+    for (i, range) in layout.regions().metadata().into_iter().enumerate() {
+        regions.push(inside(range, &format!("BitLocker metadata {}", i + 1)));
+    }
+    regions.push(inside(layout.regions().relocated(), "NTFS boot sectors"));
+    regions.push(inside(layout.regions().verify(), "BitLocker verify region"));
+    let extent = |range| {
+        ntfs.space()
+            .extents(range)
+            .map(move |e| ByteRange { start: cluster.offset_of(e.lcn), len: cluster.len_of(e.len) })
+    };
+    regions.extend(extent(ntfs.data_place()).map(|range| inside(range, "files")));
+    regions.extend(extent(layout.manifest_place()).map(|range| inside(range, "manifest")));
+    regions.extend(extent(layout.free_space()).map(|range| inside(range, "free")));
+    if let Some(backup) = layout.table_backup() {
+        regions.push((backup.start, backup.len, "backup partition table".to_owned()));
+    }
+    regions.sort();
+    let free = cluster.len_of(ntfs.free_clusters());
+    DrivePlan {
+        drive: drive.target.facts.clone(),
+        files: u64::from(tree.blob_count()),
+        dirs: u64::from(tree.dirs()),
+        data: layout.data_len(),
+        overhead: ByteLen(drive.target.facts.size.0.saturating_sub(layout.data_len().0 + free.0)),
+        free,
+        cluster: cluster.bytes(),
+        regions,
+        directories: biggest(tree),
+        to_write: layout.total_to_write(),
+    }
+}
+
+/// The biggest directories by the bytes of their own files.
+fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
+    let catalog = tree.catalog();
+    let mut sums: HashMap<u32, (u64, u64)> = HashMap::new();
+    for i in 0..tree.blob_count() {
+        if let FileKind::Blob(file) = tree.kind(i) {
+            let file = &catalog.files()[file as usize];
+            let sum = sums.entry(file.dir).or_default();
+            sum.0 += 1;
+            sum.1 += file.len.0;
+        }
+    }
+    let mut all: Vec<(u32, (u64, u64))> = sums.into_iter().collect();
+    all.sort_by_key(|&(dir, (_, bytes))| (std::cmp::Reverse(bytes), dir));
+    let named = all.into_iter().take(DIRECTORIES_SHOWN).map(|(dir, (files, bytes))| {
+        let mut prefix = String::new();
+        catalog.blob_prefix(dir, &mut prefix);
+        (prefix, files, ByteLen(bytes))
+    });
+    named.collect()
+}
