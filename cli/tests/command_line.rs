@@ -173,7 +173,12 @@ fn help_fits_eighty_columns_and_names_the_exit_codes() {
 #[test]
 fn help_shows_only_what_exists() {
     let help = text(&dray(&["--help"]));
-    for absent in ["verify", "inspect", "decrypt", "devices", "bench", "doctor", "unlock", "completions"] {
+    for absent in ["verify", "inspect", "decrypt", "devices", "doctor", "unlock", "completions"] {
+        assert!(!help.contains(absent), "{absent}: {help}");
+    }
+    // Known words that the engine refuses for now are not advertised.
+    let help = text(&dray(&["prep-import", "--help"]));
+    for absent in ["--resume", "--abort", "--skip-write", "--read-back", "--content-md5", "--additional-driveset"] {
         assert!(!help.contains(absent), "{absent}: {help}");
     }
 }

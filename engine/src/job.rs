@@ -1,5 +1,7 @@
-//! The façade of preparing: one request in, a checked plan out, then the run.
+//! The façade: what the command line may use of the pipelines.
 
+pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
+pub use crate::crypt::Cipher;
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::report::Stop;

@@ -21,6 +21,15 @@ pub fn sector(text: &str) -> Result<u64, String> {
     binary(text).and_then(SectorSize::from_bytes).map(SectorSize::bytes).ok_or_else(|| "use 512 or 4096".into())
 }
 
+/// A block size for measuring.
+///
+/// # Errors
+/// What would be right.
+pub fn block(text: &str) -> Result<usize, String> {
+    let size = binary(text).and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0 && size % 4096 == 0);
+    size.ok_or_else(|| "use a multiple of 4096, for example 64K or 4M".into())
+}
+
 fn binary(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());

@@ -1,5 +1,6 @@
 //! The commands. A new one is one file here, one variant and one arm below.
 
+mod bench;
 mod demo;
 mod generate;
 pub mod prep;
@@ -18,6 +19,8 @@ pub enum Command {
     Plan(prep::Plan),
     /// The whole road on a disk image, with no privilege and no hardware
     Demo(demo::Demo),
+    /// Measure a drive: raw, across its surface, and through hash and cipher
+    Bench(bench::BenchArgs),
     /// Print the completion script of a shell
     #[command(hide = true)]
     Completions(generate::Completions),
@@ -33,6 +36,7 @@ impl Command {
             Self::PrepImport(command) => command.run(output),
             Self::Plan(command) => command.run(output),
             Self::Demo(command) => command.run(output),
+            Self::Bench(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),
         }

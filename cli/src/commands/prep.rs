@@ -26,7 +26,7 @@ pub struct SessionArgs {
     #[arg(long, value_name = "CSV", conflicts_with = "additional_driveset")]
     pub initial_driveset: Option<PathBuf>,
     /// Driveset CSV of drives that join a session
-    #[arg(long, value_name = "CSV")]
+    #[arg(long, value_name = "CSV", hide = true)]
     pub additional_driveset: Option<PathBuf>,
     /// Dataset CSV: what to copy, and to which blobs
     #[arg(long, value_name = "CSV")]
@@ -68,7 +68,7 @@ pub struct LayoutArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::sector)]
     pub sector_size: Option<u64>,
     /// Set each blob's Content-MD5 (hashes whole files: slower)
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub content_md5: bool,
 }
 
@@ -77,13 +77,13 @@ pub struct LayoutArgs {
 #[command(next_help_heading = "Writing")]
 pub struct WritingArgs {
     /// Read back after writing
-    #[arg(long, value_name = "HOW", default_value = "sample")]
+    #[arg(long, value_name = "HOW", default_value = "none", hide = true)]
     pub read_back: ReadBackName,
     /// I/O engine
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineName,
     /// Index what lies on the drive already; copy nothing
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub skip_write: bool,
 }
 
@@ -116,10 +116,10 @@ pub struct PrepImport {
     )]
     yes: Vec<String>,
     /// Go on with the last session, which ended abnormally
-    #[arg(long)]
+    #[arg(long, hide = true)]
     resume: bool,
     /// Roll back the last session, which ended abnormally
-    #[arg(long)]
+    #[arg(long, hide = true)]
     abort: bool,
     /// Show the plan; write nothing
     #[arg(long)]

@@ -72,7 +72,8 @@ pub fn problem(problem: &Problem) -> Value {
     })
 }
 
-fn facts(drive: &DriveFacts) -> Value {
+/// A drive.
+pub fn facts(drive: &DriveFacts) -> Value {
     json!({
         "name": drive.name,
         "path": path(&drive.path),

@@ -1,7 +1,7 @@
 //! What the program says, and to whom: people on stderr and stdout, programs as JSON lines on stdout.
 
 mod board;
-mod json;
+pub mod json;
 mod text;
 
 use std::cell::Cell;
@@ -84,6 +84,11 @@ impl Output {
         }
     }
 
+    /// Whether only objects are printed.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The style of stdout.
     pub fn style(&self) -> Style {
         self.out
@@ -159,7 +164,8 @@ impl Output {
     }
 
     /// One JSON object on a line of its own.
-    fn object(&self, kind: &str, mut value: Value) {
+    /// One object on stdout, with its type.
+    pub fn object(&self, kind: &str, mut value: Value) {
         if let Some(fields) = value.as_object_mut() {
             fields.insert("type".into(), kind.into());
             fields.insert("schema".into(), json::SCHEMA.into());
