@@ -250,3 +250,36 @@ fn judge_the_demo() {
     }
     assert!(!said(&output).contains(&key), "the key was printed");
 }
+
+#[test]
+fn refused_all_together_with_line_column_value_and_nothing_written() {
+    let session = Session::new("refused");
+    fs::create_dir_all(session.path("source")).expect("a source");
+    fs::write(session.path("source/odd.vhd"), [0; 513]).expect("a file");
+    fs::write(session.path("bad.xml"), "<Metadata><1></Metadata>").expect("a file");
+    let dir = session.dir.display();
+    session.dataset(&[
+        &format!("\"{dir}/source/\",UPPER/,BlockBlob,rename,None,None"),
+        &format!("\"{dir}/source/\",disks/,PageBlob,rename,None,None"),
+        &format!("\"{dir}/gone/\",data/,BlockBlob,rename,None,None"),
+        &format!("\"{dir}/source/\",share/,file,rename,None,None"),
+        &format!("\"{dir}/source/odd.vhd\",data/x.bin,BlockBlob,rename,{dir}/bad.xml,None"),
+    ]);
+    let image = session.path("drive.img");
+    session.driveset(&[format!("{}:100MB", image.display()), format!("{}:100MB", image.display())]);
+    let output = session.run(&[]);
+    let words = said(&output).replace('\n', " ");
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("dataset.csv:2") && words.contains("UPPER"), "{words}");
+    assert!(!image.exists() && !session.path("journal.jrn").exists() && !session.path("logs").exists());
+    // The CSV itself is right now: what it leads to is looked at, all of it.
+    let rows = fs::read_to_string(session.path("dataset.csv")).expect("rows");
+    fs::write(session.path("dataset.csv"), rows.replace("UPPER/", "upper/")).expect("rows");
+    let output = session.run(&[]);
+    let words = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_ne!(output.status.code(), Some(0), "{words}");
+    for part in ["same drive", "multiple of 512", "gone", "Azure Files", "bad.xml"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!image.exists() && !session.path("journal.jrn").exists() && !session.path("logs").exists());
+}

@@ -89,6 +89,16 @@ impl Scanner<'_> {
     }
 
     fn row(&mut self, row: &DatasetRow) -> Result<(), TooMany> {
+        if row.blob_type == Some(BlobType::File) {
+            let problem = Problem::new(Kind::Usage, "files of an Azure Files share cannot be prepared")
+                .path(self.dataset)
+                .line(row.line)
+                .column("ItemType")
+                .value("file")
+                .advice("no manifest form for them is public: use BlockBlob or PageBlob");
+            self.problem(problem);
+            return Ok(());
+        }
         let here = |problem: Problem| problem.path(self.dataset).line(row.line).column("BasePath");
         let base = match walk::absolute(&row.base_path) {
             Ok(base) => base,

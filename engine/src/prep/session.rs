@@ -90,15 +90,15 @@ pub fn prepare_with(
     let journal_state = files::check_journal(&request, &mut problems);
     let driveset = read_csv(request.initial_driveset.as_deref(), "--initial-driveset", &mut problems, driveset::parse);
     let dataset = read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse);
-    let (Some(cipher), Some(image_sector), Some(driveset), Some(dataset)) = (cipher, image_sector, driveset, dataset)
-    else {
-        return Err(problems);
-    };
-    warnings.extend(driveset.warnings);
-    warnings.extend(dataset.warnings.iter().cloned());
-
+    // One file that is wrong hides nothing of what the other leads to.
+    let (rows, drive_rows) = (
+        dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows),
+        driveset.as_ref().map_or(&[][..], |driveset| &driveset.rows),
+    );
+    warnings.extend(driveset.iter().flat_map(|driveset| driveset.warnings.iter().cloned()));
+    warnings.extend(dataset.iter().flat_map(|dataset| dataset.warnings.iter().cloned()));
     let context = guard::Context {
-        sources: dataset.rows.iter().map(|row| row.base_path.clone()).collect(),
+        sources: rows.iter().map(|row| row.base_path.clone()).collect(),
         journal: Some(request.journal.clone()),
         logs: Some(files::logdir(&request)),
     };
@@ -106,18 +106,21 @@ pub fn prepare_with(
     let wishes = Wishes {
         driveset: &driveset_path,
         drive_ids: &request.drive_ids,
-        image_sector,
+        image_sector: image_sector.unwrap_or(SectorSize::S512),
         not_for_shipping: request.not_for_shipping,
         context: &context,
         roots,
     };
-    let found = gather(&mut problems, targets::find(&driveset.rows, &wishes, &mut warnings));
+    let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
     let dataset_path = request.dataset.clone().unwrap_or_default();
-    let sides = sides::side_files(&dataset_path, &dataset, &mut problems, &mut warnings);
+    let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
-    let scanned = gather(&mut problems, scan::scan(&dataset_path, &dataset.rows, root_units, on_event));
-    let (Some(found), Some(scanned)) = (found, scanned) else { return Err(problems) };
+    let scanned = gather(&mut problems, scan::scan(&dataset_path, rows, root_units, on_event));
     problems.into_result()?;
+    // Whatever is missing was told above.
+    let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
+        return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
+    };
 
     let Scan { catalog, bytes, skipped, warnings: scan_warnings } = scanned;
     warnings.extend(scan_warnings);

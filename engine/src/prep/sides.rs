@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::azure::dataset::Dataset;
+use crate::azure::dataset::DatasetRow;
 use crate::azure::properties::{self, SideKind};
 use crate::limits;
 use crate::ntfs::upcase;
@@ -23,10 +23,10 @@ pub struct Sides {
 }
 
 /// Reads and checks the files that the rows name; each is kept once.
-pub fn side_files(path: &Path, dataset: &Dataset, problems: &mut Problems, warnings: &mut Vec<Problem>) -> Sides {
+pub fn side_files(path: &Path, rows: &[DatasetRow], problems: &mut Problems, warnings: &mut Vec<Problem>) -> Sides {
     let mut sides = Sides::default();
     let mut known: HashMap<(PathBuf, bool), usize> = HashMap::new();
-    for row in &dataset.rows {
+    for row in rows {
         let mut one = |file: &Option<PathBuf>, kind: SideKind, column: &str| -> Option<usize> {
             let file = file.as_ref()?;
             let is_metadata = matches!(kind, SideKind::Metadata);
