@@ -402,6 +402,11 @@ impl Catalog {
             at += len;
         }
         self.children = children;
+        self.entries.shrink_to_fit();
+        self.names.shrink_to_fit();
+        self.units.shrink_to_fit();
+        self.runs.shrink_to_fit();
+        self.streams.shrink_to_fit();
         self.mark_reached();
         for index in 0..self.entries.len() {
             let entry = &self.entries[index];

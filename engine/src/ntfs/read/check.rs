@@ -171,7 +171,9 @@ struct Check<'v> {
     /// Bit r: record r is in use.
     in_use: Vec<u64>,
     /// Records that could not be read: what the bitmap says of them is not judged.
-    unreadable: HashSet<u64>,
+    unreadable: Vec<u64>,
+    /// Files whose clusters belong to others as well: their indexes are not walked again and again.
+    crossed: HashSet<u64>,
     names: Vec<NameKey>,
     indexed: Vec<NameKey>,
     directories: Vec<u64>,
@@ -192,7 +194,8 @@ impl Volume {
             report: CheckReport::default(),
             used: ClusterSet::new(self.geometry().clusters),
             in_use: vec![0; self.record_count().div_ceil(64) as usize],
-            unreadable: HashSet::new(),
+            unreadable: vec![0; self.record_count().div_ceil(64) as usize],
+            crossed: HashSet::new(),
             names: Vec::new(),
             indexed: Vec::new(),
             directories: Vec::new(),
@@ -275,7 +278,7 @@ impl Check<'_> {
     }
 
     fn unread(&mut self, number: u64, error: &NtfsError) {
-        self.unreadable.insert(number);
+        self.unreadable[(number / 64) as usize] |= 1 << (number % 64);
         self.report.damage(error);
     }
 
@@ -416,6 +419,7 @@ impl Check<'_> {
                 for run in runs.iter().filter(|run| !run.is_hole()) {
                     if let Some(clash) = self.used.insert(u64::from(run.lcn), u64::from(run.len)) {
                         self.report.error(place, format!("cluster {clash} belongs to two streams"));
+                        self.crossed.insert(child.record);
                     }
                 }
             }
@@ -538,8 +542,13 @@ impl Check<'_> {
         }
     }
 
+    fn walkable<R: ReadAt>(&self, reader: &mut R, number: u64) -> Option<FileRecord> {
+        // What cannot be opened has been reported as a record.
+        self.volume.open_file(reader, number).ok().filter(|_| !self.crossed.contains(&number))
+    }
+
     fn directory<R: ReadAt>(&mut self, reader: &mut R, number: u64) {
-        let Ok(file) = self.volume.open_file(reader, number) else { return };
+        let Some(file) = self.walkable(reader, number) else { return };
         let mut indexed = std::mem::take(&mut self.indexed);
         let own = file.id;
         self.index(reader, &file, &I30, |report, volume, place, key, entry, previous| {
@@ -566,7 +575,7 @@ impl Check<'_> {
     }
 
     fn view_indexes<R: ReadAt>(&mut self, reader: &mut R, number: u64) {
-        let Ok(file) = self.volume.open_file(reader, number) else { return };
+        let Some(file) = self.walkable(reader, number) else { return };
         let names = file.streams.iter().filter(|stream| stream.ty == types::INDEX_ROOT && stream.name != I30);
         for name in names.map(|stream| stream.name.clone()).collect::<Vec<_>>() {
             let rule = Index::open(self.volume, &file, &name).map_or(0, |index| index.rule);
@@ -655,18 +664,21 @@ impl Check<'_> {
         if !bitmap.size().is_multiple_of(8) || bitmap.size() * 8 < count {
             report.error(place, "index bitmap has the wrong length");
         }
-        match volume.read_whole(reader, bitmap, limits::METADATA_STREAM_BYTES_MAX) {
+        match volume.read_whole(reader, bitmap, limits::INDEX_BITMAP_BYTES_MAX) {
             Err(error) => report.damage(&error),
             Ok(bits) => {
-                for (at, byte) in bits.iter().enumerate() {
-                    for bit in 0..8 {
-                        let number = at as u64 * 8 + bit;
-                        let (told, real) = (byte >> bit & 1 != 0, blocks.contains(&number));
-                        if told && !real {
-                            report.error(place, format!("index block {number} is marked but not in the tree"));
-                        } else if real && !told {
-                            report.error(place, format!("index block {number} is in the tree but not marked"));
-                        }
+                let marked = |number: u64| {
+                    let byte = usize::try_from(number / 8).ok().and_then(|at| bits.get(at));
+                    byte.is_some_and(|byte| byte >> (number % 8) & 1 != 0)
+                };
+                let mut missing: Vec<u64> = blocks.iter().copied().filter(|number| !marked(*number)).collect();
+                missing.sort_unstable();
+                for number in missing {
+                    report.error(place, format!("index block {number} is in the tree but not marked"));
+                }
+                for at in (0..bits.len() as u64).filter(|at| bits[*at as usize] != 0) {
+                    for number in (at * 8..at * 8 + 8).filter(|number| marked(*number) && !blocks.contains(number)) {
+                        report.error(place, format!("index block {number} is marked but not in the tree"));
                     }
                 }
             }
@@ -878,14 +890,16 @@ impl Check<'_> {
         if !bits.len().is_multiple_of(8) || (bits.len() as u64) * 8 < self.volume.record_count() {
             self.report.error(place, "bitmap of $MFT has the wrong length");
         }
-        for number in 0..self.volume.record_count().max(bits.len() as u64 * 8) {
-            let told = bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 != 0);
-            let real = self.in_use.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 != 0);
-            if told == real || self.unreadable.contains(&number) {
-                continue;
+        let byte_of = |set: &[u64], at: usize| set.get(at / 8).map_or(0, |word| word.to_le_bytes()[at % 8]);
+        for at in 0..(self.in_use.len() * 8).max(bits.len()) {
+            let (told, real) = (bits.get(at).copied().unwrap_or(0), byte_of(&self.in_use, at));
+            let wrong = (told ^ real) & !byte_of(&self.unreadable, at);
+            for bit in (0..8).filter(|bit| wrong >> bit & 1 != 0) {
+                let used = real >> bit & 1 != 0;
+                let what =
+                    if used { "record in use is free in the bitmap" } else { "free record is used in the bitmap" };
+                self.report.error(Place::record(at as u64 * 8 + bit), what);
             }
-            let what = if real { "record in use is free in the bitmap" } else { "free record is used in the bitmap" };
-            self.report.error(Place::record(number), what);
         }
     }
 

@@ -26,3 +26,5 @@ pub(super) const STASH_BYTES_MAX: usize = 64 << 20;
 pub(super) const COMPRESSION_UNIT_BYTES_MAX: u64 = 128 << 10;
 /// `$SDS` and other metadata streams read whole by the checker.
 pub(super) const METADATA_STREAM_BYTES_MAX: u64 = 256 << 20;
+/// Bitmap of one index: 16 MiB stand for half a terabyte of index blocks.
+pub(super) const INDEX_BITMAP_BYTES_MAX: u64 = 16 << 20;

@@ -117,6 +117,8 @@ impl Facts {
 #[derive(Debug)]
 pub struct Volume {
     geometry: Geometry,
+    /// Bytes that the reader has: no claim of the volume counts beyond them.
+    len: u64,
     mft: Stream,
     upcase: Upcase,
     facts: Facts,
@@ -186,7 +188,7 @@ impl Volume {
             total: None,
             content: Content::Runs(Vec::new()),
         };
-        let mut volume = Self { geometry, mft, upcase: Upcase::ascii(), facts };
+        let mut volume = Self { geometry, len: len.0, mft, upcase: Upcase::ascii(), facts };
         volume.find_mft(reader)?;
         volume.read_facts(reader);
         Ok(volume)
@@ -209,7 +211,7 @@ impl Volume {
 
     /// Records that `$MFT` has room for.
     pub fn record_count(&self) -> u64 {
-        (self.mft.valid / u64::from(self.geometry.record_bytes)).min(limits::RECORDS_MAX)
+        (self.mft.valid.min(self.len) / u64::from(self.geometry.record_bytes)).min(limits::RECORDS_MAX)
     }
 
     /// The `$MFT` itself, as a stream.
@@ -447,7 +449,7 @@ impl Volume {
             let unit_bytes = self.unit_bytes(stream)?;
             while at < stream.valid {
                 let unit = at / unit_bytes;
-                let len = (stream.valid - at).min(unit_bytes);
+                let mut len = (stream.valid - at).min(unit_bytes);
                 let (stored, first) = self.unit_stored(stream, runs, unit)?;
                 match first {
                     None => {
@@ -460,6 +462,10 @@ impl Volume {
                         continue;
                     }
                     Some(_) if stored == 1 << stream.unit => {
+                        // All whole units of a run at once, as with holes.
+                        let rest =
+                            find_run(runs, unit << stream.unit).map_or(0, |run| run.end() - (unit << stream.unit));
+                        len = ((rest >> stream.unit) * unit_bytes).min(stream.valid - at).max(len);
                         let (start, end) = (at / cluster, (at + len).div_ceil(cluster));
                         for run in &runs[runs.partition_point(|run| run.end() <= start)..] {
                             if u64::from(run.vcn) >= end {

@@ -17,7 +17,7 @@ path,start,length,cap=sys.argv[1],int(sys.argv[2]),int(sys.argv[3]),int(sys.argv
 v=NTFS(Part(open(path,'rb'),start,length))
 for r in v.mft.segments():
     h=r.header
-    if not (h.Flags & 1) or h.BaseFileRecordSegment.SegmentNumberLowPart: continue
+    if not (h.Flags & 1) or h.BaseFileRecordSegment.SegmentNumberLowPart or h.BaseFileRecordSegment.SequenceNumber: continue
     names=sorted(a.file_name+'' for a in r.attributes.FILE_NAME if a.flags!=2)
     for n in names: print(f"N\t{r.segment}\t{n.encode('utf-16-le','surrogatepass').hex()}")
     streams={a.name for a in r.attributes.DATA}
