@@ -118,21 +118,28 @@ const COLUMNS: Columns = Columns {
 /// Everything that is wrong in it.
 pub fn parse(path: &Path, input: &[u8]) -> Result<Dataset, Problems> {
     let mut problems = Problems::default();
+    let out = parse_into(path, input, &mut problems);
+    problems.into_result().map(|()| out)
+}
+
+/// As [`parse`], with the rows that are right even when others are not, so that one run tells all there is to tell.
+pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Dataset {
+    let before = problems.0.len();
     let mut out = Dataset::default();
     let decoded = csv::decode(input);
-    let mut records = csv::records(path, &decoded, &mut problems);
-    if let Some(header) = csv::header(path, &mut records, &COLUMNS, &mut problems, &mut out.warnings) {
-        if records.is_empty() && problems.0.is_empty() {
+    let mut records = csv::records(path, &decoded, problems);
+    if let Some(header) = csv::header(path, &mut records, &COLUMNS, problems, &mut out.warnings) {
+        if records.is_empty() && problems.0.len() == before {
             problems.push(Problem::new(Kind::Usage, "file has no rows").path(path));
         }
         let dst = if header.has("DstItemPathOrPrefix") { "DstItemPathOrPrefix" } else { "DstBlobPathOrPrefix" };
         let kind = if header.has("ItemType") { "ItemType" } else { "BlobType" };
         for record in &records {
-            let mut row = Row { path, header: &header, record, problems: &mut problems, warnings: &mut out.warnings };
+            let mut row = Row { path, header: &header, record, problems: &mut *problems, warnings: &mut out.warnings };
             out.rows.extend(row.parse(dst, kind));
         }
     }
-    problems.into_result().map(|()| out)
+    out
 }
 
 struct Row<'a> {

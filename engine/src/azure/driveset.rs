@@ -1,5 +1,6 @@
 //! `driveset.csv`: which drives to fill (`spec/import-export.md` 2.2), with Linux names in `DriveLetter`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -93,20 +94,27 @@ const COLUMNS: Columns = Columns {
 /// Everything that is wrong in it. Keys are never shown.
 pub fn parse(path: &Path, input: &[u8]) -> Result<Driveset, Problems> {
     let mut problems = Problems::default();
+    let out = parse_into(path, input, &mut problems);
+    problems.into_result().map(|()| out)
+}
+
+/// As [`parse`], with the rows that are right even when others are not, so that one run tells all there is to tell.
+pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Driveset {
+    let before = problems.0.len();
     let mut out = Driveset::default();
     let decoded = zeroizing(csv::decode(input));
-    let mut records = csv::records(path, &decoded, &mut problems);
-    if let Some(header) = csv::header(path, &mut records, &COLUMNS, &mut problems, &mut out.warnings) {
-        if records.is_empty() && problems.0.is_empty() {
+    let mut records = csv::records(path, &decoded, problems);
+    if let Some(header) = csv::header(path, &mut records, &COLUMNS, problems, &mut out.warnings) {
+        if records.is_empty() && problems.0.len() == before {
             problems.push(Problem::new(Kind::Usage, "file has no rows").path(path));
         }
         for record in &records {
-            let mut row = Row { path, header: &header, record, problems: &mut problems };
+            let mut row = Row { path, header: &header, record, problems: &mut *problems };
             out.rows.extend(row.parse());
         }
-        check_set(path, &records, &out.rows, &mut problems);
+        check_set(path, &records, &mut out.rows, problems);
     }
-    problems.into_result().map(|()| out)
+    out
 }
 
 /// Only a converted copy is ours to wipe.
@@ -114,18 +122,24 @@ fn zeroizing(decoded: std::borrow::Cow<'_, [u8]>) -> zeroize::Zeroizing<Vec<u8>>
     zeroize::Zeroizing::new(decoded.into_owned())
 }
 
-fn check_set(path: &Path, records: &[Record], rows: &[DrivesetRow], problems: &mut Problems) {
+fn check_set(path: &Path, records: &[Record], rows: &mut Vec<DrivesetRow>, problems: &mut Problems) {
     if records.len() > limits::DRIVES_MAX {
         let what = format!("{} drives in one session; {} at most", records.len(), limits::DRIVES_MAX);
         problems.push(Problem::new(Kind::Usage, what).path(path).advice("split the file into several sessions"));
     }
-    for (i, row) in rows.iter().enumerate() {
+    let mut lines: HashMap<String, u64> = HashMap::new();
+    // The first stays: what else is wrong with it is told too.
+    rows.retain(|row| {
         let name = plain(&row.target);
-        if let Some(first) = rows[..i].iter().find(|other| plain(&other.target) == name) {
-            let what = format!("the same drive is named in line {} already", first.line);
-            problems.push(Problem::new(Kind::Usage, what).path(path).line(row.line).column("DriveLetter").value(name));
-        }
-    }
+        let Some(first) = lines.get(&name) else {
+            lines.insert(name, row.line);
+            return true;
+        };
+        let problem = Problem::new(Kind::Usage, format!("the same drive is named in line {first} already"));
+        let problem = problem.path(path).line(row.line).column("DriveLetter").value(name);
+        problems.push(problem.advice("name each drive once"));
+        false
+    });
 }
 
 /// The name with spelling differences removed, so that `./a.img` and `a.img:4TB` are one drive.

@@ -277,7 +277,7 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
         refuse(
             "holds the root file system of this machine".into(),
             None,
-            "look again at which disk you mean: `dray devices`",
+            "look again at which disk you mean: `lsblk -o NAME,SIZE,MODEL,SERIAL`",
         );
     }
     let others: Vec<_> =

@@ -288,7 +288,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
             Ok(real) => Ok(real),
             Err(error) => Err(Problem::new(Kind::Refused, format!("the drive cannot be found: {error}"))
                 .drive(name)
-                .advice("see what is attached with `dray devices`, and name the drive as it is shown there")),
+                .advice("see what is attached with `lsblk -o NAME,SIZE,MODEL,SERIAL`, and name the drive as it is shown there")),
         };
     };
     let wanted = serial.trim();

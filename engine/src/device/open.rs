@@ -325,7 +325,7 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
         Some(libc::ENOENT) => (
             Kind::Refused,
             "is not there".to_owned(),
-            "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
+            "see what is attached with `lsblk -o NAME,SIZE,MODEL,SERIAL`; name drives by serial: or /dev/disk/by-id/, which do not move",
         ),
         Some(libc::EACCES | libc::EPERM) => (
             Kind::Environment,

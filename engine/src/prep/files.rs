@@ -105,6 +105,21 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
+/// Puts a file that is there out of the way, under the first free name `<path>.1`, `<path>.2`, …, and tells it.
+pub fn keep_earlier(path: &Path) -> io::Result<PathBuf> {
+    for i in 1u32.. {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{i}"));
+        let kept = path.with_file_name(name);
+        if fs::symlink_metadata(&kept).is_err() {
+            fs::rename(path, &kept)?;
+            sync_dir(path)?;
+            return Ok(kept);
+        }
+    }
+    Err(io::Error::other("no free name"))
+}
+
 fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(journal_dir(path))?.sync_all()
 }
@@ -174,15 +189,20 @@ impl Log {
         Ok(Self(Mutex::new(file)))
     }
 
-    /// Writes a line, unless the event is only progress.
-    pub fn event(&self, event: &Event) {
-        let line = match event {
+    /// Writes a line, unless the event is only progress; `drives` are the session's, by name.
+    pub fn event(&self, event: &Event, drives: &[String]) {
+        let name = |drive: &usize| drives.get(*drive).map_or("?", String::as_str);
+        self.line(&match event {
             Event::Scanning { .. } | Event::Progress { .. } => return,
-            Event::Stage { drive, stage } => format!("drive {drive}: {stage:?}"),
-            Event::LeftOut { drive, path, why } => format!("drive {drive}: left out {}: {why}", path.display()),
-            Event::DriveFailed { drive, problem } => format!("drive {drive}: failed: {problem}"),
+            Event::Stage { drive, stage } => format!("drive {}: {stage:?}", name(drive)),
+            Event::LeftOut { drive, path, why } => format!("drive {}: left out {}: {why}", name(drive), path.display()),
+            Event::DriveFailed { drive, problem } => format!("drive {}: failed: {problem}", name(drive)),
             Event::Note(note) => note.clone(),
-        };
+        });
+    }
+
+    /// Writes a line.
+    pub fn line(&self, line: &str) {
         let stamp = jiff::Timestamp::now();
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A full log disk must not end a session that runs well.

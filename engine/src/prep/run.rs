@@ -3,9 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+
+use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, SessionState};
@@ -16,7 +18,7 @@ use crate::io::{Engine, Options};
 use crate::plan::drive::{DriveLayout, MANIFEST_NAME};
 use crate::pool::Pool;
 use crate::prep::drive::{self, Finished, PlainBytes, Setup};
-use crate::prep::files::{JournalFile, Log, journal_dir, logdir, replace_private, sidecar};
+use crate::prep::files::{self, JournalFile, Log, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::planning::PreparedDrive;
 use crate::prep::request::{EngineChoice, PrepRequest};
 use crate::prep::session::Prepared;
@@ -97,11 +99,20 @@ impl Prepared {
             Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
         })?;
         let log = Log::open(&logs, &self.request.session)?;
+        let names: Vec<String> = self.drives.iter().map(|drive| drive.target.facts.name.clone()).collect();
         let tell = |event: Event| {
-            log.event(&event);
+            log.event(&event, &names);
             events(event);
         };
+        for skipped in &self.summary.skipped {
+            log.line(&format!("not copied: {}: {}", skipped.path.display(), skipped.what));
+        }
+        for warning in &self.summary.warnings {
+            log.line(&format!("note: {warning}"));
+        }
         let journal = JournalFile::open(&self.request.journal, self.journal)?;
+        // As the documented sample has it; a later session may run in another directory.
+        let logs = fs::canonicalize(&logs).unwrap_or(logs);
         let context = ActivityRecord::Context { log_directory: &logs.display().to_string() };
         journal.append(&context)?;
         journal.append(&ActivityRecord::Session { id: &self.request.session, state: SessionState::Started })?;
@@ -239,6 +250,13 @@ fn write_drive(
                 .advice("make room or mend the permissions, and start again")
         })
     };
+    if let Some(kept) = keep_key(&record_path)? {
+        (shared.events)(Event::Note(format!(
+            "drive {}: an earlier drive record was there; its key is kept in {}",
+            facts.name,
+            kept.display()
+        )));
+    }
     write_record(&record, RecordState::Incomplete)?;
     if let (Some(dir), Some(key)) = (&request.external_key, &metadata.external) {
         replace_private(&dir.join(&key.file_name), key.bytes.expose()).map_err(|error| {
@@ -283,6 +301,24 @@ fn write_drive(
     record.drive_header_hash = header_hash.as_deref();
     write_record(&record, RecordState::Completed)?;
     Ok((finished, record_path))
+}
+
+/// Moves an earlier file out of the record's way, unless it only is the record of a drive that was never finished: it may
+/// hold the only key of another drive, since ids of images are made of file names.
+fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
+    let kept = match fs::read(record).map(Zeroizing::new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(bytes) if drive_record::read(&bytes).is_ok_and(|old| old.state == Some(RecordState::Incomplete)) => {
+            return Ok(None);
+        }
+        Ok(_) => files::keep_earlier(record),
+        Err(error) => Err(error),
+    };
+    kept.map(Some).map_err(|error| {
+        Problem::new(Kind::Environment, format!("an earlier drive record cannot be kept: {error}"))
+            .path(record)
+            .advice("move it to a safe place: it may hold the only key of a drive")
+    })
 }
 
 /// All that a drive's loop needs.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::azure::dataset::{BlobType, DatasetRow};
-use crate::azure::names::{self, NameError};
+use crate::azure::names::{self, NameError, SizeError};
 use crate::plan::catalog::{Builder, Catalog, TooMany};
 use crate::report::{Event, Kind, Problem, Problems, Skipped};
 use crate::source::walk::{self, FileFacts, Found};
@@ -14,7 +14,7 @@ use crate::units::ByteLen;
 const LISTED_MAX: usize = 1000;
 
 /// Entries left out beyond this many are counted, not listed.
-const SKIPPED_LISTED_MAX: usize = 1000;
+const SKIPPED_LISTED_MAX: usize = 100_000;
 
 /// How often the walk tells where it is: every so many files.
 const TELL_EVERY: u64 = 10_000;
@@ -34,14 +34,15 @@ pub struct Scan {
 
 /// Walks all rows of `dataset` (its path is for messages); `root_units` is the length of `\<session>` in UTF-16 units.
 ///
-/// # Errors
-/// All problems with the sources and the blobs they would make.
+/// Adds all problems with the sources and the blobs they would make; the catalog then lacks what they are about. `None`
+/// when no catalog could be made.
 pub fn scan(
     dataset: &Path,
     rows: &[DatasetRow],
     root_units: usize,
+    problems: &mut Problems,
     on_event: &mut dyn FnMut(Event),
-) -> Result<Scan, Problems> {
+) -> Option<Scan> {
     let mut scanner = Scanner {
         dataset,
         builder: Builder::new(),
@@ -62,7 +63,7 @@ pub fn scan(
             break;
         }
     }
-    scanner.finish(rows, root_units)
+    scanner.finish(rows, root_units, problems)
 }
 
 struct Scanner<'a> {
@@ -282,7 +283,16 @@ impl Scanner<'_> {
             ),
             Err(error) => {
                 let problem = Problem::new(Kind::Usage, error.to_string()).path(path).value(facts.len.0.to_string());
-                self.problem(problem.advice("split the file, or give the row another BlobType"));
+                let advice = match error {
+                    SizeError::NotWholePages(_) => {
+                        "pad the file to whole pages of 512 bytes, or write BlockBlob in a row of its own"
+                    }
+                    SizeError::PageBlobTooLarge(_) => "split the file",
+                    SizeError::BlockBlobTooLarge(_) => {
+                        "split the file, or write PageBlob if it is a disk of at most 8 TiB"
+                    }
+                };
+                self.problem(problem.advice(advice));
                 return Ok(());
             }
         }
@@ -322,7 +332,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn finish(mut self, rows: &[DatasetRow], root_units: usize) -> Result<Scan, Problems> {
+    fn finish(mut self, rows: &[DatasetRow], root_units: usize, problems: &mut Problems) -> Option<Scan> {
         (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
         if self.unlisted > 0 {
             let more = format!("and {} more problems that are not listed", self.unlisted);
@@ -332,17 +342,17 @@ impl Scanner<'_> {
             let more = format!("{} more entries are no files and are left out", self.skipped_unlisted);
             self.warnings.push(Problem::new(Kind::Usage, more));
         }
+        problems.0.append(&mut self.problems.0);
         match self.builder.seal(root_units) {
             Ok(catalog) => {
-                self.problems.into_result()?;
                 let bytes = ByteLen(self.bytes);
-                Ok(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
+                Some(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
             }
             Err(duplicates) => {
                 for duplicate in duplicates.iter().take(LISTED_MAX) {
                     let [first, second] = &duplicate.sources;
                     let lines = duplicate.rows.map(|row| rows.get(row as usize).map_or(0, |row| row.line));
-                    self.problems.push(
+                    problems.push(
                         Problem::new(
                             Kind::Usage,
                             format!("lines {} and {} make the same blob {}", lines[0], lines[1], duplicate.blob),
@@ -353,7 +363,7 @@ impl Scanner<'_> {
                         .advice("give one of them another destination"),
                     );
                 }
-                Err(self.problems)
+                None
             }
         }
     }

@@ -88,9 +88,10 @@ pub fn prepare_with(
         problems.push(Problem::new(Kind::Usage, "is no sector size").value(value).advice("512 or 4096"));
     }
     let journal_state = files::check_journal(&request, &mut problems);
-    let driveset = read_csv(request.initial_driveset.as_deref(), "--initial-driveset", &mut problems, driveset::parse);
-    let dataset = read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse);
-    // One file that is wrong hides nothing of what the other leads to.
+    let driveset =
+        read_csv(request.initial_driveset.as_deref(), "--initial-driveset", &mut problems, driveset::parse_into);
+    let dataset = read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into);
+    // A row or a file that is wrong hides nothing of what the others lead to.
     let (rows, drive_rows) = (
         dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows),
         driveset.as_ref().map_or(&[][..], |driveset| &driveset.rows),
@@ -115,20 +116,31 @@ pub fn prepare_with(
     let dataset_path = request.dataset.clone().unwrap_or_default();
     let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
-    let scanned = gather(&mut problems, scan::scan(&dataset_path, rows, root_units, on_event));
-    problems.into_result()?;
+    let scanned = scan::scan(&dataset_path, rows, root_units, &mut problems, on_event);
     // Whatever is missing was told above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
+        problems.into_result()?;
         return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
     };
 
     let Scan { catalog, bytes, skipped, warnings: scan_warnings } = scanned;
+    if !problems.0.is_empty() {
+        // Drives too small for what is right are too small for all of it.
+        let planned = planning::plan_drives(&request, &dataset, &Arc::new(catalog), &sides, found, &mut surroundings);
+        problems.0.extend(planned.err().unwrap_or_default().0);
+        return Err(problems);
+    }
     warnings.extend(scan_warnings);
     if catalog.renamed() + catalog.long().len() > 0 {
         let many = catalog.renamed() + catalog.long().len();
         warnings.push(Problem::new(
             Kind::Usage,
-            format!("{many} names or paths that Windows cannot open get a safe name on the drive; blobs keep theirs"),
+            match many {
+                1 => "1 name or path that Windows cannot open gets a safe name on the drive; its blob keeps it".into(),
+                _ => format!(
+                    "{many} names or paths that Windows cannot open get a safe name on the drive; blobs keep theirs"
+                ),
+            },
         ));
     }
     let catalog = Arc::new(catalog);
@@ -169,14 +181,14 @@ fn read_csv<T>(
     path: Option<&Path>,
     flag: &str,
     problems: &mut Problems,
-    parse: impl Fn(&Path, &[u8]) -> Result<T, Problems>,
+    parse: impl Fn(&Path, &[u8], &mut Problems) -> T,
 ) -> Option<T> {
     let Some(path) = path else {
         problems.push(Problem::new(Kind::Usage, format!("{flag} is missing")).advice("a first session needs it"));
         return None;
     };
     match fs::read(path) {
-        Ok(bytes) => gather(problems, parse(path, &bytes)),
+        Ok(bytes) => Some(parse(path, &bytes, problems)),
         Err(error) => {
             problems.push(Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path).column(flag));
             None
