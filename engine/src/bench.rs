@@ -17,7 +17,7 @@ use crate::entropy::{Entropy, Seeded};
 use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
 use crate::prep::request::EngineChoice;
-use crate::prep::workers::{Done, How, Job, Span, Workers};
+use crate::prep::workers::{Done, How, Job, Span, Way, Workers};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
 use crate::units::{ByteLen, ByteOffset, SectorSize};
 
@@ -320,7 +320,7 @@ impl Bench {
                 match (direction, &cipher) {
                     (Direction::Write, Some((workers, cipher))) => {
                         at_workers += 1;
-                        send(workers, cipher, tag, slot, block, place(tag), &reply, &waker);
+                        send(workers, cipher, Way::Seal, tag, slot, block, place(tag), &reply, &waker);
                     }
                     (Direction::Write, None) => {
                         given.insert(tag, Instant::now());
@@ -345,7 +345,7 @@ impl Bench {
                     match &cipher {
                         Some((workers, cipher)) => {
                             at_workers += 1;
-                            send(workers, cipher, tag, slot, block, place(tag), &reply, &waker);
+                            send(workers, cipher, Way::Open, tag, slot, block, place(tag), &reply, &waker);
                         }
                         None => {
                             bytes += block as u64;
@@ -405,11 +405,12 @@ impl Bench {
     }
 }
 
-/// Hands a slot to the workers, as preparing does.
+/// Hands a slot to the workers, as preparing and verifying do.
 #[expect(clippy::too_many_arguments, reason = "the fields of a job")]
 fn send(
     workers: &Workers,
     cipher: &Arc<SectorCipher>,
+    way: Way,
     tag: u64,
     slot: Slot,
     len: usize,
@@ -423,8 +424,9 @@ fn send(
         len,
         spans: vec![Span { range: 0..len, how: How::Block }],
         chain: None,
-        seal: vec![(0..len, at)],
-        cipher: Arc::clone(cipher),
+        way,
+        crypt: vec![(0..len, at)],
+        cipher: Some(Arc::clone(cipher)),
         reply: reply.clone(),
         waker: waker.clone(),
     };
@@ -463,7 +465,7 @@ fn core_rate(cipher: Cipher) -> Result<f64, Problem> {
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
             let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
-            send(&workers, &cipher, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
+            send(&workers, &cipher, Way::Seal, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
         }
         for _ in 0..slots {
             match replies.recv() {

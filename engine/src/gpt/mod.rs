@@ -7,7 +7,7 @@
 
 mod build;
 mod layout;
-mod read;
+pub mod read;
 
 pub use build::{Guids, PlanError, Scheme, Table};
 pub use layout::{BASIC_DATA, MSR};

@@ -23,7 +23,7 @@ use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
 use crate::prep::manifest::{ManifestStream, PropertyHashes, Rules};
 use crate::prep::outcome::HashLog;
-use crate::prep::workers::{Digest, Done, How, Job, Span};
+use crate::prep::workers::{Digest, Done, How, Job, Span, Way};
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset};
 
@@ -107,8 +107,17 @@ pub struct Finished {
     pub manifest_md5: [u8; 16],
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
-    /// CRC-64/NVME of each written batch before sealing, in the order of the plan; `None` where nothing was written.
-    pub crcs: Vec<Option<u64>>,
+    /// Each written batch before sealing, in the order of the plan; `None` where nothing was written.
+    pub sums: Vec<Option<Sum>>,
+}
+
+/// What a written batch held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// Bytes; fewer than planned where the manifest became shorter.
+    pub len: usize,
+    /// Their CRC-64/NVME.
+    pub crc: u64,
 }
 
 /// Runs a drive to its end.
@@ -188,7 +197,7 @@ struct Drive<'a, 'o> {
     chain_state: Option<Md5Chain>,
     chain_busy: bool,
 
-    crcs: Vec<Option<u64>>,
+    sums: Vec<Option<Sum>>,
     acknowledged: u64,
     total: u64,
     files_down: u64,
@@ -232,7 +241,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             chain_ready: HashMap::new(),
             chain_state: None,
             chain_busy: false,
-            crcs: Vec::new(),
+            sums: Vec::new(),
             acknowledged: 0,
             total: total.0,
             files_down: 0,
@@ -275,7 +284,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             written: ByteLen(self.acknowledged),
             manifest_md5: self.manifest_md5,
             left_out: std::mem::take(&mut self.left_out),
-            crcs: std::mem::take(&mut self.crcs),
+            sums: std::mem::take(&mut self.sums),
         })
     }
 
@@ -409,7 +418,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn start(&mut self, batch: Batch, mut slot: Slot) -> Result<(), Problem> {
         let seq = self.issued;
         self.issued += 1;
-        self.crcs.push(None);
+        self.sums.push(None);
         match &batch.content {
             Content::Files(parts) => {
                 let data_index = self.data_issued;
@@ -620,8 +629,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             len: batch.len,
             spans,
             chain: None,
-            seal,
-            cipher: Arc::clone(&self.s.cipher),
+            way: Way::Seal,
+            crypt: seal,
+            cipher: Some(Arc::clone(&self.s.cipher)),
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
@@ -675,7 +685,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             pushed.map_err(|error| self.sidecar(&error))?;
         }
         if under.batch.len > 0 {
-            self.crcs[done.tag as usize] = Some(done.crc);
+            self.sums[done.tag as usize] = Some(Sum { len: under.batch.len, crc: done.crc });
         }
         let files = match &under.batch.content {
             Content::Files(parts) => {

@@ -1,4 +1,4 @@
-//! The CPU's share: hashing and sealing whole slots, by workers that all drives use.
+//! The CPU's share: hashing and sealing (or opening) whole slots, by workers that all drives use.
 //!
 //! Blocks of several slots are hashed side by side in one core's vector lanes, so a worker takes as many waiting slots
 //! as make full lanes; when the drives are the bottleneck it finds one and loses nothing by it.
@@ -56,7 +56,16 @@ pub enum Digest {
     Unfinished,
 }
 
-/// A slot to hash and seal.
+/// Which way a slot goes through the cipher. What is hashed and summed up is what is not sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To a drive: hashed, then sealed.
+    Seal,
+    /// From a drive: opened, then hashed. Without [`How::Pages`], whose runs must be known before.
+    Open,
+}
+
+/// A slot to hash and to seal or open.
 #[derive(Debug)]
 pub struct Job {
     /// The caller's name for it.
@@ -69,10 +78,12 @@ pub struct Job {
     pub spans: Vec<Span>,
     /// State of a block that began in an earlier slot.
     pub chain: Option<Md5Chain>,
-    /// What is sealed: bytes of the slot, and their place in the volume.
-    pub seal: Vec<(Range<usize>, ByteOffset)>,
-    /// The drive's cipher.
-    pub cipher: Arc<SectorCipher>,
+    /// Sealed or opened?
+    pub way: Way,
+    /// What goes through the cipher: bytes of the slot, and their place in the volume.
+    pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    /// The drive's cipher; `None` where nothing is encrypted.
+    pub cipher: Option<Arc<SectorCipher>>,
     /// Where the result goes.
     pub reply: Sender<Done>,
     /// Wakes the drive's thread.
@@ -84,17 +95,17 @@ pub struct Job {
 pub struct Done {
     /// As given.
     pub tag: u64,
-    /// As given, sealed.
+    /// As given, sealed or opened.
     pub slot: Slot,
     /// One entry a span.
     pub digests: Vec<Digest>,
     /// State of a block that goes on in the next slot.
     pub chain: Option<Md5Chain>,
-    /// CRC-64/NVME of the bytes in use, before sealing.
+    /// CRC-64/NVME of the bytes in use, not sealed.
     pub crc: u64,
 }
 
-/// Threads that hash and seal for every drive.
+/// Threads that hash, seal and open for every drive.
 #[derive(Debug)]
 pub struct Workers {
     jobs: Option<Sender<Job>>,
@@ -142,7 +153,7 @@ fn work(queue: &Receiver<Job>, workers: usize) {
         let waiting = queue.len();
         let more = if waiting >= TAKE_MAX - 1 { TAKE_MAX - 1 } else { waiting / workers };
         jobs.extend(queue.try_iter().take(more));
-        digest_and_seal(&mut jobs);
+        digest(&mut jobs);
     }
 }
 
@@ -199,18 +210,27 @@ impl Work {
             .map(move |(chain, message)| (chain, &slot[message.start.max(at)..message.end.min(end)]))
     }
 
-    /// Sums up and seals the piece at `at`, which has been hashed.
-    fn seal(&mut self, at: usize) {
-        let end = (at + PIECE).min(self.job.len);
-        if at >= end {
-            return;
-        }
-        self.crc.update(&self.job.slot[at..end]);
-        for (range, place) in &self.job.seal {
-            let (from, to) = (range.start.max(at), range.end.min(end));
+    fn piece(&self, at: usize) -> Range<usize> {
+        at.min(self.job.len)..(at + PIECE).min(self.job.len)
+    }
+
+    /// Sums up the piece at `at`.
+    fn sum(&mut self, at: usize) {
+        let piece = self.piece(at);
+        self.crc.update(&self.job.slot[piece]);
+    }
+
+    /// Seals or opens the bytes in `piece`, which starts and ends with a sector.
+    fn crypt(&mut self, piece: Range<usize>) {
+        let Some(cipher) = &self.job.cipher else { return };
+        for (range, place) in &self.job.crypt {
+            let (from, to) = (range.start.max(piece.start), range.end.min(piece.end));
             if from < to {
                 let place = ByteOffset(place.0 + (from - range.start) as u64);
-                self.job.cipher.seal(place, &mut self.job.slot[from..to]);
+                match self.job.way {
+                    Way::Seal => cipher.seal(place, &mut self.job.slot[from..to]),
+                    Way::Open => cipher.open(place, &mut self.job.slot[from..to]),
+                }
             }
         }
     }
@@ -246,12 +266,15 @@ impl Work {
     }
 }
 
-fn digest_and_seal(jobs: &mut Vec<Job>) {
+fn digest(jobs: &mut Vec<Job>) {
     let mut all: Vec<Work> = jobs.drain(..).map(Work::new).collect();
     let many = |work: &Work| work.messages.len() > MESSAGES_MANY;
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
-    for work in &all {
+    for work in &mut all {
         md5s.push(many(work).then(|| {
+            if work.job.way == Way::Open {
+                work.crypt(0..work.job.len);
+            }
             let messages: Vec<&[u8]> = work.messages.iter().map(|range| &work.job.slot[range.clone()]).collect();
             let mut out = vec![[0; 16]; messages.len()];
             hash::md5_many(&messages, &mut out);
@@ -260,13 +283,19 @@ fn digest_and_seal(jobs: &mut Vec<Job>) {
     }
     let longest = all.iter().map(|work| work.job.len).max().unwrap_or(0);
     for at in (0..longest).step_by(PIECE) {
+        for work in all.iter_mut().filter(|work| work.job.way == Way::Open && !many(work)) {
+            work.crypt(work.piece(at));
+        }
         {
             let open = all.iter_mut().filter(|work| !many(work));
             let mut parts: Vec<(&mut Md5Chain, &[u8])> = open.flat_map(|work| work.parts(at)).collect();
             hash::advance_many(&mut parts);
         }
         for work in &mut all {
-            work.seal(at);
+            work.sum(at);
+            if work.job.way == Way::Seal {
+                work.crypt(work.piece(at));
+            }
         }
     }
     for (work, md5s) in all.into_iter().zip(md5s) {

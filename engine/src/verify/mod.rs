@@ -1,1 +1,15 @@
-//! The pipeline that checks a drive: read in disk order, open, digest, judge.
+//! The pipeline that reads a drive: device, read in disk order, open, digest, judge.
+//!
+//! `find` looks for the volume on a device and `key` for what unlocks it; together they make an `Opened` volume. `road`
+//! carries its bytes through the workers that preparing uses too. On it stand `decrypt` (the plain volume), `files`
+//! (looking into it) and `judge` (against the manifest), with `work` (what to read, in disk order), `extract` (taking
+//! files out in the same pass) and `checks` (the questions of the service).
+//!
+//! Nothing here writes to the drive: it is opened for reading alone.
+
+pub mod decrypt;
+pub mod files;
+pub mod find;
+pub mod key;
+pub mod medium;
+pub mod road;

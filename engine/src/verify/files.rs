@@ -1,0 +1,176 @@
+//! Looking into a volume: all its files, and one of them.
+
+use std::io::{self, Read};
+
+use crate::ntfs::read::{Catalog, FileId, FileInfo, NameId, NtfsError, Stream, Volume, display_name};
+use crate::report::{Kind, Problem};
+use crate::units::FileTime;
+use crate::verify::find::{Opened, View};
+
+/// Bytes of one read of [`FileReader`].
+const READ_LEN: usize = 1 << 20;
+
+/// A volume's NTFS with all its files.
+#[derive(Debug)]
+pub struct Files<'a> {
+    opened: &'a Opened,
+    /// The file system.
+    pub volume: Volume,
+    /// Its files.
+    pub catalog: Catalog,
+}
+
+/// A file or directory, as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Path from the root, `\` before each part.
+    pub path: String,
+    /// A directory.
+    pub directory: bool,
+    /// Bytes of its data.
+    pub size: u64,
+    /// Data modified.
+    pub modified: FileTime,
+    /// What makes it special: compressed, sparse, encrypted, a link, damaged.
+    pub notes: Vec<&'static str>,
+}
+
+/// Opens the file system, without reading its files.
+///
+/// # Errors
+/// When it is no NTFS, or damaged beyond use.
+pub fn ntfs(opened: &Opened) -> Result<Volume, Problem> {
+    Volume::open(&mut View(opened), opened.len()).map_err(|error| problem(opened, &error))
+}
+
+/// An NTFS error with its drive.
+pub(super) fn problem(opened: &Opened, error: &NtfsError) -> Problem {
+    Problem::new(Kind::Drive, error.to_string()).drive(&opened.found.drive.name)
+}
+
+impl<'a> Files<'a> {
+    /// Reads the whole `$MFT`, from end to end.
+    ///
+    /// # Errors
+    /// As [`ntfs`]; or more files than can be held.
+    pub fn read(opened: &'a Opened) -> Result<Self, Problem> {
+        let volume = ntfs(opened)?;
+        let catalog = volume.catalog(&mut View(opened)).map_err(|error| problem(opened, &error))?;
+        Ok(Self { opened, volume, catalog })
+    }
+
+    /// The file at a path, with `\` or `/` between its parts.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(&self, path: &str) -> Result<FileId, Problem> {
+        self.catalog.lookup(&self.volume, path).ok_or_else(|| {
+            Problem::new(Kind::Usage, "there is no such file on the volume")
+                .drive(&self.opened.found.drive.name)
+                .value(path)
+                .advice("see what is there with `dray ls`")
+        })
+    }
+
+    /// What is in a directory; with `deep` all below it. A file lists itself. Depth first, in the volume's own order.
+    pub fn list(&self, start: FileId, deep: bool, see: &mut dyn FnMut(Listed)) {
+        let info = self.catalog.info(start);
+        if !info.directory {
+            if let Some(name) = self.catalog.names(start).next() {
+                see(self.listed(name, info));
+            }
+            return;
+        }
+        let mut pending = vec![start];
+        // A directory that can be reached twice is damage, and is entered once.
+        let mut entered = std::collections::HashSet::from([start]);
+        while let Some(directory) = pending.pop() {
+            let mut below = Vec::new();
+            for name in self.catalog.children(directory) {
+                let file = self.catalog.file_of(name);
+                if self.catalog.is_metafile(file) {
+                    continue;
+                }
+                let info = self.catalog.info(file);
+                see(self.listed(name, info));
+                if deep && info.directory && entered.insert(file) {
+                    below.push(file);
+                }
+            }
+            pending.extend(below.into_iter().rev());
+        }
+    }
+
+    fn listed(&self, name: NameId, info: FileInfo) -> Listed {
+        let path = self.catalog.path(name);
+        let path = path.map_or_else(|| display_name(self.catalog.name(name)), |path| display_name(&path));
+        let notes = [
+            (info.compressed, "compressed"),
+            (info.sparse, "sparse"),
+            (info.special.is_some(), "special"),
+            (info.streams > 0, "has named streams"),
+            (info.links > 1, "hard links"),
+            (info.damaged, "damaged"),
+        ];
+        let notes = notes.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
+        Listed { path, directory: info.directory, size: info.size, modified: info.times.modified, notes }
+    }
+
+    /// A file's data, from its first byte.
+    ///
+    /// # Errors
+    /// A directory; data that is encrypted by EFS or kept elsewhere by other software.
+    pub fn open(&self, file: FileId) -> Result<FileReader<'_>, Problem> {
+        if self.catalog.info(file).directory {
+            return Err(Problem::new(Kind::Usage, "is a directory").drive(&self.opened.found.drive.name));
+        }
+        let stream = self.catalog.open(&self.volume, &mut View(self.opened), file);
+        let stream = stream.map_err(|error| problem(self.opened, &error))?;
+        Ok(FileReader { opened: self.opened, volume: &self.volume, stream, at: 0, buffer: Vec::new(), used: 0 })
+    }
+}
+
+/// Reads a file's data from end to end.
+#[derive(Debug)]
+pub struct FileReader<'a> {
+    opened: &'a Opened,
+    volume: &'a Volume,
+    stream: Stream,
+    at: u64,
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl FileReader<'_> {
+    /// Bytes of the data.
+    pub fn size(&self) -> u64 {
+        self.stream.size()
+    }
+
+    /// Reads a range, which must lie in the data.
+    pub(super) fn read_range(&self, at: u64, into: &mut [u8]) -> Result<(), NtfsError> {
+        let got = self.volume.read_range(&mut View(self.opened), &self.stream, at, into)?;
+        into[got..].fill(0);
+        Ok(())
+    }
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.used == self.buffer.len() {
+            let len = (self.stream.size() - self.at).min(READ_LEN as u64) as usize;
+            if len == 0 {
+                return Ok(0);
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.resize(len, 0);
+            self.read_range(self.at, &mut buffer).map_err(|error| io::Error::other(error.to_string()))?;
+            (self.buffer, self.used) = (buffer, 0);
+            self.at += len as u64;
+        }
+        let len = out.len().min(self.buffer.len() - self.used);
+        out[..len].copy_from_slice(&self.buffer[self.used..self.used + len]);
+        self.used += len;
+        Ok(len)
+    }
+}

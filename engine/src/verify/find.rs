@@ -1,0 +1,354 @@
+//! From a device to its volume: partition, BitLocker, and the unlocked bytes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::bitlocker::map::{Mapping, Source};
+use crate::bitlocker::read::{self, Integrity, State};
+use crate::crypt::{Cipher, SectorCipher};
+use crate::device::{self, Access, Device, Roots, guard};
+use crate::gpt;
+use crate::ntfs::read::{ReadAt, ReadError};
+use crate::report::{DriveFacts, Kind, Problem};
+use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
+use crate::verify::key::Key;
+use crate::verify::medium::Medium;
+use crate::verify::road::Load;
+
+/// OEM name of an NTFS boot sector: byte 3 on.
+const NTFS_OEM: &[u8] = b"NTFS    ";
+
+/// What the volume is.
+#[derive(Debug)]
+pub enum Inside {
+    /// BitLocker's, locked.
+    BitLocker(Box<read::Volume>),
+    /// NTFS, in the clear.
+    Ntfs,
+    /// Neither; what its first sector looks like is not known.
+    Unknown,
+}
+
+/// A device with its volume found.
+#[derive(Debug)]
+pub struct Found {
+    medium: Box<dyn Medium>,
+    /// The device, as a person recognises it.
+    pub drive: DriveFacts,
+    /// Serial that the hardware tells; an image file has none.
+    pub serial: Option<String>,
+    /// Partition tables; `None` for a bare volume.
+    pub table: Option<gpt::read::Found>,
+    /// The partition in use; `None` for a bare volume.
+    pub partition: Option<gpt::read::Entry>,
+    /// The volume on the device.
+    pub volume: ByteRange,
+    /// What it is.
+    pub inside: Inside,
+}
+
+/// Opens a device or image file for reading, and finds the volume on it: partition `number`, or a bare volume, or the first
+/// data partition.
+///
+/// # Errors
+/// What stands in the way: not there, not readable, no volume, BitLocker metadata beyond use.
+pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
+    let name = path.display().to_string();
+    let resolved = device::resolve(&name, &Roots::default()).unwrap_or_else(|_| path.to_owned());
+    let device = Device::open(&resolved, Access::Read)?;
+    let identity = device.identity();
+    let stem = resolved.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let drive = DriveFacts {
+        name,
+        path: resolved.clone(),
+        drive_id: identity.serial.clone().unwrap_or(stem),
+        for_shipping: guard::shipping(identity).is_empty(),
+        model: identity.model.clone(),
+        size: device.geometry().size,
+        sector: device.geometry().sector.bytes(),
+        contents: None,
+        is_image: device.is_image(),
+    };
+    let serial = identity.serial.clone();
+    Found::look(Box::new(device), drive, serial, number)
+}
+
+impl Found {
+    /// As [`open`], on any medium.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn look(
+        medium: Box<dyn Medium>,
+        drive: DriveFacts,
+        serial: Option<String>,
+        number: Option<u32>,
+    ) -> Result<Self, Problem> {
+        let size = medium.size();
+        let failed = |error: std::io::Error, at: u64| {
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(ByteOffset(at))
+        };
+        let mut first = vec![0; read::RECOGNISE_LEN.min(size.0 as usize)];
+        medium.read_exact_at(&mut first, ByteOffset(0)).map_err(|error| failed(error, 0))?;
+        let bare = number.is_none() && (is_ntfs(&first) || !matches!(read::Boot::recognise(&first), Ok(None)));
+        let (mut table, mut partition, mut volume) = (None, None, ByteRange::new(0, size.0));
+        if !bare {
+            let found = gpt::read::read(size, medium.sector(), |at, into| medium.read_exact_at(into, at))
+                .map_err(|error| failed(error, 0))?;
+            let entry = match number {
+                Some(number) => found.partitions.iter().find(|entry| entry.number == number && entry.inside),
+                None => found.first_data(),
+            };
+            let Some(entry) = entry.cloned() else {
+                let what = match number {
+                    Some(number) => format!("has no partition {number} that lies on it"),
+                    None if found.is_blank() => "holds neither a partition table nor a volume".to_owned(),
+                    None => "has no data partition".to_owned(),
+                };
+                let advice = "see what is on it with `lsblk -f`, or name another partition with --partition N";
+                return Err(Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice));
+            };
+            volume = entry.range;
+            partition = Some(entry);
+            table = Some(found);
+        }
+        let start = volume.start.0;
+        let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium.as_ref(), volume, at, into);
+        let broken = |what: String| {
+            Problem::new(Kind::Drive, what).drive(&drive.name).at(ByteOffset(start)).advice(
+                "the drive was not closed as a BitLocker volume, or its metadata is damaged; `dray inspect` shows more",
+            )
+        };
+        let inside = match read::Volume::open(&mut reader) {
+            Ok(Some(bitlocker)) => Inside::BitLocker(Box::new(bitlocker)),
+            Ok(None) => {
+                let mut boot = vec![0; read::RECOGNISE_LEN.min(volume.len.0 as usize)];
+                medium.read_exact_at(&mut boot, volume.start).map_err(|error| failed(error, start))?;
+                if is_ntfs(&boot) { Inside::Ntfs } else { Inside::Unknown }
+            }
+            Err(error) => return Err(broken(error.to_string())),
+        };
+        Ok(Self { medium, drive, serial, table, partition, volume, inside })
+    }
+
+    /// Whether the partition in use is the one that the service would read.
+    pub fn is_first_data(&self) -> bool {
+        match (&self.table, &self.partition) {
+            (Some(table), Some(used)) => table.first_data().is_some_and(|first| first.number == used.number),
+            _ => false,
+        }
+    }
+
+    /// Whether a key is needed to read the volume.
+    pub fn needs_key(&self) -> bool {
+        match &self.inside {
+            Inside::BitLocker(volume) => volume.state() != State::Decrypted && !volume.is_suspended(),
+            Inside::Ntfs | Inside::Unknown => false,
+        }
+    }
+
+    /// Opens the volume. `progress` hears of rounds of key stretching, done and at most.
+    ///
+    /// # Errors
+    /// The key does not open it, or there is none; or the volume is no volume.
+    pub fn unlock(self, key: &Key, progress: &mut dyn FnMut(u64, u64)) -> Result<Opened, Problem> {
+        let unit = self.medium.sector().bytes();
+        let plain = |found: Self, mapping: Option<Mapping>, unit: u64| Opened {
+            len: ByteLen(found.volume.len.0 / unit * unit),
+            found,
+            mapping,
+            cipher: None,
+            unit,
+            unlocked: None,
+        };
+        let volume = match &self.inside {
+            Inside::Ntfs => return Ok(plain(self, None, unit)),
+            Inside::Unknown => {
+                return Err(Problem::new(Kind::Drive, "the volume is neither BitLocker's nor NTFS")
+                    .drive(&self.drive.name)
+                    .at(self.volume.start));
+            }
+            Inside::BitLocker(volume) => volume,
+        };
+        let unit = unit.max(volume.boot.sector.bytes());
+        if volume.state() == State::Decrypted {
+            let mapping = volume.mapping().clone();
+            return Ok(plain(self, Some(mapping), unit));
+        }
+        let (unlocked, by) =
+            key.open(volume, self.serial.as_deref(), progress).map_err(|problem| problem.drive(&self.drive.name))?;
+        let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), volume.boot.sector)
+            .map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        let facts =
+            Unlocked { protector: unlocked.protector, integrity: unlocked.integrity, cipher: unlocked.cipher, by };
+        Ok(Opened {
+            len: ByteLen(self.volume.len.0 / unit * unit),
+            mapping: Some(unlocked.mapping),
+            cipher: Some(Arc::new(cipher)),
+            unit,
+            unlocked: Some(facts),
+            found: self,
+        })
+    }
+}
+
+fn is_ntfs(boot: &[u8]) -> bool {
+    boot.get(3..3 + NTFS_OEM.len()) == Some(NTFS_OEM)
+}
+
+fn read_inside(medium: &dyn Medium, volume: ByteRange, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+    let end = at.0.checked_add(into.len() as u64);
+    if end.is_none_or(|end| end > volume.len.0) {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    medium.read_exact_at(into, ByteOffset(volume.start.0 + at.0))
+}
+
+/// How a volume was unlocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlocked {
+    /// The protector that opened it.
+    pub protector: Guid,
+    /// Whether the metadata is proven to be unchanged.
+    pub integrity: Integrity,
+    /// Cipher of the sectors.
+    pub cipher: Cipher,
+    /// What kind of key it was, in words.
+    pub by: &'static str,
+}
+
+/// A volume that can be read.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where it is.
+    pub found: Found,
+    /// How it was unlocked; `None` where nothing was locked.
+    pub unlocked: Option<Unlocked>,
+    mapping: Option<Mapping>,
+    cipher: Option<Arc<SectorCipher>>,
+    /// Reads are multiples of this.
+    unit: u64,
+    len: ByteLen,
+}
+
+impl Opened {
+    /// Bytes of the unlocked volume that are on the medium; whole sectors.
+    pub const fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len.0 == 0
+    }
+
+    /// What reads are multiples of.
+    pub const fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// The device.
+    pub fn medium(&self) -> &dyn Medium {
+        self.found.medium.as_ref()
+    }
+
+    /// The cipher, for a road.
+    pub fn cipher(&self) -> Option<Arc<SectorCipher>> {
+        self.cipher.clone()
+    }
+
+    /// Sector size of BitLocker, if it is BitLocker's.
+    pub fn sector(&self) -> Option<SectorSize> {
+        self.mapping.as_ref().map(Mapping::sector)
+    }
+
+    /// Fills `into` with the volume's bytes from `at`, aligned or not.
+    ///
+    /// # Errors
+    /// What the device says; `UnexpectedEof` past the end.
+    pub fn read(&self, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+        let end = at.0.checked_add(into.len() as u64).filter(|end| *end <= self.len.0);
+        let end = end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        if at.is_aligned(self.unit) && end.is_multiple_of(self.unit) {
+            return self.read_whole(at, into);
+        }
+        let start = at.0 / self.unit * self.unit;
+        let mut whole = vec![0; (end.next_multiple_of(self.unit) - start) as usize];
+        self.read_whole(ByteOffset(start), &mut whole)?;
+        into.copy_from_slice(&whole[(at.0 - start) as usize..][..into.len()]);
+        Ok(())
+    }
+
+    fn read_whole(&self, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+        let (medium, volume) = (self.medium(), self.found.volume);
+        let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
+        match &self.mapping {
+            Some(mapping) => mapping.read(at, into, self.cipher.as_deref(), &mut reader),
+            None => reader(at, into),
+        }
+    }
+
+    /// Adds `len` bytes from `at` to what a load reads, into its slot from byte `into` on. `false`, and nothing added, where
+    /// that needs more than reading and opening whole sectors.
+    pub fn lay<T>(&self, at: ByteOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
+        let end = at.0.checked_add(len as u64);
+        if end.is_none_or(|end| end > self.len.0)
+            || !at.is_aligned(self.unit)
+            || !(len as u64).is_multiple_of(self.unit)
+        {
+            return false;
+        }
+        let base = self.found.volume.start.0;
+        let Some(mapping) = &self.mapping else {
+            load.parts.push((into..into + len, ByteOffset(base + at.0)));
+            return true;
+        };
+        let before = (load.parts.len(), load.zeros.len(), load.crypt.len());
+        for segment in mapping.map(at, ByteLen(len as u64)) {
+            let from = into + (segment.range.start.0 - at.0) as usize;
+            let range = from..from + segment.range.len.0 as usize;
+            let stored = match segment.source {
+                Source::Zeros => {
+                    load.zeros.push(range);
+                    continue;
+                }
+                Source::Plain(stored) | Source::Sealed(stored) => stored,
+            };
+            let inside = stored.0.checked_add(range.len() as u64).is_some_and(|end| end <= self.found.volume.len.0);
+            // Vista's first sector is put right by reading it singly.
+            let restored = matches!(segment.source, Source::Plain(_)) && segment.range.start.0 == 0;
+            let whole = stored.is_aligned(self.unit) && (range.len() as u64).is_multiple_of(self.unit);
+            if !inside || restored || !whole {
+                load.parts.truncate(before.0);
+                load.zeros.truncate(before.1);
+                load.crypt.truncate(before.2);
+                return false;
+            }
+            load.parts.push((range.clone(), ByteOffset(base + stored.0)));
+            if matches!(segment.source, Source::Sealed(_)) {
+                load.crypt.push((range, stored));
+            }
+        }
+        true
+    }
+
+    /// Where byte `at` of the unlocked volume is stored on the device, as far as it is.
+    pub fn device_offset(&self, at: ByteOffset) -> ByteOffset {
+        let base = self.found.volume.start.0;
+        let stored = self.mapping.as_ref().and_then(|mapping| mapping.map(at, ByteLen(1)).next());
+        match stored.map(|segment| segment.source) {
+            Some(Source::Sealed(stored) | Source::Plain(stored)) => ByteOffset(base.saturating_add(stored.0)),
+            Some(Source::Zeros) | None => ByteOffset(base.saturating_add(at.0)),
+        }
+    }
+}
+
+/// The unlocked volume for the readers of NTFS.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a>(pub &'a Opened);
+
+impl ReadAt for View<'_> {
+    fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read(at, buf).map_err(|error| ReadError { at, message: error.to_string() })
+    }
+}

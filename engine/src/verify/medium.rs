@@ -1,0 +1,42 @@
+//! Where a drive's bytes come from: a device or an image file; in tests one with bad sectors.
+
+use std::fmt;
+use std::io;
+
+use crate::device::Device;
+use crate::io::{Engine, Options};
+use crate::pool::Pool;
+use crate::units::{ByteLen, ByteOffset, SectorSize};
+
+/// Something that can be read and never written.
+pub trait Medium: fmt::Debug + Send + Sync {
+    /// Bytes of it.
+    fn size(&self) -> ByteLen;
+    /// Unit of direct transfers.
+    fn sector(&self) -> SectorSize;
+    /// Fills `into` from byte `at`, aligned or not; for single reads.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past the end, otherwise what the kernel says.
+    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()>;
+    /// An engine for reading in bulk, and a word for the user when it is not the best one.
+    fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>);
+}
+
+impl Medium for Device {
+    fn size(&self) -> ByteLen {
+        self.geometry().size
+    }
+
+    fn sector(&self) -> SectorSize {
+        self.geometry().sector
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+        Device::read_exact_at(self, into, at)
+    }
+
+    fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>) {
+        crate::io::open(self.target(), pool, Options::default())
+    }
+}

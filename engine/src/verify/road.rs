@@ -1,0 +1,220 @@
+//! The reading road: slots are filled from the drive in the order that is asked for, opened and hashed by the workers,
+//! and handed on as they come.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::crypt::SectorCipher;
+use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
+use crate::pool::{Pool, Slot};
+use crate::prep::workers::{Digest, Done, Job, Span, Way, Workers};
+use crate::report::{Kind, Problem, Stop};
+use crate::units::{ByteLen, ByteOffset};
+use crate::verify::medium::Medium;
+
+/// Bytes of a slot: the longest block that most manifests have.
+pub const SLOT_LEN: usize = 4 << 20;
+
+/// What a slot has beyond it, so that a block that starts inside a sector still fits.
+pub const SLOT_SPARE: usize = 8 << 10;
+
+/// Slots of a drive: 64 MiB.
+const SLOTS: usize = 16;
+
+/// Slots that may be filling at once.
+const FILLS_MAX: usize = 6;
+
+/// Loads that may arrive before one that was asked for earlier: bounds what a caller that wants order must hold.
+const AHEAD_MAX: u64 = 32;
+
+/// How long the loop sleeps at most, so that a wish to stop is heard.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// A slot's worth of reading.
+#[derive(Debug)]
+pub struct Load<T> {
+    /// The caller's.
+    pub what: T,
+    /// Bytes of the slot in use.
+    pub len: usize,
+    /// Bytes of the slot, and where on the medium they come from; whole sectors.
+    pub parts: Vec<(Range<usize>, ByteOffset)>,
+    /// Bytes of the slot that are zero without being read.
+    pub zeros: Vec<Range<usize>>,
+    /// Bytes of the slot that are encrypted, and their place in the volume.
+    pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    /// What is hashed, ascending and apart.
+    pub spans: Vec<Span>,
+}
+
+impl<T> Load<T> {
+    /// Nothing yet.
+    pub fn new(what: T) -> Self {
+        Self { what, len: 0, parts: Vec::new(), zeros: Vec::new(), crypt: Vec::new(), spans: Vec::new() }
+    }
+}
+
+/// A load that came.
+#[derive(Debug)]
+pub struct Arrived<'a, T> {
+    /// The caller's.
+    pub what: T,
+    /// The slot's bytes in use, opened. Meaningless if `failure` is set.
+    pub bytes: &'a mut [u8],
+    /// One entry a span.
+    pub digests: Vec<Digest>,
+    /// CRC-64/NVME of `bytes`.
+    pub crc: u64,
+    /// A part of it could not be read: nothing of it was opened or hashed.
+    pub failure: Option<std::io::Error>,
+}
+
+/// What a run of the road needs.
+#[derive(Debug)]
+pub struct Road<'a> {
+    /// The drive.
+    pub medium: &'a dyn Medium,
+    /// The volume's cipher.
+    pub cipher: Option<Arc<SectorCipher>>,
+    /// The shared workers.
+    pub workers: &'a Workers,
+    /// Asked to stop?
+    pub stop: &'a Stop,
+}
+
+struct Under<T> {
+    load: Load<T>,
+    failure: Option<std::io::Error>,
+}
+
+impl Road<'_> {
+    /// Reads every load and gives it to `sink`, in the order in which they arrive.
+    ///
+    /// # Errors
+    /// Those of `sink`, an engine that broke, no memory, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
+    pub fn run<T>(
+        &self,
+        mut loads: impl Iterator<Item = Load<T>>,
+        mut sink: impl FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let pool = Pool::new(SLOTS, SLOT_LEN + SLOT_SPARE)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let (mut engine, _) = self.medium.engine(&pool);
+        let result = self.carry(&pool, engine.as_mut(), &mut loads, &mut sink);
+        while result.is_err() && engine.in_flight() > 0 {
+            // The kernel still fills slots: they must live until it is done.
+            if matches!(engine.wait(Some(io::DRAIN_MAX)), Completion::Broken(_) | Completion::TimedOut) {
+                break;
+            }
+        }
+        result
+    }
+
+    fn carry<T>(
+        &self,
+        pool: &Pool,
+        engine: &mut (dyn Engine + Send),
+        loads: &mut dyn Iterator<Item = Load<T>>,
+        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
+        let waker = engine.waker();
+        let mut under: HashMap<u64, Under<T>> = HashMap::new();
+        let (mut next, mut filling, mut ended) = (0, 0, false);
+        loop {
+            if self.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request"));
+            }
+            let oldest = under.keys().min().copied().unwrap_or(next);
+            while !ended && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
+                let Some(mut slot) = pool.take() else { break };
+                let Some(load) = loads.next() else {
+                    ended = true;
+                    break;
+                };
+                for range in &load.zeros {
+                    slot[range.clone()].fill(0);
+                }
+                let tag = next;
+                next += 1;
+                if load.parts.is_empty() {
+                    self.send(tag, slot, &load, &reply, &waker);
+                } else {
+                    let parts = load.parts.iter();
+                    let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
+                    engine.fill(Fill { tag, slot, parts: parts.collect() });
+                    filling += 1;
+                }
+                under.insert(tag, Under { load, failure: None });
+            }
+            engine.submit();
+            while let Ok(done) = replies.try_recv() {
+                self.hand_on(done, &mut under, sink)?;
+            }
+            if under.is_empty() {
+                if ended {
+                    return Ok(());
+                }
+                continue;
+            }
+            match engine.wait(Some(WAIT_MAX)) {
+                Completion::Filled { tag, slot, results } => {
+                    filling -= 1;
+                    let Some(entry) = under.get_mut(&tag) else { continue };
+                    entry.failure = results.into_iter().find_map(|result| match result {
+                        PartResult::Done => None,
+                        PartResult::Changed(what) => Some(std::io::Error::other(what)),
+                        PartResult::Failed(error) => Some(error),
+                    });
+                    if entry.failure.is_some() {
+                        let (digests, chain) = (Vec::new(), None);
+                        self.hand_on(Done { tag, slot, digests, chain, crc: 0 }, &mut under, sink)?;
+                    } else {
+                        self.send(tag, slot, &entry.load, &reply, &waker);
+                    }
+                }
+                Completion::Broken(error) => {
+                    return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
+                }
+                Completion::Woken | Completion::TimedOut | Completion::Written { .. } | Completion::Flushed { .. } => {}
+            }
+        }
+    }
+
+    fn send<T>(&self, tag: u64, slot: Slot, load: &Load<T>, reply: &Sender<Done>, waker: &io::Waker) {
+        let job = Job {
+            tag,
+            slot,
+            len: load.len,
+            spans: load.spans.clone(),
+            chain: None,
+            way: Way::Open,
+            crypt: load.crypt.clone(),
+            cipher: self.cipher.clone(),
+            reply: reply.clone(),
+            waker: waker.clone(),
+        };
+        // The workers outlive the road.
+        let _ = self.workers.queue().send(job);
+    }
+
+    fn hand_on<T>(
+        &self,
+        mut done: Done,
+        under: &mut HashMap<u64, Under<T>>,
+        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let Some(Under { load, failure }) = under.remove(&done.tag) else { return Ok(()) };
+        let bytes = &mut done.slot[..load.len];
+        sink(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
+    }
+}
+
+/// Cuts `len` bytes into loads' worths: start and length.
+pub fn cut(len: ByteLen) -> impl Iterator<Item = (ByteOffset, usize)> {
+    (0..len.0).step_by(SLOT_LEN).map(move |at| (ByteOffset(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
+}
