@@ -7,32 +7,37 @@
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
 //! 4. `prep`, `verify`, `bench`: the pipelines.
-//! 5. this file: what the command line may use.
+//! 5. `job`: what the command line may use.
+//!
+//! Public are `job` and the values that it speaks in, `report` and `units`. The feature `rooms` opens the other rooms to
+//! tests and benchmarks; it promises nothing.
 
 #![deny(unsafe_code)]
+// Rooms offer more to tests and benchmarks than the pipelines use.
+#![cfg_attr(not(feature = "rooms"), allow(dead_code, unused_imports))]
 
-pub mod entropy;
-pub mod limits;
+/// Declares rooms that only tests and benchmarks of this workspace may enter.
+macro_rules! rooms {
+    ($($room:ident),* $(,)?) => {
+        $(
+            #[cfg(feature = "rooms")]
+            pub mod $room;
+            #[cfg(not(feature = "rooms"))]
+            mod $room;
+        )*
+    };
+}
+
 pub mod report;
-pub mod surroundings;
 pub mod units;
+rooms!(entropy, limits, surroundings);
 
-pub mod azure;
-pub mod bitlocker;
-pub mod crypt;
-pub mod gpt;
-pub mod hash;
-pub mod ntfs;
+rooms!(azure, bitlocker, crypt, gpt, hash, ntfs);
 
-pub mod plan;
+rooms!(plan);
 
-pub mod device;
-pub mod io;
-pub mod pool;
-pub mod source;
+rooms!(device, io, pool, source);
 
-pub mod bench;
-pub mod prep;
-pub mod verify;
+rooms!(bench, prep, verify);
 
 pub mod job;

@@ -37,7 +37,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const SLOW_AFTER: Duration = Duration::from_secs(20);
 
 /// What one drive needs to run.
-#[expect(missing_debug_implementations, reason = "holds a callback")]
+#[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Setup<'a> {
     /// Index in the session's plan.
     pub index: usize,

@@ -147,7 +147,7 @@ enum State {
 }
 
 /// A manifest on its way to the drive.
-#[expect(missing_debug_implementations, reason = "a stream in the middle says nothing")]
+#[allow(missing_debug_implementations, reason = "a stream in the middle says nothing")]
 pub struct ManifestStream<'a> {
     writer: BlobWriter<'a>,
     left_out: LeftOut,
