@@ -2,6 +2,8 @@
 
 mod board;
 pub mod json;
+#[allow(dead_code, reason = "several commands make pages, each with its part of this")]
+pub mod page;
 mod text;
 
 use std::cell::Cell;
@@ -163,7 +165,6 @@ impl Output {
         Board::new(self, drives)
     }
 
-    /// One JSON object on a line of its own.
     /// One object on stdout, with its type.
     pub fn object(&self, kind: &str, mut value: Value) {
         if let Some(fields) = value.as_object_mut() {
