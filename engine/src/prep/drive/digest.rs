@@ -1,0 +1,157 @@
+//! From a full slot to the workers and back.
+
+use std::sync::Arc;
+
+use super::feed::expected_facts;
+use super::{Drive, Sum, Under, Writing};
+use crate::azure::dataset::BlobType;
+use crate::io;
+use crate::ntfs::build::Tree;
+use crate::plan::batches::{Batch, Content, Part};
+use crate::pool::Slot;
+use crate::prep::workers::{Digest, Done, How, Job, Span, Way};
+use crate::report::Problem;
+use crate::units::ByteOffset;
+
+impl<'a: 'o, 'o> Drive<'a, 'o> {
+    pub(super) fn filled(&mut self, seq: u64, mut slot: Slot, results: Vec<io::PartResult>) {
+        self.filling -= 1;
+        let Some(under) = self.under.get(&seq) else { return };
+        let Content::Files(parts) = &under.batch.content else { return };
+        let parts = parts.clone();
+        let has_chain = under.has_chain;
+        let mut changed: Vec<(u32, String)> = Vec::new();
+        for (part, result) in parts.iter().zip(results) {
+            let why = match result {
+                io::PartResult::Done => None,
+                io::PartResult::Changed(change) => Some(change),
+                io::PartResult::Failed(error) => Some(error.to_string()),
+            };
+            if let Some(why) = why {
+                slot[part.into as usize..(part.into + part.len) as usize].fill(0);
+                changed.push((part.file, why));
+            }
+            if let Some(open) = self.open.get_mut(&part.file) {
+                open.reading -= 1;
+                if open.reading == 0 && open.all_issued {
+                    let facts = expected_facts(self.s.layout, part.file);
+                    let now = open.file.as_ref().map(|file| file.facts_now());
+                    match now {
+                        Some(Ok(now)) => changed.extend(now.change_since(&facts).map(|change| (part.file, change))),
+                        Some(Err(error)) => changed.push((part.file, error.to_string())),
+                        None => {}
+                    }
+                    self.open.remove(&part.file);
+                }
+            }
+        }
+        for (file, why) in changed {
+            self.leave_out(file, why);
+        }
+        let tree = self.s.layout.tree();
+        let spans = parts
+            .iter()
+            .filter(|part| part.len > 0)
+            .map(|part| Span {
+                range: part.into as usize..(part.into + part.len) as usize,
+                how: if tree.blob_type(part.file) == Some(BlobType::Page) {
+                    How::Pages
+                } else if part.block_start && part.block_end {
+                    How::Block
+                } else {
+                    How::Chain { ends: part.block_end }
+                },
+            })
+            .collect();
+        let Some(under) = self.under.remove(&seq) else { return };
+        self.enqueue(seq, under.batch, slot, spans, under.data_index.map(|i| (i, has_chain)));
+    }
+
+    /// Hands a full slot to the workers.
+    pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, data: Option<(u64, bool)>) {
+        let volume = self.s.layout.volume().start.0;
+        let plain = matches!(batch.content, Content::Plain(_));
+        let pieces = batch.pieces.iter();
+        let seal = if plain {
+            Vec::new()
+        } else {
+            pieces.map(|piece| (piece.range.clone(), ByteOffset(piece.at.0 - volume))).collect()
+        };
+        let job = Job {
+            tag: seq,
+            slot,
+            len: batch.len,
+            spans,
+            chain: None,
+            way: Way::Seal,
+            crypt: seal,
+            cipher: Some(Arc::clone(&self.s.cipher)),
+            reply: self.replies.0.clone(),
+            waker: self.waker.clone(),
+        };
+        let (data_index, has_chain) = data.map_or((None, false), |(index, chain)| (Some(index), chain));
+        self.under.insert(seq, Under { batch, data_index, has_chain });
+        if has_chain {
+            self.chain_ready.insert(seq, job);
+            self.send_chain();
+        } else {
+            self.send(job);
+        }
+    }
+
+    pub(super) fn send(&mut self, job: Job) {
+        self.at_workers += 1;
+        // The workers live as long as the session; were they gone, the loop would end by the missing replies.
+        let _ = self.s.jobs.send(job);
+    }
+
+    /// A block longer than a slot is hashed in order: one of its slots at a time.
+    pub(super) fn send_chain(&mut self) {
+        if self.chain_busy {
+            return;
+        }
+        let Some(front) = self.chain_order.front() else { return };
+        let Some(mut job) = self.chain_ready.remove(front) else { return };
+        self.chain_order.pop_front();
+        job.chain = self.chain_state.take();
+        self.chain_busy = true;
+        self.send(job);
+    }
+
+    pub(super) fn digested(&mut self, done: Done) -> Result<(), Problem> {
+        self.at_workers -= 1;
+        let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
+        if under.has_chain {
+            self.chain_state = done.chain;
+            self.chain_busy = false;
+            self.send_chain();
+        }
+        if let Content::Files(parts) = &under.batch.content {
+            let first = self.s.layout.tree().blob_count();
+            for (part, digest) in parts.iter().filter(|part| part.len > 0).zip(&done.digests) {
+                if let (true, Digest::Block(md5)) = (part.file >= first, digest) {
+                    self.property_hashes.insert(part.file, *md5);
+                }
+            }
+        }
+        if let (Some(index), Some(log)) = (under.data_index, &mut self.hashes) {
+            let pushed = log.push(index, done.digests);
+            pushed.map_err(|error| self.sidecar(&error))?;
+        }
+        if under.batch.len > 0 {
+            self.sums[done.tag as usize] = Some(Sum { len: under.batch.len, crc: done.crc });
+        }
+        let files = match &under.batch.content {
+            Content::Files(parts) => {
+                let tree = self.s.layout.tree();
+                let ends = |part: &&Part| part.offset + u64::from(part.len) == tree.file(part.file).len.0;
+                parts.iter().filter(ends).filter(|part| part.file < tree.blob_count()).count() as u64
+            }
+            _ => 0,
+        };
+        let pieces = under.batch.pieces.into_iter().map(|piece| (piece.range, piece.at)).collect();
+        let writing = Writing { pieces, len: under.batch.len as u64, files, phase: under.batch.phase };
+        self.sealed.insert(done.tag, (done.slot, writing));
+        Ok(())
+    }
+}

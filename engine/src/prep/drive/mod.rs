@@ -1,0 +1,308 @@
+//! One drive's pipeline: a single loop that owns the ring, feeds slots, hands them to the workers and writes them in the
+//! order of the plan.
+//!
+//! Batches may finish reading and sealing in any order, but are written strictly ascending. Gates stand on the way:
+//! metadata waits until every file has been read (what was left out is in none of it); the last set, the volume's first
+//! sector and the partition tables each wait until everything before them is durable.
+//!
+//! The loop is here; its steps stand beside it in the order of the road: `wipe`, `feed`, `digest`, `write`. `watch` waits
+//! for what is under way.
+
+mod digest;
+mod errors;
+mod feed;
+mod watch;
+mod wipe;
+mod write;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::crypt::SectorCipher;
+use crate::hash::Md5Chain;
+use crate::io::{self, Engine, SourceFile};
+use crate::ntfs::build::{Generate, Outcome, SectionKind, Tree};
+use crate::plan::batches::{Batch, Batches, Phase, Plain};
+use crate::plan::drive::DriveLayout;
+use crate::pool::{Pool, Slot};
+use crate::prep::manifest::{ManifestStream, PropertyHashes, Rules};
+use crate::prep::outcome::HashLog;
+use crate::prep::workers::{Done, Job};
+use crate::report::{Event, Problem, Stage, Stop, Kind};
+use crate::units::{ByteLen, ByteOffset};
+
+/// Files up to this length are opened, compared, read and closed in one go; longer ones stay open.
+const SMALL_FILE_MAX: u64 = 1 << 20;
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// A device that keeps an operation longer than this gets a word in the log.
+const SLOW_AFTER: Duration = Duration::from_secs(20);
+
+/// What one drive needs to run.
+#[allow(missing_debug_implementations, reason = "holds a callback")]
+pub struct Setup<'a> {
+    /// Index in the session's plan.
+    pub index: usize,
+    /// As a person names it.
+    pub name: String,
+    /// Where everything goes.
+    pub layout: &'a DriveLayout,
+    /// The drive's own ring.
+    pub engine: Box<dyn Engine + Send>,
+    /// The drive's own slots.
+    pub pool: Pool,
+    /// Slots that may be filling at once.
+    pub fills_max: usize,
+    /// The shared workers.
+    pub jobs: Sender<Job>,
+    /// The volume's cipher.
+    pub cipher: Arc<SectorCipher>,
+    /// Bytes outside the encrypted volume.
+    pub plain: PlainBytes,
+    /// Empty sidecar for block hashes.
+    pub hash_log: File,
+    /// What the manifest says beside the hashes.
+    pub rules: &'a Rules,
+    /// Bytes to overwrite with zeros before anything else: old signatures.
+    pub wipe: Vec<crate::units::ByteRange>,
+    /// Where news goes.
+    pub events: &'a (dyn Fn(Event) + Sync),
+    /// Asked to stop?
+    pub stop: &'a Stop,
+}
+
+/// What lies on the drive in the clear.
+#[derive(Debug)]
+pub struct PlainBytes {
+    /// The BitLocker metadata region, three times the same.
+    pub fve_region: Vec<u8>,
+    /// First sector of the volume, and what follows it up to byte 8192.
+    pub front: Vec<u8>,
+    /// Primary table.
+    pub table_primary: Vec<u8>,
+    /// Backup table.
+    pub table_backup: Vec<u8>,
+}
+
+impl PlainBytes {
+    fn of(&self, plain: Plain, sector: usize) -> &[u8] {
+        match plain {
+            Plain::FveRegion => &self.fve_region,
+            Plain::Noise => &self.front[sector..],
+            Plain::BootSector => &self.front[..sector],
+            Plain::TableBackup => &self.table_backup,
+            Plain::TablePrimary => &self.table_primary,
+        }
+    }
+}
+
+/// A drive that is done: everything is durable.
+#[derive(Debug)]
+pub struct Finished {
+    /// Files of the dataset on it.
+    pub files: u64,
+    /// Their bytes.
+    pub data: ByteLen,
+    /// Bytes written in all.
+    pub written: ByteLen,
+    /// MD5 of the manifest.
+    pub manifest_md5: [u8; 16],
+    /// Files left out, by tree index.
+    pub left_out: BTreeMap<u32, String>,
+    /// Each written batch before sealing, in the order of the plan; `None` where nothing was written.
+    pub sums: Vec<Option<Sum>>,
+}
+
+/// What a written batch held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// Bytes; fewer than planned where the manifest became shorter.
+    pub len: usize,
+    /// Their CRC-64/NVME.
+    pub crc: u64,
+}
+
+/// Runs a drive to its end.
+///
+/// # Errors
+/// A problem that names drive, place and operation. The drive then holds no volume, or what it held was complete.
+pub fn run(setup: Setup<'_>) -> Result<Finished, Problem> {
+    let (nothing, data_outcome, whole_outcome) = Default::default();
+    let outcomes = Outcomes { nothing: &nothing, data: &data_outcome, whole: &whole_outcome };
+    let mut drive = Drive::new(setup, outcomes);
+    let result = drive.run();
+    if result.is_err() {
+        drive.drain();
+    }
+    result
+}
+
+/// What is known of the outcome: nothing yet, which files are out, and how long the manifest became.
+#[derive(Clone, Copy)]
+struct Outcomes<'o> {
+    nothing: &'o Outcome,
+    data: &'o std::cell::OnceCell<Outcome>,
+    whole: &'o std::cell::OnceCell<Outcome>,
+}
+
+/// A batch on its way.
+struct Under {
+    batch: Batch,
+    /// Number among the batches of file data.
+    data_index: Option<u64>,
+    has_chain: bool,
+}
+
+/// A file that stays open over several batches.
+struct OpenFile {
+    file: Option<Arc<SourceFile>>,
+    reading: u32,
+    all_issued: bool,
+}
+
+/// A slot that is being written piece by piece.
+struct Writing {
+    pieces: VecDeque<(Range<usize>, ByteOffset)>,
+    len: u64,
+    files: u64,
+    phase: Phase,
+}
+
+struct Drive<'a, 'o> {
+    s: Setup<'a>,
+    batches: std::iter::Peekable<Batches<'a>>,
+    outcomes: Outcomes<'o>,
+    generator: Option<(SectionKind, Phase, Box<dyn Generate + 'o>)>,
+    manifest: Option<ManifestStream<'a>>,
+    manifest_md5: [u8; 16],
+    hashes: Option<HashLog>,
+    replies: (Sender<Done>, Receiver<Done>),
+    waker: io::Waker,
+
+    phase: Phase,
+    issued: u64,
+    data_issued: u64,
+    under: HashMap<u64, Under>,
+    sealed: BTreeMap<u64, (Slot, Writing)>,
+    writing: HashMap<u64, Writing>,
+    next_write: u64,
+    filling: usize,
+    at_workers: usize,
+    flushing: bool,
+    flushed_issued: u64,
+
+    open: HashMap<u32, OpenFile>,
+    left_out: BTreeMap<u32, String>,
+    property_hashes: PropertyHashes,
+    chain_order: VecDeque<u64>,
+    chain_ready: HashMap<u64, Job>,
+    chain_state: Option<Md5Chain>,
+    chain_busy: bool,
+
+    sums: Vec<Option<Sum>>,
+    acknowledged: u64,
+    total: u64,
+    files_down: u64,
+    told: Instant,
+    waited: [Duration; 3],
+    slow_told: bool,
+}
+
+impl<'a: 'o, 'o> Drive<'a, 'o> {
+    fn new(mut s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
+        let waker = s.engine.waker();
+        let slot_len = s.pool.slot_len();
+        let hash_log = s.hash_log.try_clone();
+        let total = s.layout.total_to_write();
+        let batches = s.layout.batches(slot_len).peekable();
+        let _ = &mut s;
+        Self {
+            batches,
+            outcomes,
+            generator: None,
+            manifest: None,
+            manifest_md5: [0; 16],
+            hashes: hash_log.ok().map(HashLog::new),
+            replies: unbounded(),
+            waker,
+            phase: Phase::Data,
+            issued: 0,
+            data_issued: 0,
+            under: HashMap::new(),
+            sealed: BTreeMap::new(),
+            writing: HashMap::new(),
+            next_write: 0,
+            filling: 0,
+            at_workers: 0,
+            flushing: false,
+            flushed_issued: 0,
+            open: HashMap::new(),
+            left_out: BTreeMap::new(),
+            property_hashes: PropertyHashes::new(),
+            chain_order: VecDeque::new(),
+            chain_ready: HashMap::new(),
+            chain_state: None,
+            chain_busy: false,
+            sums: Vec::new(),
+            acknowledged: 0,
+            total: total.0,
+            files_down: 0,
+            told: Instant::now(),
+            waited: [Duration::ZERO; 3],
+            slow_told: false,
+            s,
+        }
+    }
+
+    fn run(&mut self) -> Result<Finished, Problem> {
+        self.wipe()?;
+        self.stage(Stage::Data);
+        loop {
+            if self.s.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request")
+                    .drive(&self.s.name)
+                    .advice("the drive holds no volume; start the session again"));
+            }
+            self.feed()?;
+            self.write_ready();
+            if self.is_idle() {
+                if self.batches.peek().is_none() && self.flushed_issued == self.issued {
+                    break;
+                }
+                if self.flushed_issued < self.issued {
+                    self.start_flush();
+                }
+            }
+            self.wait()?;
+        }
+        self.stage(Stage::Done);
+        let tree = self.s.layout.tree();
+        let out = |i: &u32| tree.file(*i).len.0;
+        let blobs_out = self.left_out.keys().filter(|&&i| i < tree.blob_count());
+        let (files_out, bytes_out) = blobs_out.fold((0, 0), |(n, bytes), i| (n + 1, bytes + out(i)));
+        Ok(Finished {
+            files: u64::from(tree.blob_count()) - files_out,
+            data: ByteLen(self.s.layout.data_len().0 - bytes_out),
+            written: ByteLen(self.acknowledged),
+            manifest_md5: self.manifest_md5,
+            left_out: std::mem::take(&mut self.left_out),
+            sums: std::mem::take(&mut self.sums),
+        })
+    }
+
+    fn stage(&self, stage: Stage) {
+        (self.s.events)(Event::Stage { drive: self.s.index, stage });
+    }
+
+    /// Nothing is under way between feed and device.
+    fn is_idle(&self) -> bool {
+        self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() && !self.flushing
+    }
+}

@@ -1,0 +1,49 @@
+//! Before anything else: old signatures go, and every place that is written last.
+
+use super::Drive;
+use crate::io::Completion;
+use crate::report::{Problem, Stage};
+use crate::units::ByteOffset;
+
+impl Drive<'_, '_> {
+    /// Overwrites old signatures, and every place that is written last, so that an unfinished drive looks like none.
+    pub(super) fn wipe(&mut self) -> Result<(), Problem> {
+        if self.s.wipe.is_empty() {
+            return Ok(());
+        }
+        self.stage(Stage::Wiping);
+        let mut ranges = std::mem::take(&mut self.s.wipe);
+        ranges.sort();
+        let mut tag = 0;
+        for range in ranges {
+            let mut at = range.start.0;
+            while at < range.end().0 {
+                let mut slot = loop {
+                    match self.s.pool.take() {
+                        Some(slot) => break slot,
+                        None => self.wipe_wait()?,
+                    }
+                };
+                let len = (range.end().0 - at).min(slot.len() as u64);
+                slot[..len as usize].fill(0);
+                self.s.engine.write(tag, slot, len as usize, ByteOffset(at));
+                tag += 1;
+                at += len;
+            }
+        }
+        self.s.engine.flush(tag);
+        while self.s.engine.in_flight() > 0 {
+            self.wipe_wait()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn wipe_wait(&mut self) -> Result<(), Problem> {
+        match self.s.engine.wait(None) {
+            Completion::Written { result: Err(error), .. } => Err(self.write_failed(&error, "wiping old signatures")),
+            Completion::Flushed { result: Err(error), .. } => Err(self.flush_failed(&error)),
+            Completion::Broken(error) => Err(self.broken(&error)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! From the workers to the device, in the order of the plan.
+
+use super::{Drive, Writing};
+use crate::pool::Slot;
+use crate::report::Stage;
+
+impl Drive<'_, '_> {
+    /// Writes what is sealed, in the order of the plan.
+    pub(super) fn write_ready(&mut self) {
+        while let Some(entry) = self.sealed.first_entry() {
+            if *entry.key() != self.next_write {
+                return;
+            }
+            let (seq, (slot, writing)) = entry.remove_entry();
+            self.next_write += 1;
+            self.write_piece(seq, slot, writing);
+        }
+    }
+
+    pub(super) fn write_piece(&mut self, seq: u64, mut slot: Slot, mut writing: Writing) {
+        match writing.pieces.pop_front() {
+            Some((range, at)) => {
+                // Only a batch that runs across one of BitLocker's regions has a second piece.
+                let len = range.len();
+                if range.start > 0 {
+                    slot.copy_within(range, 0);
+                }
+                self.writing.insert(seq, writing);
+                self.s.engine.write(seq, slot, len, at);
+            }
+            None => {
+                self.acknowledged += writing.len;
+                self.files_down += writing.files;
+            }
+        }
+    }
+
+    pub(super) fn start_flush(&mut self) {
+        self.flushing = true;
+        self.stage(Stage::Flushing);
+        self.s.engine.flush(self.issued);
+    }
+}
