@@ -1,6 +1,6 @@
 //! What lies on an NTFS 3.1 volume, as declared structures (ntfs.md; section numbers are given beside each item).
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Update sequences protect strides of this size, whatever the sector (section 4).
@@ -56,6 +56,14 @@ pub mod metafile {
     pub const REPARSE: u32 = 26;
 }
 
+/// Flags of an attribute (section 6).
+#[allow(missing_docs)]
+pub mod attr_flag {
+    pub const COMPRESSED: u16 = 0x0001;
+    pub const ENCRYPTED: u16 = 0x4000;
+    pub const SPARSE: u16 = 0x8000;
+}
+
 /// Flags of a record (section 5).
 #[allow(missing_docs)]
 pub mod record_flag {
@@ -100,14 +108,22 @@ pub mod entry_flag {
     pub const END: u16 = 2;
 }
 
+/// Head of every structure that an update sequence protects (section 4).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct ProtectedHeader {
+    pub magic: [u8; 4],
+    pub fixup_offset: U16,
+    pub fixup_count: U16,
+}
+
 /// Header of a FILE record (sections 4 and 5); the update sequence array follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct RecordHeader {
-    pub magic: [u8; 4],
-    pub fixup_offset: U16,
-    pub fixup_count: U16,
+    pub protected: ProtectedHeader,
     pub log_sequence: U64,
     pub sequence: U16,
     pub links: U16,
@@ -157,7 +173,8 @@ const _: () = assert!(RESIDENT_HEADER == 0x18);
 #[allow(missing_docs)]
 pub struct NonResidentHeader {
     pub lowest_vcn: U64,
-    pub highest_vcn: U64,
+    /// −1 where nothing is allocated.
+    pub highest_vcn: I64,
     pub pairs_offset: U16,
     pub compression_unit: U16,
     pub unused: U32,
@@ -216,6 +233,21 @@ pub struct FileNameHeader {
 }
 const _: () = assert!(size_of::<FileNameHeader>() == 66);
 
+/// An entry of `$ATTRIBUTE_LIST` up to the name (section 8).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct ListEntryHeader {
+    pub kind: U32,
+    pub length: U16,
+    pub name_units: u8,
+    pub name_offset: u8,
+    pub lowest_vcn: U64,
+    pub record: U64,
+    pub id: U16,
+}
+const _: () = assert!(size_of::<ListEntryHeader>() == 0x1A);
+
 /// `$VOLUME_INFORMATION` (section 8).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -259,9 +291,7 @@ const _: () = assert!(size_of::<IndexHeader>() == 16);
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct BlockHeader {
-    pub magic: [u8; 4],
-    pub fixup_offset: U16,
-    pub fixup_count: U16,
+    pub protected: ProtectedHeader,
     pub log_sequence: U64,
     pub vcn: U64,
 }
@@ -307,9 +337,9 @@ pub struct BootSector {
     pub sectors: U64,
     pub mft: U64,
     pub mft_mirror: U64,
-    pub record_size: u8,
+    pub record_size: i8,
     pub zero_0x41: [u8; 3],
-    pub block_size: u8,
+    pub block_size: i8,
     pub zero_0x45: [u8; 3],
     pub serial: U64,
     pub checksum: U32,

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use super::record::{FileName, file_name_len};
 use super::{LayoutError, Tree};
 use crate::ntfs::format::{
-    BLOCK_ENTRIES, BLOCK_FIXUPS, BlockHeader, ENTRY_HEADER, EntryHeader, FIXUP_STRIDE, INDEX_BLOCK, IndexHeader,
+    BLOCK_ENTRIES, BLOCK_FIXUPS, BlockHeader, ENTRY_HEADER, EntryHeader, FIXUP_STRIDE, INDEX_BLOCK, IndexHeader, ProtectedHeader,
     IndexRoot, NAME_UNITS_MAX, align8, entry_flag, protect,
 };
 use crate::ntfs::upcase;
@@ -188,9 +188,7 @@ fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entries: impl FnOnce(&mut
     out.fill(0);
     let len = entries(&mut out[BLOCK_ENTRIES..]);
     let head = BlockHeader {
-        magic: *b"INDX",
-        fixup_offset: (BLOCK_FIXUPS as u16).into(),
-        fixup_count: ((INDEX_BLOCK / FIXUP_STRIDE + 1) as u16).into(),
+        protected: ProtectedHeader { magic: *b"INDX", fixup_offset: (BLOCK_FIXUPS as u16).into(), fixup_count: ((INDEX_BLOCK / FIXUP_STRIDE + 1) as u16).into() },
         log_sequence: 0.into(),
         vcn: vcn.into(),
     };

@@ -3,7 +3,7 @@
 use zerocopy::IntoBytes;
 
 use super::Times;
-use crate::ntfs::format::{
+use crate::ntfs::format::{ProtectedHeader, 
     ATTRIBUTES_END, AttrHeader, AttrType, FIXUP_STRIDE, FileNameHeader, NON_RESIDENT_HEADER, NonResidentHeader,
     RESIDENT_HEADER, RecordHeader, ResidentHeader, StandardInformation, StandardInformation3, align8, protect,
 };
@@ -202,7 +202,7 @@ impl<'a> Record<'a> {
         self.header(kind, true, name, length);
         let header = NonResidentHeader {
             lowest_vcn: 0.into(),
-            highest_vcn: clusters.wrapping_sub(1).into(),
+            highest_vcn: (clusters as i64 - 1).into(),
             pairs_offset: (pairs_offset as u16).into(),
             compression_unit: 0.into(),
             unused: 0.into(),
@@ -255,9 +255,7 @@ impl<'a> Record<'a> {
         let Self { bytes, at, next_id } = self;
         bytes[at..at + 4].copy_from_slice(&ATTRIBUTES_END.to_le_bytes());
         let header = RecordHeader {
-            magic: *b"FILE",
-            fixup_offset: (size_of::<RecordHeader>() as u16).into(),
-            fixup_count: ((bytes.len() / FIXUP_STRIDE + 1) as u16).into(),
+            protected: ProtectedHeader { magic: *b"FILE", fixup_offset: (size_of::<RecordHeader>() as u16).into(), fixup_count: ((bytes.len() / FIXUP_STRIDE + 1) as u16).into() },
             log_sequence: 0.into(),
             sequence: head.sequence.into(),
             links: head.links.into(),

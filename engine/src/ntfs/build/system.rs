@@ -248,11 +248,11 @@ fn quota(times: Times) -> (Vec<ViewEntry>, Vec<ViewEntry>) {
 }
 
 /// The size codes of the boot sector: clusters, or the negative logarithm of bytes when less than one.
-fn size_code(bytes: u64, cluster: ClusterSize) -> u8 {
+fn size_code(bytes: u64, cluster: ClusterSize) -> i8 {
     if bytes >= cluster.bytes() {
-        (bytes / cluster.bytes()) as u8
+        (bytes / cluster.bytes()) as i8
     } else {
-        (bytes.trailing_zeros() as u8).wrapping_neg()
+        -(bytes.trailing_zeros() as i8)
     }
 }
 
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn size_codes_are_those_of_the_table() {
         let code = |bytes, cluster| size_code(bytes, ClusterSize::from_bytes(cluster).unwrap());
-        assert_eq!([512, 1024, 2048, 65536].map(|cluster| code(1024, cluster)), [2, 1, 0xF6, 0xF6]);
-        assert_eq!([512, 1024, 4096, 65536].map(|cluster| code(4096, cluster)), [8, 4, 1, 0xF4]);
+        assert_eq!([512, 1024, 2048, 65536].map(|cluster| code(1024, cluster)), [2, 1, -10, -10]);
+        assert_eq!([512, 1024, 4096, 65536].map(|cluster| code(4096, cluster)), [8, 4, 1, -12]);
     }
 }

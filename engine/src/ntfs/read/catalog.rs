@@ -8,6 +8,7 @@ use super::file::{self, Content, FileRecord, FileRef, Namespace, Stash, Stream, 
 use super::limits;
 use super::raw::{self, Record, Run, types};
 use super::volume::{DataRun, RunPlace, Volume, records};
+use crate::ntfs::format::{attr_flag, record_flag};
 use crate::units::ByteOffset;
 
 /// A file of a [`Catalog`]; ascending ids are ascending record numbers.
@@ -189,7 +190,7 @@ impl Volume {
             outcome = match parsed {
                 Err(error) => see(ScannedRecord { number, file: Err(error) }),
                 Ok((_, record)) if !record.in_use() => Ok(()),
-                Ok((bytes, record)) if record.header.base.get() != 0 => {
+                Ok((bytes, record)) if record.header.base_record.get() != 0 => {
                     stash.keep(number, bytes);
                     Ok(())
                 }
@@ -370,7 +371,7 @@ impl Catalog {
             last = Some((name.parent, parent));
             let what = match parent.map(|parent| &self.entries[parent as usize]) {
                 None => Some("its directory does not exist"),
-                Some(parent) if parent.record_flags & raw::RECORD_DIRECTORY == 0 => {
+                Some(parent) if parent.record_flags & record_flag::DIRECTORY == 0 => {
                     Some("its parent is not a directory")
                 }
                 Some(parent) if parent.sequence != name.parent_sequence => Some("its directory is another one by now"),
@@ -414,7 +415,7 @@ impl Catalog {
             if entry.names_len == 0 && number >= records::FIRST_FREE {
                 self.nameless.push(FileId(index as u32));
                 self.problem(NtfsError::corrupt(Place::record(number), "file without a name"));
-            } else if entry.record_flags & raw::RECORD_DIRECTORY != 0 && !entry.reached {
+            } else if entry.record_flags & record_flag::DIRECTORY != 0 && !entry.reached {
                 let own: Range<u32> = entry.names_at..entry.names_at + u32::from(entry.names_len);
                 if !own.clone().any(|name| self.orphans.binary_search(&NameId(name)).is_ok()) {
                     self.problem(NtfsError::corrupt(Place::record(number), "directory not reachable from the root"));
@@ -435,7 +436,7 @@ impl Catalog {
                 // A second way into a directory is not followed: that is what ends a cycle.
                 if !entry.reached {
                     entry.reached = true;
-                    if entry.record_flags & raw::RECORD_DIRECTORY != 0 {
+                    if entry.record_flags & record_flag::DIRECTORY != 0 {
                         pending.push(file);
                     }
                 }
@@ -509,7 +510,7 @@ impl Catalog {
     /// What is known of a file.
     pub fn info(&self, id: FileId) -> FileInfo {
         let entry = &self.entries[id.0 as usize];
-        let special = if entry.data_flags & raw::ATTR_ENCRYPTED != 0 {
+        let special = if entry.data_flags & attr_flag::ENCRYPTED != 0 {
             Some(Special::Encrypted)
         } else if entry.is_reparse {
             Some(match entry.reparse {
@@ -522,7 +523,7 @@ impl Catalog {
         };
         FileInfo {
             id: FileRef { record: u64::from(entry.number), sequence: entry.sequence },
-            directory: entry.record_flags & raw::RECORD_DIRECTORY != 0,
+            directory: entry.record_flags & record_flag::DIRECTORY != 0,
             size: entry.size,
             valid: entry.valid,
             allocated: entry.allocated,
@@ -533,8 +534,8 @@ impl Catalog {
             streams: entry.streams_len,
             has_data: entry.data != 0,
             resident: entry.data == DATA_RESIDENT,
-            compressed: entry.data_flags & raw::ATTR_COMPRESSED != 0,
-            sparse: entry.data_flags & raw::ATTR_SPARSE != 0,
+            compressed: entry.data_flags & attr_flag::COMPRESSED != 0,
+            sparse: entry.data_flags & attr_flag::SPARSE != 0,
             special,
             damaged: entry.damaged,
             reachable: entry.reached,

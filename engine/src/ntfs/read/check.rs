@@ -15,6 +15,7 @@ use super::index::{self, Index, Node, Step};
 use super::limits;
 use super::raw::{self, Attribute, Body, Record, types, view};
 use super::volume::{BackupBoot, I30, LogState, Volume, records};
+use crate::ntfs::format::{FIXUP_STRIDE, FileNameHeader, attr_flag, record_flag};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,7 +153,7 @@ struct NameKey {
 
 impl NameKey {
     /// `value` is a whole $FILE_NAME. Parent, child, name and name space must agree (spec section 8).
-    fn new(child: FileRef, head: &raw::FileName, name: &[zerocopy::little_endian::U16]) -> Self {
+    fn new(child: FileRef, head: &FileNameHeader, name: &[zerocopy::little_endian::U16]) -> Self {
         /// FNV-1a, 64 bits.
         const BASIS: u64 = 0xCBF2_9CE4_8422_2325;
         const PRIME: u64 = 0x0100_0000_01B3;
@@ -294,15 +295,15 @@ impl Check<'_> {
         }
         self.in_use[(number / 64) as usize] |= 1 << (number % 64);
         let head = record.header;
-        let array_at = usize::from(head.protected.array_at.get());
+        let array_at = usize::from(head.protected.fixup_offset.get());
         // Volumes of NT 4 and Windows 2000 have the array at 0x2A and no own number.
-        if array_at >= 0x30 && head.own_number.get() != number as u32 {
+        if array_at >= 0x30 && head.record_number.get() != number as u32 {
             self.report.error(place(0x2C), "record has the number of another one");
         }
-        if head.allocated.get() as usize != bytes.len() {
+        if head.bytes_allocated.get() as usize != bytes.len() {
             self.report.error(place(0x1C), "bytes allocated are not the record size");
         }
-        let first = (array_at + 2 * usize::from(head.protected.array_entries.get())).next_multiple_of(8);
+        let first = (array_at + 2 * usize::from(head.protected.fixup_count.get())).next_multiple_of(8);
         if usize::from(head.first_attribute.get()) != first {
             self.report.warning(place(0x14), "first attribute not right behind the update sequence");
         }
@@ -312,8 +313,8 @@ impl Check<'_> {
             self.report.error(place(0x10), "wrong sequence number of a metafile");
         }
         self.attributes(number, &record);
-        let base = FileRef::from_raw(head.base.get());
-        if head.base.get() != 0 {
+        let base = FileRef::from_raw(head.base_record.get());
+        if head.base_record.get() != 0 {
             self.extensions.push((number, base.record));
             if head.links.get() != 0 {
                 self.report.warning(place(0x12), "extension record with links");
@@ -330,7 +331,7 @@ impl Check<'_> {
 
     fn attributes(&mut self, number: u64, record: &Record<'_>) {
         let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
-        let base = record.header.base.get();
+        let base = record.header.base_record.get();
         let child = if base == 0 {
             FileRef { record: number, sequence: record.header.sequence.get() }
         } else {
@@ -347,7 +348,7 @@ impl Check<'_> {
             if !ids.insert(attribute.id) {
                 self.report.error(place(attribute.at), format!("attribute id {} used twice", attribute.id));
             }
-            if attribute.id >= record.header.next_id.get() {
+            if attribute.id >= record.header.next_attribute_id.get() {
                 self.report.warning(place(attribute.at), "attribute id not below the next free one");
             }
             if !attribute.ty.is_multiple_of(0x10) || attribute.ty == 0 || attribute.ty > 0x100 && attribute.ty < 0x1000
@@ -361,7 +362,7 @@ impl Check<'_> {
             }
             self.attribute(number, child, &attribute);
         }
-        let used = record.header.used.get() as usize;
+        let used = record.header.bytes_used.get() as usize;
         if used != (attributes.at + 8).next_multiple_of(8) {
             self.report.warning(place(0x18), "bytes used do not end 8 bytes behind the last attribute");
         }
@@ -403,7 +404,7 @@ impl Check<'_> {
                 if ALWAYS_RESIDENT.contains(&attribute.ty) {
                     self.report.error(place, "must be resident");
                 }
-                let scattered = attribute.flags & (raw::ATTR_COMPRESSED | raw::ATTR_SPARSE) != 0;
+                let scattered = attribute.flags & (attr_flag::COMPRESSED | attr_flag::SPARSE) != 0;
                 if body.unit != 0 && !scattered {
                     self.report.warning(place, "compression unit of a plain stream");
                 }
@@ -482,7 +483,7 @@ impl Check<'_> {
         if file.is_directory() != file.stream(types::INDEX_ROOT, &I30).is_some() {
             self.report.error(place, "directory flag and index do not agree");
         }
-        if file.flags & raw::RECORD_VIEW != 0 {
+        if file.flags & record_flag::VIEW_INDEX != 0 {
             self.views.push(number);
         } else if file.streams.iter().any(|stream| stream.ty == types::INDEX_ROOT && stream.name != I30) {
             self.report.error(place, "view index without its flag");
@@ -556,7 +557,7 @@ impl Check<'_> {
                 Ok(found) => found,
                 Err(fault) => return report.error(place, fault.what),
             };
-            if key.len() != size_of::<raw::FileName>() + name.len() * 2 {
+            if key.len() != size_of::<FileNameHeader>() + name.len() * 2 {
                 report.error(place, "key is longer than its name");
             }
             let parent = FileRef::from_raw(head.parent.get());
@@ -611,7 +612,7 @@ impl Check<'_> {
         if block != u64::from(volume.geometry().index_block_bytes) {
             report.error(root_place, "index block size is not the volume's");
         }
-        let per_block = if cluster <= block { block / cluster } else { block / raw::STRIDE as u64 };
+        let per_block = if cluster <= block { block / cluster } else { block / FIXUP_STRIDE as u64 };
         if u64::from(index.block_clusters) != per_block {
             report.error(root_place, "wrong clusters per index block");
         }
@@ -991,7 +992,7 @@ impl Check<'_> {
 fn node_header(report: &mut CheckReport, index: &Index<'_>, node: &Node, leaf: bool, has_blocks: bool) {
     let place = index.place(node, node.header_at());
     let Ok(head) = node.header() else { return };
-    let (first, end, allocated) = (head.first.get(), head.end.get(), head.allocated.get());
+    let (first, end, allocated) = (head.first_entry.get(), head.used.get(), head.allocated.get());
     if end > allocated {
         report.error(place, "index entries end behind the space for them");
     }
@@ -1004,7 +1005,7 @@ fn node_header(report: &mut CheckReport, index: &Index<'_>, node: &Node, leaf: b
                 report.warning(place, "index root's allocated size is not its own");
             }
             // Windows keeps the blocks of a directory that has shrunk into its root again.
-            if (head.large & 1 != 0) == leaf || !leaf && !has_blocks {
+            if (head.has_subnodes & 1 != 0) == leaf || !leaf && !has_blocks {
                 report.error(place, "large index flag, subnodes and index blocks do not agree");
             }
         }
@@ -1012,7 +1013,7 @@ fn node_header(report: &mut CheckReport, index: &Index<'_>, node: &Node, leaf: b
             if node.header_at() + allocated as usize != node.len() {
                 report.error(place, "index block's allocated size is wrong");
             }
-            if (head.large & 1 != 0) == leaf {
+            if (head.has_subnodes & 1 != 0) == leaf {
                 report.error(place, "leaf flag of an index block is wrong");
             }
             if leaf && node.entries().is_ok_and(|entries| entries.len() == 1) {

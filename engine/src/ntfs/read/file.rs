@@ -9,6 +9,7 @@ use super::error::{NtfsError, Place, ReadAt};
 use super::limits;
 use super::raw::{self, Attribute, Body, Fault, Record, Run, types, view};
 use super::volume::Volume;
+use crate::ntfs::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
 use crate::units::FileTime;
 
 /// In which of its name spaces a name lives (spec section 9).
@@ -140,17 +141,17 @@ impl Stream {
 
     /// Compressed with LZNT1.
     pub fn is_compressed(&self) -> bool {
-        self.flags & raw::ATTR_COMPRESSED != 0
+        self.flags & attr_flag::COMPRESSED != 0
     }
 
     /// May have holes.
     pub fn is_sparse(&self) -> bool {
-        self.flags & raw::ATTR_SPARSE != 0
+        self.flags & attr_flag::SPARSE != 0
     }
 
     /// Encrypted by EFS: the bytes cannot be read without its keys.
     pub fn is_encrypted(&self) -> bool {
-        self.flags & raw::ATTR_ENCRYPTED != 0
+        self.flags & attr_flag::ENCRYPTED != 0
     }
 
     /// Inside the record.
@@ -204,7 +205,7 @@ pub struct FileRecord {
 impl FileRecord {
     /// A directory (has an index of names).
     pub fn is_directory(&self) -> bool {
-        self.flags & raw::RECORD_DIRECTORY != 0
+        self.flags & record_flag::DIRECTORY != 0
     }
 
     /// The data stream of that name; empty for the file's own data.
@@ -235,8 +236,8 @@ impl FileRecord {
     fn absorb(&mut self, clusters: u64, attribute: &Attribute<'_>) -> Result<(), Fault> {
         match (attribute.ty, attribute.body) {
             (types::STANDARD_INFORMATION, Body::Resident { value, .. }) => {
-                let head: &raw::StandardInformation = view(value, 0, "standard information is cut off")?;
-                let tail = view::<raw::StandardInformationTail>(value, 48, "").ok();
+                let head: &StandardInformation = view(value, 0, "standard information is cut off")?;
+                let tail = view::<StandardInformation3>(value, 48, "").ok();
                 self.has_standard = true;
                 self.standard = Standard {
                     times: Times {
@@ -246,7 +247,7 @@ impl FileRecord {
                         accessed: FileTime(head.accessed.get()),
                     },
                     attributes: head.attributes.get(),
-                    security: tail.map(|tail| tail.security.get()),
+                    security: tail.map(|tail| tail.security_id.get()),
                 };
                 Ok(())
             }
@@ -257,7 +258,7 @@ impl FileRecord {
                     name: to_units(name),
                     namespace: Namespace::from_raw(head.namespace).ok_or(raw::fault(0x41, "unknown name space"))?,
                     attributes: head.attributes.get(),
-                    reparse: head.reparse.get(),
+                    reparse: head.reparse_tag.get(),
                 });
                 Ok(())
             }
@@ -490,7 +491,7 @@ fn load_extension<R: ReadAt>(
     if !record.in_use() || record.header.sequence.get() != holder.sequence {
         return Err(NtfsError::corrupt(place, "stale reference to an extension record"));
     }
-    if FileRef::from_raw(record.header.base.get()) != base {
+    if FileRef::from_raw(record.header.base_record.get()) != base {
         return Err(NtfsError::corrupt(place, "extension record of another file"));
     }
     Ok(bytes)
@@ -530,20 +531,20 @@ pub(super) fn list_entries(list: &[u8]) -> Result<Vec<Listed>, Fault> {
     let mut entries = Vec::new();
     let mut at = 0;
     while at < list.len() {
-        let head: &raw::ListEntry = view(list, at, "list entry is cut off")?;
-        let len = usize::from(head.len.get());
-        if len < size_of::<raw::ListEntry>() || !len.is_multiple_of(8) || at + len > list.len() {
+        let head: &ListEntryHeader = view(list, at, "list entry is cut off")?;
+        let len = usize::from(head.length.get());
+        if len < size_of::<ListEntryHeader>() || !len.is_multiple_of(8) || at + len > list.len() {
             return Err(raw::fault(at + 4, "impossible length of a list entry"));
         }
-        let name_at = at + usize::from(head.name_at);
+        let name_at = at + usize::from(head.name_offset);
         let name =
             raw::units(&list[..at + len], name_at, usize::from(head.name_units), "name of a list entry is cut off")?;
         entries.push(Listed {
             at,
-            ty: head.ty.get(),
+            ty: head.kind.get(),
             name: to_units(name),
-            lowest: head.lowest.get(),
-            holder: FileRef::from_raw(head.reference.get()),
+            lowest: head.lowest_vcn.get(),
+            holder: FileRef::from_raw(head.record.get()),
             id: head.id.get(),
         });
         at += len;

@@ -7,8 +7,9 @@ use std::ops::Range;
 use super::error::{NtfsError, Place, ReadAt};
 use super::file::{FileRecord, FileRef, Stream, to_units};
 use super::limits;
-use super::raw::{self, BlockHeader, EntryHeader, Fault, IndexHeader, IndexRoot, fault, types, view};
+use super::raw::{self, Fault, fault, types, view};
 use super::volume::{I30, Volume};
+use crate::ntfs::format::{BlockHeader, EntryHeader, FIXUP_STRIDE, IndexHeader, IndexRoot, entry_flag};
 
 /// One index of one file.
 pub(super) struct Index<'a> {
@@ -45,7 +46,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn is_end(&self) -> bool {
-        self.flags & raw::ENTRY_END != 0
+        self.flags & entry_flag::END != 0
     }
 }
 
@@ -68,10 +69,10 @@ impl<'a> Index<'a> {
             root,
             blocks: blocks.filter(|stream| !stream.is_resident()),
             block_bytes,
-            vcn_bytes: if cluster <= block_bytes { cluster } else { raw::STRIDE as u64 },
-            ty: head.ty.get(),
-            rule: head.rule.get(),
-            block_clusters: head.block_clusters,
+            vcn_bytes: if cluster <= block_bytes { cluster } else { FIXUP_STRIDE as u64 },
+            ty: head.indexed_type.get(),
+            rule: head.collation.get(),
+            block_clusters: head.clusters_per_block,
         })
     }
 
@@ -136,28 +137,28 @@ impl Node {
     /// All entries, the end entry last.
     pub(super) fn entries(&self) -> Result<Vec<Entry>, Fault> {
         let head = self.header()?;
-        let end = self.header_at.saturating_add(head.end.get() as usize);
-        let mut at = self.header_at.saturating_add(head.first.get() as usize);
-        if end > self.bytes.len() || head.first.get() < size_of::<IndexHeader>() as u32 {
+        let end = self.header_at.saturating_add(head.used.get() as usize);
+        let mut at = self.header_at.saturating_add(head.first_entry.get() as usize);
+        if end > self.bytes.len() || head.first_entry.get() < size_of::<IndexHeader>() as u32 {
             return Err(fault(self.header_at, "entries outside the node"));
         }
         let mut entries = Vec::new();
         loop {
             let head: &EntryHeader = view(&self.bytes[..end], at, "no end entry")?;
-            let (len, flags) = (usize::from(head.len.get()), head.flags.get());
-            let key_len = if flags & raw::ENTRY_END != 0 { 0 } else { usize::from(head.key_len.get()) };
+            let (len, flags) = (usize::from(head.length.get()), head.flags.get());
+            let key_len = if flags & entry_flag::END != 0 { 0 } else { usize::from(head.key_length.get()) };
             let key_at = at + size_of::<EntryHeader>();
-            let sub_len = if flags & raw::ENTRY_SUBNODE != 0 { 8 } else { 0 };
+            let sub_len = if flags & entry_flag::SUBNODE != 0 { 8 } else { 0 };
             if !len.is_multiple_of(8) || at + len > end || key_at + key_len + sub_len > at + len {
                 return Err(fault(at + 8, "impossible length of an index entry"));
             }
-            let sub = match flags & raw::ENTRY_SUBNODE {
+            let sub = match flags & entry_flag::SUBNODE {
                 0 => None,
                 _ => Some(view::<zerocopy::little_endian::U64>(&self.bytes, at + len - 8, "no subnode")?.get()),
             };
             let key = key_at..key_at + key_len;
             entries.push(Entry { at, len, reference: head.reference.get(), flags, key, sub });
-            if flags & raw::ENTRY_END != 0 {
+            if flags & entry_flag::END != 0 {
                 return Ok(entries);
             }
             at += len;

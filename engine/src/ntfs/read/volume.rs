@@ -5,8 +5,9 @@ use super::file::{self, Content, FileRecord, Stream};
 use super::index;
 use super::limits;
 use super::lznt1;
-use super::raw::{self, BootSector, Record, Run, types, view};
+use super::raw::{self, Record, Run, types, view};
 use super::upcase::Upcase;
+use crate::ntfs::format::{BootSector, VolumeInformation, attr_flag};
 use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, Lcn};
 
 /// Records whose place is fixed (spec section 12).
@@ -262,7 +263,7 @@ impl Volume {
         if !record.in_use() {
             return Err(NtfsError::not_found(place));
         }
-        if record.header.base.get() != 0 {
+        if record.header.base_record.get() != 0 {
             return Err(NtfsError::corrupt(place, "an extension record, not a file"));
         }
         file::gather(self, reader, number, &record, None)
@@ -560,7 +561,7 @@ impl Volume {
                 let bytes = self.read_record(reader, entry.holder.record)?;
                 let holder = Place::record(entry.holder.record);
                 let piece = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
-                let base = piece.header.base.get();
+                let base = piece.header.base_record.get();
                 if !piece.in_use()
                     || piece.header.sequence.get() != entry.holder.sequence
                     || entry.holder.record != records::MFT && (base == 0 || raw::reference_number(base) != records::MFT)
@@ -629,7 +630,7 @@ impl Volume {
                         label.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
                 }
                 let facts = file.stream(types::VOLUME_INFORMATION, &[]).and_then(Stream::resident);
-                match facts.and_then(|value| view::<raw::VolumeInformation>(value, 0, "").ok()) {
+                match facts.and_then(|value| view::<VolumeInformation>(value, 0, "").ok()) {
                     Some(head) => {
                         self.facts.version = (head.major, head.minor);
                         self.facts.flags = head.flags.get();
@@ -724,7 +725,7 @@ fn attribute_flags_odd(record: &Record<'_>) -> bool {
     record.attributes().map_while(Result::ok).any(|attribute| {
         attribute.ty == types::DATA
             && attribute.name.is_empty()
-            && attribute.flags & (raw::ATTR_COMPRESSED | raw::ATTR_ENCRYPTED) != 0
+            && attribute.flags & (attr_flag::COMPRESSED | attr_flag::ENCRYPTED) != 0
     })
 }
 
@@ -769,7 +770,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
 pub(super) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
     let not = |what| NtfsError { place: Place::volume(0), kind: ErrorKind::NotNtfs(what) };
     let boot: &BootSector = view(bytes, 0, "").map_err(|_| not("shorter than a sector"))?;
-    if boot.oem_id != *b"NTFS    " {
+    if boot.oem != *b"NTFS    " {
         return Err(not("no NTFS signature"));
     }
     let sector = u64::from(boot.sector_bytes.get());
@@ -790,7 +791,7 @@ pub(super) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
     if clusters == 0 || clusters > limits::CLUSTERS_MAX {
         return Err(not("impossible number of clusters"));
     }
-    let (mft, mirror) = (boot.mft_lcn.get(), boot.mirror_lcn.get());
+    let (mft, mirror) = (boot.mft.get(), boot.mft_mirror.get());
     if mft == 0 || mft >= clusters || mirror == 0 || mirror >= clusters {
         return Err(not("$MFT outside the volume"));
     }
@@ -800,7 +801,7 @@ pub(super) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
         _ => None,
     };
     let record = coded(boot.record_size).filter(|bytes| bytes.is_power_of_two() && (1024..=4096).contains(bytes));
-    let block = coded(boot.index_block_size).filter(|bytes| bytes.is_power_of_two() && (512..=65536).contains(bytes));
+    let block = coded(boot.block_size).filter(|bytes| bytes.is_power_of_two() && (512..=65536).contains(bytes));
     Ok(Geometry {
         sector_bytes: sector as u32,
         cluster,
