@@ -2,16 +2,17 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use common::{Session, said};
 use dray_engine::entropy::Seeded;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge;
+use dray_testdisks::traced::Traced;
 
 /// Where the volume begins on a GPT drive: behind table and reserved partition.
 const VOLUME_AT: u64 = 17 << 20;
@@ -31,20 +32,54 @@ fn source(session: &Session, fill: impl FnOnce(&mut Dataset)) {
     session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
 }
 
-/// Waits until the session has begun to write: until then the journal is not there.
-fn wait_for_start(session: &Session, child: &mut Child) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !session.path("journal.jrn").exists() {
-        assert!(child.try_wait().expect("a child").is_none(), "it ended before it began to write");
-        assert!(Instant::now() < until, "it never began to write");
-        sleep(Duration::from_millis(1));
+/// How the program tells that a drive entered a stage.
+const STAGE: &str = "\"type\":\"stage\"";
+
+/// The stages told so far, in order.
+fn stages(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().filter(|line| line.contains(STAGE)).filter_map(|line| {
+        let (_, rest) = line.split_once("\"stage\":\"")?;
+        Some(rest.split_once('"')?.0)
+    })
+}
+
+/// The session under trace, telling its stages; `None` (said loudly) where tracing is not allowed.
+fn traced(session: &Session, more: &[&str]) -> Option<Traced> {
+    let mut command = session.command(more);
+    command.arg("--json");
+    match Traced::start(&command, &session.dir) {
+        Ok(traced) => Some(traced),
+        Err(error) => {
+            eprintln!("SKIPPED judge: a program cannot be traced here: {error}");
+            None
+        }
     }
+}
+
+/// Where a run is: stages told, and calls that write or flush made since the last was told.
+type Moment = (usize, usize);
+
+/// Runs until `end`, which is told where it is before each call that writes or flushes.
+fn until(run: &mut Traced, mut end: impl FnMut(Moment) -> bool) -> bool {
+    let mut at = (0, 0);
+    run.until(|moment| {
+        if !moment.is_write() {
+            return false;
+        }
+        let told = stages(moment.said).count();
+        at = if told == at.0 { (told, at.1 + 1) } else { (told, 0) };
+        told > 0 && end(at)
+    })
+    .expect("the trace goes on")
 }
 
 #[test]
 fn judge_killed_at_any_moment_it_looks_like_no_drive() {
     let session = Session::new("killed");
-    source(&session, |data| data.large(60 << 20, 9 << 20).expect("files"));
+    source(&session, |data| {
+        data.large(40 << 20, 9 << 20).expect("files");
+        data.small(300, 20).expect("files");
+    });
     let image = session.path("drive.img");
     session.driveset(&[format!("{}:200MB", image.display())]);
     session.prepare(&[]);
@@ -53,57 +88,81 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
         eprintln!("SKIPPED judge: blkid is not here");
         return;
     }
-    assert!(blkid(&image, 0).is_some_and(|found| found.contains("gpt")), "a finished drive is recognised");
-    assert!(blkid(&image, VOLUME_AT).is_some_and(|found| found.contains("BitLocker")));
-    let mut random = Seeded::new(20);
-    let mut killed = 0;
-    for round in 0..12 {
+    let is_whole = || {
+        let (table, volume) = (blkid(&image, 0).expect("blkid"), blkid(&image, VOLUME_AT).expect("blkid"));
+        let mut backup = [0; 8];
+        let file = fs::File::open(&image).expect("the image");
+        file.read_exact_at(&mut backup, file.metadata().expect("its size").len() - 512).expect("its end");
+        match (table.contains("gpt"), volume.contains("BitLocker"), &backup == b"EFI PART") {
+            (true, true, true) => true,
+            (false, _, _) => false,
+            _ => panic!("a partition table, and no whole drive: {table} {volume} {backup:?}"),
+        }
+    };
+    assert!(is_whole(), "a finished drive is recognised");
+    let start = |more: &[&str]| {
         // A fresh journal, and a finished drive underneath: the worst that can be left behind.
         let _ = fs::remove_file(session.path("journal.jrn"));
-        let mut child = session
-            .command(&["--yes", "drive"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary runs");
-        wait_for_start(&session, &mut child);
-        // From the first wipe to long after the end.
-        sleep(Duration::from_millis(300 + random.next_u64() % 600));
-        let ended = child.try_wait().expect("a child").is_some();
-        child.kill().expect("killed");
-        child.wait().expect("gone");
-        if ended {
-            continue;
+        traced(&session, &[&["--yes", "drive"], more].concat())
+    };
+    let mut random = Seeded::new(20);
+    let mut met = BTreeSet::new();
+    for engine in ["auto", "sync"] {
+        // One run tells how many moments each stage has; of each stage the first, the last and one between are taken.
+        let Some(mut run) = start(&["--engine", engine]) else { return };
+        let mut lasts = BTreeMap::new();
+        until(&mut run, |(told, calls)| {
+            lasts.insert(told, calls);
+            false
+        });
+        let ended = run.finish().expect("it ends");
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        assert!(is_whole(), "{}", ended.said);
+        let moments: BTreeSet<Moment> = lasts
+            .into_iter()
+            .flat_map(|(told, last)| [0, (random.next_u64() % (last as u64 + 1)) as usize, last].map(|n| (told, n)))
+            .collect();
+        assert!(moments.len() > 8, "hardly a moment to choose: {moments:?}");
+        for moment in moments {
+            let mut run = start(&["--engine", engine]).expect("it was traced before");
+            // Another run may have fewer calls in a stage: then the next stage's first is as good.
+            let reached = until(&mut run, |at| at >= moment);
+            let ended = run.kill().expect("killed");
+            if !reached {
+                // The last call of all, and this run had one less.
+                assert_eq!(ended.code, Some(0), "{}", ended.said);
+                continue;
+            }
+            assert_eq!(ended.code, None, "killed, and yet it ended: {}", ended.said);
+            let stage = stages(&ended.said).last().expect("a stage").to_owned();
+            let whole = is_whole();
+            assert!(whole || stage != "done", "{engine} {moment:?}: told to be done, and is no drive");
+            assert!(
+                !whole || matches!(stage.as_str(), "done" | "flushing"),
+                "{engine} {moment:?}: whole while {stage}"
+            );
+            // The record with the key was there before the first write.
+            assert!(session.path("drive.xml").exists());
+            met.insert(stage);
         }
-        killed += 1;
-        let (table, volume) = (blkid(&image, 0).expect("blkid"), blkid(&image, VOLUME_AT).expect("blkid"));
-        let backup = fs::read(&image).expect("the image");
-        let backup = backup.len() - 512..backup.len() - 504;
-        let has_backup = &fs::read(&image).expect("the image")[backup] == b"EFI PART";
-        let complete = table.contains("gpt") && volume.contains("BitLocker") && has_backup;
-        assert!(
-            complete || !table.contains("gpt"),
-            "round {round}: an unfinished drive has a partition table: {table} {volume}"
-        );
-        // The record with the key was there before the first write.
-        assert!(session.path("drive.xml").exists());
     }
-    assert!(killed > 3, "only {killed} of 12 were killed in time: the moments are badly chosen");
+    for stage in ["wiping", "data", "metadata", "finishing", "flushing", "done"] {
+        assert!(met.contains(stage), "never killed while {stage}: {met:?}");
+    }
 }
 
 #[test]
 fn judge_sources_that_change_are_left_out_and_named() {
     let session = Session::new("changing");
     source(&session, |data| {
-        data.file("a-large", 400 << 20).expect("a large file");
         for name in ["kept", "z-gone", "z-grown", "z-longer", "z-shrunk", "z-touched"] {
             data.file(name, if name == "z-longer" { 5 << 20 } else { 20_000 }).expect("a file");
         }
     });
-    session.driveset(&[format!("{}:600MB", session.path("drive.img").display())]);
-    let mut child =
-        session.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-    wait_for_start(&session, &mut child);
+    session.driveset(&[format!("{}:100MB", session.path("drive.img").display())]);
+    let Some(mut run) = traced(&session, &[]) else { return };
+    // Everything is planned, and no source was opened to be read.
+    assert!(until(&mut run, |_| true), "it never began to write");
     let at = |name: &str| session.path("source").join(name);
     fs::remove_file(at("z-gone")).expect("removed");
     let write = |name: &str| OpenOptions::new().write(true).open(at(name)).expect("a file");
@@ -111,14 +170,14 @@ fn judge_sources_that_change_are_left_out_and_named() {
     write("z-longer").set_len(6 << 20).expect("grown");
     write("z-shrunk").set_len(10_000).expect("shrunk");
     write("z-touched").set_modified(std::time::SystemTime::now()).expect("touched");
-    let output = child.wait_with_output().expect("the binary ends");
-    let words = said(&output);
-    assert_eq!(output.status.code(), Some(3), "{words}");
+    let ended = run.finish().expect("it ends");
+    let words = ended.said;
+    assert_eq!(ended.code, Some(3), "{words}");
     for name in ["z-gone", "z-grown", "z-longer", "z-shrunk", "z-touched"] {
         assert!(words.contains(name), "{name} is not named: {words}");
     }
     assert!(!words.contains("source/kept"), "{words}");
-    // The volume and its manifest hold the two others, and nothing of these.
+    // The volume and its manifest hold the other one, and nothing of these.
     judge::drive(&session.path("drive.img"), &session.path("drive.xml"), Some(&session.path("dataset.csv")), true)
         .expect_pass("scripts/judge-drive");
     let _ = fs::remove_file(session.path("drive.img"));
