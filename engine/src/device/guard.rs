@@ -2,14 +2,15 @@
 //!
 //! Signatures on the disk are not looked at here; see [`super::signature`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::geometry::{Geometry, Zoned, attribute};
-use super::{Device, DeviceKind, Identity, Roots, Transport};
+use super::identity;
+use super::{Access, Device, DeviceKind, Identity, Roots, Transport};
 use crate::report::{Kind, Problem};
 use crate::units::SectorSize;
 
@@ -63,11 +64,65 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
         );
     }
     check_subject(&subject, context, device.roots(), &mut refuse);
+    // Whoever holds a disk without a trace in these tables (a part of a btrfs or ZFS pool, a virtual machine) holds it
+    // exclusively. At the claim our own hold would be found.
+    if problems.is_empty() && device.access() == Access::Read && device.is_held() {
+        problems.push(held(device.path(), device.roots()));
+    }
     problems
 }
 
-/// What speaks against sending the drive to the service: it takes SATA drives with 512-byte logical sectors, and knows
-/// each by its own serial.
+/// The refusal of a device that something else holds exclusively, naming who has it open.
+pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
+    let users = users(path, roots);
+    let advice = match users.first() {
+        Some(first) => format!("end what uses it ({first}), or wait for it"),
+        None => "unmount it and stop what holds it: lsblk shows mounts, RAID, LVM and encryption on it".to_owned(),
+    };
+    let mut problem = Problem::new(Kind::Refused, "is in use: something holds it exclusively")
+        .drive(path.display().to_string())
+        .advice(advice);
+    problem.value = (!users.is_empty()).then(|| users.join(", "));
+    problem
+}
+
+/// Processes that have the node open, as far as this one may look: `qemu-system-x86 (pid 4711)`.
+fn users(path: &Path, roots: &Roots) -> Vec<String> {
+    let Ok(wanted) = fs::metadata(path).map(|meta| meta.rdev()) else { return Vec::new() };
+    let own = std::process::id();
+    let mut users = BTreeSet::new();
+    for process in fs::read_dir(&roots.proc).into_iter().flatten().flatten() {
+        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if id == own || users.len() >= USERS_MAX {
+            continue;
+        }
+        let mut open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let has = open.any(|entry| {
+            // Looking at the link first: what it names is not to be touched unless it is a node.
+            let node = fs::read_link(entry.path()).is_ok_and(|target| target.starts_with("/dev"));
+            node && fs::metadata(entry.path())
+                .is_ok_and(|meta| meta.file_type().is_block_device() && meta.rdev() == wanted)
+        });
+        if has {
+            let name = attribute(&process.path(), "comm").unwrap_or_else(|| "a process".to_owned());
+            users.insert(format!("{name} (pid {id})"));
+        }
+    }
+    users.into_iter().collect()
+}
+
+/// Processes that are named before the list is cut.
+const USERS_MAX: usize = 5;
+
+/// Where the device or anything on it is mounted now.
+pub fn mounted(device: &DeviceKind, roots: &Roots) -> Vec<PathBuf> {
+    let DeviceKind::Block { number, sysfs, .. } = device else { return Vec::new() };
+    let tree = Tree::of(*number, sysfs, roots);
+    let on_it = |mount: &Mount| tree.numbers.contains(&mount.number) || tree.has_node(&mount.source, roots);
+    mounts(roots).into_iter().filter(on_it).map(|mount| mount.point).collect()
+}
+
+/// What speaks against sending the drive to the service: it takes drives with 512-byte logical sectors.
 pub fn shipping(identity: &Identity) -> Vec<Problem> {
     const OTHERWISE: &str = "say --not-for-shipping to prepare it all the same";
     let mut problems = Vec::new();
@@ -79,10 +134,6 @@ pub fn shipping(identity: &Identity) -> Vec<Problem> {
         refuse("is no drive that can be shipped", identity.transport.name().to_owned(), advice);
         return problems;
     }
-    if matches!(identity.transport, Transport::Nvme | Transport::Mmc) {
-        let advice = format!("the service takes 2.5\" and 3.5\" SATA drives; {OTHERWISE}");
-        refuse("is of a kind that the service does not take", identity.transport.name().to_owned(), advice);
-    }
     if identity.sector != SectorSize::S512 {
         let advice = format!("the service takes drives with 512-byte logical sectors (512n or 512e); {OTHERWISE}");
         refuse(
@@ -91,13 +142,14 @@ pub fn shipping(identity: &Identity) -> Vec<Problem> {
             advice,
         );
     }
-    if identity.serial.is_none() {
-        let advice = "attach it to a SATA port, or give the serial printed on its label with --drive-id".to_owned();
-        let value =
-            identity.bridge_serial.clone().map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own"));
-        refuse("does not tell its own serial", value, advice);
-    }
     problems
+}
+
+/// Whether a parcel with the drive would be opened at all: the service takes 2.5" and 3.5" SATA drives, each known by
+/// its own serial.
+pub fn is_shippable(identity: &Identity) -> bool {
+    let kind = !matches!(identity.transport, Transport::Nvme | Transport::Mmc);
+    kind && identity.serial.is_some() && shipping(identity).is_empty()
 }
 
 /// What to know before using the drive, without being refused.
@@ -105,8 +157,25 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     let mut cautions = Vec::new();
     if identity.transport == Transport::Usb {
         cautions.push(Problem::new(Kind::Refused, "is attached by USB").advice(
-            "docks and bridges are fine for preparing; the drive itself must be shipped without its enclosure",
+            "docks and bridges are fine for preparing; the service takes no enclosures: ship the bare drive",
         ));
+    }
+    if matches!(identity.transport, Transport::Nvme | Transport::Mmc) {
+        cautions.push(
+            Problem::new(Kind::Refused, "is of a kind that the service does not take")
+                .value(identity.transport.name())
+                .advice("the service takes 2.5\" and 3.5\" SATA drives; this one cannot be shipped"),
+        );
+    }
+    if identity.transport.is_hardware() && identity.serial.is_none() {
+        let known = identity.bridge_serial.as_deref();
+        cautions.push(
+            Problem::new(Kind::Refused, "does not tell its own serial, which the service compares with the manifest")
+                .value(known.map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own")))
+                .advice(
+                    "attach it to a SATA port, or give the serial printed on its label: --drive-id PATH=SERIAL",
+                ),
+        );
     }
     if geometry.zoned == Zoned::HostAware {
         cautions.push(Problem::new(Kind::Refused, "is a shingled drive").advice("expect it to slow down"));
@@ -114,24 +183,19 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     cautions
 }
 
-/// Serials that more than one of the named drives has: then none of them can be told from the others.
-pub fn doubled<'a>(drives: impl IntoIterator<Item = (&'a str, &'a Identity)>) -> Vec<Problem> {
-    let mut by_serial = BTreeMap::<&str, Vec<&str>>::new();
-    for (name, identity) in drives {
-        if let Some(serial) = &identity.serial {
-            by_serial.entry(serial).or_default().push(name);
-        }
-    }
-    let doubled = by_serial.into_iter().filter(|(_, names)| names.len() > 1);
-    doubled
-        .map(|(serial, names)| {
-            Problem::new(Kind::Refused, "more than one drive has this serial")
-                .drive(names.join(", "))
-                .value(serial)
-                .advice(
-                    "the same drive named twice, or a dock that gives its own serial to all: attach them one by one",
-                )
-        })
+/// Other attached disks that tell the same serial as the open one: then neither can be told from the other.
+pub fn twins(device: &Device) -> Vec<PathBuf> {
+    let DeviceKind::Block { number, sysfs, .. } = device.kind() else { return Vec::new() };
+    let Some(serial) = device.identity().known_serial() else { return Vec::new() };
+    twins_of(serial, &Tree::of(*number, sysfs, device.roots()), device.roots())
+}
+
+fn twins_of(serial: &str, tree: &Tree, roots: &Roots) -> Vec<PathBuf> {
+    identity::list(roots)
+        .into_iter()
+        .filter(|disk| disk.identity.known_serial() == Some(serial) && !tree.names.contains(&disk.name))
+        .filter(|disk| disk.identity.transport.is_hardware())
+        .map(|disk| disk.path)
         .collect()
 }
 
@@ -584,15 +648,35 @@ mod tests {
             ..Identity::of_image(crate::units::ByteLen(1 << 40), SectorSize::S512)
         };
         assert_eq!(shipping(&identity), []);
-        assert_eq!(doubled([("a", &identity)]), []);
-        assert_eq!(doubled([("a", &identity), ("b", &identity)]).len(), 1);
+        assert!(is_shippable(&identity));
+        assert!(!is_shippable(&Identity { transport: Transport::Nvme, ..identity.clone() }));
         identity.sector = SectorSize::S4096;
         identity.serial = None;
+        assert!(!is_shippable(&identity));
         identity.transport = Transport::Nvme;
-        assert_eq!(shipping(&identity).len(), 3);
-        assert_eq!(doubled([("a", &identity), ("b", &identity)]), []);
+        assert_eq!(shipping(&identity).len(), 1);
         identity.transport = Transport::Loop;
         assert_eq!(shipping(&identity).len(), 1);
+    }
+
+    #[test]
+    fn a_serial_that_two_disks_tell_names_neither() {
+        let machine = Machine::new();
+        for (name, place, serial) in [("sdp", "ata8", "S1"), ("sdq", "usb1/1-1", "S1"), ("sdr", "ata9", "S2")] {
+            let home = format!("sys/devices/{place}/0:0:0:0");
+            machine.put(&format!("{home}/serial"), serial);
+            machine.put(&format!("{home}/block/{name}/size"), "8");
+            machine.put(&format!("{home}/block/{name}/queue/logical_block_size"), "512");
+            let links = [("../..", format!("{home}/block/{name}/device"))];
+            for (to, link) in links {
+                std::os::unix::fs::symlink(to, machine.dir.join(link)).unwrap();
+            }
+            let block = machine.dir.join(format!("{home}/block/{name}"));
+            std::os::unix::fs::symlink(block, machine.roots.sys.join("block").join(name)).unwrap();
+        }
+        let tree = |name: &str| Tree { names: [name.to_owned()].into(), ..Tree::default() };
+        assert_eq!(twins_of("S1", &tree("sdp"), &machine.roots), [machine.roots.dev.join("sdq")]);
+        assert_eq!(twins_of("S2", &tree("sdr"), &machine.roots), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -73,16 +73,28 @@ pub struct Identity {
     pub size: ByteLen,
     /// Logical sector.
     pub sector: SectorSize,
+    /// Physical sector in bytes.
+    pub physical_sector: u32,
     /// Whether the kernel calls it removable.
     pub removable: bool,
 }
 
 impl Identity {
+    /// The drive's serial, or else its bridge's: what it can be named by.
+    pub fn known_serial(&self) -> Option<&str> {
+        self.serial.as_deref().or(self.bridge_serial.as_deref())
+    }
+
     /// How a drive met now differs from this one; `None` when it is the same.
     pub fn change_to(&self, now: &Self) -> Option<String> {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
         if self.serial != now.serial {
             return Some(format!("serial was {}, is {}", show(&self.serial), show(&now.serial)));
+        }
+        // Where the drive tells none, its bridge's is what can be compared.
+        if self.serial.is_none() && self.bridge_serial != now.bridge_serial {
+            let (was, is) = (show(&self.bridge_serial), show(&now.bridge_serial));
+            return Some(format!("the bridge's serial was {was}, is {is}"));
         }
         if self.wwn != now.wwn {
             return Some(format!("world wide name was {}, is {}", show(&self.wwn), show(&now.wwn)));
@@ -95,6 +107,10 @@ impl Identity {
         }
         if self.sector != now.sector {
             return Some(format!("sector was {} bytes, is {}", self.sector.bytes(), now.sector.bytes()));
+        }
+        if self.physical_sector != now.physical_sector {
+            let (was, is) = (self.physical_sector, now.physical_sector);
+            return Some(format!("physical sector was {was} bytes, is {is}"));
         }
         None
     }
@@ -110,6 +126,7 @@ impl Identity {
             transport: Transport::Image,
             size,
             sector,
+            physical_sector: sector.bytes() as u32,
             removable: false,
         }
     }
@@ -132,7 +149,8 @@ impl Identity {
             .ok()
             .and_then(|page| vpd_serial(&page))
             .or_else(|| attribute(&device, "serial"))
-            .or_else(|| attribute(disk, "serial"));
+            .or_else(|| attribute(disk, "serial"))
+            .or_else(|| if transport == Transport::Usb { usb_serial(disk) } else { None });
         let (serial, bridge_serial) = match (ata.as_ref().and_then(|ata| ata.serial.clone()), told) {
             (Some(own), Some(told)) if own != told => (Some(own), Some(told)),
             (Some(own), _) => (Some(own), None),
@@ -153,6 +171,9 @@ impl Identity {
             transport,
             size,
             sector,
+            physical_sector: number(disk, "queue/physical_block_size")
+                .and_then(|bytes| u32::try_from(bytes).ok())
+                .unwrap_or(sector.bytes() as u32),
             removable: number(disk, "removable") == Some(1),
         }
     }
@@ -188,6 +209,13 @@ fn transport(disk: &Path) -> Transport {
     } else {
         Transport::Virtual
     }
+}
+
+/// The serial of the USB device that a disk hangs on: the nearest one above it.
+fn usb_serial(disk: &Path) -> Option<String> {
+    let place = fs::canonicalize(disk).ok()?;
+    let device = place.ancestors().find(|dir| dir.join("idVendor").exists())?;
+    attribute(device, "serial")
 }
 
 /// What IDENTIFY DEVICE says of the drive.
@@ -295,6 +323,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
     if wanted.is_empty() {
         return Err(Problem::new(Kind::Usage, "`serial:` names no serial").drive(name));
     }
+    // A drive's own serial; that of its bridge only where the drive hides.
     let asked: Vec<(PathBuf, Option<String>)> = list(roots)
         .into_iter()
         .map(|disk| {
@@ -304,7 +333,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
                 let data = ioctl::ata_identify(&File::open(&disk.path).ok()?).ok()?;
                 AtaIdentity::parse(&data)?.serial
             };
-            let serial = if hidden { own() } else { disk.identity.serial };
+            let serial = if hidden { own().or(disk.identity.bridge_serial) } else { disk.identity.serial };
             (disk.path, serial)
         })
         .collect();
@@ -410,8 +439,14 @@ mod tests {
 
         assert_eq!(resolve("serial:ZL2ABC12", &roots).unwrap(), roots.dev.join("sda"));
         assert_eq!(resolve("serial:S4NVME", &roots).unwrap(), roots.dev.join("nvme0n1"));
-        let missing = resolve("serial:DOCK", &roots).unwrap_err();
+        let missing = resolve("serial:OTHER", &roots).unwrap_err();
         assert!(missing.what.contains("no drive with this serial") && missing.value.unwrap().contains("ZL2ABC12"));
+        assert!(resolve("serial:DOCK", &roots).unwrap_err().what.contains("more than one"));
+        // A bridge without a page for it: its USB device has the serial.
+        disk("sdf", "pci0/usb3/3-1/3-1:1.0/host4/4:0:0:0", 8, &[]);
+        fs::write(roots.sys.join("devices/pci0/usb3/3-1/idVendor"), "abcd\n").unwrap();
+        fs::write(roots.sys.join("devices/pci0/usb3/3-1/serial"), "BRIDGE7\n").unwrap();
+        assert_eq!(resolve("serial:BRIDGE7", &roots).unwrap(), roots.dev.join("sdf"));
         disk("sde", "pci0/ata2/host3/3:0:0:0", 8, &[("vpd_pg80", b"\0\x80\0\x08ZL2ABC12")]);
         assert!(resolve("serial:ZL2ABC12", &roots).unwrap_err().what.contains("more than one"));
         assert!(resolve("serial:", &roots).is_err());
@@ -419,6 +454,10 @@ mod tests {
 
         let other = Identity { size: ByteLen(1), ..disks[0].identity.clone() };
         assert!(disks[0].identity.change_to(&other).unwrap().contains("size was 4096 bytes, is 1"));
+        let other = Identity { physical_sector: 4096, ..disks[0].identity.clone() };
+        assert!(disks[0].identity.change_to(&other).unwrap().contains("physical sector was 512 bytes, is 4096"));
+        let other = Identity { bridge_serial: Some("ANOTHER".into()), ..disks[1].identity.clone() };
+        assert!(disks[1].identity.change_to(&other).unwrap().contains("bridge's serial was DOCK, is ANOTHER"));
         assert_eq!(disks[0].identity.change_to(&disks[0].identity), None);
         fs::remove_dir_all(&dir).unwrap();
     }

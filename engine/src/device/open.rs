@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -98,6 +99,9 @@ impl Device {
                 (open(0).map_err(refuse)?, false)
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (open(0).map_err(refuse)?, false),
+            Err(error) if block && error.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(super::guard::held(path, roots));
+            }
             Err(error) => return Err(refuse(error)),
         };
         // The name may have come to mean something else between the two looks.
@@ -185,6 +189,14 @@ impl Device {
     /// Whether the kernel or the file's permissions refuse writes.
     pub fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// Whether something else holds the block device exclusively. Asks for a moment, disturbs nobody.
+    pub(super) fn is_held(&self) -> bool {
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_EXCL;
+        let block = matches!(self.kind, DeviceKind::Block { .. });
+        let asked = || OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
+        block && asked().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
     }
 
     /// Sizes and limits.
@@ -301,9 +313,22 @@ impl Device {
     }
 }
 
-/// Holds the node: udev and auto-mounters leave locked disks alone.
+/// How long another program's lock is waited for: udev holds one while it looks at a disk that has just come.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Holds the node: udev and auto-mounters leave locked disks alone (`flock(2)`, as systemd's block device locking asks).
 fn lock(file: &File, path: &Path) -> Result<(), Problem> {
-    match file.try_lock() {
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            outcome => return locked(outcome, path),
+        }
+    }
+}
+
+fn locked(outcome: Result<(), TryLockError>, path: &Path) -> Result<(), Problem> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(Problem::new(Kind::Refused, "another program holds a lock on it")
             .drive(path.display().to_string())
@@ -496,6 +521,8 @@ mod tests {
             assert_eq!(looking.identity().change_to(taken.identity()), None);
             let refused = Device::open(&node.0, Access::Claim).unwrap_err();
             assert!(refused.what.contains("in use"), "{refused}");
+            let told = guard::check(&looking, &guard::Context::default());
+            assert!(told.len() == 1 && told[0].what.contains("holds it exclusively"), "{told:?}");
             // The image below it is refused as well.
             let image = Device::open(&image.0, Access::Read).unwrap();
             let problems = guard::check(&image, &guard::Context::default());

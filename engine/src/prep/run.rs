@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, SessionState};
 use crate::bitlocker::build::{Metadata, Spec};
-use crate::device::{self, Access, Device, Roots, guard};
+use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
 use crate::io::{Engine, Options};
 use crate::plan::drive::{DriveLayout, MANIFEST_NAME};
@@ -290,6 +290,11 @@ fn write_drive(
     let _ = fs::remove_file(&hash_path);
     let finished = outcome?;
 
+    // What is read from here on comes from the device.
+    if let Err(error) = device.drop_caches() {
+        let name = &facts.name;
+        (shared.events)(Event::Note(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+    }
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Note(format!(
             "drive {}: finished, but the kernel did not read the new partition table: {error}",
@@ -300,7 +305,32 @@ fn write_drive(
     record.manifest_hash = Some(finished.manifest_md5);
     record.drive_header_hash = header_hash.as_deref();
     write_record(&record, RecordState::Completed)?;
+    let kind = device.kind().clone();
+    drop(device);
+    for point in mounted_by_itself(&kind) {
+        (shared.events)(Event::Note(format!(
+            "drive {}: something mounted it by itself on {}, and may have written to it: unmount it, and check it with \
+             dray verify before it is shipped",
+            facts.name,
+            point.display()
+        )));
+    }
     Ok((finished, record_path))
+}
+
+/// Where an auto-mounter put the drive once it was let go. They act on what udev tells them, a moment later.
+fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let roots = Roots::default();
+    let is_block = matches!(kind, DeviceKind::Block { .. });
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let points = guard::mounted(kind, &roots);
+        if !points.is_empty() || !is_block || !Path::new("/run/udev").exists() || Instant::now() >= until {
+            return points;
+        }
+        std::thread::sleep(PATIENCE / 10);
+    }
 }
 
 /// Moves an earlier file out of the record's way, unless it only is the record of a drive that was never finished: it may

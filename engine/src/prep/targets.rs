@@ -179,22 +179,37 @@ fn finish(
     let identity = device.identity().clone();
     let geometry = device.geometry();
     let hardware = identity.transport.is_hardware();
-    let drive_id =
-        match drive_id(identity.serial.as_deref(), identity.transport, &name, &path, rows, wishes).map_err(line) {
-            Ok(id) => id,
-            Err(problem) => {
-                problems.push(problem);
-                String::new()
-            }
-        };
-    // The serial has been looked at above, where one given by hand counts.
-    let against: Vec<Problem> = guard::shipping(&Identity { serial: Some(drive_id.clone()), ..identity.clone() });
-    let for_shipping = against.is_empty();
+    // The drive's own, or else its bridge's, which a caution below tells.
+    let serial = identity.known_serial();
+    let drive_id = match drive_id(serial, identity.transport, &name, &path, rows, wishes).map_err(line) {
+        Ok(id) => id,
+        Err(problem) => {
+            problems.push(problem);
+            String::new()
+        }
+    };
+    // A serial given by hand is the drive's own, whatever the bridge says.
+    let by_hand = given_id(serial, &name, &path, rows, wishes).cloned();
+    let meant = Identity { serial: by_hand.clone().or_else(|| identity.serial.clone()), ..identity.clone() };
+    let against: Vec<Problem> = guard::shipping(&meant);
+    let for_shipping = guard::is_shippable(&meant);
+    let twins = if by_hand.is_none() { guard::twins(&device) } else { Vec::new() };
+    if !twins.is_empty() {
+        let paths: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
+        problems.push(line(
+            Problem::new(Kind::Refused, "more than one attached disk has this serial")
+                .value(format!("{}: also {}", serial.unwrap_or_default(), paths.join(", ")))
+                .advice(
+                    "a dock gives its own serial to every disk in it: attach them one by one, or give the serial \
+                     printed on the label with --drive-id PATH=SERIAL",
+                ),
+        ));
+    }
     // Images and virtual disks are for trying out: they are taken, and marked.
     if hardware && !wishes.not_for_shipping {
         problems.0.extend(against.into_iter().map(line));
     }
-    warnings.extend(guard::cautions(&identity, geometry).into_iter().map(|caution| caution.drive(&name)));
+    warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
     let contents = match signature::scan(&device) {
         Ok(contents) => contents,
         Err(error) => {
@@ -229,6 +244,19 @@ fn finish(
     })
 }
 
+/// The id given by hand for a drive.
+fn given_id<'a>(
+    serial: Option<&str>,
+    name: &str,
+    path: &Path,
+    rows: usize,
+    wishes: &'a Wishes<'_>,
+) -> Option<&'a String> {
+    let is_meant =
+        |who: &str| who.is_empty() && rows == 1 || who == name || Path::new(who) == path || Some(who) == serial;
+    wishes.drive_ids.iter().find(|(who, _)| is_meant(who)).map(|(_, id)| id)
+}
+
 /// The id for manifest and drive record: given by hand, else the hardware's serial, else one from the file's name.
 fn drive_id(
     serial: Option<&str>,
@@ -238,9 +266,7 @@ fn drive_id(
     rows: usize,
     wishes: &Wishes<'_>,
 ) -> Result<String, Problem> {
-    let is_meant =
-        |who: &str| who.is_empty() && rows == 1 || who == name || Path::new(who) == path || Some(who) == serial;
-    if let Some((_, id)) = wishes.drive_ids.iter().find(|(who, _)| is_meant(who)) {
+    if let Some(id) = given_id(serial, name, path, rows, wishes) {
         return names::check_drive_id(id)
             .map(|()| id.clone())
             .map_err(|error| Problem::new(Kind::Usage, error.to_string()).value(id.clone()).advice(error.advice()));
