@@ -3,7 +3,7 @@
 //! Floors, from the ground up (an upper one may use lower ones, never the other way):
 //!
 //! 0. `units`, `entropy`, `limits`, `report`: values, their bounds, and what is told to the outside.
-//! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`: formats and kernels, pure; the formats do not know each other.
+//! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
 //! 4. `prep`, `verify`, `bench`: the pipelines.
@@ -32,7 +32,7 @@ pub mod report;
 pub mod units;
 rooms!(entropy, limits, surroundings);
 
-rooms!(azure, bitlocker, crypt, gpt, hash, ntfs);
+rooms!(azure, bitlocker, checkpoint, crypt, gpt, hash, ntfs);
 
 rooms!(plan);
 

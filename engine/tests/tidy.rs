@@ -17,6 +17,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("ntfs", 1),
     ("bitlocker", 1),
     ("azure", 1),
+    ("checkpoint", 1),
     ("plan", 2),
     ("io", 3),
     ("pool", 3),

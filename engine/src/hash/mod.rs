@@ -18,6 +18,24 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(data).into()
 }
 
+/// SHA-256 of a stream that comes in pieces, and of each of its beginnings.
+#[derive(Clone, Debug, Default)]
+pub struct Sha256(sha2::Sha256);
+
+impl Sha256 {
+    /// Takes the next piece.
+    pub fn update(&mut self, data: &[u8]) {
+        use sha2::Digest;
+        self.0.update(data);
+    }
+
+    /// The value of what came so far.
+    pub fn value(&self) -> [u8; 32] {
+        use sha2::Digest;
+        self.0.clone().finalize().into()
+    }
+}
+
 /// SHA-512 of `data`.
 pub fn sha512(data: &[u8]) -> [u8; 64] {
     use sha2::Digest;

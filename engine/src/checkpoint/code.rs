@@ -1,0 +1,189 @@
+//! Little-endian words, and texts and lists with their length before them.
+
+use std::io;
+
+use super::Fault;
+
+/// Longest text: paths have at most 4096 bytes, ids far fewer.
+const TEXT_LEN_MAX: usize = 64 << 10;
+
+/// Writes words one behind the other. Errors wait for [`Encoder::end`].
+#[allow(missing_debug_implementations, reason = "holds a writer")]
+pub struct Encoder<'a> {
+    out: &'a mut dyn io::Write,
+    failure: Option<io::Error>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Into `out`.
+    pub fn new(out: &'a mut dyn io::Write) -> Self {
+        Self { out, failure: None }
+    }
+
+    /// Bytes as they are: the reader must know how many.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        if self.failure.is_none() {
+            self.failure = self.out.write_all(bytes).err();
+        }
+    }
+
+    /// A byte.
+    pub fn u8(&mut self, value: u8) {
+        self.bytes(&[value]);
+    }
+
+    /// A word.
+    pub fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// A long word.
+    pub fn u64(&mut self, value: u64) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// A signed long word.
+    pub fn i64(&mut self, value: i64) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// Bytes, and how many before them.
+    pub fn list(&mut self, bytes: &[u8]) {
+        self.u64(bytes.len() as u64);
+        self.bytes(bytes);
+    }
+
+    /// A text.
+    pub fn text(&mut self, text: &str) {
+        self.list(text.as_bytes());
+    }
+
+    /// A thing that may be absent.
+    pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.u8(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    /// Whether all of it could be written.
+    ///
+    /// # Errors
+    /// The first that came.
+    pub fn end(self) -> io::Result<()> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Reads the same words back; total, whatever the bytes.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    rest: &'a [u8],
+}
+
+const SHORT: Fault = Fault("ends too early");
+
+impl<'a> Decoder<'a> {
+    /// Of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What is not read yet.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next `len` bytes.
+    ///
+    /// # Errors
+    /// When there are fewer, as with all that follow.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// The next bytes as an array.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        self.take(N)?.try_into().map_err(|_| SHORT)
+    }
+
+    /// A byte.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn u8(&mut self) -> Result<u8, Fault> {
+        Ok(self.bytes::<1>()?[0])
+    }
+
+    /// A word.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn u32(&mut self) -> Result<u32, Fault> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    /// A long word.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn u64(&mut self) -> Result<u64, Fault> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    /// A signed long word.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn i64(&mut self) -> Result<i64, Fault> {
+        Ok(i64::from_le_bytes(self.bytes()?))
+    }
+
+    /// Bytes with their length before them.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn list(&mut self) -> Result<&'a [u8], Fault> {
+        let len = self.u64()?;
+        self.take(usize::try_from(len).map_err(|_| SHORT)?)
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// When it is cut off, no UTF-8, or too long.
+    pub fn text(&mut self) -> Result<String, Fault> {
+        let bytes = self.list()?;
+        if bytes.len() > TEXT_LEN_MAX {
+            return Err(Fault("holds a text that is too long"));
+        }
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Fault("holds a text that is not UTF-8"))
+    }
+
+    /// A thing that may be absent.
+    ///
+    /// # Errors
+    /// When it is cut off, or what `read` says.
+    pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(Fault("holds a mark that is neither yes nor no")),
+        }
+    }
+
+    /// How many items of at least `least` bytes follow: never more than the bytes that are left could hold.
+    ///
+    /// # Errors
+    /// When it is cut off, or says more.
+    pub fn count(&mut self, least: usize) -> Result<usize, Fault> {
+        let count = self.u64()?;
+        let fits = usize::try_from(count).ok().filter(|count| count.saturating_mul(least.max(1)) <= self.rest.len());
+        fits.ok_or(SHORT)
+    }
+}
