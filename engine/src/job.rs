@@ -1,11 +1,14 @@
 //! The façade: what the command line may use of the pipelines.
 
+pub use crate::azure::journal::{SessionState, Work};
+pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::{Digest, SecretText};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
 pub use crate::bitlocker::read::{Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::gpt::read::CopyState;
 pub use crate::ntfs::read::{BackupBoot, Facts, LogState};
+pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::workers::Workers;

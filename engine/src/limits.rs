@@ -32,3 +32,6 @@ pub const SELECTORS_MAX: usize = 1_000_000;
 
 /// Longest metadata or properties file that is taken: names and values together are at most 8 KB, the rest is markup.
 pub const SIDE_FILE_MAX: u64 = 1 << 20;
+
+/// Longest journal that is read: a session of 25 drives writes some 20 KiB into it.
+pub const JOURNAL_LEN_MAX: u64 = 256 << 20;

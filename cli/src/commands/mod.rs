@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod generate;
+mod listing;
 pub mod prep;
 
 use clap::Subcommand;

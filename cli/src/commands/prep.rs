@@ -8,6 +8,7 @@ use dray_engine::job::{self, Action, EngineChoice, PrepRequest, Prepared, ReadBa
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 
 use crate::args::size;
+use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Consent};
 use crate::exit::Exit;
 use crate::render::Output;
@@ -125,10 +126,10 @@ pub struct PrepImport {
     #[arg(long)]
     dry_run: bool,
     /// List the drives of the journal
-    #[arg(long, hide = true)]
+    #[arg(long)]
     list_drives: bool,
     /// List the sessions of the journal
-    #[arg(long, hide = true)]
+    #[arg(long)]
     list_copy_sessions: bool,
     #[command(flatten)]
     layout: LayoutArgs,
@@ -244,11 +245,8 @@ impl PrepImport {
     /// Prepares the drives, or whatever else was asked of the session.
     pub fn run(self, output: &Output) -> Exit {
         if self.list_drives || self.list_copy_sessions {
-            return output.problem(
-                Problem::new(Kind::Usage, "listing from the journal is not supported yet")
-                    .path(&self.session.journal)
-                    .advice("the journal is plain text: look into it"),
-            );
+            let what = Listing { drives: self.list_drives, sessions: self.list_copy_sessions };
+            return listing::list(&self.session.journal, what, output);
         }
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
         session(self.request(), &consent, self.dry_run, output).exit

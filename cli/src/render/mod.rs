@@ -4,7 +4,7 @@ mod board;
 pub mod json;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
-mod text;
+pub mod text;
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};

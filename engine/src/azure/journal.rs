@@ -1,4 +1,4 @@
-//! Journal records: the form of the only two public samples (`spec/import-export.md` 4.2).
+//! Journal records: the form of the only two public samples (`spec/import-export.md` 4.2), and a checksum of ours.
 //!
 //! ```text
 //! [BeginUpdateRecord][2016/10/01 21:10:21.379][Type:ActivityRecord]
@@ -7,13 +7,19 @@
 //! <Drive>…
 //! [EndValue]
 //! SaveCommandOutput: Completed
+//! Checksum: 0123456789ABCDEF
 //! [EndUpdateRecord]
 //! ```
+//!
+//! `Checksum` is the CRC-64/NVME of the checksum before it (eight bytes, little-endian; zero at first) and of all bytes
+//! since the line that bears that one, up to its own line. So a changed, lost or moved record is told from one that was
+//! cut off while it was appended: only the last can be that.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::hash::Crc64;
 use crate::units::FileTime;
 
 const BEGIN: &str = "[BeginUpdateRecord]";
@@ -25,6 +31,9 @@ const EOL: &str = "\r\n";
 
 /// `VocabularyVersion` of the published journal.
 pub const VOCABULARY: &str = "2013-02-01";
+
+/// Name of the field that seals a record and what stands before it.
+const CHECKSUM: &str = "Checksum";
 
 /// `ActivityId` of what a session was started with.
 pub const CONTEXT: &str = "PrepImportDriveCommandContext";
@@ -69,6 +78,8 @@ pub struct Record<'a> {
     pub kind: RecordKind<'a>,
     /// Names and values in order; a value of several lines keeps its line ends, without the last.
     pub fields: Vec<(&'a str, &'a str)>,
+    /// Bytes of the line of its checksum.
+    sealed_at: Option<(usize, usize)>,
 }
 
 impl fmt::Debug for Record<'_> {
@@ -102,7 +113,7 @@ pub struct Damage {
 }
 
 /// A journal as it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Journal<'a> {
     /// Whole records.
     pub records: Vec<Record<'a>>,
@@ -111,16 +122,88 @@ pub struct Journal<'a> {
     pub torn: Option<usize>,
     /// Damage that no interrupted append explains.
     pub damage: Vec<Damage>,
+    /// What the next record's checksum goes on from, at the end or at [`Journal::torn`].
+    pub chain: Chain,
+}
+
+/// The checksums of a journal, from record to record.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    open: Crc64,
+    /// Whether any record bears one.
+    begun: bool,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::after(0, false)
+    }
+}
+
+impl Chain {
+    fn after(checksum: u64, begun: bool) -> Self {
+        let mut open = Crc64::new();
+        open.update(&checksum.to_le_bytes());
+        Self { open, begun }
+    }
+
+    /// Passes over bytes that bear no checksum of their own.
+    pub fn pass(&mut self, bytes: &[u8]) {
+        self.open.update(bytes);
+    }
+
+    /// The record with its checksum. Append it at once, or begin again from what is in the file.
+    pub fn seal(&mut self, record: &[u8]) -> Zeroizing<Vec<u8>> {
+        let end = [END, EOL].concat();
+        let body = record.strip_suffix(end.as_bytes()).unwrap_or(record);
+        self.open.update(body);
+        let checksum = self.open.value();
+        *self = Self::after(checksum, true);
+        self.pass(end.as_bytes());
+        let line = format!("{CHECKSUM}: {checksum:016X}{EOL}{end}");
+        let mut out = Zeroizing::new(Vec::with_capacity(body.len() + line.len()));
+        out.extend_from_slice(body);
+        out.extend_from_slice(line.as_bytes());
+        out
+    }
 }
 
 /// Reads a journal; total, whatever the bytes. Text that is not UTF-8 is damage.
 pub fn read(input: &[u8]) -> Journal<'_> {
     let mut out = Journal::default();
-    let mut scanner = Scanner { input, at: if input.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 }, line: 1 };
+    let at = if input.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 };
+    let mut scanner = Scanner { input, at, line: 1, chain_from: 0 };
+    let mut chain = Chain::default();
+    let mut good = (0, 0, Chain::default());
     while let Some(start) = scanner.skip_blank() {
         let line = scanner.line;
-        match scanner.record(start) {
-            Ok(record) => out.records.push(record),
+        let result = scanner.record(start).and_then(|record| {
+            let before = scanner.chain_from;
+            match record.sealed_at {
+                Some((at, end)) => {
+                    chain.pass(&input[before..at]);
+                    let fits = record.get(CHECKSUM).is_some_and(|text| text == format!("{:016X}", chain.open.value()));
+                    let stated = record.get(CHECKSUM).and_then(|text| u64::from_str_radix(text, 16).ok());
+                    chain = Chain::after(stated.unwrap_or(0), true);
+                    scanner.chain_from = end;
+                    if fits { Ok(record) } else { Err(Broken::Damaged(CHECKSUM_WRONG)) }
+                }
+                None if chain.begun && matches!(record.activity(), Some(SESSION | DRIVE)) => {
+                    Err(Broken::Damaged("bears no checksum"))
+                }
+                None => Ok(record),
+            }
+        });
+        match result {
+            Ok(record) => {
+                good = (scanner.at, scanner.chain_from, chain.clone());
+                out.records.push(record);
+            }
+            // The file had grown and not all of it was written when the power went: that is still a cut append.
+            Err(Broken::Damaged(CHECKSUM_WRONG)) if scanner.is_at_end() && !out.records.is_empty() => {
+                out.torn = Some(start);
+                break;
+            }
             Err(Broken::Torn) => {
                 out.torn = Some(start);
                 break;
@@ -130,12 +213,19 @@ pub fn read(input: &[u8]) -> Journal<'_> {
                 if out.damage.len() >= crate::limits::FAULTS_MAX {
                     break;
                 }
-                scanner.resync();
+                if what != CHECKSUM_WRONG {
+                    scanner.resync();
+                }
             }
         }
     }
+    let (end, chain_from, chain) = good;
+    out.chain = chain;
+    out.chain.pass(&input[chain_from..end.max(out.torn.unwrap_or(input.len()))]);
     out
 }
+
+const CHECKSUM_WRONG: &str = "has another checksum than its contents";
 
 enum Broken {
     /// The file ends before the record does.
@@ -147,6 +237,8 @@ struct Scanner<'a> {
     input: &'a [u8],
     at: usize,
     line: u64,
+    /// Bytes from here on are in no checksum yet.
+    chain_from: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -184,6 +276,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    fn is_at_end(&self) -> bool {
+        self.input[self.at..].trim_ascii().is_empty()
+    }
+
     fn record(&mut self, offset: usize) -> Result<Record<'a>, Broken> {
         let first_line = self.line;
         let head = self.text()?;
@@ -203,11 +299,13 @@ impl<'a> Scanner<'a> {
             other => RecordKind::Other(other),
         };
         let mut fields = Vec::new();
+        let mut sealed_at = None;
         loop {
             self.refuse_new_record()?;
+            let line_at = self.at;
             let line = self.text()?;
             if line.trim() == END {
-                return Ok(Record { offset, line: first_line, stamp, kind, fields });
+                return Ok(Record { offset, line: first_line, stamp, kind, fields, sealed_at });
             }
             if line.trim().is_empty() {
                 continue;
@@ -216,6 +314,12 @@ impl<'a> Scanner<'a> {
                 return Err(Broken::Damaged("field has no name"));
             };
             let value = value.strip_prefix(' ').unwrap_or(value);
+            if name == CHECKSUM && sealed_at.is_some() {
+                return Err(Broken::Damaged("bears two checksums"));
+            }
+            if name == CHECKSUM {
+                sealed_at = Some((line_at, self.at));
+            }
             if value.trim() == VALUE {
                 fields.push((name.trim(), self.long_value()?));
             } else {
@@ -342,16 +446,22 @@ pub enum SessionState {
     Completed,
     /// Ended early; can be resumed.
     Interrupted,
-    /// Given up.
+    /// Being rolled back: from here on it can only be aborted.
+    Aborting,
+    /// Rolled back.
     Aborted,
+    /// A drive whose files were given to others.
+    GivenUp,
 }
 
 impl SessionState {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Started, "Started"),
         (Self::Completed, "Completed"),
         (Self::Interrupted, "Interrupted"),
+        (Self::Aborting, "Aborting"),
         (Self::Aborted, "Aborted"),
+        (Self::GivenUp, "GivenUp"),
     ];
 
     /// As the journal spells it.
@@ -363,6 +473,50 @@ impl SessionState {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| *name == text).map(|(state, _)| *state)
     }
+}
+
+/// What a session does with a drive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Work {
+    /// Erases it and writes a new volume.
+    #[default]
+    Format,
+    /// Adds files to the volume that is on it.
+    Append,
+    /// Indexes files that are on it already (`/skipwrite`).
+    Index,
+    /// Encrypts the volume that is on it, in place, and adds files.
+    Encrypt,
+}
+
+impl Work {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Format, "Format"), (Self::Append, "Append"), (Self::Index, "Index"), (Self::Encrypt, "Encrypt")];
+
+    /// As the journal spells it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(work, _)| *work == self).map_or("", |(_, name)| name)
+    }
+
+    /// From the journal's spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(work, _)| *work)
+    }
+}
+
+/// What else is known of a drive; what a record leaves out is as an earlier one said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriveDetails<'a> {
+    /// What the driveset named.
+    pub name: Option<&'a str>,
+    /// Bytes of the device.
+    pub size: Option<u64>,
+    /// Files of the session on it.
+    pub files: Option<u64>,
+    /// Their bytes.
+    pub data: Option<u64>,
+    /// Upper-case hex MD5 of its manifest.
+    pub manifest_hash: Option<&'a str>,
 }
 
 /// What our journals tell, typed. Borrowed from the journal when read.
@@ -390,6 +544,10 @@ pub enum ActivityRecord<'a> {
         state: SessionState,
         /// Name of its drive record file.
         record_file: &'a str,
+        /// What is done with it.
+        work: Work,
+        /// What else is known.
+        details: DriveDetails<'a>,
     },
 }
 
@@ -404,16 +562,24 @@ impl<'a> ActivityRecord<'a> {
             Self::Session { id, state } => {
                 activity(stamp, SESSION, &[("SessionId", id), ("SessionState", state.as_str())])
             }
-            Self::Drive { session, drive_id, state, record_file } => activity(
-                stamp,
-                DRIVE,
-                &[
+            Self::Drive { session, drive_id, state, record_file, work, details } => {
+                let number = |value: Option<u64>| value.map(|value| value.to_string());
+                let numbers = [("DriveSize", number(details.size)), ("FileCount", number(details.files))];
+                let numbers = numbers.into_iter().chain([("DataLength", number(details.data))]);
+                let numbers: Vec<(&str, String)> =
+                    numbers.filter_map(|(name, value)| value.map(|value| (name, value))).collect();
+                let mut fields = vec![
                     ("SessionId", session),
                     ("DriveId", drive_id),
                     ("DriveState", state.as_str()),
                     ("DriveRecord", record_file),
-                ],
-            ),
+                    ("DriveWork", work.as_str()),
+                ];
+                fields.extend(details.name.map(|name| ("DriveName", name)));
+                fields.extend(numbers.iter().map(|(name, value)| (*name, value.as_str())));
+                fields.extend(details.manifest_hash.map(|hash| ("ManifestHash", hash)));
+                activity(stamp, DRIVE, &fields)
+            }
         }
     }
 
@@ -430,6 +596,14 @@ impl<'a> ActivityRecord<'a> {
                 drive_id: record.get("DriveId")?,
                 state: SessionState::parse(record.get("DriveState")?)?,
                 record_file: record.get("DriveRecord")?,
+                work: record.get("DriveWork").map_or(Some(Work::Format), Work::parse)?,
+                details: DriveDetails {
+                    name: record.get("DriveName"),
+                    size: record.get("DriveSize").and_then(|text| text.parse().ok()),
+                    files: record.get("FileCount").and_then(|text| text.parse().ok()),
+                    data: record.get("DataLength").and_then(|text| text.parse().ok()),
+                    manifest_hash: record.get("ManifestHash"),
+                },
             }),
             _ => None,
         }
@@ -514,6 +688,8 @@ mod tests {
             drive_id: "9WM35C2V",
             state: SessionState::Started,
             record_file: "9WM35C2V.xml",
+            work: Work::Format,
+            details: DriveDetails { name: Some("/dev/sdb"), size: Some(4 << 40), ..DriveDetails::default() },
         };
         bytes.extend_from_slice(&drive.to_bytes(T).unwrap());
         assert_eq!(ActivityRecord::from_record(&read(&bytes).records[1]), Some(drive));
@@ -528,6 +704,61 @@ mod tests {
         }
         assert_eq!(read(&bytes[..whole]).torn, None);
         assert_eq!(read(&bytes[..end]).records.len(), 2);
+    }
+
+    /// A journal of ours: four sealed records behind the first.
+    fn sealed() -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = new_journal(T);
+        let mut ends = vec![bytes.len()];
+        let mut chain = Chain::default();
+        chain.pass(&bytes);
+        for state in [SessionState::Started, SessionState::Interrupted, SessionState::Started, SessionState::Completed] {
+            let record = ActivityRecord::Session { id: "session#1", state }.to_bytes(T).unwrap();
+            bytes.extend_from_slice(&chain.seal(&record));
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    #[test]
+    fn any_changed_byte_is_damage_and_any_cut_is_torn() {
+        let (bytes, ends) = sealed();
+        let whole = read(&bytes);
+        assert_eq!((whole.records.len(), whole.torn, whole.damage.len()), (5, None, 0));
+        let last = ends[3];
+        for at in 0..bytes.len() - EOL.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let journal = read(&changed);
+            // The line end before the last record belongs to its checksum.
+            let told = !journal.damage.is_empty() || journal.torn == Some(last) && at >= last - EOL.len();
+            assert!(told, "byte {at} of {}: {:?}", bytes.len(), journal.torn);
+        }
+        for cut in ends[0] + 1..bytes.len() - EOL.len() {
+            if ends.contains(&cut) {
+                continue;
+            }
+            let journal = read(&bytes[..cut]);
+            let from = ends.iter().rposition(|end| *end < cut).unwrap();
+            // A record that lacks nothing but its last line end is whole.
+            if ends.get(from + 1).is_some_and(|end| cut >= end - EOL.len()) {
+                assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (from + 2, None, 0), "{cut}");
+                continue;
+            }
+            assert_eq!((journal.records.len(), journal.torn), (from + 1, Some(ends[from])), "{cut}");
+            assert!(journal.damage.is_empty(), "{cut}");
+            // What is appended after the cut is good again.
+            let mut mended = bytes[..ends[from]].to_vec();
+            let mut chain = journal.chain;
+            let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted }.to_bytes(T).unwrap();
+            mended.extend_from_slice(&chain.seal(&record));
+            let journal = read(&mended);
+            assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (from + 2, None, 0), "{cut}");
+        }
+        // A record that is gone from the middle.
+        let mut gone = bytes[..ends[1]].to_vec();
+        gone.extend_from_slice(&bytes[ends[2]..]);
+        assert_eq!(read(&gone).damage.len(), 1);
     }
 
     #[test]

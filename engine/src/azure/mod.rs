@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod drive_record;
 pub mod driveset;
 pub mod journal;
+pub mod ledger;
 pub mod manifest;
 pub mod names;
 pub mod properties;

@@ -1,24 +1,17 @@
-//! What lies beside the drive: journal, drive records, key files, hash logs, the session's log.
+//! What lies beside the drive: journal, drive records, key files, sidecars, the session's log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::azure::journal::{self, ActivityRecord, SessionState};
-use crate::prep::request::PrepRequest;
+use crate::azure::journal::{self, ActivityRecord, Chain};
+use crate::azure::ledger::{Ledger, Road, Wish};
+use crate::limits;
+use crate::prep::request::{Action, PrepRequest};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::surroundings::now;
-
-/// What the journal held before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JournalState {
-    /// Nothing.
-    New,
-    /// The same session began before and did not end.
-    Restarted,
-}
 
 /// Where logs go.
 pub fn logdir(request: &PrepRequest) -> PathBuf {
@@ -33,62 +26,103 @@ pub fn journal_dir(journal: &Path) -> PathBuf {
     }
 }
 
-/// Whether the journal allows a first session.
-pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<JournalState> {
+/// What a journal file holds.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    /// Its sessions.
+    pub ledger: Ledger,
+    /// Byte where a last record begins that was cut off while it was appended.
+    pub torn: Option<usize>,
+    /// Damage that no interruption explains.
+    pub damage: Vec<Problem>,
+}
+
+/// Reads a journal that may be damaged. One that is not there holds nothing.
+///
+/// # Errors
+/// When it cannot be read, or is no journal.
+pub fn read_journal(path: &Path) -> Result<Book, Problem> {
+    let bytes = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Book::default()),
+        Ok(meta) if meta.len() > limits::JOURNAL_LEN_MAX => {
+            let problem = Problem::new(Kind::Usage, "is too long for a journal").path(path);
+            return Err(problem.value(meta.len().to_string()).advice("name the journal of the session"));
+        }
+        _ => fs::read(path).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the journal cannot be read: {error}")).path(path)
+        })?,
+    };
+    let journal = journal::read(&bytes);
+    if journal.records.is_empty() && (journal.torn.is_none_or(|at| at > 0) && !bytes.is_empty()) {
+        let problem = Problem::new(Kind::Usage, "is not a journal").path(path);
+        return Err(problem.advice("name a new file; nothing is ever written over a file that is not understood"));
+    }
+    let damage = journal.damage.iter().map(|damage| {
+        Problem::new(Kind::Usage, format!("the journal is damaged: the record here {}", damage.what))
+            .path(path)
+            .line(damage.line)
+            .advice("an interruption leaves no such marks: look after the disk, and make a new one with --rebuild-journal")
+    });
+    Ok(Book { ledger: Ledger::new(&journal), torn: journal.torn, damage: damage.collect() })
+}
+
+/// What the journal holds and whether it allows what is asked.
+pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(Book, Road)> {
     let dir = journal_dir(&request.journal);
     if !dir.is_dir() {
         let problem = Problem::new(Kind::Usage, "the directory of the journal is not there").path(dir);
         problems.push(problem.advice("create it, or name another journal with --journal"));
         return None;
     }
-    let bytes = match fs::read(&request.journal) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(JournalState::New),
-        Err(error) => {
-            let problem = Problem::new(Kind::Environment, format!("the journal cannot be read: {error}"));
-            problems.push(problem.path(&request.journal));
+    let mut book = match read_journal(&request.journal) {
+        Ok(book) => book,
+        Err(problem) => {
+            problems.push(problem);
             return None;
         }
     };
-    if bytes.is_empty() {
-        return Some(JournalState::New);
-    }
-    let journal = journal::read(&bytes);
-    if journal.records.is_empty() || !journal.damage.is_empty() {
-        let problem = Problem::new(Kind::Usage, "is not a journal, or a damaged one").path(&request.journal);
-        problems.push(problem.advice("name a new file; nothing is ever written over a file that is not understood"));
+    if !book.damage.is_empty() {
+        problems.0.append(&mut book.damage);
         return None;
     }
-    let mut last: Option<(&str, SessionState)> = None;
-    let mut others = false;
-    for record in &journal.records {
-        if let Some(ActivityRecord::Session { id, state }) = ActivityRecord::from_record(record) {
-            others |= id != request.session;
-            last = Some((id, state));
-        }
-    }
-    match last {
-        None => Some(JournalState::Restarted),
-        Some((id, state)) if id == request.session && !others && state != SessionState::Completed => {
-            Some(JournalState::Restarted)
-        }
-        Some((id, state)) => {
-            problems.push(
-                Problem::new(Kind::Usage, format!("the journal holds session {id} ({})", state.as_str()))
-                    .path(&request.journal)
-                    .advice(
-                        "a second session on the same drives is not supported yet: use a new journal and other drives",
-                    ),
-            );
+    let wish = match request.action {
+        Action::Copy => Wish::Copy { adds_drives: request.additional_driveset.is_some() },
+        Action::SkipWrite => Wish::Index,
+        Action::Resume => Wish::Resume,
+        Action::Abort => Wish::Abort,
+    };
+    match book.ledger.road(&request.session, wish) {
+        Ok(road) => Some((book, road)),
+        Err(refusal) => {
+            let problem = Problem::new(Kind::Usage, refusal.what).path(&request.journal).column("--id");
+            problems.push(problem.advice(refusal.advice));
             None
         }
     }
 }
 
-/// Name of a drive's hash log.
-pub fn sidecar(journal: &Path, drive_id: &str) -> PathBuf {
+/// A file beside the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar<'a> {
+    /// The session's plan: catalog and drives. Appended to, never changed.
+    Plan,
+    /// What reading the sources of one drive gave. Appended to, never changed.
+    Outcome(&'a str),
+    /// How far one drive is. Of constant size, replaced as a whole.
+    Checkpoint(&'a str),
+    /// Anything else that a drive's work keeps: drive id, and a word for it.
+    Other(&'a str, &'static str),
+}
+
+/// Path of a sidecar: the journal's name, the session's, the drive's, and a word.
+pub fn sidecar(journal: &Path, session: &str, which: Sidecar<'_>) -> PathBuf {
     let mut name = journal.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{drive_id}.hashes"));
+    name.push(match which {
+        Sidecar::Plan => format!(".{session}.plan"),
+        Sidecar::Outcome(drive) => format!(".{session}.{drive}.outcome"),
+        Sidecar::Checkpoint(drive) => format!(".{session}.{drive}.checkpoint"),
+        Sidecar::Other(drive, word) => format!(".{session}.{drive}.{word}"),
+    });
     journal.with_file_name(name)
 }
 
@@ -124,48 +158,86 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(journal_dir(path))?.sync_all()
 }
 
-/// The journal, appended to and made durable record by record.
+/// The journal, appended to and made durable record by record. Held by one process at a time.
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<(File, Chain)>,
+    /// What was put right when it was opened, for the log.
+    pub note: Option<String>,
 }
 
 impl JournalFile {
-    /// Opens it, and begins a new one.
+    /// Opens it, begins a new one, and drops a last record that was cut off.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn open(path: &Path, state: JournalState) -> Result<Self, Problems> {
-        let open = || {
-            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-            if state == JournalState::New {
-                file.write_all(&journal::new_journal(now()))?;
-            }
-            file.sync_all()?;
-            sync_dir(path)?;
-            Ok(file)
-        };
-        let problem = |error: io::Error| {
+    /// When it cannot be written, is damaged, or another process holds it.
+    pub fn open(path: &Path) -> Result<Self, Problems> {
+        let failed = |error: io::Error| {
             Problem::new(Kind::Environment, format!("the journal cannot be written: {error}")).path(path)
         };
-        Ok(Self { path: path.to_path_buf(), file: Mutex::new(open().map_err(problem)?) })
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let problem = Problem::new(Kind::Refused, "another process works with this journal").path(path);
+                return Err(problem.advice("wait for it, or end it").into());
+            }
+            // A file system without locks: as before there were any.
+            Err(TryLockError::Error(_)) => {}
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let journal = journal::read(&bytes);
+        if !journal.damage.is_empty() {
+            return Err(Problem::new(Kind::Usage, "the journal is damaged").path(path).into());
+        }
+        let (mut chain, torn) = (journal.chain, journal.torn);
+        let mut mend = || {
+            if let Some(torn) = torn {
+                file.set_len(torn as u64)?;
+            }
+            let kept = &bytes[..torn.unwrap_or(bytes.len())];
+            let mut more = Vec::new();
+            if kept.is_empty() {
+                more = journal::new_journal(now());
+            } else if !kept.ends_with(b"\n") {
+                more.extend_from_slice(b"\r\n");
+            }
+            file.write_all(&more)?;
+            chain.pass(&more);
+            file.sync_all()?;
+            sync_dir(path)
+        };
+        mend().map_err(failed)?;
+        let note = torn.filter(|at| *at > 0).map(|at| {
+            format!("the last record of the journal was cut off while it was written (byte {at}); it was dropped")
+        });
+        Ok(Self { path: path.to_path_buf(), file: Mutex::new((file, chain)), note })
     }
 
-    /// Appends a record; durable when this returns.
+    /// Appends a record; durable when this returns. What could not be appended whole is taken back.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn append(&self, record: &ActivityRecord<'_>) -> Result<(), Problems> {
         let write = || {
             let bytes = record.to_bytes(now()).map_err(|error| io::Error::other(error.to_string()))?;
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(&bytes)?;
-            file.sync_data()
+            let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let (file, chain) = &mut *guard;
+            let mut next = chain.clone();
+            let len = file.metadata()?.len();
+            let written = file.write_all(&next.seal(&bytes)).and_then(|()| file.sync_data());
+            match written {
+                Ok(()) => *chain = next,
+                Err(_) => file.set_len(len)?,
+            }
+            written
         };
         write().map_err(|error| {
             let problem = Problem::new(Kind::Environment, format!("the journal cannot be written: {error}"));
-            problem.path(&self.path).advice("make room on its disk and start again").into()
+            problem.path(&self.path).advice("make room on its disk, then go on with --resume").into()
         })
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
-use crate::azure::journal::{ActivityRecord, SessionState};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::bitlocker::build::{Metadata, Spec};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
@@ -18,7 +18,7 @@ use crate::io::{Engine, Options};
 use crate::plan::drive::{DriveLayout, MANIFEST_NAME};
 use crate::pool::Pool;
 use crate::prep::drive::{self, Finished, PlainBytes, Setup};
-use crate::prep::files::{self, JournalFile, Log, journal_dir, logdir, replace_private, sidecar};
+use crate::prep::files::{self, JournalFile, Log, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::planning::PreparedDrive;
 use crate::prep::request::{EngineChoice, PrepRequest};
 use crate::prep::session::Prepared;
@@ -110,7 +110,10 @@ impl Prepared {
         for warning in &self.summary.warnings {
             log.line(&format!("note: {warning}"));
         }
-        let journal = JournalFile::open(&self.request.journal, self.journal)?;
+        let journal = JournalFile::open(&self.request.journal)?;
+        if let Some(note) = &journal.note {
+            tell(Event::Note(note.clone()));
+        }
         // As the documented sample has it; a later session may run in another directory.
         let logs = fs::canonicalize(&logs).unwrap_or(logs);
         let context = ActivityRecord::Context { log_directory: &logs.display().to_string() };
@@ -189,11 +192,24 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
     let outcome = write_drive(index, drive, metadata, shared);
     let session = &shared.request.session;
     let record_file = format!("{}.xml", drive.rules.drive_id);
-    let state =
-        |state| ActivityRecord::Drive { session, drive_id: &drive.rules.drive_id, state, record_file: &record_file };
+    let state = |state, details| ActivityRecord::Drive {
+        session,
+        drive_id: &drive.rules.drive_id,
+        state,
+        record_file: &record_file,
+        work: Work::Format,
+        details,
+    };
     match outcome {
         Ok((finished, record)) => {
-            let journal = shared.journal.append(&state(SessionState::Completed));
+            let hash = hash::hex_upper(&finished.manifest_md5);
+            let details = DriveDetails {
+                files: Some(finished.files),
+                data: Some(finished.data.0),
+                manifest_hash: Some(&hash),
+                ..DriveDetails::default()
+            };
+            let journal = shared.journal.append(&state(SessionState::Completed, details));
             let tree = drive.layout.tree();
             let left_out = finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect();
             DriveResult {
@@ -201,7 +217,7 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
                 files: finished.files,
                 data: finished.data,
                 written: finished.written,
-                manifest_hash: Some(hash::hex_upper(&finished.manifest_md5)),
+                manifest_hash: Some(hash),
                 record: Some(record),
                 left_out,
                 failure: journal.err().and_then(|problems| problems.0.into_iter().next()),
@@ -211,7 +227,7 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
         }
         Err(problem) => {
             // The drive's failure is what counts; a journal that fails too shows at the session's own record.
-            let _ = shared.journal.append(&state(SessionState::Interrupted));
+            let _ = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default()));
             (shared.events)(Event::Stage { drive: index, stage: Stage::Failed });
             (shared.events)(Event::DriveFailed { drive: index, problem: problem.clone() });
             failed(drive, problem, started)
@@ -268,6 +284,8 @@ fn write_drive(
         drive_id: &drive.rules.drive_id,
         state: SessionState::Started,
         record_file: &format!("{}.xml", drive.rules.drive_id),
+        work: Work::Format,
+        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
     };
     shared.journal.append(&state).map_err(first)?;
 
@@ -277,7 +295,7 @@ fn write_drive(
         let _ = device.discard(whole);
     }
 
-    let hash_path = sidecar(&request.journal, &drive.rules.drive_id);
+    let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     let hash_log = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&hash_path);
     let hash_log = hash_log.map_err(|error| {
         Problem::new(Kind::Environment, format!("the hash log cannot be made: {error}")).path(&hash_path)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::azure::{dataset, driveset};
 use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
-use crate::prep::files::{self, JournalState};
+use crate::prep::files;
 use crate::prep::planning::{self, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest, ReadBack};
 use crate::prep::scan::{self, Scan};
@@ -26,7 +26,6 @@ pub struct Prepared {
     pub(super) summary: PlanSummary,
     pub(super) drives: Vec<PreparedDrive>,
     pub(super) context: guard::Context,
-    pub(super) journal: JournalState,
 }
 
 /// The whole preflight with the kernel's randomness and the system's clock.
@@ -87,7 +86,7 @@ pub fn prepare_with(
         let value = request.sector_size.unwrap_or_default().to_string();
         problems.push(Problem::new(Kind::Usage, "is no sector size").value(value).advice("512 or 4096"));
     }
-    let journal_state = files::check_journal(&request, &mut problems);
+    let _ = files::check_journal(&request, &mut problems);
     let driveset =
         read_csv(request.initial_driveset.as_deref(), "--initial-driveset", &mut problems, driveset::parse_into);
     let dataset = read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into);
@@ -169,7 +168,6 @@ pub fn prepare_with(
         summary,
         drives: planned.drives,
         context,
-        journal: journal_state.unwrap_or(JournalState::New),
     })
 }
 

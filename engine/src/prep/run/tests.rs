@@ -70,7 +70,7 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         let metadata = prepared.metadata();
         let workers = Workers::start(2).expect("threads");
-        let journal = JournalFile::open(&prepared.request.journal, prepared.journal).expect("a journal");
+        let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let stop = Stop::new();
         let shared = Shared {
             request: &prepared.request,
@@ -81,7 +81,7 @@ impl Lab {
             stop: &stop,
         };
         let drive = &prepared.drives[0];
-        let path = sidecar(&prepared.request.journal, &drive.rules.drive_id);
+        let path = sidecar(&prepared.request.journal, "session#1", Sidecar::Outcome("drive"));
         let log = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a log");
         let pool = Pool::new(SLOTS, SLOT_LEN).expect("slots");
         let engine = Box::new(disk.engine());

@@ -1,0 +1,372 @@
+//! What a journal tells, put together: its sessions, their drives, and what may be done next (`spec/import-export.md` 1.3).
+
+use super::journal::{ActivityRecord, Journal, SessionState, Work};
+
+/// The sessions of a journal, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Where logs go, as the first session said.
+    pub log_directory: Option<String>,
+    /// Every session.
+    pub sessions: Vec<CopySession>,
+}
+
+/// A copy session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopySession {
+    /// Its id.
+    pub id: String,
+    /// Where it stands.
+    pub state: SessionState,
+    /// When it began, as the journal stamps (UTC).
+    pub begun: String,
+    /// When its state last changed.
+    pub changed: String,
+    /// Its drives, in the order in which they began.
+    pub drives: Vec<SessionDrive>,
+}
+
+/// A drive of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionDrive {
+    /// Drive id.
+    pub drive_id: String,
+    /// Where it stands.
+    pub state: SessionState,
+    /// What the session does with it.
+    pub work: Work,
+    /// Name of its drive record file, beside the journal.
+    pub record_file: String,
+    /// What the driveset named.
+    pub name: Option<String>,
+    /// Bytes of the device.
+    pub size: Option<u64>,
+    /// Files of the session on it.
+    pub files: Option<u64>,
+    /// Their bytes.
+    pub data: Option<u64>,
+    /// Upper-case hex MD5 of its manifest.
+    pub manifest_hash: Option<String>,
+    /// When its state last changed.
+    pub changed: String,
+}
+
+impl CopySession {
+    /// It did not end as it should: it can be resumed or aborted, and nothing else can begin before.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state, SessionState::Started | SessionState::Interrupted | SessionState::Aborting)
+    }
+
+    /// The drive of this id.
+    pub fn drive(&self, drive_id: &str) -> Option<&SessionDrive> {
+        self.drives.iter().find(|drive| drive.drive_id == drive_id)
+    }
+}
+
+impl Ledger {
+    /// Puts the records together. Those that we do not know are passed over.
+    pub fn new(journal: &Journal<'_>) -> Self {
+        let mut this = Self::default();
+        for record in &journal.records {
+            match ActivityRecord::from_record(record) {
+                Some(ActivityRecord::Context { log_directory }) => {
+                    this.log_directory.get_or_insert_with(|| log_directory.to_owned());
+                }
+                Some(ActivityRecord::Session { id, state }) => this.session(id, state, record.stamp),
+                Some(ActivityRecord::Drive { session, drive_id, state, record_file, work, details }) => {
+                    if this.last().is_none_or(|last| last.id != session) {
+                        this.session(session, SessionState::Started, record.stamp);
+                    }
+                    let Some(session) = this.sessions.last_mut() else { continue };
+                    let drives = &mut session.drives;
+                    let at = drives.iter().position(|drive| drive.drive_id == drive_id).unwrap_or_else(|| {
+                        drives.push(SessionDrive {
+                            drive_id: drive_id.to_owned(),
+                            state,
+                            work,
+                            record_file: record_file.to_owned(),
+                            name: None,
+                            size: None,
+                            files: None,
+                            data: None,
+                            manifest_hash: None,
+                            changed: String::new(),
+                        });
+                        drives.len() - 1
+                    });
+                    let drive = &mut drives[at];
+                    drive.state = state;
+                    drive.work = work;
+                    drive.changed = record.stamp.to_owned();
+                    drive.name = details.name.map(str::to_owned).or(drive.name.take());
+                    drive.size = details.size.or(drive.size);
+                    drive.files = details.files.or(drive.files);
+                    drive.data = details.data.or(drive.data);
+                    drive.manifest_hash = details.manifest_hash.map(str::to_owned).or(drive.manifest_hash.take());
+                }
+                None => {}
+            }
+        }
+        this
+    }
+
+    fn session(&mut self, id: &str, state: SessionState, stamp: &str) {
+        match self.sessions.last_mut() {
+            // An aborted session's id may be used again: that is another session. So may one that is indexed in runs.
+            Some(last) if last.id == id && (state != SessionState::Started || last.is_unfinished()) => {
+                last.state = state;
+                last.changed = stamp.to_owned();
+            }
+            _ => self.sessions.push(CopySession {
+                id: id.to_owned(),
+                state,
+                begun: stamp.to_owned(),
+                changed: stamp.to_owned(),
+                drives: Vec::new(),
+            }),
+        }
+    }
+
+    /// The last session.
+    pub fn last(&self) -> Option<&CopySession> {
+        self.sessions.last()
+    }
+
+    /// The last session that holds the drive, with the drive: what is on it now, as far as the journal knows.
+    pub fn drive(&self, drive_id: &str) -> Option<(&CopySession, &SessionDrive)> {
+        let held = |session: &&CopySession| session.state != SessionState::Aborted;
+        let mut sessions = self.sessions.iter().rev().filter(held);
+        sessions.find_map(|session| {
+            let drive = session.drive(drive_id)?;
+            (!matches!(drive.state, SessionState::Aborted | SessionState::GivenUp)).then_some((session, drive))
+        })
+    }
+
+    /// Drives that hold a finished volume, each as its last session left it, in the order in which they first came.
+    pub fn finished_drives(&self) -> Vec<&SessionDrive> {
+        let mut ids: Vec<&str> = Vec::new();
+        for drive in self.sessions.iter().flat_map(|session| &session.drives) {
+            if !ids.contains(&drive.drive_id.as_str()) {
+                ids.push(&drive.drive_id);
+            }
+        }
+        let now = |id: &&str| self.drive(id).map(|(_, drive)| drive);
+        ids.iter().filter_map(now).filter(|drive| drive.state == SessionState::Completed).collect()
+    }
+}
+
+/// What is asked of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Copy a dataset, or take in drives.
+    Copy {
+        /// Whether drives come with it that join (`/AdditionalDriveSet`).
+        adds_drives: bool,
+    },
+    /// Index what lies on a drive.
+    Index,
+    /// Go on with the last session.
+    Resume,
+    /// Roll the last session back.
+    Abort,
+}
+
+/// What the journal allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// A session of this id begins.
+    Begin,
+    /// The last session goes on.
+    Resume,
+    /// The last session is rolled back.
+    Abort,
+}
+
+/// Why the journal does not allow it: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A sentence without full stop.
+    pub what: String,
+    /// Likewise.
+    pub advice: String,
+}
+
+impl Ledger {
+    /// The rules of session ids: the last session alone can go on or be rolled back, and only when it ended abnormally;
+    /// nothing else begins before that; an id that was used is not used again, unless its session was rolled back. Drives may
+    /// join the last session under its own id while it is unfinished. Indexing may come in several runs under one id.
+    ///
+    /// # Errors
+    /// The rule that stands against it.
+    pub fn road(&self, id: &str, wish: Wish) -> Result<Road, Refusal> {
+        let refuse = |what: String, advice: String| Err(Refusal { what, advice });
+        let last = self.last();
+        match (wish, last) {
+            (Wish::Resume | Wish::Abort, None) => {
+                let what = if wish == Wish::Resume { "resume" } else { "abort" };
+                refuse(
+                    format!("the journal holds no session to {what}"),
+                    "begin one: --initial-driveset FILE --dataset FILE".into(),
+                )
+            }
+            (Wish::Resume | Wish::Abort, Some(last)) if last.id != id => refuse(
+                format!("the last session of the journal is {}, not {id}", last.id),
+                format!("only the last session can go on or be rolled back: --id {}", last.id),
+            ),
+            (Wish::Resume | Wish::Abort, Some(last)) if !last.is_unfinished() => refuse(
+                format!("session {id} is {}; there is nothing to go on with or to roll back", word(last.state)),
+                "more data or drives come in a new session, with another id".into(),
+            ),
+            (Wish::Resume, Some(last)) if last.state == SessionState::Aborting => {
+                refuse(format!("session {id} is being rolled back"), "finish that with --abort".into())
+            }
+            (Wish::Resume, Some(_)) => Ok(Road::Resume),
+            (Wish::Abort, Some(_)) => Ok(Road::Abort),
+            (Wish::Copy { .. } | Wish::Index, None) => Ok(Road::Begin),
+            (Wish::Copy { adds_drives: true }, Some(last))
+                if last.id == id && last.is_unfinished() && last.state != SessionState::Aborting =>
+            {
+                Ok(Road::Resume)
+            }
+            (Wish::Copy { .. } | Wish::Index, Some(last)) if last.is_unfinished() => {
+                let go_on = if last.state == SessionState::Aborting { "--abort" } else { "--resume or --abort" };
+                refuse(
+                    format!("session {} ended abnormally", last.id),
+                    format!("first go on with it or roll it back: --id {} {go_on}", last.id),
+                )
+            }
+            (Wish::Copy { .. } | Wish::Index, Some(_)) => {
+                let used = self.sessions.iter().rev().find(|session| session.id == id);
+                match used {
+                    None => Ok(Road::Begin),
+                    Some(used) if used.state == SessionState::Aborted => Ok(Road::Begin),
+                    Some(used) => {
+                        let indexed = used.drives.iter().all(|drive| drive.work == Work::Index);
+                        if wish == Wish::Index && indexed && Some(used) == last {
+                            return Ok(Road::Begin);
+                        }
+                        refuse(
+                            format!("session {id} of this journal is {} already", word(used.state)),
+                            "give the session another id: each is used once".into(),
+                        )
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// For sentences.
+pub fn word(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Started => "under way, or was cut off",
+        SessionState::Completed => "completed",
+        SessionState::Interrupted => "interrupted",
+        SessionState::Aborting => "being rolled back",
+        SessionState::Aborted => "rolled back",
+        SessionState::GivenUp => "given up",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::azure::journal::{self, DriveDetails};
+    use crate::units::FileTime;
+    use SessionState::{Aborted, Aborting, Completed, GivenUp, Interrupted, Started};
+
+    enum Line {
+        S(&'static str, SessionState),
+        D(&'static str, &'static str, SessionState, Work),
+    }
+    use Line::{D, S};
+
+    fn ledger(lines: &[Line]) -> Ledger {
+        let mut bytes = journal::new_journal(FileTime(0));
+        for line in lines {
+            let record = match *line {
+                S(id, state) => ActivityRecord::Session { id, state },
+                D(session, drive_id, state, work) => ActivityRecord::Drive {
+                    session,
+                    drive_id,
+                    state,
+                    record_file: "x.xml",
+                    work,
+                    details: DriveDetails { name: Some("n"), ..DriveDetails::default() },
+                },
+            };
+            bytes.extend_from_slice(&record.to_bytes(FileTime(0)).expect("a record"));
+        }
+        Ledger::new(&journal::read(&bytes))
+    }
+
+    const COPY: Wish = Wish::Copy { adds_drives: false };
+    const ADD: Wish = Wish::Copy { adds_drives: true };
+
+    #[test]
+    fn only_the_last_unfinished_session_goes_on_and_ids_are_used_once() {
+        let empty = ledger(&[]);
+        let finished = ledger(&[S("one", Started), S("one", Completed)]);
+        let cut = ledger(&[S("one", Started), S("one", Completed), S("two", Started)]);
+        let aborting = ledger(&[S("one", Started), S("one", Aborting)]);
+        let aborted = ledger(&[S("one", Started), S("one", Aborting), S("one", Aborted)]);
+        for (ledger, id, wish, wanted) in [
+            (&empty, "one", COPY, Some(Road::Begin)),
+            (&empty, "one", Wish::Resume, None),
+            (&empty, "one", Wish::Abort, None),
+            (&finished, "one", COPY, None),
+            (&finished, "one", ADD, None),
+            (&finished, "one", Wish::Resume, None),
+            (&finished, "one", Wish::Abort, None),
+            (&finished, "two", COPY, Some(Road::Begin)),
+            (&finished, "two", ADD, Some(Road::Begin)),
+            (&cut, "two", Wish::Resume, Some(Road::Resume)),
+            (&cut, "two", Wish::Abort, Some(Road::Abort)),
+            (&cut, "two", ADD, Some(Road::Resume)),
+            (&cut, "two", COPY, None),
+            (&cut, "one", Wish::Resume, None),
+            (&cut, "three", COPY, None),
+            (&cut, "three", ADD, None),
+            (&aborting, "one", Wish::Resume, None),
+            (&aborting, "one", ADD, None),
+            (&aborting, "one", Wish::Abort, Some(Road::Abort)),
+            (&aborted, "one", COPY, Some(Road::Begin)),
+            (&aborted, "two", COPY, Some(Road::Begin)),
+            (&aborted, "one", Wish::Resume, None),
+        ] {
+            assert_eq!(ledger.road(id, wish).ok(), wanted, "{id} {wish:?} {ledger:?}");
+        }
+    }
+
+    #[test]
+    fn indexing_takes_several_runs_under_one_id() {
+        let index = ledger(&[S("one", Started), D("one", "A", Completed, Work::Index), S("one", Completed)]);
+        assert_eq!(index.road("one", Wish::Index), Ok(Road::Begin));
+        assert!(index.road("one", COPY).is_err());
+        let copied = ledger(&[S("one", Started), D("one", "A", Completed, Work::Format), S("one", Completed)]);
+        assert!(copied.road("one", Wish::Index).is_err());
+    }
+
+    #[test]
+    fn a_drive_is_what_its_last_session_made_of_it() {
+        let ledger = ledger(&[
+            S("one", Started),
+            D("one", "A", Completed, Work::Format),
+            D("one", "B", Interrupted, Work::Format),
+            D("one", "B", GivenUp, Work::Format),
+            D("one", "C", Completed, Work::Format),
+            S("one", Completed),
+            S("two", Started),
+            D("two", "A", Started, Work::Append),
+            D("two", "A", Aborted, Work::Append),
+            D("two", "C", Started, Work::Append),
+        ]);
+        assert_eq!(ledger.drive("A").map(|(session, drive)| (&*session.id, drive.work)), Some(("one", Work::Format)));
+        assert_eq!(ledger.drive("B"), None);
+        assert_eq!(ledger.drive("C").map(|(_, drive)| drive.state), Some(Started));
+        let finished: Vec<&str> = ledger.finished_drives().iter().map(|drive| &*drive.drive_id).collect();
+        assert_eq!(finished, ["A"]);
+        assert_eq!(ledger.sessions[0].drives.len(), 3);
+        assert_eq!(ledger.sessions[0].drives[1].name.as_deref(), Some("n"));
+    }
+}
