@@ -41,3 +41,6 @@ rooms!(device, io, pool, source);
 rooms!(bench, prep, verify);
 
 pub mod job;
+
+#[cfg(test)]
+mod judges;

@@ -234,7 +234,7 @@ fn judge_python_reads_the_same_names_from_our_manifest() {
         \x20   for k in b.iter('Block'):\n\
         \x20       assert k.get('Id')[:4] == 'MD5/' and base64.b64decode(k.get('Id')[4:]).hex().upper() == k.get('Hash')\n\
         \x20   print(ascii(b.find('BlobPath').text), b.find('Length').text, len(list(b.iter('Block'))))\n";
-    let child = Command::new("python3")
+    let child = Command::new(crate::judges::python())
         .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

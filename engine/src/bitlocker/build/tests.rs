@@ -1,7 +1,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
@@ -158,18 +158,12 @@ fn run(program: &str, args: &[&str], input: &[u8]) -> Option<(bool, String)> {
 
 /// The strictest cryptsetup there is; see scripts/judge-cryptsetup.
 fn cryptsetup() -> Option<String> {
-    let unpacked = "/opt/dray-judges/cryptsetup/cryptsetup";
-    if Path::new(unpacked).exists() {
-        return Some(unpacked.to_owned());
-    }
+    let why = match crate::judges::newer_cryptsetup() {
+        Ok(path) => return Some(path.to_string_lossy().into_owned()),
+        Err(why) => why,
+    };
     let installed = run("cryptsetup", &["--version"], &[]);
-    if installed.is_none() {
-        eprintln!("SKIPPED judge: cryptsetup is absent");
-    } else {
-        eprintln!(
-            "SKIPPED judge: only an old cryptsetup, which checks neither CRC nor hash (scripts/judge-cryptsetup)"
-        );
-    }
+    eprintln!("SKIPPED judge: no cryptsetup that checks CRC and hash ({why}); an old one: {installed:?}");
     installed.map(|_| "cryptsetup".to_owned())
 }
 
@@ -252,7 +246,7 @@ fn judge_with_python(reader: &str, metadata: &Metadata, image: &Image, name: &st
     for password in [metadata.recovery.password.printed().expose(), ""] {
         let path = image.path.to_str().unwrap();
         let args = ["-c", READ_WITH_PYTHON, reader, path, password, key_file.to_str().unwrap(), &expected.join(",")];
-        let Some((good, said)) = run("python3", &args, &[]) else {
+        let Some((good, said)) = run(&crate::judges::python().to_string_lossy(), &args, &[]) else {
             return eprintln!("SKIPPED judge: python3 is absent");
         };
         if said.starts_with("MISSING") {

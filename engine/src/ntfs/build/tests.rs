@@ -317,12 +317,12 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
 
 /// dissect.ntfs reads `$MFT`, `$Bitmap` and `$UpCase`; judge.py then holds all of it against each other.
 fn judge_dissect(image: &Path, mode: &[&str]) {
-    if !run(Command::new("python3").args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
+    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
         eprintln!("SKIPPED judge: dissect.ntfs");
         return;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ntfs/build/judge.py");
-    succeeds(Command::new("python3").arg(script).arg(image).args(mode));
+    succeeds(Command::new(crate::judges::python()).arg(script).arg(image).args(mode));
 }
 
 /// An ntfs-3g mount.
@@ -707,7 +707,7 @@ fn judge_dissect_notices_what_is_wrong() {
     let tree = mixed(8);
     let layout = Layout::plan(spec(SectorSize::S512, 4096, 64 << 20), &tree).unwrap();
     let image = assemble("wrong", &layout, &tree, vec![], false);
-    if !run(Command::new("python3").args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
+    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
         eprintln!("SKIPPED judge: dissect.ntfs");
         return;
     }
@@ -719,7 +719,7 @@ fn judge_dissect_notices_what_is_wrong() {
         file.read_exact_at(&mut byte, place).unwrap();
         file.write_all_at(&[byte[0] ^ 2], place).unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ntfs/build/judge.py");
-        let output = run(Command::new("python3").arg(script).arg(&image.path)).unwrap();
+        let output = run(Command::new(crate::judges::python()).arg(script).arg(&image.path)).unwrap();
         assert!(!output.status.success(), "a flipped bit in {kind:?} went unnoticed");
         file.write_all_at(&byte, place).unwrap();
     }

@@ -148,7 +148,7 @@ fn listing(volume: &Volume, image: &mut Image) -> Vec<String> {
 
 /// The same from dissect.ntfs; `None` if it is not installed.
 fn dissect_listing(path: &Path, image: &Image) -> Option<Vec<String>> {
-    let output = Command::new("python3")
+    let output = Command::new(crate::judges::python())
         .args(["-c", include_str!("judge_dissect.py")])
         .arg(path)
         .args([image.start, image.len, HASHED_MAX].map(|number| number.to_string()))
@@ -298,7 +298,7 @@ fn made_volume(
         eprintln!("SKIPPED judge: ntfs-3g: {mounted:?}");
         return None;
     }
-    let output = Command::new("python3").args(["-c", script]).arg(&mount).arg(scale.to_string()).output().unwrap();
+    let output = Command::new(crate::judges::python()).args(["-c", script]).arg(&mount).arg(scale.to_string()).output().unwrap();
     assert!(Command::new("umount").arg(&mount).status().unwrap().success());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut files = BTreeMap::new();
