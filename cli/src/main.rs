@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod consent;
 mod exit;
+mod key;
 mod render;
 mod signals;
 
@@ -15,6 +16,7 @@ use exit::Exit;
 use render::Output;
 
 fn main() -> ExitCode {
+    withhold_core();
     match args::parse(std::env::args_os().collect()) {
         Parsed::Run(cli, warnings) => {
             let output = Output::new(&cli.output);
@@ -35,4 +37,12 @@ fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Keys pass through memory: no core file may take them along. One byte, because a limit of 0 does not hold for dumps that
+/// are piped to a program, and 1 does (core(5)).
+fn withhold_core() {
+    let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+    // Where that is forbidden the program still has to work.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
 }

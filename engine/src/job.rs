@@ -7,7 +7,7 @@ pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
 pub use crate::bitlocker::read::{Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::gpt::read::CopyState;
-pub use crate::ntfs::read::{BackupBoot, Facts, LogState};
+pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};

@@ -17,8 +17,10 @@ The classic syntax (names in any case):
   PrepImport /j:<journal> /id:<session> /AdditionalDriveSet:<driveset.csv>
   PrepImport /j:<journal> /id:<session> /ResumeSession
   PrepImport /j:<journal> /id:<session> /AbortSession
+  Unlock /bk:<@file with the key> [/driveLetter:<drive>]
 Modern options such as --json may follow the classic parameters. A storage
-account key (/sk:) is never needed: it is ignored.
+account key (/sk:) is never needed: it is ignored. A BitLocker key in the
+command line is ignored too, and asked for.
 ";
 
 /// A classic command line in modern words.
@@ -115,7 +117,7 @@ const PARAMETERS: &[(&str, Shape)] = &[
 ];
 
 /// Commands of the Windows tool that are documented but not here yet.
-const OTHER_COMMANDS: &[&str] = &["PreviewExport", "RepairImport", "RepairExport", "Unlock"];
+const OTHER_COMMANDS: &[&str] = &["PreviewExport", "RepairImport", "RepairExport"];
 
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
 pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
@@ -124,6 +126,12 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     // The modern command takes no bare words: one with a slash can only be classic.
     if command.eq_ignore_ascii_case("PrepImport") || slashed && command == "prep-import" {
         return Some(prep_import(&words[1..]));
+    }
+    let is_unlock = command.eq_ignore_ascii_case("Unlock");
+    if is_unlock
+        && (by_name || command != "unlock" || words[1..].iter().any(|word| super::classic_unlock::is_parameter(word)))
+    {
+        return Some(super::classic_unlock::parse(&words[1..]));
     }
     if let Some(name) = OTHER_COMMANDS.iter().find(|name| name.eq_ignore_ascii_case(command)) {
         return Some(Err(usage(format!("dray: {name} is not supported yet"))));
@@ -136,24 +144,24 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     {
         return None;
     }
-    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport"]));
+    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport", "Unlock"]));
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
 }
 
-fn usage(text: String) -> Fault {
+pub(super) fn usage(text: String) -> Fault {
     Fault { text: format!("{text}\n\nFor more information, try '--help'.\n"), exit: Exit::Usage }
 }
 
 /// One parameter as it was given.
-struct Given<'a> {
-    name: &'a str,
-    value: Option<&'a OsStr>,
-    slash: bool,
+pub(super) struct Given<'a> {
+    pub name: &'a str,
+    pub value: Option<&'a OsStr>,
+    pub slash: bool,
 }
 
 /// Splits `/name:value`; `None` if no name can be seen in it.
-fn split(word: &OsStr) -> Option<Given<'_>> {
+pub(super) fn split(word: &OsStr) -> Option<Given<'_>> {
     let bytes = word.as_bytes();
     let slash = bytes.first() == Some(&b'/');
     let body = if slash { &bytes[1..] } else { bytes };
@@ -357,7 +365,7 @@ fn suggestions() -> impl Iterator<Item = &'static str> {
 }
 
 /// The known name nearest to `word`, if near enough to be a slip.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     known
         .map(|name| (distance(&word, &name.to_ascii_lowercase()), name))

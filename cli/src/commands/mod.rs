@@ -1,10 +1,13 @@
 //! The commands. A new one is one file here, one variant and one arm below.
 
 mod bench;
+mod cat;
 mod demo;
 mod generate;
 mod listing;
+mod ls;
 pub mod prep;
+mod unlock;
 
 use clap::Subcommand;
 
@@ -22,6 +25,12 @@ pub enum Command {
     Demo(demo::Demo),
     /// Measure a drive: raw, across its surface, and through hash and cipher
     Bench(bench::BenchArgs),
+    /// List the files of a drive
+    Ls(ls::Ls),
+    /// Print a file of a drive
+    Cat(cat::Cat),
+    /// Does a key open a drive, and how is it mounted
+    Unlock(unlock::Unlock),
     /// Print the completion script of a shell
     #[command(hide = true)]
     Completions(generate::Completions),
@@ -38,6 +47,9 @@ impl Command {
             Self::Plan(command) => command.run(output),
             Self::Demo(command) => command.run(output),
             Self::Bench(command) => command.run(output),
+            Self::Ls(command) => command.run(output),
+            Self::Cat(command) => command.run(output),
+            Self::Unlock(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),
         }

@@ -5,6 +5,7 @@ pub mod json;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
 pub mod text;
+mod working;
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -18,7 +19,8 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
-pub use text::{count, wrap};
+pub use text::{clean, count, wrap};
+pub use working::Working;
 
 /// Columns when nobody tells.
 const WIDTH: usize = 80;
@@ -59,6 +61,8 @@ pub struct Output {
     json: bool,
     quiet: bool,
     verbose: bool,
+    /// stdout carries data: what would be said there goes to stderr.
+    beside: bool,
     /// stderr is a terminal whose lines can be redrawn.
     live: bool,
     out: Style,
@@ -80,10 +84,16 @@ impl Output {
             json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
+            beside: false,
             live: live && !dumb && !args.json && !args.quiet,
             out: style(std::io::stdout().is_terminal()),
             err: style(live),
         }
+    }
+
+    /// The same, for a command whose data goes to stdout: all that is said goes to stderr.
+    pub fn beside_data(self) -> Self {
+        Self { beside: true, out: self.err, ..self }
     }
 
     /// Whether only objects are printed.
@@ -99,7 +109,7 @@ impl Output {
     /// Text for people on stdout; nothing under `--json`.
     pub fn say(&self, text: &str) {
         if !self.json {
-            out(text);
+            self.print(text);
         }
     }
 
@@ -142,7 +152,7 @@ impl Output {
         if self.json {
             self.object("plan", json::plan(plan));
         } else if is_result || !self.quiet {
-            out(&text::plan(plan, self.out, self.verbose || is_result));
+            self.print(&text::plan(plan, self.out, self.verbose || is_result));
         }
     }
 
@@ -151,7 +161,7 @@ impl Output {
         if self.json {
             self.object("summary", json::summary(session, report));
         } else {
-            out(&text::summary(session, report, self.out));
+            self.print(&text::summary(session, report, self.out));
         }
     }
 
@@ -172,7 +182,16 @@ impl Output {
             fields.insert("schema".into(), json::SCHEMA.into());
             fields.insert("at".into(), json::now().into());
         }
-        out(&format!("{value}\n"));
+        self.print(&format!("{value}\n"));
+    }
+
+    /// Progress of something that takes a while.
+    pub fn working(&self) -> Working<'_> {
+        Working::new(self)
+    }
+
+    fn print(&self, text: &str) {
+        if self.beside { err(text) } else { out(text) }
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the tests of the binary share: a directory of their own, CSV files, and a session on image files.
 
+#[allow(dead_code, reason = "each test file uses its part")]
+pub mod fixtures;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -2,13 +2,18 @@
 
 use std::io::{self, Read};
 
-use crate::ntfs::read::{Catalog, FileId, FileInfo, NameId, NtfsError, Stream, Volume, display_name};
+use crate::ntfs::read::{
+    BackupBoot, Catalog, FileId, FileInfo, LogState, NameId, NtfsError, Stream, Volume, display_name,
+};
 use crate::report::{Kind, Problem};
 use crate::units::FileTime;
 use crate::verify::find::{Opened, View};
 
 /// Bytes of one read of [`FileReader`].
 const READ_LEN: usize = 1 << 20;
+
+/// Damaged places that a warning names.
+const SHOWN_MAX: usize = 3;
 
 /// A volume's NTFS with all its files.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ pub struct Files<'a> {
 /// A file or directory, as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Path from the root, `\` before each part.
+    /// Path from the root, `/` between its parts.
     pub path: String,
     /// A directory.
     pub directory: bool,
@@ -43,6 +48,31 @@ pub fn ntfs(opened: &Opened) -> Result<Volume, Problem> {
     Volume::open(&mut View(opened), opened.len()).map_err(|error| problem(opened, &error))
 }
 
+/// What a person should know of an NTFS volume, in sentences without full stop.
+pub fn warnings(volume: &Volume) -> Vec<String> {
+    let facts = volume.facts();
+    let mut warnings = Vec::new();
+    let mut say = |is: bool, what: &str| {
+        if is {
+            warnings.push(what.to_owned());
+        }
+    };
+    say(facts.is_dirty(), "the NTFS volume is marked dirty (not cleanly removed); it is read as it lies, and left so");
+    let log = matches!(facts.log, LogState::Dirty);
+    say(log, "the NTFS journal holds changes that were not finished; they are not replayed, the volume is read as it lies");
+    say(facts.hibernated, "a hibernated Windows holds newer contents of this volume in its memory");
+    say(facts.truncated, "the NTFS volume is longer than what there is of it: its end cannot be read");
+    say(facts.mft_from_mirror, "the first record of $MFT is damaged; its mirror is used");
+    match facts.backup_boot {
+        BackupBoot::Equal => {}
+        BackupBoot::InUse => say(true, "the NTFS boot sector is damaged; its copy at the end of the volume is used"),
+        BackupBoot::Different => say(true, "the copy of the NTFS boot sector differs from the boot sector"),
+        BackupBoot::Missing => say(true, "the copy of the NTFS boot sector at the end of the volume is not there"),
+    }
+    warnings.extend(facts.damage.iter().map(ToString::to_string));
+    warnings
+}
+
 /// An NTFS error with its drive.
 pub(super) fn problem(opened: &Opened, error: &NtfsError) -> Problem {
     Problem::new(Kind::Drive, error.to_string()).drive(&opened.found.drive.name)
@@ -57,6 +87,21 @@ impl<'a> Files<'a> {
         let volume = ntfs(opened)?;
         let catalog = volume.catalog(&mut View(opened)).map_err(|error| problem(opened, &error))?;
         Ok(Self { opened, volume, catalog })
+    }
+
+    /// What a person should know of the file system before trusting it, in sentences without full stop.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = warnings(&self.volume);
+        match self.catalog.problem_count() {
+            0 => {}
+            total => {
+                let first: Vec<String> = self.catalog.problems().iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+                let more = if total > SHOWN_MAX as u64 { "; …" } else { "" };
+                let what = if total == 1 { "1 damaged place".to_owned() } else { format!("{total} damaged places") };
+                warnings.push(format!("{what} in $MFT: {}{more}", first.join("; ")));
+            }
+        }
+        warnings
     }
 
     /// The file at a path, with `\` or `/` between its parts.
@@ -104,6 +149,7 @@ impl<'a> Files<'a> {
     fn listed(&self, name: NameId, info: FileInfo) -> Listed {
         let path = self.catalog.path(name);
         let path = path.map_or_else(|| display_name(self.catalog.name(name)), |path| display_name(&path));
+        let path = path.trim_start_matches('\\').replace('\\', "/");
         let notes = [
             (info.compressed, "compressed"),
             (info.sparse, "sparse"),

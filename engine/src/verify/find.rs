@@ -1,6 +1,6 @@
 //! From a device to its volume: partition, BitLocker, and the unlocked bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bitlocker::map::{Mapping, Source};
@@ -11,7 +11,7 @@ use crate::gpt;
 use crate::ntfs::read::{ReadAt, ReadError};
 use crate::report::{DriveFacts, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
-use crate::verify::key::Key;
+use crate::verify::key::{Key, Record};
 use crate::verify::medium::Medium;
 use crate::verify::road::Load;
 
@@ -25,6 +25,8 @@ pub enum Inside {
     BitLocker(Box<read::Volume>),
     /// NTFS, in the clear.
     Ntfs,
+    /// BitLocker's by its first sector, but damaged beyond use: what is wrong.
+    Damaged(String),
     /// Neither; what its first sector looks like is not known.
     Unknown,
 }
@@ -54,23 +56,61 @@ pub struct Found {
 /// What stands in the way: not there, not readable, no volume, BitLocker metadata beyond use.
 pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
-    let resolved = device::resolve(&name, &Roots::default()).unwrap_or_else(|_| path.to_owned());
-    let device = Device::open(&resolved, Access::Read)?;
-    let identity = device.identity();
-    let stem = resolved.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let drive = DriveFacts {
-        name,
-        path: resolved.clone(),
-        drive_id: identity.serial.clone().unwrap_or(stem),
-        for_shipping: guard::shipping(identity).is_empty(),
-        model: identity.model.clone(),
-        size: device.geometry().size,
-        sector: device.geometry().sector.bytes(),
-        contents: None,
-        is_image: device.is_image(),
+    // Nothing is in danger here: a name that leads nowhere is a slip, not a refusal.
+    let resolved = device::resolve(&name, &Roots::default()).map_err(|problem| Problem { kind: Kind::Usage, ..problem })?;
+    let look = |sector| {
+        let device = Device::open_with(&resolved, Access::Read, sector, &Roots::default())?;
+        let identity = device.identity();
+        let stem = resolved.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let drive = DriveFacts {
+            name: name.clone(),
+            path: resolved.clone(),
+            drive_id: identity.serial.clone().unwrap_or(stem),
+            for_shipping: guard::shipping(identity).is_empty(),
+            model: identity.model.clone(),
+            size: device.geometry().size,
+            sector: device.geometry().sector.bytes(),
+            contents: None,
+            is_image: device.is_image(),
+        };
+        let serial = identity.serial.clone();
+        Found::look(Box::new(device), drive, serial, number)
     };
-    let serial = identity.serial.clone();
-    Found::look(Box::new(device), drive, serial, number)
+    let first = look(SectorSize::S512);
+    let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if !matches!(found.inside, Inside::Unknown));
+    // An image file does not tell its sectors: try those of a 4Kn drive where 512 bytes make no sense.
+    if !is_volume(&first) && resolved.is_file() {
+        let second = look(SectorSize::S4096);
+        if is_volume(&second) {
+            return second;
+        }
+    }
+    first
+}
+
+/// The one disk of this machine with a locked BitLocker volume.
+///
+/// # Errors
+/// There is none, or there are several: names them.
+pub fn only_bitlocker() -> Result<PathBuf, Problem> {
+    let mut locked: Vec<PathBuf> = Vec::new();
+    let mut unread = 0;
+    for disk in device::list(&Roots::default()) {
+        match open(&disk.path, None) {
+            Ok(found) if found.bitlocker().is_some() => locked.push(disk.path),
+            Ok(_) => {}
+            Err(problem) if problem.kind == Kind::Drive => {}
+            Err(_) => unread += 1,
+        }
+    }
+    let names: Vec<String> = locked.iter().map(|path| path.display().to_string()).collect();
+    let problem = Problem::new(Kind::Usage, match names.len() {
+        1 => return Ok(locked.remove(0)),
+        0 if unread > 0 => format!("no drive with a BitLocker volume is to be seen; {unread} could not be opened"),
+        0 => "there is no drive with a BitLocker volume".to_owned(),
+        _ => format!("several drives hold a BitLocker volume: {}", names.join(", ")),
+    });
+    Err(problem.advice("name the drive, as root if need be: `dray unlock DRIVE`, or /driveLetter:DRIVE"))
 }
 
 impl Found {
@@ -114,11 +154,6 @@ impl Found {
         }
         let start = volume.start.0;
         let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium.as_ref(), volume, at, into);
-        let broken = |what: String| {
-            Problem::new(Kind::Drive, what).drive(&drive.name).at(ByteOffset(start)).advice(
-                "the drive was not closed as a BitLocker volume, or its metadata is damaged; `dray inspect` shows more",
-            )
-        };
         let inside = match read::Volume::open(&mut reader) {
             Ok(Some(bitlocker)) => Inside::BitLocker(Box::new(bitlocker)),
             Ok(None) => {
@@ -126,7 +161,7 @@ impl Found {
                 medium.read_exact_at(&mut boot, volume.start).map_err(|error| failed(error, start))?;
                 if is_ntfs(&boot) { Inside::Ntfs } else { Inside::Unknown }
             }
-            Err(error) => return Err(broken(error.to_string())),
+            Err(error) => Inside::Damaged(error.to_string()),
         };
         Ok(Self { medium, drive, serial, table, partition, volume, inside })
     }
@@ -139,11 +174,72 @@ impl Found {
         }
     }
 
+    /// The volume, if it is BitLocker's and can be unlocked.
+    pub fn bitlocker(&self) -> Option<&read::Volume> {
+        match &self.inside {
+            Inside::BitLocker(volume) => Some(volume),
+            Inside::Ntfs | Inside::Damaged(_) | Inside::Unknown => None,
+        }
+    }
+
+    /// What would open it, in words, without repetition: for a question.
+    pub fn protectors(&self) -> Vec<String> {
+        let mut kinds: Vec<_> = self.bitlocker().into_iter().flat_map(|v| &v.metadata.protectors).map(|p| p.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.iter().map(ToString::to_string).collect()
+    }
+
+    /// What a person should know of the volume before trusting it, in sentences without full stop.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(volume) = self.bitlocker() else { return Vec::new() };
+        let mut warnings = Vec::new();
+        let damaged = volume.copies.iter().filter_map(|copy| Some((copy.at, copy.fault.as_ref()?)));
+        let damaged: Vec<String> = damaged.map(|(at, fault)| format!("at byte {at} {fault}")).collect();
+        if !damaged.is_empty() {
+            warnings.push(format!(
+                "{} of the 3 copies of the BitLocker metadata {} damaged: {}",
+                damaged.len(),
+                if damaged.len() == 1 { "is" } else { "are" },
+                damaged.join("; ")
+            ));
+        } else if !volume.copies_are_equal() {
+            warnings.push("the 3 copies of the BitLocker metadata differ, although each is sound".to_owned());
+        }
+        match volume.state() {
+            State::Encrypted => {}
+            State::Decrypted => warnings.push(
+                "BitLocker was turned off on this volume: it is not encrypted, and is read without a key".to_owned(),
+            ),
+            State::Partial { plain_from } => warnings.push(format!(
+                "the volume is only partly encrypted: a conversion stopped on its way; from byte {plain_from} on it is \
+                 plain and is read as such"
+            )),
+            State::Converting { progress_known: true } => warnings.push(
+                "the volume is only partly encrypted: a conversion was not finished; which parts are encrypted is known, \
+                 and each is read as it is"
+                    .to_owned(),
+            ),
+            State::Converting { progress_known: false } => warnings.push(
+                "the volume is only partly encrypted: a conversion was not finished, and its progress cannot be read; all \
+                 is taken to be encrypted, and what is not will read as noise"
+                    .to_owned(),
+            ),
+        }
+        if volume.is_suspended() && volume.state() != State::Decrypted {
+            warnings.push(
+                "protection is suspended (or was never completed): the key lies in the open, so anybody can read the volume"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
     /// Whether a key is needed to read the volume.
     pub fn needs_key(&self) -> bool {
         match &self.inside {
             Inside::BitLocker(volume) => volume.state() != State::Decrypted && !volume.is_suspended(),
-            Inside::Ntfs | Inside::Unknown => false,
+            Inside::Ntfs | Inside::Damaged(_) | Inside::Unknown => false,
         }
     }
 
@@ -163,6 +259,11 @@ impl Found {
         };
         let volume = match &self.inside {
             Inside::Ntfs => return Ok(plain(self, None, unit)),
+            Inside::Damaged(what) => {
+                return Err(Problem::new(Kind::Drive, what.clone()).drive(&self.drive.name).at(self.volume.start).advice(
+                    "its metadata is damaged, or it was never closed as a BitLocker volume; `dray inspect` shows the rest",
+                ));
+            }
             Inside::Unknown => {
                 return Err(Problem::new(Kind::Drive, "the volume is neither BitLocker's nor NTFS")
                     .drive(&self.drive.name)
@@ -175,12 +276,21 @@ impl Found {
             let mapping = volume.mapping().clone();
             return Ok(plain(self, Some(mapping), unit));
         }
-        let (unlocked, by) =
-            key.open(volume, self.serial.as_deref(), progress).map_err(|problem| problem.drive(&self.drive.name))?;
+        let mut ids: Vec<&str> = self.serial.as_deref().into_iter().collect();
+        if self.serial.is_none() && !self.drive.drive_id.is_empty() {
+            ids.push(&self.drive.drive_id);
+        }
+        let (unlocked, opener) =
+            key.open(volume, &ids, progress).map_err(|problem| problem.drive(&self.drive.name))?;
         let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), volume.boot.sector)
             .map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
-        let facts =
-            Unlocked { protector: unlocked.protector, integrity: unlocked.integrity, cipher: unlocked.cipher, by };
+        let facts = Unlocked {
+            protector: unlocked.protector,
+            integrity: unlocked.integrity,
+            cipher: unlocked.cipher,
+            by: opener.by,
+            record: opener.record,
+        };
         Ok(Opened {
             len: ByteLen(self.volume.len.0 / unit * unit),
             mapping: Some(unlocked.mapping),
@@ -215,6 +325,8 @@ pub struct Unlocked {
     pub cipher: Cipher,
     /// What kind of key it was, in words.
     pub by: &'static str,
+    /// The drive record that the key came in.
+    pub record: Option<Record>,
 }
 
 /// A volume that can be read.
@@ -245,6 +357,26 @@ impl Opened {
     /// What reads are multiples of.
     pub const fn unit(&self) -> u64 {
         self.unit
+    }
+
+    /// As [`Found::warnings`], and what only the key tells.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.found.warnings();
+        warnings.extend(match self.unlocked.as_ref().map(|unlocked| unlocked.integrity) {
+            Some(Integrity::Different) => Some(
+                "the BitLocker metadata was changed by somebody without the key; Windows refuses such a volume".to_owned(),
+            ),
+            Some(Integrity::Unreadable) => {
+                Some("the hash that proves the BitLocker metadata cannot be opened with the volume's key".to_owned())
+            }
+            Some(Integrity::Proven | Integrity::NoHash) | None => None,
+        });
+        if let Some(record) = self.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref())
+            && record.is_incomplete
+        {
+            warnings.push("the drive record says that preparing this drive was not finished".to_owned());
+        }
+        warnings
     }
 
     /// The device.

@@ -1,0 +1,66 @@
+//! One line that shows how far something is.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Output, err};
+
+/// Between two redraws of a line.
+const REDRAW: Duration = Duration::from_millis(150);
+/// Between two objects under `--json`.
+const OBJECT: Duration = Duration::from_secs(1);
+/// Between two lines where nothing can be redrawn.
+const LINE: Duration = Duration::from_secs(30);
+
+/// Progress of something that takes a while.
+#[derive(Debug)]
+pub struct Working<'a> {
+    output: &'a Output,
+    last: RefCell<Option<Instant>>,
+    drawn: Cell<bool>,
+}
+
+impl<'a> Working<'a> {
+    pub(super) fn new(output: &'a Output) -> Self {
+        // Where lines stay, work that is soon done needs none.
+        let last = (!output.live && !output.json).then(Instant::now);
+        Self { output, last: RefCell::new(last), drawn: Cell::new(false) }
+    }
+
+    /// How far it is, as a line for people and an object for programs; shown only as often as somebody can read.
+    pub fn show(&self, line: impl FnOnce() -> String, kind: &str, object: impl FnOnce() -> Value) {
+        let output = self.output;
+        let pause = match (output.json, output.live) {
+            (true, _) => OBJECT,
+            (false, true) => REDRAW,
+            (false, false) => LINE,
+        };
+        if self.last.borrow().is_some_and(|last| last.elapsed() < pause) {
+            return;
+        }
+        *self.last.borrow_mut() = Some(Instant::now());
+        if output.json {
+            output.object(kind, object());
+        } else if output.live {
+            err(&format!("\r\x1b[K{}", line()));
+            self.drawn.set(true);
+        } else if !output.quiet {
+            err(&format!("dray: {}\n", line()));
+        }
+    }
+
+    /// Clears the line.
+    pub fn end(&self) {
+        if self.drawn.replace(false) {
+            err("\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
