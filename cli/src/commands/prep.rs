@@ -77,8 +77,8 @@ pub struct LayoutArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Writing")]
 pub struct WritingArgs {
-    /// Read back after writing
-    #[arg(long, value_name = "HOW", default_value = "none", hide = true)]
+    /// Read back after writing: none, sample or full
+    #[arg(long, value_name = "HOW", default_value = "sample", hide_possible_values = true)]
     pub read_back: ReadBackName,
     /// I/O engine
     #[arg(long, value_name = "ENGINE", default_value = "auto")]

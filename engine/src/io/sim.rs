@@ -286,6 +286,17 @@ impl SimDisk {
         state.current.read(at.0, into);
     }
 
+    /// Reads as an engine would, with everything that goes wrong.
+    ///
+    /// # Errors
+    /// What the faults say; past the end `UnexpectedEof`.
+    pub fn try_read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+        match self.lock().read(at.0, into) {
+            PartResult::Failed(error) => Err(error),
+            PartResult::Done | PartResult::Changed(_) => Ok(()),
+        }
+    }
+
     /// Puts bytes on the disk, durable, past everything that goes wrong: to prepare a test.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ pub mod files;
 pub mod manifest;
 pub mod outcome;
 pub mod planning;
+pub mod readback;
 pub mod request;
 pub mod run;
 pub mod scan;

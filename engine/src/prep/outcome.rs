@@ -63,7 +63,7 @@ impl HashLog {
     pub fn into_reader(self) -> io::Result<HashReader> {
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
-        Ok(HashReader { file: BufReader::with_capacity(1 << 20, file) })
+        Ok(HashReader::new(file))
     }
 }
 
@@ -74,6 +74,11 @@ pub struct HashReader {
 }
 
 impl HashReader {
+    /// A reader from where `file` stands: the start of a finished log.
+    pub fn new(file: File) -> Self {
+        Self { file: BufReader::with_capacity(1 << 20, file) }
+    }
+
     /// The next block's MD5.
     ///
     /// # Errors

@@ -87,9 +87,9 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadBack {
     /// Nothing.
-    #[default]
     None,
     /// The ends, the metadata, and a seeded sample of batches.
+    #[default]
     Sample,
     /// Everything.
     Full,

@@ -20,7 +20,8 @@ use crate::pool::Pool;
 use crate::prep::drive::{self, Finished, PlainBytes, Setup};
 use crate::prep::files::{self, JournalFile, Log, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::planning::PreparedDrive;
-use crate::prep::request::{EngineChoice, PrepRequest};
+use crate::prep::readback::{self, Written};
+use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::session::Prepared;
 use crate::prep::workers::Workers;
 use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
@@ -304,7 +305,10 @@ fn write_drive(
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = engine(&device, &pool, request.engine, &facts.name, shared.events)?;
     let setup = setup(index, drive, metadata, engine, pool, hash_log, wipe, shared)?;
-    let outcome = drive::run(setup);
+    let outcome = drive::run(setup).and_then(|finished| {
+        read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
+        Ok(finished)
+    });
     let _ = fs::remove_file(&hash_path);
     let finished = outcome?;
 
@@ -333,6 +337,7 @@ fn write_drive(
             point.display()
         )));
     }
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     Ok((finished, record_path))
 }
 
@@ -349,6 +354,48 @@ fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
         }
         std::thread::sleep(PATIENCE / 10);
     }
+}
+
+/// Reads from the device itself, by a descriptor of its own, while the drive is still claimed.
+fn read_back(
+    index: usize,
+    drive: &PreparedDrive,
+    finished: &Finished,
+    device: &Device,
+    record: &Path,
+    hash_log: &Path,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    if shared.request.read_back == ReadBack::None {
+        return Ok(());
+    }
+    let facts = &drive.target.facts;
+    if let Err(error) = device.drop_caches() {
+        (shared.events)(Event::Note(format!("drive {}: the kernel keeps its cache of the drive: {error}", facts.name)));
+    }
+    let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
+    if !device.is_direct() {
+        (shared.events)(Event::Note(format!(
+            "drive {}: read back through the kernel's cache, since its file system knows no direct I/O",
+            facts.name
+        )));
+    }
+    let [a, b, c, d, e, f, g, h, ..] = finished.manifest_md5;
+    let written = Written {
+        index,
+        facts,
+        layout: &drive.layout,
+        slot_len: SLOT_LEN,
+        sums: &finished.sums,
+        hashes: Some(hash_log),
+        record,
+        how: shared.request.read_back,
+        seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        workers: shared.workers,
+        events: shared.events,
+        stop: shared.stop,
+    };
+    readback::run(Box::new(device), &written).map(|_| ())
 }
 
 /// Moves an earlier file out of the record's way, unless it only is the record of a drive that was never finished: it may

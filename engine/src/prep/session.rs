@@ -9,7 +9,7 @@ use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
 use crate::prep::files;
 use crate::prep::planning::{self, PreparedDrive};
-use crate::prep::request::{Action, PrepRequest, ReadBack};
+use crate::prep::request::{Action, PrepRequest};
 use crate::prep::scan::{self, Scan};
 use crate::prep::sides;
 use crate::prep::targets::{self, Wishes};
@@ -66,9 +66,6 @@ pub fn prepare_with(
     }
     if request.content_md5 {
         problems.push(unsupported("setting Content-MD5"));
-    }
-    if request.read_back != ReadBack::None {
-        problems.push(unsupported("reading back"));
     }
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {

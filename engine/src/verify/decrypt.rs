@@ -9,7 +9,7 @@ use crate::prep::workers::Workers;
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::find::Opened;
-use crate::verify::road::{Load, Road, cut};
+use crate::verify::road::{Load, Road, SLOT_LEN, cut};
 
 /// Zeros of this length, aligned, become holes.
 const HOLE: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub fn run(
     if let To::File(file) = &to {
         file.set_len(len.0).map_err(out_failed)?;
     }
-    let road = Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop };
+    let road = Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN };
     let loads = cut(len).map(|(at, part)| {
         let mut load = Load::new((at, true));
         load.len = part;

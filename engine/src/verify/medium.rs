@@ -23,6 +23,25 @@ pub trait Medium: fmt::Debug + Send + Sync {
     fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>);
 }
 
+#[cfg(any(test, feature = "sim"))]
+impl Medium for crate::io::sim::SimDisk {
+    fn size(&self) -> ByteLen {
+        Self::size(self)
+    }
+
+    fn sector(&self) -> SectorSize {
+        SectorSize::from_bytes(Self::sector(self)).unwrap_or(SectorSize::S512)
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+        self.try_read_at(at, into)
+    }
+
+    fn engine(&self, _: &Pool) -> (Box<dyn Engine + Send>, Option<String>) {
+        (Box::new(Self::engine(self)), None)
+    }
+}
+
 impl Medium for Device {
     fn size(&self) -> ByteLen {
         self.geometry().size

@@ -1,7 +1,7 @@
 //! The reading road: slots are filled from the drive in the order that is asked for, opened and hashed by the workers,
 //! and handed on as they come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::crypt::SectorCipher;
+use crate::hash::Md5Chain;
 use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
-use crate::prep::workers::{Digest, Done, Job, Span, Way, Workers};
+use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Workers};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::medium::Medium;
@@ -47,14 +48,18 @@ pub struct Load<T> {
     pub zeros: Vec<Range<usize>>,
     /// Bytes of the slot that are encrypted, and their place in the volume.
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
-    /// What is hashed, ascending and apart.
+    /// What is hashed, ascending and apart. A part of a block longer than a slot is alone in its load, and the parts of a
+    /// block follow each other.
     pub spans: Vec<Span>,
+    /// Such a block begins here.
+    pub begins: bool,
 }
 
 impl<T> Load<T> {
     /// Nothing yet.
     pub fn new(what: T) -> Self {
-        Self { what, len: 0, parts: Vec::new(), zeros: Vec::new(), crypt: Vec::new(), spans: Vec::new() }
+        let (parts, zeros, crypt, spans) = Default::default();
+        Self { what, len: 0, parts, zeros, crypt, spans, begins: false }
     }
 }
 
@@ -84,11 +89,28 @@ pub struct Road<'a> {
     pub workers: &'a Workers,
     /// Asked to stop?
     pub stop: &'a Stop,
+    /// Bytes of a slot.
+    pub slot_len: usize,
 }
 
 struct Under<T> {
     load: Load<T>,
     failure: Option<std::io::Error>,
+}
+
+/// Blocks longer than a slot: hashed in order, one of their slots at a time.
+#[derive(Default)]
+struct Chains {
+    order: VecDeque<u64>,
+    ready: HashMap<u64, Slot>,
+    state: Option<Md5Chain>,
+    busy: bool,
+}
+
+/// Where digests come from and what wakes the loop.
+struct Ends<'a> {
+    reply: &'a Sender<Done>,
+    waker: &'a io::Waker,
 }
 
 impl Road<'_> {
@@ -101,7 +123,7 @@ impl Road<'_> {
         mut loads: impl Iterator<Item = Load<T>>,
         mut sink: impl FnMut(Arrived<'_, T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let pool = Pool::new(SLOTS, SLOT_LEN + SLOT_SPARE)
+        let pool = Pool::new(SLOTS, self.slot_len)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let (mut engine, _) = self.medium.engine(&pool);
         let result = self.carry(&pool, engine.as_mut(), &mut loads, &mut sink);
@@ -123,6 +145,8 @@ impl Road<'_> {
     ) -> Result<(), Problem> {
         let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
         let waker = engine.waker();
+        let ends = Ends { reply: &reply, waker: &waker };
+        let mut chains = Chains::default();
         let mut under: HashMap<u64, Under<T>> = HashMap::new();
         let (mut next, mut filling, mut ended) = (0, 0, false);
         loop {
@@ -141,8 +165,16 @@ impl Road<'_> {
                 }
                 let tag = next;
                 next += 1;
+                let is_chained = is_chained(&load);
+                if is_chained {
+                    chains.order.push_back(tag);
+                }
                 if load.parts.is_empty() {
-                    self.send(tag, slot, &load, &reply, &waker);
+                    if is_chained {
+                        chains.ready.insert(tag, slot);
+                    } else {
+                        self.send(tag, slot, &load, None, &ends);
+                    }
                 } else {
                     let parts = load.parts.iter();
                     let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
@@ -150,10 +182,11 @@ impl Road<'_> {
                     filling += 1;
                 }
                 under.insert(tag, Under { load, failure: None });
+                self.send_chain(&mut chains, &under, &ends);
             }
             engine.submit();
             while let Ok(done) = replies.try_recv() {
-                self.hand_on(done, &mut under, sink)?;
+                self.digested(done, &mut chains, &mut under, &ends, sink)?;
             }
             if under.is_empty() {
                 if ended {
@@ -171,10 +204,15 @@ impl Road<'_> {
                         PartResult::Failed(error) => Some(error),
                     });
                     if entry.failure.is_some() {
+                        chains.order.retain(|other| *other != tag);
                         let (digests, chain) = (Vec::new(), None);
                         self.hand_on(Done { tag, slot, digests, chain, crc: 0 }, &mut under, sink)?;
+                        self.send_chain(&mut chains, &under, &ends);
+                    } else if is_chained(&entry.load) {
+                        chains.ready.insert(tag, slot);
+                        self.send_chain(&mut chains, &under, &ends);
                     } else {
-                        self.send(tag, slot, &entry.load, &reply, &waker);
+                        self.send(tag, slot, &entry.load, None, &ends);
                     }
                 }
                 Completion::Broken(error) => {
@@ -185,18 +223,47 @@ impl Road<'_> {
         }
     }
 
-    fn send<T>(&self, tag: u64, slot: Slot, load: &Load<T>, reply: &Sender<Done>, waker: &io::Waker) {
+    fn send_chain<T>(&self, chains: &mut Chains, under: &HashMap<u64, Under<T>>, ends: &Ends<'_>) {
+        if chains.busy {
+            return;
+        }
+        let Some(tag) = chains.order.front().copied() else { return };
+        let Some(slot) = chains.ready.remove(&tag) else { return };
+        let Some(entry) = under.get(&tag) else { return };
+        chains.order.pop_front();
+        chains.busy = true;
+        let state = chains.state.take().filter(|_| !entry.load.begins);
+        self.send(tag, slot, &entry.load, state, ends);
+    }
+
+    fn digested<T>(
+        &self,
+        mut done: Done,
+        chains: &mut Chains,
+        under: &mut HashMap<u64, Under<T>>,
+        ends: &Ends<'_>,
+        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
+            chains.state = done.chain.take();
+            chains.busy = false;
+            self.send_chain(chains, under, ends);
+        }
+        self.hand_on(done, under, sink)
+    }
+
+    fn send<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) {
         let job = Job {
             tag,
             slot,
             len: load.len,
             spans: load.spans.clone(),
-            chain: None,
+            chain,
             way: Way::Open,
             crypt: load.crypt.clone(),
             cipher: self.cipher.clone(),
-            reply: reply.clone(),
-            waker: waker.clone(),
+            reply: ends.reply.clone(),
+            waker: ends.waker.clone(),
         };
         // The workers outlive the road.
         let _ = self.workers.queue().send(job);
@@ -212,6 +279,10 @@ impl Road<'_> {
         let bytes = &mut done.slot[..load.len];
         sink(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
     }
+}
+
+fn is_chained<T>(load: &Load<T>) -> bool {
+    load.spans.iter().any(|span| matches!(span.how, How::Chain { .. }))
 }
 
 /// Cuts `len` bytes into loads' worths: start and length.

@@ -282,7 +282,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
             self.wait()?;
         }
-        self.stage(Stage::Done);
         let tree = self.s.layout.tree();
         let out = |i: &u32| tree.file(*i).len.0;
         let blobs_out = self.left_out.keys().filter(|&&i| i < tree.blob_count());

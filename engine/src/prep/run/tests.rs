@@ -3,9 +3,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::azure::dataset::BlobType;
 use crate::device::signature;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
+use crate::plan::batches::Content;
 use crate::prep::session::prepare_with;
 use crate::surroundings::Surroundings;
 use crate::units::FileTime;
@@ -67,6 +69,16 @@ impl Lab {
 
     /// Runs a plan on a simulated disk.
     fn run_on(&self, place: &str, disk: &SimDisk) -> Result<Finished, Problem> {
+        self.run_and(place, disk, |_, _, _| {})
+    }
+
+    /// As [`Self::run_on`], and then `after` with what reading back needs; the record beside it is complete.
+    fn run_and(
+        &self,
+        place: &str,
+        disk: &SimDisk,
+        after: impl FnOnce(&Finished, &PreparedDrive, &Written<'_>),
+    ) -> Result<Finished, Problem> {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         let metadata = prepared.metadata();
         let workers = Workers::start(2).expect("threads");
@@ -82,12 +94,39 @@ impl Lab {
         };
         let drive = &prepared.drives[0];
         let path = sidecar(&prepared.request.journal, "session#1", Sidecar::Outcome("drive"));
-        let log = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a log");
+        let log = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a log");
         let pool = Pool::new(SLOTS, SLOT_LEN).expect("slots");
         let engine = Box::new(disk.engine());
         // As on a drive that held a volume of the same kind before.
         let wipe = drive.layout.last_places();
-        drive::run(setup(0, drive, &metadata[0], engine, pool, log, wipe, &shared)?)
+        let finished = drive::run(setup(0, drive, &metadata[0], engine, pool, log, wipe, &shared)?)?;
+        let record = self.dir.join(place).join("record.xml");
+        let password = metadata[0].recovery.password.printed();
+        let info = DriveInfo {
+            drive_id: &drive.rules.drive_id,
+            bitlocker_key: password.expose(),
+            manifest_file: "\\DriveManifest.xml",
+            manifest_hash: Some(finished.manifest_md5),
+            drive_header_hash: None,
+        };
+        let bytes = drive_record::write(&info, RecordState::Completed, now()).expect("a record");
+        fs::write(&record, &*bytes).expect("a record");
+        let written = Written {
+            index: 0,
+            facts: &drive.target.facts,
+            layout: &drive.layout,
+            slot_len: SLOT_LEN,
+            sums: &finished.sums,
+            hashes: Some(&path),
+            record: &record,
+            how: ReadBack::Full,
+            seed: 3,
+            workers: &workers,
+            events: &|_| {},
+            stop: &stop,
+        };
+        after(&finished, drive, &written);
+        Ok(finished)
     }
 }
 
@@ -180,4 +219,58 @@ fn a_power_cut_after_any_write_leaves_nothing_that_looks_finished() {
         }
     }
     assert!(cuts > 10, "only {cuts} of {deeds} operations could be cut");
+}
+
+#[test]
+fn reading_back_finds_what_the_drive_does_not_keep() {
+    let lab = Lab::new("back");
+    let size = 99_999_744;
+    let disk = SimDisk::new(ByteLen(size), crate::units::SectorSize::S512, 1);
+    let mut tried = 0;
+    lab.run_and("back", &disk, |_, drive, written| {
+        let back = |written: &Written<'_>| readback::run(Box::new(disk.clone()), written);
+        let all = back(written).expect("what was written is there");
+        assert!(all.0 > 20 << 20, "{all}");
+        assert!(back(&Written { how: ReadBack::Sample, ..*written }).expect("a sample of it").0 > 0);
+        assert_eq!(back(&Written { how: ReadBack::None, ..*written }).expect("nothing"), ByteLen(0));
+
+        // A flipped bit anywhere that was written: in every phase of the plan.
+        for (i, batch) in drive.layout.batches(SLOT_LEN).enumerate() {
+            let Some(sum) = written.sums[i] else { continue };
+            let piece = &batch.pieces[batch.pieces.len() - 1];
+            let last = piece.range.end.min(sum.len) - piece.range.start - 1;
+            disk.set_faults(Faults { flips: vec![(ByteOffset(piece.at.0 + last as u64), 0x10)], ..Faults::default() });
+            let problem = back(written).expect_err("a flipped bit");
+            assert_eq!(problem.kind, Kind::Different, "{:?}: {problem}", batch.phase);
+            tried += 1;
+        }
+        // Block hashes alone find it too: what a resumed session knows of the batches of its first run.
+        disk.set_faults(Faults::default());
+        let none = vec![None; written.sums.len()];
+        let blind = Written { sums: &none, ..*written };
+        assert!(back(&blind).expect("the blocks are there").0 > 18 << 20);
+        let block = drive.layout.batches(SLOT_LEN).find_map(|batch| {
+            let Content::Files(parts) = &batch.content else { return None };
+            let tree = drive.layout.tree();
+            let part = parts.iter().find(|part| part.len > 0 && tree.blob_type(part.file) == Some(BlobType::Block))?;
+            Some(ByteOffset(batch.pieces[0].at.0 + u64::from(part.into)))
+        });
+        let at = block.expect("a block blob");
+        disk.set_faults(Faults { flips: vec![(at, 1)], ..Faults::default() });
+        let blind = Written { sums: &none, ..*written };
+        let problem = back(&blind).expect_err("a flipped bit in a block");
+        assert!(problem.kind == Kind::Different && problem.place.path.is_some(), "{problem}");
+
+        disk.set_faults(Faults { read_errors: vec![ByteRange::new(at.0, 512)], ..Faults::default() });
+        assert_eq!(back(written).expect_err("a bad sector").kind, Kind::Drive);
+        disk.set_faults(Faults::default());
+        let text = fs::read_to_string(written.record).expect("a record");
+        let key = text.split("<BitLockerKey>").nth(1).expect("a key");
+        let other = "235818-357951-253979-013365-241120-245575-342914-591910";
+        fs::write(written.record, text.replace(&key[..55], other)).expect("a record");
+        let problem = back(written).expect_err("another key");
+        assert_eq!(problem.kind, Kind::Different, "{problem}");
+    })
+    .expect("no faults");
+    assert!(tried > 15, "only {tried} batches");
 }

@@ -1,0 +1,268 @@
+//! Reading back what was written: from the device, past every cache, opened with the key as the drive record prints it,
+//! and compared with what went in.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use crate::azure::dataset::BlobType;
+use crate::entropy::Seeded;
+use crate::plan::batches::{Batch, Content, Phase};
+use crate::plan::drive::DriveLayout;
+use crate::prep::drive::Sum;
+use crate::prep::outcome::HashReader;
+use crate::prep::request::ReadBack;
+use crate::prep::workers::{Digest, How, Span, Workers};
+use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::units::{ByteLen, ByteOffset};
+use crate::verify::find::Found;
+use crate::verify::key::Key;
+use crate::verify::medium::Medium;
+use crate::verify::road::{Arrived, Load, Road};
+
+/// Batches of data that a sample holds, beside the first and the last: about a GiB, spread over the drive.
+const SAMPLE: u64 = 256;
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What was written, and what to compare it with.
+#[allow(missing_debug_implementations, reason = "holds a callback")]
+#[derive(Clone, Copy)]
+pub struct Written<'a> {
+    /// Index in the session's plan.
+    pub index: usize,
+    /// The drive.
+    pub facts: &'a DriveFacts,
+    /// Where everything went.
+    pub layout: &'a DriveLayout,
+    /// Bytes of a slot when it was written.
+    pub slot_len: usize,
+    /// Each batch as it was before sealing, in the order of the plan; `None` where that is not known.
+    pub sums: &'a [Option<Sum>],
+    /// File of block hashes in the order of the plan.
+    pub hashes: Option<&'a Path>,
+    /// The drive record: its key is the one that must open the drive.
+    pub record: &'a Path,
+    /// How much is read.
+    pub how: ReadBack,
+    /// Chooses the sample.
+    pub seed: u64,
+    /// The shared workers.
+    pub workers: &'a Workers,
+    /// Where news goes.
+    pub events: &'a (dyn Fn(Event) + Sync),
+    /// Asked to stop?
+    pub stop: &'a Stop,
+}
+
+/// A batch under way.
+struct Back {
+    at: ByteOffset,
+    phase: Phase,
+    sum: Option<Sum>,
+    /// Expected MD5 of each span, and the file it belongs to.
+    blocks: Vec<(u32, [u8; 16])>,
+    len: usize,
+}
+
+/// Reads back from `medium`, whose caches were dropped, and gives the bytes that were read.
+///
+/// # Errors
+/// [`Kind::Different`] at the first difference, with its place; the drive's own errors; a key that does not open it.
+pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Problem> {
+    if written.how == ReadBack::None {
+        return Ok(ByteLen(0));
+    }
+    (written.events)(Event::Stage { drive: written.index, stage: Stage::ReadBack });
+    let name = &written.facts.name;
+    let record = std::fs::read(written.record).map(Zeroizing::new).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(written.record)
+    })?;
+    let key = Key::read(&record)?;
+    let found = Found::look(medium, written.facts.clone(), None, None)?;
+    if found.volume != written.layout.volume() {
+        return Err(different("the partition table that was read back shows another volume", name));
+    }
+    let opened = found.unlock(&key, &mut |_, _| {}).map_err(|problem| {
+        different(&format!("the key as the drive record prints it does not open the drive: {}", problem.what), name)
+    })?;
+
+    let chosen = choose(written);
+    let total = ByteLen(chosen.iter().map(|(_, len)| *len as u64).sum());
+    let mut hashes = written.hashes.map(File::open).transpose().map_err(sidecar)?.map(HashReader::new);
+    let mut broken: Option<io::Error> = None;
+    let mut chosen = chosen.into_iter().map(|(seq, _)| seq).peekable();
+    let mut batches = written.layout.batches(written.slot_len).enumerate();
+    let loads = std::iter::from_fn(|| {
+        loop {
+            chosen.peek()?;
+            let (seq, batch) = batches.next()?;
+            let taken = chosen.next_if_eq(&(seq as u64)).is_some();
+            match load(written, seq, batch, hashes.as_mut()) {
+                Ok(load) if taken => return Some(load),
+                Ok(_) => {}
+                Err(error) => {
+                    broken = Some(error);
+                    return None;
+                }
+            }
+        }
+    });
+    let road = Road {
+        medium: opened.medium(),
+        cipher: opened.cipher(),
+        workers: written.workers,
+        stop: written.stop,
+        slot_len: written.slot_len,
+    };
+    let (mut done, mut told) = (0, Instant::now());
+    road.run(loads, |arrived| {
+        done += arrived.bytes.len() as u64;
+        compare(written, &arrived)?;
+        if told.elapsed() >= PROGRESS_EVERY || done == total.0 {
+            told = Instant::now();
+            (written.events)(Event::Progress {
+                drive: written.index,
+                acknowledged: ByteLen(done),
+                total,
+                files: 0,
+                waiting_for: Waiting::Drive,
+            });
+        }
+        Ok(())
+    })?;
+    match broken {
+        Some(error) => Err(sidecar(error).drive(name)),
+        None => Ok(ByteLen(done)),
+    }
+}
+
+/// The batches to read, by number in the plan, and their lengths: all, or the ends, the metadata and a sample.
+fn choose(written: &Written<'_>) -> Vec<(u64, usize)> {
+    let mut out = Vec::new();
+    let mut bulk = Vec::new();
+    for (seq, batch) in written.layout.batches(written.slot_len).enumerate() {
+        let sum = written.sums.get(seq).copied().flatten();
+        let len = match (sum, &batch.content) {
+            (Some(sum), _) => sum.len,
+            (None, Content::Files(_)) => batch.len,
+            (None, _) => continue,
+        };
+        let is_bulk = matches!(batch.phase, Phase::Data | Phase::FreeSpace);
+        if written.how == ReadBack::Full || !is_bulk {
+            out.push((seq as u64, len));
+        } else {
+            bulk.push((seq as u64, len));
+        }
+    }
+    let count = bulk.len() as u64;
+    if count <= SAMPLE {
+        out.append(&mut bulk);
+    } else if let (Some(first), Some(last)) = (bulk.first(), bulk.last()) {
+        out.extend([*first, *last]);
+        // One of each stretch, so that no part of the drive goes unseen.
+        let mut random = Seeded::new(written.seed);
+        for i in 0..SAMPLE {
+            let (from, to) = (i * count / SAMPLE, (i + 1) * count / SAMPLE);
+            out.push(bulk[(from + random.next_u64() % (to - from).max(1)) as usize]);
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// What is read of a batch. Takes its hashes off `hashes`, whether it will be read or not.
+fn load(
+    written: &Written<'_>,
+    seq: usize,
+    batch: Batch,
+    mut hashes: Option<&mut HashReader>,
+) -> io::Result<Load<Back>> {
+    let sum = written.sums.get(seq).copied().flatten();
+    let len = sum.map_or(batch.len, |sum| sum.len);
+    let at = batch.pieces.first().map_or(ByteOffset(0), |piece| piece.at);
+    let volume = written.layout.volume().start.0;
+    let mut load = Load::new(Back { at, phase: batch.phase, sum, blocks: Vec::new(), len });
+    load.len = len;
+    let is_plain = matches!(batch.content, Content::Plain(_));
+    for piece in &batch.pieces {
+        let range = piece.range.start..piece.range.end.min(len);
+        if range.start < range.end {
+            load.parts.push((range.clone(), piece.at));
+            if !is_plain {
+                load.crypt.push((range, ByteOffset(piece.at.0 - volume)));
+            }
+        }
+    }
+    if let (Content::Files(parts), Some(hashes)) = (&batch.content, hashes.as_mut()) {
+        let tree = written.layout.tree();
+        for part in parts.iter().filter(|part| part.len > 0) {
+            let mut span = |range: Range<usize>, md5| {
+                load.spans.push(Span { range, how: How::Block });
+                load.what.blocks.push((part.file, md5));
+            };
+            let start = part.into as usize;
+            if tree.blob_type(part.file) == Some(BlobType::Page) {
+                let mut runs = Vec::new();
+                hashes.pages(&mut runs)?;
+                for (at, len, md5) in runs {
+                    span(start + at as usize..start + at as usize + len as usize, md5);
+                }
+            } else if part.block_end {
+                let md5 = hashes.block()?;
+                // A block longer than a slot is covered by the sums of its batches.
+                if part.block_start {
+                    span(start..start + part.len as usize, md5);
+                }
+            }
+        }
+    }
+    Ok(load)
+}
+
+fn compare(written: &Written<'_>, arrived: &Arrived<'_, Back>) -> Result<(), Problem> {
+    let name = &written.facts.name;
+    let back = &arrived.what;
+    if let Some(error) = &arrived.failure {
+        return Err(Problem::new(Kind::Drive, format!("cannot be read back: {error}"))
+            .drive(name)
+            .at(back.at)
+            .advice("the drive is not good enough to be sent: replace it and start again"));
+    }
+    for (digest, (file, md5)) in arrived.digests.iter().zip(&back.blocks) {
+        if *digest != Digest::Block(*md5) {
+            let path = written.layout.tree().source_path(*file);
+            return Err(different("a block that was read back is not what was written", name).path(path).at(back.at));
+        }
+    }
+    match back.sum {
+        Some(sum) if sum.crc != arrived.crc || sum.len != back.len => {
+            let what = match back.phase {
+                Phase::Data => "file data",
+                Phase::Metadata => "file system metadata",
+                Phase::FreeSpace => "free space",
+                Phase::Last => "system records",
+                Phase::Front => "the volume's first sector",
+                Phase::Tables => "the partition table",
+            };
+            Err(different(&format!("what was read back is not what was written ({what})"), name).at(back.at))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn different(what: &str, name: &str) -> Problem {
+    Problem::new(Kind::Different, what)
+        .drive(name)
+        .advice("the drive must not be sent: check cable, dock and memory, or replace it, and start again")
+}
+
+fn sidecar(error: io::Error) -> Problem {
+    Problem::new(Kind::Environment, format!("the hash log beside the journal cannot be read: {error}"))
+}
