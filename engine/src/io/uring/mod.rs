@@ -10,6 +10,9 @@
 
 #![allow(unsafe_code)]
 
+mod setup;
+mod table;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::fs::File;
@@ -30,8 +33,10 @@ use super::{
 use crate::pool::{Pool, Slot};
 use crate::units::{ByteLen, ByteOffset};
 
-/// Largest number of buffers that a ring registers (`IORING_MAX_REG_BUFFERS`).
-const REGISTERED_MAX: usize = 1 << 14;
+pub use setup::NoRing;
+pub(super) use setup::Kernel;
+use setup::{build, event_fd, explain, register_slots};
+use table::{Key, Table};
 
 /// What the ring is allowed to do.
 const OPCODES: [u8; 8] = [
@@ -51,34 +56,6 @@ const FLAG_FIXED_FILE: u8 = 1;
 /// The number 1 as an event counter takes it: eight bytes in the machine's own order.
 #[expect(clippy::host_endian_bytes, reason = "the kernel's interface is in host order")]
 const EVENT_ONE: [u8; 8] = 1_u64.to_ne_bytes();
-
-/// Why there is no ring, and what would help.
-#[derive(Debug)]
-pub struct NoRing {
-    what: String,
-    source: Option<io::Error>,
-}
-
-impl fmt::Display for NoRing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for NoRing {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|error| error as _)
-    }
-}
-
-/// Which kernel's offers are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernel {
-    /// All that the running one has.
-    Newest,
-    /// Those of 5.10, the oldest that works; tests use it to walk that road too.
-    Oldest,
-}
 
 /// The ring, its table of operations and the slots they own.
 pub struct Uring {
@@ -721,193 +698,10 @@ fn opened(file: &File, facts: &FileFacts, len: usize) -> io::Result<Option<Strin
     Ok(change)
 }
 
-/// A ring with the best flags that the kernel takes, still disabled.
-fn build(entries: u32, kernel: Kernel) -> Result<IoUring, NoRing> {
-    let completions = entries * 2;
-    let mut first = None;
-    for modern in [true, false] {
-        if modern && kernel == Kernel::Oldest {
-            continue;
-        }
-        let mut builder = IoUring::builder();
-        builder.setup_r_disabled().setup_cqsize(completions).dontfork();
-        if modern {
-            // 6.1: completions are worked off when we wait, not by interrupting us; 5.18: a bad entry stops no others.
-            builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
-        }
-        match builder.build(entries) {
-            Ok(ring) => return Ok(ring),
-            Err(error) if modern && error.raw_os_error() == Some(libc::EINVAL) => first = Some(error),
-            Err(error) => {
-                first.get_or_insert_with(|| io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)));
-                return Err(explain("setting it up", error));
-            }
-        }
-    }
-    Err(explain("setting it up", first.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
-}
-
-fn register_slots(submitter: &io_uring::Submitter<'_>, pool: &Pool) -> io::Result<()> {
-    if pool.slots() > REGISTERED_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than a ring registers"));
-    }
-    let slots: Vec<_> = (0..pool.slots())
-        .map(|index| libc::iovec { iov_base: pool.address_of(index).cast(), iov_len: pool.slot_len() })
-        .collect();
-    // SAFETY: the slots lie in the pool's mapping, which the pool held by the engine keeps until after the ring is
-    // closed (or for ever, when it is leaked).
-    unsafe { submitter.register_buffers(&slots) }
-}
-
-fn event_fd() -> io::Result<Arc<File>> {
-    // SAFETY: takes two numbers, gives a new descriptor or -1.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and ours alone.
-    Ok(Arc::new(unsafe { File::from_raw_fd(fd) }))
-}
-
 /// Waits for a completion on kernels before 5.11, whose waiting call takes no time-out.
 fn poll_ring(ring: RawFd, timeout: Duration) {
     let millis = i32::try_from(timeout.as_millis().max(1)).unwrap_or(i32::MAX);
     let mut poll = libc::pollfd { fd: ring, events: libc::POLLIN, revents: 0 };
     // SAFETY: one `pollfd` that lives across the call. Whatever comes back, the caller looks at the queue and the clock.
     let _ = unsafe { libc::poll(&mut poll, 1, millis) };
-}
-
-/// The cause behind an error of the kernel, and the remedy.
-fn explain(doing: &str, error: io::Error) -> NoRing {
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let what = why(doing, &error, disabled.trim());
-    NoRing { what, source: Some(error) }
-}
-
-fn why(doing: &str, error: &io::Error, disabled: &str) -> String {
-    match (error.raw_os_error(), disabled) {
-        (Some(libc::EPERM), "2") => {
-            "io_uring is switched off for everybody (remedy: sysctl kernel.io_uring_disabled=0)".to_owned()
-        }
-        (Some(libc::EPERM), "1") => "io_uring is switched off for ordinary users (remedy: run as root, or sysctl \
-             kernel.io_uring_disabled=0)"
-            .to_owned(),
-        (Some(libc::EPERM | libc::EACCES), _) => {
-            "io_uring is forbidden here, as the system call filter of a container does (remedy: run outside, or with a \
-             seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register)"
-                .to_owned()
-        }
-        (Some(libc::ENOSYS), _) => {
-            "this kernel has no io_uring, or a container's filter hides it (remedy: Linux 5.10 or later)".to_owned()
-        }
-        (Some(libc::ENOMEM), _) => {
-            "io_uring needs more locked memory than allowed (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)"
-                .to_owned()
-        }
-        (Some(libc::EMFILE | libc::ENFILE), _) => {
-            "too many open files for io_uring (remedy: ulimit -n 4096)".to_owned()
-        }
-        (Some(libc::EINVAL), _) => {
-            format!("this kernel's io_uring is too old: {doing} was refused (remedy: Linux 5.10 or later)")
-        }
-        _ => format!("io_uring failed at {doing}: {error}"),
-    }
-}
-
-/// Place in a table and generation, so that a name is never taken for its successor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    index: u32,
-    generation: u32,
-}
-
-impl Key {
-    fn to_user_data(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    fn from_user_data(data: u64) -> Self {
-        Self { index: data as u32, generation: (data >> 32) as u32 }
-    }
-}
-
-/// A table whose places are used again under a new generation.
-struct Table<T> {
-    entries: Vec<(u32, Option<T>)>,
-    free: Vec<u32>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
-    }
-}
-
-impl<T> Table<T> {
-    fn insert(&mut self, value: T) -> Key {
-        if let Some(index) = self.free.pop() {
-            let (generation, entry) = &mut self.entries[index as usize];
-            *entry = Some(value);
-            return Key { index, generation: *generation };
-        }
-        self.entries.push((0, Some(value)));
-        Key { index: (self.entries.len() - 1) as u32, generation: 0 }
-    }
-
-    fn get(&self, key: Key) -> Option<&T> {
-        let (generation, entry) = self.entries.get(key.index as usize)?;
-        entry.as_ref().filter(|_| *generation == key.generation)
-    }
-
-    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
-        entry.as_mut().filter(|_| *generation == key.generation)
-    }
-
-    fn remove(&mut self, key: Key) -> Option<T> {
-        let (generation, entry) = self.entries.get_mut(key.index as usize)?;
-        if *generation != key.generation {
-            return None;
-        }
-        let value = entry.take()?;
-        *generation = generation.wrapping_add(1);
-        self.free.push(key.index);
-        Some(value)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.free.len() == self.entries.len()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter().filter_map(|(_, entry)| entry.as_ref())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_cause_and_remedy() {
-        let told = |errno, disabled| why("setting it up", &io::Error::from_raw_os_error(errno), disabled);
-        assert!(told(libc::EPERM, "2").contains("sysctl kernel.io_uring_disabled=0"));
-        assert!(told(libc::EPERM, "1").contains("run as root"));
-        assert!(told(libc::EPERM, "0").contains("seccomp"));
-        assert!(told(libc::EPERM, "").contains("seccomp"));
-        assert!(told(libc::ENOSYS, "").contains("5.10"));
-        assert!(told(libc::ENOMEM, "0").contains("ulimit -l"));
-    }
-
-    #[test]
-    fn a_name_of_a_finished_operation_finds_nothing() {
-        let mut table = Table::default();
-        let first = table.insert('a');
-        assert_eq!(table.remove(first), Some('a'));
-        let second = table.insert('b');
-        assert_eq!(second.index, first.index);
-        assert_eq!(table.get(first), None);
-        assert_eq!(table.remove(first), None);
-        assert_eq!(table.get(Key::from_user_data(second.to_user_data())), Some(&'b'));
-    }
 }
