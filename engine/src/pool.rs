@@ -40,6 +40,7 @@ struct Arena {
     base: NonNull<u8>,
     slots: usize,
     slot_len: usize,
+    huge: bool,
     /// Indexes of the slots that nobody owns; the one given back last is taken first, since its pages are warm.
     free: Mutex<Vec<usize>>,
 }
@@ -86,12 +87,13 @@ impl Pool {
         debug_assert!(skip < HUGE_PAGE);
         // SAFETY: `map_len` has a huge page to spare, so `skip` bytes further is still inside the mapping.
         let base = unsafe { map.add(skip) };
-        let arena = Arena { map, map_len, base, slots, slot_len, free: Mutex::new((0..slots).rev().collect()) };
         for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
             // SAFETY: the range is our own mapping. Advice changes how pages are backed, dumped and inherited, not what
             // they hold; a refusal (a kernel without huge pages) costs speed only and is ignored.
             let _ = unsafe { libc::madvise(map.as_ptr().cast(), map_len, advice) };
         }
+        let huge = make_huge(base, slots * slot_len);
+        let arena = Arena { map, map_len, base, slots, slot_len, huge, free: Mutex::new((0..slots).rev().collect()) };
         Ok(Self(Arc::new(arena)))
     }
 
@@ -117,6 +119,11 @@ impl Pool {
         self.0.slot_len
     }
 
+    /// Whether all slots lie in huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.0.huge
+    }
+
     /// Slots that nobody owns at this moment.
     pub fn available(&self) -> usize {
         self.0.lock().len()
@@ -131,6 +138,19 @@ impl Pool {
     pub(crate) fn address_of(&self, index: usize) -> *mut u8 {
         self.0.address_of(index).as_ptr()
     }
+}
+
+/// Brings the slots into memory, in huge pages if the kernel grants them; whether it did, as far as it tells (6.1).
+///
+/// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
+fn make_huge(base: NonNull<u8>, len: usize) -> bool {
+    if len < HUGE_PAGE {
+        return false;
+    }
+    // SAFETY: `new` mapped whole huge pages from `base` on that hold `len` bytes. Both only say how they are backed.
+    let advise = |len: usize, advice| unsafe { libc::madvise(base.as_ptr().cast(), len, advice) } == 0;
+    let _ = advise(len, libc::MADV_POPULATE_WRITE);
+    advise(len.next_multiple_of(HUGE_PAGE), libc::MADV_COLLAPSE)
 }
 
 impl Arena {

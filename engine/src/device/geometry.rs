@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::io::Requests;
 use crate::units::{ByteLen, SectorSize};
 
 /// How a device is best written to.
@@ -16,6 +17,8 @@ pub struct Geometry {
     pub physical_sector: u32,
     /// Largest transfer that the kernel hands to the device in one piece.
     pub transfer_max: Option<ByteLen>,
+    /// Most stretches of memory in one transfer.
+    pub segments_max: Option<u64>,
     /// What the device calls optimal.
     pub optimal_io: Option<ByteLen>,
     /// Platters.
@@ -63,7 +66,26 @@ pub(super) fn number(dir: &Path, name: &str) -> Option<u64> {
     attribute(dir, name)?.parse().ok()
 }
 
+/// Bytes in flight that keep a disk with one head busy, and those that keep an array of flash chips busy.
+const IN_FLIGHT: [u64; 2] = [16 << 20, 32 << 20];
+
 impl Geometry {
+    /// What the device takes in one piece.
+    pub fn requests(&self) -> Requests {
+        Requests {
+            len_max: self.transfer_max.map(|len| len.0),
+            segments_max: self.segments_max,
+            optimal: self.optimal_io.map(|len| len.0),
+        }
+    }
+
+    /// Writes that keep the device busy: more would only make others wait.
+    pub fn writes_in_flight(&self) -> u32 {
+        let bytes = IN_FLIGHT[usize::from(self.rotational != Some(true))];
+        let each = self.transfer_max.map_or(4 << 20, |len| len.0.clamp(128 << 10, 4 << 20));
+        bytes.div_ceil(each).clamp(4, 256) as u32
+    }
+
     /// With the limits found in the disk's sysfs directory, if there is one.
     pub(super) fn with_limits(size: ByteLen, sector: SectorSize, physical_sector: u32, disk: Option<&Path>) -> Self {
         let queue = disk.map(|disk| disk.join("queue"));
@@ -79,6 +101,7 @@ impl Geometry {
             sector,
             physical_sector,
             transfer_max: limit("max_sectors_kb").and_then(|kib| kib.checked_mul(1024)).map(ByteLen),
+            segments_max: limit("max_segments"),
             optimal_io: limit("optimal_io_size").map(ByteLen),
             rotational: queue.and_then(|queue| number(queue, "rotational")).map(|value| value != 0),
             discard,

@@ -216,7 +216,11 @@ impl Device {
 
     /// For an engine.
     pub fn target(&self) -> Target {
-        Target { file: Arc::clone(&self.file), align: if self.direct { self.geometry.sector.bytes() } else { 1 } }
+        Target {
+            file: Arc::clone(&self.file),
+            align: if self.direct { self.geometry.sector.bytes() } else { 1 },
+            requests: self.geometry.requests(),
+        }
     }
 
     /// Reads any range, aligned or not, by way of aligned pages. For looking around, not for bulk.

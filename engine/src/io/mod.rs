@@ -227,6 +227,57 @@ pub struct Target {
     /// Unit of transfers: the logical sector for O_DIRECT, 1 for buffered files. A short write is continued at a
     /// multiple of it.
     pub align: u64,
+    /// What the device takes in one piece.
+    pub requests: Requests,
+}
+
+/// Requests that a device takes without the kernel cutting them.
+///
+/// Cut by us, they are equally long; the kernel cuts off the longest that it can and leaves a short rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Longest request in bytes; `None` when not known, or for a file.
+    pub len_max: Option<u64>,
+    /// Most stretches of memory in one request, which is pages unless they are huge.
+    pub segments_max: Option<u64>,
+    /// Length in bytes whose multiples suit the device, as the stripe of an array.
+    pub optimal: Option<u64>,
+}
+
+impl Target {
+    /// How transfers are cut, from and into memory that lies in huge pages or not.
+    fn cut(&self, huge: bool) -> Cut {
+        let Requests { len_max, segments_max, optimal } = self.requests;
+        let segments = segments_max.filter(|_| !huge).map(|count| count.saturating_mul(PAGE));
+        let longest = len_max.into_iter().chain(segments).min().map_or(1 << 40, |len| len.max(REQUEST_MIN));
+        let unit = optimal.filter(|unit| *unit <= longest && unit.is_multiple_of(PAGE)).unwrap_or(PAGE);
+        Cut { longest: (longest / unit * unit) as usize, unit: unit as usize }
+    }
+}
+
+/// A page of memory, and what every request is a multiple of where a transfer is cut.
+const PAGE: u64 = 4096;
+
+/// No transfer is cut into less than this, whatever a device says.
+const REQUEST_MIN: u64 = 16 << 10;
+
+/// How transfers are cut into requests: the longest in bytes, and what all but the last are a multiple of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    longest: usize,
+    unit: usize,
+}
+
+impl Cut {
+    /// Not at all.
+    const NONE: Self = Self { longest: usize::MAX, unit: 1 };
+
+    /// `len` bytes in requests that are as equal as the unit allows; one request where there is nothing.
+    fn requests(self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let count = len.div_ceil(self.longest).max(1);
+        let each = len.div_ceil(count).next_multiple_of(self.unit).max(1);
+        (0..len.div_ceil(each).max(1)).map(move |i| i * each..((i + 1) * each).min(len))
+    }
 }
 
 /// How much an engine keeps in flight.

@@ -57,7 +57,7 @@ impl Rng {
 fn target(path: &Path, direct: bool) -> Target {
     let flags = if direct { libc::O_DIRECT } else { 0 };
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap();
-    Target { file: Arc::new(file), align: if direct { 4096 } else { 1 } }
+    Target { file: Arc::new(file), align: if direct { 4096 } else { 1 }, requests: Requests::default() }
 }
 
 /// All engines that use the kernel: the ring as it is here, the ring as 5.10 has it, plain system calls.
@@ -243,7 +243,9 @@ fn random_operations_leave_the_bytes_of_the_twin_on_every_engine() {
         for direct in [false, true] {
             let scratch = Scratch::new();
             let path = scratch.file("target", &vec![0; len]);
-            let target = target(&path, direct);
+            let mut target = target(&path, direct);
+            // The shortest request that is made, so that most transfers are cut.
+            target.requests = Requests { len_max: (seed == 2).then_some(1), ..Requests::default() };
             let pool = Pool::new(12, SLOT).unwrap();
             // Few places, so that operations have to queue.
             let options = Options { reads: 5, writes: 3, threads: 3 };
@@ -360,7 +362,7 @@ fn an_open_file_that_shrinks_under_the_reader_is_told() {
 #[test]
 fn a_full_device_is_an_error_at_its_byte() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let target = Target { file: Arc::new(full), align: 1 };
+    let target = Target { file: Arc::new(full), align: 1, requests: Requests::default() };
     let pool = Pool::new(1, 4096).unwrap();
     for mut engine in engines(&target, &pool, Options::default()) {
         engine.write(1, pool.take().unwrap(), 4096, ByteOffset(8192));
@@ -507,4 +509,34 @@ fn the_best_engine_is_found_and_works() {
     let mut back = [0; 4096];
     OpenOptions::new().read(true).open(&path).unwrap().read_exact_at(&mut back, 0).unwrap();
     assert_eq!(back, [0x5A; 4096]);
+}
+
+#[test]
+fn transfers_are_cut_into_equal_requests_that_the_device_takes() {
+    let target = |len_max, segments_max, optimal| Target {
+        file: Arc::new(File::open("/dev/null").unwrap()),
+        align: 512,
+        requests: Requests { len_max, segments_max, optimal },
+    };
+    let lens = |target: &Target, huge: bool, len: usize| -> Vec<usize> {
+        let requests: Vec<Range<usize>> = target.cut(huge).requests(len).collect();
+        assert_eq!(requests.first().map(|r| r.start), Some(0));
+        assert_eq!(requests.last().map(|r| r.end), Some(len));
+        assert!(requests.windows(2).all(|pair| pair[0].end == pair[1].start));
+        requests.iter().map(Range::len).collect()
+    };
+    let (kib, mib) = (1 << 10, 1 << 20);
+    assert_eq!(lens(&target(None, None, None), false, 4 * mib), [4 * mib]);
+    // 1280 KiB would leave a rest of 256.
+    let disk = target(Some(1280 << 10), Some(128), None);
+    assert_eq!(lens(&disk, true, 4 * mib), [mib; 4]);
+    assert_eq!(lens(&disk, false, 4 * mib), [512 * kib; 8]);
+    assert_eq!(lens(&disk, true, mib + 512), [mib + 512]);
+    assert_eq!(lens(&disk, true, 0), [0]);
+    let usb = lens(&target(Some(120 << 10), None, None), true, 4 * mib);
+    assert_eq!((usb.len(), usb[0], usb[34]), (35, 120 * kib, 16 * kib));
+    let array = lens(&target(Some(2 << 20), None, Some(768 << 10)), true, 4 * mib);
+    assert_eq!(array, [1536 * kib, 1536 * kib, mib]);
+    // What no device means.
+    assert_eq!(lens(&target(Some(1), Some(1), Some(33_553_920)), false, mib), [16 * kib; 64]);
 }

@@ -524,7 +524,7 @@ fn engine(
     name: &str,
     events: &(dyn Fn(Event) + Sync),
 ) -> Result<Box<dyn Engine + Send>, Problem> {
-    let options = Options::default();
+    let options = Options { writes: device.geometry().writes_in_flight(), ..Options::default() };
     match choice {
         EngineChoice::Auto => {
             let (engine, notice) = crate::io::open(device.target(), pool, options);

@@ -18,6 +18,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, opcode, types};
 
 use super::{
-    Completion, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker, WriteError,
+    Completion, Cut, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker, WriteError,
     check_fill, ended_early, files, settle,
 };
 use crate::pool::{Pool, Slot};
@@ -72,10 +73,13 @@ pub struct Uring {
     notice: Option<String>,
     ops: Table<Op>,
     fills: Table<Filling>,
-    /// Parts of fills that wait for their turn: fill, part.
-    parts: VecDeque<(Key, u32)>,
+    written: Table<Writing>,
+    /// Reads that wait for their turn: fill, part and bytes of the part.
+    parts: VecDeque<(Key, u32, Range<usize>)>,
     /// Writes and flushes that wait for theirs.
     writes: VecDeque<Op>,
+    /// How transfers to and from the target are cut.
+    cut: Cut,
     reads_under_way: u32,
     writes_under_way: u32,
     options: Options,
@@ -109,6 +113,17 @@ struct Filling {
     missing: usize,
 }
 
+/// A write, of one request or several.
+struct Writing {
+    tag: u64,
+    number: u64,
+    slot: Slot,
+    at: ByteOffset,
+    missing: usize,
+    /// The first that failed, by place.
+    error: Option<WriteError>,
+}
+
 struct Op {
     since: Instant,
     tries: u8,
@@ -116,8 +131,10 @@ struct Op {
 }
 
 enum Kind {
-    Part { fill: Key, part: u32, step: Step },
-    Write { tag: u64, number: u64, slot: Slot, len: usize, at: ByteOffset, done: usize },
+    /// `within` is what of the part this request reads.
+    Part { fill: Key, part: u32, within: Range<usize>, step: Step },
+    /// `range` of the write's slot.
+    Write { write: Key, range: Range<usize>, done: usize },
     Flush { tag: u64, number: u64 },
     Wake,
 }
@@ -191,12 +208,14 @@ impl Uring {
             enabled: false,
             timed_wait: kernel == Kernel::Newest && ring.params().is_feature_ext_arg(),
             ring: ManuallyDrop::new(ring),
+            cut: target.cut(pool.is_huge()),
             target,
             pool: pool.clone(),
             fixed,
             notice,
             ops: Table::default(),
             fills: Table::default(),
+            written: Table::default(),
             parts: VecDeque::new(),
             writes: VecDeque::new(),
             reads_under_way: 0,
@@ -243,24 +262,24 @@ impl Uring {
             self.start(op);
         }
         while self.reads_under_way < self.options.reads {
-            let Some((fill, part)) = self.parts.pop_front() else { break };
+            let Some((fill, part, within)) = self.parts.pop_front() else { break };
             self.reads_under_way += 1;
-            self.start_part(fill, part);
+            self.start_part(fill, part, within);
         }
     }
 
-    fn start_part(&mut self, fill: Key, part: u32) {
+    fn start_part(&mut self, fill: Key, part: u32, within: Range<usize>) {
         let filling = self.fills.get(fill).expect("a queued part has its fill");
         let step = match filling.parts[part as usize].from {
             From::Path { .. } => Step::Open,
             From::Open { .. } | From::Target { .. } => Step::Range { done: 0, asked: 0 },
         };
         // Nothing to read from an open file: nothing to ask.
-        if matches!(step, Step::Range { .. }) && filling.parts[part as usize].into.is_empty() {
+        if matches!(step, Step::Range { .. }) && within.is_empty() {
             self.part_done(fill, part, PartResult::Done);
             return;
         }
-        self.start(Op { since: Instant::now(), tries: 0, kind: Kind::Part { fill, part, step } });
+        self.start(Op { since: Instant::now(), tries: 0, kind: Kind::Part { fill, part, within, step } });
     }
 
     /// Puts an operation into the table and its entry into the submission queue.
@@ -278,20 +297,22 @@ impl Uring {
                 opcode::Read::new(types::Fd(self.wake.as_raw_fd()), at, 8).build()
             }
             Kind::Flush { .. } => opcode::Fsync::new(types::Fixed(0)).build(),
-            Kind::Write { slot, len, at, done, .. } => {
-                let address = slot.address().wrapping_add(*done).cast_const();
-                let (rest, offset) = ((*len - *done) as u32, at.0 + *done as u64);
+            Kind::Write { write, range, done } => {
+                let Writing { slot, at, .. } = self.written.get(*write).expect("a request under way has its write");
+                let from = range.start + *done;
+                let address = slot.address().wrapping_add(from).cast_const();
+                let (rest, offset) = ((range.end - from) as u32, at.0 + from as u64);
                 if self.fixed {
                     opcode::WriteFixed::new(types::Fixed(0), address, rest, slot.index() as u16).offset(offset).build()
                 } else {
                     opcode::Write::new(types::Fixed(0), address, rest).offset(offset).build()
                 }
             }
-            Kind::Part { fill, part, step } => {
+            Kind::Part { fill, part, within, step } => {
                 let filling = self.fills.get(*fill).expect("a part under way has its fill");
                 let part = &filling.parts[*part as usize];
                 let slot = &filling.slot;
-                let start = |done: usize| slot.address().wrapping_add(part.into.start + done);
+                let start = |done: usize| slot.address().wrapping_add(part.into.start + within.start + done);
                 match (step, &part.from) {
                     (Step::Open, From::Path { path, .. }) => {
                         opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_c_str().as_ptr())
@@ -299,18 +320,18 @@ impl Uring {
                             .build()
                     }
                     (Step::Path { file, done }, _) => {
-                        let rest = part.into.len() - *done;
+                        let rest = within.len() - *done;
                         read_entry(file.as_raw_fd(), self.fixed.then(|| slot.index()), start(*done), rest, *done as u64)
                     }
                     (Step::Range { done, asked }, From::Open { file, offset }) => {
-                        let offset = offset + *done as u64;
-                        let route = file.route(offset, start(*done).addr(), part.into.len() - *done);
+                        let offset = offset + (within.start + *done) as u64;
+                        let route = file.route(offset, start(*done).addr(), within.len() - *done);
                         *asked = route.len;
                         read_entry(route.fd(), self.fixed.then(|| slot.index()), start(*done), route.len, offset)
                     }
                     (Step::Range { done, asked }, From::Target { at }) => {
-                        *asked = part.into.len() - *done;
-                        let offset = at.0 + *done as u64;
+                        *asked = within.len() - *done;
+                        let offset = at.0 + (within.start + *done) as u64;
                         if self.fixed {
                             let index = slot.index() as u16;
                             opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index)
@@ -404,8 +425,8 @@ impl Uring {
                 self.writes_under_way -= 1;
                 self.done.push_back(Completion::Flushed { tag, result: outcome.map(drop) });
             }
-            Kind::Write { len, at, done, .. } => {
-                let result = match settle(outcome, *len - *done, align, &mut op.tries) {
+            Kind::Write { write, range, done } => {
+                let result = match settle(outcome, range.len() - *done, align, &mut op.tries) {
                     Moved::All => Ok(()),
                     Moved::Rest(moved) => {
                         *done += moved;
@@ -417,21 +438,13 @@ impl Uring {
                         return Ok(());
                     }
                     // Writing nothing moves nothing.
-                    Moved::Nothing if *len == *done => Ok(()),
+                    Moved::Nothing if range.len() == *done => Ok(()),
                     Moved::Nothing => Err(io::ErrorKind::WriteZero.into()),
                     Moved::Error(error) => Err(error),
                 };
-                let result = result.map_err(|source| WriteError {
-                    at: ByteOffset(at.0 + *done as u64),
-                    done: ByteLen(*done as u64),
-                    source,
-                });
-                let Some(Op { kind: Kind::Write { tag, number, slot, .. }, .. }) = self.ops.remove(key) else {
-                    unreachable!()
-                };
-                self.write_numbers.remove(&number);
-                self.writes_under_way -= 1;
-                self.done.push_back(Completion::Written { tag, slot, result });
+                let (write, failed) = (*write, range.start + *done);
+                self.ops.remove(key);
+                self.request_done(write, failed as u64, result);
             }
             Kind::Part { .. } => self.settle_part(key, outcome),
         }
@@ -441,11 +454,11 @@ impl Uring {
     fn settle_part(&mut self, key: Key, outcome: io::Result<usize>) {
         let align = self.target.align;
         let op = self.ops.get_mut(key).expect("settle found it");
-        let Op { tries, kind: Kind::Part { fill, part, step }, .. } = op else { unreachable!("settle matched a part") };
+        let Op { tries, kind: Kind::Part { fill, part, within, step }, .. } = op else { unreachable!("settle matched a part") };
         let (fill, part) = (*fill, *part);
         let Some(filling) = self.fills.get(fill) else { unreachable!("a part under way has its fill") };
         let meant = &filling.parts[part as usize];
-        let len = meant.into.len();
+        let len = within.len();
 
         let result = match step {
             Step::Open => match outcome {
@@ -515,7 +528,7 @@ impl Uring {
                     Moved::Nothing if of_target => PartResult::Failed(io::ErrorKind::UnexpectedEof.into()),
                     Moved::Nothing => {
                         let From::Open { offset, .. } = &meant.from else { unreachable!("a range of an open file") };
-                        ended_early(offset + *done as u64)
+                        ended_early(offset + (within.start + *done) as u64)
                     }
                     Moved::Error(error) => PartResult::Failed(error),
                 }
@@ -529,11 +542,34 @@ impl Uring {
     fn part_done(&mut self, fill: Key, part: u32, result: PartResult) {
         self.reads_under_way -= 1;
         let filling = self.fills.get_mut(fill).expect("a part under way has its fill");
-        filling.results[part as usize] = Some(result);
+        // Of a part that was read in several requests, one that failed is what counts.
+        let before = &mut filling.results[part as usize];
+        if before.as_ref().is_none_or(PartResult::is_done) {
+            *before = Some(result);
+        }
         filling.missing -= 1;
         if filling.missing == 0 {
             let Filling { tag, slot, results, .. } = self.fills.remove(fill).expect("it was just there");
             self.done.push_back(Completion::Filled { tag, slot, results: results.into_iter().flatten().collect() });
+        }
+    }
+
+    /// Notes the result of one request of a write, which failed at byte `failed` of its slot, and gives the write back
+    /// after the last one.
+    fn request_done(&mut self, write: Key, failed: u64, result: io::Result<()>) {
+        self.writes_under_way -= 1;
+        let writing = self.written.get_mut(write).expect("a request under way has its write");
+        if let Err(source) = result {
+            let at = ByteOffset(writing.at.0 + failed);
+            if writing.error.as_ref().is_none_or(|error| error.at > at) {
+                writing.error = Some(WriteError { at, done: ByteLen(failed), source });
+            }
+        }
+        writing.missing -= 1;
+        if writing.missing == 0 {
+            let Writing { tag, number, slot, error, .. } = self.written.remove(write).expect("it was just there");
+            self.write_numbers.remove(&number);
+            self.done.push_back(Completion::Written { tag, slot, result: error.map_or(Ok(()), Err) });
         }
     }
 
@@ -569,10 +605,15 @@ impl Engine for Uring {
             self.done.push_back(Completion::Filled { tag, slot, results: Vec::new() });
             return;
         }
-        let count = parts.len();
+        let mut requests = Vec::with_capacity(parts.len());
+        for (i, part) in parts.iter().enumerate() {
+            // How a source is best read its own device's queue decides.
+            let cut = if matches!(part.from, From::Target { .. }) { self.cut } else { Cut::NONE };
+            requests.extend(cut.requests(part.into.len()).map(|within| (i as u32, within)));
+        }
         let results = parts.iter().map(|_| None).collect();
-        let key = self.fills.insert(Filling { tag, slot, parts, results, missing: count });
-        self.parts.extend((0..count as u32).map(|part| (key, part)));
+        let key = self.fills.insert(Filling { tag, slot, parts, results, missing: requests.len() });
+        self.parts.extend(requests.into_iter().map(|(part, within)| (key, part, within)));
         self.pump();
     }
 
@@ -583,8 +624,12 @@ impl Engine for Uring {
         self.next_number += 1;
         let number = self.next_number;
         self.write_numbers.insert(number);
-        let kind = Kind::Write { tag, number, slot, len, at, done: 0 };
-        self.writes.push_back(Op { since: Instant::now(), tries: 0, kind });
+        let missing = self.cut.requests(len).count();
+        let write = self.written.insert(Writing { tag, number, slot, at, missing, error: None });
+        self.writes.extend(self.cut.requests(len).map(|range| {
+            let kind = Kind::Write { write, range, done: 0 };
+            Op { since: Instant::now(), tries: 0, kind }
+        }));
         self.pump();
     }
 
@@ -668,6 +713,7 @@ impl Drop for Uring {
             // open as well, so that nothing is torn down under an operation.
             std::mem::forget(std::mem::take(&mut self.ops));
             std::mem::forget(std::mem::take(&mut self.fills));
+            std::mem::forget(std::mem::take(&mut self.written));
             std::mem::forget(self.target.clone());
             std::mem::forget(Arc::clone(&self.wake));
         }
