@@ -4,10 +4,11 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use common::{Session, key_in, said};
+use dray_testdisks::crates::crates;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge::{self, Cryptsetup};
 
@@ -16,6 +17,7 @@ fn judge_drive(session: &Session, drive: &str, partial: bool) {
     let image = session.path(&format!("{drive}.img"));
     let record = session.path(&format!("{drive}.xml"));
     judge::drive(&image, &record, Some(&session.path("dataset.csv")), partial).expect_pass("scripts/judge-drive");
+    crates(&image, &record, None).expect_pass("bitlocker-core and ntfs");
     fs::remove_file(image).expect("the image");
 }
 
@@ -101,6 +103,10 @@ fn judge_sectors_of_4096_bytes() {
     let record = session.path("drive.xml");
     judge::drive(&image, &record, Some(&session.path("dataset.csv")), false).expect_pass("scripts/judge-drive");
     judge::cryptsetup(&image, &key, Cryptsetup::Newer).expect_pass("cryptsetup");
+    let plain = session.path("plain.img");
+    if judge::decrypt(&image, &key, &plain).expect_pass("libbde") {
+        crates(&image, &record, Some(&plain)).expect_pass("ntfs");
+    }
     fs::remove_file(image).expect("the image");
 }
 
@@ -232,6 +238,13 @@ fn judge_the_demo() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     judge::drive(&demo.join("demo.img"), &demo.join("DEMO.xml"), Some(&demo.join("dataset.csv")), false)
         .expect_pass("scripts/judge-drive");
+    crates(&demo.join("demo.img"), &demo.join("DEMO.xml"), None).expect_pass("bitlocker-core and ntfs");
+    // One bit in the middle of the data, and they must say so.
+    let image = fs::OpenOptions::new().read(true).write(true).open(demo.join("demo.img")).expect("the image");
+    let (at, mut byte) = (30_000_000, [0]);
+    image.read_exact_at(&mut byte, at).expect("a byte");
+    image.write_all_at(&[byte[0] ^ 1], at).expect("another");
+    crates(&demo.join("demo.img"), &demo.join("DEMO.xml"), None).expect_fail("bitlocker-core and ntfs");
     // The key stands in the record, and nowhere else.
     let key = key_in(&demo.join("DEMO.xml"));
     let mut places = vec![demo.clone()];

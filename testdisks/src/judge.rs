@@ -1,6 +1,7 @@
 //! Asking tools that none of us wrote. A judge that is not there is skipped loudly, never counted as a yes.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,6 +69,20 @@ pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
                 _ => Verdict::Fail(format!("{said} {}", String::from_utf8_lossy(&out.stderr).trim())),
             }
         }
+    }
+}
+
+/// Where a drive's data partition is: start, length and sector size in bytes, as `volume.py` finds it.
+///
+/// # Errors
+/// Without Python, or when there is none.
+pub fn volume_of(drive: &Path) -> io::Result<(u64, u64, u64)> {
+    let output = Command::new(python()).arg(project().join("testdisks/volume.py")).arg(drive).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers: Vec<u64> = said.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [start, len, sector] => Ok((start, len, sector)),
+        _ => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
     }
 }
 
