@@ -114,21 +114,39 @@ impl Keys {
     /// # Errors
     /// The drive holds no volume, or no key opens it.
     pub fn open(&self, drive: &Path, partition: Option<u32>, output: &Output) -> Result<Opened, Problem> {
-        let found = find::open(drive, partition)?;
-        let opened = match &self.given {
-            Some(key) => unlock(found, key, output)?,
-            None if !found.needs_key() => unlock(found, &Key::none(), output)?,
-            None => ask(found, drive, partition, output)?,
-        };
+        let opened = self.open_found(find::open(drive, partition)?, drive, partition, output)?;
         for warning in opened.warnings() {
             output.warning(&format!("{}: {warning}", opened.found.drive.name));
         }
         Ok(opened)
     }
+
+    /// As [`Keys::open`], of a volume that is found already; tells nothing.
+    ///
+    /// # Errors
+    /// No key opens it.
+    pub fn open_found(
+        &self,
+        found: Found,
+        drive: &Path,
+        partition: Option<u32>,
+        output: &Output,
+    ) -> Result<Opened, Problem> {
+        match &self.given {
+            Some(key) => unlock(found, key, output),
+            None if !found.needs_key() => unlock(found, &Key::none(), output),
+            None => ask(found, drive, partition, output),
+        }
+    }
+
+    /// Whether a file or descriptor was named.
+    pub fn are_given(&self) -> bool {
+        self.given.is_some()
+    }
 }
 
 /// Opens the volume; shows that the key is being stretched.
-pub fn unlock(found: Found, key: &Key, output: &Output) -> Result<Opened, Problem> {
+fn unlock(found: Found, key: &Key, output: &Output) -> Result<Opened, Problem> {
     let working = output.working();
     let name = found.drive.name.clone();
     found.unlock(key, &mut |done, total| {

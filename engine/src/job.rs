@@ -4,7 +4,7 @@ pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::{Digest, SecretText};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
-pub use crate::bitlocker::read::{Integrity, State};
+pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::gpt::read::CopyState;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
@@ -13,7 +13,7 @@ pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Tabl
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
-pub use crate::verify::decrypt::{self, Decrypted, To};
+pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};
 pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};
 pub use crate::verify::key::{KEY_FILE_LEN_MAX, Key};

@@ -382,6 +382,11 @@ impl Stop {
         Self::default()
     }
 
+    /// A wish that somebody else, such as a signal, expresses through `flag`.
+    pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+
     /// Asks everything to end at the next safe place.
     pub fn request(&self) {
         self.0.store(true, Ordering::Release);

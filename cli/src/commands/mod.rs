@@ -2,8 +2,10 @@
 
 mod bench;
 mod cat;
+mod decrypt;
 mod demo;
 mod generate;
+mod inspect;
 mod listing;
 mod ls;
 pub mod prep;
@@ -25,10 +27,14 @@ pub enum Command {
     Demo(demo::Demo),
     /// Measure a drive: raw, across its surface, and through hash and cipher
     Bench(bench::BenchArgs),
+    /// What a drive is: partitions, BitLocker, NTFS; needs no key
+    Inspect(inspect::Inspect),
     /// List the files of a drive
     Ls(ls::Ls),
     /// Print a file of a drive
     Cat(cat::Cat),
+    /// The unlocked volume as a plain image, for other tools
+    Decrypt(decrypt::Decrypt),
     /// Does a key open a drive, and how is it mounted
     Unlock(unlock::Unlock),
     /// Print the completion script of a shell
@@ -47,6 +53,8 @@ impl Command {
             Self::Plan(command) => command.run(output),
             Self::Demo(command) => command.run(output),
             Self::Bench(command) => command.run(output),
+            Self::Inspect(command) => command.run(output),
+            Self::Decrypt(command) => command.run(output),
             Self::Ls(command) => command.run(output),
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),

@@ -44,6 +44,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What it is for, in words.
+    pub fn purpose(&self) -> String {
+        match (self.kind, self.mbr_kind) {
+            (BASIC_DATA, _) => "basic data".to_owned(),
+            (MSR, _) => "Microsoft reserved".to_owned(),
+            (kind, 0) => format!("type {kind}"),
+            (_, 0x07) => "NTFS or exFAT (type 07)".to_owned(),
+            (_, 0x01 | 0x04 | 0x06 | 0x0B | 0x0C | 0x0E) => format!("FAT (type {:02X})", self.mbr_kind),
+            (_, other) => format!("type {other:02X}"),
+        }
+    }
+
     /// Whether Windows would look for a data volume in it.
     pub fn may_hold_volume(&self) -> bool {
         self.inside

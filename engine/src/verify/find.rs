@@ -1,5 +1,7 @@
 //! From a device to its volume: partition, BitLocker, and the unlocked bytes.
 
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub enum Inside {
     Ntfs,
     /// BitLocker's by its first sector, but damaged beyond use: what is wrong.
     Damaged(String),
+    /// There is no partition that could be looked into: why.
+    Missing(Problem),
     /// Neither; what its first sector looks like is not known.
     Unknown,
 }
@@ -77,7 +81,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
         Found::look(Box::new(device), drive, serial, number)
     };
     let first = look(SectorSize::S512);
-    let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if !matches!(found.inside, Inside::Unknown));
+    let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if matches!(found.inside, Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_)));
     // An image file does not tell its sectors: try those of a 4Kn drive where 512 bytes make no sense.
     if !is_volume(&first) && resolved.is_file() {
         let second = look(SectorSize::S4096);
@@ -140,13 +144,19 @@ impl Found {
                 None => found.first_data(),
             };
             let Some(entry) = entry.cloned() else {
+                let is_blank = found.is_blank() && number.is_none();
                 let what = match number {
                     Some(number) => format!("has no partition {number} that lies on it"),
                     None if found.is_blank() => "holds neither a partition table nor a volume".to_owned(),
                     None => "has no data partition".to_owned(),
                 };
                 let advice = "see what is on it with `lsblk -f`, or name another partition with --partition N";
-                return Err(Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice));
+                let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
+                if is_blank {
+                    return Err(problem);
+                }
+                let (table, inside) = (Some(found), Inside::Missing(problem));
+                return Ok(Self { medium, drive, serial, table, partition, volume, inside });
             };
             volume = entry.range;
             partition = Some(entry);
@@ -178,7 +188,7 @@ impl Found {
     pub fn bitlocker(&self) -> Option<&read::Volume> {
         match &self.inside {
             Inside::BitLocker(volume) => Some(volume),
-            Inside::Ntfs | Inside::Damaged(_) | Inside::Unknown => None,
+            Inside::Ntfs | Inside::Damaged(_) | Inside::Missing(_) | Inside::Unknown => None,
         }
     }
 
@@ -235,11 +245,32 @@ impl Found {
         warnings
     }
 
+    /// Whether a file with this metadata is this drive, a partition of it, or lies on one: nothing may be written there.
+    pub fn would_overwrite(&self, file: &Metadata) -> bool {
+        let Ok(mine) = fs::metadata(&self.drive.path) else { return false };
+        if file.is_file() && mine.is_file() {
+            return (file.dev(), file.ino()) == (mine.dev(), mine.ino());
+        }
+        // The directory of a partition lies in that of its disk.
+        let place = |number: u64| {
+            let (major, minor) = (libc::major(number), libc::minor(number));
+            fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()
+        };
+        let number = if file.file_type().is_block_device() { file.rdev() } else { file.dev() };
+        if !mine.file_type().is_block_device() {
+            return false;
+        }
+        match (place(mine.rdev()), place(number)) {
+            (Some(mine), Some(other)) => mine.starts_with(&other) || other.starts_with(&mine),
+            _ => false,
+        }
+    }
+
     /// Whether a key is needed to read the volume.
     pub fn needs_key(&self) -> bool {
         match &self.inside {
             Inside::BitLocker(volume) => volume.state() != State::Decrypted && !volume.is_suspended(),
-            Inside::Ntfs | Inside::Damaged(_) | Inside::Unknown => false,
+            Inside::Ntfs | Inside::Damaged(_) | Inside::Missing(_) | Inside::Unknown => false,
         }
     }
 
@@ -259,6 +290,7 @@ impl Found {
         };
         let volume = match &self.inside {
             Inside::Ntfs => return Ok(plain(self, None, unit)),
+            Inside::Missing(problem) => return Err(problem.clone()),
             Inside::Damaged(what) => {
                 return Err(Problem::new(Kind::Drive, what.clone()).drive(&self.drive.name).at(self.volume.start).advice(
                     "its metadata is damaged, or it was never closed as a BitLocker volume; `dray inspect` shows the rest",
