@@ -265,6 +265,10 @@ pub enum Stage {
     Flushing,
     /// Reading back what was written.
     ReadBack,
+    /// Reading the file system and the manifest of a drive that is verified.
+    Listing,
+    /// Comparing its blocks.
+    Verifying,
     /// Finished, durable.
     Done,
     /// Gave up; see the report.

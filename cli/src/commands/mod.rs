@@ -10,6 +10,7 @@ mod listing;
 mod ls;
 pub mod prep;
 mod unlock;
+mod verify;
 
 use clap::Subcommand;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Cat(cat::Cat),
     /// The unlocked volume as a plain image, for other tools
     Decrypt(decrypt::Decrypt),
+    /// Compare drives with their manifests, and take blobs out
+    Verify(Box<verify::Verify>),
     /// Does a key open a drive, and how is it mounted
     Unlock(unlock::Unlock),
     /// Print the completion script of a shell
@@ -58,6 +61,7 @@ impl Command {
             Self::Ls(command) => command.run(output),
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
+            Self::Verify(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),
         }

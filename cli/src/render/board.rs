@@ -117,6 +117,8 @@ fn stage_word(stage: Option<Stage>) -> &'static str {
         Some(Stage::Finishing) => "finish",
         Some(Stage::Flushing) => "flushing",
         Some(Stage::ReadBack) => "readback",
+        Some(Stage::Listing) => "listing",
+        Some(Stage::Verifying) => "verify",
         Some(Stage::Done) => "done",
         Some(Stage::Failed) => "FAILED",
     }

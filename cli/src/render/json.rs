@@ -25,6 +25,8 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::Finishing => "finishing",
         Stage::Flushing => "flushing",
         Stage::ReadBack => "read-back",
+        Stage::Listing => "listing",
+        Stage::Verifying => "verifying",
         Stage::Done => "done",
         Stage::Failed => "failed",
     }

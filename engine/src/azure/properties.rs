@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::base64;
-use super::xml::{Step, Steps};
+use super::xml::{Step, Steps, XmlError};
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 
@@ -40,6 +40,31 @@ pub fn check(path: &Path, input: &[u8], kind: SideKind, many_blobs: bool) -> Res
     let mut check = Check { path, kind, many_blobs, problems: Problems::default(), warnings: Vec::new() };
     check.run(input);
     check.problems.into_result().map(|()| check.warnings)
+}
+
+/// Names and values of a file of either kind, in its order.
+///
+/// # Errors
+/// When it is not well-formed, or holds too much.
+pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
+    let mut steps = Steps::new(input, limits::XML_STEP_MAX);
+    let mut out = Vec::new();
+    let mut inside = false;
+    loop {
+        match steps.next()? {
+            Step::Start { .. } if !inside => inside = true,
+            Step::Start { name, empty, .. } => {
+                let value = if empty { String::new() } else { steps.text(&name, limits::XML_STEP_MAX)? };
+                if out.len() >= limits::SIDE_ELEMENTS_MAX {
+                    return Err(steps.error("has too many elements"));
+                }
+                out.push((name, value));
+            }
+            Step::Text(_) | Step::End => {}
+            Step::Eof if inside => return Ok(out),
+            Step::Eof => return Err(steps.error("holds nothing")),
+        }
+    }
 }
 
 struct Check<'a> {

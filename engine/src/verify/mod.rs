@@ -7,9 +7,16 @@
 //!
 //! Nothing here writes to the drive: it is opened for reading alone.
 
+mod checks;
 pub mod decrypt;
+mod extract;
 pub mod files;
 pub mod find;
+pub mod judge;
 pub mod key;
+mod listing;
+pub mod logs;
 pub mod medium;
+pub mod result;
 pub mod road;
+mod work;

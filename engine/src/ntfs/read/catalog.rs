@@ -15,6 +15,13 @@ use crate::units::ByteOffset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(u32);
 
+impl FileId {
+    /// Its place among all files of the catalog, from 0.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A name (hard link) in a [`Catalog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameId(u32);

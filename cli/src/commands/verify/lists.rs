@@ -1,0 +1,126 @@
+//! The full list: one line a blob, as JSON or CSV.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use dray_engine::job::{Row, Sha256};
+use dray_engine::report::{DriveFacts, Kind, Problem};
+use serde_json::{Value, json};
+
+const COLUMNS: [&str; 12] = [
+    "drive",
+    "verdict",
+    "blob",
+    "snapshot",
+    "file",
+    "length",
+    "pieces",
+    "metadata",
+    "properties",
+    "service",
+    "extracted",
+    "notes",
+];
+
+/// A list that is being written.
+#[derive(Debug)]
+pub struct List {
+    path: PathBuf,
+    out: BufWriter<File>,
+    is_csv: bool,
+}
+
+impl List {
+    /// A new list; `.csv` makes it CSV, anything else JSON lines.
+    pub fn create(path: &Path) -> Result<Self, Problem> {
+        let is_csv = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
+        let failed = |error| problem(path, &error);
+        let mut out = BufWriter::new(File::create(path).map_err(failed)?);
+        if is_csv {
+            writeln!(out, "{}", COLUMNS.join(",")).map_err(failed)?;
+        }
+        Ok(Self { path: path.to_owned(), out, is_csv })
+    }
+
+    /// Adds a row as [`row`] makes it.
+    pub fn row(&mut self, value: &Value) -> Result<(), Problem> {
+        let outcome = if self.is_csv {
+            let cells: Vec<String> = COLUMNS.iter().map(|name| cell(&value[*name])).collect();
+            writeln!(self.out, "{}", cells.join(","))
+        } else {
+            writeln!(self.out, "{value}")
+        };
+        outcome.map_err(|error| problem(&self.path, &error))
+    }
+
+    /// Everything is written.
+    pub fn finish(mut self) -> Result<(), Problem> {
+        self.out.flush().map_err(|error| problem(&self.path, &error))
+    }
+}
+
+fn problem(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Kind::Environment, format!("the list cannot be written: {error}")).path(path)
+}
+
+/// A row of a drive.
+pub fn row(drive: &DriveFacts, row: &Row) -> Value {
+    json!({
+        "drive": drive.name,
+        "verdict": row.verdict.word(),
+        "blob": row.blob,
+        "snapshot": row.snapshot,
+        "file": row.file,
+        "length": row.length,
+        "pieces": row.pieces,
+        "metadata": row.metadata.map(|verdict| verdict.word()),
+        "properties": row.properties.map(|verdict| verdict.word()),
+        "service": row.service,
+        "extracted": row.extracted,
+        "notes": row.notes,
+    })
+}
+
+/// RFC 4180; a name that a spreadsheet would take for a formula is kept from being one.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
+        other => return other.to_string(),
+    };
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    if guard.is_empty() && !text.contains([',', '"', '\n', '\r']) {
+        return text;
+    }
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}
+
+/// SHA-256 of a file, upper-case hex.
+pub fn sha256(path: &Path) -> Result<String, Problem> {
+    let failed = |error: io::Error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hash = Sha256::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(hash.value().iter().map(|byte| format!("{byte:02X}")).collect()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_survive_a_spreadsheet() {
+        assert_eq!(cell(&json!("a,\"b\"")), "\"a,\"\"b\"\"\"");
+        assert_eq!(cell(&json!("=1+1")), "\"'=1+1\"");
+        assert_eq!(cell(&json!(["x", "y"])), "x; y");
+        assert_eq!(cell(&Value::Null), "");
+        assert_eq!(cell(&json!(12)), "12");
+    }
+}

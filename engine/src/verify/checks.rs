@@ -1,0 +1,113 @@
+//! The questions that the service asks of a drive, in its order (`spec/import-export.md` 11).
+
+use crate::bitlocker::read::{ProtectorKind, State};
+use crate::verify::files::Files;
+use crate::verify::find::{Inside, Opened};
+use crate::verify::key::Record;
+use crate::verify::listing::Listing;
+use crate::verify::result::{Answer, Check};
+
+pub(super) const NTFS: &str = "first data volume is NTFS";
+pub(super) const MANIFEST: &str = "manifest is found and readable";
+
+fn check(question: &'static str, status: &'static str, answer: Answer, seen: impl Into<String>) -> Check {
+    Check { question, status, answer, seen: seen.into() }
+}
+
+/// A question answered with no.
+pub(super) fn no(question: &'static str, status: &'static str, seen: impl Into<String>) -> Check {
+    check(question, status, Answer::No, seen)
+}
+
+fn yes_if(is: bool) -> Answer {
+    if is { Answer::Yes } else { Answer::No }
+}
+
+/// What can be asked once the volume is open.
+pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
+    let found = &opened.found;
+    let mut out = Vec::new();
+    let used = found.partition.as_ref().map_or("a bare volume".to_owned(), |used| format!("partition {}", used.number));
+    let (disk, seen) = match &found.table {
+        Some(_) => (Answer::Yes, used),
+        None => (Answer::No, "no partition table: a bare volume".to_owned()),
+    };
+    out.push(check("disk with a partition table", "DiskNotFound", disk, seen));
+    let first = if found.table.is_some() { yes_if(found.is_first_data()) } else { Answer::Unknown };
+    let seen = if first == Answer::No { "another volume comes first: it is the only one that is read" } else { "" };
+    out.push(check("volume is the first data volume", "VolumeNotNtfs", first, seen));
+    let Inside::BitLocker(volume) = &found.inside else {
+        out.push(no("BitLocker volume", "BitLockerVolumeNotFound", "not encrypted"));
+        return out;
+    };
+    out.push(check("BitLocker volume", "BitLockerVolumeNotFound", Answer::Yes, ""));
+    let (active, seen) = match volume.state() {
+        State::Decrypted => (Answer::No, "BitLocker was turned off"),
+        _ if volume.is_suspended() => (Answer::No, "protection is suspended: the key lies in the open"),
+        State::Encrypted => (Answer::Yes, ""),
+        _ => (Answer::No, "encryption is not finished"),
+    };
+    out.push(check("BitLocker is active", "BitLockerNotActivated", active, seen));
+    let has = volume.metadata.protectors.iter().any(|one| one.kind == ProtectorKind::RecoveryPassword);
+    let seen = if has { String::new() } else { "no numerical password among the protectors".to_owned() };
+    out.push(check("numerical password protector", "BitLockerProtectorNotFound", yes_if(has), seen));
+    if let Some(unlocked) = &opened.unlocked {
+        let numerical = unlocked.by == "numerical password";
+        let answer = if numerical { Answer::Yes } else { Answer::Unknown };
+        let seen = if numerical { String::new() } else { format!("opened by {}; the password was not tried", unlocked.by) };
+        out.push(check("numerical password opens it", "BitLockerKeyInvalid", answer, seen));
+    }
+    out
+}
+
+/// What the file system answers.
+pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
+    let facts = files.volume.facts();
+    let seen = match (facts.is_dirty(), facts.hibernated) {
+        (_, true) => "hibernated: it holds newer contents elsewhere",
+        (true, _) => "marked dirty",
+        _ => "",
+    };
+    out.push(check(NTFS, "VolumeNotNtfs", Answer::Yes, seen));
+}
+
+/// What the manifest answers. For a drive that comes back some of it no longer matters: then a no is only a remark.
+pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listing, record: Option<&Record>) {
+    let facts = &listing.facts;
+    let name = if facts.is_outside { format!("{}, not the drive's own", facts.path) } else { facts.path.clone() };
+    out.push(check(MANIFEST, "ManifestNotFound", if facts.is_outside { Answer::Unknown } else { Answer::Yes }, name));
+    let (answer, seen) = match facts.expected {
+        None => (Answer::Unknown, "its hash is not known: give the drive record or --manifest-hash".to_owned()),
+        Some((hash, from)) => {
+            let text = hash.to_string();
+            let same = text == facts.md5 || text == facts.sha256;
+            let seen = if same { format!("{text} ({from})") } else { format!("{} on the drive, {text} {from}", facts.md5) };
+            (yes_if(same), seen)
+        }
+    };
+    out.push(check("manifest has the hash that the job has", "ManifestCorrupted", answer, seen));
+    let seen = match facts.faults.first() {
+        Some(first) if facts.faults_in_all > 1 => format!("{first}; {} faults in all", facts.faults_in_all),
+        Some(first) => first.clone(),
+        None => String::new(),
+    };
+    out.push(check("manifest is in the documented form", "ManifestFormatInvalid", yes_if(facts.faults_in_all == 0), seen));
+    let named = facts.drive_id.as_deref().unwrap_or_default();
+    let bare = |text: &str| text.split_whitespace().collect::<String>();
+    let same = |other: &str| bare(other).eq_ignore_ascii_case(&bare(named));
+    let (answer, seen) = match (&opened.found.serial, record) {
+        _ if named.is_empty() => (Answer::No, "the manifest names no drive".to_owned()),
+        (Some(serial), _) => (yes_if(same(serial)), format!("{named} in the manifest, {serial} on the drive")),
+        (None, Some(record)) => {
+            (yes_if(same(&record.drive_id)), format!("{named} in the manifest, {} in the drive record", record.drive_id))
+        }
+        (None, None) => (Answer::Unknown, format!("{named} in the manifest; the drive tells no serial")),
+    };
+    out.push(check("manifest names this drive", "ManifestDriveIdMismatch", answer, seen));
+    if facts.is_export {
+        for one in out.iter_mut().filter(|one| !one.status.starts_with("Manifest") && one.answer == Answer::No) {
+            one.answer = Answer::Unknown;
+            one.seen.push_str(" (the drive comes from the service)");
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Taking blobs out into a directory: under their own names, nothing overwritten, nothing outside.
+//!
+//! Files grow in `.dray/parts` of the directory and are moved to their place when their last block is judged, so that
+//! what has its name is whole. `.dray/<manifest>.done` says which those are; a line `synced` in it says that all before
+//! it is durable. What came after the last such line of an earlier run is taken out again.
+//!
+//! A manifest or a volume may say anything: names are taken apart and walked by descriptors, with the kernel refusing
+//! symbolic links and ways out (`openat2`).
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps};
+use serde_json::{Map, Value, json};
+
+use crate::azure::properties;
+use crate::hash;
+use crate::ntfs::read::Times;
+use crate::report::{Kind, Problem, Problems};
+use crate::units::FileTime;
+use crate::verify::listing::Listing;
+use crate::verify::result::Row;
+use crate::verify::work::{SIDE, Work};
+
+/// Our own directory inside that of the blobs.
+const OWN: &str = ".dray";
+const PARTS: &str = ".dray/parts";
+/// Blobs whose names no file system holds go here.
+const RENAMED: &str = ".dray/renamed";
+
+/// Files open at once.
+const OPEN_MAX: usize = 128;
+
+/// Bytes between two checkpoints.
+const CHECKPOINT_BYTES: u64 = 1 << 30;
+
+/// Bytes of side files that are kept for the description.
+const SIDES_MAX: usize = 64 << 20;
+
+/// Longest name of a file on Linux, less what `.damaged` takes.
+const NAME_MAX: usize = 240;
+
+/// Problems told before the rest is only counted.
+const TOLD_MAX: usize = 20;
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Pieces that are not judged yet.
+    left: u32,
+    done: bool,
+    /// Judged by this run or an earlier one: equal, or without reference.
+    whole: bool,
+    /// Done in an earlier run.
+    earlier: bool,
+    target: Option<Box<str>>,
+}
+
+/// Takes blobs out.
+#[derive(Debug)]
+pub(super) struct Extractor {
+    dir: PathBuf,
+    root: OwnedFd,
+    prefix: String,
+    blobs: Vec<State>,
+    open: HashMap<usize, File>,
+    order: VecDeque<usize>,
+    log: File,
+    since: u64,
+    sides: HashMap<u32, Vec<u8>>,
+    sides_len: usize,
+    description: io::BufWriter<File>,
+    parent: Option<(String, OwnedFd)>,
+    was_empty: bool,
+}
+
+impl Extractor {
+    /// Opens or makes the directory, and reads what an earlier run left.
+    pub fn open(dir: &Path, drive_id: &str, manifest_md5: &str, blobs: usize) -> Result<Self, Problem> {
+        let failed = |error: io::Error| {
+            Problem::new(Kind::Environment, format!("the directory for the blobs cannot be used: {error}"))
+                .path(dir)
+                .advice("name an empty directory on a file system with room for all blobs, or one of an earlier run")
+        };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let was_empty = std::fs::read_dir(dir).map_err(failed)?.next().is_none();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        for own in [OWN, PARTS, RENAMED] {
+            make_dir(&root, own).map_err(failed)?;
+        }
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+        let drive: String = drive_id.chars().take(64).map(safe).collect();
+        let create = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let log = open_at(&root, &format!("{OWN}/{manifest_md5}.done"), create | OFlags::APPEND).map_err(failed)?;
+        let description = open_at(&root, &format!("{OWN}/{drive}.jsonl"), create | OFlags::TRUNC).map_err(failed)?;
+        let mut taken = Self {
+            dir: dir.to_owned(),
+            root,
+            prefix: format!("{PARTS}/{manifest_md5}-"),
+            blobs: vec![State::default(); blobs],
+            open: HashMap::new(),
+            order: VecDeque::new(),
+            log: File::from(log),
+            since: 0,
+            sides: HashMap::new(),
+            sides_len: 0,
+            description: io::BufWriter::new(File::from(description)),
+            parent: None,
+            was_empty,
+        };
+        taken.replay().map_err(failed)?;
+        Ok(taken)
+    }
+
+    /// Reads the log: `index whole|damaged inode target`, and `synced`.
+    fn replay(&mut self) -> io::Result<()> {
+        let mut lines = BufReader::new(self.log.try_clone()?);
+        io::Seek::seek(&mut lines, io::SeekFrom::Start(0))?;
+        let mut pending: Vec<(usize, bool, u64, String)> = Vec::new();
+        let mut line = String::new();
+        while lines.by_ref().take(1 << 16).read_line(&mut line)? > 0 {
+            let text = line.strip_suffix('\n');
+            match text {
+                Some("synced") => {
+                    for (blob, whole, _, target) in pending.drain(..) {
+                        if let Some(state) = self.blobs.get_mut(blob) {
+                            *state = State { left: 0, done: true, whole, earlier: true, target: Some(target.into()) };
+                        }
+                    }
+                }
+                // A line without its end was cut off.
+                Some(text) => {
+                    let mut parts = text.splitn(4, ' ');
+                    if let (Some(Ok(blob)), Some(how), Some(Ok(inode)), Some(target)) =
+                        (parts.next().map(str::parse), parts.next(), parts.next().map(str::parse), parts.next())
+                        && let Ok(Value::String(target)) = serde_json::from_str(target)
+                    {
+                        pending.push((blob, how == "whole", inode, target));
+                    }
+                }
+                None => {}
+            }
+            line.clear();
+        }
+        // Not certainly durable: taken out again. Only what is certainly ours is removed.
+        for (_, _, inode, target) in pending {
+            if is_inside(&target) && self.stat(&target) == Some(inode) {
+                self.remove(&target);
+            }
+        }
+        for blob in 0..self.blobs.len() {
+            let gone = match &self.blobs[blob].target {
+                Some(target) if self.blobs[blob].done => self.stat(target).is_none(),
+                _ => false,
+            };
+            if gone {
+                self.blobs[blob] = State::default();
+            }
+        }
+        Ok(())
+    }
+
+    /// Its inode, if there is such a thing.
+    fn stat(&self, target: &str) -> Option<u64> {
+        let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
+        let parent = open_dir(&self.root, parent).ok()?;
+        rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
+    }
+
+    /// Something has the name, or stands where a directory above it must be: a file, a symbolic link.
+    fn is_taken(&self, target: &str) -> bool {
+        let above = target.rsplit_once('/').map_or(".", |(parent, _)| parent);
+        let blocked = match open_dir(&self.root, above) {
+            Ok(_) => false,
+            Err(error) => matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP | libc::EXDEV)),
+        };
+        blocked || self.stat(target).is_some()
+    }
+
+    fn remove(&self, target: &str) {
+        let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
+        if let Ok(parent) = open_dir(&self.root, parent) {
+            let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
+        }
+    }
+
+    /// Says at once what would be overwritten.
+    pub fn refuse_overwriting(&self, name: &dyn Fn(usize) -> (String, Option<String>)) -> Result<(), Problem> {
+        if self.was_empty {
+            return Ok(());
+        }
+        let mut problems = Problems::default();
+        let mut count = 0u64;
+        for blob in (0..self.blobs.len()).filter(|blob| !self.blobs[*blob].done) {
+            let (path, snapshot) = name(blob);
+            let target = target_of(&path, snapshot.as_deref());
+            if self.is_taken(&target) {
+                count += 1;
+                if problems.0.len() < TOLD_MAX {
+                    problems.push(Problem::new(Kind::Refused, target));
+                }
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let names: Vec<String> = problems.0.into_iter().map(|problem| problem.what).collect();
+        Err(Problem::new(Kind::Refused, format!("{count} blobs have no place in the directory: something is there already, and nothing is overwritten"))
+            .path(&self.dir)
+            .value(names.join(", "))
+            .advice("name another directory, or move these files away"))
+    }
+
+    /// Counts the pieces of each blob that are still to come.
+    pub fn count(&mut self, listing: &Listing, work: &Work) -> Result<(), Problem> {
+        for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
+            if item.owner & SIDE == 0 {
+                self.blobs[item.owner as usize].left += 1;
+            }
+        }
+        debug_assert!(self.blobs.len() == listing.subjects.len());
+        Ok(())
+    }
+
+    pub fn is_done(&self, blob: usize) -> bool {
+        self.blobs[blob].done
+    }
+
+    pub fn was_done(&self, blob: usize) -> bool {
+        self.blobs[blob].earlier
+    }
+
+    pub fn was_whole(&self, blob: usize) -> bool {
+        self.blobs[blob].whole
+    }
+
+    pub fn is_empty(&self, blob: usize) -> bool {
+        self.blobs[blob].left == 0
+    }
+
+    pub fn target(&self, blob: usize) -> Option<&str> {
+        self.blobs[blob].target.as_deref()
+    }
+
+    /// A piece of the blob is judged; whether it was the last.
+    pub fn is_last(&mut self, blob: usize) -> bool {
+        let left = &mut self.blobs[blob].left;
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+
+    fn failed(&self, error: &io::Error, what: &str) -> Problem {
+        Problem::new(Kind::Environment, format!("{what} cannot be written: {error}"))
+            .path(&self.dir)
+            .advice("make room and start the same command again: it goes on where it was")
+    }
+
+    fn part(&self, blob: usize) -> String {
+        format!("{}{blob}", self.prefix)
+    }
+
+    fn file(&mut self, blob: usize) -> io::Result<&File> {
+        if !self.open.contains_key(&blob) {
+            while self.open.len() >= OPEN_MAX {
+                let Some(oldest) = self.order.pop_front() else { break };
+                self.open.remove(&oldest);
+            }
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+            let file = File::from(open_at(&self.root, &self.part(blob), flags)?);
+            self.open.insert(blob, file);
+            self.order.push_back(blob);
+        }
+        self.open.get(&blob).ok_or_else(|| io::Error::other("file is not open"))
+    }
+
+    /// Bytes of a blob.
+    pub fn write(&mut self, blob: usize, at: u64, bytes: &[u8]) -> Result<(), Problem> {
+        self.since += bytes.len() as u64;
+        let outcome = self.file(blob).and_then(|file| file.write_all_at(bytes, at));
+        outcome.map_err(|error| self.failed(&error, "a blob"))?;
+        if self.since >= CHECKPOINT_BYTES {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// The blob's last piece is judged: it gets its length, its time and its name.
+    pub fn finish(
+        &mut self,
+        blob: usize,
+        path: &str,
+        snapshot: Option<&str>,
+        length: u64,
+        times: Times,
+        is_whole: bool,
+    ) -> Result<(), Problem> {
+        let outcome = self.file(blob).and_then(|file| {
+            file.set_len(length)?;
+            let times = Timestamps { last_access: time(times.accessed), last_modification: time(times.modified) };
+            rustix::fs::futimens(file, &times)?;
+            Ok(rustix::fs::fstat(file)?.st_ino)
+        });
+        let inode = outcome.map_err(|error| self.failed(&error, "a blob"))?;
+        self.open.remove(&blob);
+        self.order.retain(|other| *other != blob);
+        let part = self.part(blob);
+        let suffix = if is_whole { "" } else { ".damaged" };
+        let mut target = format!("{}{suffix}", target_of(path, snapshot));
+        let mut outcome = self.log_line(blob, is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+        // `a` and `a/b` may both be blobs: what has no place goes where the nameless go.
+        if outcome.as_ref().is_err_and(|error| {
+            matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::EEXIST | libc::ENAMETOOLONG | libc::EISDIR))
+        }) {
+            let other = format!("{}{suffix}", renamed(path, snapshot));
+            if other != target && self.stat(&target).is_none_or(|_| self.is_dir(&target)) {
+                target = other;
+                outcome = self.log_line(blob, is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+            }
+        }
+        outcome.map_err(|error| self.failed(&error, &format!("the blob {path}")))?;
+        self.blobs[blob] = State { left: 0, done: true, whole: is_whole, earlier: false, target: Some(target.into()) };
+        Ok(())
+    }
+
+    fn is_dir(&self, target: &str) -> bool {
+        open_dir(&self.root, target).is_ok()
+    }
+
+    fn log_line(&mut self, blob: usize, whole: bool, inode: u64, target: &str) -> io::Result<()> {
+        let how = if whole { "whole" } else { "damaged" };
+        let line = format!("{blob} {how} {inode} {}\n", Value::String(target.to_owned()));
+        self.log.write_all(line.as_bytes())
+    }
+
+    /// Moves a finished part to its place, making the directories above it.
+    fn place(&mut self, part: &str, target: &str) -> io::Result<()> {
+        let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
+        if self.parent.as_ref().is_none_or(|(known, _)| known != parent) {
+            let fd = match open_dir(&self.root, parent) {
+                Ok(fd) => fd,
+                Err(_) => {
+                    let mut so_far = String::new();
+                    for segment in parent.split('/') {
+                        if !so_far.is_empty() {
+                            so_far.push('/');
+                        }
+                        so_far.push_str(segment);
+                        make_dir(&self.root, &so_far)?;
+                    }
+                    open_dir(&self.root, parent)?
+                }
+            };
+            self.parent = Some((parent.to_owned(), fd));
+        }
+        let Some((_, fd)) = &self.parent else { return Ok(()) };
+        let (parts, part) = part.rsplit_once('/').unwrap_or((".", part));
+        let parts = open_dir(&self.root, parts)?;
+        match rustix::fs::renameat_with(&parts, part, fd, name, RenameFlags::NOREPLACE) {
+            // File systems without that flag: looked at before, which is as good as it gets there.
+            Err(rustix::io::Errno::INVAL) => {
+                if rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                Ok(rustix::fs::renameat(&parts, part, fd, name)?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Makes everything so far durable, and says so in the log.
+    pub fn checkpoint(&mut self) -> Result<(), Problem> {
+        self.since = 0;
+        let outcome = rustix::fs::syncfs(&self.log)
+            .map_err(io::Error::from)
+            .and_then(|()| self.log.write_all(b"synced\n"))
+            .and_then(|()| self.log.sync_data());
+        outcome.map_err(|error| self.failed(&error, "what was taken out"))
+    }
+
+    /// Keeps a side file for the description.
+    pub fn keep_side(&mut self, side: u32, bytes: &[u8]) {
+        if self.sides_len + bytes.len() <= SIDES_MAX {
+            self.sides_len += bytes.len();
+            self.sides.entry(side).or_default().extend_from_slice(bytes);
+        }
+    }
+
+    pub fn side(&self, side: u32) -> Option<Vec<u8>> {
+        self.sides.get(&side).cloned()
+    }
+
+    /// Writes what a file in a directory cannot carry, one JSON object a blob.
+    pub fn describe(
+        &mut self,
+        row: &Row,
+        times: Times,
+        metadata: Option<Vec<u8>>,
+        properties: Option<Vec<u8>>,
+    ) -> Result<(), Problem> {
+        let object = |bytes: Option<Vec<u8>>| match bytes.map(|bytes| properties::read(&bytes)) {
+            None => Value::Null,
+            Some(Ok(pairs)) => Value::Object(pairs.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>()),
+            Some(Err(error)) => json!({ "error": error.what }),
+        };
+        let line = json!({
+            "blob": row.blob,
+            "snapshot": row.snapshot,
+            "file": row.extracted,
+            "drive_path": row.file,
+            "length": row.length,
+            "verdict": row.verdict.word(),
+            "created": rfc3339(times.created),
+            "modified": rfc3339(times.modified),
+            "properties": object(properties),
+            "metadata": object(metadata),
+        });
+        writeln!(self.description, "{line}").map_err(|error| self.failed(&error, "the description of the blobs"))
+    }
+
+    /// Everything was described; removes what is left of parts.
+    pub fn end(&mut self) -> Result<(), Problem> {
+        let outcome = self.description.flush().and_then(|()| self.description.get_ref().sync_data());
+        outcome.map_err(|error| self.failed(&error, "the description of the blobs"))?;
+        let _ = rustix::fs::unlinkat(&self.root, PARTS, AtFlags::REMOVEDIR);
+        let _ = rustix::fs::unlinkat(&self.root, RENAMED, AtFlags::REMOVEDIR);
+        Ok(())
+    }
+}
+
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+fn open_at(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+    Ok(rustix::fs::openat2(root, path, flags, mode, RESOLVE)?)
+}
+
+fn open_dir(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    open_at(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)
+}
+
+/// One directory, whose parent exists. One that is there already is fine.
+fn make_dir(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let parent = open_dir(root, parent)?;
+    // Modes as any program's: the umask says who may look.
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => open_dir(root, path).map(|_| ()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a relative path stays below its root by its words alone.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
+}
+
+/// Where a blob goes: under its own name if Linux can hold it.
+fn target_of(path: &str, snapshot: Option<&str>) -> String {
+    let fits = path.split('/').all(|part| part.len() <= NAME_MAX - snapshot.map_or(0, |time| time.len() + 1));
+    let is_ours = path.split('/').next() == Some(OWN);
+    if !is_inside(path) || !fits || is_ours || snapshot.is_some_and(|time| time.contains(['/', '\0'])) {
+        return renamed(path, snapshot);
+    }
+    match snapshot {
+        Some(time) => format!("{path}@{time}"),
+        None => path.to_owned(),
+    }
+}
+
+/// A name of hex digits for what has none; the description says whose it is.
+fn renamed(path: &str, snapshot: Option<&str>) -> String {
+    let digest = hash::sha256(format!("{path}\0{}", snapshot.unwrap_or_default()).as_bytes());
+    format!("{RENAMED}/{}", hash::hex_upper(&digest[..16]).to_lowercase())
+}
+
+fn time(time: FileTime) -> Timespec {
+    let (tv_sec, nanos) = time.to_unix();
+    Timespec { tv_sec, tv_nsec: nanos.into() }
+}
+
+fn rfc3339(time: FileTime) -> Option<String> {
+    let (seconds, nanos) = time.to_unix();
+    jiff::Timestamp::new(seconds, nanos as i32).ok().map(|time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_outside_or_nowhere_are_replaced() {
+        for path in ["pictures/a.jpg", "$root/b", "a/..b/.c", "ü/ß", "a/b/.dray"] {
+            assert_eq!(target_of(path, None), path);
+        }
+        let long = format!("a/{}", "x".repeat(300));
+        for path in
+            ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "a/./b", "..", ".", "a/\0", ".dray/x", long.as_str()]
+        {
+            let target = target_of(path, None);
+            assert!(target.starts_with(RENAMED) && is_inside(&target), "{path:?}: {target}");
+        }
+        assert_eq!(target_of("a/b", Some("2012-09-18T23:47:08Z")), "a/b@2012-09-18T23:47:08Z");
+        assert!(target_of("a/b", Some("../../x")).starts_with(RENAMED));
+        assert_ne!(target_of("../x", None), target_of("../y", None));
+    }
+}

@@ -1,0 +1,616 @@
+//! One drive against its manifest: read in disk order, compared block by block, taken out on the way.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::azure::Digest as Known;
+use crate::hash::{Md5, md5_many};
+use crate::ntfs::read::{ErrorKind, FileId, Stream, display_name};
+use crate::prep::workers::{Digest, Workers};
+use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::surroundings::now;
+use crate::units::{ByteLen, ByteOffset};
+use crate::verify::checks;
+use crate::verify::extract::Extractor;
+use crate::verify::files::Files;
+use crate::verify::find::{Opened, View};
+use crate::verify::listing::{self, Listing, NONE, Subject};
+use crate::verify::logs::Logs;
+use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
+use crate::verify::road::{Arrived, Road, SLOT_LEN, SLOT_SPARE};
+use crate::verify::work::{Item, Loads, SIDE, Seen};
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Notes kept in all, and of one blob.
+const NOTES_MAX: usize = 100_000;
+const BLOB_NOTES_MAX: usize = 8;
+
+/// Bytes of one read of what does not go by road: whole compression units.
+const READ_LEN: usize = 1 << 20;
+
+/// What is asked of every drive.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyRequest {
+    /// Path on the drive with a leading `\`, or a file; otherwise looked for.
+    pub manifest: Option<String>,
+    /// Hash that the manifest must have; otherwise that of the drive record.
+    pub manifest_hash: Option<Known>,
+    /// Prefixes of blob paths; none for all.
+    pub only: Vec<String>,
+    /// Directory for the blobs.
+    pub extract_to: Option<PathBuf>,
+}
+
+/// What judging needs beside the drive.
+#[allow(missing_debug_implementations, reason = "holds a callback")]
+pub struct Context<'a> {
+    /// Index of the drive, for events.
+    pub index: usize,
+    /// What is asked.
+    pub request: &'a VerifyRequest,
+    /// Copy logs of the service.
+    pub logs: &'a Logs,
+    /// The shared workers.
+    pub workers: &'a Workers,
+    /// Where news goes.
+    pub events: &'a (dyn Fn(Event) + Sync),
+    /// Asked to stop?
+    pub stop: &'a Stop,
+}
+
+/// A drive that was judged: its summary, and its rows on demand.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// The summary. Counts are complete when the rows were asked for.
+    pub verdict: DriveVerdict,
+    matter: Option<Matter<'a>>,
+}
+
+/// What rows are made of.
+#[derive(Debug)]
+struct Matter<'a> {
+    opened: &'a Opened,
+    files: Files<'a>,
+    listing: Listing,
+    details: BTreeMap<u32, String>,
+    extractor: Option<Extractor>,
+}
+
+/// Verifies a drive. Never fails as a whole: what ended it stands in the verdict.
+pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
+    let started = Instant::now();
+    let mut verdict = DriveVerdict {
+        drive: opened.found.drive.clone(),
+        serial: opened.found.serial.clone(),
+        unlocked: opened.unlocked.as_ref().map_or_else(
+            || "not encrypted".to_owned(),
+            |unlocked| format!("{} (protector {}), {}", unlocked.by, unlocked.protector, unlocked.cipher),
+        ),
+        manifest: None,
+        checks: Vec::new(),
+        counts: Counts::default(),
+        bytes_read: 0,
+        resumed: 0,
+        skipped: 0,
+        warnings: opened.warnings(),
+        log_strays: Vec::new(),
+        log_status: None,
+        failure: None,
+        started: now(),
+        elapsed: Duration::ZERO,
+    };
+    let stage = |stage| (context.events)(Event::Stage { drive: context.index, stage });
+    stage(Stage::Listing);
+    let mut checks = checks::of_volume(opened);
+    let matter = match judge(opened, context, &mut verdict, &mut checks) {
+        Ok(matter) => Some(matter),
+        Err(problem) => {
+            verdict.failure = Some(problem.drive(&opened.found.drive.name));
+            None
+        }
+    };
+    // Questions after one without an answer were not reached; a returned drive is not to be sent.
+    verdict.checks = checks;
+    verdict.elapsed = started.elapsed();
+    stage(if verdict.failure.is_none() { Stage::Done } else { Stage::Failed });
+    Judged { verdict, matter }
+}
+
+fn judge<'a>(
+    opened: &'a Opened,
+    context: &Context<'_>,
+    verdict: &mut DriveVerdict,
+    checks: &mut Vec<crate::verify::result::Check>,
+) -> Result<Matter<'a>, Problem> {
+    let files = match Files::read(opened) {
+        Ok(files) => files,
+        Err(problem) => {
+            checks.push(checks::no(checks::NTFS, "VolumeNotNtfs", problem.what.clone()));
+            return Err(problem);
+        }
+    };
+    verdict.warnings.extend(files.warnings());
+    checks::ntfs(checks, &files);
+    let record = opened.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref());
+    let request = context.request;
+    let place = listing::find(
+        &files,
+        request.manifest.as_deref(),
+        record.and_then(|record| record.manifest_file.as_deref()),
+    );
+    let (place, others) = match place {
+        Ok(found) => found,
+        Err(problem) => {
+            checks.push(checks::no(checks::MANIFEST, "ManifestNotFound", problem.what.clone()));
+            return Err(problem);
+        }
+    };
+    verdict.warnings.extend(others.iter().map(|path| format!("another manifest lies on the drive and is not used: {path}")));
+    let mut listing = match Listing::read(&files, place, &request.only, &mut |_| {}) {
+        Ok(listing) => listing,
+        Err(problem) => {
+            checks.push(checks::no(checks::MANIFEST, "ReadManifestFailed", problem.what.clone()));
+            return Err(problem);
+        }
+    };
+    listing.facts.expected = match (request.manifest_hash, record.and_then(|record| record.manifest_hash)) {
+        (Some(hash), _) => Some((hash, "as given")),
+        (None, Some(hash)) => Some((hash, "drive record")),
+        (None, None) => None,
+    };
+    checks::of_manifest(checks, opened, &listing, record);
+    verdict.skipped = listing.skipped;
+    if let Some(name) = listing.credential {
+        verdict.warnings.push(format!("the manifest holds a credential in clear text ({name}): whoever has the drive has it"));
+    }
+    verdict.log_status = context.logs.status_of(listing.facts.drive_id.as_deref());
+    verdict.manifest = Some(listing.facts.clone());
+
+    let mut extractor = None;
+    if let Some(dir) = &request.extract_to {
+        let drive_id = listing.facts.drive_id.clone().unwrap_or_else(|| opened.found.drive.drive_id.clone());
+        let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, listing.subjects.len())?;
+        taken.refuse_overwriting(&|blob| (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned()))?;
+        extractor = Some(taken);
+    }
+    let is_done = |blob: u32| extractor.as_ref().is_some_and(|taken| taken.is_done(blob as usize));
+    let work = listing.work(&files, &is_done_not(&is_done));
+    verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
+    (context.events)(Event::Stage { drive: context.index, stage: Stage::Verifying });
+    let mut bench = Bench {
+        opened,
+        files: &files,
+        context,
+        details: BTreeMap::new(),
+        broken: HashSet::new(),
+        done: 0,
+        total: work.bytes,
+        told: Instant::now(),
+        extractor,
+    };
+    if let Some(extractor) = &mut bench.extractor {
+        extractor.count(&listing, &work)?;
+    }
+    // Blobs without a byte to read are whole as they are.
+    let listing = RefCell::new(listing);
+    bench.finish_empty(&listing)?;
+    let beside = RefCell::new(work.singly);
+    let road = Road {
+        medium: opened.medium(),
+        cipher: opened.cipher(),
+        workers: context.workers,
+        stop: context.stop,
+        slot_len: SLOT_LEN + SLOT_SPARE,
+    };
+    let loads = Loads::new(opened, &files, &listing, work.road, &beside);
+    let result = road.run(loads, |arrived| bench.arrived(&listing, arrived, &beside));
+    let mut rest = beside.into_inner();
+    let result = result.and_then(|()| bench.resident(&listing, work.resident, &mut rest)).and_then(|()| {
+        rest.sort_unstable();
+        rest.dedup();
+        bench.singly(&listing, rest)
+    });
+    verdict.bytes_read = bench.done;
+    let Bench { details, mut extractor, .. } = bench;
+    if let Some(extractor) = &mut extractor {
+        let ended = extractor.checkpoint();
+        result.and(ended)?;
+    } else {
+        result?;
+    }
+    let listing = listing.into_inner();
+    Ok(Matter { opened, files, listing, details, extractor })
+}
+
+/// The opposite of a question.
+fn is_done_not(is_done: &dyn Fn(u32) -> bool) -> impl Fn(u32) -> bool + '_ {
+    move |blob| !is_done(blob)
+}
+
+/// Where blocks are compared.
+struct Bench<'a> {
+    opened: &'a Opened,
+    files: &'a Files<'a>,
+    context: &'a Context<'a>,
+    /// What is to be said of a piece.
+    details: BTreeMap<u32, String>,
+    /// Long blocks of which a part could not be read.
+    broken: HashSet<u32>,
+    done: u64,
+    total: u64,
+    told: Instant,
+    extractor: Option<Extractor>,
+}
+
+impl Bench<'_> {
+    fn tell(&mut self, bytes: u64) {
+        self.done += bytes;
+        if self.told.elapsed() >= PROGRESS_EVERY || self.done == self.total {
+            self.told = Instant::now();
+            (self.context.events)(Event::Progress {
+                drive: self.context.index,
+                acknowledged: ByteLen(self.done),
+                total: ByteLen(self.total),
+                files: 0,
+                waiting_for: Waiting::Drive,
+            });
+        }
+    }
+
+    fn arrived(
+        &mut self,
+        listing: &RefCell<Listing>,
+        arrived: Arrived<'_, Vec<Seen>>,
+        beside: &RefCell<Vec<Item>>,
+    ) -> Result<(), Problem> {
+        if arrived.failure.is_some() {
+            // The good ones first: these are tried again one by one at the end.
+            for seen in arrived.what {
+                if self.broken.insert(seen.item.piece) {
+                    beside.borrow_mut().push(seen.item);
+                }
+            }
+            return Ok(());
+        }
+        for (seen, digest) in arrived.what.iter().zip(&arrived.digests) {
+            if self.broken.contains(&seen.item.piece) {
+                continue;
+            }
+            let bytes = &arrived.bytes[seen.range.clone()];
+            self.tell(bytes.len() as u64);
+            self.take_out(seen.item, seen.from, bytes)?;
+            let md5 = match digest {
+                Digest::Block(md5) => *md5,
+                Digest::Pages(_) | Digest::Unfinished => continue,
+            };
+            self.compare(&mut listing.borrow_mut(), seen.item, md5);
+            self.finished(listing, seen.item)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, listing: &mut Listing, item: Item, md5: [u8; 16]) {
+        let piece = &mut listing.pieces[item.piece as usize];
+        if piece.has_hash && piece.hash != md5 {
+            piece.verdict = Verdict::Different;
+            let at = self.opened.device_offset(ByteOffset(item.at));
+            let what = format!("bytes {} to {}: different (on the drive from byte {at})", piece.offset, end(piece));
+            self.note(item.piece, what);
+        }
+    }
+
+    fn note(&mut self, piece: u32, what: String) {
+        if self.details.len() < NOTES_MAX {
+            self.details.insert(piece, what);
+        }
+    }
+
+    fn take_out(&mut self, item: Item, from: u64, bytes: &[u8]) -> Result<(), Problem> {
+        match &mut self.extractor {
+            Some(extractor) if item.owner & SIDE == 0 => extractor.write(item.owner as usize, from, bytes),
+            Some(extractor) => {
+                extractor.keep_side(item.owner & !SIDE, bytes);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A piece is judged; with the last one of a blob its file is finished.
+    fn finished(&mut self, listing: &RefCell<Listing>, item: Item) -> Result<(), Problem> {
+        let Some(extractor) = &mut self.extractor else { return Ok(()) };
+        if item.owner & SIDE != 0 || !extractor.is_last(item.owner as usize) {
+            return Ok(());
+        }
+        Self::finish(extractor, self.files, &listing.borrow(), item.owner)
+    }
+
+    fn finish(extractor: &mut Extractor, files: &Files<'_>, listing: &Listing, blob: u32) -> Result<(), Problem> {
+        let subject = &listing.subjects[blob as usize];
+        let Some(name) = subject.name else { return Ok(()) };
+        let info = files.catalog.info(files.catalog.file_of(name));
+        if info.directory {
+            return Ok(());
+        }
+        let path = listing.blob_path(files, blob as usize);
+        let snapshot = listing.snapshots.get(&blob);
+        let is_whole = worst(listing, subject) <= Verdict::NoReference;
+        extractor.finish(blob as usize, &path, snapshot.map(String::as_str), subject.length, info.times, is_whole)
+    }
+
+    fn finish_empty(&mut self, listing: &RefCell<Listing>) -> Result<(), Problem> {
+        let Some(extractor) = &mut self.extractor else { return Ok(()) };
+        let listing = listing.borrow();
+        for blob in 0..listing.subjects.len() {
+            if !extractor.is_done(blob) && extractor.is_empty(blob) {
+                Self::finish(extractor, self.files, &listing, blob as u32)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Data inside `$MFT` records: one more linear scan brings them all.
+    fn resident(&mut self, listing: &RefCell<Listing>, items: Vec<Item>, rest: &mut Vec<Item>) -> Result<(), Problem> {
+        // For a few a scan is too much.
+        if items.len() < 64 {
+            rest.extend(items);
+            return Ok(());
+        }
+        let mut found: HashSet<(u32, u32)> = HashSet::new();
+        let mut failure = None;
+        let scanned = self.files.volume.scan(&mut View(self.opened), |record| {
+            let first = items.partition_point(|item| item.at < record.number);
+            let here = items[first..].iter().take_while(|item| item.at == record.number);
+            let Ok(file) = &record.file else { return Ok(()) };
+            let Some(bytes) = file.data(&[]).and_then(Stream::resident) else { return Ok(()) };
+            for item in here {
+                let piece = listing.borrow().pieces[item.piece as usize];
+                let from = usize::try_from(piece.offset).unwrap_or(usize::MAX);
+                let Some(bytes) = bytes.get(from..).and_then(|bytes| bytes.get(..piece.len as usize)) else { continue };
+                found.insert((item.owner, item.piece));
+                let outcome = self.whole(listing, *item, bytes);
+                if failure.is_none() {
+                    failure = outcome.err();
+                }
+            }
+            Ok(())
+        });
+        if let Some(problem) = failure {
+            return Err(problem);
+        }
+        // What the scan did not show is asked for singly, which says why.
+        let _ = scanned;
+        rest.extend(items.into_iter().filter(|item| !found.contains(&(item.owner, item.piece))));
+        Ok(())
+    }
+
+    /// A piece whose bytes are all here.
+    fn whole(&mut self, listing: &RefCell<Listing>, item: Item, bytes: &[u8]) -> Result<(), Problem> {
+        let mut md5 = [[0; 16]];
+        md5_many(&[bytes], &mut md5);
+        self.tell(bytes.len() as u64);
+        let from = listing.borrow().pieces[item.piece as usize].offset;
+        self.take_out(item, from, bytes)?;
+        self.compare(&mut listing.borrow_mut(), item, md5[0]);
+        self.finished(listing, item)
+    }
+
+    /// What does not go by road, or failed there: through the file system's reader, down to single sectors.
+    fn singly(&mut self, listing: &RefCell<Listing>, items: Vec<Item>) -> Result<(), Problem> {
+        let mut open: Option<(FileId, Result<Stream, String>)> = None;
+        let mut buffer = vec![0; READ_LEN];
+        for item in items {
+            if self.context.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request"));
+            }
+            let (subject, piece) = {
+                let listing = listing.borrow();
+                (*listing.subject(item.owner), listing.pieces[item.piece as usize])
+            };
+            let Some(name) = subject.name else { continue };
+            let file = self.files.catalog.file_of(name);
+            if open.as_ref().is_none_or(|(known, _)| *known != file) {
+                let stream = self.files.catalog.open(&self.files.volume, &mut View(self.opened), file);
+                open = Some((file, stream.map_err(|error| error.to_string())));
+            }
+            let Some((_, stream)) = &open else { continue };
+            let mut bad: Vec<(u64, u64, String)> = Vec::new();
+            let mut chain = Md5::new();
+            match stream {
+                Err(error) => bad.push((piece.offset, end(&piece), error.clone())),
+                Ok(stream) => {
+                    let mut at = piece.offset;
+                    while at < end(&piece) {
+                        let len = (end(&piece) - at).min(READ_LEN as u64 - at % READ_LEN as u64) as usize;
+                        let before = bad.len();
+                        self.halves(stream, at, &mut buffer[..len], &mut bad);
+                        if bad.len() == before || self.extractor.is_some() {
+                            self.take_out(item, at, &buffer[..len])?;
+                        }
+                        chain.update(&buffer[..len]);
+                        self.tell(len as u64);
+                        at += len as u64;
+                    }
+                }
+            }
+            if bad.is_empty() {
+                self.compare(&mut listing.borrow_mut(), item, chain.finish());
+            } else {
+                listing.borrow_mut().pieces[item.piece as usize].verdict = Verdict::Unreadable;
+                let bytes: u64 = bad.iter().map(|(from, to, _)| to - from).sum();
+                let (from, to, why) = &bad[0];
+                let more = if bad.len() > 1 { format!("; {bytes} bytes in {} places", bad.len()) } else { String::new() };
+                self.note(item.piece, format!("bytes {from} to {to}: unreadable ({why}){more}"));
+            }
+            self.finished(listing, item)?;
+        }
+        Ok(())
+    }
+
+    /// Reads in halves down to a sector, so that a bad one costs only itself.
+    fn halves(&self, stream: &Stream, at: u64, into: &mut [u8], bad: &mut Vec<(u64, u64, String)>) {
+        let outcome = self.files.volume.read_range(&mut View(self.opened), stream, at, into);
+        let error = match outcome {
+            Ok(got) => {
+                into[got..].fill(0);
+                return;
+            }
+            Err(error) => error,
+        };
+        let unit = self.opened.unit() as usize;
+        let is_device = matches!(error.kind, ErrorKind::Read(_));
+        if !is_device || into.len() <= unit {
+            into.fill(0);
+            let why = match &error.kind {
+                ErrorKind::Read(read) => {
+                    format!("{}; on the drive at byte {}", read.message, self.opened.device_offset(read.at))
+                }
+                _ => error.to_string(),
+            };
+            let end = at + into.len() as u64;
+            match bad.last_mut() {
+                Some(last) if last.1 == at => last.1 = end,
+                _ => bad.push((at, end, why)),
+            }
+            return;
+        }
+        let half = (into.len() / 2).next_multiple_of(unit).min(into.len());
+        let (first, second) = into.split_at_mut(half);
+        self.halves(stream, at, first, bad);
+        if !second.is_empty() {
+            self.halves(stream, at + half as u64, second, bad);
+        }
+    }
+}
+
+fn end(piece: &listing::Piece) -> u64 {
+    piece.offset + u64::from(piece.len)
+}
+
+/// The worst of a subject and its pieces.
+fn worst(listing: &Listing, subject: &Subject) -> Verdict {
+    let pieces = &listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
+    pieces.iter().map(|piece| piece.verdict).fold(subject.verdict, Verdict::max)
+}
+
+impl Judged<'_> {
+    /// Gives every row: the blobs in the order of the manifest, then the files that it does not name. Counts them.
+    ///
+    /// # Errors
+    /// When what was taken out cannot be described beside it.
+    pub fn rows(&mut self, logs: &Logs, see: &mut dyn FnMut(&Row)) -> Result<(), Problem> {
+        let Some(matter) = &mut self.matter else { return Ok(()) };
+        let mut counts = Counts::default();
+        let drive_id = matter.listing.facts.drive_id.clone();
+        let mut strays = logs.begin(drive_id.as_deref());
+        for blob in 0..matter.listing.subjects.len() {
+            let mut row = matter.row(blob);
+            row.service = strays.take(row.blob.as_deref().unwrap_or_default(), &row.file);
+            if matter.extractor.is_some() {
+                matter.describe(blob, &row)?;
+            }
+            counts.add(&row);
+            see(&row);
+        }
+        for row in matter.unnamed() {
+            counts.add(&row);
+            see(&row);
+        }
+        if let Some(extractor) = &mut matter.extractor {
+            extractor.end()?;
+        }
+        self.verdict.log_strays = strays.rest();
+        self.verdict.counts = counts;
+        Ok(())
+    }
+}
+
+impl Matter<'_> {
+    fn row(&self, blob: usize) -> Row {
+        let listing = &self.listing;
+        let subject = &listing.subjects[blob];
+        let facts = &listing.blobs[blob];
+        let own = listing.notes.get(&(blob as u32)).cloned().unwrap_or_default();
+        let range = subject.pieces_at..subject.pieces_at + subject.pieces_len;
+        let mut notes: Vec<String> = own;
+        notes.extend(self.details.range(range.clone()).take(BLOB_NOTES_MAX).map(|(_, note)| note.clone()));
+        let more = self.details.range(range).count().saturating_sub(BLOB_NOTES_MAX);
+        if more > 0 {
+            notes.push(format!("and {more} more"));
+        }
+        let side = |side: u32, what: &str, notes: &mut Vec<String>| {
+            let side = listing.sides.get(side as usize).filter(|_| side != NONE)?;
+            let verdict = worst(listing, side);
+            if verdict != Verdict::Equal {
+                notes.push(format!("{what} file: {}", verdict.word()));
+            }
+            Some(verdict)
+        };
+        let metadata = side(facts.metadata, "metadata", &mut notes);
+        let properties = side(facts.properties, "properties", &mut notes);
+        let sides = [metadata, properties].into_iter().flatten().map(|side| side.min(Verdict::Unreadable));
+        let mut verdict = sides.fold(worst(listing, subject), Verdict::max);
+        let resumed = self.extractor.as_ref().filter(|extractor| extractor.was_done(blob));
+        if let Some(false) = resumed.map(|extractor| extractor.was_whole(blob)) {
+            verdict = verdict.max(Verdict::Different);
+            notes.push("not equal in an earlier run".to_owned());
+        }
+        Row {
+            verdict,
+            blob: Some(listing.blob_path(&self.files, blob)),
+            snapshot: listing.snapshots.get(&(blob as u32)).cloned(),
+            file: listing.file_path(&self.files, blob),
+            length: subject.length,
+            pieces: u64::from(subject.pieces_len),
+            notes,
+            metadata,
+            properties,
+            service: None,
+            extracted: self.extractor.as_ref().and_then(|extractor| extractor.target(blob).map(str::to_owned)),
+        }
+    }
+
+    /// Files that the manifest does not name; what Windows keeps for itself is none.
+    fn unnamed(&self) -> impl Iterator<Item = Row> + '_ {
+        const OWN: [&str; 2] = ["\\system volume information\\", "\\$recycle.bin\\"];
+        let catalog = &self.files.catalog;
+        catalog.files().filter_map(move |file| {
+            let info = catalog.info(file);
+            if info.directory || !info.reachable || catalog.is_metafile(file) || self.listing.is_named(file) {
+                return None;
+            }
+            let path = display_name(&catalog.path(catalog.names(file).next()?)?);
+            let lower = path.to_lowercase();
+            if OWN.iter().any(|own| lower.starts_with(own)) {
+                return None;
+            }
+            Some(Row { verdict: Verdict::NotInManifest, file: path, length: info.size, ..Row::default() })
+        })
+    }
+
+    /// Writes down what a file in the directory cannot carry.
+    fn describe(&mut self, blob: usize, row: &Row) -> Result<(), Problem> {
+        let subject = self.listing.subjects[blob];
+        let Some(name) = subject.name else { return Ok(()) };
+        let info = self.files.catalog.info(self.files.catalog.file_of(name));
+        let facts = self.listing.blobs[blob];
+        let side = |side: u32| -> Option<Vec<u8>> {
+            let subject = self.listing.sides.get(side as usize).filter(|_| side != NONE)?;
+            if let Some(kept) = self.extractor.as_ref().and_then(|extractor| extractor.side(side)) {
+                return Some(kept);
+            }
+            let file = self.files.catalog.file_of(subject.name?);
+            let stream = self.files.catalog.open(&self.files.volume, &mut View(self.opened), file).ok()?;
+            self.files.volume.read_whole(&mut View(self.opened), &stream, crate::limits::SIDE_FILE_MAX).ok()
+        };
+        let (metadata, properties) = (side(facts.metadata), side(facts.properties));
+        match &mut self.extractor {
+            Some(extractor) => extractor.describe(row, info.times, metadata, properties),
+            None => Ok(()),
+        }
+    }
+}

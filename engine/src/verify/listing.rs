@@ -1,0 +1,451 @@
+//! The manifest against the catalog: which file each blob is, and what its blocks should be.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read};
+
+use crate::azure::Digest;
+use crate::azure::manifest::{self, BlobEnd, BlobStart, Event, SideRef};
+use crate::hash::{self, Md5, Sha256};
+use crate::limits;
+use crate::ntfs::read::{FileId, NameId, display_name};
+use crate::report::{Kind, Problem};
+use crate::verify::files::Files;
+use crate::verify::result::{ManifestFacts, Verdict};
+use crate::verify::road::SLOT_LEN;
+
+/// Names that manifests have at the root of a volume, in the order in which they are looked for.
+const NAMES: [&str; 2] = ["DriveManifest.xml", "drive-manifest.xml"];
+const SUFFIX: &str = ".manifest";
+
+/// No side file, no own name.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A block or page range, or a stretch of a blob that has none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    /// Byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    pub hash: [u8; 16],
+    pub has_hash: bool,
+    pub verdict: Verdict,
+}
+const _: () = assert!(size_of::<Piece>() <= 32);
+
+/// A file with pieces: a blob, or behind the blobs a metadata or properties file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject {
+    /// `None`: it is not on the drive.
+    pub name: Option<NameId>,
+    /// Bytes that the manifest tells.
+    pub length: u64,
+    pub pieces_at: u32,
+    pub pieces_len: u32,
+    /// What is wrong with it as a whole.
+    pub verdict: Verdict,
+}
+
+/// What only blobs have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlobFacts {
+    /// In `Listing::texts`: the blob's path, if it is not that of the file; the file's path, if there is no file.
+    path: u32,
+    file_path: u32,
+    pub metadata: u32,
+    pub properties: u32,
+}
+
+/// Everything that a manifest names.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub facts: ManifestFacts,
+    pub version: Option<String>,
+    pub credential: Option<&'static str>,
+    /// Blobs, and behind them their side files.
+    pub subjects: Vec<Subject>,
+    pub blobs: Vec<BlobFacts>,
+    pub sides: Vec<Subject>,
+    pub pieces: Vec<Piece>,
+    pub snapshots: HashMap<u32, String>,
+    pub notes: HashMap<u32, Vec<String>>,
+    /// Files that are named, one bit each.
+    named: Vec<u64>,
+    texts: Vec<Box<str>>,
+    by_side: HashMap<FileId, u32>,
+    /// Blobs that were not asked for.
+    pub skipped: u64,
+}
+
+/// Where a manifest is.
+pub(super) enum Place {
+    /// On the drive.
+    Inside(NameId, String),
+    /// In a file beside it.
+    Outside(std::fs::File, String),
+}
+
+/// Finds the manifest: what was asked for, what the drive record names, or the names that there are. Gives back what else
+/// looks like one.
+pub(super) fn find(files: &Files<'_>, asked: Option<&str>, record: Option<&str>) -> Result<(Place, Vec<String>), Problem> {
+    let root = files.catalog.root();
+    let by_path = |path: &str| {
+        let parts: Vec<Vec<u16>> =
+            path.split(['\\', '/']).filter(|part| !part.is_empty()).map(|part| part.encode_utf16().collect()).collect();
+        let (last, above) = parts.split_last()?;
+        let mut at = root?;
+        for part in above {
+            at = files.catalog.file_of(files.catalog.child(&files.volume, at, part)?);
+        }
+        files.catalog.child(&files.volume, at, last)
+    };
+    let is_file = |name: &NameId| !files.catalog.info(files.catalog.file_of(*name)).directory;
+    let missing = |what: &str, value: &str| {
+        Problem::new(Kind::Drive, what)
+            .value(value)
+            .advice("name it with --manifest: a path on the drive with a leading \\, or a file that is a copy of it")
+    };
+    match asked {
+        Some(path) if path.starts_with('\\') => {
+            let name = by_path(path).filter(is_file).ok_or_else(|| missing("there is no such manifest on the drive", path))?;
+            return Ok((Place::Inside(name, path.to_owned()), Vec::new()));
+        }
+        Some(path) => {
+            let file = std::fs::File::open(path).map_err(|error| {
+                Problem::new(Kind::Usage, format!("the manifest cannot be read: {error}")).path(path)
+            })?;
+            return Ok((Place::Outside(file, path.to_owned()), Vec::new()));
+        }
+        None => {}
+    }
+    let mut found: Vec<(NameId, String)> = Vec::new();
+    let mut add = |name: NameId| {
+        let path = format!("\\{}", display_name(files.catalog.name(name)));
+        if is_file(&name) && !found.iter().any(|(other, _)| *other == name) {
+            found.push((name, path));
+        }
+    };
+    record.and_then(by_path).into_iter().for_each(&mut add);
+    NAMES.iter().filter_map(|name| by_path(name)).for_each(&mut add);
+    for name in root.into_iter().flat_map(|root| files.catalog.children(root)) {
+        let text = display_name(files.catalog.name(name));
+        if text.to_ascii_lowercase().ends_with(SUFFIX) {
+            add(name);
+        }
+    }
+    if found.is_empty() {
+        return Err(missing("there is no manifest on the drive", record.unwrap_or("\\DriveManifest.xml, \\*.manifest")));
+    }
+    let (name, path) = found.remove(0);
+    Ok((Place::Inside(name, path), found.into_iter().map(|(_, path)| path).collect()))
+}
+
+/// Hashes what is read through it.
+struct Hashing<R> {
+    inner: R,
+    md5: Md5,
+    sha256: Sha256,
+    len: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out)?;
+        self.md5.update(&out[..n]);
+        self.sha256.update(&out[..n]);
+        self.len += n as u64;
+        Ok(n)
+    }
+}
+
+impl Listing {
+    /// Reads a whole manifest. `only`: prefixes of blob paths; none for all.
+    ///
+    /// # Errors
+    /// When it cannot be read. What is wrong with its contents stands in the facts.
+    pub fn read(
+        files: &Files<'_>,
+        place: Place,
+        only: &[String],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, Problem> {
+        let mut listing = Self { named: vec![0; files.catalog.len().div_ceil(64)], ..Self::default() };
+        let (input, path, is_outside): (Box<dyn Read + '_>, String, bool) = match place {
+            Place::Outside(file, path) => (Box::new(file), path, true),
+            Place::Inside(name, path) => {
+                let file = files.catalog.file_of(name);
+                listing.name(file);
+                (Box::new(files.open(file)?), path, false)
+            }
+        };
+        listing.facts.path = path;
+        listing.facts.is_outside = is_outside;
+        let hashing = Hashing { inner: input, md5: Md5::new(), sha256: Sha256::default(), len: 0 };
+        let mut input = BufReader::with_capacity(1 << 20, hashing);
+        let mut reader = manifest::Reader::new(&mut input);
+        let mut state = State::default();
+        let mut broken = None;
+        let mut events = 0u64;
+        loop {
+            match reader.next_event() {
+                Ok(Some(event)) => listing.event(files, event, only, &mut state),
+                Ok(None) => break,
+                Err(error) => {
+                    broken = Some(format!("line {}, byte {}: {}", error.line, error.byte, error.what));
+                    break;
+                }
+            }
+            events += 1;
+            if events.is_multiple_of(1 << 14) {
+                progress(listing.blobs.len() as u64);
+            }
+        }
+        let faults = reader.faults().iter().map(|fault| format!("line {}: {}", fault.line, fault.what));
+        let mut all: Vec<String> = broken.into_iter().chain(faults).collect();
+        listing.facts.faults_in_all = reader.faults_in_all() + (all.len() as u64 - reader.faults().len() as u64) + state.faults;
+        drop(reader);
+        // The hash is that of all bytes, also behind what could not be understood.
+        let rest = loop {
+            match input.fill_buf().map(<[u8]>::len) {
+                Ok(0) => break Ok(()),
+                Ok(n) => input.consume(n),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = rest {
+            return Err(Problem::new(Kind::Drive, format!("the manifest cannot be read: {error}")).value(listing.facts.path));
+        }
+        all.append(&mut state.first);
+        all.truncate(limits::FAULTS_MAX);
+        listing.facts.faults = all;
+        let hashing = input.into_inner();
+        listing.facts.len = hashing.len;
+        listing.facts.md5 = hash::hex_upper(&hashing.md5.finish());
+        listing.facts.sha256 = hash::hex_upper(&hashing.sha256.value());
+        listing.by_side = HashMap::new();
+        Ok(listing)
+    }
+
+    /// Marks a file as named.
+    fn name(&mut self, file: FileId) {
+        let index = file.index();
+        self.named[index / 64] |= 1 << (index % 64);
+    }
+
+    /// Whether the manifest names the file, or it is the manifest.
+    pub fn is_named(&self, file: FileId) -> bool {
+        let index = file.index();
+        self.named[index / 64] & 1 << (index % 64) != 0
+    }
+
+    fn text(&mut self, text: &str) -> u32 {
+        self.texts.push(text.into());
+        (self.texts.len() - 1) as u32
+    }
+
+    fn event(&mut self, files: &Files<'_>, event: Event, only: &[String], state: &mut State) {
+        match event {
+            Event::Version(version) => self.version = Some(version),
+            Event::DriveId(id) => self.facts.drive_id = Some(id),
+            Event::Credential(name) => self.credential = Some(name),
+            Event::ClientCreator(creator) => {
+                self.facts.is_export |= creator.contains("Import/Export service");
+                self.facts.creator = Some(creator);
+            }
+            Event::ListStart(head) => {
+                state.metadata = head.metadata;
+                state.properties = head.properties;
+            }
+            Event::BlobStart(start) => {
+                state.blob.pieces.clear();
+                state.blob.start = *start;
+            }
+            Event::Piece(piece) if state.blob.pieces.len() < limits::BLOB_PIECES_MAX => state.blob.pieces.push(piece),
+            Event::Piece(_) => state.fault("a blob has too many blocks or ranges to hold".into()),
+            Event::BlobEnd(end) => self.blob(files, end, only, state),
+            Event::ListEnd => {}
+        }
+    }
+
+    fn blob(&mut self, files: &Files<'_>, end: BlobEnd, only: &[String], state: &mut State) {
+        let blob = std::mem::take(&mut state.blob);
+        let BlobStart { blob_path, file_path, length, snapshot, pieces: kind, line, .. } = &blob.start;
+        let name = look_up(files, file_path);
+        if let Some(name) = name {
+            self.name(files.catalog.file_of(name));
+        }
+        for side in [&end.metadata, &end.properties, &state.metadata, &state.properties].into_iter().flatten() {
+            if let Some(name) = look_up(files, &side.path) {
+                self.name(files.catalog.file_of(name));
+            }
+        }
+        if !only.is_empty() && !only.iter().any(|prefix| blob_path.starts_with(prefix.trim_start_matches('/'))) {
+            self.skipped += 1;
+            state.blob.pieces = blob.pieces;
+            return;
+        }
+        for fault in blob.check() {
+            state.fault(format!("line {line}: {blob_path}: {fault}"));
+        }
+        let index = self.subjects.len() as u32;
+        let info = name.map(|name| files.catalog.info(files.catalog.file_of(name)));
+        let mut verdict = Verdict::Equal;
+        let mut notes = Vec::new();
+        match info {
+            None => verdict = Verdict::Missing,
+            Some(info) if info.directory => {
+                verdict = Verdict::Different;
+                notes.push("is a directory on the drive".to_owned());
+            }
+            Some(info) => {
+                if info.size != *length {
+                    verdict = Verdict::Different;
+                    notes.push(format!("the file has {} bytes, the manifest says {length}", info.size));
+                }
+                if info.damaged {
+                    notes.push("its record on the drive is damaged".to_owned());
+                }
+            }
+        }
+        let size = info.map_or(0, |info| if info.directory { 0 } else { info.size });
+        let pieces_at = self.pieces.len() as u32;
+        let mut push = |offset: u64, length: u64, hash: Option<Digest>| {
+            let (md5, has_hash) = match hash {
+                Some(Digest::Md5(md5)) => (md5, true),
+                Some(Digest::Sha256(_)) | None => ([0; 16], false),
+            };
+            let len = u32::try_from(length).unwrap_or(u32::MAX);
+            let inside = offset.checked_add(length).is_some_and(|end| end <= size);
+            let verdict = match (verdict, inside, has_hash) {
+                (Verdict::Missing, ..) => Verdict::Missing,
+                (_, false, _) => Verdict::Different,
+                (_, true, false) => Verdict::NoReference,
+                (_, true, true) => Verdict::Equal,
+            };
+            self.pieces.push(Piece { offset, len, hash: md5, has_hash, verdict });
+        };
+        match kind {
+            Some(_) if !(blob.pieces.is_empty() && *length > 0 && *kind == Some(manifest::Pieces::Blocks)) => {
+                blob.pieces.iter().for_each(|piece| push(piece.offset, piece.length, piece.hash));
+            }
+            _ => {
+                let mut at = 0;
+                while at < size.min(*length) {
+                    let len = (size.min(*length) - at).min(SLOT_LEN as u64);
+                    push(at, len, None);
+                    at += len;
+                }
+            }
+        }
+        if let Some(sha) = blob.pieces.iter().find(|piece| matches!(piece.hash, Some(Digest::Sha256(_)))) {
+            notes.push(format!("block at {}: a hash that is no MD5 cannot be compared", sha.offset));
+        }
+        let pieces_len = self.pieces.len() as u32 - pieces_at;
+        self.subjects.push(Subject { name, length: *length, pieces_at, pieces_len, verdict });
+        let derived = name.and_then(|name| files.catalog.path(name)).map(|path| display_name(&path));
+        let same_file = derived.as_ref().is_some_and(|derived| derived == file_path);
+        let same_blob =
+            same_file && file_path.strip_prefix('\\').is_some_and(|path| path.replace('\\', "/") == *blob_path);
+        let facts = BlobFacts {
+            path: if same_blob { NONE } else { self.text(blob_path) },
+            file_path: if same_file { NONE } else { self.text(file_path) },
+            metadata: self.side(files, end.metadata.as_ref(), state.metadata.clone().as_ref()),
+            properties: self.side(files, end.properties.as_ref(), state.properties.clone().as_ref()),
+        };
+        self.blobs.push(facts);
+        if let Some(snapshot) = snapshot {
+            self.facts.is_export = true;
+            self.snapshots.insert(index, snapshot.clone());
+        }
+        if !notes.is_empty() {
+            self.notes.insert(index, notes);
+        }
+        // Its memory is used again.
+        state.blob.pieces = blob.pieces;
+    }
+
+    /// The side file of a blob: its own, or the list's.
+    fn side(&mut self, files: &Files<'_>, own: Option<&SideRef>, list: Option<&SideRef>) -> u32 {
+        let Some(side) = own.or(list) else { return NONE };
+        let name = look_up(files, &side.path);
+        let file = name.map(|name| files.catalog.file_of(name));
+        if let Some(known) = file.and_then(|file| self.by_side.get(&file)) {
+            let piece = self.sides[*known as usize].pieces_at;
+            if side.hash == Some(Digest::Md5(self.pieces[piece as usize].hash)) {
+                return *known;
+            }
+        }
+        let info = file.map(|file| files.catalog.info(file)).filter(|info| !info.directory);
+        let length = info.map_or(0, |info| info.size);
+        let verdict = if info.is_none() { Verdict::Missing } else { Verdict::Equal };
+        let (hash, has_hash) = match side.hash {
+            Some(Digest::Md5(md5)) => (md5, true),
+            _ => ([0; 16], false),
+        };
+        let (len, fits) = u32::try_from(length).map_or((0, false), |len| (len, len as usize <= SLOT_LEN));
+        let piece = match (info.is_some(), fits, has_hash) {
+            (false, ..) => Verdict::Missing,
+            (_, false, _) => Verdict::Different,
+            (_, _, false) => Verdict::NoReference,
+            _ => Verdict::Equal,
+        };
+        let pieces_at = self.pieces.len() as u32;
+        self.pieces.push(Piece { offset: 0, len, hash, has_hash, verdict: piece });
+        self.sides.push(Subject { name, length, pieces_at, pieces_len: 1, verdict });
+        let index = (self.sides.len() - 1) as u32;
+        if let Some(file) = file {
+            self.by_side.insert(file, index);
+        }
+        index
+    }
+
+    /// `container/name` of a blob.
+    pub fn blob_path(&self, files: &Files<'_>, blob: usize) -> String {
+        match self.blobs[blob].path {
+            NONE => self.file_path(files, blob).trim_start_matches('\\').replace('\\', "/"),
+            text => self.texts[text as usize].to_string(),
+        }
+    }
+
+    /// Path on the drive, as the manifest has it.
+    pub fn file_path(&self, files: &Files<'_>, blob: usize) -> String {
+        match (self.blobs[blob].file_path, self.subjects[blob].name) {
+            (NONE, Some(name)) => files.catalog.path(name).map(|path| display_name(&path)).unwrap_or_default(),
+            (NONE, None) => String::new(),
+            (text, _) => self.texts[text as usize].to_string(),
+        }
+    }
+}
+
+/// What is known while a manifest is read.
+#[derive(Default)]
+struct State {
+    blob: manifest::Blob,
+    metadata: Option<SideRef>,
+    properties: Option<SideRef>,
+    first: Vec<String>,
+    faults: u64,
+}
+
+impl State {
+    fn fault(&mut self, what: String) {
+        self.faults += 1;
+        if self.first.len() < limits::FAULTS_MAX {
+            self.first.push(what);
+        }
+    }
+}
+
+/// A name by its path from the root; hard links are told apart.
+fn look_up(files: &Files<'_>, path: &str) -> Option<NameId> {
+    let mut parts = path.split(['\\', '/']).filter(|part| !part.is_empty()).peekable();
+    let mut at = files.catalog.root()?;
+    loop {
+        let part: Vec<u16> = parts.next()?.encode_utf16().collect();
+        let name = files.catalog.child(&files.volume, at, &part)?;
+        if parts.peek().is_none() {
+            return Some(name);
+        }
+        at = files.catalog.file_of(name);
+    }
+}

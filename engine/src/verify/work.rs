@@ -1,0 +1,344 @@
+//! What is read in which order: blocks sorted by where they begin on the volume, as many in a slot as fit.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::ntfs::read::{DataRun, FileId, RunPlace};
+use crate::prep::workers::{How, Span};
+use crate::units::ByteOffset;
+use crate::verify::files::Files;
+use crate::verify::find::Opened;
+use crate::verify::listing::{Listing, Subject};
+use crate::verify::result::Verdict;
+use crate::verify::road::{Load, SLOT_LEN, SLOT_SPARE};
+
+/// Gaps up to this length between two blocks are read over.
+const GAP: u64 = 64 << 10;
+
+/// Reads of one slot: bounds what is in flight on a fragmented volume.
+const RUNS_MAX: usize = 128;
+
+/// Blocks of one slot.
+const BLOCKS_MAX: usize = 2048;
+
+/// Side files count from here.
+pub(super) const SIDE: u32 = 1 << 31;
+
+/// A piece to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Item {
+    /// First byte on the volume.
+    pub at: u64,
+    /// Index of the blob, or [`SIDE`] and index of the side file.
+    pub owner: u32,
+    /// Index of the piece.
+    pub piece: u32,
+}
+
+/// A piece's bytes in a slot that arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub item: Item,
+    /// Bytes of the slot.
+    pub range: Range<usize>,
+    /// Where they begin in the file.
+    pub from: u64,
+}
+
+/// What is to be read, by road and otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// By road, in disk order.
+    pub road: Vec<Item>,
+    /// Inside `$MFT` records, in their order.
+    pub resident: Vec<Item>,
+    /// Compressed or not understood: one by one, in disk order.
+    pub singly: Vec<Item>,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+impl Listing {
+    /// The subject of an item.
+    pub(super) fn subject(&self, owner: u32) -> &Subject {
+        match owner & SIDE {
+            0 => &self.subjects[owner as usize],
+            _ => &self.sides[(owner & !SIDE) as usize],
+        }
+    }
+
+    /// Sorts out how every piece is read; `wanted` says of a blob whether it is at all.
+    pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32) -> bool) -> Work {
+        let mut work = Work::default();
+        let owners = (0..self.subjects.len() as u32).filter(|blob| wanted(*blob));
+        for owner in owners.chain((0..self.sides.len() as u32).map(|side| side | SIDE)) {
+            let subject = *self.subject(owner);
+            let Some(name) = subject.name else { continue };
+            let file = files.catalog.file_of(name);
+            let extents = files.catalog.extents(&files.volume, file);
+            for piece in subject.pieces_at..subject.pieces_at + subject.pieces_len {
+                let known = &self.pieces[piece as usize];
+                // What cannot be inside the file need not be read.
+                if known.len == 0 || matches!(known.verdict, Verdict::Missing | Verdict::Different) {
+                    continue;
+                }
+                work.bytes += u64::from(known.len);
+                let item = |at: u64| Item { at, owner, piece };
+                let Ok(extents) = &extents else {
+                    work.singly.push(item(0));
+                    continue;
+                };
+                let within = overlapping(extents, known.offset, known.offset + u64::from(known.len));
+                let cluster = files.volume.geometry().cluster;
+                let mut at = None;
+                let mut is_plain = true;
+                for run in within {
+                    match run.place {
+                        RunPlace::Lcn(lcn) => {
+                            let skip = known.offset.saturating_sub(run.offset);
+                            at.get_or_insert(cluster.offset_of(lcn).0 + skip);
+                        }
+                        RunPlace::Hole => {}
+                        RunPlace::Compressed { first, .. } => {
+                            at.get_or_insert(cluster.offset_of(first).0);
+                            is_plain = false;
+                        }
+                        RunPlace::Resident { record } => {
+                            at.get_or_insert(record);
+                            work.resident.push(item(record));
+                            is_plain = false;
+                            break;
+                        }
+                    }
+                }
+                let is_resident = work.resident.last().is_some_and(|last| (last.owner, last.piece) == (owner, piece));
+                if is_plain && files.catalog.info(file).special.is_none() {
+                    work.road.push(item(at.unwrap_or(0)));
+                } else if !is_resident {
+                    work.singly.push(item(at.unwrap_or(0)));
+                }
+            }
+        }
+        work.road.sort_unstable();
+        work.resident.sort_unstable();
+        work.singly.sort_unstable();
+        work
+    }
+}
+
+/// The runs that hold any of the bytes from `from` to `to`.
+fn overlapping(extents: &[DataRun], from: u64, to: u64) -> &[DataRun] {
+    let first = extents.partition_point(|run| run.offset + run.len <= from);
+    let last = extents.partition_point(|run| run.offset < to);
+    extents.get(first..last).unwrap_or_default()
+}
+
+/// Bytes of the volume, or zeros, in the order of a file.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    at: Option<u64>,
+    len: u64,
+}
+
+/// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs are not made of such.
+fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
+    let (start, end) = (from / unit * unit, to.next_multiple_of(unit));
+    let mut out = Vec::new();
+    let mut at = start;
+    for run in overlapping(extents, start, to) {
+        let skip = at.checked_sub(run.offset)?;
+        let rest = run.len.checked_sub(skip)?;
+        let is_last = at + rest >= to;
+        let len = if is_last { end - at } else { rest };
+        let place = match run.place {
+            RunPlace::Lcn(lcn) => Some(lcn.0.checked_mul(cluster)?.checked_add(skip)?),
+            RunPlace::Hole => None,
+            RunPlace::Resident { .. } | RunPlace::Compressed { .. } => return None,
+        };
+        if !len.is_multiple_of(unit) || place.is_some_and(|place| !place.is_multiple_of(unit)) {
+            return None;
+        }
+        out.push(Run { at: place, len });
+        at += len;
+        if is_last {
+            return Some(out);
+        }
+    }
+    None
+}
+
+/// Cuts work into loads. What cannot go by road is left in `beside`.
+pub(super) struct Loads<'a> {
+    opened: &'a Opened,
+    files: &'a Files<'a>,
+    listing: &'a RefCell<Listing>,
+    items: std::vec::IntoIter<Item>,
+    next: Option<Item>,
+    beside: &'a RefCell<Vec<Item>>,
+    extents: Option<(FileId, Vec<DataRun>)>,
+    /// The rest of a block longer than a slot: item, next byte of the file, end.
+    long: Option<(Item, u64, u64)>,
+}
+
+/// A load that is being put together.
+struct Open {
+    /// Place on the volume, length, place in the slot.
+    runs: Vec<(u64, u64, usize)>,
+    zeros: Vec<Range<usize>>,
+    end: usize,
+    seen: Vec<Seen>,
+}
+
+impl<'a> Loads<'a> {
+    pub fn new(
+        opened: &'a Opened,
+        files: &'a Files<'a>,
+        listing: &'a RefCell<Listing>,
+        items: Vec<Item>,
+        beside: &'a RefCell<Vec<Item>>,
+    ) -> Self {
+        Self { opened, files, listing, items: items.into_iter(), next: None, beside, extents: None, long: None }
+    }
+
+    /// File range of a piece, and its file's runs for that.
+    fn runs_of(&mut self, item: Item, from: u64, to: u64) -> Option<Vec<Run>> {
+        let file = self.files.catalog.file_of(self.listing.borrow().subject(item.owner).name?);
+        if self.extents.as_ref().is_none_or(|(known, _)| *known != file) {
+            self.extents = Some((file, self.files.catalog.extents(&self.files.volume, file).ok()?));
+        }
+        let (_, extents) = self.extents.as_ref()?;
+        runs(extents, self.files.volume.geometry().cluster.bytes(), self.opened.unit(), from, to)
+    }
+
+    fn piece(&self, item: Item) -> (u64, u64) {
+        let piece = self.listing.borrow().pieces[item.piece as usize];
+        (piece.offset, piece.offset + u64::from(piece.len))
+    }
+
+    /// The next slot's worth of a block longer than a slot.
+    fn chained(&mut self, item: Item, at: u64, end: u64) -> Option<Load<Vec<Seen>>> {
+        let (start, _) = self.piece(item);
+        let to = end.min(at + SLOT_LEN as u64);
+        self.long = (to < end).then_some((item, to, end));
+        let Some(runs) = self.runs_of(item, at, to).filter(|_| at.is_multiple_of(self.opened.unit())) else {
+            self.long = None;
+            self.beside.borrow_mut().push(item);
+            return None;
+        };
+        let mut open = Open { runs: Vec::new(), zeros: Vec::new(), end: 0, seen: Vec::new() };
+        open.append(&runs);
+        open.seen.push(Seen { item, range: 0..(to - at) as usize, from: at });
+        let how = How::Chain { ends: to == end };
+        let mut load = self.close(open, how)?;
+        load.begins = at == start;
+        Some(load)
+    }
+
+    fn close(&mut self, open: Open, how: How) -> Option<Load<Vec<Seen>>> {
+        let mut load = Load::new(Vec::new());
+        load.len = open.end;
+        load.zeros = open.zeros;
+        for (at, len, into) in &open.runs {
+            if !self.opened.lay(ByteOffset(*at), *len as usize, *into, &mut load) {
+                self.long = None;
+                self.beside.borrow_mut().extend(open.seen.iter().map(|seen| seen.item));
+                return None;
+            }
+        }
+        load.spans = open.seen.iter().map(|seen| Span { range: seen.range.clone(), how }).collect();
+        load.what = open.seen;
+        Some(load)
+    }
+
+    /// Puts blocks into a slot until no more fit.
+    fn filled(&mut self) -> Option<Load<Vec<Seen>>> {
+        let mut open = Open { runs: Vec::new(), zeros: Vec::new(), end: 0, seen: Vec::new() };
+        while let Some(item) = self.next.take().or_else(|| self.items.next()) {
+            let (from, to) = self.piece(item);
+            if to - from > SLOT_LEN as u64 {
+                if open.seen.is_empty() {
+                    return self.chained(item, from, to);
+                }
+                self.next = Some(item);
+                break;
+            }
+            let Some(runs) = self.runs_of(item, from, to) else {
+                self.beside.borrow_mut().push(item);
+                continue;
+            };
+            let skip = (from % self.opened.unit()) as usize;
+            let len = (to - from) as usize;
+            let Some(start) = open.place(&runs, skip) else {
+                self.next = Some(item);
+                break;
+            };
+            open.seen.push(Seen { item, range: start..start + len, from });
+        }
+        if open.seen.is_empty() { None } else { self.close(open, How::Block) }
+    }
+
+    fn is_done(&self) -> bool {
+        self.long.is_none() && self.next.is_none() && self.items.len() == 0
+    }
+}
+
+impl Open {
+    fn append(&mut self, runs: &[Run]) {
+        for run in runs {
+            match run.at {
+                Some(at) => self.runs.push((at, run.len, self.end)),
+                None => self.zeros.push(self.end..self.end + run.len as usize),
+            }
+            self.end += run.len as usize;
+        }
+    }
+
+    /// Where a block's first byte comes to lie; `None` if it does not fit any more. `skip`: bytes of the first run that
+    /// are not the block's.
+    fn place(&mut self, runs: &[Run], skip: usize) -> Option<usize> {
+        let room = SLOT_LEN + SLOT_SPARE;
+        let len: u64 = runs.iter().map(|run| run.len).sum();
+        let behind = self.seen.last().map_or(0, |seen| seen.range.end);
+        if self.seen.len() >= BLOCKS_MAX {
+            return None;
+        }
+        if let ([Run { at: Some(at), len }], Some((last, last_len, into))) = (runs, self.runs.last_mut())
+            && *at >= *last
+            && *at <= *last + *last_len + GAP
+            && *into + *last_len as usize == self.end
+        {
+            let start = *into + (*at - *last) as usize + skip;
+            let end = (*into + (*at + *len - *last) as usize).max(self.end);
+            // Two names of the same bytes: hashed one after the other.
+            if end > room || start < behind {
+                return None;
+            }
+            *last_len = (end - *into) as u64;
+            self.end = end;
+            return Some(start);
+        }
+        if self.end + len as usize > room || self.runs.len() + runs.len() > RUNS_MAX && !self.seen.is_empty() {
+            return None;
+        }
+        let start = self.end + skip;
+        self.append(runs);
+        Some(start)
+    }
+}
+
+impl Iterator for Loads<'_> {
+    type Item = Load<Vec<Seen>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_done() {
+            let load = match self.long.take() {
+                Some((item, at, end)) => self.chained(item, at, end),
+                None => self.filled(),
+            };
+            if load.is_some() {
+                return load;
+            }
+        }
+        None
+    }
+}
