@@ -96,6 +96,9 @@ impl Exit {
             let same = failures.iter().all(|problem| problem.kind == first.kind);
             return if same { Self::of_kind(first.kind) } else { Self::DriveFailed };
         }
+        if report.waiting > 0 {
+            return Self::Resumable;
+        }
         if report.drives.iter().any(|drive| !drive.left_out.is_empty()) { Self::LeftOut } else { Self::Done }
     }
 

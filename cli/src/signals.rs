@@ -58,7 +58,7 @@ impl Signals {
         }
         self.stop.request();
         say("\ndray: stopping at the next safe place; once more to stop at once\n\
-             dray: unfinished drives hold no volume: start the session again");
+             dray: unfinished drives hold no volume: go on with --resume, or roll back with --abort");
     }
 }
 

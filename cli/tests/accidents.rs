@@ -73,6 +73,15 @@ fn until(run: &mut Traced, mut end: impl FnMut(Moment) -> bool) -> bool {
     .expect("the trace goes on")
 }
 
+/// The session that was killed goes on or back, with its journal and its id alone.
+fn after(session: &Session, how: &str, engine: &str) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(["prep-import", "--id", "session#1", "--silent", how, "--engine", engine, "--journal"])
+        .arg(session.path("journal.jrn"))
+        .output()
+        .expect("the binary runs")
+}
+
 #[test]
 fn judge_killed_at_any_moment_it_looks_like_no_drive() {
     let session = Session::new("killed");
@@ -138,13 +147,42 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
             let whole = is_whole();
             assert!(whole || stage != "done", "{engine} {moment:?}: told to be done, and is no drive");
             assert!(
-                !whole || matches!(stage.as_str(), "done" | "flushing"),
+                !whole || matches!(stage.as_str(), "done" | "flushing" | "read-back"),
                 "{engine} {moment:?}: whole while {stage}"
             );
             // The record with the key was there before the first write.
             assert!(session.path("drive.xml").exists());
+            // The session goes on to a whole drive, or back to none. With nobody to ask: that was done when it began.
+            let abort = met.len() % 3 == 2 || stage == "wiping";
+            let output = after(&session, if abort { "--abort" } else { "--resume" }, engine);
+            let words = said(&output);
+            // Killed behind its last word it may be complete, and then nothing is left to do.
+            let is_over = output.status.code() == Some(1) && words.contains("completed");
+            if abort && output.status.code() == Some(2) && stage == "done" {
+                // A drive that had finished is not destroyed without consent.
+                continue;
+            }
+            assert!(
+                output.status.code() == Some(0) || is_over && stage == "done",
+                "{engine} {moment:?} {stage}: {words}"
+            );
+            assert_eq!(is_whole(), !abort || is_over, "{engine} {moment:?} {stage}: {words}");
+            assert_eq!(session.path("drive.xml").exists(), !abort || is_over);
+            let beside = fs::read_dir(&session.dir).expect("the directory").filter_map(Result::ok);
+            let left: Vec<_> = beside
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .filter(|name| [".plan", ".checkpoint", ".outcome"].iter().any(|end| name.ends_with(end)))
+                .collect();
+            assert!(left.is_empty() || is_over, "{engine} {moment:?} {stage} leaves {left:?}");
             met.insert(stage);
         }
+        let mut run = start(&["--engine", engine]).expect("it was traced before");
+        assert!(until(&mut run, |(told, calls)| told > 3 && calls > 1), "it is killed in the middle");
+        run.kill().expect("killed");
+        let output = after(&session, "--resume", engine);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        judge::drive(&image, &session.path("drive.xml"), Some(&session.path("dataset.csv")), true)
+            .expect_pass("scripts/judge-drive");
     }
     for stage in ["wiping", "data", "metadata", "finishing", "flushing", "done"] {
         assert!(met.contains(stage), "never killed while {stage}: {met:?}");

@@ -9,6 +9,8 @@ pub use crate::crypt::Cipher;
 pub use crate::gpt::read::CopyState;
 pub use crate::hash::Sha256;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
+pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
+pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};

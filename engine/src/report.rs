@@ -372,6 +372,8 @@ pub struct SessionReport {
     pub journal: PathBuf,
     /// Whether a signal ended it.
     pub interrupted: bool,
+    /// Files that are on no drive yet and wait for more.
+    pub waiting: u64,
     /// Wall time.
     pub elapsed: Duration,
 }

@@ -17,6 +17,9 @@ The classic syntax (names in any case):
   PrepImport /j:<journal> /id:<session> /AdditionalDriveSet:<driveset.csv>
   PrepImport /j:<journal> /id:<session> /ResumeSession
   PrepImport /j:<journal> /id:<session> /AbortSession
+  PrepImport /j:<journal> /id:<session> /t:<drive> /format /encrypt
+      /srcdir:<dir> /dstdir:<container/prefix/>   (or /srcfile: /dstblob:)
+  PrepImport /j:<journal> /ListDrives | /ListCopySessions
   Unlock /bk:<@file with the key> [/driveLetter:<drive>]
 Modern options such as --json may follow the classic parameters. A storage
 account key (/sk:) is never needed: it is ignored. A BitLocker key in the
@@ -41,7 +44,7 @@ pub struct Fault {
     pub exit: Exit,
 }
 
-/// A first-generation session: one drive, one source, sometimes in place. Understood, not supported yet.
+/// A first-generation session: one drive, one source, sometimes in place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct V1Request {
     /// `/t:`, the drive.
@@ -261,10 +264,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
         let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
         return Err(usage(text.join("\n")));
     }
-    if is_v1 {
-        let request = v1(&taken);
-        return Err(refuse_v1(&request));
-    }
+    let rows = if is_v1 { v1(&taken).rows(has("silentmode"))? } else { Vec::new() };
 
     let mut modern: Vec<OsString> = vec!["prep-import".into()];
     for (index, value) in taken {
@@ -280,6 +280,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
             _ => {}
         }
     }
+    modern.extend(rows);
     modern.extend(modern_tail.iter().cloned());
     Ok(Translated { modern, warnings })
 }
@@ -307,29 +308,68 @@ fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
     request
 }
 
-fn refuse_v1(request: &V1Request) -> Fault {
-    let mut text =
-        String::from("dray: in-place and single-source (V1) sessions are not supported yet; use dataset/driveset CSV");
-    let source = request.source_dir.as_ref().or(request.source_file.as_ref());
-    let target = request.target_dir.as_ref().or(request.target_blob.as_ref());
-    if let (Some(source), Some(target)) = (source, target) {
-        text.push_str(&format!(
-            "\n  the row of the dataset would be: \"{}\",\"{}\",{},{},{},{}",
-            source.to_string_lossy(),
-            target.to_string_lossy(),
-            request.blob_type.as_ref().map_or("BlockBlob".into(), |value| value.to_string_lossy()),
-            request.disposition.as_ref().map_or("rename".into(), |value| value.to_string_lossy()),
-            request.metadata_file.as_ref().map_or("None".into(), |value| value.to_string_lossy()),
-            request.property_file.as_ref().map_or("None".into(), |value| value.to_string_lossy()),
-        ));
-    }
-    if request.has_key {
-        text.push_str(
-            "\n  a BitLocker key in a command line can be read by other users of this machine; it belongs into the \
-             driveset",
+impl V1Request {
+    /// The rows that a dataset and a driveset would have, as modern words.
+    fn rows(&self, silent: bool) -> Result<Vec<OsString>, Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |bad: bool, text: &str| {
+            if bad {
+                faults.push(format!("dray: {text}"));
+            }
+        };
+        let (dirs, files) = (&self.source_dir, &self.source_file);
+        fault(dirs.is_some() != self.target_dir.is_some(), "/srcdir and /dstdir belong together");
+        fault(files.is_some() != self.target_blob.is_some(), "/srcfile and /dstblob belong together");
+        fault(dirs.is_some() && files.is_some(), "/srcdir and /srcfile exclude each other");
+        fault(dirs.is_none() && files.is_none(), "a source is missing: /srcdir and /dstdir, or /srcfile and /dstblob");
+        fault(self.encrypt && self.has_key, "/encrypt and /bk exclude each other");
+        fault(self.format && !self.encrypt, "when /format is specified, /encrypt must also be specified");
+        fault(self.target.is_none() && (self.encrypt || self.has_key), "/t:<drive> is missing");
+        fault(self.target.is_some() && !self.encrypt && !self.has_key, "/encrypt or /bk:<key> is missing");
+        fault(
+            self.has_key,
+            "a BitLocker key in a command line can be read by other users of this machine; put it into the \
+             ExistingBitLockerKey column of a driveset CSV, and name that with /InitialDriveSet",
         );
+        if !faults.is_empty() {
+            return Err(usage(faults.join("\n")));
+        }
+        let row = |fields: &[&OsStr]| {
+            let mut out = Vec::new();
+            for (i, field) in fields.iter().enumerate() {
+                out.extend_from_slice(if i > 0 { b",\"" } else { b"\"" });
+                field.as_bytes().iter().for_each(|byte| {
+                    out.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) });
+                });
+                out.push(b'"');
+            }
+            out
+        };
+        let or = |value: &Option<OsString>, default: &str| value.clone().unwrap_or_else(|| default.into());
+        let mut source = or(if dirs.is_some() { dirs } else { files }, "");
+        if dirs.is_some() && !matches!(source.as_bytes().last(), Some(b'/' | b'\\')) {
+            source.push("/");
+        }
+        let target = or(if dirs.is_some() { &self.target_dir } else { &self.target_blob }, "");
+        let fields = [
+            source,
+            target,
+            or(&self.blob_type, "BlockBlob"),
+            or(&self.disposition, "rename"),
+            or(&self.metadata_file, "None"),
+            or(&self.property_file, "None"),
+        ];
+        let word = |option: &str, row: Vec<u8>| OsString::from_vec([option.as_bytes(), &row].concat());
+        let fields: Vec<&OsStr> = fields.iter().map(OsString::as_os_str).collect();
+        let mut words = vec![word("--dataset-row=", row(&fields))];
+        if let Some(target) = &self.target {
+            let format = if self.format { "Format" } else { "AlreadyFormatted" };
+            let prompt = if silent { "SilentMode" } else { "PromptOnFormat" };
+            let fields = [target.as_os_str(), format.as_ref(), prompt.as_ref(), "Encrypt".as_ref(), "".as_ref()];
+            words.push(word("--driveset-row=", row(&fields)));
+        }
+        Ok(words)
     }
-    usage(text)
 }
 
 /// Says what is wrong with a word without repeating anything that could be a secret.
@@ -477,19 +517,33 @@ mod tests {
     }
 
     #[test]
-    fn first_generation_forms_are_understood_and_refused_plainly() {
-        for line in [
-            "PrepImport /sk:x /t:x /format /silentmode /encrypt /logdir:l /j:j /id:s-1 /srcdir:/a/ /dstdir:c/p/ \
+    fn first_generation_forms_become_rows() {
+        let (words, _) = modern(
+            "PrepImport /sk:x /t:/dev/sdx /format /silentmode /encrypt /logdir:l /j:j /id:s-1 /srcdir:/a /dstdir:c/p/ \
              /Disposition:overwrite /BlobType:BlockBlob /PropertyFile:p /MetadataFile:m",
-            "PrepImport /csas:x /t:x /bk:1 /j:j /id:s-1 /srcfile:/a /dstblob:c/b /skipwrite",
-            "PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ blobtype:BlockBlob",
-            "PrepImport /j:j /id:session1 /t:x /bk:1 /srcdir:x:\\ /dstdir:c/ /blobtype:PageBlob /skipwrite",
-            "PrepImport /j:j /id:session1 /skipwrite",
+        );
+        assert!(words.contains(&"--dataset-row=\"/a/\",\"c/p/\",\"BlockBlob\",\"overwrite\",\"m\",\"p\"".into()));
+        let drive = "--driveset-row=\"/dev/sdx\",\"Format\",\"SilentMode\",\"Encrypt\",\"\"";
+        assert!(words.contains(&drive.into()), "{words:?}");
+        assert!(words.contains(&"--silent".into()));
+        let (words, _) = modern("PrepImport /t:x /encrypt /j:j /id:s-1 /srcfile:/a\"b /dstblob:c/b /skipwrite");
+        assert!(words.contains(&"--dataset-row=\"/a\"\"b\",\"c/b\",\"BlockBlob\",\"rename\",\"None\",\"None\"".into()));
+        let drive = "--driveset-row=\"x\",\"AlreadyFormatted\",\"PromptOnFormat\",\"Encrypt\",\"\"";
+        assert!(words.contains(&drive.into()) && words.contains(&"--skip-write".into()), "{words:?}");
+        // A later session: the drive is known.
+        let (words, _) = modern("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ blobtype:BlockBlob");
+        assert!(!words.iter().any(|word| word.starts_with("--driveset-row")), "{words:?}");
+        for (line, what) in [
+            ("PrepImport /j:j /id:s-1 /t:x /format /srcdir:/a/ /dstdir:c/", "/encrypt must also"),
+            ("PrepImport /j:j /id:s-1 /t:x /encrypt /bk:1 /srcdir:/a/ /dstdir:c/", "exclude each other"),
+            ("PrepImport /j:j /id:s-1 /t:x /srcdir:/a/ /dstdir:c/", "/encrypt or /bk"),
+            ("PrepImport /j:j /id:s-1 /srcdir:/a/", "belong together"),
+            ("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ /srcfile:/a /dstblob:c/b", "exclude each other"),
+            ("PrepImport /j:j /id:session1 /skipwrite", "a source is missing"),
+            ("PrepImport /j:j /id:session1 /t:x /bk:1 /srcdir:/x/ /dstdir:c/ /skipwrite", "ExistingBitLockerKey"),
         ] {
-            assert!(fault(line).contains("(V1) sessions are not supported yet; use dataset/driveset CSV"), "{line}");
+            assert!(fault(line).contains(what), "{line}: {}", fault(line));
         }
-        let line = fault("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/");
-        assert!(line.contains("\"/a/\",\"c/\",BlockBlob,rename,None,None"), "{line}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands. A new one is one file here, one variant and one arm below.
 
+mod abort;
 mod bench;
 mod cat;
 mod decrypt;

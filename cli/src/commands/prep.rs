@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{self, Action, EngineChoice, PrepRequest, Prepared, ReadBack, Stop, Table};
+use dray_engine::job::{self, Action, EngineChoice, Pace, PrepRequest, Prepared, ReadBack, Stop, Table};
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 
 use crate::args::size;
+use crate::commands::abort;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Consent};
 use crate::exit::Exit;
@@ -27,11 +28,17 @@ pub struct SessionArgs {
     #[arg(long, value_name = "CSV", conflicts_with = "additional_driveset")]
     pub initial_driveset: Option<PathBuf>,
     /// Driveset CSV of drives that join a session
-    #[arg(long, value_name = "CSV", hide = true)]
+    #[arg(long, value_name = "CSV")]
     pub additional_driveset: Option<PathBuf>,
     /// Dataset CSV: what to copy, and to which blobs
     #[arg(long, value_name = "CSV")]
     pub dataset: Option<PathBuf>,
+    /// A row of the dataset instead of a file
+    #[arg(long, value_name = "ROW", conflicts_with = "dataset", hide = true)]
+    pub dataset_row: Option<String>,
+    /// A row of the driveset instead of a file
+    #[arg(long, value_name = "ROW", conflicts_with_all = ["initial_driveset", "additional_driveset"], hide = true)]
+    pub driveset_row: Option<String>,
     /// Directory of the logs
     #[arg(long, value_name = "DIR")]
     pub logdir: Option<PathBuf>,
@@ -83,6 +90,12 @@ pub struct WritingArgs {
     /// I/O engine
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineName,
+    /// Seconds between checkpoints while data streams
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..), hide = true)]
+    pub checkpoint_every: u64,
+    /// Bytes between checkpoints while data streams
+    #[arg(long, value_name = "BYTES", default_value = "17179869184", hide = true)]
+    pub checkpoint_bytes: u64,
     /// Index what lies on the drive already; copy nothing
     #[arg(long, hide = true)]
     pub skip_write: bool,
@@ -117,11 +130,25 @@ pub struct PrepImport {
     )]
     yes: Vec<String>,
     /// Go on with the last session, which ended abnormally
-    #[arg(long, hide = true)]
+    #[arg(long)]
     resume: bool,
     /// Roll back the last session, which ended abnormally
-    #[arg(long, hide = true)]
+    #[arg(long)]
     abort: bool,
+    /// When going on: give files of drives that are not there, and of these, to others
+    #[arg(
+        long,
+        value_name = "SERIAL",
+        num_args = 0..=1,
+        default_missing_value = "",
+        value_delimiter = ',',
+        require_equals = true,
+        conflicts_with_all = ["abort", "skip_write"]
+    )]
+    replan: Option<Vec<String>>,
+    /// Write what fits on the drives; the rest waits for --additional-driveset
+    #[arg(long)]
+    what_fits: bool,
     /// Show the plan; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -214,6 +241,8 @@ impl PrepImport {
             initial_driveset: self.session.initial_driveset.clone(),
             additional_driveset: self.session.additional_driveset.clone(),
             dataset: self.session.dataset.clone(),
+            dataset_row: self.session.dataset_row.clone(),
+            driveset_row: self.session.driveset_row.clone(),
             logdir: self.session.logdir.clone(),
             cipher: cipher.unwrap_or_default(),
             cluster_size: self.layout.cluster_size,
@@ -239,6 +268,12 @@ impl PrepImport {
             },
             action,
             sector_size: self.layout.sector_size,
+            replan: self.replan.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()),
+            what_fits: self.what_fits,
+            pace: Pace {
+                time: std::time::Duration::from_secs(self.writing.checkpoint_every),
+                bytes: self.writing.checkpoint_bytes,
+            },
         }
     }
 
@@ -249,6 +284,9 @@ impl PrepImport {
             return listing::list(&self.session.journal, what, output);
         }
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
+        if self.abort {
+            return abort::run(self.request(), &consent, self.dry_run, output);
+        }
         session(self.request(), &consent, self.dry_run, output).exit
     }
 }

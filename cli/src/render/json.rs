@@ -155,6 +155,7 @@ pub fn summary(session: &str, report: &SessionReport) -> Value {
         "session": session,
         "journal": path(&report.journal),
         "interrupted": report.interrupted,
+        "waiting": report.waiting,
         "seconds": report.elapsed.as_secs_f64(),
         "exit_code": crate::exit::Exit::of_report(report).code(),
         "drives": report.drives.iter().map(result).collect::<Vec<_>>(),

@@ -286,6 +286,8 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     let session = clean(session);
     let head = if report.interrupted {
         style.yellow(&format!("Session {session} was interrupted"))
+    } else if good == all && report.waiting > 0 {
+        style.yellow(&format!("Session {session} waits for drives"))
     } else if good == all {
         style.green(&format!("Session {session} is done"))
     } else {
@@ -297,6 +299,12 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
         text.push_str(&drive_summary(drive, report.interrupted, style));
     }
     text.push_str(&format!("\nJournal: {}\n", clean(&report.journal.to_string_lossy())));
+    if report.waiting > 0 {
+        let files = count(report.waiting, "file");
+        text.push_str(&format!("{files} on no drive yet: add drives with --id {session} --additional-driveset CSV\n"));
+    } else if good < all {
+        text.push_str(&format!("To go on: --id {session} --resume; to roll back: --id {session} --abort\n"));
+    }
     let records: Vec<String> = report
         .drives
         .iter()
@@ -456,6 +464,7 @@ mod tests {
         let report = SessionReport {
             drives: vec![drive, failed],
             journal: "j.jrn".into(),
+            waiting: 0,
             interrupted: false,
             elapsed: Duration::from_secs(3700),
         };

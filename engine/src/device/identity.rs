@@ -48,6 +48,12 @@ impl Transport {
         }
     }
 
+    /// From the name for people.
+    pub fn from_name(name: &str) -> Option<Self> {
+        use Transport::{Ata, Image, Loop, Mmc, Nvme, Scsi, Usb, Virtio, Virtual};
+        [Ata, Usb, Nvme, Virtio, Scsi, Mmc, Loop, Virtual, Image].into_iter().find(|this| this.name() == name)
+    }
+
     /// Whether a drive reached like this has hardware with a serial that could be put into a parcel.
     pub fn is_hardware(self) -> bool {
         matches!(self, Self::Ata | Self::Usb | Self::Nvme | Self::Scsi | Self::Mmc)

@@ -4,8 +4,15 @@
 //! subdirectories are tried one by one, largest first, and at last its own files. No file is split. The same catalog and
 //! capacities give the same answer.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
 use crate::plan::catalog::Catalog;
 use crate::units::ByteLen;
+
+/// Most files that are spread in one go, as the documented tool does it (`spec/import-export.md` 2.5): a batch that fits one
+/// drive goes to one.
+pub const BATCH_FILES_MAX: usize = 100_000;
 
 /// Files of each drive, and those that fit nowhere; indices into the catalog, ascending.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,58 +23,107 @@ pub struct Assignment {
     pub unplaced: Vec<u32>,
 }
 
-/// Spreads the catalog over drives with `capacities` left for files; `file_cost` and `dir_cost` say what one takes.
+/// Spreads `files` (ascending) of the catalog over drives with `capacities` left for files, batch by batch; `file_cost` and
+/// `dir_cost` say what one takes.
 pub fn assign(
     catalog: &Catalog,
+    files: &[u32],
     capacities: &[ByteLen],
     file_cost: impl Fn(u32) -> ByteLen,
     dir_cost: ByteLen,
 ) -> Assignment {
-    let dirs = catalog.dirs();
-    let costs: Vec<u64> = (0..catalog.files().len() as u32).map(|f| file_cost(f).0).collect();
-    let mut subtree = vec![(0u64, 0u32); dirs.len()];
-    for (i, dir) in dirs.iter().enumerate().rev() {
-        let own = dir.first_file as usize..(dir.first_file + dir.file_count) as usize;
-        let below = dir.first_dir as usize..(dir.first_dir + dir.dir_count) as usize;
-        let (mut cost, mut files) = (costs[own.clone()].iter().sum::<u64>(), own.len() as u32);
-        for &(c, n) in &subtree[below] {
-            cost += c;
-            files += n;
-        }
-        if files > 0 {
-            cost += dir_cost.0;
-        }
-        subtree[i] = (cost, files);
-    }
-
     let mut left: Vec<u64> = capacities.iter().map(|c| c.0).collect();
     let mut out = Assignment { drives: vec![Vec::new(); capacities.len()], unplaced: Vec::new() };
+    for batch in files.chunks(BATCH_FILES_MAX) {
+        spread(catalog, batch, &mut left, &file_cost, dir_cost, &mut out);
+    }
+    for list in out.drives.iter_mut().chain(std::iter::once(&mut out.unplaced)) {
+        list.sort_unstable();
+    }
+    out
+}
+
+/// A directory that holds files of the batch, itself or below.
+#[derive(Default)]
+struct Subtree {
+    cost: u64,
+    /// Of the batch: its files are neighbours.
+    files: Range<usize>,
+    /// Its own among them, which come first.
+    own: usize,
+    below: Vec<u32>,
+}
+
+/// The directories of a batch, the root among them.
+fn subtrees(
+    catalog: &Catalog,
+    batch: &[u32],
+    file_cost: &impl Fn(u32) -> ByteLen,
+    dir_cost: ByteLen,
+) -> HashMap<u32, Subtree> {
+    let mut found: BTreeMap<u32, Subtree> = BTreeMap::from([(0, Subtree::default())]);
+    let mut linked = HashSet::new();
+    for run in batch.chunk_by(|a, b| catalog.files()[*a as usize].dir == catalog.files()[*b as usize].dir) {
+        let mut dir = catalog.files()[run[0] as usize].dir;
+        let this = found.entry(dir).or_default();
+        this.cost = run.iter().map(|f| file_cost(*f).0).sum();
+        this.own = run.len();
+        while linked.insert(dir)
+            && let Some(parent) = catalog.parent(dir)
+        {
+            found.entry(parent).or_default().below.push(dir);
+            dir = parent;
+        }
+    }
+    let mut out: HashMap<u32, Subtree> = HashMap::with_capacity(found.len());
+    // Breadth first: children have higher numbers than their parents.
+    for (dir, mut this) in found.into_iter().rev() {
+        let start = batch.partition_point(|f| *f < catalog.dirs()[dir as usize].first_file);
+        let mut count = this.own;
+        for below in &this.below {
+            this.cost += out[below].cost;
+            count += out[below].files.len();
+        }
+        if count > 0 {
+            this.cost += dir_cost.0;
+        }
+        this.files = start..start + count;
+        out.insert(dir, this);
+    }
+    out
+}
+
+fn spread(
+    catalog: &Catalog,
+    batch: &[u32],
+    left: &mut [u64],
+    file_cost: &impl Fn(u32) -> ByteLen,
+    dir_cost: ByteLen,
+    out: &mut Assignment,
+) {
+    let subtrees = subtrees(catalog, batch, file_cost, dir_cost);
     let best = |left: &[u64], cost: u64| {
         let fits = left.iter().enumerate().filter(|&(_, &room)| room >= cost);
         fits.min_by_key(|&(_, &room)| room).map(|(drive, _)| drive)
     };
     let mut stack = vec![0u32];
     while let Some(d) = stack.pop() {
-        let (cost, files) = subtree[d as usize];
-        let dir = &dirs[d as usize];
-        if files == 0 {
+        let Some(this) = subtrees.get(&d).filter(|this| !this.files.is_empty()) else { continue };
+        if let Some(drive) = best(left, this.cost) {
+            left[drive] -= this.cost;
+            out.drives[drive].extend_from_slice(&batch[this.files.clone()]);
             continue;
         }
-        if let Some(drive) = best(&left, cost) {
-            left[drive] -= cost;
-            out.drives[drive].extend(dir.first_file..dir.first_file + files);
-            continue;
-        }
-        let mut below: Vec<u32> = (dir.first_dir..dir.first_dir + dir.dir_count).collect();
+        let mut below = this.below.clone();
         // The stack gives the largest back first.
-        below.sort_by_key(|&b| (subtree[b as usize].0, std::cmp::Reverse(b)));
+        below.sort_by_key(|b| (subtrees[b].cost, std::cmp::Reverse(*b)));
         stack.extend(below);
-        let mut own: Vec<u32> = (dir.first_file..dir.first_file + dir.file_count).collect();
-        own.sort_by_key(|&f| (std::cmp::Reverse(costs[f as usize]), f));
+        let own = &batch[this.files.start..this.files.start + this.own];
+        let mut own: Vec<(u64, u32)> = own.iter().map(|f| (file_cost(*f).0, *f)).collect();
+        own.sort_by_key(|&(cost, f)| (std::cmp::Reverse(cost), f));
         // The directory itself is needed on every drive that gets one of its files.
         let mut has_dir = vec![false; left.len()];
-        for f in own {
-            let cost = costs[f as usize];
+        for (cost, f) in own {
             let room: Vec<u64> = left
                 .iter()
                 .zip(&has_dir)
@@ -83,8 +139,4 @@ pub fn assign(
             }
         }
     }
-    for list in out.drives.iter_mut().chain(std::iter::once(&mut out.unplaced)) {
-        list.sort_unstable();
-    }
-    out
 }

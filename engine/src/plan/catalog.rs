@@ -27,20 +27,20 @@ pub struct File {
     pub mtime_ns: i64,
     /// Last status change, nanoseconds since 1970.
     pub ctime_ns: i64,
-    name_at: u32,
+    pub(super) name_at: u32,
     /// Directory of the blob.
     pub dir: u32,
     /// The row it came from.
     pub row: u32,
-    name_len: u16,
+    pub(super) name_len: u16,
 }
 
 /// A container or a directory below one. Directory 0 stands above the containers.
 #[derive(Clone, Copy, Debug)]
 pub struct Dir {
-    parent: u32,
-    name_at: u32,
-    name_len: u16,
+    pub(super) parent: u32,
+    pub(super) name_at: u32,
+    pub(super) name_len: u16,
     /// First child directory; children are neighbours.
     pub first_dir: u32,
     /// How many child directories.
@@ -57,7 +57,7 @@ pub struct Row {
     /// The source directory or file.
     pub base: PathBuf,
     /// `None` when the row names a single file.
-    dir: Option<u32>,
+    pub(super) dir: Option<u32>,
     /// What its files become; `None`: by each blob's name.
     pub blob_type: Option<BlobType>,
 }
@@ -90,14 +90,14 @@ pub struct Builder {
 /// The whole session, sealed: nothing is added any more.
 #[derive(Debug)]
 pub struct Catalog {
-    names: String,
-    dirs: Vec<Dir>,
-    files: Vec<File>,
-    rows: Vec<Row>,
-    safe_dirs: HashMap<u32, Box<str>>,
-    safe_files: HashMap<u32, Box<str>>,
+    pub(super) names: String,
+    pub(super) dirs: Vec<Dir>,
+    pub(super) files: Vec<File>,
+    pub(super) rows: Vec<Row>,
+    pub(super) safe_dirs: HashMap<u32, Box<str>>,
+    pub(super) safe_files: HashMap<u32, Box<str>>,
     /// Files whose path on the drive would be too long, by index.
-    long: Vec<u32>,
+    pub(super) long: Vec<u32>,
 }
 
 impl Builder {

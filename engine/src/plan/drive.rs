@@ -4,7 +4,8 @@
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::gpt;
 use crate::ntfs::build::{HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, Times, Tree, VolumeSpec};
-use crate::plan::batches::{Batch, Batches, Phase};
+use crate::hash::Sha256;
+use crate::plan::batches::{Batch, Batches, Content, Phase};
 use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
 
@@ -158,6 +159,42 @@ impl DriveLayout {
     /// What is written, in order, in slots of `slot_len` bytes.
     pub fn batches(&self, slot_len: usize) -> Batches<'_> {
         Batches::new(self, slot_len, Phase::Data)
+    }
+
+    /// SHA-256 of what is written where, in slots of `slot_len` bytes: the same for the same plan, whoever makes it.
+    pub fn digest(&self, slot_len: usize) -> [u8; 32] {
+        let mut hash = Sha256::default();
+        let mut words: Vec<u8> = Vec::with_capacity(64 << 10);
+        let push = |words: &mut Vec<u8>, word: u64| words.extend_from_slice(&word.to_le_bytes());
+        push(&mut words, slot_len as u64);
+        push(&mut words, self.manifest_len_max.0);
+        for batch in self.batches(slot_len) {
+            push(&mut words, batch.phase as u64);
+            push(&mut words, batch.len as u64);
+            for piece in &batch.pieces {
+                push(&mut words, piece.range.start as u64);
+                push(&mut words, piece.at.0);
+            }
+            match &batch.content {
+                Content::Files(parts) => {
+                    for part in parts {
+                        push(&mut words, u64::from(part.file) << 32 | u64::from(part.len));
+                        push(&mut words, part.offset);
+                    }
+                }
+                Content::Section { kind, offset } => {
+                    words.extend_from_slice(format!("{kind:?}").as_bytes());
+                    push(&mut words, *offset);
+                }
+                Content::Manifest { offset } => push(&mut words, *offset),
+                Content::Zeros => {}
+                Content::Plain(plain) => push(&mut words, *plain as u64),
+            }
+            hash.update(&words);
+            words.clear();
+        }
+        hash.update(&self.table().primary());
+        hash.value()
     }
 
     /// The places that are written last: before anything else is written they are wiped.

@@ -1,7 +1,7 @@
 //! Where every byte of every drive goes: a value, computed before the first write.
 //!
 //! `catalog` (what there is) → `assign` (which drive) → `tree` (one drive's files, as NTFS sees them) → `drive` (the
-//! layers laid into each other) → `batches` (what is written, in order).
+//! layers laid into each other) → `batches` (what is written, in order). `snapshot` is the catalog as bytes.
 
 #![forbid(unsafe_code)]
 
@@ -9,4 +9,5 @@ pub mod assign;
 pub mod batches;
 pub mod catalog;
 pub mod drive;
+pub mod snapshot;
 pub mod tree;

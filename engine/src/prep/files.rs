@@ -154,7 +154,8 @@ pub fn keep_earlier(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("no free name"))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Makes a new or renamed file's entry durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(journal_dir(path))?.sync_all()
 }
 

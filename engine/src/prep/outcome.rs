@@ -1,82 +1,247 @@
-//! What reading the sources gave: block hashes in the order of the plan, and the files that were left out.
+//! What reading the sources gave: block hashes and checksums in the order of the plan, and the files that were left out.
 //!
-//! Hashes go to an append-only sidecar, since ten million files would make gigabytes of them; the manifest is generated
-//! out of it afterwards. One record a block, in the order of the drive's tree: 16 bytes of MD5 for a block blob or a
-//! property file; for a page blob's block a little-endian count of runs and then offset, length and MD5 of each.
+//! It all goes to an append-only sidecar (frames of `checkpoint::log`), since ten million files would make gigabytes of
+//! hashes; the manifest is generated out of it afterwards, and a session that goes on later replays it. A batch's hashes
+//! stand in the order of the drive's tree: 16 bytes of MD5 for a block of a block blob or a property file; for a page blob's
+//! block a little-endian count of runs and then offset, length and MD5 of each.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
+use crate::checkpoint::Prefix;
+use crate::checkpoint::log::{self, Frame, HEAD_LEN};
+use crate::hash::Sha256;
+use crate::prep::drive::Sum;
+use crate::prep::manifest::PropertyHashes;
 use crate::prep::workers::{Digest, PageRun};
 
-/// Appends hashes in plan order, whatever order the workers finish in.
+/// Appends what happened; batches in the order of the plan, whatever order the workers finish in.
 #[derive(Debug)]
-pub struct HashLog {
+pub struct OutcomeLog {
     file: BufWriter<File>,
+    hash: Sha256,
+    len: u64,
     /// Batches that came before their turn.
-    early: BTreeMap<u64, Vec<Digest>>,
+    early: BTreeMap<u64, (Option<Sum>, Vec<Digest>)>,
     next: u64,
+    frame: Vec<u8>,
+    hashes: Vec<u8>,
 }
 
-impl HashLog {
+/// What an earlier run met, up to the batch where this one begins.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// Each batch, as [`OutcomeLog::push`] was told; the next one is the first to be written.
+    pub sums: Vec<Option<Sum>>,
+    /// Files left out so far, by tree index.
+    pub left_out: BTreeMap<u32, String>,
+    /// Property files read so far.
+    pub properties: PropertyHashes,
+}
+
+impl OutcomeLog {
     /// A log in an empty file, open for reading and writing.
     pub fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(1 << 20, file), early: BTreeMap::new(), next: 0 }
+        Self {
+            file: BufWriter::with_capacity(1 << 20, file),
+            hash: Sha256::default(),
+            len: 0,
+            early: BTreeMap::new(),
+            next: 0,
+            frame: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 
-    /// Takes the digests of data batch number `batch`; batches count from 0 without gaps.
+    /// Goes on behind batch number `batches - 1`: what `counts` covers is replayed, the rest is cut off.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or is not what `counts` says.
+    pub fn go_on(file: File, counts: &Prefix, batches: u64) -> io::Result<(Self, Replay)> {
+        let other = || io::Error::new(io::ErrorKind::InvalidData, "the outcome log is not the one of the checkpoint");
+        let mut reader = BufReader::with_capacity(1 << 20, At { file: file.try_clone()?, at: 0 }.take(counts.len));
+        let (mut hash, mut at) = (Sha256::default(), 0u64);
+        let mut kept: Option<(Sha256, u64)> = None;
+        let (mut replay, mut later) = (Replay::default(), Vec::new());
+        let (mut head, mut body) = ([0; HEAD_LEN], Vec::new());
+        while at < counts.len {
+            reader.read_exact(&mut head)?;
+            let len = log::body_len(&head).map_err(|_| other())?;
+            body.resize(len, 0);
+            reader.read_exact(&mut body)?;
+            match log::decode(&head, &body).map_err(|_| other())? {
+                Frame::Batch { number, .. } if number >= batches => {
+                    kept.get_or_insert_with(|| (hash.clone(), at));
+                }
+                Frame::Batch { number, len, crc, .. } => {
+                    if number != replay.sums.len() as u64 || kept.is_some() {
+                        return Err(other());
+                    }
+                    replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc }));
+                }
+                frame => {
+                    match &frame {
+                        Frame::LeftOut { file, why } => drop(replay.left_out.insert(*file, (*why).to_owned())),
+                        Frame::Property { file, md5 } => drop(replay.properties.insert(*file, *md5)),
+                        Frame::Batch { .. } => {}
+                    }
+                    if kept.is_some() {
+                        frame.encode(&mut later);
+                    }
+                }
+            }
+            hash.update(&head);
+            hash.update(&body);
+            at += (HEAD_LEN + len) as u64;
+        }
+        if hash.value() != counts.digest || replay.sums.len() as u64 != batches {
+            return Err(other());
+        }
+        let (hash, len) = kept.unwrap_or((hash, at));
+        file.set_len(len)?;
+        (&file).seek(SeekFrom::Start(len))?;
+        let mut this = Self { hash, len, next: batches, ..Self::new(file) };
+        this.append(&later)?;
+        Ok((this, replay))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>) -> io::Result<()> {
+        let mut bytes = std::mem::take(&mut self.frame);
+        bytes.clear();
+        frame.encode(&mut bytes);
+        let appended = self.append(&bytes);
+        self.frame = bytes;
+        appended
+    }
+
+    /// Takes what batch `number` held; batches count from 0 without gaps.
     ///
     /// # Errors
     /// When the sidecar cannot be written.
-    pub fn push(&mut self, batch: u64, digests: Vec<Digest>) -> io::Result<()> {
-        self.early.insert(batch, digests);
-        while let Some(digests) = self.early.remove(&self.next) {
-            self.next += 1;
+    pub fn push(&mut self, number: u64, sum: Option<Sum>, digests: Vec<Digest>) -> io::Result<()> {
+        self.early.insert(number, (sum, digests));
+        while let Some((sum, digests)) = self.early.remove(&self.next) {
+            let mut hashes = std::mem::take(&mut self.hashes);
+            hashes.clear();
             for digest in digests {
                 match digest {
-                    Digest::Block(md5) => self.file.write_all(&md5)?,
+                    Digest::Block(md5) => hashes.extend_from_slice(&md5),
                     Digest::Pages(runs) => {
-                        self.file.write_all(&(runs.len() as u16).to_le_bytes())?;
+                        hashes.extend_from_slice(&(runs.len() as u16).to_le_bytes());
                         for (at, len, md5) in runs {
-                            self.file.write_all(&at.to_le_bytes())?;
-                            self.file.write_all(&len.to_le_bytes())?;
-                            self.file.write_all(&md5)?;
+                            hashes.extend_from_slice(&at.to_le_bytes());
+                            hashes.extend_from_slice(&len.to_le_bytes());
+                            hashes.extend_from_slice(&md5);
                         }
                     }
                     Digest::Unfinished => {}
                 }
             }
+            let (len, crc) = sum.map_or((0, 0), |sum| (sum.len as u32, sum.crc));
+            let pushed = self.frame(&Frame::Batch { number: self.next, len, crc, hashes: &hashes });
+            self.hashes = hashes;
+            pushed?;
+            self.next += 1;
         }
         Ok(())
     }
 
-    /// Batches whose digests are in the log.
+    /// A file is left out.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be written.
+    pub fn left_out(&mut self, file: u32, why: &str) -> io::Result<()> {
+        let end = (0..=why.len().min(4096)).rev().find(|end| why.is_char_boundary(*end)).unwrap_or(0);
+        self.frame(&Frame::LeftOut { file, why: &why[..end] })
+    }
+
+    /// A property file was read.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be written.
+    pub fn property(&mut self, file: u32, md5: [u8; 16]) -> io::Result<()> {
+        self.frame(&Frame::Property { file, md5 })
+    }
+
+    /// Batches that are in the log.
     pub fn batches(&self) -> u64 {
         self.next
     }
 
-    /// Ends the log and reads it from its start.
+    /// Makes all of it durable, and says what that is.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be written.
+    pub fn sync(&mut self) -> io::Result<Prefix> {
+        self.file.flush()?;
+        self.file.get_ref().sync_data()?;
+        Ok(Prefix::of(&self.hash, self.len))
+    }
+
+    /// Reads it from its start, while it may grow on.
     ///
     /// # Errors
     /// When the sidecar cannot be written or read.
-    pub fn into_reader(self) -> io::Result<HashReader> {
-        let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        Ok(HashReader::new(file))
+    pub fn reader(&mut self) -> io::Result<HashReader> {
+        self.file.flush()?;
+        Ok(HashReader::new(self.file.get_ref().try_clone()?))
+    }
+}
+
+/// A file read by offset: who else reads or writes it does not matter.
+#[derive(Debug)]
+struct At {
+    file: File,
+    at: u64,
+}
+
+impl Read for At {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
 /// Reads hashes back in the order of the plan.
 #[derive(Debug)]
 pub struct HashReader {
-    file: BufReader<File>,
+    file: BufReader<At>,
+    hashes: Vec<u8>,
+    at: usize,
 }
 
 impl HashReader {
-    /// A reader from where `file` stands: the start of a finished log.
+    /// Of a log, from its start.
     pub fn new(file: File) -> Self {
-        Self { file: BufReader::with_capacity(1 << 20, file) }
+        Self { file: BufReader::with_capacity(1 << 20, At { file, at: 0 }), hashes: Vec::new(), at: 0 }
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        while self.at == self.hashes.len() {
+            let mut head = [0; HEAD_LEN];
+            self.file.read_exact(&mut head)?;
+            let bad = |fault| io::Error::new(io::ErrorKind::InvalidData, fault);
+            let mut body = vec![0; log::body_len(&head).map_err(bad)?];
+            self.file.read_exact(&mut body)?;
+            if let Frame::Batch { hashes, .. } = log::decode(&head, &body).map_err(bad)? {
+                self.hashes.clear();
+                self.hashes.extend_from_slice(hashes);
+                self.at = 0;
+            }
+        }
+        let bytes = self.hashes[self.at..].first_chunk::<N>().ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.at += N;
+        Ok(*bytes)
     }
 
     /// The next block's MD5.
@@ -84,9 +249,7 @@ impl HashReader {
     /// # Errors
     /// When the sidecar cannot be read, or ends too early.
     pub fn block(&mut self) -> io::Result<[u8; 16]> {
-        let mut md5 = [0; 16];
-        self.file.read_exact(&mut md5)?;
-        Ok(md5)
+        self.take()
     }
 
     /// The next block's runs, for a page blob; appended to `out` as offset in the block, length, MD5.
@@ -94,13 +257,10 @@ impl HashReader {
     /// # Errors
     /// When the sidecar cannot be read, or ends too early.
     pub fn pages(&mut self, out: &mut Vec<PageRun>) -> io::Result<()> {
-        let mut count = [0; 2];
-        self.file.read_exact(&mut count)?;
-        for _ in 0..u16::from_le_bytes(count) {
-            let (mut at, mut len) = ([0; 4], [0; 4]);
-            self.file.read_exact(&mut at)?;
-            self.file.read_exact(&mut len)?;
-            out.push((u32::from_le_bytes(at), u32::from_le_bytes(len), self.block()?));
+        let count = u16::from_le_bytes(self.take()?);
+        for _ in 0..count {
+            let (at, len) = (u32::from_le_bytes(self.take()?), u32::from_le_bytes(self.take()?));
+            out.push((at, len, self.block()?));
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::azure::dataset::Dataset;
 use crate::entropy::{Entropy, Seeded};
 use crate::gpt;
 use crate::ntfs::build::{LayoutError, SectionKind, Tree};
@@ -11,13 +10,13 @@ use crate::plan::assign::assign;
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame};
 use crate::plan::tree::{DriveTree, FileKind};
-use crate::prep::manifest::{self, RowRules, Rules};
-use crate::prep::request::{PrepRequest, Table};
-use crate::prep::sides::Sides;
+use crate::prep::manifest::{self, Rules};
+use crate::prep::plan_file::Recipe;
+use crate::prep::request::Table;
+use crate::prep::resume::Begun;
 use crate::prep::targets::TargetDrive;
 use crate::report::{DrivePlan, Kind, Problem, Problems};
-use crate::surroundings::Surroundings;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, Guid};
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Guid};
 
 /// How often a plan that came out too large is tried with less on the drive.
 const PLAN_TRIES: usize = 16;
@@ -34,6 +33,24 @@ pub struct PreparedDrive {
     pub layout: DriveLayout,
     /// What its manifest says beside the hashes.
     pub rules: Rules,
+    /// Seed of its public randomness.
+    pub seed: u64,
+    /// What an earlier run of the session left; `None`: the drive is begun.
+    pub begun: Option<Box<Begun>>,
+}
+
+impl PreparedDrive {
+    /// Its files, as the catalog numbers them, ascending.
+    pub fn assigned(&self) -> Vec<u32> {
+        let tree = self.layout.tree();
+        let blob = |i| match tree.kind(i) {
+            FileKind::Blob(file) => Some(file),
+            FileKind::Property(_) => None,
+        };
+        let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
+        files.sort_unstable();
+        files
+    }
 }
 
 /// Every drive that gets files, and those that need none.
@@ -43,57 +60,68 @@ pub struct Planned {
     pub drives: Vec<PreparedDrive>,
     /// Left as they are.
     pub unneeded: Vec<TargetDrive>,
+    /// Files that fit on no drive.
+    pub unplaced: Vec<u32>,
 }
 
-/// Plans every drive.
-///
-/// # Errors
-/// What does not fit, and by how much.
-pub fn plan_drives(
-    request: &PrepRequest,
-    dataset: &Dataset,
-    catalog: &Arc<Catalog>,
-    sides: &Sides,
-    found: Vec<TargetDrive>,
-    surroundings: &mut Surroundings,
-) -> Result<Planned, Problems> {
-    let planner = Planner { request, dataset, catalog, sides, formatted: surroundings.now };
-    // Identifiers are public; keys come from the same source, but never out of a plan.
-    let seeds: Vec<u64> = found
-        .iter()
-        .map(|_| {
-            let mut seed = [0; 8];
-            surroundings.entropy.fill(&mut seed);
-            u64::from_le_bytes(seed)
-        })
-        .collect();
-    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
-    if let [_] = found.as_slice() {
-        let mut drives = Vec::new();
-        for (target, seed) in found.into_iter().zip(seeds) {
-            let layout = planner.plan(&target, &all, seed).map_err(|error| too_small(&target, &error))?;
-            let rules = planner.rules(&target);
-            drives.push(PreparedDrive { target, layout, rules });
-        }
-        return Ok(Planned { drives, unneeded: Vec::new() });
-    }
-    planner.spread(found, &seeds)
-}
-
-struct Planner<'a> {
-    request: &'a PrepRequest,
-    dataset: &'a Dataset,
-    catalog: &'a Arc<Catalog>,
-    sides: &'a Sides,
-    formatted: FileTime,
+/// Lays out drives by one recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Planner<'a> {
+    /// How.
+    pub recipe: &'a Recipe,
+    /// All files of the session.
+    pub catalog: &'a Arc<Catalog>,
 }
 
 impl Planner<'_> {
+    /// Spreads `files` (ascending) over the drives and lays them out. Without any file each drive becomes an empty one.
+    ///
+    /// # Errors
+    /// Drives that are too small for a volume, and, unless `what_fits`, what does not fit, and by how much.
+    pub fn plan_drives(
+        &self,
+        files: &[u32],
+        found: Vec<TargetDrive>,
+        entropy: &mut dyn Entropy,
+        what_fits: bool,
+    ) -> Result<Planned, Problems> {
+        // Identifiers are public; keys come from the same source, but never out of a plan.
+        let seeds: Vec<u64> = found
+            .iter()
+            .map(|_| {
+                let mut seed = [0; 8];
+                entropy.fill(&mut seed);
+                u64::from_le_bytes(seed)
+            })
+            .collect();
+        let is_single = found.len() == 1 && !what_fits;
+        if is_single || files.is_empty() {
+            let mut problems = Problems::default();
+            let mut drives = Vec::new();
+            for (target, seed) in found.into_iter().zip(seeds) {
+                match self.lay_out(&target, files, seed) {
+                    Ok(layout) => drives.push(self.prepared(target, layout, seed)),
+                    Err(error) => problems.0.append(&mut too_small(&target, &error).0),
+                }
+            }
+            problems.into_result()?;
+            return Ok(Planned { drives, unneeded: Vec::new(), unplaced: Vec::new() });
+        }
+        self.spread(files, found, &seeds, what_fits)
+    }
+
+    /// The drive with its layout.
+    pub fn prepared(&self, target: TargetDrive, layout: DriveLayout, seed: u64) -> PreparedDrive {
+        let rules = self.rules(&target);
+        PreparedDrive { target, layout, rules, seed, begun: None }
+    }
+
     fn rules(&self, target: &TargetDrive) -> Rules {
-        let rows = self.dataset.rows.iter().zip(&self.sides.rows);
-        let rows =
-            rows.map(|(row, &(metadata, properties))| RowRules { disposition: row.disposition, metadata, properties });
-        Rules { drive_id: target.facts.drive_id.clone(), session: self.request.session.clone(), rows: rows.collect() }
+        Rules {
+            drive_id: target.facts.drive_id.clone(),
+            session: self.recipe.session.clone(),
+            rows: self.recipe.rows.clone(),
+        }
     }
 
     fn frame(&self, target: &TargetDrive, seed: u64) -> Result<Frame, DriveError> {
@@ -103,25 +131,29 @@ impl Planner<'_> {
         Frame::new(DriveSpec {
             len: target.facts.size,
             sector: target.sector,
-            scheme: match self.request.table {
+            scheme: match self.recipe.table {
                 Table::Gpt => gpt::Scheme::Gpt,
                 Table::Mbr => gpt::Scheme::Mbr,
             },
             guids,
-            cluster: self.request.cluster_size.and_then(ClusterSize::from_bytes),
+            cluster: self.recipe.cluster_size.and_then(ClusterSize::from_bytes),
             serial: random.next_u64() | 1,
-            label: self.request.session.clone(),
-            formatted: self.formatted,
-            wipe_free: self.request.wipe_free,
+            label: self.recipe.session.clone(),
+            formatted: self.recipe.formatted,
+            wipe_free: self.recipe.wipe_free,
         })
     }
 
     fn tree(&self, assigned: &[u32]) -> DriveTree {
-        let properties = self.sides.files.clone();
-        DriveTree::new(Arc::clone(self.catalog), assigned, &self.request.session, properties, self.formatted)
+        let properties = self.recipe.properties.clone();
+        DriveTree::new(Arc::clone(self.catalog), assigned, &self.recipe.session, properties, self.recipe.formatted)
     }
 
-    fn plan(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
+    /// The layout of one drive with these files: the same for the same seed, whenever it is made.
+    ///
+    /// # Errors
+    /// When they do not fit, or nothing does.
+    pub fn lay_out(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
         let frame = self.frame(target, seed)?;
         let tree = self.tree(assigned);
         let manifest_len_max = manifest::len_max(&tree, &self.rules(target));
@@ -129,11 +161,17 @@ impl Planner<'_> {
     }
 
     /// Spreads the files over several drives.
-    fn spread(&self, found: Vec<TargetDrive>, seeds: &[u64]) -> Result<Planned, Problems> {
+    fn spread(
+        &self,
+        files: &[u32],
+        found: Vec<TargetDrive>,
+        seeds: &[u64],
+        what_fits: bool,
+    ) -> Result<Planned, Problems> {
         let mut problems = Problems::default();
         let mut capacities = Vec::new();
         for (target, &seed) in found.iter().zip(seeds) {
-            match self.plan(target, &[], seed) {
+            match self.lay_out(target, &[], seed) {
                 Ok(empty) => {
                     let cluster = empty.layout().cluster();
                     capacities.push(cluster.len_of(empty.layout().free_clusters()));
@@ -145,11 +183,18 @@ impl Planner<'_> {
         // What a file takes depends little on the drive: the largest cluster is the careful guess.
         let frames = found.iter().zip(seeds).filter_map(|(target, &seed)| self.frame(target, seed).ok());
         let cluster = frames.map(|frame| frame.cluster()).max().unwrap_or(ClusterSize::MAX);
-        let everything = self.tree(&(0..self.catalog.files().len() as u32).collect::<Vec<_>>());
+        let everything = self.tree(files);
         let rules = found.first().map(|target| self.rules(target));
-        let xml: Vec<u32> = match &rules {
-            Some(rules) => manifest::blob_lens(&everything, rules),
-            None => Vec::new(),
+        let xml: HashMap<u32, u32> = match &rules {
+            Some(rules) => {
+                let lens = manifest::blob_lens(&everything, rules);
+                let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
+                    FileKind::Blob(file) => Some((file, len)),
+                    FileKind::Property(_) => None,
+                };
+                lens.into_iter().enumerate().filter_map(blob).collect()
+            }
+            None => HashMap::new(),
         };
         let name_units = |f: u32| self.catalog.file_name(f).len() as u64;
         let file_cost = |f: u32| {
@@ -158,20 +203,21 @@ impl Planner<'_> {
             ByteLen(
                 data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
                     + 2 * (82 + 2 * name_units(f))
-                    + u64::from(xml[f as usize]),
+                    + u64::from(xml.get(&f).copied().unwrap_or(0)),
             )
         };
         let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
         for _ in 0..PLAN_TRIES {
-            let assignment = assign(self.catalog, &capacities, file_cost, dir_cost);
-            if !assignment.unplaced.is_empty() {
-                return Err(self.unplaced(&assignment.unplaced, &capacities));
+            let assignment = assign(self.catalog, files, &capacities, file_cost, dir_cost);
+            let nothing = assignment.drives.iter().all(Vec::is_empty);
+            if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
+                return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));
             }
-            let mut drives = Vec::new();
+            let mut layouts: BTreeMap<usize, DriveLayout> = BTreeMap::new();
             let mut again = false;
             for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
-                match self.plan(&found[i], assigned, seeds[i]) {
-                    Ok(layout) => drives.push((i, layout)),
+                match self.lay_out(&found[i], assigned, seeds[i]) {
+                    Ok(layout) => drop(layouts.insert(i, layout)),
                     Err(DriveError::Volume(LayoutError::TooSmall { needed, available })) => {
                         let over = needed.0.saturating_sub(available.0).max(1 << 20);
                         capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
@@ -183,14 +229,10 @@ impl Planner<'_> {
             if again {
                 continue;
             }
-            let mut layouts: BTreeMap<usize, DriveLayout> = drives.into_iter().collect();
-            let mut planned = Planned { drives: Vec::new(), unneeded: Vec::new() };
+            let mut planned = Planned { drives: Vec::new(), unneeded: Vec::new(), unplaced: assignment.unplaced };
             for (i, target) in found.into_iter().enumerate() {
                 match layouts.remove(&i) {
-                    Some(layout) => {
-                        let rules = self.rules(&target);
-                        planned.drives.push(PreparedDrive { target, layout, rules });
-                    }
+                    Some(layout) => planned.drives.push(self.prepared(target, layout, seeds[i])),
                     None => planned.unneeded.push(target),
                 }
             }
@@ -204,14 +246,20 @@ impl Planner<'_> {
         .into())
     }
 
-    fn unplaced(&self, files: &[u32], capacities: &[ByteLen]) -> Problems {
+    fn unplaced(&self, files: &[u32], capacities: &[ByteLen], what_fits: bool) -> Problems {
         let bytes: u64 = files.iter().map(|&f| self.catalog.files()[f as usize].len.0).sum();
         let room: u64 = capacities.iter().map(|c| c.0).sum();
         let mut problems = Problems::default();
+        let advice = if what_fits {
+            "use larger drives, or take rows out of the dataset"
+        } else {
+            "add a drive to the driveset, take rows out of the dataset, or write what fits now with --what-fits and add \
+             drives for the rest later with --additional-driveset"
+        };
         problems.push(
             Problem::new(Kind::Refused, format!("{} files of {} fit on no drive", files.len(), ByteLen(bytes)))
                 .value(format!("room on all drives: {}", ByteLen(room)))
-                .advice("add a drive to the driveset, or take rows out of the dataset"),
+                .advice(advice),
         );
         for &f in files.iter().take(20) {
             let len = self.catalog.files()[f as usize].len;
@@ -231,7 +279,10 @@ fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
                 ByteLen(needed.0.saturating_sub(available.0))
             ),
         )
-        .advice("use a larger drive, add one to the driveset, or take rows out of the dataset"),
+        .advice(
+            "use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with \
+             --what-fits and add drives for the rest later with --additional-driveset",
+        ),
         other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive or cluster size"),
     };
     problem.drive(&target.facts.name).value(target.facts.size.to_string()).into()

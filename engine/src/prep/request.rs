@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::prep::drive::Pace;
 use crate::report::{Kind, Problem, Problems};
 
 /// All that a copy session is asked to do. Holds no secret: storage keys are never needed.
@@ -17,6 +18,10 @@ pub struct PrepRequest {
     pub additional_driveset: Option<PathBuf>,
     /// Dataset CSV (`/DataSet:`).
     pub dataset: Option<PathBuf>,
+    /// A row of a dataset, in place of a file (`/srcdir: /dstdir:` and the like).
+    pub dataset_row: Option<String>,
+    /// A row of an initial driveset, in place of a file (`/t:`).
+    pub driveset_row: Option<String>,
     /// Where logs go (`/logdir:`); the directory of the journal when absent.
     pub logdir: Option<PathBuf>,
     /// Cipher by the command line's name: `aes-cbc-256`, `aes-cbc-128`, `xts-aes-128`, `xts-aes-256`.
@@ -45,6 +50,12 @@ pub struct PrepRequest {
     pub action: Action,
     /// Logical sector size of new image files, in bytes; 512 when absent.
     pub sector_size: Option<u64>,
+    /// When going on: files of drives that are not there, and of the drives of these ids, go to others.
+    pub replan: Option<Vec<String>>,
+    /// Write what fits; the rest waits for more drives.
+    pub what_fits: bool,
+    /// How often a checkpoint is taken while data streams.
+    pub pace: Pace,
 }
 
 /// Kind of partition table.
@@ -104,6 +115,8 @@ impl PrepRequest {
             initial_driveset: None,
             additional_driveset: None,
             dataset: None,
+            dataset_row: None,
+            driveset_row: None,
             logdir: None,
             cipher: "aes-cbc-256".into(),
             cluster_size: None,
@@ -118,6 +131,9 @@ impl PrepRequest {
             engine: EngineChoice::default(),
             action: Action::default(),
             sector_size: None,
+            replan: None,
+            what_fits: false,
+            pace: Pace::default(),
         }
     }
 
@@ -142,23 +158,31 @@ impl PrepRequest {
         let inputs = [&self.initial_driveset, &self.additional_driveset, &self.dataset];
         match self.action {
             Action::Copy => {
-                if self.dataset.is_none() && self.additional_driveset.is_none() {
+                if self.dataset.is_none() && self.dataset_row.is_none() && self.additional_driveset.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "the session has no dataset")
                             .advice("name the dataset CSV: --dataset FILE (classic: /DataSet:FILE)"),
                     );
                 }
             }
-            Action::Resume | Action::Abort => {
+            Action::Resume => {
+                if self.initial_driveset.is_some() || self.dataset.is_some() {
+                    problems.push(
+                        Problem::new(Kind::Usage, "going on takes no dataset and no initial driveset")
+                            .advice("the session knows them; drives may join with --additional-driveset"),
+                    );
+                }
+            }
+            Action::Abort => {
                 if inputs.iter().any(|input| input.is_some()) {
                     problems.push(
-                        Problem::new(Kind::Usage, "resuming or aborting takes no dataset and no driveset")
-                            .advice("the journal knows them; give only the journal and the session id"),
+                        Problem::new(Kind::Usage, "rolling back takes no dataset and no driveset")
+                            .advice("the session knows them; give only the journal and the session id"),
                     );
                 }
             }
             Action::SkipWrite => {
-                if self.dataset.is_none() {
+                if self.dataset.is_none() && self.dataset_row.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "without writing there must still be a dataset to index")
                             .advice("name the dataset CSV: --dataset FILE"),
@@ -196,6 +220,8 @@ mod tests {
     fn all_problems_of_a_request_are_told_together() {
         let mut request = PrepRequest { session: "x".into(), additional_driveset: Some("e.csv".into()), ..first() };
         request.action = Action::Resume;
+        assert_eq!(request.check().0.len(), 3);
+        request.action = Action::Abort;
         assert_eq!(request.check().0.len(), 3);
     }
 }

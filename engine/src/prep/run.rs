@@ -1,8 +1,7 @@
 //! The run: all drives of a session at once, each on a thread of its own.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,24 +11,31 @@ use zeroize::Zeroizing;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::bitlocker::build::{Metadata, Spec};
+use crate::checkpoint::{Checkpoint, Prefix};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
 use crate::io::{Engine, Options};
+use crate::plan::batches::Content;
 use crate::plan::drive::{DriveLayout, MANIFEST_NAME};
 use crate::pool::Pool;
-use crate::prep::drive::{self, Finished, PlainBytes, Setup};
+use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Log, Sidecar, journal_dir, logdir, replace_private, sidecar};
+use crate::prep::keys::Keys;
+use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::plan_file;
 use crate::prep::planning::PreparedDrive;
 use crate::prep::readback::{self, Written};
 use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
-use crate::prep::session::Prepared;
+use crate::prep::resume;
+use crate::prep::session::{Plan, Prepared};
+use crate::prep::targets::TargetDrive;
 use crate::prep::workers::Workers;
 use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
 use crate::surroundings::now;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime};
 
 /// Bytes of a slot, and so of most writes.
-const SLOT_LEN: usize = 4 << 20;
+pub const SLOT_LEN: usize = 4 << 20;
 
 /// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
 const SLOTS: usize = 28;
@@ -43,9 +49,12 @@ impl Prepared {
         &self.summary
     }
 
-    /// Drives (index in the summary) whose contents will be destroyed: all but new or blank image files.
+    /// Drives (index in the summary) whose contents will be destroyed: all but new or blank image files, and those that
+    /// the session began before.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
-        let needs = |drive: &PreparedDrive| !drive.target.facts.is_image || drive.target.facts.contents.is_some();
+        let needs = |drive: &PreparedDrive| {
+            !drive.target.agreed && (!drive.target.facts.is_image || drive.target.facts.contents.is_some())
+        };
         self.drives.iter().enumerate().filter(|(_, drive)| needs(drive)).map(|(i, _)| i).collect()
     }
 
@@ -54,11 +63,17 @@ impl Prepared {
         self.drives.get(drive).is_some_and(|d| d.target.silent && d.target.named_firmly)
     }
 
-    /// Keys, protectors and BitLocker's own bytes of every drive.
-    fn metadata(&mut self) -> Vec<Metadata> {
+    /// Keys, protectors and BitLocker's own bytes of every drive; those of a drive that was begun before are its own.
+    fn keys(&mut self) -> Result<Vec<Keys>, Problem> {
         let entropy = &mut *self.surroundings.entropy;
         let mut all = Vec::new();
-        for drive in &self.drives {
+        for drive in &mut self.drives {
+            if let Some(begun) = &mut drive.begun
+                && let Some(keys) = begun.keys.take()
+            {
+                all.push(keys);
+                continue;
+            }
             let description = format!("dray {} {}", drive.rules.drive_id, self.request.session);
             let spec = Spec {
                 regions: drive.layout.regions(),
@@ -67,11 +82,31 @@ impl Prepared {
                 description: &description,
                 used_space_only: !self.request.wipe_free,
                 external_key: self.request.external_key.is_some(),
-                created: self.surroundings.now,
+                created: self.plan.recipe.formatted,
             };
-            all.push(Metadata::build(&spec, entropy, &mut |_| {}));
+            let keys = Keys::new(Metadata::build(&spec, entropy, &mut |_| {}));
+            all.push(keys.map_err(|why| Problem::new(Kind::Internal, why))?);
         }
-        all
+        Ok(all)
+    }
+
+    /// Brings the session's plan file to what is planned now, durably.
+    fn save_plan(&self) -> Result<Prefix, Problem> {
+        let path = sidecar(&self.request.journal, &self.request.session, Sidecar::Plan);
+        let from = self.drives.len() - self.plan.joins;
+        let joining: Vec<(&TargetDrive, u64, Vec<u32>)> =
+            self.drives[from..].iter().map(|drive| (&drive.target, drive.seed, drive.assigned())).collect();
+        let Plan { recipe, catalog, unplaced, saved, given_up, .. } = &self.plan;
+        let written = match saved {
+            None => plan_file::create(&path, recipe, catalog, &joining, unplaced),
+            Some(saved) if joining.is_empty() && given_up.is_empty() => Ok(*saved),
+            Some(saved) => plan_file::append(&path, saved, &joining, unplaced),
+        };
+        written.map_err(|error| {
+            Problem::new(Kind::Environment, format!("the session's plan cannot be written: {error}"))
+                .path(&path)
+                .advice("make room on the journal's disk, and start again")
+        })
     }
 
     /// Writes the drives. Blocks until all of them are done, failed or stopped; events come from any thread.
@@ -115,15 +150,32 @@ impl Prepared {
         if let Some(note) = &journal.note {
             tell(Event::Note(note.clone()));
         }
-        // As the documented sample has it; a later session may run in another directory.
-        let logs = fs::canonicalize(&logs).unwrap_or(logs);
-        let context = ActivityRecord::Context { log_directory: &logs.display().to_string() };
-        journal.append(&context)?;
+        // The plan first: a session that the journal knows can go on.
+        let snapshot = self.save_plan()?;
+        if self.plan.saved.is_none() {
+            // As the documented sample has it; a later session may run in another directory.
+            let logs = fs::canonicalize(&logs).unwrap_or(logs);
+            journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
+        }
         journal.append(&ActivityRecord::Session { id: &self.request.session, state: SessionState::Started })?;
+        for drive_id in &self.plan.given_up {
+            journal.append(&ActivityRecord::Drive {
+                session: &self.request.session,
+                drive_id,
+                state: SessionState::GivenUp,
+                record_file: &format!("{drive_id}.xml"),
+                work: Work::Format,
+                details: DriveDetails::default(),
+            })?;
+            remove_sidecars(&self.request, drive_id);
+        }
+
+        // What a run that was killed behind its last record left.
+        self.plan.done.iter().for_each(|drive_id| remove_sidecars(&self.request, drive_id));
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
-        let metadata = self.metadata();
+        let keys = self.keys()?;
         let shared = Shared {
             request: &self.request,
             context: &self.context,
@@ -131,16 +183,18 @@ impl Prepared {
             workers: &workers,
             events: &tell,
             stop,
+            formatted: self.plan.recipe.formatted,
+            snapshot,
         };
         let results: Vec<DriveResult> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .drives
                 .iter()
-                .zip(&metadata)
+                .zip(&keys)
                 .enumerate()
-                .map(|(i, (drive, metadata))| {
+                .map(|(i, (drive, keys))| {
                     let shared = &shared;
-                    scope.spawn(move || run_drive(i, drive, metadata, shared))
+                    scope.spawn(move || run_drive(i, drive, keys, shared))
                 })
                 .collect();
             let join = |(i, thread): (usize, std::thread::ScopedJoinHandle<'_, DriveResult>)| {
@@ -153,12 +207,18 @@ impl Prepared {
             threads.into_iter().enumerate().map(join).collect()
         });
         let all_good = results.iter().all(|result| result.failure.is_none());
-        let state = if all_good { SessionState::Completed } else { SessionState::Interrupted };
+        let waiting = self.plan.unplaced.len() as u64;
+        let complete = all_good && waiting == 0;
+        let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
         journal.append(&ActivityRecord::Session { id: &self.request.session, state })?;
+        if complete {
+            let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
+        }
         Ok(SessionReport {
             drives: results,
             journal: self.request.journal.clone(),
             interrupted: stop.requested() && !all_good,
+            waiting,
             elapsed: started.elapsed(),
         })
     }
@@ -171,6 +231,8 @@ struct Shared<'a> {
     workers: &'a Workers,
     events: &'a (dyn Fn(Event) + Sync),
     stop: &'a Stop,
+    formatted: FileTime,
+    snapshot: Prefix,
 }
 
 fn failed(drive: &PreparedDrive, problem: Problem, started: Instant) -> DriveResult {
@@ -188,9 +250,9 @@ fn failed(drive: &PreparedDrive, problem: Problem, started: Instant) -> DriveRes
     }
 }
 
-fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &Shared<'_>) -> DriveResult {
+fn run_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> DriveResult {
     let started = Instant::now();
-    let outcome = write_drive(index, drive, metadata, shared);
+    let outcome = write_drive(index, drive, keys, shared);
     let session = &shared.request.session;
     let record_file = format!("{}.xml", drive.rules.drive_id);
     let state = |state, details| ActivityRecord::Drive {
@@ -211,6 +273,9 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
+            if journal.is_ok() {
+                remove_sidecars(shared.request, &drive.rules.drive_id);
+            }
             let tree = drive.layout.tree();
             let left_out = finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect();
             DriveResult {
@@ -239,22 +304,20 @@ fn run_drive(index: usize, drive: &PreparedDrive, metadata: &Metadata, shared: &
 fn write_drive(
     index: usize,
     drive: &PreparedDrive,
-    metadata: &Metadata,
+    keys: &Keys,
     shared: &Shared<'_>,
 ) -> Result<(Finished, PathBuf), Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
-    let device = claim(drive, shared)?;
-    let wipe = whole_wipe(drive, &device);
+    let device = claim(drive, shared.context)?;
 
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
-    let password = metadata.recovery.password.printed();
     let manifest_file = format!("\\{MANIFEST_NAME}");
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
-        bitlocker_key: password.expose(),
+        bitlocker_key: keys.password.expose(),
         manifest_file: &manifest_file,
         manifest_hash: None,
         drive_header_hash: None,
@@ -267,50 +330,23 @@ fn write_drive(
                 .advice("make room or mend the permissions, and start again")
         })
     };
-    if let Some(kept) = keep_key(&record_path)? {
-        (shared.events)(Event::Note(format!(
-            "drive {}: an earlier drive record was there; its key is kept in {}",
-            facts.name,
-            kept.display()
-        )));
-    }
-    write_record(&record, RecordState::Incomplete)?;
-    if let (Some(dir), Some(key)) = (&request.external_key, &metadata.external) {
-        replace_private(&dir.join(&key.file_name), key.bytes.expose()).map_err(|error| {
-            Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir)
-        })?;
-    }
-    let state = ActivityRecord::Drive {
-        session: &request.session,
-        drive_id: &drive.rules.drive_id,
-        state: SessionState::Started,
-        record_file: &format!("{}.xml", drive.rules.drive_id),
-        work: Work::Format,
-        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
+    let checkpoint = match &drive.begun {
+        Some(begun) => begun.checkpoint.clone(),
+        None => begin(drive, keys, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
     };
-    shared.journal.append(&state).map_err(first)?;
-
-    if !request.wipe_free {
+    if checkpoint.step == 0 && !request.wipe_free {
         let whole = ByteRange::new(0, facts.size.0);
         // A device that refuses keeps its old free space, which the summary says plainly in any case.
         let _ = device.discard(whole);
     }
-
-    let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
-    let hash_log = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&hash_path);
-    let hash_log = hash_log.map_err(|error| {
-        Problem::new(Kind::Environment, format!("the hash log cannot be made: {error}")).path(&hash_path)
-    })?;
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = engine(&device, &pool, request.engine, &facts.name, shared.events)?;
-    let setup = setup(index, drive, metadata, engine, pool, hash_log, wipe, shared)?;
-    let outcome = drive::run(setup).and_then(|finished| {
-        read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
-        Ok(finished)
-    });
-    let _ = fs::remove_file(&hash_path);
-    let finished = outcome?;
+    let read = |into: &mut [u8], at| device.read_exact_at(into, at);
+    let ground = Ground { engine, pool, wipe: whole_wipe(drive, &device), read: &read };
+    let finished = fill(index, drive, keys, checkpoint, ground, shared)?;
+    let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
+    read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
 
     // What is read from here on comes from the device.
     if let Err(error) = device.drop_caches() {
@@ -416,51 +452,168 @@ fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     })
 }
 
-/// All that a drive's loop needs.
-#[expect(clippy::too_many_arguments, reason = "what a drive's loop owns")]
-fn setup<'a>(
-    index: usize,
-    drive: &'a PreparedDrive,
-    metadata: &Metadata,
+/// Begins a drive: the record with its key, the outcome log, the first checkpoint, and then the journal.
+fn begin(
+    drive: &PreparedDrive,
+    keys: &Keys,
+    record: &Path,
+    write_record: impl Fn() -> Result<(), Problem>,
+    shared: &Shared<'_>,
+) -> Result<Checkpoint, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    if let Some(kept) = keep_key(record)? {
+        (shared.events)(Event::Note(format!(
+            "drive {}: an earlier drive record was there; its key is kept in {}",
+            facts.name,
+            kept.display()
+        )));
+    }
+    write_record()?;
+    if let (Some(dir), Some(key)) = (&request.external_key, &keys.external) {
+        replace_private(&dir.join(&key.file_name), key.bytes.expose()).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir)
+        })?;
+    }
+    let drive_id = &drive.rules.drive_id;
+    let log_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
+    replace_private(&log_path, &[]).map_err(|error| beside(&error, &log_path))?;
+    let checkpoint = resume::first_checkpoint(request, drive, keys, shared.formatted.0, shared.snapshot);
+    let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
+    replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;
+    let state = ActivityRecord::Drive {
+        session: &request.session,
+        drive_id,
+        state: SessionState::Started,
+        record_file: &format!("{drive_id}.xml"),
+        work: Work::Format,
+        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
+    };
+    shared.journal.append(&state).map_err(first)?;
+    Ok(checkpoint)
+}
+
+fn beside(error: &io::Error, path: &Path) -> Problem {
+    Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+        .path(path)
+        .advice("make room on the journal's disk, then go on with --resume")
+}
+
+/// The outcome log where the checkpoint says, after what is durable was read back; the checkpoint goes back if it must.
+fn open_log(
+    drive: &PreparedDrive,
+    keys: &Keys,
+    checkpoint: &mut Checkpoint,
+    read: resume::ReadAt<'_>,
+    shared: &Shared<'_>,
+) -> Result<(OutcomeLog, Replay), Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    let path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
+    let unusable = |error: io::Error| {
+        Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
+            .path(&path)
+            .drive(&facts.name)
+            .advice("bring the file back, or roll the session back with --abort and begin anew")
+    };
+    let open = || OpenOptions::new().read(true).write(true).open(&path);
+    let (log, replay) = OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches)
+        .map_err(unusable)?;
+    let plain = |content: &Content| matches!(content, Content::Plain(_));
+    let good = resume::read_back(&drive.layout, &keys.cipher, &plain, &replay.sums, read)
+        .map_err(|problem| problem.drive(&facts.name))?;
+    if good == checkpoint.batches {
+        return Ok((log, replay));
+    }
+    (shared.events)(Event::Note(format!(
+        "drive {}: lost what it had said to be durable; batches from {good} to {} are written again",
+        facts.name, checkpoint.batches
+    )));
+    drop(log);
+    // The first opening may have cut the log's end off and put a little behind it: both are covered by what it says now.
+    let mut log = OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches)
+        .map_err(unusable)?
+        .0;
+    let now = log.sync().map_err(unusable)?;
+    drop(log);
+    checkpoint.batches = good;
+    OutcomeLog::go_on(open().map_err(unusable)?, &now, good).map_err(unusable)
+}
+
+/// Writes checkpoints that differ from `checkpoint` in how far the drive is.
+fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
+    let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&checkpoint.drive_id));
+    Box::new(move |durable| {
+        checkpoint.step = 1;
+        checkpoint.batches = durable.batches;
+        checkpoint.offset = durable.offset.0;
+        checkpoint.outcome = durable.outcome;
+        replace_private(&path, &checkpoint.encode())
+    })
+}
+
+/// What is of no more use once a drive is finished or given up.
+pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
+    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id)] {
+        let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
+    }
+}
+
+/// What a drive is written through.
+struct Ground<'a> {
     engine: Box<dyn Engine + Send>,
     pool: Pool,
-    hash_log: File,
+    /// Old marks, and whatever is written last.
     wipe: Vec<ByteRange>,
-    shared: &Shared<'a>,
-) -> Result<Setup<'a>, Problem> {
+    read: resume::ReadAt<'a>,
+}
+
+/// Fills the drive from where its checkpoint stands to its end.
+fn fill(
+    index: usize,
+    drive: &PreparedDrive,
+    keys: &Keys,
+    mut checkpoint: Checkpoint,
+    ground: Ground<'_>,
+    shared: &Shared<'_>,
+) -> Result<Finished, Problem> {
+    let has_wiped = checkpoint.step > 0;
+    let (log, replay) = open_log(drive, keys, &mut checkpoint, ground.read, shared)?;
     let layout = &drive.layout;
-    let cipher = metadata
-        .sector_cipher()
-        .map_err(|error| Problem::new(Kind::Internal, format!("the cipher refuses its key: {error}")))?;
-    Ok(Setup {
+    drive::run(Setup {
         index,
         name: drive.target.facts.name.clone(),
         layout,
-        engine,
-        pool,
+        engine: ground.engine,
+        pool: ground.pool,
         fills_max: FILLS_MAX,
         jobs: shared.workers.queue(),
-        cipher: Arc::new(cipher),
+        cipher: Arc::clone(&keys.cipher),
         plain: PlainBytes {
-            fve_region: metadata.region().to_vec(),
-            front: metadata.front().to_vec(),
+            fve_region: keys.region.clone(),
+            front: keys.front.clone(),
             table_primary: layout.table().primary(),
             table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
         },
-        hash_log,
+        log,
+        replay,
+        pace: shared.request.pace,
+        save: saver(shared.request, checkpoint),
         rules: &drive.rules,
-        wipe,
+        wipe: if has_wiped { Vec::new() } else { ground.wipe },
         events: shared.events,
         stop: shared.stop,
     })
 }
 
-fn first(problems: Problems) -> Problem {
+/// The first of them: a drive fails for one reason.
+pub fn first(problems: Problems) -> Problem {
     problems.0.into_iter().next().unwrap_or_else(|| Problem::new(Kind::Internal, "an error without a problem"))
 }
 
 /// Opens the drive for writing, and makes sure that it still is the one that was planned for.
-fn claim(drive: &PreparedDrive, shared: &Shared<'_>) -> Result<Device, Problem> {
+///
+/// # Errors
+/// When it is another, or something stands against it.
+pub fn claim(drive: &PreparedDrive, context: &guard::Context) -> Result<Device, Problem> {
     let facts = &drive.target.facts;
     if drive.target.identity.is_none() {
         device::create_image(&facts.path, facts.size)
@@ -489,7 +642,7 @@ fn claim(drive: &PreparedDrive, shared: &Shared<'_>) -> Result<Device, Problem> 
             .drive(&facts.name)
             .advice("nothing was written; check the cables and start again"));
     }
-    match guard::check(&device, shared.context).into_iter().next() {
+    match guard::check(&device, context).into_iter().next() {
         Some(problem) => Err(problem),
         None => Ok(device),
     }
@@ -517,7 +670,11 @@ fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
     out
 }
 
-fn engine(
+/// The drive's own engine.
+///
+/// # Errors
+/// When the one that was asked for cannot be had.
+pub fn engine(
     device: &Device,
     pool: &Pool,
     choice: EngineChoice,

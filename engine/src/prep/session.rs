@@ -1,21 +1,35 @@
 //! A copy session: preflight without a write, then all drives at once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::azure::{dataset, driveset};
+use crate::azure::dataset::{self, Dataset};
+use crate::azure::driveset;
+use crate::azure::ledger::{self, Ledger, Road};
+use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
-use crate::prep::files;
-use crate::prep::planning::{self, PreparedDrive};
+use crate::plan::catalog::Catalog;
+use crate::prep::files::{self, Book};
+use crate::prep::manifest::RowRules;
+use crate::prep::plan_file::Recipe;
+use crate::prep::planning::{self, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
+use crate::prep::resume;
 use crate::prep::scan::{self, Scan};
 use crate::prep::sides;
-use crate::prep::targets::{self, Wishes};
-use crate::report::{Event, Kind, PlanSummary, Problem, Problems};
+use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped};
 use crate::surroundings::Surroundings;
-use crate::units::{ClusterSize, SectorSize};
+use crate::units::{ByteLen, ClusterSize, SectorSize};
+
+/// Where rows come from that no file holds.
+const COMMAND_LINE: &str = "the command line";
+
+/// Heads of the files that such rows would stand in.
+const DATASET_HEAD: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
+const DRIVESET_HEAD: &str = "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey";
 
 /// A session that passed preflight. Nothing has been written yet.
 #[derive(Debug)]
@@ -26,6 +40,70 @@ pub struct Prepared {
     pub(super) summary: PlanSummary,
     pub(super) drives: Vec<PreparedDrive>,
     pub(super) context: guard::Context,
+    pub(super) plan: Plan,
+}
+
+/// What the session's plan file says, and what is still to be written into it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How drives are laid out.
+    pub recipe: Recipe,
+    /// All files.
+    pub catalog: Arc<Catalog>,
+    /// Files that are on no drive yet.
+    pub unplaced: Vec<u32>,
+    /// The file as it is; `None`: the session begins.
+    pub saved: Option<Prefix>,
+    /// How many drives, the last ones, are not in the file.
+    pub joins: usize,
+    /// Drives whose files go to others.
+    pub given_up: Vec<String>,
+    /// Drives that had finished before.
+    pub done: Vec<String>,
+}
+
+impl Prepared {
+    #[expect(clippy::too_many_arguments, reason = "what a session consists of")]
+    pub(super) fn new(
+        request: PrepRequest,
+        cipher: Cipher,
+        surroundings: Surroundings,
+        drives: Vec<PreparedDrive>,
+        unneeded: Vec<TargetDrive>,
+        context: guard::Context,
+        plan: Plan,
+        skipped: Vec<Skipped>,
+        warnings: Vec<Problem>,
+    ) -> Self {
+        let files = plan.catalog.files();
+        let mut summary = PlanSummary {
+            session: request.session.clone(),
+            cipher: request.cipher.clone(),
+            drives: drives.iter().map(planning::summarize).collect(),
+            files: files.len() as u64,
+            data: ByteLen(files.iter().map(|file| file.len.0).sum()),
+            skipped,
+            warnings,
+            unplaced: Vec::new(),
+        };
+        for target in &unneeded {
+            summary.warnings.push(
+                Problem::new(Kind::Usage, "everything fits on the other drives; this one is left as it is")
+                    .drive(&target.facts.name),
+            );
+        }
+        if !plan.unplaced.is_empty() {
+            let bytes: u64 = plan.unplaced.iter().map(|&f| files[f as usize].len.0).sum();
+            summary.warnings.push(
+                Problem::new(
+                    Kind::Refused,
+                    format!("{} files of {} are on no drive yet", plan.unplaced.len(), ByteLen(bytes)),
+                )
+                .advice("they wait for drives: the same --id with --additional-driveset FILE"),
+            );
+        }
+        Self { request, cipher, surroundings, summary, drives, context, plan }
+    }
 }
 
 /// The whole preflight with the kernel's randomness and the system's clock.
@@ -41,7 +119,7 @@ pub fn prepare(request: PrepRequest, on_event: &mut dyn FnMut(Event)) -> Result<
 /// # Errors
 /// As [`prepare`].
 pub fn prepare_with(
-    request: PrepRequest,
+    mut request: PrepRequest,
     mut surroundings: Surroundings,
     roots: &Roots,
     on_event: &mut dyn FnMut(Event),
@@ -50,22 +128,40 @@ pub fn prepare_with(
     let mut warnings = Vec::new();
     let unsupported = |what: &str| {
         Problem::new(Kind::Usage, format!("{what} is not supported yet"))
-            .advice("start a first session with --initial-driveset and --dataset")
+            .advice("use new drives: --additional-driveset FILE")
     };
-    match request.action {
-        Action::Copy => {}
-        Action::Resume => problems.push(unsupported("resuming a session")),
-        Action::Abort => problems.push(unsupported("aborting a session")),
-        Action::SkipWrite => problems.push(unsupported("indexing data that is on the drive already")),
-    }
-    if request.additional_driveset.is_some() {
-        problems.push(unsupported("adding drives to a session"));
-    }
-    if request.action != Action::Copy || request.additional_driveset.is_some() {
-        return Err(problems);
-    }
     if request.content_md5 {
         problems.push(unsupported("setting Content-MD5"));
+    }
+    let (book, road) = match files::check_journal(&request, &mut problems) {
+        Some(found) => found,
+        // What else is wrong is told too.
+        None if request.action == Action::Copy => (Book::default(), Road::Begin),
+        None => return Err(problems),
+    };
+    choose_logs(&mut request, &book.ledger, &mut problems);
+    match road {
+        Road::Resume => {
+            problems.into_result()?;
+            return resume::prepare(request, &book, surroundings, roots, on_event);
+        }
+        Road::Abort => {
+            problems.push(Problem::new(Kind::Internal, "rolling back is no preparing"));
+            return Err(problems);
+        }
+        Road::Begin => {}
+    }
+    if request.action == Action::SkipWrite {
+        problems.push(unsupported("indexing data that is on a drive already"));
+        return Err(problems);
+    }
+    let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
+        (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
+        (initial, _) => (initial.clone(), "--initial-driveset"),
+    };
+    if set_path.is_none() && request.driveset_row.is_none() && !book.ledger.finished_drives().is_empty() {
+        problems.push(unsupported("adding data to drives that are finished"));
+        return Err(problems);
     }
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
@@ -83,10 +179,19 @@ pub fn prepare_with(
         let value = request.sector_size.unwrap_or_default().to_string();
         problems.push(Problem::new(Kind::Usage, "is no sector size").value(value).advice("512 or 4096"));
     }
-    let _ = files::check_journal(&request, &mut problems);
-    let driveset =
-        read_csv(request.initial_driveset.as_deref(), "--initial-driveset", &mut problems, driveset::parse_into);
-    let dataset = read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into);
+    let line = PathBuf::from(COMMAND_LINE);
+    let driveset = match &request.driveset_row {
+        Some(row) => Some(driveset::parse_into(&line, format!("{DRIVESET_HEAD}\n{row}\n").as_bytes(), &mut problems)),
+        None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
+    };
+    // Drives alone: they end empty and complete.
+    let dataset = if let Some(row) = &request.dataset_row {
+        Some(dataset::parse_into(&line, format!("{DATASET_HEAD}\n{row}\n").as_bytes(), &mut problems))
+    } else if request.dataset.is_none() && request.additional_driveset.is_some() {
+        Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
+    } else {
+        read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into)
+    };
     // A row or a file that is wrong hides nothing of what the others lead to.
     let (rows, drive_rows) = (
         dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows),
@@ -99,7 +204,7 @@ pub fn prepare_with(
         journal: Some(request.journal.clone()),
         logs: Some(files::logdir(&request)),
     };
-    let driveset_path = request.initial_driveset.clone().unwrap_or_default();
+    let driveset_path = set_path.unwrap_or_else(|| line.clone());
     let wishes = Wishes {
         driveset: &driveset_path,
         drive_ids: &request.drive_ids,
@@ -109,7 +214,10 @@ pub fn prepare_with(
         roots,
     };
     let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
-    let dataset_path = request.dataset.clone().unwrap_or_default();
+    if let Some(found) = &found {
+        refuse_known(found, &book.ledger, &[], &driveset_path, &mut problems);
+    }
+    let dataset_path = request.dataset.clone().unwrap_or(line);
     let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
     let scanned = scan::scan(&dataset_path, rows, root_units, &mut problems, on_event);
@@ -119,13 +227,34 @@ pub fn prepare_with(
         return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
     };
 
-    let Scan { catalog, bytes, skipped, warnings: scan_warnings } = scanned;
+    let Scan { catalog, bytes: _, skipped, warnings: scan_warnings } = scanned;
+    let catalog = Arc::new(catalog);
+    let row_rules = dataset.rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
+        disposition: row.disposition,
+        metadata,
+        properties,
+    });
+    let recipe = Recipe {
+        session: request.session.clone(),
+        cipher: request.cipher.clone(),
+        cluster_size: request.cluster_size,
+        table: request.table,
+        wipe_free: request.wipe_free,
+        drive_header_hash: request.drive_header_hash,
+        external_key: request.external_key.clone(),
+        formatted: surroundings.now,
+        rows: row_rules.collect(),
+        properties: sides.files,
+    };
+    let planner = Planner { recipe: &recipe, catalog: &catalog };
+    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+    let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
     if !problems.0.is_empty() {
         // Drives too small for what is right are too small for all of it.
-        let planned = planning::plan_drives(&request, &dataset, &Arc::new(catalog), &sides, found, &mut surroundings);
         problems.0.extend(planned.err().unwrap_or_default().0);
         return Err(problems);
     }
+    let planned = planned?;
     warnings.extend(scan_warnings);
     if catalog.renamed() + catalog.long().len() > 0 {
         let many = catalog.renamed() + catalog.long().len();
@@ -139,40 +268,71 @@ pub fn prepare_with(
             },
         ));
     }
-    let catalog = Arc::new(catalog);
-    let planned = planning::plan_drives(&request, &dataset, &catalog, &sides, found, &mut surroundings)?;
-    let mut summary = PlanSummary {
-        session: request.session.clone(),
-        cipher: request.cipher.clone(),
-        drives: Vec::new(),
-        files: catalog.files().len() as u64,
-        data: bytes,
-        skipped,
-        warnings,
-        unplaced: Vec::new(),
-    };
-    for target in &planned.unneeded {
-        summary.warnings.push(
-            Problem::new(Kind::Usage, "everything fits on the other drives; this one is left as it is")
-                .drive(&target.facts.name),
-        );
-    }
-    summary.drives = planned.drives.iter().map(planning::summarize).collect();
-    Ok(Prepared {
+    let joins = planned.drives.len();
+    let plan = Plan { recipe, catalog, unplaced: planned.unplaced, saved: None, joins, given_up: Vec::new(), done: Vec::new() };
+    Ok(Prepared::new(
         request,
         cipher,
         surroundings,
-        summary,
-        drives: planned.drives,
+        planned.drives,
+        planned.unneeded,
         context,
-    })
+        plan,
+        skipped,
+        warnings,
+    ))
+}
+
+/// Logs of a journal go to one directory: it may be named once.
+fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Problems) {
+    let Some(first) = ledger.log_directory.as_ref().map(PathBuf::from) else { return };
+    match &request.logdir {
+        None => request.logdir = Some(first),
+        Some(given) => {
+            let same = fs::canonicalize(given).is_ok_and(|given| fs::canonicalize(&first).is_ok_and(|f| f == given));
+            if !same {
+                problems.push(
+                    Problem::new(Kind::Usage, "the sessions of one journal have one log directory")
+                        .path(given)
+                        .column("--logdir")
+                        .value(first.display().to_string())
+                        .advice("leave --logdir away, or name the one that the journal began with"),
+                );
+            }
+        }
+    }
+}
+
+/// Drives that the journal or the session's plan holds already must not be erased by joining.
+pub(super) fn refuse_known(
+    found: &[TargetDrive],
+    ledger: &Ledger,
+    planned: &[String],
+    driveset: &Path,
+    problems: &mut Problems,
+) {
+    for target in found {
+        let id = &target.facts.drive_id;
+        let holder = match ledger.drive(id) {
+            Some((session, drive)) => format!("{} in session {}", ledger::word(drive.state), session.id),
+            None if planned.contains(id) => "part of this session".into(),
+            None => continue,
+        };
+        problems.push(
+            Problem::new(Kind::Refused, "belongs to this journal already, and would be erased")
+                .path(driveset)
+                .column("DriveLetter")
+                .value(format!("{id}: {holder}"))
+                .advice("take its row out; to erase the drive, use a new journal"),
+        );
+    }
 }
 
 fn gather<T>(problems: &mut Problems, result: Result<T, Problems>) -> Option<T> {
     result.map_err(|mut more| problems.0.append(&mut more.0)).ok()
 }
 
-fn read_csv<T>(
+pub(super) fn read_csv<T>(
     path: Option<&Path>,
     flag: &str,
     problems: &mut Problems,

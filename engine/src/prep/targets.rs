@@ -12,7 +12,7 @@ use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 
 /// A drive of the session. Only looked at so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetDrive {
     /// For people and events.
     pub facts: DriveFacts,
@@ -26,6 +26,8 @@ pub struct TargetDrive {
     pub silent: bool,
     /// Whether it was named by something that stays with the drive.
     pub named_firmly: bool,
+    /// Whether somebody agreed already that it is erased: an earlier run of the session began it.
+    pub agreed: bool,
 }
 
 /// What a request says of its drives.
@@ -156,7 +158,7 @@ fn image(
         is_image: true,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
-    Ok(TargetDrive { facts, sector: wishes.image_sector, identity: None, old: Vec::new(), silent, named_firmly: true })
+    Ok(TargetDrive { facts, sector: wishes.image_sector, identity: None, old: Vec::new(), silent, named_firmly: true, agreed: false })
 }
 
 fn whole_sectors(size: ByteLen, sector: SectorSize) -> ByteLen {
@@ -241,6 +243,7 @@ fn finish(
         old: contents.wipe,
         silent,
         named_firmly,
+        agreed: false,
     })
 }
 

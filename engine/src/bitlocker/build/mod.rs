@@ -6,9 +6,10 @@ use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
 use super::datum::Writer;
+pub use super::format::{FRONT_LEN, REGION_LEN};
 use super::format::{
-    BLOCK_UNIT, BlockHeader, BootSector, DatasetHeader, ExternalHead, FRONT_LEN, GUID_FINISHED, JUMP_SEVEN, KeyHead,
-    REGION_LEN, SIGNATURE, StretchHead, VERSION_SEVEN, Validation, VirtualizationHead, VmkHead, Xinfo, crc32, key_type,
+    BLOCK_UNIT, BlockHeader, BootSector, DatasetHeader, ExternalHead, GUID_FINISHED, JUMP_SEVEN, KeyHead,
+    SIGNATURE, StretchHead, VERSION_SEVEN, Validation, VirtualizationHead, VmkHead, Xinfo, crc32, key_type,
     kind, method_of, priority, role, state,
 };
 use super::regions::Regions;

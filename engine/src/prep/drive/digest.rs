@@ -6,18 +6,17 @@ use super::feed::expected_facts;
 use super::{Drive, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
 use crate::io;
-use crate::ntfs::build::Tree;
-use crate::plan::batches::{Batch, Content, Part};
+use crate::plan::batches::{Batch, Content};
 use crate::pool::Slot;
 use crate::prep::workers::{Digest, Done, How, Job, Span, Way};
 use crate::report::Problem;
 use crate::units::ByteOffset;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    pub(super) fn filled(&mut self, seq: u64, mut slot: Slot, results: Vec<io::PartResult>) {
+    pub(super) fn filled(&mut self, seq: u64, mut slot: Slot, results: Vec<io::PartResult>) -> Result<(), Problem> {
         self.filling -= 1;
-        let Some(under) = self.under.get(&seq) else { return };
-        let Content::Files(parts) = &under.batch.content else { return };
+        let Some(under) = self.under.get(&seq) else { return Ok(()) };
+        let Content::Files(parts) = &under.batch.content else { return Ok(()) };
         let parts = parts.clone();
         let has_chain = under.has_chain;
         let mut changed: Vec<(u32, String)> = Vec::new();
@@ -46,7 +45,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
         }
         for (file, why) in changed {
-            self.leave_out(file, why);
+            self.leave_out(file, why)?;
         }
         let tree = self.s.layout.tree();
         let spans = parts
@@ -63,12 +62,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 },
             })
             .collect();
-        let Some(under) = self.under.remove(&seq) else { return };
-        self.enqueue(seq, under.batch, slot, spans, under.data_index.map(|i| (i, has_chain)));
+        let Some(under) = self.under.remove(&seq) else { return Ok(()) };
+        self.enqueue(seq, under.batch, slot, spans, has_chain);
+        Ok(())
     }
 
     /// Hands a full slot to the workers.
-    pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, data: Option<(u64, bool)>) {
+    pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, has_chain: bool) {
         let volume = self.s.layout.volume().start.0;
         let plain = matches!(batch.content, Content::Plain(_));
         let pieces = batch.pieces.iter();
@@ -89,8 +89,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
-        let (data_index, has_chain) = data.map_or((None, false), |(index, chain)| (Some(index), chain));
-        self.under.insert(seq, Under { batch, data_index, has_chain });
+        self.under.insert(seq, Under { batch, has_chain });
         if has_chain {
             self.chain_ready.insert(seq, job);
             self.send_chain();
@@ -130,23 +129,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             let first = self.s.layout.tree().blob_count();
             for (part, digest) in parts.iter().filter(|part| part.len > 0).zip(&done.digests) {
                 if let (true, Digest::Block(md5)) = (part.file >= first, digest) {
+                    self.s.log.property(part.file, *md5).map_err(|error| self.sidecar(&error))?;
                     self.property_hashes.insert(part.file, *md5);
                 }
             }
         }
-        if let (Some(index), Some(log)) = (under.data_index, &mut self.hashes) {
-            let pushed = log.push(index, done.digests);
-            pushed.map_err(|error| self.sidecar(&error))?;
-        }
-        if under.batch.len > 0 {
-            self.sums[done.tag as usize] = Some(Sum { len: under.batch.len, crc: done.crc });
-        }
+        let sum = (under.batch.len > 0).then_some(Sum { len: under.batch.len, crc: done.crc });
+        self.sums[done.tag as usize] = sum;
+        self.s.log.push(done.tag, sum, done.digests).map_err(|error| self.sidecar(&error))?;
         let files = match &under.batch.content {
-            Content::Files(parts) => {
-                let tree = self.s.layout.tree();
-                let ends = |part: &&Part| part.offset + u64::from(part.len) == tree.file(part.file).len.0;
-                parts.iter().filter(ends).filter(|part| part.file < tree.blob_count()).count() as u64
-            }
+            Content::Files(parts) => self.files_ending(parts),
             _ => 0,
         };
         let pieces = under.batch.pieces.into_iter().map(|piece| (piece.range, piece.at)).collect();

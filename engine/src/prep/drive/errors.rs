@@ -10,13 +10,13 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
-            .advice("the drive holds no finished volume; check cable and drive (smartctl -a), or replace it")
+            .advice("the drive holds no finished volume; check cable and drive (smartctl -a), then go on with --resume, or replace it")
     }
 
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
-            .advice("nothing since the last flush can be trusted; replace the drive and start again")
+            .advice("nothing since the last flush can be trusted; go on with --resume, or replace the drive")
     }
 
     pub(super) fn broken(&self, error: &std::io::Error) -> Problem {
@@ -26,9 +26,9 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}"))
+        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
             .drive(&self.s.name)
-            .advice("make room on the journal's disk and start again")
+            .advice("make room on the journal's disk, then go on with --resume")
     }
 }
 

@@ -9,7 +9,6 @@ use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::drive::DriveLayout;
 use crate::pool::Slot;
 use crate::prep::manifest::ManifestStream;
-use crate::prep::outcome::HashLog;
 use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
@@ -35,8 +34,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             Phase::Data => {}
             Phase::Metadata | Phase::FreeSpace => {
                 if self.outcomes.data.get().is_none() {
-                    let logged = self.hashes.as_ref().map_or(0, HashLog::batches);
-                    if logged < self.data_issued {
+                    if self.s.log.batches() < self.issued {
                         return Ok(false);
                     }
                     self.end_of_data()?;
@@ -64,13 +62,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
-                .advice("every blob of its row needs it: mend it and start the session again"));
+                .advice("every blob of its row needs it: mend it and go on with --resume"));
         }
         let left_out = LeftOut::new(self.left_out.keys().copied().collect());
         let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.s.layout.manifest_len_max()] };
         let _ = self.outcomes.data.set(outcome);
-        let log = self.hashes.take().ok_or_else(|| self.sidecar(&std::io::Error::other("the hash log is closed")))?;
-        let hashes = log.into_reader().map_err(|error| self.sidecar(&error))?;
+        let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
         let property_hashes = std::mem::take(&mut self.property_hashes);
         self.manifest = Some(ManifestStream::new(tree, self.s.rules, left_out, property_hashes, hashes));
         Ok(())
@@ -89,13 +86,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     pub(super) fn start(&mut self, batch: Batch, mut slot: Slot) -> Result<(), Problem> {
         let seq = self.issued;
+        self.note_issued(&batch, seq);
         self.issued += 1;
         self.sums.push(None);
         match &batch.content {
             Content::Files(parts) => {
-                let data_index = self.data_issued;
-                self.data_issued += 1;
-                return self.start_files(seq, data_index, parts.clone(), batch, slot);
+                return self.start_files(seq, parts.clone(), batch, slot);
             }
             Content::Section { kind, offset } => {
                 self.generate(*kind, batch.phase, *offset, &mut slot[..batch.len])?;
@@ -108,7 +104,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 let keep = keep.min(batch.len);
                 slot[len..keep].fill(0);
                 let batch = shortened(batch, keep);
-                self.enqueue(seq, batch, slot, Vec::new(), None);
+                self.enqueue(seq, batch, slot, Vec::new(), false);
                 return Ok(());
             }
             Content::Zeros => slot[..batch.len].fill(0),
@@ -117,7 +113,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 slot[..batch.len].copy_from_slice(bytes);
             }
         }
-        self.enqueue(seq, batch, slot, Vec::new(), None);
+        self.enqueue(seq, batch, slot, Vec::new(), false);
         Ok(())
     }
 
@@ -152,7 +148,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     pub(super) fn start_files(
         &mut self,
         seq: u64,
-        data_index: u64,
         parts: Vec<Part>,
         batch: Batch,
         mut slot: Slot,
@@ -167,7 +162,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             match self.read_of(part) {
                 Ok(from) => reads.push(io::Part { into, from }),
                 Err(why) => {
-                    self.leave_out(part.file, why);
+                    self.leave_out(part.file, why)?;
                     slot[into].fill(0);
                     reads.push(io::Part { into: 0..0, from: io::From::Target { at: ByteOffset(0) } });
                 }
@@ -178,7 +173,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         if has_chain {
             self.chain_order.push_back(seq);
         }
-        self.under.insert(seq, Under { batch, data_index: Some(data_index), has_chain });
+        self.under.insert(seq, Under { batch, has_chain });
         self.filling += 1;
         self.s.engine.fill(Fill { tag: seq, slot, parts: reads });
         Ok(())
@@ -221,13 +216,15 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    pub(super) fn leave_out(&mut self, file: u32, why: String) {
+    pub(super) fn leave_out(&mut self, file: u32, why: String) -> Result<(), Problem> {
         if self.left_out.contains_key(&file) {
-            return;
+            return Ok(());
         }
+        self.s.log.left_out(file, &why).map_err(|error| self.sidecar(&error))?;
         let path = self.s.layout.tree().source_path(file);
         (self.s.events)(Event::LeftOut { drive: self.s.index, path, why: why.clone() });
         self.left_out.insert(file, why);
+        Ok(())
     }
 }
 

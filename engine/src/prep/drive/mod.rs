@@ -5,18 +5,22 @@
 //! metadata waits until every file has been read (what was left out is in none of it); the last set, the volume's first
 //! sector and the partition tables each wait until everything before them is durable.
 //!
+//! While data streams the drive is flushed from time to time, and a checkpoint is taken behind each flush: `durable`.
+//!
 //! The loop is here; its steps stand beside it in the order of the road: `wipe`, `feed`, `digest`, `write`. `watch` waits
 //! for what is under way.
 
 mod digest;
+mod durable;
 mod errors;
 mod feed;
 mod watch;
 mod wipe;
 mod write;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
+pub use durable::{Durable, Pace, is_mid_chain};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,9 +35,9 @@ use crate::plan::batches::{Batch, Batches, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
 use crate::prep::manifest::{ManifestStream, PropertyHashes, Rules};
-use crate::prep::outcome::HashLog;
+use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::{Done, Job};
-use crate::report::{Event, Problem, Stage, Stop, Kind};
+use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
 
 /// Files up to this length are opened, compared, read and closed in one go; longer ones stay open.
@@ -66,8 +70,14 @@ pub struct Setup<'a> {
     pub cipher: Arc<SectorCipher>,
     /// Bytes outside the encrypted volume.
     pub plain: PlainBytes,
-    /// Empty sidecar for block hashes.
-    pub hash_log: File,
+    /// Where hashes and files left out go; stands where `replay` ends.
+    pub log: OutcomeLog,
+    /// What an earlier run left durable: its batches are passed over.
+    pub replay: Replay,
+    /// How often the drive is flushed while data streams.
+    pub pace: Pace,
+    /// Keeps a checkpoint.
+    pub save: Save<'a>,
     /// What the manifest says beside the hashes.
     pub rules: &'a Rules,
     /// Bytes to overwrite with zeros before anything else: old signatures.
@@ -77,6 +87,9 @@ pub struct Setup<'a> {
     /// Asked to stop?
     pub stop: &'a Stop,
 }
+
+/// Makes a checkpoint durable.
+pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
 
 /// What lies on the drive in the clear.
 #[derive(Debug)]
@@ -155,8 +168,6 @@ struct Outcomes<'o> {
 /// A batch on its way.
 struct Under {
     batch: Batch,
-    /// Number among the batches of file data.
-    data_index: Option<u64>,
     has_chain: bool,
 }
 
@@ -182,13 +193,11 @@ struct Drive<'a, 'o> {
     generator: Option<(SectionKind, Phase, Box<dyn Generate + 'o>)>,
     manifest: Option<ManifestStream<'a>>,
     manifest_md5: [u8; 16],
-    hashes: Option<HashLog>,
     replies: (Sender<Done>, Receiver<Done>),
     waker: io::Waker,
 
     phase: Phase,
     issued: u64,
-    data_issued: u64,
     under: HashMap<u64, Under>,
     sealed: BTreeMap<u64, (Slot, Writing)>,
     writing: HashMap<u64, Writing>,
@@ -197,6 +206,13 @@ struct Drive<'a, 'o> {
     at_workers: usize,
     flushing: bool,
     flushed_issued: u64,
+    flushed_at: Instant,
+    flushed_bytes: u64,
+    /// Where batches end on the device, by number, as long as they are not durable.
+    ends: VecDeque<(u64, ByteOffset)>,
+    durable_end: ByteOffset,
+    /// Batches that begin within a hash block.
+    mid_chain: BTreeSet<u64>,
 
     open: HashMap<u32, OpenFile>,
     left_out: BTreeMap<u32, String>,
@@ -216,25 +232,21 @@ struct Drive<'a, 'o> {
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    fn new(mut s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
+    fn new(s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
         let waker = s.engine.waker();
         let slot_len = s.pool.slot_len();
-        let hash_log = s.hash_log.try_clone();
         let total = s.layout.total_to_write();
         let batches = s.layout.batches(slot_len).peekable();
-        let _ = &mut s;
         Self {
             batches,
             outcomes,
             generator: None,
             manifest: None,
             manifest_md5: [0; 16],
-            hashes: hash_log.ok().map(HashLog::new),
             replies: unbounded(),
             waker,
             phase: Phase::Data,
             issued: 0,
-            data_issued: 0,
             under: HashMap::new(),
             sealed: BTreeMap::new(),
             writing: HashMap::new(),
@@ -243,6 +255,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             at_workers: 0,
             flushing: false,
             flushed_issued: 0,
+            flushed_at: Instant::now(),
+            flushed_bytes: 0,
+            ends: VecDeque::new(),
+            durable_end: ByteOffset(0),
+            mid_chain: BTreeSet::new(),
             open: HashMap::new(),
             left_out: BTreeMap::new(),
             property_hashes: PropertyHashes::new(),
@@ -263,16 +280,21 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     fn run(&mut self) -> Result<Finished, Problem> {
         self.wipe()?;
-        self.stage(Stage::Data);
+        self.pass_over()?;
+        self.wiped()?;
         loop {
-            if self.s.stop.requested() {
-                return Err(Problem::new(Kind::Interrupted, "stopped on request")
-                    .drive(&self.s.name)
-                    .advice("the drive holds no volume; start the session again"));
+            // What is under way is brought to a checkpoint first.
+            let stopping = self.s.stop.requested();
+            if !stopping {
+                self.feed()?;
             }
-            self.feed()?;
             self.write_ready();
             if self.is_idle() {
+                if stopping && self.flushed_issued == self.issued {
+                    return Err(Problem::new(Kind::Interrupted, "stopped on request")
+                        .drive(&self.s.name)
+                        .advice("the drive holds no volume yet; go on with --resume, or roll back with --abort"));
+                }
                 if self.batches.peek().is_none() && self.flushed_issued == self.issued {
                     break;
                 }
@@ -280,6 +302,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     self.start_flush();
                 }
             }
+            self.flush_if_due();
             self.wait()?;
         }
         let tree = self.s.layout.tree();

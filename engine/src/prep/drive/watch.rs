@@ -31,7 +31,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         };
         self.waited[scarce] += waited;
         match completion {
-            Completion::Filled { tag, slot, results } => self.filled(tag, slot, results),
+            Completion::Filled { tag, slot, results } => self.filled(tag, slot, results)?,
             Completion::Written { tag, slot, result } => {
                 if let Err(error) = result {
                     let what = self.writing.get(&tag).map_or("batch", |w| phase_name(w.phase));
@@ -44,7 +44,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             Completion::Flushed { tag, result } => {
                 self.flushing = false;
                 match result {
-                    Ok(()) => self.flushed_issued = tag,
+                    Ok(()) => {
+                        self.flushed_issued = self.flushed_issued.max(tag);
+                        self.checkpoint()?;
+                    }
                     Err(error) => return Err(self.flush_failed(&error)),
                 }
             }

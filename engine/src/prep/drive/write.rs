@@ -37,7 +37,9 @@ impl Drive<'_, '_> {
 
     pub(super) fn start_flush(&mut self) {
         self.flushing = true;
-        self.stage(Stage::Flushing);
-        self.s.engine.flush(self.issued);
+        if self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() {
+            self.stage(Stage::Flushing);
+        }
+        self.s.engine.flush(self.acknowledged_batches());
     }
 }

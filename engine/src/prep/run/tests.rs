@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::azure::dataset::BlobType;
 use crate::device::signature;
+use crate::prep::drive::Pace;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
+use crate::prep::abort;
 use crate::prep::session::prepare_with;
 use crate::surroundings::Surroundings;
 use crate::units::FileTime;
@@ -67,9 +69,21 @@ impl Lab {
         assert!(report.drives[0].failure.is_none(), "{:?}", report.drives[0].failure);
     }
 
+    /// A plan that will be written to simulated disks.
+    fn bench(&self, place: &str) -> Bench {
+        let mut prepared = self.prepared(place, EngineChoice::Sync);
+        // Checkpoints by bytes alone: the same in every run.
+        prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
+        let keys = prepared.keys().expect("keys").remove(0);
+        let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
+        let snapshot = prepared.save_plan().expect("a plan file");
+        Bench { prepared, keys, journal, snapshot, workers: Workers::start(2).expect("threads") }
+    }
+
     /// Runs a plan on a simulated disk.
     fn run_on(&self, place: &str, disk: &SimDisk) -> Result<Finished, Problem> {
-        self.run_and(place, disk, |_, _, _| {})
+        let bench = self.bench(place);
+        bench.fill(disk, bench.begin())
     }
 
     /// As [`Self::run_on`], and then `after` with what reading back needs; the record beside it is complete.
@@ -79,32 +93,13 @@ impl Lab {
         disk: &SimDisk,
         after: impl FnOnce(&Finished, &PreparedDrive, &Written<'_>),
     ) -> Result<Finished, Problem> {
-        let mut prepared = self.prepared(place, EngineChoice::Sync);
-        let metadata = prepared.metadata();
-        let workers = Workers::start(2).expect("threads");
-        let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
-        let stop = Stop::new();
-        let shared = Shared {
-            request: &prepared.request,
-            context: &prepared.context,
-            journal: &journal,
-            workers: &workers,
-            events: &|_| {},
-            stop: &stop,
-        };
-        let drive = &prepared.drives[0];
-        let path = sidecar(&prepared.request.journal, "session#1", Sidecar::Outcome("drive"));
-        let log = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a log");
-        let pool = Pool::new(SLOTS, SLOT_LEN).expect("slots");
-        let engine = Box::new(disk.engine());
-        // As on a drive that held a volume of the same kind before.
-        let wipe = drive.layout.last_places();
-        let finished = drive::run(setup(0, drive, &metadata[0], engine, pool, log, wipe, &shared)?)?;
+        let bench = self.bench(place);
+        let finished = bench.fill(disk, bench.begin())?;
+        let drive = &bench.prepared.drives[0];
         let record = self.dir.join(place).join("record.xml");
-        let password = metadata[0].recovery.password.printed();
         let info = DriveInfo {
             drive_id: &drive.rules.drive_id,
-            bitlocker_key: password.expose(),
+            bitlocker_key: bench.keys.password.expose(),
             manifest_file: "\\DriveManifest.xml",
             manifest_hash: Some(finished.manifest_md5),
             drive_header_hash: None,
@@ -117,16 +112,69 @@ impl Lab {
             layout: &drive.layout,
             slot_len: SLOT_LEN,
             sums: &finished.sums,
-            hashes: Some(&path),
+            hashes: Some(&bench.sidecars()[1]),
             record: &record,
             how: ReadBack::Full,
             seed: 3,
-            workers: &workers,
+            workers: &bench.workers,
             events: &|_| {},
-            stop: &stop,
+            stop: &Stop::new(),
         };
         after(&finished, drive, &written);
         Ok(finished)
+    }
+}
+
+/// A plan with its keys, to be written to simulated disks again and again.
+struct Bench {
+    prepared: Prepared,
+    keys: Keys,
+    journal: JournalFile,
+    snapshot: Prefix,
+    workers: Workers,
+}
+
+impl Bench {
+    fn shared<T>(&self, work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T) -> T {
+        let stop = Stop::new();
+        let shared = Shared {
+            request: &self.prepared.request,
+            context: &self.prepared.context,
+            journal: &self.journal,
+            workers: &self.workers,
+            events: &|_| {},
+            stop: &stop,
+            formatted: self.prepared.plan.recipe.formatted,
+            snapshot: self.snapshot,
+        };
+        work(&self.prepared.drives[0], &shared)
+    }
+
+    /// The drive is begun: nothing is written yet.
+    fn begin(&self) -> Checkpoint {
+        let record = self.prepared.request.journal.with_file_name("drive.xml");
+        let begun = self.shared(|drive, shared| begin(drive, &self.keys, &record, || Ok(()), shared));
+        begun.expect("a beginning")
+    }
+
+    /// Fills the disk from the checkpoint on.
+    fn fill(&self, disk: &SimDisk, checkpoint: Checkpoint) -> Result<Finished, Problem> {
+        let read = |into: &mut [u8], at| {
+            disk.read_at(at, into);
+            Ok(())
+        };
+        self.shared(|drive, shared| {
+            // As on a drive that held a volume of the same kind before.
+            let wipe = drive.layout.last_places();
+            let pool = Pool::new(8, SLOT_LEN).expect("slots");
+            let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read };
+            fill(0, drive, &self.keys, checkpoint, ground, shared)
+        })
+    }
+
+    fn sidecars(&self) -> [PathBuf; 2] {
+        let request = &self.prepared.request;
+        [Sidecar::Checkpoint("drive"), Sidecar::Outcome("drive")].map(|s| sidecar(&request.journal, &request.session, s))
     }
 }
 
@@ -273,4 +321,97 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
     })
     .expect("no faults");
     assert!(tried > 15, "only {tried} batches");
+}
+
+/// Ways in which what was not flushed may have landed: every subset of a few writes, and torn ones from seeds.
+fn landings(unflushed: usize, cut: u64) -> Vec<Landed> {
+    let subsets = if unflushed <= 2 { 1u64 << unflushed } else { 0 };
+    let whole = [Landed::Bits(0), Landed::Bits(u64::MAX)];
+    let fixed = (0..subsets).map(Landed::Bits).chain(whole.into_iter().skip(if subsets > 0 { 2 } else { 0 }));
+    let seeds = if unflushed > 0 { 2 } else { 0 };
+    fixed.chain((0..seeds).map(|seed| Landed::Seeded(seed * 1000 + cut))).collect()
+}
+
+#[test]
+fn after_a_power_cut_at_any_write_the_session_goes_on_to_the_same_drive() {
+    let lab = Lab::new("resume");
+    let size = ByteLen(99_999_744);
+    let disk = || SimDisk::new(size, crate::units::SectorSize::S512, 1);
+    let bench = lab.bench("resume");
+    let whole = disk();
+    let finished = bench.fill(&whole, bench.begin()).expect("no faults");
+    let (deeds, mut resumed, mut went_on) = (whole.begun(), 0, 0);
+    for cut in 1..=deeds {
+        let disk = disk();
+        let begun = bench.begin();
+        disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
+        if bench.fill(&disk, begun).is_ok() {
+            continue;
+        }
+        // What lies beside the journal when the power goes.
+        let kept = bench.sidecars().map(|path| fs::read(path).expect("a sidecar"));
+        for landed in landings(disk.unflushed(), cut) {
+            for (path, bytes) in bench.sidecars().iter().zip(&kept) {
+                fs::write(path, bytes).expect("a sidecar");
+            }
+            let left = disk.image_after_cut(landed);
+            let checkpoint = Checkpoint::decode(&kept[0]).expect("a checkpoint");
+            went_on += u64::from(checkpoint.batches > 0);
+            let again = bench.fill(&left, checkpoint).unwrap_or_else(|problem| panic!("cut {cut}, {landed:?}: {problem}"));
+            assert_eq!(left.difference(&whole), None, "cut {cut} of {deeds}, {landed:?}");
+            assert_eq!(again.manifest_md5, finished.manifest_md5);
+            assert_eq!(again.sums, finished.sums, "what would be read back is the same");
+            assert_eq!(again.written, finished.written);
+            resumed += 1;
+        }
+        // Or it is rolled back, and that is cut too.
+        let left = disk.image_after_cut(Landed::Seeded(cut));
+        let unmake = |disk: &SimDisk| {
+            let pool = Pool::new(2, SLOT_LEN).expect("slots");
+            abort::unmake(Box::new(disk.engine()), pool, &bench.prepared.drives[0])
+        };
+        left.set_faults(Faults { cut_after: Some(1 + cut % 20), ..Faults::default() });
+        let _ = unmake(&left);
+        let left = left.image_after_cut(Landed::Seeded(cut));
+        unmake(&left).expect("no faults");
+        assert_eq!(seen(&left.image_after_cut(Landed::Bits(0)), size.0), None, "cut {cut} of {deeds}");
+    }
+    // A finished drive as well.
+    abort::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), &bench.prepared.drives[0])
+        .expect("no faults");
+    assert_eq!(seen(&whole.image_after_cut(Landed::Bits(0)), size.0), None);
+    println!("{deeds} operations, {resumed} times gone on, {went_on} of them in the middle");
+    assert!(resumed > 60 && went_on > 30, "only {resumed} of {deeds}, {went_on} in the middle");
+}
+
+#[test]
+fn a_device_that_lost_what_it_had_flushed_is_found_out() {
+    let lab = Lab::new("liar");
+    let size = ByteLen(99_999_744);
+    let bench = lab.bench("liar");
+    let whole = SimDisk::new(size, crate::units::SectorSize::S512, 1);
+    bench.fill(&whole, bench.begin()).expect("no faults");
+    let end = Checkpoint::decode(&fs::read(&bench.sidecars()[0]).expect("a file")).expect("a checkpoint");
+    let log = fs::read(&bench.sidecars()[1]).expect("a log");
+    let batches: Vec<_> = bench.prepared.drives[0].layout.batches(SLOT_LEN).collect();
+    assert_eq!(end.batches, batches.len() as u64, "at the end all is durable");
+    let with_pieces = |n: &usize| !batches[*n].pieces.is_empty();
+    let places: Vec<usize> = (0..batches.len()).filter(with_pieces).collect();
+    // A late one is written again; so is everything behind it.
+    let late = places[places.len() - 3];
+    let disk = whole.image_after_cut(Landed::Bits(0));
+    disk.plant(batches[late].pieces[0].at, &[0x55; 512]);
+    bench.fill(&disk, end.clone()).expect("it goes back and on");
+    assert_eq!(disk.difference(&whole), None);
+    // The first: this is not the drive.
+    fs::write(&bench.sidecars()[1], &log).expect("a log");
+    let disk = whole.image_after_cut(Landed::Bits(0));
+    disk.plant(batches[places[0]].pieces[0].at, &[0x55; 512]);
+    let problem = bench.fill(&disk, end.clone()).expect_err("another drive");
+    assert_eq!(problem.kind, Kind::Refused, "{problem}");
+    // A log that is not the one of the checkpoint.
+    let mut other = log;
+    other[20] ^= 1;
+    fs::write(&bench.sidecars()[1], &other).expect("a log");
+    assert_eq!(bench.fill(&whole, end).expect_err("another log").kind, Kind::Environment);
 }

@@ -1,0 +1,77 @@
+//! `--abort`: the last session is rolled back.
+
+use dray_engine::job::{PrepRequest, Rollback, prepare_rollback};
+use dray_engine::report::{DriveFacts, Event};
+use serde_json::{Value, json};
+
+use crate::consent::{self, Consent};
+use crate::exit::Exit;
+use crate::render::{Output, json as objects, text};
+
+/// Rolls the last session back.
+pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Exit {
+    let rollback: Rollback = match prepare_rollback(request) {
+        Ok(rollback) => rollback,
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    let session = rollback.session().to_owned();
+    let drives = rollback.drives();
+    let finished = rollback.drives_needing_consent();
+    if output.is_json() {
+        let list: Vec<Value> = drives.iter().map(objects::facts).collect();
+        output.object("rollback-plan", json!({ "session": session, "drives": list, "finished": finished }));
+    } else {
+        output.chat(&format!("Session {session} is rolled back; these drives will hold no volume:\n"));
+        for (i, drive) in drives.iter().enumerate() {
+            let word = if finished.contains(&i) { "  had finished" } else { "" };
+            output.chat(&format!("  {}  {}{word}\n", text::clean(&drive.drive_id), text::clean(&drive.name)));
+        }
+        if drives.is_empty() {
+            output.chat("  none: nothing had been written\n");
+        }
+    }
+    if dry_run {
+        return Exit::Done;
+    }
+    let asked: Vec<(usize, &DriveFacts)> =
+        finished.iter().filter_map(|index| Some((*index, drives.get(*index)?))).collect();
+    let consented = match consent::gather(&asked, consent, &mut consent::Terminal) {
+        Ok(consented) => consented,
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    let note = |event: Event| {
+        if let Event::Note(note) = event {
+            output.warning(&note);
+        }
+    };
+    let report = match rollback.run(&consented, &note) {
+        Ok(report) => report,
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    let failures: Vec<_> = report.drives.iter().filter_map(|drive| drive.failure.clone()).collect();
+    if output.is_json() {
+        let drives: Vec<Value> = report
+            .drives
+            .iter()
+            .map(|drive| json!({ "drive": objects::facts(&drive.drive), "failure": drive.failure.as_ref().map(objects::problem) }))
+            .collect();
+        output.object("rollback", json!({ "session": session, "drives": drives }));
+    }
+    if failures.is_empty() {
+        output.chat(&format!("Session {session} is rolled back.\n"));
+        return Exit::Done;
+    }
+    let problems = dray_engine::report::Problems(failures);
+    output.problems(&problems);
+    output.chat(&format!("Roll back again when that is mended: --id {session} --abort\n"));
+    Exit::of_problems(&problems)
+}

@@ -1,0 +1,217 @@
+//! Sessions as users' scripts run them: in sequence, interrupted, with drives that join, fail, or are given up.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::Session;
+use dray_testdisks::dataset::Dataset;
+use dray_testdisks::judge;
+use dray_testdisks::traced::Traced;
+
+fn source(session: &Session, fill: impl FnOnce(&mut Dataset)) {
+    let source = session.path("source");
+    let mut data = Dataset::new(&source, 3).expect("a dataset");
+    fill(&mut data);
+    data.finish().expect("a dataset");
+    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
+}
+
+/// `dray` in the session's directory, as a script has it.
+fn dray(session: &Session, words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(words.split_whitespace())
+        .current_dir(&session.dir)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+/// What it said, in one line: paragraphs are wrapped.
+fn said(output: &Output) -> String {
+    common::said(output).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn driveset(session: &Session, file: &str, images: &[&str]) {
+    session.driveset(&images.iter().map(|image| format!("{image}:100MB")).collect::<Vec<_>>());
+    fs::rename(session.path("driveset.csv"), session.path(file)).expect("a driveset");
+}
+
+fn passes(session: &Session, drive: &str, dataset: Option<&Path>) {
+    let (image, record) = (session.path(&format!("{drive}.img")), session.path(&format!("{drive}.xml")));
+    judge::drive(&image, &record, dataset, true).expect_pass("scripts/judge-drive");
+}
+
+#[test]
+fn judge_the_documented_examples_in_sequence() {
+    let session = Session::new("documented");
+    source(&session, |data| data.small(40, 20).expect("files"));
+    fs::rename(session.path("dataset.csv"), session.path("dataset-1.csv")).expect("a dataset");
+    driveset(&session, "driveset-1.csv", &["one.img"]);
+    driveset(&session, "driveset-2.csv", &["two.img"]);
+    // The storage key's place in the line, as documented.
+    let first = dray(
+        &session,
+        "PrepImport /j:JournalTest.jrn /id:session#1 /sk:************* /InitialDriveSet:driveset-1.csv \
+         /DataSet:dataset-1.csv /logdir:logs --silent",
+    );
+    assert_eq!(code(&first), Some(0), "{}", said(&first));
+    passes(&session, "one", Some(&session.path("dataset-1.csv")));
+
+    // A drive set only: the new drive ends encrypted, empty and complete.
+    let third = "PrepImport /j:JournalTest.jrn /j:JournalTest.jrn /id:session#3 /id:session#3 \
+                 /AdditionalDriveSet:driveset-2.csv --silent";
+    let third = dray(&session, third);
+    assert_eq!(code(&third), Some(0), "{}", said(&third));
+    passes(&session, "two", None);
+
+    let drives = dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json");
+    let drives = String::from_utf8_lossy(&drives.stdout).into_owned();
+    assert_eq!(drives.lines().count(), 2, "{drives}");
+    assert!(drives.lines().all(|line| line.contains("\"state\":\"Completed\"")), "{drives}");
+    let sessions = dray(&session, "PrepImport /j:JournalTest.jrn /ListCopySessions");
+    let sessions = said(&sessions);
+    assert!(sessions.contains("session#1 completed") && sessions.contains("session#3 completed"), "{sessions}");
+
+    // Ids are used once; finished sessions neither go on nor back; the drives of the journal are not erased.
+    for (words, what) in [
+        ("PrepImport /j:JournalTest.jrn /id:session#1 /AdditionalDriveSet:driveset-2.csv", "completed already"),
+        ("PrepImport /j:JournalTest.jrn /id:session#3 /ResumeSession", "nothing to go on with"),
+        ("PrepImport /j:JournalTest.jrn /id:session#3 /AbortSession", "nothing to go on with"),
+        ("PrepImport /j:JournalTest.jrn /id:session#1 /ResumeSession", "the last session of the journal is session#3"),
+        ("PrepImport /j:JournalTest.jrn /id:s4 /AdditionalDriveSet:driveset-2.csv", "3 to 30"),
+        (
+            "PrepImport /j:JournalTest.jrn /id:session#4 /logdir:x /AdditionalDriveSet:driveset-2.csv",
+            "one log directory",
+        ),
+    ] {
+        let output = dray(&session, words);
+        assert!(matches!(code(&output), Some(1 | 2)) && said(&output).contains(what), "{words}: {}", said(&output));
+    }
+    session.driveset(&[session.path("two.img").display().to_string()]);
+    let again = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#4 /AdditionalDriveSet:driveset.csv");
+    assert_eq!(code(&again), Some(2), "{}", said(&again));
+    assert!(said(&again).contains("belongs to this journal already"), "{}", said(&again));
+}
+
+#[test]
+fn judge_the_first_generation_form() {
+    let session = Session::new("generation-1");
+    source(&session, |data| data.small(20, 10).expect("files"));
+    let output = dray(
+        &session,
+        "PrepImport /sk:x /t:one.img:100MB /format /silentmode /encrypt /logdir:l /j:9WM35C2V.jrn /id:session1 /srcdir:source \
+         /dstdir:data/ /Disposition:rename /BlobType:BlockBlob",
+    );
+    assert_eq!(code(&output), Some(0), "{}", said(&output));
+    passes(&session, "one", Some(&session.path("dataset.csv")));
+}
+
+#[test]
+fn judge_what_did_not_fit_goes_to_drives_that_join() {
+    let session = Session::new("joining");
+    source(&session, |data| data.large(120 << 20, 5 << 20).expect("files"));
+    driveset(&session, "driveset.csv", &["one.img"]);
+    let line = "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:dataset.csv --silent";
+    let refused = dray(&session, line);
+    assert_eq!(code(&refused), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("--what-fits") && !session.path("J.jrn").exists(), "{}", said(&refused));
+    let part = dray(&session, &format!("{line} --what-fits"));
+    assert_eq!(code(&part), Some(6), "{}", said(&part));
+    assert!(said(&part).contains("waits for drives"), "{}", said(&part));
+    driveset(&session, "more.csv", &["two.img", "three.img"]);
+    let rest = dray(&session, "PrepImport /j:J.jrn /id:session#1 /AdditionalDriveSet:more.csv --silent");
+    assert_eq!(code(&rest), Some(0), "{}", said(&rest));
+    let mut blobs = 0;
+    for drive in ["one", "two", "three"] {
+        if session.path(&format!("{drive}.xml")).exists() {
+            passes(&session, drive, None);
+            blobs += files_of(&session, drive);
+        }
+    }
+    assert_eq!(blobs, 24, "every file is on one drive");
+    assert!(said(&dray(&session, "PrepImport /j:J.jrn /ListCopySessions")).contains("session#1 completed"));
+}
+
+/// Files of the session on a drive, as the journal says.
+fn files_of(session: &Session, drive: &str) -> u64 {
+    let list = dray(session, "PrepImport /j:J.jrn /ListDrives --json");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let line = list.lines().find(|line| line.contains(&format!("\"drive_id\":\"{drive}\""))).expect("the drive");
+    let (_, rest) = line.split_once("\"files\":").expect("its files");
+    rest.split(|c: char| !c.is_ascii_digit()).next().expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn judge_a_drive_that_died_gives_its_files_to_another() {
+    let session = Session::new("replan");
+    source(&session, |data| data.large(120 << 20, 5 << 20).expect("files"));
+    driveset(&session, "driveset.csv", &["one.img", "two.img"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    let line = "prep-import --journal J.jrn --id session#1 --initial-driveset driveset.csv --dataset dataset.csv --silent \
+                --json --checkpoint-bytes 8388608";
+    command.args(line.split_whitespace()).current_dir(&session.dir);
+    let mut run = match Traced::start(&command, &session.dir) {
+        Ok(run) => run,
+        Err(error) => {
+            eprintln!("SKIPPED judge: a program cannot be traced here: {error}");
+            return;
+        }
+    };
+    // Both drives are under way.
+    let begun = |said: &str| {
+        said.lines().filter(|line| line.contains("\"type\":\"stage\"") && line.contains("\"stage\":\"data\"")).count()
+    };
+    let both = run.until(|moment| moment.is_write() && begun(moment.said) == 2);
+    assert!(both.expect("the trace goes on"), "it ended before both drives had begun");
+    run.kill().expect("killed");
+    fs::remove_file(session.path("two.img")).expect("a drive that is gone");
+    let other =
+        dray(&session, "prep-import --journal J.jrn --id session#2 --additional-driveset driveset.csv --silent");
+    assert!(code(&other) == Some(1) && said(&other).contains("ended abnormally"), "{}", said(&other));
+    let refused = dray(&session, "prep-import --journal J.jrn --id session#1 --resume --silent");
+    assert_eq!(code(&refused), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("--replan") && said(&refused).contains("two.img"), "{}", said(&refused));
+    driveset(&session, "more.csv", &["three.img"]);
+    let line = "prep-import --journal J.jrn --id session#1 --resume --replan --additional-driveset more.csv --silent";
+    let done = dray(&session, line);
+    assert_eq!(code(&done), Some(0), "{}", said(&done));
+    for drive in ["one", "three"] {
+        passes(&session, drive, None);
+    }
+    assert_eq!(files_of(&session, "one") + files_of(&session, "three"), 24);
+    let drives = said(&dray(&session, "PrepImport /j:J.jrn /ListDrives"));
+    assert!(drives.contains("two") && drives.contains("given up"), "{drives}");
+}
+
+#[test]
+fn a_torn_journal_goes_on_and_a_damaged_one_is_refused() {
+    let session = Session::new("torn");
+    source(&session, |data| data.small(5, 5).expect("files"));
+    session.driveset(&[format!("{}:100MB", session.path("drive.img").display())]);
+    session.prepare(&[]);
+    let journal = session.path("journal.jrn");
+    let whole = fs::read(&journal).expect("a journal");
+    // The session's last record is cut off: it was never completed, as far as the journal knows.
+    fs::write(&journal, &whole[..whole.len() - 9]).expect("a journal");
+    let list = dray(&session, "prep-import --journal journal.jrn --list-copy-sessions");
+    assert!(code(&list) == Some(0) && said(&list).contains("cut off"), "{}", said(&list));
+    let mut damaged = whole.clone();
+    let at = whole.len() / 2;
+    damaged[at] ^= 1;
+    fs::write(&journal, &damaged).expect("a journal");
+    for words in [
+        "prep-import --journal journal.jrn --id session#1 --resume",
+        "prep-import --journal journal.jrn --list-drives",
+        "prep-import --journal journal.jrn --id session#2 --additional-driveset driveset.csv",
+    ] {
+        let output = dray(&session, words);
+        assert!(code(&output) == Some(1) && said(&output).contains("damaged"), "{words}: {}", said(&output));
+    }
+}

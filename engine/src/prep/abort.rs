@@ -1,0 +1,254 @@
+//! Rolling the last session back: its drives go back to what they were before, as far as that can be. A drive that the
+//! session erased holds no volume afterwards; one that it had not begun is not touched.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::device::{Device, Roots, guard};
+use crate::io::{Completion, Engine};
+use crate::pool::Pool;
+use crate::prep::files::{self, JournalFile, Log, Sidecar, journal_dir, logdir, sidecar};
+use crate::prep::planning::{Planner, PreparedDrive};
+use crate::prep::request::PrepRequest;
+use crate::prep::resume;
+use crate::prep::run::{self, SLOT_LEN};
+use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
+use crate::units::{ByteOffset, ByteRange};
+
+/// Slots for zeros: the places are small.
+const SLOTS: usize = 2;
+
+/// A session that can be rolled back. Nothing has been written yet.
+#[derive(Debug)]
+pub struct Rollback {
+    request: PrepRequest,
+    drives: Vec<Back>,
+    context: guard::Context,
+}
+
+#[derive(Debug)]
+struct Back {
+    drive: PreparedDrive,
+    /// It had finished: rolling back destroys a good drive.
+    finished: bool,
+    /// It is not there; unfinished, it holds no volume anyway.
+    missing: bool,
+}
+
+/// What became of one drive.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// The drive.
+    pub drive: DriveFacts,
+    /// Set when it could not be rolled back.
+    pub failure: Option<Problem>,
+}
+
+/// How rolling back ended.
+#[derive(Clone, Debug)]
+pub struct RollbackReport {
+    /// One entry a drive that the session had begun.
+    pub drives: Vec<RolledBack>,
+    /// The journal.
+    pub journal: PathBuf,
+}
+
+/// Looks at what has to be rolled back; writes nothing.
+///
+/// # Errors
+/// All that stands in the way: a session that cannot be rolled back, finished drives that are not there.
+pub fn prepare(request: PrepRequest) -> Result<Rollback, Problems> {
+    prepare_with(request, &Roots::default())
+}
+
+/// As [`prepare`], with the kernel's views from outside.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback, Problems> {
+    let mut problems = request.check();
+    let book = files::check_journal(&request, &mut problems);
+    problems.into_result()?;
+    let Some((book, _)) = book else { return Err(Problem::new(Kind::Internal, "no journal and no problem").into()) };
+    if request.logdir.is_none() {
+        request.logdir = book.ledger.log_directory.as_ref().map(PathBuf::from);
+    }
+    let Some(session) = book.ledger.last() else {
+        return Err(Problem::new(Kind::Internal, "no session to roll back").into());
+    };
+    let plan = resume::load_plan(&request)?;
+    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
+    let mut problems = Problems::default();
+    let mut drives = Vec::new();
+    for saved in plan.drives {
+        let state = resume::state_of(session, &saved.target.facts.drive_id);
+        if matches!(state, None | Some(SessionState::Aborted | SessionState::GivenUp)) {
+            continue;
+        }
+        let finished = state == Some(SessionState::Completed);
+        let (target, missing) = match resume::find_again(saved.target.clone(), true, roots) {
+            Ok(target) => (target, false),
+            Err(_) if !finished => (saved.target, true),
+            Err(problem) => {
+                problems.push(problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"));
+                continue;
+            }
+        };
+        let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
+            Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"))
+        })?;
+        drives.push(Back { drive: planner.prepared(target, layout, saved.seed), finished, missing });
+    }
+    problems.into_result()?;
+    let context = guard::Context {
+        sources: plan.catalog.rows().iter().map(|row| row.base.clone()).collect(),
+        journal: Some(request.journal.clone()),
+        logs: Some(logdir(&request)),
+    };
+    Ok(Rollback { request, drives, context })
+}
+
+impl Rollback {
+    /// Session id.
+    pub fn session(&self) -> &str {
+        &self.request.session
+    }
+
+    /// The drives that the session had begun.
+    pub fn drives(&self) -> Vec<DriveFacts> {
+        self.drives.iter().map(|back| back.drive.target.facts.clone()).collect()
+    }
+
+    /// Drives (index in [`Rollback::drives`]) that had finished: a good volume is destroyed.
+    pub fn drives_needing_consent(&self) -> Vec<usize> {
+        let finished = self.drives.iter().enumerate().filter(|(_, back)| back.finished);
+        finished.map(|(i, _)| i).collect()
+    }
+
+    /// Rolls back. May be interrupted, and is then done again.
+    ///
+    /// # Errors
+    /// What prevents all of it.
+    pub fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync)) -> Result<RollbackReport, Problems> {
+        let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
+        let refused = missing.map(|i| {
+            Problem::new(Kind::Refused, "had finished, and nobody agreed to erase it")
+                .drive(&self.drives[i].drive.target.facts.name)
+                .advice("answer the question, or name the drive with --yes SERIAL")
+        });
+        Problems(refused.collect()).into_result()?;
+        let logs = logdir(&self.request);
+        fs::create_dir_all(&logs).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
+        })?;
+        let log = Log::open(&logs, &self.request.session)?;
+        let journal = JournalFile::open(&self.request.journal)?;
+        if let Some(note) = &journal.note {
+            events(Event::Note(note.clone()));
+        }
+        let session = &self.request.session;
+        // From here on it can only be rolled back.
+        journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting })?;
+        let mut results = Vec::new();
+        for back in &self.drives {
+            let facts = &back.drive.target.facts;
+            let done = if back.missing { Ok(()) } else { self.erase(&back.drive) };
+            if back.missing {
+                events(Event::Note(format!("drive {}: is not there; unfinished as it is, it holds no volume", facts.name)));
+            }
+            let done = done.and_then(|()| {
+                let aborted = ActivityRecord::Drive {
+                    session,
+                    drive_id: &facts.drive_id,
+                    state: SessionState::Aborted,
+                    record_file: &format!("{}.xml", facts.drive_id),
+                    work: Work::Format,
+                    details: DriveDetails::default(),
+                };
+                journal.append(&aborted).map_err(run::first)
+            });
+            if done.is_ok() {
+                // Its key opens nothing any more.
+                let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+                run::remove_sidecars(&self.request, &facts.drive_id);
+            }
+            log.line(&match &done {
+                Ok(()) => format!("drive {}: rolled back", facts.name),
+                Err(problem) => format!("drive {}: could not be rolled back: {problem}", facts.name),
+            });
+            results.push(RolledBack { drive: facts.clone(), failure: done.err() });
+        }
+        if results.iter().all(|result| result.failure.is_none()) {
+            journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted })?;
+            let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::Plan));
+        }
+        Ok(RollbackReport { drives: results, journal: self.request.journal })
+    }
+
+    fn erase(&self, drive: &PreparedDrive) -> Result<(), Problem> {
+        if drive.target.identity.is_none() {
+            return Ok(());
+        }
+        let device: Device = run::claim(drive, &self.context)?;
+        let pool = Pool::new(SLOTS, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let engine = run::engine(&device, &pool, self.request.engine, &drive.target.facts.name, &|_| {})?;
+        unmake(engine, pool, drive)?;
+        // The kernel may show no partitions of a table that is gone.
+        let _ = device.reread_partitions();
+        Ok(())
+    }
+}
+
+/// Takes everything off the drive that makes it a volume, in the reverse of the order in which it came: first what makes it
+/// findable, then the rest.
+pub(super) fn unmake(mut engine: Box<dyn Engine + Send>, mut pool: Pool, drive: &PreparedDrive) -> Result<(), Problem> {
+    let mut places = drive.layout.last_places();
+    places.reverse();
+    let tables = places.iter().take_while(|place| {
+        let volume = drive.layout.volume();
+        place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0
+    });
+    let tables = tables.count();
+    let (first, rest) = places.split_at(tables);
+    for places in [first, rest] {
+        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(&drive.target.facts.name))?;
+    }
+    Ok(())
+}
+
+/// Writes zeros, and makes that durable.
+fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
+    let settle = |engine: &mut dyn Engine| match engine.wait(None) {
+        Completion::Written { result: Err(error), .. } => {
+            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
+        }
+        Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
+            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
+        }
+        _ => Ok(()),
+    };
+    let mut tag = 0;
+    for place in places {
+        let mut at = place.start.0;
+        while at < place.end().0 {
+            let mut slot = loop {
+                match pool.take() {
+                    Some(slot) => break slot,
+                    None => settle(engine)?,
+                }
+            };
+            let len = (place.end().0 - at).min(slot.len() as u64);
+            slot[..len as usize].fill(0);
+            engine.write(tag, slot, len as usize, ByteOffset(at));
+            tag += 1;
+            at += len;
+        }
+    }
+    engine.flush(tag);
+    while engine.in_flight() > 0 {
+        settle(engine)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! How far the drive is durable: flushes while the data streams, a checkpoint behind each, and going on from one.
+
+use std::time::Duration;
+
+use super::Drive;
+use crate::checkpoint::Prefix;
+use crate::ntfs::build::Tree;
+use crate::plan::batches::{Batch, Content, Part};
+use crate::report::{Kind, Problem, Stage};
+use crate::units::ByteOffset;
+
+/// How often the drive is flushed and a checkpoint taken while data streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// After this time.
+    pub time: Duration,
+    /// Or after this many bytes.
+    pub bytes: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(30), bytes: 16 << 30 }
+    }
+}
+
+/// What a checkpoint tells of the drive's loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Batches of the plan that are durable, from the first without a gap.
+    pub batches: u64,
+    /// Byte of the device behind the last of them.
+    pub offset: ByteOffset,
+    /// What counts of the outcome log.
+    pub outcome: Prefix,
+}
+
+impl<'a: 'o, 'o> Drive<'a, 'o> {
+    /// Passes over what an earlier run left durable: nothing of it is read or written again, but the manifest, whose
+    /// bytes before the place must be known to go on with it.
+    pub(super) fn pass_over(&mut self) -> Result<(), Problem> {
+        let replay = std::mem::take(&mut self.s.replay);
+        let batches = replay.sums.len() as u64;
+        self.left_out = replay.left_out;
+        self.property_hashes = replay.properties;
+        self.sums = replay.sums;
+        let mut scratch = Vec::new();
+        while self.issued < batches {
+            let Some(phase) = self.batches.peek().map(|batch| batch.phase) else {
+                return Err(Problem::new(Kind::Internal, "the checkpoint lies behind the plan's end").drive(&self.s.name));
+            };
+            if phase > self.phase && !self.pass_gate(phase)? {
+                return Err(Problem::new(Kind::Internal, "a gate is shut with nothing under way").drive(&self.s.name));
+            }
+            let Some(batch) = self.batches.next() else { continue };
+            match &batch.content {
+                Content::Files(parts) => self.files_down += self.files_ending(parts),
+                Content::Manifest { .. } => {
+                    scratch.resize(batch.len, 0);
+                    self.fill_manifest(&mut scratch)?;
+                }
+                _ => {}
+            }
+            self.acknowledged += self.sums[self.issued as usize].map_or(0, |sum| sum.len as u64);
+            self.ends.push_back((self.issued, end_of(&batch)));
+            self.issued += 1;
+            self.next_write = self.issued;
+            self.flushed_issued = self.issued;
+            self.forget_ends(self.issued);
+        }
+        Ok(())
+    }
+
+    /// Blobs whose last byte is among the parts.
+    pub(super) fn files_ending(&self, parts: &[Part]) -> u64 {
+        let tree = self.s.layout.tree();
+        let ends = |part: &&Part| part.offset + u64::from(part.len) == tree.file(part.file).len.0;
+        parts.iter().filter(ends).filter(|part| part.file < tree.blob_count()).count() as u64
+    }
+
+    /// Batches that the device has acknowledged, from the first without a gap.
+    pub(super) fn acknowledged_batches(&self) -> u64 {
+        self.writing.keys().min().copied().unwrap_or(self.next_write)
+    }
+
+    /// Flushes while the data streams, when it is time.
+    pub(super) fn flush_if_due(&mut self) {
+        let due = self.flushed_at.elapsed() >= self.s.pace.time
+            || self.acknowledged.saturating_sub(self.flushed_bytes) >= self.s.pace.bytes;
+        if due && !self.flushing && self.acknowledged_batches() > self.flushed_issued {
+            self.start_flush();
+        }
+    }
+
+    /// Notes a batch that is on its way to the device.
+    pub(super) fn note_issued(&mut self, batch: &Batch, number: u64) {
+        self.ends.push_back((number, end_of(batch)));
+        if is_mid_chain(batch) {
+            self.mid_chain.insert(number);
+        }
+    }
+
+    fn forget_ends(&mut self, batches: u64) {
+        while self.ends.front().is_some_and(|&(number, _)| number < batches) {
+            if let Some((_, end)) = self.ends.pop_front() {
+                self.durable_end = self.durable_end.max(end);
+            }
+        }
+    }
+
+    /// Everything up to batch `flushed_issued` is durable: says so where it outlives us.
+    pub(super) fn checkpoint(&mut self) -> Result<(), Problem> {
+        let mut batches = self.flushed_issued;
+        // A hash block of several batches is begun again, since its half-way state is nowhere.
+        let next_is_mid_chain = batches == self.issued && self.batches.peek().is_some_and(is_mid_chain);
+        if next_is_mid_chain {
+            batches -= 1;
+        }
+        while self.mid_chain.contains(&batches) {
+            batches -= 1;
+        }
+        self.mid_chain = self.mid_chain.split_off(&batches);
+        self.forget_ends(batches);
+        self.flushed_at = std::time::Instant::now();
+        self.flushed_bytes = self.acknowledged;
+        let outcome = self.s.log.sync().map_err(|error| self.sidecar(&error))?;
+        let durable = Durable { batches, offset: self.durable_end, outcome };
+        (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
+    }
+
+    /// Old marks are wiped and that is durable: from here on they are not wiped again.
+    pub(super) fn wiped(&mut self) -> Result<(), Problem> {
+        self.stage(Stage::Data);
+        if self.issued == 0 { self.checkpoint() } else { Ok(()) }
+    }
+}
+
+fn end_of(batch: &Batch) -> ByteOffset {
+    let ends = batch.pieces.iter().map(|piece| ByteOffset(piece.at.0 + piece.range.len() as u64));
+    ends.max().unwrap_or(ByteOffset(0))
+}
+
+/// A batch that begins within a hash block.
+pub fn is_mid_chain(batch: &Batch) -> bool {
+    matches!(&batch.content, Content::Files(parts) if parts.first().is_some_and(|part| !part.block_start))
+}

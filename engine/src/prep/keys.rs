@@ -1,0 +1,92 @@
+//! A drive's keys and the bytes that belong to BitLocker: just made, or found again by the password of the drive record.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::azure::{SecretText, drive_record};
+use crate::bitlocker::build::{FRONT_LEN, KeyFile, Metadata, REGION_LEN};
+use crate::bitlocker::keys::KeyInput;
+use crate::bitlocker::read::Volume;
+use crate::bitlocker::regions::Regions;
+use crate::crypt::SectorCipher;
+use crate::units::ByteOffset;
+
+/// What a drive is sealed with.
+#[derive(Debug)]
+pub struct Keys {
+    /// For the volume's sectors.
+    pub cipher: Arc<SectorCipher>,
+    /// The 48 digits.
+    pub password: SecretText,
+    /// One of the three equal metadata regions: it wraps the keys.
+    pub region: Vec<u8>,
+    /// The volume's first 8192 bytes as they are stored.
+    pub front: Vec<u8>,
+    /// Key file to be written, of a drive that is just begun.
+    pub external: Option<KeyFile>,
+}
+
+impl Keys {
+    /// Of a volume that is made now.
+    ///
+    /// # Errors
+    /// None in practice: the key was made for its cipher.
+    pub fn new(metadata: Metadata) -> Result<Self, String> {
+        let cipher = metadata.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
+        Ok(Self {
+            cipher: Arc::new(cipher),
+            password: SecretText::new(metadata.recovery.password.printed().expose()),
+            region: metadata.region().to_vec(),
+            front: metadata.front().to_vec(),
+            external: metadata.external,
+        })
+    }
+
+    /// What a checkpoint keeps of them: no secret in clear.
+    pub fn body(&self) -> Vec<u8> {
+        [&self.region[..], &self.front[..]].concat()
+    }
+
+    /// Found again: the checkpoint keeps the region, the drive record its password.
+    ///
+    /// # Errors
+    /// Why not, in words: no record, another drive's, a region that does not open.
+    pub fn again(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
+        let bytes = fs::read(record).map(Zeroizing::new);
+        let bytes = bytes.map_err(|error| format!("the drive record cannot be read: {error}"))?;
+        let record = drive_record::read(&bytes).map_err(|error| format!("the drive record {error}"))?;
+        if record.drive_id != drive_id {
+            return Err("the drive record belongs to another drive".into());
+        }
+        let password = record.bitlocker_key.ok_or("the drive record holds no key")?;
+        let (region, front) = body.split_at_checked(REGION_LEN).ok_or("the checkpoint is too short")?;
+        let front = front.get(..FRONT_LEN).ok_or("the checkpoint is too short")?;
+        let places = regions.metadata();
+        let mut stored = |at: ByteOffset, into: &mut [u8]| -> io::Result<()> {
+            let from = match places.iter().find(|place| (place.start..place.end()).contains(&at)) {
+                Some(place) => &region[(at.0 - place.start.0) as usize..],
+                None => front.get(at.0 as usize..).ok_or(io::ErrorKind::UnexpectedEof)?,
+            };
+            into.copy_from_slice(from.get(..into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        };
+        let volume = Volume::open(&mut stored).map_err(|error| format!("the checkpoint's metadata: {error}"))?;
+        let volume = volume.ok_or("the checkpoint holds no metadata")?;
+        let input = KeyInput::parse(password.expose().as_bytes()).map_err(|error| format!("the drive record: {error}"))?;
+        let unlocked = volume.unlock(&input, &mut |_, _| {});
+        let unlocked = unlocked.map_err(|error| format!("the drive record's key does not open the volume: {error}"))?;
+        let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), regions.sector())
+            .map_err(|error| format!("the cipher refuses its key: {error}"))?;
+        Ok(Self {
+            cipher: Arc::new(cipher),
+            password,
+            region: region.to_vec(),
+            front: front.to_vec(),
+            external: None,
+        })
+    }
+}

@@ -1,0 +1,395 @@
+//! The session's plan beside the journal: the catalog as the walk saw it, how drives are laid out, and which drive holds
+//! what. Appended to when drives join; a checkpoint names as much of it as its drive needs.
+//!
+//! ```text
+//! 0  8 bytes "DRAYPLAN", u32 version
+//! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
+//!    1 recipe and catalog, once and first
+//!    2 drives with their files, and the files that are on none yet; each replaces the files of the one before
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::azure::dataset::Disposition;
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Fault, Prefix};
+use crate::device::{Identity, Transport};
+use crate::hash::{Crc64, Sha256};
+use crate::plan::catalog::Catalog;
+use crate::plan::snapshot::{read_path, read_runs, write_path, write_runs};
+use crate::plan::tree::PropertyFile;
+use crate::prep::files::sync_dir;
+use crate::prep::manifest::RowRules;
+use crate::prep::request::Table;
+use crate::prep::targets::TargetDrive;
+use crate::report::DriveFacts;
+use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
+
+const MAGIC: [u8; 8] = *b"DRAYPLAN";
+const VERSION: u32 = 1;
+const SESSION: u8 = 1;
+const DRIVES: u8 = 2;
+
+/// All that decides how a drive of the session is laid out, beside its files and itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Session id.
+    pub session: String,
+    /// Cipher, by the command line's name.
+    pub cipher: String,
+    /// Bytes in a cluster; `None` chooses as Windows does.
+    pub cluster_size: Option<u64>,
+    /// Kind of partition table.
+    pub table: Table,
+    /// Zeros over the free space.
+    pub wipe_free: bool,
+    /// Whether the drive record gets a header hash.
+    pub drive_header_hash: bool,
+    /// Where key files go.
+    pub external_key: Option<PathBuf>,
+    /// Time of formatting.
+    pub formatted: FileTime,
+    /// Metadata and properties files, in the order of their directory.
+    pub properties: Vec<PropertyFile>,
+    /// What each row of the dataset says of its blobs.
+    pub rows: Vec<RowRules>,
+}
+
+/// A drive and its files.
+#[derive(Debug)]
+pub struct SavedDrive {
+    /// The drive.
+    pub target: TargetDrive,
+    /// Seed of its public randomness.
+    pub seed: u64,
+    /// Its files, ascending.
+    pub assigned: Vec<u32>,
+}
+
+/// A plan as it was read.
+#[derive(Debug)]
+pub struct SavedPlan {
+    /// How drives are laid out.
+    pub recipe: Recipe,
+    /// All files.
+    pub catalog: Arc<Catalog>,
+    /// Drives, in the order in which they joined; of one that joined twice the later.
+    pub drives: Vec<SavedDrive>,
+    /// Files that are on no drive yet.
+    pub unplaced: Vec<u32>,
+    /// The whole file.
+    pub prefix: Prefix,
+    /// Digests of its beginnings, by length: where each section ends.
+    pub prefixes: BTreeMap<u64, [u8; 32]>,
+}
+
+/// Begins the file; durable when this returns.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn create(
+    path: &Path,
+    recipe: &Recipe,
+    catalog: &Catalog,
+    drives: &[(&TargetDrive, u64, Vec<u32>)],
+    unplaced: &[u32],
+) -> io::Result<Prefix> {
+    let _ = fs::remove_file(path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = Counted::new(BufWriter::with_capacity(1 << 20, file));
+    out.write_all(&MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    section(&mut out, SESSION, |to| {
+        save_recipe(to, recipe);
+        catalog.save(to);
+    })?;
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced))?;
+    out.finish(path)
+}
+
+/// Appends drives that join, and says what is on no drive yet; durable when this returns.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn append(
+    path: &Path,
+    before: &Prefix,
+    drives: &[(&TargetDrive, u64, Vec<u32>)],
+    unplaced: &[u32],
+) -> io::Result<Prefix> {
+    let bytes = fs::read(path)?;
+    let kept = bytes.get(..before.len as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let file = OpenOptions::new().append(true).open(path)?;
+    // A section that was cut off.
+    file.set_len(before.len)?;
+    let mut out = Counted::new(BufWriter::with_capacity(1 << 20, file));
+    out.hash.update(kept);
+    out.len = before.len;
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced))?;
+    out.finish(path)
+}
+
+/// Counts and hashes what is written.
+struct Counted<W> {
+    out: W,
+    hash: Sha256,
+    crc: Crc64,
+    len: u64,
+}
+
+impl<W: Write> Counted<W> {
+    fn new(out: W) -> Self {
+        Self { out, hash: Sha256::default(), crc: Crc64::new(), len: 0 }
+    }
+}
+
+impl Counted<BufWriter<fs::File>> {
+    fn finish(mut self, path: &Path) -> io::Result<Prefix> {
+        self.out.flush()?;
+        self.out.get_ref().sync_all()?;
+        sync_dir(path)?;
+        Ok(Prefix::of(&self.hash, self.len))
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.out.write(bytes)?;
+        self.hash.update(&bytes[..len]);
+        self.crc.update(&bytes[..len]);
+        self.len += len as u64;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn section<W: Write>(out: &mut Counted<W>, tag: u8, fill: impl FnOnce(&mut Encoder<'_>)) -> io::Result<()> {
+    out.crc = Crc64::new();
+    let mut to = Encoder::new(out);
+    to.u8(tag);
+    fill(&mut to);
+    to.end()?;
+    let crc = out.crc.value();
+    out.write_all(&crc.to_le_bytes())
+}
+
+/// Reads the file. A last section that was cut off does not count.
+///
+/// # Errors
+/// When it cannot be read, or is damaged.
+pub fn load(path: &Path) -> io::Result<SavedPlan> {
+    let bytes = fs::read(path)?;
+    read(&bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))
+}
+
+fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
+    let mut from = Decoder::new(bytes);
+    if from.bytes::<8>()? != MAGIC {
+        return Err(Fault("is no plan of a session"));
+    }
+    if from.u32()? != VERSION {
+        return Err(Fault("was written by another version"));
+    }
+    let (mut hash, mut hashed) = (Sha256::default(), 0usize);
+    let mut mark = |from: &Decoder<'_>| {
+        let end = bytes.len() - from.rest().len();
+        hash.update(&bytes[hashed..end]);
+        hashed = end;
+        (end as u64, hash.value())
+    };
+    let (recipe, catalog) = read_section(&mut from, SESSION, |from| Ok((load_recipe(from)?, Catalog::load(from)?)))?;
+    let mut prefixes = BTreeMap::from([mark(&from)]);
+    let files = catalog.files().len() as u32;
+    let mut drives: Vec<SavedDrive> = Vec::new();
+    let mut unplaced = Vec::new();
+    while !from.rest().is_empty() {
+        let Ok((more, rest)) = read_section(&mut from, DRIVES, |from| load_drives(from, files)) else { break };
+        for drive in more {
+            drives.retain(|other| other.target.facts.drive_id != drive.target.facts.drive_id);
+            drives.push(drive);
+        }
+        unplaced = rest;
+        prefixes.extend([mark(&from)]);
+    }
+    let (&len, &digest) = prefixes.last_key_value().ok_or(Fault("holds nothing"))?;
+    Ok(SavedPlan { recipe, catalog: Arc::new(catalog), drives, unplaced, prefix: Prefix { len, digest }, prefixes })
+}
+
+fn read_section<'a, T>(
+    from: &mut Decoder<'a>,
+    tag: u8,
+    read: impl FnOnce(&mut Decoder<'a>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let start = from.rest();
+    if from.u8()? != tag {
+        return Err(Fault("holds a section of unknown kind"));
+    }
+    let value = read(from)?;
+    let mut crc = Crc64::new();
+    crc.update(&start[..start.len() - from.rest().len()]);
+    if from.u64()? == crc.value() { Ok(value) } else { Err(Fault("has another checksum than its contents")) }
+}
+
+fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
+    to.text(&recipe.session);
+    to.text(&recipe.cipher);
+    to.option(recipe.cluster_size, Encoder::u64);
+    to.u8(u8::from(recipe.table == Table::Mbr));
+    to.u8(u8::from(recipe.wipe_free));
+    to.u8(u8::from(recipe.drive_header_hash));
+    to.option(recipe.external_key.as_deref(), write_path);
+    to.u64(recipe.formatted.0);
+    to.u64(recipe.properties.len() as u64);
+    for file in &recipe.properties {
+        write_path(to, &file.source);
+        to.text(&file.name);
+        to.u64(file.len.0);
+        to.i64(file.mtime_ns);
+        to.i64(file.ctime_ns);
+    }
+    to.u64(recipe.rows.len() as u64);
+    for row in &recipe.rows {
+        to.text(row.disposition.as_str());
+        to.option(row.metadata.map(|i| i as u64), Encoder::u64);
+        to.option(row.properties.map(|i| i as u64), Encoder::u64);
+    }
+}
+
+fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
+    from.option(|_| Ok(())).map(|set| set.is_some())
+}
+
+fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
+    let (session, cipher) = (from.text()?, from.text()?);
+    let cluster_size = from.option(Decoder::u64)?;
+    let table = if flag(from)? { Table::Mbr } else { Table::Gpt };
+    let (wipe_free, drive_header_hash) = (flag(from)?, flag(from)?);
+    let external_key = from.option(read_path)?;
+    let formatted = FileTime(from.u64()?);
+    let mut properties = Vec::new();
+    for _ in 0..from.count(40)? {
+        properties.push(PropertyFile {
+            source: read_path(from)?,
+            name: from.text()?,
+            len: ByteLen(from.u64()?),
+            mtime_ns: from.i64()?,
+            ctime_ns: from.i64()?,
+        });
+    }
+    let mut rows = Vec::new();
+    for _ in 0..from.count(10)? {
+        let disposition = from.text()?;
+        let disposition = Disposition::parse(&disposition).ok_or(Fault("holds an unknown disposition"))?;
+        let mut side = || -> Result<Option<usize>, Fault> {
+            let index = from.option(Decoder::u64)?.map(|i| i as usize);
+            if index.is_some_and(|i| i >= properties.len()) {
+                return Err(Fault("names a property file that it does not have"));
+            }
+            Ok(index)
+        };
+        rows.push(RowRules { disposition, metadata: side()?, properties: side()? });
+    }
+    Ok(Recipe {
+        session,
+        cipher,
+        cluster_size,
+        table,
+        wipe_free,
+        drive_header_hash,
+        external_key,
+        formatted,
+        properties,
+        rows,
+    })
+}
+
+fn save_drives(to: &mut Encoder<'_>, drives: &[(&TargetDrive, u64, Vec<u32>)], unplaced: &[u32]) {
+    to.u64(drives.len() as u64);
+    for (target, seed, assigned) in drives {
+        let facts = &target.facts;
+        to.text(&facts.name);
+        write_path(to, &facts.path);
+        to.text(&facts.drive_id);
+        to.u8(u8::from(facts.for_shipping));
+        to.option(facts.model.as_deref(), Encoder::text);
+        to.u64(facts.size.0);
+        to.u64(target.sector.bytes());
+        to.option(facts.contents.as_deref(), Encoder::text);
+        to.u8(u8::from(facts.is_image));
+        to.option(target.identity.as_ref(), |to, identity| {
+            for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
+                to.option(text.as_deref(), Encoder::text);
+            }
+            to.text(identity.transport.name());
+            to.u64(identity.size.0);
+            to.u64(identity.sector.bytes());
+            to.u32(identity.physical_sector);
+            to.u8(u8::from(identity.removable));
+        });
+        to.u64(target.old.len() as u64);
+        for range in &target.old {
+            to.u64(range.start.0);
+            to.u64(range.len.0);
+        }
+        to.u8(u8::from(target.silent));
+        to.u8(u8::from(target.named_firmly));
+        to.u64(*seed);
+        write_runs(to, assigned);
+    }
+    write_runs(to, unplaced);
+}
+
+fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
+    SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
+}
+
+fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, Vec<u32>), Fault> {
+    let mut drives = Vec::new();
+    for _ in 0..from.count(60)? {
+        let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
+        let for_shipping = flag(from)?;
+        let model = from.option(Decoder::text)?;
+        let size = ByteLen(from.u64()?);
+        let sector_size = sector(from)?;
+        let contents = from.option(Decoder::text)?;
+        let is_image = flag(from)?;
+        let identity = from.option(|from| {
+            let mut text = || from.option(Decoder::text);
+            let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
+            let transport = from.text()?;
+            let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
+            let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
+            let (physical_sector, removable) = (from.u32()?, flag(from)?);
+            Ok(Identity {
+                serial,
+                bridge_serial,
+                wwn,
+                model,
+                vendor,
+                transport,
+                size,
+                sector,
+                physical_sector,
+                removable,
+            })
+        })?;
+        let mut old = Vec::new();
+        for _ in 0..from.count(16)? {
+            old.push(ByteRange::new(from.u64()?, from.u64()?));
+        }
+        let (silent, named_firmly) = (flag(from)?, flag(from)?);
+        let facts =
+            DriveFacts { name, path, drive_id, for_shipping, model, size, sector: sector_size.bytes(), contents, is_image };
+        let target = TargetDrive { facts, sector: sector_size, identity, old, silent, named_firmly, agreed: false };
+        drives.push(SavedDrive { target, seed: from.u64()?, assigned: read_runs(from, files)? });
+    }
+    Ok((drives, read_runs(from, files)?))
+}

@@ -1,0 +1,442 @@
+//! Going on with a session that ended abnormally: its plan is read, its drives are found again, each goes on where it was
+//! durable. Drives that had finished are left alone. Drives may join, and take the files of drives that are given up.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+
+use crate::azure::driveset;
+use crate::azure::journal::{SessionState, Work};
+use crate::azure::ledger::CopySession;
+use crate::checkpoint::{Checkpoint, Prefix};
+use crate::crypt::{Cipher, SectorCipher};
+use crate::device::{self, Access, Device, Roots, guard, signature};
+use crate::hash::{self, Sha256};
+use crate::ntfs::build::Tree;
+use crate::plan::batches::{Batch, Content};
+use crate::plan::drive::DriveLayout;
+use crate::prep::drive::{Sum, is_mid_chain};
+use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
+use crate::prep::keys::Keys;
+use crate::prep::plan_file::{self, SavedPlan};
+use crate::prep::planning::{Planner, PreparedDrive};
+use crate::prep::request::PrepRequest;
+use crate::prep::run::SLOT_LEN;
+use crate::prep::session::{self, Prepared};
+use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::report::{Event, Kind, Problem, Problems};
+use crate::source::walk;
+use crate::surroundings::Surroundings;
+use crate::units::{ByteOffset, SectorSize};
+
+/// Batches that are read back from behind the place where a drive goes on.
+const READ_BACK: u64 = 16;
+
+/// Changed sources that are named; the rest is counted.
+const CHANGED_LISTED_MAX: usize = 100;
+
+/// What an earlier run left of a drive.
+#[derive(Debug)]
+pub struct Begun {
+    /// How far it was.
+    pub checkpoint: Checkpoint,
+    /// The keys it began with; taken when the session runs.
+    pub keys: Option<Keys>,
+}
+
+/// What a drive is, for a checkpoint.
+pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
+    let mut hash = Sha256::default();
+    let mut text = |value: Option<&str>| {
+        hash.update(&(value.map_or(u64::MAX, |value| value.len() as u64)).to_le_bytes());
+        hash.update(value.unwrap_or_default().as_bytes());
+    };
+    let identity = target.identity.as_ref();
+    text(identity.and_then(|identity| identity.serial.as_deref()));
+    text(identity.and_then(|identity| identity.wwn.as_deref()));
+    text(identity.and_then(|identity| identity.model.as_deref()));
+    text(Some(&format!("{} {}", target.facts.size.0, target.sector.bytes())));
+    hash.value()
+}
+
+/// Whether the last session knows that the drive was begun.
+pub fn state_of(session: &CopySession, drive_id: &str) -> Option<SessionState> {
+    session.drive(drive_id).map(|drive| drive.state)
+}
+
+/// The session's plan.
+///
+/// # Errors
+/// When it is gone or damaged: then the session cannot go on.
+pub fn load_plan(request: &PrepRequest) -> Result<SavedPlan, Problem> {
+    let path = sidecar(&request.journal, &request.session, Sidecar::Plan);
+    let plan = plan_file::load(&path).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the session's plan cannot be read: {error}"))
+            .path(&path)
+            .advice("bring the file back from where it is kept; without it begin anew with another journal")
+    })?;
+    if plan.recipe.session != request.session {
+        return Err(Problem::new(Kind::Usage, "belongs to another session").path(path).value(plan.recipe.session));
+    }
+    Ok(plan)
+}
+
+/// Finds a drive of the plan where it is now: by its path, or by its serial wherever it was put.
+///
+/// # Errors
+/// When it is not there, or something else is in its place.
+pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Result<TargetDrive, Problem> {
+    let gone = |what: String| {
+        Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
+            "attach it and try again, or give its files to other drives: --replan, with --additional-driveset FILE for more",
+        )
+    };
+    let Some(identity) = &target.identity else {
+        // An image file that the session makes itself.
+        return match fs::metadata(&target.facts.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_begun => Ok(target),
+            Err(error) => Err(gone(format!("the image file is not there: {error}"))),
+            Ok(meta) if meta.len() == 0 => Ok(target),
+            Ok(_) => {
+                let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+                if device.geometry().size != target.facts.size {
+                    return Err(gone(format!("the image file is {} long now", device.geometry().size)));
+                }
+                target.identity = Some(device.identity().clone());
+                Ok(target)
+            }
+        };
+    };
+    let mut why = String::from("is not there");
+    let by_serial = identity.serial.as_ref().map(|serial| format!("serial:{serial}"));
+    let places = [Some(target.facts.path.display().to_string()), by_serial];
+    for place in places.into_iter().flatten() {
+        let opened = device::resolve(&place, roots)
+            .and_then(|path| Device::open_with(&path, Access::Read, target.sector, roots).map(|device| (path, device)));
+        match opened {
+            Ok((path, device)) => match identity.change_to(device.identity()) {
+                None => {
+                    target.facts.path = path;
+                    return Ok(target);
+                }
+                Some(change) => why = format!("another drive is in its place: {change}"),
+            },
+            Err(problem) => why = format!("is not there: {}", problem.what),
+        }
+    }
+    Err(gone(why))
+}
+
+/// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
+fn begun(
+    request: &PrepRequest,
+    plan: &SavedPlan,
+    target: &TargetDrive,
+    seed: u64,
+    layout: &DriveLayout,
+) -> Result<Begun, String> {
+    let drive_id = &target.facts.drive_id;
+    let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
+    let bytes = fs::read(path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| format!("its checkpoint {fault}"))?;
+    let knows = plan.prefixes.get(&checkpoint.snapshot.len) == Some(&checkpoint.snapshot.digest);
+    let fits = checkpoint.session == request.session
+        && checkpoint.drive_id == *drive_id
+        && checkpoint.work == Work::Format.as_str()
+        && checkpoint.seed == seed
+        && checkpoint.time == plan.recipe.formatted.0
+        && knows;
+    if !fits {
+        return Err("its checkpoint belongs to another plan".into());
+    }
+    if checkpoint.identity != identity_digest(target) {
+        return Err("its checkpoint belongs to another drive".into());
+    }
+    if checkpoint.slot_len != SLOT_LEN as u64 || checkpoint.plan != layout.digest(SLOT_LEN) {
+        return Err("this version of dray lays it out in another way than the one that began it".into());
+    }
+    let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
+    let keys = Keys::again(&checkpoint.body, layout.regions(), &record, drive_id)?;
+    Ok(Begun { checkpoint, keys: Some(keys) })
+}
+
+/// The preflight of a session that goes on.
+///
+/// # Errors
+/// All that stands in the way.
+pub(super) fn prepare(
+    mut request: PrepRequest,
+    book: &Book,
+    mut surroundings: Surroundings,
+    roots: &Roots,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Prepared, Problems> {
+    let Some(session) = book.ledger.last() else {
+        return Err(Problem::new(Kind::Internal, "no session to go on with").into());
+    };
+    let plan = load_plan(&request)?;
+    let recipe = &plan.recipe;
+    request.cipher.clone_from(&recipe.cipher);
+    (request.cluster_size, request.table) = (recipe.cluster_size, recipe.table);
+    (request.wipe_free, request.drive_header_hash) = (recipe.wipe_free, recipe.drive_header_hash);
+    request.external_key.clone_from(&recipe.external_key);
+    let cipher = Cipher::from_name(&recipe.cipher)
+        .ok_or_else(|| Problem::new(Kind::Usage, "the plan names an unknown cipher").value(recipe.cipher.clone()))?;
+    let planner = Planner { recipe, catalog: &plan.catalog };
+    let mut problems = Problems::default();
+    let mut warnings = Vec::new();
+    let mut drives = Vec::new();
+    let (mut given_up, mut done) = (Vec::new(), Vec::new());
+    let mut waiting = plan.unplaced.clone();
+    let mut known_ids: Vec<String> = session.drives.iter().map(|drive| drive.drive_id.clone()).collect();
+    for saved in plan.drives.iter() {
+        let drive_id = &saved.target.facts.drive_id;
+        known_ids.push(drive_id.clone());
+        let state = state_of(session, drive_id);
+        if state == Some(SessionState::Completed) {
+            done.push(drive_id.clone());
+        }
+        if matches!(state, Some(SessionState::Completed | SessionState::GivenUp)) {
+            continue;
+        }
+        let asked = request.replan.as_ref().is_some_and(|ids| ids.contains(drive_id));
+        let target = match find_again(saved.target.clone(), state.is_some(), roots) {
+            Ok(target) if !asked => target,
+            Err(problem) if request.replan.is_none() => {
+                problems.push(problem);
+                continue;
+            }
+            Ok(_) | Err(_) => {
+                given_up.push(drive_id.clone());
+                waiting.extend_from_slice(&saved.assigned);
+                continue;
+            }
+        };
+        let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
+            Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")).drive(drive_id)
+        })?;
+        let mut drive = planner.prepared(target, layout, saved.seed);
+        if state.is_some() {
+            let mut doubt = true;
+            match begun(&request, &plan, &drive.target, saved.seed, &drive.layout) {
+                Ok(begun) => {
+                    doubt = begun.checkpoint.step > 0 && begun.checkpoint.batches == 0;
+                    drive.begun = Some(Box::new(begun));
+                }
+                Err(why) => warnings.push(
+                    Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name),
+                ),
+            }
+            // Nothing of ours can be read back: what looks like a volume now may be somebody's.
+            if doubt && drive.target.identity.is_some() {
+                let device = Device::open_with(&drive.target.facts.path, Access::Read, drive.target.sector, roots)?;
+                let contents = signature::scan(&device).map_err(|error| {
+                    Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.target.facts.name)
+                })?;
+                drive.target.facts.contents = contents.words;
+                drive.target.old.extend(contents.wipe);
+            }
+            drive.target.agreed = !doubt || drive.target.facts.contents.is_none();
+        }
+        changed_sources(&drive, &mut warnings);
+        drives.push(drive);
+    }
+    waiting.sort_unstable();
+    waiting.dedup();
+
+    let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
+    let context =
+        guard::Context { sources, journal: Some(request.journal.clone()), logs: Some(files::logdir(&request)) };
+    let before = drives.len();
+    let mut unneeded = Vec::new();
+    if let Some(path) = request.additional_driveset.clone() {
+        let set = session::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
+        let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
+        warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
+        let wishes = Wishes {
+            driveset: &path,
+            drive_ids: &request.drive_ids,
+            image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
+            not_for_shipping: request.not_for_shipping,
+            context: &context,
+            roots,
+        };
+        match targets::find(rows, &wishes, &mut warnings) {
+            Ok(found) => {
+                session::refuse_known(&found, &book.ledger, &known_ids, &path, &mut problems);
+                if problems.0.is_empty() {
+                    match planner.plan_drives(&waiting, found, &mut *surroundings.entropy, true) {
+                        Ok(planned) => {
+                            drives.extend(planned.drives);
+                            unneeded = planned.unneeded;
+                            waiting = planned.unplaced;
+                        }
+                        Err(mut more) => problems.0.append(&mut more.0),
+                    }
+                }
+            }
+            Err(mut more) => problems.0.append(&mut more.0),
+        }
+    }
+    problems.into_result()?;
+    for id in &given_up {
+        warnings.push(Problem::new(Kind::Usage, "is given up; what it holds does not count").drive(id));
+    }
+    for drive in &drives[..before] {
+        let words = match &drive.begun {
+            Some(begun) if begun.checkpoint.step > 0 => format!("goes on behind byte {}", begun.checkpoint.offset),
+            _ => "begins at its start".into(),
+        };
+        on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
+    }
+    if !done.is_empty() {
+        let words = if done.len() == 1 { "1 drive had".to_owned() } else { format!("{} drives had", done.len()) };
+        on_event(Event::Note(format!("{words} finished before and are not written again")));
+    }
+    let joins = drives.len() - before;
+    let plan = session::Plan {
+        recipe: plan.recipe,
+        catalog: plan.catalog,
+        unplaced: waiting,
+        saved: Some(plan.prefix),
+        joins,
+        given_up,
+        done,
+    };
+    Ok(Prepared::new(request, cipher, surroundings, drives, unneeded, context, plan, Vec::new(), warnings))
+}
+
+/// Names sources that are not any more what they were when the session was planned.
+fn changed_sources(drive: &PreparedDrive, warnings: &mut Vec<Problem>) {
+    let tree = drive.layout.tree();
+    let durable = drive.begun.as_ref().map_or(0, |begun| begun.checkpoint.batches);
+    // Files before the first one of what is still to be written are on the drive as a whole.
+    let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
+    let open = later
+        .filter_map(|batch| match batch.content {
+            Content::Files(parts) => parts.first().map(|part| part.file),
+            _ => None,
+        })
+        .next()
+        .unwrap_or_else(|| tree.files());
+    let (mut copied, mut lost) = (0u64, 0u64);
+    for i in 0..tree.files() {
+        let (len, mtime_ns, ctime_ns) = tree.planned_facts(i);
+        let path = tree.source_path(i);
+        let same = walk::file_facts(&path, false)
+            .is_ok_and(|now| now.len == len && now.mtime_ns == mtime_ns && now.ctime_ns == ctime_ns);
+        if same {
+            continue;
+        }
+        let count = if i < open { &mut copied } else { &mut lost };
+        *count += 1;
+        if *count <= CHANGED_LISTED_MAX as u64 {
+            let what = if i < open {
+                "has changed since it was copied; the drive holds it as it was when the session began"
+            } else {
+                "has changed since the session began, and will be left out"
+            };
+            warnings.push(Problem::new(Kind::Source, what).path(path));
+        }
+    }
+    let hidden = copied.saturating_sub(CHANGED_LISTED_MAX as u64) + lost.saturating_sub(CHANGED_LISTED_MAX as u64);
+    if hidden > 0 {
+        warnings.push(Problem::new(Kind::Source, format!("{hidden} more sources have changed that are not listed")));
+    }
+}
+
+/// Reads bytes of a device.
+pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], ByteOffset) -> io::Result<()>;
+
+/// Reads the last durable batches back and compares them with what was written. Gives the number of batches from the first
+/// that can be relied on: fewer than `sums` has when a device lost what it had called durable.
+///
+/// # Errors
+/// When the device cannot be read, or holds nothing of what was written.
+pub fn read_back(
+    layout: &DriveLayout,
+    cipher: &SectorCipher,
+    plain: &dyn Fn(&Content) -> bool,
+    sums: &[Option<Sum>],
+    read: ReadAt<'_>,
+) -> Result<u64, Problem> {
+    let mut end = sums.len() as u64;
+    loop {
+        let mut last: VecDeque<(u64, Batch)> = VecDeque::new();
+        let mut first = None;
+        for (number, batch) in (0..end).zip(layout.batches(SLOT_LEN)) {
+            if sums[number as usize].is_none() {
+                continue;
+            }
+            if first.is_none() {
+                first = Some((number, batch));
+                continue;
+            }
+            last.push_back((number, batch));
+            if last.len() as u64 > READ_BACK {
+                last.pop_front();
+            }
+        }
+        let mut bad = None;
+        let first_number = first.as_ref().map(|(number, _)| *number);
+        let mut slot = vec![0; SLOT_LEN];
+        for (number, batch) in first.into_iter().chain(last) {
+            let Some(sum) = sums[number as usize] else { continue };
+            for piece in &batch.pieces {
+                let range = piece.range.start..piece.range.end.min(sum.len);
+                if range.start >= range.end {
+                    continue;
+                }
+                let into = &mut slot[range.clone()];
+                read(into, piece.at).map_err(|error| {
+                    Problem::new(Kind::Drive, format!("what is durable cannot be read back: {error}")).at(piece.at)
+                })?;
+                if !plain(&batch.content) {
+                    cipher.open(ByteOffset(piece.at.0 - layout.volume().start.0), into);
+                }
+            }
+            if hash::crc64(&slot[..sum.len]) != sum.crc {
+                bad = Some(number);
+                break;
+            }
+        }
+        let Some(bad) = bad else { break };
+        if Some(bad) == first_number {
+            return Err(Problem::new(Kind::Refused, "does not hold what this session wrote on it").advice(
+                "nothing was written; attach the right drive, or roll the session back with --abort and begin anew",
+            ));
+        }
+        end = bad;
+    }
+    // Not into the middle of a hash block.
+    while end > 0 && layout.batches(SLOT_LEN).nth(end as usize).as_ref().is_some_and(is_mid_chain) {
+        end -= 1;
+    }
+    Ok(end)
+}
+
+/// A checkpoint of a drive that is begun now.
+pub fn first_checkpoint(
+    request: &PrepRequest,
+    drive: &PreparedDrive,
+    keys: &Keys,
+    formatted: u64,
+    snapshot: Prefix,
+) -> Checkpoint {
+    Checkpoint {
+        session: request.session.clone(),
+        drive_id: drive.rules.drive_id.clone(),
+        work: Work::Format.as_str().into(),
+        identity: identity_digest(&drive.target),
+        plan: drive.layout.digest(SLOT_LEN),
+        time: formatted,
+        seed: drive.seed,
+        slot_len: SLOT_LEN as u64,
+        step: 0,
+        batches: 0,
+        offset: 0,
+        snapshot,
+        outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
+        body: keys.body(),
+    }
+}
