@@ -1,0 +1,346 @@
+//! `dray verify` on drives made by the binary, whole and damaged. Damage is done by others: bytes of the image, and
+//! ntfs-3g on the volume that libbde decrypts.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::{Session, said};
+use serde_json::Value;
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdisks");
+
+/// A drive with files that can be found by what is in them, metadata and properties.
+fn drive(name: &str) -> Session {
+    let session = Session::new(name);
+    let source = session.path("source");
+    fs::create_dir_all(source.join("sub")).expect("a source");
+    for (name, len) in [("flip", 5 << 20), ("swap", 9 << 20), ("cut", 300_000), ("gone", 20_000), ("well", 70_000)] {
+        fs::write(source.join("sub").join(name), contents(name, len)).expect("a file");
+    }
+    fs::write(source.join("empty"), b"").expect("a file");
+    fs::write(source.join("so:called"), b"a name that NTFS cannot hold").expect("a file");
+    fs::write(session.path("m.xml"), "<Metadata><Author>me</Author></Metadata>").expect("metadata");
+    fs::write(session.path("p.xml"), "<Properties><Content-Type>text/x-test</Content-Type></Properties>")
+        .expect("properties");
+    let row = format!(
+        "\"{}/\",data/,BlockBlob,rename,{},{}",
+        source.display(),
+        session.path("m.xml").display(),
+        session.path("p.xml").display()
+    );
+    session.dataset(&[&row]);
+    session.driveset(&[format!("{}:130MB", session.path("drive.img").display())]);
+    session.prepare(&["--read-back", "full"]);
+    session
+}
+
+/// Every 512 bytes say where they are.
+fn contents(name: &str, len: usize) -> Vec<u8> {
+    (0..len.div_ceil(512))
+        .flat_map(|i| format!("{name:>8}{i:>12}").repeat(26).into_bytes().into_iter().take(512))
+        .take(len)
+        .collect()
+}
+
+fn verify(session: &Session, image: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dray"))
+        .arg("verify")
+        .arg(image)
+        .arg("--key-file")
+        .arg(session.path("drive.xml"))
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+/// The objects of `--json`: blobs by name, and the last one.
+fn judged(output: &Output) -> (BTreeMap<String, Value>, Value) {
+    let mut rows = BTreeMap::new();
+    let mut last = Value::Null;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let value: Value = serde_json::from_str(line).expect("an object");
+        match value["type"].as_str() {
+            Some("blob") => {
+                let name = value["blob"].as_str().or(value["file"].as_str()).expect("a name");
+                rows.insert(name.to_owned(), value.clone());
+            }
+            Some("verified") => last = value,
+            _ => {}
+        }
+    }
+    assert!(last.is_object(), "{}", said(output));
+    (rows, last)
+}
+
+fn word<'a>(rows: &'a BTreeMap<String, Value>, name: &str) -> &'a str {
+    rows.get(name).and_then(|row| row["verdict"].as_str()).unwrap_or("no row")
+}
+
+fn answer(last: &Value, status: &str) -> String {
+    let checks = last["drives"][0]["checks"].as_array().expect("questions");
+    let found = checks.iter().find(|check| check["status"] == status).expect("the question");
+    found["answer"].as_str().expect("an answer").to_owned()
+}
+
+fn partition(image: &Path) -> (u64, u64) {
+    let file = File::open(image).expect("the image");
+    let mut entry = [0; 256];
+    file.read_exact_at(&mut entry, 1024).expect("the table");
+    let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
+    // The second entry is the data partition, behind the reserved one.
+    (number(128 + 32) * 512, (number(128 + 40) + 1 - number(128 + 32)) * 512)
+}
+
+fn change(image: &Path, at: u64, change: impl FnOnce(&mut [u8])) {
+    let file = OpenOptions::new().read(true).write(true).open(image).expect("the image");
+    let mut sector = [0; 512];
+    file.read_exact_at(&mut sector, at).expect("bytes");
+    change(&mut sector);
+    file.write_all_at(&sector, at).expect("bytes");
+}
+
+/// The decrypted volume, by libbde.
+fn decrypted(session: &Session) -> Option<PathBuf> {
+    let plain = session.path("plain.img");
+    let output = Command::new("python3")
+        .arg(Path::new(SCRIPTS).join("decrypt.py"))
+        .arg(session.path("drive.img"))
+        .arg(&plain)
+        .arg("--record")
+        .arg(session.path("drive.xml"))
+        .output()
+        .expect("python3 runs");
+    if !output.status.success() {
+        eprintln!("SKIPPED judge: libbde does not decrypt: {}", said(&output).lines().last().unwrap_or_default());
+        return None;
+    }
+    Some(plain)
+}
+
+/// Where bytes are in a file; they must be there once.
+fn search(image: &Path, what: &[u8]) -> u64 {
+    let file = File::open(image).expect("the image");
+    let len = file.metadata().expect("its length").len();
+    let mut found = Vec::new();
+    let mut block = vec![0; 1 << 20];
+    for at in (0..len).step_by(1 << 20) {
+        let n = file.read_at(&mut block, at).expect("bytes");
+        // What we look for starts a cluster.
+        found.extend((0..n).step_by(512).filter(|i| block[*i..].starts_with(what)).map(|i| at + i as u64));
+    }
+    assert_eq!(found.len(), 1, "{:?}", String::from_utf8_lossy(what));
+    found[0]
+}
+
+#[test]
+fn whole_drives_verify_and_give_back_what_went_in() {
+    let session = drive("verify-whole");
+    let image = session.path("drive.img");
+    let before = fs::metadata(&image).expect("the image").modified().expect("a time");
+    let (out, page, csv) = (session.path("out"), session.path("r.html"), session.path("all.csv"));
+    let words = ["--json", "--extract-to", out.to_str().unwrap(), "--report", page.to_str().unwrap()];
+    let output = verify(&session, &image, &[&words[..], &["--list", csv.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let (rows, last) = judged(&output);
+    assert_eq!(rows.len(), 7, "{rows:?}");
+    assert!(rows.values().all(|row| row["verdict"] == "equal" && row["properties"] == "equal"), "{rows:?}");
+    for status in ["BitLockerKeyInvalid", "ManifestCorrupted", "ManifestFormatInvalid", "ManifestDriveIdMismatch"] {
+        assert_eq!(answer(&last, status), "yes", "{status}");
+    }
+    let same = Command::new("diff").arg("-r").arg(session.path("source")).arg(out.join("data")).output().expect("diff");
+    assert!(same.status.success(), "{}", said(&same));
+    let time = |path: PathBuf| fs::metadata(path).expect("a file").modified().expect("a time");
+    let (was, is) = (time(session.path("source/sub/well")), time(out.join("data/sub/well")));
+    assert!(was.duration_since(is).unwrap_or_else(|error| error.duration()).as_micros() < 1, "{was:?} {is:?}");
+    let described = fs::read_to_string(out.join(".dray/drive.jsonl")).expect("the description");
+    assert_eq!(described.lines().count(), 7);
+    assert!(described.lines().all(|line| line.contains("text/x-test") && line.contains("\"Author\":\"me\"")));
+    assert!(fs::read_to_string(&page).expect("the page").contains("All 7 blobs"));
+    assert_eq!(fs::read_to_string(&csv).expect("the list").lines().count(), 8);
+    assert_eq!(
+        fs::metadata(&image).expect("the image").modified().expect("a time"),
+        before,
+        "verify wrote to the drive"
+    );
+
+    // Again: nothing is read twice; what went missing comes back; what is in the way stays.
+    fs::remove_file(out.join("data/sub/cut")).expect("a file");
+    let output = verify(&session, &image, &words);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(judged(&output).1["drives"][0]["resumed"], 6);
+    assert_eq!(fs::read(out.join("data/sub/cut")).expect("taken out again"), contents("cut", 300_000));
+    let planted = session.path("planted");
+    fs::create_dir_all(&planted).expect("a directory");
+    std::os::unix::fs::symlink(session.path("elsewhere"), planted.join("data")).expect("a link");
+    fs::create_dir_all(session.path("elsewhere")).expect("a directory");
+    let output = verify(&session, &image, &["--extract-to", planted.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(fs::read_dir(session.path("elsewhere")).expect("a directory").count(), 0, "wrote through a link");
+
+    // A part, and what was asked for.
+    let list = session.path("list.xml");
+    fs::write(&list, "<BlobList><BlobPath>data/sub/flip</BlobPath><BlobPath>data/other</BlobPath></BlobList>")
+        .expect("a list");
+    let output = verify(&session, &image, &["--json", "--only", "data/sub", "--expect", list.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    let (rows, last) = judged(&output);
+    assert_eq!((rows.len(), &last["on_no_drive"][0]), (5, &Value::from("data/other")));
+    fs::remove_file(image).expect("the image");
+}
+
+#[test]
+fn every_kind_of_damage_is_found_and_named() {
+    let session = drive("verify-damage");
+    let Some(plain) = decrypted(&session) else { return };
+    let image = session.path("drive.img");
+    let (start, _) = partition(&image);
+    let place = |name: &str, i: usize| search(&plain, &contents(name, (i + 1) * 512)[i * 512..]);
+
+    // On the encrypted drive: a bit of a file, two blocks that changed places.
+    let flip = place("flip", 9000);
+    change(&image, start + flip + 512 - 512, |sector| sector[77] ^= 4);
+    let output = verify(&session, &image, &["--json"]);
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    let (rows, _) = judged(&output);
+    assert_eq!(word(&rows, "data/sub/flip"), "different");
+    let note = rows["data/sub/flip"]["notes"][0].as_str().expect("a note");
+    assert!(note.starts_with("bytes 4194304 to 5242880: different"), "{note}");
+    assert_eq!(rows.values().filter(|row| row["verdict"] == "equal").count(), 6);
+    change(&image, start + flip, |sector| sector[77] ^= 4);
+
+    // The manifest, and a drive record of another drive.
+    let record = session.path("drive.xml");
+    let text = fs::read_to_string(&record).expect("the record");
+    fs::write(&record, text.replace("<DriveId>drive<", "<DriveId>9WM35C2V<")).expect("the record");
+    let output = verify(&session, &image, &["--json"]);
+    assert_eq!((output.status.code(), answer(&judged(&output).1, "ManifestDriveIdMismatch").as_str()), (Some(5), "no"));
+    fs::write(&record, text).expect("the record");
+    let manifest = search(&plain, b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DriveManifest");
+    change(&image, start + manifest, |sector| sector[300] ^= 1);
+    let output = verify(&session, &image, &["--json"]);
+    assert_eq!((output.status.code(), answer(&judged(&output).1, "ManifestCorrupted").as_str()), (Some(5), "no"));
+    change(&image, start + manifest, |sector| sector[300] ^= 1);
+
+    // Each copy of BitLocker's metadata, alone and with the next.
+    let mut boot = [0; 512];
+    File::open(&image).expect("the image").read_exact_at(&mut boot, start).expect("the first sector");
+    let copies = [176, 184, 192].map(|at| u64::from_le_bytes(boot[at..at + 8].try_into().expect("eight bytes")));
+    let file = OpenOptions::new().read(true).write(true).open(&image).expect("the image");
+    let mut kept = [(); 3].map(|()| vec![0; 4096]);
+    for (copy, kept) in copies.iter().zip(&mut kept) {
+        file.read_exact_at(kept, start + copy).expect("a copy");
+    }
+    for i in 0..3 {
+        for n in 1..=2 {
+            for j in (0..n).map(|k| (i + k) % 3) {
+                file.write_all_at(&[0x5A; 4096], start + copies[j]).expect("damage");
+            }
+            let output = verify(&session, &image, &["--json", "--only", "data/sub/well"]);
+            assert_eq!(output.status.code(), Some(0), "copy {i}, {n} damaged: {}", said(&output));
+            let warnings = judged(&output).1["drives"][0]["warnings"].clone();
+            assert!(warnings.to_string().contains("cop"), "{warnings}");
+            for (copy, kept) in copies.iter().zip(&kept) {
+                file.write_all_at(kept, start + copy).expect("mended");
+            }
+        }
+    }
+
+    // On the decrypted volume: blocks that changed places, and what a file system driver does.
+    let (a, b) = (place("swap", 100), place("swap", 9000));
+    let bytes = |i: usize| contents("swap", (i + 1) * 512)[i * 512..].to_vec();
+    change(&plain, a, |sector| sector.copy_from_slice(&bytes(9000)));
+    change(&plain, b, |sector| sector.copy_from_slice(&bytes(100)));
+    let mount = session.path("mnt");
+    fs::create_dir_all(&mount).expect("a directory");
+    let mounted = Command::new("ntfs-3g").arg(&plain).arg(&mount).output();
+    let is_mounted = mounted.as_ref().is_ok_and(|output| output.status.success());
+    if is_mounted {
+        let dir = fs::read_dir(&mount).expect("the root").filter_map(Result::ok).map(|entry| entry.path());
+        let base = dir.filter(|path| path.is_dir()).find_map(|path| {
+            let found = Command::new("find").arg(&path).args(["-name", "cut"]).output().ok()?;
+            let line = String::from_utf8_lossy(&found.stdout).lines().next().map(PathBuf::from);
+            line.and_then(|line| line.parent().map(Path::to_owned))
+        });
+        let base = base.expect("the files");
+        OpenOptions::new().write(true).open(base.join("cut")).and_then(|file| file.set_len(1234)).expect("cut");
+        fs::remove_file(base.join("gone")).expect("removed");
+        fs::write(base.join("foreign"), "nobody asked for it").expect("a file");
+        assert!(Command::new("umount").arg(&mount).status().is_ok_and(|status| status.success()));
+    } else {
+        eprintln!("SKIPPED judge: ntfs-3g does not mount here");
+    }
+    let output = verify(&session, &plain, &["--json"]);
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    let (rows, last) = judged(&output);
+    assert_eq!(word(&rows, "data/sub/swap"), "different");
+    assert_eq!(rows["data/sub/swap"]["notes"].as_array().map(Vec::len), Some(2), "{rows:?}");
+    assert_eq!(answer(&last, "BitLockerVolumeNotFound"), "no");
+    if is_mounted {
+        assert_eq!(word(&rows, "data/sub/cut"), "different");
+        assert!(rows["data/sub/cut"]["notes"][0].as_str().is_some_and(|note| note.contains("1234")));
+        assert_eq!(word(&rows, "data/sub/gone"), "missing");
+        let foreign = rows.iter().find(|(name, _)| name.ends_with("foreign")).expect("the file that nobody asked for");
+        assert_eq!(foreign.1["verdict"], "not in the manifest");
+    }
+    for name in ["data/sub/well", "data/sub/flip", "data/empty"] {
+        assert_eq!(word(&rows, name), "equal");
+    }
+
+    // What the service said, beside what the drive shows.
+    let log = session.path("error.xml");
+    let path = rows["data/sub/swap"]["file"].as_str().expect("a path");
+    let text = format!(
+        "<DriveLog Version=\"2014-11-01\"><DriveId>drive</DriveId><Blob Status=\"CompletedWithErrors\"><BlobPath>data/sub/swap\
+         </BlobPath><FilePath>{path}</FilePath><Length>9437184</Length><BlockList><Block Offset=\"0\" Length=\"4194304\" \
+         Status=\"Corrupted\"/></BlockList></Blob><Status>CompletedWithErrors</Status></DriveLog>"
+    );
+    fs::write(&log, text).expect("a log");
+    let output = verify(&session, &plain, &["--json", "--copy-log", log.to_str().unwrap()]);
+    let (rows, last) = judged(&output);
+    assert!(rows["data/sub/swap"]["service"].as_str().is_some_and(|said| said.contains("Corrupted")), "{rows:?}");
+    assert_eq!(last["drives"][0]["log_status"], "CompletedWithErrors");
+    fs::remove_file(image).expect("the image");
+    fs::remove_file(plain).expect("the volume");
+}
+
+#[test]
+fn hostile_manifests_name_nothing_outside() {
+    let session = drive("verify-hostile");
+    let manifest = session.path("evil.manifest");
+    let file = "\\session#1\\data\\sub\\well";
+    let blob = |path: &str| {
+        format!("<Blob><BlobPath>{path}</BlobPath><FilePath>{file}</FilePath><Length>70000</Length></Blob>")
+    };
+    let blobs: String =
+        ["../../escaped", "/tmp/escaped", "a/../../escaped", "..", "a//b", ".dray/x", "a", "a/b"].map(blob).concat();
+    let text = format!(
+        "<DriveManifest Version=\"2014-11-01\"><Drive><DriveId>drive</DriveId><BlobList>{blobs}</BlobList></Drive></DriveManifest>"
+    );
+    fs::write(&manifest, text).expect("a manifest");
+    let out = session.path("deep/out");
+    let image = session.path("drive.img");
+    let words = ["--json", "--manifest", manifest.to_str().unwrap(), "--extract-to", out.to_str().unwrap()];
+    let output = verify(&session, &image, &words);
+    let (rows, _) = judged(&output);
+    let found = rows.values().filter(|row| row["blob"].is_string()).count();
+    assert_eq!(found, 8, "{}", said(&output));
+    let inside =
+        Command::new("find").arg(session.path("deep")).args(["-type", "f", "-size", "70000c"]).output().expect("find");
+    let inside: Vec<String> = String::from_utf8_lossy(&inside.stdout).lines().map(str::to_owned).collect();
+    let out = out.to_str().unwrap();
+    assert!(inside.len() == 8 && inside.iter().all(|path| path.starts_with(out)), "{inside:?}\n{}", said(&output));
+    // Half a manifest, and none.
+    for text in ["<DriveManifest><Drive><DriveId>drive</DriveId><BlobList><Blob><BlobPath>a</Blob", "", "\0\0\0"] {
+        fs::write(&manifest, text).expect("a manifest");
+        let output = verify(&session, &image, &["--json", "--manifest", manifest.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+        assert_eq!(answer(&judged(&output).1, "ManifestFormatInvalid"), "no");
+    }
+    fs::remove_file(image).expect("the image");
+}
