@@ -165,10 +165,11 @@ fn judge_a_drive_that_died_gives_its_files_to_another() {
         }
     };
     // Both drives are under way.
-    let begun = |said: &str| {
-        said.lines().filter(|line| line.contains("\"type\":\"stage\"") && line.contains("\"stage\":\"data\"")).count()
+    let begun = |said: &str, drive: &str| {
+        let stage = |line: &&str| line.contains("\"type\":\"stage\"") && line.contains("\"stage\":\"data\"");
+        said.lines().filter(stage).any(|line| line.contains(&format!("\"drive_id\":\"{drive}\"")))
     };
-    let both = run.until(|moment| moment.is_write() && begun(moment.said) == 2);
+    let both = run.until(|moment| moment.is_write() && begun(moment.said, "one") && begun(moment.said, "two"));
     assert!(both.expect("the trace goes on"), "it ended before both drives had begun");
     run.kill().expect("killed");
     fs::remove_file(session.path("two.img")).expect("a drive that is gone");

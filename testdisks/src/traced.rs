@@ -67,6 +67,9 @@ impl Traced {
                 None => shell.env_remove(name),
             };
         }
+        if let Some(dir) = command.get_current_dir() {
+            shell.current_dir(dir);
+        }
         shell.stdin(Stdio::piped()).stdout(File::create(&out)?).stderr(File::create(&err)?).process_group(0);
         let mut child = shell.spawn()?;
         let group = Pid::from_raw(child.id() as i32);
