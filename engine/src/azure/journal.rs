@@ -556,7 +556,7 @@ impl<'a> ActivityRecord<'a> {
     ///
     /// # Errors
     /// As [`record`].
-    pub fn to_bytes(&self, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
+    pub fn encode(&self, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
         match *self {
             Self::Context { log_directory } => activity(stamp, CONTEXT, &[("LogDirectory", log_directory)]),
             Self::Session { id, state } => {
@@ -691,7 +691,7 @@ mod tests {
             work: Work::Format,
             details: DriveDetails { name: Some("/dev/sdb"), size: Some(4 << 40), ..DriveDetails::default() },
         };
-        bytes.extend_from_slice(&drive.to_bytes(T).unwrap());
+        bytes.extend_from_slice(&drive.encode(T).unwrap());
         assert_eq!(ActivityRecord::from_record(&read(&bytes).records[1]), Some(drive));
         let end = bytes.len() - EOL.len();
         for cut in whole + 1..end {
@@ -713,7 +713,7 @@ mod tests {
         let mut chain = Chain::default();
         chain.pass(&bytes);
         for state in [SessionState::Started, SessionState::Interrupted, SessionState::Started, SessionState::Completed] {
-            let record = ActivityRecord::Session { id: "session#1", state }.to_bytes(T).unwrap();
+            let record = ActivityRecord::Session { id: "session#1", state }.encode(T).unwrap();
             bytes.extend_from_slice(&chain.seal(&record));
             ends.push(bytes.len());
         }
@@ -750,7 +750,7 @@ mod tests {
             // What is appended after the cut is good again.
             let mut mended = bytes[..ends[from]].to_vec();
             let mut chain = journal.chain;
-            let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted }.to_bytes(T).unwrap();
+            let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted }.encode(T).unwrap();
             mended.extend_from_slice(&chain.seal(&record));
             let journal = read(&mended);
             assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (from + 2, None, 0), "{cut}");

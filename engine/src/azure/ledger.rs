@@ -295,7 +295,7 @@ mod tests {
                     details: DriveDetails { name: Some("n"), ..DriveDetails::default() },
                 },
             };
-            bytes.extend_from_slice(&record.to_bytes(FileTime(0)).expect("a record"));
+            bytes.extend_from_slice(&record.encode(FileTime(0)).expect("a record"));
         }
         Ledger::new(&journal::read(&bytes))
     }

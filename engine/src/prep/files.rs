@@ -224,7 +224,7 @@ impl JournalFile {
     /// When it cannot be written.
     pub fn append(&self, record: &ActivityRecord<'_>) -> Result<(), Problems> {
         let write = || {
-            let bytes = record.to_bytes(now()).map_err(|error| io::Error::other(error.to_string()))?;
+            let bytes = record.encode(now()).map_err(|error| io::Error::other(error.to_string()))?;
             let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             let (file, chain) = &mut *guard;
             let mut next = chain.clone();
