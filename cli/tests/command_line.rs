@@ -183,7 +183,7 @@ fn help_fits_eighty_columns_and_names_the_exit_codes() {
 #[test]
 fn help_shows_only_what_exists() {
     let help = text(&dray(&["--help"]));
-    for absent in ["devices", "doctor", "completions"] {
+    for absent in ["completions"] {
         assert!(!help.contains(absent), "{absent}: {help}");
     }
     // Known words that the engine refuses for now are not advertised.
@@ -248,4 +248,31 @@ fn colour_is_wanted_or_not_there() {
     assert!(!text(&plain).contains('\x1b'));
     let always = dray(&[&args[..], &["--color", "always"]].concat());
     assert!(text(&always).contains('\x1b'));
+}
+
+#[test]
+fn devices_and_doctor_tell_objects_and_change_nothing() {
+    let objects = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_dray")).args(args).output().expect("the binary runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
+        (output.status.code(), text.lines().map(parse).collect::<Vec<_>>())
+    };
+    let (exit, checks) = objects(&["doctor", "--json"]);
+    let bad = checks.iter().any(|check| check["state"] == "bad");
+    assert_eq!(exit, Some(if bad { 8 } else { 0 }), "{checks:?}");
+    let names: Vec<_> = checks.iter().filter_map(|check| check["what"].as_str()).collect();
+    assert_eq!(
+        names,
+        ["kernel", "io_uring", "locked memory", "huge pages", "memory", "processor", "permissions", "smartctl"]
+    );
+    for check in &checks {
+        assert_eq!(check["state"] == "good", check["remedy"].is_null(), "{check}");
+    }
+    let (exit, disks) = objects(&["devices", "--json", "--all"]);
+    assert_eq!(exit, Some(0));
+    for disk in &disks {
+        assert!(disk["size"].as_u64().is_some_and(|size| size > 0), "{disk}");
+        assert_eq!(disk["verdict"] == "refused", disk["refusals"].as_array().is_some_and(|all| !all.is_empty()));
+    }
 }

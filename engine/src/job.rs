@@ -6,6 +6,7 @@ pub use crate::azure::{Digest, SecretText};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
 pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;
+pub use crate::device::{Discard, Geometry, Identity, Roots, Transport, Zoned};
 pub use crate::gpt::read::CopyState;
 pub use crate::hash::Sha256;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
@@ -16,6 +17,7 @@ pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Tabl
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
+pub use crate::survey::{Check as MachineCheck, Health, Link, Queue, Seen, State as CheckState, disks, examine};
 pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};
 pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};

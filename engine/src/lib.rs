@@ -6,7 +6,7 @@
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
-//! 4. `prep`, `verify`, `bench`: the pipelines.
+//! 4. `prep`, `verify`, `bench`, `survey`: the pipelines.
 //! 5. `job`: what the command line may use.
 //!
 //! Public are `job` and the values that it speaks in, `report` and `units`. The feature `rooms` opens the other rooms to
@@ -38,7 +38,7 @@ rooms!(plan);
 
 rooms!(device, io, pool, source);
 
-rooms!(bench, prep, verify);
+rooms!(bench, prep, survey, verify);
 
 pub mod job;
 

@@ -28,6 +28,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("prep", 4),
     ("verify", 4),
     ("bench", 4),
+    ("survey", 4),
     ("job", 5),
 ];
 

@@ -5,6 +5,8 @@ mod bench;
 mod cat;
 mod decrypt;
 mod demo;
+mod devices;
+mod doctor;
 mod generate;
 mod inspect;
 mod listing;
@@ -27,6 +29,10 @@ pub enum Command {
     Plan(prep::Plan),
     /// The whole road on a disk image, with no privilege and no hardware
     Demo(demo::Demo),
+    /// Show every disk: whether it can be used, and why not
+    Devices(devices::Devices),
+    /// What of kernel, permissions and limits is in the way, and how to mend it
+    Doctor(doctor::Doctor),
     /// Measure a drive: raw, across its surface, and through hash and cipher
     Bench(bench::BenchArgs),
     /// What a drive is: partitions, BitLocker, NTFS; needs no key
@@ -56,6 +62,8 @@ impl Command {
             Self::PrepImport(command) => command.run(output),
             Self::Plan(command) => command.run(output),
             Self::Demo(command) => command.run(output),
+            Self::Devices(command) => command.run(output),
+            Self::Doctor(command) => command.run(output),
             Self::Bench(command) => command.run(output),
             Self::Inspect(command) => command.run(output),
             Self::Decrypt(command) => command.run(output),

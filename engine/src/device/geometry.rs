@@ -53,7 +53,7 @@ pub enum Zoned {
 }
 
 /// Content of a sysfs attribute, trimmed; `None` when absent or empty.
-pub(super) fn attribute(dir: &Path, name: &str) -> Option<String> {
+pub fn attribute(dir: &Path, name: &str) -> Option<String> {
     let bytes = fs::read(dir.join(name)).ok()?;
     // Old drives put anything into their names.
     let text = String::from_utf8_lossy(&bytes);

@@ -11,7 +11,7 @@ pub mod signature;
 
 use std::path::PathBuf;
 
-pub use geometry::{Discard, Geometry, Zoned};
+pub use geometry::{Discard, Geometry, Zoned, attribute};
 pub use identity::{Disk, Identity, Transport, list, resolve};
 pub use open::{Access, Device, DeviceKind, create_image, extend_image};
 

@@ -1,0 +1,58 @@
+//! `dray doctor`: what of the machine is in the way, and the one line that helps.
+
+use clap::Args;
+use dray_engine::job::{self, MachineCheck, CheckState as State};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::render::Output;
+
+/// Arguments of `dray doctor`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Exit code 8 when something is in the way, 0 otherwise.")]
+pub struct Doctor {}
+
+impl Doctor {
+    /// Looks and tells.
+    pub fn run(self, output: &Output) -> Exit {
+        let checks = job::examine(&job::Roots::default());
+        for check in &checks {
+            if output.is_json() {
+                output.object(
+                    "check",
+                    json!({
+                        "what": check.what,
+                        "state": word(check.state),
+                        "found": check.found,
+                        "remedy": check.remedy,
+                    }),
+                );
+            } else {
+                output.say(&line(check, output));
+            }
+        }
+        if checks.iter().any(|check| check.state == State::Bad) { Exit::Environment } else { Exit::Done }
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Good => "good",
+        State::Worse => "worse",
+        State::Bad => "bad",
+    }
+}
+
+fn line(check: &MachineCheck, output: &Output) -> String {
+    let style = output.style();
+    let mark = match check.state {
+        State::Good => style.green("ok   "),
+        State::Worse => style.yellow("worse"),
+        State::Bad => style.red("bad  "),
+    };
+    let mut text = format!("{mark}  {:<14} {}\n", check.what, check.found);
+    if let Some(remedy) = &check.remedy {
+        text.push_str(&format!("{:22}{remedy}\n", ""));
+    }
+    text
+}

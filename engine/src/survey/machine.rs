@@ -1,0 +1,326 @@
+//! What of kernel, limits and permissions is in the way, each with a remedy of one line.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::program;
+use crate::device::{self, Roots};
+use crate::io::{Options, Requests, Target, uring};
+use crate::pool::Pool;
+use crate::units::ByteLen;
+
+/// How one thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// Works, but worse than it could.
+    Worse,
+    /// In the way.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub what: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// One line that helps; `None` when nothing has to be done.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, state: State::Good, found: found.into(), remedy: None }
+    }
+
+    fn not(what: &'static str, state: State, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what, state, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Memory of one drive's slots, which the ring registers.
+const SLOTS_LEN: u64 = 112 << 20;
+
+/// Looks at everything.
+pub fn examine(roots: &Roots) -> Vec<Check> {
+    vec![
+        kernel(roots),
+        ring(roots),
+        locked_memory(roots),
+        huge_pages(roots),
+        memory(roots),
+        processor(roots),
+        permissions(roots),
+        smartctl(),
+    ]
+}
+
+fn text(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn kernel(roots: &Roots) -> Check {
+    const WHAT: &str = "kernel";
+    let Some(release) = text(&roots.proc.join("sys/kernel/osrelease")) else {
+        return Check::not(WHAT, State::Worse, "tells no release", "mount -t proc proc /proc");
+    };
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match version {
+        (major, _) if major >= 6 => Check::good(WHAT, release),
+        version if version >= (5, 10) => Check::good(WHAT, format!("{release}; 6.1 and later are faster")),
+        _ => Check::not(
+            WHAT,
+            State::Worse,
+            format!("{release} has no io_uring that dray can use"),
+            "boot a kernel of 5.10 or later; until then dray works with plain system calls, slower",
+        ),
+    }
+}
+
+fn ring(roots: &Roots) -> Check {
+    const WHAT: &str = "io_uring";
+    let state = text(&roots.proc.join("sys/kernel/io_uring_disabled"));
+    let tried = File::open("/proc/self/exe").map_err(|error| error.to_string()).and_then(|file| {
+        let pool = Pool::new(2, 4096).map_err(|error| error.to_string())?;
+        let target = Target { file: Arc::new(file), align: 1, requests: Requests::default() };
+        uring::Uring::new(target, &pool, Options::default())
+            .map(|ring| ring.notice().map(str::to_owned))
+            .map_err(|error| error.to_string())
+    });
+    match (tried, state.as_deref()) {
+        (Ok(None), _) => Check::good(WHAT, "allowed"),
+        (Ok(Some(notice)), _) => Check::not(WHAT, State::Worse, notice, "ulimit -l unlimited, or run as root"),
+        (Err(error), Some("2")) => Check::not(
+            WHAT,
+            State::Worse,
+            format!("refused by the kernel's setting kernel.io_uring_disabled=2: {error}"),
+            "sysctl kernel.io_uring_disabled=0",
+        ),
+        (Err(error), Some("1")) => Check::not(
+            WHAT,
+            State::Worse,
+            format!("refused to all but root by kernel.io_uring_disabled=1: {error}"),
+            "run as root, or sysctl kernel.io_uring_disabled=0",
+        ),
+        (Err(error), _) if is_filtered(roots) => Check::not(
+            WHAT,
+            State::Worse,
+            format!("refused by a seccomp filter (a container): {error}"),
+            "docker run --security-opt seccomp=unconfined, or a profile that allows io_uring_setup, _enter, _register",
+        ),
+        (Err(error), _) => {
+            Check::not(WHAT, State::Worse, error, "boot a kernel of 5.10 or later with CONFIG_IO_URING=y")
+        }
+    }
+}
+
+/// Whether system calls of this process are filtered.
+fn is_filtered(roots: &Roots) -> bool {
+    let status = text(&roots.proc.join("self/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
+fn locked_memory(roots: &Roots) -> Check {
+    const WHAT: &str = "locked memory";
+    let limits = text(&roots.proc.join("self/limits")).unwrap_or_default();
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next());
+    match soft.map(|soft| (soft, soft.parse::<u64>())) {
+        Some((_, Ok(bytes))) if bytes < SLOTS_LEN && !is_root(roots) => Check::not(
+            WHAT,
+            State::Worse,
+            format!("{} may be locked, one drive wants {}", ByteLen(bytes), ByteLen(SLOTS_LEN)),
+            "ulimit -l unlimited (or `* - memlock unlimited` in /etc/security/limits.conf)",
+        ),
+        Some((_, Ok(bytes))) => Check::good(WHAT, ByteLen(bytes).to_string()),
+        Some((soft, Err(_))) => Check::good(WHAT, soft),
+        None => Check::good(WHAT, "not told"),
+    }
+}
+
+fn huge_pages(roots: &Roots) -> Check {
+    const WHAT: &str = "huge pages";
+    let file = roots.sys.join("kernel/mm/transparent_hugepage/enabled");
+    let line = text(&file).unwrap_or_default();
+    let chosen = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word);
+    match chosen {
+        Some(word @ ("always" | "madvise")) => Check::good(WHAT, word),
+        Some(word) => Check::not(
+            WHAT,
+            State::Worse,
+            format!("{word}: large writes cost more memory accesses"),
+            format!("echo madvise >{}", file.display()),
+        ),
+        None => Check::good(WHAT, "the kernel has none; large writes cost a little more"),
+    }
+}
+
+fn memory(roots: &Roots) -> Check {
+    const WHAT: &str = "memory";
+    let info = text(&roots.proc.join("meminfo")).unwrap_or_default();
+    let free = info.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?;
+        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    match free {
+        Some(bytes) if bytes < 2 * SLOTS_LEN => Check::not(
+            WHAT,
+            State::Bad,
+            format!("{} available; a drive wants {} beside the catalog", ByteLen(bytes), ByteLen(SLOTS_LEN)),
+            "end other programs, or prepare the drives one after another",
+        ),
+        Some(bytes) => {
+            let drives = bytes / (2 * SLOTS_LEN);
+            Check::good(WHAT, format!("{} available, enough for {} drives at once", ByteLen(bytes), drives.min(25)))
+        }
+        None => Check::good(WHAT, "not told"),
+    }
+}
+
+fn processor(roots: &Roots) -> Check {
+    const WHAT: &str = "processor";
+    let info = text(&roots.proc.join("cpuinfo")).unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features")).unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    if has("aes") {
+        let vectors = if has("avx512f") { "AVX-512" } else if has("avx2") { "AVX2" } else { "no AVX2" };
+        Check::good(WHAT, format!("{cores} cores with AES instructions, {vectors}"))
+    } else {
+        Check::not(
+            WHAT,
+            State::Worse,
+            format!("{cores} cores without AES instructions: the cipher is many times slower"),
+            "in a virtual machine pass the host's processor on (-cpu host); else use another machine",
+        )
+    }
+}
+
+fn is_root(roots: &Roots) -> bool {
+    let status = text(&roots.proc.join("self/status")).unwrap_or_default();
+    // Real, effective, saved, file system.
+    status.lines().any(|line| line.strip_prefix("Uid:").and_then(|ids| ids.split_whitespace().nth(1)) == Some("0"))
+}
+
+fn permissions(roots: &Roots) -> Check {
+    const WHAT: &str = "permissions";
+    let disks: Vec<_> = device::list(roots).into_iter().filter(|disk| disk.identity.transport.is_hardware()).collect();
+    let may = |path: &Path| match File::options().read(true).write(false).open(path) {
+        Err(error) => error.kind() != std::io::ErrorKind::PermissionDenied,
+        Ok(_) => true,
+    };
+    let denied: Vec<String> =
+        disks.iter().filter(|disk| !may(&disk.path)).map(|disk| disk.path.display().to_string()).collect();
+    if !denied.is_empty() {
+        return Check::not(
+            WHAT,
+            State::Bad,
+            format!("may not open {}", denied.join(", ")),
+            "run as root (sudo), or join the group that owns the nodes, usually disk",
+        );
+    }
+    match (is_root(roots), disks.len()) {
+        (true, _) => Check::good(WHAT, "root"),
+        (false, 0) => Check::not(
+            WHAT,
+            State::Worse,
+            "not root, and no disk here to try it on",
+            "run as root (sudo); image files need no privilege",
+        ),
+        (false, _) => Check::good(WHAT, "every disk may be opened"),
+    }
+}
+
+fn smartctl() -> Check {
+    const WHAT: &str = "smartctl";
+    let Some(path) = program("smartctl") else {
+        return Check::not(
+            WHAT,
+            State::Worse,
+            "not here: the health of drives is not known",
+            "apt install smartmontools (dnf install smartmontools)",
+        );
+    };
+    let said = Command::new(&path).arg("--version").output().map(|out| out.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&said).split_whitespace().nth(1).unwrap_or_default().to_owned();
+    // `--json` came with 7.0.
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if major >= 7 {
+        Check::good(WHAT, version)
+    } else {
+        Check::not(WHAT, State::Worse, format!("{version} has no --json"), "install smartmontools 7.0 or later")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(name: &str, files: &[(&str, &str)]) -> Roots {
+        let dir = std::env::temp_dir().join(format!("dray-machine-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        for (path, text) in files {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") }
+    }
+
+    #[test]
+    fn a_poor_machine_is_told_what_helps() {
+        let roots = machine(
+            "poor",
+            &[
+                ("proc/sys/kernel/osrelease", "4.19.0-27-amd64\n"),
+                ("proc/self/limits", "Max locked memory         65536                65536                bytes\n"),
+                ("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nSeccomp:\t2\n"),
+                ("proc/meminfo", "MemTotal: 1 kB\nMemAvailable:      50000 kB\n"),
+                ("proc/cpuinfo", "flags\t\t: fpu sse2\n"),
+                ("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n"),
+            ],
+        );
+        for check in [kernel(&roots), locked_memory(&roots), huge_pages(&roots), memory(&roots), processor(&roots)] {
+            assert_ne!(check.state, State::Good, "{check:?}");
+            assert!(check.remedy.as_deref().is_some_and(|line| !line.contains('\n')), "{check:?}");
+        }
+        assert!(is_filtered(&roots) && !is_root(&roots));
+    }
+
+    #[test]
+    fn a_good_machine_needs_nothing() {
+        let roots = machine(
+            "good",
+            &[
+                ("proc/sys/kernel/osrelease", "6.12.1\n"),
+                ("proc/self/limits", "Max locked memory         unlimited            unlimited            bytes\n"),
+                ("proc/self/status", "Uid:\t0\t0\t0\t0\nSeccomp:\t0\n"),
+                ("proc/meminfo", "MemAvailable:   16000000 kB\n"),
+                ("proc/cpuinfo", "flags\t\t: fpu aes avx2\n"),
+                ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+            ],
+        );
+        for check in [
+            kernel(&roots),
+            locked_memory(&roots),
+            huge_pages(&roots),
+            memory(&roots),
+            processor(&roots),
+            permissions(&roots),
+        ] {
+            assert_eq!((check.state, &check.remedy), (State::Good, &None), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_examined_without_a_panic() {
+        assert_eq!(examine(&Roots::default()).len(), 8);
+    }
+}
