@@ -1,7 +1,7 @@
 //! `dray doctor`: what of the machine is in the way, and the one line that helps.
 
 use clap::Args;
-use dray_engine::job::{self, MachineCheck, CheckState as State};
+use dray_engine::job::{self, CheckState as State, MachineCheck};
 use serde_json::json;
 
 use crate::exit::Exit;

@@ -63,6 +63,12 @@ pub struct Faults {
     pub write_errors: Vec<ByteRange>,
     /// Reading any byte of these fails.
     pub read_errors: Vec<ByteRange>,
+    /// One write in so many fails without a byte; 0 for none.
+    pub write_error_one_in: u32,
+    /// One read of the disk in so many fails; 0 for none.
+    pub read_error_one_in: u32,
+    /// An operation takes a seeded time up to this.
+    pub latency_max: Duration,
     /// Every flush fails.
     pub flush_errors: bool,
     /// One write in so many is acknowledged and lost; 0 for none.
@@ -141,7 +147,7 @@ impl State {
             return Err(error(io::ErrorKind::InvalidInput.into()));
         }
         let Some(end) = end.filter(|end| *end <= self.size) else {
-            return Err(error(io::ErrorKind::StorageFull.into()));
+            return Err(error(io::Error::from_raw_os_error(libc::ENOSPC)));
         };
         let range = ByteRange::new(at, end - at);
         self.deeds.push(Deed::Write(range));
@@ -150,6 +156,10 @@ impl State {
         if let Some(bad) = bad {
             let good = ((bad - at) / self.sector * self.sector) as usize;
             self.cache(number, at, &bytes[..good]);
+            return Err(error(io::Error::from_raw_os_error(libc::EIO)));
+        }
+        let failing = self.faults.write_error_one_in;
+        if self.one_in(failing) {
             return Err(error(io::Error::from_raw_os_error(libc::EIO)));
         }
         let lost = self.faults.lost_one_in;
@@ -193,6 +203,10 @@ impl State {
             return PartResult::Failed(io::ErrorKind::UnexpectedEof.into());
         }
         if self.faults.read_errors.iter().any(|bad| bad.overlaps(range)) {
+            return PartResult::Failed(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let failing = self.faults.read_error_one_in;
+        if self.one_in(failing) {
             return PartResult::Failed(io::Error::from_raw_os_error(libc::EIO));
         }
         let (misdirect, flip) = (self.faults.misdirect_one_in, self.faults.flip_one_in);
@@ -464,6 +478,14 @@ impl Sim {
     /// Does one operation; `None` when it hangs.
     fn run(&mut self, job: Job) -> Option<Completion> {
         let mut state = self.disk.lock();
+        let latency = state.faults.latency_max;
+        if !latency.is_zero() {
+            let nanos = latency.as_nanos() as u64;
+            let pause = Duration::from_nanos(state.random() % nanos);
+            drop(state);
+            std::thread::sleep(pause);
+            state = self.disk.lock();
+        }
         if !matches!(job.work, Work::Fill(_)) && !state.dead {
             state.begun += 1;
             if state.faults.hang_at == Some(state.begun) {

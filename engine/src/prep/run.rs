@@ -343,7 +343,8 @@ fn write_drive(
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = engine(&device, &pool, request.engine, &facts.name, shared.events)?;
     let read = |into: &mut [u8], at| device.read_exact_at(into, at);
-    let ground = Ground { engine, pool, wipe: whole_wipe(drive, &device), read: &read };
+    let (wipe, patience) = (whole_wipe(drive, &device), drive::Patience::default());
+    let ground = Ground { engine, pool, wipe, read: &read, is_image: facts.is_image, patience };
     let finished = fill(index, drive, keys, checkpoint, ground, shared)?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
@@ -564,6 +565,8 @@ struct Ground<'a> {
     /// Old marks, and whatever is written last.
     wipe: Vec<ByteRange>,
     read: resume::ReadAt<'a>,
+    is_image: bool,
+    patience: drive::Patience,
 }
 
 /// Fills the drive from where its checkpoint stands to its end.
@@ -599,6 +602,9 @@ fn fill(
         save: saver(shared.request, checkpoint),
         rules: &drive.rules,
         wipe: if has_wiped { Vec::new() } else { ground.wipe },
+        is_image: ground.is_image,
+        bases: shared.context.sources.clone(),
+        patience: ground.patience,
         events: shared.events,
         stop: shared.stop,
     })

@@ -22,9 +22,23 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let mut changed: Vec<(u32, String)> = Vec::new();
         for (part, result) in parts.iter().zip(results) {
             let why = match result {
-                io::PartResult::Done => None,
-                io::PartResult::Changed(change) => Some(change),
-                io::PartResult::Failed(error) => Some(error.to_string()),
+                io::PartResult::Done => {
+                    // The parts of a file that is out already were not asked for.
+                    if !self.left_out.contains_key(&part.file) {
+                        self.sources.read();
+                    }
+                    None
+                }
+                io::PartResult::Changed(change) => {
+                    let path = self.s.layout.tree().source_path(part.file);
+                    self.sources.failed(&path, None);
+                    Some(change)
+                }
+                io::PartResult::Failed(error) => {
+                    let path = self.s.layout.tree().source_path(part.file);
+                    self.sources.failed(&path, Some(&error));
+                    Some(error.to_string())
+                }
             };
             if let Some(why) = why {
                 slot[part.into as usize..(part.into + part.len) as usize].fill(0);

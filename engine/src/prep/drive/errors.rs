@@ -7,13 +7,37 @@ use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
     pub(super) fn write_failed(&self, error: &io::WriteError, what: &str) -> Problem {
+        if let Some(problem) = self.vanished(&error.source) {
+            return problem.at(error.at);
+        }
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
             .advice("the drive holds no finished volume; check cable and drive (smartctl -a), then go on with --resume, or replace it")
     }
 
+    /// A drive that was pulled: its size becomes zero, so that a write lies past the end, and the kernel calls that no
+    /// space.
+    fn vanished(&self, error: &std::io::Error) -> Option<Problem> {
+        let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
+        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && !self.s.is_image;
+        (gone || past_the_end).then(|| {
+            Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})"))
+                .drive(&self.s.name)
+                .advice("check cable, power and dock; it holds no finished volume")
+        })
+    }
+
+    pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
+        Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
+            .drive(&self.s.name)
+            .advice("check cable, power and dock, and the kernel's messages with `dmesg`; it holds no finished volume")
+    }
+
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
+        if let Some(problem) = self.vanished(error) {
+            return problem;
+        }
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
             .advice("nothing since the last flush can be trusted; go on with --resume, or replace the drive")

@@ -204,6 +204,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 },
                 Err(error) => {
                     self.open.remove(&part.file);
+                    self.sources.failed(&layout.tree().source_path(part.file), Some(&error));
                     return Err(error.to_string());
                 }
             }

@@ -14,6 +14,7 @@ mod digest;
 mod durable;
 mod errors;
 mod feed;
+mod source;
 mod watch;
 mod wipe;
 mod write;
@@ -46,8 +47,20 @@ const SMALL_FILE_MAX: u64 = 1 << 20;
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// A device that keeps an operation longer than this gets a word in the log.
-const SLOW_AFTER: Duration = Duration::from_secs(20);
+/// How long a device may keep an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// After this it gets a word, and again each time it has doubled.
+    pub slow: Duration,
+    /// After this the drive has failed. The kernel's own time-outs, resets and repetitions take some minutes.
+    pub hung: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { slow: Duration::from_secs(20), hung: Duration::from_secs(15 * 60) }
+    }
+}
 
 /// What one drive needs to run.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
@@ -82,6 +95,12 @@ pub struct Setup<'a> {
     pub rules: &'a Rules,
     /// Bytes to overwrite with zeros before anything else: old signatures.
     pub wipe: Vec<crate::units::ByteRange>,
+    /// Whether it is an image file: then no space left means just that.
+    pub is_image: bool,
+    /// Directories and files that the dataset names: when one goes away, its files are not each left out.
+    pub bases: Vec<std::path::PathBuf>,
+    /// When to call the device slow, and when to give it up.
+    pub patience: Patience,
     /// Where news goes.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Asked to stop?
@@ -228,14 +247,18 @@ struct Drive<'a, 'o> {
     files_down: u64,
     told: Instant,
     waited: [Duration; 3],
-    slow_told: bool,
+    /// Age of the oldest operation when it is told of next.
+    slow_at: Duration,
+    sources: source::Sources,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    fn new(s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
+    fn new(mut s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
         let waker = s.engine.waker();
         let slot_len = s.pool.slot_len();
         let total = s.layout.total_to_write();
+        let sources = source::Sources::new(std::mem::take(&mut s.bases));
+        let slow_at = s.patience.slow;
         let batches = s.layout.batches(slot_len).peekable();
         Self {
             batches,
@@ -273,7 +296,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             files_down: 0,
             told: Instant::now(),
             waited: [Duration::ZERO; 3],
-            slow_told: false,
+            slow_at,
+            sources,
             s,
         }
     }
@@ -287,6 +311,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             let stopping = self.s.stop.requested();
             if !stopping {
                 self.feed()?;
+            }
+            if let Some(problem) = self.sources.gone() {
+                return Err(problem.drive(&self.s.name));
             }
             self.write_ready();
             if self.is_idle() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::errors::phase_name;
-use super::{Drive, PROGRESS_EVERY, SLOW_AFTER};
+use super::{Drive, PROGRESS_EVERY};
 use crate::io::{self, Completion};
 use crate::report::{Event, Problem, Stage, Waiting};
 use crate::units::ByteLen;
@@ -14,7 +14,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.digested(done)?;
         }
         self.write_ready();
-        self.tell(false);
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.tell(true);
+            self.mind_the_slow()?;
+        }
         if self.is_idle() && !self.flushing {
             return Ok(());
         }
@@ -53,7 +56,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
             Completion::Broken(error) => return Err(self.broken(&error)),
             Completion::Woken => {}
-            Completion::TimedOut => self.tell_if_slow(),
+            Completion::TimedOut => self.mind_the_slow()?,
         }
         Ok(())
     }
@@ -79,23 +82,38 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         });
     }
 
-    pub(super) fn tell_if_slow(&mut self) {
-        let Some(oldest) = self.s.engine.oldest() else { return };
-        if oldest < SLOW_AFTER {
-            self.slow_told = false;
-        } else if !self.slow_told {
-            self.slow_told = true;
+    /// Tells how long the oldest operation has been waiting, and gives a device up that does not answer at all.
+    pub(super) fn mind_the_slow(&mut self) -> Result<(), Problem> {
+        let patience = self.s.patience;
+        let oldest = self.s.engine.oldest().unwrap_or_default();
+        if oldest < patience.slow {
+            self.slow_at = patience.slow;
+        } else if oldest >= patience.hung {
+            return Err(self.hung(oldest));
+        } else if oldest >= self.slow_at {
+            self.slow_at = oldest * 2;
             (self.s.events)(Event::Note(format!(
-                "drive {}: an operation has been waiting for {} s; the drive or a source hangs or is very slow",
+                "drive {}: an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is \
+                 given up after {} s",
                 self.s.name,
-                oldest.as_secs()
+                oldest.as_secs(),
+                patience.hung.as_secs()
             )));
         }
+        Ok(())
     }
 
     /// Takes back what is under way, so that the slots live as long as the kernel uses them.
     pub(super) fn drain(&mut self) {
-        let until = Instant::now() + io::DRAIN_MAX;
+        let patience = io::DRAIN_MAX.min(self.s.patience.hung);
+        let until = Instant::now() + patience;
+        if self.s.engine.in_flight() > 0 {
+            (self.s.events)(Event::Note(format!(
+                "drive {}: waiting up to {} s for what the device still has in hand",
+                self.s.name,
+                patience.as_secs()
+            )));
+        }
         while self.s.engine.in_flight() > 0 && Instant::now() < until {
             if matches!(self.s.engine.wait(Some(PROGRESS_EVERY)), Completion::Broken(_)) {
                 break;

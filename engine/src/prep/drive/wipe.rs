@@ -1,11 +1,11 @@
 //! Before anything else: old signatures go, and every place that is written last.
 
-use super::Drive;
+use super::{Drive, PROGRESS_EVERY};
 use crate::io::Completion;
 use crate::report::{Problem, Stage};
 use crate::units::ByteOffset;
 
-impl Drive<'_, '_> {
+impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Overwrites old signatures, and every place that is written last, so that an unfinished drive looks like none.
     pub(super) fn wipe(&mut self) -> Result<(), Problem> {
         if self.s.wipe.is_empty() {
@@ -39,10 +39,11 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn wipe_wait(&mut self) -> Result<(), Problem> {
-        match self.s.engine.wait(None) {
+        match self.s.engine.wait(Some(PROGRESS_EVERY)) {
             Completion::Written { result: Err(error), .. } => Err(self.write_failed(&error, "wiping old signatures")),
             Completion::Flushed { result: Err(error), .. } => Err(self.flush_failed(&error)),
             Completion::Broken(error) => Err(self.broken(&error)),
+            Completion::TimedOut => self.mind_the_slow(),
             _ => Ok(()),
         }
     }

@@ -1,3 +1,7 @@
+//! Whole sessions, on image files and on the simulated disk.
+
+mod campaign;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -5,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::azure::dataset::BlobType;
 use crate::device::signature;
-use crate::prep::drive::Pace;
+use crate::prep::drive::{Pace, Patience};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
@@ -36,6 +40,22 @@ impl Lab {
         random.fill(&mut disk[4096..9000]);
         random.fill(&mut disk[(8 << 20)..(8 << 20) + 100]);
         fs::write(dir.join("source/disk.vhd"), disk).expect("a disk");
+        let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
+        fs::write(dir.join("dataset.csv"), text).expect("a dataset");
+        Self { dir }
+    }
+
+    /// As little as has everything: resident and long files, a directory, a block of its own.
+    fn small(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("dray-run-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("source/deep")).expect("a source tree");
+        let mut random = Seeded::new(7);
+        for (path, len) in [("a", 0_usize), ("b", 700), ("deep/c", 4097), ("deep/d", 1_300_000)] {
+            let mut bytes = vec![0; len];
+            random.fill(&mut bytes);
+            fs::write(dir.join("source").join(path), bytes).expect("a file");
+        }
         let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
         fs::write(dir.join("dataset.csv"), text).expect("a dataset");
         Self { dir }
@@ -136,13 +156,21 @@ struct Bench {
 
 impl Bench {
     fn shared<T>(&self, work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T) -> T {
+        self.shared_telling(&|_| {}, work)
+    }
+
+    fn shared_telling<T>(
+        &self,
+        events: &(dyn Fn(Event) + Sync),
+        work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T,
+    ) -> T {
         let stop = Stop::new();
         let shared = Shared {
             request: &self.prepared.request,
             context: &self.prepared.context,
             journal: &self.journal,
             workers: &self.workers,
-            events: &|_| {},
+            events,
             stop: &stop,
             formatted: self.prepared.plan.recipe.formatted,
             snapshot: self.snapshot,
@@ -167,7 +195,8 @@ impl Bench {
             // As on a drive that held a volume of the same kind before.
             let wipe = drive.layout.last_places();
             let pool = Pool::new(8, SLOT_LEN).expect("slots");
-            let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read };
+            let (is_image, patience) = (drive.target.facts.is_image, Patience::default());
+            let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read, is_image, patience };
             fill(0, drive, &self.keys, checkpoint, ground, shared)
         })
     }

@@ -1,0 +1,112 @@
+//! Files that cannot be read are left out one by one; a source that goes away as a whole ends the drive instead.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::report::{Kind, Problem};
+
+/// Failures in a row, without one success between, before the source itself is looked at: more than a directory that
+/// somebody tidies up usually holds, few enough that nobody takes the rest for a drive.
+const IN_A_ROW: u32 = 64;
+
+/// What the dataset names, each with the number of its file system at the start.
+pub(super) struct Sources {
+    bases: Vec<(PathBuf, Option<u64>)>,
+    in_a_row: u32,
+    /// Of those, the ones that the device or the network is to blame for.
+    broken: u32,
+    gone: Option<Problem>,
+}
+
+impl Sources {
+    pub(super) fn new(bases: Vec<PathBuf>) -> Self {
+        let bases = bases.into_iter().map(|base| (file_system(&base), base)).map(|(number, base)| (base, number));
+        Self { bases: bases.collect(), in_a_row: 0, broken: 0, gone: None }
+    }
+
+    /// A file, or a part of one, was read.
+    pub(super) fn read(&mut self) {
+        self.in_a_row = 0;
+        self.broken = 0;
+    }
+
+    /// One was not; `error` is `None` when it only had changed.
+    pub(super) fn failed(&mut self, path: &Path, error: Option<&io::Error>) {
+        const DEVICE: [i32; 7] =
+            [libc::EIO, libc::ENODATA, libc::ENODEV, libc::ENXIO, libc::ESTALE, libc::ENOTCONN, libc::ETIMEDOUT];
+        self.in_a_row += 1;
+        let blamed = error.and_then(io::Error::raw_os_error).is_some_and(|errno| DEVICE.contains(&errno));
+        self.broken += u32::from(blamed);
+        if self.in_a_row < IN_A_ROW || self.gone.is_some() {
+            return;
+        }
+        let base = self.bases.iter().find(|(base, _)| path.starts_with(base));
+        let moved = base.is_some_and(|(base, number)| file_system(base) != *number);
+        let what = match error {
+            _ if moved => "went away while it was read: it is unmounted, unplugged or replaced".to_owned(),
+            Some(error) if self.broken >= IN_A_ROW => {
+                format!("cannot be read any more: {} files in a row failed ({error})", self.in_a_row)
+            }
+            // Somebody deletes or changes files, which is theirs to do.
+            _ => return,
+        };
+        let base = base.map_or(path, |(base, _)| base);
+        self.gone = Some(
+            Problem::new(Kind::Source, format!("the source {what}"))
+                .path(base)
+                .advice("attach it again and go on with the session; the drive holds no finished volume"),
+        );
+    }
+
+    /// What ends the drive, once.
+    pub(super) fn gone(&mut self) -> Option<Problem> {
+        self.gone.take()
+    }
+}
+
+fn file_system(base: &Path) -> Option<u64> {
+    fs::metadata(base).ok().map(|meta| meta.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errno(number: i32) -> io::Error {
+        io::Error::from_raw_os_error(number)
+    }
+
+    #[test]
+    fn deleted_files_are_left_out_and_a_source_that_went_away_is_told() {
+        let base = std::env::temp_dir().join(format!("dray-source-{}", std::process::id()));
+        fs::create_dir_all(&base).unwrap();
+        let mut sources = Sources::new(vec![base.clone()]);
+        for _ in 0..10 * IN_A_ROW {
+            sources.failed(&base.join("x"), Some(&errno(libc::ENOENT)));
+        }
+        assert_eq!(sources.gone(), None, "deleted one by one");
+        fs::remove_dir(&base).unwrap();
+        sources.failed(&base.join("x"), Some(&errno(libc::ENOENT)));
+        let problem = sources.gone().unwrap();
+        assert_eq!((problem.kind, problem.place.path.as_deref()), (Kind::Source, Some(base.as_path())));
+    }
+
+    #[test]
+    fn a_few_bad_places_are_left_out_and_a_dead_device_is_told() {
+        let base = std::env::temp_dir();
+        let mut sources = Sources::new(vec![base.clone()]);
+        for round in 0..3 {
+            for _ in 1..IN_A_ROW {
+                sources.failed(&base.join("x"), Some(&errno(libc::EIO)));
+            }
+            assert_eq!(sources.gone(), None, "round {round}");
+            sources.read();
+        }
+        for _ in 0..IN_A_ROW {
+            sources.failed(&base.join("x"), Some(&errno(libc::EIO)));
+        }
+        assert!(sources.gone().unwrap().what.contains("64 files in a row"));
+    }
+}

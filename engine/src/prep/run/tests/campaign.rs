@@ -1,0 +1,210 @@
+//! Campaigns: one plan run again and again on simulated disks, each with its own accident. A failure names the seed
+//! that repeats it: `DRAY_CAMPAIGN_SEED=N cargo test …`; `DRAY_CAMPAIGN=N` runs N times as many.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::*;
+use crate::io::sim::Deed;
+use crate::prep::drive::Patience;
+use crate::report::Event;
+use crate::units::SectorSize;
+
+/// Short slots: many writes of a small drive.
+const SLOT: usize = 256 << 10;
+
+/// A plan that is run many times: the key is derived once.
+struct Trials {
+    /// Its sources are read by every run.
+    _lab: Lab,
+    bench: Bench,
+    size: ByteLen,
+}
+
+/// What a session told.
+#[derive(Default)]
+struct Told {
+    done: bool,
+    notes: Vec<String>,
+}
+
+impl Trials {
+    fn new(name: &str) -> Self {
+        let lab = Lab::small(name);
+        let bench = lab.bench("plan");
+        let size = bench.prepared.drives[0].target.facts.size;
+        Self { _lab: lab, bench, size }
+    }
+
+    fn disk(&self, seed: u64) -> SimDisk {
+        SimDisk::new(self.size, SectorSize::S512, seed)
+    }
+
+    fn run(&self, disk: &SimDisk, patience: Patience) -> (Result<Finished, Problem>, Told) {
+        let told = Mutex::new(Told::default());
+        let events = |event: Event| {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Event::Stage { stage: Stage::Done, .. } => told.done = true,
+                Event::Note(note) => told.notes.push(note),
+                _ => {}
+            }
+        };
+        let mut checkpoint = self.bench.begin();
+        checkpoint.slot_len = SLOT as u64;
+        let read = |into: &mut [u8], at| {
+            disk.read_at(at, into);
+            Ok(())
+        };
+        let result = self.bench.shared_telling(&events, |drive, shared| {
+            let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
+            let wipe = drive.layout.last_places();
+            let ground = Ground { engine, pool, wipe, read: &read, is_image: false, patience };
+            fill(0, drive, &self.bench.keys, checkpoint, ground, shared)
+        });
+        (result, told.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn seen(&self, disk: &SimDisk) -> Option<String> {
+        seen(disk, self.size.0)
+    }
+}
+
+/// How many times the usual number.
+fn times() -> u64 {
+    std::env::var("DRAY_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// The seeds to run: `count` times the campaign's length, or the one that is to be repeated.
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("DRAY_CAMPAIGN_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (1..=count * times()).collect(),
+    }
+}
+
+#[test]
+fn campaign_power_cuts_leave_the_whole_volume_or_none() {
+    let trials = Trials::new("campaign-cuts");
+    let whole = trials.disk(0);
+    trials.run(&whole, Patience::default()).0.expect("no faults");
+    assert!(trials.seen(&whole).is_some_and(|words| words.contains("BitLocker")));
+    let operations = whole.begun();
+    let (mut cuts, mut images, mut complete, mut every) = (0, 0, 0, 0);
+    for seed in seeds(120) {
+        let disk = trials.disk(seed);
+        let mut random = Seeded::new(seed);
+        // Every operation is cut in turn, each time in another order of completions.
+        let cut = 1 + (seed - 1) % operations;
+        disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
+        let (result, told) = trials.run(&disk, Patience::default());
+        let Err(problem) = result else { continue };
+        assert!(!told.done, "seed {seed}: told as done: {problem}");
+        assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
+        cuts += 1;
+        let outstanding = disk.unflushed();
+        let landings: Vec<Landed> = if outstanding <= 8 {
+            every += 1;
+            (0..1 << outstanding).map(Landed::Bits).collect()
+        } else {
+            let many = if times() > 1 { 1000 } else { 8 };
+            (0..many).map(|_| Landed::Seeded(random.next_u64())).collect()
+        };
+        for landed in landings {
+            images += 1;
+            let left = disk.image_after_cut(landed);
+            if let Some(words) = trials.seen(&left) {
+                complete += 1;
+                assert!(
+                    same_volume(&whole, &left, trials.size.0),
+                    "seed {seed}, cut {cut} of {operations}, {landed:?}: looks finished and is not: {words}"
+                );
+            }
+        }
+    }
+    println!(
+        "{cuts} power cuts at {operations} operations, {every} with every subset of what was outstanding: {images} \
+         disks, {complete} of them complete"
+    );
+}
+
+#[test]
+fn campaign_faults_are_told_and_never_called_done() {
+    let trials = Trials::new("campaign-faults");
+    let whole = trials.disk(0);
+    trials.run(&whole, Patience::default()).0.expect("no faults");
+    let writes: Vec<ByteRange> =
+        whole.deeds().into_iter().filter_map(|deed| if let Deed::Write(range) = deed { Some(range) } else { None }).collect();
+    let (mut failed, mut done) = (0, 0);
+    for seed in seeds(150) {
+        let disk = trials.disk(seed);
+        let mut random = Seeded::new(seed ^ 0x00FA_0175);
+        let write = writes[(random.next_u64() % writes.len() as u64) as usize];
+        let bad = ByteRange::new(write.start.0 + random.next_u64() % write.len.0, 1);
+        let latency_max = Duration::from_micros(if seed.is_multiple_of(3) { 100 } else { 0 });
+        let faults = match seed % 5 {
+            0 => Faults { write_errors: vec![bad], ..Faults::default() },
+            1 => Faults { write_error_one_in: 2 + (random.next_u64() % 60) as u32, ..Faults::default() },
+            2 => Faults { flush_errors: true, ..Faults::default() },
+            3 => Faults { cut_after: Some(1 + random.next_u64() % whole.begun()), ..Faults::default() },
+            // Only slow, and in another order.
+            _ => Faults::default(),
+        };
+        disk.set_faults(Faults { latency_max, ..faults.clone() });
+        let (result, told) = trials.run(&disk, Patience::default());
+        match result {
+            Ok(_) => {
+                done += 1;
+                assert_eq!(disk.unflushed(), 0, "seed {seed}: called done with writes that were not flushed");
+                assert_eq!(disk.difference(&whole), None, "seed {seed}: called done, and is another drive");
+                assert!(seed % 5 != 0 && seed % 5 != 2, "seed {seed}: a fault went unnoticed");
+            }
+            Err(problem) => {
+                failed += 1;
+                assert!(!told.done, "seed {seed}: {problem}");
+                assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
+                assert!(problem.advice.is_some() && problem.place.drive.is_some(), "seed {seed}: {problem:?}");
+                assert!(seed % 5 != 4, "seed {seed}: {problem}");
+                if seed % 5 == 0 {
+                    let at = problem.place.at.expect("a place");
+                    let near = at.0 <= bad.start.0 && bad.start.0 < at.0 + SLOT as u64;
+                    assert!(near, "seed {seed}: told {at}, the bad byte is {}", bad.start.0);
+                }
+            }
+        }
+    }
+    println!("{failed} sessions failed and said so, {done} were done and right");
+}
+
+#[test]
+fn campaign_a_hung_device_is_told_of_and_given_up() {
+    let trials = Trials::new("campaign-hung");
+    let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_millis(700) };
+    let whole = trials.disk(0);
+    trials.run(&whole, Patience::default()).0.expect("no faults");
+    for seed in seeds(4) {
+        let disk = trials.disk(seed);
+        // The wipe, the data, the end: each may hang.
+        let at = 1 + (seed - 1) * (whole.begun() - 1) / 3 % whole.begun();
+        disk.set_faults(Faults { hang_at: Some(at), ..Faults::default() });
+        let (result, told) = trials.run(&disk, patience);
+        let problem = result.map(drop).expect_err("a hung device");
+        assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
+        assert!(problem.what.contains("does not answer"), "seed {seed}: {problem}");
+        assert!(told.notes.iter().any(|note| note.contains("has been waiting")), "seed {seed}: {:?}", told.notes);
+        assert!(!told.done, "seed {seed}");
+        // Only the last flush of all finds everything in place.
+        let looks = trials.seen(&disk).is_some();
+        assert!(!looks || same_volume(&whole, &disk, trials.size.0), "seed {seed}");
+    }
+}
+
+#[test]
+fn campaign_a_drive_that_was_pulled_is_not_called_full() {
+    let trials = Trials::new("campaign-pulled");
+    // The kernel's answer when a size has become zero.
+    let disk = SimDisk::new(ByteLen(trials.size.0 / 2), SectorSize::S512, 3);
+    let problem = trials.run(&disk, Patience::default()).0.map(drop).expect_err("writes past the end");
+    assert!(problem.what.contains("went away"), "{problem}");
+    assert!(!problem.what.contains("full"), "{problem}");
+}
