@@ -172,6 +172,7 @@ mod tests {
             sector: 512,
             contents: Some("GPT, 2 partitions, NTFS \"data\"".into()),
             is_image: false,
+            rotational: Some(true),
         }
     }
 

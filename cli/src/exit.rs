@@ -51,6 +51,11 @@ impl Exit {
         self as u8
     }
 
+    /// What it means.
+    pub fn meaning(self) -> &'static str {
+        TABLE.iter().find(|(exit, _)| *exit == self).map_or("unknown", |(_, meaning)| meaning)
+    }
+
     fn of_kind(kind: Kind) -> Self {
         match kind {
             Kind::Usage => Self::Usage,

@@ -11,7 +11,7 @@ mod signals;
 use std::io::Write;
 use std::process::ExitCode;
 
-use args::Parsed;
+use args::{OutputArgs, Parsed};
 use exit::Exit;
 use render::Output;
 
@@ -23,7 +23,14 @@ fn main() -> ExitCode {
             for warning in warnings {
                 output.warning(&warning);
             }
-            cli.command.run(&output).into()
+            let name = cli.command.name();
+            let exit = cli.command.run(&output, &cli.output);
+            output.finish(name, exit);
+            exit.into()
+        }
+        Parsed::Unset(problems) => {
+            Output::new(&OutputArgs::default()).problems(&problems);
+            Exit::of_problems(&problems).into()
         }
         Parsed::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => Exit::Done.into(),

@@ -174,6 +174,7 @@ impl Bench {
             sector: device.geometry().sector.bytes(),
             contents: contents.words,
             is_image: device.is_image(),
+            rotational: device.geometry().rotational,
         };
         let device = if request.write { Device::open(&path, Access::Claim)? } else { device };
         Ok(Self { request, device, facts })

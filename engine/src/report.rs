@@ -191,6 +191,8 @@ pub struct DriveFacts {
     pub contents: Option<String>,
     /// A regular file rather than a device.
     pub is_image: bool,
+    /// Whether it has platters, whose inner tracks are slower; `None` when the kernel does not tell.
+    pub rotational: Option<bool>,
 }
 
 /// What goes where on one drive.

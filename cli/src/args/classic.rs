@@ -405,7 +405,7 @@ fn suggestions() -> impl Iterator<Item = &'static str> {
 }
 
 /// The known name nearest to `word`, if near enough to be a slip.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     known
         .map(|name| (distance(&word, &name.to_ascii_lowercase()), name))

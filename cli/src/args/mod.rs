@@ -2,22 +2,26 @@
 
 pub mod classic;
 mod classic_unlock;
+pub mod settings;
 pub mod size;
+mod version;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, ColorChoice, CommandFactory, Parser, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use dray_engine::report::Problems;
 
 use crate::commands::Command;
 use crate::exit::Exit;
+
+use settings::Outside;
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "dray",
-    version,
     about = "Prepares drives for Azure Import/Export on Linux, at the speed of the device",
     after_help = "The Windows tool's own syntax works too:\n  \
                   dray PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:D.csv /DataSet:F.csv\n\n\
@@ -53,6 +57,16 @@ pub struct OutputArgs {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     #[arg(help = "Colour: auto, always, never (NO_COLOR is respected)")]
     pub color: Color,
+    /// Run CMD at the end, with the result as JSON on its stdin
+    #[arg(long, global = true, value_name = "CMD")]
+    #[arg(
+        long_help = "Run CMD by /bin/sh at the end, with one JSON object on its stdin: command, exit_code, meaning, \
+                       result, problems. How CMD ends changes nothing"
+    )]
+    pub on_finish: Option<String>,
+    /// Configuration file (see `dray config --help`)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// When to use colour.
@@ -76,12 +90,16 @@ pub enum Parsed {
     Print(String),
     /// What is wrong, for stderr.
     Wrong(String, Exit),
+    /// What is wrong with variables or the configuration file.
+    Unset(Problems),
 }
 
 fn long_tail() -> String {
     format!(
         "{}\nSignals: the first SIGINT or SIGTERM ends at the next safe place, the second at\nonce; \
-         SIGUSR1 prints a status block.\n\n{}",
+         SIGUSR1 prints a status block.\n\n\
+         Every option can be set by a variable or in a file too: --wipe-free by\nDRAY_WIPE_FREE=true. \
+         See `dray config --help`.\n\n{}",
         Exit::help(),
         classic::HELP
     )
@@ -103,8 +121,16 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
     }
 }
 
-fn finish(argv: Vec<OsString>, warnings: Vec<String>) -> Parsed {
-    match Cli::try_parse_from(argv) {
+fn finish(argv: Vec<OsString>, mut warnings: Vec<String>) -> Parsed {
+    let definition = command();
+    let outside = Outside::real();
+    warnings.extend(outside.strangers(&definition));
+    let argv = match settings::layered(argv, &definition, &outside) {
+        Ok(argv) => argv,
+        Err(problems) => return Parsed::Unset(problems),
+    };
+    let cli = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
+    match cli {
         Ok(cli) => Parsed::Run(Box::new(cli), warnings),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
         Err(error) => Parsed::Wrong(discreet(&error), Exit::Usage),
@@ -128,7 +154,7 @@ fn plain_help() -> String {
 
 /// The definition that help, completions and man pages are made from.
 pub fn command() -> clap::Command {
-    Cli::command().color(ColorChoice::Never)
+    Cli::command().color(ColorChoice::Never).version(version::SHORT).long_version(version::long())
 }
 
 /// Whether the program was called by the Windows tool's name.

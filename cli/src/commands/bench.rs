@@ -75,9 +75,7 @@ impl BenchArgs {
             consent::gather(&[(0, bench.drive())], &consent, &mut Terminal)?;
         }
         let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;
-        if output.is_json() {
-            output.object("bench", to_json(&report));
-        } else {
+        if !output.result("bench", to_json(&report)) {
             output.say(&table(&report));
         }
         Ok(Exit::Done)

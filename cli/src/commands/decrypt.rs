@@ -41,7 +41,7 @@ impl Decrypt {
     /// Decrypts.
     pub fn run(self, output: &Output) -> Exit {
         let is_stream = self.to.as_os_str() == "-";
-        let output = if is_stream { output.beside_data() } else { *output };
+        let output = if is_stream { output.beside_data() } else { output.clone() };
         match self.decrypt(is_stream, &output) {
             Ok(exit) => exit,
             Err(problem) if problem.kind == Kind::Interrupted => {

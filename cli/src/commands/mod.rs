@@ -3,6 +3,7 @@
 mod abort;
 mod bench;
 mod cat;
+mod config;
 mod decrypt;
 mod demo;
 mod devices;
@@ -17,6 +18,7 @@ mod verify;
 
 use clap::Subcommand;
 
+use crate::args::OutputArgs;
 use crate::exit::Exit;
 use crate::render::Output;
 
@@ -47,6 +49,8 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// Does a key open a drive, and how is it mounted
     Unlock(unlock::Unlock),
+    /// Show what options are set to, and where each value comes from
+    Config(config::Config),
     /// Print the completion script of a shell
     #[command(hide = true)]
     Completions(generate::Completions),
@@ -56,8 +60,29 @@ pub enum Command {
 }
 
 impl Command {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PrepImport(_) => "prep-import",
+            Self::Plan(_) => "plan",
+            Self::Demo(_) => "demo",
+            Self::Bench(_) => "bench",
+            Self::Ls(_) => "ls",
+            Self::Cat(_) => "cat",
+            Self::Unlock(_) => "unlock",
+            Self::Inspect(_) => "inspect",
+            Self::Decrypt(_) => "decrypt",
+            Self::Devices(_) => "devices",
+            Self::Doctor(_) => "doctor",
+            Self::Verify(_) => "verify",
+            Self::Config(_) => "config",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+
     /// Runs it.
-    pub fn run(self, output: &Output) -> Exit {
+    pub fn run(self, output: &Output, common: &OutputArgs) -> Exit {
         match self {
             Self::PrepImport(command) => command.run(output),
             Self::Plan(command) => command.run(output),
@@ -71,6 +96,7 @@ impl Command {
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
+            Self::Config(command) => command.run(output, common.config.clone()),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),
         }

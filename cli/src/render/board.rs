@@ -21,11 +21,15 @@ const REDRAW: Duration = Duration::from_millis(250);
 const PLAIN: Duration = Duration::from_secs(30);
 /// Between two JSON progress objects of a drive.
 const JSON: Duration = Duration::from_secs(1);
+/// Of the outermost track's rate, the part that platters have lost at the innermost one: about half on 3.5-inch drives.
+const INNER_LOSS: f64 = 0.5;
 
 /// One drive.
 #[derive(Debug)]
 pub struct Lane {
     id: String,
+    size: u64,
+    platters: bool,
     stage: Option<Stage>,
     acknowledged: u64,
     total: u64,
@@ -42,6 +46,8 @@ impl Lane {
     fn new(drive: &DriveFacts, total: ByteLen) -> Self {
         Self {
             id: if drive.drive_id.is_empty() { drive.name.clone() } else { drive.drive_id.clone() },
+            size: drive.size.0,
+            platters: drive.rotational == Some(true),
             stage: None,
             acknowledged: 0,
             total: total.0,
@@ -89,7 +95,15 @@ impl Lane {
 
     fn seconds_left(&self, now: Duration) -> Option<f64> {
         let rate = self.rate(now).filter(|rate| *rate >= 1.0)?;
-        Some(self.total.saturating_sub(self.acknowledged) as f64 / rate)
+        let left = self.total.saturating_sub(self.acknowledged) as f64;
+        if !self.platters || self.size == 0 || self.waiting == Waiting::Source {
+            return Some(left / rate);
+        }
+        // Drives are written from the outside in: the rate at x of the surface is that of here, times
+        // (1 - loss x) / (1 - loss here). The time left is the integral of its inverse.
+        let at = |bytes: u64| 1.0 - INNER_LOSS * (bytes as f64 / self.size as f64).min(1.0);
+        let (here, end) = (at(self.acknowledged), at(self.total));
+        Some(self.size as f64 * here / (rate * INNER_LOSS) * (here / end).ln())
     }
 
     fn percent(&self) -> u64 {
@@ -235,6 +249,30 @@ impl State {
             left_word(last),
             sum(|lane| lane.left_out),
         )
+    }
+
+    /// All drives in words, if there are several.
+    fn total_sentence(&self, now: Duration) -> Option<String> {
+        (self.lanes.len() > 1).then(|| {
+            let sum = |of: fn(&Lane) -> u64| self.lanes.iter().map(of).sum::<u64>();
+            let rates: Vec<f64> = self.lanes.iter().filter_map(|lane| lane.rate(now)).collect();
+            let last = self.lanes.iter().filter_map(|lane| lane.seconds_left(now)).reduce(f64::max);
+            let done = self.lanes.iter().filter(|lane| lane.stage == Some(Stage::Done)).count();
+            let mut line = format!(
+                "dray: [{}] total: {done} of {} done, {} of {}",
+                left(now),
+                self.lanes.len(),
+                ByteLen(sum(|lane| lane.acknowledged)),
+                ByteLen(sum(|lane| lane.total))
+            );
+            if !rates.is_empty() {
+                line.push_str(&format!(", {}/s", short(rates.iter().sum::<f64>() as u64)));
+            }
+            if last.is_some() {
+                line.push_str(&format!(", {} left", left_word(last)));
+            }
+            line
+        })
     }
 
     /// One drive in words, for a log.
@@ -451,6 +489,7 @@ fn draw(state: &mut State, now: Duration) {
 }
 
 fn plain(state: &mut State, now: Duration) {
+    let mut told = false;
     for drive in 0..state.lanes.len() {
         let lane = &mut state.lanes[drive];
         let due = lane.running() && now.saturating_sub(lane.told.unwrap_or_default()) >= PLAIN;
@@ -458,8 +497,12 @@ fn plain(state: &mut State, now: Duration) {
             lane.told = Some(now);
             if let Some(line) = state.sentence(drive, now) {
                 err(&format!("{line}\n"));
+                told = true;
             }
         }
+    }
+    if let Some(line) = state.total_sentence(now).filter(|_| told) {
+        err(&format!("{line}\n"));
     }
 }
 
@@ -499,6 +542,37 @@ mod tests {
         let left = lane.seconds_left(seconds(100)).unwrap();
         assert!((left - (4e12 - 14e9) / 200e6).abs() < 1.0, "{left}");
         assert!(lane.recent.len() < 40, "memory is bounded");
+    }
+
+    #[test]
+    fn the_time_left_knows_that_inner_tracks_are_slower() {
+        let size = ByteLen(4_000_000_000_000);
+        let facts = |rotational| DriveFacts { drive_id: "A".into(), size, rotational, ..DriveFacts::default() };
+        let left = |rotational, waiting| {
+            let mut state = State::new(&[(facts(rotational), size)]);
+            state.apply(&progress(0, waiting), seconds(0));
+            state.apply(&progress(2_000_000_000, waiting), seconds(10));
+            state.lanes[0].seconds_left(seconds(10)).unwrap()
+        };
+        let flat = left(Some(false), Waiting::Drive);
+        assert!((flat - 3_998e9 / 200e6).abs() < 1.0, "{flat}");
+        // The integral of 1 / (1 - x/2) from 0 to 1 is 2 ln 2.
+        let platters = left(Some(true), Waiting::Drive);
+        assert!((platters / flat - 2.0 * 2f64.ln()).abs() < 0.01, "{platters} {flat}");
+        assert!((left(Some(true), Waiting::Source) - flat).abs() < 1.0, "a slow source stays as slow as it is");
+        assert!((left(None, Waiting::Drive) - flat).abs() < 1.0);
+    }
+
+    #[test]
+    fn several_drives_have_a_total_in_words_too() {
+        let mut both = state(&["A", "B"]);
+        both.apply(&progress(0, Waiting::Drive), seconds(0));
+        both.apply(&progress(10_000_000_000, Waiting::Drive), seconds(100));
+        let line = both.total_sentence(seconds(100)).unwrap();
+        for part in ["total: 0 of 2 done", "10.0 GB of 8.0 TB", "100 MB/s", "left"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(state(&["A"]).total_sentence(seconds(1)).is_none());
     }
 
     #[test]

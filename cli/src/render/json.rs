@@ -86,6 +86,7 @@ pub fn facts(drive: &DriveFacts) -> Value {
         "sector_size": drive.sector,
         "contents": drive.contents,
         "is_image": drive.is_image,
+        "rotational": drive.rotational,
     })
 }
 

@@ -9,6 +9,9 @@ mod working;
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dray_engine::report::{DriveFacts, Event, PlanSummary, Problem, Problems, SessionReport};
@@ -56,7 +59,7 @@ impl Style {
 }
 
 /// Where everything that is said goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     json: bool,
     quiet: bool,
@@ -67,6 +70,15 @@ pub struct Output {
     live: bool,
     out: Style,
     err: Style,
+    on_finish: Option<String>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What a command came to, for who is told at the end.
+#[derive(Debug, Default)]
+struct Said {
+    result: Option<Value>,
+    problems: Vec<Value>,
 }
 
 impl Output {
@@ -88,12 +100,14 @@ impl Output {
             live: live && !dumb && !args.json && !args.quiet,
             out: style(std::io::stdout().is_terminal()),
             err: style(live),
+            on_finish: args.on_finish.clone(),
+            said: Arc::default(),
         }
     }
 
     /// The same, for a command whose data goes to stdout: all that is said goes to stderr.
-    pub fn beside_data(self) -> Self {
-        Self { beside: true, out: self.err, ..self }
+    pub fn beside_data(&self) -> Self {
+        Self { beside: true, out: self.err, ..self.clone() }
     }
 
     /// Whether only objects are printed.
@@ -138,6 +152,7 @@ impl Output {
 
     /// All problems together, each with its advice.
     pub fn problems(&self, problems: &Problems) {
+        self.said().problems.extend(problems.0.iter().map(json::problem));
         if self.json {
             for problem in &problems.0 {
                 self.object("problem", json::problem(problem));
@@ -158,10 +173,54 @@ impl Output {
 
     /// How it ended.
     pub fn summary(&self, session: &str, report: &SessionReport) {
-        if self.json {
-            self.object("summary", json::summary(session, report));
-        } else {
+        if !self.result("summary", json::summary(session, report)) {
             self.print(&text::summary(session, report, self.out));
+        }
+    }
+
+    /// What a command came to: an object under `--json`, and what `--on-finish` is told. `false` when people are still to
+    /// be told.
+    pub fn result(&self, kind: &str, value: Value) -> bool {
+        let value = dressed(kind, value);
+        if self.json {
+            self.print(&format!("{value}\n"));
+        }
+        self.said().result = Some(value);
+        self.json
+    }
+
+    fn said(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of a command: runs what `--on-finish` names, with the result on its stdin. Its own end changes nothing.
+    pub fn finish(&self, command: &str, exit: Exit) {
+        let Some(line) = &self.on_finish else { return };
+        let said = std::mem::take(&mut *self.said());
+        let value = dressed(
+            "finish",
+            json!({
+                "command": command,
+                "exit_code": exit.code(),
+                "meaning": exit.meaning(),
+                "result": said.result,
+                "problems": said.problems,
+            }),
+        );
+        let run = || -> std::io::Result<std::process::ExitStatus> {
+            // stdout is for our objects alone.
+            let stdout = std::io::stderr().as_fd().try_clone_to_owned()?;
+            let mut child = Command::new("/bin/sh").args(["-c", line]).stdin(Stdio::piped()).stdout(stdout).spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // One that does not read is no failure.
+                let _ = stdin.write_all(format!("{value}\n").as_bytes());
+            }
+            child.wait()
+        };
+        match run() {
+            Ok(status) if status.success() => {}
+            Ok(status) => self.warning(&format!("the command of --on-finish ended with {status}")),
+            Err(error) => self.warning(&format!("the command of --on-finish could not be run: {error}")),
         }
     }
 
@@ -176,13 +235,8 @@ impl Output {
     }
 
     /// One object on stdout, with its type.
-    pub fn object(&self, kind: &str, mut value: Value) {
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("type".into(), kind.into());
-            fields.insert("schema".into(), json::SCHEMA.into());
-            fields.insert("at".into(), json::now().into());
-        }
-        self.print(&format!("{value}\n"));
+    pub fn object(&self, kind: &str, value: Value) {
+        self.print(&format!("{}\n", dressed(kind, value)));
     }
 
     /// Progress of something that takes a while.
@@ -193,6 +247,16 @@ impl Output {
     fn print(&self, text: &str) {
         if self.beside { err(text) } else { out(text) }
     }
+}
+
+/// An object with what every one has.
+fn dressed(kind: &str, mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("type".into(), kind.into());
+        fields.insert("schema".into(), json::SCHEMA.into());
+        fields.insert("at".into(), json::now().into());
+    }
+    value
 }
 
 /// The walk over the sources, while it lasts.

@@ -396,6 +396,7 @@ mod tests {
             sector: 512,
             contents: Some("GPT, 2 partitions, NTFS \"a long label of a volume that was here before\", ext4".into()),
             is_image: false,
+            rotational: Some(true),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What lies beside the drive: journal, drive records, key files, sidecars, the session's log.
+//! What lies beside the drive: journal, drive records, key files, sidecars.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use crate::azure::journal::{self, ActivityRecord, Chain};
 use crate::azure::ledger::{Ledger, Road, Wish};
 use crate::limits;
 use crate::prep::request::{Action, PrepRequest};
-use crate::report::{Event, Kind, Problem, Problems};
+use crate::report::{Kind, Problem, Problems};
 use crate::surroundings::now;
 
 /// Where logs go.
@@ -240,45 +240,5 @@ impl JournalFile {
             let problem = Problem::new(Kind::Environment, format!("the journal cannot be written: {error}"));
             problem.path(&self.path).advice("make room on its disk, then go on with --resume").into()
         })
-    }
-}
-
-/// The session's log: what happened, line by line. Paths and serials, never keys.
-#[derive(Debug)]
-pub struct Log(Mutex<File>);
-
-impl Log {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn open(dir: &Path, session: &str) -> Result<Self, Problems> {
-        let name: String = session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let path = dir.join(format!("dray-{name}.log"));
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| {
-            Problem::new(Kind::Environment, format!("the log cannot be written: {error}")).path(path)
-        })?;
-        Ok(Self(Mutex::new(file)))
-    }
-
-    /// Writes a line, unless the event is only progress; `drives` are the session's, by name.
-    pub fn event(&self, event: &Event, drives: &[String]) {
-        let name = |drive: &usize| drives.get(*drive).map_or("?", String::as_str);
-        self.line(&match event {
-            Event::Scanning { .. } | Event::Progress { .. } => return,
-            Event::Stage { drive, stage } => format!("drive {}: {stage:?}", name(drive)),
-            Event::LeftOut { drive, path, why } => format!("drive {}: left out {}: {why}", name(drive), path.display()),
-            Event::DriveFailed { drive, problem } => format!("drive {}: failed: {problem}", name(drive)),
-            Event::Note(note) => note.clone(),
-        });
-    }
-
-    /// Writes a line.
-    pub fn line(&self, line: &str) {
-        let stamp = jiff::Timestamp::now();
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full log disk must not end a session that runs well.
-        let _ = writeln!(file, "{stamp:.3} {line}");
     }
 }

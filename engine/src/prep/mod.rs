@@ -2,13 +2,14 @@
 //!
 //! `session` is preflight: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
 //! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
-//! for `manifest`, and `files` lie beside the drive. `plan_file` and `resume` bring a session back that ended abnormally, `abort`
-//! rolls it back.
+//! for `manifest`, `files` lie beside the drive, and `log` tells what happened. `plan_file` and `resume` bring a session back
+//! that ended abnormally, `abort` rolls it back.
 
 pub mod abort;
 pub mod drive;
 pub mod files;
 pub mod keys;
+pub mod log;
 pub mod manifest;
 pub mod outcome;
 pub mod plan_file;

@@ -324,6 +324,7 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[(&TargetDrive, u64, Vec<u32>)], u
         to.u64(target.sector.bytes());
         to.option(facts.contents.as_deref(), Encoder::text);
         to.u8(u8::from(facts.is_image));
+        to.option(facts.rotational, |to, rotational| to.u8(u8::from(rotational)));
         to.option(target.identity.as_ref(), |to, identity| {
             for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
                 to.option(text.as_deref(), Encoder::text);
@@ -361,6 +362,7 @@ fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, V
         let sector_size = sector(from)?;
         let contents = from.option(Decoder::text)?;
         let is_image = flag(from)?;
+        let rotational = from.option(flag)?;
         let identity = from.option(|from| {
             let mut text = || from.option(Decoder::text);
             let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
@@ -386,8 +388,9 @@ fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, V
             old.push(ByteRange::new(from.u64()?, from.u64()?));
         }
         let (silent, named_firmly) = (flag(from)?, flag(from)?);
+        let sector = sector_size.bytes();
         let facts =
-            DriveFacts { name, path, drive_id, for_shipping, model, size, sector: sector_size.bytes(), contents, is_image };
+            DriveFacts { name, path, drive_id, for_shipping, model, size, sector, contents, is_image, rotational };
         let target = TargetDrive { facts, sector: sector_size, identity, old, silent, named_firmly, agreed: false };
         drives.push(SavedDrive { target, seed: from.u64()?, assigned: read_runs(from, files)? });
     }

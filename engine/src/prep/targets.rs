@@ -156,6 +156,7 @@ fn image(
         sector: wishes.image_sector.bytes(),
         contents: None,
         is_image: true,
+        rotational: None,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
     Ok(TargetDrive { facts, sector: wishes.image_sector, identity: None, old: Vec::new(), silent, named_firmly: true, agreed: false })
@@ -234,6 +235,7 @@ fn finish(
         sector: geometry.sector.bytes(),
         contents: contents.words,
         is_image: device.is_image(),
+        rotational: geometry.rotational,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
     Ok(TargetDrive {

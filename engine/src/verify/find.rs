@@ -76,6 +76,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
             sector: device.geometry().sector.bytes(),
             contents: None,
             is_image: device.is_image(),
+            rotational: device.geometry().rotational,
         };
         let serial = identity.serial.clone();
         Found::look(Box::new(device), drive, serial, number)

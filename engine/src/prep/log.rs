@@ -1,0 +1,168 @@
+//! The log of one run: what happened, line by line. Paths and serials, never keys.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::limits::{LOG_LEN_MAX, LOGS_KEPT};
+use crate::report::{Event, Kind, Problem, Problems};
+
+/// `dray-<session>-<time>.log`, a file a run. One that grows past [`LOG_LEN_MAX`] goes on in a new file and keeps what
+/// went before as `….log.1`; of a session's runs the last [`LOGS_KEPT`] stay.
+#[derive(Debug)]
+pub struct Log(Mutex<Open>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Log {
+    /// Begins the log of a run in `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(dir: &Path, session: &str) -> Result<Self, Problems> {
+        let name: String = session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let stem = format!("dray-{name}-");
+        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ");
+        let path = dir.join(format!("{stem}{stamp}.log"));
+        let file = create(&path).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the log cannot be written: {error}")).path(&path)
+        })?;
+        // What cannot be cleared away is no reason not to write a drive.
+        let _ = forget(dir, &stem);
+        Ok(Self(Mutex::new(Open { path, file, len: 0 })))
+    }
+
+    /// Writes a line, unless the event is only progress; `drives` are the session's, by name.
+    pub fn event(&self, event: &Event, drives: &[String]) {
+        let name = |drive: &usize| drives.get(*drive).map_or("?", String::as_str);
+        self.line(&match event {
+            Event::Scanning { .. } | Event::Progress { .. } => return,
+            Event::Stage { drive, stage } => format!("drive {}: {stage:?}", name(drive)),
+            Event::LeftOut { drive, path, why } => format!("drive {}: left out {}: {why}", name(drive), path.display()),
+            Event::DriveFailed { drive, problem } => format!("drive {}: failed: {problem}", name(drive)),
+            Event::Note(note) => note.clone(),
+        });
+    }
+
+    /// Writes a line.
+    pub fn line(&self, line: &str) {
+        let mut text = format!("{:.3} ", jiff::Timestamp::now());
+        for c in line.chars() {
+            // A file's name must not begin a line of its own.
+            if c.is_control() {
+                let _ = write!(text, "{}", c.escape_default());
+            } else {
+                text.push(c);
+            }
+        }
+        text.push('\n');
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full log disk must not end a session that runs well.
+        let _ = open.write(text.as_bytes(), LOG_LEN_MAX);
+    }
+}
+
+impl Open {
+    fn write(&mut self, line: &[u8], len_max: u64) -> io::Result<()> {
+        if self.len > 0 && self.len + line.len() as u64 > len_max {
+            let mut before = self.path.clone().into_os_string();
+            before.push(".1");
+            fs::rename(&self.path, before)?;
+            self.file = create(&self.path)?;
+            self.len = 0;
+        }
+        self.file.write_all(line)?;
+        self.len += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Removes all but the last runs' logs; their names sort by time.
+fn forget(dir: &Path, stem: &str) -> io::Result<()> {
+    let mut runs = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| {
+            let stamp = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".log"));
+            stamp.is_some_and(|stamp| stamp.starts_with(|c: char| c.is_ascii_digit()) && !stamp.contains('-'))
+        });
+        if ours {
+            runs.push(entry.path());
+        }
+    }
+    runs.sort();
+    for old in runs.iter().take(runs.len().saturating_sub(LOGS_KEPT)) {
+        fs::remove_file(old)?;
+        let mut before = old.clone().into_os_string();
+        before.push(".1");
+        let _ = fs::remove_file(before);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("dray-log-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a scratch directory");
+        dir
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).expect("there").map(|e| e.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_name_with_a_line_break_stays_one_line() {
+        let dir = scratch("lines");
+        let log = Log::open(&dir, "session#1").expect("log");
+        log.line("left out a\nb\x1b[2J");
+        let text = fs::read_to_string(dir.join(&names(&dir)[0])).expect("text");
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("a\\nb\\u{1b}[2J"), "{text}");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn a_log_is_capped_and_old_runs_are_forgotten() {
+        let dir = scratch("caps");
+        let path = dir.join("a.log");
+        let mut open = Open { file: create(&path).expect("log"), path, len: 0 };
+        for _ in 0..10 {
+            open.write(&[b'x'; 40], 100).expect("written");
+        }
+        assert_eq!(names(&dir), ["a.log", "a.log.1"]);
+        for name in names(&dir) {
+            assert!(fs::metadata(dir.join(name)).expect("there").len() <= 100);
+        }
+        for i in 0..LOGS_KEPT + 3 {
+            fs::write(dir.join(format!("dray-s_1-2026{i:04}T000000.000Z.log")), "").expect("written");
+        }
+        fs::write(dir.join("dray-s_1-20260000T000000.000Z.log.1"), "").expect("written");
+        fs::write(dir.join("dray-s_1-x-20260000T000000.000Z.log"), "").expect("written");
+        forget(&dir, "dray-s_1-").expect("cleared");
+        let left = names(&dir);
+        assert!(!left.iter().any(|name| name.contains("-20260000") && !name.contains("-x-")), "{left:?}");
+        assert_eq!(left.len(), 2 + LOGS_KEPT + 1, "another session's stays: {left:?}");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+}
