@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod consent;
 mod exit;
+mod job;
 mod key;
 mod render;
 mod signals;

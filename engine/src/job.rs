@@ -1,5 +1,6 @@
 //! The façade: what the command line may use of the pipelines.
 
+pub use crate::azure::drive_record::{DriveRecord, State as RecordState};
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::{Digest, SecretText};
@@ -13,6 +14,10 @@ pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
+pub use crate::prep::lint::{InputKind, Linted, lint};
+pub use crate::prep::records::{
+    check_job_name, finished_drives, is_numerical_password, read_record, sha256_of, write_private,
+};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::workers::Workers;

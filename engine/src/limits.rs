@@ -36,6 +36,9 @@ pub const SIDE_FILE_MAX: u64 = 1 << 20;
 /// Longest journal that is read: a session of 25 drives writes some 20 KiB into it.
 pub const JOURNAL_LEN_MAX: u64 = 256 << 20;
 
+/// Longest dataset, driveset, journal or drive record that is read: a million rows of long paths.
+pub const INPUT_FILE_MAX: u64 = 256 << 20;
+
 /// Bytes of one run's log before it goes on in a new file: a million lines of files left out are told by the first half.
 pub const LOG_LEN_MAX: u64 = 16 << 20;
 

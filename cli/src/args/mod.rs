@@ -18,6 +18,8 @@ use crate::exit::Exit;
 
 use settings::Outside;
 
+pub use version::SHORT as VERSION;
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(

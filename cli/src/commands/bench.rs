@@ -14,7 +14,9 @@ use crate::render::{Output, json as object};
 
 /// Arguments of `dray bench`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Reading is harmless. --write destroys what is on the drive, and asks first.")]
+#[command(
+    after_help = "Reading is harmless. --write destroys what is on the drive, and asks first.\n\nExample:\n  dray bench /dev/sdb --curve 32"
+)]
 pub struct BenchArgs {
     /// Drive or image file
     #[arg(value_name = "DRIVE")]

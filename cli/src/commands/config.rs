@@ -45,6 +45,7 @@ enum Action {
 
 /// Arguments of `dray config show`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray config show job create")]
 struct Show {
     /// Only this command, with all its options
     command: Vec<String>,

@@ -24,6 +24,7 @@ const SEED: u64 = 0x0064_7261_7920_6465;
 
 /// Arguments of `dray demo`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray demo --dir /tmp/dray-demo")]
 pub struct Demo {
     /// Where the demo goes
     #[arg(long, value_name = "DIR", default_value = "dray-demo")]
@@ -72,7 +73,7 @@ impl Demo {
             ..PrepRequest::new(self.dir.join("demo.jrn"), "demo#1")
         };
         let consent = Consent { silent: true, serials: Vec::new() };
-        let ended = prep::session(request, &consent, false, output);
+        let ended = prep::session(request, &consent, false, None, output);
         let record = ended.report.as_ref().and_then(|report| report.drives.first()?.record.clone());
         if let (Exit::Done, Some(record)) = (ended.exit, record) {
             output.chat(&format!(

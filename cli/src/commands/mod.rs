@@ -3,6 +3,7 @@
 mod abort;
 mod bench;
 mod cat;
+mod check;
 mod config;
 mod decrypt;
 mod demo;
@@ -10,9 +11,11 @@ mod devices;
 mod doctor;
 mod generate;
 mod inspect;
+mod job;
 mod listing;
 mod ls;
 pub mod prep;
+mod template;
 mod unlock;
 mod verify;
 
@@ -49,6 +52,12 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// Does a key open a drive, and how is it mounted
     Unlock(unlock::Unlock),
+    /// Check input files: CSV, properties, metadata, drive records
+    Check(check::Check),
+    /// Print a valid input file to start from
+    Template(template::Template),
+    /// Create, ship and follow the job at the service; print its papers
+    Job(job::JobArgs),
     /// Show what options are set to, and where each value comes from
     Config(config::Config),
     /// Print the completion script of a shell
@@ -75,6 +84,9 @@ impl Command {
             Self::Devices(_) => "devices",
             Self::Doctor(_) => "doctor",
             Self::Verify(_) => "verify",
+            Self::Check(_) => "check",
+            Self::Template(_) => "template",
+            Self::Job(_) => "job",
             Self::Config(_) => "config",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
@@ -96,6 +108,9 @@ impl Command {
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
+            Self::Check(command) => command.run(output),
+            Self::Template(command) => command.run(output),
+            Self::Job(command) => command.run(output),
             Self::Config(command) => command.run(output, common.config.clone()),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),

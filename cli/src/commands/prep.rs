@@ -1,6 +1,6 @@
 //! `dray prep-import` and `dray plan`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -14,6 +14,16 @@ use crate::consent::{self, Consent};
 use crate::exit::Exit;
 use crate::render::Output;
 use crate::signals::Signals;
+
+const EXAMPLE: &str = "\
+Example:
+  dray prep-import --journal job.jrn --id session#1 \\
+      --initial-driveset driveset.csv --dataset dataset.csv";
+
+const PLAN_EXAMPLE: &str = "\
+Example:
+  dray plan --journal job.jrn --id session#1 --report plan.html \\
+      --initial-driveset driveset.csv --dataset dataset.csv";
 
 /// Which session, from what, onto what.
 #[derive(Args, Clone, Debug)]
@@ -107,10 +117,8 @@ pub struct WritingArgs {
     override_usage = "dray prep-import --journal <FILE> --id <ID> [OPTIONS]",
     group(ArgGroup::new("act").args(["resume", "abort", "skip_write"])),
     group(ArgGroup::new("listing").args(["list_drives", "list_copy_sessions"])),
-    after_help = "Example:\n  \
-        dray prep-import --journal job.jrn --id session#1 \\\n      \
-        --initial-driveset driveset.csv --dataset dataset.csv",
-    after_long_help = Exit::help()
+    after_help = EXAMPLE,
+    after_long_help = format!("{EXAMPLE}\n\n{}", Exit::help())
 )]
 pub struct PrepImport {
     #[command(flatten)]
@@ -152,6 +160,9 @@ pub struct PrepImport {
     /// Show the plan; write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Write the plan as an HTML page: the map of each drive
+    #[arg(long, value_name = "HTML")]
+    report: Option<PathBuf>,
     /// List the drives of the journal
     #[arg(long)]
     list_drives: bool,
@@ -166,7 +177,11 @@ pub struct PrepImport {
 
 /// Arguments of `dray plan`: those of `prep-import`, so that a command line can be tried by its first word.
 #[derive(Args, Clone, Debug)]
-#[command(override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]", after_long_help = Exit::help())]
+#[command(
+    override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]",
+    after_help = PLAN_EXAMPLE,
+    after_long_help = format!("{PLAN_EXAMPLE}\n\n{}", Exit::help())
+)]
 pub struct Plan {
     #[command(flatten)]
     prep: PrepImport,
@@ -287,7 +302,7 @@ impl PrepImport {
         if self.abort {
             return abort::run(self.request(), &consent, self.dry_run, output);
         }
-        session(self.request(), &consent, self.dry_run, output).exit
+        session(self.request(), &consent, self.dry_run, self.report.as_deref(), output).exit
     }
 }
 
@@ -341,7 +356,13 @@ impl Ended {
 }
 
 /// From the request to the exit code.
-pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
+pub fn session(
+    request: PrepRequest,
+    consent: &Consent,
+    dry_run: bool,
+    report: Option<&Path>,
+    output: &Output,
+) -> Ended {
     let signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
@@ -356,7 +377,14 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
         prepared
     };
     match prepared {
-        Ok(prepared) => carry_out(prepared, consent, dry_run, output, &signals),
+        Ok(prepared) => {
+            if let Some(path) = report
+                && let Err(problem) = output.plan_page(prepared.summary(), path)
+            {
+                return Ended::before(output.problem(problem));
+            }
+            carry_out(prepared, consent, dry_run, output, &signals)
+        }
         Err(problems) => {
             output.problems(&problems);
             Ended::before(Exit::of_problems(&problems))

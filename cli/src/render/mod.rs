@@ -2,6 +2,7 @@
 
 mod board;
 pub mod json;
+mod map;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
 pub mod text;
@@ -140,6 +141,21 @@ impl Output {
             self.object("warning", json!({ "text": warning }));
         } else {
             err(&text::wrap(&format!("{} {warning}", self.err.yellow("warning:")), "  "));
+        }
+    }
+
+    /// The plan as a page.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn plan_page(&self, plan: &PlanSummary, path: &std::path::Path) -> Result<(), Problem> {
+        map::page(plan).save(path)
+    }
+
+    /// Something odd that is no problem, with its advice; inside the result under `--json`.
+    pub fn note(&self, problem: &Problem) {
+        if !self.json {
+            err(&text::note(problem, self.err));
         }
     }
 

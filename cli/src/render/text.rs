@@ -145,6 +145,15 @@ pub fn problem(problem: &Problem, style: Style) -> String {
     text
 }
 
+/// Something odd and its advice.
+pub fn note(problem: &Problem, style: Style) -> String {
+    let mut text = wrap(&format!("{} {}", style.yellow("note:"), clean(&problem.to_string())), "  ");
+    if let Some(advice) = &problem.advice {
+        text.push_str(&wrap(&format!("  {}", clean(advice)), ""));
+    }
+    text
+}
+
 /// All problems.
 pub fn problems(problems: &Problems, style: Style) -> String {
     let mut text: String = problems.0.iter().map(|one| problem(one, style)).collect();
@@ -201,10 +210,7 @@ pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
     }
     for warning in &plan.warnings {
         text.push('\n');
-        text.push_str(&wrap(&format!("{} {}", style.yellow("note:"), clean(&warning.to_string())), "  "));
-        if let Some(advice) = &warning.advice {
-            text.push_str(&wrap(&format!("  {}", clean(advice)), ""));
-        }
+        text.push_str(&note(warning, style));
     }
     text.push('\n');
     text
@@ -321,8 +327,28 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
             "They hold the BitLocker keys of the drives: keep them apart from the drives, and safe.",
             "",
         ));
+        let shipped = report.drives.iter().any(|drive| drive.failure.is_none() && drive.drive.for_shipping);
+        if shipped {
+            let journal = shell_word(&clean(&report.journal.to_string_lossy()));
+            text.push_str(&format!(
+                "\nNext:\n  dray template job > job.toml     # who you are, where it goes: fill it in\n  \
+                 dray job create --job job.toml --journal {journal}\n  \
+                 dray job papers <job>.job.json    # packing slip, labels, custody\n  \
+                 dray job ship <job>.job.json --carrier FedEx --tracking NUMBER\n"
+            ));
+        }
     }
     text
+}
+
+/// As a shell takes it.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+,:@=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 fn drive_summary(result: &DriveResult, interrupted: bool, style: Style) -> String {

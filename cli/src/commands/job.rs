@@ -1,0 +1,570 @@
+//! `dray job`: from finished drives to a job of the service, and what is known of it since.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use dray_engine::job::{self, SessionDrive};
+use dray_engine::report::{Kind, Problem, Problems};
+use jiff::Timestamp;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::exit::Exit;
+use crate::job::description::{self, Description, JobDrive};
+use crate::job::send::Service;
+use crate::job::state::{self, Drive, Job};
+use crate::job::{Api, body, papers, words};
+use crate::render::{Output, wrap};
+
+/// Longest token file that is read.
+const TOKEN_MAX: u64 = 64 << 10;
+
+/// Arguments of `dray job`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    dray template job > job.toml            # fill it in\n  \
+    dray job create --job job.toml --journal job.jrn\n  \
+    dray job papers import-2026.job.json\n  \
+    dray job ship import-2026.job.json --carrier FedEx --tracking 7712\n  \
+    dray job show import-2026.job.json")]
+pub struct JobArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do with a job.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Check everything, write the job down, and say or send what creates it
+    Create(Create),
+    /// State, deadline, and what to do next
+    Show(Show),
+    /// Tell that the parcel is on its way
+    Ship(Ship),
+    /// Give the job up
+    Cancel(Cancel),
+    /// Packing slip, drive labels and chain of custody, to print
+    Papers(Papers),
+}
+
+/// How requests are sent.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sending")]
+struct Sending {
+    /// Send the request; without it nothing leaves this machine
+    #[arg(long)]
+    submit: bool,
+    /// File with the bearer token [or the variable DRAY_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where requests go
+    #[arg(long, value_name = "URL", default_value = "https://management.azure.com")]
+    endpoint: String,
+}
+
+/// Arguments of `dray job create`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job create --job job.toml --journal job.jrn")]
+struct Create {
+    /// Description of the job (see `dray template job`)
+    #[arg(long, value_name = "TOML", default_value = "job.toml")]
+    job: PathBuf,
+    /// Which API it is made with
+    #[arg(long, value_name = "API", default_value = "import-export")]
+    api: Api,
+    /// Name of the job, instead of the one in the description
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Journal whose finished drives go into the job
+    #[arg(long, value_name = "FILE", conflicts_with = "records")]
+    journal: Option<PathBuf>,
+    /// Drive records, instead of a journal
+    #[arg(value_name = "DRIVEID.xml", required_unless_present = "journal")]
+    records: Vec<PathBuf>,
+    /// Write the request's body, keys included, to this file (0600)
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Write a key file a drive (0600), for az and PowerShell
+    #[arg(long, value_name = "DIR")]
+    key_files: Option<PathBuf>,
+    /// Replace what is known here of a job of this name
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job show import-2026.job.json --submit --token-file token")]
+struct Show {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job ship`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "dray job ship <JOB.job.json> --carrier <NAME> --tracking <NUMBER>",
+    after_help = "Example:\n  dray job ship import-2026.job.json --carrier FedEx --tracking 7712"
+)]
+struct Ship {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Who carries the parcel
+    #[arg(long, value_name = "NAME")]
+    carrier: String,
+    /// Its tracking number; with several jobs in a parcel, -1, -2 at its end
+    #[arg(long, value_name = "NUMBER")]
+    tracking: String,
+    /// Day of shipping, YYYY-MM-DD [default: today]
+    #[arg(long, value_name = "DATE")]
+    date: Option<jiff::civil::Date>,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job cancel`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job cancel import-2026.job.json --reason \"wrong drives\"")]
+struct Cancel {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Why, for the service
+    #[arg(long, value_name = "TEXT", default_value = "not needed any more")]
+    reason: String,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job papers`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job papers import-2026.job.json --to papers")]
+struct Papers {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Directory of the papers [default: that of the job's file]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+impl JobArgs {
+    /// Runs it.
+    pub fn run(self, output: &Output) -> Exit {
+        let result = match self.action {
+            Action::Create(create) => create.run(output),
+            Action::Show(show) => show.run(output),
+            Action::Ship(ship) => ship.run(output),
+            Action::Cancel(cancel) => cancel.run(output),
+            Action::Papers(papers) => papers.run(output),
+        };
+        match result {
+            Ok(()) => Exit::Done,
+            Err(problems) => {
+                output.problems(&problems);
+                Exit::of_problems(&problems)
+            }
+        }
+    }
+}
+
+impl Sending {
+    fn service(&self) -> Result<Option<Service>, Problems> {
+        if !self.submit {
+            return Ok(None);
+        }
+        let token = match &self.token_file {
+            Some(path) => {
+                let problem = |what: String| Problem::new(Kind::Usage, what).path(path).column("--token-file");
+                let read = || -> std::io::Result<Zeroizing<String>> {
+                    if fs::metadata(path)?.len() > TOKEN_MAX {
+                        return Err(std::io::Error::other("too long for a token"));
+                    }
+                    fs::read_to_string(path).map(Zeroizing::new)
+                };
+                read().map_err(|error| problem(format!("the token cannot be read: {error}")))?
+            }
+            None => Zeroizing::new(std::env::var("DRAY_TOKEN").map_err(|_| {
+                Problem::new(Kind::Usage, "sending needs a bearer token")
+                    .advice("`az account get-access-token --query accessToken -o tsv > token`, then --token-file token")
+            })?),
+        };
+        let token = Zeroizing::new(token.trim().to_owned());
+        Ok(Some(Service::new(&self.endpoint, token)?))
+    }
+}
+
+impl Create {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut warnings = Vec::new();
+        let mut problems = Problems::default();
+        let mut gather = |more: Problems| problems.0.extend(more.0);
+        let described = description::read(&self.job, self.api, self.name.as_deref(), &mut warnings);
+        let described = described.map_err(&mut gather).ok();
+        let finished = self.finished().map_err(&mut gather).unwrap_or_default();
+        let records: Vec<PathBuf> = finished.iter().map(|(record, _)| record.clone()).collect();
+        let drives = description::drives(&records, &mut warnings).map_err(&mut gather).ok();
+        let service = self.sending.service().map_err(&mut gather).ok();
+        problems.into_result()?;
+        let (Some(described), Some(drives), Some(service)) = (described, drives, service) else {
+            return Err(Problem::new(Kind::Internal, "nothing is wrong with the job, and yet it is not there").into());
+        };
+        let dir = self.journal.as_ref().or(records.first()).and_then(|path| path.parent()).unwrap_or(Path::new(""));
+        let file = state::path_of(dir, &described.name);
+        if !self.replace && file.exists() {
+            return Err(Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
+                .path(&file)
+                .advice("look at it with `dray job show`; --replace forgets it, --name NAME makes another")
+                .into());
+        }
+        let mut this = self.job(&described, &drives, &finished)?;
+        let request = body::create(self.api, &described, &drives);
+        if let Some(path) = &self.body {
+            job::write_private(path, body::with_keys(&request, &drives).as_bytes())?;
+        }
+        if let Some(dir) = &self.key_files {
+            for drive in &drives {
+                job::write_private(&key_file(dir, drive), drive.key.expose().as_bytes())?;
+            }
+        }
+        this.save(&file)?;
+        if let Some(service) = service {
+            if self.api == Api::ImportExport {
+                ask_location(&service, &described, &mut this)?;
+            }
+            let answer = service.call(self.api, "PUT", &this.resource, Some(&body::with_keys(&request, &drives)))?;
+            Job::first_state(self.api).clone_into(&mut this.state);
+            this.submitted_at = Some(Timestamp::now());
+            this.learn(&answer, Timestamp::now());
+            this.save(&file)?;
+        }
+        if !tell(output, &this, &file, &warnings) {
+            self.say_how(output, &described, &drives, &request, &this);
+        }
+        Ok(())
+    }
+
+    /// Records, with what the journal knows of their drives.
+    fn finished(&self) -> Result<Vec<(PathBuf, Option<SessionDrive>)>, Problems> {
+        match &self.journal {
+            Some(journal) => {
+                Ok(job::finished_drives(journal)?.into_iter().map(|(path, one)| (path, Some(one))).collect())
+            }
+            None => Ok(self.records.iter().map(|path| (path.clone(), None)).collect()),
+        }
+    }
+
+    fn job(
+        &self,
+        described: &Description,
+        drives: &[JobDrive],
+        finished: &[(PathBuf, Option<SessionDrive>)],
+    ) -> Result<Job, Problems> {
+        let sum = |path: &Path| {
+            job::sha256_of(path)
+                .map_err(|error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path))
+        };
+        let mut known = Vec::new();
+        for drive in drives {
+            let told = finished.iter().find(|(path, _)| *path == drive.record).and_then(|(_, told)| told.as_ref());
+            known.push(Drive {
+                id: drive.id.clone(),
+                manifest_file: drive.manifest_file.clone(),
+                manifest_hash: drive.manifest_hash.clone(),
+                record: drive.record.to_string_lossy().into_owned(),
+                record_sha256: sum(&drive.record)?,
+                files: told.and_then(|told| told.files),
+                data: told.and_then(|told| told.data),
+                state: String::new(),
+                percent: None,
+            });
+        }
+        let journal = match &self.journal {
+            Some(path) => Some((path.to_string_lossy().into_owned(), sum(path)?)),
+            None => None,
+        };
+        let address = body::address(described);
+        let mut sender = state::address_lines(&address);
+        sender.push(described.address("email").to_owned());
+        Ok(Job {
+            name: described.name.clone(),
+            api: self.api,
+            resource: self.api.resource(&described.subscription, &described.group, &described.name),
+            location: described.location.clone(),
+            account: described.account_name().to_owned(),
+            state: "Drafted".into(),
+            drives: known,
+            created_at: Timestamp::now(),
+            submitted_at: None,
+            shipped_at: None,
+            ended_at: None,
+            carrier: None,
+            tracking: None,
+            return_carrier: described.carrier.clone(),
+            sender,
+            data_center: Vec::new(),
+            journal,
+        })
+    }
+
+    /// The ways to create the job, for who did not send it.
+    fn say_how(&self, output: &Output, job: &Description, drives: &[JobDrive], request: &Value, this: &Job) {
+        if this.submitted_at.is_some() {
+            return;
+        }
+        let style = output.style();
+        let records: Vec<String> = drives.iter().map(|drive| format!("  {}\n", drive.record.display())).collect();
+        let mut text =
+            format!("\n{}\n{}", style.bold("To create it in the portal, upload these files"), records.concat());
+        let keys = |drive: &JobDrive| {
+            key_file(self.key_files.as_deref().unwrap_or(Path::new("keys")), drive).display().to_string()
+        };
+        if self.api == Api::ImportExport {
+            text.push_str(&format!(
+                "\n{}\n{}\n{}\n{}",
+                style.bold("Or with Azure's command line"),
+                words::az(job, drives, &keys),
+                style.bold("Or with PowerShell"),
+                words::powershell(job, drives, &keys)
+            ));
+            if self.key_files.is_none() {
+                text.push_str("  (--key-files keys writes the key files that both read)\n");
+            }
+        }
+        text.push_str(&format!(
+            "\n{}\nPUT {}?api-version={}\n{request:#}\n",
+            style.bold("Or by the API (--submit sends it; --body FILE writes it with the keys)"),
+            this.resource,
+            self.api.version()
+        ));
+        output.chat(&text);
+    }
+}
+
+/// `<drive>.key` in `dir`.
+fn key_file(dir: &Path, drive: &JobDrive) -> PathBuf {
+    dir.join(format!("{}.key", drive.id))
+}
+
+/// The location's own word: whether it takes drives now, and by which carriers they come back.
+fn ask_location(service: &Service, described: &Description, this: &mut Job) -> Result<(), Problem> {
+    let path = format!("/providers/Microsoft.ImportExport/locations/{}", described.location);
+    let answer = service.call(Api::ImportExport, "GET", &path, None)?;
+    let told = &answer["properties"];
+    let list =
+        |key: &str| -> Vec<&str> { told[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+    let carriers = list("supportedCarriers");
+    if !carriers.is_empty() && !carriers.iter().any(|one| one.eq_ignore_ascii_case(&described.carrier)) {
+        return Err(Problem::new(Kind::Refused, "the location does not send drives back by this carrier")
+            .column("[return-shipping] carrier")
+            .value(described.carrier.clone())
+            .advice(format!("it takes: {}; nothing was sent", carriers.join(", "))));
+    }
+    let others = list("alternateLocations");
+    let own = answer["id"].as_str().unwrap_or_default();
+    if !others.is_empty() && !own.is_empty() && !others.iter().any(|one| one.eq_ignore_ascii_case(own)) {
+        let names: Vec<&str> = others.iter().filter_map(|one| one.rsplit('/').next()).collect();
+        return Err(Problem::new(Kind::Refused, "the location takes no drives at present")
+            .column("location")
+            .value(described.location.clone())
+            .advice(format!("use one of these: {}; nothing was sent", names.join(", "))));
+    }
+    this.data_center = state::address_lines(told);
+    Ok(())
+}
+
+impl Show {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        if let Some(service) = self.sending.service()? {
+            let answer = service.call(this.api, "GET", &this.resource, None)?;
+            this.learn(&answer, Timestamp::now());
+            this.save(&self.file)?;
+        }
+        tell(output, &this, &self.file, &[]);
+        Ok(())
+    }
+}
+
+impl Ship {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        let mut problems = Problems::default();
+        for (name, value) in [("--carrier", &self.carrier), ("--tracking", &self.tracking)] {
+            if value.trim().is_empty() || value.chars().count() > 100 || value.chars().any(char::is_control) {
+                problems.push(
+                    Problem::new(Kind::Usage, "is no carrier or tracking number").column(name).value(value.clone()),
+                );
+            }
+        }
+        if !this.waits_for_parcel() {
+            problems.push(
+                Problem::new(Kind::Refused, "the job does not wait for a parcel")
+                    .value(this.state.clone())
+                    .advice("`dray job show FILE --submit` asks the service"),
+            );
+        }
+        if this.state == "Drafted" && self.sending.submit {
+            problems.push(
+                Problem::new(Kind::Refused, "the service does not know of this job from here")
+                    .advice("create it with `dray job create --submit`, or ask for it with `dray job show --submit`"),
+            );
+        }
+        problems.into_result()?;
+        let date = self.date.unwrap_or_else(|| jiff::Zoned::now().date()).to_string();
+        let request = body::ship(this.api, self.carrier.trim(), self.tracking.trim(), this.drives.len(), &date);
+        let (method, path) = match this.api {
+            Api::ImportExport => ("PATCH", this.resource.clone()),
+            Api::DataBox => ("POST", format!("{}/markDevicesShipped", this.resource)),
+        };
+        let sent = match self.sending.service()? {
+            Some(service) => {
+                let answer = service.call(this.api, method, &path, Some(&request.to_string()))?;
+                this.learn(&answer, Timestamp::now());
+                true
+            }
+            None => false,
+        };
+        Job::shipped_state(this.api).clone_into(&mut this.state);
+        this.shipped_at = Some(Timestamp::now());
+        this.carrier = Some(self.carrier.trim().to_owned());
+        this.tracking = Some(self.tracking.trim().to_owned());
+        this.save(&self.file)?;
+        if !tell(output, &this, &self.file, &[]) && !sent {
+            unsent(output, method, &path, this.api, &request);
+        }
+        Ok(())
+    }
+}
+
+impl Cancel {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        let shipped = this.state == Job::shipped_state(this.api);
+        let refuse = |what: &str, advice: &str| -> Problems {
+            Problem::new(Kind::Refused, what).value(this.state.clone()).advice(advice.to_owned()).into()
+        };
+        if this.is_over() || this.state == "Cancelling" {
+            return Err(refuse("the job is over or being cancelled", "there is nothing to cancel"));
+        }
+        if shipped && this.api == Api::DataBox {
+            return Err(refuse(
+                "a Data Box job cannot be cancelled once it is shipped",
+                "wait until the drives are back",
+            ));
+        }
+        if !shipped && !this.waits_for_parcel() {
+            return Err(refuse("the drives are being worked on", "from Received on the service cancels no more"));
+        }
+        let mut warnings = Vec::new();
+        if shipped {
+            warnings.push(
+                Problem::new(Kind::Usage, "the parcel is on its way: the service may not be able to stop")
+                    .advice("its documents disagree; drives that arrive come back uncopied at best"),
+            );
+        }
+        let request = body::cancel(this.api, &self.reason);
+        let (method, path) = match this.api {
+            Api::ImportExport => ("PATCH", this.resource.clone()),
+            Api::DataBox => ("POST", format!("{}/cancel", this.resource)),
+        };
+        let drafted = this.state == "Drafted";
+        let sent = match self.sending.service()? {
+            Some(service) => {
+                service.call(this.api, method, &path, Some(&request.to_string()))?;
+                true
+            }
+            None => false,
+        };
+        if drafted && !sent { "Cancelled" } else { "Cancelling" }.clone_into(&mut this.state);
+        this.ended_at.get_or_insert(Timestamp::now());
+        this.save(&self.file)?;
+        if !tell(output, &this, &self.file, &warnings) && !sent {
+            unsent(output, method, &path, this.api, &request);
+        }
+        Ok(())
+    }
+}
+
+fn unsent(output: &Output, method: &str, path: &str, api: Api, request: &Value) {
+    output.chat(&format!(
+        "\n{}\n{method} {path}?api-version={}\n{request:#}\n",
+        output.style().bold("Not sent: do it in the portal, or send this (--submit does)"),
+        api.version()
+    ));
+}
+
+impl Papers {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let this = Job::load(&self.file)?;
+        let dir = self.to.unwrap_or_else(|| self.file.parent().unwrap_or(Path::new("")).to_path_buf());
+        if !dir.as_os_str().is_empty() {
+            fs::create_dir_all(&dir).map_err(|error| {
+                Problem::new(Kind::Environment, format!("the directory cannot be made: {error}")).path(&dir)
+            })?;
+        }
+        let mut paths = Vec::new();
+        for (name, page) in [
+            ("packing-slip", papers::slip(&this)),
+            ("drive-labels", papers::labels(&this)),
+            ("chain-of-custody", papers::custody(&this, Timestamp::now())),
+        ] {
+            let path = dir.join(format!("{}-{name}.html", this.name));
+            page.save(&path)?;
+            paths.push(path);
+        }
+        let list: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        if !output.result("papers", serde_json::json!({ "files": list })) {
+            output.say(&format!("To print; none of them holds a key:\n  {}\n", list.join("\n  ")));
+        }
+        Ok(())
+    }
+}
+
+/// Says where the job stands; `true` when that was an object.
+fn tell(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
+    let mut value = this.to_json(file);
+    if let Some(fields) = value.as_object_mut() {
+        let list: Vec<Value> = warnings.iter().map(crate::render::json::problem).collect();
+        fields.insert("warnings".into(), list.into());
+    }
+    if output.result("job", value) {
+        return true;
+    }
+    let style = output.style();
+    let api = if this.api == Api::ImportExport { "Import/Export" } else { "Data Box, own disks" };
+    let mut text = format!("{} ({api}, {})\n", style.bold(&format!("Job {}", this.name)), this.location);
+    let mut line = |label: &str, value: &str| text.push_str(&wrap(&format!("  {label:<10} {value}"), "           "));
+    line("state", &format!("{}: {}", this.state, this.meaning()));
+    if let Some((at, what)) = this.deadline() {
+        let days = (at.as_second() - Timestamp::now().as_second()).div_euclid(86_400);
+        let left = if days < 0 { "past".to_owned() } else { format!("{days} days left") };
+        line("deadline", &format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")));
+    }
+    if let (Some(carrier), Some(tracking)) = (&this.carrier, &this.tracking) {
+        line("parcel", &format!("{carrier} {tracking}"));
+    }
+    for drive in &this.drives {
+        let percent = drive.percent.map(|percent| format!(", {percent}%")).unwrap_or_default();
+        let known = if drive.state.is_empty() {
+            String::new()
+        } else {
+            format!(" {}{percent} ({})", drive.state, state::drive_meaning(&drive.state))
+        };
+        line("drive", &format!("{}{known}", drive.id));
+    }
+    line("next", &this.next(file));
+    line("file", &file.display().to_string());
+    output.say(&text);
+    for warning in warnings {
+        output.note(warning);
+    }
+    false
+}

@@ -1,0 +1,147 @@
+//! `dray template`: valid input files to start from.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dray_engine::report::{Kind, Problem};
+
+use crate::exit::Exit;
+use crate::render::Output;
+
+/// What can be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// CSV: what to copy, and to which blobs
+    Dataset,
+    /// CSV: onto which drives
+    Driveset,
+    /// XML: properties of the blobs of a row
+    Properties,
+    /// XML: metadata of the blobs of a row
+    Metadata,
+    /// TOML: what `dray job create` has to know of you and your account
+    Job,
+}
+
+/// Arguments of `dray template`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    dray template dataset --source /data/video/ --to video/2026/ > dataset.csv\n  \
+    dray template driveset --drive serial:WD-WMATV123456 > driveset.csv\n  \
+    dray template job > job.toml")]
+pub struct Template {
+    /// Which file
+    what: What,
+    /// dataset: a directory, with / at its end, or a file [default: here]
+    #[arg(long, value_name = "PATH")]
+    source: Option<PathBuf>,
+    /// dataset: container and prefix, with / at its end, or a blob
+    #[arg(long, value_name = "DESTINATION", default_value = "container/")]
+    to: String,
+    /// driveset: /dev/sdX, a link in /dev/disk/by-id, serial:… or image:SIZE
+    #[arg(long, value_name = "DRIVE", default_value = "serial:SERIAL-OF-THE-DRIVE")]
+    drive: Vec<String>,
+}
+
+const PROPERTIES: &str = "\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+<Properties>
+  <Content-Type>application/octet-stream</Content-Type>
+  <Content-Language>en</Content-Language>
+  <Cache-Control>no-cache</Cache-Control>
+</Properties>
+";
+
+const METADATA: &str = "\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+<Metadata>
+  <Project>example</Project>
+  <Owner>example@example.com</Owner>
+</Metadata>
+";
+
+/// What `dray job create` reads; every line is one that it knows.
+pub const JOB: &str = "\
+# What an import job has to know. Holds no key and no token.
+name = \"import-2026\"                # lower-case letters, digits and -
+location = \"West US\"                # of the storage account
+subscription = \"00000000-0000-0000-0000-000000000000\"
+resource-group = \"my-group\"
+storage-account = \"mystorage\"       # a name, or the full resource id
+
+[return-address]
+recipient = \"A. Person\"
+street = \"1 Example Street\"
+street2 = \"\"
+city = \"Redmond\"
+state = \"WA\"
+postal-code = \"98052\"
+country = \"USA\"
+phone = \"4250000000\"
+email = \"person@example.com\"
+
+[return-shipping]
+carrier = \"FedEx\"                   # FedEx in America and Europe, DHL in Asia and Australia
+account = \"123456789\"               # your account with the carrier
+
+[options]
+log-level = \"Verbose\"               # or Error
+backup-manifest = true
+diagnostics-path = \"waimportexport\" # the container of the service's logs
+";
+
+impl Template {
+    /// Prints it.
+    pub fn run(self, output: &Output) -> Exit {
+        let text = match self.what {
+            What::Dataset => match self.dataset() {
+                Ok(text) => text,
+                Err(problem) => return output.problem(problem),
+            },
+            What::Driveset => {
+                let rows: String =
+                    self.drive.iter().map(|drive| format!("{},Format,SilentMode,Encrypt,\n", quoted(drive))).collect();
+                format!("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n{rows}")
+            }
+            What::Properties => PROPERTIES.into(),
+            What::Metadata => METADATA.into(),
+            What::Job => JOB.into(),
+        };
+        if !output.result("template", serde_json::json!({ "text": text })) {
+            output.say(&text);
+        }
+        Exit::Done
+    }
+
+    fn dataset(&self) -> Result<String, Problem> {
+        let here = || {
+            std::env::current_dir().map_err(|error| {
+                Problem::new(Kind::Environment, format!("the current directory is not known: {error}"))
+                    .advice("name the source: --source DIR/")
+            })
+        };
+        let source = match &self.source {
+            // A table names absolute paths; the separator at the end says that it is a directory.
+            Some(path) => {
+                let ends = path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir();
+                let absolute = if path.is_absolute() { path.clone() } else { here()?.join(path) };
+                (absolute.components().collect::<PathBuf>(), ends)
+            }
+            None => (here()?, true),
+        };
+        let (path, is_dir) = source;
+        let text = path
+            .to_str()
+            .ok_or_else(|| Problem::new(Kind::Usage, "the path is not UTF-8, which a table cannot hold").path(&path))?;
+        let end = if is_dir && !text.ends_with('/') { "/" } else { "" };
+        Ok(format!(
+            "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile\n{},{},BlockBlob,rename,None,None\n",
+            quoted(&format!("{text}{end}")),
+            quoted(&self.to)
+        ))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}

@@ -1,0 +1,143 @@
+//! What goes into the parcel and onto the drives, on paper. Never a key.
+
+use std::fmt::Write as _;
+
+use dray_engine::units::ByteLen;
+use jiff::Timestamp;
+
+use super::state::Job;
+use crate::render::page::{Column, Page, escape};
+
+/// Two columns of an address each, for the top of a paper.
+fn addresses(page: &mut Page, job: &Job) {
+    let to = if job.data_center.is_empty() {
+        vec!["(the address that the service shows for the job)".to_owned()]
+    } else {
+        job.data_center.clone()
+    };
+    let block = |title: &str, lines: &[String]| {
+        let lines: Vec<String> = lines.iter().map(|line| escape(line)).collect();
+        format!("<div><dt>{title}</dt><dd>{}</dd></div>", lines.join("<br>"))
+    };
+    page.raw(&format!("<dl class=\"two\">{}{}</dl>", block("From", &job.sender), block("To", &to)));
+}
+
+/// The packing slip: goes into the parcel, on top.
+pub fn slip(job: &Job) -> Page {
+    let mut page = Page::new("Packing slip", "Azure Import/Export: hard drives with encrypted data");
+    addresses(&mut page, job);
+    page.raw(&format!("<p class=\"big\"><span>Job</span>{}</p>", escape(&job.name)));
+    page.facts([
+        ("storage account", job.account.clone()),
+        ("location", job.location.clone()),
+        ("drives in this parcel", job.drives.len().to_string()),
+        ("carrier", job.carrier.clone().unwrap_or_else(|| "____________________".into())),
+        ("tracking number", job.tracking.clone().unwrap_or_else(|| "____________________".into())),
+        ("comes back by", job.return_carrier.clone()),
+    ]);
+    let rows: Vec<Vec<String>> = job
+        .drives
+        .iter()
+        .enumerate()
+        .map(|(i, drive)| vec![(i + 1).to_string(), drive.id.clone(), "\u{2610}".into()])
+        .collect();
+    page.table(
+        &[Column::number("No."), Column::code("Serial number of the drive"), Column::text("In the parcel")],
+        &rows,
+    );
+    page.section("Before it is closed");
+    page.raw(
+        "<ul><li>Each drive in an antistatic bag, with foam around it; no cables, no adapters, no enclosures.</li>\
+         <li>All drives of the job in this one parcel, and no other drives.</li>\
+         <li>The job's name is on the outside of the parcel, and on the carrier's label as a reference.</li>\
+         <li>No key, no drive record and no journal goes into the parcel.</li></ul>",
+    );
+    page
+}
+
+/// One label a drive, to be cut out.
+pub fn labels(job: &Job) -> Page {
+    let mut page =
+        Page::new("Drive labels", "Cut out, and stick each on its drive; cover no hole and no serial number.");
+    let mut all = String::from("<div class=\"labels\">");
+    for (i, drive) in job.drives.iter().enumerate() {
+        let _ = write!(
+            all,
+            "<section class=\"label\"><p class=\"big\"><span>Job</span>{}</p><p class=\"big\"><span>Drive {} of {}</span>{}</p>\
+             <p class=\"note\">Azure Import/Export · {} · BitLocker-encrypted</p></section>",
+            escape(&job.name),
+            i + 1,
+            job.drives.len(),
+            escape(&drive.id),
+            escape(&job.location)
+        );
+    }
+    all.push_str("</div>");
+    page.raw(&all);
+    page
+}
+
+/// Who had the drives when: one page that travels with the files, not with the parcel.
+pub fn custody(job: &Job, now: Timestamp) -> Page {
+    let mut page = Page::new("Chain of custody", "Stays with the sender. Sign each line when the drives change hands.");
+    page.facts([
+        ("job", job.name.clone()),
+        ("storage account", job.account.clone()),
+        ("location", job.location.clone()),
+        ("made", job.created_at.strftime("%Y-%m-%d %H:%M UTC").to_string()),
+        ("this paper", now.strftime("%Y-%m-%d %H:%M UTC").to_string()),
+        ("prepared with", format!("dray {}", crate::args::VERSION)),
+    ]);
+    let columns =
+        [Column::code("Drive"), Column::number("Files"), Column::number("Data"), Column::code("MD5 of its manifest")];
+    let rows: Vec<Vec<String>> = job
+        .drives
+        .iter()
+        .map(|drive| {
+            vec![
+                drive.id.clone(),
+                drive.files.map_or("-".into(), |files| files.to_string()),
+                drive.data.map_or("-".into(), |data| ByteLen(data).to_string()),
+                drive.manifest_hash.clone(),
+            ]
+        })
+        .collect();
+    page.table(&columns, &rows);
+    let mut files: Vec<Vec<String>> =
+        job.drives.iter().map(|drive| vec![file_name(&drive.record), drive.record_sha256.clone()]).collect();
+    if let Some((path, hash)) = &job.journal {
+        files.push(vec![file_name(path), hash.clone()]);
+    }
+    page.table(&[Column::code("File kept by the sender"), Column::code("SHA-256")], &files);
+    page.note(
+        "The drive records hold the keys of the drives: they are kept apart from the drives and from this paper.",
+    );
+    let steps = [
+        "prepared",
+        "read back or verified",
+        "packed",
+        "handed to the carrier",
+        "received by the data center",
+        "came back",
+        "wiped or stored",
+    ];
+    let columns = [
+        Column::text("Step"),
+        Column::text("Date and time"),
+        Column::text("Name"),
+        Column::text("Signature"),
+        Column::text("Seal, remarks"),
+    ];
+    let rows: Vec<Vec<String>> = steps
+        .iter()
+        .map(|step| vec![(*step).to_owned(), String::new(), String::new(), String::new(), String::new()])
+        .collect();
+    page.raw("<div class=\"sign\">");
+    page.table(&columns, &rows);
+    page.raw("</div>");
+    page
+}
+
+fn file_name(path: &str) -> String {
+    std::path::Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,455 @@
+//! What is known here of a job: a file beside the journal. It never holds a key.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dray_engine::job;
+use dray_engine::report::{Kind, Problem, Problems};
+use jiff::{Span, Timestamp};
+use serde_json::{Value, json};
+
+use super::Api;
+
+/// Longest state file that is read.
+const LEN_MAX: u64 = 1 << 20;
+/// Version of the file's form.
+const SCHEMA: u64 = 1;
+/// Days until the service deletes a job that was not shipped, and until it asks for a parcel that did not come.
+const WAIT_DAYS: i64 = 14;
+/// Days that a finished job is kept.
+const KEPT_DAYS: i64 = 90;
+
+/// A drive of the job.
+#[derive(Clone, Debug, Default)]
+pub struct Drive {
+    /// Serial.
+    pub id: String,
+    /// Path of the manifest on it.
+    pub manifest_file: String,
+    /// Its MD5.
+    pub manifest_hash: String,
+    /// The drive record.
+    pub record: String,
+    /// SHA-256 of that file.
+    pub record_sha256: String,
+    /// Files and bytes on it, if the journal told.
+    pub files: Option<u64>,
+    /// Bytes of those files.
+    pub data: Option<u64>,
+    /// State as the service told last.
+    pub state: String,
+    /// Percent copied, as the service told last.
+    pub percent: Option<u64>,
+}
+
+/// The job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name.
+    pub name: String,
+    /// API it is made with.
+    pub api: Api,
+    /// Path below the endpoint.
+    pub resource: String,
+    /// Location.
+    pub location: String,
+    /// Name of the storage account.
+    pub account: String,
+    /// `Drafted`, then as the service calls it.
+    pub state: String,
+    /// Its drives.
+    pub drives: Vec<Drive>,
+    /// When this file was made.
+    pub created_at: Timestamp,
+    /// When the service took the job.
+    pub submitted_at: Option<Timestamp>,
+    /// When shipping was told.
+    pub shipped_at: Option<Timestamp>,
+    /// When it was first seen to be over.
+    pub ended_at: Option<Timestamp>,
+    /// Of the parcel.
+    pub carrier: Option<String>,
+    /// Of the parcel.
+    pub tracking: Option<String>,
+    /// Carrier of the way back.
+    pub return_carrier: String,
+    /// Sender's address, line by line.
+    pub sender: Vec<String>,
+    /// The data center's address, once the service told it.
+    pub data_center: Vec<String>,
+    /// The journal and its SHA-256, if the drives came from one.
+    pub journal: Option<(String, String)>,
+}
+
+/// States of the Import/Export service, and what they mean (import-export.md 9.1).
+const IMPORT_EXPORT: &[(&str, &str)] = &[
+    ("Creating", "the service waits for word of the parcel; two weeks without it, and it deletes the job"),
+    ("Shipping", "the parcel is on its way; after two weeks the operators ask for it"),
+    ("Received", "all drives have arrived; one to three working days after the delivery"),
+    ("Transferring", "at least one drive is being copied"),
+    ("Packaging", "all drives are copied and wait to go back"),
+    ("Completed", "all drives are on their way back, without errors; the job is kept for 90 days"),
+    ("Closed", "all drives are on their way back, some with errors: read the copy logs; kept for 90 days"),
+    ("Faulted", "the job or a drive is stuck; the operators get in touch"),
+];
+
+/// Stages of Data Box jobs with customer disks (import-export.md 9.6).
+const DATA_BOX: &[(&str, &str)] = &[
+    ("Created", "the service has the job"),
+    ("AwaitingShipmentDetails", "the service waits for word of the parcel; two weeks without it, and the job ends"),
+    ("ShippedToAzureDC", "the parcel is on its way; the job cannot be cancelled any more"),
+    ("AtAzureDC", "all drives have arrived"),
+    ("DataCopy", "at least one drive is being copied"),
+    ("PreparingToShipFromAzureDC", "all drives are copied and wait to go back"),
+    ("ShippedToCustomer", "all drives are on their way back"),
+    ("Completed", "done, without errors; the job is kept for 90 days"),
+    ("CompletedWithWarnings", "done, with warnings: read the copy logs; kept for 90 days"),
+    ("CompletedWithErrors", "done, some files with errors: read the copy logs; kept for 90 days"),
+    ("Cancelled", "cancelled"),
+    ("Aborted", "given up by the service"),
+];
+
+/// States of a drive (import-export.md 9.2).
+const DRIVES: &[(&str, &str)] = &[
+    ("Specified", "named in the job"),
+    ("Received", "arrived"),
+    ("NeverReceived", "the parcel came without it, or did not come"),
+    ("Transferring", "being copied"),
+    ("Completed", "copied"),
+    ("CompletedMoreInfo", "copied; the log tells errors, warnings or overwritten blobs"),
+    ("ShippedBack", "on its way back"),
+];
+
+/// What a drive's state means.
+pub fn drive_meaning(state: &str) -> &'static str {
+    DRIVES.iter().find(|(name, _)| *name == state).map_or("", |(_, meaning)| meaning)
+}
+
+impl Job {
+    /// What the state means.
+    pub fn meaning(&self) -> &'static str {
+        if self.state == "Drafted" {
+            return "written down here; the service does not know of it from dray";
+        }
+        if self.state == "Cancelling" {
+            return "cancelling was asked for";
+        }
+        let table = if self.api == Api::ImportExport { IMPORT_EXPORT } else { DATA_BOX };
+        table.iter().find(|(name, _)| *name == self.state).map_or("not in the published table", |(_, what)| what)
+    }
+
+    /// The state the service gives a job that it just took.
+    pub fn first_state(api: Api) -> &'static str {
+        if api == Api::ImportExport { "Creating" } else { "AwaitingShipmentDetails" }
+    }
+
+    /// The state of a job whose parcel is on its way.
+    pub fn shipped_state(api: Api) -> &'static str {
+        if api == Api::ImportExport { "Shipping" } else { "ShippedToAzureDC" }
+    }
+
+    /// Nothing was told of a parcel yet.
+    pub fn waits_for_parcel(&self) -> bool {
+        matches!(self.state.as_str(), "Drafted" | "Creating" | "Created" | "AwaitingShipmentDetails")
+    }
+
+    /// Over, one way or the other.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "Closed" | "Cancelled" | "Aborted") || self.state.starts_with("Completed")
+    }
+
+    /// When something happens if nobody does anything, and what.
+    pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
+        let after = |from: Timestamp, days: i64| from.checked_add(Span::new().hours(24 * days)).ok();
+        if self.state == "Drafted" {
+            return None;
+        }
+        if self.is_over() {
+            return Some((after(self.ended_at?, KEPT_DAYS)?, "the service forgets the job: fetch its logs before"));
+        }
+        if self.waits_for_parcel() {
+            let from = self.submitted_at.unwrap_or(self.created_at);
+            return Some((after(from, WAIT_DAYS)?, "unless shipping is told by then, the job is deleted"));
+        }
+        if self.state == Self::shipped_state(self.api) {
+            return Some((after(self.shipped_at?, WAIT_DAYS)?, "the parcel should have arrived by then"));
+        }
+        None
+    }
+
+    /// What to do next; `file` is this file.
+    pub fn next(&self, file: &Path) -> String {
+        let file = file.display();
+        match self.state.as_str() {
+            "Drafted" => format!(
+                "create the job (dray job create --submit, az, PowerShell or the portal); pack the drives \
+                 (dray job papers {file}); then dray job ship {file} --carrier NAME --tracking NUMBER"
+            ),
+            _ if self.waits_for_parcel() => {
+                format!("send the parcel, then: dray job ship {file} --carrier NAME --tracking NUMBER")
+            }
+            "Cancelling" => "wait until the service says so; drives that have arrived come back uncopied".into(),
+            _ if self.is_over() => {
+                "when the drives are back, keep or wipe them; check the blobs and the copy logs before the sources go"
+                    .into()
+            }
+            _ => format!("wait; `dray job show {file} --submit` asks the service"),
+        }
+    }
+
+    /// For `--json`, and for the file together with [`Job::save`].
+    pub fn to_json(&self, file: &Path) -> Value {
+        json!({
+            "name": self.name,
+            "api": self.api.as_str(),
+            "state": self.state,
+            "location": self.location,
+            "resource": self.resource,
+            "drives": self.drives.iter().map(|drive| json!({
+                "drive_id": drive.id,
+                "manifest_file": drive.manifest_file,
+                "manifest_hash": drive.manifest_hash,
+                "record": drive.record,
+            })).collect::<Vec<_>>(),
+            "created_at": self.created_at.to_string(),
+            "submitted_at": self.submitted_at.map(|at| at.to_string()),
+            "shipped_at": self.shipped_at.map(|at| at.to_string()),
+            "carrier": self.carrier,
+            "tracking": self.tracking,
+            "deadline": self.deadline().map(|(at, _)| at.to_string()),
+            "next": self.next(file),
+            "drive_states": self.drives.iter().map(|drive| json!({
+                "drive_id": drive.id,
+                "state": drive.state,
+                "percent": drive.percent,
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Writes the file, private and never half.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, file: &Path) -> Result<(), Problems> {
+        let mut value = self.to_json(file);
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("next");
+            fields.remove("deadline");
+            fields.remove("drive_states");
+            fields.insert("schema".into(), SCHEMA.into());
+            fields.insert("account".into(), self.account.clone().into());
+            fields.insert("ended_at".into(), json!(self.ended_at.map(|at| at.to_string())));
+            fields.insert("return_carrier".into(), self.return_carrier.clone().into());
+            fields.insert("sender".into(), json!(self.sender));
+            fields.insert("data_center".into(), json!(self.data_center));
+            fields.insert("journal".into(), json!(self.journal.as_ref().map(|(path, hash)| json!([path, hash]))));
+            let drives: Vec<Value> = self
+                .drives
+                .iter()
+                .map(|drive| {
+                    json!({
+                        "drive_id": drive.id, "manifest_file": drive.manifest_file, "manifest_hash": drive.manifest_hash,
+                        "record": drive.record, "record_sha256": drive.record_sha256, "files": drive.files,
+                        "data": drive.data, "state": drive.state, "percent": drive.percent,
+                    })
+                })
+                .collect();
+            fields.insert("drives".into(), drives.into());
+        }
+        job::write_private(file, format!("{value:#}\n").as_bytes())
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn load(file: &Path) -> Result<Self, Problem> {
+        let problem = |what: String| {
+            Problem::new(Kind::Usage, what).path(file).advice("name the <job>.job.json that `dray job create` made")
+        };
+        let length = fs::metadata(file).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
+        if length > LEN_MAX {
+            return Err(problem(format!("is larger than {LEN_MAX} bytes")));
+        }
+        let text = fs::read_to_string(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| problem(format!("is not JSON: {error}")))?;
+        if value["schema"].as_u64() != Some(SCHEMA) {
+            return Err(problem("is no job of this version of dray".into()));
+        }
+        Self::from_json(&value).ok_or_else(|| problem("is not whole".into()))
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        let time = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
+        let lines = |key: &str| -> Vec<String> {
+            value[key].as_array().into_iter().flatten().filter_map(|line| line.as_str().map(str::to_owned)).collect()
+        };
+        let drives = value["drives"].as_array()?.iter().map(|drive| {
+            let text = |key: &str| drive[key].as_str().unwrap_or_default().to_owned();
+            Drive {
+                id: text("drive_id"),
+                manifest_file: text("manifest_file"),
+                manifest_hash: text("manifest_hash"),
+                record: text("record"),
+                record_sha256: text("record_sha256"),
+                files: drive["files"].as_u64(),
+                data: drive["data"].as_u64(),
+                state: text("state"),
+                percent: drive["percent"].as_u64(),
+            }
+        });
+        Some(Self {
+            name: text("name")?,
+            api: Api::parse(&text("api")?)?,
+            resource: text("resource")?,
+            location: text("location")?,
+            account: text("account")?,
+            state: text("state")?,
+            drives: drives.collect(),
+            created_at: time("created_at")?,
+            submitted_at: time("submitted_at"),
+            shipped_at: time("shipped_at"),
+            ended_at: time("ended_at"),
+            carrier: text("carrier"),
+            tracking: text("tracking"),
+            return_carrier: text("return_carrier")?,
+            sender: lines("sender"),
+            data_center: lines("data_center"),
+            journal: value["journal"]
+                .as_array()
+                .and_then(|pair| Some((pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned()))),
+        })
+    }
+
+    /// Takes over what the service says of the job.
+    pub fn learn(&mut self, answer: &Value, now: Timestamp) {
+        let properties = &answer["properties"];
+        let state = match self.api {
+            Api::ImportExport => properties["state"].as_str(),
+            Api::DataBox => properties["status"].as_str(),
+        };
+        if let Some(state) = state.filter(|state| !state.is_empty()) {
+            state.clone_into(&mut self.state);
+        }
+        if self.is_over() {
+            self.ended_at.get_or_insert(now);
+        }
+        for told in properties["driveList"].as_array().into_iter().flatten() {
+            let id = told["driveId"].as_str().unwrap_or_default();
+            if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
+                drive.state = told["state"].as_str().unwrap_or_default().to_owned();
+                drive.percent = told["percentComplete"].as_u64();
+            }
+        }
+        for told in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
+            let id = told["diskSerialNumber"].as_str().unwrap_or_default();
+            if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
+                drive.state = told["copyStatus"].as_str().unwrap_or_default().to_owned();
+            }
+        }
+        let place = match self.api {
+            Api::ImportExport => &properties["shippingInformation"],
+            Api::DataBox => &properties["details"]["datacenterAddress"],
+        };
+        let lines = address_lines(place);
+        if !lines.is_empty() {
+            self.data_center = lines;
+        }
+    }
+}
+
+/// An address of the API as lines.
+pub fn address_lines(place: &Value) -> Vec<String> {
+    let text = |key: &str| place[key].as_str().unwrap_or_default().trim().to_owned();
+    let first = |keys: &[&str]| keys.iter().map(|key| text(key)).find(|text| !text.is_empty()).unwrap_or_default();
+    let town = [first(&["city"]), first(&["stateOrProvince", "state"]), first(&["postalCode", "zip"])];
+    let town: Vec<String> = town.into_iter().filter(|part| !part.is_empty()).collect();
+    [
+        first(&["recipientName", "contactPersonName"]),
+        first(&["streetAddress1", "street1"]),
+        first(&["streetAddress2", "street2"]),
+        town.join(", "),
+        first(&["countryOrRegion", "country"]),
+        first(&["phone"]),
+        first(&["additionalInformation", "additionalShippingInformation"]),
+    ]
+    .into_iter()
+    .filter(|line| !line.is_empty())
+    .collect()
+}
+
+/// The file of a job beside its journal or records.
+pub fn path_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.job.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(state: &str) -> Job {
+        Job {
+            name: "j".into(),
+            api: Api::ImportExport,
+            resource: "/r".into(),
+            location: "West US".into(),
+            account: "a".into(),
+            state: state.into(),
+            drives: vec![Drive { id: "WD-1".into(), ..Drive::default() }],
+            created_at: "2026-11-01T00:00:00Z".parse().expect("a time"),
+            submitted_at: Some("2026-11-02T00:00:00Z".parse().expect("a time")),
+            shipped_at: Some("2026-11-03T12:00:00Z".parse().expect("a time")),
+            ended_at: Some("2026-12-01T00:00:00Z".parse().expect("a time")),
+            carrier: None,
+            tracking: None,
+            return_carrier: "FedEx".into(),
+            sender: vec!["A".into()],
+            data_center: Vec::new(),
+            journal: Some(("job.jrn".into(), "AB".into())),
+        }
+    }
+
+    #[test]
+    fn the_clocks_are_two_weeks_and_ninety_days() {
+        for (state, deadline) in [
+            ("Drafted", None),
+            ("Creating", Some("2026-11-16T00:00:00Z")),
+            ("Shipping", Some("2026-11-17T12:00:00Z")),
+            ("Transferring", None),
+            ("Completed", Some("2027-03-01T00:00:00Z")),
+            ("Closed", Some("2027-03-01T00:00:00Z")),
+        ] {
+            assert_eq!(job(state).deadline().map(|(at, _)| at.to_string()).as_deref(), deadline, "{state}");
+            assert!(!job(state).next(Path::new("j.job.json")).is_empty());
+        }
+    }
+
+    #[test]
+    fn every_state_of_the_tables_has_a_meaning() {
+        for (state, _) in IMPORT_EXPORT {
+            assert_ne!(job(state).meaning(), "not in the published table");
+        }
+        for (state, _) in DATA_BOX {
+            assert_ne!(Job { api: Api::DataBox, ..job(state) }.meaning(), "not in the published table");
+        }
+        assert_eq!(job("Surprise").meaning(), "not in the published table");
+    }
+
+    #[test]
+    fn what_is_saved_is_what_is_loaded() {
+        let file = std::env::temp_dir().join(format!("dray-job-{}.job.json", std::process::id()));
+        let mut before = job("Creating");
+        before.learn(
+            &json!({ "properties": { "state": "Transferring", "driveList": [
+                { "driveId": "wd-1", "state": "Transferring", "percentComplete": 7 } ],
+                "shippingInformation": { "recipientName": "M", "city": "C", "postalCode": "1" } } }),
+            Timestamp::UNIX_EPOCH,
+        );
+        before.save(&file).expect("saved");
+        let after = Job::load(&file).expect("loaded");
+        assert_eq!(format!("{before:?}"), format!("{after:?}"));
+        assert_eq!(after.data_center, ["M", "C, 1"]);
+        fs::remove_file(file).expect("removed");
+    }
+}

@@ -1,0 +1,270 @@
+//! `dray job` against a local stand-in of the service that believes only the published API files.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use common::{said, scratch};
+
+const KEY: &str = "238810-662376-448998-450120-652806-203390-606320-483076";
+const OTHER_KEY: &str = "442926-020713-108086-436744-137335-435358-242242-279598";
+
+fn dray(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.args(args).current_dir(dir).stdin(Stdio::null()).env_remove("NO_COLOR").env_remove("DRAY_TOKEN");
+    command.output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
+}
+
+/// A drive record in the form of the published sample.
+fn record(dir: &Path, id: &str, key: &str, state: &str) {
+    let text = format!(
+        "[BeginUpdateRecord][2016/11/01 23:22:25.379][Type:ActivityRecord]\r\nActivityId: DriveInfo\r\n\
+         DriveState: [BeginValue]\r\n<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<Drive>\r\n   <DriveId>{id}</DriveId>\r\n   \
+         <BitLockerKey>{key}</BitLockerKey>\r\n   <ManifestFile>\\DriveManifest.xml</ManifestFile>\r\n   \
+         <ManifestHash>109B21108597EF36D5785F08303F3638</ManifestHash>\r\n</Drive>\r\n[EndValue]\r\n\
+         SaveCommandOutput: {state}\r\n[EndUpdateRecord]\r\n"
+    );
+    fs::write(dir.join(format!("{id}.xml")), text).expect("a record");
+}
+
+fn filled(dir: &Path) {
+    let template = dray(dir, &["template", "job"]);
+    assert_eq!(code(&template), 0);
+    fs::write(dir.join("job.toml"), &template.stdout).expect("written");
+    record(dir, "WD-1", KEY, "Completed");
+    record(dir, "WD-2", OTHER_KEY, "Completed");
+}
+
+/// Everything in the directory but drive records and what was asked to hold keys.
+fn holds_no_key(dir: &Path, output: &Output) {
+    let mut texts = vec![("what was said".to_owned(), said(output))];
+    for entry in fs::read_dir(dir).expect("there") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_file() && !name.starts_with("WD-") && !name.ends_with(".body") && name != "requests" {
+            texts.push((name, String::from_utf8_lossy(&fs::read(&path).expect("read")).into_owned()));
+        }
+    }
+    for (name, text) in texts {
+        assert!(!text.contains(KEY) && !text.contains(OTHER_KEY), "{name} holds a key");
+        assert!(!text.contains("good-token"), "{name} holds the token");
+    }
+}
+
+struct Server {
+    child: Child,
+    endpoint: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// `None`, loudly, when the published files or the judge are not here.
+    fn start(dir: &Path) -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let spec = root.join("../shared/spec/rest");
+        if !spec.is_dir() {
+            eprintln!("SKIPPED judge: the published API files are not here ({})", spec.display());
+            return None;
+        }
+        let log = dir.join("requests");
+        fs::write(&log, "").expect("a log");
+        let mut child = Command::new(dray_testdisks::judge::python())
+            .arg(root.join("testdisks/azure_server.py"))
+            .args([&spec, &log])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
+        match line.trim().strip_prefix("PORT ") {
+            Some(port) => {
+                let endpoint = format!("http://127.0.0.1:{port}");
+                fs::write(dir.join("token.body"), "good-token\n").expect("a token");
+                Some(Self { child, endpoint, log })
+            }
+            None => {
+                let _ = child.wait();
+                eprintln!("SKIPPED judge: {}", line.trim());
+                None
+            }
+        }
+    }
+
+    fn send(&self, dir: &Path, args: &[&str]) -> Output {
+        dray(dir, &[args, &["--submit", "--token-file", "token.body", "--endpoint", &self.endpoint]].concat())
+    }
+
+    fn requests(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It ends when its stdin does.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_job_goes_from_draft_to_cancelled_at_the_service() {
+    let dir = scratch("job-service");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    let output = server.send(&dir, &["job", "create", "WD-1.xml", "WD-2.xml"]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    holds_no_key(&dir, &output);
+    let log = server.requests();
+    assert!(log.contains(KEY) && log.contains(OTHER_KEY), "the keys reach the service: {log}");
+    assert!(log.contains("locations/West%20US"), "the location was asked: {log}");
+    let text = said(&output);
+    assert!(text.contains("Creating") && text.contains("days left"), "{text}");
+
+    let output = server.send(&dir, &["job", "show", "import-2026.job.json"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(said(&output).contains("Specified"), "{}", said(&output));
+
+    let ship =
+        ["job", "ship", "import-2026.job.json", "--carrier", "FedEx", "--tracking", "7712", "--date", "2026-11-30"];
+    let output = server.send(&dir, &ship);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    assert!(server.requests().contains("\"driveCount\": 2"), "{}", server.requests());
+    assert_eq!(code(&server.send(&dir, &ship)), 2, "twice shipped");
+
+    let output = dray(&dir, &["job", "papers", "import-2026.job.json", "--json"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    holds_no_key(&dir, &output);
+    let slip = fs::read_to_string(dir.join("import-2026-packing-slip.html")).expect("a slip");
+    for part in ["import-2026", "WD-1", "WD-2", "7712", "2045 Lafayette Street", "A. Person"] {
+        assert!(slip.contains(part), "{part}");
+    }
+
+    let output = server.send(&dir, &["job", "cancel", "import-2026.job.json"]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    assert!(server.requests().contains("\"cancelRequested\": true"));
+    assert!(!server.requests().contains("fault"), "{}", server.requests());
+}
+
+#[test]
+fn a_data_box_job_goes_the_same_way() {
+    let dir = scratch("job-data-box");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    let output = server.send(&dir, &["job", "create", "--api", "data-box", "WD-1.xml"]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    holds_no_key(&dir, &output);
+    assert!(server.requests().contains("DataBoxCustomerDisk") && server.requests().contains(KEY));
+    let output = server.send(&dir, &["job", "ship", "import-2026.job.json", "--carrier", "DHL", "--tracking", "1"]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    let output = server.send(&dir, &["job", "cancel", "import-2026.job.json"]);
+    assert_eq!(code(&output), 2, "not once it is shipped: {}", said(&output));
+    assert!(!server.requests().contains("fault"), "{}", server.requests());
+}
+
+#[test]
+fn what_the_service_refuses_is_told_in_its_words() {
+    let dir = scratch("job-refused");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    fs::write(dir.join("bad"), "another-token").expect("a token");
+    let args = ["job", "create", "WD-1.xml", "--submit", "--token-file", "bad", "--endpoint", &server.endpoint];
+    let output = dray(&dir, &args);
+    assert_eq!(code(&output), 2, "{}", said(&output));
+    let text = said(&output);
+    assert!(text.contains("HTTP 401") && text.contains("AuthenticationFailed"), "{text}");
+    assert!(!text.contains("another-token"), "{text}");
+    // The location's own list of carriers decides.
+    let job = fs::read_to_string(dir.join("job.toml")).expect("there").replace("\"FedEx\"", "\"DHL\"");
+    fs::write(dir.join("job.toml"), job).expect("written");
+    let output = server.send(&dir, &["job", "create", "WD-1.xml", "--replace"]);
+    assert_eq!(code(&output), 2, "{}", said(&output));
+    assert!(said(&output).contains("it takes: FedEx"), "{}", said(&output));
+    assert!(!server.requests().contains("PUT"), "{}", server.requests());
+}
+
+#[test]
+fn a_draft_stays_here_and_says_how_to_create_the_job() {
+    let dir = scratch("job-draft");
+    filled(&dir);
+    let args = ["job", "create", "WD-1.xml", "WD-2.xml", "--body", "b.body", "--key-files", "."];
+    let output = dray(&dir, &args);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    holds_no_key_but_key_files(&dir, &output);
+    let text = said(&output);
+    for part in
+        ["az import-export create", "bit-locker-key=@./WD-1.key", "New-AzImportExport", "\"driveList\"", "WD-2.xml"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let body = fs::read_to_string(dir.join("b.body")).expect("a body");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["properties"]["driveList"][1]["bitLockerKey"], OTHER_KEY);
+    assert_eq!(fs::read_to_string(dir.join("WD-1.key")).expect("a key file"), KEY);
+    for private in ["b.body", "WD-1.key", "import-2026.job.json"] {
+        let mode = fs::metadata(dir.join(private)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
+    assert_eq!(code(&dray(&dir, &args)), 2, "a job that is known is not forgotten by accident");
+    let output = dray(&dir, &["job", "ship", "import-2026.job.json", "--carrier", "FedEx", "--tracking", "1"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(said(&output).contains("Not sent"), "{}", said(&output));
+}
+
+fn holds_no_key_but_key_files(dir: &Path, output: &Output) {
+    holds_no_key(dir, output);
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_job_is_told_at_once() {
+    let dir = scratch("job-wrong");
+    filled(&dir);
+    record(&dir, "WD-3", "123", "Completed");
+    record(&dir, "WD-4", KEY, "Incomplete");
+    let job = fs::read_to_string(dir.join("job.toml")).expect("there");
+    let job = job
+        .replace("name = \"import-2026\"", "name = \"Import_2026\"")
+        .replace("00000000-0000-0000-0000-000000000000", "my subscription")
+        .replace("city = ", "citty = ")
+        .replace("\"West US\"", "\"West USA\"");
+    fs::write(dir.join("job.toml"), job).expect("written");
+    let mut args = vec!["job", "create", "WD-3.xml", "WD-4.xml"];
+    args.extend(["WD-1.xml"; 10]);
+    let output = dray(&dir, &args);
+    assert_eq!(code(&output), 1, "{}", said(&output));
+    let text = said(&output);
+    for part in [
+        "at most 10 drives",
+        "numerical password",
+        "not finished",
+        "another record names too",
+        "Import_2026",
+        "no subscription id",
+        "did you mean city?",
+        "city: is missing",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!dir.join("Import_2026.job.json").exists());
+}
+
+#[test]
+fn token_and_keys_never_travel_in_the_clear() {
+    let dir = scratch("job-clear");
+    filled(&dir);
+    fs::write(dir.join("token"), "good-token").expect("a token");
+    for endpoint in ["http://management.azure.com", "ftp://127.0.0.1", "http://127.0.0.1.example.com"] {
+        let args = ["job", "create", "WD-1.xml", "--submit", "--token-file", "token", "--endpoint", endpoint];
+        let output = dray(&dir, &args);
+        assert_eq!(code(&output), 1, "{endpoint}: {}", said(&output));
+    }
+}

@@ -1,0 +1,256 @@
+//! What users and their programs get: objects that the schema describes, pages, templates, settings, logs without secrets.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Session, key_in, said, scratch};
+
+fn dray(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.args(args).current_dir(dir).stdin(Stdio::null()).env_remove("NO_COLOR");
+    command.output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
+}
+
+fn session(name: &str) -> Session {
+    let session = Session::new(name);
+    fs::create_dir_all(session.path("data/deep")).expect("a directory");
+    fs::write(session.path("data/a.txt"), "hello").expect("a file");
+    fs::write(session.path("data/deep/b.bin"), vec![7; 5_000_000]).expect("a file");
+    std::os::unix::fs::symlink("a.txt", session.path("data/link")).expect("a link");
+    session.dataset(&[&format!("\"{}/\",con/,BlockBlob", session.path("data").display())]);
+    session.driveset(&[format!("{}:128MB", session.path("drive.img").display())]);
+    session
+}
+
+/// Holds lines of objects against the schema, every field of them.
+fn described(lines: &[u8]) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut child = Command::new(dray_testdisks::judge::python())
+        .arg(root.join("testdisks/check_events.py"))
+        .arg(root.join("cli/docs/events.schema.json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    child.stdin.take().expect("piped").write_all(lines).expect("read");
+    let output = child.wait_with_output().expect("ends");
+    if code(&output) == 3 {
+        eprintln!("SKIPPED judge: {}", said(&output).trim());
+        return None;
+    }
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    Some(said(&output))
+}
+
+#[test]
+fn every_object_is_as_the_schema_says() {
+    let session = session("schema");
+    let mut lines = Vec::new();
+    let mut run = |args: &[&str], wanted: i32| {
+        let output = dray(&session.dir, args);
+        assert_eq!(code(&output), wanted, "{args:?}: {}", said(&output));
+        lines.extend(output.stdout);
+    };
+    run(&["check", "dataset.csv", "driveset.csv", "--json"], 0);
+    run(&["template", "job", "--json"], 0);
+    run(&["config", "show", "--json"], 0);
+    run(&["config", "show", "plan", "--json"], 0);
+    run(&["check", "nothing.csv", "--json"], 1);
+    let output = session.run(&["--not-for-shipping", "--drive-id", "D1", "--json"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(output.stderr.is_empty(), "{}", said(&output));
+    lines.extend(output.stdout);
+    let output = session.run(&["--not-for-shipping", "--json", "--cluster-size", "2M"]);
+    assert_ne!(code(&output), 0, "the journal is used up");
+    lines.extend(output.stdout);
+    if let Some(told) = described(&lines) {
+        for kind in ["plan=1", "stage=", "progress=", "summary=1", "problem=", "check=", "template=1", "config=2"] {
+            assert!(told.contains(kind), "{kind}: {told}");
+        }
+    }
+}
+
+#[test]
+fn who_is_told_at_the_end_gets_one_object() {
+    let session = session("finish");
+    let command = format!("cat > {}", session.path("told.json").display());
+    let output = session.run(&["--not-for-shipping", "--drive-id", "D1", "--on-finish", &command]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let told = fs::read(session.path("told.json")).expect("told");
+    let value: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    assert_eq!(value["exit_code"], 0);
+    assert_eq!(value["command"], "prep-import");
+    assert_eq!(value["result"]["drives"][0]["drive"]["drive_id"], "D1");
+    assert!(described(&told).is_none_or(|told| told.contains("finish=1")));
+    // How it ends changes nothing; it may also not read.
+    let output = dray(&session.dir, &["check", "nothing", "--on-finish", "echo out; exit 3", "--json"]);
+    assert_eq!(code(&output), 1);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("out\n"), "stdout is for objects");
+}
+
+#[test]
+fn logs_and_pages_hold_no_key() {
+    let session = session("secrets");
+    let report = session.path("plan.html");
+    let common = ["--not-for-shipping", "--drive-id", "D1"];
+    let report_arg = report.to_str().expect("UTF-8");
+    let output = session.run(&[&common[..], &["--dry-run", "--report", report_arg]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let page = fs::read_to_string(&report).expect("a page");
+    for part in ["<svg", "Biggest directories", "Partition tables", "con/deep/", "D1", "Not copied"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for outside in ["http:", "https:", "<script", "src="] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let output = session.run(&[&common[..], &["--verbose"]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let key = key_in(&session.path("D1.xml"));
+    assert!(!said(&output).contains(&key));
+    let mut looked = 0;
+    for dir in [session.dir.clone(), session.path("logs")] {
+        for entry in fs::read_dir(dir).expect("there") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() && !path.ends_with("D1.xml") && !path.ends_with("drive.img") {
+                let text = fs::read(&path).expect("read");
+                let found = text.windows(key.len()).any(|window| window == key.as_bytes());
+                assert!(!found, "{} holds the key", path.display());
+                looked += 1;
+            }
+        }
+    }
+    let logs: Vec<_> = fs::read_dir(session.path("logs")).expect("logs").collect();
+    assert_eq!(logs.len(), 1, "one log a run");
+    assert!(looked >= 4);
+
+    fs::write(session.path("job.toml"), dray(&session.dir, &["template", "job"]).stdout).expect("written");
+    let output = dray(&session.dir, &["job", "create", "--journal", "journal.jrn"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(!said(&output).contains(&key));
+    assert_eq!(code(&dray(&session.dir, &["job", "papers", "import-2026.job.json", "--to", "papers"])), 0);
+    for paper in ["packing-slip", "drive-labels", "chain-of-custody"] {
+        let text = fs::read_to_string(session.path(&format!("papers/import-2026-{paper}.html"))).expect("a paper");
+        assert!(text.contains("D1") && text.contains("import-2026") && !text.contains(&key), "{paper}");
+    }
+    let custody = fs::read_to_string(session.path("papers/import-2026-chain-of-custody.html")).expect("a paper");
+    assert!(custody.contains("5.0 MB") && custody.contains("journal.jrn"), "{custody}");
+}
+
+#[test]
+fn templates_are_what_check_accepts() {
+    let dir = scratch("templates");
+    for what in ["dataset", "driveset", "properties", "metadata"] {
+        let output = dray(&dir, &["template", what]);
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        fs::write(dir.join(what), &output.stdout).expect("written");
+        let output = dray(&dir, &["check", what]);
+        assert_eq!(code(&output), 0, "{what}: {}", said(&output));
+        assert!(said(&output).contains(&format!("ok {what}: {what}")), "{}", said(&output));
+    }
+    fs::write(dir.join("a file.bin"), "x").expect("written");
+    let output = dray(&dir, &["template", "dataset", "--source", "a file.bin", "--to", "con/x \"y\".bin"]);
+    fs::write(dir.join("one.csv"), &output.stdout).expect("written");
+    assert_eq!(code(&dray(&dir, &["check", "one.csv"])), 0, "{}", said(&output));
+}
+
+#[test]
+fn check_names_file_line_and_remedy_for_everything_at_once() {
+    let dir = scratch("check");
+    fs::write(dir.join("d.csv"), "BasePath,DstItemPathOrPrefix,ItemType\n/nowhere/,Upper/,BlockBlob\n/etc,c/,Blok\n")
+        .expect("w");
+    fs::write(
+        dir.join("v.csv"),
+        "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption\nG,Formatt,SilentMode,Encrypt\n",
+    )
+    .expect("w");
+    fs::write(dir.join("m.xml"), "<Metadata><a b</Metadata>").expect("w");
+    let output = dray(&dir, &["check", "d.csv", "v.csv", "m.xml", "/bin/sh"]);
+    assert_eq!(code(&output), 1);
+    let text = said(&output);
+    for part in ["d.csv:2", "d.csv:3", "v.csv:2", "m.xml", "/bin/sh", "advice:"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn settings_come_from_files_and_variables_and_say_so() {
+    let session = session("settings");
+    let config = session.path("c.toml");
+    fs::write(&config, "[prep-import]\nnot-for-shipping = true\ndrive-id = \"FILE1\"\n").expect("written");
+    let output = session.command(&["--dry-run", "--json"]).env("DRAY_CONFIG", &config).output().expect("runs");
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(said(&output).contains("\"drive_id\":\"FILE1\""), "{}", said(&output));
+    let mut command = session.command(&["--dry-run", "--json"]);
+    let output = command.env("DRAY_CONFIG", &config).env("DRAY_DRIVE_ID", "VAR1").output().expect("runs");
+    assert!(said(&output).contains("\"drive_id\":\"VAR1\""), "{}", said(&output));
+    let mut command = session.command(&["--dry-run", "--json", "--drive-id", "TYPED1"]);
+    let output = command.env("DRAY_CONFIG", &config).env("DRAY_DRIVE_ID", "VAR1").output().expect("runs");
+    assert!(said(&output).contains("\"drive_id\":\"TYPED1\""), "{}", said(&output));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.args(["config", "show", "prep-import"]).env("DRAY_CONFIG", &config).env("DRAY_DRIVE_ID", "VAR1");
+    let output = command.output().expect("runs");
+    let text = said(&output);
+    assert_eq!(code(&output), 0, "{text}");
+    let line = |option: &str| text.lines().find(|line| line.trim().starts_with(option)).unwrap_or_default().to_owned();
+    assert!(line("drive-id").contains("variable DRAY_DRIVE_ID"), "{text}");
+    assert!(line("not-for-shipping").contains("c.toml [prep-import]"), "{text}");
+    assert!(line("cipher").contains("default"), "{text}");
+}
+
+#[test]
+fn the_version_names_commit_and_processor() {
+    let dir = scratch("version");
+    let output = dray(&dir, &["--version"]);
+    let text = said(&output);
+    assert!(
+        text.starts_with(concat!("dray ", env!("CARGO_PKG_VERSION"), " (")) && text.contains("this CPU: "),
+        "{text}"
+    );
+    assert_eq!(said(&dray(&dir, &["-V"])).lines().count(), 1);
+}
+
+/// Names of the commands below the words, as the help lists them.
+fn commands(dir: &Path, words: &[&str]) -> Vec<String> {
+    let help = said(&dray(dir, &[words, &["-h"]].concat()));
+    let list = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
+    let names = list.take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_has_help_with_an_example_a_page_and_completions() {
+    let dir = scratch("helps");
+    assert_eq!(code(&dray(&dir, &["man", "."])), 0);
+    let scripts: Vec<String> =
+        ["bash", "zsh", "fish"].iter().map(|sh| said(&dray(&dir, &["completions", sh]))).collect();
+    let mut chains: Vec<Vec<String>> = commands(&dir, &[]).into_iter().map(|name| vec![name]).collect();
+    assert!(chains.len() >= 10, "{chains:?}");
+    for first in chains.clone() {
+        for below in commands(&dir, &[&first[0]]) {
+            chains.push(vec![first[0].clone(), below]);
+        }
+    }
+    for chain in &chains {
+        let words: Vec<&str> = chain.iter().map(String::as_str).collect();
+        for flag in ["-h", "--help"] {
+            let help = said(&dray(&dir, &[&words[..], &[flag]].concat()));
+            assert!(help.contains("Example"), "{words:?} {flag}: {help}");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{words:?} {flag}: {line}");
+            }
+        }
+        assert!(dir.join(format!("dray-{}.1", words.join("-"))).exists(), "{words:?} has no page");
+        for script in &scripts {
+            assert!(script.contains(words[words.len() - 1]), "{words:?} is in no completion");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""azure_server.py SPEC_DIR LOG: a local stand-in of the two services' APIs that believes only the published files.
+
+SPEC_DIR holds arm-2021-01-01 and databox-2021-08-01-preview as published. Every request must be of a path, method and
+api-version that the descriptions know, carry the token `Bearer good-token`, and have a body that its schema allows, with
+no field that the schema does not describe. Answers are the published examples, with the request's own names in them.
+Listens on 127.0.0.1, prints `PORT n` once, and writes one JSON line a request to LOG. Ends when stdin ends.
+Exit 3: no judge here.
+"""
+import http.server
+import json
+import os
+import re
+import sys
+import threading
+import urllib.parse
+
+try:
+    import jsonschema
+except ImportError:
+    print("no Python package jsonschema")
+    sys.exit(3)
+
+SPEC, LOG = sys.argv[1], sys.argv[2]
+
+
+def load(*parts):
+    with open(os.path.join(SPEC, *parts), encoding="utf-8") as file:
+        return json.load(file)
+
+
+APIS = [load("arm-2021-01-01", "storageimportexport.json"), load("databox-2021-08-01-preview", "databox.json")]
+EXAMPLES = {
+    "create": load("arm-2021-01-01", "examples", "CreateJob.json")["responses"]["201"]["body"],
+    "get": load("arm-2021-01-01", "examples", "GetJob.json")["responses"]["200"]["body"],
+    "update": load("arm-2021-01-01", "examples", "UpdateJob.json")["responses"]["200"]["body"],
+    "location": load("arm-2021-01-01", "examples", "GetLocation.json")["responses"]["200"]["body"],
+    "databox": load("databox-2021-08-01-preview", "examples", "JobsGet.json")["responses"]["200"]["body"],
+}
+JOBS = {}
+
+
+def resolved(api, schema):
+    """The schema without references and inheritance, closed against fields that it does not name."""
+    if "$ref" in schema:
+        if not schema["$ref"].startswith("#/"):
+            return {}
+        return resolved(api, api["definitions"][schema["$ref"].split("/")[-1]])
+    out = {key: schema[key] for key in ("type", "enum", "required", "pattern", "minLength", "maxLength") if key in schema}
+    properties = {}
+    for base in schema.get("allOf", []):
+        below = resolved(api, base)
+        properties.update(below.get("properties", {}))
+        out["required"] = sorted(set(out.get("required", [])) | set(below.get("required", [])))
+    for name, below in schema.get("properties", {}).items():
+        if not below.get("readOnly"):
+            properties[name] = resolved(api, below)
+    if properties:
+        out["properties"] = properties
+        out["additionalProperties"] = False
+    if "additionalProperties" in schema:
+        out["additionalProperties"] = resolved(api, schema["additionalProperties"])
+    if "items" in schema:
+        out["items"] = resolved(api, schema["items"])
+    if not out.get("required", True):
+        del out["required"]
+    return out
+
+
+def derived(api, schema, body):
+    """Discriminators: what `jobDetailsType` and `dataAccountType` say decides on the definition."""
+    def walk(schema, value):
+        if isinstance(value, dict):
+            for field, base in (("jobDetailsType", "JobDetails"), ("dataAccountType", "DataAccountDetails")):
+                if field in value and field in schema.get("properties", {}):
+                    for definition in api["definitions"].values():
+                        wanted = definition.get("x-ms-discriminator-value") == value[field]
+                        if wanted and {"$ref": f"#/definitions/{base}"} in definition.get("allOf", []):
+                            schema.clear()
+                            schema.update(resolved(api, definition))
+            for name, below in value.items():
+                inner = schema.get("properties", {}).get(name)
+                if inner is None and isinstance(schema.get("additionalProperties"), dict):
+                    inner = schema["additionalProperties"]
+                if isinstance(inner, dict):
+                    walk(inner, below)
+        elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+            for below in value:
+                walk(schema["items"], below)
+    walk(schema, body)
+    return schema
+
+
+def operation(method, path):
+    """The description, its operation, and the values in the path."""
+    for api in APIS:
+        for template, methods in api["paths"].items():
+            names = re.findall(r"{(\w+)}", template)
+            form = "^" + re.sub(r"{\w+}", "([^/]+)", template) + "$"
+            match = re.match(form, path)
+            if match and method in methods:
+                return api, methods[method], dict(zip(names, match.groups()))
+    return None
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status, body=None):
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def refuse(self, status, code, message):
+        self.note(fault=message)
+        self.answer(status, {"error": {"code": code, "message": message}})
+
+    def note(self, **more):
+        with open(LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"method": self.command, "path": self.path, **more}) + "\n")
+
+    def serve(self):
+        url = urllib.parse.urlsplit(self.path)
+        path = urllib.parse.unquote(url.path)
+        query = dict(urllib.parse.parse_qsl(url.query))
+        length = int(self.headers.get("Content-Length") or 0)
+        raw = self.rfile.read(length)
+        if self.headers.get("Authorization") != "Bearer good-token":
+            return self.refuse(401, "AuthenticationFailed", "no valid token")
+        found = operation(self.command.lower(), path)
+        if found is None:
+            return self.refuse(404, "NotFound", f"no operation {self.command} {path}")
+        api, described, names = found
+        if query.get("api-version") != api["info"]["version"]:
+            return self.refuse(400, "InvalidApiVersion", f"api-version is {query.get('api-version')}")
+        common = {f"#/parameters/{key}": value for key, value in api.get("parameters", {}).items()}
+        parameters = [common.get(one.get("$ref"), one) for one in described["parameters"]]
+        for one in parameters:
+            if one.get("in") == "path" and one["name"] in names:
+                rules = {key: one[key] for key in ("pattern", "minLength", "maxLength") if key in one}
+                for error in jsonschema.Draft4Validator(rules).iter_errors(names[one["name"]]):
+                    return self.refuse(400, "InvalidName", error.message)
+        wanted = [one for one in parameters if one.get("in") == "body"]
+        body = None
+        if wanted:
+            try:
+                body = json.loads(raw)
+            except ValueError as error:
+                return self.refuse(400, "InvalidJson", str(error))
+            schema = derived(api, resolved(api, wanted[0]["schema"]), body)
+            errors = list(jsonschema.Draft4Validator(schema).iter_errors(body))
+            if errors:
+                told = "; ".join("/".join(map(str, e.absolute_path)) + ": " + e.message[:200] for e in errors)
+                return self.refuse(400, "InvalidBody", told)
+        elif raw:
+            return self.refuse(400, "InvalidBody", "a body where none is described")
+        self.note(body=body)
+        return self.act(api, path, names, body)
+
+    def act(self, api, path, names, body):
+        arm = api is APIS[0]
+        name = names.get("jobName")
+        if path.endswith(f"locations/{names.get('locationName')}"):
+            return self.answer(200, EXAMPLES["location"])
+        if self.command == "PUT":
+            properties = body["properties"]
+            if arm and len(properties.get("driveList", [])) > 10:
+                return self.refuse(400, "TooManyDrives", "more than ten drives")
+            answer = dict(EXAMPLES["create" if arm else "databox"], name=name)
+            answer["properties"] = dict(answer["properties"])
+            if arm:
+                drives = [dict(one, state="Specified") for one in properties["driveList"]]
+                for one in drives:
+                    one.pop("bitLockerKey")
+                answer["properties"]["driveList"] = drives
+            else:
+                answer["properties"]["status"] = "AwaitingShipmentDetails"
+            JOBS[path] = answer
+            return self.answer(201 if arm else 200, answer)
+        job = JOBS.get("/".join(path.split("/")[:9]))
+        if job is None:
+            return self.refuse(404, "ResourceNotFound", f"no job {name}")
+        if self.command == "GET":
+            return self.answer(200, job)
+        if self.command == "PATCH":
+            change = body["properties"]
+            if change.get("state") == "Shipping" and not change.get("deliveryPackage"):
+                return self.refuse(400, "MissingPackage", "Shipping needs a delivery package")
+            job["properties"].update({key: value for key, value in change.items()})
+            return self.answer(200, job)
+        if path.endswith("/markDevicesShipped"):
+            job["properties"]["status"] = "ShippedToAzureDC"
+            return self.answer(204)
+        if path.endswith("/cancel"):
+            job["properties"]["status"] = "Cancelled"
+            return self.answer(204)
+        return self.refuse(400, "NotHere", "not played here")
+
+    do_GET = do_PUT = do_PATCH = do_POST = do_DELETE = serve
+
+
+def check_examples():
+    """The published requests must pass, else this judge is wrong."""
+    api = APIS[0]
+    for file, definition in (("CreateJob", "PutJobParameters"), ("UpdateJob", "UpdateJobParameters")):
+        body = load("arm-2021-01-01", "examples", f"{file}.json")["parameters"]["body"]
+        jsonschema.Draft4Validator(resolved(api, {"$ref": f"#/definitions/{definition}"})).validate(body)
+    api = APIS[1]
+    body = load("databox-2021-08-01-preview", "examples", "JobsCreate.json")["parameters"]["jobResource"]
+    jsonschema.Draft4Validator(derived(api, resolved(api, {"$ref": "#/definitions/JobResource"}), body)).validate(body)
+
+
+check_examples()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(f"PORT {server.server_address[1]}", flush=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.stdin.read()
