@@ -24,9 +24,8 @@ fn main() -> ExitCode {
             for warning in warnings {
                 output.warning(&warning);
             }
-            let name = cli.command.name();
             let exit = cli.command.run(&output, &cli.output);
-            output.finish(name, exit);
+            output.finish(&cli.name, exit);
             exit.into()
         }
         Parsed::Unset(problems) => {

@@ -40,6 +40,9 @@ pub struct Cli {
     /// How to say it.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// The command's name.
+    #[arg(skip)]
+    pub name: String,
 }
 
 /// Options of every command.
@@ -131,7 +134,10 @@ fn finish(argv: Vec<OsString>, mut warnings: Vec<String>) -> Parsed {
         Ok(argv) => argv,
         Err(problems) => return Parsed::Unset(problems),
     };
-    let cli = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = definition.try_get_matches_from(argv).and_then(|matches| {
+        let name = matches.subcommand_name().unwrap_or_default().to_owned();
+        Cli::from_arg_matches(&matches).map(|cli| Cli { name, ..cli })
+    });
     match cli {
         Ok(cli) => Parsed::Run(Box::new(cli), warnings),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),

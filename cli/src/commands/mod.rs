@@ -69,30 +69,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// What it is called.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::PrepImport(_) => "prep-import",
-            Self::Plan(_) => "plan",
-            Self::Demo(_) => "demo",
-            Self::Bench(_) => "bench",
-            Self::Ls(_) => "ls",
-            Self::Cat(_) => "cat",
-            Self::Unlock(_) => "unlock",
-            Self::Inspect(_) => "inspect",
-            Self::Decrypt(_) => "decrypt",
-            Self::Devices(_) => "devices",
-            Self::Doctor(_) => "doctor",
-            Self::Verify(_) => "verify",
-            Self::Check(_) => "check",
-            Self::Template(_) => "template",
-            Self::Job(_) => "job",
-            Self::Config(_) => "config",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-        }
-    }
-
     /// Runs it.
     pub fn run(self, output: &Output, common: &OutputArgs) -> Exit {
         match self {
