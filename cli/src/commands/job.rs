@@ -15,7 +15,7 @@ use crate::job::description::{self, Description, JobDrive};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
 use crate::job::{Api, body, papers, words};
-use crate::render::{Output, wrap};
+use crate::render::{Output, labelled};
 
 /// Longest token file that is read.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -230,6 +230,7 @@ impl Create {
             job::write_private(path, body::with_keys(&request, &drives).as_bytes())?;
         }
         if let Some(dir) = &self.key_files {
+            make(dir)?;
             for drive in &drives {
                 job::write_private(&key_file(dir, drive), drive.key.expose().as_bytes())?;
             }
@@ -346,6 +347,14 @@ impl Create {
         ));
         output.chat(&text);
     }
+}
+
+fn make(dir: &Path) -> Result<(), Problem> {
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)
+        .map_err(|error| Problem::new(Kind::Environment, format!("the directory cannot be made: {error}")).path(dir))
 }
 
 /// `<drive>.key` in `dir`.
@@ -505,11 +514,7 @@ impl Papers {
     fn run(self, output: &Output) -> Result<(), Problems> {
         let this = Job::load(&self.file)?;
         let dir = self.to.unwrap_or_else(|| self.file.parent().unwrap_or(Path::new("")).to_path_buf());
-        if !dir.as_os_str().is_empty() {
-            fs::create_dir_all(&dir).map_err(|error| {
-                Problem::new(Kind::Environment, format!("the directory cannot be made: {error}")).path(&dir)
-            })?;
-        }
+        make(&dir)?;
         let mut paths = Vec::new();
         for (name, page) in [
             ("packing-slip", papers::slip(&this)),
@@ -541,7 +546,7 @@ fn tell(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool 
     let style = output.style();
     let api = if this.api == Api::ImportExport { "Import/Export" } else { "Data Box, own disks" };
     let mut text = format!("{} ({api}, {})\n", style.bold(&format!("Job {}", this.name)), this.location);
-    let mut line = |label: &str, value: &str| text.push_str(&wrap(&format!("  {label:<10} {value}"), "           "));
+    let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
     line("state", &format!("{}: {}", this.state, this.meaning()));
     if let Some((at, what)) = this.deadline() {
         let days = (at.as_second() - Timestamp::now().as_second()).div_euclid(86_400);

@@ -91,7 +91,7 @@ pub fn page(plan: &PlanSummary) -> Page {
         count(plan.drives.len() as u64, "drive"),
         plan.cipher
     );
-    let mut page = Page::new(&format!("Plan of session {}", plan.session), &lead);
+    let mut page = Page::new(&format!("Plan of {}", plan.session), &lead);
     if plan.unplaced.is_empty() {
         page.verdict(Tone::Good, "Everything fits.", "Nothing has been written yet; this is what would be.");
     } else {
@@ -164,7 +164,7 @@ fn drive(page: &mut Page, one: &DrivePlan) {
         let _ = write!(
             table,
             "<tr><td style=\"width:1.6rem\"><svg width=\"12\" height=\"12\"><rect width=\"12\" height=\"12\" rx=\"2\" \
-             style=\"fill:{};stroke:var(--line)\"/></svg></td><td style=\"white-space:nowrap\">{}</td>\
+             style=\"fill:{};stroke:var(--c6);stroke-width:.6\"/></svg></td><td style=\"white-space:nowrap\">{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{share}</td><td>{}</td></tr>",
             kind.colour(),
             kind.name(),

@@ -23,7 +23,7 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
-pub use text::{clean, count, wrap};
+pub use text::{clean, count, labelled, wrap};
 pub use working::Working;
 
 /// Columns when nobody tells.

@@ -234,18 +234,18 @@ th{font-weight:500;color:var(--soft);font-size:.8rem;text-align:left;border-bott
 padding:.35rem 1.25rem .35rem 0;white-space:nowrap}
 td{padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
 th:last-child,td:last-child{padding-right:0}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n{width:1%}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 dl.two{grid-template-columns:1fr 1fr}
 .big{font-size:1.9rem;font-weight:600;letter-spacing:-.01em;line-height:1.2;margin:1.5rem 0;max-width:none}
 .big span{display:block;color:var(--soft);font-size:.8rem;font-weight:400;letter-spacing:0;margin-bottom:.2rem}
 .labels{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1.5rem;margin:2rem 0}
 .label{border:1px dashed var(--c6);border-radius:4px;padding:.25rem 1.5rem .75rem;break-inside:avoid}
 .label .big{margin:1rem 0;overflow-wrap:anywhere}
-.sign td{height:2.9rem}.sign td+td{border-left:1px solid var(--line);padding-left:.6rem}
+.sign table{table-layout:fixed}.sign td{height:2.9rem}.sign td+td{border-left:1px solid var(--line);padding-left:.6rem}
 .sign th+th{padding-left:.6rem}
 details{margin:1.25rem 0}summary{color:var(--soft);cursor:pointer;font-size:.9rem}
 ul{padding-left:1.2rem;max-width:46rem}li{margin:.35rem 0}
-.c,pre,code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.85em}
+td.c,pre,code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.85em}
 pre{background:var(--wash);padding:.9rem 1.1rem;overflow-x:auto;line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere}
 figure{margin:1.25rem 0}figure svg{display:block;width:100%;height:auto}figcaption{margin-top:.5rem}
 svg .t{fill:var(--soft);font:11px system-ui,'DejaVu Sans',sans-serif}

@@ -79,7 +79,7 @@ pub fn wrap(text: &str, indent: &str) -> String {
 }
 
 /// A label, and its value wrapped beside it.
-fn labelled(label: &str, value: &str) -> String {
+pub fn labelled(label: &str, value: &str) -> String {
     const VALUE_AT: usize = 17;
     let value = wrap_to(value, "", WIDTH - VALUE_AT);
     let mut lines = value.lines();

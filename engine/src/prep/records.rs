@@ -11,7 +11,7 @@ use crate::azure::drive_record::{self, DriveRecord};
 use crate::azure::ledger::SessionDrive;
 use crate::azure::names;
 use crate::limits::INPUT_FILE_MAX;
-use crate::prep::files::{journal_dir, read_journal};
+use crate::prep::files::read_journal;
 use crate::report::{Kind, Problem, Problems};
 
 /// Reads a drive record.
@@ -33,7 +33,7 @@ pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
 pub fn finished_drives(path: &Path) -> Result<Vec<(PathBuf, SessionDrive)>, Problem> {
     let book = read_journal(path)?;
     let drives = book.ledger.finished_drives().into_iter().cloned();
-    let found: Vec<_> = drives.map(|drive| (journal_dir(path).join(&drive.record_file), drive)).collect();
+    let found: Vec<_> = drives.map(|drive| (path.with_file_name(&drive.record_file), drive)).collect();
     if found.is_empty() {
         let problem = Problem::new(Kind::Usage, "no drive of this journal is finished").path(path);
         return Err(problem.advice("prepare the drives first"));
