@@ -10,7 +10,9 @@ use crate::render::{Output, json as object};
 
 /// Arguments of `dray devices`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Reads only. Health needs smartctl (smartmontools) and root.")]
+#[command(
+    after_help = "Reads only. Health needs smartctl (smartmontools) and root.\n\nExamples:\n  dray devices\n  sudo dray devices --all --json"
+)]
 pub struct Devices {
     /// Loop, RAM and mapped disks too
     #[arg(long)]

@@ -9,7 +9,9 @@ use crate::render::Output;
 
 /// Arguments of `dray doctor`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit code 8 when something is in the way, 0 otherwise.")]
+#[command(
+    after_help = "Exit code 8 when something is in the way, 0 otherwise.\n\nExamples:\n  dray doctor\n  sudo dray doctor --json"
+)]
 pub struct Doctor {}
 
 impl Doctor {
@@ -19,7 +21,7 @@ impl Doctor {
         for check in &checks {
             if output.is_json() {
                 output.object(
-                    "check",
+                    "condition",
                     json!({
                         "what": check.what,
                         "state": word(check.state),

@@ -346,7 +346,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         })
     }
 
-    fn stage(&self, stage: Stage) {
+    /// The former stage's last progress comes before the next stage.
+    fn stage(&mut self, stage: Stage) {
+        self.tell(true);
         (self.s.events)(Event::Stage { drive: self.s.index, stage });
     }
 

@@ -4,7 +4,7 @@ use super::{Drive, Writing};
 use crate::pool::Slot;
 use crate::report::Stage;
 
-impl Drive<'_, '_> {
+impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Writes what is sealed, in the order of the plan.
     pub(super) fn write_ready(&mut self) {
         while let Some(entry) = self.sealed.first_entry() {
