@@ -400,12 +400,17 @@ pub const fn align8(len: usize) -> usize {
 ///
 /// `fixups` is where the update sequence array lies; `protected` is a whole number of strides.
 pub fn protect(protected: &mut [u8], fixups: usize) {
-    const SEQUENCE: [u8; 2] = 1u16.to_le_bytes();
-    protected[fixups..fixups + 2].copy_from_slice(&SEQUENCE);
+    protect_as(protected, fixups, 1);
+}
+
+/// As [`protect`], with another sequence value: over something older, the next one, so that a torn write shows.
+pub fn protect_as(protected: &mut [u8], fixups: usize, sequence: u16) {
+    let sequence = sequence.to_le_bytes();
+    protected[fixups..fixups + 2].copy_from_slice(&sequence);
     for stride in 0..protected.len() / FIXUP_STRIDE {
         let tail = (stride + 1) * FIXUP_STRIDE - 2;
         let saved = fixups + 2 + 2 * stride;
         protected.copy_within(tail..tail + 2, saved);
-        protected[tail..tail + 2].copy_from_slice(&SEQUENCE);
+        protected[tail..tail + 2].copy_from_slice(&sequence);
     }
 }

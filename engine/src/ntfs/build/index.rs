@@ -17,25 +17,25 @@ use crate::units::ClusterSize;
 /// Bytes a block has for entries, the end entry included.
 const BLOCK_ROOM: usize = INDEX_BLOCK - BLOCK_ENTRIES;
 /// Bytes a subnode pointer adds to an entry.
-pub(super) const SUBNODE: usize = 8;
-pub(super) const LEAF_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER;
-pub(super) const INNER_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER - SUBNODE;
+pub(in crate::ntfs) const SUBNODE: usize = 8;
+pub(in crate::ntfs) const LEAF_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER;
+pub(in crate::ntfs) const INNER_ROOM: usize = BLOCK_ROOM - ENTRY_HEADER - SUBNODE;
 
 /// Bytes of an entry of `$I30` without subnode.
-pub(super) const fn entry_len(name_units: usize) -> usize {
+pub(in crate::ntfs) const fn entry_len(name_units: usize) -> usize {
     align8(ENTRY_HEADER + file_name_len(name_units))
 }
 
 /// Bytes of an `$INDEX_ROOT` value whose entries (without the end entry) take `entries` bytes.
-pub(super) const fn root_value_len(entries: usize) -> usize {
+pub(in crate::ntfs) const fn root_value_len(entries: usize) -> usize {
     size_of::<IndexRoot>() + size_of::<IndexHeader>() + entries + ENTRY_HEADER
 }
 
 /// Bytes of an `$INDEX_ROOT` value that only points at the top block.
-pub(super) const LARGE_ROOT_VALUE: usize = root_value_len(SUBNODE);
+pub(in crate::ntfs) const LARGE_ROOT_VALUE: usize = root_value_len(SUBNODE);
 
 /// The VCN by which block `i` is known: in clusters, or in 512-byte units when a block is less than a cluster.
-pub(super) fn block_vcn(cluster: ClusterSize, i: u64) -> u64 {
+pub(in crate::ntfs) fn block_vcn(cluster: ClusterSize, i: u64) -> u64 {
     i * u64::from(clusters_per_block(cluster))
 }
 
@@ -45,12 +45,12 @@ fn clusters_per_block(cluster: ClusterSize) -> u8 {
 }
 
 /// Bytes of the bitmap of an index of `blocks`.
-pub(super) const fn bitmap_len(blocks: u64) -> u64 {
+pub(in crate::ntfs) const fn bitmap_len(blocks: u64) -> u64 {
     blocks.div_ceil(64) * 8
 }
 
 /// Fills `out` with the bitmap of an index of `blocks` from byte `offset` on; zeros behind.
-pub(super) fn bitmap(blocks: u64, offset: u64, out: &mut [u8]) {
+pub(in crate::ntfs) fn bitmap(blocks: u64, offset: u64, out: &mut [u8]) {
     for (i, byte) in out.iter_mut().enumerate() {
         let first = (offset + i as u64) * 8;
         *byte = match blocks.saturating_sub(first) {
@@ -117,7 +117,7 @@ impl Entries<'_> {
 
 /// An entry of a view index: the data follow the key unaligned.
 #[derive(Clone, Debug)]
-pub(super) struct ViewEntry {
+pub(in crate::ntfs) struct ViewEntry {
     pub key: Vec<u8>,
     pub data: Vec<u8>,
     /// What stands between the data and the next multiple of 8, as far as there is room.
@@ -125,13 +125,13 @@ pub(super) struct ViewEntry {
 }
 
 impl ViewEntry {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::ntfs) fn len(&self) -> usize {
         align8(ENTRY_HEADER + self.key.len() + self.data.len())
     }
 }
 
 /// Writes an `$INDEX_ROOT` value; `entries` writes all entries with the end entry and says how long they are.
-fn root_value(
+pub(in crate::ntfs) fn root_value(
     out: &mut [u8],
     (indexed_type, collation): (u32, u32),
     cluster: ClusterSize,
@@ -161,12 +161,12 @@ fn root_value(
 }
 
 /// Writes the `$INDEX_ROOT` value of an index that lives in blocks: only a pointer to the top one.
-pub(super) fn large_root(out: &mut [u8], key: (u32, u32), cluster: ClusterSize, top: u64) -> usize {
+pub(in crate::ntfs) fn large_root(out: &mut [u8], key: (u32, u32), cluster: ClusterSize, top: u64) -> usize {
     root_value(out, key, cluster, true, |out| Entries { out, at: 0 }.end(Some(block_vcn(cluster, top))))
 }
 
 /// Writes the `$INDEX_ROOT` value of a view index that fits in.
-pub(super) fn view_root(out: &mut [u8], collation: u32, cluster: ClusterSize, view: &[ViewEntry]) -> usize {
+pub(in crate::ntfs) fn view_root(out: &mut [u8], collation: u32, cluster: ClusterSize, view: &[ViewEntry]) -> usize {
     root_value(out, (0, collation), cluster, false, |out| {
         let mut entries = Entries { out, at: 0 };
         view.iter().for_each(|entry| entries.view(entry));
@@ -175,7 +175,7 @@ pub(super) fn view_root(out: &mut [u8], collation: u32, cluster: ClusterSize, vi
 }
 
 /// Writes the only block of a view index.
-pub(super) fn view_block(out: &mut [u8], view: &[ViewEntry]) {
+pub(in crate::ntfs) fn view_block(out: &mut [u8], view: &[ViewEntry]) {
     block(out, 0, false, |out| {
         let mut entries = Entries { out, at: 0 };
         view.iter().for_each(|entry| entries.view(entry));
@@ -184,7 +184,7 @@ pub(super) fn view_block(out: &mut [u8], view: &[ViewEntry]) {
 }
 
 /// Writes and protects one block; `entries` as in [`root_value`].
-fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entries: impl FnOnce(&mut [u8]) -> usize) {
+pub(in crate::ntfs) fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entries: impl FnOnce(&mut [u8]) -> usize) {
     out.fill(0);
     let len = entries(&mut out[BLOCK_ENTRIES..]);
     let head = BlockHeader {
@@ -206,7 +206,7 @@ fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entries: impl FnOnce(&mut
 }
 
 /// What entries say of the records they stand for.
-pub(super) trait Nodes {
+pub(in crate::ntfs) trait Nodes {
     /// Reference of a record and the fields of its name.
     fn entry(&self, record: u32) -> (u64, FileName);
     /// Appends the name of a record to `out`.
@@ -215,14 +215,14 @@ pub(super) trait Nodes {
 
 /// A name that is not the tree's: a metafile, a root file, a hidden file.
 #[derive(Clone, Debug)]
-pub(super) struct Extra {
+pub(in crate::ntfs) struct Extra {
     pub name: Vec<u16>,
     pub record: u32,
 }
 
 /// Where the children of one directory are: three sorted lists, to be merged.
 #[derive(Debug)]
-pub(super) struct Listing<'a, T> {
+pub(in crate::ntfs) struct Listing<'a, T> {
     pub tree: &'a T,
     /// Record number of the directory, for errors.
     pub record: u32,
@@ -244,7 +244,7 @@ impl<T> Clone for Listing<'_, T> {
 
 /// A place in the merged children: how many of each list came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cursor {
+pub(in crate::ntfs) struct Cursor {
     extra: u32,
     dir: u32,
     file: u32,
@@ -252,7 +252,7 @@ pub(super) struct Cursor {
 
 /// Walks the children of a directory in collation order.
 #[derive(Debug)]
-pub(super) struct Merge<'a, T> {
+pub(in crate::ntfs) struct Merge<'a, T> {
     list: Listing<'a, T>,
     at: Cursor,
     dir_name: Vec<u16>,
@@ -262,7 +262,7 @@ pub(super) struct Merge<'a, T> {
 }
 
 impl<'a, T: Tree> Merge<'a, T> {
-    pub(super) fn new(list: &Listing<'a, T>) -> Self {
+    pub(in crate::ntfs) fn new(list: &Listing<'a, T>) -> Self {
         let start = Cursor { extra: 0, dir: list.dirs.start, file: list.files.start };
         Self::from(list, start, Vec::new(), Vec::new())
     }
@@ -280,7 +280,7 @@ impl<'a, T: Tree> Merge<'a, T> {
     }
 
     /// The next child's record number, where it stands, and its name (put into `name`).
-    pub(super) fn next(&mut self, name: &mut Vec<u16>) -> Option<(u32, Cursor)> {
+    pub(in crate::ntfs) fn next(&mut self, name: &mut Vec<u16>) -> Option<(u32, Cursor)> {
         while self.list.left_out.get(self.left_out) == Some(&self.at.file) {
             self.left_out += 1;
             self.at.file += 1;
@@ -347,7 +347,7 @@ struct Separator {
 ///
 /// Blocks are numbered leaves first, then level by level; the top block is the last.
 #[derive(Debug, Default)]
-pub(super) struct Shape {
+pub(in crate::ntfs) struct Shape {
     /// Bytes of all entries without subnodes and end entry.
     pub entries_len: usize,
     /// Longest entry without subnode.
@@ -365,7 +365,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Builds the shape of a directory, checking each name's length and the order.
-    pub(super) fn build<T: Tree>(&mut self, list: &Listing<'_, T>) -> Result<(), LayoutError> {
+    pub(in crate::ntfs) fn build<T: Tree>(&mut self, list: &Listing<'_, T>) -> Result<(), LayoutError> {
         self.entries_len = 0;
         self.longest = 0;
         self.leaves.clear();
@@ -457,7 +457,7 @@ impl Shape {
     }
 
     /// How many blocks the index has.
-    pub(super) fn blocks(&self) -> u64 {
+    pub(in crate::ntfs) fn blocks(&self) -> u64 {
         (self.leaves.len() + self.levels.iter().map(Vec::len).sum::<usize>()) as u64
     }
 
@@ -465,7 +465,7 @@ impl Shape {
     ///
     /// Leaving children out never makes a leaf start earlier, so leaves only get fewer; but it moves other, perhaps
     /// longer, names into inner blocks, so there the longest name stands for all.
-    pub(super) fn blocks_max(&self) -> u64 {
+    pub(in crate::ntfs) fn blocks_max(&self) -> u64 {
         let per_block = (INNER_ROOM / (self.longest.max(1) + SUBNODE)) as u64;
         let (mut total, mut below) = (self.leaves.len() as u64, self.leaves.len() as u64);
         while below > 1 {
@@ -476,7 +476,7 @@ impl Shape {
     }
 
     /// Writes block `i`.
-    pub(super) fn render<T: Tree>(
+    pub(in crate::ntfs) fn render<T: Tree>(
         &self,
         i: u64,
         cluster: ClusterSize,
@@ -532,7 +532,7 @@ impl Shape {
 }
 
 /// Writes the `$INDEX_ROOT` value of a directory whose children all fit in.
-pub(super) fn small_root<T: Tree>(
+pub(in crate::ntfs) fn small_root<T: Tree>(
     out: &mut [u8],
     key: (u32, u32),
     cluster: ClusterSize,

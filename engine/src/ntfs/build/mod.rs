@@ -9,15 +9,15 @@
 //! blocks, root files, the bitmap of `$MFT` and `$Bitmap`.
 
 mod estimate;
-mod index;
+pub(in crate::ntfs) mod index;
 mod layout;
-mod record;
+pub(in crate::ntfs) mod record;
 mod sections;
-mod security;
-mod space;
-mod system;
+pub(in crate::ntfs) mod security;
+pub(in crate::ntfs) mod space;
+pub(in crate::ntfs) mod system;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 

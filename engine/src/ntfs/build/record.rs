@@ -18,31 +18,31 @@ const fn first_attribute(record_bytes: usize) -> usize {
 }
 
 /// Bytes a record of this size has for attributes.
-pub(super) const fn room(record_bytes: usize) -> usize {
+pub(in crate::ntfs) const fn room(record_bytes: usize) -> usize {
     record_bytes - first_attribute(record_bytes) - END_BYTES
 }
 
 /// Bytes of a resident attribute.
-pub(super) const fn resident_len(name_units: usize, value: usize) -> usize {
+pub(in crate::ntfs) const fn resident_len(name_units: usize, value: usize) -> usize {
     align8(RESIDENT_HEADER + 2 * name_units).next_multiple_of(8) + align8(value)
 }
 
 /// Bytes of a non-resident attribute with these runs.
-pub(super) fn non_resident_len(name_units: usize, extents: impl Iterator<Item = Extent>) -> usize {
+pub(in crate::ntfs) fn non_resident_len(name_units: usize, extents: impl Iterator<Item = Extent>) -> usize {
     align8(align8(NON_RESIDENT_HEADER + 2 * name_units) + pairs_len(extents))
 }
 
 /// Bytes of `$FILE_NAME`.
-pub(super) const fn file_name_len(name_units: usize) -> usize {
+pub(in crate::ntfs) const fn file_name_len(name_units: usize) -> usize {
     size_of::<FileNameHeader>() + 2 * name_units
 }
 
 /// Bytes of the 72-byte `$STANDARD_INFORMATION`.
-pub(super) const STANDARD_INFORMATION: usize = size_of::<StandardInformation>() + size_of::<StandardInformation3>();
+pub(in crate::ntfs) const STANDARD_INFORMATION: usize = size_of::<StandardInformation>() + size_of::<StandardInformation3>();
 
 /// The three sizes of a non-resident attribute.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
+pub(in crate::ntfs) struct Sizes {
     pub allocated: u64,
     pub data: u64,
     pub valid: u64,
@@ -50,14 +50,14 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// A stream whose `data` bytes are all written.
-    pub(super) const fn full(allocated: u64, data: u64) -> Self {
+    pub(in crate::ntfs) const fn full(allocated: u64, data: u64) -> Self {
         Self { allocated, data, valid: data }
     }
 }
 
 /// What the header says beside the attributes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+pub(in crate::ntfs) struct Head {
     pub number: u32,
     pub sequence: u16,
     pub links: u16,
@@ -66,7 +66,7 @@ pub(super) struct Head {
 
 /// What `$STANDARD_INFORMATION` says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standard {
+pub(in crate::ntfs) struct Standard {
     pub times: Times,
     pub attributes: u32,
     /// `None` writes the 48-byte form, which goes with a `$SECURITY_DESCRIPTOR` of the record's own.
@@ -75,7 +75,7 @@ pub(super) struct Standard {
 
 /// The fields of a `$FILE_NAME` before its name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FileName {
+pub(in crate::ntfs) struct FileName {
     pub parent: u64,
     pub times: Times,
     pub allocated: u64,
@@ -86,7 +86,7 @@ pub(super) struct FileName {
 
 impl FileName {
     /// Writes [`file_name_len`] bytes.
-    pub(super) fn write(&self, name: &[u16], out: &mut [u8]) {
+    pub(in crate::ntfs) fn write(&self, name: &[u16], out: &mut [u8]) {
         let header = FileNameHeader {
             parent: self.parent.into(),
             created: self.times.created.0.into(),
@@ -107,7 +107,7 @@ impl FileName {
 }
 
 /// Writes units little-endian.
-pub(super) fn write_units(units: &[u16], out: &mut [u8]) {
+pub(in crate::ntfs) fn write_units(units: &[u16], out: &mut [u8]) {
     for (unit, bytes) in units.iter().zip(out.chunks_exact_mut(2)) {
         bytes.copy_from_slice(&unit.to_le_bytes());
     }
@@ -115,7 +115,7 @@ pub(super) fn write_units(units: &[u16], out: &mut [u8]) {
 
 /// A record under construction. That everything fits was checked when the layout was planned.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
+pub(in crate::ntfs) struct Record<'a> {
     bytes: &'a mut [u8],
     at: usize,
     next_id: u16,
@@ -123,7 +123,7 @@ pub(super) struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Starts a record over all of `bytes`.
-    pub(super) fn begin(bytes: &'a mut [u8]) -> Self {
+    pub(in crate::ntfs) fn begin(bytes: &'a mut [u8]) -> Self {
         bytes.fill(0);
         let at = first_attribute(bytes.len());
         Self { bytes, at, next_id: 0 }
@@ -147,7 +147,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a resident attribute; `fill` gets the room that is left, zeroed, and says how long the value is.
-    pub(super) fn resident_with(&mut self, kind: AttrType, name: &[u16], fill: impl FnOnce(&mut [u8]) -> usize) {
+    pub(in crate::ntfs) fn resident_with(&mut self, kind: AttrType, name: &[u16], fill: impl FnOnce(&mut [u8]) -> usize) {
         let value_offset = align8(RESIDENT_HEADER + 2 * name.len());
         let limit = self.bytes.len() - END_BYTES;
         let value_length = fill(&mut self.bytes[self.at + value_offset..limit]);
@@ -165,7 +165,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a resident attribute.
-    pub(super) fn resident(&mut self, kind: AttrType, name: &[u16], value: &[u8]) {
+    pub(in crate::ntfs) fn resident(&mut self, kind: AttrType, name: &[u16], value: &[u8]) {
         self.resident_with(kind, name, |out| {
             out[..value.len()].copy_from_slice(value);
             value.len()
@@ -173,22 +173,38 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a non-resident attribute that starts at VCN 0.
-    pub(super) fn non_resident(
+    pub(in crate::ntfs) fn non_resident(
         &mut self,
         kind: AttrType,
         name: &[u16],
         sizes: Sizes,
         extents: impl Iterator<Item = Extent>,
     ) {
-        self.mapped(kind, name, sizes, extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 }));
+        let runs = extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 });
+        self.mapped(kind, name, sizes, 0, runs);
+    }
+
+    /// Appends a piece of unnamed data from VCN `lowest` on; sizes are those of the whole stream, which only the first
+    /// piece tells.
+    pub(in crate::ntfs) fn data_piece(&mut self, sizes: Sizes, lowest: u64, extents: impl Iterator<Item = Extent>) {
+        let sizes = if lowest == 0 { sizes } else { Sizes::full(0, 0) };
+        let runs = extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 });
+        self.mapped(AttrType::Data, &[], sizes, lowest, runs);
     }
 
     /// Appends `$Bad`: one hole of `clusters`.
-    pub(super) fn hole(&mut self, name: &[u16], sizes: Sizes, clusters: u64) {
-        self.mapped(AttrType::Data, name, sizes, [Run { lcn: None, len: clusters }].into_iter());
+    pub(in crate::ntfs) fn hole(&mut self, name: &[u16], sizes: Sizes, clusters: u64) {
+        self.mapped(AttrType::Data, name, sizes, 0, [Run { lcn: None, len: clusters }].into_iter());
     }
 
-    fn mapped(&mut self, kind: AttrType, name: &[u16], sizes: Sizes, runs: impl Iterator<Item = Run>) {
+    fn mapped(
+        &mut self,
+        kind: AttrType,
+        name: &[u16],
+        sizes: Sizes,
+        lowest: u64,
+        runs: impl Iterator<Item = Run>,
+    ) {
         let pairs_offset = align8(NON_RESIDENT_HEADER + 2 * name.len());
         let mut pairs = self.at + pairs_offset;
         let (mut clusters, mut before) = (0, 0);
@@ -201,8 +217,8 @@ impl<'a> Record<'a> {
         let length = align8(pairs + 1 - self.at);
         self.header(kind, true, name, length);
         let header = NonResidentHeader {
-            lowest_vcn: 0.into(),
-            highest_vcn: (clusters as i64 - 1).into(),
+            lowest_vcn: lowest.into(),
+            highest_vcn: ((lowest + clusters) as i64 - 1).into(),
             pairs_offset: (pairs_offset as u16).into(),
             compression_unit: 0.into(),
             unused: 0.into(),
@@ -216,7 +232,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends `$STANDARD_INFORMATION`.
-    pub(super) fn standard(&mut self, facts: Standard) {
+    pub(in crate::ntfs) fn standard(&mut self, facts: Standard) {
         let first = StandardInformation {
             created: facts.times.created.0.into(),
             modified: facts.times.modified.0.into(),
@@ -242,7 +258,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends `$FILE_NAME`.
-    pub(super) fn file_name(&mut self, facts: &FileName, name: &[u16]) {
+    pub(in crate::ntfs) fn file_name(&mut self, facts: &FileName, name: &[u16]) {
         self.resident_with(AttrType::FileName, &[], |out| {
             let len = file_name_len(name.len());
             facts.write(name, &mut out[..len]);
@@ -251,7 +267,12 @@ impl<'a> Record<'a> {
     }
 
     /// Ends the record and protects it.
-    pub(super) fn finish(self, head: Head) {
+    pub(in crate::ntfs) fn finish(self, head: Head) {
+        self.finish_for(head, 0);
+    }
+
+    /// As [`finish`](Self::finish), for an extension of the record that `base` refers to.
+    pub(in crate::ntfs) fn finish_for(self, head: Head, base: u64) {
         let Self { bytes, at, next_id } = self;
         bytes[at..at + 4].copy_from_slice(&ATTRIBUTES_END.to_le_bytes());
         let header = RecordHeader {
@@ -263,7 +284,7 @@ impl<'a> Record<'a> {
             flags: head.flags.into(),
             bytes_used: ((at + END_BYTES) as u32).into(),
             bytes_allocated: (bytes.len() as u32).into(),
-            base_record: 0.into(),
+            base_record: base.into(),
             next_attribute_id: next_id.into(),
             unused: 0.into(),
             record_number: head.number.into(),
@@ -273,8 +294,17 @@ impl<'a> Record<'a> {
     }
 }
 
+/// The bytes of the one attribute that `fill` appends, of a record this long; its id is 0.
+pub(in crate::ntfs) fn attribute(record_bytes: usize, fill: impl FnOnce(&mut Record<'_>)) -> Vec<u8> {
+    let mut scratch = vec![0; record_bytes];
+    let mut record = Record::begin(&mut scratch);
+    fill(&mut record);
+    let end = record.at;
+    scratch[first_attribute(record_bytes)..end].to_vec()
+}
+
 /// Writes a record that is free.
-pub(super) fn free(number: u32, sequence: u16, out: &mut [u8]) {
+pub(in crate::ntfs) fn free(number: u32, sequence: u16, out: &mut [u8]) {
     Record::begin(out).finish(Head { number, sequence, links: 0, flags: 0 });
 }
 

@@ -6,17 +6,17 @@ use super::index::ViewEntry;
 use crate::ntfs::format::SecurityEntry;
 
 /// `$MFT`, the mirror, the log, `$Bitmap`, `$BadClus`, `$UpCase`.
-pub(super) const ID_SYSTEM_READ: u32 = 0x100;
+pub(in crate::ntfs) const ID_SYSTEM_READ: u32 = 0x100;
 /// `$Volume`, `$Secure`, `$Extend` and its children.
-pub(super) const ID_SYSTEM_WRITE: u32 = 0x101;
+pub(in crate::ntfs) const ID_SYSTEM_WRITE: u32 = 0x101;
 /// User files.
-pub(super) const ID_FILE: u32 = 0x102;
+pub(in crate::ntfs) const ID_FILE: u32 = 0x102;
 /// User directories.
-pub(super) const ID_DIRECTORY: u32 = 0x103;
+pub(in crate::ntfs) const ID_DIRECTORY: u32 = 0x103;
 /// The files that own regions of somebody else.
-pub(super) const ID_HIDDEN_FILE: u32 = 0x104;
+pub(in crate::ntfs) const ID_HIDDEN_FILE: u32 = 0x104;
 /// The directory that holds them.
-pub(super) const ID_HIDDEN_DIRECTORY: u32 = 0x105;
+pub(in crate::ntfs) const ID_HIDDEN_DIRECTORY: u32 = 0x105;
 
 /// A security identifier of the authority NT (5).
 type Sid = &'static [u32];
@@ -56,14 +56,14 @@ const GENERIC_READ_EXECUTE: u32 = 0xA000_0000;
 /// Bytes of a region of `$SDS`; each is followed by its mirror.
 const SDS_REGION: usize = 256 << 10;
 
-pub(super) fn sid_bytes(sid: &[u32]) -> Vec<u8> {
+pub(in crate::ntfs) fn sid_bytes(sid: &[u32]) -> Vec<u8> {
     let mut out = vec![1, sid.len() as u8, 0, 0, 0, 0, 0, 5];
     out.extend(sid.iter().flat_map(|part| part.to_le_bytes()));
     out
 }
 
 /// The SID of the administrators, whose quota the volume tracks from the start.
-pub(super) fn administrators() -> Vec<u8> {
+pub(in crate::ntfs) fn administrators() -> Vec<u8> {
     sid_bytes(ADMINISTRATORS)
 }
 
@@ -97,17 +97,17 @@ fn descriptor(extra_control: u16, owner: Sid, group: Sid, aces: &[Ace]) -> Vec<u
 }
 
 /// `$MFT` and its like; also the own descriptor of `$AttrDef` and `$Boot`.
-pub(super) fn system_read() -> Vec<u8> {
+pub(in crate::ntfs) fn system_read() -> Vec<u8> {
     descriptor(0, SYSTEM, ADMINISTRATORS, &[(0, READ, SYSTEM), (0, READ, ADMINISTRATORS)])
 }
 
 /// `$Volume` and its like; also the own descriptor of records 12 to 15.
-pub(super) fn system_write() -> Vec<u8> {
+pub(in crate::ntfs) fn system_write() -> Vec<u8> {
     descriptor(0, SYSTEM, ADMINISTRATORS, &[(0, READ_WRITE, SYSTEM), (0, READ_WRITE, ADMINISTRATORS)])
 }
 
 /// The root directory of a data disk.
-pub(super) fn root() -> Vec<u8> {
+pub(in crate::ntfs) fn root() -> Vec<u8> {
     use ace_flag::ONLY_BELOW;
     descriptor(
         0,
@@ -124,6 +124,12 @@ pub(super) fn root() -> Vec<u8> {
             (ONLY_BELOW, GENERIC_READ_EXECUTE, USERS),
         ],
     )
+}
+
+/// Everything for everybody who has signed in; with `below`, for all that a directory will hold too.
+pub(in crate::ntfs) fn everybody(below: bool) -> Vec<u8> {
+    let flags = if below { ace_flag::BELOW } else { 0 };
+    descriptor(0, ADMINISTRATORS, SYSTEM, &[(flags, FULL, AUTHENTICATED)])
 }
 
 /// What a directory inherits from [`root`].
@@ -182,14 +188,14 @@ fn hash(descriptor: &[u8]) -> u32 {
 
 /// All of `$Secure`.
 #[derive(Clone, Debug)]
-pub(super) struct Security {
+pub(in crate::ntfs) struct Security {
     /// The first region of `$SDS` up to its end; the mirror is the same bytes.
     region: Vec<u8>,
     headers: Vec<SecurityEntry>,
 }
 
 impl Security {
-    pub(super) fn new(with_hidden: bool) -> Self {
+    pub(in crate::ntfs) fn new(with_hidden: bool) -> Self {
         let mut all = vec![
             (ID_SYSTEM_READ, system_read()),
             (ID_SYSTEM_WRITE, system_write()),
@@ -216,12 +222,12 @@ impl Security {
     }
 
     /// Bytes of `$SDS`.
-    pub(super) fn sds_len(&self) -> u64 {
+    pub(in crate::ntfs) fn sds_len(&self) -> u64 {
         (SDS_REGION + self.region.len()) as u64
     }
 
     /// Fills `out` with the bytes of `$SDS` from `offset`; zeros behind its end.
-    pub(super) fn sds(&self, offset: u64, out: &mut [u8]) {
+    pub(in crate::ntfs) fn sds(&self, offset: u64, out: &mut [u8]) {
         out.fill(0);
         for copy in [0, SDS_REGION as u64] {
             super::sections::overlay(&self.region, copy, offset, out);
@@ -229,7 +235,7 @@ impl Security {
     }
 
     /// The entries of `$SII`, sorted.
-    pub(super) fn by_id(&self) -> Vec<ViewEntry> {
+    pub(in crate::ntfs) fn by_id(&self) -> Vec<ViewEntry> {
         self.headers
             .iter()
             .map(|header| ViewEntry {
@@ -241,7 +247,7 @@ impl Security {
     }
 
     /// The entries of `$SDH`, sorted by hash, then id.
-    pub(super) fn by_hash(&self) -> Vec<ViewEntry> {
+    pub(in crate::ntfs) fn by_hash(&self) -> Vec<ViewEntry> {
         let mut sorted: Vec<_> = self.headers.iter().collect();
         sorted.sort_by_key(|header| (header.hash.get(), header.id.get()));
         sorted

@@ -33,7 +33,7 @@ pub struct LinearSpace {
 
 impl LinearSpace {
     /// The space between `taken` (sorted, apart from each other, below `clusters`).
-    pub(super) fn between(taken: &[Extent], clusters: u64) -> Self {
+    pub(in crate::ntfs) fn between(taken: &[Extent], clusters: u64) -> Self {
         let mut segments = Vec::new();
         let (mut start, mut lcn) = (0, 0);
         let ends = taken.iter().map(|extent| (extent.lcn.0, extent.lcn.0 + extent.len.0));
@@ -45,6 +45,17 @@ impl LinearSpace {
             lcn = to;
         }
         Self { segments }
+    }
+
+    /// Just these (sorted, apart from each other).
+    pub(in crate::ntfs) fn of(extents: &[Extent]) -> Self {
+        let mut start = 0;
+        let segments = extents.iter().map(|extent| {
+            let segment = Segment { start, lcn: extent.lcn.0, len: extent.len.0 };
+            start += extent.len.0;
+            segment
+        });
+        Self { segments: segments.collect() }
     }
 
     /// How many clusters it has.
@@ -64,13 +75,13 @@ impl LinearSpace {
     }
 
     /// Clusters from `at` to the next hole; 0 at or past the end.
-    pub(super) fn run_from(&self, at: u64) -> u64 {
+    pub(in crate::ntfs) fn run_from(&self, at: u64) -> u64 {
         let i = self.segments.partition_point(|segment| segment.start + segment.len <= at);
         self.segments.get(i).map_or(0, |segment| segment.start + segment.len - at)
     }
 
     /// The part of the space that lies in the clusters `from..to`, ascending: position and cluster of each piece.
-    pub(super) fn within(&self, from: u64, to: u64) -> impl Iterator<Item = (LinearRange, Lcn)> + '_ {
+    pub(in crate::ntfs) fn within(&self, from: u64, to: u64) -> impl Iterator<Item = (LinearRange, Lcn)> + '_ {
         let first = self.segments.partition_point(|segment| segment.lcn + segment.len <= from);
         self.segments[first..].iter().take_while(move |segment| segment.lcn < to).map(move |segment| {
             let lcn = segment.lcn.max(from);
@@ -106,19 +117,19 @@ impl Iterator for Extents<'_> {
 
 /// Clusters handed out lowest first; each place in one piece.
 #[derive(Debug)]
-pub(super) struct FirstFit {
+pub(in crate::ntfs) struct FirstFit {
     taken: Vec<Extent>,
     clusters: u64,
 }
 
 impl FirstFit {
     /// `taken` must be sorted and apart from each other.
-    pub(super) fn new(taken: Vec<Extent>, clusters: u64) -> Self {
+    pub(in crate::ntfs) fn new(taken: Vec<Extent>, clusters: u64) -> Self {
         Self { taken, clusters }
     }
 
     /// The lowest free run of `len` clusters, from now on taken.
-    pub(super) fn take(&mut self, len: u64) -> Option<Extent> {
+    pub(in crate::ntfs) fn take(&mut self, len: u64) -> Option<Extent> {
         let mut lcn = 0;
         let mut place = self.taken.len();
         for (i, extent) in self.taken.iter().enumerate() {
@@ -136,7 +147,7 @@ impl FirstFit {
         Some(found)
     }
 
-    pub(super) fn taken(&self) -> &[Extent] {
+    pub(in crate::ntfs) fn taken(&self) -> &[Extent] {
         &self.taken
     }
 }

@@ -38,7 +38,7 @@ pub(super) const FREE: std::ops::Range<u32> = 16..24;
 /// Records in use without a name or content.
 const RESERVED: std::ops::Range<u32> = 12..16;
 
-pub(super) const I30: [u16; 4] = units(b"$I30");
+pub(in crate::ntfs) const I30: [u16; 4] = units(b"$I30");
 const SDS: [u16; 4] = units(b"$SDS");
 const SDH: [u16; 4] = units(b"$SDH");
 const SII: [u16; 4] = units(b"$SII");

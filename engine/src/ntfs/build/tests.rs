@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use super::*;
 use crate::entropy::{Entropy, Seeded};
@@ -18,7 +18,7 @@ const NOW: i64 = 1_767_323_045;
 
 /// A tree out of paths; sorted as the catalog is.
 #[derive(Debug, Default)]
-struct Paths {
+pub(in crate::ntfs) struct Paths {
     root: Children,
     dirs: Vec<(String, DirFacts)>,
     files: Vec<(String, FileFacts)>,
@@ -47,7 +47,7 @@ impl PartialOrd for Key {
 
 impl Paths {
     /// Paths with `/`; those that end in `/` are directories.
-    fn new<S: AsRef<str>>(paths: impl IntoIterator<Item = (S, u64)>) -> Self {
+    pub(in crate::ntfs) fn new<S: AsRef<str>>(paths: impl IntoIterator<Item = (S, u64)>) -> Self {
         let mut top = Node::default();
         for (path, len) in paths {
             let mut node = &mut top;
@@ -95,7 +95,7 @@ impl Paths {
         facts.parent.map_or_else(|| name.clone(), |parent| format!("{}/{name}", self.dir_path(parent)))
     }
 
-    fn file_path(&self, i: u32) -> String {
+    pub(in crate::ntfs) fn file_path(&self, i: u32) -> String {
         let (name, facts) = &self.files[i as usize];
         facts.dir.map_or_else(|| name.clone(), |dir| format!("{}/{name}", self.dir_path(dir)))
     }
@@ -131,18 +131,18 @@ fn some_times(i: u64) -> Times {
 }
 
 /// Content of a file: `len` bytes that depend on its name.
-fn content(path: &str, len: u64) -> Vec<u8> {
+pub(in crate::ntfs) fn content(path: &str, len: u64) -> Vec<u8> {
     let seed = path.bytes().fold(len, |seed, byte| seed.wrapping_mul(0x100_0000_01B3) ^ u64::from(byte));
     let mut out = vec![0; len as usize];
     Seeded::new(seed).fill(&mut out);
     out
 }
 
-fn cluster(bytes: u64) -> ClusterSize {
+pub(in crate::ntfs) fn cluster(bytes: u64) -> ClusterSize {
     ClusterSize::from_bytes(bytes).unwrap()
 }
 
-fn spec(sector: SectorSize, cluster_bytes: u64, len: u64) -> VolumeSpec {
+pub(in crate::ntfs) fn spec(sector: SectorSize, cluster_bytes: u64, len: u64) -> VolumeSpec {
     VolumeSpec {
         sector,
         len: ByteLen(len),
@@ -161,7 +161,7 @@ fn spec(sector: SectorSize, cluster_bytes: u64, len: u64) -> VolumeSpec {
 }
 
 /// The five regions of BitLocker at their usual places, rounded to clusters.
-fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
+pub(in crate::ntfs) fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
     let unit = spec.cluster.bytes();
     let whole = |len: u64| len.next_multiple_of(unit);
     let first = whole(0x210_0000);
@@ -189,8 +189,8 @@ fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
 }
 
 /// A volume in a sparse file, gone with the value.
-struct Image {
-    path: PathBuf,
+pub(in crate::ntfs) struct Image {
+    pub(in crate::ntfs) path: PathBuf,
     left_out: LeftOut,
 }
 
@@ -200,19 +200,19 @@ impl Drop for Image {
     }
 }
 
-const MANIFEST_LEN: u64 = 70_001;
+pub(in crate::ntfs) const MANIFEST_LEN: u64 = 70_001;
 
-fn outcome(left_out: Vec<u32>) -> Outcome {
+pub(in crate::ntfs) fn outcome(left_out: Vec<u32>) -> Outcome {
     Outcome { left_out: LeftOut::new(left_out), root_file_lens: vec![ByteLen(MANIFEST_LEN)] }
 }
 
-fn scratch(name: &str) -> PathBuf {
+pub(in crate::ntfs) fn scratch(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("dray-ntfs-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     dir.join(name)
 }
 
-fn write_extents(file: &File, cluster: ClusterSize, extents: impl Iterator<Item = Extent>, mut bytes: &[u8]) {
+pub(in crate::ntfs) fn write_extents(file: &File, cluster: ClusterSize, extents: impl Iterator<Item = Extent>, mut bytes: &[u8]) {
     for extent in extents {
         let len = (cluster.len_of(extent.len).0).min(bytes.len() as u64) as usize;
         file.write_all_at(&bytes[..len], cluster.offset_of(extent.lcn).0).unwrap();
@@ -221,7 +221,7 @@ fn write_extents(file: &File, cluster: ClusterSize, extents: impl Iterator<Item 
     assert!(bytes.is_empty(), "content longer than its extents");
 }
 
-fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<u32>, with_content: bool) -> Image {
+pub(in crate::ntfs) fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<u32>, with_content: bool) -> Image {
     let outcome = outcome(left_out);
     layout.check(tree, &outcome).unwrap();
     let path = scratch(name);
@@ -262,7 +262,7 @@ fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<u32>, with_
     Image { path, left_out: outcome.left_out }
 }
 
-fn run(command: &mut Command) -> Option<Output> {
+pub(in crate::ntfs) fn run(command: &mut Command) -> Option<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     match command.output() {
         Ok(output) => Some(output),
@@ -273,7 +273,7 @@ fn run(command: &mut Command) -> Option<Output> {
     }
 }
 
-fn succeeds(command: &mut Command) -> Option<String> {
+pub(crate) fn succeeds(command: &mut Command) -> Option<String> {
     let output = run(command)?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let tail: String = text.chars().rev().take(4000).collect::<Vec<_>>().into_iter().rev().collect();
@@ -325,19 +325,39 @@ fn judge_dissect(image: &Path, mode: &[&str]) {
     succeeds(Command::new(crate::judges::python()).arg(script).arg(image).args(mode));
 }
 
-/// An ntfs-3g mount.
-struct Mount(PathBuf);
+/// An ntfs-3g mount: where it is, and the driver.
+pub(crate) struct Mount(pub(crate) PathBuf, Child);
 
 impl Mount {
     fn new(image: &Image, options: &str) -> Option<Self> {
+        Self::at(&image.path, options)
+    }
+
+    pub(crate) fn at(image: &Path, options: &str) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("SKIPPED judge: ntfs-3g: no /dev/fuse");
             return None;
         }
-        let at = image.path.with_extension("mount");
+        let at = image.with_extension("mount");
         fs::create_dir_all(&at).unwrap();
-        succeeds(Command::new("ntfs-3g").args(["-o", options]).arg(&image.path).arg(&at))?;
-        Some(Self(at))
+        // In the foreground: when it has ended, everything is written.
+        let options = format!("{options},no_detach");
+        let child = Command::new("ntfs-3g").args(["-o", &options]).arg(image).arg(&at).spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("SKIPPED judge: ntfs-3g: {error}");
+                return None;
+            }
+        };
+        let shown = format!(" {} ", at.display());
+        while !fs::read_to_string("/proc/self/mounts").unwrap().contains(&shown) {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("ntfs-3g does not mount {}: {status}", image.display());
+            }
+            std::thread::yield_now();
+        }
+        Some(Self(at, child))
     }
 }
 
@@ -348,8 +368,7 @@ impl Drop for Mount {
                 break;
             }
         }
-        // ntfs-3g writes on for a moment after the mount is gone from the table.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        let _ = self.1.wait();
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -407,7 +426,7 @@ fn judge_mount(image: &Image, tree: &Paths, with_content: bool) {
 }
 
 /// A bit of everything.
-fn mixed(seed: u64) -> Paths {
+pub(in crate::ntfs) fn mixed(seed: u64) -> Paths {
     let mut random = Seeded::new(seed);
     let mut paths = vec![
         ("empty".to_owned(), 0),

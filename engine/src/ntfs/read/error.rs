@@ -54,15 +54,15 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) const fn record(number: u64) -> Self {
+    pub(in crate::ntfs) const fn record(number: u64) -> Self {
         Self { record: Some(number), attribute: None, offset: None }
     }
 
-    pub(super) const fn stream(number: u64, attribute: u32, offset: u64) -> Self {
+    pub(in crate::ntfs) const fn stream(number: u64, attribute: u32, offset: u64) -> Self {
         Self { record: Some(number), attribute: Some(attribute), offset: Some(offset) }
     }
 
-    pub(super) const fn volume(offset: u64) -> Self {
+    pub(in crate::ntfs) const fn volume(offset: u64) -> Self {
         Self { record: None, attribute: None, offset: Some(offset) }
     }
 }
@@ -110,23 +110,23 @@ pub struct NtfsError {
 }
 
 impl NtfsError {
-    pub(super) const fn corrupt(place: Place, what: &'static str) -> Self {
+    pub(in crate::ntfs) const fn corrupt(place: Place, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Corrupt(what) }
     }
 
-    pub(super) const fn limit(place: Place, what: &'static str) -> Self {
+    pub(in crate::ntfs) const fn limit(place: Place, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Limit(what) }
     }
 
-    pub(super) const fn unsupported(place: Place, what: &'static str) -> Self {
+    pub(in crate::ntfs) const fn unsupported(place: Place, what: &'static str) -> Self {
         Self { place, kind: ErrorKind::Unsupported(what) }
     }
 
-    pub(super) const fn not_found(place: Place) -> Self {
+    pub(in crate::ntfs) const fn not_found(place: Place) -> Self {
         Self { place, kind: ErrorKind::NotFound }
     }
 
-    pub(super) const fn read(place: Place, error: ReadError) -> Self {
+    pub(in crate::ntfs) const fn read(place: Place, error: ReadError) -> Self {
         Self { place, kind: ErrorKind::Read(error) }
     }
 }

@@ -26,7 +26,7 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    pub(super) const fn from_raw(raw: u8) -> Option<Self> {
+    pub(in crate::ntfs) const fn from_raw(raw: u8) -> Option<Self> {
         match raw {
             0 => Some(Self::Posix),
             1 => Some(Self::Win32),
@@ -47,7 +47,7 @@ pub struct FileRef {
 }
 
 impl FileRef {
-    pub(super) const fn from_raw(raw: u64) -> Self {
+    pub(in crate::ntfs) const fn from_raw(raw: u64) -> Self {
         Self { record: raw::reference_number(raw), sequence: raw::reference_sequence(raw) }
     }
 }
@@ -93,7 +93,7 @@ pub struct Standard {
 
 /// Where a stream's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in crate::ntfs) enum Content {
     Resident(Vec<u8>),
     Runs(Vec<Run>),
 }
@@ -101,16 +101,16 @@ pub(super) enum Content {
 /// An attribute with content: data, an index, a bitmap, a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
-    pub(super) record: u64,
-    pub(super) ty: u32,
-    pub(super) name: Vec<u16>,
-    pub(super) flags: u16,
-    pub(super) unit: u8,
-    pub(super) size: u64,
-    pub(super) valid: u64,
-    pub(super) allocated: u64,
-    pub(super) total: Option<u64>,
-    pub(super) content: Content,
+    pub(in crate::ntfs) record: u64,
+    pub(in crate::ntfs) ty: u32,
+    pub(in crate::ntfs) name: Vec<u16>,
+    pub(in crate::ntfs) flags: u16,
+    pub(in crate::ntfs) unit: u8,
+    pub(in crate::ntfs) size: u64,
+    pub(in crate::ntfs) valid: u64,
+    pub(in crate::ntfs) allocated: u64,
+    pub(in crate::ntfs) total: Option<u64>,
+    pub(in crate::ntfs) content: Content,
 }
 
 impl Stream {
@@ -167,11 +167,11 @@ impl Stream {
         }
     }
 
-    pub(super) fn place(&self, offset: u64) -> Place {
+    pub(in crate::ntfs) fn place(&self, offset: u64) -> Place {
         Place::stream(self.record, self.ty, offset)
     }
 
-    pub(super) fn runs(&self) -> &[Run] {
+    pub(in crate::ntfs) fn runs(&self) -> &[Run] {
         match &self.content {
             Content::Resident(_) => &[],
             Content::Runs(runs) => runs,
@@ -186,10 +186,10 @@ pub struct FileRecord {
     pub id: FileRef,
     /// Link count as the record tells it.
     pub links: u16,
-    pub(super) flags: u16,
+    pub(in crate::ntfs) flags: u16,
     /// $STANDARD_INFORMATION.
     pub standard: Standard,
-    pub(super) has_standard: bool,
+    pub(in crate::ntfs) has_standard: bool,
     /// All names, DOS names included.
     pub names: Vec<FileNameAttribute>,
     /// All attributes with content (data, indexes, bitmaps, reparse points …).
@@ -213,7 +213,7 @@ impl FileRecord {
         self.stream(types::DATA, name)
     }
 
-    pub(super) fn stream(&self, ty: u32, name: &[u16]) -> Option<&Stream> {
+    pub(in crate::ntfs) fn stream(&self, ty: u32, name: &[u16]) -> Option<&Stream> {
         self.streams.iter().find(|stream| stream.ty == ty && stream.name == name)
     }
 
@@ -338,36 +338,36 @@ impl FileRecord {
     }
 }
 
-pub(super) fn to_units(name: &[U16]) -> Vec<u16> {
+pub(in crate::ntfs) fn to_units(name: &[U16]) -> Vec<u16> {
     name.iter().map(|unit| unit.get()).collect()
 }
 
-pub(super) fn same(left: &[u16], right: &[U16]) -> bool {
+pub(in crate::ntfs) fn same(left: &[u16], right: &[U16]) -> bool {
     left.len() == right.len() && left.iter().zip(right).all(|(left, right)| *left == right.get())
 }
 
 /// Extension records seen by a scan, fixups undone.
 #[derive(Default)]
-pub(super) struct Stash {
+pub(in crate::ntfs) struct Stash {
     records: HashMap<u64, Box<[u8]>>,
     bytes: usize,
 }
 
 impl Stash {
-    pub(super) fn keep(&mut self, number: u64, record: &[u8]) {
+    pub(in crate::ntfs) fn keep(&mut self, number: u64, record: &[u8]) {
         if self.bytes + record.len() <= limits::STASH_BYTES_MAX {
             self.bytes += record.len();
             self.records.insert(number, record.into());
         }
     }
 
-    pub(super) fn get(&self, number: u64) -> Option<&[u8]> {
+    pub(in crate::ntfs) fn get(&self, number: u64) -> Option<&[u8]> {
         self.records.get(&number).map(|record| &record[..])
     }
 }
 
 /// Whether the record needs others to be whole.
-pub(super) fn has_list(record: &Record<'_>) -> bool {
+pub(in crate::ntfs) fn has_list(record: &Record<'_>) -> bool {
     record
         .attributes()
         .map_while(Result::ok)
@@ -376,7 +376,7 @@ pub(super) fn has_list(record: &Record<'_>) -> bool {
 }
 
 /// The file of a base record that has no attribute list.
-pub(super) fn alone(volume: &Volume, number: u64, record: &Record<'_>) -> FileRecord {
+pub(in crate::ntfs) fn alone(volume: &Volume, number: u64, record: &Record<'_>) -> FileRecord {
     let mut file = FileRecord::new(number, record);
     for attribute in record.attributes() {
         match attribute {
@@ -392,7 +392,7 @@ pub(super) fn alone(volume: &Volume, number: u64, record: &Record<'_>) -> FileRe
 }
 
 /// The file of a base record, `record` being that record with its fixups undone.
-pub(super) fn gather<R: ReadAt>(
+pub(in crate::ntfs) fn gather<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     number: u64,
@@ -498,7 +498,7 @@ fn load_extension<R: ReadAt>(
 }
 
 /// The attribute list's bytes.
-pub(super) fn read_list<R: ReadAt>(
+pub(in crate::ntfs) fn read_list<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     number: u64,
@@ -518,7 +518,7 @@ pub(super) fn read_list<R: ReadAt>(
     }
 }
 
-pub(super) struct Listed {
+pub(in crate::ntfs) struct Listed {
     pub at: usize,
     pub ty: u32,
     pub name: Vec<u16>,
@@ -527,7 +527,7 @@ pub(super) struct Listed {
     pub id: u16,
 }
 
-pub(super) fn list_entries(list: &[u8]) -> Result<Vec<Listed>, Fault> {
+pub(in crate::ntfs) fn list_entries(list: &[u8]) -> Result<Vec<Listed>, Fault> {
     let mut entries = Vec::new();
     let mut at = 0;
     while at < list.len() {

@@ -12,7 +12,7 @@ use super::volume::{I30, Volume};
 use crate::ntfs::format::{BlockHeader, EntryHeader, FIXUP_STRIDE, IndexHeader, IndexRoot, entry_flag};
 
 /// One index of one file.
-pub(super) struct Index<'a> {
+pub(in crate::ntfs) struct Index<'a> {
     pub record: u64,
     pub root: &'a Stream,
     pub blocks: Option<&'a Stream>,
@@ -25,7 +25,7 @@ pub(super) struct Index<'a> {
 }
 
 /// A root or block in memory.
-pub(super) struct Node {
+pub(in crate::ntfs) struct Node {
     bytes: Vec<u8>,
     header_at: usize,
     /// `None` in the root.
@@ -34,7 +34,7 @@ pub(super) struct Node {
 
 /// An entry of a node.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(in crate::ntfs) struct Entry {
     /// Offset in the node.
     pub at: usize,
     pub len: usize,
@@ -45,13 +45,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn is_end(&self) -> bool {
+    pub(in crate::ntfs) fn is_end(&self) -> bool {
         self.flags & entry_flag::END != 0
     }
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn open(volume: &Volume, file: &'a FileRecord, name: &[u16]) -> Result<Self, NtfsError> {
+    pub(in crate::ntfs) fn open(volume: &Volume, file: &'a FileRecord, name: &[u16]) -> Result<Self, NtfsError> {
         let record = file.id.record;
         let place = Place::stream(record, types::INDEX_ROOT, 0);
         let root = file.stream(types::INDEX_ROOT, name).ok_or(NtfsError::corrupt(place, "no index root"))?;
@@ -76,12 +76,12 @@ impl<'a> Index<'a> {
         })
     }
 
-    pub(super) fn root(&self) -> Node {
+    pub(in crate::ntfs) fn root(&self) -> Node {
         Node { bytes: self.root.resident().unwrap_or_default().to_vec(), header_at: size_of::<IndexRoot>(), vcn: None }
     }
 
     /// Place of an offset in a node.
-    pub(super) fn place(&self, node: &Node, at: usize) -> Place {
+    pub(in crate::ntfs) fn place(&self, node: &Node, at: usize) -> Place {
         match node.vcn {
             None => Place::stream(self.record, types::INDEX_ROOT, at as u64),
             Some(vcn) => {
@@ -91,7 +91,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    pub(super) fn block<R: ReadAt>(&self, volume: &Volume, reader: &mut R, vcn: u64) -> Result<Node, NtfsError> {
+    pub(in crate::ntfs) fn block<R: ReadAt>(&self, volume: &Volume, reader: &mut R, vcn: u64) -> Result<Node, NtfsError> {
         let start = vcn.saturating_mul(self.vcn_bytes);
         let place = Place::stream(self.record, types::INDEX_ALLOCATION, start);
         let stream = self.blocks.ok_or(NtfsError::corrupt(place, "subnode, but no index blocks"))?;
@@ -113,29 +113,29 @@ impl<'a> Index<'a> {
 }
 
 impl Node {
-    pub(super) fn header(&self) -> Result<&IndexHeader, Fault> {
+    pub(in crate::ntfs) fn header(&self) -> Result<&IndexHeader, Fault> {
         view(&self.bytes, self.header_at, "index header is cut off")
     }
 
-    pub(super) fn header_at(&self) -> usize {
+    pub(in crate::ntfs) fn header_at(&self) -> usize {
         self.header_at
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::ntfs) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(super) fn key(&self, entry: &Entry) -> &[u8] {
+    pub(in crate::ntfs) fn key(&self, entry: &Entry) -> &[u8] {
         &self.bytes[entry.key.clone()]
     }
 
     /// The bytes of an entry behind its key, subnode VCN excluded: data of view indexes.
-    pub(super) fn entry_bytes(&self, entry: &Entry) -> &[u8] {
+    pub(in crate::ntfs) fn entry_bytes(&self, entry: &Entry) -> &[u8] {
         &self.bytes[entry.at..entry.at + entry.len]
     }
 
     /// All entries, the end entry last.
-    pub(super) fn entries(&self) -> Result<Vec<Entry>, Fault> {
+    pub(in crate::ntfs) fn entries(&self) -> Result<Vec<Entry>, Fault> {
         let head = self.header()?;
         let end = self.header_at.saturating_add(head.used.get() as usize);
         let mut at = self.header_at.saturating_add(head.first_entry.get() as usize);
@@ -167,7 +167,7 @@ impl Node {
 }
 
 /// What a walk over an index meets.
-pub(super) enum Step<'a> {
+pub(in crate::ntfs) enum Step<'a> {
     /// A block is entered, `depth` levels below the root (which is 0).
     Enter { node: &'a Node, depth: usize, leaf: bool },
     /// An entry that is not an end entry, in order.
@@ -177,7 +177,7 @@ pub(super) enum Step<'a> {
 }
 
 /// Walks the whole index in order. Each block is entered at most once, whatever the pointers say.
-pub(super) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>, mut see: impl FnMut(Step<'_>)) {
+pub(in crate::ntfs) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>, mut see: impl FnMut(Step<'_>)) {
     struct Level {
         node: Node,
         entries: Vec<Entry>,
@@ -232,7 +232,7 @@ pub(super) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>
 }
 
 /// A name in a directory, found through its index as a driver does; but for case.
-pub(super) fn lookup<R: ReadAt>(
+pub(in crate::ntfs) fn lookup<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     directory: u64,

@@ -13,13 +13,13 @@
 mod catalog;
 mod check;
 mod error;
-mod file;
-mod index;
+pub(in crate::ntfs) mod file;
+pub(in crate::ntfs) mod index;
 mod limits;
 mod lznt1;
-mod raw;
+pub(in crate::ntfs) mod raw;
 mod upcase;
-mod volume;
+pub(in crate::ntfs) mod volume;
 
 #[cfg(test)]
 mod tests;

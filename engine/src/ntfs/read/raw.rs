@@ -9,7 +9,7 @@ use crate::ntfs::format::{
 };
 
 /// Attribute type codes as found, which may be none of those known (spec section 6).
-pub(super) mod types {
+pub(in crate::ntfs) mod types {
     use crate::ntfs::format::{ATTRIBUTES_END, AttrType};
 
     pub(crate) const STANDARD_INFORMATION: u32 = AttrType::StandardInformation as u32;
@@ -30,17 +30,17 @@ pub(super) mod types {
 
 /// Damage inside one structure: offset in it, and what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(in crate::ntfs) struct Fault {
     pub at: usize,
     pub what: &'static str,
 }
 
-pub(super) const fn fault(at: usize, what: &'static str) -> Fault {
+pub(in crate::ntfs) const fn fault(at: usize, what: &'static str) -> Fault {
     Fault { at, what }
 }
 
 /// A declared structure at `at`.
-pub(super) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
+pub(in crate::ntfs) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
     bytes: &'a [u8],
     at: usize,
     what: &'static str,
@@ -50,23 +50,23 @@ pub(super) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
 }
 
 /// UTF-16 units at `at`.
-pub(super) fn units<'a>(bytes: &'a [u8], at: usize, count: usize, what: &'static str) -> Result<&'a [U16], Fault> {
+pub(in crate::ntfs) fn units<'a>(bytes: &'a [u8], at: usize, count: usize, what: &'static str) -> Result<&'a [U16], Fault> {
     let found = bytes.get(at..).and_then(|tail| tail.get(..count * 2)).ok_or(fault(at, what))?;
     <[U16]>::ref_from_bytes(found).map_err(|_| fault(at, what))
 }
 
 /// Record number of a file reference (spec section 5).
-pub(super) const fn reference_number(reference: u64) -> u64 {
+pub(in crate::ntfs) const fn reference_number(reference: u64) -> u64 {
     reference & 0xFFFF_FFFF_FFFF
 }
 
 /// Sequence number of a file reference.
-pub(super) const fn reference_sequence(reference: u64) -> u16 {
+pub(in crate::ntfs) const fn reference_sequence(reference: u64) -> u16 {
     (reference >> 48) as u16
 }
 
 /// Checks the update sequence and puts the saved bytes back (spec section 4).
-pub(super) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), Fault> {
+pub(in crate::ntfs) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), Fault> {
     let head: &ProtectedHeader = view(block, 0, "shorter than its header")?;
     if head.magic != magic {
         return Err(fault(0, if head.magic == *b"BAAD" { "marked BAAD" } else { "wrong magic" }));
@@ -91,7 +91,7 @@ pub(super) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) ->
 
 /// A run of a stream; `lcn` is [`Run::HOLE`] where nothing is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(in crate::ntfs) struct Run {
     pub vcn: u32,
     pub lcn: u32,
     pub len: u32,
@@ -99,13 +99,13 @@ pub(super) struct Run {
 
 impl Run {
     /// No LCN: the last cluster of the largest volume is below it.
-    pub(super) const HOLE: u32 = u32::MAX;
+    pub(in crate::ntfs) const HOLE: u32 = u32::MAX;
 
-    pub(super) const fn is_hole(self) -> bool {
+    pub(in crate::ntfs) const fn is_hole(self) -> bool {
         self.lcn == Self::HOLE
     }
 
-    pub(super) const fn end(self) -> u64 {
+    pub(in crate::ntfs) const fn end(self) -> u64 {
         self.vcn as u64 + self.len as u64
     }
 }
@@ -113,7 +113,7 @@ impl Run {
 /// Decodes mapping pairs (spec section 7) behind the runs already there.
 ///
 /// `lowest..=highest` is what the attribute says it maps; `clusters` the size of the volume.
-pub(super) fn decode_runs(
+pub(in crate::ntfs) fn decode_runs(
     pairs: &[u8],
     lowest: u64,
     highest: i64,
@@ -183,7 +183,7 @@ fn signed(bytes: &[u8]) -> i64 {
 
 /// One attribute of a record, bounds checked.
 #[derive(Clone, Copy)]
-pub(super) struct Attribute<'a> {
+pub(in crate::ntfs) struct Attribute<'a> {
     /// Offset in the record.
     pub at: usize,
     pub ty: u32,
@@ -194,13 +194,13 @@ pub(super) struct Attribute<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Body<'a> {
+pub(in crate::ntfs) enum Body<'a> {
     Resident { value: &'a [u8], indexed: bool },
     NonResident(NonResident<'a>),
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct NonResident<'a> {
+pub(in crate::ntfs) struct NonResident<'a> {
     pub lowest: u64,
     pub highest: i64,
     pub unit: u16,
@@ -214,13 +214,13 @@ pub(super) struct NonResident<'a> {
 
 /// A record whose fixups are undone.
 #[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
+pub(in crate::ntfs) struct Record<'a> {
     pub bytes: &'a [u8],
     pub header: &'a RecordHeader,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Fault> {
+    pub(in crate::ntfs) fn new(bytes: &'a [u8]) -> Result<Self, Fault> {
         let header: &RecordHeader = view(bytes, 0, "shorter than its header")?;
         let (first, used) = (usize::from(header.first_attribute.get()), header.bytes_used.get() as usize);
         if used > bytes.len() || used < first + 4 {
@@ -232,17 +232,17 @@ impl<'a> Record<'a> {
         Ok(Self { bytes, header })
     }
 
-    pub(super) fn in_use(&self) -> bool {
+    pub(in crate::ntfs) fn in_use(&self) -> bool {
         self.header.flags.get() & record_flag::IN_USE != 0
     }
 
-    pub(super) fn attributes(&self) -> Attributes<'a> {
+    pub(in crate::ntfs) fn attributes(&self) -> Attributes<'a> {
         let used = self.header.bytes_used.get() as usize;
         Attributes { bytes: &self.bytes[..used], at: usize::from(self.header.first_attribute.get()), done: false }
     }
 }
 
-pub(super) struct Attributes<'a> {
+pub(in crate::ntfs) struct Attributes<'a> {
     bytes: &'a [u8],
     /// Where the next attribute starts; at the end, where the end marker is.
     pub at: usize,
@@ -329,7 +329,7 @@ impl<'a> Attributes<'a> {
 }
 
 /// A $FILE_NAME value and its name.
-pub(super) fn file_name(value: &[u8]) -> Result<(&FileNameHeader, &[U16]), Fault> {
+pub(in crate::ntfs) fn file_name(value: &[u8]) -> Result<(&FileNameHeader, &[U16]), Fault> {
     let head: &FileNameHeader = view(value, 0, "file name is cut off")?;
     if head.name_units == 0 {
         return Err(fault(0x40, "empty file name"));

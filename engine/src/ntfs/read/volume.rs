@@ -11,7 +11,7 @@ use crate::ntfs::format::{BootSector, VolumeInformation, attr_flag};
 use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, Lcn};
 
 /// Records whose place is fixed (spec section 12).
-pub(super) mod records {
+pub(in crate::ntfs) mod records {
     pub(crate) const MFT: u64 = 0;
     pub(crate) const MFT_MIRROR: u64 = 1;
     pub(crate) const LOG_FILE: u64 = 2;
@@ -29,7 +29,7 @@ pub(super) mod records {
 }
 
 /// `$I30`, the name of a directory's index.
-pub(super) const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
+pub(in crate::ntfs) const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
 
 /// Numbers of the boot sector, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +231,7 @@ impl Volume {
     }
 
     /// A record, fixups undone.
-    pub(super) fn read_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
+    pub(in crate::ntfs) fn read_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
         let place = Place::record(number);
         let mut bytes = self.read_raw_record(reader, number)?;
         raw::undo_fixups(&mut bytes, *b"FILE", 0x2A)
@@ -240,7 +240,7 @@ impl Volume {
     }
 
     /// A record as it lies on disk.
-    pub(super) fn read_raw_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
+    pub(in crate::ntfs) fn read_raw_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
         let place = Place::record(number);
         if number >= self.record_count() {
             return Err(NtfsError::not_found(place));
@@ -729,7 +729,7 @@ fn attribute_flags_odd(record: &Record<'_>) -> bool {
     })
 }
 
-pub(super) fn find_run(runs: &[Run], vcn: u64) -> Option<Run> {
+pub(in crate::ntfs) fn find_run(runs: &[Run], vcn: u64) -> Option<Run> {
     runs.get(runs.partition_point(|run| run.end() <= vcn)).copied().filter(|run| u64::from(run.vcn) <= vcn)
 }
 
@@ -767,7 +767,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
 }
 
 /// Boot sector to numbers (spec section 3).
-pub(super) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
+pub(in crate::ntfs) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
     let not = |what| NtfsError { place: Place::volume(0), kind: ErrorKind::NotNtfs(what) };
     let boot: &BootSector = view(bytes, 0, "").map_err(|_| not("shorter than a sector"))?;
     if boot.oem != *b"NTFS    " {

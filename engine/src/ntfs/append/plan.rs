@@ -1,0 +1,1067 @@
+//! Where everything new goes.
+
+use std::collections::BTreeMap;
+
+use super::btree::{Entries, Shape};
+use super::edit::Edit;
+use super::space::{free_extents, take};
+use super::{AppendSpec, Refusal};
+use crate::ntfs::build::index::{self, LARGE_ROOT_VALUE, root_value_len};
+use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION, Sizes};
+use crate::ntfs::build::system::I30;
+use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree, security};
+use crate::ntfs::format::{
+    AttrType, INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference,
+};
+use crate::ntfs::read::index::{self as read_index, Index, Step};
+use crate::ntfs::read::raw::{self, types};
+use crate::ntfs::read::{
+    BackupBoot, ErrorKind, FileRecord, FileRef, LogState, NtfsError, Place, ReadAt, Severity, Stream, Volume,
+    display_name,
+};
+use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
+
+/// Records below are never taken: metafiles, what extends `$MFT`, and what Windows adds on first mount.
+const FIRST_RECORD: u64 = 64;
+/// Free records that are taken before `$MFT` grows: each is a record to be kept as it was (16 MiB of 1 KiB records).
+const REUSED_MAX: usize = 16 << 10;
+/// Bytes of an attribute list's entry without a name (ntfs.md section 8).
+pub(super) const LIST_ENTRY: usize = 0x20;
+/// How often the plan is made again because files in many pieces need more records.
+const TRIES: usize = 6;
+/// Conflicts told by name.
+const NAMES_TOLD: usize = 100;
+/// `$Volume` flags that forbid adding: dirty, resize log, upgrade, deleting the USN journal, repairing object ids, chkdsk.
+const FLAGS_FORBIDDING: u16 = 0x4037;
+
+/// Who has which record: free ones first, then those that `$MFT` grows by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Numbers {
+    /// Number and new sequence number, ascending.
+    reused: Vec<(u32, u16)>,
+    first_new: u32,
+    count: u32,
+}
+
+impl Numbers {
+    pub(super) fn reused(&self) -> &[(u32, u16)] {
+        &self.reused
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Number and sequence of the `n`-th.
+    pub(super) fn nth(&self, n: u32) -> (u32, u16) {
+        match self.reused.get(n as usize) {
+            Some(&found) => found,
+            None => (self.first_new + (n - self.reused.len() as u32), 1),
+        }
+    }
+
+    /// Which one a record is.
+    pub(super) fn position(&self, number: u32) -> Option<u32> {
+        if number >= self.first_new {
+            let n = number - self.first_new + self.reused.len() as u32;
+            return (n < self.count).then_some(n);
+        }
+        self.reused.binary_search_by_key(&number, |&(number, _)| number).ok().map(|n| n as u32)
+    }
+}
+
+/// What a record is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Dir(u32),
+    RootFile(usize),
+    File(u32),
+    /// A further record of a file: which file, which of its pieces.
+    Piece(u32, usize),
+}
+
+/// A directory whose index needs blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Large {
+    /// Clusters for its blocks, in the space of metadata.
+    pub place: LinearRange,
+    /// Clusters for its bitmap, where that does not fit the record.
+    pub bitmap: Option<LinearRange>,
+}
+
+/// A file whose runs do not fit one record.
+#[derive(Clone, Debug)]
+pub(super) struct Split {
+    /// Its first further record, among those.
+    pub first: u32,
+    /// Its clusters, in the space of data: one piece a further record.
+    pub pieces: Vec<LinearRange>,
+}
+
+/// How `$MFT` and its bitmap change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Growth {
+    /// Bytes of `$MFT` before and after.
+    pub old_len: u64,
+    pub new_len: u64,
+    pub old_allocated: u64,
+    /// New clusters of `$MFT`, in the space of metadata.
+    pub place: LinearRange,
+    /// Bytes of the bitmap of `$MFT` before and after.
+    pub old_bits: u64,
+    pub new_bits: u64,
+    /// The bitmap's new home, if it moves.
+    pub bitmap: Option<LinearRange>,
+}
+
+impl Growth {
+    pub(super) const fn grows(&self) -> bool {
+        self.new_len > self.old_len || self.new_bits > self.old_bits
+    }
+}
+
+/// Whose permission a new file gets.
+#[derive(Clone, Debug)]
+pub(super) enum Guard {
+    /// An id of `$Secure`.
+    Id(u32),
+    /// A descriptor in the record.
+    Own(Vec<u8>),
+}
+
+impl Guard {
+    /// Bytes of `$STANDARD_INFORMATION` and, if there is one, of the descriptor.
+    fn len(&self) -> usize {
+        match self {
+            Self::Id(_) => record::resident_len(0, STANDARD_INFORMATION),
+            Self::Own(descriptor) => {
+                record::resident_len(0, size_of::<StandardInformation>()) + record::resident_len(0, descriptor.len())
+            }
+        }
+    }
+}
+
+/// A planned append. A value: the same volume, tree and spec give the same.
+#[derive(Debug)]
+pub struct Append {
+    pub(super) volume: Volume,
+    pub(super) spec: AppendSpec,
+    /// Directories of the tree that are on the volume already: index and reference.
+    existing: Vec<(u32, u64)>,
+    /// For each root file: the record that it replaces.
+    pub(super) replaced: Vec<Option<FileRef>>,
+    /// Directories of the volume that gain entries; `None` is the root.
+    pub(super) touched: Vec<Option<u32>>,
+    pub(super) numbers: Numbers,
+    new_dirs: u32,
+    files: u32,
+    further: u32,
+    pub(super) meta: LinearSpace,
+    pub(super) large: BTreeMap<Option<u32>, Large>,
+    pub(super) growth: Growth,
+    root_files: Vec<LinearSpace>,
+    data: LinearSpace,
+    file_starts: Vec<u64>,
+    pub(super) splits: BTreeMap<u32, Split>,
+    dir_guard: Guard,
+    pub(super) file_guard: Guard,
+    free: Clusters,
+    pub(super) mft_extents: Vec<Extent>,
+    /// Clusters and bytes of `$MFTMirr`.
+    pub(super) mirror: (Vec<Extent>, u64),
+}
+
+impl Append {
+    /// Plans an append. Reads all metadata of the volume: nothing is added to one that contradicts itself.
+    ///
+    /// # Errors
+    /// Why not: [`Refusal`].
+    pub fn plan<R: ReadAt>(
+        volume: Volume,
+        reader: &mut R,
+        spec: AppendSpec,
+        tree: &impl Tree,
+    ) -> Result<Self, Refusal> {
+        check_state(&volume)?;
+        let report = volume.check(reader);
+        let errors = |severity| severity == Severity::Error;
+        if let Some(first) = report.findings.iter().find(|finding| errors(finding.severity)) {
+            let total = report.findings.iter().filter(|finding| errors(finding.severity)).count() as u64;
+            return Err(Refusal::Damaged { first: format!("{}: {}", first.place, first.what), total });
+        }
+        let (dir_guard, file_guard) = guards(&volume, reader)?;
+        let mut this = Self {
+            volume,
+            spec,
+            existing: Vec::new(),
+            replaced: Vec::new(),
+            touched: Vec::new(),
+            numbers: Numbers::default(),
+            new_dirs: 0,
+            files: tree.files(),
+            further: 0,
+            meta: LinearSpace::of(&[]),
+            large: BTreeMap::new(),
+            growth: Growth::default(),
+            root_files: Vec::new(),
+            data: LinearSpace::of(&[]),
+            file_starts: Vec::new(),
+            splits: BTreeMap::new(),
+            dir_guard,
+            file_guard,
+            free: Clusters(0),
+            mft_extents: Vec::new(),
+            mirror: (Vec::new(), 0),
+        };
+        this.mft_extents = stream_extents(this.volume.mft());
+        let number = u64::from(metafile::MFT_MIRR);
+        let mirror = this.volume.open_file(reader, number)?;
+        let mirror = mirror.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
+        this.mirror = (stream_extents(mirror), mirror.size);
+        this.meet(reader, tree)?;
+        let free = this.free_extents(reader)?;
+        this.free = Clusters(free.iter().map(|extent| extent.len.0).sum());
+        let candidates = this.free_records(reader)?;
+        let shapes = this.shapes(reader, tree)?;
+        for _ in 0..TRIES {
+            if this.place(reader, tree, free.clone(), &candidates, &shapes)? {
+                return Ok(this);
+            }
+        }
+        Err(Refusal::TooSplit("the files of this session".into()))
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    pub(super) fn cluster(&self) -> ClusterSize {
+        self.volume.geometry().cluster
+    }
+
+    pub(super) fn record_bytes(&self) -> usize {
+        self.volume.geometry().record_bytes as usize
+    }
+
+    fn room(&self) -> usize {
+        record::room(self.record_bytes())
+    }
+
+    pub(super) fn clusters_for(&self, len: u64) -> u64 {
+        self.cluster().count_for(ByteLen(len)).0
+    }
+
+    /// Runs of free clusters, as the volume has them now.
+    pub(crate) fn free_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
+        let number = u64::from(metafile::BITMAP);
+        let file = self.volume.open_file(reader, number)?;
+        let bitmap = file.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
+        free_extents(&self.volume, reader, bitmap, &self.spec.avoid)
+    }
+
+    /// Clusters that were free before.
+    pub fn free_before(&self) -> Clusters {
+        self.free
+    }
+
+    /// The space that the data of files lie in, in the order of files.
+    pub fn data_space(&self) -> &LinearSpace {
+        &self.data
+    }
+
+    /// Where file `i` lies in it.
+    pub fn file_place(&self, i: u32) -> LinearRange {
+        let start = self.file_starts[i as usize];
+        LinearRange { start, len: Clusters(self.file_starts[i as usize + 1] - start) }
+    }
+
+    /// Where root file `k` lies when it is as long as can be, in bytes of the volume.
+    pub fn root_file_places(&self, k: usize) -> impl Iterator<Item = ByteRange> + '_ {
+        let space = &self.root_files[k];
+        let cluster = self.cluster();
+        space
+            .extents(LinearRange { start: 0, len: space.len() })
+            .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+    }
+
+    pub(super) fn root_file_extents(&self, k: usize, len: u64) -> impl Iterator<Item = Extent> + '_ {
+        self.root_files[k].extents(LinearRange { start: 0, len: Clusters(self.clusters_for(len)) })
+    }
+
+    /// Directories of the tree that are on the volume already and are added to.
+    pub fn merged_dirs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.existing.iter().map(|(dir, _)| *dir)
+    }
+
+    // ---- what is there already ---------------------------------------------------------------------------------
+
+    pub(super) fn existing_reference(&self, dir: Option<u32>) -> Option<u64> {
+        match dir {
+            None => Some(reference(metafile::ROOT, metafile::ROOT as u16)),
+            Some(dir) => {
+                let i = self.existing.binary_search_by_key(&dir, |&(dir, _)| dir).ok()?;
+                Some(self.existing[i].1)
+            }
+        }
+    }
+
+    /// Finds which directories and root files exist, and what is in the way.
+    fn meet<R: ReadAt>(&mut self, reader: &mut R, tree: &impl Tree) -> Result<(), Refusal> {
+        let mut names = Vec::new();
+        let mut name = Vec::new();
+        let mut clash = |name: &[u16], what: &str| {
+            if names.len() < NAMES_TOLD {
+                names.push(format!("{} {what}", display_name(name)));
+            }
+        };
+        for i in 0..tree.dirs() {
+            let Some(parent) = self.existing_reference(tree.dir(i).parent) else { continue };
+            name.clear();
+            tree.dir_name(i, &mut name);
+            let Some(found) = self.lookup(reader, parent, &name)? else { continue };
+            let file = self.volume.open_file(reader, found.record)?;
+            if !file.is_directory() || file.reparse_tag.is_some() {
+                clash(&name, "is no directory, but is");
+                continue;
+            }
+            self.existing.push((i, file_reference(found)));
+        }
+        let merged: Vec<Option<u32>> = std::iter::once(None).chain(self.merged_dirs().map(Some)).collect();
+        for &dir in &merged {
+            let Children { dirs, files } = children(tree, dir);
+            let parent = self.existing_reference(dir).unwrap_or_default();
+            for i in files.clone() {
+                name.clear();
+                tree.file_name(i, &mut name);
+                if self.lookup(reader, parent, &name)?.is_some() {
+                    clash(&name, "is");
+                }
+            }
+            let gains = !files.is_empty() || dirs.clone().any(|i| self.existing_reference(Some(i)).is_none());
+            if dir.is_none() || gains {
+                self.touched.push(dir);
+            }
+        }
+        for file in &self.spec.root_files {
+            let units: Vec<u16> = file.name.encode_utf16().collect();
+            let found = self.lookup(reader, reference(metafile::ROOT, 0), &units)?;
+            if let Some(found) = found {
+                let there = self.volume.open_file(reader, found.record)?;
+                let plain = there.data(&[]).is_some_and(|data| {
+                    data.is_resident() || !data.is_compressed() && !data.is_encrypted() && !data.is_sparse()
+                });
+                let single = there.names.len() == 1 && there.extensions.is_empty();
+                if there.is_directory() || !plain || !single || there.reparse_tag.is_some() {
+                    clash(&units, "is no plain file, and is");
+                }
+            }
+            self.replaced.push(found);
+        }
+        self.new_dirs = tree.dirs() - self.existing.len() as u32;
+        if names.is_empty() { Ok(()) } else { Err(Refusal::Exists { names }) }
+    }
+
+    fn lookup<R: ReadAt>(&self, reader: &mut R, directory: u64, name: &[u16]) -> Result<Option<FileRef>, Refusal> {
+        Ok(read_index::lookup(&self.volume, reader, raw::reference_number(directory), name)?)
+    }
+
+    /// A directory's record without its index, and what goes with that: attributes in further records come home.
+    pub(super) fn edit_dir<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Directory, Refusal> {
+        let bytes = self.volume.read_record(reader, number)?;
+        let place = Place { record: Some(number), ..Default::default() };
+        let fail = |fault: raw::Fault| NtfsError::corrupt(place, fault.what);
+        let mut edit = Edit::new(&bytes).map_err(fail)?;
+        let there = self.volume.open_file(reader, number)?;
+        if let Some(error) = there.damage.first() {
+            return Err(error.clone().into());
+        }
+        let mut freed = Vec::new();
+        for kind in [types::INDEX_ALLOCATION, types::BITMAP] {
+            freed.extend(there.stream(kind, &I30).map(stream_extents).unwrap_or_default());
+        }
+        if let Some(list) = edit.remove(types::ATTRIBUTE_LIST, &[]) {
+            freed.extend(list.extents(self.volume.geometry().clusters).map_err(fail)?);
+        }
+        for &further in &there.extensions {
+            let bytes = self.volume.read_record(reader, further)?;
+            for attribute in Edit::new(&bytes).map_err(fail)?.attributes {
+                if attribute.name == I30 {
+                    continue;
+                }
+                // A stream in several pieces stays in several records.
+                if attribute.lowest() > 0 || edit.find(attribute.kind, &attribute.name).is_some() {
+                    return Err(Refusal::NotUnderstood(format!("record {number} keeps a stream in several records")));
+                }
+                edit.put(attribute.kind, &attribute.name, attribute.bytes);
+            }
+        }
+        for kind in [types::INDEX_ALLOCATION, types::BITMAP] {
+            edit.remove(kind, &I30);
+        }
+        Ok(Directory { edit, further: there.extensions, freed })
+    }
+
+    /// A record of the volume in pieces. One that keeps attributes in further records is not taken apart.
+    pub(super) fn edit<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Edit, Refusal> {
+        let bytes = self.volume.read_record(reader, number)?;
+        let mut edit = Edit::new(&bytes)
+            .map_err(|fault| NtfsError::corrupt(Place { record: Some(number), ..Default::default() }, fault.what))?;
+        if edit.find(types::ATTRIBUTE_LIST, &[]).is_some() {
+            return Err(Refusal::NotUnderstood(format!("record {number} keeps its attributes in several records")));
+        }
+        Ok(edit)
+    }
+
+    // ---- records -----------------------------------------------------------------------------------------------
+
+    fn existing_before(&self, dir: u32) -> u32 {
+        self.existing.partition_point(|&(other, _)| other < dir) as u32
+    }
+
+    fn new_root_files(&self) -> u32 {
+        self.replaced.iter().filter(|replaced| replaced.is_none()).count() as u32
+    }
+
+    /// Number and sequence of the record that something new gets.
+    pub(super) fn record_of(&self, role: Role) -> (u32, u16) {
+        let before_files = self.new_dirs + self.new_root_files();
+        let n = match role {
+            Role::Dir(i) => i - self.existing_before(i),
+            Role::RootFile(k) => {
+                self.new_dirs + self.replaced[..k].iter().filter(|replaced| replaced.is_none()).count() as u32
+            }
+            Role::File(i) => before_files + i,
+            Role::Piece(file, piece) => {
+                before_files + self.files + self.splits.get(&file).map_or(0, |split| split.first) + piece as u32
+            }
+        };
+        self.numbers.nth(n)
+    }
+
+    /// What the `n`-th record is for.
+    pub(super) fn role(&self, n: u32) -> Option<Role> {
+        let before_files = self.new_dirs + self.new_root_files();
+        if n < self.new_dirs {
+            // The n-th directory that does not exist.
+            let mut dir = n;
+            for &(existing, _) in &self.existing {
+                if existing <= dir {
+                    dir += 1;
+                }
+            }
+            return Some(Role::Dir(dir));
+        }
+        if n < before_files {
+            let new = self.replaced.iter().enumerate().filter(|(_, replaced)| replaced.is_none());
+            return new.map(|(k, _)| Role::RootFile(k)).nth((n - self.new_dirs) as usize);
+        }
+        if n < before_files + self.files {
+            return Some(Role::File(n - before_files));
+        }
+        let further = n - before_files - self.files;
+        let (&file, split) = self.splits.iter().find(|(_, split)| {
+            (split.first..split.first + split.pieces.len() as u32).contains(&further)
+        })?;
+        Some(Role::Piece(file, (further - split.first) as usize))
+    }
+
+    pub(super) fn dir_reference(&self, dir: Option<u32>) -> u64 {
+        self.existing_reference(dir).unwrap_or_else(|| {
+            let (number, sequence) = self.record_of(Role::Dir(dir.unwrap_or_default()));
+            reference(number, sequence)
+        })
+    }
+
+    pub(super) fn role_reference(&self, role: Role) -> u64 {
+        let (number, sequence) = self.record_of(role);
+        reference(number, sequence)
+    }
+
+    /// Free records with the sequence numbers that they would get, ascending.
+    fn free_records<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<(u32, u16)>, Refusal> {
+        let mft = self.volume.open_file(reader, u64::from(metafile::MFT))?;
+        let place = Place::record(u64::from(metafile::MFT));
+        let bitmap = mft.stream(types::BITMAP, &[]).ok_or(NtfsError::not_found(place))?;
+        let bits = self.volume.read_whole(reader, bitmap, 512 << 20)?;
+        let count = self.volume.record_count();
+        let wanted = u64::from(self.new_dirs + self.new_root_files()) + u64::from(self.files) + 64;
+        let limit = wanted.min(REUSED_MAX as u64) as usize;
+        let mut found = Vec::new();
+        for number in FIRST_RECORD..count {
+            // A bit that is not there stands for a record that is not in use.
+            if bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 == 1) {
+                continue;
+            }
+            let raw = self.volume.read_raw_record(reader, number)?;
+            let sequence = match raw.get(..4) {
+                Some(b"FILE") => match u16::from_le_bytes([raw[0x10], raw[0x11]]).wrapping_add(1) {
+                    0 => 1,
+                    next => next,
+                },
+                _ => 1,
+            };
+            found.push((number as u32, sequence));
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    // ---- directories -------------------------------------------------------------------------------------------
+
+    /// Directories whose indexes are made: those that gain entries, then the new ones.
+    pub(super) fn all_dirs(&self, dirs: u32) -> impl Iterator<Item = Option<u32>> + '_ {
+        let new = (0..dirs).filter(|&i| self.existing_reference(Some(i)).is_none()).map(Some);
+        self.touched.iter().copied().chain(new)
+    }
+
+    /// The entries that a directory will have, sorted. Before the outcome is known, as if every file made it.
+    pub(super) fn entries<R: ReadAt>(
+        &self,
+        reader: &mut R,
+        tree: &impl Tree,
+        dir: Option<u32>,
+        outcome: Option<&Outcome>,
+    ) -> Result<Entries, NtfsError> {
+        let mut entries = Entries::default();
+        let own = self.existing_reference(dir);
+        if let Some(own) = own {
+            self.old_entries(reader, raw::reference_number(own), &mut entries)?;
+            self.refresh(own, outcome, &mut entries);
+        }
+        let parent = own.unwrap_or_else(|| self.dir_reference(dir));
+        let mut name = Vec::new();
+        let Children { dirs, files } = children(tree, dir);
+        let mut push = |reference: u64, name: &[u16], facts: FileName| {
+            entries.push(reference, record::file_name_len(name.len()), |key| facts.write(name, key));
+        };
+        for i in dirs.filter(|&i| self.existing_reference(Some(i)).is_none()) {
+            name.clear();
+            tree.dir_name(i, &mut name);
+            push(self.dir_reference(Some(i)), &name, self.dir_name_facts(parent, tree.dir(i).times));
+        }
+        for i in files.filter(|&i| outcome.is_none_or(|outcome| !outcome.left_out.contains(i))) {
+            name.clear();
+            tree.file_name(i, &mut name);
+            let facts = tree.file(i);
+            push(self.role_reference(Role::File(i)), &name, self.file_name_facts(parent, facts.times, facts.len.0));
+        }
+        if dir.is_none() {
+            for (k, file) in self.spec.root_files.iter().enumerate().filter(|&(k, _)| self.replaced[k].is_none()) {
+                let units: Vec<u16> = file.name.encode_utf16().collect();
+                let facts = self.file_name_facts(parent, file.times, root_file_len(outcome, k));
+                push(self.role_reference(Role::RootFile(k)), &units, facts);
+            }
+        }
+        entries.sort(self.volume.upcase());
+        Ok(entries)
+    }
+
+    fn old_entries<R: ReadAt>(&self, reader: &mut R, number: u64, entries: &mut Entries) -> Result<(), NtfsError> {
+        let file = self.volume.open_file(reader, number)?;
+        let index = Index::open(&self.volume, &file, &I30)?;
+        if index.block_bytes != INDEX_BLOCK as u64 {
+            let place = Place::stream(number, types::INDEX_ROOT, 0);
+            return Err(NtfsError::unsupported(place, "index blocks of another size than 4096"));
+        }
+        let mut broken = None;
+        read_index::walk(&self.volume, reader, &index, |step| match step {
+            Step::Entry { node, entry } => {
+                let key = node.key(entry);
+                entries.push(entry.reference, key.len(), |out| out.copy_from_slice(key));
+            }
+            Step::Broken(error) => broken = broken.take().or(Some(error)),
+            Step::Enter { .. } => {}
+        });
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// Times of directories that gain entries, and sizes of replaced files, in their entries.
+    fn refresh(&self, own: u64, outcome: Option<&Outcome>, entries: &mut Entries) {
+        /// Offsets in `$FILE_NAME` (ntfs.md section 8).
+        const MODIFIED: usize = 0x10;
+        const ALLOCATED: usize = 0x28;
+        const DATA: usize = 0x30;
+        let references: Vec<u64> = self.touched.iter().filter_map(|&dir| self.existing_reference(dir)).collect();
+        let is_root = raw::reference_number(own) == u64::from(metafile::ROOT);
+        let replaced: Vec<u64> = self.replaced.iter().map(|found| found.map_or(0, file_reference)).collect();
+        let interesting = |reference: u64| references.contains(&reference) || is_root && replaced.contains(&reference);
+        let found: Vec<(usize, u64)> =
+            (0..entries.len()).map(|i| (i, entries.get(i).0)).filter(|&(_, reference)| interesting(reference)).collect();
+        let mut put = |i: usize, at: usize, value: u64| {
+            if let Some(bytes) = entries.key_mut(i).get_mut(at..at + 8) {
+                bytes.copy_from_slice(&value.to_le_bytes());
+            }
+        };
+        for (i, reference) in found {
+            match replaced.iter().position(|&other| is_root && other == reference) {
+                Some(k) => {
+                    let (len, times) = (root_file_len(outcome, k), self.spec.root_files[k].times);
+                    put(i, MODIFIED, times.modified.0);
+                    put(i, MODIFIED + 8, times.changed.0);
+                    put(i, ALLOCATED, self.cluster().len_of(Clusters(self.clusters_for(len))).0);
+                    put(i, DATA, len);
+                }
+                None => {
+                    put(i, MODIFIED, self.spec.now.0);
+                    put(i, MODIFIED + 8, self.spec.now.0);
+                }
+            }
+        }
+    }
+
+    pub(super) fn dir_name_facts(&self, parent: u64, times: Times) -> FileName {
+        let attributes = file_attribute::DIRECTORY;
+        FileName { parent, times, allocated: 0, data: 0, attributes, namespace: namespace::POSIX }
+    }
+
+    pub(super) fn file_name_facts(&self, parent: u64, times: Times, len: u64) -> FileName {
+        let allocated = self.cluster().len_of(Clusters(self.clusters_for(len))).0;
+        let attributes = file_attribute::ARCHIVE;
+        FileName { parent, times, allocated, data: len, attributes, namespace: namespace::POSIX }
+    }
+
+    /// The permission of a directory with such a name: a descriptor of its own has no place beside the longest names, and
+    /// is left to the driver's default.
+    pub(super) fn dir_guard(&self, name_units: usize) -> &Guard {
+        const DEFAULT: &Guard = &Guard::Id(0);
+        let index = [
+            record::resident_len(I30.len(), LARGE_ROOT_VALUE),
+            record::non_resident_len(I30.len(), std::iter::once(one_run(1))),
+            record::resident_len(I30.len(), 64),
+        ];
+        let name = record::resident_len(0, record::file_name_len(name_units));
+        let fits = self.dir_guard.len() + name + index.iter().sum::<usize>() <= self.room();
+        if fits { &self.dir_guard } else { DEFAULT }
+    }
+
+    /// Bytes that attributes of a directory take beside its index, and that all can take.
+    pub(super) fn dir_room<R: ReadAt>(
+        &self,
+        reader: &mut R,
+        tree: &impl Tree,
+        dir: Option<u32>,
+    ) -> Result<(usize, usize), Refusal> {
+        if let Some(own) = self.existing_reference(dir) {
+            let mut edit = self.edit_dir(reader, raw::reference_number(own))?.edit;
+            edit.remove(types::INDEX_ROOT, &I30);
+            return Ok((edit.len(), edit.room()));
+        }
+        let mut name = Vec::new();
+        tree.dir_name(dir.unwrap_or_default(), &mut name);
+        let base = self.dir_guard(name.len()).len() + record::resident_len(0, record::file_name_len(name.len()));
+        Ok((base, self.room()))
+    }
+
+    /// Whether entries of that many bytes fit the record of a directory.
+    pub(super) fn is_small(entries_len: usize, (base, room): (usize, usize)) -> bool {
+        base + record::resident_len(I30.len(), root_value_len(entries_len)) <= room
+    }
+
+    /// For every directory that needs blocks: how many at most, and the room of its record.
+    fn shapes<R: ReadAt>(&self, reader: &mut R, tree: &impl Tree) -> Result<Vec<Needs>, Refusal> {
+        let mut all = Vec::new();
+        let mut clashes = Vec::new();
+        for dir in self.all_dirs(tree.dirs()) {
+            let entries = self.entries(reader, tree, dir, None)?;
+            let merged = self.existing_reference(dir).is_some();
+            for i in 1..entries.len() {
+                let (before, name) = (entries.name(i - 1), entries.name(i));
+                // The volume's own names may differ by case alone; ours may not.
+                let ours = |i: usize| self.is_ours(entries.get(i).0);
+                if self.volume.upcase().same(&before, &name)
+                    && (!merged || ours(i) || ours(i - 1))
+                    && clashes.len() < NAMES_TOLD
+                {
+                    clashes.push(format!("{} differs by case alone from another name", display_name(&name)));
+                }
+            }
+            let room = self.dir_room(reader, tree, dir)?;
+            if !Self::is_small(entries.total_len(), room) {
+                all.push(Needs { dir, blocks_max: Shape::new(&entries).blocks_max(), room });
+            }
+        }
+        if clashes.is_empty() { Ok(all) } else { Err(Refusal::Exists { names: clashes }) }
+    }
+
+    fn is_ours(&self, reference: u64) -> bool {
+        let number = u32::try_from(raw::reference_number(reference)).unwrap_or(u32::MAX);
+        self.numbers.position(number).is_some()
+    }
+
+    // ---- clusters ----------------------------------------------------------------------------------------------
+
+    /// Places everything; `false` if files in many pieces need more records than were counted.
+    fn place<R: ReadAt>(
+        &mut self,
+        reader: &mut R,
+        tree: &impl Tree,
+        mut free: Vec<Extent>,
+        candidates: &[(u32, u16)],
+        shapes: &[Needs],
+    ) -> Result<bool, Refusal> {
+        let count = u64::from(self.new_dirs + self.new_root_files()) + u64::from(self.files) + u64::from(self.further);
+        let reused = candidates.len().min(count as usize);
+        let first_new = self.volume.record_count();
+        if first_new + count > u64::from(u32::MAX) {
+            return Err(Refusal::NotUnderstood("more records than NTFS can number".into()));
+        }
+        let reused = candidates[..reused].to_vec();
+        let grown = count - reused.len() as u64;
+        self.numbers = Numbers { reused, first_new: first_new as u32, count: count as u32 };
+
+        // Metadata: the growth of $MFT and its bitmap, then the indexes.
+        let mut end = self.grow(reader, grown)?;
+        self.large.clear();
+        for needs in shapes {
+            let len = self.clusters_for(needs.blocks_max * INDEX_BLOCK as u64);
+            let place = LinearRange { start: end, len: Clusters(len) };
+            end += len;
+            let bitmap_len = index::bitmap_len(needs.blocks_max);
+            // One run is assumed here, and checked below.
+            let with_bitmap = self.large_len(needs.room.0, std::iter::once(one_run(len)))
+                + record::resident_len(I30.len(), bitmap_len as usize);
+            let bitmap = (with_bitmap > needs.room.1).then(|| {
+                let range = LinearRange { start: end, len: Clusters(self.clusters_for(bitmap_len)) };
+                end += range.len.0;
+                range
+            });
+            self.large.insert(needs.dir, Large { place, bitmap });
+        }
+        let lens = self.spec.root_files.iter().map(|file| self.clusters_for(file.len_max.0));
+        let root_lens: Vec<u64> = lens.collect();
+        self.file_starts.clear();
+        let mut data = 0u64;
+        for i in 0..self.files {
+            self.file_starts.push(data);
+            data = data.saturating_add(self.clusters_for(tree.file(i).len.0));
+        }
+        self.file_starts.push(data);
+        let needed = end.saturating_add(root_lens.iter().sum()).saturating_add(data);
+        let too_full = || {
+            let bytes = |clusters: u64| ByteLen(clusters.saturating_mul(self.cluster().bytes()));
+            Refusal::TooFull { needed: bytes(needed), free: bytes(self.free.0) }
+        };
+        if needed > self.free.0 {
+            return Err(too_full());
+        }
+        let meta = take(&mut free, end).ok_or_else(too_full)?;
+        let mut root_files = Vec::new();
+        for len in root_lens {
+            root_files.push(take(&mut free, len).ok_or_else(too_full)?);
+        }
+        let data = take(&mut free, data).ok_or_else(too_full)?;
+        (self.meta, self.root_files, self.data) = (meta, root_files, data);
+        self.check_runs(reader, shapes)?;
+        self.split_files(tree)
+    }
+
+    /// Bytes of the three index attributes and everything else but a bitmap.
+    fn large_len(&self, base: usize, extents: impl Iterator<Item = Extent>) -> usize {
+        base + record::resident_len(I30.len(), LARGE_ROOT_VALUE) + record::non_resident_len(I30.len(), extents)
+    }
+
+    /// How `$MFT` grows by so many records, from the start of the space of metadata; where that ends.
+    fn grow<R: ReadAt>(&mut self, reader: &mut R, records: u64) -> Result<u64, Refusal> {
+        let file = self.volume.open_file(reader, u64::from(metafile::MFT))?;
+        let place = Place::record(u64::from(metafile::MFT));
+        let data = file.data(&[]).ok_or(NtfsError::not_found(place))?;
+        let bitmap = file.stream(types::BITMAP, &[]).ok_or(NtfsError::not_found(place))?;
+        let record_bytes = self.record_bytes() as u64;
+        let old_len = data.size;
+        let mut growth = Growth {
+            old_len,
+            new_len: old_len,
+            old_allocated: data.allocated,
+            old_bits: bitmap.size,
+            new_bits: bitmap.size,
+            ..Growth::default()
+        };
+        let mut end = 0;
+        if records > 0 {
+            if data.valid != old_len || bitmap.valid != bitmap.size || !file.extensions.is_empty() || bitmap.is_resident()
+            {
+                return Err(Refusal::NotUnderstood("$MFT has to grow, and is not laid out plainly".into()));
+            }
+            let unit = self.cluster().bytes().max(record_bytes);
+            growth.new_len = (old_len + records * record_bytes).next_multiple_of(unit);
+            let clusters = self.clusters_for(growth.new_len.saturating_sub(growth.old_allocated));
+            growth.place = LinearRange { start: 0, len: Clusters(clusters) };
+            end = clusters;
+            let bits = (growth.new_len / record_bytes).div_ceil(64) * 8;
+            growth.new_bits = bits.max(growth.old_bits);
+            if growth.new_bits > bitmap.allocated {
+                let len = self.clusters_for(growth.new_bits);
+                growth.bitmap = Some(LinearRange { start: end, len: Clusters(len) });
+                end += len;
+            }
+        }
+        self.growth = growth;
+        Ok(end)
+    }
+
+    /// Record 0 as it will be.
+    pub(super) fn edit_mft<R: ReadAt>(&self, reader: &mut R) -> Result<Edit, Refusal> {
+        let number = u64::from(metafile::MFT);
+        let file = self.volume.open_file(reader, number)?;
+        let mut edit = self.edit(reader, number)?;
+        let growth = &self.growth;
+        let cluster = self.cluster();
+        let missing = || NtfsError::not_found(Place::record(number));
+        let mut extents = stream_extents(file.data(&[]).ok_or_else(missing)?);
+        extents.extend(self.meta.extents(growth.place));
+        let extents = joined(extents);
+        let allocated = growth.old_allocated + cluster.len_of(growth.place.len).0;
+        let sizes = Sizes::full(allocated, growth.new_len);
+        let data = record::attribute(self.record_bytes() * 4, |record| {
+            record.non_resident(AttrType::Data, &[], sizes, extents.iter().copied());
+        });
+        edit.put(types::DATA, &[], data);
+        let bitmap = file.stream(types::BITMAP, &[]).ok_or_else(missing)?;
+        let (extents, allocated) = match growth.bitmap {
+            Some(range) => (self.meta.extents(range).collect(), cluster.len_of(range.len).0),
+            None => (stream_extents(bitmap), bitmap.allocated),
+        };
+        let sizes = Sizes::full(allocated, growth.new_bits);
+        let bitmap = record::attribute(self.record_bytes() * 4, |record| {
+            record.non_resident(AttrType::Bitmap, &[], sizes, extents.iter().copied());
+        });
+        edit.put(types::BITMAP, &[], bitmap);
+        Ok(edit)
+    }
+
+    /// Whether all run lists but those of files fit their records.
+    fn check_runs<R: ReadAt>(&self, reader: &mut R, shapes: &[Needs]) -> Result<(), Refusal> {
+        if self.growth.grows() {
+            let edit = self.edit_mft(reader)?;
+            if edit.len() > edit.room() {
+                return Err(Refusal::TooSplit("$MFT".into()));
+            }
+        }
+        for needs in shapes {
+            let large = self.large[&needs.dir];
+            let base = self.large_len(needs.room.0, self.meta.extents(large.place));
+            let bitmap = match large.bitmap {
+                Some(range) => record::non_resident_len(I30.len(), self.meta.extents(range)),
+                None => record::resident_len(I30.len(), index::bitmap_len(needs.blocks_max) as usize),
+            };
+            if base + bitmap > needs.room.1 {
+                return Err(Refusal::TooSplit("the index of a directory".into()));
+            }
+        }
+        for (k, file) in self.spec.root_files.iter().enumerate() {
+            let (base, room) = match self.replaced[k] {
+                Some(found) => {
+                    let mut edit = self.edit(reader, found.record)?;
+                    edit.remove(types::DATA, &[]);
+                    (edit.len(), edit.room())
+                }
+                None => {
+                    let units = file.name.encode_utf16().count();
+                    (self.file_base(units), self.room())
+                }
+            };
+            if base + record::non_resident_len(0, self.root_file_extents(k, file.len_max.0)) > room {
+                return Err(Refusal::TooSplit(file.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn file_base(&self, name_units: usize) -> usize {
+        self.file_guard.len() + record::resident_len(0, record::file_name_len(name_units))
+    }
+
+    /// Finds the files whose runs do not fit one record; `false` if they need more records than were counted.
+    fn split_files(&mut self, tree: &impl Tree) -> Result<bool, Refusal> {
+        self.splits.clear();
+        let room = self.room();
+        let mut further = 0u32;
+        let mut name = Vec::new();
+        for i in 0..self.files {
+            let place = self.file_place(i);
+            if place.len.0 == 0 || self.data.run_from(place.start) >= place.len.0 {
+                continue;
+            }
+            name.clear();
+            tree.file_name(i, &mut name);
+            let base = self.file_base(name.len());
+            if base + record::non_resident_len(0, self.data.extents(place)) <= room {
+                continue;
+            }
+            let mut pieces: Vec<LinearRange> = Vec::new();
+            let mut piece: Vec<Extent> = Vec::new();
+            let mut start = place.start;
+            for extent in self.data.extents(place) {
+                piece.push(extent);
+                if record::non_resident_len(0, piece.iter().copied()) > room {
+                    let len: u64 = piece[..piece.len() - 1].iter().map(|extent| extent.len.0).sum();
+                    pieces.push(LinearRange { start, len: Clusters(len) });
+                    start += len;
+                    piece = vec![extent];
+                }
+            }
+            pieces.push(LinearRange { start, len: Clusters(place.end() - start) });
+            let list = record::resident_len(0, LIST_ENTRY * (self.listed_in_base() + pieces.len()));
+            if base + list > room {
+                return Err(Refusal::TooSplit(display_name(&name)));
+            }
+            let count = pieces.len() as u32;
+            self.splits.insert(i, Split { first: further, pieces });
+            further += count;
+        }
+        let enough = further <= self.further;
+        self.further = self.further.max(further);
+        Ok(enough)
+    }
+
+    /// Attributes that the base record of a split file keeps, beside its list.
+    pub(super) fn listed_in_base(&self) -> usize {
+        match self.file_guard {
+            Guard::Id(_) => 2,
+            Guard::Own(_) => 3,
+        }
+    }
+}
+
+/// A directory of the volume taken apart.
+pub(super) struct Directory {
+    /// Its record, without index blocks and their bitmap; the root of the index is still there.
+    pub edit: Edit,
+    /// Further records that it no longer needs.
+    pub further: Vec<u64>,
+    /// Clusters that it no longer needs.
+    pub freed: Vec<Extent>,
+}
+
+/// What one directory needs.
+struct Needs {
+    dir: Option<u32>,
+    blocks_max: u64,
+    /// Bytes beside its index, and bytes in all.
+    room: (usize, usize),
+}
+
+/// The farthest run of that length there can be: the longest to write down.
+fn one_run(len: u64) -> Extent {
+    Extent { lcn: Lcn(u64::from(u32::MAX) - len.min(u64::from(u32::MAX))), len: Clusters(len) }
+}
+
+/// The data of a file in the root, if there is one of that name.
+///
+/// # Errors
+/// When the volume cannot be read.
+pub fn root_stream<R: ReadAt>(volume: &Volume, reader: &mut R, name: &[u16]) -> Result<Option<Stream>, NtfsError> {
+    let Some(found) = read_index::lookup(volume, reader, u64::from(metafile::ROOT), name)? else { return Ok(None) };
+    Ok(volume.open_file(reader, found.record)?.data(&[]).cloned())
+}
+
+fn children(tree: &impl Tree, dir: Option<u32>) -> Children {
+    dir.map_or_else(|| tree.root(), |dir| tree.dir(dir).children)
+}
+
+pub(super) fn root_file_len(outcome: Option<&Outcome>, k: usize) -> u64 {
+    outcome.and_then(|outcome| outcome.root_file_lens.get(k)).map_or(0, |len| len.0)
+}
+
+pub(super) fn file_reference(file: FileRef) -> u64 {
+    file.record | u64::from(file.sequence) << 48
+}
+
+/// The clusters of a stream without holes, in its order.
+pub(super) fn stream_extents(stream: &Stream) -> Vec<Extent> {
+    let runs = stream.runs().iter().filter(|run| !run.is_hole());
+    runs.map(|run| Extent { lcn: Lcn(u64::from(run.lcn)), len: Clusters(u64::from(run.len)) }).collect()
+}
+
+/// Neighbours made one.
+fn joined(extents: Vec<Extent>) -> Vec<Extent> {
+    let mut out: Vec<Extent> = Vec::with_capacity(extents.len());
+    for extent in extents {
+        match out.last_mut() {
+            Some(last) if last.lcn.0 + last.len.0 == extent.lcn.0 => last.len.0 += extent.len.0,
+            _ => out.push(extent),
+        }
+    }
+    out
+}
+
+/// Whether the volume may be written to at all (ntfs.md section 18, 1).
+fn check_state(volume: &Volume) -> Result<(), Refusal> {
+    let facts = volume.facts();
+    let unclean = |what| Err(Refusal::Unclean(what));
+    if facts.hibernated {
+        return unclean("holds a hibernated Windows: start and shut that down first");
+    }
+    if facts.is_dirty() {
+        return unclean("is marked dirty: have chkdsk repair it first");
+    }
+    match facts.log {
+        LogState::Empty | LogState::Clean | LogState::Chkdsk => {}
+        LogState::Dirty => return unclean("was not closed: mount and eject it under Windows first"),
+        LogState::Unknown => return unclean("has a log that is not understood"),
+    }
+    if facts.version != (3, 1) {
+        let (major, minor) = facts.version;
+        return Err(Refusal::NotUnderstood(format!("NTFS version {major}.{minor}, not 3.1")));
+    }
+    if facts.flags & FLAGS_FORBIDDING != 0 {
+        return Err(Refusal::NotUnderstood(format!("volume flags {:#06x}", facts.flags)));
+    }
+    match facts.backup_boot {
+        BackupBoot::Equal => {}
+        BackupBoot::Different | BackupBoot::Missing | BackupBoot::InUse => {
+            return Err(Refusal::NotUnderstood("the two boot sectors are not the same".into()));
+        }
+    }
+    if facts.truncated {
+        return Err(Refusal::NotUnderstood("it is longer than its partition".into()));
+    }
+    if facts.mft_from_mirror {
+        return Err(Refusal::NotUnderstood("the first record of $MFT is damaged".into()));
+    }
+    match facts.damage.first() {
+        Some(error) => Err(error.clone().into()),
+        None => Ok(()),
+    }
+}
+
+/// Permissions for new directories and files: those of a directory and a file in the root, or full access for everybody
+/// who has signed in, in the record itself.
+fn guards<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<(Guard, Guard), Refusal> {
+    const HIDDEN_OR_SYSTEM: u32 = file_attribute::HIDDEN | file_attribute::SYSTEM;
+    let root = volume.open_file(reader, u64::from(metafile::ROOT))?;
+    let index = Index::open(volume, &root, &I30)?;
+    let mut candidates = Vec::new();
+    read_index::walk(volume, reader, &index, |step| {
+        if let Step::Entry { entry, .. } = step
+            && raw::reference_number(entry.reference) >= FIRST_USER
+        {
+            candidates.push(raw::reference_number(entry.reference));
+        }
+    });
+    let (mut dir, mut file) = (None, None);
+    for number in candidates {
+        if dir.is_some() && file.is_some() {
+            break;
+        }
+        let found: FileRecord = match volume.open_file(reader, number) {
+            Ok(found) => found,
+            Err(error) if matches!(error.kind, ErrorKind::Read(_)) => return Err(error.into()),
+            Err(_) => continue,
+        };
+        let id = found.standard.security.filter(|&id| id >= 0x100);
+        if found.standard.attributes & HIDDEN_OR_SYSTEM != 0 || id.is_none() {
+            continue;
+        }
+        let slot = if found.is_directory() { &mut dir } else { &mut file };
+        *slot = slot.or(id);
+    }
+    let guard = |id: Option<u32>, below| id.map_or_else(|| Guard::Own(security::everybody(below)), Guard::Id);
+    Ok((guard(dir.or(file), true), guard(file.or(dir), false)))
+}
+
+/// First record of a file that is not the volume's own.
+const FIRST_USER: u64 = 27;
