@@ -5,5 +5,6 @@
 
 pub mod crates;
 pub mod dataset;
+pub mod fuzz;
 pub mod judge;
 pub mod traced;

@@ -113,6 +113,13 @@ impl<'a> Index<'a> {
 }
 
 impl Node {
+    /// Of a block or a root's value.
+    #[cfg(feature = "rooms")]
+    pub(super) fn of(bytes: Vec<u8>, is_block: bool) -> Self {
+        let header_at = if is_block { size_of::<BlockHeader>() } else { size_of::<IndexRoot>() };
+        Self { bytes, header_at, vcn: is_block.then_some(0) }
+    }
+
     pub(in crate::ntfs) fn header(&self) -> Result<&IndexHeader, Fault> {
         view(&self.bytes, self.header_at, "index header is cut off")
     }

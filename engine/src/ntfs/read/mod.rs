@@ -17,6 +17,8 @@ pub(in crate::ntfs) mod file;
 pub(in crate::ntfs) mod index;
 mod limits;
 mod lznt1;
+#[cfg(feature = "rooms")]
+pub mod parts;
 pub(in crate::ntfs) mod raw;
 mod upcase;
 pub(in crate::ntfs) mod volume;
