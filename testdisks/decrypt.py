@@ -63,20 +63,20 @@ def reader(which, image, keys):
     return READERS[which](image, offset, length, keys), length
 
 
-def copy(fve, length, out):
-    """Writes the view to `out`, zeros as holes."""
+def copy(image, fve, length, out):
+    """Writes the view of `image` to `out`, zeros and what was never written as holes."""
     with open(out, "wb") as f:
         f.truncate(length)
-        at = 0
-        while at < length:
-            fve.seek(at, os.SEEK_SET)
-            data = fve.read(min(CHUNK, length - at))
-            if not data:
-                raise ValueError(f"the view ends at {at} of {length}")
-            if data.count(0) != len(data):
-                f.seek(at)
-                f.write(data)
-            at += len(data)
+        for at, end in volume.written(image, volume.find(image)[0], length):
+            while at < end:
+                fve.seek(at, os.SEEK_SET)
+                data = fve.read(min(CHUNK, end - at))
+                if not data:
+                    raise ValueError(f"the view ends at {at} of {length}")
+                if data.count(0) != len(data):
+                    f.seek(at)
+                    f.write(data)
+                at += len(data)
 
 
 def digest(fve, length):
@@ -110,7 +110,7 @@ def main():
         if args.out == "-":
             print(digest(fve, length))
         else:
-            copy(fve, length, args.out)
+            copy(args.image, fve, length, args.out)
     except (OSError, ValueError) as e:
         sys.exit(f"decrypt: {e}")
 

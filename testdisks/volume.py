@@ -47,6 +47,23 @@ def find(path):
     raise ValueError("neither GPT nor MBR nor a bare volume")
 
 
+def written(path, offset, length):
+    """(start, end) within the volume of everything that was ever written, in whole 64 KiB: an image's holes are free
+    space that nobody touched, and decrypt to noise that nobody reads."""
+    step = 65536
+    with open(path, "rb") as f:
+        at = 0
+        while at < length:
+            try:
+                data = f.seek(offset + at, os.SEEK_DATA) - offset
+                hole = f.seek(offset + data, os.SEEK_HOLE) - offset
+            except OSError:
+                return
+            start, at = max(at, data // step * step), min(length, -(-hole // step) * step)
+            if start < at:
+                yield start, at
+
+
 def record(path):
     """The fields of a drive record `<DriveId>.xml`, wrapped in a journal record or plain."""
     text = open(path, encoding="utf-8-sig").read()

@@ -101,12 +101,19 @@ fn judge_sectors_of_4096_bytes() {
     let key = key_in(&session.path("drive.xml"));
     judge::sgdisk(&image).expect_pass("sgdisk");
     let record = session.path("drive.xml");
-    judge::drive(&image, &record, Some(&session.path("dataset.csv")), false).expect_pass("scripts/judge-drive");
-    judge::cryptsetup(&image, &key, Cryptsetup::Newer).expect_pass("cryptsetup");
-    let plain = session.path("plain.img");
-    if judge::decrypt(&image, &key, &plain).expect_pass("libbde") {
+    let (dataset, plain) = (session.path("dataset.csv"), session.path("plain.img"));
+    let drive = judge::Drive {
+        image: &image,
+        record: &record,
+        dataset: Some(&dataset),
+        partial: false,
+        plain: Some(&plain),
+        without: &[],
+    };
+    if drive.judge().expect_pass("scripts/judge-drive") {
         crates(&image, &record, Some(&plain)).expect_pass("ntfs");
     }
+    judge::cryptsetup(&image, &key, Cryptsetup::Newer).expect_pass("cryptsetup");
     fs::remove_file(image).expect("the image");
 }
 

@@ -28,16 +28,15 @@ pub fn crates(image: &Path, record: &Path, plain: Option<&Path>) -> Verdict {
                 record.split_once(&format!("<{name}>")).ok_or_else(|| format!("no {name} in the record"))?;
             Ok(rest.split_once('<').ok_or("no end")?.0)
         };
-        let (start, len, sector) = judge::volume_of(image)?;
         let (manifest, hash) = (field("ManifestFile")?, field("ManifestHash")?);
         Ok(Verdict::Pass(match plain {
             Some(plain) => examine(&mut Blocks::new(File::open(plain)?), manifest, hash)?,
-            None if sector != 512 => {
-                return Ok(Verdict::Skipped(
-                    "bitlocker-core decrypts units of 512 bytes whatever the volume says".into(),
-                ));
-            }
             None => {
+                let (start, len, sector) = judge::volume_of(image)?;
+                if sector != 512 {
+                    let why = "bitlocker-core decrypts units of 512 bytes whatever the volume says";
+                    return Ok(Verdict::Skipped(why.into()));
+                }
                 let window = Blocks::new(Window { file: File::open(image)?, start, len, at: 0 });
                 let volume = bitlocker::BitLockerVolume::unlock_with_recovery_password(window, field("BitLockerKey")?)?;
                 examine(&mut Blocks::new(volume), manifest, hash)?

@@ -165,25 +165,52 @@ pub fn compare(plain: &Path, mapping: &Path, exact: bool) -> Verdict {
     ask("compare", &[plain.as_os_str(), mapping.as_os_str(), if exact { "exact" } else { "no" }.as_ref()])
 }
 
-/// Everything on a finished drive: `judge_drive.py`. The returned text is its table.
-///
-/// `partial`: the dataset was spread over several drives.
-pub fn drive(image: &Path, record: &Path, dataset: Option<&Path>, partial: bool) -> Verdict {
-    let mut command = Command::new(python());
-    command.arg(project().join("testdisks/judge_drive.py")).args([image, record]);
-    if let Some(dataset) = dataset {
-        command.arg("--dataset").arg(dataset);
-    }
-    if partial {
-        command.arg("--partial");
-    }
-    match command.output() {
-        Err(e) => Verdict::Skipped(format!("no Python: {e}")),
-        Ok(out) => {
-            // Single judges that were skipped are told one by one.
-            eprint!("{}", String::from_utf8_lossy(&out.stderr));
-            let said = String::from_utf8_lossy(&out.stdout).into_owned();
-            if out.status.success() { Verdict::Pass(said) } else { Verdict::Fail(said) }
+/// What `judge_drive.py` asks all its judges about.
+#[derive(Clone, Copy, Debug)]
+pub struct Drive<'a> {
+    /// The finished drive.
+    pub image: &'a Path,
+    /// Its record.
+    pub record: &'a Path,
+    /// With it, every file is compared with its source.
+    pub dataset: Option<&'a Path>,
+    /// The dataset was spread over several drives, or files were left out.
+    pub partial: bool,
+    /// Where the decrypted volume is kept.
+    pub plain: Option<&'a Path>,
+    /// Judges that are not asked, being too slow for this one.
+    pub without: &'a [&'a str],
+}
+
+impl Drive<'_> {
+    /// Everything on the drive; the returned text is the judges' table.
+    pub fn judge(&self) -> Verdict {
+        let mut command = Command::new(python());
+        command.arg(project().join("testdisks/judge_drive.py")).args([self.image, self.record]);
+        for (flag, path) in [("--dataset", self.dataset), ("--plain", self.plain)] {
+            if let Some(path) = path {
+                command.arg(flag).arg(path);
+            }
+        }
+        if self.partial {
+            command.arg("--partial");
+        }
+        for judge in self.without {
+            command.args(["--without", judge]);
+        }
+        match command.output() {
+            Err(e) => Verdict::Skipped(format!("no Python: {e}")),
+            Ok(out) => {
+                // Single judges that were skipped are told one by one.
+                eprint!("{}", String::from_utf8_lossy(&out.stderr));
+                let said = String::from_utf8_lossy(&out.stdout).into_owned();
+                if out.status.success() { Verdict::Pass(said) } else { Verdict::Fail(said) }
+            }
         }
     }
+}
+
+/// [`Drive::judge`] with all judges, keeping nothing.
+pub fn drive(image: &Path, record: &Path, dataset: Option<&Path>, partial: bool) -> Verdict {
+    Drive { image, record, dataset, partial, plain: None, without: &[] }.judge()
 }

@@ -26,6 +26,11 @@ impl Session {
         Self { dir: scratch(name) }
     }
 
+    /// In a directory of its own elsewhere.
+    pub fn within(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

@@ -41,7 +41,7 @@ pub enum PlanError {
         disk: ByteLen,
     },
     /// Sector numbers of an MBR have 32 bits.
-    #[error("an MBR partition table reaches {limit}, the drive has {disk}; use GPT")]
+    #[error("an MBR partition table reaches {} bytes, the drive has {}", limit.0, disk.0)]
     TooLargeForMbr {
         /// Size of the drive.
         disk: ByteLen,

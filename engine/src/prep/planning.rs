@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::bitlocker::regions::PlaceError;
 use crate::entropy::{Entropy, Seeded};
 use crate::gpt;
 use crate::ntfs::build::{LayoutError, SectionKind, Tree};
@@ -283,7 +284,15 @@ fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
             "use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with \
              --what-fits and add drives for the rest later with --additional-driveset",
         ),
-        other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive or cluster size"),
+        // The options ask for what this drive cannot have.
+        DriveError::Table(gpt::PlanError::TooLargeForMbr { .. }) => {
+            Problem::new(Kind::Usage, error.to_string()).column("--table").advice("leave --table out, or say gpt")
+        }
+        DriveError::Volume(LayoutError::TooManyClusters { .. })
+        | DriveError::Regions(PlaceError::ClusterBelowSector { .. }) => Problem::new(Kind::Usage, error.to_string())
+            .column("--cluster-size")
+            .advice("leave --cluster-size out: it is chosen as Windows would"),
+        other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive"),
     };
     problem.drive(&target.facts.name).value(target.facts.size.to_string()).into()
 }
