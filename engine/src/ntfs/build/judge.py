@@ -13,7 +13,7 @@ import sys
 
 from dissect.ntfs import NTFS
 
-DATA, INDEX_ROOT, INDEX_ALLOCATION, BITMAP = 0x80, 0x90, 0xA0, 0xB0
+ATTRIBUTE_LIST, DATA, INDEX_ROOT, INDEX_ALLOCATION, BITMAP = 0x20, 0x80, 0x90, 0xA0, 0xB0
 
 
 def unprotect(raw, problems, what):
@@ -185,6 +185,8 @@ def main(path, fresh):
             keys = []
             if bool(big) != bool(alloc):
                 problems.append(f"{what}: large flag")
+                if not alloc:
+                    continue
 
             def walk(raw, at, end, sub_wanted, depth):
                 nonlocal depth_max
@@ -220,9 +222,15 @@ def main(path, fresh):
             if alloc:
                 if fresh and len(seen) * 4096 != alloc[2]:
                     problems.append(f"{what}: {len(seen)} of {alloc[2] // 4096} blocks reachable")
-                raw_bits = bits[1] if bits[0] == "value" else read(bits[1], 0, bits[2])
-                if int.from_bytes(raw_bits, "little") != sum(1 << offset // 4096 for offset in seen) or len(raw_bits) % 8:
-                    problems.append(f"{what}: bitmap")
+                if bits is None:
+                    # ntfs-3g keeps it elsewhere when it spreads a record over several; what is fresh never is spread.
+                    if fresh or (ATTRIBUTE_LIST, "") not in attrs:
+                        problems.append(f"{what}: no bitmap")
+                else:
+                    raw_bits = bits[1] if bits[0] == "value" else read(bits[1], 0, bits[2])
+                    marks = sum(1 << offset // 4096 for offset in seen)
+                    if int.from_bytes(raw_bits, "little") != marks or len(raw_bits) % 8:
+                        problems.append(f"{what}: bitmap")
             if name == "$I30":
                 order = [fold(key) for _, key in keys]
                 if any(a >= b for a, b in zip(order, order[1:])):
