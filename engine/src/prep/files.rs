@@ -61,7 +61,7 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
         Problem::new(Kind::Usage, format!("the journal is damaged: the record here {}", damage.what))
             .path(path)
             .line(damage.line)
-            .advice("an interruption leaves no such marks: look after the disk, and make a new one with --rebuild-journal")
+            .advice("an interruption leaves no such marks: look after the disk, bring a copy of the journal back, or begin a new one")
     });
     Ok(Book { ledger: Ledger::new(&journal), torn: journal.torn, damage: damage.collect() })
 }
