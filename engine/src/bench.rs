@@ -104,8 +104,8 @@ pub struct BenchReport {
     pub sweep: Vec<Point>,
     /// The curve: the best point's block and depth across the surface.
     pub curve: Vec<Point>,
-    /// Hashing and sealing of one core, in bytes a second.
-    pub core_rate: f64,
+    /// Hashing and sealing (writing), or opening and hashing (reading), of one core, in bytes a second.
+    core_rates: [f64; 2],
     /// Cores that would work at it.
     pub cores: usize,
     /// Reading (or writing) through hash and cipher.
@@ -121,11 +121,49 @@ impl BenchReport {
         points.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// How many such drives this machine feeds at once before hashing and sealing are the bottleneck.
-    pub fn drives_at_once(&self) -> f64 {
-        let drive = self.best(Direction::Write).or(self.best(Direction::Read)).map_or(f64::INFINITY, Point::rate);
-        self.core_rate * self.cores as f64 / drive
+    /// What one core hashes and seals for writing, or opens and hashes after reading, in bytes a second.
+    pub fn core_rate(&self, direction: Direction) -> f64 {
+        self.core_rates[usize::from(direction == Direction::Read)]
     }
+
+    /// Directions that were measured.
+    pub fn directions(&self) -> impl Iterator<Item = Direction> {
+        [Direction::Read, Direction::Write].into_iter().filter(|&direction| self.best(direction).is_some())
+    }
+
+    /// How many such drives this machine feeds (or reads) at once before its cores are the bottleneck.
+    pub fn drives_at_once(&self, direction: Direction) -> Option<f64> {
+        Some(self.core_rate(direction) * self.cores as f64 / self.best(direction)?.rate())
+    }
+
+    /// What holds the whole road back, and how much of drive and cores it uses.
+    pub fn load(&self, direction: Direction) -> Option<Load> {
+        let road = self.road.iter().find(|point| point.direction == direction)?.rate();
+        let drive = road / self.best(direction)?.rate();
+        let cores = road / (self.core_rate(direction) * self.cores as f64);
+        Some(Load { drive, cores, bottleneck: if drive >= cores { Bottleneck::Drive } else { Bottleneck::Cores } })
+    }
+}
+
+/// Shares of what drive and cores can do alone, as used on the whole road; 1 is all of it. Measured one after the other, so
+/// a share may come out above 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Of the drive's best.
+    pub drive: f64,
+    /// Of what all cores hash and seal.
+    pub cores: f64,
+    /// The greater of the two.
+    pub bottleneck: Bottleneck,
+}
+
+/// What holds the whole road back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bottleneck {
+    /// The drive, or what it hangs on.
+    Drive,
+    /// Hash and cipher.
+    Cores,
 }
 
 /// A drive that is open for measuring.
@@ -217,7 +255,7 @@ impl Bench {
             queue: queue.into_iter().flatten().collect::<Vec<_>>().join(", "),
             sweep: Vec::new(),
             curve: Vec::new(),
-            core_rate: 0.0,
+            core_rates: [0.0; 2],
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             road: Vec::new(),
             notes,
@@ -227,7 +265,8 @@ impl Bench {
         if self.request.write {
             directions.push(Direction::Write);
         }
-        report.core_rate = core_rate(self.request.cipher)?;
+        report.core_rates[0] = core_rate(self.request.cipher, Way::Seal)?;
+        report.core_rates[1] = core_rate(self.request.cipher, Way::Open)?;
         for &direction in &directions {
             for &block in &self.request.blocks {
                 for &depth in &self.request.depths {
@@ -286,7 +325,9 @@ impl Bench {
     ) -> Result<Point, Problem> {
         let pool = Pool::new(depth as usize, block)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
-        let options = Options { reads: depth, writes: depth, ..Options::default() };
+        // A block may be several requests.
+        let requests = depth.saturating_mul((block >> 16).max(1) as u32);
+        let options = Options { reads: requests, writes: requests, ..Options::default() };
         let mut engine = self.engine(&pool, options)?;
         *engine_name = engine.name().to_owned();
         let _ = self.device.drop_caches();
@@ -446,8 +487,8 @@ fn no_threads(error: &std::io::Error) -> Problem {
     Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}"))
 }
 
-/// What one core hashes and seals, with full lanes, in bytes a second.
-fn core_rate(cipher: Cipher) -> Result<f64, Problem> {
+/// What one core hashes and seals, or opens and hashes, with full lanes, in bytes a second.
+fn core_rate(cipher: Cipher, way: Way) -> Result<f64, Problem> {
     let slots = 8;
     let pool = Pool::new(slots, ROAD_BLOCK)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
@@ -466,7 +507,7 @@ fn core_rate(cipher: Cipher) -> Result<f64, Problem> {
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
             let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
-            send(&workers, &cipher, Way::Seal, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
+            send(&workers, &cipher, way, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
         }
         for _ in 0..slots {
             match replies.recv() {
@@ -476,4 +517,50 @@ fn core_rate(cipher: Cipher) -> Result<f64, Problem> {
         }
     }
     Ok(CPU_PROBE as f64 / started.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(direction: Direction, bytes: u64) -> Point {
+        let (elapsed, latency) = (Duration::from_secs(1), [Duration::ZERO; 3]);
+        Point { direction, block: 1 << 20, depth: 1, at: ByteOffset(0), bytes: ByteLen(bytes), elapsed, latency }
+    }
+
+    #[test]
+    fn the_greater_share_is_the_bottleneck() {
+        let drive = DriveFacts {
+            name: String::new(),
+            path: PathBuf::new(),
+            drive_id: String::new(),
+            for_shipping: true,
+            model: None,
+            size: ByteLen(1 << 30),
+            sector: 512,
+            contents: None,
+            is_image: false,
+            rotational: None,
+        };
+        let report = BenchReport {
+            drive,
+            engine: String::new(),
+            direct: true,
+            queue: String::new(),
+            sweep: vec![point(Direction::Read, 500), point(Direction::Read, 400), point(Direction::Write, 4000)],
+            curve: Vec::new(),
+            core_rates: [1000.0, 2000.0],
+            cores: 2,
+            road: vec![point(Direction::Read, 490), point(Direction::Write, 1900)],
+            notes: Vec::new(),
+        };
+        let read = report.load(Direction::Read).expect("measured");
+        assert_eq!(read.bottleneck, Bottleneck::Drive);
+        assert!((read.drive - 0.98).abs() < 1e-9 && (read.cores - 0.1225).abs() < 1e-9, "{read:?}");
+        let write = report.load(Direction::Write).expect("measured");
+        assert_eq!(write.bottleneck, Bottleneck::Cores);
+        assert!((write.cores - 0.95).abs() < 1e-9, "{write:?}");
+        assert_eq!(report.drives_at_once(Direction::Read), Some(8.0));
+        assert_eq!(report.drives_at_once(Direction::Write), Some(0.5));
+    }
 }

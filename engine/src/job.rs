@@ -4,7 +4,7 @@ pub use crate::azure::drive_record::{DriveRecord, State as RecordState};
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::{Digest, SecretText};
-pub use crate::bench::{Bench, BenchReport, BenchRequest, Direction, Point};
+pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point};
 pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::device::{Discard, Geometry, Identity, Roots, Transport, Zoned};

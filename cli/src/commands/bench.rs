@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{Bench, BenchReport, BenchRequest, Cipher, Direction, EngineChoice, Point, Stop};
+use dray_engine::job::{Bench, BenchReport, BenchRequest, Bottleneck, Cipher, EngineChoice, Point, Stop};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
 use crate::args::size;
 use crate::consent::{self, Consent, Terminal};
 use crate::exit::Exit;
+use crate::render::bench::{self, megabytes, verdict, word};
 use crate::render::{Output, json as object};
 
 /// Arguments of `dray bench`.
@@ -39,6 +40,9 @@ pub struct BenchArgs {
     /// Points of the curve across the surface, 0 for none
     #[arg(long, value_name = "N", default_value = "11")]
     curve: u32,
+    /// Write the figures as a page with curves
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Cipher of the whole road
     #[arg(long, value_name = "CIPHER", default_value = "aes-cbc-256")]
     cipher: String,
@@ -77,6 +81,9 @@ impl BenchArgs {
             consent::gather(&[(0, bench.drive())], &consent, &mut Terminal)?;
         }
         let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;
+        if let Some(path) = &self.report {
+            bench::page(&report).save(path)?;
+        }
         if !output.result("bench", to_json(&report)) {
             output.say(&table(&report));
         }
@@ -84,15 +91,8 @@ impl BenchArgs {
     }
 }
 
-fn megabytes(rate: f64) -> String {
-    format!("{:.0} MB/s", rate / 1e6)
-}
-
 fn line(point: &Point) -> String {
-    let direction = match point.direction {
-        Direction::Read => "read",
-        Direction::Write => "write",
-    };
+    let direction = word(point.direction);
     let [half, most, all] = point.latency.map(|latency| latency.as_secs_f64() * 1e3);
     format!(
         "  {direction:<6}{:>6} KiB x{:<3}{:>12}   {half:.1} / {most:.1} / {all:.1} ms",
@@ -118,12 +118,9 @@ fn table(report: &BenchReport) -> String {
     }
     out.push_str("\nThrough hash and cipher\n");
     report.road.iter().for_each(|point| out.push_str(&format!("{}\n", line(point))));
-    out.push_str(&format!(
-        "  one core hashes and seals {}; {} cores feed {:.1} such drives at once\n",
-        megabytes(report.core_rate),
-        report.cores,
-        report.drives_at_once(),
-    ));
+    for direction in report.directions() {
+        out.push_str(&format!("  {}\n", verdict(report, direction).1));
+    }
     for note in &report.notes {
         out.push_str(&format!("note: {note}\n"));
     }
@@ -133,7 +130,7 @@ fn table(report: &BenchReport) -> String {
 fn to_json(report: &BenchReport) -> Value {
     let point = |point: &Point| {
         json!({
-            "direction": if point.direction == Direction::Read { "read" } else { "write" },
+            "direction": word(point.direction),
             "block": point.block,
             "depth": point.depth,
             "offset": point.at.0,
@@ -151,9 +148,21 @@ fn to_json(report: &BenchReport) -> Value {
         "sweep": points(&report.sweep),
         "curve": points(&report.curve),
         "road": points(&report.road),
-        "core_rate": report.core_rate,
         "cores": report.cores,
-        "drives_at_once": report.drives_at_once(),
+        "directions": report.directions().map(|direction| {
+            let load = report.load(direction);
+            json!({
+                "direction": word(direction),
+                "core_rate": report.core_rate(direction),
+                "drives_at_once": report.drives_at_once(direction),
+                "bottleneck": load.map(|load| match load.bottleneck {
+                    Bottleneck::Drive => "drive",
+                    Bottleneck::Cores => "cores",
+                }),
+                "drive_share": load.map(|load| load.drive),
+                "cores_share": load.map(|load| load.cores),
+            })
+        }).collect::<Vec<_>>(),
         "notes": report.notes,
     })
 }

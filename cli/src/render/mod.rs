@@ -1,5 +1,6 @@
 //! What the program says, and to whom: people on stderr and stdout, programs as JSON lines on stdout.
 
+pub mod bench;
 mod board;
 pub mod json;
 mod map;
