@@ -291,7 +291,9 @@ impl Bench {
                 if stop.requested() {
                     break;
                 }
-                let last = self.facts.size.0.saturating_sub(block as u64 * u64::from(depth) * 4);
+                // Room for a few rounds, but on a small image for an eighth of it at most.
+                let room = (block as u64 * u64::from(depth) * 4).min(self.facts.size.0 / 8);
+                let last = self.facts.size.0 - room;
                 let at = ByteOffset(last / points.saturating_sub(1).max(1) * i / 4096 * 4096);
                 let point = self.measure(main, block, depth, at, time / 4, &mut report.engine, None)?;
                 tell(&point);
