@@ -6,6 +6,7 @@
 //! that ended abnormally, `abort` rolls it back.
 
 pub mod abort;
+pub mod append;
 pub mod drive;
 pub mod files;
 pub mod keys;

@@ -376,6 +376,17 @@ pub struct Opened {
     len: ByteLen,
 }
 
+/// A run of the volume as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Where on the device.
+    pub at: ByteOffset,
+    /// Bytes.
+    pub len: u64,
+    /// Its place for the cipher; `None` where nothing is encrypted.
+    pub sealed: Option<ByteOffset>,
+}
+
 impl Opened {
     /// Bytes of the unlocked volume that are on the medium; whole sectors.
     pub const fn len(&self) -> ByteLen {
@@ -451,6 +462,66 @@ impl Opened {
             Some(mapping) => mapping.read(at, into, self.cipher.as_deref(), &mut reader),
             None => reader(at, into),
         }
+    }
+
+    /// Why the volume cannot be written to, if so.
+    pub fn unwritable(&self) -> Option<&'static str> {
+        match &self.found.inside {
+            Inside::BitLocker(volume) if volume.state() != State::Encrypted => {
+                Some("BitLocker is not done encrypting or decrypting the volume")
+            }
+            // Its front is plain and kept apart: nothing of it is written here.
+            Inside::BitLocker(_) if self.cipher.is_none() => Some("the volume is locked"),
+            Inside::BitLocker(_) | Inside::Ntfs => None,
+            Inside::Damaged(_) | Inside::Missing(_) | Inside::Unknown => Some("the volume is damaged"),
+        }
+    }
+
+    /// What must not be written to, in bytes of the volume: BitLocker's own.
+    pub fn hidden(&self) -> Vec<ByteRange> {
+        self.mapping.iter().flat_map(Mapping::hidden).collect()
+    }
+
+    /// Where `len` bytes from `at` are stored on the device.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless both are whole sectors of the volume, and where anything but the volume's own bytes lies.
+    pub fn stored(&self, at: ByteOffset, len: ByteLen) -> std::io::Result<Vec<Stored>> {
+        let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, what.to_owned());
+        let inside = at.0.checked_add(len.0).is_some_and(|end| end <= self.len.0);
+        if !inside || !at.is_aligned(self.unit) || !len.0.is_multiple_of(self.unit) {
+            return Err(invalid("not whole sectors of the volume"));
+        }
+        let base = self.found.volume.start.0;
+        let Some(mapping) = &self.mapping else {
+            return Ok(vec![Stored { at: ByteOffset(base + at.0), len: len.0, sealed: None }]);
+        };
+        let segments = mapping.map(at, len).map(|segment| match segment.source {
+            Source::Sealed(stored) if stored.is_aligned(self.unit) && segment.range.len.0.is_multiple_of(self.unit) => {
+                Ok(Stored { at: ByteOffset(base + stored.0), len: segment.range.len.0, sealed: Some(stored) })
+            }
+            _ => Err(invalid("not encrypted bytes of the volume")),
+        });
+        segments.collect()
+    }
+
+    /// The bytes that lie on the device when the volume has `bytes` at `at`, piece by piece with their places.
+    ///
+    /// # Errors
+    /// As [`Opened::stored`].
+    pub fn seal(&self, at: ByteOffset, bytes: &[u8]) -> std::io::Result<Vec<(ByteOffset, Vec<u8>)>> {
+        let mut rest = bytes;
+        let mut out = Vec::new();
+        for stored in self.stored(at, ByteLen(bytes.len() as u64))? {
+            let (part, behind) = rest.split_at(stored.len as usize);
+            rest = behind;
+            let mut part = part.to_vec();
+            if let (Some(at), Some(cipher)) = (stored.sealed, &self.cipher) {
+                cipher.seal(at, &mut part);
+            }
+            out.push((stored.at, part));
+        }
+        Ok(out)
     }
 
     /// Adds `len` bytes from `at` to what a load reads, into its slot from byte `into` on. `false`, and nothing added, where

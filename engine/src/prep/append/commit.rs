@@ -1,0 +1,383 @@
+//! The moment when new files become part of a volume that holds others: a sidecar with what was there and what will be, and
+//! the writes that it allows to be finished or taken back.
+//!
+//! Order: everything that lies in clusters that were free; flush; the sidecar, durable; then [`redo`], whose steps each
+//! wait for the one before. Until the sidecar is whole the volume is what it was. From then on [`redo`] finishes it and
+//! [`undo`] takes it back, however often either is cut short: both only write.
+//!
+//! The sidecar holds sectors as they lie on the device, encrypted where the volume is: no secret is in it.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+
+use crate::hash::Crc64;
+use crate::io::{Completion, Engine};
+use crate::ntfs::append::{Append, Refusal, Step};
+use crate::ntfs::build::{Outcome, Tree};
+use crate::pool::Pool;
+use crate::report::{Kind, Problem};
+use crate::units::ByteOffset;
+use crate::verify::find::{Opened, View};
+
+/// First bytes of a sidecar.
+const MAGIC: &[u8; 8] = b"DRAYapd1";
+/// First bytes behind its last entry.
+const END: &[u8; 8] = b"DRAYend1";
+/// Longest piece of an entry: more is damage.
+const PIECE_MAX: usize = 4 << 20;
+
+/// Writes to the device of an opened volume.
+#[derive(Debug)]
+pub struct Store<'a> {
+    name: &'a str,
+    engine: Box<dyn Engine + Send>,
+    pool: &'a Pool,
+    tag: u64,
+    written: u64,
+}
+
+impl<'a> Store<'a> {
+    /// Over an engine and its slots.
+    pub fn new(name: &'a str, engine: Box<dyn Engine + Send>, pool: &'a Pool) -> Self {
+        Self { name, engine, pool, tag: 0, written: 0 }
+    }
+
+    /// The engine, between two of its own operations.
+    pub fn engine(&mut self) -> &mut (dyn Engine + Send) {
+        self.engine.as_mut()
+    }
+
+    /// Bytes written so far.
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Starts writing; bytes and place are whole sectors. What was started before may land later.
+    ///
+    /// # Errors
+    /// An earlier write that failed.
+    pub fn write(&mut self, at: ByteOffset, bytes: &[u8]) -> Result<(), Problem> {
+        for (i, part) in bytes.chunks(self.pool.slot_len()).enumerate() {
+            let mut slot = loop {
+                match self.pool.take() {
+                    Some(slot) => break slot,
+                    None => self.wait()?,
+                }
+            };
+            slot[..part.len()].copy_from_slice(part);
+            let at = ByteOffset(at.0 + (i * self.pool.slot_len()) as u64);
+            self.engine.write(self.tag, slot, part.len(), at);
+            self.tag += 1;
+            self.written += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that was written.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn flush(&mut self) -> Result<(), Problem> {
+        while self.engine.in_flight() > 0 {
+            self.wait()?;
+        }
+        self.engine.flush(self.tag);
+        self.tag += 1;
+        while self.engine.in_flight() > 0 {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), Problem> {
+        let advice = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
+        match self.engine.wait(None) {
+            Completion::Written { result: Err(error), .. } => {
+                let problem = Problem::new(Kind::Drive, format!("writing failed: {}", error.source));
+                Err(problem.drive(self.name).at(error.at).advice(advice))
+            }
+            Completion::Flushed { result: Err(error), .. } => {
+                let problem = Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"));
+                Err(problem.drive(self.name).advice(advice))
+            }
+            Completion::Broken(error) => {
+                let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
+                Err(problem.drive(self.name).advice("try again with --engine sync"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One piece of the device, before and after.
+struct Entry {
+    step: Step,
+    at: u64,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// A failure on the way: the volume's side, or ours.
+#[derive(Debug)]
+enum Failure {
+    Refused(Refusal),
+    Problem(Problem),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// A refusal in the words of a problem.
+pub fn refused(refusal: &Refusal, drive: &str) -> Problem {
+    let kind = if matches!(refusal, Refusal::Read(_)) { Kind::Drive } else { Kind::Refused };
+    let advice = match refusal {
+        Refusal::TooFull { .. } | Refusal::TooSplit(_) => "make room on it, or add a drive",
+        Refusal::Exists { .. } => "use another session id, or rename what is on the drive",
+        Refusal::Unclean(_) | Refusal::Damaged { .. } => "nothing was written",
+        Refusal::Read(_) | Refusal::NotUnderstood(_) => "nothing was written; use another drive, or format it",
+    };
+    Problem::new(kind, refusal.to_string()).drive(drive).advice(advice)
+}
+
+/// Writes what lies in clusters that were free, and the sidecar; the volume is still what it was. `sidecar` is empty and
+/// open for reading and writing.
+///
+/// # Errors
+/// What the drive or the sidecar says.
+pub fn prepare(
+    opened: &Opened,
+    store: &mut Store<'_>,
+    append: &Append,
+    tree: &impl Tree,
+    outcome: &Outcome,
+    sidecar: &mut File,
+) -> Result<(), Problem> {
+    let name = store.name;
+    let mut out = Sidecar::begin(sidecar).map_err(|error| side_failed(&error, name))?;
+    let result = append.metadata(&mut View(opened), tree, outcome, &mut |step, at, bytes: &[u8]| {
+        for (place, after) in opened.seal(at, bytes).map_err(|error| unwritable(&error, name))? {
+            if step == Step::Fresh {
+                store.write(place, &after)?;
+                continue;
+            }
+            let mut before = vec![0; after.len()];
+            opened.medium().read_exact_at(&mut before, place).map_err(|error| {
+                Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(place)
+            })?;
+            // What is so already needs no write; the mark's end is compared with what lies there before the mark.
+            if step == Step::Clean || before != after {
+                out.entry(&Entry { step, at: place.0, before, after }).map_err(|error| side_failed(&error, name))?;
+            }
+        }
+        Ok::<(), Failure>(())
+    });
+    match result {
+        Ok(()) => {}
+        Err(Failure::Problem(problem)) => return Err(problem),
+        Err(Failure::Refused(refusal)) => return Err(refused(&refusal, name)),
+    }
+    store.flush()?;
+    out.end().map_err(|error| side_failed(&error, name))
+}
+
+/// Writes everything that the sidecar says will be, step by step.
+///
+/// # Errors
+/// What the drive or the sidecar says. Do it again.
+pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
+    let name = store.name;
+    for step in [Step::Mark, Step::Change, Step::Clean] {
+        read_entries(sidecar, |entry| {
+            if entry.step == step {
+                store.write(ByteOffset(entry.at), &entry.after)?;
+            }
+            Ok(())
+        })
+        .map_err(|error| error.problem(name))?;
+        store.flush()?;
+    }
+    Ok(())
+}
+
+/// Writes everything that the sidecar says was there. The mark goes last.
+///
+/// # Errors
+/// What the drive or the sidecar says. Do it again.
+pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
+    let name = store.name;
+    let mut marked = std::collections::BTreeSet::new();
+    read_entries(sidecar, |entry| {
+        if entry.step == Step::Mark {
+            marked.insert(entry.at);
+        }
+        Ok(())
+    })
+    .map_err(|error| error.problem(name))?;
+    for mark in [false, true] {
+        read_entries(sidecar, |entry| {
+            // A place that bears the mark was read before it did.
+            let of_mark = entry.step == Step::Mark || marked.contains(&entry.at);
+            if of_mark == mark {
+                store.write(ByteOffset(entry.at), &entry.before)?;
+            }
+            Ok(())
+        })
+        .map_err(|error| error.problem(name))?;
+        store.flush()?;
+    }
+    Ok(())
+}
+
+/// Whether a sidecar is whole. One that is not was never acted upon: the volume is what it was.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_whole(sidecar: &mut File) -> io::Result<bool> {
+    match read_entries(sidecar, |_| Ok(())) {
+        Ok(()) => Ok(true),
+        Err(SideError::Torn) => Ok(false),
+        Err(SideError::Io(error)) => Err(error),
+        Err(SideError::Problem(problem)) => Err(io::Error::other(problem.to_string())),
+    }
+}
+
+enum SideError {
+    /// It ends early or is damaged.
+    Torn,
+    Io(io::Error),
+    Problem(Problem),
+}
+
+impl From<Problem> for SideError {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl SideError {
+    fn problem(self, name: &str) -> Problem {
+        match self {
+            Self::Problem(problem) => problem,
+            Self::Io(error) => side_failed(&error, name),
+            Self::Torn => Problem::new(Kind::Environment, "the sidecar with the drive's former sectors is damaged")
+                .drive(name)
+                .advice("keep it; have the volume checked by chkdsk under Windows"),
+        }
+    }
+}
+
+impl From<io::Error> for SideError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Torn } else { Self::Io(error) }
+    }
+}
+
+fn side_failed(error: &io::Error, name: &str) -> Problem {
+    Problem::new(Kind::Environment, format!("the sidecar with the drive's former sectors failed: {error}"))
+        .drive(name)
+        .advice("make room on the journal's disk, and resume or abort the session")
+}
+
+fn unwritable(error: &io::Error, name: &str) -> Problem {
+    Problem::new(Kind::Internal, format!("a place of the volume that cannot be written to: {error}")).drive(name)
+}
+
+struct Sidecar<'f> {
+    file: BufWriter<&'f mut File>,
+    sum: Crc64,
+}
+
+impl<'f> Sidecar<'f> {
+    fn begin(file: &'f mut File) -> io::Result<Self> {
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut this = Self { file: BufWriter::with_capacity(1 << 20, file), sum: Crc64::new() };
+        this.put(MAGIC)?;
+        Ok(this)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sum.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        let step = match entry.step {
+            Step::Fresh => 0,
+            Step::Mark => 1,
+            Step::Change => 2,
+            Step::Clean => 3,
+        };
+        self.put(&[step])?;
+        self.put(&entry.at.to_le_bytes())?;
+        self.put(&(entry.after.len() as u32).to_le_bytes())?;
+        self.put(&entry.before)?;
+        self.put(&entry.after)
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.put(&[0xFF])?;
+        let sum = self.sum.value();
+        self.file.write_all(END)?;
+        self.file.write_all(&sum.to_le_bytes())?;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+}
+
+/// Reads all entries; `Torn` unless the sidecar is whole. Entries are handed on before that is known, except by those who
+/// looked with [`is_whole`] first.
+fn read_entries(sidecar: &mut File, mut see: impl FnMut(Entry) -> Result<(), Problem>) -> Result<(), SideError> {
+    sidecar.seek(SeekFrom::Start(0))?;
+    let mut file = BufReader::with_capacity(1 << 20, sidecar);
+    let mut sum = Crc64::new();
+    let mut magic = [0; 8];
+    file.read_exact(&mut magic)?;
+    sum.update(&magic);
+    if &magic != MAGIC {
+        return Err(SideError::Torn);
+    }
+    loop {
+        let mut step = [0];
+        file.read_exact(&mut step)?;
+        sum.update(&step);
+        let step = match step[0] {
+            1 => Step::Mark,
+            2 => Step::Change,
+            3 => Step::Clean,
+            0xFF => break,
+            _ => return Err(SideError::Torn),
+        };
+        let (mut at, mut len) = ([0; 8], [0; 4]);
+        file.read_exact(&mut at)?;
+        file.read_exact(&mut len)?;
+        sum.update(&at);
+        sum.update(&len);
+        let (at, len) = (u64::from_le_bytes(at), u32::from_le_bytes(len) as usize);
+        if len > PIECE_MAX {
+            return Err(SideError::Torn);
+        }
+        let (mut before, mut after) = (vec![0; len], vec![0; len]);
+        file.read_exact(&mut before)?;
+        file.read_exact(&mut after)?;
+        sum.update(&before);
+        sum.update(&after);
+        see(Entry { step, at, before, after })?;
+    }
+    let (mut end, mut stored) = ([0; 8], [0; 8]);
+    file.read_exact(&mut end)?;
+    file.read_exact(&mut stored)?;
+    if &end != END || u64::from_le_bytes(stored) != sum.value() {
+        return Err(SideError::Torn);
+    }
+    Ok(())
+}

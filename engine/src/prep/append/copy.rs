@@ -1,0 +1,335 @@
+//! File data into clusters that were free: read, hashed, sealed and written in slots, in the order of the tree.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+
+use super::Job;
+use super::commit::Store;
+use crate::azure::dataset::BlobType;
+use crate::io::{self, Completion, FileFacts, Fill, From, PartResult, SourceFile, SourcePath, Stamp};
+use crate::ntfs::append::Append;
+use crate::ntfs::build::{LinearRange, Tree};
+use crate::plan::tree::DriveTree;
+use crate::pool::Pool;
+use crate::prep::manifest::PropertyHashes;
+use crate::prep::drive::Sum;
+use crate::prep::outcome::OutcomeLog;
+use crate::prep::workers::{self, Digest, Done, How, Span, Way};
+use crate::report::{Event, Kind, Problem};
+use crate::units::{ByteLen, ByteOffset, Clusters};
+
+/// Slots that may be filling at once.
+const FILLS_MAX: usize = 8;
+/// Parts of one slot, so that a directory of a million empty files stays bounded.
+const PARTS_MAX: usize = 2048;
+/// Files up to this length are opened, read and closed in one go.
+const SMALL_FILE_MAX: u64 = 1 << 20;
+/// How long the loop sleeps at most.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// A hash block of a file in a slot.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    file: u32,
+    offset: u64,
+    len: usize,
+    into: usize,
+}
+
+/// A slot's worth.
+#[derive(Debug, Default)]
+struct Load {
+    parts: Vec<Part>,
+    len: usize,
+    /// Bytes of the slot, and where they go on the device.
+    pieces: VecDeque<(Range<usize>, ByteOffset)>,
+    crypt: Vec<(Range<usize>, ByteOffset)>,
+}
+
+/// What came of the data.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    pub left_out: BTreeMap<u32, String>,
+    pub property_hashes: PropertyHashes,
+}
+
+/// Packs the files into loads, ascending.
+struct Packer<'a> {
+    tree: &'a DriveTree,
+    append: &'a Append,
+    slot_len: usize,
+    file: u32,
+    offset: u64,
+}
+
+impl Packer<'_> {
+    fn next(&mut self) -> Load {
+        let cluster = self.append.volume().geometry().cluster.bytes() as usize;
+        let mut load = Load::default();
+        let mut start = None;
+        while self.file < self.tree.files() && load.parts.len() < PARTS_MAX {
+            let len = self.tree.file(self.file).len.0;
+            let block = self.tree.block_len(self.file).min(len - self.offset) as usize;
+            if load.len + block.next_multiple_of(cluster) > self.slot_len {
+                break;
+            }
+            if block > 0 {
+                start = start.or(Some(self.append.file_place(self.file).start + self.offset / cluster as u64));
+            }
+            load.parts.push(Part { file: self.file, offset: self.offset, len: block, into: load.len });
+            load.len += block.next_multiple_of(cluster);
+            self.offset += block as u64;
+            if self.offset == len {
+                self.file += 1;
+                self.offset = 0;
+            }
+        }
+        if let Some(start) = start {
+            load.pieces = vec![(0..load.len, ByteOffset(start))].into();
+        }
+        load
+    }
+}
+
+/// Copies all files.
+///
+/// # Errors
+/// What the drive or the hash log says. A file that cannot be read is left out instead.
+pub(super) fn copy(
+    job: &Job<'_>,
+    append: &Append,
+    store: &mut Store<'_>,
+    pool: &Pool,
+    log: &mut OutcomeLog,
+) -> Result<Copied, Problem> {
+    let tree = job.tree;
+    let slot_len = pool.slot_len();
+    if let Some(file) = (0..tree.files()).find(|&file| tree.block_len(file) > slot_len as u64) {
+        return Err(Problem::new(Kind::Refused, "is too large for a drive that holds a volume already")
+            .path(tree.source_path(file))
+            .drive(job.name)
+            .advice("files above 195 GiB go on a drive that is formatted in the same session"));
+    }
+    let side = |error: std::io::Error| {
+        Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}"))
+            .drive(job.name)
+            .advice("make room on the journal's disk and resume or abort the session")
+    };
+    let mut packer = Packer { tree, append, slot_len, file: 0, offset: 0 };
+    let mut copied = Copied::default();
+    let mut open: HashMap<u32, (Arc<SourceFile>, usize, bool)> = HashMap::new();
+    let mut under: HashMap<u64, Load> = HashMap::new();
+    let (reply, replies) = unbounded::<Done>();
+    let engine = store.engine();
+    let waker = engine.waker();
+    let (mut next, mut filling) = (0, 0);
+    let total = ByteLen((0..tree.files()).map(|file| tree.file(file).len.0).sum());
+    let mut acknowledged = 0;
+    loop {
+        if job.stop.requested() {
+            drain(engine);
+            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(job.name).advice(
+                "the volume is what it was before; start the session again with `--resume`, or `--abort` it",
+            ));
+        }
+        while filling < FILLS_MAX && packer.file < tree.files() {
+            let Some(mut slot) = pool.take() else { break };
+            let mut load = packer.next();
+            lay(job, append, &mut load)?;
+            let mut reads = Vec::with_capacity(load.parts.len());
+            slot[..load.len].fill(0);
+            for part in &load.parts {
+                let into = part.into..part.into + part.len;
+                match source(tree, part, &mut open) {
+                    Ok(from) => reads.push(io::Part { into, from }),
+                    Err(why) => {
+                        leave_out(job, &mut copied, part.file, why);
+                        reads.push(io::Part { into: 0..0, from: From::Target { at: ByteOffset(0) } });
+                    }
+                }
+            }
+            under.insert(next, load);
+            engine.fill(Fill { tag: next, slot, parts: reads });
+            filling += 1;
+            next += 1;
+        }
+        if under.is_empty() {
+            return Ok(copied);
+        }
+        while let Ok(done) = replies.try_recv() {
+            let Some(load) = under.get_mut(&done.tag) else { continue };
+            let hashed = load.parts.iter().filter(|part| part.len > 0);
+            for (part, digest) in hashed.zip(&done.digests) {
+                if let (true, Digest::Block(md5)) = (part.file >= tree.blob_count(), digest) {
+                    copied.property_hashes.insert(part.file, *md5);
+                }
+            }
+            log.push(done.tag, Some(Sum { len: load.len, crc: done.crc }), done.digests).map_err(side)?;
+            write_piece(engine, &mut under, done.tag, done.slot);
+        }
+        if under.is_empty() {
+            continue;
+        }
+        match engine.wait(Some(WAIT_MAX)) {
+            Completion::Filled { tag, mut slot, results } => {
+                filling -= 1;
+                let Some(load) = under.get(&tag) else { continue };
+                for (part, result) in load.parts.iter().zip(results) {
+                    let mut why = match result {
+                        PartResult::Done => None,
+                        PartResult::Changed(change) => Some(change),
+                        PartResult::Failed(error) => Some(error.to_string()),
+                    };
+                    if let Some((file, reading, all)) = open.get_mut(&part.file) {
+                        *reading -= 1;
+                        if *reading == 0 && *all {
+                            let now = file.facts_now().map_err(|error| error.to_string());
+                            why = why.or(now.map_or_else(Some, |now| now.change_since(&planned(tree, part.file))));
+                            open.remove(&part.file);
+                        }
+                    }
+                    if let Some(why) = why {
+                        slot[part.into..part.into + part.len].fill(0);
+                        leave_out(job, &mut copied, part.file, why);
+                    }
+                }
+                let spans = load.parts.iter().filter(|part| part.len > 0).map(|part| Span {
+                    range: part.into..part.into + part.len,
+                    how: if tree.blob_type(part.file) == Some(BlobType::Page) { How::Pages } else { How::Block },
+                });
+                let work = workers::Job {
+                    tag,
+                    slot,
+                    len: load.len,
+                    spans: spans.collect(),
+                    chain: None,
+                    way: Way::Seal,
+                    crypt: load.crypt.clone(),
+                    cipher: job.opened.cipher(),
+                    reply: reply.clone(),
+                    waker: waker.clone(),
+                };
+                // The workers outlive the session.
+                let _ = job.workers.queue().send(work);
+            }
+            Completion::Written { tag, slot, result } => {
+                if let Err(error) = result {
+                    drain(engine);
+                    return Err(Problem::new(Kind::Drive, format!("writing failed: {}", error.source))
+                        .drive(job.name)
+                        .at(error.at)
+                        .advice("the volume is what it was before; check cable and drive (smartctl -a)"));
+                }
+                acknowledged += under.get(&tag).map_or(0, |load| load.len as u64);
+                write_piece(engine, &mut under, tag, slot);
+                (job.events)(Event::Progress {
+                    drive: job.index,
+                    acknowledged: ByteLen(acknowledged),
+                    total,
+                    files: 0,
+                    waiting_for: crate::report::Waiting::Nothing,
+                });
+            }
+            Completion::Broken(error) => {
+                return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))
+                    .drive(job.name)
+                    .advice("try again with --engine sync"));
+            }
+            Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
+        }
+    }
+}
+
+/// Writes the next piece of a slot; the slot goes back when there is none.
+fn write_piece(
+    engine: &mut (dyn io::Engine + Send),
+    under: &mut HashMap<u64, Load>,
+    tag: u64,
+    mut slot: crate::pool::Slot,
+) {
+    let piece = under.get_mut(&tag).and_then(|load| load.pieces.pop_front());
+    let Some((range, at)) = piece else {
+        under.remove(&tag);
+        return;
+    };
+    let len = range.len();
+    if range.start > 0 {
+        slot.copy_within(range, 0);
+    }
+    engine.write(tag, slot, len, at);
+}
+
+/// Takes back what is under way, so that the slots live as long as the kernel uses them.
+fn drain(engine: &mut (dyn io::Engine + Send)) {
+    while engine.in_flight() > 0 {
+        if matches!(engine.wait(Some(io::DRAIN_MAX)), Completion::Broken(_) | Completion::TimedOut) {
+            return;
+        }
+    }
+}
+
+/// Turns clusters of the data space into places on the device.
+fn lay(job: &Job<'_>, append: &Append, load: &mut Load) -> Result<(), Problem> {
+    let cluster = append.volume().geometry().cluster;
+    let Some((range, start)) = load.pieces.pop_front() else { return Ok(()) };
+    let clusters = LinearRange { start: start.0, len: Clusters(range.len() as u64 / cluster.bytes()) };
+    let mut into = 0;
+    for extent in append.data_space().extents(clusters) {
+        let len = cluster.len_of(extent.len);
+        let places = job.opened.stored(cluster.offset_of(extent.lcn), len).map_err(|error| {
+            Problem::new(Kind::Internal, format!("a place of the volume that cannot be written to: {error}"))
+        })?;
+        for stored in places {
+            let range = into..into + stored.len as usize;
+            if let Some(sealed) = stored.sealed {
+                load.crypt.push((range.clone(), sealed));
+            }
+            into = range.end;
+            load.pieces.push_back((range, stored.at));
+        }
+    }
+    Ok(())
+}
+
+fn planned(tree: &DriveTree, file: u32) -> FileFacts {
+    let (len, mtime_ns, ctime_ns) = tree.planned_facts(file);
+    FileFacts { len: len.0, mtime: Stamp::from_nanos(mtime_ns), ctime: Stamp::from_nanos(ctime_ns), dev: 0, ino: 0 }
+}
+
+fn source(
+    tree: &DriveTree,
+    part: &Part,
+    open: &mut HashMap<u32, (Arc<SourceFile>, usize, bool)>,
+) -> Result<From, String> {
+    let facts = planned(tree, part.file);
+    let path = tree.source_path(part.file);
+    if facts.len <= SMALL_FILE_MAX {
+        let path = SourcePath::new(&path).map_err(|error| error.to_string())?;
+        return Ok(From::Path { path: Arc::new(path), facts });
+    }
+    let (file, reading, all) = match open.entry(part.file) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(vacant) => {
+            let file = SourceFile::open(&path, true).map_err(|error| error.to_string())?;
+            if let Some(change) = file.facts().change_since(&facts) {
+                return Err(change);
+            }
+            vacant.insert((Arc::new(file), 0, false))
+        }
+    };
+    *reading += 1;
+    *all = part.offset + part.len as u64 == facts.len;
+    Ok(From::Open { file: Arc::clone(file), offset: part.offset })
+}
+
+fn leave_out(job: &Job<'_>, copied: &mut Copied, file: u32, why: String) {
+    if let std::collections::btree_map::Entry::Vacant(vacant) = copied.left_out.entry(file) {
+        (job.events)(Event::LeftOut { drive: job.index, path: job.tree.source_path(file), why: why.clone() });
+        vacant.insert(why);
+    }
+}
