@@ -1,0 +1,29 @@
+# Prepares one drive on each bus, and lets the kernel's dm-crypt and ntfs3 open them.
+. /scripts/common.sh
+# Leave `devices` a trace of what it saw before.
+dray devices --json >/work/devices.json
+session ahci serial:WD-AHCI00001 &
+session scsi "$(disk_of SCSI4KN00001)" --yes SCSI4KN00001 --not-for-shipping &
+session 512e serial:SCSI512E0001 --not-for-shipping &
+session usb serial:USB000000001 &
+session nvme "/dev/disk/by-id/$(ls /dev/disk/by-id | grep 'NVME00000001$' | head -n 1)" &
+wait
+dray devices --json >/work/devices-after.json
+for name in ahci:WD-AHCI00001 scsi:SCSI4KN00001 512e:SCSI512E0001 usb:USB000000001 nvme:NVME00000001; do
+    (
+        disk=$(disk_of "${name#*:}")
+        name=${name%%:*}
+        if ! open_volume "$name" "$disk"; then
+            echo "the kernel does not open it"
+        elif ! (cd "/mnt/$name/session#1/data" && sha256sum --check --quiet /work/sums); then
+            echo "other files"
+        elif [ "$(cd "/mnt/$name/session#1/data" && find . -type f | wc -l)" != "$(wc -l </work/sums)" ]; then
+            echo "more files or fewer"
+        else
+            echo "all files"
+        fi
+    ) >"/work/${name%%:*}.verdict" 2>&1 &
+done
+wait
+dmesg | grep -i 'ntfs3\|I/O error' >/work/kernel-said
+true

@@ -1,0 +1,85 @@
+# Each gate on a real disk: refused NAME WORDS ARGUMENTS… wants exit 2 (or 7, 8), the words, and an untouched disk.
+. /scripts/common.sh
+A=$(disk_of WD-GATE00001)
+# udev would assemble again what the test stops.
+rm -f /usr/lib/udev/rules.d/*md-raid* /usr/lib/udev/rules.d/*lvm* && udevadm control --reload
+usb_disk() { lsblk -dnpo NAME,TRAN | awk '$2 == "usb" { print $1 }'; }
+before() { [ -n "$NO_LOOK" ] || head -c 4M "$A" | sha256sum; }
+
+refused() {
+    local name=$1 words=$2 target=$3 untouched
+    shift 3
+    untouched=$(before)
+    session "$name" "$target" "$@"
+    local status
+    status=$(cat "/work/$name.exit")
+    if [ "$status" = 2 ] && tr '\n' ' ' <"/work/$name.out" | tr -s ' ' | grep -qF "$words" && [ "$untouched" = "$(before)" ]; then
+        echo "$name" >>/work/good
+    else
+        echo "$name: exit $status, wanted \"$words\": $(cat "/work/$name.out")" >>/work/bad
+    fi
+}
+yes="--yes WD-GATE00001"
+
+refused consent "nobody consented" "$A"
+refused half-a-serial "nobody consented" "$A" --yes GATE00001
+refused unknown "no drive with this serial" serial:NOTTHERE
+
+printf 'label: gpt\nsize=16M\nsize=16M\n' | sfdisk -q "$A" 2>/dev/null
+udevadm settle
+refused partition "is a partition, not a whole disk" "${A}1" $yes
+mkfs.ext4 -q "${A}1" && mkdir -p /mnt/a && mount "${A}1" /mnt/a
+refused mounted "is mounted" serial:WD-GATE00001
+cp -r /work/source /mnt/a/
+sed 's:/work/source:/mnt/a/source:' /work/dataset.csv >/tmp/on-it.csv
+DATASET=/tmp/on-it.csv refused source "holds a source" "$A" $yes
+mkdir -p /mnt/a/journal && ln -s /mnt/a/journal /work/journal-there
+journal_there() { dray prep-import --journal /mnt/a/journal/j.jrn --logdir /mnt/a/logs --id session#1 --silent \
+    --initial-driveset /work/mounted/driveset.csv --dataset /work/dataset.csv; }
+out=$(journal_there 2>&1 | tr '\n' ' ' | tr -s ' ')
+case $out in *"holds the journal"*"holds the logs"*) echo journal >>/work/good ;; *) echo "journal: $out" >>/work/bad ;; esac
+rm -f /work/journal-there
+umount /mnt/a
+mkswap -q "${A}2" && swapon "${A}2"
+refused swap "is in use as swap space" serial:WD-GATE00001
+swapoff "${A}2"
+size=$(blockdev --getsz "${A}2")
+echo "0 $size linear ${A}2 0" | dmsetup create held
+refused mapped "is held by device-mapper" serial:WD-GATE00001
+dmsetup remove held
+echo "0 $size linear ${A}2 0" | dmsetup create held -u LVM-abc
+refused lvm "is part of an LVM volume group" serial:WD-GATE00001
+dmsetup remove held
+mdadm --create /dev/md7 --run --quiet --level=1 --raid-devices=2 "${A}2" missing >/tmp/md 2>&1
+refused raid "is part of a RAID array" serial:WD-GATE00001
+mdadm --stop /dev/md7 >>/tmp/md 2>&1
+exec 9<"$A"
+flock 9
+refused locked "another program holds a lock" serial:WD-GATE00001
+exec 9<&-
+blockdev --setro "$A"
+refused read-only "is read-only" serial:WD-GATE00001
+blockdev --setrw "$A"
+refused small-sectors "has logical sectors that the service does not take" serial:GATE4KN00001
+refused twins "more than one" serial:TWIN00000001
+refused twin "more than one attached disk has this serial" "$(disk_of TWIN00000001 | head -n 1)" --yes TWIN00000001
+refused twice "is the same drive as on line 2" "$A,Format,SilentMode,Encrypt,
+serial:WD-GATE00001" $yes
+refused too-small "too small" serial:SMALL0000001
+echo 1 >"/sys/block/$(basename "$(disk_of SMALL0000001)")/device/delete"
+refused pulled "no drive with this serial" serial:SMALL0000001
+ask hmp eject -f drv-d5
+refused no-medium "no medium" "$(usb_disk)" $yes
+# And nothing else: with its old table on it, named by its serial, it is taken. Meanwhile nobody else gets it.
+session taken serial:WD-GATE00001 &
+written() { awk '{ print $7 }' "/sys/block/$(basename "$A")/stat"; }
+start=$(written)
+until [ "$(written)" != "$start" ] || [ -e /work/taken.exit ]; do sleep 0.1; done
+pid=$(pgrep -f '^/lab/dray/ld.so .*/work/taken/j.jrn')
+kill -STOP "$pid"
+NO_LOOK=1 refused in-use "is in use: something holds it exclusively" "$A" $yes
+kill -CONT "$pid"
+wait
+[ "$(cat /work/taken.exit)" = 0 ] && echo taken >>/work/good || echo "taken: $(cat /work/taken.out)" >>/work/bad
+dray doctor --json >/work/doctor.json
+true
