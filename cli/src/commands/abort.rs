@@ -58,14 +58,12 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
         }
     };
     let failures: Vec<_> = report.drives.iter().filter_map(|drive| drive.failure.clone()).collect();
-    if output.is_json() {
-        let drives: Vec<Value> = report
-            .drives
-            .iter()
-            .map(|drive| json!({ "drive": objects::facts(&drive.drive), "failure": drive.failure.as_ref().map(objects::problem) }))
-            .collect();
-        output.object("rollback", json!({ "session": session, "drives": drives }));
-    }
+    let drives: Vec<Value> = report
+        .drives
+        .iter()
+        .map(|drive| json!({ "drive": objects::facts(&drive.drive), "failure": drive.failure.as_ref().map(objects::problem) }))
+        .collect();
+    output.result("rollback", json!({ "session": session, "drives": drives }));
     if failures.is_empty() {
         output.chat(&format!("Session {session} is rolled back.\n"));
         return Exit::Done;

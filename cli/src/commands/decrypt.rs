@@ -97,7 +97,7 @@ fn carry(opened: &Opened, workers: &Workers, to: To<'_>, stop: &Stop, output: &O
         let rate = done.0 as f64 / started.elapsed().as_secs_f64().max(1e-3);
         working.show(
             || format!("{name}: decrypted {done} of {len}, {}/s", ByteLen(rate as u64)),
-            "progress",
+            "decrypting",
             || json!({ "drive": name, "bytes": done.0, "of": len.0, "rate": rate as u64 }),
         );
     })
@@ -106,20 +106,16 @@ fn carry(opened: &Opened, workers: &Workers, to: To<'_>, stop: &Stop, output: &O
 fn tell(opened: &Opened, to: &Path, carried: &Decrypted, seconds: f64, output: &Output) -> Exit {
     let exit = if carried.unreadable.is_empty() { Exit::Done } else { Exit::DriveFailed };
     let name = &opened.found.drive.name;
-    if output.is_json() {
-        let unreadable: Vec<_> = carried.unreadable.iter().map(|range| json!([range.start.0, range.len.0])).collect();
-        output.object(
-            "decrypted",
-            json!({
-                "drive": object::facts(&opened.found.drive),
-                "image": to.to_string_lossy(),
-                "bytes": carried.len.0,
-                "seconds": seconds,
-                "unreadable": unreadable,
-                "exit_code": exit.code(),
-            }),
-        );
-    } else {
+    let unreadable: Vec<_> = carried.unreadable.iter().map(|range| json!([range.start.0, range.len.0])).collect();
+    let value = json!({
+        "drive": object::facts(&opened.found.drive),
+        "image": to.to_string_lossy(),
+        "bytes": carried.len.0,
+        "seconds": seconds,
+        "unreadable": unreadable,
+        "exit_code": exit.code(),
+    });
+    if !output.result("decrypted", value) {
         let rate = ByteLen((carried.len.0 as f64 / seconds.max(1e-3)) as u64);
         output.chat(&format!("{name}: {} decrypted to {} in {seconds:.1} s, {rate}/s\n", carried.len, to.display()));
     }

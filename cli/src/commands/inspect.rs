@@ -67,12 +67,10 @@ impl Inspect {
                 }
             }
         }
-        if output.is_json() {
-            let mut value = outside;
-            value["ntfs"] = inside;
-            value["warnings"] = json!(warnings);
-            output.object("inspect", value);
-        } else {
+        let mut value = outside;
+        value["ntfs"] = inside;
+        value["warnings"] = json!(warnings);
+        if !output.result("inspect", value) {
             output.say(&text);
             warnings.iter().for_each(|warning| output.warning(warning));
         }

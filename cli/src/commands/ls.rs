@@ -51,12 +51,9 @@ impl Ls {
             damaged += u64::from(file.notes.contains(&"damaged"));
             tell(&file, output);
         });
-        if output.is_json() {
-            output.object(
-                "listing",
-                json!({ "drive": opened.found.drive.name, "entries": listed, "bytes": bytes, "damaged": damaged }),
-            );
-        }
+        let summary =
+            json!({ "drive": opened.found.drive.name, "entries": listed, "bytes": bytes, "damaged": damaged });
+        output.result("listing", summary);
         if damaged == 0 {
             return Ok(Exit::Done);
         }

@@ -50,21 +50,18 @@ fn tell(opened: &Opened, output: &Output) -> Exit {
     let name = &opened.found.drive.name;
     let mount = mounting(opened);
     let unlocked = opened.unlocked.as_ref();
-    if output.is_json() {
-        output.object(
-            "unlock",
-            json!({
-                "drive": object::facts(&opened.found.drive),
-                "partition": opened.found.partition.as_ref().map(|partition| partition.number),
-                "opens": true,
-                "encrypted": unlocked.is_some(),
-                "by": unlocked.map(|unlocked| unlocked.by),
-                "protector": unlocked.map(|unlocked| unlocked.protector.to_string()),
-                "cipher": unlocked.map(|unlocked| unlocked.cipher.to_string()),
-                "warnings": opened.warnings(),
-                "mount": mount,
-            }),
-        );
+    let value = json!({
+        "drive": object::facts(&opened.found.drive),
+        "partition": opened.found.partition.as_ref().map(|partition| partition.number),
+        "opens": true,
+        "encrypted": unlocked.is_some(),
+        "by": unlocked.map(|unlocked| unlocked.by),
+        "protector": unlocked.map(|unlocked| unlocked.protector.to_string()),
+        "cipher": unlocked.map(|unlocked| unlocked.cipher.to_string()),
+        "warnings": opened.warnings(),
+        "mount": mount,
+    });
+    if output.result("unlock", value) {
         return Exit::Done;
     }
     let mut text = match unlocked {

@@ -283,8 +283,7 @@ pub fn headline(outcome: &Outcome) -> (bool, &'static str, String) {
 }
 
 fn tell(outcome: &Outcome, output: &Output) {
-    if output.is_json() {
-        output.object("verified", to_json(outcome));
+    if output.result("verified", to_json(outcome)) {
         return;
     }
     let style = output.style();
