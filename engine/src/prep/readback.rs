@@ -226,7 +226,7 @@ fn load(
     Ok(load)
 }
 
-fn compare(written: &Written<'_>, arrived: &Arrived<'_, Back>) -> Result<(), Problem> {
+fn compare(written: &Written<'_>, arrived: &Arrived<Back>) -> Result<(), Problem> {
     let name = &written.facts.name;
     let back = &arrived.what;
     if let Some(error) = &arrived.failure {

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::unbounded;
 
 use crate::prep::workers::Workers;
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::find::Opened;
-use crate::verify::road::{Load, Road, SLOT_LEN, cut};
+use crate::verify::road::{Arrived, Held, Load, Road, SLOT_LEN, cut};
 
 /// Zeros of this length, aligned, become holes.
 const HOLE: usize = 64 << 10;
@@ -65,32 +68,62 @@ pub fn run(
         load
     });
     let mut unreadable: Vec<ByteRange> = Vec::new();
-    // A pipe takes them in order, as many as there are slots early.
-    let mut early: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let (mut next, mut done) = (0, 0);
-    road.run(loads, |arrived| {
+    let mut next = |mut arrived: Arrived<(ByteOffset, bool)>| {
         let (at, is_laid) = arrived.what;
         if !is_laid || arrived.failure.is_some() {
-            singly(opened, at, arrived.bytes, &mut unreadable);
+            singly(opened, at, &mut arrived.bytes, &mut unreadable);
         }
-        match &mut to {
-            To::File(file) => write_sparse(file, at, arrived.bytes).map_err(out_failed)?,
-            To::Stream(_) if at.0 != next => {
-                early.insert(at.0, arrived.bytes.to_vec());
-            }
-            To::Stream(out) => {
-                out.write_all(arrived.bytes).map_err(out_failed)?;
-                next += arrived.bytes.len() as u64;
-                while let Some(bytes) = early.remove(&next) {
-                    out.write_all(&bytes).map_err(out_failed)?;
-                    next += bytes.len() as u64;
+        (at, arrived.bytes)
+    };
+    match &mut to {
+        To::File(file) => {
+            let done = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                // Slots bound what waits: a slow image holds the drive up only when all are full.
+                let (sender, written) = unbounded::<(ByteOffset, Held)>();
+                let (file, written_len) = (*file, &done);
+                let writer = std::thread::Builder::new().name("image".into()).spawn_scoped(scope, move || {
+                    written.iter().try_for_each(|(at, bytes)| {
+                        write_sparse(file, at, &bytes)?;
+                        written_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        Ok(())
+                    })
+                });
+                let writer = writer.map_err(out_failed)?;
+                let result = road.run(loads, |arrived| {
+                    let (at, bytes) = next(arrived);
+                    progress(ByteLen(done.load(Ordering::Relaxed)));
+                    // Why it cannot be written any more, the thread's end tells.
+                    let ended = || Problem::new(Kind::Environment, "the image cannot be written any more");
+                    sender.send((at, bytes.away())).map_err(|_| ended())
+                });
+                drop(sender);
+                let bug = |_| Problem::new(Kind::Internal, "the thread that writes the image ended in a bug");
+                writer.join().map_err(bug)?.map_err(out_failed).and(result)
+            })?;
+        }
+        To::Stream(out) => {
+            // A pipe takes them in order, as many as there are slots early.
+            let mut early: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            let mut done = 0;
+            road.run(loads, |arrived| {
+                let (at, bytes) = next(arrived);
+                if at.0 != done {
+                    early.insert(at.0, bytes.to_vec());
+                    return Ok(());
                 }
-            }
+                out.write_all(&bytes).map_err(out_failed)?;
+                done += bytes.len() as u64;
+                while let Some(bytes) = early.remove(&done) {
+                    out.write_all(&bytes).map_err(out_failed)?;
+                    done += bytes.len() as u64;
+                }
+                progress(ByteLen(done));
+                Ok(())
+            })?;
         }
-        done += arrived.bytes.len() as u64;
-        progress(ByteLen(done));
-        Ok(())
-    })?;
+    }
+    progress(len);
     match to {
         To::File(file) => file.sync_all().map_err(out_failed)?,
         To::Stream(out) => out.flush().map_err(out_failed)?,

@@ -22,9 +22,8 @@ use crate::hash;
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem, Problems};
 use crate::units::FileTime;
-use crate::verify::listing::Listing;
 use crate::verify::result::Row;
-use crate::verify::work::{SIDE, Work};
+use crate::verify::writer::Finish;
 
 /// Our own directory inside that of the blobs.
 const OWN: &str = ".dray";
@@ -49,8 +48,6 @@ const TOLD_MAX: usize = 20;
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// Pieces that are not judged yet.
-    left: u32,
     done: bool,
     /// Judged by this run or an earlier one: equal, or without reference.
     whole: bool,
@@ -128,7 +125,7 @@ impl Extractor {
                 Some("synced") => {
                     for (blob, whole, _, target) in pending.drain(..) {
                         if let Some(state) = self.blobs.get_mut(blob) {
-                            *state = State { left: 0, done: true, whole, earlier: true, target: Some(target.into()) };
+                            *state = State { done: true, whole, earlier: true, target: Some(target.into()) };
                         }
                     }
                 }
@@ -215,17 +212,6 @@ impl Extractor {
             .advice("name another directory, or move these files away"))
     }
 
-    /// Counts the pieces of each blob that are still to come.
-    pub fn count(&mut self, listing: &Listing, work: &Work) -> Result<(), Problem> {
-        for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
-            if item.owner & SIDE == 0 {
-                self.blobs[item.owner as usize].left += 1;
-            }
-        }
-        debug_assert!(self.blobs.len() == listing.subjects.len());
-        Ok(())
-    }
-
     pub fn is_done(&self, blob: usize) -> bool {
         self.blobs[blob].done
     }
@@ -238,19 +224,8 @@ impl Extractor {
         self.blobs[blob].whole
     }
 
-    pub fn is_empty(&self, blob: usize) -> bool {
-        self.blobs[blob].left == 0
-    }
-
     pub fn target(&self, blob: usize) -> Option<&str> {
         self.blobs[blob].target.as_deref()
-    }
-
-    /// A piece of the blob is judged; whether it was the last.
-    pub fn is_last(&mut self, blob: usize) -> bool {
-        let left = &mut self.blobs[blob].left;
-        *left = left.saturating_sub(1);
-        *left == 0
     }
 
     fn failed(&self, error: &io::Error, what: &str) -> Problem {
@@ -289,17 +264,11 @@ impl Extractor {
     }
 
     /// The blob's last piece is judged: it gets its length, its time and its name.
-    pub fn finish(
-        &mut self,
-        blob: usize,
-        path: &str,
-        snapshot: Option<&str>,
-        length: u64,
-        times: Times,
-        is_whole: bool,
-    ) -> Result<(), Problem> {
+    pub fn finish(&mut self, finish: &Finish) -> Result<(), Problem> {
+        let Finish { blob, path, snapshot, length, times, is_whole } = finish;
+        let (blob, snapshot) = (*blob, snapshot.as_deref());
         let outcome = self.file(blob).and_then(|file| {
-            file.set_len(length)?;
+            file.set_len(*length)?;
             let times = Timestamps { last_access: time(times.accessed), last_modification: time(times.modified) };
             rustix::fs::futimens(file, &times)?;
             Ok(rustix::fs::fstat(file)?.st_ino)
@@ -308,9 +277,9 @@ impl Extractor {
         self.open.remove(&blob);
         self.order.retain(|other| *other != blob);
         let part = self.part(blob);
-        let suffix = if is_whole { "" } else { ".damaged" };
+        let suffix = if *is_whole { "" } else { ".damaged" };
         let mut target = format!("{}{suffix}", target_of(path, snapshot));
-        let mut outcome = self.log_line(blob, is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+        let mut outcome = self.log_line(blob, *is_whole, inode, &target).and_then(|()| self.place(&part, &target));
         // `a` and `a/b` may both be blobs: what has no place goes where the nameless go.
         if outcome.as_ref().is_err_and(|error| {
             matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::EEXIST | libc::ENAMETOOLONG | libc::EISDIR))
@@ -318,11 +287,11 @@ impl Extractor {
             let other = format!("{}{suffix}", renamed(path, snapshot));
             if other != target && self.stat(&target).is_none_or(|_| self.is_dir(&target)) {
                 target = other;
-                outcome = self.log_line(blob, is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+                outcome = self.log_line(blob, *is_whole, inode, &target).and_then(|()| self.place(&part, &target));
             }
         }
         outcome.map_err(|error| self.failed(&error, &format!("the blob {path}")))?;
-        self.blobs[blob] = State { left: 0, done: true, whole: is_whole, earlier: false, target: Some(target.into()) };
+        self.blobs[blob] = State { done: true, whole: *is_whole, earlier: false, target: Some(target.into()) };
         Ok(())
     }
 

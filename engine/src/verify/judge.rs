@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::verify::logs::Logs;
 use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
 use crate::verify::road::{Arrived, Road, SLOT_LEN, SLOT_SPARE};
 use crate::verify::work::{Item, Loads, SIDE, Seen};
+use crate::verify::writer::{Act, Bytes, Finish, Writer};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -31,6 +33,9 @@ const BLOB_NOTES_MAX: usize = 8;
 
 /// Bytes of one read of what does not go by road: whole compression units.
 const READ_LEN: usize = 1 << 20;
+
+/// Blobs without bytes that are finished at once.
+const EMPTY_AT_ONCE: usize = 256;
 
 /// What is asked of every drive.
 #[derive(Clone, Debug, Default)]
@@ -181,6 +186,15 @@ fn judge<'a>(
     let work = listing.work(&files, &is_done_not(&is_done));
     verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
     (context.events)(Event::Stage { drive: context.index, stage: Stage::Verifying });
+    // Blobs without a byte to read are whole as they are.
+    let (mut writer, mut empty) = (None, Vec::new());
+    if let Some(extractor) = extractor {
+        let blobs = 0..listing.subjects.len();
+        let undone: Vec<usize> = blobs.filter(|blob| !extractor.is_done(*blob)).collect();
+        let started = Writer::start(extractor, listing.subjects.len(), &work)?;
+        empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
+        writer = Some(started);
+    }
     let mut bench = Bench {
         opened,
         files: &files,
@@ -190,14 +204,9 @@ fn judge<'a>(
         done: 0,
         total: work.bytes,
         told: Instant::now(),
-        extractor,
+        writer,
     };
-    if let Some(extractor) = &mut bench.extractor {
-        extractor.count(&listing, &work)?;
-    }
-    // Blobs without a byte to read are whole as they are.
     let listing = RefCell::new(listing);
-    bench.finish_empty(&listing)?;
     let beside = RefCell::new(work.singly);
     let road = Road {
         medium: opened.medium(),
@@ -207,7 +216,8 @@ fn judge<'a>(
         slot_len: SLOT_LEN + SLOT_SPARE,
     };
     let loads = Loads::new(opened, &files, &listing, work.road, &beside);
-    let result = road.run(loads, |arrived| bench.arrived(&listing, arrived, &beside));
+    let result = bench.finish_empty(&listing, empty);
+    let result = result.and_then(|()| road.run(loads, |arrived| bench.arrived(&listing, arrived, &beside)));
     let mut rest = beside.into_inner();
     let result = result.and_then(|()| bench.resident(&listing, work.resident, &mut rest)).and_then(|()| {
         rest.sort_unstable();
@@ -215,10 +225,14 @@ fn judge<'a>(
         bench.singly(&listing, rest)
     });
     verdict.bytes_read = bench.done;
-    let Bench { details, mut extractor, .. } = bench;
-    if let Some(extractor) = &mut extractor {
-        let ended = extractor.checkpoint();
-        result.and(ended)?;
+    let Bench { details, writer, .. } = bench;
+    let mut extractor = None;
+    if let Some(writer) = writer {
+        let (mut taken, written) = writer.end()?;
+        let ended = written.and_then(|()| taken.checkpoint());
+        // What stopped the writing is the cause of what stopped the reading.
+        ended.and(result)?;
+        extractor = Some(taken);
     } else {
         result?;
     }
@@ -243,7 +257,7 @@ struct Bench<'a> {
     done: u64,
     total: u64,
     told: Instant,
-    extractor: Option<Extractor>,
+    writer: Option<Writer>,
 }
 
 impl Bench<'_> {
@@ -264,7 +278,7 @@ impl Bench<'_> {
     fn arrived(
         &mut self,
         listing: &RefCell<Listing>,
-        arrived: Arrived<'_, Vec<Seen>>,
+        arrived: Arrived<Vec<Seen>>,
         beside: &RefCell<Vec<Item>>,
     ) -> Result<(), Problem> {
         if arrived.failure.is_some() {
@@ -276,21 +290,21 @@ impl Bench<'_> {
             }
             return Ok(());
         }
+        let mut acts = Vec::new();
         for (seen, digest) in arrived.what.iter().zip(&arrived.digests) {
             if self.broken.contains(&seen.item.piece) {
                 continue;
             }
-            let bytes = &arrived.bytes[seen.range.clone()];
-            self.tell(bytes.len() as u64);
-            self.take_out(seen.item, seen.from, bytes)?;
+            self.tell(seen.range.len() as u64);
+            self.take_out(&mut acts, seen.item, seen.from, seen.range.clone());
             let md5 = match digest {
                 Digest::Block(md5) => *md5,
                 Digest::Pages(_) | Digest::Unfinished => continue,
             };
             self.compare(&mut listing.borrow_mut(), seen.item, md5);
-            self.finished(listing, seen.item)?;
+            self.finished(listing, seen.item, &mut acts);
         }
-        Ok(())
+        self.give(Bytes::Held(arrived.bytes), acts)
     }
 
     fn compare(&mut self, listing: &mut Listing, item: Item, md5: [u8; 16]) {
@@ -309,46 +323,36 @@ impl Bench<'_> {
         }
     }
 
-    fn take_out(&mut self, item: Item, from: u64, bytes: &[u8]) -> Result<(), Problem> {
-        match &mut self.extractor {
-            Some(extractor) if item.owner & SIDE == 0 => extractor.write(item.owner as usize, from, bytes),
-            Some(extractor) => {
-                extractor.keep_side(item.owner & !SIDE, bytes);
-                Ok(())
-            }
-            None => Ok(()),
+    /// These bytes are from `from` on those of the item's file.
+    fn take_out(&self, acts: &mut Vec<Act>, item: Item, from: u64, bytes: Range<usize>) {
+        if self.writer.is_some() {
+            acts.push(match item.owner & SIDE {
+                0 => Act::Write { blob: item.owner as usize, at: from, bytes },
+                _ => Act::Keep { side: item.owner & !SIDE, bytes },
+            });
+        }
+    }
+
+    fn give(&self, bytes: Bytes, acts: Vec<Act>) -> Result<(), Problem> {
+        match &self.writer {
+            Some(writer) if !acts.is_empty() => writer.give(bytes, acts),
+            _ => Ok(()),
         }
     }
 
     /// A piece is judged; with the last one of a blob its file is finished.
-    fn finished(&mut self, listing: &RefCell<Listing>, item: Item) -> Result<(), Problem> {
-        let Some(extractor) = &mut self.extractor else { return Ok(()) };
-        if item.owner & SIDE != 0 || !extractor.is_last(item.owner as usize) {
-            return Ok(());
+    fn finished(&mut self, listing: &RefCell<Listing>, item: Item, acts: &mut Vec<Act>) {
+        let Some(writer) = &mut self.writer else { return };
+        if item.owner & SIDE == 0 && writer.is_last(item.owner as usize) {
+            acts.extend(finish(self.files, &listing.borrow(), item.owner));
         }
-        Self::finish(extractor, self.files, &listing.borrow(), item.owner)
     }
 
-    fn finish(extractor: &mut Extractor, files: &Files<'_>, listing: &Listing, blob: u32) -> Result<(), Problem> {
-        let subject = &listing.subjects[blob as usize];
-        let Some(name) = subject.name else { return Ok(()) };
-        let info = files.catalog.info(files.catalog.file_of(name));
-        if info.directory {
-            return Ok(());
-        }
-        let path = listing.blob_path(files, blob as usize);
-        let snapshot = listing.snapshots.get(&blob);
-        let is_whole = worst(listing, subject) <= Verdict::NoReference;
-        extractor.finish(blob as usize, &path, snapshot.map(String::as_str), subject.length, info.times, is_whole)
-    }
-
-    fn finish_empty(&mut self, listing: &RefCell<Listing>) -> Result<(), Problem> {
-        let Some(extractor) = &mut self.extractor else { return Ok(()) };
+    fn finish_empty(&self, listing: &RefCell<Listing>, blobs: Vec<usize>) -> Result<(), Problem> {
         let listing = listing.borrow();
-        for blob in 0..listing.subjects.len() {
-            if !extractor.is_done(blob) && extractor.is_empty(blob) {
-                Self::finish(extractor, self.files, &listing, blob as u32)?;
-            }
+        let mut all = blobs.into_iter().filter_map(|blob| finish(self.files, &listing, blob as u32)).peekable();
+        while all.peek().is_some() {
+            self.give(Bytes::Own(Vec::new()), all.by_ref().take(EMPTY_AT_ONCE).collect())?;
         }
         Ok(())
     }
@@ -394,9 +398,11 @@ impl Bench<'_> {
         md5_many(&[bytes], &mut md5);
         self.tell(bytes.len() as u64);
         let from = listing.borrow().pieces[item.piece as usize].offset;
-        self.take_out(item, from, bytes)?;
+        let mut acts = Vec::new();
+        self.take_out(&mut acts, item, from, 0..bytes.len());
         self.compare(&mut listing.borrow_mut(), item, md5[0]);
-        self.finished(listing, item)
+        self.finished(listing, item, &mut acts);
+        if acts.is_empty() { Ok(()) } else { self.give(Bytes::Own(bytes.to_vec()), acts) }
     }
 
     /// What does not go by road, or failed there: through the file system's reader, down to single sectors.
@@ -426,10 +432,11 @@ impl Bench<'_> {
                     let mut at = piece.offset;
                     while at < end(&piece) {
                         let len = (end(&piece) - at).min(READ_LEN as u64 - at % READ_LEN as u64) as usize;
-                        let before = bad.len();
                         self.halves(stream, at, &mut buffer[..len], &mut bad);
-                        if bad.len() == before || self.extractor.is_some() {
-                            self.take_out(item, at, &buffer[..len])?;
+                        let mut acts = Vec::new();
+                        self.take_out(&mut acts, item, at, 0..len);
+                        if !acts.is_empty() {
+                            self.give(Bytes::Own(buffer[..len].to_vec()), acts)?;
                         }
                         chain.update(&buffer[..len]);
                         self.tell(len as u64);
@@ -446,7 +453,9 @@ impl Bench<'_> {
                 let more = if bad.len() > 1 { format!("; {bytes} bytes in {} places", bad.len()) } else { String::new() };
                 self.note(item.piece, format!("bytes {from} to {to}: unreadable ({why}){more}"));
             }
-            self.finished(listing, item)?;
+            let mut acts = Vec::new();
+            self.finished(listing, item, &mut acts);
+            self.give(Bytes::Own(Vec::new()), acts)?;
         }
         Ok(())
     }
@@ -485,6 +494,23 @@ impl Bench<'_> {
             self.halves(stream, at + half as u64, second, bad);
         }
     }
+}
+
+/// What the blob's file gets at its end; none if it has no file.
+fn finish(files: &Files<'_>, listing: &Listing, blob: u32) -> Option<Act> {
+    let subject = &listing.subjects[blob as usize];
+    let info = files.catalog.info(files.catalog.file_of(subject.name?));
+    if info.directory {
+        return None;
+    }
+    Some(Act::Finish(Box::new(Finish {
+        blob: blob as usize,
+        path: listing.blob_path(files, blob as usize),
+        snapshot: listing.snapshots.get(&blob).cloned(),
+        length: subject.length,
+        times: info.times,
+        is_whole: worst(listing, subject) <= Verdict::NoReference,
+    })))
 }
 
 fn end(piece: &listing::Piece) -> u64 {

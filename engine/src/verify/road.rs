@@ -2,7 +2,7 @@
 //! and handed on as they come.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,13 +63,52 @@ impl<T> Load<T> {
     }
 }
 
+/// The bytes in use of a slot that was filled. Who keeps them keeps the slot: the road has one less until they are dropped.
+#[derive(Debug)]
+pub struct Held {
+    slot: Option<Slot>,
+    len: usize,
+    waker: io::Waker,
+    is_away: bool,
+}
+
+impl Held {
+    /// For another thread: the road, which may have nothing else to wait for, is woken when they are dropped.
+    pub fn away(mut self) -> Self {
+        self.is_away = true;
+        self
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.slot.as_ref().map_or(&[], |slot| &slot[..self.len])
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.slot.as_mut().map_or(&mut [], |slot| &mut slot[..self.len])
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.slot.take().is_some() && self.is_away {
+            self.waker.wake();
+        }
+    }
+}
+
 /// A load that came.
 #[derive(Debug)]
-pub struct Arrived<'a, T> {
+pub struct Arrived<T> {
     /// The caller's.
     pub what: T,
-    /// The slot's bytes in use, opened. Meaningless if `failure` is set.
-    pub bytes: &'a mut [u8],
+    /// What was read, opened. Meaningless if `failure` is set.
+    pub bytes: Held,
     /// One entry a span.
     pub digests: Vec<Digest>,
     /// CRC-64/NVME of `bytes`.
@@ -121,7 +160,7 @@ impl Road<'_> {
     pub fn run<T>(
         &self,
         mut loads: impl Iterator<Item = Load<T>>,
-        mut sink: impl FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+        mut sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let pool = Pool::new(SLOTS, self.slot_len)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -141,7 +180,7 @@ impl Road<'_> {
         pool: &Pool,
         engine: &mut (dyn Engine + Send),
         loads: &mut dyn Iterator<Item = Load<T>>,
-        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
         let waker = engine.waker();
@@ -192,7 +231,10 @@ impl Road<'_> {
                 if ended {
                     return Ok(());
                 }
-                continue;
+                if pool.available() > 0 {
+                    continue;
+                }
+                // Every slot is kept by who took what was read: one that comes back wakes us.
             }
             match engine.wait(Some(WAIT_MAX)) {
                 Completion::Filled { tag, slot, results } => {
@@ -206,7 +248,7 @@ impl Road<'_> {
                     if entry.failure.is_some() {
                         chains.order.retain(|other| *other != tag);
                         let (digests, chain) = (Vec::new(), None);
-                        self.hand_on(Done { tag, slot, digests, chain, crc: 0 }, &mut under, sink)?;
+                        self.hand_on(Done { tag, slot, digests, chain, crc: 0 }, &mut under, &ends, sink)?;
                         self.send_chain(&mut chains, &under, &ends);
                     } else if is_chained(&entry.load) {
                         chains.ready.insert(tag, slot);
@@ -242,14 +284,14 @@ impl Road<'_> {
         chains: &mut Chains,
         under: &mut HashMap<u64, Under<T>>,
         ends: &Ends<'_>,
-        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
             chains.state = done.chain.take();
             chains.busy = false;
             self.send_chain(chains, under, ends);
         }
-        self.hand_on(done, under, sink)
+        self.hand_on(done, under, ends, sink)
     }
 
     fn send<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) {
@@ -271,12 +313,13 @@ impl Road<'_> {
 
     fn hand_on<T>(
         &self,
-        mut done: Done,
+        done: Done,
         under: &mut HashMap<u64, Under<T>>,
-        sink: &mut dyn FnMut(Arrived<'_, T>) -> Result<(), Problem>,
+        ends: &Ends<'_>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let Some(Under { load, failure }) = under.remove(&done.tag) else { return Ok(()) };
-        let bytes = &mut done.slot[..load.len];
+        let bytes = Held { slot: Some(done.slot), len: load.len, waker: ends.waker.clone(), is_away: false };
         sink(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
     }
 }
@@ -288,4 +331,48 @@ fn is_chained<T>(load: &Load<T>) -> bool {
 /// Cuts `len` bytes into loads' worths: start and length.
 pub fn cut(len: ByteLen) -> impl Iterator<Item = (ByteOffset, usize)> {
     (0..len.0).step_by(SLOT_LEN).map(move |at| (ByteOffset(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::SimDisk;
+    use crate::units::SectorSize;
+
+    /// Whoever keeps every slot stops the road, and starts it again by letting go.
+    #[test]
+    fn slots_that_were_kept_come_back() {
+        let len = ByteLen(40 * SLOT_LEN as u64 + 512);
+        let disk = SimDisk::new(len, SectorSize::S512, 3);
+        disk.plant(ByteOffset(0), b"first");
+        let workers = Workers::start(2).expect("threads");
+        let stop = Stop::new();
+        let road = Road { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN };
+        let loads = cut(len).map(|(at, part)| {
+            let mut load = Load::new(at);
+            load.len = part;
+            load.parts.push((0..part, at));
+            load
+        });
+        let (keep, kept) = unbounded::<(ByteOffset, Held)>();
+        let keeper = std::thread::spawn(move || {
+            let (mut all, mut seen) = (Vec::new(), 0);
+            for (at, bytes) in kept {
+                assert!(at.0 > 0 || bytes.starts_with(b"first"));
+                seen += bytes.len();
+                all.push(bytes);
+                if all.len() == SLOTS {
+                    all.clear();
+                }
+            }
+            seen
+        });
+        let sent = road.run(loads, |arrived| {
+            let _ = keep.send((arrived.what, arrived.bytes.away()));
+            Ok(())
+        });
+        drop(keep);
+        assert!(sent.is_ok(), "{sent:?}");
+        assert_eq!(keeper.join().expect("no panic") as u64, len.0);
+    }
 }

@@ -1,6 +1,7 @@
 //! Whole sessions, on image files and on the simulated disk.
 
 mod campaign;
+mod returned;
 
 use std::fs;
 use std::io::Read;

@@ -1,0 +1,149 @@
+//! A thread that writes blobs while the drive is read on.
+//!
+//! What arrived from the drive is handed over with its slot, without a copy, and the slot goes back to the road when its
+//! bytes are written. So a directory slower than the drive holds the drive up only when every slot is full, and no
+//! memory is needed beside the slots.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::ntfs::read::Times;
+use crate::report::{Kind, Problem};
+use crate::verify::extract::Extractor;
+use crate::verify::road::Held;
+use crate::verify::work::{SIDE, Work};
+
+/// Orders that may wait: as many as the road has slots. Bytes of other origin are at most a MiB each.
+const WAITING_MAX: usize = 16;
+
+/// What is written.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    /// In a slot of the road.
+    Held(Held),
+    /// Read otherwise.
+    Own(Vec<u8>),
+}
+
+/// What is done with the bytes, in order.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// These go into a blob.
+    Write { blob: usize, at: u64, bytes: Range<usize> },
+    /// These are a side file's.
+    Keep { side: u32, bytes: Range<usize> },
+    /// The blob's last piece is judged.
+    Finish(Box<Finish>),
+}
+
+/// What a blob gets when all its bytes are written.
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub blob: usize,
+    pub path: String,
+    pub snapshot: Option<String>,
+    pub length: u64,
+    pub times: Times,
+    pub is_whole: bool,
+}
+
+struct Order {
+    bytes: Bytes,
+    acts: Vec<Act>,
+}
+
+/// The thread, and how many pieces of each blob are still to come.
+#[derive(Debug)]
+pub(super) struct Writer {
+    left: Vec<u32>,
+    orders: Sender<Order>,
+    is_broken: Arc<AtomicBool>,
+    thread: JoinHandle<(Extractor, Result<(), Problem>)>,
+}
+
+impl Writer {
+    /// Starts it. `blobs` is how many there are, `work` all that will be read.
+    pub fn start(extractor: Extractor, blobs: usize, work: &Work) -> Result<Self, Problem> {
+        let mut left = vec![0; blobs];
+        for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
+            if item.owner & SIDE == 0 {
+                left[item.owner as usize] += 1;
+            }
+        }
+        let (orders, waiting) = bounded(WAITING_MAX);
+        let is_broken = Arc::new(AtomicBool::new(false));
+        let broken = Arc::clone(&is_broken);
+        let thread = std::thread::Builder::new()
+            .name("extract".into())
+            .spawn(move || run(extractor, &waiting, &broken))
+            .map_err(|error: io::Error| Problem::new(Kind::Environment, format!("no thread for writing: {error}")))?;
+        Ok(Self { left, orders, is_broken, thread })
+    }
+
+    /// Whether no piece of the blob is to come.
+    pub fn is_empty(&self, blob: usize) -> bool {
+        self.left[blob] == 0
+    }
+
+    /// A piece of the blob is judged; whether it was the last.
+    pub fn is_last(&mut self, blob: usize) -> bool {
+        let left = &mut self.left[blob];
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+
+    /// Has it done; waits only when much is waiting already.
+    pub fn give(&self, bytes: Bytes, acts: Vec<Act>) -> Result<(), Problem> {
+        let bytes = match bytes {
+            Bytes::Held(held) => Bytes::Held(held.away()),
+            own @ Bytes::Own(_) => own,
+        };
+        if self.is_broken.load(Ordering::Acquire) || self.orders.send(Order { bytes, acts }).is_err() {
+            // Why, `end` tells.
+            return Err(Problem::new(Kind::Environment, "the blobs cannot be written any more"));
+        }
+        Ok(())
+    }
+
+    /// Waits for everything that was ordered; the extractor, and what went wrong.
+    pub fn end(self) -> Result<(Extractor, Result<(), Problem>), Problem> {
+        drop(self.orders);
+        self.thread.join().map_err(|_| Problem::new(Kind::Internal, "the thread that writes blobs ended in a bug"))
+    }
+}
+
+fn run(
+    mut extractor: Extractor,
+    orders: &Receiver<Order>,
+    is_broken: &AtomicBool,
+) -> (Extractor, Result<(), Problem>) {
+    let mut result = Ok(());
+    // After a failure the rest is taken and dropped: slots go home, and nobody waits for room.
+    for order in orders {
+        if result.is_ok() {
+            result = carry_out(&mut extractor, &order);
+            is_broken.store(result.is_err(), Ordering::Release);
+        }
+    }
+    (extractor, result)
+}
+
+fn carry_out(extractor: &mut Extractor, order: &Order) -> Result<(), Problem> {
+    let all: &[u8] = match &order.bytes {
+        Bytes::Held(held) => held,
+        Bytes::Own(own) => own,
+    };
+    for act in &order.acts {
+        match act {
+            Act::Write { blob, at, bytes } => extractor.write(*blob, *at, &all[bytes.clone()])?,
+            Act::Keep { side, bytes } => extractor.keep_side(*side, &all[bytes.clone()]),
+            Act::Finish(finish) => extractor.finish(finish)?,
+        }
+    }
+    Ok(())
+}
