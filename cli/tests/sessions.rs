@@ -98,6 +98,47 @@ fn judge_the_documented_examples_in_sequence() {
     let again = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#4 /AdditionalDriveSet:driveset.csv");
     assert_eq!(code(&again), Some(2), "{}", said(&again));
     assert!(said(&again).contains("belongs to this journal already"), "{}", said(&again));
+
+    // More data lands on the drives there are: whole words as documented, then the slips that users make.
+    fs::write(session.path("dataset-2.csv"), second_dataset(&session)).expect("a dataset");
+    let second =
+        "PrepImport /j:JournalTest.jrn /id:session#2 DataSet:dataset-2.csv /j:JournalTest.jrn /id:session#2 --silent";
+    let second = dray(&session, second);
+    assert_eq!(code(&second), Some(0), "{}", said(&second));
+    let mut blobs = 0;
+    for drive in ["one", "two"] {
+        passes(&session, drive, None);
+        blobs += verified(&session, drive);
+    }
+    assert_eq!(blobs, 40 + 7, "files of both sessions");
+    let sessions = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListCopySessions"));
+    assert!(sessions.contains("session#2 completed"), "{sessions}");
+    let beside: Vec<String> = fs::read_dir(&session.dir)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    assert!(!beside.iter().any(|name| name.starts_with("JournalTest.jrn.")), "{beside:?}");
+}
+
+/// Rows of a second session: other files under another prefix.
+fn second_dataset(session: &Session) -> String {
+    let more = session.path("more");
+    fs::create_dir_all(more.join("deep")).expect("a directory");
+    for (i, len) in [0usize, 1, 511, 4096, 70_001, (5 << 20) + 3, 9 << 20].into_iter().enumerate() {
+        let place = if i % 2 == 0 { more.join("deep") } else { more.clone() };
+        fs::write(place.join(format!("file {i}.bin")), vec![i as u8 + 1; len]).expect("a file");
+    }
+    let head = "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile";
+    format!("{head}\n\"{}/\",more/,BlockBlob,rename,None,None\n", more.display())
+}
+
+/// Verifies a drive with `dray`, and gives how many blobs are equal: all of them.
+fn verified(session: &Session, drive: &str) -> u64 {
+    let output = dray(session, &format!("verify {drive}.img --key-file {drive}.xml --json"));
+    assert_eq!(code(&output), Some(0), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter(|line| line.contains("\"type\":\"blob\"") && line.contains("\"verdict\":\"equal\"")).count()
+        as u64
 }
 
 #[test]

@@ -20,14 +20,22 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
     let session = rollback.session().to_owned();
     let drives = rollback.drives();
     let finished = rollback.drives_needing_consent();
+    let taken_back = rollback.taken_back();
     if output.is_json() {
         let list: Vec<Value> = drives.iter().map(objects::facts).collect();
-        output.object("rollback-plan", json!({ "session": session, "drives": list, "finished": finished }));
+        output.object(
+            "rollback-plan",
+            json!({ "session": session, "drives": list, "finished": finished, "taken_back": taken_back }),
+        );
     } else {
-        output.chat(&format!("Session {session} is rolled back; these drives will hold no volume:\n"));
+        output.chat(&format!("Session {session} is rolled back; these drives will be:\n"));
         for (i, drive) in drives.iter().enumerate() {
-            let word = if finished.contains(&i) { "  had finished" } else { "" };
-            output.chat(&format!("  {}  {}{word}\n", text::clean(&drive.drive_id), text::clean(&drive.name)));
+            let word = match (taken_back.contains(&i), finished.contains(&i)) {
+                (true, _) => "as before the session",
+                (false, true) => "without a volume; it had finished",
+                (false, false) => "without a volume",
+            };
+            output.chat(&format!("  {}  {}  {word}\n", text::clean(&drive.drive_id), text::clean(&drive.name)));
         }
         if drives.is_empty() {
             output.chat("  none: nothing had been written\n");

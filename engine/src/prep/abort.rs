@@ -1,5 +1,6 @@
 //! Rolling the last session back: its drives go back to what they were before, as far as that can be. A drive that the
-//! session erased holds no volume afterwards; one that it had not begun is not touched.
+//! session erased holds no volume afterwards; one that it added to holds the volume that it held before; one that it had
+//! not begun is not touched.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,12 +9,15 @@ use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::device::{Device, Roots, guard};
 use crate::io::{Completion, Engine};
 use crate::pool::Pool;
+use crate::checkpoint::Checkpoint;
+use crate::prep::append;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
 use crate::prep::planning::{Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
 use crate::prep::resume;
 use crate::prep::run::{self, SLOT_LEN};
+use crate::prep::targets::TargetDrive;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
 use crate::units::{ByteOffset, ByteRange};
 
@@ -30,11 +34,20 @@ pub struct Rollback {
 
 #[derive(Debug)]
 struct Back {
-    drive: PreparedDrive,
-    /// It had finished: rolling back destroys a good drive.
+    target: TargetDrive,
+    way: Way,
+    /// It had finished.
     finished: bool,
     /// It is not there; unfinished, it holds no volume anyway.
     missing: bool,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// What makes it a volume is erased: of a finished drive that destroys it.
+    Erase(Box<PreparedDrive>),
+    /// What was added is taken back.
+    TakeBack(Box<Checkpoint>),
 }
 
 /// What became of one drive.
@@ -96,10 +109,28 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
                 continue;
             }
         };
+        if target.work != Work::Format {
+            let name = target.facts.name.clone();
+            match append::run::begun(&request, &target, plan.recipe.formatted.0) {
+                Ok(checkpoint) if missing && checkpoint.step > 0 => problems.push(
+                    Problem::new(Kind::Refused, "is not there").drive(name).advice(
+                        "attach it: the session had begun to change its volume, and that must be taken back",
+                    ),
+                ),
+                Ok(checkpoint) => drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing }),
+                Err(why) => problems.push(
+                    Problem::new(Kind::Environment, format!("cannot be taken back to what it was: {why}"))
+                        .drive(name)
+                        .advice("bring the files beside the journal back"),
+                ),
+            }
+            continue;
+        }
         let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
             Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"))
         })?;
-        drives.push(Back { drive: planner.prepared(target, layout, saved.seed), finished, missing });
+        let drive = planner.prepared(target.clone(), layout, saved.seed);
+        drives.push(Back { target, way: Way::Erase(Box::new(drive)), finished, missing });
     }
     problems.into_result()?;
     let context = guard::Context {
@@ -118,13 +149,19 @@ impl Rollback {
 
     /// The drives that the session had begun.
     pub fn drives(&self) -> Vec<DriveFacts> {
-        self.drives.iter().map(|back| back.drive.target.facts.clone()).collect()
+        self.drives.iter().map(|back| back.target.facts.clone()).collect()
     }
 
     /// Drives (index in [`Rollback::drives`]) that had finished: a good volume is destroyed.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
-        let finished = self.drives.iter().enumerate().filter(|(_, back)| back.finished);
-        finished.map(|(i, _)| i).collect()
+        let destroys = |back: &Back| back.finished && matches!(back.way, Way::Erase(_));
+        self.drives.iter().enumerate().filter(|(_, back)| destroys(back)).map(|(i, _)| i).collect()
+    }
+
+    /// Drives (index in [`Rollback::drives`]) that go back to the volume that they held before.
+    pub fn taken_back(&self) -> Vec<usize> {
+        let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.way, Way::TakeBack(_)));
+        back.map(|(i, _)| i).collect()
     }
 
     /// Rolls back. May be interrupted, and is then done again.
@@ -135,7 +172,7 @@ impl Rollback {
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
             Problem::new(Kind::Refused, "had finished, and nobody agreed to erase it")
-                .drive(&self.drives[i].drive.target.facts.name)
+                .drive(&self.drives[i].target.facts.name)
                 .advice("answer the question, or name the drive with --yes SERIAL")
         });
         Problems(refused.collect()).into_result()?;
@@ -153,9 +190,14 @@ impl Rollback {
         journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting })?;
         let mut results = Vec::new();
         for back in &self.drives {
-            let facts = &back.drive.target.facts;
-            let done = if back.missing { Ok(()) } else { self.erase(&back.drive) };
-            if back.missing {
+            let facts = &back.target.facts;
+            let done = match &back.way {
+                Way::TakeBack(checkpoint) => append::run::take_back(&back.target, checkpoint, &self.request, &self.context),
+                Way::Erase(_) if back.missing => Ok(()),
+                Way::Erase(drive) => self.erase(drive),
+            };
+            let is_erased = matches!(back.way, Way::Erase(_));
+            if back.missing && is_erased {
                 events(Event::Note(format!("drive {}: is not there; unfinished as it is, it holds no volume", facts.name)));
             }
             let done = done.and_then(|()| {
@@ -164,14 +206,16 @@ impl Rollback {
                     drive_id: &facts.drive_id,
                     state: SessionState::Aborted,
                     record_file: &format!("{}.xml", facts.drive_id),
-                    work: Work::Format,
+                    work: back.target.work,
                     details: DriveDetails::default(),
                 };
                 journal.append(&aborted).map_err(run::first)
             });
             if done.is_ok() {
-                // Its key opens nothing any more.
-                let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+                if is_erased {
+                    // Its key opens nothing any more.
+                    let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+                }
                 run::remove_sidecars(&self.request, &facts.drive_id);
             }
             log.line(&match &done {
@@ -191,7 +235,7 @@ impl Rollback {
         if drive.target.identity.is_none() {
             return Ok(());
         }
-        let device: Device = run::claim(drive, &self.context)?;
+        let device: Device = run::claim(&drive.target, &self.context)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(&device, &pool, self.request.engine, &drive.target.facts.name, &|_| {})?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::azure::dataset::Disposition;
+use crate::azure::journal::Work;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Fault, Prefix};
 use crate::device::{Identity, Transport};
@@ -31,7 +32,7 @@ use crate::report::DriveFacts;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
 
 const MAGIC: [u8; 8] = *b"DRAYPLAN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
 
@@ -342,6 +343,7 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[(&TargetDrive, u64, Vec<u32>)], u
         }
         to.u8(u8::from(target.silent));
         to.u8(u8::from(target.named_firmly));
+        to.text(target.work.as_str());
         to.u64(*seed);
         write_runs(to, assigned);
     }
@@ -388,10 +390,22 @@ fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, V
             old.push(ByteRange::new(from.u64()?, from.u64()?));
         }
         let (silent, named_firmly) = (flag(from)?, flag(from)?);
+        let work = from.text()?;
+        let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
         let sector = sector_size.bytes();
         let facts =
             DriveFacts { name, path, drive_id, for_shipping, model, size, sector, contents, is_image, rotational };
-        let target = TargetDrive { facts, sector: sector_size, identity, old, silent, named_firmly, agreed: false };
+        let target = TargetDrive {
+            facts,
+            sector: sector_size,
+            identity,
+            old,
+            silent,
+            named_firmly,
+            agreed: work != Work::Format,
+            work,
+            key: None,
+        };
         drives.push(SavedDrive { target, seed: from.u64()?, assigned: read_runs(from, files)? });
     }
     Ok((drives, read_runs(from, files)?))

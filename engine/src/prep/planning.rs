@@ -11,6 +11,8 @@ use crate::plan::assign::assign;
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame};
 use crate::plan::tree::{DriveTree, FileKind};
+use crate::prep::append::Refused;
+use crate::prep::append::drive::{AppendDrive, There};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::plan_file::Recipe;
 use crate::prep::request::Table;
@@ -43,26 +45,75 @@ pub struct PreparedDrive {
 impl PreparedDrive {
     /// Its files, as the catalog numbers them, ascending.
     pub fn assigned(&self) -> Vec<u32> {
-        let tree = self.layout.tree();
-        let blob = |i| match tree.kind(i) {
-            FileKind::Blob(file) => Some(file),
-            FileKind::Property(_) => None,
-        };
-        let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
-        files.sort_unstable();
-        files
+        assigned(self.layout.tree())
     }
 }
 
-/// Every drive that gets files, and those that need none.
+/// Files of a tree, as the catalog numbers them, ascending.
+pub fn assigned(tree: &DriveTree) -> Vec<u32> {
+    let blob = |i| match tree.kind(i) {
+        FileKind::Blob(file) => Some(file),
+        FileKind::Property(_) => None,
+    };
+    let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
+    files.sort_unstable();
+    files
+}
+
+/// A drive that files can go on.
 #[derive(Debug)]
+pub enum Place {
+    /// Erased, and filled anew.
+    Blank(Box<TargetDrive>),
+    /// Added to.
+    There(Box<There>),
+}
+
+impl Place {
+    /// The drive.
+    pub fn target(&self) -> &TargetDrive {
+        match self {
+            Self::Blank(target) => target,
+            Self::There(there) => &there.target,
+        }
+    }
+}
+
+/// A place with its files.
+enum Laid {
+    Blank(Box<DriveLayout>),
+    There(Box<AppendDrive>),
+}
+
+/// Why a place does not take them.
+enum Unfit {
+    /// It is too small by so much.
+    TooSmall { needed: ByteLen, available: ByteLen },
+    Blank(DriveError),
+    There(Problem),
+}
+
+/// Every drive that gets files, and those that need none.
+#[derive(Debug, Default)]
 pub struct Planned {
     /// Planned, in the order of the driveset.
     pub drives: Vec<PreparedDrive>,
+    /// Those that are added to.
+    pub appends: Vec<AppendDrive>,
     /// Left as they are.
     pub unneeded: Vec<TargetDrive>,
     /// Files that fit on no drive.
     pub unplaced: Vec<u32>,
+}
+
+impl Planned {
+    fn take(&mut self, planner: &Planner<'_>, place: Place, laid: Laid, seed: u64) {
+        match (place, laid) {
+            (Place::Blank(target), Laid::Blank(layout)) => self.drives.push(planner.prepared(*target, *layout, seed)),
+            (_, Laid::There(drive)) => self.appends.push(*drive),
+            (Place::There(_), Laid::Blank(_)) => {}
+        }
+    }
 }
 
 /// Lays out drives by one recipe.
@@ -82,7 +133,7 @@ impl Planner<'_> {
     pub fn plan_drives(
         &self,
         files: &[u32],
-        found: Vec<TargetDrive>,
+        found: Vec<Place>,
         entropy: &mut dyn Entropy,
         what_fits: bool,
     ) -> Result<Planned, Problems> {
@@ -98,17 +149,30 @@ impl Planner<'_> {
         let is_single = found.len() == 1 && !what_fits;
         if is_single || files.is_empty() {
             let mut problems = Problems::default();
-            let mut drives = Vec::new();
-            for (target, seed) in found.into_iter().zip(seeds) {
-                match self.lay_out(&target, files, seed) {
-                    Ok(layout) => drives.push(self.prepared(target, layout, seed)),
-                    Err(error) => problems.0.append(&mut too_small(&target, &error).0),
+            let mut planned = Planned::default();
+            for (place, seed) in found.into_iter().zip(seeds) {
+                match self.lay(&place, files, seed) {
+                    Ok(laid) => planned.take(self, place, laid, seed),
+                    Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
                 }
             }
             problems.into_result()?;
-            return Ok(Planned { drives, unneeded: Vec::new(), unplaced: Vec::new() });
+            return Ok(planned);
         }
         self.spread(files, found, &seeds, what_fits)
+    }
+
+    fn lay(&self, place: &Place, assigned: &[u32], seed: u64) -> Result<Laid, Unfit> {
+        match place {
+            Place::Blank(target) => self.lay_out(target, assigned, seed).map(Box::new).map(Laid::Blank).map_err(|error| match error {
+                DriveError::Volume(LayoutError::TooSmall { needed, available }) => Unfit::TooSmall { needed, available },
+                error => Unfit::Blank(error),
+            }),
+            Place::There(there) => self.add(there, assigned).map(Box::new).map(Laid::There).map_err(|refused| match refused {
+                Refused::TooFull { needed, free } => Unfit::TooSmall { needed, available: free },
+                Refused::Problem(problem) => Unfit::There(problem),
+            }),
+        }
     }
 
     /// The drive with its layout.
@@ -117,7 +181,8 @@ impl Planner<'_> {
         PreparedDrive { target, layout, rules, seed, begun: None }
     }
 
-    fn rules(&self, target: &TargetDrive) -> Rules {
+    /// What the manifest of a drive says beside the hashes.
+    pub fn rules(&self, target: &TargetDrive) -> Rules {
         Rules {
             drive_id: target.facts.drive_id.clone(),
             session: self.recipe.session.clone(),
@@ -145,7 +210,8 @@ impl Planner<'_> {
         })
     }
 
-    fn tree(&self, assigned: &[u32]) -> DriveTree {
+    /// The tree of these files.
+    pub fn tree(&self, assigned: &[u32]) -> DriveTree {
         let properties = self.recipe.properties.clone();
         DriveTree::new(Arc::clone(self.catalog), assigned, &self.recipe.session, properties, self.recipe.formatted)
     }
@@ -165,27 +231,36 @@ impl Planner<'_> {
     fn spread(
         &self,
         files: &[u32],
-        found: Vec<TargetDrive>,
+        found: Vec<Place>,
         seeds: &[u64],
         what_fits: bool,
     ) -> Result<Planned, Problems> {
         let mut problems = Problems::default();
         let mut capacities = Vec::new();
-        for (target, &seed) in found.iter().zip(seeds) {
-            match self.lay_out(target, &[], seed) {
-                Ok(empty) => {
-                    let cluster = empty.layout().cluster();
-                    capacities.push(cluster.len_of(empty.layout().free_clusters()));
+        // What a file takes depends little on the drive: the largest cluster is the careful guess.
+        let mut cluster = None;
+        for (place, &seed) in found.iter().zip(seeds) {
+            match self.lay(place, &[], seed) {
+                Ok(laid) => {
+                    let (own, free) = match &laid {
+                        Laid::Blank(empty) => {
+                            let cluster = empty.layout().cluster();
+                            (cluster, cluster.len_of(empty.layout().free_clusters()))
+                        }
+                        Laid::There(drive) => {
+                            (ClusterSize::from_bytes(drive.plan.cluster).unwrap_or(ClusterSize::MAX), drive.plan.free)
+                        }
+                    };
+                    capacities.push(free);
+                    cluster = cluster.max(Some(own));
                 }
-                Err(error) => problems.0.append(&mut too_small(target, &error).0),
+                Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
             }
         }
         problems.into_result()?;
-        // What a file takes depends little on the drive: the largest cluster is the careful guess.
-        let frames = found.iter().zip(seeds).filter_map(|(target, &seed)| self.frame(target, seed).ok());
-        let cluster = frames.map(|frame| frame.cluster()).max().unwrap_or(ClusterSize::MAX);
+        let cluster = cluster.unwrap_or(ClusterSize::MAX);
         let everything = self.tree(files);
-        let rules = found.first().map(|target| self.rules(target));
+        let rules = found.first().map(|place| self.rules(place.target()));
         let xml: HashMap<u32, u32> = match &rules {
             Some(rules) => {
                 let lens = manifest::blob_lens(&everything, rules);
@@ -214,27 +289,28 @@ impl Planner<'_> {
             if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
                 return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));
             }
-            let mut layouts: BTreeMap<usize, DriveLayout> = BTreeMap::new();
+            let mut layouts: BTreeMap<usize, Laid> = BTreeMap::new();
             let mut again = false;
             for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
-                match self.lay_out(&found[i], assigned, seeds[i]) {
-                    Ok(layout) => drop(layouts.insert(i, layout)),
-                    Err(DriveError::Volume(LayoutError::TooSmall { needed, available })) => {
+                match self.lay(&found[i], assigned, seeds[i]) {
+                    Ok(laid) => drop(layouts.insert(i, laid)),
+                    Err(Unfit::TooSmall { needed, available }) => {
                         let over = needed.0.saturating_sub(available.0).max(1 << 20);
                         capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
                         again = true;
                     }
-                    Err(error) => return Err(too_small(&found[i], &error)),
+                    Err(unfit) => return Err(unfit_problem(found[i].target(), unfit).into()),
                 }
             }
             if again {
                 continue;
             }
-            let mut planned = Planned { drives: Vec::new(), unneeded: Vec::new(), unplaced: assignment.unplaced };
-            for (i, target) in found.into_iter().enumerate() {
-                match layouts.remove(&i) {
-                    Some(layout) => planned.drives.push(self.prepared(target, layout, seeds[i])),
-                    None => planned.unneeded.push(target),
+            let mut planned = Planned { unplaced: assignment.unplaced, ..Planned::default() };
+            for (i, place) in found.into_iter().enumerate() {
+                match (layouts.remove(&i), place) {
+                    (Some(laid), place) => planned.take(self, place, laid, seeds[i]),
+                    (None, Place::Blank(target)) => planned.unneeded.push(*target),
+                    (None, Place::There(there)) => planned.unneeded.push(there.target),
                 }
             }
             return Ok(planned);
@@ -271,8 +347,13 @@ impl Planner<'_> {
     }
 }
 
-fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
-    let problem = match error {
+fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
+    let error = match unfit {
+        Unfit::There(problem) => return problem,
+        Unfit::TooSmall { needed, available } => DriveError::Volume(LayoutError::TooSmall { needed, available }),
+        Unfit::Blank(error) => error,
+    };
+    let problem = match &error {
         DriveError::Volume(LayoutError::TooSmall { needed, available }) => Problem::new(
             Kind::Refused,
             format!(
@@ -294,7 +375,7 @@ fn too_small(target: &TargetDrive, error: &DriveError) -> Problems {
             .advice("leave --cluster-size out: it is chosen as Windows would"),
         other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive"),
     };
-    problem.drive(&target.facts.name).value(target.facts.size.to_string()).into()
+    problem.drive(&target.facts.name).value(target.facts.size.to_string())
 }
 
 /// The plan of one drive, for people.
@@ -350,7 +431,7 @@ pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
 }
 
 /// The biggest directories by the bytes of their own files.
-fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
+pub fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
     let catalog = tree.catalog();
     let mut sums: HashMap<u32, (u64, u64)> = HashMap::new();
     for i in 0..tree.blob_count() {

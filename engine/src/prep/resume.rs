@@ -15,11 +15,14 @@ use crate::hash::{self, Sha256};
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content};
 use crate::plan::drive::DriveLayout;
+use crate::plan::tree::DriveTree;
+use crate::prep::append;
+use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::prep::keys::Keys;
 use crate::prep::plan_file::{self, SavedPlan};
-use crate::prep::planning::{Planner, PreparedDrive};
+use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
 use crate::prep::run::SLOT_LEN;
 use crate::prep::session::{self, Prepared};
@@ -186,15 +189,17 @@ pub(super) fn prepare(
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     let mut drives = Vec::new();
-    let (mut given_up, mut done) = (Vec::new(), Vec::new());
+    let (mut given_up, mut done, mut added) = (Vec::new(), Vec::new(), Vec::new());
+    let mut appends = Vec::new();
     let mut waiting = plan.unplaced.clone();
     let mut known_ids: Vec<String> = session.drives.iter().map(|drive| drive.drive_id.clone()).collect();
     for saved in plan.drives.iter() {
         let drive_id = &saved.target.facts.drive_id;
         known_ids.push(drive_id.clone());
         let state = state_of(session, drive_id);
+        let is_added = saved.target.work != Work::Format;
         if state == Some(SessionState::Completed) {
-            done.push(drive_id.clone());
+            if is_added { &mut added } else { &mut done }.push(drive_id.clone());
         }
         if matches!(state, Some(SessionState::Completed | SessionState::GivenUp)) {
             continue;
@@ -212,6 +217,20 @@ pub(super) fn prepare(
                 continue;
             }
         };
+        if is_added {
+            match append_again(&request, &planner, target, &saved.assigned, state.is_some(), roots, &mut warnings) {
+                Ok(drive) => {
+                    let open = drive.begun.as_ref().map_or(0, |begun| match begun.step {
+                        0 => begun.offset,
+                        _ => u64::MAX,
+                    });
+                    changed_sources(&drive.tree, u32::try_from(open).unwrap_or(u32::MAX), &mut warnings);
+                    appends.push(drive);
+                }
+                Err(problem) => problems.push(problem),
+            }
+            continue;
+        }
         let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
             Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")).drive(drive_id)
         })?;
@@ -238,7 +257,7 @@ pub(super) fn prepare(
             }
             drive.target.agreed = !doubt || drive.target.facts.contents.is_none();
         }
-        changed_sources(&drive, &mut warnings);
+        changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
     }
     waiting.sort_unstable();
@@ -247,7 +266,7 @@ pub(super) fn prepare(
     let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
     let context =
         guard::Context { sources, journal: Some(request.journal.clone()), logs: Some(files::logdir(&request)) };
-    let before = drives.len();
+    let before = (drives.len(), appends.len());
     let mut unneeded = Vec::new();
     if let Some(path) = request.additional_driveset.clone() {
         let set = session::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
@@ -264,10 +283,12 @@ pub(super) fn prepare(
         match targets::find(rows, &wishes, &mut warnings) {
             Ok(found) => {
                 session::refuse_known(&found, &book.ledger, &known_ids, &path, &mut problems);
+                let found = session::places(found, roots, &mut problems);
                 if problems.0.is_empty() {
                     match planner.plan_drives(&waiting, found, &mut *surroundings.entropy, true) {
                         Ok(planned) => {
                             drives.extend(planned.drives);
+                            appends.extend(planned.appends);
                             unneeded = planned.unneeded;
                             waiting = planned.unplaced;
                         }
@@ -282,18 +303,27 @@ pub(super) fn prepare(
     for id in &given_up {
         warnings.push(Problem::new(Kind::Usage, "is given up; what it holds does not count").drive(id));
     }
-    for drive in &drives[..before] {
+    for drive in &drives[..before.0] {
         let words = match &drive.begun {
             Some(begun) if begun.checkpoint.step > 0 => format!("goes on behind byte {}", begun.checkpoint.offset),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
     }
-    if !done.is_empty() {
-        let words = if done.len() == 1 { "1 drive had".to_owned() } else { format!("{} drives had", done.len()) };
+    for drive in &appends[..before.1] {
+        let words = match &drive.begun {
+            Some(begun) if begun.step > 0 => "has all its files; they are made part of the volume".to_owned(),
+            Some(begun) if begun.batches > 0 => format!("goes on behind batch {}", begun.batches),
+            _ => "begins at its start".into(),
+        };
+        on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
+    }
+    let finished = done.len() + added.len();
+    if finished > 0 {
+        let words = if finished == 1 { "1 drive had".to_owned() } else { format!("{finished} drives had") };
         on_event(Event::Note(format!("{words} finished before and are not written again")));
     }
-    let joins = drives.len() - before;
+    let joins = (drives.len() - before.0, appends.len() - before.1);
     let plan = session::Plan {
         recipe: plan.recipe,
         catalog: plan.catalog,
@@ -302,23 +332,56 @@ pub(super) fn prepare(
         joins,
         given_up,
         done,
+        added,
     };
-    Ok(Prepared::new(request, cipher, surroundings, drives, unneeded, context, plan, Vec::new(), warnings))
+    let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
+    Ok(Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings))
 }
 
-/// Names sources that are not any more what they were when the session was planned.
-fn changed_sources(drive: &PreparedDrive, warnings: &mut Vec<Problem>) {
+/// A drive that is added to: how far it is, or a new plan.
+fn append_again(
+    request: &PrepRequest,
+    planner: &Planner<'_>,
+    mut target: TargetDrive,
+    assigned: &[u32],
+    has_begun: bool,
+    roots: &Roots,
+    warnings: &mut Vec<Problem>,
+) -> Result<AppendDrive, Problem> {
+    let name = target.facts.name.clone();
+    let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
+    target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key);
+    let begun = has_begun.then(|| append::run::begun(request, &target, planner.recipe.formatted.0));
+    let begun = begun.and_then(|begun| {
+        let anew = |why| warnings.push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&name));
+        begun.map_err(anew).ok()
+    });
+    let mut drive = match &begun {
+        // The volume is between two states.
+        Some(begun) if begun.step > 0 => planner.append_drive(target, assigned),
+        _ => planner.add(&There::open(target, roots)?, assigned).map_err(|refused| refused.problem(&name))?,
+    };
+    drive.begun = begun.map(Box::new);
+    Ok(drive)
+}
+
+/// The first file that is not on the drive as a whole.
+fn first_open(drive: &PreparedDrive) -> u32 {
     let tree = drive.layout.tree();
     let durable = drive.begun.as_ref().map_or(0, |begun| begun.checkpoint.batches);
     // Files before the first one of what is still to be written are on the drive as a whole.
     let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
-    let open = later
+    later
         .filter_map(|batch| match batch.content {
             Content::Files(parts) => parts.first().map(|part| part.file),
             _ => None,
         })
         .next()
-        .unwrap_or_else(|| tree.files());
+        .unwrap_or_else(|| tree.files())
+}
+
+/// Names sources that are not any more what they were when the session was planned; files before `open` are copied.
+fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     let (mut copied, mut lost) = (0u64, 0u64);
     for i in 0..tree.files() {
         let (len, mtime_ns, ctime_ns) = tree.planned_facts(i);

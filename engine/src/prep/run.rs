@@ -16,8 +16,9 @@ use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
 use crate::io::{Engine, Options};
 use crate::plan::batches::Content;
-use crate::plan::drive::{DriveLayout, MANIFEST_NAME};
+use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
+use crate::prep::append;
 use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::keys::Keys;
@@ -31,7 +32,7 @@ use crate::prep::resume;
 use crate::prep::session::{Plan, Prepared};
 use crate::prep::targets::TargetDrive;
 use crate::prep::workers::Workers;
-use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
+use crate::report::{DriveFacts, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime};
 
@@ -94,9 +95,10 @@ impl Prepared {
     /// Brings the session's plan file to what is planned now, durably.
     fn save_plan(&self) -> Result<Prefix, Problem> {
         let path = sidecar(&self.request.journal, &self.request.session, Sidecar::Plan);
-        let from = self.drives.len() - self.plan.joins;
-        let joining: Vec<(&TargetDrive, u64, Vec<u32>)> =
-            self.drives[from..].iter().map(|drive| (&drive.target, drive.seed, drive.assigned())).collect();
+        let from = (self.drives.len() - self.plan.joins.0, self.appends.len() - self.plan.joins.1);
+        let blank = self.drives[from.0..].iter().map(|drive| (&drive.target, drive.seed, drive.assigned()));
+        let there = self.appends[from.1..].iter().map(|drive| (&drive.target, 0, drive.assigned()));
+        let joining: Vec<(&TargetDrive, u64, Vec<u32>)> = blank.chain(there).collect();
         let Plan { recipe, catalog, unplaced, saved, given_up, .. } = &self.plan;
         let written = match saved {
             None => plan_file::create(&path, recipe, catalog, &joining, unplaced),
@@ -136,7 +138,7 @@ impl Prepared {
             Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
         })?;
         let log = Log::open(&logs, &self.request.session)?;
-        let names: Vec<String> = self.drives.iter().map(|drive| drive.target.facts.name.clone()).collect();
+        let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
         let tell = |event: Event| {
             log.event(&event, &names);
             events(event);
@@ -188,21 +190,20 @@ impl Prepared {
             snapshot,
         };
         let results: Vec<DriveResult> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .drives
-                .iter()
-                .zip(&keys)
-                .enumerate()
-                .map(|(i, (drive, keys))| {
-                    let shared = &shared;
-                    scope.spawn(move || run_drive(i, drive, keys, shared))
-                })
-                .collect();
+            let shared = &shared;
+            let first = self.drives.len();
+            let blank = self.drives.iter().zip(&keys).enumerate().map(|(i, (drive, keys))| {
+                scope.spawn(move || run_drive(i, &drive.target, shared, || write_drive(i, drive, keys, shared)))
+            });
+            let there = self.appends.iter().zip(first..).map(|(drive, i)| {
+                scope.spawn(move || run_drive(i, &drive.target, shared, || append::run::add(i, drive, shared)))
+            });
+            let threads: Vec<_> = blank.chain(there).collect();
             let join = |(i, thread): (usize, std::thread::ScopedJoinHandle<'_, DriveResult>)| {
                 thread.join().unwrap_or_else(|_| {
                     let problem =
                         Problem::new(Kind::Internal, "the drive's thread ended in a bug; its drive is unfinished");
-                    failed(&self.drives[i], problem, started)
+                    failed(&self.summary.drives[i].drive, problem, started)
                 })
             };
             threads.into_iter().enumerate().map(join).collect()
@@ -214,6 +215,8 @@ impl Prepared {
         journal.append(&ActivityRecord::Session { id: &self.request.session, state })?;
         if complete {
             let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
+            let added = self.appends.iter().map(|drive| &drive.target.facts.drive_id).chain(&self.plan.added);
+            added.for_each(|drive_id| remove_sidecars(&self.request, drive_id));
         }
         Ok(SessionReport {
             drives: results,
@@ -225,20 +228,32 @@ impl Prepared {
     }
 }
 
-struct Shared<'a> {
-    request: &'a PrepRequest,
-    context: &'a guard::Context,
-    journal: &'a JournalFile,
-    workers: &'a Workers,
-    events: &'a (dyn Fn(Event) + Sync),
-    stop: &'a Stop,
-    formatted: FileTime,
-    snapshot: Prefix,
+/// What all drives of a session share.
+pub(super) struct Shared<'a> {
+    pub request: &'a PrepRequest,
+    pub context: &'a guard::Context,
+    pub journal: &'a JournalFile,
+    pub workers: &'a Workers,
+    pub events: &'a (dyn Fn(Event) + Sync),
+    pub stop: &'a Stop,
+    pub formatted: FileTime,
+    pub snapshot: Prefix,
 }
 
-fn failed(drive: &PreparedDrive, problem: Problem, started: Instant) -> DriveResult {
+/// What became of a drive that is finished.
+pub(super) struct Done {
+    pub files: u64,
+    pub data: ByteLen,
+    pub written: ByteLen,
+    pub manifest_md5: [u8; 16],
+    pub left_out: Vec<(PathBuf, String)>,
+    pub record: PathBuf,
+    pub free_space_untouched: bool,
+}
+
+fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult {
     DriveResult {
-        drive: drive.target.facts.clone(),
+        drive: drive.clone(),
         files: 0,
         data: ByteLen(0),
         written: ByteLen(0),
@@ -251,44 +266,43 @@ fn failed(drive: &PreparedDrive, problem: Problem, started: Instant) -> DriveRes
     }
 }
 
-fn run_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> DriveResult {
+fn run_drive(
+    index: usize,
+    target: &TargetDrive,
+    shared: &Shared<'_>,
+    write: impl FnOnce() -> Result<Done, Problem>,
+) -> DriveResult {
     let started = Instant::now();
-    let outcome = write_drive(index, drive, keys, shared);
+    let outcome = write();
     let session = &shared.request.session;
-    let record_file = format!("{}.xml", drive.rules.drive_id);
-    let state = |state, details| ActivityRecord::Drive {
-        session,
-        drive_id: &drive.rules.drive_id,
-        state,
-        record_file: &record_file,
-        work: Work::Format,
-        details,
-    };
+    let drive_id = &target.facts.drive_id;
+    let record_file = format!("{drive_id}.xml");
+    let state =
+        |state, details| ActivityRecord::Drive { session, drive_id, state, record_file: &record_file, work: target.work, details };
     match outcome {
-        Ok((finished, record)) => {
-            let hash = hash::hex_upper(&finished.manifest_md5);
+        Ok(done) => {
+            let hash = hash::hex_upper(&done.manifest_md5);
             let details = DriveDetails {
-                files: Some(finished.files),
-                data: Some(finished.data.0),
+                files: Some(done.files),
+                data: Some(done.data.0),
                 manifest_hash: Some(&hash),
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
-            if journal.is_ok() {
-                remove_sidecars(shared.request, &drive.rules.drive_id);
+            // What was added can be taken back until the session ends.
+            if journal.is_ok() && target.work == Work::Format {
+                remove_sidecars(shared.request, drive_id);
             }
-            let tree = drive.layout.tree();
-            let left_out = finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect();
             DriveResult {
-                drive: drive.target.facts.clone(),
-                files: finished.files,
-                data: finished.data,
-                written: finished.written,
+                drive: target.facts.clone(),
+                files: done.files,
+                data: done.data,
+                written: done.written,
                 manifest_hash: Some(hash),
-                record: Some(record),
-                left_out,
+                record: Some(done.record),
+                left_out: done.left_out,
                 failure: journal.err().and_then(|problems| problems.0.into_iter().next()),
-                free_space_untouched: !shared.request.wipe_free,
+                free_space_untouched: done.free_space_untouched,
                 elapsed: started.elapsed(),
             }
         }
@@ -297,7 +311,7 @@ fn run_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared<'
             let _ = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default()));
             (shared.events)(Event::Stage { drive: index, stage: Stage::Failed });
             (shared.events)(Event::DriveFailed { drive: index, problem: problem.clone() });
-            failed(drive, problem, started)
+            failed(&target.facts, problem, started)
         }
     }
 }
@@ -307,11 +321,11 @@ fn write_drive(
     drive: &PreparedDrive,
     keys: &Keys,
     shared: &Shared<'_>,
-) -> Result<(Finished, PathBuf), Problem> {
+) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
-    let device = claim(drive, shared.context)?;
+    let device = claim(&drive.target, shared.context)?;
 
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
@@ -361,7 +375,7 @@ fn write_drive(
             facts.name
         )));
     }
-    let header_hash = if request.drive_header_hash { Some(header_hash(&device, layout)?) } else { None };
+    let header_hash = if request.drive_header_hash { Some(header_hash(&device, layout.volume().start)?) } else { None };
     record.manifest_hash = Some(finished.manifest_md5);
     record.drive_header_hash = header_hash.as_deref();
     write_record(&record, RecordState::Completed)?;
@@ -376,7 +390,16 @@ fn write_drive(
         )));
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
-    Ok((finished, record_path))
+    let tree = layout.tree();
+    Ok(Done {
+        files: finished.files,
+        data: finished.data,
+        written: finished.written,
+        manifest_md5: finished.manifest_md5,
+        left_out: finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect(),
+        record: record_path,
+        free_space_untouched: !request.wipe_free,
+    })
 }
 
 /// Where an auto-mounter put the drive once it was let go. They act on what udev tells them, a moment later.
@@ -438,7 +461,7 @@ fn read_back(
 
 /// Moves an earlier file out of the record's way, unless it only is the record of a drive that was never finished: it may
 /// hold the only key of another drive, since ids of images are made of file names.
-fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
+pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     let kept = match fs::read(record).map(Zeroizing::new) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Ok(bytes) if drive_record::read(&bytes).is_ok_and(|old| old.state == Some(RecordState::Incomplete)) => {
@@ -494,7 +517,8 @@ fn begin(
     Ok(checkpoint)
 }
 
-fn beside(error: &io::Error, path: &Path) -> Problem {
+/// What the files beside the journal say.
+pub(super) fn beside(error: &io::Error, path: &Path) -> Problem {
     Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
         .path(path)
         .advice("make room on the journal's disk, then go on with --resume")
@@ -554,7 +578,7 @@ fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
 
 /// What is of no more use once a drive is finished or given up.
 pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
-    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id)] {
+    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id), Sidecar::Other(drive_id, append::run::IMAGES)] {
         let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
     }
 }
@@ -620,9 +644,9 @@ pub fn first(problems: Problems) -> Problem {
 ///
 /// # Errors
 /// When it is another, or something stands against it.
-pub fn claim(drive: &PreparedDrive, context: &guard::Context) -> Result<Device, Problem> {
-    let facts = &drive.target.facts;
-    if drive.target.identity.is_none() {
+pub fn claim(target: &TargetDrive, context: &guard::Context) -> Result<Device, Problem> {
+    let facts = &target.facts;
+    if target.identity.is_none() {
         device::create_image(&facts.path, facts.size)
             .or_else(|error| {
                 // An empty file was there already.
@@ -639,8 +663,8 @@ pub fn claim(drive: &PreparedDrive, context: &guard::Context) -> Result<Device, 
                     .advice("choose a file system that holds files of this size, with sparse files")
             })?;
     }
-    let device = Device::open_with(&facts.path, Access::Claim, drive.target.sector, &Roots::default())?;
-    let change = match &drive.target.identity {
+    let device = Device::open_with(&facts.path, Access::Claim, target.sector, &Roots::default())?;
+    let change = match &target.identity {
         Some(planned) => planned.change_to(device.identity()),
         None => (device.geometry().size != facts.size).then(|| "size is not what was asked for".to_owned()),
     };
@@ -707,9 +731,9 @@ pub fn engine(
 
 /// `offset:length:SHA-512` of the table and of the volume's front, joined by `;`: the form of the only public sample,
 /// which covers the first MiB and 143,360 bytes of the partition.
-fn header_hash(device: &Device, layout: &DriveLayout) -> Result<String, Problem> {
+pub(super) fn header_hash(device: &Device, volume: ByteOffset) -> Result<String, Problem> {
     let mut parts = Vec::new();
-    for (at, len) in [(0, 1 << 20), (layout.volume().start.0, 143_360)] {
+    for (at, len) in [(0, 1 << 20), (volume.0, 143_360)] {
         let mut bytes = vec![0; len];
         device.read_exact_at(&mut bytes, ByteOffset(at)).map_err(|error| {
             Problem::new(Kind::Drive, format!("the drive's header cannot be read back: {error}")).at(ByteOffset(at))

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::azure::dataset::{self, Dataset};
-use crate::azure::driveset;
+use crate::azure::driveset::{self, Driveset};
+use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, Road};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
@@ -14,7 +15,8 @@ use crate::plan::catalog::Catalog;
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
 use crate::prep::plan_file::Recipe;
-use crate::prep::planning::{self, Planner, PreparedDrive};
+use crate::prep::append::drive::{self as there, AppendDrive, There};
+use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
 use crate::prep::scan::{self, Scan};
@@ -39,6 +41,8 @@ pub struct Prepared {
     pub(super) surroundings: Surroundings,
     pub(super) summary: PlanSummary,
     pub(super) drives: Vec<PreparedDrive>,
+    /// They come behind the others in the summary.
+    pub(super) appends: Vec<AppendDrive>,
     pub(super) context: guard::Context,
     pub(super) plan: Plan,
 }
@@ -54,12 +58,14 @@ pub(super) struct Plan {
     pub unplaced: Vec<u32>,
     /// The file as it is; `None`: the session begins.
     pub saved: Option<Prefix>,
-    /// How many drives, the last ones, are not in the file.
-    pub joins: usize,
+    /// How many drives, the last ones of each kind, are not in the file.
+    pub joins: (usize, usize),
     /// Drives whose files go to others.
     pub given_up: Vec<String>,
     /// Drives that had finished before.
     pub done: Vec<String>,
+    /// Those among them that can be taken back as long as the session is open.
+    pub added: Vec<String>,
 }
 
 impl Prepared {
@@ -68,18 +74,18 @@ impl Prepared {
         request: PrepRequest,
         cipher: Cipher,
         surroundings: Surroundings,
-        drives: Vec<PreparedDrive>,
-        unneeded: Vec<TargetDrive>,
+        planned: Planned,
         context: guard::Context,
         plan: Plan,
         skipped: Vec<Skipped>,
         warnings: Vec<Problem>,
     ) -> Self {
+        let Planned { drives, appends, unneeded, .. } = planned;
         let files = plan.catalog.files();
         let mut summary = PlanSummary {
             session: request.session.clone(),
             cipher: request.cipher.clone(),
-            drives: drives.iter().map(planning::summarize).collect(),
+            drives: drives.iter().map(planning::summarize).chain(appends.iter().map(|one| one.plan.clone())).collect(),
             files: files.len() as u64,
             data: ByteLen(files.iter().map(|file| file.len.0).sum()),
             skipped,
@@ -102,7 +108,7 @@ impl Prepared {
                 .advice("they wait for drives: the same --id with --additional-driveset FILE"),
             );
         }
-        Self { request, cipher, surroundings, summary, drives, context, plan }
+        Self { request, cipher, surroundings, summary, drives, appends, context, plan }
     }
 }
 
@@ -127,8 +133,7 @@ pub fn prepare_with(
     let mut problems = request.check();
     let mut warnings = Vec::new();
     let unsupported = |what: &str| {
-        Problem::new(Kind::Usage, format!("{what} is not supported yet"))
-            .advice("use new drives: --additional-driveset FILE")
+        Problem::new(Kind::Usage, format!("{what} is not supported yet")).advice("leave the option away")
     };
     if request.content_md5 {
         problems.push(unsupported("setting Content-MD5"));
@@ -159,10 +164,7 @@ pub fn prepare_with(
         (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
         (initial, _) => (initial.clone(), "--initial-driveset"),
     };
-    if set_path.is_none() && request.driveset_row.is_none() && !book.ledger.finished_drives().is_empty() {
-        problems.push(unsupported("adding data to drives that are finished"));
-        return Err(problems);
-    }
+    let is_on_known = set_path.is_none() && request.driveset_row.is_none() && !book.ledger.finished_drives().is_empty();
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
         let problem = Problem::new(Kind::Usage, "there is no such cipher").value(request.cipher.clone());
@@ -181,6 +183,7 @@ pub fn prepare_with(
     }
     let line = PathBuf::from(COMMAND_LINE);
     let driveset = match &request.driveset_row {
+        None if is_on_known => Some(Driveset::default()),
         Some(row) => Some(driveset::parse_into(&line, format!("{DRIVESET_HEAD}\n{row}\n").as_bytes(), &mut problems)),
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
@@ -213,10 +216,16 @@ pub fn prepare_with(
         context: &context,
         roots,
     };
-    let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
-    if let Some(found) = &found {
-        refuse_known(found, &book.ledger, &[], &driveset_path, &mut problems);
-    }
+    let found = if is_on_known {
+        let there = there::of_journal(&request.journal, &book.ledger, &wishes, &mut warnings, &mut problems);
+        Some(there.into_iter().map(|there| Place::There(Box::new(there))).collect())
+    } else {
+        let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
+        if let Some(found) = &found {
+            refuse_known(found, &book.ledger, &[], &driveset_path, &mut problems);
+        }
+        found.map(|found| places(found, roots, &mut problems))
+    };
     let dataset_path = request.dataset.clone().unwrap_or(line);
     let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
@@ -268,19 +277,47 @@ pub fn prepare_with(
             },
         ));
     }
-    let joins = planned.drives.len();
-    let plan = Plan { recipe, catalog, unplaced: planned.unplaced, saved: None, joins, given_up: Vec::new(), done: Vec::new() };
+    let earlier = planned.appends.iter().filter(|drive| !is_on_known && drive.earlier_manifest.is_some());
+    warnings.extend(earlier.map(|drive| {
+        let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
+        Problem::new(Kind::Usage, what).drive(&drive.target.facts.name)
+    }));
+    let plan = Plan {
+        recipe,
+        catalog,
+        unplaced: planned.unplaced.clone(),
+        saved: None,
+        joins: (planned.drives.len(), planned.appends.len()),
+        given_up: Vec::new(),
+        done: Vec::new(),
+        added: Vec::new(),
+    };
     Ok(Prepared::new(
         request,
         cipher,
         surroundings,
-        planned.drives,
-        planned.unneeded,
+        planned,
         context,
         plan,
         skipped,
         warnings,
     ))
+}
+
+/// Unlocks the volumes of those that are added to.
+pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Problems) -> Vec<Place> {
+    let mut places = Vec::new();
+    for target in found {
+        if target.work == Work::Format {
+            places.push(Place::Blank(Box::new(target)));
+            continue;
+        }
+        match There::open(target, roots) {
+            Ok(there) => places.push(Place::There(Box::new(there))),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    places
 }
 
 /// Logs of a journal go to one directory: it may be named once.
@@ -314,6 +351,8 @@ pub(super) fn refuse_known(
     for target in found {
         let id = &target.facts.drive_id;
         let holder = match ledger.drive(id) {
+            // Its volume stays.
+            Some((_, drive)) if target.work != Work::Format && drive.state == SessionState::Completed => continue,
             Some((session, drive)) => format!("{} in session {}", ledger::word(drive.state), session.id),
             None if planned.contains(id) => "part of this session".into(),
             None => continue,

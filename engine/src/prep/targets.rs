@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::azure::SecretText;
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
+use crate::azure::journal::Work;
 use crate::azure::names;
 use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Identity, Roots, Transport, guard};
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, ByteRange, SectorSize};
+use crate::verify::find;
 
 /// A drive of the session. Only looked at so far.
 #[derive(Clone, Debug)]
@@ -28,10 +31,14 @@ pub struct TargetDrive {
     pub named_firmly: bool,
     /// Whether somebody agreed already that it is erased: an earlier run of the session began it.
     pub agreed: bool,
+    /// What is done with it.
+    pub work: Work,
+    /// What opens the volume that is on it, where that stays.
+    pub key: Option<SecretText>,
 }
 
 /// What a request says of its drives.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wishes<'a> {
     /// The driveset's path, for messages.
     pub driveset: &'a Path,
@@ -89,16 +96,31 @@ fn twice(found: &[(u64, TargetDrive)], wishes: &Wishes<'_>, problems: &mut Probl
     }
 }
 
+/// The problem with its place. Drives that the journal names stand on no line.
+fn row_of(row: &DrivesetRow, wishes: &Wishes<'_>, problem: Problem) -> Problem {
+    let problem = problem.path(wishes.driveset);
+    if row.line == 0 { problem } else { problem.line(row.line) }
+}
+
 fn target(
     row: &DrivesetRow,
     rows: usize,
     wishes: &Wishes<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let here = |problem: Problem, column: &str| problem.path(wishes.driveset).line(row.line).column(column);
-    if row.format == FormatOption::AlreadyFormatted || row.encryption == Encryption::AlreadyEncrypted {
-        let problem = Problem::new(Kind::Refused, "drives that hold a volume already are not supported yet");
-        return Err(here(problem.advice("use Format and Encrypt, which erase the drive"), "FormatOption").into());
+    let here = |problem: Problem, column: &str| row_of(row, wishes, problem).column(column);
+    if row.format == FormatOption::AlreadyFormatted {
+        if row.encryption == Encryption::Encrypt {
+            let what = "encrypting a volume that is there, in place, is not supported";
+            return Err(here(Problem::new(Kind::Refused, what), "Encryption")
+                .value("Encrypt")
+                .advice(
+                    "turn BitLocker on for it under Windows and give its 48 digits with AlreadyEncrypted, or write Format, \
+                     which erases the drive",
+                )
+                .into());
+        }
+        return there(row, rows, wishes, warnings);
     }
     let (name, path, named_firmly) = match &row.target {
         TargetName::Image { path, size } => return image(row, path, *size, rows, wishes, warnings),
@@ -112,6 +134,42 @@ fn target(
     finish(row, name, path, device, named_firmly, rows, wishes, warnings)
 }
 
+/// A drive whose volume stays.
+fn there(
+    row: &DrivesetRow,
+    rows: usize,
+    wishes: &Wishes<'_>,
+    warnings: &mut Vec<Problem>,
+) -> Result<TargetDrive, Problems> {
+    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
+    let (name, named_firmly) = match &row.target {
+        TargetName::Image { path, size: None } => (path.display().to_string(), true),
+        TargetName::Image { path, size: Some(_) } => {
+            let problem = Problem::new(Kind::Usage, "a volume that is there has a size already");
+            return Err(line(problem.value(path.display().to_string()).advice("leave the size away")).into());
+        }
+        TargetName::Device(path) => (path.display().to_string(), false),
+        TargetName::ById(path) => (path.display().to_string(), true),
+        TargetName::Serial(serial) => (format!("serial:{serial}"), true),
+    };
+    let path = device::resolve(&name, wishes.roots).map_err(line)?;
+    let device = open_there(&path, wishes).map_err(line)?;
+    let mut target = finish(row, name, path, device, named_firmly, rows, wishes, warnings)?;
+    target.old.clear();
+    (target.agreed, target.work, target.key) = (true, Work::Append, row.existing_key.clone());
+    Ok(target)
+}
+
+/// An image file does not tell its sectors: what is in it does.
+fn open_there(path: &Path, wishes: &Wishes<'_>) -> Result<Device, Problem> {
+    let mut sector = wishes.image_sector;
+    if path.is_file() {
+        let found = find::open(path, None)?;
+        sector = SectorSize::from_bytes(found.drive.sector).unwrap_or(sector);
+    }
+    Device::open_with(path, Access::Read, sector, wishes.roots)
+}
+
 fn image(
     row: &DrivesetRow,
     path: &Path,
@@ -120,7 +178,7 @@ fn image(
     wishes: &Wishes<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let line = |problem: Problem| problem.path(wishes.driveset).line(row.line).column("DriveLetter");
+    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
     let name = path.display().to_string();
     let path = crate::source::walk::absolute(path)
         .map_err(|error| line(Problem::new(Kind::Usage, format!("has no absolute path: {error}")).value(&name)))?;
@@ -159,7 +217,17 @@ fn image(
         rotational: None,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
-    Ok(TargetDrive { facts, sector: wishes.image_sector, identity: None, old: Vec::new(), silent, named_firmly: true, agreed: false })
+    Ok(TargetDrive {
+        facts,
+        sector: wishes.image_sector,
+        identity: None,
+        old: Vec::new(),
+        silent,
+        named_firmly: true,
+        agreed: false,
+        work: Work::Format,
+        key: None,
+    })
 }
 
 fn whole_sectors(size: ByteLen, sector: SectorSize) -> ByteLen {
@@ -177,7 +245,7 @@ fn finish(
     wishes: &Wishes<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let line = |problem: Problem| problem.path(wishes.driveset).line(row.line).column("DriveLetter");
+    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
     let mut problems = Problems(guard::check(&device, wishes.context).into_iter().map(line).collect());
     let identity = device.identity().clone();
     let geometry = device.geometry();
@@ -246,6 +314,8 @@ fn finish(
         silent,
         named_firmly,
         agreed: false,
+        work: Work::Format,
+        key: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use crate::device::Device;
 use crate::io::{Engine, Options};
@@ -39,6 +40,24 @@ impl Medium for crate::io::sim::SimDisk {
 
     fn engine(&self, _: &Pool) -> (Box<dyn Engine + Send>, Option<String>) {
         (Box::new(Self::engine(self)), None)
+    }
+}
+
+impl<T: Medium + ?Sized> Medium for Arc<T> {
+    fn size(&self) -> ByteLen {
+        (**self).size()
+    }
+
+    fn sector(&self) -> SectorSize {
+        (**self).sector()
+    }
+
+    fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()> {
+        (**self).read_exact_at(into, at)
+    }
+
+    fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>) {
+        (**self).engine(pool)
     }
 }
 

@@ -110,6 +110,13 @@ pub fn header(drive_id: &str, version: &str) -> Vec<u8> {
     out
 }
 
+/// Whether the contents of a `DriveId` element, as they stand in a file, are this id.
+pub fn is_drive_id(stands: &str, drive_id: &str) -> bool {
+    let mut escaped = Vec::new();
+    push_escaped(drive_id, &mut escaped);
+    stands.trim().as_bytes() == escaped
+}
+
 /// What closes the manifest.
 pub fn footer() -> &'static [u8] {
     b"</Drive>\n</DriveManifest>\n"

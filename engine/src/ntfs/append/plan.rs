@@ -236,6 +236,17 @@ impl Append {
         &self.volume
     }
 
+    /// Bytes of the clusters that are free before.
+    pub fn free_len(&self) -> ByteLen {
+        self.cluster().len_of(self.free)
+    }
+
+    /// Bytes of the clusters that are taken at most.
+    pub fn taken_len(&self) -> ByteLen {
+        let root: u64 = self.root_files.iter().map(LinearSpace::len).map(|len| len.0).sum();
+        self.cluster().len_of(Clusters(self.meta.len().0 + root + self.data.len().0))
+    }
+
     pub(super) fn cluster(&self) -> ClusterSize {
         self.volume.geometry().cluster
     }

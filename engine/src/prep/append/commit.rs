@@ -18,6 +18,7 @@ use crate::pool::Pool;
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
+use crate::verify::medium::Medium;
 
 /// First bytes of a sidecar.
 const MAGIC: &[u8; 8] = b"DRAYapd1";
@@ -45,6 +46,11 @@ impl<'a> Store<'a> {
     /// The engine, between two of its own operations.
     pub fn engine(&mut self) -> &mut (dyn Engine + Send) {
         self.engine.as_mut()
+    }
+
+    /// Counts what was written by the engine alone.
+    pub fn count(&mut self, bytes: u64) {
+        self.written += bytes;
     }
 
     /// Bytes written so far.
@@ -235,6 +241,50 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
         store.flush()?;
     }
     Ok(())
+}
+
+/// Makes sure that every sector that the sidecar tells of is what it was or what it will be: one that is neither was
+/// written by somebody else since, and nothing may be written over it.
+///
+/// # Errors
+/// The place of the first that is neither; what the drive or the sidecar says.
+pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
+    let sector = medium.sector().bytes() as usize;
+    let mut marks: Vec<Entry> = Vec::new();
+    let of_mark = |step| matches!(step, Step::Mark | Step::Clean);
+    read_entries(sidecar, |entry| {
+        if of_mark(entry.step) {
+            marks.push(entry);
+        }
+        Ok(())
+    })
+    .map_err(|error| error.problem(name))?;
+    read_entries(sidecar, |entry| {
+        let mut now = vec![0; entry.before.len()];
+        medium.read_exact_at(&mut now, ByteOffset(entry.at)).map_err(|error| {
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(ByteOffset(entry.at))
+        })?;
+        for (i, now) in now.chunks(sector).enumerate() {
+            let from = i * sector;
+            let is = |bytes: &[u8]| bytes.get(from..from + now.len()) == Some(now);
+            let at = entry.at + from as u64;
+            let marked = || {
+                marks.iter().any(|mark| {
+                    let of = at.checked_sub(mark.at).map(|of| of as usize);
+                    let is = |bytes: &[u8]| of.and_then(|of| bytes.get(of..of + now.len())) == Some(now);
+                    is(&mark.before) || is(&mark.after)
+                })
+            };
+            if !is(&entry.before) && !is(&entry.after) && !marked() {
+                let what = "was written to by something else since this session was cut off";
+                return Err(Problem::new(Kind::Refused, what).drive(name).at(ByteOffset(at)).advice(
+                    "nothing was written now; have the volume checked by chkdsk under Windows, and keep the journal's files",
+                ));
+            }
+        }
+        Ok(())
+    })
+    .map_err(|error| error.problem(name))
 }
 
 /// Whether a sidecar is whole. One that is not was never acted upon: the volume is what it was.

@@ -4,21 +4,22 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 
-use super::Job;
 use super::commit::Store;
+use super::{Addition, Job};
 use crate::azure::dataset::BlobType;
+use crate::hash;
 use crate::io::{self, Completion, FileFacts, Fill, From, PartResult, SourceFile, SourcePath, Stamp};
 use crate::ntfs::append::Append;
 use crate::ntfs::build::{LinearRange, Tree};
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
 use crate::prep::manifest::PropertyHashes;
-use crate::prep::drive::Sum;
-use crate::prep::outcome::OutcomeLog;
+use crate::prep::drive::{Durable, Save, Sum};
+use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::{self, Digest, Done, How, Span, Way};
 use crate::report::{Event, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, Clusters};
@@ -52,10 +53,11 @@ struct Load {
 }
 
 /// What came of the data.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Copied {
     pub left_out: BTreeMap<u32, String>,
     pub property_hashes: PropertyHashes,
+    pub durable: Durable,
 }
 
 /// Packs the files into loads, ascending.
@@ -67,12 +69,20 @@ struct Packer<'a> {
     offset: u64,
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    fn new(tree: &'a DriveTree, append: &'a Append, slot_len: usize) -> Self {
+        Self { tree, append, slot_len, file: 0, offset: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.file >= self.tree.files()
+    }
+
     fn next(&mut self) -> Load {
         let cluster = self.append.volume().geometry().cluster.bytes() as usize;
         let mut load = Load::default();
         let mut start = None;
-        while self.file < self.tree.files() && load.parts.len() < PARTS_MAX {
+        while !self.is_done() && load.parts.len() < PARTS_MAX {
             let len = self.tree.file(self.file).len.0;
             let block = self.tree.block_len(self.file).min(len - self.offset) as usize;
             if load.len + block.next_multiple_of(cluster) > self.slot_len {
@@ -96,7 +106,53 @@ impl Packer<'_> {
     }
 }
 
-/// Copies all files.
+/// Reads back batches that `chosen` wants, as they were before sealing, and gives the number of the first that is not what
+/// `sums` says.
+///
+/// # Errors
+/// When the device cannot be read.
+pub(super) fn first_bad(
+    what: &Addition<'_>,
+    append: &Append,
+    slot_len: usize,
+    sums: &[Option<Sum>],
+    mut chosen: impl FnMut(u64) -> bool,
+) -> Result<Option<u64>, Problem> {
+    let cluster = append.volume().geometry().cluster;
+    let mut packer = Packer::new(what.tree, append, slot_len);
+    let mut bytes = Vec::new();
+    for (number, sum) in (0..).zip(sums) {
+        if packer.is_done() {
+            return Ok(Some(number));
+        }
+        let load = packer.next();
+        let (Some(sum), Some((range, start))) = (sum, load.pieces.front()) else { continue };
+        if !chosen(number) {
+            continue;
+        }
+        if sum.len != load.len {
+            return Ok(Some(number));
+        }
+        bytes.resize(load.len, 0);
+        let clusters = LinearRange { start: start.0, len: Clusters(range.len() as u64 / cluster.bytes()) };
+        let mut into = 0;
+        for extent in append.data_space().extents(clusters) {
+            let (at, len) = (cluster.offset_of(extent.lcn), cluster.len_of(extent.len).0 as usize);
+            what.opened.read(at, &mut bytes[into..into + len]).map_err(|error| {
+                Problem::new(Kind::Drive, format!("what was written cannot be read back: {error}"))
+                    .drive(what.name)
+                    .at(what.opened.device_offset(at))
+            })?;
+            into += len;
+        }
+        if hash::crc64(&bytes) != sum.crc {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// Copies all files but those that `replay` has.
 ///
 /// # Errors
 /// What the drive or the hash log says. A file that cannot be read is left out instead.
@@ -105,39 +161,53 @@ pub(super) fn copy(
     append: &Append,
     store: &mut Store<'_>,
     pool: &Pool,
-    log: &mut OutcomeLog,
+    (log, replay): (&mut OutcomeLog, Replay),
+    save: &mut Save<'_>,
 ) -> Result<Copied, Problem> {
-    let tree = job.tree;
+    let (tree, name) = (job.what.tree, job.what.name);
     let slot_len = pool.slot_len();
     if let Some(file) = (0..tree.files()).find(|&file| tree.block_len(file) > slot_len as u64) {
         return Err(Problem::new(Kind::Refused, "is too large for a drive that holds a volume already")
             .path(tree.source_path(file))
-            .drive(job.name)
+            .drive(name)
             .advice("files above 195 GiB go on a drive that is formatted in the same session"));
     }
     let side = |error: std::io::Error| {
-        Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}"))
-            .drive(job.name)
+        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+            .drive(name)
             .advice("make room on the journal's disk and resume or abort the session")
     };
-    let mut packer = Packer { tree, append, slot_len, file: 0, offset: 0 };
-    let mut copied = Copied::default();
+    let mut packer = Packer::new(tree, append, slot_len);
+    let mut acknowledged = 0;
+    for _ in &replay.sums {
+        acknowledged += packer.next().len as u64;
+    }
+    let mut copied = Copied {
+        left_out: replay.left_out,
+        property_hashes: replay.properties,
+        durable: Durable {
+            batches: replay.sums.len() as u64,
+            offset: ByteOffset(0),
+            outcome: log.sync().map_err(side)?,
+        },
+    };
     let mut open: HashMap<u32, (Arc<SourceFile>, usize, bool)> = HashMap::new();
     let mut under: HashMap<u64, Load> = HashMap::new();
     let (reply, replies) = unbounded::<Done>();
-    let engine = store.engine();
-    let waker = engine.waker();
-    let (mut next, mut filling) = (0, 0);
+    let waker = store.engine().waker();
+    let (mut next, mut filling) = (replay.sums.len() as u64, 0);
     let total = ByteLen((0..tree.files()).map(|file| tree.file(file).len.0).sum());
-    let mut acknowledged = 0;
+    let (mut saved_at, mut saved_bytes) = (Instant::now(), acknowledged);
     loop {
         if job.stop.requested() {
-            drain(engine);
-            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(job.name).advice(
-                "the volume is what it was before; start the session again with `--resume`, or `--abort` it",
+            drain(store.engine());
+            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
+                "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
             ));
         }
-        while filling < FILLS_MAX && packer.file < tree.files() {
+        let due = next > copied.durable.batches
+            && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);
+        while !due && filling < FILLS_MAX && !packer.is_done() {
             let Some(mut slot) = pool.take() else { break };
             let mut load = packer.next();
             lay(job, append, &mut load)?;
@@ -148,18 +218,15 @@ pub(super) fn copy(
                 match source(tree, part, &mut open) {
                     Ok(from) => reads.push(io::Part { into, from }),
                     Err(why) => {
-                        leave_out(job, &mut copied, part.file, why);
+                        leave_out(job, log, &mut copied, part.file, why).map_err(side)?;
                         reads.push(io::Part { into: 0..0, from: From::Target { at: ByteOffset(0) } });
                     }
                 }
             }
             under.insert(next, load);
-            engine.fill(Fill { tag: next, slot, parts: reads });
+            store.engine().fill(Fill { tag: next, slot, parts: reads });
             filling += 1;
             next += 1;
-        }
-        if under.is_empty() {
-            return Ok(copied);
         }
         while let Ok(done) = replies.try_recv() {
             let Some(load) = under.get_mut(&done.tag) else { continue };
@@ -167,15 +234,29 @@ pub(super) fn copy(
             for (part, digest) in hashed.zip(&done.digests) {
                 if let (true, Digest::Block(md5)) = (part.file >= tree.blob_count(), digest) {
                     copied.property_hashes.insert(part.file, *md5);
+                    log.property(part.file, *md5).map_err(side)?;
                 }
             }
             log.push(done.tag, Some(Sum { len: load.len, crc: done.crc }), done.digests).map_err(side)?;
-            write_piece(engine, &mut under, done.tag, done.slot);
+            write_piece(store.engine(), &mut under, done.tag, done.slot);
         }
         if under.is_empty() {
+            let is_done = packer.is_done();
+            if is_done || due {
+                store.flush()?;
+                copied.durable.batches = next;
+                // The first file that is not on the drive as a whole.
+                copied.durable.offset = ByteOffset(u64::from(packer.file));
+                copied.durable.outcome = log.sync().map_err(side)?;
+                save(&copied.durable).map_err(side)?;
+                (saved_at, saved_bytes) = (Instant::now(), acknowledged);
+            }
+            if is_done {
+                return Ok(copied);
+            }
             continue;
         }
-        match engine.wait(Some(WAIT_MAX)) {
+        match store.engine().wait(Some(WAIT_MAX)) {
             Completion::Filled { tag, mut slot, results } => {
                 filling -= 1;
                 let Some(load) = under.get(&tag) else { continue };
@@ -195,7 +276,7 @@ pub(super) fn copy(
                     }
                     if let Some(why) = why {
                         slot[part.into..part.into + part.len].fill(0);
-                        leave_out(job, &mut copied, part.file, why);
+                        leave_out(job, log, &mut copied, part.file, why).map_err(side)?;
                     }
                 }
                 let spans = load.parts.iter().filter(|part| part.len > 0).map(|part| Span {
@@ -210,7 +291,7 @@ pub(super) fn copy(
                     chain: None,
                     way: Way::Seal,
                     crypt: load.crypt.clone(),
-                    cipher: job.opened.cipher(),
+                    cipher: job.what.opened.cipher(),
                     reply: reply.clone(),
                     waker: waker.clone(),
                 };
@@ -219,14 +300,18 @@ pub(super) fn copy(
             }
             Completion::Written { tag, slot, result } => {
                 if let Err(error) = result {
-                    drain(engine);
+                    drain(store.engine());
                     return Err(Problem::new(Kind::Drive, format!("writing failed: {}", error.source))
-                        .drive(job.name)
+                        .drive(name)
                         .at(error.at)
                         .advice("the volume is what it was before; check cable and drive (smartctl -a)"));
                 }
-                acknowledged += under.get(&tag).map_or(0, |load| load.len as u64);
-                write_piece(engine, &mut under, tag, slot);
+                let Some(load) = under.get(&tag) else { continue };
+                if load.pieces.is_empty() {
+                    acknowledged += load.len as u64;
+                    store.count(load.len as u64);
+                }
+                write_piece(store.engine(), &mut under, tag, slot);
                 (job.events)(Event::Progress {
                     drive: job.index,
                     acknowledged: ByteLen(acknowledged),
@@ -237,7 +322,7 @@ pub(super) fn copy(
             }
             Completion::Broken(error) => {
                 return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))
-                    .drive(job.name)
+                    .drive(name)
                     .advice("try again with --engine sync"));
             }
             Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
@@ -281,7 +366,7 @@ fn lay(job: &Job<'_>, append: &Append, load: &mut Load) -> Result<(), Problem> {
     let mut into = 0;
     for extent in append.data_space().extents(clusters) {
         let len = cluster.len_of(extent.len);
-        let places = job.opened.stored(cluster.offset_of(extent.lcn), len).map_err(|error| {
+        let places = job.what.opened.stored(cluster.offset_of(extent.lcn), len).map_err(|error| {
             Problem::new(Kind::Internal, format!("a place of the volume that cannot be written to: {error}"))
         })?;
         for stored in places {
@@ -327,9 +412,17 @@ fn source(
     Ok(From::Open { file: Arc::clone(file), offset: part.offset })
 }
 
-fn leave_out(job: &Job<'_>, copied: &mut Copied, file: u32, why: String) {
+fn leave_out(
+    job: &Job<'_>,
+    log: &mut OutcomeLog,
+    copied: &mut Copied,
+    file: u32,
+    why: String,
+) -> std::io::Result<()> {
     if let std::collections::btree_map::Entry::Vacant(vacant) = copied.left_out.entry(file) {
-        (job.events)(Event::LeftOut { drive: job.index, path: job.tree.source_path(file), why: why.clone() });
+        (job.events)(Event::LeftOut { drive: job.index, path: job.what.tree.source_path(file), why: why.clone() });
+        log.left_out(file, &why)?;
         vacant.insert(why);
     }
+    Ok(())
 }

@@ -6,6 +6,8 @@
 
 pub mod commit;
 mod copy;
+pub mod drive;
+pub mod run;
 #[cfg(test)]
 mod tests;
 
@@ -16,18 +18,19 @@ use std::io;
 use commit::{Store, refused};
 
 use crate::azure::manifest as xml;
-use crate::hash::Md5;
-use crate::ntfs::append::{Append, AppendSpec, root_stream};
-use crate::ntfs::build::{LeftOut, Outcome, RootFile, Times, Tree};
+use crate::hash::{Md5, Sha256};
+use crate::ntfs::append::{Append, AppendSpec, Refusal, root_stream};
+use crate::ntfs::build::{LeftOut, LinearRange, Outcome, RootFile, Times, Tree};
 use crate::ntfs::read::{Stream, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
+use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{self, ManifestStream, PropertyHashes, Rules};
-use crate::prep::outcome::{HashReader, OutcomeLog};
+use crate::prep::outcome::{HashReader, OutcomeLog, Replay};
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop};
-use crate::units::{ByteLen, FileTime};
+use crate::units::{ByteLen, ByteOffset, FileTime};
 use crate::verify::find::{Opened, View};
 
 /// How far before a manifest's end its last element is looked for.
@@ -35,11 +38,12 @@ const TAIL: u64 = 4096;
 /// What stands behind the lists of a manifest.
 const LISTS_END: &[u8] = b"</Drive>";
 
-/// What is to be added, and with what.
-#[allow(missing_debug_implementations, reason = "holds a callback")]
-pub struct Job<'a> {
-    /// Index in the session's plan.
-    pub index: usize,
+/// Where a manifest names its drive: this many bytes from its start are looked at.
+const HEAD: u64 = 4096;
+
+/// What is to be added, and to what.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition<'a> {
     /// The drive, as a person names it.
     pub name: &'a str,
     /// The volume, unlocked.
@@ -50,6 +54,47 @@ pub struct Job<'a> {
     pub rules: &'a Rules,
     /// The session's time.
     pub now: FileTime,
+}
+
+/// Why nothing is added.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is not enough room.
+    TooFull {
+        /// What is needed.
+        needed: ByteLen,
+        /// What is free.
+        free: ByteLen,
+    },
+    /// Anything else.
+    Problem(Problem),
+}
+
+impl Refused {
+    /// In words.
+    pub fn problem(self, drive: &str) -> Problem {
+        match self {
+            Self::TooFull { needed, free } => refused(&Refusal::TooFull { needed, free }, drive),
+            Self::Problem(problem) => problem,
+        }
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// An addition under way.
+#[allow(missing_debug_implementations, reason = "holds a callback")]
+pub struct Job<'a> {
+    /// Index in the session's plan.
+    pub index: usize,
+    /// What is added.
+    pub what: Addition<'a>,
+    /// How often a checkpoint is taken.
+    pub pace: Pace,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Where news goes.
@@ -79,9 +124,50 @@ pub struct Appended {
     pub manifest_md5: [u8; 16],
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
+    /// Batches of file data, and the outcome log as it is now.
+    pub durable: Durable,
 }
 
 impl Planned {
+    /// SHA-256 of where file data go: what was copied counts as long as it stays the same.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::default();
+        let mut word = |word: u64| hash.update(&word.to_le_bytes());
+        let data = self.append.data_space();
+        word(self.append.volume().geometry().cluster.bytes());
+        for extent in data.extents(LinearRange { start: 0, len: data.len() }) {
+            word(extent.lcn.0);
+            word(extent.len.0);
+        }
+        hash.value()
+    }
+
+    /// What is free before, and how much of it is taken at most.
+    pub fn room(&self) -> (ByteLen, ByteLen) {
+        (self.append.free_len(), self.append.taken_len())
+    }
+
+    /// Bytes of a cluster.
+    pub fn cluster(&self) -> u64 {
+        self.append.volume().geometry().cluster.bytes()
+    }
+
+    /// Bytes of the manifest that is there already.
+    pub fn earlier_manifest(&self) -> Option<u64> {
+        self.old.as_ref().map(|(stream, _)| stream.size())
+    }
+
+    /// Where the files and the manifest go, in bytes of the device, with what it is.
+    pub fn places(&self, opened: &Opened) -> Vec<(ByteOffset, ByteLen, String)> {
+        let cluster = self.append.volume().geometry().cluster;
+        let data = self.append.data_space();
+        let data = data.extents(LinearRange { start: 0, len: data.len() });
+        let files = data.map(|extent| (cluster.offset_of(extent.lcn), cluster.len_of(extent.len), "files"));
+        let manifest = self.append.root_file_places(0).map(|place| (place.start, place.len, "manifest"));
+        let at = |(start, len, what): (ByteOffset, ByteLen, &str)| (opened.device_offset(start), len, what.to_owned());
+        files.chain(manifest).map(at).collect()
+    }
+
     /// Whether all bytes of the device in `range` lie in clusters that were free, for tests.
     #[cfg(test)]
     fn is_free(&self, opened: &Opened, range: crate::units::ByteRange) -> bool {
@@ -95,21 +181,25 @@ impl Planned {
     }
 }
 
-impl Job<'_> {
+impl Addition<'_> {
     /// Plans the append. Writes nothing.
     ///
     /// # Errors
     /// Why the volume is left as it is.
-    pub fn plan(&self) -> Result<Planned, Problem> {
+    pub fn plan(&self) -> Result<Planned, Refused> {
         let mut view = View(self.opened);
-        let refuse = |refusal| refused(&refusal, self.name);
+        let refuse = |refusal| match refusal {
+            Refusal::TooFull { needed, free } => Refused::TooFull { needed, free },
+            refusal => Refused::Problem(refused(&refusal, self.name)),
+        };
         if let Some(why) = self.opened.unwritable() {
-            return Err(Problem::new(Kind::Refused, why).drive(self.name).advice("let Windows finish that first"));
+            let problem = Problem::new(Kind::Refused, why).drive(self.name);
+            return Err(problem.advice("let Windows finish that first").into());
         }
         let volume = Volume::open(&mut view, self.opened.len()).map_err(|error| refuse(error.into()))?;
         if volume.geometry().cluster.bytes() < self.opened.unit() {
             let what = "the volume's clusters are smaller than the drive's sectors";
-            return Err(Problem::new(Kind::Refused, what).drive(self.name));
+            return Err(Problem::new(Kind::Refused, what).drive(self.name).into());
         }
         let name: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
         let old = match root_stream(&volume, &mut view, &name).map_err(|error| refuse(error.into()))? {
@@ -131,13 +221,25 @@ impl Job<'_> {
         Ok(Planned { append, old })
     }
 
-    /// Where the lists of the manifest that is there end.
+    /// Where the lists of the manifest that is there end. It must be this drive's.
     fn lists_end(&self, volume: &Volume, stream: Stream) -> Result<(Stream, u64), Problem> {
+        let piece = |from: u64, len: u64| {
+            let mut piece = vec![0; len as usize];
+            let read = volume.read_range(&mut View(self.opened), &stream, from, &mut piece);
+            read.map(|_| piece).map_err(|error| refused(&error.into(), self.name))
+        };
+        let head = piece(0, stream.size().min(HEAD))?;
+        let head = String::from_utf8_lossy(&head);
+        let named = head.split_once("<DriveId>").and_then(|(_, rest)| rest.split_once("</DriveId>"));
+        if let Some((named, _)) = named
+            && !xml::is_drive_id(named, &self.rules.drive_id)
+        {
+            let problem = Problem::new(Kind::Refused, format!("{MANIFEST_NAME} on the volume is another drive's"));
+            let problem = problem.drive(self.name).value(named.trim());
+            return Err(problem.advice("name this drive so with --drive-id, or move the file away"));
+        }
         let from = stream.size().saturating_sub(TAIL);
-        let mut tail = vec![0; (stream.size() - from) as usize];
-        volume
-            .read_range(&mut View(self.opened), &stream, from, &mut tail)
-            .map_err(|error| refused(&error.into(), self.name))?;
+        let tail = piece(from, stream.size() - from)?;
         let end = tail.windows(LISTS_END.len()).rposition(|window| window == LISTS_END);
         match end {
             Some(end) => Ok((stream, from + end as u64)),
@@ -147,8 +249,11 @@ impl Job<'_> {
         }
     }
 
-    /// Copies the files, and has everything ready to become part of the volume: when this returns, the sidecar is whole.
-    /// `hashes` and `sidecar` are empty files, open for reading and writing.
+}
+
+impl Job<'_> {
+    /// Copies the files that `replay` has not, and has everything ready to become part of the volume: when this returns,
+    /// the sidecar is whole. `sidecar` is open for reading and writing; what is in it does not count.
     ///
     /// # Errors
     /// A problem that names drive, place and operation; the volume is what it was.
@@ -157,22 +262,22 @@ impl Job<'_> {
         planned: &Planned,
         store: &mut Store<'_>,
         pool: &Pool,
-        hashes: File,
+        (mut log, replay): (OutcomeLog, Replay),
+        save: &mut Save<'_>,
         sidecar: &mut File,
     ) -> Result<Appended, Problem> {
-        let tree = self.tree;
+        let (tree, name) = (self.what.tree, self.what.name);
         let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
         stage(Stage::Data);
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(self.name)
+            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };
-        let mut log = OutcomeLog::new(hashes);
-        let copied = copy::copy(self, &planned.append, store, pool, &mut log)?;
+        let copied = copy::copy(self, &planned.append, store, pool, (&mut log, replay), save)?;
         if let Some((file, why)) = copied.left_out.range(tree.blob_count()..).next() {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
-                .drive(self.name)
-                .advice("every blob of its row needs it: mend it and start the session again"));
+                .drive(name)
+                .advice("every blob of its row needs it: mend it, roll the session back and start it again"));
         }
         stage(Stage::Metadata);
         let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
@@ -180,11 +285,12 @@ impl Job<'_> {
         let (len, manifest_md5) =
             self.write_manifest(planned, store, left_out.clone(), copied.property_hashes, reader)?;
         let outcome = Outcome { left_out, root_file_lens: vec![len] };
-        commit::prepare(self.opened, store, &planned.append, tree, &outcome, sidecar)?;
+        commit::prepare(self.what.opened, store, &planned.append, tree, &outcome, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));
         let (data, written) = (ByteLen(data), ByteLen(store.written()));
-        Ok(Appended { files, data, written, manifest_md5, left_out: copied.left_out })
+        let durable = copied.durable;
+        Ok(Appended { files, data, written, manifest_md5, left_out: copied.left_out, durable })
     }
 
     fn write_manifest(
@@ -195,14 +301,15 @@ impl Job<'_> {
         property_hashes: PropertyHashes,
         hashes: HashReader,
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
-        let mut own = ManifestStream::new(self.tree, self.rules, left_out, property_hashes, hashes);
+        let Addition { name, opened, tree, rules, .. } = self.what;
+        let mut own = ManifestStream::new(tree, rules, left_out, property_hashes, hashes);
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(self.name)
+            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };
         let mut kept = planned.old.as_ref().map_or(0, |(_, keep)| *keep);
         if kept > 0 {
             // The head is there already.
-            let mut head = vec![0; xml::header(&self.rules.drive_id, env!("CARGO_PKG_VERSION")).len()];
+            let mut head = vec![0; xml::header(&rules.drive_id, env!("CARGO_PKG_VERSION")).len()];
             own.fill(&mut head).map_err(side)?;
         }
         let cluster = planned.append.volume().geometry().cluster.bytes() as usize;
@@ -219,8 +326,8 @@ impl Job<'_> {
                     planned
                         .append
                         .volume()
-                        .read_range(&mut View(self.opened), stream, at, &mut piece[..filled])
-                        .map_err(|error| refused(&error.into(), self.name))?;
+                        .read_range(&mut View(opened), stream, at, &mut piece[..filled])
+                        .map_err(|error| refused(&error.into(), name))?;
                     kept -= filled as u64;
                     at += filled as u64;
                 }
@@ -231,8 +338,8 @@ impl Job<'_> {
                 len += filled as u64;
                 if filled > 0 {
                     piece.truncate(filled.next_multiple_of(cluster));
-                    let at = crate::units::ByteOffset(place.start.0 + done);
-                    let sealed = self.opened.seal(at, &piece).map_err(|error| {
+                    let at = ByteOffset(place.start.0 + done);
+                    let sealed = opened.seal(at, &piece).map_err(|error| {
                         Problem::new(Kind::Internal, format!("a place that cannot be written to: {error}"))
                     })?;
                     for (at, bytes) in sealed {

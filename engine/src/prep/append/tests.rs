@@ -131,25 +131,52 @@ fn opened(disk: &SimDisk, key: &Key) -> Opened {
 
 /// Everything up to a whole sidecar; the disk is flushed.
 fn copied(lab: &Lab, disk: &SimDisk, key: &Key, sidecar: &mut File) -> Result<Appended, Problem> {
+    copied_from(lab, disk, key, sidecar, &std::sync::Mutex::new(None), Pace::default())
+}
+
+/// As [`copied`], from what is durable on.
+fn copied_from(
+    lab: &Lab,
+    disk: &SimDisk,
+    key: &Key,
+    sidecar: &mut File,
+    durable: &std::sync::Mutex<Option<Durable>>,
+    pace: Pace,
+) -> Result<Appended, Problem> {
     let opened = opened(disk, key);
     let (tree, workers, stop) = (lab.tree(), Workers::start(2).expect("threads"), Stop::new());
     let rules = Rules { drive_id: "drive".into(), session: "session#2".into(), rows: vec![RowRules::default()] };
     let now = FileTime::from_unix(NOW, 0);
+    let what = Addition { name: "sim", opened: &opened, tree: &tree, rules: &rules, now };
     let job = Job {
         index: 0,
-        name: "sim",
-        opened: &opened,
-        tree: &tree,
-        rules: &rules,
-        now,
+        what,
+        pace,
         workers: &workers,
         events: &|_| {},
         stop: &stop,
     };
-    let planned = job.plan()?;
+    let planned = what.plan().map_err(|refused| refused.problem("sim"))?;
     let pool = Pool::new(8, 4 << 20).expect("slots");
+    let from = *durable.lock().expect("a checkpoint");
+    let log = match from {
+        None => (OutcomeLog::new(lab.file("hashes")), Replay::default()),
+        Some(from) => {
+            let file = OpenOptions::new().read(true).write(true).open(lab.dir.join("hashes")).expect("a log");
+            OutcomeLog::go_on(file, &from.outcome, from.batches).expect("the log of the checkpoint")
+        }
+    };
+    if let Some(from) = from {
+        let bad = copy::first_bad(&what, &planned.append, pool.slot_len(), &log.1.sums, |_| true)?;
+        assert_eq!(bad, None, "{from:?}: what was durable is there");
+    }
+    let mut save: Save<'_> = Box::new(|now: &Durable| {
+        *durable.lock().expect("a checkpoint") = Some(*now);
+        Ok(())
+    });
     let mut store = Store::new("sim", Box::new(disk.engine()), &pool);
-    let done = job.copy(&planned, &mut store, &pool, lab.file("hashes"), sidecar)?;
+    let done = job.copy(&planned, &mut store, &pool, log, &mut save, sidecar)?;
+    drop(save);
     // Nothing was written where anything was.
     for deed in disk.deeds() {
         if let Deed::Write(range) = deed {
@@ -264,6 +291,37 @@ fn judge_power_cuts_in_a_second_session_are_finished_or_taken_back() {
     let lab = Lab::new("second");
     let (disk, key) = lab.first("aes-cbc-256");
     cut_and_judge(&lab, &disk, &key, &[("session#1", "one"), ("session#2", "two")]);
+}
+
+#[test]
+fn power_cuts_while_files_are_copied_lose_nothing_that_was_durable() {
+    let lab = Lab::new("copying");
+    let (disk, key) = lab.first("xts-aes-256");
+    // A checkpoint behind each slot.
+    let pace = Pace { bytes: 1, ..Pace::default() };
+    let mut sidecar = lab.file("sidecar");
+    let whole = twin(&disk);
+    copied_from(&lab, &whole, &key, &mut sidecar, &std::sync::Mutex::new(None), pace).unwrap_or_else(|p| panic!("{p}"));
+    let (whole, images) = (twin(&whole), fs::read(lab.dir.join("sidecar")).expect("a sidecar"));
+    let (mut cuts, mut from_the_middle) = (0, 0);
+    for cut in 1.. {
+        let cut_disk = twin(&disk);
+        cut_disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
+        let durable = std::sync::Mutex::new(None);
+        if copied_from(&lab, &cut_disk, &key, &mut lab.file("sidecar"), &durable, pace).is_ok() {
+            break;
+        }
+        let left = cut_disk.image_after_cut(Landed::Seeded(cut));
+        let before = *durable.lock().expect("a checkpoint");
+        from_the_middle += u64::from(before.is_some_and(|before| before.batches > 0));
+        let mut sidecar = lab.file("sidecar");
+        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace).unwrap_or_else(|problem| panic!("{cut}: {problem}"));
+        assert_eq!(twin(&left).difference(&whole), None, "after cut {cut}");
+        assert_eq!(fs::read(lab.dir.join("sidecar")).expect("a sidecar"), images, "after cut {cut}");
+        cuts += 1;
+    }
+    assert!(cuts > 5 && from_the_middle > 2, "{cuts} cuts, {from_the_middle} from the middle");
+    eprintln!("power cut after each of {cuts} writes and flushes while copying, {from_the_middle} from a checkpoint on");
 }
 
 #[test]

@@ -1,0 +1,252 @@
+//! Drives whose volume stays: found, unlocked, and planned for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{Addition, Refused};
+use crate::azure::drive_record::{self, DriveRecord};
+use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
+use crate::azure::ledger::{Ledger, SessionDrive};
+use crate::checkpoint::Checkpoint;
+use crate::device::{Access, Device, Roots};
+use crate::ntfs::build::Tree;
+use crate::plan::tree::DriveTree;
+use crate::prep::files::journal_dir;
+use crate::prep::manifest::Rules;
+use crate::prep::planning::{self, Planner};
+use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::report::{DrivePlan, Kind, Problem, Problems};
+use crate::units::ByteLen;
+use crate::verify::find::{Found, Inside, Opened};
+use crate::verify::key::Key;
+use crate::verify::medium::Medium;
+
+/// A drive with its volume unlocked.
+#[derive(Debug)]
+pub struct There {
+    /// The drive.
+    pub target: TargetDrive,
+    /// Its volume, for reading.
+    pub opened: Opened,
+}
+
+impl There {
+    /// Unlocks the volume of a drive.
+    ///
+    /// # Errors
+    /// The key does not open it, or it holds no such volume.
+    pub fn open(target: TargetDrive, roots: &Roots) -> Result<Self, Problem> {
+        let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+        let opened = unlock(&target, Box::new(device))?;
+        Ok(Self { target, opened })
+    }
+}
+
+/// The volume on a drive, unlocked by the drive's key.
+///
+/// # Errors
+/// As [`There::open`].
+pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, Problem> {
+    let name = &target.facts.name;
+    let key = target.key.as_ref().ok_or_else(|| {
+        Problem::new(Kind::Usage, "there is no key for the volume on it").drive(name).advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
+    })?;
+    let key = Key::read(key.expose().as_bytes())?;
+    let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
+    let found = Found::look(medium, target.facts.clone(), serial, None)?;
+    if matches!(found.inside, Inside::Ntfs) {
+        let problem = Problem::new(Kind::Refused, "holds a volume that is not encrypted").drive(name);
+        return Err(problem.advice("turn BitLocker on for it under Windows, or write Format, which erases the drive"));
+    }
+    found.unlock(&key, &mut |_, _| {})
+}
+
+/// A drive that gets files beside those that it has.
+#[derive(Debug)]
+pub struct AppendDrive {
+    /// The drive.
+    pub target: TargetDrive,
+    /// The session's files on it.
+    pub tree: DriveTree,
+    /// What its manifest says beside the hashes.
+    pub rules: Rules,
+    /// For people.
+    pub plan: DrivePlan,
+    /// Bytes of the manifest that is there.
+    pub earlier_manifest: Option<u64>,
+    /// How far an earlier run of the session came.
+    pub begun: Option<Box<Checkpoint>>,
+}
+
+impl AppendDrive {
+    /// Its files, as the catalog numbers them, ascending.
+    pub fn assigned(&self) -> Vec<u32> {
+        planning::assigned(&self.tree)
+    }
+}
+
+impl Planner<'_> {
+    /// Plans to add these files to the volume of a drive.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn add(&self, there: &There, assigned: &[u32]) -> Result<AppendDrive, Refused> {
+        let mut drive = self.append_drive(there.target.clone(), assigned);
+        let addition = Addition {
+            name: &there.target.facts.name,
+            opened: &there.opened,
+            tree: &drive.tree,
+            rules: &drive.rules,
+            now: self.recipe.formatted,
+        };
+        let planned = addition.plan()?;
+        let (free, taken) = planned.room();
+        let plan = &mut drive.plan;
+        plan.free = ByteLen(free.0 - taken.0);
+        plan.overhead = ByteLen(taken.0.saturating_sub(plan.data.0));
+        plan.cluster = planned.cluster();
+        plan.regions.extend(planned.places(&there.opened));
+        plan.regions.sort();
+        plan.to_write = taken;
+        drive.earlier_manifest = planned.earlier_manifest();
+        Ok(drive)
+    }
+
+    /// A drive that these files are added to, before the volume was looked at.
+    pub fn append_drive(&self, target: TargetDrive, assigned: &[u32]) -> AppendDrive {
+        let tree = self.tree(assigned);
+        let rules = self.rules(&target);
+        let data = (0..tree.blob_count()).map(|i| tree.file(i).len.0).sum();
+        let plan = DrivePlan {
+            drive: target.facts.clone(),
+            files: u64::from(tree.blob_count()),
+            dirs: u64::from(tree.dirs()),
+            data: ByteLen(data),
+            directories: planning::biggest(&tree),
+            to_write: ByteLen(data),
+            ..DrivePlan::default()
+        };
+        AppendDrive { target, tree, rules, plan, earlier_manifest: None, begun: None }
+    }
+}
+
+/// A drive record beside the journal; `None` if there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
+    let problem = |what: String| {
+        Problem::new(Kind::Environment, format!("the drive record {what}")).path(path).advice("bring the file back")
+    };
+    match fs::read(path).map(Zeroizing::new) {
+        Ok(bytes) => drive_record::read(&bytes).map(Some).map_err(|error| problem(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(problem(format!("cannot be read: {error}"))),
+    }
+}
+
+/// Finds the finished drives of a journal, and unlocks them by their drive records. Those that are not attached get nothing.
+pub fn of_journal(
+    journal: &Path,
+    ledger: &Ledger,
+    wishes: &Wishes<'_>,
+    warnings: &mut Vec<Problem>,
+    problems: &mut Problems,
+) -> Vec<There> {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for drive in ledger.finished_drives() {
+        match one_of_journal(journal, drive, wishes, warnings) {
+            Ok(Some(there)) => found.push(there),
+            Ok(None) => missing.push(drive),
+            Err(mut more) => problems.0.append(&mut more.0),
+        }
+    }
+    let named = |drive: &SessionDrive| drive.name.clone().unwrap_or_else(|| drive.drive_id.clone());
+    if found.is_empty() && problems.0.is_empty() {
+        let names: Vec<String> = missing.iter().map(|drive| named(drive)).collect();
+        problems.push(
+            Problem::new(Kind::Refused, "no drive of this journal is there")
+                .path(journal)
+                .value(names.join(", "))
+                .advice("attach the drives that the files are to be added to, or name new ones with --additional-driveset FILE"),
+        );
+    }
+    for drive in missing {
+        let problem = Problem::new(Kind::Usage, "is not there, and gets nothing of this session").drive(named(drive));
+        warnings.push(problem);
+    }
+    found
+}
+
+fn one_of_journal(
+    journal: &Path,
+    drive: &SessionDrive,
+    wishes: &Wishes<'_>,
+    warnings: &mut Vec<Problem>,
+) -> Result<Option<There>, Problems> {
+    let record_path = journal_dir(journal).join(&drive.record_file);
+    let record = record_of(&record_path)?.ok_or_else(|| {
+        Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there")
+            .path(&record_path)
+            .advice("bring the file back")
+    })?;
+    let key = record.bitlocker_key.filter(|_| record.drive_id == drive.drive_id).ok_or_else(|| {
+        Problem::new(Kind::Environment, "the drive record holds no key of this drive").path(&record_path)
+    })?;
+    let serial = TargetName::Serial(drive.drive_id.clone());
+    let mut names: Vec<TargetName> = Vec::new();
+    if let Some(name) = drive.name.as_deref() {
+        let path = PathBuf::from(name);
+        if let Some(serial) = name.strip_prefix("serial:") {
+            names.push(TargetName::Serial(serial.to_owned()));
+        } else if path.starts_with("/dev/disk/by-id") {
+            names.push(TargetName::ById(path));
+        } else if path.starts_with("/dev") && !path.starts_with("/dev/shm") {
+            names.push(TargetName::Device(path));
+        } else {
+            names.push(TargetName::Image { path: path.clone(), size: None });
+            if path.is_relative() {
+                names.push(TargetName::Image { path: journal_dir(journal).join(path), size: None });
+            }
+        }
+    }
+    if !names.contains(&serial) {
+        names.push(serial);
+    }
+    for target in names {
+        let by_hand = match &target {
+            TargetName::Serial(serial) => format!("serial:{serial}"),
+            TargetName::Device(path) | TargetName::ById(path) | TargetName::Image { path, .. } => path.display().to_string(),
+        };
+        if crate::device::resolve(&by_hand, wishes.roots).is_err() {
+            continue;
+        }
+        // Whether it is the drive is shown by its key and its manifest.
+        let ids = [(by_hand, drive.drive_id.clone())];
+        let row = DrivesetRow {
+            // Of no file.
+            line: 0,
+            target,
+            format: FormatOption::AlreadyFormatted,
+            prompt: FormatPrompt::SilentMode,
+            encryption: Encryption::AlreadyEncrypted,
+            existing_key: Some(key.clone()),
+        };
+        let mut cautions = Vec::new();
+        let wishes = Wishes { driveset: journal, drive_ids: &ids, ..*wishes };
+        let mut found = targets::find(std::slice::from_ref(&row), &wishes, &mut cautions)?;
+        let Some(target) = found.pop() else { continue };
+        match There::open(target, wishes.roots) {
+            Ok(there) => {
+                warnings.append(&mut cautions);
+                return Ok(Some(there));
+            }
+            // Another drive bears the name now.
+            Err(problem) if matches!(row.target, TargetName::Device(_)) && problem.kind != Kind::Internal => {}
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,481 @@
+//! One drive that is added to, from the claim to its record, and the way back.
+//!
+//! Steps of its checkpoint: 0 while files are copied into clusters that were free; 1 from when everything is ready: then
+//! the images beside the journal are whole, and the volume becomes one with the files, or what it was.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::commit::{self, Store};
+use super::copy::first_bad;
+use super::drive::{AppendDrive, record_of, unlock};
+use super::{Addition, Job, Planned};
+use crate::azure::SecretText;
+use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Checkpoint, Fault, Prefix};
+use crate::device::{Access, Device, Roots, guard};
+use crate::hash::{self, Md5};
+use crate::ntfs::append::root_stream;
+use crate::ntfs::read::Volume;
+use crate::plan::drive::MANIFEST_NAME;
+use crate::pool::Pool;
+use crate::prep::drive::Save;
+use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar};
+use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::request::{PrepRequest, ReadBack};
+use crate::prep::resume::identity_digest;
+use crate::prep::run::{self, Done, SLOT_LEN, Shared};
+use crate::prep::targets::TargetDrive;
+use crate::report::{Event, Kind, Problem, Stage};
+use crate::surroundings::now;
+
+use crate::units::ByteLen;
+use crate::verify::find::{Found, Opened, View};
+
+/// Slots of a drive: 64 MiB.
+const SLOTS: usize = 16;
+/// Batches that are read back from behind the place where copying goes on.
+const READ_BACK: u64 = 16;
+/// The word for the images of what was there and what will be.
+pub const IMAGES: &str = "images";
+
+/// What an append keeps in the body of its checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    /// Whether the drive record was there before the session.
+    had_record: bool,
+    /// The manifest's MD5 that it told.
+    old_hash: Option<[u8; 16]>,
+    /// Whether it held a hash of the drive's first bytes.
+    had_header_hash: bool,
+    /// What was copied; of step 1.
+    manifest_md5: [u8; 16],
+    files: u64,
+    data: u64,
+    written: u64,
+}
+
+impl Facts {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut to = Encoder::new(&mut out);
+        to.u8(u8::from(self.had_record));
+        to.option(self.old_hash, |to, hash| to.bytes(&hash));
+        to.u8(u8::from(self.had_header_hash));
+        to.bytes(&self.manifest_md5);
+        for number in [self.files, self.data, self.written] {
+            to.u64(number);
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut from = Decoder::new(bytes);
+        Ok(Self {
+            had_record: from.u8()? == 1,
+            old_hash: from.option(Decoder::bytes)?,
+            had_header_hash: from.u8()? == 1,
+            manifest_md5: from.bytes()?,
+            files: from.u64()?,
+            data: from.u64()?,
+            written: from.u64()?,
+        })
+    }
+}
+
+/// Files beside the journal that belong to the drive.
+struct Beside {
+    record: PathBuf,
+    checkpoint: PathBuf,
+    outcome: PathBuf,
+    images: PathBuf,
+}
+
+impl Beside {
+    fn new(request: &PrepRequest, drive_id: &str) -> Self {
+        let of = |which| sidecar(&request.journal, &request.session, which);
+        Self {
+            record: journal_dir(&request.journal).join(format!("{drive_id}.xml")),
+            checkpoint: of(Sidecar::Checkpoint(drive_id)),
+            outcome: of(Sidecar::Outcome(drive_id)),
+            images: of(Sidecar::Other(drive_id, IMAGES)),
+        }
+    }
+
+    fn images(&self, make: bool) -> Result<File, Problem> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(make).mode(0o600);
+        options.open(&self.images).map_err(|error| run::beside(&error, &self.images))
+    }
+
+    /// The log of what was copied, as far as the checkpoint counts it.
+    fn log(&self, checkpoint: &Checkpoint) -> io::Result<(OutcomeLog, Replay)> {
+        let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
+        OutcomeLog::go_on(file, &checkpoint.outcome, checkpoint.batches)
+    }
+
+    /// An empty one.
+    fn new_log(&self) -> io::Result<(OutcomeLog, Replay)> {
+        replace_private(&self.outcome, &[])?;
+        let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
+        Ok((OutcomeLog::new(file), Replay::default()))
+    }
+}
+
+/// Reads the checkpoint of a drive that an earlier run of the session began to add to.
+///
+/// # Errors
+/// Why it does not count.
+pub fn begun(request: &PrepRequest, target: &TargetDrive, formatted: u64) -> Result<Checkpoint, String> {
+    let drive_id = &target.facts.drive_id;
+    let bytes = fs::read(Beside::new(request, drive_id).checkpoint);
+    let bytes = bytes.map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| format!("its checkpoint {fault}"))?;
+    let fits = checkpoint.session == request.session
+        && checkpoint.drive_id == *drive_id
+        && checkpoint.work == Work::Append.as_str()
+        && checkpoint.time == formatted;
+    if !fits {
+        return Err("its checkpoint belongs to another plan".into());
+    }
+    if checkpoint.identity != identity_digest(target) {
+        return Err("its checkpoint belongs to another drive".into());
+    }
+    Ok(checkpoint)
+}
+
+/// Adds to a drive, or goes on with that.
+pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    let beside = Beside::new(request, &facts.drive_id);
+    let device = Arc::new(run::claim(&drive.target, shared.context)?);
+    let opened = unlock(&drive.target, Box::new(Arc::clone(&device)))?;
+    let mut checkpoint = match &drive.begun {
+        Some(begun) => (**begun).clone(),
+        None => begin(drive, &beside, shared)?,
+    };
+    let pool = Pool::new(SLOTS, SLOT_LEN)
+        .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+    let engine = run::engine(&device, &pool, request.engine, &facts.name, shared.events)?;
+    let mut store = Store::new(&facts.name, engine, &pool);
+    let mut images = beside.images(true)?;
+    if checkpoint.step == 0 {
+        copy(index, drive, &opened, &beside, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
+    } else {
+        (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
+        if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
+            return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
+                .path(&beside.images)
+                .drive(&facts.name)
+                .advice("bring the file back: the volume cannot be finished or taken back without it"));
+        }
+        commit::check(&mut images, device.as_ref(), &facts.name)?;
+    }
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
+    let copied = store.written();
+    commit::redo(&mut images, &mut store)?;
+    let done = Facts::decode(&checkpoint.body).map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
+    let (log, replay) = beside.log(&checkpoint).map_err(|error| run::beside(&error, &beside.outcome))?;
+    drop(log);
+    if let Err(error) = device.drop_caches() {
+        let name = &facts.name;
+        (shared.events)(Event::Note(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+    }
+    read_back(index, drive, &opened, &done, shared)?;
+    let header = request.drive_header_hash || done.had_header_hash;
+    let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
+    write_record(drive.target.key.as_ref(), &facts.drive_id, &beside, Some(done.manifest_md5), header.as_deref())?;
+    let store_written = store.written();
+    drop((store, opened));
+    if let Err(error) = device.reread_partitions() {
+        (shared.events)(Event::Note(format!(
+            "drive {}: finished, but the kernel did not read its partition table again: {error}",
+            facts.name
+        )));
+    }
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
+    Ok(Done {
+        files: done.files,
+        data: ByteLen(done.data),
+        written: ByteLen(done.written + store_written - copied),
+        manifest_md5: done.manifest_md5,
+        left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
+        record: beside.record,
+        free_space_untouched: true,
+    })
+}
+
+/// Begins with a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal.
+fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    let key = drive.target.key.as_ref().map(SecretText::expose);
+    let there = record_of(&beside.record)?
+        .filter(|record| record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key);
+    let had = match there {
+        Some(record) => Facts {
+            had_record: true,
+            old_hash: match record.manifest_hash {
+                Some(crate::azure::Digest::Md5(md5)) => Some(md5),
+                _ => None,
+            },
+            had_header_hash: record.drive_header_hash.is_some(),
+            ..Facts::default()
+        },
+        None => {
+            if let Some(kept) = run::keep_key(&beside.record)? {
+                let (name, kept) = (&facts.name, kept.display());
+                (shared.events)(Event::Note(format!(
+                    "drive {name}: an earlier drive record was there; its key is kept in {kept}"
+                )));
+            }
+            write_record(drive.target.key.as_ref(), &facts.drive_id, beside, None, None)?;
+            Facts::default()
+        }
+    };
+    replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;
+    let checkpoint = Checkpoint {
+        session: request.session.clone(),
+        drive_id: facts.drive_id.clone(),
+        work: Work::Append.as_str().into(),
+        identity: identity_digest(&drive.target),
+        plan: [0; 32],
+        time: shared.formatted.0,
+        seed: 0,
+        slot_len: SLOT_LEN as u64,
+        step: 0,
+        batches: 0,
+        offset: 0,
+        snapshot: shared.snapshot,
+        outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
+        body: had.encode(),
+    };
+    save(beside, &checkpoint)?;
+    let started = ActivityRecord::Drive {
+        session: &request.session,
+        drive_id: &facts.drive_id,
+        state: SessionState::Started,
+        record_file: &format!("{}.xml", facts.drive_id),
+        work: Work::Append,
+        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
+    };
+    shared.journal.append(&started).map_err(run::first)?;
+    Ok(checkpoint)
+}
+
+fn save(beside: &Beside, checkpoint: &Checkpoint) -> Result<(), Problem> {
+    let saved = replace_private(&beside.checkpoint, &checkpoint.encode());
+    saved.map_err(|error| run::beside(&error, &beside.checkpoint))
+}
+
+/// Copies what is not copied, up to whole images and the checkpoint that says so.
+#[expect(clippy::too_many_arguments, reason = "one step of one function")]
+fn copy(
+    index: usize,
+    drive: &AppendDrive,
+    opened: &Opened,
+    beside: &Beside,
+    checkpoint: &mut Checkpoint,
+    (store, pool): (&mut Store<'_>, &Pool),
+    images: &mut File,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let name = &drive.target.facts.name;
+    let (tree, rules, now) = (&drive.tree, &drive.rules, shared.formatted);
+    let what = Addition { name, opened, tree, rules, now };
+    // Under the claim: what preflight saw may have changed since.
+    let planned = what.plan().map_err(|refused| refused.problem(name))?;
+    let log = go_on(&what, &planned, beside, checkpoint, shared)?;
+    checkpoint.plan = planned.digest();
+    let job = Job {
+        index,
+        what,
+        pace: shared.request.pace,
+        workers: shared.workers,
+        events: shared.events,
+        stop: shared.stop,
+    };
+    let mut next = checkpoint.clone();
+    let mut each: Save<'_> = Box::new(move |durable| {
+        next.batches = durable.batches;
+        next.offset = durable.offset.0;
+        next.outcome = durable.outcome;
+        replace_private(&beside.checkpoint, &next.encode())
+    });
+    let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
+    drop(each);
+    let before = Facts::decode(&checkpoint.body).map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
+    checkpoint.batches = appended.durable.batches;
+    checkpoint.offset = appended.durable.offset.0;
+    checkpoint.outcome = appended.durable.outcome;
+    checkpoint.step = 1;
+    checkpoint.body = Facts {
+        manifest_md5: appended.manifest_md5,
+        files: appended.files,
+        data: appended.data.0,
+        written: appended.written.0,
+        ..before
+    }
+    .encode();
+    crate::prep::files::sync_dir(&beside.images).map_err(|error| run::beside(&error, &beside.images))?;
+    save(beside, checkpoint)
+}
+
+/// The log behind what is durable on the drive; empty where that does not count any more.
+fn go_on(
+    what: &Addition<'_>,
+    planned: &Planned,
+    beside: &Beside,
+    checkpoint: &mut Checkpoint,
+    shared: &Shared<'_>,
+) -> Result<(OutcomeLog, Replay), Problem> {
+    let failed = |error: io::Error| run::beside(&error, &beside.outcome);
+    if checkpoint.batches > 0 {
+        let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied anew: {why}", what.name)));
+        if checkpoint.plan != planned.digest() || checkpoint.slot_len != SLOT_LEN as u64 {
+            note("what is free on the volume is not what it was");
+        } else {
+            match beside.log(checkpoint) {
+                Ok((log, replay)) => {
+                    let last = checkpoint.batches.saturating_sub(READ_BACK);
+                    let chosen = |number| number == 0 || number >= last;
+                    if first_bad(what, &planned.append, SLOT_LEN, &replay.sums, chosen)?.is_none() {
+                        return Ok((log, replay));
+                    }
+                    note("the volume does not hold what was written to it");
+                }
+                Err(error) => note(&format!("the outcome log cannot be used: {error}")),
+            }
+        }
+        checkpoint.batches = 0;
+        checkpoint.outcome = Prefix { len: 0, digest: hash::sha256(&[]) };
+        save(beside, checkpoint)?;
+    }
+    beside.new_log().map_err(failed)
+}
+
+fn write_record(
+    key: Option<&SecretText>,
+    drive_id: &str,
+    beside: &Beside,
+    manifest_hash: Option<[u8; 16]>,
+    drive_header_hash: Option<&str>,
+) -> Result<(), Problem> {
+    let record = DriveInfo {
+        drive_id,
+        bitlocker_key: key.map_or("", SecretText::expose),
+        manifest_file: &format!("\\{MANIFEST_NAME}"),
+        manifest_hash,
+        drive_header_hash,
+    };
+    let state = if manifest_hash.is_some() { RecordState::Completed } else { RecordState::Incomplete };
+    let bytes = drive_record::write(&record, state, now()).map_err(|error| io::Error::other(error.to_string()));
+    bytes.and_then(|bytes| replace_private(&beside.record, &bytes)).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
+            .path(&beside.record)
+            .advice("make room or mend the permissions, and start again")
+    })
+}
+
+/// Reads back from the device: the file system as a whole, the manifest, and file data as far as it was asked for.
+fn read_back(
+    index: usize,
+    drive: &AppendDrive,
+    opened: &Opened,
+    done: &Facts,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let name = &drive.target.facts.name;
+    if shared.request.read_back == ReadBack::None {
+        return Ok(());
+    }
+    (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
+    let different = |what: String| {
+        Problem::new(Kind::Different, what)
+            .drive(name)
+            .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)")
+    };
+    let mut view = View(opened);
+    let volume = Volume::open(&mut view, opened.len()).map_err(|error| different(error.to_string()))?;
+    let report = volume.check(&mut view);
+    if !report.is_sound() {
+        let first = report.findings.first().map_or_else(String::new, |finding| format!("{}: {}", finding.place, finding.what));
+        return Err(different(format!("the file system that was read back is not sound: {first}")));
+    }
+    let units: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
+    let stream = root_stream(&volume, &mut view, &units).map_err(|error| different(error.to_string()))?;
+    let stream = stream.ok_or_else(|| different("the manifest is not there".into()))?;
+    let (mut md5, mut at, mut piece) = (Md5::new(), 0, vec![0; 1 << 20]);
+    while at < stream.size() {
+        let len = (stream.size() - at).min(piece.len() as u64) as usize;
+        let read = volume.read_range(&mut view, &stream, at, &mut piece[..len]);
+        read.map_err(|error| different(error.to_string()))?;
+        md5.update(&piece[..len]);
+        at += len as u64;
+    }
+    if md5.finish() != done.manifest_md5 {
+        return Err(different("the manifest that was read back is another than the one that was written".into()));
+    }
+    Ok(())
+}
+
+/// Takes a drive back to what it was before the session.
+///
+/// # Errors
+/// What the drive or the files beside the journal say. May be done again.
+pub(in crate::prep) fn take_back(
+    target: &TargetDrive,
+    checkpoint: &Checkpoint,
+    request: &PrepRequest,
+    context: &guard::Context,
+) -> Result<(), Problem> {
+    let facts = &target.facts;
+    let beside = Beside::new(request, &facts.drive_id);
+    let before = Facts::decode(&checkpoint.body)
+        .map_err(|fault| Problem::new(Kind::Environment, fault.to_string()).path(&beside.checkpoint))?;
+    let device = if checkpoint.step > 0 { Some(run::claim(target, context)?) } else { None };
+    if let Some(device) = &device {
+        let mut images = beside.images(false)?;
+        if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
+            return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
+                .path(&beside.images)
+                .drive(&facts.name)
+                .advice("bring the file back: the volume cannot be taken back without it"));
+        }
+        commit::check(&mut images, device, &facts.name)?;
+        let pool = Pool::new(SLOTS, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let engine = run::engine(device, &pool, request.engine, &facts.name, &|_| {})?;
+        commit::undo(&mut images, &mut Store::new(&facts.name, engine, &pool))?;
+        let _ = device.drop_caches();
+        let _ = device.reread_partitions();
+    }
+    if !before.had_record {
+        return match fs::remove_file(&beside.record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(run::beside(&error, &beside.record)),
+            _ => Ok(()),
+        };
+    }
+    let record = record_of(&beside.record)?;
+    let Some(record) = record else { return Ok(()) };
+    let hash_now = match record.manifest_hash {
+        Some(crate::azure::Digest::Md5(md5)) => Some(md5),
+        _ => None,
+    };
+    if hash_now == before.old_hash {
+        return Ok(());
+    }
+    let header = match &device {
+        Some(device) if before.had_header_hash => {
+            let reading = Device::open_with(&facts.path, Access::Read, target.sector, &Roots::default())?;
+            let start = Found::look(Box::new(reading), facts.clone(), None, None)?.volume.start;
+            Some(run::header_hash(device, start)?)
+        }
+        _ => None,
+    };
+    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &beside, before.old_hash, header.as_deref())
+}
