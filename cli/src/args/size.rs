@@ -21,6 +21,15 @@ pub fn sector(text: &str) -> Result<u64, String> {
     binary(text).and_then(SectorSize::from_bytes).map(SectorSize::bytes).ok_or_else(|| "use 512 or 4096".into())
 }
 
+/// The longest request to a drive.
+///
+/// # Errors
+/// What would be right.
+pub fn request(text: &str) -> Result<u64, String> {
+    let size = binary(text).filter(|&size| size % 4096 == 0 && (16 << 10..=4 << 20).contains(&size));
+    size.ok_or_else(|| "use a multiple of 4096 from 16K to 4M, for example 1M".into())
+}
+
 /// A block size for measuring.
 ///
 /// # Errors

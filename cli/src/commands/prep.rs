@@ -106,6 +106,12 @@ pub struct WritingArgs {
     /// Bytes between checkpoints while data streams
     #[arg(long, value_name = "BYTES", default_value = "17179869184", hide = true)]
     pub checkpoint_bytes: u64,
+    /// Longest request to a drive [default: what it takes at once]
+    #[arg(long, value_name = "SIZE", value_parser = size::request, hide_short_help = true)]
+    pub request_size: Option<u64>,
+    /// Requests to a drive at once [default: by kind of drive]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), hide_short_help = true)]
+    pub in_flight: Option<u32>,
     /// Index what lies on the drive already; copy nothing
     #[arg(long, hide = true)]
     pub skip_write: bool,
@@ -276,6 +282,8 @@ impl PrepImport {
                 ReadBackName::Sample => ReadBack::Sample,
                 ReadBackName::Full => ReadBack::Full,
             },
+            request_len: self.writing.request_size,
+            in_flight: self.writing.in_flight,
             engine: match self.writing.engine {
                 EngineName::Auto => EngineChoice::Auto,
                 EngineName::Uring => EngineChoice::Uring,
@@ -514,7 +522,8 @@ mod tests {
     fn every_option_reaches_the_request() {
         let line = "prep-import --journal j --id s#1 --initial-driveset d --dataset f --logdir l --cipher aes-cbc-128 \
                     --cluster-size 2M --table mbr --wipe-free --external-key k --drive-header-hash --drive-id A=B \
-                    --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096";
+                    --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096 \
+                    --request-size 512K --in-flight 7";
         let request = parsed(line).0.request();
         let expected = PrepRequest {
             initial_driveset: Some("d".into()),
@@ -532,6 +541,8 @@ mod tests {
             read_back: ReadBack::Full,
             engine: EngineChoice::Sync,
             sector_size: Some(4096),
+            request_len: Some(512 << 10),
+            in_flight: Some(7),
             ..PrepRequest::new("j", "s#1")
         };
         assert_eq!(request, expected);

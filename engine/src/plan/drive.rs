@@ -204,6 +204,23 @@ impl DriveLayout {
         last.flat_map(place).collect()
     }
 
+    /// What holds no file's data, on the device, ascending: it may be discarded, the rest is overwritten anyway.
+    pub fn beside_data(&self) -> Vec<ByteRange> {
+        let cluster = self.layout.cluster();
+        let data = self.layout.space().extents(self.layout.data_place());
+        let mut free = Vec::new();
+        let mut at = 0;
+        let end = self.frame.spec.len.0;
+        for extent in data {
+            let start = self.volume().start.0 + cluster.offset_of(extent.lcn).0;
+            free.push(ByteRange::new(at, start - at));
+            at = start + cluster.len_of(extent.len).0;
+        }
+        free.push(ByteRange::new(at, end - at));
+        free.retain(|range| range.len.0 > 0);
+        free
+    }
+
     /// The files.
     pub fn tree(&self) -> &DriveTree {
         &self.tree

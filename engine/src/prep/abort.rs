@@ -238,7 +238,7 @@ impl Rollback {
         let device: Device = run::claim(&drive.target, &self.context)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let engine = run::engine(&device, &pool, self.request.engine, &drive.target.facts.name, &|_| {})?;
+        let engine = run::engine(&device, &pool, &self.request, &drive.target.facts.name, &|_| {})?;
         unmake(engine, pool, drive)?;
         // The kernel may show no partitions of a table that is gone.
         let _ = device.reread_partitions();

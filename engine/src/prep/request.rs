@@ -46,6 +46,10 @@ pub struct PrepRequest {
     pub read_back: ReadBack,
     /// Which I/O engine.
     pub engine: EngineChoice,
+    /// Longest request to a drive in bytes; what the drive takes at once when absent.
+    pub request_len: Option<u64>,
+    /// Requests to a drive at once, 1 to 1024; by what kind of drive it is when absent.
+    pub in_flight: Option<u32>,
     /// What to do with the session.
     pub action: Action,
     /// Logical sector size of new image files, in bytes; 512 when absent.
@@ -129,6 +133,8 @@ impl PrepRequest {
             content_md5: false,
             read_back: ReadBack::default(),
             engine: EngineChoice::default(),
+            request_len: None,
+            in_flight: None,
             action: Action::default(),
             sector_size: None,
             replan: None,

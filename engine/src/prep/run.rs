@@ -14,7 +14,7 @@ use crate::bitlocker::build::{Metadata, Spec};
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
-use crate::io::{Engine, Options};
+use crate::io::{Engine, Options, Requests};
 use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
@@ -350,13 +350,13 @@ fn write_drive(
         None => begin(drive, keys, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
     };
     if checkpoint.step == 0 && !request.wipe_free {
-        let whole = ByteRange::new(0, facts.size.0);
-        // A device that refuses keeps its old free space, which the summary says plainly in any case.
-        let _ = device.discard(whole);
+        // A device that refuses keeps its old free space, which the summary says plainly in any case. What file data will
+        // overwrite is not given back: a device that stores on demand would have to find it again.
+        let _ = layout.beside_data().into_iter().try_for_each(|range| device.discard(range).map(drop));
     }
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-    let engine = engine(&device, &pool, request.engine, &facts.name, shared.events)?;
+    let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
     let read = |into: &mut [u8], at| device.read_exact_at(into, at);
     let (wipe, patience) = (whole_wipe(drive, &device), drive::Patience::default());
     let ground = Ground { engine, pool, wipe, read: &read, is_image: facts.is_image, patience };
@@ -708,24 +708,29 @@ fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
 pub fn engine(
     device: &Device,
     pool: &Pool,
-    choice: EngineChoice,
+    request: &PrepRequest,
     name: &str,
     events: &(dyn Fn(Event) + Sync),
 ) -> Result<Box<dyn Engine + Send>, Problem> {
-    let options = Options { writes: device.geometry().writes_in_flight(), ..Options::default() };
-    match choice {
+    let writes = request.in_flight.unwrap_or_else(|| device.geometry().writes_in_flight());
+    let options = Options { writes, ..Options::default() };
+    let mut target = device.target();
+    if let Some(len) = request.request_len {
+        target.requests = Requests { len_max: Some(len), ..Requests::default() };
+    }
+    match request.engine {
         EngineChoice::Auto => {
-            let (engine, notice) = crate::io::open(device.target(), pool, options);
+            let (engine, notice) = crate::io::open(target, pool, options);
             if let Some(notice) = notice {
                 events(Event::Note(format!("drive {name}: {notice}")));
             }
             Ok(engine)
         }
-        EngineChoice::Uring => match crate::io::uring::Uring::new(device.target(), pool, options) {
+        EngineChoice::Uring => match crate::io::uring::Uring::new(target, pool, options) {
             Ok(ring) => Ok(Box::new(ring)),
             Err(error) => Err(Problem::new(Kind::Environment, error.to_string()).advice("or use --engine sync")),
         },
-        EngineChoice::Sync => Ok(Box::new(crate::io::sync::Sync::new(device.target(), options))),
+        EngineChoice::Sync => Ok(Box::new(crate::io::sync::Sync::new(target, options))),
     }
 }
 

@@ -51,6 +51,9 @@ const OPCODES: [u8; 8] = [
     opcode::Nop::CODE,
 ];
 
+/// `IORING_UNREGISTER_FILES`, for leaving.
+const UNREGISTER_FILES: u8 = 3;
+
 /// `IOSQE_FIXED_FILE`, the only flag we set.
 const FLAG_FIXED_FILE: u8 = 1;
 
@@ -196,6 +199,7 @@ impl Uring {
 
         let mut allowed: Vec<_> = OPCODES.iter().map(|code| Restriction::sqe_op(*code)).collect();
         allowed.push(Restriction::sqe_flags_allowed(FLAG_FIXED_FILE));
+        allowed.push(Restriction::register_op(UNREGISTER_FILES));
         submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
 
         let wake = event_fd().map_err(|error| explain("making its waker", error))?;
@@ -703,6 +707,9 @@ impl Engine for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         if self.drain() {
+            // The kernel takes a closed ring down later: until then it would keep the drive open, and nobody else could
+            // open it for himself alone. A refusal costs just that.
+            let _ = self.ring.submitter().unregister_files();
             // SAFETY: neither is used again, and no operation is under way that could write to the counter.
             unsafe {
                 ManuallyDrop::drop(&mut self.ring);

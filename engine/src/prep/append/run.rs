@@ -161,7 +161,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     };
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-    let engine = run::engine(&device, &pool, request.engine, &facts.name, shared.events)?;
+    let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
     let mut store = Store::new(&facts.name, engine, &pool);
     let mut images = beside.images(true)?;
     if checkpoint.step == 0 {
@@ -449,7 +449,7 @@ pub(in crate::prep) fn take_back(
         commit::check(&mut images, device, &facts.name)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let engine = run::engine(device, &pool, request.engine, &facts.name, &|_| {})?;
+        let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
         commit::undo(&mut images, &mut Store::new(&facts.name, engine, &pool))?;
         let _ = device.drop_caches();
         let _ = device.reread_partitions();

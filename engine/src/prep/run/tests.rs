@@ -445,3 +445,18 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     fs::write(&bench.sidecars()[1], &other).expect("a log");
     assert_eq!(bench.fill(&whole, end).expect_err("another log").kind, Kind::Environment);
 }
+
+#[test]
+fn what_may_be_discarded_and_what_file_data_overwrites_are_the_whole_drive() {
+    let lab = Lab::new("discard");
+    let prepared = lab.prepared("plan", EngineChoice::Sync);
+    let layout = &prepared.drives[0].layout;
+    let mut ranges = layout.beside_data();
+    assert!(ranges.len() >= 2, "there is free space before and behind the data");
+    let data = layout.batches(SLOT_LEN).filter(|batch| matches!(batch.content, Content::Files(_)));
+    ranges.extend(data.flat_map(|b| b.pieces).map(|piece| ByteRange::new(piece.at.0, piece.range.len() as u64)));
+    ranges.sort();
+    assert_eq!(ranges[0].start, ByteOffset(0));
+    assert!(ranges.windows(2).all(|pair| pair[0].end() == pair[1].start), "{ranges:?}");
+    assert_eq!(ranges[ranges.len() - 1].end().0, prepared.drives[0].target.facts.size.0);
+}
