@@ -2,12 +2,14 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::Session;
-use dray_engine::job::{Key, find};
+use dray_engine::job::{Key, Opened, find};
 use dray_engine::ntfs::read::Volume;
 use dray_engine::units::ByteOffset;
 use dray_engine::verify::find::View;
@@ -169,4 +171,200 @@ fn judge_a_second_session_that_is_killed_is_finished_or_taken_back() {
     works(&session, SECOND);
     let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
     judge::drive(&image, &record, None, true).expect_pass("scripts/judge-drive");
+}
+
+/// Opens an image of a volume with its key.
+fn opened(image: &Path, key: &str) -> Opened {
+    let found = find::open(image, None).expect("a volume");
+    found.unlock(&Key::read(key.as_bytes()).expect("a key"), &mut |_, _| {}).expect("unlocked")
+}
+
+/// The unlocked volume as a file.
+fn plain_of(image: &Path, key: &str, plain: &Path) {
+    let opened = opened(image, key);
+    let file = File::create(plain).expect("a file");
+    file.set_len(opened.len().0).expect("room");
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..opened.len().0).step_by(1 << 20) {
+        let n = (opened.len().0 - at).min(1 << 20) as usize;
+        opened.read(ByteOffset(at), &mut piece[..n]).expect("a volume");
+        file.write_all_at(&piece[..n], at).expect("room");
+    }
+}
+
+/// Brings what another driver changed in the unlocked volume back into the image.
+fn sealed_again(image: &Path, key: &str, plain: &Path) {
+    let opened = opened(image, key);
+    let (plain, out) = (File::open(plain).expect("a file"), File::options().write(true).open(image).expect("an image"));
+    let (mut now, mut new) = ([0; 4096], [0; 4096]);
+    for at in (0..opened.len().0).step_by(4096) {
+        let n = (opened.len().0 - at).min(4096) as usize;
+        opened.read(ByteOffset(at), &mut now[..n]).expect("a volume");
+        plain.read_exact_at(&mut new[..n], at).expect("a volume");
+        if now[..n] != new[..n] {
+            for (place, bytes) in opened.seal(ByteOffset(at), &new[..n]).expect("a place for it") {
+                out.write_all_at(&bytes, place.0).expect("written");
+            }
+        }
+    }
+}
+
+/// What a file system driver of others does with the unlocked volume; `false`, said loudly, where it cannot be had.
+fn with_driver(image: &Path, key: &str, scratch: &Path, options: &str, act: impl FnOnce(&Path)) -> bool {
+    let (plain, at) = (scratch.join("driver.plain"), scratch.join("driver.mount"));
+    plain_of(image, key, &plain);
+    fs::create_dir_all(&at).expect("a directory");
+    let mounted = Command::new("ntfs-3g").args(["-o", options]).arg(&plain).arg(&at).output();
+    match mounted {
+        Ok(output) if output.status.success() => {}
+        other => {
+            eprintln!("SKIPPED judge: ntfs-3g: {other:?}");
+            return false;
+        }
+    }
+    act(&at);
+    let unmounted = Command::new("umount").arg(&at).status().expect("umount runs");
+    assert!(unmounted.success(), "ntfs-3g lets go");
+    sealed_again(image, key, &plain);
+    fs::remove_file(plain).expect("removed");
+    true
+}
+
+/// Judges from outside on the unlocked volume.
+fn judged(image: &Path, key: &str, scratch: &Path) {
+    let plain = scratch.join("judged.plain");
+    plain_of(image, key, &plain);
+    for name in ["ntfsfix", "ntfsinfo", "fsstat"] {
+        judge::ask(name, &[&plain]).expect_pass(name);
+    }
+    fs::remove_file(plain).expect("removed");
+}
+
+/// A bare volume on a drive with a partition table; `false`, said loudly, where that cannot be made.
+fn on_a_drive(volume: &Path, image: &Path) -> bool {
+    let bytes = fs::read(volume).expect("a volume");
+    let out = File::create(image).expect("an image");
+    out.set_len(bytes.len() as u64 + (2 << 20)).expect("room");
+    out.write_all_at(&bytes, 1 << 20).expect("room");
+    let script =
+        format!("label: gpt\nstart=2048, size={}, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n", bytes.len() / 512);
+    let made = Command::new("sfdisk").arg("-q").arg(image).stdin(Stdio::piped()).spawn().and_then(|mut made| {
+        made.stdin.take().expect("its input").write_all(script.as_bytes())?;
+        made.wait()
+    });
+    let is_made = made.as_ref().is_ok_and(|status| status.success());
+    if !is_made {
+        eprintln!("SKIPPED judge: sfdisk: {made:?}");
+    }
+    is_made
+}
+
+const WINDOWS: &str = "bitlocker/win-server2019-xts128-ntfs-full.img.xz";
+const WINDOWS_KEY: &str = "272316-265804-640728-713570-509047-503305-045837-324731";
+
+#[test]
+fn judge_files_are_added_to_a_volume_that_windows_made() {
+    let session = Session::new("windows-append");
+    data(&session, "first", &[0, 1, 5000, 70_000, 3 << 20]);
+    data(&session, "second", &[0, 1, 4096, 4097, 100_000, 2 << 20]);
+    let Some(packed) = common::fixtures::unpack("windows-append-fixture", WINDOWS) else { return };
+    let image = session.path("drive.img");
+    if !on_a_drive(&packed.0, &image) {
+        return;
+    }
+    driveset(&session, &format!("drive.img,AlreadyFormatted,SilentMode,AlreadyEncrypted,{WINDOWS_KEY}"));
+    let first = "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:first.csv --silent";
+    // As Windows left it its log is open: refused, untouched.
+    let before = fs::read(&image).expect("an image");
+    let refused = dray(&session, first);
+    assert!(refused.status.code() == Some(2) && said(&refused).contains("was not closed"), "{}", said(&refused));
+    assert!(before == fs::read(&image).expect("an image") && !session.path("J.jrn").exists());
+    // ntfsfix empties the log and takes the dirty mark away.
+    let plain = session.path("plain");
+    plain_of(&image, WINDOWS_KEY, &plain);
+    match Command::new("ntfsfix").arg("-d").arg(&plain).output() {
+        Ok(output) if output.status.success() => sealed_again(&image, WINDOWS_KEY, &plain),
+        other => return eprintln!("SKIPPED judge: ntfsfix: {other:?}"),
+    }
+    fs::remove_file(&plain).expect("removed");
+    fs::write(session.path("key.txt"), format!("{WINDOWS_KEY}\r\n")).expect("a key");
+    let by_key_file =
+        "PrepImport /j:J.jrn /id:session#1 /t:drive.img /bk:@key.txt /srcdir:first /dstdir:first/ /silentmode";
+    works(&session, by_key_file);
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 5);
+    works(&session, SECOND);
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 11);
+    judged(&image, WINDOWS_KEY, &session.dir);
+    for (path, hash) in [
+        ("test-file-1.txt", "3ceb5c413ee02895bf1f357a8c2cc2bec824f4d8aad13aeab69303f341c8b781"),
+        ("test-folder/test-file-2.txt", "26fdc315fadc05db9f8f3236fc30b9f0ca044e56ec1e9450ccd5fdab900e9e46"),
+    ] {
+        let ours = dray(&session, &format!("cat drive.img {path} --key-file drive.xml"));
+        assert_eq!(ours.status.code(), Some(0), "{}", said(&ours));
+        let digest = dray_engine::hash::sha256(&ours.stdout);
+        assert_eq!(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hash, "{path}");
+    }
+}
+
+#[test]
+fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
+    let session = Session::new("append-refused");
+    first(&session);
+    data(&session, "large", &[90 << 20]);
+    let base = keep(&session);
+    let (image, key) = (session.path("drive.img"), common::key_in(&session.path("drive.xml")));
+    let refused = |words: &str, what: &str| {
+        let before = keep(&session);
+        let output = dray(&session, words);
+        assert!(
+            matches!(output.status.code(), Some(1 | 2)) && said(&output).contains(what),
+            "{what}: {}",
+            said(&output)
+        );
+        let after = keep(&session);
+        assert_eq!(before.len(), after.len(), "{what}");
+        for ((path, before), (_, after)) in before.iter().zip(&after) {
+            assert!(before == after, "{what}: {} has changed", path.display());
+        }
+    };
+    refused("PrepImport /j:J.jrn /id:session#2 /DataSet:large.csv --silent", "is too small by");
+    // Another driver sees the files, and others that it adds stay as they are.
+    let theirs = vec![0x5A; 300_000];
+    let mut is_there = with_driver(&image, &key, &session.dir, "rw", |root| {
+        assert_eq!(fs::read_dir(root.join("session#1/first")).expect("a directory").count(), 3);
+        fs::write(root.join("theirs.bin"), &theirs).expect("room");
+    });
+    if is_there {
+        works(&session, SECOND);
+        assert_eq!(verified(&session, "drive.img", "drive.xml"), 12);
+        assert!(dray(&session, "cat drive.img theirs.bin --key-file drive.xml").stdout == theirs);
+        judged(&image, &key, &session.dir);
+        bring_back(&session, &base);
+        is_there = with_driver(&image, &key, &session.dir, "rw", |root| {
+            let mut hibernated = vec![0; 8192];
+            hibernated[..4].copy_from_slice(b"hibr");
+            fs::write(root.join("hiberfil.sys"), hibernated).expect("room");
+        });
+    }
+    if is_there {
+        refused(SECOND, "hibernated");
+        bring_back(&session, &base);
+    }
+    // ntfsfix marks the volume for chkdsk.
+    let plain = session.path("plain");
+    plain_of(&image, &key, &plain);
+    match Command::new("ntfsfix").arg(&plain).output() {
+        Ok(output) if output.status.success() => {
+            sealed_again(&image, &key, &plain);
+            fs::remove_file(&plain).expect("removed");
+            refused(SECOND, "dirty");
+        }
+        other => eprintln!("SKIPPED judge: ntfsfix: {other:?}"),
+    }
+    bring_back(&session, &base);
+    driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
+    let line = "PrepImport /j:K.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:second.csv --silent";
+    refused(line, "in place, is not supported");
+    driveset(&session, &format!("drive.img,AlreadyFormatted,SilentMode,AlreadyEncrypted,{WINDOWS_KEY}"));
+    refused(line, "key");
 }

@@ -49,8 +49,10 @@ pub struct Fault {
 pub struct V1Request {
     /// `/t:`, the drive.
     pub target: Option<OsString>,
-    /// Whether `/bk:` came; its value is dropped.
+    /// Whether `/bk:` came; a value that is no `@FILE` is dropped.
     pub has_key: bool,
+    /// The file of `/bk:@FILE`.
+    pub key_file: Option<OsString>,
     /// `/srcdir:`.
     pub source_dir: Option<OsString>,
     /// `/dstdir:`.
@@ -291,7 +293,13 @@ fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
         let value = value.map(OsStr::to_os_string);
         match PARAMETERS[*index].0 {
             "t" => request.target = value,
-            "bk" => request.has_key = true,
+            "bk" => {
+                request.has_key = true;
+                request.key_file = value
+                    .as_deref()
+                    .and_then(|value| value.as_bytes().strip_prefix(b"@"))
+                    .map(|path| OsStr::from_bytes(path).into());
+            }
             "srcdir" => request.source_dir = value,
             "dstdir" => request.target_dir = value,
             "srcfile" => request.source_file = value,
@@ -327,9 +335,9 @@ impl V1Request {
         fault(self.target.is_none() && (self.encrypt || self.has_key), "/t:<drive> is missing");
         fault(self.target.is_some() && !self.encrypt && !self.has_key, "/encrypt or /bk:<key> is missing");
         fault(
-            self.has_key,
-            "a BitLocker key in a command line can be read by other users of this machine; put it into the \
-             ExistingBitLockerKey column of a driveset CSV, and name that with /InitialDriveSet",
+            self.has_key && self.key_file.is_none(),
+            "a BitLocker key in a command line can be read by other users of this machine; write /bk:@FILE, or put it into \
+             the ExistingBitLockerKey column of a driveset CSV, and name that with /InitialDriveSet",
         );
         if !faults.is_empty() {
             return Err(usage(faults.join("\n")));
@@ -365,8 +373,10 @@ impl V1Request {
         if let Some(target) = &self.target {
             let format = if self.format { "Format" } else { "AlreadyFormatted" };
             let prompt = if silent { "SilentMode" } else { "PromptOnFormat" };
-            let fields = [target.as_os_str(), format.as_ref(), prompt.as_ref(), "Encrypt".as_ref(), "".as_ref()];
+            let encryption = if self.has_key { "AlreadyEncrypted" } else { "Encrypt" };
+            let fields = [target.as_os_str(), format.as_ref(), prompt.as_ref(), encryption.as_ref(), "".as_ref()];
             words.push(word("--driveset-row=", row(&fields)));
+            words.extend(self.key_file.as_ref().map(|file| word("--driveset-key-file=", file.as_bytes().to_vec())));
         }
         Ok(words)
     }

@@ -49,6 +49,9 @@ pub struct SessionArgs {
     /// A row of the driveset instead of a file
     #[arg(long, value_name = "ROW", conflicts_with_all = ["initial_driveset", "additional_driveset"], hide = true)]
     pub driveset_row: Option<String>,
+    /// File with the key of the row's drive
+    #[arg(long, value_name = "FILE", requires = "driveset_row", hide = true)]
+    pub driveset_key_file: Option<PathBuf>,
     /// Directory of the logs
     #[arg(long, value_name = "DIR")]
     pub logdir: Option<PathBuf>,
@@ -264,6 +267,7 @@ impl PrepImport {
             dataset: self.session.dataset.clone(),
             dataset_row: self.session.dataset_row.clone(),
             driveset_row: self.session.driveset_row.clone(),
+            driveset_key_file: self.session.driveset_key_file.clone(),
             logdir: self.session.logdir.clone(),
             cipher: cipher.unwrap_or_default(),
             cluster_size: self.layout.cluster_size,

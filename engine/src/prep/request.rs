@@ -22,6 +22,8 @@ pub struct PrepRequest {
     pub dataset_row: Option<String>,
     /// A row of an initial driveset, in place of a file (`/t:`).
     pub driveset_row: Option<String>,
+    /// File with the numerical password that the row lacks (`/bk:@FILE`).
+    pub driveset_key_file: Option<PathBuf>,
     /// Where logs go (`/logdir:`); the directory of the journal when absent.
     pub logdir: Option<PathBuf>,
     /// Cipher by the command line's name: `aes-cbc-256`, `aes-cbc-128`, `xts-aes-128`, `xts-aes-256`.
@@ -121,6 +123,7 @@ impl PrepRequest {
             dataset: None,
             dataset_row: None,
             driveset_row: None,
+            driveset_key_file: None,
             logdir: None,
             cipher: "aes-cbc-256".into(),
             cluster_size: None,

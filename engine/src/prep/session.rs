@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::azure::dataset::{self, Dataset};
 use crate::azure::driveset::{self, Driveset};
 use crate::azure::journal::{SessionState, Work};
@@ -184,7 +186,7 @@ pub fn prepare_with(
     let line = PathBuf::from(COMMAND_LINE);
     let driveset = match &request.driveset_row {
         None if is_on_known => Some(Driveset::default()),
-        Some(row) => Some(driveset::parse_into(&line, format!("{DRIVESET_HEAD}\n{row}\n").as_bytes(), &mut problems)),
+        Some(row) => row_of_driveset(row, request.driveset_key_file.as_deref(), &mut problems),
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
     // Drives alone: they end empty and complete.
@@ -302,6 +304,34 @@ pub fn prepare_with(
         skipped,
         warnings,
     ))
+}
+
+/// A driveset of one row, with the key that its file holds.
+fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) -> Option<Driveset> {
+    let mut text = Zeroizing::new(String::with_capacity(DRIVESET_HEAD.len() + row.len() + 256));
+    text.push_str(DRIVESET_HEAD);
+    text.push('\n');
+    text.push_str(row.strip_suffix(",\"\"").unwrap_or(row));
+    if let Some(path) = key_file {
+        let key = fs::read(path).map(Zeroizing::new).map_err(|error| error.to_string());
+        let key = key.and_then(|key| match std::str::from_utf8(&key).map(str::trim) {
+            Ok(key) if driveset::is_numerical_password(key) => Ok(Zeroizing::new(key.to_owned())),
+            _ => Err("is no 48-digit numerical password".into()),
+        });
+        match key {
+            Ok(key) => {
+                text.push(',');
+                text.push_str(&key);
+            }
+            Err(why) => {
+                let problem = Problem::new(Kind::Usage, format!("the key file cannot be used: {why}")).path(path);
+                problems.push(problem.advice("a file with the 48 digits alone"));
+                return None;
+            }
+        }
+    }
+    text.push('\n');
+    Some(driveset::parse_into(Path::new(COMMAND_LINE), text.as_bytes(), problems))
 }
 
 /// Unlocks the volumes of those that are added to.
