@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// that we support.
 pub const SLOT_ALIGN: usize = 4096;
 
+/// Asks for huge pages at once (include/uapi/asm-generic/mman-common.h); not every C library's headers have it.
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// The mapping starts at a multiple of this: a huge page of x86-64 and of arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -150,7 +153,7 @@ fn make_huge(base: NonNull<u8>, len: usize) -> bool {
     // SAFETY: `new` mapped whole huge pages from `base` on that hold `len` bytes. Both only say how they are backed.
     let advise = |len: usize, advice| unsafe { libc::madvise(base.as_ptr().cast(), len, advice) } == 0;
     let _ = advise(len, libc::MADV_POPULATE_WRITE);
-    advise(len.next_multiple_of(HUGE_PAGE), libc::MADV_COLLAPSE)
+    advise(len.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
 }
 
 impl Arena {
