@@ -22,6 +22,8 @@ except ImportError:
     sys.exit(3)
 
 SPEC, LOG = sys.argv[1], sys.argv[2]
+# A numerical password that is one.
+KEY = "238810-662376-448998-450120-652806-203390-606320-483076"
 
 
 def load(*parts):
@@ -35,9 +37,26 @@ EXAMPLES = {
     "get": load("arm-2021-01-01", "examples", "GetJob.json")["responses"]["200"]["body"],
     "update": load("arm-2021-01-01", "examples", "UpdateJob.json")["responses"]["200"]["body"],
     "location": load("arm-2021-01-01", "examples", "GetLocation.json")["responses"]["200"]["body"],
+    "keys": {"value": [{"driveId": "WD-9", "bitLockerKey": KEY}]},
+    "credentials": {"value": [{"jobName": "j", "jobSecrets": {
+        "jobSecretsType": "DataBoxCustomerDisk", "diskSecrets": [{"diskSerialNumber": "WD-9", "bitLockerKey": KEY}]}}]},
     "databox": load("databox-2021-08-01-preview", "examples", "JobsGet.json")["responses"]["200"]["body"],
 }
 JOBS = {}
+
+
+def export_examples():
+    """What exports are: the published request passes, and the keys are in the published answer's form."""
+    api = APIS[0]
+    body = load("arm-2021-01-01", "examples", "CreateExportJob.json")["parameters"]["body"]
+    jsonschema.Draft4Validator(resolved(api, {"$ref": "#/definitions/PutJobParameters"})).validate(body)
+    api = APIS[1]
+    body = load("databox-2021-08-01-preview", "examples", "JobsCreateExport.json")["parameters"]["jobResource"]
+    jsonschema.Draft4Validator(derived(api, resolved(api, {"$ref": "#/definitions/JobResource"}), body)).validate(body)
+    published = load("arm-2021-01-01", "examples", "ListBitLockerKeys.json")["responses"]["200"]["body"]
+    assert set(published["value"][0]) == set(EXAMPLES["keys"]["value"][0])
+    secret = APIS[1]["definitions"]["DiskSecret"]["properties"]
+    assert set(EXAMPLES["credentials"]["value"][0]["jobSecrets"]["diskSecrets"][0]) <= set(secret)
 
 
 def resolved(api, schema):
@@ -72,7 +91,9 @@ def derived(api, schema, body):
     def walk(schema, value):
         if isinstance(value, dict):
             for field, base in (("jobDetailsType", "JobDetails"), ("dataAccountType", "DataAccountDetails")):
-                if field in value and field in schema.get("properties", {}):
+                # Other definitions have a field of that name too, and nothing derived from them.
+                own = resolved(api, api["definitions"].get(base, {})).get("properties", {})
+                if field in value and field in own and set(schema.get("properties", {})) == set(own):
                     for definition in api["definitions"].values():
                         wanted = definition.get("x-ms-discriminator-value") == value[field]
                         if wanted and {"$ref": f"#/definitions/{base}"} in definition.get("allOf", []):
@@ -168,12 +189,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, EXAMPLES["location"])
         if self.command == "PUT":
             properties = body["properties"]
+            export = (properties.get("jobType") == "Export") if arm else (properties["transferType"] == "ExportFromAzure")
+            if arm and export != ("export" in properties) or arm and export == ("driveList" in properties):
+                return self.refuse(400, "InvalidBody", "an export has blobs and no drives, an import drives and no blobs")
             if arm and len(properties.get("driveList", [])) > 10:
                 return self.refuse(400, "TooManyDrives", "more than ten drives")
             answer = dict(EXAMPLES["create" if arm else "databox"], name=name)
             answer["properties"] = dict(answer["properties"])
             if arm:
-                drives = [dict(one, state="Specified") for one in properties["driveList"]]
+                drives = [dict(one, state="Specified") for one in properties.get("driveList", [])]
                 for one in drives:
                     one.pop("bitLockerKey")
                 answer["properties"]["driveList"] = drives
@@ -186,6 +210,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(404, "ResourceNotFound", f"no job {name}")
         if self.command == "GET":
             return self.answer(200, job)
+        if path.endswith(("/listBitLockerKeys", "/listCredentials")):
+            return self.answer(200, EXAMPLES["keys"] if arm else EXAMPLES["credentials"])
         if self.command == "PATCH":
             change = body["properties"]
             if change.get("state") == "Shipping" and not change.get("deliveryPackage"):
@@ -215,6 +241,7 @@ def check_examples():
 
 
 check_examples()
+export_examples()
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(f"PORT {server.server_address[1]}", flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -92,7 +92,8 @@ impl Server {
                 Some(Self { child, endpoint, log })
             }
             None => {
-                let _ = child.wait();
+                let ended = child.wait().expect("ends");
+                assert_eq!(ended.code(), Some(3), "the judge itself is broken: {line}");
                 eprintln!("SKIPPED judge: {}", line.trim());
                 None
             }
@@ -169,6 +170,78 @@ fn a_data_box_job_goes_the_same_way() {
     let output = server.send(&dir, &["job", "cancel", "import-2026.job.json"]);
     assert_eq!(code(&output), 2, "not once it is shipped: {}", said(&output));
     assert!(!server.requests().contains("fault"), "{}", server.requests());
+}
+
+/// The description of an export, as the template has it.
+fn export(dir: &Path) {
+    let template = dray(dir, &["template", "export-job"]);
+    assert_eq!(code(&template), 0);
+    fs::write(dir.join("job.toml"), &template.stdout).expect("written");
+}
+
+#[test]
+fn an_export_goes_to_the_service_and_its_keys_come_back() {
+    let dir = scratch("job-export");
+    export(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    for (api, part) in [("import-export", "\"blobPath\": [\"videos/story.mp4\"]"), ("data-box", "ExportFromAzure")] {
+        let output = server.send(&dir, &["job", "create", "--api", api, "--replace"]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        assert!(server.requests().contains(part), "{part}: {}", server.requests());
+        let keys = format!("{api}.body");
+        let output = server.send(&dir, &["job", "keys", "export-2026.job.json", "--to", &keys]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        holds_no_key(&dir, &output);
+        let path = dir.join(&keys);
+        assert!(fs::read_to_string(&path).expect("keys").contains(KEY));
+        assert_eq!(fs::metadata(&path).expect("keys").permissions().mode() & 0o777, 0o600);
+        let output = server.send(&dir, &["job", "keys", "export-2026.job.json", "--to", &keys]);
+        assert_eq!(code(&output), 2, "never over what is there: {}", said(&output));
+        let args = ["job", "ship", "export-2026.job.json", "--carrier", "FedEx", "--tracking", "1"];
+        let output = server.send(&dir, &args);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    }
+    assert!(server.requests().contains("\"driveCount\": 1"), "{}", server.requests());
+    // The whole account, and a list that lies in it.
+    let job = fs::read_to_string(dir.join("job.toml")).expect("there");
+    let blobs = "blobs = [\"videos/story.mp4\"]";
+    let all = job.replace(blobs, "").replace("\"/music/love\"", "\"/\"");
+    let list = job.replace(blobs, "blob-list = \"lists/export.xml\"").replace("prefixes = [\"/music/love\"]", "");
+    for (text, parts) in
+        [(all, ["\"blobPathPrefix\": [\"/\"]", "TransferAll"]), (list, ["blobListBlobPath", "filterFilePath"])]
+    {
+        fs::write(dir.join("job.toml"), text).expect("written");
+        for (api, part) in ["import-export", "data-box"].into_iter().zip(parts) {
+            let output = server.send(&dir, &["job", "create", "--api", api, "--replace"]);
+            assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+            assert!(server.requests().contains(part), "{part}: {}", server.requests());
+        }
+    }
+    assert!(!server.requests().contains("fault"), "{}", server.requests());
+}
+
+#[test]
+fn an_export_that_is_not_sent_says_how() {
+    let dir = scratch("job-export-draft");
+    export(&dir);
+    let output = dray(&dir, &["job", "create"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let text = said(&output);
+    for part in
+        ["(export, ", "--type Export", "blob-path=videos/story.mp4", "blob-path-prefix=/music/love", "WD-WMATV123456"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("bitLockerKey") && !text.contains("driveList"), "{text}");
+    assert_eq!(code(&dray(&dir, &["job", "papers", "export-2026.job.json"])), 0);
+    let slip = fs::read_to_string(dir.join("export-2026-packing-slip.html")).expect("a slip");
+    assert!(slip.contains("empty hard drives") && slip.contains("WD-WMATV123456"), "{slip}");
+    record(&dir, "WD-1", KEY, "Completed");
+    let output = dray(&dir, &["job", "create", "WD-1.xml", "--replace"]);
+    assert_eq!(code(&output), 1, "{}", said(&output));
+    assert!(said(&output).contains("sent empty"), "{}", said(&output));
+    let output = dray(&dir, &["job", "keys", "export-2026.job.json"]);
+    assert!(code(&output) == 1 && said(&output).contains("listBitLockerKeys"), "{}", said(&output));
 }
 
 #[test]

@@ -50,8 +50,8 @@ fn described(lines: &[u8]) -> Option<String> {
     Some(said(&output))
 }
 
-/// Types that come only with accidents or after a long time.
-const SELDOM: [&str; 3] = ["scanning", "drive_failed", "note"];
+/// Types that come only with accidents, after a long time, or from the service.
+const SELDOM: [&str; 4] = ["scanning", "drive_failed", "note", "keys"];
 
 #[test]
 fn every_object_is_as_the_schema_says() {

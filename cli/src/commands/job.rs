@@ -44,6 +44,8 @@ enum Action {
     Ship(Ship),
     /// Give the job up
     Cancel(Cancel),
+    /// Fetch the keys of the drives from the service, for verifying
+    Keys(Keys),
     /// Packing slip, drive labels and chain of custody, to print
     Papers(Papers),
 }
@@ -65,7 +67,8 @@ struct Sending {
 
 /// Arguments of `dray job create`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  dray job create --job job.toml --journal job.jrn")]
+#[command(after_help = "A description with a table [export] makes an export job, which takes no records.\n\n\
+                        Example:\n  dray job create --job job.toml --journal job.jrn")]
 struct Create {
     /// Description of the job (see `dray template job`)
     #[arg(long, value_name = "TOML", default_value = "job.toml")]
@@ -80,7 +83,7 @@ struct Create {
     #[arg(long, value_name = "FILE", conflicts_with = "records")]
     journal: Option<PathBuf>,
     /// Drive records, instead of a journal
-    #[arg(value_name = "DRIVEID.xml", required_unless_present = "journal")]
+    #[arg(value_name = "DRIVEID.xml")]
     records: Vec<PathBuf>,
     /// Write the request's body, keys included, to this file (0600)
     #[arg(long, value_name = "FILE")]
@@ -143,6 +146,21 @@ struct Cancel {
     sending: Sending,
 }
 
+/// Arguments of `dray job keys`.
+#[derive(Args, Debug)]
+#[command(after_help = "The file is what --key-file of `dray verify` reads.\n\n\
+                        Example:\n  dray job keys export-2026.job.json --to keys.json --submit")]
+struct Keys {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Where the keys go: a new file (0600)
+    #[arg(long, value_name = "FILE", default_value = "keys.json")]
+    to: PathBuf,
+    #[command(flatten)]
+    sending: Sending,
+}
+
 /// Arguments of `dray job papers`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  dray job papers import-2026.job.json --to papers")]
@@ -163,6 +181,7 @@ impl JobArgs {
             Action::Show(show) => show.run(output),
             Action::Ship(ship) => ship.run(output),
             Action::Cancel(cancel) => cancel.run(output),
+            Action::Keys(keys) => keys.run(output),
             Action::Papers(papers) => papers.run(output),
         };
         match result {
@@ -210,13 +229,24 @@ impl Create {
         let described = described.map_err(&mut gather).ok();
         let finished = self.finished().map_err(&mut gather).unwrap_or_default();
         let records: Vec<PathBuf> = finished.iter().map(|(record, _)| record.clone()).collect();
-        let drives = description::drives(&records, &mut warnings).map_err(&mut gather).ok();
+        let is_export = described.as_ref().is_some_and(|described| described.export.is_some());
+        let drives = match is_export {
+            true if self.journal.is_some() || !self.records.is_empty() => {
+                let what = "the description is that of an export, whose drives are sent empty";
+                let advice = "leave records and journal out, or the table [export]";
+                gather(Problem::new(Kind::Usage, what).path(&self.job).column("[export]").advice(advice).into());
+                None
+            }
+            true => Some(Vec::new()),
+            false => description::drives(&records, &mut warnings).map_err(&mut gather).ok(),
+        };
         let service = self.sending.service().map_err(&mut gather).ok();
         problems.into_result()?;
         let (Some(described), Some(drives), Some(service)) = (described, drives, service) else {
             return Err(Problem::new(Kind::Internal, "nothing is wrong with the job, and yet it is not there").into());
         };
-        let dir = self.journal.as_ref().or(records.first()).and_then(|path| path.parent()).unwrap_or(Path::new(""));
+        let beside = self.journal.as_ref().or(records.first()).unwrap_or(&self.job);
+        let dir = Some(beside).and_then(|path| path.parent()).unwrap_or(Path::new(""));
         let file = state::path_of(dir, &described.name);
         if !self.replace && file.exists() {
             return Err(Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
@@ -287,6 +317,9 @@ impl Create {
                 percent: None,
             });
         }
+        for serial in described.export.iter().flat_map(|export| &export.drives) {
+            known.push(Drive { id: serial.clone(), ..Drive::default() });
+        }
         let journal = match &self.journal {
             Some(path) => Some((path.to_string_lossy().into_owned(), sum(path)?)),
             None => None,
@@ -300,6 +333,7 @@ impl Create {
             resource: self.api.resource(&described.subscription, &described.group, &described.name),
             location: described.location.clone(),
             account: described.account_name().to_owned(),
+            is_export: described.export.is_some(),
             state: "Drafted".into(),
             drives: known,
             created_at: Timestamp::now(),
@@ -322,12 +356,16 @@ impl Create {
         }
         let style = output.style();
         let records: Vec<String> = drives.iter().map(|drive| format!("  {}\n", drive.record.display())).collect();
-        let mut text =
-            format!("\n{}\n{}", style.bold("To create it in the portal, upload these files"), records.concat());
+        let mut text = match &job.export {
+            None => format!("\n{}\n{}", style.bold("To create it in the portal, upload these files"), records.concat()),
+            Some(_) => String::new(),
+        };
         let keys = |drive: &JobDrive| {
             key_file(self.key_files.as_deref().unwrap_or(Path::new("keys")), drive).display().to_string()
         };
-        if self.api == Api::ImportExport {
+        if self.api == Api::ImportExport && job.export.is_some() {
+            text.push_str(&format!("\n{}\n{}", style.bold("With Azure's command line"), words::az(job, drives, &keys)));
+        } else if self.api == Api::ImportExport {
             text.push_str(&format!(
                 "\n{}\n{}\n{}\n{}",
                 style.bold("Or with Azure's command line"),
@@ -341,7 +379,10 @@ impl Create {
         }
         text.push_str(&format!(
             "\n{}\nPUT {}?api-version={}\n{request:#}\n",
-            style.bold("Or by the API (--submit sends it; --body FILE writes it with the keys)"),
+            style.bold(match &job.export {
+                None => "Or by the API (--submit sends it; --body FILE writes it with the keys)",
+                Some(_) => "By the API (--submit sends it)",
+            }),
             this.resource,
             self.api.version()
         ));
@@ -502,6 +543,39 @@ impl Cancel {
     }
 }
 
+impl Keys {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let this = Job::load(&self.file)?;
+        let action = if this.api == Api::ImportExport { "listBitLockerKeys" } else { "listCredentials" };
+        let path = format!("{}/{action}", this.resource);
+        if self.to.exists() {
+            return Err(Problem::new(Kind::Refused, "exists already, and no key is overwritten")
+                .path(&self.to)
+                .advice("name another file with --to")
+                .into());
+        }
+        let Some(service) = self.sending.service()? else {
+            return Err(Problem::new(Kind::Usage, "the keys are at the service")
+                .value(format!("POST {path}?api-version={}", this.api.version()))
+                .advice("--submit asks for them; or send this yourself, and keep the answer")
+                .into());
+        };
+        let answer = service.call(this.api, "POST", &path, None)?;
+        let text = Zeroizing::new(format!("{answer:#}\n"));
+        // Looked at before it is kept: an answer without keys would only be found out when the drives are back.
+        job::Key::read(text.as_bytes()).map_err(|problem| {
+            Problem { kind: Kind::Refused, ..problem }
+                .advice("the service gives keys once the drives are being copied; try again later")
+        })?;
+        job::write_private(&self.to, text.as_bytes())?;
+        let to = self.to.display().to_string();
+        if !output.result("keys", serde_json::json!({ "job": this.name, "file": to })) {
+            output.say(&format!("The keys are in {to}: keep it apart from the drives.\n"));
+        }
+        Ok(())
+    }
+}
+
 fn unsent(output: &Output, method: &str, path: &str, api: Api, request: &Value) {
     output.chat(&format!(
         "\n{}\n{method} {path}?api-version={}\n{request:#}\n",
@@ -545,7 +619,8 @@ fn tell(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool 
     }
     let style = output.style();
     let api = if this.api == Api::ImportExport { "Import/Export" } else { "Data Box, own disks" };
-    let mut text = format!("{} ({api}, {})\n", style.bold(&format!("Job {}", this.name)), this.location);
+    let kind = if this.is_export { "export, " } else { "" };
+    let mut text = format!("{} ({kind}{api}, {})\n", style.bold(&format!("Job {}", this.name)), this.location);
     let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
     line("state", &format!("{}: {}", this.state, this.meaning()));
     if let Some((at, what)) = this.deadline() {

@@ -21,6 +21,8 @@ enum What {
     Metadata,
     /// TOML: what `dray job create` has to know of you and your account
     Job,
+    /// TOML: the same for an export
+    ExportJob,
 }
 
 /// Arguments of `dray template`.
@@ -90,6 +92,20 @@ backup-manifest = true
 diagnostics-path = \"waimportexport\" # the container of the service's logs
 ";
 
+/// The lines that make an export of it.
+const EXPORT: &str = "\
+[export]
+blobs = [\"videos/story.mp4\"]        # container/name, whole
+prefixes = [\"/music/love\"]          # a slash, then the beginning; \"/\" alone is everything
+# blob-list = \"lists/export.xml\"    # instead of both: a blob of the account that lists them
+drives = [\"WD-WMATV123456\"]         # serials of the empty drives that you send, ten at most
+";
+
+fn export_job() -> String {
+    let job = JOB.replace("an import job", "an export job").replace("\"import-2026\"", "\"export-2026\"");
+    format!("{job}\n{EXPORT}")
+}
+
 impl Template {
     /// Prints it.
     pub fn run(self, output: &Output) -> Exit {
@@ -106,6 +122,7 @@ impl Template {
             What::Properties => PROPERTIES.into(),
             What::Metadata => METADATA.into(),
             What::Job => JOB.into(),
+            What::ExportJob => export_job(),
         };
         if !output.result("template", serde_json::json!({ "text": text })) {
             output.say(&text);

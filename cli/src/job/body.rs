@@ -32,19 +32,26 @@ fn import_export(job: &Description, drives: &[JobDrive]) -> Value {
             })
         })
         .collect();
-    json!({
-        "location": job.location,
-        "properties": {
-            "storageAccountId": job.storage_account,
-            "jobType": "Import",
-            "returnAddress": address(job),
-            "returnShipping": { "carrierName": job.carrier, "carrierAccountNumber": job.account },
-            "diagnosticsPath": job.diagnostics,
-            "logLevel": job.log_level,
-            "backupDriveManifest": job.backup_manifest,
-            "driveList": list,
-        },
-    })
+    let mut properties = json!({
+        "storageAccountId": job.storage_account,
+        "returnAddress": address(job),
+        "returnShipping": { "carrierName": job.carrier, "carrierAccountNumber": job.account },
+        "diagnosticsPath": job.diagnostics,
+        "logLevel": job.log_level,
+        "backupDriveManifest": job.backup_manifest,
+    });
+    match &job.export {
+        // The service learns of the drives of an export when they arrive.
+        Some(export) => {
+            properties["jobType"] = "Export".into();
+            properties["export"] = export.body();
+        }
+        None => {
+            properties["jobType"] = "Import".into();
+            properties["driveList"] = list.into();
+        }
+    }
+    json!({ "location": job.location, "properties": properties })
 }
 
 /// The return address under the API's names, without what is empty.
@@ -78,34 +85,40 @@ fn data_box(job: &Description, drives: &[JobDrive]) -> Value {
             shipping.insert(name.into(), job.address(key).into());
         }
     }
+    let mut details = json!({
+        "jobDetailsType": "DataBoxCustomerDisk",
+        "contactDetails": {
+            "contactName": job.address("recipient"),
+            "phone": job.address("phone"),
+            "emailList": [job.address("email")],
+        },
+        "shippingAddress": shipping,
+        "returnToCustomerPackageDetails": {
+            "carrierName": job.carrier,
+            "carrierAccountNumber": job.account,
+        },
+        "enableManifestBackup": job.backup_manifest,
+    });
+    let account = json!({ "dataAccountType": "StorageAccount", "storageAccountId": job.storage_account });
+    let direction = match &job.export {
+        Some(export) => {
+            details["dataExportDetails"] = json!([{
+                "transferConfiguration": export.configuration(),
+                "accountDetails": account,
+                "logCollectionLevel": job.log_level,
+            }]);
+            "ExportFromAzure"
+        }
+        None => {
+            details["dataImportDetails"] = json!([{ "accountDetails": account, "logCollectionLevel": job.log_level }]);
+            details["importDiskDetailsCollection"] = disks.into();
+            "ImportToAzure"
+        }
+    };
     json!({
         "location": job.location.to_ascii_lowercase().replace(' ', ""),
         "sku": { "name": "DataBoxCustomerDisk" },
-        "properties": {
-            "transferType": "ImportToAzure",
-            "details": {
-                "jobDetailsType": "DataBoxCustomerDisk",
-                "contactDetails": {
-                    "contactName": job.address("recipient"),
-                    "phone": job.address("phone"),
-                    "emailList": [job.address("email")],
-                },
-                "shippingAddress": shipping,
-                "dataImportDetails": [{
-                    "accountDetails": {
-                        "dataAccountType": "StorageAccount",
-                        "storageAccountId": job.storage_account,
-                    },
-                    "logCollectionLevel": job.log_level,
-                }],
-                "importDiskDetailsCollection": disks,
-                "returnToCustomerPackageDetails": {
-                    "carrierName": job.carrier,
-                    "carrierAccountNumber": job.account,
-                },
-                "enableManifestBackup": job.backup_manifest,
-            },
-        },
+        "properties": { "transferType": direction, "details": details },
     })
 }
 

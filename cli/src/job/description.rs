@@ -8,6 +8,7 @@ use dray_engine::job::{self, RecordState, SecretText};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::Api;
+use super::export::{self, Export};
 use crate::args::classic::nearest;
 
 /// Drives of one job (spec: at most ten, all in one parcel).
@@ -17,7 +18,7 @@ const PORTAL_MAX: u64 = 2 << 20;
 /// Longest description file that is read.
 const FILE_MAX: u64 = 1 << 20;
 
-/// What an import job has to know, beside its drives.
+/// What a job has to know, beside its drives.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     /// Of the job.
@@ -42,6 +43,8 @@ pub struct Description {
     pub backup_manifest: bool,
     /// Container of the service's logs.
     pub diagnostics: String,
+    /// What is wanted of the account; `None` for an import.
+    pub export: Option<Export>,
 }
 
 /// Keys of the return address in the file, and their names in the Import/Export API; `true`: must be there.
@@ -66,6 +69,7 @@ const TOP: &[&str] = &[
     "return-address",
     "return-shipping",
     "options",
+    "export",
 ];
 
 /// Locations that the documents name, in the form without blanks; the service itself is asked before a job is sent.
@@ -162,7 +166,20 @@ pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Proble
         log_level: reader.text(&options, "options", "log-level", false),
         backup_manifest: reader.switch(&options, "options", "backup-manifest"),
         diagnostics: reader.text(&options, "options", "diagnostics-path", false),
+        export: None,
     };
+    if let Some(value) = table.get("export") {
+        match value.as_table() {
+            Some(table) => {
+                reader.known(table, "export", export::KEYS);
+                out.export = Some(Export::read(path, table, &mut reader.problems));
+            }
+            None => {
+                let problem = reader.at("", "export", "is no table").advice("[export], and its lines below it");
+                reader.problems.push(problem);
+            }
+        }
+    }
     for (key, _, required) in ADDRESS {
         out.address.push((*key, reader.text(&address, "return-address", key, *required)));
     }

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod description;
+pub mod export;
 pub mod papers;
 pub mod send;
 pub mod state;

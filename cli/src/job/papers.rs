@@ -24,7 +24,8 @@ fn addresses(page: &mut Page, job: &Job) {
 
 /// The packing slip: goes into the parcel, on top.
 pub fn slip(job: &Job) -> Page {
-    let mut page = Page::new("Packing slip", "Azure Import/Export: hard drives with encrypted data");
+    let what = if job.is_export { "empty hard drives for an export" } else { "hard drives with encrypted data" };
+    let mut page = Page::new("Packing slip", &format!("Azure Import/Export: {what}"));
     addresses(&mut page, job);
     page.raw(&format!("<p class=\"big\"><span>Job</span>{}</p>", escape(&job.name)));
     page.facts([
@@ -64,12 +65,13 @@ pub fn labels(job: &Job) -> Page {
         let _ = write!(
             all,
             "<section class=\"label\"><p class=\"big\"><span>Job</span>{}</p><p class=\"big\"><span>Drive {} of {}</span>{}</p>\
-             <p class=\"note\">Azure Import/Export · {} · BitLocker-encrypted</p></section>",
+             <p class=\"note\">Azure Import/Export · {} · {}</p></section>",
             escape(&job.name),
             i + 1,
             job.drives.len(),
             escape(&drive.id),
-            escape(&job.location)
+            escape(&job.location),
+            if job.is_export { "empty, for an export" } else { "BitLocker-encrypted" }
         );
     }
     all.push_str("</div>");
@@ -90,6 +92,7 @@ pub fn custody(job: &Job, now: Timestamp) -> Page {
     ]);
     let columns =
         [Column::code("Drive"), Column::number("Files"), Column::number("Data"), Column::code("MD5 of its manifest")];
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let rows: Vec<Vec<String>> = job
         .drives
         .iter()
@@ -98,28 +101,35 @@ pub fn custody(job: &Job, now: Timestamp) -> Page {
                 drive.id.clone(),
                 drive.files.map_or("-".into(), |files| files.to_string()),
                 drive.data.map_or("-".into(), |data| ByteLen(data).to_string()),
-                drive.manifest_hash.clone(),
+                or_dash(&drive.manifest_hash),
             ]
         })
         .collect();
     page.table(&columns, &rows);
+    let kept = job.drives.iter().filter(|drive| !drive.record.is_empty());
     let mut files: Vec<Vec<String>> =
-        job.drives.iter().map(|drive| vec![file_name(&drive.record), drive.record_sha256.clone()]).collect();
+        kept.map(|drive| vec![file_name(&drive.record), drive.record_sha256.clone()]).collect();
     if let Some((path, hash)) = &job.journal {
         files.push(vec![file_name(path), hash.clone()]);
     }
-    page.table(&[Column::code("File kept by the sender"), Column::code("SHA-256")], &files);
-    page.note(
-        "The drive records hold the keys of the drives: they are kept apart from the drives and from this paper.",
-    );
+    if job.is_export {
+        page.note(
+            "The drives go out empty. Their keys are fetched from the service: they are kept apart from the drives.",
+        );
+    } else {
+        page.table(&[Column::code("File kept by the sender"), Column::code("SHA-256")], &files);
+        page.note(
+            "The drive records hold the keys of the drives: they are kept apart from the drives and from this paper.",
+        );
+    }
     let steps = [
-        "prepared",
-        "read back or verified",
+        if job.is_export { "wiped" } else { "prepared" },
+        if job.is_export { "seen to be empty" } else { "read back or verified" },
         "packed",
         "handed to the carrier",
         "received by the data center",
         "came back",
-        "wiped or stored",
+        if job.is_export { "verified" } else { "wiped or stored" },
     ];
     let columns = [
         Column::text("Step"),

@@ -55,6 +55,8 @@ pub struct Job {
     pub location: String,
     /// Name of the storage account.
     pub account: String,
+    /// Blobs go onto the drives, not from them.
+    pub is_export: bool,
     /// `Drafted`, then as the service calls it.
     pub state: String,
     /// Its drives.
@@ -189,6 +191,10 @@ impl Job {
                 format!("send the parcel, then: dray job ship {file} --carrier NAME --tracking NUMBER")
             }
             "Cancelling" => "wait until the service says so; drives that have arrived come back uncopied".into(),
+            _ if self.is_over() && self.is_export => format!(
+                "fetch the keys (dray job keys {file} --submit, or the portal), and when the drives are back: dray verify \
+                 DRIVE --key-file keys.json --extract-to DIR"
+            ),
             _ if self.is_over() => {
                 "when the drives are back, keep or wipe them; check the blobs and the copy logs before the sources go"
                     .into()
@@ -203,6 +209,7 @@ impl Job {
             "name": self.name,
             "api": self.api.as_str(),
             "state": self.state,
+            "direction": if self.is_export { "export" } else { "import" },
             "location": self.location,
             "resource": self.resource,
             "drives": self.drives.iter().map(|drive| json!({
@@ -305,6 +312,8 @@ impl Job {
             resource: text("resource")?,
             location: text("location")?,
             account: text("account")?,
+            // Files of before there were exports do not say.
+            is_export: value["direction"].as_str() == Some("export"),
             state: text("state")?,
             drives: drives.collect(),
             created_at: time("created_at")?,
@@ -337,9 +346,20 @@ impl Job {
         }
         for told in properties["driveList"].as_array().into_iter().flatten() {
             let id = told["driveId"].as_str().unwrap_or_default();
-            if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
+            let known = self.drives.iter().position(|drive| drive.id.eq_ignore_ascii_case(id));
+            // Which drives an export went onto is known when they have arrived.
+            let known = known.or_else(|| {
+                let is_new = self.is_export && !id.is_empty();
+                is_new.then(|| self.drives.push(Drive { id: id.to_owned(), ..Drive::default() }))?;
+                self.drives.len().checked_sub(1)
+            });
+            if let Some(drive) = known.and_then(|at| self.drives.get_mut(at)) {
                 drive.state = told["state"].as_str().unwrap_or_default().to_owned();
                 drive.percent = told["percentComplete"].as_u64();
+                if self.is_export {
+                    let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+                    (drive.manifest_file, drive.manifest_hash) = (text("manifestFile"), text("manifestHash"));
+                }
             }
         }
         for told in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
@@ -395,6 +415,7 @@ mod tests {
             resource: "/r".into(),
             location: "West US".into(),
             account: "a".into(),
+            is_export: false,
             state: state.into(),
             drives: vec![Drive { id: "WD-1".into(), ..Drive::default() }],
             created_at: "2026-11-01T00:00:00Z".parse().expect("a time"),

@@ -5,11 +5,12 @@ use super::description::{Description, JobDrive};
 /// The shell command for Azure's own tool, without keys: `az` reads `name=@FILE` from the file.
 pub fn az(job: &Description, drives: &[JobDrive], key_file: &dyn Fn(&JobDrive) -> String) -> String {
     let mut text = format!(
-        "az import-export create --name {} --resource-group {} \\\n  --location {} --type Import \\\n  \
+        "az import-export create --name {} --resource-group {} \\\n  --location {} --type {} \\\n  \
          --storage-account {} \\\n  --log-level {} --backup-drive-manifest {} \\\n  --diagnostics-path {} \\\n",
         quoted(&job.name),
         quoted(&job.group),
         quoted(&job.location),
+        if job.export.is_some() { "Export" } else { "Import" },
         quoted(&job.storage_account),
         job.log_level,
         job.backup_manifest,
@@ -25,6 +26,11 @@ pub fn az(job: &Description, drives: &[JobDrive], key_file: &dyn Fn(&JobDrive) -
             drive.manifest_hash,
             quoted(&drive.header_hash),
         ));
+    }
+    if let Some(export) = &job.export {
+        text.push_str("  --export");
+        export.words().iter().for_each(|word| text.push_str(&format!(" \\\n    {}", quoted(word))));
+        text.push_str(" \\\n");
     }
     text.push_str("  --return-address");
     for (key, name) in [

@@ -192,11 +192,11 @@ impl State {
         }
     }
 
-    /// The table: a head, a line a drive, and a total if there are several. 79 columns.
+    /// The table: a head, a line a drive, and a total. 79 columns.
     fn table(&self, now: Duration) -> Vec<String> {
         let mut lines = vec![format!(
             "{:<10} {:<8} {:>4} {:>7} {:>7} {:>9} {:>9} {:>6} {:>4} {:<6}",
-            "drive", "stage", "", "written", "of", "now", "average", "left", "out", "waits"
+            "drive", "stage", "", "done", "of", "now", "average", "left", "out", "waits"
         )];
         for lane in &self.lanes {
             lines.push(format!(
@@ -217,7 +217,7 @@ impl State {
                 },
             ));
         }
-        if self.lanes.len() > 1 {
+        if !self.lanes.is_empty() {
             lines.push(self.total_line(now));
         }
         lines

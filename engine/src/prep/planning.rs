@@ -396,7 +396,7 @@ pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
         if matches!(section.kind, SectionKind::Boot) {
             continue;
         }
-        regions.extend(section.extents.iter().map(|&range| inside(range, &format!("NTFS {:?}", section.kind))));
+        regions.extend(section.extents.iter().map(|&range| inside(range, &format!("NTFS {}", section.kind.name()))));
     }
     for (i, range) in layout.regions().metadata().into_iter().enumerate() {
         regions.push(inside(range, &format!("BitLocker metadata {}", i + 1)));

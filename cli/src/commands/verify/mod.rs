@@ -14,9 +14,10 @@ use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
+use crate::args::VERSION;
 use crate::exit::Exit;
 use crate::key::KeyArgs;
-use crate::render::{Output, clean, count, json as object};
+use crate::render::{Output, clean, count, json as object, labelled, wrap};
 use crate::signals::Signals;
 use lists::List;
 
@@ -291,10 +292,14 @@ fn tell(outcome: &Outcome, output: &Output) {
     for drive in &outcome.drives {
         let id = drive.manifest.as_ref().and_then(|manifest| manifest.drive_id.as_deref());
         text.push_str(&format!("\n{}  {}\n", style.bold(&clean(&drive.drive.name)), clean(id.unwrap_or_default())));
-        text.push_str(&format!("  unlocked by     {}\n", drive.unlocked));
-        if let Some(manifest) = &drive.manifest {
-            text.push_str(&format!("  manifest        {}  MD5 {}\n", clean(&manifest.path), manifest.md5));
+        if let Some(serial) = &drive.serial {
+            text.push_str(&labelled("serial", &clean(serial)));
         }
+        text.push_str(&labelled("unlocked by", &clean(&drive.unlocked)));
+        if let Some(manifest) = &drive.manifest {
+            text.push_str(&labelled("manifest", &format!("{}\nMD5 {}", clean(&manifest.path), manifest.md5)));
+        }
+        text.push_str(&labelled("begun", &time(drive.started)));
         for check in drive.checks.iter().filter(|check| check.answer == Answer::No) {
             let line =
                 format!("  {} {} ({}): {}\n", style.red("refused"), check.question, check.status, clean(&check.seen));
@@ -341,9 +346,13 @@ fn tell(outcome: &Outcome, output: &Output) {
     for blob in outcome.unmet.iter().flatten().take(SHOWN_MAX) {
         text.push_str(&format!("on no drive: {}\n", clean(blob)));
     }
+    if let Some((path, hash)) = &outcome.journal {
+        text.push_str(&format!("\njournal {}\n  SHA-256 {hash}\n", clean(&path.to_string_lossy())));
+    }
+    text.push_str(&format!("\nby dray {VERSION}\n"));
     let (good, word, sentence) = headline(outcome);
     let word = if good { style.green(word) } else { style.red(word) };
-    text.push_str(&format!("\n{word}: {sentence}\n"));
+    text.push_str(&wrap(&format!("{word}: {sentence}\n"), ""));
     output.say(&text);
     for (drive, problem) in &outcome.unopened {
         output.problems(&problem.clone().drive(drive.display().to_string()).into());

@@ -55,6 +55,28 @@ pub enum SectionKind {
     Boot,
 }
 
+impl SectionKind {
+    /// Its name on the volume, or what it is where it has none.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UpCase => "$UpCase",
+            Self::AttrDef => "$AttrDef",
+            Self::LogFile => "$LogFile",
+            Self::Sds => "$Secure:$SDS",
+            Self::Sdh => "$Secure:$SDH",
+            Self::MftHead => "$MFT, first records",
+            Self::MftBody => "$MFT",
+            Self::Index => "directory indexes",
+            Self::RootIndex => "index of the root directory",
+            Self::MftBitmap => "$MFT:$BITMAP",
+            Self::Bitmap => "$Bitmap",
+            Self::MftMirror => "$MFTMirr",
+            Self::BackupBoot => "copy of the boot sector",
+            Self::Boot => "$Boot",
+        }
+    }
+}
+
 /// A stream of the volume that [`Layout::generator`] can render.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
