@@ -344,3 +344,113 @@ fn hostile_manifests_name_nothing_outside() {
     }
     fs::remove_file(image).expect("the image");
 }
+
+#[test]
+fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() {
+    let session = drive("verify-joined");
+    let image = session.path("drive.img");
+    let file = |name: &str, text: &str| {
+        fs::write(session.path(name), text).expect("a file");
+        session.path(name).to_str().expect("UTF-8").to_owned()
+    };
+    let first = file(
+        "error.xml",
+        "<DriveLog Version=\"2018-10-01\"><DriveId>drive</DriveId>\
+         <Blob Status=\"Completed\"><BlobPath>data/sub/well</BlobPath><FilePath>\\x</FilePath></Blob>\
+         <Blob Status=\"CompletedWithErrors\"><BlobPath>data/sub/flip</BlobPath><FilePath></FilePath><BlockList>\
+         <Block Offset=\"4194304\" Length=\"1048576\" Status=\"ReadErrors\"/></BlockList></Blob>\
+         <Status>CompletedWithErrors</Status></DriveLog>",
+    );
+    let second = file(
+        "copylog.xml",
+        "<ErroredEntity CloudFormat=\"BlockBlob\" Path=\"data\\sub\\gone\"><Category>UploadErrorCloudHttp</Category>\
+         <ErrorCode>400</ErrorCode><ErrorMessage>UnsupportedBlobType</ErrorMessage><Type>File</Type></ErroredEntity>\
+         <ErroredEntity Path=\"data/elsewhere\"><Category>UploadErrorWin32</Category><ErrorCode>123</ErrorCode>\
+         <ErrorMessage>bad name</ErrorMessage><Type>File</Type></ErroredEntity>\
+         <CopyLog Summary=\"Summary\"><DriveLogVersion>2021-08-01</DriveLogVersion><DriveId>drive</DriveId>\
+         <Status>Failed</Status><TotalFiles_Blobs>3</TotalFiles_Blobs><FilesErrored>2</FilesErrored></CopyLog>",
+    );
+    let inventory = file("inventory.csv", "Name,Content-Length\ndata/sub/well,70000\ndata/lost,1\n");
+    let incomplete = file(
+        "incomplete.xml",
+        "<BlobList><BlobPath>data/sub/cut</BlobPath><BlobPathPrefix>/data/nothing/</BlobPathPrefix>\
+         <BlobPathPrefix>/data/sub/</BlobPathPrefix></BlobList>",
+    );
+    let logs = ["--copy-log", &first, "--copy-log", &second];
+    let output = verify(&session, &image, &[&["--json"], &logs[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "the drive itself is whole: {}", said(&output));
+    let (rows, last) = judged(&output);
+    let service = |name: &str| rows[name]["service"].as_str().unwrap_or_default().to_owned();
+    assert!(service("data/sub/flip").contains("bytes 4194304 to 5242880: ReadErrors"), "{rows:?}");
+    assert!(service("data/sub/gone").contains("UploadErrorCloudHttp 400 UnsupportedBlobType"), "{rows:?}");
+    assert_eq!(service("data/sub/well"), "");
+    assert!(rows.values().all(|row| row["verdict"] == "equal"), "what the service said is not what the drive shows");
+    assert_eq!(last["drives"][0]["log_status"], "CompletedWithErrors, Failed");
+    assert!(last["drives"][0]["log_strays"].to_string().contains("elsewhere"), "{last}");
+    let output = verify(&session, &image, &logs);
+    for part in ["service: CompletedWithErrors", "status of the drive: CompletedWithErrors, Failed", "elsewhere"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
+
+    let output = verify(&session, &image, &["--json", "--expect", &inventory, "--expect", &incomplete]);
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    let missing: Vec<String> =
+        judged(&output).1["on_no_drive"].as_array().expect("a list").iter().map(ToString::to_string).collect();
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    for part in ["data/lost", "/data/nothing/"] {
+        assert!(missing.iter().any(|missing| missing.contains(part)), "{part}: {missing:?}");
+    }
+
+    // Some of the blobs, by a manifest that is named; and one whose hash is not the job's.
+    let only = ["--json", "--only", "data/sub/f", "data/sub/w", "--manifest", "\\DriveManifest.xml"];
+    let output = verify(&session, &image, &only);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let (rows, last) = judged(&output);
+    assert_eq!(rows.keys().map(String::as_str).collect::<Vec<_>>(), ["data/sub/flip", "data/sub/well"]);
+    assert_eq!(last["drives"][0]["skipped"], 5);
+    let other = ["--json", "--manifest-hash", "00112233445566778899AABBCCDDEEFF"];
+    let output = verify(&session, &image, &other);
+    assert_eq!((output.status.code(), answer(&judged(&output).1, "ManifestCorrupted").as_str()), (Some(5), "no"));
+    for wrong in [["--copy-log", &inventory], ["--expect", &first], ["--copy-log", "nothing"], ["--expect", "nothing"]]
+    {
+        let output = verify(&session, &image, &wrong);
+        assert_eq!(output.status.code(), Some(1), "{wrong:?}: {}", said(&output));
+    }
+    // Two drives of a job at once: what one lacks, the other has.
+    let output = verify(&session, &image, &["--json", image.to_str().expect("UTF-8"), "--expect", &incomplete]);
+    assert_eq!(judged(&output).1["drives"].as_array().map(Vec::len), Some(2));
+    fs::remove_file(image).expect("the image");
+}
+
+#[test]
+fn taking_out_goes_on_where_it_was_killed() {
+    let session = drive("verify-killed");
+    let (image, out) = (session.path("drive.img"), session.path("out"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.arg("verify").arg(&image).arg("--key-file").arg(session.path("drive.xml")).arg("--extract-to").arg(&out);
+    // Killed before the n-th file gets its name, before all is durable, and after that.
+    for (call, nth) in [(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 5), (libc::SYS_syncfs, 1)] {
+        let _ = fs::remove_dir_all(&out);
+        let mut run = match dray_testdisks::traced::Traced::start(&command, &session.dir) {
+            Ok(run) => run,
+            Err(error) => {
+                eprintln!("SKIPPED judge: a program cannot be traced here: {error}");
+                return;
+            }
+        };
+        let mut seen = 0;
+        let stood = run.until(|moment| {
+            seen += usize::from(moment.call == call);
+            seen == nth
+        });
+        assert!(stood.expect("the trace goes on"), "call {call} was made {seen} times only");
+        assert_eq!(run.kill().expect("killed").code, None);
+        let output = verify(&session, &image, &["--extract-to", out.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(0), "{call} {nth}: {}", said(&output));
+        let same =
+            Command::new("diff").arg("-r").arg(session.path("source")).arg(out.join("data")).output().expect("diff");
+        assert!(same.status.success(), "{call} {nth}: {}", said(&same));
+        assert!(!out.join(".dray/parts").exists(), "parts are left over");
+    }
+    fs::remove_file(image).expect("the image");
+}
