@@ -128,7 +128,7 @@ impl Outside {
             line.map_or_else(|| fault.clone(), |line| fault.clone().line(line))
         })?;
         let mut problems = Problems::default();
-        check(&path, &table, definition, "", &mut problems);
+        check(&path, &table, &[definition], "", &mut problems);
         problems.into_result()?;
         Ok(File { path: Some(path), table })
     }
@@ -140,8 +140,11 @@ pub fn variable_of(option: &str) -> String {
 }
 
 /// Every key of a table must be an option or a command.
-fn check(path: &Path, table: &toml::Table, command: &Command, name: &str, problems: &mut Problems) {
-    let options = options_everywhere(command);
+fn check(path: &Path, table: &toml::Table, chain: &[&Command], name: &str, problems: &mut Problems) {
+    let command = chain[chain.len() - 1];
+    let mut options = options_everywhere(command);
+    // Those of every command may stand in any command's table.
+    options.extend(self::options(chain).iter().filter_map(|arg| arg.get_long().map(str::to_owned)));
     let commands: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     for (key, value) in table {
         let spelled = key.replace('_', "-");
@@ -151,7 +154,7 @@ fn check(path: &Path, table: &toml::Table, command: &Command, name: &str, proble
             match command.find_subcommand(&spelled) {
                 Some(sub) => {
                     let below = if name.is_empty() { spelled } else { format!("{name}.{spelled}") };
-                    check(path, inner, sub, &below, problems);
+                    check(path, inner, &[chain, &[sub]].concat(), &below, problems);
                 }
                 None => problems.push(suggest(problem("is no command"), nearest(&spelled, commands.iter().copied()))),
             }
@@ -487,6 +490,42 @@ mod tests {
         let problems = layered(words("dray demo"), &crate::args::command(), &out).expect_err("bad");
         assert_eq!(problems.0[0].place.line, Some(2), "{problems}");
         std::fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
+    fn every_option_of_every_command_has_a_variable_and_a_key() {
+        let definition = crate::args::command();
+        let mut seen = 0;
+        let mut chains: Vec<Vec<&Command>> =
+            definition.get_subcommands().map(|below| vec![&definition, below]).collect();
+        while let Some(chain) = chains.pop() {
+            let here = chain[chain.len() - 1];
+            chains.extend(here.get_subcommands().map(|below| [&chain[..], &[below]].concat()));
+            let names: Vec<&str> = chain.iter().map(|command| command.get_name()).collect();
+            let words: Vec<OsString> = names.iter().map(OsString::from).collect();
+            for arg in options(&chain) {
+                let long = arg.get_long().expect("a long name");
+                let value = if is_switch(arg) { "true" } else { "7" };
+                let of = |outside: &Outside, file: &File| {
+                    let all = resolve(&words, &chain, file, outside).expect("settings");
+                    all.into_iter().find(|one| one.option == long).expect("the option")
+                };
+                let one = of(&outside(&[(&variable_of(long), value)]), &File::default());
+                assert_eq!((one.values, one.origin), (vec![value.to_owned()], Origin::Variable(variable_of(long))));
+                seen += 1;
+                if NEVER_IN_FILES.contains(&long) {
+                    continue;
+                }
+                let table: toml::Table = format!("[{}]\n{long} = {value}", names[1..].join(".")).parse().expect("TOML");
+                let mut problems = Problems::default();
+                check(Path::new("c"), &table, &[&definition], "", &mut problems);
+                assert!(problems.0.is_empty(), "{names:?} {long}: {problems}");
+                let one = of(&outside(&[]), &File { path: Some("c".into()), table });
+                assert_eq!(one.values, [value], "{names:?} {long}");
+                assert!(matches!(one.origin, Origin::File(..)), "{names:?} {long}");
+            }
+        }
+        assert!(seen > 150, "{seen}");
     }
 
     #[test]
