@@ -386,9 +386,9 @@ fn drive_summary(result: &DriveResult, interrupted: bool, style: Style) -> Strin
         text.push_str(&format!("  drive record   {record}\n  BitLocker key  in the drive record, nowhere else\n"));
     }
     let free = if result.free_space_untouched {
-        "free space was not overwritten: old data may be found there"
+        "not overwritten: old data may be found there"
     } else {
-        "free space was overwritten and encrypted"
+        "overwritten and encrypted"
     };
     text.push_str(&format!("  free space     {free}\n"));
     if !result.left_out.is_empty() {
@@ -498,7 +498,7 @@ mod tests {
         let text = summary("session#1", &report, Style(false));
         for part in [
             "1 of 2 drives failed",
-            "free space was not overwritten",
+            "not overwritten",
             "out/WD-WX12A345678.xml",
             "gone\\u{1b}[2J.txt: vanished",
             "1 file left out",
