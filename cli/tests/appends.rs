@@ -237,6 +237,7 @@ fn judged(image: &Path, key: &str, scratch: &Path) {
     for name in ["ntfsfix", "ntfsinfo", "fsstat"] {
         judge::ask(name, &[&plain]).expect_pass(name);
     }
+    judge::ask("manifest", &[&plain, &scratch.join("drive.xml")]).expect_pass("manifest");
     fs::remove_file(plain).expect("removed");
 }
 
@@ -367,4 +368,74 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
     refused(line, "in place, is not supported");
     driveset(&session, &format!("drive.img,AlreadyFormatted,SilentMode,AlreadyEncrypted,{WINDOWS_KEY}"));
     refused(line, "key");
+}
+
+#[test]
+fn judge_data_that_lie_on_the_drive_are_indexed() {
+    let session = Session::new("index");
+    first(&session);
+    let (image, key) = (session.path("drive.img"), common::key_in(&session.path("drive.xml")));
+    // Another driver copies a person's files onto the drive; one name is none that Azure can take.
+    let disk: Vec<u8> =
+        (0..5u32 << 20).map(|at| if at % (1 << 20) < 300_000 { (at / 512) as u8 | 1 } else { 0 }).collect();
+    let is_there = with_driver(&image, &key, &session.dir, "rw", |root| {
+        for (path, bytes) in [
+            ("photos/wild/lion.jpg", vec![7; 100_001]),
+            ("photos/empty.jpg", Vec::new()),
+            ("photos/tiny.jpg", vec![1, 2, 3]),
+            ("films/long.mp4", (0..9u32 << 20).map(|at| (at / 4099) as u8).collect()),
+            ("disks/one.vhd", disk.clone()),
+            ("bad/ends in a dot/name\u{1}.txt", vec![1]),
+        ] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+            fs::write(path, bytes).expect("room");
+        }
+    });
+    if !is_there {
+        return;
+    }
+    fs::write(session.path("key.txt"), &key).expect("a key");
+    let run = |source: &str, target: &str| {
+        format!(
+            "PrepImport /j:K.jrn /id:session1 /t:drive.img /bk:@key.txt /srcdir:{source} /dstdir:{target} /blobtype:BlockBlob /skipwrite"
+        )
+    };
+    let before = keep(&session);
+    let refused = dray(&session, &run("/bad", "bad/"));
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("cannot name this blob"), "{}", said(&refused));
+    assert!(said(&dray(&session, &run("/nowhere", "bad/"))).contains("is not on the volume"));
+    assert!(before == keep(&session), "nothing was written");
+    // As documented: once per directory, under one id, each with its own spelling of the drive.
+    let words = works(&session, &run("drive.img/photos", "pictures/mine/"));
+    assert!(words.contains("3 files"), "{words}");
+    works(&session, &run("/films", "films/"));
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 5 + 4);
+    fs::write(
+        session.path("index.csv"),
+        format!("{HEAD}\n/disks/one.vhd,disks/first.vhd,PageBlob,overwrite,None,None\n"),
+    )
+    .expect("a dataset");
+    let modern = "prep-import --journal K.jrn --id session1 --skip-write --dataset index.csv --silent";
+    // Killed in the middle, and gone on with.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.args(modern.split_whitespace()).arg("--json").current_dir(&session.dir);
+    if let Ok(mut run) = Traced::start(&command, &session.dir) {
+        let reached = run.until(|now| now.is_write() && now.said.contains("\"stage\":\"finishing\""));
+        assert!(reached.expect("the trace goes on"));
+        run.kill().expect("killed");
+        works(&session, "prep-import --journal K.jrn --id session1 --resume --silent");
+    } else {
+        eprintln!("SKIPPED judge: a program cannot be traced here");
+        works(&session, modern);
+    }
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 5 + 5);
+    judged(&image, &key, &session.dir);
+    let manifest = dray(&session, "cat drive.img DriveManifest.xml --key-file drive.xml");
+    let manifest = String::from_utf8(manifest.stdout).expect("UTF-8");
+    for list in ["session#1-0", "session1-0", "session1-1", "session1-2"] {
+        assert_eq!(manifest.matches(&format!("<BlobList Id=\"{list}\">")).count(), 1, "{list}: {manifest}");
+    }
+    assert!(manifest.contains("<FilePath>\\photos\\wild\\lion.jpg</FilePath>"), "{manifest}");
+    assert_eq!(manifest.matches("<PageRange ").count(), 5, "only what is not zero");
 }

@@ -113,6 +113,34 @@ fn judge_the_documented_examples_in_sequence() {
     assert_eq!(blobs, 40 + 7, "files of both sessions");
     let sessions = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListCopySessions"));
     assert!(sessions.contains("session#2 completed"), "{sessions}");
+    // The journal is lost: the drives and their records tell it, and sessions go on with it.
+    let lost = fs::read(session.path("JournalTest.jrn")).expect("a journal");
+    let line = "prep-import --journal JournalTest.jrn --rebuild-journal --initial-driveset both.csv";
+    driveset(&session, "both.csv", &["one.img", "two.img"]);
+    let refused = dray(&session, line);
+    assert!(code(&refused) == Some(1) && said(&refused).contains("a journal is there"), "{}", said(&refused));
+    assert!(lost == fs::read(session.path("JournalTest.jrn")).expect("a journal"));
+    let listed = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json"));
+    let records = ["one.xml", "two.xml"].map(|name| fs::read(session.path(name)).expect("a record"));
+    fs::remove_file(session.path("JournalTest.jrn")).expect("lost");
+    let again = dray(&session, line);
+    assert_eq!(code(&again), Some(0), "{}", said(&again));
+    let now = ["one.xml", "two.xml"].map(|name| fs::read(session.path(name)).expect("a record"));
+    assert!(records == now, "records that fit stay as they are");
+    let found = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json"));
+    for field in ["manifest_hash", "drive_id", "state", "files"] {
+        let of = |text: &str| -> Vec<String> {
+            let name = format!("\"{field}\":");
+            let parts = text.split(&name).skip(1);
+            parts.map(|part| part.split([',', '}']).next().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(of(&listed), of(&found), "{field}: {listed} {found}");
+        assert_eq!(of(&found).len(), 2, "{field}: {found}");
+    }
+    let more = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#2 /DataSet:dataset-2.csv --silent");
+    assert!(code(&more) == Some(1) && said(&more).contains("completed already"), "{}", said(&more));
+    let more = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#4 /DataSet:dataset-2.csv --silent");
+    assert_eq!(code(&more), Some(0), "{}", said(&more));
     let beside: Vec<String> = fs::read_dir(&session.dir)
         .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))

@@ -15,6 +15,7 @@ pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as pr
 pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint};
+pub use crate::prep::rebuild::{ReadDrive, Told, rebuild_journal};
 pub use crate::prep::records::{
     check_job_name, finished_drives, is_numerical_password, read_record, sha256_of, write_private,
 };

@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 use clap::{ArgGroup, Args, ValueEnum};
 use dray_engine::job::{self, Action, EngineChoice, Pace, PrepRequest, Prepared, ReadBack, Stop, Table};
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
+use dray_engine::units::ByteLen;
+use serde_json::{Value, json};
 
 use crate::args::size;
 use crate::commands::abort;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Consent};
 use crate::exit::Exit;
-use crate::render::Output;
+use crate::render::{Output, count, json as objects, text};
 use crate::signals::Signals;
 
 const EXAMPLE: &str = "\
@@ -32,7 +34,7 @@ pub struct SessionArgs {
     #[arg(long, value_name = "FILE")]
     pub journal: PathBuf,
     /// Session id: 3 to 30 letters, digits, '_', '-', '#'
-    #[arg(long, value_name = "ID", required_unless_present = "listing")]
+    #[arg(long, value_name = "ID", required_unless_present_any = ["listing", "rebuild_journal"])]
     pub id: Option<String>,
     /// Driveset CSV of a first session
     #[arg(long, value_name = "CSV", conflicts_with = "additional_driveset")]
@@ -116,7 +118,7 @@ pub struct WritingArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), hide_short_help = true)]
     pub in_flight: Option<u32>,
     /// Index what lies on the drive already; copy nothing
-    #[arg(long, hide = true)]
+    #[arg(long)]
     pub skip_write: bool,
 }
 
@@ -172,6 +174,9 @@ pub struct PrepImport {
     /// Write the plan as an HTML page: the map of each drive
     #[arg(long, value_name = "HTML")]
     report: Option<PathBuf>,
+    /// Make a lost journal again out of the drives of the driveset, whose keys lie in it or in their drive records
+    #[arg(long, requires = "initial_driveset", conflicts_with_all = ["act", "listing", "dataset", "dry_run"])]
+    rebuild_journal: bool,
     /// List the drives of the journal
     #[arg(long)]
     list_drives: bool,
@@ -310,12 +315,45 @@ impl PrepImport {
             let what = Listing { drives: self.list_drives, sessions: self.list_copy_sessions };
             return listing::list(&self.session.journal, what, output);
         }
+        if self.rebuild_journal {
+            return rebuild(&self.request(), output);
+        }
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
         if self.abort {
             return abort::run(self.request(), &consent, self.dry_run, output);
         }
         session(self.request(), &consent, self.dry_run, self.report.as_deref(), output).exit
     }
+}
+
+/// Makes a lost journal again.
+fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
+    let drives = match job::rebuild_journal(request) {
+        Ok(drives) => drives,
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    if output.is_json() {
+        let list = drives.iter().map(|one| {
+            let sessions =
+                one.sessions.iter().map(|told| json!({ "session": told.id, "files": told.files, "data": told.data }));
+            let sessions: Vec<Value> = sessions.collect();
+            json!({ "drive": objects::facts(&one.drive), "sessions": sessions, "record": one.record })
+        });
+        let list: Vec<Value> = list.collect();
+        output.object("journal-rebuilt", json!({ "journal": request.journal, "drives": list }));
+        return Exit::Done;
+    }
+    output.chat(&format!("Journal {} is made again:\n", request.journal.display()));
+    for one in &drives {
+        for told in &one.sessions {
+            let (drive, files) = (text::clean(&one.drive.drive_id), count(told.files, "file"));
+            output.chat(&format!("  {drive}  {}  {files} of {}\n", text::clean(&told.id), ByteLen(told.data)));
+        }
+    }
+    Exit::Done
 }
 
 impl Plan {
@@ -470,7 +508,6 @@ mod tests {
     use crate::args::{self, OutputArgs, Parsed};
     use crate::commands::Command;
     use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
-    use dray_engine::units::ByteLen;
     use std::cell::RefCell;
     use std::rc::Rc;
     use std::time::Duration;

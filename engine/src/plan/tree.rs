@@ -71,6 +71,11 @@ pub struct DriveTree {
 }
 
 impl DriveTree {
+    /// No file and no directory: nothing is added but what is in the root.
+    pub fn none(catalog: Arc<Catalog>, session: &str, formatted: FileTime) -> Self {
+        Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), formatted) }
+    }
+
     /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
     pub fn new(
         catalog: Arc<Catalog>,
@@ -298,7 +303,7 @@ impl Tree for DriveTree {
     }
 
     fn root(&self) -> Children {
-        Children { dirs: 0..1, files: 0..0 }
+        Children { dirs: 0..u32::from(!self.dirs.is_empty()), files: 0..0 }
     }
 
     fn dir(&self, i: u32) -> DirFacts {

@@ -3,7 +3,8 @@
 //! `session` is preflight: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
 //! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
 //! for `manifest`, `files` lie beside the drive, and `log` tells what happened. `plan_file` and `resume` bring a session back
-//! that ended abnormally, `abort` rolls it back.
+//! that ended abnormally, `abort` rolls it back; `append` adds to volumes that are there; `rebuild` makes a lost
+//! journal again.
 
 pub mod abort;
 pub mod append;
@@ -17,6 +18,7 @@ pub mod outcome;
 pub mod plan_file;
 pub mod planning;
 pub mod readback;
+pub mod rebuild;
 pub mod records;
 pub mod request;
 pub mod resume;

@@ -24,7 +24,7 @@ use crate::prep::keys::Keys;
 use crate::prep::plan_file::{self, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
-use crate::prep::run::SLOT_LEN;
+use crate::prep::run::{self, SLOT_LEN};
 use crate::prep::session::{self, Prepared};
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{Event, Kind, Problem, Problems};
@@ -359,6 +359,11 @@ fn append_again(
     let mut drive = match &begun {
         // The volume is between two states.
         Some(begun) if begun.step > 0 => planner.append_drive(target, assigned),
+        _ if target.work == Work::Index => {
+            let rows = append::run::saved_rows(request, &target.facts.drive_id)?;
+            let planned = planner.index(&There::open(target, roots)?, &rows).map_err(run::first)?;
+            planned.0
+        }
         _ => planner.add(&There::open(target, roots)?, assigned).map_err(|refused| refused.problem(&name))?,
     };
     drive.begun = begun.map(Box::new);

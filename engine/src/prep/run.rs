@@ -578,7 +578,7 @@ fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
 
 /// What is of no more use once a drive is finished or given up.
 pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
-    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id), Sidecar::Other(drive_id, append::run::IMAGES)] {
+    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id), Sidecar::Other(drive_id, append::run::IMAGES), Sidecar::Other(drive_id, append::index::ROWS)] {
         let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
     }
 }

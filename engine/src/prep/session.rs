@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::azure::dataset::{self, Dataset};
+use crate::azure::dataset::{self, Dataset, DatasetRow};
 use crate::azure::driveset::{self, Driveset};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, Road};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
-use crate::plan::catalog::Catalog;
+use crate::plan::catalog::{Builder, Catalog};
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
 use crate::prep::plan_file::Recipe;
+use crate::prep::append::index;
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
@@ -140,10 +141,13 @@ pub fn prepare_with(
     if request.content_md5 {
         problems.push(unsupported("setting Content-MD5"));
     }
+    let names_drives = request.driveset_row.is_some()
+        || request.initial_driveset.is_some()
+        || request.additional_driveset.is_some();
     let (book, road) = match files::check_journal(&request, &mut problems) {
         Some(found) => found,
-        // What else is wrong is told too.
-        None if request.action == Action::Copy => (Book::default(), Road::Begin),
+        // What else is wrong is told too, where drives were named.
+        None if request.action == Action::Copy && names_drives => (Book::default(), Road::Begin),
         None => return Err(problems),
     };
     choose_logs(&mut request, &book.ledger, &mut problems);
@@ -157,10 +161,6 @@ pub fn prepare_with(
             return Err(problems);
         }
         Road::Begin => {}
-    }
-    if request.action == Action::SkipWrite {
-        problems.push(unsupported("indexing data that is on a drive already"));
-        return Err(problems);
     }
     let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
         (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
@@ -205,7 +205,11 @@ pub fn prepare_with(
     warnings.extend(driveset.iter().flat_map(|driveset| driveset.warnings.iter().cloned()));
     warnings.extend(dataset.iter().flat_map(|dataset| dataset.warnings.iter().cloned()));
     let context = guard::Context {
-        sources: rows.iter().map(|row| row.base_path.clone()).collect(),
+        // Those of an index are on the drive itself.
+        sources: match request.action {
+            Action::SkipWrite => Vec::new(),
+            _ => rows.iter().map(|row| row.base_path.clone()).collect(),
+        },
         journal: Some(request.journal.clone()),
         logs: Some(files::logdir(&request)),
     };
@@ -220,7 +224,8 @@ pub fn prepare_with(
     };
     let found = if is_on_known {
         let there = there::of_journal(&request.journal, &book.ledger, &wishes, &mut warnings, &mut problems);
-        Some(there.into_iter().map(|there| Place::There(Box::new(there))).collect())
+        let found: Vec<Place> = there.into_iter().map(|there| Place::There(Box::new(there))).collect();
+        Some(found).filter(|found| !found.is_empty())
     } else {
         let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
         if let Some(found) = &found {
@@ -229,6 +234,10 @@ pub fn prepare_with(
         found.map(|found| places(found, roots, &mut problems))
     };
     let dataset_path = request.dataset.clone().unwrap_or(line);
+    if request.action == Action::SkipWrite {
+        let found = found.filter(|_| problems.0.is_empty());
+        return prepare_index(request, surroundings, rows, &dataset_path, found, context, warnings, problems);
+    }
     let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
     let scanned = scan::scan(&dataset_path, rows, root_units, &mut problems, on_event);
@@ -304,6 +313,70 @@ pub fn prepare_with(
         skipped,
         warnings,
     ))
+}
+
+/// The rest of preflight where files lie on a drive already.
+#[expect(clippy::too_many_arguments, reason = "the second half of one function")]
+fn prepare_index(
+    request: PrepRequest,
+    surroundings: Surroundings,
+    rows: &[DatasetRow],
+    dataset: &Path,
+    found: Option<Vec<Place>>,
+    context: guard::Context,
+    mut warnings: Vec<Problem>,
+    mut problems: Problems,
+) -> Result<Prepared, Problems> {
+    let mut found = found.unwrap_or_default();
+    let there = match (found.pop(), found.is_empty()) {
+        (Some(Place::There(there)), true) => Some(there),
+        (None, _) => None,
+        _ => {
+            let problem = Problem::new(Kind::Usage, "indexing takes one drive, whose volume stays");
+            problems.push(problem.advice("name one drive, with AlreadyFormatted and AlreadyEncrypted"));
+            None
+        }
+    };
+    let name = there.as_ref().map_or("", |there| &there.target.facts.name);
+    let rows = index::rows(dataset, rows, name, &mut problems);
+    problems.into_result()?;
+    let Some(mut there) = there else {
+        return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no drive").into());
+    };
+    there.target.work = Work::Index;
+    let catalog = Builder::new().seal(1).map_err(|_| Problem::new(Kind::Internal, "nothing is twice in nothing"))?;
+    let catalog = Arc::new(catalog);
+    let recipe = Recipe {
+        session: request.session.clone(),
+        cipher: request.cipher.clone(),
+        cluster_size: None,
+        table: request.table,
+        wipe_free: false,
+        drive_header_hash: request.drive_header_hash,
+        external_key: None,
+        formatted: surroundings.now,
+        rows: Vec::new(),
+        properties: Vec::new(),
+    };
+    let (drive, skipped) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
+    let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
+    // Its paths are not of this machine.
+    warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));
+    let (files, data) = (drive.plan.files, drive.plan.data);
+    let plan = Plan {
+        recipe,
+        catalog,
+        unplaced: Vec::new(),
+        saved: None,
+        joins: (0, 1),
+        given_up: Vec::new(),
+        done: Vec::new(),
+        added: Vec::new(),
+    };
+    let planned = Planned { appends: vec![drive], ..Planned::default() };
+    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings);
+    (prepared.summary.files, prepared.summary.data) = (files, data);
+    Ok(prepared)
 }
 
 /// A driveset of one row, with the key that its file holds.

@@ -14,6 +14,7 @@ pub mod files;
 pub mod find;
 pub mod judge;
 pub mod key;
+pub mod index;
 mod listing;
 pub mod logs;
 pub mod medium;

@@ -135,13 +135,13 @@ fn overlapping(extents: &[DataRun], from: u64, to: u64) -> &[DataRun] {
 
 /// Bytes of the volume, or zeros, in the order of a file.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    at: Option<u64>,
-    len: u64,
+pub(super) struct Run {
+    pub at: Option<u64>,
+    pub len: u64,
 }
 
 /// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs are not made of such.
-fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
+pub(super) fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
     let (start, end) = (from / unit * unit, to.next_multiple_of(unit));
     let mut out = Vec::new();
     let mut at = start;

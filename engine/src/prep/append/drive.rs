@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -14,12 +15,14 @@ use crate::device::{Access, Device, Roots};
 use crate::ntfs::build::Tree;
 use crate::plan::tree::DriveTree;
 use crate::prep::files::journal_dir;
-use crate::prep::manifest::Rules;
+use crate::prep::manifest::{self, Rules};
 use crate::prep::planning::{self, Planner};
 use crate::prep::targets::{self, TargetDrive, Wishes};
-use crate::report::{DrivePlan, Kind, Problem, Problems};
+use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
 use crate::units::ByteLen;
+use crate::verify::files::Files;
 use crate::verify::find::{Found, Inside, Opened};
+use crate::verify::index::{Index, IndexRow};
 use crate::verify::key::Key;
 use crate::verify::medium::Medium;
 
@@ -76,6 +79,8 @@ pub struct AppendDrive {
     pub plan: DrivePlan,
     /// Bytes of the manifest that is there.
     pub earlier_manifest: Option<u64>,
+    /// Rows of files that lie on it already, in place of files that are copied.
+    pub index: Option<Vec<IndexRow>>,
     /// How far an earlier run of the session came.
     pub begun: Option<Box<Checkpoint>>,
 }
@@ -99,6 +104,7 @@ impl Planner<'_> {
             opened: &there.opened,
             tree: &drive.tree,
             rules: &drive.rules,
+            manifest_len_max: manifest::len_max(&drive.tree, &drive.rules).0,
             now: self.recipe.formatted,
         };
         let planned = addition.plan()?;
@@ -112,6 +118,45 @@ impl Planner<'_> {
         plan.to_write = taken;
         drive.earlier_manifest = planned.earlier_manifest();
         Ok(drive)
+    }
+
+    /// Plans to index what the rows name on the volume of a drive, and to add nothing but a manifest; gives what cannot
+    /// become a blob.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn index(&self, there: &There, rows: &[IndexRow]) -> Result<(AppendDrive, Vec<Skipped>), Problems> {
+        let mut drive = self.index_drive(there.target.clone(), rows.to_vec());
+        let files = Files::read(&there.opened)?;
+        let name = &there.target.facts.name;
+        let mut problems = Problems::default();
+        let index = Index::list(&files, rows, name, &mut problems);
+        problems.into_result()?;
+        let addition = Addition {
+            name,
+            opened: &there.opened,
+            tree: &drive.tree,
+            rules: &drive.rules,
+            manifest_len_max: index.len_max(&drive.rules.drive_id, &drive.rules.session),
+            now: self.recipe.formatted,
+        };
+        let planned = addition.plan().map_err(|refused| refused.problem(name))?;
+        let (free, taken) = planned.room();
+        (drive.plan.files, drive.plan.data) = index.totals();
+        (drive.plan.free, drive.plan.overhead) = (ByteLen(free.0 - taken.0), taken);
+        (drive.plan.cluster, drive.plan.to_write) = (planned.cluster(), taken);
+        drive.plan.regions = planned.places(&there.opened);
+        drive.earlier_manifest = planned.earlier_manifest();
+        Ok((drive, index.skipped))
+    }
+
+    /// As [`Planner::append_drive`], for one whose files are indexed.
+    pub fn index_drive(&self, target: TargetDrive, rows: Vec<IndexRow>) -> AppendDrive {
+        let mut drive = self.append_drive(target, &[]);
+        drive.tree = DriveTree::none(Arc::clone(self.catalog), &self.recipe.session, self.recipe.formatted);
+        drive.plan.dirs = 0;
+        drive.index = Some(rows);
+        drive
     }
 
     /// A drive that these files are added to, before the volume was looked at.
@@ -128,7 +173,7 @@ impl Planner<'_> {
             to_write: ByteLen(data),
             ..DrivePlan::default()
         };
-        AppendDrive { target, tree, rules, plan, earlier_manifest: None, begun: None }
+        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, begun: None }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod commit;
 mod copy;
 pub mod drive;
+pub mod index;
 pub mod run;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,13 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
 use crate::prep::drive::{Durable, Pace, Save};
-use crate::prep::manifest::{self, ManifestStream, PropertyHashes, Rules};
-use crate::prep::outcome::{HashReader, OutcomeLog, Replay};
+use crate::prep::manifest::{ManifestStream, Rules};
+use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset, FileTime};
 use crate::verify::find::{Opened, View};
+use crate::verify::index::IndexStream;
 
 /// How far before a manifest's end its last element is looked for.
 const TAIL: u64 = 4096;
@@ -52,8 +54,31 @@ pub struct Addition<'a> {
     pub tree: &'a DriveTree,
     /// What the manifest says beside the hashes.
     pub rules: &'a Rules,
+    /// Most bytes of the session's own manifest.
+    pub manifest_len_max: u64,
     /// The session's time.
     pub now: FileTime,
+}
+
+/// A manifest on its way to the drive.
+pub trait Rendered {
+    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
+    ///
+    /// # Errors
+    /// When the hash log cannot be read.
+    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Rendered for ManifestStream<'_> {
+    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        ManifestStream::fill(self, out)
+    }
+}
+
+impl Rendered for IndexStream<'_> {
+    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        IndexStream::fill(self, out)
+    }
 }
 
 /// Why nothing is added.
@@ -152,6 +177,27 @@ impl Planned {
         self.append.volume().geometry().cluster.bytes()
     }
 
+    /// How many lists of a session the manifest that is there holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn lists_of(&self, opened: &Opened, session: &str) -> Result<u32, Problem> {
+        let Some((stream, keep)) = &self.old else { return Ok(0) };
+        let wanted = format!("<BlobList Id=\"{session}-");
+        let (mut count, mut at, mut window) = (0, 0, Vec::new());
+        while at < *keep {
+            let len = (*keep - at).min(1 << 20) as usize;
+            let from = window.len();
+            window.resize(from + len, 0);
+            let read = self.append.volume().read_range(&mut View(opened), stream, at, &mut window[from..]);
+            read.map_err(|error| refused(&error.into(), &opened.found.drive.name))?;
+            at += len as u64;
+            count += window.windows(wanted.len()).filter(|window| *window == wanted.as_bytes()).count() as u32;
+            window.drain(..window.len().saturating_sub(wanted.len() - 1));
+        }
+        Ok(count)
+    }
+
     /// Bytes of the manifest that is there already.
     pub fn earlier_manifest(&self) -> Option<u64> {
         self.old.as_ref().map(|(stream, _)| stream.size())
@@ -206,13 +252,12 @@ impl Addition<'_> {
             Some(stream) => Some(self.lists_end(&volume, stream)?),
             None => None,
         };
-        let own = manifest::len_max(self.tree, self.rules).0;
         let spec = AppendSpec {
             avoid: self.opened.hidden(),
             unit: self.opened.unit(),
             root_files: vec![RootFile {
                 name: MANIFEST_NAME.into(),
-                len_max: ByteLen(own + old.as_ref().map_or(0, |(_, keep)| *keep)),
+                len_max: ByteLen(self.manifest_len_max + old.as_ref().map_or(0, |(_, keep)| *keep)),
                 times: Times::all(self.now),
             }],
             now: self.now,
@@ -282,10 +327,9 @@ impl Job<'_> {
         stage(Stage::Metadata);
         let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
         let reader = log.reader().map_err(side)?;
-        let (len, manifest_md5) =
-            self.write_manifest(planned, store, left_out.clone(), copied.property_hashes, reader)?;
-        let outcome = Outcome { left_out, root_file_lens: vec![len] };
-        commit::prepare(self.what.opened, store, &planned.append, tree, &outcome, sidecar)?;
+        let mut own =
+            ManifestStream::new(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
+        let manifest_md5 = self.finish(planned, store, &mut own, left_out, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));
         let (data, written) = (ByteLen(data), ByteLen(store.written()));
@@ -293,16 +337,31 @@ impl Job<'_> {
         Ok(Appended { files, data, written, manifest_md5, left_out: copied.left_out, durable })
     }
 
+    /// Writes the manifest, and has everything ready to become part of the volume; gives the manifest's MD5.
+    ///
+    /// # Errors
+    /// As [`Job::copy`].
+    pub fn finish(
+        &self,
+        planned: &Planned,
+        store: &mut Store<'_>,
+        own: &mut dyn Rendered,
+        left_out: LeftOut,
+        sidecar: &mut File,
+    ) -> Result<[u8; 16], Problem> {
+        let (len, md5) = self.write_manifest(planned, store, own)?;
+        let outcome = Outcome { left_out, root_file_lens: vec![len] };
+        commit::prepare(self.what.opened, store, &planned.append, self.what.tree, &outcome, sidecar)?;
+        Ok(md5)
+    }
+
     fn write_manifest(
         &self,
         planned: &Planned,
         store: &mut Store<'_>,
-        left_out: LeftOut,
-        property_hashes: PropertyHashes,
-        hashes: HashReader,
+        own: &mut dyn Rendered,
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
-        let Addition { name, opened, tree, rules, .. } = self.what;
-        let mut own = ManifestStream::new(tree, rules, left_out, property_hashes, hashes);
+        let Addition { name, opened, rules, .. } = self.what;
         let side = |error: io::Error| {
             Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };

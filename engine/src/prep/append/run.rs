@@ -12,30 +12,34 @@ use std::sync::Arc;
 use super::commit::{self, Store};
 use super::copy::first_bad;
 use super::drive::{AppendDrive, record_of, unlock};
-use super::{Addition, Job, Planned};
+use super::{Addition, Job, Planned, index};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
-use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Checkpoint, Fault, Prefix};
 use crate::device::{Access, Device, Roots, guard};
 use crate::hash::{self, Md5};
 use crate::ntfs::append::root_stream;
-use crate::ntfs::read::Volume;
+use crate::ntfs::build::LeftOut;
+use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
 use crate::prep::drive::Save;
-use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar};
+use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
+use crate::prep::manifest;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::request::{PrepRequest, ReadBack};
 use crate::prep::resume::identity_digest;
 use crate::prep::run::{self, Done, SLOT_LEN, Shared};
 use crate::prep::targets::TargetDrive;
-use crate::report::{Event, Kind, Problem, Stage};
+use crate::report::{Event, Kind, Problem, Problems, Stage, Waiting};
 use crate::surroundings::now;
 
 use crate::units::ByteLen;
+use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
+use crate::verify::index::{Index, IndexRow};
 
 /// Slots of a drive: 64 MiB.
 const SLOTS: usize = 16;
@@ -94,6 +98,7 @@ struct Beside {
     checkpoint: PathBuf,
     outcome: PathBuf,
     images: PathBuf,
+    rows: PathBuf,
 }
 
 impl Beside {
@@ -104,6 +109,7 @@ impl Beside {
             checkpoint: of(Sidecar::Checkpoint(drive_id)),
             outcome: of(Sidecar::Outcome(drive_id)),
             images: of(Sidecar::Other(drive_id, IMAGES)),
+            rows: of(Sidecar::Other(drive_id, index::ROWS)),
         }
     }
 
@@ -138,7 +144,7 @@ pub fn begun(request: &PrepRequest, target: &TargetDrive, formatted: u64) -> Res
     let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| format!("its checkpoint {fault}"))?;
     let fits = checkpoint.session == request.session
         && checkpoint.drive_id == *drive_id
-        && checkpoint.work == Work::Append.as_str()
+        && checkpoint.work == target.work.as_str()
         && checkpoint.time == formatted;
     if !fits {
         return Err("its checkpoint belongs to another plan".into());
@@ -164,7 +170,9 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
     let mut store = Store::new(&facts.name, engine, &pool);
     let mut images = beside.images(true)?;
-    if checkpoint.step == 0 {
+    if let (0, Some(rows)) = (checkpoint.step, &drive.index) {
+        index_files(index, drive, rows, &opened, &beside, &mut checkpoint, &mut store, &mut images, shared)?;
+    } else if checkpoint.step == 0 {
         copy(index, drive, &opened, &beside, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
         (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
@@ -238,10 +246,13 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         }
     };
     replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;
+    if let Some(rows) = &drive.index {
+        replace_private(&beside.rows, &index::save(rows)).map_err(|error| run::beside(&error, &beside.rows))?;
+    }
     let checkpoint = Checkpoint {
         session: request.session.clone(),
         drive_id: facts.drive_id.clone(),
-        work: Work::Append.as_str().into(),
+        work: drive.target.work.as_str().into(),
         identity: identity_digest(&drive.target),
         plan: [0; 32],
         time: shared.formatted.0,
@@ -260,7 +271,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         drive_id: &facts.drive_id,
         state: SessionState::Started,
         record_file: &format!("{}.xml", facts.drive_id),
-        work: Work::Append,
+        work: drive.target.work,
         details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
     };
     shared.journal.append(&started).map_err(run::first)?;
@@ -286,7 +297,8 @@ fn copy(
 ) -> Result<(), Problem> {
     let name = &drive.target.facts.name;
     let (tree, rules, now) = (&drive.tree, &drive.rules, shared.formatted);
-    let what = Addition { name, opened, tree, rules, now };
+    let manifest_len_max = manifest::len_max(tree, rules).0;
+    let what = Addition { name, opened, tree, rules, manifest_len_max, now };
     // Under the claim: what preflight saw may have changed since.
     let planned = what.plan().map_err(|refused| refused.problem(name))?;
     let log = go_on(&what, &planned, beside, checkpoint, shared)?;
@@ -308,21 +320,84 @@ fn copy(
     });
     let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
     drop(each);
-    let before = Facts::decode(&checkpoint.body).map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
     checkpoint.batches = appended.durable.batches;
     checkpoint.offset = appended.durable.offset.0;
     checkpoint.outcome = appended.durable.outcome;
+    ready(beside, checkpoint, |facts| {
+        facts.manifest_md5 = appended.manifest_md5;
+        (facts.files, facts.data, facts.written) = (appended.files, appended.data.0, appended.written.0);
+    })
+}
+
+/// Everything is ready: the checkpoint says so.
+fn ready(beside: &Beside, checkpoint: &mut Checkpoint, tell: impl FnOnce(&mut Facts)) -> Result<(), Problem> {
+    let facts = Facts::decode(&checkpoint.body);
+    let mut facts = facts.map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
+    tell(&mut facts);
     checkpoint.step = 1;
-    checkpoint.body = Facts {
-        manifest_md5: appended.manifest_md5,
-        files: appended.files,
-        data: appended.data.0,
-        written: appended.written.0,
-        ..before
-    }
-    .encode();
-    crate::prep::files::sync_dir(&beside.images).map_err(|error| run::beside(&error, &beside.images))?;
+    checkpoint.body = facts.encode();
+    sync_dir(&beside.images).map_err(|error| run::beside(&error, &beside.images))?;
     save(beside, checkpoint)
+}
+
+/// Hashes what lies on the volume and writes a manifest of it, up to whole images and the checkpoint that says so.
+#[expect(clippy::too_many_arguments, reason = "one step of one function")]
+fn index_files(
+    index: usize,
+    drive: &AppendDrive,
+    rows: &[IndexRow],
+    opened: &Opened,
+    beside: &Beside,
+    checkpoint: &mut Checkpoint,
+    store: &mut Store<'_>,
+    images: &mut File,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let (name, rules) = (&drive.target.facts.name, &drive.rules);
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Listing });
+    let mut problems = Problems::default();
+    let files = Files::read(opened)?;
+    let mut listed = Index::list(&files, rows, name, &mut problems);
+    problems.into_result().map_err(run::first)?;
+    let what = Addition {
+        name,
+        opened,
+        tree: &drive.tree,
+        rules,
+        manifest_len_max: listed.len_max(&rules.drive_id, &rules.session),
+        now: shared.formatted,
+    };
+    let planned = what.plan().map_err(|refused| refused.problem(name))?;
+    let number = planned.lists_of(opened, &rules.session)?;
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Data });
+    let (count, total) = listed.totals();
+    listed.hash(opened, &files, shared.workers, shared.stop, &mut |acknowledged| {
+        let (acknowledged, waiting_for) = (ByteLen(acknowledged), Waiting::Drive);
+        (shared.events)(Event::Progress { drive: index, acknowledged, total, files: 0, waiting_for });
+    })?;
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
+    let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
+    let job = Job { index, what, pace, workers, events, stop };
+    let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
+    let manifest_md5 = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
+    let written = store.written();
+    ready(beside, checkpoint, |facts| {
+        facts.manifest_md5 = manifest_md5;
+        (facts.files, facts.data, facts.written) = (count, total.0, written);
+    })
+}
+
+/// The rows of an index that an earlier run of the session began.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn saved_rows(request: &PrepRequest, drive_id: &str) -> Result<Vec<IndexRow>, Problem> {
+    let path = Beside::new(request, drive_id).rows;
+    fs::read(&path).and_then(|bytes| index::load(&bytes)).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the rows of the session cannot be read: {error}"))
+            .path(&path)
+            .advice("bring the file back, or roll the session back with --abort and begin anew")
+    })
 }
 
 /// The log behind what is durable on the drive; empty where that does not count any more.
@@ -402,8 +477,8 @@ fn read_back(
     let mut view = View(opened);
     let volume = Volume::open(&mut view, opened.len()).map_err(|error| different(error.to_string()))?;
     let report = volume.check(&mut view);
-    if !report.is_sound() {
-        let first = report.findings.first().map_or_else(String::new, |finding| format!("{}: {}", finding.place, finding.what));
+    if let Some(first) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
+        let first = format!("{}: {}", first.place, first.what);
         return Err(different(format!("the file system that was read back is not sound: {first}")));
     }
     let units: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();

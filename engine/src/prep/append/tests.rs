@@ -147,7 +147,8 @@ fn copied_from(
     let (tree, workers, stop) = (lab.tree(), Workers::start(2).expect("threads"), Stop::new());
     let rules = Rules { drive_id: "drive".into(), session: "session#2".into(), rows: vec![RowRules::default()] };
     let now = FileTime::from_unix(NOW, 0);
-    let what = Addition { name: "sim", opened: &opened, tree: &tree, rules: &rules, now };
+    let manifest_len_max = crate::prep::manifest::len_max(&tree, &rules).0;
+    let what = Addition { name: "sim", opened: &opened, tree: &tree, rules: &rules, manifest_len_max, now };
     let job = Job {
         index: 0,
         what,

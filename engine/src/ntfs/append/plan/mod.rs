@@ -1,22 +1,25 @@
 //! Where everything new goes.
 
+mod clusters;
+mod gate;
+
 use std::collections::BTreeMap;
 
 use super::btree::{Entries, Shape};
 use super::edit::Edit;
-use super::space::{free_extents, take};
+use super::space::free_extents;
 use super::{AppendSpec, Refusal};
-use crate::ntfs::build::index::{self, LARGE_ROOT_VALUE, root_value_len};
-use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION, Sizes};
+use crate::ntfs::build::index::{LARGE_ROOT_VALUE, root_value_len};
+use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION};
 use crate::ntfs::build::system::I30;
-use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree, security};
+use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree};
 use crate::ntfs::format::{
-    AttrType, INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference,
+    INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference,
 };
 use crate::ntfs::read::index::{self as read_index, Index, Step};
 use crate::ntfs::read::raw::{self, types};
 use crate::ntfs::read::{
-    BackupBoot, ErrorKind, FileRecord, FileRef, LogState, NtfsError, Place, ReadAt, Severity, Stream, Volume,
+    FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume,
     display_name,
 };
 use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
@@ -31,8 +34,6 @@ pub(super) const LIST_ENTRY: usize = 0x20;
 const TRIES: usize = 6;
 /// Conflicts told by name.
 const NAMES_TOLD: usize = 100;
-/// `$Volume` flags that forbid adding: dirty, resize log, upgrade, deleting the USN journal, repairing object ids, chkdsk.
-const FLAGS_FORBIDDING: u16 = 0x4037;
 
 /// Who has which record: free ones first, then those that `$MFT` grows by.
 #[derive(Clone, Debug, Default)]
@@ -182,14 +183,14 @@ impl Append {
         spec: AppendSpec,
         tree: &impl Tree,
     ) -> Result<Self, Refusal> {
-        check_state(&volume)?;
+        gate::check_state(&volume)?;
         let report = volume.check(reader);
         let errors = |severity| severity == Severity::Error;
         if let Some(first) = report.findings.iter().find(|finding| errors(finding.severity)) {
             let total = report.findings.iter().filter(|finding| errors(finding.severity)).count() as u64;
             return Err(Refusal::Damaged { first: format!("{}: {}", first.place, first.what), total });
         }
-        let (dir_guard, file_guard) = guards(&volume, reader)?;
+        let (dir_guard, file_guard) = gate::guards(&volume, reader)?;
         let mut this = Self {
             volume,
             spec,
@@ -701,240 +702,6 @@ impl Append {
         let number = u32::try_from(raw::reference_number(reference)).unwrap_or(u32::MAX);
         self.numbers.position(number).is_some()
     }
-
-    // ---- clusters ----------------------------------------------------------------------------------------------
-
-    /// Places everything; `false` if files in many pieces need more records than were counted.
-    fn place<R: ReadAt>(
-        &mut self,
-        reader: &mut R,
-        tree: &impl Tree,
-        mut free: Vec<Extent>,
-        candidates: &[(u32, u16)],
-        shapes: &[Needs],
-    ) -> Result<bool, Refusal> {
-        let count = u64::from(self.new_dirs + self.new_root_files()) + u64::from(self.files) + u64::from(self.further);
-        let reused = candidates.len().min(count as usize);
-        let first_new = self.volume.record_count();
-        if first_new + count > u64::from(u32::MAX) {
-            return Err(Refusal::NotUnderstood("more records than NTFS can number".into()));
-        }
-        let reused = candidates[..reused].to_vec();
-        let grown = count - reused.len() as u64;
-        self.numbers = Numbers { reused, first_new: first_new as u32, count: count as u32 };
-
-        // Metadata: the growth of $MFT and its bitmap, then the indexes.
-        let mut end = self.grow(reader, grown)?;
-        self.large.clear();
-        for needs in shapes {
-            let len = self.clusters_for(needs.blocks_max * INDEX_BLOCK as u64);
-            let place = LinearRange { start: end, len: Clusters(len) };
-            end += len;
-            let bitmap_len = index::bitmap_len(needs.blocks_max);
-            // One run is assumed here, and checked below.
-            let with_bitmap = self.large_len(needs.room.0, std::iter::once(one_run(len)))
-                + record::resident_len(I30.len(), bitmap_len as usize);
-            let bitmap = (with_bitmap > needs.room.1).then(|| {
-                let range = LinearRange { start: end, len: Clusters(self.clusters_for(bitmap_len)) };
-                end += range.len.0;
-                range
-            });
-            self.large.insert(needs.dir, Large { place, bitmap });
-        }
-        let lens = self.spec.root_files.iter().map(|file| self.clusters_for(file.len_max.0));
-        let root_lens: Vec<u64> = lens.collect();
-        self.file_starts.clear();
-        let mut data = 0u64;
-        for i in 0..self.files {
-            self.file_starts.push(data);
-            data = data.saturating_add(self.clusters_for(tree.file(i).len.0));
-        }
-        self.file_starts.push(data);
-        let needed = end.saturating_add(root_lens.iter().sum()).saturating_add(data);
-        let too_full = || {
-            let bytes = |clusters: u64| ByteLen(clusters.saturating_mul(self.cluster().bytes()));
-            Refusal::TooFull { needed: bytes(needed), free: bytes(self.free.0) }
-        };
-        if needed > self.free.0 {
-            return Err(too_full());
-        }
-        let meta = take(&mut free, end).ok_or_else(too_full)?;
-        let mut root_files = Vec::new();
-        for len in root_lens {
-            root_files.push(take(&mut free, len).ok_or_else(too_full)?);
-        }
-        let data = take(&mut free, data).ok_or_else(too_full)?;
-        (self.meta, self.root_files, self.data) = (meta, root_files, data);
-        self.check_runs(reader, shapes)?;
-        self.split_files(tree)
-    }
-
-    /// Bytes of the three index attributes and everything else but a bitmap.
-    fn large_len(&self, base: usize, extents: impl Iterator<Item = Extent>) -> usize {
-        base + record::resident_len(I30.len(), LARGE_ROOT_VALUE) + record::non_resident_len(I30.len(), extents)
-    }
-
-    /// How `$MFT` grows by so many records, from the start of the space of metadata; where that ends.
-    fn grow<R: ReadAt>(&mut self, reader: &mut R, records: u64) -> Result<u64, Refusal> {
-        let file = self.volume.open_file(reader, u64::from(metafile::MFT))?;
-        let place = Place::record(u64::from(metafile::MFT));
-        let data = file.data(&[]).ok_or(NtfsError::not_found(place))?;
-        let bitmap = file.stream(types::BITMAP, &[]).ok_or(NtfsError::not_found(place))?;
-        let record_bytes = self.record_bytes() as u64;
-        let old_len = data.size;
-        let mut growth = Growth {
-            old_len,
-            new_len: old_len,
-            old_allocated: data.allocated,
-            old_bits: bitmap.size,
-            new_bits: bitmap.size,
-            ..Growth::default()
-        };
-        let mut end = 0;
-        if records > 0 {
-            if data.valid != old_len || bitmap.valid != bitmap.size || !file.extensions.is_empty() || bitmap.is_resident()
-            {
-                return Err(Refusal::NotUnderstood("$MFT has to grow, and is not laid out plainly".into()));
-            }
-            let unit = self.cluster().bytes().max(record_bytes);
-            growth.new_len = (old_len + records * record_bytes).next_multiple_of(unit);
-            let clusters = self.clusters_for(growth.new_len.saturating_sub(growth.old_allocated));
-            growth.place = LinearRange { start: 0, len: Clusters(clusters) };
-            end = clusters;
-            let bits = (growth.new_len / record_bytes).div_ceil(64) * 8;
-            growth.new_bits = bits.max(growth.old_bits);
-            if growth.new_bits > bitmap.allocated {
-                let len = self.clusters_for(growth.new_bits);
-                growth.bitmap = Some(LinearRange { start: end, len: Clusters(len) });
-                end += len;
-            }
-        }
-        self.growth = growth;
-        Ok(end)
-    }
-
-    /// Record 0 as it will be.
-    pub(super) fn edit_mft<R: ReadAt>(&self, reader: &mut R) -> Result<Edit, Refusal> {
-        let number = u64::from(metafile::MFT);
-        let file = self.volume.open_file(reader, number)?;
-        let mut edit = self.edit(reader, number)?;
-        let growth = &self.growth;
-        let cluster = self.cluster();
-        let missing = || NtfsError::not_found(Place::record(number));
-        let mut extents = stream_extents(file.data(&[]).ok_or_else(missing)?);
-        extents.extend(self.meta.extents(growth.place));
-        let extents = joined(extents);
-        let allocated = growth.old_allocated + cluster.len_of(growth.place.len).0;
-        let sizes = Sizes::full(allocated, growth.new_len);
-        let data = record::attribute(self.record_bytes() * 4, |record| {
-            record.non_resident(AttrType::Data, &[], sizes, extents.iter().copied());
-        });
-        edit.put(types::DATA, &[], data);
-        let bitmap = file.stream(types::BITMAP, &[]).ok_or_else(missing)?;
-        let (extents, allocated) = match growth.bitmap {
-            Some(range) => (self.meta.extents(range).collect(), cluster.len_of(range.len).0),
-            None => (stream_extents(bitmap), bitmap.allocated),
-        };
-        let sizes = Sizes::full(allocated, growth.new_bits);
-        let bitmap = record::attribute(self.record_bytes() * 4, |record| {
-            record.non_resident(AttrType::Bitmap, &[], sizes, extents.iter().copied());
-        });
-        edit.put(types::BITMAP, &[], bitmap);
-        Ok(edit)
-    }
-
-    /// Whether all run lists but those of files fit their records.
-    fn check_runs<R: ReadAt>(&self, reader: &mut R, shapes: &[Needs]) -> Result<(), Refusal> {
-        if self.growth.grows() {
-            let edit = self.edit_mft(reader)?;
-            if edit.len() > edit.room() {
-                return Err(Refusal::TooSplit("$MFT".into()));
-            }
-        }
-        for needs in shapes {
-            let large = self.large[&needs.dir];
-            let base = self.large_len(needs.room.0, self.meta.extents(large.place));
-            let bitmap = match large.bitmap {
-                Some(range) => record::non_resident_len(I30.len(), self.meta.extents(range)),
-                None => record::resident_len(I30.len(), index::bitmap_len(needs.blocks_max) as usize),
-            };
-            if base + bitmap > needs.room.1 {
-                return Err(Refusal::TooSplit("the index of a directory".into()));
-            }
-        }
-        for (k, file) in self.spec.root_files.iter().enumerate() {
-            let (base, room) = match self.replaced[k] {
-                Some(found) => {
-                    let mut edit = self.edit(reader, found.record)?;
-                    edit.remove(types::DATA, &[]);
-                    (edit.len(), edit.room())
-                }
-                None => {
-                    let units = file.name.encode_utf16().count();
-                    (self.file_base(units), self.room())
-                }
-            };
-            if base + record::non_resident_len(0, self.root_file_extents(k, file.len_max.0)) > room {
-                return Err(Refusal::TooSplit(file.name.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    fn file_base(&self, name_units: usize) -> usize {
-        self.file_guard.len() + record::resident_len(0, record::file_name_len(name_units))
-    }
-
-    /// Finds the files whose runs do not fit one record; `false` if they need more records than were counted.
-    fn split_files(&mut self, tree: &impl Tree) -> Result<bool, Refusal> {
-        self.splits.clear();
-        let room = self.room();
-        let mut further = 0u32;
-        let mut name = Vec::new();
-        for i in 0..self.files {
-            let place = self.file_place(i);
-            if place.len.0 == 0 || self.data.run_from(place.start) >= place.len.0 {
-                continue;
-            }
-            name.clear();
-            tree.file_name(i, &mut name);
-            let base = self.file_base(name.len());
-            if base + record::non_resident_len(0, self.data.extents(place)) <= room {
-                continue;
-            }
-            let mut pieces: Vec<LinearRange> = Vec::new();
-            let mut piece: Vec<Extent> = Vec::new();
-            let mut start = place.start;
-            for extent in self.data.extents(place) {
-                piece.push(extent);
-                if record::non_resident_len(0, piece.iter().copied()) > room {
-                    let len: u64 = piece[..piece.len() - 1].iter().map(|extent| extent.len.0).sum();
-                    pieces.push(LinearRange { start, len: Clusters(len) });
-                    start += len;
-                    piece = vec![extent];
-                }
-            }
-            pieces.push(LinearRange { start, len: Clusters(place.end() - start) });
-            let list = record::resident_len(0, LIST_ENTRY * (self.listed_in_base() + pieces.len()));
-            if base + list > room {
-                return Err(Refusal::TooSplit(display_name(&name)));
-            }
-            let count = pieces.len() as u32;
-            self.splits.insert(i, Split { first: further, pieces });
-            further += count;
-        }
-        let enough = further <= self.further;
-        self.further = self.further.max(further);
-        Ok(enough)
-    }
-
-    /// Attributes that the base record of a split file keeps, beside its list.
-    pub(super) fn listed_in_base(&self) -> usize {
-        match self.file_guard {
-            Guard::Id(_) => 2,
-            Guard::Own(_) => 3,
-        }
-    }
 }
 
 /// A directory of the volume taken apart.
@@ -998,81 +765,3 @@ fn joined(extents: Vec<Extent>) -> Vec<Extent> {
     }
     out
 }
-
-/// Whether the volume may be written to at all (ntfs.md section 18, 1).
-fn check_state(volume: &Volume) -> Result<(), Refusal> {
-    let facts = volume.facts();
-    let unclean = |what| Err(Refusal::Unclean(what));
-    if facts.hibernated {
-        return unclean("holds a hibernated Windows: start and shut that down first");
-    }
-    if facts.is_dirty() {
-        return unclean("is marked dirty: have chkdsk repair it first");
-    }
-    match facts.log {
-        LogState::Empty | LogState::Clean | LogState::Chkdsk => {}
-        LogState::Dirty => return unclean("was not closed: mount and eject it under Windows first"),
-        LogState::Unknown => return unclean("has a log that is not understood"),
-    }
-    if facts.version != (3, 1) {
-        let (major, minor) = facts.version;
-        return Err(Refusal::NotUnderstood(format!("NTFS version {major}.{minor}, not 3.1")));
-    }
-    if facts.flags & FLAGS_FORBIDDING != 0 {
-        return Err(Refusal::NotUnderstood(format!("volume flags {:#06x}", facts.flags)));
-    }
-    match facts.backup_boot {
-        BackupBoot::Equal => {}
-        BackupBoot::Different | BackupBoot::Missing | BackupBoot::InUse => {
-            return Err(Refusal::NotUnderstood("the two boot sectors are not the same".into()));
-        }
-    }
-    if facts.truncated {
-        return Err(Refusal::NotUnderstood("it is longer than its partition".into()));
-    }
-    if facts.mft_from_mirror {
-        return Err(Refusal::NotUnderstood("the first record of $MFT is damaged".into()));
-    }
-    match facts.damage.first() {
-        Some(error) => Err(error.clone().into()),
-        None => Ok(()),
-    }
-}
-
-/// Permissions for new directories and files: those of a directory and a file in the root, or full access for everybody
-/// who has signed in, in the record itself.
-fn guards<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<(Guard, Guard), Refusal> {
-    const HIDDEN_OR_SYSTEM: u32 = file_attribute::HIDDEN | file_attribute::SYSTEM;
-    let root = volume.open_file(reader, u64::from(metafile::ROOT))?;
-    let index = Index::open(volume, &root, &I30)?;
-    let mut candidates = Vec::new();
-    read_index::walk(volume, reader, &index, |step| {
-        if let Step::Entry { entry, .. } = step
-            && raw::reference_number(entry.reference) >= FIRST_USER
-        {
-            candidates.push(raw::reference_number(entry.reference));
-        }
-    });
-    let (mut dir, mut file) = (None, None);
-    for number in candidates {
-        if dir.is_some() && file.is_some() {
-            break;
-        }
-        let found: FileRecord = match volume.open_file(reader, number) {
-            Ok(found) => found,
-            Err(error) if matches!(error.kind, ErrorKind::Read(_)) => return Err(error.into()),
-            Err(_) => continue,
-        };
-        let id = found.standard.security.filter(|&id| id >= 0x100);
-        if found.standard.attributes & HIDDEN_OR_SYSTEM != 0 || id.is_none() {
-            continue;
-        }
-        let slot = if found.is_directory() { &mut dir } else { &mut file };
-        *slot = slot.or(id);
-    }
-    let guard = |id: Option<u32>, below| id.map_or_else(|| Guard::Own(security::everybody(below)), Guard::Id);
-    Ok((guard(dir.or(file), true), guard(file.or(dir), false)))
-}
-
-/// First record of a file that is not the volume's own.
-const FIRST_USER: u64 = 27;

@@ -1,0 +1,509 @@
+//! Files that lie on a volume already: listed, hashed in disk order, and told to a manifest (`/skipwrite`).
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::azure::dataset::{BlobType, Disposition};
+use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, PageRange, nonzero_runs};
+use crate::azure::names;
+use crate::hash::{Md5, md5_many};
+use crate::ntfs::read::{FileId, RunPlace, display_name};
+use crate::prep::workers::{Digest, How, Span, Workers};
+use crate::report::{Kind, Problem, Problems, Skipped, Stop};
+use crate::units::{ByteLen, ByteOffset};
+use crate::verify::files::{FileReader, Files};
+use crate::verify::find::Opened;
+use crate::verify::road::{Load, Road, SLOT_LEN, SLOT_SPARE};
+use crate::verify::work::runs;
+
+/// Directories and files in the root that are the system's, and the manifest itself.
+const PASSED_OVER: [&str; 4] = ["System Volume Information", "$RECYCLE.BIN", "RECYCLER", "DriveManifest.xml"];
+
+/// Problems that are listed.
+const LISTED_MAX: usize = 1000;
+
+/// Blocks of one load, and pieces that they lie in.
+const BLOCKS_MAX: usize = 2048;
+const RUNS_MAX: usize = 128;
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// A row of the dataset whose base lies on the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexRow {
+    /// Path in the volume, with `/` between its parts and none at its ends; empty for the root.
+    pub base: String,
+    /// Container, or `$root`.
+    pub container: String,
+    /// Prefix of the blob names, or the one blob's name.
+    pub prefix_or_blob: String,
+    /// Whether it is a prefix.
+    pub is_prefix: bool,
+    /// `None`: by the name of each blob.
+    pub blob_type: Option<BlobType>,
+    /// What the service does with blobs that exist.
+    pub disposition: Disposition,
+}
+
+/// A file that becomes a blob.
+#[derive(Debug)]
+struct Indexed {
+    file: FileId,
+    blob_path: String,
+    file_path: String,
+    len: u64,
+    block_len: u64,
+    is_page: bool,
+    disposition: Disposition,
+    /// Its first block.
+    first: usize,
+}
+
+impl Indexed {
+    fn facts(&self) -> BlobFacts<'_> {
+        BlobFacts {
+            blob_path: &self.blob_path,
+            file_path: &self.file_path,
+            length: self.len,
+            layout: if self.is_page { Layout::Pages } else { Layout::Blocks { block_len: self.block_len } },
+            disposition: self.disposition,
+            metadata: None,
+            properties: None,
+        }
+    }
+
+    fn range(&self, block: u64) -> (u64, u64) {
+        (block * self.block_len, ((block + 1) * self.block_len).min(self.len))
+    }
+}
+
+/// The files of all rows, with what they hold once it was read.
+#[derive(Debug, Default)]
+pub struct Index {
+    files: Vec<Indexed>,
+    /// What cannot become a blob.
+    pub skipped: Vec<Skipped>,
+    /// MD5 of each block of each file; of a page blob's block its runs stand apart.
+    hashes: Vec<[u8; 16]>,
+    pages: HashMap<usize, Vec<PageRange>>,
+}
+
+/// A block to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    at: u64,
+    file: u32,
+    block: u64,
+}
+
+impl Index {
+    /// Lists the files of the rows. Adds everything that is wrong with them.
+    pub fn list(files: &Files<'_>, rows: &[IndexRow], drive: &str, problems: &mut Problems) -> Self {
+        let mut this = Self::default();
+        let (mut seen, mut told) = (HashSet::new(), 0);
+        for row in rows {
+            let problem = |what: &str| {
+                let problem = Problem::new(Kind::Usage, what).drive(drive).column("BasePath").value(format!("/{}", row.base));
+                problem.advice("BasePath is a path on the drive: see what is there with `dray ls`")
+            };
+            let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
+                problems.push(problem("is not on the volume"));
+                continue;
+            };
+            let is_directory = files.catalog.info(base).directory;
+            if is_directory != row.is_prefix {
+                problems.push(problem(if is_directory { "is a directory but does not end in a separator" } else { "ends like a directory but is a file" }));
+                continue;
+            }
+            let mut found = Vec::new();
+            let before = this.files.len();
+            if is_directory {
+                this.walk(files, row, base, problems, &mut found);
+            } else {
+                found.push((base, row.base.clone(), row.prefix_or_blob.clone()));
+            }
+            for (file, path, blob) in found {
+                if let Err(problem) = this.add(files, row, file, &path, &blob, &mut seen) {
+                    told += 1;
+                    if told <= LISTED_MAX {
+                        problems.push(problem.drive(drive));
+                    }
+                }
+            }
+            if this.files.len() == before && told == 0 && problems.0.is_empty() {
+                problems.push(problem("holds no file that could become a blob"));
+            }
+        }
+        if told > LISTED_MAX {
+            problems.push(Problem::new(Kind::Usage, format!("and {} more problems that are not listed", told - LISTED_MAX)));
+        }
+        this
+    }
+
+    /// Everything below a directory: file, path, blob name.
+    fn walk(
+        &mut self,
+        files: &Files<'_>,
+        row: &IndexRow,
+        base: FileId,
+        problems: &mut Problems,
+        found: &mut Vec<(FileId, String, String)>,
+    ) {
+        let start = if row.base.is_empty() { String::new() } else { format!("{}/", row.base) };
+        let mut pending = vec![(base, start, row.prefix_or_blob.clone())];
+        let mut entered = HashSet::from([base]);
+        while let Some((directory, path, blob)) = pending.pop() {
+            let mut below = Vec::new();
+            for name in files.catalog.children(directory) {
+                let file = files.catalog.file_of(name);
+                let info = files.catalog.info(file);
+                let Ok(text) = String::from_utf16(files.catalog.name(name)) else {
+                    let shown = format!("/{path}{}", display_name(files.catalog.name(name)));
+                    let problem = Problem::new(Kind::Usage, "the name is not valid Unicode, so no blob can have it");
+                    problems.push(problem.value(shown).advice("rename it under Windows"));
+                    continue;
+                };
+                let is_system = path.is_empty() && PASSED_OVER.iter().any(|name| name.eq_ignore_ascii_case(&text));
+                if files.catalog.is_metafile(file) || is_system {
+                    continue;
+                }
+                let (path, blob) = (format!("{path}{text}"), format!("{blob}{text}"));
+                let mut skip = |what: &str| self.skipped.push(Skipped { path: format!("/{path}").into(), what: what.to_owned() });
+                if info.special.is_some() {
+                    skip("link, or data that Windows keeps in another form");
+                } else if info.directory && row.container == names::ROOT {
+                    skip("directory below a $root/ destination");
+                } else if info.directory {
+                    if entered.insert(file) {
+                        below.push((file, format!("{path}/"), format!("{blob}/")));
+                    }
+                } else if !info.has_data {
+                    skip("file without data");
+                } else {
+                    found.push((file, path, blob));
+                }
+            }
+            pending.extend(below.into_iter().rev());
+        }
+    }
+
+    fn add(
+        &mut self,
+        files: &Files<'_>,
+        row: &IndexRow,
+        file: FileId,
+        path: &str,
+        blob: &str,
+        seen: &mut HashSet<String>,
+    ) -> Result<(), Problem> {
+        let here = |what: String| Problem::new(Kind::Usage, what).value(format!("/{path}"));
+        names::check_blob(&row.container, blob).map_err(|error| {
+            here(format!("Azure cannot name this blob: {error}"))
+                .advice("rename it on the drive: nothing can be renamed where nothing is written")
+        })?;
+        let info = files.catalog.info(file);
+        if info.damaged || info.special.is_some() || !info.has_data {
+            return Err(here("cannot be read as plain data".into()).advice("take it out of what is indexed"));
+        }
+        let len = ByteLen(info.size);
+        let is_page = row.blob_type.unwrap_or_else(|| BlobType::default_for(blob)) == BlobType::Page;
+        let block_len = if is_page {
+            names::check_page_blob(len).map(|_| names::BLOCK_LEN)
+        } else {
+            names::blocks_of(len).map(|blocks| blocks.len)
+        };
+        let block_len = block_len.map_err(|error| here(error.to_string()).advice("write another BlobType, or split the file"))?;
+        let blob_path = format!("{}/{blob}", row.container);
+        if !seen.insert(blob_path.clone()) {
+            return Err(here(format!("two files make the same blob {blob_path}")).advice("give one of them another destination"));
+        }
+        let first = self.hashes.len();
+        self.hashes.resize(first + info.size.div_ceil(block_len) as usize, [0; 16]);
+        self.files.push(Indexed {
+            file,
+            blob_path,
+            file_path: format!("\\{}", path.replace('/', "\\")),
+            len: info.size,
+            block_len,
+            is_page,
+            disposition: row.disposition,
+            first,
+        });
+        Ok(())
+    }
+
+    /// How many files, and their bytes.
+    pub fn totals(&self) -> (u64, ByteLen) {
+        (self.files.len() as u64, ByteLen(self.files.iter().map(|file| file.len).sum()))
+    }
+
+    /// Most bytes of a manifest of these files.
+    pub fn len_max(&self, drive_id: &str, session: &str) -> u64 {
+        let head = head(drive_id, session, u32::MAX).len() + foot().len();
+        head as u64 + self.files.iter().map(|file| manifest::blob_xml_len(&file.facts())).sum::<u64>()
+    }
+
+    /// Reads and hashes all of it; `tell` hears of bytes that were read.
+    ///
+    /// # Errors
+    /// What cannot be read, by name; a wish to stop.
+    pub fn hash(
+        &mut self,
+        opened: &Opened,
+        files: &Files<'_>,
+        workers: &Workers,
+        stop: &Stop,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<(), Problem> {
+        let name = &opened.found.drive.name;
+        let (mut road, mut singly) = (Vec::new(), Vec::new());
+        let cluster = files.volume.geometry().cluster;
+        for (i, indexed) in (0u32..).zip(&self.files) {
+            let extents = files.catalog.extents(&files.volume, indexed.file).unwrap_or_default();
+            for block in 0..indexed.len.div_ceil(indexed.block_len) {
+                let (from, to) = indexed.range(block);
+                let first = extents.iter().find(|run| run.offset + run.len > from);
+                let at = match first.map(|run| (run, run.place)) {
+                    Some((run, RunPlace::Lcn(lcn))) => Some(cluster.offset_of(lcn).0 + from.saturating_sub(run.offset)),
+                    _ => None,
+                };
+                let item = Item { at: at.unwrap_or(0), file: i, block };
+                let by_road = at.is_some() && to - from <= SLOT_LEN as u64;
+                if by_road { &mut road } else { &mut singly }.push(item);
+            }
+        }
+        road.sort_unstable();
+        singly.sort_unstable();
+        let mut done = Hashed { bytes: 0, told: Instant::now(), tell };
+        let mut hashed: Vec<(Item, Content)> = Vec::new();
+        let mut beside = Vec::new();
+        let mut loads = Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
+        let carrier =
+            Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN + SLOT_SPARE };
+        carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
+            for ((item, range), digest) in arrived.what.iter().zip(&arrived.digests) {
+                let indexed = &self.files[item.file as usize];
+                let hash = match digest {
+                    Digest::Block(md5) if !indexed.is_page => Ok(*md5),
+                    _ => Err(pages(&arrived.bytes[range.clone()], indexed.range(item.block).0)),
+                };
+                hashed.push((*item, hash));
+                done.add(range.len() as u64);
+            }
+            match arrived.failure {
+                None => Ok(()),
+                Some(error) => {
+                    let file = arrived.what.first().map(|(item, _)| self.files[item.file as usize].file_path.clone());
+                    let problem = Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name);
+                    Err(problem.value(file.unwrap_or_default()))
+                }
+            }
+        })?;
+        for item in singly.into_iter().chain(beside) {
+            if stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
+            }
+            let indexed = &self.files[item.file as usize];
+            let (from, to) = indexed.range(item.block);
+            let reader: FileReader<'_> = files.open(indexed.file)?;
+            let mut bytes = vec![0; (to - from) as usize];
+            reader.read_range(from, &mut bytes).map_err(|error| {
+                Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).value(indexed.file_path.clone())
+            })?;
+            done.add(to - from);
+            let hash = if indexed.is_page {
+                Err(pages(&bytes, from))
+            } else {
+                let mut md5 = Md5::new();
+                md5.update(&bytes);
+                Ok(md5.finish())
+            };
+            hashed.push((item, hash));
+        }
+        for (item, hash) in hashed {
+            let at = self.files[item.file as usize].first + item.block as usize;
+            match hash {
+                Ok(md5) => self.hashes[at] = md5,
+                Err(ranges) => drop(self.pages.insert(at, ranges)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The manifest of all files.
+    pub fn manifest<'a>(&'a self, drive_id: &str, session: &str, number: u32) -> IndexStream<'a> {
+        IndexStream { index: self, next: 0, buffer: head(drive_id, session, number), taken: 0 }
+    }
+}
+
+/// What a block holds: its MD5, or the runs of a page blob.
+type Content = Result<[u8; 16], Vec<PageRange>>;
+
+/// Blocks of a load, with their bytes in it.
+type Blocks = Vec<(Item, Range<usize>)>;
+
+struct Hashed<'a> {
+    bytes: u64,
+    told: Instant,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+impl Hashed<'_> {
+    fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            (self.tell)(self.bytes);
+        }
+    }
+}
+
+/// Runs of a page blob's block that are not zero, with their hashes.
+fn pages(bytes: &[u8], from: u64) -> Vec<PageRange> {
+    let mut ranges = Vec::new();
+    nonzero_runs(bytes, &mut ranges);
+    let parts: Vec<&[u8]> = ranges.iter().map(|range| &bytes[range.start.0 as usize..range.end().0 as usize]).collect();
+    let mut hashes = vec![[0; 16]; parts.len()];
+    md5_many(&parts, &mut hashes);
+    let page = |(range, hash): (&crate::units::ByteRange, [u8; 16])| PageRange {
+        offset: from + range.start.0,
+        length: range.len.0,
+        hash,
+    };
+    ranges.iter().zip(hashes).map(page).collect()
+}
+
+/// Cuts blocks into loads; what cannot go by road is left in `beside`.
+struct Loads<'a, 'b> {
+    index: &'a Index,
+    files: &'a Files<'a>,
+    opened: &'a Opened,
+    items: std::iter::Peekable<std::vec::IntoIter<Item>>,
+    beside: &'b mut Vec<Item>,
+    known: Option<(FileId, Vec<crate::ntfs::read::DataRun>)>,
+}
+
+impl Loads<'_, '_> {
+    fn next(&mut self) -> Option<Load<Blocks>> {
+        let mut load = Load::new(Vec::new());
+        while let Some(item) = self.items.peek().copied() {
+            let indexed = &self.index.files[item.file as usize];
+            let (from, to) = indexed.range(item.block);
+            let len = (to - from) as usize;
+            let unit = self.opened.unit();
+            let room = len.next_multiple_of(unit as usize);
+            let is_full = load.len + room > SLOT_LEN || load.what.len() >= BLOCKS_MAX || load.parts.len() >= RUNS_MAX;
+            if !load.what.is_empty() && is_full {
+                break;
+            }
+            self.items.next();
+            if self.known.as_ref().is_none_or(|(known, _)| *known != indexed.file) {
+                let extents = self.files.catalog.extents(&self.files.volume, indexed.file).unwrap_or_default();
+                self.known = Some((indexed.file, extents));
+            }
+            let cluster = self.files.volume.geometry().cluster.bytes();
+            let pieces = self.known.as_ref().and_then(|(_, extents)| runs(extents, cluster, unit, from, to));
+            let before = (load.parts.len(), load.zeros.len(), load.crypt.len());
+            let mut into = load.len;
+            let is_laid = from.is_multiple_of(unit)
+                && pieces.is_some_and(|pieces| {
+                    pieces.iter().all(|run| {
+                        let range = into..into + run.len as usize;
+                        into = range.end;
+                        match run.at {
+                            Some(at) => self.opened.lay(ByteOffset(at), range.len(), range.start, &mut load),
+                            None => {
+                                load.zeros.push(range);
+                                true
+                            }
+                        }
+                    })
+                });
+            if !is_laid {
+                load.parts.truncate(before.0);
+                load.zeros.truncate(before.1);
+                load.crypt.truncate(before.2);
+                self.beside.push(item);
+                continue;
+            }
+            let range = load.len..load.len + len;
+            load.len = into;
+            load.spans.push(Span { range: range.clone(), how: How::Block });
+            load.what.push((item, range));
+        }
+        (!load.what.is_empty()).then_some(load)
+    }
+}
+
+fn head(drive_id: &str, session: &str, number: u32) -> Vec<u8> {
+    let list = ListFacts { session, number, metadata: None, properties: None };
+    [manifest::header(drive_id, env!("CARGO_PKG_VERSION")), manifest::list_open(&list)].concat()
+}
+
+fn foot() -> Vec<u8> {
+    [manifest::list_close(), manifest::footer()].concat()
+}
+
+/// A manifest on its way to the drive.
+#[derive(Debug)]
+pub struct IndexStream<'a> {
+    index: &'a Index,
+    /// The next file; behind the last one the foot, and then nothing.
+    next: usize,
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl IndexStream<'_> {
+    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
+    ///
+    /// # Errors
+    /// None.
+    pub fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < out.len() {
+            if self.taken == self.buffer.len() {
+                self.buffer.clear();
+                self.taken = 0;
+                self.render();
+                if self.buffer.is_empty() {
+                    break;
+                }
+            }
+            let n = (self.buffer.len() - self.taken).min(out.len() - filled);
+            out[filled..filled + n].copy_from_slice(&self.buffer[self.taken..self.taken + n]);
+            self.taken += n;
+            filled += n;
+        }
+        Ok(filled)
+    }
+
+    fn render(&mut self) {
+        let files = &self.index.files;
+        match files.get(self.next) {
+            Some(file) => {
+                let facts = file.facts();
+                manifest::blob_open(&mut self.buffer, &facts);
+                for block in 0..file.len.div_ceil(file.block_len) {
+                    let at = file.first + block as usize;
+                    if file.is_page {
+                        for range in self.index.pages.get(&at).into_iter().flatten() {
+                            manifest::write_page_range(&mut self.buffer, range);
+                        }
+                    } else {
+                        let (from, to) = file.range(block);
+                        let block = Block { offset: from, length: to - from, hash: self.index.hashes[at] };
+                        manifest::write_block(&mut self.buffer, &block);
+                    }
+                }
+                manifest::blob_close(&mut self.buffer, &facts);
+            }
+            None if self.next == files.len() => self.buffer = foot(),
+            None => return,
+        }
+        self.next += 1;
+    }
+}
