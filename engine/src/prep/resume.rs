@@ -111,9 +111,9 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
         };
     };
     let mut why = String::from("is not there");
-    let by_serial = identity.serial.as_ref().map(|serial| format!("serial:{serial}"));
-    let places = [Some(target.facts.path.display().to_string()), by_serial];
-    for place in places.into_iter().flatten() {
+    // Behind a bridge that hides the drive's own serial, the bridge's is what a drive can be found by.
+    let serials = identity.serial.iter().chain(&identity.bridge_serial).map(|serial| format!("serial:{serial}"));
+    for place in std::iter::once(target.facts.path.display().to_string()).chain(serials) {
         let opened = device::resolve(&place, roots)
             .and_then(|path| Device::open_with(&path, Access::Read, target.sector, roots).map(|device| (path, device)));
         match opened {
