@@ -7,23 +7,49 @@ use std::path::{Path, PathBuf};
 
 use crate::report::{Kind, Problem};
 
-/// Failures in a row, without one success between, before the source itself is looked at: more than a directory that
-/// somebody tidies up usually holds, few enough that nobody takes the rest for a drive.
+/// Failures in a row, without one success between, after which a source that still seems to be there counts as gone: few
+/// enough that nobody takes the rest for a drive.
 const IN_A_ROW: u32 = 64;
 
 /// What the dataset names, each with the number of its file system at the start.
 pub(super) struct Sources {
-    bases: Vec<(PathBuf, Option<u64>)>,
+    bases: Vec<Base>,
     in_a_row: u32,
     /// Of those, the ones that the device or the network is to blame for.
     broken: u32,
     gone: Option<Problem>,
 }
 
+/// One of them.
+struct Base {
+    path: PathBuf,
+    file_system: Option<u64>,
+    /// The device below it in sysfs, where it is on one: mounted or not, it leaves with the device.
+    device: Option<PathBuf>,
+}
+
+impl Base {
+    fn new(path: PathBuf) -> Self {
+        let file_system = file_system(&path);
+        let device = file_system.map(|number| {
+            let (major, minor) = (libc::major(number), libc::minor(number));
+            PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+        });
+        Self { path, file_system, device: device.filter(|device| device.exists()) }
+    }
+
+    fn is_unplugged(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| !device.exists())
+    }
+
+    fn has_moved(&self) -> bool {
+        file_system(&self.path) != self.file_system
+    }
+}
+
 impl Sources {
     pub(super) fn new(bases: Vec<PathBuf>) -> Self {
-        let bases = bases.into_iter().map(|base| (file_system(&base), base)).map(|(number, base)| (base, number));
-        Self { bases: bases.collect(), in_a_row: 0, broken: 0, gone: None }
+        Self { bases: bases.into_iter().map(Base::new).collect(), in_a_row: 0, broken: 0, gone: None }
     }
 
     /// A file, or a part of one, was read.
@@ -39,20 +65,21 @@ impl Sources {
         self.in_a_row += 1;
         let blamed = error.and_then(io::Error::raw_os_error).is_some_and(|errno| DEVICE.contains(&errno));
         self.broken += u32::from(blamed);
-        if self.in_a_row < IN_A_ROW || self.gone.is_some() {
+        if self.gone.is_some() {
             return;
         }
-        let base = self.bases.iter().find(|(base, _)| path.starts_with(base));
-        let moved = base.is_some_and(|(base, number)| file_system(base) != *number);
+        let base = self.bases.iter().find(|base| path.starts_with(&base.path));
+        // A file that is named by itself is left out when it goes.
+        let is_away = base.is_some_and(|base| base.is_unplugged() || base.path != path && base.has_moved());
         let what = match error {
-            _ if moved => "went away while it was read: it is unmounted, unplugged or replaced".to_owned(),
+            _ if is_away => "went away while it was read: it is unmounted, unplugged or replaced".to_owned(),
             Some(error) if self.broken >= IN_A_ROW => {
                 format!("cannot be read any more: {} files in a row failed ({error})", self.in_a_row)
             }
             // Somebody deletes or changes files, which is theirs to do.
             _ => return,
         };
-        let base = base.map_or(path, |(base, _)| base);
+        let base = base.map_or(path, |base| &base.path);
         self.gone = Some(
             Problem::new(Kind::Source, format!("the source {what}"))
                 .path(base)
@@ -87,7 +114,11 @@ mod tests {
             sources.failed(&base.join("x"), Some(&errno(libc::ENOENT)));
         }
         assert_eq!(sources.gone(), None, "deleted one by one");
-        fs::remove_dir(&base).unwrap();
+        fs::write(base.join("file"), "").unwrap();
+        let mut alone = Sources::new(vec![base.join("file")]);
+        fs::remove_dir_all(&base).unwrap();
+        alone.failed(&base.join("file"), Some(&errno(libc::ENOENT)));
+        assert_eq!(alone.gone(), None, "a file that is named by itself");
         sources.failed(&base.join("x"), Some(&errno(libc::ENOENT)));
         let problem = sources.gone().unwrap();
         assert_eq!((problem.kind, problem.place.path.as_deref()), (Kind::Source, Some(base.as_path())));
