@@ -121,6 +121,7 @@ struct State {
     unflushed: Vec<Unflushed>,
     deeds: Vec<Deed>,
     begun: u64,
+    lies: Vec<ByteRange>,
     dead: bool,
 }
 
@@ -225,6 +226,13 @@ impl State {
             let bit = self.random() as usize % (into.len() * 8);
             into[bit / 8] ^= 1 << (bit % 8);
         }
+        if misdirect > 0 || flip > 0 {
+            let mut truth = vec![0; into.len()];
+            self.current.read(at, &mut truth);
+            if truth != into {
+                self.lies.push(range);
+            }
+        }
         PartResult::Done
     }
 }
@@ -265,6 +273,7 @@ impl SimDisk {
             unflushed: Vec::new(),
             deeds: Vec::new(),
             begun: 0,
+            lies: Vec::new(),
             dead: false,
         })))
     }
@@ -340,6 +349,11 @@ impl SimDisk {
     /// Writes and flushes begun since the faults were set: where a cut can be placed.
     pub fn begun(&self) -> u64 {
         self.lock().begun
+    }
+
+    /// Reads that gave something else than what is there, for `flip_one_in` or `misdirect_one_in`.
+    pub fn lies(&self) -> Vec<ByteRange> {
+        self.lock().lies.clone()
     }
 
     /// What the disk did, in its order.

@@ -208,3 +208,43 @@ fn campaign_a_drive_that_was_pulled_is_not_called_full() {
     assert!(problem.what.contains("went away"), "{problem}");
     assert!(!problem.what.contains("full"), "{problem}");
 }
+
+#[test]
+fn campaign_lies_while_reading_back_are_found() {
+    let lab = Lab::small("campaign-lies");
+    let disk = SimDisk::new(ByteLen(99_999_744), SectorSize::S512, 5);
+    let (mut found, mut harmless, mut told) = (0, 0, 0);
+    lab.run_and("plan", &disk, |_, drive, written| {
+        for seed in seeds(20) {
+            let mut random = Seeded::new(seed);
+            let one_in = 1 + (random.next_u64() % 40) as u32;
+            let lying = disk.image_after_cut(Landed::Bits(0));
+            lying.set_faults(match seed % 2 {
+                0 => Faults { flip_one_in: one_in, ..Faults::default() },
+                _ => Faults { misdirect_one_in: one_in, ..Faults::default() },
+            });
+            let result = readback::run(Box::new(lying.clone()), written);
+            let lies = lying.lies();
+            told += lies.len();
+            match result {
+                Ok(_) if lies.is_empty() => {}
+                Ok(_) => {
+                    // What is there several times may lie once: tables and BitLocker's own regions, on the way in.
+                    let covered = |lie: &ByteRange| drive.layout.last_places().iter().any(|place| place.overlaps(*lie));
+                    let missed: Vec<_> = lies.iter().filter(|lie| !covered(lie)).collect();
+                    assert!(missed.is_empty(), "seed {seed}: read back as right with lies at {missed:?}");
+                    harmless += 1;
+                }
+                Err(problem) => {
+                    found += 1;
+                    assert!(!lies.is_empty(), "seed {seed}: {problem} without a lie");
+                    assert!(matches!(problem.kind, Kind::Different | Kind::Drive), "seed {seed}: {problem}");
+                    assert!(problem.place.drive.is_some(), "seed {seed}: {problem:?}");
+                }
+            }
+        }
+    })
+    .expect("no faults");
+    println!("{told} reads lied: {found} drives were found out, {harmless} times another copy was right");
+    assert!(found > 0, "no lie was found");
+}
