@@ -2,7 +2,33 @@
 . /scripts/common.sh
 # Leave `devices` a trace of what it saw before.
 dray devices --json >/work/devices.json
-session ahci serial:WD-AHCI00001 &
+# This program stops behind each rename until it is told to go on: time to keep what a power cut would leave beside its
+# journal, and how long the log of its disk's writes was then.
+mkdir -p /work/marks
+touch /tmp/renames
+hold=rename,renameat,renameat2
+WRAP="strace -f -qq -e signal=none -o /tmp/renames -e trace=$hold -e inject=$hold:signal=SIGSTOP" \
+    session ahci serial:WD-AHCI00001 --checkpoint-bytes 8388608 &
+traced=$!
+(
+    seen=0 kept=0 lines=0
+    while kill -0 $traced 2>/dev/null; do
+        moment
+        mapfile -t told </tmp/renames
+        ((${#told[@]} > lines)) || continue
+        lines=${#told[@]}
+        renames=$(grep 'rename.*= 0$' /tmp/renames)
+        now=$(wc -l <<<"$renames")
+        { [ -n "$renames" ] && ((now > seen)); } || continue
+        seen=$now
+        if [[ $renames == *'checkpoint") = 0' ]]; then
+            kept=$((kept + 1))
+            cp -a /work/ahci "/work/marks/$kept"
+            stat -c %s /work/writes.log >"/work/marks/$kept.at"
+        fi
+        pkill -CONT -f '^/lab/dray/ld.so .*/work/ahci/j.jrn'
+    done
+) &
 session scsi "$(disk_of SCSI4KN00001)" --yes SCSI4KN00001 --not-for-shipping &
 session 512e serial:SCSI512E0001 --not-for-shipping &
 session usb serial:USB000000001 &

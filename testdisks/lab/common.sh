@@ -11,10 +11,41 @@ session() {
     printf 'DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n%s,Format,SilentMode,Encrypt,\n' \
         "$target" >"/work/$name/driveset.csv"
     echo "$SECONDS s: $name begins" >>/work/times
-    dray prep-import --journal "/work/$name/j.jrn" --id session#1 --initial-driveset "/work/$name/driveset.csv" \
+    $WRAP dray prep-import --journal "/work/$name/j.jrn" --id session#1 --initial-driveset "/work/$name/driveset.csv" \
         --dataset "${DATASET:-/work/dataset.csv}" --logdir "/work/$name/logs" --silent "$@" >"/work/$name.out" 2>&1
     echo $? >"/work/$name.exit"
     echo "$SECONDS s: $name is over" >>/work/times
+}
+
+# The session NAME goes on: resume NAME ARGUMENTS…
+resume() {
+    local name=$1
+    shift
+    echo "$SECONDS s: $name goes on" >>/work/times
+    dray prep-import --journal "/work/$name/j.jrn" --id session#1 --silent --resume "$@" >"/work/$name.out" 2>&1
+    echo $? >"/work/$name.exit"
+    echo "$SECONDS s: $name is over" >>/work/times
+}
+
+# Sectors that were written to a disk since the machine started, into $count: a process less for those who ask often.
+written() {
+    local fields
+    read -ra fields <"/sys/block/${1##*/}/stat"
+    count=${fields[6]}
+}
+
+# A moment, without a process.
+[ -p /tmp/never ] || mkfifo /tmp/never
+exec {never}<>/tmp/never
+moment() { read -rt 0.05 -u "$never"; }
+
+# Waits until a session has written more than that many sectors to a disk, or is over: until_written NAME DISK SECTORS
+until_written() {
+    written "$2"
+    until ((count > $3)) || [ -e "/work/$1.exit" ]; do
+        moment
+        written "$2"
+    done
 }
 
 # Opens the volume that session NAME made on a disk, with the kernel's own drivers, at /mnt/NAME.

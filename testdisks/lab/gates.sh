@@ -72,9 +72,8 @@ ask hmp eject -f drv-d5
 refused no-medium "no medium" "$(usb_disk)" $yes
 # And nothing else: with its old table on it, named by its serial, it is taken. Meanwhile nobody else gets it.
 session taken serial:WD-GATE00001 &
-written() { awk '{ print $7 }' "/sys/block/$(basename "$A")/stat"; }
-start=$(written)
-until [ "$(written)" != "$start" ] || [ -e /work/taken.exit ]; do sleep 0.1; done
+written "$A"
+until_written taken "$A" "$count"
 pid=$(pgrep -f '^/lab/dray/ld.so .*/work/taken/j.jrn')
 kill -STOP "$pid"
 NO_LOOK=1 refused in-use "is in use: something holds it exclusively" "$A" $yes
