@@ -163,6 +163,71 @@ fn judge_a_whole_windows_volume_gives_its_listed_files() {
 }
 
 #[test]
+fn judge_a_whole_windows_volume_is_verified_and_taken_out() {
+    let Some(image) = unpack("windows-verified", "bitlocker/win-server2019-xts128-ntfs-full.img.xz") else { return };
+    let dir = scratch("windows-verified-out");
+    let key = dir.join("password");
+    fs::write(&key, "Password1234\r\n").expect("a key file");
+    // Two listed files, one that is not there; `hashes` are the MD5 of their only blocks.
+    let files = [
+        ("one", "\\test-file-1.txt", "3ceb5c413ee02895bf1f357a8c2cc2bec824f4d8aad13aeab69303f341c8b781"),
+        (
+            "a:b/two",
+            "\\Test-Folder\\TEST-FILE-2.txt",
+            "26fdc315fadc05db9f8f3236fc30b9f0ca044e56ec1e9450ccd5fdab900e9e46",
+        ),
+    ];
+    let lens = files.map(|(_, path, _)| {
+        let output = run(&mut dray(&["cat", image.name(), path, "--key-file", key.to_str().expect("UTF-8")]));
+        output.stdout.len()
+    });
+    let verify = |hashes: Option<[&str; 2]>, out: &str| {
+        let blobs = files.iter().zip(lens).enumerate().map(|(i, ((blob, path, _), len))| {
+            let hash = hashes.map(|hashes| format!(" Hash=\"{}\"", hashes[i])).unwrap_or_default();
+            let block = format!("<BlockList><Block Offset=\"0\" Length=\"{len}\" Id=\"AAAAAA==\"{hash}/></BlockList>");
+            format!(
+                "<Blob><BlobPath>con/{blob}</BlobPath><FilePath>{path}</FilePath><Length>{len}</Length>{block}</Blob>"
+            )
+        });
+        let blobs = blobs.collect::<String>();
+        let gone = "<Blob><BlobPath>con/gone</BlobPath><FilePath>\\gone.txt</FilePath><Length>1</Length></Blob>";
+        let text = format!(
+            "<DriveManifest Version=\"2014-11-01\"><Drive><DriveId>D</DriveId><BlobList>{blobs}{gone}</BlobList></Drive></DriveManifest>"
+        );
+        let manifest = dir.join("m.manifest");
+        fs::write(&manifest, text).expect("a manifest");
+        let (manifest, out) = (manifest.to_str().expect("UTF-8"), dir.join(out));
+        let words =
+            ["verify", image.name(), "--manifest", manifest, "--json", "--key-file", key.to_str().expect("UTF-8")];
+        let output = run(dray(&words).arg("--extract-to").arg(&out));
+        assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+        let mut verdicts = std::collections::BTreeMap::new();
+        for line in String::from_utf8(output.stdout).expect("UTF-8").lines() {
+            let object: serde_json::Value = serde_json::from_str(line).expect("an object");
+            if object["type"] == "blob" && object["blob"].is_string() {
+                let word = object["verdict"].as_str().expect("a verdict").to_owned();
+                verdicts.insert(object["blob"].as_str().expect("a name").to_owned(), word);
+            }
+        }
+        (verdicts, out)
+    };
+    let (verdicts, out) = verify(None, "first");
+    assert_eq!(verdicts["con/gone"], "missing");
+    for (blob, _, wanted) in files {
+        assert_eq!(verdicts[&format!("con/{blob}")], "no reference", "{verdicts:?}");
+        let told = run(Command::new("sha256sum").arg(out.join("con").join(blob)));
+        assert!(said(&told).starts_with(wanted), "{blob}: {}", said(&told));
+    }
+    let md5 =
+        files.map(|(blob, ..)| said(&run(Command::new("md5sum").arg(out.join("con").join(blob))))[..32].to_owned());
+    let (verdicts, _) = verify(Some([&md5[0], &md5[1]]), "second");
+    assert!(verdicts["con/one"] == "equal" && verdicts["con/a:b/two"] == "equal", "{verdicts:?}");
+    let (verdicts, out) = verify(Some([&md5[1], &md5[1]]), "third");
+    assert!(verdicts["con/one"] == "different" && verdicts["con/a:b/two"] == "equal", "{verdicts:?}");
+    assert!(out.join("con/one.damaged").exists() && !out.join("con/one").exists());
+}
+
+#[test]
 fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() {
     let Some(image) = unpack("damaged-copies", "bitlocker/bitlk-aes-xts-128-clearkey-only.img.xz") else { return };
     let inspect = || {

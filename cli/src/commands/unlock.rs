@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::exit::Exit;
 use crate::key::KeyArgs;
-use crate::render::{Output, json as object};
+use crate::render::{Output, json as object, wrap};
 
 /// Arguments of `dray unlock`.
 #[derive(Args, Clone, Debug)]
@@ -64,16 +64,17 @@ fn tell(opened: &Opened, output: &Output) -> Exit {
     if output.result("unlock", value) {
         return Exit::Done;
     }
-    let mut text = match unlocked {
+    let text = match unlocked {
         Some(unlocked) => format!(
             "{name}: the {} opens the drive (protector {}, {})\n",
             unlocked.by, unlocked.protector, unlocked.cipher
         ),
         None => format!("{name}: the volume is not encrypted, no key is needed\n"),
     };
+    let mut text = wrap(&text, "  ");
     text.push_str("To mount it, read-only, as root:\n");
     mount.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-    text.push_str("Without mounting: `dray ls`, `dray cat`, `dray verify` and `dray decrypt` read it as it is.\n");
+    text.push_str("Without mounting: `dray ls`, `cat`, `verify` and `decrypt` read it as it is.\n");
     output.say(&text);
     Exit::Done
 }
