@@ -82,7 +82,7 @@ fn every_object_is_as_the_schema_says() {
         session.dataset(&[&format!("\"{}/\",con/,BlockBlob", session.path("data").display())]);
     }
     let prep = "prep-import --journal j.jrn --id s#1 --initial-driveset driveset.csv --dataset dataset.csv --silent \
-                --not-for-shipping --drive-id D1";
+                --not-for-shipping --drive-id D1 --source-rate 8M";
     run(prep, if is_there { 3 } else { 0 });
     run(&prep.replace("s#1", "s#2"), 2);
     run("prep-import --journal j.jrn --list-drives", 0);

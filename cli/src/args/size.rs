@@ -30,6 +30,16 @@ pub fn request(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "use a multiple of 4096 from 16K to 4M, for example 1M".into())
 }
 
+/// Bytes a second.
+///
+/// # Errors
+/// What would be right.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let text = text.trim().to_ascii_lowercase();
+    let rate = binary(text.strip_suffix("/s").unwrap_or(&text)).filter(|&rate| rate >= 1 << 20);
+    rate.ok_or_else(|| "use at least 1M, for example 200M or 1G".into())
+}
+
 /// A block size for measuring.
 ///
 /// # Errors
@@ -46,6 +56,7 @@ fn binary(text: &str) -> Option<u64> {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
@@ -67,5 +78,7 @@ mod tests {
         }
         assert_eq!(sector("4K"), Ok(4096));
         assert!(sector("1024").is_err());
+        assert_eq!((rate("200M"), rate("1 GiB/s")), (Ok(200 << 20), Ok(1 << 30)));
+        assert!(rate("1000").is_err() && rate("fast").is_err());
     }
 }

@@ -117,6 +117,9 @@ pub struct WritingArgs {
     /// Requests to a drive at once [default: by kind of drive]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), hide_short_help = true)]
     pub in_flight: Option<u32>,
+    /// Bytes a second read from the sources, by all drives together: 200M
+    #[arg(long, value_name = "SIZE", value_parser = size::rate)]
+    pub source_rate: Option<u64>,
     /// Index what lies on the drive already; copy nothing
     #[arg(long)]
     pub skip_write: bool,
@@ -293,6 +296,7 @@ impl PrepImport {
             },
             request_len: self.writing.request_size,
             in_flight: self.writing.in_flight,
+            source_rate: self.writing.source_rate,
             engine: match self.writing.engine {
                 EngineName::Auto => EngineChoice::Auto,
                 EngineName::Uring => EngineChoice::Uring,
@@ -564,7 +568,7 @@ mod tests {
         let line = "prep-import --journal j --id s#1 --initial-driveset d --dataset f --logdir l --cipher aes-cbc-128 \
                     --cluster-size 2M --table mbr --wipe-free --external-key k --drive-header-hash --drive-id A=B \
                     --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096 \
-                    --request-size 512K --in-flight 7";
+                    --request-size 512K --in-flight 7 --source-rate 200M";
         let request = parsed(line).0.request();
         let expected = PrepRequest {
             initial_driveset: Some("d".into()),
@@ -584,6 +588,7 @@ mod tests {
             sector_size: Some(4096),
             request_len: Some(512 << 10),
             in_flight: Some(7),
+            source_rate: Some(200 << 20),
             ..PrepRequest::new("j", "s#1")
         };
         assert_eq!(request, expected);

@@ -7,6 +7,7 @@
 //! journal again.
 
 pub mod abort;
+mod allowance;
 pub mod append;
 pub mod drive;
 pub mod files;

@@ -52,6 +52,8 @@ pub struct PrepRequest {
     pub request_len: Option<u64>,
     /// Requests to a drive at once, 1 to 1024; by what kind of drive it is when absent.
     pub in_flight: Option<u32>,
+    /// Bytes a second that all drives together read from the sources; as fast as it goes when absent.
+    pub source_rate: Option<u64>,
     /// What to do with the session.
     pub action: Action,
     /// Logical sector size of new image files, in bytes; 512 when absent.
@@ -138,6 +140,7 @@ impl PrepRequest {
             engine: EngineChoice::default(),
             request_len: None,
             in_flight: None,
+            source_rate: None,
             action: Action::default(),
             sector_size: None,
             replan: None,

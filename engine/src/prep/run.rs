@@ -18,6 +18,7 @@ use crate::io::{Engine, Options, Requests};
 use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
+use crate::prep::allowance::Allowance;
 use crate::prep::append;
 use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
@@ -188,6 +189,7 @@ impl Prepared {
             stop,
             formatted: self.plan.recipe.formatted,
             snapshot,
+            allowance: Allowance::new(self.request.source_rate, started),
         };
         let results: Vec<DriveResult> = std::thread::scope(|scope| {
             let shared = &shared;
@@ -238,6 +240,7 @@ pub(super) struct Shared<'a> {
     pub stop: &'a Stop,
     pub formatted: FileTime,
     pub snapshot: Prefix,
+    pub allowance: Allowance,
 }
 
 /// What became of a drive that is finished.
@@ -630,6 +633,7 @@ fn fill(
         is_image: ground.is_image,
         bases: shared.context.sources.clone(),
         patience: ground.patience,
+        allowance: &shared.allowance,
         events: shared.events,
         stop: shared.stop,
     })

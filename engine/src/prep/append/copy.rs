@@ -207,8 +207,13 @@ pub(super) fn copy(
         }
         let due = next > copied.durable.batches
             && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);
+        let mut pause = None;
         while !due && filling < FILLS_MAX && !packer.is_done() {
             let Some(mut slot) = pool.take() else { break };
+            if let Err(wait) = job.allowance.take(slot.len() as u64, Instant::now()) {
+                pause = Some(wait.min(WAIT_MAX));
+                break;
+            }
             let mut load = packer.next();
             lay(job, append, &mut load)?;
             let mut reads = Vec::with_capacity(load.parts.len());
@@ -254,9 +259,12 @@ pub(super) fn copy(
             if is_done {
                 return Ok(copied);
             }
+            if let Some(pause) = pause {
+                std::thread::sleep(pause);
+            }
             continue;
         }
-        match store.engine().wait(Some(WAIT_MAX)) {
+        match store.engine().wait(Some(pause.unwrap_or(WAIT_MAX))) {
             Completion::Filled { tag, mut slot, results } => {
                 filling -= 1;
                 let Some(load) = under.get(&tag) else { continue };

@@ -26,6 +26,7 @@ use crate::ntfs::read::{Stream, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
+use crate::prep::allowance::Allowance;
 use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{ManifestStream, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
@@ -120,6 +121,8 @@ pub struct Job<'a> {
     pub what: Addition<'a>,
     /// How often a checkpoint is taken.
     pub pace: Pace,
+    /// How fast sources may be read.
+    pub allowance: &'a Allowance,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Where news goes.

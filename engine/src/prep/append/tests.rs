@@ -153,6 +153,7 @@ fn copied_from(
         index: 0,
         what,
         pace,
+        allowance: &Allowance::new(None, std::time::Instant::now()),
         workers: &workers,
         events: &|_| {},
         stop: &stop,

@@ -1,6 +1,7 @@
 //! What goes into slots: source files, generated metadata, the manifest; and the gates between the phases.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
 use crate::io::{self, FileFacts, Fill, SourceFile, SourcePath, Stamp};
@@ -22,6 +23,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 return Ok(());
             }
             let Some(slot) = self.s.pool.take() else { return Ok(()) };
+            let is_read = matches!(self.batches.peek().map(|batch| &batch.content), Some(Content::Files(_)));
+            let len = self.batches.peek().map_or(0, |batch| batch.len as u64);
+            if is_read && let Err(wait) = self.s.allowance.take(len, Instant::now()) {
+                self.pause = Some(wait);
+                return Ok(());
+            }
             let Some(batch) = self.batches.next() else { return Ok(()) };
             self.start(batch, slot)?;
         }

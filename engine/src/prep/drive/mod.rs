@@ -35,6 +35,7 @@ use crate::ntfs::build::{Generate, Outcome, SectionKind, Tree};
 use crate::plan::batches::{Batch, Batches, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
+use crate::prep::allowance::Allowance;
 use crate::prep::manifest::{ManifestStream, PropertyHashes, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::{Done, Job};
@@ -101,6 +102,8 @@ pub struct Setup<'a> {
     pub bases: Vec<std::path::PathBuf>,
     /// When to call the device slow, and when to give it up.
     pub patience: Patience,
+    /// How fast sources may be read.
+    pub allowance: &'a Allowance,
     /// Where news goes.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Asked to stop?
@@ -222,6 +225,8 @@ struct Drive<'a, 'o> {
     writing: HashMap<u64, Writing>,
     next_write: u64,
     filling: usize,
+    /// How long the sources are left alone.
+    pause: Option<Duration>,
     at_workers: usize,
     flushing: bool,
     flushed_issued: u64,
@@ -275,6 +280,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             writing: HashMap::new(),
             next_write: 0,
             filling: 0,
+            pause: None,
             at_workers: 0,
             flushing: false,
             flushed_issued: 0,
@@ -309,6 +315,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         loop {
             // What is under way is brought to a checkpoint first.
             let stopping = self.s.stop.requested();
+            self.pause = None;
             if !stopping {
                 self.feed()?;
             }
@@ -316,7 +323,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 return Err(problem.drive(&self.s.name));
             }
             self.write_ready();
-            if self.is_idle() {
+            // A drive that waits for its sources is not at an end: flushing it each time would cost.
+            if self.is_idle() && self.pause.is_none() {
                 if stopping && self.flushed_issued == self.issued {
                     return Err(Problem::new(Kind::Interrupted, "stopped on request")
                         .drive(&self.s.name)

@@ -18,11 +18,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.tell(true);
             self.mind_the_slow()?;
         }
-        if self.is_idle() && !self.flushing {
+        if self.is_idle() && !self.flushing && self.pause.is_none() {
             return Ok(());
         }
         let since = Instant::now();
-        let completion = self.s.engine.wait(Some(PROGRESS_EVERY));
+        let completion = self.s.engine.wait(Some(self.pause.map_or(PROGRESS_EVERY, |pause| pause.min(PROGRESS_EVERY))));
         let waited = since.elapsed();
         // What was scarce while nothing happened.
         let scarce = if self.at_workers > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {

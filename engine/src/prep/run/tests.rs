@@ -175,6 +175,7 @@ impl Bench {
             stop: &stop,
             formatted: self.prepared.plan.recipe.formatted,
             snapshot: self.snapshot,
+            allowance: Allowance::new(None, Instant::now()),
         };
         work(&self.prepared.drives[0], &shared)
     }
