@@ -249,9 +249,12 @@ fn judge_a_drive_that_died_gives_its_files_to_another() {
     assert_eq!(code(&refused), Some(2), "{}", said(&refused));
     assert!(said(&refused).contains("--replan") && said(&refused).contains("two.img"), "{}", said(&refused));
     driveset(&session, "more.csv", &["three.img"]);
+    fs::write(session.path("source/late.bin"), b"late").expect("a file");
     let line = "prep-import --journal J.jrn --id session#1 --resume --replan --additional-driveset more.csv --silent";
     let done = dray(&session, line);
     assert_eq!(code(&done), Some(0), "{}", said(&done));
+    let late = said(&done).matches("after the session was planned").count();
+    assert!(late == 1 && said(&done).contains("late.bin"), "{}", said(&done));
     for drive in ["one", "three"] {
         passes(&session, drive, None);
     }

@@ -143,7 +143,7 @@ fn rate_word(rate: Option<f64>) -> String {
 }
 
 fn left_word(seconds: Option<f64>) -> String {
-    seconds.map_or("-".into(), |seconds| left(Duration::from_secs_f64(seconds.min(1e9))))
+    seconds.map_or("-".into(), |seconds| left(Duration::from_secs_f64(seconds.clamp(0.0, 1e9))))
 }
 
 /// All drives, without a clock: `now` is the time since the start.

@@ -1,11 +1,14 @@
 //! Going on with a session that ended abnormally: its plan is read, its drives are found again, each goes on where it was
 //! durable. Drives that had finished are left alone. Drives may join, and take the files of drives that are given up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::path::Path;
 
 use crate::azure::driveset;
+use crate::azure::names;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::CopySession;
 use crate::checkpoint::{Checkpoint, Prefix};
@@ -14,6 +17,7 @@ use crate::device::{self, Access, Device, Roots, guard, signature};
 use crate::hash::{self, Sha256};
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content};
+use crate::plan::catalog::Catalog;
 use crate::plan::drive::DriveLayout;
 use crate::plan::tree::DriveTree;
 use crate::prep::append;
@@ -262,6 +266,7 @@ pub(super) fn prepare(
     }
     waiting.sort_unstable();
     waiting.dedup();
+    added_sources(&plan.catalog, &mut warnings);
 
     let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
     let context =
@@ -410,6 +415,49 @@ fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     let hidden = copied.saturating_sub(CHANGED_LISTED_MAX as u64) + lost.saturating_sub(CHANGED_LISTED_MAX as u64);
     if hidden > 0 {
         warnings.push(Problem::new(Kind::Source, format!("{hidden} more sources have changed that are not listed")));
+    }
+}
+
+/// Names files that came into the sources after the session was planned: it does not hold them.
+fn added_sources(catalog: &Catalog, warnings: &mut Vec<Problem>) {
+    let mark = |path: &Path| {
+        let mut hash = DefaultHasher::new();
+        path.hash(&mut hash);
+        hash.finish()
+    };
+    let mut known = HashSet::with_capacity(catalog.files().len());
+    // Of the root container's rows only the files of the directory itself were taken.
+    let mut flat = vec![false; catalog.rows().len()];
+    let mut blob = String::new();
+    for (i, file) in (0u32..).zip(catalog.files()) {
+        known.insert(mark(&catalog.source_path(i)));
+        if !flat[file.row as usize] {
+            blob.clear();
+            catalog.blob_path(i, &mut blob);
+            flat[file.row as usize] = blob.starts_with(names::ROOT);
+        }
+    }
+    let mut added = 0u64;
+    for (row, flat) in catalog.rows().iter().zip(flat) {
+        if !row.base.is_dir() {
+            continue;
+        }
+        walk::walk(&row.base, false, &mut |path, found| {
+            let is_below = || path.parent() != Some(&*row.base);
+            if matches!(found, walk::Found::File { .. }) && !(flat && is_below()) && known.insert(mark(path)) {
+                added += 1;
+                if added <= CHANGED_LISTED_MAX as u64 {
+                    let what = "came into the sources after the session was planned, and is not part of it";
+                    let problem = Problem::new(Kind::Source, what).path(path);
+                    warnings.push(problem.advice("copy it in a later session"));
+                }
+            }
+            true
+        });
+    }
+    if added > CHANGED_LISTED_MAX as u64 {
+        let hidden = added - CHANGED_LISTED_MAX as u64;
+        warnings.push(Problem::new(Kind::Source, format!("{hidden} more files have come that are not listed")));
     }
 }
 

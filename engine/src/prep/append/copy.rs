@@ -196,7 +196,8 @@ pub(super) fn copy(
     let (reply, replies) = unbounded::<Done>();
     let waker = store.engine().waker();
     let (mut next, mut filling) = (replay.sums.len() as u64, 0);
-    let total = ByteLen((0..tree.files()).map(|file| tree.file(file).len.0).sum());
+    // Whole clusters, as they are counted below.
+    let total = append.volume().geometry().cluster.len_of(append.data_space().len());
     let (mut saved_at, mut saved_bytes) = (Instant::now(), acknowledged);
     loop {
         if job.stop.requested() {
