@@ -5,7 +5,7 @@
 //! stand in the order of the drive's tree: 16 bytes of MD5 for a block of a block blob or a property file; for a page blob's
 //! block a little-endian count of runs and then offset, length and MD5 of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -26,6 +26,8 @@ pub struct OutcomeLog {
     /// Batches that came before their turn.
     early: BTreeMap<u64, (Option<Sum>, Vec<Digest>)>,
     next: u64,
+    /// What the log was behind each of the last batches, by how many those are.
+    marks: VecDeque<(u64, Prefix)>,
     frame: Vec<u8>,
     hashes: Vec<u8>,
 }
@@ -50,6 +52,7 @@ impl OutcomeLog {
             len: 0,
             early: BTreeMap::new(),
             next: 0,
+            marks: VecDeque::new(),
             frame: Vec::new(),
             hashes: Vec::new(),
         }
@@ -104,6 +107,7 @@ impl OutcomeLog {
         (&file).seek(SeekFrom::Start(len))?;
         let mut this = Self { hash, len, next: batches, ..Self::new(file) };
         this.append(&later)?;
+        this.marks.push_back((batches, Prefix::of(&this.hash, this.len)));
         Ok((this, replay))
     }
 
@@ -151,6 +155,7 @@ impl OutcomeLog {
             self.hashes = hashes;
             pushed?;
             self.next += 1;
+            self.marks.push_back((self.next, Prefix::of(&self.hash, self.len)));
         }
         Ok(())
     }
@@ -185,6 +190,19 @@ impl OutcomeLog {
         self.file.flush()?;
         self.file.get_ref().sync_data()?;
         Ok(Prefix::of(&self.hash, self.len))
+    }
+
+    /// Makes all of it durable, and says what of it tells of the first `batches` alone: who goes on from there cuts nothing
+    /// off that a checkpoint counts. A file that is left out is told before the last batch that holds any of it.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be written.
+    pub fn sync_to(&mut self, batches: u64) -> io::Result<Prefix> {
+        let all = self.sync()?;
+        while self.marks.get(1).is_some_and(|(number, _)| *number <= batches) {
+            self.marks.pop_front();
+        }
+        Ok(self.marks.front().filter(|(number, _)| *number == batches).map_or(all, |(_, prefix)| *prefix))
     }
 
     /// Reads it from its start, while it may grow on.

@@ -123,7 +123,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.forget_ends(batches);
         self.flushed_at = std::time::Instant::now();
         self.flushed_bytes = self.acknowledged;
-        let outcome = self.s.log.sync().map_err(|error| self.sidecar(&error))?;
+        let outcome = self.s.log.sync_to(batches).map_err(|error| self.sidecar(&error))?;
         let durable = Durable { batches, offset: self.durable_end, outcome };
         (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
     }
