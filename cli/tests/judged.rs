@@ -296,7 +296,7 @@ fn refused_all_together_with_line_column_value_and_nothing_written() {
     let rows = fs::read_to_string(session.path("dataset.csv")).expect("rows");
     fs::write(session.path("dataset.csv"), rows.replace("UPPER/", "upper/")).expect("rows");
     let output = session.run(&[]);
-    let words = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = common::words(&output);
     assert_ne!(output.status.code(), Some(0), "{words}");
     for part in ["same drive", "multiple of 512", "gone", "Azure Files", "bad.xml"] {
         assert!(words.contains(part), "{part}: {words}");

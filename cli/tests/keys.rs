@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use common::fixtures::{Image, fixture, unpack};
-use common::{said, scratch};
+use common::{scratch, words as said};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// `bitlk-aes-xts-128`, as its makers published it.

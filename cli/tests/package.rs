@@ -84,6 +84,7 @@ fn wants_loader(program: &Path) -> bool {
 }
 
 #[test]
+#[ignore = "builds everything once more, minutes on two cores; cargo test -p dray --test package -- --ignored"]
 fn the_static_program_needs_no_library_and_goes_the_whole_road() {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let rustc = Command::new("rustc").args(["--print", "target-libdir", "--target", &target]).output();

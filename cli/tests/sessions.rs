@@ -31,7 +31,7 @@ fn dray(session: &Session, words: &str) -> Output {
 
 /// What it said, in one line: paragraphs are wrapped.
 fn said(output: &Output) -> String {
-    common::said(output).split_whitespace().collect::<Vec<_>>().join(" ")
+    common::words(output)
 }
 
 fn code(output: &Output) -> Option<i32> {

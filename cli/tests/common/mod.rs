@@ -85,6 +85,12 @@ pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// What a run said without its line breaks, whose places depend on the length of paths.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn words(output: &Output) -> String {
+    said(output).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The 48 digits in a drive record.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub fn key_in(record: &Path) -> String {
