@@ -26,7 +26,7 @@ pub struct OutcomeLog {
     /// Batches that came before their turn.
     early: BTreeMap<u64, (Option<Sum>, Vec<Digest>)>,
     next: u64,
-    /// What the log was behind each of the last batches, by how many those are.
+    /// What the log was behind each batch since the last checkpoint, by how many batches that is; never empty.
     marks: VecDeque<(u64, Prefix)>,
     frame: Vec<u8>,
     hashes: Vec<u8>,
@@ -52,7 +52,7 @@ impl OutcomeLog {
             len: 0,
             early: BTreeMap::new(),
             next: 0,
-            marks: VecDeque::new(),
+            marks: VecDeque::from([(0, Prefix::of(&Sha256::default(), 0))]),
             frame: Vec::new(),
             hashes: Vec::new(),
         }
@@ -107,7 +107,7 @@ impl OutcomeLog {
         (&file).seek(SeekFrom::Start(len))?;
         let mut this = Self { hash, len, next: batches, ..Self::new(file) };
         this.append(&later)?;
-        this.marks.push_back((batches, Prefix::of(&this.hash, this.len)));
+        this.marks = VecDeque::from([(batches, Prefix::of(&this.hash, this.len))]);
         Ok((this, replay))
     }
 
@@ -196,13 +196,17 @@ impl OutcomeLog {
     /// off that a checkpoint counts. A file that is left out is told before the last batch that holds any of it.
     ///
     /// # Errors
-    /// When the sidecar cannot be written.
+    /// When the sidecar cannot be written; `InvalidInput` for fewer batches than before.
     pub fn sync_to(&mut self, batches: u64) -> io::Result<Prefix> {
         let all = self.sync()?;
         while self.marks.get(1).is_some_and(|(number, _)| *number <= batches) {
             self.marks.pop_front();
         }
-        Ok(self.marks.front().filter(|(number, _)| *number == batches).map_or(all, |(_, prefix)| *prefix))
+        match self.marks.front() {
+            Some((number, prefix)) if *number == batches => Ok(*prefix),
+            Some((number, _)) if *number < batches => Ok(all),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a checkpoint of fewer batches than the one before")),
+        }
     }
 
     /// Reads it from its start, while it may grow on.
@@ -281,5 +285,50 @@ impl HashReader {
             out.push((at, len, self.block()?));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn sum(number: u64) -> Option<Sum> {
+        Some(Sum { len: 4096, crc: number })
+    }
+
+    fn md5(number: u64) -> Digest {
+        Digest::Block([number as u8; 16])
+    }
+
+    #[test]
+    fn a_checkpoint_counts_nothing_that_going_on_cuts_off() {
+        let path = std::env::temp_dir().join(format!("dray-outcome-{}", std::process::id()));
+        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).expect("a file");
+        let mut log = OutcomeLog::new(open());
+        assert_eq!(log.sync_to(0).expect("synced").len, 0);
+        for number in [1, 0, 2] {
+            log.push(number, sum(number), vec![md5(number)]).expect("pushed");
+        }
+        log.left_out(7, "gone").expect("told");
+        for number in 3..6 {
+            log.push(number, sum(number), vec![md5(number)]).expect("pushed");
+        }
+        let durable = log.sync_to(4).expect("synced");
+        assert!(log.sync_to(3).is_err(), "the third was given up");
+        drop(log);
+
+        // Going on cuts off what was hashed and not durable. Killed before its first checkpoint, the old one must still hold.
+        for round in 0..2 {
+            let (mut log, replay) = OutcomeLog::go_on(open(), &durable, 4).unwrap_or_else(|e| panic!("{round}: {e}"));
+            assert_eq!(replay.sums, (0..4).map(sum).collect::<Vec<_>>(), "{round}");
+            assert_eq!(replay.left_out.keys().copied().collect::<Vec<_>>(), [7], "{round}");
+            assert_eq!(fs::metadata(&path).expect("there").len(), durable.len, "{round}");
+            assert_eq!(log.sync_to(4).expect("synced"), durable, "{round}");
+            log.push(4, sum(4), vec![md5(4)]).expect("pushed");
+            log.sync().expect("synced");
+        }
+        fs::remove_file(&path).expect("removed");
     }
 }
