@@ -10,35 +10,94 @@
 //! 5. `job`: what the command line may use.
 //!
 //! Public are `job` and the values that it speaks in, `report` and `units`. The feature `rooms` opens the other rooms to
-//! tests and benchmarks; it promises nothing.
+//! tests and benchmarks; it promises nothing. Both declarations of each are spelled out: formatters do not see through macros.
 
 #![deny(unsafe_code)]
 // Rooms offer more to tests and benchmarks than the pipelines use.
 #![cfg_attr(not(feature = "rooms"), allow(dead_code, unused_imports))]
 
-/// Declares rooms that only tests and benchmarks of this workspace may enter.
-macro_rules! rooms {
-    ($($room:ident),* $(,)?) => {
-        $(
-            #[cfg(feature = "rooms")]
-            pub mod $room;
-            #[cfg(not(feature = "rooms"))]
-            mod $room;
-        )*
-    };
-}
-
+#[cfg(feature = "rooms")]
+pub mod entropy;
+#[cfg(not(feature = "rooms"))]
+mod entropy;
+#[cfg(feature = "rooms")]
+pub mod limits;
+#[cfg(not(feature = "rooms"))]
+mod limits;
 pub mod report;
+#[cfg(feature = "rooms")]
+pub mod surroundings;
+#[cfg(not(feature = "rooms"))]
+mod surroundings;
 pub mod units;
-rooms!(entropy, limits, surroundings);
 
-rooms!(azure, bitlocker, checkpoint, crypt, gpt, hash, ntfs);
+#[cfg(feature = "rooms")]
+pub mod azure;
+#[cfg(not(feature = "rooms"))]
+mod azure;
+#[cfg(feature = "rooms")]
+pub mod bitlocker;
+#[cfg(not(feature = "rooms"))]
+mod bitlocker;
+#[cfg(feature = "rooms")]
+pub mod checkpoint;
+#[cfg(not(feature = "rooms"))]
+mod checkpoint;
+#[cfg(feature = "rooms")]
+pub mod crypt;
+#[cfg(not(feature = "rooms"))]
+mod crypt;
+#[cfg(feature = "rooms")]
+pub mod gpt;
+#[cfg(not(feature = "rooms"))]
+mod gpt;
+#[cfg(feature = "rooms")]
+pub mod hash;
+#[cfg(not(feature = "rooms"))]
+mod hash;
+#[cfg(feature = "rooms")]
+pub mod ntfs;
+#[cfg(not(feature = "rooms"))]
+mod ntfs;
 
-rooms!(plan);
+#[cfg(feature = "rooms")]
+pub mod plan;
+#[cfg(not(feature = "rooms"))]
+mod plan;
 
-rooms!(device, io, pool, source);
+#[cfg(feature = "rooms")]
+pub mod device;
+#[cfg(not(feature = "rooms"))]
+mod device;
+#[cfg(feature = "rooms")]
+pub mod io;
+#[cfg(not(feature = "rooms"))]
+mod io;
+#[cfg(feature = "rooms")]
+pub mod pool;
+#[cfg(not(feature = "rooms"))]
+mod pool;
+#[cfg(feature = "rooms")]
+pub mod source;
+#[cfg(not(feature = "rooms"))]
+mod source;
 
-rooms!(bench, prep, survey, verify);
+#[cfg(feature = "rooms")]
+pub mod bench;
+#[cfg(not(feature = "rooms"))]
+mod bench;
+#[cfg(feature = "rooms")]
+pub mod prep;
+#[cfg(not(feature = "rooms"))]
+mod prep;
+#[cfg(feature = "rooms")]
+pub mod survey;
+#[cfg(not(feature = "rooms"))]
+mod survey;
+#[cfg(feature = "rooms")]
+pub mod verify;
+#[cfg(not(feature = "rooms"))]
+mod verify;
 
 pub mod job;
 

@@ -712,7 +712,8 @@ mod tests {
         let mut ends = vec![bytes.len()];
         let mut chain = Chain::default();
         chain.pass(&bytes);
-        for state in [SessionState::Started, SessionState::Interrupted, SessionState::Started, SessionState::Completed] {
+        for state in [SessionState::Started, SessionState::Interrupted, SessionState::Started, SessionState::Completed]
+        {
             let record = ActivityRecord::Session { id: "session#1", state }.encode(T).unwrap();
             bytes.extend_from_slice(&chain.seal(&record));
             ends.push(bytes.len());

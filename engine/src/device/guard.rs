@@ -156,9 +156,11 @@ pub fn is_shippable(identity: &Identity) -> bool {
 pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     let mut cautions = Vec::new();
     if identity.transport == Transport::Usb {
-        cautions.push(Problem::new(Kind::Refused, "is attached by USB").advice(
-            "docks and bridges are fine for preparing; the service takes no enclosures: ship the bare drive",
-        ));
+        cautions.push(
+            Problem::new(Kind::Refused, "is attached by USB").advice(
+                "docks and bridges are fine for preparing; the service takes no enclosures: ship the bare drive",
+            ),
+        );
     }
     if matches!(identity.transport, Transport::Nvme | Transport::Mmc) {
         cautions.push(
@@ -172,9 +174,7 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
         cautions.push(
             Problem::new(Kind::Refused, "does not tell its own serial, which the service compares with the manifest")
                 .value(known.map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own")))
-                .advice(
-                    "attach it to a SATA port, or give the serial printed on its label: --drive-id PATH=SERIAL",
-                ),
+                .advice("attach it to a SATA port, or give the serial printed on its label: --drive-id PATH=SERIAL"),
         );
     }
     if geometry.zoned == Zoned::HostAware {

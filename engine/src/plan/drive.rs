@@ -3,8 +3,8 @@
 
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::gpt;
-use crate::ntfs::build::{HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, Times, Tree, VolumeSpec};
 use crate::hash::Sha256;
+use crate::ntfs::build::{HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, Times, Tree, VolumeSpec};
 use crate::plan::batches::{Batch, Batches, Content, Phase};
 use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};

@@ -125,8 +125,7 @@ impl Catalog {
         let mut dirs = Vec::with_capacity(count);
         for i in 0..count as u32 {
             let (parent, name_at, name_len) = (from.u32()?, from.u32()?, u16::from_le_bytes(from.bytes()?));
-            let [first_dir, dir_count, first_file, file_count] =
-                [from.u32()?, from.u32()?, from.u32()?, from.u32()?];
+            let [first_dir, dir_count, first_file, file_count] = [from.u32()?, from.u32()?, from.u32()?, from.u32()?];
             // Breadth first: parents come before their children.
             let in_order = if i == 0 { parent == u32::MAX } else { parent < i };
             let below = u64::from(first_dir) + u64::from(dir_count);

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::checkpoint::Checkpoint;
 use crate::device::{Device, Roots, guard};
 use crate::io::{Completion, Engine};
 use crate::pool::Pool;
-use crate::checkpoint::Checkpoint;
 use crate::prep::append;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
@@ -105,7 +105,9 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             Ok(target) => (target, false),
             Err(_) if !finished => (saved.target, true),
             Err(problem) => {
-                problems.push(problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"));
+                problems.push(
+                    problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"),
+                );
                 continue;
             }
         };
@@ -113,11 +115,13 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             let name = target.facts.name.clone();
             match append::run::begun(&request, &target, plan.recipe.formatted.0) {
                 Ok(checkpoint) if missing && checkpoint.step > 0 => problems.push(
-                    Problem::new(Kind::Refused, "is not there").drive(name).advice(
-                        "attach it: the session had begun to change its volume, and that must be taken back",
-                    ),
+                    Problem::new(Kind::Refused, "is not there")
+                        .drive(name)
+                        .advice("attach it: the session had begun to change its volume, and that must be taken back"),
                 ),
-                Ok(checkpoint) => drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing }),
+                Ok(checkpoint) => {
+                    drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing })
+                }
                 Err(why) => problems.push(
                     Problem::new(Kind::Environment, format!("cannot be taken back to what it was: {why}"))
                         .drive(name)
@@ -126,9 +130,9 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             }
             continue;
         }
-        let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
-            Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"))
-        })?;
+        let layout = planner
+            .lay_out(&target, &saved.assigned, saved.seed)
+            .map_err(|error| Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")))?;
         let drive = planner.prepared(target.clone(), layout, saved.seed);
         drives.push(Back { target, way: Way::Erase(Box::new(drive)), finished, missing });
     }
@@ -192,13 +196,18 @@ impl Rollback {
         for back in &self.drives {
             let facts = &back.target.facts;
             let done = match &back.way {
-                Way::TakeBack(checkpoint) => append::run::take_back(&back.target, checkpoint, &self.request, &self.context),
+                Way::TakeBack(checkpoint) => {
+                    append::run::take_back(&back.target, checkpoint, &self.request, &self.context)
+                }
                 Way::Erase(_) if back.missing => Ok(()),
                 Way::Erase(drive) => self.erase(drive),
             };
             let is_erased = matches!(back.way, Way::Erase(_));
             if back.missing && is_erased {
-                events(Event::Note(format!("drive {}: is not there; unfinished as it is, it holds no volume", facts.name)));
+                events(Event::Note(format!(
+                    "drive {}: is not there; unfinished as it is, it holds no volume",
+                    facts.name
+                )));
             }
             let done = done.and_then(|()| {
                 let aborted = ActivityRecord::Drive {

@@ -76,17 +76,12 @@ impl Keys {
         };
         let volume = Volume::open(&mut stored).map_err(|error| format!("the checkpoint's metadata: {error}"))?;
         let volume = volume.ok_or("the checkpoint holds no metadata")?;
-        let input = KeyInput::parse(password.expose().as_bytes()).map_err(|error| format!("the drive record: {error}"))?;
+        let input =
+            KeyInput::parse(password.expose().as_bytes()).map_err(|error| format!("the drive record: {error}"))?;
         let unlocked = volume.unlock(&input, &mut |_, _| {});
         let unlocked = unlocked.map_err(|error| format!("the drive record's key does not open the volume: {error}"))?;
         let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), regions.sector())
             .map_err(|error| format!("the cipher refuses its key: {error}"))?;
-        Ok(Self {
-            cipher: Arc::new(cipher),
-            password,
-            region: region.to_vec(),
-            front: front.to_vec(),
-            external: None,
-        })
+        Ok(Self { cipher: Arc::new(cipher), password, region: region.to_vec(), front: front.to_vec(), external: None })
     }
 }

@@ -125,8 +125,10 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir).expect("there").map(|e| e.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .expect("there")
+            .map(|e| e.expect("entry").file_name().into_string().expect("UTF-8"))
+            .collect();
         names.sort();
         names
     }

@@ -88,7 +88,10 @@ enum Laid {
 /// Why a place does not take them.
 enum Unfit {
     /// It is too small by so much.
-    TooSmall { needed: ByteLen, available: ByteLen },
+    TooSmall {
+        needed: ByteLen,
+        available: ByteLen,
+    },
     Blank(DriveError),
     There(Problem),
 }
@@ -164,14 +167,20 @@ impl Planner<'_> {
 
     fn lay(&self, place: &Place, assigned: &[u32], seed: u64) -> Result<Laid, Unfit> {
         match place {
-            Place::Blank(target) => self.lay_out(target, assigned, seed).map(Box::new).map(Laid::Blank).map_err(|error| match error {
-                DriveError::Volume(LayoutError::TooSmall { needed, available }) => Unfit::TooSmall { needed, available },
-                error => Unfit::Blank(error),
-            }),
-            Place::There(there) => self.add(there, assigned).map(Box::new).map(Laid::There).map_err(|refused| match refused {
-                Refused::TooFull { needed, free } => Unfit::TooSmall { needed, available: free },
-                Refused::Problem(problem) => Unfit::There(problem),
-            }),
+            Place::Blank(target) => {
+                self.lay_out(target, assigned, seed).map(Box::new).map(Laid::Blank).map_err(|error| match error {
+                    DriveError::Volume(LayoutError::TooSmall { needed, available }) => {
+                        Unfit::TooSmall { needed, available }
+                    }
+                    error => Unfit::Blank(error),
+                })
+            }
+            Place::There(there) => {
+                self.add(there, assigned).map(Box::new).map(Laid::There).map_err(|refused| match refused {
+                    Refused::TooFull { needed, free } => Unfit::TooSmall { needed, available: free },
+                    Refused::Problem(problem) => Unfit::There(problem),
+                })
+            }
         }
     }
 
@@ -228,13 +237,7 @@ impl Planner<'_> {
     }
 
     /// Spreads the files over several drives.
-    fn spread(
-        &self,
-        files: &[u32],
-        found: Vec<Place>,
-        seeds: &[u64],
-        what_fits: bool,
-    ) -> Result<Planned, Problems> {
+    fn spread(&self, files: &[u32], found: Vec<Place>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
         let mut problems = Problems::default();
         let mut capacities = Vec::new();
         // What a file takes depends little on the drive: the largest cluster is the careful guess.

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 
-use crate::azure::{Digest, SecretText};
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::driveset;
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::manifest::{self, Event};
+use crate::azure::{Digest, SecretText};
 use crate::device::{Roots, guard};
 use crate::hash::{self, Md5};
 use crate::plan::drive::MANIFEST_NAME;
@@ -68,7 +68,8 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     let (Some(set), Some(path)) = (set, &request.initial_driveset) else {
         return Err(Problem::new(Kind::Internal, "a driveset without a path").into());
     };
-    let (roots, context) = (Roots::default(), guard::Context { journal: Some(request.journal.clone()), ..Default::default() });
+    let (roots, context) =
+        (Roots::default(), guard::Context { journal: Some(request.journal.clone()), ..Default::default() });
     let wishes = Wishes {
         driveset: path,
         drive_ids: &request.drive_ids,
@@ -100,7 +101,8 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
 fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
     let facts = &there.target.facts;
     let broken = |what: String| {
-        Problem::new(Kind::Drive, format!("the manifest on it cannot be used: {what}")).advice("see what is wrong with `dray verify`")
+        Problem::new(Kind::Drive, format!("the manifest on it cannot be used: {what}"))
+            .advice("see what is wrong with `dray verify`")
     };
     let files = Files::read(&there.opened)?;
     let file = files.open(files.find(MANIFEST_NAME)?)?;
@@ -116,7 +118,11 @@ fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
             Event::ListStart(head) => {
                 let id = head.id.unwrap_or_else(|| "session#1".into());
                 // `session#1-0`: the session, and the number of the list in it.
-                let id = id.rsplit_once('-').filter(|(_, n)| n.parse::<u32>().is_ok()).map_or(&id[..], |(id, _)| id).to_owned();
+                let id = id
+                    .rsplit_once('-')
+                    .filter(|(_, n)| n.parse::<u32>().is_ok())
+                    .map_or(&id[..], |(id, _)| id)
+                    .to_owned();
                 if sessions.iter().all(|told| told.id != id) {
                     sessions.push(Told { id, ..Told::default() });
                 }
@@ -166,7 +172,8 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
             manifest_hash: Some(drive.manifest_md5),
             drive_header_hash: None,
         };
-        let bytes = drive_record::write(&info, RecordState::Completed, now()).map_err(|error| std::io::Error::other(error.to_string()));
+        let bytes = drive_record::write(&info, RecordState::Completed, now())
+            .map_err(|error| std::io::Error::other(error.to_string()));
         bytes.and_then(|bytes| replace_private(&drive.record, &bytes)).map_err(|error| {
             Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}")).path(&drive.record)
         })?;

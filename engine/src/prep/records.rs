@@ -69,9 +69,8 @@ pub fn is_numerical_password(key: &str) -> bool {
 /// # Errors
 /// When it cannot be written; names the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Problems> {
-    super::files::replace_private(path, bytes).map_err(|error| {
-        Problem::new(Kind::Environment, format!("cannot be written: {error}")).path(path).into()
-    })
+    super::files::replace_private(path, bytes)
+        .map_err(|error| Problem::new(Kind::Environment, format!("cannot be written: {error}")).path(path).into())
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {

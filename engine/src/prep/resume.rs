@@ -8,9 +8,9 @@ use std::io;
 use std::path::Path;
 
 use crate::azure::driveset;
-use crate::azure::names;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::CopySession;
+use crate::azure::names;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Roots, guard, signature};
@@ -246,9 +246,8 @@ pub(super) fn prepare(
                     doubt = begun.checkpoint.step > 0 && begun.checkpoint.batches == 0;
                     drive.begun = Some(Box::new(begun));
                 }
-                Err(why) => warnings.push(
-                    Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name),
-                ),
+                Err(why) => warnings
+                    .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
             }
             // Nothing of ours can be read back: what looks like a volume now may be somebody's.
             if doubt && drive.target.identity.is_some() {

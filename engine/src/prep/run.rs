@@ -280,8 +280,14 @@ fn run_drive(
     let session = &shared.request.session;
     let drive_id = &target.facts.drive_id;
     let record_file = format!("{drive_id}.xml");
-    let state =
-        |state, details| ActivityRecord::Drive { session, drive_id, state, record_file: &record_file, work: target.work, details };
+    let state = |state, details| ActivityRecord::Drive {
+        session,
+        drive_id,
+        state,
+        record_file: &record_file,
+        work: target.work,
+        details,
+    };
     match outcome {
         Ok(done) => {
             let hash = hash::hex_upper(&done.manifest_md5);
@@ -319,12 +325,7 @@ fn run_drive(
     }
 }
 
-fn write_drive(
-    index: usize,
-    drive: &PreparedDrive,
-    keys: &Keys,
-    shared: &Shared<'_>,
-) -> Result<Done, Problem> {
+fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
@@ -544,8 +545,8 @@ fn open_log(
             .advice("bring the file back, or roll the session back with --abort and begin anew")
     };
     let open = || OpenOptions::new().read(true).write(true).open(&path);
-    let (log, replay) = OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches)
-        .map_err(unusable)?;
+    let (log, replay) =
+        OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
     let plain = |content: &Content| matches!(content, Content::Plain(_));
     let good = resume::read_back(&drive.layout, &keys.cipher, &plain, &replay.sums, read)
         .map_err(|problem| problem.drive(&facts.name))?;
@@ -558,9 +559,8 @@ fn open_log(
     )));
     drop(log);
     // The first opening may have cut the log's end off and put a little behind it: both are covered by what it says now.
-    let mut log = OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches)
-        .map_err(unusable)?
-        .0;
+    let mut log =
+        OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?.0;
     let now = log.sync().map_err(unusable)?;
     drop(log);
     checkpoint.batches = good;
@@ -581,7 +581,12 @@ fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
 
 /// What is of no more use once a drive is finished or given up.
 pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
-    for which in [Sidecar::Checkpoint(drive_id), Sidecar::Outcome(drive_id), Sidecar::Other(drive_id, append::run::IMAGES), Sidecar::Other(drive_id, append::index::ROWS)] {
+    for which in [
+        Sidecar::Checkpoint(drive_id),
+        Sidecar::Outcome(drive_id),
+        Sidecar::Other(drive_id, append::run::IMAGES),
+        Sidecar::Other(drive_id, append::index::ROWS),
+    ] {
         let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
     }
 }

@@ -14,11 +14,11 @@ use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
 use crate::plan::catalog::{Builder, Catalog};
+use crate::prep::append::drive::{self as there, AppendDrive, There};
+use crate::prep::append::index;
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
 use crate::prep::plan_file::Recipe;
-use crate::prep::append::index;
-use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
@@ -135,15 +135,13 @@ pub fn prepare_with(
 ) -> Result<Prepared, Problems> {
     let mut problems = request.check();
     let mut warnings = Vec::new();
-    let unsupported = |what: &str| {
-        Problem::new(Kind::Usage, format!("{what} is not supported yet")).advice("leave the option away")
-    };
+    let unsupported =
+        |what: &str| Problem::new(Kind::Usage, format!("{what} is not supported yet")).advice("leave the option away");
     if request.content_md5 {
         problems.push(unsupported("setting Content-MD5"));
     }
-    let names_drives = request.driveset_row.is_some()
-        || request.initial_driveset.is_some()
-        || request.additional_driveset.is_some();
+    let names_drives =
+        request.driveset_row.is_some() || request.initial_driveset.is_some() || request.additional_driveset.is_some();
     let (book, road) = match files::check_journal(&request, &mut problems) {
         Some(found) => found,
         // What else is wrong is told too, where drives were named.
@@ -303,16 +301,7 @@ pub fn prepare_with(
         done: Vec::new(),
         added: Vec::new(),
     };
-    Ok(Prepared::new(
-        request,
-        cipher,
-        surroundings,
-        planned,
-        context,
-        plan,
-        skipped,
-        warnings,
-    ))
+    Ok(Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings))
 }
 
 /// The rest of preflight where files lie on a drive already.

@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn hostile_output_says_nothing() {
-        for json in [&b""[..], b"{}", b"[]", b"null", b"{\"smart_status\":7}", b"{\"temperature\":{\"current\":\"hot\"}}"] {
+        for json in
+            [&b""[..], b"{}", b"[]", b"null", b"{\"smart_status\":7}", b"{\"temperature\":{\"current\":\"hot\"}}"]
+        {
             assert_eq!(Health::parse(json), None);
         }
     }

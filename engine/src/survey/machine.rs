@@ -191,7 +191,13 @@ fn processor(roots: &Roots) -> Check {
     let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
     if has("aes") {
-        let vectors = if has("avx512f") { "AVX-512" } else if has("avx2") { "AVX2" } else { "no AVX2" };
+        let vectors = if has("avx512f") {
+            "AVX-512"
+        } else if has("avx2") {
+            "AVX2"
+        } else {
+            "no AVX2"
+        };
         Check::good(WHAT, format!("{cores} cores with AES instructions, {vectors}"))
     } else {
         Check::not(

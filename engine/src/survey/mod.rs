@@ -67,7 +67,8 @@ impl Queue {
         let number = |name: &str| device::attribute(&dir, name)?.parse::<u64>().ok();
         let kib = |name: &str| number(name)?.checked_mul(1024);
         let scheduler = device::attribute(&dir, "scheduler").map(|line| {
-            let chosen = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(name, _)| name.to_owned());
+            let chosen =
+                line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(name, _)| name.to_owned());
             chosen.unwrap_or(line)
         });
         Self {
@@ -133,9 +134,12 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
     seen.not_for_shipping = guard::shipping(&seen.identity);
     seen.shippable = guard::is_shippable(&seen.identity);
     if let Some(health) = &seen.health {
-        seen.cautions.extend(health.stops().into_iter().map(|stop| {
-            Problem::new(Kind::Drive, stop).advice("do not trust data to it: use another drive")
-        }));
+        seen.cautions.extend(
+            health
+                .stops()
+                .into_iter()
+                .map(|stop| Problem::new(Kind::Drive, stop).advice("do not trust data to it: use another drive")),
+        );
     }
     if let Some(link) = seen.link.as_ref().filter(|link| link.slower) {
         seen.cautions.push(

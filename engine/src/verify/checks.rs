@@ -54,7 +54,8 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     if let Some(unlocked) = &opened.unlocked {
         let numerical = unlocked.by == "numerical password";
         let answer = if numerical { Answer::Yes } else { Answer::Unknown };
-        let seen = if numerical { String::new() } else { format!("opened by {}; the password was not tried", unlocked.by) };
+        let seen =
+            if numerical { String::new() } else { format!("opened by {}; the password was not tried", unlocked.by) };
         out.push(check("numerical password opens it", "BitLockerKeyInvalid", answer, seen));
     }
     out
@@ -81,7 +82,8 @@ pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listi
         Some((hash, from)) => {
             let text = hash.to_string();
             let same = text == facts.md5 || text == facts.sha256;
-            let seen = if same { format!("{text} ({from})") } else { format!("{} on the drive, {text} {from}", facts.md5) };
+            let seen =
+                if same { format!("{text} ({from})") } else { format!("{} on the drive, {text} {from}", facts.md5) };
             (yes_if(same), seen)
         }
     };
@@ -91,16 +93,22 @@ pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listi
         Some(first) => first.clone(),
         None => String::new(),
     };
-    out.push(check("manifest is in the documented form", "ManifestFormatInvalid", yes_if(facts.faults_in_all == 0), seen));
+    out.push(check(
+        "manifest is in the documented form",
+        "ManifestFormatInvalid",
+        yes_if(facts.faults_in_all == 0),
+        seen,
+    ));
     let named = facts.drive_id.as_deref().unwrap_or_default();
     let bare = |text: &str| text.split_whitespace().collect::<String>();
     let same = |other: &str| bare(other).eq_ignore_ascii_case(&bare(named));
     let (answer, seen) = match (&opened.found.serial, record) {
         _ if named.is_empty() => (Answer::No, "the manifest names no drive".to_owned()),
         (Some(serial), _) => (yes_if(same(serial)), format!("{named} in the manifest, {serial} on the drive")),
-        (None, Some(record)) => {
-            (yes_if(same(&record.drive_id)), format!("{named} in the manifest, {} in the drive record", record.drive_id))
-        }
+        (None, Some(record)) => (
+            yes_if(same(&record.drive_id)),
+            format!("{named} in the manifest, {} in the drive record", record.drive_id),
+        ),
         (None, None) => (Answer::Unknown, format!("{named} in the manifest; the drive tells no serial")),
     };
     out.push(check("manifest names this drive", "ManifestDriveIdMismatch", answer, seen));

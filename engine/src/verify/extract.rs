@@ -206,10 +206,15 @@ impl Extractor {
             return Ok(());
         }
         let names: Vec<String> = problems.0.into_iter().map(|problem| problem.what).collect();
-        Err(Problem::new(Kind::Refused, format!("{count} blobs have no place in the directory: something is there already, and nothing is overwritten"))
-            .path(&self.dir)
-            .value(names.join(", "))
-            .advice("name another directory, or move these files away"))
+        Err(Problem::new(
+            Kind::Refused,
+            format!(
+                "{count} blobs have no place in the directory: something is there already, and nothing is overwritten"
+            ),
+        )
+        .path(&self.dir)
+        .value(names.join(", "))
+        .advice("name another directory, or move these files away"))
     }
 
     pub fn is_done(&self, blob: usize) -> bool {

@@ -59,7 +59,10 @@ pub fn warnings(volume: &Volume) -> Vec<String> {
     };
     say(facts.is_dirty(), "the NTFS volume is marked dirty (not cleanly removed); it is read as it lies, and left so");
     let log = matches!(facts.log, LogState::Dirty);
-    say(log, "the NTFS journal holds changes that were not finished; they are not replayed, the volume is read as it lies");
+    say(
+        log,
+        "the NTFS journal holds changes that were not finished; they are not replayed, the volume is read as it lies",
+    );
     say(facts.hibernated, "a hibernated Windows holds newer contents of this volume in its memory");
     say(facts.truncated, "the NTFS volume is longer than what there is of it: its end cannot be read");
     say(facts.mft_from_mirror, "the first record of $MFT is damaged; its mirror is used");
@@ -95,7 +98,8 @@ impl<'a> Files<'a> {
         match self.catalog.problem_count() {
             0 => {}
             total => {
-                let first: Vec<String> = self.catalog.problems().iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+                let first: Vec<String> =
+                    self.catalog.problems().iter().take(SHOWN_MAX).map(ToString::to_string).collect();
                 let more = if total > SHOWN_MAX as u64 { "; …" } else { "" };
                 let what = if total == 1 { "1 damaged place".to_owned() } else { format!("{total} damaged places") };
                 warnings.push(format!("{what} in $MFT: {}{more}", first.join("; ")));

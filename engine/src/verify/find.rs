@@ -61,7 +61,8 @@ pub struct Found {
 pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
     // Nothing is in danger here: a name that leads nowhere is a slip, not a refusal.
-    let resolved = device::resolve(&name, &Roots::default()).map_err(|problem| Problem { kind: Kind::Usage, ..problem })?;
+    let resolved =
+        device::resolve(&name, &Roots::default()).map_err(|problem| Problem { kind: Kind::Usage, ..problem })?;
     let look = |sector| {
         let device = Device::open_with(&resolved, Access::Read, sector, &Roots::default())?;
         let identity = device.identity();
@@ -109,12 +110,15 @@ pub fn only_bitlocker() -> Result<PathBuf, Problem> {
         }
     }
     let names: Vec<String> = locked.iter().map(|path| path.display().to_string()).collect();
-    let problem = Problem::new(Kind::Usage, match names.len() {
-        1 => return Ok(locked.remove(0)),
-        0 if unread > 0 => format!("no drive with a BitLocker volume is to be seen; {unread} could not be opened"),
-        0 => "there is no drive with a BitLocker volume".to_owned(),
-        _ => format!("several drives hold a BitLocker volume: {}", names.join(", ")),
-    });
+    let problem = Problem::new(
+        Kind::Usage,
+        match names.len() {
+            1 => return Ok(locked.remove(0)),
+            0 if unread > 0 => format!("no drive with a BitLocker volume is to be seen; {unread} could not be opened"),
+            0 => "there is no drive with a BitLocker volume".to_owned(),
+            _ => format!("several drives hold a BitLocker volume: {}", names.join(", ")),
+        },
+    );
     Err(problem.advice("name the drive, as root if need be: `dray unlock DRIVE`, or /driveLetter:DRIVE"))
 }
 
@@ -195,7 +199,8 @@ impl Found {
 
     /// What would open it, in words, without repetition: for a question.
     pub fn protectors(&self) -> Vec<String> {
-        let mut kinds: Vec<_> = self.bitlocker().into_iter().flat_map(|v| &v.metadata.protectors).map(|p| p.kind).collect();
+        let mut kinds: Vec<_> =
+            self.bitlocker().into_iter().flat_map(|v| &v.metadata.protectors).map(|p| p.kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds.iter().map(ToString::to_string).collect()
@@ -313,8 +318,7 @@ impl Found {
         if self.serial.is_none() && !self.drive.drive_id.is_empty() {
             ids.push(&self.drive.drive_id);
         }
-        let (unlocked, opener) =
-            key.open(volume, &ids, progress).map_err(|problem| problem.drive(&self.drive.name))?;
+        let (unlocked, opener) = key.open(volume, &ids, progress).map_err(|problem| problem.drive(&self.drive.name))?;
         let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), volume.boot.sector)
             .map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
         let facts = Unlocked {
@@ -408,7 +412,8 @@ impl Opened {
         let mut warnings = self.found.warnings();
         warnings.extend(match self.unlocked.as_ref().map(|unlocked| unlocked.integrity) {
             Some(Integrity::Different) => Some(
-                "the BitLocker metadata was changed by somebody without the key; Windows refuses such a volume".to_owned(),
+                "the BitLocker metadata was changed by somebody without the key; Windows refuses such a volume"
+                    .to_owned(),
             ),
             Some(Integrity::Unreadable) => {
                 Some("the hash that proves the BitLocker metadata cannot be opened with the volume's key".to_owned())

@@ -106,7 +106,8 @@ impl Index {
         let (mut seen, mut told) = (HashSet::new(), 0);
         for row in rows {
             let problem = |what: &str| {
-                let problem = Problem::new(Kind::Usage, what).drive(drive).column("BasePath").value(format!("/{}", row.base));
+                let problem =
+                    Problem::new(Kind::Usage, what).drive(drive).column("BasePath").value(format!("/{}", row.base));
                 problem.advice("BasePath is a path on the drive: see what is there with `dray ls`")
             };
             let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
@@ -115,7 +116,11 @@ impl Index {
             };
             let is_directory = files.catalog.info(base).directory;
             if is_directory != row.is_prefix {
-                problems.push(problem(if is_directory { "is a directory but does not end in a separator" } else { "ends like a directory but is a file" }));
+                problems.push(problem(if is_directory {
+                    "is a directory but does not end in a separator"
+                } else {
+                    "ends like a directory but is a file"
+                }));
                 continue;
             }
             let mut found = Vec::new();
@@ -138,7 +143,10 @@ impl Index {
             }
         }
         if told > LISTED_MAX {
-            problems.push(Problem::new(Kind::Usage, format!("and {} more problems that are not listed", told - LISTED_MAX)));
+            problems.push(Problem::new(
+                Kind::Usage,
+                format!("and {} more problems that are not listed", told - LISTED_MAX),
+            ));
         }
         this
     }
@@ -171,7 +179,8 @@ impl Index {
                     continue;
                 }
                 let (path, blob) = (format!("{path}{text}"), format!("{blob}{text}"));
-                let mut skip = |what: &str| self.skipped.push(Skipped { path: format!("/{path}").into(), what: what.to_owned() });
+                let mut skip =
+                    |what: &str| self.skipped.push(Skipped { path: format!("/{path}").into(), what: what.to_owned() });
                 if info.special.is_some() {
                     skip("link, or data that Windows keeps in another form");
                 } else if info.directory && row.container == names::ROOT {
@@ -215,10 +224,12 @@ impl Index {
         } else {
             names::blocks_of(len).map(|blocks| blocks.len)
         };
-        let block_len = block_len.map_err(|error| here(error.to_string()).advice("write another BlobType, or split the file"))?;
+        let block_len =
+            block_len.map_err(|error| here(error.to_string()).advice("write another BlobType, or split the file"))?;
         let blob_path = format!("{}/{blob}", row.container);
         if !seen.insert(blob_path.clone()) {
-            return Err(here(format!("two files make the same blob {blob_path}")).advice("give one of them another destination"));
+            return Err(here(format!("two files make the same blob {blob_path}"))
+                .advice("give one of them another destination"));
         }
         let first = self.hashes.len();
         self.hashes.resize(first + info.size.div_ceil(block_len) as usize, [0; 16]);
@@ -280,7 +291,8 @@ impl Index {
         let mut done = Hashed { bytes: 0, told: Instant::now(), tell };
         let mut hashed: Vec<(Item, Content)> = Vec::new();
         let mut beside = Vec::new();
-        let mut loads = Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
+        let mut loads =
+            Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
         let carrier =
             Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN + SLOT_SPARE };
         carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
@@ -311,7 +323,9 @@ impl Index {
             let reader: FileReader<'_> = files.open(indexed.file)?;
             let mut bytes = vec![0; (to - from) as usize];
             reader.read_range(from, &mut bytes).map_err(|error| {
-                Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).value(indexed.file_path.clone())
+                Problem::new(Kind::Drive, format!("cannot be read: {error}"))
+                    .drive(name)
+                    .value(indexed.file_path.clone())
             })?;
             done.add(to - from);
             let hash = if indexed.is_page {

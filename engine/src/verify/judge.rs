@@ -142,11 +142,8 @@ fn judge<'a>(
     checks::ntfs(checks, &files);
     let record = opened.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref());
     let request = context.request;
-    let place = listing::find(
-        &files,
-        request.manifest.as_deref(),
-        record.and_then(|record| record.manifest_file.as_deref()),
-    );
+    let place =
+        listing::find(&files, request.manifest.as_deref(), record.and_then(|record| record.manifest_file.as_deref()));
     let (place, others) = match place {
         Ok(found) => found,
         Err(problem) => {
@@ -154,7 +151,9 @@ fn judge<'a>(
             return Err(problem);
         }
     };
-    verdict.warnings.extend(others.iter().map(|path| format!("another manifest lies on the drive and is not used: {path}")));
+    verdict
+        .warnings
+        .extend(others.iter().map(|path| format!("another manifest lies on the drive and is not used: {path}")));
     let mut listing = match Listing::read(&files, place, &request.only, &mut |_| {}) {
         Ok(listing) => listing,
         Err(problem) => {
@@ -170,7 +169,9 @@ fn judge<'a>(
     checks::of_manifest(checks, opened, &listing, record);
     verdict.skipped = listing.skipped;
     if let Some(name) = listing.credential {
-        verdict.warnings.push(format!("the manifest holds a credential in clear text ({name}): whoever has the drive has it"));
+        verdict
+            .warnings
+            .push(format!("the manifest holds a credential in clear text ({name}): whoever has the drive has it"));
     }
     verdict.log_status = context.logs.status_of(listing.facts.drive_id.as_deref());
     verdict.manifest = Some(listing.facts.clone());
@@ -179,7 +180,9 @@ fn judge<'a>(
     if let Some(dir) = &request.extract_to {
         let drive_id = listing.facts.drive_id.clone().unwrap_or_else(|| opened.found.drive.drive_id.clone());
         let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, listing.subjects.len())?;
-        taken.refuse_overwriting(&|blob| (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned()))?;
+        taken.refuse_overwriting(&|blob| {
+            (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned())
+        })?;
         extractor = Some(taken);
     }
     let is_done = |blob: u32| extractor.as_ref().is_some_and(|taken| taken.is_done(blob as usize));
@@ -450,7 +453,8 @@ impl Bench<'_> {
                 listing.borrow_mut().pieces[item.piece as usize].verdict = Verdict::Unreadable;
                 let bytes: u64 = bad.iter().map(|(from, to, _)| to - from).sum();
                 let (from, to, why) = &bad[0];
-                let more = if bad.len() > 1 { format!("; {bytes} bytes in {} places", bad.len()) } else { String::new() };
+                let more =
+                    if bad.len() > 1 { format!("; {bytes} bytes in {} places", bad.len()) } else { String::new() };
                 self.note(item.piece, format!("bytes {from} to {to}: unreadable ({why}){more}"));
             }
             let mut acts = Vec::new();

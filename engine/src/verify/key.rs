@@ -69,7 +69,10 @@ impl Key {
 
     /// The drive records among the keys that name this drive.
     pub fn records<'a>(&'a self, drive_id: &'a str) -> impl Iterator<Item = &'a Record> {
-        self.candidates.iter().filter_map(|one| one.record.as_ref()).filter(move |record| same(&record.drive_id, drive_id))
+        self.candidates
+            .iter()
+            .filter_map(|one| one.record.as_ref())
+            .filter(move |record| same(&record.drive_id, drive_id))
     }
 
     /// Reads a drive record, the JSON of `listBitLockerKeys` (or `listCredentials`), a `.BEK` file, or a text: 48 digits,
@@ -137,8 +140,9 @@ impl Key {
         let secret = record.bitlocker_key.as_ref().map(SecretText::expose).ok_or_else(|| {
             Problem::new(Kind::Usage, "the drive record holds no BitLocker key").value(record.drive_id.clone())
         })?;
-        key.add(Some(record.drive_id.clone()), secret.as_bytes()).map_err(|problem| {
-            Problem { what: format!("in the record of drive {}: {}", record.drive_id, problem.what), ..problem }
+        key.add(Some(record.drive_id.clone()), secret.as_bytes()).map_err(|problem| Problem {
+            what: format!("in the record of drive {}: {}", record.drive_id, problem.what),
+            ..problem
         })?;
         let record = Record {
             drive_id: record.drive_id,
@@ -244,7 +248,8 @@ impl Key {
             volume.metadata.protectors.iter().filter(|protector| protector.kind == ProtectorKind::RecoveryPassword);
         let ids: Vec<String> = ids.map(|protector| protector.id.to_string().to_uppercase()).collect();
         let mut advice = Vec::new();
-        let others: Vec<&str> = ordered.iter().filter(|one| rank(one) == 2).filter_map(|one| one.drive_id.as_deref()).collect();
+        let others: Vec<&str> =
+            ordered.iter().filter(|one| rank(one) == 2).filter_map(|one| one.drive_id.as_deref()).collect();
         if !drive_ids.is_empty() && others.len() == ordered.len() {
             advice.push(format!("the keys are said to be of drive {}", list(&others)));
         }

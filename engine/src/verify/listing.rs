@@ -87,7 +87,11 @@ pub(super) enum Place {
 
 /// Finds the manifest: what was asked for, what the drive record names, or the names that there are. Gives back what else
 /// looks like one.
-pub(super) fn find(files: &Files<'_>, asked: Option<&str>, record: Option<&str>) -> Result<(Place, Vec<String>), Problem> {
+pub(super) fn find(
+    files: &Files<'_>,
+    asked: Option<&str>,
+    record: Option<&str>,
+) -> Result<(Place, Vec<String>), Problem> {
     let root = files.catalog.root();
     let by_path = |path: &str| {
         let parts: Vec<Vec<u16>> =
@@ -107,7 +111,8 @@ pub(super) fn find(files: &Files<'_>, asked: Option<&str>, record: Option<&str>)
     };
     match asked {
         Some(path) if path.starts_with('\\') => {
-            let name = by_path(path).filter(is_file).ok_or_else(|| missing("there is no such manifest on the drive", path))?;
+            let name =
+                by_path(path).filter(is_file).ok_or_else(|| missing("there is no such manifest on the drive", path))?;
             return Ok((Place::Inside(name, path.to_owned()), Vec::new()));
         }
         Some(path) => {
@@ -134,7 +139,10 @@ pub(super) fn find(files: &Files<'_>, asked: Option<&str>, record: Option<&str>)
         }
     }
     if found.is_empty() {
-        return Err(missing("there is no manifest on the drive", record.unwrap_or("\\DriveManifest.xml, \\*.manifest")));
+        return Err(missing(
+            "there is no manifest on the drive",
+            record.unwrap_or("\\DriveManifest.xml, \\*.manifest"),
+        ));
     }
     let (name, path) = found.remove(0);
     Ok((Place::Inside(name, path), found.into_iter().map(|(_, path)| path).collect()))
@@ -202,7 +210,8 @@ impl Listing {
         }
         let faults = reader.faults().iter().map(|fault| format!("line {}: {}", fault.line, fault.what));
         let mut all: Vec<String> = broken.into_iter().chain(faults).collect();
-        listing.facts.faults_in_all = reader.faults_in_all() + (all.len() as u64 - reader.faults().len() as u64) + state.faults;
+        listing.facts.faults_in_all =
+            reader.faults_in_all() + (all.len() as u64 - reader.faults().len() as u64) + state.faults;
         drop(reader);
         // The hash is that of all bytes, also behind what could not be understood.
         let rest = loop {
@@ -213,7 +222,9 @@ impl Listing {
             }
         };
         if let Err(error) = rest {
-            return Err(Problem::new(Kind::Drive, format!("the manifest cannot be read: {error}")).value(listing.facts.path));
+            return Err(
+                Problem::new(Kind::Drive, format!("the manifest cannot be read: {error}")).value(listing.facts.path)
+            );
         }
         all.append(&mut state.first);
         all.truncate(limits::FAULTS_MAX);

@@ -39,7 +39,12 @@ fn words(blob: &LogBlob) -> String {
     let mut out = format!("service: {}", blob.status);
     let bad: Vec<_> = blob.pieces.iter().filter(|piece| !is_success(&piece.status)).collect();
     for piece in bad.iter().take(PIECES_SHOWN) {
-        out.push_str(&format!("; bytes {} to {}: {}", piece.offset, piece.offset.saturating_add(piece.length), piece.status));
+        out.push_str(&format!(
+            "; bytes {} to {}: {}",
+            piece.offset,
+            piece.offset.saturating_add(piece.length),
+            piece.status
+        ));
     }
     if bad.len() > PIECES_SHOWN {
         out.push_str(&format!("; {} more", bad.len() - PIECES_SHOWN));

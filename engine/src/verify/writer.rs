@@ -117,11 +117,7 @@ impl Writer {
     }
 }
 
-fn run(
-    mut extractor: Extractor,
-    orders: &Receiver<Order>,
-    is_broken: &AtomicBool,
-) -> (Extractor, Result<(), Problem>) {
+fn run(mut extractor: Extractor, orders: &Receiver<Order>, is_broken: &AtomicBool) -> (Extractor, Result<(), Problem>) {
     let mut result = Ok(());
     // After a failure the rest is taken and dropped: slots go home, and nobody waits for room.
     for order in orders {

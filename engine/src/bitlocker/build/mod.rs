@@ -6,12 +6,12 @@ use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
 use super::datum::Writer;
-pub use super::format::{FRONT_LEN, REGION_LEN};
 use super::format::{
-    BLOCK_UNIT, BlockHeader, BootSector, DatasetHeader, ExternalHead, GUID_FINISHED, JUMP_SEVEN, KeyHead,
-    SIGNATURE, StretchHead, VERSION_SEVEN, Validation, VirtualizationHead, VmkHead, Xinfo, crc32, key_type,
-    kind, method_of, priority, role, state,
+    BLOCK_UNIT, BlockHeader, BootSector, DatasetHeader, ExternalHead, GUID_FINISHED, JUMP_SEVEN, KeyHead, SIGNATURE,
+    StretchHead, VERSION_SEVEN, Validation, VirtualizationHead, VmkHead, Xinfo, crc32, key_type, kind, method_of,
+    priority, role, state,
 };
+pub use super::format::{FRONT_LEN, REGION_LEN};
 use super::regions::Regions;
 use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};

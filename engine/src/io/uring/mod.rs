@@ -28,14 +28,14 @@ use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, opcode, types};
 
 use super::{
-    Completion, Cut, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker, WriteError,
-    check_fill, ended_early, files, settle,
+    Completion, Cut, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker,
+    WriteError, check_fill, ended_early, files, settle,
 };
 use crate::pool::{Pool, Slot};
 use crate::units::{ByteLen, ByteOffset};
 
-pub use setup::NoRing;
 pub(super) use setup::Kernel;
+pub use setup::NoRing;
 use setup::{build, event_fd, explain, register_slots};
 use table::{Key, Table};
 
@@ -135,10 +135,22 @@ struct Op {
 
 enum Kind {
     /// `within` is what of the part this request reads.
-    Part { fill: Key, part: u32, within: Range<usize>, step: Step },
+    Part {
+        fill: Key,
+        part: u32,
+        within: Range<usize>,
+        step: Step,
+    },
     /// `range` of the write's slot.
-    Write { write: Key, range: Range<usize>, done: usize },
-    Flush { tag: u64, number: u64 },
+    Write {
+        write: Key,
+        range: Range<usize>,
+        done: usize,
+    },
+    Flush {
+        tag: u64,
+        number: u64,
+    },
     Wake,
 }
 
@@ -458,7 +470,9 @@ impl Uring {
     fn settle_part(&mut self, key: Key, outcome: io::Result<usize>) {
         let align = self.target.align;
         let op = self.ops.get_mut(key).expect("settle found it");
-        let Op { tries, kind: Kind::Part { fill, part, within, step }, .. } = op else { unreachable!("settle matched a part") };
+        let Op { tries, kind: Kind::Part { fill, part, within, step }, .. } = op else {
+            unreachable!("settle matched a part")
+        };
         let (fill, part) = (*fill, *part);
         let Some(filling) = self.fills.get(fill) else { unreachable!("a part under way has its fill") };
         let meant = &filling.parts[part as usize];

@@ -180,13 +180,7 @@ impl Append {
     }
 
     /// Puts bytes of `$MFT` at `at` into pages, as far as it was allocated before.
-    fn put_mft<R: ReadAt>(
-        &self,
-        reader: &mut R,
-        pages: &mut Pages,
-        at: u64,
-        bytes: &[u8],
-    ) -> Result<(), Refusal> {
+    fn put_mft<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages, at: u64, bytes: &[u8]) -> Result<(), Refusal> {
         self.put_stream(reader, pages, &self.mft_extents, at, bytes)
     }
 
@@ -391,12 +385,7 @@ impl Append {
         Ok((pages, original))
     }
 
-    fn put_volume_record<R: ReadAt>(
-        &self,
-        reader: &mut R,
-        pages: &mut Pages,
-        record: &[u8],
-    ) -> Result<(), Refusal> {
+    fn put_volume_record<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages, record: &[u8]) -> Result<(), Refusal> {
         self.put_record(reader, pages, u64::from(metafile::VOLUME), record)
     }
 
@@ -581,7 +570,8 @@ impl FreshStream {
 
     /// Writes the rest, and zeros up to the last cluster's end.
     fn end<E>(&mut self, out: WriteOut<'_, E>) -> Result<(), E> {
-        let left: u64 = self.extents[self.next..].iter().map(|extent| extent.len.0 * self.cluster).sum::<u64>() - self.at;
+        let left: u64 =
+            self.extents[self.next..].iter().map(|extent| extent.len.0 * self.cluster).sum::<u64>() - self.at;
         self.buffer.resize(self.buffer.len().max(left as usize), 0);
         while !self.buffer.is_empty() && self.next < self.extents.len() {
             self.pour(out)?;
@@ -703,14 +693,7 @@ impl<T: Tree> Renderer<'_, T> {
         Ok(())
     }
 
-    fn file(
-        &self,
-        role: Role,
-        name: &[u16],
-        facts: &FileName,
-        extents: impl Iterator<Item = Extent>,
-        out: &mut [u8],
-    ) {
+    fn file(&self, role: Role, name: &[u16], facts: &FileName, extents: impl Iterator<Item = Extent>, out: &mut [u8]) {
         let append = self.append;
         let (number, sequence) = append.record_of(role);
         let list = match role {
@@ -732,10 +715,7 @@ impl<T: Tree> Renderer<'_, T> {
         let append = self.append;
         let own = append.role_reference(Role::File(file));
         // The ids are those that the record's attributes get, in their order; the list itself has the second.
-        let mut rows = vec![
-            (AttrType::StandardInformation, 0, own, 0u16),
-            (AttrType::FileName, 0, own, 2),
-        ];
+        let mut rows = vec![(AttrType::StandardInformation, 0, own, 0u16), (AttrType::FileName, 0, own, 2)];
         if let Guard::Own(_) = append.file_guard {
             rows.push((AttrType::SecurityDescriptor, 0, own, 3));
         }

@@ -215,7 +215,8 @@ fn add(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) -> Result<(
 fn assert_same_but_free(before: &Disk, after: &Disk, log: &Log, what: &str) {
     let cluster = before.volume().geometry().cluster.bytes();
     let free = before.free();
-    let is_free = |at: u64| free.iter().any(|extent| (extent.lcn.0..extent.lcn.0 + extent.len.0).contains(&(at / cluster)));
+    let is_free =
+        |at: u64| free.iter().any(|extent| (extent.lcn.0..extent.lcn.0 + extent.len.0).contains(&(at / cluster)));
     for (step, at, _, bytes) in log {
         let (mut a, mut b) = (vec![0; bytes.len()], vec![0; bytes.len()]);
         before.file.read_exact_at(&mut a, *at).unwrap();
@@ -272,7 +273,10 @@ fn judge_mount(disk: &Disk, tree: &Paths, left_out: &[u32], manifest: u64) {
             assert!(there.is_err(), "{path} was left out");
             continue;
         }
-        assert!(there.unwrap_or_else(|error| panic!("{path}: {error}")) == content(&path, tree.file(i).len.0), "{path}");
+        assert!(
+            there.unwrap_or_else(|error| panic!("{path}: {error}")) == content(&path, tree.file(i).len.0),
+            "{path}"
+        );
     }
     assert!(fs::read(mount.0.join("DriveManifest.xml")).unwrap() == content("DriveManifest.xml", manifest));
 }

@@ -8,8 +8,8 @@ use zerocopy::IntoBytes;
 use super::record::{FileName, file_name_len};
 use super::{LayoutError, Tree};
 use crate::ntfs::format::{
-    BLOCK_ENTRIES, BLOCK_FIXUPS, BlockHeader, ENTRY_HEADER, EntryHeader, FIXUP_STRIDE, INDEX_BLOCK, IndexHeader, ProtectedHeader,
-    IndexRoot, NAME_UNITS_MAX, align8, entry_flag, protect,
+    BLOCK_ENTRIES, BLOCK_FIXUPS, BlockHeader, ENTRY_HEADER, EntryHeader, FIXUP_STRIDE, INDEX_BLOCK, IndexHeader,
+    IndexRoot, NAME_UNITS_MAX, ProtectedHeader, align8, entry_flag, protect,
 };
 use crate::ntfs::upcase;
 use crate::units::ClusterSize;
@@ -188,7 +188,11 @@ pub(in crate::ntfs) fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entri
     out.fill(0);
     let len = entries(&mut out[BLOCK_ENTRIES..]);
     let head = BlockHeader {
-        protected: ProtectedHeader { magic: *b"INDX", fixup_offset: (BLOCK_FIXUPS as u16).into(), fixup_count: ((INDEX_BLOCK / FIXUP_STRIDE + 1) as u16).into() },
+        protected: ProtectedHeader {
+            magic: *b"INDX",
+            fixup_offset: (BLOCK_FIXUPS as u16).into(),
+            fixup_count: ((INDEX_BLOCK / FIXUP_STRIDE + 1) as u16).into(),
+        },
         log_sequence: 0.into(),
         vcn: vcn.into(),
     };

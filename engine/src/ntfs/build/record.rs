@@ -3,9 +3,10 @@
 use zerocopy::IntoBytes;
 
 use super::Times;
-use crate::ntfs::format::{ProtectedHeader, 
+use crate::ntfs::format::{
     ATTRIBUTES_END, AttrHeader, AttrType, FIXUP_STRIDE, FileNameHeader, NON_RESIDENT_HEADER, NonResidentHeader,
-    RESIDENT_HEADER, RecordHeader, ResidentHeader, StandardInformation, StandardInformation3, align8, protect,
+    ProtectedHeader, RESIDENT_HEADER, RecordHeader, ResidentHeader, StandardInformation, StandardInformation3, align8,
+    protect,
 };
 use crate::units::Extent;
 
@@ -38,7 +39,8 @@ pub(in crate::ntfs) const fn file_name_len(name_units: usize) -> usize {
 }
 
 /// Bytes of the 72-byte `$STANDARD_INFORMATION`.
-pub(in crate::ntfs) const STANDARD_INFORMATION: usize = size_of::<StandardInformation>() + size_of::<StandardInformation3>();
+pub(in crate::ntfs) const STANDARD_INFORMATION: usize =
+    size_of::<StandardInformation>() + size_of::<StandardInformation3>();
 
 /// The three sizes of a non-resident attribute.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +149,12 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a resident attribute; `fill` gets the room that is left, zeroed, and says how long the value is.
-    pub(in crate::ntfs) fn resident_with(&mut self, kind: AttrType, name: &[u16], fill: impl FnOnce(&mut [u8]) -> usize) {
+    pub(in crate::ntfs) fn resident_with(
+        &mut self,
+        kind: AttrType,
+        name: &[u16],
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) {
         let value_offset = align8(RESIDENT_HEADER + 2 * name.len());
         let limit = self.bytes.len() - END_BYTES;
         let value_length = fill(&mut self.bytes[self.at + value_offset..limit]);
@@ -197,14 +204,7 @@ impl<'a> Record<'a> {
         self.mapped(AttrType::Data, name, sizes, 0, [Run { lcn: None, len: clusters }].into_iter());
     }
 
-    fn mapped(
-        &mut self,
-        kind: AttrType,
-        name: &[u16],
-        sizes: Sizes,
-        lowest: u64,
-        runs: impl Iterator<Item = Run>,
-    ) {
+    fn mapped(&mut self, kind: AttrType, name: &[u16], sizes: Sizes, lowest: u64, runs: impl Iterator<Item = Run>) {
         let pairs_offset = align8(NON_RESIDENT_HEADER + 2 * name.len());
         let mut pairs = self.at + pairs_offset;
         let (mut clusters, mut before) = (0, 0);
@@ -276,7 +276,11 @@ impl<'a> Record<'a> {
         let Self { bytes, at, next_id } = self;
         bytes[at..at + 4].copy_from_slice(&ATTRIBUTES_END.to_le_bytes());
         let header = RecordHeader {
-            protected: ProtectedHeader { magic: *b"FILE", fixup_offset: (size_of::<RecordHeader>() as u16).into(), fixup_count: ((bytes.len() / FIXUP_STRIDE + 1) as u16).into() },
+            protected: ProtectedHeader {
+                magic: *b"FILE",
+                fixup_offset: (size_of::<RecordHeader>() as u16).into(),
+                fixup_count: ((bytes.len() / FIXUP_STRIDE + 1) as u16).into(),
+            },
             log_sequence: 0.into(),
             sequence: head.sequence.into(),
             links: head.links.into(),

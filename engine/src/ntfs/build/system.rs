@@ -249,11 +249,7 @@ fn quota(times: Times) -> (Vec<ViewEntry>, Vec<ViewEntry>) {
 
 /// The size codes of the boot sector: clusters, or the negative logarithm of bytes when less than one.
 fn size_code(bytes: u64, cluster: ClusterSize) -> i8 {
-    if bytes >= cluster.bytes() {
-        (bytes / cluster.bytes()) as i8
-    } else {
-        -(bytes.trailing_zeros() as i8)
-    }
+    if bytes >= cluster.bytes() { (bytes / cluster.bytes()) as i8 } else { -(bytes.trailing_zeros() as i8) }
 }
 
 /// The first 512 bytes of the volume, and of its last sector.

@@ -212,7 +212,12 @@ pub(in crate::ntfs) fn scratch(name: &str) -> PathBuf {
     dir.join(name)
 }
 
-pub(in crate::ntfs) fn write_extents(file: &File, cluster: ClusterSize, extents: impl Iterator<Item = Extent>, mut bytes: &[u8]) {
+pub(in crate::ntfs) fn write_extents(
+    file: &File,
+    cluster: ClusterSize,
+    extents: impl Iterator<Item = Extent>,
+    mut bytes: &[u8],
+) {
     for extent in extents {
         let len = (cluster.len_of(extent.len).0).min(bytes.len() as u64) as usize;
         file.write_all_at(&bytes[..len], cluster.offset_of(extent.lcn).0).unwrap();
@@ -221,7 +226,13 @@ pub(in crate::ntfs) fn write_extents(file: &File, cluster: ClusterSize, extents:
     assert!(bytes.is_empty(), "content longer than its extents");
 }
 
-pub(in crate::ntfs) fn assemble(name: &str, layout: &Layout, tree: &Paths, left_out: Vec<u32>, with_content: bool) -> Image {
+pub(in crate::ntfs) fn assemble(
+    name: &str,
+    layout: &Layout,
+    tree: &Paths,
+    left_out: Vec<u32>,
+    with_content: bool,
+) -> Image {
     let outcome = outcome(left_out);
     layout.check(tree, &outcome).unwrap();
     let path = scratch(name);
@@ -317,7 +328,9 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
 
 /// dissect.ntfs reads `$MFT`, `$Bitmap` and `$UpCase`; judge.py then holds all of it against each other.
 fn judge_dissect(image: &Path, mode: &[&str]) {
-    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
+    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"]))
+        .is_some_and(|output| output.status.success())
+    {
         eprintln!("SKIPPED judge: dissect.ntfs");
         return;
     }
@@ -726,7 +739,9 @@ fn judge_dissect_notices_what_is_wrong() {
     let tree = mixed(8);
     let layout = Layout::plan(spec(SectorSize::S512, 4096, 64 << 20), &tree).unwrap();
     let image = assemble("wrong", &layout, &tree, vec![], false);
-    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"])).is_some_and(|output| output.status.success()) {
+    if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"]))
+        .is_some_and(|output| output.status.success())
+    {
         eprintln!("SKIPPED judge: dissect.ntfs");
         return;
     }

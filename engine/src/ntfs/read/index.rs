@@ -91,7 +91,12 @@ impl<'a> Index<'a> {
         }
     }
 
-    pub(in crate::ntfs) fn block<R: ReadAt>(&self, volume: &Volume, reader: &mut R, vcn: u64) -> Result<Node, NtfsError> {
+    pub(in crate::ntfs) fn block<R: ReadAt>(
+        &self,
+        volume: &Volume,
+        reader: &mut R,
+        vcn: u64,
+    ) -> Result<Node, NtfsError> {
         let start = vcn.saturating_mul(self.vcn_bytes);
         let place = Place::stream(self.record, types::INDEX_ALLOCATION, start);
         let stream = self.blocks.ok_or(NtfsError::corrupt(place, "subnode, but no index blocks"))?;
@@ -184,7 +189,12 @@ pub(in crate::ntfs) enum Step<'a> {
 }
 
 /// Walks the whole index in order. Each block is entered at most once, whatever the pointers say.
-pub(in crate::ntfs) fn walk<R: ReadAt>(volume: &Volume, reader: &mut R, index: &Index<'_>, mut see: impl FnMut(Step<'_>)) {
+pub(in crate::ntfs) fn walk<R: ReadAt>(
+    volume: &Volume,
+    reader: &mut R,
+    index: &Index<'_>,
+    mut see: impl FnMut(Step<'_>),
+) {
     struct Level {
         node: Node,
         entries: Vec<Entry>,

@@ -5,7 +5,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::limits;
 use crate::ntfs::format::{
-    AttrHeader, FIXUP_STRIDE, FileNameHeader, NonResidentHeader, ProtectedHeader, RecordHeader, ResidentHeader, attr_flag, record_flag,
+    AttrHeader, FIXUP_STRIDE, FileNameHeader, NonResidentHeader, ProtectedHeader, RecordHeader, ResidentHeader,
+    attr_flag, record_flag,
 };
 
 /// Attribute type codes as found, which may be none of those known (spec section 6).
@@ -50,7 +51,12 @@ pub(in crate::ntfs) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unalign
 }
 
 /// UTF-16 units at `at`.
-pub(in crate::ntfs) fn units<'a>(bytes: &'a [u8], at: usize, count: usize, what: &'static str) -> Result<&'a [U16], Fault> {
+pub(in crate::ntfs) fn units<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    count: usize,
+    what: &'static str,
+) -> Result<&'a [U16], Fault> {
     let found = bytes.get(at..).and_then(|tail| tail.get(..count * 2)).ok_or(fault(at, what))?;
     <[U16]>::ref_from_bytes(found).map_err(|_| fault(at, what))
 }

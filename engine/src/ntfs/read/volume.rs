@@ -240,7 +240,11 @@ impl Volume {
     }
 
     /// A record as it lies on disk.
-    pub(in crate::ntfs) fn read_raw_record<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Vec<u8>, NtfsError> {
+    pub(in crate::ntfs) fn read_raw_record<R: ReadAt>(
+        &self,
+        reader: &mut R,
+        number: u64,
+    ) -> Result<Vec<u8>, NtfsError> {
         let place = Place::record(number);
         if number >= self.record_count() {
             return Err(NtfsError::not_found(place));

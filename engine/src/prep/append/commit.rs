@@ -176,9 +176,10 @@ pub fn prepare(
                 continue;
             }
             let mut before = vec![0; after.len()];
-            opened.medium().read_exact_at(&mut before, place).map_err(|error| {
-                Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(place)
-            })?;
+            opened
+                .medium()
+                .read_exact_at(&mut before, place)
+                .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(place))?;
             // What is so already needs no write; the mark's end is compared with what lies there before the mark.
             if step == Step::Clean || before != after {
                 out.entry(&Entry { step, at: place.0, before, after }).map_err(|error| side_failed(&error, name))?;

@@ -17,8 +17,8 @@ use crate::ntfs::append::Append;
 use crate::ntfs::build::{LinearRange, Tree};
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
-use crate::prep::manifest::PropertyHashes;
 use crate::prep::drive::{Durable, Save, Sum};
+use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::{self, Digest, Done, How, Span, Way};
 use crate::report::{Event, Kind, Problem};
@@ -202,9 +202,9 @@ pub(super) fn copy(
     loop {
         if job.stop.requested() {
             drain(store.engine());
-            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
-                "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
-            ));
+            return Err(Problem::new(Kind::Interrupted, "stopped on request")
+                .drive(name)
+                .advice("the volume is what it was before; go on with `--resume`, or roll back with `--abort`"));
         }
         let due = next > copied.durable.batches
             && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);
@@ -421,13 +421,7 @@ fn source(
     Ok(From::Open { file: Arc::clone(file), offset: part.offset })
 }
 
-fn leave_out(
-    job: &Job<'_>,
-    log: &mut OutcomeLog,
-    copied: &mut Copied,
-    file: u32,
-    why: String,
-) -> std::io::Result<()> {
+fn leave_out(job: &Job<'_>, log: &mut OutcomeLog, copied: &mut Copied, file: u32, why: String) -> std::io::Result<()> {
     if let std::collections::btree_map::Entry::Vacant(vacant) = copied.left_out.entry(file) {
         (job.events)(Event::LeftOut { drive: job.index, path: job.what.tree.source_path(file), why: why.clone() });
         log.left_out(file, &why)?;

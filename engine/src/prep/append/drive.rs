@@ -54,7 +54,9 @@ impl There {
 pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, Problem> {
     let name = &target.facts.name;
     let key = target.key.as_ref().ok_or_else(|| {
-        Problem::new(Kind::Usage, "there is no key for the volume on it").drive(name).advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
+        Problem::new(Kind::Usage, "there is no key for the volume on it")
+            .drive(name)
+            .advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
     })?;
     let key = Key::read(key.expose().as_bytes())?;
     let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
@@ -263,7 +265,9 @@ fn one_of_journal(
     for target in names {
         let by_hand = match &target {
             TargetName::Serial(serial) => format!("serial:{serial}"),
-            TargetName::Device(path) | TargetName::ById(path) | TargetName::Image { path, .. } => path.display().to_string(),
+            TargetName::Device(path) | TargetName::ById(path) | TargetName::Image { path, .. } => {
+                path.display().to_string()
+            }
         };
         if crate::device::resolve(&by_hand, wishes.roots).is_err() {
             continue;

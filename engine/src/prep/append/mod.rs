@@ -296,7 +296,6 @@ impl Addition<'_> {
                 .advice("move it away, or use another drive")),
         }
     }
-
 }
 
 impl Job<'_> {
@@ -330,8 +329,7 @@ impl Job<'_> {
         stage(Stage::Metadata);
         let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
         let reader = log.reader().map_err(side)?;
-        let mut own =
-            ManifestStream::new(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
+        let mut own = ManifestStream::new(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
         let manifest_md5 = self.finish(planned, store, &mut own, left_out, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));

@@ -222,8 +222,9 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
 fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let key = drive.target.key.as_ref().map(SecretText::expose);
-    let there = record_of(&beside.record)?
-        .filter(|record| record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key);
+    let there = record_of(&beside.record)?.filter(|record| {
+        record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
+    });
     let had = match there {
         Some(record) => Facts {
             had_record: true,

@@ -317,13 +317,16 @@ fn power_cuts_while_files_are_copied_lose_nothing_that_was_durable() {
         let before = *durable.lock().expect("a checkpoint");
         from_the_middle += u64::from(before.is_some_and(|before| before.batches > 0));
         let mut sidecar = lab.file("sidecar");
-        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace).unwrap_or_else(|problem| panic!("{cut}: {problem}"));
+        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace)
+            .unwrap_or_else(|problem| panic!("{cut}: {problem}"));
         assert_eq!(twin(&left).difference(&whole), None, "after cut {cut}");
         assert_eq!(fs::read(lab.dir.join("sidecar")).expect("a sidecar"), images, "after cut {cut}");
         cuts += 1;
     }
     assert!(cuts > 5 && from_the_middle > 2, "{cuts} cuts, {from_the_middle} from the middle");
-    eprintln!("power cut after each of {cuts} writes and flushes while copying, {from_the_middle} from a checkpoint on");
+    eprintln!(
+        "power cut after each of {cuts} writes and flushes while copying, {from_the_middle} from a checkpoint on"
+    );
 }
 
 #[test]

@@ -47,7 +47,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let mut scratch = Vec::new();
         while self.issued < batches {
             let Some(phase) = self.batches.peek().map(|batch| batch.phase) else {
-                return Err(Problem::new(Kind::Internal, "the checkpoint lies behind the plan's end").drive(&self.s.name));
+                return Err(
+                    Problem::new(Kind::Internal, "the checkpoint lies behind the plan's end").drive(&self.s.name)
+                );
             };
             if phase > self.phase && !self.pass_gate(phase)? {
                 return Err(Problem::new(Kind::Internal, "a gate is shut with nothing under way").drive(&self.s.name));

@@ -124,7 +124,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    pub(super) fn generate(&mut self, kind: SectionKind, phase: Phase, offset: u64, out: &mut [u8]) -> Result<(), Problem> {
+    pub(super) fn generate(
+        &mut self,
+        kind: SectionKind,
+        phase: Phase,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), Problem> {
         if self.generator.as_ref().is_none_or(|(k, p, _)| (*k, *p) != (kind, phase)) {
             let late = matches!(kind, SectionKind::Bitmap | SectionKind::MftBitmap) || phase >= Phase::Last;
             if late {

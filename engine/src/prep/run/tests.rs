@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::azure::dataset::BlobType;
 use crate::device::signature;
-use crate::prep::drive::{Pace, Patience};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
 use crate::prep::abort;
+use crate::prep::drive::{Pace, Patience};
 use crate::prep::session::prepare_with;
 use crate::surroundings::Surroundings;
 use crate::units::FileTime;
@@ -205,7 +205,8 @@ impl Bench {
 
     fn sidecars(&self) -> [PathBuf; 2] {
         let request = &self.prepared.request;
-        [Sidecar::Checkpoint("drive"), Sidecar::Outcome("drive")].map(|s| sidecar(&request.journal, &request.session, s))
+        [Sidecar::Checkpoint("drive"), Sidecar::Outcome("drive")]
+            .map(|s| sidecar(&request.journal, &request.session, s))
     }
 }
 
@@ -388,7 +389,8 @@ fn after_a_power_cut_at_any_write_the_session_goes_on_to_the_same_drive() {
             let left = disk.image_after_cut(landed);
             let checkpoint = Checkpoint::decode(&kept[0]).expect("a checkpoint");
             went_on += u64::from(checkpoint.batches > 0);
-            let again = bench.fill(&left, checkpoint).unwrap_or_else(|problem| panic!("cut {cut}, {landed:?}: {problem}"));
+            let again =
+                bench.fill(&left, checkpoint).unwrap_or_else(|problem| panic!("cut {cut}, {landed:?}: {problem}"));
             assert_eq!(left.difference(&whole), None, "cut {cut} of {deeds}, {landed:?}");
             assert_eq!(again.manifest_md5, finished.manifest_md5);
             assert_eq!(again.sums, finished.sums, "what would be read back is the same");

@@ -102,7 +102,10 @@ impl Append {
         };
         let mut end = 0;
         if records > 0 {
-            if data.valid != old_len || bitmap.valid != bitmap.size || !file.extensions.is_empty() || bitmap.is_resident()
+            if data.valid != old_len
+                || bitmap.valid != bitmap.size
+                || !file.extensions.is_empty()
+                || bitmap.is_resident()
             {
                 return Err(Refusal::NotUnderstood("$MFT has to grow, and is not laid out plainly".into()));
             }

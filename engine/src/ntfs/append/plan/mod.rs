@@ -13,15 +13,10 @@ use crate::ntfs::build::index::{LARGE_ROOT_VALUE, root_value_len};
 use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION};
 use crate::ntfs::build::system::I30;
 use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree};
-use crate::ntfs::format::{
-    INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference,
-};
+use crate::ntfs::format::{INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference};
 use crate::ntfs::read::index::{self as read_index, Index, Step};
 use crate::ntfs::read::raw::{self, types};
-use crate::ntfs::read::{
-    FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume,
-    display_name,
-};
+use crate::ntfs::read::{FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume, display_name};
 use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
 
 /// Records below are never taken: metafiles, what extends `$MFT`, and what Windows adds on first mount.
@@ -472,9 +467,10 @@ impl Append {
             return Some(Role::File(n - before_files));
         }
         let further = n - before_files - self.files;
-        let (&file, split) = self.splits.iter().find(|(_, split)| {
-            (split.first..split.first + split.pieces.len() as u32).contains(&further)
-        })?;
+        let (&file, split) = self
+            .splits
+            .iter()
+            .find(|(_, split)| (split.first..split.first + split.pieces.len() as u32).contains(&further))?;
         Some(Role::Piece(file, (further - split.first) as usize))
     }
 
@@ -600,8 +596,10 @@ impl Append {
         let is_root = raw::reference_number(own) == u64::from(metafile::ROOT);
         let replaced: Vec<u64> = self.replaced.iter().map(|found| found.map_or(0, file_reference)).collect();
         let interesting = |reference: u64| references.contains(&reference) || is_root && replaced.contains(&reference);
-        let found: Vec<(usize, u64)> =
-            (0..entries.len()).map(|i| (i, entries.get(i).0)).filter(|&(_, reference)| interesting(reference)).collect();
+        let found: Vec<(usize, u64)> = (0..entries.len())
+            .map(|i| (i, entries.get(i).0))
+            .filter(|&(_, reference)| interesting(reference))
+            .collect();
         let mut put = |i: usize, at: usize, value: u64| {
             if let Some(bytes) = entries.key_mut(i).get_mut(at..at + 8) {
                 bytes.copy_from_slice(&value.to_le_bytes());

@@ -298,7 +298,8 @@ fn made_volume(
         eprintln!("SKIPPED judge: ntfs-3g: {mounted:?}");
         return None;
     }
-    let output = Command::new(crate::judges::python()).args(["-c", script]).arg(&mount).arg(scale.to_string()).output().unwrap();
+    let output =
+        Command::new(crate::judges::python()).args(["-c", script]).arg(&mount).arg(scale.to_string()).output().unwrap();
     assert!(Command::new("umount").arg(&mount).status().unwrap().success());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut files = BTreeMap::new();

@@ -133,8 +133,11 @@ fn campaign_faults_are_told_and_never_called_done() {
     let trials = Trials::new("campaign-faults");
     let whole = trials.disk(0);
     trials.run(&whole, Patience::default()).0.expect("no faults");
-    let writes: Vec<ByteRange> =
-        whole.deeds().into_iter().filter_map(|deed| if let Deed::Write(range) = deed { Some(range) } else { None }).collect();
+    let writes: Vec<ByteRange> = whole
+        .deeds()
+        .into_iter()
+        .filter_map(|deed| if let Deed::Write(range) = deed { Some(range) } else { None })
+        .collect();
     let (mut failed, mut done) = (0, 0);
     for seed in seeds(150) {
         let disk = trials.disk(seed);
