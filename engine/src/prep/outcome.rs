@@ -63,52 +63,27 @@ impl OutcomeLog {
     /// # Errors
     /// When the file cannot be read or written, or is not what `counts` says.
     pub fn go_on(file: File, counts: &Prefix, batches: u64) -> io::Result<(Self, Replay)> {
-        let other = || io::Error::new(io::ErrorKind::InvalidData, "the outcome log is not the one of the checkpoint");
-        let mut reader = BufReader::with_capacity(1 << 20, At { file: file.try_clone()?, at: 0 }.take(counts.len));
-        let (mut hash, mut at) = (Sha256::default(), 0u64);
-        let mut kept: Option<(Sha256, u64)> = None;
-        let (mut replay, mut later) = (Replay::default(), Vec::new());
-        let (mut head, mut body) = ([0; HEAD_LEN], Vec::new());
-        while at < counts.len {
-            reader.read_exact(&mut head)?;
-            let len = log::body_len(&head).map_err(|_| other())?;
-            body.resize(len, 0);
-            reader.read_exact(&mut body)?;
-            match log::decode(&head, &body).map_err(|_| other())? {
-                Frame::Batch { number, .. } if number >= batches => {
-                    kept.get_or_insert_with(|| (hash.clone(), at));
-                }
-                Frame::Batch { number, len, crc, .. } => {
-                    if number != replay.sums.len() as u64 || kept.is_some() {
-                        return Err(other());
-                    }
-                    replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc }));
-                }
-                frame => {
-                    match &frame {
-                        Frame::LeftOut { file, why } => drop(replay.left_out.insert(*file, (*why).to_owned())),
-                        Frame::Property { file, md5 } => drop(replay.properties.insert(*file, *md5)),
-                        Frame::Batch { .. } => {}
-                    }
-                    if kept.is_some() {
-                        frame.encode(&mut later);
-                    }
-                }
-            }
-            hash.update(&head);
-            hash.update(&body);
-            at += (HEAD_LEN + len) as u64;
+        let (hash, len, replay) = replay(&file, counts.len, batches)?;
+        if Prefix::of(&hash, len) != *counts || replay.sums.len() as u64 != batches {
+            return Err(not_it());
         }
-        if hash.value() != counts.digest || replay.sums.len() as u64 != batches {
-            return Err(other());
-        }
-        let (hash, len) = kept.unwrap_or((hash, at));
         file.set_len(len)?;
         (&file).seek(SeekFrom::Start(len))?;
-        let mut this = Self { hash, len, next: batches, ..Self::new(file) };
-        this.append(&later)?;
-        this.marks = VecDeque::from([(batches, Prefix::of(&this.hash, this.len))]);
-        Ok((this, replay))
+        let marks = VecDeque::from([(batches, *counts)]);
+        Ok((Self { hash, len, next: batches, marks, ..Self::new(file) }, replay))
+    }
+
+    /// What of a log that is as `counts` says tells of the first `batches` alone. Changes nothing: a checkpoint that counts this
+    /// must be durable before [`OutcomeLog::go_on`] cuts the rest off, or a kill in between would leave neither.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds fewer.
+    pub fn back_to(file: &File, counts: &Prefix, batches: u64) -> io::Result<Prefix> {
+        let (hash, len, replay) = replay(file, counts.len, batches)?;
+        if replay.sums.len() as u64 != batches {
+            return Err(not_it());
+        }
+        Ok(Prefix::of(&hash, len))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -217,6 +192,33 @@ impl OutcomeLog {
         self.file.flush()?;
         Ok(HashReader::new(self.file.get_ref().try_clone()?))
     }
+}
+
+fn not_it() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the outcome log is not the one of the checkpoint")
+}
+
+/// Reads the first `len` bytes of a log, or what of them comes before batch number `batches`: how much that was, and what it told.
+fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Replay)> {
+    let mut reader = BufReader::with_capacity(1 << 20, At { file: file.try_clone()?, at: 0 }.take(len));
+    let (mut hash, mut at, mut replay) = (Sha256::default(), 0, Replay::default());
+    let (mut head, mut body) = ([0; HEAD_LEN], Vec::new());
+    while at < len {
+        reader.read_exact(&mut head)?;
+        body.resize(log::body_len(&head).map_err(|_| not_it())?, 0);
+        reader.read_exact(&mut body)?;
+        match log::decode(&head, &body).map_err(|_| not_it())? {
+            Frame::Batch { number, .. } if number == batches => break,
+            Frame::Batch { number, .. } if number != replay.sums.len() as u64 => return Err(not_it()),
+            Frame::Batch { len, crc, .. } => replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc })),
+            Frame::LeftOut { file, why } => drop(replay.left_out.insert(file, why.to_owned())),
+            Frame::Property { file, md5 } => drop(replay.properties.insert(file, md5)),
+        }
+        hash.update(&head);
+        hash.update(&body);
+        at += (HEAD_LEN + body.len()) as u64;
+    }
+    Ok((hash, at, replay))
 }
 
 /// A file read by offset: who else reads or writes it does not matter.
@@ -329,6 +331,15 @@ mod tests {
             log.push(4, sum(4), vec![md5(4)]).expect("pushed");
             log.sync().expect("synced");
         }
+
+        // A device that lost what it had called durable: the shorter prefix is known before anything is cut.
+        let earlier = OutcomeLog::back_to(&open(), &durable, 1).expect("the first batch");
+        for counts in [(&durable, 4), (&earlier, 1)] {
+            let (_, replay) = OutcomeLog::go_on(open(), counts.0, counts.1).expect("either holds until the second is used");
+            assert_eq!(replay.sums.len() as u64, counts.1);
+        }
+        assert!(OutcomeLog::back_to(&open(), &earlier, 2).is_err());
+        assert!(OutcomeLog::go_on(open(), &durable, 4).is_err(), "it is cut off now");
         fs::remove_file(&path).expect("removed");
     }
 }

@@ -558,13 +558,12 @@ fn open_log(
         facts.name, checkpoint.batches
     )));
     drop(log);
-    // The first opening may have cut the log's end off and put a little behind it: both are covered by what it says now.
-    let mut log =
-        OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?.0;
-    let now = log.sync().map_err(unusable)?;
-    drop(log);
+    let file = open().map_err(unusable)?;
+    checkpoint.outcome = OutcomeLog::back_to(&file, &checkpoint.outcome, good).map_err(unusable)?;
     checkpoint.batches = good;
-    OutcomeLog::go_on(open().map_err(unusable)?, &now, good).map_err(unusable)
+    let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
+    replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;
+    OutcomeLog::go_on(file, &checkpoint.outcome, good).map_err(unusable)
 }
 
 /// Writes checkpoints that differ from `checkpoint` in how far the drive is.
