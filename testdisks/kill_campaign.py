@@ -10,6 +10,7 @@ and each drive must be the reference to the last byte. Exit code 0: all were.
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -48,6 +49,16 @@ class Lab:
         code = self.start(*words).wait()
         if code != 0:
             sys.exit(f"FAIL  {' '.join(words)}: exit code {code}; see {self.log.name}")
+
+    def is_completed(self, session):
+        """Whether the journal calls the session completed: a kill may come between its last record and the exit."""
+        words = [self.program, "prep-import", "--journal", "J.jrn", "--list-copy-sessions", "--json"]
+        told = subprocess.run(words, cwd=self.work, capture_output=True, text=True, check=True).stdout
+        sessions = [line for line in map(json.loads, told.splitlines()) if line.get("type") == "session"]
+        states = {line["session"]: line["state"] for line in sessions}
+        if session not in states:
+            sys.exit(f"FAIL  {session} is not in the journal: {told!r}")
+        return states[session] == "Completed"
 
     def device(self):
         digest = hashlib.sha256()
@@ -109,6 +120,8 @@ def campaign(lab, session, rng, kills, kept, *words):
                 run.send_signal(signal.SIGKILL)
                 run.wait()
                 hit += 1
+                if finished := lab.is_completed(session):
+                    break
         if not finished:
             lab.whole(*go_on)
         if lab.device() != reference:

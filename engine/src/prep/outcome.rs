@@ -335,7 +335,8 @@ mod tests {
         // A device that lost what it had called durable: the shorter prefix is known before anything is cut.
         let earlier = OutcomeLog::back_to(&open(), &durable, 1).expect("the first batch");
         for counts in [(&durable, 4), (&earlier, 1)] {
-            let (_, replay) = OutcomeLog::go_on(open(), counts.0, counts.1).expect("either holds until the second is used");
+            let (_, replay) =
+                OutcomeLog::go_on(open(), counts.0, counts.1).expect("either holds until the second is used");
             assert_eq!(replay.sums.len() as u64, counts.1);
         }
         assert!(OutcomeLog::back_to(&open(), &earlier, 2).is_err());
