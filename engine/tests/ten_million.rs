@@ -12,7 +12,7 @@ use dray_engine::ntfs::build::{LeftOut, Outcome, Tree};
 use dray_engine::plan::catalog::{Builder, Catalog};
 use dray_engine::plan::drive::{DriveLayout, DriveSpec, Frame};
 use dray_engine::plan::tree::DriveTree;
-use dray_engine::prep::manifest::{self, ManifestStream, PropertyHashes, RowRules, Rules};
+use dray_engine::prep::manifest::{self, PropertyHashes, RowRules, Rules};
 use dray_engine::prep::outcome::OutcomeLog;
 use dray_engine::prep::workers::Digest;
 use dray_engine::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize};
@@ -110,7 +110,7 @@ fn plan(dirs: u32, per_dir: u32) {
     }
     let left_out = LeftOut::new((0..1000).map(|i| i * (files / 1000)).collect());
     let reader = log.reader().expect("a log");
-    let mut stream = ManifestStream::new(layout.tree(), &rules, left_out.clone(), PropertyHashes::new(), reader);
+    let mut stream = manifest::stream(layout.tree(), &rules, left_out.clone(), PropertyHashes::new(), reader);
     let mut buf = vec![0; 4 << 20];
     while stream.fill(&mut buf).expect("a manifest") == buf.len() {}
     let (len, _) = stream.finish();

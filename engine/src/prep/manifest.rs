@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::azure::dataset::{BlobType, Disposition};
-use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, PageRange, SideFile};
+use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, SideFile};
 use crate::azure::names;
-use crate::hash::Md5;
 use crate::ntfs::build::{LeftOut, Tree};
 use crate::plan::tree::DriveTree;
 use crate::prep::outcome::HashReader;
@@ -146,84 +145,41 @@ enum State {
     End,
 }
 
-/// A manifest on its way to the drive.
-#[allow(missing_debug_implementations, reason = "a stream in the middle says nothing")]
-pub struct ManifestStream<'a> {
+/// The manifest of all blobs but those left out; `log` holds the hashes of all.
+pub fn stream<'a>(
+    tree: &'a DriveTree,
+    rules: &'a Rules,
+    left_out: LeftOut,
+    hashes: PropertyHashes,
+    log: HashReader,
+) -> ManifestStream<'a> {
+    let writer = BlobWriter::new(tree, rules, hashes);
+    let mut text = Text { writer, left_out, log, state: State::Head, runs: Vec::new() };
+    ManifestStream::new(move |into| text.render(into))
+}
+
+/// Where its text comes from.
+struct Text<'a> {
     writer: BlobWriter<'a>,
     left_out: LeftOut,
     log: HashReader,
     state: State,
-    buffer: Vec<u8>,
-    taken: usize,
-    len: u64,
-    md5: Md5,
     runs: Vec<PageRun>,
 }
 
-impl<'a> ManifestStream<'a> {
-    /// A stream of the manifest of all blobs but those left out; the log holds the hashes of all.
-    pub fn new(
-        tree: &'a DriveTree,
-        rules: &'a Rules,
-        left_out: LeftOut,
-        hashes: PropertyHashes,
-        log: HashReader,
-    ) -> Self {
-        Self {
-            writer: BlobWriter::new(tree, rules, hashes),
-            left_out,
-            log,
-            state: State::Head,
-            buffer: Vec::new(),
-            taken: 0,
-            len: 0,
-            md5: Md5::new(),
-            runs: Vec::new(),
-        }
-    }
-
-    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
-    ///
-    /// # Errors
-    /// When the hash log cannot be read.
-    pub fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < out.len() {
-            if self.taken == self.buffer.len() {
-                self.buffer.clear();
-                self.taken = 0;
-                self.render()?;
-                if self.buffer.is_empty() {
-                    break;
-                }
-            }
-            let n = (self.buffer.len() - self.taken).min(out.len() - filled);
-            out[filled..filled + n].copy_from_slice(&self.buffer[self.taken..self.taken + n]);
-            self.taken += n;
-            filled += n;
-        }
-        self.md5.update(&out[..filled]);
-        self.len += filled as u64;
-        Ok(filled)
-    }
-
-    /// Length and MD5 of what was filled.
-    pub fn finish(self) -> (ByteLen, [u8; 16]) {
-        (ByteLen(self.len), self.md5.finish())
-    }
-
+impl Text<'_> {
     /// Appends the next piece to the empty buffer; nothing at the end.
-    fn render(&mut self) -> io::Result<()> {
-        while self.buffer.is_empty() {
+    fn render(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
+        while into.is_empty() {
             match self.state {
                 State::Head => {
-                    self.buffer = self.writer.head();
+                    *into = self.writer.head();
                     self.state = State::Blob { file: 0, block: 0 };
                 }
                 State::Blob { file, .. } if file == self.writer.tree.blob_count() => self.state = State::Foot,
-                State::Blob { file, block } => self.blob(file, block)?,
+                State::Blob { file, block } => self.blob(file, block, into)?,
                 State::Foot => {
-                    self.buffer = self.writer.foot();
+                    *into = self.writer.foot();
                     self.state = State::End;
                 }
                 State::End => break,
@@ -233,8 +189,8 @@ impl<'a> ManifestStream<'a> {
     }
 
     /// Appends some blocks of a blob, its head before the first and its foot behind the last.
-    fn blob(&mut self, file: u32, first: u64) -> io::Result<()> {
-        let (buffer, log, runs) = (&mut self.buffer, &mut self.log, &mut self.runs);
+    fn blob(&mut self, file: u32, first: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let (log, runs) = (&mut self.log, &mut self.runs);
         let out = self.left_out.contains(file);
         let done = self.writer.facts(file, |facts| -> io::Result<u64> {
             if first == 0 && !out {

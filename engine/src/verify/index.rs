@@ -1,12 +1,11 @@
 //! Files that lie on a volume already: listed, hashed in disk order, and told to a manifest (`/skipwrite`).
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::azure::dataset::{BlobType, Disposition};
-use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, PageRange, nonzero_runs};
+use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, nonzero_runs};
 use crate::azure::names;
 use crate::hash::{Md5, md5_many};
 use crate::ntfs::read::{FileId, RunPlace, display_name};
@@ -348,8 +347,36 @@ impl Index {
     }
 
     /// The manifest of all files.
-    pub fn manifest<'a>(&'a self, drive_id: &str, session: &str, number: u32) -> IndexStream<'a> {
-        IndexStream { index: self, next: 0, buffer: head(drive_id, session, number), taken: 0 }
+    pub fn manifest<'a>(&'a self, drive_id: &str, session: &str, number: u32) -> ManifestStream<'a> {
+        let (head, foot) = (head(drive_id, session, number), foot());
+        let mut next = 0;
+        ManifestStream::new(move |into| {
+            match next {
+                0 => into.extend_from_slice(&head),
+                n if n <= self.files.len() => self.describe(&self.files[n - 1], into),
+                n if n == self.files.len() + 1 => into.extend_from_slice(&foot),
+                _ => {}
+            }
+            next += 1;
+            Ok(())
+        })
+    }
+
+    fn describe(&self, file: &Indexed, into: &mut Vec<u8>) {
+        let facts = file.facts();
+        manifest::blob_open(into, &facts);
+        for block in 0..file.len.div_ceil(file.block_len) {
+            let at = file.first + block as usize;
+            if file.is_page {
+                for range in self.pages.get(&at).into_iter().flatten() {
+                    manifest::write_page_range(into, range);
+                }
+            } else {
+                let (from, to) = file.range(block);
+                manifest::write_block(into, &Block { offset: from, length: to - from, hash: self.hashes[at] });
+            }
+        }
+        manifest::blob_close(into, &facts);
     }
 }
 
@@ -459,65 +486,4 @@ fn head(drive_id: &str, session: &str, number: u32) -> Vec<u8> {
 
 fn foot() -> Vec<u8> {
     [manifest::list_close(), manifest::footer()].concat()
-}
-
-/// A manifest on its way to the drive.
-#[derive(Debug)]
-pub struct IndexStream<'a> {
-    index: &'a Index,
-    /// The next file; behind the last one the foot, and then nothing.
-    next: usize,
-    buffer: Vec<u8>,
-    taken: usize,
-}
-
-impl IndexStream<'_> {
-    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
-    ///
-    /// # Errors
-    /// None.
-    pub fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < out.len() {
-            if self.taken == self.buffer.len() {
-                self.buffer.clear();
-                self.taken = 0;
-                self.render();
-                if self.buffer.is_empty() {
-                    break;
-                }
-            }
-            let n = (self.buffer.len() - self.taken).min(out.len() - filled);
-            out[filled..filled + n].copy_from_slice(&self.buffer[self.taken..self.taken + n]);
-            self.taken += n;
-            filled += n;
-        }
-        Ok(filled)
-    }
-
-    fn render(&mut self) {
-        let files = &self.index.files;
-        match files.get(self.next) {
-            Some(file) => {
-                let facts = file.facts();
-                manifest::blob_open(&mut self.buffer, &facts);
-                for block in 0..file.len.div_ceil(file.block_len) {
-                    let at = file.first + block as usize;
-                    if file.is_page {
-                        for range in self.index.pages.get(&at).into_iter().flatten() {
-                            manifest::write_page_range(&mut self.buffer, range);
-                        }
-                    } else {
-                        let (from, to) = file.range(block);
-                        let block = Block { offset: from, length: to - from, hash: self.index.hashes[at] };
-                        manifest::write_block(&mut self.buffer, &block);
-                    }
-                }
-                manifest::blob_close(&mut self.buffer, &facts);
-            }
-            None if self.next == files.len() => self.buffer = foot(),
-            None => return,
-        }
-        self.next += 1;
-    }
 }

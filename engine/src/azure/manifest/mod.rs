@@ -2,10 +2,12 @@
 
 mod ranges;
 mod read;
+mod stream;
 mod write;
 
 pub use ranges::{RUN_GRANULE, RUNS_MAX, nonzero_runs, runs_max};
 pub use read::{Blob, BlobEnd, BlobStart, Event, Fault, ListHead, Piece, Pieces, Reader, SideRef};
+pub use stream::ManifestStream;
 pub use write::{
     BlobFacts, Block, Content, Layout, ListFacts, PageRange, SideFile, blob_close, blob_open, blob_xml_len, footer,
     header, is_drive_id, list_close, list_open, write_blob, write_block, write_page_range,

@@ -19,6 +19,7 @@ use std::io;
 use commit::{Store, refused};
 
 use crate::azure::manifest as xml;
+use crate::azure::manifest::ManifestStream;
 use crate::hash::{Md5, Sha256};
 use crate::ntfs::append::{Append, AppendSpec, Refusal, root_stream};
 use crate::ntfs::build::{LeftOut, LinearRange, Outcome, RootFile, Times, Tree};
@@ -28,13 +29,12 @@ use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
 use crate::prep::allowance::Allowance;
 use crate::prep::drive::{Durable, Pace, Save};
-use crate::prep::manifest::{ManifestStream, Rules};
+use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset, FileTime};
 use crate::verify::find::{Opened, View};
-use crate::verify::index::IndexStream;
 
 /// How far before a manifest's end its last element is looked for.
 const TAIL: u64 = 4096;
@@ -59,27 +59,6 @@ pub struct Addition<'a> {
     pub manifest_len_max: u64,
     /// The session's time.
     pub now: FileTime,
-}
-
-/// A manifest on its way to the drive.
-pub trait Rendered {
-    /// Fills `out` from its start; fewer bytes than it has room for mean the end.
-    ///
-    /// # Errors
-    /// When the hash log cannot be read.
-    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize>;
-}
-
-impl Rendered for ManifestStream<'_> {
-    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        ManifestStream::fill(self, out)
-    }
-}
-
-impl Rendered for IndexStream<'_> {
-    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        IndexStream::fill(self, out)
-    }
 }
 
 /// Why nothing is added.
@@ -329,7 +308,7 @@ impl Job<'_> {
         stage(Stage::Metadata);
         let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
         let reader = log.reader().map_err(side)?;
-        let mut own = ManifestStream::new(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
+        let mut own = manifest::stream(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
         let manifest_md5 = self.finish(planned, store, &mut own, left_out, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));
@@ -346,7 +325,7 @@ impl Job<'_> {
         &self,
         planned: &Planned,
         store: &mut Store<'_>,
-        own: &mut dyn Rendered,
+        own: &mut ManifestStream<'_>,
         left_out: LeftOut,
         sidecar: &mut File,
     ) -> Result<[u8; 16], Problem> {
@@ -360,7 +339,7 @@ impl Job<'_> {
         &self,
         planned: &Planned,
         store: &mut Store<'_>,
-        own: &mut dyn Rendered,
+        own: &mut ManifestStream<'_>,
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
         let Addition { name, opened, rules, .. } = self.what;
         let side = |error: io::Error| {

@@ -9,7 +9,7 @@ use crate::ntfs::build::{LeftOut, Outcome, SectionKind};
 use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::drive::DriveLayout;
 use crate::pool::Slot;
-use crate::prep::manifest::ManifestStream;
+use crate::prep::manifest;
 use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
@@ -76,7 +76,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let _ = self.outcomes.data.set(outcome);
         let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
         let property_hashes = std::mem::take(&mut self.property_hashes);
-        self.manifest = Some(ManifestStream::new(tree, self.s.rules, left_out, property_hashes, hashes));
+        self.manifest = Some(manifest::stream(tree, self.s.rules, left_out, property_hashes, hashes));
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::azure::manifest::ManifestStream;
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Engine, SourceFile};
@@ -36,7 +37,7 @@ use crate::plan::batches::{Batch, Batches, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
 use crate::prep::allowance::Allowance;
-use crate::prep::manifest::{ManifestStream, PropertyHashes, Rules};
+use crate::prep::manifest::{PropertyHashes, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::{Done, Job};
 use crate::report::{Event, Kind, Problem, Stage, Stop};
