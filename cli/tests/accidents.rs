@@ -10,7 +10,6 @@ use std::process::Command;
 
 use common::{Session, said};
 use dray_engine::entropy::Seeded;
-use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
 
@@ -22,14 +21,6 @@ fn blkid(image: &Path, offset: u64) -> Option<String> {
     let output =
         Command::new("blkid").args(["-p", "-o", "export", "-O", &offset.to_string()]).arg(image).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn source(session: &Session, fill: impl FnOnce(&mut Dataset)) {
-    let source = session.path("source");
-    let mut data = Dataset::new(&source, 3).expect("a dataset");
-    fill(&mut data);
-    data.finish().expect("a dataset");
-    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
 }
 
 /// How the program tells that a drive entered a stage.
@@ -85,7 +76,7 @@ fn after(session: &Session, how: &str, engine: &str) -> std::process::Output {
 #[test]
 fn judge_killed_at_any_moment_it_looks_like_no_drive() {
     let session = Session::new("killed");
-    source(&session, |data| {
+    session.source(|data| {
         data.large(40 << 20, 9 << 20).expect("files");
         data.small(300, 20).expect("files");
     });
@@ -192,7 +183,7 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
 #[test]
 fn judge_sources_that_change_are_left_out_and_named() {
     let session = Session::new("changing");
-    source(&session, |data| {
+    session.source(|data| {
         for name in ["kept", "z-gone", "z-grown", "z-longer", "z-shrunk", "z-touched"] {
             data.file(name, if name == "z-longer" { 5 << 20 } else { 20_000 }).expect("a file");
         }
@@ -225,7 +216,7 @@ fn judge_sources_that_change_are_left_out_and_named() {
 fn judge_loop_devices_of_both_sector_sizes() {
     for sector in ["512", "4096"] {
         let session = Session::new(&format!("loop-{sector}"));
-        source(&session, |data| {
+        session.source(|data| {
             data.large(50 << 20, 13 << 20).expect("files");
             data.small(200, 20).expect("files");
         });

@@ -6,36 +6,15 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use common::Session;
+use common::{Session, code, words as said};
 use dray_engine::job::{Key, Opened, find};
 use dray_engine::ntfs::read::Volume;
 use dray_engine::units::ByteOffset;
 use dray_engine::verify::find::View;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
-
-/// `dray` in the session's directory, as a script has it.
-fn dray(session: &Session, words: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dray"))
-        .args(words.split_whitespace())
-        .current_dir(&session.dir)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .expect("the binary runs")
-}
-
-/// What it said, in one line: paragraphs are wrapped.
-fn said(output: &Output) -> String {
-    common::words(output)
-}
-
-fn works(session: &Session, words: &str) -> String {
-    let output = dray(session, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", said(&output));
-    said(&output)
-}
 
 const HEAD: &str = "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile";
 
@@ -64,7 +43,7 @@ fn first(session: &Session) {
     data(session, "first", &[0, 1, 5000, 70_000, 3 << 20]);
     data(session, "second", &[0, 1, 4096, 4097, 100_000, 9 << 20, (5 << 20) + 3]);
     driveset(session, "drive.img:100MB,Format,SilentMode,Encrypt,");
-    works(session, "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:first.csv --silent");
+    session.works("PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:first.csv --silent");
 }
 
 const SECOND: &str = "PrepImport /j:J.jrn /id:session#2 /DataSet:second.csv --silent --json --checkpoint-bytes 4194304";
@@ -86,8 +65,8 @@ fn bring_back(session: &Session, kept: &[(PathBuf, Vec<u8>)]) {
 
 /// Blobs that `dray verify` finds equal: all of them must be.
 fn verified(session: &Session, image: &str, record: &str) -> usize {
-    let output = dray(session, &format!("verify {image} --key-file {record} --json"));
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = session.dray(&format!("verify {image} --key-file {record} --json"));
+    assert_eq!(code(&output), 0, "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let equal = |line: &&str| line.contains("\"type\":\"blob\"") && line.contains("\"verdict\":\"equal\"");
     text.lines().filter(equal).count()
@@ -126,8 +105,7 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
     fs::copy(&image, before.join("drive.img")).expect("a copy");
     for moment in moments {
         bring_back(session, &base);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-        command.args(words.split_whitespace()).current_dir(&session.dir);
+        let command = session.program(words);
         let mut run = match Traced::start(&command, &session.dir) {
             Ok(run) => run,
             Err(error) => return eprintln!("SKIPPED judge: a program cannot be traced here: {error}"),
@@ -141,16 +119,16 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
         assert!(reached.expect("the trace goes on"), "{moment:?} never came: {}", run.finish().expect("it ends").said);
         run.kill().expect("killed");
         let left = keep(session);
-        works(session, "PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent");
+        session.works("PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent");
         assert_eq!(verified(session, "drive.img", "drive.xml"), files.1, "finished after {moment:?}");
         let finished = fs::read(&image).expect("an image");
         bring_back(session, &left);
-        works(session, "PrepImport /j:J.jrn /id:session#2 /AbortSession --silent");
+        session.works("PrepImport /j:J.jrn /id:session#2 /AbortSession --silent");
         same_but_free(&before.join("drive.img"), &image, &common::key_in(&session.path("drive.xml")));
         assert_eq!(verified(session, "drive.img", "drive.xml"), files.0, "taken back after {moment:?}");
         // Both roads again, from the same place: the same bytes.
         bring_back(session, &left);
-        works(session, "PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent --engine sync");
+        session.works("PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent --engine sync");
         assert!(finished == fs::read(&image).expect("an image"), "{moment:?}: finished in another way");
         let beside: Vec<PathBuf> = keep(session).into_iter().map(|(path, _)| path).collect();
         let sidecars = beside.iter().filter(|path| path.to_string_lossy().contains("J.jrn."));
@@ -168,7 +146,7 @@ fn judge_a_second_session_that_is_killed_is_finished_or_taken_back() {
     first(&session);
     let moments = [("data", 3), ("data", 14), ("metadata", 2), ("finishing", 1), ("finishing", 5), ("read-back", 0)];
     killed(&session, &moments, SECOND, (5, 12));
-    works(&session, SECOND);
+    session.works(SECOND);
     let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
     judge::drive(&image, &record, None, true).expect_pass("scripts/judge-drive");
 }
@@ -277,7 +255,7 @@ fn judge_files_are_added_to_a_volume_that_windows_made() {
     let first = "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:first.csv --silent";
     // As Windows left it its log is open: refused, untouched.
     let before = fs::read(&image).expect("an image");
-    let refused = dray(&session, first);
+    let refused = session.dray(first);
     assert!(refused.status.code() == Some(2) && said(&refused).contains("was not closed"), "{}", said(&refused));
     assert!(before == fs::read(&image).expect("an image") && !session.path("J.jrn").exists());
     // ntfsfix empties the log and takes the dirty mark away.
@@ -291,17 +269,17 @@ fn judge_files_are_added_to_a_volume_that_windows_made() {
     fs::write(session.path("key.txt"), format!("{WINDOWS_KEY}\r\n")).expect("a key");
     let by_key_file =
         "PrepImport /j:J.jrn /id:session#1 /t:drive.img /bk:@key.txt /srcdir:first /dstdir:first/ /silentmode";
-    works(&session, by_key_file);
+    session.works(by_key_file);
     assert_eq!(verified(&session, "drive.img", "drive.xml"), 5);
-    works(&session, SECOND);
+    session.works(SECOND);
     assert_eq!(verified(&session, "drive.img", "drive.xml"), 11);
     judged(&image, WINDOWS_KEY, &session.dir);
     for (path, hash) in [
         ("test-file-1.txt", "3ceb5c413ee02895bf1f357a8c2cc2bec824f4d8aad13aeab69303f341c8b781"),
         ("test-folder/test-file-2.txt", "26fdc315fadc05db9f8f3236fc30b9f0ca044e56ec1e9450ccd5fdab900e9e46"),
     ] {
-        let ours = dray(&session, &format!("cat drive.img {path} --key-file drive.xml"));
-        assert_eq!(ours.status.code(), Some(0), "{}", said(&ours));
+        let ours = session.dray(&format!("cat drive.img {path} --key-file drive.xml"));
+        assert_eq!(code(&ours), 0, "{}", said(&ours));
         let digest = dray_engine::hash::sha256(&ours.stdout);
         assert_eq!(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hash, "{path}");
     }
@@ -316,7 +294,7 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
     let (image, key) = (session.path("drive.img"), common::key_in(&session.path("drive.xml")));
     let refused = |words: &str, what: &str| {
         let before = keep(&session);
-        let output = dray(&session, words);
+        let output = session.dray(words);
         assert!(
             matches!(output.status.code(), Some(1 | 2)) && said(&output).contains(what),
             "{what}: {}",
@@ -336,9 +314,9 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
         fs::write(root.join("theirs.bin"), &theirs).expect("room");
     });
     if is_there {
-        works(&session, SECOND);
+        session.works(SECOND);
         assert_eq!(verified(&session, "drive.img", "drive.xml"), 12);
-        assert!(dray(&session, "cat drive.img theirs.bin --key-file drive.xml").stdout == theirs);
+        assert!(session.dray("cat drive.img theirs.bin --key-file drive.xml").stdout == theirs);
         judged(&image, &key, &session.dir);
         bring_back(&session, &base);
         is_there = with_driver(&image, &key, &session.dir, "rw", |root| {
@@ -402,14 +380,14 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
         )
     };
     let before = keep(&session);
-    let refused = dray(&session, &run("/bad", "bad/"));
+    let refused = session.dray(&run("/bad", "bad/"));
     assert!(refused.status.code() == Some(1) && said(&refused).contains("cannot name this blob"), "{}", said(&refused));
-    assert!(said(&dray(&session, &run("/nowhere", "bad/"))).contains("is not on the volume"));
+    assert!(said(&session.dray(&run("/nowhere", "bad/"))).contains("is not on the volume"));
     assert!(before == keep(&session), "nothing was written");
     // As documented: once per directory, under one id, each with its own spelling of the drive.
-    let words = works(&session, &run("drive.img/photos", "pictures/mine/"));
+    let words = session.works(&run("drive.img/photos", "pictures/mine/"));
     assert!(words.contains("3 files"), "{words}");
-    works(&session, &run("/films", "films/"));
+    session.works(&run("/films", "films/"));
     assert_eq!(verified(&session, "drive.img", "drive.xml"), 5 + 4);
     fs::write(
         session.path("index.csv"),
@@ -418,20 +396,20 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     .expect("a dataset");
     let modern = "prep-import --journal K.jrn --id session1 --skip-write --dataset index.csv --silent";
     // Killed in the middle, and gone on with.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(modern.split_whitespace()).arg("--json").current_dir(&session.dir);
+    let mut command = session.program(modern);
+    command.arg("--json");
     if let Ok(mut run) = Traced::start(&command, &session.dir) {
         let reached = run.until(|now| now.is_write() && now.said.contains("\"stage\":\"finishing\""));
         assert!(reached.expect("the trace goes on"));
         run.kill().expect("killed");
-        works(&session, "prep-import --journal K.jrn --id session1 --resume --silent");
+        session.works("prep-import --journal K.jrn --id session1 --resume --silent");
     } else {
         eprintln!("SKIPPED judge: a program cannot be traced here");
-        works(&session, modern);
+        session.works(modern);
     }
     assert_eq!(verified(&session, "drive.img", "drive.xml"), 5 + 5);
     judged(&image, &key, &session.dir);
-    let manifest = dray(&session, "cat drive.img DriveManifest.xml --key-file drive.xml");
+    let manifest = session.dray("cat drive.img DriveManifest.xml --key-file drive.xml");
     let manifest = String::from_utf8(manifest.stdout).expect("UTF-8");
     for list in ["session#1-0", "session1-0", "session1-1", "session1-2"] {
         assert_eq!(manifest.matches(&format!("<BlobList Id=\"{list}\">")).count(), 1, "{list}: {manifest}");

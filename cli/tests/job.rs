@@ -8,20 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{said, scratch};
+use common::{code, dray_in as dray, said, scratch};
 
 const KEY: &str = "238810-662376-448998-450120-652806-203390-606320-483076";
 const OTHER_KEY: &str = "442926-020713-108086-436744-137335-435358-242242-279598";
-
-fn dray(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(args).current_dir(dir).stdin(Stdio::null()).env_remove("NO_COLOR").env_remove("DRAY_TOKEN");
-    command.output().expect("the binary runs")
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("not killed")
-}
 
 /// A drive record in the form of the published sample.
 fn record(dir: &Path, id: &str, key: &str, state: &str) {

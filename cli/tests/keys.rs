@@ -6,25 +6,15 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use common::fixtures::{Image, fixture, unpack};
-use common::{scratch, words as said};
+use common::{dray, run, scratch, words as said};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// `bitlk-aes-xts-128`, as its makers published it.
 const PASSWORD: &str = "anaconda";
 const NUMERICAL: &str = "235818-357951-253979-013365-241120-245575-342914-591910";
-
-fn dray(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(args).stdin(Stdio::null()).env_remove("NO_COLOR");
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("the binary runs")
-}
 
 fn volume(owner: &str) -> Option<Image> {
     unpack(owner, "bitlocker/bitlk-aes-xts-128.img.xz")
@@ -62,14 +52,14 @@ fn every_form_of_a_key_file_opens_the_drive() {
         ("saved.txt", windows, "numerical password"),
     ] {
         let key = file("key-forms", name, contents);
-        let output = run(dray(&["unlock", image.name(), "--key-file"]).arg(&key));
+        let output = run(dray(["unlock", image.name(), "--key-file"]).arg(&key));
         assert_eq!(output.status.code(), Some(0), "{name}: {}", said(&output));
         assert!(said(&output).contains(&format!("the {by} opens")), "{name}: {}", said(&output));
         assert!(!said(&output).contains("235818"), "{name}");
     }
     // From a descriptor.
     let key = file("key-forms", "descriptor", NUMERICAL);
-    let output = run(dray(&["unlock", image.name(), "--key-fd", "0"]).stdin(File::open(key).expect("there")));
+    let output = run(dray(["unlock", image.name(), "--key-fd", "0"]).stdin(File::open(key).expect("there")));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
 
@@ -92,12 +82,12 @@ fn external_keys_open_in_every_form_of_late_exports() {
         ("whole", file("key-external", "whole.txt", whole)),
         ("bare", file("key-external", "bare.txt", &bare)),
     ] {
-        let output = run(dray(&["unlock", image.name(), "--json", "--key-file"]).arg(&path));
+        let output = run(dray(["unlock", image.name(), "--json", "--key-file"]).arg(&path));
         assert_eq!(output.status.code(), Some(0), "{name}: {}", said(&output));
         assert!(said(&output).contains("\"by\":\"external key\""), "{name}: {}", said(&output));
     }
     let classic = format!("/externalKey:@{}", file("key-external", "classic.txt", &bare).display());
-    let output = run(&mut dray(&["Unlock", &classic, &format!("/driveLetter:{}", image.name())]));
+    let output = run(&mut dray(["Unlock", &classic, &format!("/driveLetter:{}", image.name())]));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("mount -o ro"), "{}", said(&output));
 }
@@ -115,16 +105,16 @@ fn what_is_wrong_with_a_key_is_said() {
         ("json", "{\"value\": []}".into(), "bitLockerKey"),
     ] {
         let key = file("key-wrong", name, &contents);
-        let output = run(dray(&["unlock", image.name(), "--key-file"]).arg(&key));
+        let output = run(dray(["unlock", image.name(), "--key-file"]).arg(&key));
         assert_eq!(output.status.code(), Some(1), "{name}: {}", said(&output));
         let said = said(&output).replace("\n  ", " ").replace("  ", " ");
         assert!(said.contains(part), "{name}: {said}");
         assert!(contents.len() < 8 || !said.contains(&contents), "{name}: {said}");
     }
-    let output = run(&mut dray(&["unlock", image.name()]));
+    let output = run(&mut dray(["unlock", image.name()]));
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("--key-file"), "{}", said(&output));
-    let output = run(&mut dray(&["unlock", "/nonexistent/drive"]));
+    let output = run(&mut dray(["unlock", "/nonexistent/drive"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("cannot be found"), "{}", said(&output));
 }

@@ -4,39 +4,10 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
-use common::Session;
-use dray_testdisks::dataset::Dataset;
+use common::{Session, code, words as said};
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
-
-fn source(session: &Session, fill: impl FnOnce(&mut Dataset)) {
-    let source = session.path("source");
-    let mut data = Dataset::new(&source, 3).expect("a dataset");
-    fill(&mut data);
-    data.finish().expect("a dataset");
-    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
-}
-
-/// `dray` in the session's directory, as a script has it.
-fn dray(session: &Session, words: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dray"))
-        .args(words.split_whitespace())
-        .current_dir(&session.dir)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .expect("the binary runs")
-}
-
-/// What it said, in one line: paragraphs are wrapped.
-fn said(output: &Output) -> String {
-    common::words(output)
-}
-
-fn code(output: &Output) -> Option<i32> {
-    output.status.code()
-}
 
 fn driveset(session: &Session, file: &str, images: &[&str]) {
     session.driveset(&images.iter().map(|image| format!("{image}:100MB")).collect::<Vec<_>>());
@@ -51,31 +22,30 @@ fn passes(session: &Session, drive: &str, dataset: Option<&Path>) {
 #[test]
 fn judge_the_documented_examples_in_sequence() {
     let session = Session::new("documented");
-    source(&session, |data| data.small(40, 20).expect("files"));
+    session.source(|data| data.small(40, 20).expect("files"));
     fs::rename(session.path("dataset.csv"), session.path("dataset-1.csv")).expect("a dataset");
     driveset(&session, "driveset-1.csv", &["one.img"]);
     driveset(&session, "driveset-2.csv", &["two.img"]);
     // The storage key's place in the line, as documented.
-    let first = dray(
-        &session,
+    let first = session.dray(
         "PrepImport /j:JournalTest.jrn /id:session#1 /sk:************* /InitialDriveSet:driveset-1.csv \
          /DataSet:dataset-1.csv /logdir:logs --silent",
     );
-    assert_eq!(code(&first), Some(0), "{}", said(&first));
+    assert_eq!(code(&first), 0, "{}", said(&first));
     passes(&session, "one", Some(&session.path("dataset-1.csv")));
 
     // A drive set only: the new drive ends encrypted, empty and complete.
     let third = "PrepImport /j:JournalTest.jrn /j:JournalTest.jrn /id:session#3 /id:session#3 \
                  /AdditionalDriveSet:driveset-2.csv --silent";
-    let third = dray(&session, third);
-    assert_eq!(code(&third), Some(0), "{}", said(&third));
+    let third = session.dray(third);
+    assert_eq!(code(&third), 0, "{}", said(&third));
     passes(&session, "two", None);
 
-    let drives = dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json");
+    let drives = session.dray("PrepImport /j:JournalTest.jrn /ListDrives --json");
     let drives = String::from_utf8_lossy(&drives.stdout).into_owned();
     assert_eq!(drives.lines().count(), 2, "{drives}");
     assert!(drives.lines().all(|line| line.contains("\"state\":\"Completed\"")), "{drives}");
-    let sessions = dray(&session, "PrepImport /j:JournalTest.jrn /ListCopySessions");
+    let sessions = session.dray("PrepImport /j:JournalTest.jrn /ListCopySessions");
     let sessions = said(&sessions);
     assert!(sessions.contains("session#1 completed") && sessions.contains("session#3 completed"), "{sessions}");
 
@@ -91,43 +61,43 @@ fn judge_the_documented_examples_in_sequence() {
             "one log directory",
         ),
     ] {
-        let output = dray(&session, words);
-        assert!(matches!(code(&output), Some(1 | 2)) && said(&output).contains(what), "{words}: {}", said(&output));
+        let output = session.dray(words);
+        assert!(matches!(code(&output), 1 | 2) && said(&output).contains(what), "{words}: {}", said(&output));
     }
     session.driveset(&[session.path("two.img").display().to_string()]);
-    let again = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#4 /AdditionalDriveSet:driveset.csv");
-    assert_eq!(code(&again), Some(2), "{}", said(&again));
+    let again = session.dray("PrepImport /j:JournalTest.jrn /id:session#4 /AdditionalDriveSet:driveset.csv");
+    assert_eq!(code(&again), 2, "{}", said(&again));
     assert!(said(&again).contains("belongs to this journal already"), "{}", said(&again));
 
     // More data lands on the drives there are: whole words as documented, then the slips that users make.
     fs::write(session.path("dataset-2.csv"), second_dataset(&session)).expect("a dataset");
     let second =
         "PrepImport /j:JournalTest.jrn /id:session#2 DataSet:dataset-2.csv /j:JournalTest.jrn /id:session#2 --silent";
-    let second = dray(&session, second);
-    assert_eq!(code(&second), Some(0), "{}", said(&second));
+    let second = session.dray(second);
+    assert_eq!(code(&second), 0, "{}", said(&second));
     let mut blobs = 0;
     for drive in ["one", "two"] {
         passes(&session, drive, None);
         blobs += verified(&session, drive);
     }
     assert_eq!(blobs, 40 + 7, "files of both sessions");
-    let sessions = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListCopySessions"));
+    let sessions = said(&session.dray("PrepImport /j:JournalTest.jrn /ListCopySessions"));
     assert!(sessions.contains("session#2 completed"), "{sessions}");
     // The journal is lost: the drives and their records tell it, and sessions go on with it.
     let lost = fs::read(session.path("JournalTest.jrn")).expect("a journal");
     let line = "prep-import --journal JournalTest.jrn --rebuild-journal --initial-driveset both.csv";
     driveset(&session, "both.csv", &["one.img", "two.img"]);
-    let refused = dray(&session, line);
-    assert!(code(&refused) == Some(1) && said(&refused).contains("a journal is there"), "{}", said(&refused));
+    let refused = session.dray(line);
+    assert!(code(&refused) == 1 && said(&refused).contains("a journal is there"), "{}", said(&refused));
     assert!(lost == fs::read(session.path("JournalTest.jrn")).expect("a journal"));
-    let listed = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json"));
+    let listed = said(&session.dray("PrepImport /j:JournalTest.jrn /ListDrives --json"));
     let records = ["one.xml", "two.xml"].map(|name| fs::read(session.path(name)).expect("a record"));
     fs::remove_file(session.path("JournalTest.jrn")).expect("lost");
-    let again = dray(&session, line);
-    assert_eq!(code(&again), Some(0), "{}", said(&again));
+    let again = session.dray(line);
+    assert_eq!(code(&again), 0, "{}", said(&again));
     let now = ["one.xml", "two.xml"].map(|name| fs::read(session.path(name)).expect("a record"));
     assert!(records == now, "records that fit stay as they are");
-    let found = said(&dray(&session, "PrepImport /j:JournalTest.jrn /ListDrives --json"));
+    let found = said(&session.dray("PrepImport /j:JournalTest.jrn /ListDrives --json"));
     for field in ["manifest_hash", "drive_id", "state", "files"] {
         let of = |text: &str| -> Vec<String> {
             let name = format!("\"{field}\":");
@@ -137,10 +107,10 @@ fn judge_the_documented_examples_in_sequence() {
         assert_eq!(of(&listed), of(&found), "{field}: {listed} {found}");
         assert_eq!(of(&found).len(), 2, "{field}: {found}");
     }
-    let more = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#2 /DataSet:dataset-2.csv --silent");
-    assert!(code(&more) == Some(1) && said(&more).contains("completed already"), "{}", said(&more));
-    let more = dray(&session, "PrepImport /j:JournalTest.jrn /id:session#4 /DataSet:dataset-2.csv --silent");
-    assert_eq!(code(&more), Some(0), "{}", said(&more));
+    let more = session.dray("PrepImport /j:JournalTest.jrn /id:session#2 /DataSet:dataset-2.csv --silent");
+    assert!(code(&more) == 1 && said(&more).contains("completed already"), "{}", said(&more));
+    let more = session.dray("PrepImport /j:JournalTest.jrn /id:session#4 /DataSet:dataset-2.csv --silent");
+    assert_eq!(code(&more), 0, "{}", said(&more));
     let beside: Vec<String> = fs::read_dir(&session.dir)
         .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
@@ -162,8 +132,8 @@ fn second_dataset(session: &Session) -> String {
 
 /// Verifies a drive with `dray`, and gives how many blobs are equal: all of them.
 fn verified(session: &Session, drive: &str) -> u64 {
-    let output = dray(session, &format!("verify {drive}.img --key-file {drive}.xml --json"));
-    assert_eq!(code(&output), Some(0), "{}", said(&output));
+    let output = session.dray(&format!("verify {drive}.img --key-file {drive}.xml --json"));
+    assert_eq!(code(&output), 0, "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().filter(|line| line.contains("\"type\":\"blob\"") && line.contains("\"verdict\":\"equal\"")).count()
         as u64
@@ -172,31 +142,29 @@ fn verified(session: &Session, drive: &str) -> u64 {
 #[test]
 fn judge_the_first_generation_form() {
     let session = Session::new("generation-1");
-    source(&session, |data| data.small(20, 10).expect("files"));
-    let output = dray(
-        &session,
-        "PrepImport /sk:x /t:one.img:100MB /format /silentmode /encrypt /logdir:l /j:9WM35C2V.jrn /id:session1 /srcdir:source \
+    session.source(|data| data.small(20, 10).expect("files"));
+    let output = session.dray("PrepImport /sk:x /t:one.img:100MB /format /silentmode /encrypt /logdir:l /j:9WM35C2V.jrn /id:session1 /srcdir:source \
          /dstdir:data/ /Disposition:rename /BlobType:BlockBlob",
     );
-    assert_eq!(code(&output), Some(0), "{}", said(&output));
+    assert_eq!(code(&output), 0, "{}", said(&output));
     passes(&session, "one", Some(&session.path("dataset.csv")));
 }
 
 #[test]
 fn judge_what_did_not_fit_goes_to_drives_that_join() {
     let session = Session::new("joining");
-    source(&session, |data| data.large(120 << 20, 5 << 20).expect("files"));
+    session.source(|data| data.large(120 << 20, 5 << 20).expect("files"));
     driveset(&session, "driveset.csv", &["one.img"]);
     let line = "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:dataset.csv --silent";
-    let refused = dray(&session, line);
-    assert_eq!(code(&refused), Some(2), "{}", said(&refused));
+    let refused = session.dray(line);
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
     assert!(said(&refused).contains("--what-fits") && !session.path("J.jrn").exists(), "{}", said(&refused));
-    let part = dray(&session, &format!("{line} --what-fits"));
-    assert_eq!(code(&part), Some(6), "{}", said(&part));
+    let part = session.dray(&format!("{line} --what-fits"));
+    assert_eq!(code(&part), 6, "{}", said(&part));
     assert!(said(&part).contains("waits for drives"), "{}", said(&part));
     driveset(&session, "more.csv", &["two.img", "three.img"]);
-    let rest = dray(&session, "PrepImport /j:J.jrn /id:session#1 /AdditionalDriveSet:more.csv --silent");
-    assert_eq!(code(&rest), Some(0), "{}", said(&rest));
+    let rest = session.dray("PrepImport /j:J.jrn /id:session#1 /AdditionalDriveSet:more.csv --silent");
+    assert_eq!(code(&rest), 0, "{}", said(&rest));
     let mut blobs = 0;
     for drive in ["one", "two", "three"] {
         if session.path(&format!("{drive}.xml")).exists() {
@@ -205,12 +173,12 @@ fn judge_what_did_not_fit_goes_to_drives_that_join() {
         }
     }
     assert_eq!(blobs, 24, "every file is on one drive");
-    assert!(said(&dray(&session, "PrepImport /j:J.jrn /ListCopySessions")).contains("session#1 completed"));
+    assert!(said(&session.dray("PrepImport /j:J.jrn /ListCopySessions")).contains("session#1 completed"));
 }
 
 /// Files of the session on a drive, as the journal says.
 fn files_of(session: &Session, drive: &str) -> u64 {
-    let list = dray(session, "PrepImport /j:J.jrn /ListDrives --json");
+    let list = session.dray("PrepImport /j:J.jrn /ListDrives --json");
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     let line = list.lines().find(|line| line.contains(&format!("\"drive_id\":\"{drive}\""))).expect("the drive");
     let (_, rest) = line.split_once("\"files\":").expect("its files");
@@ -220,12 +188,11 @@ fn files_of(session: &Session, drive: &str) -> u64 {
 #[test]
 fn judge_a_drive_that_died_gives_its_files_to_another() {
     let session = Session::new("replan");
-    source(&session, |data| data.large(120 << 20, 5 << 20).expect("files"));
+    session.source(|data| data.large(120 << 20, 5 << 20).expect("files"));
     driveset(&session, "driveset.csv", &["one.img", "two.img"]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
     let line = "prep-import --journal J.jrn --id session#1 --initial-driveset driveset.csv --dataset dataset.csv --silent \
                 --json --checkpoint-bytes 8388608";
-    command.args(line.split_whitespace()).current_dir(&session.dir);
+    let command = session.program(line);
     let mut run = match Traced::start(&command, &session.dir) {
         Ok(run) => run,
         Err(error) => {
@@ -242,39 +209,38 @@ fn judge_a_drive_that_died_gives_its_files_to_another() {
     assert!(both.expect("the trace goes on"), "it ended before both drives had begun");
     run.kill().expect("killed");
     fs::remove_file(session.path("two.img")).expect("a drive that is gone");
-    let other =
-        dray(&session, "prep-import --journal J.jrn --id session#2 --additional-driveset driveset.csv --silent");
-    assert!(code(&other) == Some(1) && said(&other).contains("ended abnormally"), "{}", said(&other));
-    let refused = dray(&session, "prep-import --journal J.jrn --id session#1 --resume --silent");
-    assert_eq!(code(&refused), Some(2), "{}", said(&refused));
+    let other = session.dray("prep-import --journal J.jrn --id session#2 --additional-driveset driveset.csv --silent");
+    assert!(code(&other) == 1 && said(&other).contains("ended abnormally"), "{}", said(&other));
+    let refused = session.dray("prep-import --journal J.jrn --id session#1 --resume --silent");
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
     assert!(said(&refused).contains("--replan") && said(&refused).contains("two.img"), "{}", said(&refused));
     driveset(&session, "more.csv", &["three.img"]);
     fs::write(session.path("source/late.bin"), b"late").expect("a file");
     let line = "prep-import --journal J.jrn --id session#1 --resume --replan --additional-driveset more.csv --silent";
-    let done = dray(&session, line);
-    assert_eq!(code(&done), Some(0), "{}", said(&done));
+    let done = session.dray(line);
+    assert_eq!(code(&done), 0, "{}", said(&done));
     let late = said(&done).matches("after the session was planned").count();
     assert!(late == 1 && said(&done).contains("late.bin"), "{}", said(&done));
     for drive in ["one", "three"] {
         passes(&session, drive, None);
     }
     assert_eq!(files_of(&session, "one") + files_of(&session, "three"), 24);
-    let drives = said(&dray(&session, "PrepImport /j:J.jrn /ListDrives"));
+    let drives = said(&session.dray("PrepImport /j:J.jrn /ListDrives"));
     assert!(drives.contains("two") && drives.contains("given up"), "{drives}");
 }
 
 #[test]
 fn a_torn_journal_goes_on_and_a_damaged_one_is_refused() {
     let session = Session::new("torn");
-    source(&session, |data| data.small(5, 5).expect("files"));
+    session.source(|data| data.small(5, 5).expect("files"));
     session.driveset(&[format!("{}:100MB", session.path("drive.img").display())]);
     session.prepare(&[]);
     let journal = session.path("journal.jrn");
     let whole = fs::read(&journal).expect("a journal");
     // The session's last record is cut off: it was never completed, as far as the journal knows.
     fs::write(&journal, &whole[..whole.len() - 9]).expect("a journal");
-    let list = dray(&session, "prep-import --journal journal.jrn --list-copy-sessions");
-    assert!(code(&list) == Some(0) && said(&list).contains("cut off"), "{}", said(&list));
+    let list = session.dray("prep-import --journal journal.jrn --list-copy-sessions");
+    assert!(code(&list) == 0 && said(&list).contains("cut off"), "{}", said(&list));
     let mut damaged = whole.clone();
     let at = whole.len() / 2;
     damaged[at] ^= 1;
@@ -284,7 +250,7 @@ fn a_torn_journal_goes_on_and_a_damaged_one_is_refused() {
         "prep-import --journal journal.jrn --list-drives",
         "prep-import --journal journal.jrn --id session#2 --additional-driveset driveset.csv",
     ] {
-        let output = dray(&session, words);
-        assert!(code(&output) == Some(1) && said(&output).contains("damaged"), "{words}: {}", said(&output));
+        let output = session.dray(words);
+        assert!(code(&output) == 1 && said(&output).contains("damaged"), "{words}: {}", said(&output));
     }
 }

@@ -5,19 +5,9 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use common::{Session, key_in, said, scratch};
-
-fn dray(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(args).current_dir(dir).stdin(Stdio::null()).env_remove("NO_COLOR");
-    command.output().expect("the binary runs")
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("not killed")
-}
+use common::{Session, code, dray_in as dray, key_in, said, scratch};
 
 fn session(name: &str) -> Session {
     let session = Session::new(name);

@@ -10,20 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::fixtures::{Image, fixture, unpack};
-use common::{said, scratch};
+use common::{dray, run, said, scratch};
 
 /// Files above this are left to the fastest judge.
 const SLOW: u64 = 64 << 20;
-
-fn dray(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(args).stdin(Stdio::null()).env_remove("NO_COLOR");
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("the program runs")
-}
 
 fn tool(program: &str, args: &[&str]) -> Option<Output> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
@@ -124,7 +114,7 @@ fn judge_windows_volumes_open_with_every_secret_and_decrypt_to_the_listed_bytes(
         assert_eq!(output.status.code(), Some(0), "{}: {}", one.name, said(&output));
         assert_eq!(hashed(Command::new("cat").arg(&to)), wanted, "{}", one.name);
         // What is told of it without a key.
-        let output = run(&mut dray(&["inspect", image.name(), "--json"]));
+        let output = run(&mut dray(["inspect", image.name(), "--json"]));
         assert_eq!(output.status.code().unwrap_or(-1) & !4, 0, "{}: {}", one.name, said(&output));
         let facts: serde_json::Value = said(&output)
             .lines()
@@ -154,11 +144,11 @@ fn judge_a_whole_windows_volume_gives_its_listed_files() {
         ("test-file-1.txt", "3ceb5c413ee02895bf1f357a8c2cc2bec824f4d8aad13aeab69303f341c8b781"),
         ("\\Test-Folder\\test-file-2.txt", "26fdc315fadc05db9f8f3236fc30b9f0ca044e56ec1e9450ccd5fdab900e9e46"),
     ] {
-        assert_eq!(hashed(&mut dray(&["cat", image.name(), path, "--key-file", key])), wanted, "{path}");
+        assert_eq!(hashed(&mut dray(["cat", image.name(), path, "--key-file", key])), wanted, "{path}");
     }
-    let output = run(&mut dray(&["cat", image.name(), "test-file-1.txt", "none.txt", "--key-file", key]));
+    let output = run(&mut dray(["cat", image.name(), "test-file-1.txt", "none.txt", "--key-file", key]));
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{}", said(&output));
-    let output = run(&mut dray(&["cat", image.name(), "test-folder", "--key-file", key]));
+    let output = run(&mut dray(["cat", image.name(), "test-folder", "--key-file", key]));
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }
 
@@ -178,7 +168,7 @@ fn judge_a_whole_windows_volume_is_verified_and_taken_out() {
         ),
     ];
     let lens = files.map(|(_, path, _)| {
-        let output = run(&mut dray(&["cat", image.name(), path, "--key-file", key.to_str().expect("UTF-8")]));
+        let output = run(&mut dray(["cat", image.name(), path, "--key-file", key.to_str().expect("UTF-8")]));
         output.stdout.len()
     });
     let verify = |hashes: Option<[&str; 2]>, out: &str| {
@@ -199,7 +189,7 @@ fn judge_a_whole_windows_volume_is_verified_and_taken_out() {
         let (manifest, out) = (manifest.to_str().expect("UTF-8"), dir.join(out));
         let words =
             ["verify", image.name(), "--manifest", manifest, "--json", "--key-file", key.to_str().expect("UTF-8")];
-        let output = run(dray(&words).arg("--extract-to").arg(&out));
+        let output = run(dray(words).arg("--extract-to").arg(&out));
         assert_eq!(output.status.code(), Some(5), "{}", said(&output));
         let mut verdicts = std::collections::BTreeMap::new();
         for line in String::from_utf8(output.stdout).expect("UTF-8").lines() {
@@ -231,12 +221,12 @@ fn judge_a_whole_windows_volume_is_verified_and_taken_out() {
 fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() {
     let Some(image) = unpack("damaged-copies", "bitlocker/bitlk-aes-xts-128-clearkey-only.img.xz") else { return };
     let inspect = || {
-        let output = run(&mut dray(&["inspect", image.name(), "--json"]));
+        let output = run(&mut dray(["inspect", image.name(), "--json"]));
         let lines = String::from_utf8(output.stdout).expect("UTF-8");
         let objects = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("an object"));
         objects.into_iter().find(|object| object["type"] == "inspect").expect("facts")
     };
-    let whole = || hashed(&mut dray(&["decrypt", image.name(), "--to", "-", "--quiet"]));
+    let whole = || hashed(&mut dray(["decrypt", image.name(), "--to", "-", "--quiet"]));
     let wanted = whole();
     let facts = inspect();
     let copies = facts["bitlocker"]["copies"].as_array().expect("copies");
@@ -262,7 +252,7 @@ fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() 
             }
             file.write_all_at(&bytes, *at).expect("written");
         }
-        let output = run(&mut dray(&["unlock", image.name()]));
+        let output = run(&mut dray(["unlock", image.name()]));
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         let told = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(told.contains("2 of the 3 copies"), "{told}");
@@ -292,17 +282,17 @@ fn an_image_is_never_overwritten_and_the_drive_never_written() {
     let taken = dir.join("taken.img");
     fs::write(&taken, "mine").expect("a file");
     for to in [taken.to_str().expect("UTF-8"), image.name(), "/dev/null", dir.to_str().expect("UTF-8")] {
-        let output = run(&mut dray(&["decrypt", image.name(), "--to", to]));
+        let output = run(&mut dray(["decrypt", image.name(), "--to", to]));
         assert_eq!(output.status.code(), Some(2), "{to}: {}", said(&output));
     }
     // Through the shell's redirection it would be the drive itself.
     let appended = File::options().append(true).open(&image.0).expect("writable");
-    let output = run(dray(&["decrypt", image.name(), "--to", "-"]).stdout(appended));
+    let output = run(dray(["decrypt", image.name(), "--to", "-"]).stdout(appended));
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    let output = run(&mut dray(&["decrypt", image.name(), "--to", "/nonexistent/dir/x.img"]));
+    let output = run(&mut dray(["decrypt", image.name(), "--to", "/nonexistent/dir/x.img"]));
     assert_eq!(output.status.code(), Some(8), "{}", said(&output));
     // With the image in the pipe, objects go elsewhere.
-    let output = run(&mut dray(&["decrypt", image.name(), "--to", "-", "--json"]));
+    let output = run(&mut dray(["decrypt", image.name(), "--to", "-", "--json"]));
     assert_eq!(output.stdout.len() as u64, fs::metadata(&image.0).expect("there").len());
     assert!(String::from_utf8_lossy(&output.stderr).contains("\"type\":\"decrypted\""));
     assert_eq!(fs::read(&taken).expect("still there"), b"mine");
@@ -314,7 +304,7 @@ fn an_image_is_never_overwritten_and_the_drive_never_written() {
 type Tree = BTreeMap<String, String>;
 
 fn by_dray(image: &str) -> Tree {
-    let output = run(&mut dray(&["ls", image, "-R", "--json"]));
+    let output = run(&mut dray(["ls", image, "-R", "--json"]));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let mut tree = Tree::new();
     for line in String::from_utf8(output.stdout).expect("UTF-8").lines() {
@@ -325,7 +315,7 @@ fn by_dray(image: &str) -> Tree {
         let path = object["path"].as_str().expect("a path");
         let hash = match object["directory"].as_bool() {
             Some(true) => String::new(),
-            _ => hashed(&mut dray(&["cat", image, path])),
+            _ => hashed(&mut dray(["cat", image, path])),
         };
         tree.insert(path.to_owned(), hash);
     }
@@ -543,7 +533,7 @@ fn judge_ntfs_3g_volumes_read_as_they_were_written() {
         let ours = by_dray(image.name());
         assert_eq!(ours, theirs, "{name}");
         // Fragments and attribute lists are there, or the test proves little.
-        let listing = said(&run(&mut dray(&["ls", image.name(), "-R", "--json"])));
+        let listing = said(&run(&mut dray(["ls", image.name(), "-R", "--json"])));
         // Clusters above 4 KiB are never compressed.
         assert!(matches!(name, "large" | "huge") || listing.contains("compressed"), "{name}");
         assert!(listing.contains("sparse"), "{name}");

@@ -7,12 +7,38 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use dray_testdisks::dataset::Dataset;
+
 /// A directory of one test alone, empty at the start.
 pub fn scratch(name: &str) -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a scratch directory");
     dir
+}
+
+/// `dray` as a script has it: nothing to read, no wish for or against colour, no token.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn dray<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.args(words).stdin(Stdio::null()).env_remove("NO_COLOR").env_remove("DRAY_TOKEN");
+    command
+}
+
+/// The same in a directory, to its end.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn dray_in(dir: &Path, words: &[&str]) -> Output {
+    run(dray(words).current_dir(dir))
+}
+
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn run(command: &mut Command) -> Output {
+    command.output().expect("the binary runs")
+}
+
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn code(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
 }
 
 /// A session in a directory: its CSV files are written as they are asked for.
@@ -33,6 +59,34 @@ impl Session {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// `dray` with these words, in the session's directory.
+    pub fn program(&self, words: &str) -> Command {
+        let mut command = dray(words.split_whitespace());
+        command.current_dir(&self.dir);
+        command
+    }
+
+    /// The same, to its end.
+    pub fn dray(&self, words: &str) -> Output {
+        run(&mut self.program(words))
+    }
+
+    /// The same, and wants success; what it said, without line breaks.
+    pub fn works(&self, line: &str) -> String {
+        let output = self.dray(line);
+        assert_eq!(code(&output), 0, "{line}: {}", words(&output));
+        words(&output)
+    }
+
+    /// A tree of files, seeded, and the dataset that wants it below `data/`.
+    pub fn source(&self, fill: impl FnOnce(&mut Dataset)) {
+        let source = self.path("source");
+        let mut data = Dataset::new(&source, 3).expect("a dataset");
+        fill(&mut data);
+        data.finish().expect("a dataset");
+        self.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
     }
 
     /// Rows behind the header of 2018: base path, destination, type.
@@ -59,17 +113,16 @@ impl Session {
 
     /// `dray prep-import` with this session's files and more arguments.
     pub fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-        command.arg("prep-import").arg("--journal").arg(self.path("journal.jrn")).args(["--id", "session#1"]);
+        let mut command = dray(["prep-import"]);
+        command.arg("--journal").arg(self.path("journal.jrn")).args(["--id", "session#1"]);
         command.arg("--initial-driveset").arg(self.path("driveset.csv"));
         command.arg("--dataset").arg(self.path("dataset.csv"));
         command.arg("--logdir").arg(self.path("logs")).arg("--silent").args(more);
-        command.stdin(Stdio::null()).env_remove("NO_COLOR");
         command
     }
 
     pub fn run(&self, more: &[&str]) -> Output {
-        self.command(more).output().expect("the binary runs")
+        run(&mut self.command(more))
     }
 
     /// Runs, and wants success.
