@@ -237,6 +237,11 @@ impl DriveTree {
         }
     }
 
+    /// Name of the session's directory.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
     /// Path of file `i` on the drive, backslash first.
     pub fn drive_path(&self, i: u32, out: &mut String) {
         out.clear();

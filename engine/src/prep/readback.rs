@@ -25,7 +25,7 @@ use crate::verify::medium::Medium;
 use crate::verify::road::{Arrived, Load, Road};
 
 /// Batches of data that a sample holds, beside the first and the last: about a GiB, spread over the drive.
-const SAMPLE: u64 = 256;
+const SAMPLE: usize = 256;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -160,19 +160,25 @@ fn choose(written: &Written<'_>) -> Vec<(u64, usize)> {
             bulk.push((seq as u64, len));
         }
     }
-    let count = bulk.len() as u64;
-    if count <= SAMPLE {
-        out.append(&mut bulk);
-    } else if let (Some(first), Some(last)) = (bulk.first(), bulk.last()) {
-        out.extend([*first, *last]);
-        // One of each stretch, so that no part of the drive goes unseen.
-        let mut random = Seeded::new(written.seed);
-        for i in 0..SAMPLE {
-            let (from, to) = (i * count / SAMPLE, (i + 1) * count / SAMPLE);
-            out.push(bulk[(from + random.next_u64() % (to - from).max(1)) as usize]);
-        }
-    }
+    out.extend(sample(bulk.len(), written.seed).into_iter().map(|i| bulk[i]));
     out.sort_unstable();
+    out
+}
+
+/// A seeded sample of `count` things in the order of the drive: the ends, and one of each stretch, so that no part goes
+/// unseen; all of them if they are few. Ascending.
+pub(super) fn sample(count: usize, seed: u64) -> Vec<usize> {
+    if count <= SAMPLE {
+        return (0..count).collect();
+    }
+    let mut random = Seeded::new(seed);
+    let mut of_each = |i: usize| {
+        let (from, to) = (i * count / SAMPLE, (i + 1) * count / SAMPLE);
+        from + (random.next_u64() % (to - from).max(1) as u64) as usize
+    };
+    let mut out = vec![0];
+    out.extend((0..SAMPLE).map(&mut of_each));
+    out.push(count - 1);
     out.dedup();
     out
 }

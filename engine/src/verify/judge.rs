@@ -21,7 +21,7 @@ use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::Logs;
 use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
 use crate::verify::road::{Arrived, Road, SLOT_LEN, SLOT_SPARE};
-use crate::verify::work::{Item, Loads, SIDE, Seen};
+use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Writer};
 
 /// How often progress is told.
@@ -198,9 +198,36 @@ fn judge<'a>(
         empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
         writer = Some(started);
     }
+    let (listing, bench, result) = read(opened, &files, context, listing, work, writer.map(|writer| (writer, empty)));
+    verdict.bytes_read = bench.done;
+    let Bench { details, writer, .. } = bench;
+    let mut extractor = None;
+    if let Some(writer) = writer {
+        let (mut taken, written) = writer.end()?;
+        let ended = written.and_then(|()| taken.checkpoint());
+        // What stopped the writing is the cause of what stopped the reading.
+        ended.and(result)?;
+        extractor = Some(taken);
+    } else {
+        result?;
+    }
+    Ok(Matter { opened, files, listing, details, extractor })
+}
+
+/// Reads what `work` holds, in disk order, and compares it. A writer gets what was read; the blobs beside it have no bytes
+/// to read and are finished first.
+pub(super) fn read<'a>(
+    opened: &'a Opened,
+    files: &'a Files<'a>,
+    context: &'a Context<'a>,
+    listing: Listing,
+    work: Work,
+    writer: Option<(Writer, Vec<usize>)>,
+) -> (Listing, Bench<'a>, Result<(), Problem>) {
+    let (writer, empty) = writer.unzip();
     let mut bench = Bench {
         opened,
-        files: &files,
+        files,
         context,
         details: BTreeMap::new(),
         broken: HashSet::new(),
@@ -218,8 +245,8 @@ fn judge<'a>(
         stop: context.stop,
         slot_len: SLOT_LEN + SLOT_SPARE,
     };
-    let loads = Loads::new(opened, &files, &listing, work.road, &beside);
-    let result = bench.finish_empty(&listing, empty);
+    let loads = Loads::new(opened, files, &listing, work.road, &beside);
+    let result = bench.finish_empty(&listing, empty.unwrap_or_default());
     let result = result.and_then(|()| road.run(loads, |arrived| bench.arrived(&listing, arrived, &beside)));
     let mut rest = beside.into_inner();
     let result = result.and_then(|()| bench.resident(&listing, work.resident, &mut rest)).and_then(|()| {
@@ -227,20 +254,7 @@ fn judge<'a>(
         rest.dedup();
         bench.singly(&listing, rest)
     });
-    verdict.bytes_read = bench.done;
-    let Bench { details, writer, .. } = bench;
-    let mut extractor = None;
-    if let Some(writer) = writer {
-        let (mut taken, written) = writer.end()?;
-        let ended = written.and_then(|()| taken.checkpoint());
-        // What stopped the writing is the cause of what stopped the reading.
-        ended.and(result)?;
-        extractor = Some(taken);
-    } else {
-        result?;
-    }
-    let listing = listing.into_inner();
-    Ok(Matter { opened, files, listing, details, extractor })
+    (listing.into_inner(), bench, result)
 }
 
 /// The opposite of a question.
@@ -249,15 +263,16 @@ fn is_done_not(is_done: &dyn Fn(u32) -> bool) -> impl Fn(u32) -> bool + '_ {
 }
 
 /// Where blocks are compared.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     opened: &'a Opened,
     files: &'a Files<'a>,
     context: &'a Context<'a>,
     /// What is to be said of a piece.
-    details: BTreeMap<u32, String>,
+    pub details: BTreeMap<u32, String>,
     /// Long blocks of which a part could not be read.
     broken: HashSet<u32>,
-    done: u64,
+    /// Bytes read.
+    pub done: u64,
     total: u64,
     told: Instant,
     writer: Option<Writer>,

@@ -3,10 +3,12 @@
 //! `find` looks for the volume on a device and `key` for what unlocks it; together they make an `Opened` volume. `road`
 //! carries its bytes through the workers that preparing uses too. On it stand `decrypt` (the plain volume), `files`
 //! (looking into it) and `judge` (against the manifest), with `work` (what to read, in disk order), `extract` and
-//! `writer` (taking files out in the same pass, on a thread of its own) and `checks` (the questions of the service).
+//! `writer` (taking files out in the same pass, on a thread of its own) and `checks` (the questions of the service);
+//! `added` judges what a session added to a volume.
 //!
 //! Nothing here writes to the drive: it is opened for reading alone.
 
+pub mod added;
 mod checks;
 pub mod decrypt;
 mod extract;

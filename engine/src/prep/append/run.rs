@@ -6,8 +6,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use super::commit::{self, Store};
 use super::copy::first_bad;
@@ -19,8 +21,7 @@ use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Checkpoint, Fault, Prefix};
 use crate::device::{Access, Device, Roots, guard};
-use crate::hash::{self, Md5};
-use crate::ntfs::append::root_stream;
+use crate::hash;
 use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
@@ -29,17 +30,21 @@ use crate::prep::drive::Save;
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
 use crate::prep::manifest;
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::readback;
 use crate::prep::request::{PrepRequest, ReadBack};
 use crate::prep::resume::identity_digest;
 use crate::prep::run::{self, Done, SLOT_LEN, Shared};
 use crate::prep::targets::TargetDrive;
 use crate::report::{Event, Kind, Problem, Problems, Stage, Waiting};
 use crate::surroundings::now;
-
 use crate::units::ByteLen;
+use crate::verify::added::{self, Added};
 use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
 use crate::verify::index::{Index, IndexRow};
+use crate::verify::judge::{Context, VerifyRequest};
+use crate::verify::key::Key;
+use crate::verify::logs::Logs;
 
 /// Slots of a drive: 64 MiB.
 const SLOTS: usize = 16;
@@ -194,7 +199,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         let name = &facts.name;
         (shared.events)(Event::Note(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
     }
-    read_back(index, drive, &opened, &done, shared)?;
+    read_back(index, drive, &beside.record, &done, shared)?;
     let header = request.drive_header_hash || done.had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
     write_record(drive.target.key.as_ref(), &facts.drive_id, &beside, Some(done.manifest_md5), header.as_deref())?;
@@ -458,46 +463,60 @@ fn write_record(
     })
 }
 
-/// Reads back from the device: the file system as a whole, the manifest, and file data as far as it was asked for.
+/// Reads back from the device with the key as the drive record prints it: the file system as a whole, the manifest, and
+/// the session's files as far as it was asked for.
 fn read_back(
     index: usize,
     drive: &AppendDrive,
-    opened: &Opened,
+    record: &Path,
     done: &Facts,
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
-    let name = &drive.target.facts.name;
-    if shared.request.read_back == ReadBack::None {
+    let facts = &drive.target.facts;
+    let how = shared.request.read_back;
+    if how == ReadBack::None {
         return Ok(());
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
-    let different = |what: String| {
-        Problem::new(Kind::Different, what)
-            .drive(name)
-            .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)")
-    };
-    let mut view = View(opened);
+    const ADVICE: &str = "do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)";
+    let different = |what: String| Problem::new(Kind::Different, what).drive(&facts.name).advice(ADVICE);
+    let printed = fs::read(record).map(Zeroizing::new).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(record)
+    })?;
+    let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
+    let found = Found::look(Box::new(device), facts.clone(), None, None)?;
+    let opened = found.unlock(&Key::read(&printed)?, &mut |_, _| {}).map_err(|problem| {
+        different(format!("the key as the drive record prints it does not open the drive: {}", problem.what))
+    })?;
+    let mut view = View(&opened);
     let volume = Volume::open(&mut view, opened.len()).map_err(|error| different(error.to_string()))?;
     let report = volume.check(&mut view);
     if let Some(first) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
         let first = format!("{}: {}", first.place, first.what);
         return Err(different(format!("the file system that was read back is not sound: {first}")));
     }
-    let units: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
-    let stream = root_stream(&volume, &mut view, &units).map_err(|error| different(error.to_string()))?;
-    let stream = stream.ok_or_else(|| different("the manifest is not there".into()))?;
-    let (mut md5, mut at, mut piece) = (Md5::new(), 0, vec![0; 1 << 20]);
-    while at < stream.size() {
-        let len = (stream.size() - at).min(piece.len() as u64) as usize;
-        let read = volume.read_range(&mut view, &stream, at, &mut piece[..len]);
-        read.map_err(|error| different(error.to_string()))?;
-        md5.update(&piece[..len]);
-        at += len as u64;
-    }
-    if md5.finish() != done.manifest_md5 {
-        return Err(different("the manifest that was read back is another than the one that was written".into()));
-    }
-    Ok(())
+    let below = format!("\\{}", drive.tree.session());
+    let [a, b, c, d, e, f, g, h, ..] = done.manifest_md5;
+    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let added = Added {
+        manifest: &format!("\\{MANIFEST_NAME}"),
+        manifest_md5: done.manifest_md5,
+        // What lay on the drive before was read to be listed.
+        below: drive.index.is_none().then_some(&*below),
+        choose: &mut |count| if how == ReadBack::Full { (0..count).collect() } else { readback::sample(count, seed) },
+    };
+    let context = Context {
+        index,
+        request: &VerifyRequest::default(),
+        logs: &Logs::default(),
+        workers: shared.workers,
+        events: shared.events,
+        stop: shared.stop,
+    };
+    added::run(&opened, &context, added).map(drop).map_err(|problem| match problem.kind {
+        Kind::Different => problem.advice(ADVICE),
+        _ => problem,
+    })
 }
 
 /// Takes a drive back to what it was before the session.

@@ -13,6 +13,7 @@ use crate::azure::dataset;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::build::tests::{Mount, succeeds};
+use crate::ntfs::read::RunPlace;
 use crate::prep::manifest::RowRules;
 use crate::prep::request::{EngineChoice, PrepRequest};
 use crate::prep::scan;
@@ -20,7 +21,10 @@ use crate::prep::session::prepare_with;
 use crate::report::{DriveFacts, Problems};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteOffset, SectorSize};
+use crate::verify::added::{self, Added};
+use crate::verify::files::Files;
 use crate::verify::find::Found;
+use crate::verify::judge;
 use crate::verify::key::Key;
 
 const NOW: i64 = 1_767_500_000;
@@ -327,6 +331,52 @@ fn power_cuts_while_files_are_copied_lose_nothing_that_was_durable() {
     eprintln!(
         "power cut after each of {cuts} writes and flushes while copying, {from_the_middle} from a checkpoint on"
     );
+}
+
+#[test]
+fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
+    let lab = Lab::new("back");
+    let (disk, key) = lab.first("aes-cbc-256");
+    let mut sidecar = lab.file("sidecar");
+    let done = copied(&lab, &disk, &key, &mut sidecar).unwrap_or_else(|problem| panic!("{problem}"));
+    with_store(&disk, |store| commit::redo(&mut sidecar, store)).expect("a volume");
+    let workers = Workers::start(2).expect("threads");
+    let back = |manifest_md5, below| {
+        let opened = opened(&disk, &key);
+        let context = judge::Context {
+            index: 0,
+            request: &judge::VerifyRequest::default(),
+            logs: &Default::default(),
+            workers: &workers,
+            events: &|_| {},
+            stop: &Stop::new(),
+        };
+        let choose = &mut |count| (0..count).collect();
+        added::run(&opened, &context, Added { manifest: "\\DriveManifest.xml", manifest_md5, below, choose })
+    };
+    let lens = [1u64, 4096, 4097, 70_000, (5 << 20) + 3];
+    assert_eq!(back(done.manifest_md5, Some("\\session#2")).expect("as written"), ByteLen(lens.iter().sum()));
+    assert_eq!(back(done.manifest_md5, Some("\\session#1")).expect("as written"), ByteLen(5001));
+    let other = back([7; 16], None).expect_err("another manifest");
+    assert!(other.kind == Kind::Different && other.what.contains("manifest"), "{other}");
+
+    for (i, len) in (1..).zip(lens) {
+        let deep = if i % 2 == 0 { "" } else { "deep\\" };
+        let path = format!("\\session#2\\two\\{deep}file {i}.bin");
+        let at = {
+            let opened = opened(&disk, &key);
+            let files = Files::read(&opened).expect("files");
+            let extents = files.catalog.extents(&files.volume, files.find(&path).expect("a file")).expect("extents");
+            let run = extents.last().expect("a run");
+            let RunPlace::Lcn(lcn) = run.place else { panic!("{run:?}") };
+            let cluster = files.volume.geometry().cluster;
+            opened.device_offset(ByteOffset(cluster.offset_of(lcn).0 + len - 1 - run.offset))
+        };
+        disk.set_faults(Faults { flips: vec![(at, 1)], ..Faults::default() });
+        let told = back(done.manifest_md5, Some("\\session#2")).expect_err(&path);
+        assert_eq!((told.kind, told.value.as_deref()), (Kind::Different, Some(&*path)), "{told}");
+        assert!(back(done.manifest_md5, Some("\\session#1")).is_ok(), "another session's files are not read");
+    }
 }
 
 #[test]

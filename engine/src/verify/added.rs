@@ -1,0 +1,69 @@
+//! What a session added to a volume, read back from it: its files, and the manifest that names them.
+
+use crate::hash::hex_upper;
+use crate::report::{Kind, Problem};
+use crate::units::ByteLen;
+use crate::verify::files::Files;
+use crate::verify::find::Opened;
+use crate::verify::judge::{self, Context};
+use crate::verify::listing::{self, Listing, Subject};
+use crate::verify::result::Verdict;
+use crate::verify::work::Item;
+
+/// What was written.
+#[allow(missing_debug_implementations, reason = "holds a callback")]
+pub struct Added<'a> {
+    /// Path of the manifest, with a leading `\`.
+    pub manifest: &'a str,
+    /// MD5 of it.
+    pub manifest_md5: [u8; 16],
+    /// Directory of the session's files, likewise; `None` for files that were there before.
+    pub below: Option<&'a str>,
+    /// Which blocks are read, by their number in disk order out of so many.
+    pub choose: &'a mut dyn FnMut(usize) -> Vec<usize>,
+}
+
+/// Reads it back and gives the bytes that were read; `request` of the context does not count.
+///
+/// # Errors
+/// [`Kind::Different`] for what is not as it was written; the drive's own errors.
+pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<ByteLen, Problem> {
+    let name = &opened.found.drive.name;
+    let different = |what: String| Problem::new(Kind::Different, what).drive(name);
+    let files = Files::read(opened)?;
+    let (place, _) = listing::find(&files, Some(added.manifest), None)?;
+    let mut listing = Listing::read(&files, place, &[], &mut |_| {})?;
+    if listing.facts.md5 != hex_upper(&added.manifest_md5) {
+        return Err(different("the manifest that was read back is another than the one that was written".into()));
+    }
+    let Some(below) = added.below else { return Ok(ByteLen(0)) };
+    let is_added: Vec<bool> = (0..listing.subjects.len())
+        .map(|blob| listing.file_path(&files, blob).strip_prefix(below).is_some_and(|rest| rest.starts_with('\\')))
+        .collect();
+    let mut work = listing.work(&files, &|blob| is_added[blob as usize]);
+    let chosen = (added.choose)(work.road.len());
+    work.road = chosen.into_iter().filter_map(|i| work.road.get(i).copied()).collect();
+    let len = |item: &Item| u64::from(listing.pieces[item.piece as usize].len);
+    work.bytes = [&work.road, &work.resident, &work.singly].into_iter().flatten().map(len).sum();
+    let (listing, bench, outcome) = judge::read(opened, &files, context, listing, work, None);
+    outcome?;
+    let bad = |subject: &Subject| {
+        let pieces = subject.pieces_at..subject.pieces_at + subject.pieces_len;
+        let wrong = |verdict| matches!(verdict, Verdict::Different | Verdict::Unreadable | Verdict::Missing);
+        match subject.verdict {
+            verdict if wrong(verdict) => Some(verdict.word().to_owned()),
+            _ => pieces.into_iter().find(|piece| wrong(listing.pieces[*piece as usize].verdict)).map(|piece| {
+                let word = listing.pieces[piece as usize].verdict.word();
+                bench.details.get(&piece).cloned().unwrap_or_else(|| word.to_owned())
+            }),
+        }
+    };
+    let blobs = listing.subjects.iter().enumerate().filter(|(blob, _)| is_added[*blob]);
+    match blobs.filter_map(|(blob, subject)| Some((blob, bad(subject)?))).next() {
+        Some((blob, why)) => {
+            let path = listing.file_path(&files, blob);
+            Err(different(format!("a file that was read back is not the one that was written: {why}")).value(path))
+        }
+        None => Ok(ByteLen(bench.done)),
+    }
+}
