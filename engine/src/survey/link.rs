@@ -1,4 +1,4 @@
-//! How fast a disk is attached, and how fast it could be, as far as sysfs tells.
+//! How fast a disk is attached, and how fast it could be, as far as sysfs and the drive tell.
 
 use std::fs;
 use std::path::Path;
@@ -17,12 +17,20 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn of(roots: &Roots, name: &str, transport: Transport) -> Option<Self> {
+    /// `drive` is what the drive tells of itself, best and negotiated.
+    pub(super) fn of(
+        roots: &Roots,
+        name: &str,
+        transport: Transport,
+        drive: Option<&(String, String)>,
+    ) -> Option<Self> {
         let place = fs::canonicalize(roots.sys.join("block").join(name)).ok()?;
         match transport {
-            Transport::Ata => Self::ata(roots, &place),
+            Transport::Ata => Self::ata(roots, &place, drive),
             Transport::Usb => Self::usb(&place),
             Transport::Nvme => Self::pcie(&place),
+            // A SATA drive on a SAS controller.
+            Transport::Scsi => drive.map(|(best, negotiated)| Self::new(best.clone(), negotiated.clone())),
             _ => None,
         }
     }
@@ -32,18 +40,19 @@ impl Link {
         Self { best, negotiated, slower }
     }
 
-    /// `class/ata_link/linkN`: what the controller allows and what was agreed on.
-    fn ata(roots: &Roots, place: &Path) -> Option<Self> {
+    /// `class/ata_link/linkN`: what the controller allows, if it limits anything, and what was agreed on. What the drive
+    /// could do only it knows.
+    fn ata(roots: &Roots, place: &Path, drive: Option<&(String, String)>) -> Option<Self> {
         let port = place.components().find_map(|part| {
             let number = part.as_os_str().to_str()?.strip_prefix("ata")?;
             number.parse::<u32>().ok()
         })?;
         let link = roots.sys.join(format!("class/ata_link/link{port}"));
         let known = |name: &str| attribute(&link, name).filter(|speed| first_number(speed) > 0.0);
-        let negotiated = known("sata_spd")?;
-        // Without a limit of the hardware any speed is the best.
-        let best = known("hw_sata_spd_limit").unwrap_or_else(|| negotiated.clone());
-        Some(Self::new(best, negotiated))
+        let negotiated = known("sata_spd").or_else(|| drive.map(|(_, now)| now.clone()))?;
+        let limits = known("hw_sata_spd_limit").into_iter().chain(drive.map(|(best, _)| best.clone()));
+        let best = limits.min_by(|a, b| first_number(a).total_cmp(&first_number(b)));
+        Some(Self::new(best.unwrap_or_else(|| negotiated.clone()), negotiated))
     }
 
     /// The USB device above the disk: megabits a second, and the version that it speaks.
@@ -105,12 +114,18 @@ mod tests {
             put(&format!("devices/0000:01/{which}_link_speed"), "8.0 GT/s PCIe\n");
             put(&format!("devices/0000:01/{which}_link_width"), if which == "max" { "4\n" } else { "2\n" });
         }
-        let link = Link::of(&roots, "sda", Transport::Ata).unwrap();
+        let link = Link::of(&roots, "sda", Transport::Ata, None).unwrap();
         assert_eq!((link.best.as_str(), link.negotiated.as_str(), link.slower), ("6.0 Gbps", "1.5 Gbps", true));
-        let link = Link::of(&roots, "sdb", Transport::Usb).unwrap();
+        // A drive that is no faster; a controller that tells no limit, as most do; neither.
+        let drive = |best: &str| Some((best.to_owned(), "1.5 Gb/s".to_owned()));
+        assert!(!Link::of(&roots, "sda", Transport::Ata, drive("1.5 Gb/s").as_ref()).unwrap().slower);
+        put("class/ata_link/link3/hw_sata_spd_limit", "<unknown>\n");
+        assert!(Link::of(&roots, "sda", Transport::Ata, drive("6.0 Gb/s").as_ref()).unwrap().slower);
+        assert!(!Link::of(&roots, "sda", Transport::Ata, None).unwrap().slower);
+        let link = Link::of(&roots, "sdb", Transport::Usb, None).unwrap();
         assert_eq!((link.best.as_str(), link.slower), ("5000 Mb/s", true));
-        assert!(Link::of(&roots, "nvme0n1", Transport::Nvme).unwrap().slower);
-        assert_eq!(Link::of(&roots, "sda", Transport::Scsi), None);
+        assert!(Link::of(&roots, "nvme0n1", Transport::Nvme, None).unwrap().slower);
+        assert_eq!(Link::of(&roots, "sda", Transport::Scsi, None), None);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -91,11 +91,13 @@ pub fn disks(roots: &Roots, all: bool) -> Vec<Seen> {
 
 fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen {
     let device::Disk { name, path, identity } = disk;
+    let health = if identity.transport.is_hardware() { health::ask(&path, identity.transport) } else { None };
+    let speeds = health.as_ref().and_then(|health| health.speeds.as_ref());
     let mut seen = Seen {
         by_id: links.iter().filter(|(_, to)| *to == path).map(|(link, _)| link.clone()).collect(),
         queue: Queue::of(roots, &name),
-        link: Link::of(roots, &name, identity.transport),
-        health: if identity.transport.is_hardware() { health::ask(&path, identity.transport) } else { None },
+        link: Link::of(roots, &name, identity.transport, speeds),
+        health,
         name,
         path,
         identity,
