@@ -325,6 +325,8 @@ pub enum Event {
     },
     /// Something worth a line in the log.
     Note(String),
+    /// Something that somebody should see while it lasts, such as a device that does not answer.
+    Warning(String),
 }
 
 /// The bottleneck of a pipeline.

@@ -54,7 +54,7 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
         }
     };
     let note = |event: Event| {
-        if let Event::Note(note) = event {
+        if let Event::Note(note) | Event::Warning(note) = event {
             output.warning(&note);
         }
     };

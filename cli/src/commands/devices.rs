@@ -6,7 +6,7 @@ use dray_engine::report::Problem;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
-use crate::render::{Output, json as object};
+use crate::render::{Output, json as object, minded};
 
 /// Arguments of `dray devices`.
 #[derive(Args, Clone, Debug)]
@@ -22,7 +22,11 @@ pub struct Devices {
 impl Devices {
     /// Looks and tells.
     pub fn run(self, output: &Output) -> Exit {
-        let disks = job::disks(&job::Roots::default(), self.all);
+        let disks = minded(
+            "looking at the disks",
+            |text| output.warning(&text),
+            |_| job::disks(&job::Roots::default(), self.all),
+        );
         if output.is_json() {
             disks.iter().for_each(|disk| output.object("device", to_json(disk)));
         } else if disks.is_empty() {

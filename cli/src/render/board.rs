@@ -188,7 +188,7 @@ impl State {
                     lane.ended.get_or_insert(now);
                 }
             }
-            Event::Scanning { .. } | Event::Note(_) => {}
+            Event::Scanning { .. } | Event::Note(_) | Event::Warning(_) => {}
         }
     }
 
@@ -354,6 +354,10 @@ impl<'a> Board<'a> {
                 self.above(&mut state, text.trim_end());
             }
             Event::Note(note) if self.output.verbose => self.above(&mut state, &format!("dray: {}", clean(&note))),
+            Event::Warning(text) => {
+                let text = text::warning(&clean(&text), self.output.err);
+                self.above(&mut state, text.trim_end());
+            }
             _ => {}
         }
     }
@@ -379,6 +383,7 @@ impl<'a> Board<'a> {
             }
             Event::DriveFailed { drive, problem } => self.failed_object(*drive, problem),
             Event::Note(note) => self.output.object("note", json!({ "text": note })),
+            Event::Warning(text) => self.output.object("warning", json!({ "text": text })),
             Event::Scanning { files, bytes } => {
                 self.output.object("scanning", json!({ "files": files, "bytes": bytes.0 }));
             }

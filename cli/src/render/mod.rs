@@ -4,6 +4,7 @@ pub mod bench;
 mod board;
 pub mod json;
 mod map;
+mod minded;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
 pub mod text;
@@ -24,6 +25,7 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
+pub use minded::minded;
 pub use text::{clean, count, labelled, wrap};
 pub use working::Working;
 
@@ -141,7 +143,11 @@ impl Output {
         if self.json {
             self.object("warning", json!({ "text": warning }));
         } else {
-            err(&text::wrap(&format!("{} {warning}", self.err.yellow("warning:")), "  "));
+            if self.live {
+                // A line that is drawn again and again may stand there.
+                err("\r\x1b[K");
+            }
+            err(&text::warning(warning, self.err));
         }
     }
 
@@ -315,6 +321,10 @@ impl Scan<'_> {
                     self.end();
                     err(&format!("dray: {}\n", text::clean(note)));
                 }
+            }
+            Event::Warning(text) => {
+                self.end();
+                output.warning(&text::clean(text));
             }
             // The drives are not written yet: nothing else can happen here.
             _ => {}

@@ -154,6 +154,11 @@ pub fn note(problem: &Problem, style: Style) -> String {
     text
 }
 
+/// What somebody should know now.
+pub fn warning(text: &str, style: Style) -> String {
+    wrap(&format!("{} {text}", style.yellow("warning:")), "  ")
+}
+
 /// All problems.
 pub fn problems(problems: &Problems, style: Style) -> String {
     let mut text: String = problems.0.iter().map(|one| problem(one, style)).collect();
@@ -302,7 +307,7 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     let mut text = format!("\n{head} after {}\n", left(report.elapsed));
     for drive in &report.drives {
         text.push('\n');
-        text.push_str(&drive_summary(drive, report.interrupted, style));
+        text.push_str(&drive_summary(drive, style));
     }
     text.push_str(&format!("\nJournal: {}\n", clean(&report.journal.to_string_lossy())));
     if report.waiting > 0 {
@@ -314,7 +319,7 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     let records: Vec<String> = report
         .drives
         .iter()
-        .filter(|drive| drive.failure.is_none() && !report.interrupted)
+        .filter(|drive| drive.failure.is_none())
         .filter_map(|drive| drive.record.as_ref())
         .map(|record| clean(&record.to_string_lossy()))
         .collect();
@@ -351,19 +356,17 @@ fn shell_word(text: &str) -> String {
     }
 }
 
-fn drive_summary(result: &DriveResult, interrupted: bool, style: Style) -> String {
+fn drive_summary(result: &DriveResult, style: Style) -> String {
     let drive = &result.drive;
     let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
     if let Some(failure) = &result.failure {
-        text.push_str(&wrap(&format!("  {} {}", style.red("failed:"), clean(&failure.to_string())), "  "));
+        let mark = if failure.kind == Kind::Interrupted { style.yellow("stopped:") } else { style.red("failed:") };
+        text.push_str(&wrap(&format!("  {mark} {}", clean(&failure.to_string())), "  "));
         if let Some(advice) = &failure.advice {
             text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
         }
         text.push_str("  The drive holds no volume that could be shipped.\n");
         return text;
-    }
-    if interrupted {
-        text.push_str("  interrupted: unless it was done, the drive holds no volume; start again\n");
     }
     let seconds = result.elapsed.as_secs_f64();
     let rate = if seconds >= 0.1 {

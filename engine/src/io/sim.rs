@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Completion, Engine, Fill, PartResult, Waker, WriteError, check_fill, sync};
+use super::{Completion, Engine, Fill, From, Part, PartResult, Waker, WriteError, check_fill, sync};
 use crate::pool::Slot;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
@@ -81,6 +81,16 @@ pub struct Faults {
     pub flips: Vec<(ByteOffset, u8)>,
     /// The write or flush of this number (from 1) is never finished.
     pub hang_at: Option<u64>,
+    /// Reading any byte of these is never finished.
+    pub read_hangs: Vec<ByteRange>,
+}
+
+impl Faults {
+    fn hangs(&self, part: &Part) -> bool {
+        let From::Target { at } = part.from else { return false };
+        let range = ByteRange::new(at.0, part.into.len() as u64);
+        self.read_hangs.iter().any(|hang| hang.overlaps(range))
+    }
 }
 
 /// Which of the writes that were not flushed had landed when the power went.
@@ -499,6 +509,13 @@ impl Sim {
             drop(state);
             std::thread::sleep(pause);
             state = self.disk.lock();
+        }
+        if let Work::Fill(fill) = &job.work
+            && fill.parts.iter().any(|part| state.faults.hangs(part))
+        {
+            drop(state);
+            self.hung.push(job);
+            return None;
         }
         if !matches!(job.work, Work::Fill(_)) && !state.dead {
             state.begun += 1;

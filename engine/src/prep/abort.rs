@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::prep::append;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
+use crate::prep::patience::Patience;
 use crate::prep::planning::{Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
 use crate::prep::resume;
@@ -274,13 +275,14 @@ pub(super) fn unmake(mut engine: Box<dyn Engine + Send>, mut pool: Pool, drive: 
 
 /// Writes zeros, and makes that durable.
 fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
-    let settle = |engine: &mut dyn Engine| match engine.wait(None) {
+    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Patience::LOOK)) {
         Completion::Written { result: Err(error), .. } => {
             Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
         }
         Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
             Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
         }
+        Completion::TimedOut => Patience::default().hold(engine),
         _ => Ok(()),
     };
     let mut tag = 0;

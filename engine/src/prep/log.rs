@@ -48,7 +48,7 @@ impl Log {
             Event::Stage { drive, stage } => format!("drive {}: {stage:?}", name(drive)),
             Event::LeftOut { drive, path, why } => format!("drive {}: left out {}: {why}", name(drive), path.display()),
             Event::DriveFailed { drive, problem } => format!("drive {}: failed: {problem}", name(drive)),
-            Event::Note(note) => note.clone(),
+            Event::Note(text) | Event::Warning(text) => text.clone(),
         });
     }
 

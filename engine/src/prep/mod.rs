@@ -2,7 +2,7 @@
 //!
 //! `session` is preflight: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
 //! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
-//! for `manifest`, `files` lie beside the drive, and `log` tells what happened. `plan_file` and `resume` bring a session back
+//! for `manifest`, `files` lie beside the drive, `log` tells what happened and `silence` that nothing does. `plan_file` and `resume` bring a session back
 //! that ended abnormally, `abort` rolls it back; `append` adds to volumes that are there; `rebuild` makes a lost
 //! journal again.
 
@@ -16,6 +16,7 @@ pub mod lint;
 pub mod log;
 pub mod manifest;
 pub mod outcome;
+pub mod patience;
 pub mod plan_file;
 pub mod planning;
 pub mod readback;
@@ -27,5 +28,6 @@ pub mod run;
 pub mod scan;
 pub mod session;
 pub mod sides;
+mod silence;
 pub mod targets;
 pub mod workers;

@@ -15,6 +15,7 @@ use crate::plan::batches::{Batch, Content, Phase};
 use crate::plan::drive::DriveLayout;
 use crate::prep::drive::Sum;
 use crate::prep::outcome::HashReader;
+use crate::prep::patience::Patience;
 use crate::prep::request::ReadBack;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
@@ -52,6 +53,8 @@ pub struct Written<'a> {
     pub how: ReadBack,
     /// Chooses the sample.
     pub seed: u64,
+    /// When the drive is given up.
+    pub patience: Patience,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Where news goes.
@@ -119,6 +122,7 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
         workers: written.workers,
         stop: written.stop,
         slot_len: written.slot_len,
+        patience: written.patience,
     };
     let (mut done, mut told) = (0, Instant::now());
     road.run(loads, |arrived| {
@@ -135,6 +139,10 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
             });
         }
         Ok(())
+    })
+    .map_err(|problem| match problem.kind {
+        Kind::Interrupted => problem.drive(name).advice("it is written, and read back again with --resume"),
+        _ => problem.drive(name),
     })?;
     match broken {
         Some(error) => Err(sidecar(error).drive(name)),

@@ -114,7 +114,8 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
             }
         };
     };
-    let mut why = String::from("is not there");
+    // That another is in its place says more than that it is not found.
+    let mut why = None;
     // Behind a bridge that hides the drive's own serial, the bridge's is what a drive can be found by.
     let serials = identity.serial.iter().chain(&identity.bridge_serial).map(|serial| format!("serial:{serial}"));
     for place in std::iter::once(target.facts.path.display().to_string()).chain(serials) {
@@ -126,12 +127,12 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
                     target.facts.path = path;
                     return Ok(target);
                 }
-                Some(change) => why = format!("another drive is in its place: {change}"),
+                Some(change) => why = Some(format!("another drive is in its place: {change}")),
             },
-            Err(problem) => why = format!("is not there: {}", problem.what),
+            Err(problem) => why = why.or(Some(format!("is not there: {}", problem.what))),
         }
     }
-    Err(gone(why))
+    Err(gone(why.unwrap_or_else(|| "is not there".to_owned())))
 }
 
 /// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.

@@ -1,11 +1,14 @@
 //! The run: all drives of a session at once, each on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
@@ -25,12 +28,14 @@ use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replac
 use crate::prep::keys::Keys;
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::patience::Patience;
 use crate::prep::plan_file;
 use crate::prep::planning::PreparedDrive;
 use crate::prep::readback::{self, Written};
 use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::resume;
 use crate::prep::session::{Plan, Prepared};
+use crate::prep::silence::Silence;
 use crate::prep::targets::TargetDrive;
 use crate::prep::workers::Workers;
 use crate::report::{DriveFacts, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
@@ -140,7 +145,9 @@ impl Prepared {
         })?;
         let log = Log::open(&logs, &self.request.session)?;
         let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
+        let silence = Silence::new(names.len(), Patience::default().slow);
         let tell = |event: Event| {
+            silence.heard(&event);
             log.event(&event, &names);
             events(event);
         };
@@ -193,28 +200,46 @@ impl Prepared {
         };
         let results: Vec<DriveResult> = std::thread::scope(|scope| {
             let shared = &shared;
-            let first = self.drives.len();
-            let blank = self.drives.iter().zip(&keys).enumerate().map(|(i, (drive, keys))| {
-                scope.spawn(move || run_drive(i, &drive.target, shared, || write_drive(i, drive, keys, shared)))
+            scope.spawn(|| {
+                silence.watch(|i, quiet| {
+                    let name = names.get(i).map_or("?", String::as_str);
+                    tell(Event::Warning(format!(
+                        "drive {name}: nothing was heard of it for {} s: it, or the disk of the journal, may hang",
+                        quiet.as_secs()
+                    )));
+                });
             });
-            let there = self.appends.iter().zip(first..).map(|(drive, i)| {
-                scope.spawn(move || run_drive(i, &drive.target, shared, || append::run::add(i, drive, shared)))
-            });
-            let threads: Vec<_> = blank.chain(there).collect();
-            let join = |(i, thread): (usize, std::thread::ScopedJoinHandle<'_, DriveResult>)| {
-                thread.join().unwrap_or_else(|_| {
-                    let problem =
-                        Problem::new(Kind::Internal, "the drive's thread ended in a bug; its drive is unfinished");
-                    failed(&self.summary.drives[i].drive, problem, started)
-                })
-            };
-            threads.into_iter().enumerate().map(join).collect()
+            let (ended, results) = unbounded();
+            let blank = self.drives.iter().zip(&keys).enumerate();
+            for (i, (drive, keys)) in blank {
+                let ended = ended.clone();
+                scope.spawn(move || {
+                    let run = || run_drive(i, &drive.target, shared, || write_drive(i, drive, keys, shared));
+                    ended.send((i, unbroken(&drive.target.facts, run)))
+                });
+            }
+            for (drive, i) in self.appends.iter().zip(self.drives.len()..) {
+                let ended = ended.clone();
+                scope.spawn(move || {
+                    let run = || run_drive(i, &drive.target, shared, || append::run::add(i, drive, shared));
+                    ended.send((i, unbroken(&drive.target.facts, run)))
+                });
+            }
+            drop(ended);
+            // Not by joining them: the kernel does not let a thread end whose device holds an operation of its ring.
+            let results: BTreeMap<usize, DriveResult> = results.into_iter().collect();
+            silence.end();
+            results.into_values().collect()
         });
         let all_good = results.iter().all(|result| result.failure.is_none());
         let waiting = self.plan.unplaced.len() as u64;
         let complete = all_good && waiting == 0;
         let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
-        journal.append(&ActivityRecord::Session { id: &self.request.session, state })?;
+        let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state });
+        // What became of each drive is told in any case; a session without this record counts as interrupted.
+        if all_good {
+            ended?;
+        }
         if complete {
             let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
             let added = self.appends.iter().map(|drive| &drive.target.facts.drive_id).chain(&self.plan.added);
@@ -267,6 +292,15 @@ fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult
         free_space_untouched: true,
         elapsed: started.elapsed(),
     }
+}
+
+/// A bug in one drive's thread is that drive's failure.
+fn unbroken(drive: &DriveFacts, run: impl FnOnce() -> DriveResult) -> DriveResult {
+    let started = Instant::now();
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let problem = Problem::new(Kind::Internal, "the drive's thread ended in a bug; its drive is unfinished");
+        failed(drive, problem, started)
+    })
 }
 
 fn run_drive(
@@ -362,7 +396,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
     let read = |into: &mut [u8], at| device.read_exact_at(into, at);
-    let (wipe, patience) = (whole_wipe(drive, &device), drive::Patience::default());
+    let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
     let ground = Ground { engine, pool, wipe, read: &read, is_image: facts.is_image, patience };
     let finished = fill(index, drive, keys, checkpoint, ground, shared)?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
@@ -371,10 +405,12 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
     // What is read from here on comes from the device.
     if let Err(error) = device.drop_caches() {
         let name = &facts.name;
-        (shared.events)(Event::Note(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+        (shared.events)(Event::Warning(format!(
+            "drive {name}: the kernel's caches of it could not be dropped: {error}"
+        )));
     }
     if let Err(error) = device.reread_partitions() {
-        (shared.events)(Event::Note(format!(
+        (shared.events)(Event::Warning(format!(
             "drive {}: finished, but the kernel did not read the new partition table: {error}",
             facts.name
         )));
@@ -385,14 +421,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
     write_record(&record, RecordState::Completed)?;
     let kind = device.kind().clone();
     drop(device);
-    for point in mounted_by_itself(&kind) {
-        (shared.events)(Event::Note(format!(
-            "drive {}: something mounted it by itself on {}, and may have written to it: unmount it, and check it with \
-             dray verify before it is shipped",
-            facts.name,
-            point.display()
-        )));
-    }
+    tell_mounted(&kind, facts, shared.events);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     let tree = layout.tree();
     Ok(Done {
@@ -404,6 +433,18 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
         record: record_path,
         free_space_untouched: !request.wipe_free,
     })
+}
+
+/// Tells of a drive that was let go and mounted by something else at once.
+pub(super) fn tell_mounted(kind: &DeviceKind, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
+    for point in mounted_by_itself(kind) {
+        events(Event::Warning(format!(
+            "drive {}: something mounted it by itself on {}, and may have written to it: unmount it, and check it with \
+             dray verify before it is shipped",
+            facts.name,
+            point.display()
+        )));
+    }
 }
 
 /// Where an auto-mounter put the drive once it was let go. They act on what udev tells them, a moment later.
@@ -436,7 +477,10 @@ fn read_back(
     }
     let facts = &drive.target.facts;
     if let Err(error) = device.drop_caches() {
-        (shared.events)(Event::Note(format!("drive {}: the kernel keeps its cache of the drive: {error}", facts.name)));
+        (shared.events)(Event::Warning(format!(
+            "drive {}: the kernel keeps its cache of the drive: {error}",
+            facts.name
+        )));
     }
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
     if !device.is_direct() {
@@ -455,6 +499,7 @@ fn read_back(
         hashes: Some(hash_log),
         record,
         how: shared.request.read_back,
+        patience: Patience::default(),
         seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
         workers: shared.workers,
         events: shared.events,
@@ -553,7 +598,7 @@ fn open_log(
     if good == checkpoint.batches {
         return Ok((log, replay));
     }
-    (shared.events)(Event::Note(format!(
+    (shared.events)(Event::Warning(format!(
         "drive {}: lost what it had said to be durable; batches from {good} to {} are written again",
         facts.name, checkpoint.batches
     )));
@@ -598,7 +643,7 @@ struct Ground<'a> {
     wipe: Vec<ByteRange>,
     read: resume::ReadAt<'a>,
     is_image: bool,
-    patience: drive::Patience,
+    patience: Patience,
 }
 
 /// Fills the drive from where its checkpoint stands to its end.
@@ -636,6 +681,7 @@ fn fill(
         wipe: if has_wiped { Vec::new() } else { ground.wipe },
         is_image: ground.is_image,
         bases: shared.context.sources.clone(),
+        beside: journal_dir(&shared.request.journal),
         patience: ground.patience,
         allowance: &shared.allowance,
         events: shared.events,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::unbounded;
 
+use crate::prep::patience::Patience;
 use crate::prep::workers::Workers;
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
@@ -58,7 +59,8 @@ pub fn run(
     if let To::File(file) = &to {
         file.set_len(len.0).map_err(out_failed)?;
     }
-    let road = Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN };
+    let patience = Patience::default();
+    let road = Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN, patience };
     let loads = cut(len).map(|(at, part)| {
         let mut load = Load::new((at, true));
         load.len = part;

@@ -9,6 +9,7 @@ use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, Manifest
 use crate::azure::names;
 use crate::hash::{Md5, md5_many};
 use crate::ntfs::read::{FileId, RunPlace, display_name};
+use crate::prep::patience::Patience;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, Problem, Problems, Skipped, Stop};
 use crate::units::{ByteLen, ByteOffset};
@@ -292,8 +293,14 @@ impl Index {
         let mut beside = Vec::new();
         let mut loads =
             Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
-        let carrier =
-            Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN + SLOT_SPARE };
+        let carrier = Road {
+            medium: opened.medium(),
+            cipher: opened.cipher(),
+            workers,
+            stop,
+            slot_len: SLOT_LEN + SLOT_SPARE,
+            patience: Patience::default(),
+        };
         carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
             for ((item, range), digest) in arrived.what.iter().zip(&arrived.digests) {
                 let indexed = &self.files[item.file as usize];

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::azure::Digest as Known;
 use crate::hash::{Md5, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, Stream, display_name};
+use crate::prep::patience::Patience;
 use crate::prep::workers::{Digest, Workers};
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::surroundings::now;
@@ -244,6 +245,7 @@ pub(super) fn read<'a>(
         workers: context.workers,
         stop: context.stop,
         slot_len: SLOT_LEN + SLOT_SPARE,
+        patience: Patience::default(),
     };
     let loads = Loads::new(opened, files, &listing, work.road, &beside);
     let result = bench.finish_empty(&listing, empty.unwrap_or_default());

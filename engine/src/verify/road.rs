@@ -12,6 +12,7 @@ use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
+use crate::prep::patience::Patience;
 use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Workers};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
@@ -130,6 +131,8 @@ pub struct Road<'a> {
     pub stop: &'a Stop,
     /// Bytes of a slot.
     pub slot_len: usize,
+    /// When the drive is given up.
+    pub patience: Patience,
 }
 
 struct Under<T> {
@@ -156,7 +159,7 @@ impl Road<'_> {
     /// Reads every load and gives it to `sink`, in the order in which they arrive.
     ///
     /// # Errors
-    /// Those of `sink`, an engine that broke, no memory, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
+    /// Those of `sink`, an engine that broke, no memory, a drive that hangs, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
     pub fn run<T>(
         &self,
         mut loads: impl Iterator<Item = Load<T>>,
@@ -260,7 +263,8 @@ impl Road<'_> {
                 Completion::Broken(error) => {
                     return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
                 }
-                Completion::Woken | Completion::TimedOut | Completion::Written { .. } | Completion::Flushed { .. } => {}
+                Completion::TimedOut => self.patience.hold(engine)?,
+                Completion::Woken | Completion::Written { .. } | Completion::Flushed { .. } => {}
             }
         }
     }
@@ -347,7 +351,8 @@ mod tests {
         disk.plant(ByteOffset(0), b"first");
         let workers = Workers::start(2).expect("threads");
         let stop = Stop::new();
-        let road = Road { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN };
+        let patience = Patience::default();
+        let road = Road { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN, patience };
         let loads = cut(len).map(|(at, part)| {
             let mut load = Load::new(at);
             load.len = part;

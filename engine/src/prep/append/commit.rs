@@ -15,6 +15,7 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
+use crate::prep::patience::Patience;
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
@@ -97,7 +98,7 @@ impl<'a> Store<'a> {
 
     fn wait(&mut self) -> Result<(), Problem> {
         let advice = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
-        match self.engine.wait(None) {
+        match self.engine.wait(Some(Patience::LOOK)) {
             Completion::Written { result: Err(error), .. } => {
                 let problem = Problem::new(Kind::Drive, format!("writing failed: {}", error.source));
                 Err(problem.drive(self.name).at(error.at).advice(advice))
@@ -109,6 +110,10 @@ impl<'a> Store<'a> {
             Completion::Broken(error) => {
                 let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
                 Err(problem.drive(self.name).advice("try again with --engine sync"))
+            }
+            Completion::TimedOut => {
+                let held = Patience::default().hold(self.engine.as_ref());
+                held.map_err(|problem| problem.drive(self.name).advice(advice))
             }
             _ => Ok(()),
         }

@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::prep::drive::{Durable, Save, Sum};
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::patience::Patience;
 use crate::prep::workers::{self, Digest, Done, How, Span, Way};
 use crate::report::{Event, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, Clusters};
@@ -334,7 +335,8 @@ pub(super) fn copy(
                     .drive(name)
                     .advice("try again with --engine sync"));
             }
-            Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
+            Completion::TimedOut => Patience::default().hold(store.engine()).map_err(|problem| problem.drive(name))?,
+            Completion::Flushed { .. } | Completion::Woken => {}
         }
     }
 }

@@ -197,7 +197,9 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     drop(log);
     if let Err(error) = device.drop_caches() {
         let name = &facts.name;
-        (shared.events)(Event::Note(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+        (shared.events)(Event::Warning(format!(
+            "drive {name}: the kernel's caches of it could not be dropped: {error}"
+        )));
     }
     read_back(index, drive, &beside.record, &done, shared)?;
     let header = request.drive_header_hash || done.had_header_hash;
@@ -206,11 +208,14 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let store_written = store.written();
     drop((store, opened));
     if let Err(error) = device.reread_partitions() {
-        (shared.events)(Event::Note(format!(
+        (shared.events)(Event::Warning(format!(
             "drive {}: finished, but the kernel did not read its partition table again: {error}",
             facts.name
         )));
     }
+    let kind = device.kind().clone();
+    drop(device);
+    run::tell_mounted(&kind, facts, shared.events);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     Ok(Done {
         files: done.files,

@@ -3,6 +3,7 @@
 use super::Drive;
 use crate::io;
 use crate::plan::batches::Phase;
+use crate::prep::patience::Patience;
 use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
@@ -24,14 +25,14 @@ impl Drive<'_, '_> {
         (gone || past_the_end).then(|| {
             Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})"))
                 .drive(&self.s.name)
-                .advice("check cable, power and dock; it holds no finished volume")
+                .advice("check cable, power and dock, then go on with --resume; it holds no finished volume")
         })
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
-        Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
+        Patience::ended(age)
             .drive(&self.s.name)
-            .advice("check cable, power and dock, and the kernel's messages with `dmesg`; it holds no finished volume")
+            .advice("check cable, power and dock, and the kernel's messages with `dmesg`, then go on with --resume; it holds no finished volume")
     }
 
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
@@ -52,6 +53,7 @@ impl Drive<'_, '_> {
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
         Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
             .drive(&self.s.name)
+            .path(&self.s.beside)
             .advice("make room on the journal's disk, then go on with --resume")
     }
 }

@@ -23,6 +23,7 @@ pub use durable::{Durable, Pace, is_mid_chain};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ use crate::pool::{Pool, Slot};
 use crate::prep::allowance::Allowance;
 use crate::prep::manifest::{PropertyHashes, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::patience::Patience;
 use crate::prep::workers::{Done, Job};
 use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
@@ -48,21 +50,6 @@ const SMALL_FILE_MAX: u64 = 1 << 20;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-
-/// How long a device may keep an operation.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// After this it gets a word, and again each time it has doubled.
-    pub slow: Duration,
-    /// After this the drive has failed. The kernel's own time-outs, resets and repetitions take some minutes.
-    pub hung: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { slow: Duration::from_secs(20), hung: Duration::from_secs(15 * 60) }
-    }
-}
 
 /// What one drive needs to run.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
@@ -100,7 +87,9 @@ pub struct Setup<'a> {
     /// Whether it is an image file: then no space left means just that.
     pub is_image: bool,
     /// Directories and files that the dataset names: when one goes away, its files are not each left out.
-    pub bases: Vec<std::path::PathBuf>,
+    pub bases: Vec<PathBuf>,
+    /// The directory of the journal, where checkpoints and logs lie.
+    pub beside: PathBuf,
     /// When to call the device slow, and when to give it up.
     pub patience: Patience,
     /// How fast sources may be read.

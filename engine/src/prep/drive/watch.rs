@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::errors::phase_name;
 use super::{Drive, PROGRESS_EVERY};
 use crate::io::{self, Completion};
-use crate::report::{Event, Problem, Stage, Waiting};
+use crate::report::{Event, Problem, Waiting};
 use crate::units::ByteLen;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -88,11 +88,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let oldest = self.s.engine.oldest().unwrap_or_default();
         if oldest < patience.slow {
             self.slow_at = patience.slow;
-        } else if oldest >= patience.hung {
+        } else if oldest >= patience.hung || self.s.stop.requested() {
+            // Who wants to stop does not wait for what may never come.
             return Err(self.hung(oldest));
         } else if oldest >= self.slow_at {
             self.slow_at = oldest * 2;
-            (self.s.events)(Event::Note(format!(
+            (self.s.events)(Event::Warning(format!(
                 "drive {}: an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is \
                  given up after {} s",
                 self.s.name,
@@ -106,19 +107,21 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Takes back what is under way, so that the slots live as long as the kernel uses them.
     pub(super) fn drain(&mut self) {
         let patience = io::DRAIN_MAX.min(self.s.patience.hung);
-        let until = Instant::now() + patience;
-        if self.s.engine.in_flight() > 0 {
-            (self.s.events)(Event::Note(format!(
-                "drive {}: waiting up to {} s for what the device still has in hand",
-                self.s.name,
-                patience.as_secs()
-            )));
-        }
-        while self.s.engine.in_flight() > 0 && Instant::now() < until {
+        let began = Instant::now();
+        while self.s.engine.in_flight() > 0 && began.elapsed() < patience {
+            // A device that does not answer gets the engine's own patience and no more.
+            if self.s.engine.oldest().is_some_and(|age| age >= self.s.patience.slow) {
+                (self.s.events)(Event::Warning(format!(
+                    "drive {}: waiting up to {} s for what the device still has in hand; the program ends when the kernel \
+                     lets go of it",
+                    self.s.name,
+                    io::DRAIN_MAX.as_secs()
+                )));
+                return;
+            }
             if matches!(self.s.engine.wait(Some(PROGRESS_EVERY)), Completion::Broken(_)) {
-                break;
+                return;
             }
         }
-        self.stage(Stage::Failed);
     }
 }

@@ -14,7 +14,8 @@ use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
 use crate::prep::abort;
-use crate::prep::drive::{Pace, Patience};
+use crate::prep::drive::Pace;
+use crate::prep::patience::Patience;
 use crate::prep::session::prepare_with;
 use crate::surroundings::Surroundings;
 use crate::units::FileTime;
@@ -136,6 +137,7 @@ impl Lab {
             hashes: Some(&bench.sidecars()[1]),
             record: &record,
             how: ReadBack::Full,
+            patience: Patience::default(),
             seed: 3,
             workers: &bench.workers,
             events: &|_| {},
@@ -157,22 +159,22 @@ struct Bench {
 
 impl Bench {
     fn shared<T>(&self, work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T) -> T {
-        self.shared_telling(&|_| {}, work)
+        self.shared_telling(&Stop::new(), &|_| {}, work)
     }
 
     fn shared_telling<T>(
         &self,
+        stop: &Stop,
         events: &(dyn Fn(Event) + Sync),
         work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T,
     ) -> T {
-        let stop = Stop::new();
         let shared = Shared {
             request: &self.prepared.request,
             context: &self.prepared.context,
             journal: &self.journal,
             workers: &self.workers,
             events,
-            stop: &stop,
+            stop,
             formatted: self.prepared.plan.recipe.formatted,
             snapshot: self.snapshot,
             allowance: Allowance::new(None, Instant::now()),

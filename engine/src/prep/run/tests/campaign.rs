@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::sim::Deed;
-use crate::prep::drive::Patience;
+use crate::prep::patience::Patience;
 use crate::report::Event;
 use crate::units::SectorSize;
 
@@ -41,12 +41,25 @@ impl Trials {
     }
 
     fn run(&self, disk: &SimDisk, patience: Patience) -> (Result<Finished, Problem>, Told) {
-        let told = Mutex::new(Told::default());
+        self.run_until(disk, patience, |_| false)
+    }
+
+    /// Somebody wants to stop when `ends` says so of something that was told.
+    fn run_until(
+        &self,
+        disk: &SimDisk,
+        patience: Patience,
+        ends: impl Fn(&Event) -> bool + Sync,
+    ) -> (Result<Finished, Problem>, Told) {
+        let (told, stop) = (Mutex::new(Told::default()), Stop::new());
         let events = |event: Event| {
+            if ends(&event) {
+                stop.request();
+            }
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Event::Stage { stage: Stage::Done, .. } => told.done = true,
-                Event::Note(note) => told.notes.push(note),
+                Event::Note(text) | Event::Warning(text) => told.notes.push(text),
                 _ => {}
             }
         };
@@ -56,7 +69,7 @@ impl Trials {
             disk.read_at(at, into);
             Ok(())
         };
-        let result = self.bench.shared_telling(&events, |drive, shared| {
+        let result = self.bench.shared_telling(&stop, &events, |drive, shared| {
             let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
             let wipe = drive.layout.last_places();
             let ground = Ground { engine, pool, wipe, read: &read, is_image: false, patience };
@@ -200,6 +213,41 @@ fn campaign_a_hung_device_is_told_of_and_given_up() {
         let looks = trials.seen(&disk).is_some();
         assert!(!looks || same_volume(&whole, &disk, trials.size.0), "seed {seed}");
     }
+}
+
+#[test]
+fn campaign_who_wants_to_stop_does_not_wait_for_a_hung_device() {
+    let trials = Trials::new("campaign-hung-stop");
+    let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_secs(600) };
+    let whole = trials.disk(0);
+    trials.run(&whole, Patience::default()).0.expect("no faults");
+    for seed in seeds(3) {
+        let disk = trials.disk(seed);
+        disk.set_faults(Faults { hang_at: Some(1 + seed * 7 % whole.begun()), ..Faults::default() });
+        let began = std::time::Instant::now();
+        let (result, told) = trials.run_until(&disk, patience, |event| matches!(event, Event::Warning(_)));
+        let problem = result.map(drop).expect_err("a hung device");
+        assert!(problem.what.contains("does not answer"), "seed {seed}: {problem}");
+        assert!(!told.done && began.elapsed() < Duration::from_secs(60), "seed {seed}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn campaign_a_drive_that_hangs_while_it_is_read_back_is_given_up() {
+    let lab = Lab::small("campaign-hung-back");
+    let disk = SimDisk::new(ByteLen(99_999_744), SectorSize::S512, 5);
+    lab.run_and("plan", &disk, |_, _, written| {
+        let hanging = disk.image_after_cut(Landed::Bits(0));
+        let data = written.layout.batches(SLOT_LEN).find(|batch| matches!(batch.content, Content::Files(_)));
+        let at = data.expect("data").pieces[0].at;
+        hanging.set_faults(Faults { read_hangs: vec![ByteRange::new(at.0, 1)], ..Faults::default() });
+        let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_millis(500) };
+        let result = readback::run(Box::new(hanging), &Written { patience, ..*written });
+        let problem = result.map(drop).expect_err("a hung device");
+        assert_eq!(problem.kind, Kind::Drive, "{problem}");
+        assert!(problem.what.contains("does not answer") && problem.place.drive.is_some(), "{problem:?}");
+    })
+    .expect("no faults");
 }
 
 #[test]
