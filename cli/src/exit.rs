@@ -18,7 +18,7 @@ pub enum Exit {
     DriveFailed = 4,
     /// Read-back or verification found differences.
     Different = 5,
-    /// Interrupted where it can be resumed.
+    /// Not all is done that was asked; the session goes on with more drives.
     Resumable = 6,
     /// A source could not be read.
     Source = 7,
@@ -26,7 +26,7 @@ pub enum Exit {
     Environment = 8,
     /// A bug; also what a panic gives.
     Bug = 101,
-    /// Interrupted.
+    /// Interrupted by a signal.
     Interrupted = 130,
 }
 
@@ -38,11 +38,11 @@ pub const TABLE: &[(Exit, &str)] = &[
     (Exit::LeftOut, "finished, but some files were left out"),
     (Exit::DriveFailed, "a drive failed; the others are fine"),
     (Exit::Different, "read-back or verification found differences"),
-    (Exit::Resumable, "interrupted; the session can be resumed"),
+    (Exit::Resumable, "files wait for more drives; the session can be resumed"),
     (Exit::Source, "a source could not be read"),
     (Exit::Environment, "the environment is in the way (kernel, permission, limits)"),
     (Exit::Bug, "a bug in dray"),
-    (Exit::Interrupted, "interrupted"),
+    (Exit::Interrupted, "interrupted by a signal; a session goes on with --resume"),
 ];
 
 impl Exit {
@@ -63,7 +63,7 @@ impl Exit {
             Kind::Source => Self::Source,
             Kind::Drive => Self::DriveFailed,
             Kind::Environment => Self::Environment,
-            Kind::Interrupted => Self::Resumable,
+            Kind::Interrupted => Self::Interrupted,
             Kind::Different => Self::Different,
             Kind::Internal => Self::Bug,
         }
@@ -90,11 +90,7 @@ impl Exit {
     pub fn of_report(report: &SessionReport) -> Self {
         let failures: Vec<&Problem> = report.drives.iter().filter_map(|drive| drive.failure.as_ref()).collect();
         if report.interrupted {
-            return if failures.iter().any(|problem| problem.kind == Kind::Interrupted) {
-                Self::Resumable
-            } else {
-                Self::Interrupted
-            };
+            return Self::Interrupted;
         }
         if let Some(first) = failures.first() {
             // A drive that could not go on because of the sources or the machine is not a bad drive.
@@ -176,6 +172,6 @@ mod tests {
         let mixed = vec![result(bad(Kind::Different), 0), result(bad(Kind::Source), 0)];
         assert_eq!(Exit::of_report(&report(mixed, false)), Exit::DriveFailed);
         assert_eq!(Exit::of_report(&report(vec![result(None, 0)], true)), Exit::Interrupted);
-        assert_eq!(Exit::of_report(&report(vec![result(bad(Kind::Interrupted), 0)], true)), Exit::Resumable);
+        assert_eq!(Exit::of_report(&report(vec![result(bad(Kind::Interrupted), 0)], true)), Exit::Interrupted);
     }
 }

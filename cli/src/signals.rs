@@ -19,16 +19,23 @@ pub struct Signals {
     pub writing: Arc<AtomicBool>,
     /// A status block is wanted.
     pub status: Arc<AtomicBool>,
+    /// How to go on afterwards.
+    advice: &'static str,
 }
 
+/// How a session goes on that was stopped.
+pub const SESSION: &str = "unfinished drives hold no volume: go on with --resume, or roll back with --abort";
+/// How a verification does.
+pub const VERIFY: &str = "nothing was written to the drives: the same command goes on";
+
 impl Signals {
-    /// Starts listening.
+    /// Starts listening; `advice` is told to who stops.
     ///
     /// # Errors
     /// When the kernel does not let us.
-    pub fn install() -> std::io::Result<Self> {
+    pub fn install(advice: &'static str) -> std::io::Result<Self> {
         let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGUSR1])?;
-        let signals = Self::default();
+        let signals = Self { advice, ..Self::default() };
         let theirs = signals.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in incoming.forever() {
@@ -53,12 +60,11 @@ impl Signals {
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
         if self.stop.requested() {
-            say("\ndray: interrupted at once; unfinished drives hold no volume: start again");
+            say(&format!("\ndray: interrupted at once; {}", self.advice));
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
         self.stop.request();
-        say("\ndray: stopping at the next safe place; once more to stop at once\n\
-             dray: unfinished drives hold no volume: go on with --resume, or roll back with --abort");
+        say(&format!("\ndray: stopping at the next safe place; once more to stop at once\ndray: {}", self.advice));
     }
 }
 
@@ -85,7 +91,7 @@ mod tests {
 
     #[test]
     fn signals_ask_for_status_and_then_to_stop() {
-        let signals = Signals::install().expect("signals");
+        let signals = Signals::install(SESSION).expect("signals");
         signals.writing.store(true, Ordering::Release);
         signal_hook::low_level::raise(SIGUSR1).expect("raised");
         assert!(soon(|| signals.status.load(Ordering::Acquire)));

@@ -14,8 +14,8 @@ use crate::commands::abort;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Consent};
 use crate::exit::Exit;
-use crate::render::{Output, count, json as objects, text};
-use crate::signals::Signals;
+use crate::render::{Output, count, json as objects, minded, text};
+use crate::signals::{self, Signals};
 
 const EXAMPLE: &str = "\
 Example:
@@ -417,7 +417,7 @@ pub fn session(
     report: Option<&Path>,
     output: &Output,
 ) -> Ended {
-    let signals = match Signals::install() {
+    let signals = match Signals::install(signals::SESSION) {
         Ok(signals) => signals,
         Err(error) => {
             let problem = Problem::new(Kind::Environment, format!("signals cannot be caught: {error}"));
@@ -426,7 +426,16 @@ pub fn session(
     };
     let prepared = {
         let scan = output.scan();
-        let prepared = job::prepare(request, &mut |event| scan.event(&event));
+        let prepared = minded(
+            "checking and planning",
+            |text| output.warning(&text),
+            |signs| {
+                job::prepare(request, &mut |event| {
+                    signs.sign();
+                    scan.event(&event);
+                })
+            },
+        );
         scan.end();
         prepared
     };
@@ -699,6 +708,6 @@ mod tests {
         assert_eq!(exit(report(vec![drive(2, Some(Problem::new(Kind::Drive, "x")))])), Exit::DriveFailed);
         assert_eq!(exit(Ok(SessionReport { interrupted: true, ..SessionReport::default() })), Exit::Interrupted);
         assert_eq!(exit(Err(Problem::new(Kind::Environment, "x").into())), Exit::Environment);
-        assert_eq!(exit(Err(Problem::new(Kind::Interrupted, "x").into())), Exit::Resumable);
+        assert_eq!(exit(Err(Problem::new(Kind::Interrupted, "x").into())), Exit::Interrupted);
     }
 }

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use crate::args::VERSION;
 use crate::exit::Exit;
 use crate::key::KeyArgs;
-use crate::render::{Output, clean, count, json as object, labelled, wrap};
-use crate::signals::Signals;
+use crate::render::{Output, clean, count, json as object, labelled, minded, wrap};
+use crate::signals::{self, Signals};
 use lists::List;
 
 /// Rows shown of what is not equal.
@@ -140,7 +140,7 @@ impl Verify {
     }
 
     fn verify(self, output: &Output) -> Result<Exit, Problems> {
-        let signals = Signals::install()
+        let signals = Signals::install(signals::VERIFY)
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
         let mut problems = Problems::default();
         let mut logs = Logs::none();
@@ -234,21 +234,32 @@ fn all<'a>(
     let facts: Vec<(DriveFacts, ByteLen)> = opened.iter().map(|one| (one.found.drive.clone(), one.len())).collect();
     let board = output.board(facts);
     signals.writing.store(true, Ordering::Release);
-    let events = |event: Event| board.event(event);
     let judged = std::thread::scope(|scope| {
         let ticker = scope.spawn(|| board.tick(signals));
         let end = board.ending();
-        let (events, workers) = (&events, &workers);
-        let threads: Vec<_> = opened
-            .iter()
-            .enumerate()
-            .map(|(index, one)| {
-                scope.spawn(move || {
-                    judge::run(one, &judge::Context { index, request, logs, workers, events, stop: &signals.stop })
+        let judged: Vec<_> = minded(
+            "verifying",
+            |text| board.event(Event::Warning(text)),
+            |signs| {
+                let events = |event: Event| {
+                    signs.sign();
+                    board.event(event);
+                };
+                let (events, workers) = (&events, &workers);
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> = opened
+                        .iter()
+                        .enumerate()
+                        .map(|(index, one)| {
+                            let stop = &signals.stop;
+                            let context = judge::Context { index, request, logs, workers, events, stop };
+                            scope.spawn(move || judge::run(one, &context))
+                        })
+                        .collect();
+                    threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
                 })
-            })
-            .collect();
-        let judged: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            },
+        );
         drop(end);
         // A ticker that panicked has said so; the drives matter more.
         let _ = ticker.join();

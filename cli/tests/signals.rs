@@ -1,0 +1,109 @@
+//! What signals do to a session that is writing.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use common::Session;
+use dray_testdisks::dataset::Dataset;
+use dray_testdisks::judge;
+
+/// A session whose sources are read slowly, while its data stream; what it said until then is in `said`.
+struct Running {
+    child: Child,
+    lines: BufReader<std::process::ChildStderr>,
+    said: String,
+}
+
+impl Running {
+    fn start(session: &Session) -> Self {
+        let mut child = session
+            .command(&["--source-rate", "4M", "--yes", "drive"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let lines = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut running = Self { child, lines, said: String::new() };
+        running.until(": data, ");
+        running
+    }
+
+    fn until(&mut self, words: &str) {
+        let begin = self.said.len();
+        while !self.said[begin..].contains(words) {
+            let read = self.lines.read_line(&mut self.said).expect("stderr");
+            assert!(read > 0, "ended without {words:?}: {}", self.said);
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(sent.success(), "{name}");
+    }
+
+    /// The exit code, and all that was said.
+    fn end(mut self) -> (Option<i32>, String) {
+        self.lines.read_to_string(&mut self.said).expect("stderr");
+        self.child.stdout.take().expect("stdout").read_to_string(&mut self.said).expect("stdout");
+        let status = self.child.wait().expect("it ends");
+        (status.code(), self.said.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+fn session(name: &str) -> Session {
+    let session = Session::new(name);
+    let source = session.path("source");
+    let mut data = Dataset::new(&source, 3).expect("a dataset");
+    data.large(40 << 20, 3 << 20).expect("files");
+    data.finish().expect("a dataset");
+    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
+    session.driveset(&[format!("{}:200MB", session.path("drive.img").display())]);
+    session
+}
+
+fn resume(session: &Session) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(["prep-import", "--id", "session#1", "--silent", "--resume", "--journal"])
+        .arg(session.path("journal.jrn"))
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(0), "{}", common::said(&output));
+    let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
+    judge::drive(&image, &record, Some(&session.path("dataset.csv")), false).expect_pass("scripts/judge-drive");
+}
+
+#[test]
+fn judge_the_first_signal_ends_at_a_checkpoint_and_tells_how_to_go_on() {
+    let session = session("signal-once");
+    for name in ["INT", "TERM"] {
+        let _ = std::fs::remove_file(session.path("journal.jrn"));
+        let mut running = Running::start(&session);
+        running.signal("USR1");
+        running.until("total");
+        running.signal(name);
+        let (code, said) = running.end();
+        assert_eq!(code, Some(130), "{name}: {said}");
+        for words in ["stopping at the next safe place", "Session session#1 was interrupted", "--resume"] {
+            assert!(said.contains(words), "{name}: {words}: {said}");
+        }
+        assert!(!said.contains("is done"), "{name}: {said}");
+    }
+    resume(&session);
+}
+
+#[test]
+fn judge_the_second_signal_ends_at_once_and_the_session_goes_on() {
+    let session = session("signal-twice");
+    let running = Running::start(&session);
+    // Stopped, it gets both at once.
+    running.signal("STOP");
+    running.signal("TERM");
+    running.signal("INT");
+    running.signal("CONT");
+    let (code, said) = running.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("interrupted at once") && !said.contains("Session session#1"), "{said}");
+    resume(&session);
+}
