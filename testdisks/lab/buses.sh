@@ -7,7 +7,7 @@ dray devices --json >/work/devices.json
 mkdir -p /work/marks
 touch /tmp/renames
 hold=rename,renameat,renameat2
-WRAP="strace -f -qq -e signal=none -o /tmp/renames -e trace=$hold -e inject=$hold:signal=SIGSTOP" \
+WRAP="strace -f -qq -e signal=none -o /tmp/renames -e trace=$hold -e inject=$hold:signal=SIGSTOP dray" \
     session ahci serial:WD-AHCI00001 --checkpoint-bytes 8388608 &
 traced=$!
 (

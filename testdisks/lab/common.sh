@@ -3,15 +3,16 @@
 # Kernel name of the disk with a serial, and its node.
 disk_of() { lsblk -dno NAME,SERIAL | awk -v serial="$1" '$2 == serial { print "/dev/" $1 }'; }
 
-# A session of its own on one target: session NAME TARGET ARGUMENTS… (output in /work/NAME.out, status in /work/NAME.exit)
+# A session of its own on one target: session NAME TARGET ARGUMENTS… (output in /work/NAME.out, status in /work/NAME.exit;
+# ROW is the driveset's row if it is not to be formatted, DATASET another dataset, WRAP what runs the program)
 session() {
     local name=$1 target=$2
     shift 2
     mkdir -p "/work/$name"
-    printf 'DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n%s,Format,SilentMode,Encrypt,\n' \
-        "$target" >"/work/$name/driveset.csv"
+    printf 'DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n%s\n' \
+        "${ROW:-$target,Format,SilentMode,Encrypt,}" >"/work/$name/driveset.csv"
     echo "$SECONDS s: $name begins" >>/work/times
-    $WRAP dray prep-import --journal "/work/$name/j.jrn" --id session#1 --initial-driveset "/work/$name/driveset.csv" \
+    ${WRAP:-dray} prep-import --journal "/work/$name/j.jrn" --id session#1 --initial-driveset "/work/$name/driveset.csv" \
         --dataset "${DATASET:-/work/dataset.csv}" --logdir "/work/$name/logs" --silent "$@" >"/work/$name.out" 2>&1
     echo $? >"/work/$name.exit"
     echo "$SECONDS s: $name is over" >>/work/times
@@ -46,6 +47,46 @@ until_written() {
         moment
         written "$2"
     done
+}
+
+# Waits until a session's data stream and that many more sectors are written to a disk: streaming NAME DISK SECTORS
+streaming() {
+    until grep -q ': data,' "/work/$1.out" 2>/dev/null || [ -e "/work/$1.exit" ]; do moment; done
+    written "$2"
+    until_written "$1" "$2" $((count + $3))
+}
+
+# The process of a session.
+process() { pgrep -f "^/lab/dray/ld.so .*/work/$1/j.jrn"; }
+
+# Pulls a disk as somebody's hand does: pull DISK (the port is in $host then); puts it back: plug HOST
+pull() {
+    host=$(readlink -f "/sys/block/${1##*/}/device" | grep -o 'host[0-9]*' | head -n 1)
+    echo 1 >"/sys/block/${1##*/}/device/delete"
+}
+plug() {
+    echo "- - -" >"/sys/class/scsi_host/$1/scan"
+    udevadm settle
+}
+
+# What a gate must do: refused NAME WORDS TARGET ARGUMENTS… wants exit 2, the words, and the disk $A as it was; tells it in
+# /work/good or /work/bad.
+before() { [ -n "$NO_LOOK" ] || head -c 4M "$A" | sha256sum; }
+refused() {
+    local name=$1 words=$2 target=$3 untouched
+    shift 3
+    untouched=$(before)
+    session "$name" "$target" "$@"
+    stands "$name" "$words" "$untouched"
+}
+stands() {
+    local status
+    status=$(cat "/work/$1.exit")
+    if [ "$status" = 2 ] && tr '\n' ' ' <"/work/$1.out" | tr -s ' ' | grep -qF "$2" && [ "$3" = "$(before)" ]; then
+        echo "$1" >>/work/good
+    else
+        echo "$1: exit $status, wanted \"$2\": $(cat "/work/$1.out")" >>/work/bad
+    fi
 }
 
 # Opens the volume that session NAME made on a disk, with the kernel's own drivers, at /mnt/NAME.

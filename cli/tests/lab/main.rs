@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod kills;
 mod machine;
 mod write_log;
@@ -103,4 +104,22 @@ fn judge_gates_refuse_on_real_buses() {
     assert_eq!(status, 0);
     assert_eq!(lab.read("bad"), "");
     assert_eq!(lab.lines("good").len(), 22, "{:?}", lab.lines("good"));
+}
+
+#[test]
+#[ignore = "two minutes: scripts/vm-campaign"]
+fn judge_gates_refuse_what_became_another() {
+    let lab = Lab::new("lab-gates-more", |data| data.large(16 << 20, 4 << 20).expect("files"));
+    let disks = [
+        lab.disk("root", "scsi", 128, "ROOT00000001", ""),
+        lab.disk("held", "scsi", 128, "HELD00000001", ""),
+        lab.disk("one", "scsi", 128, "SWAPA0000001", ""),
+        lab.disk("two", "scsi", 128, "SWAPB0000001", ""),
+        lab.disk("there", "scsi", 128, "THERE0000001", ""),
+    ];
+    lab.finish_before(&disks[4].image);
+    let Some(status) = lab.run(&disks, "gates-more.sh") else { return };
+    assert_eq!(status, 0);
+    assert_eq!(lab.read("bad"), "");
+    assert_eq!(lab.lines("good").len(), 11, "{:?}", lab.lines("good"));
 }
