@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 pub use geometry::{Discard, Geometry, Zoned, attribute};
 pub use identity::{Disk, Identity, Transport, list, resolve};
-pub use open::{Access, Device, DeviceKind, create_image, extend_image};
+pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going};
 
 /// Where the kernel's views of the machine are; others than the usual in tests.
 #[derive(Clone, Debug)]

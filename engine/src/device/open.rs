@@ -380,6 +380,23 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
     Problem::new(kind, what).drive(path.display().to_string()).advice(advice)
 }
 
+/// How long the kernel takes at most from the first error of a drive that was pulled to the end of its node.
+const GOING: Duration = Duration::from_secs(1);
+
+/// Whether a drive that has just failed is going away: its node is gone, or goes within a second.
+pub fn is_going(node: &Path) -> bool {
+    let until = Instant::now() + GOING;
+    loop {
+        if fs::metadata(node).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(GOING / 20);
+    }
+}
+
 /// Makes a new image file of `size` bytes, sparse, readable by its owner only.
 ///
 /// # Errors
@@ -451,6 +468,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
         }
+    }
+
+    #[test]
+    fn a_node_that_goes_a_moment_later_is_going() {
+        let image = Image::new(&[0; 512]);
+        assert!(!is_going(&image.0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(GOING / 10);
+                fs::remove_file(&image.0).unwrap();
+            });
+            assert!(is_going(&image.0));
+        });
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::azure::dataset::BlobType;
+use crate::device;
 use crate::entropy::Seeded;
 use crate::plan::batches::{Batch, Content, Phase};
 use crate::plan::drive::DriveLayout;
@@ -244,6 +245,12 @@ fn compare(written: &Written<'_>, arrived: &Arrived<Back>) -> Result<(), Problem
     let name = &written.facts.name;
     let back = &arrived.what;
     if let Some(error) = &arrived.failure {
+        if !written.facts.is_image && device::is_going(&written.facts.path) {
+            return Err(Problem::new(Kind::Drive, format!("the drive went away while it was read back ({error})"))
+                .drive(name)
+                .at(back.at)
+                .advice("check cable, power and dock, then go on with --resume"));
+        }
         return Err(Problem::new(Kind::Drive, format!("cannot be read back: {error}"))
             .drive(name)
             .at(back.at)

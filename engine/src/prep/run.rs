@@ -397,7 +397,8 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
     let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
     let read = |into: &mut [u8], at| device.read_exact_at(into, at);
     let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
-    let ground = Ground { engine, pool, wipe, read: &read, is_image: facts.is_image, patience };
+    let node = (!facts.is_image).then(|| facts.path.clone());
+    let ground = Ground { engine, pool, wipe, read: &read, node, patience };
     let finished = fill(index, drive, keys, checkpoint, ground, shared)?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
@@ -642,7 +643,7 @@ struct Ground<'a> {
     /// Old marks, and whatever is written last.
     wipe: Vec<ByteRange>,
     read: resume::ReadAt<'a>,
-    is_image: bool,
+    node: Option<PathBuf>,
     patience: Patience,
 }
 
@@ -679,7 +680,7 @@ fn fill(
         save: saver(shared.request, checkpoint),
         rules: &drive.rules,
         wipe: if has_wiped { Vec::new() } else { ground.wipe },
-        is_image: ground.is_image,
+        node: ground.node,
         bases: shared.context.sources.clone(),
         beside: journal_dir(&shared.request.journal),
         patience: ground.patience,

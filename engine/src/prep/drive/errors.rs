@@ -1,6 +1,7 @@
 //! What went wrong, for people.
 
 use super::Drive;
+use crate::device;
 use crate::io;
 use crate::plan::batches::Phase;
 use crate::prep::patience::Patience;
@@ -21,8 +22,11 @@ impl Drive<'_, '_> {
     /// space.
     fn vanished(&self, error: &std::io::Error) -> Option<Problem> {
         let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
-        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && !self.s.is_image;
-        (gone || past_the_end).then(|| {
+        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && self.s.node.is_some();
+        // What is in flight when it is pulled, and a flush above all, ends like that too.
+        let fails = error.raw_os_error() == Some(libc::EIO);
+        let is_going = || self.s.node.as_deref().is_some_and(device::is_going);
+        (gone || past_the_end || fails && is_going()).then(|| {
             Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})"))
                 .drive(&self.s.name)
                 .advice("check cable, power and dock, then go on with --resume; it holds no finished volume")

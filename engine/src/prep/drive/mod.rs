@@ -84,8 +84,8 @@ pub struct Setup<'a> {
     pub rules: &'a Rules,
     /// Bytes to overwrite with zeros before anything else: old signatures.
     pub wipe: Vec<crate::units::ByteRange>,
-    /// Whether it is an image file: then no space left means just that.
-    pub is_image: bool,
+    /// Its node under `/dev`, which goes when it is pulled; `None` for an image file: then no space left means just that.
+    pub node: Option<PathBuf>,
     /// Directories and files that the dataset names: when one goes away, its files are not each left out.
     pub bases: Vec<PathBuf>,
     /// The directory of the journal, where checkpoints and logs lie.

@@ -199,8 +199,8 @@ impl Bench {
             // As on a drive that held a volume of the same kind before.
             let wipe = drive.layout.last_places();
             let pool = Pool::new(8, SLOT_LEN).expect("slots");
-            let (is_image, patience) = (drive.target.facts.is_image, Patience::default());
-            let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read, is_image, patience };
+            let (node, patience) = (None, Patience::default());
+            let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read, node, patience };
             fill(0, drive, &self.keys, checkpoint, ground, shared)
         })
     }

@@ -19,6 +19,7 @@ struct Trials {
     _lab: Lab,
     bench: Bench,
     size: ByteLen,
+    node: Option<PathBuf>,
 }
 
 /// What a session told.
@@ -33,7 +34,7 @@ impl Trials {
         let lab = Lab::small(name);
         let bench = lab.bench("plan");
         let size = bench.prepared.drives[0].target.facts.size;
-        Self { _lab: lab, bench, size }
+        Self { _lab: lab, bench, size, node: None }
     }
 
     fn disk(&self, seed: u64) -> SimDisk {
@@ -72,7 +73,8 @@ impl Trials {
         let result = self.bench.shared_telling(&stop, &events, |drive, shared| {
             let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
             let wipe = drive.layout.last_places();
-            let ground = Ground { engine, pool, wipe, read: &read, is_image: false, patience };
+            let node = self.node.clone();
+            let ground = Ground { engine, pool, wipe, read: &read, node, patience };
             fill(0, drive, &self.bench.keys, checkpoint, ground, shared)
         });
         (result, told.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -252,7 +254,8 @@ fn campaign_a_drive_that_hangs_while_it_is_read_back_is_given_up() {
 
 #[test]
 fn campaign_a_drive_that_was_pulled_is_not_called_full() {
-    let trials = Trials::new("campaign-pulled");
+    let mut trials = Trials::new("campaign-pulled");
+    trials.node = Some(PathBuf::from("/dev/null"));
     // The kernel's answer when a size has become zero.
     let disk = SimDisk::new(ByteLen(trials.size.0 / 2), SectorSize::S512, 3);
     let problem = trials.run(&disk, Patience::default()).0.map(drop).expect_err("writes past the end");
