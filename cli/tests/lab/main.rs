@@ -104,6 +104,11 @@ fn judge_gates_refuse_on_real_buses() {
     assert_eq!(status, 0);
     assert_eq!(lab.read("bad"), "");
     assert_eq!(lab.lines("good").len(), 22, "{:?}", lab.lines("good"));
+    let doctor = lab.read("doctor.json");
+    for what in ["kernel", "io_uring", "locked memory", "permissions", "smartctl"] {
+        let line = doctor.lines().find(|line| line.contains(&format!("\"what\":\"{what}\""))).unwrap_or_default();
+        assert!(line.contains("\"state\":\"good\""), "{what}: {doctor}");
+    }
 }
 
 #[test]
