@@ -154,15 +154,15 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// The map of a finished volume with these regions.
-    pub(super) fn finished(regions: &Regions) -> Result<Self, MappingError> {
+    /// The map of a volume with these regions whose bytes from `sealed_end` on are plain.
+    pub(super) fn until(regions: &Regions, sealed_end: ByteOffset) -> Result<Self, MappingError> {
         Self::new(Layout {
             sector: regions.sector(),
             vista_mirror_cluster: None,
             metadata: regions.metadata().map(|range| range.start.0),
             relocated_at: regions.relocated().start.0,
             relocated_len: FRONT_LEN as u64,
-            sealed_end: regions.volume_len().0,
+            sealed_end: sealed_end.0,
             decrypted: false,
             chunks: None,
             hidden: Vec::new(),

@@ -47,6 +47,12 @@ pub enum PlaceError {
         /// The device's sector size.
         sector: SectorSize,
     },
+    /// A volume that holds files has no run of free clusters for an area.
+    #[error("no {needed} are free in one piece for BitLocker's own areas")]
+    NoRoom {
+        /// The area's clusters.
+        needed: ByteLen,
+    },
 }
 
 /// A file that owns one of BitLocker's areas, so that the file system inside leaves it alone (spec section 9).
@@ -105,6 +111,60 @@ impl Regions {
         // A ninth of the smallest volume is 7.1 MiB; region 1 and its two followers take at most 6 MiB.
         assert!(verify + whole(VERIFY_LEN) <= metadata[1].0, "the areas behind region 1 run into region 2");
         Ok(Self { volume_len, sector, cluster, metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify) })
+    }
+
+    /// As [`Regions::place`] in a volume that holds files: each area in clusters of `free` (ascending, apart, whole
+    /// clusters), as near as can be behind where Windows wants it, or else before that. Apart from each other where no
+    /// free run holds region 1 with its two followers.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn around(
+        volume_len: ByteLen,
+        cluster: ClusterSize,
+        sector: SectorSize,
+        free: &[ByteRange],
+    ) -> Result<Self, PlaceError> {
+        let wanted = Self::place(volume_len, cluster, sector)?;
+        let [region, front, verify] =
+            [REGION_LEN, FRONT_LEN, VERIFY_LEN].map(|len| cluster.len_of(cluster.count_for(ByteLen(len as u64))).0);
+        let mut free = free.to_vec();
+        let mut place = |from: ByteOffset, len| {
+            take_near(&mut free, from.0, len).ok_or(PlaceError::NoRoom { needed: ByteLen(len) })
+        };
+        let [first, second, third] = wanted.metadata;
+        let (first, relocated, verify) = match place(first, region + front + verify) {
+            Ok(at) => (at, at + region, at + region + front),
+            Err(_) => (place(first, region)?, place(first, front)?, place(first, verify)?),
+        };
+        let mut metadata = [first, place(second, region)?, place(third, region)?].map(ByteOffset);
+        metadata.sort_unstable();
+        Ok(Self { metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify), ..wanted })
+    }
+
+    /// Areas whose places were chosen before: regions 1 to 3, relocated area, verify region. `None` if they make no sense.
+    pub fn again(volume_len: ByteLen, cluster: ClusterSize, sector: SectorSize, places: [u64; 5]) -> Option<Self> {
+        let wanted = Self::place(volume_len, cluster, sector).ok()?;
+        if places.iter().any(|&at| at < FRONT_LEN as u64 || at >= volume_len.0) {
+            return None;
+        }
+        let [a, b, c, relocated, verify] = places.map(ByteOffset);
+        let this = Self { metadata: [a, b, c], relocated, verify, ..wanted };
+        let mut files = this.hidden_files();
+        files.sort_unstable_by_key(|file| file.start);
+        let is_inside = |file: &HiddenFile| {
+            let end = file.start.checked_add(file.allocated.len);
+            file.start.is_aligned(cluster.bytes()) && end.is_some_and(|end| end.0 <= volume_len.0)
+        };
+        let sound = files.iter().all(is_inside);
+        let apart = files.windows(2).all(|pair| pair[0].allocated.end() <= pair[1].start);
+        (sound && apart).then_some(this)
+    }
+
+    /// The places, as [`Regions::again`] takes them.
+    pub fn places(&self) -> [u64; 5] {
+        let [a, b, c] = self.metadata;
+        [a, b, c, self.relocated, self.verify].map(|at| at.0)
     }
 
     /// Length of the volume (the partition); NTFS inside has one sector less.
@@ -182,7 +242,13 @@ impl Regions {
 
     /// The map from the unlocked volume to the device, as readers of the finished volume will make it.
     pub fn mapping(&self) -> Mapping {
-        Mapping::finished(self).expect("own areas are aligned and inside the volume")
+        self.mapping_until(ByteOffset(self.volume_len.0))
+    }
+
+    /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, behind the front)
+    /// nothing is encrypted yet, but for the relocated area.
+    pub fn mapping_until(&self, plain_from: ByteOffset) -> Mapping {
+        Mapping::until(self, plain_from).expect("own areas are aligned and inside the volume")
     }
 
     fn whole_clusters(&self, range: ByteRange) -> ByteRange {
@@ -190,9 +256,58 @@ impl Regions {
     }
 }
 
+/// Takes `len` bytes out of `free`: the first place from `from` on, or else the last one before.
+fn take_near(free: &mut Vec<ByteRange>, from: u64, len: u64) -> Option<u64> {
+    let behind = free.iter().enumerate().find_map(|(i, range)| {
+        let at = range.start.0.max(from);
+        at.checked_add(len).filter(|&end| end <= range.end().0).map(|_| (i, at))
+    });
+    let before = || {
+        let fits = free.iter().enumerate().rev().find(|(_, range)| range.start.0 < from && range.len.0 >= len);
+        fits.map(|(i, range)| (i, range.end().0 - len))
+    };
+    let (i, at) = behind.or_else(before)?;
+    let range = free[i];
+    let rest = [ByteRange::new(range.start.0, at - range.start.0), ByteRange::new(at + len, range.end().0 - at - len)];
+    free.splice(i..=i, rest.into_iter().filter(|range| range.len.0 > 0));
+    Some(at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn areas_of_a_volume_that_holds_files_lie_in_what_is_free() {
+        let (len, cluster) = (ByteLen(100 << 20), ClusterSize::from_bytes(4096).unwrap());
+        let around = |free: &[(u64, u64)]| {
+            let free: Vec<ByteRange> = free.iter().map(|&(from, to)| ByteRange::new(from, to - from)).collect();
+            Regions::around(len, cluster, SectorSize::S512, &free)
+        };
+        // Where all is free it is as in an empty volume.
+        let empty = Regions::place(len, cluster, SectorSize::S512).unwrap();
+        assert_eq!(around(&[(0x10000, len.0)]), Ok(empty));
+        // Pushed behind, and before where nothing is free behind.
+        let pushed = around(&[(0x10_0000, 0x30_0000), (0x250_0000, 0x260_0000)]).unwrap();
+        assert_eq!(pushed.places(), [0x250_0000, 0x25E_0000, 0x25F_0000, 0x251_0000, 0x251_2000]);
+        // In pieces too short for the three together.
+        let mut free = vec![
+            (0x1000, 0x4000),
+            (0x220_0000, 0x221_0000),
+            (0x300_0000, 0x301_0000),
+            (0x310_0000, 0x311_0000),
+            (0x320_0000, 0x321_2000),
+            (0x400_0000, 0x401_0000),
+        ];
+        let apart = around(&free).unwrap();
+        assert_eq!(apart.places(), [0x220_0000, 0x320_0000, 0x400_0000, 0x300_0000, 0x310_0000]);
+        assert_eq!(Regions::again(len, cluster, SectorSize::S512, apart.places()), Some(apart));
+        free.pop();
+        assert_eq!(around(&free), Err(PlaceError::NoRoom { needed: ByteLen(0x1_0000) }));
+        for places in [[0; 5], [1 << 20; 5], [1 << 20, 2 << 20, 3 << 20, 4 << 20, len.0], [u64::MAX; 5]] {
+            assert_eq!(Regions::again(len, cluster, SectorSize::S512, places), None, "{places:?}");
+        }
+    }
 
     fn place(volume_len: u64, cluster: u64) -> Regions {
         Regions::place(ByteLen(volume_len), ClusterSize::from_bytes(cluster).unwrap(), SectorSize::S512).unwrap()

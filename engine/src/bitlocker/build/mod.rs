@@ -1,5 +1,7 @@
 //! A new volume's metadata and front (spec section 13).
 
+mod converting;
+
 use std::fmt;
 
 use sha2::{Digest, Sha256};
@@ -18,6 +20,7 @@ use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};
 use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::entropy::Entropy;
 use crate::units::{ByteRange, FileTime, Guid};
+pub use converting::Converting;
 
 /// First counter that a new volume's nonces take, as on Windows (spec 6.1).
 const FIRST_COUNTER: u32 = 2;
@@ -77,6 +80,7 @@ pub struct Metadata {
     pub external: Option<KeyFile>,
     /// The key of the sectors.
     pub fvek: SecretBytes,
+    vmk: Key32,
     cipher: Cipher,
     regions: Regions,
     region: Box<[u8; REGION_LEN]>,
@@ -117,6 +121,7 @@ impl Metadata {
             external: external_key.map(|key| key_file(ids.external, &key, time)),
             recovery,
             fvek: keys.fvek,
+            vmk: keys.vmk,
             cipher: spec.cipher,
             regions: *spec.regions,
             region,
@@ -127,6 +132,14 @@ impl Metadata {
     /// The 65,536 bytes of each of the three metadata regions.
     pub const fn region(&self) -> &[u8; REGION_LEN] {
         &self.region
+    }
+
+    /// The regions while a volume that was plain becomes this one.
+    ///
+    /// # Panics
+    /// Never: the region is its own.
+    pub fn converting(&self) -> Converting {
+        Converting::new(&self.region[..], &self.vmk).expect("own region")
     }
 
     /// The first 8,192 bytes of the device: boot sector, then noise that nobody reads. To be written last.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::bitlocker::format::RegionOffsets;
 use crate::bitlocker::keys::KeyInput;
-use crate::bitlocker::map::Source;
+use crate::bitlocker::map::{Mapping, Source};
 use crate::bitlocker::read::{Integrity, ProtectorKind, State, Volume};
 use crate::entropy::Seeded;
 use crate::units::{ByteLen, ByteOffset, ClusterSize, SectorSize};
@@ -48,6 +48,11 @@ struct Image {
 
 impl Image {
     fn write(metadata: &Metadata, name: &str) -> Self {
+        let mapping = metadata.regions().mapping();
+        Self::write_with(metadata, &mapping, metadata.region(), name)
+    }
+
+    fn write_with(metadata: &Metadata, mapping: &Mapping, region: &[u8], name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("dray-bitlocker-{}-{name}.img", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(VOLUME_LEN).unwrap();
@@ -55,7 +60,6 @@ impl Image {
         let regions = metadata.regions();
         let sector = regions.sector().bytes();
         let cipher = metadata.sector_cipher().unwrap();
-        let mapping = regions.mapping();
         let mut noise = Seeded::new(0xD1CE);
         let put = |image: &mut Self, at: u64, plain: Vec<u8>| {
             for segment in mapping.map(ByteOffset(at), ByteLen(plain.len() as u64)) {
@@ -63,6 +67,8 @@ impl Image {
                 let mut bytes = plain[from..][..segment.range.len.0 as usize].to_vec();
                 if let Source::Sealed(stored) = segment.source {
                     cipher.seal(stored, &mut bytes);
+                }
+                if let Source::Sealed(stored) | Source::Plain(stored) = segment.source {
                     image.file.write_all_at(&bytes, stored.0).unwrap();
                 }
             }
@@ -96,7 +102,7 @@ impl Image {
         }
         // Last, as on a drive.
         for range in metadata.region_ranges() {
-            image.file.write_all_at(metadata.region(), range.start.0).unwrap();
+            image.file.write_all_at(region, range.start.0).unwrap();
         }
         image.file.write_all_at(metadata.front(), 0).unwrap();
         image.plan.sort();
@@ -320,6 +326,35 @@ fn judge_four_readers_open_the_default() {
 #[test]
 fn judge_four_readers_open_large_sectors_and_clusters() {
     judge(Cipher::XtsAes256, SectorSize::S4096, 2 << 20);
+}
+
+#[test]
+fn judge_a_volume_half_encrypted_is_read_by_others() {
+    let metadata = build(Cipher::XtsAes128, SectorSize::S512, 4096, 77);
+    let converting = metadata.converting();
+    assert_eq!(converting.finished(), metadata.region());
+    let [first, second, _] = metadata.regions().metadata();
+    for border in [first.start.0 + (1 << 20), second.start.0 - 0x2000, VOLUME_LEN - 512] {
+        let border = ByteOffset(border);
+        let name = format!("half-{}", border.0);
+        let mapping = metadata.regions().mapping_until(border);
+        let image = Image::write_with(&metadata, &mapping, &converting.until(border), &name);
+        let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
+        let volume = Volume::open(&mut reader).unwrap().unwrap();
+        assert!(volume.copies_are_equal());
+        assert_eq!((volume.state(), volume.mapping()), (State::Partial { plain_from: border }, &mapping));
+        let password = KeyInput::parse(metadata.recovery.password.printed().expose().as_bytes()).unwrap();
+        let unlocked = volume.unlock(&password, &mut |_, _| {}).unwrap();
+        assert_eq!(unlocked.integrity, Integrity::Proven);
+        assert_eq!(unlocked.converting(metadata.region()).unwrap().until(border), converting.until(border));
+        for (at, plain) in &image.plan {
+            let mut buf = vec![0; plain.len()];
+            unlocked.open_range(ByteOffset(*at), &mut buf, &mut reader).unwrap();
+            assert!(buf == *plain, "{name}: other bytes at {at:#x}");
+        }
+        judge_with_python("libbde", &metadata, &image, &name);
+        judge_with_python("dissect.fve", &metadata, &image, &name);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
+use super::build::Converting;
 use super::format::{FRONT_LEN, REGION_LEN, VERSION_SEVEN, VERSION_VISTA, key_type, role, state};
 use super::keys::KeyInput;
 use super::map::{Layout, Mapping, MappingError, ReadAt};
@@ -464,6 +465,12 @@ impl Unlocked {
     /// The cipher, ready for use.
     pub const fn sector_cipher(&self) -> &SectorCipher {
         &self.sectors
+    }
+
+    /// The regions while this volume is encrypted in place, of the region that it has when that is done; `None` if that is
+    /// none.
+    pub fn converting(&self, region: &[u8]) -> Option<Converting> {
+        Converting::new(region, &self.vmk)
     }
 
     /// Fills `buf` with the unlocked volume's bytes from `at`; whole sectors.

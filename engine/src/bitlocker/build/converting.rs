@@ -1,0 +1,72 @@
+//! Metadata regions of a volume that is being encrypted in place: a finished one's, with a border behind which all is
+//! plain, as Windows 7 leaves a conversion that was paused (spec 3.1, 11.2).
+
+use sha2::{Digest, Sha256};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::REGION_LEN;
+use crate::bitlocker::datum::Writer;
+use crate::bitlocker::format::{BLOCK_UNIT, BlockHeader, DatasetHeader, Validation, crc32, key_type, role, state};
+use crate::crypt::secret::Key32;
+use crate::units::{ByteOffset, FileTime};
+
+/// Set in the time of nonces that a driver makes, never in those of a new volume (spec 3.3).
+const OF_A_DRIVER: u64 = 1 << 63;
+/// Borders lie on sectors: no two of them share a nonce.
+const SECTOR_MIN: u64 = 512;
+
+/// Makes the regions of a conversion under way.
+#[derive(Debug)]
+pub struct Converting {
+    /// The finished volume's region.
+    region: Vec<u8>,
+    vmk: Key32,
+}
+
+impl Converting {
+    pub(in crate::bitlocker) fn new(region: &[u8], vmk: &Key32) -> Option<Self> {
+        let vmk = Key32::from_slice(vmk.expose())?;
+        let this = Self { region: region.to_vec(), vmk };
+        (region.len() == REGION_LEN && this.block_len() + size_of::<Validation>() <= REGION_LEN).then_some(this)
+    }
+
+    fn block_len(&self) -> usize {
+        BlockHeader::ref_from_prefix(&self.region)
+            .map_or(REGION_LEN, |(header, _)| usize::from(header.size.get()) * BLOCK_UNIT)
+    }
+
+    /// The region of the finished volume.
+    pub fn finished(&self) -> &[u8] {
+        &self.region
+    }
+
+    /// The region that says: from `plain_from` on (a whole sector) nothing is encrypted. The same for the same border.
+    pub fn until(&self, plain_from: ByteOffset) -> Vec<u8> {
+        let block_len = self.block_len();
+        let mut block = self.region[..block_len].to_vec();
+        let mut time = 0;
+        let mut counter = 0;
+        if let Ok((header, rest)) = BlockHeader::mut_from_prefix(&mut block) {
+            header.state = state::PAUSED.into();
+            header.next_state = state::ENCRYPTED.into();
+            header.state_offset = plain_from.0.into();
+            if let Ok((dataset, _)) = DatasetHeader::mut_from_prefix(rest) {
+                time = dataset.created.get() + plain_from.0 / SECTOR_MIN;
+                // The one that the finished region's hash has.
+                counter = dataset.next_counter.get().wrapping_sub(1);
+            }
+        }
+        let validation = Validation {
+            bytes_left: ((REGION_LEN - block_len) as u16).into(),
+            version: super::VERSION_SEVEN.into(),
+            crc32: crc32(&block).into(),
+        };
+        let hash: [u8; 32] = Sha256::digest(&block).into();
+        let mut out = Writer::new(block, FileTime(time | OF_A_DRIVER), counter);
+        out.bytes(validation.as_bytes());
+        out.sealed_key(role::PROPERTY, &self.vmk, key_type::SHA256, &hash);
+        let mut region = out.into_bytes();
+        region.resize(REGION_LEN, 0);
+        region
+    }
+}
