@@ -10,8 +10,10 @@ use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
 
 /// File attributes of the directory that Windows keeps for itself.
-const HIDDEN: u32 = 0x02;
-const SYSTEM: u32 = 0x04;
+pub(super) const HIDDEN: u32 = 0x02;
+pub(super) const SYSTEM: u32 = 0x04;
+/// Its name.
+pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 
 /// Name of the manifest at the volume's root.
 pub const MANIFEST_NAME: &str = "DriveManifest.xml";
@@ -104,11 +106,7 @@ impl Frame {
             serial: self.spec.serial,
             label: self.spec.label.clone(),
             formatted: self.spec.formatted,
-            hidden: Some(HiddenDir {
-                name: "System Volume Information".into(),
-                attributes: HIDDEN | SYSTEM,
-                files: hidden.collect(),
-            }),
+            hidden: Some(HiddenDir { name: HIDDEN_DIR.into(), attributes: HIDDEN | SYSTEM, files: hidden.collect() }),
             root_files: vec![RootFile {
                 name: MANIFEST_NAME.into(),
                 len_max: manifest_len_max,

@@ -11,7 +11,7 @@ use crate::ntfs::build::index;
 use crate::ntfs::build::record::{self, FileName, Head, Record, Sizes, Standard};
 use crate::ntfs::build::system::I30;
 use crate::ntfs::build::{LinearRange, Outcome, Times, Tree};
-use crate::ntfs::format::{AttrType, INDEX_BLOCK, file_attribute, metafile, record_flag};
+use crate::ntfs::format::{AttrType, INDEX_BLOCK, metafile, record_flag};
 use crate::ntfs::read::raw::{self, Fault, types};
 use crate::ntfs::read::{FileRef, NtfsError, Place, ReadAt, Stream};
 use crate::units::{ByteOffset, Clusters, Extent};
@@ -679,7 +679,7 @@ impl<T: Tree> Renderer<'_, T> {
             Some(_) => Entries::default(),
             None => append.entries(reader, self.tree, Some(dir), Some(self.outcome))?,
         };
-        let mut record = self.begin(out, append.dir_guard(name.len()), 0, &name, &facts, None);
+        let mut record = self.begin(out, append.dir_guard(name.len()), append.dir_attributes(), &name, &facts, None);
         match self.blocks.get(&Some(dir)) {
             None => record.resident_with(AttrType::IndexRoot, &I30, |out| btree::small_root(out, &entries, cluster)),
             Some(&blocks) => {
@@ -700,8 +700,11 @@ impl<T: Tree> Renderer<'_, T> {
             Role::File(file) if append.splits.contains_key(&file) => Some(self.list(file)),
             _ => None,
         };
-        let attributes = file_attribute::ARCHIVE;
-        let mut record = self.begin(out, &append.file_guard, attributes, name, facts, list.as_deref());
+        // Of a hidden file Windows leaves the length to the directory.
+        let length = if append.spec.hidden.is_some() { 0 } else { facts.data };
+        let name_facts = FileName { data: length, ..*facts };
+        let attributes = append.file_attributes();
+        let mut record = self.begin(out, &append.file_guard, attributes, name, &name_facts, list.as_deref());
         if facts.data == 0 {
             record.resident(AttrType::Data, &[], &[]);
         } else if list.is_none() {

@@ -20,11 +20,11 @@ mod space;
 mod tests;
 
 pub use metadata::{Step, WriteOut};
-pub use plan::{Append, root_stream};
+pub use plan::{Append, free_runs, has_bad_clusters, log_len, root_stream};
 
 use crate::ntfs::build::RootFile;
 use crate::ntfs::read::NtfsError;
-use crate::units::{ByteLen, ByteRange, FileTime};
+use crate::units::{ByteLen, ByteRange, Extent, FileTime};
 
 /// What is added, beside the tree of files.
 #[derive(Clone, Debug)]
@@ -35,8 +35,21 @@ pub struct AppendSpec {
     pub unit: u64,
     /// Files in the root whose length is known when the data are down. One that exists is replaced.
     pub root_files: Vec<RootFile>,
+    /// The tree's files own regions of somebody else, and stay hidden: where their data lie.
+    pub hidden: Option<Hidden>,
     /// Now.
     pub now: FileTime,
+}
+
+/// Files that own regions which something else writes to, as BitLocker's are (bitlocker.md section 9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The clusters of the files, in the order of files: one run each, free, ascending.
+    pub places: Vec<Extent>,
+    /// Attributes of the files.
+    pub file_attributes: u32,
+    /// Attributes of directories that are new.
+    pub dir_attributes: u32,
 }
 
 /// Why a volume is left as it is.

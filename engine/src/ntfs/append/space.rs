@@ -110,6 +110,26 @@ pub(super) fn take(free: &mut Vec<Extent>, need: u64) -> Option<LinearSpace> {
     Some(LinearSpace::of(&extents))
 }
 
+/// Takes these runs out of `free`; `None` unless they are free and as long as the files whose data they are, one each:
+/// `starts` has where each begins, and the end.
+pub(super) fn given(free: &mut Vec<Extent>, places: &[Extent], starts: &[u64]) -> Option<LinearSpace> {
+    if places.len() + 1 != starts.len() {
+        return None;
+    }
+    for (place, file) in places.iter().zip(starts.windows(2)) {
+        let end = place.lcn.0 + place.len.0;
+        let i = free.iter().position(|run| run.lcn <= place.lcn && end <= run.lcn.0 + run.len.0)?;
+        if file[1] - file[0] != place.len.0 {
+            return None;
+        }
+        let run = free[i];
+        let before = Extent { lcn: run.lcn, len: Clusters(place.lcn.0 - run.lcn.0) };
+        let behind = Extent { lcn: Lcn(end), len: Clusters(run.lcn.0 + run.len.0 - end) };
+        free.splice(i..=i, [before, behind].into_iter().filter(|run| run.len.0 > 0));
+    }
+    Some(LinearSpace::of(places))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +152,12 @@ mod tests {
         assert_eq!(pieces(&take(&mut free, 12).unwrap()), [extent(10, 8), extent(20, 4)]);
         assert_eq!(free, [extent(0, 3), extent(24, 1), extent(30, 1)]);
         assert!(take(&mut all.clone(), 18).is_none());
+        let mut free = all.clone();
+        let places = [extent(10, 2), extent(14, 4), extent(30, 1)];
+        assert_eq!(pieces(&given(&mut free, &places, &[0, 2, 6, 7]).unwrap()), places);
+        assert_eq!(free, [extent(0, 3), extent(12, 2), extent(20, 5)]);
+        assert!(given(&mut all.clone(), &[extent(17, 2)], &[0, 2]).is_none(), "one of them is taken");
+        assert!(given(&mut all.clone(), &[extent(10, 2)], &[0, 1]).is_none(), "too long");
         assert!(take(&mut all.clone(), 17).is_some());
     }
 }

@@ -153,6 +153,7 @@ fn spec(len_max: u64) -> AppendSpec {
             len_max: ByteLen(len_max),
             times: Times::all(FileTime::from_unix(1_767_400_000, 500)),
         }],
+        hidden: None,
         now: FileTime::from_unix(1_767_400_000, 0),
     }
 }

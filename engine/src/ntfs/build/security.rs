@@ -170,12 +170,12 @@ fn file() -> Vec<u8> {
 }
 
 /// `D:(A;;FA;;;SY)`.
-fn hidden_file() -> Vec<u8> {
+pub(in crate::ntfs) fn hidden_file() -> Vec<u8> {
     descriptor(0, ADMINISTRATORS, SYSTEM, &[(0, FULL, SYSTEM)])
 }
 
 /// `D:P(A;OICI;FA;;;SY)`.
-fn hidden_directory() -> Vec<u8> {
+pub(in crate::ntfs) fn hidden_directory() -> Vec<u8> {
     descriptor(control::PROTECTED, ADMINISTRATORS, SYSTEM, &[(ace_flag::BELOW, FULL, SYSTEM)])
 }
 

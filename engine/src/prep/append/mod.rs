@@ -242,6 +242,7 @@ impl Addition<'_> {
                 len_max: ByteLen(self.manifest_len_max + old.as_ref().map_or(0, |(_, keep)| *keep)),
                 times: Times::all(self.now),
             }],
+            hidden: None,
             now: self.now,
         };
         let append = Append::plan(volume, &mut view, spec, self.tree).map_err(refuse)?;

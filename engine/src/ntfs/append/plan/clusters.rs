@@ -2,7 +2,7 @@
 
 use super::super::Refusal;
 use super::super::edit::Edit;
-use super::super::space::take;
+use super::super::space::{given, take};
 use super::{Append, Growth, Guard, LIST_ENTRY, Large, Needs, Numbers, Split, joined, one_run, stream_extents};
 use crate::ntfs::build::index::{self, LARGE_ROOT_VALUE};
 use crate::ntfs::build::record::{self, Sizes};
@@ -68,12 +68,19 @@ impl Append {
         if needed > self.free.0 {
             return Err(too_full());
         }
+        let placed = match &self.spec.hidden {
+            Some(hidden) => Some(given(&mut free, &hidden.places, &self.file_starts).ok_or_else(too_full)?),
+            None => None,
+        };
         let meta = take(&mut free, end).ok_or_else(too_full)?;
         let mut root_files = Vec::new();
         for len in root_lens {
             root_files.push(take(&mut free, len).ok_or_else(too_full)?);
         }
-        let data = take(&mut free, data).ok_or_else(too_full)?;
+        let data = match placed {
+            Some(placed) => placed,
+            None => take(&mut free, data).ok_or_else(too_full)?,
+        };
         (self.meta, self.root_files, self.data) = (meta, root_files, data);
         self.check_runs(reader, shapes)?;
         self.split_files(tree)

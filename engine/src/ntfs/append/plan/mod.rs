@@ -11,6 +11,7 @@ use super::space::free_extents;
 use super::{AppendSpec, Refusal};
 use crate::ntfs::build::index::{LARGE_ROOT_VALUE, root_value_len};
 use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION};
+use crate::ntfs::build::security;
 use crate::ntfs::build::system::I30;
 use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree};
 use crate::ntfs::format::{INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference};
@@ -185,7 +186,10 @@ impl Append {
             let total = report.findings.iter().filter(|finding| errors(finding.severity)).count() as u64;
             return Err(Refusal::Damaged { first: format!("{}: {}", first.place, first.what), total });
         }
-        let (dir_guard, file_guard) = gate::guards(&volume, reader)?;
+        let (dir_guard, file_guard) = match spec.hidden {
+            Some(_) => (Guard::Own(security::hidden_directory()), Guard::Own(security::hidden_file())),
+            None => gate::guards(&volume, reader)?,
+        };
         let mut this = Self {
             volume,
             spec,
@@ -261,10 +265,7 @@ impl Append {
 
     /// Runs of free clusters, as the volume has them now.
     pub(crate) fn free_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
-        let number = u64::from(metafile::BITMAP);
-        let file = self.volume.open_file(reader, number)?;
-        let bitmap = file.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
-        free_extents(&self.volume, reader, bitmap, &self.spec.avoid)
+        free_runs(&self.volume, reader, &self.spec.avoid)
     }
 
     /// Clusters that were free before.
@@ -290,6 +291,13 @@ impl Append {
         space
             .extents(LinearRange { start: 0, len: space.len() })
             .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+    }
+
+    /// Where `$MFT` and indexes grow into, in bytes of the volume.
+    pub fn metadata_places(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        let cluster = self.cluster();
+        let all = self.meta.extents(LinearRange { start: 0, len: self.meta.len() });
+        all.map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     pub(super) fn root_file_extents(&self, k: usize, len: u64) -> impl Iterator<Item = Extent> + '_ {
@@ -623,14 +631,24 @@ impl Append {
     }
 
     pub(super) fn dir_name_facts(&self, parent: u64, times: Times) -> FileName {
-        let attributes = file_attribute::DIRECTORY;
+        let attributes = file_attribute::DIRECTORY | self.dir_attributes();
         FileName { parent, times, allocated: 0, data: 0, attributes, namespace: namespace::POSIX }
     }
 
     pub(super) fn file_name_facts(&self, parent: u64, times: Times, len: u64) -> FileName {
         let allocated = self.cluster().len_of(Clusters(self.clusters_for(len))).0;
-        let attributes = file_attribute::ARCHIVE;
+        let attributes = self.file_attributes();
         FileName { parent, times, allocated, data: len, attributes, namespace: namespace::POSIX }
+    }
+
+    /// Attributes of new files.
+    pub(super) fn file_attributes(&self) -> u32 {
+        self.spec.hidden.as_ref().map_or(file_attribute::ARCHIVE, |hidden| hidden.file_attributes)
+    }
+
+    /// Attributes of new directories, as their records have them.
+    pub(super) fn dir_attributes(&self) -> u32 {
+        self.spec.hidden.as_ref().map_or(0, |hidden| hidden.dir_attributes)
     }
 
     /// The permission of a directory with such a name: a descriptor of its own has no place beside the longest names, and
@@ -732,6 +750,36 @@ fn one_run(len: u64) -> Extent {
 pub fn root_stream<R: ReadAt>(volume: &Volume, reader: &mut R, name: &[u16]) -> Result<Option<Stream>, NtfsError> {
     let Some(found) = read_index::lookup(volume, reader, u64::from(metafile::ROOT), name)? else { return Ok(None) };
     Ok(volume.open_file(reader, found.record)?.data(&[]).cloned())
+}
+
+/// Runs of free clusters as the volume has them now, ascending; none of them in `avoid`.
+///
+/// # Errors
+/// When the volume cannot be read.
+pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[ByteRange]) -> Result<Vec<Extent>, NtfsError> {
+    let number = u64::from(metafile::BITMAP);
+    let file = volume.open_file(reader, number)?;
+    let bitmap = file.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
+    free_extents(volume, reader, bitmap, avoid)
+}
+
+/// Bytes of `$LogFile`, which an append overwrites.
+///
+/// # Errors
+/// When the volume cannot be read.
+pub fn log_len<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<ByteLen, NtfsError> {
+    let file = volume.open_file(reader, u64::from(metafile::LOG_FILE))?;
+    Ok(ByteLen(file.data(&[]).map_or(0, |log| log.allocated)))
+}
+
+/// Whether clusters of the volume are known to be bad.
+///
+/// # Errors
+/// When the volume cannot be read.
+pub fn has_bad_clusters<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<bool, NtfsError> {
+    let name: Vec<u16> = "$Bad".encode_utf16().collect();
+    let file = volume.open_file(reader, u64::from(metafile::BAD_CLUS))?;
+    Ok(file.data(&name).is_some_and(|bad| !stream_extents(bad).is_empty()))
 }
 
 fn children(tree: &impl Tree, dir: Option<u32>) -> Children {

@@ -1,0 +1,228 @@
+//! A volume that is there in the clear, to be encrypted where it lies: which free clusters become BitLocker's own, the
+//! hidden files that say so to NTFS, and which bytes are encrypted.
+
+use super::drive::{HIDDEN, HIDDEN_DIR, SYSTEM};
+use crate::bitlocker::regions::{HIDDEN_FILE_ATTRIBUTES, HiddenFile, PlaceError, Regions};
+use crate::ntfs::append::{Append, AppendSpec, Hidden, Refusal, free_runs, has_bad_clusters, log_len};
+use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
+use crate::ntfs::read::{NtfsError, ReadAt, Volume};
+use crate::units::{ByteLen, ByteRange, Clusters, Extent, FileTime, Lcn, SectorSize};
+
+/// Free runs shorter than this between others are encrypted with them: passing over them costs more.
+const GAP_MIN: u64 = 64 << 10;
+
+/// Why a volume is not encrypted in place.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// NTFS' side.
+    #[error(transparent)]
+    Volume(#[from] Refusal),
+    /// BitLocker's side.
+    #[error(transparent)]
+    Places(#[from] PlaceError),
+    /// What Windows' BitLocker volumes never are.
+    #[error("{0}")]
+    Shape(String),
+}
+
+impl From<NtfsError> for Unfit {
+    fn from(error: NtfsError) -> Self {
+        Self::Volume(error.into())
+    }
+}
+
+/// What the volume lies on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground {
+    /// Bytes of the partition.
+    pub len: ByteLen,
+    /// Sectors of the device.
+    pub sector: SectorSize,
+    /// Now.
+    pub now: FileTime,
+}
+
+/// The plan: a value, the same for the same volume.
+#[derive(Debug)]
+pub struct InPlace {
+    /// BitLocker's areas, all in clusters that are free.
+    pub regions: Regions,
+    /// What makes them hidden files.
+    pub append: Append,
+    /// Those files.
+    pub tree: HiddenTree,
+}
+
+impl InPlace {
+    /// Plans for a volume, whose areas may have been chosen before. Writes nothing.
+    ///
+    /// # Errors
+    /// Why the volume is left as it is.
+    pub fn plan<R: ReadAt>(
+        volume: Volume,
+        reader: &mut R,
+        ground: &Ground,
+        chosen: Option<Regions>,
+    ) -> Result<Self, Unfit> {
+        let geometry = volume.geometry();
+        let (cluster, sector) = (geometry.cluster, ground.sector.bytes());
+        if u64::from(geometry.sector_bytes) != sector {
+            let found = geometry.sector_bytes;
+            return Err(Unfit::Shape(format!("its volume has sectors of {found} bytes, the drive of {sector}")));
+        }
+        if geometry.sectors.checked_add(1).and_then(|all| all.checked_mul(sector)) != Some(ground.len.0) {
+            let what = "its volume does not fill its partition, as one under BitLocker must";
+            return Err(Unfit::Shape(what.into()));
+        }
+        if has_bad_clusters(&volume, reader)? {
+            return Err(Unfit::Shape("its volume has bad clusters: the drive is failing".into()));
+        }
+        let free = free_runs(&volume, reader, &[])?;
+        let regions = match chosen {
+            Some(regions) => regions,
+            None => {
+                let free: Vec<ByteRange> = free
+                    .iter()
+                    .map(|run| ByteRange { start: cluster.offset_of(run.lcn), len: cluster.len_of(run.len) })
+                    .collect();
+                Regions::around(ground.len, cluster, ground.sector, &free)?
+            }
+        };
+        let tree = HiddenTree::new(&regions, ground.now);
+        let place = |file: &HiddenFile| Extent {
+            lcn: Lcn(file.start.0 / cluster.bytes()),
+            len: Clusters(file.allocated.len.0 / cluster.bytes()),
+        };
+        let spec = AppendSpec {
+            avoid: Vec::new(),
+            unit: sector,
+            root_files: Vec::new(),
+            hidden: Some(Hidden {
+                places: tree.files.iter().map(place).collect(),
+                file_attributes: HIDDEN_FILE_ATTRIBUTES,
+                dir_attributes: HIDDEN | SYSTEM,
+            }),
+            now: ground.now,
+        };
+        let append = Append::plan(volume, reader, spec, &tree)?;
+        Ok(Self { regions, append, tree })
+    }
+
+    /// Clusters that BitLocker's areas take, in bytes of the volume, with what they are.
+    pub fn areas(&self) -> impl Iterator<Item = (ByteRange, &'static str)> {
+        let verify = self.regions.verify().start;
+        let relocated = self.regions.relocated().start;
+        self.regions.hidden_files().into_iter().map(move |file| {
+            let what = match file.start {
+                at if at == verify => "BitLocker verify region",
+                at if at == relocated => "NTFS boot sectors",
+                _ => "BitLocker metadata",
+            };
+            (file.allocated, what)
+        })
+    }
+
+    /// Bytes of images that making the hidden files leaves beside the journal, at most: the log before and after, and
+    /// records.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub fn images_len<R: ReadAt>(&self, reader: &mut R) -> Result<ByteLen, NtfsError> {
+        const REST: u64 = 4 << 20;
+        Ok(ByteLen(2 * log_len(self.append.volume(), reader)?.0 + REST))
+    }
+}
+
+/// What is encrypted, in bytes of the partition, ascending and apart: the clusters that are in use and short gaps between
+/// them (or, with `all`, everything), and the sector behind the last cluster, but for what BitLocker keeps for itself.
+///
+/// # Errors
+/// When the volume cannot be read.
+pub fn sealed_ranges<R: ReadAt>(
+    volume: &Volume,
+    reader: &mut R,
+    regions: &Regions,
+    all: bool,
+) -> Result<Vec<ByteRange>, NtfsError> {
+    let len = regions.volume_len().0;
+    let (cluster, sector) = (volume.geometry().cluster, regions.sector().bytes());
+    let mut used: Vec<(u64, u64)> = Vec::new();
+    if all {
+        used.push((0, len));
+    } else {
+        let clusters = cluster.len_of(Clusters(volume.geometry().clusters)).0.min(len);
+        let mut at = 0;
+        for run in free_runs(volume, reader, &[])? {
+            let (start, end) = (cluster.offset_of(run.lcn).0, cluster.offset_of(run.lcn).0 + cluster.len_of(run.len).0);
+            if end - start >= GAP_MIN {
+                used.push((at, start));
+                at = end;
+            }
+        }
+        used.extend([(at, clusters), (len - sector, len)]);
+    }
+    let front = regions.front();
+    let own: Vec<ByteRange> = std::iter::once(front).chain(regions.mapping().hidden()).collect();
+    let mut out: Vec<ByteRange> = Vec::new();
+    for (start, end) in used {
+        let mut at = start.max(out.last().map_or(0, |last| last.end().0));
+        for own in &own {
+            if own.end().0 <= at || own.start.0 >= end {
+                continue;
+            }
+            if own.start.0 > at {
+                out.push(ByteRange::new(at, own.start.0 - at));
+            }
+            at = own.end().0;
+        }
+        if at < end {
+            out.push(ByteRange::new(at, end - at));
+        }
+    }
+    Ok(out)
+}
+
+/// The hidden files, in the order of their places, in Windows' own directory.
+#[derive(Clone, Debug)]
+pub struct HiddenTree {
+    files: Vec<HiddenFile>,
+    times: Times,
+}
+
+impl HiddenTree {
+    fn new(regions: &Regions, now: FileTime) -> Self {
+        let mut files = regions.hidden_files().to_vec();
+        files.sort_unstable_by_key(|file| file.start);
+        Self { files, times: Times::all(now) }
+    }
+}
+
+impl Tree for HiddenTree {
+    fn dirs(&self) -> u32 {
+        1
+    }
+
+    fn files(&self) -> u32 {
+        self.files.len() as u32
+    }
+
+    fn root(&self) -> Children {
+        Children { dirs: 0..1, files: 0..0 }
+    }
+
+    fn dir(&self, _: u32) -> DirFacts {
+        DirFacts { parent: None, times: self.times, children: Children { dirs: 1..1, files: 0..self.files() } }
+    }
+
+    fn file(&self, i: u32) -> FileFacts {
+        FileFacts { dir: Some(0), len: self.files[i as usize].data_len, times: self.times }
+    }
+
+    fn dir_name(&self, _: u32, out: &mut Vec<u16>) {
+        out.extend(HIDDEN_DIR.encode_utf16());
+    }
+
+    fn file_name(&self, i: u32, out: &mut Vec<u16>) {
+        out.extend(self.files[i as usize].name.encode_utf16());
+    }
+}
