@@ -216,6 +216,8 @@ pub struct DrivePlan {
     pub regions: Vec<(ByteOffset, ByteLen, String)>,
     /// Biggest directories: blob prefix, files, bytes.
     pub directories: Vec<(String, u64, ByteLen)>,
+    /// Bytes of a plain volume that are encrypted in place first; none of any other drive.
+    pub encrypts: ByteLen,
     /// Total of bytes that will be written.
     pub to_write: ByteLen,
 }
@@ -255,6 +257,8 @@ pub struct Skipped {
 pub enum Stage {
     /// Old signatures are being wiped.
     Wiping,
+    /// A volume that is there is being encrypted in place.
+    Encrypting,
     /// File data.
     Data,
     /// `$MFT`, indexes, manifest, bitmaps.

@@ -125,6 +125,7 @@ fn stage_word(stage: Option<Stage>) -> &'static str {
     match stage {
         None => "waiting",
         Some(Stage::Wiping) => "wiping",
+        Some(Stage::Encrypting) => "encrypt",
         Some(Stage::Data) => "data",
         Some(Stage::Metadata) => "metadata",
         Some(Stage::FreeSpace) => "zeros",

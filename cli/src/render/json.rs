@@ -19,6 +19,7 @@ pub fn now() -> String {
 pub fn stage(stage: Stage) -> &'static str {
     match stage {
         Stage::Wiping => "wiping",
+        Stage::Encrypting => "encrypting",
         Stage::Data => "data",
         Stage::Metadata => "metadata",
         Stage::FreeSpace => "free-space",
@@ -109,6 +110,7 @@ fn drive_plan(plan: &DrivePlan) -> Value {
         "overhead": plan.overhead.0,
         "free": plan.free.0,
         "cluster_size": plan.cluster,
+        "encrypts": plan.encrypts.0,
         "to_write": plan.to_write.0,
         "regions": regions,
         "directories": directories,

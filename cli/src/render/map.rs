@@ -143,6 +143,9 @@ fn drive(page: &mut Page, one: &DrivePlan) {
         ("to write", one.to_write.to_string()),
         ("files", format!("{} in {}", grouped(one.files), count(one.dirs, "directory"))),
     ]);
+    if one.encrypts.0 > 0 {
+        page.facts([("encrypts", format!("{} of the volume on it, in place; its files stay", one.encrypts))]);
+    }
     page.figure(
         &strip(one),
         "The drive from its first byte to its last, to scale. What is too small to be seen is drawn as a hairline.",

@@ -237,6 +237,10 @@ fn drive_plan(one: &DrivePlan, style: Style, full: bool) -> String {
     text.push_str(&labelled("on it now", &now));
     let files = format!("{} for {} in {}", one.to_write, count(one.files, "file"), count(one.dirs, "directory"));
     text.push_str(&labelled("to write", &files));
+    if one.encrypts.0 > 0 {
+        let words = "of the volume on it, in place, before files are added; its files stay";
+        text.push_str(&labelled("encrypts", &format!("{} {words}", one.encrypts)));
+    }
     if !full {
         return text;
     }
@@ -443,6 +447,7 @@ mod tests {
                 cluster: 4096,
                 regions: vec![(ByteOffset(3_999_000_111_222), ByteLen(4_000_000_000), "encrypted volume".into())],
                 directories: vec![(format!("container/{}", "deep/".repeat(40)), 1_000_000, ByteLen(5_000_000_000))],
+                encrypts: ByteLen(0),
                 to_write: ByteLen(3_300_000_000_000),
             }],
             files: 1_234_567,

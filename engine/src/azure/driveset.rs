@@ -50,7 +50,7 @@ pub enum FormatPrompt {
 /// Who turns BitLocker on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encryption {
-    /// The tool.
+    /// The tool: with [`FormatOption::AlreadyFormatted`] it encrypts the volume where it lies.
     Encrypt,
     /// It is on, and [`DrivesetRow::existing_key`] opens it.
     AlreadyEncrypted,

@@ -115,7 +115,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
         if target.work != Work::Format {
             let name = target.facts.name.clone();
             match append::run::begun(&request, &target, plan.recipe.formatted.0) {
-                Ok(checkpoint) if missing && checkpoint.step > 0 => problems.push(
+                Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
                     Problem::new(Kind::Refused, "is not there")
                         .drive(name)
                         .advice("attach it: the session had begun to change its volume, and that must be taken back"),
@@ -198,6 +198,12 @@ impl Rollback {
             let facts = &back.target.facts;
             let done = match &back.way {
                 Way::TakeBack(checkpoint) => {
+                    if append::run::will_decrypt(checkpoint) {
+                        events(Event::Note(format!(
+                            "drive {}: its volume is decrypted again, which takes about as long as encrypting did",
+                            facts.name
+                        )));
+                    }
                     append::run::take_back(&back.target, checkpoint, &self.request, &self.context)
                 }
                 Way::Erase(_) if back.missing => Ok(()),

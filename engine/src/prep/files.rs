@@ -12,6 +12,7 @@ use crate::limits;
 use crate::prep::request::{Action, PrepRequest};
 use crate::report::{Kind, Problem, Problems};
 use crate::surroundings::now;
+use crate::units::ByteLen;
 
 /// Where logs go.
 pub fn logdir(request: &PrepRequest) -> PathBuf {
@@ -124,6 +125,19 @@ pub fn sidecar(journal: &Path, session: &str, which: Sidecar<'_>) -> PathBuf {
         Sidecar::Other(drive, word) => format!(".{session}.{drive}.{word}"),
     });
     journal.with_file_name(name)
+}
+
+/// Says so if the journal's directory has no room for that much more.
+pub fn room_beside(journal: &Path, needed: ByteLen) -> Option<Problem> {
+    let dir = journal_dir(journal);
+    // Where that is not told, the first write finds out.
+    let facts = rustix::fs::statvfs(&dir).ok()?;
+    let free = ByteLen(facts.f_bavail.saturating_mul(facts.f_frsize));
+    (free < needed).then(|| {
+        let what =
+            format!("has not enough room for the files beside the journal: {needed} are needed, {free} are free");
+        Problem::new(Kind::Environment, what).path(dir).advice("make room, or name a journal elsewhere with --journal")
+    })
 }
 
 /// Replaces a file that only its owner may read, durably: never half of it, whatever happens.

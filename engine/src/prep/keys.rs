@@ -8,7 +8,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::azure::{SecretText, drive_record};
-use crate::bitlocker::build::{FRONT_LEN, KeyFile, Metadata, REGION_LEN};
+use crate::bitlocker::build::{Converting, FRONT_LEN, KeyFile, Metadata, REGION_LEN};
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
@@ -26,6 +26,8 @@ pub struct Keys {
     pub region: Vec<u8>,
     /// The volume's first 8192 bytes as they are stored.
     pub front: Vec<u8>,
+    /// Makes the regions of a volume that is encrypted in place, on its way.
+    pub converting: Converting,
     /// Key file to be written, of a drive that is just begun.
     pub external: Option<KeyFile>,
 }
@@ -42,6 +44,7 @@ impl Keys {
             password: SecretText::new(metadata.recovery.password.printed().expose()),
             region: metadata.region().to_vec(),
             front: metadata.front().to_vec(),
+            converting: metadata.converting(),
             external: metadata.external,
         })
     }
@@ -82,6 +85,8 @@ impl Keys {
         let unlocked = unlocked.map_err(|error| format!("the drive record's key does not open the volume: {error}"))?;
         let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), regions.sector())
             .map_err(|error| format!("the cipher refuses its key: {error}"))?;
-        Ok(Self { cipher: Arc::new(cipher), password, region: region.to_vec(), front: front.to_vec(), external: None })
+        let converting = unlocked.converting(region).ok_or("the checkpoint's metadata is none of a volume")?;
+        let (region, front) = (region.to_vec(), front.to_vec());
+        Ok(Self { cipher: Arc::new(cipher), password, region, front, converting, external: None })
     }
 }

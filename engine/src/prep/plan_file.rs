@@ -402,7 +402,7 @@ fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, V
             old,
             silent,
             named_firmly,
-            agreed: work != Work::Format,
+            agreed: !matches!(work, Work::Format | Work::Encrypt),
             work,
             key: None,
         };

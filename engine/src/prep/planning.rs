@@ -429,6 +429,7 @@ pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
         cluster: cluster.bytes(),
         regions,
         directories: biggest(tree),
+        encrypts: ByteLen(0),
         to_write: layout.total_to_write(),
     }
 }

@@ -318,6 +318,9 @@ pub(super) fn prepare(
     for drive in &appends[..before.1] {
         let words = match &drive.begun {
             Some(begun) if begun.step > 0 => "has all its files; they are made part of the volume".to_owned(),
+            Some(begun) if append::run::encrypting(begun).is_some() => {
+                append::run::encrypting(begun).unwrap_or_default()
+            }
             Some(begun) if begun.batches > 0 => format!("goes on behind batch {}", begun.batches),
             _ => "begins at its start".into(),
         };
@@ -361,9 +364,18 @@ fn append_again(
         let anew = |why| warnings.push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&name));
         begun.map_err(anew).ok()
     });
+    if target.work == Work::Encrypt {
+        match begun {
+            Some(_) => target.agreed = true,
+            // The volume still is in the clear, or it is refused.
+            None => target.key = None,
+        }
+    }
     let mut drive = match &begun {
         // The volume is between two states.
-        Some(begun) if begun.step > 0 => planner.append_drive(target, assigned),
+        Some(begun) if begun.step > 0 || append::run::encrypting(begun).is_some() => {
+            planner.append_drive(target, assigned)
+        }
         _ if target.work == Work::Index => {
             let rows = append::run::saved_rows(request, &target.facts.drive_id)?;
             let planned = planner.index(&There::open(target, roots)?, &rows).map_err(run::first)?;

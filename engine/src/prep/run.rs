@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::bitlocker::build::{Metadata, Spec};
+use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
@@ -57,43 +58,57 @@ impl Prepared {
         &self.summary
     }
 
-    /// Drives (index in the summary) whose contents will be destroyed: all but new or blank image files, and those that
-    /// the session began before.
+    /// All drives, as the summary has them.
+    fn targets(&self) -> impl Iterator<Item = &TargetDrive> {
+        let blank = self.drives.iter().map(|drive| &drive.target);
+        blank.chain(self.appends.iter().map(|drive| &drive.target))
+    }
+
+    /// Drives (index in the summary) whose contents will be destroyed, or overwritten by what is encrypted: all but new or
+    /// blank image files, and those that the session began before.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
-        let needs = |drive: &PreparedDrive| {
-            !drive.target.agreed && (!drive.target.facts.is_image || drive.target.facts.contents.is_some())
-        };
-        self.drives.iter().enumerate().filter(|(_, drive)| needs(drive)).map(|(i, _)| i).collect()
+        let needs =
+            |target: &TargetDrive| !target.agreed && (!target.facts.is_image || target.facts.contents.is_some());
+        self.targets().enumerate().filter(|(_, target)| needs(target)).map(|(i, _)| i).collect()
     }
 
     /// Whether the drive's row in the driveset says `SilentMode`, and names it by something that stays with it.
     pub fn is_silent_and_firm(&self, drive: usize) -> bool {
-        self.drives.get(drive).is_some_and(|d| d.target.silent && d.target.named_firmly)
+        self.targets().nth(drive).is_some_and(|target| target.silent && target.named_firmly)
     }
 
-    /// Keys, protectors and BitLocker's own bytes of every drive; those of a drive that was begun before are its own.
+    /// Keys, protectors and BitLocker's own bytes of every drive that is formatted; those of a drive that was begun before are
+    /// its own. A drive that is encrypted in place keeps its new ones itself.
     fn keys(&mut self) -> Result<Vec<Keys>, Problem> {
-        let entropy = &mut *self.surroundings.entropy;
-        let mut all = Vec::new();
-        for drive in &mut self.drives {
-            if let Some(begun) = &mut drive.begun
-                && let Some(keys) = begun.keys.take()
-            {
-                all.push(keys);
-                continue;
-            }
-            let description = format!("dray {} {}", drive.rules.drive_id, self.request.session);
+        let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
+        let entropy = &mut *surroundings.entropy;
+        let mut new = |regions: &Regions, volume: ByteRange, drive_id: &str| {
+            let description = format!("dray {drive_id} {}", request.session);
             let spec = Spec {
-                regions: drive.layout.regions(),
-                cipher: self.cipher,
-                hidden_sectors: drive.layout.volume().start.0 / drive.layout.sector().bytes(),
+                regions,
+                cipher: *cipher,
+                hidden_sectors: volume.start.0 / regions.sector().bytes(),
                 description: &description,
-                used_space_only: !self.request.wipe_free,
-                external_key: self.request.external_key.is_some(),
-                created: self.plan.recipe.formatted,
+                used_space_only: !request.wipe_free,
+                external_key: request.external_key.is_some(),
+                created: plan.recipe.formatted,
             };
             let keys = Keys::new(Metadata::build(&spec, entropy, &mut |_| {}));
-            all.push(keys.map_err(|why| Problem::new(Kind::Internal, why))?);
+            keys.map_err(|why| Problem::new(Kind::Internal, why))
+        };
+        let mut all = Vec::new();
+        for drive in drives {
+            let begun = drive.begun.as_mut().and_then(|begun| begun.keys.take());
+            all.push(match begun {
+                Some(keys) => keys,
+                None => new(drive.layout.regions(), drive.layout.volume(), &drive.rules.drive_id)?,
+            });
+        }
+        for drive in appends {
+            let Some(first) = &mut drive.in_place else { continue };
+            let keys = new(&first.regions, first.volume, &drive.rules.drive_id)?;
+            drive.target.key = Some(keys.password.clone());
+            first.keys = Some(keys);
         }
         Ok(all)
     }
@@ -131,11 +146,17 @@ impl Prepared {
         let started = Instant::now();
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
-            let facts = &self.drives[i].target.facts;
-            Problem::new(Kind::Refused, "nobody agreed to erase it")
-                .drive(&facts.name)
-                .value(facts.contents.clone().unwrap_or_else(|| "blank".into()))
-                .advice("answer the question, or name the drive with --yes SERIAL")
+            let target = self.targets().nth(i);
+            let what = match target.map(|target| target.work) {
+                Some(Work::Encrypt) => "nobody agreed to encrypt its volume in place",
+                _ => "nobody agreed to erase it",
+            };
+            let problem = Problem::new(Kind::Refused, what);
+            let problem = target.into_iter().fold(problem, |problem, target| {
+                let contents = target.facts.contents.clone().unwrap_or_else(|| "blank".into());
+                problem.drive(&target.facts.name).value(contents)
+            });
+            problem.advice("answer the question, or name the drive with --yes SERIAL")
         });
         Problems(refused.collect()).into_result()?;
 
@@ -527,6 +548,13 @@ pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     })
 }
 
+/// Writes the key file that was asked for.
+pub(super) fn write_key_file(request: &PrepRequest, keys: &Keys) -> Result<(), Problem> {
+    let (Some(dir), Some(key)) = (&request.external_key, &keys.external) else { return Ok(()) };
+    replace_private(&dir.join(&key.file_name), key.bytes.expose())
+        .map_err(|error| Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir))
+}
+
 /// Begins a drive: the record with its key, the outcome log, the first checkpoint, and then the journal.
 fn begin(
     drive: &PreparedDrive,
@@ -544,11 +572,7 @@ fn begin(
         )));
     }
     write_record()?;
-    if let (Some(dir), Some(key)) = (&request.external_key, &keys.external) {
-        replace_private(&dir.join(&key.file_name), key.bytes.expose()).map_err(|error| {
-            Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir)
-        })?;
-    }
+    write_key_file(request, keys)?;
     let drive_id = &drive.rules.drive_id;
     let log_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
     replace_private(&log_path, &[]).map_err(|error| beside(&error, &log_path))?;
@@ -631,6 +655,8 @@ pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
         Sidecar::Outcome(drive_id),
         Sidecar::Other(drive_id, append::run::IMAGES),
         Sidecar::Other(drive_id, append::index::ROWS),
+        Sidecar::Other(drive_id, append::encrypt::IMAGES),
+        Sidecar::Other(drive_id, append::encrypt::RING),
     ] {
         let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
     }

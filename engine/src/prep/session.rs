@@ -273,6 +273,11 @@ pub fn prepare_with(
         return Err(problems);
     }
     let planned = planned?;
+    let beside = planned.appends.iter().filter_map(|drive| drive.in_place.as_ref());
+    let beside = ByteLen(beside.map(|first| first.beside.0).sum());
+    if let Some(problem) = files::room_beside(&request.journal, beside) {
+        return Err(problem.into());
+    }
     warnings.extend(scan_warnings);
     if catalog.renamed() + catalog.long().len() > 0 {
         let many = catalog.renamed() + catalog.long().len();
@@ -327,6 +332,13 @@ fn prepare_index(
         }
     };
     let name = there.as_ref().map_or("", |there| &there.target.facts.name);
+    if there.as_ref().is_some_and(|there| there.target.work == Work::Encrypt) {
+        let problem = Problem::new(Kind::Usage, "indexing does not encrypt the volume that it reads").drive(name);
+        problems.push(problem.value("Encrypt").advice(
+            "first encrypt it, by a session with --additional-driveset and no --dataset; then index it with a new id, as a \
+             drive of the journal or with AlreadyEncrypted",
+        ));
+    }
     let rows = index::rows(dataset, rows, name, &mut problems);
     problems.into_result()?;
     let Some(mut there) = there else {

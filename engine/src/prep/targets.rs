@@ -110,16 +110,6 @@ fn target(
 ) -> Result<TargetDrive, Problems> {
     let here = |problem: Problem, column: &str| row_of(row, wishes, problem).column(column);
     if row.format == FormatOption::AlreadyFormatted {
-        if row.encryption == Encryption::Encrypt {
-            let what = "encrypting a volume that is there, in place, is not supported";
-            return Err(here(Problem::new(Kind::Refused, what), "Encryption")
-                .value("Encrypt")
-                .advice(
-                    "turn BitLocker on for it under Windows and give its 48 digits with AlreadyEncrypted, or write Format, \
-                     which erases the drive",
-                )
-                .into());
-        }
         return there(row, rows, wishes, warnings);
     }
     let (name, path, named_firmly) = match &row.target {
@@ -156,7 +146,13 @@ fn there(
     let device = open_there(&path, wishes).map_err(line)?;
     let mut target = finish(row, name, path, device, named_firmly, rows, wishes, warnings)?;
     target.old.clear();
-    (target.agreed, target.work, target.key) = (true, Work::Append, row.existing_key.clone());
+    match row.encryption {
+        Encryption::AlreadyEncrypted => {
+            (target.agreed, target.work, target.key) = (true, Work::Append, row.existing_key.clone());
+        }
+        // All that is in use is overwritten.
+        Encryption::Encrypt => (target.agreed, target.work) = (false, Work::Encrypt),
+    }
     Ok(target)
 }
 

@@ -280,22 +280,31 @@ impl Found {
         }
     }
 
+    /// The volume's bytes as they lie there.
+    pub fn as_it_is(self) -> Opened {
+        let unit = self.medium.sector().bytes();
+        self.with(None, None, unit)
+    }
+
+    /// The volume by a map and a cipher that are known from elsewhere, whatever its first sectors say.
+    pub fn mapped(self, mapping: Mapping, cipher: Arc<SectorCipher>) -> Opened {
+        let unit = self.medium.sector().bytes().max(mapping.sector().bytes());
+        self.with(Some(mapping), Some(cipher), unit)
+    }
+
+    fn with(self, mapping: Option<Mapping>, cipher: Option<Arc<SectorCipher>>, unit: u64) -> Opened {
+        let len = ByteLen(self.volume.len.0 / unit * unit);
+        Opened { len, found: self, mapping, cipher, unit, unlocked: None }
+    }
+
     /// Opens the volume. `progress` hears of rounds of key stretching, done and at most.
     ///
     /// # Errors
     /// The key does not open it, or there is none; or the volume is no volume.
     pub fn unlock(self, key: &Key, progress: &mut dyn FnMut(u64, u64)) -> Result<Opened, Problem> {
         let unit = self.medium.sector().bytes();
-        let plain = |found: Self, mapping: Option<Mapping>, unit: u64| Opened {
-            len: ByteLen(found.volume.len.0 / unit * unit),
-            found,
-            mapping,
-            cipher: None,
-            unit,
-            unlocked: None,
-        };
         let volume = match &self.inside {
-            Inside::Ntfs => return Ok(plain(self, None, unit)),
+            Inside::Ntfs => return Ok(self.as_it_is()),
             Inside::Missing(problem) => return Err(problem.clone()),
             Inside::Damaged(what) => {
                 return Err(Problem::new(Kind::Drive, what.clone()).drive(&self.drive.name).at(self.volume.start).advice(
@@ -312,7 +321,7 @@ impl Found {
         let unit = unit.max(volume.boot.sector.bytes());
         if volume.state() == State::Decrypted {
             let mapping = volume.mapping().clone();
-            return Ok(plain(self, Some(mapping), unit));
+            return Ok(self.with(Some(mapping), None, unit));
         }
         let mut ids: Vec<&str> = self.serial.as_deref().into_iter().collect();
         if self.serial.is_none() && !self.drive.drive_id.is_empty() {

@@ -6,22 +6,27 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Addition, Refused};
+use super::{Addition, Refused, encrypt};
 use crate::azure::drive_record::{self, DriveRecord};
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
+use crate::azure::journal::Work;
 use crate::azure::ledger::{Ledger, SessionDrive};
+use crate::bitlocker::regions::Regions;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Access, Device, Roots};
 use crate::ntfs::build::Tree;
+use crate::ntfs::read::Volume;
+use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
 use crate::prep::files::journal_dir;
+use crate::prep::keys::Keys;
 use crate::prep::manifest::{self, Rules};
 use crate::prep::planning::{self, Planner};
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
-use crate::units::ByteLen;
+use crate::units::{ByteLen, ByteRange};
 use crate::verify::files::Files;
-use crate::verify::find::{Found, Inside, Opened};
+use crate::verify::find::{Found, Inside, Opened, View};
 use crate::verify::index::{Index, IndexRow};
 use crate::verify::key::Key;
 use crate::verify::medium::Medium;
@@ -53,17 +58,21 @@ impl There {
 /// As [`There::open`].
 pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, Problem> {
     let name = &target.facts.name;
+    let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
+    let look = || Found::look(medium, target.facts.clone(), serial, None);
+    if target.work == Work::Encrypt && target.key.is_none() {
+        return encrypt::plain(look()?);
+    }
     let key = target.key.as_ref().ok_or_else(|| {
         Problem::new(Kind::Usage, "there is no key for the volume on it")
             .drive(name)
             .advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
     })?;
     let key = Key::read(key.expose().as_bytes())?;
-    let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
-    let found = Found::look(medium, target.facts.clone(), serial, None)?;
+    let found = look()?;
     if matches!(found.inside, Inside::Ntfs) {
         let problem = Problem::new(Kind::Refused, "holds a volume that is not encrypted").drive(name);
-        return Err(problem.advice("turn BitLocker on for it under Windows, or write Format, which erases the drive"));
+        return Err(problem.advice("write Encrypt, which encrypts it in place, or Format, which erases the drive"));
     }
     found.unlock(&key, &mut |_, _| {})
 }
@@ -83,8 +92,23 @@ pub struct AppendDrive {
     pub earlier_manifest: Option<u64>,
     /// Rows of files that lie on it already, in place of files that are copied.
     pub index: Option<Vec<IndexRow>>,
+    /// A volume that is encrypted first.
+    pub in_place: Option<Box<InPlaceDrive>>,
     /// How far an earlier run of the session came.
     pub begun: Option<Box<Checkpoint>>,
+}
+
+/// A volume that the session encrypts in place before it adds to it.
+#[derive(Debug)]
+pub struct InPlaceDrive {
+    /// The volume on the drive.
+    pub volume: ByteRange,
+    /// BitLocker's areas.
+    pub regions: Regions,
+    /// Most bytes of files beside the journal.
+    pub beside: ByteLen,
+    /// Made when the session runs.
+    pub keys: Option<Keys>,
 }
 
 impl AppendDrive {
@@ -101,9 +125,13 @@ impl Planner<'_> {
     /// Why not.
     pub fn add(&self, there: &There, assigned: &[u32]) -> Result<AppendDrive, Refused> {
         let mut drive = self.append_drive(there.target.clone(), assigned);
+        let is_plain = there.target.work == Work::Encrypt && there.target.key.is_none();
+        let first = if is_plain { Some(self.in_place(there)?) } else { None };
+        let avoid: Vec<ByteRange> = first.iter().flat_map(|first| &first.places).map(|(range, _)| *range).collect();
         let addition = Addition {
             name: &there.target.facts.name,
             opened: &there.opened,
+            avoid: &avoid,
             tree: &drive.tree,
             rules: &drive.rules,
             manifest_len_max: manifest::len_max(&drive.tree, &drive.rules).0,
@@ -116,10 +144,44 @@ impl Planner<'_> {
         plan.overhead = ByteLen(taken.0.saturating_sub(plan.data.0));
         plan.cluster = planned.cluster();
         plan.regions.extend(planned.places(&there.opened));
-        plan.regions.sort();
         plan.to_write = taken;
+        if let Some(First { drive: first, places, len }) = first {
+            let own: u64 = places.iter().map(|(range, _)| range.len.0).sum();
+            plan.free = ByteLen(plan.free.0.saturating_sub(own));
+            plan.overhead = ByteLen(plan.overhead.0 + own);
+            let at = |(range, what): (ByteRange, &str)| {
+                (there.opened.device_offset(range.start), range.len, what.to_owned())
+            };
+            plan.regions.extend(places.into_iter().map(at));
+            plan.encrypts = len;
+            plan.to_write = ByteLen(taken.0 + len.0);
+            drive.in_place = Some(Box::new(first));
+        }
+        drive.plan.regions.sort();
         drive.earlier_manifest = planned.earlier_manifest();
         Ok(drive)
+    }
+
+    /// Plans to encrypt a volume in place.
+    fn in_place(&self, there: &There) -> Result<First, Problem> {
+        let name = &there.target.facts.name;
+        let failed = |error: Unfit| encrypt::unfit(error, name);
+        let (opened, sector) = (&there.opened, there.target.sector);
+        let mut view = View(opened);
+        let volume = Volume::open(&mut view, opened.len()).map_err(|error| failed(error.into()))?;
+        let ground = Ground { len: opened.found.volume.len, sector, now: self.recipe.formatted };
+        let planned = InPlace::plan(volume, &mut view, &ground, None).map_err(failed)?;
+        let all = self.recipe.wipe_free;
+        let ranges = sealed_ranges(planned.append.volume(), &mut view, &planned.regions, all);
+        let ranges = ranges.map_err(|error| failed(error.into()))?;
+        let images = planned.images_len(&mut view).map_err(|error| failed(error.into()))?;
+        let metadata = planned.append.metadata_places().map(|range| (range, "NTFS metadata"));
+        let places: Vec<(ByteRange, &'static str)> = planned.areas().chain(metadata).collect();
+        let own: u64 = planned.areas().map(|(range, _)| range.len.0).sum();
+        let len = ByteLen(ranges.iter().map(|range| range.len.0).sum::<u64>() + own);
+        let beside = ByteLen(images.0 + encrypt::ring::LEN_MAX);
+        let drive = InPlaceDrive { volume: opened.found.volume, regions: planned.regions, beside, keys: None };
+        Ok(First { drive, places, len })
     }
 
     /// Plans to index what the rows name on the volume of a drive, and to add nothing but a manifest; gives what cannot
@@ -137,6 +199,7 @@ impl Planner<'_> {
         let addition = Addition {
             name,
             opened: &there.opened,
+            avoid: &[],
             tree: &drive.tree,
             rules: &drive.rules,
             manifest_len_max: index.len_max(&drive.rules.drive_id, &drive.rules.session),
@@ -175,8 +238,17 @@ impl Planner<'_> {
             to_write: ByteLen(data),
             ..DrivePlan::default()
         };
-        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, begun: None }
+        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, in_place: None, begun: None }
     }
+}
+
+/// What comes before an addition to a plain volume.
+struct First {
+    drive: InPlaceDrive,
+    /// Clusters that it takes, in bytes of the volume.
+    places: Vec<(ByteRange, &'static str)>,
+    /// Bytes that are encrypted.
+    len: ByteLen,
 }
 
 /// A drive record beside the journal; `None` if there is none.

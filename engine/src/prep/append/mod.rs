@@ -2,11 +2,12 @@
 //!
 //! `copy` brings file data into clusters that were free; [`commit`] makes them part of the volume so that a crash in
 //! between is finished or taken back. The manifest, which tells of all sessions, is written anew into free clusters and
-//! replaces the one that was there.
+//! replaces the one that was there. A volume in the clear is encrypted first, where it lies: [`encrypt`].
 
 pub mod commit;
 mod copy;
 pub mod drive;
+pub mod encrypt;
 pub mod index;
 pub mod run;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop};
-use crate::units::{ByteLen, ByteOffset, FileTime};
+use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime};
 use crate::verify::find::{Opened, View};
 
 /// How far before a manifest's end its last element is looked for.
@@ -51,6 +52,8 @@ pub struct Addition<'a> {
     pub name: &'a str,
     /// The volume, unlocked.
     pub opened: &'a Opened,
+    /// What of the volume is for something else.
+    pub avoid: &'a [ByteRange],
     /// The session's files.
     pub tree: &'a DriveTree,
     /// What the manifest says beside the hashes.
@@ -198,7 +201,7 @@ impl Planned {
 
     /// Whether all bytes of the device in `range` lie in clusters that were free, for tests.
     #[cfg(test)]
-    fn is_free(&self, opened: &Opened, range: crate::units::ByteRange) -> bool {
+    fn is_free(&self, opened: &Opened, range: ByteRange) -> bool {
         let cluster = self.append.volume().geometry().cluster;
         let free = self.append.free_extents(&mut View(opened)).expect("a bitmap");
         free.iter().any(|extent| {
@@ -222,7 +225,9 @@ impl Addition<'_> {
         };
         if let Some(why) = self.opened.unwritable() {
             let problem = Problem::new(Kind::Refused, why).drive(self.name);
-            return Err(problem.advice("let Windows finish that first").into());
+            return Err(problem
+                .advice("finish that first: Windows what it began, --resume what a session began")
+                .into());
         }
         let volume = Volume::open(&mut view, self.opened.len()).map_err(|error| refuse(error.into()))?;
         if volume.geometry().cluster.bytes() < self.opened.unit() {
@@ -235,7 +240,7 @@ impl Addition<'_> {
             None => None,
         };
         let spec = AppendSpec {
-            avoid: self.opened.hidden(),
+            avoid: self.opened.hidden().into_iter().chain(self.avoid.iter().copied()).collect(),
             unit: self.opened.unit(),
             root_files: vec![RootFile {
                 name: MANIFEST_NAME.into(),

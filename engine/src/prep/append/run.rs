@@ -1,7 +1,8 @@
 //! One drive that is added to, from the claim to its record, and the way back.
 //!
 //! Steps of its checkpoint: 0 while files are copied into clusters that were free; 1 from when everything is ready: then
-//! the images beside the journal are whole, and the volume becomes one with the files, or what it was.
+//! the images beside the journal are whole, and the volume becomes one with the files, or what it was. A volume that is
+//! encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,10 +15,10 @@ use zeroize::Zeroizing;
 use super::commit::{self, Store};
 use super::copy::first_bad;
 use super::drive::{AppendDrive, record_of, unlock};
-use super::{Addition, Job, Planned, index};
+use super::{Addition, Job, Planned, encrypt, index};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
-use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Checkpoint, Fault, Prefix};
 use crate::device::{Access, Device, Roots, guard};
@@ -28,6 +29,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
 use crate::prep::drive::Save;
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
+use crate::prep::keys::Keys;
 use crate::prep::manifest;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::readback;
@@ -35,9 +37,9 @@ use crate::prep::request::{PrepRequest, ReadBack};
 use crate::prep::resume::identity_digest;
 use crate::prep::run::{self, Done, SLOT_LEN, Shared};
 use crate::prep::targets::TargetDrive;
-use crate::report::{Event, Kind, Problem, Problems, Stage, Waiting};
+use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::surroundings::now;
-use crate::units::ByteLen;
+use crate::units::{ByteLen, FileTime};
 use crate::verify::added::{self, Added};
 use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
@@ -45,6 +47,7 @@ use crate::verify::index::{Index, IndexRow};
 use crate::verify::judge::{Context, VerifyRequest};
 use crate::verify::key::Key;
 use crate::verify::logs::Logs;
+use crate::verify::medium::Medium;
 
 /// Slots of a drive: 64 MiB.
 const SLOTS: usize = 16;
@@ -70,9 +73,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut to = Encoder::new(&mut out);
+    fn write(&self, to: &mut Encoder<'_>) {
         to.u8(u8::from(self.had_record));
         to.option(self.old_hash, |to, hash| to.bytes(&hash));
         to.u8(u8::from(self.had_header_hash));
@@ -80,11 +81,9 @@ impl Facts {
         for number in [self.files, self.data, self.written] {
             to.u64(number);
         }
-        out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let mut from = Decoder::new(bytes);
+    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
         Ok(Self {
             had_record: from.u8()? == 1,
             old_hash: from.option(Decoder::bytes)?,
@@ -97,6 +96,42 @@ impl Facts {
     }
 }
 
+/// The body of a checkpoint.
+fn body(facts: &Facts, in_place: Option<&encrypt::State>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut to = Encoder::new(&mut out);
+    facts.write(&mut to);
+    to.option(in_place, |to, state| state.write(to));
+    out
+}
+
+/// The same back.
+fn parts(checkpoint: &Checkpoint) -> Result<(Facts, Option<encrypt::State>), Problem> {
+    let mut from = Decoder::new(&checkpoint.body);
+    let read = Facts::read(&mut from).and_then(|facts| Ok((facts, from.option(encrypt::State::read)?)));
+    read.map_err(|fault| Problem::new(Kind::Environment, format!("the checkpoint of the drive {fault}")))
+}
+
+/// How far a volume is that is encrypted in place and not done, in words; `None` for any other.
+pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
+    let state = parts(checkpoint).ok()?.1.filter(|state| state.step < encrypt::Step::Done)?;
+    Some(match state.step {
+        encrypt::Step::Passing => format!("goes on encrypting the volume from its byte {} on", state.border),
+        _ => "goes on preparing to encrypt the volume".into(),
+    })
+}
+
+/// Whether taking the drive back means to decrypt its volume.
+pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
+    matches!(parts(checkpoint), Ok((_, Some(state))) if state.step >= encrypt::Step::Passing)
+}
+
+/// Whether anything but free clusters of the volume was written.
+pub fn has_changed(checkpoint: &Checkpoint) -> bool {
+    let state = parts(checkpoint).map(|(_, state)| state);
+    checkpoint.step > 0 || !matches!(state, Ok(None | Some(encrypt::State { step: encrypt::Step::Begun, .. })))
+}
+
 /// Files beside the journal that belong to the drive.
 struct Beside {
     record: PathBuf,
@@ -104,6 +139,9 @@ struct Beside {
     outcome: PathBuf,
     images: PathBuf,
     rows: PathBuf,
+    /// Of a volume that is encrypted in place.
+    hidden: PathBuf,
+    batch: PathBuf,
 }
 
 impl Beside {
@@ -115,13 +153,20 @@ impl Beside {
             outcome: of(Sidecar::Outcome(drive_id)),
             images: of(Sidecar::Other(drive_id, IMAGES)),
             rows: of(Sidecar::Other(drive_id, index::ROWS)),
+            hidden: of(Sidecar::Other(drive_id, encrypt::IMAGES)),
+            batch: of(Sidecar::Other(drive_id, encrypt::RING)),
         }
     }
 
     fn images(&self, make: bool) -> Result<File, Problem> {
+        Self::open(&self.images, make)
+    }
+
+    /// Opens a file that only its owner may read.
+    fn open(path: &Path, make: bool) -> Result<File, Problem> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(make).mode(0o600);
-        options.open(&self.images).map_err(|error| run::beside(&error, &self.images))
+        options.open(path).map_err(|error| run::beside(&error, path))
     }
 
     /// The log of what was copied, as far as the checkpoint counts it.
@@ -165,7 +210,9 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let (request, facts) = (shared.request, &drive.target.facts);
     let beside = Beside::new(request, &facts.drive_id);
     let device = Arc::new(run::claim(&drive.target, shared.context)?);
-    let opened = unlock(&drive.target, Box::new(Arc::clone(&device)))?;
+    // One that is encrypted in place may be in between; what it takes is checked under the claim all the same.
+    let is_encrypted = drive.target.work != Work::Encrypt;
+    let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
     let mut checkpoint = match &drive.begun {
         Some(begun) => (**begun).clone(),
         None => begin(drive, &beside, shared)?,
@@ -174,6 +221,13 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
     let mut store = Store::new(&facts.name, engine, &pool);
+    let opened = match there {
+        Some(opened) => opened,
+        None => {
+            encrypt_first(index, drive, &device, &beside, &mut checkpoint, &mut store, shared)?;
+            unlock(&drive.target, Box::new(Arc::clone(&device)))?
+        }
+    };
     let mut images = beside.images(true)?;
     if let (0, Some(rows)) = (checkpoint.step, &drive.index) {
         index_files(index, drive, rows, &opened, &beside, &mut checkpoint, &mut store, &mut images, shared)?;
@@ -192,7 +246,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
-    let done = Facts::decode(&checkpoint.body).map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
+    let (done, _) = parts(&checkpoint)?;
     let (log, replay) = beside.log(&checkpoint).map_err(|error| run::beside(&error, &beside.outcome))?;
     drop(log);
     if let Err(error) = device.drop_caches() {
@@ -224,7 +278,70 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         manifest_md5: done.manifest_md5,
         left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
         record: beside.record,
-        free_space_untouched: true,
+        free_space_untouched: !(shared.request.wipe_free && drive.target.work == Work::Encrypt),
+    })
+}
+
+/// Encrypts the volume in place, as far as it is not.
+fn encrypt_first(
+    index: usize,
+    drive: &AppendDrive,
+    device: &Arc<Device>,
+    beside: &Beside,
+    checkpoint: &mut Checkpoint,
+    store: &mut Store<'_>,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let facts = &drive.target.facts;
+    let (kept, state) = parts(checkpoint)?;
+    let mut state = state.ok_or_else(|| Problem::new(Kind::Internal, "a plain volume without a plan for it"))?;
+    if state.step == encrypt::Step::Done {
+        return Ok(());
+    }
+    let found;
+    let keys = match drive.in_place.as_ref().and_then(|first| first.keys.as_ref()) {
+        Some(keys) => keys,
+        None => {
+            found = keys_again(&state, &drive.target, beside)?;
+            &found
+        }
+    };
+    let mut work = encrypt::Work {
+        index,
+        facts,
+        medium: Arc::clone(device) as Arc<dyn Medium>,
+        sector: drive.target.sector,
+        now: shared.formatted,
+        keys,
+        images: &mut Beside::open(&beside.hidden, true)?,
+        ring: &Beside::open(&beside.batch, true)?,
+        batch_len: encrypt::ring::BATCH_LEN,
+        save: &mut |state| {
+            checkpoint.body = body(&kept, Some(state));
+            save(beside, checkpoint)
+        },
+        events: shared.events,
+        stop: shared.stop,
+    };
+    encrypt::encrypt(&mut work, &mut state, store)?;
+    if let Err(error) = device.drop_caches() {
+        let name = &facts.name;
+        (shared.events)(Event::Warning(format!(
+            "drive {name}: the kernel's caches of it could not be dropped: {error}"
+        )));
+    }
+    Ok(())
+}
+
+/// The keys of a volume that is encrypted in part.
+fn keys_again(state: &encrypt::State, target: &TargetDrive, beside: &Beside) -> Result<Keys, Problem> {
+    let regions = state.regions(target.sector);
+    let keys = regions.and_then(|regions| Keys::again(&state.body(), &regions, &beside.record, &target.facts.drive_id));
+    keys.map_err(|why| {
+        Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
+            .path(&beside.record)
+            .drive(&target.facts.name)
+            .advice("bring the drive record back: without it nobody can read what is encrypted")
     })
 }
 
@@ -256,6 +373,12 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
             Facts::default()
         }
     };
+    let mut in_place = None;
+    if let Some(first) = &drive.in_place {
+        let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
+        run::write_key_file(request, keys)?;
+        in_place = Some(encrypt::State::new(first.volume, &first.regions, request.wipe_free, keys));
+    }
     replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;
     if let Some(rows) = &drive.index {
         replace_private(&beside.rows, &index::save(rows)).map_err(|error| run::beside(&error, &beside.rows))?;
@@ -274,7 +397,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         offset: 0,
         snapshot: shared.snapshot,
         outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
-        body: had.encode(),
+        body: body(&had, in_place.as_ref()),
     };
     save(beside, &checkpoint)?;
     let started = ActivityRecord::Drive {
@@ -309,7 +432,7 @@ fn copy(
     let name = &drive.target.facts.name;
     let (tree, rules, now) = (&drive.tree, &drive.rules, shared.formatted);
     let manifest_len_max = manifest::len_max(tree, rules).0;
-    let what = Addition { name, opened, tree, rules, manifest_len_max, now };
+    let what = Addition { name, opened, avoid: &[], tree, rules, manifest_len_max, now };
     // Under the claim: what preflight saw may have changed since.
     let planned = what.plan().map_err(|refused| refused.problem(name))?;
     let log = go_on(&what, &planned, beside, checkpoint, shared)?;
@@ -343,11 +466,10 @@ fn copy(
 
 /// Everything is ready: the checkpoint says so.
 fn ready(beside: &Beside, checkpoint: &mut Checkpoint, tell: impl FnOnce(&mut Facts)) -> Result<(), Problem> {
-    let facts = Facts::decode(&checkpoint.body);
-    let mut facts = facts.map_err(|fault| Problem::new(Kind::Internal, fault.to_string()))?;
+    let (mut facts, in_place) = parts(checkpoint)?;
     tell(&mut facts);
     checkpoint.step = 1;
-    checkpoint.body = facts.encode();
+    checkpoint.body = body(&facts, in_place.as_ref());
     sync_dir(&beside.images).map_err(|error| run::beside(&error, &beside.images))?;
     save(beside, checkpoint)
 }
@@ -374,6 +496,7 @@ fn index_files(
     let what = Addition {
         name,
         opened,
+        avoid: &[],
         tree: &drive.tree,
         rules,
         manifest_len_max: listed.len_max(&rules.drive_id, &rules.session),
@@ -536,22 +659,47 @@ pub(in crate::prep) fn take_back(
 ) -> Result<(), Problem> {
     let facts = &target.facts;
     let beside = Beside::new(request, &facts.drive_id);
-    let before = Facts::decode(&checkpoint.body)
-        .map_err(|fault| Problem::new(Kind::Environment, fault.to_string()).path(&beside.checkpoint))?;
-    let device = if checkpoint.step > 0 { Some(run::claim(target, context)?) } else { None };
+    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
+    let device = if has_changed(checkpoint) { Some(Arc::new(run::claim(target, context)?)) } else { None };
     if let Some(device) = &device {
-        let mut images = beside.images(false)?;
-        if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
-            return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
-                .path(&beside.images)
-                .drive(&facts.name)
-                .advice("bring the file back: the volume cannot be taken back without it"));
-        }
-        commit::check(&mut images, device, &facts.name)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
-        commit::undo(&mut images, &mut Store::new(&facts.name, engine, &pool))?;
+        let mut store = Store::new(&facts.name, engine, &pool);
+        if checkpoint.step > 0 {
+            let mut images = beside.images(false)?;
+            if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
+                return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
+                    .path(&beside.images)
+                    .drive(&facts.name)
+                    .advice("bring the file back: the volume cannot be taken back without it"));
+            }
+            commit::check(&mut images, device.as_ref(), &facts.name)?;
+            commit::undo(&mut images, &mut store)?;
+        }
+        if let Some(mut state) = in_place {
+            // The images of what was added count no more once the volume under them is decrypted.
+            let mut now = Checkpoint { step: 0, ..checkpoint.clone() };
+            save(&beside, &now)?;
+            let mut work = encrypt::Work {
+                index: 0,
+                facts,
+                medium: Arc::clone(device) as Arc<dyn Medium>,
+                sector: target.sector,
+                now: FileTime(checkpoint.time),
+                keys: &keys_again(&state, target, &beside)?,
+                images: &mut Beside::open(&beside.hidden, false)?,
+                ring: &Beside::open(&beside.batch, true)?,
+                batch_len: encrypt::ring::BATCH_LEN,
+                save: &mut |state| {
+                    now.body = body(&before, Some(state));
+                    save(&beside, &now)
+                },
+                events: &|_| {},
+                stop: &Stop::new(),
+            };
+            encrypt::decrypt(&mut work, &mut state, &mut store)?;
+        }
         let _ = device.drop_caches();
         let _ = device.reread_partitions();
     }

@@ -29,7 +29,7 @@ use crate::verify::key::Key;
 
 const NOW: i64 = 1_767_500_000;
 
-struct Lab {
+pub(super) struct Lab {
     dir: PathBuf,
 }
 
@@ -101,7 +101,7 @@ impl Lab {
 }
 
 /// A simulated disk with the bytes of a file.
-fn planted(image: &Path) -> SimDisk {
+pub(super) fn planted(image: &Path) -> SimDisk {
     let file = File::open(image).expect("an image");
     let len = file.metadata().expect("an image").len();
     let disk = SimDisk::new(ByteLen(len), SectorSize::S512, 1);
@@ -116,7 +116,7 @@ fn planted(image: &Path) -> SimDisk {
     disk
 }
 
-fn opened(disk: &SimDisk, key: &Key) -> Opened {
+pub(super) fn opened(disk: &SimDisk, key: &Key) -> Opened {
     let drive = DriveFacts {
         name: "sim".into(),
         path: "sim".into(),
@@ -152,7 +152,7 @@ fn copied_from(
     let rules = Rules { drive_id: "drive".into(), session: "session#2".into(), rows: vec![RowRules::default()] };
     let now = FileTime::from_unix(NOW, 0);
     let manifest_len_max = crate::prep::manifest::len_max(&tree, &rules).0;
-    let what = Addition { name: "sim", opened: &opened, tree: &tree, rules: &rules, manifest_len_max, now };
+    let what = Addition { name: "sim", opened: &opened, avoid: &[], tree: &tree, rules: &rules, manifest_len_max, now };
     let job = Job {
         index: 0,
         what,
@@ -193,13 +193,13 @@ fn copied_from(
     Ok(done)
 }
 
-fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store<'_>) -> T) -> T {
+pub(super) fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store<'_>) -> T) -> T {
     let pool = Pool::new(8, 1 << 20).expect("slots");
     act(&mut Store::new("sim", Box::new(disk.engine()), &pool))
 }
 
 /// A disk of its own with the same bytes; everything on it is durable.
-fn twin(disk: &SimDisk) -> SimDisk {
+pub(super) fn twin(disk: &SimDisk) -> SimDisk {
     disk.image_after_cut(Landed::Bits(u64::MAX))
 }
 
@@ -246,7 +246,7 @@ fn judge(lab: &Lab, disk: &SimDisk, key: &Key, name: &str, trees: &[(&str, &str)
 }
 
 /// Cuts the power at every write and flush of `act`, and hands what is left to `then`.
-fn cut_everywhere(
+pub(super) fn cut_everywhere(
     start: &SimDisk,
     act: impl Fn(&SimDisk) -> Result<(), Problem>,
     mut then: impl FnMut(&SimDisk, u64),

@@ -1,0 +1,406 @@
+//! A plain volume encrypted where it lies, before a session adds to it; and the way back.
+//!
+//! Order, each step durable before the next and told by the checkpoint ([`State`]):
+//!
+//! 1. BitLocker's areas become hidden files of the plain volume, as files are added ([`super::commit`]).
+//! 2. The volume's first 8 KiB get their new home, encrypted; the metadata regions say that nothing else is.
+//! 3. The front becomes BitLocker's: from here on no system takes the drive for an ordinary volume.
+//! 4. The pass ([`pass`]): batch by batch, ascending; the border stands in the checkpoint and on the drive.
+//! 5. The metadata regions say that all is encrypted.
+//!
+//! Whenever this is cut short, [`encrypt`] goes on to the same drive, and [`decrypt`] goes back to the volume that was
+//! there, bit for bit but for clusters that were free. Both may be cut short themselves.
+
+mod pass;
+pub mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use pass::{Pass, START, Way};
+use ring::Ring;
+
+use super::commit::{self, Store, refused};
+use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
+use crate::bitlocker::regions::{PlaceError, Regions};
+use crate::checkpoint::Fault;
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::hash;
+use crate::ntfs::build::Outcome;
+use crate::ntfs::read::Volume;
+use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
+use crate::prep::keys::Keys;
+use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
+use crate::verify::find::{Found, Inside, Opened, View};
+use crate::verify::medium::Medium;
+
+/// The word for the images of what the hidden files changed.
+pub const IMAGES: &str = "hidden";
+/// The word for the batch under way.
+pub const RING: &str = "batch";
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Nothing was written but to free clusters.
+    Begun,
+    /// The images are whole: the hidden files come to be, or go.
+    Ready,
+    /// They are there.
+    Hidden,
+    /// The front has its new home.
+    Relocated,
+    /// Encrypted up to the border.
+    Passing,
+    /// Encrypted.
+    Done,
+}
+
+impl Step {
+    const ALL: [Self; 6] = [Self::Begun, Self::Ready, Self::Hidden, Self::Relocated, Self::Passing, Self::Done];
+}
+
+/// All that going on and going back need to know, beside the key in the drive record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How far it is.
+    pub step: Step,
+    /// Border of [`Step::Passing`], in bytes of the volume.
+    pub border: u64,
+    /// The volume on the drive.
+    pub volume: ByteRange,
+    cluster: u64,
+    places: [u64; 5],
+    /// Free clusters are encrypted too.
+    all: bool,
+    region: Vec<u8>,
+    front: Vec<u8>,
+}
+
+impl State {
+    /// At the beginning.
+    pub fn new(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> Self {
+        Self {
+            step: Step::Begun,
+            border: START,
+            volume,
+            cluster: regions.cluster().bytes(),
+            places: regions.places(),
+            all,
+            region: keys.region.clone(),
+            front: keys.front.clone(),
+        }
+    }
+
+    /// BitLocker's areas.
+    ///
+    /// # Errors
+    /// When they make no sense.
+    pub fn regions(&self, sector: SectorSize) -> Result<Regions, String> {
+        let cluster = ClusterSize::from_bytes(self.cluster);
+        let regions = cluster.and_then(|cluster| Regions::again(self.volume.len, cluster, sector, self.places));
+        regions.ok_or_else(|| "the checkpoint names places that no volume has".into())
+    }
+
+    /// What [`Keys::again`] finds the keys by.
+    pub fn body(&self) -> Vec<u8> {
+        [&self.region[..], &self.front[..]].concat()
+    }
+
+    /// Into a checkpoint.
+    pub fn write(&self, to: &mut Encoder<'_>) {
+        to.u8(self.step as u8);
+        to.u64(self.border);
+        to.u64(self.volume.start.0);
+        to.u64(self.volume.len.0);
+        to.u64(self.cluster);
+        for place in self.places {
+            to.u64(place);
+        }
+        to.u8(u8::from(self.all));
+        let used = self.region.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        to.list(&self.region[..used]);
+        to.list(&self.front);
+    }
+
+    /// Out of one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+        let step = Step::ALL.get(usize::from(from.u8()?)).copied().ok_or(Fault("names an unknown step"))?;
+        let border = from.u64()?;
+        let volume = ByteRange::new(from.u64()?, from.u64()?);
+        let cluster = from.u64()?;
+        let mut places = [0; 5];
+        for place in &mut places {
+            *place = from.u64()?;
+        }
+        let all = from.u8()? == 1;
+        let (mut region, front) = (from.list()?.to_vec(), from.list()?.to_vec());
+        region.resize(REGION_LEN, 0);
+        if front.len() != FRONT_LEN {
+            return Err(Fault("holds no front of a volume"));
+        }
+        Ok(Self { step, border, volume, cluster, places, all, region, front })
+    }
+}
+
+/// What is encrypted, and who is told.
+#[allow(missing_debug_implementations, reason = "holds callbacks")]
+pub struct Work<'a> {
+    /// Index in the session's plan.
+    pub index: usize,
+    /// The drive.
+    pub facts: &'a DriveFacts,
+    /// The same, for reading.
+    pub medium: Arc<dyn Medium>,
+    /// Sectors of the drive.
+    pub sector: SectorSize,
+    /// The session's time.
+    pub now: FileTime,
+    /// The volume's keys.
+    pub keys: &'a Keys,
+    /// The sidecar with the images of the hidden files, open for reading and writing.
+    pub images: &'a mut File,
+    /// The sidecar with the batch under way, likewise.
+    pub ring: &'a File,
+    /// Bytes of a batch; at most [`ring::BATCH_LEN`].
+    pub batch_len: u64,
+    /// Makes the state durable.
+    pub save: &'a mut dyn FnMut(&State) -> Result<(), Problem>,
+    /// Where news goes.
+    pub events: &'a (dyn Fn(Event) + Sync),
+    /// Asked to stop?
+    pub stop: &'a Stop,
+}
+
+/// Why a volume is not encrypted in place, as a problem.
+pub fn unfit(unfit: Unfit, drive: &str) -> Problem {
+    let problem = |what: String| Problem::new(Kind::Refused, what).drive(drive);
+    match unfit {
+        Unfit::Volume(refusal) => refused(&refusal, drive),
+        Unfit::Places(error @ PlaceError::NoRoom { .. }) => problem(error.to_string()).advice(
+            "make room on it (delete files, or have Windows defragment it), use another drive, or write Format",
+        ),
+        Unfit::Places(error) => problem(error.to_string()).advice("use another drive, or write Format"),
+        Unfit::Shape(what) => problem(what).advice("nothing was written; use another drive, or write Format"),
+    }
+}
+
+/// A volume that can be encrypted in place: NTFS in the clear, on the only partition that can hold one.
+///
+/// # Errors
+/// What else it is.
+pub fn plain(found: Found) -> Result<Opened, Problem> {
+    let problem = |what: &str| Problem::new(Kind::Refused, what).drive(&found.drive.name);
+    match &found.inside {
+        Inside::Ntfs => {}
+        Inside::Missing(problem) => return Err(problem.clone()),
+        Inside::BitLocker(_) | Inside::Damaged(_) => {
+            let advice = "write AlreadyEncrypted with its 48 digits; what a session cut off is finished with --resume";
+            return Err(problem("holds a BitLocker volume already").value("Encrypt").advice(advice));
+        }
+        Inside::Unknown => {
+            return Err(problem("holds no NTFS volume").advice("write Format, which erases the drive"));
+        }
+    }
+    let Some(table) = &found.table else {
+        return Err(
+            problem("holds a volume without a partition, which the service does not read").advice("write Format")
+        );
+    };
+    let others = table.partitions.iter().filter(|entry| entry.may_hold_volume()).count();
+    if others > 1 || !found.is_first_data() {
+        let problem = problem("holds several partitions, of which the service reads the first only");
+        return Err(problem.value(others.to_string()).advice("delete the others first, or use another drive"));
+    }
+    Ok(found.as_it_is())
+}
+
+impl<'a> Work<'a> {
+    fn found(&self, state: &State) -> Result<Found, Problem> {
+        let found = Found::look(Box::new(Arc::clone(&self.medium)), self.facts.clone(), None, None)?;
+        if found.volume != state.volume {
+            let problem =
+                Problem::new(Kind::Refused, "is partitioned in another way than when the session was planned");
+            return Err(problem.drive(&self.facts.name).advice("nothing was written now; bring the partition back"));
+        }
+        Ok(found)
+    }
+
+    fn ring(&self) -> Result<Ring<'a>, Problem> {
+        let ring = Ring::new(self.ring, hash::sha256(&self.keys.region), self.batch_len);
+        ring.map_err(|error| side(&error, &self.facts.name))
+    }
+
+    fn regions(&self, state: &State) -> Result<Regions, Problem> {
+        state.regions(self.sector).map_err(|why| Problem::new(Kind::Environment, why).drive(&self.facts.name))
+    }
+
+    /// Moves on to a step; durable when this returns.
+    fn reach(&mut self, state: &mut State, step: Step, border: u64) -> Result<(), Problem> {
+        (state.step, state.border) = (step, border);
+        (self.save)(state)
+    }
+
+    /// Writes zeros to what BitLocker leaves of its files, and has everything ready for the files to come to be.
+    fn hide(&mut self, state: &State, regions: &Regions, store: &mut Store<'_>) -> Result<(), Problem> {
+        let name = &self.facts.name;
+        let opened = plain(self.found(state)?)?;
+        let mut view = View(&opened);
+        let volume = Volume::open(&mut view, opened.len()).map_err(|error| refused(&error.into(), name))?;
+        let ground = Ground { len: state.volume.len, sector: self.sector, now: self.now };
+        let planned = InPlace::plan(volume, &mut view, &ground, Some(*regions)).map_err(|error| unfit(error, name))?;
+        for range in regions.sealed_zeros() {
+            store.write(ByteOffset(state.volume.start.0 + range.start.0), &vec![0; range.len.0 as usize])?;
+        }
+        commit::prepare(&opened, store, &planned.append, &planned.tree, &Outcome::default(), self.images)
+    }
+
+    /// Whether every sector that the images tell of is as they say.
+    fn check_images(&mut self) -> Result<(), Problem> {
+        let name = &self.facts.name;
+        let whole = commit::is_whole(self.images);
+        if !whole.map_err(|error| side(&error, name))? {
+            return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
+                .drive(name)
+                .advice("bring the file back: the volume cannot be finished or taken back without it"));
+        }
+        commit::check(self.images, self.medium.as_ref(), name)
+    }
+
+    /// What is encrypted, seen through a volume that is plain from `border` on.
+    fn ranges(&self, state: &State, regions: &Regions, border: u64) -> Result<Vec<ByteRange>, Problem> {
+        let mapping = regions.mapping_until(ByteOffset(border));
+        let opened = self.found(state)?.mapped(mapping, Arc::clone(&self.keys.cipher));
+        let mut view = View(&opened);
+        let ranges = Volume::open(&mut view, opened.len())
+            .and_then(|volume| sealed_ranges(&volume, &mut view, regions, state.all));
+        ranges.map_err(|error| refused(&error.into(), &self.facts.name))
+    }
+
+    /// The pass from the border to its end, or back to its start.
+    fn pass(&mut self, state: &mut State, regions: &Regions, store: &mut Store<'_>, way: Way) -> Result<(), Problem> {
+        let (name, keys, ring) = (&self.facts.name, self.keys, self.ring()?);
+        let medium = Arc::clone(&self.medium);
+        let volume = state.volume;
+        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions, keys, ring };
+        let border = pass.recover(state.border, way)?;
+        if border != state.border {
+            pass.tell(border)?;
+            self.reach(state, Step::Passing, border)?;
+        }
+        let ranges = self.ranges(state, regions, border)?;
+        let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
+        let done = |border: u64| {
+            let below = ranges.iter().map(|range| border.clamp(range.start.0, range.end().0) - range.start.0).sum();
+            ByteLen(if way == Way::There { below } else { total.0 - below })
+        };
+        loop {
+            (self.events)(Event::Progress {
+                drive: self.index,
+                acknowledged: done(state.border),
+                total,
+                files: 0,
+                waiting_for: Waiting::Drive,
+            });
+            if way == Way::There && self.stop.requested() {
+                pass.store.flush()?;
+                return Err(Problem::new(Kind::Interrupted, "stopped on request, with the volume encrypted in part")
+                    .drive(name)
+                    .advice(
+                        "go on with `--resume`, or take the volume back with `--abort`; keep the journal's files",
+                    ));
+            }
+            let Some(border) = pass.step(&ranges, state.border, way)? else { break };
+            pass.tell(border)?;
+            self.reach(state, Step::Passing, border)?;
+        }
+        if way == Way::There {
+            pass.end()?;
+            // What the session writes from now on must not be taken for what the batch held.
+            pass.ring.forget().map_err(|error| side(&error, name))?;
+        }
+        pass.store.flush()
+    }
+}
+
+fn side(error: &io::Error, name: &str) -> Problem {
+    Problem::new(Kind::Environment, format!("the files beside the journal failed: {error}"))
+        .drive(name)
+        .advice("make room on the journal's disk, and resume or abort the session")
+}
+
+/// Encrypts the volume, from wherever `state` is.
+///
+/// # Errors
+/// What the drive or the files beside the journal say. Do it again, or [`decrypt`].
+pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
+    let regions = work.regions(state)?;
+    let (name, keys) = (&work.facts.name, work.keys);
+    if state.step < Step::Done {
+        (work.events)(Event::Stage { drive: work.index, stage: Stage::Encrypting });
+        // Room for a batch, before anything is written to the drive.
+        work.ring()?;
+    }
+    if state.step == Step::Begun {
+        work.hide(state, &regions, store)?;
+        work.reach(state, Step::Ready, START)?;
+    }
+    if state.step == Step::Ready {
+        work.check_images()?;
+        commit::redo(work.images, store)?;
+        work.reach(state, Step::Hidden, START)?;
+    }
+    if matches!(state.step, Step::Hidden | Step::Relocated) {
+        let medium = Arc::clone(&work.medium);
+        let (volume, ring) = (state.volume, work.ring()?);
+        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, ring };
+        if state.step == Step::Hidden {
+            pass.relocate()?;
+            work.reach(state, Step::Relocated, START)?;
+        }
+        pass.put_front(Way::There)?;
+        work.reach(state, Step::Passing, START)?;
+    }
+    if state.step == Step::Passing {
+        work.pass(state, &regions, store, Way::There)?;
+        let end = state.volume.len.0;
+        work.reach(state, Step::Done, end)?;
+    }
+    Ok(())
+}
+
+/// Takes the volume back to what it was, from wherever `state` is. What the session added must be gone.
+///
+/// # Errors
+/// What the drive or the files beside the journal say. Do it again.
+pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
+    let regions = work.regions(state)?;
+    let (name, keys) = (&work.facts.name, work.keys);
+    if state.step == Step::Done {
+        let end = state.volume.len.0;
+        work.reach(state, Step::Passing, end)?;
+    }
+    if state.step == Step::Passing {
+        work.pass(state, &regions, store, Way::Back)?;
+        work.reach(state, Step::Relocated, START)?;
+    }
+    if state.step == Step::Relocated {
+        let medium = Arc::clone(&work.medium);
+        let (volume, ring) = (state.volume, work.ring()?);
+        Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, ring }.put_front(Way::Back)?;
+        work.reach(state, Step::Hidden, START)?;
+    }
+    if matches!(state.step, Step::Hidden | Step::Ready) {
+        work.check_images()?;
+        commit::undo(work.images, store)?;
+        work.reach(state, Step::Begun, START)?;
+    }
+    Ok(())
+}

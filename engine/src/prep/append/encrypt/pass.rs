@@ -1,0 +1,255 @@
+//! The pass over the volume, forwards and back: batch by batch, and a border between what is encrypted and what is plain.
+//!
+//! In use below the border is encrypted, in use from it on is plain, but for the batch under way, which the ring has. The
+//! metadata regions on the drive tell the border too, so that a drive on which nothing is under way can be read with its
+//! key alone: the first of them always is whole, the others follow with the next batch.
+
+use std::io;
+
+use super::ring::{Batch, RUNS_MAX, Ring};
+use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
+use crate::bitlocker::regions::Regions;
+use crate::prep::append::commit::Store;
+use crate::prep::keys::Keys;
+use crate::report::{Kind, Problem};
+use crate::units::{ByteOffset, ByteRange};
+use crate::verify::medium::Medium;
+
+/// Where the pass begins: what lies before has another home.
+pub const START: u64 = FRONT_LEN as u64;
+
+/// What a pass works on.
+pub struct Pass<'a, 's> {
+    /// The drive, as a person names it.
+    pub name: &'a str,
+    /// For reading.
+    pub medium: &'a dyn Medium,
+    /// For writing.
+    pub store: &'a mut Store<'s>,
+    /// The volume on the drive.
+    pub volume: ByteRange,
+    /// BitLocker's areas.
+    pub regions: &'a Regions,
+    /// The volume's keys.
+    pub keys: &'a Keys,
+    /// The batch under way.
+    pub ring: Ring<'a>,
+}
+
+/// Which way a pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Encrypts, from the volume's start on.
+    There,
+    /// Decrypts, from the border back.
+    Back,
+}
+
+impl Pass<'_, '_> {
+    fn at(&self, at: u64) -> ByteOffset {
+        ByteOffset(self.volume.start.0 + at)
+    }
+
+    fn read(&self, range: ByteRange, into: &mut [u8]) -> Result<(), Problem> {
+        let at = self.at(range.start.0);
+        self.medium.read_exact_at(into, at).map_err(|error| {
+            Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(self.name).at(at).advice(
+                "check cable and drive (smartctl -a); then `--resume` goes on, and `--abort` takes the volume back",
+            )
+        })
+    }
+
+    fn side(&self, error: &io::Error) -> Problem {
+        Problem::new(Kind::Environment, format!("the batch beside the journal failed: {error}"))
+            .drive(self.name)
+            .advice("make room on the journal's disk, and resume or abort the session")
+    }
+
+    /// Writes metadata regions, from the `first` of three to before the `end`.
+    fn write_regions(&mut self, region: &[u8], first: usize, end: usize) -> Result<(), Problem> {
+        for place in &self.regions.metadata()[first..end] {
+            let at = self.at(place.start.0);
+            self.store.write(at, &region[..REGION_LEN])?;
+        }
+        Ok(())
+    }
+
+    /// Gives the front of the volume its new home, and writes the regions for the first time. Nothing refers to them yet.
+    pub fn relocate(&mut self) -> Result<(), Problem> {
+        let mut front = vec![0; FRONT_LEN];
+        self.read(self.regions.front(), &mut front)?;
+        let home = self.regions.relocated().start;
+        self.keys.cipher.seal(home, &mut front);
+        let at = self.at(home.0);
+        self.store.write(at, &front)?;
+        self.write_regions(&self.keys.converting.until(ByteOffset(START)), 0, 3)?;
+        self.store.flush()
+    }
+
+    /// Makes it look like a BitLocker volume, or like NTFS again; its former front has its home elsewhere.
+    pub fn put_front(&mut self, way: Way) -> Result<(), Problem> {
+        let mut front = self.keys.front.clone();
+        if way == Way::Back {
+            let home = self.regions.relocated();
+            self.read(home, &mut front)?;
+            self.keys.cipher.open(home.start, &mut front);
+        }
+        let at = self.at(0);
+        self.store.write(at, &front)?;
+        self.store.flush()
+    }
+
+    /// Brings a batch that was under way to its end, and gives the border.
+    pub fn recover(&mut self, border: u64, way: Way) -> Result<u64, Problem> {
+        let kept = self.ring.kept().map_err(|error| self.side(&error))?;
+        let Some((batch, mut sealed)) = kept else { return Ok(border) };
+        let is_under_way = batch.start == border || way == Way::Back && batch.end == border;
+        let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
+        if !is_under_way || !batch.runs.iter().all(inside) || batch.end > self.volume.len.0 {
+            return Ok(border);
+        }
+        if way == Way::Back {
+            self.crypt(&batch, &mut sealed, Way::Back);
+        }
+        self.write(&batch, &sealed)?;
+        Ok(if way == Way::There { batch.end } else { batch.start })
+    }
+
+    fn crypt(&self, batch: &Batch, bytes: &mut [u8], way: Way) {
+        let mut rest = bytes;
+        for run in &batch.runs {
+            let (part, behind) = rest.split_at_mut(run.len.0 as usize);
+            match way {
+                Way::There => self.keys.cipher.seal(run.start, part),
+                Way::Back => self.keys.cipher.open(run.start, part),
+            }
+            rest = behind;
+        }
+    }
+
+    fn write(&mut self, batch: &Batch, bytes: &[u8]) -> Result<(), Problem> {
+        let mut rest = bytes;
+        for run in &batch.runs {
+            let (part, behind) = rest.split_at(run.len.0 as usize);
+            let at = self.at(run.start.0);
+            self.store.write(at, part)?;
+            rest = behind;
+        }
+        self.store.flush()
+    }
+
+    /// Does the next batch of `ranges` from `border` on; gives the new border, or `None` when there is nothing left.
+    pub fn step(&mut self, ranges: &[ByteRange], border: u64, way: Way) -> Result<Option<u64>, Problem> {
+        let batch = match way {
+            Way::There => next(ranges, border, self.ring.batch_len()),
+            Way::Back => previous(ranges, border, self.ring.batch_len()),
+        };
+        let Some(batch) = batch else { return Ok(None) };
+        let mut bytes = vec![0; batch.bytes() as usize];
+        let mut rest = &mut bytes[..];
+        for run in &batch.runs {
+            let (part, behind) = rest.split_at_mut(run.len.0 as usize);
+            self.read(*run, part)?;
+            rest = behind;
+        }
+        if way == Way::There {
+            self.crypt(&batch, &mut bytes, way);
+        }
+        self.ring.keep(&batch, &bytes).map_err(|error| self.side(&error))?;
+        if way == Way::Back {
+            self.crypt(&batch, &mut bytes, way);
+        }
+        self.write(&batch, &bytes)?;
+        Ok(Some(if way == Way::There { batch.end } else { batch.start }))
+    }
+
+    /// Tells the border on the drive: durable in the first region, on the way in the others.
+    pub fn tell(&mut self, border: u64) -> Result<(), Problem> {
+        let region = self.keys.converting.until(ByteOffset(border));
+        self.write_regions(&region, 0, 1)?;
+        self.store.flush()?;
+        self.write_regions(&region, 1, 3)
+    }
+
+    /// Tells on the drive that all is encrypted.
+    pub fn end(&mut self) -> Result<(), Problem> {
+        self.write_regions(&self.keys.region, 0, 1)?;
+        self.store.flush()?;
+        self.write_regions(&self.keys.region, 1, 3)?;
+        self.store.flush()
+    }
+}
+
+/// The batch behind `border`, of `room` bytes at most.
+fn next(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
+    let mut batch = Batch { start: border, end: border, runs: Vec::new() };
+    let from = ranges.partition_point(|range| range.end().0 <= border);
+    for range in ranges[from..].iter().take(RUNS_MAX) {
+        let start = range.start.0.max(border);
+        let len = (range.end().0 - start).min(room);
+        batch.runs.push(ByteRange::new(start, len));
+        batch.end = start + len;
+        room -= len;
+        if room == 0 {
+            break;
+        }
+    }
+    (!batch.runs.is_empty()).then_some(batch)
+}
+
+/// The batch before `border`, likewise.
+fn previous(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
+    let mut batch = Batch { start: START, end: border, runs: Vec::new() };
+    let to = ranges.partition_point(|range| range.start.0 < border);
+    for range in ranges[..to].iter().rev().take(RUNS_MAX) {
+        let end = range.end().0.min(border);
+        let len = (end - range.start.0).min(room);
+        batch.runs.push(ByteRange::new(end - len, len));
+        batch.start = end - len;
+        room -= len;
+        if room == 0 {
+            break;
+        }
+    }
+    batch.runs.reverse();
+    (!batch.runs.is_empty()).then_some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::BATCH_LEN;
+    use super::*;
+
+    #[test]
+    fn batches_there_and_back_cover_every_range_once() {
+        let mut ranges = vec![ByteRange::new(START, 4096), ByteRange::new(1 << 20, 3 * BATCH_LEN + 512)];
+        // More runs than a batch takes, each far from the next.
+        ranges.extend((0..2 * RUNS_MAX as u64 + 3).map(|i| ByteRange::new((200 << 20) + i * (1 << 18), 4096)));
+        let joined = |batches: &[Batch]| {
+            let mut all: Vec<ByteRange> = Vec::new();
+            for run in batches.iter().flat_map(|batch| &batch.runs) {
+                match all.last_mut() {
+                    Some(last) if last.end() == run.start => last.len.0 += run.len.0,
+                    _ => all.push(*run),
+                }
+            }
+            all
+        };
+        let (mut there, mut border) = (Vec::new(), START);
+        while let Some(batch) = next(&ranges, border, BATCH_LEN) {
+            assert!(batch.start == border && batch.bytes() <= BATCH_LEN && batch.runs.len() <= RUNS_MAX);
+            border = batch.end;
+            there.push(batch);
+        }
+        assert_eq!(joined(&there), ranges);
+        assert!(there.len() > 5);
+        let mut back = Vec::new();
+        while let Some(batch) = previous(&ranges, border, BATCH_LEN) {
+            assert!(batch.end == border && batch.bytes() <= BATCH_LEN && batch.runs.len() <= RUNS_MAX);
+            border = batch.start;
+            back.push(batch);
+        }
+        back.reverse();
+        assert_eq!((joined(&back), border), (ranges, START));
+    }
+}

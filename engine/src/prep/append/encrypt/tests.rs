@@ -1,0 +1,465 @@
+//! A plain volume of another maker encrypted on a simulated disk: power cuts at every write and flush, and judges.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::tests::{cut_everywhere, planted, twin, with_store};
+use super::*;
+use crate::bitlocker::build::{Metadata, Spec};
+use crate::crypt::Cipher;
+use crate::entropy::{Entropy, Seeded};
+use crate::io::sim::{Deed, Faults, Landed, SimDisk};
+use crate::ntfs::append::free_runs;
+use crate::ntfs::build::tests::{Mount, succeeds};
+use crate::verify::key::Key;
+
+const NOW: i64 = 1_767_600_000;
+/// First byte of the partition.
+const AT: u64 = 1 << 20;
+
+struct Lab {
+    dir: PathBuf,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Files of a volume, by path.
+type Files = Vec<(String, Vec<u8>)>;
+
+impl Lab {
+    fn new(name: &str) -> Self {
+        // Every batch is made durable beside the journal: thousands of times in these tests.
+        let memory = PathBuf::from("/dev/shm");
+        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let dir = base.join(format!("dray-in-place-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        Self { dir }
+    }
+
+    /// A disk with one partition, and on it a volume that mkntfs made and ntfs-3g wrote to. `None` where one is missing.
+    fn plain(&self, len: u64, args: &[&str]) -> Option<(SimDisk, Files)> {
+        let volume = self.dir.join("volume");
+        File::create(&volume).expect("a file").set_len(len).expect("room");
+        let from = (AT / 512).to_string();
+        succeeds(Command::new("mkntfs").args(["-F", "-q", "-L", "plain", "-p", &from]).args(args).arg(&volume))?;
+        let mut files = Vec::new();
+        {
+            let mount = Mount::at(&volume, "rw")?;
+            let lens = [0, 1, 700, 4096, 100_001, 3 << 20, 77_777, 1 << 20];
+            for (i, len) in lens.into_iter().enumerate() {
+                let mut bytes = vec![0; len];
+                Seeded::new(i as u64).fill(&mut bytes);
+                let path = format!("{}file {i}.bin", if i % 2 == 0 { "" } else { "deep/er/" });
+                fs::create_dir_all(mount.0.join("deep/er")).expect("a directory");
+                fs::write(mount.0.join(&path), &bytes).expect("room");
+                // Leaves a hole.
+                fs::write(mount.0.join("gone"), vec![1; 200_000]).expect("room");
+                files.push((path, bytes));
+            }
+            fs::remove_file(mount.0.join("gone")).expect("removed");
+        }
+        Some((self.disk(&volume, len)?, files))
+    }
+
+    /// A disk with this volume on its one partition.
+    fn disk(&self, volume: &Path, len: u64) -> Option<SimDisk> {
+        let image = self.dir.join("image");
+        File::create(&image).expect("a file").set_len(len + 2 * AT).expect("room");
+        let partition = format!("1:{}:{}", AT / 512, (AT + len) / 512 - 1);
+        succeeds(Command::new("sgdisk").args(["-a", "1", "-n", &partition, "-t", "1:0700"]).arg(&image))?;
+        let file = OpenOptions::new().write(true).open(&image).expect("an image");
+        let bytes = fs::read(volume).expect("a volume");
+        for (i, piece) in bytes.chunks(1 << 20).enumerate().filter(|(_, piece)| piece.iter().any(|&b| b != 0)) {
+            file.write_all_at(piece, AT + ((i as u64) << 20)).expect("room");
+        }
+        Some(planted(&image))
+    }
+
+    fn sides(&self, name: &str) -> Sides {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).expect("a directory");
+        let open = |name: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).open(dir.join(name)).expect("a file")
+        };
+        Sides { images: open("images"), ring: open("ring") }
+    }
+
+    /// The same files, copied.
+    fn copied(&self, from: &str, to: &str) -> Sides {
+        fs::create_dir_all(self.dir.join(to)).expect("a directory");
+        for name in ["images", "ring"] {
+            fs::copy(self.dir.join(from).join(name), self.dir.join(to).join(name)).expect("room");
+        }
+        self.sides(to)
+    }
+}
+
+struct Sides {
+    images: File,
+    ring: File,
+}
+
+/// What all attempts at one disk share.
+struct Case {
+    keys: Keys,
+    begun: State,
+    batch_len: u64,
+    facts: DriveFacts,
+}
+
+fn facts(disk: &SimDisk) -> DriveFacts {
+    DriveFacts { name: "sim".into(), size: disk.size(), sector: 512, is_image: true, ..DriveFacts::default() }
+}
+
+fn found(disk: &SimDisk) -> Found {
+    Found::look(Box::new(disk.clone()), facts(disk), None, None).expect("a partition")
+}
+
+fn planned(disk: &SimDisk) -> Result<(InPlace, Opened), Problem> {
+    let opened = plain(found(disk))?;
+    let mut view = View(&opened);
+    let volume = Volume::open(&mut view, opened.len()).map_err(|error| refused(&error.into(), "sim"))?;
+    let ground = Ground { len: opened.found.volume.len, sector: SectorSize::S512, now: FileTime::from_unix(NOW, 0) };
+    InPlace::plan(volume, &mut view, &ground, None).map(|plan| (plan, opened)).map_err(|error| unfit(error, "sim"))
+}
+
+impl Case {
+    fn new(disk: &SimDisk, cipher: Cipher, all: bool, batch_len: u64) -> Self {
+        let (plan, opened) = planned(disk).unwrap_or_else(|problem| panic!("{problem}"));
+        let spec = Spec {
+            regions: &plan.regions,
+            cipher,
+            hidden_sectors: AT / 512,
+            description: "dray sim",
+            used_space_only: !all,
+            external_key: false,
+            created: FileTime::from_unix(NOW, 0),
+        };
+        let keys = Keys::new(Metadata::build(&spec, &mut Seeded::new(5), &mut |_| {})).expect("keys");
+        let begun = State::new(opened.found.volume, &plan.regions, all, &keys);
+        assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "planning writes nothing");
+        Self { keys, begun, batch_len, facts: facts(disk) }
+    }
+
+    /// Goes one way from `state`, which is what is durable afterwards. Stops after so many checkpoints.
+    fn go(&self, disk: &SimDisk, sides: &mut Sides, state: &mut State, way: Way, most: u64) -> Result<(), Problem> {
+        let mut now = state.clone();
+        let (stop, saved) = (Stop::new(), AtomicU64::new(0));
+        let mut work = Work {
+            index: 0,
+            facts: &self.facts,
+            medium: Arc::new(disk.clone()),
+            sector: SectorSize::S512,
+            now: FileTime::from_unix(NOW, 0),
+            keys: &self.keys,
+            images: &mut sides.images,
+            ring: &sides.ring,
+            batch_len: self.batch_len,
+            save: &mut |now| {
+                *state = now.clone();
+                if saved.fetch_add(1, Ordering::Relaxed) + 1 >= most {
+                    stop.request();
+                }
+                Ok(())
+            },
+            events: &|_| {},
+            stop: &stop,
+        };
+        with_store(disk, |store| match way {
+            Way::There => encrypt(&mut work, &mut now, store),
+            Way::Back => decrypt(&mut work, &mut now, store),
+        })
+    }
+
+    fn key(&self) -> Key {
+        Key::read(self.keys.password.expose().as_bytes()).expect("a key")
+    }
+}
+
+/// What is free on a plain volume, in bytes of the disk.
+fn free(disk: &SimDisk) -> Vec<ByteRange> {
+    let opened = plain(found(disk)).expect("a plain volume");
+    let mut view = View(&opened);
+    let volume = Volume::open(&mut view, opened.len()).expect("NTFS");
+    let cluster = volume.geometry().cluster;
+    let runs = free_runs(&volume, &mut view, &[]).expect("a bitmap");
+    let run = |run: crate::units::Extent| ByteRange {
+        start: ByteOffset(opened.found.volume.start.0 + cluster.offset_of(run.lcn).0),
+        len: cluster.len_of(run.len),
+    };
+    runs.into_iter().map(run).collect()
+}
+
+/// First byte that differs and was not free.
+fn differs(disk: &SimDisk, former: &SimDisk, free: &[ByteRange]) -> Option<u64> {
+    let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    let ends = free.iter().map(|range| (range.start.0, range.end().0)).chain([(disk.size().0, disk.size().0)]);
+    for (start, end) in ends {
+        while at < start {
+            let len = (start - at).min(1 << 20) as usize;
+            disk.read_at(ByteOffset(at), &mut one[..len]);
+            former.read_at(ByteOffset(at), &mut other[..len]);
+            if one[..len] != other[..len] {
+                return Some(at + one.iter().zip(&other).position(|(a, b)| a != b).unwrap_or_default() as u64);
+            }
+            at += len as u64;
+        }
+        at = end;
+    }
+    None
+}
+
+/// The volume as the key shows it, looked at by others.
+fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
+    let opened = found(disk).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
+    let image = lab.dir.join("judged");
+    let file = File::create(&image).expect("an image");
+    file.set_len(opened.len().0).expect("room");
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..opened.len().0).step_by(1 << 20) {
+        let n = (opened.len().0 - at).min(1 << 20) as usize;
+        opened.read(ByteOffset(at), &mut piece[..n]).expect("a volume");
+        file.write_all_at(&piece[..n], at).expect("room");
+    }
+    let report = Volume::open(&mut View(&opened), opened.len()).expect("NTFS").check(&mut View(&opened));
+    assert!(report.is_sound(), "{:?}", report.findings);
+    if let Some(text) = succeeds(Command::new("ntfsfix").arg("-n").arg(&image)) {
+        assert!(text.contains("processed successfully") && !text.contains("FAILED"), "{text}");
+    }
+    if opened.found.volume.len.0 < 1 << 29 {
+        let said = succeeds(Command::new("fls").args(["-f", "ntfs", "-r", "-p", "-u"]).arg(&image));
+        let hidden = said.map(|said| said.matches("System Volume Information/FVE2.").count());
+        assert!(hidden.is_none_or(|hidden| hidden == 5), "{hidden:?} hidden files");
+    }
+    let Some(mount) = Mount::at(&image, "ro,show_sys_files,streams_interface=none") else { return };
+    for (path, bytes) in files {
+        assert!(fs::read(mount.0.join(path)).expect("a file") == *bytes, "{path}");
+    }
+    let hidden = mount.0.join("System Volume Information");
+    for file in case.begun.regions(SectorSize::S512).expect("regions").hidden_files() {
+        let bytes = fs::read(hidden.join(file.name)).expect("a hidden file");
+        assert!(bytes.len() as u64 == file.data_len.0 && bytes.iter().all(|&byte| byte == 0), "{}", file.name);
+    }
+}
+
+fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all: bool) {
+    let case = Case::new(disk, cipher, all, 4 << 20);
+    let (former, free) = (twin(disk), free(disk));
+    let mut state = case.begun.clone();
+    let mut sides = lab.sides("sides");
+    let mut pauses = 0;
+    // Stopped after every few checkpoints, and read with the key alone each time.
+    while let Err(problem) = case.go(disk, &mut sides, &mut state, Way::There, 3) {
+        assert_eq!(problem.kind, Kind::Interrupted, "{problem}");
+        pauses += 1;
+        if state.step == Step::Passing {
+            let opened = found(&twin(disk)).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
+            let volume = Volume::open(&mut View(&opened), opened.len()).expect("NTFS");
+            assert!(volume.check(&mut View(&opened)).is_sound(), "readable on its way");
+            assert!(opened.unwritable().is_some(), "nobody else writes to it");
+        }
+    }
+    assert!(state.step == Step::Done && pauses > 0, "{pauses} pauses");
+    let written = || disk.deeds().into_iter().filter(|deed| matches!(deed, Deed::Write(_))).count();
+    let before = written();
+    case.go(disk, &mut sides, &mut state, Way::There, 9).expect("nothing to do");
+    assert_eq!(written(), before);
+    judge(lab, &twin(disk), &case, files);
+    if all {
+        // What was free is no longer what it was.
+        let range = *free.iter().max_by_key(|range| range.len).expect("room");
+        let mut bytes = vec![0; 4096];
+        twin(disk).read_at(ByteOffset((range.start.0 + range.len.0 / 2) / 4096 * 4096), &mut bytes);
+        assert!(bytes.iter().any(|&byte| byte != 0));
+    }
+    case.go(disk, &mut sides, &mut state, Way::Back, u64::MAX).expect("the way back");
+    assert_eq!(state.step, Step::Begun);
+    assert_eq!(differs(&twin(disk), &former, &free), None);
+}
+
+#[test]
+fn judge_a_volume_of_another_maker_is_encrypted_and_taken_back() {
+    let lab = Lab::new("mkntfs");
+    let Some((disk, files)) = lab.plain(70 << 20, &[]) else { return };
+    there_and_back(&lab, &disk, &files, Cipher::AesCbc256, false);
+}
+
+#[test]
+fn judge_large_clusters_and_free_space_are_encrypted_too() {
+    let lab = Lab::new("large");
+    let Some((disk, files)) = lab.plain(100 << 20, &["-c", "65536"]) else { return };
+    there_and_back(&lab, &disk, &files, Cipher::XtsAes256, true);
+}
+
+#[test]
+fn judge_volumes_of_windows_are_encrypted_and_taken_back() {
+    for name in ["ntfs-2m.raw.gz", "ntfs-ramslack.raw.gz"] {
+        let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/ntfs")).join(name);
+        if !packed.exists() {
+            eprintln!("SKIPPED judge: no fixture {name}");
+            continue;
+        }
+        let lab = Lab::new(name);
+        let image = lab.dir.join("windows.img");
+        let out = File::create(&image).expect("an image");
+        assert!(Command::new("zcat").arg(&packed).stdout(out).status().expect("zcat").success());
+        let disk = planted(&image);
+        match planned(&disk) {
+            Ok(_) => there_and_back(&lab, &disk, &Vec::new(), Cipher::XtsAes128, false),
+            Err(problem) => {
+                eprintln!("{name}: {problem}");
+                assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "something was written");
+            }
+        }
+    }
+}
+
+#[test]
+fn judge_power_cuts_while_encrypting_are_finished_or_taken_back() {
+    let lab = Lab::new("cuts");
+    let Some((disk, files)) = lab.plain(66 << 20, &[]) else { return };
+    let case = Case::new(&disk, Cipher::XtsAes128, false, 2 << 20);
+    let (former, free) = (twin(&disk), free(&disk));
+    let (finished, mut at_end) = (twin(&disk), case.begun.clone());
+    case.go(&finished, &mut lab.sides("finished"), &mut at_end, Way::There, u64::MAX).expect("a volume");
+    let finished = twin(&finished);
+    judge(&lab, &finished, &case, &files);
+
+    let state = RefCell::new(case.begun.clone());
+    let act = |way, from: &'static str| {
+        let (lab, case, state, at_end) = (&lab, &case, &state, &at_end);
+        move |disk: &SimDisk| {
+            let _ = fs::remove_dir_all(lab.dir.join("cut"));
+            let mut sides = if from.is_empty() { lab.sides("cut") } else { lab.copied(from, "cut") };
+            *state.borrow_mut() = if way == Way::There { case.begun.clone() } else { at_end.clone() };
+            case.go(disk, &mut sides, &mut state.borrow_mut(), way, u64::MAX)
+        }
+    };
+    let mut seen = std::collections::BTreeMap::new();
+    let cuts = cut_everywhere(&former, act(Way::There, ""), |left, cut| {
+        *seen.entry(state.borrow().step).or_insert(0) += 1;
+        let again = twin(left);
+        let mut from = state.borrow().clone();
+        let go = case.go(&again, &mut lab.copied("cut", "again"), &mut from, Way::There, u64::MAX);
+        go.unwrap_or_else(|problem| panic!("going on after cut {cut} in {:?}: {problem}", state.borrow().step));
+        assert_eq!(twin(&again).difference(&finished), None, "finished after cut {cut}");
+        let mut from = state.borrow().clone();
+        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Way::Back, u64::MAX);
+        go.unwrap_or_else(|problem| panic!("going back after cut {cut} in {:?}: {problem}", state.borrow().step));
+        assert_eq!(differs(&twin(left), &former, &free), None, "taken back after cut {cut}");
+    });
+    let back = cut_everywhere(&finished, act(Way::Back, "finished"), |left, cut| {
+        let mut from = state.borrow().clone();
+        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Way::Back, u64::MAX);
+        go.unwrap_or_else(|problem| panic!("going back again after cut {cut}: {problem}"));
+        assert_eq!(differs(&twin(left), &former, &free), None, "taken back after cut {cut}");
+    });
+    assert!(cuts > 50 && back > 30 && seen.len() == 5, "{cuts} and {back} cuts, {seen:?}");
+    eprintln!("power cut after each of {cuts} writes and flushes of encrypting ({seen:?}), {back} of taking it back");
+}
+
+#[test]
+fn many_power_cuts_in_one_life_lose_nothing() {
+    let lab = Lab::new("life");
+    let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
+    let case = Case::new(&disk, Cipher::AesCbc128, false, 1 << 20);
+    let (former, free) = (twin(&disk), free(&disk));
+    let mut finished = twin(&disk);
+    case.go(&finished, &mut lab.sides("finished"), &mut case.begun.clone(), Way::There, u64::MAX).expect("a volume");
+    finished = twin(&finished);
+    for seed in 0..24 {
+        let mut random = Seeded::new(1000 + seed);
+        let name = format!("life {seed}");
+        let mut sides = lab.sides(&name);
+        let (mut now, mut state) = (twin(&former), case.begun.clone());
+        let goes_back = seed % 2 == 1;
+        let mut cuts = 0;
+        loop {
+            // After a few cuts on the way there, the way back is taken, and never left.
+            let way = if goes_back && cuts >= 3 { Way::Back } else { Way::There };
+            now.set_faults(Faults { cut_after: Some(1 + random.next_u64() % 60), ..Faults::default() });
+            if case.go(&now, &mut sides, &mut state, way, u64::MAX).is_ok() && (!goes_back || way == Way::Back) {
+                break;
+            }
+            now = if now.is_dead() { now.image_after_cut(Landed::Seeded(random.next_u64())) } else { twin(&now) };
+            cuts += 1;
+        }
+        match goes_back {
+            false => assert_eq!(twin(&now).difference(&finished), None, "seed {seed}"),
+            true => assert_eq!(differs(&twin(&now), &former, &free), None, "seed {seed}"),
+        }
+        let _ = fs::remove_dir_all(lab.dir.join(&name));
+    }
+}
+
+#[test]
+fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
+    let lab = Lab::new("refused");
+    let Some((disk, _)) = lab.plain(70 << 20, &[]) else { return };
+    let refused = |disk: &SimDisk, what: &str| {
+        let before = twin(disk);
+        let problem = planned(disk).map(drop).expect_err(what);
+        assert!(problem.to_string().contains(what), "{problem}");
+        assert!(problem.kind == Kind::Refused || problem.kind == Kind::Drive, "{problem}");
+        assert_eq!(disk.difference(&before), None, "{what}: something was written");
+    };
+    // A volume that does not fill its partition; one without a partition.
+    let volume = lab.dir.join("volume");
+    let bytes = fs::read(&volume).expect("a volume");
+    let longer = lab.dir.join("longer");
+    fs::write(&longer, &bytes).expect("room");
+    refused(&lab.disk(&longer, (70 << 20) + (1 << 20)).expect("a disk"), "does not fill its partition");
+    refused(&planted(&volume), "without a partition");
+    // Not NTFS.
+    let other = twin(&disk);
+    other.plant(ByteOffset(AT), &[0; 512]);
+    refused(&other, "holds no NTFS volume");
+    // Dirty, as ntfsfix leaves it.
+    let dirty = lab.dir.join("dirty");
+    fs::write(&dirty, &bytes).expect("room");
+    succeeds(Command::new("ntfsfix").arg(&dirty)).expect("ntfsfix");
+    refused(&lab.disk(&dirty, 70 << 20).expect("a disk"), "marked dirty");
+    // Full.
+    let full = lab.dir.join("full");
+    fs::write(&full, &bytes).expect("room");
+    if let Some(mount) = Mount::at(&full, "rw") {
+        for i in 0.. {
+            let written = fs::write(mount.0.join(format!("{i}")), vec![7; if i < 60 { 1 << 20 } else { 30_000 }]);
+            if i >= 60 && written.is_err() {
+                break;
+            }
+        }
+        drop(mount);
+        refused(&lab.disk(&full, 70 << 20).expect("a disk"), "free in one piece");
+    }
+    // Encrypted already.
+    let case = Case::new(&disk, Cipher::XtsAes128, false, 4 << 20);
+    case.go(&disk, &mut lab.sides("sides"), &mut case.begun.clone(), Way::There, u64::MAX).expect("a volume");
+    refused(&twin(&disk), "a BitLocker volume already");
+}
+
+#[test]
+fn a_state_survives_its_checkpoint() {
+    let lab = Lab::new("state");
+    let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
+    let mut state = Case::new(&disk, Cipher::XtsAes128, true, 1 << 20).begun;
+    (state.step, state.border) = (Step::Passing, 77 << 20);
+    let mut bytes = Vec::new();
+    state.write(&mut Encoder::new(&mut bytes));
+    assert!(bytes.len() < crate::checkpoint::BODY_LEN / 2, "{} bytes", bytes.len());
+    assert_eq!(State::read(&mut Decoder::new(&bytes)), Ok(state));
+    for cut in [0, 1, 9, 100, bytes.len() - 1] {
+        assert!(State::read(&mut Decoder::new(&bytes[..cut])).is_err(), "{cut} bytes");
+    }
+}
