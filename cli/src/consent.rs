@@ -18,6 +18,33 @@ pub struct Consent {
     pub serials: Vec<String>,
 }
 
+/// What will be done to a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// What is on it is lost.
+    Destroyed,
+    /// The volume on it is encrypted in place.
+    Encrypted,
+}
+
+/// A drive that somebody must say yes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its index among all drives.
+    pub index: usize,
+    /// The drive.
+    pub drive: &'a DriveFacts,
+    /// What will be done to it.
+    pub fate: Fate,
+}
+
+impl<'a> Asked<'a> {
+    /// A drive whose contents will be lost.
+    pub const fn destroyed(index: usize, drive: &'a DriveFacts) -> Self {
+        Self { index, drive, fate: Fate::Destroyed }
+    }
+}
+
 /// Somebody who can be asked.
 pub trait Person {
     /// Whether anybody is there.
@@ -48,22 +75,21 @@ impl Person for Terminal {
 ///
 /// # Errors
 /// The drives without consent, and how to give it.
-pub fn gather(
-    drives: &[(usize, &DriveFacts)],
-    consent: &Consent,
-    person: &mut dyn Person,
-) -> Result<Vec<usize>, Problems> {
+pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) -> Result<Vec<usize>, Problems> {
     let mut consented = Vec::new();
     let mut problems = Problems::default();
-    for (index, drive) in drives {
+    for &Asked { index, drive, fate } in drives {
         if named(drive, consent) {
-            consented.push(*index);
+            consented.push(index);
         } else if consent.silent {
-            problems.push(refusal(drive, "nobody consented to destroying what is on it"));
+            problems.push(match fate {
+                Fate::Destroyed => refusal(drive, "nobody consented to destroying what is on it"),
+                Fate::Encrypted => refusal(drive, "nobody consented to encrypting its volume in place"),
+            });
         } else if !person.is_there() {
             problems.push(refusal(drive, "consent is needed and there is no terminal to ask on"));
-        } else if ask(drive, person) {
-            consented.push(*index);
+        } else if ask(drive, fate, person) {
+            consented.push(index);
         } else {
             problems.push(refusal(drive, "the question was not answered with its serial"));
             break;
@@ -98,7 +124,7 @@ fn describe(drive: &DriveFacts) -> String {
     format!("{model}, {}, {}", drive.drive_id, drive.size)
 }
 
-fn ask(drive: &DriveFacts, person: &mut dyn Person) -> bool {
+fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
     let id: Vec<char> = drive.drive_id.chars().collect();
     let tail: String = id[id.len().saturating_sub(ASKED)..].iter().collect();
     if tail.is_empty() {
@@ -106,8 +132,14 @@ fn ask(drive: &DriveFacts, person: &mut dyn Person) -> bool {
     }
     let what =
         if id.len() > ASKED { format!("the last {ASKED} characters of the serial") } else { "the serial".into() };
+    let fate = match fate {
+        Fate::Destroyed => "Everything on this drive will be destroyed",
+        Fate::Encrypted => {
+            "The volume on this drive will be encrypted in place; keep the journal's directory safe until that is done"
+        }
+    };
     let mut text = format!(
-        "\nEverything on this drive will be destroyed:\n\
+        "\n{fate}:\n\
          \x20 drive   {} ({})\n\
          \x20 model   {}\n\
          \x20 serial  {}\n\
@@ -184,17 +216,28 @@ mod tests {
     fn the_right_answer_is_consent_and_the_question_shows_the_drive() {
         let drive = drive("/dev/sdx");
         let mut person = Script::new(&["wrong", "345678"]);
-        assert_eq!(gather(&[(3, &drive)], &Consent::default(), &mut person), Ok(vec![3]));
+        assert_eq!(gather(&[Asked::destroyed(3, &drive)], &Consent::default(), &mut person), Ok(vec![3]));
         for shown in ["WDC WD40EFRX", "WD-WX12A345678", "4.0 TB", "GPT, 2 partitions", "last 6"] {
             assert!(person.shown.contains(shown), "{shown}");
         }
     }
 
     #[test]
+    fn encrypting_in_place_is_asked_for_as_what_it_is() {
+        let drive = drive("/dev/sdx");
+        let asked = Asked { index: 0, drive: &drive, fate: Fate::Encrypted };
+        let mut person = Script::new(&["345678"]);
+        assert_eq!(gather(&[asked], &Consent::default(), &mut person), Ok(vec![0]));
+        assert!(person.shown.contains("encrypted in place") && !person.shown.contains("destroyed"), "{}", person.shown);
+        let problems = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        assert!(problems.0[0].what.contains("encrypting its volume in place"), "{problems:?}");
+    }
+
+    #[test]
     fn no_answer_wrong_answers_and_y_are_no_consent() {
         let drive = drive("/dev/sdx");
         for answers in [&[][..], &[""], &["y", "yes", "YES"], &["a", "b", "c", "345678"]] {
-            let result = gather(&[(0, &drive)], &Consent::default(), &mut Script::new(answers));
+            let result = gather(&[Asked::destroyed(0, &drive)], &Consent::default(), &mut Script::new(answers));
             assert_eq!(result.expect_err("refused").0[0].kind, Kind::Refused, "{answers:?}");
         }
     }
@@ -203,28 +246,31 @@ mod tests {
     fn silence_needs_a_name_that_is_the_serial_or_the_full_serial() {
         let mut nobody = Script { there: false, ..Script::new(&[]) };
         for name in ["serial:WD-WX12A345678", "SERIAL:WD-WX12A345678", "/dev/disk/by-id/ata-WDC_WD40"] {
-            assert!(gather(&[(0, &drive(name))], &silent(&[]), &mut nobody).is_ok(), "{name}");
+            assert!(gather(&[Asked::destroyed(0, &drive(name))], &silent(&[]), &mut nobody).is_ok(), "{name}");
         }
         let sdx = drive("/dev/sdx");
-        assert!(gather(&[(0, &sdx)], &silent(&[]), &mut nobody).is_err());
-        assert!(gather(&[(0, &sdx)], &silent(&["345678"]), &mut nobody).is_err());
-        assert!(gather(&[(0, &sdx)], &silent(&["WD-WX12A345678"]), &mut nobody).is_ok());
+        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&[]), &mut nobody).is_err());
+        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&["345678"]), &mut nobody).is_err());
+        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&["WD-WX12A345678"]), &mut nobody).is_ok());
         let without_silent = Consent { silent: false, ..silent(&["WD-WX12A345678"]) };
-        assert!(gather(&[(0, &sdx)], &without_silent, &mut nobody).is_ok());
-        assert!(gather(&[(0, &drive("serial:WD-WX12A345678"))], &Consent::default(), &mut nobody).is_err());
+        assert!(gather(&[Asked::destroyed(0, &sdx)], &without_silent, &mut nobody).is_ok());
+        assert!(
+            gather(&[Asked::destroyed(0, &drive("serial:WD-WX12A345678"))], &Consent::default(), &mut nobody).is_err()
+        );
     }
 
     #[test]
     fn a_drive_without_a_serial_is_never_consented_to() {
         let drive = DriveFacts { drive_id: String::new(), ..drive("serial:") };
-        assert!(gather(&[(0, &drive)], &silent(&[""]), &mut Script::new(&[""])).is_err());
-        assert!(gather(&[(0, &drive)], &Consent::default(), &mut Script::new(&["x"])).is_err());
+        assert!(gather(&[Asked::destroyed(0, &drive)], &silent(&[""]), &mut Script::new(&[""])).is_err());
+        assert!(gather(&[Asked::destroyed(0, &drive)], &Consent::default(), &mut Script::new(&["x"])).is_err());
     }
 
     #[test]
     fn one_refusal_refuses_all() {
         let (a, b) = (drive("serial:a"), drive("/dev/sdy"));
-        let problems = gather(&[(0, &a), (1, &b)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        let problems = gather(&[Asked::destroyed(0, &a), Asked::destroyed(1, &b)], &silent(&[]), &mut Script::new(&[]))
+            .expect_err("refused");
         assert_eq!(problems.0.len(), 1);
     }
 }

@@ -124,8 +124,14 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
         let finished = fs::read(&image).expect("an image");
         bring_back(session, &left);
         session.works("PrepImport /j:J.jrn /id:session#2 /AbortSession --silent");
-        same_but_free(&before.join("drive.img"), &image, &common::key_in(&session.path("drive.xml")));
-        assert_eq!(verified(session, "drive.img", "drive.xml"), files.0, "taken back after {moment:?}");
+        if files.0 > 0 {
+            same_but_free(&before.join("drive.img"), &image, &common::key_in(&session.path("drive.xml")));
+            assert_eq!(verified(session, "drive.img", "drive.xml"), files.0, "taken back after {moment:?}");
+        } else {
+            // It was in the clear, and is so again: any key does, and its own is gone.
+            same_but_free(&before.join("drive.img"), &image, WINDOWS_KEY);
+            assert!(!session.path("drive.xml").exists(), "{moment:?}");
+        }
         // Both roads again, from the same place: the same bytes.
         bring_back(session, &left);
         session.works("PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent --engine sync");
@@ -343,9 +349,123 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
     bring_back(&session, &base);
     driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
     let line = "PrepImport /j:K.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:second.csv --silent";
-    refused(line, "in place, is not supported");
+    refused(line, "holds a BitLocker volume already");
     driveset(&session, &format!("drive.img,AlreadyFormatted,SilentMode,AlreadyEncrypted,{WINDOWS_KEY}"));
     refused(line, "key");
+}
+
+/// A drive with a volume in the clear that others made and filled; `false`, said loudly, where they cannot be had.
+fn plain_drive(session: &Session, lens: &[usize]) -> bool {
+    let volume = session.path("volume.plain");
+    File::create(&volume).expect("a file").set_len(160 << 20).expect("room");
+    let made = Command::new("mkntfs").args(["-F", "-q", "-L", "theirs", "-p", "2048"]).arg(&volume).output();
+    if !made.as_ref().is_ok_and(|made| made.status.success()) {
+        eprintln!("SKIPPED judge: mkntfs: {made:?}");
+        return false;
+    }
+    let at = session.path("driver.mount");
+    fs::create_dir_all(&at).expect("a directory");
+    let mounted = Command::new("ntfs-3g").arg(&volume).arg(&at).output();
+    if !mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
+        eprintln!("SKIPPED judge: ntfs-3g: {mounted:?}");
+        return false;
+    }
+    data(session, "theirs", lens);
+    let copied = Command::new("cp").arg("-r").arg(session.path("theirs")).arg(&at).status().expect("cp runs");
+    assert!(Command::new("umount").arg(&at).status().expect("umount runs").success() && copied.success());
+    let is_there = on_a_drive(&volume, &session.path("drive.img"));
+    fs::remove_file(volume).expect("removed");
+    is_there
+}
+
+/// The files of [`plain_drive`] as another driver reads them under BitLocker.
+fn theirs_are_there(session: &Session) {
+    let key = common::key_in(&session.path("drive.xml"));
+    with_driver(&session.path("drive.img"), &key, &session.dir, "ro", |root| {
+        let same = Command::new("diff").arg("-r").arg(session.path("theirs")).arg(root.join("theirs")).output();
+        let same = same.expect("diff runs");
+        assert!(same.status.success(), "{}", said(&same));
+    });
+}
+
+/// Judges from outside on a drive that was partitioned by others.
+fn unlocked_by_others(session: &Session) {
+    let (image, key) = (session.path("drive.img"), common::key_in(&session.path("drive.xml")));
+    judge::sfdisk(&image).expect_pass("sfdisk");
+    judge::cryptsetup(&image, &key, judge::Cryptsetup::Installed).expect_pass("cryptsetup");
+    judge::cryptsetup(&image, &key, judge::Cryptsetup::Newer).expect_pass("cryptsetup, strict");
+    let plain = session.path("libbde.plain");
+    judge::decrypt(&image, &key, &plain).expect_pass("libbde");
+    judge::dissect(&image, &key, &plain, 200).expect_pass("dissect.fve");
+    fs::remove_file(plain).expect("removed");
+    judged(&image, &key, &session.dir);
+    theirs_are_there(session);
+}
+
+const IN_PLACE: &str = "PrepImport /j:J.jrn /id:session#2 /InitialDriveSet:driveset.csv /DataSet:second.csv --silent \
+                        --yes drive --json --checkpoint-bytes 4194304";
+
+#[test]
+fn judge_a_plain_volume_is_encrypted_in_place_and_added_to() {
+    let session = Session::new("in-place");
+    if !plain_drive(&session, &[0, 1, 700, 5000, 70_000, 30 << 20, 40 << 20, 3]) {
+        return;
+    }
+    data(&session, "second", &[0, 1, 4096, 4097, 100_000, 9 << 20, (5 << 20) + 3]);
+    driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
+    let before = keep(&session);
+    // The plan says it, nothing is asked for before, and nothing is written without consent.
+    let planned =
+        session.works("plan --journal J.jrn --id session#2 --initial-driveset driveset.csv --dataset second.csv");
+    assert!(planned.contains("of the volume on it, in place"), "{planned}");
+    let refused = session.dray(&IN_PLACE.replace("--yes drive", ""));
+    assert!(said(&refused).contains("encrypting its volume in place"), "{}", said(&refused));
+    let refused = session.dray("PrepImport /j:K.jrn /id:session1 /t:drive.img /encrypt /srcdir:/theirs /dstdir:theirs/ /blobtype:BlockBlob /skipwrite",
+    );
+    assert!(said(&refused).contains("indexing does not encrypt"), "{}", said(&refused));
+    assert!(before == keep(&session), "nothing was written");
+
+    let moments =
+        [("encrypting", 3), ("encrypting", 30), ("encrypting", 60), ("data", 3), ("finishing", 2), ("read-back", 0)];
+    killed(&session, &moments, IN_PLACE, (0, 7));
+    let said = session.works(IN_PLACE);
+    assert!(said.contains("\"stage\":\"encrypting\""), "{said}");
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 7);
+    unlocked_by_others(&session);
+    // It is a drive like any other now.
+    data(&session, "third", &[1, 2, 300_000]);
+    session.works("PrepImport /j:J.jrn /id:session#3 /DataSet:third.csv --silent");
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 10);
+    theirs_are_there(&session);
+}
+
+#[test]
+fn judge_the_first_generation_form_encrypts_in_place() {
+    let session = Session::new("in-place-first");
+    if !plain_drive(&session, &[5, 700_000, 0]) {
+        return;
+    }
+    data(&session, "second", &[1, 70_000, 5 << 20]);
+    let words = "PrepImport /j:J.jrn /id:session#1 /t:drive.img /encrypt /srcdir:second /dstdir:second/ \
+                 /blobtype:BlockBlob /silentmode --yes drive --cipher xts-aes-256 --wipe-free";
+    session.works(words);
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 3);
+    unlocked_by_others(&session);
+}
+
+#[test]
+fn judge_what_lies_on_a_plain_volume_is_encrypted_and_then_indexed() {
+    let session = Session::new("in-place-index");
+    if !plain_drive(&session, &[5, 700_000, 0, 1 << 20]) {
+        return;
+    }
+    driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
+    session.works("prep-import --journal J.jrn --id empty1 --additional-driveset driveset.csv --silent --yes drive");
+    fs::write(session.path("key.txt"), common::key_in(&session.path("drive.xml"))).expect("a key");
+    session.works("PrepImport /j:K.jrn /id:session1 /t:drive.img /bk:@key.txt /srcdir:/theirs /dstdir:theirs/ /blobtype:BlockBlob /skipwrite",
+    );
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 4);
+    theirs_are_there(&session);
 }
 
 #[test]

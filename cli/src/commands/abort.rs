@@ -1,10 +1,10 @@
 //! `--abort`: the last session is rolled back.
 
 use dray_engine::job::{PrepRequest, Rollback, prepare_rollback};
-use dray_engine::report::{DriveFacts, Event};
+use dray_engine::report::Event;
 use serde_json::{Value, json};
 
-use crate::consent::{self, Consent};
+use crate::consent::{self, Asked, Consent};
 use crate::exit::Exit;
 use crate::render::{Output, json as objects, text};
 
@@ -44,8 +44,8 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
     if dry_run {
         return Exit::Done;
     }
-    let asked: Vec<(usize, &DriveFacts)> =
-        finished.iter().filter_map(|index| Some((*index, drives.get(*index)?))).collect();
+    let asked: Vec<Asked<'_>> =
+        finished.iter().filter_map(|index| Some(Asked::destroyed(*index, drives.get(*index)?))).collect();
     let consented = match consent::gather(&asked, consent, &mut consent::Terminal) {
         Ok(consented) => consented,
         Err(problems) => {

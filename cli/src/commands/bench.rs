@@ -78,7 +78,7 @@ impl BenchArgs {
         })?;
         if bench.needs_consent() {
             let consent = Consent { silent: false, serials: self.yes };
-            consent::gather(&[(0, bench.drive())], &consent, &mut Terminal)?;
+            consent::gather(&[consent::Asked::destroyed(0, bench.drive())], &consent, &mut Terminal)?;
         }
         let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;
         if let Some(path) = &self.report {

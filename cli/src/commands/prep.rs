@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::size;
 use crate::commands::abort;
 use crate::commands::listing::{self, Listing};
-use crate::consent::{self, Consent};
+use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
 use crate::render::{Output, count, json as objects, minded, text};
 use crate::signals::{self, Signals};
@@ -478,8 +478,12 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
         return Ended::before(Exit::Done);
     }
     let needing = job.drives_needing_consent();
-    let asked: Vec<(usize, &DriveFacts)> =
-        needing.iter().filter_map(|index| Some((*index, &job.summary().drives.get(*index)?.drive))).collect();
+    let asked = |&index: &usize| {
+        let plan = job.summary().drives.get(index)?;
+        let fate = if plan.encrypts.0 > 0 { Fate::Encrypted } else { Fate::Destroyed };
+        Some(Asked { index, drive: &plan.drive, fate })
+    };
+    let asked: Vec<Asked<'_>> = needing.iter().filter_map(asked).collect();
     let consented = match consent::gather(&asked, consent, &mut consent::Terminal) {
         Ok(consented) => consented,
         Err(problems) => {
