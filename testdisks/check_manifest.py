@@ -33,6 +33,7 @@ class Check:
         self.files = {}
         self.blobs = {}
         self.extras = set()
+        self.content_md5s = 0
 
     def complain(self, where, what):
         self.bad.append(f"{where}: {what}")
@@ -97,6 +98,23 @@ class Check:
                 self.block_list(where, f, length, list(blocks))
             else:
                 self.page_ranges(where, f, length, list(pages))
+            self.content_md5(where, f, blob.findtext("PropertiesPath"))
+
+    def content_md5(self, where, f, properties):
+        """What a properties file of the blob's own says of it as a whole."""
+        local = properties and self.local(where, properties)
+        if not local or not os.path.exists(local):
+            return
+        try:
+            said = ElementTree.parse(local).getroot().findtext("Content-MD5")
+        except ElementTree.ParseError:
+            return  # `side_files` tells it.
+        if said is not None:
+            f.seek(0)
+            md5 = base64.b64encode(hashlib.file_digest(f, "md5").digest()).decode()
+            self.content_md5s += 1
+            if said != md5:
+                self.complain(where, f"Content-MD5 is {said}, the file says {md5}")
 
     def block_list(self, where, f, length, items):
         if len(items) > BLOCKS_MAX:
@@ -213,7 +231,7 @@ def main():
     check.manifest(args.manifest, args.hash, args.drive_id)
     if args.expect:
         check.expect(open(args.expect, encoding="utf-8").read().splitlines())
-    print(f"{len(check.blobs)} blobs, {len(check.bad)} complaints")
+    print(f"{len(check.blobs)} blobs, {check.content_md5s} with Content-MD5, {len(check.bad)} complaints")
     for line in check.bad[:50]:
         print(f"  {line}")
     sys.exit(1 if check.bad else 0)

@@ -184,9 +184,6 @@ fn help_fits_eighty_columns_and_names_the_exit_codes() {
 fn help_shows_only_what_exists() {
     let help = text(&dray(&["--help"]));
     assert!(!help.contains("completions"), "{help}");
-    // Known words that the engine refuses for now are not advertised.
-    let help = text(&dray(&["prep-import", "--help"]));
-    assert!(!help.contains("--content-md5") && help.contains("--skip-write"), "{help}");
 }
 
 #[test]

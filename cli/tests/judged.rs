@@ -75,6 +75,28 @@ fn judge_default_cipher_and_extreme_names() {
 }
 
 #[test]
+fn judge_content_md5_of_every_blob() {
+    let session = one_drive("content-md5", "300MB", across_regions);
+    let source = session.path("source");
+    let disk: Vec<u8> = (0..9 << 20).map(|i: usize| if i % (1 << 20) < 5000 { (i % 251) as u8 } else { 0 }).collect();
+    fs::write(source.join("disk.vhd"), disk).expect("a disk");
+    let xml = "<Properties><Content-Type>text/x-a&amp;b</Content-Type></Properties>";
+    fs::write(session.path("properties.xml"), xml).expect("properties");
+    let row = |pattern: &str, blob: &str, kind: &str, properties: &str| {
+        format!("\"{}/{pattern}\",data/{blob},{kind},rename,None,{properties}", source.display())
+    };
+    let properties = session.path("properties.xml").display().to_string();
+    session.dataset(&[&row("", "all/", "BlockBlob", "None"), &row("", "again/", "BlockBlob", &properties)]);
+    session.prepare(&["--content-md5", "--read-back", "full"]);
+    let mut list = std::process::Command::new(env!("CARGO_BIN_EXE_dray"));
+    list.arg("ls").arg("-R").arg(session.path("drive.img")).arg("--key-file").arg(session.path("drive.xml"));
+    let listed = said(&list.output().expect("the binary runs"));
+    let (own, all) = (listed.matches("md5-0").count(), listed.lines().count());
+    assert!(own > 400 && all > 2 * own, "{own} of {all}: {listed}");
+    judge_drive(&session, "drive", false);
+}
+
+#[test]
 fn judge_every_other_cipher_and_cluster_size() {
     for (i, (cipher, cluster, size)) in [
         ("aes-cbc-128", "512", "160MB"),

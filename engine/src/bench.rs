@@ -468,6 +468,8 @@ fn send(
         len,
         spans: vec![Span { range: 0..len, how: How::Block }],
         chain: None,
+        wholes: Vec::new(),
+        whole: None,
         way,
         crypt: vec![(0..len, at)],
         cipher: Some(Arc::clone(cipher)),

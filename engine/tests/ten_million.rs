@@ -70,7 +70,7 @@ fn plan(dirs: u32, per_dir: u32) {
 
     let all: Vec<u32> = (0..files).collect();
     let formatted = FileTime::from_unix(1_700_000_000, 0);
-    let tree = DriveTree::new(Arc::clone(&catalog), &all, "session#1", Vec::new(), formatted);
+    let tree = DriveTree::new(Arc::clone(&catalog), &all, "session#1", Vec::new(), Vec::new(), formatted);
     drop(all);
     let rules = Rules {
         drive_id: "9WM35C2V".into(),

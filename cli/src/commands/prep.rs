@@ -90,8 +90,8 @@ pub struct LayoutArgs {
     /// Logical sector size of new image files, 512 or 4096
     #[arg(long, value_name = "SIZE", value_parser = size::sector)]
     pub sector_size: Option<u64>,
-    /// Set each blob's Content-MD5 (hashes whole files: slower)
-    #[arg(long, hide = true)]
+    /// Set each blob's Content-MD5 (a properties file for each; hashes whole files: slower)
+    #[arg(long)]
     pub content_md5: bool,
 }
 

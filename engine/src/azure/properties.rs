@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::base64;
-use super::xml::{Step, Steps, XmlError};
+use super::xml::{Step, Steps, XmlError, push_escaped};
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 
@@ -65,6 +65,20 @@ pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
             Step::Eof => return Err(steps.error("holds nothing")),
         }
     }
+}
+
+/// A properties file that sets `Content-MD5` and what else is imported of `others`: all up to the hash, as base64 of 24
+/// characters, and all behind it.
+pub fn around_md5(others: &[(String, String)]) -> (String, String) {
+    let mut after = b"</Content-MD5>\n".to_vec();
+    for (name, value) in others.iter().filter(|(name, _)| IMPORTED.contains(&name.as_str()) && name != "Content-MD5") {
+        after.extend(format!("<{name}>").bytes());
+        push_escaped(value, &mut after);
+        after.extend(format!("</{name}>\n").bytes());
+    }
+    after.extend(b"</Properties>\n");
+    let before = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Properties>\n<Content-MD5>";
+    (before.to_owned(), String::from_utf8_lossy(&after).into_owned())
 }
 
 struct Check<'a> {

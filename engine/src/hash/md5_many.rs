@@ -90,6 +90,28 @@ impl Md5Chain {
         self.len == 0
     }
 
+    /// A stream that goes on where another left off behind byte `len`, with its [`Self::state`].
+    ///
+    /// # Panics
+    /// When `len` is no multiple of 64.
+    pub fn at(state: [u8; 16], len: u64) -> Self {
+        assert!(len.is_multiple_of(BLOCK as u64), "a state stands between blocks");
+        let mut words = INITIAL;
+        for (word, bytes) in words.iter_mut().zip(state.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        Self { state: words, len, open: [0; BLOCK] }
+    }
+
+    /// The state behind whole blocks of 64 bytes.
+    ///
+    /// # Panics
+    /// When something else came.
+    pub fn state(&self) -> [u8; 16] {
+        assert!(self.open_len() == 0, "a state stands between blocks");
+        digest_of(self.state)
+    }
+
     /// The digest of all that came.
     pub fn finish(self) -> [u8; 16] {
         let mut tail = Tail::default();

@@ -36,6 +36,13 @@ impl Sha256 {
     }
 }
 
+/// MD5 of `data`.
+pub fn md5(data: &[u8]) -> [u8; 16] {
+    let mut md5 = Md5::new();
+    md5.update(data);
+    md5.finish()
+}
+
 /// SHA-512 of `data`.
 pub fn sha512(data: &[u8]) -> [u8; 64] {
     use sha2::Digest;

@@ -270,6 +270,11 @@ impl<'a> Batches<'a> {
         let mut first: Option<u64> = None;
         while self.data.file < tree.files() && parts.len() < PARTS_MAX {
             let file = self.data.file;
+            // Files that tell of the blobs wait for all of them.
+            let borders = [tree.blob_count(), tree.first_property()];
+            if tree.has_md5s() && borders.contains(&file) && self.data.offset == 0 && !parts.is_empty() {
+                break;
+            }
             let total = tree.file(file).len.0;
             let block = self.drive.block_len(file);
             let offset = self.data.offset;

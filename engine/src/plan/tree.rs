@@ -1,6 +1,7 @@
 //! One drive's files as NTFS sees them: the part of the catalog assigned to it, the session's directory on top, and the
 //! files that the session itself adds.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,11 +34,29 @@ pub struct PropertyFile {
     pub ctime_ns: i64,
 }
 
+/// A properties file around a blob's MD5, which takes 24 characters of base64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Md5Text {
+    /// All before it.
+    pub before: String,
+    /// All behind it.
+    pub after: String,
+}
+
+impl Md5Text {
+    /// Bytes of the file.
+    fn len(&self) -> u64 {
+        (self.before.len() + 24 + self.after.len()) as u64
+    }
+}
+
 /// What a file of the drive is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A blob: index into the catalog.
     Blob(u32),
+    /// The properties file of a blob that sets its `Content-MD5`: the blob's index in the tree.
+    ContentMd5(u32),
     /// A metadata or properties file: index into the list given.
     Property(usize),
 }
@@ -64,6 +83,8 @@ pub struct DriveTree {
     blobs: Vec<u32>,
     long_names: Vec<String>,
     long_dir: Option<u32>,
+    /// For each row of the catalog, if blobs get files of their own that set `Content-MD5`; otherwise empty.
+    md5_texts: Vec<Md5Text>,
     properties: Vec<PropertyFile>,
     properties_dir: Option<u32>,
     /// Drive directory of each catalog directory that is used.
@@ -73,7 +94,7 @@ pub struct DriveTree {
 impl DriveTree {
     /// No file and no directory: nothing is added but what is in the root.
     pub fn none(catalog: Arc<Catalog>, session: &str, formatted: FileTime) -> Self {
-        Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), formatted) }
+        Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), Vec::new(), formatted) }
     }
 
     /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
@@ -81,9 +102,11 @@ impl DriveTree {
         catalog: Arc<Catalog>,
         assigned: &[u32],
         session: &str,
+        md5_texts: Vec<Md5Text>,
         properties: Vec<PropertyFile>,
         formatted: FileTime,
     ) -> Self {
+        let has_md5s = !md5_texts.is_empty() && !assigned.is_empty();
         let mut blobs = Vec::with_capacity(assigned.len());
         let mut long: Vec<(String, u32)> = Vec::new();
         for &file in assigned {
@@ -131,7 +154,7 @@ impl DriveTree {
                     long_dir = Some(dirs.len() as u32);
                     dirs.push(empty(None, Some(0)));
                 }
-                if !properties.is_empty() {
+                if has_md5s || !properties.is_empty() {
                     properties_dir = Some(dirs.len() as u32);
                     dirs.push(empty(None, Some(0)));
                 }
@@ -158,7 +181,8 @@ impl DriveTree {
         }
         if let Some(dir) = properties_dir {
             dirs[dir as usize].first_file = blobs.len() as u32;
-            dirs[dir as usize].file_count = properties.len() as u32;
+            let own = if has_md5s { blobs.len() } else { 0 };
+            dirs[dir as usize].file_count = (own + properties.len()) as u32;
         }
         Self {
             catalog,
@@ -168,6 +192,7 @@ impl DriveTree {
             blobs,
             long_names,
             long_dir,
+            md5_texts,
             properties,
             properties_dir,
             dir_of,
@@ -184,7 +209,38 @@ impl DriveTree {
         self.blobs.len() as u32
     }
 
-    /// The metadata and properties files; they come behind the blobs.
+    /// Whether each blob has a properties file that sets its `Content-MD5`; they come behind the blobs, in their order.
+    pub fn has_md5s(&self) -> bool {
+        !self.md5_texts.is_empty()
+    }
+
+    /// The properties file that sets the `Content-MD5` of blob `i`.
+    pub fn md5_file(&self, i: u32) -> u32 {
+        self.blob_count() + i
+    }
+
+    /// The contents of that file.
+    pub fn md5_text(&self, i: u32, md5: &[u8; 16]) -> String {
+        let text = &self.md5_texts[self.catalog.files()[self.blobs[i as usize] as usize].row as usize];
+        [&text.before, &hash::base64(md5), text.after.as_str()].concat()
+    }
+
+    /// Whether the MD5 of blob `i` as a whole is another than that of its only block.
+    pub fn has_whole_md5(&self, i: u32) -> bool {
+        self.has_md5s()
+            && match self.blob_type(i) {
+                Some(BlobType::Page) => true,
+                Some(_) => self.file(i).len.0 > self.block_len(i),
+                None => false,
+            }
+    }
+
+    /// The first of the metadata and properties files.
+    pub fn first_property(&self) -> u32 {
+        self.blob_count() * if self.has_md5s() { 2 } else { 1 }
+    }
+
+    /// The metadata and properties files; they come last.
     pub fn properties(&self) -> &[PropertyFile] {
         &self.properties
     }
@@ -193,7 +249,8 @@ impl DriveTree {
     pub fn kind(&self, i: u32) -> FileKind {
         match self.blobs.get(i as usize) {
             Some(&file) => FileKind::Blob(file),
-            None => FileKind::Property(i as usize - self.blobs.len()),
+            None if i < self.first_property() => FileKind::ContentMd5(i - self.blob_count()),
+            None => FileKind::Property((i - self.first_property()) as usize),
         }
     }
 
@@ -201,7 +258,7 @@ impl DriveTree {
     pub fn blob_type(&self, i: u32) -> Option<BlobType> {
         match self.kind(i) {
             FileKind::Blob(file) => Some(self.catalog.blob_type(file)),
-            FileKind::Property(_) => None,
+            FileKind::ContentMd5(_) | FileKind::Property(_) => None,
         }
     }
 
@@ -215,9 +272,10 @@ impl DriveTree {
         }
     }
 
-    /// Where file `i` is read from.
+    /// Where file `i` is read from, or the blob that it tells of.
     pub fn source_path(&self, i: u32) -> PathBuf {
         match self.kind(i) {
+            FileKind::ContentMd5(blob) => self.source_path(blob),
             FileKind::Blob(file) => self.catalog.source_path(file),
             FileKind::Property(p) => self.properties[p].source.clone(),
         }
@@ -229,6 +287,12 @@ impl DriveTree {
             FileKind::Blob(file) => {
                 let f = &self.catalog.files()[file as usize];
                 (f.len, f.mtime_ns, f.ctime_ns)
+            }
+            FileKind::ContentMd5(blob) => {
+                let row = self.catalog.files()[self.blobs[blob as usize] as usize].row;
+                let (seconds, nanos) = self.formatted.to_unix();
+                let made = seconds * 1_000_000_000 + i64::from(nanos);
+                (ByteLen(self.md5_texts[row as usize].len()), made, made)
             }
             FileKind::Property(p) => {
                 let p = &self.properties[p];
@@ -248,11 +312,11 @@ impl DriveTree {
         out.push('\\');
         out.push_str(&self.session);
         match self.kind(i) {
+            FileKind::ContentMd5(blob) => {
+                let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", md5_name(blob));
+            }
             FileKind::Property(p) => {
-                out.push('\\');
-                out.push_str(PROPERTIES_DIR);
-                out.push('\\');
-                out.push_str(&self.properties[p].name);
+                let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", self.properties[p].name);
             }
             FileKind::Blob(file) => match self.long_index(i) {
                 Some(long) => {
@@ -282,6 +346,11 @@ impl DriveTree {
     }
 }
 
+/// Ascending, before `metadata-…` and `properties-…` in collation order.
+fn md5_name(blob: u32) -> String {
+    format!("md5-{blob:010}.xml")
+}
+
 /// A name for a file whose path is too long: digest of the blob's path, and its extension where that is short.
 fn long_name(catalog: &Catalog, file: u32) -> String {
     let mut blob = String::new();
@@ -304,7 +373,7 @@ impl Tree for DriveTree {
     }
 
     fn files(&self) -> u32 {
-        (self.blobs.len() + self.properties.len()) as u32
+        self.first_property() + self.properties.len() as u32
     }
 
     fn root(&self) -> Children {
@@ -328,7 +397,7 @@ impl Tree for DriveTree {
         let time = |ns: i64| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32);
         let (modified, changed) = (time(mtime_ns), time(ctime_ns));
         let dir = match self.kind(i) {
-            FileKind::Property(_) => self.properties_dir,
+            FileKind::ContentMd5(_) | FileKind::Property(_) => self.properties_dir,
             FileKind::Blob(_) if self.long_index(i).is_some() => self.long_dir,
             FileKind::Blob(file) => Some(self.dir_of[self.catalog.files()[file as usize].dir as usize]),
         };
@@ -351,6 +420,7 @@ impl Tree for DriveTree {
 
     fn file_name(&self, i: u32, out: &mut Vec<u16>) {
         let name = match self.kind(i) {
+            FileKind::ContentMd5(blob) => return self.write_name(&md5_name(blob), out),
             FileKind::Property(p) => &self.properties[p].name,
             FileKind::Blob(file) => match self.long_index(i) {
                 Some(long) => &self.long_names[long],

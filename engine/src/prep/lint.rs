@@ -73,7 +73,7 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             for row in &dataset.rows {
                 problems.0.extend(source(path, row));
             }
-            sides::side_files(path, &dataset.rows, &mut problems, &mut warnings);
+            sides::side_files(path, &dataset.rows, false, &mut problems, &mut warnings);
         }
         InputKind::Driveset => {
             let driveset = driveset::parse_into(path, &bytes, &mut problems);

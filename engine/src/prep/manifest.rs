@@ -6,9 +6,10 @@ use std::io;
 use crate::azure::dataset::{BlobType, Disposition};
 use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, SideFile};
 use crate::azure::names;
+use crate::hash;
 use crate::ntfs::build::{LeftOut, Tree};
 use crate::plan::tree::DriveTree;
-use crate::prep::outcome::HashReader;
+use crate::prep::outcome::{EMPTY_MD5, HashReader};
 use crate::prep::workers::PageRun;
 use crate::units::ByteLen;
 
@@ -72,23 +73,32 @@ struct BlobWriter<'a> {
     hashes: PropertyHashes,
     blob_path: String,
     file_path: String,
+    md5_path: String,
 }
 
 impl<'a> BlobWriter<'a> {
     fn new(tree: &'a DriveTree, rules: &'a Rules, hashes: PropertyHashes) -> Self {
-        let first = tree.blob_count();
+        let first = tree.first_property();
         let path = |p: usize| {
             let mut path = String::new();
             tree.drive_path(first + p as u32, &mut path);
             path
         };
         let property_paths = (0..tree.properties().len()).map(path).collect();
-        Self { tree, rules, property_paths, hashes, blob_path: String::new(), file_path: String::new() }
+        Self {
+            tree,
+            rules,
+            property_paths,
+            hashes,
+            blob_path: String::new(),
+            file_path: String::new(),
+            md5_path: String::new(),
+        }
     }
 
     fn side(&self, property: Option<usize>) -> Option<SideFile<'_>> {
         let property = property?;
-        let index = self.tree.blob_count() + property as u32;
+        let index = self.tree.first_property() + property as u32;
         let hash = self.hashes.get(&index).copied().unwrap_or_default();
         Some(SideFile { path: &self.property_paths[property], hash })
     }
@@ -99,7 +109,7 @@ impl<'a> BlobWriter<'a> {
             session: &self.rules.session,
             number: 0,
             metadata: self.side(shared.and_then(|row| row.metadata)),
-            properties: self.side(shared.and_then(|row| row.properties)),
+            properties: self.side(shared.and_then(|row| row.properties)).filter(|_| !self.tree.has_md5s()),
         };
         let mut out = manifest::header(&self.rules.drive_id, env!("CARGO_PKG_VERSION"));
         out.extend(manifest::list_open(&list));
@@ -115,6 +125,10 @@ impl<'a> BlobWriter<'a> {
         let crate::plan::tree::FileKind::Blob(file) = self.tree.kind(i) else { unreachable!("only blobs are listed") };
         catalog.blob_path(file, &mut self.blob_path);
         self.tree.drive_path(i, &mut self.file_path);
+        let has_md5s = self.tree.has_md5s();
+        if has_md5s {
+            self.tree.drive_path(self.tree.md5_file(i), &mut self.md5_path);
+        }
         let row = &self.rules.rows[catalog.files()[file as usize].row as usize];
         let own = self.rules.shared().is_none();
         let layout = match self.tree.blob_type(i) {
@@ -128,7 +142,12 @@ impl<'a> BlobWriter<'a> {
             layout,
             disposition: row.disposition,
             metadata: if own { self.side(row.metadata) } else { None },
-            properties: if own { self.side(row.properties) } else { None },
+            properties: match own {
+                // Its hash is known when the blob's is.
+                _ if has_md5s => Some(SideFile { path: &self.md5_path, hash: [0; 16] }),
+                true => self.side(row.properties),
+                false => None,
+            },
         })
     }
 }
@@ -192,7 +211,10 @@ impl Text<'_> {
     fn blob(&mut self, file: u32, first: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         let (log, runs) = (&mut self.log, &mut self.runs);
         let out = self.left_out.contains(file);
-        let done = self.writer.facts(file, |facts| -> io::Result<u64> {
+        let tree = self.writer.tree;
+        let (has_md5s, has_whole) = (tree.has_md5s(), tree.has_whole_md5(file));
+        let mut md5 = EMPTY_MD5;
+        let done = self.writer.facts(file, |mut facts| -> io::Result<u64> {
             if first == 0 && !out {
                 manifest::blob_open(buffer, &facts);
             }
@@ -213,11 +235,18 @@ impl Text<'_> {
                     }
                 } else {
                     let hash = log.block()?;
+                    md5 = hash;
                     if !out {
                         let length = block_len.min(facts.length - offset);
                         manifest::write_block(buffer, &Block { offset, length, hash });
                     }
                 }
+                if has_whole {
+                    md5 = log.block()?;
+                }
+            }
+            if let Some(properties) = facts.properties.as_mut().filter(|_| has_md5s) {
+                properties.hash = hash::md5(tree.md5_text(file, &md5).as_bytes());
             }
             if until == count && !out {
                 manifest::blob_close(buffer, &facts);

@@ -3,16 +3,21 @@
 //! It all goes to an append-only sidecar (frames of `checkpoint::log`), since ten million files would make gigabytes of
 //! hashes; the manifest is generated out of it afterwards, and a session that goes on later replays it. A batch's hashes
 //! stand in the order of the drive's tree: 16 bytes of MD5 for a block of a block blob or a property file; for a page blob's
-//! block a little-endian count of runs and then offset, length and MD5 of each.
+//! block a little-endian count of runs and then offset, length and MD5 of each. Where files are hashed as a whole too, 16
+//! bytes follow those of each block of a page blob, or of a file of several blocks: the MD5 of the file if it ends there,
+//! otherwise the state of MD5 so far.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
+use crate::azure::dataset::BlobType;
 use crate::checkpoint::Prefix;
 use crate::checkpoint::log::{self, Frame, HEAD_LEN};
 use crate::hash::Sha256;
+use crate::ntfs::build::Tree;
+use crate::plan::tree::DriveTree;
 use crate::prep::drive::Sum;
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::workers::{Digest, PageRun};
@@ -41,6 +46,8 @@ pub struct Replay {
     pub left_out: BTreeMap<u32, String>,
     /// Property files read so far.
     pub properties: PropertyHashes,
+    /// The last 16 bytes of hashes: the state of the file hashed as a whole, where the plan goes on within one.
+    pub whole: Option<[u8; 16]>,
 }
 
 impl OutcomeLog {
@@ -113,7 +120,7 @@ impl OutcomeLog {
             hashes.clear();
             for digest in digests {
                 match digest {
-                    Digest::Block(md5) => hashes.extend_from_slice(&md5),
+                    Digest::Block(md5) | Digest::Whole(md5) => hashes.extend_from_slice(&md5),
                     Digest::Pages(runs) => {
                         hashes.extend_from_slice(&(runs.len() as u16).to_le_bytes());
                         for (at, len, md5) in runs {
@@ -210,7 +217,11 @@ fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Repla
         match log::decode(&head, &body).map_err(|_| not_it())? {
             Frame::Batch { number, .. } if number == batches => break,
             Frame::Batch { number, .. } if number != replay.sums.len() as u64 => return Err(not_it()),
-            Frame::Batch { len, crc, .. } => replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc })),
+            Frame::Batch { len, crc, hashes, .. } => {
+                replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc }));
+                // Batches of no file may lie between.
+                replay.whole = hashes.last_chunk().copied().or(replay.whole);
+            }
             Frame::LeftOut { file, why } => drop(replay.left_out.insert(file, why.to_owned())),
             Frame::Property { file, md5 } => drop(replay.properties.insert(file, md5)),
         }
@@ -289,6 +300,51 @@ impl HashReader {
         Ok(())
     }
 }
+
+/// The MD5 of each blob as a whole, in the order of the tree.
+#[derive(Debug)]
+pub struct WholeReader {
+    log: HashReader,
+    /// The next blob that the log tells of.
+    next: u32,
+    last: [u8; 16],
+    runs: Vec<PageRun>,
+}
+
+impl WholeReader {
+    /// Reads from the log's start.
+    pub fn new(log: HashReader) -> Self {
+        Self { log, next: 0, last: [0; 16], runs: Vec::new() }
+    }
+
+    /// The MD5 of blob `i`, which lies behind all that were asked for.
+    ///
+    /// # Errors
+    /// When the sidecar cannot be read, or ends too early.
+    pub fn md5(&mut self, tree: &DriveTree, i: u32) -> io::Result<[u8; 16]> {
+        while self.next <= i {
+            let (blob, has_whole) = (self.next, tree.has_whole_md5(self.next));
+            self.last = EMPTY_MD5;
+            for _ in 0..tree.file(blob).len.0.div_ceil(tree.block_len(blob)) {
+                if tree.blob_type(blob) == Some(BlobType::Page) {
+                    self.log.pages(&mut self.runs)?;
+                    self.runs.clear();
+                } else {
+                    self.last = self.log.block()?;
+                }
+                if has_whole {
+                    self.last = self.log.block()?;
+                }
+            }
+            self.next += 1;
+        }
+        Ok(self.last)
+    }
+}
+
+/// MD5 of nothing.
+pub const EMPTY_MD5: [u8; 16] =
+    [0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42, 0x7e];
 
 #[cfg(test)]
 mod tests {

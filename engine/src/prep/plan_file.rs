@@ -23,7 +23,7 @@ use crate::device::{Identity, Transport};
 use crate::hash::{Crc64, Sha256};
 use crate::plan::catalog::Catalog;
 use crate::plan::snapshot::{read_path, read_runs, write_path, write_runs};
-use crate::plan::tree::PropertyFile;
+use crate::plan::tree::{Md5Text, PropertyFile};
 use crate::prep::files::sync_dir;
 use crate::prep::manifest::RowRules;
 use crate::prep::request::Table;
@@ -32,7 +32,7 @@ use crate::report::DriveFacts;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
 
 const MAGIC: [u8; 8] = *b"DRAYPLAN";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
 
@@ -59,6 +59,8 @@ pub struct Recipe {
     pub properties: Vec<PropertyFile>,
     /// What each row of the dataset says of its blobs.
     pub rows: Vec<RowRules>,
+    /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
+    pub md5_texts: Vec<Md5Text>,
 }
 
 /// A drive and its files.
@@ -262,6 +264,11 @@ fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
         to.option(row.metadata.map(|i| i as u64), Encoder::u64);
         to.option(row.properties.map(|i| i as u64), Encoder::u64);
     }
+    to.u64(recipe.md5_texts.len() as u64);
+    for text in &recipe.md5_texts {
+        to.text(&text.before);
+        to.text(&text.after);
+    }
 }
 
 fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
@@ -298,6 +305,13 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         };
         rows.push(RowRules { disposition, metadata: side()?, properties: side()? });
     }
+    let mut md5_texts = Vec::new();
+    for _ in 0..from.count(8)? {
+        md5_texts.push(Md5Text { before: from.text()?, after: from.text()? });
+    }
+    if !md5_texts.is_empty() && md5_texts.len() != rows.len() {
+        return Err(Fault("does not tell of each row how Content-MD5 is set"));
+    }
     Ok(Recipe {
         session,
         cipher,
@@ -309,6 +323,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         formatted,
         properties,
         rows,
+        md5_texts,
     })
 }
 

@@ -53,7 +53,7 @@ impl PreparedDrive {
 pub fn assigned(tree: &DriveTree) -> Vec<u32> {
     let blob = |i| match tree.kind(i) {
         FileKind::Blob(file) => Some(file),
-        FileKind::Property(_) => None,
+        FileKind::ContentMd5(_) | FileKind::Property(_) => None,
     };
     let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
     files.sort_unstable();
@@ -221,8 +221,8 @@ impl Planner<'_> {
 
     /// The tree of these files.
     pub fn tree(&self, assigned: &[u32]) -> DriveTree {
-        let properties = self.recipe.properties.clone();
-        DriveTree::new(Arc::clone(self.catalog), assigned, &self.recipe.session, properties, self.recipe.formatted)
+        let Recipe { session, md5_texts, properties, formatted, .. } = self.recipe;
+        DriveTree::new(Arc::clone(self.catalog), assigned, session, md5_texts.clone(), properties.clone(), *formatted)
     }
 
     /// The layout of one drive with these files: the same for the same seed, whenever it is made.
@@ -269,7 +269,7 @@ impl Planner<'_> {
                 let lens = manifest::blob_lens(&everything, rules);
                 let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
                     FileKind::Blob(file) => Some((file, len)),
-                    FileKind::Property(_) => None,
+                    FileKind::ContentMd5(_) | FileKind::Property(_) => None,
                 };
                 lens.into_iter().enumerate().filter_map(blob).collect()
             }

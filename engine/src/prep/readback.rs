@@ -236,6 +236,9 @@ fn load(
                     span(start..start + part.len as usize, md5);
                 }
             }
+            if part.block_end && tree.has_whole_md5(part.file) {
+                hashes.block()?;
+            }
         }
     }
     Ok(load)

@@ -343,7 +343,7 @@ pub(super) fn prepare(
         added,
     };
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
-    Ok(Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings))
+    Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
 }
 
 /// A drive that is added to: how far it is, or a new plan.

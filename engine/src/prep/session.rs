@@ -82,8 +82,15 @@ impl Prepared {
         plan: Plan,
         skipped: Vec<Skipped>,
         warnings: Vec<Problem>,
-    ) -> Self {
+    ) -> Result<Self, Problems> {
         let Planned { drives, appends, unneeded, .. } = planned;
+        if let Some(there) = appends.first().filter(|_| !plan.recipe.md5_texts.is_empty()) {
+            let problem = Problem::new(Kind::Usage, "--content-md5 is not for drives that hold a volume already");
+            return Err(problem
+                .drive(&there.target.facts.name)
+                .advice("leave it away, or let the drive be formatted")
+                .into());
+        }
         let files = plan.catalog.files();
         let mut summary = PlanSummary {
             session: request.session.clone(),
@@ -111,7 +118,7 @@ impl Prepared {
                 .advice("they wait for drives: the same --id with --additional-driveset FILE"),
             );
         }
-        Self { request, cipher, surroundings, summary, drives, appends, context, plan }
+        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan })
     }
 }
 
@@ -135,11 +142,6 @@ pub fn prepare_with(
 ) -> Result<Prepared, Problems> {
     let mut problems = request.check();
     let mut warnings = Vec::new();
-    let unsupported =
-        |what: &str| Problem::new(Kind::Usage, format!("{what} is not supported yet")).advice("leave the option away");
-    if request.content_md5 {
-        problems.push(unsupported("setting Content-MD5"));
-    }
     let names_drives =
         request.driveset_row.is_some() || request.initial_driveset.is_some() || request.additional_driveset.is_some();
     let (book, road) = match files::check_journal(&request, &mut problems) {
@@ -236,7 +238,7 @@ pub fn prepare_with(
         let found = found.filter(|_| problems.0.is_empty());
         return prepare_index(request, surroundings, rows, &dataset_path, found, context, warnings, problems);
     }
-    let sides = sides::side_files(&dataset_path, rows, &mut problems, &mut warnings);
+    let sides = sides::side_files(&dataset_path, rows, request.content_md5, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
     let scanned = scan::scan(&dataset_path, rows, root_units, &mut problems, on_event);
     // Whatever is missing was told above.
@@ -263,6 +265,7 @@ pub fn prepare_with(
         formatted: surroundings.now,
         rows: row_rules.collect(),
         properties: sides.files,
+        md5_texts: sides.md5_texts,
     };
     let planner = Planner { recipe: &recipe, catalog: &catalog };
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
@@ -306,7 +309,7 @@ pub fn prepare_with(
         done: Vec::new(),
         added: Vec::new(),
     };
-    Ok(Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings))
+    Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)
 }
 
 /// The rest of preflight where files lie on a drive already.
@@ -357,6 +360,7 @@ fn prepare_index(
         external_key: None,
         formatted: surroundings.now,
         rows: Vec::new(),
+        md5_texts: Vec::new(),
         properties: Vec::new(),
     };
     let (drive, skipped) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
@@ -375,7 +379,7 @@ fn prepare_index(
         added: Vec::new(),
     };
     let planned = Planned { appends: vec![drive], ..Planned::default() };
-    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings);
+    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     (prepared.summary.files, prepared.summary.data) = (files, data);
     Ok(prepared)
 }

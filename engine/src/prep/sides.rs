@@ -9,7 +9,7 @@ use crate::azure::dataset::DatasetRow;
 use crate::azure::properties::{self, SideKind};
 use crate::limits;
 use crate::ntfs::upcase;
-use crate::plan::tree::PropertyFile;
+use crate::plan::tree::{Md5Text, PropertyFile};
 use crate::report::{Kind, Problem, Problems};
 use crate::source::walk::{self, FileFacts};
 
@@ -20,10 +20,20 @@ pub struct Sides {
     pub files: Vec<PropertyFile>,
     /// For each row: its metadata and its properties file.
     pub rows: Vec<(Option<usize>, Option<usize>)>,
+    /// For each row: the properties of its blobs, with `Content-MD5`.
+    pub md5_texts: Vec<Md5Text>,
 }
 
 /// Reads and checks the files that the rows name; each is kept once.
-pub fn side_files(path: &Path, rows: &[DatasetRow], problems: &mut Problems, warnings: &mut Vec<Problem>) -> Sides {
+///
+/// With `content_md5` each blob has a properties file of its own, into which its row's goes; that one is not kept.
+pub fn side_files(
+    path: &Path,
+    rows: &[DatasetRow],
+    content_md5: bool,
+    problems: &mut Problems,
+    warnings: &mut Vec<Problem>,
+) -> Sides {
     let mut sides = Sides::default();
     let mut known: HashMap<(PathBuf, bool), usize> = HashMap::new();
     for row in rows {
@@ -73,12 +83,37 @@ pub fn side_files(path: &Path, rows: &[DatasetRow], problems: &mut Problems, war
         let metadata = one(&row.metadata_file, SideKind::Metadata, "MetadataFile");
         let properties = one(&row.properties_file, SideKind::Properties, "PropertiesFile");
         sides.rows.push((metadata, properties));
+        if !content_md5 {
+            continue;
+        }
+        // What cannot be read was told above.
+        let others = properties.and_then(|i| fs::read(&sides.files[i].source).ok());
+        let others = others.and_then(|bytes| properties::read(&bytes).ok()).unwrap_or_default();
+        let (before, after) = properties::around_md5(&others);
+        sides.md5_texts.push(Md5Text { before, after });
+    }
+    if content_md5 {
+        sides.keep_metadata();
     }
     sides.sort();
     sides
 }
 
 impl Sides {
+    fn keep_metadata(&mut self) {
+        let mut place = vec![None; self.files.len()];
+        for (i, file) in std::mem::take(&mut self.files).into_iter().enumerate() {
+            if self.rows.iter().any(|&(metadata, _)| metadata == Some(i)) {
+                place[i] = Some(self.files.len());
+                self.files.push(file);
+            }
+        }
+        for (metadata, properties) in &mut self.rows {
+            *metadata = metadata.and_then(|i| place[i]);
+            *properties = None;
+        }
+    }
+
     /// NTFS wants the files of a directory in its order.
     fn sort(&mut self) {
         let mut order: Vec<usize> = (0..self.files.len()).collect();

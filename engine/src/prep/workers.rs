@@ -42,6 +42,17 @@ pub enum How {
     },
 }
 
+/// A span whose file is hashed as a whole too, beside its blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole {
+    /// Which span.
+    pub span: usize,
+    /// A block ends with it, which is told: [`Digest::Whole`] follows the block's.
+    pub is_told: bool,
+    /// The file ends with it.
+    pub ends: bool,
+}
+
 /// A run of a page blob's block: offset in the block, length, MD5.
 pub type PageRun = (u32, u32, [u8; 16]);
 
@@ -54,6 +65,8 @@ pub enum Digest {
     Pages(Vec<PageRun>),
     /// The block goes on in the next slot.
     Unfinished,
+    /// MD5 of the file whose last block this was, or the state of it behind the block.
+    Whole([u8; 16]),
 }
 
 /// Which way a slot goes through the cipher. What is hashed and summed up is what is not sealed.
@@ -78,6 +91,10 @@ pub struct Job {
     pub spans: Vec<Span>,
     /// State of a block that began in an earlier slot.
     pub chain: Option<Md5Chain>,
+    /// Spans of files that are hashed as a whole too; ascending, and never two of one file.
+    pub wholes: Vec<Whole>,
+    /// State of such a file that began in an earlier slot; it is the first of them.
+    pub whole: Option<Md5Chain>,
     /// Sealed or opened?
     pub way: Way,
     /// What goes through the cipher: bytes of the slot, and their place in the volume.
@@ -101,6 +118,8 @@ pub struct Done {
     pub digests: Vec<Digest>,
     /// State of a block that goes on in the next slot.
     pub chain: Option<Md5Chain>,
+    /// State of a file that is hashed as a whole and goes on in the next slot.
+    pub whole: Option<Md5Chain>,
     /// CRC-64/NVME of the bytes in use, not sealed.
     pub crc: u64,
 }
@@ -167,13 +186,38 @@ const MESSAGES_MANY: usize = 64;
 /// What one worker does with one slot.
 struct Work {
     job: Job,
-    /// What is hashed: the blocks, or the runs of a page blob's blocks; ascending.
-    messages: Vec<Range<usize>>,
-    chains: Vec<Md5Chain>,
-    /// First message that is not finished.
-    next: usize,
+    /// What is hashed: the blocks, or the runs of a page blob's blocks.
+    messages: Messages,
+    /// Parts of files that are hashed as a whole.
+    wholes: Messages,
     runs: Vec<Vec<ByteRange>>,
     crc: Crc64,
+}
+
+/// Ranges of a slot, ascending, each hashed on its own.
+#[derive(Default)]
+struct Messages {
+    ranges: Vec<Range<usize>>,
+    chains: Vec<Md5Chain>,
+    /// First one that is not finished.
+    next: usize,
+}
+
+impl Messages {
+    fn new(ranges: Vec<Range<usize>>) -> Self {
+        Self { chains: vec![Md5Chain::new(); ranges.len()], ranges, next: 0 }
+    }
+
+    /// The messages' parts inside the piece at `at`, each with its state.
+    fn parts<'a>(&'a mut self, slot: &'a Slot, at: usize) -> impl Iterator<Item = (&'a mut Md5Chain, &'a [u8])> {
+        let end = at + PIECE;
+        while self.ranges.get(self.next).is_some_and(|message| message.end <= at) {
+            self.next += 1;
+        }
+        let open = self.chains[self.next..].iter_mut().zip(&self.ranges[self.next..]);
+        open.take_while(move |(_, message)| message.start < end)
+            .map(move |(chain, message)| (chain, &slot[message.start.max(at)..message.end.min(end)]))
+    }
 }
 
 impl Work {
@@ -190,24 +234,27 @@ impl Work {
                 messages.push(span.range.clone());
             }
         }
-        let mut chains = vec![Md5Chain::new(); messages.len()];
-        // A block that began in an earlier slot is always a slot's first.
-        if let (Some(first), Some(begun)) = (chains.first_mut(), job.chain.take()) {
-            *first = begun;
+        let mut messages = Messages::new(messages);
+        let mut wholes = Messages::new(job.wholes.iter().map(|whole| job.spans[whole.span].range.clone()).collect());
+        // What began in an earlier slot is always a slot's first.
+        for (messages, begun) in [(&mut messages, job.chain.take()), (&mut wholes, job.whole.take())] {
+            if let (Some(first), Some(begun)) = (messages.chains.first_mut(), begun) {
+                *first = begun;
+            }
         }
-        Self { job, messages, chains, next: 0, runs, crc: Crc64::new() }
+        Self { job, messages, wholes, runs, crc: Crc64::new() }
     }
 
-    /// The messages' parts inside the piece at `at`, each with its state.
+    fn is_many(&self) -> bool {
+        self.messages.ranges.len() > MESSAGES_MANY
+    }
+
+    /// What is hashed inside the piece at `at`; many short messages were hashed before.
     fn parts(&mut self, at: usize) -> impl Iterator<Item = (&mut Md5Chain, &[u8])> {
-        let end = at + PIECE;
-        while self.messages.get(self.next).is_some_and(|message| message.end <= at) {
-            self.next += 1;
-        }
-        let slot = &self.job.slot;
-        let open = self.chains[self.next..].iter_mut().zip(&self.messages[self.next..]);
-        open.take_while(move |(_, message)| message.start < end)
-            .map(move |(chain, message)| (chain, &slot[message.start.max(at)..message.end.min(end)]))
+        let is_many = self.is_many();
+        let Self { job, messages, wholes, .. } = self;
+        let blocks = (!is_many).then(|| messages.parts(&job.slot, at));
+        blocks.into_iter().flatten().chain(wholes.parts(&job.slot, at))
     }
 
     fn piece(&self, at: usize) -> Range<usize> {
@@ -236,7 +283,7 @@ impl Work {
     }
 
     fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
-        let Self { job, chains, runs, crc, .. } = self;
+        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc } = self;
         let mut known = md5s.map(Vec::into_iter);
         let mut chains = chains.into_iter();
         let mut next = || -> [u8; 16] {
@@ -245,8 +292,9 @@ impl Work {
         };
         let mut runs = runs.into_iter();
         let mut chain = None;
+        let (mut wholes, mut whole) = (job.wholes.iter().zip(wholes.chains).peekable(), None);
         let mut digests = Vec::with_capacity(job.spans.len());
-        for span in &job.spans {
+        for (i, span) in job.spans.iter().enumerate() {
             digests.push(match span.how {
                 How::Block | How::Chain { ends: true } => Digest::Block(next()),
                 How::Pages => {
@@ -255,27 +303,34 @@ impl Work {
                 }
                 How::Chain { ends: false } => Digest::Unfinished,
             });
+            if let Some((of, chain)) = wholes.next_if(|(whole, _)| whole.span == i) {
+                if of.ends {
+                    digests.push(Digest::Whole(chain.finish()));
+                } else {
+                    digests.extend(of.is_told.then(|| Digest::Whole(chain.state())));
+                    whole = Some(chain);
+                }
+            }
         }
         // A block that goes on is alone in its slot, so its state was not asked for above.
         if job.spans.iter().any(|span| span.how == How::Chain { ends: false }) {
             chain = chains.next();
         }
         // A drive that gave up does not listen any more; its slot goes back to the pool.
-        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, crc: crc.value() });
+        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc: crc.value() });
         job.waker.wake();
     }
 }
 
 fn digest(jobs: &mut Vec<Job>) {
     let mut all: Vec<Work> = jobs.drain(..).map(Work::new).collect();
-    let many = |work: &Work| work.messages.len() > MESSAGES_MANY;
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
     for work in &mut all {
-        md5s.push(many(work).then(|| {
+        md5s.push(work.is_many().then(|| {
             if work.job.way == Way::Open {
                 work.crypt(0..work.job.len);
             }
-            let messages: Vec<&[u8]> = work.messages.iter().map(|range| &work.job.slot[range.clone()]).collect();
+            let messages: Vec<&[u8]> = work.messages.ranges.iter().map(|range| &work.job.slot[range.clone()]).collect();
             let mut out = vec![[0; 16]; messages.len()];
             hash::md5_many(&messages, &mut out);
             out
@@ -283,12 +338,11 @@ fn digest(jobs: &mut Vec<Job>) {
     }
     let longest = all.iter().map(|work| work.job.len).max().unwrap_or(0);
     for at in (0..longest).step_by(PIECE) {
-        for work in all.iter_mut().filter(|work| work.job.way == Way::Open && !many(work)) {
+        for work in all.iter_mut().filter(|work| work.job.way == Way::Open && !work.is_many()) {
             work.crypt(work.piece(at));
         }
         {
-            let open = all.iter_mut().filter(|work| !many(work));
-            let mut parts: Vec<(&mut Md5Chain, &[u8])> = open.flat_map(|work| work.parts(at)).collect();
+            let mut parts: Vec<(&mut Md5Chain, &[u8])> = all.iter_mut().flat_map(|work| work.parts(at)).collect();
             hash::advance_many(&mut parts);
         }
         for work in &mut all {

@@ -319,7 +319,7 @@ impl Bench<'_> {
             self.take_out(&mut acts, seen.item, seen.from, seen.range.clone());
             let md5 = match digest {
                 Digest::Block(md5) => *md5,
-                Digest::Pages(_) | Digest::Unfinished => continue,
+                Digest::Pages(_) | Digest::Whole(_) | Digest::Unfinished => continue,
             };
             self.compare(&mut listing.borrow_mut(), seen.item, md5);
             self.finished(listing, seen.item, &mut acts);

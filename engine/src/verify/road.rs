@@ -251,7 +251,7 @@ impl Road<'_> {
                     if entry.failure.is_some() {
                         chains.order.retain(|other| *other != tag);
                         let (digests, chain) = (Vec::new(), None);
-                        self.hand_on(Done { tag, slot, digests, chain, crc: 0 }, &mut under, &ends, sink)?;
+                        self.hand_on(Done { tag, slot, digests, chain, whole: None, crc: 0 }, &mut under, &ends, sink)?;
                         self.send_chain(&mut chains, &under, &ends);
                     } else if is_chained(&entry.load) {
                         chains.ready.insert(tag, slot);
@@ -305,6 +305,8 @@ impl Road<'_> {
             len: load.len,
             spans: load.spans.clone(),
             chain,
+            wholes: Vec::new(),
+            whole: None,
             way: Way::Open,
             crypt: load.crypt.clone(),
             cipher: self.cipher.clone(),

@@ -239,7 +239,7 @@ pub(super) fn copy(
             let Some(load) = under.get_mut(&done.tag) else { continue };
             let hashed = load.parts.iter().filter(|part| part.len > 0);
             for (part, digest) in hashed.zip(&done.digests) {
-                if let (true, Digest::Block(md5)) = (part.file >= tree.blob_count(), digest) {
+                if let (true, Digest::Block(md5)) = (part.file >= tree.first_property(), digest) {
                     copied.property_hashes.insert(part.file, *md5);
                     log.property(part.file, *md5).map_err(side)?;
                 }
@@ -299,6 +299,8 @@ pub(super) fn copy(
                     len: load.len,
                     spans: spans.collect(),
                     chain: None,
+                    wholes: Vec::new(),
+                    whole: None,
                     way: Way::Seal,
                     crypt: load.crypt.clone(),
                     cipher: job.what.opened.cipher(),

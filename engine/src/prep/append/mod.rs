@@ -305,7 +305,7 @@ impl Job<'_> {
             Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };
         let copied = copy::copy(self, &planned.append, store, pool, (&mut log, replay), save)?;
-        if let Some((file, why)) = copied.left_out.range(tree.blob_count()..).next() {
+        if let Some((file, why)) = copied.left_out.range(tree.first_property()..).next() {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(name)

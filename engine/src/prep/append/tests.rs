@@ -91,7 +91,7 @@ impl Lab {
         assert_eq!(problems, Problems::default());
         let all: Vec<u32> = (0..scanned.catalog.files().len() as u32).collect();
         let now = FileTime::from_unix(NOW, 0);
-        DriveTree::new(Arc::new(scanned.catalog), &all, "session#2", Vec::new(), now)
+        DriveTree::new(Arc::new(scanned.catalog), &all, "session#2", Vec::new(), Vec::new(), now)
     }
 
     fn file(&self, name: &str) -> File {

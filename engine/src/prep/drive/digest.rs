@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::feed::expected_facts;
-use super::{Drive, Sum, Under, Writing};
+use super::{Drive, Run, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
+use crate::hash::Md5Chain;
 use crate::io;
-use crate::plan::batches::{Batch, Content};
+use crate::ntfs::build::Tree;
+use crate::plan::batches::{Batch, Content, Part};
 use crate::pool::Slot;
-use crate::prep::workers::{Digest, Done, How, Job, Span, Way};
+use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Whole};
 use crate::report::Problem;
 use crate::units::ByteOffset;
 
@@ -18,7 +20,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let Some(under) = self.under.get(&seq) else { return Ok(()) };
         let Content::Files(parts) = &under.batch.content else { return Ok(()) };
         let parts = parts.clone();
-        let has_chain = under.has_chain;
         let mut changed: Vec<(u32, String)> = Vec::new();
         for (part, result) in parts.iter().zip(results) {
             let why = match result {
@@ -61,11 +62,22 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         for (file, why) in changed {
             self.leave_out(file, why)?;
         }
+        let (spans, wholes) = self.spans(&parts);
+        let Some(under) = self.under.remove(&seq) else { return Ok(()) };
+        self.enqueue(seq, under.batch, slot, spans, wholes);
+        Ok(())
+    }
+
+    /// How the parts are hashed.
+    pub(super) fn spans(&self, parts: &[Part]) -> (Vec<Span>, Vec<Whole>) {
         let tree = self.s.layout.tree();
-        let spans = parts
-            .iter()
-            .filter(|part| part.len > 0)
-            .map(|part| Span {
+        let (mut spans, mut wholes) = (Vec::with_capacity(parts.len()), Vec::new());
+        for part in parts.iter().filter(|part| part.len > 0) {
+            if tree.has_whole_md5(part.file) {
+                let ends = part.offset + u64::from(part.len) == tree.file(part.file).len.0;
+                wholes.push(Whole { span: spans.len(), is_told: part.block_end, ends });
+            }
+            spans.push(Span {
                 range: part.into as usize..(part.into + part.len) as usize,
                 how: if tree.blob_type(part.file) == Some(BlobType::Page) {
                     How::Pages
@@ -74,15 +86,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 } else {
                     How::Chain { ends: part.block_end }
                 },
-            })
-            .collect();
-        let Some(under) = self.under.remove(&seq) else { return Ok(()) };
-        self.enqueue(seq, under.batch, slot, spans, has_chain);
-        Ok(())
+            });
+        }
+        (spans, wholes)
     }
 
     /// Hands a full slot to the workers.
-    pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, has_chain: bool) {
+    pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, wholes: Vec<Whole>) {
         let volume = self.s.layout.volume().start.0;
         let plain = matches!(batch.content, Content::Plain(_));
         let pieces = batch.pieces.iter();
@@ -97,18 +107,23 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             len: batch.len,
             spans,
             chain: None,
+            wholes,
+            whole: None,
             way: Way::Seal,
             crypt: seal,
             cipher: Some(Arc::clone(&self.s.cipher)),
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
-        self.under.insert(seq, Under { batch, has_chain });
-        if has_chain {
-            self.chain_ready.insert(seq, job);
-            self.send_chain();
-        } else {
-            self.send(job);
+        self.under.insert(seq, Under { batch });
+        match self.run_of.get(&seq).copied() {
+            Some(number) => {
+                if let Some(run) = self.runs.get_mut(&number) {
+                    run.ready.insert(seq, job);
+                }
+                self.send_run(number);
+            }
+            None => self.send(job),
         }
     }
 
@@ -118,30 +133,50 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let _ = self.s.jobs.send(job);
     }
 
-    /// A block longer than a slot is hashed in order: one of its slots at a time.
-    pub(super) fn send_chain(&mut self) {
-        if self.chain_busy {
-            return;
+    /// Notes a slot whose hashes go on from, or into, another one.
+    pub(super) fn note_run(&mut self, seq: u64, parts: &[Part]) {
+        let Some(first) = parts.iter().find(|part| part.len > 0) else { return };
+        let is_within_file = first.offset > 0 && self.s.layout.tree().has_whole_md5(first.file);
+        let before = self.runs.last_key_value().map(|(&run, _)| run);
+        let run = match before {
+            Some(run) if is_within_file || !first.block_start => run,
+            _ => {
+                // The last one was kept for what might go on with it.
+                self.runs.retain(|_, run| run.is_busy || !run.left.is_empty());
+                let begun = self.begun_whole.take().filter(|_| is_within_file);
+                let whole = begun.map(|state| Md5Chain::at(state, first.offset));
+                self.runs.insert(seq, Run { whole, ..Run::default() });
+                seq
+            }
+        };
+        self.run_of.insert(seq, run);
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.left.push_back(seq);
         }
-        let Some(front) = self.chain_order.front() else { return };
-        let Some(mut job) = self.chain_ready.remove(front) else { return };
-        self.chain_order.pop_front();
-        job.chain = self.chain_state.take();
-        self.chain_busy = true;
+    }
+
+    /// A block longer than a slot, and a file as a whole, are hashed in order: one of their slots at a time.
+    fn send_run(&mut self, number: u64) {
+        let Some(run) = self.runs.get_mut(&number).filter(|run| !run.is_busy) else { return };
+        let Some(mut job) = run.left.front().and_then(|seq| run.ready.remove(seq)) else { return };
+        run.left.pop_front();
+        (job.chain, job.whole, run.is_busy) = (run.chain.take(), run.whole.take(), true);
         self.send(job);
     }
 
     pub(super) fn digested(&mut self, done: Done) -> Result<(), Problem> {
         self.at_workers -= 1;
         let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
-        if under.has_chain {
-            self.chain_state = done.chain;
-            self.chain_busy = false;
-            self.send_chain();
+        if let Some(number) = self.run_of.remove(&done.tag) {
+            if let Some(run) = self.runs.get_mut(&number) {
+                (run.chain, run.whole, run.is_busy) = (done.chain, done.whole, false);
+            }
+            self.send_run(number);
         }
         if let Content::Files(parts) = &under.batch.content {
-            let first = self.s.layout.tree().blob_count();
-            for (part, digest) in parts.iter().filter(|part| part.len > 0).zip(&done.digests) {
+            let first = self.s.layout.tree().first_property();
+            let digests = done.digests.iter().filter(|digest| !matches!(digest, Digest::Whole(_)));
+            for (part, digest) in parts.iter().filter(|part| part.len > 0).zip(digests) {
                 if let (true, Digest::Block(md5)) = (part.file >= first, digest) {
                     self.s.log.property(part.file, *md5).map_err(|error| self.sidecar(&error))?;
                     self.property_hashes.insert(part.file, *md5);

@@ -43,6 +43,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let batches = replay.sums.len() as u64;
         self.left_out = replay.left_out;
         self.property_hashes = replay.properties;
+        self.begun_whole = replay.whole;
         self.sums = replay.sums;
         let mut scratch = Vec::new();
         while self.issued < batches {

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
 use crate::io::{self, FileFacts, Fill, SourceFile, SourcePath, Stamp};
-use crate::ntfs::build::{LeftOut, Outcome, SectionKind};
+use crate::ntfs::build::{LeftOut, Outcome, SectionKind, Tree};
 use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::drive::DriveLayout;
+use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
 use crate::prep::manifest;
+use crate::prep::outcome::WholeReader;
 use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
@@ -20,6 +22,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             let Some(batch) = self.batches.peek() else { return Ok(()) };
             let phase = batch.phase;
             if phase > self.phase && !self.pass_gate(phase)? {
+                return Ok(());
+            }
+            if self.waits_for_blobs() {
                 return Ok(());
             }
             let Some(slot) = self.s.pool.take() else { return Ok(()) };
@@ -33,6 +38,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.start(batch, slot)?;
         }
         Ok(())
+    }
+
+    /// Whether the next batch holds files that tell of the blobs, and not all blobs are hashed.
+    fn waits_for_blobs(&mut self) -> bool {
+        let tree = self.s.layout.tree();
+        let Some(Content::Files(parts)) = self.batches.peek().map(|batch| &batch.content) else { return false };
+        if !parts.first().is_some_and(|part| is_made(tree, part.file)) {
+            return false;
+        }
+        self.s.log.batches() < *self.tells_from.get_or_insert(self.issued)
     }
 
     /// Whether `phase` may begin; does what has to be done between.
@@ -65,13 +80,15 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Every file has been read: what is left out is final.
     pub(super) fn end_of_data(&mut self) -> Result<(), Problem> {
         let tree = self.s.layout.tree();
-        if let Some((file, why)) = self.left_out.range(tree.blob_count()..).next() {
+        if let Some((file, why)) = self.left_out.range(tree.first_property()..).next() {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
                 .advice("every blob of its row needs it: mend it and go on with --resume"));
         }
-        let left_out = LeftOut::new(self.left_out.keys().copied().collect());
+        let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
+        let made = blobs.clone().filter(|_| tree.has_md5s()).map(|blob| tree.md5_file(blob));
+        let left_out = LeftOut::new(blobs.chain(made).collect());
         let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.s.layout.manifest_len_max()] };
         let _ = self.outcomes.data.set(outcome);
         let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
@@ -111,7 +128,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 let keep = keep.min(batch.len);
                 slot[len..keep].fill(0);
                 let batch = shortened(batch, keep);
-                self.enqueue(seq, batch, slot, Vec::new(), false);
+                self.enqueue(seq, batch, slot, Vec::new(), Vec::new());
                 return Ok(());
             }
             Content::Zeros => slot[..batch.len].fill(0),
@@ -120,7 +137,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 slot[..batch.len].copy_from_slice(bytes);
             }
         }
-        self.enqueue(seq, batch, slot, Vec::new(), false);
+        self.enqueue(seq, batch, slot, Vec::new(), Vec::new());
         Ok(())
     }
 
@@ -165,6 +182,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         batch: Batch,
         mut slot: Slot,
     ) -> Result<(), Problem> {
+        let tree = self.s.layout.tree();
+        if parts.first().is_some_and(|part| is_made(tree, part.file)) {
+            return self.start_made(seq, &parts, batch, slot);
+        }
         let mut reads = Vec::with_capacity(parts.len());
         let mut covered = 0usize;
         for part in &parts {
@@ -182,13 +203,38 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
         }
         slot[covered..batch.len].fill(0);
-        let has_chain = parts.iter().any(|part| !(part.block_start && part.block_end));
-        if has_chain {
-            self.chain_order.push_back(seq);
+        let goes_on = |part: &Part| {
+            let is_whole = part.offset == 0 && u64::from(part.len) == tree.file(part.file).len.0;
+            !(part.block_start && part.block_end) || !is_whole && tree.has_whole_md5(part.file)
+        };
+        if parts.iter().any(goes_on) {
+            self.note_run(seq, &parts);
         }
-        self.under.insert(seq, Under { batch, has_chain });
+        self.under.insert(seq, Under { batch });
         self.filling += 1;
         self.s.engine.fill(Fill { tag: seq, slot, parts: reads });
+        Ok(())
+    }
+
+    /// Fills a slot with files that set `Content-MD5`: all blobs are hashed.
+    fn start_made(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
+        let tree = self.s.layout.tree();
+        if self.wholes.is_none() {
+            let log = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
+            self.wholes = Some(WholeReader::new(log));
+        }
+        slot[..batch.len].fill(0);
+        for part in parts {
+            let FileKind::ContentMd5(blob) = tree.kind(part.file) else { continue };
+            let Some(wholes) = &mut self.wholes else { continue };
+            let md5 = wholes.md5(tree, blob).map_err(|error| self.sidecar(&error))?;
+            let text = tree.md5_text(blob, &md5);
+            let from = part.offset as usize;
+            let (into, len) = (part.into as usize, part.len as usize);
+            slot[into..into + len].copy_from_slice(&text.as_bytes()[from..from + len]);
+        }
+        let (spans, wholes) = self.spans(parts);
+        self.enqueue(seq, batch, slot, spans, wholes);
         Ok(())
     }
 
@@ -240,6 +286,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.left_out.insert(file, why);
         Ok(())
     }
+}
+
+/// Whether a file is made here, of what the blobs turned out to be.
+fn is_made(tree: &DriveTree, file: u32) -> bool {
+    (tree.blob_count()..tree.first_property()).contains(&file)
 }
 
 /// What a source file must still be when it is read.

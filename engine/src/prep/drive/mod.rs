@@ -39,7 +39,7 @@ use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
 use crate::prep::allowance::Allowance;
 use crate::prep::manifest::{PropertyHashes, Rules};
-use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
 use crate::prep::patience::Patience;
 use crate::prep::workers::{Done, Job};
 use crate::report::{Event, Kind, Problem, Stage, Stop};
@@ -180,7 +180,17 @@ struct Outcomes<'o> {
 /// A batch on its way.
 struct Under {
     batch: Batch,
-    has_chain: bool,
+}
+
+/// Slots that go on with one block, or with one file that is hashed as a whole: one of them is at the workers at a time.
+#[derive(Default)]
+struct Run {
+    /// Those that were not sent, in order.
+    left: VecDeque<u64>,
+    ready: HashMap<u64, Job>,
+    chain: Option<Md5Chain>,
+    whole: Option<Md5Chain>,
+    is_busy: bool,
 }
 
 /// A file that stays open over several batches.
@@ -231,10 +241,14 @@ struct Drive<'a, 'o> {
     open: HashMap<u32, OpenFile>,
     left_out: BTreeMap<u32, String>,
     property_hashes: PropertyHashes,
-    chain_order: VecDeque<u64>,
-    chain_ready: HashMap<u64, Job>,
-    chain_state: Option<Md5Chain>,
-    chain_busy: bool,
+    /// By the first slot of each.
+    runs: BTreeMap<u64, Run>,
+    run_of: HashMap<u64, u64>,
+    /// State of the file that the plan goes on within.
+    begun_whole: Option<[u8; 16]>,
+    /// The first batch of files that tell of the blobs, once it is next; then what they tell.
+    tells_from: Option<u64>,
+    wholes: Option<WholeReader>,
 
     sums: Vec<Option<Sum>>,
     acknowledged: u64,
@@ -282,10 +296,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             open: HashMap::new(),
             left_out: BTreeMap::new(),
             property_hashes: PropertyHashes::new(),
-            chain_order: VecDeque::new(),
-            chain_ready: HashMap::new(),
-            chain_state: None,
-            chain_busy: false,
+            runs: BTreeMap::new(),
+            run_of: HashMap::new(),
+            begun_whole: None,
+            tells_from: None,
+            wholes: None,
             sums: Vec::new(),
             acknowledged: 0,
             total: total.0,

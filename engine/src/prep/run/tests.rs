@@ -23,6 +23,7 @@ use crate::units::FileTime;
 /// A directory of one test, with a small source tree in it.
 struct Lab {
     dir: PathBuf,
+    content_md5: bool,
 }
 
 impl Lab {
@@ -44,7 +45,7 @@ impl Lab {
         fs::write(dir.join("source/disk.vhd"), disk).expect("a disk");
         let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
         fs::write(dir.join("dataset.csv"), text).expect("a dataset");
-        Self { dir }
+        Self { dir, content_md5: false }
     }
 
     /// As little as has everything: resident and long files, a directory, a block of its own.
@@ -60,7 +61,7 @@ impl Lab {
         }
         let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
         fs::write(dir.join("dataset.csv"), text).expect("a dataset");
-        Self { dir }
+        Self { dir, content_md5: false }
     }
 
     /// A plan for `drive.img` below `place`, always of the same entropy and time.
@@ -76,6 +77,7 @@ impl Lab {
         request.initial_driveset = Some(driveset);
         request.dataset = Some(self.dir.join("dataset.csv"));
         request.engine = engine;
+        request.content_md5 = self.content_md5;
         let surroundings =
             Surroundings { entropy: Box::new(Seeded::new(99)), now: FileTime::from_unix(1_700_000_000, 0) };
         prepare_with(request, surroundings, &Roots::default(), &mut |_| {}).expect("a plan")
@@ -368,7 +370,17 @@ fn landings(unflushed: usize, cut: u64) -> Vec<Landed> {
 
 #[test]
 fn after_a_power_cut_at_any_write_the_session_goes_on_to_the_same_drive() {
-    let lab = Lab::new("resume");
+    goes_on_from_everywhere(&Lab::new("resume"));
+}
+
+#[test]
+fn after_a_power_cut_files_are_hashed_as_a_whole_from_where_they_were() {
+    let mut lab = Lab::new("resume-md5");
+    lab.content_md5 = true;
+    goes_on_from_everywhere(&lab);
+}
+
+fn goes_on_from_everywhere(lab: &Lab) {
     let size = ByteLen(99_999_744);
     let disk = || SimDisk::new(size, crate::units::SectorSize::S512, 1);
     let bench = lab.bench("resume");
