@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -536,4 +536,46 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     }
     assert!(manifest.contains("<FilePath>\\photos\\wild\\lion.jpg</FilePath>"), "{manifest}");
     assert_eq!(manifest.matches("<PageRange ").count(), 5, "only what is not zero");
+}
+
+/// A file system in a file, mounted; unmounted at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(image: &Path, at: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).expect("a directory");
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(image).arg(&at).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_source_that_goes_away_while_its_files_are_added_ends_the_session() {
+    let session = Session::new("append-source-away");
+    first(&session);
+    let (image, at) = (session.path("source.img"), session.path("away"));
+    File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status();
+    let mounted = made.is_ok_and(|status| status.success()).then(|| Mounted::new(&image, at.clone())).flatten();
+    let Some(mounted) = mounted else { return eprintln!("SKIPPED judge: no file system can be mounted here") };
+    data(&session, "away", &[200_000; 100]);
+    let words = "prep-import --journal J.jrn --id session#2 --dataset away.csv --silent --json --source-rate 4M";
+    let mut run = session.program(words).stdout(Stdio::piped()).spawn().expect("the binary runs");
+    let mut told = BufReader::new(run.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    // What was read ahead of the rate is not all.
+    assert!(told.any(|line| line.contains("\"type\":\"progress\"") && !line.contains("\"acknowledged\":0,")));
+    drop(mounted);
+    let rest: Vec<String> = told.collect();
+    assert_eq!(run.wait().expect("an end").code(), Some(7), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("the source went away")), "{rest:#?}");
+
+    let _mounted = Mounted::new(&image, at).expect("the file system is back");
+    session.works("prep-import --journal J.jrn --id session#2 --resume --silent");
+    assert_eq!(verified(&session, "drive.img", "drive.xml"), 5 + 100);
 }

@@ -29,5 +29,6 @@ pub mod scan;
 pub mod session;
 pub mod sides;
 mod silence;
+mod sources;
 pub mod targets;
 pub mod workers;

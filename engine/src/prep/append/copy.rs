@@ -21,6 +21,7 @@ use crate::prep::drive::{Durable, Save, Sum};
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::patience::Patience;
+use crate::prep::sources::Sources;
 use crate::prep::workers::{self, Digest, Done, How, Span, Way};
 use crate::report::{Event, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, Clusters};
@@ -194,6 +195,7 @@ pub(super) fn copy(
     };
     let mut open: HashMap<u32, (Arc<SourceFile>, usize, bool)> = HashMap::new();
     let mut under: HashMap<u64, Load> = HashMap::new();
+    let mut sources = Sources::new(job.bases.to_vec());
     let (reply, replies) = unbounded::<Done>();
     let waker = store.engine().waker();
     let (mut next, mut filling) = (replay.sums.len() as u64, 0);
@@ -206,6 +208,12 @@ pub(super) fn copy(
             return Err(Problem::new(Kind::Interrupted, "stopped on request")
                 .drive(name)
                 .advice("the volume is what it was before; go on with `--resume`, or roll back with `--abort`"));
+        }
+        if let Some(problem) = sources.gone() {
+            drain(store.engine());
+            return Err(problem
+                .drive(name)
+                .advice("attach it again and go on with `--resume`; the volume is what it was before"));
         }
         let due = next > copied.durable.batches
             && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);
@@ -224,7 +232,10 @@ pub(super) fn copy(
                 let into = part.into..part.into + part.len;
                 match source(tree, part, &mut open) {
                     Ok(from) => reads.push(io::Part { into, from }),
-                    Err(why) => {
+                    Err((why, error)) => {
+                        if error.is_some() {
+                            sources.failed(&tree.source_path(part.file), error.as_ref());
+                        }
                         leave_out(job, log, &mut copied, part.file, why).map_err(side)?;
                         reads.push(io::Part { into: 0..0, from: From::Target { at: ByteOffset(0) } });
                     }
@@ -272,9 +283,21 @@ pub(super) fn copy(
                 let Some(load) = under.get(&tag) else { continue };
                 for (part, result) in load.parts.iter().zip(results) {
                     let mut why = match result {
-                        PartResult::Done => None,
-                        PartResult::Changed(change) => Some(change),
-                        PartResult::Failed(error) => Some(error.to_string()),
+                        PartResult::Done => {
+                            // The parts of a file that is out already were not asked for.
+                            if !copied.left_out.contains_key(&part.file) {
+                                sources.read();
+                            }
+                            None
+                        }
+                        PartResult::Changed(change) => {
+                            sources.failed(&tree.source_path(part.file), None);
+                            Some(change)
+                        }
+                        PartResult::Failed(error) => {
+                            sources.failed(&tree.source_path(part.file), Some(&error));
+                            Some(error.to_string())
+                        }
                     };
                     if let Some((file, reading, all)) = open.get_mut(&part.file) {
                         *reading -= 1;
@@ -403,19 +426,19 @@ fn source(
     tree: &DriveTree,
     part: &Part,
     open: &mut HashMap<u32, (Arc<SourceFile>, usize, bool)>,
-) -> Result<From, String> {
+) -> Result<From, (String, Option<std::io::Error>)> {
     let facts = planned(tree, part.file);
     let path = tree.source_path(part.file);
     if facts.len <= SMALL_FILE_MAX {
-        let path = SourcePath::new(&path).map_err(|error| error.to_string())?;
+        let path = SourcePath::new(&path).map_err(|error| (error.to_string(), None))?;
         return Ok(From::Path { path: Arc::new(path), facts });
     }
     let (file, reading, all) = match open.entry(part.file) {
         Entry::Occupied(there) => there.into_mut(),
         Entry::Vacant(vacant) => {
-            let file = SourceFile::open(&path, true).map_err(|error| error.to_string())?;
+            let file = SourceFile::open(&path, true).map_err(|error| (error.to_string(), Some(error)))?;
             if let Some(change) = file.facts().change_since(&facts) {
-                return Err(change);
+                return Err((change, None));
             }
             vacant.insert((Arc::new(file), 0, false))
         }

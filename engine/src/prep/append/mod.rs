@@ -16,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 
 use commit::{Store, refused};
 
@@ -103,6 +104,8 @@ pub struct Job<'a> {
     pub what: Addition<'a>,
     /// How often a checkpoint is taken.
     pub pace: Pace,
+    /// What the dataset names: it may go away as a whole.
+    pub bases: &'a [PathBuf],
     /// How fast sources may be read.
     pub allowance: &'a Allowance,
     /// The shared workers.

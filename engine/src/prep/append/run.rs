@@ -441,6 +441,7 @@ fn copy(
         index,
         what,
         pace: shared.request.pace,
+        bases: &shared.context.sources,
         allowance: &shared.allowance,
         workers: shared.workers,
         events: shared.events,
@@ -512,7 +513,7 @@ fn index_files(
     })?;
     (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
-    let job = Job { index, what, pace, allowance: &shared.allowance, workers, events, stop };
+    let job = Job { index, what, pace, bases: &[], allowance: &shared.allowance, workers, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let manifest_md5 = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();

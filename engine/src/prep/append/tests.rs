@@ -157,6 +157,7 @@ fn copied_from(
         index: 0,
         what,
         pace,
+        bases: &[],
         allowance: &Allowance::new(None, std::time::Instant::now()),
         workers: &workers,
         events: &|_| {},

@@ -14,7 +14,6 @@ mod digest;
 mod durable;
 mod errors;
 mod feed;
-mod source;
 mod watch;
 mod wipe;
 mod write;
@@ -41,6 +40,7 @@ use crate::prep::allowance::Allowance;
 use crate::prep::manifest::{PropertyHashes, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
 use crate::prep::patience::Patience;
+use crate::prep::sources::Sources;
 use crate::prep::workers::{Done, Job};
 use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
@@ -258,7 +258,7 @@ struct Drive<'a, 'o> {
     waited: [Duration; 3],
     /// Age of the oldest operation when it is told of next.
     slow_at: Duration,
-    sources: source::Sources,
+    sources: Sources,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -266,7 +266,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let waker = s.engine.waker();
         let slot_len = s.pool.slot_len();
         let total = s.layout.total_to_write();
-        let sources = source::Sources::new(std::mem::take(&mut s.bases));
+        let sources = Sources::new(std::mem::take(&mut s.bases));
         let slow_at = s.patience.slow;
         let batches = s.layout.batches(slot_len).peekable();
         Self {

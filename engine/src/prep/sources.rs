@@ -12,7 +12,7 @@ use crate::report::{Kind, Problem};
 const IN_A_ROW: u32 = 64;
 
 /// What the dataset names, each with the number of its file system at the start.
-pub(super) struct Sources {
+pub struct Sources {
     bases: Vec<Base>,
     in_a_row: u32,
     /// Of those, the ones that the device or the network is to blame for.
@@ -48,18 +48,18 @@ impl Base {
 }
 
 impl Sources {
-    pub(super) fn new(bases: Vec<PathBuf>) -> Self {
+    pub fn new(bases: Vec<PathBuf>) -> Self {
         Self { bases: bases.into_iter().map(Base::new).collect(), in_a_row: 0, broken: 0, gone: None }
     }
 
     /// A file, or a part of one, was read.
-    pub(super) fn read(&mut self) {
+    pub fn read(&mut self) {
         self.in_a_row = 0;
         self.broken = 0;
     }
 
     /// One was not; `error` is `None` when it only had changed.
-    pub(super) fn failed(&mut self, path: &Path, error: Option<&io::Error>) {
+    pub fn failed(&mut self, path: &Path, error: Option<&io::Error>) {
         const DEVICE: [i32; 7] =
             [libc::EIO, libc::ENODATA, libc::ENODEV, libc::ENXIO, libc::ESTALE, libc::ENOTCONN, libc::ETIMEDOUT];
         self.in_a_row += 1;
@@ -88,7 +88,7 @@ impl Sources {
     }
 
     /// What ends the drive, once.
-    pub(super) fn gone(&mut self) -> Option<Problem> {
+    pub fn gone(&mut self) -> Option<Problem> {
         self.gone.take()
     }
 }
