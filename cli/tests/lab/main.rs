@@ -90,6 +90,7 @@ fn devices(lab: &Lab) {
 }
 
 #[test]
+#[ignore = "two minutes: scripts/vm-campaign"]
 fn judge_gates_refuse_on_real_buses() {
     let lab = Lab::new("lab-gates", |data| data.small(20, 2).expect("files"));
     let disks = [
