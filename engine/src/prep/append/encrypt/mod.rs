@@ -5,7 +5,7 @@
 //! 1. BitLocker's areas become hidden files of the plain volume, as files are added ([`super::commit`]).
 //! 2. The volume's first 8 KiB get their new home, encrypted; the metadata regions say that nothing else is.
 //! 3. The front becomes BitLocker's: from here on no system takes the drive for an ordinary volume.
-//! 4. The pass ([`pass`]): batch by batch, ascending; the border stands in the checkpoint and on the drive.
+//! 4. The pass (`pass`): batch by batch, ascending; the border stands in the checkpoint and on the drive.
 //! 5. The metadata regions say that all is encrypted.
 //!
 //! Whenever this is cut short, [`encrypt`] goes on to the same drive, and [`decrypt`] goes back to the volume that was
