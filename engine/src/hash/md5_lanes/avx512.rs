@@ -1,8 +1,8 @@
-//! AVX-512: sixteen lanes, or eight of AVX2 with its rotations and its three-way logic.
+//! AVX-512: sixteen lanes, or eight of AVX2, with rotations and three-way logic.
 
 use std::arch::x86_64::*;
 
-use super::x86::{Vector, compress};
+use super::x86::{Logic, Vector, calls, compress};
 use super::{Block, LANES_MAX, States};
 
 /// The function of a round as a table of three bits, `b` the highest: what AVX-512's three-way logic takes.
@@ -18,151 +18,50 @@ const fn table(round: u8) -> i32 {
     }) & 0xFF
 }
 
-// SAFETY of the intrinsics in both implementations: as in `x86`.
+/// [`Logic`] by operations of three operands, which AVX-512 has for AVX2's registers too.
+struct InOne;
 
-/// Eight lanes of AVX2 with the operations that AVX-512 adds for them.
-#[derive(Clone, Copy)]
-struct Half(__m256i);
-
-impl Vector for Half {
-    const LANES: usize = 8;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { __m256i::load(from) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u32) {
-        // SAFETY: see above.
-        unsafe { self.0.store(to) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: u32) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { __m256i::splat(value) })
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { self.0.add(other.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { self.0.and(other.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { self.0.or(other.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { self.0.xor(other.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn not_and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { self.0.not_and(other.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(self) -> Self {
-        // SAFETY: see above.
-        Self(unsafe { _mm256_rol_epi32::<LEFT>(self.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn words(from: &[*const Block]) -> [Self; 16] {
-        // SAFETY: see above.
-        unsafe { __m256i::words(from) }.map(Self)
-    }
-
-    #[inline(always)]
-    unsafe fn mix<const ROUND: u8>(sum: Self, b: Self, c: Self, d: Self) -> Self {
-        // SAFETY: see above.
-        let mixed = unsafe {
-            match ROUND {
-                1 => _mm256_ternarylogic_epi32::<{ table(1) }>(b.0, c.0, d.0),
-                2 => _mm256_ternarylogic_epi32::<{ table(2) }>(b.0, c.0, d.0),
-                3 => _mm256_ternarylogic_epi32::<{ table(3) }>(b.0, c.0, d.0),
-                _ => _mm256_ternarylogic_epi32::<{ table(4) }>(b.0, c.0, d.0),
+macro_rules! in_one {
+    ($register:ty, $logic:ident, $rotate:ident) => {
+        impl Logic<$register> for InOne {
+            #[inline(always)]
+            unsafe fn mix<const ROUND: u8>(sum: $register, b: $register, c: $register, d: $register) -> $register {
+                // SAFETY: the vector unit is the caller's promise.
+                unsafe {
+                    let mixed = match ROUND {
+                        1 => $logic::<{ table(1) }>(b, c, d),
+                        2 => $logic::<{ table(2) }>(b, c, d),
+                        3 => $logic::<{ table(3) }>(b, c, d),
+                        _ => $logic::<{ table(4) }>(b, c, d),
+                    };
+                    <$register>::add(sum, mixed)
+                }
             }
-        };
-        // SAFETY: see above.
-        unsafe { sum.add(Self(mixed)) }
-    }
+
+            #[inline(always)]
+            unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: $register) -> $register {
+                // SAFETY: the vector unit is the caller's promise.
+                unsafe { $rotate::<LEFT>(of) }
+            }
+        }
+    };
 }
+in_one!(__m256i, _mm256_ternarylogic_epi32, _mm256_rol_epi32);
+in_one!(__m512i, _mm512_ternarylogic_epi32, _mm512_rol_epi32);
 
 impl Vector for __m512i {
     const LANES: usize = 16;
 
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u32) {
-        // SAFETY: see above.
-        unsafe { _mm512_storeu_si512(to.cast(), self) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_set1_epi32(value.cast_signed()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_add_epi32(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_and_si512(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_or_si512(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_xor_si512(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn not_and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_andnot_si512(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm512_rol_epi32::<LEFT>(self) }
+    calls! {
+        load(from: *const u32) -> Self = _mm512_loadu_si512(from.cast());
+        store(of: Self, to: *mut u32) = _mm512_storeu_si512(to.cast(), of);
+        splat(value: u32) -> Self = _mm512_set1_epi32(value.cast_signed());
+        add(a: Self, b: Self) -> Self = _mm512_add_epi32(a, b);
     }
 
     #[inline(always)]
     unsafe fn words(from: &[*const Block]) -> [Self; 16] {
-        // SAFETY: see above; a block is one register.
+        // SAFETY: as in `calls`; a block is one register.
         unsafe {
             let mut r = [_mm512_setzero_si512(); 16];
             for (r, from) in r.iter_mut().zip(from) {
@@ -199,31 +98,16 @@ impl Vector for __m512i {
             words
         }
     }
-
-    #[inline(always)]
-    unsafe fn mix<const ROUND: u8>(sum: Self, b: Self, c: Self, d: Self) -> Self {
-        // SAFETY: see above.
-        let mixed = unsafe {
-            match ROUND {
-                1 => _mm512_ternarylogic_epi32::<{ table(1) }>(b, c, d),
-                2 => _mm512_ternarylogic_epi32::<{ table(2) }>(b, c, d),
-                3 => _mm512_ternarylogic_epi32::<{ table(3) }>(b, c, d),
-                _ => _mm512_ternarylogic_epi32::<{ table(4) }>(b, c, d),
-            }
-        };
-        // SAFETY: see above.
-        unsafe { sum.add(mixed) }
-    }
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 pub(super) unsafe fn avx512_half(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 and AVX-512 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<Half, 1>(states, inputs, blocks) }
+    unsafe { compress::<__m256i, InOne, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn avx512(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX-512 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m512i, 1>(states, inputs, blocks) }
+    unsafe { compress::<__m512i, InOne, 1>(states, inputs, blocks) }
 }

@@ -11,99 +11,82 @@ use super::{Block, K, LANES_MAX, States};
 pub(super) trait Vector: Copy {
     const LANES: usize;
     unsafe fn load(from: *const u32) -> Self;
-    unsafe fn store(self, to: *mut u32);
+    unsafe fn store(of: Self, to: *mut u32);
     unsafe fn splat(value: u32) -> Self;
-    unsafe fn add(self, other: Self) -> Self;
-    unsafe fn and(self, other: Self) -> Self;
-    unsafe fn or(self, other: Self) -> Self;
-    unsafe fn xor(self, other: Self) -> Self;
-    /// `!self & other`
-    unsafe fn not_and(self, other: Self) -> Self;
-    /// Rotates left by `LEFT`; `RIGHT` is `32 - LEFT`.
-    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(self) -> Self;
+    unsafe fn add(a: Self, b: Self) -> Self;
     /// Word `i` of the blocks at `from`, for all 16 `i`. `from` has `LANES` readable blocks.
     unsafe fn words(from: &[*const Block]) -> [Self; 16];
+}
 
+/// What the steps do with registers beside sums; likewise.
+pub(super) trait Logic<V> {
     /// `sum` and the function of the round (RFC 1321 3.4: F, G, H, I) of the three newest words, added so that what
     /// does not need the newest, `b`, comes first.
+    unsafe fn mix<const ROUND: u8>(sum: V, b: V, c: V, d: V) -> V;
+    /// Rotates left by `LEFT`; `RIGHT` is `32 - LEFT`.
+    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: V) -> V;
+}
+
+/// What every unit has for [`Logic`].
+pub(super) trait Bits: Vector {
+    unsafe fn and(a: Self, b: Self) -> Self;
+    unsafe fn or(a: Self, b: Self) -> Self;
+    unsafe fn xor(a: Self, b: Self) -> Self;
+    /// `!a & b`
+    unsafe fn not_and(a: Self, b: Self) -> Self;
+    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: Self) -> Self;
+}
+
+/// [`Logic`] by operations of two operands.
+pub(super) struct InPairs;
+
+impl<V: Bits> Logic<V> for InPairs {
     #[inline(always)]
-    unsafe fn mix<const ROUND: u8>(sum: Self, b: Self, c: Self, d: Self) -> Self {
+    unsafe fn mix<const ROUND: u8>(sum: V, b: V, c: V, d: V) -> V {
         // SAFETY: the vector unit is the caller's promise.
         unsafe {
             match ROUND {
-                1 => sum.add(d.xor(b.and(c.xor(d)))),
+                1 => V::add(sum, V::xor(d, V::and(b, V::xor(c, d)))),
                 // The two halves share no bit, so plus is or.
-                2 => sum.add(d.not_and(c)).add(b.and(d)),
-                3 => sum.add(b.xor(c.xor(d))),
-                _ => sum.add(c.xor(b.or(d.xor(Self::splat(!0))))),
+                2 => V::add(V::add(sum, V::not_and(d, c)), V::and(b, d)),
+                3 => V::add(sum, V::xor(b, V::xor(c, d))),
+                _ => V::add(sum, V::xor(c, V::or(b, V::xor(d, V::splat(!0))))),
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: V) -> V {
+        // SAFETY: the vector unit is the caller's promise.
+        unsafe { V::rotate::<LEFT, RIGHT>(of) }
+    }
 }
 
-// SAFETY of the intrinsics in all implementations: the caller's duty to have the unit; the pointers of `load`,
-// `store` and `words` are the caller's promise, and none of the loads wants alignment.
+/// Functions of one intrinsic each.
+macro_rules! calls {
+    ($($name:ident($($from:ident: $type:ty),*) $(-> $to:ty)? = $call:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($from: $type),*) $(-> $to)? {
+            // SAFETY: the unit and the pointers are the caller's promise, and no access wants alignment.
+            unsafe { $call }
+        }
+    )*};
+}
+pub(super) use calls;
 
 impl Vector for __m128i {
     const LANES: usize = 4;
 
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_loadu_si128(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u32) {
-        // SAFETY: see above.
-        unsafe { _mm_storeu_si128(to.cast(), self) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_set1_epi32(value.cast_signed()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_add_epi32(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_and_si128(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_or_si128(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_xor_si128(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn not_and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_andnot_si128(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm_or_si128(_mm_slli_epi32::<LEFT>(self), _mm_srli_epi32::<RIGHT>(self)) }
+    calls! {
+        load(from: *const u32) -> Self = _mm_loadu_si128(from.cast());
+        store(of: Self, to: *mut u32) = _mm_storeu_si128(to.cast(), of);
+        splat(value: u32) -> Self = _mm_set1_epi32(value.cast_signed());
+        add(a: Self, b: Self) -> Self = _mm_add_epi32(a, b);
     }
 
     #[inline(always)]
     unsafe fn words(from: &[*const Block]) -> [Self; 16] {
-        // SAFETY: see above; a block has four quarters of four words.
+        // SAFETY: as in `calls`; a block has four quarters of four words.
         unsafe {
             let mut words = [_mm_setzero_si128(); 16];
             for quarter in 0..4 {
@@ -123,75 +106,34 @@ impl Vector for __m128i {
     }
 }
 
+impl Bits for __m128i {
+    calls! {
+        and(a: Self, b: Self) -> Self = _mm_and_si128(a, b);
+        or(a: Self, b: Self) -> Self = _mm_or_si128(a, b);
+        xor(a: Self, b: Self) -> Self = _mm_xor_si128(a, b);
+        not_and(a: Self, b: Self) -> Self = _mm_andnot_si128(a, b);
+    }
+
+    #[inline(always)]
+    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: Self) -> Self {
+        // SAFETY: as in `calls`.
+        unsafe { _mm_or_si128(_mm_slli_epi32::<LEFT>(of), _mm_srli_epi32::<RIGHT>(of)) }
+    }
+}
+
 impl Vector for __m256i {
     const LANES: usize = 8;
 
-    #[inline(always)]
-    unsafe fn load(from: *const u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u32) {
-        // SAFETY: see above.
-        unsafe { _mm256_storeu_si256(to.cast(), self) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: u32) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_set1_epi32(value.cast_signed()) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_add_epi32(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_and_si256(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_or_si256(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_xor_si256(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn not_and(self, other: Self) -> Self {
-        // SAFETY: see above.
-        unsafe { _mm256_andnot_si256(self, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(self) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            if LEFT == 16 {
-                // Half-words change places: one operation in place of three.
-                let swap = _mm256_set1_epi64x(0x0504_0706_0100_0302);
-                let high = _mm256_set_epi64x(0x0808_0808_0808_0808, 0, 0x0808_0808_0808_0808, 0);
-                _mm256_shuffle_epi8(self, _mm256_add_epi8(swap, high))
-            } else {
-                _mm256_or_si256(_mm256_slli_epi32::<LEFT>(self), _mm256_srli_epi32::<RIGHT>(self))
-            }
-        }
+    calls! {
+        load(from: *const u32) -> Self = _mm256_loadu_si256(from.cast());
+        store(of: Self, to: *mut u32) = _mm256_storeu_si256(to.cast(), of);
+        splat(value: u32) -> Self = _mm256_set1_epi32(value.cast_signed());
+        add(a: Self, b: Self) -> Self = _mm256_add_epi32(a, b);
     }
 
     #[inline(always)]
     unsafe fn words(from: &[*const Block]) -> [Self; 16] {
-        // SAFETY: see above; a block has two halves of eight words.
+        // SAFETY: as in `calls`; a block has two halves of eight words.
         unsafe {
             let mut words = [_mm256_setzero_si256(); 16];
             for half in 0..2 {
@@ -226,30 +168,54 @@ impl Vector for __m256i {
     }
 }
 
+impl Bits for __m256i {
+    calls! {
+        and(a: Self, b: Self) -> Self = _mm256_and_si256(a, b);
+        or(a: Self, b: Self) -> Self = _mm256_or_si256(a, b);
+        xor(a: Self, b: Self) -> Self = _mm256_xor_si256(a, b);
+        not_and(a: Self, b: Self) -> Self = _mm256_andnot_si256(a, b);
+    }
+
+    #[inline(always)]
+    unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: Self) -> Self {
+        // SAFETY: as in `calls`.
+        unsafe {
+            if LEFT == 16 {
+                // Half-words change places: one operation in place of three.
+                let swap = _mm256_set1_epi64x(0x0504_0706_0100_0302);
+                let high = _mm256_set_epi64x(0x0808_0808_0808_0808, 0, 0x0808_0808_0808_0808, 0);
+                _mm256_shuffle_epi8(of, _mm256_add_epi8(swap, high))
+            } else {
+                _mm256_or_si256(_mm256_slli_epi32::<LEFT>(of), _mm256_srli_epi32::<RIGHT>(of))
+            }
+        }
+    }
+}
+
 #[target_feature(enable = "sse2")]
 pub(super) unsafe fn sse2(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: SSE2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m128i, 1>(states, inputs, blocks) }
+    unsafe { compress::<__m128i, InPairs, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn avx2(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m256i, 1>(states, inputs, blocks) }
+    unsafe { compress::<__m256i, InPairs, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn avx2_twice(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m256i, 2>(states, inputs, blocks) }
+    unsafe { compress::<__m256i, InPairs, 2>(states, inputs, blocks) }
 }
 
 /// `GROUPS` registers of lanes in step.
 ///
 /// # Safety
-/// The vector unit of `V` is there, and each of the first `GROUPS * V::LANES` inputs has `blocks` blocks.
+/// The vector unit that `V` and `L` want is there, and each of the first `GROUPS * V::LANES` inputs has `blocks` blocks.
 #[inline(always)]
-pub(super) unsafe fn compress<V: Vector, const GROUPS: usize>(
+pub(super) unsafe fn compress<V: Vector, L: Logic<V>, const GROUPS: usize>(
     states: &mut States,
     inputs: &[&[Block]; LANES_MAX],
     blocks: usize,
@@ -275,16 +241,16 @@ pub(super) unsafe fn compress<V: Vector, const GROUPS: usize>(
                 *at = at.add(1);
             }
             let before = s;
-            rounds(&mut s, &w);
+            rounds::<V, L, GROUPS>(&mut s, &w);
             for (s, before) in s.iter_mut().zip(before) {
                 for (s, before) in s.iter_mut().zip(before) {
-                    *s = s.add(before);
+                    *s = V::add(*s, before);
                 }
             }
         }
         for (g, s) in s.into_iter().enumerate() {
             for (word, s) in s.into_iter().enumerate() {
-                s.store(states[word].as_mut_ptr().add(g * V::LANES));
+                V::store(s, states[word].as_mut_ptr().add(g * V::LANES));
             }
         }
     }
@@ -292,7 +258,7 @@ pub(super) unsafe fn compress<V: Vector, const GROUPS: usize>(
 
 /// The 64 steps of RFC 1321 3.4.
 #[inline(always)]
-unsafe fn rounds<V: Vector, const GROUPS: usize>(s: &mut [[V; 4]; GROUPS], w: &[[V; 16]; GROUPS]) {
+unsafe fn rounds<V: Vector, L: Logic<V>, const GROUPS: usize>(s: &mut [[V; 4]; GROUPS], w: &[[V; 16]; GROUPS]) {
     // Four steps, after which the words have their old places again. `$k` words apart, from word `$w`.
     macro_rules! four {
         ($round:tt, $i:expr, $w:expr, $k:expr, $r0:literal, $r1:literal, $r2:literal, $r3:literal) => {
@@ -305,9 +271,9 @@ unsafe fn rounds<V: Vector, const GROUPS: usize>(s: &mut [[V; 4]; GROUPS], w: &[
     macro_rules! step {
         ($round:tt, $i:expr, $w:expr, $a:literal, $b:literal, $c:literal, $d:literal, $r:literal) => {
             for (s, w) in s.iter_mut().zip(w) {
-                let sum = s[$a].add(V::splat(K[$i])).add(w[$w]);
-                let sum = V::mix::<$round>(sum, s[$b], s[$c], s[$d]);
-                s[$a] = sum.rotate::<$r, { 32 - $r }>().add(s[$b]);
+                let sum = V::add(V::add(s[$a], V::splat(K[$i])), w[$w]);
+                let sum = L::mix::<$round>(sum, s[$b], s[$c], s[$d]);
+                s[$a] = V::add(L::rotate::<$r, { 32 - $r }>(sum), s[$b]);
             }
         };
     }
