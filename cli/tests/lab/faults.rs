@@ -30,6 +30,12 @@ fn place(lab: &Lab, case: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
+/// It is where the slot begins that holds the bad byte.
+fn near(lab: &Lab, case: &str, bad: u64) {
+    let at = place(lab, case);
+    assert!(at <= bad && bad < at + 4 * MIB, "{case}: told {at}, bad is {bad}");
+}
+
 /// Mended, the session went on to its end.
 fn mended(lab: &Lab, cases: &[&str]) {
     for case in cases {
@@ -68,8 +74,9 @@ fn judge_a_fault_in_mid_session_is_told_and_the_session_goes_on() {
         lab.disk("hung", "scsi", 128, "HUNG00000001", ",bps=20000000"),
         lab.disk("full", "scsi", 128, "FULL00000001", ",bps=20000000"),
     ];
-    let Some(status) = lab.run(&disks, "faults.sh sick pulled hung full") else { return };
-    assert_eq!(status, 0);
+    if !lab.succeeds(&disks, "faults.sh sick pulled hung full") {
+        return;
+    }
     told(
         &lab,
         "sick",
@@ -105,15 +112,14 @@ fn judge_bad_places_lost_sources_and_hanging_devices() {
         lab.disk("stopped", "scsi", 128, "STOP00000001", ",bps=20000000"),
         lab.disk("twice", "scsi", 128, "TWICE0000001", ",bps=20000000"),
     ];
-    let Some(status) = lab.run(&disks, "faults.sh bad unreadable hole gone stopped twice") else { return };
-    assert_eq!(status, 0);
+    if !lab.succeeds(&disks, "faults.sh bad unreadable hole gone stopped twice") {
+        return;
+    }
     // Told when it is written, not when it is read back, and where the request began that failed.
     told(&lab, "bad", "4", &["writing failed (file data)"]);
-    let at = place(&lab, "bad");
-    assert!(at <= BAD && BAD < at + 4 * MIB, "told {at}, bad is {BAD}");
+    near(&lab, "bad", BAD);
     told(&lab, "unreadable", "4", &["cannot be read back"]);
-    let at = place(&lab, "unreadable");
-    assert!(at <= BAD && BAD < at + 4 * MIB, "told {at}, bad is {BAD}");
+    near(&lab, "unreadable", BAD);
     told(&lab, "hole", "3", &["0001.bin"]);
     judged(&lab, "hole", &disks[2], false);
     told(&lab, "gone", "7", &["went away while it was read", "/mnt/gone/source"]);

@@ -136,6 +136,13 @@ impl Lab {
         status
     }
 
+    /// As [`Self::run`], to a good end; `false` where there is no machine.
+    pub fn succeeds(&self, disks: &[Disk], script: &str) -> bool {
+        let status = self.run(disks, script);
+        assert!(matches!(status, None | Some(0)), "{script}: {status:?}");
+        status.is_some()
+    }
+
     /// Keeps a copy of a session's files and its disk, or brings it back.
     pub fn copy(&self, from: &str, to: &str) {
         let _ = fs::remove_dir_all(self.path(to));

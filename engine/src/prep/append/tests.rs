@@ -205,7 +205,7 @@ pub(super) fn twin(disk: &SimDisk) -> SimDisk {
 }
 
 /// The unlocked volume in a file.
-fn unlocked(opened: &Opened, plain: &Path) {
+pub(super) fn unlocked(opened: &Opened, plain: &Path) {
     let file = File::create(plain).expect("an image");
     file.set_len(opened.len().0).expect("room");
     let mut piece = vec![0; 1 << 20];

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::tests::{cut_everywhere, planted, twin, with_store};
+use super::super::tests::{cut_everywhere, planted, twin, unlocked, with_store};
 use super::*;
 use crate::bitlocker::build::{Metadata, Spec};
 use crate::crypt::Cipher;
@@ -224,14 +224,7 @@ fn differs(disk: &SimDisk, former: &SimDisk, free: &[ByteRange]) -> Option<u64> 
 fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
     let opened = found(disk).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
     let image = lab.dir.join("judged");
-    let file = File::create(&image).expect("an image");
-    file.set_len(opened.len().0).expect("room");
-    let mut piece = vec![0; 1 << 20];
-    for at in (0..opened.len().0).step_by(1 << 20) {
-        let n = (opened.len().0 - at).min(1 << 20) as usize;
-        opened.read(ByteOffset(at), &mut piece[..n]).expect("a volume");
-        file.write_all_at(&piece[..n], at).expect("room");
-    }
+    unlocked(&opened, &image);
     let report = Volume::open(&mut View(&opened), opened.len()).expect("NTFS").check(&mut View(&opened));
     assert!(report.is_sound(), "{:?}", report.findings);
     if let Some(text) = succeeds(Command::new("ntfsfix").arg("-n").arg(&image)) {
