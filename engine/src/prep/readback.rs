@@ -20,8 +20,8 @@ use crate::prep::patience::Patience;
 use crate::prep::request::ReadBack;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
-use crate::units::{ByteLen, ByteOffset};
-use crate::verify::find::Found;
+use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::verify::find::{Found, Opened};
 use crate::verify::key::Key;
 use crate::verify::medium::Medium;
 use crate::verify::road::{Arrived, Load, Road};
@@ -84,18 +84,7 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
     }
     (written.events)(Event::Stage { drive: written.index, stage: Stage::ReadBack });
     let name = &written.facts.name;
-    let record = std::fs::read(written.record).map(Zeroizing::new).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(written.record)
-    })?;
-    let key = Key::read(&record)?;
-    let found = Found::look(medium, written.facts.clone(), None, None)?;
-    if found.volume != written.layout.volume() {
-        return Err(different("the partition table that was read back shows another volume", name));
-    }
-    let opened = found.unlock(&key, &mut |_, _| {}).map_err(|problem| {
-        different(&format!("the key as the drive record prints it does not open the drive: {}", problem.what), name)
-    })?;
-
+    let opened = open_again(medium, written.facts, written.record, Some(written.layout.volume()))?;
     let chosen = choose(written);
     let total = ByteLen(chosen.iter().map(|(_, len)| *len as u64).sum());
     let mut hashes = written.hashes.map(File::open).transpose().map_err(sidecar)?.map(HashReader::new);
@@ -149,6 +138,35 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
         Some(error) => Err(sidecar(error).drive(name)),
         None => Ok(ByteLen(done)),
     }
+}
+
+/// Opens the volume with the key as the drive record prints it; at `place`, where that is known.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn open_again(
+    medium: Box<dyn Medium>,
+    facts: &DriveFacts,
+    record: &Path,
+    place: Option<ByteRange>,
+) -> Result<Opened, Problem> {
+    let printed = std::fs::read(record).map(Zeroizing::new).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(record)
+    })?;
+    let key = Key::read(&printed)?;
+    let found = Found::look(medium, facts.clone(), None, None)?;
+    if place.is_some_and(|place| place != found.volume) {
+        return Err(different("the partition table that was read back shows another volume", &facts.name));
+    }
+    found.unlock(&key, &mut |_, _| {}).map_err(|problem| {
+        let what = format!("the key as the drive record prints it does not open the drive: {}", problem.what);
+        different(&what, &facts.name)
+    })
+}
+
+/// Chooses the sample of a drive whose manifest has this MD5.
+pub(super) fn seed(manifest_md5: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| manifest_md5[i]))
 }
 
 /// The batches to read, by number in the plan, and their lengths: all, or the ends, the metadata and a sample.

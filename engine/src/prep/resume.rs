@@ -316,12 +316,11 @@ pub(super) fn prepare(
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
     }
     for drive in &appends[..before.1] {
-        let words = match &drive.begun {
-            Some(begun) if begun.step > 0 => "has all its files; they are made part of the volume".to_owned(),
-            Some(begun) if append::run::encrypting(begun).is_some() => {
-                append::run::encrypting(begun).unwrap_or_default()
-            }
-            Some(begun) if begun.batches > 0 => format!("goes on behind batch {}", begun.batches),
+        let encrypting = drive.begun.as_deref().and_then(append::run::encrypting);
+        let words = match (&drive.begun, encrypting) {
+            (Some(begun), _) if begun.step > 0 => "has all its files; they are made part of the volume".to_owned(),
+            (_, Some(words)) => words,
+            (Some(begun), None) if begun.batches > 0 => format!("goes on behind batch {}", begun.batches),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));

@@ -231,19 +231,20 @@ impl Prepared {
                 });
             });
             let (ended, results) = unbounded();
-            let blank = self.drives.iter().zip(&keys).enumerate();
-            for (i, (drive, keys)) in blank {
+            type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
+            let blank = self.drives.iter().zip(&keys).map(|(drive, keys)| {
+                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, keys, shared));
+                (&drive.target, act)
+            });
+            let there = self.appends.iter().map(|drive| {
+                let act: Act<'_> = Box::new(move |i| append::run::add(i, drive, shared));
+                (&drive.target, act)
+            });
+            for (i, (target, act)) in blank.chain(there).enumerate() {
                 let ended = ended.clone();
                 scope.spawn(move || {
-                    let run = || run_drive(i, &drive.target, shared, || write_drive(i, drive, keys, shared));
-                    ended.send((i, unbroken(&drive.target.facts, run)))
-                });
-            }
-            for (drive, i) in self.appends.iter().zip(self.drives.len()..) {
-                let ended = ended.clone();
-                scope.spawn(move || {
-                    let run = || run_drive(i, &drive.target, shared, || append::run::add(i, drive, shared));
-                    ended.send((i, unbroken(&drive.target.facts, run)))
+                    let run = || run_drive(i, target, shared, || act(i));
+                    ended.send((i, unbroken(&target.facts, run)))
                 });
             }
             drop(ended);
@@ -424,13 +425,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
 
-    // What is read from here on comes from the device.
-    if let Err(error) = device.drop_caches() {
-        let name = &facts.name;
-        (shared.events)(Event::Warning(format!(
-            "drive {name}: the kernel's caches of it could not be dropped: {error}"
-        )));
-    }
+    drop_caches(&device, facts, shared.events);
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Warning(format!(
             "drive {}: finished, but the kernel did not read the new partition table: {error}",
@@ -455,6 +450,14 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
         record: record_path,
         free_space_untouched: !request.wipe_free,
     })
+}
+
+/// What is read from here on comes from the device.
+pub(super) fn drop_caches(device: &Device, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
+    if let Err(error) = device.drop_caches() {
+        let name = &facts.name;
+        events(Event::Warning(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+    }
 }
 
 /// Tells of a drive that was let go and mounted by something else at once.
@@ -498,12 +501,7 @@ fn read_back(
         return Ok(());
     }
     let facts = &drive.target.facts;
-    if let Err(error) = device.drop_caches() {
-        (shared.events)(Event::Warning(format!(
-            "drive {}: the kernel keeps its cache of the drive: {error}",
-            facts.name
-        )));
-    }
+    drop_caches(device, facts, shared.events);
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
     if !device.is_direct() {
         (shared.events)(Event::Note(format!(
@@ -511,7 +509,6 @@ fn read_back(
             facts.name
         )));
     }
-    let [a, b, c, d, e, f, g, h, ..] = finished.manifest_md5;
     let written = Written {
         index,
         facts,
@@ -522,7 +519,7 @@ fn read_back(
         record,
         how: shared.request.read_back,
         patience: Patience::default(),
-        seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        seed: readback::seed(&finished.manifest_md5),
         workers: shared.workers,
         events: shared.events,
         stop: shared.stop,

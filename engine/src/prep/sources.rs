@@ -5,11 +5,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::io::{FileFacts, PartResult, Stamp};
+use crate::plan::tree::DriveTree;
 use crate::report::{Kind, Problem};
 
 /// Failures in a row, without one success between, after which a source that still seems to be there counts as gone: few
 /// enough that nobody takes the rest for a drive.
 const IN_A_ROW: u32 = 64;
+
+/// What a source file must still be when it is read.
+pub fn expected_facts(tree: &DriveTree, file: u32) -> FileFacts {
+    let (len, mtime_ns, ctime_ns) = tree.planned_facts(file);
+    FileFacts { len: len.0, mtime: Stamp::from_nanos(mtime_ns), ctime: Stamp::from_nanos(ctime_ns), dev: 0, ino: 0 }
+}
 
 /// What the dataset names, each with the number of its file system at the start.
 pub struct Sources {
@@ -85,6 +93,26 @@ impl Sources {
                 .path(base)
                 .advice("attach it again and go on with the session; the drive holds no finished volume"),
         );
+    }
+
+    /// A part came back. Why its file is left out, if it is; `is_out` when it was before, and its parts were not asked for.
+    pub fn came(&mut self, path: impl FnOnce() -> PathBuf, result: PartResult, is_out: bool) -> Option<String> {
+        match result {
+            PartResult::Done => {
+                if !is_out {
+                    self.read();
+                }
+                None
+            }
+            PartResult::Changed(change) => {
+                self.failed(&path(), None);
+                Some(change)
+            }
+            PartResult::Failed(error) => {
+                self.failed(&path(), Some(&error));
+                Some(error.to_string())
+            }
+        }
     }
 
     /// What ends the drive, once.

@@ -249,6 +249,19 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What must hold before a sidecar is acted upon again: it is whole, and [`check`] finds nothing.
+///
+/// # Errors
+/// What does not hold.
+pub fn trust(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
+    if !is_whole(sidecar).map_err(|error| side_failed(&error, name))? {
+        return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
+            .drive(name)
+            .advice("bring the file back: the volume cannot be finished or taken back without it"));
+    }
+    check(sidecar, medium, name)
+}
+
 /// Makes sure that every sector that the sidecar tells of is what it was or what it will be: one that is neither was
 /// written by somebody else since, and nothing may be written over it.
 ///

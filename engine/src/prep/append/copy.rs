@@ -12,7 +12,7 @@ use super::commit::Store;
 use super::{Addition, Job};
 use crate::azure::dataset::BlobType;
 use crate::hash;
-use crate::io::{self, Completion, FileFacts, Fill, From, PartResult, SourceFile, SourcePath, Stamp};
+use crate::io::{self, Completion, Fill, From, SourceFile, SourcePath};
 use crate::ntfs::append::Append;
 use crate::ntfs::build::{LinearRange, Tree};
 use crate::plan::tree::DriveTree;
@@ -21,7 +21,7 @@ use crate::prep::drive::{Durable, Save, Sum};
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::patience::Patience;
-use crate::prep::sources::Sources;
+use crate::prep::sources::{Sources, expected_facts};
 use crate::prep::workers::{self, Digest, Done, How, Span, Way};
 use crate::report::{Event, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, Clusters};
@@ -282,28 +282,14 @@ pub(super) fn copy(
                 filling -= 1;
                 let Some(load) = under.get(&tag) else { continue };
                 for (part, result) in load.parts.iter().zip(results) {
-                    let mut why = match result {
-                        PartResult::Done => {
-                            // The parts of a file that is out already were not asked for.
-                            if !copied.left_out.contains_key(&part.file) {
-                                sources.read();
-                            }
-                            None
-                        }
-                        PartResult::Changed(change) => {
-                            sources.failed(&tree.source_path(part.file), None);
-                            Some(change)
-                        }
-                        PartResult::Failed(error) => {
-                            sources.failed(&tree.source_path(part.file), Some(&error));
-                            Some(error.to_string())
-                        }
-                    };
+                    let is_out = copied.left_out.contains_key(&part.file);
+                    let mut why = sources.came(|| tree.source_path(part.file), result, is_out);
                     if let Some((file, reading, all)) = open.get_mut(&part.file) {
                         *reading -= 1;
                         if *reading == 0 && *all {
                             let now = file.facts_now().map_err(|error| error.to_string());
-                            why = why.or(now.map_or_else(Some, |now| now.change_since(&planned(tree, part.file))));
+                            why =
+                                why.or(now.map_or_else(Some, |now| now.change_since(&expected_facts(tree, part.file))));
                             open.remove(&part.file);
                         }
                     }
@@ -417,17 +403,12 @@ fn lay(job: &Job<'_>, append: &Append, load: &mut Load) -> Result<(), Problem> {
     Ok(())
 }
 
-fn planned(tree: &DriveTree, file: u32) -> FileFacts {
-    let (len, mtime_ns, ctime_ns) = tree.planned_facts(file);
-    FileFacts { len: len.0, mtime: Stamp::from_nanos(mtime_ns), ctime: Stamp::from_nanos(ctime_ns), dev: 0, ino: 0 }
-}
-
 fn source(
     tree: &DriveTree,
     part: &Part,
     open: &mut HashMap<u32, (Arc<SourceFile>, usize, bool)>,
 ) -> Result<From, (String, Option<std::io::Error>)> {
-    let facts = planned(tree, part.file);
+    let facts = expected_facts(tree, part.file);
     let path = tree.source_path(part.file);
     if facts.len <= SMALL_FILE_MAX {
         let path = SourcePath::new(&path).map_err(|error| (error.to_string(), None))?;

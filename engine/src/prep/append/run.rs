@@ -10,8 +10,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::commit::{self, Store};
 use super::copy::first_bad;
 use super::drive::{AppendDrive, record_of, unlock};
@@ -45,7 +43,6 @@ use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
 use crate::verify::index::{Index, IndexRow};
 use crate::verify::judge::{Context, VerifyRequest};
-use crate::verify::key::Key;
 use crate::verify::logs::Logs;
 use crate::verify::medium::Medium;
 
@@ -162,6 +159,14 @@ impl Beside {
         Self::open(&self.images, make)
     }
 
+    /// [`commit::trust`], naming the file where that is at fault.
+    fn trust(&self, images: &mut File, device: &Device, name: &str) -> Result<(), Problem> {
+        commit::trust(images, device, name).map_err(|problem| match problem.kind {
+            Kind::Environment => problem.path(&self.images),
+            _ => problem,
+        })
+    }
+
     /// Opens a file that only its owner may read.
     fn open(path: &Path, make: bool) -> Result<File, Problem> {
         let mut options = OpenOptions::new();
@@ -235,13 +240,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         copy(index, drive, &opened, &beside, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
         (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
-        if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
-            return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
-                .path(&beside.images)
-                .drive(&facts.name)
-                .advice("bring the file back: the volume cannot be finished or taken back without it"));
-        }
-        commit::check(&mut images, device.as_ref(), &facts.name)?;
+        beside.trust(&mut images, &device, &facts.name)?;
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
     let copied = store.written();
@@ -249,12 +248,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let (done, _) = parts(&checkpoint)?;
     let (log, replay) = beside.log(&checkpoint).map_err(|error| run::beside(&error, &beside.outcome))?;
     drop(log);
-    if let Err(error) = device.drop_caches() {
-        let name = &facts.name;
-        (shared.events)(Event::Warning(format!(
-            "drive {name}: the kernel's caches of it could not be dropped: {error}"
-        )));
-    }
+    run::drop_caches(&device, facts, shared.events);
     read_back(index, drive, &beside.record, &done, shared)?;
     let header = request.drive_header_hash || done.had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
@@ -324,12 +318,7 @@ fn encrypt_first(
         stop: shared.stop,
     };
     encrypt::encrypt(&mut work, &mut state, store)?;
-    if let Err(error) = device.drop_caches() {
-        let name = &facts.name;
-        (shared.events)(Event::Warning(format!(
-            "drive {name}: the kernel's caches of it could not be dropped: {error}"
-        )));
-    }
+    run::drop_caches(device, facts, shared.events);
     Ok(())
 }
 
@@ -602,36 +591,42 @@ fn read_back(
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
     let facts = &drive.target.facts;
-    let how = shared.request.read_back;
-    if how == ReadBack::None {
+    if shared.request.read_back == ReadBack::None {
         return Ok(());
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
-    const ADVICE: &str = "do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)";
-    let different = |what: String| Problem::new(Kind::Different, what).drive(&facts.name).advice(ADVICE);
-    let printed = fs::read(record).map(Zeroizing::new).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(record)
-    })?;
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
-    let found = Found::look(Box::new(device), facts.clone(), None, None)?;
-    let opened = found.unlock(&Key::read(&printed)?, &mut |_, _| {}).map_err(|problem| {
-        different(format!("the key as the drive record prints it does not open the drive: {}", problem.what))
-    })?;
-    let mut view = View(&opened);
+    let opened = readback::open_again(Box::new(device), facts, record, None);
+    opened.and_then(|opened| read_added(index, drive, &opened, done, shared)).map_err(|problem| match problem.kind {
+        Kind::Different => problem
+            .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)"),
+        _ => problem,
+    })
+}
+
+/// [`read_back`], of a volume that is open.
+fn read_added(
+    index: usize,
+    drive: &AppendDrive,
+    opened: &Opened,
+    done: &Facts,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let different = |what: String| Problem::new(Kind::Different, what).drive(&drive.target.facts.name);
+    let mut view = View(opened);
     let volume = Volume::open(&mut view, opened.len()).map_err(|error| different(error.to_string()))?;
     let report = volume.check(&mut view);
     if let Some(first) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
         let first = format!("{}: {}", first.place, first.what);
         return Err(different(format!("the file system that was read back is not sound: {first}")));
     }
-    let below = format!("\\{}", drive.tree.session());
-    let [a, b, c, d, e, f, g, h, ..] = done.manifest_md5;
-    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let (how, seed) = (shared.request.read_back, readback::seed(&done.manifest_md5));
+    // What lay on the drive before was read to be listed.
+    let below = drive.index.is_none().then(|| format!("\\{}", drive.tree.session()));
     let added = Added {
         manifest: &format!("\\{MANIFEST_NAME}"),
         manifest_md5: done.manifest_md5,
-        // What lay on the drive before was read to be listed.
-        below: drive.index.is_none().then_some(&*below),
+        below: below.as_deref(),
         choose: &mut |count| if how == ReadBack::Full { (0..count).collect() } else { readback::sample(count, seed) },
     };
     let context = Context {
@@ -642,10 +637,7 @@ fn read_back(
         events: shared.events,
         stop: shared.stop,
     };
-    added::run(&opened, &context, added).map(drop).map_err(|problem| match problem.kind {
-        Kind::Different => problem.advice(ADVICE),
-        _ => problem,
-    })
+    added::run(opened, &context, added).map(drop)
 }
 
 /// Takes a drive back to what it was before the session.
@@ -669,13 +661,7 @@ pub(in crate::prep) fn take_back(
         let mut store = Store::new(&facts.name, engine, &pool);
         if checkpoint.step > 0 {
             let mut images = beside.images(false)?;
-            if !commit::is_whole(&mut images).map_err(|error| run::beside(&error, &beside.images))? {
-                return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
-                    .path(&beside.images)
-                    .drive(&facts.name)
-                    .advice("bring the file back: the volume cannot be taken back without it"));
-            }
-            commit::check(&mut images, device.as_ref(), &facts.name)?;
+            beside.trust(&mut images, device, &facts.name)?;
             commit::undo(&mut images, &mut store)?;
         }
         if let Some(mut state) = in_place {

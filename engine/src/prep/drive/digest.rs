@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::feed::expected_facts;
 use super::{Drive, Run, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
 use crate::hash::Md5Chain;
@@ -10,6 +9,7 @@ use crate::io;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::pool::Slot;
+use crate::prep::sources::expected_facts;
 use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Whole};
 use crate::report::Problem;
 use crate::units::ByteOffset;
@@ -22,25 +22,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let parts = parts.clone();
         let mut changed: Vec<(u32, String)> = Vec::new();
         for (part, result) in parts.iter().zip(results) {
-            let why = match result {
-                io::PartResult::Done => {
-                    // The parts of a file that is out already were not asked for.
-                    if !self.left_out.contains_key(&part.file) {
-                        self.sources.read();
-                    }
-                    None
-                }
-                io::PartResult::Changed(change) => {
-                    let path = self.s.layout.tree().source_path(part.file);
-                    self.sources.failed(&path, None);
-                    Some(change)
-                }
-                io::PartResult::Failed(error) => {
-                    let path = self.s.layout.tree().source_path(part.file);
-                    self.sources.failed(&path, Some(&error));
-                    Some(error.to_string())
-                }
-            };
+            let is_out = self.left_out.contains_key(&part.file);
+            let why = self.sources.came(|| self.s.layout.tree().source_path(part.file), result, is_out);
             if let Some(why) = why {
                 slot[part.into as usize..(part.into + part.len) as usize].fill(0);
                 changed.push((part.file, why));
@@ -48,7 +31,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if let Some(open) = self.open.get_mut(&part.file) {
                 open.reading -= 1;
                 if open.reading == 0 && open.all_issued {
-                    let facts = expected_facts(self.s.layout, part.file);
+                    let facts = expected_facts(self.s.layout.tree(), part.file);
                     let now = open.file.as_ref().map(|file| file.facts_now());
                     match now {
                         Some(Ok(now)) => changed.extend(now.change_since(&facts).map(|change| (part.file, change))),

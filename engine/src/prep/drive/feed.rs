@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
-use crate::io::{self, FileFacts, Fill, SourceFile, SourcePath, Stamp};
+use crate::io::{self, Fill, SourceFile, SourcePath};
 use crate::ntfs::build::{LeftOut, Outcome, SectionKind, Tree};
 use crate::plan::batches::{Batch, Content, Part, Phase};
-use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
 use crate::prep::manifest;
 use crate::prep::outcome::WholeReader;
+use crate::prep::sources::expected_facts;
 use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
@@ -241,7 +241,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Where a part's bytes come from; opens files that stay open.
     pub(super) fn read_of(&mut self, part: &Part) -> Result<io::From, String> {
         let layout = self.s.layout;
-        let facts = expected_facts(layout, part.file);
+        let facts = expected_facts(layout.tree(), part.file);
         if facts.len <= SMALL_FILE_MAX {
             let path = SourcePath::new(&layout.tree().source_path(part.file)).map_err(|error| error.to_string())?;
             return Ok(io::From::Path { path: Arc::new(path), facts });
@@ -291,12 +291,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 /// Whether a file is made here, of what the blobs turned out to be.
 fn is_made(tree: &DriveTree, file: u32) -> bool {
     (tree.blob_count()..tree.first_property()).contains(&file)
-}
-
-/// What a source file must still be when it is read.
-pub(super) fn expected_facts(layout: &DriveLayout, file: u32) -> FileFacts {
-    let (len, mtime_ns, ctime_ns) = layout.tree().planned_facts(file);
-    FileFacts { len: len.0, mtime: Stamp::from_nanos(mtime_ns), ctime: Stamp::from_nanos(ctime_ns), dev: 0, ino: 0 }
 }
 
 /// The batch without what lies behind byte `len` of its slot.
