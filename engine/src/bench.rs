@@ -334,8 +334,8 @@ impl Bench {
         *engine_name = engine.name().to_owned();
         let _ = self.device.drop_caches();
         let mut random = Seeded::new(at.0 ^ block as u64);
-        let cipher =
-            road.map(|(workers, cipher)| (workers, Arc::new(test_cipher(cipher, self.device.geometry().sector))));
+        let sector = self.device.geometry().sector;
+        let mut road = road.map(|(workers, cipher)| (workers.company(), Arc::new(test_cipher(cipher, sector))));
         let (reply, replies) = unbounded::<Done>();
         let waker = engine.waker();
 
@@ -344,7 +344,7 @@ impl Bench {
         let mut next = 0u64;
         let mut given: HashMap<u64, Instant> = HashMap::new();
         let mut latencies: Vec<Duration> = Vec::new();
-        let (mut bytes, mut at_workers) = (0u64, 0usize);
+        let mut bytes = 0u64;
         let mut idle: Vec<Slot> = Vec::new();
         while let Some(mut slot) = pool.take() {
             // Contents that no drive compresses away.
@@ -361,10 +361,9 @@ impl Bench {
             while running && let Some(slot) = idle.pop() {
                 let tag = next;
                 next += 1;
-                match (direction, &cipher) {
-                    (Direction::Write, Some((workers, cipher))) => {
-                        at_workers += 1;
-                        send(workers, cipher, Way::Seal, tag, slot, block, place(tag), &reply, &waker);
+                match (direction, &mut road) {
+                    (Direction::Write, Some((company, cipher))) => {
+                        company.join(job(cipher, Way::Seal, tag, slot, block, place(tag), &reply, &waker));
                     }
                     (Direction::Write, None) => {
                         given.insert(tag, Instant::now());
@@ -377,7 +376,13 @@ impl Bench {
                     }
                 }
             }
-            if engine.in_flight() == 0 && at_workers == 0 {
+            let mut away = 0;
+            if let Some((company, _)) = &mut road {
+                let busy = engine.in_flight() + if direction == Direction::Write { company.away() } else { 0 };
+                company.go(busy * 2 >= depth as usize);
+                away = company.away();
+            }
+            if engine.in_flight() == 0 && away == 0 {
                 break;
             }
             match engine.wait(Some(Duration::from_secs(1))) {
@@ -386,10 +391,9 @@ impl Bench {
                         return Err(failed(tag, error));
                     }
                     latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
-                    match &cipher {
-                        Some((workers, cipher)) => {
-                            at_workers += 1;
-                            send(workers, cipher, Way::Open, tag, slot, block, place(tag), &reply, &waker);
+                    match &mut road {
+                        Some((company, cipher)) => {
+                            company.join(job(cipher, Way::Open, tag, slot, block, place(tag), &reply, &waker));
                         }
                         None => {
                             bytes += block as u64;
@@ -409,7 +413,7 @@ impl Bench {
                 Completion::Broken(error) => return Err(failed(next, &error)),
             }
             while let Ok(done) = replies.try_recv() {
-                at_workers -= 1;
+                road.iter_mut().for_each(|(company, _)| company.came_back());
                 if direction == Direction::Write {
                     given.insert(done.tag, Instant::now());
                     engine.write(done.tag, done.slot, block, place(done.tag));
@@ -449,10 +453,9 @@ impl Bench {
     }
 }
 
-/// Hands a slot to the workers, as preparing and verifying do.
+/// A slot for the workers, as preparing and verifying hand it over.
 #[expect(clippy::too_many_arguments, reason = "the fields of a job")]
-fn send(
-    workers: &Workers,
+fn job(
     cipher: &Arc<SectorCipher>,
     way: Way,
     tag: u64,
@@ -461,8 +464,8 @@ fn send(
     at: ByteOffset,
     reply: &crossbeam_channel::Sender<Done>,
     waker: &io::Waker,
-) {
-    let job = Job {
+) -> Job {
+    Job {
         tag,
         slot,
         len,
@@ -475,9 +478,7 @@ fn send(
         cipher: Some(Arc::clone(cipher)),
         reply: reply.clone(),
         waker: waker.clone(),
-    };
-    // The workers outlive the measurement.
-    let _ = workers.queue().send(job);
+    }
 }
 
 /// A cipher with a key of no value: only its speed matters.
@@ -506,16 +507,21 @@ fn core_rate(cipher: Cipher, way: Way) -> Result<f64, Problem> {
         random.fill(&mut slot);
         idle.push(slot);
     }
+    let mut company = workers.company();
     let rounds = CPU_PROBE / (slots * ROAD_BLOCK) as u64;
     let started = Instant::now();
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
             let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
-            send(&workers, &cipher, way, i as u64, slot, ROAD_BLOCK, at, &reply, &waker);
+            company.join(job(&cipher, way, i as u64, slot, ROAD_BLOCK, at, &reply, &waker));
         }
+        company.go(false);
         for _ in 0..slots {
             match replies.recv() {
-                Ok(done) => idle.push(done.slot),
+                Ok(done) => {
+                    company.came_back();
+                    idle.push(done.slot);
+                }
                 Err(_) => return Err(Problem::new(Kind::Internal, "a worker ended early")),
             }
         }

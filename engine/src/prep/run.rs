@@ -689,7 +689,7 @@ fn fill(
         engine: ground.engine,
         pool: ground.pool,
         fills_max: FILLS_MAX,
-        jobs: shared.workers.queue(),
+        company: shared.workers.company(),
         cipher: Arc::clone(&keys.cipher),
         plain: PlainBytes {
             fve_region: keys.region.clone(),

@@ -1,7 +1,7 @@
 //! The CPU's share: hashing and sealing (or opening) whole slots, by workers that all drives use.
 //!
-//! Blocks of several slots are hashed side by side in one core's vector lanes, so a worker takes as many waiting slots
-//! as make full lanes; when the drives are the bottleneck it finds one and loses nothing by it.
+//! Blocks of several slots are hashed side by side in one core's vector lanes: eight take hardly longer than one. So slots
+//! wait for company ([`Company`]) as long as their drive has enough to do, and one worker takes them together.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
 
-/// Slots that one worker takes at a time: as many as MD5 has lanes.
-const TAKE_MAX: usize = 8;
+/// Slots that go to a worker together: as many as MD5 has lanes. Sixteen would hash faster where there are so many lanes
+/// (AVX-512), and yet the drive waits longer for them than is won.
+const COMPANY: usize = 8;
 
 /// A hash block, or a part of one, inside a slot.
 #[derive(Clone, Debug)]
@@ -127,7 +128,7 @@ pub struct Done {
 /// Threads that hash, seal and open for every drive.
 #[derive(Debug)]
 pub struct Workers {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<Vec<Job>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -137,20 +138,19 @@ impl Workers {
     /// # Errors
     /// When the system gives no more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = unbounded::<Job>();
+        let (jobs, queue) = unbounded::<Vec<Job>>();
         let threads = (0..count.max(1))
             .map(|i| {
                 let queue = queue.clone();
-                let count = count.max(1);
-                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue, count))
+                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { jobs: Some(jobs), threads })
     }
 
-    /// Where jobs go in. The pool's slots bound how many there can be.
-    pub fn queue(&self) -> Sender<Job> {
-        self.jobs.clone().expect("present until drop")
+    /// A drive's way in. The pool's slots bound how many jobs there can be.
+    pub fn company(&self) -> Company {
+        Company { queue: self.jobs.clone().expect("present until drop"), waiting: Vec::new(), away: 0 }
     }
 }
 
@@ -164,15 +164,59 @@ impl Drop for Workers {
     }
 }
 
-fn work(queue: &Receiver<Job>, workers: usize) {
-    let mut jobs: Vec<Job> = Vec::with_capacity(TAKE_MAX);
-    while let Ok(job) = queue.recv() {
-        jobs.push(job);
-        // Full lanes first: eight slots cost hardly more than two. Of fewer, leave the others their share.
-        let waiting = queue.len();
-        let more = if waiting >= TAKE_MAX - 1 { TAKE_MAX - 1 } else { waiting / workers };
-        jobs.extend(queue.try_iter().take(more));
-        digest(&mut jobs);
+/// A drive's jobs on their way to the workers: those that gain by it wait for each other.
+#[derive(Debug)]
+pub struct Company {
+    queue: Sender<Vec<Job>>,
+    waiting: Vec<Job>,
+    away: usize,
+}
+
+impl Company {
+    /// Takes a job on. [`Self::go`] has to follow before the caller waits for anything.
+    pub fn join(&mut self, job: Job) {
+        // Slots without blocks, and those that fill lanes by themselves, gain nothing.
+        if (1..=MESSAGES_MANY).contains(&job.spans.len()) {
+            self.waiting.push(job);
+        } else {
+            self.send(vec![job]);
+        }
+    }
+
+    /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. A drive
+    /// at half of a core's speed costs half the processor time then that it costs when each slot goes alone.
+    pub fn go(&mut self, drive_is_busy: bool) {
+        if self.waiting.len() >= COMPANY || !drive_is_busy && !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.send(waiting);
+        }
+    }
+
+    /// A result came.
+    pub fn came_back(&mut self) {
+        self.away -= 1;
+    }
+
+    /// Jobs at the workers.
+    pub fn away(&self) -> usize {
+        self.away
+    }
+
+    /// Jobs that wait for others.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn send(&mut self, jobs: Vec<Job>) {
+        self.away += jobs.len();
+        // The workers outlive everybody who sends; were they gone, the missing results would tell.
+        let _ = self.queue.send(jobs);
+    }
+}
+
+fn work(queue: &Receiver<Vec<Job>>) {
+    while let Ok(jobs) = queue.recv() {
+        digest(jobs);
     }
 }
 
@@ -322,8 +366,8 @@ impl Work {
     }
 }
 
-fn digest(jobs: &mut Vec<Job>) {
-    let mut all: Vec<Work> = jobs.drain(..).map(Work::new).collect();
+fn digest(jobs: Vec<Job>) {
+    let mut all: Vec<Work> = jobs.into_iter().map(Work::new).collect();
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
     for work in &mut all {
         md5s.push(work.is_many().then(|| {

@@ -13,7 +13,7 @@ use crate::hash::Md5Chain;
 use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
 use crate::prep::patience::Patience;
-use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Workers};
+use crate::prep::workers::{Company, Digest, Done, How, Job, Span, Way, Workers};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::medium::Medium;
@@ -29,6 +29,9 @@ const SLOTS: usize = 16;
 
 /// Slots that may be filling at once.
 const FILLS_MAX: usize = 6;
+
+/// Slots being filled that keep the drive busy while others wait for company.
+const BUSY: usize = 4;
 
 /// Loads that may arrive before one that was asked for earlier: bounds what a caller that wants order must hold.
 const AHEAD_MAX: u64 = 32;
@@ -140,9 +143,9 @@ struct Under<T> {
     failure: Option<std::io::Error>,
 }
 
-/// Blocks longer than a slot: hashed in order, one of their slots at a time.
-#[derive(Default)]
-struct Chains {
+/// What goes to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
+struct Outgoing {
+    company: Company,
     order: VecDeque<u64>,
     ready: HashMap<u64, Slot>,
     state: Option<Md5Chain>,
@@ -188,7 +191,9 @@ impl Road<'_> {
         let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
         let waker = engine.waker();
         let ends = Ends { reply: &reply, waker: &waker };
-        let mut chains = Chains::default();
+        let company = self.workers.company();
+        let mut outgoing =
+            Outgoing { company, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
         let mut under: HashMap<u64, Under<T>> = HashMap::new();
         let (mut next, mut filling, mut ended) = (0, 0, false);
         loop {
@@ -209,13 +214,13 @@ impl Road<'_> {
                 next += 1;
                 let is_chained = is_chained(&load);
                 if is_chained {
-                    chains.order.push_back(tag);
+                    outgoing.order.push_back(tag);
                 }
                 if load.parts.is_empty() {
                     if is_chained {
-                        chains.ready.insert(tag, slot);
+                        outgoing.ready.insert(tag, slot);
                     } else {
-                        self.send(tag, slot, &load, None, &ends);
+                        outgoing.company.join(self.job(tag, slot, &load, None, &ends));
                     }
                 } else {
                     let parts = load.parts.iter();
@@ -224,11 +229,11 @@ impl Road<'_> {
                     filling += 1;
                 }
                 under.insert(tag, Under { load, failure: None });
-                self.send_chain(&mut chains, &under, &ends);
+                self.send_chain(&mut outgoing, &under, &ends);
             }
             engine.submit();
             while let Ok(done) = replies.try_recv() {
-                self.digested(done, &mut chains, &mut under, &ends, sink)?;
+                self.digested(done, &mut outgoing, &mut under, &ends, sink)?;
             }
             if under.is_empty() {
                 if ended {
@@ -239,6 +244,7 @@ impl Road<'_> {
                 }
                 // Every slot is kept by who took what was read: one that comes back wakes us.
             }
+            outgoing.company.go(filling >= BUSY);
             match engine.wait(Some(WAIT_MAX)) {
                 Completion::Filled { tag, slot, results } => {
                     filling -= 1;
@@ -249,15 +255,15 @@ impl Road<'_> {
                         PartResult::Failed(error) => Some(error),
                     });
                     if entry.failure.is_some() {
-                        chains.order.retain(|other| *other != tag);
+                        outgoing.order.retain(|other| *other != tag);
                         let (digests, chain) = (Vec::new(), None);
                         self.hand_on(Done { tag, slot, digests, chain, whole: None, crc: 0 }, &mut under, &ends, sink)?;
-                        self.send_chain(&mut chains, &under, &ends);
+                        self.send_chain(&mut outgoing, &under, &ends);
                     } else if is_chained(&entry.load) {
-                        chains.ready.insert(tag, slot);
-                        self.send_chain(&mut chains, &under, &ends);
+                        outgoing.ready.insert(tag, slot);
+                        self.send_chain(&mut outgoing, &under, &ends);
                     } else {
-                        self.send(tag, slot, &entry.load, None, &ends);
+                        outgoing.company.join(self.job(tag, slot, &entry.load, None, &ends));
                     }
                 }
                 Completion::Broken(error) => {
@@ -269,37 +275,38 @@ impl Road<'_> {
         }
     }
 
-    fn send_chain<T>(&self, chains: &mut Chains, under: &HashMap<u64, Under<T>>, ends: &Ends<'_>) {
-        if chains.busy {
+    fn send_chain<T>(&self, outgoing: &mut Outgoing, under: &HashMap<u64, Under<T>>, ends: &Ends<'_>) {
+        if outgoing.busy {
             return;
         }
-        let Some(tag) = chains.order.front().copied() else { return };
-        let Some(slot) = chains.ready.remove(&tag) else { return };
+        let Some(tag) = outgoing.order.front().copied() else { return };
+        let Some(slot) = outgoing.ready.remove(&tag) else { return };
         let Some(entry) = under.get(&tag) else { return };
-        chains.order.pop_front();
-        chains.busy = true;
-        let state = chains.state.take().filter(|_| !entry.load.begins);
-        self.send(tag, slot, &entry.load, state, ends);
+        outgoing.order.pop_front();
+        outgoing.busy = true;
+        let state = outgoing.state.take().filter(|_| !entry.load.begins);
+        outgoing.company.join(self.job(tag, slot, &entry.load, state, ends));
     }
 
     fn digested<T>(
         &self,
         mut done: Done,
-        chains: &mut Chains,
+        outgoing: &mut Outgoing,
         under: &mut HashMap<u64, Under<T>>,
         ends: &Ends<'_>,
         sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
+        outgoing.company.came_back();
         if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
-            chains.state = done.chain.take();
-            chains.busy = false;
-            self.send_chain(chains, under, ends);
+            outgoing.state = done.chain.take();
+            outgoing.busy = false;
+            self.send_chain(outgoing, under, ends);
         }
         self.hand_on(done, under, ends, sink)
     }
 
-    fn send<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) {
-        let job = Job {
+    fn job<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) -> Job {
+        Job {
             tag,
             slot,
             len: load.len,
@@ -312,9 +319,7 @@ impl Road<'_> {
             cipher: self.cipher.clone(),
             reply: ends.reply.clone(),
             waker: ends.waker.clone(),
-        };
-        // The workers outlive the road.
-        let _ = self.workers.queue().send(job);
+        }
     }
 
     fn hand_on<T>(

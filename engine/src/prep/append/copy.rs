@@ -28,6 +28,8 @@ use crate::units::{ByteLen, ByteOffset, Clusters};
 
 /// Slots that may be filling at once.
 const FILLS_MAX: usize = 8;
+/// Slots between hashing and device that keep the drive busy while others wait for company.
+const BUSY: usize = 4;
 /// Parts of one slot, so that a directory of a million empty files stays bounded.
 const PARTS_MAX: usize = 2048;
 /// Files up to this length are opened, read and closed in one go.
@@ -194,6 +196,7 @@ pub(super) fn copy(
         },
     };
     let mut open: HashMap<u32, (Arc<SourceFile>, usize, bool)> = HashMap::new();
+    let mut company = job.workers.company();
     let mut under: HashMap<u64, Load> = HashMap::new();
     let mut sources = Sources::new(job.bases.to_vec());
     let (reply, replies) = unbounded::<Done>();
@@ -247,6 +250,7 @@ pub(super) fn copy(
             next += 1;
         }
         while let Ok(done) = replies.try_recv() {
+            company.came_back();
             let Some(load) = under.get_mut(&done.tag) else { continue };
             let hashed = load.parts.iter().filter(|part| part.len > 0);
             for (part, digest) in hashed.zip(&done.digests) {
@@ -277,6 +281,7 @@ pub(super) fn copy(
             }
             continue;
         }
+        company.go(under.len() - filling - company.waiting() >= BUSY);
         match store.engine().wait(Some(pause.unwrap_or(WAIT_MAX))) {
             Completion::Filled { tag, mut slot, results } => {
                 filling -= 1;
@@ -316,8 +321,7 @@ pub(super) fn copy(
                     reply: reply.clone(),
                     waker: waker.clone(),
                 };
-                // The workers outlive the session.
-                let _ = job.workers.queue().send(work);
+                company.join(work);
             }
             Completion::Written { tag, slot, result } => {
                 if let Err(error) = result {

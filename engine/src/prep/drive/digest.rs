@@ -106,14 +106,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 }
                 self.send_run(number);
             }
-            None => self.send(job),
+            None => self.s.company.join(job),
         }
-    }
-
-    pub(super) fn send(&mut self, job: Job) {
-        self.at_workers += 1;
-        // The workers live as long as the session; were they gone, the loop would end by the missing replies.
-        let _ = self.s.jobs.send(job);
     }
 
     /// Notes a slot whose hashes go on from, or into, another one.
@@ -144,11 +138,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let Some(mut job) = run.left.front().and_then(|seq| run.ready.remove(seq)) else { return };
         run.left.pop_front();
         (job.chain, job.whole, run.is_busy) = (run.chain.take(), run.whole.take(), true);
-        self.send(job);
+        self.s.company.join(job);
     }
 
     pub(super) fn digested(&mut self, done: Done) -> Result<(), Problem> {
-        self.at_workers -= 1;
+        self.s.company.came_back();
         let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
         if let Some(number) = self.run_of.remove(&done.tag) {
             if let Some(run) = self.runs.get_mut(&number) {

@@ -25,7 +25,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let completion = self.s.engine.wait(Some(self.pause.map_or(PROGRESS_EVERY, |pause| pause.min(PROGRESS_EVERY))));
         let waited = since.elapsed();
         // What was scarce while nothing happened.
-        let scarce = if self.at_workers > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
+        let scarce = if self.s.company.away() > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
             1
         } else if !self.writing.is_empty() || self.flushing {
             2
