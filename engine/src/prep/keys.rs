@@ -8,11 +8,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::azure::{SecretText, drive_record};
-use crate::bitlocker::build::{Converting, FRONT_LEN, KeyFile, Metadata, REGION_LEN};
+use crate::bitlocker::build::{Converting, Draft, FRONT_LEN, KeyFile, REGION_LEN};
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
 use crate::crypt::SectorCipher;
+use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 
 /// What a drive is sealed with.
@@ -32,12 +33,43 @@ pub struct Keys {
     pub external: Option<KeyFile>,
 }
 
+/// A drive's keys as its thread gets them.
+#[derive(Debug)]
+pub enum Given {
+    /// Those of a drive that was begun.
+    Found(Box<Keys>),
+    /// Drawn, and not stretched yet.
+    Drawn(Box<Draft>),
+}
+
+impl Given {
+    /// The 48 digits.
+    pub fn password(&self) -> SecretText {
+        match self {
+            Self::Found(keys) => keys.password.clone(),
+            Self::Drawn(draft) => SecretText::new(draft.password().printed().expose()),
+        }
+    }
+
+    /// The keys, stretched.
+    ///
+    /// # Errors
+    /// As [`Keys::new`].
+    pub fn ready(self) -> Result<Keys, Problem> {
+        match self {
+            Self::Found(keys) => Ok(*keys),
+            Self::Drawn(draft) => Keys::new(*draft).map_err(|why| Problem::new(Kind::Internal, why)),
+        }
+    }
+}
+
 impl Keys {
-    /// Of a volume that is made now.
+    /// Of a volume that is made now. Stretches the password, which takes a core some tenths of a second.
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.
-    pub fn new(metadata: Metadata) -> Result<Self, String> {
+    pub fn new(draft: Draft) -> Result<Self, String> {
+        let metadata = draft.seal(&mut |_| {});
         let cipher = metadata.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
         Ok(Self {
             cipher: Arc::new(cipher),

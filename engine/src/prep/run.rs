@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::bitlocker::build::{Metadata, Spec};
+use crate::bitlocker::build::{Draft, Spec};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
@@ -26,7 +26,7 @@ use crate::prep::allowance::Allowance;
 use crate::prep::append;
 use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
-use crate::prep::keys::Keys;
+use crate::prep::keys::{Given, Keys};
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::patience::Patience;
@@ -77,36 +77,34 @@ impl Prepared {
         self.targets().nth(drive).is_some_and(|target| target.silent && target.named_firmly)
     }
 
-    /// Keys, protectors and BitLocker's own bytes of every drive that is formatted; those of a drive that was begun before are
-    /// its own. A drive that is encrypted in place keeps its new ones itself.
-    fn keys(&mut self) -> Result<Vec<Keys>, Problem> {
+    /// Keys of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted in
+    /// place keeps its new ones itself.
+    fn keys(&mut self) -> Result<Vec<Given>, Problem> {
         let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
         let entropy = &mut *surroundings.entropy;
         let mut new = |regions: &Regions, volume: ByteRange, drive_id: &str| {
-            let description = format!("dray {drive_id} {}", request.session);
             let spec = Spec {
-                regions,
+                regions: *regions,
                 cipher: *cipher,
                 hidden_sectors: volume.start.0 / regions.sector().bytes(),
-                description: &description,
+                description: format!("dray {drive_id} {}", request.session),
                 used_space_only: !request.wipe_free,
                 external_key: request.external_key.is_some(),
                 created: plan.recipe.formatted,
             };
-            let keys = Keys::new(Metadata::build(&spec, entropy, &mut |_| {}));
-            keys.map_err(|why| Problem::new(Kind::Internal, why))
+            Given::Drawn(Box::new(Draft::draw(spec, entropy)))
         };
         let mut all = Vec::new();
         for drive in drives {
             let begun = drive.begun.as_mut().and_then(|begun| begun.keys.take());
             all.push(match begun {
-                Some(keys) => keys,
-                None => new(drive.layout.regions(), drive.layout.volume(), &drive.rules.drive_id)?,
+                Some(keys) => Given::Found(Box::new(keys)),
+                None => new(drive.layout.regions(), drive.layout.volume(), &drive.rules.drive_id),
             });
         }
         for drive in appends {
             let Some(first) = &mut drive.in_place else { continue };
-            let keys = new(&first.regions, first.volume, &drive.rules.drive_id)?;
+            let keys = new(&first.regions, first.volume, &drive.rules.drive_id).ready()?;
             drive.target.key = Some(keys.password.clone());
             first.keys = Some(keys);
         }
@@ -232,7 +230,7 @@ impl Prepared {
             });
             let (ended, results) = unbounded();
             type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
-            let blank = self.drives.iter().zip(&keys).map(|(drive, keys)| {
+            let blank = self.drives.iter().zip(keys).map(|(drive, keys)| {
                 let act: Act<'_> = Box::new(move |i| write_drive(i, drive, keys, shared));
                 (&drive.target, act)
             });
@@ -381,7 +379,7 @@ fn run_drive(
     }
 }
 
-fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> Result<Done, Problem> {
+fn write_drive(index: usize, drive: &PreparedDrive, keys: Given, shared: &Shared<'_>) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
@@ -390,9 +388,10 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
     let manifest_file = format!("\\{MANIFEST_NAME}");
+    let password = keys.password();
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
-        bitlocker_key: keys.password.expose(),
+        bitlocker_key: password.expose(),
         manifest_file: &manifest_file,
         manifest_hash: None,
         drive_header_hash: None,
@@ -405,18 +404,28 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: &Keys, shared: &Shared
                 .advice("make room or mend the permissions, and start again")
         })
     };
+    // While the password is stretched, all comes to be that does without it.
+    let (keys, pool, engine) = std::thread::scope(|scope| {
+        let keys = scope.spawn(|| keys.ready());
+        if drive.begun.is_none() {
+            announce(drive, &record_path, || write_record(&record, RecordState::Incomplete), shared)?;
+        }
+        let pool = Pool::new(SLOTS, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
+        let keys = keys.join().map_err(|_| Problem::new(Kind::Internal, "stretching the key ended in a bug"))??;
+        Ok((keys, pool, engine))
+    })?;
+    let keys = &keys;
     let checkpoint = match &drive.begun {
         Some(begun) => begun.checkpoint.clone(),
-        None => begin(drive, keys, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
+        None => begin(drive, keys, shared)?,
     };
     if checkpoint.step == 0 && !request.wipe_free {
         // A device that refuses keeps its old free space, which the summary says plainly in any case. What file data will
         // overwrite is not given back: a device that stores on demand would have to find it again.
         let _ = layout.beside_data().into_iter().try_for_each(|range| device.discard(range).map(drop));
     }
-    let pool = Pool::new(SLOTS, SLOT_LEN)
-        .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-    let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
     let read = |into: &mut [u8], at| device.read_exact_at(into, at);
     let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
     let node = (!facts.is_image).then(|| facts.path.clone());
@@ -552,14 +561,13 @@ pub(super) fn write_key_file(request: &PrepRequest, keys: &Keys) -> Result<(), P
         .map_err(|error| Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir))
 }
 
-/// Begins a drive: the record with its key, the outcome log, the first checkpoint, and then the journal.
-fn begin(
+/// What is beside a drive that is begun before its keys are stretched: the record with its password, the outcome log.
+fn announce(
     drive: &PreparedDrive,
-    keys: &Keys,
     record: &Path,
     write_record: impl Fn() -> Result<(), Problem>,
     shared: &Shared<'_>,
-) -> Result<Checkpoint, Problem> {
+) -> Result<(), Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     if let Some(kept) = keep_key(record)? {
         (shared.events)(Event::Note(format!(
@@ -569,10 +577,15 @@ fn begin(
         )));
     }
     write_record()?;
+    let log_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
+    replace_private(&log_path, &[]).map_err(|error| beside(&error, &log_path))
+}
+
+/// Begins a drive that was announced: the first checkpoint, and then the journal.
+fn begin(drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
     write_key_file(request, keys)?;
     let drive_id = &drive.rules.drive_id;
-    let log_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
-    replace_private(&log_path, &[]).map_err(|error| beside(&error, &log_path))?;
     let checkpoint = resume::first_checkpoint(request, drive, keys, shared.formatted.0, shared.snapshot);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
     replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;

@@ -33,15 +33,15 @@ const EXTERNAL_KEY_LABEL: &str = "ExternalKey";
 
 /// What a volume shall be.
 #[derive(Clone, Debug)]
-pub struct Spec<'a> {
+pub struct Spec {
     /// Where its areas lie.
-    pub regions: &'a Regions,
+    pub regions: Regions,
     /// Cipher of the sectors.
     pub cipher: Cipher,
     /// First sector of the partition on the drive; the boot sector tells it, cut to 32 bits as NTFS' is.
     pub hidden_sectors: u64,
     /// What the recovery screen shows, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
-    pub description: &'a str,
+    pub description: String,
     /// Free clusters were not encrypted.
     pub used_space_only: bool,
     /// Also make an external-key protector and its key file.
@@ -70,6 +70,77 @@ pub struct KeyFile {
     pub bytes: SecretBytes,
 }
 
+/// A new volume's secrets, drawn, before the password is stretched.
+pub struct Draft {
+    spec: Spec,
+    keys: Keys,
+    ids: Ids,
+    recovery: Recovery,
+    external_key: Option<Key32>,
+    salt: [u8; SALT_LEN],
+    front: Box<[u8; FRONT_LEN]>,
+}
+
+impl Draft {
+    /// Draws keys, identifiers and everything else that is random.
+    ///
+    /// `entropy` must be the kernel's for any drive that leaves the house: every key comes from it.
+    pub fn draw(spec: Spec, entropy: &mut dyn Entropy) -> Self {
+        let keys = Keys::random(spec.cipher, entropy);
+        let ids = Ids::random(entropy);
+        let recovery = Recovery { id: ids.recovery, password: RecoveryPassword::random(entropy) };
+        let external_key = spec.external_key.then(|| Key32::random(entropy));
+        let mut salt = [0; SALT_LEN];
+        entropy.fill(&mut salt);
+        let mut front = Box::new([0; FRONT_LEN]);
+        entropy.fill(&mut front[..]);
+        Self { spec, keys, ids, recovery, external_key, salt, front }
+    }
+
+    /// The 48 digits that will open the volume.
+    pub const fn password(&self) -> &RecoveryPassword {
+        &self.recovery.password
+    }
+
+    /// Makes protectors and all bytes. `progress` hears of the key stretching ([`stretch`]), the slow part.
+    pub fn seal(self, progress: &mut dyn FnMut(u32)) -> Metadata {
+        let Self { spec, keys, ids, recovery, external_key, salt, mut front } = self;
+        let stretched = stretch(&recovery.password.hash(), &salt, progress);
+
+        let time = FileTime(spec.created.whole_millis().0 & (u64::MAX >> 1));
+        let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
+        let mut out = Writer::new(vec![0; headers_len], time, FIRST_COUNTER);
+        out.text(role::DESCRIPTION, &cut(&spec.description));
+        recovery_protector(&mut out, &keys.vmk, &recovery, &salt, &stretched);
+        if let Some(key) = &external_key {
+            external_protector(&mut out, &keys.vmk, ids.external, key);
+        }
+        out.sealed_key(role::FVEK, &keys.vmk, method_of(spec.cipher), keys.fvek.expose());
+        virtualization(&mut out, &spec);
+
+        let region = finish_region(out, &spec, ids.volume, &keys.vmk);
+        front[..size_of::<BootSector>()].copy_from_slice(boot_sector(&spec).as_bytes());
+
+        Metadata {
+            volume_id: ids.volume,
+            external: external_key.map(|key| key_file(ids.external, &key, time)),
+            recovery,
+            fvek: keys.fvek,
+            vmk: keys.vmk,
+            cipher: spec.cipher,
+            regions: spec.regions,
+            region,
+            front,
+        }
+    }
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
 /// A new volume's own bytes and secrets.
 pub struct Metadata {
     /// The volume identifier that Windows shows.
@@ -88,47 +159,6 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Makes keys, protectors and all bytes. `progress` hears of the key stretching ([`stretch`]), the slow part.
-    ///
-    /// `entropy` must be the kernel's for any drive that leaves the house: every key comes from it.
-    pub fn build(spec: &Spec<'_>, entropy: &mut dyn Entropy, progress: &mut dyn FnMut(u32)) -> Self {
-        let keys = Keys::random(spec.cipher, entropy);
-        let ids = Ids::random(entropy);
-        let recovery = Recovery { id: ids.recovery, password: RecoveryPassword::random(entropy) };
-        let external_key = spec.external_key.then(|| Key32::random(entropy));
-        let mut salt = [0; SALT_LEN];
-        entropy.fill(&mut salt);
-        let stretched = stretch(&recovery.password.hash(), &salt, progress);
-
-        let time = FileTime(spec.created.whole_millis().0 & (u64::MAX >> 1));
-        let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
-        let mut out = Writer::new(vec![0; headers_len], time, FIRST_COUNTER);
-        out.text(role::DESCRIPTION, &cut(spec.description));
-        recovery_protector(&mut out, &keys.vmk, &recovery, &salt, &stretched);
-        if let Some(key) = &external_key {
-            external_protector(&mut out, &keys.vmk, ids.external, key);
-        }
-        out.sealed_key(role::FVEK, &keys.vmk, method_of(spec.cipher), keys.fvek.expose());
-        virtualization(&mut out, spec);
-
-        let region = finish_region(out, spec, ids.volume, &keys.vmk);
-        let mut front = Box::new([0; FRONT_LEN]);
-        entropy.fill(&mut front[..]);
-        front[..size_of::<BootSector>()].copy_from_slice(boot_sector(spec).as_bytes());
-
-        Self {
-            volume_id: ids.volume,
-            external: external_key.map(|key| key_file(ids.external, &key, time)),
-            recovery,
-            fvek: keys.fvek,
-            vmk: keys.vmk,
-            cipher: spec.cipher,
-            regions: *spec.regions,
-            region,
-            front,
-        }
-    }
-
     /// The 65,536 bytes of each of the three metadata regions.
     pub const fn region(&self) -> &[u8; REGION_LEN] {
         &self.region
@@ -262,7 +292,7 @@ fn protector(out: &mut Writer, id: Guid, priority: u16, fill: impl FnOnce(&mut W
 }
 
 /// Spec 4.5: version 5, everything converted.
-fn virtualization(out: &mut Writer, spec: &Spec<'_>) {
+fn virtualization(out: &mut Writer, spec: &Spec) {
     const FINISHED: u64 = 0xA;
     const FINISHED_USED_SPACE_ONLY: u64 = 0xB;
     let relocated = spec.regions.relocated();
@@ -296,13 +326,13 @@ fn virtualization(out: &mut Writer, spec: &Spec<'_>) {
 }
 
 /// Fills the headers in, pads, seals the hash, adds the CRC (spec section 3).
-fn finish_region(out: Writer, spec: &Spec<'_>, volume_id: Guid, vmk: &Key32) -> Box<[u8; REGION_LEN]> {
+fn finish_region(out: Writer, spec: &Spec, volume_id: Guid, vmk: &Key32) -> Box<[u8; REGION_LEN]> {
     let time = out.time();
     let validation_counter = out.next_counter();
     let mut block = out.into_bytes();
     let dataset_len = (block.len() - size_of::<BlockHeader>()) as u32;
     block.resize(block.len().next_multiple_of(BLOCK_UNIT), 0);
-    let regions = spec.regions;
+    let regions = &spec.regions;
     let header = BlockHeader {
         signature: SIGNATURE,
         size: ((block.len() / BLOCK_UNIT) as u16).into(),
@@ -371,8 +401,8 @@ const BOOT_TEXT_OFFSETS: [u8; 3] = [0x00, 0x1F, 0x2C];
 const _: () = assert!(BOOT_TEXT[0].len() == 0x1F && BOOT_TEXT[1].len() == 0x2C - 0x1F);
 
 /// Spec section 2; every value that is constant in Windows' volumes is kept.
-fn boot_sector(spec: &Spec<'_>) -> BootSector {
-    let regions = spec.regions;
+fn boot_sector(spec: &Spec) -> BootSector {
+    let regions = &spec.regions;
     let mut code = [0; 70];
     code[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
     let mut text = [b'x'; 232];

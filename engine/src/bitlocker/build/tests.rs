@@ -24,16 +24,16 @@ fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Metadat
     let cluster = ClusterSize::from_bytes(cluster).unwrap();
     let regions = Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap();
     let spec = Spec {
-        regions: &regions,
+        regions,
         cipher,
         hidden_sectors: 0x8800,
-        description: "DRAY import-1 11/22/2026",
+        description: "DRAY import-1 11/22/2026".into(),
         used_space_only: true,
         external_key: true,
         created: CREATED,
     };
     let mut reports = 0;
-    let metadata = Metadata::build(&spec, &mut Seeded::new(seed), &mut |_| reports += 1);
+    let metadata = Draft::draw(spec, &mut Seeded::new(seed)).seal(&mut |_| reports += 1);
     assert_eq!(reports, 64);
     metadata
 }

@@ -98,7 +98,7 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         // Checkpoints by bytes alone: the same in every run.
         prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
-        let keys = prepared.keys().expect("keys").remove(0);
+        let keys = prepared.keys().expect("keys").remove(0).ready().expect("stretched");
         let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let snapshot = prepared.save_plan().expect("a plan file");
         Bench { prepared, keys, journal, snapshot, workers: Workers::start(2).expect("threads") }
@@ -187,7 +187,9 @@ impl Bench {
     /// The drive is begun: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| begin(drive, &self.keys, &record, || Ok(()), shared));
+        let begun = self.shared(|drive, shared| {
+            announce(drive, &record, || Ok(()), shared).and_then(|()| begin(drive, &self.keys, shared))
+        });
         begun.expect("a beginning")
     }
 

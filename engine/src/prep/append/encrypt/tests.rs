@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::tests::{cut_everywhere, planted, twin, unlocked, with_store};
 use super::*;
-use crate::bitlocker::build::{Metadata, Spec};
+use crate::bitlocker::build::{Draft, Spec};
 use crate::crypt::Cipher;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
@@ -137,15 +137,15 @@ impl Case {
     fn new(disk: &SimDisk, cipher: Cipher, all: bool, batch_len: u64) -> Self {
         let (plan, opened) = planned(disk).unwrap_or_else(|problem| panic!("{problem}"));
         let spec = Spec {
-            regions: &plan.regions,
+            regions: plan.regions,
             cipher,
             hidden_sectors: AT / 512,
-            description: "dray sim",
+            description: "dray sim".into(),
             used_space_only: !all,
             external_key: false,
             created: FileTime::from_unix(NOW, 0),
         };
-        let keys = Keys::new(Metadata::build(&spec, &mut Seeded::new(5), &mut |_| {})).expect("keys");
+        let keys = Keys::new(Draft::draw(spec, &mut Seeded::new(5))).expect("keys");
         let begun = State::new(opened.found.volume, &plan.regions, all, &keys);
         assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "planning writes nothing");
         Self { keys, begun, batch_len, facts: facts(disk) }
