@@ -19,7 +19,7 @@ type Page = [u8; PAGE as usize];
 
 /// Bytes of a disk; pages of zeros take no memory.
 #[derive(Clone, Debug, Default)]
-struct Sparse(BTreeMap<u64, Box<Page>>);
+struct Sparse(BTreeMap<u64, Arc<Page>>);
 
 impl Sparse {
     /// Calls `visit` with page number, range in the page, and range in the bytes.
@@ -42,7 +42,8 @@ impl Sparse {
                 self.0.remove(&page);
                 return;
             }
-            self.0.entry(page).or_insert_with(|| Box::new([0; PAGE as usize]))[there].copy_from_slice(new);
+            let page = self.0.entry(page).or_insert_with(|| Arc::new([0; PAGE as usize]));
+            Arc::make_mut(page)[there].copy_from_slice(new);
         });
     }
 
@@ -422,14 +423,17 @@ impl SimDisk {
         }
         // Copied, so that the two locks are never held at once.
         let (mine, theirs) = (self.lock().current.clone(), other.lock().current.clone());
-        let pages: std::collections::BTreeSet<_> = mine.0.keys().chain(theirs.0.keys()).copied().collect();
-        for page in pages {
-            let (mut a, mut b) = ([0; PAGE as usize], [0; PAGE as usize]);
-            mine.read(page * PAGE, &mut a);
-            theirs.read(page * PAGE, &mut b);
-            if let Some(n) = a.iter().zip(&b).position(|(a, b)| a != b) {
-                return Some(ByteOffset(page * PAGE + n as u64));
+        let zeros = [0; PAGE as usize];
+        for &page in mine.0.keys().chain(theirs.0.keys()).collect::<std::collections::BTreeSet<_>>() {
+            let of = |disk: &Sparse| disk.0.get(&page).cloned();
+            let (a, b) = (of(&mine), of(&theirs));
+            let is_shared = matches!((&a, &b), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+            let (a, b) = (a.as_deref().unwrap_or(&zeros), b.as_deref().unwrap_or(&zeros));
+            if is_shared || a == b {
+                continue;
             }
+            let n = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or_default();
+            return Some(ByteOffset(page * PAGE + n as u64));
         }
         None
     }
