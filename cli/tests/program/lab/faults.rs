@@ -4,7 +4,7 @@ use std::fs;
 
 use dray_testdisks::judge;
 
-use crate::machine::{Disk, Lab};
+use super::machine::{Disk, Lab};
 
 /// What a case's first run said, in one line, and how it ended.
 fn first(lab: &Lab, case: &str) -> (String, String) {

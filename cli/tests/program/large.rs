@@ -1,14 +1,12 @@
 //! Drives that are large in one way or another: many real files, many names in a directory, terabytes of volume. What
 //! takes minutes is ignored here and run by `scripts/judge-large`.
 
-mod common;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Session, said, scratch};
+use crate::common::{Session, said, scratch};
 use dray_testdisks::crates::crates;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge::Drive;

@@ -1,14 +1,12 @@
 //! `dray job` against a local stand-in of the service that believes only the published API files.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{code, dray_in as dray, said, scratch};
+use crate::common::{code, dray_in as dray, said, scratch};
 
 const KEY: &str = "238810-662376-448998-450120-652806-203390-606320-483076";
 const OTHER_KEY: &str = "442926-020713-108086-436744-137335-435358-242242-279598";

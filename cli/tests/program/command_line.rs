@@ -2,31 +2,13 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::{code, dray_in, run, said as text, scratch};
 
 fn dray(args: &[&str]) -> Output {
-    run(Command::new(env!("CARGO_BIN_EXE_dray")).args(args).current_dir(env!("CARGO_TARGET_TMPDIR")))
-}
-
-fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).env_remove("NO_COLOR").output().expect("the binary runs")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("an exit code")
-}
-
-/// A directory of this test alone, empty at the start.
-fn scratch(name: &str) -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("a scratch directory");
-    dir
+    dray_in(Path::new(env!("CARGO_TARGET_TMPDIR")), args)
 }
 
 /// Every form of import-export.md 1.1, and whether the engine is reached (nothing wrong with the words).

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dray_engine::entropy::Seeded;
 
-use crate::machine::{in_tables, looks_finished};
+use super::machine::{in_tables, looks_finished};
 
 /// One entry.
 pub struct Entry {

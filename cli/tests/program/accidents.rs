@@ -1,14 +1,12 @@
 //! What goes wrong while a drive is written: a killed process, sources that change, real block devices.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Session, said};
+use crate::common::{Session, said};
 use dray_engine::entropy::Seeded;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;

@@ -1,11 +1,9 @@
 //! What signals do to a session that is writing.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
-use common::Session;
+use crate::common::Session;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge;
 
@@ -69,7 +67,7 @@ fn resume(session: &Session) {
         .arg(session.path("journal.jrn"))
         .output()
         .expect("the binary runs");
-    assert_eq!(output.status.code(), Some(0), "{}", common::said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", crate::common::said(&output));
     let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
     judge::drive(&image, &record, Some(&session.path("dataset.csv")), false).expect_pass("scripts/judge-drive");
 }

@@ -2,8 +2,6 @@
 //!
 //! What is asked of the environment makes a campaign of it (`scripts/vm-campaign`).
 
-#[path = "../common/mod.rs"]
-mod common;
 mod faults;
 mod kills;
 mod machine;

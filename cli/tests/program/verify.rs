@@ -1,15 +1,13 @@
 //! `dray verify` on drives made by the binary, whole and damaged. Damage is done by others: bytes of the image, and
 //! ntfs-3g on the volume that libbde decrypts.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::{Session, said};
+use crate::common::{Session, said};
 use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdisks");

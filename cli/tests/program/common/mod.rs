@@ -1,6 +1,5 @@
 //! What the tests of the binary share: a directory of their own, CSV files, and a session on image files.
 
-#[allow(dead_code, reason = "each test file uses its part")]
 pub mod fixtures;
 
 use std::fs;
@@ -18,7 +17,6 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// `dray` as a script has it: nothing to read, no wish for or against colour, no token.
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn dray<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
     command.args(words).stdin(Stdio::null()).env_remove("NO_COLOR").env_remove("DRAY_TOKEN");
@@ -26,17 +24,14 @@ pub fn dray<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Co
 }
 
 /// The same in a directory, to its end.
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn dray_in(dir: &Path, words: &[&str]) -> Output {
     run(dray(words).current_dir(dir))
 }
 
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn run(command: &mut Command) -> Output {
     command.output().expect("the binary runs")
 }
 
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn code(output: &Output) -> i32 {
     output.status.code().expect("not killed")
 }
@@ -46,7 +41,6 @@ pub struct Session {
     pub dir: PathBuf,
 }
 
-#[allow(dead_code, reason = "each test file uses its part")]
 impl Session {
     pub fn new(name: &str) -> Self {
         Self { dir: scratch(name) }
@@ -139,13 +133,11 @@ pub fn said(output: &Output) -> String {
 }
 
 /// What a run said without its line breaks, whose places depend on the length of paths.
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn words(output: &Output) -> String {
     said(output).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The 48 digits in a drive record.
-#[allow(dead_code, reason = "each test file uses its part")]
 pub fn key_in(record: &Path) -> String {
     let text = fs::read_to_string(record).expect("a drive record");
     let (_, rest) = text.split_once("<BitLockerKey>").expect("a key");

@@ -1,13 +1,11 @@
 //! What users and their programs get: objects that the schema describes, pages, templates, settings, logs without secrets.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Session, code, dray_in as dray, key_in, said, scratch};
+use crate::common::{Session, code, dray_in as dray, key_in, said, scratch};
 
 fn session(name: &str) -> Session {
     let session = Session::new(name);

@@ -1,15 +1,13 @@
 //! Keys from outside: files in every form, descriptors, and a person at a terminal.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::fixtures::{Image, fixture, unpack};
-use common::{dray, run, scratch, words as said};
+use crate::common::fixtures::{Image, fixture, unpack};
+use crate::common::{dray, run, scratch, words as said};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// `bitlk-aes-xts-128`, as its makers published it.

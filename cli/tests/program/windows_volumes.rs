@@ -1,7 +1,5 @@
 //! Volumes that others made, read by the binary, and judged by what others read there.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -9,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::fixtures::{Image, fixture, unpack};
-use common::{dray, run, said, scratch};
+use crate::common::fixtures::{Image, fixture, unpack};
+use crate::common::{dray, run, said, scratch};
 
 /// Files above this are left to the fastest judge.
 const SLOW: u64 = 64 << 20;

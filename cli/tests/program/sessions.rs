@@ -1,11 +1,9 @@
 //! Sessions as users' scripts run them: in sequence, interrupted, with drives that join, fail, or are given up.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Session, code, words as said};
+use crate::common::{Session, code, words as said};
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
 
@@ -21,7 +19,7 @@ fn passes(session: &Session, drive: &str, dataset: Option<&Path>) {
 
 #[test]
 fn judge_the_documented_examples_in_sequence() {
-    let session = Session::new("documented");
+    let session = Session::new("documented-scenario");
     session.source(|data| data.small(40, 20).expect("files"));
     fs::rename(session.path("dataset.csv"), session.path("dataset-1.csv")).expect("a dataset");
     driveset(&session, "driveset-1.csv", &["one.img"]);

@@ -6,7 +6,7 @@ use std::fs;
 use dray_engine::entropy::Seeded;
 use dray_testdisks::judge;
 
-use crate::machine::{Disk, KILLED, Lab, difference, looks_finished, number};
+use super::machine::{Disk, KILLED, Lab, difference, looks_finished, number};
 
 /// What `kills.sh` wants to know of a disk.
 fn word(disk: &Disk, sectors: u64) -> String {

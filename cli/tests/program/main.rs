@@ -1,0 +1,17 @@
+//! The binary from outside. One program for all, since each would be linked with the whole engine.
+
+mod accidents;
+mod appends;
+mod command_line;
+mod common;
+mod job;
+mod judged;
+mod keys;
+mod lab;
+mod large;
+mod package;
+mod sessions;
+mod signals;
+mod user;
+mod verify;
+mod windows_volumes;
