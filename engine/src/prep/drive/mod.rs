@@ -330,7 +330,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 return Err(problem.drive(&self.s.name));
             }
             self.write_ready();
-            let ahead = self.s.company.away() + self.sealed.len() + self.writing.len();
+            // What is sealed and not being written waits for its turn, perhaps behind one that waits for company.
+            let ahead = self.s.company.away() + self.writing.len();
             self.s.company.go(ahead >= BUSY);
             // A drive that waits for its sources is not at an end: flushing it each time would cost.
             if self.is_idle() && self.pause.is_none() {
