@@ -35,6 +35,9 @@ session usb serial:USB000000001 &
 session nvme "/dev/disk/by-id/$(ls /dev/disk/by-id | grep 'NVME00000001$' | head -n 1)" &
 wait
 dray devices --json >/work/devices-after.json
+# Five at once that each load it on their own get in each other's way.
+modprobe -a dm_mod dm_crypt
+udevadm settle
 for name in ahci:WD-AHCI00001 scsi:SCSI4KN00001 512e:SCSI512E0001 usb:USB000000001 nvme:NVME00000001; do
     (
         disk=$(disk_of "${name#*:}")
