@@ -11,17 +11,18 @@ WRAP="strace -f -qq -e signal=none -o /tmp/renames -e trace=$hold -e inject=$hol
     session ahci serial:WD-AHCI00001 --checkpoint-bytes 8388608 &
 traced=$!
 (
-    seen=0 kept=0 lines=0
+    seen=0 kept=0
     while kill -0 $traced 2>/dev/null; do
         moment
         mapfile -t told </tmp/renames
-        ((${#told[@]} > lines)) || continue
-        lines=${#told[@]}
-        renames=$(grep 'rename.*= 0$' /tmp/renames)
-        now=$(wc -l <<<"$renames")
-        { [ -n "$renames" ] && ((now > seen)); } || continue
+        # A call's line is there from its beginning, and ends when it does.
+        now=0 last=
+        for line in "${told[@]}"; do
+            [[ $line == *'= 0' ]] && now=$((now + 1)) last=$line
+        done
+        ((now > seen)) || continue
         seen=$now
-        if [[ $renames == *'checkpoint") = 0' ]]; then
+        if [[ $last == *'checkpoint") = 0' ]]; then
             kept=$((kept + 1))
             cp -a /work/ahci "/work/marks/$kept"
             stat -c %s /work/writes.log >"/work/marks/$kept.at"
