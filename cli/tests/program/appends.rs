@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::common::{Session, code, words as said};
+use crate::common::fixtures::unpack;
+use crate::common::{Session, code, key_in, words as said};
 use dray_engine::job::{Key, Opened, find};
 use dray_engine::ntfs::read::Volume;
 use dray_engine::units::ByteOffset;
@@ -123,7 +124,7 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
         bring_back(session, &left);
         session.works("PrepImport /j:J.jrn /id:session#2 /AbortSession --silent");
         if files.0 > 0 {
-            same_but_free(&before.join("drive.img"), &image, &crate::common::key_in(&session.path("drive.xml")));
+            same_but_free(&before.join("drive.img"), &image, &key_in(&session.path("drive.xml")));
             assert_eq!(verified(session, "drive.img", "drive.xml"), files.0, "taken back after {moment:?}");
         } else {
             // It was in the clear, and is so again: any key does, and its own is gone.
@@ -250,7 +251,7 @@ fn judge_files_are_added_to_a_volume_that_windows_made() {
     let session = Session::new("windows-append");
     data(&session, "first", &[0, 1, 5000, 70_000, 3 << 20]);
     data(&session, "second", &[0, 1, 4096, 4097, 100_000, 2 << 20]);
-    let Some(packed) = crate::common::fixtures::unpack("windows-append-fixture", WINDOWS) else { return };
+    let Some(packed) = unpack("windows-append-fixture", WINDOWS) else { return };
     let image = session.path("drive.img");
     if !on_a_drive(&packed.0, &image) {
         return;
@@ -295,7 +296,7 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
     first(&session);
     data(&session, "large", &[90 << 20]);
     let base = keep(&session);
-    let (image, key) = (session.path("drive.img"), crate::common::key_in(&session.path("drive.xml")));
+    let (image, key) = (session.path("drive.img"), key_in(&session.path("drive.xml")));
     let refused = |words: &str, what: &str| {
         let before = keep(&session);
         let output = session.dray(words);
@@ -378,7 +379,7 @@ fn plain_drive(session: &Session, lens: &[usize]) -> bool {
 
 /// The files of [`plain_drive`] as another driver reads them under BitLocker.
 fn theirs_are_there(session: &Session) {
-    let key = crate::common::key_in(&session.path("drive.xml"));
+    let key = key_in(&session.path("drive.xml"));
     with_driver(&session.path("drive.img"), &key, &session.dir, "ro", |root| {
         let same = Command::new("diff").arg("-r").arg(session.path("theirs")).arg(root.join("theirs")).output();
         let same = same.expect("diff runs");
@@ -388,7 +389,7 @@ fn theirs_are_there(session: &Session) {
 
 /// Judges from outside on a drive that was partitioned by others.
 fn unlocked_by_others(session: &Session) {
-    let (image, key) = (session.path("drive.img"), crate::common::key_in(&session.path("drive.xml")));
+    let (image, key) = (session.path("drive.img"), key_in(&session.path("drive.xml")));
     judge::sfdisk(&image).expect_pass("sfdisk");
     judge::cryptsetup(&image, &key, judge::Cryptsetup::Installed).expect_pass("cryptsetup");
     judge::cryptsetup(&image, &key, judge::Cryptsetup::Newer).expect_pass("cryptsetup, strict");
@@ -459,7 +460,7 @@ fn judge_what_lies_on_a_plain_volume_is_encrypted_and_then_indexed() {
     }
     driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
     session.works("prep-import --journal J.jrn --id empty1 --additional-driveset driveset.csv --silent --yes drive");
-    fs::write(session.path("key.txt"), crate::common::key_in(&session.path("drive.xml"))).expect("a key");
+    fs::write(session.path("key.txt"), key_in(&session.path("drive.xml"))).expect("a key");
     session.works("PrepImport /j:K.jrn /id:session1 /t:drive.img /bk:@key.txt /srcdir:/theirs /dstdir:theirs/ /blobtype:BlockBlob /skipwrite",
     );
     assert_eq!(verified(&session, "drive.img", "drive.xml"), 4);
@@ -470,7 +471,7 @@ fn judge_what_lies_on_a_plain_volume_is_encrypted_and_then_indexed() {
 fn judge_data_that_lie_on_the_drive_are_indexed() {
     let session = Session::new("index");
     first(&session);
-    let (image, key) = (session.path("drive.img"), crate::common::key_in(&session.path("drive.xml")));
+    let (image, key) = (session.path("drive.img"), key_in(&session.path("drive.xml")));
     // Another driver copies a person's files onto the drive; one name is none that Azure can take.
     let disk: Vec<u8> =
         (0..5u32 << 20).map(|at| if at % (1 << 20) < 300_000 { (at / 512) as u8 | 1 } else { 0 }).collect();

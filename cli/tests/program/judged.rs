@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use crate::common::{Session, key_in, said};
+use crate::common::{Session, key_in, said, scratch, unbroken};
 use dray_testdisks::crates::crates;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge::{self, Cryptsetup};
@@ -258,7 +258,7 @@ fn judge_volume_filled_to_its_last_clusters() {
 
 #[test]
 fn judge_the_demo() {
-    let dir = crate::common::scratch("demo-judged");
+    let dir = scratch("demo-judged");
     let demo = dir.join("demo");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_dray")).args(["demo", "--dir"]).arg(&demo).output();
     let output = output.expect("the binary runs");
@@ -316,7 +316,7 @@ fn refused_all_together_with_line_column_value_and_nothing_written() {
     let rows = fs::read_to_string(session.path("dataset.csv")).expect("rows");
     fs::write(session.path("dataset.csv"), rows.replace("UPPER/", "upper/")).expect("rows");
     let output = session.run(&[]);
-    let words = crate::common::words(&output);
+    let words = unbroken(&said(&output));
     assert_ne!(output.status.code(), Some(0), "{words}");
     for part in ["same drive", "multiple of 512", "gone", "Azure Files", "bad.xml"] {
         assert!(words.contains(part), "{part}: {words}");

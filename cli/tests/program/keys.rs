@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::common::fixtures::{Image, fixture, unpack};
-use crate::common::{dray, run, scratch, words as said};
+use crate::common::{dray, run, scratch, unbroken, words as said};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// `bitlk-aes-xts-128`, as its makers published it.
@@ -117,7 +117,7 @@ fn what_is_wrong_with_a_key_is_said() {
     assert!(said(&output).contains("cannot be found"), "{}", said(&output));
 }
 
-/// A person who types an answer when asked, each time.
+/// A person who types an answer when asked, each time; what they are shown, without line breaks.
 fn person(args: &[&str], answers: &[&str]) -> (String, Option<i32>) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("a terminal");
@@ -141,9 +141,7 @@ fn person(args: &[&str], answers: &[&str]) -> (String, Option<i32>) {
             asked += 1;
         }
     }
-    // Without line breaks, whose places depend on the length of paths.
-    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-    (shown, child.wait().expect("ends").code())
+    (unbroken(&shown), child.wait().expect("ends").code())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{said, scratch};
+use crate::common::{Session, said, scratch};
 
 #[test]
 fn the_package_installs_program_pages_and_completions() {
@@ -106,7 +106,7 @@ fn the_static_program_needs_no_library_and_goes_the_whole_road() {
     let program = root.join("target/static").join(&target).join("debug/dray");
     assert!(!wants_loader(&program) && wants_loader(Path::new(env!("CARGO_BIN_EXE_dray"))));
 
-    let session = crate::common::Session::new("static");
+    let session = Session::new("static");
     fs::create_dir_all(session.path("data")).expect("a directory");
     fs::write(session.path("data/a"), "hello").expect("a file");
     session.dataset(&[&format!("\"{}/\",con/,BlockBlob", session.path("data").display())]);

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::Session;
+use crate::common::{Session, said, unbroken};
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge;
 
@@ -46,7 +46,7 @@ impl Running {
         self.lines.read_to_string(&mut self.said).expect("stderr");
         self.child.stdout.take().expect("stdout").read_to_string(&mut self.said).expect("stdout");
         let status = self.child.wait().expect("it ends");
-        (status.code(), self.said.split_whitespace().collect::<Vec<_>>().join(" "))
+        (status.code(), unbroken(&self.said))
     }
 }
 
@@ -67,7 +67,7 @@ fn resume(session: &Session) {
         .arg(session.path("journal.jrn"))
         .output()
         .expect("the binary runs");
-    assert_eq!(output.status.code(), Some(0), "{}", crate::common::said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
     judge::drive(&image, &record, Some(&session.path("dataset.csv")), false).expect_pass("scripts/judge-drive");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::fixtures::{Image, fixture, unpack};
-use crate::common::{dray, run, said, scratch};
+use crate::common::{dray, run, said, scratch, words};
 
 /// Files above this are left to the fastest judge.
 const SLOW: u64 = 64 << 20;
@@ -252,7 +252,7 @@ fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() 
         }
         let output = run(&mut dray(["unlock", image.name()]));
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        let told = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = words(&output);
         assert!(told.contains("2 of the 3 copies"), "{told}");
         assert_eq!(whole(), wanted, "spared {spared}");
         let faults = inspect()["bitlocker"]["copies"]
@@ -267,7 +267,7 @@ fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() 
     for args in [&["unlock", image.name()][..], &["inspect", image.name()], &["ls", image.name()]] {
         let output = run(&mut dray(args));
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-        let told = said(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = words(&output);
         assert!(told.contains("no metadata copy can be used"), "{told}");
     }
 }

@@ -134,7 +134,12 @@ pub fn said(output: &Output) -> String {
 
 /// What a run said without its line breaks, whose places depend on the length of paths.
 pub fn words(output: &Output) -> String {
-    said(output).split_whitespace().collect::<Vec<_>>().join(" ")
+    unbroken(&said(output))
+}
+
+/// A text without its line breaks.
+pub fn unbroken(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The 48 digits in a drive record.

@@ -5,10 +5,11 @@ use std::fs;
 use dray_testdisks::judge;
 
 use super::machine::{Disk, Lab};
+use crate::common::unbroken;
 
 /// What a case's first run said, in one line, and how it ended.
 fn first(lab: &Lab, case: &str) -> (String, String) {
-    let said = lab.read(&format!("{case}.first.out")).split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = unbroken(&lab.read(&format!("{case}.first.out")));
     (lab.read(&format!("{case}.first.exit")).trim().to_owned(), said)
 }
 
