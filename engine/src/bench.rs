@@ -376,12 +376,11 @@ impl Bench {
                     }
                 }
             }
-            let mut away = 0;
-            if let Some((company, _)) = &mut road {
+            let away = road.as_mut().map_or(0, |(company, _)| {
                 let busy = engine.in_flight() + if direction == Direction::Write { company.away() } else { 0 };
                 company.go(busy * 2 >= depth as usize);
-                away = company.away();
-            }
+                company.away()
+            });
             if engine.in_flight() == 0 && away == 0 {
                 break;
             }

@@ -64,7 +64,7 @@ impl Given {
 }
 
 impl Keys {
-    /// Of a volume that is made now. Stretches the password, which takes a core some tenths of a second.
+    /// Of a volume that is made now. Stretches the password, which takes a core a tenth of a second or two.
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.

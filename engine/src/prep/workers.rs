@@ -183,8 +183,8 @@ impl Company {
         }
     }
 
-    /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. A drive
-    /// at half of a core's speed costs half the processor time then that it costs when each slot goes alone.
+    /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. That halves
+    /// the processor time of a drive that is slower than the processor, whose slots would go one by one.
     pub fn go(&mut self, drive_is_busy: bool) {
         if self.waiting.len() >= COMPANY || !drive_is_busy && !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
