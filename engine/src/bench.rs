@@ -325,7 +325,7 @@ impl Bench {
         engine_name: &mut String,
         road: Option<(&Workers, Cipher)>,
     ) -> Result<Point, Problem> {
-        let pool = Pool::new(depth as usize, block)
+        let pool = Pool::whole(depth as usize, block)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
         // A block may be several requests.
         let requests = depth.saturating_mul((block >> 16).max(1) as u32);
@@ -494,7 +494,7 @@ fn no_threads(error: &std::io::Error) -> Problem {
 /// What one core hashes and seals, or opens and hashes, with full lanes, in bytes a second.
 fn core_rate(cipher: Cipher, way: Way) -> Result<f64, Problem> {
     let slots = 8;
-    let pool = Pool::new(slots, ROAD_BLOCK)
+    let pool = Pool::whole(slots, ROAD_BLOCK)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
     let workers = Workers::start(1).map_err(|error| no_threads(&error))?;
     let cipher = Arc::new(test_cipher(cipher, SectorSize::S512));

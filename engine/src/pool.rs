@@ -4,14 +4,18 @@
 //! the kernel grants them (8 MiB direct writes ran 2 to 3 times faster from them), and stays out of core dumps, since
 //! file contents pass through it. A [`Slot`] is owned by one stage at a time and moves from stage to stage; the
 //! mapping lives until the last slot is gone.
+//!
+//! The first slots are there at once; a thread brings the others into memory meanwhile. Where a hypervisor has to find each
+//! page of its guest first, the 112 MiB of a drive take 0.2 s (13 ms where the pages are there), which a drive need not wait for.
 
 #![allow(unsafe_code)]
 
 use std::fmt;
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 
 /// Slots start at multiples of this, and their length is a multiple of it: what O_DIRECT asks of memory on any device
 /// that we support.
@@ -22,6 +26,9 @@ const MADV_COLLAPSE: libc::c_int = 25;
 
 /// The mapping starts at a multiple of this: a huge page of x86-64 and of arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes of slots that are there when a pool is made.
+const AT_ONCE: usize = 16 << 20;
 
 /// A fixed number of slots of equal length.
 ///
@@ -44,7 +51,7 @@ struct Arena {
     slots: usize,
     slot_len: usize,
     huge: bool,
-    /// Indexes of the slots that nobody owns; the one given back last is taken first, since its pages are warm.
+    /// Indexes of the slots in memory that nobody owns; the one given back last is taken first, since its pages are warm.
     free: Mutex<Vec<usize>>,
 }
 
@@ -55,12 +62,34 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Pool {
-    /// Maps `slots` buffers of `slot_len` bytes each, zeroed.
+    /// Maps `slots` buffers of `slot_len` bytes each, zeroed. One at least is there; the last come a little later.
     ///
     /// # Errors
     /// `InvalidInput` unless there is at least one slot and `slot_len` is a positive multiple of [`SLOT_ALIGN`];
     /// otherwise what `mmap` says.
     pub fn new(slots: usize, slot_len: usize) -> io::Result<Self> {
+        let there = AT_ONCE.checked_div(slot_len).unwrap_or(0).clamp(1, slots.max(1));
+        let pool = Self::map(slots, slot_len, there)?;
+        if there < slots {
+            let arena = Arc::downgrade(&pool.0);
+            let bring = move || Arena::bring_rest(&arena, there);
+            // Without a thread for it they come when they are touched.
+            if thread::Builder::new().name("slots".into()).spawn(bring).is_err() {
+                pool.0.lock().splice(0..0, (there..slots).rev());
+            }
+        }
+        Ok(pool)
+    }
+
+    /// As [`Self::new`], with all slots there: for who measures, or wants each of them before the first is used.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn whole(slots: usize, slot_len: usize) -> io::Result<Self> {
+        Self::map(slots, slot_len, slots)
+    }
+
+    fn map(slots: usize, slot_len: usize, there: usize) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         if slots == 0 || slot_len == 0 || !slot_len.is_multiple_of(SLOT_ALIGN) {
             return Err(invalid("a pool needs slots whose length is a multiple of 4096"));
@@ -95,12 +124,13 @@ impl Pool {
             // they hold; a refusal (a kernel without huge pages) costs speed only and is ignored.
             let _ = unsafe { libc::madvise(map.as_ptr().cast(), map_len, advice) };
         }
-        let huge = make_huge(base, slots * slot_len);
-        let arena = Arena { map, map_len, base, slots, slot_len, huge, free: Mutex::new((0..slots).rev().collect()) };
+        let free = Mutex::new((0..there).rev().collect());
+        let mut arena = Arena { map, map_len, base, slots, slot_len, huge: false, free };
+        arena.huge = arena.bring(0..there);
         Ok(Self(Arc::new(arena)))
     }
 
-    /// A slot that nobody owns; `None` when all are out. What it held before is still in it.
+    /// A slot that nobody owns; `None` when all that are there are out. What it held before is still in it.
     pub fn take(&self) -> Option<Slot> {
         let index = self.0.lock().pop()?;
         Some(Slot { arena: Arc::clone(&self.0), index })
@@ -122,7 +152,7 @@ impl Pool {
         self.0.slot_len
     }
 
-    /// Whether all slots lie in huge pages.
+    /// Whether the first slots lie in huge pages; the others do as long as the kernel has some.
     pub fn is_huge(&self) -> bool {
         self.0.huge
     }
@@ -143,20 +173,33 @@ impl Pool {
     }
 }
 
-/// Brings the slots into memory, in huge pages if the kernel grants them; whether it did, as far as it tells (6.1).
-///
-/// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
-fn make_huge(base: NonNull<u8>, len: usize) -> bool {
-    if len < HUGE_PAGE {
-        return false;
-    }
-    // SAFETY: `new` mapped whole huge pages from `base` on that hold `len` bytes. Both only say how they are backed.
-    let advise = |len: usize, advice| unsafe { libc::madvise(base.as_ptr().cast(), len, advice) } == 0;
-    let _ = advise(len, libc::MADV_POPULATE_WRITE);
-    advise(len.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
-}
-
 impl Arena {
+    /// Brings slots into memory, in huge pages if the kernel grants them; whether it did, as far as it tells (6.1).
+    ///
+    /// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
+    fn bring(&self, slots: Range<usize>) -> bool {
+        let start = self.address_of(slots.start);
+        let len = slots.len() * self.slot_len;
+        // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots. Both only say how they are backed: what
+        // is there stays as it is.
+        let advise = |len: usize, advice| unsafe { libc::madvise(start.as_ptr().cast(), len, advice) } == 0;
+        let _ = advise(len, libc::MADV_POPULATE_WRITE);
+        len >= HUGE_PAGE && advise(len.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
+    }
+
+    /// Brings the slots from `first` on, one by one, as long as there is a pool.
+    fn bring_rest(this: &Weak<Self>, first: usize) {
+        let mut index = first;
+        while let Some(arena) = this.upgrade() {
+            if index == arena.slots {
+                return;
+            }
+            arena.bring(index..index + 1);
+            arena.lock().insert(0, index);
+            index += 1;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
         // A panic cannot leave the list half changed: it is only pushed to and popped from.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
@@ -248,6 +291,29 @@ mod tests {
         drop(slots);
         assert_eq!(pool.available(), 3);
         assert!(pool.address_of(0).addr().is_multiple_of(HUGE_PAGE));
+    }
+
+    #[test]
+    fn slots_that_are_not_there_at_once_come_by_themselves() {
+        let (slots, slot_len) = (5, AT_ONCE / 2);
+        let pool = Pool::new(slots, slot_len).unwrap();
+        let mut all = Vec::new();
+        while all.len() < slots {
+            match pool.take() {
+                Some(slot) => all.push(slot),
+                None => {
+                    assert!(all.len() >= 2, "the first are there at once");
+                    thread::yield_now();
+                }
+            }
+        }
+        assert!(pool.take().is_none());
+        let mut indexes: Vec<_> = all.iter().map(Slot::index).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, [0, 1, 2, 3, 4]);
+        assert_eq!(Pool::whole(slots, slot_len).unwrap().available(), slots);
+        // A pool that goes away before they came.
+        drop(Pool::new(slots, slot_len).unwrap());
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::units::{ByteLen, ByteOffset};
 
 pub(super) use setup::Kernel;
 pub use setup::NoRing;
-use setup::{build, event_fd, explain, register_slots};
+use setup::{Registered, build, event_fd, explain};
 use table::{Key, Table};
 
 /// What the ring is allowed to do.
@@ -57,6 +57,9 @@ const OPCODES: [u8; 8] = [
 
 /// `IORING_UNREGISTER_FILES`, for leaving.
 const UNREGISTER_FILES: u8 = 3;
+
+/// `IORING_REGISTER_BUFFERS_UPDATE`, for slots that are used for the first time.
+const REGISTER_BUFFERS_UPDATE: u8 = 16;
 
 /// `IOSQE_FIXED_FILE`, the only flag we set.
 const FLAG_FIXED_FILE: u8 = 1;
@@ -75,8 +78,7 @@ pub struct Uring {
     timed_wait: bool,
     target: Target,
     pool: Pool,
-    /// Whether the slots are registered.
-    fixed: bool,
+    registered: Registered,
     notice: Option<String>,
     ops: Table<Op>,
     fills: Table<Filling>,
@@ -108,7 +110,10 @@ pub struct Uring {
 
 impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Uring").field("given", &self.given).field("fixed", &self.fixed).finish_non_exhaustive()
+        f.debug_struct("Uring")
+            .field("given", &self.given)
+            .field("registered", &self.registered)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,22 +205,22 @@ impl Uring {
             .map_err(|error| explain("registering the drive", error))?;
 
         let mut notice = None;
-        let fixed = match register_slots(&submitter, pool) {
-            Ok(()) => true,
+        let registered = match Registered::new(&submitter, pool, kernel) {
+            Ok(registered) => registered,
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 notice = Some(format!(
                     "the limit of locked memory (ulimit -l) is below the {} of buffers; io_uring works without registered \
                      buffers, a little slower (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)",
                     ByteLen(pool.slots() as u64 * pool.slot_len() as u64)
                 ));
-                false
+                Registered::none(pool.slots())
             }
             Err(error) => return Err(explain("registering buffers", error)),
         };
 
         let mut allowed: Vec<_> = OPCODES.iter().map(|code| Restriction::sqe_op(*code)).collect();
         allowed.push(Restriction::sqe_flags_allowed(FLAG_FIXED_FILE));
-        allowed.push(Restriction::register_op(UNREGISTER_FILES));
+        allowed.extend([UNREGISTER_FILES, REGISTER_BUFFERS_UPDATE].map(Restriction::register_op));
         submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
 
         let wake = event_fd().map_err(|error| explain("making its waker", error))?;
@@ -231,7 +236,7 @@ impl Uring {
             cut: target.cut(pool.is_huge()),
             target,
             pool: pool.clone(),
-            fixed,
+            registered,
             notice,
             ops: Table::default(),
             fills: Table::default(),
@@ -322,10 +327,11 @@ impl Uring {
                 let from = range.start + *done;
                 let address = slot.address().wrapping_add(from).cast_const();
                 let (rest, offset) = ((range.end - from) as u32, at.0 + from as u64);
-                if self.fixed {
-                    opcode::WriteFixed::new(types::Fixed(0), address, rest, slot.index() as u16).offset(offset).build()
-                } else {
-                    opcode::Write::new(types::Fixed(0), address, rest).offset(offset).build()
+                match self.registered.number(&self.ring.submitter(), slot) {
+                    Some(index) => {
+                        opcode::WriteFixed::new(types::Fixed(0), address, rest, index).offset(offset).build()
+                    }
+                    None => opcode::Write::new(types::Fixed(0), address, rest).offset(offset).build(),
                 }
             }
             Kind::Part { fill, part, within, step } => {
@@ -341,24 +347,26 @@ impl Uring {
                     }
                     (Step::Path { file, done }, _) => {
                         let rest = within.len() - *done;
-                        read_entry(file.as_raw_fd(), self.fixed.then(|| slot.index()), start(*done), rest, *done as u64)
+                        let registered = self.registered.number(&self.ring.submitter(), slot);
+                        read_entry(file.as_raw_fd(), registered, start(*done), rest, *done as u64)
                     }
                     (Step::Range { done, asked }, From::Open { file, offset }) => {
                         let offset = offset + (within.start + *done) as u64;
                         let route = file.route(offset, start(*done).addr(), within.len() - *done);
                         *asked = route.len;
-                        read_entry(route.fd(), self.fixed.then(|| slot.index()), start(*done), route.len, offset)
+                        let registered = self.registered.number(&self.ring.submitter(), slot);
+                        read_entry(route.fd(), registered, start(*done), route.len, offset)
                     }
                     (Step::Range { done, asked }, From::Target { at }) => {
                         *asked = within.len() - *done;
                         let offset = at.0 + (within.start + *done) as u64;
-                        if self.fixed {
-                            let index = slot.index() as u16;
-                            opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index)
+                        match self.registered.number(&self.ring.submitter(), slot) {
+                            Some(index) => opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index)
                                 .offset(offset)
-                                .build()
-                        } else {
-                            opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build()
+                                .build(),
+                            None => {
+                                opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build()
+                            }
                         }
                     }
                     (Step::Open, _) | (Step::Range { .. }, From::Path { .. }) => {
@@ -746,9 +754,9 @@ impl Drop for Uring {
 }
 
 /// A read of a descriptor that is not registered, into a slot that may be.
-fn read_entry(fd: RawFd, registered: Option<usize>, address: *mut u8, len: usize, offset: u64) -> Entry {
+fn read_entry(fd: RawFd, registered: Option<u16>, address: *mut u8, len: usize, offset: u64) -> Entry {
     match registered {
-        Some(index) => opcode::ReadFixed::new(types::Fd(fd), address, len as u32, index as u16).offset(offset).build(),
+        Some(index) => opcode::ReadFixed::new(types::Fd(fd), address, len as u32, index).offset(offset).build(),
         None => opcode::Read::new(types::Fd(fd), address, len as u32).offset(offset).build(),
     }
 }

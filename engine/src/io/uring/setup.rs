@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Submitter};
+use rustix::process::{Resource, geteuid, getrlimit};
 
-use crate::pool::Pool;
+use crate::pool::{Pool, Slot};
 
 /// Largest number of buffers that a ring registers (`IORING_MAX_REG_BUFFERS`).
 const REGISTERED_MAX: usize = 1 << 14;
@@ -67,16 +68,68 @@ pub(super) fn build(entries: u32, kernel: Kernel) -> Result<IoUring, NoRing> {
     Err(explain("setting it up", first.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
 }
 
-pub(super) fn register_slots(submitter: &io_uring::Submitter<'_>, pool: &Pool) -> io::Result<()> {
-    if pool.slots() > REGISTERED_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than a ring registers"));
+/// Which slots the ring knows by number.
+///
+/// Registering keeps a slot's pages in memory, and brings them there first if need be: a slot that nobody took yet is left
+/// alone, where the kernel lets its table be filled later (5.19).
+#[derive(Debug)]
+pub(super) struct Registered {
+    state: Vec<Registration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registration {
+    Done,
+    Due,
+    Refused,
+}
+
+impl Registered {
+    /// None of `slots`.
+    pub fn none(slots: usize) -> Self {
+        Self { state: vec![Registration::Refused; slots] }
     }
-    let slots: Vec<_> = (0..pool.slots())
-        .map(|index| libc::iovec { iov_base: pool.address_of(index).cast(), iov_len: pool.slot_len() })
-        .collect();
-    // SAFETY: the slots lie in the pool's mapping, which the pool held by the engine keeps until after the ring is
-    // closed (or for ever, when it is leaked).
-    unsafe { submitter.register_buffers(&slots) }
+
+    /// All slots of `pool`, now or when they are used first.
+    pub fn new(submitter: &Submitter<'_>, pool: &Pool, kernel: Kernel) -> io::Result<Self> {
+        let slots = pool.slots();
+        if slots > REGISTERED_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more slots than a ring registers"));
+        }
+        let later = kernel == Kernel::Newest
+            && locks_freely((slots * pool.slot_len()) as u64)
+            && submitter.register_buffers_sparse(slots as u32).is_ok();
+        if later {
+            return Ok(Self { state: vec![Registration::Due; slots] });
+        }
+        let vectors: Vec<_> = (0..slots).map(|index| vector(pool.address_of(index), pool.slot_len())).collect();
+        // SAFETY: the slots lie in the pool's mapping, which the pool held by the engine keeps until after the ring is
+        // closed (or for ever, when it is leaked).
+        unsafe { submitter.register_buffers(&vectors) }?;
+        Ok(Self { state: vec![Registration::Done; slots] })
+    }
+
+    /// The slot's number for the ring, if it has one.
+    pub fn number(&mut self, submitter: &Submitter<'_>, slot: &Slot) -> Option<u16> {
+        let state = self.state.get_mut(slot.index())?;
+        if *state == Registration::Due {
+            let vectors = [vector(slot.address(), slot.len())];
+            // SAFETY: as in `new`.
+            let done = unsafe { submitter.register_buffers_update(slot.index() as u32, &vectors, None) };
+            *state = if done.is_ok() { Registration::Done } else { Registration::Refused };
+        }
+        (*state == Registration::Done).then_some(slot.index() as u16)
+    }
+}
+
+fn vector(address: *mut u8, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: address.cast(), iov_len: len }
+}
+
+/// Whether no limit of locked memory stands in the way of `len` bytes. One that does is told of at the beginning.
+fn locks_freely(len: u64) -> bool {
+    let limit = getrlimit(Resource::Memlock).current;
+    geteuid().is_root() || limit.is_none_or(|limit| limit >= len)
 }
 
 pub(super) fn event_fd() -> io::Result<Arc<File>> {
