@@ -4,8 +4,8 @@
 //!
 //! * The **checkpoint** of a drive ([`Checkpoint`]): constant in size, replaced atomically after each flush of the drive.
 //!   It says who the drive is, which plan it is filled by, how far it is durable, and how much of the two others counts.
-//!   It holds no secret in clear: BitLocker's metadata region wraps the volume's keys, and the password that opens it
-//!   stands in the drive record alone.
+//!   It holds no secret in clear: the volume's keys are sealed under its password (of a volume that is encrypted in place,
+//!   by BitLocker's own metadata region), which stands in the drive record alone.
 //! * The **outcome log** of a drive ([`log`]): appended to. What was met while reading the sources: block hashes and
 //!   checksums of the batches, files that were left out.
 //! * The **plan** of the session: appended to. The catalog as the walk saw it, options, drives and which files each has.
@@ -40,14 +40,14 @@ use std::fmt;
 use crate::hash::{Crc64, Sha256};
 use code::{Decoder, Encoder};
 
-/// Bytes that belong to the work alone: for a new volume the FVE region and the volume's front.
+/// Bytes that belong to the work alone: a volume that is encrypted in place keeps its FVE region and front.
 pub const BODY_LEN: usize = 65_536 + 8192;
 
 /// Bytes of a checkpoint, whatever it says.
 pub const LEN: usize = 4096 + BODY_LEN;
 
 const MAGIC: [u8; 8] = *b"DRAYCKPT";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The beginning of a file that is appended to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

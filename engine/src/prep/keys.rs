@@ -1,4 +1,7 @@
 //! A drive's keys and the bytes that belong to BitLocker: just made, or found again by the password of the drive record.
+//!
+//! A drive that is formatted has a [`Draft`]: all but its metadata regions can be had without stretching the password, and
+//! those are written last. A volume that is encrypted in place shows its regions from the beginning on: it has [`Keys`].
 
 use std::fs;
 use std::io;
@@ -8,15 +11,57 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::azure::{SecretText, drive_record};
-use crate::bitlocker::build::{Converting, Draft, FRONT_LEN, KeyFile, REGION_LEN};
+use crate::bitlocker::build::{Converting, Draft, FRONT_LEN, KeyFile, REGION_LEN, Spec};
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
-use crate::crypt::SectorCipher;
-use crate::report::{Kind, Problem};
-use crate::units::ByteOffset;
+use crate::crypt::stretch::RecoveryPassword;
+use crate::crypt::{Cipher, SectorCipher};
+use crate::prep::request::PrepRequest;
+use crate::units::{ByteOffset, ByteRange, FileTime};
 
-/// What a drive is sealed with.
+/// What a drive's volume shall be.
+pub fn spec(
+    request: &PrepRequest,
+    cipher: Cipher,
+    formatted: FileTime,
+    drive_id: &str,
+    regions: &Regions,
+    volume: ByteRange,
+) -> Spec {
+    Spec {
+        regions: *regions,
+        cipher,
+        hidden_sectors: volume.start.0 / regions.sector().bytes(),
+        description: format!("dray {drive_id} {}", request.session),
+        used_space_only: !request.wipe_free,
+        external_key: request.external_key.is_some(),
+        created: formatted,
+    }
+}
+
+/// The draft of a volume that was begun: the checkpoint keeps it, the drive record its password.
+///
+/// # Errors
+/// Why not, in words: no record, another drive's, a password that does not open it.
+pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<Draft, String> {
+    let password = RecoveryPassword::parse(password_of(record, drive_id)?.expose())
+        .map_err(|error| format!("the drive record: {error}"))?;
+    Draft::again(spec, password, kept).map_err(|why| format!("the checkpoint {why}"))
+}
+
+/// The 48 digits in a drive's record.
+fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, String> {
+    let bytes = fs::read(record).map(Zeroizing::new);
+    let bytes = bytes.map_err(|error| format!("the drive record cannot be read: {error}"))?;
+    let record = drive_record::read(&bytes).map_err(|error| format!("the drive record {error}"))?;
+    if record.drive_id != drive_id {
+        return Err("the drive record belongs to another drive".into());
+    }
+    record.bitlocker_key.ok_or_else(|| "the drive record holds no key".into())
+}
+
+/// What a volume that is encrypted in place is sealed with.
 #[derive(Debug)]
 pub struct Keys {
     /// For the volume's sectors.
@@ -27,40 +72,10 @@ pub struct Keys {
     pub region: Vec<u8>,
     /// The volume's first 8192 bytes as they are stored.
     pub front: Vec<u8>,
-    /// Makes the regions of a volume that is encrypted in place, on its way.
+    /// Makes the regions on the way.
     pub converting: Converting,
     /// Key file to be written, of a drive that is just begun.
     pub external: Option<KeyFile>,
-}
-
-/// A drive's keys as its thread gets them.
-#[derive(Debug)]
-pub enum Given {
-    /// Those of a drive that was begun.
-    Found(Box<Keys>),
-    /// Drawn, and not stretched yet.
-    Drawn(Box<Draft>),
-}
-
-impl Given {
-    /// The 48 digits.
-    pub fn password(&self) -> SecretText {
-        match self {
-            Self::Found(keys) => keys.password.clone(),
-            Self::Drawn(draft) => SecretText::new(draft.password().printed().expose()),
-        }
-    }
-
-    /// The keys, stretched.
-    ///
-    /// # Errors
-    /// As [`Keys::new`].
-    pub fn ready(self) -> Result<Keys, Problem> {
-        match self {
-            Self::Found(keys) => Ok(*keys),
-            Self::Drawn(draft) => Keys::new(*draft).map_err(|why| Problem::new(Kind::Internal, why)),
-        }
-    }
 }
 
 impl Keys {
@@ -81,23 +96,12 @@ impl Keys {
         })
     }
 
-    /// What a checkpoint keeps of them: no secret in clear.
-    pub fn body(&self) -> Vec<u8> {
-        [&self.region[..], &self.front[..]].concat()
-    }
-
-    /// Found again: the checkpoint keeps the region, the drive record its password.
+    /// Found again: the checkpoint keeps region and front, the drive record their password.
     ///
     /// # Errors
     /// Why not, in words: no record, another drive's, a region that does not open.
     pub fn again(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
-        let bytes = fs::read(record).map(Zeroizing::new);
-        let bytes = bytes.map_err(|error| format!("the drive record cannot be read: {error}"))?;
-        let record = drive_record::read(&bytes).map_err(|error| format!("the drive record {error}"))?;
-        if record.drive_id != drive_id {
-            return Err("the drive record belongs to another drive".into());
-        }
-        let password = record.bitlocker_key.ok_or("the drive record holds no key")?;
+        let password = password_of(record, drive_id)?;
         let (region, front) = body.split_at_checked(REGION_LEN).ok_or("the checkpoint is too short")?;
         let front = front.get(..FRONT_LEN).ok_or("the checkpoint is too short")?;
         let places = regions.metadata();

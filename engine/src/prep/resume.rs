@@ -11,6 +11,7 @@ use crate::azure::driveset;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::CopySession;
 use crate::azure::names;
+use crate::bitlocker::build::Draft;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Roots, guard, signature};
@@ -24,7 +25,7 @@ use crate::prep::append;
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
-use crate::prep::keys::Keys;
+use crate::prep::keys;
 use crate::prep::plan_file::{self, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
@@ -34,7 +35,7 @@ use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::walk;
 use crate::surroundings::Surroundings;
-use crate::units::{ByteOffset, SectorSize};
+use crate::units::{ByteOffset, FileTime, SectorSize};
 
 /// Batches that are read back from behind the place where a drive goes on.
 const READ_BACK: u64 = 16;
@@ -47,8 +48,8 @@ const CHANGED_LISTED_MAX: usize = 100;
 pub struct Begun {
     /// How far it was.
     pub checkpoint: Checkpoint,
-    /// The keys it began with; taken when the session runs.
-    pub keys: Option<Keys>,
+    /// What it began with; taken when the session runs.
+    pub draft: Option<Draft>,
 }
 
 /// What a drive is, for a checkpoint.
@@ -141,6 +142,7 @@ fn begun(
     plan: &SavedPlan,
     target: &TargetDrive,
     seed: u64,
+    cipher: Cipher,
     layout: &DriveLayout,
 ) -> Result<Begun, String> {
     let drive_id = &target.facts.drive_id;
@@ -164,8 +166,9 @@ fn begun(
         return Err("this version of dray lays it out in another way than the one that began it".into());
     }
     let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
-    let keys = Keys::again(&checkpoint.body, layout.regions(), &record, drive_id)?;
-    Ok(Begun { checkpoint, keys: Some(keys) })
+    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), layout.volume());
+    let draft = keys::draft_again(&checkpoint.body, spec, &record, drive_id)?;
+    Ok(Begun { checkpoint, draft: Some(draft) })
 }
 
 /// The preflight of a session that goes on.
@@ -242,7 +245,7 @@ pub(super) fn prepare(
         let mut drive = planner.prepared(target, layout, saved.seed);
         if state.is_some() {
             let mut doubt = true;
-            match begun(&request, &plan, &drive.target, saved.seed, &drive.layout) {
+            match begun(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
                 Ok(begun) => {
                     doubt = begun.checkpoint.step > 0 && begun.checkpoint.batches == 0;
                     drive.begun = Some(Box::new(begun));
@@ -546,8 +549,8 @@ pub fn read_back(
 pub fn first_checkpoint(
     request: &PrepRequest,
     drive: &PreparedDrive,
-    keys: &Keys,
-    formatted: u64,
+    draft: &Draft,
+    formatted: FileTime,
     snapshot: Prefix,
 ) -> Checkpoint {
     Checkpoint {
@@ -556,7 +559,7 @@ pub fn first_checkpoint(
         work: Work::Format.as_str().into(),
         identity: identity_digest(&drive.target),
         plan: drive.layout.digest(SLOT_LEN),
-        time: formatted,
+        time: formatted.0,
         seed: drive.seed,
         slot_len: SLOT_LEN as u64,
         step: 0,
@@ -564,6 +567,6 @@ pub fn first_checkpoint(
         offset: 0,
         snapshot,
         outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
-        body: keys.body(),
+        body: draft.keep(),
     }
 }

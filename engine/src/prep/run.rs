@@ -1,9 +1,10 @@
 //! The run: all drives of a session at once, each on a thread of its own.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,9 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::bitlocker::build::{Draft, Spec};
+use crate::bitlocker::build::{Draft, KeyFile, REGION_LEN};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
+use crate::crypt::SectorCipher;
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
 use crate::io::{Engine, Options, Requests};
@@ -26,7 +28,7 @@ use crate::prep::allowance::Allowance;
 use crate::prep::append;
 use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
-use crate::prep::keys::{Given, Keys};
+use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::patience::Patience;
@@ -77,34 +79,23 @@ impl Prepared {
         self.targets().nth(drive).is_some_and(|target| target.silent && target.named_firmly)
     }
 
-    /// Keys of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted in
-    /// place keeps its new ones itself.
-    fn keys(&mut self) -> Result<Vec<Given>, Problem> {
+    /// Drafts of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted
+    /// in place keeps its new keys itself.
+    fn drafts(&mut self) -> Result<Vec<Draft>, Problem> {
         let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
         let entropy = &mut *surroundings.entropy;
-        let mut new = |regions: &Regions, volume: ByteRange, drive_id: &str| {
-            let spec = Spec {
-                regions: *regions,
-                cipher: *cipher,
-                hidden_sectors: volume.start.0 / regions.sector().bytes(),
-                description: format!("dray {drive_id} {}", request.session),
-                used_space_only: !request.wipe_free,
-                external_key: request.external_key.is_some(),
-                created: plan.recipe.formatted,
-            };
-            Given::Drawn(Box::new(Draft::draw(spec, entropy)))
+        let mut draw = |regions: &Regions, volume: ByteRange, drive_id: &str| {
+            Draft::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, volume), entropy)
         };
         let mut all = Vec::new();
         for drive in drives {
-            let begun = drive.begun.as_mut().and_then(|begun| begun.keys.take());
-            all.push(match begun {
-                Some(keys) => Given::Found(Box::new(keys)),
-                None => new(drive.layout.regions(), drive.layout.volume(), &drive.rules.drive_id),
-            });
+            let begun = drive.begun.as_mut().and_then(|begun| begun.draft.take());
+            let layout = &drive.layout;
+            all.push(begun.unwrap_or_else(|| draw(layout.regions(), layout.volume(), &drive.rules.drive_id)));
         }
         for drive in appends {
             let Some(first) = &mut drive.in_place else { continue };
-            let keys = new(&first.regions, first.volume, &drive.rules.drive_id).ready()?;
+            let keys = Keys::new(draw(&first.regions, first.volume, &drive.rules.drive_id)).map_err(internal)?;
             drive.target.key = Some(keys.password.clone());
             first.keys = Some(keys);
         }
@@ -205,7 +196,7 @@ impl Prepared {
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
-        let keys = self.keys()?;
+        let drafts = self.drafts()?;
         let shared = Shared {
             request: &self.request,
             context: &self.context,
@@ -230,8 +221,8 @@ impl Prepared {
             });
             let (ended, results) = unbounded();
             type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
-            let blank = self.drives.iter().zip(keys).map(|(drive, keys)| {
-                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, keys, shared));
+            let blank = self.drives.iter().zip(drafts).map(|(drive, draft)| {
+                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, &draft, shared));
                 (&drive.target, act)
             });
             let there = self.appends.iter().map(|drive| {
@@ -379,7 +370,7 @@ fn run_drive(
     }
 }
 
-fn write_drive(index: usize, drive: &PreparedDrive, keys: Given, shared: &Shared<'_>) -> Result<Done, Problem> {
+fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shared<'_>) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
@@ -388,7 +379,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: Given, shared: &Shared
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
     let manifest_file = format!("\\{MANIFEST_NAME}");
-    let password = keys.password();
+    let password = draft.password().printed();
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
         bitlocker_key: password.expose(),
@@ -404,33 +395,28 @@ fn write_drive(index: usize, drive: &PreparedDrive, keys: Given, shared: &Shared
                 .advice("make room or mend the permissions, and start again")
         })
     };
-    // While the password is stretched, all comes to be that does without it.
-    let (keys, pool, engine) = std::thread::scope(|scope| {
-        let keys = scope.spawn(|| keys.ready());
-        if drive.begun.is_none() {
-            announce(drive, &record_path, || write_record(&record, RecordState::Incomplete), shared)?;
+    // The password is stretched while data streams: only the regions need it, and they are written last.
+    let finished = std::thread::scope(|scope| {
+        let region = scope.spawn(|| draft.region(&mut |_| {}));
+        let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
+        let checkpoint = match &drive.begun {
+            Some(begun) => begun.checkpoint.clone(),
+            None => begin(drive, draft, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
+        };
+        if checkpoint.step == 0 && !request.wipe_free {
+            // A device that refuses keeps its old free space, which the summary says plainly in any case. What file data
+            // will overwrite is not given back: a device that stores on demand would have to find it again.
+            let _ = layout.beside_data().into_iter().try_for_each(|range| device.discard(range).map(drop));
         }
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
-        let keys = keys.join().map_err(|_| Problem::new(Kind::Internal, "stretching the key ended in a bug"))??;
-        Ok((keys, pool, engine))
+        let read = |into: &mut [u8], at| device.read_exact_at(into, at);
+        let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
+        let node = (!facts.is_image).then(|| facts.path.clone());
+        let ground = Ground { engine, pool, wipe, read: &read, node, patience };
+        fill(index, drive, draft, region, checkpoint, ground, shared)
     })?;
-    let keys = &keys;
-    let checkpoint = match &drive.begun {
-        Some(begun) => begun.checkpoint.clone(),
-        None => begin(drive, keys, shared)?,
-    };
-    if checkpoint.step == 0 && !request.wipe_free {
-        // A device that refuses keeps its old free space, which the summary says plainly in any case. What file data will
-        // overwrite is not given back: a device that stores on demand would have to find it again.
-        let _ = layout.beside_data().into_iter().try_for_each(|range| device.discard(range).map(drop));
-    }
-    let read = |into: &mut [u8], at| device.read_exact_at(into, at);
-    let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
-    let node = (!facts.is_image).then(|| facts.path.clone());
-    let ground = Ground { engine, pool, wipe, read: &read, node, patience };
-    let finished = fill(index, drive, keys, checkpoint, ground, shared)?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
 
@@ -555,19 +541,20 @@ pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
 }
 
 /// Writes the key file that was asked for.
-pub(super) fn write_key_file(request: &PrepRequest, keys: &Keys) -> Result<(), Problem> {
-    let (Some(dir), Some(key)) = (&request.external_key, &keys.external) else { return Ok(()) };
+pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Result<(), Problem> {
+    let (Some(dir), Some(key)) = (&request.external_key, key) else { return Ok(()) };
     replace_private(&dir.join(&key.file_name), key.bytes.expose())
         .map_err(|error| Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir))
 }
 
-/// What is beside a drive that is begun before its keys are stretched: the record with its password, the outcome log.
-fn announce(
+/// Begins a drive: the record with its password, the outcome log, the key file, the first checkpoint, and then the journal.
+fn begin(
     drive: &PreparedDrive,
+    draft: &Draft,
     record: &Path,
     write_record: impl Fn() -> Result<(), Problem>,
     shared: &Shared<'_>,
-) -> Result<(), Problem> {
+) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     if let Some(kept) = keep_key(record)? {
         (shared.events)(Event::Note(format!(
@@ -577,16 +564,11 @@ fn announce(
         )));
     }
     write_record()?;
-    let log_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
-    replace_private(&log_path, &[]).map_err(|error| beside(&error, &log_path))
-}
-
-/// Begins a drive that was announced: the first checkpoint, and then the journal.
-fn begin(drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
-    let (request, facts) = (shared.request, &drive.target.facts);
-    write_key_file(request, keys)?;
     let drive_id = &drive.rules.drive_id;
-    let checkpoint = resume::first_checkpoint(request, drive, keys, shared.formatted.0, shared.snapshot);
+    let path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
+    replace_private(&path, &[]).map_err(|error| beside(&error, &path))?;
+    write_key_file(request, draft.key_file().as_ref())?;
+    let checkpoint = resume::first_checkpoint(request, drive, draft, shared.formatted, shared.snapshot);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
     replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;
     let state = ActivityRecord::Drive {
@@ -601,6 +583,10 @@ fn begin(drive: &PreparedDrive, keys: &Keys, shared: &Shared<'_>) -> Result<Chec
     Ok(checkpoint)
 }
 
+fn internal(why: String) -> Problem {
+    Problem::new(Kind::Internal, why)
+}
+
 /// What the files beside the journal say.
 pub(super) fn beside(error: &io::Error, path: &Path) -> Problem {
     Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
@@ -611,7 +597,7 @@ pub(super) fn beside(error: &io::Error, path: &Path) -> Problem {
 /// The outcome log where the checkpoint says, after what is durable was read back; the checkpoint goes back if it must.
 fn open_log(
     drive: &PreparedDrive,
-    keys: &Keys,
+    cipher: &SectorCipher,
     checkpoint: &mut Checkpoint,
     read: resume::ReadAt<'_>,
     shared: &Shared<'_>,
@@ -628,7 +614,7 @@ fn open_log(
     let (log, replay) =
         OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
     let plain = |content: &Content| matches!(content, Content::Plain(_));
-    let good = resume::read_back(&drive.layout, &keys.cipher, &plain, &replay.sums, read)
+    let good = resume::read_back(&drive.layout, cipher, &plain, &replay.sums, read)
         .map_err(|problem| problem.drive(&facts.name))?;
     if good == checkpoint.batches {
         return Ok((log, replay));
@@ -687,13 +673,15 @@ struct Ground<'a> {
 fn fill(
     index: usize,
     drive: &PreparedDrive,
-    keys: &Keys,
+    draft: &Draft,
+    region: Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + '_>,
     mut checkpoint: Checkpoint,
     ground: Ground<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
     let has_wiped = checkpoint.step > 0;
-    let (log, replay) = open_log(drive, keys, &mut checkpoint, ground.read, shared)?;
+    let cipher = draft.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
+    let (log, replay) = open_log(drive, &cipher, &mut checkpoint, ground.read, shared)?;
     let layout = &drive.layout;
     drive::run(Setup {
         index,
@@ -703,10 +691,10 @@ fn fill(
         pool: ground.pool,
         fills_max: FILLS_MAX,
         company: shared.workers.company(),
-        cipher: Arc::clone(&keys.cipher),
+        cipher: Arc::new(cipher),
         plain: PlainBytes {
-            fve_region: keys.region.clone(),
-            front: keys.front.clone(),
+            fve_region: LazyCell::new(region),
+            front: draft.front(),
             table_primary: layout.table().primary(),
             table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
         },

@@ -1,6 +1,7 @@
 //! A new volume's metadata and front (spec section 13).
 
 mod converting;
+mod kept;
 
 use std::fmt;
 
@@ -21,6 +22,7 @@ use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::entropy::Entropy;
 use crate::units::{ByteRange, FileTime, Guid};
 pub use converting::Converting;
+pub use kept::NotKept;
 
 /// First counter that a new volume's nonces take, as on Windows (spec 6.1).
 const FIRST_COUNTER: u32 = 2;
@@ -70,7 +72,7 @@ pub struct KeyFile {
     pub bytes: SecretBytes,
 }
 
-/// A new volume's secrets, drawn, before the password is stretched.
+/// A new volume's secrets, drawn. All that is made of them is the same each time.
 pub struct Draft {
     spec: Spec,
     keys: Keys,
@@ -78,6 +80,7 @@ pub struct Draft {
     recovery: Recovery,
     external_key: Option<Key32>,
     salt: [u8; SALT_LEN],
+    /// Noise; the boot sector is laid over it.
     front: Box<[u8; FRONT_LEN]>,
 }
 
@@ -102,28 +105,50 @@ impl Draft {
         &self.recovery.password
     }
 
-    /// Makes protectors and all bytes. `progress` hears of the key stretching ([`stretch`]), the slow part.
-    pub fn seal(self, progress: &mut dyn FnMut(u32)) -> Metadata {
-        let Self { spec, keys, ids, recovery, external_key, salt, mut front } = self;
-        let stretched = stretch(&recovery.password.hash(), &salt, progress);
+    /// The cipher of the sectors, ready for use.
+    ///
+    /// # Errors
+    /// None in practice: the key was made for this cipher.
+    pub fn sector_cipher(&self) -> Result<SectorCipher, KeyError> {
+        SectorCipher::new(self.spec.cipher, self.keys.fvek.expose(), self.spec.regions.sector())
+    }
 
-        let time = FileTime(spec.created.whole_millis().0 & (u64::MAX >> 1));
+    /// The first 8,192 bytes of the device ([`Metadata::front`]).
+    pub fn front(&self) -> Box<[u8; FRONT_LEN]> {
+        let mut front = self.front.clone();
+        front[..size_of::<BootSector>()].copy_from_slice(boot_sector(&self.spec).as_bytes());
+        front
+    }
+
+    /// The key file, if one was asked for.
+    pub fn key_file(&self) -> Option<KeyFile> {
+        self.external_key.as_ref().map(|key| key_file(self.ids.external, key, self.time()))
+    }
+
+    /// The bytes of each of the three metadata regions. `progress` hears of the key stretching ([`stretch`]), the slow part.
+    pub fn region(&self, progress: &mut dyn FnMut(u32)) -> Box<[u8; REGION_LEN]> {
+        let Self { spec, keys, ids, recovery, external_key, salt, .. } = self;
+        let stretched = stretch(&recovery.password.hash(), salt, progress);
+
         let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
-        let mut out = Writer::new(vec![0; headers_len], time, FIRST_COUNTER);
+        let mut out = Writer::new(vec![0; headers_len], self.time(), FIRST_COUNTER);
         out.text(role::DESCRIPTION, &cut(&spec.description));
-        recovery_protector(&mut out, &keys.vmk, &recovery, &salt, &stretched);
-        if let Some(key) = &external_key {
+        recovery_protector(&mut out, &keys.vmk, recovery, salt, &stretched);
+        if let Some(key) = external_key {
             external_protector(&mut out, &keys.vmk, ids.external, key);
         }
         out.sealed_key(role::FVEK, &keys.vmk, method_of(spec.cipher), keys.fvek.expose());
-        virtualization(&mut out, &spec);
+        virtualization(&mut out, spec);
+        finish_region(out, spec, ids.volume, &keys.vmk)
+    }
 
-        let region = finish_region(out, &spec, ids.volume, &keys.vmk);
-        front[..size_of::<BootSector>()].copy_from_slice(boot_sector(&spec).as_bytes());
-
+    /// Makes all bytes; `progress` as of [`Self::region`].
+    pub fn seal(self, progress: &mut dyn FnMut(u32)) -> Metadata {
+        let (region, front, external) = (self.region(progress), self.front(), self.key_file());
+        let Self { spec, keys, ids, recovery, .. } = self;
         Metadata {
             volume_id: ids.volume,
-            external: external_key.map(|key| key_file(ids.external, &key, time)),
+            external,
             recovery,
             fvek: keys.fvek,
             vmk: keys.vmk,
@@ -132,6 +157,10 @@ impl Draft {
             region,
             front,
         }
+    }
+
+    fn time(&self) -> FileTime {
+        FileTime(self.spec.created.whole_millis().0 & (u64::MAX >> 1))
     }
 }
 

@@ -20,20 +20,22 @@ const CREATED: FileTime = FileTime(134_083_296_012_345_678);
 
 const VOLUME_LEN: u64 = 64 << 20;
 
-fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Metadata {
+fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
     let cluster = ClusterSize::from_bytes(cluster).unwrap();
-    let regions = Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap();
-    let spec = Spec {
-        regions,
+    Spec {
+        regions: Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap(),
         cipher,
         hidden_sectors: 0x8800,
         description: "DRAY import-1 11/22/2026".into(),
         used_space_only: true,
         external_key: true,
         created: CREATED,
-    };
+    }
+}
+
+fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Metadata {
     let mut reports = 0;
-    let metadata = Draft::draw(spec, &mut Seeded::new(seed)).seal(&mut |_| reports += 1);
+    let metadata = Draft::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed)).seal(&mut |_| reports += 1);
     assert_eq!(reports, 64);
     metadata
 }
@@ -452,4 +454,41 @@ fn long_descriptions_are_cut_between_characters() {
     assert_eq!(cut("a\0b"), "ab");
     assert_eq!(cut(&"😀".repeat(200)).encode_utf16().count(), DESCRIPTION_UNITS_MAX);
     assert_eq!(cut(&format!("x{}", "😀".repeat(200))).encode_utf16().count(), DESCRIPTION_UNITS_MAX - 1);
+}
+
+#[test]
+fn a_draft_is_found_again_by_its_password_alone() {
+    let bare = |cipher, external_key| Spec { external_key, ..spec(cipher, SectorSize::S512, 4096) };
+    let again = |password: &RecoveryPassword| RecoveryPassword::parse(password.printed().expose()).unwrap();
+    for (cipher, external_key) in CIPHERS.into_iter().flat_map(|cipher| [(cipher, true), (cipher, false)]) {
+        let draft = Draft::draw(bare(cipher, external_key), &mut Seeded::new(7));
+        let kept = draft.keep();
+        for secret in [draft.keys.vmk.expose().as_slice(), draft.keys.fvek.expose(), draft.password().key().expose()] {
+            assert!(!kept.windows(secret.len()).any(|window| window == secret), "{cipher:?}: a secret in clear");
+        }
+        // A checkpoint has zeros behind it.
+        let mut padded = kept.clone();
+        padded.resize(kept.len() + 100, 0);
+        let found = Draft::again(bare(cipher, external_key), again(draft.password()), &padded).unwrap();
+        assert_eq!(found.keep(), kept);
+        assert_eq!(found.front(), draft.front());
+        let key_file = |draft: &Draft| draft.key_file().map(|file| (file.file_name, file.bytes.expose().to_vec()));
+        assert_eq!(key_file(&found), key_file(&draft));
+        assert_eq!(found.key_file().is_some(), external_key);
+        if cipher == Cipher::XtsAes128 {
+            assert_eq!(found.region(&mut |_| {}), draft.region(&mut |_| {}));
+        }
+
+        let spec = || bare(cipher, external_key);
+        let short = Draft::again(spec(), again(draft.password()), &kept[..kept.len() - 1]);
+        assert_eq!(short.err(), Some(NotKept::Short));
+        let other = RecoveryPassword::random(&mut Seeded::new(8));
+        assert_eq!(Draft::again(spec(), other, &kept).err(), Some(NotKept::WrongKey));
+        for at in [0, FRONT_LEN + 16, kept.len() - 1] {
+            let mut changed = kept.clone();
+            changed[at] ^= 1;
+            let found = Draft::again(spec(), again(draft.password()), &changed);
+            assert_eq!(found.err(), Some(NotKept::WrongKey), "byte {at}");
+        }
+    }
 }

@@ -365,7 +365,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
     let mut in_place = None;
     if let Some(first) = &drive.in_place {
         let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
-        run::write_key_file(request, keys)?;
+        run::write_key_file(request, keys.external.as_ref())?;
         in_place = Some(encrypt::State::new(first.volume, &first.regions, request.wipe_free, keys));
     }
     replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;

@@ -20,6 +20,7 @@ mod write;
 
 pub use durable::{Durable, Pace, is_mid_chain};
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::azure::manifest::ManifestStream;
+use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Engine, SourceFile};
@@ -75,7 +77,7 @@ pub struct Setup<'a> {
     /// The volume's cipher.
     pub cipher: Arc<SectorCipher>,
     /// Bytes outside the encrypted volume.
-    pub plain: PlainBytes,
+    pub plain: PlainBytes<'a>,
     /// Where hashes and files left out go; stands where `replay` ends.
     pub log: OutcomeLog,
     /// What an earlier run left durable: its batches are passed over.
@@ -107,23 +109,26 @@ pub struct Setup<'a> {
 /// Makes a checkpoint durable.
 pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
 
+/// The BitLocker metadata region; waits until the password is stretched.
+pub type FveRegion<'a> = LazyCell<Box<[u8; REGION_LEN]>, Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + 'a>>;
+
 /// What lies on the drive in the clear.
 #[derive(Debug)]
-pub struct PlainBytes {
-    /// The BitLocker metadata region, three times the same.
-    pub fve_region: Vec<u8>,
+pub struct PlainBytes<'a> {
+    /// Three times the same.
+    pub fve_region: FveRegion<'a>,
     /// First sector of the volume, and what follows it up to byte 8192.
-    pub front: Vec<u8>,
+    pub front: Box<[u8; FRONT_LEN]>,
     /// Primary table.
     pub table_primary: Vec<u8>,
     /// Backup table.
     pub table_backup: Vec<u8>,
 }
 
-impl PlainBytes {
+impl PlainBytes<'_> {
     fn of(&self, plain: Plain, sector: usize) -> &[u8] {
         match plain {
-            Plain::FveRegion => &self.fve_region,
+            Plain::FveRegion => &self.fve_region[..],
             Plain::Noise => &self.front[sector..],
             Plain::BootSector => &self.front[..sector],
             Plain::TableBackup => &self.table_backup,

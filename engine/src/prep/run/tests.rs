@@ -98,10 +98,11 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         // Checkpoints by bytes alone: the same in every run.
         prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
-        let keys = prepared.keys().expect("keys").remove(0).ready().expect("stretched");
+        let draft = prepared.drafts().expect("drafts").remove(0);
+        let region = draft.region(&mut |_| {});
         let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let snapshot = prepared.save_plan().expect("a plan file");
-        Bench { prepared, keys, journal, snapshot, workers: Workers::start(2).expect("threads") }
+        Bench { prepared, draft, region, journal, snapshot, workers: Workers::start(2).expect("threads") }
     }
 
     /// Runs a plan on a simulated disk.
@@ -121,9 +122,10 @@ impl Lab {
         let finished = bench.fill(disk, bench.begin())?;
         let drive = &bench.prepared.drives[0];
         let record = self.dir.join(place).join("record.xml");
+        let password = bench.draft.password().printed();
         let info = DriveInfo {
             drive_id: &drive.rules.drive_id,
-            bitlocker_key: bench.keys.password.expose(),
+            bitlocker_key: password.expose(),
             manifest_file: "\\DriveManifest.xml",
             manifest_hash: Some(finished.manifest_md5),
             drive_header_hash: None,
@@ -150,10 +152,12 @@ impl Lab {
     }
 }
 
-/// A plan with its keys, to be written to simulated disks again and again.
+/// A plan with its draft, to be written to simulated disks again and again.
 struct Bench {
     prepared: Prepared,
-    keys: Keys,
+    draft: Draft,
+    /// Stretched once.
+    region: Box<[u8; REGION_LEN]>,
     journal: JournalFile,
     snapshot: Prefix,
     workers: Workers,
@@ -187,9 +191,7 @@ impl Bench {
     /// The drive is begun: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| {
-            announce(drive, &record, || Ok(()), shared).and_then(|()| begin(drive, &self.keys, shared))
-        });
+        let begun = self.shared(|drive, shared| begin(drive, &self.draft, &record, || Ok(()), shared));
         begun.expect("a beginning")
     }
 
@@ -205,7 +207,7 @@ impl Bench {
             let pool = Pool::new(8, SLOT_LEN).expect("slots");
             let (node, patience) = (None, Patience::default());
             let ground = Ground { engine: Box::new(disk.engine()), pool, wipe, read: &read, node, patience };
-            fill(0, drive, &self.keys, checkpoint, ground, shared)
+            fill(0, drive, &self.draft, Box::new(|| self.region.clone()), checkpoint, ground, shared)
         })
     }
 

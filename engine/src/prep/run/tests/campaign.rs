@@ -75,7 +75,8 @@ impl Trials {
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
             let ground = Ground { engine, pool, wipe, read: &read, node, patience };
-            fill(0, drive, &self.bench.keys, checkpoint, ground, shared)
+            let region = Box::new(|| self.bench.region.clone());
+            fill(0, drive, &self.bench.draft, region, checkpoint, ground, shared)
         });
         (result, told.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
