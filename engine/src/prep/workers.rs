@@ -16,9 +16,9 @@ use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
 
-/// Slots that go to a worker together: as many as MD5 has lanes. Sixteen would hash faster where there are so many lanes
+/// Most slots that go to a worker together: as many as MD5 has lanes. Sixteen would hash faster where there are so many lanes
 /// (AVX-512), and yet the drive waits longer for them than is won.
-const COMPANY: usize = 8;
+const COMPANY_MAX: usize = 8;
 
 /// A hash block, or a part of one, inside a slot.
 #[derive(Clone, Debug)]
@@ -130,6 +130,8 @@ pub struct Done {
 pub struct Workers {
     jobs: Option<Sender<Vec<Job>>>,
     threads: Vec<JoinHandle<()>>,
+    /// Slots that go to one of them together.
+    together: usize,
 }
 
 impl Workers {
@@ -139,18 +141,20 @@ impl Workers {
     /// When the system gives no more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let (jobs, queue) = unbounded::<Vec<Job>>();
+        let together = hash::Backend::detect().lanes().min(COMPANY_MAX);
         let threads = (0..count.max(1))
             .map(|i| {
                 let queue = queue.clone();
-                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue))
+                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue, together))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { jobs: Some(jobs), threads })
+        Ok(Self { jobs: Some(jobs), threads, together })
     }
 
     /// A drive's way in. The pool's slots bound how many jobs there can be.
     pub fn company(&self) -> Company {
-        Company { queue: self.jobs.clone().expect("present until drop"), waiting: Vec::new(), away: 0 }
+        let queue = self.jobs.clone().expect("present until drop");
+        Company { queue, together: self.together, waiting: Vec::new(), away: 0 }
     }
 }
 
@@ -168,6 +172,7 @@ impl Drop for Workers {
 #[derive(Debug)]
 pub struct Company {
     queue: Sender<Vec<Job>>,
+    together: usize,
     waiting: Vec<Job>,
     away: usize,
 }
@@ -175,8 +180,7 @@ pub struct Company {
 impl Company {
     /// Takes a job on. [`Self::go`] has to follow before the caller waits for anything.
     pub fn join(&mut self, job: Job) {
-        // Slots without blocks, and those that fill lanes by themselves, gain nothing.
-        if (1..=MESSAGES_MANY).contains(&job.spans.len()) {
+        if gains(&job) {
             self.waiting.push(job);
         } else {
             self.send(vec![job]);
@@ -186,7 +190,7 @@ impl Company {
     /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. That halves
     /// the processor time of a drive that is slower than the processor, whose slots would go one by one.
     pub fn go(&mut self, drive_is_busy: bool) {
-        if self.waiting.len() >= COMPANY || !drive_is_busy && !self.waiting.is_empty() {
+        if self.waiting.len() >= self.together || !drive_is_busy && !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
             self.send(waiting);
         }
@@ -214,8 +218,19 @@ impl Company {
     }
 }
 
-fn work(queue: &Receiver<Vec<Job>>) {
-    while let Ok(jobs) = queue.recv() {
+/// Whether a job is done sooner among others. Slots without blocks, and those that fill lanes by themselves, gain nothing.
+fn gains(job: &Job) -> bool {
+    (1..=MESSAGES_MANY).contains(&job.spans.len())
+}
+
+fn work(queue: &Receiver<Vec<Job>>, together: usize) {
+    while let Ok(mut jobs) = queue.recv() {
+        // Those that were sent one by one, and had to wait for a worker: or else a drive that once came to wait for the
+        // workers would go on sending them so, since it never has enough to do.
+        while jobs.len() < together && jobs.last().is_some_and(gains) {
+            let Ok(more) = queue.try_recv() else { break };
+            jobs.extend(more);
+        }
         digest(jobs);
     }
 }

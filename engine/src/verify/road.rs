@@ -24,11 +24,12 @@ pub const SLOT_LEN: usize = 4 << 20;
 /// What a slot has beyond it, so that a block that starts inside a sector still fits.
 pub const SLOT_SPARE: usize = 8 << 10;
 
-/// Slots of a drive: 64 MiB.
-const SLOTS: usize = 16;
+/// Slots of a drive, 96 MiB: as many as fill, and two companies at the workers. With 16 of them a device of 3 GB/s is read a
+/// quarter slower.
+const SLOTS: usize = 24;
 
 /// Slots that may be filling at once.
-const FILLS_MAX: usize = 6;
+const FILLS_MAX: usize = 8;
 
 /// Slots being filled that keep the drive busy while others wait for company.
 const BUSY: usize = 4;
