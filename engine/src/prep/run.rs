@@ -467,18 +467,24 @@ pub(super) fn tell_mounted(kind: &DeviceKind, facts: &DriveFacts, events: &(dyn 
     }
 }
 
-/// Where an auto-mounter put the drive once it was let go. They act on what udev tells them, a moment later.
+/// Where something put the drive once it was let go: a rule of udev while its queue lasts, or a desktop's service a moment
+/// later.
 fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
     const PATIENCE: Duration = Duration::from_secs(1);
+    /// Until udev has noticed.
+    const GRACE: Duration = Duration::from_millis(100);
     let roots = Roots::default();
-    let is_block = matches!(kind, DeviceKind::Block { .. });
-    let until = Instant::now() + PATIENCE;
+    let is_there = |path| Path::new(path).exists();
+    let may_mount = matches!(kind, DeviceKind::Block { .. }) && is_there("/run/udev");
+    let started = Instant::now();
     loop {
         let points = guard::mounted(kind, &roots);
-        if !points.is_empty() || !is_block || !Path::new("/run/udev").exists() || Instant::now() >= until {
+        let is_at_work = is_there("/run/udev/queue") || is_there("/run/udisks2");
+        let patience = if is_at_work { PATIENCE } else { GRACE };
+        if !points.is_empty() || !may_mount || started.elapsed() >= patience {
             return points;
         }
-        std::thread::sleep(PATIENCE / 10);
+        std::thread::sleep(GRACE / 5);
     }
 }
 
