@@ -179,12 +179,13 @@ impl Arena {
     /// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
     fn bring(&self, slots: Range<usize>) -> bool {
         let start = self.address_of(slots.start);
-        let len = slots.len() * self.slot_len;
-        // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots. Both only say how they are backed: what
-        // is there stays as it is.
-        let advise = |len: usize, advice| unsafe { libc::madvise(start.as_ptr().cast(), len, advice) } == 0;
-        let _ = advise(len, libc::MADV_POPULATE_WRITE);
-        len >= HUGE_PAGE && advise(len.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
+        let bytes = slots.start * self.slot_len..slots.end * self.slot_len;
+        // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots, and no end lies behind the last of them.
+        // Both only say how they are backed: what is there stays as it is.
+        let advise =
+            |end: usize, advice| unsafe { libc::madvise(start.as_ptr().cast(), end - bytes.start, advice) } == 0;
+        let _ = advise(bytes.end, libc::MADV_POPULATE_WRITE);
+        bytes.len() >= HUGE_PAGE && advise(bytes.end.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
     }
 
     /// Brings the slots from `first` on, one by one, as long as there is a pool.
