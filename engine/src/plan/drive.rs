@@ -7,7 +7,7 @@ use crate::hash::Sha256;
 use crate::ntfs::build::{HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, Times, Tree, VolumeSpec};
 use crate::plan::batches::{Batch, Batches, Content, Phase};
 use crate::plan::tree::DriveTree;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime, SectorSize};
 
 /// File attributes of the directory that Windows keeps for itself.
 pub(super) const HIDDEN: u32 = 0x02;
@@ -202,21 +202,21 @@ impl DriveLayout {
         last.flat_map(place).collect()
     }
 
-    /// What holds no file's data, on the device, ascending: it may be discarded, the rest is overwritten anyway.
-    pub fn beside_data(&self) -> Vec<ByteRange> {
-        let cluster = self.layout.cluster();
-        let data = self.layout.space().extents(self.layout.data_place());
-        let mut free = Vec::new();
-        let mut at = 0;
-        let end = self.frame.spec.len.0;
-        for extent in data {
-            let start = self.volume().start.0 + cluster.offset_of(extent.lcn).0;
-            free.push(ByteRange::new(at, start - at));
-            at = start + cluster.len_of(extent.len).0;
-        }
-        free.push(ByteRange::new(at, end - at));
-        free.retain(|range| range.len.0 > 0);
-        free
+    /// What nothing is written to unless free space is overwritten, on the device, ascending: gaps between tables and volume,
+    /// and free clusters.
+    pub fn never_written(&self) -> Vec<ByteRange> {
+        let (cluster, volume) = (self.layout.cluster(), self.volume());
+        let between = |from: ByteOffset, to: ByteOffset| ByteRange::new(from.0, to.0.saturating_sub(from.0));
+        let end = self.table_backup().map_or(ByteOffset(self.frame.spec.len.0), |table| table.start);
+        let free = self.layout.space().extents(self.free_space()).map(|Extent { lcn, len }| ByteRange {
+            start: ByteOffset(volume.start.0 + cluster.offset_of(lcn).0),
+            len: cluster.len_of(len),
+        });
+        let mut all = vec![between(self.table_primary().end(), volume.start)];
+        all.extend(free);
+        all.push(between(volume.end(), end));
+        all.retain(|range| range.len.0 > 0);
+        all
     }
 
     /// The files.

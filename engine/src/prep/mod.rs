@@ -2,15 +2,16 @@
 //!
 //! `session` is preflight: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
 //! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
-//! for `manifest`, `files` lie beside the drive, `log` tells what happened and `silence` that nothing does. `plan_file` and `resume` bring a session back
-//! that ended abnormally, `abort` rolls it back; `append` adds to volumes that are there; `rebuild` makes a lost
-//! journal again.
+//! for `manifest`, `give_back` discards free space meanwhile, `files` lie beside the drive, `log` tells what happened and
+//! `silence` that nothing does. `plan_file` and `resume` bring a session back that ended abnormally, `abort` rolls it back;
+//! `append` adds to volumes that are there; `rebuild` makes a lost journal again.
 
 pub mod abort;
 mod allowance;
 pub mod append;
 pub mod drive;
 pub mod files;
+mod give_back;
 pub mod keys;
 pub mod lint;
 pub mod log;

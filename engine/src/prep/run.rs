@@ -1,6 +1,6 @@
 //! The run: all drives of a session at once, each on a thread of its own.
 
-use std::cell::LazyCell;
+use std::cell::{LazyCell, OnceCell};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -28,6 +28,7 @@ use crate::prep::allowance::Allowance;
 use crate::prep::append;
 use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
+use crate::prep::give_back::GivingBack;
 use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
@@ -374,7 +375,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
-    let device = claim(&drive.target, shared.context)?;
+    let device = Arc::new(claim(&drive.target, shared.context)?);
 
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
@@ -395,7 +396,9 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
                 .advice("make room or mend the permissions, and start again")
         })
     };
+    let wipe = whole_wipe(drive, &device);
     // The password is stretched while data streams: only the regions need it, and they are written last.
+    let giving_back = OnceCell::new();
     let finished = std::thread::scope(|scope| {
         let region = scope.spawn(|| draft.region(&mut |_| {}));
         let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
@@ -403,22 +406,24 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
             Some(begun) => begun.checkpoint.clone(),
             None => begin(drive, draft, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
         };
-        if checkpoint.step == 0 && !request.wipe_free {
-            // A device that refuses keeps its old free space, which the summary says plainly in any case. What file data
-            // will overwrite is not given back: a device that stores on demand would have to find it again.
-            let _ = layout.beside_data().into_iter().try_for_each(|range| device.discard(range).map(drop));
-        }
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
         let read = |into: &mut [u8], at| device.read_exact_at(into, at);
-        let (wipe, patience) = (whole_wipe(drive, &device), Patience::default());
         let node = (!facts.is_image).then(|| facts.path.clone());
-        let ground = Ground { engine, pool, wipe, read: &read, node, patience };
+        // As long as an old volume can be seen nothing of it is given back. Nor later what was wiped: a device may hold
+        // anything where it was discarded.
+        let once_wiped = || {
+            let free = if request.wipe_free { Vec::new() } else { layout.never_written() };
+            let _ = giving_back.set(GivingBack::start(&device, &free, &wipe));
+        };
+        let (wipe, patience) = (wipe.clone(), Patience::default());
+        let ground = Ground { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, patience };
         fill(index, drive, draft, region, checkpoint, ground, shared)
     })?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
+    giving_back.into_inner().flatten().into_iter().for_each(GivingBack::finish);
 
     drop_caches(&device, facts, shared.events);
     if let Err(error) = device.reread_partitions() {
@@ -670,6 +675,7 @@ struct Ground<'a> {
     pool: Pool,
     /// Old marks, and whatever is written last.
     wipe: Vec<ByteRange>,
+    once_wiped: &'a dyn Fn(),
     read: resume::ReadAt<'a>,
     node: Option<PathBuf>,
     patience: Patience,
@@ -710,6 +716,7 @@ fn fill(
         save: saver(shared.request, checkpoint),
         rules: &drive.rules,
         wipe: if has_wiped { Vec::new() } else { ground.wipe },
+        once_wiped: ground.once_wiped,
         node: ground.node,
         bases: shared.context.sources.clone(),
         beside: journal_dir(&shared.request.journal),

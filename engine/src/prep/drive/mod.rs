@@ -90,6 +90,8 @@ pub struct Setup<'a> {
     pub rules: &'a Rules,
     /// Bytes to overwrite with zeros before anything else: old signatures.
     pub wipe: Vec<crate::units::ByteRange>,
+    /// Called when they are gone for good.
+    pub once_wiped: &'a dyn Fn(),
     /// Its node under `/dev`, which goes when it is pulled; `None` for an image file: then no space left means just that.
     pub node: Option<PathBuf>,
     /// Directories and files that the dataset names: when one goes away, its files are not each left out.
@@ -324,6 +326,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.wipe()?;
         self.pass_over()?;
         self.wiped()?;
+        (self.s.once_wiped)();
         loop {
             // What is under way is brought to a checkpoint first.
             let stopping = self.s.stop.requested();

@@ -74,7 +74,7 @@ impl Trials {
             let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
-            let ground = Ground { engine, pool, wipe, read: &read, node, patience };
+            let ground = Ground { engine, pool, wipe, once_wiped: &|| (), read: &read, node, patience };
             let region = Box::new(|| self.bench.region.clone());
             fill(0, drive, &self.bench.draft, region, checkpoint, ground, shared)
         });
