@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
+use rustix::process::setpriority_process;
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
@@ -54,6 +55,9 @@ const SLOTS: usize = 28;
 
 /// Slots that may be filling at once.
 const FILLS_MAX: usize = 8;
+
+/// Nice value of the thread that stretches a password.
+const STRETCH_NICE: i32 = 10;
 
 impl Prepared {
     /// What would happen.
@@ -400,7 +404,11 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
     // The password is stretched while data streams: only the regions need it, and they are written last.
     let giving_back = OnceCell::new();
     let finished = std::thread::scope(|scope| {
-        let region = scope.spawn(|| draft.region(&mut |_| {}));
+        let region = scope.spawn(|| {
+            // Time enough: the data comes first. On Linux it is the thread's own value.
+            let _ = setpriority_process(None, STRETCH_NICE);
+            draft.region(&mut |_| {})
+        });
         let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
         let checkpoint = match &drive.begun {
             Some(begun) => begun.checkpoint.clone(),
