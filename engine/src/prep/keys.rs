@@ -83,16 +83,16 @@ impl Keys {
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.
-    pub fn new(draft: Draft) -> Result<Self, String> {
-        let metadata = draft.seal(&mut |_| {});
-        let cipher = metadata.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
+    pub fn new(draft: &Draft) -> Result<Self, String> {
+        let region = draft.region(&mut |_| {});
+        let cipher = draft.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
         Ok(Self {
             cipher: Arc::new(cipher),
-            password: SecretText::new(metadata.recovery.password.printed().expose()),
-            region: metadata.region().to_vec(),
-            front: metadata.front().to_vec(),
-            converting: metadata.converting(),
-            external: metadata.external,
+            password: SecretText::new(draft.password().printed().expose()),
+            converting: draft.converting(&region),
+            region: region.to_vec(),
+            front: draft.front().to_vec(),
+            external: draft.key_file(),
         })
     }
 

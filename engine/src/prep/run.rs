@@ -1,6 +1,6 @@
 //! The run: all drives of a session at once, each on a thread of its own.
 
-use std::cell::{LazyCell, OnceCell};
+use std::cell::{Cell, LazyCell};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::bitlocker::build::{Draft, KeyFile, REGION_LEN};
+use crate::bitlocker::build::{Draft, KeyFile};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::SectorCipher;
@@ -27,7 +27,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
 use crate::prep::allowance::Allowance;
 use crate::prep::append;
-use crate::prep::drive::{self, Finished, PlainBytes, Save, Setup};
+use crate::prep::drive::{self, Finished, FveRegion, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::give_back::GivingBack;
 use crate::prep::keys::{self, Keys};
@@ -100,7 +100,7 @@ impl Prepared {
         }
         for drive in appends {
             let Some(first) = &mut drive.in_place else { continue };
-            let keys = Keys::new(draw(&first.regions, first.volume, &drive.rules.drive_id)).map_err(internal)?;
+            let keys = Keys::new(&draw(&first.regions, first.volume, &drive.rules.drive_id)).map_err(internal)?;
             drive.target.key = Some(keys.password.clone());
             first.keys = Some(keys);
         }
@@ -401,8 +401,8 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
         })
     };
     let wipe = whole_wipe(drive, &device);
+    let giving_back = Cell::new(None);
     // The password is stretched while data streams: only the regions need it, and they are written last.
-    let giving_back = OnceCell::new();
     let finished = std::thread::scope(|scope| {
         let region = scope.spawn(|| {
             // Time enough: the data comes first. On Linux it is the thread's own value.
@@ -422,8 +422,9 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
         // As long as an old volume can be seen nothing of it is given back. Nor later what was wiped: a device may hold
         // anything where it was discarded.
         let once_wiped = || {
-            let free = if request.wipe_free { Vec::new() } else { layout.never_written() };
-            let _ = giving_back.set(GivingBack::start(&device, &free, &wipe));
+            if !request.wipe_free {
+                giving_back.set(GivingBack::start(&device, &layout.never_written(), &wipe));
+            }
         };
         let (wipe, patience) = (wipe.clone(), Patience::default());
         let ground = Ground { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, patience };
@@ -431,7 +432,9 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
     })?;
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
-    giving_back.into_inner().flatten().into_iter().for_each(GivingBack::finish);
+    if let Some(giving_back) = giving_back.take() {
+        giving_back.finish();
+    }
 
     drop_caches(&device, facts, shared.events);
     if let Err(error) = device.reread_partitions() {
@@ -694,7 +697,7 @@ fn fill(
     index: usize,
     drive: &PreparedDrive,
     draft: &Draft,
-    region: Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + '_>,
+    fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
     ground: Ground<'_>,
     shared: &Shared<'_>,
@@ -713,7 +716,7 @@ fn fill(
         company: shared.workers.company(),
         cipher: Arc::new(cipher),
         plain: PlainBytes {
-            fve_region: LazyCell::new(region),
+            fve_region: LazyCell::new(fve_region),
             front: draft.front(),
             table_primary: layout.table().primary(),
             table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),

@@ -20,7 +20,7 @@ use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};
 use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::entropy::Entropy;
-use crate::units::{ByteRange, FileTime, Guid};
+use crate::units::{FileTime, Guid};
 pub use converting::Converting;
 pub use kept::NotKept;
 
@@ -113,7 +113,7 @@ impl Draft {
         SectorCipher::new(self.spec.cipher, self.keys.fvek.expose(), self.spec.regions.sector())
     }
 
-    /// The first 8,192 bytes of the device ([`Metadata::front`]).
+    /// The first 8,192 bytes of the device: boot sector, then noise that nobody reads. To be written last.
     pub fn front(&self) -> Box<[u8; FRONT_LEN]> {
         let mut front = self.front.clone();
         front[..size_of::<BootSector>()].copy_from_slice(boot_sector(&self.spec).as_bytes());
@@ -142,21 +142,12 @@ impl Draft {
         finish_region(out, spec, ids.volume, &keys.vmk)
     }
 
-    /// Makes all bytes; `progress` as of [`Self::region`].
-    pub fn seal(self, progress: &mut dyn FnMut(u32)) -> Metadata {
-        let (region, front, external) = (self.region(progress), self.front(), self.key_file());
-        let Self { spec, keys, ids, recovery, .. } = self;
-        Metadata {
-            volume_id: ids.volume,
-            external,
-            recovery,
-            fvek: keys.fvek,
-            vmk: keys.vmk,
-            cipher: spec.cipher,
-            regions: spec.regions,
-            region,
-            front,
-        }
+    /// Makes the regions while a volume that was plain becomes this one. `region` is [`Self::region`].
+    ///
+    /// # Panics
+    /// When it is another's.
+    pub fn converting(&self, region: &[u8; REGION_LEN]) -> Converting {
+        Converting::new(region, &self.keys.vmk).expect("own region")
     }
 
     fn time(&self) -> FileTime {
@@ -167,76 +158,6 @@ impl Draft {
 impl fmt::Debug for Draft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Draft").field("spec", &self.spec).finish_non_exhaustive()
-    }
-}
-
-/// A new volume's own bytes and secrets.
-pub struct Metadata {
-    /// The volume identifier that Windows shows.
-    pub volume_id: Guid,
-    /// The recovery-password protector.
-    pub recovery: Recovery,
-    /// The external-key protector, if one was asked for.
-    pub external: Option<KeyFile>,
-    /// The key of the sectors.
-    pub fvek: SecretBytes,
-    vmk: Key32,
-    cipher: Cipher,
-    regions: Regions,
-    region: Box<[u8; REGION_LEN]>,
-    front: Box<[u8; FRONT_LEN]>,
-}
-
-impl Metadata {
-    /// The 65,536 bytes of each of the three metadata regions.
-    pub const fn region(&self) -> &[u8; REGION_LEN] {
-        &self.region
-    }
-
-    /// The regions while a volume that was plain becomes this one.
-    ///
-    /// # Panics
-    /// Never: the region is its own.
-    pub fn converting(&self) -> Converting {
-        Converting::new(&self.region[..], &self.vmk).expect("own region")
-    }
-
-    /// The first 8,192 bytes of the device: boot sector, then noise that nobody reads. To be written last.
-    pub const fn front(&self) -> &[u8; FRONT_LEN] {
-        &self.front
-    }
-
-    /// The boot sector alone, one sector long.
-    pub fn boot_sector(&self) -> &[u8] {
-        &self.front[..self.regions.sector().bytes() as usize]
-    }
-
-    /// The plain bytes that go to the device, all but the front: the three regions and where they go.
-    pub fn region_ranges(&self) -> [ByteRange; 3] {
-        self.regions.metadata()
-    }
-
-    /// Where everything lies.
-    pub const fn regions(&self) -> &Regions {
-        &self.regions
-    }
-
-    /// The cipher of the sectors, ready for use.
-    ///
-    /// # Errors
-    /// None in practice: the key was made for this cipher.
-    pub fn sector_cipher(&self) -> Result<SectorCipher, KeyError> {
-        SectorCipher::new(self.cipher, self.fvek.expose(), self.regions.sector())
-    }
-}
-
-impl fmt::Debug for Metadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metadata")
-            .field("volume_id", &self.volume_id)
-            .field("cipher", &self.cipher)
-            .field("regions", &self.regions)
-            .finish_non_exhaustive()
     }
 }
 

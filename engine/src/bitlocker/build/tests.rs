@@ -10,7 +10,7 @@ use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::map::{Mapping, Source};
 use crate::bitlocker::read::{Integrity, ProtectorKind, State, Volume};
 use crate::entropy::Seeded;
-use crate::units::{ByteLen, ByteOffset, ClusterSize, SectorSize};
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, SectorSize};
 use zerocopy::FromBytes;
 
 const CIPHERS: [Cipher; 4] = [Cipher::AesCbc128, Cipher::AesCbc256, Cipher::XtsAes128, Cipher::XtsAes256];
@@ -33,11 +33,24 @@ fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
     }
 }
 
-fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Metadata {
+/// A volume's draft, stretched once.
+struct Made {
+    draft: Draft,
+    region: Box<[u8; REGION_LEN]>,
+}
+
+impl Made {
+    fn regions(&self) -> &Regions {
+        &self.draft.spec.regions
+    }
+}
+
+fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Made {
+    let draft = Draft::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed));
     let mut reports = 0;
-    let metadata = Draft::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed)).seal(&mut |_| reports += 1);
+    let region = draft.region(&mut |_| reports += 1);
     assert_eq!(reports, 64);
-    metadata
+    Made { draft, region }
 }
 
 /// A volume on disk with known bytes in telling places. Removed when dropped.
@@ -49,19 +62,19 @@ struct Image {
 }
 
 impl Image {
-    fn write(metadata: &Metadata, name: &str) -> Self {
-        let mapping = metadata.regions().mapping();
-        Self::write_with(metadata, &mapping, metadata.region(), name)
+    fn write(made: &Made, name: &str) -> Self {
+        let mapping = made.regions().mapping();
+        Self::write_with(made, &mapping, &made.region[..], name)
     }
 
-    fn write_with(metadata: &Metadata, mapping: &Mapping, region: &[u8], name: &str) -> Self {
+    fn write_with(made: &Made, mapping: &Mapping, region: &[u8], name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("dray-bitlocker-{}-{name}.img", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(VOLUME_LEN).unwrap();
         let mut image = Self { path, file, plan: Vec::new() };
-        let regions = metadata.regions();
+        let regions = made.regions();
         let sector = regions.sector().bytes();
-        let cipher = metadata.sector_cipher().unwrap();
+        let cipher = made.draft.sector_cipher().unwrap();
         let mut noise = Seeded::new(0xD1CE);
         let put = |image: &mut Self, at: u64, plain: Vec<u8>| {
             for segment in mapping.map(ByteOffset(at), ByteLen(plain.len() as u64)) {
@@ -103,10 +116,10 @@ impl Image {
             }
         }
         // Last, as on a drive.
-        for range in metadata.region_ranges() {
+        for range in made.regions().metadata() {
             image.file.write_all_at(region, range.start.0).unwrap();
         }
-        image.file.write_all_at(metadata.front(), 0).unwrap();
+        image.file.write_all_at(&made.draft.front()[..], 0).unwrap();
         image.plan.sort();
         image.plan.dedup();
         image
@@ -175,22 +188,22 @@ fn cryptsetup() -> Option<String> {
     installed.map(|_| "cryptsetup".to_owned())
 }
 
-fn judge_with_cryptsetup(metadata: &Metadata, image: &Image, name: &str) {
+fn judge_with_cryptsetup(made: &Made, image: &Image, name: &str) {
     let Some(cryptsetup) = cryptsetup() else { return };
     let path = image.path.to_str().unwrap();
     let (good, dump) = run(&cryptsetup, &["bitlkDump", path], &[]).unwrap();
     assert!(good, "{name}: {dump}");
     assert!(!dump.to_lowercase().contains("warning"), "{name}: {dump}");
     for fact in [
-        metadata.volume_id.to_string(),
-        metadata.recovery.id.to_string(),
-        metadata.external.as_ref().unwrap().id.to_string(),
+        made.draft.ids.volume.to_string(),
+        made.draft.recovery.id.to_string(),
+        made.draft.key_file().unwrap().id.to_string(),
         "DRAY import-1 11/22/2026".to_owned(),
-        format!("Sector size:  \t{} [bytes]", metadata.regions().sector().bytes()),
+        format!("Sector size:  \t{} [bytes]", made.regions().sector().bytes()),
     ] {
         assert!(dump.contains(&fact), "{name}: no {fact} in {dump}");
     }
-    let password = metadata.recovery.password.printed();
+    let password = made.draft.recovery.password.printed();
     let open = |args: &[&str], input: &[u8]| {
         let all: Vec<&str> = [&["open", "--type", "bitlk", "--test-passphrase", path], args].concat();
         run(&cryptsetup, &all, input).unwrap()
@@ -200,7 +213,7 @@ fn judge_with_cryptsetup(metadata: &Metadata, image: &Image, name: &str) {
     let (good, _) = open(&[], b"000000-000000-000000-000000-000000-000000-000000-000000");
     assert!(!good, "{name}: the judge accepts any password");
     let key_file = image.path.with_extension("bek");
-    fs::write(&key_file, metadata.external.as_ref().unwrap().bytes.expose()).unwrap();
+    fs::write(&key_file, made.draft.key_file().unwrap().bytes.expose()).unwrap();
     let (good, said) = open(&["--key-file", key_file.to_str().unwrap()], &[]);
     fs::remove_file(key_file).unwrap();
     assert!(good, "{name}, key file: {said}");
@@ -209,7 +222,7 @@ fn judge_with_cryptsetup(metadata: &Metadata, image: &Image, name: &str) {
             .unwrap();
     let words = said.split("MK dump:").nth(1).unwrap_or("").split_whitespace();
     let printed: String = words.take_while(|word| word.len() == 2).collect();
-    assert!(good && printed == hex(metadata.fvek.expose()), "{name}: another sector key: {said}");
+    assert!(good && printed == hex(made.draft.keys.fvek.expose()), "{name}: another sector key: {said}");
 }
 
 /// Opens the image with a reader, and prints `offset:length:sha256` for each place asked for.
@@ -247,11 +260,11 @@ for place in places.split(","):
     print(f"{at}:{length}:{hashlib.sha256(stream.read(length)).hexdigest()}")
 "#;
 
-fn judge_with_python(reader: &str, metadata: &Metadata, image: &Image, name: &str) {
+fn judge_with_python(reader: &str, made: &Made, image: &Image, name: &str) {
     let expected = image.expected();
     let key_file = image.path.with_extension("bek");
-    fs::write(&key_file, metadata.external.as_ref().unwrap().bytes.expose()).unwrap();
-    for password in [metadata.recovery.password.printed().expose(), ""] {
+    fs::write(&key_file, made.draft.key_file().unwrap().bytes.expose()).unwrap();
+    for password in [made.draft.recovery.password.printed().expose(), ""] {
         let path = image.path.to_str().unwrap();
         let args = ["-c", READ_WITH_PYTHON, reader, path, password, key_file.to_str().unwrap(), &expected.join(",")];
         let Some((good, said)) = run(&crate::judges::python().to_string_lossy(), &args, &[]) else {
@@ -267,15 +280,15 @@ fn judge_with_python(reader: &str, metadata: &Metadata, image: &Image, name: &st
     fs::remove_file(key_file).unwrap();
 }
 
-fn judge_with_bitlocker_core(metadata: &Metadata, image: &Image, name: &str) {
-    if metadata.regions().sector() != SectorSize::S512 {
+fn judge_with_bitlocker_core(made: &Made, image: &Image, name: &str) {
+    if made.regions().sector() != SectorSize::S512 {
         // Version 0.3.5 decrypts in units of 512 bytes whatever the volume says.
         return eprintln!("SKIPPED judge: bitlocker-core knows no 4096-byte sectors");
     }
-    let password = metadata.recovery.password.printed();
+    let password = made.draft.recovery.password.printed();
     let file = image.file.try_clone().unwrap();
     let mut volume = bitlocker::BitLockerVolume::unlock_with_recovery_password(file, password.expose()).unwrap();
-    let mapping = metadata.regions().mapping();
+    let mapping = made.regions().mapping();
     let hidden = |at: u64| mapping.hidden().any(|range| range.overlaps(ByteRange::new(at, 1)));
     // It gives noise for parts of BitLocker's own areas where the other readers give zeros.
     for (at, plain) in image.plan.iter().filter(|(at, _)| !hidden(*at)) {
@@ -285,19 +298,19 @@ fn judge_with_bitlocker_core(metadata: &Metadata, image: &Image, name: &str) {
     }
 }
 
-fn read_back(metadata: &Metadata, image: &Image, name: &str) {
+fn read_back(made: &Made, image: &Image, name: &str) {
     let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
     let volume = Volume::open(&mut reader).unwrap().unwrap();
     assert!(volume.copies_are_equal() && volume.state() == State::Encrypted && !volume.is_suspended());
-    assert_eq!(volume.mapping(), &metadata.regions().mapping());
+    assert_eq!(volume.mapping(), &made.regions().mapping());
     assert!(volume.metadata.extended.unwrap().used_space_only());
     let kinds: Vec<ProtectorKind> = volume.metadata.protectors.iter().map(|protector| protector.kind).collect();
     assert_eq!(kinds, [ProtectorKind::RecoveryPassword, ProtectorKind::ExternalKey]);
-    let printed = metadata.recovery.password.printed();
-    for key in [printed.expose().as_bytes(), metadata.external.as_ref().unwrap().bytes.expose()] {
+    let printed = made.draft.recovery.password.printed();
+    for key in [printed.expose().as_bytes(), made.draft.key_file().unwrap().bytes.expose()] {
         let unlocked = volume.unlock(&KeyInput::parse(key).unwrap(), &mut |_, _| {}).unwrap();
         assert_eq!(unlocked.integrity, Integrity::Proven);
-        assert_eq!(unlocked.fvek.expose(), metadata.fvek.expose());
+        assert_eq!(unlocked.fvek.expose(), made.draft.keys.fvek.expose());
         let stored = volume.recovery_passwords(&unlocked);
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].1.printed().expose(), printed.expose());
@@ -311,13 +324,13 @@ fn read_back(metadata: &Metadata, image: &Image, name: &str) {
 
 fn judge(cipher: Cipher, sector: SectorSize, cluster: u64) {
     let name = format!("{cipher}-{}-{cluster}", sector.bytes());
-    let metadata = build(cipher, sector, cluster, cluster + sector.bytes());
-    let image = Image::write(&metadata, &name);
-    read_back(&metadata, &image, &name);
-    judge_with_cryptsetup(&metadata, &image, &name);
-    judge_with_python("libbde", &metadata, &image, &name);
-    judge_with_python("dissect.fve", &metadata, &image, &name);
-    judge_with_bitlocker_core(&metadata, &image, &name);
+    let made = build(cipher, sector, cluster, cluster + sector.bytes());
+    let image = Image::write(&made, &name);
+    read_back(&made, &image, &name);
+    judge_with_cryptsetup(&made, &image, &name);
+    judge_with_python("libbde", &made, &image, &name);
+    judge_with_python("dissect.fve", &made, &image, &name);
+    judge_with_bitlocker_core(&made, &image, &name);
 }
 
 #[test]
@@ -332,30 +345,30 @@ fn judge_four_readers_open_large_sectors_and_clusters() {
 
 #[test]
 fn judge_a_volume_half_encrypted_is_read_by_others() {
-    let metadata = build(Cipher::XtsAes128, SectorSize::S512, 4096, 77);
-    let converting = metadata.converting();
-    assert_eq!(converting.finished(), metadata.region());
-    let [first, second, _] = metadata.regions().metadata();
+    let made = build(Cipher::XtsAes128, SectorSize::S512, 4096, 77);
+    let converting = made.draft.converting(&made.region);
+    assert_eq!(converting.finished(), &made.region[..]);
+    let [first, second, _] = made.regions().metadata();
     for border in [first.start.0 + (1 << 20), second.start.0 - 0x2000, VOLUME_LEN - 512] {
         let border = ByteOffset(border);
         let name = format!("half-{}", border.0);
-        let mapping = metadata.regions().mapping_until(border);
-        let image = Image::write_with(&metadata, &mapping, &converting.until(border), &name);
+        let mapping = made.regions().mapping_until(border);
+        let image = Image::write_with(&made, &mapping, &converting.until(border), &name);
         let mut reader = |at: ByteOffset, buf: &mut [u8]| image.file.read_exact_at(buf, at.0);
         let volume = Volume::open(&mut reader).unwrap().unwrap();
         assert!(volume.copies_are_equal());
         assert_eq!((volume.state(), volume.mapping()), (State::Partial { plain_from: border }, &mapping));
-        let password = KeyInput::parse(metadata.recovery.password.printed().expose().as_bytes()).unwrap();
+        let password = KeyInput::parse(made.draft.recovery.password.printed().expose().as_bytes()).unwrap();
         let unlocked = volume.unlock(&password, &mut |_, _| {}).unwrap();
         assert_eq!(unlocked.integrity, Integrity::Proven);
-        assert_eq!(unlocked.converting(metadata.region()).unwrap().until(border), converting.until(border));
+        assert_eq!(unlocked.converting(&made.region[..]).unwrap().until(border), converting.until(border));
         for (at, plain) in &image.plan {
             let mut buf = vec![0; plain.len()];
             unlocked.open_range(ByteOffset(*at), &mut buf, &mut reader).unwrap();
             assert!(buf == *plain, "{name}: other bytes at {at:#x}");
         }
-        judge_with_python("libbde", &metadata, &image, &name);
-        judge_with_python("dissect.fve", &metadata, &image, &name);
+        judge_with_python("libbde", &made, &image, &name);
+        judge_with_python("dissect.fve", &made, &image, &name);
     }
 }
 
@@ -377,15 +390,15 @@ fn judge_four_readers_open_every_combination() {
 fn the_same_inputs_give_the_same_bytes() {
     let make = |seed| build(Cipher::AesCbc256, SectorSize::S512, 4096, seed);
     let (one, two, other) = (make(1), make(1), make(2));
-    assert!(one.region() == two.region() && one.front() == two.front());
-    assert!(one.region() != other.region() && one.fvek.expose() != other.fvek.expose());
+    assert!(one.region == two.region && one.draft.front() == two.draft.front());
+    assert!(one.region != other.region && one.draft.keys.fvek.expose() != other.draft.keys.fvek.expose());
 }
 
 #[test]
 fn datums_lie_as_windows_lays_them() {
     // Offsets of spec 12.2, moved by what differs: a longer description, another protector.
-    let metadata = build(Cipher::XtsAes128, SectorSize::S512, 4096, 5);
-    let region = metadata.region();
+    let made = build(Cipher::XtsAes128, SectorSize::S512, 4096, 5);
+    let region = &made.region[..];
     let header = BlockHeader::ref_from_prefix(region).unwrap().0;
     let dataset = DatasetHeader::ref_from_prefix(&region[64..]).unwrap().0;
     assert_eq!((header.version.get(), header.state.get(), header.next_state.get()), (2, 4, 4));
@@ -422,8 +435,9 @@ fn datums_lie_as_windows_lays_them() {
 #[test]
 fn the_boot_sector_has_windows_constants_and_own_code() {
     for (sector, cluster, per_cluster) in [(SectorSize::S512, 4096, 8), (SectorSize::S512, 2 << 20, 0xF4)] {
-        let metadata = build(Cipher::AesCbc256, sector, cluster, 9);
-        let boot = metadata.boot_sector();
+        let made = build(Cipher::AesCbc256, sector, cluster, 9);
+        let front = made.draft.front();
+        let boot = &front[..sector.bytes() as usize];
         // Spec 12.1, field by field.
         let constant: [(usize, &[u8]); 12] = [
             (0, b"\xEB\x58\x90-FVE-FS-\x00\x02"),
@@ -443,9 +457,9 @@ fn the_boot_sector_has_windows_constants_and_own_code() {
             assert_eq!(&boot[at..][..bytes.len()], bytes, "at {at:#x}");
         }
         let offsets = RegionOffsets::ref_from_prefix(&boot[0xB0..]).unwrap().0;
-        let places = metadata.regions().metadata().map(|range| range.start.0);
+        let places = made.regions().metadata().map(|range| range.start.0);
         assert_eq!(offsets.regions.map(|at| at.get()), places);
-        assert!(metadata.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
+        assert!(made.draft.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
     }
 }
 

@@ -111,14 +111,14 @@ pub struct Setup<'a> {
 /// Makes a checkpoint durable.
 pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
 
-/// The BitLocker metadata region; waits until the password is stretched.
-pub type FveRegion<'a> = LazyCell<Box<[u8; REGION_LEN]>, Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + 'a>>;
+/// Gives the BitLocker metadata region; waits until the password is stretched.
+pub type FveRegion<'a> = Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + 'a>;
 
 /// What lies on the drive in the clear.
 #[derive(Debug)]
 pub struct PlainBytes<'a> {
     /// Three times the same.
-    pub fve_region: FveRegion<'a>,
+    pub fve_region: LazyCell<Box<[u8; REGION_LEN]>, FveRegion<'a>>,
     /// First sector of the volume, and what follows it up to byte 8192.
     pub front: Box<[u8; FRONT_LEN]>,
     /// Primary table.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::azure::dataset::BlobType;
+use crate::bitlocker::build::REGION_LEN;
 use crate::device::signature;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
@@ -208,8 +209,12 @@ impl Bench {
             let (node, patience) = (None, Patience::default());
             let ground =
                 Ground { engine: Box::new(disk.engine()), pool, wipe, once_wiped: &|| (), read: &read, node, patience };
-            fill(0, drive, &self.draft, Box::new(|| self.region.clone()), checkpoint, ground, shared)
+            fill(0, drive, &self.draft, self.region(), checkpoint, ground, shared)
         })
+    }
+
+    fn region(&self) -> FveRegion<'_> {
+        Box::new(|| self.region.clone())
     }
 
     fn sidecars(&self) -> [PathBuf; 2] {

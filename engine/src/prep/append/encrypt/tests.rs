@@ -145,7 +145,7 @@ impl Case {
             external_key: false,
             created: FileTime::from_unix(NOW, 0),
         };
-        let keys = Keys::new(Draft::draw(spec, &mut Seeded::new(5))).expect("keys");
+        let keys = Keys::new(&Draft::draw(spec, &mut Seeded::new(5))).expect("keys");
         let begun = State::new(opened.found.volume, &plan.regions, all, &keys);
         assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "planning writes nothing");
         Self { keys, begun, batch_len, facts: facts(disk) }

@@ -75,8 +75,7 @@ impl Trials {
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
             let ground = Ground { engine, pool, wipe, once_wiped: &|| (), read: &read, node, patience };
-            let region = Box::new(|| self.bench.region.clone());
-            fill(0, drive, &self.bench.draft, region, checkpoint, ground, shared)
+            fill(0, drive, &self.bench.draft, self.bench.region(), checkpoint, ground, shared)
         });
         (result, told.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
