@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dray_engine::entropy::Seeded;
-use dray_testdisks::fuzz::{TARGETS, seeds};
+use dray_testdisks::fuzz::{TARGETS, Target, seeds};
 
 /// Mutations of the seeds of each parser.
 const MUTATIONS: u64 = 600;
@@ -23,33 +23,39 @@ fn what_was_found_once_is_survived() {
 
 #[test]
 fn seeds_and_their_mutations_are_survived() {
-    for target in TARGETS {
-        let seeds = seeds::of(target.name);
-        if seeds.is_empty() {
-            eprintln!("SKIPPED judge: no seeds for {}", target.name);
-            continue;
+    std::thread::scope(|scope| {
+        for target in TARGETS {
+            scope.spawn(|| mutate(target));
         }
-        seeds.iter().for_each(|seed| (target.feed)(seed));
-        let mut random = Seeded::new(target.name.len() as u64);
-        for _ in 0..MUTATIONS {
-            let mut bytes = seeds[random.next_u64() as usize % seeds.len()].clone();
-            for _ in 0..1 + random.next_u64() % 6 {
-                let at = random.next_u64() as usize % bytes.len();
-                match random.next_u64() % 4 {
-                    0 => bytes[at] = random.next_u64() as u8,
-                    1 => bytes[at] ^= 1 << (random.next_u64() % 8),
-                    2 => bytes[at] = [0, 0xFF, 0x7F, 0x80][random.next_u64() as usize % 4],
-                    _ => {
-                        let end = (at + 8).min(bytes.len());
-                        let edge = [u64::MAX, i64::MAX as u64, 1 << 32, 0][random.next_u64() as usize % 4];
-                        bytes[at..end].copy_from_slice(&edge.to_le_bytes()[..end - at]);
-                    }
+    });
+}
+
+fn mutate(target: &Target) {
+    let seeds = seeds::of(target.name);
+    if seeds.is_empty() {
+        eprintln!("SKIPPED judge: no seeds for {}", target.name);
+        return;
+    }
+    seeds.iter().for_each(|seed| (target.feed)(seed));
+    let mut random = Seeded::new(target.name.len() as u64);
+    for _ in 0..MUTATIONS {
+        let mut bytes = seeds[random.next_u64() as usize % seeds.len()].clone();
+        for _ in 0..1 + random.next_u64() % 6 {
+            let at = random.next_u64() as usize % bytes.len();
+            match random.next_u64() % 4 {
+                0 => bytes[at] = random.next_u64() as u8,
+                1 => bytes[at] ^= 1 << (random.next_u64() % 8),
+                2 => bytes[at] = [0, 0xFF, 0x7F, 0x80][random.next_u64() as usize % 4],
+                _ => {
+                    let end = (at + 8).min(bytes.len());
+                    let edge = [u64::MAX, i64::MAX as u64, 1 << 32, 0][random.next_u64() as usize % 4];
+                    bytes[at..end].copy_from_slice(&edge.to_le_bytes()[..end - at]);
                 }
             }
-            if random.next_u64().is_multiple_of(16) {
-                bytes.truncate(random.next_u64() as usize % bytes.len());
-            }
-            (target.feed)(&bytes);
         }
+        if random.next_u64().is_multiple_of(16) {
+            bytes.truncate(random.next_u64() as usize % bytes.len());
+        }
+        (target.feed)(&bytes);
     }
 }

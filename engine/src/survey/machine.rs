@@ -269,20 +269,21 @@ fn smartctl() -> Check {
 mod tests {
     use super::*;
 
-    fn machine(name: &str, files: &[(&str, &str)]) -> Roots {
+    /// Runs `look` on a machine that has these files.
+    fn on_machine(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Roots)) {
         let dir = std::env::temp_dir().join(format!("dray-machine-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
         for (path, text) in files {
             let path = dir.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") }
+        look(&Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") });
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn a_poor_machine_is_told_what_helps() {
-        let roots = machine(
+        on_machine(
             "poor",
             &[
                 ("proc/sys/kernel/osrelease", "4.19.0-27-amd64\n"),
@@ -292,17 +293,19 @@ mod tests {
                 ("proc/cpuinfo", "flags\t\t: fpu sse2\n"),
                 ("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n"),
             ],
+            |roots| {
+                for check in [kernel(roots), locked_memory(roots), huge_pages(roots), memory(roots), processor(roots)] {
+                    assert_ne!(check.state, State::Good, "{check:?}");
+                    assert!(check.remedy.as_deref().is_some_and(|line| !line.contains('\n')), "{check:?}");
+                }
+                assert!(is_filtered(roots) && !is_root(roots));
+            },
         );
-        for check in [kernel(&roots), locked_memory(&roots), huge_pages(&roots), memory(&roots), processor(&roots)] {
-            assert_ne!(check.state, State::Good, "{check:?}");
-            assert!(check.remedy.as_deref().is_some_and(|line| !line.contains('\n')), "{check:?}");
-        }
-        assert!(is_filtered(&roots) && !is_root(&roots));
     }
 
     #[test]
     fn a_good_machine_needs_nothing() {
-        let roots = machine(
+        on_machine(
             "good",
             &[
                 ("proc/sys/kernel/osrelease", "6.12.1\n"),
@@ -312,17 +315,19 @@ mod tests {
                 ("proc/cpuinfo", "flags\t\t: fpu aes avx2\n"),
                 ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
             ],
+            |roots| {
+                for check in [
+                    kernel(roots),
+                    locked_memory(roots),
+                    huge_pages(roots),
+                    memory(roots),
+                    processor(roots),
+                    permissions(roots),
+                ] {
+                    assert_eq!((check.state, &check.remedy), (State::Good, &None), "{check:?}");
+                }
+            },
         );
-        for check in [
-            kernel(&roots),
-            locked_memory(&roots),
-            huge_pages(&roots),
-            memory(&roots),
-            processor(&roots),
-            permissions(&roots),
-        ] {
-            assert_eq!((check.state, &check.remedy), (State::Good, &None), "{check:?}");
-        }
     }
 
     #[test]

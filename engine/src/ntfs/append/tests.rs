@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use rustix::fs::{SeekFrom, seek};
 use sha2::{Digest, Sha256};
 
 use super::space::free_extents;
 use super::*;
 use crate::ntfs::build::tests::{self as built, Mount, Paths, assemble, content, mixed, succeeds};
 use crate::ntfs::build::{Layout, LeftOut, Outcome, Times, Tree};
+use crate::ntfs::read::tests as fixtures;
 use crate::ntfs::read::{Catalog, ReadAt, ReadError, Volume};
 use crate::units::{ByteOffset, Extent, SectorSize};
 
@@ -37,9 +38,25 @@ impl ReadAt for &Disk {
 }
 
 fn scratch(name: &str) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("dray-ntfs-append-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    dir.join(name)
+    std::env::temp_dir().join(format!("dray-ntfs-append-{}-{name}", std::process::id()))
+}
+
+/// Copies what is not a hole: most of a volume of 64 GiB is.
+fn copy_data(from: &File, start: u64, to: &File, len: u64) {
+    let mut buf = vec![0; 1 << 20];
+    let mut at = start;
+    while let Ok(data) = seek(from, SeekFrom::Data(at))
+        && data < start + len
+    {
+        let hole = seek(from, SeekFrom::Hole(data)).unwrap().min(start + len);
+        at = data;
+        while at < hole {
+            let piece = &mut buf[..(hole - at).min(1 << 20) as usize];
+            from.read_exact_at(piece, at).unwrap();
+            to.write_all_at(piece, at - start).unwrap();
+            at += piece.len() as u64;
+        }
+    }
 }
 
 impl Disk {
@@ -69,38 +86,18 @@ impl Disk {
 
     /// The first partition of a fixture.
     fn fixture(name: &str) -> Option<Self> {
-        let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/ntfs")).join(name);
-        if !packed.exists() {
-            eprintln!("SKIPPED judge: no fixture {name}");
-            return None;
-        }
-        let mut command = if name.ends_with(".tar.gz") { Command::new("tar") } else { Command::new("zcat") };
-        if name.ends_with(".tar.gz") {
-            command.arg("xzSOf");
-        }
-        let mut child = command.arg(&packed).stdout(Stdio::piped()).spawn().unwrap();
-        let mut from = child.stdout.take().unwrap();
         let path = scratch(name);
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
-        let mut buf = vec![0; 1 << 20];
-        let mut table = [0; 512];
-        from.read_exact(&mut table).unwrap();
-        let number = |at: usize| u64::from(u32::from_le_bytes(table[at..at + 4].try_into().unwrap())) * 512;
-        let (start, len) = (number(446 + 8), number(446 + 12));
-        std::io::copy(&mut from.by_ref().take(start - 512), &mut std::io::sink()).unwrap();
-        let mut at = 0;
-        while at < len {
-            let want = (len - at).min(buf.len() as u64) as usize;
-            from.read_exact(&mut buf[..want]).unwrap();
-            if buf[..want].iter().any(|byte| *byte != 0) {
-                file.write_all_at(&buf[..want], at).unwrap();
-            }
-            at += want as u64;
-        }
-        file.set_len(len).unwrap();
-        drop(from);
-        let _ = child.wait();
-        Some(Self::open(path))
+        let dir = path.with_extension("unpacked");
+        fs::create_dir_all(&dir).unwrap();
+        let image = fixtures::fixture(name, &dir).map(|whole| fixtures::Image::first_partition(&whole));
+        let disk = image.map(|image| {
+            let file = File::create(&path).unwrap();
+            file.set_len(image.len).unwrap();
+            copy_data(&image.file, image.start, &file, image.len);
+            Self::open(path)
+        });
+        fs::remove_dir_all(&dir).unwrap();
+        disk
     }
 
     /// Fills it through ntfs-3g.

@@ -207,9 +207,7 @@ pub(in crate::ntfs) fn outcome(left_out: Vec<u32>) -> Outcome {
 }
 
 pub(in crate::ntfs) fn scratch(name: &str) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("dray-ntfs-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    dir.join(name)
+    std::env::temp_dir().join(format!("dray-ntfs-{}-{name}", std::process::id()))
 }
 
 pub(in crate::ntfs) fn write_extents(

@@ -24,7 +24,7 @@ mod upcase;
 pub(in crate::ntfs) mod volume;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use catalog::{Catalog, FileId, FileInfo, NameId, ScannedRecord, Special, display_name};
 pub use check::{CheckReport, Finding, Severity};
