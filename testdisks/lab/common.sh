@@ -89,10 +89,19 @@ stands() {
     fi
 }
 
+# A disk's last partition as its table tells it: udev, when a disk was let go, takes the nodes away and brings them back one
+# by one.
+last_partition() { sfdisk --dump "$1" | sed -n 's,^\(/dev/[^ ]*\) :.*,\1,p' | tail -n 1; }
+
 # Opens the volume that session NAME made on a disk, with the kernel's own drivers, at /mnt/NAME.
 open_volume() {
-    local name=$1 disk=$2 part key
-    part=$(lsblk -nrpo NAME "$disk" | tail -n 1)
+    local name=$1 disk=$2 part key lock
+    # udev lets the nodes be while this is held.
+    exec {lock}<"$disk"
+    flock --shared "$lock"
+    part=$(last_partition "$disk")
+    [ -n "$part" ] || return 1
+    until [ -b "$part" ]; do moment; done
     key=$(sed -n 's/.*<BitLockerKey>\(.*\)<.*/\1/p' "/work/$name"/*.xml)
     # Deriving a key takes half as long without the vector units that the emulator has to imitate.
     printf %s "$key" | OPENSSL_ia32cap=0:0 cryptsetup bitlkOpen --key-file - --readonly "$part" "volume-$name" || return 1

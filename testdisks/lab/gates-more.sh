@@ -73,7 +73,7 @@ export ROW="serial:THERE0000001,AlreadyFormatted,SilentMode,AlreadyEncrypted,$ke
 blockdev --setro "$A"
 refused there-read-only "is read-only" -
 blockdev --setrw "$A"
-part=$(lsblk -nrpo NAME "$A" | tail -n 1)
+part=$(last_partition "$A")
 echo "0 $(blockdev --getsz "$part") linear $part 0" | dmsetup create there
 refused there-mapped "is held by device-mapper" -
 dmsetup remove there
