@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dray_engine::entropy::Seeded;
-use dray_testdisks::fuzz::{TARGETS, Target, seeds};
+use dray_fuzz::{TARGETS, Target, seeds};
 
 /// Mutations of the seeds of each parser.
 const MUTATIONS: u64 = 600;

@@ -5,6 +5,5 @@
 
 pub mod crates;
 pub mod dataset;
-pub mod fuzz;
 pub mod judge;
 pub mod traced;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use dray_testdisks::fuzz::{TARGETS, seeds};
+use dray_fuzz::{TARGETS, seeds};
 
 fn main() {
     let dir = PathBuf::from(std::env::args_os().nth(1).expect("usage: fuzz-seeds DIR"));

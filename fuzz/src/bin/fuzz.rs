@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use dray_testdisks::fuzz::{TARGETS, Target};
+use dray_fuzz::{TARGETS, Target};
 use libfuzzer_sys::fuzz_target;
 
 static TARGET: LazyLock<&Target> = LazyLock::new(|| {
