@@ -1,10 +1,13 @@
-//! One parser under libFuzzer: the environment names it (`DRAY_FUZZ=manifest`). `scripts/fuzz` runs all of them.
+//! One parser under libFuzzer: the environment names it (`DRAY_FUZZ=manifest`). `DRAY_FUZZ_SEEDS=DIR` writes what fuzzing
+//! starts from, `DIR/<parser>/<number>`, and prints the parsers' names instead. `scripts/fuzz` runs all of them.
 
 #![no_main]
 
+use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 
-use dray_fuzz::{TARGETS, Target};
+use dray_fuzz::{TARGETS, Target, seeds};
 use libfuzzer_sys::fuzz_target;
 
 static TARGET: LazyLock<&Target> = LazyLock::new(|| {
@@ -12,4 +15,23 @@ static TARGET: LazyLock<&Target> = LazyLock::new(|| {
     TARGETS.iter().find(|target| target.name == name).expect("DRAY_FUZZ names a parser that there is")
 });
 
-fuzz_target!(|input: &[u8]| (TARGET.feed)(input));
+fn write_seeds(dir: &Path) {
+    for target in TARGETS {
+        let at = dir.join(target.name);
+        fs::create_dir_all(&at).expect("a directory");
+        for (index, seed) in seeds::of(target.name).iter().enumerate() {
+            fs::write(at.join(format!("seed-{index:03}")), seed).expect("a seed");
+        }
+        println!("{}", target.name);
+    }
+}
+
+fuzz_target!(
+    init: {
+        if let Some(dir) = std::env::var_os("DRAY_FUZZ_SEEDS") {
+            write_seeds(Path::new(&dir));
+            std::process::exit(0);
+        }
+    },
+    |input: &[u8]| (TARGET.feed)(input)
+);
