@@ -3,13 +3,15 @@
 //! A device may take its time over that, and hold up what is written meanwhile: a fresh 4 GiB of a loop device over ext4
 //! take 0.9 s in one piece. So it goes piece by piece, and at least as long as a piece took belongs to the data.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::device::Device;
+use crate::report::Stop;
 use crate::units::{ByteOffset, ByteRange};
 
 /// Bytes of a piece.
@@ -22,7 +24,8 @@ const ALIGN: u64 = 4096;
 #[derive(Debug)]
 pub struct GivingBack {
     hurry: Sender<()>,
-    thread: JoinHandle<()>,
+    /// Ends with the thread.
+    over: Receiver<Infallible>,
 }
 
 impl GivingBack {
@@ -30,16 +33,21 @@ impl GivingBack {
     pub fn start(device: &Arc<Device>, ranges: &[ByteRange], kept: &[ByteRange]) -> Option<Self> {
         let (device, pieces) = (Arc::clone(device), pieces(ranges, kept));
         let (hurry, word) = bounded(1);
-        let give = move || give(&device, &pieces, &word);
-        let thread = thread::Builder::new().name("give-back".into()).spawn(give).ok()?;
-        Some(Self { hurry, thread })
+        let (alive, over) = bounded(0);
+        let give = move || {
+            let _alive = alive;
+            give(&device, &pieces, &word);
+        };
+        thread::Builder::new().name("give-back".into()).spawn(give).ok()?;
+        Some(Self { hurry, over })
     }
 
-    /// Nothing is written any more: waits until all is given back.
-    pub fn finish(self) {
+    /// Nothing is written any more: waits until all is given back, or somebody wants to stop. A device that refuses keeps its
+    /// old free space, which the summary says plainly in any case.
+    pub fn finish(self, stop: &Stop) {
+        const GLANCE: Duration = Duration::from_millis(50);
         let _ = self.hurry.send(());
-        // A device that refuses keeps its old free space, which the summary says plainly in any case.
-        let _ = self.thread.join();
+        while !stop.requested() && self.over.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {}
     }
 }
 
@@ -50,7 +58,11 @@ fn give(device: &Device, pieces: &[ByteRange], word: &Receiver<()>) {
         if !matches!(device.discard(*piece), Ok(true)) {
             return;
         }
-        if !in_hurry {
+        if in_hurry {
+            if word.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+        } else {
             match word.recv_timeout(began.elapsed()) {
                 Ok(()) => in_hurry = true,
                 Err(RecvTimeoutError::Timeout) => {}

@@ -430,11 +430,12 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
         let ground = Ground { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, patience };
         fill(index, drive, draft, region, checkpoint, ground, shared)
     })?;
+    // Nothing is done to the drive any more once it is read back.
+    if let Some(giving_back) = giving_back.take() {
+        giving_back.finish(shared.stop);
+    }
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
-    if let Some(giving_back) = giving_back.take() {
-        giving_back.finish();
-    }
 
     drop_caches(&device, facts, shared.events);
     if let Err(error) = device.reread_partitions() {
