@@ -3,12 +3,11 @@
 //! A device may take its time over that, and hold up what is written meanwhile: a fresh 4 GiB of a loop device over ext4
 //! take 0.9 s in one piece. So it goes piece by piece, and at least as long as a piece took belongs to the data.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::device::Device;
 use crate::report::Stop;
@@ -24,8 +23,7 @@ const ALIGN: u64 = 4096;
 #[derive(Debug)]
 pub struct GivingBack {
     hurry: Sender<()>,
-    /// Ends with the thread.
-    over: Receiver<Infallible>,
+    thread: JoinHandle<()>,
 }
 
 impl GivingBack {
@@ -33,21 +31,19 @@ impl GivingBack {
     pub fn start(device: &Arc<Device>, ranges: &[ByteRange], kept: &[ByteRange]) -> Option<Self> {
         let (device, pieces) = (Arc::clone(device), pieces(ranges, kept));
         let (hurry, word) = bounded(1);
-        let (alive, over) = bounded(0);
-        let give = move || {
-            let _alive = alive;
-            give(&device, &pieces, &word);
-        };
-        thread::Builder::new().name("give-back".into()).spawn(give).ok()?;
-        Some(Self { hurry, over })
+        let give = move || give(&device, &pieces, &word);
+        let thread = thread::Builder::new().name("give-back".into()).spawn(give).ok()?;
+        Some(Self { hurry, thread })
     }
 
     /// Nothing is written any more: waits until all is given back, or somebody wants to stop. A device that refuses keeps its
     /// old free space, which the summary says plainly in any case.
     pub fn finish(self, stop: &Stop) {
-        const GLANCE: Duration = Duration::from_millis(50);
+        const GLANCE: Duration = Duration::from_millis(5);
         let _ = self.hurry.send(());
-        while !stop.requested() && self.over.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {}
+        while !stop.requested() && !self.thread.is_finished() {
+            thread::sleep(GLANCE);
+        }
     }
 }
 
@@ -58,16 +54,10 @@ fn give(device: &Device, pieces: &[ByteRange], word: &Receiver<()>) {
         if !matches!(device.discard(*piece), Ok(true)) {
             return;
         }
-        if in_hurry {
-            if word.try_recv() == Err(TryRecvError::Disconnected) {
-                return;
-            }
-        } else {
-            match word.recv_timeout(began.elapsed()) {
-                Ok(()) => in_hurry = true,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        match word.recv_timeout(if in_hurry { Duration::ZERO } else { began.elapsed() }) {
+            Ok(()) => in_hurry = true,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
