@@ -366,7 +366,7 @@ impl Mount {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("ntfs-3g does not mount {}: {status}", image.display());
             }
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(2));
         }
         Some(Self(at, child))
     }

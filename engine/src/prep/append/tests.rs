@@ -80,7 +80,7 @@ impl Lab {
         let report = prepared.run(&[], &|_| {}, &Stop::new()).expect("a session");
         let record = report.drives[0].record.clone().expect("a record");
         let key = Key::read(&fs::read(record).expect("a record")).expect("a key");
-        (planted(&image), key)
+        (planted(&image, SectorSize::S512), key)
     }
 
     fn tree(&self) -> DriveTree {
@@ -101,10 +101,10 @@ impl Lab {
 }
 
 /// A simulated disk with the bytes of a file.
-pub(super) fn planted(image: &Path) -> SimDisk {
+pub(super) fn planted(image: &Path, sector: SectorSize) -> SimDisk {
     let file = File::open(image).expect("an image");
     let len = file.metadata().expect("an image").len();
-    let disk = SimDisk::new(ByteLen(len), SectorSize::S512, 1);
+    let disk = SimDisk::new(ByteLen(len), sector, 1);
     let mut piece = vec![0; 1 << 20];
     for at in (0..len).step_by(1 << 20) {
         let n = (len - at).min(1 << 20) as usize;
@@ -317,7 +317,7 @@ fn judge_power_cuts_while_adding_to_a_volume_of_windows_are_finished_or_taken_ba
     let out = File::create(&image).expect("an image");
     assert!(Command::new("xz").arg("-dc").arg(&packed).stdout(out).status().expect("xz").success());
     let key = Key::read(b"272316-265804-640728-713570-509047-503305-045837-324731").expect("a key");
-    let disk = planted(&image);
+    let disk = planted(&image, SectorSize::S512);
     // Windows did not close it: ntfsfix empties its log.
     let (before, after) = (lab.dir.join("before"), lab.dir.join("after"));
     unlocked(&opened(&disk, &key), &before);
@@ -431,7 +431,7 @@ fn a_volume_that_windows_did_not_close_is_refused_untouched() {
     let unpacked = Command::new("xz").args(["-dc"]).arg(&packed).stdout(out).status();
     assert!(unpacked.expect("xz").success());
     let key = Key::read(b"272316-265804-640728-713570-509047-503305-045837-324731").expect("a key");
-    let disk = planted(&image);
+    let disk = planted(&image, SectorSize::S512);
     let problem = copied(&lab, &disk, &key, &mut lab.file("sidecar")).map(drop).expect_err("its log is open");
     assert!(problem.what.contains("was not closed"), "{problem}");
     assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "something was written");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +24,7 @@ const AT: u64 = 1 << 20;
 
 struct Lab {
     dir: PathBuf,
+    sector: SectorSize,
 }
 
 impl Drop for Lab {
@@ -35,22 +37,24 @@ impl Drop for Lab {
 type Files = Vec<(String, Vec<u8>)>;
 
 impl Lab {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, sector: SectorSize) -> Self {
         // Every batch is made durable beside the journal: thousands of times in these tests.
         let memory = PathBuf::from("/dev/shm");
         let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let dir = base.join(format!("dray-in-place-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("a directory");
-        Self { dir }
+        Self { dir, sector }
     }
 
     /// A disk with one partition, and on it a volume that mkntfs made and ntfs-3g wrote to. `None` where one is missing.
     fn plain(&self, len: u64, args: &[&str]) -> Option<(SimDisk, Files)> {
         let volume = self.dir.join("volume");
         File::create(&volume).expect("a file").set_len(len).expect("room");
-        let from = (AT / 512).to_string();
-        succeeds(Command::new("mkntfs").args(["-F", "-q", "-L", "plain", "-p", &from]).args(args).arg(&volume))?;
+        let sector = self.sector.bytes();
+        let (from, sector) = ((AT / sector).to_string(), sector.to_string());
+        let common = ["-F", "-q", "-L", "plain", "-p", &from, "-s", &sector];
+        succeeds(Command::new("mkntfs").args(common).args(args).arg(&volume))?;
         let mut files = Vec::new();
         {
             let mount = Mount::at(&volume, "rw")?;
@@ -74,14 +78,18 @@ impl Lab {
     fn disk(&self, volume: &Path, len: u64) -> Option<SimDisk> {
         let image = self.dir.join("image");
         File::create(&image).expect("a file").set_len(len + 2 * AT).expect("room");
-        let partition = format!("1:{}:{}", AT / 512, (AT + len) / 512 - 1);
-        succeeds(Command::new("sgdisk").args(["-a", "1", "-n", &partition, "-t", "1:0700"]).arg(&image))?;
+        let sector = self.sector.bytes();
+        let (first, last) = (AT / sector, (AT + len) / sector - 1);
+        let words = self.dir.join("words");
+        fs::write(&words, format!("g\nn\n1\n{first}\n{last}\nt\n11\nw\n")).expect("room");
+        let words = File::open(words).expect("a file");
+        succeeds(Command::new("fdisk").args(["-b", &sector.to_string()]).arg(&image).stdin(words))?;
         let file = OpenOptions::new().write(true).open(&image).expect("an image");
         let bytes = fs::read(volume).expect("a volume");
         for (i, piece) in bytes.chunks(1 << 20).enumerate().filter(|(_, piece)| piece.iter().any(|&b| b != 0)) {
             file.write_all_at(piece, AT + ((i as u64) << 20)).expect("room");
         }
-        Some(planted(&image))
+        Some(planted(&image, self.sector))
     }
 
     fn sides(&self, name: &str) -> Sides {
@@ -118,7 +126,12 @@ struct Case {
 }
 
 fn facts(disk: &SimDisk) -> DriveFacts {
-    DriveFacts { name: "sim".into(), size: disk.size(), sector: 512, is_image: true, ..DriveFacts::default() }
+    let (size, sector) = (disk.size(), disk.sector());
+    DriveFacts { name: "sim".into(), size, sector, is_image: true, ..DriveFacts::default() }
+}
+
+fn sector(disk: &SimDisk) -> SectorSize {
+    SectorSize::from_bytes(disk.sector()).expect("a sector size")
 }
 
 fn found(disk: &SimDisk) -> Found {
@@ -129,7 +142,7 @@ fn planned(disk: &SimDisk) -> Result<(InPlace, Opened), Problem> {
     let opened = plain(found(disk))?;
     let mut view = View(&opened);
     let volume = Volume::open(&mut view, opened.len()).map_err(|error| refused(&error.into(), "sim"))?;
-    let ground = Ground { len: opened.found.volume.len, sector: SectorSize::S512, now: FileTime::from_unix(NOW, 0) };
+    let ground = Ground { len: opened.found.volume.len, sector: sector(disk), now: FileTime::from_unix(NOW, 0) };
     InPlace::plan(volume, &mut view, &ground, None).map(|plan| (plan, opened)).map_err(|error| unfit(error, "sim"))
 }
 
@@ -139,7 +152,7 @@ impl Case {
         let spec = Spec {
             regions: plan.regions,
             cipher,
-            hidden_sectors: AT / 512,
+            hidden_sectors: AT / disk.sector(),
             description: "dray sim".into(),
             used_space_only: !all,
             external_key: false,
@@ -159,7 +172,7 @@ impl Case {
             index: 0,
             facts: &self.facts,
             medium: Arc::new(disk.clone()),
-            sector: SectorSize::S512,
+            sector: sector(disk),
             now: FileTime::from_unix(NOW, 0),
             keys: &self.keys,
             images: &mut sides.images,
@@ -231,7 +244,9 @@ fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
         assert!(text.contains("processed successfully") && !text.contains("FAILED"), "{text}");
     }
     if opened.found.volume.len.0 < 1 << 29 {
-        let said = succeeds(Command::new("fls").args(["-f", "ntfs", "-r", "-p", "-u"]).arg(&image));
+        let said = succeeds(
+            Command::new("fls").args(["-f", "ntfs", "-b", &disk.sector().to_string(), "-r", "-p", "-u"]).arg(&image),
+        );
         let hidden = said.map(|said| said.matches("System Volume Information/FVE2.").count());
         assert!(hidden.is_none_or(|hidden| hidden == 5), "{hidden:?} hidden files");
     }
@@ -240,7 +255,7 @@ fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
         assert!(fs::read(mount.0.join(path)).expect("a file") == *bytes, "{path}");
     }
     let hidden = mount.0.join("System Volume Information");
-    for file in case.begun.regions(SectorSize::S512).expect("regions").hidden_files() {
+    for file in case.begun.regions(sector(disk)).expect("regions").hidden_files() {
         let bytes = fs::read(hidden.join(file.name)).expect("a hidden file");
         assert!(bytes.len() as u64 == file.data_len.0 && bytes.iter().all(|&byte| byte == 0), "{}", file.name);
     }
@@ -283,14 +298,21 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
 
 #[test]
 fn judge_a_volume_of_another_maker_is_encrypted_and_taken_back() {
-    let lab = Lab::new("mkntfs");
+    let lab = Lab::new("mkntfs", SectorSize::S512);
     let Some((disk, files)) = lab.plain(70 << 20, &[]) else { return };
     there_and_back(&lab, &disk, &files, Cipher::AesCbc256, false);
 }
 
 #[test]
+fn judge_sectors_of_4096_bytes_are_encrypted_and_taken_back() {
+    let lab = Lab::new("4096", SectorSize::S4096);
+    let Some((disk, files)) = lab.plain(70 << 20, &[]) else { return };
+    there_and_back(&lab, &disk, &files, Cipher::XtsAes128, false);
+}
+
+#[test]
 fn judge_large_clusters_and_free_space_are_encrypted_too() {
-    let lab = Lab::new("large");
+    let lab = Lab::new("large", SectorSize::S512);
     let Some((disk, files)) = lab.plain(100 << 20, &["-c", "65536"]) else { return };
     there_and_back(&lab, &disk, &files, Cipher::XtsAes256, true);
 }
@@ -303,11 +325,11 @@ fn judge_volumes_of_windows_are_encrypted_and_taken_back() {
             eprintln!("SKIPPED judge: no fixture {name}");
             continue;
         }
-        let lab = Lab::new(name);
+        let lab = Lab::new(name, SectorSize::S512);
         let image = lab.dir.join("windows.img");
         let out = File::create(&image).expect("an image");
         assert!(Command::new("zcat").arg(&packed).stdout(out).status().expect("zcat").success());
-        let disk = planted(&image);
+        let disk = planted(&image, lab.sector);
         match planned(&disk) {
             Ok(_) => there_and_back(&lab, &disk, &Vec::new(), Cipher::XtsAes128, false),
             Err(problem) => {
@@ -320,7 +342,7 @@ fn judge_volumes_of_windows_are_encrypted_and_taken_back() {
 
 #[test]
 fn judge_power_cuts_while_encrypting_are_finished_or_taken_back() {
-    let lab = Lab::new("cuts");
+    let lab = Lab::new("cuts", SectorSize::S512);
     let Some((disk, files)) = lab.plain(66 << 20, &[]) else { return };
     let case = Case::new(&disk, Cipher::XtsAes128, false, 2 << 20);
     let (former, free) = (twin(&disk), free(&disk));
@@ -364,15 +386,23 @@ fn judge_power_cuts_while_encrypting_are_finished_or_taken_back() {
 
 #[test]
 fn many_power_cuts_in_one_life_lose_nothing() {
-    let lab = Lab::new("life");
+    many_power_cuts(&Lab::new("life", SectorSize::S512), 1000..1014);
+}
+
+#[test]
+fn many_power_cuts_with_sectors_of_4096_bytes_lose_nothing() {
+    many_power_cuts(&Lab::new("life-4096", SectorSize::S4096), 2000..2010);
+}
+
+fn many_power_cuts(lab: &Lab, seeds: Range<u64>) {
     let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
     let case = Case::new(&disk, Cipher::AesCbc128, false, 1 << 20);
     let (former, free) = (twin(&disk), free(&disk));
     let mut finished = twin(&disk);
     case.go(&finished, &mut lab.sides("finished"), &mut case.begun.clone(), Way::There, u64::MAX).expect("a volume");
     finished = twin(&finished);
-    for seed in 0..24 {
-        let mut random = Seeded::new(1000 + seed);
+    for seed in seeds {
+        let mut random = Seeded::new(seed);
         let name = format!("life {seed}");
         let mut sides = lab.sides(&name);
         let (mut now, mut state) = (twin(&former), case.begun.clone());
@@ -398,7 +428,7 @@ fn many_power_cuts_in_one_life_lose_nothing() {
 
 #[test]
 fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
-    let lab = Lab::new("refused");
+    let lab = Lab::new("refused", SectorSize::S512);
     let Some((disk, _)) = lab.plain(70 << 20, &[]) else { return };
     let refused = |disk: &SimDisk, what: &str| {
         let before = twin(disk);
@@ -413,10 +443,10 @@ fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
     let longer = lab.dir.join("longer");
     fs::write(&longer, &bytes).expect("room");
     refused(&lab.disk(&longer, (70 << 20) + (1 << 20)).expect("a disk"), "does not fill its partition");
-    refused(&planted(&volume), "without a partition");
+    refused(&planted(&volume, lab.sector), "without a partition");
     // Not NTFS.
     let other = twin(&disk);
-    other.plant(ByteOffset(AT), &[0; 512]);
+    other.plant(ByteOffset(AT), &[0; 4096]);
     refused(&other, "holds no NTFS volume");
     // Dirty, as ntfsfix leaves it.
     let dirty = lab.dir.join("dirty");
@@ -444,7 +474,7 @@ fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
 
 #[test]
 fn a_state_survives_its_checkpoint() {
-    let lab = Lab::new("state");
+    let lab = Lab::new("state", SectorSize::S512);
     let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
     let mut state = Case::new(&disk, Cipher::XtsAes128, true, 1 << 20).begun;
     (state.step, state.border) = (Step::Passing, 77 << 20);
