@@ -232,7 +232,20 @@ fn judge_loop_devices_of_both_sector_sizes() {
         let name = node.trim_start_matches("/dev/").to_owned();
         let refused = session.run(&[]);
         let done = session.run(&["--yes", &name, "--drive-id", "drive"]);
-        let yes = session.run(&["--yes", "drive", "--drive-id", "drive"]);
+        let yes = match traced(&session, &["--yes", "drive", "--drive-id", "drive"]) {
+            Some(mut run) => {
+                let mut data = 0;
+                let reached = run.until(|moment| {
+                    data += usize::from(moment.is_write() && stages(moment.said).last() == Some("data"));
+                    data > 2
+                });
+                assert!(reached.expect("the trace goes on"), "it never wrote data");
+                // The kernel ends its transfers behind it, and holds the device until then.
+                run.kill().expect("killed");
+                after(&session, "--resume", "auto")
+            }
+            None => session.run(&["--yes", "drive", "--drive-id", "drive"]),
+        };
         let detached = Command::new("losetup").args(["--detach", &node]).status();
         assert_eq!(refused.status.code(), Some(2), "a device needs consent, blank or not: {}", said(&refused));
         assert_eq!(done.status.code(), Some(2), "consent names the drive id: {}", said(&done));

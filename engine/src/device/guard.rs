@@ -2,7 +2,7 @@
 //!
 //! Signatures on the disk are not looked at here; see [`super::signature`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -75,6 +75,7 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
 /// The refusal of a device that something else holds exclusively, naming who has it open.
 pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     let users = users(path, roots);
+    let users: Vec<String> = users.into_iter().take(USERS_MAX).map(|(id, name)| format!("{name} (pid {id})")).collect();
     let advice = match users.first() {
         Some(first) => format!("end what uses it ({first}), or wait for it"),
         None => "unmount it and stop what holds it: lsblk shows mounts, RAID, LVM and encryption on it".to_owned(),
@@ -86,14 +87,14 @@ pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     problem
 }
 
-/// Processes that have the node open, as far as this one may look: `qemu-system-x86 (pid 4711)`.
-fn users(path: &Path, roots: &Roots) -> Vec<String> {
-    let Ok(wanted) = fs::metadata(path).map(|meta| meta.rdev()) else { return Vec::new() };
+/// Other processes that have the node open, as far as this one may look, and their names.
+pub(super) fn users(path: &Path, roots: &Roots) -> BTreeMap<u32, String> {
+    let Ok(wanted) = fs::metadata(path).map(|meta| meta.rdev()) else { return BTreeMap::new() };
     let own = std::process::id();
-    let mut users = BTreeSet::new();
+    let mut users = BTreeMap::new();
     for process in fs::read_dir(&roots.proc).into_iter().flatten().flatten() {
         let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if id == own || users.len() >= USERS_MAX {
+        if id == own {
             continue;
         }
         let mut open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
@@ -104,11 +105,10 @@ fn users(path: &Path, roots: &Roots) -> Vec<String> {
                 .is_ok_and(|meta| meta.file_type().is_block_device() && meta.rdev() == wanted)
         });
         if has {
-            let name = attribute(&process.path(), "comm").unwrap_or_else(|| "a process".to_owned());
-            users.insert(format!("{name} (pid {id})"));
+            users.insert(id, attribute(&process.path(), "comm").unwrap_or_else(|| "a process".to_owned()));
         }
     }
-    users.into_iter().collect()
+    users
 }
 
 /// Processes that are named before the list is cut.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::{Geometry, Identity, Roots, ioctl};
+use super::{Geometry, Identity, Roots, guard, ioctl};
 use crate::io::Target;
 use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
@@ -86,11 +86,10 @@ impl Device {
         // On a block device O_EXCL is a claim that file systems and device-mapper respect and make themselves.
         let exclusive = if block && access == Access::Claim { libc::O_EXCL } else { 0 };
         let open = |flags: i32| {
-            OpenOptions::new()
-                .read(true)
-                .write(access == Access::Claim)
-                .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | exclusive | flags)
-                .open(path)
+            let mut options = OpenOptions::new();
+            options.read(true).write(access == Access::Claim);
+            options.custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | exclusive | flags);
+            if exclusive == 0 { options.open(path) } else { open_let_go(&options, path, roots) }
         };
         let (file, direct) = match open(libc::O_DIRECT) {
             Ok(file) if block || accepts_direct(&file, image_sector) => (file, true),
@@ -99,8 +98,8 @@ impl Device {
                 (open(0).map_err(refuse)?, false)
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (open(0).map_err(refuse)?, false),
-            Err(error) if block && error.raw_os_error() == Some(libc::EBUSY) => {
-                return Err(super::guard::held(path, roots));
+            Err(error) if block && is_busy(&error) => {
+                return Err(guard::held(path, roots));
             }
             Err(error) => return Err(refuse(error)),
         };
@@ -193,10 +192,10 @@ impl Device {
 
     /// Whether something else holds the block device exclusively. Asks for a moment, disturbs nobody.
     pub(super) fn is_held(&self) -> bool {
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_EXCL;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_EXCL);
         let block = matches!(self.kind, DeviceKind::Block { .. });
-        let asked = || OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
-        block && asked().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+        block && open_let_go(&options, &self.path, &self.roots).is_err_and(|error| is_busy(&error))
     }
 
     /// Sizes and limits.
@@ -315,6 +314,27 @@ impl Device {
             DeviceKind::Image => Ok(()),
         }
     }
+}
+
+/// How long a device is waited for that is held but open in no other process: one that was killed is gone before the
+/// kernel has ended its transfers.
+const LET_GO_WAIT: Duration = Duration::from_secs(2);
+
+/// Opens exclusively, once whoever was killed has let go.
+fn open_let_go(options: &OpenOptions, path: &Path, roots: &Roots) -> io::Result<File> {
+    let until = Instant::now() + LET_GO_WAIT;
+    loop {
+        match options.open(path) {
+            Err(error) if is_busy(&error) && Instant::now() < until && guard::users(path, roots).is_empty() => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
 }
 
 /// How long another program's lock is waited for: udev holds one while it looks at a disk that has just come.
