@@ -1,11 +1,11 @@
-//! SIGINT and SIGTERM stop, twice at once; SIGUSR1 asks for a status block.
+//! SIGINT and SIGTERM stop, twice at once; so does a lost terminal, once; SIGUSR1 asks for a status block.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dray_engine::job::Stop;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals as Incoming;
 
 use crate::exit::Exit;
@@ -34,7 +34,8 @@ impl Signals {
     /// # Errors
     /// When the kernel does not let us.
     pub fn install(advice: &'static str) -> std::io::Result<Self> {
-        let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGUSR1])?;
+        let hangup = hangup_counts().then_some(SIGHUP);
+        let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup))?;
         let signals = Self { advice, ..Self::default() };
         let theirs = signals.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -60,12 +61,28 @@ impl Signals {
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
         if self.stop.requested() {
+            // A terminal that goes is told of by the kernel and by the shell.
+            if signal == SIGHUP {
+                return;
+            }
             say(&format!("\ndray: interrupted at once; {}", self.advice));
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
         self.stop.request();
         say(&format!("\ndray: stopping at the next safe place; once more to stop at once\ndray: {}", self.advice));
     }
+}
+
+/// Whether a lost terminal is a wish to stop: not where the program was started to outlive it (`nohup`).
+pub fn hangup_counts() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    !ignores(&status, SIGHUP)
+}
+
+/// Whether the signal is ignored, by `/proc/PID/status`.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
 }
 
 /// A line on stderr; nobody to read it is no reason to fail.
@@ -87,6 +104,12 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         false
+    }
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_mask() {
+        let status = "Name:\tdray\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000004002\n";
+        assert!(ignores(status, SIGHUP) && !ignores(status, SIGINT) && !ignores("", SIGHUP));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub enum Parsed {
 fn long_tail() -> String {
     format!(
         "{}\nSignals: the first SIGINT or SIGTERM ends at the next safe place, the second at\nonce; \
-         SIGUSR1 prints a status block.\n\n\
+         SIGHUP (the terminal is gone) as the first, unless started with nohup;\nSIGUSR1 prints a status block.\n\n\
          Every option can be set by a variable or in a file too: --wipe-free by\nDRAY_WIPE_FREE=true. \
          See `dray config --help`.\n\n{}",
         Exit::help(),

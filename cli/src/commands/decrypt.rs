@@ -12,7 +12,7 @@ use dray_engine::job::{Decrypted, Opened, Stop, To, Workers, decrypt};
 use dray_engine::report::{Kind, Problem};
 use dray_engine::units::ByteLen;
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::exit::Exit;
 use crate::key::DriveArgs;
@@ -171,6 +171,9 @@ fn interruptible() -> std::io::Result<Stop> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted.code().into(), flag.clone())?;
         signal_hook::flag::register(signal, flag.clone())?;
+    }
+    if crate::signals::hangup_counts() {
+        signal_hook::flag::register(SIGHUP, flag.clone())?;
     }
     Ok(Stop::from_flag(flag))
 }

@@ -16,12 +16,11 @@ struct Running {
 
 impl Running {
     fn start(session: &Session) -> Self {
-        let mut child = session
-            .command(&["--source-rate", "4M", "--yes", "drive"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        Self::of(session.command(&["--source-rate", "4M", "--yes", "drive"]))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let lines = BufReader::new(child.stderr.take().expect("stderr"));
         let mut running = Self { child, lines, said: String::new() };
         running.until(": data, ");
@@ -75,12 +74,17 @@ fn resume(session: &Session) {
 #[test]
 fn judge_the_first_signal_ends_at_a_checkpoint_and_tells_how_to_go_on() {
     let session = session("signal-once");
-    for name in ["INT", "TERM"] {
+    for name in ["INT", "TERM", "HUP"] {
         let _ = std::fs::remove_file(session.path("journal.jrn"));
         let mut running = Running::start(&session);
         running.signal("USR1");
         running.until("total");
         running.signal(name);
+        if name == "HUP" {
+            // As when the shell says it too.
+            running.until("stopping at the next safe place");
+            running.signal(name);
+        }
         let (code, said) = running.end();
         assert_eq!(code, Some(130), "{name}: {said}");
         for words in ["stopping at the next safe place", "Session session#1 was interrupted", "--resume"] {
@@ -104,4 +108,17 @@ fn judge_the_second_signal_ends_at_once_and_the_session_goes_on() {
     assert_eq!(code, Some(130), "{said}");
     assert!(said.contains("interrupted at once") && !said.contains("Session session#1"), "{said}");
     resume(&session);
+}
+
+#[test]
+fn under_nohup_a_lost_terminal_is_no_reason_to_stop() {
+    let session = session("signal-nohup");
+    let wanted = session.command(&["--source-rate", "16M", "--yes", "drive"]);
+    let mut command = Command::new("nohup");
+    command.arg(wanted.get_program()).args(wanted.get_args()).stdin(Stdio::null());
+    let running = Running::of(command);
+    running.signal("HUP");
+    let (code, said) = running.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("is done after") && !said.contains("stopping"), "{said}");
 }
