@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -118,31 +118,27 @@ impl Extractor {
         let mut lines = BufReader::new(self.log.try_clone()?);
         io::Seek::seek(&mut lines, io::SeekFrom::Start(0))?;
         let mut pending: Vec<(usize, bool, u64, String)> = Vec::new();
-        let mut line = String::new();
-        while lines.by_ref().take(1 << 16).read_line(&mut line)? > 0 {
-            let text = line.strip_suffix('\n');
-            match text {
-                Some("synced") => {
-                    for (blob, whole, _, target) in pending.drain(..) {
-                        if let Some(state) = self.blobs.get_mut(blob) {
-                            *state = State { done: true, whole, earlier: true, target: Some(target.into()) };
-                        }
+        let (mut line, mut whole_lines) = (Vec::new(), 0);
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            whole_lines += line.len() as u64;
+            let mut parts = std::str::from_utf8(text).unwrap_or_default().splitn(4, ' ');
+            if text == b"synced" {
+                for (blob, whole, _, target) in pending.drain(..) {
+                    if let Some(state) = self.blobs.get_mut(blob) {
+                        *state = State { done: true, whole, earlier: true, target: Some(target.into()) };
                     }
                 }
-                // A line without its end was cut off.
-                Some(text) => {
-                    let mut parts = text.splitn(4, ' ');
-                    if let (Some(Ok(blob)), Some(how), Some(Ok(inode)), Some(target)) =
-                        (parts.next().map(str::parse), parts.next(), parts.next().map(str::parse), parts.next())
-                        && let Ok(Value::String(target)) = serde_json::from_str(target)
-                    {
-                        pending.push((blob, how == "whole", inode, target));
-                    }
-                }
-                None => {}
+            } else if let (Some(Ok(blob)), Some(how), Some(Ok(inode)), Some(target)) =
+                (parts.next().map(str::parse), parts.next(), parts.next().map(str::parse), parts.next())
+                && let Ok(Value::String(target)) = serde_json::from_str(target)
+            {
+                pending.push((blob, how == "whole", inode, target));
             }
             line.clear();
         }
+        // A line without its end was cut off: what comes next must not continue it.
+        self.log.set_len(whole_lines)?;
         // Not certainly durable: taken out again. Only what is certainly ours is removed.
         for (_, _, inode, target) in pending {
             if is_inside(&target) && self.stat(&target) == Some(inode) {
@@ -481,5 +477,32 @@ mod tests {
         assert_eq!(target_of("a/b", Some("2012-09-18T23:47:08Z")), "a/b@2012-09-18T23:47:08Z");
         assert!(target_of("a/b", Some("../../x")).starts_with(RENAMED));
         assert_ne!(target_of("../x", None), target_of("../y", None));
+    }
+
+    #[test]
+    fn a_torn_end_of_the_log_costs_no_line_behind_it() {
+        let dir = std::env::temp_dir().join(format!("dray-extract-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let open = || Extractor::open(&dir, "drive", "MD5", 3).unwrap();
+        let place = |taken: &mut Extractor, blob: usize, path: &str| {
+            taken.write(blob, 0, b"content").unwrap();
+            let (times, length) = (Times::default(), 7);
+            let path = path.to_owned();
+            taken.finish(&Finish { blob, path, snapshot: None, length, times, is_whole: true }).unwrap();
+        };
+        let mut taken = open();
+        place(&mut taken, 0, "box/ä");
+        taken.checkpoint().unwrap();
+        // The disk was full in the middle of a letter.
+        taken.log.write_all(b"1 whole 7 \"box/\xC3").unwrap();
+        drop(taken);
+        let mut taken = open();
+        assert!(taken.was_whole(0) && !taken.is_done(1));
+        place(&mut taken, 1, "box/ö");
+        taken.checkpoint().unwrap();
+        let taken = open();
+        assert!(taken.was_done(0) && taken.was_done(1) && !taken.is_done(2));
+        assert_eq!(taken.target(1), Some("box/ö"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
