@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ const CHECKPOINT_BYTES: u64 = 1 << 30;
 
 /// Bytes of side files that are kept for the description.
 const SIDES_MAX: usize = 64 << 20;
+
+/// Longest line of the log that is read as one: names of blobs are far shorter.
+const LINE_MAX: u64 = 1 << 16;
 
 /// Longest name of a file on Linux, less what `.damaged` takes.
 const NAME_MAX: usize = 240;
@@ -118,10 +121,14 @@ impl Extractor {
         let mut lines = BufReader::new(self.log.try_clone()?);
         io::Seek::seek(&mut lines, io::SeekFrom::Start(0))?;
         let mut pending: Vec<(usize, bool, u64, String)> = Vec::new();
-        let (mut line, mut whole_lines) = (Vec::new(), 0);
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            let Some(text) = line.strip_suffix(b"\n") else { break };
-            whole_lines += line.len() as u64;
+        let (mut line, mut read, mut whole_lines) = (Vec::new(), 0, 0);
+        while {
+            line.clear();
+            lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? > 0
+        } {
+            read += line.len() as u64;
+            let Some(text) = line.strip_suffix(b"\n") else { continue };
+            whole_lines = read;
             let mut parts = std::str::from_utf8(text).unwrap_or_default().splitn(4, ' ');
             if text == b"synced" {
                 for (blob, whole, _, target) in pending.drain(..) {
@@ -135,7 +142,6 @@ impl Extractor {
             {
                 pending.push((blob, how == "whole", inode, target));
             }
-            line.clear();
         }
         // A line without its end was cut off: what comes next must not continue it.
         self.log.set_len(whole_lines)?;

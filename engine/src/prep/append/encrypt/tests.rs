@@ -386,7 +386,7 @@ fn judge_power_cuts_while_encrypting_are_finished_or_taken_back() {
 
 #[test]
 fn many_power_cuts_in_one_life_lose_nothing() {
-    many_power_cuts(&Lab::new("life", SectorSize::S512), 1000..1014);
+    many_power_cuts(&Lab::new("life", SectorSize::S512), 1000..1024);
 }
 
 #[test]
