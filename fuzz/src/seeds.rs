@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use dray_engine::bitlocker::map;
@@ -12,8 +12,6 @@ use dray_engine::ntfs::read::{ReadAt, ReadError, Volume};
 use dray_engine::units::{ByteLen, ByteOffset};
 
 use super::{BOOT_LEN, COPY_LEN, TABLE_LEN};
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures");
 
 /// Sectors that a volume's seed holds at most.
 const SECTORS_MAX: usize = 160;
@@ -53,21 +51,9 @@ fn scratch(name: &str) -> Image {
 
 /// Unpacks a fixture; `None`, loudly, where there is none.
 fn unpack(name: &str) -> Option<Image> {
-    let packed = Path::new(FIXTURES).join(name);
-    if !packed.is_file() {
-        eprintln!("SKIPPED judge: {} is absent", packed.display());
-        return None;
-    }
-    let tool = if name.ends_with(".xz") { "xz" } else { "gzip" };
+    let name = name.trim_end_matches(".xz").trim_end_matches(".gz");
     let image = scratch(&name.replace('/', "-"));
-    let mut from = Command::new(tool).arg("-dc").arg(&packed).stdout(Stdio::piped()).spawn().ok()?;
-    let copied = Command::new("dd")
-        .args(["bs=1M", "iflag=fullblock", "conv=sparse", "status=none"])
-        .stdin(from.stdout.take()?)
-        .stdout(File::create(&image.0).ok()?)
-        .status();
-    let whole = from.wait().is_ok_and(|status| status.success());
-    (whole && copied.is_ok_and(|status| status.success())).then_some(image)
+    dray_fixtures::unpack(name, &image.0).then_some(image)
 }
 
 fn partitions() -> Vec<Vec<u8>> {
@@ -262,7 +248,7 @@ fn lznt1() -> Vec<Vec<u8>> {
 fn keys() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = KEYS.iter().map(|text| text.as_bytes().to_vec()).collect();
     for name in ["4381F759-C4F8-4DE0-BB61-FC33A831BDA5.BEK", "dissect-recovery-key.bek"] {
-        seeds.extend(fs::read(Path::new(FIXTURES).join("bitlocker").join(name)));
+        seeds.extend(dray_fixtures::file(&format!("bitlocker/{name}")).and_then(|path| fs::read(path).ok()));
     }
     seeds
 }

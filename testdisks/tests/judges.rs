@@ -44,23 +44,10 @@ fn damage(path: &Path, at: u64, len: usize) {
     file.write_all_at(&bytes, at).unwrap();
 }
 
-/// A volume made by Windows, unpacked; `None` (and loud) when it is not there.
+/// A volume made by Windows, unpacked; `None` (and loud) when it is absent.
 fn fixture(name: &str, dir: &Path) -> Option<PathBuf> {
-    let packed = PathBuf::from(format!("{}/../../shared/fixtures/bitlocker/{name}.img.xz", env!("CARGO_MANIFEST_DIR")));
-    if !packed.exists() {
-        eprintln!("SKIPPED judge: the judges of BitLocker were not tried: no {}", packed.display());
-        return None;
-    }
     let out = dir.join(format!("{name}.img"));
-    let unpacked = Command::new("xz").arg("-dc").arg(&packed).output();
-    match unpacked {
-        Ok(unpacked) if unpacked.status.success() => fs::write(&out, unpacked.stdout).unwrap(),
-        other => {
-            eprintln!("SKIPPED judge: xz does not unpack {}: {other:?}", packed.display());
-            return None;
-        }
-    }
-    Some(out)
+    dray_fixtures::unpack(&format!("bitlocker/{name}.img"), &out).then_some(out)
 }
 
 #[test]

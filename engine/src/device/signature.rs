@@ -702,15 +702,10 @@ mod tests {
 
     #[test]
     fn judge_volumes_made_by_windows_are_named_and_their_metadata_found() {
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/bitlocker"));
         let mut seen = 0;
         for name in ["bitlk-aes-xts-128", "bitlk-togo-aes-xts-128", "dissect-vista", "dissect-aes-256-diffuser"] {
-            let source = folder.join(name).with_extension("img.xz");
             let image = Image::new(0);
-            let script = r#"xz -dc "$0" | dd of="$1" bs=1M conv=sparse iflag=fullblock"#;
-            let unpacked = Command::new("sh").args(["-c", script]).arg(&source).arg(&image.0).output();
-            if !source.exists() || !unpacked.is_ok_and(|output| output.status.success()) {
-                eprintln!("SKIPPED judge: {} cannot be unpacked", source.display());
+            if !dray_fixtures::unpack(&format!("bitlocker/{name}.img"), &image.0) {
                 continue;
             }
             let contents = image.scan();

@@ -1,21 +1,13 @@
 //! Volumes made by Windows, unpacked for the binary to read; loudly absent on machines without them.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::PathBuf;
 
 use super::scratch;
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures");
-
-/// A packed fixture or one of its companions; `None`, loudly, where there is none.
+/// A fixture or one of its companions, as it is; `None`, loudly, where there is none.
 pub fn fixture(name: &str) -> Option<PathBuf> {
-    let path = Path::new(FIXTURES).join(name);
-    if path.is_file() {
-        return Some(path);
-    }
-    eprintln!("SKIPPED judge: {} is absent", path.display());
-    None
+    dray_fixtures::file(name)
 }
 
 /// An image that is removed again.
@@ -35,17 +27,7 @@ impl Image {
 
 /// Unpacks `bitlocker/NAME.img.xz` or `ntfs/NAME.raw.gz` into a directory of the test `owner` alone.
 pub fn unpack(owner: &str, name: &str) -> Option<Image> {
-    let packed = fixture(name)?;
-    let tool = if name.ends_with(".xz") { "xz" } else { "gzip" };
-    let image = Image(scratch(owner).join(packed.file_stem().expect("a name")));
-    let mut unpacked = Command::new(tool).arg("-dc").arg(&packed).stdout(Stdio::piped()).spawn().expect("unpacks");
-    // Holes stay holes: the volumes are mostly zeros.
-    let copied = Command::new("dd")
-        .args(["bs=1M", "iflag=fullblock", "conv=sparse", "status=none"])
-        .stdin(unpacked.stdout.take().expect("its output"))
-        .stdout(File::create(&image.0).expect("a file"))
-        .status()
-        .expect("dd runs");
-    assert!(copied.success() && unpacked.wait().expect("ends").success(), "{name}");
-    Some(image)
+    let name = name.trim_end_matches(".xz").trim_end_matches(".gz");
+    let image = Image(scratch(owner).join(name.rsplit('/').next().expect("a name")));
+    dray_fixtures::unpack(name, &image.0).then_some(image)
 }

@@ -1,9 +1,9 @@
 //! Against volumes that Windows made: fixtures/bitlocker. Secrets and hashes are those that come with them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use super::*;
 use crate::bitlocker::format::REGION_LEN_VISTA;
@@ -30,28 +30,9 @@ struct Fixture {
 include!("fixtures.rs");
 
 impl Fixture {
-    fn folder() -> PathBuf {
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/bitlocker"))
-    }
-
-    /// The image, unpacked; `None` when the fixtures or xz are absent.
+    /// The image, unpacked; `None`, loudly, when it is absent.
     fn image(&self) -> Option<Image> {
-        let packed = Self::folder().join(format!("{}.img.xz", self.name));
-        if !packed.exists() {
-            eprintln!("SKIPPED judge: {} is absent", packed.display());
-            return None;
-        }
-        let (process, thread) = (std::process::id(), std::thread::current().id());
-        let path = std::env::temp_dir().join(format!("dray-bitlocker-{process}-{thread:?}-{}.img", self.name));
-        let unpacked = File::create(&path).unwrap();
-        let done = Command::new("xz").arg("-dc").arg(packed).stdout(Stdio::from(unpacked)).status();
-        match done {
-            Ok(status) if status.success() => Some(Image { file: File::open(&path).unwrap(), path }),
-            _ => {
-                eprintln!("SKIPPED judge: xz cannot unpack {}", self.name);
-                None
-            }
-        }
+        Image::unpacked(self.name)
     }
 
     fn named(name: &str) -> &'static Self {
@@ -68,7 +49,9 @@ impl Secret {
         match self {
             Password(text) => KeyInput::password(text),
             Recovery(text) => KeyInput::parse(text.as_bytes()).unwrap(),
-            Bek(name) => KeyInput::parse(&fs::read(Fixture::folder().join(name)).unwrap()).unwrap(),
+            Bek(name) => {
+                KeyInput::parse(&fs::read(dray_fixtures::file(&format!("bitlocker/{name}")).unwrap()).unwrap()).unwrap()
+            }
             Clear => KeyInput::Clear,
         }
     }
@@ -77,6 +60,15 @@ impl Secret {
 struct Image {
     file: File,
     path: PathBuf,
+}
+
+impl Image {
+    fn unpacked(name: &str) -> Option<Self> {
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let path = std::env::temp_dir().join(format!("dray-bitlocker-{process}-{thread:?}-{name}.img"));
+        dray_fixtures::unpack(&format!("bitlocker/{name}.img"), &path)
+            .then(|| Self { file: File::open(&path).unwrap(), path })
+    }
 }
 
 impl Drop for Image {
@@ -145,6 +137,46 @@ fn judge_windows_volumes_decrypt_whole() {
     for name in ["dissect-aes-256", "dissect-aes-xts-256", "bitlk-aes-xts-128-4k", "dissect-vista"] {
         whole_view(Fixture::named(name));
     }
+}
+
+/// cryptsetup's list of its images: secrets, and the SHA-256 that its own test expects of the unlocked volume.
+#[test]
+fn judge_cryptsetup_expects_the_same_of_volumes_made_by_windows() {
+    let mut seen = BTreeSet::new();
+    for list in
+        ["bookworm", "sid"].into_iter().filter_map(|suite| dray_fixtures::file(&format!("bitlocker/{suite}.conf")))
+    {
+        let text = fs::read_to_string(list).unwrap();
+        for section in text.split("\n[").map(|section| section.trim_start_matches('[')) {
+            let (name, values) = section.split_once(']').unwrap();
+            let value = |key: &str| {
+                let value = values.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("");
+                Some(value).filter(|value| !value.is_empty())
+            };
+            // What is partially encrypted has no sum.
+            let Some(sum) = value("SHA256SUM") else { continue };
+            if !seen.insert(name.to_owned()) {
+                continue;
+            }
+            let Some(image) = Image::unpacked(name) else { continue };
+            let volume = Volume::open(&mut &image).unwrap().unwrap();
+            assert_eq!(Some(&*volume.metadata.volume_id.to_string()), value("GUID"), "{name}");
+            let recovery =
+                ["RP", "RP2"].into_iter().filter_map(value).map(|text| KeyInput::parse(text.as_bytes()).unwrap());
+            let keys: Vec<_> = recovery.chain(value("PW").map(KeyInput::password)).collect();
+            let keys = if keys.is_empty() { vec![KeyInput::Clear] } else { keys };
+            for key in &keys {
+                volume.unlock(key, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+            // The other tests know the sums of these.
+            if FIXTURES.iter().any(|fixture| fixture.name == name) {
+                continue;
+            }
+            let unlocked = volume.unlock(&keys[0], &mut |_, _| {}).unwrap();
+            assert_eq!(hash(&unlocked, &image, image.file.metadata().unwrap().len()), sum, "{name}");
+        }
+    }
+    eprintln!("{} volumes", seen.len());
 }
 
 #[test]

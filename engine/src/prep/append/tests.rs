@@ -307,15 +307,11 @@ fn judge_power_cuts_in_a_second_session_are_finished_or_taken_back() {
 
 #[test]
 fn judge_power_cuts_while_adding_to_a_volume_of_windows_are_finished_or_taken_back() {
-    let name = "win-server2019-xts128-ntfs-full.img.xz";
-    let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/bitlocker")).join(name);
-    if !packed.exists() {
-        return eprintln!("SKIPPED judge: no fixture {name}");
-    }
     let lab = Lab::new("windows");
     let image = lab.dir.join("windows.img");
-    let out = File::create(&image).expect("an image");
-    assert!(Command::new("xz").arg("-dc").arg(&packed).stdout(out).status().expect("xz").success());
+    if !dray_fixtures::unpack("bitlocker/win-server2019-xts128-ntfs-full.img", &image) {
+        return;
+    }
     let key = Key::read(b"272316-265804-640728-713570-509047-503305-045837-324731").expect("a key");
     let disk = planted(&image, SectorSize::S512);
     // Windows did not close it: ntfsfix empties its log.
@@ -419,17 +415,11 @@ fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
 
 #[test]
 fn a_volume_that_windows_did_not_close_is_refused_untouched() {
-    let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/bitlocker"));
-    let packed = packed.join("win-server2019-xts128-ntfs-full.img.xz");
-    if !packed.exists() {
-        eprintln!("SKIPPED judge: no fixture {}", packed.display());
-        return;
-    }
     let lab = Lab::new("windows");
     let image = lab.dir.join("windows.img");
-    let out = File::create(&image).expect("an image");
-    let unpacked = Command::new("xz").args(["-dc"]).arg(&packed).stdout(out).status();
-    assert!(unpacked.expect("xz").success());
+    if !dray_fixtures::unpack("bitlocker/win-server2019-xts128-ntfs-full.img", &image) {
+        return;
+    }
     let key = Key::read(b"272316-265804-640728-713570-509047-503305-045837-324731").expect("a key");
     let disk = planted(&image, SectorSize::S512);
     let problem = copied(&lab, &disk, &key, &mut lab.file("sidecar")).map(drop).expect_err("its log is open");

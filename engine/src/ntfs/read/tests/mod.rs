@@ -177,42 +177,17 @@ fn assert_same_lines(ours: &[String], theirs: &[String]) {
     assert_eq!(ours.len(), theirs.len());
 }
 
-/// A fixture, unpacked; `None` if it is not there.
+/// A fixture, unpacked; `None` if it is absent.
 pub(in crate::ntfs) fn fixture(name: &str, dir: &Path) -> Option<PathBuf> {
-    let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/ntfs")).join(name);
-    if !packed.exists() {
-        eprintln!("SKIPPED judge: no fixture {name}");
-        return None;
-    }
     if name.ends_with(".tar.gz") {
         // tar keeps the holes by itself; 64 GiB through a pipe would take minutes.
+        let packed = dray_fixtures::file(&format!("ntfs/{name}"))?;
         assert!(Command::new("tar").arg("xzSf").arg(&packed).arg("-C").arg(dir).status().unwrap().success());
         return Some(dir.join("ntfs.raw"));
     }
-    let mut child = Command::new("zcat").arg(&packed).stdout(Stdio::piped()).spawn().unwrap();
-    let mut from = child.stdout.take().unwrap();
     let target = dir.join("image.raw");
-    let file = File::create(&target).unwrap();
-    let (mut buf, mut at) = (vec![0; 1 << 20], 0u64);
-    loop {
-        let mut got = 0;
-        while got < buf.len() {
-            match io::Read::read(&mut from, &mut buf[got..]).unwrap() {
-                0 => break,
-                more => got += more,
-            }
-        }
-        if got == 0 {
-            break;
-        }
-        if buf[..got].iter().any(|byte| *byte != 0) {
-            file.write_all_at(&buf[..got], at).unwrap();
-        }
-        at += got as u64;
-    }
-    file.set_len(at).unwrap();
-    assert!(child.wait().unwrap().success());
-    Some(target)
+    let name = format!("ntfs/{}", name.strip_suffix(".gz").unwrap_or(name));
+    dray_fixtures::unpack(&name, &target).then_some(target)
 }
 
 fn judge_fixture(name: &str, cluster: u64) {

@@ -319,16 +319,12 @@ fn judge_large_clusters_and_free_space_are_encrypted_too() {
 
 #[test]
 fn judge_volumes_of_windows_are_encrypted_and_taken_back() {
-    for name in ["ntfs-2m.raw.gz", "ntfs-ramslack.raw.gz"] {
-        let packed = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/ntfs")).join(name);
-        if !packed.exists() {
-            eprintln!("SKIPPED judge: no fixture {name}");
-            continue;
-        }
+    for name in ["ntfs-2m.raw", "ntfs-ramslack.raw"] {
         let lab = Lab::new(name, SectorSize::S512);
         let image = lab.dir.join("windows.img");
-        let out = File::create(&image).expect("an image");
-        assert!(Command::new("zcat").arg(&packed).stdout(out).status().expect("zcat").success());
+        if !dray_fixtures::unpack(&format!("ntfs/{name}"), &image) {
+            continue;
+        }
         let disk = planted(&image, lab.sector);
         match planned(&disk) {
             Ok(_) => there_and_back(&lab, &disk, &Vec::new(), Cipher::XtsAes128, false),
