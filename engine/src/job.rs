@@ -3,6 +3,7 @@
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState};
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
+pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
 pub use crate::azure::{Digest, SecretText};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point};
 pub use crate::bitlocker::read::{Form, Integrity, State};
@@ -16,9 +17,7 @@ pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint};
 pub use crate::prep::rebuild::{ReadDrive, Told, rebuild_journal};
-pub use crate::prep::records::{
-    check_job_name, finished_drives, is_numerical_password, read_record, sha256_of, write_private,
-};
+pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::workers::Workers;

@@ -382,6 +382,10 @@ pub struct SessionReport {
     pub interrupted: bool,
     /// Files that are on no drive yet and wait for more.
     pub waiting: u64,
+    /// Drive records of every finished drive of the journal, those of earlier sessions and runs too.
+    pub records: Vec<PathBuf>,
+    /// Ids of the journal's drives that were begun and are not finished.
+    pub open: Vec<String>,
     /// Wall time.
     pub elapsed: Duration,
 }

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::exit::Exit;
 use crate::job::description::{self, Description, JobDrive};
+use crate::job::held::{self, Allowed, Shelf};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
 use crate::job::{Api, body, papers, words};
@@ -82,9 +83,15 @@ struct Create {
     /// Journal whose finished drives go into the job
     #[arg(long, value_name = "FILE", conflicts_with = "records")]
     journal: Option<PathBuf>,
-    /// Drive records, instead of a journal
+    /// Drive records, instead of a journal; other jobs' files are held against this one
     #[arg(value_name = "DRIVEID.xml")]
     records: Vec<PathBuf>,
+    /// Make the job though drives or files of its session are missing
+    #[arg(long)]
+    partial: bool,
+    /// Accept drives that the service does not take (images, virtual), to try the papers; nothing is sent
+    #[arg(long, conflicts_with = "submit")]
+    not_for_shipping: bool,
     /// Write the request's body, keys included, to this file (0600)
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -221,50 +228,54 @@ impl Sending {
 }
 
 impl Create {
-    fn run(self, output: &Output) -> Result<(), Problems> {
+    fn run(mut self, output: &Output) -> Result<(), Problems> {
         let mut warnings = Vec::new();
         let mut problems = Problems::default();
+        let (others, records): (Vec<_>, Vec<_>) = std::mem::take(&mut self.records)
+            .into_iter()
+            .partition(|path| path.to_string_lossy().ends_with(held::JOB_FILE));
+        self.records = records;
         let mut gather = |more: Problems| problems.0.extend(more.0);
         let described = description::read(&self.job, self.api, self.name.as_deref(), &mut warnings);
         let described = described.map_err(&mut gather).ok();
-        let finished = self.finished().map_err(&mut gather).unwrap_or_default();
-        let records: Vec<PathBuf> = finished.iter().map(|(record, _)| record.clone()).collect();
-        let is_export = described.as_ref().is_some_and(|described| described.export.is_some());
-        let drives = match is_export {
-            true if self.journal.is_some() || !self.records.is_empty() => {
+        let service = self.sending.service().map_err(&mut gather).ok();
+        let drives = match described.as_ref().and_then(|described| described.export.as_ref()) {
+            Some(_) if self.journal.is_some() || !self.records.is_empty() => {
                 let what = "the description is that of an export, whose drives are sent empty";
                 let advice = "leave records and journal out, or the table [export]";
                 gather(Problem::new(Kind::Usage, what).path(&self.job).column("[export]").advice(advice).into());
                 None
             }
-            true => Some(Vec::new()),
-            false => description::drives(&records, &mut warnings).map_err(&mut gather).ok(),
+            Some(_) => Some((Vec::new(), Vec::new())),
+            // It may be an export's; what is wrong with it has been told.
+            None if described.is_none() && self.journal.is_none() && self.records.is_empty() => None,
+            None => self.drives(&mut problems, &mut warnings),
         };
-        let service = self.sending.service().map_err(&mut gather).ok();
+        let beside = self.journal.as_ref().or(self.records.first()).unwrap_or(&self.job);
+        let dir = beside.parent().unwrap_or(Path::new("")).to_owned();
+        if let Some(described) = &described {
+            let own = state::path_of(&dir, &described.name);
+            let serials = described.export.iter().flat_map(|export| &export.drives).cloned();
+            let ids = drives.iter().flat_map(|(drives, _)| drives).map(|drive| drive.id.clone()).chain(serials);
+            let ids: Vec<String> = ids.collect();
+            let mut near: Vec<&Path> = vec![&own, &self.job];
+            near.extend(self.journal.iter().chain(&self.records).map(PathBuf::as_path));
+            held::check_jobs(&ids, &own, &near, &others, &mut problems);
+        }
         problems.into_result()?;
-        let (Some(described), Some(drives), Some(service)) = (described, drives, service) else {
+        let (Some(described), Some((drives, known)), Some(service)) = (described, drives, service) else {
             return Err(Problem::new(Kind::Internal, "nothing is wrong with the job, and yet it is not there").into());
         };
-        let beside = self.journal.as_ref().or(records.first()).unwrap_or(&self.job);
-        let dir = Some(beside).and_then(|path| path.parent()).unwrap_or(Path::new(""));
-        let file = state::path_of(dir, &described.name);
+        let file = state::path_of(&dir, &described.name);
         if !self.replace && file.exists() {
             return Err(Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
                 .path(&file)
                 .advice("look at it with `dray job show`; --replace forgets it, --name NAME makes another")
                 .into());
         }
-        let mut this = self.job(&described, &drives, &finished)?;
+        let mut this = self.job(&described, &drives, &known)?;
         let request = body::create(self.api, &described, &drives);
-        if let Some(path) = &self.body {
-            job::write_private(path, body::with_keys(&request, &drives).as_bytes())?;
-        }
-        if let Some(dir) = &self.key_files {
-            make(dir)?;
-            for drive in &drives {
-                job::write_private(&key_file(dir, drive), drive.key.expose().as_bytes())?;
-            }
-        }
+        self.write_keys(&request, &drives)?;
         this.save(&file)?;
         if let Some(service) = service {
             if self.api == Api::ImportExport {
@@ -282,29 +293,64 @@ impl Create {
         Ok(())
     }
 
-    /// Records, with what the journal knows of their drives.
-    fn finished(&self) -> Result<Vec<(PathBuf, Option<SessionDrive>)>, Problems> {
-        match &self.journal {
-            Some(journal) => {
-                Ok(job::finished_drives(journal)?.into_iter().map(|(path, one)| (path, Some(one))).collect())
-            }
-            None => Ok(self.records.iter().map(|path| (path.clone(), None)).collect()),
+    /// The drives of an import and what the journals know of each; held against each other. `None` when their records cannot
+    /// be read or are wrong.
+    fn drives(
+        &self,
+        problems: &mut Problems,
+        warnings: &mut Vec<Problem>,
+    ) -> Option<(Vec<JobDrive>, Vec<Option<SessionDrive>>)> {
+        let allowed = Allowed { partial: self.partial, not_for_shipping: self.not_for_shipping };
+        let (records, shelves) = match &self.journal {
+            Some(journal) => match Shelf::read(journal) {
+                Ok(shelf) => {
+                    let records: Vec<PathBuf> = shelf.finished().into_iter().map(|(record, _)| record).collect();
+                    (records, vec![shelf])
+                }
+                Err(more) => {
+                    problems.0.extend(more.0);
+                    return None;
+                }
+            },
+            None => (self.records.clone(), held::shelves_beside(&self.records)),
+        };
+        shelves.iter().for_each(|shelf| shelf.check_done(allowed, problems, warnings));
+        if self.journal.is_some() && records.is_empty() {
+            return None;
         }
+        let drives = description::drives(&records, warnings).map_err(|more| problems.0.extend(more.0)).ok()?;
+        let known = held::check_records(&drives, &shelves, allowed, problems, warnings);
+        held::left_behind(&drives, &shelves, warnings);
+        Some((drives, known))
+    }
+
+    /// Files with keys, where they were asked for.
+    fn write_keys(&self, request: &Value, drives: &[JobDrive]) -> Result<(), Problems> {
+        if let Some(path) = &self.body {
+            job::write_private(path, body::with_keys(request, drives).as_bytes())?;
+        }
+        if let Some(dir) = &self.key_files {
+            make(dir)?;
+            for drive in drives {
+                job::write_private(&key_file(dir, drive), drive.key.expose().as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     fn job(
         &self,
         described: &Description,
         drives: &[JobDrive],
-        finished: &[(PathBuf, Option<SessionDrive>)],
+        all_known: &[Option<SessionDrive>],
     ) -> Result<Job, Problems> {
         let sum = |path: &Path| {
             job::sha256_of(path)
                 .map_err(|error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path))
         };
         let mut known = Vec::new();
-        for drive in drives {
-            let told = finished.iter().find(|(path, _)| *path == drive.record).and_then(|(_, told)| told.as_ref());
+        for (drive, told) in drives.iter().zip(all_known) {
+            let told = told.as_ref();
             known.push(Drive {
                 id: drive.id.clone(),
                 manifest_file: drive.manifest_file.clone(),

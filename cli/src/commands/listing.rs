@@ -49,12 +49,7 @@ pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
 }
 
 fn drives(book: &Book, output: &Output) {
-    let mut ids: Vec<&str> = Vec::new();
-    for drive in book.ledger.sessions.iter().flat_map(|session| &session.drives) {
-        if !ids.contains(&drive.drive_id.as_str()) {
-            ids.push(&drive.drive_id);
-        }
-    }
+    let ids = book.ledger.drive_ids();
     for id in &ids {
         // A drive that was rolled back or given up stands under the session that did so.
         let rolled_back = || {
@@ -62,10 +57,11 @@ fn drives(book: &Book, output: &Output) {
             sessions.into_iter().find_map(|session| Some((session, session.drive(id)?)))
         };
         let Some((session, drive)) = book.ledger.drive(id).or_else(rolled_back) else { continue };
+        let drive = book.ledger.whole(id).unwrap_or_else(|| drive.clone());
         if output.is_json() {
-            output.object("drive", drive_json(&session.id, drive));
+            output.object("drive", drive_json(&session.id, &drive));
         } else {
-            output.say(&drive_text(Some(&session.id), drive));
+            output.say(&drive_text(Some(&session.id), &drive));
         }
     }
     if ids.is_empty() {
@@ -103,6 +99,7 @@ fn drive_json(session: &str, drive: &SessionDrive) -> Value {
         "work": drive.work.as_str(),
         "name": drive.name,
         "size": drive.size,
+        "for_shipping": drive.for_shipping,
         "files": drive.files,
         "data": drive.data,
         "manifest_hash": drive.manifest_hash,

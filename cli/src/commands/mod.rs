@@ -15,7 +15,7 @@ mod job;
 mod listing;
 mod ls;
 pub mod prep;
-mod template;
+pub mod template;
 mod unlock;
 mod verify;
 

@@ -62,29 +62,30 @@ const METADATA: &str = "\
 </Metadata>
 ";
 
-/// What `dray job create` reads; every line is one that it knows.
+/// What `dray job create` reads; every line is one that it knows. It takes no value that stands before `# yours`.
 pub const JOB: &str = "\
 # What an import job has to know. Holds no key and no token.
+# Lines with \"yours\" hold examples: the job is refused until each is replaced.
 name = \"import-2026\"                # lower-case letters, digits and -
 location = \"West US\"                # of the storage account
-subscription = \"00000000-0000-0000-0000-000000000000\"
-resource-group = \"my-group\"
-storage-account = \"mystorage\"       # a name, or the full resource id
+subscription = \"00000000-0000-0000-0000-000000000000\"  # yours: az account show --query id
+resource-group = \"my-group\"         # yours
+storage-account = \"mystorage\"       # yours: a name, or the full resource id
 
 [return-address]
-recipient = \"A. Person\"
-street = \"1 Example Street\"
+recipient = \"A. Person\"             # yours
+street = \"1 Example Street\"         # yours
 street2 = \"\"
-city = \"Redmond\"
+city = \"Redmond\"                    # yours
 state = \"WA\"
-postal-code = \"98052\"
+postal-code = \"98052\"               # yours
 country = \"USA\"
-phone = \"4250000000\"
-email = \"person@example.com\"
+phone = \"4250000000\"                # yours
+email = \"person@example.com\"        # yours
 
 [return-shipping]
 carrier = \"FedEx\"                   # FedEx in America and Europe, DHL in Asia and Australia
-account = \"123456789\"               # your account with the carrier
+account = \"123456789\"               # yours: your account with the carrier
 
 [options]
 log-level = \"Verbose\"               # or Error
@@ -95,13 +96,14 @@ diagnostics-path = \"waimportexport\" # the container of the service's logs
 /// The lines that make an export of it.
 const EXPORT: &str = "\
 [export]
-blobs = [\"videos/story.mp4\"]        # container/name, whole
-prefixes = [\"/music/love\"]          # a slash, then the beginning; \"/\" alone is everything
+blobs = [\"videos/story.mp4\"]        # yours: container/name, whole
+prefixes = [\"/music/love\"]          # yours: a slash, then the beginning; \"/\" alone is everything
 # blob-list = \"lists/export.xml\"    # instead of both: a blob of the account that lists them
-drives = [\"WD-WMATV123456\"]         # serials of the empty drives that you send, ten at most
+drives = [\"WD-WMATV123456\"]         # yours: serials of the empty drives that you send, ten at most
 ";
 
-fn export_job() -> String {
+/// The same for an export.
+pub fn export_job() -> String {
     let job = JOB.replace("an import job", "an export job").replace("\"import-2026\"", "\"export-2026\"");
     format!("{job}\n{EXPORT}")
 }

@@ -9,6 +9,7 @@ use dray_engine::report::{Kind, Problem, Problems};
 
 use super::Api;
 use super::export::{self, Export};
+use super::placeholders;
 use crate::args::classic::nearest;
 
 /// Drives of one job (spec: at most ten, all in one parcel).
@@ -184,6 +185,7 @@ pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Proble
         out.address.push((*key, reader.text(&address, "return-address", key, *required)));
     }
     let mut problems = reader.problems;
+    placeholders::check(path, &table, &mut problems);
     check(path, api, &mut out, &mut problems, warnings);
     problems.into_result().map(|()| out)
 }
@@ -404,6 +406,9 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
         }
         if !seen.insert(record.drive_id.to_ascii_lowercase()) {
             problems.push(problem("names a drive that another record names too").value(record.drive_id.clone()));
+        }
+        if let Err(error) = job::check_drive_id(&record.drive_id) {
+            problems.push(problem(&error.to_string()).value(record.drive_id.clone()).advice(error.advice()));
         }
         let manifest_file = record.manifest_file.clone().unwrap_or_default();
         if !manifest_file.starts_with('\\') {

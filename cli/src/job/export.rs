@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use dray_engine::job;
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Map, Value, json};
 
@@ -76,30 +77,35 @@ impl Export {
                 "say what is exported: blobs and prefixes here, or the blob that lists them",
             );
         }
-        let is_blob = |text: &str| {
-            text.split_once('/').is_some_and(|(container, name)| !container.is_empty() && !name.is_empty())
-                && !text.chars().any(char::is_control)
-        };
-        for blob in self.blobs.iter().filter(|blob| !is_blob(blob)) {
-            bad(
-                "blobs",
-                "is no name of a blob",
-                blob,
-                "container/name, without a slash before it; $root/name in the root container",
-            );
-        }
-        if !self.list.is_empty() && !is_blob(&self.list) {
-            bad("blob-list", "is no name of a blob", &self.list, "container/list.xml, without a slash before it");
-        }
-        for prefix in
-            self.prefixes.iter().filter(|prefix| !prefix.starts_with('/') || prefix.chars().any(char::is_control))
+        for (key, blob) in self
+            .blobs
+            .iter()
+            .map(|blob| ("blobs", blob))
+            .chain(Some(&self.list).filter(|list| !list.is_empty()).map(|list| ("blob-list", list)))
         {
-            bad(
-                "prefixes",
-                "is no prefix",
-                prefix,
-                "it begins with a slash: / for everything, /container/ for a container",
-            );
+            if let Err((what, advice)) = check_path(blob) {
+                bad(key, &format!("is no name of a blob: {what}"), blob, &advice);
+            }
+        }
+        for prefix in &self.prefixes {
+            if let Err((what, advice)) = check_prefix(prefix) {
+                bad("prefixes", &format!("is no prefix: {what}"), prefix, &advice);
+            }
+        }
+        let mut seen = HashSet::new();
+        for (key, text) in
+            self.blobs.iter().map(|blob| ("blobs", blob)).chain(self.prefixes.iter().map(|one| ("prefixes", one)))
+        {
+            let whole = if key == "blobs" { format!("/{text}") } else { text.clone() };
+            if !seen.insert((key, text.as_str())) {
+                bad(key, "is named twice", text, "each once");
+            } else if let Some(wider) =
+                self.prefixes.iter().find(|wider| *wider != text && whole.starts_with(wider.as_str()))
+            {
+                let advice =
+                    format!("the prefix {wider} takes it already: leave one of the two out, or make the prefix longer");
+                bad(key, "is wanted twice", text, &advice);
+            }
         }
         let inline: usize = self.blobs.iter().chain(&self.prefixes).map(|text| text.len() + 4).sum();
         if inline > INLINE_MAX {
@@ -117,8 +123,9 @@ impl Export {
         }
         let mut seen = HashSet::new();
         for drive in &self.drives {
-            if drive.trim().is_empty() || drive.chars().any(char::is_control) {
-                bad("drives", "is no serial", drive, "`dray devices` tells them");
+            if let Err(error) = job::check_drive_id(drive) {
+                let advice = format!("{}; `dray devices` tells them", error.advice());
+                bad("drives", "is no serial number", drive, &advice);
             } else if !seen.insert(drive.to_ascii_lowercase()) {
                 bad("drives", "names a drive twice", drive, "each drive once");
             }
@@ -175,6 +182,61 @@ impl Export {
     }
 }
 
+/// Containers that the service makes itself: they break its rules for names.
+const SYSTEM: [&str; 2] = ["$web", "$logs"];
+
+/// What is wrong, and what would be right.
+type Wrong = (String, String);
+
+fn check_container(name: &str) -> Result<(), Wrong> {
+    if SYSTEM.contains(&name) {
+        return Ok(());
+    }
+    job::check_container(name).map_err(|error| (error.to_string(), error.advice().to_owned()))
+}
+
+fn check_name(container: &str, name: &str) -> Result<(), Wrong> {
+    job::check_blob(container, name).map(drop).map_err(|error| (error.to_string(), error.advice().to_owned()))
+}
+
+/// `container/name`, as `BlobPath` wants it.
+fn check_path(text: &str) -> Result<(), Wrong> {
+    let advice = || "container/name, without a slash before it; $root/name in the root container".to_owned();
+    if let Some((_, rest)) = text.split_once("://") {
+        let path = rest.split_once('/').map_or("", |(_, path)| path);
+        return Err(("it is an address".into(), format!("name the blob in the account alone: {path}")));
+    }
+    if text.starts_with('/') {
+        return Err(("it begins with a slash".into(), advice()));
+    }
+    let (container, name) = text.split_once('/').ok_or_else(|| ("it names no container".to_owned(), advice()))?;
+    check_container(container)?;
+    check_name(container, name)
+}
+
+/// A slash and the beginning of `container/name`, as `BlobPathPrefix` wants it: of a container alone too.
+fn check_prefix(text: &str) -> Result<(), Wrong> {
+    let advice = || "it begins with a slash: / for everything, /container/ for a container".to_owned();
+    let Some(rest) = text.strip_prefix('/') else { return Err(("it does not begin with a slash".into(), advice())) };
+    match rest.split_once('/') {
+        Some((container, name)) => {
+            check_container(container)?;
+            // A beginning may end within a name, and be empty.
+            if name.is_empty() { Ok(()) } else { check_name(container, name) }
+        }
+        // A beginning of a container's name: letters that would make it whole are tried.
+        None => {
+            let is_start = |whole: &str| whole.starts_with(rest);
+            let is_system = SYSTEM.iter().chain(&["$root"]).any(|whole| is_start(whole));
+            if rest.is_empty() || is_system {
+                return Ok(());
+            }
+            let whole = if rest.len() < 3 || rest.ends_with('-') { format!("{rest}aa") } else { rest.to_owned() };
+            check_container(&whole)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,17 +254,73 @@ mod tests {
 
     #[test]
     fn selections_of_the_documents_are_taken_and_others_named() {
-        for prefix in ["/", "/$root/", "/book", "/music/", "/music/love"] {
+        for prefix in [
+            "/",
+            "/$root/",
+            "/$r",
+            "/$root/logo",
+            "/book",
+            "/b",
+            "/my-",
+            "/music/",
+            "/music/love",
+            "/music/a/b/",
+            "/$web/",
+        ] {
             assert!(read(&format!("prefixes = [\"{prefix}\"]\ndrives = [\"WD-1\"]")).is_ok(), "{prefix}");
         }
-        for blob in ["$root/logo.bmp", "videos/story.mp4"] {
+        for blob in ["$root/logo.bmp", "videos/story.mp4", "$web/index.html", "videos/a b/%41?#.mp4", "v-1/x"] {
             assert!(read(&format!("blobs = [\"{blob}\"]\ndrives = [\"WD-1\"]")).is_ok(), "{blob}");
         }
         let many: Vec<String> = (0..11).map(|i| format!("\"D{i}\"")).collect();
         for (text, wrong) in [
             ("drives = [\"A\"]".to_owned(), "[export] blob-list is missing"),
-            ("blobs = [\"a/b\"]\nblob-list = \"a/c\"\ndrives = [\"A\"]".into(), "[export] blob-list goes with neither"),
-            ("blobs = [\"/a/b\"]\ndrives = [\"A\"]".into(), "[export] blobs is no name"),
+            (
+                "blobs = [\"abc/b\"]\nblob-list = \"abc/c\"\ndrives = [\"A\"]".into(),
+                "[export] blob-list goes with neither",
+            ),
+            ("blobs = [\"/abc/b\"]\ndrives = [\"A\"]".into(), "[export] blobs is no name of a blob: it begins"),
+            (
+                "blobs = [\"https://a.blob.core.windows.net/videos/b\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: it is an address",
+            ),
+            (
+                "blobs = [\"Videos/x\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: container name holds 'V'",
+            ),
+            (
+                "blobs = [\"$root/a/b\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: blobs in the root",
+            ),
+            ("blobs = [\"vi/x\"]\ndrives = [\"A\"]".into(), "[export] blobs is no name of a blob: container name"),
+            ("blobs = [\"vi--x/x\"]\ndrives = [\"A\"]".into(), "[export] blobs is no name of a blob: container name"),
+            (
+                "blobs = [\"videos/\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: blob name is empty",
+            ),
+            (
+                "blobs = [\"videos\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: it names no container",
+            ),
+            (
+                "blobs = [\"videos/../x\"]\ndrives = [\"A\"]".into(),
+                "[export] blobs is no name of a blob: blob name holds the segment",
+            ),
+            (
+                format!("blobs = [\"videos/{}\"]\ndrives = [\"A\"]", "n".repeat(1025)),
+                "[export] blobs is no name of a blob: blob name has 1025",
+            ),
+            ("blob-list = \"Lists/x\"\ndrives = [\"A\"]".into(), "[export] blob-list is no name of a blob"),
+            ("blobs = [\"abc/d\", \"abc/d\"]\ndrives = [\"A\"]".into(), "[export] blobs is named twice"),
+            ("blobs = [\"abc/d\"]\nprefixes = [\"/abc/\"]\ndrives = [\"A\"]".into(), "[export] blobs is wanted twice"),
+            ("prefixes = [\"/\", \"/abc/\"]\ndrives = [\"A\"]".into(), "[export] prefixes is wanted twice"),
+            ("prefixes = [\"/Book\"]\ndrives = [\"A\"]".into(), "[export] prefixes is no prefix: container name"),
+            (
+                "prefixes = [\"/$root/a/b\"]\ndrives = [\"A\"]".into(),
+                "[export] prefixes is no prefix: blobs in the root",
+            ),
+            ("prefixes = [\"/abc\"]\ndrives = [\"WD WMATV 123456\"]".into(), "[export] drives is no serial number"),
+            ("prefixes = [\"/abc\"]\ndrives = [\"\"]".into(), "[export] drives is no serial number"),
             ("prefixes = [\"a/b\"]\ndrives = [\"A\"]".into(), "[export] prefixes is no prefix"),
             ("blobs = [\"a/b\"]\ndrives = [\"A\", \"a\"]".into(), "[export] drives names a drive twice"),
             ("blobs = [\"a/b\"]".into(), "[export] drives names no drives"),

@@ -6,7 +6,9 @@
 pub mod body;
 pub mod description;
 pub mod export;
+pub mod held;
 pub mod papers;
+pub mod placeholders;
 pub mod send;
 pub mod state;
 pub mod words;

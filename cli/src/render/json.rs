@@ -159,6 +159,8 @@ pub fn summary(session: &str, report: &SessionReport) -> Value {
         "journal": path(&report.journal),
         "interrupted": report.interrupted,
         "waiting": report.waiting,
+        "records": report.records.iter().map(|record| path(record)).collect::<Vec<_>>(),
+        "open": report.open,
         "seconds": report.elapsed.as_secs_f64(),
         "exit_code": crate::exit::Exit::of_report(report).code(),
         "drives": report.drives.iter().map(result).collect::<Vec<_>>(),

@@ -298,11 +298,18 @@ fn limited_to(lines: impl ExactSizeIterator<Item = String>, max: usize) -> Strin
 pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     let good = report.drives.iter().filter(|drive| drive.failure.is_none()).count();
     let all = report.drives.len();
+    let left_out = report.drives.iter().map(|drive| drive.left_out.len() as u64).sum::<u64>();
     let session = clean(session);
     let head = if report.interrupted {
         style.yellow(&format!("Session {session} was interrupted"))
     } else if good == all && report.waiting > 0 {
         style.yellow(&format!("Session {session} waits for drives"))
+    } else if good == all && left_out > 0 {
+        style.yellow(&format!(
+            "Session {session} is done, but for {} that {} left out",
+            count(left_out, "file"),
+            was(left_out)
+        ))
     } else if good == all {
         style.green(&format!("Session {session} is done"))
     } else {
@@ -313,39 +320,64 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
         text.push('\n');
         text.push_str(&drive_summary(drive, style));
     }
-    text.push_str(&format!("\nJournal: {}\n", clean(&report.journal.to_string_lossy())));
+    let journal = clean(&report.journal.to_string_lossy());
+    text.push_str(&format!("\nJournal: {journal}\n"));
+    let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&session));
     if report.waiting > 0 {
         let files = count(report.waiting, "file");
-        text.push_str(&format!("{files} on no drive yet: add drives with --id {session} --additional-driveset CSV\n"));
+        text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} --additional-driveset CSV\n"));
     } else if good < all {
-        text.push_str(&format!("To go on: --id {session} --resume; to roll back: --id {session} --abort\n"));
+        text.push_str(&format!("To go on:\n  {line} --resume\nTo roll back:\n  {line} --abort\n"));
     }
-    let records: Vec<String> = report
-        .drives
-        .iter()
-        .filter(|drive| drive.failure.is_none())
-        .filter_map(|drive| drive.record.as_ref())
-        .map(|record| clean(&record.to_string_lossy()))
-        .collect();
-    if !records.is_empty() {
-        text.push_str("\nTo create the import job, upload these drive records:\n");
-        for record in &records {
-            text.push_str(&format!("  {record}\n"));
+    if left_out > 0 {
+        let again =
+            "The files that were left out can follow in a session of their own: another --id, and a dataset of them.";
+        text.push_str(&wrap(again, ""));
+    }
+    text.push_str(&next(report, good == all, &shell_word(&journal)));
+    text
+}
+
+fn was(n: u64) -> &'static str {
+    if n == 1 { "was" } else { "were" }
+}
+
+/// What follows the session: the import job, of all records of the journal; or what comes before it.
+fn next(report: &SessionReport, all_good: bool, journal: &str) -> String {
+    if report.records.is_empty() {
+        return String::new();
+    }
+    let is_whole = all_good && report.waiting == 0 && report.open.is_empty() && !report.interrupted;
+    let mut text = String::new();
+    if is_whole {
+        text.push_str("\nTo create the import job, upload these drive records (all of the journal):\n");
+    } else {
+        let mut lacks: Vec<String> = report.open.iter().map(|id| clean(id)).collect();
+        if report.waiting > 0 {
+            lacks.push(count(report.waiting, "file").to_owned() + " on no drive yet");
         }
+        let lacks = if lacks.is_empty() { "what this session did not finish".to_owned() } else { lacks.join(", ") };
+        text.push('\n');
         text.push_str(&wrap(
-            "They hold the BitLocker keys of the drives: keep them apart from the drives, and safe.",
+            &format!(
+                "An import job made now would be incomplete: it would lack {lacks}. First finish the session as said above \
+                 (or give a dead drive's files to others with --resume --replan). These drive records of the journal are ready:"
+            ),
             "",
         ));
-        let shipped = report.drives.iter().any(|drive| drive.failure.is_none() && drive.drive.for_shipping);
-        if shipped {
-            let journal = shell_word(&clean(&report.journal.to_string_lossy()));
-            text.push_str(&format!(
-                "\nNext:\n  dray template job > job.toml     # who you are, where it goes: fill it in\n  \
-                 dray job create --job job.toml --journal {journal}\n  \
-                 dray job papers <job>.job.json    # packing slip, labels, custody\n  \
-                 dray job ship <job>.job.json --carrier FedEx --tracking NUMBER\n"
-            ));
-        }
+    }
+    for record in &report.records {
+        text.push_str(&format!("  {}\n", clean(&record.to_string_lossy())));
+    }
+    text.push_str(&wrap("They hold the BitLocker keys of the drives: keep them apart from the drives, and safe.", ""));
+    let ships = |drive: &DriveResult| drive.failure.is_none() && drive.drive.for_shipping;
+    if is_whole && (report.drives.is_empty() || report.drives.iter().any(ships)) {
+        text.push_str(&format!(
+            "\nNext:\n  dray template job > job.toml     # who you are, where it goes: fill it in\n  \
+             dray job create --job job.toml --journal {journal}\n  \
+             dray job papers <job>.job.json    # packing slip, labels, custody\n  \
+             dray job ship <job>.job.json --carrier FedEx --tracking NUMBER\n"
+        ));
     }
     text
 }
@@ -499,6 +531,8 @@ mod tests {
         let report = SessionReport {
             drives: vec![drive, failed],
             journal: "j.jrn".into(),
+            records: vec!["out/WD-EARLIER.xml".into(), "out/WD-WX12A345678.xml".into()],
+            open: vec!["WD-DEAD".into()],
             waiting: 0,
             interrupted: false,
             elapsed: Duration::from_secs(3700),
@@ -517,6 +551,22 @@ mod tests {
             assert!(text.contains(part), "{part}:\n{text}");
         }
         assert!(!text.contains("out/failed.xml"), "a failed drive has nothing to upload");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(&text).contains("would be incomplete: it would lack WD-DEAD. First"), "{text}");
+        assert!(!text.contains("To create the import job") && text.contains("out/WD-EARLIER.xml"), "{text}");
+        assert!(text.contains("dray prep-import --journal j.jrn --id 'session#1' --resume"), "{text}");
+        let good = |waiting, open: &[&str]| SessionReport {
+            drives: vec![DriveResult { left_out: Vec::new(), ..report.drives[0].clone() }],
+            waiting,
+            open: open.iter().map(|id| (*id).to_owned()).collect(),
+            ..report.clone()
+        };
+        let text = summary("session#1", &good(0, &[]), Style(false));
+        for part in ["To create the import job", "out/WD-EARLIER.xml", "--job job.toml --journal j.jrn"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = words(&summary("session#1", &good(3, &[]), Style(false)));
+        assert!(text.contains("it would lack 3 files on no drive yet") && !text.contains("To create the"), "{text}");
         assert!(!text.contains('\x1b'));
     }
 

@@ -5,6 +5,7 @@ mod appends;
 mod command_line;
 mod common;
 mod job;
+mod job_held;
 mod judged;
 mod keys;
 mod lab;

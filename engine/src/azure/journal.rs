@@ -511,6 +511,8 @@ pub struct DriveDetails<'a> {
     pub name: Option<&'a str>,
     /// Bytes of the device.
     pub size: Option<u64>,
+    /// Whether it is hardware that the service would accept.
+    pub for_shipping: Option<bool>,
     /// Files of the session on it.
     pub files: Option<u64>,
     /// Their bytes.
@@ -576,6 +578,7 @@ impl<'a> ActivityRecord<'a> {
                     ("DriveWork", work.as_str()),
                 ];
                 fields.extend(details.name.map(|name| ("DriveName", name)));
+                fields.extend(details.for_shipping.map(|yes| ("ForShipping", if yes { "Yes" } else { "No" })));
                 fields.extend(numbers.iter().map(|(name, value)| (*name, value.as_str())));
                 fields.extend(details.manifest_hash.map(|hash| ("ManifestHash", hash)));
                 activity(stamp, DRIVE, &fields)
@@ -600,6 +603,7 @@ impl<'a> ActivityRecord<'a> {
                 details: DriveDetails {
                     name: record.get("DriveName"),
                     size: record.get("DriveSize").and_then(|text| text.parse().ok()),
+                    for_shipping: record.get("ForShipping").map(|text| text == "Yes"),
                     files: record.get("FileCount").and_then(|text| text.parse().ok()),
                     data: record.get("DataLength").and_then(|text| text.parse().ok()),
                     manifest_hash: record.get("ManifestHash"),

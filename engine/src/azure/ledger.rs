@@ -41,7 +41,9 @@ pub struct SessionDrive {
     pub name: Option<String>,
     /// Bytes of the device.
     pub size: Option<u64>,
-    /// Files of the session on it.
+    /// Whether it is hardware that the service would accept; `None` in journals of before this was told.
+    pub for_shipping: Option<bool>,
+    /// Files of the session on it; of all sessions in [`Ledger::whole`].
     pub files: Option<u64>,
     /// Their bytes.
     pub data: Option<u64>,
@@ -87,6 +89,7 @@ impl Ledger {
                             record_file: record_file.to_owned(),
                             name: None,
                             size: None,
+                            for_shipping: None,
                             files: None,
                             data: None,
                             manifest_hash: None,
@@ -100,6 +103,7 @@ impl Ledger {
                     drive.changed = record.stamp.to_owned();
                     drive.name = details.name.map(str::to_owned).or(drive.name.take());
                     drive.size = details.size.or(drive.size);
+                    drive.for_shipping = details.for_shipping.or(drive.for_shipping);
                     drive.files = details.files.or(drive.files);
                     drive.data = details.data.or(drive.data);
                     drive.manifest_hash = details.manifest_hash.map(str::to_owned).or(drive.manifest_hash.take());
@@ -142,16 +146,63 @@ impl Ledger {
         })
     }
 
-    /// Drives that hold a finished volume, each as its last session left it, in the order in which they first came.
-    pub fn finished_drives(&self) -> Vec<&SessionDrive> {
+    /// What all sessions together put on the drive, as its manifest lists it: state, names and hash are those of the last
+    /// session that holds it; files and bytes are summed over every completed session since it was last formatted, and `None`
+    /// when one of them did not tell.
+    pub fn whole(&self, drive_id: &str) -> Option<SessionDrive> {
+        let (_, last) = self.drive(drive_id)?;
+        let (mut files, mut data, mut has_any) = (Some(0_u64), Some(0_u64), false);
+        for session in self.sessions.iter().filter(|session| session.state != SessionState::Aborted) {
+            let Some(drive) = session.drive(drive_id).filter(|drive| drive.state == SessionState::Completed) else {
+                continue;
+            };
+            if drive.work == Work::Format {
+                (files, data) = (Some(0), Some(0));
+            }
+            has_any = true;
+            let sum = |a: Option<u64>, b: Option<u64>| a?.checked_add(b?);
+            (files, data) = (sum(files, drive.files), sum(data, drive.data));
+        }
+        let hash = || {
+            let told = self.sessions.iter().rev().filter(|session| session.state != SessionState::Aborted);
+            told.filter_map(|session| session.drive(drive_id)).find_map(|drive| drive.manifest_hash.clone())
+        };
+        Some(SessionDrive {
+            files: files.filter(|_| has_any),
+            data: data.filter(|_| has_any),
+            manifest_hash: last.manifest_hash.clone().or_else(hash).filter(|_| has_any),
+            name: last.name.clone(),
+            ..last.clone()
+        })
+    }
+
+    /// Ids of all drives, in the order in which they first came.
+    pub fn drive_ids(&self) -> Vec<&str> {
         let mut ids: Vec<&str> = Vec::new();
         for drive in self.sessions.iter().flat_map(|session| &session.drives) {
             if !ids.contains(&drive.drive_id.as_str()) {
                 ids.push(&drive.drive_id);
             }
         }
-        let now = |id: &&str| self.drive(id).map(|(_, drive)| drive);
-        ids.iter().filter_map(now).filter(|drive| drive.state == SessionState::Completed).collect()
+        ids
+    }
+
+    /// Drives that hold a finished volume, each with what all its sessions put on it, in the order in which they first came.
+    pub fn finished_drives(&self) -> Vec<SessionDrive> {
+        let ids = self.drive_ids().into_iter();
+        ids.filter_map(|id| self.whole(id)).filter(|drive| drive.state == SessionState::Completed).collect()
+    }
+
+    /// Drives whose work was begun and is not done, each with the session that began it; those that were rolled back or given
+    /// up do not count.
+    pub fn open_drives(&self) -> Vec<(&CopySession, &SessionDrive)> {
+        let ids = self.drive_ids().into_iter();
+        ids.filter_map(|id| self.drive(id)).filter(|(_, drive)| drive.state != SessionState::Completed).collect()
+    }
+
+    /// The session that did not end as it should, if there is one.
+    pub fn unfinished(&self) -> Option<&CopySession> {
+        self.last().filter(|last| last.is_unfinished())
     }
 }
 
@@ -278,8 +329,10 @@ mod tests {
     enum Line {
         S(&'static str, SessionState),
         D(&'static str, &'static str, SessionState, Work),
+        /// A drive that is done: files, bytes, hash.
+        F(&'static str, &'static str, Work, u64, u64, &'static str),
     }
-    use Line::{D, S};
+    use Line::{D, F, S};
 
     fn ledger(lines: &[Line]) -> Ledger {
         let mut bytes = journal::new_journal(FileTime(0));
@@ -293,6 +346,19 @@ mod tests {
                     record_file: "x.xml",
                     work,
                     details: DriveDetails { name: Some("n"), ..DriveDetails::default() },
+                },
+                F(session, drive_id, work, files, data, hash) => ActivityRecord::Drive {
+                    session,
+                    drive_id,
+                    state: Completed,
+                    record_file: "x.xml",
+                    work,
+                    details: DriveDetails {
+                        files: Some(files),
+                        data: Some(data),
+                        manifest_hash: Some(hash),
+                        ..DriveDetails::default()
+                    },
                 },
             };
             bytes.extend_from_slice(&record.encode(FileTime(0)).expect("a record"));
@@ -364,9 +430,64 @@ mod tests {
         assert_eq!(ledger.drive("A").map(|(session, drive)| (&*session.id, drive.work)), Some(("one", Work::Format)));
         assert_eq!(ledger.drive("B"), None);
         assert_eq!(ledger.drive("C").map(|(_, drive)| drive.state), Some(Started));
-        let finished: Vec<&str> = ledger.finished_drives().iter().map(|drive| &*drive.drive_id).collect();
+        let finished: Vec<String> = ledger.finished_drives().into_iter().map(|drive| drive.drive_id).collect();
         assert_eq!(finished, ["A"]);
+        let open: Vec<&str> = ledger.open_drives().iter().map(|(_, drive)| &*drive.drive_id).collect();
+        assert_eq!(open, ["C"], "B was given up, A was rolled back to what it was");
         assert_eq!(ledger.sessions[0].drives.len(), 3);
         assert_eq!(ledger.sessions[0].drives[1].name.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn a_drive_holds_what_all_its_sessions_put_on_it() {
+        use Work::{Append, Format, Index};
+        let whole = |lines: &[Line]| {
+            let whole = ledger(lines).whole("A");
+            whole.map(|drive| (drive.files, drive.data, drive.manifest_hash.unwrap_or_default()))
+        };
+        let first = || vec![S("one", Started), F("one", "A", Format, 6, 126, "H1"), S("one", Completed)];
+        let second = || vec![S("two", Started), F("two", "A", Append, 4, 42, "H2"), S("two", Completed)];
+        let with = |more: Vec<Line>| first().into_iter().chain(second()).chain(more).collect::<Vec<_>>();
+        for (lines, wanted) in [
+            (first(), Some((Some(6), Some(126), "H1"))),
+            (with(Vec::new()), Some((Some(10), Some(168), "H2"))),
+            // Indexed in two runs under one id.
+            (
+                with(vec![
+                    S("ix", Started),
+                    F("ix", "A", Index, 1, 10, "H3"),
+                    S("ix", Completed),
+                    S("ix", Started),
+                    F("ix", "A", Index, 2, 20, "H4"),
+                    S("ix", Completed),
+                ]),
+                Some((Some(13), Some(198), "H4")),
+            ),
+            // Rolled back: what was there before stands.
+            (
+                with(vec![
+                    S("three", Started),
+                    F("three", "A", Append, 5, 50, "H3"),
+                    S("three", Aborting),
+                    D("three", "A", Aborted, Append),
+                    S("three", Aborted),
+                ]),
+                Some((Some(10), Some(168), "H2")),
+            ),
+            // Begun and not done: what is in the manifest is what was.
+            (with(vec![S("three", Started), D("three", "A", Interrupted, Append)]), Some((Some(10), Some(168), "H2"))),
+            // Another drive's session changes nothing.
+            (
+                with(vec![S("three", Started), F("three", "B", Format, 7, 70, "HB"), S("three", Completed)]),
+                Some((Some(10), Some(168), "H2")),
+            ),
+            // A record without counts: the sum is not known.
+            (with(vec![S("three", Started), D("three", "A", Completed, Append)]), Some((None, None, "H2"))),
+            (vec![S("one", Started), D("one", "A", Interrupted, Format)], Some((None, None, ""))),
+            (vec![S("one", Started), D("one", "A", GivenUp, Format)], None),
+        ] {
+            let wanted = wanted.map(|(files, data, hash)| (files, data, hash.to_owned()));
+            assert_eq!(whole(&lines), wanted);
+        }
     }
 }

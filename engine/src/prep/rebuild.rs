@@ -205,6 +205,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
                 details: DriveDetails {
                     name: Some(&facts.name),
                     size: Some(facts.size.0),
+                    for_shipping: Some(facts.for_shipping),
                     files: Some(told.files),
                     data: Some(told.data),
                     manifest_hash: is_last.then_some(&*hash),

@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveRecord};
-use crate::azure::ledger::SessionDrive;
 use crate::azure::names;
 use crate::limits::INPUT_FILE_MAX;
-use crate::prep::files::read_journal;
 use crate::report::{Kind, Problem, Problems};
 
 /// Reads a drive record.
@@ -24,21 +22,6 @@ pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     };
     let bytes = read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     drive_record::read(&bytes).map_err(|error| problem(error.to_string()))
-}
-
-/// The finished drives of a journal with their drive records, in the order in which they first came.
-///
-/// # Errors
-/// When it is no journal, or no drive is finished.
-pub fn finished_drives(path: &Path) -> Result<Vec<(PathBuf, SessionDrive)>, Problem> {
-    let book = read_journal(path)?;
-    let drives = book.ledger.finished_drives().into_iter().cloned();
-    let found: Vec<_> = drives.map(|drive| (path.with_file_name(&drive.record_file), drive)).collect();
-    if found.is_empty() {
-        let problem = Problem::new(Kind::Usage, "no drive of this journal is finished").path(path);
-        return Err(problem.advice("prepare the drives first"));
-    }
-    Ok(found)
 }
 
 /// Upper-case hex SHA-256 of a file, for a protocol on paper.

@@ -261,7 +261,11 @@ impl Prepared {
             let added = self.appends.iter().map(|drive| &drive.target.facts.drive_id).chain(&self.plan.added);
             added.for_each(|drive_id| remove_sidecars(&self.request, drive_id));
         }
+        let ledger = files::read_journal(&self.request.journal).unwrap_or_default().ledger;
+        let dir = journal_dir(&self.request.journal);
         Ok(SessionReport {
+            records: ledger.finished_drives().iter().map(|drive| dir.join(&drive.record_file)).collect(),
+            open: ledger.open_drives().iter().map(|(_, drive)| drive.drive_id.clone()).collect(),
             drives: results,
             journal: self.request.journal.clone(),
             interrupted: stop.requested() && !all_good,
@@ -600,7 +604,12 @@ fn begin(
         state: SessionState::Started,
         record_file: &format!("{drive_id}.xml"),
         work: Work::Format,
-        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
+        details: DriveDetails {
+            name: Some(&facts.name),
+            size: Some(facts.size.0),
+            for_shipping: Some(facts.for_shipping),
+            ..DriveDetails::default()
+        },
     };
     shared.journal.append(&state).map_err(first)?;
     Ok(checkpoint)

@@ -276,7 +276,7 @@ pub fn of_journal(
 ) -> Vec<There> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for drive in ledger.finished_drives() {
-        match one_of_journal(journal, drive, wishes, warnings) {
+        match one_of_journal(journal, &drive, wishes, warnings) {
             Ok(Some(there)) => found.push(there),
             Ok(None) => missing.push(drive),
             Err(mut more) => problems.0.append(&mut more.0),
@@ -284,7 +284,7 @@ pub fn of_journal(
     }
     let named = |drive: &SessionDrive| drive.name.clone().unwrap_or_else(|| drive.drive_id.clone());
     if found.is_empty() && problems.0.is_empty() {
-        let names: Vec<String> = missing.iter().map(|drive| named(drive)).collect();
+        let names: Vec<String> = missing.iter().map(named).collect();
         problems.push(
             Problem::new(Kind::Refused, "no drive of this journal is there")
                 .path(journal)
@@ -293,7 +293,7 @@ pub fn of_journal(
         );
     }
     for drive in missing {
-        let problem = Problem::new(Kind::Usage, "is not there, and gets nothing of this session").drive(named(drive));
+        let problem = Problem::new(Kind::Usage, "is not there, and gets nothing of this session").drive(named(&drive));
         warnings.push(problem);
     }
     found

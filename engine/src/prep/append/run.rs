@@ -395,7 +395,12 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         state: SessionState::Started,
         record_file: &format!("{}.xml", facts.drive_id),
         work: drive.target.work,
-        details: DriveDetails { name: Some(&facts.name), size: Some(facts.size.0), ..DriveDetails::default() },
+        details: DriveDetails {
+            name: Some(&facts.name),
+            size: Some(facts.size.0),
+            for_shipping: Some(facts.for_shipping),
+            ..DriveDetails::default()
+        },
     };
     shared.journal.append(&started).map_err(run::first)?;
     Ok(checkpoint)
