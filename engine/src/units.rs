@@ -263,6 +263,17 @@ impl fmt::Display for Guid {
     }
 }
 
+/// What a volume's boot sector says of the disk around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskShape {
+    /// Sectors of a track.
+    pub sectors_per_track: u16,
+    /// Heads.
+    pub heads: u16,
+    /// Sectors before the partition; 0 where 32 bits do not hold them.
+    pub hidden_sectors: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

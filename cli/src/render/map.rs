@@ -34,7 +34,7 @@ impl Use {
         match what {
             "files" => Self::Files,
             "manifest" => Self::Manifest,
-            "free" => Self::Free,
+            _ if what.starts_with("free") => Self::Free,
             _ if what.starts_with("BitLocker") => Self::BitLocker,
             _ if what.starts_with("NTFS") => Self::Ntfs,
             _ => Self::Table,

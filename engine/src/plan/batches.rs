@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use crate::ntfs::build::{LinearRange, Phase as SectionPhase, SectionKind, Tree};
-use crate::plan::drive::DriveLayout;
-use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent};
+use crate::plan::drive::{DriveLayout, Use};
+use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters};
 
 /// Most parts in one batch: bounds what is in flight for a directory of a million empty files.
 const PARTS_MAX: usize = 2048;
@@ -87,6 +87,15 @@ pub enum Plain {
     TableBackup,
     /// GPT with protective MBR, or MBR.
     TablePrimary,
+    /// Zeros outside of the volume.
+    Zeros,
+}
+
+impl Plain {
+    /// Whether its place counts from the start of the device, not of the volume.
+    const fn is_outside(self) -> bool {
+        matches!(self, Self::TableBackup | Self::TablePrimary | Self::Zeros)
+    }
 }
 
 /// A hash block, or a slot's worth of a longer one.
@@ -127,6 +136,16 @@ struct Run {
     place: ByteRange,
 }
 
+impl Run {
+    /// Where it starts on the device.
+    fn device_start(&self, volume: u64) -> ByteOffset {
+        match self.content {
+            Content::Plain(plain) if plain.is_outside() => self.place.start,
+            _ => ByteOffset(volume + self.place.start.0),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct DataCursor {
     file: u32,
@@ -163,10 +182,13 @@ impl<'a> Batches<'a> {
     fn early_runs(&self) -> Vec<Run> {
         let mut runs = self.section_runs(SectionPhase::Early);
         // What the owners of BitLocker's regions hold beyond the regions themselves decrypts to zeros.
-        for zeros in self.drive.hidden_zeros() {
+        for zeros in self.drive.hidden_zeros().into_iter().chain([self.drive.tail()]).filter(|zeros| zeros.len.0 > 0) {
             runs.push(Run { content: Content::Zeros, skip: 0, place: zeros });
         }
-        runs.sort_by_key(|run| run.place.start);
+        // Few bytes, and a partition: whatever lay there before would be in the clear for ever.
+        let reserved = self.drive.table().msr;
+        runs.extend(reserved.map(|place| Run { content: Content::Plain(Plain::Zeros), skip: 0, place }));
+        runs.sort_by_key(|run| run.device_start(self.drive.volume().start.0));
         runs
     }
 
@@ -194,11 +216,15 @@ impl<'a> Batches<'a> {
     }
 
     fn free_runs(&self) -> Vec<Run> {
-        if !self.drive.wipe_free() {
-            return Vec::new();
-        }
-        let place = self.drive.free_space();
-        self.extents(place).map(|place| Run { content: Content::Zeros, skip: 0, place }).collect()
+        let volume = self.drive.volume().start.0;
+        let left = self.drive.left().filter(|_| self.drive.wipe_free()).map(|(place, what)| match what {
+            Use::Free => {
+                let place = ByteRange::new(place.start.0 - volume, place.len.0);
+                Run { content: Content::Zeros, skip: 0, place }
+            }
+            _ => Run { content: Content::Plain(Plain::Zeros), skip: 0, place },
+        });
+        left.collect()
     }
 
     fn last_runs(&self) -> Vec<Run> {
@@ -231,22 +257,14 @@ impl<'a> Batches<'a> {
     }
 
     fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + use<'a> {
-        let layout = self.drive.layout();
-        let cluster = layout.cluster();
-        layout
-            .space()
-            .extents(range)
-            .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
+        self.drive.extents(range)
     }
 
     /// The next slot's worth of the present phase's runs.
     fn cut(&mut self) -> Option<Batch> {
         let run = self.runs.last_mut()?;
         let len = run.place.len.0.min(self.slot_len);
-        let at = match run.content {
-            Content::Plain(Plain::TableBackup | Plain::TablePrimary) => run.place.start,
-            _ => ByteOffset(self.drive.volume().start.0 + run.place.start.0),
-        };
+        let at = run.device_start(self.drive.volume().start.0);
         let content = match &run.content {
             Content::Section { kind, .. } => Content::Section { kind: *kind, offset: run.skip },
             Content::Manifest { .. } => Content::Manifest { offset: run.skip },
@@ -337,7 +355,7 @@ impl Iterator for Batches<'_> {
                         self.pending_data = self.next_data();
                     }
                     let volume = self.drive.volume().start.0;
-                    let run_at = self.runs.last().map(|run| volume + run.place.start.0);
+                    let run_at = self.runs.last().map(|run| run.device_start(volume).0);
                     let data_at = self.pending_data.as_ref().map(|b| b.pieces.first().map_or(0, |piece| piece.at.0));
                     match (run_at, data_at) {
                         (Some(run), Some(data)) if run < data => return self.cut(),

@@ -4,7 +4,9 @@
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::gpt;
 use crate::hash::Sha256;
-use crate::ntfs::build::{HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, Times, Tree, VolumeSpec};
+use crate::ntfs::build::{
+    HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, SectionKind, Times, Tree, VolumeSpec,
+};
 use crate::plan::batches::{Batch, Batches, Content, Phase};
 use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime, SectorSize};
@@ -53,6 +55,52 @@ pub enum DriveError {
     /// The files do not fit.
     #[error(transparent)]
     Volume(#[from] LayoutError),
+    /// Two things have one place: a mistake of this program.
+    #[error("two things are planned at byte {} of the drive", at.0)]
+    Overlap {
+        /// Where.
+        at: ByteOffset,
+    },
+}
+
+/// What a stretch of a drive is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The partition table at the front.
+    Table,
+    /// Its copy at the end.
+    TableBackup,
+    /// The Microsoft reserved partition: zeros.
+    Reserved,
+    /// First sector of the volume, and noise up to byte 8192.
+    Front,
+    /// One of BitLocker's three metadata regions.
+    Metadata(u8),
+    /// Home of the NTFS boot sectors.
+    Relocated,
+    /// The verify region: zeros once decrypted.
+    Verify,
+    /// What a cluster of `$Boot` or of BitLocker's files has beyond its content: zeros once decrypted.
+    Slack,
+    /// A part of NTFS.
+    Section(SectionKind),
+    /// Files.
+    Files,
+    /// The manifest; what it turns out not to need is free.
+    Manifest,
+    /// Sectors behind the last whole cluster, which `$Bitmap` has no bit for: zeros once decrypted.
+    Tail,
+    /// Clusters that `$Bitmap` calls free.
+    Free,
+    /// Sectors that no partition has.
+    Outside,
+}
+
+impl Use {
+    /// Whether nothing is written there unless free space is overwritten.
+    pub const fn is_left(self) -> bool {
+        matches!(self, Self::Free | Self::Outside)
+    }
 }
 
 /// The frame of a drive before its files are known.
@@ -125,6 +173,7 @@ pub struct DriveLayout {
     manifest_len_max: ByteLen,
     data_len: ByteLen,
     to_write: ByteLen,
+    uses: Vec<(ByteRange, Use)>,
 }
 
 impl DriveLayout {
@@ -135,23 +184,86 @@ impl DriveLayout {
     pub fn new(frame: Frame, tree: DriveTree, manifest_len_max: ByteLen) -> Result<Self, DriveError> {
         let layout = Layout::plan(frame.volume_spec(manifest_len_max), &tree)?;
         let data_len = ByteLen((0..tree.blob_count()).map(|i| tree.file(i).len.0).sum());
-        let mut this = Self { frame, tree, layout, manifest_len_max, data_len, to_write: ByteLen(0) };
-        this.to_write = this.count();
+        let mut this = Self { frame, tree, layout, manifest_len_max, data_len, to_write: ByteLen(0), uses: Vec::new() };
+        this.uses = this.cover()?;
+        this.to_write = Self::count(&this.uses, this.wipe_free());
         Ok(this)
     }
 
-    fn count(&self) -> ByteLen {
+    /// Bytes of all batches.
+    fn count(uses: &[(ByteRange, Use)], wipe_free: bool) -> ByteLen {
+        let written = uses.iter().filter(|(_, what)| wipe_free || !what.is_left());
+        ByteLen(written.map(|(range, _)| range.len.0).sum())
+    }
+
+    /// What every sector of the drive is for: ascending, without gaps, from the first sector to the last whole one.
+    pub fn uses(&self) -> &[(ByteRange, Use)] {
+        &self.uses
+    }
+
+    /// Everything that has a place of its own, on the device, ascending.
+    fn placed(&self) -> Vec<(ByteRange, Use)> {
+        let volume = self.volume().start.0;
+        let regions = self.regions();
+        let mut inside: Vec<(ByteRange, Use)> =
+            vec![(regions.front(), Use::Front), (regions.relocated(), Use::Relocated), (self.tail(), Use::Tail)];
+        inside.extend((1..).zip(regions.metadata()).map(|(i, range)| (range, Use::Metadata(i))));
+        for section in self.layout.sections().into_iter().filter(|section| section.kind != SectionKind::Boot) {
+            inside.extend(section.extents.iter().map(|&range| (range, Use::Section(section.kind))));
+        }
+        let verify = regions.verify().start;
+        let slack = |range: ByteRange| if range.start == verify { Use::Verify } else { Use::Slack };
+        inside.extend(self.hidden_zeros().into_iter().map(|range| (range, slack(range))));
+        inside.extend(self.extents(self.layout.data_place()).map(|range| (range, Use::Files)));
+        inside.extend(self.extents(self.manifest_place()).map(|range| (range, Use::Manifest)));
+        let on_device = |(range, what): (ByteRange, Use)| (ByteRange::new(volume + range.start.0, range.len.0), what);
+        let mut all: Vec<_> = inside.into_iter().map(on_device).collect();
+        all.push((self.table_primary(), Use::Table));
+        all.extend(self.table_backup().map(|range| (range, Use::TableBackup)));
+        all.extend(self.table().msr.map(|range| (range, Use::Reserved)));
+        all.retain(|(range, _)| range.len.0 > 0);
+        all.sort_by_key(|(range, _)| range.start);
+        all
+    }
+
+    /// What is placed, and between it what is left: nothing of the drive is without a use.
+    ///
+    /// # Errors
+    /// [`DriveError::Overlap`].
+    fn cover(&self) -> Result<Vec<(ByteRange, Use)>, DriveError> {
+        let volume = self.volume();
+        let sectors = self.table().sectors * self.sector().bytes();
+        let mut all = Vec::new();
+        let mut at = 0;
+        let leave = |all: &mut Vec<_>, from: u64, to: u64| {
+            // The borders of the volume part what is between partitions from what is between clusters.
+            let cuts = [from, volume.start.0.clamp(from, to), volume.end().0.clamp(from, to), to];
+            for (part, what) in cuts.windows(2).zip([Use::Outside, Use::Free, Use::Outside]) {
+                if part[0] < part[1] {
+                    all.push((ByteRange::new(part[0], part[1] - part[0]), what));
+                }
+            }
+        };
+        for (range, what) in self.placed() {
+            if range.start.0 < at {
+                return Err(DriveError::Overlap { at: range.start });
+            }
+            leave(&mut all, at, range.start.0);
+            all.push((range, what));
+            at = range.end().0;
+        }
+        if at > sectors {
+            return Err(DriveError::Overlap { at: ByteOffset(sectors) });
+        }
+        leave(&mut all, at, sectors);
+        Ok(all)
+    }
+
+    /// Runs of the linear space, in bytes of the volume.
+    pub(super) fn extents(&self, range: LinearRange) -> impl Iterator<Item = ByteRange> + '_ {
         let cluster = self.layout.cluster();
-        let sections: u64 = self.layout.sections().iter().map(|s| s.extents.iter().map(|p| p.len.0).sum::<u64>()).sum();
-        let data: u64 = (0..self.tree.files()).map(|i| cluster.len_of(self.layout.file_place(i).len).0).sum();
-        let manifest = cluster.len_of(self.manifest_place().len).0;
-        let free = if self.wipe_free() { cluster.len_of(self.free_space().len).0 } else { 0 };
-        let hidden: u64 = self.hidden_zeros().iter().map(|range| range.len.0).sum();
-        let own: u64 = self.fve_regions().map(|range| range.len.0).sum::<u64>()
-            + self.frame.regions.front().len.0
-            + self.table_primary().len.0
-            + self.table_backup().map_or(0, |range| range.len.0);
-        ByteLen(sections + data + manifest + free + hidden + own)
+        let runs = self.layout.space().extents(range);
+        runs.map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
     /// What is written, in order, in slots of `slot_len` bytes.
@@ -202,21 +314,15 @@ impl DriveLayout {
         last.flat_map(place).collect()
     }
 
-    /// What nothing is written to unless free space is overwritten, on the device, ascending: gaps between tables and volume,
+    /// What nothing is written to unless free space is overwritten, on the device, ascending: sectors that no partition has,
     /// and free clusters.
     pub fn never_written(&self) -> Vec<ByteRange> {
-        let (cluster, volume) = (self.layout.cluster(), self.volume());
-        let between = |from: ByteOffset, to: ByteOffset| ByteRange::new(from.0, to.0.saturating_sub(from.0));
-        let end = self.table_backup().map_or(ByteOffset(self.frame.spec.len.0), |table| table.start);
-        let free = self.layout.space().extents(self.free_space()).map(|Extent { lcn, len }| ByteRange {
-            start: ByteOffset(volume.start.0 + cluster.offset_of(lcn).0),
-            len: cluster.len_of(len),
-        });
-        let mut all = vec![between(self.table_primary().end(), volume.start)];
-        all.extend(free);
-        all.push(between(volume.end(), end));
-        all.retain(|range| range.len.0 > 0);
-        all
+        self.left().map(|(range, _)| range).collect()
+    }
+
+    /// The same, with what it is.
+    pub(super) fn left(&self) -> impl Iterator<Item = (ByteRange, Use)> + '_ {
+        self.uses.iter().copied().filter(|(_, what)| what.is_left())
     }
 
     /// The files.
@@ -274,10 +380,16 @@ impl DriveLayout {
         self.layout.root_file_place(0)
     }
 
-    /// Clusters behind everything that is planned.
-    pub fn free_space(&self) -> LinearRange {
-        let (all, free) = (self.layout.space().len(), self.layout.free_clusters());
-        LinearRange { start: all.0 - free.0, len: free }
+    /// Bytes of the clusters that are free when nothing is left out.
+    pub fn free_len(&self) -> ByteLen {
+        ByteLen(self.left().filter(|(_, what)| *what == Use::Free).map(|(range, _)| range.len.0).sum())
+    }
+
+    /// Between the last whole cluster and the copy of the boot sector, in the volume. Empty where clusters are sectors.
+    pub fn tail(&self) -> ByteRange {
+        let cluster = self.layout.cluster();
+        let start = cluster.len_of(self.layout.cluster_count()).0;
+        ByteRange::new(start, self.volume().len.0 - self.sector().bytes() - start)
     }
 
     /// Length of the hash blocks of a file.

@@ -134,7 +134,8 @@ impl InPlace {
 }
 
 /// What is encrypted, in bytes of the partition, ascending and apart: the clusters that are in use and short gaps between
-/// them (or, with `all`, everything), and the sector behind the last cluster, but for what BitLocker keeps for itself.
+/// them (or, with `all`, everything), and the sectors behind the last cluster, which no bitmap calls free, but for what
+/// BitLocker keeps for itself.
 ///
 /// # Errors
 /// When the volume cannot be read.
@@ -145,12 +146,11 @@ pub fn sealed_ranges<R: ReadAt>(
     all: bool,
 ) -> Result<Vec<ByteRange>, NtfsError> {
     let len = regions.volume_len().0;
-    let (cluster, sector) = (volume.geometry().cluster, regions.sector().bytes());
+    let cluster = volume.geometry().cluster;
     let mut used: Vec<(u64, u64)> = Vec::new();
     if all {
         used.push((0, len));
     } else {
-        let clusters = cluster.len_of(Clusters(volume.geometry().clusters)).0.min(len);
         let mut at = 0;
         for run in free_runs(volume, reader, &[])? {
             let (start, end) = (cluster.offset_of(run.lcn).0, cluster.offset_of(run.lcn).0 + cluster.len_of(run.len).0);
@@ -159,7 +159,7 @@ pub fn sealed_ranges<R: ReadAt>(
                 at = end;
             }
         }
-        used.extend([(at, clusters), (len - sector, len)]);
+        used.push((at, len));
     }
     let front = regions.front();
     let own: Vec<ByteRange> = std::iter::once(front).chain(regions.mapping().hidden()).collect();

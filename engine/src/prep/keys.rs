@@ -18,7 +18,7 @@ use crate::bitlocker::regions::Regions;
 use crate::crypt::stretch::RecoveryPassword;
 use crate::crypt::{Cipher, SectorCipher};
 use crate::prep::request::PrepRequest;
-use crate::units::{ByteOffset, ByteRange, FileTime};
+use crate::units::{ByteOffset, DiskShape, FileTime};
 
 /// What a drive's volume shall be.
 pub fn spec(
@@ -27,12 +27,12 @@ pub fn spec(
     formatted: FileTime,
     drive_id: &str,
     regions: &Regions,
-    volume: ByteRange,
+    disk: DiskShape,
 ) -> Spec {
     Spec {
         regions: *regions,
         cipher,
-        hidden_sectors: volume.start.0 / regions.sector().bytes(),
+        disk,
         description: format!("dray {drive_id} {}", request.session),
         used_space_only: !request.wipe_free,
         external_key: request.external_key.is_some(),

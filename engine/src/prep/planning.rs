@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::bitlocker::regions::PlaceError;
 use crate::entropy::{Entropy, Seeded};
 use crate::gpt;
-use crate::ntfs::build::{LayoutError, SectionKind, Tree};
+use crate::ntfs::build::{LayoutError, Tree};
 use crate::plan::assign::assign;
 use crate::plan::catalog::Catalog;
-use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame};
+use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, Use};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::prep::append::Refused;
 use crate::prep::append::drive::{AppendDrive, There};
@@ -19,7 +19,7 @@ use crate::prep::request::Table;
 use crate::prep::resume::Begun;
 use crate::prep::targets::TargetDrive;
 use crate::report::{DrivePlan, Kind, Problem, Problems};
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Guid};
+use crate::units::{ByteLen, ClusterSize, Guid};
 
 /// How often a plan that came out too large is tried with less on the drive.
 const PLAN_TRIES: usize = 16;
@@ -381,44 +381,31 @@ fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
     problem.drive(&target.facts.name).value(target.facts.size.to_string())
 }
 
+fn use_name(what: Use) -> String {
+    match what {
+        Use::Table => "partition table".into(),
+        Use::TableBackup => "backup partition table".into(),
+        Use::Reserved => "Microsoft reserved partition".into(),
+        Use::Front => "BitLocker boot sector".into(),
+        Use::Metadata(i) => format!("BitLocker metadata {i}"),
+        Use::Relocated => "NTFS boot sectors".into(),
+        Use::Verify => "BitLocker verify region".into(),
+        Use::Slack => "NTFS slack of clusters".into(),
+        Use::Section(kind) => format!("NTFS {}", kind.name()),
+        Use::Files => "files".into(),
+        Use::Manifest => "manifest".into(),
+        Use::Tail => "NTFS sectors behind the last cluster".into(),
+        Use::Free => "free".into(),
+        Use::Outside => "free, in no partition".into(),
+    }
+}
+
 /// The plan of one drive, for people.
 pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
     let layout = &drive.layout;
-    let ntfs = layout.layout();
     let tree = layout.tree();
-    let cluster = ntfs.cluster();
-    let volume = layout.volume();
-    let mut regions = vec![(layout.table_primary().start, layout.table_primary().len, "partition table".to_owned())];
-    if let Some(msr) = layout.table().msr {
-        regions.push((msr.start, msr.len, "Microsoft reserved partition".to_owned()));
-    }
-    let inside =
-        |range: ByteRange, what: &str| (ByteOffset(volume.start.0 + range.start.0), range.len, what.to_owned());
-    regions.push(inside(layout.regions().front(), "BitLocker boot sector"));
-    for section in ntfs.sections() {
-        if matches!(section.kind, SectionKind::Boot) {
-            continue;
-        }
-        regions.extend(section.extents.iter().map(|&range| inside(range, &format!("NTFS {}", section.kind.name()))));
-    }
-    for (i, range) in layout.regions().metadata().into_iter().enumerate() {
-        regions.push(inside(range, &format!("BitLocker metadata {}", i + 1)));
-    }
-    regions.push(inside(layout.regions().relocated(), "NTFS boot sectors"));
-    regions.push(inside(layout.regions().verify(), "BitLocker verify region"));
-    let extent = |range| {
-        ntfs.space()
-            .extents(range)
-            .map(move |e| ByteRange { start: cluster.offset_of(e.lcn), len: cluster.len_of(e.len) })
-    };
-    regions.extend(extent(ntfs.data_place()).map(|range| inside(range, "files")));
-    regions.extend(extent(layout.manifest_place()).map(|range| inside(range, "manifest")));
-    regions.extend(extent(layout.free_space()).map(|range| inside(range, "free")));
-    if let Some(backup) = layout.table_backup() {
-        regions.push((backup.start, backup.len, "backup partition table".to_owned()));
-    }
-    regions.sort();
-    let free = cluster.len_of(ntfs.free_clusters());
+    let regions = layout.uses().iter().map(|&(range, what)| (range.start, range.len, use_name(what))).collect();
+    let free = layout.free_len();
     DrivePlan {
         drive: drive.target.facts.clone(),
         files: u64::from(tree.blob_count()),
@@ -426,7 +413,7 @@ pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
         data: layout.data_len(),
         overhead: ByteLen(drive.target.facts.size.0.saturating_sub(layout.data_len().0 + free.0)),
         free,
-        cluster: cluster.bytes(),
+        cluster: layout.layout().cluster().bytes(),
         regions,
         directories: biggest(tree),
         encrypts: ByteLen(0),

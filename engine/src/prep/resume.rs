@@ -166,7 +166,8 @@ fn begun(
         return Err("this version of dray lays it out in another way than the one that began it".into());
     }
     let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
-    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), layout.volume());
+    let disk = layout.layout().disk_shape();
+    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), disk);
     let draft = keys::draft_again(&checkpoint.body, spec, &record, drive_id)?;
     Ok(Begun { checkpoint, draft: Some(draft) })
 }

@@ -45,7 +45,7 @@ use crate::prep::targets::TargetDrive;
 use crate::prep::workers::Workers;
 use crate::report::{DriveFacts, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
 use crate::surroundings::now;
-use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime};
+use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 
 /// Bytes of a slot, and so of most writes.
 pub const SLOT_LEN: usize = 4 << 20;
@@ -89,18 +89,20 @@ impl Prepared {
     fn drafts(&mut self) -> Result<Vec<Draft>, Problem> {
         let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
         let entropy = &mut *surroundings.entropy;
-        let mut draw = |regions: &Regions, volume: ByteRange, drive_id: &str| {
-            Draft::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, volume), entropy)
+        let mut draw = |regions: &Regions, disk: DiskShape, drive_id: &str| {
+            Draft::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk), entropy)
         };
         let mut all = Vec::new();
         for drive in drives {
             let begun = drive.begun.as_mut().and_then(|begun| begun.draft.take());
             let layout = &drive.layout;
-            all.push(begun.unwrap_or_else(|| draw(layout.regions(), layout.volume(), &drive.rules.drive_id)));
+            all.push(
+                begun.unwrap_or_else(|| draw(layout.regions(), layout.layout().disk_shape(), &drive.rules.drive_id)),
+            );
         }
         for drive in appends {
             let Some(first) = &mut drive.in_place else { continue };
-            let keys = Keys::new(&draw(&first.regions, first.volume, &drive.rules.drive_id)).map_err(internal)?;
+            let keys = Keys::new(&draw(&first.regions, first.disk, &drive.rules.drive_id)).map_err(internal)?;
             drive.target.key = Some(keys.password.clone());
             first.keys = Some(keys);
         }

@@ -20,7 +20,7 @@ use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN, stretch};
 use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::entropy::Entropy;
-use crate::units::{FileTime, Guid};
+use crate::units::{DiskShape, FileTime, Guid};
 pub use converting::Converting;
 pub use kept::NotKept;
 
@@ -40,8 +40,8 @@ pub struct Spec {
     pub regions: Regions,
     /// Cipher of the sectors.
     pub cipher: Cipher,
-    /// First sector of the partition on the drive; the boot sector tells it, cut to 32 bits as NTFS' is.
-    pub hidden_sectors: u64,
+    /// What the boot sector inside says of the disk; that of BitLocker says the same (spec section 2).
+    pub disk: DiskShape,
     /// What the recovery screen shows, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
     pub description: String,
     /// Free clusters were not encrypted.
@@ -366,9 +366,9 @@ fn boot_sector(spec: &Spec) -> BootSector {
         zero_0x0e: [0; 7],
         media: 0xF8,
         zero_0x16: [0; 2],
-        sectors_per_track: 0x3F.into(),
-        heads: 0xFF.into(),
-        hidden_sectors: (spec.hidden_sectors as u32).into(),
+        sectors_per_track: spec.disk.sectors_per_track.into(),
+        heads: spec.disk.heads.into(),
+        hidden_sectors: spec.disk.hidden_sectors.into(),
         zero_0x20: 0.into(),
         fat_sectors: 0x1FE0.into(),
         zero_0x28: [0; 8],

@@ -10,7 +10,7 @@ use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::map::{Mapping, Source};
 use crate::bitlocker::read::{Integrity, ProtectorKind, State, Volume};
 use crate::entropy::Seeded;
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, SectorSize};
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, DiskShape, SectorSize};
 use zerocopy::FromBytes;
 
 const CIPHERS: [Cipher; 4] = [Cipher::AesCbc128, Cipher::AesCbc256, Cipher::XtsAes128, Cipher::XtsAes256];
@@ -25,7 +25,7 @@ fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
     Spec {
         regions: Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap(),
         cipher,
-        hidden_sectors: 0x8800,
+        disk: DiskShape { sectors_per_track: 17, heads: 4, hidden_sectors: 0x8800 },
         description: "DRAY import-1 11/22/2026".into(),
         used_space_only: true,
         external_key: true,

@@ -9,7 +9,7 @@ use super::space::{Extents, FirstFit, LinearRange, LinearSpace};
 use super::{LayoutError, LeftOut, Outcome, Times, Tree, VolumeSpec};
 use crate::ntfs::format::{BOOT_BYTES, INDEX_BLOCK, file_attribute, metafile, namespace, reference};
 use crate::ntfs::upcase;
-use crate::units::{ByteLen, ClusterSize, Clusters, Extent, Lcn, SectorSize};
+use crate::units::{ByteLen, ClusterSize, Clusters, DiskShape, Extent, Lcn, SectorSize};
 
 /// First record of the user's; up to here Windows adds its own on first mount (ntfs.md section 17).
 pub(super) const FIRST_USER_RECORD: u32 = 64;
@@ -430,6 +430,11 @@ impl Layout {
     /// Cluster size.
     pub fn cluster(&self) -> ClusterSize {
         self.geometry.cluster
+    }
+
+    /// What the boot sector says of the disk.
+    pub fn disk_shape(&self) -> DiskShape {
+        super::system::disk_shape(self)
     }
 
     /// Clusters of the volume.

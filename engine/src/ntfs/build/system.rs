@@ -12,7 +12,7 @@ use crate::ntfs::format::{
     file_attribute, metafile, record_flag, units,
 };
 use crate::ntfs::upcase;
-use crate::units::{ClusterSize, Extent, SectorSize};
+use crate::units::{ClusterSize, DiskShape, Extent, SectorSize};
 
 /// Metafiles that have a name; from 24 on they are in `$Extend`.
 pub(super) const NAMES: [(u32, &str); 15] = [
@@ -252,14 +252,21 @@ fn size_code(bytes: u64, cluster: ClusterSize) -> i8 {
     if bytes >= cluster.bytes() { (bytes / cluster.bytes()) as i8 } else { -(bytes.trailing_zeros() as i8) }
 }
 
+/// What the boot sector says of the disk (ntfs.md section 3).
+pub(super) fn disk_shape(layout: &Layout) -> DiskShape {
+    let (sectors_per_track, heads) = match layout.geometry.sector {
+        SectorSize::S512 => (63, 255),
+        SectorSize::S4096 => (1, 1),
+    };
+    let hidden_sectors = u32::try_from(layout.spec.hidden_sectors).unwrap_or(0);
+    DiskShape { sectors_per_track, heads, hidden_sectors }
+}
+
 /// The first 512 bytes of the volume, and of its last sector.
 pub(super) fn boot_sector(layout: &Layout) -> BootSector {
     let geometry = &layout.geometry;
     let per_cluster = geometry.cluster.bytes() / geometry.sector.bytes();
-    let (per_track, heads) = match geometry.sector {
-        SectorSize::S512 => (63, 255),
-        SectorSize::S4096 => (1, 1),
-    };
+    let disk = disk_shape(layout);
     let mut code = [0; 426];
     // Not bootable: stop, and again after an interrupt (hlt; jmp -3).
     code[..3].copy_from_slice(&[0xF4, 0xEB, 0xFD]);
@@ -271,9 +278,9 @@ pub(super) fn boot_sector(layout: &Layout) -> BootSector {
     boot.sectors_per_cluster =
         if per_cluster <= 128 { per_cluster as u8 } else { (per_cluster.trailing_zeros() as u8).wrapping_neg() };
     boot.media = 0xF8;
-    boot.sectors_per_track = per_track.into();
-    boot.heads = heads.into();
-    boot.hidden_sectors = u32::try_from(layout.spec.hidden_sectors).unwrap_or(0).into();
+    boot.sectors_per_track = disk.sectors_per_track.into();
+    boot.heads = disk.heads.into();
+    boot.hidden_sectors = disk.hidden_sectors.into();
     boot.constant_0x24 = [0x80, 0, 0x80, 0];
     boot.sectors = geometry.sectors.into();
     boot.mft = mft.into();

@@ -8,7 +8,7 @@ use super::lznt1;
 use super::raw::{self, Record, Run, types, view};
 use super::upcase::Upcase;
 use crate::ntfs::format::{BootSector, VolumeInformation, attr_flag};
-use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, Lcn};
+use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, DiskShape, Lcn};
 
 /// Records whose place is fixed (spec section 12).
 pub(in crate::ntfs) mod records {
@@ -52,8 +52,8 @@ pub struct Geometry {
     pub mirror: Lcn,
     /// Serial number; Windows shows the low half.
     pub serial: u64,
-    /// Sectors before the partition, as the boot sector tells it.
-    pub hidden_sectors: u32,
+    /// What the boot sector says of the disk.
+    pub disk: DiskShape,
 }
 
 /// The copy of the boot sector behind the volume.
@@ -816,6 +816,10 @@ pub(in crate::ntfs) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
         mft: Lcn(mft),
         mirror: Lcn(mirror),
         serial: boot.serial.get(),
-        hidden_sectors: boot.hidden_sectors.get(),
+        disk: DiskShape {
+            sectors_per_track: boot.sectors_per_track.get(),
+            heads: boot.heads.get(),
+            hidden_sectors: boot.hidden_sectors.get(),
+        },
     })
 }

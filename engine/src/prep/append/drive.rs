@@ -24,7 +24,7 @@ use crate::prep::manifest::{self, Rules};
 use crate::prep::planning::{self, Planner};
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
-use crate::units::{ByteLen, ByteRange};
+use crate::units::{ByteLen, ByteRange, DiskShape};
 use crate::verify::files::Files;
 use crate::verify::find::{Found, Inside, Opened, View};
 use crate::verify::index::{Index, IndexRow};
@@ -103,6 +103,8 @@ pub struct AppendDrive {
 pub struct InPlaceDrive {
     /// The volume on the drive.
     pub volume: ByteRange,
+    /// What its boot sector says of the disk.
+    pub disk: DiskShape,
     /// BitLocker's areas.
     pub regions: Regions,
     /// Most bytes of files beside the journal.
@@ -156,6 +158,9 @@ impl Planner<'_> {
             plan.encrypts = len;
             plan.to_write = ByteLen(taken.0 + len.0);
             drive.in_place = Some(Box::new(first));
+        } else if self.recipe.wipe_free {
+            // The manifest's room and the metadata's are wiped before they are written.
+            plan.to_write = ByteLen(plan.to_write.0 + free.0.saturating_sub(planned.data_len().0));
         }
         drive.plan.regions.sort();
         drive.earlier_manifest = planned.earlier_manifest();
@@ -180,7 +185,8 @@ impl Planner<'_> {
         let own: u64 = planned.areas().map(|(range, _)| range.len.0).sum();
         let len = ByteLen(ranges.iter().map(|range| range.len.0).sum::<u64>() + own);
         let beside = ByteLen(images.0 + encrypt::ring::LEN_MAX);
-        let drive = InPlaceDrive { volume: opened.found.volume, regions: planned.regions, beside, keys: None };
+        let disk = planned.append.volume().geometry().disk;
+        let drive = InPlaceDrive { volume: opened.found.volume, disk, regions: planned.regions, beside, keys: None };
         Ok(First { drive, places, len })
     }
 

@@ -11,7 +11,7 @@ pub mod encrypt;
 pub mod index;
 pub mod run;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,8 +34,8 @@ use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::workers::Workers;
-use crate::report::{Event, Kind, Problem, Stage, Stop};
-use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime};
+use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
 use crate::verify::find::{Opened, View};
 
 /// How far before a manifest's end its last element is looked for.
@@ -110,6 +110,8 @@ pub struct Job<'a> {
     pub allowance: &'a Allowance,
     /// The shared workers.
     pub workers: &'a Workers,
+    /// Free clusters are overwritten.
+    pub wipe_free: bool,
     /// Where news goes.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Asked to stop?
@@ -158,6 +160,11 @@ impl Planned {
     /// What is free before, and how much of it is taken at most.
     pub fn room(&self) -> (ByteLen, ByteLen) {
         (self.append.free_len(), self.append.taken_len())
+    }
+
+    /// Bytes of the clusters that file data take.
+    pub fn data_len(&self) -> ByteLen {
+        self.append.volume().geometry().cluster.len_of(self.append.data_space().len())
     }
 
     /// Bytes of a cluster.
@@ -338,10 +345,49 @@ impl Job<'_> {
         left_out: LeftOut,
         sidecar: &mut File,
     ) -> Result<[u8; 16], Problem> {
+        if self.wipe_free {
+            self.wipe(planned, store)?;
+        }
         let (len, md5) = self.write_manifest(planned, store, own)?;
         let outcome = Outcome { left_out, root_file_lens: vec![len] };
         commit::prepare(self.what.opened, store, &planned.append, self.what.tree, &outcome, sidecar)?;
         Ok(md5)
+    }
+
+    /// Writes zeros to every cluster that was free and got no file's data. Before the manifest and metadata: what they turn
+    /// out not to need is free too. What the session frees stays until then, for the way back, and is sealed already.
+    fn wipe(&self, planned: &Planned, store: &mut Store<'_>) -> Result<(), Problem> {
+        let Addition { name, opened, .. } = self.what;
+        (self.events)(Event::Stage { drive: self.index, stage: Stage::FreeSpace });
+        let append = &planned.append;
+        let cluster = append.volume().geometry().cluster;
+        let free = append.unused_extents(&mut View(opened)).map_err(|error| refused(&error.into(), name))?;
+        let total = cluster.len_of(Clusters(free.iter().map(|run| run.len.0).sum()));
+        let zeros = vec![0; (cluster.bytes() as usize).max(1 << 20)];
+        let mut done = 0;
+        for run in free {
+            let (mut at, end) = (cluster.offset_of(run.lcn).0, cluster.offset_of(Lcn(run.lcn.0 + run.len.0)).0);
+            while at < end {
+                if self.stop.requested() {
+                    store.flush()?;
+                    return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
+                        "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
+                    ));
+                }
+                let len = (end - at).min(zeros.len() as u64);
+                let sealed = opened.seal(ByteOffset(at), &zeros[..len as usize]).map_err(|error| {
+                    Problem::new(Kind::Internal, format!("a place that cannot be written to: {error}"))
+                })?;
+                for (place, bytes) in sealed {
+                    store.write(place, &bytes)?;
+                }
+                (at, done) = (at + len, done + len);
+                let acknowledged = ByteLen(done);
+                let waiting_for = Waiting::Drive;
+                (self.events)(Event::Progress { drive: self.index, acknowledged, total, files: 0, waiting_for });
+            }
+        }
+        store.flush()
     }
 
     fn write_manifest(
@@ -361,12 +407,14 @@ impl Job<'_> {
             own.fill(&mut head).map_err(side)?;
         }
         let cluster = planned.append.volume().geometry().cluster.bytes() as usize;
+        // Whole clusters: what lay behind the end of the manifest would else be in the clear, in a cluster that is in use.
+        let piece_len = (cluster as u64).max(1 << 20);
         let mut md5 = Md5::new();
         let (mut len, mut at) = (0, 0);
         for place in planned.append.root_file_places(0) {
             let mut done = 0;
             while done < place.len.0 {
-                let room = (place.len.0 - done).min(1 << 20) as usize;
+                let room = (place.len.0 - done).min(piece_len) as usize;
                 let mut piece = vec![0; room];
                 let mut filled = 0;
                 if let Some((stream, _)) = planned.old.as_ref().filter(|_| kept > 0) {

@@ -272,7 +272,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         manifest_md5: done.manifest_md5,
         left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
         record: beside.record,
-        free_space_untouched: !(shared.request.wipe_free && drive.target.work == Work::Encrypt),
+        free_space_untouched: !shared.request.wipe_free,
     })
 }
 
@@ -411,6 +411,11 @@ fn save(beside: &Beside, checkpoint: &Checkpoint) -> Result<(), Problem> {
     saved.map_err(|error| run::beside(&error, &beside.checkpoint))
 }
 
+/// Whether free clusters are overwritten. A volume that is encrypted in place has them encrypted by then.
+fn wipes_free(drive: &AppendDrive, shared: &Shared<'_>) -> bool {
+    shared.request.wipe_free && drive.target.work != Work::Encrypt
+}
+
 /// Copies what is not copied, up to whole images and the checkpoint that says so.
 #[expect(clippy::too_many_arguments, reason = "one step of one function")]
 fn copy(
@@ -438,6 +443,7 @@ fn copy(
         bases: &shared.context.sources,
         allowance: &shared.allowance,
         workers: shared.workers,
+        wipe_free: wipes_free(drive, shared),
         events: shared.events,
         stop: shared.stop,
     };
@@ -507,7 +513,8 @@ fn index_files(
     })?;
     (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
-    let job = Job { index, what, pace, bases: &[], allowance: &shared.allowance, workers, events, stop };
+    let (allowance, wipe_free) = (&shared.allowance, wipes_free(drive, shared));
+    let job = Job { index, what, pace, bases: &[], allowance, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let manifest_md5 = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();

@@ -12,6 +12,7 @@ use super::*;
 use crate::azure::dataset;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
+use crate::ntfs::append::free_runs;
 use crate::ntfs::build::tests::{Mount, succeeds};
 use crate::ntfs::read::RunPlace;
 use crate::prep::manifest::RowRules;
@@ -29,7 +30,7 @@ use crate::verify::key::Key;
 
 const NOW: i64 = 1_767_500_000;
 
-pub(super) struct Lab {
+pub(in crate::prep) struct Lab {
     dir: PathBuf,
 }
 
@@ -40,7 +41,7 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    fn new(name: &str) -> Self {
+    pub(in crate::prep) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("dray-append-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         for (tree, lens) in [("one", &[0usize, 1, 5000][..]), ("two", &[0, 1, 4096, 4097, 70_000, (5 << 20) + 3])] {
@@ -94,7 +95,7 @@ impl Lab {
         DriveTree::new(Arc::new(scanned.catalog), &all, "session#2", Vec::new(), Vec::new(), now)
     }
 
-    fn file(&self, name: &str) -> File {
+    pub(in crate::prep) fn file(&self, name: &str) -> File {
         let path = self.dir.join(name);
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).expect("a sidecar")
     }
@@ -116,7 +117,7 @@ pub(super) fn planted(image: &Path, sector: SectorSize) -> SimDisk {
     disk
 }
 
-pub(super) fn opened(disk: &SimDisk, key: &Key) -> Opened {
+pub(in crate::prep) fn opened(disk: &SimDisk, key: &Key) -> Opened {
     let drive = DriveFacts {
         name: "sim".into(),
         path: "sim".into(),
@@ -133,9 +134,93 @@ pub(super) fn opened(disk: &SimDisk, key: &Key) -> Opened {
     found.unlock(key, &mut |_, _| {}).expect("the key opens it")
 }
 
+/// BitLocker's boot sector says of the disk what the one inside says (bitlocker.md section 2).
+pub(in crate::prep) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
+    let (mut outside, mut inside) = (vec![0; 4096], vec![0; 4096]);
+    disk.read_at(opened.found.volume.start, &mut outside);
+    opened.read(ByteOffset(0), &mut inside).expect("a boot sector");
+    assert_eq!((&outside[3..11], &inside[3..11]), (&b"-FVE-FS-"[..], &b"NTFS    "[..]));
+    assert_eq!(outside[0x18..0x20], inside[0x18..0x20]);
+    let first = u64::from(u32::from_le_bytes([inside[0x1C], inside[0x1D], inside[0x1E], inside[0x1F]]));
+    assert_eq!(first * disk.sector(), opened.found.volume.start.0);
+}
+
+/// What old data are made of.
+const OLD: &[u8; 16] = b"OLD SECRET DATA ";
+
+/// Fills a range with old data, each piece with its place.
+pub(in crate::prep) fn plant_old(disk: &SimDisk, range: ByteRange) {
+    let mut piece = vec![0; 1 << 20];
+    let mut at = range.start.0;
+    while at < range.end().0 {
+        let len = (range.end().0 - at).min(1 << 20) as usize;
+        for (i, words) in piece.chunks_mut(32).enumerate() {
+            words[..16].copy_from_slice(OLD);
+            words[16..24].copy_from_slice(&at.to_le_bytes());
+            words[24..].copy_from_slice(&(i as u64).to_le_bytes());
+        }
+        disk.plant(ByteOffset(at), &piece[..len]);
+        at += len as u64;
+    }
+}
+
+/// Runs of 512 bytes that hold anything old.
+pub(in crate::prep) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
+    let mut runs: Vec<ByteRange> = Vec::new();
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..disk.size().0).step_by(1 << 20) {
+        let len = (disk.size().0 - at).min(1 << 20) as usize;
+        disk.read_at(ByteOffset(at), &mut piece[..len]);
+        for (i, sector) in piece[..len].chunks(512).enumerate() {
+            if sector.chunks(16).all(|words| words != OLD) {
+                continue;
+            }
+            let start = at + i as u64 * 512;
+            match runs.last_mut() {
+                Some(last) if last.end().0 == start => last.len.0 += 512,
+                _ => runs.push(ByteRange::new(start, 512)),
+            }
+        }
+    }
+    runs
+}
+
+/// Old data are in the clear in clusters that `$Bitmap` calls free, and where no partition is: some are, and nowhere else.
+pub(in crate::prep) fn assert_left(opened: &Opened, found: &[ByteRange], size: u64, what: &str) {
+    let volume = Volume::open(&mut View(opened), opened.len()).expect("NTFS");
+    let cluster = volume.geometry().cluster;
+    let start = opened.found.volume.start.0;
+    let free = free_runs(&volume, &mut View(opened), &[]).expect("a bitmap").into_iter();
+    let mut may: Vec<ByteRange> =
+        free.map(|run| ByteRange::new(start + cluster.offset_of(run.lcn).0, cluster.len_of(run.len).0)).collect();
+    let table = opened.found.table.as_ref().expect("a table");
+    let mut partitions: Vec<ByteRange> = table.partitions.iter().map(|entry| entry.range).collect();
+    partitions.sort();
+    let mut at = 0;
+    for partition in partitions.into_iter().chain([ByteRange::new(size, 0)]) {
+        may.push(ByteRange::new(at, partition.start.0 - at));
+        at = partition.end().0;
+    }
+    assert!(!found.is_empty(), "{what}: the test looks for what is there");
+    for range in found {
+        let inside = |may: &ByteRange| may.end().0.min(range.end().0).saturating_sub(may.start.0.max(range.start.0));
+        let inside: u64 = may.iter().map(inside).sum();
+        assert_eq!(inside, range.len.0, "{what}: old data in the clear in {range:?}, some of which is in use");
+    }
+}
+
 /// Everything up to a whole sidecar; the disk is flushed.
 fn copied(lab: &Lab, disk: &SimDisk, key: &Key, sidecar: &mut File) -> Result<Appended, Problem> {
-    copied_from(lab, disk, key, sidecar, &std::sync::Mutex::new(None), Pace::default())
+    copied_from(lab, disk, key, sidecar, &std::sync::Mutex::new(None), Pace::default(), false)
+}
+
+/// A second session, from begin to end.
+pub(in crate::prep) fn added(lab: &Lab, disk: &SimDisk, key: &Key, wipe_free: bool) {
+    let mut sidecar = lab.file("sidecar");
+    let none = std::sync::Mutex::new(None);
+    let done = copied_from(lab, disk, key, &mut sidecar, &none, Pace::default(), wipe_free);
+    assert_eq!(done.unwrap_or_else(|problem| panic!("{problem}")).left_out, BTreeMap::new());
+    with_store(disk, |store| commit::redo(&mut sidecar, store)).expect("a volume");
 }
 
 /// As [`copied`], from what is durable on.
@@ -146,6 +231,7 @@ fn copied_from(
     sidecar: &mut File,
     durable: &std::sync::Mutex<Option<Durable>>,
     pace: Pace,
+    wipe_free: bool,
 ) -> Result<Appended, Problem> {
     let opened = opened(disk, key);
     let (tree, workers, stop) = (lab.tree(), Workers::start(2).expect("threads"), Stop::new());
@@ -160,6 +246,7 @@ fn copied_from(
         bases: &[],
         allowance: &Allowance::new(None, std::time::Instant::now()),
         workers: &workers,
+        wipe_free,
         events: &|_| {},
         stop: &stop,
     };
@@ -194,13 +281,13 @@ fn copied_from(
     Ok(done)
 }
 
-pub(super) fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store<'_>) -> T) -> T {
+pub(in crate::prep) fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store<'_>) -> T) -> T {
     let pool = Pool::new(8, 1 << 20).expect("slots");
     act(&mut Store::new("sim", Box::new(disk.engine()), &pool))
 }
 
 /// A disk of its own with the same bytes; everything on it is durable.
-pub(super) fn twin(disk: &SimDisk) -> SimDisk {
+pub(in crate::prep) fn twin(disk: &SimDisk) -> SimDisk {
     disk.image_after_cut(Landed::Bits(u64::MAX))
 }
 
@@ -341,21 +428,22 @@ fn power_cuts_while_files_are_copied_lose_nothing_that_was_durable() {
     let pace = Pace { bytes: 1, ..Pace::default() };
     let mut sidecar = lab.file("sidecar");
     let whole = twin(&disk);
-    copied_from(&lab, &whole, &key, &mut sidecar, &std::sync::Mutex::new(None), pace).unwrap_or_else(|p| panic!("{p}"));
+    copied_from(&lab, &whole, &key, &mut sidecar, &std::sync::Mutex::new(None), pace, false)
+        .unwrap_or_else(|p| panic!("{p}"));
     let (whole, images) = (twin(&whole), fs::read(lab.dir.join("sidecar")).expect("a sidecar"));
     let (mut cuts, mut from_the_middle) = (0, 0);
     for cut in 1.. {
         let cut_disk = twin(&disk);
         cut_disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
         let durable = std::sync::Mutex::new(None);
-        if copied_from(&lab, &cut_disk, &key, &mut lab.file("sidecar"), &durable, pace).is_ok() {
+        if copied_from(&lab, &cut_disk, &key, &mut lab.file("sidecar"), &durable, pace, false).is_ok() {
             break;
         }
         let left = cut_disk.image_after_cut(Landed::Seeded(cut));
         let before = *durable.lock().expect("a checkpoint");
         from_the_middle += u64::from(before.is_some_and(|before| before.batches > 0));
         let mut sidecar = lab.file("sidecar");
-        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace)
+        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace, false)
             .unwrap_or_else(|problem| panic!("{cut}: {problem}"));
         assert_eq!(twin(&left).difference(&whole), None, "after cut {cut}");
         assert_eq!(fs::read(lab.dir.join("sidecar")).expect("a sidecar"), images, "after cut {cut}");

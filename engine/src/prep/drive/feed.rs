@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
 use crate::io::{self, Fill, SourceFile, SourcePath};
 use crate::ntfs::build::{LeftOut, Outcome, SectionKind, Tree};
-use crate::plan::batches::{Batch, Content, Part, Phase};
+use crate::plan::batches::{Batch, Content, Part, Phase, Plain};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
 use crate::prep::manifest;
@@ -131,7 +131,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 self.enqueue(seq, batch, slot, Vec::new(), Vec::new());
                 return Ok(());
             }
-            Content::Zeros => slot[..batch.len].fill(0),
+            Content::Zeros | Content::Plain(Plain::Zeros) => slot[..batch.len].fill(0),
             Content::Plain(plain) => {
                 let bytes = self.s.plain.of(*plain, self.s.layout.sector().bytes() as usize);
                 slot[..batch.len].copy_from_slice(bytes);

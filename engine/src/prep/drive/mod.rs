@@ -135,6 +135,7 @@ impl PlainBytes<'_> {
             Plain::BootSector => &self.front[..sector],
             Plain::TableBackup => &self.table_backup,
             Plain::TablePrimary => &self.table_primary,
+            Plain::Zeros => &[],
         }
     }
 }

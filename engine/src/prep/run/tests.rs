@@ -1,6 +1,7 @@
 //! Whole sessions, on image files and on the simulated disk.
 
 mod campaign;
+mod covered;
 mod returned;
 
 use std::fs;
@@ -25,6 +26,8 @@ use crate::units::FileTime;
 struct Lab {
     dir: PathBuf,
     content_md5: bool,
+    /// What else is asked for.
+    ask: fn(&mut PrepRequest),
 }
 
 impl Lab {
@@ -46,7 +49,7 @@ impl Lab {
         fs::write(dir.join("source/disk.vhd"), disk).expect("a disk");
         let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
         fs::write(dir.join("dataset.csv"), text).expect("a dataset");
-        Self { dir, content_md5: false }
+        Self { dir, content_md5: false, ask: |_| () }
     }
 
     /// As little as has everything: resident and long files, a directory, a block of its own.
@@ -62,7 +65,7 @@ impl Lab {
         }
         let text = format!("BasePath,DstBlobPathOrPrefix,BlobType\n\"{}/\",data/,\n", dir.join("source").display());
         fs::write(dir.join("dataset.csv"), text).expect("a dataset");
-        Self { dir, content_md5: false }
+        Self { dir, content_md5: false, ask: |_| () }
     }
 
     /// A plan for `drive.img` below `place`, always of the same entropy and time.
@@ -79,6 +82,7 @@ impl Lab {
         request.dataset = Some(self.dir.join("dataset.csv"));
         request.engine = engine;
         request.content_md5 = self.content_md5;
+        (self.ask)(&mut request);
         let surroundings =
             Surroundings { entropy: Box::new(Seeded::new(99)), now: FileTime::from_unix(1_700_000_000, 0) };
         prepare_with(request, surroundings, &Roots::default(), &mut |_| {}).expect("a plan")
@@ -471,25 +475,4 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     other[20] ^= 1;
     fs::write(&bench.sidecars()[1], &other).expect("a log");
     assert_eq!(bench.fill(&whole, end).expect_err("another log").kind, Kind::Environment);
-}
-
-#[test]
-fn what_is_given_back_and_what_is_written_are_the_whole_drive() {
-    let lab = Lab::new("discard");
-    let prepared = lab.prepared("plan", EngineChoice::Sync);
-    let layout = &prepared.drives[0].layout;
-    let free = layout.never_written();
-    let written = layout.batches(SLOT_LEN).flat_map(|batch| batch.pieces);
-    let mut ranges: Vec<_> = written.map(|piece| ByteRange::new(piece.at.0, piece.range.len() as u64)).collect();
-    ranges.extend(&free);
-    ranges.sort();
-    let mut at = ByteOffset(0);
-    for range in &ranges {
-        assert!(at <= range.start, "{range:?} is given back and written, or written twice");
-        assert!(range.start.0 - at.0 < 4096, "nothing becomes of {at:?} to {range:?}");
-        at = range.end();
-    }
-    assert_eq!(at.0, prepared.drives[0].target.facts.size.0);
-    let free_clusters = layout.layout().cluster().len_of(layout.layout().free_clusters()).0;
-    assert!(free.iter().map(|range| range.len.0).sum::<u64>() >= free_clusters && free_clusters > 0);
 }

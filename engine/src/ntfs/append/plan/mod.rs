@@ -268,6 +268,18 @@ impl Append {
         free_runs(&self.volume, reader, &self.spec.avoid)
     }
 
+    /// Runs of free clusters, as the volume has them now, that no file's data go to.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub fn unused_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
+        let data = self.data.extents(LinearRange { start: 0, len: self.data.len() });
+        let bytes =
+            |run: Extent| ByteRange { start: self.cluster().offset_of(run.lcn), len: self.cluster().len_of(run.len) };
+        let avoid: Vec<ByteRange> = self.spec.avoid.iter().copied().chain(data.map(bytes)).collect();
+        free_runs(&self.volume, reader, &avoid)
+    }
+
     /// Clusters that were free before.
     pub fn free_before(&self) -> Clusters {
         self.free
