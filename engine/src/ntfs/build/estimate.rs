@@ -44,8 +44,9 @@ impl Estimate {
             + whole(INDEX_BLOCK as u64)
             + geometry.log_len()
             + regions
-            // $MFT: at least as long as the mirror, its last cluster, and a gap so that its head lies in one run.
+            // $MFT: at least as long as the mirror, its last cluster, and gaps so that its head lies in one run, on a page.
             + whole(records.max(geometry.mirror_len())) + cluster
+            + 2 * 4096_u64.saturating_sub(cluster)
             + whole(u64::from(FIRST_USER_RECORD) * geometry.record_bytes as u64)
             + spec.root_files.iter().map(|file| whole(file.len_max.0)).sum::<u64>()
             + 2 * cluster

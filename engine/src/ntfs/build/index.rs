@@ -174,9 +174,9 @@ pub(in crate::ntfs) fn view_root(out: &mut [u8], collation: u32, cluster: Cluste
     })
 }
 
-/// Writes the only block of a view index.
-pub(in crate::ntfs) fn view_block(out: &mut [u8], view: &[ViewEntry]) {
-    block(out, 0, false, |out| {
+/// Writes the only block of a view index that is in use.
+pub(in crate::ntfs) fn view_block(out: &mut [u8], vcn: u64, view: &[ViewEntry]) {
+    block(out, vcn, false, |out| {
         let mut entries = Entries { out, at: 0 };
         view.iter().for_each(|entry| entries.view(entry));
         entries.end(None)

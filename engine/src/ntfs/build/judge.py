@@ -15,6 +15,9 @@ from dissect.ntfs import NTFS
 
 ATTRIBUTE_LIST, DATA, INDEX_ROOT, INDEX_ALLOCATION, BITMAP = 0x20, 0x80, 0x90, 0xA0, 0xB0
 
+# Metafiles whose entries in the root Windows gives a name and nothing else.
+ONLY_NAMED = {1, 2, 3, 4, 6, 7, 8, 10}
+
 
 def unprotect(raw, problems, what):
     """Undoes the update sequence; says so when it does not match."""
@@ -166,8 +169,8 @@ def main(path, fresh):
             units = struct.unpack_from(f"<{key[64]}H", key, 66)
             return [upcase[u] for u in units], list(units)
 
-        def same(key):
-            return key if fresh else (key[:8], key[64:])
+        def same(key, child):
+            return key if fresh and child not in ONLY_NAMED else (key[:8], key[64:])
 
         listed = 0
         depth_max = 0
@@ -238,9 +241,11 @@ def main(path, fresh):
                 for ref, key in keys:
                     child, seq = ref & (1 << 48) - 1, ref >> 48
                     own_names = nodes[child][1] if child in nodes and nodes[child][0] == seq else []
-                    if same(key) not in map(same, own_names):
+                    if same(key, child) not in [same(name, child) for name in own_names]:
                         problems.append(f"{what}: entry of {child} and its record disagree")
                         continue
+                    if fresh and child in ONLY_NAMED and any(key[8:64]):
+                        problems.append(f"{what}: entry of {child} has more than a name, unlike Windows'")
                     parent = struct.unpack_from("<Q", key)[0]
                     if parent != number | nodes[number][0] << 48:
                         problems.append(f"{what}: entry of {child} has another parent")

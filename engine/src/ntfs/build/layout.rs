@@ -251,7 +251,7 @@ impl Layout {
         // The loader of $MFT reads the first records by the boot sector's LCN alone: they lie in one run.
         let head = geometry.clusters_for(u64::from(FIRST_USER_RECORD) * geometry.record_bytes as u64);
         let mft_clusters = geometry.clusters_for(self.records.total * geometry.record_bytes as u64);
-        end = self.skip_short_run(end, head.min(mft_clusters));
+        end = self.mft_start(end, head.min(mft_clusters));
         self.mft = LinearRange { start: end, len: Clusters(mft_clusters) };
         end = end.saturating_add(mft_clusters);
 
@@ -285,10 +285,20 @@ impl Layout {
         self.check_all_runs(tree)
     }
 
-    /// Where `len` clusters from `at` on lie in one run: here, or behind the next hole.
-    fn skip_short_run(&self, at: u64, len: u64) -> u64 {
-        let run = self.space.run_from(at);
-        if run < len && run > 0 && self.space.run_from(at + run) >= len { at + run } else { at }
+    /// Where `len` clusters from `at` on lie in one run that begins on a page: here, or behind the next hole. The kernel's
+    /// new driver crashes on clusters below 4 KiB whose `$MFT` begins within a page, on Windows' volumes too. Wherever it
+    /// may, where neither has room.
+    fn mft_start(&self, at: u64, len: u64) -> u64 {
+        const PAGE: u64 = 4096;
+        let per_page = (PAGE / self.geometry.cluster.bytes()).max(1);
+        [at, at + self.space.run_from(at)]
+            .into_iter()
+            .find_map(|at| {
+                let first = self.space.extents(LinearRange { start: at, len: Clusters(1) }).next()?;
+                let skip = first.lcn.0.next_multiple_of(per_page) - first.lcn.0;
+                (self.space.run_from(at) >= skip + len).then_some(at + skip)
+            })
+            .unwrap_or(at)
     }
 
     /// Finds the clusters for the index of a directory, if it needs any.

@@ -3,13 +3,13 @@
 use zerocopy::IntoBytes;
 
 use super::index::{self, Merge, Nodes, Shape};
-use super::layout::{FIRST_USER_RECORD, IndexState, Layout};
+use super::layout::{FIRST_USER_RECORD, IndexState, Layout, Node};
 use super::record::{self, FileName, Head, Record, Sizes, Standard};
 use super::space::LinearRange;
-use super::{LeftOut, Outcome, Tree, system};
+use super::{LeftOut, Outcome, Times, Tree, system};
 use crate::ntfs::format::{AttrType, BOOT_BYTES, INDEX_BLOCK, collation, metafile, record_flag};
 use crate::ntfs::upcase;
-use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent};
+use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent, FileTime};
 
 /// When a section can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +199,7 @@ impl Layout {
             SectionKind::Sds => Box::new(Sds(self)),
             SectionKind::Sdh => {
                 let mut block = vec![0; INDEX_BLOCK];
-                index::view_block(&mut block, &self.security.by_hash());
+                index::view_block(&mut block, 0, &self.security.by_hash());
                 Box::new(Bytes(block))
             }
             SectionKind::MftHead => records(0),
@@ -304,8 +304,14 @@ struct View<'a, T> {
 
 impl<T: Tree> Nodes for View<'_, T> {
     fn entry(&self, record: u32) -> (u64, FileName) {
-        let node = self.layout.node(self.tree, self.outcome, record);
-        (node.reference, node.name)
+        let Node { reference, name, .. } = self.layout.node(self.tree, self.outcome, record);
+        if system::ONLY_NAMED.contains(&record) {
+            let FileName { parent, namespace, .. } = name;
+            let times =
+                Times { created: FileTime(0), modified: FileTime(0), changed: FileTime(0), accessed: FileTime(0) };
+            return (reference, FileName { parent, times, allocated: 0, data: 0, attributes: 0, namespace });
+        }
+        (reference, name)
     }
 
     fn name(&self, record: u32, out: &mut Vec<u16>) {

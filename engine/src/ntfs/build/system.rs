@@ -33,15 +33,28 @@ pub(super) const NAMES: [(u32, &str); 15] = [
     (metafile::REPARSE, "$Reparse"),
 ];
 
+/// Metafiles that the root's index has the name of, and nothing else: so on every volume that Windows formatted (ntfs.md
+/// section 12).
+pub(super) const ONLY_NAMED: [u32; 8] = [
+    metafile::MFT_MIRR,
+    metafile::LOG_FILE,
+    metafile::VOLUME,
+    metafile::ATTR_DEF,
+    metafile::BITMAP,
+    metafile::BOOT,
+    metafile::BAD_CLUS,
+    metafile::UP_CASE,
+];
+
 /// Metafile records that are free: kept for extension records of `$MFT`.
 pub(super) const FREE: std::ops::Range<u32> = 16..24;
 /// Records in use without a name or content.
 const RESERVED: std::ops::Range<u32> = 12..16;
 
 pub(in crate::ntfs) const I30: [u16; 4] = units(b"$I30");
-const SDS: [u16; 4] = units(b"$SDS");
-const SDH: [u16; 4] = units(b"$SDH");
-const SII: [u16; 4] = units(b"$SII");
+pub(in crate::ntfs) const SDS: [u16; 4] = units(b"$SDS");
+pub(in crate::ntfs) const SDH: [u16; 4] = units(b"$SDH");
+pub(in crate::ntfs) const SII: [u16; 4] = units(b"$SII");
 const BAD: [u16; 4] = units(b"$Bad");
 const INFO: [u16; 5] = units(b"$Info");
 const INDEX_O: [u16; 2] = units(b"$O");
@@ -75,8 +88,7 @@ pub(super) fn facts(layout: &Layout, record: u32) -> Facts {
         _ => 0,
     };
     let more = match record {
-        metafile::SECURE => file_attribute::VIEW_INDEX,
-        metafile::QUOTA | metafile::OBJ_ID | metafile::REPARSE => file_attribute::VIEW_INDEX | file_attribute::ARCHIVE,
+        metafile::SECURE | metafile::QUOTA | metafile::OBJ_ID | metafile::REPARSE => file_attribute::VIEW_INDEX,
         _ => 0,
     };
     let writable = matches!(record, metafile::VOLUME | metafile::SECURE | metafile::EXTEND..);
@@ -212,12 +224,17 @@ fn secure(layout: &Layout, record: &mut Record<'_>) {
     }
 }
 
-/// The stream `$Info` of `$UpCase`: length, CRC-64, and no version of Windows, which never made this table.
+/// The stream `$Info` of `$UpCase` (ntfs.md section 10): length, CRC-64, and a Windows whose table this is, the same that
+/// BitLocker's metadata name.
 fn up_case_info() -> [u8; 32] {
+    const WINDOWS: [u32; 3] = [10, 0, 17763];
     let mut out = [0; 32];
     let len = out.len() as u64;
     out[..8].copy_from_slice(&len.to_le_bytes());
     out[8..16].copy_from_slice(&upcase::CRC64.to_le_bytes());
+    for (part, number) in out[16..28].chunks_mut(4).zip(WINDOWS) {
+        part.copy_from_slice(&number.to_le_bytes());
+    }
     out
 }
 

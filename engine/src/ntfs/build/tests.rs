@@ -302,6 +302,11 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
         assert!(text.contains("Volume Name: Fracht Ärger 7"), "{text}");
     }
     judge_dissect(&image.path, &[]);
+    if layout.free_clusters().0 > 16 {
+        // The kernel's new driver wants it so.
+        let mft = layout.space().extents(layout.mft).next().unwrap().lcn;
+        assert_eq!(layout.cluster().offset_of(mft).0 % 4096, 0, "$MFT begins within a page");
+    }
     // Sleuth Kit 4.11 refuses clusters above 64 KiB, and takes an hour over a directory of 200,000.
     if layout.cluster().bytes() > 65536 || tree.files() > 10_000 {
         return;
