@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::btree::{self, Entries, Shape};
 use super::edit::{Pages, protect_after, sequence_of};
-use super::plan::{Append, Directory, Guard, LIST_ENTRY, Role, root_file_len, stream_extents};
+use super::plan::{Append, Directory, Guard, LIST_ENTRY, Role, refresh_name, root_file_len, stream_extents};
+use super::secure::Home;
 use super::space::BITMAP_CHUNK;
 use super::{Refusal, edit};
 use crate::ntfs::build::index;
@@ -71,6 +72,7 @@ impl Append {
         let render = Renderer { append: self, tree, outcome, blocks: &blocks };
         let mut pages = Pages::new(self.spec.unit);
         self.write_growth(reader, &render, &mut pages, &mut marks, out)?;
+        self.write_secure(&mut marks, out)?;
 
         self.change_records(reader, &render, &mut pages, &mut marks)?;
         let (mark, original) = self.dirty_mark(reader)?;
@@ -179,6 +181,57 @@ impl Append {
         Ok(())
     }
 
+    /// Writes what `$Secure` grows by, as far as that lies in new clusters.
+    fn write_secure<E: From<Refusal>>(&self, marks: &mut Marks, out: WriteOut<'_, E>) -> Result<(), E> {
+        let (Some(secure), places) = (&self.secure, &self.secure_places) else { return Ok(()) };
+        let cluster = self.cluster();
+        let mut pour = |range: LinearRange, bytes: &[u8]| {
+            marks.set.extend(self.meta.extents(range));
+            let mut stream = FreshStream::new(self.meta.extents(range), cluster.bytes());
+            stream.write(bytes, out)?;
+            stream.end(out)
+        };
+        let mut sds = vec![0; cluster.len_of(places.sds.len).0 as usize];
+        for (at, bytes) in secure.pieces() {
+            // What lies in clusters that `$SDS` had already changes with the rest.
+            let skip = secure.allocated.saturating_sub(at).min(bytes.len() as u64) as usize;
+            if skip < bytes.len() {
+                let into = (at + skip as u64 - secure.allocated) as usize;
+                sds[into..into + bytes.len() - skip].copy_from_slice(&bytes[skip..]);
+            }
+        }
+        pour(places.sds, &sds)?;
+        for (view, range) in secure.views.iter().zip(places.blocks) {
+            if range.len.0 > 0 {
+                pour(range, &view.block())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What changes in `$Secure` where it is.
+    fn change_secure<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages) -> Result<(), Refusal> {
+        let (Some(secure), Some(edit)) = (&self.secure, self.edit_secure(reader)?) else { return Ok(()) };
+        for (at, bytes) in secure.pieces() {
+            let inside = secure.allocated.saturating_sub(at).min(bytes.len() as u64) as usize;
+            if inside > 0 {
+                self.put_stream(reader, pages, &secure.extents, at, &bytes[..inside])?;
+            }
+        }
+        let number = u64::from(metafile::SECURE);
+        let file = self.volume.open_file(reader, number)?;
+        for view in &secure.views {
+            let Home::Block { at, .. } = view.home else { continue };
+            let blocks = file.stream(types::INDEX_ALLOCATION, &view.name);
+            let blocks = blocks.ok_or_else(|| NtfsError::not_found(Place::record(number)))?;
+            let (mut old, mut block) = (vec![0; INDEX_BLOCK], view.block());
+            self.volume.read_range(reader, blocks, at, &mut old)?;
+            protect_after(&mut block, sequence_of(&old));
+            self.put_stream(reader, pages, &stream_extents(blocks), at, &block)?;
+        }
+        self.put_record(reader, pages, number, &edit.record())
+    }
+
     /// Puts bytes of `$MFT` at `at` into pages, as far as it was allocated before.
     fn put_mft<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages, at: u64, bytes: &[u8]) -> Result<(), Refusal> {
         self.put_stream(reader, pages, &self.mft_extents, at, bytes)
@@ -273,6 +326,7 @@ impl Append {
                 self.put_record(reader, pages, found.record, &record)?;
             }
         }
+        self.change_secure(reader, pages)?;
         if self.growth.grows() {
             let edit = self.edit_mft(reader)?;
             self.put_record(reader, pages, u64::from(metafile::MFT), &edit.record())?;
@@ -345,7 +399,12 @@ impl Append {
             }
         });
         edit.put(types::DATA, &[], data);
-        self.touch(&mut edit, self.spec.root_files[k].times);
+        let times = self.spec.root_files[k].times;
+        self.touch(&mut edit, times);
+        // The same as in the index.
+        if let Some(name) = edit.find(types::FILE_NAME, &[]) {
+            refresh_name(name.value_mut(), times, Some((allocated, len)));
+        }
         Ok(edit.record())
     }
 

@@ -15,6 +15,7 @@ mod btree;
 mod edit;
 mod metadata;
 mod plan;
+mod secure;
 mod space;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::space::free_extents;
 use super::*;
+use crate::ntfs::build::system::I30;
 use crate::ntfs::build::tests::{self as built, Mount, Paths, assemble, content, mixed, succeeds};
 use crate::ntfs::build::{Layout, LeftOut, Outcome, Times, Tree};
+use crate::ntfs::read::index::{Index, Step as IndexStep, lookup, walk};
 use crate::ntfs::read::tests as fixtures;
 use crate::ntfs::read::{Catalog, ReadAt, ReadError, Volume};
 use crate::units::{ByteOffset, Extent, SectorSize};
@@ -298,11 +300,13 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     judge_mount(disk, tree, &left_out, manifest);
     let now = disk.streams();
     for (key, stream) in &old {
-        if !key.1.ends_with("DriveManifest.xml:") {
+        // `$Secure` may gain entries: `check` has compared its parts.
+        if !key.1.ends_with("DriveManifest.xml:") && key.1 != "$Secure:$SDS" {
             assert_eq!(now.get(key), Some(stream), "{key:?}");
         }
     }
     assert!(!disk.volume().facts().is_dirty());
+    assert_guarded(disk, &append, tree, &left_out, manifest);
     // Between the marks it says that it is dirty.
     let half = before.copy(&named("half"));
     for (_, at, _, after) in log.iter().filter(|(step, ..)| *step < Step::Clean) {
@@ -315,6 +319,43 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
         undone.file.write_all_at(before, *at).unwrap();
     }
     assert_same_but_free(&before, &undone, &log, "undone");
+}
+
+/// What was added is guarded by ids of `$Secure` that grant what a Windows format grants, and the manifest's name in its
+/// record says what the one in the root's index says.
+fn assert_guarded(disk: &Disk, append: &Append, tree: &Paths, left_out: &[u32], manifest: u64) {
+    use super::plan::{Role, file_reference};
+    use crate::ntfs::build::security::{Grant, GrantTo};
+    let volume = disk.volume();
+    let secure = super::secure::Secure::read(&volume, &mut &*disk).unwrap().expect("a plain $Secure");
+    let guarded = |number: u32, below| {
+        let file = volume.open_file(&mut &*disk, u64::from(number)).unwrap();
+        let id = file.standard.security.unwrap_or_else(|| panic!("record {number} has a descriptor of its own"));
+        assert!(secure.grants(id, Grant { below, to: GrantTo::Administrators }), "record {number}: id {id:#x}");
+    };
+    for i in (0..tree.files()).filter(|i| !left_out.contains(i)) {
+        guarded(append.record_of(Role::File(i)).0, false);
+    }
+    for i in (0..tree.dirs()).filter(|&i| append.existing_reference(Some(i)).is_none()) {
+        guarded(append.record_of(Role::Dir(i)).0, true);
+    }
+    let name: Vec<u16> = "DriveManifest.xml".encode_utf16().collect();
+    let found = lookup(&volume, &mut &*disk, 5, &name).unwrap().expect("a manifest");
+    let root = volume.open_file(&mut &*disk, 5).unwrap();
+    let index = Index::open(&volume, &root, &I30).unwrap();
+    let mut in_index = Vec::new();
+    walk(&volume, &mut &*disk, &index, |step| {
+        if let IndexStep::Entry { node, entry } = step
+            && entry.reference == file_reference(found)
+        {
+            in_index = node.key(entry).to_vec();
+        }
+    });
+    let record = volume.read_record(&mut &*disk, found.record).unwrap();
+    let mut edit = super::edit::Edit::new(&record).unwrap();
+    let in_record = edit.find(0x30, &[]).unwrap().value_mut().to_vec();
+    assert_eq!(in_record[..0x40 + 2 + 2 * name.len()], in_index[..]);
+    assert_eq!(in_record[0x30..0x38], manifest.to_le_bytes());
 }
 
 fn small_tree() -> Paths {
@@ -382,6 +423,48 @@ fn judge_adds_to_volumes_of_ours() {
         let disk = Disk::open(path);
         judged(&disk, &small_tree(), vec![0], 23_456);
         judged(&disk, &Paths::new([("session#3/zz", 9), ("session#2/photo/more", 77_777)]), vec![], 34_567);
+    }
+}
+
+/// What the metafiles say of themselves that no driver needs: attributes of the children of `$Extend`, `$UpCase:$Info` but
+/// for the build, and the root's entries of those that it only has the names of.
+fn metafiles(disk: &Disk) -> (Vec<(String, u32)>, Vec<u8>, Vec<Vec<u8>>) {
+    let volume = disk.volume();
+    let open = |number| volume.open_file(&mut &*disk, number).unwrap();
+    let attributes = |number| {
+        let file = open(number);
+        (String::from_utf16_lossy(&file.names[0].name), file.standard.attributes)
+    };
+    let info: Vec<u16> = "$Info".encode_utf16().collect();
+    let up_case = open(10);
+    let info = up_case.data(&info).unwrap();
+    let info = volume.read_whole(&mut &*disk, info, 100).unwrap();
+    assert_eq!((info.len(), &info[28..]), (32, &[0; 4][..]));
+    let root = open(5);
+    let index = Index::open(&volume, &root, &I30).unwrap();
+    let mut entries = Vec::new();
+    walk(&volume, &mut &*disk, &index, |step| {
+        if let IndexStep::Entry { node, entry } = step
+            && matches!(entry.reference & 0xFFFF_FFFF, 1..=4 | 6..=8 | 10)
+        {
+            entries.push(node.key(entry).to_vec());
+        }
+    });
+    ((24..27).map(attributes).collect(), info[..24].to_vec(), entries)
+}
+
+#[test]
+fn judge_metafiles_say_what_those_of_windows_say() {
+    let path = scratch("metafiles");
+    let tree = Paths::new([("session#1/a", 100)]);
+    let layout = Layout::plan(built::with_hidden(built::spec(SectorSize::S512, 4096, 96 << 20)), &tree).unwrap();
+    let image = assemble("append-metafiles", &layout, &tree, vec![], true);
+    fs::copy(&image.path, &path).unwrap();
+    let ours = metafiles(&Disk::open(path));
+    // Builds 18362 and 19041; 14393 has the archive bit.
+    for name in ["ntfs-2m.raw.gz", "ntfs-64g-sparse.tar.gz"] {
+        let Some(disk) = Disk::fixture(name) else { continue };
+        assert_eq!(ours, metafiles(&disk), "{name}");
     }
 }
 

@@ -133,7 +133,7 @@ pub(in crate::ntfs) fn everybody(below: bool) -> Vec<u8> {
 }
 
 /// What a directory inherits from [`root`].
-fn directory() -> Vec<u8> {
+pub(in crate::ntfs) fn directory() -> Vec<u8> {
     use ace_flag::{INHERITED, ONLY_BELOW};
     const PASSED_ON: u8 = INHERITED | ONLY_BELOW;
     descriptor(
@@ -154,7 +154,7 @@ fn directory() -> Vec<u8> {
 }
 
 /// What a file inherits from [`root`] or a [`directory`].
-fn file() -> Vec<u8> {
+pub(in crate::ntfs) fn file() -> Vec<u8> {
     use ace_flag::INHERITED;
     descriptor(
         control::AUTO_INHERITED,
@@ -179,11 +179,99 @@ pub(in crate::ntfs) fn hidden_directory() -> Vec<u8> {
     descriptor(control::PROTECTED, ADMINISTRATORS, SYSTEM, &[(ace_flag::BELOW, FULL, SYSTEM)])
 }
 
+/// What a descriptor must grant, at least and (where nobody else is to see it) at most; one that denies anything never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ntfs) struct Grant {
+    /// What is below inherits it.
+    pub below: bool,
+    pub to: GrantTo,
+}
+
+/// To whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ntfs) enum GrantTo {
+    /// SYSTEM alone.
+    System,
+    /// SYSTEM and the administrators everything.
+    Administrators,
+    /// And authenticated users and users what they have on a disk that Windows formatted.
+    Users,
+}
+
+impl Grant {
+    /// Whether a self-relative descriptor grants it.
+    pub(in crate::ntfs) fn is_in(self, descriptor: &[u8]) -> bool {
+        let Some(aces) = allowed(descriptor) else { return false };
+        let has = |who: Sid, rights: u32, generic: u32| {
+            let sid = sid_bytes(who);
+            let of = |wanted: &dyn Fn(u8) -> bool| {
+                aces.iter().any(|(flags, granted, to)| {
+                    wanted(*flags)
+                        && *to == sid
+                        && (granted & rights == rights || granted & generic == generic || granted & GENERIC_ALL != 0)
+                })
+            };
+            const ONLY: u8 = ace_flag::ONLY_BELOW & !ace_flag::BELOW;
+            of(&|flags| flags & ONLY == 0) && (!self.below || of(&|flags| flags & ace_flag::BELOW == ace_flag::BELOW))
+        };
+        let system = has(SYSTEM, FULL, GENERIC_ALL);
+        let administrators = || has(ADMINISTRATORS, FULL, GENERIC_ALL);
+        match self.to {
+            GrantTo::System => system && aces.iter().all(|(_, _, to)| *to == sid_bytes(SYSTEM)),
+            GrantTo::Administrators => system && administrators(),
+            GrantTo::Users => {
+                let users = has(USERS, READ_EXECUTE, GENERIC_READ_EXECUTE);
+                system && administrators() && users && has(AUTHENTICATED, MODIFY, GENERIC_MODIFY)
+            }
+        }
+    }
+}
+
+/// The entries of a descriptor's DACL; `None` if any does not allow, or there is none.
+fn allowed(descriptor: &[u8]) -> Option<Vec<(u8, u32, Vec<u8>)>> {
+    let word = |at: usize| Some(u16::from_le_bytes(descriptor.get(at..at + 2)?.try_into().ok()?));
+    let double = |at: usize| Some(u32::from_le_bytes(descriptor.get(at..at + 4)?.try_into().ok()?));
+    if word(2)? & control::DACL_PRESENT == 0 {
+        return None;
+    }
+    let dacl = double(16)? as usize;
+    if dacl == 0 {
+        return None;
+    }
+    let count = word(dacl + 4)?;
+    let mut at = dacl + 8;
+    let mut out = Vec::new();
+    for _ in 0..count {
+        let (kind, flags, len) = (*descriptor.get(at)?, *descriptor.get(at + 1)?, usize::from(word(at + 2)?));
+        if kind != 0 || len < 16 {
+            return None;
+        }
+        out.push((flags, double(at + 4)?, descriptor.get(at + 8..at + len)?.to_vec()));
+        at += len;
+    }
+    Some(out)
+}
+
 /// The hash under which `$SDH` files a descriptor.
-fn hash(descriptor: &[u8]) -> u32 {
+pub(in crate::ntfs) fn hash(descriptor: &[u8]) -> u32 {
     descriptor.chunks_exact(4).fold(0, |hash: u32, word| {
         u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_add(hash.rotate_left(3))
     })
+}
+
+/// An entry of `$SII`.
+pub(in crate::ntfs) fn by_id_entry(header: &SecurityEntry) -> ViewEntry {
+    ViewEntry { key: header.id.as_bytes().to_vec(), data: header.as_bytes().to_vec(), padding: [0; 4] }
+}
+
+/// An entry of `$SDH`.
+pub(in crate::ntfs) fn by_hash_entry(header: &SecurityEntry) -> ViewEntry {
+    ViewEntry {
+        key: [header.hash.as_bytes(), header.id.as_bytes()].concat(),
+        data: header.as_bytes().to_vec(),
+        // Windows, mkntfs and ntfs3 have these two letters behind the data (ntfs.md section 13).
+        padding: [b'I', 0, b'I', 0],
+    }
 }
 
 /// All of `$Secure`.
@@ -236,29 +324,14 @@ impl Security {
 
     /// The entries of `$SII`, sorted.
     pub(in crate::ntfs) fn by_id(&self) -> Vec<ViewEntry> {
-        self.headers
-            .iter()
-            .map(|header| ViewEntry {
-                key: header.id.as_bytes().to_vec(),
-                data: header.as_bytes().to_vec(),
-                padding: [0; 4],
-            })
-            .collect()
+        self.headers.iter().map(by_id_entry).collect()
     }
 
     /// The entries of `$SDH`, sorted by hash, then id.
     pub(in crate::ntfs) fn by_hash(&self) -> Vec<ViewEntry> {
         let mut sorted: Vec<_> = self.headers.iter().collect();
         sorted.sort_by_key(|header| (header.hash.get(), header.id.get()));
-        sorted
-            .into_iter()
-            .map(|header| ViewEntry {
-                key: [header.hash.as_bytes(), header.id.as_bytes()].concat(),
-                data: header.as_bytes().to_vec(),
-                // Windows, mkntfs and ntfs3 have these two letters behind the data (ntfs.md section 13).
-                padding: [b'I', 0, b'I', 0],
-            })
-            .collect()
+        sorted.into_iter().map(by_hash_entry).collect()
     }
 }
 

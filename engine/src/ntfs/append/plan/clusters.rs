@@ -2,11 +2,14 @@
 
 use super::super::Refusal;
 use super::super::edit::Edit;
+use super::super::secure::Home;
 use super::super::space::{given, take};
-use super::{Append, Growth, Guard, LIST_ENTRY, Large, Needs, Numbers, Split, joined, one_run, stream_extents};
+use super::{
+    Append, Growth, Guard, LIST_ENTRY, Large, Needs, Numbers, SecurePlaces, Split, joined, one_run, stream_extents,
+};
 use crate::ntfs::build::index::{self, LARGE_ROOT_VALUE};
 use crate::ntfs::build::record::{self, Sizes};
-use crate::ntfs::build::system::I30;
+use crate::ntfs::build::system::{I30, SDS};
 use crate::ntfs::build::{LinearRange, Tree};
 use crate::ntfs::format::{AttrType, INDEX_BLOCK, metafile};
 use crate::ntfs::read::raw::types;
@@ -35,6 +38,7 @@ impl Append {
 
         // Metadata: the growth of $MFT and its bitmap, then the indexes.
         let mut end = self.grow(reader, grown)?;
+        end = self.place_secure(end);
         self.large.clear();
         for needs in shapes {
             let len = self.clusters_for(needs.blocks_max * INDEX_BLOCK as u64);
@@ -133,6 +137,39 @@ impl Append {
         Ok(end)
     }
 
+    /// Clusters for what `$Secure` grows by; where they end.
+    fn place_secure(&mut self, mut end: u64) -> u64 {
+        let Some(secure) = &self.secure else { return end };
+        let mut take = |len: u64| {
+            let range = LinearRange { start: end, len: Clusters(self.clusters_for(len)) };
+            end = range.end();
+            range
+        };
+        let sds = take(secure.size().saturating_sub(secure.allocated));
+        let blocks = [0, 1].map(|i| take(if secure.views[i].home == Home::New { INDEX_BLOCK as u64 } else { 0 }));
+        self.secure_places = SecurePlaces { sds, blocks };
+        end
+    }
+
+    /// The record of `$Secure` as it will be, if anything is added to it.
+    pub(in crate::ntfs::append) fn edit_secure<R: ReadAt>(&self, reader: &mut R) -> Result<Option<Edit>, Refusal> {
+        let Some(secure) = &self.secure else { return Ok(None) };
+        let mut edit = self.edit(reader, u64::from(metafile::SECURE))?;
+        let (cluster, places) = (self.cluster(), &self.secure_places);
+        let mut extents = secure.extents.clone();
+        extents.extend(self.meta.extents(places.sds));
+        let sizes = Sizes::full(secure.allocated + cluster.len_of(places.sds.len).0, secure.size());
+        let sds = record::attribute(self.record_bytes() * 4, |record| {
+            record.non_resident(AttrType::Data, &SDS, sizes, joined(extents).into_iter());
+        });
+        edit.put(types::DATA, &SDS, sds);
+        for (view, place) in secure.views.iter().zip(places.blocks) {
+            let block: Vec<Extent> = self.meta.extents(place).collect();
+            view.put(&mut edit, self.record_bytes(), cluster, &block);
+        }
+        Ok(Some(edit))
+    }
+
     /// Record 0 as it will be.
     pub(in crate::ntfs::append) fn edit_mft<R: ReadAt>(&self, reader: &mut R) -> Result<Edit, Refusal> {
         let number = u64::from(metafile::MFT);
@@ -170,6 +207,11 @@ impl Append {
             if edit.len() > edit.room() {
                 return Err(Refusal::TooSplit("$MFT".into()));
             }
+        }
+        if let Some(edit) = self.edit_secure(reader)?
+            && edit.len() > edit.room()
+        {
+            return Err(Refusal::TooSplit("$Secure".into()));
         }
         for needs in shapes {
             let large = self.large[&needs.dir];

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use super::btree::{Entries, Shape};
 use super::edit::Edit;
+use super::secure::Secure;
 use super::space::free_extents;
 use super::{AppendSpec, Refusal};
 use crate::ntfs::build::index::{LARGE_ROOT_VALUE, root_value_len};
 use crate::ntfs::build::record::{self, FileName, STANDARD_INFORMATION};
-use crate::ntfs::build::security;
 use crate::ntfs::build::system::I30;
 use crate::ntfs::build::{Children, LinearRange, LinearSpace, Outcome, Times, Tree};
 use crate::ntfs::format::{INDEX_BLOCK, StandardInformation, file_attribute, metafile, namespace, reference};
@@ -138,6 +138,15 @@ impl Guard {
     }
 }
 
+/// Clusters that `$Secure` gets, in the space of metadata.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SecurePlaces {
+    /// `$SDS` grows by these.
+    pub sds: LinearRange,
+    /// Blocks for `$SDH` and `$SII`.
+    pub blocks: [LinearRange; 2],
+}
+
 /// A planned append. A value: the same volume, tree and spec give the same.
 #[derive(Debug)]
 pub struct Append {
@@ -162,6 +171,9 @@ pub struct Append {
     pub(super) splits: BTreeMap<u32, Split>,
     dir_guard: Guard,
     pub(super) file_guard: Guard,
+    /// What is added to `$Secure`, and where in the space of metadata it takes clusters.
+    pub(super) secure: Option<Secure>,
+    pub(super) secure_places: SecurePlaces,
     free: Clusters,
     pub(super) mft_extents: Vec<Extent>,
     /// Clusters and bytes of `$MFTMirr`.
@@ -186,10 +198,7 @@ impl Append {
             let total = report.findings.iter().filter(|finding| errors(finding.severity)).count() as u64;
             return Err(Refusal::Damaged { first: format!("{}: {}", first.place, first.what), total });
         }
-        let (dir_guard, file_guard) = match spec.hidden {
-            Some(_) => (Guard::Own(security::hidden_directory()), Guard::Own(security::hidden_file())),
-            None => gate::guards(&volume, reader)?,
-        };
+        let (dir_guard, file_guard, secure) = gate::guards(&volume, reader, spec.hidden.is_some())?;
         let mut this = Self {
             volume,
             spec,
@@ -209,6 +218,8 @@ impl Append {
             splits: BTreeMap::new(),
             dir_guard,
             file_guard,
+            secure,
+            secure_places: SecurePlaces::default(),
             free: Clusters(0),
             mft_extents: Vec::new(),
             mirror: (Vec::new(), 0),
@@ -608,10 +619,6 @@ impl Append {
 
     /// Times of directories that gain entries, and sizes of replaced files, in their entries.
     fn refresh(&self, own: u64, outcome: Option<&Outcome>, entries: &mut Entries) {
-        /// Offsets in `$FILE_NAME` (ntfs.md section 8).
-        const MODIFIED: usize = 0x10;
-        const ALLOCATED: usize = 0x28;
-        const DATA: usize = 0x30;
         let references: Vec<u64> = self.touched.iter().filter_map(|&dir| self.existing_reference(dir)).collect();
         let is_root = raw::reference_number(own) == u64::from(metafile::ROOT);
         let replaced: Vec<u64> = self.replaced.iter().map(|found| found.map_or(0, file_reference)).collect();
@@ -620,24 +627,14 @@ impl Append {
             .map(|i| (i, entries.get(i).0))
             .filter(|&(_, reference)| interesting(reference))
             .collect();
-        let mut put = |i: usize, at: usize, value: u64| {
-            if let Some(bytes) = entries.key_mut(i).get_mut(at..at + 8) {
-                bytes.copy_from_slice(&value.to_le_bytes());
-            }
-        };
         for (i, reference) in found {
             match replaced.iter().position(|&other| is_root && other == reference) {
                 Some(k) => {
-                    let (len, times) = (root_file_len(outcome, k), self.spec.root_files[k].times);
-                    put(i, MODIFIED, times.modified.0);
-                    put(i, MODIFIED + 8, times.changed.0);
-                    put(i, ALLOCATED, self.cluster().len_of(Clusters(self.clusters_for(len))).0);
-                    put(i, DATA, len);
+                    let len = root_file_len(outcome, k);
+                    let allocated = self.cluster().len_of(Clusters(self.clusters_for(len))).0;
+                    refresh_name(entries.key_mut(i), self.spec.root_files[k].times, Some((allocated, len)));
                 }
-                None => {
-                    put(i, MODIFIED, self.spec.now.0);
-                    put(i, MODIFIED + 8, self.spec.now.0);
-                }
+                None => refresh_name(entries.key_mut(i), Times::all(self.spec.now), None),
             }
         }
     }
@@ -751,7 +748,7 @@ struct Needs {
 }
 
 /// The farthest run of that length there can be: the longest to write down.
-fn one_run(len: u64) -> Extent {
+pub(super) fn one_run(len: u64) -> Extent {
     Extent { lcn: Lcn(u64::from(u32::MAX) - len.min(u64::from(u32::MAX))), len: Clusters(len) }
 }
 
@@ -810,6 +807,26 @@ pub(super) fn file_reference(file: FileRef) -> u64 {
 pub(super) fn stream_extents(stream: &Stream) -> Vec<Extent> {
     let runs = stream.runs().iter().filter(|run| !run.is_hole());
     runs.map(|run| Extent { lcn: Lcn(u64::from(run.lcn)), len: Clusters(u64::from(run.len)) }).collect()
+}
+
+/// Brings a `$FILE_NAME` up to date (ntfs.md section 8): when the file was modified and its record changed; allocated size
+/// and length of one that was replaced.
+pub(super) fn refresh_name(value: &mut [u8], times: Times, sizes: Option<(u64, u64)>) {
+    const MODIFIED: usize = 0x10;
+    const CHANGED: usize = 0x18;
+    const ALLOCATED: usize = 0x28;
+    const DATA: usize = 0x30;
+    let mut put = |at: usize, value_: u64| {
+        if let Some(bytes) = value.get_mut(at..at + 8) {
+            bytes.copy_from_slice(&value_.to_le_bytes());
+        }
+    };
+    put(MODIFIED, times.modified.0);
+    put(CHANGED, times.changed.0);
+    if let Some((allocated, len)) = sizes {
+        put(ALLOCATED, allocated);
+        put(DATA, len);
+    }
 }
 
 /// Neighbours made one.
