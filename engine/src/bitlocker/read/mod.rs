@@ -331,10 +331,7 @@ fn read_copy(
 
 fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<(State, Mapping), MappingError> {
     let decrypted = metadata.states[0] == state::DECRYPTED || metadata.method == 0 && metadata.fvek.is_none();
-    let conversion = match boot.conversion {
-        Some(blocks) if !decrypted => Some(eow::read(blocks, boot.sector, reader)),
-        _ => None,
-    };
+    let conversion = boot.conversion.map(|blocks| eow::read(blocks, boot.sector, reader));
     let partial = matches!(metadata.states[0], state::CONVERTING_WITH_LOG | state::PAUSED)
         || metadata.states[0] != metadata.states[1];
     let volume_state = match (&conversion, decrypted) {
@@ -346,7 +343,8 @@ fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<
         (None, _) => State::Encrypted,
     };
     let (chunks, mut hidden) = match conversion.flatten() {
-        Some(conversion) => (Some(conversion.chunks), conversion.hidden),
+        // Turned off, all is plain; what the conversion kept for itself is hidden as long as it is there (spec 8 and 11.4).
+        Some(conversion) => ((!decrypted).then_some(conversion.chunks), conversion.hidden),
         None => (None, Vec::new()),
     };
     if metadata.states[0] == state::CONVERTING_WITH_LOG && metadata.state_size > 0 {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::bitlocker::format::REGION_LEN_VISTA;
+use crate::bitlocker::map::Source;
 use crate::entropy::{Entropy, Seeded};
-use crate::units::SectorSize;
+use crate::units::{ByteRange, SectorSize};
 
 enum Secret {
     Password(&'static str),
@@ -235,6 +236,38 @@ fn judge_facts_of_windows_volumes() {
     if let Some(volume) = open("bitlk-aes-xts-128-4k") {
         assert_eq!((volume.boot.sector, volume.metadata.relocated_sectors), (SectorSize::S4096, 2));
     }
+}
+
+#[test]
+fn what_a_conversion_kept_is_hidden_on_a_volume_that_was_turned_off_too() {
+    const BLOCKS: [u64; 2] = [0x1553_A000, 0x1553_B000];
+    let Some(image) = Fixture::named("dissect-eow-partial").image() else { return };
+    let under_way = Volume::open(&mut &image).unwrap().unwrap();
+    let regions = under_way.boot.regions;
+    // Its states become "decrypted", in all copies.
+    let mut off = |at: ByteOffset, buf: &mut [u8]| -> std::io::Result<()> {
+        image.file.read_exact_at(buf, at.0)?;
+        if regions.contains(&at) && buf.len() >= 0x1000 {
+            buf[12..16].copy_from_slice(&[1, 0, 1, 0]);
+            let block = usize::from(u16::from_le_bytes([buf[8], buf[9]])) * 16;
+            let crc = crate::bitlocker::format::crc32(&buf[..block]);
+            buf[block + 4..block + 8].copy_from_slice(&crc.to_le_bytes());
+        }
+        Ok(())
+    };
+    let volume = Volume::open(&mut off).unwrap().unwrap();
+    assert_eq!(volume.state(), State::Decrypted);
+    let zeros = |volume: &Volume| -> Vec<ByteRange> { volume.mapping().hidden().collect() };
+    assert_eq!(zeros(&volume), zeros(&under_way), "BitLocker's own, and the conversion's");
+    for block in BLOCKS {
+        assert!(zeros(&volume).iter().any(|range| range.start.0 <= block && block < range.end().0), "{block:#x}");
+        let mut sector = [0xEE; 512];
+        volume.mapping().read(ByteOffset(block), &mut sector, None, &mut off).unwrap();
+        assert_eq!(sector, [0; 512]);
+    }
+    // What was encrypted and what was not are both read as they are.
+    let all = volume.mapping().map(ByteOffset(0), crate::units::ByteLen(0x1550_0000));
+    assert!(all.into_iter().all(|segment| !matches!(segment.source, Source::Sealed(_))));
 }
 
 #[test]

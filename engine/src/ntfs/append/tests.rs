@@ -426,9 +426,11 @@ fn judge_adds_to_volumes_of_ours() {
     }
 }
 
+type Metafiles = (Vec<(String, u32)>, Vec<u8>, Vec<Vec<u8>>);
+
 /// What the metafiles say of themselves that no driver needs: attributes of the children of `$Extend`, `$UpCase:$Info` but
 /// for the build, and the root's entries of those that it only has the names of.
-fn metafiles(disk: &Disk) -> (Vec<(String, u32)>, Vec<u8>, Vec<Vec<u8>>) {
+fn metafiles(disk: &Disk) -> Metafiles {
     let volume = disk.volume();
     let open = |number| volume.open_file(&mut &*disk, number).unwrap();
     let attributes = |number| {

@@ -89,9 +89,11 @@ fn look(disk: &SimDisk, key: &Key, wiped: bool, what: &str) {
     }
 }
 
+type Ask = fn(&mut PrepRequest);
+
 #[test]
 fn old_data_stay_nowhere_but_in_what_is_free() {
-    let asks: [(&str, fn(&mut PrepRequest)); 6] = [
+    let asks: [(&str, Ask); 6] = [
         ("512, CBC", |request| {
             (request.cluster_size, request.cipher) = (Some(512), "aes-cbc-256".into());
         }),
