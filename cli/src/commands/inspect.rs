@@ -20,7 +20,7 @@ pub struct Inspect {
     /// Ask for the key
     #[arg(long)]
     ask: bool,
-    /// Read all of $MFT too: count files, name damage
+    /// Read all of $MFT and the directories too: count files, name damage
     #[arg(long)]
     files: bool,
 }
@@ -138,7 +138,9 @@ impl Inspect {
             let (mut here, mut directories, mut bytes) = (0_u64, 0_u64, 0_u64);
             for id in files.catalog.files().filter(|id| !files.catalog.is_metafile(*id)) {
                 let info = files.catalog.info(id);
-                if info.directory {
+                if !info.reachable {
+                    // Damage, which is counted there.
+                } else if info.directory {
                     directories += 1;
                 } else {
                     (here, bytes) = (here + 1, bytes.saturating_add(info.size));
@@ -149,7 +151,11 @@ impl Inspect {
                 "                {} in {}, {bytes} bytes; {}\n",
                 count(here, "file"),
                 directories_text(directories),
-                if damaged == 0 { "no damage in $MFT".to_owned() } else { count(damaged, "damaged place") }
+                if damaged == 0 {
+                    "no damage in $MFT and directories".to_owned()
+                } else {
+                    count(damaged, "damaged place")
+                }
             ));
             value["files"] = here.into();
             value["directories"] = directories.into();
@@ -181,7 +187,11 @@ fn drive_text(found: &Found) -> String {
             let kind = if table.from_mbr {
                 "MBR".to_owned()
             } else {
-                let both = if table.copies_agree { ", equal" } else { "" };
+                let both = match (&table.primary, &table.backup) {
+                    (CopyState::Good, CopyState::Good) if table.copies_agree => ", equal",
+                    (CopyState::Good, CopyState::Good) => ", DIFFERENT",
+                    _ => "",
+                };
                 format!("GPT; first copy {}, second copy {}{both}", copy(&table.primary), copy(&table.backup))
             };
             text.push_str(&format!("Partitions      {kind}\n"));
@@ -267,6 +277,8 @@ fn outside(found: &Found) -> Value {
             "primary": copy(&table.primary),
             "backup": copy(&table.backup),
             "copies_agree": table.copies_agree,
+            "sector_size": table.sector.map(|sector| sector.bytes()),
+            "flaws": table.flaws.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "disk": table.disk.map(|disk| disk.to_string()),
             "partitions": partitions,
         })

@@ -11,7 +11,7 @@ pub mod read;
 
 pub use build::{Guids, PlanError, Scheme, Table};
 pub use layout::{BASIC_DATA, MSR};
-pub use read::{CopyState, Entry, Found, read};
+pub use read::{CopyState, Entry, Flaw, Found, read};
 
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 

@@ -1,5 +1,6 @@
 //! Tables as they are found, possibly damaged or hostile.
 
+use std::fmt;
 use std::io;
 use std::mem::size_of;
 
@@ -41,6 +42,8 @@ pub struct Entry {
     pub name: String,
     /// Whether the whole partition lies on the drive.
     pub inside: bool,
+    /// Bytes of it from its start that lie on the drive; all of them if [`Entry::inside`].
+    pub there: ByteLen,
 }
 
 impl Entry {
@@ -58,8 +61,77 @@ impl Entry {
 
     /// Whether Windows would look for a data volume in it.
     pub fn may_hold_volume(&self) -> bool {
-        self.inside
+        self.there.0 > 0
             && (self.kind == BASIC_DATA || matches!(self.mbr_kind, 0x01 | 0x04 | 0x06 | 0x07 | 0x0B | 0x0C | 0x0E))
+    }
+}
+
+/// What is not as it should be with tables that can be used all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The table counts in sectors of another size than the drive has: no system finds the partitions on this drive.
+    OtherSector {
+        /// The table's.
+        table: SectorSize,
+        /// The drive's.
+        drive: SectorSize,
+    },
+    /// The table was made for a disk of another size.
+    OtherSize {
+        /// Size of that disk.
+        table: ByteLen,
+        /// Size of this one.
+        drive: ByteLen,
+    },
+    /// The first copy of the GPT cannot be used: why. The second one is read.
+    FirstCopy(CopyState),
+    /// The second copy of the GPT cannot be used: why.
+    SecondCopy(CopyState),
+    /// The second copy is sound, but lies here and not at the end of the disk.
+    SecondCopyNotAtEnd(ByteOffset),
+    /// Both copies are sound, and name different partitions.
+    CopiesDiffer,
+    /// The partition reaches past the end of the drive.
+    PartitionPastEnd {
+        /// Its number.
+        number: u32,
+        /// Its length.
+        told: ByteLen,
+        /// Bytes of it that are on the drive.
+        there: ByteLen,
+    },
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copy = |f: &mut fmt::Formatter<'_>, which: &str, state: &CopyState| match state {
+            CopyState::Absent => write!(f, "the {which} copy of the partition table is missing"),
+            CopyState::Bad(what) => write!(f, "the {which} copy of the partition table is damaged: {what}"),
+            CopyState::Good => write!(f, "the {which} copy of the partition table is sound"),
+        };
+        match self {
+            Self::OtherSector { table, drive } => write!(
+                f,
+                "the partition table counts sectors of {} bytes, and the drive has sectors of {}: no system finds the \
+                 partitions here",
+                table.bytes(),
+                drive.bytes()
+            ),
+            Self::OtherSize { table, drive } => {
+                write!(f, "the partition table was made for a disk of {} bytes; this one has {}", table.0, drive.0)
+            }
+            Self::FirstCopy(state) => copy(f, "first", state),
+            Self::SecondCopy(state) => copy(f, "second", state),
+            Self::SecondCopyNotAtEnd(at) => {
+                write!(f, "the second copy of the partition table lies at byte {}, not at the end of the disk", at.0)
+            }
+            Self::CopiesDiffer => f.write_str("the two copies of the partition table differ, although each is sound"),
+            Self::PartitionPastEnd { number, told, there } => write!(
+                f,
+                "partition {number} is longer than the drive: it has {} bytes, of which the first {} are there",
+                told.0, there.0
+            ),
+        }
     }
 }
 
@@ -82,9 +154,18 @@ pub struct Found {
     pub partitions: Vec<Entry>,
     /// The partitions come from an MBR.
     pub from_mbr: bool,
+    /// The sectors that the table counts in; `None` without a table.
+    pub sector: Option<SectorSize>,
+    /// What is wrong with what was read, for those who may use it.
+    pub flaws: Vec<Flaw>,
 }
 
 impl Found {
+    /// Whether a copy of a GPT can be used.
+    fn has_gpt(&self) -> bool {
+        self.primary == CopyState::Good || self.backup == CopyState::Good
+    }
+
     /// Whether there is any table at all.
     pub fn is_blank(&self) -> bool {
         !self.boot_signature && self.primary == CopyState::Absent && self.backup == CopyState::Absent
@@ -96,7 +177,11 @@ impl Found {
     }
 }
 
-/// Reads both copies. `read_at` fills the whole buffer from an offset; offsets and lengths are whole sectors.
+/// Reads the tables: as the drive's sectors have it, and where that gives nothing, as other sectors would.
+///
+/// A first copy that is sound counts whatever became of the second one, and the other way round; a second copy is looked
+/// for where the first one says, at the end of the disk, and where the protective MBR says that the disk ends.
+/// `read_at` fills the whole buffer from an offset; offsets and lengths are multiples of 512.
 ///
 /// # Errors
 /// Only those of `read_at` for sector 0. A backup that cannot be read is told in its [`CopyState`].
@@ -104,6 +189,43 @@ pub fn read(
     disk: ByteLen,
     sector: SectorSize,
     mut read_at: impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+) -> io::Result<Found> {
+    let found = read_as(disk, sector, &mut read_at)?;
+    if !found.partitions.is_empty() || found.has_gpt() {
+        return Ok(found);
+    }
+    // What cannot be read as other sectors either is told as it is.
+    match read_as_other(disk, sector, read_at) {
+        Ok(as_other) if as_other.has_gpt() => Ok(as_other),
+        _ => Ok(found),
+    }
+}
+
+/// Reads the tables as sectors of the size that the drive does not have would have them.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as_other(
+    disk: ByteLen,
+    drive: SectorSize,
+    mut read_at: impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+) -> io::Result<Found> {
+    let table = match drive {
+        SectorSize::S512 => SectorSize::S4096,
+        SectorSize::S4096 => SectorSize::S512,
+    };
+    let mut found = read_as(disk, table, &mut read_at)?;
+    if found.sector.is_some() {
+        found.flaws.insert(0, Flaw::OtherSector { table, drive });
+    }
+    Ok(found)
+}
+
+/// Reads the tables as sectors of this size have it.
+fn read_as(
+    disk: ByteLen,
+    sector: SectorSize,
+    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Found> {
     let size = sector.bytes() as usize;
     let sectors = disk.0 / sector.bytes();
@@ -117,37 +239,94 @@ pub fn read(
     found.boot_signature = mbr.signature.get() == MBR_SIGNATURE;
     found.protective = found.boot_signature && mbr.records.iter().any(|r| r.kind == MBR_PROTECTIVE);
 
-    let mut copies = [None, None];
+    let (mut primary, mut backup) = (None, None);
     if sectors > 2 {
-        for (slot, lba, other) in [(0, 1, sectors - 1), (1, sectors - 1, 1)] {
-            let state = match read_copy(lba, other, sectors, sector, &mut read_at) {
-                Ok(Some(copy)) => {
-                    copies[slot] = Some(copy);
-                    CopyState::Good
-                }
-                Ok(None) => CopyState::Absent,
-                Err(what) => CopyState::Bad(what),
-            };
-            *[&mut found.primary, &mut found.backup][slot] = state;
+        (found.primary, primary) = told(read_copy(1, sectors, sector, read_at));
+        // Where the second copy may be, the likeliest place first; the last one is what is told if there is none.
+        let of_primary = primary.as_ref().map(|copy| copy.other_lba);
+        let of_mbr = mbr.records.iter().find(|r| r.kind == MBR_PROTECTIVE && r.sectors.get() != u32::MAX);
+        let of_mbr = of_mbr.map(|r| u64::from(r.start_lba.get()) + u64::from(r.sectors.get()) - 1);
+        let mut places = vec![sectors - 1];
+        for place in [of_primary, of_mbr].into_iter().flatten().filter(|lba| (2..sectors).contains(lba)) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        for place in places {
+            let (state, copy) = told(read_copy(place, sectors, sector, read_at));
+            if found.backup == CopyState::Absent || copy.is_some() {
+                found.backup = state;
+            }
+            if copy.is_some() {
+                backup = copy;
+                break;
+            }
         }
     }
-    found.copies_agree = matches!(&copies, [Some(a), Some(b)] if a == b);
-    let [primary, backup] = copies;
-    if let Some((guid, partitions)) = primary.or(backup) {
-        found.disk = Some(guid);
-        found.partitions = partitions;
-    } else if found.boot_signature {
-        found.partitions = mbr_partitions(&mbr, sectors, sector, &mut read_at);
-        found.from_mbr = !found.partitions.is_empty();
+    found.copies_agree =
+        matches!((&primary, &backup), (Some(a), Some(b)) if (&a.disk, &a.entries) == (&b.disk, &b.entries));
+    // Without a protective record an MBR counts alone (UEFI 5.2.3): a GPT beside it is of an earlier life.
+    let by_mbr = if found.boot_signature && (!found.protective || primary.is_none() && backup.is_none()) {
+        mbr_partitions(&mbr, sectors, sector, read_at)
+    } else {
+        Vec::new()
+    };
+    if !by_mbr.is_empty() {
+        (found.partitions, found.from_mbr, found.sector) = (by_mbr, true, Some(sector));
+    } else if primary.is_some() || backup.is_some() {
+        found.sector = Some(sector);
+        found.flaws = flaws(&found, primary.as_ref(), backup.as_ref(), sectors, sector);
+        if let Some(copy) = primary.or(backup) {
+            (found.disk, found.partitions) = (Some(copy.disk), copy.entries);
+        }
     }
+    let past = found.partitions.iter().filter(|entry| !entry.inside && entry.there.0 > 0);
+    let past =
+        past.map(|entry| Flaw::PartitionPastEnd { number: entry.number, told: entry.range.len, there: entry.there });
+    found.flaws.extend(past.collect::<Vec<_>>());
     Ok(found)
 }
 
-type Copy = (Guid, Vec<Entry>);
+/// What is wrong with two copies of which at least one is sound.
+fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: u64, sector: SectorSize) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    let end = primary.map(|copy| copy.other_lba).or(backup.map(|copy| copy.lba));
+    if let Some(end) = end.filter(|end| *end != sectors - 1) {
+        let len = |sectors: u64| ByteLen(sectors.saturating_mul(sector.bytes()));
+        flaws.push(Flaw::OtherSize { table: len(end.saturating_add(1)), drive: len(sectors) });
+    }
+    match (primary, backup) {
+        (None, _) => flaws.push(Flaw::FirstCopy(found.primary.clone())),
+        (Some(_), None) => flaws.push(Flaw::SecondCopy(found.backup.clone())),
+        (Some(_), Some(_)) if !found.copies_agree => flaws.push(Flaw::CopiesDiffer),
+        (Some(_), Some(_)) => {}
+    }
+    if let Some(backup) = backup.filter(|backup| backup.lba != sectors - 1) {
+        flaws.push(Flaw::SecondCopyNotAtEnd(ByteOffset(backup.lba * sector.bytes())));
+    }
+    flaws
+}
+
+/// A copy's state apart from the copy.
+fn told(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
+    match copy {
+        Ok(Some(copy)) => (CopyState::Good, Some(copy)),
+        Ok(None) => (CopyState::Absent, None),
+        Err(what) => (CopyState::Bad(what), None),
+    }
+}
+
+/// A sound copy of a GPT.
+struct Copy {
+    lba: u64,
+    /// Where it says that the other copy is.
+    other_lba: u64,
+    disk: Guid,
+    entries: Vec<Entry>,
+}
 
 fn read_copy(
     lba: u64,
-    other_lba: u64,
     sectors: u64,
     sector: SectorSize,
     read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
@@ -173,8 +352,9 @@ fn read_copy(
     if header.my_lba.get() != lba {
         return Err(format!("header says it is sector {}, found in {lba}", header.my_lba));
     }
-    if header.alternate_lba.get() != other_lba {
-        return Err(format!("other copy is said to be in sector {}, the drive's is {other_lba}", header.alternate_lba));
+    // The first copy stays where it is when a disk becomes another size; a second one knows it in sector 1.
+    if lba != 1 && header.alternate_lba.get() != 1 {
+        return Err(format!("other copy is said to be in sector {}, the drive's is 1", header.alternate_lba));
     }
     let (count, entry_size) = (header.entry_count.get(), header.entry_size.get());
     if !(128..=4096).contains(&entry_size) || !entry_size.is_power_of_two() {
@@ -214,9 +394,17 @@ fn read_copy(
             attributes: entry.attributes.get(),
             name: String::from_utf16_lossy(&units),
             inside,
+            there: there(first.max(header.first_usable_lba.get()), first, count, sectors, sector),
         });
     }
-    Ok(Some((Guid(header.disk_guid), partitions)))
+    let (other_lba, disk) = (header.alternate_lba.get(), Guid(header.disk_guid));
+    Ok(Some(Copy { lba, other_lba, disk, entries: partitions }))
+}
+
+/// Bytes of a partition that are on the drive; 0 if it may not begin where it does.
+fn there(allowed: u64, first: u64, count: u64, sectors: u64, sector: SectorSize) -> ByteLen {
+    let rest = if first < allowed { 0 } else { sectors.saturating_sub(first) };
+    ByteLen(count.min(rest) * sector.bytes())
 }
 
 /// Saturated: an entry may claim sectors that no byte offset reaches, and [`Entry::inside`] says so.
@@ -282,5 +470,6 @@ fn mbr_entry(number: u32, record: &MbrRecord, first: u64, sectors: u64, sector: 
         attributes: 0,
         name: String::new(),
         inside: first > 0 && first + count <= sectors,
+        there: there(1, first, count, sectors, sector),
     })
 }

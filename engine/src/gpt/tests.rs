@@ -375,3 +375,102 @@ fn unreadable_backup_is_told_and_the_primary_used() {
     assert_eq!(found.backup, CopyState::Bad("cannot be read: medium error".into()));
     assert_eq!(found.partitions.len(), 2);
 }
+
+/// A disk in memory: a front and a back, zeros between.
+struct Disk {
+    size: u64,
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Disk {
+    fn new(size: u64, sector: SectorSize) -> Self {
+        let table = table(size, sector, Scheme::Gpt);
+        let (at, backup) = table.backup().unwrap();
+        Self { size, parts: vec![(0, table.primary()), (at.0, backup)] }
+    }
+
+    fn look(&self, sector: SectorSize) -> Found {
+        read(ByteLen(self.size), sector, |at, into| {
+            assert!(at.0.is_multiple_of(512) && at.0 + into.len() as u64 <= self.size);
+            into.fill(0);
+            for (start, bytes) in &self.parts {
+                for (byte, place) in bytes.iter().zip(*start..) {
+                    if let Some(index) = place.checked_sub(at.0).filter(|index| *index < into.len() as u64) {
+                        into[index as usize] = *byte;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap()
+    }
+}
+
+#[test]
+fn a_sound_copy_counts_whatever_became_of_the_other_and_of_the_disk() {
+    const DISK: u64 = 256 << 20;
+    let (first, second) =
+        (|flaw: &Flaw| matches!(flaw, Flaw::FirstCopy(_)), |flaw: &Flaw| matches!(flaw, Flaw::SecondCopy(_)));
+    for sector in [SectorSize::S512, SectorSize::S4096] {
+        let planned = table(DISK, sector, Scheme::Gpt).data;
+        for size in [DISK, DISK + (64 << 20), DISK - (8 << 20)] {
+            for (damage, wanted) in [("", [false, size < DISK]), ("first", [true, false]), ("second", [false, true])] {
+                let mut disk = Disk::new(DISK, sector);
+                disk.size = size;
+                match damage {
+                    "first" => disk.parts[0].1[sector.bytes() as usize + 60] ^= 1,
+                    "second" => disk.parts[1].1.fill(0),
+                    _ => {}
+                }
+                let found = disk.look(sector);
+                if damage == "first" && size < DISK {
+                    assert!(found.partitions.is_empty(), "nothing is left of it");
+                    continue;
+                }
+                let data = found.first_data().expect("a data partition");
+                assert_eq!((data.range, found.sector), (planned, Some(sector)), "{size} {damage}");
+                assert_eq!(data.there.0, planned.len.0.min(size - planned.start.0), "{size} {damage}");
+                assert_eq!(data.inside, size >= DISK);
+                let flaws = &found.flaws;
+                assert_eq!([flaws.iter().any(first), flaws.iter().any(second)], wanted, "{size} {damage} {flaws:?}");
+                let other_size = flaws.iter().any(|flaw| matches!(flaw, Flaw::OtherSize { .. }));
+                assert_eq!(other_size, size != DISK, "{size} {damage} {flaws:?}");
+                let past = flaws.iter().any(|flaw| matches!(flaw, Flaw::PartitionPastEnd { number: 2, .. }));
+                assert_eq!(past, size < DISK, "{flaws:?}");
+                let away = flaws.iter().any(|flaw| matches!(flaw, Flaw::SecondCopyNotAtEnd(_)));
+                assert_eq!(away, size > DISK && damage != "second", "{flaws:?}");
+                assert_eq!(flaws.is_empty(), size == DISK && damage.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_of_the_other_sector_size_is_read_and_said() {
+    const DISK: u64 = 256 << 20;
+    for (made, looked) in [(SectorSize::S512, SectorSize::S4096), (SectorSize::S4096, SectorSize::S512)] {
+        let found = Disk::new(DISK, made).look(looked);
+        assert_eq!(found.flaws, [Flaw::OtherSector { table: made, drive: looked }]);
+        assert_eq!((found.sector, found.copies_agree), (Some(made), true));
+        assert_eq!(found.first_data().unwrap().range, table(DISK, made, Scheme::Gpt).data);
+    }
+}
+
+#[test]
+fn copies_that_differ_are_said_and_an_mbr_without_protection_counts_alone() {
+    const DISK: u64 = 256 << 20;
+    let mut disk = Disk::new(DISK, SectorSize::S512);
+    let mut other = table(DISK, SectorSize::S512, Scheme::Gpt);
+    other.data.len = ByteLen(1 << 20);
+    disk.parts[1].1 = other.backup().unwrap().1;
+    let found = disk.look(SectorSize::S512);
+    assert_eq!(found.flaws, [Flaw::CopiesDiffer]);
+    assert_eq!(found.first_data().unwrap().range, table(DISK, SectorSize::S512, Scheme::Gpt).data);
+
+    // What an earlier GPT left at the end is no table of a disk that was given an MBR.
+    let mbr = table(DISK, SectorSize::S512, Scheme::Mbr);
+    disk.parts[0].1 = mbr.primary();
+    let found = disk.look(SectorSize::S512);
+    assert!(found.from_mbr && found.flaws.is_empty(), "{found:?}");
+    assert_eq!(found.first_data().unwrap().range, mbr.data);
+}

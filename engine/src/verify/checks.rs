@@ -1,6 +1,7 @@
 //! The questions that the service asks of a drive, in its order (`spec/import-export.md` 11).
 
 use crate::bitlocker::read::{ProtectorKind, State};
+use crate::gpt::Flaw;
 use crate::verify::files::Files;
 use crate::verify::find::{Inside, Opened};
 use crate::verify::key::Record;
@@ -28,12 +29,18 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     let found = &opened.found;
     let mut out = Vec::new();
     let used = found.partition.as_ref().map_or("a bare volume".to_owned(), |used| format!("partition {}", used.number));
-    let (disk, seen) = match &found.table {
-        Some(_) => (Answer::Yes, used),
-        None => (Answer::No, "no partition table: a bare volume".to_owned()),
+    let other = found.table_flaws().iter().find(|flaw| matches!(flaw, Flaw::OtherSector { .. }));
+    let (disk, seen) = match (&found.table, other) {
+        (Some(_), Some(flaw)) => (Answer::No, flaw.to_string()),
+        (Some(_), None) => (Answer::Yes, used),
+        // What lies around a partition is not to be seen from inside.
+        (None, _) if found.is_part() => {
+            (Answer::Unknown, "a partition, or the image of one; its table is not seen".into())
+        }
+        (None, _) => (Answer::No, "no partition table: a bare volume".to_owned()),
     };
     out.push(check("disk with a partition table", "DiskNotFound", disk, seen));
-    let first = if found.table.is_some() { yes_if(found.is_first_data()) } else { Answer::Unknown };
+    let first = found.is_first_data().map_or(Answer::Unknown, yes_if);
     let seen = if first == Answer::No { "another volume comes first: it is the only one that is read" } else { "" };
     out.push(check("volume is the first data volume", "VolumeNotNtfs", first, seen));
     let Inside::BitLocker(volume) = &found.inside else {

@@ -1,6 +1,7 @@
 //! From a device to its volume: partition, BitLocker, and the unlocked bytes.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use crate::bitlocker::map::{Mapping, Source};
 use crate::bitlocker::read::{self, Integrity, State};
 use crate::crypt::{Cipher, SectorCipher};
-use crate::device::{self, Access, Device, Roots, guard};
+use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::gpt;
 use crate::ntfs::read::{ReadAt, ReadError};
 use crate::report::{DriveFacts, Kind, Problem};
@@ -51,6 +52,9 @@ pub struct Found {
     pub volume: ByteRange,
     /// What it is.
     pub inside: Inside,
+    is_first: Option<bool>,
+    /// What was opened is a partition, or an image without a table.
+    is_part: bool,
 }
 
 /// Opens a device or image file for reading, and finds the volume on it: partition `number`, or a bare volume, or the first
@@ -80,12 +84,16 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
             rotational: device.geometry().rotational,
         };
         let serial = identity.serial.clone();
-        Found::look(Box::new(device), drive, serial, number)
+        let is_part = matches!(device.kind(), DeviceKind::Block { partition_of: Some(_), .. });
+        let found = Found::look(Box::new(device), drive, serial, number)?;
+        Ok(Found { is_part: found.is_part || is_part, ..found })
     };
     let first = look(SectorSize::S512);
     let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if matches!(found.inside, Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_)));
-    // An image file does not tell its sectors: try those of a 4Kn drive where 512 bytes make no sense.
-    if !is_volume(&first) && resolved.is_file() {
+    // An image file does not tell its sectors: they are those that the table counts in, and where 512 bytes make no
+    // sense those of a 4Kn drive.
+    let counts_others = matches!(&first, Ok(found) if found.table.as_ref().is_some_and(|table| table.sector == Some(SectorSize::S4096)));
+    if (!is_volume(&first) || counts_others) && resolved.is_file() {
         let second = look(SectorSize::S4096);
         if is_volume(&second) {
             return second;
@@ -134,59 +142,70 @@ impl Found {
         number: Option<u32>,
     ) -> Result<Self, Problem> {
         let size = medium.size();
-        let failed = |error: std::io::Error, at: u64| {
+        let is_part = drive.is_image;
+        let failed = |error: io::Error, at: u64| {
             Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(ByteOffset(at))
         };
         let mut first = vec![0; read::RECOGNISE_LEN.min(size.0 as usize)];
         medium.read_exact_at(&mut first, ByteOffset(0)).map_err(|error| failed(error, 0))?;
         let bare = number.is_none() && (is_ntfs(&first) || !matches!(read::Boot::recognise(&first), Ok(None)));
-        let (mut table, mut partition, mut volume) = (None, None, ByteRange::new(0, size.0));
-        if !bare {
-            let found = gpt::read::read(size, medium.sector(), |at, into| medium.read_exact_at(into, at))
-                .map_err(|error| failed(error, 0))?;
-            let entry = match number {
-                Some(number) => found.partitions.iter().find(|entry| entry.number == number && entry.inside),
-                None => found.first_data(),
-            };
-            let Some(entry) = entry.cloned() else {
-                let is_blank = found.is_blank() && number.is_none();
-                let what = match number {
-                    Some(number) => format!("has no partition {number} that lies on it"),
-                    None if found.is_blank() => "holds neither a partition table nor a volume".to_owned(),
-                    None => "has no data partition".to_owned(),
-                };
-                let advice = "see what is on it with `lsblk -f`, or name another partition with --partition N";
-                let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
-                if is_blank {
-                    return Err(problem);
-                }
-                let (table, inside) = (Some(found), Inside::Missing(problem));
-                return Ok(Self { medium, drive, serial, table, partition, volume, inside });
-            };
-            volume = entry.range;
-            partition = Some(entry);
-            table = Some(found);
+        if bare {
+            let volume = ByteRange::new(0, size.0);
+            let inside = look_into(medium.as_ref(), volume).map_err(|error| failed(error, 0))?;
+            let (table, partition) = (None, None);
+            return Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first: None, is_part });
         }
-        let start = volume.start.0;
-        let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium.as_ref(), volume, at, into);
-        let inside = match read::Volume::open(&mut reader) {
-            Ok(Some(bitlocker)) => Inside::BitLocker(Box::new(bitlocker)),
-            Ok(None) => {
-                let mut boot = vec![0; read::RECOGNISE_LEN.min(volume.len.0 as usize)];
-                medium.read_exact_at(&mut boot, volume.start).map_err(|error| failed(error, start))?;
-                if is_ntfs(&boot) { Inside::Ntfs } else { Inside::Unknown }
+        let mut table = gpt::read::read(size, medium.sector(), |at, into| medium.read_exact_at(into, at))
+            .map_err(|error| failed(error, 0))?;
+        let (mut partition, mut inside) = choose(medium.as_ref(), &table, number);
+        if table.from_mbr && !matches!(inside, Ok(Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_))) {
+            // An MBR does not tell its sectors; the volumes do.
+            let read_at = |at, into: &mut [u8]| medium.read_exact_at(into, at);
+            let other = gpt::read::read_as_other(size, medium.sector(), read_at);
+            let other = other.ok().map(|other| (choose(medium.as_ref(), &other, number), other));
+            if let Some((chosen, other)) = other
+                && matches!(chosen.1, Ok(Inside::BitLocker(_) | Inside::Ntfs))
+            {
+                (table, (partition, inside)) = (other, chosen);
             }
-            Err(error) => Inside::Damaged(error.to_string()),
+        }
+        let Some(partition) = partition else {
+            let is_blank = table.is_blank() && number.is_none();
+            let what = match number {
+                Some(number) => format!("has no partition {number} that lies on it"),
+                None if table.is_blank() => "holds neither a partition table nor a volume".to_owned(),
+                None => "has no data partition".to_owned(),
+            };
+            let advice = "see what is on it with `lsblk -f`, or name another partition with --partition N";
+            let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
+            if is_blank {
+                return Err(problem);
+            }
+            let volume = ByteRange::new(0, size.0);
+            let (table, partition, inside) = (Some(table), None, Inside::Missing(problem));
+            return Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first: None, is_part });
         };
-        Ok(Self { medium, drive, serial, table, partition, volume, inside })
+        let volume = there(&partition);
+        let inside = inside.map_err(|error| failed(error, volume.start.0))?;
+        let is_first = Some(is_first_data(medium.as_ref(), &table, &partition));
+        let (table, partition) = (Some(table), Some(partition));
+        Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first, is_part })
     }
 
-    /// Whether the partition in use is the one that the service would read.
-    pub fn is_first_data(&self) -> bool {
-        match (&self.table, &self.partition) {
-            (Some(table), Some(used)) => table.first_data().is_some_and(|first| first.number == used.number),
-            _ => false,
-        }
+    /// Whether the volume in use is the one that the service would read: the first, in disk order, in a partition that
+    /// Windows looks into. A partition before it that holds no file system is none. `None` for a bare volume.
+    pub const fn is_first_data(&self) -> Option<bool> {
+        self.is_first
+    }
+
+    /// Whether what was opened is a partition, or an image of a volume alone: its table is not to be seen.
+    pub const fn is_part(&self) -> bool {
+        self.table.is_none() && self.is_part
+    }
+
+    /// What is not as it should be with the partition table that was read.
+    pub fn table_flaws(&self) -> &[gpt::Flaw] {
+        self.table.as_ref().map_or(&[], |table| &table.flaws)
     }
 
     /// The volume, if it is BitLocker's and can be unlocked.
@@ -206,10 +225,10 @@ impl Found {
         kinds.iter().map(ToString::to_string).collect()
     }
 
-    /// What a person should know of the volume before trusting it, in sentences without full stop.
+    /// What a person should know of the drive and its volume before trusting them, in sentences without full stop.
     pub fn warnings(&self) -> Vec<String> {
-        let Some(volume) = self.bitlocker() else { return Vec::new() };
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.table_flaws().iter().map(ToString::to_string).collect();
+        let Some(volume) = self.bitlocker() else { return warnings };
         let damaged = volume.copies.iter().filter_map(|copy| Some((copy.at, copy.fault.as_ref()?)));
         let damaged: Vec<String> = damaged.map(|(at, fault)| format!("at byte {at} {fault}")).collect();
         if !damaged.is_empty() {
@@ -348,14 +367,75 @@ impl Found {
     }
 }
 
+/// The partition that is looked into, and what it holds: that of the number; or the first in disk order with a volume
+/// that can be read, whatever its type is called; or the first that should have one.
+fn choose(
+    medium: &dyn Medium,
+    table: &gpt::read::Found,
+    number: Option<u32>,
+) -> (Option<gpt::read::Entry>, io::Result<Inside>) {
+    let mut entries: Vec<&gpt::read::Entry> = table.partitions.iter().filter(|entry| entry.there.0 > 0).collect();
+    if let Some(number) = number {
+        let entry = entries.into_iter().find(|entry| entry.number == number);
+        let inside = entry.map_or(Ok(Inside::Unknown), |entry| look_into(medium, there(entry)));
+        return (entry.cloned(), inside);
+    }
+    // Data partitions come before all others.
+    entries.sort_by_key(|entry| (!entry.may_hold_volume(), entry.range.start));
+    for entry in &entries {
+        let inside = look_into(medium, there(entry));
+        if matches!(inside, Ok(Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_))) {
+            return (Some((*entry).clone()), inside);
+        }
+    }
+    let first = table.first_data();
+    let inside = first.map_or(Ok(Inside::Unknown), |entry| look_into(medium, there(entry)));
+    (first.cloned(), inside)
+}
+
+/// Whether Windows meets the volume of this partition first.
+fn is_first_data(medium: &dyn Medium, table: &gpt::read::Found, used: &gpt::read::Entry) -> bool {
+    let before = |entry: &&gpt::read::Entry| entry.may_hold_volume() && entry.range.start < used.range.start;
+    used.may_hold_volume() && !table.partitions.iter().filter(before).any(|entry| holds_volume(medium, there(entry)))
+}
+
+/// Whether there is a file system that Windows knows, or something that cannot be read.
+fn holds_volume(medium: &dyn Medium, volume: ByteRange) -> bool {
+    const REFS: &[u8] = b"ReFS\0\0\0\0";
+    let mut boot = [0; 512];
+    match read_inside(medium, volume, ByteOffset(0), &mut boot) {
+        Ok(()) => boot[510..] == [0x55, 0xAA] || boot[3..].starts_with(REFS),
+        Err(_) => true,
+    }
+}
+
+/// What of a partition is on the drive.
+fn there(entry: &gpt::read::Entry) -> ByteRange {
+    ByteRange { start: entry.range.start, len: entry.there }
+}
+
+/// What a volume is by its first sectors.
+fn look_into(medium: &dyn Medium, volume: ByteRange) -> io::Result<Inside> {
+    let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
+    Ok(match read::Volume::open(&mut reader) {
+        Ok(Some(bitlocker)) => Inside::BitLocker(Box::new(bitlocker)),
+        Ok(None) => {
+            let mut boot = vec![0; read::RECOGNISE_LEN.min(volume.len.0 as usize)];
+            medium.read_exact_at(&mut boot, volume.start)?;
+            if is_ntfs(&boot) { Inside::Ntfs } else { Inside::Unknown }
+        }
+        Err(error) => Inside::Damaged(error.to_string()),
+    })
+}
+
 fn is_ntfs(boot: &[u8]) -> bool {
     boot.get(3..3 + NTFS_OEM.len()) == Some(NTFS_OEM)
 }
 
-fn read_inside(medium: &dyn Medium, volume: ByteRange, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+fn read_inside(medium: &dyn Medium, volume: ByteRange, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
     let end = at.0.checked_add(into.len() as u64);
     if end.is_none_or(|end| end > volume.len.0) {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     medium.read_exact_at(into, ByteOffset(volume.start.0 + at.0))
 }
@@ -456,9 +536,9 @@ impl Opened {
     ///
     /// # Errors
     /// What the device says; `UnexpectedEof` past the end.
-    pub fn read(&self, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+    pub fn read(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
         let end = at.0.checked_add(into.len() as u64).filter(|end| *end <= self.len.0);
-        let end = end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         if at.is_aligned(self.unit) && end.is_multiple_of(self.unit) {
             return self.read_whole(at, into);
         }
@@ -469,7 +549,7 @@ impl Opened {
         Ok(())
     }
 
-    fn read_whole(&self, at: ByteOffset, into: &mut [u8]) -> std::io::Result<()> {
+    fn read_whole(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
         let (medium, volume) = (self.medium(), self.found.volume);
         let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
         match &self.mapping {
@@ -500,8 +580,8 @@ impl Opened {
     ///
     /// # Errors
     /// `InvalidInput` unless both are whole sectors of the volume, and where anything but the volume's own bytes lies.
-    pub fn stored(&self, at: ByteOffset, len: ByteLen) -> std::io::Result<Vec<Stored>> {
-        let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, what.to_owned());
+    pub fn stored(&self, at: ByteOffset, len: ByteLen) -> io::Result<Vec<Stored>> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
         let inside = at.0.checked_add(len.0).is_some_and(|end| end <= self.len.0);
         if !inside || !at.is_aligned(self.unit) || !len.0.is_multiple_of(self.unit) {
             return Err(invalid("not whole sectors of the volume"));
@@ -523,7 +603,7 @@ impl Opened {
     ///
     /// # Errors
     /// As [`Opened::stored`].
-    pub fn seal(&self, at: ByteOffset, bytes: &[u8]) -> std::io::Result<Vec<(ByteOffset, Vec<u8>)>> {
+    pub fn seal(&self, at: ByteOffset, bytes: &[u8]) -> io::Result<Vec<(ByteOffset, Vec<u8>)>> {
         let mut rest = bytes;
         let mut out = Vec::new();
         for stored in self.stored(at, ByteLen(bytes.len() as u64))? {

@@ -215,7 +215,7 @@ pub fn plain(found: Found) -> Result<Opened, Problem> {
         );
     };
     let others = table.partitions.iter().filter(|entry| entry.may_hold_volume()).count();
-    if others > 1 || !found.is_first_data() {
+    if others > 1 || found.is_first_data() != Some(true) {
         let problem = problem("holds several partitions, of which the service reads the first only");
         return Err(problem.value(others.to_string()).advice("delete the others first, or use another drive"));
     }
