@@ -130,7 +130,7 @@ fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
             Event::BlobStart(blob) => {
                 if let Some(told) = sessions.last_mut() {
                     told.files += 1;
-                    told.data += blob.length;
+                    told.data = told.data.saturating_add(blob.length);
                 }
             }
             _ => {}

@@ -7,17 +7,17 @@
 //! A manifest or a volume may say anything: names are taken apart and walked by descriptors, with the kernel refusing
 //! symbolic links and ways out (`openat2`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps};
 use serde_json::{Map, Value, json};
 
-use crate::azure::properties;
+use crate::azure::{XmlError, properties};
 use crate::hash;
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem, Problems};
@@ -43,8 +43,11 @@ const SIDES_MAX: usize = 64 << 20;
 /// Longest line of the log that is read as one: names of blobs are far shorter.
 const LINE_MAX: u64 = 1 << 16;
 
-/// Longest name of a file on Linux, less what `.damaged` takes.
-const NAME_MAX: usize = 240;
+/// Longest name of a file on Linux, in bytes; a file system may allow less.
+const NAME_MAX: usize = 255;
+
+/// What the name of a blob ends in that is not as the manifest says.
+const DAMAGED: &str = ".damaged";
 
 /// Problems told before the rest is only counted.
 const TOLD_MAX: usize = 20;
@@ -57,6 +60,8 @@ struct State {
     /// Done in an earlier run.
     earlier: bool,
     target: Option<Box<str>>,
+    /// Why it was not taken out, though others were.
+    refused: Option<Box<str>>,
 }
 
 /// Takes blobs out.
@@ -65,6 +70,8 @@ pub(super) struct Extractor {
     dir: PathBuf,
     root: OwnedFd,
     prefix: String,
+    /// Longest name that the file system holds.
+    name_max: usize,
     blobs: Vec<State>,
     open: HashMap<usize, File>,
     order: VecDeque<usize>,
@@ -97,8 +104,10 @@ impl Extractor {
         let create = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let log = open_at(&root, &format!("{OWN}/{manifest_md5}.done"), create | OFlags::APPEND).map_err(failed)?;
         let description = open_at(&root, &format!("{OWN}/{drive}.jsonl"), create | OFlags::TRUNC).map_err(failed)?;
+        let name_max = rustix::fs::fstatvfs(&log).map_or(NAME_MAX, |facts| facts.f_namemax as usize);
         let mut taken = Self {
             dir: dir.to_owned(),
+            name_max: name_max.min(NAME_MAX),
             root,
             prefix: format!("{PARTS}/{manifest_md5}-"),
             blobs: vec![State::default(); blobs],
@@ -133,7 +142,7 @@ impl Extractor {
             if text == b"synced" {
                 for (blob, whole, _, target) in pending.drain(..) {
                     if let Some(state) = self.blobs.get_mut(blob) {
-                        *state = State { done: true, whole, earlier: true, target: Some(target.into()) };
+                        *state = State { done: true, whole, earlier: true, target: Some(target.into()), refused: None };
                     }
                 }
             } else if let (Some(Ok(blob)), Some(how), Some(Ok(inode)), Some(target)) =
@@ -187,17 +196,49 @@ impl Extractor {
         }
     }
 
-    /// Says at once what would be overwritten.
+    /// What other drives put here, by the logs of their manifests.
+    fn of_others(&self) -> HashSet<String> {
+        let mut out = HashSet::new();
+        let own = rustix::fs::fstat(&self.log).map(|stat| stat.st_ino).unwrap_or_default();
+        for entry in std::fs::read_dir(self.dir.join(OWN)).into_iter().flatten().flatten() {
+            let is_log = entry.path().extension().is_some_and(|end| end == "done");
+            if !is_log || entry.ino() == own {
+                continue;
+            }
+            let Ok(log) = open_at(
+                &self.root,
+                &format!("{OWN}/{}", entry.file_name().display()),
+                OFlags::RDONLY | OFlags::CLOEXEC,
+            ) else {
+                continue;
+            };
+            for line in BufReader::new(File::from(log)).lines().map_while(Result::ok) {
+                let mut parts = line.splitn(4, ' ').skip(2);
+                if let (Some(Ok(inode)), Some(Ok(Value::String(target)))) =
+                    (parts.next().map(str::parse), parts.next().map(serde_json::from_str))
+                    && is_inside(&target)
+                    && self.stat(&target) == Some(inode)
+                {
+                    out.insert(target);
+                }
+            }
+        }
+        out
+    }
+
+    /// Says at once what would be overwritten. What another drive's blobs took is no hindrance: two blobs of one name
+    /// both find a place.
     pub fn refuse_overwriting(&self, name: &dyn Fn(usize) -> (String, Option<String>)) -> Result<(), Problem> {
         if self.was_empty {
             return Ok(());
         }
         let mut problems = Problems::default();
         let mut count = 0u64;
+        let mut of_others = None;
         for blob in (0..self.blobs.len()).filter(|blob| !self.blobs[*blob].done) {
             let (path, snapshot) = name(blob);
-            let target = target_of(&path, snapshot.as_deref());
-            if self.is_taken(&target) {
+            let target = target_of(&path, snapshot.as_deref(), "", self.name_max);
+            if self.is_taken(&target) && !of_others.get_or_insert_with(|| self.of_others()).contains(&target) {
                 count += 1;
                 if problems.0.len() < TOLD_MAX {
                     problems.push(Problem::new(Kind::Refused, target));
@@ -235,6 +276,20 @@ impl Extractor {
         self.blobs[blob].target.as_deref()
     }
 
+    /// How many blobs have another name here than their own, in a sentence.
+    pub fn renamed(&self) -> Option<String> {
+        let targets = self.blobs.iter().filter_map(|state| state.target.as_deref());
+        match targets.filter(|target| target.starts_with(RENAMED)).count() {
+            0 => None,
+            1 => Some(format!(
+                "1 blob could not get its own name and lies in {RENAMED}; the .jsonl file beside it says which"
+            )),
+            n => Some(format!(
+                "{n} blobs could not get their own names and lie in {RENAMED}; the .jsonl file beside it says which they are"
+            )),
+        }
+    }
+
     fn failed(&self, error: &io::Error, what: &str) -> Problem {
         Problem::new(Kind::Environment, format!("{what} cannot be written: {error}"))
             .path(&self.dir)
@@ -259,11 +314,49 @@ impl Extractor {
         self.open.get(&blob).ok_or_else(|| io::Error::other("file is not open"))
     }
 
+    /// Why a blob was not taken out, though it could be read.
+    pub fn refused(&self, blob: usize) -> Option<&str> {
+        self.blobs[blob].refused.as_deref()
+    }
+
+    /// What a blob's own entry brought about ends that blob; what ends the directory ends all.
+    fn give_up(&mut self, blob: usize, error: &io::Error, path: Option<&str>) -> Result<(), Problem> {
+        let what = path.map_or("a blob".to_owned(), |path| format!("the blob {path}"));
+        let is_own = error.kind() == io::ErrorKind::InvalidInput
+            || matches!(
+                error.raw_os_error(),
+                Some(
+                    libc::EFBIG
+                        | libc::EINVAL
+                        | libc::EOVERFLOW
+                        | libc::EILSEQ
+                        | libc::ENAMETOOLONG
+                        | libc::ENOTDIR
+                        | libc::EISDIR
+                        | libc::EEXIST
+                        | libc::ELOOP
+                        | libc::EXDEV
+                )
+            );
+        if !is_own {
+            return Err(self.failed(error, &what));
+        }
+        self.open.remove(&blob);
+        self.order.retain(|other| *other != blob);
+        self.remove(&self.part(blob));
+        self.blobs[blob] = State { refused: Some(error.to_string().into()), ..State::default() };
+        Ok(())
+    }
+
     /// Bytes of a blob.
     pub fn write(&mut self, blob: usize, at: u64, bytes: &[u8]) -> Result<(), Problem> {
+        if self.blobs[blob].refused.is_some() {
+            return Ok(());
+        }
         self.since += bytes.len() as u64;
-        let outcome = self.file(blob).and_then(|file| file.write_all_at(bytes, at));
-        outcome.map_err(|error| self.failed(&error, "a blob"))?;
+        if let Err(error) = self.file(blob).and_then(|file| file.write_all_at(bytes, at)) {
+            self.give_up(blob, &error, None)?;
+        }
         if self.since >= CHECKPOINT_BYTES {
             self.checkpoint()?;
         }
@@ -274,36 +367,41 @@ impl Extractor {
     pub fn finish(&mut self, finish: &Finish) -> Result<(), Problem> {
         let Finish { blob, path, snapshot, length, times, is_whole } = finish;
         let (blob, snapshot) = (*blob, snapshot.as_deref());
+        if self.blobs[blob].refused.is_some() {
+            return Ok(());
+        }
         let outcome = self.file(blob).and_then(|file| {
             file.set_len(*length)?;
             let times = Timestamps { last_access: time(times.accessed), last_modification: time(times.modified) };
             rustix::fs::futimens(file, &times)?;
             Ok(rustix::fs::fstat(file)?.st_ino)
         });
-        let inode = outcome.map_err(|error| self.failed(&error, "a blob"))?;
+        let inode = match outcome {
+            Ok(inode) => inode,
+            Err(error) => return self.give_up(blob, &error, Some(path)),
+        };
         self.open.remove(&blob);
         self.order.retain(|other| *other != blob);
         let part = self.part(blob);
-        let suffix = if *is_whole { "" } else { ".damaged" };
-        let mut target = format!("{}{suffix}", target_of(path, snapshot));
-        let mut outcome = self.log_line(blob, *is_whole, inode, &target).and_then(|()| self.place(&part, &target));
-        // `a` and `a/b` may both be blobs: what has no place goes where the nameless go.
-        if outcome.as_ref().is_err_and(|error| {
-            matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::EEXIST | libc::ENAMETOOLONG | libc::EISDIR))
-        }) {
-            let other = format!("{}{suffix}", renamed(path, snapshot));
-            if other != target && self.stat(&target).is_none_or(|_| self.is_dir(&target)) {
-                target = other;
-                outcome = self.log_line(blob, *is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+        let suffix = if *is_whole { "" } else { DAMAGED };
+        // `a` and `a/b` may both be blobs, two drives may have one of the same name, and a name may be too long for the
+        // file system: what has no place goes where the nameless go, by a name that no other blob has.
+        let own = format!("{}{suffix}", nameless(path, snapshot, &part));
+        let places = [target_of(path, snapshot, suffix, self.name_max), own];
+        let mut outcome = Ok(());
+        for target in places {
+            outcome = self.log_line(blob, *is_whole, inode, &target).and_then(|()| self.place(&part, &target));
+            match &outcome {
+                Ok(()) => {
+                    let target = Some(target.into());
+                    self.blobs[blob] = State { done: true, whole: *is_whole, earlier: false, target, refused: None };
+                    return Ok(());
+                }
+                Err(error) if is_of_name(error) => {}
+                Err(_) => break,
             }
         }
-        outcome.map_err(|error| self.failed(&error, &format!("the blob {path}")))?;
-        self.blobs[blob] = State { done: true, whole: *is_whole, earlier: false, target: Some(target.into()) };
-        Ok(())
-    }
-
-    fn is_dir(&self, target: &str) -> bool {
-        open_dir(&self.root, target).is_ok()
+        outcome.or_else(|error| self.give_up(blob, &error, Some(path)))
     }
 
     fn log_line(&mut self, blob: usize, whole: bool, inode: u64, target: &str) -> io::Result<()> {
@@ -377,7 +475,13 @@ impl Extractor {
         metadata: Option<Vec<u8>>,
         properties: Option<Vec<u8>>,
     ) -> Result<(), Problem> {
-        let object = |bytes: Option<Vec<u8>>| match bytes.map(|bytes| properties::read(&bytes)) {
+        let read = |bytes: Option<Vec<u8>>| bytes.map(|bytes| properties::read(&bytes));
+        let (metadata, properties) = (read(metadata), read(properties));
+        let told = properties.as_ref().and_then(|pairs| last_modified(pairs.as_ref().ok()?));
+        if let (Some(target), Some(told)) = (&row.extracted, told) {
+            self.set_modified(target, times, told).map_err(|error| self.failed(&error, "a blob's time"))?;
+        }
+        let object = |pairs: Option<Result<Vec<(String, String)>, XmlError>>| match pairs {
             None => Value::Null,
             Some(Ok(pairs)) => Value::Object(pairs.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>()),
             Some(Err(error)) => json!({ "error": error.what }),
@@ -395,6 +499,17 @@ impl Extractor {
             "metadata": object(metadata),
         });
         writeln!(self.description, "{line}").map_err(|error| self.failed(&error, "the description of the blobs"))
+    }
+
+    /// The blob's own time; the file's, which is that of its last copy, was there until now.
+    fn set_modified(&self, target: &str, times: Times, told: Timespec) -> io::Result<()> {
+        let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
+        let times = Timestamps { last_access: time(times.accessed), last_modification: told };
+        match rustix::fs::utimensat(open_dir(&self.root, parent)?, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            // Gone, or no time that the file system can hold: the description has it.
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Everything was described; removes what is left of parts.
@@ -435,23 +550,50 @@ fn is_inside(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
 }
 
-/// Where a blob goes: under its own name if Linux can hold it.
-fn target_of(path: &str, snapshot: Option<&str>) -> String {
-    let fits = path.split('/').all(|part| part.len() <= NAME_MAX - snapshot.map_or(0, |time| time.len() + 1));
+/// Where a blob goes: under its own name, snapshot and suffix behind it, if the file system can hold that.
+fn target_of(path: &str, snapshot: Option<&str>, suffix: &str, name_max: usize) -> String {
+    let whole = match snapshot {
+        Some(time) => format!("{path}@{time}{suffix}"),
+        None => format!("{path}{suffix}"),
+    };
+    let fits = whole.split('/').all(|part| part.len() <= name_max);
     let is_ours = path.split('/').next() == Some(OWN);
     if !is_inside(path) || !fits || is_ours || snapshot.is_some_and(|time| time.contains(['/', '\0'])) {
-        return renamed(path, snapshot);
+        return format!("{}{suffix}", nameless(path, snapshot, ""));
     }
-    match snapshot {
-        Some(time) => format!("{path}@{time}"),
-        None => path.to_owned(),
-    }
+    whole
 }
 
-/// A name of hex digits for what has none; the description says whose it is.
-fn renamed(path: &str, snapshot: Option<&str>) -> String {
-    let digest = hash::sha256(format!("{path}\0{}", snapshot.unwrap_or_default()).as_bytes());
+/// A name of hex digits for what has none; the description says whose it is. `part` tells blobs of one name apart.
+fn nameless(path: &str, snapshot: Option<&str>, part: &str) -> String {
+    let digest = hash::sha256(format!("{path}\0{}{part}", snapshot.unwrap_or_default()).as_bytes());
     format!("{RENAMED}/{}", hash::hex_upper(&digest[..16]).to_lowercase())
+}
+
+/// Whether another name may help.
+fn is_of_name(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENOTDIR
+                | libc::EEXIST
+                | libc::ENAMETOOLONG
+                | libc::EISDIR
+                | libc::ELOOP
+                | libc::EXDEV
+                | libc::EINVAL
+                | libc::EILSEQ
+        )
+    ) || error.kind() == io::ErrorKind::AlreadyExists
+}
+
+/// When the service says that the blob was changed: as HTTP writes it, or RFC 3339.
+fn last_modified(properties: &[(String, String)]) -> Option<Timespec> {
+    let (_, text) = properties.iter().find(|(name, _)| name.eq_ignore_ascii_case("Last-Modified"))?;
+    let text = text.trim();
+    let stamp = text.parse::<jiff::Timestamp>().ok();
+    let stamp = stamp.or_else(|| Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp()))?;
+    Some(Timespec { tv_sec: stamp.as_second(), tv_nsec: stamp.subsec_nanosecond().into() })
 }
 
 fn time(time: FileTime) -> Timespec {
@@ -471,18 +613,80 @@ mod tests {
     #[test]
     fn names_that_lead_outside_or_nowhere_are_replaced() {
         for path in ["pictures/a.jpg", "$root/b", "a/..b/.c", "ü/ß", "a/b/.dray"] {
-            assert_eq!(target_of(path, None), path);
+            assert_eq!(target_of(path, None, "", NAME_MAX), path);
         }
+        // A name may be as long as the file system holds; what comes behind it counts.
+        let (time, full) = ("2012-09-18T23:47:08Z", format!("a/{}", "x".repeat(255)));
+        assert_eq!(target_of(&full, None, "", NAME_MAX), full);
+        for target in [
+            target_of(&full, None, DAMAGED, NAME_MAX),
+            target_of(&full, Some(time), "", NAME_MAX),
+            target_of(&full, None, "", 143),
+        ] {
+            assert!(target.starts_with(RENAMED), "{target}");
+        }
+        let (short, long) = (&full[..full.len() - 8], "x".repeat(255));
+        assert_eq!(target_of(short, None, DAMAGED, NAME_MAX), format!("{short}.damaged"));
+        let deep = format!("{long}/y");
+        assert_eq!(target_of(&deep, Some(time), "", NAME_MAX), format!("{deep}@{time}"));
         let long = format!("a/{}", "x".repeat(300));
         for path in
             ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "a/./b", "..", ".", "a/\0", ".dray/x", long.as_str()]
         {
-            let target = target_of(path, None);
+            let target = target_of(path, None, "", NAME_MAX);
             assert!(target.starts_with(RENAMED) && is_inside(&target), "{path:?}: {target}");
         }
-        assert_eq!(target_of("a/b", Some("2012-09-18T23:47:08Z")), "a/b@2012-09-18T23:47:08Z");
-        assert!(target_of("a/b", Some("../../x")).starts_with(RENAMED));
-        assert_ne!(target_of("../x", None), target_of("../y", None));
+        assert_eq!(target_of("a/b", Some(time), "", NAME_MAX), format!("a/b@{time}"));
+        assert!(target_of("a/b", Some("../../x"), "", NAME_MAX).starts_with(RENAMED));
+        assert_ne!(target_of("../x", None, "", NAME_MAX), target_of("../y", None, "", NAME_MAX));
+    }
+
+    #[test]
+    fn two_blobs_of_one_name_both_find_a_place_and_an_impossible_one_costs_itself() {
+        let dir = std::env::temp_dir().join(format!("dray-extract-twice-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let take = |taken: &mut Extractor, blob: usize, path: &str, length: u64| {
+            taken.write(blob, 0, b"content").unwrap();
+            let (times, path) = (Times::default(), path.to_owned());
+            taken.finish(&Finish { blob, path, snapshot: None, length, times, is_whole: true }).unwrap();
+        };
+        let mut taken = Extractor::open(&dir, "one", "MD5A", 6).unwrap();
+        take(&mut taken, 0, "box/f", 7);
+        take(&mut taken, 1, "box/f", 7);
+        take(&mut taken, 2, "box/huge", u64::MAX);
+        take(&mut taken, 3, "box/f/below", 7);
+        take(&mut taken, 4, &format!("box/{}", "ü".repeat(200)), 7);
+        taken.write(5, u64::MAX - 3, b"far").unwrap();
+        taken.checkpoint().unwrap();
+        assert_eq!(taken.target(0), Some("box/f"));
+        let mut others: Vec<&str> = [1, 3, 4].iter().map(|blob| taken.target(*blob).unwrap()).collect();
+        assert!(others.iter().all(|target| target.starts_with(RENAMED)), "{others:?}");
+        others.dedup();
+        assert_eq!(others.len(), 3);
+        assert!(taken.refused(2).is_some() && taken.refused(5).is_some() && !taken.is_done(2));
+        // Another drive with a blob of that name, now and once more.
+        for _ in 0..2 {
+            let mut other = Extractor::open(&dir, "two", "MD5B", 1).unwrap();
+            other.refuse_overwriting(&|_| ("box/f".to_owned(), None)).unwrap();
+            if !other.is_done(0) {
+                take(&mut other, 0, "box/f", 7);
+                other.checkpoint().unwrap();
+            }
+            assert!(other.target(0).unwrap().starts_with(RENAMED));
+        }
+        // What no drive put there is not touched.
+        std::fs::write(dir.join("box/mine"), "mine").unwrap();
+        let third = Extractor::open(&dir, "three", "MD5C", 1).unwrap();
+        assert!(third.refuse_overwriting(&|_| ("box/mine".to_owned(), None)).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_blobs_own_time_is_read_in_both_forms() {
+        let at = |text: &str| last_modified(&[("last-modified".to_owned(), text.to_owned())]).map(|time| time.tv_sec);
+        assert_eq!(at("Tue, 18 Sep 2012 23:47:08 GMT"), Some(1_348_012_028));
+        assert_eq!(at(" 2012-09-18T23:47:08Z "), Some(1_348_012_028));
+        assert_eq!(at("yesterday"), None);
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Counts {
             Verdict::Missing => &mut self.missing,
         };
         entry.0 += 1;
-        entry.1 += row.length;
+        // A manifest may say any length.
+        entry.1 = entry.1.saturating_add(row.length);
     }
 
     /// Each verdict, its rows and bytes, in the order of reports.

@@ -57,8 +57,10 @@ pub struct BlobStart {
     pub blob_path: String,
     /// Path on the drive, verbatim.
     pub file_path: String,
-    /// Bytes.
+    /// Bytes; 0 where [`BlobStart::is_length_wrong`].
     pub length: u64,
+    /// It has no `Length`, or one that is no number.
+    pub is_length_wrong: bool,
     /// Time of the snapshot that was exported.
     pub snapshot: Option<String>,
     /// `ClientData`.
@@ -76,6 +78,8 @@ pub struct BlobEnd {
     pub metadata: Option<SideRef>,
     /// Properties of this blob.
     pub properties: Option<SideRef>,
+    /// What was wrong with the blob's entry without ending the reading; the first few.
+    pub faults: Vec<String>,
 }
 
 /// A blob with all its pieces.
@@ -124,6 +128,9 @@ pub struct Fault {
     pub what: String,
 }
 
+/// Faults of one blob that are kept with it.
+const OF_BLOB_MAX: usize = 8;
+
 /// A streaming reader.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -134,6 +141,8 @@ pub struct Reader<R> {
     faults: Vec<Fault>,
     faults_in_all: u64,
     end: BlobEnd,
+    /// Faults of the blob that is being read.
+    of_blob: Vec<String>,
     list: Option<ListHead>,
     seen_drive_id: bool,
     seen_blobs: bool,
@@ -162,6 +171,7 @@ impl<R: BufRead> Reader<R> {
             faults: Vec::new(),
             faults_in_all: 0,
             end: BlobEnd::default(),
+            of_blob: Vec::new(),
             list: None,
             seen_drive_id: false,
             seen_blobs: false,
@@ -225,9 +235,13 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn fault(&mut self, what: impl Into<String>) {
+        let what = what.into();
         self.faults_in_all += 1;
+        if self.of_blob.len() < OF_BLOB_MAX {
+            self.of_blob.push(what.clone());
+        }
         if self.faults.len() < limits::FAULTS_MAX {
-            let fault = Fault { line: self.steps.line(), byte: self.steps.byte(), what: what.into() };
+            let fault = Fault { line: self.steps.line(), byte: self.steps.byte(), what };
             self.faults.push(fault);
         }
     }
@@ -292,8 +306,9 @@ impl<R: BufRead> Reader<R> {
                     Pieces::Pages => "PageRange",
                 };
                 if name == wanted {
-                    let piece = self.piece(&name, &attributes)?;
-                    self.queued.push_back(Event::Piece(piece));
+                    if let Some(piece) = self.piece(&name, &attributes) {
+                        self.queued.push_back(Event::Piece(piece));
+                    }
                 } else {
                     self.fault(format!("{name} where {wanted} belongs"));
                 }
@@ -302,8 +317,7 @@ impl<R: BufRead> Reader<R> {
             (At::Pieces(_), Step::End) => self.at = At::BlobTail,
             (At::BlobTail, Step::Start { name, attributes, empty }) => self.in_tail(&name, &attributes, empty)?,
             (At::BlobTail, Step::End) => {
-                let end = std::mem::take(&mut self.end);
-                self.queued.push_back(Event::BlobEnd(end));
+                self.end_blob();
                 self.at = At::List;
             }
             (_, Step::Start { name, empty, .. }) => {
@@ -399,6 +413,7 @@ impl<R: BufRead> Reader<R> {
         let mut start = BlobStart { line: self.steps.line(), ..BlobStart::default() };
         let mut has_length = false;
         self.end = BlobEnd::default();
+        self.of_blob.clear();
         loop {
             match self.steps.next()? {
                 Step::Text(text) if text.trim().is_empty() => {}
@@ -414,7 +429,7 @@ impl<R: BufRead> Reader<R> {
                         match text.trim().parse() {
                             Ok(length) => (start.length, has_length) = (length, true),
                             Err(_) => {
-                                has_length = true;
+                                (start.is_length_wrong, has_length) = (true, true);
                                 self.fault(format!("Length is no number: {text:?}"));
                             }
                         }
@@ -430,8 +445,7 @@ impl<R: BufRead> Reader<R> {
                 },
                 Step::End => {
                     self.start_blob(start, has_length);
-                    let end = std::mem::take(&mut self.end);
-                    self.queued.push_back(Event::BlobEnd(end));
+                    self.end_blob();
                     return Ok(());
                 }
                 Step::Eof => return Err(self.steps.error("ends too early")),
@@ -439,7 +453,14 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn start_blob(&mut self, start: BlobStart, has_length: bool) {
+    fn end_blob(&mut self) {
+        let faults = std::mem::take(&mut self.of_blob);
+        let end = BlobEnd { faults, ..std::mem::take(&mut self.end) };
+        self.queued.push_back(Event::BlobEnd(end));
+    }
+
+    fn start_blob(&mut self, mut start: BlobStart, has_length: bool) {
+        start.is_length_wrong |= !has_length;
         for (missing, name) in [
             (start.blob_path.is_empty(), "BlobPath"),
             (start.file_path.is_empty(), "FilePath"),
@@ -485,19 +506,39 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn piece(&mut self, name: &str, attributes: &[(String, String)]) -> Result<Piece, XmlError> {
-        let mut number = |key: &str| match attribute(attributes, key).map(|text| text.trim().parse::<u64>()) {
-            Some(Ok(value)) => Ok(value),
-            // Without its place a piece means nothing, and neither does the rest of the blob.
-            _ => Err(self.steps.error(format!("{name} has no legible {key}"))),
+    /// A block or range; one without its place means nothing, and costs its blob alone.
+    fn piece(&mut self, name: &str, attributes: &[(String, String)]) -> Option<Piece> {
+        let number = |key: &str| attribute(attributes, key).and_then(|text| text.trim().parse::<u64>().ok());
+        let (Some(offset), Some(length)) = (number("Offset"), number("Length")) else {
+            let key = if number("Offset").is_none() { "Offset" } else { "Length" };
+            self.fault(format!("{name} has no legible {key}"));
+            return None;
         };
-        let (offset, length) = (number("Offset")?, number("Length")?);
         let id = attribute(attributes, "Id").map(Into::into);
-        Ok(Piece { offset, length, id, hash: self.hash(name, attributes) })
+        Some(Piece { offset, length, id, hash: self.hash(name, attributes) })
     }
 }
 
 impl Blob {
+    /// Whether the pieces say what every byte of the blob is: blocks from end to end, ranges in order and inside.
+    pub fn is_covered(&self) -> bool {
+        let length = self.start.length;
+        let Some(kind) = self.start.pieces else { return true };
+        let mut next = 0u64;
+        for piece in &self.pieces {
+            let fits = match kind {
+                Pieces::Blocks => piece.offset == next,
+                Pieces::Pages => piece.offset >= next,
+            };
+            match piece.offset.checked_add(piece.length) {
+                Some(end) if fits && end <= length => next = end,
+                _ => return false,
+            }
+        }
+        // Without any block a blob of up to 64 MiB is one block.
+        kind == Pieces::Pages || next == length || self.pieces.is_empty()
+    }
+
     /// What the service would find wrong with the blob's description (`spec/import-export.md` 3.2); empty when nothing.
     pub fn check(&self) -> Vec<String> {
         let mut out = Vec::new();

@@ -388,6 +388,9 @@ fn odd_values_are_faults_and_reading_goes_on() {
         ("<Snapshot>", "<Unheard/><Snapshot>", "element Unheard is not known here"),
         ("<BlobPath>a/none</BlobPath>", "", "has no BlobPath"),
         ("<BlockList>\n", "<BlockList>\n<PageRange/>", "PageRange where Block belongs"),
+        ("Offset=\"1000\"", "Offset=\"x\"", "Block has no legible Offset"),
+        ("Offset=\"1000\"", "Offset=\"-1\"", "Block has no legible Offset"),
+        ("Length>10485760<", "Length>18446744073709551616<", "Length is no number"),
     ] {
         assert!(EXPORT.contains(from));
         let text = EXPORT.replacen(from, to, 1);
@@ -399,6 +402,14 @@ fn odd_values_are_faults_and_reading_goes_on() {
         assert_eq!(count, 4, "{to}");
         assert!(reader.faults().iter().any(|f| f.what.contains(what)), "{to}: {:?}", reader.faults());
     }
+    // The entry that is at fault has the fault, and the others have none.
+    let text = EXPORT.replacen("Offset=\"1000\"", "Offset=\"x\"", 1);
+    let mut reader = Reader::new(text.as_bytes());
+    let blobs: Vec<Blob> = std::iter::from_fn(|| reader.next_blob().unwrap()).collect();
+    let faulty: Vec<bool> = blobs.iter().map(|blob| !blob.end.faults.is_empty()).collect();
+    assert_eq!(faulty.iter().filter(|faulty| **faulty).count(), 1, "{faulty:?}");
+    let at_fault = blobs.iter().find(|blob| !blob.end.faults.is_empty()).expect("one");
+    assert!(!at_fault.is_covered(), "a byte of it is described by no block");
 }
 
 #[test]
@@ -429,8 +440,8 @@ fn what_is_no_manifest_is_an_error_with_its_place() {
     for cut in (0..EXPORT.len() - 17).step_by(13) {
         assert!(end(&EXPORT[..cut]).is_some(), "cut at {cut}");
     }
-    let e = end(&EXPORT.replacen("Offset=\"1000\"", "Offset=\"x\"", 1)).unwrap();
-    assert_eq!((e.line, e.what.as_str()), (24, "Block has no legible Offset"));
+    let e = end(&EXPORT.replacen("<Block Offset=\"1000\"", "<Block Offset=1000", 1)).unwrap();
+    assert_eq!(e.line, 24, "{}", e.what);
     assert!(EXPORT[..e.byte as usize].lines().count().abs_diff(24) <= 1);
 }
 
