@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::azure::dataset::{self, Dataset, DatasetRow};
+use crate::azure::dataset::{self, Dataset, DatasetRow, Disposition};
 use crate::azure::driveset::{self, Driveset};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, Road};
@@ -15,6 +15,7 @@ use crate::crypt::Cipher;
 use crate::device::{Roots, guard};
 use crate::plan::catalog::{Builder, Catalog};
 use crate::prep::append::drive::{self as there, AppendDrive, There};
+use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
@@ -267,6 +268,7 @@ pub fn prepare_with(
         properties: sides.files,
         md5_texts: sides.md5_texts,
     };
+    warnings.extend(doubled(&found, &catalog, &dataset.rows));
     let planner = Planner { recipe: &recipe, catalog: &catalog };
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
     let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
@@ -310,6 +312,25 @@ pub fn prepare_with(
         added: Vec::new(),
     };
     Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)
+}
+
+/// Blobs that drives name already, told.
+fn doubled(found: &[Place], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Problem> {
+    let mut session = Earlier::default();
+    let mut warnings = Vec::new();
+    for place in found {
+        let Place::There(there) = place else { continue };
+        if session.is_empty() {
+            let mut path = String::new();
+            for (index, file) in (0..).zip(catalog.files()) {
+                catalog.blob_path(index, &mut path);
+                let row = rows.get(file.row as usize);
+                session.add(&path, row.map_or_else(Disposition::default, |row| row.disposition));
+            }
+        }
+        warnings.extend(session.doubled(there));
+    }
+    warnings
 }
 
 /// The rest of preflight where files lie on a drive already.
@@ -363,7 +384,8 @@ fn prepare_index(
         md5_texts: Vec::new(),
         properties: Vec::new(),
     };
-    let (drive, skipped) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
+    let (drive, skipped, doubled) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
+    warnings.extend(doubled);
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
     // Its paths are not of this machine.
     warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));

@@ -82,7 +82,7 @@ pub(super) fn problem(opened: &Opened, error: &NtfsError) -> Problem {
 }
 
 impl<'a> Files<'a> {
-    /// Reads the whole `$MFT`, from end to end.
+    /// Reads the whole `$MFT`, from end to end, and every directory.
     ///
     /// # Errors
     /// As [`ntfs`]; or more files than can be held.
@@ -102,7 +102,7 @@ impl<'a> Files<'a> {
                     self.catalog.problems().iter().take(SHOWN_MAX).map(ToString::to_string).collect();
                 let more = if total > SHOWN_MAX as u64 { "; …" } else { "" };
                 let what = if total == 1 { "1 damaged place".to_owned() } else { format!("{total} damaged places") };
-                warnings.push(format!("{what} in $MFT: {}{more}", first.join("; ")));
+                warnings.push(format!("{what} in the file system: {}{more}", first.join("; ")));
             }
         }
         warnings
@@ -125,7 +125,7 @@ impl<'a> Files<'a> {
     pub fn list(&self, start: FileId, deep: bool, see: &mut dyn FnMut(Listed)) {
         let info = self.catalog.info(start);
         if !info.directory {
-            if let Some(name) = self.catalog.names(start).next() {
+            if let Some(name) = self.catalog.reached_by(start) {
                 see(self.listed(name, info));
             }
             return;
@@ -176,7 +176,7 @@ impl<'a> Files<'a> {
         }
         let stream = self.catalog.open(&self.volume, &mut View(self.opened), file);
         let stream = stream.map_err(|error| problem(self.opened, &error))?;
-        Ok(FileReader { opened: self.opened, volume: &self.volume, stream, at: 0, buffer: Vec::new(), used: 0 })
+        Ok(FileReader::of(self.opened, &self.volume, stream))
     }
 }
 
@@ -191,7 +191,12 @@ pub struct FileReader<'a> {
     used: usize,
 }
 
-impl FileReader<'_> {
+impl<'a> FileReader<'a> {
+    /// Reads a stream that was found otherwise.
+    pub fn of(opened: &'a Opened, volume: &'a Volume, stream: Stream) -> Self {
+        Self { opened, volume, stream, at: 0, buffer: Vec::new(), used: 0 }
+    }
+
     /// Bytes of the data.
     pub fn size(&self) -> u64 {
         self.stream.size()

@@ -246,6 +246,11 @@ impl Index {
         Ok(())
     }
 
+    /// Every blob's path and what becomes of one that is there.
+    pub fn blobs(&self) -> impl Iterator<Item = (&str, Disposition)> {
+        self.files.iter().map(|file| (&*file.blob_path, file.disposition))
+    }
+
     /// How many files, and their bytes.
     pub fn totals(&self) -> (u64, ByteLen) {
         (self.files.len() as u64, ByteLen(self.files.iter().map(|file| file.len).sum()))

@@ -169,6 +169,15 @@ fn judge<'a>(
     };
     checks::of_manifest(checks, opened, &listing, record);
     verdict.skipped = listing.skipped;
+    if let (count @ 1.., named) = &listing.doubled {
+        let (what, more) =
+            (if *count == 1 { "blob has" } else { "blobs have" }, if *count > named.len() as u64 { ", …" } else { "" });
+        verdict.warnings.push(format!(
+            "{count} {what} the name of another blob of the manifest ({}{more}): the service renames, overwrites or passes over \
+             one of the two, as its disposition says",
+            named.join(", ")
+        ));
+    }
     if let Some(name) = listing.credential {
         verdict
             .warnings
@@ -528,7 +537,8 @@ fn finish(files: &Files<'_>, listing: &Listing, blob: u32) -> Option<Act> {
         blob: blob as usize,
         path: listing.blob_path(files, blob as usize),
         snapshot: listing.snapshots.get(&blob).cloned(),
-        length: subject.length,
+        // Where the manifest says another length, there is what the drive has.
+        length: subject.length.min(info.size),
         times: info.times,
         is_whole: worst(listing, subject) <= Verdict::NoReference,
     })))
@@ -560,6 +570,12 @@ impl Judged<'_> {
             if matter.extractor.is_some() {
                 matter.describe(blob, &row)?;
             }
+            // One that is not as it should be says so itself; one that is was asked for, and is not there.
+            if row.verdict == Verdict::Equal
+                && let Some(problem) = matter.refusal(blob, &row)
+            {
+                self.verdict.failure.get_or_insert(problem);
+            }
             counts.add(&row);
             see(&row);
         }
@@ -569,6 +585,7 @@ impl Judged<'_> {
         }
         if let Some(extractor) = &mut matter.extractor {
             extractor.end()?;
+            self.verdict.warnings.extend(extractor.renamed());
         }
         self.verdict.log_strays = strays.rest();
         self.verdict.counts = counts;
@@ -606,6 +623,9 @@ impl Matter<'_> {
             verdict = verdict.max(Verdict::Different);
             notes.push("not equal in an earlier run".to_owned());
         }
+        if let Some(extractor) = &self.extractor {
+            notes.extend(extractor.refused(blob).map(|why| format!("could not be taken out: {why}")));
+        }
         Row {
             verdict,
             blob: Some(listing.blob_path(&self.files, blob)),
@@ -630,13 +650,22 @@ impl Matter<'_> {
             if info.directory || !info.reachable || catalog.is_metafile(file) || self.listing.is_named(file) {
                 return None;
             }
-            let path = display_name(&catalog.path(catalog.names(file).next()?)?);
+            let path = display_name(&catalog.path(catalog.reached_by(file)?)?);
             let lower = path.to_lowercase();
             if OWN.iter().any(|own| lower.starts_with(own)) {
                 return None;
             }
             Some(Row { verdict: Verdict::NotInManifest, file: path, length: info.size, ..Row::default() })
         })
+    }
+
+    /// Why a blob that is as it should be was not taken out.
+    fn refusal(&self, blob: usize, row: &Row) -> Option<Problem> {
+        let why = self.extractor.as_ref()?.refused(blob)?;
+        let path = row.blob.as_deref().unwrap_or_default();
+        let problem = Problem::new(Kind::Environment, format!("a blob could not be taken out: {why}")).value(path);
+        let advice = "the other blobs were; a file system that holds such a file takes this one as well";
+        Some(problem.drive(&self.opened.found.drive.name).advice(advice))
     }
 
     /// Writes down what a file in the directory cannot carry.

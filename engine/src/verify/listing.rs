@@ -1,6 +1,8 @@
 //! The manifest against the catalog: which file each blob is, and what its blocks should be.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Read};
 
 use crate::azure::Digest;
@@ -16,6 +18,15 @@ use crate::verify::road::SLOT_LEN;
 /// Names that manifests have at the root of a volume, in the order in which they are looked for.
 const NAMES: [&str; 2] = ["DriveManifest.xml", "drive-manifest.xml"];
 const SUFFIX: &str = ".manifest";
+
+/// Blobs of one name that are named.
+const DOUBLED_NAMED_MAX: usize = 3;
+
+/// Files without a place that are looked through for each blob that is missing.
+const LOST_MAX: usize = 1000;
+
+/// Notes of one entry on what the manifest says.
+const ENTRY_NOTES_MAX: usize = 4;
 
 /// No side file, no own name.
 pub(super) const NONE: u32 = u32::MAX;
@@ -73,6 +84,10 @@ pub(super) struct Listing {
     named: Vec<u64>,
     texts: Vec<Box<str>>,
     by_side: HashMap<FileId, u32>,
+    /// Hashes of the blobs' names, in their order; until all are known.
+    names: Vec<u64>,
+    /// Blobs that have the name of one before them, and some of those names.
+    pub doubled: (u64, Vec<String>),
     /// Blobs that were not asked for.
     pub skipped: u64,
 }
@@ -234,7 +249,19 @@ impl Listing {
         listing.facts.md5 = hash::hex_upper(&hashing.md5.finish());
         listing.facts.sha256 = hash::hex_upper(&hashing.sha256.value());
         listing.by_side = HashMap::new();
+        listing.find_doubled(files);
         Ok(listing)
+    }
+
+    /// Looks for blobs of one name: what the service makes of them is not what was meant.
+    fn find_doubled(&mut self, files: &Files<'_>) {
+        let names = std::mem::take(&mut self.names);
+        let mut order: Vec<u32> = (0..names.len() as u32).collect();
+        order.sort_unstable_by_key(|blob| (names[*blob as usize], *blob));
+        let same = order.windows(2).filter(|two| names[two[0] as usize] == names[two[1] as usize]);
+        let later: Vec<u32> = same.map(|two| two[1]).collect();
+        let named = later.iter().take(DOUBLED_NAMED_MAX).map(|blob| self.blob_path(files, *blob as usize));
+        self.doubled = (later.len() as u64, named.collect());
     }
 
     /// Marks a file as named.
@@ -295,15 +322,28 @@ impl Listing {
             state.blob.pieces = blob.pieces;
             return;
         }
-        for fault in blob.check() {
+        let faults = blob.check();
+        for fault in &faults {
             state.fault(format!("line {line}: {blob_path}: {fault}"));
         }
         let index = self.subjects.len() as u32;
         let info = name.map(|name| files.catalog.info(files.catalog.file_of(name)));
         let mut verdict = Verdict::Equal;
         let mut notes = Vec::new();
+        // What the reader of the manifest and the rules of the service find wrong costs this entry, and no other.
+        notes.extend(end.faults.iter().chain(&faults).take(ENTRY_NOTES_MAX).map(|fault| format!("manifest: {fault}")));
+        if blob.start.is_length_wrong || blob_path.is_empty() || !blob.is_covered() {
+            verdict = Verdict::Different;
+        }
         match info {
-            None => verdict = Verdict::Missing,
+            None => {
+                verdict = Verdict::Missing;
+                if is_lost(files, file_path) {
+                    notes.push(
+                        "a record of $MFT has this name, but no directory lists it: Windows does not find it".into(),
+                    );
+                }
+            }
             Some(info) if info.directory => {
                 verdict = Verdict::Different;
                 notes.push("is a directory on the drive".to_owned());
@@ -326,7 +366,8 @@ impl Listing {
                 Some(Digest::Sha256(_)) | None => ([0; 16], false),
             };
             let len = u32::try_from(length).unwrap_or(u32::MAX);
-            let inside = offset.checked_add(length).is_some_and(|end| end <= size);
+            // No block is as long as 4 GiB: what is said of one cannot be compared.
+            let inside = offset.checked_add(length).is_some_and(|end| end <= size) && u64::from(len) == length;
             let verdict = match (verdict, inside, has_hash) {
                 (Verdict::Missing, ..) => Verdict::Missing,
                 (_, false, _) => Verdict::Different,
@@ -364,6 +405,9 @@ impl Listing {
             properties: self.side(files, end.properties.as_ref(), state.properties.clone().as_ref()),
         };
         self.blobs.push(facts);
+        let mut hasher = DefaultHasher::new();
+        (blob_path, snapshot).hash(&mut hasher);
+        self.names.push(hasher.finish());
         if let Some(snapshot) = snapshot {
             self.facts.is_export = true;
             self.snapshots.insert(index, snapshot.clone());
@@ -445,6 +489,14 @@ impl State {
             self.first.push(what);
         }
     }
+}
+
+/// Whether a file without a place in any directory has the last name of a path.
+fn is_lost(files: &Files<'_>, path: &str) -> bool {
+    let Some(name) = path.rsplit(['\\', '/']).next() else { return false };
+    let name: Vec<u16> = name.encode_utf16().collect();
+    let lost = files.catalog.orphans().iter().take(LOST_MAX);
+    lost.into_iter().any(|lost| files.volume.upcase().same(files.catalog.name(*lost), &name))
 }
 
 /// A name by its path from the root; hard links are told apart.

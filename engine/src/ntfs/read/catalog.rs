@@ -1,8 +1,9 @@
-//! Every file of a volume, from one ascending pass over `$MFT`.
+//! Every file of a volume, from one ascending pass over `$MFT` and one over the indexes of its directories.
 
 use std::fmt;
 use std::ops::Range;
 
+use super::directory::{self, Directories};
 use super::error::{ErrorKind, NtfsError, Place, ReadAt};
 use super::file::{self, Content, FileRecord, FileRef, Namespace, Stash, Stream, Times};
 use super::limits;
@@ -151,6 +152,8 @@ pub struct Catalog {
     entries: Vec<Entry>,
     names: Vec<Name>,
     units: Vec<u16>,
+    /// Names that the index of their directory holds, one bit each.
+    listed: Vec<u64>,
     children: Vec<u32>,
     runs: Vec<Packed>,
     streams: Vec<NamedStream>,
@@ -236,6 +239,7 @@ impl Volume {
             entries: Vec::new(),
             names: Vec::new(),
             units: Vec::new(),
+            listed: Vec::new(),
             children: Vec::new(),
             runs: Vec::new(),
             streams: Vec::new(),
@@ -244,14 +248,21 @@ impl Volume {
             problems: Vec::new(),
             problems_total: 0,
         };
-        self.scan(reader, |record| match record.file {
-            Ok(file) => catalog.add(&file),
-            Err(error) => {
-                catalog.problem(error);
-                Ok(())
+        let mut directories = Directories::default();
+        self.scan(reader, |record| {
+            match record.file {
+                Ok(file) => {
+                    catalog.add(&file)?;
+                    if file.is_directory() {
+                        directories.add(self, file);
+                    }
+                }
+                Err(error) => catalog.problem(error),
             }
+            Ok(())
         })?;
-        catalog.finish(self);
+        directories.finish(self, reader);
+        catalog.finish(self, directories);
         Ok(catalog)
     }
 }
@@ -345,8 +356,49 @@ impl Catalog {
         Ok(())
     }
 
+    /// Holds what directories list against the names that files have.
+    fn match_names(&mut self, directories: Directories) {
+        let Directories { mut listed, problems, problems_total, .. } = directories;
+        self.problems_total += problems_total - problems.len() as u64;
+        problems.into_iter().for_each(|problem| self.problem(problem));
+        listed.sort_unstable_by_key(|entry| (entry.child, entry.key));
+        self.listed = vec![0; self.names.len().div_ceil(64)];
+        for (at, name) in self.names.iter().enumerate() {
+            let entry = &self.entries[name.file as usize];
+            let child = FileRef { record: u64::from(entry.number), sequence: entry.sequence };
+            let parent = FileRef { record: u64::from(name.parent), sequence: name.parent_sequence };
+            let units = &self.units[name.units_at as usize..][..usize::from(name.units_len)];
+            let key = directory::key(directory::raw_reference(parent), units.iter().copied());
+            let wanted = (directory::raw_reference(child), key);
+            let first = listed.partition_point(|entry| (entry.child, entry.key) < wanted);
+            if let Some(found) = listed.get_mut(first).filter(|entry| (entry.child, entry.key) == wanted) {
+                found.is_matched = true;
+                self.listed[at / 64] |= 1 << (at % 64);
+            }
+        }
+        for entry in listed.iter().filter(|entry| !entry.is_matched) {
+            let child = FileRef::from_raw(entry.child);
+            let known = self.index_of(child.record).map(|index| &self.entries[index as usize]);
+            let what = match known {
+                None => "index entry of a file that is not in use",
+                Some(known) if known.sequence != child.sequence => {
+                    "index entry of a record that is another file by now"
+                }
+                // Short names of files with a long one are not held.
+                Some(_) if entry.is_dos => continue,
+                Some(_) => "index entry of a file that has no such name there",
+            };
+            let place = Place::stream(u64::from(entry.parent), types::INDEX_ROOT, 0);
+            self.problem(NtfsError::corrupt(place, what));
+        }
+    }
+
+    fn is_listed(&self, name: u32) -> bool {
+        self.listed[name as usize / 64] & 1 << (name % 64) != 0
+    }
+
     /// Puts the tree together.
-    fn finish(&mut self, volume: &Volume) {
+    fn finish(&mut self, volume: &Volume, directories: Directories) {
         if !self.entries.is_sorted_by_key(|entry| entry.number) {
             // Files with attribute lists came last. Names point at entries by index: carry them along.
             let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
@@ -360,6 +412,7 @@ impl Catalog {
             }
             self.entries.sort_by_key(|entry| entry.number);
         }
+        self.match_names(directories);
         let mut children: Vec<u32> = Vec::with_capacity(self.names.len());
         let mut last: Option<(u32, Option<u32>)> = None;
         for index in 0..self.names.len() {
@@ -382,6 +435,7 @@ impl Catalog {
                     Some("its parent is not a directory")
                 }
                 Some(parent) if parent.sequence != name.parent_sequence => Some("its directory is another one by now"),
+                Some(_) if !self.is_listed(index as u32) => Some("no directory lists it by this name"),
                 Some(_) => None,
             };
             match what {
@@ -474,6 +528,7 @@ impl Catalog {
             + self.names.capacity() * size_of::<Name>()
             + self.units.capacity() * 2
             + self.children.capacity() * 4
+            + self.listed.capacity() * 8
             + self.runs.capacity() * size_of::<Packed>()
             + self.streams.capacity() * size_of::<NamedStream>()
     }
@@ -609,8 +664,16 @@ impl Catalog {
         exact.or(same.into_iter().next()).map(|child| NameId(*child))
     }
 
+    /// A name by which the file is reached from the root.
+    pub fn reached_by(&self, id: FileId) -> Option<NameId> {
+        self.names(id).find(|name| self.path(*name).is_some())
+    }
+
     /// The path of a name, `\` before every part; `None` if it is not reachable from the root.
     pub fn path(&self, id: NameId) -> Option<Vec<u16>> {
+        if !self.is_listed(id.0) {
+            return None;
+        }
         let mut parts = vec![id];
         let mut units = 0;
         let mut at = id;
@@ -630,7 +693,7 @@ impl Catalog {
                 }
                 return Some(path);
             }
-            at = self.names(FileId(parent)).next()?;
+            at = self.names(FileId(parent)).find(|name| self.is_listed(name.0))?;
             parts.push(at);
         }
         None
@@ -712,7 +775,7 @@ impl Catalog {
         }
     }
 
-    /// Names whose directory is gone.
+    /// Names whose directory is gone, or does not list them.
     pub fn orphans(&self) -> &[NameId] {
         &self.orphans
     }

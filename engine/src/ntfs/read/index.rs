@@ -256,7 +256,16 @@ pub(in crate::ntfs) fn lookup<R: ReadAt>(
     name: &[u16],
 ) -> Result<Option<FileRef>, NtfsError> {
     let file = volume.open_file(reader, directory)?;
-    let index = Index::open(volume, &file, &I30)?;
+    search(volume, reader, &Index::open(volume, &file, &I30)?, name)
+}
+
+/// A name in an index of names, found as a driver does; but for case.
+pub(super) fn search<R: ReadAt>(
+    volume: &Volume,
+    reader: &mut R,
+    index: &Index<'_>,
+    name: &[u16],
+) -> Result<Option<FileRef>, NtfsError> {
     let mut node = index.root();
     for _ in 0..limits::INDEX_DEPTH_MAX {
         let fail = |f: Fault| NtfsError::corrupt(index.place(&node, f.at), f.what);
@@ -283,5 +292,5 @@ pub(in crate::ntfs) fn lookup<R: ReadAt>(
             Some(vcn) => node = index.block(volume, reader, vcn)?,
         }
     }
-    Err(NtfsError::limit(Place::stream(directory, types::INDEX_ALLOCATION, 0), "index is too deep"))
+    Err(NtfsError::limit(Place::stream(index.record, types::INDEX_ALLOCATION, 0), "index is too deep"))
 }

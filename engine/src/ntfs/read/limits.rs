@@ -28,3 +28,7 @@ pub(super) const COMPRESSION_UNIT_BYTES_MAX: u64 = 128 << 10;
 pub(super) const METADATA_STREAM_BYTES_MAX: u64 = 256 << 20;
 /// Bitmap of one index: 16 MiB stand for half a terabyte of index blocks.
 pub(super) const INDEX_BITMAP_BYTES_MAX: u64 = 16 << 20;
+/// Blocks of one directory that are read ahead; longer ones are read block by block (600,000 names fit).
+pub(super) const INDEX_AHEAD_BYTES_MAX: u64 = 64 << 20;
+/// One read of that.
+pub(super) const INDEX_READ_BYTES: u64 = 1 << 20;

@@ -1,9 +1,9 @@
 //! Reading NTFS volumes of any origin, without trust.
 //!
 //! [`Volume::open`] reads the boot sector, finds `$MFT` and the state of the volume; [`Volume::catalog`] makes one
-//! ascending pass over `$MFT` and holds every file; [`Volume::read_range`] reads streams, whole or in the disk order
-//! that [`Catalog::extents`] tells. Nothing here follows an index to find files: that is left to the checker, which
-//! compares the two.
+//! ascending pass over `$MFT` and the indexes of the directories, and holds every file; [`Volume::read_range`] reads
+//! streams, whole or in the disk order that [`Catalog::extents`] tells. A file has a path only where its own name and
+//! the directory's index agree; what they disagree on is damage.
 //!
 //! The volume is never changed and never believed: numbers are bounded before they are used, and an error names the
 //! record, attribute and offset.
@@ -12,6 +12,7 @@
 
 mod catalog;
 mod check;
+mod directory;
 mod error;
 pub(in crate::ntfs) mod file;
 pub(in crate::ntfs) mod index;

@@ -200,6 +200,11 @@ impl Volume {
         &self.geometry
     }
 
+    /// Bytes of it that there are.
+    pub(super) fn bytes(&self) -> u64 {
+        self.len
+    }
+
     /// State of the volume.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -18,6 +18,7 @@ use crate::ntfs::build::Tree;
 use crate::ntfs::read::Volume;
 use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
+use crate::prep::append::earlier::Session;
 use crate::prep::files::journal_dir;
 use crate::prep::keys::Keys;
 use crate::prep::manifest::{self, Rules};
@@ -191,11 +192,15 @@ impl Planner<'_> {
     }
 
     /// Plans to index what the rows name on the volume of a drive, and to add nothing but a manifest; gives what cannot
-    /// become a blob.
+    /// become a blob, and warnings.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn index(&self, there: &There, rows: &[IndexRow]) -> Result<(AppendDrive, Vec<Skipped>), Problems> {
+    pub fn index(
+        &self,
+        there: &There,
+        rows: &[IndexRow],
+    ) -> Result<(AppendDrive, Vec<Skipped>, Vec<Problem>), Problems> {
         let mut drive = self.index_drive(there.target.clone(), rows.to_vec());
         let files = Files::read(&there.opened)?;
         let name = &there.target.facts.name;
@@ -218,7 +223,10 @@ impl Planner<'_> {
         (drive.plan.cluster, drive.plan.to_write) = (planned.cluster(), taken);
         drive.plan.regions = planned.places(&there.opened);
         drive.earlier_manifest = planned.earlier_manifest();
-        Ok((drive, index.skipped))
+        let mut session = Session::default();
+        index.blobs().for_each(|(path, disposition)| session.add(path, disposition));
+        let doubled = session.doubled(there);
+        Ok((drive, index.skipped, doubled))
     }
 
     /// As [`Planner::append_drive`], for one whose files are indexed.

@@ -7,6 +7,7 @@
 pub mod commit;
 mod copy;
 pub mod drive;
+pub mod earlier;
 pub mod encrypt;
 pub mod index;
 pub mod run;

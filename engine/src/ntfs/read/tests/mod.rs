@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -1,0 +1,100 @@
+//! Blobs that a drive's manifest names already: a session that names them again makes two of one name.
+//!
+//! What the service then does, the disposition of the later one says (`spec/import-export.md` 3.2): `rename` keeps both,
+//! the second under another name; `overwrite` keeps one; `no-overwrite` passes the second over. Since 2.2.0.300 imports
+//! always overwrite. All of it may be meant, as when a changed file is sent again: so it is told, and not refused.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io::BufReader;
+
+use crate::azure::dataset::Disposition;
+use crate::azure::manifest::{self, Event};
+use crate::ntfs::append::root_stream;
+use crate::plan::drive::MANIFEST_NAME;
+use crate::prep::append::drive::There;
+use crate::report::{Kind, Problem};
+use crate::verify::files;
+use crate::verify::find::View;
+
+/// Blobs that a warning names.
+const NAMED_MAX: usize = 3;
+
+/// Bytes of one read of a manifest.
+const READ_LEN: usize = 1 << 20;
+
+/// The blobs of a session, by a hash of their paths.
+#[derive(Debug, Default)]
+pub struct Session {
+    blobs: Vec<(u64, Disposition)>,
+}
+
+fn hash(path: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Session {
+    /// Whether it has no blobs yet.
+    pub const fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
+    /// Takes in a blob: its whole path, container first.
+    pub fn add(&mut self, path: &str, disposition: Disposition) {
+        self.blobs.push((hash(path), disposition));
+    }
+
+    /// What a drive's manifest names already, in warnings; one for each disposition. A manifest that cannot be read is no
+    /// matter of this: the plan refuses it.
+    pub fn doubled(&mut self, there: &There) -> Vec<Problem> {
+        self.blobs.sort_unstable_by_key(|(hash, _)| *hash);
+        let mut found: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
+        let _ = each_blob(there, |path| {
+            if let Ok(at) = self.blobs.binary_search_by_key(&hash(&path), |(hash, _)| *hash) {
+                let (count, named) = found.entry(self.blobs[at].1.as_str()).or_default();
+                *count += 1;
+                if named.len() < NAMED_MAX {
+                    named.push(path);
+                }
+            }
+        });
+        found.into_iter().map(|(disposition, (count, named))| warning(there, disposition, count, &named)).collect()
+    }
+}
+
+fn warning(there: &There, disposition: &str, count: u64, named: &[String]) -> Problem {
+    let what = match count {
+        1 => "a blob of this session is in the drive's manifest already, from an earlier session".to_owned(),
+        _ => format!("{count} blobs of this session are in the drive's manifest already, from earlier sessions"),
+    };
+    let does = match disposition {
+        "rename" => {
+            "the service makes a second blob of each under another name, such as `x (2)`; newer services overwrite"
+        }
+        "overwrite" => "the service keeps one of the two",
+        _ => "the service keeps the first and passes the second over; newer services overwrite",
+    };
+    let more = if count > named.len() as u64 { ", …" } else { "" };
+    Problem::new(Kind::Usage, format!("{what}; with Disposition {disposition} {does}"))
+        .drive(&there.target.facts.name)
+        .value(format!("{}{more}", named.join(", ")))
+        .advice("if both are meant to arrive, give this session another destination")
+}
+
+/// Every blob that the manifest on the volume names; none where there is no manifest.
+fn each_blob(there: &There, mut see: impl FnMut(String)) -> Option<()> {
+    let volume = files::ntfs(&there.opened).ok()?;
+    let name: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
+    let stream = root_stream(&volume, &mut View(&there.opened), &name).ok()??;
+    let input = files::FileReader::of(&there.opened, &volume, stream);
+    let mut reader = manifest::Reader::new(BufReader::with_capacity(READ_LEN, input));
+    while let Some(event) = reader.next_event().ok()? {
+        if let Event::BlobStart(start) = event {
+            see(start.blob_path);
+        }
+    }
+    Some(())
+}
