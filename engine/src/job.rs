@@ -28,5 +28,9 @@ pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};
 pub use crate::verify::judge::{self, Judged, VerifyRequest};
 pub use crate::verify::key::{KEY_FILE_LEN_MAX, Key};
+pub use crate::verify::known::Journals;
 pub use crate::verify::logs::{Expected, Logs};
-pub use crate::verify::result::{Answer, Check, Counts, DriveVerdict, ManifestFacts, Row, Verdict};
+pub use crate::verify::result::{
+    Answer, Check, Counts, DriveVerdict, ManifestFacts, Row, Verdict, sum as sum_of_drives, unmatched,
+};
+pub use crate::verify::verdict::{Conclusion, Ending, Reason, RunSum, Taken, conclude};

@@ -43,6 +43,16 @@ impl Column {
         Self { name, class: "" }
     }
 
+    /// A few words that stay on their line.
+    pub const fn word(name: &'static str) -> Self {
+        Self { name, class: "w" }
+    }
+
+    /// Sentences, in which paths and hashes may stand.
+    pub const fn long(name: &'static str) -> Self {
+        Self { name, class: "l" }
+    }
+
     /// Numbers: to the right, digits below digits.
     pub const fn number(name: &'static str) -> Self {
         Self { name, class: "n" }
@@ -80,7 +90,7 @@ impl Page {
             self.body,
             "<p class=\"verdict {}\"><strong>{}</strong> {}</p>",
             tone.class(),
-            escape(word),
+            escape(&ended(word)),
             escape(sentence)
         );
     }
@@ -182,6 +192,12 @@ impl Page {
     }
 }
 
+/// With a full stop, unless it ends with a mark of its own.
+fn ended(word: &str) -> String {
+    let is_ended = word.ends_with(['.', ':', '!', '?']);
+    if is_ended { word.to_owned() } else { format!("{word}.") }
+}
+
 /// `text` as HTML text or attribute; control characters become visible.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -232,7 +248,8 @@ dt{color:var(--soft);font-size:.8rem}dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th{font-weight:500;color:var(--soft);font-size:.8rem;text-align:left;border-bottom:1px solid var(--line);
 padding:.35rem 1.25rem .35rem 0;white-space:nowrap}
-td{padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
+td{padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}
+td.w{white-space:nowrap}td.c{overflow-wrap:anywhere;min-width:6.5rem}td.l{overflow-wrap:anywhere;min-width:9rem}
 th:last-child,td:last-child{padding-right:0}
 th.n{width:1%}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 dl.two{grid-template-columns:1fr 1fr}
@@ -252,7 +269,8 @@ svg .t{fill:var(--soft);font:11px system-ui,'DejaVu Sans',sans-serif}
 svg .tt{fill:var(--ink);font:12px system-ui,'DejaVu Sans',sans-serif}
 footer{margin-top:3.5rem;padding-top:.9rem;border-top:1px solid var(--line)}
 @media print{main{max-width:none;padding:0}body{font-size:11pt}h2{break-after:avoid}tr,figure,dl{break-inside:avoid}
-@page{margin:18mm}}
+footer{margin-top:1rem;padding-top:.5rem;break-before:avoid}h2{margin-top:1.6rem}
+@page{margin:16mm}}
 ";
 
 #[cfg(test)]

@@ -269,6 +269,12 @@ fn every_kind_of_damage_is_found_and_named() {
         OpenOptions::new().write(true).open(base.join("cut")).and_then(|file| file.set_len(1234)).expect("cut");
         fs::remove_file(base.join("gone")).expect("removed");
         fs::write(base.join("foreign"), "nobody asked for it").expect("a file");
+        let blob = "<Blob><BlobPath>more/x</BlobPath><FilePath>\\x</FilePath><Length>1</Length></Blob>";
+        let other = format!(
+            "<DriveManifest><Drive><DriveId>drive</DriveId><BlobList>{blob}</BlobList></Drive></DriveManifest>"
+        );
+        fs::write(mount.join("drive.manifest"), other).expect("a file");
+        fs::write(mount.join("program.exe.manifest"), "<assembly manifestVersion=\"1.0\"/>").expect("a file");
         assert!(Command::new("umount").arg(&mount).status().is_ok_and(|status| status.success()));
     } else {
         eprintln!("SKIPPED judge: ntfs-3g does not mount here");
@@ -285,6 +291,10 @@ fn every_kind_of_damage_is_found_and_named() {
         assert_eq!(word(&rows, "data/sub/gone"), "missing");
         let foreign = rows.iter().find(|(name, _)| name.ends_with("foreign")).expect("the file that nobody asked for");
         assert_eq!(foreign.1["verdict"], "not in the manifest");
+        // What only a second manifest lists was not compared; a program's manifest is none.
+        let unlisted = &last["drives"][0]["unlisted"];
+        assert_eq!((unlisted.as_array().map(Vec::len), &unlisted[0]["blobs"]), (Some(1), &1.into()), "{unlisted}");
+        assert!(reasons(&last).contains(&"listed_elsewhere"), "{last}");
     }
     for name in ["data/sub/well", "data/sub/flip", "data/empty"] {
         assert_eq!(word(&rows, name), "equal");
@@ -376,8 +386,15 @@ fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() 
     );
     let logs = ["--copy-log", &first, "--copy-log", &second];
     let output = verify(&session, &image, &[&["--json"], &logs[..]].concat());
-    assert_eq!(output.status.code(), Some(0), "the drive itself is whole: {}", said(&output));
+    // The drive itself is whole, and the service did not take all of it: that is no success.
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
     let (rows, last) = judged(&output);
+    assert_eq!(reasons(&last), ["service_did_not_take", "log_names_other", "log_status"]);
+    assert_eq!((&last["verdict"]["equal"], &last["verdict"]["asked"]), (&7.into(), &7.into()));
+    let taken = |name: &str| rows[name]["taken"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((taken("data/sub/well").as_str(), taken("data/sub/gone").as_str()), ("taken", "not taken"));
+    // The first log names what went well, so what it does not name was not taken.
+    assert_eq!(taken("data/empty"), "not taken");
     let service = |name: &str| rows[name]["service"].as_str().unwrap_or_default().to_owned();
     assert!(service("data/sub/flip").contains("bytes 4194304 to 5242880: ReadErrors"), "{rows:?}");
     assert!(service("data/sub/gone").contains("UploadErrorCloudHttp 400 UnsupportedBlobType"), "{rows:?}");
@@ -414,9 +431,182 @@ fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() 
         let output = verify(&session, &image, &wrong);
         assert_eq!(output.status.code(), Some(1), "{wrong:?}: {}", said(&output));
     }
-    // Two drives of a job at once: what one lacks, the other has.
-    let output = verify(&session, &image, &["--json", image.to_str().expect("UTF-8"), "--expect", &incomplete]);
-    assert_eq!(judged(&output).1["drives"].as_array().map(Vec::len), Some(2));
+    // One drive by three names is one drive.
+    let (hard, soft) = (session.path("hard.img"), session.path("soft.img"));
+    fs::hard_link(&image, &hard).expect("a link");
+    std::os::unix::fs::symlink(&image, &soft).expect("a link");
+    let names = ["--json", hard.to_str().expect("UTF-8"), soft.to_str().expect("UTF-8")];
+    let output = verify(&session, &image, &names);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let (_, last) = judged(&output);
+    assert_eq!(last["drives"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&last["verdict"]["asked"], last["same_drive"].as_array().map(Vec::len)), (&7.into(), Some(2)));
+    fs::remove_file(image).expect("the image");
+}
+
+/// Why a run is no success.
+fn reasons(last: &Value) -> Vec<&str> {
+    let all = last["verdict"]["reasons"].as_array().expect("reasons");
+    all.iter().map(|one| one["reason"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn what_proves_nothing_is_no_success() {
+    let session = drive("verify-nothing");
+    let image = session.path("drive.img");
+    let file = |name: &str, text: &str| {
+        fs::write(session.path(name), text).expect("a file");
+        session.path(name).to_str().expect("UTF-8").to_owned()
+    };
+    let empty = file(
+        "empty.manifest",
+        "<DriveManifest Version=\"2014-11-01\"><Drive><DriveId>drive</DriveId><BlobList></BlobList></Drive></DriveManifest>",
+    );
+    let nothing = file("nothing.xml", "<BlobList></BlobList>");
+    let other = file("other.xml", "<DriveLog><DriveId>WD-OTHER</DriveId><Status>Completed</Status></DriveLog>");
+    for (words, code, told) in [
+        (&["--only", "nonexistent/"][..], 1, "nonexistent/"),
+        (&["--only", "Data/"], 1, "data/"),
+        (&["--only", "data/*"], 1, "data/"),
+        // One that is right does not cover one that is not.
+        (&["--only", "data/sub/well", "data/wrong"], 1, "data/wrong"),
+        (&["--manifest", &empty], 5, "no blob"),
+        (&["--expect", &nothing], 1, "asks for no blob"),
+        (&["--copy-log", &other], 1, "WD-OTHER"),
+    ] {
+        let output = verify(&session, &image, words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        let text = said(&output);
+        assert!(text.contains(told) && !text.contains("Equal:"), "{words:?}: {text}");
+    }
+    // A path that leads nowhere, and no key.
+    let output = verify(&session, &session.path("drvie.img"), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("Could not be verified: ") && !said(&output).contains("0 of 0"),
+        "{}",
+        said(&output)
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    let output = command.arg("verify").arg(&image).stdin(Stdio::null()).output().expect("the binary runs");
+    assert!(said(&output).contains("Could not be verified: "), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1));
+    fs::remove_file(image).expect("the image");
+}
+
+#[test]
+fn a_drive_that_was_not_finished_or_lost_a_table_is_not_equal() {
+    let session = drive("verify-unfit");
+    let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
+    let unfit = |why: &str| {
+        let output = verify(&session, &image, &["--json"]);
+        assert_eq!(output.status.code(), Some(5), "{why}: {}", said(&output));
+        let (rows, last) = judged(&output);
+        assert!(rows.values().all(|row| row["verdict"] == "equal"), "{why}");
+        assert_eq!(reasons(&last), ["unfit"], "{why}");
+        let sentence = last["verdict"]["sentence"].as_str().expect("a sentence").to_owned();
+        assert!(sentence.contains(why), "{sentence}");
+    };
+    // The journal lies beside the record.
+    let journals: Vec<PathBuf> = fs::read_dir(&session.dir)
+        .expect("the session")
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"[BeginUpdateRecord]")) && *path != record)
+        .collect();
+    let [journal] = journals.as_slice() else { panic!("{journals:?}") };
+    let whole = fs::read(journal).expect("the journal");
+    let text = String::from_utf8(whole.clone()).expect("text");
+    // As an interrupted run leaves it: cut behind the record that says that the drive was begun.
+    let begun = text.find("DriveState: Started").expect("the drive was begun");
+    let end = begun + text[begun..].find("[EndUpdateRecord]").expect("its end") + "[EndUpdateRecord]\r\n".len();
+    fs::write(journal, &text[..end]).expect("the journal");
+    unfit("preparing the drive was finished: no");
+    fs::write(journal, &whole).expect("the journal");
+    assert_eq!(verify(&session, &image, &[]).status.code(), Some(0));
+    // The drive record.
+    let text = fs::read_to_string(&record).expect("the record");
+    fs::write(&record, text.replace("SaveCommandOutput: Completed", "SaveCommandOutput: Incomplete")).expect("written");
+    unfit("preparing the drive was finished: no");
+    fs::write(&record, &text).expect("the record");
+    // The second partition table.
+    let len = fs::metadata(&image).expect("the image").len();
+    let mut kept = [0; 512];
+    File::open(&image).expect("the image").read_exact_at(&mut kept, len - 512).expect("the last sector");
+    change(&image, len - 512, |sector| sector.fill(0));
+    unfit("is missing");
+    change(&image, len - 512, |sector| sector.copy_from_slice(&kept));
+    assert_eq!(verify(&session, &image, &[]).status.code(), Some(0));
+    fs::remove_file(image).expect("the image");
+}
+
+#[test]
+fn what_the_service_took_is_held_against_the_drive() {
+    let session = drive("verify-service");
+    let image = session.path("drive.img");
+    // By another implementation: bit by bit, reflected, all ones at both ends (CRC-64/NVME).
+    let crc = |bytes: &[u8]| {
+        let step = |crc: u64, byte: &u8| {
+            (0..8).fold(crc ^ u64::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x9A6C_9329_AC4B_C9B5))
+        };
+        !bytes.iter().fold(!0, step)
+    };
+    let all = [
+        ("sub/flip", 5 << 20),
+        ("sub/swap", 9 << 20),
+        ("sub/cut", 300_000),
+        ("sub/gone", 20_000),
+        ("sub/well", 70_000),
+    ];
+    let mut files: Vec<(String, u64, u64)> =
+        all.iter().map(|(name, len)| (format!("data/{name}"), *len as u64, crc(&contents(&name[4..], *len)))).collect();
+    let named = b"a name that NTFS cannot hold";
+    files.push(("data/empty".into(), 0, crc(b"")));
+    files.push(("data/so:called".into(), named.len() as u64, crc(named)));
+    let log = |change: &dyn Fn(&str) -> String| {
+        let line = |(path, size, crc): &(String, u64, u64)| {
+            format!("<File CloudFormat=\"BlockBlob\" Path=\"{path}\" Size=\"{size}\" crc64=\"{crc}\"></File>\n")
+        };
+        let text = files.iter().map(line).map(|line| change(&line)).collect::<String>();
+        let path = session.path("verbose.xml");
+        fs::write(&path, text).expect("a log");
+        verify(&session, &image, &["--json", "--copy-log", path.to_str().expect("UTF-8")])
+    };
+    let output = log(&|line| line.to_owned());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(judged(&output).0.values().all(|row| row["taken"] == "taken"));
+    let well = files[4].2.to_string();
+    for (what, with, code, reason) in [
+        ("Size=\"70000\"", "Size=\"70001\"", 5, "service_took_other"),
+        (well.as_str(), "17", 5, "service_took_other"),
+        // It is not named, and another is.
+        ("data/sub/well", "data/sub/wall", 5, "service_did_not_take"),
+    ] {
+        let output = log(&|line| line.replace(what, with));
+        assert_eq!(output.status.code(), Some(code), "{what}: {}", said(&output));
+        assert_eq!(reasons(&judged(&output).1)[0], reason, "{what}");
+    }
+    let output = log(&|line| if line.contains("well") { String::new() } else { line.to_owned() });
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(reasons(&judged(&output).1), ["service_did_not_take"]);
+
+    // The first generation: one blob, and what became of it.
+    for (status, path, code, word) in [
+        ("Created", "data/sub/well", 0, "taken"),
+        ("Renamed", "data/sub/well (2)", 5, "taken under another name"),
+        ("Skipped", "data/sub/well", 3, "not taken"),
+    ] {
+        let text = format!(
+            "<DriveLog Version=\"2014-11-01\"><DriveId>drive</DriveId><Blob Status=\"Completed\"><BlobPath>{path}</BlobPath>\
+             <FilePath>\\session#1\\data\\sub\\well</FilePath><Length>70000</Length><ImportDisposition \
+             Status=\"{status}\">rename</ImportDisposition></Blob><Status>Completed</Status></DriveLog>"
+        );
+        let log = session.path("error.xml");
+        fs::write(&log, text).expect("a log");
+        let words = ["--json", "--only", "data/sub/well", "--copy-log", log.to_str().expect("UTF-8")];
+        let output = verify(&session, &image, &words);
+        assert_eq!(output.status.code(), Some(code), "{status}: {}", said(&output));
+        assert_eq!(judged(&output).0["data/sub/well"]["taken"], word);
+    }
     fs::remove_file(image).expect("the image");
 }
 

@@ -59,6 +59,24 @@ pub fn crc64_combine(a: u64, b: u64, b_len: u64) -> u64 {
     checksum_combine(CrcAlgorithm::Crc64Nvme, a, b, b_len)
 }
 
+/// The CRC-64 of so many zeros, without going through them.
+pub fn crc64_zeros(len: u64) -> u64 {
+    // Those of 1, 2, 4, … zeros, joined by the bits of the length.
+    let (mut out, mut power, mut rest) = (crc64(&[]), crc64(&[0]), len);
+    let mut step = 1;
+    while rest > 0 {
+        if rest & 1 == 1 {
+            out = crc64_combine(out, power, step);
+        }
+        rest >>= 1;
+        if rest > 0 {
+            power = crc64_combine(power, power, step);
+            step <<= 1;
+        }
+    }
+    out
+}
+
 /// CRC-32/ISO-HDLC of `data` (zip's, Ethernet's): UEFI 2.10, 5.3.2; FVE metadata.
 pub fn crc32(data: &[u8]) -> u32 {
     crc32_iso_hdlc(data)

@@ -7,7 +7,7 @@ mod md5_lanes;
 mod md5_many;
 mod text;
 
-pub use crc::{Crc64, crc32, crc64, crc64_combine};
+pub use crc::{Crc64, crc32, crc64, crc64_combine, crc64_zeros};
 pub use md5_lanes::Backend;
 pub use md5_many::{Md5, Md5Chain, advance_many, advance_many_with, md5_many, md5_many_with};
 pub use text::{base64, hex_upper};

@@ -129,6 +129,9 @@ fn judge_azure_sdk_crc64_vector() {
     assert_eq!(wire(pieces.value()), "DtjZpL9/o8c=");
     assert_eq!(pieces.len(), 12);
     assert_eq!(crc64_combine(crc64(b"Hello "), crc64(b"Azure!"), 6), crc64(b"Hello Azure!"));
+    for len in [0, 1, 2, 3, 511, 65_537] {
+        assert_eq!(crc64_zeros(len), crc64(&vec![0; len as usize]), "{len}");
+    }
     let data = random(100_000, 6);
     for cut in [0, 1, 63, 64, 65, 4096, 99_999, 100_000] {
         let (a, b) = data.split_at(cut);

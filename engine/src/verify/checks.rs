@@ -2,6 +2,7 @@
 
 use crate::bitlocker::read::{ProtectorKind, State};
 use crate::gpt::Flaw;
+use crate::ntfs::read::BackupBoot;
 use crate::verify::files::Files;
 use crate::verify::find::{Inside, Opened};
 use crate::verify::key::Record;
@@ -10,6 +11,12 @@ use crate::verify::result::{Answer, Check};
 
 pub(super) const NTFS: &str = "first data volume is NTFS";
 pub(super) const MANIFEST: &str = "manifest is found and readable";
+pub(super) const MANIFEST_HASH: &str = "manifest has the hash that the job has";
+/// Asked by us, not by the service.
+pub(super) const FINISHED: &str = "preparing the drive was finished";
+const TABLES: &str = "both partition tables are sound";
+const LENGTH: &str = "volume lies on the disk from end to end";
+const BACKUP_BOOT: &str = "both boot sectors of NTFS are equal";
 
 fn check(question: &'static str, status: &'static str, answer: Answer, seen: impl Into<String>) -> Check {
     Check { question, status, answer, seen: seen.into() }
@@ -18,6 +25,11 @@ fn check(question: &'static str, status: &'static str, answer: Answer, seen: imp
 /// A question answered with no.
 pub(super) fn no(question: &'static str, status: &'static str, seen: impl Into<String>) -> Check {
     check(question, status, Answer::No, seen)
+}
+
+/// A question that the service does not ask.
+pub(super) fn own(question: &'static str, answer: Answer, seen: impl Into<String>) -> Check {
+    check(question, "", answer, seen)
 }
 
 fn yes_if(is: bool) -> Answer {
@@ -40,6 +52,17 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
         (None, _) => (Answer::No, "no partition table: a bare volume".to_owned()),
     };
     out.push(check("disk with a partition table", "DiskNotFound", disk, seen));
+    if let Some(table) = found.table.as_ref().filter(|table| !table.from_mbr) {
+        // A table that was made for a smaller disk is sound, and its second copy is where that disk ended.
+        let flaw = table
+            .flaws
+            .iter()
+            .find(|flaw| matches!(flaw, Flaw::FirstCopy(_) | Flaw::SecondCopy(_) | Flaw::CopiesDiffer));
+        out.push(own(TABLES, yes_if(flaw.is_none()), flaw.map(ToString::to_string).unwrap_or_default()));
+    }
+    if let Some(flaw) = found.table_flaws().iter().find(|flaw| matches!(flaw, Flaw::PartitionPastEnd { .. })) {
+        out.push(own(LENGTH, Answer::No, flaw.to_string()));
+    }
     let first = found.is_first_data().map_or(Answer::Unknown, yes_if);
     let seen = if first == Answer::No { "another volume comes first: it is the only one that is read" } else { "" };
     out.push(check("volume is the first data volume", "VolumeNotNtfs", first, seen));
@@ -77,6 +100,18 @@ pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
         _ => "",
     };
     out.push(check(NTFS, "VolumeNotNtfs", Answer::Yes, seen));
+    if facts.truncated {
+        out.push(own(LENGTH, Answer::No, "NTFS says that it is longer than what there is of it"));
+    }
+    let seen = match facts.backup_boot {
+        BackupBoot::Equal => "",
+        BackupBoot::InUse => "the first one is damaged; the one at the end is used",
+        BackupBoot::Different => "the one at the end of the volume differs",
+        BackupBoot::Missing => "the one at the end of the volume is missing",
+    };
+    if !facts.truncated {
+        out.push(own(BACKUP_BOOT, yes_if(seen.is_empty()), seen));
+    }
 }
 
 /// What the manifest answers. For a drive that comes back some of it no longer matters: then a no is only a remark.
@@ -94,7 +129,7 @@ pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listi
             (yes_if(same), seen)
         }
     };
-    out.push(check("manifest has the hash that the job has", "ManifestCorrupted", answer, seen));
+    out.push(check(MANIFEST_HASH, "ManifestCorrupted", answer, seen));
     let seen = match facts.faults.first() {
         Some(first) if facts.faults_in_all > 1 => format!("{first}; {} faults in all", facts.faults_in_all),
         Some(first) => first.clone(),

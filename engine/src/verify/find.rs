@@ -17,6 +17,7 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
 use crate::verify::key::{Key, Record};
 use crate::verify::medium::Medium;
 use crate::verify::road::Load;
+use crate::verify::same::Place;
 
 /// OEM name of an NTFS boot sector: byte 3 on.
 const NTFS_OEM: &[u8] = b"NTFS    ";
@@ -44,6 +45,8 @@ pub struct Found {
     pub drive: DriveFacts,
     /// Serial that the hardware tells; an image file has none.
     pub serial: Option<String>,
+    /// Where its bytes are, by the kernel's word; `None` for what is no file.
+    pub place: Option<Place>,
     /// Partition tables; `None` for a bare volume.
     pub table: Option<gpt::read::Found>,
     /// The partition in use; `None` for a bare volume.
@@ -85,8 +88,9 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
         };
         let serial = identity.serial.clone();
         let is_part = matches!(device.kind(), DeviceKind::Block { partition_of: Some(_), .. });
+        let place = Place::of(&device.target().file);
         let found = Found::look(Box::new(device), drive, serial, number)?;
-        Ok(Found { is_part: found.is_part || is_part, ..found })
+        Ok(Found { is_part: found.is_part || is_part, place, ..found })
     };
     let first = look(SectorSize::S512);
     let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if matches!(found.inside, Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_)));
@@ -153,7 +157,18 @@ impl Found {
             let volume = ByteRange::new(0, size.0);
             let inside = look_into(medium.as_ref(), volume).map_err(|error| failed(error, 0))?;
             let (table, partition) = (None, None);
-            return Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first: None, is_part });
+            return Ok(Self {
+                medium,
+                drive,
+                serial,
+                place: None,
+                table,
+                partition,
+                volume,
+                inside,
+                is_first: None,
+                is_part,
+            });
         }
         let mut table = gpt::read::read(size, medium.sector(), |at, into| medium.read_exact_at(into, at))
             .map_err(|error| failed(error, 0))?;
@@ -183,13 +198,24 @@ impl Found {
             }
             let volume = ByteRange::new(0, size.0);
             let (table, partition, inside) = (Some(table), None, Inside::Missing(problem));
-            return Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first: None, is_part });
+            return Ok(Self {
+                medium,
+                drive,
+                serial,
+                place: None,
+                table,
+                partition,
+                volume,
+                inside,
+                is_first: None,
+                is_part,
+            });
         };
         let volume = there(&partition);
         let inside = inside.map_err(|error| failed(error, volume.start.0))?;
         let is_first = Some(is_first_data(medium.as_ref(), &table, &partition));
         let (table, partition) = (Some(table), Some(partition));
-        Ok(Self { medium, drive, serial, table, partition, volume, inside, is_first, is_part })
+        Ok(Self { medium, drive, serial, place: None, table, partition, volume, inside, is_first, is_part })
     }
 
     /// Whether the volume in use is the one that the service would read: the first, in disk order, in a partition that

@@ -1,14 +1,16 @@
 //! One drive against its manifest: read in disk order, compared block by block, taken out on the way.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::BufReader;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::azure::Digest as Known;
-use crate::hash::{Md5, md5_many};
-use crate::ntfs::read::{ErrorKind, FileId, Stream, display_name};
+use crate::azure::manifest;
+use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
+use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
 use crate::prep::patience::Patience;
 use crate::prep::workers::{Digest, Workers};
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
@@ -18,10 +20,12 @@ use crate::verify::checks;
 use crate::verify::extract::Extractor;
 use crate::verify::files::Files;
 use crate::verify::find::{Opened, View};
+use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
-use crate::verify::logs::Logs;
+use crate::verify::logs::{self, Asked, Index, Logs};
 use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
 use crate::verify::road::{Arrived, Road, SLOT_LEN, SLOT_SPARE};
+use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Writer};
 
@@ -60,6 +64,8 @@ pub struct Context<'a> {
     pub request: &'a VerifyRequest,
     /// Copy logs of the service.
     pub logs: &'a Logs,
+    /// Journals that may know the drive.
+    pub journals: &'a Journals,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Where news goes.
@@ -83,6 +89,7 @@ struct Matter<'a> {
     files: Files<'a>,
     listing: Listing,
     details: BTreeMap<u32, String>,
+    crcs: Crcs,
     extractor: Option<Extractor>,
 }
 
@@ -102,6 +109,13 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
         bytes_read: 0,
         resumed: 0,
         skipped: 0,
+        unlisted: Vec::new(),
+        changed: 0,
+        taken_out: (0, 0),
+        unmatched: Vec::new(),
+        beginnings: Vec::new(),
+        service: (0, 0, 0),
+        log_remarks: Vec::new(),
         warnings: opened.warnings(),
         log_strays: Vec::new(),
         log_status: None,
@@ -152,9 +166,6 @@ fn judge<'a>(
             return Err(problem);
         }
     };
-    verdict
-        .warnings
-        .extend(others.iter().map(|path| format!("another manifest lies on the drive and is not used: {path}")));
     let mut listing = match Listing::read(&files, place, &request.only, &mut |_| {}) {
         Ok(listing) => listing,
         Err(problem) => {
@@ -168,7 +179,15 @@ fn judge<'a>(
         (None, None) => None,
     };
     checks::of_manifest(checks, opened, &listing, record);
+    let serial = opened.found.serial.as_deref();
+    let drive_id = listing.facts.drive_id.as_deref().or(serial).unwrap_or(&opened.found.drive.drive_id);
+    let (known, notes) = context.journals.ask(drive_id, &listing.facts.md5, record);
+    checks.extend(known);
+    verdict.warnings.extend(notes);
+    look_at_others(&files, &listing, others, verdict);
     verdict.skipped = listing.skipped;
+    verdict.unmatched = listing.only.unmatched();
+    verdict.beginnings = listing.only.nearest();
     if let (count @ 1.., named) = &listing.doubled {
         let (what, more) =
             (if *count == 1 { "blob has" } else { "blobs have" }, if *count > named.len() as u64 { ", …" } else { "" });
@@ -183,7 +202,10 @@ fn judge<'a>(
             .warnings
             .push(format!("the manifest holds a credential in clear text ({name}): whoever has the drive has it"));
     }
-    verdict.log_status = context.logs.status_of(listing.facts.drive_id.as_deref());
+    let drive_id = listing.facts.drive_id.as_deref();
+    verdict.log_status = context.logs.status_of(drive_id);
+    let listed = listing.subjects.len() as u64 + listing.skipped;
+    verdict.log_remarks = context.logs.remarks(drive_id, listed);
     verdict.manifest = Some(listing.facts.clone());
 
     let mut extractor = None;
@@ -210,7 +232,7 @@ fn judge<'a>(
     }
     let (listing, bench, result) = read(opened, &files, context, listing, work, writer.map(|writer| (writer, empty)));
     verdict.bytes_read = bench.done;
-    let Bench { details, writer, .. } = bench;
+    let Bench { details, writer, crcs, .. } = bench;
     let mut extractor = None;
     if let Some(writer) = writer {
         let (mut taken, written) = writer.end()?;
@@ -221,7 +243,40 @@ fn judge<'a>(
     } else {
         result?;
     }
-    Ok(Matter { opened, files, listing, details, extractor })
+    Ok(Matter { opened, files, listing, details, crcs, extractor })
+}
+
+/// Manifests that are not used: what they list and the used one does not was not compared.
+fn look_at_others(files: &Files<'_>, listing: &Listing, others: Vec<(NameId, String)>, verdict: &mut DriveVerdict) {
+    let mut known: Option<HashSet<(String, String)>> = None;
+    for (name, path) in others {
+        let file = files.catalog.file_of(name);
+        let mut blobs = 0;
+        // One that is a blob itself is data.
+        if let Ok(input) = files.open(file)
+            && !listing.is_named(file)
+        {
+            let known = known.get_or_insert_with(|| {
+                let all = 0..listing.subjects.len();
+                all.map(|blob| (listing.blob_path(files, blob), listing.file_path(files, blob))).collect()
+            });
+            let mut input = BufReader::with_capacity(READ_LEN, input);
+            let mut reader = manifest::Reader::new(&mut input);
+            while let Ok(Some(event)) = reader.next_event() {
+                if let manifest::Event::BlobStart(start) = event
+                    && listing.only.would_take(&start.blob_path)
+                    && !known.contains(&(start.blob_path, start.file_path))
+                {
+                    blobs += 1;
+                }
+            }
+        }
+        if blobs > 0 {
+            verdict.unlisted.push((path, blobs));
+        } else {
+            verdict.warnings.push(format!("another manifest lies on the drive and is not used: {path}"));
+        }
+    }
 }
 
 /// Reads what `work` holds, in disk order, and compares it. A writer gets what was read; the blobs beside it have no bytes
@@ -235,12 +290,18 @@ pub(super) fn read<'a>(
     writer: Option<(Writer, Vec<usize>)>,
 ) -> (Listing, Bench<'a>, Result<(), Problem>) {
     let (writer, empty) = writer.unzip();
+    let index = context.logs.index(listing.facts.drive_id.as_deref());
+    let wanted = (0..listing.subjects.len()).filter(|blob| {
+        index.has_crc && index.wants_crc(&listing.blob_path(files, *blob), &listing.file_path(files, *blob))
+    });
+    let crcs = wanted.map(|blob| (blob as u32, BTreeMap::new())).collect();
     let mut bench = Bench {
         opened,
         files,
         context,
         details: BTreeMap::new(),
         broken: HashSet::new(),
+        crcs,
         done: 0,
         total: work.bytes,
         told: Instant::now(),
@@ -273,6 +334,21 @@ fn is_done_not(is_done: &dyn Fn(u32) -> bool) -> impl Fn(u32) -> bool + '_ {
     move |blob| !is_done(blob)
 }
 
+/// CRC-64 of what was read of some blobs, by its first byte: length and value.
+pub(super) type Crcs = HashMap<u32, BTreeMap<u64, (u64, u64)>>;
+
+/// CRC-64 of a whole blob of which these parts were read. What no part holds is zeros: page blobs name what is not.
+fn crc_of(parts: &BTreeMap<u64, (u64, u64)>, length: u64) -> Option<u64> {
+    let (mut at, mut crc) = (0, crc64(&[]));
+    for (from, (len, value)) in parts {
+        let gap = from.checked_sub(at)?;
+        crc = crc64_combine(crc64_combine(crc, crc64_zeros(gap), gap), *value, *len);
+        at = from + len;
+    }
+    let rest = length.checked_sub(at)?;
+    Some(crc64_combine(crc, crc64_zeros(rest), rest))
+}
+
 /// Where blocks are compared.
 pub(super) struct Bench<'a> {
     opened: &'a Opened,
@@ -282,6 +358,8 @@ pub(super) struct Bench<'a> {
     pub details: BTreeMap<u32, String>,
     /// Long blocks of which a part could not be read.
     broken: HashSet<u32>,
+    /// CRC-64 of blobs of which a log tells one: what was read, by where it begins.
+    crcs: Crcs,
     /// Bytes read.
     pub done: u64,
     total: u64,
@@ -325,6 +403,7 @@ impl Bench<'_> {
                 continue;
             }
             self.tell(seen.range.len() as u64);
+            self.sum(seen.item, seen.from, &arrived.bytes[seen.range.clone()]);
             self.take_out(&mut acts, seen.item, seen.from, seen.range.clone());
             let md5 = match digest {
                 Digest::Block(md5) => *md5,
@@ -334,6 +413,13 @@ impl Bench<'_> {
             self.finished(listing, seen.item, &mut acts);
         }
         self.give(Bytes::Held(arrived.bytes), acts)
+    }
+
+    /// These bytes are from `from` on those of the item's file.
+    fn sum(&mut self, item: Item, from: u64, bytes: &[u8]) {
+        if let Some(parts) = self.crcs.get_mut(&item.owner) {
+            parts.insert(from, (bytes.len() as u64, crc64(bytes)));
+        }
     }
 
     fn compare(&mut self, listing: &mut Listing, item: Item, md5: [u8; 16]) {
@@ -428,6 +514,7 @@ impl Bench<'_> {
         self.tell(bytes.len() as u64);
         let from = listing.borrow().pieces[item.piece as usize].offset;
         let mut acts = Vec::new();
+        self.sum(item, from, bytes);
         self.take_out(&mut acts, item, from, 0..bytes.len());
         self.compare(&mut listing.borrow_mut(), item, md5[0]);
         self.finished(listing, item, &mut acts);
@@ -453,6 +540,10 @@ impl Bench<'_> {
                 open = Some((file, stream.map_err(|error| error.to_string())));
             }
             let Some((_, stream)) = &open else { continue };
+            // What a broken attempt left is summed again.
+            if let Some(parts) = self.crcs.get_mut(&item.owner) {
+                parts.retain(|from, _| !(piece.offset..end(&piece)).contains(from));
+            }
             let mut bad: Vec<(u64, u64, String)> = Vec::new();
             let mut chain = Md5::new();
             match stream {
@@ -462,6 +553,7 @@ impl Bench<'_> {
                     while at < end(&piece) {
                         let len = (end(&piece) - at).min(READ_LEN as u64 - at % READ_LEN as u64) as usize;
                         self.halves(stream, at, &mut buffer[..len], &mut bad);
+                        self.sum(item, at, &buffer[..len]);
                         let mut acts = Vec::new();
                         self.take_out(&mut acts, item, at, 0..len);
                         if !acts.is_empty() {
@@ -563,10 +655,26 @@ impl Judged<'_> {
         let Some(matter) = &mut self.matter else { return Ok(()) };
         let mut counts = Counts::default();
         let drive_id = matter.listing.facts.drive_id.clone();
-        let mut strays = logs.begin(drive_id.as_deref());
+        let mut index = logs.index(drive_id.as_deref());
+        let is_asked = !logs.is_empty();
+        if is_asked {
+            let (files, listing) = (&matter.files, &matter.listing);
+            (0..listing.subjects.len())
+                .for_each(|blob| index.meet(&listing.blob_path(files, blob), &listing.file_path(files, blob)));
+            listing.passed.iter().for_each(|keys| index.pass(*keys));
+        }
         for blob in 0..matter.listing.subjects.len() {
             let mut row = matter.row(blob);
-            row.service = strays.take(row.blob.as_deref().unwrap_or_default(), &row.file);
+            if is_asked {
+                matter.ask(&index, blob, &mut row);
+                let counts = &mut self.verdict.service;
+                match row.taken {
+                    Some(Taken::Not) => counts.0 += 1,
+                    Some(Taken::Renamed) => counts.1 += 1,
+                    Some(Taken::Other) => counts.2 += 1,
+                    Some(Taken::Same) | None => {}
+                }
+            }
             if matter.extractor.is_some() {
                 matter.describe(blob, &row)?;
             }
@@ -577,6 +685,11 @@ impl Judged<'_> {
                 self.verdict.failure.get_or_insert(problem);
             }
             counts.add(&row);
+            self.verdict.changed += u64::from(row.changed);
+            if row.extracted.is_some() {
+                self.verdict.taken_out.0 += 1;
+                self.verdict.taken_out.1 += row.length;
+            }
             see(&row);
         }
         for row in matter.unnamed() {
@@ -587,13 +700,31 @@ impl Judged<'_> {
             extractor.end()?;
             self.verdict.warnings.extend(extractor.renamed());
         }
-        self.verdict.log_strays = strays.rest();
+        self.verdict.log_strays = drive_id.as_deref().map(|id| logs.strays(Some(id))).unwrap_or_default();
         self.verdict.counts = counts;
         Ok(())
     }
 }
 
 impl Matter<'_> {
+    /// What the logs say of a row.
+    fn ask(&self, index: &Index<'_>, blob: usize, row: &mut Row) {
+        let subject = &self.listing.subjects[blob];
+        let pieces = || {
+            let all = &self.listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
+            logs::pieces(all.iter().map(|one| (one.offset, u64::from(one.len), one.has_hash.then_some(one.hash))))
+        };
+        let crc64 = self.crcs.get(&(blob as u32)).filter(|_| row.verdict <= Verdict::NoReference);
+        let (taken, said) = index.ask(&Asked {
+            blob: row.blob.as_deref().unwrap_or_default(),
+            file: &row.file,
+            length: subject.length,
+            pieces: if index.has_pieces { pieces() } else { None },
+            crc64: crc64.and_then(|parts| crc_of(parts, subject.length)),
+        });
+        (row.taken, row.service) = (taken, said);
+    }
+
     fn row(&self, blob: usize) -> Row {
         let listing = &self.listing;
         let subject = &listing.subjects[blob];
@@ -637,6 +768,9 @@ impl Matter<'_> {
             metadata,
             properties,
             service: None,
+            taken: None,
+            changed: false,
+            earlier: self.extractor.as_ref().is_some_and(|extractor| extractor.was_done(blob)),
             extracted: self.extractor.as_ref().and_then(|extractor| extractor.target(blob).map(str::to_owned)),
         }
     }

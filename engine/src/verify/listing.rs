@@ -12,6 +12,8 @@ use crate::limits;
 use crate::ntfs::read::{FileId, NameId, display_name};
 use crate::report::{Kind, Problem};
 use crate::verify::files::Files;
+use crate::verify::logs::key;
+use crate::verify::only::Only;
 use crate::verify::result::{ManifestFacts, Verdict};
 use crate::verify::road::SLOT_LEN;
 
@@ -90,6 +92,10 @@ pub(super) struct Listing {
     pub doubled: (u64, Vec<String>),
     /// Blobs that were not asked for.
     pub skipped: u64,
+    /// Which blobs are asked for.
+    pub only: Only,
+    /// Keys of those that are not: blob, file.
+    pub passed: Vec<(u64, u64)>,
 }
 
 /// Where a manifest is.
@@ -106,7 +112,7 @@ pub(super) fn find(
     files: &Files<'_>,
     asked: Option<&str>,
     record: Option<&str>,
-) -> Result<(Place, Vec<String>), Problem> {
+) -> Result<(Place, Vec<(NameId, String)>), Problem> {
     let root = files.catalog.root();
     let by_path = |path: &str| {
         let parts: Vec<Vec<u16>> =
@@ -160,7 +166,7 @@ pub(super) fn find(
         ));
     }
     let (name, path) = found.remove(0);
-    Ok((Place::Inside(name, path), found.into_iter().map(|(_, path)| path).collect()))
+    Ok((Place::Inside(name, path), found))
 }
 
 /// Hashes what is read through it.
@@ -192,7 +198,8 @@ impl Listing {
         only: &[String],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, Problem> {
-        let mut listing = Self { named: vec![0; files.catalog.len().div_ceil(64)], ..Self::default() };
+        let named = vec![0; files.catalog.len().div_ceil(64)];
+        let mut listing = Self { named, only: Only::new(only), ..Self::default() };
         let (input, path, is_outside): (Box<dyn Read + '_>, String, bool) = match place {
             Place::Outside(file, path) => (Box::new(file), path, true),
             Place::Inside(name, path) => {
@@ -211,7 +218,7 @@ impl Listing {
         let mut events = 0u64;
         loop {
             match reader.next_event() {
-                Ok(Some(event)) => listing.event(files, event, only, &mut state),
+                Ok(Some(event)) => listing.event(files, event, &mut state),
                 Ok(None) => break,
                 Err(error) => {
                     broken = Some(format!("line {}, byte {}: {}", error.line, error.byte, error.what));
@@ -281,7 +288,7 @@ impl Listing {
         (self.texts.len() - 1) as u32
     }
 
-    fn event(&mut self, files: &Files<'_>, event: Event, only: &[String], state: &mut State) {
+    fn event(&mut self, files: &Files<'_>, event: Event, state: &mut State) {
         match event {
             Event::Version(version) => self.version = Some(version),
             Event::DriveId(id) => self.facts.drive_id = Some(id),
@@ -300,12 +307,12 @@ impl Listing {
             }
             Event::Piece(piece) if state.blob.pieces.len() < limits::BLOB_PIECES_MAX => state.blob.pieces.push(piece),
             Event::Piece(_) => state.fault("a blob has too many blocks or ranges to hold".into()),
-            Event::BlobEnd(end) => self.blob(files, end, only, state),
+            Event::BlobEnd(end) => self.blob(files, end, state),
             Event::ListEnd => {}
         }
     }
 
-    fn blob(&mut self, files: &Files<'_>, end: BlobEnd, only: &[String], state: &mut State) {
+    fn blob(&mut self, files: &Files<'_>, end: BlobEnd, state: &mut State) {
         let blob = std::mem::take(&mut state.blob);
         let BlobStart { blob_path, file_path, length, snapshot, pieces: kind, line, .. } = &blob.start;
         let name = look_up(files, file_path);
@@ -317,8 +324,9 @@ impl Listing {
                 self.name(files.catalog.file_of(name));
             }
         }
-        if !only.is_empty() && !only.iter().any(|prefix| blob_path.starts_with(prefix.trim_start_matches('/'))) {
+        if !self.only.takes(blob_path) {
             self.skipped += 1;
+            self.passed.push((key(blob_path), key(file_path)));
             state.blob.pieces = blob.pieces;
             return;
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::azure::Digest;
-use crate::report::{DriveFacts, Problem};
+use crate::report::{DriveFacts, Kind, Problem};
 use crate::units::FileTime;
+use crate::verify::verdict::{DriveSum, Reason, RunSum, Taken, conclude};
 
 /// What is said of a file, a block, or a page range. The order is that of gravity: of several the last counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,11 @@ impl Verdict {
             Self::Missing => "missing",
         }
     }
+
+    /// Whether it stands against a blob. A file that nobody asked for is no blob.
+    pub const fn is_against(self) -> bool {
+        !matches!(self, Self::Equal | Self::NotInManifest)
+    }
 }
 
 /// A blob, or a file that the manifest does not name.
@@ -61,8 +67,14 @@ pub struct Row {
     pub properties: Option<Verdict>,
     /// What the service said of it, if a copy log names it.
     pub service: Option<String>,
+    /// What that comes to; `None` without copy logs of the drive, or if they say nothing of it.
+    pub taken: Option<Taken>,
+    /// Its bytes were not read by this run, but by an earlier one that was interrupted.
+    pub earlier: bool,
     /// Where it was taken out to, below the directory.
     pub extracted: Option<String>,
+    /// What lies there is not what was taken out.
+    pub changed: bool,
 }
 
 /// How many rows of each verdict, and their bytes.
@@ -113,11 +125,6 @@ impl Counts {
     /// Blobs of the manifest.
     pub const fn blobs(&self) -> u64 {
         self.equal.0 + self.different.0 + self.unreadable.0 + self.missing.0 + self.no_reference.0
-    }
-
-    /// Whether all that was asked is equal. Files that nobody asked for do not count.
-    pub const fn is_good(&self) -> bool {
-        self.equal.0 == self.blobs()
     }
 }
 
@@ -191,8 +198,22 @@ pub struct DriveVerdict {
     pub bytes_read: u64,
     /// Blobs that were judged in an earlier run.
     pub resumed: u64,
+    /// Manifests on the drive that are not used and list other blobs: path, and how many of them.
+    pub unlisted: Vec<(String, u64)>,
+    /// Files that were taken out earlier and are others now.
+    pub changed: u64,
+    /// Prefixes of the request with which no blob of this drive begins, and what blobs begin with here.
+    pub unmatched: Vec<String>,
+    /// Beginnings of blobs that there are, for who mistyped one.
+    pub beginnings: Vec<String>,
+    /// What copy logs say of the blobs that were asked for: not taken, renamed, something else.
+    pub service: (u64, u64, u64),
+    /// What copy logs say of the drive as a whole that is no success, in sentences.
+    pub log_remarks: Vec<String>,
     /// Blobs that `only` left out.
     pub skipped: u64,
+    /// Blobs that were taken out, or were so already, and their bytes.
+    pub taken_out: (u64, u64),
     /// What else should be known.
     pub warnings: Vec<String>,
     /// Entries of copy logs that name nothing of the manifest.
@@ -208,8 +229,56 @@ pub struct DriveVerdict {
 }
 
 impl DriveVerdict {
-    /// Whether all that was asked is equal, and, for a drive that is to be sent, the service would take it.
+    /// Whether nothing of this drive stands against success.
     pub fn is_good(&self) -> bool {
-        self.failure.is_none() && self.counts.is_good() && !self.checks.iter().any(|check| check.answer == Answer::No)
+        let run = RunSum { drives: vec![self.sum()], ..RunSum::default() };
+        let reasons = conclude(&run).reasons;
+        reasons.iter().all(|reason| matches!(reason, Reason::Empty(_)) && self.skipped > 0)
     }
+
+    /// What a conclusion is made of.
+    pub fn sum(&self) -> DriveSum {
+        let no = |of_service: bool| {
+            let no = self.checks.iter().filter(|check| check.answer == Answer::No);
+            no.filter(|check| check.status.is_empty() != of_service).count() as u64
+        };
+        let (not_taken, renamed, other) = self.service;
+        DriveSum {
+            failure: self.failure.as_ref().map(|problem| problem.kind),
+            counts: self.counts,
+            skipped: self.skipped,
+            earlier: self.resumed,
+            refused: no(true),
+            unfit: no(false).min(1),
+            unlisted: self.unlisted.iter().map(|(_, blobs)| blobs).sum(),
+            changed: self.changed,
+            not_taken,
+            renamed,
+            other,
+            strays: self.log_strays.len() as u64,
+            remarks: self.log_remarks.len() as u64,
+        }
+    }
+}
+
+/// What a run's conclusion is made of. `unopened`: why drives could not be opened; `unmet`: blobs that were expected and are
+/// on no drive; `foreign_logs`: copy logs of other drives.
+pub fn sum(drives: &[DriveVerdict], unopened: &[Kind], unmet: u64, foreign_logs: u64) -> RunSum {
+    let looked_at: Vec<&DriveVerdict> = drives.iter().filter(|drive| drive.manifest.is_some()).collect();
+    // A drive that was not looked at may hold what begins so.
+    let is_all = looked_at.len() == drives.len() && unopened.is_empty();
+    RunSum {
+        drives: drives.iter().map(DriveVerdict::sum).collect(),
+        unopened: unopened.to_vec(),
+        unmatched: if is_all { unmatched(drives).len() as u64 } else { 0 },
+        unmet,
+        foreign_logs,
+    }
+}
+
+/// Prefixes with which no blob of any drive begins.
+pub fn unmatched(drives: &[DriveVerdict]) -> Vec<&str> {
+    let Some((first, rest)) = drives.split_first() else { return Vec::new() };
+    let nowhere = |prefix: &&String| rest.iter().all(|drive| drive.unmatched.contains(prefix));
+    first.unmatched.iter().filter(nowhere).map(String::as_str).collect()
 }

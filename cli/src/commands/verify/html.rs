@@ -1,9 +1,11 @@
 //! The page that is signed and kept.
 
-use dray_engine::job::{Answer, DriveVerdict, Verdict};
+use dray_engine::job::{Answer, Check, DriveVerdict, Row, Verdict};
 use dray_engine::units::ByteLen;
 
-use super::{Outcome, headline, time};
+use super::words::{Headline, headline};
+use super::{Outcome, time, word_of};
+use crate::render::count;
 use crate::render::page::{Column, Page, Tone};
 
 /// Rows of a page: what a person reads; the lists hold all.
@@ -14,41 +16,30 @@ pub fn page(outcome: &Outcome) -> Page {
     let drives: Vec<&str> = outcome.drives.iter().map(name).collect();
     let lead = format!("{} · {}", drives.join(", "), jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"));
     let mut page = Page::new("Verification", &lead);
-    let (good, word, sentence) = headline(outcome);
-    page.verdict(if good { Tone::Good } else { Tone::Bad }, word, &sentence);
+    let Headline { tone, word, sentence } = headline(outcome);
+    page.verdict(tone, word, &sentence);
     if !outcome.drives.is_empty() {
         totals(&mut page, outcome);
     }
     for (path, problem) in &outcome.unopened {
-        page.verdict(Tone::Bad, &path.display().to_string(), &problem.to_string());
+        page.verdict(Tone::Bad, &format!("{}:", path.display()), &problem.to_string());
     }
     for drive in &outcome.drives {
         one(&mut page, drive);
     }
-    if !outcome.bad.is_empty() {
-        page.section("What is not equal");
-        let rows: Vec<Vec<String>> = outcome
-            .bad
-            .iter()
-            .map(|(index, row)| {
-                let drive = outcome.drives.get(*index).map_or("", name);
-                let said: Vec<&str> = row.notes.iter().chain(&row.service).map(String::as_str).collect();
-                let blob = row.blob.clone().unwrap_or_else(|| row.file.clone());
-                let blob = row.snapshot.as_ref().map_or(blob.clone(), |time| format!("{blob} @ {time}"));
-                vec![row.verdict.word().into(), blob, ByteLen(row.length).to_string(), said.join("; "), drive.into()]
-            })
-            .collect();
-        let columns = [
-            Column::text("verdict"),
-            Column::code("blob"),
-            Column::number("size"),
-            Column::text("what was seen"),
-            Column::code("drive"),
-        ];
-        page.table(&columns, &rows);
-        if outcome.bad_in_all > rows.len() as u64 {
-            page.note(&format!("{} more; a list (--list) has all.", outcome.bad_in_all - rows.len() as u64));
-        }
+    for (path, first) in &outcome.doubled {
+        page.note(&format!(
+            "{} is the same drive as {}: it is verified and counted once.",
+            path.display(),
+            first.display()
+        ));
+    }
+    told(&mut page, outcome, "What is not equal", &|row| row.verdict.is_against());
+    told(&mut page, outcome, "What is not as it was taken out", &|row| !row.verdict.is_against() && row.changed);
+    told(&mut page, outcome, "What the service said", &|row| !row.verdict.is_against() && !row.changed);
+    let shown = outcome.bad.len() as u64;
+    if outcome.bad_in_all > shown {
+        page.note(&format!("{} more; a list (--list) has all.", outcome.bad_in_all - shown));
     }
     if let Some(unmet) = &outcome.unmet {
         page.section("Requested, and on none of the drives");
@@ -66,6 +57,34 @@ pub fn page(outcome: &Outcome) -> Page {
          <div><dt>Signature</dt><dd>&nbsp;<br>________________________</dd></div></dl>",
     );
     page
+}
+
+/// The rows of a kind, if there are any.
+fn told(page: &mut Page, outcome: &Outcome, heading: &str, is_meant: &dyn Fn(&Row) -> bool) {
+    let rows: Vec<Vec<String>> = outcome
+        .bad
+        .iter()
+        .filter(|(_, row)| is_meant(row))
+        .map(|(index, row)| {
+            let drive = outcome.drives.get(*index).map_or("", name);
+            let said: Vec<&str> = row.notes.iter().chain(&row.service).map(String::as_str).collect();
+            let blob = row.blob.clone().unwrap_or_else(|| row.file.clone());
+            let blob = row.snapshot.as_ref().map_or(blob.clone(), |time| format!("{blob} @ {time}"));
+            vec![word_of(row).into(), blob, ByteLen(row.length).to_string(), said.join("; "), drive.into()]
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.section(heading);
+    let columns = [
+        Column::word("verdict"),
+        Column::code("blob"),
+        Column::number("size"),
+        Column::long("what was seen"),
+        Column::code("drive"),
+    ];
+    page.table(&columns, &rows);
 }
 
 fn name(drive: &DriveVerdict) -> &str {
@@ -89,7 +108,9 @@ fn totals(page: &mut Page, outcome: &Outcome) {
         facts.push(("Journal", format!("{} · SHA-256 {hash}", path.display())));
     }
     if let Some(dir) = &outcome.extracted_to {
-        facts.push(("Taken out to", dir.display().to_string()));
+        let all = outcome.drives.iter().map(|drive| drive.taken_out);
+        let (blobs, bytes) = all.fold((0, 0), |(blobs, bytes), one| (blobs + one.0, bytes + one.1));
+        facts.push(("Taken out", format!("{} ({}) to {}", count(blobs, "blob"), ByteLen(bytes), dir.display())));
     }
     page.facts(facts);
 }
@@ -119,12 +140,41 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
     if drive.skipped > 0 {
         out.push(("Not asked for", format!("{} blobs", drive.skipped)));
     }
+    if drive.resumed > 0 {
+        let blobs = count(drive.resumed, "blob");
+        out.push(("Read by an interrupted run before, not by this one", blobs));
+    }
+    for (path, blobs) in &drive.unlisted {
+        out.push(("Not compared", format!("{} listed by {path} alone", count(*blobs, "blob"))));
+    }
     out.extend(drive.log_status.clone().map(|status| ("Status of the service", status)));
     page.facts(out);
-    page.subsection("As the service would ask");
+    if drive.checks.iter().any(|check| !check.status.is_empty()) {
+        page.subsection("As the service would ask");
+        questions(page, drive, &|check| !check.status.is_empty());
+    }
+    if drive.checks.iter().any(|check| check.status.is_empty()) {
+        page.subsection("The drive itself");
+        questions(page, drive, &|check| check.status.is_empty());
+    }
+    for warning in drive.warnings.iter().chain(&drive.log_remarks) {
+        page.note(warning);
+    }
+    if !drive.log_strays.is_empty() {
+        page.subsection("Named by the copy log only");
+        let rows: Vec<Vec<String>> = drive.log_strays.iter().take(ROWS_MAX).map(|one| vec![one.clone()]).collect();
+        page.table(&[Column::code("entry")], &rows);
+    }
+}
+
+/// Questions and their answers; the status that the service would give stands there only if one was answered with no.
+fn questions(page: &mut Page, drive: &DriveVerdict, is_meant: &dyn Fn(&Check) -> bool) {
+    let is_no = |check: &&Check| check.answer == Answer::No && !check.status.is_empty();
+    let has_status = drive.checks.iter().filter(|check| is_meant(check)).any(|check| is_no(&check));
     let rows: Vec<Vec<String>> = drive
         .checks
         .iter()
+        .filter(|check| is_meant(check))
         .map(|check| {
             let answer = match check.answer {
                 Answer::Yes => "yes",
@@ -135,14 +185,6 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
             vec![check.question.into(), answer.into(), check.seen.clone(), status.into()]
         })
         .collect();
-    let columns = [Column::text("question"), Column::text("answer"), Column::text("seen"), Column::code("status")];
-    page.table(&columns, &rows);
-    for warning in &drive.warnings {
-        page.note(warning);
-    }
-    if !drive.log_strays.is_empty() {
-        page.subsection("Named by the copy log only");
-        let rows: Vec<Vec<String>> = drive.log_strays.iter().take(ROWS_MAX).map(|one| vec![one.clone()]).collect();
-        page.table(&[Column::code("entry")], &rows);
-    }
+    let columns = [Column::text("question"), Column::word("answer"), Column::long("seen"), Column::code("status")];
+    page.table(&columns[..if has_status { 4 } else { 3 }], &rows);
 }

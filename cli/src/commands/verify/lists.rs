@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{Row, Sha256};
+use dray_engine::job::{Row, Sha256, Verdict};
 use dray_engine::report::{DriveFacts, Kind, Problem};
 use serde_json::{Value, json};
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 15] = [
     "drive",
     "verdict",
     "blob",
@@ -19,7 +19,10 @@ const COLUMNS: [&str; 12] = [
     "metadata",
     "properties",
     "service",
+    "taken",
+    "read",
     "extracted",
+    "extracted_changed",
     "notes",
 ];
 
@@ -77,7 +80,10 @@ pub fn row(drive: &DriveFacts, row: &Row) -> Value {
         "metadata": row.metadata.map(|verdict| verdict.word()),
         "properties": row.properties.map(|verdict| verdict.word()),
         "service": row.service,
+        "taken": row.taken.map(|taken| taken.word()),
+        "read": if row.verdict == Verdict::Missing || row.blob.is_none() { "no" } else if row.earlier { "earlier" } else { "now" },
         "extracted": row.extracted,
+        "extracted_changed": row.changed,
         "notes": row.notes,
     })
 }

@@ -2,13 +2,15 @@
 
 mod html;
 mod lists;
+mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
 use dray_engine::job::{
-    Answer, Digest, DriveVerdict, Expected, Judged, Logs, Opened, Row, Verdict, VerifyRequest, Workers, judge,
+    Answer, Digest, DriveVerdict, Expected, Journals, Judged, Logs, Opened, Row, Taken, Verdict, VerifyRequest,
+    Workers, find, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -16,10 +18,12 @@ use serde_json::{Value, json};
 
 use crate::args::VERSION;
 use crate::exit::Exit;
-use crate::key::KeyArgs;
+use crate::key::{KeyArgs, Keys};
+use crate::render::page::Tone;
 use crate::render::{Output, clean, count, json as object, labelled, minded, wrap};
 use crate::signals::{self, Signals};
 use lists::List;
+use words::{Headline, conclusion, headline};
 
 /// Rows shown of what is not equal.
 const SHOWN_MAX: usize = 20;
@@ -107,23 +111,46 @@ pub struct Outcome {
     pub journal: Option<(PathBuf, String)>,
     /// Where blobs were taken out to.
     pub extracted_to: Option<PathBuf>,
+    /// Copy logs of drives that are not among these: path, and serial.
+    pub foreign_logs: Vec<(String, String)>,
+    /// Names of a drive that another name leads to as well: this one, and that.
+    pub doubled: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Whether a row is told: it is not as it should be, on the drive, at the service, or in the directory.
+fn is_told(row: &Row) -> bool {
+    row.verdict.is_against()
+        || row.changed
+        || row.service.is_some()
+        || row.taken.is_some_and(|taken| taken > Taken::Same)
+}
+
+/// What is said of such a row, in a word.
+pub fn word_of(row: &Row) -> &'static str {
+    match row.taken {
+        _ if row.verdict.is_against() => row.verdict.word(),
+        _ if row.changed => "changed since it was taken out",
+        Some(taken) => taken.word(),
+        None => row.verdict.word(),
+    }
 }
 
 impl Outcome {
-    fn is_good(&self) -> bool {
-        self.unopened.is_empty()
-            && self.drives.iter().all(DriveVerdict::is_good)
-            && self.unmet.as_ref().is_none_or(Vec::is_empty)
-    }
-
-    fn exit(&self) -> Exit {
-        if self.is_good() {
-            return Exit::Done;
+    /// What copy logs say that no blob of any drive has.
+    fn join(&mut self, logs: &Logs) {
+        // A log that names no drive may speak of any: what it names is a stray only if no drive has it.
+        let nameless = logs.strays(None);
+        if let Some(first) = self.drives.first_mut() {
+            first.log_strays.extend(nameless);
         }
-        let failures = self.drives.iter().filter_map(|drive| drive.failure.as_ref());
-        let failures: Vec<Problem> =
-            failures.chain(self.unopened.iter().map(|(_, problem)| problem)).cloned().collect();
-        if failures.is_empty() { Exit::Different } else { Exit::of_problems(&Problems(failures)) }
+        let is_whole = self.unopened.is_empty() && self.drives.iter().all(|drive| drive.manifest.is_some());
+        if is_whole {
+            let ids = self.drives.iter().flat_map(|drive| {
+                let named = drive.manifest.as_ref().and_then(|manifest| manifest.drive_id.as_deref());
+                [named, drive.serial.as_deref(), Some(drive.drive.drive_id.as_str())].into_iter().flatten()
+            });
+            self.foreign_logs = logs.foreign(&ids.collect::<Vec<_>>());
+        }
     }
 }
 
@@ -149,6 +176,10 @@ impl Verify {
         for path in &self.compare.expect {
             problems.0.extend(expected.add(path).err().into_iter().flat_map(|these| these.0));
         }
+        if let (Some(path), true, true) = (self.compare.expect.first(), problems.0.is_empty(), expected.is_empty()) {
+            let problem = Problem::new(Kind::Usage, "the list asks for no blob, so nothing can be found missing");
+            problems.push(problem.path(path).advice("name a list with entries, or leave --expect out"));
+        }
         let mut lists = Vec::new();
         for path in &self.reports.list {
             match List::create(path) {
@@ -163,25 +194,23 @@ impl Verify {
                 None
             }
         };
+        let journals = self.journals(&mut problems);
         let keys = self.key.read().map_err(|problem| problems.push(problem)).ok();
         problems.into_result()?;
         let Some(keys) = keys else { return Ok(Exit::Usage) };
 
         let mut outcome = Outcome { journal, extracted_to: self.compare.extract_to.clone(), ..Outcome::default() };
-        let mut opened: Vec<Opened> = Vec::new();
-        for drive in &self.drives {
-            match keys.open(drive, self.partition, output) {
-                Ok(one) => opened.push(one),
-                Err(problem) => outcome.unopened.push((drive.clone(), problem)),
-            }
+        for warning in &journals.warnings {
+            output.warning(warning);
         }
+        let opened = self.open(&keys, &mut outcome, output);
         let request = VerifyRequest {
             manifest: self.compare.manifest.clone(),
             manifest_hash: self.compare.manifest_hash,
             only: self.compare.only.clone(),
             extract_to: self.compare.extract_to.clone(),
         };
-        let mut judged = all(&opened, &request, &logs, &signals, output)?;
+        let mut judged = all(&opened, &request, (&logs, &journals), &signals, output)?;
         for (index, one) in judged.iter_mut().enumerate() {
             let mut told = Ok(());
             one.rows(&logs, &mut |row| {
@@ -190,7 +219,7 @@ impl Verify {
                 {
                     expected.met(blob);
                 }
-                if !matches!(row.verdict, Verdict::Equal | Verdict::NotInManifest) || row.service.is_some() {
+                if is_told(row) {
                     outcome.bad_in_all += 1;
                     if outcome.bad.len() < html::ROWS_MAX {
                         outcome.bad.push((index, row.clone()));
@@ -213,11 +242,64 @@ impl Verify {
         }
         outcome.unmet = (!self.compare.expect.is_empty()).then(|| expected.unmet());
         outcome.drives = judged.into_iter().map(|one| one.verdict).collect();
+        outcome.join(&logs);
         if let Some(path) = &self.reports.report {
             html::page(&outcome).save(path)?;
         }
         tell(&outcome, output);
-        Ok(outcome.exit())
+        Ok(words::exit(&conclusion(&outcome)))
+    }
+
+    /// The journal that was named, and those that lie beside the key files.
+    fn journals(&self, problems: &mut Problems) -> Journals {
+        let mut journals = Journals::none();
+        if let Some(path) = &self.reports.journal
+            && let Err(problem) = journals.add(path)
+        {
+            problems.push(problem);
+        }
+        for path in &self.key.key_file {
+            journals.look_in(path.parent().unwrap_or(Path::new(".")));
+        }
+        journals
+    }
+
+    /// Opens the drives, each once, by whatever names it is given.
+    fn open(&self, keys: &Keys, outcome: &mut Outcome, output: &Output) -> Vec<Opened> {
+        let mut opened: Vec<Opened> = Vec::new();
+        for drive in &self.drives {
+            let found = match find::open(drive, self.partition) {
+                Ok(found) => found,
+                Err(problem) => {
+                    outcome.unopened.push((drive.clone(), problem));
+                    continue;
+                }
+            };
+            let is_same = |other: &&Opened| match (&other.found.place, &found.place) {
+                (Some(one), Some(other)) => one.is_same(other),
+                _ => false,
+            };
+            if let Some(other) = opened.iter().find(is_same) {
+                let first = PathBuf::from(&other.found.drive.name);
+                output.warning(&format!(
+                    "{} is the same drive as {}: it is verified and counted once",
+                    drive.display(),
+                    first.display()
+                ));
+                outcome.doubled.push((drive.clone(), first));
+                continue;
+            }
+            match keys.open_found(found, drive, self.partition, output) {
+                Ok(one) => {
+                    for warning in one.warnings() {
+                        output.warning(&format!("{}: {warning}", one.found.drive.name));
+                    }
+                    opened.push(one);
+                }
+                Err(problem) => outcome.unopened.push((drive.clone(), problem)),
+            }
+        }
+        opened
     }
 }
 
@@ -225,7 +307,7 @@ impl Verify {
 fn all<'a>(
     opened: &'a [Opened],
     request: &VerifyRequest,
-    logs: &Logs,
+    (logs, journals): (&Logs, &Journals),
     signals: &Signals,
     output: &Output,
 ) -> Result<Vec<Judged<'a>>, Problem> {
@@ -252,7 +334,7 @@ fn all<'a>(
                         .enumerate()
                         .map(|(index, one)| {
                             let stop = &signals.stop;
-                            let context = judge::Context { index, request, logs, workers, events, stop };
+                            let context = judge::Context { index, request, logs, journals, workers, events, stop };
                             scope.spawn(move || judge::run(one, &context))
                         })
                         .collect();
@@ -268,30 +350,6 @@ fn all<'a>(
     signals.writing.store(false, Ordering::Release);
     let bug = |_| Problem::new(Kind::Internal, "the drive's thread ended in a bug");
     judged.into_iter().map(|one| one.map_err(bug)).collect()
-}
-
-/// The word and the sentence that a report begins with.
-pub fn headline(outcome: &Outcome) -> (bool, &'static str, String) {
-    let blobs: u64 = outcome.drives.iter().map(|drive| drive.counts.blobs()).sum();
-    let equal: u64 = outcome.drives.iter().map(|drive| drive.counts.equal.0).sum();
-    let failed = outcome.unopened.len() + outcome.drives.iter().filter(|drive| drive.failure.is_some()).count();
-    let refused =
-        outcome.drives.iter().flat_map(|drive| &drive.checks).filter(|check| check.answer == Answer::No).count();
-    if outcome.is_good() {
-        let all = format!("All {} that were asked are on the drive as the manifest says.", count(blobs, "blob"));
-        return (true, "Equal", if blobs == 1 { "The blob is as the manifest says.".into() } else { all });
-    }
-    let mut parts = vec![format!("{equal} of {} equal", count(blobs, "blob"))];
-    if failed > 0 {
-        parts.push(format!("{} could not be verified to the end", count(failed as u64, "drive")));
-    }
-    if refused > 0 {
-        parts.push(format!("{} of the service answered with no", count(refused as u64, "question")));
-    }
-    if let Some(unmet) = outcome.unmet.as_ref().filter(|unmet| !unmet.is_empty()) {
-        parts.push(format!("{} on none of the drives", count(unmet.len() as u64, "requested blob")));
-    }
-    (false, "Not equal", format!("{}.", parts.join("; ")))
 }
 
 fn tell(outcome: &Outcome, output: &Output) {
@@ -312,9 +370,12 @@ fn tell(outcome: &Outcome, output: &Output) {
         }
         text.push_str(&labelled("begun", &time(drive.started)));
         for check in drive.checks.iter().filter(|check| check.answer == Answer::No) {
-            let line =
-                format!("  {} {} ({}): {}\n", style.red("refused"), check.question, check.status, clean(&check.seen));
-            text.push_str(&line);
+            let seen = clean(&check.seen);
+            text.push_str(&if check.status.is_empty() {
+                format!("  {} {}: {seen}\n", style.red("no"), check.question)
+            } else {
+                format!("  {} {} ({}): {seen}\n", style.red("refused"), check.question, check.status)
+            });
         }
         for (verdict, rows, bytes) in drive.counts.all() {
             if rows > 0 || verdict == Verdict::Equal {
@@ -325,11 +386,27 @@ fn tell(outcome: &Outcome, output: &Output) {
             text.push_str(&format!("  {:<20}{:>10}\n", "not asked for", drive.skipped));
         }
         if drive.resumed > 0 {
-            text.push_str(&format!("  {} of these judged in an earlier run\n", drive.resumed));
+            text.push_str(&format!(
+                "  {} of these read by an interrupted run before, not by this one\n",
+                drive.resumed
+            ));
+        }
+        if let Some(dir) = &outcome.extracted_to {
+            let (blobs, bytes) = drive.taken_out;
+            let dir = clean(&dir.to_string_lossy());
+            text.push_str(&format!(
+                "  {:<20}{blobs:>10}  {}, in {dir} (.dray there describes them)\n",
+                "taken out",
+                ByteLen(bytes)
+            ));
         }
         let rate = drive.bytes_read as f64 / drive.elapsed.as_secs_f64().max(1e-3);
         let (read, elapsed) = (ByteLen(drive.bytes_read), drive.elapsed.as_secs_f64());
         text.push_str(&format!("  read {read} in {elapsed:.1} s ({}/s)\n", ByteLen(rate as u64)));
+        for (path, blobs) in &drive.unlisted {
+            let blobs = count(*blobs, "blob");
+            text.push_str(&format!("  {} {} lists {blobs} more; not compared\n", style.red("no"), clean(path)));
+        }
         for warning in &drive.warnings {
             text.push_str(&format!("  {} {}\n", style.yellow("note"), clean(warning)));
         }
@@ -344,9 +421,7 @@ fn tell(outcome: &Outcome, output: &Output) {
         text.push('\n');
     }
     for (_, row) in outcome.bad.iter().take(SHOWN_MAX) {
-        let word = row.verdict.word();
-        let word = if row.verdict == Verdict::Equal { word.to_owned() } else { style.red(word) };
-        text.push_str(&format!("{word}  {}\n", clean(row.blob.as_deref().unwrap_or(&row.file))));
+        text.push_str(&format!("{}  {}\n", style.red(word_of(row)), clean(row.blob.as_deref().unwrap_or(&row.file))));
         for note in row.notes.iter().chain(&row.service) {
             text.push_str(&format!("    {}\n", clean(note)));
         }
@@ -361,8 +436,9 @@ fn tell(outcome: &Outcome, output: &Output) {
         text.push_str(&format!("\njournal {}\n  SHA-256 {hash}\n", clean(&path.to_string_lossy())));
     }
     text.push_str(&format!("\nby dray {VERSION}\n"));
-    let (good, word, sentence) = headline(outcome);
-    let word = if good { style.green(word) } else { style.red(word) };
+    let Headline { tone, word, sentence } = headline(outcome);
+    let sentence = clean(&sentence);
+    let word = if tone == Tone::Good { style.green(word) } else { style.red(word) };
     text.push_str(&wrap(&format!("{word}: {sentence}\n"), ""));
     output.say(&text);
     for (drive, problem) in &outcome.unopened {
@@ -410,6 +486,15 @@ fn to_json(outcome: &Outcome) -> Value {
             "bytes_read": drive.bytes_read,
             "resumed": drive.resumed,
             "skipped": drive.skipped,
+            "unlisted": drive.unlisted.iter().map(|(path, blobs)| {
+                json!({ "path": path, "blobs": blobs })
+            }).collect::<Vec<_>>(),
+            "unmatched": drive.unmatched,
+            "taken_out": { "count": drive.taken_out.0, "bytes": drive.taken_out.1, "changed": drive.changed },
+            "service": {
+                "not_taken": drive.service.0, "renamed": drive.service.1, "other": drive.service.2,
+                "remarks": drive.log_remarks,
+            },
             "warnings": drive.warnings,
             "log_status": drive.log_status,
             "log_strays": drive.log_strays,
@@ -419,7 +504,18 @@ fn to_json(outcome: &Outcome) -> Value {
             "good": drive.is_good(),
         })
     };
+    let conclusion = conclusion(outcome);
+    let Headline { word, sentence, .. } = headline(outcome);
+    let reasons = conclusion.reasons.iter().map(|reason| json!({ "reason": reason.name(), "count": reason.count() }));
     json!({
+        "verdict": {
+            "word": word,
+            "sentence": sentence,
+            "reasons": reasons.collect::<Vec<_>>(),
+            "asked": conclusion.asked,
+            "equal": conclusion.equal,
+            "earlier": conclusion.earlier,
+        },
         "drives": outcome.drives.iter().map(drive).collect::<Vec<_>>(),
         "unopened": outcome.unopened.iter().map(|(path, problem)| {
             json!({ "drive": path.to_string_lossy(), "problem": object::problem(problem) })
@@ -427,8 +523,14 @@ fn to_json(outcome: &Outcome) -> Value {
         "on_no_drive": outcome.unmet,
         "journal": outcome.journal.as_ref().map(|(path, hash)| json!({ "path": path.to_string_lossy(), "sha256": hash })),
         "extracted_to": outcome.extracted_to.as_ref().map(|path| path.to_string_lossy()),
-        "good": outcome.is_good(),
-        "exit_code": outcome.exit().code(),
+        "same_drive": outcome.doubled.iter().map(|(path, first)| {
+            json!({ "drive": path.to_string_lossy(), "first": first.to_string_lossy() })
+        }).collect::<Vec<_>>(),
+        "logs_of_other_drives": outcome.foreign_logs.iter().map(|(path, id)| {
+            json!({ "path": path, "drive_id": id })
+        }).collect::<Vec<_>>(),
+        "good": conclusion.is_good(),
+        "exit_code": words::exit(&conclusion).code(),
     })
 }
 

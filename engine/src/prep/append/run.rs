@@ -43,6 +43,7 @@ use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
 use crate::verify::index::{Index, IndexRow};
 use crate::verify::judge::{Context, VerifyRequest};
+use crate::verify::known::Journals;
 use crate::verify::logs::Logs;
 use crate::verify::medium::Medium;
 
@@ -645,6 +646,7 @@ fn read_added(
         index,
         request: &VerifyRequest::default(),
         logs: &Logs::default(),
+        journals: &Journals::none(),
         workers: shared.workers,
         events: shared.events,
         stop: shared.stop,

@@ -469,6 +469,7 @@ fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
             index: 0,
             request: &judge::VerifyRequest::default(),
             logs: &Default::default(),
+            journals: &Default::default(),
             workers: &workers,
             events: &|_| {},
             stop: &Stop::new(),

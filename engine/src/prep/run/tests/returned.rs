@@ -19,7 +19,15 @@ fn open(disk: &SimDisk, written: &Written<'_>) -> Opened {
 fn verify(opened: &Opened, to: &Path, workers: &Workers) -> (DriveVerdict, Vec<Row>) {
     let request = VerifyRequest { extract_to: Some(to.to_owned()), ..VerifyRequest::default() };
     let (logs, stop) = (Logs::none(), Stop::new());
-    let context = judge::Context { index: 0, request: &request, logs: &logs, workers, events: &|_| {}, stop: &stop };
+    let context = judge::Context {
+        index: 0,
+        request: &request,
+        logs: &logs,
+        journals: &Default::default(),
+        workers,
+        events: &|_| {},
+        stop: &stop,
+    };
     let mut judged = judge::run(opened, &context);
     let mut rows = Vec::new();
     judged.rows(&logs, &mut |row| rows.push(row.clone())).expect("rows");

@@ -1,0 +1,260 @@
+//! The verdict of a run in words, and as an exit code: drawn from the conclusion alone.
+
+use dray_engine::job::{Answer, Conclusion, DriveVerdict, Ending, Reason, RunSum, conclude, sum_of_drives, unmatched};
+use dray_engine::report::{Kind, Problem, Problems};
+
+use super::Outcome;
+use crate::exit::Exit;
+use crate::render::count;
+use crate::render::page::Tone;
+
+/// Names in a sentence, before the rest is only counted.
+const NAMED_MAX: usize = 3;
+
+/// What a report begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline {
+    /// How it is meant.
+    pub tone: Tone,
+    /// The word.
+    pub word: &'static str,
+    /// The sentence, with its full stop.
+    pub sentence: String,
+}
+
+/// What follows from everything that was learned.
+pub fn conclusion(outcome: &Outcome) -> Conclusion {
+    conclude(&facts(outcome))
+}
+
+fn facts(outcome: &Outcome) -> RunSum {
+    let unopened: Vec<Kind> = outcome.unopened.iter().map(|(_, problem)| problem.kind).collect();
+    let unmet = outcome.unmet.as_ref().map_or(0, Vec::len) as u64;
+    sum_of_drives(&outcome.drives, &unopened, unmet, outcome.foreign_logs.len() as u64)
+}
+
+/// The exit code of a conclusion.
+pub fn exit(conclusion: &Conclusion) -> Exit {
+    match conclusion.ending {
+        Ending::Proven => Exit::Done,
+        Ending::LeftOut => Exit::LeftOut,
+        Ending::Mistaken => Exit::Usage,
+        Ending::Different => Exit::Different,
+        Ending::Failed => {
+            Exit::of_problems(&Problems(conclusion.failures.iter().map(|kind| Problem::new(*kind, "")).collect()))
+        }
+    }
+}
+
+/// The word and the sentence.
+pub fn headline(outcome: &Outcome) -> Headline {
+    let conclusion = conclusion(outcome);
+    let Conclusion { asked, equal, earlier, .. } = conclusion;
+    let mut parts = Vec::new();
+    match (asked, equal == asked) {
+        (0, _) => {}
+        (1, true) => parts.push("The blob is as the manifest says".to_owned()),
+        (_, true) => {
+            parts.push(format!("All {} that were asked are on the drive as the manifest says", count(asked, "blob")));
+        }
+        (_, false) => parts.push(format!("{equal} of {} equal", count(asked, "blob"))),
+    }
+    if earlier > 0 {
+        let now = equal.saturating_sub(earlier);
+        parts.push(format!(
+            "{earlier} of these were read from the drive by an interrupted run before, {now} by this one"
+        ));
+    }
+    parts.extend(conclusion.reasons.iter().map(|reason| phrase(*reason, outcome)));
+    let mut sentence = parts.join("; ");
+    if let Some(first) = sentence.get(..1) {
+        let upper = first.to_uppercase();
+        sentence.replace_range(..1, &upper);
+    }
+    let tone = match conclusion.ending {
+        Ending::Proven => Tone::Good,
+        Ending::LeftOut => Tone::Warn,
+        Ending::Mistaken | Ending::Different | Ending::Failed => Tone::Bad,
+    };
+    Headline { tone, word: word(&conclusion), sentence: format!("{}.", sentence.trim_end_matches('.')) }
+}
+
+fn word(conclusion: &Conclusion) -> &'static str {
+    let of_ending = |reason: &&Reason| reason.ending() == conclusion.ending;
+    let Some(reason) = conclusion.reasons.iter().find(of_ending) else { return "Equal" };
+    match reason {
+        Reason::Unopened(_) | Reason::Broken(_)
+            if conclusion.failures.iter().all(|kind| *kind == Kind::Interrupted) =>
+        {
+            "Stopped"
+        }
+        Reason::Unopened(_) | Reason::Broken(_) if conclusion.asked == 0 => "Could not be verified",
+        Reason::Unopened(_) | Reason::Broken(_) => "Not verified to the end",
+        Reason::NotEqual(_) => "Not equal",
+        Reason::Unmet(_) => "Not complete",
+        Reason::Unmatched(_) | Reason::Empty(_) if conclusion.equal == 0 => "Nothing compared",
+        Reason::Unmatched(_) | Reason::Empty(_) | Reason::ForeignLogs(_) | Reason::Unlisted(_) => "Not all compared",
+        Reason::Changed(_) => "Not as taken out",
+        Reason::Unfit(_) | Reason::Refused(_) => "Not fit to send",
+        Reason::TookOther(_) => "Something else was taken",
+        Reason::NotTaken(_) | Reason::Remarks(_) => "Not all taken",
+        Reason::TookRenamed(_) => "Taken under other names",
+        Reason::Strays(_) => "Not what the log names",
+    }
+}
+
+fn phrase(reason: Reason, outcome: &Outcome) -> String {
+    match reason {
+        Reason::Unopened(n) => {
+            let first = outcome.unopened.first();
+            let first = first.map(|(drive, problem)| problem.clone().drive(drive.display().to_string()).to_string());
+            format!("{} could not be verified: {}{}", count(n, "drive"), first.unwrap_or_default(), more(n, 1))
+        }
+        Reason::Broken(n) => {
+            let first = outcome.drives.iter().find_map(|drive| drive.failure.as_ref()).map(ToString::to_string);
+            format!(
+                "{} could not be verified to the end: {}{}",
+                count(n, "drive"),
+                first.unwrap_or_default(),
+                more(n, 1)
+            )
+        }
+        Reason::NotEqual(n) => {
+            let kinds = outcome.drives.iter().flat_map(|drive| drive.counts.all()).collect::<Vec<_>>();
+            let mut words: Vec<String> = Vec::new();
+            for (verdict, ..) in kinds.iter().take(6).filter(|(verdict, ..)| verdict.is_against()) {
+                let all: u64 = kinds.iter().filter(|(other, ..)| other == verdict).map(|(_, rows, _)| rows).sum();
+                if all > 0 {
+                    words.push(format!("{all} {}", verdict.word()));
+                }
+            }
+            if words.is_empty() { format!("{n} not equal") } else { words.join(", ") }
+        }
+        Reason::Unmet(n) => format!("{} on none of the drives", count(n, "requested blob")),
+        Reason::Unmatched(_) => {
+            let missed: Vec<String> = unmatched(&outcome.drives).iter().map(|prefix| format!("`{prefix}`")).collect();
+            let mut there: Vec<&str> =
+                outcome.drives.iter().flat_map(|drive| &drive.beginnings).map(String::as_str).collect();
+            there.dedup();
+            let missed = format!("no blob begins with {}", list(&missed, " or "));
+            if there.is_empty() {
+                missed
+            } else {
+                format!("{missed}: the nearest that there are: {}", list(&there, ", "))
+            }
+        }
+        Reason::Empty(_) => "the manifest lists no blob, so nothing was compared".to_owned(),
+        Reason::Unlisted(n) => {
+            let paths: Vec<String> =
+                outcome.drives.iter().flat_map(|drive| &drive.unlisted).map(|(path, _)| path.clone()).collect();
+            let what = if n == 1 { "1 blob that was".to_owned() } else { format!("{n} blobs that were") };
+            let lists = if paths.len() == 1 { "lists" } else { "list" };
+            format!("{} on the drive {lists} {what} not compared: name it with --manifest", list(&paths, ", "))
+        }
+        Reason::Changed(n) => format!("{} in the directory not what was taken out", are(n, "file")),
+        Reason::Unfit(_) => {
+            let seen = |drive: &DriveVerdict| {
+                let no = drive.checks.iter().filter(|check| check.answer == Answer::No && check.status.is_empty());
+                no.map(|check| format!("{}: no ({})", check.question, check.seen)).collect::<Vec<_>>()
+            };
+            list(&outcome.drives.iter().flat_map(seen).collect::<Vec<_>>(), "; ")
+        }
+        Reason::Refused(n) => format!("{} of the service answered with no", count(n, "question")),
+        Reason::TookOther(n) => format!("of {} the service took something else", count(n, "blob")),
+        Reason::NotTaken(n) => format!("the service did not take {}", count(n, "blob")),
+        Reason::TookRenamed(n) => format!("the service took {} under another name", count(n, "blob")),
+        Reason::Strays(n) => format!("copy logs name {} that the manifest does not", count(n, "blob")),
+        Reason::Remarks(_) => {
+            let all: Vec<&str> =
+                outcome.drives.iter().flat_map(|drive| &drive.log_remarks).map(String::as_str).collect();
+            list(&all, "; ")
+        }
+        Reason::ForeignLogs(_) => {
+            let all: Vec<String> =
+                outcome.foreign_logs.iter().map(|(path, id)| format!("{path} is of drive {id}")).collect();
+            format!("{}, which is none of these", list(&all, ", "))
+        }
+    }
+}
+
+fn are(n: u64, what: &str) -> String {
+    format!("{} {}", count(n, what), if n == 1 { "is" } else { "are" })
+}
+
+fn more(n: u64, told: u64) -> String {
+    if n > told { format!("; and {} more", n - told) } else { String::new() }
+}
+
+fn list<T: AsRef<str>>(all: &[T], between: &str) -> String {
+    let first: Vec<&str> = all.iter().take(NAMED_MAX).map(AsRef::as_ref).collect();
+    let more = if all.len() > NAMED_MAX { format!(" and {} more", all.len() - NAMED_MAX) } else { String::new() };
+    format!("{}{more}", first.join(between))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dray_engine::job::Reason;
+
+    const ALL: [Reason; 16] = [
+        Reason::Unopened(2),
+        Reason::Broken(2),
+        Reason::NotEqual(2),
+        Reason::Unmet(2),
+        Reason::Unmatched(2),
+        Reason::Empty(2),
+        Reason::Unlisted(2),
+        Reason::Changed(2),
+        Reason::Unfit(2),
+        Reason::Refused(2),
+        Reason::TookOther(2),
+        Reason::NotTaken(2),
+        Reason::TookRenamed(2),
+        Reason::Strays(2),
+        Reason::Remarks(2),
+        Reason::ForeignLogs(2),
+    ];
+
+    #[test]
+    fn no_reason_is_called_equal_or_ends_with_0() {
+        for reason in ALL {
+            let conclusion = Conclusion {
+                ending: reason.ending(),
+                reasons: vec![reason],
+                failures: vec![Kind::Drive],
+                asked: 3,
+                equal: 3,
+                earlier: 0,
+            };
+            assert_ne!(word(&conclusion), "Equal", "{reason:?}");
+            assert_ne!(exit(&conclusion), Exit::Done, "{reason:?}");
+        }
+        let good =
+            Conclusion { ending: Ending::Proven, reasons: vec![], failures: vec![], asked: 1, equal: 1, earlier: 0 };
+        assert_eq!((word(&good), exit(&good)), ("Equal", Exit::Done));
+    }
+
+    #[test]
+    fn what_the_service_did_has_codes_of_its_own() {
+        let code = |reason: Reason| {
+            let (ending, reasons) = (reason.ending(), vec![reason]);
+            exit(&Conclusion { ending, reasons, failures: vec![], asked: 1, equal: 1, earlier: 0 })
+        };
+        assert_eq!(code(Reason::NotTaken(1)), Exit::LeftOut);
+        assert_eq!(code(Reason::TookRenamed(1)), Exit::Different);
+        assert_eq!(code(Reason::TookOther(1)), Exit::Different);
+        assert_eq!(code(Reason::Unmatched(1)), Exit::Usage);
+    }
+
+    #[test]
+    fn a_run_without_any_drive_says_why() {
+        let problem = Problem::new(Kind::Usage, "there is no such file");
+        let outcome = Outcome { unopened: vec![("drvie.img".into(), problem)], ..Outcome::default() };
+        let Headline { word, sentence, .. } = headline(&outcome);
+        assert_eq!(word, "Could not be verified");
+        assert_eq!(sentence, "1 drive could not be verified: drive drvie.img: there is no such file.");
+        assert_eq!(exit(&conclusion(&outcome)), Exit::Usage);
+        let nothing = headline(&Outcome::default());
+        assert_eq!((nothing.word, nothing.tone), ("Nothing compared", Tone::Bad));
+    }
+}
