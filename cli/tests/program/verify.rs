@@ -167,12 +167,43 @@ fn whole_drives_verify_and_give_back_what_went_in() {
         "verify wrote to the drive"
     );
 
-    // Again: nothing is read twice; what went missing comes back; what is in the way stays.
+    // Again: a second look reads the drive again; what went missing comes back; what was changed is seen, and stays.
     fs::remove_file(out.join("data/sub/cut")).expect("a file");
     let output = verify(&session, &image, &words);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert_eq!(judged(&output).1["drives"][0]["resumed"], 6);
+    let (rows, last) = judged(&output);
+    assert_eq!((&last["drives"][0]["resumed"], &last["drives"][0]["taken_out"]["count"]), (&0.into(), &7.into()));
+    assert!(rows.values().all(|row| row["read"] == "now"), "{rows:?}");
+    let bytes = 14 * (1 << 20) + 300_000 + 20_000 + 70_000;
+    assert!(last["drives"][0]["bytes_read"].as_u64().is_some_and(|read| read > bytes), "{last}");
     assert_eq!(fs::read(out.join("data/sub/cut")).expect("taken out again"), contents("cut", 300_000));
+    let mut grown = contents("gone", 20_000);
+    grown.extend(b"more");
+    for changed in [contents("gone", 19_999), contents("else", 20_000), grown] {
+        fs::write(out.join("data/sub/gone"), &changed).expect("a file");
+        let output = verify(&session, &image, &words);
+        assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+        let (rows, last) = judged(&output);
+        assert_eq!(reasons(&last), ["extracted_file_changed"]);
+        assert_eq!(
+            (&rows["data/sub/gone"]["verdict"], &rows["data/sub/gone"]["extracted_changed"]),
+            (&"equal".into(), &true.into())
+        );
+        assert!(fs::read(out.join("data/sub/gone")).expect("a file") == changed, "overwritten");
+    }
+    fs::write(out.join("data/sub/gone"), contents("gone", 20_000)).expect("a file");
+    assert_eq!(verify(&session, &image, &words).status.code(), Some(0));
+    // And damage on the drive is seen, whatever lies in the directory.
+    if let Some(plain) = decrypted(&session) {
+        let at = partition(&image).0 + search(&plain, &contents("swap", 512));
+        change(&image, at, |sector| sector[9] ^= 1);
+        let output = verify(&session, &image, &words);
+        assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+        let (rows, last) = judged(&output);
+        assert_eq!((&rows["data/sub/swap"]["verdict"], reasons(&last)), (&"different".into(), vec!["not_equal"]));
+        change(&image, at, |sector| sector[9] ^= 1);
+        fs::remove_file(plain).expect("the volume");
+    }
     let planted = session.path("planted");
     fs::create_dir_all(&planted).expect("a directory");
     std::os::unix::fs::symlink(session.path("elsewhere"), planted.join("data")).expect("a link");
@@ -635,6 +666,7 @@ fn taking_out_goes_on_where_it_was_killed() {
         assert_eq!(run.kill().expect("killed").code, None);
         let output = verify(&session, &image, &["--extract-to", out.to_str().expect("UTF-8")]);
         assert_eq!(output.status.code(), Some(0), "{call} {nth}: {}", said(&output));
+        assert!(said(&output).contains("Equal: All 7 blobs"), "{}", said(&output));
         let same =
             Command::new("diff").arg("-r").arg(session.path("source")).arg(out.join("data")).output().expect("diff");
         assert!(same.status.success(), "{call} {nth}: {}", said(&same));

@@ -4,6 +4,10 @@
 //! what has its name is whole. `.dray/<manifest>.done` says which those are; a line `synced` in it says that all before
 //! it is durable. What came after the last such line of an earlier run is taken out again.
 //!
+//! A run that was interrupted is gone on with: what it took out is not read again, if it came from this very drive and
+//! the file is as it was left, by inode, size and times. A run that ended says so (`complete`); whoever starts another
+//! wants to know how the drive is now, so everything is read from it again and held against the files that lie there.
+//!
 //! A manifest or a volume may say anything: names are taken apart and walked by descriptors, with the kernel refusing
 //! symbolic links and ways out (`openat2`).
 
@@ -59,9 +63,25 @@ struct State {
     whole: bool,
     /// Done in an earlier run.
     earlier: bool,
+    /// It lies there from an earlier run, and what is read now is held against it.
+    is_old: bool,
+    /// Such a file has another length or content.
+    is_other: bool,
     target: Option<Box<str>>,
     /// Why it was not taken out, though others were.
     refused: Option<Box<str>>,
+}
+
+/// How a file was left: inode, bytes, modified, changed.
+type Left = (u64, u64, i128, i128);
+
+/// What the log says of a blob that was taken out.
+struct Logged {
+    whole: bool,
+    target: String,
+    left: Option<Left>,
+    /// By a run that did not end, from this drive.
+    carries: bool,
 }
 
 /// Takes blobs out.
@@ -73,6 +93,10 @@ pub(super) struct Extractor {
     /// Longest name that the file system holds.
     name_max: usize,
     blobs: Vec<State>,
+    /// Names of the blobs in the log.
+    keys: Vec<String>,
+    /// Done since the last checkpoint.
+    fresh: Vec<usize>,
     open: HashMap<usize, File>,
     order: VecDeque<usize>,
     log: File,
@@ -85,8 +109,15 @@ pub(super) struct Extractor {
 }
 
 impl Extractor {
-    /// Opens or makes the directory, and reads what an earlier run left.
-    pub fn open(dir: &Path, drive_id: &str, manifest_md5: &str, blobs: usize) -> Result<Self, Problem> {
+    /// Opens or makes the directory, and reads what an earlier run left. `this` tells the very drive as it is now; `blobs`
+    /// are the names of all blobs.
+    pub fn open(
+        dir: &Path,
+        drive_id: &str,
+        manifest_md5: &str,
+        this: &str,
+        blobs: impl Iterator<Item = (String, Option<String>)>,
+    ) -> Result<Self, Problem> {
         let failed = |error: io::Error| {
             Problem::new(Kind::Environment, format!("the directory for the blobs cannot be used: {error}"))
                 .path(dir)
@@ -105,12 +136,15 @@ impl Extractor {
         let log = open_at(&root, &format!("{OWN}/{manifest_md5}.done"), create | OFlags::APPEND).map_err(failed)?;
         let description = open_at(&root, &format!("{OWN}/{drive}.jsonl"), create | OFlags::TRUNC).map_err(failed)?;
         let name_max = rustix::fs::fstatvfs(&log).map_or(NAME_MAX, |facts| facts.f_namemax as usize);
+        let keys = keys(blobs);
         let mut taken = Self {
             dir: dir.to_owned(),
             name_max: name_max.min(NAME_MAX),
             root,
             prefix: format!("{PARTS}/{manifest_md5}-"),
-            blobs: vec![State::default(); blobs],
+            blobs: vec![State::default(); keys.len()],
+            keys,
+            fresh: Vec::new(),
             open: HashMap::new(),
             order: VecDeque::new(),
             log: File::from(log),
@@ -121,16 +155,20 @@ impl Extractor {
             parent: None,
             was_empty,
         };
-        taken.replay().map_err(failed)?;
+        taken.replay(this).map_err(failed)?;
         Ok(taken)
     }
 
-    /// Reads the log: `index whole|damaged inode target`, and `synced`.
-    fn replay(&mut self) -> io::Result<()> {
+    /// Reads the log, and begins this run in it. Its lines: `begin drive`; `key whole|damaged inode target` before a file
+    /// gets its name; `left key inode size modified changed` when it is durable; `synced`; `complete`.
+    fn replay(&mut self, drive: &str) -> io::Result<()> {
         let mut lines = BufReader::new(self.log.try_clone()?);
         io::Seek::seek(&mut lines, io::SeekFrom::Start(0))?;
-        let mut pending: Vec<(usize, bool, u64, String)> = Vec::new();
-        let (mut line, mut read, mut whole_lines) = (Vec::new(), 0, 0);
+        let mut logged: HashMap<String, Logged> = HashMap::new();
+        let mut pending: Vec<(String, bool, u64, String)> = Vec::new();
+        let mut left: HashMap<String, Left> = HashMap::new();
+        let begin = format!("begin {}", Value::String(drive.to_owned()));
+        let (mut line, mut read, mut whole_lines, mut is_this) = (Vec::new(), 0, 0, false);
         while {
             line.clear();
             lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? > 0
@@ -138,38 +176,69 @@ impl Extractor {
             read += line.len() as u64;
             let Some(text) = line.strip_suffix(b"\n") else { continue };
             whole_lines = read;
-            let mut parts = std::str::from_utf8(text).unwrap_or_default().splitn(4, ' ');
-            if text == b"synced" {
-                for (blob, whole, _, target) in pending.drain(..) {
-                    if let Some(state) = self.blobs.get_mut(blob) {
-                        *state = State { done: true, whole, earlier: true, target: Some(target.into()), refused: None };
-                    }
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            let mut parts = text.splitn(4, ' ');
+            if text.starts_with("begin ") {
+                is_this = text == begin;
+            } else if text == "complete" {
+                logged.values_mut().for_each(|one| one.carries = false);
+            } else if text == "synced" {
+                for (key, whole, _, target) in pending.drain(..) {
+                    let left = left.remove(&key);
+                    logged.insert(key, Logged { whole, target, left, carries: is_this });
                 }
-            } else if let (Some(Ok(blob)), Some(how), Some(Ok(inode)), Some(target)) =
-                (parts.next().map(str::parse), parts.next(), parts.next().map(str::parse), parts.next())
+            } else if let Some((key, how)) = parse_left(text) {
+                left.insert(key, how);
+            } else if let (Some(key), Some(how), Some(Ok(inode)), Some(target)) =
+                (parts.next(), parts.next(), parts.next().map(str::parse), parts.next())
                 && let Ok(Value::String(target)) = serde_json::from_str(target)
             {
-                pending.push((blob, how == "whole", inode, target));
+                pending.push((key.to_owned(), how == "whole", inode, target));
             }
         }
         // A line without its end was cut off: what comes next must not continue it.
         self.log.set_len(whole_lines)?;
         // Not certainly durable: taken out again. Only what is certainly ours is removed.
         for (_, _, inode, target) in pending {
-            if is_inside(&target) && self.stat(&target) == Some(inode) {
+            if is_inside(&target) && self.left(&target).is_some_and(|(now, ..)| now == inode) {
                 self.remove(&target);
             }
         }
         for blob in 0..self.blobs.len() {
-            let gone = match &self.blobs[blob].target {
-                Some(target) if self.blobs[blob].done => self.stat(target).is_none(),
-                _ => false,
-            };
-            if gone {
-                self.blobs[blob] = State::default();
+            if let Some(one) = logged.remove(&self.keys[blob]).filter(|one| is_inside(&one.target)) {
+                self.blobs[blob] = self.found(one);
             }
         }
-        Ok(())
+        self.log.write_all(format!("{begin}\n").as_bytes())
+    }
+
+    /// What is to be done about a blob that was taken out before.
+    fn found(&self, one: Logged) -> State {
+        let now = self.left(&one.target);
+        let is_as_left = now.is_some() && now == one.left;
+        match now {
+            None => State::default(),
+            // It was damaged on the drive: tried anew.
+            Some(_) if !one.whole && is_as_left => {
+                self.remove(&one.target);
+                State::default()
+            }
+            Some(_) => {
+                let earlier = one.carries && one.whole && is_as_left;
+                let target = Some(one.target.into());
+                State { done: earlier, whole: one.whole, earlier, is_old: !earlier, target, ..State::default() }
+            }
+        }
+    }
+
+    /// How a file is now.
+    fn left(&self, target: &str) -> Option<Left> {
+        let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
+        let parent = open_dir(&self.root, parent).ok()?;
+        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let time = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec);
+        Some((stat.st_ino, stat.st_size as u64, modified, time(stat.st_ctime, stat.st_ctime_nsec)))
     }
 
     /// Its inode, if there is such a thing.
@@ -235,7 +304,7 @@ impl Extractor {
         let mut problems = Problems::default();
         let mut count = 0u64;
         let mut of_others = None;
-        for blob in (0..self.blobs.len()).filter(|blob| !self.blobs[*blob].done) {
+        for blob in (0..self.blobs.len()).filter(|blob| self.blobs[*blob].target.is_none()) {
             let (path, snapshot) = name(blob);
             let target = target_of(&path, snapshot.as_deref(), "", self.name_max);
             if self.is_taken(&target) && !of_others.get_or_insert_with(|| self.of_others()).contains(&target) {
@@ -268,8 +337,9 @@ impl Extractor {
         self.blobs[blob].earlier
     }
 
-    pub fn was_whole(&self, blob: usize) -> bool {
-        self.blobs[blob].whole
+    /// Whether what lies there from an earlier run is not what is on the drive.
+    pub fn is_other(&self, blob: usize) -> bool {
+        self.blobs[blob].is_other
     }
 
     pub fn target(&self, blob: usize) -> Option<&str> {
@@ -297,7 +367,7 @@ impl Extractor {
     }
 
     fn part(&self, blob: usize) -> String {
-        format!("{}{blob}", self.prefix)
+        format!("{}{}", self.prefix, self.keys[blob])
     }
 
     fn file(&mut self, blob: usize) -> io::Result<&File> {
@@ -306,8 +376,13 @@ impl Extractor {
                 let Some(oldest) = self.order.pop_front() else { break };
                 self.open.remove(&oldest);
             }
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-            let file = File::from(open_at(&self.root, &self.part(blob), flags)?);
+            let file = match &self.blobs[blob] {
+                State { is_old: true, target: Some(target), .. } => {
+                    open_at(&self.root, target, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)?
+                }
+                _ => open_at(&self.root, &self.part(blob), OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC)?,
+            };
+            let file = File::from(file);
             self.open.insert(blob, file);
             self.order.push_back(blob);
         }
@@ -353,6 +428,10 @@ impl Extractor {
         if self.blobs[blob].refused.is_some() {
             return Ok(());
         }
+        if self.blobs[blob].is_old {
+            self.hold(blob, at, bytes);
+            return Ok(());
+        }
         self.since += bytes.len() as u64;
         if let Err(error) = self.file(blob).and_then(|file| file.write_all_at(bytes, at)) {
             self.give_up(blob, &error, None)?;
@@ -363,11 +442,37 @@ impl Extractor {
         Ok(())
     }
 
+    /// Holds what is on the drive against what lies in the directory.
+    fn hold(&mut self, blob: usize, at: u64, bytes: &[u8]) {
+        if self.blobs[blob].is_other {
+            return;
+        }
+        let mut there = vec![0; bytes.len()];
+        let is_same = self.file(blob).and_then(|file| file.read_exact_at(&mut there, at)).is_ok() && there == bytes;
+        self.blobs[blob].is_other = !is_same;
+    }
+
+    /// The last piece of a blob that lies there already is judged.
+    fn finish_old(&mut self, blob: usize, length: u64, is_whole: bool) {
+        let is_as_long = self.file(blob).and_then(|file| file.metadata());
+        let is_as_long = is_as_long.is_ok_and(|meta| meta.is_file() && meta.len() == length);
+        self.open.remove(&blob);
+        self.order.retain(|other| *other != blob);
+        let state = &mut self.blobs[blob];
+        // A drive that has become bad says nothing of the file.
+        state.is_other = is_whole && (state.is_other || !is_as_long || !state.whole);
+        (state.done, state.whole) = (true, is_whole);
+    }
+
     /// The blob's last piece is judged: it gets its length, its time and its name.
     pub fn finish(&mut self, finish: &Finish) -> Result<(), Problem> {
         let Finish { blob, path, snapshot, length, times, is_whole } = finish;
         let (blob, snapshot) = (*blob, snapshot.as_deref());
         if self.blobs[blob].refused.is_some() {
+            return Ok(());
+        }
+        if self.blobs[blob].is_old {
+            self.finish_old(blob, *length, *is_whole);
             return Ok(());
         }
         let outcome = self.file(blob).and_then(|file| {
@@ -394,7 +499,8 @@ impl Extractor {
             match &outcome {
                 Ok(()) => {
                     let target = Some(target.into());
-                    self.blobs[blob] = State { done: true, whole: *is_whole, earlier: false, target, refused: None };
+                    self.blobs[blob] = State { done: true, whole: *is_whole, target, ..State::default() };
+                    self.fresh.push(blob);
                     return Ok(());
                 }
                 Err(error) if is_of_name(error) => {}
@@ -406,7 +512,7 @@ impl Extractor {
 
     fn log_line(&mut self, blob: usize, whole: bool, inode: u64, target: &str) -> io::Result<()> {
         let how = if whole { "whole" } else { "damaged" };
-        let line = format!("{blob} {how} {inode} {}\n", Value::String(target.to_owned()));
+        let line = format!("{} {how} {inode} {}\n", self.keys[blob], Value::String(target.to_owned()));
         self.log.write_all(line.as_bytes())
     }
 
@@ -450,7 +556,17 @@ impl Extractor {
         self.since = 0;
         let outcome = rustix::fs::syncfs(&self.log)
             .map_err(io::Error::from)
-            .and_then(|()| self.log.write_all(b"synced\n"))
+            .and_then(|()| {
+                let mut text = String::new();
+                for blob in std::mem::take(&mut self.fresh) {
+                    let target = self.blobs[blob].target.as_deref();
+                    if let Some((inode, size, modified, changed)) = target.and_then(|target| self.left(target)) {
+                        text.push_str(&format!("left {} {inode} {size} {modified} {changed}\n", self.keys[blob]));
+                    }
+                }
+                text.push_str("synced\n");
+                self.log.write_all(text.as_bytes())
+            })
             .and_then(|()| self.log.sync_data());
         outcome.map_err(|error| self.failed(&error, "what was taken out"))
     }
@@ -515,11 +631,33 @@ impl Extractor {
     /// Everything was described; removes what is left of parts.
     pub fn end(&mut self) -> Result<(), Problem> {
         let outcome = self.description.flush().and_then(|()| self.description.get_ref().sync_data());
+        let outcome = outcome.and_then(|()| self.log.write_all(b"complete\n")).and_then(|()| self.log.sync_data());
         outcome.map_err(|error| self.failed(&error, "the description of the blobs"))?;
         let _ = rustix::fs::unlinkat(&self.root, PARTS, AtFlags::REMOVEDIR);
         let _ = rustix::fs::unlinkat(&self.root, RENAMED, AtFlags::REMOVEDIR);
         Ok(())
     }
+}
+
+/// A line `left key inode size modified changed`.
+fn parse_left(text: &str) -> Option<(String, Left)> {
+    let mut parts = text.strip_prefix("left ")?.split(' ');
+    let key = parts.next()?.to_owned();
+    let (inode, size) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some((key, (inode, size, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?)))
+}
+
+/// Short names of blobs for the log and for parts, the same whichever blobs are asked for; of equal ones each has its own.
+fn keys(blobs: impl Iterator<Item = (String, Option<String>)>) -> Vec<String> {
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    let name = |(path, snapshot): (String, Option<String>)| {
+        let digest = hash::sha256(format!("{path}\0{}", snapshot.unwrap_or_default()).as_bytes());
+        let key = hash::hex_upper(&digest[..12]).to_lowercase();
+        let count = seen.entry(key.clone()).or_default();
+        *count += 1;
+        if *count == 1 { key } else { format!("{key}-{count}") }
+    };
+    blobs.map(name).collect()
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
@@ -650,7 +788,11 @@ mod tests {
             let (times, path) = (Times::default(), path.to_owned());
             taken.finish(&Finish { blob, path, snapshot: None, length, times, is_whole: true }).unwrap();
         };
-        let mut taken = Extractor::open(&dir, "one", "MD5A", 6).unwrap();
+        let open = |drive: &str, md5: &str, blobs: usize| {
+            let names = vec![("name".to_owned(), None); blobs];
+            Extractor::open(&dir, drive, md5, "this drive", names.into_iter())
+        };
+        let mut taken = open("one", "MD5A", 6).unwrap();
         take(&mut taken, 0, "box/f", 7);
         take(&mut taken, 1, "box/f", 7);
         take(&mut taken, 2, "box/huge", u64::MAX);
@@ -666,7 +808,7 @@ mod tests {
         assert!(taken.refused(2).is_some() && taken.refused(5).is_some() && !taken.is_done(2));
         // Another drive with a blob of that name, now and once more.
         for _ in 0..2 {
-            let mut other = Extractor::open(&dir, "two", "MD5B", 1).unwrap();
+            let mut other = open("two", "MD5B", 1).unwrap();
             other.refuse_overwriting(&|_| ("box/f".to_owned(), None)).unwrap();
             if !other.is_done(0) {
                 take(&mut other, 0, "box/f", 7);
@@ -676,7 +818,7 @@ mod tests {
         }
         // What no drive put there is not touched.
         std::fs::write(dir.join("box/mine"), "mine").unwrap();
-        let third = Extractor::open(&dir, "three", "MD5C", 1).unwrap();
+        let third = open("three", "MD5C", 1).unwrap();
         assert!(third.refuse_overwriting(&|_| ("box/mine".to_owned(), None)).is_err());
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -693,7 +835,10 @@ mod tests {
     fn a_torn_end_of_the_log_costs_no_line_behind_it() {
         let dir = std::env::temp_dir().join(format!("dray-extract-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let open = || Extractor::open(&dir, "drive", "MD5", 3).unwrap();
+        let open = || {
+            let names = ["box/ä", "box/ö", "box/ü"].map(|name| (name.to_owned(), None));
+            Extractor::open(&dir, "drive", "MD5", "this drive", names.into_iter()).unwrap()
+        };
         let place = |taken: &mut Extractor, blob: usize, path: &str| {
             taken.write(blob, 0, b"content").unwrap();
             let (times, length) = (Times::default(), 7);
@@ -704,15 +849,87 @@ mod tests {
         place(&mut taken, 0, "box/ä");
         taken.checkpoint().unwrap();
         // The disk was full in the middle of a letter.
-        taken.log.write_all(b"1 whole 7 \"box/\xC3").unwrap();
+        taken.log.write_all(format!("{} whole 7 \"box/", taken.keys[1]).as_bytes()).unwrap();
+        taken.log.write_all(b"\xC3").unwrap();
         drop(taken);
         let mut taken = open();
-        assert!(taken.was_whole(0) && !taken.is_done(1));
+        assert!(taken.is_done(0) && !taken.is_done(1));
         place(&mut taken, 1, "box/ö");
         taken.checkpoint().unwrap();
         let taken = open();
         assert!(taken.was_done(0) && taken.was_done(1) && !taken.is_done(2));
         assert_eq!(taken.target(1), Some("box/ö"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_an_interrupted_run_on_this_drive_is_gone_on_with() {
+        let dir = std::env::temp_dir().join(format!("dray-again-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let open = |drive: &str| {
+            let names = ["box/a", "box/b"].map(|name| (name.to_owned(), None));
+            Extractor::open(&dir, "drive", "MD5", drive, names.into_iter()).unwrap()
+        };
+        let place = |taken: &mut Extractor, blob: usize, is_whole: bool| {
+            taken.write(blob, 0, b"content").unwrap();
+            let path = ["box/a", "box/b"][blob].to_owned();
+            taken.finish(&Finish { blob, path, snapshot: None, length: 7, times: Times::default(), is_whole }).unwrap();
+        };
+        let mut taken = open("this");
+        place(&mut taken, 0, true);
+        place(&mut taken, 1, false);
+        taken.checkpoint().unwrap();
+        // Interrupted: what is whole is done, what is damaged is tried again.
+        let mut taken = open("this");
+        assert!(taken.is_done(0) && taken.was_done(0) && taken.target(1).is_none());
+        place(&mut taken, 1, true);
+        taken.checkpoint().unwrap();
+        // From another drive, or one that changed: held against what is read from this one.
+        let mut other = open("another");
+        assert!(!other.is_done(0) && other.target(0).is_some());
+        other.refuse_overwriting(&|_| unreachable!("both are ours")).unwrap();
+        place(&mut other, 0, true);
+        assert!(other.is_done(0) && !other.was_done(0) && !other.is_other(0));
+        // It ended: the next run looks anew, and sees what was changed, shortened or grew.
+        open("this").end().unwrap();
+        for (text, is_other) in [("content", false), ("contenT", true), ("conten", true), ("content+", true)] {
+            std::fs::write(dir.join("box/b"), text).unwrap();
+            let mut again = open("this");
+            assert!(!again.is_done(0) && !again.is_done(1));
+            place(&mut again, 0, true);
+            place(&mut again, 1, true);
+            assert_eq!((again.is_other(0), again.is_other(1)), (false, is_other), "{text}");
+            assert_eq!(std::fs::read_to_string(dir.join("box/b")).unwrap(), text, "nothing is overwritten");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_changed_behind_an_interrupted_run_is_read_again() {
+        let dir = std::env::temp_dir().join(format!("dray-touched-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let open = || {
+            let names = [("box/a".to_owned(), None)];
+            Extractor::open(&dir, "drive", "MD5", "this", names.into_iter()).unwrap()
+        };
+        let finish = |length| Finish {
+            blob: 0,
+            path: "box/a".into(),
+            snapshot: None,
+            length,
+            times: Times::default(),
+            is_whole: true,
+        };
+        let mut taken = open();
+        taken.write(0, 0, b"content").unwrap();
+        taken.finish(&finish(7)).unwrap();
+        taken.checkpoint().unwrap();
+        std::fs::write(dir.join("box/a"), "CONTENT").unwrap();
+        let mut taken = open();
+        assert!(!taken.is_done(0));
+        taken.write(0, 0, b"content").unwrap();
+        taken.finish(&finish(7)).unwrap();
+        assert!(taken.is_done(0) && taken.is_other(0));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

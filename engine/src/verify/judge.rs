@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::BufReader;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -211,7 +212,9 @@ fn judge<'a>(
     let mut extractor = None;
     if let Some(dir) = &request.extract_to {
         let drive_id = listing.facts.drive_id.clone().unwrap_or_else(|| opened.found.drive.drive_id.clone());
-        let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, listing.subjects.len())?;
+        let names = (0..listing.subjects.len())
+            .map(|blob| (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned()));
+        let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, &very_drive(opened), names)?;
         taken.refuse_overwriting(&|blob| {
             (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned())
         })?;
@@ -244,6 +247,19 @@ fn judge<'a>(
         result?;
     }
     Ok(Matter { opened, files, listing, details, crcs, extractor })
+}
+
+/// What tells this drive as it is now from others, and an image from what it was before it was written to.
+fn very_drive(opened: &Opened) -> String {
+    let drive = &opened.found.drive;
+    let told = std::fs::metadata(&drive.path).ok().filter(std::fs::Metadata::is_file).map(|meta| {
+        let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        format!("file {} {} {} {times:?}", meta.dev(), meta.ino(), meta.len())
+    });
+    told.unwrap_or_else(|| {
+        let serial = opened.found.serial.clone().unwrap_or_else(|| drive.path.display().to_string());
+        format!("drive {serial} {}", drive.size.0)
+    })
 }
 
 /// Manifests that are not used: what they list and the used one does not was not compared.
@@ -748,11 +764,10 @@ impl Matter<'_> {
         let metadata = side(facts.metadata, "metadata", &mut notes);
         let properties = side(facts.properties, "properties", &mut notes);
         let sides = [metadata, properties].into_iter().flatten().map(|side| side.min(Verdict::Unreadable));
-        let mut verdict = sides.fold(worst(listing, subject), Verdict::max);
-        let resumed = self.extractor.as_ref().filter(|extractor| extractor.was_done(blob));
-        if let Some(false) = resumed.map(|extractor| extractor.was_whole(blob)) {
-            verdict = verdict.max(Verdict::Different);
-            notes.push("not equal in an earlier run".to_owned());
+        let verdict = sides.fold(worst(listing, subject), Verdict::max);
+        let changed = self.extractor.as_ref().is_some_and(|extractor| extractor.is_other(blob));
+        if changed {
+            notes.push("what lies in the directory from an earlier run is not what is on the drive".to_owned());
         }
         if let Some(extractor) = &self.extractor {
             notes.extend(extractor.refused(blob).map(|why| format!("could not be taken out: {why}")));
@@ -769,7 +784,7 @@ impl Matter<'_> {
             properties,
             service: None,
             taken: None,
-            changed: false,
+            changed,
             earlier: self.extractor.as_ref().is_some_and(|extractor| extractor.was_done(blob)),
             extracted: self.extractor.as_ref().and_then(|extractor| extractor.target(blob).map(str::to_owned)),
         }
