@@ -279,15 +279,13 @@ impl State {
     /// One drive in words, for a log.
     fn sentence(&self, drive: usize, now: Duration) -> Option<String> {
         let lane = self.lanes.get(drive)?;
-        let mut line = format!(
-            "dray: [{}] {}: {}, {}% ({} of {})",
-            left(now),
-            clean(&lane.id),
-            lane.stage.map_or("waiting", objects::stage),
-            lane.percent(),
-            ByteLen(lane.acknowledged),
-            ByteLen(lane.total)
-        );
+        let stage = lane.stage.map_or("waiting", objects::stage);
+        let mut line = format!("dray: [{}] {}: {stage}", left(now), clean(&lane.id));
+        // Until the total is known there is nothing to count.
+        if lane.total > 0 {
+            let (done, total) = (ByteLen(lane.acknowledged), ByteLen(lane.total));
+            line.push_str(&format!(", {}% ({done} of {total})", lane.percent()));
+        }
         if let Some(rate) = lane.rate(now) {
             line.push_str(&format!(", {}/s", short(rate as u64)));
         }

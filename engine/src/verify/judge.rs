@@ -223,6 +223,14 @@ fn judge<'a>(
     let is_done = |blob: u32| extractor.as_ref().is_some_and(|taken| taken.is_done(blob as usize));
     let work = listing.work(&files, &is_done_not(&is_done));
     verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
+    // The total is known from here on: nothing else is told before.
+    (context.events)(Event::Progress {
+        drive: context.index,
+        acknowledged: ByteLen(0),
+        total: ByteLen(work.bytes),
+        files: 0,
+        waiting_for: Waiting::Drive,
+    });
     (context.events)(Event::Stage { drive: context.index, stage: Stage::Verifying });
     // Blobs without a byte to read are whole as they are.
     let (mut writer, mut empty) = (None, Vec::new());

@@ -313,7 +313,8 @@ fn all<'a>(
 ) -> Result<Vec<Judged<'a>>, Problem> {
     let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
         .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing: {error}")))?;
-    let facts: Vec<(DriveFacts, ByteLen)> = opened.iter().map(|one| (one.found.drive.clone(), one.len())).collect();
+    // How much is to be read, the manifest says.
+    let facts: Vec<(DriveFacts, ByteLen)> = opened.iter().map(|one| (one.found.drive.clone(), ByteLen(0))).collect();
     let board = output.board(facts);
     signals.writing.store(true, Ordering::Release);
     let judged = std::thread::scope(|scope| {
