@@ -30,7 +30,11 @@ const SHOWN_MAX: usize = 20;
 
 /// Arguments of `dray verify`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "The drives are never written to. Exit code 0 only if everything that was asked is equal.\n\n\
+#[command(after_help = "The drives are never written to. Exit code 0 only if everything that was asked is proven \
+                        to be equal, by this run or by one that it goes on with. 1: a prefix of --only begins no blob, a \
+                        log is of another drive, a path or key is wrong. 3: the service did not take all, or blobs that \
+                        another manifest lists were not compared. 5: something differs, is not finished, or was taken \
+                        under another name.\n\n\
                         Examples:\n  \
                         dray verify /dev/sdb --key-file 9WM35C2V.xml --report verified.html\n  \
                         dray verify /dev/sdb /dev/sdc --key-file keys.json --copy-log error.xml\n  \
