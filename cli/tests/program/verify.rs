@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{Session, said};
+use crate::common::{Session, said, words};
 use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdisks");
@@ -494,21 +494,23 @@ fn what_proves_nothing_is_no_success() {
         "<DriveManifest Version=\"2014-11-01\"><Drive><DriveId>drive</DriveId><BlobList></BlobList></Drive></DriveManifest>",
     );
     let nothing = file("nothing.xml", "<BlobList></BlobList>");
+    let header = file("header.csv", "Name,Content-Length\n");
     let other = file("other.xml", "<DriveLog><DriveId>WD-OTHER</DriveId><Status>Completed</Status></DriveLog>");
-    for (words, code, told) in [
+    for (more, code, told) in [
         (&["--only", "nonexistent/"][..], 1, "nonexistent/"),
         (&["--only", "Data/"], 1, "data/"),
         (&["--only", "data/*"], 1, "data/"),
         // One that is right does not cover one that is not.
         (&["--only", "data/sub/well", "data/wrong"], 1, "data/wrong"),
         (&["--manifest", &empty], 5, "no blob"),
-        (&["--expect", &nothing], 1, "asks for no blob"),
+        (&["--expect", &nothing], 1, "selects nothing"),
+        (&["--expect", &header], 1, "asks for no blob"),
         (&["--copy-log", &other], 1, "WD-OTHER"),
     ] {
-        let output = verify(&session, &image, words);
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
-        let text = said(&output);
-        assert!(text.contains(told) && !text.contains("Equal:"), "{words:?}: {text}");
+        let output = verify(&session, &image, more);
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {}", said(&output));
+        let text = words(&output);
+        assert!(text.contains(told) && !text.contains("Equal:"), "{more:?}: {text}");
     }
     // A path that leads nowhere, and no key.
     let output = verify(&session, &session.path("drvie.img"), &[]);
