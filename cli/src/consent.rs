@@ -1,7 +1,9 @@
-//! The gate in front of destruction: a person, or a serial, must have said yes to each drive.
+//! The gate in front of destruction: a person, a serial on the command line, or the driveset's own column must have said yes
+//! to each drive.
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use dray_engine::job::RowConsent;
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 
 /// How many characters of the serial are asked for.
@@ -36,12 +38,14 @@ pub struct Asked<'a> {
     pub drive: &'a DriveFacts,
     /// What will be done to it.
     pub fate: Fate,
+    /// What its row in the driveset says; `None` where no driveset has a say.
+    pub row: Option<RowConsent>,
 }
 
 impl<'a> Asked<'a> {
-    /// A drive whose contents will be lost.
+    /// A drive whose contents will be lost, of no driveset.
     pub const fn destroyed(index: usize, drive: &'a DriveFacts) -> Self {
-        Self { index, drive, fate: Fate::Destroyed }
+        Self { index, drive, fate: Fate::Destroyed, row: None }
     }
 }
 
@@ -78,20 +82,27 @@ impl Person for Terminal {
 pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) -> Result<Vec<usize>, Problems> {
     let mut consented = Vec::new();
     let mut problems = Problems::default();
-    for &Asked { index, drive, fate } in drives {
-        if named(drive, consent) {
+    for one in drives {
+        let &Asked { index, drive, fate, row } = one;
+        if drive.drive_id.is_empty() {
+            problems.push(refusal(one, "has no id that somebody could agree to"));
+        } else if is_named(drive, consent) || row == Some(RowConsent::Silent) {
             consented.push(index);
         } else if consent.silent {
-            problems.push(match fate {
-                Fate::Destroyed => refusal(drive, "nobody consented to destroying what is on it"),
-                Fate::Encrypted => refusal(drive, "nobody consented to encrypting its volume in place"),
-            });
+            problems.push(refusal(
+                one,
+                match (fate, row) {
+                    (_, Some(RowConsent::Prompt)) => "its row says PromptOnFormat, and --silent lets nobody be asked",
+                    (Fate::Destroyed, _) => "nobody consented to destroying what is on it",
+                    (Fate::Encrypted, _) => "nobody consented to encrypting its volume in place",
+                },
+            ));
         } else if !person.is_there() {
-            problems.push(refusal(drive, "consent is needed and there is no terminal to ask on"));
+            problems.push(refusal(one, "consent is needed and there is no terminal to ask on"));
         } else if ask(drive, fate, person) {
             consented.push(index);
         } else {
-            problems.push(refusal(drive, "the question was not answered with its serial"));
+            problems.push(refusal(one, "the question was not answered with its serial"));
             break;
         }
     }
@@ -99,29 +110,69 @@ pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) 
     Ok(consented)
 }
 
-/// Whether the command line consented: the full serial, or silence together with a name that is the serial.
-fn named(drive: &DriveFacts, consent: &Consent) -> bool {
-    if drive.drive_id.is_empty() {
-        return false;
-    }
-    let by_serial = consent.serials.iter().any(|serial| serial.eq_ignore_ascii_case(&drive.drive_id));
-    let name = drive.name.as_str();
-    let is_identity =
-        name.get(..7).is_some_and(|head| head.eq_ignore_ascii_case("serial:")) || name.starts_with("/dev/disk/by-id/");
-    by_serial || consent.silent && is_identity
+/// Whether the command line named the drive: by its id, or by the serial that it tells.
+fn is_named(drive: &DriveFacts, consent: &Consent) -> bool {
+    let is_it = |serial: &String| {
+        !serial.is_empty()
+            && (serial.eq_ignore_ascii_case(&drive.drive_id)
+                || drive.serial.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(serial)))
+    };
+    consent.serials.iter().any(is_it)
 }
 
-fn refusal(drive: &DriveFacts, why: &str) -> Problem {
+/// Serials on the command line that are of no drive in question: a slip of the hand, or of the wrong list.
+///
+/// # Errors
+/// Each of them, and what the drives are called.
+pub fn known(consent: &Consent, drives: &[&DriveFacts], others: &[String]) -> Result<(), Problems> {
+    let is_other = |serial: &String| others.iter().any(|id| id.eq_ignore_ascii_case(serial));
+    let of_one = |serial: &String| {
+        let one = Consent { silent: false, serials: vec![serial.clone()] };
+        drives.iter().any(|drive| is_named(drive, &one))
+    };
+    let strangers = consent.serials.iter().filter(|serial| !is_other(serial) && !of_one(serial));
+    let names: Vec<&str> = drives.iter().map(|drive| drive.drive_id.as_str()).collect();
+    let advice = match names[..] {
+        [] => "leave --yes away: nothing is destroyed".to_owned(),
+        _ => format!("the drives here are {}", names.join(", ")),
+    };
+    let problems = strangers.map(|serial| {
+        Problem::new(Kind::Refused, "--yes names no drive of this session; nothing was written")
+            .value(serial.clone())
+            .advice(advice.clone())
+    });
+    Problems(problems.collect()).into_result()
+}
+
+fn refusal(asked: &Asked<'_>, why: &str) -> Problem {
+    let Asked { drive, row, .. } = asked;
     let serial = if drive.drive_id.is_empty() { "SERIAL" } else { &drive.drive_id };
+    let advice = match (row, &drive.serial) {
+        (Some(RowConsent::Prompt), Some(own)) => {
+            format!("to consent: --yes {serial}, or SilentMode in its row with serial:{own} as its name")
+        }
+        (Some(_), Some(own)) => format!("to consent: --yes {serial}, or serial:{own} in the driveset with SilentMode"),
+        (_, _) => format!("to consent: --yes {serial}"),
+    };
     Problem::new(Kind::Refused, format!("{why}; nothing was written"))
         .drive(format!("{} ({})", drive.name, describe(drive)))
         .value(drive.contents.clone().unwrap_or_else(|| "blank".into()))
-        .advice(format!("to consent: --yes {serial}, or --silent with serial:{serial} in the driveset"))
+        .advice(advice)
 }
 
 fn describe(drive: &DriveFacts) -> String {
     let model = drive.model.as_deref().unwrap_or("no model");
-    format!("{model}, {}, {}", drive.drive_id, drive.size)
+    format!("{model}, {}, {}", called(drive), drive.size)
+}
+
+/// Its id, and what it says of itself where that is another.
+fn called(drive: &DriveFacts) -> String {
+    match &drive.serial {
+        Some(own) if !own.eq_ignore_ascii_case(&drive.drive_id) => {
+            format!("{} (id given by hand; the hardware says {own})", drive.drive_id)
+        }
+        _ => drive.drive_id.clone(),
+    }
 }
 
 fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
@@ -149,7 +200,7 @@ fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
         drive.name,
         drive.path.display(),
         drive.model.as_deref().unwrap_or("unknown"),
-        drive.drive_id,
+        called(drive),
         drive.size,
         drive.contents.as_deref().unwrap_or("nothing that dray knows"),
     );
@@ -198,6 +249,7 @@ mod tests {
             name: name.into(),
             path: "/dev/sdx".into(),
             drive_id: "WD-WX12A345678".into(),
+            serial: Some("WD-WX12A345678".into()),
             for_shipping: true,
             model: Some("WDC WD40EFRX".into()),
             size: ByteLen(4_000_787_030_016),
@@ -225,7 +277,7 @@ mod tests {
     #[test]
     fn encrypting_in_place_is_asked_for_as_what_it_is() {
         let drive = drive("/dev/sdx");
-        let asked = Asked { index: 0, drive: &drive, fate: Fate::Encrypted };
+        let asked = Asked { index: 0, drive: &drive, fate: Fate::Encrypted, row: Some(RowConsent::SilentByLooseName) };
         let mut person = Script::new(&["345678"]);
         assert_eq!(gather(&[asked], &Consent::default(), &mut person), Ok(vec![0]));
         assert!(person.shown.contains("encrypted in place") && !person.shown.contains("destroyed"), "{}", person.shown);
@@ -242,21 +294,70 @@ mod tests {
         }
     }
 
+    /// Who is asked, what the row says, and the command line's words: only a serial or a row that may consent does.
     #[test]
-    fn silence_needs_a_name_that_is_the_serial_or_the_full_serial() {
+    fn consent_is_a_serial_on_the_command_line_or_a_row_that_names_the_drive() {
+        use RowConsent::{Prompt, Silent, SilentByLooseName};
         let mut nobody = Script { there: false, ..Script::new(&[]) };
-        for name in ["serial:WD-WX12A345678", "SERIAL:WD-WX12A345678", "/dev/disk/by-id/ata-WDC_WD40"] {
-            assert!(gather(&[Asked::destroyed(0, &drive(name))], &silent(&[]), &mut nobody).is_ok(), "{name}");
+        let drive = drive("/dev/sdx");
+        for (row, silent_line, yes, is_consent) in [
+            (Some(Silent), false, "", true),
+            (Some(Silent), true, "", true),
+            (Some(SilentByLooseName), false, "", false),
+            (Some(SilentByLooseName), true, "", false),
+            (Some(SilentByLooseName), true, "345678", false),
+            (Some(SilentByLooseName), false, "WD-WX12A345678", true),
+            (Some(Prompt), false, "", false),
+            (Some(Prompt), true, "", false),
+            (Some(Prompt), true, "wd-wx12a345678", true),
+            (None, true, "", false),
+            (None, false, "WD-WX12A345678", true),
+        ] {
+            let serials = if yes.is_empty() { Vec::new() } else { vec![yes.to_owned()] };
+            let consent = Consent { silent: silent_line, serials };
+            let asked = Asked { row, ..Asked::destroyed(0, &drive) };
+            let result = gather(&[asked], &consent, &mut nobody);
+            assert_eq!(result.is_ok(), is_consent, "{row:?} {silent_line} {yes:?}: {result:?}");
         }
-        let sdx = drive("/dev/sdx");
-        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&[]), &mut nobody).is_err());
-        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&["345678"]), &mut nobody).is_err());
-        assert!(gather(&[Asked::destroyed(0, &sdx)], &silent(&["WD-WX12A345678"]), &mut nobody).is_ok());
-        let without_silent = Consent { silent: false, ..silent(&["WD-WX12A345678"]) };
-        assert!(gather(&[Asked::destroyed(0, &sdx)], &without_silent, &mut nobody).is_ok());
-        assert!(
-            gather(&[Asked::destroyed(0, &drive("serial:WD-WX12A345678"))], &Consent::default(), &mut nobody).is_err()
-        );
+        // A person is asked where the row wants it, and not where it says not to.
+        let asked = |row| Asked { row: Some(row), ..Asked::destroyed(0, &drive) };
+        for (row, answers, shows) in [(Prompt, &["345678"][..], true), (Silent, &[], false)] {
+            let mut person = Script::new(answers);
+            assert_eq!(gather(&[asked(row)], &Consent::default(), &mut person), Ok(vec![0]), "{row:?}");
+            assert_eq!(!person.shown.is_empty(), shows, "{row:?}");
+        }
+        let told = gather(&[asked(Prompt)], &silent(&[]), &mut nobody).expect_err("refused");
+        assert!(told.0[0].what.contains("PromptOnFormat"), "{told}");
+    }
+
+    #[test]
+    fn the_hardwares_own_serial_is_always_named_and_is_consent_too() {
+        let labelled = DriveFacts { drive_id: "LABEL-0001".into(), ..drive("/dev/sdx") };
+        let mut person = Script::new(&["L-0001"]);
+        assert!(gather(&[Asked::destroyed(0, &labelled)], &Consent::default(), &mut person).is_ok());
+        assert!(person.shown.contains("LABEL-0001") && person.shown.contains("WD-WX12A345678"), "{}", person.shown);
+        let told = gather(&[Asked::destroyed(0, &labelled)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        assert!(told.to_string().contains("WD-WX12A345678"), "{told}");
+        assert!(gather(&[Asked::destroyed(0, &labelled)], &silent(&["WD-WX12A345678"]), &mut Script::new(&[])).is_ok());
+        // What tells none is not advised to be named by one.
+        let device = DriveFacts { serial: None, drive_id: "loop0".into(), ..drive("/dev/loop0") };
+        let asked = Asked { row: Some(RowConsent::SilentByLooseName), ..Asked::destroyed(0, &device) };
+        let told = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        assert!(!told.0[0].advice.as_deref().unwrap_or_default().contains("serial:"), "{told:?}");
+    }
+
+    #[test]
+    fn a_serial_of_no_drive_is_told() {
+        let drive = drive("/dev/sdx");
+        let others = ["DONE-1".to_owned()];
+        for good in ["WD-WX12A345678", "wd-wx12a345678", "done-1"] {
+            assert_eq!(known(&silent(&[good]), &[&drive], &others), Ok(()), "{good}");
+        }
+        for bad in ["345678", "WD-WX12A345679", "", "/dev/sdx"] {
+            let told = known(&silent(&["WD-WX12A345678", bad]), &[&drive], &others).expect_err(bad);
+            assert_eq!((told.0.len(), told.0[0].kind), (1, Kind::Refused), "{bad}");
+        }
+        assert!(known(&silent(&["X"]), &[], &[]).is_err());
     }
 
     #[test]
@@ -269,8 +370,9 @@ mod tests {
     #[test]
     fn one_refusal_refuses_all() {
         let (a, b) = (drive("serial:a"), drive("/dev/sdy"));
-        let problems = gather(&[Asked::destroyed(0, &a), Asked::destroyed(1, &b)], &silent(&[]), &mut Script::new(&[]))
-            .expect_err("refused");
+        let first = Asked { row: Some(RowConsent::Silent), ..Asked::destroyed(0, &a) };
+        let problems =
+            gather(&[first, Asked::destroyed(1, &b)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
         assert_eq!(problems.0.len(), 1);
     }
 }

@@ -206,6 +206,7 @@ impl Bench {
             name: request.drive.display().to_string(),
             path: path.clone(),
             drive_id: identity.serial.clone().unwrap_or(stem),
+            serial: identity.known_serial().map(str::to_owned),
             for_shipping: guard::shipping(identity).is_empty(),
             model: identity.model.clone(),
             size,
@@ -214,7 +215,19 @@ impl Bench {
             is_image: device.is_image(),
             rotational: device.geometry().rotational,
         };
-        let device = if request.write { Device::open(&path, Access::Claim)? } else { device };
+        let device = if request.write {
+            // Held until it is claimed: what was checked and is asked about is what is written to.
+            let seen = device.hold();
+            drop(device);
+            let claimed = Device::open(&path, Access::Claim)?;
+            if let Some(change) = seen.change_to(&claimed) {
+                let problem = Problem::new(Kind::Refused, format!("is not the drive that was looked at: {change}"));
+                return Err(problem.drive(path.display().to_string()).into());
+            }
+            claimed
+        } else {
+            device
+        };
         Ok(Self { request, device, facts })
     }
 
@@ -543,6 +556,7 @@ mod tests {
             name: String::new(),
             path: PathBuf::new(),
             drive_id: String::new(),
+            serial: None,
             for_shipping: true,
             model: None,
             size: ByteLen(1 << 30),

@@ -179,6 +179,8 @@ pub struct DriveFacts {
     pub path: PathBuf,
     /// `DriveId` in manifest and drive record: the drive's own serial, or a derived one.
     pub drive_id: String,
+    /// What the hardware tells as its serial, or else its bridge: what a drive is known by, whatever id it was given.
+    pub serial: Option<String>,
     /// Whether `drive_id` is the serial of hardware that the service would accept.
     pub for_shipping: bool,
     /// Model, if the hardware tells one.

@@ -9,6 +9,13 @@ yes="--yes WD-GATE00001"
 refused consent "nobody consented" "$A"
 refused half-a-serial "nobody consented" "$A" --yes GATE00001
 refused unknown "no drive with this serial" serial:NOTTHERE
+refused hand-id "the drive's own serial is WD-GATE00001" "$A" --drive-id WD-LABEL0001 --yes WD-LABEL0001
+small=$(disk_of SMALL0000001)
+by_id=/dev/disk/by-id/$(ls /dev/disk/by-id | grep WD-GATE00001 | grep -v part | head -n 1)
+ln -sfn "$small" "$by_id"
+refused another-link "leads to another drive than it names" "$by_id"
+ln -sfn "$A" "$by_id"
+refused dots "nobody consented" "/dev/disk/by-id/../../${A#/dev/}"
 
 printf 'label: gpt\nsize=16M\nsize=16M\n' | sfdisk -q "$A" 2>/dev/null
 udevadm settle

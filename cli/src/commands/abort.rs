@@ -41,6 +41,10 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
             output.chat("  none: nothing had been written\n");
         }
     }
+    if let Err(problems) = consent::known(consent, &drives.iter().collect::<Vec<_>>(), &[]) {
+        output.problems(&problems);
+        return Exit::of_problems(&problems);
+    }
     if dry_run {
         return Exit::Done;
     }

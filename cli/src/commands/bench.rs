@@ -76,8 +76,9 @@ impl BenchArgs {
             engine: EngineChoice::Auto,
             cipher,
         })?;
+        let consent = Consent { silent: false, serials: self.yes };
+        consent::known(&consent, &[bench.drive()], &[])?;
         if bench.needs_consent() {
-            let consent = Consent { silent: false, serials: self.yes };
             consent::gather(&[consent::Asked::destroyed(0, bench.drive())], &consent, &mut Terminal)?;
         }
         let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;

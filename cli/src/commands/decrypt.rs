@@ -1,14 +1,14 @@
 //! `dray decrypt`: the unlocked volume as a plain image, for other tools.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use dray_engine::job::{Decrypted, Opened, Stop, To, Workers, decrypt};
+use dray_engine::job::{Decrypted, Opened, Stop, To, Workers, decrypt, gates};
 use dray_engine::report::{Kind, Problem};
 use dray_engine::units::ByteLen;
 use serde_json::json;
@@ -64,6 +64,13 @@ impl Decrypt {
         if there.is_ok_and(|there| opened.found.would_overwrite(&there)) {
             return Err(Problem::new(Kind::Refused, "the image would be written onto the drive itself")
                 .drive(&opened.found.drive.name));
+        }
+        if is_stream
+            && let Ok(node) = fs::canonicalize("/dev/stdout")
+            && fs::metadata(&node).is_ok_and(|meta| meta.file_type().is_block_device())
+            && let Some(problem) = gates(&node).into_iter().next()
+        {
+            return Err(problem);
         }
         let environment =
             |what: &str, error: std::io::Error| Problem::new(Kind::Environment, format!("{what}: {error}"));

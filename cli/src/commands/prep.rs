@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{self, Action, EngineChoice, Pace, PrepRequest, Prepared, ReadBack, Stop, Table};
+use dray_engine::job::{self, Action, EngineChoice, Pace, PrepRequest, Prepared, ReadBack, RowConsent, Stop, Table};
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
@@ -137,7 +137,7 @@ pub struct WritingArgs {
 pub struct PrepImport {
     #[command(flatten)]
     session: SessionArgs,
-    /// Ask nothing: consent must come by serial (see --yes)
+    /// Ask nothing: consent must come by --yes, or by SilentMode in the driveset
     #[arg(long)]
     silent: bool,
     /// Full serial of a drive whose contents may be destroyed
@@ -147,8 +147,9 @@ pub struct PrepImport {
         num_args = 1..,
         value_delimiter = ',',
         long_help = "Full serial of a drive whose contents may be destroyed. Without it, and without a question that \
-                     was answered, only drives that the driveset names by serial: or /dev/disk/by-id/ are taken, and \
-                     only with --silent"
+                     was answered, only drives are taken whose row in the driveset says SilentMode and names them by \
+                     serial: or by a link below /dev/disk/by-id/ that holds the drive's own serial. A row that says \
+                     PromptOnFormat is asked about. No variable and no configuration file can say this"
     )]
     yes: Vec<String>,
     /// Go on with the last session, which ended abnormally
@@ -373,6 +374,10 @@ pub trait Job {
     fn summary(&self) -> &PlanSummary;
     /// Drives whose contents will be destroyed.
     fn drives_needing_consent(&self) -> Vec<usize>;
+    /// What the row of a drive says of asking.
+    fn row_consent(&self, drive: usize) -> RowConsent;
+    /// Ids of drives of the session that nothing is written to now.
+    fn bystanders(&self) -> &[String];
     /// Writes.
     ///
     /// # Errors
@@ -387,6 +392,14 @@ impl Job for Prepared {
 
     fn drives_needing_consent(&self) -> Vec<usize> {
         Prepared::drives_needing_consent(self)
+    }
+
+    fn row_consent(&self, drive: usize) -> RowConsent {
+        Prepared::row_consent(self, drive)
+    }
+
+    fn bystanders(&self) -> &[String] {
+        Prepared::bystanders(self)
     }
 
     fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems> {
@@ -458,6 +471,23 @@ pub fn session(
 /// What follows preflight: the plan, the question, the run, the summary.
 pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Ended {
     output.plan(job.summary(), dry_run);
+    let needing = job.drives_needing_consent();
+    let asked = |&index: &usize| {
+        let plan = job.summary().drives.get(index)?;
+        let fate = if plan.encrypts.0 > 0 { Fate::Encrypted } else { Fate::Destroyed };
+        Some(Asked { index, drive: &plan.drive, fate, row: Some(job.row_consent(index)) })
+    };
+    let asked: Vec<Asked<'_>> = needing.iter().filter_map(asked).collect();
+    let drives: Vec<&DriveFacts> = job.summary().drives.iter().map(|plan| &plan.drive).collect();
+    if let Err(mut problems) = consent::known(consent, &drives, job.bystanders()) {
+        // What the slip leaves without consent is told with it; a person is not asked.
+        if consent.silent && !dry_run {
+            let without = consent::gather(&asked, consent, &mut consent::Terminal);
+            problems.0.extend(without.err().into_iter().flat_map(|more| more.0));
+        }
+        output.problems(&problems);
+        return Ended::before(Exit::of_problems(&problems));
+    }
     if !job.summary().unplaced.is_empty() {
         let missing: u64 = job.summary().unplaced.iter().map(|(_, len)| len.0).sum();
         return Ended::before(
@@ -477,13 +507,6 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     if dry_run {
         return Ended::before(Exit::Done);
     }
-    let needing = job.drives_needing_consent();
-    let asked = |&index: &usize| {
-        let plan = job.summary().drives.get(index)?;
-        let fate = if plan.encrypts.0 > 0 { Fate::Encrypted } else { Fate::Destroyed };
-        Some(Asked { index, drive: &plan.drive, fate })
-    };
-    let asked: Vec<Asked<'_>> = needing.iter().filter_map(asked).collect();
     let consented = match consent::gather(&asked, consent, &mut consent::Terminal) {
         Ok(consented) => consented,
         Err(problems) => {
@@ -613,6 +636,7 @@ mod tests {
     struct Fake {
         summary: PlanSummary,
         needing: Vec<usize>,
+        row: RowConsent,
         result: Result<SessionReport, Problems>,
         ran: Rc<RefCell<Option<Vec<usize>>>>,
     }
@@ -624,6 +648,14 @@ mod tests {
 
         fn drives_needing_consent(&self) -> Vec<usize> {
             self.needing.clone()
+        }
+
+        fn row_consent(&self, _: usize) -> RowConsent {
+            self.row
+        }
+
+        fn bystanders(&self) -> &[String] {
+            &[]
         }
 
         fn run(
@@ -653,7 +685,8 @@ mod tests {
             drives: vec![DrivePlan { drive, ..DrivePlan::default() }],
             ..PlanSummary::default()
         };
-        Fake { summary, needing: vec![0], result, ran: Rc::default() }
+        let row = if name.starts_with("serial:") { RowConsent::Silent } else { RowConsent::SilentByLooseName };
+        Fake { summary, needing: vec![0], row, result, ran: Rc::default() }
     }
 
     fn carried(fake: Fake, consent: &Consent, dry_run: bool) -> (Exit, Option<Vec<usize>>) {
@@ -676,6 +709,9 @@ mod tests {
         assert_eq!(carried(fake("/dev/sdx", done()), &silent(), false), (Exit::Refused, None));
         assert_eq!(carried(fake("serial:SERIAL-123456", done()), &silent(), false), (Exit::Done, Some(vec![0])));
         let named = Consent { silent: true, serials: vec!["SERIAL-123456".into()] };
+        let stranger = Consent { silent: true, serials: vec!["SERIAL-123456".into(), "SERIAL-123457".into()] };
+        assert_eq!(carried(fake("/dev/sdx", done()), &stranger, false), (Exit::Refused, None));
+        assert_eq!(carried(fake("/dev/sdx", done()), &stranger, true), (Exit::Refused, None));
         assert_eq!(carried(fake("/dev/sdx", done()), &named, false), (Exit::Done, Some(vec![0])));
         let image = Fake { needing: Vec::new(), ..fake("demo.img", done()) };
         assert_eq!(carried(image, &Consent::default(), false), (Exit::Done, Some(Vec::new())));

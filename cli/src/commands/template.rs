@@ -117,8 +117,11 @@ impl Template {
                 Err(problem) => return output.problem(problem),
             },
             What::Driveset => {
-                let rows: String =
-                    self.drive.iter().map(|drive| format!("{},Format,SilentMode,Encrypt,\n", quoted(drive))).collect();
+                let rows: String = self
+                    .drive
+                    .iter()
+                    .map(|drive| format!("{},Format,PromptOnFormat,Encrypt,\n", quoted(drive)))
+                    .collect();
                 format!("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n{rows}")
             }
             What::Properties => PROPERTIES.into(),

@@ -81,6 +81,7 @@ pub fn facts(drive: &DriveFacts) -> Value {
         "name": drive.name,
         "path": path(&drive.path),
         "drive_id": drive.drive_id,
+        "serial": drive.serial,
         "for_shipping": drive.for_shipping,
         "model": drive.model,
         "size": drive.size.0,

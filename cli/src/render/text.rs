@@ -455,6 +455,7 @@ mod tests {
             name: "serial:WD-WX12A345678".into(),
             path: "/dev/disk/by-id/ata-WDC_WD40EFRX-68N32N0_WD-WX12A345678-and-a-name-that-goes-on-and-on".into(),
             drive_id: "WD-WX12A345678".into(),
+            serial: Some("WD-WX12A345678".into()),
             for_shipping: true,
             model: Some("WDC WD40EFRX-68N32N0".into()),
             size: ByteLen(4_000_787_030_016),

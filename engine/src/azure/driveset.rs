@@ -284,7 +284,9 @@ impl Row<'_> {
         }
         let to_path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
         let path = to_path(&bytes);
-        if path.starts_with("/dev/disk/by-id") {
+        // A name in the directory, not one that only begins like it and leads out again.
+        let mut below = path.strip_prefix("/dev/disk/by-id").ok().into_iter().flat_map(Path::components);
+        if matches!((below.next(), below.next()), (Some(std::path::Component::Normal(_)), None)) {
             return Some(TargetName::ById(path));
         }
         // `/dev/shm` holds ordinary files.

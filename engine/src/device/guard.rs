@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::geometry::{Geometry, Zoned, attribute};
-use super::identity;
-use super::{Access, Device, DeviceKind, Identity, Roots, Transport};
+use super::usage::{self, Attached, Use, unescape};
+use super::{Access, Device, DeviceKind, Identity, Node, Roots, Transport, identity};
 use crate::report::{Kind, Problem};
 use crate::units::SectorSize;
 
@@ -30,7 +30,7 @@ pub struct Context {
 /// Needs no exclusive access: at planning the device is open for reading, so that all problems are told together.
 pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     let subject = match device.kind() {
-        DeviceKind::Image => Subject::Image { path: device.path() },
+        DeviceKind::Image => Subject::Image { path: device.path(), node: device.node() },
         DeviceKind::Block { number, sysfs, partition_of } => {
             Subject::Block { number: *number, sysfs, partition_of: partition_of.as_deref() }
         }
@@ -69,6 +69,24 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     if problems.is_empty() && device.access() == Access::Read && device.is_held() {
         problems.push(held(device.path(), device.roots()));
     }
+    if problems.is_empty()
+        && let Some(by) = device.used_by()
+    {
+        problems.push(used(device.path(), by));
+    }
+    problems
+}
+
+/// What speaks against a disk by the kernel's tables alone: mounts, swap space, what stands on it. Needs no privilege.
+pub fn check_closed(disk: &super::Disk, roots: &Roots) -> Vec<Problem> {
+    let sysfs = roots.sys.join("block").join(&disk.name);
+    let subject = Subject::Block { number: number_of(&sysfs), sysfs: &sysfs, partition_of: None };
+    let mut problems = Vec::new();
+    check_subject(&subject, &Context::default(), roots, &mut |what, value, advice| {
+        let mut problem = Problem::new(Kind::Refused, what).drive(disk.path.display().to_string()).advice(advice);
+        problem.value = value;
+        problems.push(problem);
+    });
     problems
 }
 
@@ -78,7 +96,7 @@ pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     let users: Vec<String> = users.into_iter().take(USERS_MAX).map(|(id, name)| format!("{name} (pid {id})")).collect();
     let advice = match users.first() {
         Some(first) => format!("end what uses it ({first}), or wait for it"),
-        None => "unmount it and stop what holds it: lsblk shows mounts, RAID, LVM and encryption on it".to_owned(),
+        None => "unmount it and stop what holds it: `dray devices --all` shows what stands on it".to_owned(),
     };
     let mut problem = Problem::new(Kind::Refused, "is in use: something holds it exclusively")
         .drive(path.display().to_string())
@@ -87,28 +105,34 @@ pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     problem
 }
 
+/// The refusal of what something else works with.
+fn used(path: &Path, by: Use) -> Problem {
+    let (what, value, advice) = match by {
+        Use::Processes(names) => (
+            "is in use: another process has it open for writing, or has made a file system of it",
+            Some(names.join(", ")),
+            "end what uses it, or wait for it",
+        ),
+        Use::Lock(owner) => (
+            "is in use: another program holds a lock on it",
+            owner,
+            "end what uses it (a virtual machine, a FUSE driver, another dray), or wait for it: `lslocks` shows locks",
+        ),
+        Use::Unseen => (
+            "is in use: it is open for writing somewhere that cannot be seen from here",
+            None,
+            "look for a container, a virtual machine or a network export that has it: `fuser -v` as root on the host",
+        ),
+    };
+    let mut problem = Problem::new(Kind::Refused, what).drive(path.display().to_string()).advice(advice);
+    problem.value = value;
+    problem
+}
+
 /// Other processes that have the node open, as far as this one may look, and their names.
 pub(super) fn users(path: &Path, roots: &Roots) -> BTreeMap<u32, String> {
-    let Ok(wanted) = fs::metadata(path).map(|meta| meta.rdev()) else { return BTreeMap::new() };
-    let own = std::process::id();
-    let mut users = BTreeMap::new();
-    for process in fs::read_dir(&roots.proc).into_iter().flatten().flatten() {
-        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if id == own {
-            continue;
-        }
-        let mut open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let has = open.any(|entry| {
-            // Looking at the link first: what it names is not to be touched unless it is a node.
-            let node = fs::read_link(entry.path()).is_ok_and(|target| target.starts_with("/dev"));
-            node && fs::metadata(entry.path())
-                .is_ok_and(|meta| meta.file_type().is_block_device() && meta.rdev() == wanted)
-        });
-        if has {
-            users.insert(id, attribute(&process.path(), "comm").unwrap_or_else(|| "a process".to_owned()));
-        }
-    }
-    users
+    let Ok(node) = fs::metadata(path).map(|meta| Node::of(&meta)) else { return BTreeMap::new() };
+    usage::users(&node, roots).into_iter().map(|(id, user)| (id, user.name)).collect()
 }
 
 /// Processes that are named before the list is cut.
@@ -130,7 +154,8 @@ pub fn shipping(identity: &Identity) -> Vec<Problem> {
         problems.push(Problem::new(Kind::Refused, what).value(value).advice(advice));
     };
     if !identity.transport.is_hardware() {
-        let advice = format!("only a drive of its own can go into a parcel; {OTHERWISE}");
+        let advice =
+            "only a drive of its own can go into a parcel; it is prepared all the same, for trying out".to_owned();
         refuse("is no drive that can be shipped", identity.transport.name().to_owned(), advice);
         return problems;
     }
@@ -202,7 +227,7 @@ fn twins_of(serial: &str, tree: &Tree, roots: &Roots) -> Vec<PathBuf> {
 /// What is checked, apart from an open device, so that it can be tried on a made-up machine.
 enum Subject<'a> {
     Block { number: (u32, u32), sysfs: &'a Path, partition_of: Option<&'a str> },
-    Image { path: &'a Path },
+    Image { path: &'a Path, node: &'a Node },
 }
 
 type Refuse<'a> = dyn FnMut(String, Option<String>, &str) + 'a;
@@ -219,8 +244,9 @@ fn check_subject(subject: &Subject<'_>, context: &Context, roots: &Roots, refuse
             }
             let tree = Tree::of(*number, sysfs, roots);
             check_tree(&tree, context, roots, refuse);
+            check_loops_of_block(*number, &tree, roots, refuse);
         }
-        Subject::Image { path } => check_image(path, context, roots, refuse),
+        Subject::Image { path, node } => check_image(path, node, context, roots, refuse),
     }
 }
 
@@ -286,6 +312,7 @@ fn parse_number(text: &str) -> Option<(u32, u32)> {
 struct Mount {
     number: (u32, u32),
     point: PathBuf,
+    kind: String,
     source: String,
 }
 
@@ -297,35 +324,11 @@ fn parse_mounts(text: &[u8]) -> Vec<Mount> {
             let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
             let number = parse_number(std::str::from_utf8(fields.get(2)?).ok()?)?;
             let point = unescape(fields.get(4)?);
+            let kind = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
             let source = String::from_utf8_lossy(&unescape(fields.get(dash + 2)?)).into_owned();
-            Some(Mount { number, point: PathBuf::from(std::ffi::OsStr::from_bytes(&point)), source })
+            Some(Mount { number, point: PathBuf::from(std::ffi::OsStr::from_bytes(&point)), kind, source })
         })
         .collect()
-}
-
-/// Blanks, tabs, newlines and backslashes stand in these tables as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let code = match (byte, tail) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 fn mounts(roots: &Roots) -> Vec<Mount> {
@@ -341,7 +344,7 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
         refuse(
             "holds the root file system of this machine".into(),
             None,
-            "look again at which disk you mean: `lsblk -o NAME,SIZE,MODEL,SERIAL`",
+            "look again at which disk you mean: `dray devices`",
         );
     }
     let others: Vec<_> =
@@ -350,18 +353,17 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
         refuse("is mounted".into(), Some(others.join(", ")), &format!("unmount it: umount {first}"));
     }
 
-    let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
-    let swaps: Vec<_> = swaps
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().next())
-        .map(|name| String::from_utf8_lossy(&unescape(name.as_bytes())).into_owned())
-        .filter(|name| {
-            tree.has_node(name, roots)
-                || (!name.starts_with("/dev/")
-                    && device_of(Path::new(name)).is_some_and(|number| tree.numbers.contains(&number)))
-        })
-        .collect();
+    let swaps = usage::swaps(roots).into_iter().filter(|(path, node)| {
+        let named = path.to_str().is_some_and(|name| tree.has_node(name, roots));
+        let on_it = |number: u64| tree.numbers.contains(&(libc::major(number), libc::minor(number)));
+        named
+            || match node {
+                Some(Node::Block { number }) => on_it(*number),
+                Some(Node::File { device, .. }) => on_it(*device),
+                _ => false,
+            }
+    });
+    let swaps: Vec<String> = swaps.map(|(path, _)| path.display().to_string()).collect();
     if let Some(first) = swaps.first() {
         refuse("is in use as swap space".into(), Some(swaps.join(", ")), &format!("swapoff {first}"));
     }
@@ -381,7 +383,7 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
         } else if holder.starts_with("dm-") {
             ("is held by device-mapper", format!("remove the mapping if it is not needed: dmsetup remove {title}"))
         } else {
-            ("is held by another device", "see what stands on it with lsblk, and stop that".to_owned())
+            ("is held by another device", "see what stands on it with `dray devices --all`, and stop that".to_owned())
         };
         refuse(what.into(), Some(format!("{title} on {held}")), &advice);
     }
@@ -420,27 +422,75 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
     }
 }
 
-fn check_image(path: &Path, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    for entry in fs::read_dir(roots.sys.join("block")).into_iter().flatten().flatten() {
-        let Some(backing) = attribute(&entry.path(), "loop/backing_file") else { continue };
-        if Path::new(&backing) == real {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            refuse(
-                "is attached to a loop device".into(),
-                Some(format!("/dev/{name}")),
-                &format!("detach it: losetup -d /dev/{name}"),
-            );
-            // What is mounted from it is worth a sentence of its own; the rest follows from detaching.
-            let number = number_of(&entry.path());
-            let tree = Tree::of(number, &entry.path(), roots);
-            check_tree(&tree, &Context::default(), roots, refuse);
+/// A loop device on what is to be written, and what stands on that in turn.
+fn refuse_loop(what: &str, attached: &Attached, roots: &Roots, refuse: &mut Refuse<'_>) {
+    let Attached { name, path, .. } = attached;
+    let advice = format!("detach it: losetup -d /dev/{name}");
+    refuse(what.into(), Some(format!("/dev/{name}, as {}", path.display())), &advice);
+    // What is mounted from it is worth a sentence of its own; the rest follows from detaching.
+    let tree = Tree::of(number_of(&attached.sysfs), &attached.sysfs, roots);
+    check_tree(&tree, &Context::default(), roots, refuse);
+}
+
+/// Loop devices on a disk or its partitions, and those on the file below a loop device.
+fn check_loops_of_block(number: (u32, u32), tree: &Tree, roots: &Roots, refuse: &mut Refuse<'_>) {
+    let own = libc::makedev(number.0, number.1);
+    let loops = usage::loops(roots);
+    let below = loops.iter().find(|one| one.number == own);
+    for one in loops.iter().filter(|one| one.number != own) {
+        let stands_on_it = matches!(one.backing, Some(Node::Block { number })
+            if tree.numbers.contains(&(libc::major(number), libc::minor(number))));
+        if stands_on_it {
+            refuse_loop("is attached to a loop device", one, roots, refuse);
+        }
+        let is_beside = below.is_some_and(|below| {
+            one.backing.is_some() && one.backing == below.backing && one.first <= below.last && below.first <= one.last
+        });
+        if is_beside {
+            refuse_loop("shares its file with another loop device", one, roots, refuse);
         }
     }
-    let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
-    let swapped = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    if swapped.map(|name| unescape(name.as_bytes())).any(|name| name == real.as_os_str().as_bytes()) {
-        refuse("is in use as swap space".into(), None, "swapoff it, or name another file");
+    // The kernel holds the file below for itself; who else has it is seen by its number.
+    if let Some(node @ Node::File { .. }) = below.and_then(|below| below.backing.as_ref()) {
+        if let Some((path, _)) = usage::swaps(roots).into_iter().find(|(_, swap)| swap.as_ref() == Some(node)) {
+            refuse(
+                "lies on a swap file".into(),
+                Some(path.display().to_string()),
+                "swapoff it, or name another device",
+            );
+        }
+        let mut users = usage::users(node, roots);
+        users.retain(|_, user| user.writes || user.serves);
+        if !users.is_empty() {
+            let names = usage::named(&users).join(", ");
+            refuse("lies on a file that another process writes to".into(), Some(names), "end what uses the file");
+        }
+    }
+}
+
+fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    for one in usage::loops(roots) {
+        // Its name is a witness only where its numbers cannot be had: it may be of another namespace.
+        let is_it = one.backing.as_ref().map_or(one.path == real, |backing| backing == node);
+        if is_it {
+            refuse_loop("is attached to a loop device", &one, roots, refuse);
+        }
+    }
+    // A FUSE driver names the image that it was given as the source of its mount.
+    let is_mounted = |mount: &&Mount| {
+        mount.kind.starts_with("fuse")
+            && Path::new(&mount.source).is_absolute()
+            && fs::metadata(&mount.source).is_ok_and(|meta| Node::of(&meta) == *node)
+    };
+    if let Some(mount) = mounts(roots).iter().find(is_mounted) {
+        let point = mount.point.display().to_string();
+        refuse("is mounted".into(), Some(point.clone()), &format!("unmount it: fusermount -u {point}"));
+    }
+    let is_swap = |(path, swap): &(PathBuf, Option<Node>)| *path == real || swap.as_ref() == Some(node);
+    if let Some((path, _)) = usage::swaps(roots).iter().find(|swap| is_swap(swap)) {
+        let value = Some(path.display().to_string());
+        refuse("is in use as swap space".into(), value, "swapoff it, or name another file");
     }
     for source in &context.sources {
         let source = fs::canonicalize(source).unwrap_or_else(|_| source.clone());
@@ -539,6 +589,19 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_may_not_be_opened_still_tells_what_it_is_used_for() {
+        let machine = Machine::new();
+        machine.put("proc/self/mountinfo", "36 35 8:2 / / rw - ext4 /dev/sda2 rw\n");
+        let closed = |name: &str| {
+            let identity = Identity::of_image(crate::units::ByteLen(1 << 30), SectorSize::S512);
+            let disk = super::super::Disk { name: name.into(), path: machine.roots.dev.join(name), identity };
+            check_closed(&disk, &machine.roots).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+        };
+        assert_eq!(closed("sda"), ["holds the root file system of this machine"]);
+        assert_eq!(closed("sdb"), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_mounted_partition_refuses_its_disk_only() {
         let machine = Machine::new();
         machine.put(
@@ -633,7 +696,8 @@ mod tests {
         machine.put("sys/block/loop7/dev", "7:7\n");
         machine.put("proc/self/mountinfo", "36 35 7:7 / /mnt rw - ext4 /dev/loop7 rw\n");
         let context = Context { sources: vec![machine.dir.join("images")], ..Context::default() };
-        let told = machine.told_of(&Subject::Image { path: &image }, &context);
+        let node = Node::of(&fs::metadata(&image).unwrap());
+        let told = machine.told_of(&Subject::Image { path: &image, node: &node }, &context);
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("is attached to a loop device: /dev/loop7"));
         assert!(told[1].starts_with("is mounted: /mnt"));

@@ -91,6 +91,11 @@ impl Identity {
         self.serial.as_deref().or(self.bridge_serial.as_deref())
     }
 
+    /// Whether the drive tells nothing that no other drive would: then it is known by where it is alone.
+    pub fn is_anonymous(&self) -> bool {
+        self.known_serial().is_none() && self.wwn.is_none()
+    }
+
     /// How a drive met now differs from this one; `None` when it is the same.
     pub fn change_to(&self, now: &Self) -> Option<String> {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
@@ -322,10 +327,12 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
             Ok(real) => Ok(real),
             Err(error) => Err(Problem::new(Kind::Refused, format!("the drive cannot be found: {error}"))
                 .drive(name)
-                .advice("see what is attached with `lsblk -o NAME,SIZE,MODEL,SERIAL`, and name the drive as it is shown there")),
+                .advice("see what is attached with `dray devices`, and name the drive as it is shown there")),
         };
     };
-    let wanted = serial.trim();
+    // Drivesets write them without blanks.
+    let plain = |serial: &str| serial.split_whitespace().collect::<String>();
+    let wanted = &*plain(serial);
     if wanted.is_empty() {
         return Err(Problem::new(Kind::Usage, "`serial:` names no serial").drive(name));
     }
@@ -343,8 +350,11 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
             (disk.path, serial)
         })
         .collect();
-    let mut found: Vec<_> =
-        asked.iter().filter(|(_, serial)| serial.as_deref() == Some(wanted)).map(|(path, _)| path).collect();
+    let mut found: Vec<_> = asked
+        .iter()
+        .filter(|(_, serial)| serial.as_deref().map(plain).as_deref() == Some(wanted))
+        .map(|(path, _)| path)
+        .collect();
     match found.len() {
         1 => Ok(found.remove(0).clone()),
         0 => {

@@ -16,6 +16,12 @@ const BLKSSZGET: u32 = 0x1268;
 const BLKDISCARD: u32 = 0x1277;
 const BLKPBSZGET: u32 = 0x127B;
 const BLKGETSIZE64: u32 = 0x8008_1272;
+/// Since 5.15.
+const BLKGETDISKSEQ: u32 = 0x8008_1280;
+/// <asm-generic/fcntl.h>
+const F_SETSIG: libc::c_int = 10;
+/// <linux/loop.h>
+const LOOP_GET_STATUS64: u32 = 0x4C05;
 /// <scsi/sg.h>
 const SG_IO: u32 = 0x2285;
 
@@ -45,6 +51,94 @@ pub(super) fn size(device: &File) -> io::Result<u64> {
     // SAFETY: BLKGETSIZE64 writes eight bytes, and `size` lives across the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BLKGETSIZE64 as libc::Ioctl, &raw mut size) })?;
     Ok(size)
+}
+
+/// Number of the medium behind a block device, which no other has had since the machine started.
+pub(super) fn disk_sequence(device: &File) -> io::Result<u64> {
+    let mut sequence: u64 = 0;
+    // SAFETY: BLKGETDISKSEQ writes eight bytes, and `sequence` lives across the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKGETDISKSEQ as libc::Ioctl, &raw mut sequence) })?;
+    Ok(sequence)
+}
+
+/// `struct loop_info64` of <linux/loop.h>.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+const _: () = assert!(size_of::<LoopInfo>() == 232 && std::mem::offset_of!(LoopInfo, file_name) == 56);
+
+/// What a loop device is attached to, by its numbers: `st_dev`, `st_ino` and `st_rdev` of the backing file.
+pub(super) fn loop_backing(device: &File) -> io::Result<(u64, u64, u64)> {
+    let mut info = std::mem::MaybeUninit::<LoopInfo>::zeroed();
+    // SAFETY: LOOP_GET_STATUS64 writes one `loop_info64`, whose layout is asserted above, and `info` lives across the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as libc::Ioctl, info.as_mut_ptr()) })?;
+    // SAFETY: zeroed before, and integers only.
+    let info = unsafe { info.assume_init() };
+    Ok((info.device, info.inode, info.rdevice))
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    // SAFETY: a structure of integers, for which zero is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock
+}
+
+/// Who holds a lock on any byte of the file by another descriptor (POSIX or OFD): the process, where it is known.
+/// `flock(2)` is another matter.
+pub(super) fn foreign_lock(file: &File) -> io::Result<Option<Option<u32>>> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: F_OFD_GETLK reads and writes one `flock`, and `lock` lives across the call.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) })?;
+    let is_held = libc::c_int::from(lock.l_type) != libc::F_UNLCK;
+    Ok(is_held.then(|| u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0)))
+}
+
+/// Locks every byte of the file for this descriptor (OFD), as virtual machines and FUSE drivers lock their images.
+///
+/// # Errors
+/// `WouldBlock` when another holds one; what the file system says, which may know no locks.
+pub(super) fn lock_bytes(file: &File) -> io::Result<()> {
+    let lock = whole_file(libc::F_WRLCK);
+    // SAFETY: F_OFD_SETLK reads one `flock`, and `lock` lives across the call.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })
+}
+
+/// Whether anything at all has the file open for writing: a process in any container, or the kernel itself. `file` must be
+/// open for reading only. Asked by way of a lease (`fcntl(2)`, `F_SETLEASE`), which is given back at once.
+///
+/// # Errors
+/// File systems without leases, and files of others.
+pub(super) fn is_open_for_writing(file: &File) -> io::Result<bool> {
+    let fd = file.as_raw_fd();
+    // Somebody who opens it in this moment has a signal sent: one that is ignored unless somebody waits for it.
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) })?;
+    // SAFETY: takes numbers only.
+    match check(unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) }) {
+        Ok(()) => {
+            // SAFETY: takes numbers only.
+            let _ = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+            Ok(false)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Logical sector size in bytes.

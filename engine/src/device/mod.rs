@@ -2,17 +2,21 @@
 
 #![allow(clippy::result_large_err, reason = "opening and checking are rare, and a problem is told whole")]
 
+pub mod by_id;
 mod geometry;
 pub mod guard;
 mod identity;
 mod ioctl;
+mod node;
 mod open;
 pub mod signature;
+mod usage;
 
 use std::path::PathBuf;
 
 pub use geometry::{Discard, Geometry, Zoned, attribute};
 pub use identity::{Disk, Identity, Transport, list, resolve};
+pub use node::{Ground, Held, Node};
 pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going};
 
 /// Where the kernel's views of the machine are; others than the usual in tests.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::{Geometry, Identity, Roots, guard, ioctl};
+use super::usage::{self, LET_GO_WAIT};
+use super::{Geometry, Held, Identity, Node, Roots, guard, ioctl};
 use crate::io::Target;
 use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
@@ -46,6 +47,8 @@ pub struct Device {
     file: Arc<File>,
     access: Access,
     kind: DeviceKind,
+    node: Node,
+    sequence: Option<u64>,
     direct: bool,
     read_only: bool,
     geometry: Geometry,
@@ -105,12 +108,16 @@ impl Device {
         };
         // The name may have come to mean something else between the two looks.
         let meta = file.metadata().map_err(refuse)?;
-        if (meta.file_type().is_block_device(), meta.rdev()) != (block, found.rdev()) {
-            return Err(Problem::new(Kind::Refused, "became another device while it was opened")
+        let node = Node::of(&meta);
+        if node != Node::of(&found) {
+            return Err(Problem::new(Kind::Refused, "became another file or device while it was opened")
                 .drive(path.display().to_string()));
         }
         if access == Access::Claim {
             lock(&file, path)?;
+            if !block {
+                lock_bytes(&file, path)?;
+            }
         }
 
         if !block {
@@ -122,6 +129,8 @@ impl Device {
                 file: Arc::new(file),
                 access,
                 kind: DeviceKind::Image,
+                node,
+                sequence: None,
                 direct,
                 read_only,
                 geometry,
@@ -150,6 +159,8 @@ impl Device {
         Ok(Self {
             path: path.to_owned(),
             read_only: ioctl::read_only(&file).unwrap_or(false),
+            node,
+            sequence: ioctl::disk_sequence(&file).ok(),
             file: Arc::new(file),
             access,
             kind: DeviceKind::Block { number, sysfs, partition_of },
@@ -168,6 +179,26 @@ impl Device {
     /// What it was opened for.
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// What the kernel knows it by, as the open descriptor has it.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Number of the medium; `None` for image files, and where the kernel counts none (before 5.15).
+    pub(super) fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// The descriptor, for keeping it open when the rest is dropped.
+    pub fn hold(&self) -> Held {
+        Held::new(Arc::clone(&self.file), self.node.clone(), self.sequence)
+    }
+
+    /// Who uses it beside this process.
+    pub(super) fn used_by(&self) -> Option<usage::Use> {
+        usage::of(&self.file, &self.node, self.access == Access::Read, &self.roots)
     }
 
     /// Block device or image file.
@@ -316,10 +347,6 @@ impl Device {
     }
 }
 
-/// How long a device is waited for that is held but open in no other process: one that was killed is gone before the
-/// kernel has ended its transfers.
-const LET_GO_WAIT: Duration = Duration::from_secs(2);
-
 /// Opens exclusively, once whoever was killed has let go.
 fn open_let_go(options: &OpenOptions, path: &Path, roots: &Roots) -> io::Result<File> {
     let until = Instant::now() + LET_GO_WAIT;
@@ -351,6 +378,23 @@ fn lock(file: &File, path: &Path) -> Result<(), Problem> {
     }
 }
 
+/// Locks an image's bytes too: virtual machines and FUSE drivers hold such locks, and ask for them.
+fn lock_bytes(file: &File, path: &Path) -> Result<(), Problem> {
+    let until = Instant::now() + LET_GO_WAIT;
+    loop {
+        match ioctl::lock_bytes(file) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return locked(Err(TryLockError::WouldBlock), path);
+            }
+            // File systems without such locks.
+            Ok(()) | Err(_) => return Ok(()),
+        }
+    }
+}
+
 fn locked(outcome: Result<(), TryLockError>, path: &Path) -> Result<(), Problem> {
     match outcome {
         Ok(()) => Ok(()),
@@ -369,12 +413,23 @@ fn accepts_direct(file: &File, sector: SectorSize) -> bool {
     file.read_at(&mut page.as_mut_bytes()[..sector], sector as u64).is_ok()
 }
 
+fn is_root() -> bool {
+    // The owner of the process's own directory is its effective user.
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
 fn open_problem(path: &Path, error: &io::Error) -> Problem {
     let (kind, what, advice) = match error.raw_os_error() {
         Some(libc::ENOENT) => (
             Kind::Refused,
             "is not there".to_owned(),
-            "see what is attached with `lsblk -o NAME,SIZE,MODEL,SERIAL`; name drives by serial: or /dev/disk/by-id/, which do not move",
+            "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
+        ),
+        // What root may not do a container or a security module forbids.
+        Some(libc::EACCES | libc::EPERM) if is_root() => (
+            Kind::Environment,
+            "may not be opened, by root either".to_owned(),
+            "a container (device cgroup), a security module or lockdown forbids it: give the container the device, or run outside",
         ),
         Some(libc::EACCES | libc::EPERM) => (
             Kind::Environment,
@@ -384,7 +439,7 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
         Some(libc::EBUSY) => (
             Kind::Refused,
             "is in use".to_owned(),
-            "unmount it and stop what holds it: lsblk shows mounts, RAID, LVM and encryption on it",
+            "unmount it and stop what holds it: `dray devices --all` shows mounts, RAID, LVM and encryption on it",
         ),
         Some(libc::ENOMEDIUM) => {
             (Kind::Refused, "has no medium".to_owned(), "put one in, or take the reader off the list")
@@ -421,24 +476,39 @@ pub fn is_going(node: &Path) -> bool {
 ///
 /// # Errors
 /// `AlreadyExists` when there is one; what the file system says, such as a size that it cannot hold.
-pub fn create_image(path: &Path, size: ByteLen) -> io::Result<()> {
+pub fn create_image(path: &Path, size: ByteLen) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_len(size.0).and_then(|()| file.sync_all()).inspect_err(|_| {
         // Ours and empty: nothing is lost.
         let _ = fs::remove_file(path);
-    })
+    })?;
+    read_only(&file, path)
 }
 
-/// Makes an image file longer, sparse; it is never cut.
+/// The same file, open for reading only: one that is open for writing is in use.
+fn read_only(file: &File, path: &Path) -> io::Result<File> {
+    let reading = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if Node::of(&reading.metadata()?) == Node::of(&file.metadata()?) {
+        return Ok(reading);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "another file came into its place"))
+}
+
+/// Gives an empty image file its length, sparse.
 ///
 /// # Errors
-/// `InvalidInput` when it is longer already; what the file system says.
-pub fn extend_image(path: &Path, size: ByteLen) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    if file.metadata()?.len() > size.0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the image file is longer than that"));
+/// `InvalidInput` when it is another file than `node`, or not empty any more; what the file system says.
+pub fn extend_image(path: &Path, size: ByteLen, node: &Node) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if Node::of(&meta) != *node {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "another file came into its place"));
     }
-    file.set_len(size.0).and_then(|()| file.sync_all())
+    if meta.len() > 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is not empty any more"));
+    }
+    file.set_len(size.0).and_then(|()| file.sync_all())?;
+    read_only(&file, path)
 }
 
 #[cfg(test)]
@@ -553,8 +623,15 @@ mod tests {
         create_image(&image.0, ByteLen(4 << 40)).unwrap();
         let meta = fs::metadata(&image.0).unwrap();
         assert_eq!((meta.len(), meta.permissions().mode() & 0o777, meta.blocks()), (4 << 40, 0o600, 0));
-        extend_image(&image.0, ByteLen(5 << 40)).unwrap();
-        assert_eq!(extend_image(&image.0, ByteLen(1)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        // An empty one gets its length, and only the one that was meant.
+        let node = Node::of(&meta);
+        assert_eq!(extend_image(&image.0, ByteLen(1), &node).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let empty = Image::new(b"");
+        let refused = extend_image(&empty.0, ByteLen(4096), &node).unwrap_err();
+        assert!(refused.to_string().contains("another file"), "{refused}");
+        let node = Node::of(&fs::metadata(&empty.0).unwrap());
+        extend_image(&empty.0, ByteLen(4096), &node).unwrap();
+        assert_eq!(fs::metadata(&empty.0).unwrap().len(), 4096);
         let device = Device::open(&image.0, Access::Claim).unwrap();
         assert!(signature::scan(&device).unwrap().is_blank());
         assert!(device.discard(ByteRange::new(1 << 40, 1 << 40)).unwrap());

@@ -11,6 +11,7 @@ use crate::device::{Device, Roots, guard};
 use crate::io::{Completion, Engine};
 use crate::pool::Pool;
 use crate::prep::append;
+use crate::prep::claim::claim;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
 use crate::prep::patience::Patience;
@@ -102,6 +103,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             continue;
         }
         let finished = state == Some(SessionState::Completed);
+        let planned_contents = saved.target.facts.contents.clone();
         let (target, missing) = match resume::find_again(saved.target.clone(), true, roots) {
             Ok(target) => (target, false),
             Err(_) if !finished => (saved.target, true),
@@ -134,6 +136,18 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
         let layout = planner
             .lay_out(&target, &saved.assigned, saved.seed)
             .map_err(|error| Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")))?;
+        // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
+        let is_strange = !missing && resume::is_strange(&target, planned_contents.as_deref(), &layout, roots)?;
+        if is_strange && finished {
+            let what = "another file is in its place, which holds something that this session did not write";
+            problems.push(
+                Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
+                    "bring its own file back: it had finished, and would stay a good drive that nobody knows of",
+                ),
+            );
+            continue;
+        }
+        let missing = missing || is_strange;
         let drive = planner.prepared(target.clone(), layout, saved.seed);
         drives.push(Back { target, way: Way::Erase(Box::new(drive)), finished, missing });
     }
@@ -212,7 +226,8 @@ impl Rollback {
             let is_erased = matches!(back.way, Way::Erase(_));
             if back.missing && is_erased {
                 events(Event::Note(format!(
-                    "drive {}: is not there; unfinished as it is, it holds no volume",
+                    "drive {}: is not there, or another file is in its place, which is left alone; unfinished as it is, \
+                     it holds no volume",
                     facts.name
                 )));
             }
@@ -251,7 +266,7 @@ impl Rollback {
         if drive.target.identity.is_none() {
             return Ok(());
         }
-        let device: Device = run::claim(&drive.target, &self.context)?;
+        let device: Device = claim(&drive.target, &self.context)?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(&device, &pool, &self.request, &drive.target.facts.name, &|_| {})?;

@@ -9,6 +9,7 @@
 pub mod abort;
 mod allowance;
 pub mod append;
+pub mod claim;
 pub mod drive;
 pub mod files;
 mod give_back;

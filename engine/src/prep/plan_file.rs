@@ -32,7 +32,7 @@ use crate::report::DriveFacts;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
 
 const MAGIC: [u8; 8] = *b"DRAYPLAN";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
 
@@ -358,6 +358,10 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[(&TargetDrive, u64, Vec<u32>)], u
         }
         to.u8(u8::from(target.silent));
         to.u8(u8::from(target.named_firmly));
+        to.option(target.planned_file, |to, (device, inode)| {
+            to.u64(device);
+            to.u64(inode);
+        });
         to.text(target.work.as_str());
         to.u64(*seed);
         write_runs(to, assigned);
@@ -400,20 +404,36 @@ fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, V
                 removable,
             })
         })?;
+        let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
         let mut old = Vec::new();
         for _ in 0..from.count(16)? {
             old.push(ByteRange::new(from.u64()?, from.u64()?));
         }
         let (silent, named_firmly) = (flag(from)?, flag(from)?);
+        let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
         let work = from.text()?;
         let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
         let sector = sector_size.bytes();
-        let facts =
-            DriveFacts { name, path, drive_id, for_shipping, model, size, sector, contents, is_image, rotational };
+        let facts = DriveFacts {
+            name,
+            path,
+            drive_id,
+            serial,
+            for_shipping,
+            model,
+            size,
+            sector,
+            contents,
+            is_image,
+            rotational,
+        };
         let target = TargetDrive {
             facts,
             sector: sector_size,
             identity,
+            ground: None,
+            held: None,
+            planned_file,
             old,
             silent,
             named_firmly,

@@ -14,7 +14,7 @@ use crate::azure::names;
 use crate::bitlocker::build::Draft;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::{Cipher, SectorCipher};
-use crate::device::{self, Access, Device, Roots, guard, signature};
+use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
 use crate::hash::{self, Sha256};
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content};
@@ -102,19 +102,28 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
     let Some(identity) = &target.identity else {
         // An image file that the session makes itself.
         return match fs::metadata(&target.facts.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_begun => Ok(target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_begun => {
+                target.ground = Ground::unmade(&target.facts.path);
+                Ok(target)
+            }
             Err(error) => Err(gone(format!("the image file is not there: {error}"))),
-            Ok(meta) if meta.len() == 0 => Ok(target),
+            Ok(meta) if meta.is_file() && meta.len() == 0 => {
+                target.held = fs::File::open(&target.facts.path).ok().and_then(Held::of);
+                target.ground = Ground::unmade(&target.facts.path);
+                Ok(target)
+            }
             Ok(_) => {
                 let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
                 if device.geometry().size != target.facts.size {
                     return Err(gone(format!("the image file is {} long now", device.geometry().size)));
                 }
                 target.identity = Some(device.identity().clone());
+                (target.ground, target.held) = (Some(Ground::of(&device)), Some(device.hold()));
                 Ok(target)
             }
         };
     };
+    let is_anonymous = identity.serial.is_none();
     // That another is in its place says more than that it is not found.
     let mut why = None;
     // Behind a bridge that hides the drive's own serial, the bridge's is what a drive can be found by.
@@ -126,6 +135,8 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
             Ok((path, device)) => match identity.change_to(device.identity()) {
                 None => {
                     target.facts.path = path;
+                    target.ground = Some(Ground::of(&device));
+                    target.held = is_anonymous.then(|| device.hold());
                     return Ok(target);
                 }
                 Some(change) => why = Some(format!("another drive is in its place: {change}")),
@@ -244,29 +255,37 @@ pub(super) fn prepare(
             Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")).drive(drive_id)
         })?;
         let mut drive = planner.prepared(target, layout, saved.seed);
+        // Of a drive that was not begun too: it may hold something by now.
+        let mut doubt = true;
         if state.is_some() {
-            let mut doubt = true;
             match begun(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
                 Ok(begun) => {
-                    doubt = begun.checkpoint.step > 0 && begun.checkpoint.batches == 0;
+                    // Durable batches are read back and compared before anything is written.
+                    let was_wiped = begun.checkpoint.step > 0;
+                    doubt = begun.checkpoint.batches == 0 && (was_wiped || !drive.target.is_proved());
                     drive.begun = Some(Box::new(begun));
                 }
                 Err(why) => warnings
                     .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
             }
-            // Nothing of ours can be read back: what looks like a volume now may be somebody's.
-            if doubt && drive.target.identity.is_some() {
-                let device = Device::open_with(&drive.target.facts.path, Access::Read, drive.target.sector, roots)?;
-                let contents = signature::scan(&device).map_err(|error| {
-                    Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.target.facts.name)
-                })?;
-                drive.target.facts.contents = contents.words;
-                drive.target.old.extend(contents.wipe);
-            }
+        }
+        // Nothing of ours can be read back: what looks like a volume now may be somebody's.
+        if doubt && drive.target.identity.is_some() {
+            look_inside(&mut drive.target, roots)?;
+        }
+        if state.is_some() {
             drive.target.agreed = !doubt || drive.target.facts.contents.is_none();
         }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
+    }
+    let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
+    for (i, target) in own.clone().enumerate() {
+        if let Some(value) = own.clone().take(i).find_map(|other| targets::same_as(target, other)) {
+            let problem =
+                Problem::new(Kind::Refused, "is the same drive as another one of the session now").value(value);
+            problems.push(problem.advice("bring each drive's own file or device back to its name"));
+        }
     }
     waiting.sort_unstable();
     waiting.dedup();
@@ -284,6 +303,7 @@ pub(super) fn prepare(
         let wishes = Wishes {
             driveset: &path,
             drive_ids: &request.drive_ids,
+            ids_proved: false,
             image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
             not_for_shipping: request.not_for_shipping,
             context: &context,
@@ -291,7 +311,9 @@ pub(super) fn prepare(
         };
         match targets::find(rows, &wishes, &mut warnings) {
             Ok(found) => {
-                session::refuse_known(&found, &book.ledger, &known_ids, &path, &mut problems);
+                session::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
+                let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
+                targets::refuse_same(&found, own, &path, &mut problems);
                 let found = session::places(found, roots, &mut problems);
                 if problems.0.is_empty() {
                     match planner.plan_drives(&waiting, found, &mut *surroundings.entropy, true) {
@@ -347,6 +369,50 @@ pub(super) fn prepare(
     };
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
     Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
+}
+
+/// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
+/// planned holds something unless it shows that it is blank: signatures are not all that is worth keeping.
+fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> {
+    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+    let contents = signature::scan(&device)
+        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    target.facts.contents = contents.words;
+    target.old.extend(contents.wipe);
+    if target.planned_file.is_some() && !target.is_proved() && target.facts.contents.is_none() {
+        target.facts.contents = Some("another file than the one that was planned for".into());
+    }
+    Ok(())
+}
+
+/// Whether a drive that cannot tell who it is holds what no session of ours put there: a file that came into the place of the
+/// session's.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_strange(
+    target: &TargetDrive,
+    planned: Option<&str>,
+    layout: &DriveLayout,
+    roots: &Roots,
+) -> Result<bool, Problem> {
+    if target.identity.is_none() || target.is_proved() {
+        return Ok(false);
+    }
+    let cannot = |error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name);
+    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+    let found = signature::scan(&device).map_err(cannot)?.words;
+    // The same words are no proof where another file is known to be in its place.
+    if found.is_none() || target.planned_file.is_none() && found.as_deref() == planned {
+        return Ok(false);
+    }
+    // Its tables have identifiers that no other drive has.
+    let tables = std::iter::once((ByteOffset(0), layout.table().primary())).chain(layout.table().backup());
+    let is_there = |(at, planned): (ByteOffset, Vec<u8>)| {
+        let mut bytes = vec![0; planned.len()];
+        device.read_exact_at(&mut bytes, at).is_ok() && bytes == planned
+    };
+    Ok(!tables.into_iter().any(is_there))
 }
 
 /// A drive that is added to: how far it is, or a new plan.

@@ -19,7 +19,7 @@ use crate::bitlocker::build::{Draft, KeyFile};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::SectorCipher;
-use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
+use crate::device::{Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
 use crate::io::{Engine, Options, Requests};
 use crate::plan::batches::Content;
@@ -27,6 +27,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
 use crate::prep::allowance::Allowance;
 use crate::prep::append;
+use crate::prep::claim::{claim, look_again};
 use crate::prep::drive::{self, Finished, FveRegion, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::give_back::GivingBack;
@@ -41,7 +42,7 @@ use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::resume;
 use crate::prep::session::{Plan, Prepared};
 use crate::prep::silence::Silence;
-use crate::prep::targets::TargetDrive;
+use crate::prep::targets::{RowConsent, TargetDrive};
 use crate::prep::workers::Workers;
 use crate::report::{DriveFacts, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
 use crate::surroundings::now;
@@ -79,9 +80,14 @@ impl Prepared {
         self.targets().enumerate().filter(|(_, target)| needs(target)).map(|(i, _)| i).collect()
     }
 
-    /// Whether the drive's row in the driveset says `SilentMode`, and names it by something that stays with it.
-    pub fn is_silent_and_firm(&self, drive: usize) -> bool {
-        self.targets().nth(drive).is_some_and(|target| target.silent && target.named_firmly)
+    /// What the row of a drive (index in the summary) says of asking before it is erased.
+    pub fn row_consent(&self, drive: usize) -> RowConsent {
+        self.targets().nth(drive).map_or(RowConsent::Prompt, TargetDrive::row_consent)
+    }
+
+    /// Ids of drives of the session that nothing is written to now: finished before, given up, or not needed.
+    pub fn bystanders(&self) -> &[String] {
+        &self.bystanders
     }
 
     /// Drafts of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted
@@ -155,6 +161,9 @@ impl Prepared {
             problem.advice("answer the question, or name the drive with --yes SERIAL")
         });
         Problems(refused.collect()).into_result()?;
+        // While somebody was asked, names may have come to lead elsewhere: all of them are looked at before the first write.
+        let again = self.targets().filter_map(|target| look_again(target, target.held.as_ref(), &self.context).err());
+        Problems(again.collect()).into_result()?;
 
         let logs = logdir(&self.request);
         fs::create_dir_all(&logs).map_err(|error| {
@@ -753,45 +762,6 @@ fn fill(
 /// The first of them: a drive fails for one reason.
 pub fn first(problems: Problems) -> Problem {
     problems.0.into_iter().next().unwrap_or_else(|| Problem::new(Kind::Internal, "an error without a problem"))
-}
-
-/// Opens the drive for writing, and makes sure that it still is the one that was planned for.
-///
-/// # Errors
-/// When it is another, or something stands against it.
-pub fn claim(target: &TargetDrive, context: &guard::Context) -> Result<Device, Problem> {
-    let facts = &target.facts;
-    if target.identity.is_none() {
-        device::create_image(&facts.path, facts.size)
-            .or_else(|error| {
-                // An empty file was there already.
-                if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(&facts.path).is_ok_and(|m| m.len() == 0)
-                {
-                    return device::extend_image(&facts.path, facts.size);
-                }
-                Err(error)
-            })
-            .map_err(|error| {
-                Problem::new(Kind::Drive, format!("the image file cannot be made: {error}"))
-                    .drive(&facts.name)
-                    .value(facts.size.to_string())
-                    .advice("choose a file system that holds files of this size, with sparse files")
-            })?;
-    }
-    let device = Device::open_with(&facts.path, Access::Claim, target.sector, &Roots::default())?;
-    let change = match &target.identity {
-        Some(planned) => planned.change_to(device.identity()),
-        None => (device.geometry().size != facts.size).then(|| "size is not what was asked for".to_owned()),
-    };
-    if let Some(change) = change {
-        return Err(Problem::new(Kind::Refused, format!("is not the drive that was planned for: {change}"))
-            .drive(&facts.name)
-            .advice("nothing was written; check the cables and start again"));
-    }
-    match guard::check(&device, context).into_iter().next() {
-        Some(problem) => Err(problem),
-        None => Ok(device),
-    }
 }
 
 /// Old signatures, and every place that is written last, so that an unfinished drive looks like none.

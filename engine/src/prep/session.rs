@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 use crate::azure::dataset::{self, Dataset, DatasetRow, Disposition};
 use crate::azure::driveset::{self, Driveset};
 use crate::azure::journal::{SessionState, Work};
-use crate::azure::ledger::{self, Ledger, Road};
+use crate::azure::ledger::{self, Ledger, Road, SessionDrive};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
-use crate::device::{Roots, guard};
+use crate::device::{Node, Roots, guard};
 use crate::plan::catalog::{Builder, Catalog};
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::append::earlier::Session as Earlier;
@@ -49,6 +49,8 @@ pub struct Prepared {
     pub(super) appends: Vec<AppendDrive>,
     pub(super) context: guard::Context,
     pub(super) plan: Plan,
+    /// Ids of drives that nothing is written to now.
+    pub(super) bystanders: Vec<String>,
 }
 
 /// What the session's plan file says, and what is still to be written into it.
@@ -119,7 +121,10 @@ impl Prepared {
                 .advice("they wait for drives: the same --id with --additional-driveset FILE"),
             );
         }
-        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan })
+        let bystanders = unneeded.into_iter().map(|target| target.facts.drive_id);
+        let before = [&plan.given_up, &plan.done, &plan.added].into_iter().flatten().cloned();
+        let bystanders = bystanders.chain(before).collect();
+        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan, bystanders })
     }
 }
 
@@ -218,6 +223,7 @@ pub fn prepare_with(
     let wishes = Wishes {
         driveset: &driveset_path,
         drive_ids: &request.drive_ids,
+        ids_proved: false,
         image_sector: image_sector.unwrap_or(SectorSize::S512),
         not_for_shipping: request.not_for_shipping,
         context: &context,
@@ -230,7 +236,7 @@ pub fn prepare_with(
     } else {
         let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
         if let Some(found) = &found {
-            refuse_known(found, &book.ledger, &[], &driveset_path, &mut problems);
+            refuse_known(found, &book.ledger, &[], (&request.journal, &driveset_path), &mut problems);
         }
         found.map(|found| places(found, roots, &mut problems))
     };
@@ -475,11 +481,31 @@ pub(super) fn refuse_known(
     found: &[TargetDrive],
     ledger: &Ledger,
     planned: &[String],
-    driveset: &Path,
+    (journal, driveset): (&Path, &Path),
     problems: &mut Problems,
 ) {
+    let finished = ledger.sessions.iter().flat_map(|session| session.drives.iter().map(move |drive| (session, drive)));
+    let finished = finished.filter(|(_, drive)| drive.state == SessionState::Completed);
     for target in found {
         let id = &target.facts.drive_id;
+        // Its file under another name. Names of devices pass from one drive to the next.
+        let same = target.ground.as_ref().filter(|_| target.work == Work::Format).and_then(|ground| {
+            let is_it =
+                |drive: &SessionDrive| drive.drive_id != *id && files_of(drive, journal).contains(ground.node());
+            finished.clone().find(|(_, drive)| is_it(drive))
+        });
+        if let Some((session, drive)) = same {
+            problems.push(
+                Problem::new(
+                    Kind::Refused,
+                    "is a finished drive of this journal under another name, and would be erased",
+                )
+                .path(driveset)
+                .column("DriveLetter")
+                .value(format!("{}: {} of session {}", target.facts.name, drive.drive_id, session.id))
+                .advice("take its row out; to erase the drive, use a new journal"),
+            );
+        }
         let holder = match ledger.drive(id) {
             // Its volume stays.
             Some((_, drive)) if target.work != Work::Format && drive.state == SessionState::Completed => continue,
@@ -495,6 +521,14 @@ pub(super) fn refuse_known(
                 .advice("take its row out; to erase the drive, use a new journal"),
         );
     }
+}
+
+/// The image files that the name of a drive leads to.
+fn files_of(drive: &SessionDrive, journal: &Path) -> Vec<Node> {
+    let Some(name) = drive.name.as_deref() else { return Vec::new() };
+    let paths = [PathBuf::from(name), files::journal_dir(journal).join(name)];
+    let metas = paths.iter().filter_map(|path| fs::metadata(path).ok().filter(fs::Metadata::is_file));
+    metas.map(|meta| Node::of(&meta)).collect()
 }
 
 fn gather<T>(problems: &mut Problems, result: Result<T, Problems>) -> Option<T> {

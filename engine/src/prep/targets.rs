@@ -8,8 +8,9 @@ use crate::azure::SecretText;
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
 use crate::azure::journal::Work;
 use crate::azure::names;
+use crate::device::by_id::{self, Link};
 use crate::device::signature::{self, Contents};
-use crate::device::{self, Access, Device, Identity, Roots, Transport, guard};
+use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 use crate::verify::find;
@@ -23,11 +24,18 @@ pub struct TargetDrive {
     pub sector: SectorSize,
     /// Who it was when it was planned; `None` for an image file that is not there yet.
     pub identity: Option<Identity>,
+    /// What its bytes lie on; `None` for a drive of a saved plan that was not looked at again.
+    pub ground: Option<Ground>,
+    /// Kept open, so that what is written is what was looked at and agreed to; `None` like the above, for an image file that
+    /// is not there yet, and for a drive that a serial of its own tells from all others.
+    pub held: Option<Held>,
+    /// The file that it was when the session was planned; `None` for hardware and for an image that the session makes.
+    pub planned_file: Option<(u64, u64)>,
     /// Places that make it look like something: to be wiped.
     pub old: Vec<ByteRange>,
     /// Whether its row asked not to be asked.
     pub silent: bool,
-    /// Whether it was named by something that stays with the drive.
+    /// Whether it was named by something that was found to be the drive's own: its serial, or a link that holds it.
     pub named_firmly: bool,
     /// Whether somebody agreed already that it is erased: an earlier run of the session began it.
     pub agreed: bool,
@@ -35,6 +43,35 @@ pub struct TargetDrive {
     pub work: Work,
     /// What opens the volume that is on it, where that stays.
     pub key: Option<SecretText>,
+}
+
+/// What the row of a drive says of asking before it is erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowConsent {
+    /// `PromptOnFormat`: somebody is to be asked.
+    Prompt,
+    /// `SilentMode`, and the drive is named by what is its own.
+    Silent,
+    /// `SilentMode`, by a name that may pass to another drive, or a file's.
+    SilentByLooseName,
+}
+
+impl TargetDrive {
+    /// Whether it tells of itself that it is the drive of the plan: its serial was compared, or it is the same file.
+    pub fn is_proved(&self) -> bool {
+        let file = self.ground.as_ref().and_then(Ground::file);
+        self.identity.as_ref().is_some_and(|identity| !identity.is_anonymous())
+            || file.is_some() && file == self.planned_file
+    }
+
+    /// What its row says of asking.
+    pub fn row_consent(&self) -> RowConsent {
+        match (self.silent, self.named_firmly) {
+            (false, _) => RowConsent::Prompt,
+            (true, true) => RowConsent::Silent,
+            (true, false) => RowConsent::SilentByLooseName,
+        }
+    }
 }
 
 /// What a request says of its drives.
@@ -46,6 +83,8 @@ pub struct Wishes<'a> {
     pub drive_ids: &'a [(String, String)],
     /// Sector size of new image files.
     pub image_sector: SectorSize,
+    /// Ids given by hand are proved otherwise, by the drive's key or manifest; nothing is erased.
+    pub ids_proved: bool,
     /// Take drives that the service would refuse.
     pub not_for_shipping: bool,
     /// What must not be on a drive.
@@ -77,13 +116,13 @@ pub fn find(
 
 /// The same drive, or the same id, on two lines.
 fn twice(found: &[(u64, TargetDrive)], wishes: &Wishes<'_>, problems: &mut Problems) {
-    let mut paths: HashMap<&Path, u64> = HashMap::new();
     let mut ids: HashMap<&str, u64> = HashMap::new();
-    for (line, target) in found {
+    for (i, (line, target)) in found.iter().enumerate() {
         let here =
             |what: String| Problem::new(Kind::Refused, what).path(wishes.driveset).line(*line).column("DriveLetter");
-        if let Some(first) = paths.insert(&target.facts.path, *line) {
-            let problem = here(format!("is the same drive as on line {first}")).value(target.facts.name.clone());
+        let same = found[..i].iter().find_map(|(line, other)| Some((line, same_as(target, other)?)));
+        if let Some((first, value)) = same {
+            let problem = here(format!("is the same drive as on line {first}, under another name")).value(value);
             problems.push(problem.advice("name each drive once"));
         } else if let Some(first) = ids.insert(&target.facts.drive_id, *line) {
             let problem = here(format!("has the same drive id as the drive on line {first}"));
@@ -93,6 +132,34 @@ fn twice(found: &[(u64, TargetDrive)], wishes: &Wishes<'_>, problems: &mut Probl
                     .advice("two drives report one serial (a dock may hide it): give --drive-id PATH=LABEL for each"),
             );
         }
+    }
+}
+
+/// What two drives of one session share, with both their names; `None` when they are two.
+pub fn same_as(target: &TargetDrive, other: &TargetDrive) -> Option<String> {
+    let names = format!("{} and {}", other.facts.name, target.facts.name);
+    if let (Some(ground), Some(theirs)) = (&target.ground, &other.ground) {
+        return ground.shared_with(theirs).map(|node| format!("{names}: {node}"));
+    }
+    (target.facts.path == other.facts.path).then_some(names)
+}
+
+/// Refuses drives that join when they are, under another name, drives that the session has.
+pub fn refuse_same<'a>(
+    found: &[TargetDrive],
+    others: impl Iterator<Item = &'a TargetDrive> + Clone,
+    driveset: &Path,
+    problems: &mut Problems,
+) {
+    for target in found {
+        let Some(value) = others.clone().find_map(|other| same_as(target, other)) else { continue };
+        problems.push(
+            Problem::new(Kind::Refused, "is a drive of this session already, under another name")
+                .path(driveset)
+                .column("DriveLetter")
+                .value(value)
+                .advice("take its row out"),
+        );
     }
 }
 
@@ -112,16 +179,36 @@ fn target(
     if row.format == FormatOption::AlreadyFormatted {
         return there(row, rows, wishes, warnings);
     }
-    let (name, path, named_firmly) = match &row.target {
+    let name = match &row.target {
         TargetName::Image { path, size } => return image(row, path, *size, rows, wishes, warnings),
-        TargetName::Device(path) => (path.display().to_string(), path.display().to_string(), false),
-        TargetName::ById(path) => (path.display().to_string(), path.display().to_string(), true),
-        TargetName::Serial(serial) => (format!("serial:{serial}"), format!("serial:{serial}"), true),
+        TargetName::Device(path) | TargetName::ById(path) => path.display().to_string(),
+        TargetName::Serial(serial) => format!("serial:{serial}"),
     };
     let line = |problem: Problem| here(problem, "DriveLetter");
-    let path = device::resolve(&path, wishes.roots).map_err(line)?;
+    let path = device::resolve(&name, wishes.roots).map_err(line)?;
     let device = Device::open_with(&path, Access::Read, wishes.image_sector, wishes.roots).map_err(line)?;
-    finish(row, name, path, device, named_firmly, rows, wishes, warnings)
+    finish(row, name, path, device, rows, wishes, warnings)
+}
+
+/// Whether the row names the drive by something that is the drive's own, as the open device tells it. A file has only its
+/// place.
+fn is_firm(row: &DrivesetRow, device: &Device) -> Result<bool, Problem> {
+    match &row.target {
+        TargetName::Device(_) | TargetName::Image { .. } => Ok(false),
+        TargetName::Serial(serial) => {
+            Ok(device.identity().known_serial().is_some_and(|known| names::drive_id_from_serial(known) == *serial))
+        }
+        TargetName::ById(path) => match by_id::check(path, device) {
+            Link::Own => Ok(true),
+            Link::Loose => Ok(false),
+            Link::Another(other) => {
+                let leads = format!("{}; the name is that of {}", device.path().display(), other.display());
+                Err(Problem::new(Kind::Refused, "is a link that leads to another drive than it names")
+                    .value(leads)
+                    .advice("name the drive by serial:, or let udev make its links again: udevadm trigger"))
+            }
+        },
+    }
 }
 
 /// A drive whose volume stays.
@@ -132,19 +219,18 @@ fn there(
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
     let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
-    let (name, named_firmly) = match &row.target {
-        TargetName::Image { path, size: None } => (path.display().to_string(), true),
+    let name = match &row.target {
+        TargetName::Image { path, size: None } => path.display().to_string(),
         TargetName::Image { path, size: Some(_) } => {
             let problem = Problem::new(Kind::Usage, "a volume that is there has a size already");
             return Err(line(problem.value(path.display().to_string()).advice("leave the size away")).into());
         }
-        TargetName::Device(path) => (path.display().to_string(), false),
-        TargetName::ById(path) => (path.display().to_string(), true),
-        TargetName::Serial(serial) => (format!("serial:{serial}"), true),
+        TargetName::Device(path) | TargetName::ById(path) => path.display().to_string(),
+        TargetName::Serial(serial) => format!("serial:{serial}"),
     };
     let path = device::resolve(&name, wishes.roots).map_err(line)?;
     let device = open_there(&path, wishes).map_err(line)?;
-    let mut target = finish(row, name, path, device, named_firmly, rows, wishes, warnings)?;
+    let mut target = finish(row, name, path, device, rows, wishes, warnings)?;
     target.old.clear();
     match row.encryption {
         Encryption::AlreadyEncrypted => {
@@ -178,8 +264,9 @@ fn image(
     let name = path.display().to_string();
     let path = crate::source::walk::absolute(path)
         .map_err(|error| line(Problem::new(Kind::Usage, format!("has no absolute path: {error}")).value(&name)))?;
-    if fs::symlink_metadata(&path).is_ok_and(|meta| meta.len() > 0 || size.is_none()) {
-        let path = fs::canonicalize(&path).unwrap_or(path);
+    // What a link leads to counts: an empty file is made longer, a full one is used as it is.
+    let path = fs::canonicalize(&path).unwrap_or(path);
+    if fs::metadata(&path).is_ok_and(|meta| !meta.is_file() || meta.len() > 0 || size.is_none()) {
         let device = Device::open_with(&path, Access::Read, wishes.image_sector, wishes.roots).map_err(line)?;
         if let Some(size) = size.map(|size| whole_sectors(size, wishes.image_sector))
             && size != device.geometry().size
@@ -188,7 +275,7 @@ fn image(
             let advice = "leave the size away to use the file as it is, or remove the file";
             return Err(line(problem.value(name).advice(advice)).into());
         }
-        return finish(row, name, path, device, true, rows, wishes, warnings);
+        return finish(row, name, path, device, rows, wishes, warnings);
     }
     let Some(size) = size else {
         let problem = Problem::new(Kind::Refused, "is not there, and no size is given for a new image file");
@@ -204,6 +291,7 @@ fn image(
         name,
         path,
         drive_id,
+        serial: None,
         for_shipping: false,
         model: None,
         size: whole_sectors(size, wishes.image_sector),
@@ -213,13 +301,18 @@ fn image(
         rotational: None,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
+    // An empty file that is there gets what is written, and must be the one that was looked at.
+    let empty = fs::File::open(&facts.path).ok();
     Ok(TargetDrive {
+        ground: Ground::unmade(&facts.path),
+        held: empty.and_then(Held::of),
+        planned_file: None,
         facts,
         sector: wishes.image_sector,
         identity: None,
         old: Vec::new(),
         silent,
-        named_firmly: true,
+        named_firmly: false,
         agreed: false,
         work: Work::Format,
         key: None,
@@ -230,13 +323,11 @@ fn whole_sectors(size: ByteLen, sector: SectorSize) -> ByteLen {
     ByteLen(size.0 / sector.bytes() * sector.bytes())
 }
 
-#[expect(clippy::too_many_arguments, reason = "two call sites, one of them for images")]
 fn finish(
     row: &DrivesetRow,
     name: String,
     path: PathBuf,
     device: Device,
-    named_firmly: bool,
     rows: usize,
     wishes: &Wishes<'_>,
     warnings: &mut Vec<Problem>,
@@ -260,8 +351,23 @@ fn finish(
     let meant = Identity { serial: by_hand.clone().or_else(|| identity.serial.clone()), ..identity.clone() };
     let against: Vec<Problem> = guard::shipping(&meant);
     let for_shipping = guard::is_shippable(&meant);
-    let twins = if by_hand.is_none() { guard::twins(&device) } else { Vec::new() };
-    if !twins.is_empty() {
+    let twins = guard::twins(&device);
+    if let (Some(given), Some(own)) = (&by_hand, &identity.serial)
+        && twins.is_empty()
+        && !wishes.ids_proved
+        && contradicts(given, own)
+    {
+        problems.push(line(
+            Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive tells")
+                .value(format!("{given}; the drive's own serial is {own}"))
+                .advice("look again at which drive you mean; for this one leave --drive-id away"),
+        ));
+    }
+    let named_firmly = is_firm(row, &device).map_err(line).unwrap_or_else(|problem| {
+        problems.push(problem);
+        false
+    });
+    if by_hand.is_none() && !twins.is_empty() {
         let paths: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
         problems.push(line(
             Problem::new(Kind::Refused, "more than one attached disk has this serial")
@@ -293,6 +399,7 @@ fn finish(
         name,
         path,
         drive_id,
+        serial: identity.known_serial().map(str::to_owned),
         for_shipping,
         model: identity.model.clone(),
         size: geometry.size,
@@ -302,7 +409,12 @@ fn finish(
         rotational: geometry.rotational,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
+    let ground = Ground::of(&device);
     Ok(TargetDrive {
+        planned_file: ground.file(),
+        ground: Some(ground),
+        // A serial of its own tells it from all others. A disk that is held keeps its name when it is pulled.
+        held: (identity.serial.is_none() || !twins.is_empty()).then(|| device.hold()),
         facts,
         sector: geometry.sector,
         identity: Some(identity),
@@ -313,6 +425,12 @@ fn finish(
         work: Work::Format,
         key: None,
     })
+}
+
+/// Whether an id cannot be of a drive that tells this serial. One that no manifest could hold is given by hand instead.
+fn contradicts(id: &str, serial: &str) -> bool {
+    let own = names::drive_id_from_serial(serial);
+    names::check_drive_id(&own).is_ok() && !own.eq_ignore_ascii_case(id)
 }
 
 /// The id given by hand for a drive.

@@ -217,20 +217,35 @@ fn is_root(roots: &Roots) -> bool {
 
 fn permissions(roots: &Roots) -> Check {
     const WHAT: &str = "permissions";
-    let disks: Vec<_> = device::list(roots).into_iter().filter(|disk| disk.identity.transport.is_hardware()).collect();
+    let is_real = |disk: &device::Disk| {
+        disk.identity.transport.is_hardware() || disk.identity.transport == device::Transport::Virtio
+    };
+    let disks: Vec<_> = device::list(roots).into_iter().filter(is_real).collect();
     let may = |path: &Path| match File::options().read(true).write(false).open(path) {
         Err(error) => error.kind() != std::io::ErrorKind::PermissionDenied,
         Ok(_) => true,
     };
-    let denied: Vec<String> =
-        disks.iter().filter(|disk| !may(&disk.path)).map(|disk| disk.path.display().to_string()).collect();
+    // A disk that must not be taken anyway need not be opened.
+    let (mut denied, mut others) = (Vec::new(), Vec::new());
+    for disk in disks.iter().filter(|disk| !may(&disk.path)) {
+        let path = disk.path.display();
+        match device::guard::check_closed(disk, roots).first() {
+            Some(problem) => others.push(format!("{path} ({})", problem.what)),
+            None => denied.push(path.to_string()),
+        }
+    }
     if !denied.is_empty() {
-        return Check::not(
-            WHAT,
-            State::Bad,
-            format!("may not open {}", denied.join(", ")),
-            "run as root (sudo), or join the group that owns the nodes, usually disk",
-        );
+        let remedy = if is_root(roots) {
+            "give the container the devices, or run outside of it: even root may not open them"
+        } else {
+            "run as root (sudo), or join the group that owns the nodes, usually disk"
+        };
+        denied.append(&mut others);
+        return Check::not(WHAT, State::Bad, format!("may not open {}", denied.join(", ")), remedy);
+    }
+    if !others.is_empty() {
+        let who = if is_root(roots) { "root; " } else { "" };
+        return Check::good(WHAT, format!("{who}may not open {}, which must not be taken", others.join(", ")));
     }
     match (is_root(roots), disks.len()) {
         (true, _) => Check::good(WHAT, "root"),

@@ -90,6 +90,7 @@ pub fn disks(roots: &Roots, all: bool) -> Vec<Seen> {
 }
 
 fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen {
+    let by_tables = guard::check_closed(&disk, roots);
     let device::Disk { name, path, identity } = disk;
     let health = if identity.transport.is_hardware() { health::ask(&path, identity.transport) } else { None };
     let speeds = health.as_ref().and_then(|health| health.speeds.as_ref());
@@ -131,7 +132,8 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
             }
             seen.geometry = Some(device.geometry().clone());
         }
-        Err(problem) => seen.refusals.push(problem),
+        // Why it may not be taken matters more than that it may not be opened.
+        Err(problem) => seen.refusals.extend(by_tables.into_iter().chain([problem])),
     }
     seen.not_for_shipping = guard::shipping(&seen.identity);
     seen.shippable = guard::is_shippable(&seen.identity);
@@ -151,6 +153,14 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
         );
     }
     seen
+}
+
+/// What speaks against writing to a disk or image, for who is about to do so by means of their own.
+pub fn gates(path: &Path) -> Vec<Problem> {
+    match Device::open(path, Access::Read) {
+        Ok(device) => guard::check(&device, &guard::Context::default()),
+        Err(problem) => vec![problem],
+    }
 }
 
 /// Stable names and the nodes they lead to.

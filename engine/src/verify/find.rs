@@ -78,6 +78,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
             name: name.clone(),
             path: resolved.clone(),
             drive_id: identity.serial.clone().unwrap_or(stem),
+            serial: identity.known_serial().map(str::to_owned),
             for_shipping: guard::shipping(identity).is_empty(),
             model: identity.model.clone(),
             size: device.geometry().size,
@@ -191,7 +192,7 @@ impl Found {
                 None if table.is_blank() => "holds neither a partition table nor a volume".to_owned(),
                 None => "has no data partition".to_owned(),
             };
-            let advice = "see what is on it with `lsblk -f`, or name another partition with --partition N";
+            let advice = "see what is on it with `dray inspect`, or name another partition with --partition N";
             let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
             if is_blank {
                 return Err(problem);

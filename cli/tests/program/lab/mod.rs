@@ -109,7 +109,7 @@ fn judge_gates_refuse_on_real_buses() {
     if !lab.succeeds(&disks, "gates.sh") {
         return;
     }
-    all_good(&lab, 22);
+    all_good(&lab, 25);
     let doctor = lab.read("doctor.json");
     for what in ["kernel", "io_uring", "locked memory", "permissions", "smartctl"] {
         let line = doctor.lines().find(|line| line.contains(&format!("\"what\":\"{what}\""))).unwrap_or_default();

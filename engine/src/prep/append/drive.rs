@@ -370,7 +370,7 @@ fn one_of_journal(
             existing_key: Some(key.clone()),
         };
         let mut cautions = Vec::new();
-        let wishes = Wishes { driveset: journal, drive_ids: &ids, ..*wishes };
+        let wishes = Wishes { driveset: journal, drive_ids: &ids, ids_proved: true, ..*wishes };
         let mut found = targets::find(std::slice::from_ref(&row), &wishes, &mut cautions)?;
         let Some(target) = found.pop() else { continue };
         match There::open(target, wishes.roots) {

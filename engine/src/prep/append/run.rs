@@ -25,6 +25,7 @@ use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
+use crate::prep::claim::claim;
 use crate::prep::drive::Save;
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
 use crate::prep::keys::Keys;
@@ -215,7 +216,7 @@ pub fn begun(request: &PrepRequest, target: &TargetDrive, formatted: u64) -> Res
 pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let beside = Beside::new(request, &facts.drive_id);
-    let device = Arc::new(run::claim(&drive.target, shared.context)?);
+    let device = Arc::new(claim(&drive.target, shared.context)?);
     // One that is encrypted in place may be in between; what it takes is checked under the claim all the same.
     let is_encrypted = drive.target.work != Work::Encrypt;
     let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
@@ -667,7 +668,7 @@ pub(in crate::prep) fn take_back(
     let facts = &target.facts;
     let beside = Beside::new(request, &facts.drive_id);
     let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
-    let device = if has_changed(checkpoint) { Some(Arc::new(run::claim(target, context)?)) } else { None };
+    let device = if has_changed(checkpoint) { Some(Arc::new(claim(target, context)?)) } else { None };
     if let Some(device) = &device {
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;

@@ -122,6 +122,7 @@ pub(in crate::prep) fn opened(disk: &SimDisk, key: &Key) -> Opened {
         name: "sim".into(),
         path: "sim".into(),
         drive_id: "drive".into(),
+        serial: None,
         for_shipping: false,
         model: None,
         size: disk.size(),

@@ -3,6 +3,7 @@
 mod campaign;
 mod covered;
 mod returned;
+mod swapped;
 
 use std::fs;
 use std::io::Read;
