@@ -4,6 +4,7 @@ pub mod classic;
 mod classic_unlock;
 pub mod settings;
 pub mod size;
+mod trust;
 mod version;
 
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use dray_engine::report::Problems;
 use crate::commands::Command;
 use crate::exit::Exit;
 
-use settings::Outside;
+use settings::{Outside, Setting};
 
 pub use version::SHORT as VERSION;
 
@@ -130,8 +131,8 @@ fn finish(argv: Vec<OsString>, mut warnings: Vec<String>) -> Parsed {
     let definition = command();
     let outside = Outside::real();
     warnings.extend(outside.strangers(&definition));
-    let argv = match settings::layered(argv, &definition, &outside) {
-        Ok(argv) => argv,
+    let (argv, untyped) = match settings::layered(argv, &definition, &outside) {
+        Ok(all) => all,
         Err(problems) => return Parsed::Unset(problems),
     };
     let cli = definition.try_get_matches_from(argv).and_then(|matches| {
@@ -141,8 +142,19 @@ fn finish(argv: Vec<OsString>, mut warnings: Vec<String>) -> Parsed {
     match cli {
         Ok(cli) => Parsed::Run(Box::new(cli), warnings),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
-        Err(error) => Parsed::Wrong(discreet(&error), Exit::Usage),
+        Err(error) => Parsed::Wrong(discreet(&error) + &origin_of(&error, &untyped), Exit::Usage),
     }
+}
+
+/// Where a value comes from that nobody typed and that is wrong.
+fn origin_of(error: &clap::Error, untyped: &[Setting]) -> String {
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(name)) => name.as_str(),
+        _ => return String::new(),
+    };
+    let option = named.trim_start_matches("--").split([' ', '=', '<', '[']).next().unwrap_or_default();
+    let from = untyped.iter().find(|one| one.option == option).map(|one| settings::where_from(&one.origin));
+    from.map_or_else(String::new, |from| format!("The value of --{option} comes from: {from}\n"))
 }
 
 /// The parser's message, without repeating a word that is no option: it may be a key that went astray.

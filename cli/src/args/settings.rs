@@ -11,13 +11,14 @@ use clap::{Arg, ArgAction, Command};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::classic::nearest;
+use super::trust;
 
 /// Longest configuration file that is read.
 const FILE_LEN_MAX: u64 = 1 << 20;
 /// Variables that are no option.
 const OTHER_VARIABLES: &[&str] = &["DRAY_CONFIG", "DRAY_TOKEN"];
-/// Options that no file may give: consent to destruction is given anew each time.
-const NEVER_IN_FILES: &[&str] = &["yes"];
+/// Options that no file and no variable may give: consent to destruction is given anew each time, where it is seen.
+const TYPED_ONLY: &[&str] = &["yes", "silent"];
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +113,23 @@ impl Outside {
             },
         };
         let problem = |what: String| Problem::new(Kind::Usage, what).path(&path);
-        let meta = std::fs::metadata(&path).map_err(|error| {
+        // What runs as root by its word must be root's word.
+        if trust::is_root()
+            && let Some((place, why)) = trust::fault(&path)
+        {
+            let what = format!("root does not follow a configuration file that others can change: {why}");
+            let advice =
+                "make it root's alone (chown root, chmod go-w, its directories too), or name another with --config";
+            return Err(Problem::new(Kind::Refused, what)
+                .path(&path)
+                .value(place.display().to_string())
+                .advice(advice)
+                .into());
+        }
+        let text = read(&path).map_err(|error| {
             problem(format!("the configuration file cannot be read: {error}"))
                 .advice("name another with --config FILE, or take DRAY_CONFIG away")
         })?;
-        if meta.len() > FILE_LEN_MAX {
-            return Err(problem(format!("a configuration file has at most {FILE_LEN_MAX} bytes")).into());
-        }
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| problem(format!("the configuration file cannot be read: {error}")))?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count() as u64);
             let fault = problem(format!("is not TOML: {}", error.message()));
@@ -134,10 +143,34 @@ impl Outside {
     }
 }
 
+/// The text of a file that is one: no pipe that never ends.
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let meta = std::fs::metadata(path)?;
+    let invalid = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+    if !meta.is_file() {
+        return Err(invalid("it is no file".into()));
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_LEN_MAX {
+        return Err(invalid(format!("it has at most {FILE_LEN_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Whether a value of an option that must be typed says nothing: a switch that is off.
+fn is_off(values: &[String]) -> bool {
+    values.iter().all(|value| matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
+}
+
 /// The variable of an option: `--wipe-free` is `DRAY_WIPE_FREE`.
 pub fn variable_of(option: &str) -> String {
     format!("DRAY_{}", option.to_ascii_uppercase().replace('-', "_"))
 }
+
+/// How consent is given.
+const CONSENT: &str = "type --yes SERIAL for each drive, each time; or write SilentMode in the row of the driveset";
 
 /// Every key of a table must be an option or a command.
 fn check(path: &Path, table: &toml::Table, chain: &[&Command], name: &str, problems: &mut Problems) {
@@ -158,10 +191,12 @@ fn check(path: &Path, table: &toml::Table, chain: &[&Command], name: &str, probl
                 }
                 None => problems.push(suggest(problem("is no command"), nearest(&spelled, commands.iter().copied()))),
             }
-        } else if NEVER_IN_FILES.contains(&spelled.as_str()) {
-            problems.push(
-                problem("consent cannot be given by a file").advice("type --yes SERIAL for each drive, each time"),
-            );
+        } else if TYPED_ONLY.contains(&spelled.as_str()) {
+            if texts(value).is_none_or(|values| !is_off(&values)) {
+                let mut problem = problem("consent cannot be given by a configuration file");
+                problem.kind = Kind::Refused;
+                problems.push(problem.advice(CONSENT));
+            }
         } else if !options.contains(&spelled) {
             let near = nearest(&spelled, options.iter().map(String::as_str));
             problems.push(suggest(problem("is no option"), near));
@@ -346,18 +381,22 @@ pub fn chain_of<'a>(names: &[String], root: &'a Command) -> Option<Vec<&'a Comma
     Some(chain)
 }
 
-/// The words with what variables and the file give.
+/// The words with what variables and the file give, and the settings that nobody typed.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn layered(words: Vec<OsString>, root: &Command, outside: &Outside) -> Result<Vec<OsString>, Problems> {
+pub fn layered(
+    words: Vec<OsString>,
+    root: &Command,
+    outside: &Outside,
+) -> Result<(Vec<OsString>, Vec<Setting>), Problems> {
     let asks_help = |word: &OsString| matches!(word.to_str(), Some("--help" | "-h" | "--version" | "-V"));
     if words.iter().any(asks_help) {
-        return Ok(words);
+        return Ok((words, Vec::new()));
     }
     let (chain, behind) = command_of(&words, root);
     if chain.len() < 2 || matches!(chain[1].get_name(), "config" | "completions" | "man") {
-        return Ok(words);
+        return Ok((words, Vec::new()));
     }
     let file = outside.file(named_config(&words).as_deref(), root)?;
     let settings = resolve(&words, &chain, &file, outside)?;
@@ -370,9 +409,14 @@ pub fn layered(words: Vec<OsString>, root: &Command, outside: &Outside) -> Resul
         .filter_map(|setting| arg_of(&setting.option))
         .collect();
     let mut more = Vec::new();
+    let mut problems = Problems::default();
     for setting in &settings {
         if !matches!(setting.origin, Origin::Variable(_) | Origin::File(..)) {
             continue;
+        }
+        if TYPED_ONLY.contains(&setting.option.as_str()) && !setting.values.is_empty() {
+            let problem = Problem::new(Kind::Refused, "consent cannot be given by a variable");
+            problems.push(problem.column(where_from(&setting.origin)).advice(CONSENT));
         }
         let Some(arg) = arg_of(&setting.option) else { continue };
         // What was typed wins over what excludes it.
@@ -385,9 +429,11 @@ pub fn layered(words: Vec<OsString>, root: &Command, outside: &Outside) -> Resul
             more.push(if is_switch(arg) { format!("--{option}") } else { format!("--{option}={value}") }.into());
         }
     }
+    problems.into_result()?;
     let mut all = words;
     all.splice(behind..behind, more);
-    Ok(all)
+    let untyped = settings.into_iter().filter(|one| matches!(one.origin, Origin::Variable(_) | Origin::File(..)));
+    Ok((all, untyped.collect()))
 }
 
 /// Whether `one` is defined as excluding `other`. Options of every command are not in the command's own definition yet.
@@ -440,7 +486,7 @@ mod tests {
     }
 
     fn after(line: &str, outside: &Outside) -> Vec<String> {
-        let all = layered(words(line), &crate::args::command(), outside).expect("good");
+        let (all, _) = layered(words(line), &crate::args::command(), outside).expect("good");
         all.iter().map(|word| word.to_string_lossy().into_owned()).collect()
     }
 
@@ -468,11 +514,34 @@ mod tests {
 
     #[test]
     fn lists_and_words_behind_the_command_stay_apart() {
-        let out = outside(&[("DRAY_YES", "S1,S2")]);
+        let out = outside(&[("DRAY_REPLAN", "S1,S2")]);
         assert_eq!(
             after("dray --color never prep-import --journal j", &out)[..6],
-            ["dray", "--color", "never", "prep-import", "--yes=S1", "--yes=S2"]
+            ["dray", "--color", "never", "prep-import", "--replan=S1", "--replan=S2"]
         );
+    }
+
+    #[test]
+    fn consent_comes_from_the_command_line_alone() {
+        let line = "dray prep-import --journal j --id abc";
+        for (name, value) in [("DRAY_YES", "S1"), ("DRAY_SILENT", "true"), ("DRAY_SILENT", "1")] {
+            let problems = layered(words(line), &crate::args::command(), &outside(&[(name, value)])).expect_err(name);
+            assert_eq!(problems.0[0].kind, Kind::Refused, "{name}");
+            assert!(problems.to_string().contains(name), "{problems}");
+        }
+        // What was typed stands, whatever else is set; a switch that is off says nothing.
+        let all = after(&format!("{line} --silent --yes S2"), &outside(&[("DRAY_YES", "S1"), ("DRAY_SILENT", "yes")]));
+        assert!(!all.iter().any(|word| word.contains("S1")), "{all:?}");
+        assert_eq!(after(line, &outside(&[("DRAY_SILENT", "false")])).join(" "), line);
+        for (text, is_refused) in
+            [("silent = true\n", true), ("[prep-import]\nsilent = \"1\"\n", true), ("silent = false\n", false)]
+        {
+            let (out, path) = with_file(text, &[]);
+            let result = layered(words(line), &crate::args::command(), &out);
+            assert_eq!(result.is_err(), is_refused, "{text}");
+            assert!(result.err().is_none_or(|problems| problems.0[0].kind == Kind::Refused), "{text}");
+            std::fs::remove_file(path).expect("removed");
+        }
     }
 
     #[test]
@@ -513,7 +582,7 @@ mod tests {
                 let one = of(&outside(&[(&variable_of(long), value)]), &File::default());
                 assert_eq!((one.values, one.origin), (vec![value.to_owned()], Origin::Variable(variable_of(long))));
                 seen += 1;
-                if NEVER_IN_FILES.contains(&long) {
+                if TYPED_ONLY.contains(&long) {
                     continue;
                 }
                 let table: toml::Table = format!("[{}]\n{long} = {value}", names[1..].join(".")).parse().expect("TOML");

@@ -28,7 +28,8 @@ use crate::render::Output;
         logdir = \"/var/log/dray\"\n  \
         [job.create]\n  \
         job = \"/etc/dray/job.toml\"\n\n\
-        It holds no secrets, and it cannot consent: `yes` is refused there.\n\n\
+        It holds no secrets, and it cannot consent: `yes` and `silent` are refused\n\
+        there, and as variables. Root follows no file that others can change.\n\n\
         Example:\n  dray config show prep-import"
 )]
 pub struct Config {

@@ -10,6 +10,7 @@ mod judged;
 mod keys;
 mod lab;
 mod large;
+mod mistakes;
 mod package;
 mod sessions;
 mod signals;
