@@ -103,14 +103,17 @@ pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
     if facts.truncated {
         out.push(own(LENGTH, Answer::No, "NTFS says that it is longer than what there is of it"));
     }
-    let seen = match facts.backup_boot {
-        BackupBoot::Equal => "",
-        BackupBoot::InUse => "the first one is damaged; the one at the end is used",
-        BackupBoot::Different => "the one at the end of the volume differs",
-        BackupBoot::Missing => "the one at the end of the volume is missing",
+    let (answer, seen) = match facts.backup_boot {
+        BackupBoot::Equal => (Answer::Yes, ""),
+        BackupBoot::InUse => (Answer::No, "the first one is damaged; the one at the end is used"),
+        BackupBoot::Different => (Answer::No, "the one at the end of the volume differs"),
+        // Outside of a partition that ends with the last cluster: Windows mounts such a volume.
+        BackupBoot::Missing => {
+            (Answer::Unknown, "the one at the end of the volume cannot be read, or the partition ends before it")
+        }
     };
     if !facts.truncated {
-        out.push(own(BACKUP_BOOT, yes_if(seen.is_empty()), seen));
+        out.push(own(BACKUP_BOOT, answer, seen));
     }
 }
 
