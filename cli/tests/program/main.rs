@@ -14,6 +14,8 @@ mod mistakes;
 mod package;
 mod sessions;
 mod signals;
+/// Partition tables that are not as they were made.
+mod tables;
 mod user;
 mod verify;
 mod windows_volumes;
