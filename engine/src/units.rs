@@ -207,6 +207,29 @@ pub struct Extent {
     pub len: Clusters,
 }
 
+/// A time as the kernel keeps it, whole: a file may be of the year 1601, and of 9999. Twelve bytes, since there may be ten
+/// million files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, packed(4))]
+pub struct Stamp {
+    /// Seconds since 1970-01-01 UTC.
+    pub seconds: i64,
+    /// Nanoseconds: 0 to 999 999 999.
+    pub nanos: u32,
+}
+
+impl Stamp {
+    /// From what `stat` gives.
+    pub fn from_stat(seconds: i64, nanos: i64) -> Self {
+        Self { seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
+    }
+
+    /// The nearest time that Windows has.
+    pub fn file_time(self) -> FileTime {
+        FileTime::from_unix(self.seconds, self.nanos)
+    }
+}
+
 /// Windows time: 100 ns units since 1601-01-01 UTC. Bit 63 stays clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileTime(pub u64);

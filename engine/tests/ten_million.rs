@@ -15,7 +15,7 @@ use dray_engine::plan::tree::DriveTree;
 use dray_engine::prep::manifest::{self, PropertyHashes, RowRules, Rules};
 use dray_engine::prep::outcome::OutcomeLog;
 use dray_engine::prep::workers::Digest;
-use dray_engine::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize};
+use dray_engine::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize, Stamp};
 
 /// Peak of resident memory since the start, from the kernel.
 fn peak_mib() -> u64 {
@@ -53,7 +53,13 @@ fn catalog(dirs: u32, per_dir: u32) -> Catalog {
         for f in 0..per_dir {
             let name = format!("file number {:08x}.dat", f.wrapping_mul(2_654_435_761));
             builder
-                .file(dir, &name, row, ByteLen(random.next_u64() % 50_000), [1_700_000_000_000_000_000; 2])
+                .file(
+                    dir,
+                    &name,
+                    row,
+                    ByteLen(random.next_u64() % 50_000),
+                    [Stamp { seconds: 1_700_000_000, nanos: 0 }; 2],
+                )
                 .expect("room");
         }
     }

@@ -2,6 +2,7 @@
 
 mod accidents;
 mod appends;
+mod beside;
 mod command_line;
 mod common;
 mod job;

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::units::Stamp;
+
 /// A source path in the form that the kernel takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePath(CString);
@@ -29,22 +31,6 @@ impl SourcePath {
     /// The path, NUL-terminated.
     pub(crate) fn as_c_str(&self) -> &CStr {
         &self.0
-    }
-}
-
-/// A time as the kernel keeps it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stamp {
-    /// Seconds since 1970-01-01 UTC.
-    pub seconds: i64,
-    /// Nanoseconds: 0 to 999 999 999.
-    pub nanos: u32,
-}
-
-impl Stamp {
-    /// From nanoseconds since 1970.
-    pub const fn from_nanos(nanos: i64) -> Self {
-        Self { seconds: nanos.div_euclid(1_000_000_000), nanos: nanos.rem_euclid(1_000_000_000) as u32 }
     }
 }
 
@@ -75,11 +61,10 @@ pub enum Regular {
 impl FileFacts {
     /// From what `stat` said.
     pub fn from_metadata(meta: &Metadata) -> Self {
-        let stamp = |seconds, nanos| Stamp { seconds, nanos: u32::try_from(nanos).unwrap_or(0) };
         Self {
             len: meta.len(),
-            mtime: stamp(meta.mtime(), meta.mtime_nsec()),
-            ctime: stamp(meta.ctime(), meta.ctime_nsec()),
+            mtime: Stamp::from_stat(meta.mtime(), meta.mtime_nsec()),
+            ctime: Stamp::from_stat(meta.ctime(), meta.ctime_nsec()),
             dev: meta.dev(),
             ino: meta.ino(),
         }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use files::{FileFacts, Regular, SourceFile, SourcePath, Stamp};
+pub use files::{FileFacts, Regular, SourceFile, SourcePath};
 
 use crate::pool::{Pool, Slot};
 use crate::units::{ByteLen, ByteOffset};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::azure::dataset::BlobType;
 use crate::ntfs::names;
 use crate::ntfs::upcase;
-use crate::units::{ByteLen, FileTime};
+use crate::units::{ByteLen, Stamp};
 
 /// Longest path that programs with the classic limit open: 259 units, of which `X:` takes two (MAX_PATH less its NUL).
 const PATH_UNITS_MAX: usize = 257;
@@ -18,15 +18,15 @@ const PATH_UNITS_MAX: usize = 257;
 /// No directory.
 const NONE: u32 = u32::MAX;
 
-/// A file of the session. Forty bytes, since there may be ten million.
+/// A file of the session. Forty-eight bytes, since there may be ten million.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
     /// Bytes, as the walk saw it.
     pub len: ByteLen,
-    /// Last modification, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Last status change, nanoseconds since 1970.
-    pub ctime_ns: i64,
+    /// Last modification.
+    pub mtime: Stamp,
+    /// Last status change.
+    pub ctime: Stamp,
     pub(super) name_at: u32,
     /// Directory of the blob.
     pub dir: u32,
@@ -122,13 +122,19 @@ impl Builder {
     }
 
     /// Adds a file.
-    pub fn file(&mut self, dir: u32, name: &str, row: u32, len: ByteLen, times_ns: [i64; 2]) -> Result<(), TooMany> {
+    pub fn file(
+        &mut self,
+        dir: u32,
+        name: &str,
+        row: u32,
+        len: ByteLen,
+        [mtime, ctime]: [Stamp; 2],
+    ) -> Result<(), TooMany> {
         let (name_at, name_len) = self.name(name)?;
         if self.files.len() as u64 >= u64::from(NONE) {
             return Err(TooMany);
         }
-        let [mtime_ns, ctime_ns] = times_ns;
-        self.files.push(File { len, mtime_ns, ctime_ns, name_at, dir, row, name_len });
+        self.files.push(File { len, mtime, ctime, name_at, dir, row, name_len });
         Ok(())
     }
 
@@ -515,13 +521,6 @@ impl Catalog {
         self.push_dirs(dir, base_dir, '/', Self::dir_segment, &mut below);
         below.push_str(name);
         row.base.join(Path::new(&below))
-    }
-
-    /// Times for `$STANDARD_INFORMATION`: modified, changed.
-    pub fn times(&self, file: u32) -> [FileTime; 2] {
-        let f = &self.files[file as usize];
-        [f.mtime_ns, f.ctime_ns]
-            .map(|ns| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32))
     }
 
     /// Appends the names of the directories from below `stop` down to `dir`, a separator behind each.

@@ -9,11 +9,11 @@ use crate::azure::dataset::BlobType;
 use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::plan::catalog::{Catalog, Dir, File, Row};
-use crate::units::ByteLen;
+use crate::units::{ByteLen, Stamp};
 
 /// Bytes of one directory and of one file.
 const DIR_LEN: usize = 4 + 4 + 2 + 4 * 4;
-const FILE_LEN: usize = 3 * 8 + 3 * 4 + 2;
+const FILE_LEN: usize = 8 + 2 * 12 + 3 * 4 + 2;
 
 /// A path, whatever its bytes.
 pub fn write_path(to: &mut Encoder<'_>, path: &Path) {
@@ -26,6 +26,20 @@ pub fn write_path(to: &mut Encoder<'_>, path: &Path) {
 /// When it is cut off.
 pub fn read_path(from: &mut Decoder<'_>) -> Result<PathBuf, Fault> {
     from.list().map(|bytes| PathBuf::from(OsString::from_vec(bytes.to_vec())))
+}
+
+/// A time.
+pub fn write_stamp(to: &mut Encoder<'_>, stamp: Stamp) {
+    to.i64(stamp.seconds);
+    to.u32(stamp.nanos);
+}
+
+/// The same back.
+///
+/// # Errors
+/// When it is cut off.
+pub fn read_stamp(from: &mut Decoder<'_>) -> Result<Stamp, Fault> {
+    Ok(Stamp { seconds: from.i64()?, nanos: from.u32()? })
 }
 
 /// Runs of ascending numbers.
@@ -82,8 +96,8 @@ impl Catalog {
         to.u64(self.files.len() as u64);
         for file in &self.files {
             to.u64(file.len.0);
-            to.i64(file.mtime_ns);
-            to.i64(file.ctime_ns);
+            write_stamp(to, file.mtime);
+            write_stamp(to, file.ctime);
             for word in [file.name_at, file.dir, file.row] {
                 to.u32(word);
             }
@@ -137,13 +151,13 @@ impl Catalog {
         let count = from.count(FILE_LEN)?;
         let mut files = Vec::with_capacity(count);
         for _ in 0..count {
-            let (len, mtime_ns, ctime_ns) = (ByteLen(from.u64()?), from.i64()?, from.i64()?);
+            let (len, mtime, ctime) = (ByteLen(from.u64()?), read_stamp(from)?, read_stamp(from)?);
             let [name_at, dir, row] = [from.u32()?, from.u32()?, from.u32()?];
             let name_len = u16::from_le_bytes(from.bytes()?);
             if dir as usize >= dirs.len() || row as usize >= rows.len() || !is_name(name_at, name_len) {
                 return Err(BEYOND);
             }
-            files.push(File { len, mtime_ns, ctime_ns, name_at, dir, row, name_len });
+            files.push(File { len, mtime, ctime, name_at, dir, row, name_len });
         }
         let files_end = |dir: &Dir| u64::from(dir.first_file) + u64::from(dir.file_count);
         let rows_good = rows.iter().all(|row: &Row| row.dir.is_none_or(|dir| (dir as usize) < dirs.len()));
@@ -175,15 +189,16 @@ mod tests {
     use crate::plan::catalog::Builder;
 
     fn catalog() -> Catalog {
+        let at = |seconds| Stamp { seconds, nanos: 999_999_999 };
         let mut builder = Builder::new();
         let container = builder.dir(0, "data").expect("a directory");
         let deep = builder.dir(container, "de:ep").expect("a directory");
         let row = builder.row("/source/".into(), Some(container), None);
         let single = builder.row("/x/y.vhd".into(), None, Some(BlobType::Page));
         for (i, name) in ["a", "A", "con", "b.vhd", &"l".repeat(240), "ü"].into_iter().enumerate() {
-            builder.file(deep, name, row, ByteLen(i as u64 * 1000), [i as i64, -5]).expect("a file");
+            builder.file(deep, name, row, ByteLen(i as u64 * 1000), [at(i as i64), at(-5)]).expect("a file");
         }
-        builder.file(container, "y.vhd", single, ByteLen(512), [1, 2]).expect("a file");
+        builder.file(container, "y.vhd", single, ByteLen(512), [at(i64::MIN), at(i64::MAX)]).expect("a file");
         builder.seal(30).expect("no duplicates")
     }
 

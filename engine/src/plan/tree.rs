@@ -11,7 +11,7 @@ use crate::hash;
 use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
 use crate::ntfs::upcase;
 use crate::plan::catalog::Catalog;
-use crate::units::{ByteLen, FileTime};
+use crate::units::{ByteLen, FileTime, Stamp};
 
 /// Holds files whose own path would be too long. Behind every container's name in collation order, and none can have it.
 const LONG_DIR: &str = "_long";
@@ -28,10 +28,10 @@ pub struct PropertyFile {
     pub name: String,
     /// Bytes.
     pub len: ByteLen,
-    /// Last modification, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Last status change, nanoseconds since 1970.
-    pub ctime_ns: i64,
+    /// Last modification.
+    pub mtime: Stamp,
+    /// Last status change.
+    pub ctime: Stamp,
 }
 
 /// A properties file around a blob's MD5, which takes 24 characters of base64.
@@ -281,22 +281,22 @@ impl DriveTree {
         }
     }
 
-    /// Length and times that file `i` had when it was planned: bytes, modified and changed in ns since 1970.
-    pub fn planned_facts(&self, i: u32) -> (ByteLen, i64, i64) {
+    /// Length and times that file `i` had when it was planned: bytes, modified, changed.
+    pub fn planned_facts(&self, i: u32) -> (ByteLen, Stamp, Stamp) {
         match self.kind(i) {
             FileKind::Blob(file) => {
                 let f = &self.catalog.files()[file as usize];
-                (f.len, f.mtime_ns, f.ctime_ns)
+                (f.len, f.mtime, f.ctime)
             }
             FileKind::ContentMd5(blob) => {
                 let row = self.catalog.files()[self.blobs[blob as usize] as usize].row;
                 let (seconds, nanos) = self.formatted.to_unix();
-                let made = seconds * 1_000_000_000 + i64::from(nanos);
+                let made = Stamp { seconds, nanos };
                 (ByteLen(self.md5_texts[row as usize].len()), made, made)
             }
             FileKind::Property(p) => {
                 let p = &self.properties[p];
-                (p.len, p.mtime_ns, p.ctime_ns)
+                (p.len, p.mtime, p.ctime)
             }
         }
     }
@@ -393,9 +393,8 @@ impl Tree for DriveTree {
     }
 
     fn file(&self, i: u32) -> FileFacts {
-        let (len, mtime_ns, ctime_ns) = self.planned_facts(i);
-        let time = |ns: i64| FileTime::from_unix(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000) as u32);
-        let (modified, changed) = (time(mtime_ns), time(ctime_ns));
+        let (len, modified, changed) = self.planned_facts(i);
+        let (modified, changed) = (modified.file_time(), changed.file_time());
         let dir = match self.kind(i) {
             FileKind::ContentMd5(_) | FileKind::Property(_) => self.properties_dir,
             FileKind::Blob(_) if self.long_index(i).is_some() => self.long_dir,

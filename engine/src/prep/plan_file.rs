@@ -22,7 +22,7 @@ use crate::checkpoint::{Fault, Prefix};
 use crate::device::{Identity, Transport};
 use crate::hash::{Crc64, Sha256};
 use crate::plan::catalog::Catalog;
-use crate::plan::snapshot::{read_path, read_runs, write_path, write_runs};
+use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
 use crate::plan::tree::{Md5Text, PropertyFile};
 use crate::prep::files::sync_dir;
 use crate::prep::manifest::RowRules;
@@ -255,8 +255,8 @@ fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
         write_path(to, &file.source);
         to.text(&file.name);
         to.u64(file.len.0);
-        to.i64(file.mtime_ns);
-        to.i64(file.ctime_ns);
+        write_stamp(to, file.mtime);
+        write_stamp(to, file.ctime);
     }
     to.u64(recipe.rows.len() as u64);
     for row in &recipe.rows {
@@ -283,13 +283,13 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
     let external_key = from.option(read_path)?;
     let formatted = FileTime(from.u64()?);
     let mut properties = Vec::new();
-    for _ in 0..from.count(40)? {
+    for _ in 0..from.count(48)? {
         properties.push(PropertyFile {
             source: read_path(from)?,
             name: from.text()?,
             len: ByteLen(from.u64()?),
-            mtime_ns: from.i64()?,
-            ctime_ns: from.i64()?,
+            mtime: read_stamp(from)?,
+            ctime: read_stamp(from)?,
         });
     }
     let mut rows = Vec::new();

@@ -16,11 +16,12 @@ use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
 use crate::hash::{self, Sha256};
+use crate::io::FileFacts;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content};
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::DriveLayout;
-use crate::plan::tree::DriveTree;
+use crate::plan::tree::{DriveTree, FileKind};
 use crate::prep::append;
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::drive::{Sum, is_mid_chain};
@@ -31,6 +32,7 @@ use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
 use crate::prep::run::{self, SLOT_LEN};
 use crate::prep::session::{self, Prepared};
+use crate::prep::sources::expected_facts;
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::walk;
@@ -474,11 +476,10 @@ fn first_open(drive: &PreparedDrive) -> u32 {
 /// Names sources that are not any more what they were when the session was planned; files before `open` are copied.
 fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     let (mut copied, mut lost) = (0u64, 0u64);
-    for i in 0..tree.files() {
-        let (len, mtime_ns, ctime_ns) = tree.planned_facts(i);
+    for i in (0..tree.files()).filter(|i| !matches!(tree.kind(*i), FileKind::ContentMd5(_))) {
         let path = tree.source_path(i);
-        let same = walk::file_facts(&path, false)
-            .is_ok_and(|now| now.len == len && now.mtime_ns == mtime_ns && now.ctime_ns == ctime_ns);
+        let same = fs::symlink_metadata(&path)
+            .is_ok_and(|now| FileFacts::from_metadata(&now).change_since(&expected_facts(tree, i)).is_none());
         if same {
             continue;
         }

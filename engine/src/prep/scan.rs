@@ -297,7 +297,7 @@ impl Scanner<'_> {
             }
         }
         self.bytes += facts.len.0;
-        self.builder.file(dir, name, index, facts.len, [facts.mtime_ns, facts.ctime_ns])?;
+        self.builder.file(dir, name, index, facts.len, [facts.mtime, facts.ctime])?;
         if self.builder.file_count().is_multiple_of(TELL_EVERY) {
             (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
         }

@@ -74,8 +74,8 @@ pub fn side_files(
                 source,
                 name: format!("{name}-{:05}.xml", index + 1),
                 len: facts.len,
-                mtime_ns: facts.mtime_ns,
-                ctime_ns: facts.ctime_ns,
+                mtime: facts.mtime,
+                ctime: facts.ctime,
             });
             known.insert((file.clone(), is_metadata), index);
             Some(index)

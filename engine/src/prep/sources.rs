@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::io::{FileFacts, PartResult, Stamp};
+use crate::io::{FileFacts, PartResult};
 use crate::plan::tree::DriveTree;
 use crate::report::{Kind, Problem};
 
@@ -15,8 +15,8 @@ const IN_A_ROW: u32 = 64;
 
 /// What a source file must still be when it is read.
 pub fn expected_facts(tree: &DriveTree, file: u32) -> FileFacts {
-    let (len, mtime_ns, ctime_ns) = tree.planned_facts(file);
-    FileFacts { len: len.0, mtime: Stamp::from_nanos(mtime_ns), ctime: Stamp::from_nanos(ctime_ns), dev: 0, ino: 0 }
+    let (len, mtime, ctime) = tree.planned_facts(file);
+    FileFacts { len: len.0, mtime, ctime, dev: 0, ino: 0 }
 }
 
 /// What the dataset names, each with the number of its file system at the start.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::units::ByteLen;
+use crate::units::{ByteLen, Stamp};
 
 /// What the walk found at one place.
 #[derive(Debug)]
@@ -43,10 +43,10 @@ pub enum Found<'a> {
 pub struct FileFacts {
     /// Bytes.
     pub len: ByteLen,
-    /// Last modification, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Last status change, nanoseconds since 1970.
-    pub ctime_ns: i64,
+    /// Last modification.
+    pub mtime: Stamp,
+    /// Last status change.
+    pub ctime: Stamp,
 }
 
 impl FileFacts {
@@ -54,15 +54,10 @@ impl FileFacts {
     pub fn of(meta: &Metadata) -> Self {
         Self {
             len: ByteLen(meta.len()),
-            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+            mtime: Stamp::from_stat(meta.mtime(), meta.mtime_nsec()),
+            ctime: Stamp::from_stat(meta.ctime(), meta.ctime_nsec()),
         }
     }
-}
-
-/// Nanoseconds since 1970, clamped to the years 1678 to 2262 that 64 bits hold.
-fn nanos(seconds: i64, nanos: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 /// Walks `base`; `visit` gets the path and what is there, and says whether to go on.
