@@ -493,8 +493,7 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
         refuse("is in use as swap space".into(), value, "swapoff it, or name another file");
     }
     for source in &context.sources {
-        let source = fs::canonicalize(source).unwrap_or_else(|_| source.clone());
-        if real.starts_with(&source) {
+        if is_inside(&real, source) {
             refuse(
                 "lies inside a source of this session".into(),
                 Some(source.display().to_string()),
@@ -502,6 +501,27 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
             );
         }
     }
+}
+
+/// What speaks against making an image file: the place is held against what [`check`] holds a file against that is there.
+pub fn check_new(path: &Path, context: &Context, roots: &Roots) -> Vec<Problem> {
+    let (parent, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    let place = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned()).join(name);
+    let mut problems = Vec::new();
+    check_image(&place, context, roots, &mut |what, value, advice| {
+        let mut problem = Problem::new(Kind::Refused, what).drive(path.display().to_string()).advice(advice);
+        problem.value = value;
+        problems.push(problem);
+    });
+    problems
+}
+
+/// Whether a path is a source or lies below it, by whatever names the directories between are reached.
+fn is_inside(path: &Path, source: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
+    let wanted = identity(&real);
+    path.ancestors().any(|above| above == real || wanted.is_some() && identity(above) == wanted)
 }
 
 /// The numbers in a sysfs directory; a pair that no device has when there are none.
