@@ -64,6 +64,9 @@ struct Sending {
     /// Where requests go
     #[arg(long, value_name = "URL", default_value = "https://management.azure.com")]
     endpoint: String,
+    /// Certificates to believe instead of the usual ones (PEM) [or the variable SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 /// Arguments of `dray job create`.
@@ -223,7 +226,7 @@ impl Sending {
             })?),
         };
         let token = Zeroizing::new(token.trim().to_owned());
-        Ok(Some(Service::new(&self.endpoint, token)?))
+        Ok(Some(Service::new(&self.endpoint, self.ca_file.as_deref(), token)?))
     }
 }
 

@@ -341,9 +341,97 @@ fn token_and_keys_never_travel_in_the_clear() {
     let dir = scratch("job-clear");
     filled(&dir);
     fs::write(dir.join("token"), "good-token").expect("a token");
-    for endpoint in ["http://management.azure.com", "ftp://127.0.0.1", "http://127.0.0.1.example.com"] {
+    for endpoint in [
+        "http://management.azure.com",
+        "ftp://127.0.0.1",
+        "http://127.0.0.1.example.com",
+        "http://127.0.0.1:80@example.com",
+    ] {
         let args = ["job", "create", "WD-1.xml", "--submit", "--token-file", "token", "--endpoint", endpoint];
         let output = dray(&dir, &args);
         assert_eq!(code(&output), 1, "{endpoint}: {}", said(&output));
+    }
+}
+
+/// `openssl s_server` with a certificate of a CA that nobody knows; ends when it is dropped.
+struct Tls {
+    child: Child,
+    port: String,
+}
+
+impl Tls {
+    fn start(dir: &Path) -> Option<Self> {
+        let openssl = |args: &str| {
+            let output = Command::new("openssl").args(args.split_whitespace()).current_dir(dir).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        fs::write(dir.join("leaf.cnf"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("written");
+        let is_made = openssl(&format!("req -x509 {new} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"))
+            && openssl(&format!("req {new} -keyout leaf.key -out leaf.csr -subj /CN=localhost"))
+            && openssl(
+                "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile leaf.cnf -out leaf.pem",
+            );
+        if !is_made {
+            eprintln!("SKIPPED judge: no openssl that makes certificates");
+            return None;
+        }
+        let mut child = Command::new("openssl")
+            .args("s_server -accept 127.0.0.1:0 -cert leaf.pem -key leaf.key -www".split_whitespace())
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl runs");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while !line.starts_with("ACCEPT") {
+            line.clear();
+            assert!(out.read_line(&mut line).expect("a line") > 0, "it says where it listens");
+        }
+        let port = line.trim().rsplit(':').next().expect("a port").to_owned();
+        Some(Self { child, port })
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn certificates_that_are_named_are_believed_and_no_others() {
+    let dir = scratch("job-tls");
+    filled(&dir);
+    fs::write(dir.join("token"), "good-token").expect("a token");
+    fs::write(dir.join("empty.pem"), "").expect("written");
+    assert_eq!(code(&dray(&dir, &["job", "create", "WD-1.xml"])), 0);
+    let Some(server) = Tls::start(&dir) else { return };
+    let endpoint = format!("https://localhost:{}", server.port);
+    let args = ["job", "show", "import-2026.job.json", "--submit", "--token-file", "token", "--endpoint", &endpoint];
+    let show = |more: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = crate::common::dray(args.iter().chain(more));
+        command.current_dir(&dir).env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR").envs(variable);
+        crate::common::run(&mut command)
+    };
+    // Its page is no JSON: what matters here is that it was asked.
+    let output = show(&["--ca-file", "ca.pem"], None);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(code(&show(&[], Some(("SSL_CERT_FILE", "ca.pem")))), 0);
+    let output = show(&[], None);
+    assert!(code(&output) != 0 && said(&output).contains("was not reached"), "{}", said(&output));
+    // The option counts more than the variable, and takes the place of the usual ones.
+    let output = show(&["--ca-file", "leaf.pem"], Some(("SSL_CERT_FILE", "ca.pem")));
+    assert!(code(&output) != 0, "{}", said(&output));
+    for (more, variable) in [
+        (&["--ca-file", "empty.pem"][..], None),
+        (&["--ca-file", "nothing.pem"], None),
+        (&[], Some(("SSL_CERT_FILE", "nothing.pem"))),
+    ] {
+        let output = show(more, variable);
+        assert!(code(&output) == 1 && said(&output).contains("certificate"), "{}", said(&output));
     }
 }
