@@ -137,6 +137,7 @@ mod tests {
             left_out: vec![("f".into(), "vanished".into()); left_out],
             failure,
             free_space_untouched: true,
+            timing: dray_engine::report::Timing::default(),
             elapsed: Duration::ZERO,
         }
     }

@@ -16,6 +16,7 @@ pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as pr
 pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint};
+pub use crate::prep::log::append_to_log;
 pub use crate::prep::rebuild::{ReadDrive, Told, rebuild_journal};
 pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};

@@ -279,8 +279,17 @@ pub enum Stage {
     Verifying,
     /// Finished, durable.
     Done,
+    /// Stopped on request at a checkpoint; the drive is not at fault.
+    Stopped,
     /// Gave up; see the report.
     Failed,
+}
+
+impl Stage {
+    /// Nothing more comes of the drive.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Done | Self::Stopped | Self::Failed)
+    }
 }
 
 /// Something that happened.
@@ -335,6 +344,19 @@ pub enum Event {
     Warning(String),
 }
 
+impl Event {
+    /// The drive that it is about: its index in the plan.
+    pub const fn drive(&self) -> Option<usize> {
+        match self {
+            Self::Stage { drive, .. }
+            | Self::Progress { drive, .. }
+            | Self::LeftOut { drive, .. }
+            | Self::DriveFailed { drive, .. } => Some(*drive),
+            Self::Scanning { .. } | Self::Note(_) | Self::Warning(_) => None,
+        }
+    }
+}
+
 /// The bottleneck of a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Waiting {
@@ -346,6 +368,81 @@ pub enum Waiting {
     Cpu,
     /// The drive is the slowest: as it should be.
     Drive,
+}
+
+/// What one run moved, and how long that took; every rate that is told comes from here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Bytes that this run wrote; not what an earlier run of the session wrote before.
+    pub written: ByteLen,
+    /// From the first of them to their last flush.
+    pub writing: Duration,
+    /// Bytes read back.
+    pub read_back: ByteLen,
+    /// From the first of them to the last.
+    pub reading: Duration,
+}
+
+impl Timing {
+    /// Bytes a second of writing; `None` when that took no time that can be measured.
+    pub fn write_rate(&self) -> Option<f64> {
+        per_second(self.written, self.writing)
+    }
+
+    /// Bytes a second of reading back.
+    pub fn read_rate(&self) -> Option<f64> {
+        per_second(self.read_back, self.reading)
+    }
+}
+
+fn per_second(bytes: ByteLen, time: Duration) -> Option<f64> {
+    let seconds = time.as_secs_f64();
+    (seconds >= 0.1 && bytes.0 > 0).then(|| bytes.0 as f64 / seconds)
+}
+
+/// Listens to the events of one drive and gives its [`Timing`]. Without a clock: `now` is the time since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    /// When writing began, and what was there then.
+    from: Option<(Duration, u64)>,
+    acknowledged: u64,
+    reading_from: Option<Duration>,
+    read: u64,
+    ended: Option<Duration>,
+}
+
+impl Meter {
+    /// Something happened to the drive. The first progress says what was there before.
+    pub fn heard(&mut self, event: &Event, now: Duration) {
+        match event {
+            Event::Stage { stage: Stage::ReadBack, .. } => drop(self.reading_from.get_or_insert(now)),
+            Event::Stage { stage, .. } if stage.is_end() => drop(self.ended.get_or_insert(now)),
+            Event::Progress { acknowledged, .. } if self.reading_from.is_some() => {
+                self.read = self.read.max(acknowledged.0);
+            }
+            Event::Progress { acknowledged, .. } => {
+                // Encrypting in place and copying count each from its own start.
+                let from = self.from.get_or_insert((now, acknowledged.0));
+                if acknowledged.0 < self.acknowledged {
+                    from.1 = 0;
+                }
+                self.acknowledged = acknowledged.0;
+            }
+            _ => {}
+        }
+    }
+
+    /// Until now, or until the drive's end.
+    pub fn timing(&self, now: Duration) -> Timing {
+        let end = self.ended.unwrap_or(now);
+        let since = |from: Option<Duration>, to: Duration| from.map_or(Duration::ZERO, |from| to.saturating_sub(from));
+        Timing {
+            written: ByteLen(self.acknowledged - self.from.map_or(0, |(_, bytes)| bytes.min(self.acknowledged))),
+            writing: since(self.from.map(|(at, _)| at), self.reading_from.unwrap_or(end)),
+            read_back: ByteLen(self.read),
+            reading: since(self.reading_from, end),
+        }
+    }
 }
 
 /// How one drive ended.
@@ -371,6 +468,8 @@ pub struct DriveResult {
     pub free_space_untouched: bool,
     /// Wall time of this drive.
     pub elapsed: Duration,
+    /// What this run moved.
+    pub timing: Timing,
 }
 
 /// How a session ended.
@@ -384,6 +483,8 @@ pub struct SessionReport {
     pub interrupted: bool,
     /// Files that are on no drive yet and wait for more.
     pub waiting: u64,
+    /// The log of the run.
+    pub log: Option<PathBuf>,
     /// Drive records of every finished drive of the journal, those of earlier sessions and runs too.
     pub records: Vec<PathBuf>,
     /// Ids of the journal's drives that were begun and are not finished.
@@ -429,5 +530,35 @@ mod tests {
         assert!(!other.requested());
         stop.request();
         assert!(other.requested());
+    }
+
+    #[test]
+    fn rates_count_what_this_run_did() {
+        let at = Duration::from_secs;
+        let progress = |acknowledged: u64| Event::Progress {
+            drive: 0,
+            acknowledged: ByteLen(acknowledged),
+            total: ByteLen(3200),
+            files: 0,
+            waiting_for: Waiting::Nothing,
+        };
+        let stage = |stage| Event::Stage { drive: 0, stage };
+        let mut meter = Meter::default();
+        assert_eq!(meter.timing(at(9)), Timing::default());
+        // Resumed at 2500 of 3200.
+        meter.heard(&stage(Stage::Data), at(1));
+        meter.heard(&progress(2500), at(1));
+        meter.heard(&progress(3200), at(5));
+        meter.heard(&stage(Stage::Flushing), at(5));
+        let timing = meter.timing(at(6));
+        assert_eq!((timing.written, timing.writing), (ByteLen(700), at(5)));
+        assert_eq!(timing.write_rate(), Some(140.0));
+        meter.heard(&stage(Stage::ReadBack), at(8));
+        meter.heard(&progress(800), at(10));
+        meter.heard(&stage(Stage::Done), at(10));
+        let timing = meter.timing(at(99));
+        let wanted = Timing { written: ByteLen(700), writing: at(7), read_back: ByteLen(800), reading: at(2) };
+        assert_eq!(timing, wanted);
+        assert_eq!((timing.write_rate(), timing.read_rate()), (Some(100.0), Some(400.0)));
     }
 }

@@ -1,6 +1,7 @@
 //! The commands. A new one is one file here, one variant and one arm below.
 
 mod abort;
+mod about;
 mod bench;
 mod cat;
 mod check;

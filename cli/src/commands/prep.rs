@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::args::size;
 use crate::commands::abort;
+use crate::commands::about;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
@@ -269,6 +270,7 @@ impl PrepImport {
         };
         let cipher = self.layout.cipher.to_possible_value().map(|value| value.get_name().to_owned());
         PrepRequest {
+            about: Vec::new(),
             journal: self.session.journal.clone(),
             session: self.session.id.clone().unwrap_or_default(),
             initial_driveset: self.session.initial_driveset.clone(),
@@ -327,7 +329,8 @@ impl PrepImport {
         if self.abort {
             return abort::run(self.request(), &consent, self.dry_run, output);
         }
-        session(self.request(), &consent, self.dry_run, self.report.as_deref(), output).exit
+        let request = PrepRequest { about: about::lines(), ..self.request() };
+        session(request, &consent, self.dry_run, self.report.as_deref(), output).exit
     }
 }
 
@@ -533,7 +536,12 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     match result {
         Ok(report) => {
             output.summary(&session, &report);
-            Ended { exit: Exit::of_report(&report), report: Some(report) }
+            let exit = Exit::of_report(&report);
+            if let Some(log) = &report.log {
+                // A log that cannot be written changes nothing of what is on the drives.
+                let _ = job::append_to_log(log, &format!("exit code {}: {}", exit.code(), exit.meaning()));
+            }
+            Ended { exit, report: Some(report) }
         }
         Err(problems) => {
             output.problems(&problems);
@@ -741,6 +749,7 @@ mod tests {
             failure,
             free_space_untouched: false,
             elapsed: Duration::ZERO,
+            timing: dray_engine::report::Timing::default(),
         };
         let report = |drives| Ok(SessionReport { drives, ..SessionReport::default() });
         assert_eq!(exit(report(vec![drive(0, None)])), Exit::Done);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dray_engine::report::{DriveFacts, Event, Problem, Stage, Waiting};
+use dray_engine::report::{DriveFacts, Event, Meter, Problem, Stage, Waiting};
 use dray_engine::units::ByteLen;
 use serde_json::json;
 
@@ -36,7 +36,11 @@ pub struct Lane {
     files: u64,
     left_out: u64,
     waiting: Waiting,
-    first: Option<(Duration, u64)>,
+    meter: Meter,
+    /// Bytes written and to write: what reading back counts anew stands above.
+    written: (u64, u64),
+    /// Nothing is written at all.
+    is_verified: bool,
     recent: VecDeque<(Duration, u64)>,
     ended: Option<Duration>,
     told: Option<Duration>,
@@ -54,7 +58,9 @@ impl Lane {
             files: 0,
             left_out: 0,
             waiting: Waiting::Nothing,
-            first: None,
+            meter: Meter::default(),
+            written: (0, total.0),
+            is_verified: false,
             recent: VecDeque::new(),
             ended: None,
             told: None,
@@ -62,13 +68,17 @@ impl Lane {
     }
 
     fn progress(&mut self, now: Duration, acknowledged: u64, total: u64) {
-        if acknowledged < self.acknowledged || self.first.is_none() {
+        if acknowledged < self.acknowledged {
             // Another count began (reading back): rates begin anew with it.
-            self.first = Some((now, acknowledged));
             self.recent.clear();
         }
         self.acknowledged = acknowledged;
         self.total = total;
+        if self.verifies() {
+            self.written = (acknowledged, total);
+        } else if !self.reads_back() {
+            self.written = (self.written.0.max(acknowledged), self.written.1.max(total));
+        }
         self.recent.push_back((now, acknowledged));
         // One sample beyond the window stays, so that the window is always full.
         while self.recent.len() > 2 && self.recent.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW) {
@@ -88,9 +98,18 @@ impl Lane {
         per_second(*self.recent.front()?, (now, self.acknowledged))
     }
 
-    /// Bytes a second since the first byte.
+    fn verifies(&self) -> bool {
+        matches!(self.stage, Some(Stage::Listing | Stage::Verifying)) || self.is_verified
+    }
+
+    fn reads_back(&self) -> bool {
+        self.stage == Some(Stage::ReadBack)
+    }
+
+    /// Bytes a second since the first byte: of reading back while that lasts, otherwise of what this run wrote.
     fn average(&self, now: Duration) -> Option<f64> {
-        per_second(self.first?, (self.ended.unwrap_or(now), self.acknowledged))
+        let timing = self.meter.timing(now);
+        if self.reads_back() { timing.read_rate() } else { timing.write_rate() }
     }
 
     fn seconds_left(&self, now: Duration) -> Option<f64> {
@@ -135,6 +154,7 @@ fn stage_word(stage: Option<Stage>) -> &'static str {
         Some(Stage::Listing) => "listing",
         Some(Stage::Verifying) => "verify",
         Some(Stage::Done) => "done",
+        Some(Stage::Stopped) => "stopped",
         Some(Stage::Failed) => "FAILED",
     }
 }
@@ -162,11 +182,25 @@ impl State {
     }
 
     fn apply(&mut self, event: &Event, now: Duration) {
+        if let Some(lane) = event.drive().and_then(|drive| self.lanes.get_mut(drive)) {
+            lane.meter.heard(event, now);
+        }
         match event {
             Event::Stage { drive, stage } => {
                 if let Some(lane) = self.lanes.get_mut(*drive) {
+                    let began = lane.stage != Some(*stage) && *stage == Stage::ReadBack;
                     lane.stage = Some(*stage);
-                    if matches!(stage, Stage::Done | Stage::Failed) {
+                    lane.is_verified |= *stage == Stage::Verifying;
+                    if began {
+                        lane.recent.clear();
+                        lane.recent.push_back((now, 0));
+                        lane.acknowledged = 0;
+                    } else if *stage == Stage::Done && lane.written.0 > 0 {
+                        // The last sectors are written when all else is told.
+                        lane.written.0 = lane.written.1;
+                        (lane.acknowledged, lane.total) = lane.written;
+                    }
+                    if stage.is_end() {
                         lane.ended.get_or_insert(now);
                     }
                 }
@@ -221,13 +255,32 @@ impl State {
         if !self.lanes.is_empty() {
             lines.push(self.total_line(now));
         }
+        lines.extend(self.read_back_line());
         lines
+    }
+
+    /// What is read back has a line of its own: the total is what is written, and never goes back.
+    fn read_back_line(&self) -> Option<String> {
+        let lanes: Vec<&Lane> = self.lanes.iter().filter(|lane| lane.reads_back()).collect();
+        if lanes.is_empty() || self.lanes.len() < 2 {
+            return None;
+        }
+        let (done, total) =
+            lanes.iter().fold((0, 0), |(done, total), lane| (done + lane.acknowledged, total + lane.total));
+        let percent = (u128::from(done) * 100 / u128::from(total.max(1))).min(99);
+        Some(format!(
+            "{:<10} {:<8} {percent:>3}% {:>7} {:>7}",
+            "read back",
+            count(lanes.len() as u64, "drive"),
+            short(done),
+            short(total)
+        ))
     }
 
     fn total_line(&self, now: Duration) -> String {
         let sum = |of: fn(&Lane) -> u64| self.lanes.iter().map(of).sum::<u64>();
-        let acknowledged = sum(|lane| lane.acknowledged);
-        let total = sum(|lane| lane.total);
+        let acknowledged = sum(|lane| lane.written.0);
+        let total = sum(|lane| lane.written.1);
         let rates = |of: &dyn Fn(&Lane) -> Option<f64>| {
             let known: Vec<f64> = self.lanes.iter().filter(|lane| lane.running()).filter_map(of).collect();
             (!known.is_empty()).then(|| known.iter().sum::<f64>())
@@ -263,8 +316,8 @@ impl State {
                 "dray: [{}] total: {done} of {} done, {} of {}",
                 left(now),
                 self.lanes.len(),
-                ByteLen(sum(|lane| lane.acknowledged)),
-                ByteLen(sum(|lane| lane.total))
+                ByteLen(sum(|lane| lane.written.0)),
+                ByteLen(sum(|lane| lane.written.1))
             );
             if !rates.is_empty() {
                 line.push_str(&format!(", {}/s", short(rates.iter().sum::<f64>() as u64)));
@@ -289,8 +342,14 @@ impl State {
         if let Some(rate) = lane.rate(now) {
             line.push_str(&format!(", {}/s", short(rate as u64)));
         }
-        if let Some(average) = lane.average(now) {
-            line.push_str(&format!(", {}/s since start", short(average as u64)));
+        let timing = lane.meter.timing(now);
+        if !lane.running() {
+            let part = |rate: Option<f64>, what: &str| rate.map(|rate| format!(", {what} at {}/s", short(rate as u64)));
+            line.extend(part(timing.write_rate(), if lane.is_verified { "verified" } else { "written" }));
+            line.extend(part(timing.read_rate(), "read back"));
+        } else if let Some(average) = lane.average(now) {
+            let since = if lane.reads_back() { "since it began" } else { "since start" };
+            line.push_str(&format!(", {}/s {since}", short(average as u64)));
         }
         if let Some(seconds) = lane.seconds_left(now) {
             line.push_str(&format!(", {} left", left_word(Some(seconds))));
@@ -633,5 +692,49 @@ mod tests {
         {
             assert!(line.contains(part), "{part}: {line}");
         }
+    }
+
+    /// Four rates of one run used to be told: what is written, what is read back, and what is counted twice.
+    #[test]
+    fn the_total_never_goes_back_and_the_done_line_has_the_rates_of_the_run() {
+        let mut both = state(&["A", "B"]);
+        let drives = |drive, acknowledged, total| Event::Progress {
+            drive,
+            acknowledged: ByteLen(acknowledged),
+            total: ByteLen(total),
+            files: 0,
+            waiting_for: Waiting::Nothing,
+        };
+        let stage = |drive, stage| Event::Stage { drive, stage };
+        let total = |state: &State, now| -> (u64, String) {
+            let line = state.total_line(seconds(now));
+            (state.lanes.iter().map(|lane| lane.written.0).sum(), line)
+        };
+        both.apply(&stage(0, Stage::Data), seconds(0));
+        both.apply(&drives(0, 0, 1_000_000_000), seconds(0));
+        both.apply(&drives(1, 200_000_000, 1_000_000_000), seconds(0));
+        both.apply(&drives(0, 990_000_000, 1_000_000_000), seconds(10));
+        let (before, _) = total(&both, 10);
+        both.apply(&stage(0, Stage::ReadBack), seconds(10));
+        assert_eq!((both.lanes[0].acknowledged, both.lanes[0].percent()), (0, 0));
+        let (now, line) = total(&both, 11);
+        assert!(now >= before && line.contains("59%"), "{line}");
+        both.apply(&drives(0, 500_000_000, 500_000_000), seconds(12));
+        assert_eq!(total(&both, 12).0, now);
+        let table = both.table(seconds(12));
+        assert!(table.iter().any(|line| line.starts_with("read back  1 drive")), "{table:?}");
+        assert!(both.sentence(0, seconds(12)).unwrap().contains("250 MB/s since it began"));
+        both.apply(&stage(0, Stage::Done), seconds(12));
+        let line = both.sentence(0, seconds(99)).unwrap();
+        for part in ["done, 100% (1.0 GB of 1.0 GB)", "written at 99.0 MB/s", "read back at 250 MB/s"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(!line.contains("since start"), "{line}");
+        // Resumed at 200 MB, and stopped by hand.
+        both.apply(&drives(1, 300_000_000, 1_000_000_000), seconds(10));
+        both.apply(&stage(1, Stage::Stopped), seconds(10));
+        let line = both.sentence(1, seconds(99)).unwrap();
+        assert!(line.contains("stopped, 30%") && line.contains("written at 10.0 MB/s"), "{line}");
+        assert!(!both.table(seconds(12)).concat().contains("FAILED"));
     }
 }

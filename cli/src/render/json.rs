@@ -29,6 +29,7 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::Listing => "listing",
         Stage::Verifying => "verifying",
         Stage::Done => "done",
+        Stage::Stopped => "stopped",
         Stage::Failed => "failed",
     }
 }
@@ -150,7 +151,30 @@ fn result(result: &DriveResult) -> Value {
         "failure": result.failure.as_ref().map(problem),
         "free_space_untouched": result.free_space_untouched,
         "seconds": result.elapsed.as_secs_f64(),
+        "written_now": result.timing.written.0,
+        "writing_seconds": result.timing.writing.as_secs_f64(),
+        "read_back": result.timing.read_back.0,
+        "reading_seconds": result.timing.reading.as_secs_f64(),
     })
+}
+
+/// Most files left out that [`shortcomings`] names one by one.
+const LEFT_OUT_MAX: usize = 100;
+
+/// What a session did not do, as problems: drives that failed or were stopped, files left out, files without a drive.
+pub fn shortcomings(report: &SessionReport) -> Vec<Value> {
+    let mut out: Vec<Value> = report.drives.iter().filter_map(|drive| drive.failure.as_ref()).map(problem).collect();
+    let left_out = report.drives.iter().flat_map(|drive| drive.left_out.iter().map(move |file| (drive, file)));
+    out.extend(left_out.take(LEFT_OUT_MAX).map(|(drive, (source, why))| {
+        let left_out = Problem::new(Kind::Source, format!("left out: {why}")).path(source);
+        problem(&left_out.drive(&drive.drive.name))
+    }));
+    if report.waiting > 0 {
+        let files = super::count(report.waiting, "file");
+        let waits = Problem::new(Kind::Refused, format!("{files} on no drive yet"));
+        out.push(problem(&waits.path(&report.journal).advice("add drives with --additional-driveset")));
+    }
+    out
 }
 
 /// How a session ended.
@@ -160,6 +184,7 @@ pub fn summary(session: &str, report: &SessionReport) -> Value {
         "journal": path(&report.journal),
         "interrupted": report.interrupted,
         "waiting": report.waiting,
+        "log": report.log.as_deref().map(path),
         "records": report.records.iter().map(|record| path(record)).collect::<Vec<_>>(),
         "open": report.open,
         "seconds": report.elapsed.as_secs_f64(),

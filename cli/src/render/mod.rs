@@ -196,6 +196,7 @@ impl Output {
 
     /// How it ended.
     pub fn summary(&self, session: &str, report: &SessionReport) {
+        self.said().problems.extend(json::shortcomings(report));
         if !self.result("summary", json::summary(session, report)) {
             self.print(&text::summary(session, report, self.out));
         }

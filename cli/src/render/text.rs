@@ -322,6 +322,9 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     }
     let journal = clean(&report.journal.to_string_lossy());
     text.push_str(&format!("\nJournal: {journal}\n"));
+    if let Some(log) = &report.log {
+        text.push_str(&format!("Log: {}\n", clean(&log.to_string_lossy())));
+    }
     let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&session));
     if report.waiting > 0 {
         let files = count(report.waiting, "file");
@@ -392,6 +395,23 @@ fn shell_word(text: &str) -> String {
     }
 }
 
+/// What was written and how fast: a run that went on says what it wrote itself.
+fn written(result: &DriveResult) -> String {
+    let timing = &result.timing;
+    let (time, rate) = (left(timing.writing), rate_of(timing.write_rate()));
+    // The last sectors are written when all else is told.
+    let is_all = timing.written.0 + (timing.written.0 / 50).max(1 << 20) >= result.written.0;
+    if is_all || timing.writing.is_zero() {
+        format!("{} in {time}{rate}", result.written)
+    } else {
+        format!("{}, {} of it by this run in {time}{rate}", result.written, timing.written)
+    }
+}
+
+fn rate_of(rate: Option<f64>) -> String {
+    rate.map(|rate| format!(", {}/s", short(rate as u64))).unwrap_or_default()
+}
+
 fn drive_summary(result: &DriveResult, style: Style) -> String {
     let drive = &result.drive;
     let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
@@ -404,19 +424,18 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
         text.push_str("  The drive holds no volume that could be shipped.\n");
         return text;
     }
-    let seconds = result.elapsed.as_secs_f64();
-    let rate = if seconds >= 0.1 {
-        format!(", {}/s", short((result.written.0 as f64 / seconds) as u64))
-    } else {
-        String::new()
-    };
     text.push_str(&format!(
-        "  files          {} ({})\n  written        {} in {}{rate}\n",
+        "  files          {} ({})\n  written        {}\n",
         result.files,
         result.data,
-        result.written,
-        left(result.elapsed)
+        written(result)
     ));
+    let timing = &result.timing;
+    if timing.read_back.0 > 0 {
+        let rate = rate_of(timing.read_rate());
+        text.push_str(&format!("  read back      {} in {}{rate}\n", timing.read_back, left(timing.reading)));
+    }
+    text.push_str(&format!("  in all         {}\n", left(result.elapsed)));
     if let Some(hash) = &result.manifest_hash {
         text.push_str(&format!("  manifest MD5   {}\n", clean(hash)));
     }
@@ -447,7 +466,7 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dray_engine::report::Skipped;
+    use dray_engine::report::{Skipped, Timing};
     use dray_engine::units::{ByteLen, ByteOffset};
 
     fn facts() -> DriveFacts {
@@ -516,13 +535,19 @@ mod tests {
             drive: facts(),
             files: 10,
             data: ByteLen(1000),
-            written: ByteLen(2000),
+            written: ByteLen(4_000_000_000),
             manifest_hash: Some("ABCD".into()),
             record: Some("out/WD-WX12A345678.xml".into()),
             left_out: vec![("/data/gone\x1b[2J.txt".into(), "vanished".into())],
             failure: None,
             free_space_untouched: true,
             elapsed: Duration::from_secs(3700),
+            timing: Timing {
+                written: ByteLen(1_000_000_000),
+                writing: Duration::from_secs(10),
+                read_back: ByteLen(60_000_000),
+                reading: Duration::from_secs(2),
+            },
         };
         let failed = DriveResult {
             failure: Some(Problem::new(Kind::Drive, "write failed").at(ByteOffset(1)).advice("replace the drive")),
@@ -532,6 +557,7 @@ mod tests {
         let report = SessionReport {
             drives: vec![drive, failed],
             journal: "j.jrn".into(),
+            log: Some("dray-s_1.log".into()),
             records: vec!["out/WD-EARLIER.xml".into(), "out/WD-WX12A345678.xml".into()],
             open: vec!["WD-DEAD".into()],
             waiting: 0,
@@ -548,6 +574,8 @@ mod tests {
             "j.jrn",
             "replace the drive",
             "1h01m",
+            "4.0 GB, 1.0 GB of it by this run in 10s, 100 MB/s",
+            "60.0 MB in 2s, 30.0 MB/s",
         ] {
             assert!(text.contains(part), "{part}:\n{text}");
         }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use geometry::{Discard, Geometry, Zoned, attribute};
 pub use identity::{Disk, Identity, Transport, list, resolve};
 pub use node::{Ground, Held, Node};
-pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going};
+pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going, is_gone};
 
 /// Where the kernel's views of the machine are; others than the usual in tests.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Opening a drive or an image file, to look at it or to take it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -470,6 +470,12 @@ pub fn is_going(node: &Path) -> bool {
         }
         std::thread::sleep(GOING / 20);
     }
+}
+
+/// Whether a drive that has just said that a write lies behind its end is away: its node is gone, or has no size any more.
+pub fn is_gone(node: &Path) -> bool {
+    let size = File::open(node).and_then(|mut file| file.seek(SeekFrom::End(0)));
+    size.map_or(true, |size| size == 0)
 }
 
 /// Makes a new image file of `size` bytes, sparse, readable by its owner only.

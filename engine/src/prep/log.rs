@@ -6,9 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::limits::{LOG_LEN_MAX, LOGS_KEPT};
-use crate::report::{Event, Kind, Problem, Problems};
+use crate::prep::request::PrepRequest;
+use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Timing};
+use crate::units::ByteLen;
 
 /// `dray-<session>-<time>.log`, a file a run. One that grows past [`LOG_LEN_MAX`] goes on in a new file and keeps what
 /// went before as `….log.1`; of a session's runs the last [`LOGS_KEPT`] stay.
@@ -40,34 +43,120 @@ impl Log {
         Ok(Self(Mutex::new(Open { path, file, len: 0 })))
     }
 
-    /// Writes a line, unless the event is only progress; `drives` are the session's, by name.
-    pub fn event(&self, event: &Event, drives: &[String]) {
+    /// The file.
+    pub fn path(&self) -> PathBuf {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).path.clone()
+    }
+
+    /// Writes what the run is to do: who asked for what, the drives, and the plan.
+    pub fn begin(&self, request: &PrepRequest, plan: &PlanSummary) {
+        request.about.iter().for_each(|line| self.line(line));
+        self.line(&format!(
+            "session {}, journal {}: {:?}, {} files of {}, cipher {}, read-back {:?}",
+            plan.session,
+            request.journal.display(),
+            request.action,
+            plan.files,
+            plan.data,
+            plan.cipher,
+            request.read_back
+        ));
+        for one in &plan.drives {
+            let drive = &one.drive;
+            self.line(&format!(
+                "drive {}: id {}, {}, opened as {}, {} ({} bytes), sectors of {} bytes, {}, on it now: {}",
+                drive.name,
+                drive.drive_id,
+                drive.model.as_deref().unwrap_or("model unknown"),
+                drive.path.display(),
+                drive.size,
+                drive.size.0,
+                drive.sector,
+                if drive.for_shipping { "for shipping" } else { "not for shipping" },
+                drive.contents.as_deref().unwrap_or("nothing")
+            ));
+            self.line(&format!(
+                "drive {}: plan: {} files in {} directories, {}; to write {}, overhead {}, free {}, clusters of {} bytes",
+                drive.name, one.files, one.dirs, one.data, one.to_write, one.overhead, one.free, one.cluster
+            ));
+        }
+    }
+
+    /// Writes how a drive ended.
+    pub fn result(&self, result: &DriveResult) {
+        let name = &result.drive.name;
+        let timing = rates(&result.timing);
+        match &result.failure {
+            Some(problem) => {
+                let word = if problem.kind == Kind::Interrupted { "stopped" } else { "failed" };
+                self.line(&format!("drive {name}: result: {word}: {problem}{timing}"));
+            }
+            None => self.line(&format!(
+                "drive {name}: result: done, {} files, {}, {} left out, manifest MD5 {}, drive record {}{timing}, in all {} s",
+                result.files,
+                result.data,
+                result.left_out.len(),
+                result.manifest_hash.as_deref().unwrap_or("-"),
+                result.record.as_deref().unwrap_or(Path::new("-")).display(),
+                result.elapsed.as_secs()
+            )),
+        }
+    }
+
+    /// Writes a line, unless the event is only progress; `drives` are the session's, by name, and `timing` is that of the
+    /// event's drive.
+    pub fn event(&self, event: &Event, drives: &[String], timing: Timing) {
         let name = |drive: &usize| drives.get(*drive).map_or("?", String::as_str);
         self.line(&match event {
             Event::Scanning { .. } | Event::Progress { .. } => return,
-            Event::Stage { drive, stage } => format!("drive {}: {stage:?}", name(drive)),
+            Event::Stage { drive, stage } => format!("drive {}: {stage:?}{}", name(drive), rates(&timing)),
             Event::LeftOut { drive, path, why } => format!("drive {}: left out {}: {why}", name(drive), path.display()),
             Event::DriveFailed { drive, problem } => format!("drive {}: failed: {problem}", name(drive)),
-            Event::Note(text) | Event::Warning(text) => text.clone(),
+            Event::Note(text) => format!("note: {text}"),
+            Event::Warning(text) => format!("warning: {text}"),
         });
     }
 
     /// Writes a line.
     pub fn line(&self, line: &str) {
-        let mut text = format!("{:.3} ", jiff::Timestamp::now());
-        for c in line.chars() {
-            // A file's name must not begin a line of its own.
-            if c.is_control() {
-                let _ = write!(text, "{}", c.escape_default());
-            } else {
-                text.push(c);
-            }
-        }
-        text.push('\n');
+        let text = stamped(line);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A full log disk must not end a session that runs well.
         let _ = open.write(text.as_bytes(), LOG_LEN_MAX);
     }
+}
+
+/// How much and how fast, as far as that is known.
+fn rates(timing: &Timing) -> String {
+    let part = |what: &str, bytes: ByteLen, time: Duration, rate: Option<f64>| match rate {
+        Some(rate) => format!("; {what} {bytes} in {:.1} s, {}/s", time.as_secs_f64(), ByteLen(rate as u64)),
+        None if bytes.0 > 0 => format!("; {what} {bytes}"),
+        None => String::new(),
+    };
+    let written = part("written by this run", timing.written, timing.writing, timing.write_rate());
+    written + &part("read back", timing.read_back, timing.reading, timing.read_rate())
+}
+
+fn stamped(line: &str) -> String {
+    let mut text = format!("{:.3} ", jiff::Timestamp::now());
+    for c in line.chars() {
+        // A file's name must not begin a line of its own.
+        if c.is_control() {
+            let _ = write!(text, "{}", c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Adds a line to the log of a run that has ended, such as its exit code.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn append_to_log(path: &Path, line: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(stamped(line).as_bytes())
 }
 
 impl Open {

@@ -1,5 +1,6 @@
-//! How long a device may keep an operation.
+//! How long a device may keep an operation, and what it may say that is no fault of its own.
 
+use std::io;
 use std::time::Duration;
 
 use crate::io::Engine;
@@ -38,4 +39,16 @@ impl Patience {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`")
     }
+}
+
+/// What a device says that is there and has its size, but nothing to keep the bytes in: a thin-provisioned LUN whose pool is
+/// full, a loop device or an image whose file system is. `None` for any other error. Whether it was pulled is asked before.
+pub fn no_room(error: &io::Error) -> Option<Problem> {
+    let is_full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+    is_full.then(|| {
+        Problem::new(Kind::Drive, format!("there is no room left beneath the drive ({error})")).advice(
+            "a thin-provisioned device, a loop device or an image file takes its room elsewhere: make room in its pool or on \
+             its file system, then go on with --resume",
+        )
+    })
 }

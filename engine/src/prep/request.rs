@@ -8,6 +8,8 @@ use crate::report::{Kind, Problem, Problems};
 /// All that a copy session is asked to do. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepRequest {
+    /// What the log begins with: program, command line without secrets, machine and user; a line each.
+    pub about: Vec<String>,
     /// The journal (`/j:`).
     pub journal: PathBuf,
     /// Session id (`/id:`): 3 to 30 of letters, digits, `_`, `-`, `#`.
@@ -118,6 +120,7 @@ impl PrepRequest {
     /// A request for a first session with every option at its default.
     pub fn new(journal: impl Into<PathBuf>, session: impl Into<String>) -> Self {
         Self {
+            about: Vec::new(),
             journal: journal.into(),
             session: session.into(),
             initial_driveset: None,

@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
@@ -44,7 +44,9 @@ use crate::prep::session::{Plan, Prepared};
 use crate::prep::silence::Silence;
 use crate::prep::targets::{RowConsent, TargetDrive};
 use crate::prep::workers::Workers;
-use crate::report::{DriveFacts, DriveResult, Event, Kind, PlanSummary, Problem, Problems, SessionReport, Stage, Stop};
+use crate::report::{
+    DriveFacts, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop, Timing,
+};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 
@@ -172,11 +174,21 @@ impl Prepared {
         let log = Log::open(&logs, &self.request.session)?;
         let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
         let silence = Silence::new(names.len(), Patience::default().slow);
+        let meters: Vec<Mutex<Meter>> = names.iter().map(|_| Mutex::default()).collect();
+        let timing = |i: usize| {
+            let meter = meters.get(i).map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner));
+            meter.map(|meter| meter.timing(started.elapsed())).unwrap_or_default()
+        };
         let tell = |event: Event| {
             silence.heard(&event);
-            log.event(&event, &names);
+            let drive = event.drive();
+            if let Some(meter) = drive.and_then(|drive| meters.get(drive)) {
+                meter.lock().unwrap_or_else(PoisonError::into_inner).heard(&event, started.elapsed());
+            }
+            log.event(&event, &names, drive.map(timing).unwrap_or_default());
             events(event);
         };
+        log.begin(&self.request, &self.summary);
         for skipped in &self.summary.skipped {
             log.line(&format!("not copied: {}: {}", skipped.path.display(), skipped.what));
         }
@@ -224,7 +236,7 @@ impl Prepared {
             snapshot,
             allowance: Allowance::new(self.request.source_rate, started),
         };
-        let results: Vec<DriveResult> = std::thread::scope(|scope| {
+        let mut results: Vec<DriveResult> = std::thread::scope(|scope| {
             let shared = &shared;
             scope.spawn(|| {
                 silence.watch(|i, quiet| {
@@ -258,6 +270,10 @@ impl Prepared {
             silence.end();
             results.into_values().collect()
         });
+        for (i, result) in results.iter_mut().enumerate() {
+            result.timing = timing(i);
+            log.result(result);
+        }
         let all_good = results.iter().all(|result| result.failure.is_none());
         let waiting = self.plan.unplaced.len() as u64;
         let complete = all_good && waiting == 0;
@@ -279,6 +295,7 @@ impl Prepared {
             open: ledger.open_drives().iter().map(|(_, drive)| drive.drive_id.clone()).collect(),
             drives: results,
             journal: self.request.journal.clone(),
+            log: Some(log.path()),
             interrupted: stop.requested() && !all_good,
             waiting,
             elapsed: started.elapsed(),
@@ -322,6 +339,7 @@ fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult
         failure: Some(problem),
         free_space_untouched: true,
         elapsed: started.elapsed(),
+        timing: Timing::default(),
     }
 }
 
@@ -378,13 +396,18 @@ fn run_drive(
                 failure: journal.err().and_then(|problems| problems.0.into_iter().next()),
                 free_space_untouched: done.free_space_untouched,
                 elapsed: started.elapsed(),
+                timing: Timing::default(),
             }
         }
         Err(problem) => {
             // The drive's failure is what counts; a journal that fails too shows at the session's own record.
             let _ = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default()));
-            (shared.events)(Event::Stage { drive: index, stage: Stage::Failed });
-            (shared.events)(Event::DriveFailed { drive: index, problem: problem.clone() });
+            if problem.kind == Kind::Interrupted {
+                (shared.events)(Event::Stage { drive: index, stage: Stage::Stopped });
+            } else {
+                (shared.events)(Event::Stage { drive: index, stage: Stage::Failed });
+                (shared.events)(Event::DriveFailed { drive: index, problem: problem.clone() });
+            }
             failed(&target.facts, problem, started)
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::report::{Event, Stage};
+use crate::report::Event;
 
 /// When each drive was last heard of.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Silence {
     /// Something was heard.
     pub fn heard(&self, event: &Event) {
         let (drive, is_end) = match event {
-            Event::Stage { drive, stage } => (*drive, matches!(stage, Stage::Done | Stage::Failed)),
+            Event::Stage { drive, stage } => (*drive, stage.is_end()),
             Event::DriveFailed { drive, .. } => (*drive, true),
             Event::Progress { drive, .. } | Event::LeftOut { drive, .. } => (*drive, false),
             Event::Scanning { .. } | Event::Note(_) | Event::Warning(_) => return,
@@ -87,6 +87,7 @@ impl Silence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Stage;
 
     #[test]
     fn a_silent_drive_is_told_of_at_doubling_times_and_a_finished_one_never() {

@@ -15,7 +15,7 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
-use crate::prep::patience::Patience;
+use crate::prep::patience::{Patience, no_room};
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
@@ -100,12 +100,17 @@ impl<'a> Store<'a> {
         let advice = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
         match self.engine.wait(Some(Patience::LOOK)) {
             Completion::Written { result: Err(error), .. } => {
-                let problem = Problem::new(Kind::Drive, format!("writing failed: {}", error.source));
-                Err(problem.drive(self.name).at(error.at).advice(advice))
+                let problem = no_room(&error.source).unwrap_or_else(|| {
+                    Problem::new(Kind::Drive, format!("writing failed: {}", error.source)).advice(advice)
+                });
+                Err(problem.drive(self.name).at(error.at))
             }
             Completion::Flushed { result: Err(error), .. } => {
-                let problem = Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"));
-                Err(problem.drive(self.name).advice(advice))
+                let problem = no_room(&error).unwrap_or_else(|| {
+                    let what = format!("the drive did not make its data durable: {error}");
+                    Problem::new(Kind::Drive, what).advice(advice)
+                });
+                Err(problem.drive(self.name))
             }
             Completion::Broken(error) => {
                 let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));

@@ -205,6 +205,12 @@ pub(super) fn copy(
     // Whole clusters, as they are counted below.
     let total = append.volume().geometry().cluster.len_of(append.data_space().len());
     let (mut saved_at, mut saved_bytes) = (Instant::now(), acknowledged);
+    let tell = |acknowledged: u64| {
+        let (acknowledged, waiting_for) = (ByteLen(acknowledged), crate::report::Waiting::Nothing);
+        (job.events)(Event::Progress { drive: job.index, acknowledged, total, files: 0, waiting_for });
+    };
+    // What is there already: rates count from here.
+    tell(acknowledged);
     loop {
         if job.stop.requested() {
             drain(store.engine());
@@ -326,10 +332,11 @@ pub(super) fn copy(
             Completion::Written { tag, slot, result } => {
                 if let Err(error) = result {
                     drain(store.engine());
-                    return Err(Problem::new(Kind::Drive, format!("writing failed: {}", error.source))
-                        .drive(name)
-                        .at(error.at)
-                        .advice("the volume is what it was before; check cable and drive (smartctl -a)"));
+                    let advice = "the volume is what it was before; check cable and drive (smartctl -a)";
+                    let problem = crate::prep::patience::no_room(&error.source).unwrap_or_else(|| {
+                        Problem::new(Kind::Drive, format!("writing failed: {}", error.source)).advice(advice)
+                    });
+                    return Err(problem.drive(name).at(error.at));
                 }
                 let Some(load) = under.get(&tag) else { continue };
                 if load.pieces.is_empty() {
@@ -337,13 +344,7 @@ pub(super) fn copy(
                     store.count(load.len as u64);
                 }
                 write_piece(store.engine(), &mut under, tag, slot);
-                (job.events)(Event::Progress {
-                    drive: job.index,
-                    acknowledged: ByteLen(acknowledged),
-                    total,
-                    files: 0,
-                    waiting_for: crate::report::Waiting::Nothing,
-                });
+                tell(acknowledged);
             }
             Completion::Broken(error) => {
                 return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))

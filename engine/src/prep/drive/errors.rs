@@ -4,13 +4,16 @@ use super::Drive;
 use crate::device;
 use crate::io;
 use crate::plan::batches::Phase;
-use crate::prep::patience::Patience;
+use crate::prep::patience::{Patience, no_room};
 use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
     pub(super) fn write_failed(&self, error: &io::WriteError, what: &str) -> Problem {
         if let Some(problem) = self.vanished(&error.source) {
             return problem.at(error.at);
+        }
+        if let Some(problem) = no_room(&error.source) {
+            return problem.drive(&self.s.name).at(error.at);
         }
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
@@ -22,7 +25,9 @@ impl Drive<'_, '_> {
     /// space.
     fn vanished(&self, error: &std::io::Error) -> Option<Problem> {
         let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
-        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && self.s.node.is_some();
+        // A device that is there and has its size is one without room beneath it.
+        let lost = || self.s.node.as_deref().is_some_and(device::is_gone);
+        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && lost();
         // What is in flight when it is pulled, and a flush above all, ends like that too.
         let fails = error.raw_os_error() == Some(libc::EIO);
         let is_going = || self.s.node.as_deref().is_some_and(device::is_going);
@@ -42,6 +47,9 @@ impl Drive<'_, '_> {
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
         if let Some(problem) = self.vanished(error) {
             return problem;
+        }
+        if let Some(problem) = no_room(error) {
+            return problem.drive(&self.s.name);
         }
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)

@@ -326,6 +326,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn run(&mut self) -> Result<Finished, Problem> {
         self.wipe()?;
         self.pass_over()?;
+        // What is there already: rates count from here.
+        self.tell(true);
         self.wiped()?;
         (self.s.once_wiped)();
         loop {
