@@ -126,6 +126,9 @@ def all_judges(args, key, plain):
     yield "dissect.fve", ask(judges.dissect, args.image, key, plain)
     yield "ntfsfix -n", ask(judges.ntfsfix, plain)
     yield "ntfsinfo", ask(judges.ntfsinfo, plain)
+    if "checkdisk" not in args.without:
+        yield "checkdisk", ask(judges.checkdisk, plain)
+    yield "PhantomTrace", ask(judges.phantom_trace, plain)
     yield "fsstat", ask(judges.fsstat, plain)
     yield from files_on_volume(plain, args.record, args.dataset, args.partial, args.without)
 

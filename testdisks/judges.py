@@ -7,6 +7,7 @@ Prints `PASS`, `FAIL` or `SKIP` and why; exits 0, 1 or 3. IMAGE is a drive (or a
 import bisect
 import contextlib
 import hashlib
+import importlib.util
 import os
 import random
 import re
@@ -226,6 +227,30 @@ def cluster_of(plain):
     return int.from_bytes(boot[11:13], "little") * sectors
 
 
+def module(name, *args):
+    """A judge that is a Python program: exit code and what it says."""
+    if importlib.util.find_spec(name) is None:
+        raise Skip(f"{name} is not installed")
+    return run(sys.executable, "-I", "-m", name, *args, check=False)
+
+
+def checkdisk(plain):
+    """A chkdsk in Python; without `--really` it writes nothing, and says so when it would."""
+    code, text = module("checkdisk", "/f", plain)
+    if code or "DRY RUN" in text or "directories walked" not in text:
+        raise Fail(tail("\n".join(line for line in text.splitlines() if not line.startswith("note:"))))
+    return tail("\n".join(re.findall(r"^\s*(\d+ (?:records|clusters|descriptors).*)", text, re.M)))
+
+
+def phantom_trace(plain):
+    if cluster_of(plain) > 65536:
+        raise Skip("PhantomTrace does not know clusters above 64 KiB")
+    code, text = module("phantom_trace", "--no-color", "--quiet", plain)
+    if code or not re.search(r"Summary\s+high 0\s+medium 0\s+low 0\b", text):
+        raise Fail(tail(text))
+    return "records, bitmaps and runs agree"
+
+
 def fsstat(plain):
     if cluster_of(plain) > 65536:
         raise Skip("Sleuth Kit refuses clusters above 64 KiB")
@@ -326,7 +351,7 @@ def manifest(plain, record, expected=""):
     return f"{len(check.blobs)} blobs"
 
 
-JUDGES = {f.__name__: f for f in (sgdisk, sfdisk, cryptsetup, bdeinfo, libbde, dissect, ntfsfix, ntfsinfo, fsstat, fls, compare, manifest)}
+JUDGES = {f.__name__: f for f in (sgdisk, sfdisk, cryptsetup, bdeinfo, libbde, dissect, ntfsfix, ntfsinfo, checkdisk, phantom_trace, fsstat, fls, compare, manifest)}
 
 
 def ask(judge, *args):

@@ -149,6 +149,16 @@ pub fn ntfsinfo(plain: &Path) -> Verdict {
     ask("ntfsinfo", &[plain])
 }
 
+/// `checkdisk /f`, a dry run, on a plain volume: records, indexes, security, bitmaps.
+pub fn checkdisk(plain: &Path) -> Verdict {
+    ask("checkdisk", &[plain])
+}
+
+/// PhantomTrace on a plain volume: `$MFT`, bitmaps and runs against each other. Not above clusters of 64 KiB.
+pub fn phantom_trace(plain: &Path) -> Verdict {
+    ask("phantom_trace", &[plain])
+}
+
 /// Sleuth Kit's `fsstat` on a plain volume.
 pub fn fsstat(plain: &Path) -> Verdict {
     ask("fsstat", &[plain])

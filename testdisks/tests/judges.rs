@@ -122,6 +122,8 @@ fn ntfs_judges_see_damage() {
     }
     judge::ntfsfix(&path).expect_pass("ntfsfix");
     judge::ntfsinfo(&path).expect_pass("ntfsinfo");
+    judge::checkdisk(&path).expect_pass("checkdisk");
+    judge::phantom_trace(&path).expect_pass("PhantomTrace");
     judge::fsstat(&path).expect_pass("fsstat");
     judge::fls(&path, 0).expect_pass("fls");
     judge::fls(&path, 1).expect_fail("fls");
@@ -130,6 +132,13 @@ fn ntfs_judges_see_damage() {
     for at in [record(3), record(0) + 60] {
         damage(&path, at, 4);
         judge::ntfsfix(&path).expect_fail("ntfsfix");
+        damage(&path, at, 4);
+    }
+    // The bitmap of $MFT lies before it; then the record of $BadClus.
+    for at in [2 * 4096, record(8)] {
+        damage(&path, at, 4);
+        judge::checkdisk(&path).expect_fail("checkdisk");
+        judge::phantom_trace(&path).expect_fail("PhantomTrace");
         damage(&path, at, 4);
     }
     damage(&path, 510, 2);

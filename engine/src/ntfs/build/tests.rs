@@ -307,6 +307,9 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
         let mft = layout.space().extents(layout.mft).next().unwrap().lcn;
         assert_eq!(layout.cluster().offset_of(mft).0 % 4096, 0, "$MFT begins within a page");
     }
+    if tree.files() <= 10_000 {
+        judge_checkers(&image.path);
+    }
     // Sleuth Kit 4.11 refuses clusters above 64 KiB, and takes an hour over a directory of 200,000.
     if layout.cluster().bytes() > 65536 || tree.files() > 10_000 {
         return;
@@ -339,6 +342,21 @@ fn judge_dissect(image: &Path, mode: &[&str]) {
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ntfs/build/judge.py");
     succeeds(Command::new(crate::judges::python()).arg(script).arg(image).args(mode));
+}
+
+/// `checkdisk /f` (a dry run) and PhantomTrace look at records, indexes, `$Secure`, runs and bitmaps.
+pub(in crate::ntfs) fn judge_checkers(image: &Path) {
+    for name in ["checkdisk", "phantom_trace"] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdisks/judges.py");
+        let output = run(Command::new(crate::judges::python()).arg(script).arg(name).arg(image));
+        let Some(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(0) => {}
+            Some(3) => eprintln!("SKIPPED judge: {name}: {}", said.trim()),
+            _ => panic!("{name} of {}: {said}{}", image.display(), String::from_utf8_lossy(&output.stderr)),
+        }
+    }
 }
 
 /// An ntfs-3g mount: where it is, and the driver.
