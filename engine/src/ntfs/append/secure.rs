@@ -1,7 +1,7 @@
 //! `$Secure` of a volume that is added to: the security ids for what is new, and new entries where it has none that fit
 //! (ntfs.md sections 13 and 18, 7).
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::edit::Edit;
 use super::plan::{one_run, stream_extents};
@@ -10,7 +10,7 @@ use crate::ntfs::build::record::{self, Sizes};
 use crate::ntfs::build::security::{self, Grant};
 use crate::ntfs::build::system::{SDH, SDS, SII};
 use crate::ntfs::format::{AttrType, INDEX_BLOCK, SecurityEntry, collation, metafile};
-use crate::ntfs::read::index::{Entry, Index, Node};
+use crate::ntfs::read::index::{Entry, Index, Node, Step, walk};
 use crate::ntfs::read::raw::types;
 use crate::ntfs::read::{NtfsError, ReadAt, Volume};
 use crate::units::{ClusterSize, Clusters, Extent};
@@ -148,6 +148,36 @@ impl View {
     }
 }
 
+/// Longest descriptor that is looked at.
+const DESCRIPTOR_MAX: u64 = 64 << 10;
+
+/// Every descriptor of the volume with its id, however `$Secure` is laid out. One that cannot be read is not there.
+pub(super) fn descriptors<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<Vec<(u32, Vec<u8>)>, NtfsError> {
+    let file = volume.open_file(reader, u64::from(metafile::SECURE))?;
+    let Some(sds) = file.data(&SDS) else { return Ok(Vec::new()) };
+    let index = Index::open(volume, &file, &SII)?;
+    let mut headers: Vec<SecurityEntry> = Vec::new();
+    walk(volume, reader, &index, |step| {
+        if let Step::Entry { node, entry } = step {
+            let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
+            let data = node.entry_bytes(entry).get(at..at + len);
+            headers.extend(data.and_then(|data| SecurityEntry::read_from_bytes(data).ok()));
+        }
+    });
+    let mut out = Vec::new();
+    for header in headers {
+        let len = u64::from(header.length.get()).saturating_sub(HEADER as u64);
+        let end = header.offset.get().checked_add(u64::from(header.length.get()));
+        if len == 0 || len > DESCRIPTOR_MAX || end.is_none_or(|end| end > sds.size) {
+            continue;
+        }
+        let mut descriptor = vec![0; len as usize];
+        volume.read_range(reader, sds, header.offset.get() + HEADER as u64, &mut descriptor)?;
+        out.push((header.id.get(), descriptor));
+    }
+    Ok(out)
+}
+
 /// `$Secure`, as far as entries can be added to it, and what is added.
 #[derive(Clone, Debug)]
 pub(super) struct Secure {
@@ -186,7 +216,7 @@ impl Secure {
         let mut descriptors = Vec::new();
         let mut old_end = 0;
         for entry in &views[1].entries {
-            let Ok(header) = zerocopy::FromBytes::read_from_bytes(&entry.data) else { return Ok(None) };
+            let Ok(header) = SecurityEntry::read_from_bytes(&entry.data) else { return Ok(None) };
             let SecurityEntry { id, offset, length, .. } = header;
             let (at, len) = (offset.get(), u64::from(length.get()));
             let end = at.saturating_add(len);

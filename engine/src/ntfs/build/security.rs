@@ -348,6 +348,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_descriptor_grants() {
+        use GrantTo::{Administrators, System, Users};
+        let grants = |descriptor: &[u8]| -> Vec<(bool, GrantTo)> {
+            let all = [false, true].into_iter().flat_map(|below| [System, Administrators, Users].map(|to| (below, to)));
+            all.filter(|&(below, to)| Grant { below, to }.is_in(descriptor)).collect()
+        };
+        let open = [(false, Administrators), (false, Users), (true, Administrators), (true, Users)];
+        assert_eq!(grants(&root()), open);
+        assert_eq!(grants(&directory()), open);
+        assert_eq!(grants(&file()), open[..2]);
+        assert_eq!(grants(&hidden_file()), [(false, System)]);
+        assert_eq!(grants(&hidden_directory()), [(false, System), (true, System)]);
+        // Without SYSTEM and administrators; to read alone; a denial; cut short.
+        assert_eq!(grants(&everybody(true)), []);
+        assert_eq!(grants(&system_read()), []);
+        let mut denies = directory();
+        denies[28] = 1;
+        assert_eq!(grants(&denies), []);
+        for len in 0..directory().len() - 60 {
+            assert_eq!(grants(&directory()[..len]), [], "{len}");
+        }
+    }
+
+    #[test]
     fn each_descriptor_lies_in_both_regions() {
         let security = Security::new(true);
         let mut sds = vec![0xEE; security.sds_len() as usize + 100];

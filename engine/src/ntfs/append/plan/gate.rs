@@ -2,7 +2,7 @@
 
 use super::super::Refusal;
 use super::super::edit::Edit;
-use super::super::secure::Secure;
+use super::super::secure::{self, Secure};
 use super::Guard;
 use crate::ntfs::build::security::{self, Grant, GrantTo};
 use crate::ntfs::build::system::I30;
@@ -55,57 +55,77 @@ pub(super) fn check_state(volume: &Volume) -> Result<(), Refusal> {
 }
 
 /// Permissions for new directories and files, and what `$Secure` gets for that: those of a directory and a file in the root
-/// where these grant what a Windows format grants, or an id of the volume that does, or a new one. `hidden`: of files that
-/// nobody but the system sees.
+/// where these grant the system and the administrators everything, or an id of the volume that grants what a Windows format
+/// grants, or a new one. `hidden`: of files that nobody but the system sees.
 ///
-/// Where `$Secure` is laid out in a way that nothing is added to: the ids in the root whatever they grant, or full access
-/// for everybody who has signed in, in the record itself.
+/// Where `$Secure` is laid out in a way that nothing is added to: any id of the volume that grants the system and the
+/// administrators everything, or those in the root whatever they grant, or a descriptor in the record itself.
 pub(super) fn guards<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     hidden: bool,
 ) -> Result<(Guard, Guard, Option<Secure>), Refusal> {
-    let (dir, file) = if hidden { (None, None) } else { in_root(volume, reader)? };
-    let known = Secure::read(volume, reader)?;
-    let own = |id: Option<u32>, descriptor| id.map_or_else(|| Guard::Own(descriptor), Guard::Id);
-    let (wanted_dir, wanted_file, to) = match hidden {
-        true => (security::hidden_directory(), security::hidden_file(), GrantTo::System),
-        false => (security::directory(), security::file(), GrantTo::Users),
+    let wanted = if hidden {
+        [Wanted::hidden(true, security::hidden_directory()), Wanted::hidden(false, security::hidden_file())]
+    } else {
+        let (dir, file) = in_root(volume, reader)?;
+        [Wanted::open(true, dir, file, security::directory()), Wanted::open(false, file, dir, security::file())]
     };
-    let otherwise = || match hidden {
-        true => (own(None, wanted_dir.clone()), own(None, wanted_file.clone())),
-        false => (own(dir.or(file), security::everybody(true)), own(file.or(dir), security::everybody(false))),
-    };
-    let Some(mut secure) = known else {
-        let (dir, file) = otherwise();
-        return Ok((dir, file, None));
-    };
-    let grant = |below, to| Grant { below, to };
-    let of_root = |id: Option<u32>, below, secure: &Secure| {
-        id.filter(|&id| secure.grants(id, grant(below, GrantTo::Administrators)))
-    };
-    let dir_id = match of_root(dir, true, &secure) {
-        Some(id) => id,
-        None => secure.id_of(wanted_dir.clone(), grant(true, to)),
-    };
-    let file_id = match of_root(file, false, &secure) {
-        Some(id) => id,
-        None => secure.id_of(wanted_file.clone(), grant(false, to)),
-    };
-    if secure.end() == secure.old_end() {
-        return Ok((Guard::Id(dir_id), Guard::Id(file_id), None));
-    }
-    let number = u64::from(metafile::SECURE);
-    let bytes = volume.read_record(reader, number)?;
-    let place = Place { record: Some(number), ..Default::default() };
-    let edit = Edit::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
-    Ok(match secure.settle(edit) {
-        Some(secure) => (Guard::Id(dir_id), Guard::Id(file_id), Some(secure)),
-        None => {
-            let (dir, file) = otherwise();
-            (dir, file, None)
+    if let Some(mut secure) = Secure::read(volume, reader)? {
+        let [dir, file] = wanted.each_ref().map(|wanted| Guard::Id(wanted.id_in(&mut secure)));
+        if secure.end() == secure.old_end() {
+            return Ok((dir, file, None));
         }
-    })
+        let number = u64::from(metafile::SECURE);
+        let bytes = volume.read_record(reader, number)?;
+        let place = Place { record: Some(number), ..Default::default() };
+        let edit = Edit::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
+        if let Some(secure) = secure.settle(edit) {
+            return Ok((dir, file, Some(secure)));
+        }
+    }
+    let known = secure::descriptors(volume, reader)?;
+    let [dir, file] = wanted.map(|wanted| wanted.found_in(&known));
+    Ok((dir, file, None))
+}
+
+/// What a new directory or file is to have.
+struct Wanted {
+    /// Those of its like in the root, and of the other kind.
+    in_root: [Option<u32>; 2],
+    /// What an id must grant, and what is the next best.
+    grants: [Grant; 2],
+    descriptor: Vec<u8>,
+    /// In the record, where there is no id.
+    own: Vec<u8>,
+}
+
+impl Wanted {
+    fn hidden(below: bool, descriptor: Vec<u8>) -> Self {
+        let grant = Grant { below, to: GrantTo::System };
+        Self { in_root: [None; 2], grants: [grant; 2], own: descriptor.clone(), descriptor }
+    }
+
+    fn open(below: bool, same: Option<u32>, other: Option<u32>, descriptor: Vec<u8>) -> Self {
+        let grants = [GrantTo::Users, GrantTo::Administrators].map(|to| Grant { below, to });
+        Self { in_root: [same, other], grants, descriptor, own: security::everybody(below) }
+    }
+
+    fn id_in(&self, secure: &mut Secure) -> u32 {
+        match self.in_root[0].filter(|&id| secure.grants(id, self.grants[1])) {
+            Some(id) => id,
+            None => secure.id_of(self.descriptor.clone(), self.grants[0]),
+        }
+    }
+
+    fn found_in(self, known: &[(u32, Vec<u8>)]) -> Guard {
+        let [first, second] = self.grants;
+        let grants = |id: u32, grant: Grant| known.iter().any(|(other, bytes)| *other == id && grant.is_in(bytes));
+        let find = |grant: Grant| known.iter().find(|(_, bytes)| grant.is_in(bytes)).map(|(id, _)| *id);
+        let id = self.in_root[0].filter(|&id| grants(id, second));
+        let id = id.or_else(|| find(first)).or_else(|| find(second));
+        id.or(self.in_root[0]).or(self.in_root[1]).map_or(Guard::Own(self.own), Guard::Id)
+    }
 }
 
 /// The ids of the first directory and the first file in the root that are neither hidden nor the system's.
