@@ -73,7 +73,7 @@ pub struct LayoutArgs {
     /// Partition table
     #[arg(long, value_name = "KIND", default_value = "gpt")]
     pub table: TableName,
-    /// Encrypt zeros over the free space too
+    /// Encrypt zeros over the free space too, and zero what no partition has
     #[arg(long)]
     pub wipe_free: bool,
     /// Also write a .BEK key file into this directory
