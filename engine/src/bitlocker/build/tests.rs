@@ -25,7 +25,7 @@ fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
     Spec {
         regions: Regions::place(ByteLen(VOLUME_LEN), cluster, sector).unwrap(),
         cipher,
-        disk: DiskShape { sectors_per_track: 17, heads: 4, hidden_sectors: 0x8800 },
+        disk: DiskShape { sectors_per_track: 63, heads: 255, hidden_sectors: 0x8800 },
         description: "DRAY import-1 11/22/2026".into(),
         used_space_only: true,
         external_key: true,
@@ -461,6 +461,11 @@ fn the_boot_sector_has_windows_constants_and_own_code() {
         assert_eq!(offsets.regions.map(|at| at.get()), places);
         assert!(made.draft.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
     }
+    // The disk's shape is what the boot sector inside says, whatever that is.
+    let mut other = spec(Cipher::AesCbc256, SectorSize::S4096, 4096);
+    other.disk = DiskShape { sectors_per_track: 1, heads: 2, hidden_sectors: 0x0304_0506 };
+    let front = Draft::draw(other, &mut Seeded::new(9)).front();
+    assert_eq!(front[0x18..0x20], [1, 0, 2, 0, 6, 5, 4, 3]);
 }
 
 #[test]
