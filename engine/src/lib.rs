@@ -2,7 +2,7 @@
 //!
 //! Floors, from the ground up (an upper one may use lower ones, never the other way):
 //!
-//! 0. `units`, `entropy`, `limits`, `report`: values, their bounds, and what is told to the outside.
+//! 0. `units`, `entropy`, `limits`, `report`, `text`: values, their bounds, and what is told to the outside.
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
@@ -29,6 +29,10 @@ pub mod report;
 pub mod surroundings;
 #[cfg(not(feature = "rooms"))]
 mod surroundings;
+#[cfg(feature = "rooms")]
+pub mod text;
+#[cfg(not(feature = "rooms"))]
+mod text;
 pub mod units;
 
 #[cfg(feature = "rooms")]

@@ -11,6 +11,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("limits", 0),
     ("entropy", 0),
     ("report", 0),
+    ("text", 0),
     ("judges", 0),
     ("hash", 1),
     ("crypt", 1),

@@ -1,11 +1,12 @@
 //! Copy logs that the service writes, both generations (`spec/import-export.md` 6). Streamed.
 
-use std::io::{BufRead, Chain, Cursor, Read};
+use std::io::{BufRead, Chain, Cursor, Read as _};
 
 use super::Digest;
 use super::manifest::Pieces;
 use super::xml::{Step, Steps, XmlError};
 use crate::limits;
+use crate::text::Utf8;
 
 /// Whether a status says that all is well. The words are kept verbatim: later services may know more of them.
 pub fn is_success(status: &str) -> bool {
@@ -160,48 +161,13 @@ const ROOT_OPEN: &[u8] = b"<log>";
 const ROOT_CLOSE: &[u8] = b"</log>";
 
 type Literal = Cursor<&'static [u8]>;
-type Rooted<R> = Chain<Literal, Trimmed<Chain<R, Literal>>>;
-
-/// Drops a byte-order mark, which behind our root's start tag would be text.
-#[derive(Debug)]
-struct Trimmed<R> {
-    inner: R,
-    at_start: bool,
-}
-
-impl<R: BufRead> BufRead for Trimmed<R> {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        if std::mem::take(&mut self.at_start) {
-            // Byte for byte, since a buffer may end anywhere.
-            for wanted in *b"\xEF\xBB\xBF" {
-                if self.inner.fill_buf()?.first() != Some(&wanted) {
-                    break;
-                }
-                self.inner.consume(1);
-            }
-        }
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.inner.consume(amount);
-    }
-}
-
-impl<R: BufRead> Read for Trimmed<R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let available = self.fill_buf()?;
-        let len = available.len().min(out.len());
-        out[..len].copy_from_slice(&available[..len]);
-        self.consume(len);
-        Ok(len)
-    }
-}
+type Rooted<R> = Chain<Literal, Chain<Utf8<R>, Literal>>;
 
 impl<R: BufRead> Reader<R> {
     /// A reader from the first byte of a log.
     pub fn new(input: R) -> Self {
-        let rest = Trimmed { inner: input.chain(Cursor::new(ROOT_CLOSE)), at_start: true };
+        // Decoded on its own: a mark behind our root's start tag would be text.
+        let rest = Utf8::new(input).chain(Cursor::new(ROOT_CLOSE));
         let steps = Steps::new(Cursor::new(ROOT_OPEN).chain(rest), limits::XML_STEP_MAX);
         Self { steps, in_drive_log: false, started: false }
     }
@@ -489,6 +455,21 @@ mod tests {
     fn all(text: &str) -> Vec<Event> {
         let mut reader = Reader::new(text.as_bytes());
         std::iter::from_fn(|| reader.next_event().unwrap_or_else(|e| panic!("{text}: {e}"))).collect()
+    }
+
+    #[test]
+    fn a_long_log_in_utf_16_is_the_same_log() {
+        let file = "<File CloudFormat=\"BlockBlob\" Path=\"c/\u{e9}\u{1F600}\" Size=\"1\" crc64=\"2\">\n</File>\n".repeat(500);
+        let wanted = all(&file);
+        assert_eq!(wanted.len(), 500);
+        for (mark, little) in [("\u{FEFF}", true), ("\u{FEFF}", false), ("", true), ("", false)] {
+            let units = format!("{mark}{file}").encode_utf16().collect::<Vec<_>>();
+            let bytes: Vec<u8> =
+                units.iter().flat_map(|unit| if little { unit.to_le_bytes() } else { unit.to_be_bytes() }).collect();
+            let mut reader = Reader::new(&bytes[..]);
+            let events: Vec<Event> = std::iter::from_fn(|| reader.next_event().expect("a log")).collect();
+            assert_eq!(events, wanted, "{mark:?} {little}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The lenient CSV dialect of dataset, driveset and inventory files.
 //!
 //! RFC 4180 with what the published samples do to it (`spec/import-export.md` 2.1): blanks around fields, a trailing
-//! ` |`, a backslash in front of a closing quote that escapes nothing, blank lines, any line end or none at the end.
+//! ` |`, a backslash in front of a closing quote that escapes nothing, blank lines, any line end or none at the end; and
+//! with what spreadsheets and editors do: a line `sep=;`, semicolons or tabs for commas, typographic quotes, characters
+//! that cannot be seen, a Ctrl-Z at the end.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
+use crate::text;
 
 /// A field without its quotes and without the blanks around it. Wiped on drop: one column of a driveset is a key.
 #[derive(Clone)]
@@ -54,24 +57,53 @@ impl Header {
     }
 }
 
-/// Bytes of the file as UTF-8 where possible: a byte-order mark is dropped, UTF-16 with one is converted.
+/// Bytes of the file as [`text::decode`] gives them, without the Ctrl-Z that ended files on DOS.
 pub(super) fn decode(input: &[u8]) -> Cow<'_, [u8]> {
-    let wide = |from: fn([u8; 2]) -> u16| -> Cow<'_, [u8]> {
-        let units = input[2..].chunks_exact(2).map(|pair| from([pair[0], pair[1]]));
-        Cow::Owned(char::decode_utf16(units).map(|c| c.unwrap_or('\u{FFFD}')).collect::<String>().into_bytes())
-    };
-    match input {
-        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
-        [0xFF, 0xFE, ..] => wide(u16::from_le_bytes),
-        [0xFE, 0xFF, ..] => wide(u16::from_be_bytes),
-        _ => Cow::Borrowed(input),
+    const CTRL_Z: u8 = 0x1A;
+    let is_tail = |byte: &u8| byte.is_ascii_whitespace() || matches!(*byte, 0 | CTRL_Z);
+    let mut decoded = text::decode(input);
+    let kept = decoded.iter().rposition(|byte| !is_tail(byte)).map_or(0, |last| last + 1);
+    if let Some(end) = decoded[kept..].iter().position(|byte| *byte == CTRL_Z) {
+        match &mut decoded {
+            Cow::Borrowed(bytes) => *bytes = &bytes[..kept + end],
+            Cow::Owned(bytes) => bytes.truncate(kept + end),
+        }
+    }
+    decoded
+}
+
+/// What separates the columns, and the bytes and lines in front of the header.
+///
+/// Spreadsheets of most European languages write `;`, and say so in a first line `sep=;` or not at all. Names of columns
+/// hold neither.
+fn separator(input: &[u8]) -> (u8, usize, u64) {
+    let (mut at, mut line) = (0, 1);
+    loop {
+        let rest = &input[at..];
+        let len = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+        let first = &rest[..len];
+        let next = at + len + if rest[len..].starts_with(b"\r\n") { 2 } else { usize::from(len < rest.len()) };
+        let bare = first.trim_ascii();
+        if bare.is_empty() && next < input.len() {
+            (at, line) = (next, line + 1);
+            continue;
+        }
+        let said = bare.strip_prefix(b"\"").unwrap_or(bare);
+        if said.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"sep=")) {
+            // `sep=` and a tab was trimmed; what is behind the sign is what is left of a row of empty columns.
+            return (said.get(4).copied().unwrap_or(b'\t'), next, line + 1);
+        }
+        let has = |byte: u8| first.contains(&byte);
+        let sign = if has(b',') { b',' } else { [b';', b'\t'].into_iter().find(|sign| has(*sign)).unwrap_or(b',') };
+        return (sign, at, line);
     }
 }
 
 /// Splits into records. Blank lines, and lines of nothing but commas, are left out.
 pub(super) fn records(path: &Path, input: &[u8], problems: &mut Problems) -> Vec<Record> {
     let mut out = Vec::new();
-    let mut scanner = Scanner { input, at: 0, line: 1 };
+    let (separator, at, line) = separator(input);
+    let mut scanner = Scanner { input, at, line, separator };
     while scanner.at < input.len() {
         let line = scanner.line;
         match scanner.record() {
@@ -96,6 +128,7 @@ struct Scanner<'a> {
     input: &'a [u8],
     at: usize,
     line: u64,
+    separator: u8,
 }
 
 impl Scanner<'_> {
@@ -148,7 +181,7 @@ impl Scanner<'_> {
                     self.quoted(&mut bytes)?;
                     quoted_len = bytes.len();
                 }
-                b',' => {
+                _ if byte == self.separator => {
                     last = false;
                     break;
                 }
@@ -222,11 +255,23 @@ pub(super) fn header(
     }
     let record = records.remove(0);
     let place = |what: String| Problem::new(Kind::Usage, what).path(path).line(record.line);
+    let names: Vec<String> = record.fields.iter().map(|f| f.text().into_owned()).collect();
+    if let Some(what) = record.fields.iter().find_map(quote) {
+        problems.push(place(what).advice(STRAIGHT));
+        return None;
+    }
+    let names: Vec<String> =
+        names.iter().map(|name| name.chars().filter(|c| !text::is_invisible(*c)).collect()).collect();
+    for field in &record.fields {
+        // Without them the name may be known, and may not be a key.
+        if let Some((at, name)) = text::invisible(&field.text()).filter(|_| field.bytes.len() <= NAME_LEN_MAX) {
+            warnings.push(place(format!("the name of a column holds {name} at character {at}, which is passed over")));
+        }
+    }
     let known = |name: &str| {
         let all = columns.required.iter().chain(columns.optional);
         all.copied().find(|names| names.iter().any(|n| n.eq_ignore_ascii_case(name)))
     };
-    let names: Vec<String> = record.fields.iter().map(|f| f.text().into_owned()).collect();
     if !names.iter().any(|name| known(name).is_some()) {
         // Not shown: the first line of a driveset without header holds a key.
         let mut problem = place("first line is no header".into());
@@ -262,15 +307,93 @@ pub(super) fn header(
     (problems.0.len() == before).then_some(Header { columns: found, names })
 }
 
-/// Whether the record has no more fields than the header; tells it otherwise.
-pub(super) fn check_width(path: &Path, header: &Header, record: &Record, problems: &mut Problems) -> bool {
-    let surplus = record.fields.iter().skip(header.names.len()).any(|f| !f.is_empty());
-    if surplus {
-        let what = format!("row has {} values, the header {} columns", record.fields.len(), header.names.len());
-        let problem = Problem::new(Kind::Usage, what).path(path).line(record.line);
-        problems.push(problem.advice("put a value that holds a comma into quotes"));
+/// Whether the record has the header's columns, all but `may_lack` at its end; tells it otherwise.
+pub(super) fn check_width(
+    path: &Path,
+    header: &Header,
+    record: &Record,
+    may_lack: &[&str],
+    problems: &mut Problems,
+) -> bool {
+    let (found, wanted) = (record.fields.len(), header.names.len());
+    let what = format!("row has {found} values, the header {wanted} columns");
+    let here = |what: String| Problem::new(Kind::Usage, what).path(path).line(record.line);
+    if record.fields.iter().skip(wanted).any(|f| !f.is_empty()) {
+        problems.push(here(what).advice("put a value that holds a comma into quotes"));
+        return false;
     }
-    !surplus
+    let is_lacking = |name: &&str| !name.is_empty() && !may_lack.iter().any(|may| may.eq_ignore_ascii_case(name));
+    let lacking: Vec<&str> = header.names.iter().skip(found).map(String::as_str).filter(is_lacking).collect();
+    if !lacking.is_empty() {
+        let verb = if lacking.len() == 1 { "is" } else { "are" };
+        let problem = here(format!("{what}: {} {verb} missing", lacking.join(", ")));
+        problems.push(problem.advice("write each value, or a comma for one that is left empty"));
+    }
+    lacking.is_empty()
+}
+
+/// Longest name of a column; what is longer may be a key.
+const NAME_LEN_MAX: usize = 40;
+
+const STRAIGHT: &str = "write \" instead: a word processor or the keyboard made another quote of it";
+
+/// A typographic quote around a value, which is no quote in a CSV file. One that is meant stands within `"`.
+fn quote(field: &Field) -> Option<String> {
+    let text = field.text();
+    let ends = [("begins", text.chars().next()), ("ends", text.chars().next_back())];
+    let (how, c) =
+        ends.into_iter().find(|(_, c)| c.is_some_and(text::is_typographic_quote)).filter(|_| !field.quoted)?;
+    Some(format!("value {how} with {}", text::name_of(c?)?))
+}
+
+/// Looks for characters in a record that cannot be seen or look like others. In the columns `words`, whose values are
+/// ASCII words, they are passed over and told; around a path or a name they are an error, and in the midst of one they are
+/// told, since names may have them. Values that are not UTF-8 are told too.
+pub(super) fn check_characters(
+    path: &Path,
+    header: &Header,
+    record: &mut Record,
+    words: &[&str],
+    problems: &mut Problems,
+    warnings: &mut Vec<Problem>,
+) -> bool {
+    let before = problems.0.len();
+    let line = record.line;
+    for (name, field) in header.names.iter().zip(&mut record.fields) {
+        let here = |what: String| Problem::new(Kind::Usage, what).path(path).line(line).column(name);
+        if let Some(what) = quote(field) {
+            problems.push(here(what).advice(STRAIGHT));
+            continue;
+        }
+        let Ok(value) = std::str::from_utf8(&field.bytes) else {
+            let at = std::str::from_utf8(&field.bytes).map_or_else(|error| error.valid_up_to(), |_| 0);
+            let what = format!("value is not UTF-8: it holds the byte 0x{:02X}", field.bytes[at]);
+            warnings.push(here(what).advice("save the file as UTF-8, unless the name of the file is such bytes"));
+            continue;
+        };
+        let Some((at, odd)) = text::invisible(value) else { continue };
+        let is_word = words.iter().any(|word| word.eq_ignore_ascii_case(name));
+        if is_word {
+            warnings.push(here(format!("value holds {odd} at character {at}, which is passed over")));
+            let mut kept = Zeroizing::new(Vec::with_capacity(value.len()));
+            kept.extend(value.chars().filter(|c| !text::is_invisible(*c)).map(|c| c as u8).filter(u8::is_ascii));
+            if value.chars().all(|c| c.is_ascii() || text::is_invisible(c)) {
+                field.bytes = kept;
+            }
+            continue;
+        }
+        let mut ends = value.chars().next().into_iter().chain(value.chars().next_back());
+        if !field.quoted && ends.any(text::is_invisible) {
+            let at = if value.starts_with(text::is_invisible) { "begins" } else { "ends" };
+            let end = if at == "begins" { value.chars().next() } else { value.chars().next_back() };
+            let odd = end.and_then(text::name_of).unwrap_or(odd);
+            let advice = "remove it; if the name really has it, put the value into quotes";
+            problems.push(here(format!("value {at} with {odd}, which cannot be seen")).advice(advice));
+        } else {
+            warnings.push(here(format!("value holds {odd} at character {at}, which cannot be seen")));
+        }
+    }
+    problems.0.len() == before
 }
 
 #[cfg(test)]
@@ -313,6 +436,30 @@ mod tests {
         let got = split("h\r\n\r\n\"a\nb\"\r\n,,\r\n  \nz");
         let wanted = [(1, vec!["h".into()]), (3, vec!["a\nb".into()]), (7, vec!["z".into()])];
         assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn what_spreadsheets_and_editors_make_of_it_is_read() {
+        let table: &[(&str, u64)] = &[
+            ("a,b\nc,d", 1),
+            ("sep=,\r\na,b\r\nc,d\r\n", 2),
+            ("\"sep=;\"\na;b\nc;d\n", 2),
+            ("SEP=;;;\na;b\nc;d\n", 2),
+            ("\nsep=\t\na\tb\nc\td", 3),
+            ("a;b\r\n\"c\";d\r\n", 1),
+            ("a\tb\nc\td\n", 1),
+            ("a,b\nc,d\r\n\x1A", 1),
+            ("a,b\nc,d\x1A\0\0", 1),
+        ];
+        for (input, line) in table {
+            let decoded = decode(input.as_bytes());
+            let got = split(std::str::from_utf8(&decoded).unwrap());
+            let wanted = [["a", "b"], ["c", "d"]].map(|row| row.map(str::to_owned).to_vec());
+            assert_eq!(got, [(*line, wanted[0].clone()), (*line + 1, wanted[1].clone())], "{input:?}");
+        }
+        // A comma in the header: semicolons belong to the values.
+        assert_eq!(split("a,b\nc;d,e")[1].1, ["c;d", "e"]);
+        assert_eq!(decode(b"a\x1Ab"), &b"a\x1Ab"[..]);
     }
 
     #[test]

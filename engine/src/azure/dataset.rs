@@ -1,5 +1,6 @@
 //! `dataset.csv`: what to copy and where to (`spec/import-export.md` 2.1, 2.3).
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -112,6 +113,9 @@ const COLUMNS: Columns = Columns {
     sample: "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile",
 };
 
+/// Columns whose values are ASCII words.
+const WORDS: &[&str] = &["BlobType", "ItemType", "Disposition"];
+
 /// Reads a dataset file; `path` is only for messages.
 ///
 /// # Errors
@@ -134,9 +138,14 @@ pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Dataset
         }
         let dst = if header.has("DstItemPathOrPrefix") { "DstItemPathOrPrefix" } else { "DstBlobPathOrPrefix" };
         let kind = if header.has("ItemType") { "ItemType" } else { "BlobType" };
-        for record in &records {
-            let mut row = Row { path, header: &header, record, problems: &mut *problems, warnings: &mut out.warnings };
-            out.rows.extend(row.parse(dst, kind));
+        for record in &mut records {
+            let sound = csv::check_width(path, &header, record, &[], problems)
+                & csv::check_characters(path, &header, record, WORDS, problems, &mut out.warnings);
+            if sound {
+                let mut row =
+                    Row { path, header: &header, record, problems: &mut *problems, warnings: &mut out.warnings };
+                out.rows.extend(row.parse(dst, kind));
+            }
         }
     }
     out
@@ -152,9 +161,6 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn parse(&mut self, dst: &str, kind: &str) -> Option<DatasetRow> {
-        if !csv::check_width(self.path, self.header, self.record, self.problems) {
-            return None;
-        }
         // Each column is read even if another failed: all problems are told together.
         let base = self.base_path();
         let is_dir = base.as_ref().map(|(_, is_dir)| *is_dir);
@@ -201,6 +207,10 @@ impl Row<'_> {
             let problem = self.at(COLUMN, "is a Windows path").value(text);
             return self.fail(problem.advice("give the path as it is on this machine, such as /data/photos/"));
         }
+        if let Some(path) = text.strip_prefix("file://") {
+            let problem = self.at(COLUMN, "is a URL").value(&text);
+            return self.fail(problem.advice(format!("give the path, with blanks as they are, such as {path}")));
+        }
         let is_dir = matches!(bytes.last(), Some(b'/' | b'\\'));
         // Only a `\` at the very end marks a directory; within a Linux name it is a letter.
         let kept = match bytes.as_slice() {
@@ -228,15 +238,21 @@ impl Row<'_> {
         };
         let Ok(text) = std::str::from_utf8(&field.bytes) else {
             let problem = self.at(column, "is not UTF-8").value(field.text());
-            return self.fail(problem);
+            return self.fail(problem.advice("save the file as UTF-8: names of blobs are Unicode"));
         };
-        let text = text.trim().to_owned();
+        let text = text.trim_ascii().to_owned();
         let relative = match strip_url(&text) {
-            Ok(relative) => relative.replace('\\', "/"),
+            Ok(Cow::Owned(decoded)) => {
+                let what = format!("the URL's escapes are resolved: {decoded}");
+                self.warnings
+                    .push(self.at(column, what).advice("without https://… in front, % would be taken as it is"));
+                decoded.replace('\\', "/")
+            }
+            Ok(Cow::Borrowed(relative)) => relative.replace('\\', "/"),
             // The value may hold a shared access signature, so it is not shown.
-            Err(what) => {
+            Err((what, advice)) => {
                 let problem = self.at(column, what);
-                return self.fail(problem.advice("give container and blob only, without the part behind ?"));
+                return self.fail(problem.advice(advice));
             }
         };
         if let Some(rest) = relative.strip_prefix('/') {
@@ -308,6 +324,8 @@ impl Row<'_> {
         const FORM: &str = "BlockBlob, PageBlob or file; upper and lower case matter";
         // The 2018 tool, whose column is ItemType, refuses an item without one in these words.
         const REFUSED: &str = "'None' isn't valid";
+        // It refuses an unknown one in the same words, which would name a value that nobody wrote.
+        const UNKNOWN: &str = "is no item type (the Windows tool would say: 'None' isn't valid)";
         let field = self.get(column).map(|f| f.text().trim().to_owned()).filter(|t| !is_none(t));
         let Some(text) = field else {
             if column == "BlobType" {
@@ -321,7 +339,7 @@ impl Row<'_> {
             "PageBlob" | "page" => BlobType::Page,
             "file" | "File" | "AzureFile" => BlobType::File,
             _ => {
-                let what = if column == "ItemType" { REFUSED } else { "is no blob type" };
+                let what = if column == "ItemType" { UNKNOWN } else { "is no blob type" };
                 let problem = self.at(column, what).value(&text);
                 let right = [
                     ("blockblob", "BlockBlob"),
@@ -370,17 +388,44 @@ fn is_windows_path(bytes: &[u8]) -> bool {
         || bytes.starts_with(br"\\")
 }
 
-/// Drops scheme and host of a blob's URL.
-fn strip_url(text: &str) -> Result<&str, &'static str> {
+/// Drops scheme and host of a blob's URL, and resolves its escapes: in a URL a blank is `%20`. Text that is no URL is a
+/// name, in which `%` is a character like others (`spec/import-export.md` 2.1, 3.2).
+fn strip_url(text: &str) -> Result<Cow<'_, str>, (&'static str, &'static str)> {
     let is_scheme = |s: &str| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("http");
     let Some((scheme, rest)) = text.split_once("://").filter(|(s, _)| is_scheme(s)) else {
-        return Ok(text);
+        return Ok(Cow::Borrowed(text));
     };
     debug_assert!(is_scheme(scheme));
     if rest.contains('?') {
-        return Err("URL has a query");
+        return Err(("URL has a query", "give container and blob only, without the part behind ?"));
     }
-    Ok(rest.split_once('/').map_or("", |(_, path)| path))
+    if rest.contains('#') {
+        return Err(("URL has a fragment", "write %23 for # in a URL, or the name without https://…"));
+    }
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if host.to_ascii_lowercase().contains(".file.core.") {
+        return Err(("is the URL of an Azure Files share", "shares cannot be prepared: name a container of blobs"));
+    }
+    if !path.contains('%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    const ESCAPE: &str = "% and two hex digits stand for a byte of UTF-8; write %25 for % itself";
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |at: usize| char::from(*behind.get(at)?).to_digit(16);
+        let (Some(high), Some(low)) = (digit(0), digit(1)) else {
+            return Err(("URL has an escape that is none", ESCAPE));
+        };
+        bytes.push((high << 4 | low) as u8);
+        rest = &behind[2..];
+    }
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| ("URL has escapes that are no UTF-8", ESCAPE))
 }
 
 #[cfg(test)]
@@ -444,6 +489,17 @@ mod tests {
             ("basepath , DSTBLOBPATHORPREFIX |\n/a b/ ,con/p/ |", "/a b", "con", "p/"),
             ("DstItemPathOrPrefix,ItemType,BasePath\ncon\\p\\q\\,BlockBlob,/a/", "/a", "con", "p/q/"),
             ("BasePath,DstBlobPathOrPrefix\n/a/,https://acct.blob.core.windows.net/video/\n", "/a", "video", ""),
+            (
+                "BasePath,DstBlobPathOrPrefix\n/a/,https://h/video/my%20films%2f100%25/\n",
+                "/a",
+                "video",
+                "my films/100%/",
+            ),
+            ("BasePath,DstBlobPathOrPrefix\n/a/,video/my%20films/\n", "/a", "video", "my%20films/"),
+            ("sep=;\r\nBasePath;DstBlobPathOrPrefix\r\n/a,b/;con/\r\n\x1A", "/a,b", "con", ""),
+            ("BasePath;DstBlobPathOrPrefix\n/a/;con/", "/a", "con", ""),
+            ("\u{200B}BasePath,DstBlobPathOrPrefix\u{A0},BlobType\n/a/,con/,Block\u{200B}Blob\u{A0}", "/a", "con", ""),
+            ("BasePath,DstBlobPathOrPrefix\n/a/,\"con/\u{201C}x\u{201D}/\"\n", "/a", "con", "\u{201C}x\u{201D}/"),
             ("BasePath,DstBlobPathOrPrefix\n/a/,$root/\n", "/a", "$root", ""),
             ("BasePath,DstBlobPathOrPrefix\n/,con/\n", "/", "con", ""),
             ("BasePath,DstBlobPathOrPrefix\n//a//,con/\n", "//a", "con", ""),
@@ -489,13 +545,36 @@ mod tests {
             (H17, "/a/,/con/,,,,", "DstBlobPathOrPrefix", "destination begins with /"),
             (H17, "/a/,con,,,,", "DstBlobPathOrPrefix", "destination names no container"),
             (H17, "/a/,$root/p/,,,,", "DstBlobPathOrPrefix", "blobs in the root container cannot hold /"),
+            (H17, "file:///a/,con/,,,,", "BasePath", "is a URL"),
             (H17, "/a/,con/,blockblob,,,", "BlobType", "is no blob type"),
-            (H18, "/a/,con/,Blob,,,", "ItemType", "'None' isn't valid"),
+            (H18, "/a/,con/,Blob,,,", "ItemType", "is no item type (the Windows tool would say: 'None' isn't valid)"),
             (H18, "/a/,con/,None,,,", "ItemType", "'None' isn't valid"),
             (H22, "/a/,con/,", "ItemType", "'None' isn't valid"),
             (H17, "/a/,con/,,Rename,,", "Disposition", "is no disposition"),
             (H17, "/a/,con/,,,C:\\m.xml,", "MetadataFile", "is a Windows path"),
             (H17, "/a/,https://h/con/?sv=1&sig=abc,,,,", "DstBlobPathOrPrefix", "URL has a query"),
+            (H17, "/a/,https://h/con/50%/,,,,", "DstBlobPathOrPrefix", "URL has an escape that is none"),
+            (H17, "/a/,https://h/con/%E4/,,,,", "DstBlobPathOrPrefix", "URL has escapes that are no UTF-8"),
+            (H17, "\u{201C}/a/\u{201D},con/,,,,", "BasePath", "value begins with U+201C LEFT DOUBLE QUOTATION MARK"),
+            (
+                H17,
+                "/a/,con/\u{AB},,,,",
+                "DstBlobPathOrPrefix",
+                "value ends with U+00AB LEFT-POINTING DOUBLE ANGLE QUOTATION MARK",
+            ),
+            (H17, "/a/\u{A0},con/,,,,", "BasePath", "value ends with U+00A0 NO-BREAK SPACE, which cannot be seen"),
+            (
+                H17,
+                "\u{FEFF}/a/,con/,,,,",
+                "BasePath",
+                "value begins with U+FEFF ZERO WIDTH NO-BREAK SPACE, which cannot be seen",
+            ),
+            (
+                H17,
+                "/a/,con/\u{200B},,,,",
+                "DstBlobPathOrPrefix",
+                "value ends with U+200B ZERO WIDTH SPACE, which cannot be seen",
+            ),
         ] {
             let problems = bad(&format!("{header}{row}\n"));
             assert_eq!(problems.len(), 1, "{row}: {problems:?}");
@@ -507,6 +586,38 @@ mod tests {
             assert!(!problem.to_string().contains("sig="));
         }
         assert!(!bad(&format!("{H17}/a/,Con/,,,,\n"))[0].what.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_seen_within_a_name_is_told_and_kept() {
+        let read = good(&format!("{H17}/a\u{A0}b/,con/p\u{200D}q/,BlockBlob\u{A0},,,\n\"/a/\u{A0}\",con/x,,,,\n"));
+        assert_eq!(read.rows[0].base_path, Path::new("/a\u{A0}b"));
+        assert_eq!(read.rows[0].destination.prefix_or_blob, "p\u{200D}q/");
+        assert_eq!(read.rows[0].blob_type, Some(BlobType::Block));
+        assert_eq!(read.rows[1].base_path, Path::new("/a/\u{A0}"));
+        let told: Vec<_> = read.warnings.iter().map(|one| (one.place.line.unwrap(), one.what.clone())).collect();
+        for (line, name) in [
+            (2, "U+00A0 NO-BREAK SPACE at character 3"),
+            (2, "U+200D ZERO WIDTH JOINER at character 6"),
+            (2, "U+00A0 NO-BREAK SPACE at character 10"),
+            (3, "U+00A0 NO-BREAK SPACE at character 4"),
+        ] {
+            assert!(told.iter().any(|(at, what)| *at == line && what.contains(name)), "{name}: {told:?}");
+        }
+        let latin = parse(Path::new("d"), b"BasePath,DstBlobPathOrPrefix\n/\xE4/,con/\n").unwrap();
+        assert!(latin.warnings[0].what.contains("0xE4"), "{:?}", latin.warnings);
+    }
+
+    #[test]
+    fn a_row_that_lacks_columns_names_them() {
+        let problems = bad(&format!("{H17}/a/,con/,BlockBlob\n/b/,con/b/,BlockBlob,rename,None\n"));
+        assert_eq!(
+            problems.iter().map(|one| (one.place.line.unwrap(), &*one.what)).collect::<Vec<_>>(),
+            [
+                (2, "row has 3 values, the header 6 columns: Disposition, MetadataFile, PropertiesFile are missing"),
+                (3, "row has 5 values, the header 6 columns: PropertiesFile is missing"),
+            ]
+        );
     }
 
     #[test]
@@ -522,7 +633,7 @@ mod tests {
             ("", "file is empty"),
             ("\n\n", "file is empty"),
             ("/a/,con/\n", "first line is no header"),
-            ("BasePath;DstBlobPathOrPrefix\n/a/;con/", "first line is no header"),
+            ("BasePath|DstBlobPathOrPrefix\n/a/|con/", "first line is no header"),
             ("BasePath,BlobType\n/a/,BlockBlob", "column is missing"),
             ("BasePath,BasePath,DstBlobPathOrPrefix\n", "column is given twice"),
             ("BasePath,DstItemPathOrPrefix,DstBlobPathOrPrefix\n", "column is given twice"),

@@ -6,6 +6,7 @@ use super::journal::{self, RecordKind, WriteError};
 use super::xml::{Step, Steps, XmlError, push_escaped};
 use super::{Digest, Md5, SecretText};
 use crate::limits;
+use crate::text;
 use crate::units::FileTime;
 
 /// Largest file that the portal takes.
@@ -125,8 +126,9 @@ pub enum ReadError {
 /// # Errors
 /// When there is no drive in it. Damage elsewhere in the file does not matter.
 pub fn read(input: &[u8]) -> Result<DriveRecord, ReadError> {
-    let start = input.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(input);
-    if start.trim_ascii_start().starts_with(b"<") {
+    let decoded = Zeroizing::new(text::decode(input).into_owned());
+    let input: &[u8] = &decoded;
+    if input.trim_ascii_start().starts_with(b"<") {
         return read_xml(input).map_err(ReadError::from);
     }
     let journal = journal::read(input);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::SecretText;
 use super::csv::{self, Columns, Header, Record};
+use crate::crypt::printed;
+use crate::crypt::stretch::RecoveryPasswordError;
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 use crate::units::ByteLen;
@@ -88,6 +90,9 @@ const COLUMNS: Columns = Columns {
     sample: "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey",
 };
 
+/// Columns whose values are ASCII words; of a key the blanks and dashes are passed over.
+const WORDS: &[&str] = &["FormatOption", "SilentOrPromptOnFormat", "Encryption", "ExistingBitLockerKey"];
+
 /// Reads a driveset file; `path` is only for messages. The file may hold keys: `input` is the caller's to wipe.
 ///
 /// # Errors
@@ -108,9 +113,13 @@ pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Drivese
         if records.is_empty() && problems.0.len() == before {
             problems.push(Problem::new(Kind::Usage, "file has no rows").path(path));
         }
-        for record in &records {
-            let mut row = Row { path, header: &header, record, problems: &mut *problems };
-            out.rows.extend(row.parse());
+        for record in &mut records {
+            let sound = csv::check_width(path, &header, record, &["ExistingBitLockerKey"], problems)
+                & csv::check_characters(path, &header, record, WORDS, problems, &mut out.warnings);
+            if sound {
+                let mut row = Row { path, header: &header, record, problems: &mut *problems };
+                out.rows.extend(row.parse());
+            }
         }
         check_set(path, &records, &mut out.rows, problems);
     }
@@ -162,9 +171,6 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn parse(&mut self) -> Option<DrivesetRow> {
-        if !csv::check_width(self.path, self.header, self.record, self.problems) {
-            return None;
-        }
         let target = self.target();
         let format = self.choice(
             "FormatOption",
@@ -243,14 +249,17 @@ impl Row<'_> {
                 self.fail(problem.advice("its 48-digit numerical password"))
             }
             (Encryption::AlreadyEncrypted, Some(field)) => {
-                let text = std::str::from_utf8(&field.bytes).unwrap_or_default().trim();
-                if is_numerical_password(text) {
-                    return Some(Some(SecretText::new(text)));
+                let text = zeroize::Zeroizing::new(field.text().into_owned());
+                match numerical_password(&text) {
+                    Ok(key) => Some(Some(key)),
+                    Err(why) => {
+                        let problem =
+                            self.at(COLUMN, why.map_or(NO_PASSWORD.into(), |why| format!("{NO_PASSWORD}: {why}")));
+                        self.fail(problem.advice(
+                            "eight groups of six digits with - between, each a multiple of 11 below 720896: look for a mistyped digit",
+                        ))
+                    }
                 }
-                let problem = self.at(COLUMN, "is no 48-digit numerical password");
-                self.fail(problem.advice(
-                    "eight groups of six digits with - between, each a multiple of 11 below 720896: look for a mistyped digit",
-                ))
             }
         }
     }
@@ -347,6 +356,19 @@ pub fn parse_size(text: &str) -> Option<ByteLen> {
         return None;
     }
     u64::try_from(u128::from(whole) * factor + scaled / scale).ok().map(ByteLen)
+}
+
+/// What a value that should be a numerical password is not.
+pub const NO_PASSWORD: &str = "is no 48-digit numerical password";
+
+/// The numerical password that a text is, with dashes and blanks of any kind between and around its groups, as it is
+/// printed.
+///
+/// # Errors
+/// Which group is mistyped, if that can be said.
+pub fn numerical_password(text: &str) -> Result<SecretText, Option<RecoveryPasswordError>> {
+    let run = printed::only(text).ok_or_else(|| printed::slip(text))?;
+    run.password().map(|_| SecretText::new(run.digits.expose())).map_err(Some)
 }
 
 /// Eight groups of six digits, each a multiple of 11 below 720,896 (`spec/import-export.md` 11).
@@ -487,6 +509,24 @@ mod tests {
             format!("/dev/a,AlreadyFormatted,SilentMode,AlreadyEncrypted,{KEY}\n").as_bytes(),
         );
         assert!(!format!("{headless:?}").contains("411631"));
+    }
+
+    #[test]
+    fn a_key_is_read_with_whatever_is_between_its_groups() {
+        for between in ["\u{2013}", "\u{2011}", "\u{2212}", " ", "\u{A0}", "\u{2013}\u{200B}", ""] {
+            for around in ["", " ", "\u{A0}", "\u{FEFF}"] {
+                let key = format!("{around}{}{around}", KEY.replace('-', between));
+                let rows = good(&format!("/dev/a,AlreadyFormatted,SilentMode,AlreadyEncrypted,{key}\n"));
+                assert_eq!(rows[0].existing_key.as_ref().unwrap().expose(), KEY, "{between:?} {around:?}");
+            }
+        }
+        let slip = KEY.replace("014509", "014508").replace('-', "\u{2013}");
+        let problems = bad(&format!("/dev/a,AlreadyFormatted,SilentMode,AlreadyEncrypted,{slip}\n"));
+        assert!(problems[0].what.contains("group 2"), "{problems:?}");
+        assert_eq!(good("/dev/a,Format,SilentMode,Encrypt\n").len(), 1);
+        let short = bad("/dev/a,Format\n");
+        let lacking = "row has 2 values, the header 5 columns: SilentOrPromptOnFormat, Encryption are missing";
+        assert_eq!(short[0].what, lacking);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::base64;
 use super::xml::{Step, Steps, XmlError, push_escaped};
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
+use crate::text::{self, Form};
 
 /// Names and values of one blob's metadata together (`spec/import-export.md` 2.4).
 pub const METADATA_LEN_MAX: usize = 8 << 10;
@@ -100,12 +101,14 @@ impl Check<'_> {
     }
 
     fn run(&mut self, input: &[u8]) {
-        if input.starts_with(&[0xFF, 0xFE]) || input.starts_with(&[0xFE, 0xFF]) {
-            let problem = self.at(1, "is UTF-16").advice("write the file as UTF-8");
+        // The file goes onto the drive as it is, and the service reads it.
+        if let Form::Wide { width, .. } = text::sniff(input).0 {
+            let problem = self.at(1, format!("is UTF-{}", 8 * width)).advice("write the file as UTF-8");
             self.problems.push(problem);
             return;
         }
         let mut steps = Steps::new(input, limits::XML_STEP_MAX);
+        steps.only_utf8 = true;
         if let Err(e) = self.document(&mut steps) {
             let problem = self.at(e.line, format!("is not well-formed XML: {}", e.what));
             self.problems.push(problem);

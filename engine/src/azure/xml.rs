@@ -6,6 +6,7 @@ use quick_xml::events::{BytesRef, Event};
 use quick_xml::reader::Reader;
 
 use crate::limits;
+use crate::text::Utf8;
 
 /// Whether XML 1.0 can carry `c` at all.
 pub(super) const fn is_xml_char(c: char) -> bool {
@@ -141,17 +142,19 @@ pub(super) enum Step {
 /// A pull parser over quick-xml that bounds what one step may hold, knows lines, and refuses document types.
 #[derive(Debug)]
 pub(super) struct Steps<R> {
-    reader: Reader<Bounded<R>>,
+    reader: Reader<Bounded<Utf8<R>>>,
     buffer: Vec<u8>,
     step_max: usize,
     pub depth: usize,
+    /// Refuses a declaration of anything but UTF-8: the file is read by others as it is.
+    pub only_utf8: bool,
 }
 
 impl<R: BufRead> Steps<R> {
     /// `step_max`: bytes that one tag or text may have.
     pub fn new(input: R, step_max: usize) -> Self {
-        let reader = Reader::from_reader(Bounded { inner: input, budget: step_max, line: 1 });
-        Self { reader, buffer: Vec::new(), step_max, depth: 0 }
+        let reader = Reader::from_reader(Bounded { inner: Utf8::new(input), budget: step_max, line: 1 });
+        Self { reader, buffer: Vec::new(), step_max, depth: 0, only_utf8: false }
     }
 
     pub fn error(&mut self, what: impl Into<String>) -> XmlError {
@@ -198,9 +201,8 @@ impl<R: BufRead> Steps<R> {
                     Err(e) => what = Some(e),
                 },
                 Ok(Event::Decl(declaration)) => match declaration.encoding() {
-                    Some(Ok(encoding))
-                        if !encoding.eq_ignore_ascii_case("utf-8") && !encoding.eq_ignore_ascii_case("us-ascii") =>
-                    {
+                    // The text is decoded by what it is: PowerShell and .NET write one form and declare another.
+                    Some(Ok(encoding)) if !is_declared(&encoding, self.only_utf8) => {
                         what = Some(format!("encoding is {encoding}; write the file as UTF-8"));
                     }
                     Some(Err(e)) => what = Some(e.to_string()),
@@ -243,6 +245,13 @@ impl<R: BufRead> Steps<R> {
         }
         Ok(())
     }
+}
+
+/// Encodings that a declaration may name.
+fn is_declared(encoding: &str, only_utf8: bool) -> bool {
+    let known = ["utf-8", "us-ascii", "utf8", "ascii", "utf-16", "utf-16le", "utf-16be", "unicode"];
+    let known = if only_utf8 { &known[..2] } else { &known[..] };
+    known.iter().any(|known| encoding.eq_ignore_ascii_case(known))
 }
 
 fn attributes_of(start: &quick_xml::events::BytesStart<'_>) -> Result<Vec<(String, String)>, String> {

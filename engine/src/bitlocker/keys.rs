@@ -7,15 +7,14 @@ use zeroize::Zeroizing;
 
 use super::datum::{Datum, DatumError, Datums};
 use super::format::{DatasetHeader, ExternalHead, KeyHead, key_type, kind};
+use crate::crypt::printed;
 use crate::crypt::secret::{Key32, SecretText};
 use crate::crypt::stretch::{RecoveryPassword, RecoveryPasswordError};
+use crate::text;
 use crate::units::Guid;
 
 /// Longest input that is looked at: a key file in base64 is 240 characters, a password at most 256 units.
 const INPUT_LEN_MAX: usize = 4096;
-
-/// Characters of a printed recovery password.
-const PRINTED_LEN: usize = 55;
 
 /// From this many digits on a text of digits is meant to be a recovery password.
 const RECOVERY_DIGITS_MIN: usize = 36;
@@ -94,7 +93,8 @@ pub enum KeyFileError {
 
 impl KeyInput {
     /// Reads the contents of a key file, or what somebody pasted: a `.BEK` file, 48 digits, base64 of 32 bytes or of a
-    /// `.BEK` file, or 32 bytes that are no text; also the text file that Windows saves a recovery password in. Blanks and a byte order mark around text do not count.
+    /// `.BEK` file, or 32 bytes that are no text. Blanks, quotes and a byte order mark around text do not count. Of a text
+    /// with several passwords the first; [`crate::crypt::printed::runs`] finds all.
     ///
     /// Never takes a text for a user's password: [`KeyInput::password`] says so explicitly.
     ///
@@ -125,14 +125,15 @@ impl KeyInput {
     }
 
     fn parse_text(text: &str) -> Result<Self, KeyInputError> {
-        let text = text.trim();
+        let text = text.trim().trim_matches('"').trim();
         if text.is_empty() {
             return Err(KeyInputError::Empty);
         }
-        // The text file that Windows saves has the password among sentences in the user's language.
-        let printed = |word: &&str| word.len() == PRINTED_LEN && word.bytes().all(|c| c.is_ascii_digit() || c == b'-');
-        if let Some(word) = text.split_whitespace().find(printed) {
-            return Ok(Self::Recovery(RecoveryPassword::parse(word)?));
+        if let Some(run) = printed::runs(text).first() {
+            return Ok(Self::Recovery(run.password()?));
+        }
+        if let Some(slip) = printed::slip(text) {
+            return Err(slip.into());
         }
         let digits = text.chars().filter(char::is_ascii_digit).count();
         let others = text.chars().filter(|&c| c.is_alphabetic() || matches!(c, '+' | '/' | '=')).count();
@@ -160,26 +161,14 @@ impl fmt::Debug for KeyInput {
     }
 }
 
-/// UTF-8, or UTF-16LE with a byte order mark, as Windows saves recovery keys. `None` for anything else.
+/// The input as text, in any of the forms of [`text::decode`]. `None` for anything else.
 fn text_of(input: &[u8]) -> Option<Zeroizing<String>> {
-    const BOM_UTF16LE: [u8; 2] = [0xFF, 0xFE];
-    let text = match input.strip_prefix(&BOM_UTF16LE) {
-        Some(units) => {
-            let units = units.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-            // Room for all that can come, so that no smaller copy is left behind.
-            let mut text = String::with_capacity(input.len() * 2);
-            for c in char::decode_utf16(units) {
-                text.push(c.ok()?);
-            }
-            Zeroizing::new(text)
-        }
-        None => Zeroizing::new(str::from_utf8(input).ok()?.trim_start_matches('\u{FEFF}').to_owned()),
-    };
+    let text = text::decode_text(input).ok()?;
     text.chars().all(|c| !c.is_control() || c.is_whitespace()).then_some(text)
 }
 
 /// Whether the first fields are those of a dataset with version and header size as in all key files.
-fn looks_like_key_file(bytes: &[u8]) -> bool {
+pub fn looks_like_key_file(bytes: &[u8]) -> bool {
     DatasetHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| {
         header.header_size.get() as usize == size_of::<DatasetHeader>() && header.version.get() < 0x100
     })

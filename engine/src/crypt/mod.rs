@@ -5,6 +5,7 @@ mod blocks;
 mod cbc;
 pub mod ccm;
 mod diffuser;
+pub mod printed;
 pub mod secret;
 pub mod stretch;
 mod xts;

@@ -1,18 +1,37 @@
 //! What a person or a file brings to unlock a drive, in all the forms that the service and Windows hand out.
 
+use std::fmt;
+
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::azure::drive_record;
 use crate::azure::{Digest, SecretText};
-use crate::bitlocker::keys::{KeyInput, KeyInputError};
+use crate::bitlocker::keys::{self, KeyInput, KeyInputError};
 use crate::bitlocker::read::{self, ProtectorKind, UnlockError};
+use crate::crypt::printed::{self, Run};
+use crate::crypt::stretch::RecoveryPasswordError;
 use crate::report::{Kind, Problem};
+use crate::text;
 
 /// Longest key file: a journal of a long session holds drive records.
 pub const KEY_FILE_LEN_MAX: usize = 16 << 20;
 
-/// Keys of one JSON list that are tried: each costs a second of stretching.
-const LISTED_MAX: usize = 100;
+/// Keys that are tried on one volume, those that name it first: each costs a second of stretching.
+const TRIED_MAX: usize = 100;
+
+/// Characters of the base64 of 32 bytes, less its padding.
+const BASE64_LEN_MIN: usize = 43;
+
+/// Words kept of what stands around a key.
+const WORDS_MAX: usize = 64;
+
+/// Lengths of a word that may be a serial number or the identifier of a protector.
+const WORD_LENS: std::ops::RangeInclusive<usize> = 3..=64;
+
+/// What a key can come in.
+const FORMS: &str =
+    "a drive record, the JSON of listBitLockerKeys, a .BEK file, a text with 48 digits, base64, or a password";
 
 /// What a drive record says beside its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +50,59 @@ pub struct Record {
 struct Candidate {
     /// Serial of the drive that it is said to open.
     drive_id: Option<String>,
+    /// Words beside it in a text.
+    near: Near,
     input: KeyInput,
     /// The drive record it came in.
     record: Option<Record>,
+}
+
+impl Candidate {
+    fn new(drive_id: Option<String>, input: KeyInput) -> Self {
+        Self { drive_id, near: Near::default(), input, record: None }
+    }
+}
+
+/// Words beside a key in a text: one may be the serial of its drive, or the identifier of its protector.
+#[derive(Clone, Default)]
+struct Near {
+    /// On its line.
+    line: Vec<String>,
+    /// Between it and the keys before and behind it.
+    around: Vec<String>,
+}
+
+impl Near {
+    /// Of the key at `run`; the keys before and behind end and begin at the bytes of `room`.
+    fn of(text: &str, run: &Run, room: [usize; 2]) -> Self {
+        let words = |text: &str| -> Vec<String> {
+            let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '=' | '#');
+            let words = text.split(|c| !is_part(c)).filter(|word| WORD_LENS.contains(&word.len()));
+            words.take(WORDS_MAX).map(str::to_owned).collect()
+        };
+        let (before, behind) = (&text[room[0]..run.range.start], &text[run.range.end..room[1]]);
+        let line = format!(
+            "{} {}",
+            before.rsplit(['\n', '\r']).next().unwrap_or_default(),
+            behind.split(['\n', '\r']).next().unwrap_or_default()
+        );
+        Self { line: words(&line), around: words(&format!("{before} {behind}")) }
+    }
+}
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Text of a key file.
+        f.write_str("<secret>")
+    }
 }
 
 /// Keys to try, in order, and what came with them.
 #[derive(Debug, Default)]
 pub struct Key {
     candidates: Vec<Candidate>,
+    /// What is wrong with runs of digits that are no key, beside others that are.
+    slips: Vec<RecoveryPasswordError>,
 }
 
 /// What opened a volume.
@@ -65,6 +128,7 @@ impl Key {
     /// Adds what another file brings.
     pub fn join(&mut self, other: Self) {
         self.candidates.extend(other.candidates);
+        self.slips.extend(other.slips);
     }
 
     /// The drive records among the keys that name this drive.
@@ -75,32 +139,94 @@ impl Key {
             .filter(move |record| same(&record.drive_id, drive_id))
     }
 
-    /// Reads a drive record, the JSON of `listBitLockerKeys` (or `listCredentials`), a `.BEK` file, or a text: 48 digits,
-    /// the base64 of an external key, or a user's password.
+    /// Reads a drive record, the JSON of `listBitLockerKeys` (or `listCredentials`), a `.BEK` file, or a text: one with
+    /// eight groups of six digits anywhere in it, the base64 of an external key, or a user's password. Text in any of
+    /// the forms of [`text::decode`]; every key in it is taken.
     ///
     /// # Errors
     /// What it resembles and what is wrong with it, such as which group of digits is mistyped. Never its contents.
     pub fn read(input: &[u8]) -> Result<Self, Problem> {
-        let text = std::str::from_utf8(input).ok().map(|text| text.trim_start_matches('\u{FEFF}').trim());
-        match text {
-            Some(text) if text.starts_with('<') || text.starts_with("[Begin") => return Self::read_record(input),
-            Some(text) if text.starts_with('{') || text.starts_with('[') => return Self::read_json(text),
-            _ => {}
-        }
         let mut key = Self::default();
-        key.add(None, input)?;
-        Ok(key)
+        if keys::looks_like_key_file(input) {
+            key.add(None, input)?;
+            return Ok(key);
+        }
+        let decoded = Zeroizing::new(text::decode(input).into_owned());
+        // Of a code page only the ASCII counts.
+        let whole = Zeroizing::new(String::from_utf8_lossy(&decoded).into_owned());
+        let text = whole.trim();
+        let shaped = match text.as_bytes() {
+            [b'<', ..] => Some(Self::read_record(&decoded)),
+            _ if text.starts_with("[Begin") => Some(Self::read_record(&decoded)),
+            [b'{' | b'[', ..] => Some(Self::read_json(text)),
+            _ => None,
+        };
+        let failed = match shaped {
+            Some(Ok(read)) => {
+                key = read;
+                None
+            }
+            Some(Err(problem)) => Some(problem),
+            None => None,
+        };
+        let slip = key.add_runs(text);
+        match (failed, slip) {
+            _ if !key.is_none() => Ok(key),
+            (Some(problem), _) => Err(problem),
+            (None, Some(slip)) => Err(unusable(&slip.into())),
+            (None, None) if key.add_words(text) => Ok(key),
+            (None, None) => key.add(None, input).map(|()| key),
+        }
     }
 
     /// Takes a secret that is a user's password and nothing else, whatever it looks like.
     pub fn password(text: &str) -> Self {
-        Self { candidates: vec![Candidate { drive_id: None, input: KeyInput::password(text), record: None }] }
+        Self { candidates: vec![Candidate::new(None, KeyInput::password(text))], slips: Vec::new() }
+    }
+
+    /// Adds every numerical password of a text that is not among the keys yet. What is wrong with the first that is none,
+    /// if there is no other.
+    fn add_runs(&mut self, text: &str) -> Option<RecoveryPasswordError> {
+        let runs = printed::runs(text);
+        let mut known: Vec<SecretText> = Vec::new();
+        for candidate in &self.candidates {
+            if let KeyInput::Recovery(password) = &candidate.input {
+                known.push(SecretText::new(password.printed().expose()));
+            }
+        }
+        for (index, run) in runs.iter().enumerate() {
+            let from = index.checked_sub(1).map_or(0, |before| runs[before].range.end);
+            let to = runs.get(index + 1).map_or(text.len(), |next| next.range.start);
+            match run.password() {
+                Ok(_) if known.iter().any(|one| one.expose() == run.digits.expose()) => {}
+                Ok(password) => {
+                    known.push(SecretText::new(run.digits.expose()));
+                    let near = Near::of(text, run, [from, to]);
+                    self.candidates.push(Candidate { near, ..Candidate::new(None, KeyInput::Recovery(password)) });
+                }
+                Err(slip) => self.slips.push(slip),
+            }
+        }
+        self.slips.first().copied().filter(|_| self.is_none())
+    }
+
+    /// Adds every word of a text of several that is an external key in base64: what tables and quotes are made of.
+    fn add_words(&mut self, text: &str) -> bool {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_');
+        let words: Vec<&str> = text.split(|c| !is_part(c)).filter(|word| !word.is_empty()).collect();
+        for word in words.iter().filter(|word| words.len() > 1 && word.len() >= BASE64_LEN_MIN) {
+            if let Ok(input @ KeyInput::External { .. }) = KeyInput::parse(word.as_bytes()) {
+                self.candidates.push(Candidate::new(None, input));
+            }
+        }
+        !self.is_none()
     }
 
     fn add(&mut self, drive_id: Option<String>, input: &[u8]) -> Result<(), Problem> {
-        let password = std::str::from_utf8(input).ok().map(|text| text.trim_start_matches('\u{FEFF}'));
+        let text = text::decode_text(input).ok();
         // One line end is the editor's; blanks may be the user's.
-        let password = password
+        let password = text
+            .as_ref()
             .map(|text| text.strip_suffix('\n').unwrap_or(text))
             .map(|text| text.strip_suffix('\r').unwrap_or(text));
         // 256 units is the longest that Windows takes.
@@ -110,10 +236,10 @@ impl Key {
         match KeyInput::parse(input) {
             Ok(input) => {
                 let may_be_password = matches!(input, KeyInput::External { .. });
-                self.candidates.push(Candidate { drive_id: drive_id.clone(), input, record: None });
+                self.candidates.push(Candidate::new(drive_id.clone(), input));
                 // A password may look like base64.
                 if let (true, Some(text)) = (may_be_password, password) {
-                    self.candidates.push(Candidate { drive_id, input: KeyInput::password(text), record: None });
+                    self.candidates.push(Candidate::new(drive_id, KeyInput::password(text)));
                 }
                 Ok(())
             }
@@ -122,12 +248,10 @@ impl Key {
                 let meant_recovery = matches!(error, KeyInputError::Recovery(_)) && digits >= 36;
                 match password {
                     Some(text) if !meant_recovery && !matches!(error, KeyInputError::KeyFile(_)) => {
-                        self.candidates.push(Candidate { drive_id, input: KeyInput::password(text), record: None });
+                        self.candidates.push(Candidate::new(drive_id, KeyInput::password(text)));
                         Ok(())
                     }
-                    _ => Err(Problem::new(Kind::Usage, format!("the key cannot be used: {error}")).advice(
-                        "a drive record, the JSON of listBitLockerKeys, a .BEK file, 48 digits, base64, or a password",
-                    )),
+                    _ => Err(unusable(&error)),
                 }
             }
         }
@@ -179,9 +303,6 @@ impl Key {
                 value.as_str().filter(|text| !text.trim().is_empty())
             };
             if let Some(secret) = field("bitLockerKey") {
-                if key.candidates.len() >= LISTED_MAX {
-                    return Err(wrong("lists more than 100 keys"));
-                }
                 let drive_id = field("driveId").or_else(|| field("diskSerialNumber")).map(str::to_owned);
                 let named = drive_id.clone().unwrap_or_default();
                 key.add(drive_id, secret.as_bytes()).map_err(|problem| problem.value(format!("drive {named}")))?;
@@ -210,15 +331,20 @@ impl Key {
             return Err(Problem::new(Kind::Usage, "the volume is locked, and there is no key")
                 .advice("--key-file FILE or --key-fd N, or answer the question at a terminal"));
         }
+        let protectors: Vec<String> = volume.metadata.protectors.iter().map(|one| one.id.to_string()).collect();
+        let names =
+            |word: &String| drive_ids.iter().any(|mine| same(mine, word)) || protectors.iter().any(|id| same(id, word));
         let rank = |candidate: &&Candidate| match &candidate.drive_id {
-            Some(id) if drive_ids.iter().any(|mine| same(mine, id)) => 0,
-            None => 1,
-            Some(_) => 2,
+            Some(id) if drive_ids.iter().any(|mine| same(mine, id)) => Rank::Named,
+            Some(_) => Rank::Other,
+            None if candidate.near.line.iter().any(names) => Rank::Named,
+            None if candidate.near.around.iter().any(names) => Rank::Near,
+            None => Rank::Unnamed,
         };
         let mut ordered: Vec<&Candidate> = self.candidates.iter().collect();
         ordered.sort_by_key(rank);
         let mut worst: Option<UnlockError> = None;
-        for candidate in &ordered {
+        for candidate in ordered.iter().take(TRIED_MAX) {
             match volume.unlock(&candidate.input, progress) {
                 Ok(unlocked) => {
                     let opener = Opener { by: word(&candidate.input), record: candidate.record.clone() };
@@ -249,9 +375,15 @@ impl Key {
         let ids: Vec<String> = ids.map(|protector| protector.id.to_string().to_uppercase()).collect();
         let mut advice = Vec::new();
         let others: Vec<&str> =
-            ordered.iter().filter(|one| rank(one) == 2).filter_map(|one| one.drive_id.as_deref()).collect();
+            ordered.iter().filter(|one| rank(one) == Rank::Other).filter_map(|one| one.drive_id.as_deref()).collect();
         if !drive_ids.is_empty() && others.len() == ordered.len() {
             advice.push(format!("the keys are said to be of drive {}", list(&others)));
+        }
+        if ordered.len() > TRIED_MAX {
+            advice.push(format!("{} keys were given and {TRIED_MAX} tried: give those of this drive", ordered.len()));
+        }
+        if let Some(slip) = self.slips.first() {
+            advice.push(format!("another run of digits beside the keys is none: {slip}"));
         }
         if !ids.is_empty() {
             advice.push(format!("its numerical password belongs to protector {}", ids.join(" or ")));
@@ -259,6 +391,24 @@ impl Key {
         let problem = Problem::new(kind, error.to_string());
         Err(if advice.is_empty() { problem } else { problem.advice(advice.join("; ")) })
     }
+}
+
+/// How well what is said of a key fits a volume; the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It names the drive or its protector.
+    Named,
+    /// One of the two stands nearby.
+    Near,
+    /// It names nothing.
+    Unnamed,
+    /// It names another drive.
+    Other,
+}
+
+/// A file that holds no key.
+fn unusable(error: &KeyInputError) -> Problem {
+    Problem::new(Kind::Usage, format!("the key cannot be used: {error}")).advice(FORMS)
 }
 
 /// Serials, as tools print them.
@@ -292,6 +442,91 @@ mod tests {
 
     fn kinds(input: &str) -> Vec<&'static str> {
         Key::read(input.as_bytes()).unwrap().candidates.iter().map(|candidate| word(&candidate.input)).collect()
+    }
+
+    // Published examples.
+    const OTHER: &str = "060456-014509-132033-080300-252615-584177-672089-411631";
+
+    fn wide(text: &str, mark: bool, little: bool) -> Vec<u8> {
+        let units = ["\u{FEFF}", text][usize::from(!mark)..].concat();
+        units.encode_utf16().flat_map(|unit| if little { unit.to_le_bytes() } else { unit.to_be_bytes() }).collect()
+    }
+
+    #[test]
+    fn every_key_of_any_text_is_taken() {
+        let entry = |key: &str| format!("{{\"driveId\":\"D\",\"bitLockerKey\":\"{key}\"}}");
+        let dashes = PRINTED.replace('-', "\u{2013}");
+        let table =
+            format!("BitLockerKey{:43}  DriveId\n{}  -------\n{PRINTED}  9CAFE\n{OTHER}  9CAFF\n", "", "-".repeat(55));
+        let record = |key: &str| format!("<Drive><DriveId>D</DriveId><BitLockerKey>{key}</BitLockerKey></Drive>");
+        let filler = "2026-11-28 12:00:00.123 [INFO] copied 48 files of 123456 bytes\r\n".repeat(200);
+        for (text, count) in [
+            (format!("Drive 1: {PRINTED}\nDrive 2: {OTHER}\n"), 2),
+            (format!("Key:{PRINTED}"), 1),
+            (format!("\"{PRINTED}\",\"D\"\r\n"), 1),
+            (format!("\"{PRINTED}\"\n"), 1),
+            (format!("{PRINTED}\t9CAFE\n{OTHER}\t9CAFF\n"), 2),
+            (table, 2),
+            (format!("value:\n- bitLockerKey: {PRINTED}\n  driveId: 9CAFE\n- bitLockerKey: {OTHER}\n"), 2),
+            (format!("[\n  \"{PRINTED}\",\n  \"{OTHER}\"\n]\n"), 2),
+            (format!("{{\"value\":[{},{}]}}", entry(PRINTED), entry(OTHER)), 2),
+            (format!("{{\"value\":[{},{}]", entry(PRINTED), entry(OTHER)), 2),
+            (format!("{{\"Count\":1,\"value\":[\"@{{bitLockerKey={PRINTED}; driveId=9CAFE}}\"]}}"), 1),
+            (format!("<DriveList>{}{}</DriveList>", record(PRINTED), record(OTHER)), 2),
+            (format!("<BitLockerKey>{PRINTED}</BitLockerKey>"), 1),
+            (record(&dashes), 1),
+            (format!("{filler}Recovery Key:\r\n\r\n\t{dashes}\r\n{filler}"), 1),
+            (PRINTED.replace('-', "\u{A0}\u{2011}\u{200B}"), 1),
+        ] {
+            let forms = [
+                text.clone().into_bytes(),
+                format!("\u{FEFF}{text}").into_bytes(),
+                wide(&text, true, true),
+                wide(&text, true, false),
+                wide(&text, false, true),
+                wide(&text, false, false),
+            ];
+            for (form, input) in forms.iter().enumerate() {
+                let key = Key::read(input).unwrap_or_else(|problem| panic!("{text} in form {form}: {problem}"));
+                let words: Vec<_> = key.candidates.iter().map(|candidate| word(&candidate.input)).collect();
+                assert_eq!(words, vec!["numerical password"; count], "{text} in form {form}");
+            }
+        }
+        // Of a code page: `clé`.
+        let latin = [b"cl\xE9 : ", PRINTED.as_bytes()].concat();
+        assert_eq!(Key::read(&latin).unwrap().candidates.len(), 1);
+        let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for text in [format!("BitLockerKey  DriveId\n{base64}  9CAFE"), format!("\"{base64}\",\"x\"\n")] {
+            assert_eq!(kinds(&text), ["external key"], "{text}");
+        }
+        assert!(!format!("{:?}", Key::read(format!("Drive 1: {PRINTED}").as_bytes())).contains("Drive 1"));
+    }
+
+    #[test]
+    fn what_names_the_drive_is_known_wherever_it_stands() {
+        for (text, line, around) in [
+            (format!("{PRINTED}\t9CAFE\n{OTHER}\t9CAFF\n"), true, true),
+            (format!("- bitLockerKey: {PRINTED}\n  driveId: 9CAFE\n- bitLockerKey: {OTHER}"), false, true),
+            (format!("driveId: 9CAFE\n{PRINTED}\n{OTHER}\n"), false, true),
+            (format!("{PRINTED}\n{OTHER}\n9CAFE"), false, false),
+        ] {
+            let key = Key::read(text.as_bytes()).unwrap();
+            let near = &key.candidates[0].near;
+            let has = |words: &[String]| words.iter().any(|word| word == "9CAFE");
+            assert_eq!((has(&near.line), has(&near.around)), (line, around), "{text}");
+            assert!(!key.candidates[1].near.line.iter().any(|word| word == "9CAFE"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_run_beside_a_good_one_is_remembered() {
+        let slip = OTHER.replace("014509", "014508");
+        let key = Key::read(format!("{slip}\n{PRINTED}").as_bytes()).unwrap();
+        assert_eq!((key.candidates.len(), key.slips.len()), (1, 1));
+        let problem = Key::read(format!("Key: {slip}, of drive D\n").as_bytes()).unwrap_err();
+        assert!(problem.what.contains("group 2") && !problem.to_string().contains("014508"), "{problem}");
+        let short = Key::read(format!("Key: {}", &PRINTED[7..]).as_bytes()).unwrap_err();
+        assert!(short.what.contains('7'), "{short}");
     }
 
     #[test]

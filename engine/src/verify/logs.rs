@@ -11,6 +11,7 @@ use crate::azure::Digest;
 use crate::azure::bloblist::{self, Selector};
 use crate::azure::copylog::{ErroredEntity, Event, LogBlob, Reader, is_success};
 use crate::report::{Kind, Problem, Problems};
+use crate::text;
 use crate::verify::verdict::Taken;
 
 /// Longest blob list or inventory that is taken.
@@ -445,8 +446,8 @@ impl Expected {
         let file = File::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.take(LIST_LEN_MAX).read_to_end(&mut bytes).map_err(failed)?;
-        let start = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes).trim_ascii_start();
-        if start.starts_with(b"<") {
+        let bytes = text::decode(&bytes);
+        if bytes.trim_ascii_start().starts_with(b"<") {
             for selector in bloblist::read(path, &bytes[..])?.selectors {
                 match selector {
                     Selector::Path(path) => {
