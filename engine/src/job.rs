@@ -1,6 +1,7 @@
 //! The façade: what the command line may use of the pipelines.
 
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState};
+pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
@@ -15,7 +16,7 @@ pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
-pub use crate::prep::lint::{InputKind, Linted, lint};
+pub use crate::prep::lint::{InputKind, Linted, lint, lint_text};
 pub use crate::prep::log::append_to_log;
 pub use crate::prep::rebuild::{ReadDrive, Told, rebuild_journal};
 pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
@@ -25,6 +26,7 @@ pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
 pub use crate::survey::{Check as MachineCheck, Health, Link, Queue, Seen, State as CheckState, disks, examine, gates};
+pub use crate::text::decode_text;
 pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};
 pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};

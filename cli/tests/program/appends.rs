@@ -483,6 +483,15 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
             ("films/long.mp4", (0..9u32 << 20).map(|at| (at / 4099) as u8).collect()),
             ("disks/one.vhd", disk.clone()),
             ("bad/ends in a dot/name\u{1}.txt", vec![1]),
+            ("odd/Case", vec![1]),
+            ("odd/case", vec![2]),
+            ("odd/trailing.", vec![3]),
+            ("odd/a:b", vec![4]),
+            ("odd/con.txt", vec![5]),
+            ("odd/dir./x", vec![6]),
+            ("odd/fine", vec![7]),
+            ("folds/e\u{301}", vec![8]),
+            ("folds/é", vec![9]),
         ] {
             let path = root.join(path);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
@@ -502,6 +511,24 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     let refused = session.dray(&run("/bad", "bad/"));
     assert!(refused.status.code() == Some(1) && said(&refused).contains("cannot name this blob"), "{}", said(&refused));
     assert!(said(&session.dray(&run("/nowhere", "bad/"))).contains("is not on the volume"));
+    // What Windows would open under another name, or not at all; each is told, and nothing is indexed.
+    let odd = session.dray(&run("/odd", "odd/"));
+    assert_eq!(odd.status.code(), Some(1), "{}", said(&odd));
+    for (path, why) in [
+        ("/odd/Case", "are one name"),
+        ("/odd/case", "are one name"),
+        ("/odd/trailing.", "ends in a dot"),
+        ("/odd/a:b", "':'"),
+        ("/odd/con.txt", "is a device"),
+        ("/odd/dir.", "nothing below it can be opened"),
+    ] {
+        let is_told = said(&odd).lines().any(|line| line.contains(why) && line.contains(&format!("(found: {path})")));
+        assert!(is_told, "{path}: {}", said(&odd));
+    }
+    assert!(!said(&odd).contains("/odd/fine"), "{}", said(&odd));
+    assert!(said(&session.dray(&run("/odd/dir.", "odd/"))).contains("ends in a dot"));
+    let folds = said(&session.dray(&format!("{} --dry-run", run("/folds", "folds/"))));
+    assert!(folds.contains("may take two blobs for one") && folds.contains("U+00E9"), "{folds}");
     assert!(before == keep(&session), "nothing was written");
     // As documented: once per directory, under one id, each with its own spelling of the drive.
     let words = session.works(&run("drive.img/photos", "pictures/mine/"));

@@ -1,5 +1,9 @@
 //! What Azure can name, and how large its blobs may be (`spec/import-export.md` 1.3, 2.4, 9.3).
 
+use std::borrow::Cow;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
 use crate::units::ByteLen;
 
 /// The root container, whose blobs cannot hold `/`.
@@ -23,6 +27,8 @@ pub const PAGE_BLOB_MAX: u64 = 8 << 40;
 pub const PAGE: u64 = 512;
 /// Longest blob name, counted in UTF-16 units as the service's platform counts characters.
 pub const BLOB_NAME_MAX: usize = 1024;
+/// Longest session id.
+pub const SESSION_LEN_MAX: usize = 30;
 /// Segments of a blob name.
 pub const BLOB_SEGMENTS_MAX: usize = 254;
 
@@ -184,6 +190,48 @@ pub fn check_blob(container: &str, name: &str) -> Result<BlobWarnings, NameError
     Ok(BlobWarnings(warnings))
 }
 
+/// One spelling for all names of a blob or a segment that the service, or the clients in front of it, may take for one:
+/// `\` becomes `/`, dots at the end of a segment and empty segments go (`spec/import-export.md` 2.4: names are used in
+/// URLs, whose libraries do this), escapes `%41` are resolved, and composed and decomposed letters are one (NFC).
+pub fn fold(name: &str) -> Cow<'_, str> {
+    if is_folded(name) {
+        return Cow::Borrowed(name);
+    }
+    let slashed = unescape(name).replace('\\', "/");
+    let segments =
+        slashed.split('/').map(|segment| segment.trim_end_matches('.')).filter(|segment| !segment.is_empty());
+    let joined = segments.collect::<Vec<_>>().join("/");
+    Cow::Owned(joined.nfc().collect())
+}
+
+/// Whether [`fold`] changes nothing.
+pub fn is_folded(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let is_plain = !bytes.iter().any(|byte| matches!(byte, b'\\' | b'%'))
+        && !bytes.windows(2).any(|pair| matches!(pair, b"./" | b"//"))
+        && !matches!(bytes, [b'/', ..] | [.., b'/' | b'.']);
+    is_plain && (name.is_ascii() || is_nfc(name))
+}
+
+/// Resolves `%41`, where the bytes are UTF-8.
+fn unescape(name: &str) -> Cow<'_, str> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (bytes, mut out, mut at) = (name.as_bytes(), Vec::with_capacity(name.len()), 0);
+    while at < bytes.len() {
+        match (bytes[at], digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high << 4 | low) as u8);
+                at += 3;
+            }
+            (byte, _, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
 /// Letters, digits, `_`, `-`, `#`; 3 to 30 of them.
 ///
 /// # Errors
@@ -192,7 +240,7 @@ pub fn check_session(id: &str) -> Result<(), NameError> {
     if let Some(c) = id.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '#')) {
         return Err(NameError::SessionChar(c));
     }
-    if !(3..=30).contains(&id.len()) {
+    if !(3..=SESSION_LEN_MAX).contains(&id.len()) {
         return Err(NameError::SessionLen(id.len()));
     }
     Ok(())
@@ -320,6 +368,34 @@ mod tests {
         for (odd, count) in [("50%", 1), ("a./b", 1), ("a.", 1), ("a//b", 1), ("a/", 1), ("a\\b", 1), ("%./", 3)] {
             assert_eq!(check_blob("con", odd).unwrap().texts().count(), count, "{odd}");
         }
+    }
+
+    #[test]
+    fn names_that_may_be_one_fold_to_one() {
+        for (one, other) in [
+            ("file", "file."),
+            ("file", "file..."),
+            ("back\\x", "back/x"),
+            ("dir./x", "dir/x"),
+            ("a//b", "a/b"),
+            ("/a", "a"),
+            ("a/", "a"),
+            ("é.txt", "e\u{301}.txt"),
+            ("\u{1112}\u{1161}\u{11AB}", "한"),
+            ("a%20b", "a b"),
+            ("%C3%A9", "e\u{301}"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one} {other}");
+            assert!(!is_folded(one) || !is_folded(other));
+        }
+        for (one, other) in [("file", "File"), (".a", "a"), ("a.b", "ab"), ("ß", "ss"), ("50%", "50"), ("a ", "a")] {
+            assert_ne!(fold(one), fold(other), "{one} {other}");
+        }
+        for plain in ["a", ".hidden", "a.b/c", "日本/é", "a b"] {
+            assert!(is_folded(plain) && fold(plain) == plain, "{plain}");
+        }
+        assert_eq!(fold("50%"), "50%");
+        assert_eq!(fold("%E4."), "%E4");
     }
 
     #[test]

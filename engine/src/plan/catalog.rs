@@ -5,15 +5,17 @@
 //! therefore its place in every later order: reading, data on the drive, `$MFT`, manifest.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::azure::dataset::BlobType;
+use crate::azure::names as blob_names;
 use crate::ntfs::names;
 use crate::ntfs::upcase;
 use crate::units::{ByteLen, Stamp};
 
 /// Longest path that programs with the classic limit open: 259 units, of which `X:` takes two (MAX_PATH less its NUL).
-const PATH_UNITS_MAX: usize = 257;
+pub const PATH_UNITS_MAX: usize = 257;
 
 /// No directory.
 const NONE: u32 = u32::MAX;
@@ -494,6 +496,36 @@ impl Catalog {
         out.clear();
         self.push_dirs(self.files[file as usize].dir, 0, '/', Self::dir_segment, out);
         out.push_str(self.file_segment(file));
+    }
+
+    /// Files whose blobs may be one to the service (`azure::names::fold`), in groups; not more than `groups_max` of them.
+    pub fn folding(&self, groups_max: usize) -> Vec<Vec<u32>> {
+        // Directories whose own name or one above it is not plain; parents stand in front.
+        let mut is_odd = vec![false; self.dirs.len()];
+        for i in 1..self.dirs.len() {
+            is_odd[i] = is_odd[self.dirs[i].parent as usize] || !blob_names::is_folded(self.dir_segment(i as u32));
+        }
+        let odd = |file: u32| {
+            is_odd[self.files[file as usize].dir as usize] || !blob_names::is_folded(self.file_segment(file))
+        };
+        let mut path = String::new();
+        let mut hash = |file: u32| {
+            self.blob_path(file, &mut path);
+            let mut hasher = DefaultHasher::new();
+            blob_names::fold(&path).hash(&mut hasher);
+            hasher.finish()
+        };
+        let all = 0..self.files.len() as u32;
+        let mut hashes: Vec<u64> = all.clone().filter(|file| odd(*file)).map(&mut hash).collect();
+        if hashes.is_empty() {
+            return Vec::new();
+        }
+        hashes.sort_unstable();
+        let mut same: Vec<(u64, u32)> =
+            all.map(|file| (hash(file), file)).filter(|(hash, _)| hashes.binary_search(hash).is_ok()).collect();
+        same.sort_unstable();
+        let groups = same.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
+        groups.take(groups_max).map(|group| group.iter().map(|(_, file)| *file).collect()).collect()
     }
 
     /// The directory's blob prefix, container first, `/` last.

@@ -6,10 +6,11 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::azure::properties::{self, SideKind};
-use crate::azure::{dataset, drive_record, driveset};
+use crate::azure::{dataset, drive_record, driveset, names};
 use crate::limits::INPUT_FILE_MAX;
-use crate::prep::sides;
+use crate::prep::scan::{self, Of};
 use crate::report::{Kind, Problem, Problems};
+use crate::text;
 
 /// What an input file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +51,11 @@ pub struct Linted {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a file, tells by its contents what it is, and checks it. For a dataset that includes that its sources are there
-/// and that its metadata and properties files are right.
+/// Characters of a file by which it is known.
+const HEAD_LEN: usize = 4096;
+
+/// Reads a file, tells by its contents what it is, and checks it. For a dataset that includes all
+/// that a session would say of its sources and of its metadata and properties files.
 ///
 /// # Errors
 /// Everything that is wrong in it.
@@ -70,10 +74,16 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             let dataset = dataset::parse_into(path, &bytes, &mut problems);
             entries = dataset.rows.len() as u64;
             warnings.extend(dataset.warnings);
-            for row in &dataset.rows {
-                problems.0.extend(source(path, row));
+            // As a session would see them; its name only counts for the length of paths on the drive.
+            let root_units = 1 + names::SESSION_LEN_MAX;
+            let of = Of { dataset: path, rows: &dataset.rows, root_units, content_md5: false };
+            let (_, scanned) = scan::sources(&of, &mut problems, &mut warnings, &mut |_| {});
+            if let Some((first, others)) = scanned.as_ref().and_then(|scanned| scanned.skipped.split_first()) {
+                let many = 1 + others.len();
+                let what = format!("{many} of what the sources hold can become no blob and would be left out");
+                let first = format!("{}: {}", first.path.display(), first.what);
+                warnings.push(Problem::new(Kind::Usage, what).path(path).value(first));
             }
-            sides::side_files(path, &dataset.rows, false, &mut problems, &mut warnings);
         }
         InputKind::Driveset => {
             let driveset = driveset::parse_into(path, &bytes, &mut problems);
@@ -100,6 +110,18 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
     problems.into_result().map(|()| Linted { kind, entries, warnings })
 }
 
+/// What is wrong with the text of a dataset or driveset, by itself: no file is looked for.
+///
+/// # Errors
+/// Everything.
+pub fn lint_text(text: &str) -> Result<(), Problems> {
+    let (path, bytes) = (Path::new("-"), text.as_bytes());
+    match recognise(bytes) {
+        Some(InputKind::Driveset) => driveset::parse(path, bytes).map(drop),
+        _ => dataset::parse(path, bytes).map(drop),
+    }
+}
+
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problems> {
     let problem = |what: String| Problem::new(Kind::Usage, what).path(path);
     let meta = fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
@@ -116,10 +138,12 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problems> {
 
 /// By the first words, whatever the encoding.
 fn recognise(bytes: &[u8]) -> Option<InputKind> {
+    let bytes = Zeroizing::new(text::decode(&bytes[..bytes.len().min(4 * HEAD_LEN)]).into_owned());
     let head: Zeroizing<String> =
-        Zeroizing::new(bytes.iter().take(4096).filter(|b| b.is_ascii() && **b != 0).map(|b| *b as char).collect());
+        Zeroizing::new(bytes.iter().take(HEAD_LEN).filter(|b| b.is_ascii()).map(|b| *b as char).collect());
     let lower = Zeroizing::new(head.trim_start().to_ascii_lowercase());
-    let first = lower.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let is_content = |line: &&str| !line.trim().is_empty() && !line.trim_start_matches('"').starts_with("sep=");
+    let first = lower.lines().find(is_content).unwrap_or_default();
     if first.starts_with('[') && lower.contains("<drive>") || first.contains("<drive>") {
         return Some(InputKind::DriveRecord);
     }
@@ -141,27 +165,6 @@ fn recognise(bytes: &[u8]) -> Option<InputKind> {
     columns.into_iter().find(|(column, _)| first.contains(column)).map(|(_, kind)| kind)
 }
 
-/// A source must be there, and be what the row spells.
-fn source(path: &Path, row: &dataset::DatasetRow) -> Option<Problem> {
-    let here = |what: &str| {
-        Problem::new(Kind::Usage, what)
-            .path(path)
-            .line(row.line)
-            .column("BasePath")
-            .value(row.base_path.display().to_string())
-    };
-    match fs::metadata(&row.base_path) {
-        Err(error) => Some(here(&format!("cannot be read: {error}")).advice("check the path, and who may read it")),
-        Ok(meta) if row.is_dir_spelled && !meta.is_dir() => {
-            Some(here("is spelled as a directory and is none").advice("take the separator at its end away"))
-        }
-        Ok(meta) if !row.is_dir_spelled && meta.is_dir() => {
-            Some(here("is a directory").advice("write it with a separator at its end"))
-        }
-        Ok(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +176,8 @@ mod tests {
         for (bytes, kind) in [
             (&b"BasePath,DstBlobPathOrPrefix,BlobType\r\n"[..], Some(InputKind::Dataset)),
             (&utf16[..], Some(InputKind::Dataset)),
+            (b"sep=;\r\nBasePath;DstBlobPathOrPrefix\r\n", Some(InputKind::Dataset)),
+            (&utf16[2..], Some(InputKind::Dataset)),
             (b"\xEF\xBB\xBFDriveLetter,FormatOption\n", Some(InputKind::Driveset)),
             (b"<?xml version=\"1.0\"?>\n<Metadata/>", Some(InputKind::Metadata)),
             (b"\n\n<Properties><Content-Type>a</Content-Type></Properties>", Some(InputKind::Properties)),
@@ -183,5 +188,35 @@ mod tests {
         ] {
             assert_eq!(recognise(bytes), kind, "{}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn a_dataset_is_told_what_a_session_would_tell() {
+        let dir = std::env::temp_dir().join(format!("dray-lint-{}", std::process::id()));
+        let data = dir.join("data");
+        fs::create_dir_all(data.join("back")).expect("directory");
+        for (name, len) in [("f", 1), ("odd.vhd", 513), ("back\\x", 1), ("back/x", 1), ("dots.", 1), ("dots", 1)] {
+            fs::write(data.join(name), vec![0; len]).expect("file");
+        }
+        let check = |rows: &str| {
+            let file = dir.join("dataset.csv");
+            let rows = rows.replace('@', &data.display().to_string());
+            fs::write(&file, format!("BasePath,DstItemPathOrPrefix,ItemType\n{rows}")).expect("file");
+            lint(&file)
+        };
+        for (rows, what) in [
+            ("@/,share/,file\n", "files of an Azure Files share cannot be prepared"),
+            ("@/f,con/x,BlockBlob\n@/dots,con/x,BlockBlob\n", "lines 2 and 3 make the same blob con/x"),
+            ("@/odd.vhd,con/odd.vhd,PageBlob\n", "a page blob is a multiple of 512 bytes, the file is 1 bytes over"),
+            ("@,con/x,BlockBlob\n", "is a directory but does not end in a separator"),
+            ("@/none/,con/,BlockBlob\n", "cannot be read: No such file or directory (os error 2)"),
+        ] {
+            let problems = check(rows).expect_err(rows);
+            assert_eq!(problems.0.iter().map(|one| &*one.what).collect::<Vec<_>>(), [what], "{rows}");
+        }
+        let good = check("@/,con/,BlockBlob\n").expect("good");
+        let told: Vec<_> = good.warnings.iter().map(|one| &*one.what).collect();
+        assert_eq!(told.iter().filter(|what| what.contains("may take two blobs for one")).count(), 2, "{told:?}");
+        fs::remove_dir_all(dir).expect("removed");
     }
 }

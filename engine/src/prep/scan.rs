@@ -6,8 +6,10 @@ use std::path::Path;
 use crate::azure::dataset::{BlobType, DatasetRow};
 use crate::azure::names::{self, NameError, SizeError};
 use crate::plan::catalog::{Builder, Catalog, TooMany};
+use crate::prep::sides::{self, Sides};
 use crate::report::{Event, Kind, Problem, Problems, Skipped};
 use crate::source::walk::{self, FileFacts, Found};
+use crate::text;
 use crate::units::ByteLen;
 
 /// Problems of one kind beyond this many are counted, not listed: a million bad names help nobody.
@@ -15,6 +17,9 @@ const LISTED_MAX: usize = 1000;
 
 /// Entries left out beyond this many are counted, not listed.
 const SKIPPED_LISTED_MAX: usize = 100_000;
+
+/// Pairs of blobs that may be one to the service that are listed.
+pub const FOLDS_MAX: usize = 100;
 
 /// How often the walk tells where it is: every so many files.
 const TELL_EVERY: u64 = 10_000;
@@ -32,11 +37,50 @@ pub struct Scan {
     pub warnings: Vec<Problem>,
 }
 
+/// A dataset, and what of the session counts for its sources.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// The file; for messages.
+    pub dataset: &'a Path,
+    /// Its rows.
+    pub rows: &'a [DatasetRow],
+    /// Length of `\<session>` in UTF-16 units.
+    pub root_units: usize,
+    /// Whether each blob gets a properties file of its own.
+    pub content_md5: bool,
+}
+
+/// All that can be known of a dataset without a drive: its sources, walked, and the files that its rows name. A session
+/// and `dray check` ask the same.
+pub fn sources(
+    of: &Of<'_>,
+    problems: &mut Problems,
+    warnings: &mut Vec<Problem>,
+    on_event: &mut dyn FnMut(Event),
+) -> (Sides, Option<Scan>) {
+    let sides = sides::side_files(of.dataset, of.rows, of.content_md5, problems, warnings);
+    let mut scanned = scan(of.dataset, of.rows, of.root_units, problems, on_event);
+    if let Some(scan) = &mut scanned {
+        warnings.append(&mut scan.warnings);
+        let many = scan.catalog.renamed() + scan.catalog.long().len();
+        if many > 0 {
+            let what = match many {
+                1 => "1 name or path that Windows cannot open gets a safe name on the drive; its blob keeps it".into(),
+                _ => format!(
+                    "{many} names or paths that Windows cannot open get a safe name on the drive; blobs keep theirs"
+                ),
+            };
+            warnings.push(Problem::new(Kind::Usage, what));
+        }
+    }
+    (sides, scanned)
+}
+
 /// Walks all rows of `dataset` (its path is for messages); `root_units` is the length of `\<session>` in UTF-16 units.
 ///
 /// Adds all problems with the sources and the blobs they would make; the catalog then lacks what they are about. `None`
 /// when no catalog could be made.
-pub fn scan(
+pub(super) fn scan(
     dataset: &Path,
     rows: &[DatasetRow],
     root_units: usize,
@@ -64,6 +108,44 @@ pub fn scan(
         }
     }
     scanner.finish(rows, root_units, problems)
+}
+
+/// Blobs that the service may take for one, as pairs with where each comes from.
+fn folds(catalog: &Catalog) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for group in catalog.folding(FOLDS_MAX) {
+        let mut blobs = [String::new(), String::new()];
+        for pair in group.windows(2).take(FOLDS_MAX - out.len().min(FOLDS_MAX)) {
+            catalog.blob_path(pair[0], &mut blobs[0]);
+            catalog.blob_path(pair[1], &mut blobs[1]);
+            // Their hashes are the same; are they?
+            if names::fold(&blobs[0]) == names::fold(&blobs[1]) {
+                let sources = [pair[0], pair[1]].map(|file| catalog.source_path(file).display().to_string());
+                out.push(fold_warning([&blobs[0], &blobs[1]], [&sources[0], &sources[1]]));
+            }
+        }
+    }
+    out
+}
+
+/// Two blobs whose names the service, or a client in front of it, may take for one.
+pub fn fold_warning(blobs: [&str; 2], sources: [&str; 2]) -> Problem {
+    let [one, other] = blobs.map(|blob| blob.escape_debug().to_string());
+    // What looks the same is told apart by its letters.
+    let spelled =
+        |blob: &str| blob.chars().filter(|c| !c.is_ascii()).map(|c| format!("U+{:04X}", c as u32)).collect::<Vec<_>>();
+    let letters = blobs.map(spelled);
+    let letters = if letters[0] == letters[1] {
+        String::new()
+    } else {
+        format!(" ({} and {})", letters[0].join(" "), letters[1].join(" "))
+    };
+    let what = format!(
+        "the service may take two blobs for one: {one} and {other}{letters}; one of them would be lost or renamed"
+    );
+    Problem::new(Kind::Usage, what)
+        .value(format!("{} and {}", sources[0], sources[1]))
+        .advice("rename one of the two files, or give it another destination")
 }
 
 struct Scanner<'a> {
@@ -112,8 +194,15 @@ impl Scanner<'_> {
         let meta = match fs::metadata(&base) {
             Ok(meta) => meta,
             Err(error) => {
-                let problem = here(Problem::new(Kind::Source, format!("cannot be read: {error}"))).value(shown);
-                self.problem(problem.advice("check the path and its permissions"));
+                let problem = here(Problem::new(Kind::Source, format!("cannot be read: {error}")));
+                let advice = match (base.to_str(), base.to_str().and_then(text::invisible)) {
+                    (_, Some((_, name))) => format!("it holds {name}, which cannot be seen: is that meant?"),
+                    (None, _) => {
+                        "it is not UTF-8: save the file as UTF-8, or check the path and its permissions".into()
+                    }
+                    (Some(_), None) => "check the path and its permissions".into(),
+                };
+                self.problem(problem.value(shown).advice(advice));
                 return Ok(());
             }
         };
@@ -346,6 +435,7 @@ impl Scanner<'_> {
         match self.builder.seal(root_units) {
             Ok(catalog) => {
                 let bytes = ByteLen(self.bytes);
+                self.warnings.extend(folds(&catalog));
                 Some(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
             }
             Err(duplicates) => {

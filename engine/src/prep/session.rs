@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::azure::SecretText;
 use crate::azure::dataset::{self, Dataset, DatasetRow, Disposition};
-use crate::azure::driveset::{self, Driveset};
+use crate::azure::driveset::{self, Driveset, NO_PASSWORD};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, Road, SessionDrive};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
+use crate::crypt::printed;
 use crate::device::{Node, Roots, guard};
 use crate::plan::catalog::{Builder, Catalog};
 use crate::prep::append::drive::{self as there, AppendDrive, There};
@@ -23,11 +25,11 @@ use crate::prep::plan_file::Recipe;
 use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
-use crate::prep::scan::{self, Scan};
-use crate::prep::sides;
+use crate::prep::scan::{self, Of, Scan};
 use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped};
 use crate::surroundings::Surroundings;
+use crate::text;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
 
 /// Where rows come from that no file holds.
@@ -195,6 +197,7 @@ pub fn prepare_with(
         Some(row) => row_of_driveset(row, request.driveset_key_file.as_deref(), &mut problems),
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
+    let sound_drives = problems.0.is_empty();
     // Drives alone: they end empty and complete.
     let dataset = if let Some(row) = &request.dataset_row {
         Some(dataset::parse_into(&line, format!("{DATASET_HEAD}\n{row}\n").as_bytes(), &mut problems))
@@ -245,16 +248,16 @@ pub fn prepare_with(
         let found = found.filter(|_| problems.0.is_empty());
         return prepare_index(request, surroundings, rows, &dataset_path, found, context, warnings, problems);
     }
-    let sides = sides::side_files(&dataset_path, rows, request.content_md5, &mut problems, &mut warnings);
     let root_units = 1 + request.session.encode_utf16().count();
-    let scanned = scan::scan(&dataset_path, rows, root_units, &mut problems, on_event);
+    let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5 };
+    let (sides, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
     // Whatever is missing was told above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
         problems.into_result()?;
         return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
     };
 
-    let Scan { catalog, bytes: _, skipped, warnings: scan_warnings } = scanned;
+    let Scan { catalog, bytes: _, skipped, warnings: _ } = scanned;
     let catalog = Arc::new(catalog);
     let row_rules = dataset.rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
         disposition: row.disposition,
@@ -279,8 +282,8 @@ pub fn prepare_with(
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
     let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
     if !problems.0.is_empty() {
-        // Drives too small for what is right are too small for all of it.
-        problems.0.extend(planned.err().unwrap_or_default().0);
+        // Drives too small for what is right are too small for all of it; a driveset of which rows are missing says nothing.
+        problems.0.extend(planned.err().filter(|_| sound_drives).unwrap_or_default().0);
         return Err(problems);
     }
     let planned = planned?;
@@ -288,19 +291,6 @@ pub fn prepare_with(
     let beside = ByteLen(beside.map(|first| first.beside.0).sum());
     if let Some(problem) = files::room_beside(&request.journal, beside) {
         return Err(problem.into());
-    }
-    warnings.extend(scan_warnings);
-    if catalog.renamed() + catalog.long().len() > 0 {
-        let many = catalog.renamed() + catalog.long().len();
-        warnings.push(Problem::new(
-            Kind::Usage,
-            match many {
-                1 => "1 name or path that Windows cannot open gets a safe name on the drive; its blob keeps it".into(),
-                _ => format!(
-                    "{many} names or paths that Windows cannot open get a safe name on the drive; blobs keep theirs"
-                ),
-            },
-        ));
     }
     let earlier = planned.appends.iter().filter(|drive| !is_on_known && drive.earlier_manifest.is_some());
     warnings.extend(earlier.map(|drive| {
@@ -390,11 +380,11 @@ fn prepare_index(
         md5_texts: Vec::new(),
         properties: Vec::new(),
     };
-    let (drive, skipped, doubled) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
-    warnings.extend(doubled);
+    let (drive, skipped, told) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
     // Its paths are not of this machine.
     warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));
+    warnings.extend(told);
     let (files, data) = (drive.plan.files, drive.plan.data);
     let plan = Plan {
         recipe,
@@ -420,24 +410,38 @@ fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) 
     text.push_str(row.strip_suffix(",\"\"").unwrap_or(row));
     if let Some(path) = key_file {
         let key = fs::read(path).map(Zeroizing::new).map_err(|error| error.to_string());
-        let key = key.and_then(|key| match std::str::from_utf8(&key).map(str::trim) {
-            Ok(key) if driveset::is_numerical_password(key) => Ok(Zeroizing::new(key.to_owned())),
-            _ => Err("is no 48-digit numerical password".into()),
-        });
-        match key {
+        match key.and_then(|key| only_password(&key)) {
             Ok(key) => {
                 text.push(',');
-                text.push_str(&key);
+                text.push_str(key.expose());
             }
             Err(why) => {
                 let problem = Problem::new(Kind::Usage, format!("the key file cannot be used: {why}")).path(path);
-                problems.push(problem.advice("a file with the 48 digits alone"));
+                problems.push(problem.advice("a file with the 48 digits of this drive"));
                 return None;
             }
         }
     }
     text.push('\n');
     Some(driveset::parse_into(Path::new(COMMAND_LINE), text.as_bytes(), problems))
+}
+
+/// The one numerical password in a key file, whatever else is in it.
+fn only_password(file: &[u8]) -> Result<SecretText, String> {
+    let decoded = Zeroizing::new(text::decode(file).into_owned());
+    let text = Zeroizing::new(String::from_utf8_lossy(&decoded).into_owned());
+    let runs = printed::runs(&text);
+    let mut good: Vec<_> = runs.iter().filter(|run| run.password().is_ok()).map(|run| run.digits.expose()).collect();
+    good.sort_unstable();
+    good.dedup();
+    match good[..] {
+        [key] => Ok(SecretText::new(key)),
+        [] => {
+            let slip = runs.iter().find_map(|run| run.password().err()).or_else(|| printed::slip(&text));
+            Err(slip.map_or(NO_PASSWORD.into(), |slip| format!("{NO_PASSWORD}: {slip}")))
+        }
+        _ => Err(format!("holds {} numerical passwords, and this drive has one", good.len())),
+    }
 }
 
 /// Unlocks the volumes of those that are added to.

@@ -8,8 +8,11 @@ use crate::azure::dataset::{BlobType, Disposition};
 use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, nonzero_runs};
 use crate::azure::names;
 use crate::hash::{Md5, md5_many};
-use crate::ntfs::read::{FileId, RunPlace, display_name};
+use crate::ntfs::names as windows;
+use crate::ntfs::read::{FileId, NameId, RunPlace, display_name};
+use crate::plan::catalog::PATH_UNITS_MAX;
 use crate::prep::patience::Patience;
+use crate::prep::scan::{self, FOLDS_MAX};
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, Problem, Problems, Skipped, Stop};
 use crate::units::{ByteLen, ByteOffset};
@@ -46,6 +49,74 @@ pub struct IndexRow {
     pub blob_type: Option<BlobType>,
     /// What the service does with blobs that exist.
     pub disposition: Disposition,
+}
+
+/// Problems of a drive, not more than a person reads.
+struct Telling<'a> {
+    drive: &'a str,
+    told: usize,
+    problems: &'a mut Problems,
+}
+
+impl Telling<'_> {
+    fn tell(&mut self, problem: Problem) {
+        self.told += 1;
+        if self.told <= LISTED_MAX {
+            self.problems.push(problem.drive(self.drive));
+        }
+    }
+
+    fn finish(self) {
+        if let Some(more) = self.told.checked_sub(LISTED_MAX).filter(|more| *more > 0) {
+            let more = format!("and {more} more problems that are not listed");
+            self.problems.push(Problem::new(Kind::Usage, more).drive(self.drive));
+        }
+    }
+}
+
+const RENAME: &str = "rename it on the drive, or index a directory without it; files that dray copies get safe names";
+
+/// Why Windows opens no file by this name, or another one: the rules of [`crate::ntfs::names`] and of the catalog of a
+/// copied session. `at`: its place among the names of its directory, which are in the volume's order.
+fn unopenable(files: &Files<'_>, children: &[NameId], at: usize, name: &str, path: &str) -> Option<String> {
+    let is_root = !path.contains('/');
+    let problem = if is_root { windows::problem_in_root(name) } else { windows::problem(name) };
+    if let Some(problem) = problem {
+        return Some(format!("Windows cannot open it: the name {problem}"));
+    }
+    let units = |at: usize| files.catalog.name(children[at]);
+    let twin = [at.checked_sub(1), Some(at + 1).filter(|next| *next < children.len())]
+        .into_iter()
+        .flatten()
+        .find(|other| files.volume.upcase().same(units(*other), units(at)));
+    if let Some(twin) = twin {
+        return Some(format!("to Windows its name and {} are one name", display_name(units(twin))));
+    }
+    // `\` in front, and the drive's letter and colon, which the limit has taken off.
+    let len = 1 + path.encode_utf16().count();
+    (len > PATH_UNITS_MAX).then(|| {
+        format!(
+            "its path has {len} UTF-16 units, and programs of Windows open {PATH_UNITS_MAX} behind the drive's letter"
+        )
+    })
+}
+
+/// The same of every part of a base that is there.
+fn unopenable_base(files: &Files<'_>, base: &str) -> Option<String> {
+    let mut at = files.catalog.root()?;
+    let mut path = String::new();
+    for part in base.split('/').filter(|part| !part.is_empty()) {
+        let units: Vec<u16> = part.encode_utf16().collect();
+        let name = files.catalog.child(&files.volume, at, &units)?;
+        let children: Vec<NameId> = files.catalog.children(at).collect();
+        let place = children.iter().position(|child| *child == name)?;
+        path = if path.is_empty() { part.to_owned() } else { format!("{path}/{part}") };
+        if let Some(why) = unopenable(files, &children, place, part, &path) {
+            return Some(format!("{why} (/{path})"));
+        }
+        at = files.catalog.file_of(name);
+    }
+    None
 }
 
 /// A file that becomes a blob.
@@ -86,6 +157,8 @@ pub struct Index {
     files: Vec<Indexed>,
     /// What cannot become a blob.
     pub skipped: Vec<Skipped>,
+    /// What a user should know before going on.
+    pub warnings: Vec<Problem>,
     /// MD5 of each block of each file; of a page blob's block its runs stand apart.
     hashes: Vec<[u8; 16]>,
     pages: HashMap<usize, Vec<PageRange>>,
@@ -103,51 +176,48 @@ impl Index {
     /// Lists the files of the rows. Adds everything that is wrong with them.
     pub fn list(files: &Files<'_>, rows: &[IndexRow], drive: &str, problems: &mut Problems) -> Self {
         let mut this = Self::default();
-        let (mut seen, mut told) = (HashSet::new(), 0);
+        let mut seen = HashMap::new();
+        let mut telling = Telling { drive, told: 0, problems };
         for row in rows {
             let problem = |what: &str| {
-                let problem =
-                    Problem::new(Kind::Usage, what).drive(drive).column("BasePath").value(format!("/{}", row.base));
+                let problem = Problem::new(Kind::Usage, what).column("BasePath").value(format!("/{}", row.base));
                 problem.advice("BasePath is a path on the drive: see what is there with `dray ls`")
             };
             let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
-                problems.push(problem("is not on the volume"));
+                telling.tell(problem("is not on the volume"));
                 continue;
             };
             let is_directory = files.catalog.info(base).directory;
             if is_directory != row.is_prefix {
-                problems.push(problem(if is_directory {
+                telling.tell(problem(if is_directory {
                     "is a directory but does not end in a separator"
                 } else {
                     "ends like a directory but is a file"
                 }));
                 continue;
             }
+            if let Some(why) = unopenable_base(files, &row.base) {
+                telling.tell(problem(&why).advice(RENAME));
+                continue;
+            }
             let mut found = Vec::new();
-            let before = this.files.len();
+            let before = (this.files.len(), telling.told);
             if is_directory {
-                this.walk(files, row, base, problems, &mut found);
+                this.walk(files, row, base, &mut telling, &mut found);
             } else {
                 found.push((base, row.base.clone(), row.prefix_or_blob.clone()));
             }
             for (file, path, blob) in found {
                 if let Err(problem) = this.add(files, row, file, &path, &blob, &mut seen) {
-                    told += 1;
-                    if told <= LISTED_MAX {
-                        problems.push(problem.drive(drive));
-                    }
+                    telling.tell(problem);
                 }
             }
-            if this.files.len() == before && told == 0 && problems.0.is_empty() {
-                problems.push(problem("holds no file that could become a blob"));
+            if (this.files.len(), telling.told) == before {
+                telling.tell(problem("holds no file that could become a blob"));
             }
         }
-        if told > LISTED_MAX {
-            problems.push(Problem::new(
-                Kind::Usage,
-                format!("and {} more problems that are not listed", told - LISTED_MAX),
-            ));
-        }
+        telling.finish();
+        this.warn_of_folds();
         this
     }
 
@@ -157,7 +227,7 @@ impl Index {
         files: &Files<'_>,
         row: &IndexRow,
         base: FileId,
-        problems: &mut Problems,
+        telling: &mut Telling<'_>,
         found: &mut Vec<(FileId, String, String)>,
     ) {
         let start = if row.base.is_empty() { String::new() } else { format!("{}/", row.base) };
@@ -165,13 +235,14 @@ impl Index {
         let mut entered = HashSet::from([base]);
         while let Some((directory, path, blob)) = pending.pop() {
             let mut below = Vec::new();
-            for name in files.catalog.children(directory) {
+            let children: Vec<NameId> = files.catalog.children(directory).collect();
+            for (i, &name) in children.iter().enumerate() {
                 let file = files.catalog.file_of(name);
                 let info = files.catalog.info(file);
                 let Ok(text) = String::from_utf16(files.catalog.name(name)) else {
                     let shown = format!("/{path}{}", display_name(files.catalog.name(name)));
                     let problem = Problem::new(Kind::Usage, "the name is not valid Unicode, so no blob can have it");
-                    problems.push(problem.value(shown).advice("rename it under Windows"));
+                    telling.tell(problem.value(shown).advice("rename it under Windows"));
                     continue;
                 };
                 let is_system = path.is_empty() && PASSED_OVER.iter().any(|name| name.eq_ignore_ascii_case(&text));
@@ -183,19 +254,52 @@ impl Index {
                     |what: &str| self.skipped.push(Skipped { path: format!("/{path}").into(), what: what.to_owned() });
                 if info.special.is_some() {
                     skip("link, or data that Windows keeps in another form");
+                    continue;
                 } else if info.directory && row.container == names::ROOT {
                     skip("directory below a $root/ destination");
-                } else if info.directory {
-                    if entered.insert(file) {
-                        below.push((file, format!("{path}/"), format!("{blob}/")));
-                    }
-                } else if !info.has_data {
+                    continue;
+                } else if !info.directory && !info.has_data {
                     skip("file without data");
-                } else {
+                    continue;
+                }
+                // The service opens by path, on Windows: the same names get another on the drive where files are copied.
+                let is_named = info.directory || names::check_blob(&row.container, &blob).is_ok();
+                if let Some(why) = unopenable(files, &children, i, &text, &path).filter(|_| is_named) {
+                    let below = if info.directory { "; nothing below it can be opened" } else { "" };
+                    let problem = Problem::new(Kind::Usage, format!("{why}{below}"));
+                    telling.tell(problem.value(format!("/{path}")).advice(RENAME));
+                } else if !info.directory {
                     found.push((file, path, blob));
+                } else if entered.insert(file) {
+                    below.push((file, format!("{path}/"), format!("{blob}/")));
                 }
             }
             pending.extend(below.into_iter().rev());
+        }
+    }
+
+    /// Blobs that the service may take for one, as pairs.
+    fn warn_of_folds(&mut self) {
+        let mut seen: HashMap<String, &Indexed> = HashMap::new();
+        // Most names are in no way special: they are looked at only if others may fold to them.
+        let odd: HashSet<String> = self
+            .files
+            .iter()
+            .filter(|file| !names::is_folded(&file.blob_path))
+            .map(|file| names::fold(&file.blob_path).into_owned())
+            .collect();
+        for file in &self.files {
+            let folded = names::fold(&file.blob_path);
+            if !odd.contains(&*folded) {
+                continue;
+            }
+            match seen.get(&*folded) {
+                None => drop(seen.insert(folded.into_owned(), file)),
+                Some(first) if self.warnings.len() < FOLDS_MAX => self
+                    .warnings
+                    .push(scan::fold_warning([&first.blob_path, &file.blob_path], [&first.file_path, &file.file_path])),
+                Some(_) => {}
+            }
         }
     }
 
@@ -206,7 +310,7 @@ impl Index {
         file: FileId,
         path: &str,
         blob: &str,
-        seen: &mut HashSet<String>,
+        seen: &mut HashMap<String, String>,
     ) -> Result<(), Problem> {
         let here = |what: String| Problem::new(Kind::Usage, what).value(format!("/{path}"));
         names::check_blob(&row.container, blob).map_err(|error| {
@@ -227,8 +331,8 @@ impl Index {
         let block_len =
             block_len.map_err(|error| here(error.to_string()).advice("write another BlobType, or split the file"))?;
         let blob_path = format!("{}/{blob}", row.container);
-        if !seen.insert(blob_path.clone()) {
-            return Err(here(format!("two files make the same blob {blob_path}"))
+        if let Some(first) = seen.insert(blob_path.clone(), path.to_owned()) {
+            return Err(here(format!("makes the same blob {blob_path} as /{first}"))
                 .advice("give one of them another destination"));
         }
         let first = self.hashes.len();

@@ -225,8 +225,10 @@ impl Planner<'_> {
         drive.earlier_manifest = planned.earlier_manifest();
         let mut session = Session::default();
         index.blobs().for_each(|(path, disposition)| session.add(path, disposition));
-        let doubled = session.doubled(there);
-        Ok((drive, index.skipped, doubled))
+        let mut warnings = session.doubled(there);
+        let skipped = index.skipped;
+        warnings.extend(index.warnings);
+        Ok((drive, skipped, warnings))
     }
 
     /// As [`Planner::append_drive`], for one whose files are indexed.
