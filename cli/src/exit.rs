@@ -105,8 +105,13 @@ impl Exit {
 
     /// The table as text for the long help.
     pub fn help() -> String {
+        Self::help_of(&TABLE.iter().map(|(exit, _)| *exit).collect::<Vec<_>>())
+    }
+
+    /// The same of those that a command can end with.
+    pub fn help_of(codes: &[Self]) -> String {
         let mut text = String::from("Exit codes:\n");
-        for (exit, meaning) in TABLE {
+        for (exit, meaning) in TABLE.iter().filter(|(exit, _)| codes.contains(exit)) {
             text.push_str(&format!("  {:>3}  {meaning}\n", exit.code()));
         }
         text

@@ -21,19 +21,19 @@ const LINE_MAX: usize = 1024;
 
 /// How a key is given.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Key")]
 pub struct KeyArgs {
     /// File with the key: drive record, JSON of listBitLockerKeys, .BEK, or text
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Key")]
     #[arg(
         long_help = "File with the key: a drive record (<DriveId>.xml), the JSON of listBitLockerKeys, a .BEK file, \
-                       or text: the 48-digit numerical password, an external key in base64, or a user password. May be \
+                       or text: 48-digit numerical passwords wherever they stand in it (the file that Windows saves, \
+                       `az ... -o table`, a log), an external key in base64, or a user password. UTF-8 or UTF-16. May be \
                        given several times: what names the drive is tried first. Without it, and without --key-fd, the \
                        key is asked for. A key is never taken from the command line, which others can read"
     )]
     pub key_file: Vec<PathBuf>,
     /// Read the key from this open descriptor instead
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Key")]
     pub key_fd: Option<u32>,
 }
 

@@ -15,6 +15,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum}
 use dray_engine::report::Problems;
 
 use crate::commands::Command;
+use crate::commands::prep::IDLE_IN_PLANS;
 use crate::exit::Exit;
 
 use settings::{Outside, Setting};
@@ -117,6 +118,7 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
     if argv.len() < 2 {
         return Parsed::Print(if by_name { classic::HELP.into() } else { plain_help() });
     }
+    let argv = if by_name { argv } else { plain_words(argv) };
     match classic::parse(&argv[1..], by_name) {
         Some(Ok(translated)) => {
             let words = std::iter::once(OsString::from("dray")).chain(translated.modern);
@@ -124,6 +126,20 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
         }
         Some(Err(classic::Fault { text, exit })) => Parsed::Wrong(text, exit),
         None => finish(argv, Vec::new()),
+    }
+}
+
+/// `dray help`, `dray help verify` and `dray version` are what other programs answer to as well.
+fn plain_words(argv: Vec<OsString>) -> Vec<OsString> {
+    match argv[1].to_str() {
+        Some("help") => {
+            let mut out = vec![argv[0].clone()];
+            out.extend(argv[2..].iter().filter(|word| !word.as_encoded_bytes().starts_with(b"-")).cloned());
+            out.push("--help".into());
+            out
+        }
+        Some("version") => vec![argv[0].clone(), "--version".into()],
+        _ => argv,
     }
 }
 
@@ -174,7 +190,9 @@ fn plain_help() -> String {
 
 /// The definition that help, completions and man pages are made from.
 pub fn command() -> clap::Command {
-    Cli::command().color(ColorChoice::Never).version(version::SHORT).long_version(version::long())
+    let plan = |plan: clap::Command| IDLE_IN_PLANS.iter().fold(plan, |plan, id| plan.mut_arg(id, |arg| arg.hide(true)));
+    let command = Cli::command().color(ColorChoice::Never).version(version::SHORT).long_version(version::long());
+    command.mut_subcommand("plan", plan)
 }
 
 /// Whether the program was called by the Windows tool's name.

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
+use dray_engine::job::decode_text;
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::classic::nearest;
@@ -151,12 +152,12 @@ fn read(path: &Path) -> std::io::Result<String> {
     if !meta.is_file() {
         return Err(invalid("it is no file".into()));
     }
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_LEN_MAX {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(invalid(format!("it has at most {FILE_LEN_MAX} bytes")));
     }
-    Ok(text)
+    decode_text(&bytes).map(|text| text.to_string())
 }
 
 /// Whether a value of an option that must be typed says nothing: a switch that is off.

@@ -1,5 +1,6 @@
 //! Sizes on the command line.
 
+use dray_engine::job::parse_size;
 use dray_engine::units::{ClusterSize, SectorSize};
 
 /// A cluster size: bytes, or with `K`/`M` in powers of two, as `format.com` writes them.
@@ -36,8 +37,10 @@ pub fn request(text: &str) -> Result<u64, String> {
 /// What would be right.
 pub fn rate(text: &str) -> Result<u64, String> {
     let text = text.trim().to_ascii_lowercase();
-    let rate = binary(text.strip_suffix("/s").unwrap_or(&text)).filter(|&rate| rate >= 1 << 20);
-    rate.ok_or_else(|| "use at least 1M, for example 200M or 1G".into())
+    // Decimal, as rates are shown; a power of two has an i.
+    let rate =
+        parse_size(text.strip_suffix("/s").unwrap_or(&text)).map(|rate| rate.0).filter(|&rate| rate >= 1_000_000);
+    rate.ok_or_else(|| "use at least 1M, for example 200M (200 MB), 200MiB or 1G".into())
 }
 
 /// A block size for measuring.
@@ -78,7 +81,7 @@ mod tests {
         }
         assert_eq!(sector("4K"), Ok(4096));
         assert!(sector("1024").is_err());
-        assert_eq!((rate("200M"), rate("1 GiB/s")), (Ok(200 << 20), Ok(1 << 30)));
+        assert_eq!((rate("200M"), rate("1 GiB/s"), rate("200MiB")), (Ok(200_000_000), Ok(1 << 30), Ok(200 << 20)));
         assert!(rate("1000").is_err() && rate("fast").is_err());
     }
 }

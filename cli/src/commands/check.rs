@@ -3,20 +3,21 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{Linted, lint};
-use dray_engine::report::Problems;
+use dray_engine::job::{InputKind, Linted, lint};
+use dray_engine::report::{Problem, Problems};
 use serde_json::json;
 
 use crate::exit::Exit;
+use crate::job::{Api, description};
 use crate::render::{Output, count, json as objects};
 
 /// Arguments of `dray check`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  dray check dataset.csv driveset.csv properties.xml",
-    after_long_help = "A file is known by what is in it: dataset, driveset, metadata, properties, or drive\n\
-        record. Of a dataset the sources and the files that it names are looked at too.\n\
-        `dray plan` checks the drives as well. `dray template` prints files to start\nfrom.\n\n\
+    after_long_help = "A file is known by what is in it: dataset, driveset, metadata, properties, drive record, \
+        or description of a job (TOML). Of a dataset the sources and the files that it names are looked at too, as a \
+        session would. `dray plan` checks the drives as well. `dray template` prints files to start from.\n\n\
         Example:\n  dray check dataset.csv driveset.csv properties.xml"
 )]
 pub struct Check {
@@ -31,8 +32,15 @@ impl Check {
         let mut problems = Problems::default();
         let mut good = Vec::new();
         for file in &self.files {
-            match lint(file) {
-                Ok(linted) => good.push((file, linted)),
+            let checked = if description::is_one(file) {
+                let mut warnings = Vec::new();
+                let read = description::read(file, Api::default(), None, &mut warnings);
+                read.map(|_| Checked { name: description::KIND, entries: 1, warnings })
+            } else {
+                lint(file).map(Checked::from)
+            };
+            match checked {
+                Ok(checked) => good.push((file, checked)),
                 Err(mut more) => problems.0.append(&mut more.0),
             }
         }
@@ -41,7 +49,7 @@ impl Check {
             .map(|(file, linted)| {
                 json!({
                     "path": file.to_string_lossy(),
-                    "kind": linted.kind.name(),
+                    "kind": linted.name,
                     "entries": linted.entries,
                     "warnings": linted.warnings.iter().map(objects::problem).collect::<Vec<_>>(),
                 })
@@ -64,10 +72,25 @@ impl Check {
     }
 }
 
-fn words(linted: &Linted) -> String {
-    use dray_engine::job::InputKind::{Dataset, Driveset};
-    match linted.kind {
-        Dataset | Driveset => format!("{} of {}", linted.kind.name(), count(linted.entries, "row")),
-        kind => kind.name().to_owned(),
+/// A file in which nothing is wrong.
+struct Checked {
+    /// What it is.
+    name: &'static str,
+    /// Rows of a table; 1 for others.
+    entries: u64,
+    warnings: Vec<Problem>,
+}
+
+impl From<Linted> for Checked {
+    fn from(linted: Linted) -> Self {
+        Self { name: linted.kind.name(), entries: linted.entries, warnings: linted.warnings }
+    }
+}
+
+fn words(checked: &Checked) -> String {
+    let is_table = [InputKind::Dataset, InputKind::Driveset].iter().any(|kind| kind.name() == checked.name);
+    match is_table {
+        true => format!("{} of {}", checked.name, count(checked.entries, "row")),
+        false => checked.name.to_owned(),
     }
 }

@@ -24,7 +24,7 @@ const SHOWN_MAX: usize = 20;
 /// Arguments of `dray decrypt`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "The image is what a driver would hand out: BitLocker's own regions read as zeros. Runs of zeros\n\
+    after_help = "The image is what a driver would hand out: BitLocker's own regions read as zeros. Runs of zeros \
                         become holes. With --to - all that is said, --json too, goes to stderr.\n\nExamples:\n  \
                         dray decrypt /dev/sdb --to volume.img\n  \
                         dray decrypt /dev/sdb --key-file 9WM35C2V.xml --to - | zstd >volume.zst"

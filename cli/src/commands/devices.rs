@@ -6,6 +6,7 @@ use dray_engine::report::Problem;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::render::text::fold_values;
 use crate::render::{Output, json as object, minded};
 
 /// Arguments of `dray devices`.
@@ -32,29 +33,34 @@ impl Devices {
         } else if disks.is_empty() {
             output.say("no disk is attached\n");
         } else {
-            output.say(&table(&disks));
+            output.say(&table(&disks, output));
             for disk in &disks {
-                output.say(&details(disk, output));
+                output.say(&fold_values(&details(disk, output)));
             }
         }
         Exit::Done
     }
 }
 
+const USABLE: &str = "usable";
+const NOT_FOR_SHIPPING: &str = "not for shipping";
+const DO_NOT_USE: &str = "do not use";
+const REFUSED: &str = "refused";
+
 /// What a person reads first: can it be taken?
 fn verdict(disk: &Seen) -> &'static str {
     if !disk.refusals.is_empty() {
-        "refused"
+        REFUSED
     } else if disk.health.as_ref().is_some_and(|health| !health.stops().is_empty()) {
-        "do not use"
+        DO_NOT_USE
     } else if !disk.shippable {
-        "not for shipping"
+        NOT_FOR_SHIPPING
     } else {
-        "usable"
+        USABLE
     }
 }
 
-fn table(disks: &[Seen]) -> String {
+fn table(disks: &[Seen], output: &Output) -> String {
     let head = ["DRIVE", "SERIAL", "SIZE", "BUS", "SECTORS", "KIND", "MODEL", "VERDICT"].map(str::to_owned);
     let rows: Vec<[String; 8]> = std::iter::once(head)
         .chain(disks.iter().map(|disk| {
@@ -89,8 +95,17 @@ fn table(disks: &[Seen]) -> String {
     }
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
+        let cells: Vec<String> =
+            row.iter().zip(widths).take(7).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let style = output.style();
+        let last = &row[7];
+        let last = match last.as_str() {
+            USABLE => style.green(last),
+            NOT_FOR_SHIPPING => style.yellow(last),
+            REFUSED | DO_NOT_USE => style.red(last),
+            _ => last.clone(),
+        };
+        text.push_str(&format!("{}  {last}", cells.join("  ")));
         text.push('\n');
     }
     text

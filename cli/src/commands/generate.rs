@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use dray_engine::report::{Kind, Problem};
 
 use crate::args;
+use crate::commands::pages;
 use crate::exit::Exit;
 use crate::render::Output;
 
@@ -23,6 +24,7 @@ pub enum Shell {
 
 /// Arguments of `dray completions`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray completions bash > /etc/bash_completion.d/dray")]
 pub struct Completions {
     /// The shell
     shell: Shell,
@@ -47,6 +49,7 @@ impl Completions {
 
 /// Arguments of `dray man`.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray man ~/.local/share/man/man1")]
 pub struct Man {
     /// Where the pages go; must exist
     dir: PathBuf,
@@ -55,7 +58,7 @@ pub struct Man {
 impl Man {
     /// Writes one page a command, `dray.1` and `dray-<command>.1`.
     pub fn run(self, output: &Output) -> Exit {
-        match clap_mangen::generate_to(args::command().disable_help_subcommand(true), &self.dir) {
+        match pages::write(args::command().disable_help_subcommand(true), &self.dir) {
             Ok(()) => Exit::Done,
             Err(error) => output.problem(
                 Problem::new(Kind::Environment, format!("the man pages could not be written: {error}")).path(&self.dir),

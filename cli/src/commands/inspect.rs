@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::commands::ls::time;
 use crate::exit::Exit;
 use crate::key::DriveArgs;
+use crate::render::text::fold_values;
 use crate::render::{Output, clean, count, json as object};
 
 /// Arguments of `dray inspect`.
@@ -71,7 +72,7 @@ impl Inspect {
         value["ntfs"] = inside;
         value["warnings"] = json!(warnings);
         if !output.result("inspect", value) {
-            output.say(&text);
+            output.say(&fold_values(&text));
             warnings.iter().for_each(|warning| output.warning(warning));
         }
         problem.or(damage).map_or(Ok(Exit::Done), Err)

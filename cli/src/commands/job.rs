@@ -216,7 +216,7 @@ impl Sending {
                     if fs::metadata(path)?.len() > TOKEN_MAX {
                         return Err(std::io::Error::other("too long for a token"));
                     }
-                    fs::read_to_string(path).map(Zeroizing::new)
+                    job::decode_text(&Zeroizing::new(fs::read(path)?))
                 };
                 read().map_err(|error| problem(format!("the token cannot be read: {error}")))?
             }

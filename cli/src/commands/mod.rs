@@ -15,6 +15,7 @@ mod inspect;
 mod job;
 mod listing;
 mod ls;
+mod pages;
 pub mod prep;
 pub mod template;
 mod unlock;
@@ -62,10 +63,8 @@ pub enum Command {
     /// Show what options are set to, and where each value comes from
     Config(config::Config),
     /// Print the completion script of a shell
-    #[command(hide = true)]
     Completions(generate::Completions),
     /// Write the man pages into a directory
-    #[command(hide = true)]
     Man(generate::Man),
 }
 

@@ -28,6 +28,14 @@ Example:
   dray plan --journal job.jrn --id session#1 --report plan.html \\
       --initial-driveset driveset.csv --dataset dataset.csv";
 
+/// How a plan can end.
+const PLAN_EXITS: &[Exit] =
+    &[Exit::Done, Exit::Usage, Exit::Refused, Exit::Resumable, Exit::Source, Exit::Environment, Exit::Bug];
+
+/// Options of `prep-import` that a plan takes and passes over, so that a command line can be tried by its first word.
+pub const IDLE_IN_PLANS: [&str; 8] =
+    ["silent", "yes", "abort", "dry_run", "rebuild_journal", "list_drives", "list_copy_sessions", "read_back"];
+
 /// Which session, from what, onto what.
 #[derive(Args, Clone, Debug)]
 pub struct SessionArgs {
@@ -118,7 +126,7 @@ pub struct WritingArgs {
     /// Requests to a drive at once [default: by kind of drive]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), hide_short_help = true)]
     pub in_flight: Option<u32>,
-    /// Bytes a second read from the sources, by all drives together: 200M
+    /// Bytes a second read from the sources, by all drives together: 200M, 200MiB
     #[arg(long, value_name = "SIZE", value_parser = size::rate)]
     pub source_rate: Option<u64>,
     /// Index what lies on the drive already; copy nothing
@@ -199,7 +207,7 @@ pub struct PrepImport {
 #[command(
     override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]",
     after_help = PLAN_EXAMPLE,
-    after_long_help = format!("{PLAN_EXAMPLE}\n\n{}", Exit::help())
+    after_long_help = format!("{PLAN_EXAMPLE}\n\n{}", Exit::help_of(PLAN_EXITS))
 )]
 pub struct Plan {
     #[command(flatten)]

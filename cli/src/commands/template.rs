@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Kind, Problem, Problems};
 
 use crate::exit::Exit;
 use crate::render::Output;
@@ -27,10 +27,7 @@ enum What {
 
 /// Arguments of `dray template`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    dray template dataset --source /data/video/ --to video/2026/ > dataset.csv\n  \
-    dray template driveset --drive serial:WD-WMATV123456 > driveset.csv\n  \
-    dray template job > job.toml")]
+#[command(after_help = EXAMPLES, after_long_help = long_help())]
 pub struct Template {
     /// Which file
     what: What,
@@ -43,6 +40,69 @@ pub struct Template {
     /// driveset: /dev/sdX, a link in /dev/disk/by-id, serial:… or image:SIZE
     #[arg(long, value_name = "DRIVE", default_value = "serial:SERIAL-OF-THE-DRIVE")]
     drive: Vec<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  dray template dataset --source /data/video/ --to video/2026/ > dataset.csv
+  dray template driveset --drive serial:WD-WMATV123456 > driveset.csv
+  dray template job > job.toml";
+
+/// What the columns of both tables mean (`spec/import-export.md` 2.1, 2.2).
+const COLUMNS: [(&str, &str, &str); 11] = [
+    ("Dataset", "BasePath", "a directory, with / at its end, copied with all below it; or a file"),
+    (
+        "",
+        "DstBlobPathOrPrefix",
+        "container/, container/prefix/, $root/ for a directory; container/blob for a file. \
+        Also DstItemPathOrPrefix, and a URL, whose %20 is a blank",
+    ),
+    ("", "BlobType", "BlockBlob or PageBlob; empty: PageBlob for *.vhd and *.vhdx. Also ItemType, which must be given"),
+    ("", "Disposition", "what the service does with a blob that exists: rename (default), no-overwrite, overwrite"),
+    ("", "MetadataFile", "XML with metadata of each blob, or None (dray template metadata)"),
+    ("", "PropertiesFile", "XML with properties of each blob, or None (dray template properties)"),
+    (
+        "Driveset",
+        "DriveLetter",
+        "/dev/sdX, /dev/disk/by-id/..., serial:..., an image file, or image:SIZE for a new one \
+        (500GB is decimal, 500GiB binary)",
+    ),
+    ("", "FormatOption", "Format: erase the drive. AlreadyFormatted: keep its volume and add to it"),
+    ("", "SilentOrPromptOnFormat", "SilentMode or PromptOnFormat"),
+    ("", "Encryption", "Encrypt (with AlreadyFormatted: where the volume lies), or AlreadyEncrypted"),
+    ("", "ExistingBitLockerKey", "with AlreadyEncrypted the 48-digit numerical password, else empty"),
+];
+
+fn long_help() -> String {
+    let mut text = String::new();
+    for (table, column, meaning) in COLUMNS {
+        if !table.is_empty() {
+            text.push_str(&format!(
+                "{}Columns of a {} (in any order, by name):\n",
+                if text.is_empty() { "" } else { "\n" },
+                table.to_lowercase()
+            ));
+        }
+        text.push_str(&format!("  {column}\n"));
+        for line in textwrap(meaning, 72) {
+            text.push_str(&format!("      {line}\n"));
+        }
+    }
+    format!("{text}\nThe separator is a comma, a semicolon or a tab; text is UTF-8 or UTF-16.\n\n{EXAMPLES}")
+}
+
+/// Lines of at most `width` characters.
+fn textwrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 const PROPERTIES: &str = "\
@@ -112,17 +172,31 @@ impl Template {
     /// Prints it.
     pub fn run(self, output: &Output) -> Exit {
         let text = match self.what {
-            What::Dataset => match self.dataset() {
-                Ok(text) => text,
-                Err(problem) => return output.problem(problem),
-            },
+            What::Dataset => {
+                let made = self.dataset().map_err(Problems::from);
+                match made.and_then(|text| check_table(&text, "--to").map(|()| text)) {
+                    Ok(text) => text,
+                    Err(problems) => {
+                        output.problems(&problems);
+                        return Exit::of_problems(&problems);
+                    }
+                }
+            }
             What::Driveset => {
                 let rows: String = self
                     .drive
                     .iter()
                     .map(|drive| format!("{},Format,PromptOnFormat,Encrypt,\n", quoted(drive)))
                     .collect();
-                format!("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n{rows}")
+                let text =
+                    format!("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n{rows}");
+                match check_table(&text, "--drive") {
+                    Ok(()) => text,
+                    Err(problems) => {
+                        output.problems(&problems);
+                        return Exit::of_problems(&problems);
+                    }
+                }
             }
             What::Properties => PROPERTIES.into(),
             What::Metadata => METADATA.into(),
@@ -162,6 +236,17 @@ impl Template {
             quoted(&self.to)
         ))
     }
+}
+
+/// What is wrong with a table that came of the options: it must be one that `dray check` takes.
+fn check_table(text: &str, option: &str) -> Result<(), Problems> {
+    dray_engine::job::lint_text(text).map_err(|mut problems| {
+        for problem in &mut problems.0 {
+            (problem.place.path, problem.place.line) = (None, None);
+            problem.place.column = Some(option.to_owned());
+        }
+        problems
+    })
 }
 
 fn quoted(text: &str) -> String {

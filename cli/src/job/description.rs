@@ -128,21 +128,37 @@ impl Description {
     }
 }
 
+/// What a description is called.
+pub const KIND: &str = "job description";
+
+/// Whether a file is meant to be a description: by its name, or by a table of one.
+pub fn is_one(path: &Path) -> bool {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
+        return true;
+    }
+    let is_small = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_MAX);
+    let text = if is_small { fs::read(path).and_then(|bytes| job::decode_text(&bytes)).ok() } else { None };
+    text.is_some_and(|text| text.lines().any(|line| line.trim() == "[return-address]"))
+}
+
 /// Reads `job.toml`, and checks it for `api`; `name` replaces the name in it.
 ///
 /// # Errors
 /// Everything that is wrong in it.
 pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Problem>) -> Result<Description, Problems> {
     let problem = |what: String| Problem::new(Kind::Usage, what).path(path);
-    let text =
-        fs::metadata(path)
-            .and_then(|meta| {
-                if meta.len() > FILE_MAX { Err(std::io::Error::other("too long")) } else { fs::read_to_string(path) }
-            })
-            .map_err(|error| {
-                problem(format!("the job's description cannot be read: {error}"))
-                    .advice("`dray template job > job.toml` prints one to fill in")
-            })?;
+    let text = fs::metadata(path)
+        .and_then(|meta| {
+            if meta.len() > FILE_MAX {
+                Err(std::io::Error::other("too long"))
+            } else {
+                job::decode_text(&fs::read(path)?)
+            }
+        })
+        .map_err(|error| {
+            problem(format!("the job's description cannot be read: {error}"))
+                .advice("`dray template job > job.toml` prints one to fill in")
+        })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count() as u64);
         problem(format!("is not TOML: {}", error.message())).line(line)

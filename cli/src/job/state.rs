@@ -278,7 +278,9 @@ impl Job {
         if length > LEN_MAX {
             return Err(problem(format!("is larger than {LEN_MAX} bytes")));
         }
-        let text = fs::read_to_string(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let text = fs::read(file)
+            .and_then(|bytes| job::decode_text(&bytes))
+            .map_err(|error| problem(format!("cannot be read: {error}")))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| problem(format!("is not JSON: {error}")))?;
         if value["schema"].as_u64() != Some(SCHEMA) {
             return Err(problem("is no job of this version of dray".into()));

@@ -90,6 +90,32 @@ pub fn labelled(label: &str, value: &str) -> String {
     text
 }
 
+/// Lines of labels and values: those wider than the page go on below their value.
+pub fn fold_values(text: &str) -> String {
+    const LABEL_MAX: usize = 20;
+    let mut out = String::new();
+    for line in text.lines() {
+        if visible(line) <= WIDTH {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        }
+        // The value begins behind the label's padding, or where the text does.
+        let lead = line.len() - line.trim_start().len();
+        let padding = line[lead..].find("  ").map(|gap| lead + gap);
+        let label_end = padding.map(|gap| line.len() - line[gap..].trim_start().len());
+        let at = label_end.filter(|at| visible(&line[..*at]) <= LABEL_MAX).unwrap_or(lead);
+        let indent = visible(&line[..at]);
+        let value = wrap_to(&line[at..], "", WIDTH - indent);
+        out.push_str(&line[..at]);
+        for (i, part) in value.lines().enumerate() {
+            let indent = if i > 0 { indent } else { 0 };
+            out.push_str(&format!("{:indent$}{part}\n", ""));
+        }
+    }
+    out
+}
+
 fn wrap_to(text: &str, indent: &str, columns: usize) -> String {
     let mut out = String::new();
     for line in text.lines() {
@@ -508,6 +534,18 @@ mod tests {
             warnings: vec![Problem::new(Kind::Usage, "2 names were mapped ".repeat(8)).advice("nothing ".repeat(20))],
             unplaced: vec![("c/huge.bin".into(), ByteLen(9_000_000_000_000))],
         }
+    }
+
+    #[test]
+    fn a_value_goes_on_below_itself() {
+        let long = "prepare it all the same, or take a drive that can be shipped; ".repeat(2);
+        let text = format!("short\nNTFS            {long}\n  \u{1b}[31mrefused:\u{1b}[0m {long}\n");
+        let folded = fold_values(&text);
+        assert!(folded.lines().all(|line| visible(line) <= WIDTH), "{folded}");
+        assert!(folded.starts_with("short\nNTFS            prepare it"), "{folded}");
+        assert!(folded.lines().nth(2).is_some_and(|line| line.starts_with(&" ".repeat(16))), "{folded}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&folded), words(&text));
     }
 
     #[test]

@@ -251,3 +251,59 @@ fn devices_and_doctor_tell_objects_and_change_nothing() {
         assert_eq!(disk["verdict"] == "refused", disk["refusals"].as_array().is_some_and(|all| !all.is_empty()));
     }
 }
+
+#[test]
+fn help_and_version_are_words_too() {
+    for (words, like) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "job", "create"], &["job", "create", "--help"]),
+        (&["version"], &["--version"]),
+    ] {
+        let (one, other) = (dray(words), dray(like));
+        assert_eq!((code(&one), text(&one)), (0, text(&other)), "{words:?}");
+    }
+    assert_eq!(code(&dray(&["help", "verfy"])), 1);
+}
+
+#[test]
+fn help_stands_under_its_own_heading_and_is_broken_once() {
+    for args in [&["ls"][..], &["cat"], &["decrypt"], &["inspect"], &["unlock"], &["verify"], &["check"], &["template"]]
+    {
+        let said = text(&dray(&[args, &["--help"]].concat()));
+        let key = said.split("\nKey:").nth(1).map(|rest| rest.split("\n\n").take(4).collect::<String>());
+        for foreign in ["--recursive", "[PATH]", "--to ", "--files", "--ask"] {
+            let is_foreign =
+                key.as_deref().is_some_and(|key| key.split("\nO").next().unwrap_or_default().contains(foreign));
+            assert!(!is_foreign, "{args:?}: {foreign} is no key: {said}");
+        }
+        // A line that ends early, before a word that had room, was broken by hand and then by the width.
+        let lines: Vec<&str> = said.lines().collect();
+        for pair in lines.windows(2) {
+            let is_prose = |line: &str| line.starts_with(|c: char| c.is_ascii_alphabetic());
+            let next = pair[1].split(' ').next().unwrap_or_default();
+            let had_room = pair[0].len() + 1 + next.len() < 70;
+            let goes_on = pair[1].starts_with(|c: char| c.is_ascii_lowercase()) && is_prose(pair[0]);
+            assert!(!(goes_on && had_room), "{args:?}: {:?} {:?}", pair[0], pair[1]);
+        }
+    }
+    let plan = text(&dray(&["plan", "--help"]));
+    for absent in ["--abort", "--dry-run", "--yes", "--list-drives", "--rebuild-journal", "130", "  4  "] {
+        assert!(!plan.contains(absent), "{absent}: {plan}");
+    }
+    assert!(plan.contains("--report") && plan.contains("--cipher"), "{plan}");
+    let columns = text(&dray(&["template", "--help"]));
+    for column in ["DstBlobPathOrPrefix", "Disposition", "FormatOption", "ExistingBitLockerKey"] {
+        assert!(columns.contains(column), "{column}: {columns}");
+    }
+}
+
+#[test]
+fn a_bad_value_of_a_variable_names_the_variable() {
+    let run = |typed: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dray"));
+        command.args(["plan", "--journal", "j", "--id", "abc", "--dataset", "f"]).args(typed);
+        command.env("DRAY_CIPHER", "bogus").output().expect("runs")
+    };
+    assert!(text(&run(&[])).contains("DRAY_CIPHER"), "{}", text(&run(&[])));
+    assert!(!text(&run(&["--cipher", "bogus2"])).contains("DRAY_CIPHER"));
+}

@@ -200,6 +200,23 @@ fn templates_are_what_check_accepts() {
         assert_eq!(code(&output), 0, "{what}: {}", said(&output));
         assert!(said(&output).contains(&format!("ok {what}: {what}")), "{}", said(&output));
     }
+    let output = dray(&dir, &["template", "job"]);
+    let template = String::from_utf8(output.stdout).expect("UTF-8");
+    fs::write(dir.join("job.toml"), &template).expect("written");
+    assert!(said(&dray(&dir, &["check", "job.toml"])).contains("still is what the template says"));
+    let filled = crate::job::filled_in(&template);
+    fs::write(dir.join("job.toml"), &filled).expect("written");
+    let good = said(&dray(&dir, &["check", "job.toml"]));
+    assert!(good.contains("ok job.toml: job description"), "{good}");
+    let typo = filled.replace("location =", "locatoin =");
+    fs::write(dir.join("job.toml"), typo).expect("written");
+    assert!(said(&dray(&dir, &["check", "job.toml"])).contains("locatoin"));
+    // What `check` would refuse is not printed.
+    for words in [["dataset", "--to", "c/one/"], ["driveset", "--drive", "G:"]] {
+        let output = dray(&dir, &[&["template"], &words[..]].concat());
+        assert_eq!((code(&output), output.stdout.len()), (1, 0), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains(words[1]), "{words:?}: {}", said(&output));
+    }
     fs::write(dir.join("a file.bin"), "x").expect("written");
     let output = dray(&dir, &["template", "dataset", "--source", "a file.bin", "--to", "con/x \"y\".bin"]);
     fs::write(dir.join("one.csv"), &output.stdout).expect("written");

@@ -459,7 +459,8 @@ mod tests {
 
     #[test]
     fn a_long_log_in_utf_16_is_the_same_log() {
-        let file = "<File CloudFormat=\"BlockBlob\" Path=\"c/\u{e9}\u{1F600}\" Size=\"1\" crc64=\"2\">\n</File>\n".repeat(500);
+        let file =
+            "<File CloudFormat=\"BlockBlob\" Path=\"c/\u{e9}\u{1F600}\" Size=\"1\" crc64=\"2\">\n</File>\n".repeat(500);
         let wanted = all(&file);
         assert_eq!(wanted.len(), 500);
         for (mark, little) in [("\u{FEFF}", true), ("\u{FEFF}", false), ("", true), ("", false)] {
