@@ -62,7 +62,15 @@ fn page(command: &Command, name: &str, names: &[String]) -> io::Result<String> {
     if command.has_subcommands() {
         man.render_subcommands_section(&mut out)?;
     }
-    let mut text = String::from_utf8_lossy(&out).into_owned();
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(&out).lines() {
+        // Each section brings the definition of an apostrophe along; the page needs one.
+        let is_again = (line.starts_with(".ie ") || line.starts_with(".el ")) && text.contains(line);
+        if !is_again {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
     for (heading, body) in tail.as_deref().map(sections).unwrap_or_default() {
         section(&heading, &body, &mut text);
     }

@@ -130,7 +130,7 @@ fn folds(catalog: &Catalog) -> Vec<Problem> {
 
 /// Two blobs whose names the service, or a client in front of it, may take for one.
 pub fn fold_warning(blobs: [&str; 2], sources: [&str; 2]) -> Problem {
-    let [one, other] = blobs.map(|blob| blob.escape_debug().to_string());
+    let [one, other] = blobs;
     // What looks the same is told apart by its letters.
     let spelled =
         |blob: &str| blob.chars().filter(|c| !c.is_ascii()).map(|c| format!("U+{:04X}", c as u32)).collect::<Vec<_>>();

@@ -83,8 +83,12 @@ impl Session {
         self.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
     }
 
-    /// Rows behind the header of 2018: base path, destination, type.
+    /// Rows behind the header of 2018: base path, destination, type; columns that a row leaves out are empty.
     pub fn dataset(&self, rows: &[&str]) -> &Self {
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|row| format!("{row}{}", ",".repeat(5_usize.saturating_sub(row.matches(',').count()))))
+            .collect();
         let text = format!(
             "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile\n{}\n",
             rows.join("\n")
