@@ -492,8 +492,13 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
         let value = Some(path.display().to_string());
         refuse("is in use as swap space".into(), value, "swapoff it, or name another file");
     }
+    check_place(&real, context, refuse);
+}
+
+/// What speaks against an image at this place, whether one is there or not.
+fn check_place(place: &Path, context: &Context, refuse: &mut Refuse<'_>) {
     for source in &context.sources {
-        if is_inside(&real, source) {
+        if is_inside(place, source) {
             refuse(
                 "lies inside a source of this session".into(),
                 Some(source.display().to_string()),
@@ -504,11 +509,11 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
 }
 
 /// What speaks against making an image file: the place is held against what [`check`] holds a file against that is there.
-pub fn check_new(path: &Path, context: &Context, roots: &Roots) -> Vec<Problem> {
+pub fn check_new(path: &Path, context: &Context) -> Vec<Problem> {
     let (parent, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
     let place = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned()).join(name);
     let mut problems = Vec::new();
-    check_image(&place, context, roots, &mut |what, value, advice| {
+    check_place(&place, context, &mut |what, value, advice| {
         let mut problem = Problem::new(Kind::Refused, what).drive(path.display().to_string()).advice(advice);
         problem.value = value;
         problems.push(problem);

@@ -286,7 +286,7 @@ fn image(
         let problem = Problem::new(Kind::Refused, "the directory for the image file is not there");
         return Err(line(problem.value(parent.display().to_string()).advice("create it first")).into());
     }
-    let against = guard::check_new(&path, wishes.context, wishes.roots);
+    let against = guard::check_new(&path, wishes.context);
     Problems(against.into_iter().map(line).collect()).into_result()?;
     let drive_id = drive_id(None, Transport::Image, &name, &path, rows, wishes).map_err(line)?;
     let facts = DriveFacts {
