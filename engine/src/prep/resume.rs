@@ -272,11 +272,14 @@ pub(super) fn prepare(
             }
         }
         // Nothing of ours can be read back: what looks like a volume now may be somebody's.
+        let mut is_recognised = true;
         if doubt && drive.target.identity.is_some() {
-            look_inside(&mut drive.target, roots)?;
+            is_recognised = look_inside(&mut drive.target, roots)?;
         }
         if state.is_some() {
-            drive.target.agreed = !doubt || drive.target.facts.contents.is_none();
+            // A drive that the session wiped may hold what it wrote since: that looks like no volume.
+            let is_own = drive.begun.is_some() && drive.target.is_proved() && !is_recognised;
+            drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
@@ -374,17 +377,19 @@ pub(super) fn prepare(
 }
 
 /// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
-/// planned holds something unless it shows that it is blank: signatures are not all that is worth keeping.
-fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> {
+/// planned holds something unless it shows that it is blank: signatures are not all that is worth keeping. Gives whether a
+/// table or a file system is recognised on it.
+fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem> {
     let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
     let contents = signature::scan(&device)
         .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    let is_recognised = contents.table.is_some() || !contents.volumes.is_empty();
     target.facts.contents = contents.words;
     target.old.extend(contents.wipe);
     if target.planned_file.is_some() && !target.is_proved() && target.facts.contents.is_none() {
         target.facts.contents = Some("another file than the one that was planned for".into());
     }
-    Ok(())
+    Ok(is_recognised)
 }
 
 /// Whether a drive that cannot tell who it is holds what no session of ours put there: a file that came into the place of the
