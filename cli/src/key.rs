@@ -1,11 +1,10 @@
 //! Where keys come from: a file, a descriptor, or a person; never the command line.
 
-use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::{Found, KEY_FILE_LEN_MAX, Key, Opened, find};
+use dray_engine::job::{Found, KEY_FILE_LEN_MAX, Key, Opened, Pipes, find, read_input};
 use dray_engine::report::{Kind, Problem};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -68,14 +67,19 @@ pub struct Keys {
 }
 
 impl KeyArgs {
+    /// Where keys are read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let descriptor = self.key_fd.map(|fd| PathBuf::from(format!("/dev/fd/{fd}")));
+        self.key_file.iter().cloned().chain(descriptor).collect()
+    }
+
     /// Reads what was given.
     ///
     /// # Errors
     /// A file that cannot be read or holds no key; says which group of digits is mistyped.
     pub fn read(&self) -> Result<Keys, Problem> {
         let mut given: Option<Key> = None;
-        let descriptor = self.key_fd.map(|fd| PathBuf::from(format!("/dev/fd/{fd}")));
-        for path in self.key_file.iter().chain(&descriptor) {
+        for path in &self.files() {
             let key = Key::read(&contents(path)?).map_err(|problem| problem.path(path))?;
             match &mut given {
                 Some(keys) => keys.join(key),
@@ -90,15 +94,7 @@ impl KeyArgs {
 fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let failed =
         |error: std::io::Error| Problem::new(Kind::Usage, format!("the key file cannot be read: {error}")).path(path);
-    let file = File::open(path).map_err(failed)?;
-    // Room for all at once: a buffer that grows leaves copies behind.
-    let len = file.metadata().map_err(failed)?.len().min(KEY_FILE_LEN_MAX as u64) as usize;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(len.max(64 << 10)));
-    file.take(KEY_FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > KEY_FILE_LEN_MAX {
-        return Err(Problem::new(Kind::Usage, "is too long for a key file").path(path));
-    }
-    Ok(bytes)
+    read_input(path, KEY_FILE_LEN_MAX as u64, Pipes::Taken).map_err(failed)
 }
 
 impl Keys {

@@ -18,6 +18,7 @@ use render::Output;
 
 fn main() -> ExitCode {
     withhold_core();
+    open_many();
     match args::parse(std::env::args_os().collect()) {
         Parsed::Run(cli, warnings) => {
             let output = Output::new(&cli.output);
@@ -44,6 +45,14 @@ fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Drives, their sources and their sidecars are open at once: as many as this process may have.
+fn open_many() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is forbidden there are fewer at once.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Keys pass through memory: no core file may take them along. One byte, because a limit of 0 does not hold for dumps that

@@ -10,6 +10,8 @@ pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, 
 pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::device::{Discard, Geometry, Identity, Roots, Transport, Zoned};
+pub use crate::files::input::{Pipes, open as open_input, read as read_input};
+pub use crate::files::output::{Form as OutputForm, Output as OutputFile, Outputs};
 pub use crate::gpt::read::CopyState;
 pub use crate::hash::Sha256;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
@@ -25,6 +27,7 @@ pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
+pub use crate::surroundings::timestamp;
 pub use crate::survey::{Check as MachineCheck, Health, Link, Queue, Seen, State as CheckState, disks, examine, gates};
 pub use crate::text::decode_text;
 pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};

@@ -5,7 +5,7 @@
 //! 0. `units`, `entropy`, `limits`, `report`, `text`: values, their bounds, and what is told to the outside.
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
-//! 3. `io`, `pool`, `device`, `source`: everything that touches the kernel.
+//! 3. `io`, `pool`, `device`, `source`, `files`: everything that touches the kernel.
 //! 4. `prep`, `verify`, `bench`, `survey`: the pipelines.
 //! 5. `job`: what the command line may use.
 //!
@@ -73,6 +73,10 @@ mod plan;
 pub mod device;
 #[cfg(not(feature = "rooms"))]
 mod device;
+#[cfg(feature = "rooms")]
+pub mod files;
+#[cfg(not(feature = "rooms"))]
+mod files;
 #[cfg(feature = "rooms")]
 pub mod io;
 #[cfg(not(feature = "rooms"))]

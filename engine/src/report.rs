@@ -493,6 +493,43 @@ pub struct SessionReport {
     pub elapsed: Duration,
 }
 
+/// Whether a character is better shown by its number: it does not show itself, or changes how what stands around it does.
+///
+/// Controls, line and paragraph separators, marks, embeddings, overrides and isolates of direction (Unicode 15, UAX #9),
+/// blanks without width, and what is reserved for protocols. Joiners stay: names in Persian and pictures are made with them.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{AD}'
+                | '\u{61C}'
+                | '\u{180E}'
+                | '\u{200B}'
+                | '\u{200E}'
+                | '\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}'
+                | '\u{FEFF}'
+                | '\u{FFF9}'..='\u{FFFB}'
+                | '\u{E0000}'..='\u{E007F}'
+        )
+}
+
+/// A text with such characters by their numbers: a file's name must neither move the cursor nor pass for another.
+pub fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else if is_hidden(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// A wish to stop that threads share. Asked once, it stays.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
@@ -522,6 +559,16 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_a_name_turns_what_is_shown() {
+        assert_eq!(shown("a\u{202E}gpj.exe"), "a\\u{202e}gpj.exe");
+        assert_eq!(
+            shown("a\u{2028}b\u{2066}c\u{200F}\u{FEFF}\n\x1b[2J\u{9b}"),
+            "a\\u{2028}b\\u{2066}c\\u{200f}\\u{feff}\\n\\u{1b}[2J\\u{9b}"
+        );
+        assert_eq!(shown("Grüße 東京 👩\u{200D}🔧 ✓"), "Grüße 東京 👩\u{200D}🔧 ✓");
+    }
 
     #[test]
     fn a_wish_to_stop_is_shared_and_stays() {

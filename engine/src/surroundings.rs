@@ -38,6 +38,14 @@ impl Entropy for Kernel {
     }
 }
 
+/// The present time for people and names of files: a clock beyond the year 9999 or before 1970 gives the bound.
+pub fn timestamp() -> jiff::Timestamp {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => jiff::Timestamp::from_nanosecond(since.as_nanos() as i128).unwrap_or(jiff::Timestamp::MAX),
+        Err(_) => jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
 /// The present time.
 pub fn now() -> FileTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

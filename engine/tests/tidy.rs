@@ -25,6 +25,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("pool", 3),
     ("device", 3),
     ("source", 3),
+    ("files", 3),
     ("surroundings", 3),
     ("prep", 4),
     ("verify", 4),

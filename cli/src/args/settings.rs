@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
-use dray_engine::job::decode_text;
+use dray_engine::job::{Pipes, decode_text, read_input};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::classic::nearest;
@@ -127,7 +127,8 @@ impl Outside {
                 .advice(advice)
                 .into());
         }
-        let text = read(&path).map_err(|error| {
+        let text = read_input(&path, FILE_LEN_MAX, Pipes::Refused).and_then(|bytes| decode_text(&bytes));
+        let text = text.map_err(|error| {
             problem(format!("the configuration file cannot be read: {error}"))
                 .advice("name another with --config FILE, or take DRAY_CONFIG away")
         })?;
@@ -142,22 +143,6 @@ impl Outside {
         problems.into_result()?;
         Ok(File { path: Some(path), table })
     }
-}
-
-/// The text of a file that is one: no pipe that never ends.
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let meta = std::fs::metadata(path)?;
-    let invalid = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
-    if !meta.is_file() {
-        return Err(invalid("it is no file".into()));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_LEN_MAX {
-        return Err(invalid(format!("it has at most {FILE_LEN_MAX} bytes")));
-    }
-    decode_text(&bytes).map(|text| text.to_string())
 }
 
 /// Whether a value of an option that must be typed says nothing: a switch that is off.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{Bench, BenchReport, BenchRequest, Bottleneck, Cipher, EngineChoice, Point, Stop};
+use dray_engine::job::{Bench, BenchReport, BenchRequest, Bottleneck, Cipher, EngineChoice, Outputs, Point, Stop};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::args::size;
 use crate::consent::{self, Consent, Terminal};
 use crate::exit::Exit;
 use crate::render::bench::{self, megabytes, verdict, word};
-use crate::render::{Output, json as object};
+use crate::render::{Output, json as object, page};
 
 /// Arguments of `dray bench`.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +66,9 @@ impl BenchArgs {
                 .value(&self.cipher)
                 .advice("one of aes-cbc-256, aes-cbc-128, xts-aes-128, xts-aes-256")
         })?;
+        let mut outputs = Outputs::default();
+        outputs.input(&self.drive, "the drive");
+        let page = self.report.as_deref().map(|path| outputs.begin(path, page::FORM)).transpose()?;
         let bench = Bench::open(BenchRequest {
             drive: self.drive,
             write: self.write,
@@ -82,8 +85,8 @@ impl BenchArgs {
             consent::gather(&[consent::Asked::destroyed(0, bench.drive())], &consent, &mut Terminal)?;
         }
         let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;
-        if let Some(path) = &self.report {
-            bench::page(&report).save(path)?;
+        if let Some(file) = page {
+            bench::page(&report).save(file)?;
         }
         if !output.result("bench", to_json(&report)) {
             output.say(&table(&report));

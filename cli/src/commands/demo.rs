@@ -73,7 +73,7 @@ impl Demo {
             ..PrepRequest::new(self.dir.join("demo.jrn"), "demo#1")
         };
         let consent = Consent { silent: true, serials: Vec::new() };
-        let ended = prep::session(request, &consent, false, None, output);
+        let ended = prep::session(request, &consent, false, output);
         let record = ended.report.as_ref().and_then(|report| report.drives.first()?.record.clone());
         if let (Exit::Done, Some(record)) = (ended.exit, record) {
             output.chat(&format!(

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use dray_engine::job::{self, SessionDrive};
+use dray_engine::job::{self, OutputForm, Outputs, SessionDrive};
 use dray_engine::report::{Kind, Problem, Problems};
-use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -16,10 +15,23 @@ use crate::job::held::{self, Allowed, Shelf};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
 use crate::job::{Api, body, papers, words};
-use crate::render::{Output, labelled};
+use crate::render::{Output, labelled, page};
 
 /// Longest token file that is read.
 const TOKEN_MAX: u64 = 64 << 10;
+
+/// The request's body as a file: it may replace an earlier one.
+const BODY: OutputForm = OutputForm {
+    name: "the body",
+    is_earlier: |head| {
+        let text = String::from_utf8_lossy(head);
+        text.starts_with('{') && text.contains("\"properties\":") && !text.contains("\"schema\":")
+    },
+    private: true,
+};
+
+/// A drive's key as a file: no key is written over.
+const KEY: OutputForm = OutputForm { name: "the key", is_earlier: |_| false, private: true };
 
 /// Arguments of `dray job`.
 #[derive(Args, Debug)]
@@ -212,13 +224,9 @@ impl Sending {
         let token = match &self.token_file {
             Some(path) => {
                 let problem = |what: String| Problem::new(Kind::Usage, what).path(path).column("--token-file");
-                let read = || -> std::io::Result<Zeroizing<String>> {
-                    if fs::metadata(path)?.len() > TOKEN_MAX {
-                        return Err(std::io::Error::other("too long for a token"));
-                    }
-                    job::decode_text(&Zeroizing::new(fs::read(path)?))
-                };
-                read().map_err(|error| problem(format!("the token cannot be read: {error}")))?
+                let read =
+                    job::read_input(path, TOKEN_MAX, job::Pipes::Taken).and_then(|bytes| job::decode_text(&bytes));
+                read.map_err(|error| problem(format!("the token cannot be read: {error}")))?
             }
             None => Zeroizing::new(std::env::var("DRAY_TOKEN").map_err(|_| {
                 Problem::new(Kind::Usage, "sending needs a bearer token")
@@ -278,7 +286,7 @@ impl Create {
         }
         let mut this = self.job(&described, &drives, &known)?;
         let request = body::create(self.api, &described, &drives);
-        self.write_keys(&request, &drives)?;
+        self.write_keys(&request, &drives, &file)?;
         this.save(&file)?;
         if let Some(service) = service {
             if self.api == Api::ImportExport {
@@ -286,8 +294,8 @@ impl Create {
             }
             let answer = service.call(self.api, "PUT", &this.resource, Some(&body::with_keys(&request, &drives)))?;
             Job::first_state(self.api).clone_into(&mut this.state);
-            this.submitted_at = Some(Timestamp::now());
-            this.learn(&answer, Timestamp::now());
+            this.submitted_at = Some(job::timestamp());
+            this.learn(&answer, job::timestamp());
             this.save(&file)?;
         }
         if !tell(output, &this, &file, &warnings) {
@@ -327,18 +335,32 @@ impl Create {
         Some((drives, known))
     }
 
-    /// Files with keys, where they were asked for.
-    fn write_keys(&self, request: &Value, drives: &[JobDrive]) -> Result<(), Problems> {
-        if let Some(path) = &self.body {
-            job::write_private(path, body::with_keys(request, drives).as_bytes())?;
-        }
+    /// Files with keys, where they were asked for: all places are tried first.
+    fn write_keys(&self, request: &Value, drives: &[JobDrive], file: &Path) -> Result<(), Problems> {
+        let mut outputs = Outputs::default();
+        outputs.input(&self.job, "the description of the job");
+        self.journal.iter().for_each(|path| outputs.input(path, "the journal"));
+        self.records.iter().for_each(|path| outputs.input(path, "a drive record"));
+        outputs.reserve(file, "the job's own file");
+        let mut problems = Problems::default();
+        let mut begun = Vec::new();
+        let mut begin = |path: &Path, form: OutputForm, text: &str| {
+            let output = outputs.begin(path, form).and_then(|mut output| output.add(text.as_bytes()).map(|()| output));
+            output.map(|output| begun.push(output)).unwrap_or_else(|problem| problems.push(problem));
+        };
+        self.body.iter().for_each(|path| begin(path, BODY, &body::with_keys(request, drives)));
         if let Some(dir) = &self.key_files {
             make(dir)?;
             for drive in drives {
-                job::write_private(&key_file(dir, drive), drive.key.expose().as_bytes())?;
+                let (path, key) = (key_file(dir, drive), drive.key.expose());
+                // The same key may be there from an earlier run.
+                if read_key(&path).is_none_or(|there| *there != *key) {
+                    begin(&path, KEY, key);
+                }
             }
         }
-        Ok(())
+        problems.into_result()?;
+        begun.into_iter().try_for_each(|output| output.finish().map_err(Problems::from))
     }
 
     fn job(
@@ -385,7 +407,7 @@ impl Create {
             is_export: described.export.is_some(),
             state: "Drafted".into(),
             drives: known,
-            created_at: Timestamp::now(),
+            created_at: job::timestamp(),
             submitted_at: None,
             shipped_at: None,
             ended_at: None,
@@ -439,12 +461,23 @@ impl Create {
     }
 }
 
+/// The date of this place.
+fn today() -> jiff::civil::Date {
+    job::timestamp().to_zoned(jiff::tz::TimeZone::system()).date()
+}
+
 fn make(dir: &Path) -> Result<(), Problem> {
     if dir.as_os_str().is_empty() {
         return Ok(());
     }
     fs::create_dir_all(dir)
         .map_err(|error| Problem::new(Kind::Environment, format!("the directory cannot be made: {error}")).path(dir))
+}
+
+/// What a key file holds.
+fn read_key(path: &Path) -> Option<Zeroizing<String>> {
+    let bytes = job::read_input(path, TOKEN_MAX, job::Pipes::Refused).ok()?;
+    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
 /// `<drive>.key` in `dir`.
@@ -484,7 +517,7 @@ impl Show {
         let mut this = Job::load(&self.file)?;
         if let Some(service) = self.sending.service()? {
             let answer = service.call(this.api, "GET", &this.resource, None)?;
-            this.learn(&answer, Timestamp::now());
+            this.learn(&answer, job::timestamp());
             this.save(&self.file)?;
         }
         tell(output, &this, &self.file, &[]);
@@ -517,7 +550,7 @@ impl Ship {
             );
         }
         problems.into_result()?;
-        let date = self.date.unwrap_or_else(|| jiff::Zoned::now().date()).to_string();
+        let date = self.date.unwrap_or_else(today).to_string();
         let request = body::ship(this.api, self.carrier.trim(), self.tracking.trim(), this.drives.len(), &date);
         let (method, path) = match this.api {
             Api::ImportExport => ("PATCH", this.resource.clone()),
@@ -526,13 +559,13 @@ impl Ship {
         let sent = match self.sending.service()? {
             Some(service) => {
                 let answer = service.call(this.api, method, &path, Some(&request.to_string()))?;
-                this.learn(&answer, Timestamp::now());
+                this.learn(&answer, job::timestamp());
                 true
             }
             None => false,
         };
         Job::shipped_state(this.api).clone_into(&mut this.state);
-        this.shipped_at = Some(Timestamp::now());
+        this.shipped_at = Some(job::timestamp());
         this.carrier = Some(self.carrier.trim().to_owned());
         this.tracking = Some(self.tracking.trim().to_owned());
         this.save(&self.file)?;
@@ -583,7 +616,7 @@ impl Cancel {
             None => false,
         };
         if drafted && !sent { "Cancelled" } else { "Cancelling" }.clone_into(&mut this.state);
-        this.ended_at.get_or_insert(Timestamp::now());
+        this.ended_at.get_or_insert(job::timestamp());
         this.save(&self.file)?;
         if !tell(output, &this, &self.file, &warnings) && !sent {
             unsent(output, method, &path, this.api, &request);
@@ -639,13 +672,15 @@ impl Papers {
         let dir = self.to.unwrap_or_else(|| self.file.parent().unwrap_or(Path::new("")).to_path_buf());
         make(&dir)?;
         let mut paths = Vec::new();
+        let mut outputs = Outputs::default();
+        outputs.input(&self.file, "the job");
         for (name, page) in [
             ("packing-slip", papers::slip(&this)),
             ("drive-labels", papers::labels(&this)),
-            ("chain-of-custody", papers::custody(&this, Timestamp::now())),
+            ("chain-of-custody", papers::custody(&this, job::timestamp())),
         ] {
             let path = dir.join(format!("{}-{name}.html", this.name));
-            page.save(&path)?;
+            page.save(outputs.begin(&path, page::FORM)?)?;
             paths.push(path);
         }
         let list: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -673,7 +708,7 @@ fn tell(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool 
     let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
     line("state", &format!("{}: {}", this.state, this.meaning()));
     if let Some((at, what)) = this.deadline() {
-        let days = (at.as_second() - Timestamp::now().as_second()).div_euclid(86_400);
+        let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
         let left = if days < 0 { "past".to_owned() } else { format!("{days} days left") };
         line("deadline", &format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")));
     }

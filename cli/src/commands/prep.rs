@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{self, Action, EngineChoice, Pace, PrepRequest, Prepared, ReadBack, RowConsent, Stop, Table};
+use dray_engine::job::{
+    self, Action, EngineChoice, OutputFile, Outputs, Pace, PrepRequest, Prepared, ReadBack, RowConsent, Stop, Table,
+};
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use crate::commands::about;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
-use crate::render::{Output, count, json as objects, minded, text};
+use crate::render::{Output, count, json as objects, minded, page, text};
 use crate::signals::{self, Signals};
 
 const EXAMPLE: &str = "\
@@ -288,6 +290,7 @@ impl PrepImport {
             driveset_row: self.session.driveset_row.clone(),
             driveset_key_file: self.session.driveset_key_file.clone(),
             logdir: self.session.logdir.clone(),
+            reports: self.report.iter().cloned().collect(),
             cipher: cipher.unwrap_or_default(),
             cluster_size: self.layout.cluster_size,
             table: match self.layout.table {
@@ -338,7 +341,7 @@ impl PrepImport {
             return abort::run(self.request(), &consent, self.dry_run, output);
         }
         let request = PrepRequest { about: about::lines(), ..self.request() };
-        session(request, &consent, self.dry_run, self.report.as_deref(), output).exit
+        session(request, &consent, self.dry_run, output).exit
     }
 }
 
@@ -433,14 +436,36 @@ impl Ended {
     }
 }
 
+/// Begins the page of the plan: its place is tried before anything else is done.
+fn page_of(request: &PrepRequest) -> Result<Option<OutputFile>, Problem> {
+    let Some(path) = request.reports.first() else { return Ok(None) };
+    let mut outputs = Outputs::default();
+    outputs.input(&request.journal, "the journal");
+    outputs.reserve(&request.journal, "the journal");
+    let drivesets = [&request.initial_driveset, &request.additional_driveset];
+    drivesets.into_iter().flatten().for_each(|path| outputs.input(path, "the driveset"));
+    request.dataset.iter().for_each(|path| outputs.input(path, "the dataset"));
+    request.driveset_key_file.iter().for_each(|path| outputs.input(path, "the key file"));
+    outputs.begin(path, page::FORM).map(Some)
+}
+
+/// The page must not take the name of what the session makes.
+fn keep_off(page: &OutputFile, plan: &PlanSummary, journal: &Path) -> Result<(), Problem> {
+    for one in &plan.drives {
+        let record = journal.with_file_name(format!("{}.xml", one.drive.drive_id));
+        for (path, what) in [(&one.drive.path, "the drive"), (&record, "the drive record")] {
+            if page.is_at(path) {
+                let problem =
+                    Problem::new(Kind::Refused, format!("the page would take the place of {what}")).path(path);
+                return Err(problem.advice("name another file; nothing was written"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// From the request to the exit code.
-pub fn session(
-    request: PrepRequest,
-    consent: &Consent,
-    dry_run: bool,
-    report: Option<&Path>,
-    output: &Output,
-) -> Ended {
+pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
     let signals = match Signals::install(signals::SESSION) {
         Ok(signals) => signals,
         Err(error) => {
@@ -448,6 +473,12 @@ pub fn session(
             return Ended::before(output.problem(problem));
         }
     };
+    // What is wrong with its place is told with all else that is wrong.
+    let (page, unplaced) = match page_of(&request) {
+        Ok(page) => (page, None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let beside = request.journal.clone();
     let prepared = {
         let scan = output.scan();
         let prepared = minded(
@@ -463,10 +494,19 @@ pub fn session(
         scan.end();
         prepared
     };
+    let prepared = match (prepared, unplaced) {
+        (Ok(_), Some(problem)) => Err(problem.into()),
+        (Err(mut problems), Some(problem)) => {
+            problems.push(problem);
+            Err(problems)
+        }
+        (prepared, None) => prepared,
+    };
     match prepared {
         Ok(prepared) => {
-            if let Some(path) = report
-                && let Err(problem) = output.plan_page(prepared.summary(), path)
+            if let Some(page) = page
+                && let Err(problem) = keep_off(&page, prepared.summary(), &beside)
+                    .and_then(|()| output.plan_page(prepared.summary(), page))
             {
                 return Ended::before(output.problem(problem));
             }

@@ -147,18 +147,12 @@ pub fn is_one(path: &Path) -> bool {
 /// Everything that is wrong in it.
 pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Problem>) -> Result<Description, Problems> {
     let problem = |what: String| Problem::new(Kind::Usage, what).path(path);
-    let text = fs::metadata(path)
-        .and_then(|meta| {
-            if meta.len() > FILE_MAX {
-                Err(std::io::Error::other("too long"))
-            } else {
-                job::decode_text(&fs::read(path)?)
-            }
-        })
-        .map_err(|error| {
+    let text = job::read_input(path, FILE_MAX, job::Pipes::Taken).and_then(|bytes| job::decode_text(&bytes)).map_err(
+        |error| {
             problem(format!("the job's description cannot be read: {error}"))
                 .advice("`dray template job > job.toml` prints one to fill in")
-        })?;
+        },
+    )?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count() as u64);
         problem(format!("is not TOML: {}", error.message())).line(line)

@@ -1,6 +1,5 @@
 //! What is known here of a job: a file beside the journal. It never holds a key.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use dray_engine::job;
@@ -274,11 +273,7 @@ impl Job {
         let problem = |what: String| {
             Problem::new(Kind::Usage, what).path(file).advice("name the <job>.job.json that `dray job create` made")
         };
-        let length = fs::metadata(file).map_err(|error| problem(format!("cannot be read: {error}")))?.len();
-        if length > LEN_MAX {
-            return Err(problem(format!("is larger than {LEN_MAX} bytes")));
-        }
-        let text = fs::read(file)
+        let text = job::read_input(file, LEN_MAX, job::Pipes::Refused)
             .and_then(|bytes| job::decode_text(&bytes))
             .map_err(|error| problem(format!("cannot be read: {error}")))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| problem(format!("is not JSON: {error}")))?;
@@ -473,6 +468,6 @@ mod tests {
         let after = Job::load(&file).expect("loaded");
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
         assert_eq!(after.data_center, ["M", "C, 1"]);
-        fs::remove_file(file).expect("removed");
+        std::fs::remove_file(file).expect("removed");
     }
 }

@@ -12,7 +12,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Now, as RFC 3339 in UTC with milliseconds.
 pub fn now() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
+    format!("{:.3}", dray_engine::job::timestamp())
 }
 
 /// The word for a stage.

@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dray_engine::job::OutputFile;
 use dray_engine::report::{DriveFacts, Event, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
@@ -155,8 +156,8 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn plan_page(&self, plan: &PlanSummary, path: &std::path::Path) -> Result<(), Problem> {
-        map::page(plan).save(path)
+    pub fn plan_page(&self, plan: &PlanSummary, file: OutputFile) -> Result<(), Problem> {
+        map::page(plan).save(file)
     }
 
     /// Something odd that is no problem, with its advice; inside the result under `--json`.

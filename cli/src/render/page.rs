@@ -1,10 +1,9 @@
 //! The frame and the style that all HTML pages share: one file, no script, nothing fetched, readable on paper.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use dray_engine::report::{Kind, Problem};
+use dray_engine::job::{OutputFile, OutputForm, timestamp};
+use dray_engine::report::{Problem, shown};
 
 /// What a value means to who reads it. Never told by colour alone: the text says it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,20 +174,17 @@ impl Page {
             self.class,
             self.body,
             env!("CARGO_PKG_VERSION"),
-            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+            timestamp().strftime("%Y-%m-%d %H:%M UTC"),
         )
     }
 
-    /// Writes the page to `path`.
+    /// Writes the page where `file` is begun.
     ///
     /// # Errors
     /// When it cannot be written; names the file.
-    pub fn save(&self, path: &Path) -> Result<(), Problem> {
-        fs::write(path, self.finish()).map_err(|error| {
-            Problem::new(Kind::Environment, format!("the page could not be written: {error}"))
-                .path(path)
-                .advice("name a file in a directory that exists and can be written")
-        })
+    pub fn save(&self, mut file: OutputFile) -> Result<(), Problem> {
+        file.add(self.finish().as_bytes())?;
+        file.finish()
     }
 }
 
@@ -198,7 +194,17 @@ fn ended(word: &str) -> String {
     if is_ended { word.to_owned() } else { format!("{word}.") }
 }
 
-/// `text` as HTML text or attribute; control characters become visible.
+/// A page as a file: it may replace an earlier page of dray.
+pub const FORM: OutputForm = OutputForm {
+    name: "the page",
+    is_earlier: |head| {
+        let made = b"<meta name=\"generator\" content=\"dray ";
+        head.starts_with(b"<!doctype html>") && head.windows(made.len()).any(|part| part == made)
+    },
+    private: false,
+};
+
+/// `text` as HTML text or attribute; what does not show itself becomes visible.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -209,8 +215,7 @@ pub fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' | '\t' => out.push(c),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
+            c => out.push_str(&shown(c.encode_utf8(&mut [0; 4]))),
         }
     }
     out

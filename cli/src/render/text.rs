@@ -12,9 +12,9 @@ const LIST_MAX: usize = 12;
 /// Entries shown of a list that has no end.
 const SHOWN_MAX: usize = 20;
 
-/// `text` with control characters made visible: a file's name must not move the cursor of who reads the log.
+/// `text` as it may be shown: a file's name must neither move the cursor of who reads the log nor pass for another.
 pub fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    dray_engine::report::shown(text)
 }
 
 /// `1 file`, `2 files`.
@@ -295,7 +295,7 @@ fn skipped(plan: &PlanSummary) -> String {
     if plan.skipped.is_empty() {
         return String::new();
     }
-    let mut text = format!("\nNot copied, as no blob can hold it: {}\n", count(plan.skipped.len() as u64, "entry"));
+    let mut text = format!("\nNot copied: {}\n", count(plan.skipped.len() as u64, "entry"));
     text.push_str(&limited(
         plan.skipped.iter().map(|one| format!("{}: {}", clean(&one.path.to_string_lossy()), clean(&one.what))),
         false,

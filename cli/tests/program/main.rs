@@ -12,6 +12,7 @@ mod keys;
 mod lab;
 mod large;
 mod mistakes;
+mod own_files;
 mod package;
 mod sessions;
 mod signals;

@@ -58,7 +58,7 @@ fn every_object_is_as_the_schema_says() {
     run("check nothing.csv", 1);
     run("devices --all", 0);
     run("PrepImport j:j.jrn /id:a! /DataSet:f", 1);
-    // A file of the kernel tells another length than it has: it is left out.
+    // A file of the kernel tells more bytes than it has: it is left out.
     let changing = "/sys/kernel/mm/transparent_hugepage/enabled";
     let rows = format!(
         "BasePath,DstItemPathOrPrefix,ItemType\n\"{}/\",con/,BlockBlob\n{changing},con/x,BlockBlob\n",

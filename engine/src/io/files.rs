@@ -7,6 +7,51 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+
+/// How long a shortage may last before it counts: others give back what they hold within a moment.
+pub(crate) const SHORTAGE_MAX: Duration = Duration::from_secs(5);
+
+/// Pause before what was in short supply is asked for again.
+pub(crate) const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What helps against one.
+pub const SHORTAGE_ADVICE: &str =
+    "raise the limit of open files (ulimit -n 4096) or free memory, and go on with --resume";
+
+/// A soft limit of open files from which on nobody counts them: more than all drives of a session have open at once.
+const DESCRIPTORS_PLENTY: u64 = 1024;
+
+/// Descriptors that are left free for what is not a source: lists, pipes, sidecars.
+const DESCRIPTORS_SPARE: u64 = 24;
+
+/// Whether an error says that process or machine is short of something. It is no fault of the file.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const SHORT: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN];
+    error.raw_os_error().is_some_and(|errno| SHORT.contains(&errno))
+}
+
+/// Whether so few descriptors are left that no more work should be begun beside what is under way.
+pub fn is_short_of_descriptors() -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < DESCRIPTORS_PLENTY) else {
+        return false;
+    };
+    let open = std::fs::read_dir("/proc/self/fd").map_or(limit, |list| list.count() as u64);
+    open + DESCRIPTORS_SPARE > limit
+}
+
+/// Opens, and waits a while where descriptors are short.
+fn open_patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let started = Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_shortage(&error) && started.elapsed() < SHORTAGE_MAX => std::thread::sleep(SHORTAGE_PAUSE),
+            result => return result,
+        }
+    }
+}
 
 use crate::units::Stamp;
 
@@ -189,7 +234,7 @@ fn probe_direct(file: &File) -> bool {
 
 /// Opens a small file for [`super::From::Path`].
 pub(crate) fn open_path(path: &SourcePath) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path.as_path())
+    open_patiently(|| OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path.as_path()))
 }
 
 /// Compares an open file with what the catalog knew of it.

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use files::{FileFacts, Regular, SourceFile, SourcePath};
+pub use files::{FileFacts, Regular, SHORTAGE_ADVICE, SourceFile, SourcePath, is_short_of_descriptors, is_shortage};
 
 use crate::pool::{Pool, Slot};
 use crate::units::{ByteLen, ByteOffset};
@@ -382,7 +382,7 @@ fn disjoint(parts: &[Part]) -> bool {
 }
 
 fn ended_early(at: u64) -> PartResult {
-    PartResult::Changed(format!("ends after {at} bytes: it became shorter while it was read"))
+    PartResult::Changed(format!("ends after {at} bytes, before the length that its file system tells"))
 }
 
 #[cfg(test)]

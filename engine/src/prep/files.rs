@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::azure::journal::{self, ActivityRecord, Chain};
 use crate::azure::ledger::{Ledger, Road, Wish};
+use crate::files::input::{self, Pipes};
+use crate::files::kind;
 use crate::limits;
 use crate::prep::request::{Action, PrepRequest};
 use crate::report::{Kind, Problem, Problems};
@@ -49,7 +51,11 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
             let problem = Problem::new(Kind::Usage, "is too long for a journal").path(path);
             return Err(problem.value(meta.len().to_string()).advice("name the journal of the session"));
         }
-        _ => fs::read(path).map_err(|error| {
+        Ok(meta) if !meta.is_file() => {
+            let problem = Problem::new(Kind::Usage, format!("is {}, not a journal", kind(&meta))).path(path);
+            return Err(problem.advice("name a regular file"));
+        }
+        _ => input::read(path, limits::JOURNAL_LEN_MAX, Pipes::Refused).map_err(|error| {
             Problem::new(Kind::Environment, format!("the journal cannot be read: {error}")).path(path)
         })?,
     };
@@ -192,7 +198,12 @@ impl JournalFile {
             Problem::new(Kind::Environment, format!("the journal cannot be written: {error}")).path(path)
         };
         let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+            // Without waiting for the other end of a pipe.
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, format!("is {}", kind(&meta)))).into());
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

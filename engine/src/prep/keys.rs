@@ -3,12 +3,9 @@
 //! A drive that is formatted has a [`Draft`]: all but its metadata regions can be had without stretching the password, and
 //! those are written last. A volume that is encrypted in place shows its regions from the beginning on: it has [`Keys`].
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use crate::azure::{SecretText, drive_record};
 use crate::bitlocker::build::{Converting, Draft, FRONT_LEN, KeyFile, REGION_LEN, Spec};
@@ -17,6 +14,8 @@ use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
 use crate::crypt::stretch::RecoveryPassword;
 use crate::crypt::{Cipher, SectorCipher};
+use crate::files::input::{self, Pipes};
+use crate::limits::INPUT_FILE_MAX;
 use crate::prep::request::PrepRequest;
 use crate::units::{ByteOffset, DiskShape, FileTime};
 
@@ -52,7 +51,7 @@ pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Re
 
 /// The 48 digits in a drive's record.
 fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, String> {
-    let bytes = fs::read(record).map(Zeroizing::new);
+    let bytes = input::read(record, INPUT_FILE_MAX, Pipes::Refused);
     let bytes = bytes.map_err(|error| format!("the drive record cannot be read: {error}"))?;
     let record = drive_record::read(&bytes).map_err(|error| format!("the drive record {error}"))?;
     if record.drive_id != drive_id {

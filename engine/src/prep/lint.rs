@@ -1,13 +1,14 @@
 //! `dray check`: input files read as a session would read them, without a drive.
 
-use std::fs;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::azure::properties::{self, SideKind};
 use crate::azure::{dataset, drive_record, driveset, names};
+use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
+use crate::prep::own::Own;
 use crate::prep::scan::{self, Of};
 use crate::report::{Kind, Problem, Problems};
 use crate::text;
@@ -76,7 +77,8 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             warnings.extend(dataset.warnings);
             // As a session would see them; its name only counts for the length of paths on the drive.
             let root_units = 1 + names::SESSION_LEN_MAX;
-            let of = Of { dataset: path, rows: &dataset.rows, root_units, content_md5: false };
+            let own = Own::default();
+            let of = Of { dataset: path, rows: &dataset.rows, root_units, content_md5: false, own: &own };
             let (_, scanned) = scan::sources(&of, &mut problems, &mut warnings, &mut |_| {});
             if let Some((first, others)) = scanned.as_ref().and_then(|scanned| scanned.skipped.split_first()) {
                 let many = 1 + others.len();
@@ -124,16 +126,7 @@ pub fn lint_text(text: &str) -> Result<(), Problems> {
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problems> {
     let problem = |what: String| Problem::new(Kind::Usage, what).path(path);
-    let meta = fs::metadata(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    if !meta.is_file() {
-        return Err(problem("is no file".into()).into());
-    }
-    if meta.len() > INPUT_FILE_MAX {
-        return Err(problem(format!("is larger than {INPUT_FILE_MAX} bytes")).into());
-    }
-    // A driveset or a drive record may hold keys.
-    let bytes = fs::read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    Ok(Zeroizing::new(bytes))
+    input::read(path, INPUT_FILE_MAX, Pipes::Taken).map_err(|error| problem(format!("cannot be read: {error}")).into())
 }
 
 /// By the first words, whatever the encoding.

@@ -1,6 +1,5 @@
 //! The log of one run: what happened, line by line. Paths and serials, never keys.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,7 +9,8 @@ use std::time::Duration;
 
 use crate::limits::{LOG_LEN_MAX, LOGS_KEPT};
 use crate::prep::request::PrepRequest;
-use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Timing};
+use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Timing, shown};
+use crate::surroundings::timestamp;
 use crate::units::ByteLen;
 
 /// `dray-<session>-<time>.log`, a file a run. One that grows past [`LOG_LEN_MAX`] goes on in a new file and keeps what
@@ -33,7 +33,7 @@ impl Log {
     pub fn open(dir: &Path, session: &str) -> Result<Self, Problems> {
         let name: String = session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let stem = format!("dray-{name}-");
-        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ");
+        let stamp = timestamp().strftime("%Y%m%dT%H%M%S%.3fZ");
         let path = dir.join(format!("{stem}{stamp}.log"));
         let file = create(&path).map_err(|error| {
             Problem::new(Kind::Environment, format!("the log cannot be written: {error}")).path(&path)
@@ -138,17 +138,8 @@ fn rates(timing: &Timing) -> String {
 }
 
 fn stamped(line: &str) -> String {
-    let mut text = format!("{:.3} ", jiff::Timestamp::now());
-    for c in line.chars() {
-        // A file's name must not begin a line of its own.
-        if c.is_control() {
-            let _ = write!(text, "{}", c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text.push('\n');
-    text
+    // A file's name must not begin a line of its own.
+    format!("{:.3} {}\n", timestamp(), shown(line))
 }
 
 /// Adds a line to the log of a run that has ended, such as its exit code.

@@ -1,15 +1,19 @@
 //! Drive records and journals, read for the job that they go into.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::azure::drive_record::{self, DriveRecord};
+use crate::azure::SecretText;
+use crate::azure::drive_record::{self, DriveRecord, State};
 use crate::azure::names;
+use crate::files::Which;
+use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
+use crate::prep::files::{journal_dir, read_journal};
 use crate::report::{Kind, Problem, Problems};
 
 /// Reads a drive record.
@@ -22,6 +26,39 @@ pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     };
     let bytes = read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     drive_record::read(&bytes).map_err(|error| problem(error.to_string()))
+}
+
+/// Whether the file at the place of a drive's record, of which this journal knows nothing, must stay: it may hold the only
+/// key of another drive. That is not so when it is of the same key, or when it is the record of a drive that was never
+/// finished and of which no journal beside it knows: no session can go on with that one.
+pub fn is_foreign(journal: &Path, drive_id: &str, key: Option<&SecretText>) -> bool {
+    let path = journal.with_file_name(format!("{drive_id}.xml"));
+    if fs::symlink_metadata(&path).is_err() {
+        return false;
+    }
+    let Ok(record) = read_record(&path) else { return true };
+    let key = key.map(SecretText::expose);
+    if key.is_some() && record.bitlocker_key.as_ref().map(SecretText::expose) == key {
+        return false;
+    }
+    record.state != Some(State::Incomplete) || is_known_beside(journal, drive_id)
+}
+
+/// Whether another journal in the directory knows of a drive.
+fn is_known_beside(journal: &Path, drive_id: &str) -> bool {
+    const BEGIN: &[u8] = b"[BeginUpdateRecord]";
+    let own = Which::at(journal);
+    let entries = fs::read_dir(journal_dir(journal)).into_iter().flatten().flatten();
+    let mut others = entries.map(|entry| entry.path()).filter(|path| own.is_none() || Which::at(path) != own);
+    others.any(|path| {
+        let mut head = [0; BEGIN.len()];
+        let is_journal = input::open(&path, Pipes::Refused)
+            .and_then(|mut file| file.read_exact(&mut head))
+            .is_ok_and(|()| head == BEGIN);
+        is_journal
+            && read_journal(&path)
+                .is_ok_and(|book| book.ledger.sessions.iter().any(|session| session.drive(drive_id).is_some()))
+    })
 }
 
 /// Upper-case hex SHA-256 of a file, for a protocol on paper.
@@ -57,8 +94,5 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Problems> {
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    if fs::metadata(path)?.len() > INPUT_FILE_MAX {
-        return Err(io::Error::other(format!("larger than {INPUT_FILE_MAX} bytes")));
-    }
-    fs::read(path).map(Zeroizing::new)
+    input::read(path, INPUT_FILE_MAX, Pipes::Refused)
 }

@@ -28,6 +28,8 @@ pub struct PrepRequest {
     pub driveset_key_file: Option<PathBuf>,
     /// Where logs go (`/logdir:`); the directory of the journal when absent.
     pub logdir: Option<PathBuf>,
+    /// Pages that the run writes: never sources.
+    pub reports: Vec<PathBuf>,
     /// Cipher by the command line's name: `aes-cbc-256`, `aes-cbc-128`, `xts-aes-128`, `xts-aes-256`.
     pub cipher: String,
     /// Bytes in a cluster; `None` chooses as Windows does.
@@ -130,6 +132,7 @@ impl PrepRequest {
             driveset_row: None,
             driveset_key_file: None,
             logdir: None,
+            reports: Vec::new(),
             cipher: "aes-cbc-256".into(),
             cluster_size: None,
             table: Table::default(),

@@ -27,6 +27,7 @@ use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::prep::keys;
+use crate::prep::own::Own;
 use crate::prep::plan_file::{self, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::PrepRequest;
@@ -294,7 +295,9 @@ pub(super) fn prepare(
     }
     waiting.sort_unstable();
     waiting.dedup();
-    added_sources(&plan.catalog, &mut warnings);
+    let targets = plan.drives.iter().map(|saved| &saved.target.facts);
+    let targets = targets.map(|facts| (&*facts.drive_id, &*facts.path));
+    added_sources(&plan.catalog, &Own::gather(&request, &book.ledger, None, targets), &mut warnings);
 
     let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
     let context =
@@ -317,6 +320,7 @@ pub(super) fn prepare(
         match targets::find(rows, &wishes, &mut warnings) {
             Ok(found) => {
                 session::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
+                session::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
                 let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
                 targets::refuse_same(&found, own, &path, &mut problems);
                 let found = session::places(found, roots, &mut problems);
@@ -506,7 +510,7 @@ fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
 }
 
 /// Names files that came into the sources after the session was planned: it does not hold them.
-fn added_sources(catalog: &Catalog, warnings: &mut Vec<Problem>) {
+fn added_sources(catalog: &Catalog, own: &Own, warnings: &mut Vec<Problem>) {
     let mark = |path: &Path| {
         let mut hash = DefaultHasher::new();
         path.hash(&mut hash);
@@ -531,7 +535,9 @@ fn added_sources(catalog: &Catalog, warnings: &mut Vec<Problem>) {
         }
         walk::walk(&row.base, false, &mut |path, found| {
             let is_below = || path.parent() != Some(&*row.base);
-            if matches!(found, walk::Found::File { .. }) && !(flat && is_below()) && known.insert(mark(path)) {
+            let is_source =
+                matches!(found, walk::Found::File { id, facts, .. } if own.what(id, facts.len.0, path).is_none());
+            if is_source && !(flat && is_below()) && known.insert(mark(path)) {
                 added += 1;
                 if added <= CHANGED_LISTED_MAX as u64 {
                     let what = "came into the sources after the session was planned, and is not part of it";

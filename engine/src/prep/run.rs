@@ -38,9 +38,10 @@ use crate::prep::patience::Patience;
 use crate::prep::plan_file;
 use crate::prep::planning::PreparedDrive;
 use crate::prep::readback::{self, Written};
+use crate::prep::records;
 use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::resume;
-use crate::prep::session::{Plan, Prepared};
+use crate::prep::session::{self, Plan, Prepared};
 use crate::prep::silence::Silence;
 use crate::prep::targets::{RowConsent, TargetDrive};
 use crate::prep::workers::Workers;
@@ -601,6 +602,16 @@ pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     })
 }
 
+/// As [`keep_key`], for a drive that begins: a record that came since preflight and is of another journal stays.
+pub(super) fn make_way(request: &PrepRequest, drive_id: &str, record: &Path) -> Result<Option<PathBuf>, Problem> {
+    let book = files::read_journal(&request.journal)?;
+    let is_known = book.ledger.sessions.iter().any(|session| session.drive(drive_id).is_some());
+    if !is_known && records::is_foreign(&request.journal, drive_id, None) {
+        return Err(session::foreign_record(record));
+    }
+    keep_key(record)
+}
+
 /// Writes the key file that was asked for.
 pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Result<(), Problem> {
     let (Some(dir), Some(key)) = (&request.external_key, key) else { return Ok(()) };
@@ -617,7 +628,7 @@ fn begin(
     shared: &Shared<'_>,
 ) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
-    if let Some(kept) = keep_key(record)? {
+    if let Some(kept) = make_way(request, &drive.rules.drive_id, record)? {
         (shared.events)(Event::Note(format!(
             "drive {}: an earlier drive record was there; its key is kept in {}",
             facts.name,

@@ -1,13 +1,18 @@
 //! From dataset rows to a catalog: walks the sources, names the blobs, and gathers everything that is wrong with them.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::azure::dataset::{BlobType, DatasetRow};
 use crate::azure::names::{self, NameError, SizeError};
+use crate::io::{SHORTAGE_ADVICE, is_shortage};
 use crate::plan::catalog::{Builder, Catalog, TooMany};
+use crate::prep::own::Own;
 use crate::prep::sides::{self, Sides};
 use crate::report::{Event, Kind, Problem, Problems, Skipped};
+use crate::source::odd::Odd;
 use crate::source::walk::{self, FileFacts, Found};
 use crate::text;
 use crate::units::ByteLen;
@@ -48,6 +53,8 @@ pub struct Of<'a> {
     pub root_units: usize,
     /// Whether each blob gets a properties file of its own.
     pub content_md5: bool,
+    /// The session's own files, which are no sources.
+    pub own: &'a Own,
 }
 
 /// All that can be known of a dataset without a drive: its sources, walked, and the files that its rows name. A session
@@ -59,7 +66,7 @@ pub fn sources(
     on_event: &mut dyn FnMut(Event),
 ) -> (Sides, Option<Scan>) {
     let sides = sides::side_files(of.dataset, of.rows, of.content_md5, problems, warnings);
-    let mut scanned = scan(of.dataset, of.rows, of.root_units, problems, on_event);
+    let mut scanned = scan(of.dataset, of.rows, of.root_units, of.own, problems, on_event);
     if let Some(scan) = &mut scanned {
         warnings.append(&mut scan.warnings);
         let many = scan.catalog.renamed() + scan.catalog.long().len();
@@ -76,7 +83,8 @@ pub fn sources(
     (sides, scanned)
 }
 
-/// Walks all rows of `dataset` (its path is for messages); `root_units` is the length of `\<session>` in UTF-16 units.
+/// Walks all rows of `dataset` (its path is for messages), but for the session's `own` files; `root_units` is the length of
+/// `\<session>` in UTF-16 units.
 ///
 /// Adds all problems with the sources and the blobs they would make; the catalog then lacks what they are about. `None`
 /// when no catalog could be made.
@@ -84,11 +92,14 @@ pub(super) fn scan(
     dataset: &Path,
     rows: &[DatasetRow],
     root_units: usize,
+    own: &Own,
     problems: &mut Problems,
     on_event: &mut dyn FnMut(Event),
 ) -> Option<Scan> {
     let mut scanner = Scanner {
         dataset,
+        own,
+        odd: Odd::default(),
         builder: Builder::new(),
         bytes: 0,
         problems: Problems::default(),
@@ -150,6 +161,8 @@ pub fn fold_warning(blobs: [&str; 2], sources: [&str; 2]) -> Problem {
 
 struct Scanner<'a> {
     dataset: &'a Path,
+    own: &'a Own,
+    odd: Odd,
     builder: Builder,
     bytes: u64,
     problems: Problems,
@@ -223,11 +236,18 @@ impl Scanner<'_> {
                 self.problem(problem.advice("name a regular file or a directory"));
                 Ok(())
             }
-            (false, false) => self.single(row, &base),
+            (false, false) => match self.own.what_named((meta.dev(), meta.ino()), meta.len(), &base) {
+                Some(what) => {
+                    let problem = here(Problem::new(Kind::Refused, format!("is {what}, and never copied")));
+                    self.problem(problem.value(shown).advice("take the row out: a key must not go onto a drive"));
+                    Ok(())
+                }
+                None => self.single(row, &base, meta.dev()),
+            },
         }
     }
 
-    fn single(&mut self, row: &DatasetRow, base: &Path) -> Result<(), TooMany> {
+    fn single(&mut self, row: &DatasetRow, base: &Path, device: u64) -> Result<(), TooMany> {
         let facts = match walk::file_facts(&fs::canonicalize(base).unwrap_or(base.into()), self.check_readable) {
             Ok(facts) => facts,
             Err(error) => {
@@ -236,6 +256,9 @@ impl Scanner<'_> {
                 return Ok(());
             }
         };
+        if self.is_odd(&fs::canonicalize(base).unwrap_or(base.into()), device, facts.len.0) {
+            return Ok(());
+        }
         let index = self.builder.row(fs::canonicalize(base).unwrap_or(base.into()), None, row.blob_type);
         let destination = &row.destination;
         let name = if destination.is_prefix {
@@ -303,7 +326,14 @@ impl Scanner<'_> {
                     blob.truncate(marks.pop().unwrap_or(0));
                     Ok(())
                 }
-                Found::File { name, facts } => {
+                Found::File { name, facts, id } => {
+                    if let Some(what) = self.own.what(id, facts.len.0, path) {
+                        self.skip(path, what);
+                        return Ok(());
+                    }
+                    if self.is_odd(path, id.0, facts.len.0) {
+                        return Ok(());
+                    }
                     let Some(name) = name.to_str() else {
                         self.not_unicode(path);
                         return Ok(());
@@ -316,12 +346,14 @@ impl Scanner<'_> {
                     added
                 }
                 Found::Other { what } => {
-                    self.skip(path, what);
+                    match self.odd.link(path) {
+                        Some(what) => self.odd_one(path, what),
+                        None => self.skip(path, what),
+                    }
                     Ok(())
                 }
                 Found::Failed(error) => {
-                    let problem = Problem::new(Kind::Source, format!("cannot be read: {error}")).path(path);
-                    self.problem(problem.advice("mend the permissions, or take it out of the source directory"));
+                    self.unreadable(path, &error);
                     Ok(())
                 }
             })();
@@ -329,6 +361,30 @@ impl Scanner<'_> {
             failure.is_ok()
         });
         failure
+    }
+
+    /// Whether a file is not what `stat` says; then that is told.
+    fn is_odd(&mut self, path: &Path, device: u64, len: u64) -> bool {
+        match self.odd.file(path, device, len) {
+            Ok(None) => return false,
+            Ok(Some(what)) => self.odd_one(path, what),
+            Err(error) => self.unreadable(path, &error),
+        }
+        true
+    }
+
+    fn odd_one(&mut self, path: &Path, what: String) {
+        let problem = Problem::new(Kind::Source, what).path(path);
+        self.problem(problem.advice("copy its contents to a regular file, or take it out of the source directory"));
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        let (kind, advice) = if is_shortage(error) {
+            (Kind::Environment, SHORTAGE_ADVICE)
+        } else {
+            (Kind::Source, "mend the permissions, or take it out of the source directory")
+        };
+        self.problem(Problem::new(kind, format!("cannot be read: {error}")).path(path).advice(advice));
     }
 
     /// The catalog's directory for a container and a prefix without its last slash.

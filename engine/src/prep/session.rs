@@ -15,14 +15,20 @@ use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::crypt::printed;
 use crate::device::{Node, Roots, guard};
+use crate::files::input::{self, Pipes};
+use crate::io::is_shortage;
+use crate::limits::INPUT_FILE_MAX;
 use crate::plan::catalog::{Builder, Catalog};
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
+use crate::prep::own::Own;
 use crate::prep::plan_file::Recipe;
 use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
+use crate::prep::preflight;
+use crate::prep::records;
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
 use crate::prep::scan::{self, Of, Scan};
@@ -34,6 +40,9 @@ use crate::units::{ByteLen, ClusterSize, SectorSize};
 
 /// Where rows come from that no file holds.
 const COMMAND_LINE: &str = "the command line";
+
+/// Longest file with one key.
+const KEY_FILE_MAX: u64 = 64 << 10;
 
 /// Heads of the files that such rows would stand in.
 const DATASET_HEAD: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
@@ -107,6 +116,7 @@ impl Prepared {
             warnings,
             unplaced: Vec::new(),
         };
+        preflight::images(&summary.drives, plan.recipe.wipe_free).into_result()?;
         for target in &unneeded {
             summary.warnings.push(
                 Problem::new(Kind::Usage, "everything fits on the other drives; this one is left as it is")
@@ -152,13 +162,16 @@ pub fn prepare_with(
     let mut warnings = Vec::new();
     let names_drives =
         request.driveset_row.is_some() || request.initial_driveset.is_some() || request.additional_driveset.is_some();
-    let (book, road) = match files::check_journal(&request, &mut problems) {
+    let checked = files::check_journal(&request, &mut problems);
+    let knows_drives = checked.is_some();
+    let (book, road) = match checked {
         Some(found) => found,
         // What else is wrong is told too, where drives were named.
         None if request.action == Action::Copy && names_drives => (Book::default(), Road::Begin),
         None => return Err(problems),
     };
     choose_logs(&mut request, &book.ledger, &mut problems);
+    preflight::directories(&request, &mut problems);
     match road {
         Road::Resume => {
             problems.into_result()?;
@@ -240,6 +253,9 @@ pub fn prepare_with(
         let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
         if let Some(found) = &found {
             refuse_known(found, &book.ledger, &[], (&request.journal, &driveset_path), &mut problems);
+            if knows_drives {
+                refuse_foreign_records(found, &book.ledger, &request.journal, &mut problems);
+            }
         }
         found.map(|found| places(found, roots, &mut problems))
     };
@@ -249,7 +265,10 @@ pub fn prepare_with(
         return prepare_index(request, surroundings, rows, &dataset_path, found, context, warnings, problems);
     }
     let root_units = 1 + request.session.encode_utf16().count();
-    let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5 };
+    let targets = found.iter().flatten().map(Place::target);
+    let drives = targets.map(|target| (&*target.facts.drive_id, &*target.facts.path));
+    let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
+    let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5, own: &own };
     let (sides, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
     // Whatever is missing was told above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
@@ -409,7 +428,7 @@ fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) 
     text.push('\n');
     text.push_str(row.strip_suffix(",\"\"").unwrap_or(row));
     if let Some(path) = key_file {
-        let key = fs::read(path).map(Zeroizing::new).map_err(|error| error.to_string());
+        let key = input::read(path, KEY_FILE_MAX, Pipes::Taken).map_err(|error| error.to_string());
         match key.and_then(|key| only_password(&key)) {
             Ok(key) => {
                 text.push(',');
@@ -535,6 +554,30 @@ fn files_of(drive: &SessionDrive, journal: &Path) -> Vec<Node> {
     metas.map(|meta| Node::of(&meta)).collect()
 }
 
+/// The record of a drive that the journal does not know holds the only key of another: it is not moved, nor written over.
+pub(super) fn refuse_foreign_records(found: &[TargetDrive], ledger: &Ledger, journal: &Path, problems: &mut Problems) {
+    let known = |id: &str| ledger.sessions.iter().any(|session| session.drive(id).is_some());
+    for target in found.iter().filter(|target| !known(&target.facts.drive_id)) {
+        let path = journal.with_file_name(format!("{}.xml", target.facts.drive_id));
+        if records::is_foreign(journal, &target.facts.drive_id, target.key.as_ref()) {
+            problems.push(foreign_record(&path).drive(&target.facts.name));
+        }
+    }
+}
+
+/// A file has the name of a drive record that is about to be made.
+pub(super) fn foreign_record(path: &Path) -> Problem {
+    Problem::new(
+        Kind::Refused,
+        "is there already, and this journal does not know it: it may hold another drive's only key",
+    )
+    .path(path)
+    .advice(
+        "keep each journal in a directory of its own; or move the file to a safe place; or give the drive another id \
+             with --drive-id PATH=ID",
+    )
+}
+
 fn gather<T>(problems: &mut Problems, result: Result<T, Problems>) -> Option<T> {
     result.map_err(|mut more| problems.0.append(&mut more.0)).ok()
 }
@@ -549,10 +592,12 @@ pub(super) fn read_csv<T>(
         problems.push(Problem::new(Kind::Usage, format!("{flag} is missing")).advice("a first session needs it"));
         return None;
     };
-    match fs::read(path) {
+    // A driveset may hold keys.
+    match input::read(path, INPUT_FILE_MAX, Pipes::Taken) {
         Ok(bytes) => Some(parse(path, &bytes, problems)),
         Err(error) => {
-            problems.push(Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path).column(flag));
+            let kind = if is_shortage(&error) { Kind::Environment } else { Kind::Usage };
+            problems.push(Problem::new(kind, format!("cannot be read: {error}")).path(path).column(flag));
             None
         }
     }

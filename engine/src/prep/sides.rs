@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::azure::dataset::DatasetRow;
 use crate::azure::properties::{self, SideKind};
+use crate::files::input::{self, Pipes};
 use crate::limits;
 use crate::ntfs::upcase;
 use crate::plan::tree::{Md5Text, PropertyFile};
@@ -52,10 +52,7 @@ pub fn side_files(
             };
             let read = walk::absolute(file).and_then(|file| fs::canonicalize(&file)).and_then(|source| {
                 let meta = fs::metadata(&source)?;
-                if meta.len() > limits::SIDE_FILE_MAX {
-                    return Err(io::Error::other(format!("larger than {} bytes", limits::SIDE_FILE_MAX)));
-                }
-                Ok((FileFacts::of(&meta), fs::read(&source)?, source))
+                Ok((FileFacts::of(&meta), input::read(&source, limits::SIDE_FILE_MAX, Pipes::Refused)?, source))
             });
             let (facts, bytes, source) = match read {
                 Ok(read) => read,
@@ -87,7 +84,8 @@ pub fn side_files(
             continue;
         }
         // What cannot be read was told above.
-        let others = properties.and_then(|i| fs::read(&sides.files[i].source).ok());
+        let others =
+            properties.and_then(|i| input::read(&sides.files[i].source, limits::SIDE_FILE_MAX, Pipes::Refused).ok());
         let others = others.and_then(|bytes| properties::read(&bytes).ok()).unwrap_or_default();
         let (before, after) = properties::around_md5(&others);
         sides.md5_texts.push(Md5Text { before, after });

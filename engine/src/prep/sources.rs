@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::io::{FileFacts, PartResult};
+use crate::io::{FileFacts, PartResult, SHORTAGE_ADVICE, is_shortage};
 use crate::plan::tree::DriveTree;
 use crate::report::{Kind, Problem};
 
@@ -26,6 +26,7 @@ pub struct Sources {
     /// Of those, the ones that the device or the network is to blame for.
     broken: u32,
     gone: Option<Problem>,
+    is_short: bool,
 }
 
 /// One of them.
@@ -57,7 +58,7 @@ impl Base {
 
 impl Sources {
     pub fn new(bases: Vec<PathBuf>) -> Self {
-        Self { bases: bases.into_iter().map(Base::new).collect(), in_a_row: 0, broken: 0, gone: None }
+        Self { bases: bases.into_iter().map(Base::new).collect(), in_a_row: 0, broken: 0, gone: None, is_short: false }
     }
 
     /// A file, or a part of one, was read.
@@ -70,6 +71,16 @@ impl Sources {
     pub fn failed(&mut self, path: &Path, error: Option<&io::Error>) {
         const DEVICE: [i32; 7] =
             [libc::EIO, libc::ENODATA, libc::ENODEV, libc::ENXIO, libc::ESTALE, libc::ENOTCONN, libc::ETIMEDOUT];
+        if let Some(error) = error.filter(|error| is_shortage(error)) {
+            // Not the file's fault: left out for that, a drive would be short of files that nobody touched.
+            self.is_short = true;
+            self.gone.get_or_insert_with(|| {
+                Problem::new(Kind::Environment, format!("sources cannot be read: {error}"))
+                    .path(path)
+                    .advice(SHORTAGE_ADVICE)
+            });
+            return;
+        }
         self.in_a_row += 1;
         let blamed = error.and_then(io::Error::raw_os_error).is_some_and(|errno| DEVICE.contains(&errno));
         self.broken += u32::from(blamed);
@@ -110,9 +121,14 @@ impl Sources {
             }
             PartResult::Failed(error) => {
                 self.failed(&path(), Some(&error));
-                Some(error.to_string())
+                (!self.is_short).then(|| error.to_string())
             }
         }
+    }
+
+    /// Whether the machine ran short of something: the drive ends, and no file is to blame.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// What ends the drive, once.
@@ -150,6 +166,20 @@ mod tests {
         sources.failed(&base.join("x"), Some(&errno(libc::ENOENT)));
         let problem = sources.gone().unwrap();
         assert_eq!((problem.kind, problem.place.path.as_deref()), (Kind::Source, Some(base.as_path())));
+    }
+
+    #[test]
+    fn a_shortage_ends_the_drive_and_leaves_no_file_out() {
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let mut sources = Sources::new(vec![std::env::temp_dir()]);
+            let path = || std::env::temp_dir().join("x");
+            assert_eq!(sources.came(path, PartResult::Failed(errno(number)), false), None);
+            assert!(sources.is_short());
+            assert_eq!(sources.gone().unwrap().kind, Kind::Environment);
+        }
+        let mut sources = Sources::new(vec![std::env::temp_dir()]);
+        let path = || std::env::temp_dir().join("x");
+        assert!(sources.came(path, PartResult::Failed(errno(libc::EACCES)), false).is_some() && !sources.is_short());
     }
 
     #[test]

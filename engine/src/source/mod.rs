@@ -1,3 +1,4 @@
-//! Source trees: the walk, and the facts of each file.
+//! Source trees: the walk, the facts of each file, and where those are not to be trusted.
 
+pub mod odd;
 pub mod walk;

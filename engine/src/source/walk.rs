@@ -28,6 +28,8 @@ pub enum Found<'a> {
         name: &'a OsStr,
         /// What the catalog keeps of it.
         facts: FileFacts,
+        /// Its device and inode.
+        id: (u64, u64),
     },
     /// Something that cannot become a blob.
     Other {
@@ -96,8 +98,11 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
                 }
                 Err(error) => visit(&path, Found::Failed(error)),
             },
-            EntryKind::File => match file_facts(&path, check_readable) {
-                Ok(facts) => visit(&path, Found::File { name: &entry.name, facts }),
+            EntryKind::File => match metadata(&path, check_readable) {
+                Ok(meta) => {
+                    let id = (meta.dev(), meta.ino());
+                    visit(&path, Found::File { name: &entry.name, facts: FileFacts::of(&meta), id })
+                }
                 Err(error) => visit(&path, Found::Failed(error)),
             },
             EntryKind::Other(what) => visit(&path, Found::Other { what }),
@@ -114,10 +119,14 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
 /// # Errors
 /// Those of `stat` and `open`.
 pub fn file_facts(path: &Path, check_readable: bool) -> io::Result<FileFacts> {
+    metadata(path, check_readable).map(|meta| FileFacts::of(&meta))
+}
+
+fn metadata(path: &Path, check_readable: bool) -> io::Result<Metadata> {
     if check_readable {
-        return fs::File::open(path)?.metadata().map(|meta| FileFacts::of(&meta));
+        return fs::File::open(path)?.metadata();
     }
-    fs::symlink_metadata(path).map(|meta| FileFacts::of(&meta))
+    fs::symlink_metadata(path)
 }
 
 /// Whether this process must try to open files to know whether it may: everybody but root.

@@ -137,9 +137,10 @@ pub(super) fn find(
             return Ok((Place::Inside(name, path.to_owned()), Vec::new()));
         }
         Some(path) => {
-            let file = std::fs::File::open(path).map_err(|error| {
-                Problem::new(Kind::Usage, format!("the manifest cannot be read: {error}")).path(path)
-            })?;
+            let file =
+                crate::files::input::open(path.as_ref(), crate::files::input::Pipes::Refused).map_err(|error| {
+                    Problem::new(Kind::Usage, format!("the manifest cannot be read: {error}")).path(path)
+                })?;
             return Ok((Place::Outside(file, path.to_owned()), Vec::new()));
         }
         None => {}

@@ -1,15 +1,15 @@
 //! What the service said: copy logs of both generations, and lists of what was asked of it.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::azure::Digest;
 use crate::azure::bloblist::{self, Selector};
 use crate::azure::copylog::{ErroredEntity, Event, LogBlob, Reader, is_success};
+use crate::files::input::{self, Pipes};
 use crate::report::{Kind, Problem, Problems};
 use crate::text;
 use crate::verify::verdict::Taken;
@@ -227,7 +227,7 @@ impl Logs {
     /// # Errors
     /// When it cannot be read or is no copy log; with the line.
     pub fn add(&mut self, path: &Path) -> Result<(), Problem> {
-        let file = File::open(path)
+        let file = input::open(path, Pipes::Taken)
             .map_err(|error| Problem::new(Kind::Usage, format!("the copy log cannot be read: {error}")).path(path))?;
         let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file));
         let mut log = Log { path: path.to_owned(), ..Log::default() };
@@ -443,9 +443,7 @@ impl Expected {
     pub fn add(&mut self, path: &Path) -> Result<(), Problems> {
         let failed =
             |error: std::io::Error| Problem::new(Kind::Usage, format!("the list cannot be read: {error}")).path(path);
-        let file = File::open(path).map_err(failed)?;
-        let mut bytes = Vec::new();
-        file.take(LIST_LEN_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = input::read(path, LIST_LEN_MAX, Pipes::Taken).map_err(failed)?;
         let bytes = text::decode(&bytes);
         if bytes.trim_ascii_start().starts_with(b"<") {
             for selector in bloblist::read(path, &bytes[..])?.selectors {

@@ -105,7 +105,10 @@ impl Listing {
                         }
                         RunPlace::Resident { record } => {
                             at.get_or_insert(record);
-                            work.resident.push(item(record));
+                            // What is in the record of a placeholder is not its contents: the reader says so.
+                            if files.catalog.info(file).special.is_none() {
+                                work.resident.push(item(record));
+                            }
                             is_plain = false;
                             break;
                         }

@@ -14,7 +14,7 @@ pub const ROWS_MAX: usize = 1000;
 /// The page.
 pub fn page(outcome: &Outcome) -> Page {
     let drives: Vec<&str> = outcome.drives.iter().map(name).collect();
-    let lead = format!("{} · {}", drives.join(", "), jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"));
+    let lead = format!("{} · {}", drives.join(", "), dray_engine::job::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
     let mut page = Page::new("Verification", &lead);
     let Headline { tone, word, sentence } = headline(outcome);
     page.verdict(tone, word, &sentence);

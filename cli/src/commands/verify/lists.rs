@@ -1,10 +1,9 @@
 //! The full list: one line a blob, as JSON or CSV.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 
-use dray_engine::job::{Row, Sha256, Verdict};
+use dray_engine::job::{self, OutputFile, OutputForm, Outputs, Row, Sha256, Verdict};
 use dray_engine::report::{DriveFacts, Kind, Problem};
 use serde_json::{Value, json};
 
@@ -26,45 +25,48 @@ const COLUMNS: [&str; 15] = [
     "notes",
 ];
 
+/// A list as a file: it may replace an earlier one.
+const FORM: OutputForm = OutputForm {
+    name: "the list",
+    is_earlier: |head| {
+        let has = |part: &[u8]| head.windows(part.len()).any(|these| these == part);
+        head.starts_with(b"drive,verdict,") || head.starts_with(b"{\"") && has(b"\"blob\":") && has(b"\"drive\":")
+    },
+    private: false,
+};
+
 /// A list that is being written.
 #[derive(Debug)]
 pub struct List {
-    path: PathBuf,
-    out: BufWriter<File>,
+    out: OutputFile,
     is_csv: bool,
 }
 
 impl List {
     /// A new list; `.csv` makes it CSV, anything else JSON lines.
-    pub fn create(path: &Path) -> Result<Self, Problem> {
+    pub fn create(path: &Path, outputs: &mut Outputs) -> Result<Self, Problem> {
         let is_csv = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
-        let failed = |error| problem(path, &error);
-        let mut out = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut out = outputs.begin(path, FORM)?;
         if is_csv {
-            writeln!(out, "{}", COLUMNS.join(",")).map_err(failed)?;
+            out.add(format!("{}\n", COLUMNS.join(",")).as_bytes())?;
         }
-        Ok(Self { path: path.to_owned(), out, is_csv })
+        Ok(Self { out, is_csv })
     }
 
     /// Adds a row as [`row`] makes it.
     pub fn row(&mut self, value: &Value) -> Result<(), Problem> {
-        let outcome = if self.is_csv {
+        if self.is_csv {
             let cells: Vec<String> = COLUMNS.iter().map(|name| cell(&value[*name])).collect();
-            writeln!(self.out, "{}", cells.join(","))
+            self.out.add(format!("{}\n", cells.join(",")).as_bytes())
         } else {
-            writeln!(self.out, "{value}")
-        };
-        outcome.map_err(|error| problem(&self.path, &error))
+            self.out.add(format!("{value}\n").as_bytes())
+        }
     }
 
     /// Everything is written.
-    pub fn finish(mut self) -> Result<(), Problem> {
-        self.out.flush().map_err(|error| problem(&self.path, &error))
+    pub fn finish(self) -> Result<(), Problem> {
+        self.out.finish()
     }
-}
-
-fn problem(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Kind::Environment, format!("the list cannot be written: {error}")).path(path)
 }
 
 /// A row of a drive.
@@ -106,7 +108,7 @@ fn cell(value: &Value) -> String {
 /// SHA-256 of a file, upper-case hex.
 pub fn sha256(path: &Path) -> Result<String, Problem> {
     let failed = |error: io::Error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = job::open_input(path, job::Pipes::Refused).map_err(failed)?;
     let mut hash = Sha256::default();
     let mut buffer = vec![0; 1 << 20];
     loop {

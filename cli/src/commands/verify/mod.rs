@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use dray_engine::job::{
-    Answer, Digest, DriveVerdict, Expected, Journals, Judged, Logs, Opened, Row, Taken, Verdict, VerifyRequest,
-    Workers, find, judge,
+    Answer, Digest, DriveVerdict, Expected, Journals, Judged, Logs, Opened, Outputs, Row, Taken, Verdict,
+    VerifyRequest, Workers, find, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::args::VERSION;
 use crate::exit::Exit;
 use crate::key::{KeyArgs, Keys};
-use crate::render::page::Tone;
+use crate::render::page::{self, Tone};
 use crate::render::{Output, clean, count, json as object, labelled, minded, wrap};
 use crate::signals::{self, Signals};
 use lists::List;
@@ -170,6 +170,33 @@ impl Verify {
         }
     }
 
+    /// What is read, and so is never written over.
+    fn outputs(&self) -> Outputs {
+        let mut outputs = Outputs::default();
+        self.drives.iter().for_each(|path| outputs.input(path, "the drive"));
+        self.key.files().iter().for_each(|path| outputs.input(path, "the key file"));
+        self.compare.copy_log.iter().for_each(|path| outputs.input(path, "the copy log"));
+        self.compare.expect.iter().for_each(|path| outputs.input(path, "the list of blobs"));
+        self.reports.journal.iter().for_each(|path| outputs.input(path, "the journal"));
+        self.compare.manifest.iter().for_each(|path| outputs.input(Path::new(path), "the manifest"));
+        outputs
+    }
+
+    /// Nothing goes onto a file system of the drives themselves.
+    fn keep_off(&self, opened: &[Opened]) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        let asked = self.reports.list.iter().chain(&self.reports.report).chain(&self.compare.extract_to);
+        for path in asked {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let Some(there) = path.ancestors().find_map(|place| std::fs::metadata(place).ok()) else { continue };
+            for one in opened.iter().filter(|one| one.found.would_overwrite(&there)) {
+                let problem = Problem::new(Kind::Refused, "would be written onto the drive itself").path(&path);
+                problems.push(problem.drive(&one.found.drive.name).advice("name a place on another disk"));
+            }
+        }
+        problems.into_result()
+    }
+
     fn verify(self, output: &Output) -> Result<Exit, Problems> {
         let signals = Signals::install(signals::VERIFY)
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
@@ -184,13 +211,16 @@ impl Verify {
             let problem = Problem::new(Kind::Usage, "the list asks for no blob, so nothing can be found missing");
             problems.push(problem.path(path).advice("name a list with entries, or leave --expect out"));
         }
+        let mut outputs = self.outputs();
         let mut lists = Vec::new();
         for path in &self.reports.list {
-            match List::create(path) {
+            match List::create(path, &mut outputs) {
                 Ok(list) => lists.push(list),
                 Err(problem) => problems.push(problem),
             }
         }
+        let page = self.reports.report.as_deref().map(|path| outputs.begin(path, page::FORM)).transpose();
+        let page = page.map_err(|problem| problems.push(problem)).ok().flatten();
         let journal = match self.reports.journal.as_deref().map(lists::sha256).transpose() {
             Ok(hash) => self.reports.journal.clone().zip(hash),
             Err(problem) => {
@@ -208,6 +238,7 @@ impl Verify {
             output.warning(warning);
         }
         let opened = self.open(&keys, &mut outcome, output);
+        self.keep_off(&opened)?;
         let request = VerifyRequest {
             manifest: self.compare.manifest.clone(),
             manifest_hash: self.compare.manifest_hash,
@@ -247,8 +278,8 @@ impl Verify {
         outcome.unmet = (!self.compare.expect.is_empty()).then(|| expected.unmet());
         outcome.drives = judged.into_iter().map(|one| one.verdict).collect();
         outcome.join(&logs);
-        if let Some(path) = &self.reports.report {
-            html::page(&outcome).save(path)?;
+        if let Some(file) = page {
+            html::page(&outcome).save(file)?;
         }
         tell(&outcome, output);
         Ok(words::exit(&conclusion(&outcome)))

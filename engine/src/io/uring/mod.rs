@@ -85,6 +85,8 @@ pub struct Uring {
     written: Table<Writing>,
     /// Reads that wait for their turn: fill, part and bytes of the part.
     parts: VecDeque<(Key, u32, Range<usize>)>,
+    /// Opens that wait for a descriptor: under way for the fill, unknown to the kernel.
+    parked: VecDeque<Key>,
     /// Writes and flushes that wait for theirs.
     writes: VecDeque<Op>,
     /// How transfers to and from the target are cut.
@@ -223,6 +225,15 @@ impl Uring {
         allowed.extend([UNREGISTER_FILES, REGISTER_BUFFERS_UPDATE].map(Restriction::register_op));
         submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
 
+        // A filter may let a ring be made and not be entered. One that is still disabled says so, and does nothing else.
+        // SAFETY: nothing is submitted, and no signal mask is passed.
+        let entered = unsafe { submitter.enter::<libc::sigset_t>(0, 0, 0, None) };
+        if let Err(error) = entered
+            && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
+        {
+            return Err(explain("entering it", error));
+        }
+
         let wake = event_fd().map_err(|error| explain("making its waker", error))?;
         let waker = {
             let wake = Arc::clone(&wake);
@@ -242,6 +253,7 @@ impl Uring {
             fills: Table::default(),
             written: Table::default(),
             parts: VecDeque::new(),
+            parked: VecDeque::new(),
             writes: VecDeque::new(),
             reads_under_way: 0,
             writes_under_way: 0,
@@ -482,7 +494,7 @@ impl Uring {
     fn settle_part(&mut self, key: Key, outcome: io::Result<usize>) {
         let align = self.target.align;
         let op = self.ops.get_mut(key).expect("settle found it");
-        let Op { tries, kind: Kind::Part { fill, part, within, step }, .. } = op else {
+        let Op { tries, since, kind: Kind::Part { fill, part, within, step } } = op else {
             unreachable!("settle matched a part")
         };
         let (fill, part) = (*fill, *part);
@@ -514,6 +526,16 @@ impl Uring {
                 {
                     *tries += 1;
                     self.push(key);
+                    return;
+                }
+                // Others that are open now will be closed.
+                Err(error) if files::is_shortage(&error) && since.elapsed() < files::SHORTAGE_MAX => {
+                    if self.parked.len() + 1 < self.reads_under_way as usize {
+                        self.parked.push_back(key);
+                    } else {
+                        std::thread::sleep(files::SHORTAGE_PAUSE);
+                        self.push(key);
+                    }
                     return;
                 }
                 Err(error) => PartResult::Failed(error),
@@ -571,6 +593,9 @@ impl Uring {
     /// Notes the result of a part and gives the fill back after the last one.
     fn part_done(&mut self, fill: Key, part: u32, result: PartResult) {
         self.reads_under_way -= 1;
+        if let Some(waiting) = self.parked.pop_front() {
+            self.push(waiting);
+        }
         let filling = self.fills.get_mut(fill).expect("a part under way has its fill");
         // Of a part that was read in several requests, one that failed is what counts.
         let before = &mut filling.results[part as usize];
@@ -614,14 +639,18 @@ impl Uring {
         self.writes.clear();
         self.waker.wake();
         let deadline = Instant::now() + DRAIN_MAX;
-        while !self.ops.is_empty() {
+        loop {
+            // The kernel knows nothing of those.
+            self.parked.drain(..).for_each(|key| drop(self.ops.remove(key)));
+            if self.ops.is_empty() {
+                return true;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.enter(true, Some(left)).is_err() || self.reap().is_err() {
                 return false;
             }
             self.parts.clear();
         }
-        true
     }
 }
 

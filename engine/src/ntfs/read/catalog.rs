@@ -44,6 +44,22 @@ pub enum Special {
 const TAG_WOF: u32 = 0x8000_0017;
 const TAG_DEDUP: u32 = 0x8000_0013;
 
+/// What a reparse point of another kind is ([MS-FSCC] 2.1.2.1).
+fn reparse_word(tag: u32) -> &'static str {
+    match tag {
+        0xA000_0003 => "a mount point",
+        0xA000_000C => "a symbolic link",
+        0xA000_001D | 0x8000_0014 | 0x8000_0023..=0x8000_0026 => "a link or special file of WSL or NFS",
+        0xC000_0004 | 0x8000_0006 => "a placeholder of hierarchical storage: its contents are elsewhere",
+        0x8000_0018 | 0x9000_1018 | 0xA000_0027 | 0xA000_0031 => {
+            "a placeholder of a Windows container: its contents are elsewhere"
+        }
+        0x9000_001C | 0xA000_0022 => "a placeholder of a projected file system: its contents are elsewhere",
+        tag if tag & 0xFFFF_0FFF == 0x9000_001A => "a placeholder of a cloud (OneDrive): its contents are elsewhere",
+        _ => "a reparse point of a kind that is not known: its contents may be elsewhere",
+    }
+}
+
 /// A run in eight bytes; VCNs follow from the order.
 #[derive(Clone, Copy)]
 struct Packed {
@@ -754,7 +770,8 @@ impl Catalog {
     /// The unnamed data as a stream for [`Volume::read_range`]. Reads the record only if the data is in it.
     ///
     /// # Errors
-    /// When there is no data, or it is not the file's content ([`Special`]; plain reparse points are let through).
+    /// When there is no data, or it is not the file's content ([`Special`]): what holds a reparse point opens only where the software that
+    /// set it takes part, and its clusters may be holes.
     pub fn open<R: ReadAt>(&self, volume: &Volume, reader: &mut R, id: FileId) -> Result<Stream, NtfsError> {
         let entry = &self.entries[id.0 as usize];
         let place = Place::stream(u64::from(entry.number), types::DATA, 0);
@@ -762,7 +779,8 @@ impl Catalog {
             Some(Special::Encrypted) => return Err(NtfsError::unsupported(place, "encrypted by EFS")),
             Some(Special::WofCompressed) => return Err(NtfsError::unsupported(place, "compressed by the WOF filter")),
             Some(Special::Deduplicated) => return Err(NtfsError::unsupported(place, "moved to a deduplication store")),
-            Some(Special::Reparse(_)) | None => {}
+            Some(Special::Reparse(tag)) => return Err(NtfsError::unsupported(place, reparse_word(tag))),
+            None => {}
         }
         match entry.data {
             DATA_RUNS => Ok(self.mapped(entry)),

@@ -227,7 +227,7 @@ pub(super) fn copy(
         let due = next > copied.durable.batches
             && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);
         let mut pause = None;
-        while !due && filling < FILLS_MAX && !packer.is_done() {
+        while !due && filling < FILLS_MAX && !packer.is_done() && (filling == 0 || !io::is_short_of_descriptors()) {
             let Some(mut slot) = pool.take() else { break };
             if let Err(wait) = job.allowance.take(slot.len() as u64, Instant::now()) {
                 pause = Some(wait.min(WAIT_MAX));
@@ -245,7 +245,9 @@ pub(super) fn copy(
                         if error.is_some() {
                             sources.failed(&tree.source_path(part.file), error.as_ref());
                         }
-                        leave_out(job, log, &mut copied, part.file, why).map_err(side)?;
+                        if !sources.is_short() {
+                            leave_out(job, log, &mut copied, part.file, why).map_err(side)?;
+                        }
                         reads.push(io::Part { into: 0..0, from: From::Target { at: ByteOffset(0) } });
                     }
                 }

@@ -1,10 +1,7 @@
 //! Drives whose volume stays: found, unlocked, and planned for.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use super::{Addition, Refused, encrypt};
 use crate::azure::drive_record::{self, DriveRecord};
@@ -14,6 +11,8 @@ use crate::azure::ledger::{Ledger, SessionDrive};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::Checkpoint;
 use crate::device::{Access, Device, Roots};
+use crate::files::input::{self, Pipes};
+use crate::limits::INPUT_FILE_MAX;
 use crate::ntfs::build::Tree;
 use crate::ntfs::read::Volume;
 use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
@@ -275,7 +274,7 @@ pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
     let problem = |what: String| {
         Problem::new(Kind::Environment, format!("the drive record {what}")).path(path).advice("bring the file back")
     };
-    match fs::read(path).map(Zeroizing::new) {
+    match input::read(path, INPUT_FILE_MAX, Pipes::Refused) {
         Ok(bytes) => drive_record::read(&bytes).map(Some).map_err(|error| problem(error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(problem(format!("cannot be read: {error}"))),

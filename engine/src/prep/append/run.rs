@@ -354,7 +354,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
             ..Facts::default()
         },
         None => {
-            if let Some(kept) = run::keep_key(&beside.record)? {
+            if let Some(kept) = run::make_way(request, &facts.drive_id, &beside.record)? {
                 let (name, kept) = (&facts.name, kept.display());
                 (shared.events)(Event::Note(format!(
                     "drive {name}: an earlier drive record was there; its key is kept in {kept}"

@@ -16,6 +16,7 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::build::tests::{Mount, succeeds};
 use crate::ntfs::read::RunPlace;
 use crate::prep::manifest::RowRules;
+use crate::prep::own::Own;
 use crate::prep::request::{EngineChoice, PrepRequest};
 use crate::prep::scan;
 use crate::prep::session::prepare_with;
@@ -88,7 +89,7 @@ impl Lab {
         let path = self.dataset("two");
         let mut problems = Problems::default();
         let rows = dataset::parse_into(&path, &fs::read(&path).expect("a dataset"), &mut problems).rows;
-        let scanned = scan::scan(&path, &rows, 10, &mut problems, &mut |_| {}).expect("a catalog");
+        let scanned = scan::scan(&path, &rows, 10, &Own::default(), &mut problems, &mut |_| {}).expect("a catalog");
         assert_eq!(problems, Problems::default());
         let all: Vec<u32> = (0..scanned.catalog.files().len() as u32).collect();
         let now = FileTime::from_unix(NOW, 0);

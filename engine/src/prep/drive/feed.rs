@@ -24,7 +24,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if phase > self.phase && !self.pass_gate(phase)? {
                 return Ok(());
             }
-            if self.waits_for_blobs() {
+            if self.waits_for_blobs() || self.filling > 0 && io::is_short_of_descriptors() {
                 return Ok(());
             }
             let Some(slot) = self.s.pool.take() else { return Ok(()) };
@@ -196,7 +196,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             match self.read_of(part) {
                 Ok(from) => reads.push(io::Part { into, from }),
                 Err(why) => {
-                    self.leave_out(part.file, why)?;
+                    if !self.sources.is_short() {
+                        self.leave_out(part.file, why)?;
+                    }
                     slot[into].fill(0);
                     reads.push(io::Part { into: 0..0, from: io::From::Target { at: ByteOffset(0) } });
                 }

@@ -1,0 +1,325 @@
+//! A session's own files: never sources, by whatever name they are reached.
+//!
+//! A key that goes onto a drive opens it to whoever has the drive. So journal, sidecars, drive records, key files, logs,
+//! pages and images of the session and of the journal's earlier ones are known by device and inode before the sources are
+//! walked. Copies that lie elsewhere are known by their names, and then by what is in them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::azure::SecretText;
+use crate::azure::drive_record;
+use crate::azure::driveset::Driveset;
+use crate::azure::ledger::Ledger;
+use crate::bitlocker::keys::KeyInput;
+use crate::files::input::{self, Pipes};
+use crate::prep::append;
+use crate::prep::files::{journal_dir, logdir};
+use crate::prep::request::PrepRequest;
+
+/// Bytes of the longest file that is looked into: drive records, key files and small pages are shorter.
+const LEN_MAX: u64 = 64 << 10;
+
+/// Bytes by which the records of a drive differ in length.
+const LEN_SPREAD: u64 = 160;
+
+/// Files of one directory that are looked into.
+const LOOKED_MAX: usize = 20_000;
+
+/// Ends of the names of sidecars.
+const SIDECARS: [&str; 7] = [
+    "plan",
+    "outcome",
+    "checkpoint",
+    append::run::IMAGES,
+    append::index::ROWS,
+    append::encrypt::IMAGES,
+    append::encrypt::RING,
+];
+
+/// The files of a session that are there.
+#[derive(Debug, Default)]
+pub struct Own {
+    known: HashMap<(u64, u64), &'static str>,
+    drive_ids: Vec<String>,
+    /// Keys of the records, and how long those are.
+    keys: Vec<SecretText>,
+    lens: Range<u64>,
+}
+
+impl Own {
+    /// Gathers what the journal, its directory and the request tell; `drives` are id and path of this session's.
+    pub fn gather<'a>(
+        request: &PrepRequest,
+        ledger: &Ledger,
+        driveset: Option<&Driveset>,
+        drives: impl Iterator<Item = (&'a str, &'a Path)>,
+    ) -> Self {
+        let mut own = Self::default();
+        let dir = journal_dir(&request.journal);
+        for drive in ledger.sessions.iter().flat_map(|session| &session.drives) {
+            own.drive_ids.push(drive.drive_id.clone());
+            if let Some(name) = &drive.name {
+                // Relative names were relative to where that session ran.
+                [PathBuf::from(name), dir.join(name)].iter().for_each(|path| own.image(path));
+            }
+        }
+        for (id, path) in drives {
+            own.drive_ids.push(id.to_owned());
+            own.image(path);
+        }
+        own.drive_ids.sort_unstable();
+        own.drive_ids.dedup();
+        own.add(&request.journal, "the session's journal");
+        request.reports.iter().for_each(|path| own.add(path, "a page of the session"));
+        request.driveset_key_file.iter().for_each(|path| own.add(path, "a key file"));
+        let given = driveset.iter().flat_map(|set| &set.rows).filter_map(|row| row.existing_key.clone());
+        own.keys.extend(given);
+        let has_key = driveset.is_some_and(|set| set.rows.iter().any(|row| row.existing_key.is_some()));
+        let drivesets = [&request.initial_driveset, &request.additional_driveset];
+        for path in drivesets.into_iter().flatten().filter(|_| has_key) {
+            own.add(path, "the driveset, which holds a key");
+        }
+        let mut dirs = vec![dir, logdir(request)];
+        dirs.extend(request.reports.iter().map(|path| journal_dir(path)));
+        dirs.extend(request.external_key.clone());
+        dirs.sort_unstable();
+        dirs.dedup();
+        let journal = request.journal.file_name().unwrap_or_default();
+        dirs.iter().for_each(|dir| own.directory(dir, journal));
+        own
+    }
+
+    /// What a source file is of the session's own; `None`: it is a source. `id` is its device and inode.
+    pub fn what(&self, id: (u64, u64), len: u64, path: &Path) -> Option<&'static str> {
+        if let Some(what) = self.known.get(&id) {
+            return Some(what);
+        }
+        let name = path.file_name()?.as_bytes();
+        if name.starts_with(b".dray-") && name.ends_with(b".new") {
+            return Some("a file that is being written");
+        }
+        let has_end = |end: &[u8]| name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
+        if has_end(b".bek") {
+            return self.looked_into(path);
+        }
+        // A record that was replaced lives on under the names of its links, and copies have any name: what is as long as the
+        // records that are known is looked into.
+        let is_alike = self.lens.contains(&len);
+        let stem = stem_of_record(name).unwrap_or_default();
+        let is_named = || self.drive_ids.iter().any(|id| id.as_bytes().eq_ignore_ascii_case(stem));
+        if is_alike || is_named() { self.looked_into(path) } else { None }
+    }
+
+    /// As [`Own::what`], of a file that is named by itself: that one is looked into in any case.
+    pub fn what_named(&self, id: (u64, u64), len: u64, path: &Path) -> Option<&'static str> {
+        self.what(id, len, path).or_else(|| self.looked_into(path))
+    }
+
+    fn looked_into(&self, path: &Path) -> Option<&'static str> {
+        let bytes = small(path)?;
+        let known = |key: &SecretText| bytes.windows(key.expose().len()).any(|part| part == key.expose().as_bytes());
+        key_in(&bytes).or_else(|| self.keys.iter().any(known).then_some("a file that holds the key of a drive"))
+    }
+
+    fn add(&mut self, path: &Path, what: &'static str) {
+        if let Ok(meta) = fs::metadata(path)
+            && meta.is_file()
+        {
+            self.known.entry((meta.dev(), meta.ino())).or_insert(what);
+        }
+    }
+
+    /// An image file, or the one behind a loop device.
+    fn image(&mut self, path: &Path) {
+        const WHAT: &str = "an image of the session";
+        self.add(path, WHAT);
+        let Ok(meta) = fs::metadata(path) else { return };
+        if meta.file_type().is_block_device() {
+            let (major, minor) = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
+            let backing = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/loop/backing_file"));
+            let _ = backing.map(|path| self.add(Path::new(path.trim_end_matches('\n')), WHAT));
+        }
+    }
+
+    /// The key of a record, and its length: a state, a hash or a time more or less changes little.
+    fn learn(&mut self, bytes: &[u8]) {
+        let Some(key) = drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key) else { return };
+        let len = bytes.len() as u64;
+        let alike = len.saturating_sub(LEN_SPREAD)..len + LEN_SPREAD;
+        self.lens =
+            if self.lens.is_empty() { alike } else { self.lens.start.min(alike.start)..self.lens.end.max(alike.end) };
+        self.keys.push(key);
+    }
+
+    /// A directory into which sessions write.
+    fn directory(&mut self, dir: &Path, journal: &OsStr) {
+        let mut looked = 0;
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let by_name = by_name(name.as_bytes(), journal.as_bytes());
+            if by_name.is_none() && !may_be_ours(name.as_bytes()) {
+                continue;
+            }
+            let mut what = by_name;
+            if what.is_none()
+                && looked < LOOKED_MAX
+                && let Some(bytes) = small(&path)
+            {
+                looked += 1;
+                self.learn(&bytes);
+                what = key_in(&bytes).or_else(|| paper_in(&bytes));
+            }
+            if let Some(what) = what {
+                self.add(&path, what);
+            }
+        }
+    }
+}
+
+/// `<id>` of `<id>.xml`, `<id>.xml.1`, `<id>.xml.new`.
+fn stem_of_record(name: &[u8]) -> Option<&[u8]> {
+    let at = name.windows(4).position(|part| part.eq_ignore_ascii_case(b".xml"))?;
+    Some(&name[..at])
+}
+
+/// What the name alone tells in a directory of the session.
+fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
+    let name = name.strip_suffix(b".new").unwrap_or(name);
+    if name == journal {
+        return Some("the session's journal");
+    }
+    if let Some(rest) = name.strip_prefix(journal)
+        && let Some(at) = rest.iter().rposition(|byte| *byte == b'.')
+        && at > 0
+        && SIDECARS.iter().any(|end| end.as_bytes() == &rest[at + 1..])
+    {
+        return Some("a file beside the session's journal");
+    }
+    let is_log = name.starts_with(b"dray-") && name.windows(4).any(|part| part == b".log");
+    is_log.then_some("a log of a session")
+}
+
+/// Whether a file in a directory of the session is worth a look.
+fn may_be_ours(name: &[u8]) -> bool {
+    const ENDS: [&[u8]; 9] = [b".bek", b".html", b".htm", b".csv", b".json", b".jsonl", b".key", b".txt", b".new"];
+    let lower = name.to_ascii_lowercase();
+    stem_of_record(&lower).is_some() || ENDS.iter().any(|end| lower.ends_with(end))
+}
+
+/// A file that is short enough to be looked into.
+fn small(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    fs::metadata(path).ok().filter(|meta| meta.is_file() && meta.len() <= LEN_MAX)?;
+    input::read(path, LEN_MAX, Pipes::Refused).ok()
+}
+
+/// The kinds of files that are made to hold a key.
+fn key_in(bytes: &[u8]) -> Option<&'static str> {
+    if drive_record::read(bytes).is_ok_and(|record| record.bitlocker_key.is_some()) {
+        return Some("a drive record, which holds a key");
+    }
+    // A text of 32 bytes or a sentence with digits is no key file.
+    let is_binary = bytes.len() > 32 && bytes.contains(&0);
+    let is_key_file = is_binary && matches!(KeyInput::parse(bytes), Ok(KeyInput::External { protector: Some(_), .. }));
+    is_key_file.then_some("a BitLocker key file")
+}
+
+/// What else a session leaves in its directories.
+fn paper_in(bytes: &[u8]) -> Option<&'static str> {
+    if holds_password(bytes) {
+        return Some("a file beside the journal that holds a BitLocker key");
+    }
+    let has = |part: &[u8]| bytes.windows(part.len()).any(|these| these == part);
+    if has(b"<meta name=\"generator\" content=\"dray ") {
+        return Some("a page of a session");
+    }
+    let is_list =
+        bytes.starts_with(b"drive,verdict,") || has(b"\"blob\":") && has(b"\"verdict\":") && has(b"\"drive\":");
+    is_list.then_some("a list of a session")
+}
+
+/// Whether 48 digits in eight groups stand in it, each group a multiple of eleven.
+fn holds_password(bytes: &[u8]) -> bool {
+    const LEN: usize = 55;
+    // UTF-16, as spreadsheets save it.
+    let text: zeroize::Zeroizing<Vec<u8>> =
+        zeroize::Zeroizing::new(bytes.iter().copied().filter(|byte| *byte != 0).collect());
+    text.windows(LEN).any(|part| {
+        part[6] == b'-'
+            && part[0].is_ascii_digit()
+            && std::str::from_utf8(part).is_ok_and(crate::azure::driveset::is_numerical_password)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const KEY: &str = "000000-000011-000022-000033-000044-000055-000066-000077";
+
+    #[test]
+    fn own_files_are_known_by_every_name_and_others_stay_sources() {
+        let dir = std::env::temp_dir().join(format!("dray-own-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("j/logs")).expect("directories");
+        fs::create_dir_all(dir.join("data")).expect("directories");
+        let record = format!(
+            "<?xml version=\"1.0\"?><Drive><DriveId>X1</DriveId><BitLockerKey>{KEY}</BitLockerKey>\
+                              <ManifestFile>\\m</ManifestFile><ManifestHash>{}</ManifestHash></Drive>",
+            "0".repeat(32)
+        );
+        let own = [
+            ("j/job.jrn", "journal"),
+            ("j/job.jrn.session#1.plan", "plan"),
+            ("j/job.jrn.session#1.X1.checkpoint.new", "checkpoint"),
+            ("j/X1.xml", &record),
+            ("j/Y9.xml.1", &record),
+            ("j/driveset.csv", KEY),
+            ("j/logs/dray-session_1-20260101T000000.000Z.log", "log"),
+            ("j/logs/dray-session_1-20260101T000000.000Z.log.1", "log"),
+            ("j/x.img", "image"),
+            ("data/x1.XML", &record),
+            ("data/.dray-17-0.new", "half"),
+            ("data/a copy under another name", &record),
+            ("j/plan.html", "<!doctype html><meta name=\"generator\" content=\"dray 1\">"),
+        ];
+        let others = [
+            ("j/data.txt", "data"),
+            ("j/job.jrn.bak", "mine"),
+            ("j/a.xml", "<a/>"),
+            ("j/dataset.csv", "BasePath"),
+            ("data/other.xml", "<Drive/>"),
+            ("data/X1.xml.txt", "notes on X1.xml"),
+            ("data/photo.bek", "no key"),
+        ];
+        for (name, text) in own.iter().chain(&others) {
+            fs::write(dir.join(name), text).expect("a file");
+        }
+        fs::hard_link(dir.join("j/X1.xml"), dir.join("data/linked")).expect("a link");
+        symlink(dir.join("j"), dir.join("same")).expect("a link");
+        let mut request = PrepRequest::new(dir.join("j/job.jrn"), "session#1");
+        request.logdir = Some(dir.join("j/logs"));
+        let image = dir.join("j/x.img");
+        let gathered = Own::gather(&request, &Ledger::default(), None, std::iter::once(("X1", &*image)));
+        let what = |name: &str| {
+            let meta = fs::metadata(dir.join(name)).expect("a file");
+            gathered.what((meta.dev(), meta.ino()), meta.len(), &dir.join(name))
+        };
+        for (name, _) in own {
+            assert!(what(name).is_some(), "{name}");
+        }
+        assert!(what("data/linked").is_some() && what("same/X1.xml").is_some());
+        for (name, _) in others {
+            assert_eq!(what(name), None, "{name}");
+        }
+        let _ = fs::remove_dir_all(dir);
+    }
+}
