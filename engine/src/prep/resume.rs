@@ -6,6 +6,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::azure::driveset;
 use crate::azure::journal::{SessionState, Work};
@@ -42,6 +43,9 @@ use crate::units::{ByteOffset, FileTime, SectorSize};
 
 /// Batches that are read back from behind the place where a drive goes on.
 const READ_BACK: u64 = 16;
+
+/// How far times of files may be behind the clock that a session is planned by: a tick of the kernel's.
+const CLOCK_BEHIND: Duration = Duration::from_millis(20);
 
 /// Changed sources that are named; the rest is counted.
 const CHANGED_LISTED_MAX: usize = 100;
@@ -279,7 +283,8 @@ pub(super) fn prepare(
         }
         if state.is_some() {
             // A drive that the session wiped may hold what it wrote since: that looks like no volume.
-            let is_own = drive.begun.is_some() && drive.target.is_proved() && !is_recognised;
+            let is_it = drive.target.is_proved() || is_made_since(&drive.target, recipe.formatted);
+            let is_own = drive.begun.is_some() && is_it && !is_recognised;
             drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
@@ -378,6 +383,16 @@ pub(super) fn prepare(
     };
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
     Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
+}
+
+/// Whether an image that the session was to make came into being since it was planned: another that was moved into its place
+/// is older. The file system's clock may be a moment behind.
+fn is_made_since(target: &TargetDrive, planned: FileTime) -> bool {
+    let made = || fs::metadata(&target.facts.path).and_then(|meta| meta.created()).ok();
+    let (seconds, nanos) = planned.to_unix();
+    let since = Duration::new(seconds.max(0).unsigned_abs(), nanos).saturating_sub(CLOCK_BEHIND);
+    let since = UNIX_EPOCH + since;
+    target.facts.is_image && target.planned_file.is_none() && made().is_some_and(|made| made >= since)
 }
 
 /// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
