@@ -5,6 +5,8 @@ mod appends;
 mod beside;
 mod command_line;
 mod common;
+/// Blobs of one name, and entries of a manifest that cannot be.
+mod doubles;
 mod job;
 mod job_held;
 mod judged;
