@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+mod directories;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
