@@ -160,6 +160,8 @@ fn recognise(bytes: &[u8]) -> Option<InputKind> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
