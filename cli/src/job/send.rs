@@ -84,7 +84,9 @@ fn endpoint(text: &str) -> Result<Url, Problem> {
     // 0x7f.1, 2130706433: this machine, but nobody sees it.
     let host = url.host_str().unwrap_or_default();
     let written = text.get("http://".len()..).unwrap_or_default();
-    if !written.get(..host.len()).is_some_and(|start| start.eq_ignore_ascii_case(host)) {
+    let end = written.find([':', '/']).filter(|_| !written.starts_with('[')).unwrap_or(written.len());
+    let end = if written.starts_with('[') { written.find(']').map_or(end, |end| end + 1) } else { end };
+    if !written.get(..end).is_some_and(|typed| typed.eq_ignore_ascii_case(host)) {
         return Err(usage(&format!("is {host}, written in another way"), plain));
     }
     Ok(url)

@@ -76,8 +76,8 @@ impl Lane {
         self.total = total;
         if self.verifies() {
             self.written = (acknowledged, total);
-        } else if !self.reads_back() {
-            self.written = (self.written.0.max(acknowledged), self.written.1.max(total));
+        } else if !self.reads_back() && acknowledged >= self.written.0 {
+            self.written = (acknowledged, total);
         }
         self.recent.push_back((now, acknowledged));
         // One sample beyond the window stays, so that the window is always full.
