@@ -680,7 +680,7 @@ mod tests {
             sector_size: Some(4096),
             request_len: Some(512 << 10),
             in_flight: Some(7),
-            source_rate: Some(200 << 20),
+            source_rate: Some(200_000_000),
             ..PrepRequest::new("j", "s#1")
         };
         assert_eq!(request, expected);
