@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
 
 use crate::common::{Session, code, key_in, words};
 
@@ -125,4 +126,58 @@ fn no_output_takes_the_place_of_what_is_there() {
     }
     let left = fs::read_dir(&session.dir).expect("entries").flatten();
     assert_eq!(left.filter(|entry| entry.path().extension().is_some_and(|end| end == "new")).count(), 0);
+}
+
+#[test]
+fn few_descriptors_leave_no_file_out() {
+    let session = Session::new("own-descriptors");
+    fs::create_dir_all(session.path("src")).expect("a directory");
+    for i in 0..300 {
+        // Some stay open while they are read, the others are opened by the ring.
+        let len = if i % 10 == 0 { 1_500_000 } else { 100 };
+        fs::write(session.path("src").join(format!("f{i}")), vec![i as u8; len]).expect("a file");
+    }
+    session.dataset(&[&row(&session, "src", "box")]);
+    for (engine, limit, wanted) in [("uring", 24, 0), ("sync", 24, 0), ("auto", 12, 8)] {
+        let name = format!("{engine}{limit}");
+        session.driveset(&[format!("{}:150MB", session.path(&name).with_extension("img").display())]);
+        let line = format!(
+            "ulimit -n {limit} && exec {} prep-import --journal {name}.jrn --id session#1 --silent --initial-driveset \
+             driveset.csv --dataset dataset.csv --read-back none --engine {engine}",
+            env!("CARGO_BIN_EXE_dray")
+        );
+        let output = Command::new("sh").args(["-c", &line]).current_dir(&session.dir).output().expect("sh");
+        let told = words(&output);
+        assert_eq!(code(&output), wanted, "{name}: {told}");
+        assert!(!told.contains("left out"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn inputs_without_end_and_places_that_are_none_are_told_before_the_first_write() {
+    let session = Session::new("own-places");
+    fs::create_dir_all(session.path("src")).expect("a directory");
+    fs::write(session.path("src/f"), "data").expect("a file");
+    session.dataset(&[&row(&session, "src", "box")]).driveset(&[format!("{}:100MB", session.path("x.img").display())]);
+    assert!(Command::new("mkfifo").arg(session.path("fifo")).status().expect("mkfifo").success());
+    let prep = "prep-import --id session#1 --silent --initial-driveset driveset.csv";
+    for (more, wanted, told) in [
+        ("--journal fifo --dataset dataset.csv", 1, vec!["is a named pipe"]),
+        ("--journal j.jrn --dataset /dev/zero", 1, vec!["is a device"]),
+        (
+            "--journal j.jrn --dataset dataset.csv --external-key nowhere --logdir dataset.csv/x --report no/page.html",
+            8,
+            vec!["nowhere", "dataset.csv/x", "no/page.html"],
+        ),
+    ] {
+        let output = session.dray(&format!("{prep} {more}"));
+        assert_eq!(code(&output), wanted, "{more}: {}", words(&output));
+        told.iter().for_each(|part| assert!(words(&output).contains(part), "{more}: {part}: {}", words(&output)));
+    }
+    assert!(!session.path("x.img").exists() && !session.path("j.jrn").exists());
+    // A file of the kernel that says it has no bytes.
+    session.dataset(&["/proc/sys/kernel/random/boot_id,box/x,BlockBlob,rename,None,None"]);
+    let output = session.dray(&format!("{prep} --journal j.jrn --dataset dataset.csv"));
+    assert_eq!(code(&output), 7, "{}", words(&output));
+    assert!(words(&output).contains("has more than the 0 bytes"), "{}", words(&output));
 }
