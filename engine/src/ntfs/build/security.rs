@@ -202,6 +202,10 @@ impl Grant {
     /// Whether a self-relative descriptor grants it.
     pub(in crate::ntfs) fn is_in(self, descriptor: &[u8]) -> bool {
         let Some(aces) = allowed(descriptor) else { return false };
+        // What a file has passes nothing on.
+        if !self.below && aces.iter().any(|(flags, ..)| flags & ace_flag::BELOW != 0) {
+            return false;
+        }
         let has = |who: Sid, rights: u32, generic: u32| {
             let sid = sid_bytes(who);
             let of = |wanted: &dyn Fn(u8) -> bool| {
@@ -354,12 +358,11 @@ mod tests {
             let all = [false, true].into_iter().flat_map(|below| [System, Administrators, Users].map(|to| (below, to)));
             all.filter(|&(below, to)| Grant { below, to }.is_in(descriptor)).collect()
         };
-        let open = [(false, Administrators), (false, Users), (true, Administrators), (true, Users)];
-        assert_eq!(grants(&root()), open);
-        assert_eq!(grants(&directory()), open);
-        assert_eq!(grants(&file()), open[..2]);
+        assert_eq!(grants(&root()), [(true, Administrators), (true, Users)]);
+        assert_eq!(grants(&directory()), [(true, Administrators), (true, Users)]);
+        assert_eq!(grants(&file()), [(false, Administrators), (false, Users)]);
         assert_eq!(grants(&hidden_file()), [(false, System)]);
-        assert_eq!(grants(&hidden_directory()), [(false, System), (true, System)]);
+        assert_eq!(grants(&hidden_directory()), [(true, System)]);
         // Without SYSTEM and administrators; to read alone; a denial; cut short.
         assert_eq!(grants(&everybody(true)), []);
         assert_eq!(grants(&system_read()), []);
