@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{SeekFrom, seek};
 use sha2::{Digest, Sha256};
@@ -88,7 +89,9 @@ impl Disk {
 
     /// The first partition of a fixture.
     fn fixture(name: &str) -> Option<Self> {
-        let path = scratch(name);
+        // Several tests take the same one.
+        static TAKEN: AtomicU32 = AtomicU32::new(0);
+        let path = scratch(&format!("{}-{name}", TAKEN.fetch_add(1, Ordering::Relaxed)));
         let dir = path.with_extension("unpacked");
         fs::create_dir_all(&dir).unwrap();
         let image = fixtures::fixture(name, &dir).map(|whole| fixtures::Image::first_partition(&whole));
