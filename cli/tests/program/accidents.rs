@@ -99,8 +99,10 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
     };
     assert!(is_whole(), "a finished drive is recognised");
     let start = |more: &[&str]| {
-        // A fresh journal, and a finished drive underneath: the worst that can be left behind.
+        // A fresh journal, and a finished drive underneath: the worst that can be left behind. Its record is moved away,
+        // as the refusal of a record that another journal made advises.
         let _ = fs::remove_file(session.path("journal.jrn"));
+        let _ = fs::remove_file(session.path("drive.xml"));
         traced(&session, &[&["--yes", "drive"], more].concat())
     };
     let mut random = Seeded::new(20);

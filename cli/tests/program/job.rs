@@ -44,11 +44,16 @@ pub fn filled_in(text: &str) -> String {
     .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-fn filled(dir: &Path) {
+/// A job's description in `dir`, filled in.
+pub fn described(dir: &Path) {
     let template = dray(dir, &["template", "job"]);
     assert_eq!(code(&template), 0);
     let text = filled_in(&String::from_utf8_lossy(&template.stdout));
     fs::write(dir.join("job.toml"), text).expect("written");
+}
+
+fn filled(dir: &Path) {
+    described(dir);
     record(dir, "WD-1", KEY, "Completed");
     record(dir, "WD-2", OTHER_KEY, "Completed");
 }

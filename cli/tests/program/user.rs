@@ -86,8 +86,8 @@ fn every_object_is_as_the_schema_says() {
     run(&format!("verify {drive} --list all.jsonl --extract-to out --journal j.jrn {finish}"), 0);
     run("verify drive.img --key-file D1.xml --manifest nothing.xml", 1);
     run("bench drive.img --seconds 0.05 --curve 2 --blocks 1M --depths 1 --report bench.html", 0);
-    fs::write(session.path("job.toml"), dray(&session.dir, &["template", "job"]).stdout).expect("written");
-    run("job create --journal j.jrn", 0);
+    crate::job::described(&session.dir);
+    run("job create --journal j.jrn --not-for-shipping", 0);
     run("job papers import-2026.job.json", 0);
     run("job ship import-2026.job.json --carrier FedEx --tracking 1", 0);
     run("job show import-2026.job.json", 0);
@@ -176,8 +176,8 @@ fn logs_and_pages_hold_no_key() {
     assert_eq!(logs.len(), 1, "one log a run");
     assert!(looked >= 4);
 
-    fs::write(session.path("job.toml"), dray(&session.dir, &["template", "job"]).stdout).expect("written");
-    let output = dray(&session.dir, &["job", "create", "--journal", "journal.jrn"]);
+    crate::job::described(&session.dir);
+    let output = dray(&session.dir, &["job", "create", "--journal", "journal.jrn", "--not-for-shipping"]);
     assert_eq!(code(&output), 0, "{}", said(&output));
     assert!(!said(&output).contains(&key));
     assert_eq!(code(&dray(&session.dir, &["job", "papers", "import-2026.job.json", "--to", "papers"])), 0);
