@@ -712,7 +712,8 @@ impl Judged<'_> {
             self.verdict.changed += u64::from(row.changed);
             if row.extracted.is_some() {
                 self.verdict.taken_out.0 += 1;
-                self.verdict.taken_out.1 += row.length;
+                // A manifest may say any length.
+                self.verdict.taken_out.1 = self.verdict.taken_out.1.saturating_add(row.length);
             }
             see(&row);
         }
