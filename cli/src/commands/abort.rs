@@ -20,17 +20,24 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
     let session = rollback.session().to_owned();
     let drives = rollback.drives();
     let finished = rollback.drives_needing_consent();
-    let taken_back = rollback.taken_back();
+    let (taken_back, missing) = (rollback.taken_back(), rollback.missing());
     if output.is_json() {
         let list: Vec<Value> = drives.iter().map(objects::facts).collect();
         output.object(
             "rollback-plan",
-            json!({ "session": session, "drives": list, "finished": finished, "taken_back": taken_back }),
+            json!({
+                "session": session,
+                "drives": list,
+                "finished": finished,
+                "taken_back": taken_back,
+                "missing": missing,
+            }),
         );
     } else {
         output.chat(&format!("Session {session} is rolled back; these drives will be:\n"));
         for (i, drive) in drives.iter().enumerate() {
             let word = match (taken_back.contains(&i), finished.contains(&i)) {
+                _ if missing.contains(&i) => "left as it is: it is not there",
                 (true, _) => "as before the session",
                 (false, true) => "without a volume; it had finished",
                 (false, false) => "without a volume",
@@ -73,11 +80,17 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
     let drives: Vec<Value> = report
         .drives
         .iter()
-        .map(|drive| json!({ "drive": objects::facts(&drive.drive), "failure": drive.failure.as_ref().map(objects::problem) }))
+        .map(|drive| {
+            let failure = drive.failure.as_ref().map(objects::problem);
+            json!({ "drive": objects::facts(&drive.drive), "failure": failure, "missing": drive.missing })
+        })
         .collect();
     output.result("rollback", json!({ "session": session, "drives": drives }));
     if failures.is_empty() {
-        output.chat(&format!("Session {session} is rolled back.\n"));
+        let left = report.drives.iter().filter(|drive| drive.missing).map(|drive| text::clean(&drive.drive.name));
+        let left: Vec<String> = left.collect();
+        let but = if left.is_empty() { String::new() } else { format!(", but for {}", left.join(", ")) };
+        output.chat(&format!("Session {session} is rolled back{but}.\n"));
         return Exit::Done;
     }
     let problems = dray_engine::report::Problems(failures);

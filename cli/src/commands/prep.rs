@@ -466,6 +466,13 @@ fn keep_off(page: &OutputFile, plan: &PlanSummary, journal: &Path) -> Result<(),
 
 /// From the request to the exit code.
 pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
+    if job::is_complete(&request) {
+        let whole = SessionReport { journal: request.journal.clone(), ..SessionReport::default() };
+        if !output.result("summary", objects::summary(&request.session, &whole)) {
+            output.chat(&format!("Session {} is complete: there is nothing left to do.\n", request.session));
+        }
+        return Ended::before(Exit::Done);
+    }
     let signals = match Signals::install(signals::SESSION) {
         Ok(signals) => signals,
         Err(error) => {

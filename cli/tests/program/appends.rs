@@ -18,7 +18,7 @@ use dray_testdisks::traced::Traced;
 const HEAD: &str = "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile";
 
 /// A source tree with files of these lengths, and its dataset `<name>.csv`.
-fn data(session: &Session, name: &str, lens: &[usize]) {
+pub(crate) fn data(session: &Session, name: &str, lens: &[usize]) {
     let dir = session.path(name);
     fs::create_dir_all(dir.join("deep/deeper")).expect("a directory");
     for (i, len) in lens.iter().enumerate() {
@@ -32,13 +32,13 @@ fn data(session: &Session, name: &str, lens: &[usize]) {
 }
 
 /// A driveset of one row.
-fn driveset(session: &Session, row: &str) {
+pub(crate) fn driveset(session: &Session, row: &str) {
     let head = "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey";
     fs::write(session.path("driveset.csv"), format!("{head}\n{row}\n")).expect("a driveset");
 }
 
 /// A drive of ours with a first session on it.
-fn first(session: &Session) {
+pub(crate) fn first(session: &Session) {
     data(session, "first", &[0, 1, 5000, 70_000, 3 << 20]);
     data(session, "second", &[0, 1, 4096, 4097, 100_000, 9 << 20, (5 << 20) + 3]);
     driveset(session, "drive.img:100MB,Format,SilentMode,Encrypt,");
@@ -48,12 +48,12 @@ fn first(session: &Session) {
 const SECOND: &str = "PrepImport /j:J.jrn /id:session#2 /DataSet:second.csv --silent --json --checkpoint-bytes 4194304";
 
 /// Files of the directory itself, to be brought back.
-fn keep(session: &Session) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn keep(session: &Session) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(&session.dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
 }
 
-fn bring_back(session: &Session, kept: &[(PathBuf, Vec<u8>)]) {
+pub(crate) fn bring_back(session: &Session, kept: &[(PathBuf, Vec<u8>)]) {
     for (path, _) in keep(session) {
         fs::remove_file(path).expect("removed");
     }
@@ -63,7 +63,7 @@ fn bring_back(session: &Session, kept: &[(PathBuf, Vec<u8>)]) {
 }
 
 /// Blobs that `dray verify` finds equal: all of them must be.
-fn verified(session: &Session, image: &str, record: &str) -> usize {
+pub(crate) fn verified(session: &Session, image: &str, record: &str) -> usize {
     let output = session.dray(&format!("verify {image} --key-file {record} --json"));
     assert_eq!(code(&output), 0, "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -354,7 +354,7 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
 }
 
 /// A drive with a volume in the clear that others made and filled; `false`, said loudly, where they cannot be had.
-fn plain_drive(session: &Session, lens: &[usize]) -> bool {
+pub(crate) fn plain_drive(session: &Session, lens: &[usize]) -> bool {
     let volume = session.path("volume.plain");
     File::create(&volume).expect("a file").set_len(160 << 20).expect("room");
     let made = Command::new("mkntfs").args(["-F", "-q", "-L", "theirs", "-p", "2048"]).arg(&volume).output();

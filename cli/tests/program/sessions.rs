@@ -47,11 +47,12 @@ fn judge_the_documented_examples_in_sequence() {
     let sessions = said(&sessions);
     assert!(sessions.contains("session#1 completed") && sessions.contains("session#3 completed"), "{sessions}");
 
+    let again = session.dray("PrepImport /j:JournalTest.jrn /id:session#3 /ResumeSession");
+    assert!(code(&again) == 0 && said(&again).contains("nothing left to do"), "{}", said(&again));
     // Ids are used once; finished sessions neither go on nor back; the drives of the journal are not erased.
     for (words, what) in [
         ("PrepImport /j:JournalTest.jrn /id:session#1 /AdditionalDriveSet:driveset-2.csv", "completed already"),
-        ("PrepImport /j:JournalTest.jrn /id:session#3 /ResumeSession", "nothing to go on with"),
-        ("PrepImport /j:JournalTest.jrn /id:session#3 /AbortSession", "nothing to go on with"),
+        ("PrepImport /j:JournalTest.jrn /id:session#3 /AbortSession", "is completed; nothing was rolled back"),
         ("PrepImport /j:JournalTest.jrn /id:session#1 /ResumeSession", "the last session of the journal is session#3"),
         ("PrepImport /j:JournalTest.jrn /id:s4 /AdditionalDriveSet:driveset-2.csv", "3 to 30"),
         (

@@ -19,7 +19,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::hash::Crc64;
+use crate::hash::{self, Crc64};
 use crate::units::FileTime;
 
 const BEGIN: &str = "[BeginUpdateRecord]";
@@ -521,6 +521,28 @@ pub struct DriveDetails<'a> {
     pub manifest_hash: Option<&'a str>,
 }
 
+/// The beginning of the session's plan file that is durable. What lies behind it was never acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanMark {
+    /// Bytes.
+    pub len: u64,
+    /// Their SHA-256.
+    pub digest: [u8; 32],
+}
+
+impl PlanMark {
+    fn parse(len: &str, digest: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if digest.len() != 64 || !digest.is_ascii() {
+            return None;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digest[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self { len: len.parse().ok()?, digest: bytes })
+    }
+}
+
 /// What our journals tell, typed. Borrowed from the journal when read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivityRecord<'a> {
@@ -535,6 +557,8 @@ pub enum ActivityRecord<'a> {
         id: &'a str,
         /// New state.
         state: SessionState,
+        /// What counts of the session's plan file from here on; `None`: as before.
+        plan: Option<PlanMark>,
     },
     /// A drive of a session changed its state.
     Drive {
@@ -561,8 +585,13 @@ impl<'a> ActivityRecord<'a> {
     pub fn encode(&self, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
         match *self {
             Self::Context { log_directory } => activity(stamp, CONTEXT, &[("LogDirectory", log_directory)]),
-            Self::Session { id, state } => {
-                activity(stamp, SESSION, &[("SessionId", id), ("SessionState", state.as_str())])
+            Self::Session { id, state, plan } => {
+                let mut fields = vec![("SessionId", id), ("SessionState", state.as_str())];
+                let plan = plan.map(|plan| (plan.len.to_string(), hash::hex_upper(&plan.digest)));
+                if let Some((len, digest)) = &plan {
+                    fields.extend([("PlanLength", len.as_str()), ("PlanDigest", digest.as_str())]);
+                }
+                activity(stamp, SESSION, &fields)
             }
             Self::Drive { session, drive_id, state, record_file, work, details } => {
                 let number = |value: Option<u64>| value.map(|value| value.to_string());
@@ -593,6 +622,10 @@ impl<'a> ActivityRecord<'a> {
             SESSION => Some(Self::Session {
                 id: record.get("SessionId")?,
                 state: SessionState::parse(record.get("SessionState")?)?,
+                plan: match (record.get("PlanLength"), record.get("PlanDigest")) {
+                    (Some(len), Some(digest)) => PlanMark::parse(len, digest),
+                    _ => None,
+                },
             }),
             DRIVE => Some(Self::Drive {
                 session: record.get("SessionId")?,
@@ -718,7 +751,7 @@ mod tests {
         chain.pass(&bytes);
         for state in [SessionState::Started, SessionState::Interrupted, SessionState::Started, SessionState::Completed]
         {
-            let record = ActivityRecord::Session { id: "session#1", state }.encode(T).unwrap();
+            let record = ActivityRecord::Session { id: "session#1", state, plan: None }.encode(T).unwrap();
             bytes.extend_from_slice(&chain.seal(&record));
             ends.push(bytes.len());
         }
@@ -755,7 +788,9 @@ mod tests {
             // What is appended after the cut is good again.
             let mut mended = bytes[..ends[from]].to_vec();
             let mut chain = journal.chain;
-            let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted }.encode(T).unwrap();
+            let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted, plan: None }
+                .encode(T)
+                .unwrap();
             mended.extend_from_slice(&chain.seal(&record));
             let journal = read(&mended);
             assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (from + 2, None, 0), "{cut}");

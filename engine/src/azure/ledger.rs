@@ -1,6 +1,6 @@
 //! What a journal tells, put together: its sessions, their drives, and what may be done next (`spec/import-export.md` 1.3).
 
-use super::journal::{ActivityRecord, Journal, SessionState, Work};
+use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
 
 /// The sessions of a journal, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct CopySession {
     pub changed: String,
     /// Its drives, in the order in which they began.
     pub drives: Vec<SessionDrive>,
+    /// What counts of its plan file.
+    pub plan: Option<PlanMark>,
 }
 
 /// A drive of a session.
@@ -59,6 +61,16 @@ impl CopySession {
         matches!(self.state, SessionState::Started | SessionState::Interrupted | SessionState::Aborting)
     }
 
+    /// Whether the drives prove that nothing is left to do: there is at least one, each holds a finished volume, and those of
+    /// `planned` are among them. Drives that were given up hold nothing of the session.
+    pub fn is_proven<'a>(&self, mut planned: impl Iterator<Item = &'a str>) -> bool {
+        let is_done = |drive: &SessionDrive| drive.state == SessionState::Completed;
+        let ended = |drive: &SessionDrive| is_done(drive) || drive.state == SessionState::GivenUp;
+        self.drives.iter().any(is_done)
+            && self.drives.iter().all(ended)
+            && planned.all(|id| self.drive(id).is_some_and(is_done))
+    }
+
     /// The drive of this id.
     pub fn drive(&self, drive_id: &str) -> Option<&SessionDrive> {
         self.drives.iter().find(|drive| drive.drive_id == drive_id)
@@ -74,7 +86,12 @@ impl Ledger {
                 Some(ActivityRecord::Context { log_directory }) => {
                     this.log_directory.get_or_insert_with(|| log_directory.to_owned());
                 }
-                Some(ActivityRecord::Session { id, state }) => this.session(id, state, record.stamp),
+                Some(ActivityRecord::Session { id, state, plan }) => {
+                    this.session(id, state, record.stamp);
+                    if let (Some(session), Some(plan)) = (this.sessions.last_mut(), plan) {
+                        session.plan = Some(plan);
+                    }
+                }
                 Some(ActivityRecord::Drive { session, drive_id, state, record_file, work, details }) => {
                     if this.last().is_none_or(|last| last.id != session) {
                         this.session(session, SessionState::Started, record.stamp);
@@ -127,6 +144,7 @@ impl Ledger {
                 begun: stamp.to_owned(),
                 changed: stamp.to_owned(),
                 drives: Vec::new(),
+                plan: None,
             }),
         }
     }
@@ -264,9 +282,17 @@ impl Ledger {
                 format!("the last session of the journal is {}, not {id}", last.id),
                 format!("only the last session can go on or be rolled back: --id {}", last.id),
             ),
-            (Wish::Resume | Wish::Abort, Some(last)) if !last.is_unfinished() => refuse(
-                format!("session {id} is {}; there is nothing to go on with or to roll back", word(last.state)),
+            (Wish::Resume, Some(last)) if !last.is_unfinished() => refuse(
+                format!("session {id} is {}; there is nothing to go on with", word(last.state)),
                 "more data or drives come in a new session, with another id".into(),
+            ),
+            (Wish::Abort, Some(last)) if !last.is_unfinished() => refuse(
+                format!("session {id} is {}; nothing was rolled back", word(last.state)),
+                match last.state {
+                    SessionState::Aborted => "nothing is left to do; data and drives come in a new session".into(),
+                    _ => "a session that is complete stays; to use its drives again, format them with another journal"
+                        .into(),
+                },
             ),
             (Wish::Resume, Some(last)) if last.state == SessionState::Aborting => {
                 refuse(format!("session {id} is being rolled back"), "finish that with --abort".into())
@@ -338,7 +364,7 @@ mod tests {
         let mut bytes = journal::new_journal(FileTime(0));
         for line in lines {
             let record = match *line {
-                S(id, state) => ActivityRecord::Session { id, state },
+                S(id, state) => ActivityRecord::Session { id, state, plan: None },
                 D(session, drive_id, state, work) => ActivityRecord::Drive {
                     session,
                     drive_id,

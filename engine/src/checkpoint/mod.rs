@@ -12,7 +12,9 @@
 //!   Its contents belong to the planning; [`code`] has the words that it is written in.
 //!
 //! A checkpoint names the other two by length and digest of their beginnings ([`Prefix`]), so it never matters what was
-//! appended after it was taken.
+//! appended after it was taken. The journal names the plan likewise. What is missing or another within that is damage, and is
+//! refused with the file's name: it can be brought back. To roll a session back the checkpoints are enough: each tells its
+//! drive, and what makes it a volume ([`Checkpoint::drive`]).
 //!
 //! # Another kind of work on a drive
 //!
@@ -43,11 +45,17 @@ use code::{Decoder, Encoder};
 /// Bytes that belong to the work alone: a volume that is encrypted in place keeps its FVE region and front.
 pub const BODY_LEN: usize = 65_536 + 8192;
 
+/// Bytes of [`Checkpoint::drive`] at most: two paths, and some thousand places.
+pub const DRIVE_LEN_MAX: usize = 60 << 10;
+
+/// Bytes before the body.
+const HEAD_LEN: usize = 64 << 10;
+
 /// Bytes of a checkpoint, whatever it says.
-pub const LEN: usize = 4096 + BODY_LEN;
+pub const LEN: usize = HEAD_LEN + BODY_LEN;
 
 const MAGIC: [u8; 8] = *b"DRAYCKPT";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The beginning of a file that is appended to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +102,9 @@ pub struct Checkpoint {
     pub snapshot: Prefix,
     /// What counts of the outcome log.
     pub outcome: Prefix,
+    /// Which drive it is and where, and what the way back needs, so that it can be gone without the session's plan. Empty
+    /// where that is more than [`DRIVE_LEN_MAX`].
+    pub drive: Vec<u8>,
     /// The work's own; at most [`BODY_LEN`], read back filled up with zeros.
     pub body: Vec<u8>,
 }
@@ -135,8 +146,9 @@ impl Checkpoint {
             to.u64(prefix.len);
             to.bytes(&prefix.digest);
         }
-        assert!(out.len() <= LEN - BODY_LEN - 8 && self.body.len() <= BODY_LEN, "a checkpoint has one size");
-        out.resize(LEN - BODY_LEN - 8, 0);
+        to.list(&self.drive);
+        assert!(out.len() <= HEAD_LEN - 8 && self.body.len() <= BODY_LEN, "a checkpoint has one size");
+        out.resize(HEAD_LEN - 8, 0);
         out.extend_from_slice(&self.body);
         out.resize(LEN - 8, 0);
         let mut crc = Crc64::new();
@@ -180,9 +192,10 @@ impl Checkpoint {
             offset: from.u64()?,
             snapshot: Prefix { len: from.u64()?, digest: from.bytes()? },
             outcome: Prefix { len: from.u64()?, digest: from.bytes()? },
+            drive: from.list()?.to_vec(),
             body: Vec::new(),
         };
-        this.body = inner[LEN - BODY_LEN - 8..].to_vec();
+        this.body = inner[HEAD_LEN - 8..].to_vec();
         Ok(this)
     }
 }
@@ -206,6 +219,7 @@ mod tests {
             offset: 77 << 22,
             snapshot: Prefix { len: 5, digest: [6; 32] },
             outcome: Prefix { len: 7, digest: [8; 32] },
+            drive: vec![10; 300],
             body: vec![9; BODY_LEN],
         }
     }
@@ -221,14 +235,15 @@ mod tests {
         let back = Checkpoint::decode(&bytes).expect("a checkpoint");
         assert_eq!((&back.body[..2], back.body.len(), &*back.session), (&[1, 2][..], BODY_LEN, "abc"));
         // The longest names that a session and a drive can have.
-        let long = Checkpoint { session: "x".repeat(30), drive_id: "é".repeat(256), ..checkpoint() };
+        let (session, drive_id) = ("x".repeat(30), "é".repeat(256));
+        let long = Checkpoint { session, drive_id, drive: vec![1; DRIVE_LEN_MAX], ..checkpoint() };
         assert_eq!(Checkpoint::decode(&long.encode()), Ok(long));
     }
 
     #[test]
     fn hostile_checkpoints_are_refused() {
         let bytes = checkpoint().encode();
-        for at in (0..400).chain((400..LEN).step_by(97)) {
+        for at in (0..800).chain((800..LEN).step_by(97)) {
             let mut changed = bytes.clone();
             changed[at] ^= 0x40;
             assert!(Checkpoint::decode(&changed).is_err(), "byte {at}");

@@ -6,16 +6,21 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::checkpoint::Checkpoint;
+use crate::azure::ledger::CopySession;
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Checkpoint, DRIVE_LEN_MAX, Fault};
 use crate::device::{Device, Roots, guard};
+use crate::hash;
 use crate::io::{Completion, Engine};
+use crate::plan::drive::DriveLayout;
 use crate::pool::Pool;
 use crate::prep::append;
 use crate::prep::claim::claim;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
 use crate::prep::patience::Patience;
-use crate::prep::planning::{Planner, PreparedDrive};
+use crate::prep::plan_file::{self, SavedPlan};
+use crate::prep::planning::Planner;
 use crate::prep::request::PrepRequest;
 use crate::prep::resume;
 use crate::prep::run::{self, SLOT_LEN};
@@ -31,7 +36,76 @@ const SLOTS: usize = 2;
 pub struct Rollback {
     request: PrepRequest,
     drives: Vec<Back>,
-    context: guard::Context,
+    /// The journal as it was looked at.
+    seen: [u8; 32],
+    /// The plan cannot be used, and is not needed.
+    note: Option<Problem>,
+}
+
+/// What the way back of one drive needs: kept in its checkpoint, since the session's plan may be lost.
+#[derive(Debug)]
+pub struct WayBack {
+    target: TargetDrive,
+    /// Where the session's volume lies.
+    volume: ByteRange,
+    /// What makes it one, in the order in which it is written; of drives that are formatted.
+    places: Vec<ByteRange>,
+    /// Its partition tables and their SHA-256: their identifiers are those of no other drive.
+    tables: Vec<(ByteRange, [u8; 32])>,
+}
+
+impl WayBack {
+    /// Of a drive that is formatted, or of one whose volume stays.
+    pub fn of(target: &TargetDrive, layout: Option<&DriveLayout>) -> Self {
+        let mut places: Vec<ByteRange> = Vec::new();
+        for place in layout.map(DriveLayout::last_places).unwrap_or_default() {
+            match places.last_mut() {
+                Some(last) if last.end() == place.start => last.len.0 += place.len.0,
+                _ => places.push(place),
+            }
+        }
+        let volume = layout.map_or(ByteRange::new(0, 0), DriveLayout::volume);
+        let tables = layout.map(|layout| {
+            let (primary, backup) = (layout.table().primary(), layout.table().backup());
+            std::iter::once((ByteOffset(0), primary)).chain(backup)
+        });
+        let tables = tables.into_iter().flatten();
+        let tables = tables.map(|(at, bytes)| (ByteRange::new(at.0, bytes.len() as u64), hash::sha256(&bytes)));
+        Self { target: target.clone(), volume, places, tables: tables.collect() }
+    }
+
+    /// For the checkpoint; empty when it is too much for one.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut to = Encoder::new(&mut out);
+        plan_file::save_target(&mut to, &self.target);
+        to.u64(self.places.len() as u64);
+        for range in [self.volume].iter().chain(&self.places) {
+            to.u64(range.start.0);
+            to.u64(range.len.0);
+        }
+        to.u64(self.tables.len() as u64);
+        for (range, digest) in &self.tables {
+            to.u64(range.start.0);
+            to.u64(range.len.0);
+            to.bytes(digest);
+        }
+        if out.len() > DRIVE_LEN_MAX { Vec::new() } else { out }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut from = Decoder::new(bytes);
+        let target = plan_file::load_target(&mut from)?;
+        let count = from.count(16)?;
+        let range = |from: &mut Decoder<'_>| Ok(ByteRange::new(from.u64()?, from.u64()?));
+        let volume = range(&mut from)?;
+        let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, Fault>>()?;
+        let mut tables = Vec::new();
+        for _ in 0..from.count(48)? {
+            tables.push((range(&mut from)?, from.bytes()?));
+        }
+        Ok(Self { target, volume, places, tables })
+    }
 }
 
 #[derive(Debug)]
@@ -40,14 +114,14 @@ struct Back {
     way: Way,
     /// It had finished.
     finished: bool,
-    /// It is not there; unfinished, it holds no volume anyway.
+    /// It is not there: nothing is done to it.
     missing: bool,
 }
 
 #[derive(Debug)]
 enum Way {
     /// What makes it a volume is erased: of a finished drive that destroys it.
-    Erase(Box<PreparedDrive>),
+    Erase(Box<WayBack>),
     /// What was added is taken back.
     TakeBack(Box<Checkpoint>),
 }
@@ -59,6 +133,8 @@ pub struct RolledBack {
     pub drive: DriveFacts,
     /// Set when it could not be rolled back.
     pub failure: Option<Problem>,
+    /// It was not there, and nothing was done to it.
+    pub missing: bool,
 }
 
 /// How rolling back ended.
@@ -93,20 +169,29 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
     let Some(session) = book.ledger.last() else {
         return Err(Problem::new(Kind::Internal, "no session to roll back").into());
     };
-    let plan = resume::load_plan(&request)?;
-    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
     let mut problems = Problems::default();
+    let mut note = None;
+    // Planned, or as the drives' own checkpoints tell.
+    let ways: Vec<WayBack> = match resume::load_plan(&request, session) {
+        Ok(plan) => planned(plan, session)?,
+        Err(problem) => match told(&request, session) {
+            Ok(ways) => {
+                note = Some(problem);
+                ways
+            }
+            Err(more) => {
+                problems.push(problem);
+                problems.0.extend(more.0);
+                return Err(problems);
+            }
+        },
+    };
     let mut drives = Vec::new();
-    for saved in plan.drives {
-        let state = resume::state_of(session, &saved.target.facts.drive_id);
-        if matches!(state, None | Some(SessionState::Aborted | SessionState::GivenUp)) {
-            continue;
-        }
-        let finished = state == Some(SessionState::Completed);
-        let planned_contents = saved.target.facts.contents.clone();
-        let (target, missing) = match resume::find_again(saved.target.clone(), true, roots) {
+    for way in ways {
+        let finished = resume::state_of(session, &way.target.facts.drive_id) == Some(SessionState::Completed);
+        let (target, missing) = match resume::find_again(way.target.clone(), true, roots) {
             Ok(target) => (target, false),
-            Err(_) if !finished => (saved.target, true),
+            Err(_) if !finished => (way.target.clone(), true),
             Err(problem) => {
                 problems.push(
                     problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"),
@@ -114,50 +199,88 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
                 continue;
             }
         };
-        if target.work != Work::Format {
-            let name = target.facts.name.clone();
-            match append::run::begun(&request, &target, plan.recipe.formatted.0) {
-                Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
-                    Problem::new(Kind::Refused, "is not there")
-                        .drive(name)
-                        .advice("attach it: the session had begun to change its volume, and that must be taken back"),
-                ),
-                Ok(checkpoint) => {
-                    drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing })
-                }
-                Err(why) => problems.push(
-                    Problem::new(Kind::Environment, format!("cannot be taken back to what it was: {why}"))
-                        .drive(name)
-                        .advice("bring the files beside the journal back"),
-                ),
+        if target.work == Work::Format {
+            // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
+            let planned = way.target.facts.contents.as_deref();
+            let is_strange = !missing && resume::is_strange(&target, planned, &way.tables, roots)?;
+            if is_strange && finished {
+                let what = "another file is in its place, which holds something that this session did not write";
+                problems.push(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
+                    "bring its own file back: it had finished, and would stay a good drive that nobody knows of",
+                ));
+                continue;
             }
+            let missing = missing || is_strange;
+            drives.push(Back { target, way: Way::Erase(Box::new(way)), finished, missing });
+            continue;
+        }
+        match append::run::begun(&request, &target, None) {
+            Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
+                Problem::new(Kind::Refused, "is not there")
+                    .drive(target.facts.name)
+                    .advice("attach it: the session had begun to change its volume, and that must be taken back"),
+            ),
+            // Before the session is marked as going back: what cannot be done must not close the way forward.
+            Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
+                Ok(()) => drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing }),
+                Err(problem) => problems.push(problem),
+            },
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems.into_result()?;
+    Ok(Rollback { request, drives, seen: book.seen, note })
+}
+
+/// Whether the session has to do with the drive: it had begun with it, and has not ended that.
+fn is_held(session: &CopySession, drive_id: &str) -> bool {
+    let state = resume::state_of(session, drive_id);
+    !matches!(state, None | Some(SessionState::Aborted | SessionState::GivenUp))
+}
+
+/// The way back of each drive, as the plan has it.
+fn planned(plan: SavedPlan, session: &CopySession) -> Result<Vec<WayBack>, Problem> {
+    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
+    let mut ways = Vec::new();
+    for saved in plan.drives.iter().filter(|saved| is_held(session, &saved.target.facts.drive_id)) {
+        if saved.target.work != Work::Format {
+            ways.push(WayBack::of(&saved.target, None));
             continue;
         }
         let layout = planner
-            .lay_out(&target, &saved.assigned, saved.seed)
+            .lay_out(&saved.target, &saved.assigned, saved.seed)
             .map_err(|error| Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")))?;
-        // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
-        let is_strange = !missing && resume::is_strange(&target, planned_contents.as_deref(), &layout, roots)?;
-        if is_strange && finished {
-            let what = "another file is in its place, which holds something that this session did not write";
-            problems.push(
-                Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
-                    "bring its own file back: it had finished, and would stay a good drive that nobody knows of",
-                ),
-            );
-            continue;
-        }
-        let missing = missing || is_strange;
-        let drive = planner.prepared(target.clone(), layout, saved.seed);
-        drives.push(Back { target, way: Way::Erase(Box::new(drive)), finished, missing });
+        ways.push(WayBack::of(&saved.target, Some(&layout)));
     }
-    problems.into_result()?;
-    let context = guard::Context {
-        sources: plan.catalog.rows().iter().map(|row| row.base.clone()).collect(),
-        journal: Some(request.journal.clone()),
-        logs: Some(logdir(&request)),
-    };
-    Ok(Rollback { request, drives, context })
+    Ok(ways)
+}
+
+/// The same, as the drives' checkpoints have it.
+fn told(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Problems> {
+    let mut problems = Problems::default();
+    let mut ways = Vec::new();
+    for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
+        let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
+        let read = fs::read(&path).map_err(|error| format!("cannot be read: {error}")).and_then(|bytes| {
+            let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| fault.to_string())?;
+            let fits = checkpoint.session == request.session && checkpoint.drive_id == drive.drive_id;
+            let way = WayBack::decode(&checkpoint.drive).map_err(|fault| fault.to_string())?;
+            if fits { Ok(way) } else { Err("belongs to another drive or session".into()) }
+        });
+        match read {
+            Ok(way) => ways.push(way),
+            Err(why) => problems.push(
+                Problem::new(
+                    Kind::Environment,
+                    format!("without the plan, the drive's checkpoint is needed, which {why}"),
+                )
+                .path(path)
+                .drive(drive.name.as_deref().unwrap_or(&drive.drive_id))
+                .advice("bring one of the two files back as it was"),
+            ),
+        }
+    }
+    problems.into_result().map(|()| ways)
 }
 
 impl Rollback {
@@ -183,6 +306,11 @@ impl Rollback {
         back.map(|(i, _)| i).collect()
     }
 
+    /// Drives (index in [`Rollback::drives`]) that are not there: nothing is done to them.
+    pub fn missing(&self) -> Vec<usize> {
+        self.drives.iter().enumerate().filter(|(_, back)| back.missing).map(|(i, _)| i).collect()
+    }
+
     /// Rolls back. May be interrupted, and is then done again.
     ///
     /// # Errors
@@ -200,13 +328,16 @@ impl Rollback {
             Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
         })?;
         let log = Log::open(&logs, &self.request.session)?;
-        let journal = JournalFile::open(&self.request.journal)?;
+        let journal = JournalFile::open_seen(&self.request.journal, &self.seen)?;
+        if let Some(problem) = &self.note {
+            events(Event::Note(format!("{problem}; the drives' checkpoints tell the way back")));
+        }
         if let Some(note) = &journal.note {
             events(Event::Note(note.clone()));
         }
         let session = &self.request.session;
         // From here on it can only be rolled back.
-        journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting })?;
+        journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting, plan: None })?;
         let mut results = Vec::new();
         for back in &self.drives {
             let facts = &back.target.facts;
@@ -218,16 +349,16 @@ impl Rollback {
                             facts.name
                         )));
                     }
-                    append::run::take_back(&back.target, checkpoint, &self.request, &self.context)
+                    append::run::take_back(&back.target, checkpoint, &self.request)
                 }
                 Way::Erase(_) if back.missing => Ok(()),
-                Way::Erase(drive) => self.erase(drive),
+                Way::Erase(way) => self.erase(&back.target, way),
             };
-            let is_erased = matches!(back.way, Way::Erase(_));
-            if back.missing && is_erased {
+            let is_erased = matches!(back.way, Way::Erase(_)) && !back.missing;
+            if back.missing {
                 events(Event::Note(format!(
-                    "drive {}: is not there, or another file is in its place, which is left alone; unfinished as it is, \
-                     it holds no volume",
+                    "drive {}: is not there, or another file is in its place; nothing was done to it, and its record is kept, \
+                     since it may hold a part of the session: erase it before it is used",
                     facts.name
                 )));
             }
@@ -235,7 +366,7 @@ impl Rollback {
                 let aborted = ActivityRecord::Drive {
                     session,
                     drive_id: &facts.drive_id,
-                    state: SessionState::Aborted,
+                    state: if is_erased || !back.missing { SessionState::Aborted } else { SessionState::GivenUp },
                     record_file: &format!("{}.xml", facts.drive_id),
                     work: back.target.work,
                     details: DriveDetails::default(),
@@ -250,27 +381,29 @@ impl Rollback {
                 run::remove_sidecars(&self.request, &facts.drive_id);
             }
             log.line(&match &done {
+                Ok(()) if back.missing => format!("drive {}: was not there; nothing was done to it", facts.name),
                 Ok(()) => format!("drive {}: rolled back", facts.name),
                 Err(problem) => format!("drive {}: could not be rolled back: {problem}", facts.name),
             });
-            results.push(RolledBack { drive: facts.clone(), failure: done.err() });
+            results.push(RolledBack { drive: facts.clone(), failure: done.err(), missing: back.missing });
         }
         if results.iter().all(|result| result.failure.is_none()) {
-            journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted })?;
+            journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted, plan: None })?;
             let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::Plan));
         }
         Ok(RollbackReport { drives: results, journal: self.request.journal })
     }
 
-    fn erase(&self, drive: &PreparedDrive) -> Result<(), Problem> {
-        if drive.target.identity.is_none() {
+    fn erase(&self, target: &TargetDrive, way: &WayBack) -> Result<(), Problem> {
+        if target.identity.is_none() {
             return Ok(());
         }
-        let device: Device = claim(&drive.target, &self.context)?;
+        // Sources, journal and logs do not matter to who goes back; what uses the drive now does.
+        let device: Device = claim(target, &guard::Context::default())?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let engine = run::engine(&device, &pool, &self.request, &drive.target.facts.name, &|_| {})?;
-        unmake(engine, pool, drive)?;
+        let engine = run::engine(&device, &pool, &self.request, &target.facts.name, &|_| {})?;
+        unmake(engine, pool, &target.facts.name, way)?;
         // The kernel may show no partitions of a table that is gone.
         let _ = device.reread_partitions();
         Ok(())
@@ -279,17 +412,19 @@ impl Rollback {
 
 /// Takes everything off the drive that makes it a volume, in the reverse of the order in which it came: first what makes it
 /// findable, then the rest.
-pub(super) fn unmake(mut engine: Box<dyn Engine + Send>, mut pool: Pool, drive: &PreparedDrive) -> Result<(), Problem> {
-    let mut places = drive.layout.last_places();
-    places.reverse();
-    let tables = places.iter().take_while(|place| {
-        let volume = drive.layout.volume();
-        place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0
-    });
+pub(super) fn unmake(
+    mut engine: Box<dyn Engine + Send>,
+    mut pool: Pool,
+    name: &str,
+    way: &WayBack,
+) -> Result<(), Problem> {
+    let WayBack { volume, places, .. } = way;
+    let places: Vec<ByteRange> = places.iter().rev().copied().collect();
+    let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
     let tables = tables.count();
     let (first, rest) = places.split_at(tables);
     for places in [first, rest] {
-        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(&drive.target.facts.name))?;
+        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(name))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::azure::journal::{self, ActivityRecord, Chain};
 use crate::azure::ledger::{Ledger, Road, Wish};
 use crate::files::input::{self, Pipes};
 use crate::files::kind;
+use crate::hash;
 use crate::limits;
 use crate::prep::request::{Action, PrepRequest};
 use crate::report::{Kind, Problem, Problems};
@@ -38,6 +39,8 @@ pub struct Book {
     pub torn: Option<usize>,
     /// Damage that no interruption explains.
     pub damage: Vec<Problem>,
+    /// SHA-256 of its bytes.
+    pub seen: [u8; 32],
 }
 
 /// Reads a journal that may be damaged. One that is not there holds nothing.
@@ -46,7 +49,9 @@ pub struct Book {
 /// When it cannot be read, or is no journal.
 pub fn read_journal(path: &Path) -> Result<Book, Problem> {
     let bytes = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Book::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Book { seen: hash::sha256(&[]), ..Book::default() });
+        }
         Ok(meta) if meta.len() > limits::JOURNAL_LEN_MAX => {
             let problem = Problem::new(Kind::Usage, "is too long for a journal").path(path);
             return Err(problem.value(meta.len().to_string()).advice("name the journal of the session"));
@@ -70,7 +75,8 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
             .line(damage.line)
             .advice("an interruption leaves no such marks: look after the disk, bring a copy of the journal back, or begin a new one")
     });
-    Ok(Book { ledger: Ledger::new(&journal), torn: journal.torn, damage: damage.collect() })
+    let (ledger, damage) = (Ledger::new(&journal), damage.collect());
+    Ok(Book { ledger, torn: journal.torn, damage, seen: hash::sha256(&bytes) })
 }
 
 /// What the journal holds and whether it allows what is asked.
@@ -194,6 +200,18 @@ impl JournalFile {
     /// # Errors
     /// When it cannot be written, is damaged, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, Problems> {
+        Self::open_if(path, |_| true)
+    }
+
+    /// The same, if it is what was planned by: [`Book::seen`]. While somebody was asked, another process may have gone on.
+    ///
+    /// # Errors
+    /// Likewise; when it has changed since.
+    pub fn open_seen(path: &Path, seen: &[u8; 32]) -> Result<Self, Problems> {
+        Self::open_if(path, |bytes| hash::sha256(bytes) == *seen)
+    }
+
+    fn open_if(path: &Path, is_expected: impl FnOnce(&[u8]) -> bool) -> Result<Self, Problems> {
         let failed = |error: io::Error| {
             Problem::new(Kind::Environment, format!("the journal cannot be written: {error}")).path(path)
         };
@@ -215,6 +233,13 @@ impl JournalFile {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
+        if !is_expected(&bytes) {
+            let what = "the journal was written to by another process since this one looked at it";
+            let problem = Problem::new(Kind::Refused, what).path(path);
+            return Err(problem
+                .advice("nothing was done; look at it with --list-copy-sessions, and start again")
+                .into());
+        }
         let journal = journal::read(&bytes);
         if !journal.damage.is_empty() {
             return Err(Problem::new(Kind::Usage, "the journal is damaged").path(path).into());

@@ -34,15 +34,8 @@ const LEN_SPREAD: u64 = 160;
 const LOOKED_MAX: usize = 20_000;
 
 /// Ends of the names of sidecars.
-const SIDECARS: [&str; 7] = [
-    "plan",
-    "outcome",
-    "checkpoint",
-    append::run::IMAGES,
-    append::index::ROWS,
-    append::encrypt::IMAGES,
-    append::encrypt::RING,
-];
+const SIDECARS: [&str; 6] =
+    ["plan", "outcome", "checkpoint", append::run::IMAGES, append::encrypt::IMAGES, append::encrypt::RING];
 
 /// The files of a session that are there.
 #[derive(Debug, Default)]

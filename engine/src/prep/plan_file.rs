@@ -5,8 +5,12 @@
 //! 0  8 bytes "DRAYPLAN", u32 version
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
-//!    2 drives with their files, and the files that are on none yet; each replaces the files of the one before
+//!    2 drives with their files, the files that are on none yet, and drives that were given up; each replaces the files of
+//!      the one before
 //! ```
+//!
+//! The journal tells how much of it counts, by length and digest. What lies behind that was never acknowledged, and is
+//! dropped; a byte before it that is missing or another is damage.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -16,20 +20,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::azure::dataset::Disposition;
-use crate::azure::journal::Work;
+use crate::azure::journal::{PlanMark, Work};
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Fault, Prefix};
 use crate::device::{Identity, Transport};
-use crate::hash::{Crc64, Sha256};
+use crate::hash::{self, Crc64, Sha256};
 use crate::plan::catalog::Catalog;
 use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
 use crate::plan::tree::{Md5Text, PropertyFile};
+use crate::prep::append::index;
 use crate::prep::files::sync_dir;
 use crate::prep::manifest::RowRules;
 use crate::prep::request::Table;
 use crate::prep::targets::TargetDrive;
 use crate::report::DriveFacts;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
+use crate::verify::index::IndexRow;
 
 const MAGIC: [u8; 8] = *b"DRAYPLAN";
 const VERSION: u32 = 4;
@@ -63,8 +69,8 @@ pub struct Recipe {
     pub md5_texts: Vec<Md5Text>,
 }
 
-/// A drive and its files.
-#[derive(Debug)]
+/// A drive and its files. Who saves it has consent for it, where any is needed: the drive says so when it is read again.
+#[derive(Clone, Debug)]
 pub struct SavedDrive {
     /// The drive.
     pub target: TargetDrive,
@@ -72,6 +78,8 @@ pub struct SavedDrive {
     pub seed: u64,
     /// Its files, ascending.
     pub assigned: Vec<u32>,
+    /// Rows of an index, in place of files.
+    pub rows: Vec<IndexRow>,
 }
 
 /// A plan as it was read.
@@ -85,7 +93,9 @@ pub struct SavedPlan {
     pub drives: Vec<SavedDrive>,
     /// Files that are on no drive yet.
     pub unplaced: Vec<u32>,
-    /// The whole file.
+    /// Drives whose files went to others.
+    pub given_up: Vec<String>,
+    /// What counts of the file.
     pub prefix: Prefix,
     /// Digests of its beginnings, by length: where each section ends.
     pub prefixes: BTreeMap<u64, [u8; 32]>,
@@ -99,7 +109,7 @@ pub fn create(
     path: &Path,
     recipe: &Recipe,
     catalog: &Catalog,
-    drives: &[(&TargetDrive, u64, Vec<u32>)],
+    drives: &[SavedDrive],
     unplaced: &[u32],
 ) -> io::Result<Prefix> {
     let _ = fs::remove_file(path);
@@ -111,19 +121,20 @@ pub fn create(
         save_recipe(to, recipe);
         catalog.save(to);
     })?;
-    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced))?;
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, &[]))?;
     out.finish(path)
 }
 
-/// Appends drives that join, and says what is on no drive yet; durable when this returns.
+/// Appends drives that join, and says what is on no drive yet and which drives are given up; durable when this returns.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn append(
     path: &Path,
     before: &Prefix,
-    drives: &[(&TargetDrive, u64, Vec<u32>)],
+    drives: &[SavedDrive],
     unplaced: &[u32],
+    given_up: &[String],
 ) -> io::Result<Prefix> {
     let bytes = fs::read(path)?;
     let kept = bytes.get(..before.len as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -133,7 +144,7 @@ pub fn append(
     let mut out = Counted::new(BufWriter::with_capacity(1 << 20, file));
     out.hash.update(kept);
     out.len = before.len;
-    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced))?;
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, given_up))?;
     out.finish(path)
 }
 
@@ -184,13 +195,28 @@ fn section<W: Write>(out: &mut Counted<W>, tag: u8, fill: impl FnOnce(&mut Encod
     out.write_all(&crc.to_le_bytes())
 }
 
-/// Reads the file. A last section that was cut off does not count.
+/// Reads the file, as far as `counts` says; without that, all of it.
 ///
 /// # Errors
-/// When it cannot be read, or is damaged.
-pub fn load(path: &Path) -> io::Result<SavedPlan> {
+/// When it cannot be read, ends too early, or is damaged anywhere in what counts.
+pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
     let bytes = fs::read(path)?;
-    read(&bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))
+    counted(&bytes, counts)
+        .and_then(|bytes| read(bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault)))
+}
+
+/// What counts of the file.
+fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8]> {
+    let Some(counts) = counts else { return Ok(bytes) };
+    let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let counted = usize::try_from(counts.len).ok().and_then(|len| bytes.get(..len));
+    let counted = counted.ok_or_else(|| {
+        damaged(format!("it is damaged: {} bytes long, where the journal knows of {}", bytes.len(), counts.len))
+    })?;
+    if hash::sha256(counted) != counts.digest {
+        return Err(damaged("it is damaged: its contents are not what the journal has the digest of".into()));
+    }
+    Ok(counted)
 }
 
 fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
@@ -212,18 +238,25 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
     let mut prefixes = BTreeMap::from([mark(&from)]);
     let files = catalog.files().len() as u32;
     let mut drives: Vec<SavedDrive> = Vec::new();
-    let mut unplaced = Vec::new();
-    while !from.rest().is_empty() {
-        let Ok((more, rest)) = read_section(&mut from, DRIVES, |from| load_drives(from, files)) else { break };
+    let (mut unplaced, mut given_up): (Vec<u32>, Vec<String>) = Default::default();
+    loop {
+        let (more, rest, gone) = read_section(&mut from, DRIVES, |from| load_drives(from, files))?;
         for drive in more {
             drives.retain(|other| other.target.facts.drive_id != drive.target.facts.drive_id);
+            given_up.retain(|id| *id != drive.target.facts.drive_id);
             drives.push(drive);
         }
-        unplaced = rest;
+        drives.retain(|drive| !gone.contains(&drive.target.facts.drive_id));
+        given_up.extend(gone);
+        unplaced.clone_from(&rest);
         prefixes.extend([mark(&from)]);
+        if from.rest().is_empty() {
+            break;
+        }
     }
     let (&len, &digest) = prefixes.last_key_value().ok_or(Fault("holds nothing"))?;
-    Ok(SavedPlan { recipe, catalog: Arc::new(catalog), drives, unplaced, prefix: Prefix { len, digest }, prefixes })
+    let prefix = Prefix { len, digest };
+    Ok(SavedPlan { recipe, catalog: Arc::new(catalog), drives, unplaced, given_up, prefix, prefixes })
 }
 
 fn read_section<'a, T>(
@@ -327,121 +360,122 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
     })
 }
 
-fn save_drives(to: &mut Encoder<'_>, drives: &[(&TargetDrive, u64, Vec<u32>)], unplaced: &[u32]) {
+fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], given_up: &[String]) {
     to.u64(drives.len() as u64);
-    for (target, seed, assigned) in drives {
-        let facts = &target.facts;
-        to.text(&facts.name);
-        write_path(to, &facts.path);
-        to.text(&facts.drive_id);
-        to.u8(u8::from(facts.for_shipping));
-        to.option(facts.model.as_deref(), Encoder::text);
-        to.u64(facts.size.0);
-        to.u64(target.sector.bytes());
-        to.option(facts.contents.as_deref(), Encoder::text);
-        to.u8(u8::from(facts.is_image));
-        to.option(facts.rotational, |to, rotational| to.u8(u8::from(rotational)));
-        to.option(target.identity.as_ref(), |to, identity| {
-            for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
-                to.option(text.as_deref(), Encoder::text);
-            }
-            to.text(identity.transport.name());
-            to.u64(identity.size.0);
-            to.u64(identity.sector.bytes());
-            to.u32(identity.physical_sector);
-            to.u8(u8::from(identity.removable));
-        });
-        to.u64(target.old.len() as u64);
-        for range in &target.old {
-            to.u64(range.start.0);
-            to.u64(range.len.0);
-        }
-        to.u8(u8::from(target.silent));
-        to.u8(u8::from(target.named_firmly));
-        to.option(target.planned_file, |to, (device, inode)| {
-            to.u64(device);
-            to.u64(inode);
-        });
-        to.text(target.work.as_str());
-        to.u64(*seed);
-        write_runs(to, assigned);
+    for drive in drives {
+        save_target(to, &drive.target);
+        to.u64(drive.seed);
+        write_runs(to, &drive.assigned);
+        index::save(to, &drive.rows);
     }
     write_runs(to, unplaced);
+    to.u64(given_up.len() as u64);
+    given_up.iter().for_each(|id| to.text(id));
+}
+
+/// All of a drive but its key.
+pub fn save_target(to: &mut Encoder<'_>, target: &TargetDrive) {
+    let facts = &target.facts;
+    to.text(&facts.name);
+    write_path(to, &facts.path);
+    to.text(&facts.drive_id);
+    to.u8(u8::from(facts.for_shipping));
+    to.option(facts.model.as_deref(), Encoder::text);
+    to.u64(facts.size.0);
+    to.u64(target.sector.bytes());
+    to.option(facts.contents.as_deref(), Encoder::text);
+    to.u8(u8::from(facts.is_image));
+    to.option(facts.rotational, |to, rotational| to.u8(u8::from(rotational)));
+    to.option(target.identity.as_ref(), |to, identity| {
+        for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
+            to.option(text.as_deref(), Encoder::text);
+        }
+        to.text(identity.transport.name());
+        to.u64(identity.size.0);
+        to.u64(identity.sector.bytes());
+        to.u32(identity.physical_sector);
+        to.u8(u8::from(identity.removable));
+    });
+    to.u64(target.old.len() as u64);
+    for range in &target.old {
+        to.u64(range.start.0);
+        to.u64(range.len.0);
+    }
+    to.u8(u8::from(target.silent));
+    to.u8(u8::from(target.named_firmly));
+    to.option(target.planned_file, |to, (device, inode)| {
+        to.u64(device);
+        to.u64(inode);
+    });
+    to.text(target.work.as_str());
 }
 
 fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
     SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
 }
 
-fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<(Vec<SavedDrive>, Vec<u32>), Fault> {
+/// The same back. It was agreed to when it was saved; who goes on makes sure that it still is what it was.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
+    let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
+    let for_shipping = flag(from)?;
+    let model = from.option(Decoder::text)?;
+    let size = ByteLen(from.u64()?);
+    let sector_size = sector(from)?;
+    let contents = from.option(Decoder::text)?;
+    let is_image = flag(from)?;
+    let rotational = from.option(flag)?;
+    let identity = from.option(|from| {
+        let mut text = || from.option(Decoder::text);
+        let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
+        let transport = from.text()?;
+        let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
+        let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
+        let (physical_sector, removable) = (from.u32()?, flag(from)?);
+        Ok(Identity { serial, bridge_serial, wwn, model, vendor, transport, size, sector, physical_sector, removable })
+    })?;
+    let mut old = Vec::new();
+    for _ in 0..from.count(16)? {
+        old.push(ByteRange::new(from.u64()?, from.u64()?));
+    }
+    let (silent, named_firmly) = (flag(from)?, flag(from)?);
+    let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
+    let work = from.text()?;
+    let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
+    let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
+    let sector = sector_size.bytes();
+    let facts =
+        DriveFacts { name, path, drive_id, serial, for_shipping, model, size, sector, contents, is_image, rotational };
+    Ok(TargetDrive {
+        facts,
+        sector: sector_size,
+        identity,
+        ground: None,
+        held: None,
+        planned_file,
+        old,
+        silent,
+        named_firmly,
+        agreed: true,
+        work,
+        key: None,
+    })
+}
+
+type Drives = (Vec<SavedDrive>, Vec<u32>, Vec<String>);
+
+fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<Drives, Fault> {
     let mut drives = Vec::new();
     for _ in 0..from.count(60)? {
-        let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
-        let for_shipping = flag(from)?;
-        let model = from.option(Decoder::text)?;
-        let size = ByteLen(from.u64()?);
-        let sector_size = sector(from)?;
-        let contents = from.option(Decoder::text)?;
-        let is_image = flag(from)?;
-        let rotational = from.option(flag)?;
-        let identity = from.option(|from| {
-            let mut text = || from.option(Decoder::text);
-            let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
-            let transport = from.text()?;
-            let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
-            let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
-            let (physical_sector, removable) = (from.u32()?, flag(from)?);
-            Ok(Identity {
-                serial,
-                bridge_serial,
-                wwn,
-                model,
-                vendor,
-                transport,
-                size,
-                sector,
-                physical_sector,
-                removable,
-            })
-        })?;
-        let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
-        let mut old = Vec::new();
-        for _ in 0..from.count(16)? {
-            old.push(ByteRange::new(from.u64()?, from.u64()?));
-        }
-        let (silent, named_firmly) = (flag(from)?, flag(from)?);
-        let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
-        let work = from.text()?;
-        let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
-        let sector = sector_size.bytes();
-        let facts = DriveFacts {
-            name,
-            path,
-            drive_id,
-            serial,
-            for_shipping,
-            model,
-            size,
-            sector,
-            contents,
-            is_image,
-            rotational,
-        };
-        let target = TargetDrive {
-            facts,
-            sector: sector_size,
-            identity,
-            ground: None,
-            held: None,
-            planned_file,
-            old,
-            silent,
-            named_firmly,
-            agreed: !matches!(work, Work::Format | Work::Encrypt),
-            work,
-            key: None,
-        };
-        drives.push(SavedDrive { target, seed: from.u64()?, assigned: read_runs(from, files)? });
+        let (target, seed) = (load_target(from)?, from.u64()?);
+        drives.push(SavedDrive { target, seed, assigned: read_runs(from, files)?, rows: index::load(from)? });
     }
-    Ok((drives, read_runs(from, files)?))
+    let unplaced = read_runs(from, files)?;
+    let mut given_up = Vec::new();
+    for _ in 0..from.count(8)? {
+        given_up.push(from.text()?);
+    }
+    Ok((drives, unplaced, given_up))
 }

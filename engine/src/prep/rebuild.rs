@@ -191,7 +191,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
         }
     }
     for id in ids {
-        journal.append(&ActivityRecord::Session { id, state: SessionState::Started })?;
+        journal.append(&ActivityRecord::Session { id, state: SessionState::Started, plan: None })?;
         for (.., drive) in &read {
             let Some(at) = drive.sessions.iter().position(|told| told.id == id) else { continue };
             let (facts, told) = (&drive.drive, &drive.sessions[at]);
@@ -213,7 +213,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
                 },
             })?;
         }
-        journal.append(&ActivityRecord::Session { id, state: SessionState::Completed })?;
+        journal.append(&ActivityRecord::Session { id, state: SessionState::Completed, plan: None })?;
     }
     Ok(read.into_iter().map(|(.., drive)| drive).collect())
 }

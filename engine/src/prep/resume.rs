@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::azure::driveset;
 use crate::azure::journal::{SessionState, Work};
-use crate::azure::ledger::CopySession;
+use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::names;
 use crate::bitlocker::build::Draft;
 use crate::checkpoint::{Checkpoint, Prefix};
@@ -23,15 +23,16 @@ use crate::plan::batches::{Batch, Content};
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
+use crate::prep::abort::WayBack;
 use crate::prep::append;
 use crate::prep::append::drive::{self as there, AppendDrive, There};
 use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::prep::keys;
 use crate::prep::own::Own;
-use crate::prep::plan_file::{self, SavedPlan};
+use crate::prep::plan_file::{self, SavedDrive, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
-use crate::prep::request::PrepRequest;
+use crate::prep::request::{Action, PrepRequest};
 use crate::prep::run::{self, SLOT_LEN};
 use crate::prep::session::{self, Prepared};
 use crate::prep::sources::expected_facts;
@@ -39,7 +40,7 @@ use crate::prep::targets::{self, TargetDrive, Wishes};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::walk;
 use crate::surroundings::Surroundings;
-use crate::units::{ByteOffset, FileTime, SectorSize};
+use crate::units::{ByteOffset, ByteRange, FileTime, SectorSize};
 
 /// Batches that are read back from behind the place where a drive goes on.
 const READ_BACK: u64 = 16;
@@ -74,6 +75,14 @@ pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
     hash.value()
 }
 
+/// Whether to go on with a session is asked for that is complete: nothing is left to do then, and no drive is needed to say so.
+pub fn is_complete(request: &PrepRequest) -> bool {
+    let is_plain = request.action == Action::Resume && request.additional_driveset.is_none();
+    let book = is_plain.then(|| files::read_journal(&request.journal).ok()).flatten();
+    let last = book.as_ref().filter(|book| book.damage.is_empty()).and_then(|book| book.ledger.last());
+    last.is_some_and(|last| last.id == request.session && last.state == SessionState::Completed)
+}
+
 /// Whether the last session knows that the drive was begun.
 pub fn state_of(session: &CopySession, drive_id: &str) -> Option<SessionState> {
     session.drive(drive_id).map(|drive| drive.state)
@@ -82,18 +91,44 @@ pub fn state_of(session: &CopySession, drive_id: &str) -> Option<SessionState> {
 /// The session's plan.
 ///
 /// # Errors
-/// When it is gone or damaged: then the session cannot go on.
-pub fn load_plan(request: &PrepRequest) -> Result<SavedPlan, Problem> {
+/// When it is gone, damaged, or does not fit what the journal tells: then the session cannot go on.
+pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPlan, Problem> {
     let path = sidecar(&request.journal, &request.session, Sidecar::Plan);
-    let plan = plan_file::load(&path).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the session's plan cannot be read: {error}"))
-            .path(&path)
-            .advice("bring the file back from where it is kept; without it begin anew with another journal")
-    })?;
+    let unusable = |what: String| {
+        Problem::new(Kind::Environment, format!("the session's plan cannot be used: {what}")).path(&path).advice(
+            "nothing was changed; bring the file back as it was and try again, or roll the session back with --abort",
+        )
+    };
+    let plan = plan_file::load(&path, session.plan.as_ref()).map_err(|error| unusable(error.to_string()))?;
     if plan.recipe.session != request.session {
-        return Err(Problem::new(Kind::Usage, "belongs to another session").path(path).value(plan.recipe.session));
+        return Err(unusable(format!("it belongs to session {}", plan.recipe.session)));
     }
-    Ok(plan)
+    let gone = |drive: &SessionDrive| matches!(drive.state, SessionState::GivenUp | SessionState::Aborted);
+    let planned = |id: &str| plan.drives.iter().any(|saved| saved.target.facts.drive_id == id);
+    let strange = session
+        .drives
+        .iter()
+        .find(|drive| !gone(drive) && !planned(&drive.drive_id) && !plan.given_up.contains(&drive.drive_id));
+    match strange {
+        Some(drive) => Err(unusable(format!("it does not have drive {}, which the journal has", drive.drive_id))),
+        None => Ok(plan),
+    }
+}
+
+/// A drive that the session had not begun: what was agreed to holds as long as it is what it was then.
+fn still_agreed(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> {
+    if target.identity.is_none() || !matches!(target.work, Work::Format | Work::Encrypt) {
+        return Ok(());
+    }
+    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+    let contents = signature::scan(&device)
+        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    target.agreed = contents.words == target.facts.contents;
+    target.facts.contents = contents.words;
+    if target.work == Work::Format {
+        target.old.extend(contents.wipe);
+    }
+    Ok(())
 }
 
 /// Finds a drive of the plan where it is now: by its path, or by its serial wherever it was put.
@@ -204,7 +239,7 @@ pub(super) fn prepare(
     let Some(session) = book.ledger.last() else {
         return Err(Problem::new(Kind::Internal, "no session to go on with").into());
     };
-    let plan = load_plan(&request)?;
+    let plan = load_plan(&request, session)?;
     let recipe = &plan.recipe;
     request.cipher.clone_from(&recipe.cipher);
     (request.cluster_size, request.table) = (recipe.cluster_size, recipe.table);
@@ -220,6 +255,13 @@ pub(super) fn prepare(
     let mut appends = Vec::new();
     let mut waiting = plan.unplaced.clone();
     let mut known_ids: Vec<String> = session.drives.iter().map(|drive| drive.drive_id.clone()).collect();
+    // Of those that the plan gave up and the journal does not say so: killed in between.
+    given_up.extend(
+        plan.given_up
+            .iter()
+            .filter(|id| state_of(session, id).is_some_and(|state| state != SessionState::GivenUp))
+            .cloned(),
+    );
     for saved in plan.drives.iter() {
         let drive_id = &saved.target.facts.drive_id;
         known_ids.push(drive_id.clone());
@@ -233,7 +275,12 @@ pub(super) fn prepare(
         }
         let asked = request.replan.as_ref().is_some_and(|ids| ids.contains(drive_id));
         let target = match find_again(saved.target.clone(), state.is_some(), roots) {
-            Ok(target) if !asked => target,
+            Ok(mut target) if !asked => {
+                if state.is_none() {
+                    still_agreed(&mut target, roots)?;
+                }
+                target
+            }
             Err(problem) if request.replan.is_none() => {
                 problems.push(problem);
                 continue;
@@ -245,7 +292,7 @@ pub(super) fn prepare(
             }
         };
         if is_added {
-            match append_again(&request, &planner, target, &saved.assigned, state.is_some(), roots, &mut warnings) {
+            match append_again(&request, &plan, target, saved, state.is_some(), roots) {
                 Ok(drive) => {
                     let open = drive.begun.as_ref().map_or(0, |begun| match begun.step {
                         0 => begun.offset,
@@ -376,6 +423,7 @@ pub(super) fn prepare(
         catalog: plan.catalog,
         unplaced: waiting,
         saved: Some(plan.prefix),
+        seen: book.seen,
         joins,
         given_up,
         done,
@@ -419,7 +467,7 @@ fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem>
 pub fn is_strange(
     target: &TargetDrive,
     planned: Option<&str>,
-    layout: &DriveLayout,
+    tables: &[(ByteRange, [u8; 32])],
     roots: &Roots,
 ) -> Result<bool, Problem> {
     if target.identity.is_none() || target.is_proved() {
@@ -433,32 +481,31 @@ pub fn is_strange(
         return Ok(false);
     }
     // Its tables have identifiers that no other drive has.
-    let tables = std::iter::once((ByteOffset(0), layout.table().primary())).chain(layout.table().backup());
-    let is_there = |(at, planned): (ByteOffset, Vec<u8>)| {
-        let mut bytes = vec![0; planned.len()];
-        device.read_exact_at(&mut bytes, at).is_ok() && bytes == planned
+    let is_there = |(range, digest): &(ByteRange, [u8; 32])| {
+        let mut bytes = vec![0; range.len.0.min(1 << 20) as usize];
+        device.read_exact_at(&mut bytes, range.start).is_ok() && hash::sha256(&bytes) == *digest
     };
-    Ok(!tables.into_iter().any(is_there))
+    Ok(!tables.iter().any(is_there))
 }
 
 /// A drive that is added to: how far it is, or a new plan.
 fn append_again(
     request: &PrepRequest,
-    planner: &Planner<'_>,
+    plan: &SavedPlan,
     mut target: TargetDrive,
-    assigned: &[u32],
+    saved: &SavedDrive,
     has_begun: bool,
     roots: &Roots,
-    warnings: &mut Vec<Problem>,
 ) -> Result<AppendDrive, Problem> {
+    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
     let name = target.facts.name.clone();
     let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
     target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key);
-    let begun = has_begun.then(|| append::run::begun(request, &target, planner.recipe.formatted.0));
-    let begun = begun.and_then(|begun| {
-        let anew = |why| warnings.push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&name));
-        begun.map_err(anew).ok()
-    });
+    let begun = match has_begun {
+        // The volume may be between two states: only this checkpoint knows.
+        true => Some(append::run::begun(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
+        false => None,
+    };
     if target.work == Work::Encrypt {
         match begun {
             Some(_) => target.agreed = true,
@@ -469,14 +516,13 @@ fn append_again(
     let mut drive = match &begun {
         // The volume is between two states.
         Some(begun) if begun.step > 0 || append::run::encrypting(begun).is_some() => {
-            planner.append_drive(target, assigned)
+            planner.append_drive(target, &saved.assigned)
         }
         _ if target.work == Work::Index => {
-            let rows = append::run::saved_rows(request, &target.facts.drive_id)?;
-            let planned = planner.index(&There::open(target, roots)?, &rows).map_err(run::first)?;
+            let planned = planner.index(&There::open(target, roots)?, &saved.rows).map_err(run::first)?;
             planned.0
         }
-        _ => planner.add(&There::open(target, roots)?, assigned).map_err(|refused| refused.problem(&name))?,
+        _ => planner.add(&There::open(target, roots)?, &saved.assigned).map_err(|refused| refused.problem(&name))?,
     };
     drive.begun = begun.map(Box::new);
     Ok(drive)
@@ -661,6 +707,7 @@ pub fn first_checkpoint(
         offset: 0,
         snapshot,
         outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
+        drive: WayBack::of(&drive.target, Some(&drive.layout)).encode(),
         body: draft.keep(),
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::setpriority_process;
 use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
-use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
 use crate::bitlocker::build::{Draft, KeyFile};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
@@ -35,7 +35,7 @@ use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::patience::Patience;
-use crate::prep::plan_file;
+use crate::prep::plan_file::{self, SavedDrive};
 use crate::prep::planning::PreparedDrive;
 use crate::prep::readback::{self, Written};
 use crate::prep::records;
@@ -43,6 +43,7 @@ use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::resume;
 use crate::prep::session::{self, Plan, Prepared};
 use crate::prep::silence::Silence;
+use crate::prep::sources::all_left_out;
 use crate::prep::targets::{RowConsent, TargetDrive};
 use crate::prep::workers::Workers;
 use crate::report::{
@@ -122,20 +123,37 @@ impl Prepared {
     fn save_plan(&self) -> Result<Prefix, Problem> {
         let path = sidecar(&self.request.journal, &self.request.session, Sidecar::Plan);
         let from = (self.drives.len() - self.plan.joins.0, self.appends.len() - self.plan.joins.1);
-        let blank = self.drives[from.0..].iter().map(|drive| (&drive.target, drive.seed, drive.assigned()));
-        let there = self.appends[from.1..].iter().map(|drive| (&drive.target, 0, drive.assigned()));
-        let joining: Vec<(&TargetDrive, u64, Vec<u32>)> = blank.chain(there).collect();
+        let blank = self.drives[from.0..].iter().map(|drive| {
+            let (target, assigned) = (drive.target.clone(), drive.assigned());
+            SavedDrive { target, seed: drive.seed, assigned, rows: Vec::new() }
+        });
+        let there = self.appends[from.1..].iter().map(|drive| {
+            let (target, assigned) = (drive.target.clone(), drive.assigned());
+            SavedDrive { target, seed: 0, assigned, rows: drive.index.clone().unwrap_or_default() }
+        });
+        let joining: Vec<SavedDrive> = blank.chain(there).collect();
         let Plan { recipe, catalog, unplaced, saved, given_up, .. } = &self.plan;
         let written = match saved {
             None => plan_file::create(&path, recipe, catalog, &joining, unplaced),
             Some(saved) if joining.is_empty() && given_up.is_empty() => Ok(*saved),
-            Some(saved) => plan_file::append(&path, saved, &joining, unplaced),
+            Some(saved) => plan_file::append(&path, saved, &joining, unplaced, given_up),
         };
         written.map_err(|error| {
             Problem::new(Kind::Environment, format!("the session's plan cannot be written: {error}"))
                 .path(&path)
                 .advice("make room on the journal's disk, and start again")
         })
+    }
+
+    /// Whether the journal, as it lies on its disk now, has each drive of the session as finished.
+    fn is_proven(&self) -> bool {
+        let Plan { done, added, .. } = &self.plan;
+        let planned = self.targets().map(|target| target.facts.drive_id.as_str());
+        let planned = planned.chain(done.iter().chain(added).map(String::as_str));
+        let book = files::read_journal(&self.request.journal);
+        let book = book.ok().filter(|book| book.damage.is_empty() && book.torn.is_none());
+        let session = book.as_ref().and_then(|book| book.ledger.last());
+        session.is_some_and(|session| session.id == self.request.session && session.is_proven(planned))
     }
 
     /// Writes the drives. Blocks until all of them are done, failed or stopped; events come from any thread.
@@ -196,7 +214,7 @@ impl Prepared {
         for warning in &self.summary.warnings {
             log.line(&format!("note: {warning}"));
         }
-        let journal = JournalFile::open(&self.request.journal)?;
+        let journal = JournalFile::open_seen(&self.request.journal, &self.plan.seen)?;
         if let Some(note) = &journal.note {
             tell(Event::Note(note.clone()));
         }
@@ -207,7 +225,8 @@ impl Prepared {
             let logs = fs::canonicalize(&logs).unwrap_or(logs);
             journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
         }
-        journal.append(&ActivityRecord::Session { id: &self.request.session, state: SessionState::Started })?;
+        let plan = Some(PlanMark { len: snapshot.len, digest: snapshot.digest });
+        journal.append(&ActivityRecord::Session { id: &self.request.session, state: SessionState::Started, plan })?;
         for drive_id in &self.plan.given_up {
             journal.append(&ActivityRecord::Drive {
                 session: &self.request.session,
@@ -221,7 +240,7 @@ impl Prepared {
         }
 
         // What a run that was killed behind its last record left.
-        self.plan.done.iter().for_each(|drive_id| remove_sidecars(&self.request, drive_id));
+        self.plan.done.iter().for_each(|drive_id| remove_outcome(&self.request, drive_id));
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
@@ -277,17 +296,27 @@ impl Prepared {
         }
         let all_good = results.iter().all(|result| result.failure.is_none());
         let waiting = self.plan.unplaced.len() as u64;
-        let complete = all_good && waiting == 0;
+        let ready = all_good && waiting == 0;
+        let complete = ready && self.is_proven();
         let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
-        let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state });
+        let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state, plan: None });
         // What became of each drive is told in any case; a session without this record counts as interrupted.
         if all_good {
             ended?;
         }
+        if ready && !complete {
+            let what =
+                "the journal does not have every drive of the session as finished, so that the session is not complete";
+            let problem = Problem::new(Kind::Environment, what).path(&self.request.journal);
+            return Err(problem
+                .advice("look at it with --list-drives; then go on with --resume, or back with --abort")
+                .into());
+        }
         if complete {
             let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
-            let added = self.appends.iter().map(|drive| &drive.target.facts.drive_id).chain(&self.plan.added);
-            added.for_each(|drive_id| remove_sidecars(&self.request, drive_id));
+            let held = self.targets().map(|target| &target.facts.drive_id);
+            let held = held.chain(&self.plan.done).chain(&self.plan.added);
+            held.for_each(|drive_id| remove_sidecars(&self.request, drive_id));
         }
         let ledger = files::read_journal(&self.request.journal).unwrap_or_default().ledger;
         let dir = journal_dir(&self.request.journal);
@@ -382,9 +411,9 @@ fn run_drive(
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
-            // What was added can be taken back until the session ends.
+            // What was added can be taken back until the session ends; of what was formatted the checkpoint tells where it is.
             if journal.is_ok() && target.work == Work::Format {
-                remove_sidecars(shared.request, drive_id);
+                remove_outcome(shared.request, drive_id);
             }
             DriveResult {
                 drive: target.facts.clone(),
@@ -690,6 +719,16 @@ fn open_log(
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     let (log, replay) =
         OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
+    let tree = drive.layout.tree();
+    if all_left_out(tree, &replay.left_out).is_some() || replay.left_out.range(tree.first_property()..).next().is_some()
+    {
+        // That ended the run before; its sources may be back. What is on the drive is written again.
+        drop(log);
+        (checkpoint.batches, checkpoint.outcome) = (0, Prefix { len: 0, digest: hash::sha256(&[]) });
+        let beside_it = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
+        replace_private(&beside_it, &checkpoint.encode()).map_err(|error| beside(&error, &beside_it))?;
+        return OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, 0).map_err(unusable);
+    }
     let plain = |content: &Content| matches!(content, Content::Plain(_));
     let good = resume::read_back(&drive.layout, cipher, &plain, &replay.sums, read)
         .map_err(|problem| problem.drive(&facts.name))?;
@@ -721,13 +760,17 @@ fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
     })
 }
 
-/// What is of no more use once a drive is finished or given up.
+/// What is of no more use once a drive is formatted and filled, while its session goes on.
+fn remove_outcome(request: &PrepRequest, drive_id: &str) {
+    let _ = fs::remove_file(sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id)));
+}
+
+/// What is of no more use once a session is complete, or a drive given up or rolled back.
 pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
     for which in [
         Sidecar::Checkpoint(drive_id),
         Sidecar::Outcome(drive_id),
         Sidecar::Other(drive_id, append::run::IMAGES),
-        Sidecar::Other(drive_id, append::index::ROWS),
         Sidecar::Other(drive_id, append::encrypt::IMAGES),
         Sidecar::Other(drive_id, append::encrypt::RING),
     ] {

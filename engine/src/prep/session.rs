@@ -77,6 +77,8 @@ pub(super) struct Plan {
     pub saved: Option<Prefix>,
     /// How many drives, the last ones of each kind, are not in the file.
     pub joins: (usize, usize),
+    /// The journal as it was planned by.
+    pub seen: [u8; 32],
     /// Drives whose files go to others.
     pub given_up: Vec<String>,
     /// Drives that had finished before.
@@ -262,7 +264,17 @@ pub fn prepare_with(
     let dataset_path = request.dataset.clone().unwrap_or(line);
     if request.action == Action::SkipWrite {
         let found = found.filter(|_| problems.0.is_empty());
-        return prepare_index(request, surroundings, rows, &dataset_path, found, context, warnings, problems);
+        return prepare_index(
+            request,
+            surroundings,
+            rows,
+            &dataset_path,
+            found,
+            context,
+            book.seen,
+            warnings,
+            problems,
+        );
     }
     let root_units = 1 + request.session.encode_utf16().count();
     let targets = found.iter().flatten().map(Place::target);
@@ -321,6 +333,7 @@ pub fn prepare_with(
         catalog,
         unplaced: planned.unplaced.clone(),
         saved: None,
+        seen: book.seen,
         joins: (planned.drives.len(), planned.appends.len()),
         given_up: Vec::new(),
         done: Vec::new(),
@@ -357,6 +370,7 @@ fn prepare_index(
     dataset: &Path,
     found: Option<Vec<Place>>,
     context: guard::Context,
+    seen: [u8; 32],
     mut warnings: Vec<Problem>,
     mut problems: Problems,
 ) -> Result<Prepared, Problems> {
@@ -410,6 +424,7 @@ fn prepare_index(
         catalog,
         unplaced: Vec::new(),
         saved: None,
+        seen,
         joins: (0, 1),
         given_up: Vec::new(),
         done: Vec::new(),

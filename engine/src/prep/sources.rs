@@ -1,5 +1,6 @@
 //! Files that cannot be read are left out one by one; a source that goes away as a whole ends the drive instead.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,22 @@ const IN_A_ROW: u32 = 64;
 pub fn expected_facts(tree: &DriveTree, file: u32) -> FileFacts {
     let (len, mtime, ctime) = tree.planned_facts(file);
     FileFacts { len: len.0, mtime, ctime, dev: 0, ino: 0 }
+}
+
+/// Says so when no blob of a drive could be read: a drive with nothing on it is none that is finished with some files left
+/// out, and its sources, or the way to them, are what is wrong.
+pub fn all_left_out(tree: &DriveTree, left_out: &BTreeMap<u32, String>) -> Option<Problem> {
+    let blobs = tree.blob_count();
+    let mut out = left_out.range(..blobs);
+    let (first, why) = out.next()?;
+    if 1 + out.count() < blobs as usize {
+        return None;
+    }
+    let what = match blobs {
+        1 => format!("the only file for the drive could not be copied: {why}"),
+        _ => format!("not one of {blobs} files for the drive could be copied; of the first: {why}"),
+    };
+    Some(Problem::new(Kind::Source, what).path(tree.source_path(*first)))
 }
 
 /// What the dataset names, each with the number of its file system at the start.

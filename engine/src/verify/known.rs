@@ -173,7 +173,7 @@ mod tests {
             let id = format!("session#{number}");
             let details = DriveDetails { manifest_hash: *hash, ..DriveDetails::default() };
             for record in [
-                ActivityRecord::Session { id: &id, state: SessionState::Started },
+                ActivityRecord::Session { id: &id, state: SessionState::Started, plan: None },
                 ActivityRecord::Drive {
                     session: &id,
                     drive_id: "D 1",
@@ -182,7 +182,7 @@ mod tests {
                     work: *work,
                     details,
                 },
-                ActivityRecord::Session { id: &id, state: *session_state },
+                ActivityRecord::Session { id: &id, state: *session_state, plan: None },
             ] {
                 bytes.extend_from_slice(&record.encode(FileTime(0)).expect("a record"));
             }

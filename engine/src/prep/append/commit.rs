@@ -10,7 +10,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
-use crate::hash::Crc64;
+use crate::checkpoint::Prefix;
+use crate::hash::{Crc64, Sha256};
 use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
@@ -165,7 +166,7 @@ pub fn refused(refusal: &Refusal, drive: &str) -> Problem {
 }
 
 /// Writes what lies in clusters that were free, and the sidecar; the volume is still what it was. `sidecar` is empty and
-/// open for reading and writing.
+/// open for reading and writing. Gives the sidecar's length and digest, by which it is [`trust`]ed.
 ///
 /// # Errors
 /// What the drive or the sidecar says.
@@ -176,7 +177,7 @@ pub fn prepare(
     tree: &impl Tree,
     outcome: &Outcome,
     sidecar: &mut File,
-) -> Result<(), Problem> {
+) -> Result<Prefix, Problem> {
     let name = store.name;
     let mut out = Sidecar::begin(sidecar).map_err(|error| side_failed(&error, name))?;
     let result = append.metadata(&mut View(opened), tree, outcome, &mut |step, at, bytes: &[u8]| {
@@ -254,17 +255,42 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What must hold before a sidecar is acted upon again: it is whole, and [`check`] finds nothing.
+/// What must hold before a sidecar is acted upon again: it is the one that was written, and [`check`] finds nothing.
 ///
 /// # Errors
-/// What does not hold.
-pub fn trust(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
-    if !is_whole(sidecar).map_err(|error| side_failed(&error, name))? {
+/// What does not hold; of the sidecar itself as [`Kind::Environment`].
+pub fn trust(sidecar: &mut File, written: &Prefix, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
+    is_as_written(sidecar, written, name)?;
+    check(sidecar, medium, name)
+}
+
+/// Makes sure that a sidecar is the one that was written.
+///
+/// # Errors
+/// When it is not, as [`Kind::Environment`].
+pub fn is_as_written(sidecar: &mut File, written: &Prefix, name: &str) -> Result<(), Problem> {
+    let is_it = prefix_of(sidecar).map(|now| now == *written).and_then(|is_it| Ok(is_it && is_whole(sidecar)?));
+    if !is_it.map_err(|error| side_failed(&error, name))? {
         return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
             .drive(name)
-            .advice("bring the file back: the volume cannot be finished or taken back without it"));
+            .advice("bring the file back as it was: the volume cannot be finished or taken back without it"));
     }
-    check(sidecar, medium, name)
+    Ok(())
+}
+
+/// Length and digest of a file.
+fn prefix_of(file: &mut File) -> io::Result<Prefix> {
+    file.seek(SeekFrom::Start(0))?;
+    let (mut hash, mut len, mut piece) = (Sha256::default(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(Prefix::of(&hash, len)),
+            read => {
+                hash.update(&piece[..read]);
+                len += read as u64;
+            }
+        }
+    }
 }
 
 /// Makes sure that every sector that the sidecar tells of is what it was or what it will be: one that is neither was
@@ -368,19 +394,24 @@ fn unwritable(error: &io::Error, name: &str) -> Problem {
 struct Sidecar<'f> {
     file: BufWriter<&'f mut File>,
     sum: Crc64,
+    hash: Sha256,
+    len: u64,
 }
 
 impl<'f> Sidecar<'f> {
     fn begin(file: &'f mut File) -> io::Result<Self> {
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
-        let mut this = Self { file: BufWriter::with_capacity(1 << 20, file), sum: Crc64::new() };
+        let mut this =
+            Self { file: BufWriter::with_capacity(1 << 20, file), sum: Crc64::new(), hash: Sha256::default(), len: 0 };
         this.put(MAGIC)?;
         Ok(this)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sum.update(bytes);
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
@@ -398,13 +429,14 @@ impl<'f> Sidecar<'f> {
         self.put(&entry.after)
     }
 
-    fn end(mut self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<Prefix> {
         self.put(&[0xFF])?;
         let sum = self.sum.value();
-        self.file.write_all(END)?;
-        self.file.write_all(&sum.to_le_bytes())?;
+        self.put(END)?;
+        self.put(&sum.to_le_bytes())?;
         self.file.flush()?;
-        self.file.get_ref().sync_all()
+        self.file.get_ref().sync_all()?;
+        Ok(Prefix::of(&self.hash, self.len))
     }
 }
 

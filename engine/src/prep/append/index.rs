@@ -1,6 +1,5 @@
-//! Indexing what lies on a drive already: rows of the dataset as paths in the volume, kept beside the journal.
+//! Indexing what lies on a drive already: rows of the dataset as paths in the volume, kept in the session's plan.
 
-use std::io;
 use std::path::Path;
 
 use crate::azure::dataset::{BlobType, DatasetRow, Disposition};
@@ -8,9 +7,6 @@ use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::report::{Kind, Problem, Problems};
 use crate::verify::index::IndexRow;
-
-/// The word for the rows of an index.
-pub const ROWS: &str = "rows";
 
 /// Turns rows of a dataset into rows of an index: `BasePath` is a path in the volume, with or without the drive in front
 /// of it (`/dev/sdb/photos/`, `drive.img/photos/`, `/photos/`).
@@ -43,10 +39,8 @@ pub fn rows(dataset: &Path, rows: &[DatasetRow], drive: &str, problems: &mut Pro
     out
 }
 
-/// Rows as bytes.
-pub fn save(rows: &[IndexRow]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut to = Encoder::new(&mut out);
+/// Writes rows.
+pub fn save(to: &mut Encoder<'_>, rows: &[IndexRow]) {
     to.u64(rows.len() as u64);
     for row in rows {
         to.text(&row.base);
@@ -60,32 +54,27 @@ pub fn save(rows: &[IndexRow]) -> Vec<u8> {
         });
         to.text(row.disposition.as_str());
     }
-    out
 }
 
 /// The same back.
 ///
 /// # Errors
 /// When they are damaged.
-pub fn load(bytes: &[u8]) -> io::Result<Vec<IndexRow>> {
-    let mut from = Decoder::new(bytes);
-    let mut read = || -> Result<Vec<IndexRow>, Fault> {
-        let mut rows = Vec::new();
-        for _ in 0..from.count(30)? {
-            rows.push(IndexRow {
-                base: from.text()?,
-                container: from.text()?,
-                prefix_or_blob: from.text()?,
-                is_prefix: from.u8()? == 1,
-                blob_type: match from.u8()? {
-                    1 => Some(BlobType::Block),
-                    2 => Some(BlobType::Page),
-                    _ => None,
-                },
-                disposition: Disposition::parse(&from.text()?).ok_or(Fault("holds an unknown disposition"))?,
-            });
-        }
-        Ok(rows)
-    };
-    read().map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))
+pub fn load(from: &mut Decoder<'_>) -> Result<Vec<IndexRow>, Fault> {
+    let mut rows = Vec::new();
+    for _ in 0..from.count(30)? {
+        rows.push(IndexRow {
+            base: from.text()?,
+            container: from.text()?,
+            prefix_or_blob: from.text()?,
+            is_prefix: from.u8()? == 1,
+            blob_type: match from.u8()? {
+                1 => Some(BlobType::Block),
+                2 => Some(BlobType::Page),
+                _ => None,
+            },
+            disposition: Disposition::parse(&from.text()?).ok_or(Fault("holds an unknown disposition"))?,
+        });
+    }
+    Ok(rows)
 }

@@ -23,6 +23,7 @@ use commit::{Store, refused};
 
 use crate::azure::manifest as xml;
 use crate::azure::manifest::ManifestStream;
+use crate::checkpoint::Prefix;
 use crate::hash::{Md5, Sha256};
 use crate::ntfs::append::{Append, AppendSpec, Refusal, root_stream};
 use crate::ntfs::build::{LeftOut, LinearRange, Outcome, RootFile, Times, Tree};
@@ -34,6 +35,7 @@ use crate::prep::allowance::Allowance;
 use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::sources::all_left_out;
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
@@ -138,6 +140,8 @@ pub struct Appended {
     pub written: ByteLen,
     /// MD5 of the manifest.
     pub manifest_md5: [u8; 16],
+    /// The images of what was there and what will be, as they were written.
+    pub images: Prefix,
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
     /// Batches of file data, and the outcome log as it is now.
@@ -322,19 +326,26 @@ impl Job<'_> {
                 .drive(name)
                 .advice("every blob of its row needs it: mend it, roll the session back and start it again"));
         }
+        if let Some(problem) = all_left_out(tree, &copied.left_out) {
+            return Err(problem.drive(name).advice(
+                "the volume is what it was before; mend the source and go on with --resume, or roll the session back with \
+                 --abort",
+            ));
+        }
         stage(Stage::Metadata);
         let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
         let reader = log.reader().map_err(side)?;
         let mut own = manifest::stream(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
-        let manifest_md5 = self.finish(planned, store, &mut own, left_out, sidecar)?;
+        let (manifest_md5, images) = self.finish(planned, store, &mut own, left_out, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));
         let (data, written) = (ByteLen(data), ByteLen(store.written()));
         let durable = copied.durable;
-        Ok(Appended { files, data, written, manifest_md5, left_out: copied.left_out, durable })
+        Ok(Appended { files, data, written, manifest_md5, images, left_out: copied.left_out, durable })
     }
 
-    /// Writes the manifest, and has everything ready to become part of the volume; gives the manifest's MD5.
+    /// Writes the manifest, and has everything ready to become part of the volume; gives the manifest's MD5, and the sidecar as
+    /// it was written.
     ///
     /// # Errors
     /// As [`Job::copy`].
@@ -345,14 +356,14 @@ impl Job<'_> {
         own: &mut ManifestStream<'_>,
         left_out: LeftOut,
         sidecar: &mut File,
-    ) -> Result<[u8; 16], Problem> {
+    ) -> Result<([u8; 16], Prefix), Problem> {
         if self.wipe_free {
             self.wipe(planned, store)?;
         }
         let (len, md5) = self.write_manifest(planned, store, own)?;
         let outcome = Outcome { left_out, root_file_lens: vec![len] };
-        commit::prepare(self.what.opened, store, &planned.append, self.what.tree, &outcome, sidecar)?;
-        Ok(md5)
+        let images = commit::prepare(self.what.opened, store, &planned.append, self.what.tree, &outcome, sidecar)?;
+        Ok((md5, images))
     }
 
     /// Writes zeros to every cluster that was free and got no file's data. Before the manifest and metadata: what they turn

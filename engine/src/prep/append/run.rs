@@ -4,6 +4,7 @@
 //! the images beside the journal are whole, and the volume becomes one with the files, or what it was. A volume that is
 //! encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::commit::{self, Store};
 use super::copy::first_bad;
 use super::drive::{AppendDrive, record_of, unlock};
-use super::{Addition, Job, Planned, encrypt, index};
+use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
@@ -25,6 +26,7 @@ use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
+use crate::prep::abort::WayBack;
 use crate::prep::claim::claim;
 use crate::prep::drive::Save;
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
@@ -35,6 +37,7 @@ use crate::prep::readback;
 use crate::prep::request::{PrepRequest, ReadBack};
 use crate::prep::resume::identity_digest;
 use crate::prep::run::{self, Done, SLOT_LEN, Shared};
+use crate::prep::sources::all_left_out;
 use crate::prep::targets::TargetDrive;
 use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::surroundings::now;
@@ -69,6 +72,8 @@ struct Facts {
     files: u64,
     data: u64,
     written: u64,
+    /// The images, likewise.
+    images: Prefix,
 }
 
 impl Facts {
@@ -80,6 +85,8 @@ impl Facts {
         for number in [self.files, self.data, self.written] {
             to.u64(number);
         }
+        to.u64(self.images.len);
+        to.bytes(&self.images.digest);
     }
 
     fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
@@ -91,6 +98,7 @@ impl Facts {
             files: from.u64()?,
             data: from.u64()?,
             written: from.u64()?,
+            images: Prefix { len: from.u64()?, digest: from.bytes()? },
         })
     }
 }
@@ -137,7 +145,6 @@ struct Beside {
     checkpoint: PathBuf,
     outcome: PathBuf,
     images: PathBuf,
-    rows: PathBuf,
     /// Of a volume that is encrypted in place.
     hidden: PathBuf,
     batch: PathBuf,
@@ -151,7 +158,6 @@ impl Beside {
             checkpoint: of(Sidecar::Checkpoint(drive_id)),
             outcome: of(Sidecar::Outcome(drive_id)),
             images: of(Sidecar::Other(drive_id, IMAGES)),
-            rows: of(Sidecar::Other(drive_id, index::ROWS)),
             hidden: of(Sidecar::Other(drive_id, encrypt::IMAGES)),
             batch: of(Sidecar::Other(drive_id, encrypt::RING)),
         }
@@ -162,18 +168,24 @@ impl Beside {
     }
 
     /// [`commit::trust`], naming the file where that is at fault.
-    fn trust(&self, images: &mut File, device: &Device, name: &str) -> Result<(), Problem> {
-        commit::trust(images, device, name).map_err(|problem| match problem.kind {
+    fn trust(&self, images: &mut File, written: &Prefix, device: &Device, name: &str) -> Result<(), Problem> {
+        commit::trust(images, written, device, name).map_err(|problem| match problem.kind {
             Kind::Environment => problem.path(&self.images),
             _ => problem,
         })
     }
 
-    /// Opens a file that only its owner may read.
+    /// Opens a file that only its owner may read; one that must be there is not made.
     fn open(path: &Path, make: bool) -> Result<File, Problem> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(make).mode(0o600);
-        options.open(path).map_err(|error| run::beside(&error, path))
+        options.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !make => {
+                let problem = Problem::new(Kind::Environment, "a file beside the journal is gone").path(path);
+                problem.advice("bring it back as it was: the volume cannot be finished or taken back without it")
+            }
+            _ => run::beside(&error, path),
+        })
     }
 
     /// The log of what was copied, as far as the checkpoint counts it.
@@ -190,24 +202,39 @@ impl Beside {
     }
 }
 
-/// Reads the checkpoint of a drive that an earlier run of the session began to add to.
+/// Reads the checkpoint of a drive that an earlier run of the session began to add to. Of a plan that is known, its time
+/// and the digests of its beginnings must fit.
 ///
 /// # Errors
 /// Why it does not count.
-pub fn begun(request: &PrepRequest, target: &TargetDrive, formatted: u64) -> Result<Checkpoint, String> {
+pub fn begun(
+    request: &PrepRequest,
+    target: &TargetDrive,
+    plan: Option<(u64, &BTreeMap<u64, [u8; 32]>)>,
+) -> Result<Checkpoint, Problem> {
     let drive_id = &target.facts.drive_id;
-    let bytes = fs::read(Beside::new(request, drive_id).checkpoint);
-    let bytes = bytes.map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| format!("its checkpoint {fault}"))?;
+    let path = Beside::new(request, drive_id).checkpoint;
+    let unusable = |why: String| {
+        let problem = Problem::new(Kind::Environment, format!("the drive's checkpoint {why}"));
+        problem.path(&path).drive(&target.facts.name).advice(
+            "nothing was changed; bring the file back as it was: only it knows how far the drive's volume is changed",
+        )
+    };
+    let bytes = fs::read(&path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| unusable(fault.to_string()))?;
+    let planned = plan.is_none_or(|(formatted, prefixes)| {
+        let snapshot = &checkpoint.snapshot;
+        checkpoint.time == formatted && prefixes.get(&snapshot.len) == Some(&snapshot.digest)
+    });
     let fits = checkpoint.session == request.session
         && checkpoint.drive_id == *drive_id
         && checkpoint.work == target.work.as_str()
-        && checkpoint.time == formatted;
+        && planned;
     if !fits {
-        return Err("its checkpoint belongs to another plan".into());
+        return Err(unusable("belongs to another plan".into()));
     }
     if checkpoint.identity != identity_digest(target) {
-        return Err("its checkpoint belongs to another drive".into());
+        return Err(unusable("belongs to another drive".into()));
     }
     Ok(checkpoint)
 }
@@ -235,21 +262,27 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
             unlock(&drive.target, Box::new(Arc::clone(&device)))?
         }
     };
-    let mut images = beside.images(true)?;
+    let mut images = beside.images(checkpoint.step == 0)?;
     if let (0, Some(rows)) = (checkpoint.step, &drive.index) {
         index_files(index, drive, rows, &opened, &beside, &mut checkpoint, &mut store, &mut images, shared)?;
     } else if checkpoint.step == 0 {
         copy(index, drive, &opened, &beside, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
         (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
-        beside.trust(&mut images, &device, &facts.name)?;
+        beside.trust(&mut images, &parts(&checkpoint)?.0.images, &device, &facts.name)?;
     }
+    let (done, _) = parts(&checkpoint)?;
+    // Which files were left out, before anything becomes part of the volume.
+    let (log, replay) = beside.log(&checkpoint).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
+            .path(&beside.outcome)
+            .drive(&facts.name)
+            .advice("bring the file back as it was, or roll the session back with --abort")
+    })?;
+    drop(log);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
-    let (done, _) = parts(&checkpoint)?;
-    let (log, replay) = beside.log(&checkpoint).map_err(|error| run::beside(&error, &beside.outcome))?;
-    drop(log);
     run::drop_caches(&device, facts, shared.events);
     read_back(index, drive, &beside.record, &done, shared)?;
     let header = request.drive_header_hash || done.had_header_hash;
@@ -309,8 +342,8 @@ fn encrypt_first(
         sector: drive.target.sector,
         now: shared.formatted,
         keys,
-        images: &mut Beside::open(&beside.hidden, true)?,
-        ring: &Beside::open(&beside.batch, true)?,
+        images: (&mut Beside::open(&beside.hidden, state.step == encrypt::Step::Begun)?, &beside.hidden),
+        ring: (&Beside::open(&beside.batch, state.step < encrypt::Step::Passing)?, &beside.batch),
         batch_len: encrypt::ring::BATCH_LEN,
         save: &mut |state| {
             checkpoint.body = body(&kept, Some(state));
@@ -371,9 +404,6 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         in_place = Some(encrypt::State::new(first.volume, &first.regions, request.wipe_free, keys));
     }
     replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;
-    if let Some(rows) = &drive.index {
-        replace_private(&beside.rows, &index::save(rows)).map_err(|error| run::beside(&error, &beside.rows))?;
-    }
     let checkpoint = Checkpoint {
         session: request.session.clone(),
         drive_id: facts.drive_id.clone(),
@@ -388,6 +418,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         offset: 0,
         snapshot: shared.snapshot,
         outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
+        drive: WayBack::of(&drive.target, None).encode(),
         body: body(&had, in_place.as_ref()),
     };
     save(beside, &checkpoint)?;
@@ -463,6 +494,7 @@ fn copy(
     checkpoint.outcome = appended.durable.outcome;
     ready(beside, checkpoint, |facts| {
         facts.manifest_md5 = appended.manifest_md5;
+        facts.images = appended.images;
         (facts.files, facts.data, facts.written) = (appended.files, appended.data.0, appended.written.0);
     })
 }
@@ -518,24 +550,12 @@ fn index_files(
     let (allowance, wipe_free) = (&shared.allowance, wipes_free(drive, shared));
     let job = Job { index, what, pace, bases: &[], allowance, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
-    let manifest_md5 = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
+    let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
     ready(beside, checkpoint, |facts| {
         facts.manifest_md5 = manifest_md5;
+        facts.images = images;
         (facts.files, facts.data, facts.written) = (count, total.0, written);
-    })
-}
-
-/// The rows of an index that an earlier run of the session began.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn saved_rows(request: &PrepRequest, drive_id: &str) -> Result<Vec<IndexRow>, Problem> {
-    let path = Beside::new(request, drive_id).rows;
-    fs::read(&path).and_then(|bytes| index::load(&bytes)).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the rows of the session cannot be read: {error}"))
-            .path(&path)
-            .advice("bring the file back, or roll the session back with --abort and begin anew")
     })
 }
 
@@ -557,10 +577,17 @@ fn go_on(
                 Ok((log, replay)) => {
                     let last = checkpoint.batches.saturating_sub(READ_BACK);
                     let chosen = |number| number == 0 || number >= last;
-                    if first_bad(what, &planned.append, SLOT_LEN, &replay.sums, chosen)?.is_none() {
+                    let lost = |left_out: &BTreeMap<u32, String>| {
+                        left_out.range(what.tree.first_property()..).next().is_some()
+                            || all_left_out(what.tree, left_out).is_some()
+                    };
+                    if lost(&replay.left_out) {
+                        note("its sources could not be read before");
+                    } else if first_bad(what, &planned.append, SLOT_LEN, &replay.sums, chosen)?.is_none() {
                         return Ok((log, replay));
+                    } else {
+                        note("the volume does not hold what was written to it");
                     }
-                    note("the volume does not hold what was written to it");
                 }
                 Err(error) => note(&format!("the outcome log cannot be used: {error}")),
             }
@@ -655,6 +682,37 @@ fn read_added(
     added::run(opened, &context, added).map(drop)
 }
 
+/// Looks at all that [`take_back`] will need; changes nothing.
+///
+/// # Errors
+/// What of it is not there or damaged, and what else stands in the way.
+pub(in crate::prep) fn check_back(
+    target: &TargetDrive,
+    checkpoint: &Checkpoint,
+    request: &PrepRequest,
+    roots: &Roots,
+) -> Result<(), Problem> {
+    let name = &target.facts.name;
+    let beside = Beside::new(request, &target.facts.drive_id);
+    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
+    if before.had_record && record_of(&beside.record)?.is_none() {
+        let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there");
+        return Err(problem.path(&beside.record).drive(name).advice("bring the file back as it was"));
+    }
+    if !has_changed(checkpoint) {
+        return Ok(());
+    }
+    if checkpoint.step > 0 {
+        let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+        beside.trust(&mut beside.images(false)?, &before.images, &device, name)?;
+    }
+    let Some(state) = in_place else { return Ok(()) };
+    let keys = keys_again(&state, target, &beside)?;
+    let mut images = Beside::open(&beside.hidden, false)?;
+    let ring = Beside::open(&beside.batch, state.step != encrypt::Step::Passing)?;
+    encrypt::check_back(&state, &keys, name, (&mut images, &beside.hidden), (&ring, &beside.batch))
+}
+
 /// Takes a drive back to what it was before the session.
 ///
 /// # Errors
@@ -663,12 +721,12 @@ pub(in crate::prep) fn take_back(
     target: &TargetDrive,
     checkpoint: &Checkpoint,
     request: &PrepRequest,
-    context: &guard::Context,
 ) -> Result<(), Problem> {
     let facts = &target.facts;
     let beside = Beside::new(request, &facts.drive_id);
     let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
-    let device = if has_changed(checkpoint) { Some(Arc::new(claim(target, context)?)) } else { None };
+    let device =
+        if has_changed(checkpoint) { Some(Arc::new(claim(target, &guard::Context::default())?)) } else { None };
     if let Some(device) = &device {
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -676,7 +734,7 @@ pub(in crate::prep) fn take_back(
         let mut store = Store::new(&facts.name, engine, &pool);
         if checkpoint.step > 0 {
             let mut images = beside.images(false)?;
-            beside.trust(&mut images, device, &facts.name)?;
+            beside.trust(&mut images, &before.images, device, &facts.name)?;
             commit::undo(&mut images, &mut store)?;
         }
         if let Some(mut state) = in_place {
@@ -690,8 +748,8 @@ pub(in crate::prep) fn take_back(
                 sector: target.sector,
                 now: FileTime(checkpoint.time),
                 keys: &keys_again(&state, target, &beside)?,
-                images: &mut Beside::open(&beside.hidden, false)?,
-                ring: &Beside::open(&beside.batch, true)?,
+                images: (&mut Beside::open(&beside.hidden, false)?, &beside.hidden),
+                ring: (&Beside::open(&beside.batch, state.step != encrypt::Step::Passing)?, &beside.batch),
                 batch_len: encrypt::ring::BATCH_LEN,
                 save: &mut |state| {
                     now.body = body(&before, Some(state));

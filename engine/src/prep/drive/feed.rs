@@ -11,7 +11,7 @@ use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
 use crate::prep::manifest;
 use crate::prep::outcome::WholeReader;
-use crate::prep::sources::expected_facts;
+use crate::prep::sources::{all_left_out, expected_facts};
 use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
@@ -85,6 +85,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
                 .advice("every blob of its row needs it: mend it and go on with --resume"));
+        }
+        if let Some(problem) = all_left_out(tree, &self.left_out) {
+            return Err(problem.drive(&self.s.name).advice(
+                "the drive holds no volume; mend the source and go on with --resume, or roll the session back with --abort",
+            ));
         }
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
         let made = blobs.clone().filter(|_| tree.has_md5s()).map(|blob| tree.md5_file(blob));

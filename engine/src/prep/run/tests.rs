@@ -401,6 +401,8 @@ fn goes_on_from_everywhere(lab: &Lab) {
     let bench = lab.bench("resume");
     let whole = disk();
     let finished = bench.fill(&whole, bench.begin()).expect("no faults");
+    let planned = &bench.prepared.drives[0];
+    let way = abort::WayBack::of(&planned.target, Some(&planned.layout));
     let (deeds, mut resumed, mut went_on) = (whole.begun(), 0, 0);
     for cut in 1..=deeds {
         let disk = disk();
@@ -430,7 +432,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         let left = disk.image_after_cut(Landed::Seeded(cut));
         let unmake = |disk: &SimDisk| {
             let pool = Pool::new(2, SLOT_LEN).expect("slots");
-            abort::unmake(Box::new(disk.engine()), pool, &bench.prepared.drives[0])
+            abort::unmake(Box::new(disk.engine()), pool, "sim", &way)
         };
         left.set_faults(Faults { cut_after: Some(1 + cut % 20), ..Faults::default() });
         let _ = unmake(&left);
@@ -439,8 +441,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         assert_eq!(seen(&left.image_after_cut(Landed::Bits(0)), size.0), None, "cut {cut} of {deeds}");
     }
     // A finished drive as well.
-    abort::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), &bench.prepared.drives[0])
-        .expect("no faults");
+    abort::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), "sim", &way).expect("no faults");
     assert_eq!(seen(&whole.image_after_cut(Landed::Bits(0)), size.0), None);
     println!("{deeds} operations, {resumed} times gone on, {went_on} of them in the middle");
     assert!(resumed > 60 && went_on > 30, "only {resumed} of {deeds}, {went_on} in the middle");

@@ -18,16 +18,17 @@ mod tests;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use pass::{Pass, START, Way};
-use ring::Ring;
+use pass::{Pass, START};
+use ring::{Ring, Way};
 
 use super::commit::{self, Store, refused};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::{PlaceError, Regions};
-use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Fault, Prefix};
 use crate::hash;
 use crate::ntfs::build::Outcome;
 use crate::ntfs::read::Volume;
@@ -77,6 +78,8 @@ pub struct State {
     places: [u64; 5],
     /// Free clusters are encrypted too.
     all: bool,
+    /// The images of what the hidden files changed, as they were written; of [`Step::Ready`] and later.
+    images: Prefix,
     region: Vec<u8>,
     front: Vec<u8>,
 }
@@ -91,6 +94,7 @@ impl State {
             cluster: regions.cluster().bytes(),
             places: regions.places(),
             all,
+            images: Prefix::default(),
             region: keys.region.clone(),
             front: keys.front.clone(),
         }
@@ -122,6 +126,8 @@ impl State {
             to.u64(place);
         }
         to.u8(u8::from(self.all));
+        to.u64(self.images.len);
+        to.bytes(&self.images.digest);
         let used = self.region.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         to.list(&self.region[..used]);
         to.list(&self.front);
@@ -141,13 +147,35 @@ impl State {
             *place = from.u64()?;
         }
         let all = from.u8()? == 1;
+        let images = Prefix { len: from.u64()?, digest: from.bytes()? };
         let (mut region, front) = (from.list()?.to_vec(), from.list()?.to_vec());
         region.resize(REGION_LEN, 0);
         if front.len() != FRONT_LEN {
             return Err(Fault("holds no front of a volume"));
         }
-        Ok(Self { step, border, volume, cluster, places, all, region, front })
+        Ok(Self { step, border, volume, cluster, places, all, images, region, front })
     }
+}
+
+/// Looks at what [`decrypt`] will need of the files beside the journal; changes nothing.
+///
+/// # Errors
+/// What is wrong with them, and its path.
+pub fn check_back(
+    state: &State,
+    keys: &Keys,
+    name: &str,
+    images: (&mut File, &Path),
+    ring: (&File, &Path),
+) -> Result<(), Problem> {
+    if state.step >= Step::Ready {
+        commit::is_as_written(images.0, &state.images, name).map_err(|problem| problem.path(images.1))?;
+    }
+    if state.step == Step::Passing {
+        let held = Ring::look(ring.0, hash::sha256(&keys.region));
+        pass::under_way(&held, state.border, Way::Back, name).map_err(|problem| problem.path(ring.1))?;
+    }
+    Ok(())
 }
 
 /// What is encrypted, and who is told.
@@ -165,10 +193,10 @@ pub struct Work<'a> {
     pub now: FileTime,
     /// The volume's keys.
     pub keys: &'a Keys,
-    /// The sidecar with the images of the hidden files, open for reading and writing.
-    pub images: &'a mut File,
+    /// The sidecar with the images of the hidden files, open for reading and writing, and its path.
+    pub images: (&'a mut File, &'a Path),
     /// The sidecar with the batch under way, likewise.
-    pub ring: &'a File,
+    pub ring: (&'a File, &'a Path),
     /// Bytes of a batch; at most [`ring::BATCH_LEN`].
     pub batch_len: u64,
     /// Makes the state durable.
@@ -234,8 +262,8 @@ impl<'a> Work<'a> {
     }
 
     fn ring(&self) -> Result<Ring<'a>, Problem> {
-        let ring = Ring::new(self.ring, hash::sha256(&self.keys.region), self.batch_len);
-        ring.map_err(|error| side(&error, &self.facts.name))
+        let ring = Ring::new(self.ring.0, hash::sha256(&self.keys.region), self.batch_len);
+        ring.map_err(|error| side(&error, &self.facts.name).path(self.ring.1))
     }
 
     fn regions(&self, state: &State) -> Result<Regions, Problem> {
@@ -249,7 +277,7 @@ impl<'a> Work<'a> {
     }
 
     /// Writes zeros to what BitLocker leaves of its files, and has everything ready for the files to come to be.
-    fn hide(&mut self, state: &State, regions: &Regions, store: &mut Store<'_>) -> Result<(), Problem> {
+    fn hide(&mut self, state: &State, regions: &Regions, store: &mut Store<'_>) -> Result<Prefix, Problem> {
         let name = &self.facts.name;
         let opened = plain(self.found(state)?)?;
         let mut view = View(&opened);
@@ -259,7 +287,16 @@ impl<'a> Work<'a> {
         for range in regions.sealed_zeros() {
             store.write(ByteOffset(state.volume.start.0 + range.start.0), &vec![0; range.len.0 as usize])?;
         }
-        commit::prepare(&opened, store, &planned.append, &planned.tree, &Outcome::default(), self.images)
+        commit::prepare(&opened, store, &planned.append, &planned.tree, &Outcome::default(), self.images.0)
+    }
+
+    /// Makes sure of the images of the hidden files.
+    fn trust(&mut self, state: &State) -> Result<(), Problem> {
+        let trusted = commit::trust(self.images.0, &state.images, self.medium.as_ref(), &self.facts.name);
+        trusted.map_err(|problem| match problem.kind {
+            Kind::Environment => problem.path(self.images.1),
+            _ => problem,
+        })
     }
 
     /// What is encrypted, seen through a volume that is plain from `border` on.
@@ -278,7 +315,10 @@ impl<'a> Work<'a> {
         let medium = Arc::clone(&self.medium);
         let volume = state.volume;
         let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions, keys, ring };
-        let border = pass.recover(state.border, way)?;
+        let border = pass.recover(state.border, way).map_err(|problem| match problem.kind {
+            Kind::Environment => problem.path(self.ring.1),
+            _ => problem,
+        })?;
         if border != state.border {
             pass.tell(border)?;
             self.reach(state, Step::Passing, border)?;
@@ -337,12 +377,12 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
         work.ring()?;
     }
     if state.step == Step::Begun {
-        work.hide(state, &regions, store)?;
+        state.images = work.hide(state, &regions, store)?;
         work.reach(state, Step::Ready, START)?;
     }
     if state.step == Step::Ready {
-        commit::trust(work.images, work.medium.as_ref(), name)?;
-        commit::redo(work.images, store)?;
+        work.trust(state)?;
+        commit::redo(work.images.0, store)?;
         work.reach(state, Step::Hidden, START)?;
     }
     if matches!(state.step, Step::Hidden | Step::Relocated) {
@@ -353,6 +393,8 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
             pass.relocate()?;
             work.reach(state, Step::Relocated, START)?;
         }
+        // From here on the file says whether a batch is under way.
+        pass.ring.forget().map_err(|error| side(&error, name).path(work.ring.1))?;
         pass.put_front(Way::There)?;
         work.reach(state, Step::Passing, START)?;
     }
@@ -373,6 +415,7 @@ pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
     let (name, keys) = (&work.facts.name, work.keys);
     if state.step == Step::Done {
         let end = state.volume.len.0;
+        work.ring()?.forget().map_err(|error| side(&error, name).path(work.ring.1))?;
         work.reach(state, Step::Passing, end)?;
     }
     if state.step == Step::Passing {
@@ -386,8 +429,8 @@ pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
         work.reach(state, Step::Hidden, START)?;
     }
     if matches!(state.step, Step::Hidden | Step::Ready) {
-        commit::trust(work.images, work.medium.as_ref(), name)?;
-        commit::undo(work.images, store)?;
+        work.trust(state)?;
+        commit::undo(work.images.0, store)?;
         work.reach(state, Step::Begun, START)?;
     }
     Ok(())

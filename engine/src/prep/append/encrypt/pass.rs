@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::ring::{Batch, RUNS_MAX, Ring};
+use super::ring::{Batch, RUNS_MAX, Ring, Way};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
 use crate::prep::append::commit::Store;
@@ -36,13 +36,23 @@ pub struct Pass<'a, 's> {
     pub ring: Ring<'a>,
 }
 
-/// Which way a pass goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Encrypts, from the volume's start on.
-    There,
-    /// Decrypts, from the border back.
-    Back,
+/// The batch that may lie on the drive in part.
+///
+/// # Errors
+/// When it is damaged.
+pub fn under_way(ring: &Ring<'_>, border: u64, way: Way, name: &str) -> Result<Option<(Batch, Vec<u8>)>, Problem> {
+    ring.under_way(border, way).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(name),
+        _ => {
+            Problem::new(Kind::Environment, format!("the batch beside the journal cannot be read: {error}")).drive(name)
+        }
+    })
+}
+
+fn damaged(name: &str) -> Problem {
+    Problem::new(Kind::Environment, "the batch that was under way is damaged beside the journal")
+        .drive(name)
+        .advice("bring the file back as it was: a part of the volume can be in between, and only it has that part")
 }
 
 impl Pass<'_, '_> {
@@ -101,12 +111,11 @@ impl Pass<'_, '_> {
 
     /// Brings a batch that was under way to its end, and gives the border.
     pub fn recover(&mut self, border: u64, way: Way) -> Result<u64, Problem> {
-        let kept = self.ring.kept().map_err(|error| self.side(&error))?;
+        let kept = under_way(&self.ring, border, way, self.name)?;
         let Some((batch, mut sealed)) = kept else { return Ok(border) };
-        let is_under_way = batch.start == border || way == Way::Back && batch.end == border;
         let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
-        if !is_under_way || !batch.runs.iter().all(inside) || batch.end > self.volume.len.0 {
-            return Ok(border);
+        if !batch.runs.iter().all(inside) || batch.end > self.volume.len.0 {
+            return Err(damaged(self.name));
         }
         if way == Way::Back {
             self.crypt(&batch, &mut sealed, Way::Back);
@@ -155,7 +164,7 @@ impl Pass<'_, '_> {
         if way == Way::There {
             self.crypt(&batch, &mut bytes, way);
         }
-        self.ring.keep(&batch, &bytes).map_err(|error| self.side(&error))?;
+        self.ring.keep(&batch, &bytes, way).map_err(|error| self.side(&error))?;
         if way == Way::Back {
             self.crypt(&batch, &mut bytes, way);
         }

@@ -3,6 +3,15 @@
 //! Plaintext and ciphertext cannot be told apart after a torn write. So a batch is kept here, encrypted: written again it
 //! finishes what was torn, and decrypted it takes that back. Nothing in the clear leaves the drive. The file has one size
 //! and holds one batch; it may be written over as soon as the checkpoint tells that the batch is durable.
+//!
+//! Its first block names the batch that is being written to the drive, once the batch itself is durable here. So a batch
+//! that was torn while it was kept, of which nothing is on the drive, is told from one that was damaged later.
+//!
+//! ```text
+//! 0       4 KiB    what is under way: magic, id, way, border before and behind, u64 CRC-64/NVME
+//! 4096    128 KiB  the batch's head: magic, id, borders, runs, checksum of its bytes; u64 CRC-64/NVME at its end
+//! 135168  …        its bytes, encrypted
+//! ```
 
 use std::fs::File;
 use std::io;
@@ -19,11 +28,48 @@ use crate::units::ByteRange;
 pub const BATCH_LEN: u64 = 32 << 20;
 /// Runs of a batch at most.
 pub const RUNS_MAX: usize = 4096;
-/// Bytes before the batch's own.
+/// Bytes before the batch.
+const MARK_LEN: u64 = 4096;
+/// Bytes of the batch's head.
 const HEAD_LEN: u64 = 128 << 10;
-const MAGIC: [u8; 8] = *b"DRAYenc1";
+/// Where its own bytes begin.
+const BODY_AT: u64 = MARK_LEN + HEAD_LEN;
+const MAGIC: [u8; 8] = *b"DRAYenc2";
 /// Most bytes of the file.
-pub const LEN_MAX: u64 = HEAD_LEN + BATCH_LEN;
+pub const LEN_MAX: u64 = BODY_AT + BATCH_LEN;
+
+/// Which way a pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Encrypts, from the volume's start on.
+    There,
+    /// Decrypts, from the border back.
+    Back,
+}
+
+/// What the first block says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Nothing,
+    Batch {
+        way: Way,
+        start: u64,
+        end: u64,
+    },
+    /// Neither: torn, or damaged.
+    Broken,
+}
+
+impl Mark {
+    /// Whether a pass that stands at `border` needs the batch: it was not told as durable yet.
+    fn is_needed(self, border: u64) -> bool {
+        match self {
+            Self::Batch { way: Way::There, start, .. } => start == border,
+            Self::Batch { way: Way::Back, end, .. } => end == border,
+            Self::Nothing | Self::Broken => false,
+        }
+    }
+}
 
 /// A batch: from one border to the next, and what is encrypted between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +104,7 @@ impl<'f> Ring<'f> {
     /// # Errors
     /// When there is no room.
     pub fn new(file: &'f File, id: [u8; 32], batch_len: u64) -> io::Result<Self> {
-        let (batch_len, len) = (batch_len.min(BATCH_LEN), HEAD_LEN + batch_len.min(BATCH_LEN));
+        let (batch_len, len) = (batch_len.min(BATCH_LEN), BODY_AT + batch_len.min(BATCH_LEN));
         if file.metadata()?.len() < len {
             // Where that is not known, the first batch finds out, before it is written to the drive.
             match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
@@ -70,16 +116,21 @@ impl<'f> Ring<'f> {
         Ok(Self { file, id, batch_len })
     }
 
+    /// Over its file as it is, to look at what it holds.
+    pub const fn look(file: &'f File, id: [u8; 32]) -> Self {
+        Self { file, id, batch_len: BATCH_LEN }
+    }
+
     /// Bytes of a batch at most.
     pub const fn batch_len(&self) -> u64 {
         self.batch_len
     }
 
-    /// Keeps a batch, encrypted; durable when this returns.
+    /// Keeps a batch, encrypted, and that it is under way; durable when this returns.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn keep(&self, batch: &Batch, sealed: &[u8]) -> io::Result<()> {
+    pub fn keep(&self, batch: &Batch, sealed: &[u8], way: Way) -> io::Result<()> {
         let mut head = Vec::with_capacity(HEAD_LEN as usize);
         let mut to = Encoder::new(&mut head);
         to.bytes(&MAGIC);
@@ -95,25 +146,81 @@ impl<'f> Ring<'f> {
         head.resize(HEAD_LEN as usize - 8, 0);
         let sum = hash::crc64(&head);
         head.extend(sum.to_le_bytes());
-        self.file.write_all_at(sealed, HEAD_LEN)?;
-        self.file.write_all_at(&head, 0)?;
+        self.file.write_all_at(sealed, BODY_AT)?;
+        self.file.write_all_at(&head, MARK_LEN)?;
+        self.file.sync_data()?;
+        self.mark(Some((way, batch)))
+    }
+
+    /// Tells what is under way; durable when this returns.
+    fn mark(&self, under_way: Option<(Way, &Batch)>) -> io::Result<()> {
+        let mut block = Vec::with_capacity(MARK_LEN as usize);
+        let mut to = Encoder::new(&mut block);
+        to.bytes(&MAGIC);
+        to.bytes(&self.id);
+        to.option(under_way, |to, (way, batch)| {
+            to.u8(u8::from(way == Way::Back));
+            to.u64(batch.start);
+            to.u64(batch.end);
+        });
+        block.resize(MARK_LEN as usize - 8, 0);
+        let sum = hash::crc64(&block);
+        block.extend(sum.to_le_bytes());
+        self.file.write_all_at(&block, 0)?;
         self.file.sync_data()
+    }
+
+    fn marked(&self) -> io::Result<Mark> {
+        let mut block = vec![0; MARK_LEN as usize];
+        self.file.read_exact_at(&mut block, 0)?;
+        let (inner, sum) = block.split_at(block.len() - 8);
+        let mut from = Decoder::new(inner);
+        let mut read = || -> Result<Mark, Fault> {
+            if from.bytes::<8>()? != MAGIC || from.bytes::<32>()? != self.id {
+                return Ok(Mark::Broken);
+            }
+            let batch = from.option(|from| Ok((from.u8()?, from.u64()?, from.u64()?)))?;
+            Ok(batch.map_or(Mark::Nothing, |(back, start, end)| {
+                let way = if back == 1 { Way::Back } else { Way::There };
+                Mark::Batch { way, start, end }
+            }))
+        };
+        let mark = read().unwrap_or(Mark::Broken);
+        Ok(if hash::crc64(inner).to_le_bytes() == sum { mark } else { Mark::Broken })
+    }
+
+    /// The batch that may have been written to the drive in part, while the pass stood at `border`.
+    ///
+    /// # Errors
+    /// `InvalidData` when the file says that there is one and does not have it, or does not say whether; when it cannot be read.
+    pub fn under_way(&self, border: u64, way: Way) -> io::Result<Option<(Batch, Vec<u8>)>> {
+        let (mark, kept) = (self.marked()?, self.kept()?);
+        let was_whole = kept.is_some();
+        let of_border = |batch: &Batch| batch.start == border || way == Way::Back && batch.end == border;
+        match kept.filter(|(batch, _)| of_border(batch)) {
+            Some(kept) => Ok(Some(kept)),
+            // What was kept whole without being marked, or is behind the border, is not under way any more.
+            None if mark.is_needed(border) || mark == Mark::Broken && !was_whole => {
+                Err(io::ErrorKind::InvalidData.into())
+            }
+            None => Ok(None),
+        }
     }
 
     /// The batch that was kept last, if it is whole.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn kept(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
+    fn kept(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
         let mut head = vec![0; HEAD_LEN as usize];
-        self.file.read_exact_at(&mut head, 0)?;
+        self.file.read_exact_at(&mut head, MARK_LEN)?;
         let (inner, sum) = head.split_at(head.len() - 8);
         if hash::crc64(inner).to_le_bytes() != sum {
             return Ok(None);
         }
         let Ok(Some((batch, sum))) = self.parse(inner) else { return Ok(None) };
         let mut sealed = vec![0; batch.bytes() as usize];
-        self.file.read_exact_at(&mut sealed, HEAD_LEN)?;
+        self.file.read_exact_at(&mut sealed, BODY_AT)?;
         Ok((hash::crc64(&sealed) == sum).then_some((batch, sealed)))
     }
 
@@ -135,12 +242,13 @@ impl<'f> Ring<'f> {
         Ok(Some((batch, from.u64()?)))
     }
 
-    /// Forgets the batch.
+    /// Forgets the batch: nothing is under way.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn forget(&self) -> io::Result<()> {
-        self.file.write_all_at(&[0; 4096], 0)?;
+        self.mark(None)?;
+        self.file.write_all_at(&[0; 4096], MARK_LEN)?;
         self.file.sync_data()
     }
 }
@@ -152,6 +260,49 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_that_was_torn_while_it_was_kept_is_told_from_one_that_was_damaged() {
+        let path = std::env::temp_dir().join(format!("dray-ring-mark-{}", std::process::id()));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
+        let ring = Ring::new(&file, [7; 32], 1 << 20).expect("room");
+        let batch = |start: u64| Batch { start, end: start + 8192, runs: vec![ByteRange::new(start, 4096)] };
+        let flip = |at: u64| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).expect("a byte");
+            file.write_all_at(&[byte[0] ^ 4], at).expect("a byte");
+        };
+        assert!(ring.under_way(8192, Way::There).is_err(), "it never said that nothing is under way");
+        ring.forget().expect("room");
+        assert_eq!(ring.under_way(8192, Way::There).expect("nothing"), None);
+        let (one, other) = (batch(8192), batch(16_384));
+        ring.keep(&one, &[1; 4096], Way::There).expect("room");
+        let whole = Some((one.clone(), vec![1; 4096]));
+        assert_eq!(ring.under_way(8192, Way::There).expect("whole"), whole);
+        assert_eq!(ring.under_way(16_384, Way::There).expect("it is durable on the drive"), None);
+        for at in [MARK_LEN + 3, MARK_LEN + 100, BODY_AT + 5] {
+            flip(at);
+            assert!(ring.under_way(8192, Way::There).is_err(), "byte {at} is flipped");
+            assert_eq!(ring.under_way(16_384, Way::There).expect("not needed"), None, "byte {at} is flipped");
+            assert_eq!(ring.under_way(16_384, Way::Back).expect("not needed"), None, "byte {at} is flipped");
+            flip(at);
+        }
+        // The mark alone: the batch is whole, whatever it says.
+        flip(20);
+        assert_eq!(ring.under_way(8192, Way::There).expect("whole"), whole);
+        flip(BODY_AT);
+        assert!(ring.under_way(8192, Way::There).is_err(), "neither says what was");
+        flip(BODY_AT);
+        flip(20);
+        // Torn while the next one was kept: nothing of that is on the drive.
+        file.write_all_at(&[2; 2048], BODY_AT).expect("room");
+        assert_eq!(ring.under_way(16_384, Way::There).expect("torn"), None);
+        ring.keep(&other, &[2; 4096], Way::Back).expect("room");
+        assert_eq!(ring.under_way(24_576, Way::Back).expect("whole"), Some((other, vec![2; 4096])));
+        file.set_len(BODY_AT + 7).expect("shorter");
+        assert!(ring.under_way(24_576, Way::Back).is_err());
+        fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
     fn a_torn_or_strange_batch_is_told_from_a_whole_one() {
         let path = std::env::temp_dir().join(format!("dray-ring-{}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
@@ -160,10 +311,10 @@ mod tests {
         let runs = vec![ByteRange::new(8192, 4096), ByteRange::new(1 << 20, 512)];
         let batch = Batch { start: 8192, end: (1 << 20) + 512, runs };
         let sealed: Vec<u8> = (0..batch.bytes()).map(|i| (i % 251) as u8).collect();
-        ring.keep(&batch, &sealed).expect("room");
+        ring.keep(&batch, &sealed, Way::There).expect("room");
         assert_eq!(ring.kept().expect("a file"), Some((batch.clone(), sealed.clone())));
         assert_eq!(file.metadata().expect("a file").len(), LEN_MAX);
-        for at in [3, 100, HEAD_LEN - 3, HEAD_LEN + 5, HEAD_LEN + batch.bytes() - 1] {
+        for at in [MARK_LEN + 3, MARK_LEN + 100, BODY_AT - 3, BODY_AT + 5, BODY_AT + batch.bytes() - 1] {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).expect("a byte");
             file.write_all_at(&[byte[0] ^ 4], at).expect("a byte");

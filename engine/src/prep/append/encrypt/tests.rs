@@ -177,8 +177,8 @@ impl Case {
             sector: sector(disk),
             now: FileTime::from_unix(NOW, 0),
             keys: &self.keys,
-            images: &mut sides.images,
-            ring: &sides.ring,
+            images: (&mut sides.images, Path::new("hidden")),
+            ring: (&sides.ring, Path::new("batch")),
             batch_len: self.batch_len,
             save: &mut |now| {
                 *state = now.clone();
