@@ -206,6 +206,11 @@ fn campaign_a_hung_device_is_told_of_and_given_up() {
         let at = 1 + (seed - 1) * (whole.begun() - 1) / 3 % whole.begun();
         disk.set_faults(Faults { hang_at: Some(at), ..Faults::default() });
         let (result, told) = trials.run(&disk, patience);
+        if disk.begun() < at {
+            // Requests are joined as they come in: this run had fewer of them.
+            result.map(drop).expect("nothing hung");
+            continue;
+        }
         let problem = result.map(drop).expect_err("a hung device");
         assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
         assert!(problem.what.contains("does not answer"), "seed {seed}: {problem}");
