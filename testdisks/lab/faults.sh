@@ -19,12 +19,14 @@ sick() {
     sick=$(lsblk -dnpo NAME,MODEL | awk '$2 == "scsi_debug" { print $1 }')
     address=$(basename "$(readlink -f "/sys/block/${sick##*/}/device")")
     fault=/sys/kernel/debug/scsi_debug/$address/error
-    serial=$(tail -c +5 "/sys/block/${sick##*/}/device/vpd_pg80" | tr -d ' \0')
+    # What the ATA information that scsi_debug invents says.
+    serial=XXXXXXXX
     # More than goes on it.
     { cat /work/dataset.csv && echo '"/work/extra/",extra/,BlockBlob,rename,None,None'; } >/tmp/sick.csv
     DATASET=/tmp/sick.csv session sick "$sick,Format,SilentMode,Encrypt,
 serial:GOOD00000001" --yes "$serial" $often &
-    streaming sick "$sick" 4000
+    # Past the reserved partition, which is written too.
+    streaming sick "$sick" 40000
     echo "2 1 0x2a 0 0 0x2 0x3 0x0c 0x0" >"$fault"
     wait $!
     keep sick

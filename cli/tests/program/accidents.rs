@@ -150,7 +150,11 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
             let output = after(&session, if abort { "--abort" } else { "--resume" }, engine);
             let words = said(&output);
             // Killed behind its last word it may be complete, and then nothing is left to do.
-            let is_over = output.status.code() == Some(1) && words.contains("completed");
+            let is_over = match output.status.code() {
+                Some(0) => words.contains("nothing left to do"),
+                Some(1) => words.contains("nothing was rolled back"),
+                _ => false,
+            };
             if abort && output.status.code() == Some(2) && stage == "done" {
                 // A drive that had finished is not destroyed without consent.
                 continue;
