@@ -141,7 +141,12 @@ impl BenchReport {
         let road = self.road.iter().find(|point| point.direction == direction)?.rate();
         let drive = road / self.best(direction)?.rate();
         let cores = road / (self.core_rate(direction) * self.cores as f64);
-        Some(Load { drive, cores, bottleneck: if drive >= cores { Bottleneck::Drive } else { Bottleneck::Cores } })
+        let bottleneck = match drive >= cores {
+            _ if drive.max(cores) < BUSY_MIN => Bottleneck::Neither,
+            true => Bottleneck::Drive,
+            false => Bottleneck::Cores,
+        };
+        Some(Load { drive, cores, bottleneck })
     }
 }
 
@@ -164,7 +169,12 @@ pub enum Bottleneck {
     Drive,
     /// Hash and cipher.
     Cores,
+    /// Both have time left: what holds it back was not measured (a busy machine, too few requests in flight).
+    Neither,
 }
+
+/// Share of its speed from which something may be called the bottleneck.
+const BUSY_MIN: f64 = 0.75;
 
 /// A drive that is open for measuring.
 #[derive(Debug)]
@@ -585,5 +595,8 @@ mod tests {
         assert!((write.cores - 0.95).abs() < 1e-9, "{write:?}");
         assert_eq!(report.drives_at_once(Direction::Read), Some(8.0));
         assert_eq!(report.drives_at_once(Direction::Write), Some(0.5));
+        // 60 % of the drive, 7.5 % of the cores.
+        let idle = BenchReport { road: vec![point(Direction::Read, 300)], ..report };
+        assert_eq!(idle.load(Direction::Read).expect("measured").bottleneck, Bottleneck::Neither);
     }
 }

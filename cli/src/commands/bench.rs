@@ -123,7 +123,8 @@ fn table(report: &BenchReport) -> String {
     out.push_str("\nThrough hash and cipher\n");
     report.road.iter().for_each(|point| out.push_str(&format!("{}\n", line(point))));
     for direction in report.directions() {
-        out.push_str(&format!("  {}\n", verdict(report, direction).1));
+        let (subject, sentence) = verdict(report, direction);
+        out.push_str(&format!("  {subject} {sentence}\n"));
     }
     for note in &report.notes {
         out.push_str(&format!("note: {note}\n"));
@@ -162,6 +163,7 @@ fn to_json(report: &BenchReport) -> Value {
                 "bottleneck": load.map(|load| match load.bottleneck {
                     Bottleneck::Drive => "drive",
                     Bottleneck::Cores => "cores",
+                    Bottleneck::Neither => "neither",
                 }),
                 "drive_share": load.map(|load| load.drive),
                 "cores_share": load.map(|load| load.cores),

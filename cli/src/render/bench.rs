@@ -40,7 +40,8 @@ pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, Str
     };
     let core = format!("one core {does} {}", megabytes(report.core_rate(direction)));
     let machine = match report.drives_at_once(direction) {
-        Some(drives) if drives >= 1.0 => format!("this machine {many} {:.0} such drives at once", drives.floor()),
+        Some(drives) if drives >= 2.0 => format!("this machine {many} {:.0} such drives at once", drives.floor()),
+        Some(drives) if drives >= 1.0 => format!("this machine {many} one such drive at a time"),
         Some(drives) => format!("its {} cores keep up with {:.0} % of one such drive", report.cores, 100.0 * drives),
         None => String::new(),
     };
@@ -49,6 +50,16 @@ pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, Str
             "The drive",
             format!(
                 "is the bottleneck ({}): used to {:.0} %, the {} cores to {:.0} %; {core}, {machine}",
+                word(direction),
+                100.0 * load.drive.min(1.0),
+                report.cores,
+                100.0 * load.cores.min(1.0),
+            ),
+        ),
+        Some(load) if load.bottleneck == Bottleneck::Neither => (
+            "Neither drive nor processor",
+            format!(
+                "is the bottleneck ({}): the drive is used to {:.0} %, the {} cores to {:.0} %; {core}, {machine}",
                 word(direction),
                 100.0 * load.drive.min(1.0),
                 report.cores,
