@@ -74,9 +74,7 @@ impl Lane {
         }
         self.acknowledged = acknowledged;
         self.total = total;
-        if self.verifies() {
-            self.written = (acknowledged, total);
-        } else if !self.reads_back() && acknowledged >= self.written.0 {
+        if self.verifies() || !self.reads_back() && acknowledged >= self.written.0 {
             self.written = (acknowledged, total);
         }
         self.recent.push_back((now, acknowledged));
