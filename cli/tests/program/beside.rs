@@ -73,6 +73,29 @@ fn files_of_any_year_are_copied_and_going_on_says_nothing_of_them() {
 }
 
 #[test]
+fn going_on_shows_what_is_on_the_drive_now() {
+    let session = Session::new("on-it-now");
+    data(&session, "first", &[10, 5000, 3 << 20, 9 << 20]);
+    let image = session.path("drive.img");
+    File::create(&image).and_then(|file| file.set_len(100_000_000)).expect("an image");
+    let made = std::process::Command::new("mkfs.ext4").arg("-qF").arg(&image).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED judge: mkfs.ext4");
+        return;
+    }
+    driveset(&session, "drive.img,Format,SilentMode,Encrypt,");
+    let line = "prep-import --journal J.jrn --id session#1 --initial-driveset driveset.csv --dataset first.csv --silent \
+                --yes drive --json --checkpoint-bytes 2097152";
+    if !killed(&session, line, "data", 6) {
+        return;
+    }
+    let done = session.dray("prep-import --journal J.jrn --id session#1 --resume --silent");
+    let words = said(&done);
+    assert_eq!(code(&done), 0, "{words}");
+    assert!(words.contains("on it now nothing") && !words.contains("ext4"), "{words}");
+}
+
+#[test]
 fn sources_of_which_nothing_is_left_make_no_finished_drive() {
     let session = Session::new("nothing-left");
     data(&session, "first", &[10, 5000, 3 << 20, 5 << 20]);

@@ -334,6 +334,10 @@ pub(super) fn prepare(
             let is_own = drive.begun.is_some() && is_it && !is_recognised;
             drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
+        if !doubt {
+            // What people are shown; what was agreed to is decided.
+            drive.target.facts.contents = contents_now(&drive.target, roots)?;
+        }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
     }
@@ -441,6 +445,14 @@ fn is_made_since(target: &TargetDrive, planned: FileTime) -> bool {
     let since = Duration::new(seconds.max(0).unsigned_abs(), nanos).saturating_sub(CLOCK_BEHIND);
     let since = UNIX_EPOCH + since;
     target.facts.is_image && target.planned_file.is_none() && made().is_some_and(|made| made >= since)
+}
+
+/// What a drive holds now, in words.
+fn contents_now(target: &TargetDrive, roots: &Roots) -> Result<Option<String>, Problem> {
+    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+    let contents = signature::scan(&device)
+        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    Ok(contents.words)
 }
 
 /// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
