@@ -46,36 +46,21 @@ pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, Str
         None => String::new(),
     };
     match report.load(direction) {
-        Some(load) if load.bottleneck == Bottleneck::Drive => (
-            "The drive",
-            format!(
-                "is the bottleneck ({}): used to {:.0} %, the {} cores to {:.0} %; {core}, {machine}",
-                word(direction),
-                100.0 * load.drive.min(1.0),
-                report.cores,
-                100.0 * load.cores.min(1.0),
-            ),
-        ),
-        Some(load) if load.bottleneck == Bottleneck::Neither => (
-            "Neither drive nor processor",
-            format!(
-                "is the bottleneck ({}): the drive is used to {:.0} %, the {} cores to {:.0} %; {core}, {machine}",
-                word(direction),
-                100.0 * load.drive.min(1.0),
-                report.cores,
-                100.0 * load.cores.min(1.0),
-            ),
-        ),
-        Some(load) => (
-            "The processor",
-            format!(
-                "is the bottleneck ({}): its {} cores are used to {:.0} %, the drive to {:.0} %; {core}, {machine}",
-                word(direction),
-                report.cores,
-                100.0 * load.cores.min(1.0),
-                100.0 * load.drive.min(1.0),
-            ),
-        ),
+        Some(load) => {
+            let [drive, cores] = [load.drive, load.cores].map(|share| 100.0 * share.min(1.0));
+            let count = report.cores;
+            let (what, shares) = match load.bottleneck {
+                Bottleneck::Drive => ("The drive", format!("used to {drive:.0} %, the {count} cores to {cores:.0} %")),
+                Bottleneck::Cores => {
+                    ("The processor", format!("its {count} cores are used to {cores:.0} %, the drive to {drive:.0} %"))
+                }
+                Bottleneck::Neither => (
+                    "Neither drive nor processor",
+                    format!("the drive is used to {drive:.0} %, the {count} cores to {cores:.0} %"),
+                ),
+            };
+            (what, format!("is the bottleneck ({}): {shares}; {core}, {machine}", word(direction)))
+        }
         None => ("Not measured:", format!("{core}, {machine}")),
     }
 }

@@ -336,7 +336,7 @@ pub(super) fn prepare(
         }
         if !doubt {
             // What people are shown; what was agreed to is decided.
-            drive.target.facts.contents = contents_now(&drive.target, roots)?;
+            drive.target.facts.contents = contents_now(&drive.target, roots)?.words;
         }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
@@ -447,21 +447,18 @@ fn is_made_since(target: &TargetDrive, planned: FileTime) -> bool {
     target.facts.is_image && target.planned_file.is_none() && made().is_some_and(|made| made >= since)
 }
 
-/// What a drive holds now, in words.
-fn contents_now(target: &TargetDrive, roots: &Roots) -> Result<Option<String>, Problem> {
+/// What a drive holds now.
+fn contents_now(target: &TargetDrive, roots: &Roots) -> Result<signature::Contents, Problem> {
     let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-    let contents = signature::scan(&device)
-        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
-    Ok(contents.words)
+    signature::scan(&device)
+        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))
 }
 
 /// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
 /// planned holds something unless it shows that it is blank: signatures are not all that is worth keeping. Gives whether a
 /// table or a file system is recognised on it.
 fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem> {
-    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-    let contents = signature::scan(&device)
-        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    let contents = contents_now(target, roots)?;
     let is_recognised = contents.table.is_some() || !contents.volumes.is_empty();
     target.facts.contents = contents.words;
     target.old.extend(contents.wipe);
