@@ -49,7 +49,7 @@ struct Group {
     before: Option<Between>,
 }
 
-/// All runs of a text, in order.
+/// All runs of a text, in order. Where more than eight groups could be a password in several ways, runs overlap.
 pub fn runs(text: &str) -> Vec<Run> {
     let groups = groups(text);
     let mut out = Vec::new();
@@ -242,6 +242,8 @@ mod tests {
         // A serial of six digits in the same row.
         assert_eq!(found(&format!("{ONE}  123456")), [ONE]);
         assert_eq!(found(&format!("123456\n{ONE}")), [ONE]);
+        // One that could be a group: both ways are found.
+        assert_eq!(found(&format!("000011-{ONE}")), [format!("000011-{}", &ONE[..ONE.len() - 7]).as_str(), ONE]);
     }
 
     #[test]

@@ -245,7 +245,7 @@ fn read_as(
         // Where the second copy may be, the likeliest place first; the last one is what is told if there is none.
         let of_primary = primary.as_ref().map(|copy| copy.other_lba);
         let of_mbr = mbr.records.iter().find(|r| r.kind == MBR_PROTECTIVE && r.sectors.get() != u32::MAX);
-        let of_mbr = of_mbr.map(|r| u64::from(r.start_lba.get()) + u64::from(r.sectors.get()) - 1);
+        let of_mbr = of_mbr.and_then(|r| (u64::from(r.start_lba.get()) + u64::from(r.sectors.get())).checked_sub(1));
         let mut places = vec![sectors - 1];
         for place in [of_primary, of_mbr].into_iter().flatten().filter(|lba| (2..sectors).contains(lba)) {
             if !places.contains(&place) {

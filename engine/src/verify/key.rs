@@ -195,8 +195,8 @@ impl Key {
             }
         }
         for (index, run) in runs.iter().enumerate() {
-            let from = index.checked_sub(1).map_or(0, |before| runs[before].range.end);
-            let to = runs.get(index + 1).map_or(text.len(), |next| next.range.start);
+            let from = index.checked_sub(1).map_or(0, |before| runs[before].range.end.min(run.range.start));
+            let to = runs.get(index + 1).map_or(text.len(), |next| next.range.start.max(run.range.end));
             match run.password() {
                 Ok(_) if known.iter().any(|one| one.expose() == run.digits.expose()) => {}
                 Ok(password) => {
@@ -463,6 +463,7 @@ mod tests {
         for (text, count) in [
             (format!("Drive 1: {PRINTED}\nDrive 2: {OTHER}\n"), 2),
             (format!("Key:{PRINTED}"), 1),
+            (format!("000011-{PRINTED}, once more"), 2),
             (format!("\"{PRINTED}\",\"D\"\r\n"), 1),
             (format!("\"{PRINTED}\"\n"), 1),
             (format!("{PRINTED}\t9CAFE\n{OTHER}\t9CAFF\n"), 2),
