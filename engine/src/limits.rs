@@ -9,7 +9,8 @@ pub const MBR_LOGICAL_MAX: u32 = 128;
 /// Rows of a dataset or driveset file: far more than anyone writes by hand, few enough to hold.
 pub const CSV_ROWS_MAX: usize = 1_000_000;
 
-/// Drives of one session: the documented maximum, once the letters of the alphabet (`spec/import-export.md` 2.2).
+/// Drives of one session: the documented maximum, once the letters of the alphabet
+/// (docs/spec/import-export.md#drive-set-columns).
 pub const DRIVES_MAX: usize = 25;
 
 /// Open elements of an XML file: manifests and logs nest at most six deep.

@@ -1,5 +1,6 @@
-//! The house checks itself, sparingly. This test fails on three things: a floor that uses a higher one, unsafe outside
-//! its rooms, and unsafe without its reason. The rest is taste, and taste is reading.
+//! The house checks itself, sparingly. This test fails on four things: a floor that uses a higher one, unsafe outside
+//! its rooms, unsafe without its reason, and a citation or link that leads nowhere. The rest is taste, and taste is
+//! reading.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -309,25 +310,124 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {
+/// Every file below `dir` that `wanted` picks, without build output and hidden directories.
+fn files_below(dir: &Path, wanted: &dyn Fn(&Path) -> bool, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("the project is readable").map(|entry| entry.expect("an entry")) {
         let path = entry.path();
         let name = entry.file_name();
         if path.is_dir() {
             if name != "target" && !name.to_string_lossy().starts_with('.') {
-                rust_files(&path, out);
+                files_below(&path, wanted, out);
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if wanted(&path) {
             out.push(path);
         }
     }
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|found| extensions.iter().any(|extension| found == *extension))
+}
+
+/// Anchors of a Markdown file's headings, by GitHub's rule: lower case, punctuation dropped, blanks to hyphens, a number
+/// behind each repetition.
+fn anchors(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut repeated: Vec<String> = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        let title = line.trim_start_matches('#');
+        if fenced || title.len() == line.len() || !title.starts_with(' ') {
+            continue;
+        }
+        let kept = title.trim().chars().filter(|c| c.is_alphanumeric() || "_- ".contains(*c));
+        let anchor: String = kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect();
+        match repeated.iter().filter(|other| **other == anchor).count() {
+            0 => found.push(anchor.clone()),
+            times => found.push(format!("{anchor}-{times}")),
+        }
+        repeated.push(anchor);
+    }
+    found
+}
+
+/// What is wrong with a reference to `path#anchor` below `root`; `None` when it leads somewhere.
+fn dead(root: &Path, path: &str, anchor: Option<&str>) -> Option<String> {
+    let file = root.join(path);
+    if !file.exists() {
+        return Some(format!("{path} does not exist"));
+    }
+    let anchor = anchor?;
+    let known = anchors(&fs::read_to_string(&file).unwrap_or_default());
+    (!known.iter().any(|known| known == anchor)).then(|| format!("{path} has no heading for #{anchor}"))
+}
+
+/// Citations in `line` that lead nowhere, and those that are not in the one form: `docs/spec/ntfs.md#attribute-lists`.
+/// Sections of other people's documents (RFC, [MS-XCA]) keep their numbers.
+fn bad_citations(root: &Path, line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices("docs/") {
+        let end = line[at..].find(|c: char| !(is_ident(c) || "/.-#".contains(c))).unwrap_or(line.len() - at);
+        let cited = line[at..at + end].trim_end_matches(['.', '-']);
+        let (path, anchor) = cited.split_once('#').map_or((cited, None), |(path, anchor)| (path, Some(anchor)));
+        let whole_word = !line[..at].ends_with(|c: char| is_ident(c) || "/.-".contains(c));
+        if !whole_word || !path.ends_with(".md") {
+            continue;
+        }
+        found.extend(dead(root, path, anchor));
+        if starts_with_number(&line[at + end..]) {
+            found.push(format!("{cited} is cited by number, not by anchor"));
+        }
+    }
+    for name in ["ntfs.md", "bitlocker.md", "import-export.md"] {
+        for (at, _) in line.match_indices(name).filter(|(at, _)| !line[..*at].ends_with("docs/spec/")) {
+            if !line[..at].ends_with(is_ident) {
+                found.push(format!("{name} is cited without docs/spec/"));
+            }
+        }
+    }
+    if !line.contains("RFC ") && !line.contains("[MS-") {
+        for word in ["section", "sections", "spec", "Spec"] {
+            for (at, _) in line.match_indices(word) {
+                if !line[..at].ends_with(is_ident) && starts_with_number(&line[at + word.len()..]) {
+                    found.push(format!("`{word}` is cited by number, not as docs/spec/FILE.md#ANCHOR"));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whether a blank and a digit follow, with closing quotation marks before them or not.
+fn starts_with_number(rest: &str) -> bool {
+    let rest = rest.trim_start_matches(['`', ',']);
+    rest.starts_with(' ') && rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Links of one Markdown file that lead nowhere. `dir` is the file's directory.
+fn dead_links(dir: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("](") {
+        let target = text[at + 2..].split(')').next().unwrap_or_default();
+        if target.contains("://") || target.starts_with("mailto:") || target.contains(char::is_whitespace) {
+            continue;
+        }
+        let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+        if !path.is_empty() {
+            found.extend(dead(dir, path, anchor));
+        } else if let Some(anchor) = anchor.filter(|anchor| !anchors(text).iter().any(|known| known == anchor)) {
+            found.push(format!("no heading for #{anchor}"));
+        }
+    }
+    found
 }
 
 #[test]
 fn the_house_is_tidy() {
     let root = project();
     let mut files = Vec::new();
-    rust_files(&root, &mut files);
+    files_below(&root, &|path| has_extension(path, &["rs"]), &mut files);
     files.sort();
     assert!(files.len() > 10, "found only {} Rust files: is the project where it was?", files.len());
     let mut found = Vec::new();
@@ -336,6 +436,75 @@ fn the_house_is_tidy() {
         found.extend(complaints(&path, &fs::read_to_string(&file).expect("readable source")));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn citations_in_code_lead_to_a_heading() {
+    let root = project();
+    let mut files = Vec::new();
+    let is_code = |path: &Path| {
+        has_extension(path, &["rs", "py", "sh"]) || path.parent().is_some_and(|parent| parent.ends_with("scripts"))
+    };
+    files_below(&root, &is_code, &mut files);
+    let mut found = Vec::new();
+    // This file holds citations that are wrong on purpose.
+    for file in files.iter().filter(|file| !file.ends_with("engine/tests/tidy.rs")) {
+        let text = fs::read_to_string(file).expect("readable source");
+        for (number, line) in text.lines().enumerate() {
+            let path = file.strip_prefix(&root).expect("below the project").display();
+            let here = |what| format!("{path}:{}: {what}", number + 1);
+            found.extend(bad_citations(&root, line).into_iter().map(here));
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let root = project();
+    let mut files = Vec::new();
+    files_below(&root, &|path| has_extension(path, &["md"]), &mut files);
+    assert!(files.len() > 10, "found only {} documents: is the project where it was?", files.len());
+    let mut found = Vec::new();
+    for file in &files {
+        let dir = file.parent().expect("a directory");
+        let path = file.strip_prefix(&root).expect("below the project").display();
+        let text = fs::read_to_string(file).expect("readable text");
+        found.extend(dead_links(dir, &text).into_iter().map(|what| format!("{path}: {what}")));
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn dead_citations_and_old_forms_are_found() {
+    let root = project();
+    for line in [
+        "/// One (docs/spec/ntfs.md#no-such-heading).",
+        "/// One (docs/spec/fat.md).",
+        "/// One (docs/spec/ntfs.md 5.2).",
+        "/// One (docs/spec/ntfs.md section 5).",
+        "/// One (`spec/ntfs.md`).",
+        "/// One (import-export.md#sessions).",
+        "/// One (spec section 5).",
+        "/// One (spec 3.1).",
+        "/// Sections: (section 5)",
+        "# see sections 5 and 6",
+    ] {
+        assert_eq!(bad_citations(&root, line).len(), 1, "{line}: {:?}", bad_citations(&root, line));
+    }
+    for line in [
+        "/// One (docs/spec/ntfs.md#attribute-lists, docs/spec/bitlocker.md#fvek-datum), point 3.",
+        "/// All of docs/spec/ntfs.md.",
+        "/// RFC 4648 section 4 and [MS-XCA] section 2.5",
+        "let spec = 1; let sections = 2; inspect 3, section A",
+        "[JSON](../../cli/docs/events.schema.json)",
+    ] {
+        assert_eq!(bad_citations(&root, line), Vec::<String>::new(), "{line}");
+    }
+    let docs = root.join("docs");
+    let links = "# A b\n[a](#a-b) [c](spec/ntfs.md#limits) [w](https://example.com/#x) [d](#c) [e](spec/f.md) [f](spec/ntfs.md#f)";
+    assert_eq!(dead_links(&docs, links).len(), 3, "{:?}", dead_links(&docs, links));
+    assert_eq!(anchors("# A (b), `$C`: d\n```\n# not\n```\n## E-f\n## E-f"), ["a-b-c-d", "e-f", "e-f-1"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The Windows tool's syntax, `Command /name:value /switch` (import-export.md section 1), turned into modern words.
+//! The Windows tool's syntax, `Command /name:value /switch` (docs/spec/import-export.md#commands), turned into modern
+//! words.
 //!
 //! Values of `/sk`, `/csas` and `/bk` are secrets: they are dropped here and nothing on this path prints a value of a
 //! parameter it does not know.

@@ -1,4 +1,4 @@
-//! `Unlock /bk:… | /externalKey:… [/driveLetter:…]` (import-export.md 1.6), turned into modern words.
+//! `Unlock /bk:… | /externalKey:… [/driveLetter:…]` (docs/spec/import-export.md#unlock), turned into modern words.
 //!
 //! The documented form has the key itself in the command line, where every user of the machine can read it. It is taken as
 //! a form, and the key is not: it comes from the file that the value names, or is asked for.

@@ -47,7 +47,8 @@ const EXAMPLES: &str = "Examples:
   dray template driveset --drive serial:WD-WMATV123456 > driveset.csv
   dray template job > job.toml";
 
-/// What the columns of both tables mean (`spec/import-export.md` 2.1, 2.2).
+/// What the columns of both tables mean (docs/spec/import-export.md#data-set-columns and
+/// docs/spec/import-export.md#drive-set-columns).
 const COLUMNS: [(&str, &str, &str); 11] = [
     ("Dataset", "BasePath", "a directory, with / at its end, copied with all below it; or a file"),
     (

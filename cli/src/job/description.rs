@@ -344,7 +344,8 @@ fn carrier(path: &Path, out: &Description, location: &str, warnings: &mut Vec<Pr
     }
 }
 
-/// The names that both services take (import-export.md 9.3; the description of `jobName` for Data Box).
+/// The names that both services take (docs/spec/import-export.md#limits-and-shipping-rules; the description of
+/// `jobName` for Data Box).
 fn check_name(api: Api, name: &str) -> Result<(), String> {
     match api {
         Api::ImportExport => job::check_job_name(name),

@@ -1,4 +1,5 @@
-//! What an export job wants of the account, and the empty drives that it is sent on (import-export.md 7).
+//! What an export job wants of the account, and the empty drives that it is sent on
+//! (docs/spec/import-export.md#blob-lists).
 
 use std::collections::HashSet;
 use std::path::Path;

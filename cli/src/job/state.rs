@@ -82,7 +82,7 @@ pub struct Job {
     pub journal: Option<(String, String)>,
 }
 
-/// States of the Import/Export service, and what they mean (import-export.md 9.1).
+/// States of the Import/Export service, and what they mean (docs/spec/import-export.md#job-states).
 const IMPORT_EXPORT: &[(&str, &str)] = &[
     ("Creating", "the service waits for word of the parcel; two weeks without it, and it deletes the job"),
     ("Shipping", "the parcel is on its way; after two weeks the operators ask for it"),
@@ -94,7 +94,7 @@ const IMPORT_EXPORT: &[(&str, &str)] = &[
     ("Faulted", "the job or a drive is stuck; the operators get in touch"),
 ];
 
-/// Stages of Data Box jobs with customer disks (import-export.md 9.6).
+/// Stages of Data Box jobs with customer disks (docs/spec/import-export.md#data-box-jobs).
 const DATA_BOX: &[(&str, &str)] = &[
     ("Created", "the service has the job"),
     ("AwaitingShipmentDetails", "the service waits for word of the parcel; two weeks without it, and the job ends"),
@@ -110,7 +110,7 @@ const DATA_BOX: &[(&str, &str)] = &[
     ("Aborted", "given up by the service"),
 ];
 
-/// States of a drive (import-export.md 9.2).
+/// States of a drive (docs/spec/import-export.md#drive-states).
 const DRIVES: &[(&str, &str)] = &[
     ("Specified", "named in the job"),
     ("Received", "arrived"),

@@ -11,7 +11,8 @@ fn dray(args: &[&str]) -> Output {
     dray_in(Path::new(env!("CARGO_TARGET_TMPDIR")), args)
 }
 
-/// Every form of import-export.md 1.1, and whether the engine is reached (nothing wrong with the words).
+/// Every form of PrepImport (docs/spec/import-export.md#prepimport-v2), and whether the engine is reached (nothing wrong
+/// with the words).
 #[test]
 fn documented_second_generation_lines_are_taken_word_for_word() {
     let dir = scratch("documented");

@@ -1,4 +1,4 @@
-//! Lists of blobs to export, and inventories of what an account holds (`spec/import-export.md` 7).
+//! Lists of blobs to export, and inventories of what an account holds (docs/spec/import-export.md#blob-lists).
 
 use std::io::BufRead;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Copy logs that the service writes, both generations (`spec/import-export.md` 6). Streamed.
+//! Copy logs that the service writes, both generations (docs/spec/import-export.md#copy-logs). Streamed.
 
 use std::io::{BufRead, Chain, Cursor, Read as _};
 

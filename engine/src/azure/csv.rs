@@ -1,9 +1,9 @@
 //! The lenient CSV dialect of dataset, driveset and inventory files.
 //!
-//! RFC 4180 with what the published samples do to it (`spec/import-export.md` 2.1): blanks around fields, a trailing
-//! ` |`, a backslash in front of a closing quote that escapes nothing, blank lines, any line end or none at the end; and
-//! with what spreadsheets and editors do: a line `sep=;`, semicolons or tabs for commas, typographic quotes, characters
-//! that cannot be seen, a Ctrl-Z at the end.
+//! RFC 4180 with what the published samples do to it (docs/spec/import-export.md#data-set-columns): blanks around
+//! fields, a trailing ` |`, a backslash in front of a closing quote that escapes nothing, blank lines, any line end or
+//! none at the end; and with what spreadsheets and editors do: a line `sep=;`, semicolons or tabs for commas,
+//! typographic quotes, characters that cannot be seen, a Ctrl-Z at the end.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

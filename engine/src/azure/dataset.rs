@@ -1,4 +1,5 @@
-//! `dataset.csv`: what to copy and where to (`spec/import-export.md` 2.1, 2.3).
+//! `dataset.csv`: what to copy and where to (docs/spec/import-export.md#data-set-columns and
+//! docs/spec/import-export.md#mapping-of-files-to-blobs).
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -389,7 +390,8 @@ fn is_windows_path(bytes: &[u8]) -> bool {
 }
 
 /// Drops scheme and host of a blob's URL, and resolves its escapes: in a URL a blank is `%20`. Text that is no URL is a
-/// name, in which `%` is a character like others (`spec/import-export.md` 2.1, 3.2).
+/// name, in which `%` is a character like others (docs/spec/import-export.md#data-set-columns and
+/// docs/spec/import-export.md#manifest-grammar).
 fn strip_url(text: &str) -> Result<Cow<'_, str>, (&'static str, &'static str)> {
     let is_scheme = |s: &str| s.eq_ignore_ascii_case("https") || s.eq_ignore_ascii_case("http");
     let Some((scheme, rest)) = text.split_once("://").filter(|(s, _)| is_scheme(s)) else {

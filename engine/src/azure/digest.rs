@@ -5,7 +5,7 @@ use std::fmt;
 /// An MD5.
 pub type Md5 = [u8; 16];
 
-/// A hash that was read: 32 hex digits are an MD5, 64 a SHA-256 (`spec/import-export.md` 3.1).
+/// A hash that was read: 32 hex digits are an MD5, 64 a SHA-256 (docs/spec/import-export.md#place-and-identity).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Digest {
     /// MD5, what every published manifest carries.

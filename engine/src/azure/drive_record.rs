@@ -1,4 +1,5 @@
-//! `<DriveId>.xml`, the file that is uploaded with a job (`spec/import-export.md` 4): a journal record that wraps XML.
+//! `<DriveId>.xml`, the file that is uploaded with a job (docs/spec/import-export.md#journal-files): a journal record
+//! that wraps XML.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,5 @@
-//! `driveset.csv`: which drives to fill (`spec/import-export.md` 2.2), with Linux names in `DriveLetter`.
+//! `driveset.csv`: which drives to fill (docs/spec/import-export.md#drive-set-columns), with Linux names in
+//! `DriveLetter`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -329,8 +330,9 @@ fn shown(text: &str) -> String {
     if digits >= 24 { "<secret>".into() } else { text.into() }
 }
 
-/// `500GB`, `500 GB`, `1.5TB`, `64MiB`, `4096`: decimal units are powers of 1000 (`spec/import-export.md` 1.4), those
-/// with an `i` of 1024. Exact; `None` when not understood, past 64 bits, or not a whole number of bytes.
+/// `500GB`, `500 GB`, `1.5TB`, `64MiB`, `4096`: decimal units are powers of 1000
+/// (docs/spec/import-export.md#previewexport), those with an `i` of 1024. Exact; `None` when not understood, past 64
+/// bits, or not a whole number of bytes.
 pub fn parse_size(text: &str) -> Option<ByteLen> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -371,7 +373,7 @@ pub fn numerical_password(text: &str) -> Result<SecretText, Option<RecoveryPassw
     run.password().map(|_| SecretText::new(run.digits.expose())).map_err(Some)
 }
 
-/// Eight groups of six digits, each a multiple of 11 below 720,896 (`spec/import-export.md` 11).
+/// Eight groups of six digits, each a multiple of 11 below 720,896 (docs/spec/import-export.md#disks-and-limits).
 pub fn is_numerical_password(text: &str) -> bool {
     let mut groups = 0;
     text.split('-').all(|group| {

@@ -1,4 +1,5 @@
-//! Journal records: the form of the only two public samples (`spec/import-export.md` 4.2), and a checksum of ours.
+//! Journal records: the form of the only two public samples (docs/spec/import-export.md#journal-grammar), and a
+//! checksum of ours.
 //!
 //! ```text
 //! [BeginUpdateRecord][2016/10/01 21:10:21.379][Type:ActivityRecord]
@@ -671,7 +672,7 @@ mod tests {
 
     const T: FileTime = FileTime(131_198_298_213_790_000);
 
-    /// The two published samples (`spec/import-export.md` 4.2), with keys of no account.
+    /// The two published samples (docs/spec/import-export.md#journal-grammar), with keys of no account.
     const SAMPLE: &str = "[BeginUpdateRecord][2016/11/01 21:22:25.379][Type:ActivityRecord]\r\n\
         ActivityId: DriveInfo\r\n\
         DriveState: [BeginValue]\r\n\

@@ -1,4 +1,5 @@
-//! What a journal tells, put together: its sessions, their drives, and what may be done next (`spec/import-export.md` 1.3).
+//! What a journal tells, put together: its sessions, their drives, and what may be done next
+//! (docs/spec/import-export.md#sessions).
 
 use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
 

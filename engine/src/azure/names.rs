@@ -1,4 +1,5 @@
-//! What Azure can name, and how large its blobs may be (`spec/import-export.md` 1.3, 2.4, 9.3).
+//! What Azure can name, and how large its blobs may be (docs/spec/import-export.md#sessions,
+//! docs/spec/import-export.md#names-and-sizes and docs/spec/import-export.md#limits-and-shipping-rules).
 
 use std::borrow::Cow;
 
@@ -191,8 +192,9 @@ pub fn check_blob(container: &str, name: &str) -> Result<BlobWarnings, NameError
 }
 
 /// One spelling for all names of a blob or a segment that the service, or the clients in front of it, may take for one:
-/// `\` becomes `/`, dots at the end of a segment and empty segments go (`spec/import-export.md` 2.4: names are used in
-/// URLs, whose libraries do this), escapes `%41` are resolved, and composed and decomposed letters are one (NFC).
+/// `\` becomes `/`, dots at the end of a segment and empty segments go (docs/spec/import-export.md#names-and-sizes:
+/// names are used in URLs, whose libraries do this), escapes `%41` are resolved, and composed and decomposed letters
+/// are one (NFC).
 pub fn fold(name: &str) -> Cow<'_, str> {
     if is_folded(name) {
         return Cow::Borrowed(name);

@@ -1,4 +1,5 @@
-//! Metadata and properties files: checked before they go on a drive (`spec/import-export.md` 5).
+//! Metadata and properties files: checked before they go on a drive
+//! (docs/spec/import-export.md#metadata-and-properties-xml).
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 use crate::text::{self, Form};
 
-/// Names and values of one blob's metadata together (`spec/import-export.md` 2.4).
+/// Names and values of one blob's metadata together (docs/spec/import-export.md#names-and-sizes).
 pub const METADATA_LEN_MAX: usize = 8 << 10;
 
 /// Which of the two a file is.

@@ -1,4 +1,4 @@
-//! Datums: the tagged, nested records that a dataset is made of (spec section 4).
+//! Datums: the tagged, nested records that a dataset is made of (docs/spec/bitlocker.md#datums).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::{Zeroize, Zeroizing};
@@ -174,7 +174,7 @@ pub struct Writer {
     counter: u32,
 }
 
-/// Flags ("version") of a datum on disk (spec section 4).
+/// Flags ("version") of a datum on disk (docs/spec/bitlocker.md#datums).
 const FLAGS_ON_DISK: u16 = 1;
 /// Flags of a KEY datum inside a wrapping.
 const FLAGS_WRAPPED: u16 = 0;

@@ -1,4 +1,4 @@
-//! The structures on disk, as types. All little-endian, none aligned (spec section 15, point 6).
+//! The structures on disk, as types. All little-endian, none aligned (docs/spec/bitlocker.md#pitfalls, point 6).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -17,14 +17,14 @@ pub const JUMP_SEVEN: [u8; 3] = [0xEB, 0x58, 0x90];
 /// First instruction of Vista's boot sector.
 pub const JUMP_VISTA: [u8; 3] = [0xEB, 0x52, 0x90];
 
-/// In the boot sector of a finished volume, before the three region offsets (spec section 2).
+/// In the boot sector of a finished volume, before the three region offsets (docs/spec/bitlocker.md#boot-sector).
 pub const GUID_FINISHED: Guid =
     Guid::from_fields(0x4967d63b, 0x2e29, 0x4ad8, [0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01]);
-/// The same while a conversion runs, "encrypt on write" (spec 11.4).
+/// The same while a conversion runs, "encrypt on write" (docs/spec/bitlocker.md#conversion-in-progress).
 pub const GUID_EOW: Guid =
     Guid::from_fields(0x92a84d3b, 0xdd80, 0x4d0e, [0x9e, 0x4e, 0xb1, 0xe3, 0x28, 0x4e, 0xae, 0xd8]);
 
-/// Bytes of a metadata region (spec section 3).
+/// Bytes of a metadata region (docs/spec/bitlocker.md#metadata-region).
 pub const REGION_LEN: usize = 0x1_0000;
 /// Bytes of a metadata region in Vista's version 1.
 pub const REGION_LEN_VISTA: usize = 0x4000;
@@ -40,7 +40,7 @@ pub const VERSION_SEVEN: u16 = 2;
 /// Version of blocks and validations of Vista.
 pub const VERSION_VISTA: u16 = 1;
 
-/// Datum roles (spec 4.2).
+/// Datum roles (docs/spec/bitlocker.md#datum-roles).
 pub mod role {
     pub const PROPERTY: u16 = 0;
     pub const VMK: u16 = 2;
@@ -52,7 +52,7 @@ pub mod role {
     pub const STRETCHED_KEY_COPY: u16 = 0x13;
 }
 
-/// Datum types (spec 4.1).
+/// Datum types (docs/spec/bitlocker.md#datum-types).
 pub mod kind {
     pub const KEY: u16 = 1;
     pub const UNICODE: u16 = 2;
@@ -65,7 +65,7 @@ pub mod kind {
     pub const BACKUP_INFO: u16 = 0x15;
 }
 
-/// Key types inside KEY, STRETCH_KEY and USE_KEY (spec 4.2).
+/// Key types inside KEY, STRETCH_KEY and USE_KEY (docs/spec/bitlocker.md#datum-roles).
 pub mod key_type {
     pub const RECOVERY_PASSWORD: u16 = 0x1000;
     pub const PASSWORD: u16 = 0x1001;
@@ -76,7 +76,7 @@ pub mod key_type {
     pub const STRETCHED_RECOVERY: u16 = 0x2008;
 }
 
-/// Priorities of protectors, which say what they are (spec section 5).
+/// Priorities of protectors, which say what they are (docs/spec/bitlocker.md#protectors).
 pub mod priority {
     pub const CLEAR_KEY: u16 = 0;
     pub const TPM: u16 = 0x0100;
@@ -87,7 +87,7 @@ pub mod priority {
     pub const PASSWORD: u16 = 0x2000;
 }
 
-/// States of a block header (spec 3.1).
+/// States of a block header (docs/spec/bitlocker.md#block-header).
 pub mod state {
     pub const DECRYPTED: u16 = 1;
     pub const CONVERTING_WITH_LOG: u16 = 2;
@@ -95,7 +95,8 @@ pub mod state {
     pub const ENCRYPTED: u16 = 4;
 }
 
-/// The number that stands for `cipher` in a dataset header and as type of the FVEK (spec section 7).
+/// The number that stands for `cipher` in a dataset header and as type of the FVEK
+/// (docs/spec/bitlocker.md#sector-ciphers).
 pub const fn method_of(cipher: Cipher) -> u16 {
     match cipher {
         Cipher::AesCbcDiffuser128 => 0x8000,
@@ -131,7 +132,8 @@ macro_rules! on_disk {
 }
 
 on_disk! {
-    /// The boot sector since Windows 7 (spec section 2): a FAT32-like parameter block around the region offsets.
+    /// The boot sector since Windows 7 (docs/spec/bitlocker.md#boot-sector): a FAT32-like parameter block around the
+    /// region offsets.
     BootSector, 512 {
         jump: [u8; 3],
         oem: [u8; 8],
@@ -179,7 +181,8 @@ const _: () = assert!(std::mem::offset_of!(BootSector, text) == 0x100);
 const _: () = assert!(std::mem::offset_of!(BootSector, text_offsets) == 0x1FB);
 
 on_disk! {
-    /// What follows the GUID in a boot sector, wherever that is (spec 2, 11.3, 11.4).
+    /// What follows the GUID in a boot sector, wherever that is (docs/spec/bitlocker.md#boot-sector,
+    /// docs/spec/bitlocker.md#to-go and docs/spec/bitlocker.md#conversion-in-progress).
     RegionOffsets, 40 {
         regions: [U64; 3],
         eow_blocks: [U64; 2],
@@ -187,7 +190,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of a metadata region (spec 3.1).
+    /// Head of a metadata region (docs/spec/bitlocker.md#block-header).
     BlockHeader, 64 {
         signature: [u8; 8],
         /// Block size in units of 16 bytes; version 1: in bytes.
@@ -206,7 +209,8 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of a dataset (spec 3.2); a key file begins with one, too (spec section 10).
+    /// Head of a dataset (docs/spec/bitlocker.md#dataset-header); a key file begins with one, too
+    /// (docs/spec/bitlocker.md#key-files).
     DatasetHeader, 48 {
         size: U32,
         version: U32,
@@ -221,7 +225,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Behind the block (spec 3.3); one AES-CCM datum follows.
+    /// Behind the block (docs/spec/bitlocker.md#validation); one AES-CCM datum follows.
     Validation, 8 {
         bytes_left: U16,
         version: U16,
@@ -230,7 +234,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of every datum (spec section 4).
+    /// Head of every datum (docs/spec/bitlocker.md#datums).
     DatumHeader, 8 {
         size: U16,
         role: U16,
@@ -240,7 +244,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Fixed part of a VMK datum (spec section 5).
+    /// Fixed part of a VMK datum (docs/spec/bitlocker.md#protectors).
     VmkHead, 28 {
         id: [u8; 16],
         changed: U64,
@@ -267,7 +271,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Fixed part of an AES_CCM datum: the tag comes before the ciphertext (spec 6.1).
+    /// Fixed part of an AES_CCM datum: the tag comes before the ciphertext (docs/spec/bitlocker.md#aes-ccm-wrapping).
     CcmHead, 28 {
         nonce: [u8; 12],
         tag: [u8; 16],
@@ -283,7 +287,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Fixed part of an EXTERNAL datum (spec section 10).
+    /// Fixed part of an EXTERNAL datum (docs/spec/bitlocker.md#key-files).
     ExternalHead, 24 {
         id: [u8; 16],
         changed: U64,
@@ -291,7 +295,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Fixed part of a VIRTUALIZATION datum (spec 4.5).
+    /// Fixed part of a VIRTUALIZATION datum (docs/spec/bitlocker.md#virtualization-datum).
     VirtualizationHead, 16 {
         relocated_at: U64,
         relocated_len: U64,
@@ -324,7 +328,8 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of the block that describes a running conversion (spec 11.4). Bitmap offsets follow, one per region.
+    /// Head of the block that describes a running conversion (docs/spec/bitlocker.md#conversion-in-progress). Bitmap
+    /// offsets follow, one per region.
     EowHeader, 56 {
         signature: [u8; 8],
         header_size: U16,
@@ -341,7 +346,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of one region's bitmap file (spec 11.4).
+    /// Head of one region's bitmap file (docs/spec/bitlocker.md#conversion-in-progress).
     EowBitmapHeader, 60 {
         signature: [u8; 10],
         header_size: U16,
@@ -357,7 +362,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Head of one of the two records of a bitmap file (spec 11.4).
+    /// Head of one of the two records of a bitmap file (docs/spec/bitlocker.md#conversion-in-progress).
     EowRecordHeader, 36 {
         signature: [u8; 10],
         header_size: U16,
@@ -369,7 +374,7 @@ on_disk! {
     }
 }
 
-/// The CRC-32 of zlib and Ethernet, which BitLocker uses (spec 3.3).
+/// The CRC-32 of zlib and Ethernet, which BitLocker uses (docs/spec/bitlocker.md#validation).
 pub fn crc32(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }

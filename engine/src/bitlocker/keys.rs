@@ -64,7 +64,7 @@ pub enum KeyInputError {
     },
 }
 
-/// What is wrong with a key file (spec section 10).
+/// What is wrong with a key file (docs/spec/bitlocker.md#key-files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The size field does not fit the file.
@@ -174,7 +174,7 @@ pub fn looks_like_key_file(bytes: &[u8]) -> bool {
     })
 }
 
-/// Spec section 10: a dataset header, one EXTERNAL datum, the key in it.
+/// A dataset header, one EXTERNAL datum, the key in it (docs/spec/bitlocker.md#key-files).
 fn key_file(bytes: &[u8]) -> Result<KeyInput, KeyFileError> {
     let (header, _) = DatasetHeader::ref_from_prefix(bytes).map_err(|_| KeyFileError::NoKey)?;
     if header.version.get() != 1 || header.header_size.get() as usize != size_of::<DatasetHeader>() {

@@ -1,4 +1,4 @@
-//! From bytes of the unlocked volume to bytes of the device (spec section 8, point 7).
+//! From bytes of the unlocked volume to bytes of the device (docs/spec/bitlocker.md#reading-a-volume, point 7).
 //!
 //! The unlocked ("virtual") volume is as long as the partition. Its first bytes are stored elsewhere, BitLocker's own
 //! areas read as zeros, and the rest lies in place. A sector's cipher offset is always the place where it is stored, for
@@ -70,13 +70,13 @@ pub enum MappingError {
     },
 }
 
-/// What Vista's first sector hides (spec 11.1).
+/// What Vista's first sector hides (docs/spec/bitlocker.md#vista).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct VistaFront {
     mirror_cluster: u64,
 }
 
-/// Chunks of a volume in conversion: which are encrypted already (spec 11.4).
+/// Chunks of a volume in conversion: which are encrypted already (docs/spec/bitlocker.md#conversion-in-progress).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
     /// Bytes of a chunk; a whole number of sectors.

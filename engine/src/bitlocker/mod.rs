@@ -1,7 +1,7 @@
 //! BitLocker's own bytes: boot sector, metadata regions, protectors, key files; built and read.
 //!
-//! What is here is `docs` of the format in code: each structure cites its section of the specification that the project
-//! works from ("spec" below; its evidence is the volumes that Windows made and the open readers' behaviour).
+//! Each structure cites its section of `docs/spec/bitlocker.md`, whose evidence is volumes made by Windows and the
+//! behaviour of the open readers.
 //!
 //! * [`regions`]: where the reserved areas of a new volume lie.
 //! * [`build`]: the bytes of a new volume's metadata and front.

@@ -1,4 +1,5 @@
-//! Where the areas that belong to BitLocker lie in a new volume (spec 9.1, 13.1).
+//! Where the areas that belong to BitLocker lie in a new volume (docs/spec/bitlocker.md#where-windows-puts-the-regions
+//! and docs/spec/bitlocker.md#recipe).
 
 use super::format::{FRONT_LEN, REGION_LEN, VERIFY_LEN};
 use super::map::Mapping;
@@ -13,7 +14,8 @@ const FIRST_REGION_AT: u64 = 0x210_0000;
 /// Windows 10 spreads the regions by this part of the volume.
 const SPREAD_DIVISOR: u64 = 9;
 
-/// `$STANDARD_INFORMATION` and `$FILE_NAME` attributes of the hidden files: hidden, system, archive (spec section 9).
+/// `$STANDARD_INFORMATION` and `$FILE_NAME` attributes of the hidden files: hidden, system, archive
+/// (docs/spec/bitlocker.md#the-ntfs-side).
 pub const HIDDEN_FILE_ATTRIBUTES: u32 = 0x26;
 
 const NAME_REGION_1: &str = "FVE2.{e40ad34d-dae9-4bc7-95bd-b16218c10f72}.1";
@@ -55,7 +57,8 @@ pub enum PlaceError {
     },
 }
 
-/// A file that owns one of BitLocker's areas, so that the file system inside leaves it alone (spec section 9).
+/// A file that owns one of BitLocker's areas, so that the file system inside leaves it alone
+/// (docs/spec/bitlocker.md#the-ntfs-side).
 ///
 /// It lies in `\System Volume Information`, has one unnamed non-resident `$DATA` of one run, and only `$FILE_NAME`
 /// namespace 0 (POSIX).
@@ -315,7 +318,8 @@ mod tests {
 
     #[test]
     fn judge_windows_places_of_14_volumes() {
-        // Spec 9.1, volumes of 0x6400000 and 0x6500000 bytes with 4 KiB clusters, the spacing of regions 2 and 3.
+        // Volumes of 0x6400000 and 0x6500000 bytes with 4 KiB clusters, the spacing of regions 2 and 3
+        // (docs/spec/bitlocker.md#where-windows-puts-the-regions).
         let regions = place(0x640_0000, 4096);
         assert_eq!(regions.metadata.map(|at| at.0), [0x210_0000, 0x2C1_D000, 0x373_A000]);
         assert_eq!(regions.relocated.0, 0x211_0000);

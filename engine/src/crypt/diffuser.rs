@@ -10,7 +10,7 @@ use crate::units::SectorSize;
 
 /// Words of 32 bits in the largest sector.
 const WORDS_MAX: usize = 4096 / 4;
-/// Rotations of diffuser A, by word modulo 4 (`spec/bitlocker.md` 7).
+/// Rotations of diffuser A, by word modulo 4 (docs/spec/bitlocker.md#sector-ciphers).
 const ROTATE_A: [u32; 4] = [9, 0, 13, 0];
 const ROUNDS_A: usize = 5;
 /// Rotations of diffuser B, likewise.

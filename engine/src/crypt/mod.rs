@@ -68,7 +68,7 @@ impl Cipher {
         Self::ALL.into_iter().find(|cipher| cipher.name().eq_ignore_ascii_case(name))
     }
 
-    /// Bytes of the full volume encryption key as BitLocker stores it (`spec/bitlocker.md` 4.5).
+    /// Bytes of the full volume encryption key as BitLocker stores it (docs/spec/bitlocker.md#fvek-datum).
     pub const fn fvek_len(self) -> usize {
         match self {
             Self::AesCbc128 => 16,
@@ -97,7 +97,8 @@ pub enum KeyError {
     },
 }
 
-/// Encrypts and decrypts runs of whole sectors in place, each sector for itself (`spec/bitlocker.md` 7).
+/// Encrypts and decrypts runs of whole sectors in place, each sector for itself
+/// (docs/spec/bitlocker.md#sector-ciphers).
 ///
 /// The expanded keys live on the heap, where moving the cipher leaves no copy behind, and are wiped on drop. The
 /// widest AES unit of the machine is found at run time (by the `aes` crate); without one the same code runs on a
@@ -124,8 +125,8 @@ impl SectorCipher {
         if fvek.len() != cipher.fvek_len() {
             return Err(KeyError::Length { cipher, found: fvek.len() });
         }
-        // Where the halves of a diffuser key lie: `spec/bitlocker.md` 4.5. Bytes 16..32 and 48..64 of the AES-128
-        // form are unused.
+        // Where the halves of a diffuser key lie: docs/spec/bitlocker.md#fvek-datum. Bytes 16..32 and 48..64 of the
+        // AES-128 form are unused.
         let mode: Box<dyn Mode> = match cipher {
             Cipher::AesCbc128 => Box::new(cbc::Cbc::<Aes128>::new(fvek)),
             Cipher::AesCbc256 => Box::new(cbc::Cbc::<Aes256>::new(fvek)),

@@ -72,7 +72,7 @@ pub struct Table {
 impl Table {
     /// Lays out a drive of `disk` bytes: reserved partition, then one data partition up to the last aligned place, its
     /// length cut to a multiple of `cluster` bytes so that the last cluster carries the backup boot sector
-    /// (`spec/ntfs.md` section 2). Its end is aligned too: partitioners caution against anything else.
+    /// (docs/spec/ntfs.md#partition). Its end is aligned too: partitioners caution against anything else.
     ///
     /// # Errors
     /// When the drive is too small, or too large for an MBR, or when `alignment` or `cluster` is no power of two of

@@ -1,7 +1,7 @@
 //! GPT and MBR partition tables: both copies, built and read.
 //!
 //! Sources: UEFI 2.10 chapter 5 (protective MBR 5.2.3, header 5.3.2, entries 5.3.3); partition types and the shape that
-//! Windows gives to data disks: `spec/ntfs.md` section 2.
+//! Windows gives to data disks: docs/spec/ntfs.md#partition.
 
 #![forbid(unsafe_code)]
 

@@ -1,20 +1,20 @@
-//! What lies on an NTFS 3.1 volume, as declared structures (ntfs.md; section numbers are given beside each item).
+//! What lies on an NTFS 3.1 volume, as declared structures; each cites its evidence.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Update sequences protect strides of this size, whatever the sector (section 4).
+/// Update sequences protect strides of this size, whatever the sector (docs/spec/ntfs.md#fixups).
 pub const FIXUP_STRIDE: usize = 512;
-/// Bytes of an index block (section 1).
+/// Bytes of an index block (docs/spec/ntfs.md#limits).
 pub const INDEX_BLOCK: usize = 4096;
-/// Units in the longest name (section 1).
+/// Units in the longest name (docs/spec/ntfs.md#limits).
 pub const NAME_UNITS_MAX: usize = 255;
-/// Bytes of `$Boot` (section 3).
+/// Bytes of `$Boot` (docs/spec/ntfs.md#boot-sector).
 pub const BOOT_BYTES: u64 = 8192;
-/// The mark behind the last attribute of a record (section 5).
+/// The mark behind the last attribute of a record (docs/spec/ntfs.md#file-records).
 pub const ATTRIBUTES_END: u32 = 0xFFFF_FFFF;
 
-/// Attribute types (section 6).
+/// Attribute types (docs/spec/ntfs.md#attribute-headers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 #[allow(missing_docs)]
@@ -36,7 +36,7 @@ pub enum AttrType {
     LoggedUtilityStream = 0x100,
 }
 
-/// Record numbers of the metafiles (section 12).
+/// Record numbers of the metafiles (docs/spec/ntfs.md#metafiles).
 #[allow(missing_docs)]
 pub mod metafile {
     pub const MFT: u32 = 0;
@@ -56,7 +56,7 @@ pub mod metafile {
     pub const REPARSE: u32 = 26;
 }
 
-/// Flags of an attribute (section 6).
+/// Flags of an attribute (docs/spec/ntfs.md#attribute-headers).
 #[allow(missing_docs)]
 pub mod attr_flag {
     pub const COMPRESSED: u16 = 0x0001;
@@ -64,7 +64,7 @@ pub mod attr_flag {
     pub const SPARSE: u16 = 0x8000;
 }
 
-/// Flags of a record (section 5).
+/// Flags of a record (docs/spec/ntfs.md#file-records).
 #[allow(missing_docs)]
 pub mod record_flag {
     pub const IN_USE: u16 = 1;
@@ -73,7 +73,7 @@ pub mod record_flag {
     pub const VIEW_INDEX: u16 = 8;
 }
 
-/// File attributes (section 8).
+/// File attributes (docs/spec/ntfs.md#standard-information).
 #[allow(missing_docs)]
 pub mod file_attribute {
     pub const HIDDEN: u32 = 2;
@@ -84,14 +84,14 @@ pub mod file_attribute {
     pub const VIEW_INDEX: u32 = 0x2000_0000;
 }
 
-/// Namespaces of `$FILE_NAME` (section 9).
+/// Namespaces of `$FILE_NAME` (docs/spec/ntfs.md#names).
 #[allow(missing_docs)]
 pub mod namespace {
     pub const POSIX: u8 = 0;
     pub const WIN32_AND_DOS: u8 = 3;
 }
 
-/// Collation rules (section 10).
+/// Collation rules (docs/spec/ntfs.md#upcase-table-and-collation).
 #[allow(missing_docs)]
 pub mod collation {
     pub const FILE_NAME: u32 = 1;
@@ -101,14 +101,14 @@ pub mod collation {
     pub const ULONGS: u32 = 0x13;
 }
 
-/// Flags of index entries (section 11).
+/// Flags of index entries (docs/spec/ntfs.md#indexes).
 #[allow(missing_docs)]
 pub mod entry_flag {
     pub const SUBNODE: u16 = 1;
     pub const END: u16 = 2;
 }
 
-/// Head of every structure that an update sequence protects (section 4).
+/// Head of every structure that an update sequence protects (docs/spec/ntfs.md#fixups).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -118,7 +118,8 @@ pub struct ProtectedHeader {
     pub fixup_count: U16,
 }
 
-/// Header of a FILE record (sections 4 and 5); the update sequence array follows.
+/// Header of a FILE record (docs/spec/ntfs.md#fixups and docs/spec/ntfs.md#file-records); the update sequence array
+/// follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -138,7 +139,7 @@ pub struct RecordHeader {
 }
 const _: () = assert!(size_of::<RecordHeader>() == 0x30);
 
-/// First part of every attribute (section 6).
+/// First part of every attribute (docs/spec/ntfs.md#attribute-headers).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -153,7 +154,7 @@ pub struct AttrHeader {
 }
 const _: () = assert!(size_of::<AttrHeader>() == 0x10);
 
-/// Second part of a resident attribute (section 6).
+/// Second part of a resident attribute (docs/spec/ntfs.md#attribute-headers).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -167,7 +168,7 @@ pub struct ResidentHeader {
 pub const RESIDENT_HEADER: usize = size_of::<AttrHeader>() + size_of::<ResidentHeader>();
 const _: () = assert!(RESIDENT_HEADER == 0x18);
 
-/// Second part of a non-resident attribute that is neither sparse nor compressed (section 6).
+/// Second part of a non-resident attribute that is neither sparse nor compressed (docs/spec/ntfs.md#attribute-headers).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -186,7 +187,7 @@ pub struct NonResidentHeader {
 pub const NON_RESIDENT_HEADER: usize = size_of::<AttrHeader>() + size_of::<NonResidentHeader>();
 const _: () = assert!(NON_RESIDENT_HEADER == 0x40);
 
-/// The 48-byte form of `$STANDARD_INFORMATION` (section 8).
+/// The 48-byte form of `$STANDARD_INFORMATION` (docs/spec/ntfs.md#standard-information).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -202,7 +203,7 @@ pub struct StandardInformation {
 }
 const _: () = assert!(size_of::<StandardInformation>() == 48);
 
-/// What NTFS 3.x puts behind [`StandardInformation`] (section 8).
+/// What NTFS 3.x puts behind [`StandardInformation`] (docs/spec/ntfs.md#standard-information).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -214,7 +215,7 @@ pub struct StandardInformation3 {
 }
 const _: () = assert!(size_of::<StandardInformation>() + size_of::<StandardInformation3>() == 72);
 
-/// `$FILE_NAME` up to the name (section 8).
+/// `$FILE_NAME` up to the name (docs/spec/ntfs.md#file-names).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -233,7 +234,7 @@ pub struct FileNameHeader {
 }
 const _: () = assert!(size_of::<FileNameHeader>() == 66);
 
-/// An entry of `$ATTRIBUTE_LIST` up to the name (section 8).
+/// An entry of `$ATTRIBUTE_LIST` up to the name (docs/spec/ntfs.md#attribute-lists).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -248,7 +249,7 @@ pub struct ListEntryHeader {
 }
 const _: () = assert!(size_of::<ListEntryHeader>() == 0x1A);
 
-/// `$VOLUME_INFORMATION` (section 8).
+/// `$VOLUME_INFORMATION` (docs/spec/ntfs.md#volume-information).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -260,7 +261,7 @@ pub struct VolumeInformation {
 }
 const _: () = assert!(size_of::<VolumeInformation>() == 12);
 
-/// `$INDEX_ROOT` before its index header (section 11).
+/// `$INDEX_ROOT` before its index header (docs/spec/ntfs.md#indexes).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -273,7 +274,7 @@ pub struct IndexRoot {
 }
 const _: () = assert!(size_of::<IndexRoot>() == 16);
 
-/// Header of a list of entries (section 11); offsets count from its own start.
+/// Header of a list of entries (docs/spec/ntfs.md#indexes); offsets count from its own start.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -286,7 +287,7 @@ pub struct IndexHeader {
 }
 const _: () = assert!(size_of::<IndexHeader>() == 16);
 
-/// Header of an INDX block before its index header (sections 4 and 11).
+/// Header of an INDX block before its index header (docs/spec/ntfs.md#fixups and docs/spec/ntfs.md#indexes).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -302,7 +303,8 @@ pub const BLOCK_FIXUPS: usize = size_of::<BlockHeader>() + size_of::<IndexHeader
 pub const BLOCK_ENTRIES: usize = (BLOCK_FIXUPS + 2 * (INDEX_BLOCK / FIXUP_STRIDE + 1)).next_multiple_of(8);
 const _: () = assert!(BLOCK_FIXUPS == 0x28 && BLOCK_ENTRIES == 0x40);
 
-/// Header of an index entry (section 11). In view indexes the reference holds offset and length of the data.
+/// Header of an index entry (docs/spec/ntfs.md#indexes). In view indexes the reference holds offset and length of the
+/// data.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -317,7 +319,7 @@ pub struct EntryHeader {
 pub const ENTRY_HEADER: usize = size_of::<EntryHeader>();
 const _: () = assert!(ENTRY_HEADER == 16);
 
-/// The boot sector (section 3).
+/// The boot sector (docs/spec/ntfs.md#boot-sector).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -348,7 +350,7 @@ pub struct BootSector {
 }
 const _: () = assert!(size_of::<BootSector>() == 512);
 
-/// One row of `$AttrDef` (section 12).
+/// One row of `$AttrDef` (docs/spec/ntfs.md#metafiles).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -363,7 +365,7 @@ pub struct AttrDefRow {
 }
 const _: () = assert!(size_of::<AttrDefRow>() == 160);
 
-/// Header of an entry of `$SDS`; also the data of `$SII` and `$SDH` (section 13).
+/// Header of an entry of `$SDS`; also the data of `$SII` and `$SDH` (docs/spec/ntfs.md#security).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -375,7 +377,7 @@ pub struct SecurityEntry {
 }
 const _: () = assert!(size_of::<SecurityEntry>() == 20);
 
-/// A reference to a record: its number and its sequence number (section 5).
+/// A reference to a record: its number and its sequence number (docs/spec/ntfs.md#file-records).
 pub const fn reference(record: u32, sequence: u16) -> u64 {
     record as u64 | (sequence as u64) << 48
 }
@@ -396,7 +398,7 @@ pub const fn align8(len: usize) -> usize {
     len.next_multiple_of(8)
 }
 
-/// Puts the update sequence into place: the very last thing done to a record or block (section 4).
+/// Puts the update sequence into place: the very last thing done to a record or block (docs/spec/ntfs.md#fixups).
 ///
 /// `fixups` is where the update sequence array lies; `protected` is a whole number of strides.
 pub fn protect(protected: &mut [u8], fixups: usize) {

@@ -1,4 +1,4 @@
-//! Which names Windows can open, and names in place of those it cannot (ntfs.md section 9).
+//! Which names Windows can open, and names in place of those it cannot (docs/spec/ntfs.md#names).
 //!
 //! Two names of one directory that [`super::upcase::equal_folded`] takes for one are no matter of one name alone; who
 //! lays out directories looks for them, and gives all but one of them a [`safe_name`].

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 /// `(first, last, step, delta)`: every `step`-th code unit from `first` to `last` maps to itself plus `delta`.
 type Run = (u16, u16, u16, i32);
 
-/// All code units that differ from identity (ntfs.md section 10; measured on Windows builds 14393 to 20348).
+/// All code units that differ from identity (docs/spec/ntfs.md#upcase-table-and-collation; measured on Windows builds
+/// 14393 to 20348).
 #[rustfmt::skip]
 const RUNS: [Run; 125] = [
     (0x0061, 0x007A, 1, -32), (0x00E0, 0x00F6, 1, -32), (0x00F8, 0x00FE, 1, -32), (0x00FF, 0x00FF, 1, 121),
@@ -68,7 +69,7 @@ static TABLE: [u16; 65536] = {
 /// Bytes of the stream `$UpCase`.
 pub const BYTES: usize = 2 * 65536;
 
-/// The CRC-64 of the table's bytes, as its stream `$Info` holds it (ntfs.md section 10).
+/// The CRC-64 of the table's bytes, as its stream `$Info` holds it (docs/spec/ntfs.md#upcase-table-and-collation).
 pub const CRC64: u64 = 0xDADC_7E77_6B1B_690C;
 
 /// The whole table: index a code unit, get its capital.
@@ -124,7 +125,7 @@ mod tests {
         use sha2::{Digest, Sha256};
         let bytes: Vec<u8> = table().iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let hex: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Measured on every Windows 8..11 sample of ntfs.md section 23.
+        // Measured on every Windows 8..11 sample of docs/spec/ntfs.md#sources.
         assert_eq!(hex, "41c26bc7a12bdaeb26025c93118697c7e3ef81ee048b00fe5cce2a472e0e0742");
         assert_eq!(table().iter().enumerate().filter(|&(i, &unit)| i != usize::from(unit)).count(), 973);
 

@@ -10,8 +10,8 @@ use std::ops::Range;
 use crate::plan::catalog::Catalog;
 use crate::units::ByteLen;
 
-/// Most files that are spread in one go, as the documented tool does it (`spec/import-export.md` 2.5): a batch that fits one
-/// drive goes to one.
+/// Most files that are spread in one go, as the documented tool does it
+/// (docs/spec/import-export.md#spreading-files-over-drives): a batch that fits one drive goes to one.
 pub const BATCH_FILES_MAX: usize = 100_000;
 
 /// Files of each drive, and those that fit nowhere; indices into the catalog, ascending.

@@ -71,7 +71,7 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02X}")).collect())
 }
 
-/// Whether a job may be called so (import-export.md 9.3).
+/// Whether a job may be called so (docs/spec/import-export.md#limits-and-shipping-rules).
 ///
 /// # Errors
 /// What is wrong with it, as a sentence without full stop.

@@ -155,7 +155,8 @@ impl PrepRequest {
         }
     }
 
-    /// What is wrong with the request itself, before any file is opened (import-export.md 1.1 and 1.3).
+    /// What is wrong with the request itself, before any file is opened (docs/spec/import-export.md#prepimport-v2 and
+    /// docs/spec/import-export.md#sessions).
     pub fn check(&self) -> Problems {
         let mut problems = Problems::default();
         let id = &self.session;

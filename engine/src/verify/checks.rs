@@ -1,4 +1,4 @@
-//! The questions that the service asks of a drive, in its order (`spec/import-export.md` 11).
+//! The questions that the service asks of a drive, in its order (docs/spec/import-export.md#disks-and-limits).
 
 use crate::bitlocker::read::{ProtectorKind, State};
 use crate::gpt::Flaw;

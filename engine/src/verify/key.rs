@@ -282,7 +282,8 @@ impl Key {
 
     /// Every object with a `bitLockerKey`, wherever it stands: `{"value":[{"driveId","bitLockerKey"}]}` of
     /// `listBitLockerKeys`, `{"diskSecrets":[{"diskSerialNumber","bitLockerKey"}]}` of `listCredentials`, a list or one entry
-    /// alone, a job with its `driveList` (`spec/import-export.md` 9.5, 9.6). One bad key of several is told, not skipped.
+    /// alone, a job with its `driveList` (docs/spec/import-export.md#arm-rest and
+    /// docs/spec/import-export.md#data-box-jobs). One bad key of several is told, not skipped.
     fn read_json(text: &str) -> Result<Self, Problem> {
         let wrong = |what: &str| Problem::new(Kind::Usage, format!("the key file is JSON, but {what}"));
         let json: Value = serde_json::from_str(text).map_err(|_| wrong("not well-formed"))?;

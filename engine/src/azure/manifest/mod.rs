@@ -1,4 +1,5 @@
-//! The drive manifest (`spec/import-export.md` 3): which blob each file becomes, and the hash of every block.
+//! The drive manifest (docs/spec/import-export.md#drive-manifest): which blob each file becomes, and the hash of every
+//! block.
 
 mod ranges;
 mod read;

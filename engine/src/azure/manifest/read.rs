@@ -539,7 +539,8 @@ impl Blob {
         kind == Pieces::Pages || next == length || self.pieces.is_empty()
     }
 
-    /// What the service would find wrong with the blob's description (`spec/import-export.md` 3.2); empty when nothing.
+    /// What the service would find wrong with the blob's description (docs/spec/import-export.md#manifest-grammar);
+    /// empty when nothing.
     pub fn check(&self) -> Vec<String> {
         let mut out = Vec::new();
         let length = self.start.length;

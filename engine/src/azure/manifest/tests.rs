@@ -80,7 +80,7 @@ fn documented_sample_blob_is_written_in_the_order_of_the_grammar() {
     out.extend(list_open(&ListFacts { session: "session#1", number: 0, metadata: None, properties: None }));
     let mut blob = facts("pictures/wild/desert.jpg", "\\session#1\\wild\\desert.jpg", 98304, blocks(4 * MIB));
     blob.disposition = Disposition::Overwrite;
-    // The id and hash that a public log shows for one block (`spec/import-export.md` 3.2).
+    // The id and hash that a public log shows for one block (docs/spec/import-export.md#manifest-grammar).
     let hash = [0x70, 0x0C, 0xE7, 0xE2, 0x1E, 0xD5, 0x55, 0x25, 0x97, 0x7F, 0xAF, 0x7A, 0xAA, 0x9E, 0x54, 0x6B];
     write_blob(&mut out, &blob, Content::Blocks(&[hash]));
     out.extend_from_slice(list_close());

@@ -1,5 +1,6 @@
 //! Metadata regions of a volume that is being encrypted in place: a finished one's, with a border behind which all is
-//! plain, as Windows 7 leaves a conversion that was paused (spec 3.1, 11.2).
+//! plain, as Windows 7 leaves a conversion that was paused (docs/spec/bitlocker.md#block-header and
+//! docs/spec/bitlocker.md#windows-7).
 
 use sha2::{Digest, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
@@ -10,7 +11,7 @@ use crate::bitlocker::format::{BLOCK_UNIT, BlockHeader, DatasetHeader, Validatio
 use crate::crypt::secret::Key32;
 use crate::units::{ByteOffset, FileTime};
 
-/// Set in the time of nonces that a driver makes, never in those of a new volume (spec 3.3).
+/// Set in the time of nonces that a driver makes, never in those of a new volume (docs/spec/bitlocker.md#validation).
 const OF_A_DRIVER: u64 = 1 << 63;
 /// Borders lie on sectors: no two of them share a nonce.
 const SECTOR_MIN: u64 = 512;

@@ -1,4 +1,4 @@
-//! A new volume's metadata and front (spec section 13).
+//! A new volume's metadata and front (docs/spec/bitlocker.md#what-a-writer-must-emit).
 
 mod converting;
 mod kept;
@@ -24,7 +24,7 @@ use crate::units::{DiskShape, FileTime, Guid};
 pub use converting::Converting;
 pub use kept::NotKept;
 
-/// First counter that a new volume's nonces take, as on Windows (spec 6.1).
+/// First counter that a new volume's nonces take, as on Windows (docs/spec/bitlocker.md#aes-ccm-wrapping).
 const FIRST_COUNTER: u32 = 2;
 
 /// Longest description, in UTF-16 units: a computer name, a label and a date have room, and so have all datums together.
@@ -40,7 +40,8 @@ pub struct Spec {
     pub regions: Regions,
     /// Cipher of the sectors.
     pub cipher: Cipher,
-    /// What the boot sector inside says of the disk; that of BitLocker says the same (spec section 2).
+    /// What the boot sector inside says of the disk; that of BitLocker says the same
+    /// (docs/spec/bitlocker.md#boot-sector).
     pub disk: DiskShape,
     /// What the recovery screen shows, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
     pub description: String,
@@ -207,7 +208,7 @@ fn cut(description: &str) -> String {
     description.chars().filter(|&c| c != '\0').take_while(fits).collect()
 }
 
-/// The 0x120-byte form of Windows 8 and later (spec 5.1).
+/// The 0x120-byte form of Windows 8 and later (docs/spec/bitlocker.md#recovery-password-protector).
 fn recovery_protector(out: &mut Writer, vmk: &Key32, recovery: &Recovery, salt: &[u8; SALT_LEN], stretched: &Key32) {
     protector(out, recovery.id, priority::RECOVERY_PASSWORD, |out| {
         out.datum(role::PROPERTY, kind::STRETCH_KEY, |out| {
@@ -221,7 +222,7 @@ fn recovery_protector(out: &mut Writer, vmk: &Key32, recovery: &Recovery, salt: 
     });
 }
 
-/// The 0xF0-byte form (spec 5.3).
+/// The 0xF0-byte form (docs/spec/bitlocker.md#external-key-protector).
 fn external_protector(out: &mut Writer, vmk: &Key32, id: Guid, key: &Key32) {
     protector(out, id, priority::EXTERNAL_KEY, |out| {
         out.text(role::PROPERTY, EXTERNAL_KEY_LABEL);
@@ -241,7 +242,7 @@ fn protector(out: &mut Writer, id: Guid, priority: u16, fill: impl FnOnce(&mut W
     });
 }
 
-/// Spec 4.5: version 5, everything converted.
+/// Version 5, everything converted (docs/spec/bitlocker.md#virtualization-datum).
 fn virtualization(out: &mut Writer, spec: &Spec) {
     const FINISHED: u64 = 0xA;
     const FINISHED_USED_SPACE_ONLY: u64 = 0xB;
@@ -275,7 +276,7 @@ fn virtualization(out: &mut Writer, spec: &Spec) {
     });
 }
 
-/// Fills the headers in, pads, seals the hash, adds the CRC (spec section 3).
+/// Fills the headers in, pads, seals the hash, adds the CRC (docs/spec/bitlocker.md#metadata-region).
 fn finish_region(out: Writer, spec: &Spec, volume_id: Guid, vmk: &Key32) -> Box<[u8; REGION_LEN]> {
     let time = out.time();
     let validation_counter = out.next_counter();
@@ -350,7 +351,7 @@ const BOOT_TEXT: [&str; 3] =
 const BOOT_TEXT_OFFSETS: [u8; 3] = [0x00, 0x1F, 0x2C];
 const _: () = assert!(BOOT_TEXT[0].len() == 0x1F && BOOT_TEXT[1].len() == 0x2C - 0x1F);
 
-/// Spec section 2; every value that is constant in Windows' volumes is kept.
+/// Every value that is constant in Windows' volumes is kept (docs/spec/bitlocker.md#boot-sector).
 fn boot_sector(spec: &Spec) -> BootSector {
     let regions = &spec.regions;
     let mut code = [0; 70];
@@ -400,7 +401,7 @@ const fn sectors_per_cluster(regions: &Regions) -> u8 {
     if sectors <= 128 { sectors as u8 } else { (sectors.trailing_zeros() as u8).wrapping_neg() }
 }
 
-/// The 156-byte form that Windows 7 to 10 write and everything reads (spec section 10).
+/// The 156-byte form that Windows 7 to 10 write and everything reads (docs/spec/bitlocker.md#key-files).
 fn key_file(id: Guid, key: &Key32, time: FileTime) -> KeyFile {
     const LEN: usize = 156;
     /// "No wrapping was done in this file."

@@ -396,7 +396,8 @@ fn the_same_inputs_give_the_same_bytes() {
 
 #[test]
 fn datums_lie_as_windows_lays_them() {
-    // Offsets of spec 12.2, moved by what differs: a longer description, another protector.
+    // The offsets (docs/spec/bitlocker.md#dump-of-xts-metadata) are moved by what differs: a longer description, another
+    // protector.
     let made = build(Cipher::XtsAes128, SectorSize::S512, 4096, 5);
     let region = &made.region[..];
     let header = BlockHeader::ref_from_prefix(region).unwrap().0;
@@ -438,7 +439,7 @@ fn the_boot_sector_has_windows_constants_and_own_code() {
         let made = build(Cipher::AesCbc256, sector, cluster, 9);
         let front = made.draft.front();
         let boot = &front[..sector.bytes() as usize];
-        // Spec 12.1, field by field.
+        // Field by field (docs/spec/bitlocker.md#dump-of-a-boot-sector).
         let constant: [(usize, &[u8]); 12] = [
             (0, b"\xEB\x58\x90-FVE-FS-\x00\x02"),
             (0x0D, &[per_cluster]),

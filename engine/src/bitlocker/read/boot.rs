@@ -1,4 +1,5 @@
-//! Recognising a volume by its first sector (spec sections 2, 11.1, 11.3, 11.4).
+//! Recognising a volume by its first sector (docs/spec/bitlocker.md#boot-sector, docs/spec/bitlocker.md#vista,
+//! docs/spec/bitlocker.md#to-go and docs/spec/bitlocker.md#conversion-in-progress).
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
@@ -67,7 +68,7 @@ impl Boot {
         };
         let bytes_per_sector = boot.bytes_per_sector.get();
         let sector = match bytes_per_sector {
-            // Volumes that held exFAT (spec section 2).
+            // Volumes that held exFAT (docs/spec/bitlocker.md#boot-sector).
             0 => SectorSize::S512,
             bytes => SectorSize::from_bytes(bytes.into()).ok_or(BootError::SectorSize { found: bytes })?,
         };

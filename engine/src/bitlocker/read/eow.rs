@@ -1,4 +1,5 @@
-//! A conversion under way since Windows 8: which chunks are encrypted already (spec 11.4).
+//! A conversion under way since Windows 8: which chunks are encrypted already
+//! (docs/spec/bitlocker.md#conversion-in-progress).
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;

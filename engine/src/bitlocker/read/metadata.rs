@@ -1,4 +1,5 @@
-//! One metadata region: is it good, and what does it say (spec sections 3 to 5).
+//! One metadata region: is it good, and what does it say (docs/spec/bitlocker.md#metadata-region,
+//! docs/spec/bitlocker.md#datums and docs/spec/bitlocker.md#protectors).
 
 use std::ops::Range;
 
@@ -152,7 +153,7 @@ pub(super) struct Stretch {
     pub copies: Vec<Sealed>,
 }
 
-/// The virtualization datum's longer part (spec 4.5), Windows 8 and later.
+/// The virtualization datum's longer part (docs/spec/bitlocker.md#virtualization-datum), Windows 8 and later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedInfo {
     /// Version 1 to 5; fields that a version does not have are 0.
@@ -181,7 +182,7 @@ impl ExtendedInfo {
 pub struct Metadata {
     /// 2 since Windows 7, 1 for Vista.
     pub version: u16,
-    /// Current and next state as numbers (spec 3.1): 4 is encrypted, 1 decrypted.
+    /// Current and next state as numbers (docs/spec/bitlocker.md#block-header): 4 is encrypted, 1 decrypted.
     pub states: [u16; 2],
     /// The encrypted size; in old conversions its border. 0 in Vista: all.
     pub state_offset: u64,
@@ -335,7 +336,7 @@ fn take_datum(metadata: &mut Metadata, datum: &Datum<'_>) -> Result<(), DatumErr
             metadata.virtualization = Some((ByteOffset(head.relocated_at.get()), head.relocated_len.get()));
             metadata.extended = extended(rest);
         }
-        // Newer Windows brings new kinds; their size is all that a reader needs (spec 4.1).
+        // Newer Windows brings new kinds; their size is all that a reader needs (docs/spec/bitlocker.md#datum-types).
         _ => {}
     }
     Ok(())

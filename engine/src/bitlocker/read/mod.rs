@@ -1,4 +1,4 @@
-//! What a volume says about itself, and unlocking it (spec section 8).
+//! What a volume says about itself, and unlocking it (docs/spec/bitlocker.md#reading-a-volume).
 //!
 //! ```text
 //! Volume::open(reader)   boot sector, three copies, the first good one        no key needed
@@ -343,7 +343,8 @@ fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<
         (None, _) => State::Encrypted,
     };
     let (chunks, mut hidden) = match conversion.flatten() {
-        // Turned off, all is plain; what the conversion kept for itself is hidden as long as it is there (spec 8 and 11.4).
+        // Turned off, all is plain; what the conversion kept for itself is hidden as long as it is there
+        // (docs/spec/bitlocker.md#reading-a-volume and docs/spec/bitlocker.md#conversion-in-progress).
         Some(conversion) => ((!decrypted).then_some(conversion.chunks), conversion.hidden),
         None => (None, Vec::new()),
     };

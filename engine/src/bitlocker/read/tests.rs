@@ -197,7 +197,7 @@ fn judge_facts_of_windows_volumes() {
         Some(Volume::open(&mut &image).unwrap().unwrap())
     };
     if let Some(volume) = open("bitlk-aes-xts-128") {
-        // Spec 12.2.
+        // What the annotated dump shows (docs/spec/bitlocker.md#dump-of-xts-metadata).
         let metadata = &volume.metadata;
         assert_eq!(metadata.volume_id.to_string(), "8f595209-f5b9-49a0-85d4-cb8f80258c27");
         assert_eq!(metadata.description.as_deref(), Some("DESKTOP-NPM7RCA H: 7/4/2019"));

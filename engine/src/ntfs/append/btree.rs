@@ -1,4 +1,4 @@
-//! The whole index of one directory, built in bulk from entries that are held (ntfs.md section 11).
+//! The whole index of one directory, built in bulk from entries that are held (docs/spec/ntfs.md#indexes).
 
 use std::ops::Range;
 

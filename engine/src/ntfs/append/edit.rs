@@ -8,15 +8,15 @@ use crate::ntfs::read::raw::{self, Fault, Record};
 use crate::ntfs::read::{NtfsError, ReadAt};
 use crate::units::{ByteOffset, Clusters, Extent, Lcn};
 
-/// Bytes behind the last attribute that count as used (ntfs.md section 5).
+/// Bytes behind the last attribute that count as used (docs/spec/ntfs.md#file-records).
 const END_BYTES: usize = 8;
-/// Offsets in a record's header (section 5).
+/// Offsets in a record's header (docs/spec/ntfs.md#file-records).
 const FIXUPS_AT: usize = 0x04;
 const SEQUENCE_AT: usize = 0x10;
 const FLAGS_AT: usize = 0x16;
 const BYTES_USED_AT: usize = 0x18;
 const NEXT_ID_AT: usize = 0x28;
-/// Offsets in an attribute's header (section 6).
+/// Offsets in an attribute's header (docs/spec/ntfs.md#attribute-headers).
 const ATTRIBUTE_FLAGS_AT: usize = 0x0C;
 const ATTRIBUTE_ID_AT: usize = 0x0E;
 const VALUE_AT: usize = 0x14;

@@ -25,7 +25,7 @@ const VOLUME_FLAGS_AT: usize = 0x0A;
 
 /// The attributes of a large index, in order.
 const INDEX_ATTRIBUTES: [AttrType; 3] = [AttrType::IndexRoot, AttrType::IndexAllocation, AttrType::Bitmap];
-/// Longest bitmap of `$MFT` that any driver takes (ntfs.md section 1).
+/// Longest bitmap of `$MFT` that any driver takes (docs/spec/ntfs.md#limits).
 const RECORD_BITS_MAX: u64 = 512 << 20;
 
 /// When a piece is written. Each step waits until the one before is durable.
@@ -369,7 +369,8 @@ impl Append {
 
     /// Sets when a file was modified and its record changed.
     fn touch(&self, edit: &mut edit::Edit, times: Times) {
-        /// Offset in `$STANDARD_INFORMATION` (ntfs.md section 8); the time of the record's change follows.
+        /// Offset in `$STANDARD_INFORMATION` (docs/spec/ntfs.md#standard-information); the time of the record's
+        /// change follows.
         const MODIFIED: usize = 0x08;
         if let Some(standard) = edit.find(types::STANDARD_INFORMATION, &[]) {
             let value = standard.value_mut();
@@ -462,7 +463,7 @@ impl Append {
         Ok(edit.record())
     }
 
-    /// Fills the log with ones: nothing in it is to be replayed over what changes (ntfs.md section 14).
+    /// Fills the log with ones: nothing in it is to be replayed over what changes (docs/spec/ntfs.md#log-file).
     fn reset_log<R: ReadAt, E: From<Refusal>>(&self, reader: &mut R, out: WriteOut<'_, E>) -> Result<(), E> {
         let number = u64::from(metafile::LOG_FILE);
         let log = self.volume.open_file(reader, number).map_err(Refusal::from)?;

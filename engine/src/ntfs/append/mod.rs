@@ -1,4 +1,4 @@
-//! Files added to a volume that exists, without a mounted driver (ntfs.md section 18).
+//! Files added to a volume that exists, without a mounted driver (docs/spec/ntfs.md#appending).
 //!
 //! [`Append::plan`] looks at a clean volume through a reader and says where everything new goes: free records and free
 //! clusters, directory indexes rebuilt in clusters that were free. [`Append::metadata`] renders, when the data are down and
@@ -42,7 +42,7 @@ pub struct AppendSpec {
     pub now: FileTime,
 }
 
-/// Files that own regions which something else writes to, as BitLocker's are (bitlocker.md section 9).
+/// Files that own regions which something else writes to, as BitLocker's are (docs/spec/bitlocker.md#the-ntfs-side).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hidden {
     /// The clusters of the files, in the order of files: one run each, free, ascending.

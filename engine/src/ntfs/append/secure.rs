@@ -1,5 +1,5 @@
 //! `$Secure` of a volume that is added to: the security ids for what is new, and new entries where it has none that fit
-//! (ntfs.md sections 13 and 18, 7).
+//! (docs/spec/ntfs.md#security and docs/spec/ntfs.md#appending, point 7).
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -18,7 +18,7 @@ use crate::units::{ClusterSize, Clusters, Extent};
 /// Bytes of a region of `$SDS`; its mirror follows.
 pub(super) const REGION: u64 = 256 << 10;
 const HEADER: usize = size_of::<SecurityEntry>();
-/// Room for entries in a block of an index, the end entry included (section 11).
+/// Room for entries in a block of an index, the end entry included (docs/spec/ntfs.md#indexes).
 const BLOCK_ROOM: usize = 4032;
 const END_ENTRY: usize = 16;
 

@@ -1,4 +1,4 @@
-//! Indexes: entries, blocks, and B-trees built in bulk from sorted names (ntfs.md section 11).
+//! Indexes: entries, blocks, and B-trees built in bulk from sorted names (docs/spec/ntfs.md#indexes).
 
 use std::cmp::Ordering;
 use std::ops::Range;

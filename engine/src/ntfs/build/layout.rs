@@ -11,7 +11,7 @@ use crate::ntfs::format::{BOOT_BYTES, INDEX_BLOCK, file_attribute, metafile, nam
 use crate::ntfs::upcase;
 use crate::units::{ByteLen, ClusterSize, Clusters, DiskShape, Extent, Lcn, SectorSize};
 
-/// First record of the user's; up to here Windows adds its own on first mount (ntfs.md section 17).
+/// First record of the user's; up to here Windows adds its own on first mount (docs/spec/ntfs.md#planner-arithmetic).
 pub(super) const FIRST_USER_RECORD: u32 = 64;
 const MIRRORED_RECORDS_MIN: u64 = 4;
 /// Units in a label.
@@ -55,7 +55,7 @@ impl Geometry {
         (MIRRORED_RECORDS_MIN * self.record_bytes as u64).max(self.cluster.bytes())
     }
 
-    /// Bytes of `$LogFile`: 2 MiB on small volumes, then about what Windows takes (ntfs.md section 14).
+    /// Bytes of `$LogFile`: 2 MiB on small volumes, then about what Windows takes (docs/spec/ntfs.md#log-file).
     pub(super) fn log_len(&self) -> u64 {
         const MIB: u64 = 1 << 20;
         let len = self.sectors * self.sector.bytes();

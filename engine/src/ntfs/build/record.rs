@@ -10,7 +10,8 @@ use crate::ntfs::format::{
 };
 use crate::units::Extent;
 
-/// Bytes behind the last attribute that count as used: the end marker and a zero dword (ntfs.md section 5).
+/// Bytes behind the last attribute that count as used: the end marker and a zero dword
+/// (docs/spec/ntfs.md#file-records).
 const END_BYTES: usize = 8;
 
 /// Where the attributes of a record of this size start.
@@ -320,7 +321,7 @@ struct Run {
 }
 
 impl Run {
-    /// Writes one mapping pair behind a run at `before` (ntfs.md section 7) and says how long it is.
+    /// Writes one mapping pair behind a run at `before` (docs/spec/ntfs.md#mapping-pairs) and says how long it is.
     fn write(self, before: u64, out: &mut [u8]) -> usize {
         let len_bytes = signed_bytes(self.len as i64);
         out[1..1 + len_bytes].copy_from_slice(&self.len.to_le_bytes()[..len_bytes]);
@@ -360,7 +361,7 @@ mod tests {
     #[test]
     fn mapping_pairs_keep_their_sign() {
         let mut out = [0xEE; 16];
-        // ntfs.md section 7: 172 clusters at LCN 1837.
+        // docs/spec/ntfs.md#mapping-pairs: 172 clusters at LCN 1837.
         assert_eq!(Run { lcn: Some(1837), len: 172 }.write(0, &mut out), 5);
         assert_eq!(out[..5], [0x22, 0xAC, 0x00, 0x2D, 0x07]);
         assert_eq!(Run { lcn: Some(1836), len: 127 }.write(1837, &mut out), 3);
@@ -372,9 +373,9 @@ mod tests {
         assert_eq!(pairs_len(extents.into_iter()), 5 + 3 + 1);
     }
 
+    /// docs/spec/ntfs.md#planner-arithmetic
     #[test]
     fn sizes_are_those_of_the_planner_arithmetic() {
-        // ntfs.md section 17.
         assert_eq!((room(1024), room(4096)), (960, 4016));
         assert_eq!(resident_len(0, STANDARD_INFORMATION), 96);
         assert_eq!(resident_len(0, file_name_len(12)), 120);

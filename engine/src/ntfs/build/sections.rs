@@ -223,7 +223,7 @@ impl Generate for Bytes {
     }
 }
 
-/// The log that was never used (ntfs.md section 14).
+/// The log that was never used (docs/spec/ntfs.md#log-file).
 struct Ones;
 
 impl Generate for Ones {
@@ -546,7 +546,7 @@ impl Generate for ClusterBits<'_> {
         let (clusters, len) = (layout.geometry.clusters, layout.geometry.bitmap_len());
         let start = offset.0 * 8;
         let end = (start + out.len() as u64 * 8).min(len * 8);
-        // Bits that stand for no cluster are set (ntfs.md section 16).
+        // Bits that stand for no cluster are set (docs/spec/ntfs.md#bitmaps).
         put_bits(out, clusters.clamp(start, end.max(start)) - start, end.max(start) - start, true);
         let end = end.min(clusters);
         for extent in &self.fixed {

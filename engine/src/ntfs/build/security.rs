@@ -1,4 +1,5 @@
-//! Security descriptors, and the stream and indexes of `$Secure` (ntfs.md section 13; bitlocker.md section 9).
+//! Security descriptors, and the stream and indexes of `$Secure` (docs/spec/ntfs.md#security;
+//! docs/spec/bitlocker.md#the-ntfs-side).
 
 use zerocopy::IntoBytes;
 
@@ -273,7 +274,7 @@ pub(in crate::ntfs) fn by_hash_entry(header: &SecurityEntry) -> ViewEntry {
     ViewEntry {
         key: [header.hash.as_bytes(), header.id.as_bytes()].concat(),
         data: header.as_bytes().to_vec(),
-        // Windows, mkntfs and ntfs3 have these two letters behind the data (ntfs.md section 13).
+        // Windows, mkntfs and ntfs3 have these two letters behind the data (docs/spec/ntfs.md#security).
         padding: [b'I', 0, b'I', 0],
     }
 }
@@ -345,7 +346,7 @@ mod tests {
 
     #[test]
     fn judge_system_descriptors_hash_as_on_windows() {
-        // ntfs.md section 13, measured.
+        // docs/spec/ntfs.md#security, measured.
         assert_eq!((system_read().len(), hash(&system_read())), (100, 0x32FE_C6CB));
         assert_eq!((system_write().len(), hash(&system_write())), (100, 0x3414_C8F7));
         assert_eq!(root().len(), 228);

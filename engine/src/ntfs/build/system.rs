@@ -1,4 +1,5 @@
-//! The metafiles' records, the boot sector, `$AttrDef` (ntfs.md sections 3, 12, 13, 15).
+//! The metafiles' records, the boot sector, `$AttrDef` (docs/spec/ntfs.md#boot-sector, docs/spec/ntfs.md#metafiles,
+//! docs/spec/ntfs.md#security and docs/spec/ntfs.md#extend).
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -33,8 +34,8 @@ pub(super) const NAMES: [(u32, &str); 15] = [
     (metafile::REPARSE, "$Reparse"),
 ];
 
-/// Metafiles that the root's index has the name of, and nothing else: so on every volume that Windows formatted (ntfs.md
-/// section 12).
+/// Metafiles that the root's index has the name of, and nothing else: so on every volume that Windows formatted
+/// (docs/spec/ntfs.md#metafiles).
 pub(super) const ONLY_NAMED: [u32; 8] = [
     metafile::MFT_MIRR,
     metafile::LOG_FILE,
@@ -61,7 +62,7 @@ const INDEX_O: [u16; 2] = units(b"$O");
 const INDEX_Q: [u16; 2] = units(b"$Q");
 const INDEX_R: [u16; 2] = units(b"$R");
 
-/// Undocumented; every volume that Windows 8 to 11 released cleanly has it (ntfs.md section 8).
+/// Undocumented; every volume that Windows 8 to 11 released cleanly has it (docs/spec/ntfs.md#volume-information).
 const VOLUME_FLAGS: u16 = 0x0080;
 
 /// What a metafile's name and `$STANDARD_INFORMATION` say.
@@ -224,8 +225,8 @@ fn secure(layout: &Layout, record: &mut Record<'_>) {
     }
 }
 
-/// The stream `$Info` of `$UpCase` (ntfs.md section 10): length, CRC-64, and a Windows whose table this is, the same that
-/// BitLocker's metadata name.
+/// The stream `$Info` of `$UpCase` (docs/spec/ntfs.md#upcase-table-and-collation): length, CRC-64, and a Windows whose
+/// table this is, the same that BitLocker's metadata name.
 fn up_case_info() -> [u8; 32] {
     const WINDOWS: [u32; 3] = [10, 0, 17763];
     let mut out = [0; 32];
@@ -269,7 +270,7 @@ fn size_code(bytes: u64, cluster: ClusterSize) -> i8 {
     if bytes >= cluster.bytes() { (bytes / cluster.bytes()) as i8 } else { -(bytes.trailing_zeros() as i8) }
 }
 
-/// What the boot sector says of the disk (ntfs.md section 3).
+/// What the boot sector says of the disk (docs/spec/ntfs.md#boot-sector).
 pub(super) fn disk_shape(layout: &Layout) -> DiskShape {
     let (sectors_per_track, heads) = match layout.geometry.sector {
         SectorSize::S512 => (63, 255),
@@ -384,7 +385,7 @@ mod tests {
     fn judge_attr_def_is_the_one_of_windows() {
         use sha2::{Digest, Sha256};
         let hex: String = Sha256::digest(attr_defs()).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Windows 2003, 10, 11 and mkntfs alike (ntfs.md section 12).
+        // Windows 2003, 10, 11 and mkntfs alike (docs/spec/ntfs.md#metafiles).
         assert_eq!(hex, "d7de5b1b2f79f45f235ceb1adbc46908ed64eae174eb90ed66aefe5f25165da3");
     }
 

@@ -842,7 +842,7 @@ pub(super) fn each_record<R: ReadAt>(
                 see(reader, number, Err(error));
                 continue;
             }
-            // Windows leaves records that never were in use all zero (spec section 16).
+            // Windows leaves records that never were in use all zero (docs/spec/ntfs.md#bitmaps).
             if bytes[..4] == [0; 4] {
                 continue;
             }

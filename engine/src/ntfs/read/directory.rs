@@ -1,7 +1,8 @@
 //! What directories list: the second witness beside the names that files say they have.
 //!
-//! A driver finds a file by walking from the root through the indexes (`$I30`, spec section 11); a record that no index
-//! leads to is no file of any path, whatever its own name says. Indexes are read in disk order, each in long reads.
+//! A driver finds a file by walking from the root through the indexes (`$I30`, docs/spec/ntfs.md#indexes); a record
+//! that no index leads to is no file of any path, whatever its own name says. Indexes are read in disk order, each in
+//! long reads.
 
 use super::error::{NtfsError, Place, ReadAt, ReadError};
 use super::file::{FileRecord, FileRef, Namespace, to_units};

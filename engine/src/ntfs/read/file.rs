@@ -12,7 +12,7 @@ use super::volume::Volume;
 use crate::ntfs::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
 use crate::units::FileTime;
 
-/// In which of its name spaces a name lives (spec section 9).
+/// In which of its name spaces a name lives (docs/spec/ntfs.md#names).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Namespace {
     /// Any name; what current Windows stores for everything.
@@ -85,7 +85,7 @@ pub struct FileNameAttribute {
 pub struct Standard {
     /// Times.
     pub times: Times,
-    /// File attributes (spec section 8).
+    /// File attributes (docs/spec/ntfs.md#standard-information).
     pub attributes: u32,
     /// Id in `$Secure`; `None` in the 48-byte form.
     pub security: Option<u32>,
@@ -309,7 +309,7 @@ impl FileRecord {
         body: &raw::NonResident<'_>,
     ) -> Result<(), Fault> {
         if body.valid > body.size || body.size > body.allocated {
-            // `$BadClus:$Bad` has valid 0, everything else keeps this order too (spec section 6).
+            // `$BadClus:$Bad` has valid 0, everything else keeps this order too (docs/spec/ntfs.md#attribute-headers).
             return Err(raw::fault(0x28, "sizes contradict each other"));
         }
         if body.unit > 8 {

@@ -1,4 +1,4 @@
-//! Indexes: directories (`$I30`) and view indexes are B-trees of the same make (spec section 11).
+//! Indexes: directories (`$I30`) and view indexes are B-trees of the same make (docs/spec/ntfs.md#indexes).
 
 use std::cmp::Ordering;
 use std::collections::HashSet;

@@ -9,7 +9,7 @@ use crate::ntfs::format::{
     attr_flag, record_flag,
 };
 
-/// Attribute type codes as found, which may be none of those known (spec section 6).
+/// Attribute type codes as found, which may be none of those known (docs/spec/ntfs.md#attribute-headers).
 pub(in crate::ntfs) mod types {
     use crate::ntfs::format::{ATTRIBUTES_END, AttrType};
 
@@ -61,7 +61,7 @@ pub(in crate::ntfs) fn units<'a>(
     <[U16]>::ref_from_bytes(found).map_err(|_| fault(at, what))
 }
 
-/// Record number of a file reference (spec section 5).
+/// Record number of a file reference (docs/spec/ntfs.md#file-records).
 pub(in crate::ntfs) const fn reference_number(reference: u64) -> u64 {
     reference & 0xFFFF_FFFF_FFFF
 }
@@ -71,7 +71,7 @@ pub(in crate::ntfs) const fn reference_sequence(reference: u64) -> u16 {
     (reference >> 48) as u16
 }
 
-/// Checks the update sequence and puts the saved bytes back (spec section 4).
+/// Checks the update sequence and puts the saved bytes back (docs/spec/ntfs.md#fixups).
 pub(in crate::ntfs) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), Fault> {
     let head: &ProtectedHeader = view(block, 0, "shorter than its header")?;
     if head.magic != magic {
@@ -116,7 +116,7 @@ impl Run {
     }
 }
 
-/// Decodes mapping pairs (spec section 7) behind the runs already there.
+/// Decodes mapping pairs (docs/spec/ntfs.md#mapping-pairs) behind the runs already there.
 ///
 /// `lowest..=highest` is what the attribute says it maps; `clusters` the size of the volume.
 pub(in crate::ntfs) fn decode_runs(

@@ -1,4 +1,4 @@
-//! The volume's own `$UpCase` table and the order it defines (spec section 10).
+//! The volume's own `$UpCase` table and the order it defines (docs/spec/ntfs.md#upcase-table-and-collation).
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -10,7 +10,7 @@ use super::upcase::Upcase;
 use crate::ntfs::format::{BootSector, VolumeInformation, attr_flag};
 use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, DiskShape, Lcn};
 
-/// Records whose place is fixed (spec section 12).
+/// Records whose place is fixed (docs/spec/ntfs.md#metafiles).
 pub(in crate::ntfs) mod records {
     pub(crate) const MFT: u64 = 0;
     pub(crate) const MFT_MIRROR: u64 = 1;
@@ -69,7 +69,7 @@ pub enum BackupBoot {
     InUse,
 }
 
-/// State of `$LogFile` (spec section 14).
+/// State of `$LogFile` (docs/spec/ntfs.md#log-file).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogState {
     /// Filled with FF: nothing to replay.
@@ -91,7 +91,7 @@ pub struct Facts {
     pub label: Vec<u16>,
     /// NTFS version, 3.1 since Windows XP.
     pub version: (u8, u8),
-    /// `$Volume` flags (spec section 8); bit 0 is dirty.
+    /// `$Volume` flags (docs/spec/ntfs.md#volume-information); bit 0 is dirty.
     pub flags: u16,
     /// The copy of the boot sector.
     pub backup_boot: BackupBoot,
@@ -108,7 +108,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The dirty bit, or chkdsk at work (spec section 18, 1).
+    /// The dirty bit, or chkdsk at work (docs/spec/ntfs.md#appending, point 1).
     pub fn is_dirty(&self) -> bool {
         self.flags & 0x4001 != 0
     }
@@ -537,8 +537,8 @@ impl Volume {
         };
         let place = Place::record(records::MFT);
         let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
-        // What record 0 itself maps of `$MFT`; a list's records must lie in it (spec section 18, 3), or in
-        // what records before them in the list map.
+        // What record 0 itself maps of `$MFT`; a list's records must lie in it (docs/spec/ntfs.md#appending, point 3),
+        // or in what records before them in the list map.
         let mut head = None;
         for attribute in record.attributes() {
             let attribute = attribute.map_err(|fault| NtfsError::corrupt(place, fault.what))?;
@@ -675,7 +675,7 @@ impl Volume {
     fn read_log_state<R: ReadAt>(&self, reader: &mut R) -> Result<LogState, NtfsError> {
         /// Restart pages are the first two; both 4 KiB on every volume met.
         const PAGE: usize = 4096;
-        /// Offsets in a restart page and in its restart area (spec section 14).
+        /// Offsets in a restart page and in its restart area (docs/spec/ntfs.md#log-file).
         const AREA_AT: usize = 0x18;
         const AREA_LSN: usize = 0x00;
         const AREA_IN_USE: usize = 0x0C;
@@ -775,7 +775,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
     }
 }
 
-/// Boot sector to numbers (spec section 3).
+/// Boot sector to numbers (docs/spec/ntfs.md#boot-sector).
 pub(in crate::ntfs) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
     let not = |what| NtfsError { place: Place::volume(0), kind: ErrorKind::NotNtfs(what) };
     let boot: &BootSector = view(bytes, 0, "").map_err(|_| not("shorter than a sector"))?;

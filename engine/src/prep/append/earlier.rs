@@ -1,8 +1,9 @@
 //! Blobs that a drive's manifest names already: a session that names them again makes two of one name.
 //!
-//! What the service then does, the disposition of the later one says (`spec/import-export.md` 3.2): `rename` keeps both,
-//! the second under another name; `overwrite` keeps one; `no-overwrite` passes the second over. Since 2.2.0.300 imports
-//! always overwrite. All of it may be meant, as when a changed file is sent again: so it is told, and not refused.
+//! What the service then does, the disposition of the later one says (docs/spec/import-export.md#manifest-grammar):
+//! `rename` keeps both, the second under another name; `overwrite` keeps one; `no-overwrite` passes the second over.
+//! Since 2.2.0.300 imports always overwrite. All of it may be meant, as when a changed file is sent again: so it is
+//! told, and not refused.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;

@@ -136,7 +136,7 @@ pub(in crate::prep) fn opened(disk: &SimDisk, key: &Key) -> Opened {
     found.unlock(key, &mut |_, _| {}).expect("the key opens it")
 }
 
-/// BitLocker's boot sector says of the disk what the one inside says (bitlocker.md section 2).
+/// BitLocker's boot sector says of the disk what the one inside says (docs/spec/bitlocker.md#boot-sector).
 pub(in crate::prep) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
     let (mut outside, mut inside) = (vec![0; 4096], vec![0; 4096]);
     disk.read_at(opened.found.volume.start, &mut outside);

@@ -14,7 +14,7 @@ use crate::ntfs::read::{BackupBoot, ErrorKind, FileRecord, LogState, NtfsError, 
 /// `$Volume` flags that forbid adding: dirty, resize log, upgrade, deleting the USN journal, repairing object ids, chkdsk.
 const FLAGS_FORBIDDING: u16 = 0x4037;
 
-/// Whether the volume may be written to at all (ntfs.md section 18, 1).
+/// Whether the volume may be written to at all (docs/spec/ntfs.md#appending, point 1).
 pub(super) fn check_state(volume: &Volume) -> Result<(), Refusal> {
     let facts = volume.facts();
     let unclean = |what| Err(Refusal::Unclean(what));

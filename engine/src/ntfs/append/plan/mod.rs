@@ -24,7 +24,7 @@ use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
 const FIRST_RECORD: u64 = 64;
 /// Free records that are taken before `$MFT` grows: each is a record to be kept as it was (16 MiB of 1 KiB records).
 const REUSED_MAX: usize = 16 << 10;
-/// Bytes of an attribute list's entry without a name (ntfs.md section 8).
+/// Bytes of an attribute list's entry without a name (docs/spec/ntfs.md#attribute-lists).
 pub(super) const LIST_ENTRY: usize = 0x20;
 /// How often the plan is made again because files in many pieces need more records.
 const TRIES: usize = 6;
@@ -809,8 +809,8 @@ pub(super) fn stream_extents(stream: &Stream) -> Vec<Extent> {
     runs.map(|run| Extent { lcn: Lcn(u64::from(run.lcn)), len: Clusters(u64::from(run.len)) }).collect()
 }
 
-/// Brings a `$FILE_NAME` up to date (ntfs.md section 8): when the file was modified and its record changed; allocated size
-/// and length of one that was replaced.
+/// Brings a `$FILE_NAME` up to date (docs/spec/ntfs.md#file-names): when the file was modified and its record
+/// changed; allocated size and length of one that was replaced.
 pub(super) fn refresh_name(value: &mut [u8], times: Times, sizes: Option<(u64, u64)>) {
     const MODIFIED: usize = 0x10;
     const CHANGED: usize = 0x18;

@@ -63,7 +63,7 @@ impl Check<'_> {
     }
 
     fn attr_def<R: ReadAt>(&mut self, reader: &mut R, data: Option<&Stream>) -> bool {
-        /// Name before the type code (spec section 12).
+        /// Name before the type code (docs/spec/ntfs.md#metafiles).
         const NAME_BYTES: usize = 128;
         let mut first = [0; NAME_BYTES + 4];
         data.is_some_and(|stream| {
@@ -72,7 +72,7 @@ impl Check<'_> {
         })
     }
 
-    /// `$Secure` (spec section 13): every id in use is described, and the two indexes and two copies agree.
+    /// `$Secure` (docs/spec/ntfs.md#security): every id in use is described, and the two indexes and two copies agree.
     pub(super) fn security_ids<R: ReadAt>(&mut self, reader: &mut R) {
         const REGION: u64 = 256 << 10;
         const HEADER: usize = 20;
@@ -248,7 +248,7 @@ impl Check<'_> {
     }
 
     pub(super) fn mirror<R: ReadAt>(&mut self, reader: &mut R) {
-        /// Windows keeps no more than these fresh, whatever the length of the mirror (spec section 12).
+        /// Windows keeps no more than these fresh, whatever the length of the mirror (docs/spec/ntfs.md#metafiles).
         const KEPT: u64 = 24;
         let Some(file) = self.open(reader, records::MFT_MIRROR) else { return };
         let Some(stream) = file.data(&[]) else { return };

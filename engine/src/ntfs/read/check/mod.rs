@@ -154,7 +154,7 @@ struct NameKey {
 }
 
 impl NameKey {
-    /// `value` is a whole $FILE_NAME. Parent, child, name and name space must agree (spec section 8).
+    /// `value` is a whole $FILE_NAME. Parent, child, name and name space must agree (docs/spec/ntfs.md#file-names).
     fn new(child: FileRef, head: &FileNameHeader, name: &[zerocopy::little_endian::U16]) -> Self {
         /// FNV-1a, 64 bits.
         const BASIS: u64 = 0xCBF2_9CE4_8422_2325;
@@ -237,7 +237,7 @@ impl Volume {
     }
 }
 
-/// Type codes that must be resident, and those that must not (spec section 6).
+/// Type codes that must be resident, and those that must not (docs/spec/ntfs.md#attribute-headers).
 const ALWAYS_RESIDENT: [u32; 8] = [
     types::STANDARD_INFORMATION,
     types::FILE_NAME,
@@ -586,7 +586,7 @@ impl Check<'_> {
                 let words = |key: &[u8]| -> Vec<u32> {
                     key.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
                 };
-                // The order of SIDs (0x11) with more than one entry is not certain (spec section 22).
+                // The order of SIDs (0x11) with more than one entry is not certain (docs/spec/ntfs.md#not-certain).
                 if matches!(rule, 0x10 | 0x12 | 0x13) && previous.is_some_and(|previous| words(previous) >= words(key))
                 {
                     report.error(place, "index entries out of order");
