@@ -408,8 +408,9 @@ fn starts_with_number(rest: &str) -> bool {
 /// Links of one Markdown file that lead nowhere. `dir` is the file's directory.
 fn dead_links(dir: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, _) in text.match_indices("](") {
-        let target = text[at + 2..].split(')').next().unwrap_or_default();
+    let inline = text.match_indices("](").map(|(at, _)| text[at + 2..].split(')').next().unwrap_or_default());
+    let definitions = text.lines().filter(|line| line.starts_with('[')).filter_map(|line| line.split_once("]: "));
+    for target in inline.chain(definitions.map(|(_, target)| target)) {
         if target.contains("://") || target.starts_with("mailto:") || target.contains(char::is_whitespace) {
             continue;
         }
@@ -502,8 +503,9 @@ fn dead_citations_and_old_forms_are_found() {
         assert_eq!(bad_citations(&root, line), Vec::<String>::new(), "{line}");
     }
     let docs = root.join("docs");
-    let links = "# A b\n[a](#a-b) [c](spec/ntfs.md#limits) [w](https://example.com/#x) [d](#c) [e](spec/f.md) [f](spec/ntfs.md#f)";
-    assert_eq!(dead_links(&docs, links).len(), 3, "{:?}", dead_links(&docs, links));
+    let links = "# A b\n[a](#a-b) [c](spec/ntfs.md#limits) [w](https://example.com/#x)\n\
+        [d](#c) [e](spec/f.md) [f](spec/ntfs.md#f)\n[g]: spec/g.md\n";
+    assert_eq!(dead_links(&docs, links).len(), 4, "{:?}", dead_links(&docs, links));
     assert_eq!(anchors("# A (b), `$C`: d\n```\n# not\n```\n## E-f\n## E-f"), ["a-b-c-d", "e-f", "e-f-1"]);
 }
 
