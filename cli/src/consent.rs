@@ -326,8 +326,8 @@ mod tests {
             assert_eq!(gather(&[asked(row)], &Consent::default(), &mut person), Ok(vec![0]), "{row:?}");
             assert_eq!(!person.shown.is_empty(), shows, "{row:?}");
         }
-        let told = gather(&[asked(Prompt)], &silent(&[]), &mut nobody).expect_err("refused");
-        assert!(told.0[0].what.contains("PromptOnFormat"), "{told}");
+        let reported = gather(&[asked(Prompt)], &silent(&[]), &mut nobody).expect_err("refused");
+        assert!(reported.0[0].what.contains("PromptOnFormat"), "{reported}");
     }
 
     #[test]
@@ -336,14 +336,15 @@ mod tests {
         let mut person = Script::new(&["L-0001"]);
         assert!(gather(&[Asked::destroyed(0, &labelled)], &Consent::default(), &mut person).is_ok());
         assert!(person.shown.contains("LABEL-0001") && person.shown.contains("WD-WX12A345678"), "{}", person.shown);
-        let told = gather(&[Asked::destroyed(0, &labelled)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
-        assert!(told.to_string().contains("WD-WX12A345678"), "{told}");
+        let reported =
+            gather(&[Asked::destroyed(0, &labelled)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        assert!(reported.to_string().contains("WD-WX12A345678"), "{reported}");
         assert!(gather(&[Asked::destroyed(0, &labelled)], &silent(&["WD-WX12A345678"]), &mut Script::new(&[])).is_ok());
         // What tells none is not advised to be named by one.
         let device = DriveFacts { serial: None, drive_id: "loop0".into(), ..drive("/dev/loop0") };
         let asked = Asked { row: Some(RowConsent::SilentByLooseName), ..Asked::destroyed(0, &device) };
-        let told = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
-        assert!(!told.0[0].advice.as_deref().unwrap_or_default().contains("serial:"), "{told:?}");
+        let reported = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
+        assert!(!reported.0[0].advice.as_deref().unwrap_or_default().contains("serial:"), "{reported:?}");
     }
 
     #[test]
@@ -354,8 +355,8 @@ mod tests {
             assert_eq!(known(&silent(&[good]), &[&drive], &others), Ok(()), "{good}");
         }
         for bad in ["345678", "WD-WX12A345679", "", "/dev/sdx"] {
-            let told = known(&silent(&["WD-WX12A345678", bad]), &[&drive], &others).expect_err(bad);
-            assert_eq!((told.0.len(), told.0[0].kind), (1, Kind::Refused), "{bad}");
+            let reported = known(&silent(&["WD-WX12A345678", bad]), &[&drive], &others).expect_err(bad);
+            assert_eq!((reported.0.len(), reported.0[0].kind), (1, Kind::Refused), "{bad}");
         }
         assert!(known(&silent(&["X"]), &[], &[]).is_err());
     }

@@ -17,7 +17,7 @@ use crate::entropy::{Entropy, Seeded};
 use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
 use crate::prep::request::EngineChoice;
-use crate::prep::workers::{Done, How, Job, Span, Way, Workers};
+use crate::prep::workers::{CipherDirection, Done, How, Job, Span, Workers};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
 use crate::units::{ByteLen, ByteOffset, SectorSize};
 
@@ -255,7 +255,7 @@ impl Bench {
     ///
     /// # Errors
     /// A drive that fails, or an environment without memory or threads.
-    pub fn run(self, stop: &Stop, tell: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
+    pub fn run(self, stop: &Stop, report_to: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
         let geometry = self.device.geometry();
         let mut notes = Vec::new();
         if !self.device.is_direct() {
@@ -288,8 +288,8 @@ impl Bench {
         if self.request.write {
             directions.push(Direction::Write);
         }
-        report.core_rates[0] = core_rate(self.request.cipher, Way::Seal)?;
-        report.core_rates[1] = core_rate(self.request.cipher, Way::Open)?;
+        report.core_rates[0] = core_rate(self.request.cipher, CipherDirection::Seal)?;
+        report.core_rates[1] = core_rate(self.request.cipher, CipherDirection::Open)?;
         for &direction in &directions {
             for &block in &self.request.blocks {
                 for &depth in &self.request.depths {
@@ -302,7 +302,7 @@ impl Bench {
                         continue;
                     }
                     let point = self.measure(direction, block, depth, ByteOffset(0), time, &mut report.engine, None)?;
-                    tell(&point);
+                    report_to(&point);
                     report.sweep.push(point);
                 }
             }
@@ -319,7 +319,7 @@ impl Bench {
                 let last = self.facts.size.0 - room;
                 let at = ByteOffset(last / points.saturating_sub(1).max(1) * i / 4096 * 4096);
                 let point = self.measure(main, block, depth, at, time / 4, &mut report.engine, None)?;
-                tell(&point);
+                report_to(&point);
                 report.curve.push(point);
             }
         }
@@ -329,7 +329,7 @@ impl Bench {
                 let road = Some((&workers, self.request.cipher));
                 let start = ByteOffset(0);
                 let point = self.measure(direction, ROAD_BLOCK, ROAD_DEPTH, start, time, &mut report.engine, road)?;
-                tell(&point);
+                report_to(&point);
                 report.road.push(point);
             }
         }
@@ -358,7 +358,7 @@ impl Bench {
         let _ = self.device.drop_caches();
         let mut random = Seeded::new(at.0 ^ block as u64);
         let sector = self.device.geometry().sector;
-        let mut road = road.map(|(workers, cipher)| (workers.company(), Arc::new(test_cipher(cipher, sector))));
+        let mut road = road.map(|(workers, cipher)| (workers.lane_batcher(), Arc::new(test_cipher(cipher, sector))));
         let (reply, replies) = unbounded::<Done>();
         let waker = engine.waker();
 
@@ -385,8 +385,8 @@ impl Bench {
                 let tag = next;
                 next += 1;
                 match (direction, &mut road) {
-                    (Direction::Write, Some((company, cipher))) => {
-                        company.join(job(cipher, Way::Seal, tag, slot, block, place(tag), &reply, &waker));
+                    (Direction::Write, Some((batcher, cipher))) => {
+                        batcher.push(job(cipher, CipherDirection::Seal, tag, slot, block, place(tag), &reply, &waker));
                     }
                     (Direction::Write, None) => {
                         given.insert(tag, Instant::now());
@@ -399,10 +399,10 @@ impl Bench {
                     }
                 }
             }
-            let away = road.as_mut().map_or(0, |(company, _)| {
-                let busy = engine.in_flight() + if direction == Direction::Write { company.away() } else { 0 };
-                company.go(busy * 2 >= depth as usize);
-                company.away()
+            let away = road.as_mut().map_or(0, |(batcher, _)| {
+                let busy = engine.in_flight() + if direction == Direction::Write { batcher.away() } else { 0 };
+                batcher.flush(busy * 2 >= depth as usize);
+                batcher.away()
             });
             if engine.in_flight() == 0 && away == 0 {
                 break;
@@ -414,8 +414,17 @@ impl Bench {
                     }
                     latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
                     match &mut road {
-                        Some((company, cipher)) => {
-                            company.join(job(cipher, Way::Open, tag, slot, block, place(tag), &reply, &waker));
+                        Some((batcher, cipher)) => {
+                            batcher.push(job(
+                                cipher,
+                                CipherDirection::Open,
+                                tag,
+                                slot,
+                                block,
+                                place(tag),
+                                &reply,
+                                &waker,
+                            ));
                         }
                         None => {
                             bytes += block as u64;
@@ -435,7 +444,7 @@ impl Bench {
                 Completion::Broken(error) => return Err(failed(next, &error)),
             }
             while let Ok(done) = replies.try_recv() {
-                road.iter_mut().for_each(|(company, _)| company.came_back());
+                road.iter_mut().for_each(|(batcher, _)| batcher.complete());
                 if direction == Direction::Write {
                     given.insert(done.tag, Instant::now());
                     engine.write(done.tag, done.slot, block, place(done.tag));
@@ -479,7 +488,7 @@ impl Bench {
 #[expect(clippy::too_many_arguments, reason = "the fields of a job")]
 fn job(
     cipher: &Arc<SectorCipher>,
-    way: Way,
+    direction: CipherDirection,
     tag: u64,
     slot: Slot,
     len: usize,
@@ -495,7 +504,7 @@ fn job(
         chain: None,
         wholes: Vec::new(),
         whole: None,
-        way,
+        direction,
         crypt: vec![(0..len, at)],
         cipher: Some(Arc::clone(cipher)),
         reply: reply.clone(),
@@ -515,7 +524,7 @@ fn no_threads(error: &std::io::Error) -> Problem {
 }
 
 /// What one core hashes and seals, or opens and hashes, with full lanes, in bytes a second.
-fn core_rate(cipher: Cipher, way: Way) -> Result<f64, Problem> {
+fn core_rate(cipher: Cipher, direction: CipherDirection) -> Result<f64, Problem> {
     let slots = 8;
     let pool = Pool::whole(slots, ROAD_BLOCK)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
@@ -529,19 +538,19 @@ fn core_rate(cipher: Cipher, way: Way) -> Result<f64, Problem> {
         random.fill(&mut slot);
         idle.push(slot);
     }
-    let mut company = workers.company();
+    let mut batcher = workers.lane_batcher();
     let rounds = CPU_PROBE / (slots * ROAD_BLOCK) as u64;
     let started = Instant::now();
     for round in 0..rounds {
         for (i, slot) in idle.drain(..).enumerate() {
             let at = ByteOffset((round * slots as u64 + i as u64) * ROAD_BLOCK as u64);
-            company.join(job(&cipher, way, i as u64, slot, ROAD_BLOCK, at, &reply, &waker));
+            batcher.push(job(&cipher, direction, i as u64, slot, ROAD_BLOCK, at, &reply, &waker));
         }
-        company.go(false);
+        batcher.flush(false);
         for _ in 0..slots {
             match replies.recv() {
                 Ok(done) => {
-                    company.came_back();
+                    batcher.complete();
                     idle.push(done.slot);
                 }
                 Err(_) => return Err(Problem::new(Kind::Internal, "a worker ended early")),

@@ -20,7 +20,7 @@ pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint, lint_text};
 pub use crate::prep::log::append_to_log;
-pub use crate::prep::rebuild::{ReadDrive, Told, rebuild_journal};
+pub use crate::prep::rebuild::{ReadDrive, SessionFound, rebuild_journal};
 pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
 pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, Table};
 pub use crate::prep::resume::is_complete;

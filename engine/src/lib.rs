@@ -2,14 +2,14 @@
 //!
 //! Floors, from the ground up (an upper one may use lower ones, never the other way):
 //!
-//! 0. `units`, `entropy`, `limits`, `report`, `text`: values, their bounds, and what is told to the outside.
+//! 0. `units`, `entropy`, `limits`, `report`, `text`, `watchdog`: values, their bounds, and what is told to the outside.
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: where every byte of every drive goes, pure.
 //! 3. `io`, `pool`, `device`, `source`, `files`: everything that touches the kernel.
 //! 4. `prep`, `verify`, `bench`, `survey`: the pipelines.
 //! 5. `job`: what the command line may use.
 //!
-//! Public are `job` and the values that it speaks in, `report` and `units`. The feature `rooms` opens the other rooms to
+//! Public are `job` and the values that it speaks in, `report`, `units` and `watchdog`. The feature `rooms` opens the other rooms to
 //! tests and benchmarks; it promises nothing. Both declarations of each are spelled out: formatters do not see through macros.
 
 #![deny(unsafe_code)]
@@ -34,6 +34,7 @@ pub mod text;
 #[cfg(not(feature = "rooms"))]
 mod text;
 pub mod units;
+pub mod watchdog;
 
 #[cfg(feature = "rooms")]
 pub mod azure;

@@ -30,7 +30,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn tell(&mut self, what: &str, bytes: u64) {
+    fn report(&mut self, what: &str, bytes: u64) {
         let seconds = self.last.elapsed().as_secs_f64();
         let rate = if bytes > 0 {
             format!(", {bytes} bytes, {:.2} GB/s", bytes as f64 / seconds / 1e9)
@@ -72,7 +72,7 @@ fn plan(dirs: u32, per_dir: u32) {
     eprintln!("{dirs} directories of {per_dir} files:");
     let catalog = Arc::new(catalog(dirs, per_dir));
     let files = catalog.files().len() as u32;
-    clock.tell("catalog", 0);
+    clock.report("catalog", 0);
 
     let all: Vec<u32> = (0..files).collect();
     let formatted = FileTime::from_unix(1_700_000_000, 0);
@@ -98,11 +98,11 @@ fn plan(dirs: u32, per_dir: u32) {
     })
     .expect("a frame");
     let layout = DriveLayout::new(frame, tree, manifest_len_max).expect("it fits");
-    clock.tell("plan", 0);
+    clock.report("plan", 0);
     let planned = clock.began.elapsed();
 
     let batches = layout.batches(4 << 20).fold(0u64, |n, _| n + 1);
-    clock.tell(&format!("{batches} batches"), 0);
+    clock.report(&format!("{batches} batches"), 0);
 
     // As many hashes as there are blocks.
     let blocks: u64 = (0..files).map(|i| layout.tree().file(i).len.0.div_ceil(layout.block_len(i))).sum();
@@ -120,7 +120,7 @@ fn plan(dirs: u32, per_dir: u32) {
     let mut buf = vec![0; 4 << 20];
     while stream.fill(&mut buf).expect("a manifest") == buf.len() {}
     let (len, _) = stream.finish();
-    clock.tell("manifest with its MD5", len.0);
+    clock.report("manifest with its MD5", len.0);
     assert!(len.0 <= manifest_len_max.0 && len.0 > manifest_len_max.0 / 10 * 9, "{len} of at most {manifest_len_max}");
 
     let outcome = Outcome { left_out, root_file_lens: vec![len] };
@@ -131,10 +131,10 @@ fn plan(dirs: u32, per_dir: u32) {
             generator.fill(ByteOffset(at), &mut buf[..len]);
         }
         if section.len.0 > 100 << 20 {
-            clock.tell(&format!("{:?}", section.kind), section.len.0);
+            clock.report(&format!("{:?}", section.kind), section.len.0);
         }
     }
-    clock.tell("the other sections", 0);
+    clock.report("the other sections", 0);
     eprintln!("  in all {:.1} s", clock.began.elapsed().as_secs_f64());
     assert!(planned.as_secs() < 90, "the budget of planning is 90 s of one core");
     // Catalog: 200 bytes a file plus its name.

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("entropy", 0),
     ("report", 0),
     ("text", 0),
+    ("watchdog", 0),
     ("judges", 0),
     ("hash", 1),
     ("crypt", 1),

@@ -88,7 +88,7 @@ impl Outside {
     pub fn strangers(&self, definition: &Command) -> Vec<String> {
         let known: BTreeSet<String> =
             options_everywhere(definition).iter().map(|option| variable_of(option)[5..].to_owned()).collect();
-        let tell = self.variables.iter().filter_map(|(name, _)| {
+        let report = self.variables.iter().filter_map(|(name, _)| {
             let stem = &name[5..];
             if known.contains(stem) || OTHER_VARIABLES.contains(&name.as_str()) {
                 return None;
@@ -97,7 +97,7 @@ impl Outside {
             let near = nearest(stem, known.iter().map(String::as_str))?;
             Some(format!("the variable {name} names no option; did you mean DRAY_{near}?"))
         });
-        tell.collect()
+        report.collect()
     }
 
     /// Reads the configuration file: the one that was named, else the first usual one that is there.
@@ -585,9 +585,9 @@ mod tests {
 
     #[test]
     fn strange_variables_are_named_with_what_was_meant() {
-        let told = outside(&[("DRAY_JURNAL", "x"), ("DRAY_TOKEN", "secret")]).strangers(&crate::args::command());
-        assert_eq!(told.len(), 1);
-        assert!(told[0].contains("DRAY_JOURNAL?") && !told[0].contains("secret"), "{told:?}");
+        let reported = outside(&[("DRAY_JURNAL", "x"), ("DRAY_TOKEN", "secret")]).strangers(&crate::args::command());
+        assert_eq!(reported.len(), 1);
+        assert!(reported[0].contains("DRAY_JOURNAL?") && !reported[0].contains("secret"), "{reported:?}");
     }
 
     #[test]

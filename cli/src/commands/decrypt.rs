@@ -93,7 +93,7 @@ impl Decrypt {
             carried?
         };
         let seconds = started.elapsed().as_secs_f64();
-        Ok(tell(&opened, &self.to, &carried, seconds, output))
+        Ok(report(&opened, &self.to, &carried, seconds, output))
     }
 }
 
@@ -110,7 +110,7 @@ fn carry(opened: &Opened, workers: &Workers, to: To<'_>, stop: &Stop, output: &O
     })
 }
 
-fn tell(opened: &Opened, to: &Path, carried: &Decrypted, seconds: f64, output: &Output) -> Exit {
+fn report(opened: &Opened, to: &Path, carried: &Decrypted, seconds: f64, output: &Output) -> Exit {
     let exit = if carried.unreadable.is_empty() { Exit::Done } else { Exit::DriveFailed };
     let name = &opened.found.drive.name;
     let unreadable: Vec<_> = carried.unreadable.iter().map(|range| json!([range.start.0, range.len.0])).collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::render::text::fold_values;
-use crate::render::{Output, json as object, minded};
+use crate::render::{Output, json as object, watched};
 
 /// Arguments of `dray devices`.
 #[derive(Args, Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Devices {
 impl Devices {
     /// Looks and tells.
     pub fn run(self, output: &Output) -> Exit {
-        let disks = minded(
+        let disks = watched(
             "looking at the disks",
             |text| output.warning(&text),
             |_| job::disks(&job::Roots::default(), self.all),
@@ -138,16 +138,16 @@ fn details(disk: &Seen, output: &Output) -> String {
         line("queue", limits.join(", "));
     }
     line("health", disk.health.as_ref().map_or_else(|| "not known".to_owned(), health));
-    let mut told = |mark: String, problem: &Problem| {
+    let mut reported = |mark: String, problem: &Problem| {
         let value = problem.value.as_ref().map(|value| format!(" ({value})")).unwrap_or_default();
         text.push_str(&format!("  {mark} {}{value}\n", problem.what));
         if let Some(advice) = &problem.advice {
             text.push_str(&format!("            {advice}\n"));
         }
     };
-    disk.refusals.iter().for_each(|problem| told(style.red("refused: "), problem));
-    disk.not_for_shipping.iter().for_each(|problem| told(style.yellow("shipping:"), problem));
-    disk.cautions.iter().for_each(|problem| told(style.yellow("caution: "), problem));
+    disk.refusals.iter().for_each(|problem| reported(style.red("refused: "), problem));
+    disk.not_for_shipping.iter().for_each(|problem| reported(style.yellow("shipping:"), problem));
+    disk.cautions.iter().for_each(|problem| reported(style.yellow("caution: "), problem));
     text
 }
 

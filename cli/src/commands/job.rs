@@ -298,7 +298,7 @@ impl Create {
             this.learn(&answer, job::timestamp());
             this.save(&file)?;
         }
-        if !tell(output, &this, &file, &warnings) {
+        if !report(output, &this, &file, &warnings) {
             self.say_how(output, &described, &drives, &request, &this);
         }
         Ok(())
@@ -374,16 +374,16 @@ impl Create {
                 .map_err(|error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path))
         };
         let mut known = Vec::new();
-        for (drive, told) in drives.iter().zip(all_known) {
-            let told = told.as_ref();
+        for (drive, reported) in drives.iter().zip(all_known) {
+            let reported = reported.as_ref();
             known.push(Drive {
                 id: drive.id.clone(),
                 manifest_file: drive.manifest_file.clone(),
                 manifest_hash: drive.manifest_hash.clone(),
                 record: drive.record.to_string_lossy().into_owned(),
                 record_sha256: sum(&drive.record)?,
-                files: told.and_then(|told| told.files),
-                data: told.and_then(|told| told.data),
+                files: reported.and_then(|reported| reported.files),
+                data: reported.and_then(|reported| reported.data),
                 state: String::new(),
                 percent: None,
             });
@@ -489,9 +489,9 @@ fn key_file(dir: &Path, drive: &JobDrive) -> PathBuf {
 fn ask_location(service: &Service, described: &Description, this: &mut Job) -> Result<(), Problem> {
     let path = format!("/providers/Microsoft.ImportExport/locations/{}", described.location);
     let answer = service.call(Api::ImportExport, "GET", &path, None)?;
-    let told = &answer["properties"];
+    let reported = &answer["properties"];
     let list =
-        |key: &str| -> Vec<&str> { told[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+        |key: &str| -> Vec<&str> { reported[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
     let carriers = list("supportedCarriers");
     if !carriers.is_empty() && !carriers.iter().any(|one| one.eq_ignore_ascii_case(&described.carrier)) {
         return Err(Problem::new(Kind::Refused, "the location does not send drives back by this carrier")
@@ -508,7 +508,7 @@ fn ask_location(service: &Service, described: &Description, this: &mut Job) -> R
             .value(described.location.clone())
             .advice(format!("use one of these: {}; nothing was sent", names.join(", "))));
     }
-    this.data_center = state::address_lines(told);
+    this.data_center = state::address_lines(reported);
     Ok(())
 }
 
@@ -520,7 +520,7 @@ impl Show {
             this.learn(&answer, job::timestamp());
             this.save(&self.file)?;
         }
-        tell(output, &this, &self.file, &[]);
+        report(output, &this, &self.file, &[]);
         Ok(())
     }
 }
@@ -569,7 +569,7 @@ impl Ship {
         this.carrier = Some(self.carrier.trim().to_owned());
         this.tracking = Some(self.tracking.trim().to_owned());
         this.save(&self.file)?;
-        if !tell(output, &this, &self.file, &[]) && !sent {
+        if !report(output, &this, &self.file, &[]) && !sent {
             unsent(output, method, &path, this.api, &request);
         }
         Ok(())
@@ -618,7 +618,7 @@ impl Cancel {
         if drafted && !sent { "Cancelled" } else { "Cancelling" }.clone_into(&mut this.state);
         this.ended_at.get_or_insert(job::timestamp());
         this.save(&self.file)?;
-        if !tell(output, &this, &self.file, &warnings) && !sent {
+        if !report(output, &this, &self.file, &warnings) && !sent {
             unsent(output, method, &path, this.api, &request);
         }
         Ok(())
@@ -692,7 +692,7 @@ impl Papers {
 }
 
 /// Says where the job stands; `true` when that was an object.
-fn tell(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
+fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
     let mut value = this.to_json(file);
     if let Some(fields) = value.as_object_mut() {
         let list: Vec<Value> = warnings.iter().map(crate::render::json::problem).collect();

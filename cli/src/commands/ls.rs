@@ -49,7 +49,7 @@ impl Ls {
             listed += 1;
             bytes += file.size;
             damaged += u64::from(file.notes.contains(&"damaged"));
-            tell(&file, output);
+            report(&file, output);
         });
         let summary =
             json!({ "drive": opened.found.drive.name, "entries": listed, "bytes": bytes, "damaged": damaged });
@@ -63,7 +63,7 @@ impl Ls {
     }
 }
 
-fn tell(file: &Listed, output: &Output) {
+fn report(file: &Listed, output: &Output) {
     let modified = time(file.modified);
     if output.is_json() {
         output.object(

@@ -17,7 +17,7 @@ use crate::commands::about;
 use crate::commands::listing::{self, Listing};
 use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
-use crate::render::{Output, count, json as objects, minded, page, text};
+use crate::render::{Output, count, json as objects, page, text, watched};
 use crate::signals::{self, Signals};
 
 const EXAMPLE: &str = "\
@@ -356,8 +356,10 @@ fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
     };
     if output.is_json() {
         let list = drives.iter().map(|one| {
-            let sessions =
-                one.sessions.iter().map(|told| json!({ "session": told.id, "files": told.files, "data": told.data }));
+            let sessions = one
+                .sessions
+                .iter()
+                .map(|reported| json!({ "session": reported.id, "files": reported.files, "data": reported.data }));
             let sessions: Vec<Value> = sessions.collect();
             json!({ "drive": objects::facts(&one.drive), "sessions": sessions, "record": one.record })
         });
@@ -367,9 +369,9 @@ fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
     }
     output.chat(&format!("Journal {} is made again:\n", request.journal.display()));
     for one in &drives {
-        for told in &one.sessions {
-            let (drive, files) = (text::clean(&one.drive.drive_id), count(told.files, "file"));
-            output.chat(&format!("  {drive}  {}  {files} of {}\n", text::clean(&told.id), ByteLen(told.data)));
+        for reported in &one.sessions {
+            let (drive, files) = (text::clean(&one.drive.drive_id), count(reported.files, "file"));
+            output.chat(&format!("  {drive}  {}  {files} of {}\n", text::clean(&reported.id), ByteLen(reported.data)));
         }
     }
     Exit::Done
@@ -488,12 +490,12 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
     let beside = request.journal.clone();
     let prepared = {
         let scan = output.scan();
-        let prepared = minded(
+        let prepared = watched(
             "checking and planning",
             |text| output.warning(&text),
-            |signs| {
+            |beat| {
                 job::prepare(request, &mut |event| {
-                    signs.sign();
+                    beat();
                     scan.event(&event);
                 })
             },

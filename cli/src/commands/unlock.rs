@@ -35,7 +35,7 @@ impl Unlock {
     /// Tries the key.
     pub fn run(self, output: &Output) -> Exit {
         match self.open(output) {
-            Ok(opened) => tell(&opened, output),
+            Ok(opened) => report(&opened, output),
             Err(problem) => output.problem(problem),
         }
     }
@@ -46,7 +46,7 @@ impl Unlock {
     }
 }
 
-fn tell(opened: &Opened, output: &Output) -> Exit {
+fn report(opened: &Opened, output: &Output) -> Exit {
     let name = &opened.found.drive.name;
     let mount = mounting(opened);
     let unlocked = opened.unlocked.as_ref();

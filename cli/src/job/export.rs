@@ -114,11 +114,11 @@ impl Export {
             bad("blobs", "is longer than the 32 KiB that a request may hold", "", advice);
         }
         if self.drives.is_empty() || self.drives.len() > DRIVES_MAX {
-            let told = self.drives.len().to_string();
+            let reported = self.drives.len().to_string();
             bad(
                 "drives",
                 "names no drives, or more than ten",
-                &told,
+                &reported,
                 "the serials of the one to ten empty drives that are sent",
             );
         }
@@ -245,12 +245,12 @@ mod tests {
     fn read(text: &str) -> Result<Export, Vec<String>> {
         let mut problems = Problems::default();
         let out = Export::read(Path::new("job.toml"), &text.parse().expect("TOML"), &mut problems);
-        let told = problems
+        let reported = problems
             .0
             .into_iter()
             .map(|problem| format!("{} {}", problem.place.column.unwrap_or_default(), problem.what));
-        let told: Vec<String> = told.collect();
-        if told.is_empty() { Ok(out) } else { Err(told) }
+        let reported: Vec<String> = reported.collect();
+        if reported.is_empty() { Ok(out) } else { Err(reported) }
     }
 
     #[test]
@@ -329,8 +329,8 @@ mod tests {
             (format!("blobs = [\"a/{}\"]\ndrives = [\"A\"]", "b".repeat(40_000)), "[export] blobs is longer"),
             ("blobs = 1\nblob-list = \"a/b\"\ndrives = [\"A\"]".into(), "[export] blobs is no list"),
         ] {
-            let told = read(&text).expect_err("wrong");
-            assert!(told.iter().any(|told| told.starts_with(wrong)), "{wrong}: {told:?}");
+            let reported = read(&text).expect_err("wrong");
+            assert!(reported.iter().any(|reported| reported.starts_with(wrong)), "{wrong}: {reported:?}");
         }
     }
 }

@@ -183,55 +183,58 @@ pub fn check_records(
     for drive in drives {
         let known: Vec<(&Shelf, SessionDrive)> =
             shelves.iter().filter_map(|shelf| Some((shelf, shelf.of_record(&drive.record)?))).collect();
-        let fits = |(_, told): &&(&Shelf, SessionDrive)| contradiction(drive, told).is_none();
+        let fits = |(_, known): &&(&Shelf, SessionDrive)| contradiction(drive, known).is_none();
         let found = known.iter().find(fits).or(known.first());
-        if let Some((shelf, told)) = found {
-            if let Some((what, value)) = contradiction(drive, told) {
+        if let Some((shelf, known)) = found {
+            if let Some((what, value)) = contradiction(drive, known) {
                 problems.push(Problem::new(Kind::Refused, what).path(&drive.record).value(value).advice(format!(
                     "record and journal ({}) are of different sessions: name the journal that the record belongs to, \
                          or bring the journal's own record back (an earlier one may lie beside it as {}.1)",
                     shelf.path.display(),
-                    told.record_file
+                    known.record_file
                 )));
             }
-            if is_unfit(told) && !allowed.not_for_shipping {
+            if is_unfit(known) && !allowed.not_for_shipping {
                 problems.push(
                     Problem::new(Kind::Refused, "was prepared as not for shipping: the service does not take it")
                         .path(&drive.record)
                         .drive(&drive.id)
-                        .value(told.name.clone().unwrap_or_default())
+                        .value(known.name.clone().unwrap_or_default())
                         .advice("prepare a drive of its own for the job; --not-for-shipping makes the papers all the same, to try"),
                 );
-            } else if is_unfit(told) {
+            } else if is_unfit(known) {
                 let problem = Problem::new(Kind::Usage, "is not for shipping: the service does not take it");
                 warnings.push(problem.path(&drive.record).drive(&drive.id));
             }
         }
-        out.push(found.map(|(_, told)| told.clone()));
+        out.push(found.map(|(_, known)| known.clone()));
     }
     out
 }
 
 /// Whether the drive is none that can be shipped. Journals of before this was told name an image file or a loop device.
-fn is_unfit(told: &SessionDrive) -> bool {
+fn is_unfit(known: &SessionDrive) -> bool {
     let by_name = || {
-        let name = told.name.as_deref().unwrap_or_default();
+        let name = known.name.as_deref().unwrap_or_default();
         let file = name.rsplit_once(':').map_or(name, |(file, _)| file);
         name.starts_with("/dev/loop") || [name, file].iter().any(|path| Path::new(path).is_file())
     };
-    told.for_shipping.map_or_else(by_name, |yes| !yes)
+    known.for_shipping.map_or_else(by_name, |yes| !yes)
 }
 
 /// What the journal says otherwise, with the value met.
-fn contradiction(drive: &JobDrive, told: &SessionDrive) -> Option<(String, String)> {
-    if told.state != job::SessionState::Completed {
-        let what = format!("belongs to a drive whose work is {} by the journal", ledger::word(told.state));
-        return Some((what, told.drive_id.clone()));
+fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, String)> {
+    if known.state != job::SessionState::Completed {
+        let what = format!("belongs to a drive whose work is {} by the journal", ledger::word(known.state));
+        return Some((what, known.drive_id.clone()));
     }
-    if !told.drive_id.eq_ignore_ascii_case(&drive.id) {
-        return Some((format!("names another drive than the journal, which says {}", told.drive_id), drive.id.clone()));
+    if !known.drive_id.eq_ignore_ascii_case(&drive.id) {
+        return Some((
+            format!("names another drive than the journal, which says {}", known.drive_id),
+            drive.id.clone(),
+        ));
     }
-    match &told.manifest_hash {
+    match &known.manifest_hash {
         Some(hash) if !hash.eq_ignore_ascii_case(&drive.manifest_hash) => Some((
             format!("holds another ManifestHash than the journal, which says {hash}"),
             drive.manifest_hash.clone(),

@@ -23,7 +23,7 @@ pub fn check(path: &Path, table: &toml::Table, problems: &mut Problems) {
             let column = if section.is_empty() { key.to_owned() } else { format!("[{section}] {key}") };
             let problem =
                 Problem::new(Kind::Usage, "still is what the template says").path(path).column(column).value(still);
-            // Told once: there may be ten.
+            // SessionFound once: there may be ten.
             let is_first = problems.0.len() == before;
             let advice =
                 "put your own in its place; if it is yours by chance, write it in another way (capitals, ZIP+4)";
@@ -64,7 +64,7 @@ fn texts(value: &toml::Value) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Vec<String> {
+    fn reported(text: &str) -> Vec<String> {
         let mut problems = Problems::default();
         check(Path::new("job.toml"), &text.parse().expect("TOML"), &mut problems);
         problems.0.into_iter().map(|problem| problem.place.column.unwrap_or_default()).collect()
@@ -84,11 +84,11 @@ mod tests {
             "[return-address] email",
             "[return-shipping] account",
         ];
-        assert_eq!(told(template::JOB), all);
+        assert_eq!(reported(template::JOB), all);
         let export = template::export_job();
         let mut with_export = all.to_vec();
         with_export.extend(["[export] blobs", "[export] prefixes", "[export] drives"]);
-        assert_eq!(told(&export), with_export);
+        assert_eq!(reported(&export), with_export);
         // Each line alone.
         for (section, key) in marked(&export) {
             let mut section_now = "";
@@ -103,10 +103,10 @@ mod tests {
                 })
                 .collect();
             let column = if section.is_empty() { key.to_owned() } else { format!("[{section}] {key}") };
-            assert_eq!(told(&lines.join("\n")), [column]);
+            assert_eq!(reported(&lines.join("\n")), [column]);
         }
         // One of a list is enough.
-        assert_eq!(told("[export]\ndrives = [\"ZL2ABC12\", \" WD-WMATV123456 \"]"), ["[export] drives"]);
-        assert_eq!(told("subscription = \"5ab6f9c2-0000-4000-8000-1234567890ab\""), Vec::<String>::new());
+        assert_eq!(reported("[export]\ndrives = [\"ZL2ABC12\", \" WD-WMATV123456 \"]"), ["[export] drives"]);
+        assert_eq!(reported("subscription = \"5ab6f9c2-0000-4000-8000-1234567890ab\""), Vec::<String>::new());
     }
 }

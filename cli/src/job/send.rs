@@ -214,8 +214,9 @@ impl Service {
         if (200..300).contains(&status) {
             return Ok(value);
         }
-        let told = |key: &str| value["error"][key].as_str().unwrap_or_default().chars().take(400).collect::<String>();
-        let (code, message) = (told("code"), told("message"));
+        let reported =
+            |key: &str| value["error"][key].as_str().unwrap_or_default().chars().take(400).collect::<String>();
+        let (code, message) = (reported("code"), reported("message"));
         let said = if code.is_empty() && message.is_empty() { String::new() } else { format!(": {code}: {message}") };
         let advice = match status {
             300..=399 => {

@@ -341,8 +341,8 @@ impl Job {
         if self.is_over() {
             self.ended_at.get_or_insert(now);
         }
-        for told in properties["driveList"].as_array().into_iter().flatten() {
-            let id = told["driveId"].as_str().unwrap_or_default();
+        for reported in properties["driveList"].as_array().into_iter().flatten() {
+            let id = reported["driveId"].as_str().unwrap_or_default();
             let known = self.drives.iter().position(|drive| drive.id.eq_ignore_ascii_case(id));
             // Which drives an export went onto is known when they have arrived.
             let known = known.or_else(|| {
@@ -351,18 +351,18 @@ impl Job {
                 self.drives.len().checked_sub(1)
             });
             if let Some(drive) = known.and_then(|at| self.drives.get_mut(at)) {
-                drive.state = told["state"].as_str().unwrap_or_default().to_owned();
-                drive.percent = told["percentComplete"].as_u64();
+                drive.state = reported["state"].as_str().unwrap_or_default().to_owned();
+                drive.percent = reported["percentComplete"].as_u64();
                 if self.is_export {
-                    let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+                    let text = |key: &str| reported[key].as_str().unwrap_or_default().to_owned();
                     (drive.manifest_file, drive.manifest_hash) = (text("manifestFile"), text("manifestHash"));
                 }
             }
         }
-        for told in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
-            let id = told["diskSerialNumber"].as_str().unwrap_or_default();
+        for reported in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
+            let id = reported["diskSerialNumber"].as_str().unwrap_or_default();
             if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
-                drive.state = told["copyStatus"].as_str().unwrap_or_default().to_owned();
+                drive.state = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
             }
         }
         let place = match self.api {

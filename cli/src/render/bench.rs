@@ -320,10 +320,10 @@ fn latency(report: &BenchReport, direction: Direction) -> String {
         let [half, most, worst] = ms(point).map(x);
         let series = blocks.iter().position(|len| *len == point.block).unwrap_or(0);
         let color = COLORS[series % COLORS.len()];
-        let told = point.latency.map(|latency| millis(latency.as_secs_f64() * 1e3)).join(" / ");
+        let reported = point.latency.map(|latency| millis(latency.as_secs_f64() * 1e3)).join(" / ");
         let _ = write!(
             svg,
-            "<g><title>{told}</title><text class=\"t\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{} × {}</text>\
+            "<g><title>{reported}</title><text class=\"t\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{} × {}</text>\
              <line x1=\"{half:.1}\" x2=\"{worst:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" \
              style=\"stroke:var({color});stroke-width:1.5;opacity:.55\"/>\
              <circle cx=\"{half:.1}\" cy=\"{y:.1}\" r=\"4.5\" style=\"fill:var({color})\"/>\

@@ -43,7 +43,7 @@ pub struct Lane {
     is_verified: bool,
     recent: VecDeque<(Duration, u64)>,
     ended: Option<Duration>,
-    told: Option<Duration>,
+    reported_at: Option<Duration>,
 }
 
 impl Lane {
@@ -63,7 +63,7 @@ impl Lane {
             is_verified: false,
             recent: VecDeque::new(),
             ended: None,
-            told: None,
+            reported_at: None,
         }
     }
 
@@ -397,7 +397,7 @@ impl<'a> Board<'a> {
                     err(&format!("{line}\n"));
                 }
                 if let Some(lane) = state.lanes.get_mut(drive) {
-                    lane.told = Some(now);
+                    lane.reported_at = Some(now);
                 }
             }
             Event::LeftOut { drive, path, why } if self.output.verbose => {
@@ -427,10 +427,10 @@ impl<'a> Board<'a> {
             }
             Event::Progress { drive, .. } => {
                 let Some(lane) = state.lanes.get_mut(*drive) else { return };
-                if lane.told.is_some_and(|told| now.saturating_sub(told) < JSON) {
+                if lane.reported_at.is_some_and(|reported| now.saturating_sub(reported) < JSON) {
                     return;
                 }
-                lane.told = Some(now);
+                lane.reported_at = Some(now);
                 self.progress_object(state, *drive, now);
             }
             Event::LeftOut { drive, path, why } => {
@@ -550,19 +550,19 @@ fn draw(state: &mut State, now: Duration) {
 }
 
 fn plain(state: &mut State, now: Duration) {
-    let mut told = false;
+    let mut reported = false;
     for drive in 0..state.lanes.len() {
         let lane = &mut state.lanes[drive];
-        let due = lane.running() && now.saturating_sub(lane.told.unwrap_or_default()) >= PLAIN;
+        let due = lane.running() && now.saturating_sub(lane.reported_at.unwrap_or_default()) >= PLAIN;
         if due {
-            lane.told = Some(now);
+            lane.reported_at = Some(now);
             if let Some(line) = state.sentence(drive, now) {
                 err(&format!("{line}\n"));
-                told = true;
+                reported = true;
             }
         }
     }
-    if let Some(line) = state.total_sentence(now).filter(|_| told) {
+    if let Some(line) = state.total_sentence(now).filter(|_| reported) {
         err(&format!("{line}\n"));
     }
 }

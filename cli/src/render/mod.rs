@@ -4,10 +4,10 @@ pub mod bench;
 mod board;
 pub mod json;
 mod map;
-mod minded;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
 pub mod text;
+mod watched;
 mod working;
 
 use std::cell::Cell;
@@ -26,8 +26,8 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
-pub use minded::minded;
 pub use text::{clean, count, labelled, wrap};
+pub use watched::watched;
 pub use working::Working;
 
 /// Columns when nobody tells.

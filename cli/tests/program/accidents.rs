@@ -55,9 +55,9 @@ fn until(run: &mut Traced, mut end: impl FnMut(Moment) -> bool) -> bool {
         if !moment.is_write() {
             return false;
         }
-        let told = stages(moment.said).count();
-        at = if told == at.0 { (told, at.1 + 1) } else { (told, 0) };
-        told > 0 && end(at)
+        let reported = stages(moment.said).count();
+        at = if reported == at.0 { (reported, at.1 + 1) } else { (reported, 0) };
+        reported > 0 && end(at)
     })
     .expect("the trace goes on")
 }
@@ -111,8 +111,8 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
         // One run tells how many moments each stage has; of each stage the first, the last and one between are taken.
         let Some(mut run) = start(&["--engine", engine]) else { return };
         let mut lasts = BTreeMap::new();
-        until(&mut run, |(told, calls)| {
-            lasts.insert(told, calls);
+        until(&mut run, |(reported, calls)| {
+            lasts.insert(reported, calls);
             false
         });
         let ended = run.finish().expect("it ends");
@@ -120,7 +120,9 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
         assert!(is_whole(), "{}", ended.said);
         let moments: BTreeSet<Moment> = lasts
             .into_iter()
-            .flat_map(|(told, last)| [0, (random.next_u64() % (last as u64 + 1)) as usize, last].map(|n| (told, n)))
+            .flat_map(|(reported, last)| {
+                [0, (random.next_u64() % (last as u64 + 1)) as usize, last].map(|n| (reported, n))
+            })
             .collect();
         assert!(moments.len() > 8, "hardly a moment to choose: {moments:?}");
         for moment in moments {
@@ -174,7 +176,7 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
             met.insert(stage);
         }
         let mut run = start(&["--engine", engine]).expect("it was traced before");
-        assert!(until(&mut run, |(told, calls)| told > 3 && calls > 1), "it is killed in the middle");
+        assert!(until(&mut run, |(reported, calls)| reported > 3 && calls > 1), "it is killed in the middle");
         run.kill().expect("killed");
         let output = after(&session, "--resume", engine);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));

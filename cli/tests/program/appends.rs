@@ -593,11 +593,11 @@ fn a_source_that_goes_away_while_its_files_are_added_ends_the_session() {
     data(&session, "away", &[200_000; 100]);
     let words = "prep-import --journal J.jrn --id session#2 --dataset away.csv --silent --json --source-rate 4M";
     let mut run = session.program(words).stdout(Stdio::piped()).spawn().expect("the binary runs");
-    let mut told = BufReader::new(run.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    let mut reported = BufReader::new(run.stdout.take().expect("stdout")).lines().map_while(Result::ok);
     // What was read ahead of the rate is not all.
-    assert!(told.any(|line| line.contains("\"type\":\"progress\"") && !line.contains("\"acknowledged\":0,")));
+    assert!(reported.any(|line| line.contains("\"type\":\"progress\"") && !line.contains("\"acknowledged\":0,")));
     drop(mounted);
-    let rest: Vec<String> = told.collect();
+    let rest: Vec<String> = reported.collect();
     assert_eq!(run.wait().expect("an end").code(), Some(7), "{rest:#?}");
     assert!(rest.iter().any(|line| line.contains("the source went away")), "{rest:#?}");
 

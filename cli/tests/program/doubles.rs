@@ -36,9 +36,9 @@ fn blobs_of_one_name_are_told_when_planned_and_both_taken_out() {
     let (key, out) = (session.path("drive.xml"), session.path("out"));
     let more = ["--key-file", key.to_str().expect("text"), "--extract-to", out.to_str().expect("text")];
     for _ in 0..2 {
-        let told = verify(&session.path("drive.img"), &more);
-        assert!(said(&told).contains("the name of another blob"), "{}", said(&told));
-        assert!(told.status.success(), "{}", said(&told));
+        let reported = verify(&session.path("drive.img"), &more);
+        assert!(said(&reported).contains("the name of another blob"), "{}", said(&reported));
+        assert!(reported.status.success(), "{}", said(&reported));
     }
     let mut found: Vec<String> = vec![fs::read_to_string(out.join("data/f")).expect("a blob")];
     for entry in fs::read_dir(out.join(".dray/renamed")).expect("a directory") {
@@ -107,13 +107,13 @@ fn an_entry_that_cannot_be_costs_that_entry() {
         fs::write(session.path("m.xml"), text).expect("a manifest");
         let (manifest, out) = (session.path("m.xml"), session.path(&format!("out{number}")));
         let more = ["--manifest", manifest.to_str().expect("text"), "--extract-to", out.to_str().expect("text")];
-        let told = verify(&image, &more);
-        assert_eq!(told.status.code(), Some(5), "entry {number}: {}", said(&told));
+        let reported = verify(&image, &more);
+        assert_eq!(reported.status.code(), Some(5), "entry {number}: {}", said(&reported));
         for name in ["good1", "good2"] {
             let taken = fs::read_to_string(out.join("data").join(name));
-            assert_eq!(taken.ok().as_deref(), Some("hello\n"), "entry {number}: {}", said(&told));
+            assert_eq!(taken.ok().as_deref(), Some("hello\n"), "entry {number}: {}", said(&reported));
         }
-        assert!(said(&told).contains("2 of 3 blobs equal") || number >= 13, "entry {number}: {}", said(&told));
+        assert!(said(&reported).contains("2 of 3 blobs equal") || number >= 13, "entry {number}: {}", said(&reported));
         assert!(!Path::new("/etc/bad").exists());
     }
 }

@@ -39,12 +39,12 @@ fn a_second_session_copies_neither_record_nor_journal_nor_any_key() {
     symlink(session.path("k"), session.path("same")).expect("a link");
     session.dataset(&[&row(&session, "same", "two"), &row(&session, "elsewhere", "three")]);
     let second = prepare(&session, "session#2", "--dataset dataset.csv");
-    let told = words(&second);
-    assert_eq!(code(&second), 0, "{told}");
+    let reported = words(&second);
+    assert_eq!(code(&second), 0, "{reported}");
     for what in
         ["d1.xml: a drive record", "job.jrn: the session's journal", ".BEK: a BitLocker key file", "a log of a session"]
     {
-        assert!(told.contains(what), "{what}: {told}");
+        assert!(reported.contains(what), "{what}: {reported}");
     }
     let list = session.dray("verify o/d1.img --key-file k/d1.xml --list all.csv");
     assert_eq!(code(&list), 0, "{}", words(&list));
@@ -76,9 +76,9 @@ fn a_record_of_another_journal_is_not_moved() {
     assert_eq!(code(&run_of("a.jrn", "a/x.img", "")), 0);
     let record = fs::read(session.path("k/x.xml")).expect("a record");
     let second = run_of("b.jrn", "b/x.img", "");
-    let told = words(&second);
-    assert_eq!(code(&second), 2, "{told}");
-    assert!(told.contains("this journal does not know it") && told.contains("--drive-id"), "{told}");
+    let reported = words(&second);
+    assert_eq!(code(&second), 2, "{reported}");
+    assert!(reported.contains("this journal does not know it") && reported.contains("--drive-id"), "{reported}");
     assert!(!session.path("b/x.img").exists() && !session.path("k/x.xml.1").exists());
     assert_eq!(fs::read(session.path("k/x.xml")).expect("a record"), record);
     // As it was advised.
@@ -147,9 +147,9 @@ fn few_descriptors_leave_no_file_out() {
             env!("CARGO_BIN_EXE_dray")
         );
         let output = Command::new("sh").args(["-c", &line]).current_dir(&session.dir).output().expect("sh");
-        let told = words(&output);
-        assert_eq!(code(&output), wanted, "{name}: {told}");
-        assert!(!told.contains("left out"), "{name}: {told}");
+        let reported = words(&output);
+        assert_eq!(code(&output), wanted, "{name}: {reported}");
+        assert!(!reported.contains("left out"), "{name}: {reported}");
     }
 }
 
@@ -161,7 +161,7 @@ fn inputs_without_end_and_places_that_are_none_are_told_before_the_first_write()
     session.dataset(&[&row(&session, "src", "box")]).driveset(&[format!("{}:100MB", session.path("x.img").display())]);
     assert!(Command::new("mkfifo").arg(session.path("fifo")).status().expect("mkfifo").success());
     let prep = "prep-import --id session#1 --silent --initial-driveset driveset.csv";
-    for (more, wanted, told) in [
+    for (more, wanted, reported) in [
         ("--journal fifo --dataset dataset.csv", 1, vec!["is a named pipe"]),
         ("--journal j.jrn --dataset /dev/zero", 1, vec!["is a device"]),
         (
@@ -172,7 +172,7 @@ fn inputs_without_end_and_places_that_are_none_are_told_before_the_first_write()
     ] {
         let output = session.dray(&format!("{prep} {more}"));
         assert_eq!(code(&output), wanted, "{more}: {}", words(&output));
-        told.iter().for_each(|part| assert!(words(&output).contains(part), "{more}: {part}: {}", words(&output)));
+        reported.iter().for_each(|part| assert!(words(&output).contains(part), "{more}: {part}: {}", words(&output)));
     }
     assert!(!session.path("x.img").exists() && !session.path("j.jrn").exists());
     // A file of the kernel that says it has no bytes.

@@ -108,18 +108,18 @@ fn every_object_is_as_the_schema_says() {
     // What the machine lacks is not this test's business.
     lines.extend(dray(&session.dir, &["doctor", "--json"]).stdout);
     let finish = fs::read(session.path("finish.json")).expect("told");
-    let told: serde_json::Value = serde_json::from_slice(&finish).expect("JSON");
-    assert_eq!((&told["command"], &told["result"]["good"]), (&"verify".into(), &true.into()), "{told}");
+    let reported: serde_json::Value = serde_json::from_slice(&finish).expect("JSON");
+    assert_eq!((&reported["command"], &reported["result"]["good"]), (&"verify".into(), &true.into()), "{reported}");
     lines.extend(finish);
     let list = fs::read_to_string(session.path("all.jsonl")).expect("a list");
     assert!(list.lines().count() == 2 && list.lines().all(|line| line.starts_with("{\"blob\":")), "{list}");
-    let Some(told) = described(&lines) else { return };
+    let Some(reported) = described(&lines) else { return };
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.schema.json");
     let schema: serde_json::Value = serde_json::from_slice(&fs::read(schema).expect("a schema")).expect("JSON");
     let kinds = schema["$defs"].as_object().expect("definitions").keys().filter_map(|key| key.strip_prefix("of_"));
     let rare = |kind: &str| SELDOM.contains(&kind) || kind == "left_out" && !is_there;
     for kind in kinds.filter(|kind| !rare(kind)) {
-        assert!(told.split_whitespace().any(|word| word.starts_with(&format!("{kind}="))), "no {kind}: {told}");
+        assert!(reported.split_whitespace().any(|word| word.starts_with(&format!("{kind}="))), "no {kind}: {reported}");
     }
 }
 
@@ -129,12 +129,12 @@ fn who_is_told_at_the_end_gets_one_object() {
     let command = format!("cat > {}", session.path("told.json").display());
     let output = session.run(&["--not-for-shipping", "--drive-id", "D1", "--on-finish", &command]);
     assert_eq!(code(&output), 0, "{}", said(&output));
-    let told = fs::read(session.path("told.json")).expect("told");
-    let value: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    let reported = fs::read(session.path("told.json")).expect("told");
+    let value: serde_json::Value = serde_json::from_slice(&reported).expect("JSON");
     assert_eq!(value["exit_code"], 0);
     assert_eq!(value["command"], "prep-import");
     assert_eq!(value["result"]["drives"][0]["drive"]["drive_id"], "D1");
-    assert!(described(&told).is_none_or(|told| told.contains("finish=1")));
+    assert!(described(&reported).is_none_or(|reported| reported.contains("finish=1")));
     // How it ends changes nothing; it may also not read.
     let output = dray(&session.dir, &["check", "nothing", "--on-finish", "echo out; exit 3", "--json"]);
     assert_eq!(code(&output), 1);

@@ -496,7 +496,7 @@ fn what_proves_nothing_is_no_success() {
     let nothing = file("nothing.xml", "<BlobList></BlobList>");
     let header = file("header.csv", "Name,Content-Length\n");
     let other = file("other.xml", "<DriveLog><DriveId>WD-OTHER</DriveId><Status>Completed</Status></DriveLog>");
-    for (more, code, told) in [
+    for (more, code, reported) in [
         (&["--only", "nonexistent/"][..], 1, "nonexistent/"),
         (&["--only", "Data/"], 1, "data/"),
         (&["--only", "data/*"], 1, "data/"),
@@ -510,7 +510,7 @@ fn what_proves_nothing_is_no_success() {
         let output = verify(&session, &image, more);
         assert_eq!(output.status.code(), Some(code), "{more:?}: {}", said(&output));
         let text = words(&output);
-        assert!(text.contains(told) && !text.contains("Equal:"), "{more:?}: {text}");
+        assert!(text.contains(reported) && !text.contains("Equal:"), "{more:?}: {text}");
     }
     // A path that leads nowhere, and no key.
     let output = verify(&session, &session.path("drvie.img"), &[]);

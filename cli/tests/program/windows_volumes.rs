@@ -203,8 +203,8 @@ fn judge_a_whole_windows_volume_is_verified_and_taken_out() {
     assert_eq!(verdicts["con/gone"], "missing");
     for (blob, _, wanted) in files {
         assert_eq!(verdicts[&format!("con/{blob}")], "no reference", "{verdicts:?}");
-        let told = run(Command::new("sha256sum").arg(out.join("con").join(blob)));
-        assert!(said(&told).starts_with(wanted), "{blob}: {}", said(&told));
+        let reported = run(Command::new("sha256sum").arg(out.join("con").join(blob)));
+        assert!(said(&reported).starts_with(wanted), "{blob}: {}", said(&reported));
     }
     let md5 =
         files.map(|(blob, ..)| said(&run(Command::new("md5sum").arg(out.join("con").join(blob))))[..32].to_owned());
@@ -252,8 +252,8 @@ fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() 
         }
         let output = run(&mut dray(["unlock", image.name()]));
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        let told = words(&output);
-        assert!(told.contains("2 of the 3 copies"), "{told}");
+        let reported = words(&output);
+        assert!(reported.contains("2 of the 3 copies"), "{reported}");
         assert_eq!(whole(), wanted, "spared {spared}");
         let faults = inspect()["bitlocker"]["copies"]
             .as_array()
@@ -267,8 +267,8 @@ fn two_damaged_metadata_copies_are_survived_with_a_warning_and_three_are_told() 
     for args in [&["unlock", image.name()][..], &["inspect", image.name()], &["ls", image.name()]] {
         let output = run(&mut dray(args));
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-        let told = words(&output);
-        assert!(told.contains("no metadata copy can be used"), "{told}");
+        let reported = words(&output);
+        assert!(reported.contains("no metadata copy can be used"), "{reported}");
     }
 }
 

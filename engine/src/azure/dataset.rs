@@ -597,14 +597,14 @@ mod tests {
         assert_eq!(read.rows[0].destination.prefix_or_blob, "p\u{200D}q/");
         assert_eq!(read.rows[0].blob_type, Some(BlobType::Block));
         assert_eq!(read.rows[1].base_path, Path::new("/a/\u{A0}"));
-        let told: Vec<_> = read.warnings.iter().map(|one| (one.place.line.unwrap(), one.what.clone())).collect();
+        let reported: Vec<_> = read.warnings.iter().map(|one| (one.place.line.unwrap(), one.what.clone())).collect();
         for (line, name) in [
             (2, "U+00A0 NO-BREAK SPACE at character 3"),
             (2, "U+200D ZERO WIDTH JOINER at character 6"),
             (2, "U+00A0 NO-BREAK SPACE at character 10"),
             (3, "U+00A0 NO-BREAK SPACE at character 4"),
         ] {
-            assert!(told.iter().any(|(at, what)| *at == line && what.contains(name)), "{name}: {told:?}");
+            assert!(reported.iter().any(|(at, what)| *at == line && what.contains(name)), "{name}: {reported:?}");
         }
         let latin = parse(Path::new("d"), b"BasePath,DstBlobPathOrPrefix\n/\xE4/,con/\n").unwrap();
         assert!(latin.warnings[0].what.contains("0xE4"), "{:?}", latin.warnings);

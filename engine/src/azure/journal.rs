@@ -770,8 +770,8 @@ mod tests {
             changed[at] ^= 1;
             let journal = read(&changed);
             // The line end before the last record belongs to its checksum.
-            let told = !journal.damage.is_empty() || journal.torn == Some(last) && at >= last - EOL.len();
-            assert!(told, "byte {at} of {}: {:?}", bytes.len(), journal.torn);
+            let reported = !journal.damage.is_empty() || journal.torn == Some(last) && at >= last - EOL.len();
+            assert!(reported, "byte {at} of {}: {:?}", bytes.len(), journal.torn);
         }
         for cut in ends[0] + 1..bytes.len() - EOL.len() {
             if ends.contains(&cut) {

@@ -183,8 +183,8 @@ impl Ledger {
             (files, data) = (sum(files, drive.files), sum(data, drive.data));
         }
         let hash = || {
-            let told = self.sessions.iter().rev().filter(|session| session.state != SessionState::Aborted);
-            told.filter_map(|session| session.drive(drive_id)).find_map(|drive| drive.manifest_hash.clone())
+            let reported = self.sessions.iter().rev().filter(|session| session.state != SessionState::Aborted);
+            reported.filter_map(|session| session.drive(drive_id)).find_map(|drive| drive.manifest_hash.clone())
         };
         Some(SessionDrive {
             files: files.filter(|_| has_any),
@@ -243,7 +243,7 @@ pub enum Wish {
 
 /// What the journal allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Road {
+pub enum NextAction {
     /// A session of this id begins.
     Begin,
     /// The last session goes on.
@@ -268,7 +268,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The rule that stands against it.
-    pub fn road(&self, id: &str, wish: Wish) -> Result<Road, Refusal> {
+    pub fn next_action(&self, id: &str, wish: Wish) -> Result<NextAction, Refusal> {
         let refuse = |what: String, advice: String| Err(Refusal { what, advice });
         let last = self.last();
         match (wish, last) {
@@ -298,13 +298,13 @@ impl Ledger {
             (Wish::Resume, Some(last)) if last.state == SessionState::Aborting => {
                 refuse(format!("session {id} is being rolled back"), "finish that with --abort".into())
             }
-            (Wish::Resume, Some(_)) => Ok(Road::Resume),
-            (Wish::Abort, Some(_)) => Ok(Road::Abort),
-            (Wish::Copy { .. } | Wish::Index, None) => Ok(Road::Begin),
+            (Wish::Resume, Some(_)) => Ok(NextAction::Resume),
+            (Wish::Abort, Some(_)) => Ok(NextAction::Abort),
+            (Wish::Copy { .. } | Wish::Index, None) => Ok(NextAction::Begin),
             (Wish::Copy { adds_drives: true }, Some(last))
                 if last.id == id && last.is_unfinished() && last.state != SessionState::Aborting =>
             {
-                Ok(Road::Resume)
+                Ok(NextAction::Resume)
             }
             (Wish::Copy { .. } | Wish::Index, Some(last)) if last.is_unfinished() => {
                 let go_on = if last.state == SessionState::Aborting { "--abort" } else { "--resume or --abort" };
@@ -316,12 +316,12 @@ impl Ledger {
             (Wish::Copy { .. } | Wish::Index, Some(_)) => {
                 let used = self.sessions.iter().rev().find(|session| session.id == id);
                 match used {
-                    None => Ok(Road::Begin),
-                    Some(used) if used.state == SessionState::Aborted => Ok(Road::Begin),
+                    None => Ok(NextAction::Begin),
+                    Some(used) if used.state == SessionState::Aborted => Ok(NextAction::Begin),
                     Some(used) => {
                         let indexed = used.drives.iter().all(|drive| drive.work == Work::Index);
                         if wish == Wish::Index && indexed && Some(used) == last {
-                            return Ok(Road::Begin);
+                            return Ok(NextAction::Begin);
                         }
                         refuse(
                             format!("session {id} of this journal is {} already", word(used.state)),
@@ -404,40 +404,40 @@ mod tests {
         let aborting = ledger(&[S("one", Started), S("one", Aborting)]);
         let aborted = ledger(&[S("one", Started), S("one", Aborting), S("one", Aborted)]);
         for (ledger, id, wish, wanted) in [
-            (&empty, "one", COPY, Some(Road::Begin)),
+            (&empty, "one", COPY, Some(NextAction::Begin)),
             (&empty, "one", Wish::Resume, None),
             (&empty, "one", Wish::Abort, None),
             (&finished, "one", COPY, None),
             (&finished, "one", ADD, None),
             (&finished, "one", Wish::Resume, None),
             (&finished, "one", Wish::Abort, None),
-            (&finished, "two", COPY, Some(Road::Begin)),
-            (&finished, "two", ADD, Some(Road::Begin)),
-            (&cut, "two", Wish::Resume, Some(Road::Resume)),
-            (&cut, "two", Wish::Abort, Some(Road::Abort)),
-            (&cut, "two", ADD, Some(Road::Resume)),
+            (&finished, "two", COPY, Some(NextAction::Begin)),
+            (&finished, "two", ADD, Some(NextAction::Begin)),
+            (&cut, "two", Wish::Resume, Some(NextAction::Resume)),
+            (&cut, "two", Wish::Abort, Some(NextAction::Abort)),
+            (&cut, "two", ADD, Some(NextAction::Resume)),
             (&cut, "two", COPY, None),
             (&cut, "one", Wish::Resume, None),
             (&cut, "three", COPY, None),
             (&cut, "three", ADD, None),
             (&aborting, "one", Wish::Resume, None),
             (&aborting, "one", ADD, None),
-            (&aborting, "one", Wish::Abort, Some(Road::Abort)),
-            (&aborted, "one", COPY, Some(Road::Begin)),
-            (&aborted, "two", COPY, Some(Road::Begin)),
+            (&aborting, "one", Wish::Abort, Some(NextAction::Abort)),
+            (&aborted, "one", COPY, Some(NextAction::Begin)),
+            (&aborted, "two", COPY, Some(NextAction::Begin)),
             (&aborted, "one", Wish::Resume, None),
         ] {
-            assert_eq!(ledger.road(id, wish).ok(), wanted, "{id} {wish:?} {ledger:?}");
+            assert_eq!(ledger.next_action(id, wish).ok(), wanted, "{id} {wish:?} {ledger:?}");
         }
     }
 
     #[test]
     fn indexing_takes_several_runs_under_one_id() {
         let index = ledger(&[S("one", Started), D("one", "A", Completed, Work::Index), S("one", Completed)]);
-        assert_eq!(index.road("one", Wish::Index), Ok(Road::Begin));
-        assert!(index.road("one", COPY).is_err());
+        assert_eq!(index.next_action("one", Wish::Index), Ok(NextAction::Begin));
+        assert!(index.next_action("one", COPY).is_err());
         let copied = ledger(&[S("one", Started), D("one", "A", Completed, Work::Format), S("one", Completed)]);
-        assert!(copied.road("one", Wish::Index).is_err());
+        assert!(copied.next_action("one", Wish::Index).is_err());
     }
 
     #[test]

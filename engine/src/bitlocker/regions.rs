@@ -146,7 +146,7 @@ impl Regions {
     }
 
     /// Areas whose places were chosen before: regions 1 to 3, relocated area, verify region. `None` if they make no sense.
-    pub fn again(volume_len: ByteLen, cluster: ClusterSize, sector: SectorSize, places: [u64; 5]) -> Option<Self> {
+    pub fn restore(volume_len: ByteLen, cluster: ClusterSize, sector: SectorSize, places: [u64; 5]) -> Option<Self> {
         let wanted = Self::place(volume_len, cluster, sector).ok()?;
         if places.iter().any(|&at| at < FRONT_LEN as u64 || at >= volume_len.0) {
             return None;
@@ -164,7 +164,7 @@ impl Regions {
         (sound && apart).then_some(this)
     }
 
-    /// The places, as [`Regions::again`] takes them.
+    /// The places, as [`Regions::restore`] takes them.
     pub fn places(&self) -> [u64; 5] {
         let [a, b, c] = self.metadata;
         [a, b, c, self.relocated, self.verify].map(|at| at.0)
@@ -304,11 +304,11 @@ mod tests {
         ];
         let apart = around(&free).unwrap();
         assert_eq!(apart.places(), [0x220_0000, 0x320_0000, 0x400_0000, 0x300_0000, 0x310_0000]);
-        assert_eq!(Regions::again(len, cluster, SectorSize::S512, apart.places()), Some(apart));
+        assert_eq!(Regions::restore(len, cluster, SectorSize::S512, apart.places()), Some(apart));
         free.pop();
         assert_eq!(around(&free), Err(PlaceError::NoRoom { needed: ByteLen(0x1_0000) }));
         for places in [[0; 5], [1 << 20; 5], [1 << 20, 2 << 20, 3 << 20, 4 << 20, len.0], [u64::MAX; 5]] {
-            assert_eq!(Regions::again(len, cluster, SectorSize::S512, places), None, "{places:?}");
+            assert_eq!(Regions::restore(len, cluster, SectorSize::S512, places), None, "{places:?}");
         }
     }
 

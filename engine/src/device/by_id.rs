@@ -99,8 +99,9 @@ fn stands_in(name: &str, serial: &str) -> bool {
 
 /// Mapped devices have no serial; the kernel tells name and identifier of the mapping.
 fn names_mapped(name: &str, sysfs: &Path) -> bool {
-    [("dm-uuid-", "dm/uuid"), ("dm-name-", "dm/name")].into_iter().any(|(prefix, told)| {
-        name.strip_prefix(prefix).is_some_and(|rest| attribute(sysfs, told).is_some_and(|told| rest == told))
+    [("dm-uuid-", "dm/uuid"), ("dm-name-", "dm/name")].into_iter().any(|(prefix, reported)| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| attribute(sysfs, reported).is_some_and(|reported| rest == reported))
     })
 }
 

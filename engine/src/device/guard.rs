@@ -584,19 +584,19 @@ mod tests {
             fs::write(path, text).unwrap();
         }
 
-        fn told(&self, name: &str, number: (u32, u32), context: &Context) -> Vec<String> {
+        fn reported(&self, name: &str, number: (u32, u32), context: &Context) -> Vec<String> {
             let sysfs = self.roots.sys.join("block").join(name);
             let subject = Subject::Block { number, sysfs: &sysfs, partition_of: None };
             self.told_of(&subject, context)
         }
 
         fn told_of(&self, subject: &Subject<'_>, context: &Context) -> Vec<String> {
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             check_subject(subject, context, &self.roots, &mut |what, value, advice| {
                 assert!(!advice.is_empty());
-                told.push(format!("{what}: {}", value.unwrap_or_default()));
+                reported.push(format!("{what}: {}", value.unwrap_or_default()));
             });
-            told
+            reported
         }
     }
 
@@ -610,7 +610,7 @@ mod tests {
     fn a_free_disk_passes() {
         let machine = Machine::new();
         let none = Context { sources: vec!["/proc".into()], ..Context::default() };
-        assert_eq!(machine.told("sda", (8, 0), &none), Vec::<String>::new());
+        assert_eq!(machine.reported("sda", (8, 0), &none), Vec::<String>::new());
     }
 
     #[test]
@@ -633,15 +633,18 @@ mod tests {
             "proc/self/mountinfo",
             "36 35 8:2 / /mnt/my\\040data rw,noatime shared:1 - ext4 /dev/sda2 rw\n37 35 0:40 / /proc rw - proc proc rw\n",
         );
-        assert_eq!(machine.told("sda", (8, 0), &Context::default()), ["is mounted: /mnt/my data"]);
-        assert_eq!(machine.told("sdb", (8, 16), &Context::default()), Vec::<String>::new());
+        assert_eq!(machine.reported("sda", (8, 0), &Context::default()), ["is mounted: /mnt/my data"]);
+        assert_eq!(machine.reported("sdb", (8, 16), &Context::default()), Vec::<String>::new());
     }
 
     #[test]
     fn a_file_system_with_its_own_numbers_is_known_by_its_source() {
         let machine = Machine::new();
         machine.put("proc/self/mountinfo", "36 35 0:55 /@ / rw - btrfs /dev/sda1 rw\n");
-        assert_eq!(machine.told("sda", (8, 0), &Context::default()), ["holds the root file system of this machine: "]);
+        assert_eq!(
+            machine.reported("sda", (8, 0), &Context::default()),
+            ["holds the root file system of this machine: "]
+        );
     }
 
     #[test]
@@ -657,9 +660,9 @@ mod tests {
         machine.put("sys/block/dm-1/dm/uuid", "LVM-abc\n");
         machine.put("sys/block/sda/holders/md127/x", "");
         machine.put("proc/self/mountinfo", "36 35 253:1 / /home rw - xfs /dev/mapper/vg-home rw\n");
-        let told = machine.told("sda", (8, 0), &Context::default());
+        let reported = machine.reported("sda", (8, 0), &Context::default());
         assert_eq!(
-            told,
+            reported,
             [
                 "is mounted: /home",
                 "is part of a RAID array: md127 on sda",
@@ -681,8 +684,11 @@ mod tests {
         machine.put("dev/dm-3", "");
         fs::create_dir_all(machine.dir.join("dev/mapper")).unwrap();
         std::os::unix::fs::symlink("../dm-3", machine.dir.join("dev/mapper/vg-swap")).unwrap();
-        let told = machine.told("sda", (8, 0), &Context::default());
-        assert!(told.contains(&"is in use as swap space: /dev/sda1, /dev/mapper/vg-swap".to_owned()), "{told:?}");
+        let reported = machine.reported("sda", (8, 0), &Context::default());
+        assert!(
+            reported.contains(&"is in use as swap space: /dev/sda1, /dev/mapper/vg-swap".to_owned()),
+            "{reported:?}"
+        );
     }
 
     #[test]
@@ -696,12 +702,12 @@ mod tests {
             journal: Some(machine.dir.join("not/yet/there.jrn")),
             logs: Some(machine.dir.clone()),
         };
-        let told = machine.told("sda", (8, 0), &context);
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("holds a source"));
-        assert!(told[1].starts_with("holds the journal"));
-        assert!(told[2].starts_with("holds the logs"));
-        assert_eq!(machine.told("sdb", (8, 16), &context), Vec::<String>::new());
+        let reported = machine.reported("sda", (8, 0), &context);
+        assert_eq!(reported.len(), 3, "{reported:?}");
+        assert!(reported[0].starts_with("holds a source"));
+        assert!(reported[1].starts_with("holds the journal"));
+        assert!(reported[2].starts_with("holds the logs"));
+        assert_eq!(machine.reported("sdb", (8, 16), &context), Vec::<String>::new());
     }
 
     #[test]
@@ -722,11 +728,11 @@ mod tests {
         machine.put("proc/self/mountinfo", "36 35 7:7 / /mnt rw - ext4 /dev/loop7 rw\n");
         let context = Context { sources: vec![machine.dir.join("images")], ..Context::default() };
         let node = Node::of(&fs::metadata(&image).unwrap());
-        let told = machine.told_of(&Subject::Image { path: &image, node: &node }, &context);
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("is attached to a loop device: /dev/loop7"));
-        assert!(told[1].starts_with("is mounted: /mnt"));
-        assert!(told[2].starts_with("lies inside a source"));
+        let reported = machine.told_of(&Subject::Image { path: &image, node: &node }, &context);
+        assert_eq!(reported.len(), 3, "{reported:?}");
+        assert!(reported[0].starts_with("is attached to a loop device: /dev/loop7"));
+        assert!(reported[1].starts_with("is mounted: /mnt"));
+        assert!(reported[2].starts_with("lies inside a source"));
     }
 
     #[test]

@@ -156,18 +156,18 @@ impl Identity {
                 }
                 _ => None,
             });
-        let told = fs::read(device.join("vpd_pg80"))
+        let reported = fs::read(device.join("vpd_pg80"))
             .ok()
             .and_then(|page| vpd_serial(&page))
             .or_else(|| attribute(&device, "serial"))
             .or_else(|| attribute(disk, "serial"))
             .or_else(|| if transport == Transport::Usb { usb_serial(disk) } else { None });
-        let (serial, bridge_serial) = match (ata.as_ref().and_then(|ata| ata.serial.clone()), told) {
-            (Some(own), Some(told)) if own != told => (Some(own), Some(told)),
+        let (serial, bridge_serial) = match (ata.as_ref().and_then(|ata| ata.serial.clone()), reported) {
+            (Some(own), Some(reported)) if own != reported => (Some(own), Some(reported)),
             (Some(own), _) => (Some(own), None),
             // A bridge that hides the drive tells its own.
-            (None, told) if transport == Transport::Usb => (None, told),
-            (None, told) => (told, None),
+            (None, reported) if transport == Transport::Usb => (None, reported),
+            (None, reported) => (reported, None),
         };
         Self {
             serial,

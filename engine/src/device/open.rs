@@ -658,8 +658,8 @@ mod tests {
             assert_eq!(looking.identity().change_to(taken.identity()), None);
             let refused = Device::open(&node.0, Access::Claim).unwrap_err();
             assert!(refused.what.contains("in use"), "{refused}");
-            let told = guard::check(&looking, &guard::Context::default());
-            assert!(told.len() == 1 && told[0].what.contains("holds it exclusively"), "{told:?}");
+            let reported = guard::check(&looking, &guard::Context::default());
+            assert!(reported.len() == 1 && reported[0].what.contains("holds it exclusively"), "{reported:?}");
             // The image below it is refused as well.
             let image = Device::open(&image.0, Access::Read).unwrap();
             let problems = guard::check(&image, &guard::Context::default());
@@ -689,11 +689,11 @@ mod tests {
             let device = Device::open(&node.0, Access::Read).unwrap();
             let context =
                 guard::Context { sources: vec![point.clone()], journal: Some(point.join("x.jrn")), logs: None };
-            let told: Vec<_> = guard::check(&device, &context).into_iter().map(|problem| problem.what).collect();
+            let reported: Vec<_> = guard::check(&device, &context).into_iter().map(|problem| problem.what).collect();
             let refused = Device::open(&node.0, Access::Claim).map(drop);
             assert!(Command::new("umount").arg(&point).status().unwrap().success());
             assert_eq!(
-                told,
+                reported,
                 ["is mounted", "holds a source of this session", "holds the journal of this session"]
                     .map(str::to_owned)
             );

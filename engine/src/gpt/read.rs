@@ -96,7 +96,7 @@ pub enum Flaw {
         /// Its number.
         number: u32,
         /// Its length.
-        told: ByteLen,
+        reported: ByteLen,
         /// Bytes of it that are on the drive.
         there: ByteLen,
     },
@@ -126,10 +126,10 @@ impl fmt::Display for Flaw {
                 write!(f, "the second copy of the partition table lies at byte {}, not at the end of the disk", at.0)
             }
             Self::CopiesDiffer => f.write_str("the two copies of the partition table differ, although each is sound"),
-            Self::PartitionPastEnd { number, told, there } => write!(
+            Self::PartitionPastEnd { number, reported, there } => write!(
                 f,
                 "partition {number} is longer than the drive: it has {} bytes, of which the first {} are there",
-                told.0, there.0
+                reported.0, there.0
             ),
         }
     }
@@ -241,7 +241,7 @@ fn read_as(
 
     let (mut primary, mut backup) = (None, None);
     if sectors > 2 {
-        (found.primary, primary) = told(read_copy(1, sectors, sector, read_at));
+        (found.primary, primary) = reported(read_copy(1, sectors, sector, read_at));
         // Where the second copy may be, the likeliest place first; the last one is what is told if there is none.
         let of_primary = primary.as_ref().map(|copy| copy.other_lba);
         let of_mbr = mbr.records.iter().find(|r| r.kind == MBR_PROTECTIVE && r.sectors.get() != u32::MAX);
@@ -253,7 +253,7 @@ fn read_as(
             }
         }
         for place in places {
-            let (state, copy) = told(read_copy(place, sectors, sector, read_at));
+            let (state, copy) = reported(read_copy(place, sectors, sector, read_at));
             if found.backup == CopyState::Absent || copy.is_some() {
                 found.backup = state;
             }
@@ -281,8 +281,11 @@ fn read_as(
         }
     }
     let past = found.partitions.iter().filter(|entry| !entry.inside && entry.there.0 > 0);
-    let past =
-        past.map(|entry| Flaw::PartitionPastEnd { number: entry.number, told: entry.range.len, there: entry.there });
+    let past = past.map(|entry| Flaw::PartitionPastEnd {
+        number: entry.number,
+        reported: entry.range.len,
+        there: entry.there,
+    });
     found.flaws.extend(past.collect::<Vec<_>>());
     Ok(found)
 }
@@ -308,7 +311,7 @@ fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: 
 }
 
 /// A copy's state apart from the copy.
-fn told(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
+fn reported(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
     match copy {
         Ok(Some(copy)) => (CopyState::Good, Some(copy)),
         Ok(None) => (CopyState::Absent, None),

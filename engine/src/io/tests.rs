@@ -321,17 +321,17 @@ fn a_file_that_is_not_what_the_catalog_saw_is_told_and_spoils_no_neighbour() {
             .collect();
         parts.push(path_part(&good, 1000..1004, facts(&good)));
         let (slot, results) = read_one(&mut *engine, &pool, parts);
-        let told = |n: usize, word: &str| match &results[n] {
+        let reported = |n: usize, word: &str| match &results[n] {
             PartResult::Changed(what) => assert!(what.contains(word), "{n}: {what}"),
             other => panic!("{n}: {other:?}"),
         };
-        told(0, "longer: from 100 to 101");
-        told(1, "shorter: from 100 to 99");
-        told(2, "modified");
-        told(3, "another file");
+        reported(0, "longer: from 100 to 101");
+        reported(1, "shorter: from 100 to 99");
+        reported(2, "modified");
+        reported(3, "another file");
         assert!(matches!(&results[4], PartResult::Failed(error) if error.kind() == io::ErrorKind::NotFound));
         assert!(matches!(&results[5], PartResult::Failed(error) if error.raw_os_error() == Some(libc::ELOOP)));
-        told(6, "no ordinary file");
+        reported(6, "no ordinary file");
         assert!(results[7].is_done());
         assert_eq!(&slot[1000..1004], b"good");
         fs::remove_file(&link).unwrap();

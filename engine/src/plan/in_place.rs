@@ -33,7 +33,7 @@ impl From<NtfsError> for Unfit {
 
 /// What the volume lies on.
 #[derive(Clone, Copy, Debug)]
-pub struct Ground {
+pub struct PartitionGeometry {
     /// Bytes of the partition.
     pub len: ByteLen,
     /// Sectors of the device.
@@ -61,16 +61,16 @@ impl InPlace {
     pub fn plan<R: ReadAt>(
         volume: Volume,
         reader: &mut R,
-        ground: &Ground,
+        partition: &PartitionGeometry,
         chosen: Option<Regions>,
     ) -> Result<Self, Unfit> {
         let geometry = volume.geometry();
-        let (cluster, sector) = (geometry.cluster, ground.sector.bytes());
+        let (cluster, sector) = (geometry.cluster, partition.sector.bytes());
         if u64::from(geometry.sector_bytes) != sector {
             let found = geometry.sector_bytes;
             return Err(Unfit::Shape(format!("its volume has sectors of {found} bytes, the drive of {sector}")));
         }
-        if geometry.sectors.checked_add(1).and_then(|all| all.checked_mul(sector)) != Some(ground.len.0) {
+        if geometry.sectors.checked_add(1).and_then(|all| all.checked_mul(sector)) != Some(partition.len.0) {
             let what = "its volume does not fill its partition, as one under BitLocker must";
             return Err(Unfit::Shape(what.into()));
         }
@@ -85,10 +85,10 @@ impl InPlace {
                     .iter()
                     .map(|run| ByteRange { start: cluster.offset_of(run.lcn), len: cluster.len_of(run.len) })
                     .collect();
-                Regions::around(ground.len, cluster, ground.sector, &free)?
+                Regions::around(partition.len, cluster, partition.sector, &free)?
             }
         };
-        let tree = HiddenTree::new(&regions, ground.now);
+        let tree = HiddenTree::new(&regions, partition.now);
         let place = |file: &HiddenFile| Extent {
             lcn: Lcn(file.start.0 / cluster.bytes()),
             len: Clusters(file.allocated.len.0 / cluster.bytes()),
@@ -102,7 +102,7 @@ impl InPlace {
                 file_attributes: HIDDEN_FILE_ATTRIBUTES,
                 dir_attributes: HIDDEN | SYSTEM,
             }),
-            now: ground.now,
+            now: partition.now,
         };
         let append = Append::plan(volume, reader, spec, &tree)?;
         Ok(Self { regions, append, tree })

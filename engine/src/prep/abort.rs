@@ -18,13 +18,13 @@ use crate::prep::append;
 use crate::prep::claim::claim;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::prep::log::Log;
-use crate::prep::patience::Patience;
 use crate::prep::plan_file::{self, SavedPlan};
 use crate::prep::planning::Planner;
 use crate::prep::request::PrepRequest;
 use crate::prep::resume;
 use crate::prep::run::{self, SLOT_LEN};
 use crate::prep::targets::TargetDrive;
+use crate::prep::timeouts::Timeouts;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
 use crate::units::{ByteOffset, ByteRange};
 
@@ -111,7 +111,7 @@ impl WayBack {
 #[derive(Debug)]
 struct Back {
     target: TargetDrive,
-    way: Way,
+    reversal: Reversal,
     /// It had finished.
     finished: bool,
     /// It is not there: nothing is done to it.
@@ -119,11 +119,11 @@ struct Back {
 }
 
 #[derive(Debug)]
-enum Way {
+enum Reversal {
     /// What makes it a volume is erased: of a finished drive that destroys it.
     Erase(Box<WayBack>),
     /// What was added is taken back.
-    TakeBack(Box<Checkpoint>),
+    Undo(Box<Checkpoint>),
 }
 
 /// What became of one drive.
@@ -172,12 +172,12 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
     let mut problems = Problems::default();
     let mut note = None;
     // Planned, or as the drives' own checkpoints tell.
-    let ways: Vec<WayBack> = match resume::load_plan(&request, session) {
+    let reversals: Vec<WayBack> = match resume::load_plan(&request, session) {
         Ok(plan) => planned(plan, session)?,
-        Err(problem) => match told(&request, session) {
-            Ok(ways) => {
+        Err(problem) => match reported(&request, session) {
+            Ok(reversals) => {
                 note = Some(problem);
-                ways
+                reversals
             }
             Err(more) => {
                 problems.push(problem);
@@ -187,11 +187,11 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
         },
     };
     let mut drives = Vec::new();
-    for way in ways {
-        let finished = resume::state_of(session, &way.target.facts.drive_id) == Some(SessionState::Completed);
-        let (target, missing) = match resume::find_again(way.target.clone(), true, roots) {
+    for reversal in reversals {
+        let finished = resume::state_of(session, &reversal.target.facts.drive_id) == Some(SessionState::Completed);
+        let (target, missing) = match resume::find_again(reversal.target.clone(), true, roots) {
             Ok(target) => (target, false),
-            Err(_) if !finished => (way.target.clone(), true),
+            Err(_) if !finished => (reversal.target.clone(), true),
             Err(problem) => {
                 problems.push(
                     problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"),
@@ -201,8 +201,8 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
         };
         if target.work == Work::Format {
             // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
-            let planned = way.target.facts.contents.as_deref();
-            let is_strange = !missing && resume::is_strange(&target, planned, &way.tables, roots)?;
+            let planned = reversal.target.facts.contents.as_deref();
+            let is_strange = !missing && resume::is_strange(&target, planned, &reversal.tables, roots)?;
             if is_strange && finished {
                 let what = "another file is in its place, which holds something that this session did not write";
                 problems.push(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
@@ -211,10 +211,10 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
                 continue;
             }
             let missing = missing || is_strange;
-            drives.push(Back { target, way: Way::Erase(Box::new(way)), finished, missing });
+            drives.push(Back { target, reversal: Reversal::Erase(Box::new(reversal)), finished, missing });
             continue;
         }
-        match append::run::begun(&request, &target, None) {
+        match append::run::started(&request, &target, None) {
             Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
                 Problem::new(Kind::Refused, "is not there")
                     .drive(target.facts.name)
@@ -222,7 +222,9 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             ),
             // Before the session is marked as going back: what cannot be done must not close the way forward.
             Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
-                Ok(()) => drives.push(Back { target, way: Way::TakeBack(Box::new(checkpoint)), finished, missing }),
+                Ok(()) => {
+                    drives.push(Back { target, reversal: Reversal::Undo(Box::new(checkpoint)), finished, missing })
+                }
                 Err(problem) => problems.push(problem),
             },
             Err(problem) => problems.push(problem),
@@ -241,34 +243,34 @@ fn is_held(session: &CopySession, drive_id: &str) -> bool {
 /// The way back of each drive, as the plan has it.
 fn planned(plan: SavedPlan, session: &CopySession) -> Result<Vec<WayBack>, Problem> {
     let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
-    let mut ways = Vec::new();
+    let mut reversals = Vec::new();
     for saved in plan.drives.iter().filter(|saved| is_held(session, &saved.target.facts.drive_id)) {
         if saved.target.work != Work::Format {
-            ways.push(WayBack::of(&saved.target, None));
+            reversals.push(WayBack::of(&saved.target, None));
             continue;
         }
         let layout = planner
             .lay_out(&saved.target, &saved.assigned, saved.seed)
             .map_err(|error| Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")))?;
-        ways.push(WayBack::of(&saved.target, Some(&layout)));
+        reversals.push(WayBack::of(&saved.target, Some(&layout)));
     }
-    Ok(ways)
+    Ok(reversals)
 }
 
 /// The same, as the drives' checkpoints have it.
-fn told(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Problems> {
+fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Problems> {
     let mut problems = Problems::default();
-    let mut ways = Vec::new();
+    let mut reversals = Vec::new();
     for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
         let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
         let read = fs::read(&path).map_err(|error| format!("cannot be read: {error}")).and_then(|bytes| {
             let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| fault.to_string())?;
             let fits = checkpoint.session == request.session && checkpoint.drive_id == drive.drive_id;
-            let way = WayBack::decode(&checkpoint.drive).map_err(|fault| fault.to_string())?;
-            if fits { Ok(way) } else { Err("belongs to another drive or session".into()) }
+            let reversal = WayBack::decode(&checkpoint.drive).map_err(|fault| fault.to_string())?;
+            if fits { Ok(reversal) } else { Err("belongs to another drive or session".into()) }
         });
         match read {
-            Ok(way) => ways.push(way),
+            Ok(reversal) => reversals.push(reversal),
             Err(why) => problems.push(
                 Problem::new(
                     Kind::Environment,
@@ -280,7 +282,7 @@ fn told(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Pr
             ),
         }
     }
-    problems.into_result().map(|()| ways)
+    problems.into_result().map(|()| reversals)
 }
 
 impl Rollback {
@@ -296,13 +298,13 @@ impl Rollback {
 
     /// Drives (index in [`Rollback::drives`]) that had finished: a good volume is destroyed.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
-        let destroys = |back: &Back| back.finished && matches!(back.way, Way::Erase(_));
+        let destroys = |back: &Back| back.finished && matches!(back.reversal, Reversal::Erase(_));
         self.drives.iter().enumerate().filter(|(_, back)| destroys(back)).map(|(i, _)| i).collect()
     }
 
     /// Drives (index in [`Rollback::drives`]) that go back to the volume that they held before.
     pub fn taken_back(&self) -> Vec<usize> {
-        let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.way, Way::TakeBack(_)));
+        let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.reversal, Reversal::Undo(_)));
         back.map(|(i, _)| i).collect()
     }
 
@@ -341,20 +343,20 @@ impl Rollback {
         let mut results = Vec::new();
         for back in &self.drives {
             let facts = &back.target.facts;
-            let done = match &back.way {
-                Way::TakeBack(checkpoint) => {
+            let done = match &back.reversal {
+                Reversal::Undo(checkpoint) => {
                     if append::run::will_decrypt(checkpoint) {
                         events(Event::Note(format!(
                             "drive {}: its volume is decrypted again, which takes about as long as encrypting did",
                             facts.name
                         )));
                     }
-                    append::run::take_back(&back.target, checkpoint, &self.request)
+                    append::run::roll_back(&back.target, checkpoint, &self.request)
                 }
-                Way::Erase(_) if back.missing => Ok(()),
-                Way::Erase(way) => self.erase(&back.target, way),
+                Reversal::Erase(_) if back.missing => Ok(()),
+                Reversal::Erase(reversal) => self.erase(&back.target, reversal),
             };
-            let is_erased = matches!(back.way, Way::Erase(_)) && !back.missing;
+            let is_erased = matches!(back.reversal, Reversal::Erase(_)) && !back.missing;
             if back.missing {
                 events(Event::Note(format!(
                     "drive {}: is not there, or another file is in its place; nothing was done to it, and its record is kept, \
@@ -394,7 +396,7 @@ impl Rollback {
         Ok(RollbackReport { drives: results, journal: self.request.journal })
     }
 
-    fn erase(&self, target: &TargetDrive, way: &WayBack) -> Result<(), Problem> {
+    fn erase(&self, target: &TargetDrive, reversal: &WayBack) -> Result<(), Problem> {
         if target.identity.is_none() {
             return Ok(());
         }
@@ -403,7 +405,7 @@ impl Rollback {
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(&device, &pool, &self.request, &target.facts.name, &|_| {})?;
-        unmake(engine, pool, &target.facts.name, way)?;
+        unmake(engine, pool, &target.facts.name, reversal)?;
         // The kernel may show no partitions of a table that is gone.
         let _ = device.reread_partitions();
         Ok(())
@@ -416,9 +418,9 @@ pub(super) fn unmake(
     mut engine: Box<dyn Engine + Send>,
     mut pool: Pool,
     name: &str,
-    way: &WayBack,
+    reversal: &WayBack,
 ) -> Result<(), Problem> {
-    let WayBack { volume, places, .. } = way;
+    let WayBack { volume, places, .. } = reversal;
     let places: Vec<ByteRange> = places.iter().rev().copied().collect();
     let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
     let tables = tables.count();
@@ -431,14 +433,14 @@ pub(super) fn unmake(
 
 /// Writes zeros, and makes that durable.
 fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
-    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Patience::LOOK)) {
+    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Timeouts::POLL_INTERVAL)) {
         Completion::Written { result: Err(error), .. } => {
             Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
         }
         Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
             Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
         }
-        Completion::TimedOut => Patience::default().hold(engine),
+        Completion::TimedOut => Timeouts::default().check(engine),
         _ => Ok(()),
     };
     let mut tag = 0;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::azure::journal::{self, ActivityRecord, Chain};
-use crate::azure::ledger::{Ledger, Road, Wish};
+use crate::azure::ledger::{Ledger, NextAction, Wish};
 use crate::files::input::{self, Pipes};
 use crate::files::kind;
 use crate::hash;
@@ -80,7 +80,7 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
 }
 
 /// What the journal holds and whether it allows what is asked.
-pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(Book, Road)> {
+pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(Book, NextAction)> {
     let dir = journal_dir(&request.journal);
     if !dir.is_dir() {
         let problem = Problem::new(Kind::Usage, "the directory of the journal is not there").path(dir);
@@ -104,7 +104,7 @@ pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(
         Action::Resume => Wish::Resume,
         Action::Abort => Wish::Abort,
     };
-    match book.ledger.road(&request.session, wish) {
+    match book.ledger.next_action(&request.session, wish) {
         Ok(road) => Some((book, road)),
         Err(refusal) => {
             let problem = Problem::new(Kind::Usage, refusal.what).path(&request.journal).column("--id");

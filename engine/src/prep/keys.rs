@@ -1,6 +1,6 @@
 //! A drive's keys and the bytes that belong to BitLocker: just made, or found again by the password of the drive record.
 //!
-//! A drive that is formatted has a [`Draft`]: all but its metadata regions can be had without stretching the password, and
+//! A drive that is formatted has a [`VolumeSecrets`]: all but its metadata regions can be had without stretching the password, and
 //! those are written last. A volume that is encrypted in place shows its regions from the beginning on: it has [`Keys`].
 
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::azure::{SecretText, drive_record};
-use crate::bitlocker::build::{Converting, Draft, FRONT_LEN, KeyFile, REGION_LEN, Spec};
+use crate::bitlocker::build::{Converting, FRONT_LEN, KeyFile, REGION_LEN, Spec, VolumeSecrets};
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
@@ -43,10 +43,10 @@ pub fn spec(
 ///
 /// # Errors
 /// Why not, in words: no record, another drive's, a password that does not open it.
-pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<Draft, String> {
+pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<VolumeSecrets, String> {
     let password = RecoveryPassword::parse(password_of(record, drive_id)?.expose())
         .map_err(|error| format!("the drive record: {error}"))?;
-    Draft::again(spec, password, kept).map_err(|why| format!("the checkpoint {why}"))
+    VolumeSecrets::restore(spec, password, kept).map_err(|why| format!("the checkpoint {why}"))
 }
 
 /// The 48 digits in a drive's record.
@@ -82,16 +82,16 @@ impl Keys {
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.
-    pub fn new(draft: &Draft) -> Result<Self, String> {
-        let region = draft.region(&mut |_| {});
-        let cipher = draft.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
+    pub fn new(secrets: &VolumeSecrets) -> Result<Self, String> {
+        let region = secrets.region(&mut |_| {});
+        let cipher = secrets.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
         Ok(Self {
             cipher: Arc::new(cipher),
-            password: SecretText::new(draft.password().printed().expose()),
-            converting: draft.converting(&region),
+            password: SecretText::new(secrets.password().printed().expose()),
+            converting: secrets.converting(&region),
             region: region.to_vec(),
-            front: draft.front().to_vec(),
-            external: draft.key_file(),
+            front: secrets.front().to_vec(),
+            external: secrets.key_file(),
         })
     }
 
@@ -99,7 +99,7 @@ impl Keys {
     ///
     /// # Errors
     /// Why not, in words: no record, another drive's, a region that does not open.
-    pub fn again(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
+    pub fn restore(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
         let password = password_of(record, drive_id)?;
         let (region, front) = body.split_at_checked(REGION_LEN).ok_or("the checkpoint is too short")?;
         let front = front.get(..FRONT_LEN).ok_or("the checkpoint is too short")?;

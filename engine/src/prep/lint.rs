@@ -210,8 +210,12 @@ mod tests {
             assert_eq!(problems.0.iter().map(|one| &*one.what).collect::<Vec<_>>(), [what], "{rows}");
         }
         let good = check("@/,con/,BlockBlob\n").expect("good");
-        let told: Vec<_> = good.warnings.iter().map(|one| &*one.what).collect();
-        assert_eq!(told.iter().filter(|what| what.contains("may take two blobs for one")).count(), 2, "{told:?}");
+        let reported: Vec<_> = good.warnings.iter().map(|one| &*one.what).collect();
+        assert_eq!(
+            reported.iter().filter(|what| what.contains("may take two blobs for one")).count(),
+            2,
+            "{reported:?}"
+        );
         fs::remove_dir_all(dir).expect("removed");
     }
 }

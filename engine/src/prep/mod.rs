@@ -1,28 +1,28 @@
 //! The pipeline that fills a drive: feed, digest, seal, write, finish.
 //!
-//! `session` is preflight, with `preflight` for what is needed at the end: `targets` (drives), `sides` (property files), `scan` (sources) and `planning` give one layout a
+//! `session` is preflight, with `preflight` for what is needed at the end: `targets` (drives), `property_files`, `scan` (sources) and `planning` give one layout a
 //! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
-//! for `manifest`, `give_back` discards free space meanwhile, `files` lie beside the drive, `own` keeps them out of the sources, `log` tells what happened and
-//! `silence` that nothing does. `plan_file` and `resume` bring a session back that ended abnormally, `abort` rolls it back;
+//! for `manifest`, `discard` gives back free space meanwhile, `files` lie beside the drive, `own` keeps them out of the sources, `log` tells what happened and
+//! the watchdog that nothing does. `plan_file` and `resume` bring a session back that ended abnormally, `abort` rolls it back;
 //! `append` adds to volumes that are there; `rebuild` makes a lost journal again.
 
 pub mod abort;
-mod allowance;
 pub mod append;
 pub mod claim;
+mod discard;
 pub mod drive;
 pub mod files;
-mod give_back;
 pub mod keys;
 pub mod lint;
 pub mod log;
 pub mod manifest;
 pub mod outcome;
 mod own;
-pub mod patience;
 pub mod plan_file;
 pub mod planning;
 mod preflight;
+pub mod property_files;
+mod rate_limit;
 pub mod readback;
 pub mod rebuild;
 pub mod records;
@@ -31,8 +31,7 @@ pub mod resume;
 pub mod run;
 pub mod scan;
 pub mod session;
-pub mod sides;
-mod silence;
 mod sources;
 pub mod targets;
+pub mod timeouts;
 pub mod workers;

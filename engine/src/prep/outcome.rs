@@ -69,7 +69,7 @@ impl OutcomeLog {
     ///
     /// # Errors
     /// When the file cannot be read or written, or is not what `counts` says.
-    pub fn go_on(file: File, counts: &Prefix, batches: u64) -> io::Result<(Self, Replay)> {
+    pub fn resume(file: File, counts: &Prefix, batches: u64) -> io::Result<(Self, Replay)> {
         let (hash, len, replay) = replay(&file, counts.len, batches)?;
         if Prefix::of(&hash, len) != *counts || replay.sums.len() as u64 != batches {
             return Err(not_it());
@@ -81,11 +81,11 @@ impl OutcomeLog {
     }
 
     /// What of a log that is as `counts` says tells of the first `batches` alone. Changes nothing: a checkpoint that counts this
-    /// must be durable before [`OutcomeLog::go_on`] cuts the rest off, or a kill in between would leave neither.
+    /// must be durable before [`OutcomeLog::resume`] cuts the rest off, or a kill in between would leave neither.
     ///
     /// # Errors
     /// When the file cannot be read, or holds fewer.
-    pub fn back_to(file: &File, counts: &Prefix, batches: u64) -> io::Result<Prefix> {
+    pub fn truncate(file: &File, counts: &Prefix, batches: u64) -> io::Result<Prefix> {
         let (hash, len, replay) = replay(file, counts.len, batches)?;
         if replay.sums.len() as u64 != batches {
             return Err(not_it());
@@ -379,7 +379,7 @@ mod tests {
 
         // Going on cuts off what was hashed and not durable. Killed before its first checkpoint, the old one must still hold.
         for round in 0..2 {
-            let (mut log, replay) = OutcomeLog::go_on(open(), &durable, 4).unwrap_or_else(|e| panic!("{round}: {e}"));
+            let (mut log, replay) = OutcomeLog::resume(open(), &durable, 4).unwrap_or_else(|e| panic!("{round}: {e}"));
             assert_eq!(replay.sums, (0..4).map(sum).collect::<Vec<_>>(), "{round}");
             assert_eq!(replay.left_out.keys().copied().collect::<Vec<_>>(), [7], "{round}");
             assert_eq!(fs::metadata(&path).expect("there").len(), durable.len, "{round}");
@@ -389,14 +389,14 @@ mod tests {
         }
 
         // A device that lost what it had called durable: the shorter prefix is known before anything is cut.
-        let earlier = OutcomeLog::back_to(&open(), &durable, 1).expect("the first batch");
+        let earlier = OutcomeLog::truncate(&open(), &durable, 1).expect("the first batch");
         for counts in [(&durable, 4), (&earlier, 1)] {
             let (_, replay) =
-                OutcomeLog::go_on(open(), counts.0, counts.1).expect("either holds until the second is used");
+                OutcomeLog::resume(open(), counts.0, counts.1).expect("either holds until the second is used");
             assert_eq!(replay.sums.len() as u64, counts.1);
         }
-        assert!(OutcomeLog::back_to(&open(), &earlier, 2).is_err());
-        assert!(OutcomeLog::go_on(open(), &durable, 4).is_err(), "it is cut off now");
+        assert!(OutcomeLog::truncate(&open(), &earlier, 2).is_err());
+        assert!(OutcomeLog::resume(open(), &durable, 4).is_err(), "it is cut off now");
         fs::remove_file(&path).expect("removed");
     }
 }

@@ -35,7 +35,7 @@ const LOOKED_MAX: usize = 20_000;
 
 /// Ends of the names of sidecars.
 const SIDECARS: [&str; 6] =
-    ["plan", "outcome", "checkpoint", append::run::IMAGES, append::encrypt::IMAGES, append::encrypt::RING];
+    ["plan", "outcome", "checkpoint", append::run::IMAGES, append::encrypt::IMAGES, append::encrypt::BATCH_JOURNAL];
 
 /// The files of a session that are there.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use crate::plan::catalog::Catalog;
 use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, Use};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::prep::append::Refused;
-use crate::prep::append::drive::{AppendDrive, There};
+use crate::prep::append::drive::{AppendDrive, ExistingVolume};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::plan_file::Recipe;
 use crate::prep::request::Table;
@@ -39,7 +39,7 @@ pub struct PreparedDrive {
     /// Seed of its public randomness.
     pub seed: u64,
     /// What an earlier run of the session left; `None`: the drive is begun.
-    pub begun: Option<Box<Begun>>,
+    pub started: Option<Box<Begun>>,
 }
 
 impl PreparedDrive {
@@ -62,19 +62,19 @@ pub fn assigned(tree: &DriveTree) -> Vec<u32> {
 
 /// A drive that files can go on.
 #[derive(Debug)]
-pub enum Place {
+pub enum Target {
     /// Erased, and filled anew.
     Blank(Box<TargetDrive>),
     /// Added to.
-    There(Box<There>),
+    Existing(Box<ExistingVolume>),
 }
 
-impl Place {
+impl Target {
     /// The drive.
     pub fn target(&self) -> &TargetDrive {
         match self {
             Self::Blank(target) => target,
-            Self::There(there) => &there.target,
+            Self::Existing(there) => &there.target,
         }
     }
 }
@@ -82,7 +82,7 @@ impl Place {
 /// A place with its files.
 enum Laid {
     Blank(Box<DriveLayout>),
-    There(Box<AppendDrive>),
+    Existing(Box<AppendDrive>),
 }
 
 /// Why a place does not take them.
@@ -93,7 +93,7 @@ enum Unfit {
         available: ByteLen,
     },
     Blank(DriveError),
-    There(Problem),
+    ExistingVolume(Problem),
 }
 
 /// Every drive that gets files, and those that need none.
@@ -110,11 +110,11 @@ pub struct Planned {
 }
 
 impl Planned {
-    fn take(&mut self, planner: &Planner<'_>, place: Place, laid: Laid, seed: u64) {
+    fn take(&mut self, planner: &Planner<'_>, place: Target, laid: Laid, seed: u64) {
         match (place, laid) {
-            (Place::Blank(target), Laid::Blank(layout)) => self.drives.push(planner.prepared(*target, *layout, seed)),
-            (_, Laid::There(drive)) => self.appends.push(*drive),
-            (Place::There(_), Laid::Blank(_)) => {}
+            (Target::Blank(target), Laid::Blank(layout)) => self.drives.push(planner.prepared(*target, *layout, seed)),
+            (_, Laid::Existing(drive)) => self.appends.push(*drive),
+            (Target::Existing(_), Laid::Blank(_)) => {}
         }
     }
 }
@@ -136,7 +136,7 @@ impl Planner<'_> {
     pub fn plan_drives(
         &self,
         files: &[u32],
-        found: Vec<Place>,
+        found: Vec<Target>,
         entropy: &mut dyn Entropy,
         what_fits: bool,
     ) -> Result<Planned, Problems> {
@@ -154,7 +154,7 @@ impl Planner<'_> {
             let mut problems = Problems::default();
             let mut planned = Planned::default();
             for (place, seed) in found.into_iter().zip(seeds) {
-                match self.lay(&place, files, seed) {
+                match self.layout_for(&place, files, seed) {
                     Ok(laid) => planned.take(self, place, laid, seed),
                     Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
                 }
@@ -165,9 +165,9 @@ impl Planner<'_> {
         self.spread(files, found, &seeds, what_fits)
     }
 
-    fn lay(&self, place: &Place, assigned: &[u32], seed: u64) -> Result<Laid, Unfit> {
+    fn layout_for(&self, place: &Target, assigned: &[u32], seed: u64) -> Result<Laid, Unfit> {
         match place {
-            Place::Blank(target) => {
+            Target::Blank(target) => {
                 self.lay_out(target, assigned, seed).map(Box::new).map(Laid::Blank).map_err(|error| match error {
                     DriveError::Volume(LayoutError::TooSmall { needed, available }) => {
                         Unfit::TooSmall { needed, available }
@@ -175,10 +175,10 @@ impl Planner<'_> {
                     error => Unfit::Blank(error),
                 })
             }
-            Place::There(there) => {
-                self.add(there, assigned).map(Box::new).map(Laid::There).map_err(|refused| match refused {
+            Target::Existing(there) => {
+                self.add(there, assigned).map(Box::new).map(Laid::Existing).map_err(|refused| match refused {
                     Refused::TooFull { needed, free } => Unfit::TooSmall { needed, available: free },
-                    Refused::Problem(problem) => Unfit::There(problem),
+                    Refused::Problem(problem) => Unfit::ExistingVolume(problem),
                 })
             }
         }
@@ -187,7 +187,7 @@ impl Planner<'_> {
     /// The drive with its layout.
     pub fn prepared(&self, target: TargetDrive, layout: DriveLayout, seed: u64) -> PreparedDrive {
         let rules = self.rules(&target);
-        PreparedDrive { target, layout, rules, seed, begun: None }
+        PreparedDrive { target, layout, rules, seed, started: None }
     }
 
     /// What the manifest of a drive says beside the hashes.
@@ -237,20 +237,20 @@ impl Planner<'_> {
     }
 
     /// Spreads the files over several drives.
-    fn spread(&self, files: &[u32], found: Vec<Place>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
+    fn spread(&self, files: &[u32], found: Vec<Target>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
         let mut problems = Problems::default();
         let mut capacities = Vec::new();
         // What a file takes depends little on the drive: the largest cluster is the careful guess.
         let mut cluster = None;
         for (place, &seed) in found.iter().zip(seeds) {
-            match self.lay(place, &[], seed) {
+            match self.layout_for(place, &[], seed) {
                 Ok(laid) => {
                     let (own, free) = match &laid {
                         Laid::Blank(empty) => {
                             let cluster = empty.layout().cluster();
                             (cluster, cluster.len_of(empty.layout().free_clusters()))
                         }
-                        Laid::There(drive) => {
+                        Laid::Existing(drive) => {
                             (ClusterSize::from_bytes(drive.plan.cluster).unwrap_or(ClusterSize::MAX), drive.plan.free)
                         }
                     };
@@ -295,7 +295,7 @@ impl Planner<'_> {
             let mut layouts: BTreeMap<usize, Laid> = BTreeMap::new();
             let mut again = false;
             for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
-                match self.lay(&found[i], assigned, seeds[i]) {
+                match self.layout_for(&found[i], assigned, seeds[i]) {
                     Ok(laid) => drop(layouts.insert(i, laid)),
                     Err(Unfit::TooSmall { needed, available }) => {
                         let over = needed.0.saturating_sub(available.0).max(1 << 20);
@@ -312,8 +312,8 @@ impl Planner<'_> {
             for (i, place) in found.into_iter().enumerate() {
                 match (layouts.remove(&i), place) {
                     (Some(laid), place) => planned.take(self, place, laid, seeds[i]),
-                    (None, Place::Blank(target)) => planned.unneeded.push(*target),
-                    (None, Place::There(there)) => planned.unneeded.push(there.target),
+                    (None, Target::Blank(target)) => planned.unneeded.push(*target),
+                    (None, Target::Existing(there)) => planned.unneeded.push(there.target),
                 }
             }
             return Ok(planned);
@@ -352,7 +352,7 @@ impl Planner<'_> {
 
 fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
     let error = match unfit {
-        Unfit::There(problem) => return problem,
+        Unfit::ExistingVolume(problem) => return problem,
         Unfit::TooSmall { needed, available } => DriveError::Volume(LayoutError::TooSmall { needed, available }),
         Unfit::Blank(error) => error,
     };

@@ -142,7 +142,7 @@ mod tests {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("a directory");
         fs::write(dir.join("file"), "").expect("a file");
-        let told = |key: &str, logs: &str| {
+        let reported = |key: &str, logs: &str| {
             let mut request = PrepRequest::new(dir.join("j.jrn"), "session#1");
             request.external_key = Some(dir.join(key));
             request.logdir = Some(dir.join(logs));
@@ -150,11 +150,11 @@ mod tests {
             directories(&request, &mut problems);
             problems.0.into_iter().map(|problem| problem.place.path.expect("a path")).collect::<Vec<_>>()
         };
-        assert_eq!(told(".", "new/logs"), [] as [PathBuf; 0]);
-        assert_eq!(told("missing", "logs"), [dir.join("missing")]);
-        assert_eq!(told("file", "file/logs"), [dir.join("file"), dir.join("file/logs")]);
+        assert_eq!(reported(".", "new/logs"), [] as [PathBuf; 0]);
+        assert_eq!(reported("missing", "logs"), [dir.join("missing")]);
+        assert_eq!(reported("file", "file/logs"), [dir.join("file"), dir.join("file/logs")]);
         // A place where nobody may write, root neither.
-        assert_eq!(told("/proc/self", "logs").len(), 1);
+        assert_eq!(reported("/proc/self", "logs").len(), 1);
         let _ = fs::remove_dir_all(dir);
     }
 

@@ -16,15 +16,15 @@ use crate::plan::batches::{Batch, Content, Phase};
 use crate::plan::drive::DriveLayout;
 use crate::prep::drive::Sum;
 use crate::prep::outcome::HashReader;
-use crate::prep::patience::Patience;
 use crate::prep::request::ReadBack;
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::verify::block_reader::{Arrived, BlockReader, Load};
 use crate::verify::find::{Found, Opened};
 use crate::verify::key::Key;
 use crate::verify::medium::Medium;
-use crate::verify::road::{Arrived, Load, Road};
 
 /// Batches of data that a sample holds, beside the first and the last: about a GiB, spread over the drive.
 const SAMPLE: usize = 256;
@@ -55,7 +55,7 @@ pub struct Written<'a> {
     /// Chooses the sample.
     pub seed: u64,
     /// When the drive is given up.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Where news goes.
@@ -106,20 +106,20 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
             }
         }
     });
-    let road = Road {
+    let road = BlockReader {
         medium: opened.medium(),
         cipher: opened.cipher(),
         workers: written.workers,
         stop: written.stop,
         slot_len: written.slot_len,
-        patience: written.patience,
+        timeouts: written.timeouts,
     };
-    let (mut done, mut told) = (0, Instant::now());
+    let (mut done, mut reported) = (0, Instant::now());
     road.run(loads, |arrived| {
         done += arrived.bytes.len() as u64;
         compare(written, &arrived)?;
-        if told.elapsed() >= PROGRESS_EVERY || done == total.0 {
-            told = Instant::now();
+        if reported.elapsed() >= PROGRESS_EVERY || done == total.0 {
+            reported = Instant::now();
             (written.events)(Event::Progress {
                 drive: written.index,
                 acknowledged: ByteLen(done),

@@ -12,12 +12,12 @@ use crate::azure::{Digest, SecretText};
 use crate::device::{Roots, guard};
 use crate::hash::{self, Md5};
 use crate::plan::drive::MANIFEST_NAME;
-use crate::prep::append::drive::{There, record_of};
+use crate::prep::append::drive::{ExistingVolume, record_of};
 use crate::prep::files::{JournalFile, journal_dir, logdir, replace_private};
 use crate::prep::request::PrepRequest;
 use crate::prep::run;
 use crate::prep::session;
-use crate::prep::targets::{self, Wishes};
+use crate::prep::targets::{self, TargetOptions};
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::surroundings::now;
 use crate::units::SectorSize;
@@ -25,7 +25,7 @@ use crate::verify::files::Files;
 
 /// A session as a manifest tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct SessionFound {
     /// Its id.
     pub id: String,
     /// Its files on the drive.
@@ -40,7 +40,7 @@ pub struct ReadDrive {
     /// The drive.
     pub drive: DriveFacts,
     /// Its sessions, in their order.
-    pub sessions: Vec<Told>,
+    pub sessions: Vec<SessionFound>,
     /// MD5 of its manifest.
     pub manifest_md5: [u8; 16],
     /// Its drive record: as it was, or written anew.
@@ -70,7 +70,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     };
     let (roots, context) =
         (Roots::default(), guard::Context { journal: Some(request.journal.clone()), ..Default::default() });
-    let wishes = Wishes {
+    let options = TargetOptions {
         driveset: path,
         drive_ids: &request.drive_ids,
         ids_proved: true,
@@ -81,7 +81,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     };
     let mut problems = Problems::default();
     let mut read = Vec::new();
-    for mut target in targets::find(&set.rows, &wishes, &mut Vec::new())? {
+    for mut target in targets::find(&set.rows, &options, &mut Vec::new())? {
         let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
         let known = record_of(&record)?.filter(|record| record.drive_id == target.facts.drive_id);
         if target.key.is_none() {
@@ -89,7 +89,9 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
         }
         target.work = Work::Append;
         let name = target.facts.name.clone();
-        match There::open(target, &roots).and_then(|there| one(&there, record).map(|drive| (there.target.key, drive))) {
+        match ExistingVolume::open(target, &roots)
+            .and_then(|there| one(&there, record).map(|drive| (there.target.key, drive)))
+        {
             Ok((key, drive)) => read.push((key, known, drive)),
             Err(problem) => problems.push(problem.drive(name)),
         }
@@ -99,7 +101,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
 }
 
 /// What the manifest of a drive tells.
-fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
+fn one(there: &ExistingVolume, record: PathBuf) -> Result<ReadDrive, Problem> {
     let facts = &there.target.facts;
     let broken = |what: String| {
         Problem::new(Kind::Drive, format!("the manifest on it cannot be used: {what}"))
@@ -108,7 +110,7 @@ fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
     let files = Files::read(&there.opened)?;
     let file = files.open(files.find(MANIFEST_NAME)?)?;
     let mut hashed = Hashed { inner: file, md5: Md5::new() };
-    let mut sessions: Vec<Told> = Vec::new();
+    let mut sessions: Vec<SessionFound> = Vec::new();
     let mut reader = manifest::Reader::new(BufReader::with_capacity(1 << 20, &mut hashed));
     while let Some(event) = reader.next_event().map_err(|error| broken(error.to_string()))? {
         match event {
@@ -124,14 +126,14 @@ fn one(there: &There, record: PathBuf) -> Result<ReadDrive, Problem> {
                     .filter(|(_, n)| n.parse::<u32>().is_ok())
                     .map_or(&id[..], |(id, _)| id)
                     .to_owned();
-                if sessions.iter().all(|told| told.id != id) {
-                    sessions.push(Told { id, ..Told::default() });
+                if sessions.iter().all(|session| session.id != id) {
+                    sessions.push(SessionFound { id, ..SessionFound::default() });
                 }
             }
             Event::BlobStart(blob) => {
-                if let Some(told) = sessions.last_mut() {
-                    told.files += 1;
-                    told.data = told.data.saturating_add(blob.length);
+                if let Some(session) = sessions.last_mut() {
+                    session.files += 1;
+                    session.data = session.data.saturating_add(blob.length);
                 }
             }
             _ => {}
@@ -185,16 +187,16 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
     journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
     // Sessions in the order in which any drive tells them.
     let mut ids: Vec<&str> = Vec::new();
-    for told in read.iter().flat_map(|(.., drive)| &drive.sessions) {
-        if !ids.contains(&told.id.as_str()) {
-            ids.push(&told.id);
+    for session in read.iter().flat_map(|(.., drive)| &drive.sessions) {
+        if !ids.contains(&session.id.as_str()) {
+            ids.push(&session.id);
         }
     }
     for id in ids {
         journal.append(&ActivityRecord::Session { id, state: SessionState::Started, plan: None })?;
         for (.., drive) in &read {
-            let Some(at) = drive.sessions.iter().position(|told| told.id == id) else { continue };
-            let (facts, told) = (&drive.drive, &drive.sessions[at]);
+            let Some(at) = drive.sessions.iter().position(|session| session.id == id) else { continue };
+            let (facts, session) = (&drive.drive, &drive.sessions[at]);
             let hash = hash::hex_upper(&drive.manifest_md5);
             let is_last = at + 1 == drive.sessions.len();
             journal.append(&ActivityRecord::Drive {
@@ -207,8 +209,8 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
                     name: Some(&facts.name),
                     size: Some(facts.size.0),
                     for_shipping: Some(facts.for_shipping),
-                    files: Some(told.files),
-                    data: Some(told.data),
+                    files: Some(session.files),
+                    data: Some(session.data),
                     manifest_hash: is_last.then_some(&*hash),
                 },
             })?;

@@ -12,7 +12,7 @@ use crate::azure::driveset;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::names;
-use crate::bitlocker::build::Draft;
+use crate::bitlocker::build::VolumeSecrets;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
@@ -25,7 +25,7 @@ use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::prep::abort::WayBack;
 use crate::prep::append;
-use crate::prep::append::drive::{self as there, AppendDrive, There};
+use crate::prep::append::drive::{self as there, AppendDrive, ExistingVolume};
 use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::prep::keys;
@@ -36,7 +36,7 @@ use crate::prep::request::{Action, PrepRequest};
 use crate::prep::run::{self, SLOT_LEN};
 use crate::prep::session::{self, Prepared};
 use crate::prep::sources::expected_facts;
-use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::walk;
 use crate::surroundings::Surroundings;
@@ -57,7 +57,7 @@ pub struct Begun {
     /// How far it was.
     pub checkpoint: Checkpoint,
     /// What it began with; taken when the session runs.
-    pub draft: Option<Draft>,
+    pub secrets: Option<VolumeSecrets>,
 }
 
 /// What a drive is, for a checkpoint.
@@ -190,7 +190,7 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
 }
 
 /// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
-fn begun(
+fn started(
     request: &PrepRequest,
     plan: &SavedPlan,
     target: &TargetDrive,
@@ -221,8 +221,8 @@ fn begun(
     let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
     let disk = layout.layout().disk_shape();
     let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), disk);
-    let draft = keys::draft_again(&checkpoint.body, spec, &record, drive_id)?;
-    Ok(Begun { checkpoint, draft: Some(draft) })
+    let secrets = keys::draft_again(&checkpoint.body, spec, &record, drive_id)?;
+    Ok(Begun { checkpoint, secrets: Some(secrets) })
 }
 
 /// The preflight of a session that goes on.
@@ -294,8 +294,8 @@ pub(super) fn prepare(
         if is_added {
             match append_again(&request, &plan, target, saved, state.is_some(), roots) {
                 Ok(drive) => {
-                    let open = drive.begun.as_ref().map_or(0, |begun| match begun.step {
-                        0 => begun.offset,
+                    let open = drive.started.as_ref().map_or(0, |started| match started.step {
+                        0 => started.offset,
                         _ => u64::MAX,
                     });
                     changed_sources(&drive.tree, u32::try_from(open).unwrap_or(u32::MAX), &mut warnings);
@@ -312,12 +312,12 @@ pub(super) fn prepare(
         // Of a drive that was not begun too: it may hold something by now.
         let mut doubt = true;
         if state.is_some() {
-            match begun(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
-                Ok(begun) => {
+            match started(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
+                Ok(started) => {
                     // Durable batches are read back and compared before anything is written.
-                    let was_wiped = begun.checkpoint.step > 0;
-                    doubt = begun.checkpoint.batches == 0 && (was_wiped || !drive.target.is_proved());
-                    drive.begun = Some(Box::new(begun));
+                    let was_wiped = started.checkpoint.step > 0;
+                    doubt = started.checkpoint.batches == 0 && (was_wiped || !drive.target.is_proved());
+                    drive.started = Some(Box::new(started));
                 }
                 Err(why) => warnings
                     .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
@@ -331,7 +331,7 @@ pub(super) fn prepare(
         if state.is_some() {
             // A drive that the session wiped may hold what it wrote since: that looks like no volume.
             let is_it = drive.target.is_proved() || is_made_since(&drive.target, recipe.formatted);
-            let is_own = drive.begun.is_some() && is_it && !is_recognised;
+            let is_own = drive.started.is_some() && is_it && !is_recognised;
             drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
         if !doubt {
@@ -364,7 +364,7 @@ pub(super) fn prepare(
         let set = session::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
         let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
         warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
-        let wishes = Wishes {
+        let options = TargetOptions {
             driveset: &path,
             drive_ids: &request.drive_ids,
             ids_proved: false,
@@ -373,7 +373,7 @@ pub(super) fn prepare(
             context: &context,
             roots,
         };
-        match targets::find(rows, &wishes, &mut warnings) {
+        match targets::find(rows, &options, &mut warnings) {
             Ok(found) => {
                 session::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
                 session::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
@@ -400,18 +400,20 @@ pub(super) fn prepare(
         warnings.push(Problem::new(Kind::Usage, "is given up; what it holds does not count").drive(id));
     }
     for drive in &drives[..before.0] {
-        let words = match &drive.begun {
-            Some(begun) if begun.checkpoint.step > 0 => format!("goes on behind byte {}", begun.checkpoint.offset),
+        let words = match &drive.started {
+            Some(started) if started.checkpoint.step > 0 => {
+                format!("goes on behind byte {}", started.checkpoint.offset)
+            }
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
     }
     for drive in &appends[..before.1] {
-        let encrypting = drive.begun.as_deref().and_then(append::run::encrypting);
-        let words = match (&drive.begun, encrypting) {
-            (Some(begun), _) if begun.step > 0 => "has all its files; they are made part of the volume".to_owned(),
+        let encrypting = drive.started.as_deref().and_then(append::run::encrypting);
+        let words = match (&drive.started, encrypting) {
+            (Some(started), _) if started.step > 0 => "has all its files; they are made part of the volume".to_owned(),
             (_, Some(words)) => words,
-            (Some(begun), None) if begun.batches > 0 => format!("goes on behind batch {}", begun.batches),
+            (Some(started), None) if started.batches > 0 => format!("goes on behind batch {}", started.batches),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
@@ -510,37 +512,39 @@ fn append_again(
     let name = target.facts.name.clone();
     let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
     target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key);
-    let begun = match has_begun {
+    let started = match has_begun {
         // The volume may be between two states: only this checkpoint knows.
-        true => Some(append::run::begun(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
+        true => Some(append::run::started(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
         false => None,
     };
     if target.work == Work::Encrypt {
-        match begun {
+        match started {
             Some(_) => target.agreed = true,
             // The volume still is in the clear, or it is refused.
             None => target.key = None,
         }
     }
-    let mut drive = match &begun {
+    let mut drive = match &started {
         // The volume is between two states.
-        Some(begun) if begun.step > 0 || append::run::encrypting(begun).is_some() => {
+        Some(started) if started.step > 0 || append::run::encrypting(started).is_some() => {
             planner.append_drive(target, &saved.assigned)
         }
         _ if target.work == Work::Index => {
-            let planned = planner.index(&There::open(target, roots)?, &saved.rows).map_err(run::first)?;
+            let planned = planner.index(&ExistingVolume::open(target, roots)?, &saved.rows).map_err(run::first)?;
             planned.0
         }
-        _ => planner.add(&There::open(target, roots)?, &saved.assigned).map_err(|refused| refused.problem(&name))?,
+        _ => planner
+            .add(&ExistingVolume::open(target, roots)?, &saved.assigned)
+            .map_err(|refused| refused.problem(&name))?,
     };
-    drive.begun = begun.map(Box::new);
+    drive.started = started.map(Box::new);
     Ok(drive)
 }
 
 /// The first file that is not on the drive as a whole.
 fn first_open(drive: &PreparedDrive) -> u32 {
     let tree = drive.layout.tree();
-    let durable = drive.begun.as_ref().map_or(0, |begun| begun.checkpoint.batches);
+    let durable = drive.started.as_ref().map_or(0, |started| started.checkpoint.batches);
     // Files before the first one of what is still to be written are on the drive as a whole.
     let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
     later
@@ -698,7 +702,7 @@ pub fn read_back(
 pub fn first_checkpoint(
     request: &PrepRequest,
     drive: &PreparedDrive,
-    draft: &Draft,
+    secrets: &VolumeSecrets,
     formatted: FileTime,
     snapshot: Prefix,
 ) -> Checkpoint {
@@ -717,6 +721,6 @@ pub fn first_checkpoint(
         snapshot,
         outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
         drive: WayBack::of(&drive.target, Some(&drive.layout)).encode(),
-        body: draft.keep(),
+        body: secrets.keep(),
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
-use crate::bitlocker::build::{Draft, KeyFile};
+use crate::bitlocker::build::{KeyFile, VolumeSecrets};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, Prefix};
 use crate::crypt::SectorCipher;
@@ -25,32 +25,32 @@ use crate::io::{Engine, Options, Requests};
 use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::Pool;
-use crate::prep::allowance::Allowance;
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
+use crate::prep::discard::BackgroundDiscard;
 use crate::prep::drive::{self, Finished, FveRegion, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
-use crate::prep::give_back::GivingBack;
 use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
-use crate::prep::patience::Patience;
 use crate::prep::plan_file::{self, SavedDrive};
 use crate::prep::planning::PreparedDrive;
+use crate::prep::rate_limit::RateLimit;
 use crate::prep::readback::{self, Written};
 use crate::prep::records;
 use crate::prep::request::{EngineChoice, PrepRequest, ReadBack};
 use crate::prep::resume;
 use crate::prep::session::{self, Plan, Prepared};
-use crate::prep::silence::Silence;
 use crate::prep::sources::all_left_out;
 use crate::prep::targets::{RowConsent, TargetDrive};
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::Workers;
 use crate::report::{
     DriveFacts, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop, Timing,
 };
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
+use crate::watchdog::Watchdog;
 
 /// Bytes of a slot, and so of most writes.
 pub const SLOT_LEN: usize = 4 << 20;
@@ -96,18 +96,18 @@ impl Prepared {
 
     /// Drafts of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted
     /// in place keeps its new keys itself.
-    fn drafts(&mut self) -> Result<Vec<Draft>, Problem> {
+    fn volume_secrets(&mut self) -> Result<Vec<VolumeSecrets>, Problem> {
         let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
         let entropy = &mut *surroundings.entropy;
         let mut draw = |regions: &Regions, disk: DiskShape, drive_id: &str| {
-            Draft::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk), entropy)
+            VolumeSecrets::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk), entropy)
         };
         let mut all = Vec::new();
         for drive in drives {
-            let begun = drive.begun.as_mut().and_then(|begun| begun.draft.take());
+            let started = drive.started.as_mut().and_then(|started| started.secrets.take());
             let layout = &drive.layout;
             all.push(
-                begun.unwrap_or_else(|| draw(layout.regions(), layout.layout().disk_shape(), &drive.rules.drive_id)),
+                started.unwrap_or_else(|| draw(layout.regions(), layout.layout().disk_shape(), &drive.rules.drive_id)),
             );
         }
         for drive in appends {
@@ -127,11 +127,11 @@ impl Prepared {
             let (target, assigned) = (drive.target.clone(), drive.assigned());
             SavedDrive { target, seed: drive.seed, assigned, rows: Vec::new() }
         });
-        let there = self.appends[from.1..].iter().map(|drive| {
+        let existing = self.appends[from.1..].iter().map(|drive| {
             let (target, assigned) = (drive.target.clone(), drive.assigned());
             SavedDrive { target, seed: 0, assigned, rows: drive.index.clone().unwrap_or_default() }
         });
-        let joining: Vec<SavedDrive> = blank.chain(there).collect();
+        let joining: Vec<SavedDrive> = blank.chain(existing).collect();
         let Plan { recipe, catalog, unplaced, saved, given_up, .. } = &self.plan;
         let written = match saved {
             None => plan_file::create(&path, recipe, catalog, &joining, unplaced),
@@ -192,14 +192,14 @@ impl Prepared {
         })?;
         let log = Log::open(&logs, &self.request.session)?;
         let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
-        let silence = Silence::new(names.len(), Patience::default().slow);
+        let watchdog = Watchdog::new(names.len(), Timeouts::default().slow);
         let meters: Vec<Mutex<Meter>> = names.iter().map(|_| Mutex::default()).collect();
         let timing = |i: usize| {
             let meter = meters.get(i).map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner));
             meter.map(|meter| meter.timing(started.elapsed())).unwrap_or_default()
         };
-        let tell = |event: Event| {
-            silence.heard(&event);
+        let emit = |event: Event| {
+            heartbeat(&watchdog, &event);
             let drive = event.drive();
             if let Some(meter) = drive.and_then(|drive| meters.get(drive)) {
                 meter.lock().unwrap_or_else(PoisonError::into_inner).heard(&event, started.elapsed());
@@ -216,7 +216,7 @@ impl Prepared {
         }
         let journal = JournalFile::open_seen(&self.request.journal, &self.plan.seen)?;
         if let Some(note) = &journal.note {
-            tell(Event::Note(note.clone()));
+            emit(Event::Note(note.clone()));
         }
         // The plan first: a session that the journal knows can go on.
         let snapshot = self.save_plan()?;
@@ -244,24 +244,24 @@ impl Prepared {
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
-        let drafts = self.drafts()?;
+        let secrets = self.volume_secrets()?;
         let shared = Shared {
             request: &self.request,
             context: &self.context,
             journal: &journal,
             workers: &workers,
-            events: &tell,
+            events: &emit,
             stop,
             formatted: self.plan.recipe.formatted,
             snapshot,
-            allowance: Allowance::new(self.request.source_rate, started),
+            rate_limit: RateLimit::new(self.request.source_rate, started),
         };
         let mut results: Vec<DriveResult> = std::thread::scope(|scope| {
             let shared = &shared;
             scope.spawn(|| {
-                silence.watch(|i, quiet| {
+                watchdog.watch(|i, quiet| {
                     let name = names.get(i).map_or("?", String::as_str);
-                    tell(Event::Warning(format!(
+                    emit(Event::Warning(format!(
                         "drive {name}: nothing was heard of it for {} s: it, or the disk of the journal, may hang",
                         quiet.as_secs()
                     )));
@@ -269,15 +269,15 @@ impl Prepared {
             });
             let (ended, results) = unbounded();
             type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
-            let blank = self.drives.iter().zip(drafts).map(|(drive, draft)| {
-                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, &draft, shared));
+            let blank = self.drives.iter().zip(secrets).map(|(drive, secrets)| {
+                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, &secrets, shared));
                 (&drive.target, act)
             });
-            let there = self.appends.iter().map(|drive| {
+            let existing = self.appends.iter().map(|drive| {
                 let act: Act<'_> = Box::new(move |i| append::run::add(i, drive, shared));
                 (&drive.target, act)
             });
-            for (i, (target, act)) in blank.chain(there).enumerate() {
+            for (i, (target, act)) in blank.chain(existing).enumerate() {
                 let ended = ended.clone();
                 scope.spawn(move || {
                     let run = || run_drive(i, target, shared, || act(i));
@@ -287,7 +287,7 @@ impl Prepared {
             drop(ended);
             // Not by joining them: the kernel does not let a thread end whose device holds an operation of its ring.
             let results: BTreeMap<usize, DriveResult> = results.into_iter().collect();
-            silence.end();
+            watchdog.end();
             results.into_values().collect()
         });
         for (i, result) in results.iter_mut().enumerate() {
@@ -343,7 +343,7 @@ pub(super) struct Shared<'a> {
     pub stop: &'a Stop,
     pub formatted: FileTime,
     pub snapshot: Prefix,
-    pub allowance: Allowance,
+    pub rate_limit: RateLimit,
 }
 
 /// What became of a drive that is finished.
@@ -443,7 +443,12 @@ fn run_drive(
     }
 }
 
-fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shared<'_>) -> Result<Done, Problem> {
+fn write_drive(
+    index: usize,
+    drive: &PreparedDrive,
+    secrets: &VolumeSecrets,
+    shared: &Shared<'_>,
+) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
@@ -452,7 +457,7 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
     let manifest_file = format!("\\{MANIFEST_NAME}");
-    let password = draft.password().printed();
+    let password = secrets.password().printed();
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
         bitlocker_key: password.expose(),
@@ -475,12 +480,12 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
         let region = scope.spawn(|| {
             // Time enough: the data comes first. On Linux it is the thread's own value.
             let _ = setpriority_process(None, STRETCH_NICE);
-            draft.region(&mut |_| {})
+            secrets.region(&mut |_| {})
         });
         let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
-        let checkpoint = match &drive.begun {
-            Some(begun) => begun.checkpoint.clone(),
-            None => begin(drive, draft, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
+        let checkpoint = match &drive.started {
+            Some(started) => started.checkpoint.clone(),
+            None => begin(drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
         };
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -491,12 +496,12 @@ fn write_drive(index: usize, drive: &PreparedDrive, draft: &Draft, shared: &Shar
         // anything where it was discarded.
         let once_wiped = || {
             if !request.wipe_free {
-                giving_back.set(GivingBack::start(&device, &layout.never_written(), &wipe));
+                giving_back.set(BackgroundDiscard::start(&device, &layout.never_written(), &wipe));
             }
         };
-        let (wipe, patience) = (wipe.clone(), Patience::default());
-        let ground = Ground { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, patience };
-        fill(index, drive, draft, region, checkpoint, ground, shared)
+        let (wipe, timeouts) = (wipe.clone(), Timeouts::default());
+        let io = DriveIo { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, timeouts };
+        fill(index, drive, secrets, region, checkpoint, io, shared)
     })?;
     // Nothing is done to the drive any more once it is read back.
     if let Some(giving_back) = giving_back.take() {
@@ -565,8 +570,8 @@ fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
     loop {
         let points = guard::mounted(kind, &roots);
         let is_at_work = is_there("/run/udev/queue") || is_there("/run/udisks2");
-        let patience = if is_at_work { PATIENCE } else { GRACE };
-        if !points.is_empty() || !may_mount || started.elapsed() >= patience {
+        let timeouts = if is_at_work { PATIENCE } else { GRACE };
+        if !points.is_empty() || !may_mount || started.elapsed() >= timeouts {
             return points;
         }
         std::thread::sleep(GRACE / 5);
@@ -604,7 +609,7 @@ fn read_back(
         hashes: Some(hash_log),
         record,
         how: shared.request.read_back,
-        patience: Patience::default(),
+        timeouts: Timeouts::default(),
         seed: readback::seed(&finished.manifest_md5),
         workers: shared.workers,
         events: shared.events,
@@ -651,7 +656,7 @@ pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Re
 /// Begins a drive: the record with its password, the outcome log, the key file, the first checkpoint, and then the journal.
 fn begin(
     drive: &PreparedDrive,
-    draft: &Draft,
+    secrets: &VolumeSecrets,
     record: &Path,
     write_record: impl Fn() -> Result<(), Problem>,
     shared: &Shared<'_>,
@@ -667,11 +672,11 @@ fn begin(
     write_record()?;
     let drive_id = &drive.rules.drive_id;
     let path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
-    replace_private(&path, &[]).map_err(|error| beside(&error, &path))?;
-    write_key_file(request, draft.key_file().as_ref())?;
-    let checkpoint = resume::first_checkpoint(request, drive, draft, shared.formatted, shared.snapshot);
+    replace_private(&path, &[]).map_err(|error| sidecar_problem(&error, &path))?;
+    write_key_file(request, secrets.key_file().as_ref())?;
+    let checkpoint = resume::first_checkpoint(request, drive, secrets, shared.formatted, shared.snapshot);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
-    replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;
+    replace_private(&path, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &path))?;
     let state = ActivityRecord::Drive {
         session: &request.session,
         drive_id,
@@ -694,7 +699,7 @@ fn internal(why: String) -> Problem {
 }
 
 /// What the files beside the journal say.
-pub(super) fn beside(error: &io::Error, path: &Path) -> Problem {
+pub(super) fn sidecar_problem(error: &io::Error, path: &Path) -> Problem {
     Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
         .path(path)
         .advice("make room on the journal's disk, then go on with --resume")
@@ -718,7 +723,7 @@ fn open_log(
     };
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     let (log, replay) =
-        OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
+        OutcomeLog::resume(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
     let tree = drive.layout.tree();
     if all_left_out(tree, &replay.left_out).is_some() || replay.left_out.range(tree.first_property()..).next().is_some()
     {
@@ -726,8 +731,8 @@ fn open_log(
         drop(log);
         (checkpoint.batches, checkpoint.outcome) = (0, Prefix { len: 0, digest: hash::sha256(&[]) });
         let beside_it = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
-        replace_private(&beside_it, &checkpoint.encode()).map_err(|error| beside(&error, &beside_it))?;
-        return OutcomeLog::go_on(open().map_err(unusable)?, &checkpoint.outcome, 0).map_err(unusable);
+        replace_private(&beside_it, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &beside_it))?;
+        return OutcomeLog::resume(open().map_err(unusable)?, &checkpoint.outcome, 0).map_err(unusable);
     }
     let plain = |content: &Content| matches!(content, Content::Plain(_));
     let good = resume::read_back(&drive.layout, cipher, &plain, &replay.sums, read)
@@ -741,11 +746,11 @@ fn open_log(
     )));
     drop(log);
     let file = open().map_err(unusable)?;
-    checkpoint.outcome = OutcomeLog::back_to(&file, &checkpoint.outcome, good).map_err(unusable)?;
+    checkpoint.outcome = OutcomeLog::truncate(&file, &checkpoint.outcome, good).map_err(unusable)?;
     checkpoint.batches = good;
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
-    replace_private(&path, &checkpoint.encode()).map_err(|error| beside(&error, &path))?;
-    OutcomeLog::go_on(file, &checkpoint.outcome, good).map_err(unusable)
+    replace_private(&path, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &path))?;
+    OutcomeLog::resume(file, &checkpoint.outcome, good).map_err(unusable)
 }
 
 /// Writes checkpoints that differ from `checkpoint` in how far the drive is.
@@ -772,14 +777,28 @@ pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
         Sidecar::Outcome(drive_id),
         Sidecar::Other(drive_id, append::run::IMAGES),
         Sidecar::Other(drive_id, append::encrypt::IMAGES),
-        Sidecar::Other(drive_id, append::encrypt::RING),
+        Sidecar::Other(drive_id, append::encrypt::BATCH_JOURNAL),
     ] {
         let _ = fs::remove_file(sidecar(&request.journal, &request.session, which));
     }
 }
 
+/// Passes an event on to the watchdog.
+fn heartbeat(watchdog: &Watchdog, event: &Event) {
+    let (drive, is_end) = match event {
+        Event::Stage { drive, stage } => (*drive, stage.is_end()),
+        Event::DriveFailed { drive, .. } => (*drive, true),
+        Event::Progress { drive, .. } | Event::LeftOut { drive, .. } => (*drive, false),
+        Event::Scanning { .. } | Event::Note(_) | Event::Warning(_) => return,
+    };
+    watchdog.beat(drive);
+    if is_end {
+        watchdog.finish(drive);
+    }
+}
+
 /// What a drive is written through.
-struct Ground<'a> {
+struct DriveIo<'a> {
     engine: Box<dyn Engine + Send>,
     pool: Pool,
     /// Old marks, and whatever is written last.
@@ -787,35 +806,35 @@ struct Ground<'a> {
     once_wiped: &'a dyn Fn(),
     read: resume::ReadAt<'a>,
     node: Option<PathBuf>,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 /// Fills the drive from where its checkpoint stands to its end.
 fn fill(
     index: usize,
     drive: &PreparedDrive,
-    draft: &Draft,
+    secrets: &VolumeSecrets,
     fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
-    ground: Ground<'_>,
+    io: DriveIo<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
     let has_wiped = checkpoint.step > 0;
-    let cipher = draft.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
-    let (log, replay) = open_log(drive, &cipher, &mut checkpoint, ground.read, shared)?;
+    let cipher = secrets.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
+    let (log, replay) = open_log(drive, &cipher, &mut checkpoint, io.read, shared)?;
     let layout = &drive.layout;
     drive::run(Setup {
         index,
         name: drive.target.facts.name.clone(),
         layout,
-        engine: ground.engine,
-        pool: ground.pool,
+        engine: io.engine,
+        pool: io.pool,
         fills_max: FILLS_MAX,
-        company: shared.workers.company(),
+        batcher: shared.workers.lane_batcher(),
         cipher: Arc::new(cipher),
         plain: PlainBytes {
             fve_region: LazyCell::new(fve_region),
-            front: draft.front(),
+            front: secrets.front(),
             table_primary: layout.table().primary(),
             table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
         },
@@ -824,13 +843,13 @@ fn fill(
         pace: shared.request.pace,
         save: saver(shared.request, checkpoint),
         rules: &drive.rules,
-        wipe: if has_wiped { Vec::new() } else { ground.wipe },
-        once_wiped: ground.once_wiped,
-        node: ground.node,
+        wipe: if has_wiped { Vec::new() } else { io.wipe },
+        once_wiped: io.once_wiped,
+        node: io.node,
         bases: shared.context.sources.clone(),
         beside: journal_dir(&shared.request.journal),
-        patience: ground.patience,
-        allowance: &shared.allowance,
+        timeouts: io.timeouts,
+        rate_limit: &shared.rate_limit,
         events: shared.events,
         stop: shared.stop,
     })

@@ -10,7 +10,7 @@ use crate::azure::names::{self, NameError, SizeError};
 use crate::io::{SHORTAGE_ADVICE, is_shortage};
 use crate::plan::catalog::{Builder, Catalog, TooMany};
 use crate::prep::own::Own;
-use crate::prep::sides::{self, Sides};
+use crate::prep::property_files::{self, PropertyFiles};
 use crate::report::{Event, Kind, Problem, Problems, Skipped};
 use crate::source::odd::Odd;
 use crate::source::walk::{self, FileFacts, Found};
@@ -64,8 +64,8 @@ pub fn sources(
     problems: &mut Problems,
     warnings: &mut Vec<Problem>,
     on_event: &mut dyn FnMut(Event),
-) -> (Sides, Option<Scan>) {
-    let sides = sides::side_files(of.dataset, of.rows, of.content_md5, problems, warnings);
+) -> (PropertyFiles, Option<Scan>) {
+    let sides = property_files::side_files(of.dataset, of.rows, of.content_md5, problems, warnings);
     let mut scanned = scan(of.dataset, of.rows, of.root_units, of.own, problems, on_event);
     if let Some(scan) = &mut scanned {
         warnings.append(&mut scan.warnings);

@@ -10,7 +10,7 @@ use crate::azure::SecretText;
 use crate::azure::dataset::{self, Dataset, DatasetRow, Disposition};
 use crate::azure::driveset::{self, Driveset, NO_PASSWORD};
 use crate::azure::journal::{SessionState, Work};
-use crate::azure::ledger::{self, Ledger, Road, SessionDrive};
+use crate::azure::ledger::{self, Ledger, NextAction, SessionDrive};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::crypt::printed;
@@ -19,20 +19,20 @@ use crate::files::input::{self, Pipes};
 use crate::io::is_shortage;
 use crate::limits::INPUT_FILE_MAX;
 use crate::plan::catalog::{Builder, Catalog};
-use crate::prep::append::drive::{self as there, AppendDrive, There};
+use crate::prep::append::drive::{self as there, AppendDrive, ExistingVolume};
 use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
 use crate::prep::files::{self, Book};
 use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
 use crate::prep::plan_file::Recipe;
-use crate::prep::planning::{self, Place, Planned, Planner, PreparedDrive};
+use crate::prep::planning::{self, Planned, Planner, PreparedDrive, Target};
 use crate::prep::preflight;
 use crate::prep::records;
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
 use crate::prep::scan::{self, Of, Scan};
-use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped};
 use crate::surroundings::Surroundings;
 use crate::text;
@@ -169,21 +169,21 @@ pub fn prepare_with(
     let (book, road) = match checked {
         Some(found) => found,
         // What else is wrong is told too, where drives were named.
-        None if request.action == Action::Copy && names_drives => (Book::default(), Road::Begin),
+        None if request.action == Action::Copy && names_drives => (Book::default(), NextAction::Begin),
         None => return Err(problems),
     };
     choose_logs(&mut request, &book.ledger, &mut problems);
     preflight::directories(&request, &mut problems);
     match road {
-        Road::Resume => {
+        NextAction::Resume => {
             problems.into_result()?;
             return resume::prepare(request, &book, surroundings, roots, on_event);
         }
-        Road::Abort => {
+        NextAction::Abort => {
             problems.push(Problem::new(Kind::Internal, "rolling back is no preparing"));
             return Err(problems);
         }
-        Road::Begin => {}
+        NextAction::Begin => {}
     }
     let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
         (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
@@ -238,7 +238,7 @@ pub fn prepare_with(
         logs: Some(files::logdir(&request)),
     };
     let driveset_path = set_path.unwrap_or_else(|| line.clone());
-    let wishes = Wishes {
+    let options = TargetOptions {
         driveset: &driveset_path,
         drive_ids: &request.drive_ids,
         ids_proved: false,
@@ -248,11 +248,11 @@ pub fn prepare_with(
         roots,
     };
     let found = if is_on_known {
-        let there = there::of_journal(&request.journal, &book.ledger, &wishes, &mut warnings, &mut problems);
-        let found: Vec<Place> = there.into_iter().map(|there| Place::There(Box::new(there))).collect();
+        let there = there::of_journal(&request.journal, &book.ledger, &options, &mut warnings, &mut problems);
+        let found: Vec<Target> = there.into_iter().map(|there| Target::Existing(Box::new(there))).collect();
         Some(found).filter(|found| !found.is_empty())
     } else {
-        let found = gather(&mut problems, targets::find(drive_rows, &wishes, &mut warnings));
+        let found = gather(&mut problems, targets::find(drive_rows, &options, &mut warnings));
         if let Some(found) = &found {
             refuse_known(found, &book.ledger, &[], (&request.journal, &driveset_path), &mut problems);
             if knows_drives {
@@ -277,7 +277,7 @@ pub fn prepare_with(
         );
     }
     let root_units = 1 + request.session.encode_utf16().count();
-    let targets = found.iter().flatten().map(Place::target);
+    let targets = found.iter().flatten().map(Target::target);
     let drives = targets.map(|target| (&*target.facts.drive_id, &*target.facts.path));
     let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
     let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5, own: &own };
@@ -343,11 +343,11 @@ pub fn prepare_with(
 }
 
 /// Blobs that drives name already, told.
-fn doubled(found: &[Place], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Problem> {
+fn doubled(found: &[Target], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Problem> {
     let mut session = Earlier::default();
     let mut warnings = Vec::new();
     for place in found {
-        let Place::There(there) = place else { continue };
+        let Target::Existing(there) = place else { continue };
         if session.is_empty() {
             let mut path = String::new();
             for (index, file) in (0..).zip(catalog.files()) {
@@ -368,7 +368,7 @@ fn prepare_index(
     surroundings: Surroundings,
     rows: &[DatasetRow],
     dataset: &Path,
-    found: Option<Vec<Place>>,
+    found: Option<Vec<Target>>,
     context: guard::Context,
     seen: [u8; 32],
     mut warnings: Vec<Problem>,
@@ -376,7 +376,7 @@ fn prepare_index(
 ) -> Result<Prepared, Problems> {
     let mut found = found.unwrap_or_default();
     let there = match (found.pop(), found.is_empty()) {
-        (Some(Place::There(there)), true) => Some(there),
+        (Some(Target::Existing(there)), true) => Some(there),
         (None, _) => None,
         _ => {
             let problem = Problem::new(Kind::Usage, "indexing takes one drive, whose volume stays");
@@ -413,11 +413,11 @@ fn prepare_index(
         md5_texts: Vec::new(),
         properties: Vec::new(),
     };
-    let (drive, skipped, told) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
+    let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
     // Its paths are not of this machine.
     warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));
-    warnings.extend(told);
+    warnings.extend(reported);
     let (files, data) = (drive.plan.files, drive.plan.data);
     let plan = Plan {
         recipe,
@@ -479,15 +479,15 @@ fn only_password(file: &[u8]) -> Result<SecretText, String> {
 }
 
 /// Unlocks the volumes of those that are added to.
-pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Problems) -> Vec<Place> {
+pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Problems) -> Vec<Target> {
     let mut places = Vec::new();
     for target in found {
         if target.work == Work::Format {
-            places.push(Place::Blank(Box::new(target)));
+            places.push(Target::Blank(Box::new(target)));
             continue;
         }
-        match There::open(target, roots) {
-            Ok(there) => places.push(Place::There(Box::new(there))),
+        match ExistingVolume::open(target, roots) {
+            Ok(there) => places.push(Target::Existing(Box::new(there))),
             Err(problem) => problems.push(problem),
         }
     }

@@ -76,7 +76,7 @@ impl TargetDrive {
 
 /// What a request says of its drives.
 #[derive(Clone, Copy, Debug)]
-pub struct Wishes<'a> {
+pub struct TargetOptions<'a> {
     /// The driveset's path, for messages.
     pub driveset: &'a Path,
     /// Ids given by hand.
@@ -99,27 +99,27 @@ pub struct Wishes<'a> {
 /// All problems with all of them.
 pub fn find(
     rows: &[DrivesetRow],
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<Vec<TargetDrive>, Problems> {
     let mut problems = Problems::default();
     let mut found = Vec::new();
     for row in rows {
-        match target(row, rows.len(), wishes, warnings) {
+        match target(row, rows.len(), options, warnings) {
             Ok(target) => found.push((row.line, target)),
             Err(mut more) => problems.0.append(&mut more.0),
         }
     }
-    twice(&found, wishes, &mut problems);
+    twice(&found, options, &mut problems);
     problems.into_result().map(|()| found.into_iter().map(|(_, target)| target).collect())
 }
 
 /// The same drive, or the same id, on two lines.
-fn twice(found: &[(u64, TargetDrive)], wishes: &Wishes<'_>, problems: &mut Problems) {
+fn twice(found: &[(u64, TargetDrive)], options: &TargetOptions<'_>, problems: &mut Problems) {
     let mut ids: HashMap<&str, u64> = HashMap::new();
     for (i, (line, target)) in found.iter().enumerate() {
         let here =
-            |what: String| Problem::new(Kind::Refused, what).path(wishes.driveset).line(*line).column("DriveLetter");
+            |what: String| Problem::new(Kind::Refused, what).path(options.driveset).line(*line).column("DriveLetter");
         let same = found[..i].iter().find_map(|(line, other)| Some((line, same_as(target, other)?)));
         if let Some((first, value)) = same {
             let problem = here(format!("is the same drive as on line {first}, under another name")).value(value);
@@ -164,30 +164,30 @@ pub fn refuse_same<'a>(
 }
 
 /// The problem with its place. Drives that the journal names stand on no line.
-fn row_of(row: &DrivesetRow, wishes: &Wishes<'_>, problem: Problem) -> Problem {
-    let problem = problem.path(wishes.driveset);
+fn row_of(row: &DrivesetRow, options: &TargetOptions<'_>, problem: Problem) -> Problem {
+    let problem = problem.path(options.driveset);
     if row.line == 0 { problem } else { problem.line(row.line) }
 }
 
 fn target(
     row: &DrivesetRow,
     rows: usize,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let here = |problem: Problem, column: &str| row_of(row, wishes, problem).column(column);
+    let here = |problem: Problem, column: &str| row_of(row, options, problem).column(column);
     if row.format == FormatOption::AlreadyFormatted {
-        return there(row, rows, wishes, warnings);
+        return there(row, rows, options, warnings);
     }
     let name = match &row.target {
-        TargetName::Image { path, size } => return image(row, path, *size, rows, wishes, warnings),
+        TargetName::Image { path, size } => return image(row, path, *size, rows, options, warnings),
         TargetName::Device(path) | TargetName::ById(path) => path.display().to_string(),
         TargetName::Serial(serial) => format!("serial:{serial}"),
     };
     let line = |problem: Problem| here(problem, "DriveLetter");
-    let path = device::resolve(&name, wishes.roots).map_err(line)?;
-    let device = Device::open_with(&path, Access::Read, wishes.image_sector, wishes.roots).map_err(line)?;
-    finish(row, name, path, device, rows, wishes, warnings)
+    let path = device::resolve(&name, options.roots).map_err(line)?;
+    let device = Device::open_with(&path, Access::Read, options.image_sector, options.roots).map_err(line)?;
+    finish(row, name, path, device, rows, options, warnings)
 }
 
 /// Whether the row names the drive by something that is the drive's own, as the open device tells it. A file has only its
@@ -215,10 +215,10 @@ fn is_firm(row: &DrivesetRow, device: &Device) -> Result<bool, Problem> {
 fn there(
     row: &DrivesetRow,
     rows: usize,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
+    let line = |problem: Problem| row_of(row, options, problem).column("DriveLetter");
     let name = match &row.target {
         TargetName::Image { path, size: None } => path.display().to_string(),
         TargetName::Image { path, size: Some(_) } => {
@@ -228,9 +228,9 @@ fn there(
         TargetName::Device(path) | TargetName::ById(path) => path.display().to_string(),
         TargetName::Serial(serial) => format!("serial:{serial}"),
     };
-    let path = device::resolve(&name, wishes.roots).map_err(line)?;
-    let device = open_there(&path, wishes).map_err(line)?;
-    let mut target = finish(row, name, path, device, rows, wishes, warnings)?;
+    let path = device::resolve(&name, options.roots).map_err(line)?;
+    let device = open_there(&path, options).map_err(line)?;
+    let mut target = finish(row, name, path, device, rows, options, warnings)?;
     target.old.clear();
     match row.encryption {
         Encryption::AlreadyEncrypted => {
@@ -243,13 +243,13 @@ fn there(
 }
 
 /// An image file does not tell its sectors: what is in it does.
-fn open_there(path: &Path, wishes: &Wishes<'_>) -> Result<Device, Problem> {
-    let mut sector = wishes.image_sector;
+fn open_there(path: &Path, options: &TargetOptions<'_>) -> Result<Device, Problem> {
+    let mut sector = options.image_sector;
     if path.is_file() {
         let found = find::open(path, None)?;
         sector = SectorSize::from_bytes(found.drive.sector).unwrap_or(sector);
     }
-    Device::open_with(path, Access::Read, sector, wishes.roots)
+    Device::open_with(path, Access::Read, sector, options.roots)
 }
 
 fn image(
@@ -257,25 +257,25 @@ fn image(
     path: &Path,
     size: Option<ByteLen>,
     rows: usize,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
+    let line = |problem: Problem| row_of(row, options, problem).column("DriveLetter");
     let name = path.display().to_string();
     let path = crate::source::walk::absolute(path)
         .map_err(|error| line(Problem::new(Kind::Usage, format!("has no absolute path: {error}")).value(&name)))?;
     // What a link leads to counts: an empty file is made longer, a full one is used as it is.
     let path = fs::canonicalize(&path).unwrap_or(path);
     if fs::metadata(&path).is_ok_and(|meta| !meta.is_file() || meta.len() > 0 || size.is_none()) {
-        let device = Device::open_with(&path, Access::Read, wishes.image_sector, wishes.roots).map_err(line)?;
-        if let Some(size) = size.map(|size| whole_sectors(size, wishes.image_sector))
+        let device = Device::open_with(&path, Access::Read, options.image_sector, options.roots).map_err(line)?;
+        if let Some(size) = size.map(|size| whole_sectors(size, options.image_sector))
             && size != device.geometry().size
         {
             let problem = Problem::new(Kind::Refused, format!("is there already, {} long", device.geometry().size));
             let advice = "leave the size away to use the file as it is, or remove the file";
             return Err(line(problem.value(name).advice(advice)).into());
         }
-        return finish(row, name, path, device, rows, wishes, warnings);
+        return finish(row, name, path, device, rows, options, warnings);
     }
     let Some(size) = size else {
         let problem = Problem::new(Kind::Refused, "is not there, and no size is given for a new image file");
@@ -286,9 +286,9 @@ fn image(
         let problem = Problem::new(Kind::Refused, "the directory for the image file is not there");
         return Err(line(problem.value(parent.display().to_string()).advice("create it first")).into());
     }
-    let against = guard::check_new(&path, wishes.context);
+    let against = guard::check_new(&path, options.context);
     Problems(against.into_iter().map(line).collect()).into_result()?;
-    let drive_id = drive_id(None, Transport::Image, &name, &path, rows, wishes).map_err(line)?;
+    let drive_id = drive_id(None, Transport::Image, &name, &path, rows, options).map_err(line)?;
     let facts = DriveFacts {
         name,
         path,
@@ -296,8 +296,8 @@ fn image(
         serial: None,
         for_shipping: false,
         model: None,
-        size: whole_sectors(size, wishes.image_sector),
-        sector: wishes.image_sector.bytes(),
+        size: whole_sectors(size, options.image_sector),
+        sector: options.image_sector.bytes(),
         contents: None,
         is_image: true,
         rotational: None,
@@ -310,7 +310,7 @@ fn image(
         held: empty.and_then(Held::of),
         planned_file: None,
         facts,
-        sector: wishes.image_sector,
+        sector: options.image_sector,
         identity: None,
         old: Vec::new(),
         silent,
@@ -331,17 +331,17 @@ fn finish(
     path: PathBuf,
     device: Device,
     rows: usize,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
 ) -> Result<TargetDrive, Problems> {
-    let line = |problem: Problem| row_of(row, wishes, problem).column("DriveLetter");
-    let mut problems = Problems(guard::check(&device, wishes.context).into_iter().map(line).collect());
+    let line = |problem: Problem| row_of(row, options, problem).column("DriveLetter");
+    let mut problems = Problems(guard::check(&device, options.context).into_iter().map(line).collect());
     let identity = device.identity().clone();
     let geometry = device.geometry();
     let hardware = identity.transport.is_hardware();
     // The drive's own, or else its bridge's, which a caution below tells.
     let serial = identity.known_serial();
-    let drive_id = match drive_id(serial, identity.transport, &name, &path, rows, wishes).map_err(line) {
+    let drive_id = match drive_id(serial, identity.transport, &name, &path, rows, options).map_err(line) {
         Ok(id) => id,
         Err(problem) => {
             problems.push(problem);
@@ -349,14 +349,14 @@ fn finish(
         }
     };
     // A serial given by hand is the drive's own, whatever the bridge says.
-    let by_hand = given_id(serial, &name, &path, rows, wishes).cloned();
+    let by_hand = given_id(serial, &name, &path, rows, options).cloned();
     let meant = Identity { serial: by_hand.clone().or_else(|| identity.serial.clone()), ..identity.clone() };
     let against: Vec<Problem> = guard::shipping(&meant);
     let for_shipping = guard::is_shippable(&meant);
     let twins = guard::twins(&device);
     if let (Some(given), Some(own)) = (&by_hand, &identity.serial)
         && twins.is_empty()
-        && !wishes.ids_proved
+        && !options.ids_proved
         && contradicts(given, own)
     {
         problems.push(line(
@@ -381,7 +381,7 @@ fn finish(
         ));
     }
     // Images and virtual disks are for trying out: they are taken, and marked.
-    if hardware && !wishes.not_for_shipping {
+    if hardware && !options.not_for_shipping {
         problems.0.extend(against.into_iter().map(line));
     }
     warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
@@ -441,11 +441,11 @@ fn given_id<'a>(
     name: &str,
     path: &Path,
     rows: usize,
-    wishes: &'a Wishes<'_>,
+    options: &'a TargetOptions<'_>,
 ) -> Option<&'a String> {
     let is_meant =
         |who: &str| who.is_empty() && rows == 1 || who == name || Path::new(who) == path || Some(who) == serial;
-    wishes.drive_ids.iter().find(|(who, _)| is_meant(who)).map(|(_, id)| id)
+    options.drive_ids.iter().find(|(who, _)| is_meant(who)).map(|(_, id)| id)
 }
 
 /// The id for manifest and drive record: given by hand, else the hardware's serial, else one from the file's name.
@@ -455,9 +455,9 @@ fn drive_id(
     name: &str,
     path: &Path,
     rows: usize,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
 ) -> Result<String, Problem> {
-    if let Some(id) = given_id(serial, name, path, rows, wishes) {
+    if let Some(id) = given_id(serial, name, path, rows, options) {
         return names::check_drive_id(id)
             .map(|()| id.clone())
             .map_err(|error| Problem::new(Kind::Usage, error.to_string()).value(id.clone()).advice(error.advice()));

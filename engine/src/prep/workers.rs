@@ -1,7 +1,7 @@
 //! The CPU's share: hashing and sealing (or opening) whole slots, by workers that all drives use.
 //!
 //! Blocks of several slots are hashed side by side in one core's vector lanes: eight take hardly longer than one. So slots
-//! wait for company ([`Company`]) as long as their drive has enough to do, and one worker takes them together.
+//! wait for company ([`LaneBatcher`]) as long as their drive has enough to do, and one worker takes them together.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::units::{ByteOffset, ByteRange};
 
 /// Most slots that go to a worker together: as many as MD5 has lanes. Sixteen would hash faster where there are so many lanes
 /// (AVX-512), and yet the drive waits longer for them than is won.
-const COMPANY_MAX: usize = 8;
+const LANES_MAX: usize = 8;
 
 /// A hash block, or a part of one, inside a slot.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ pub enum Digest {
 
 /// Which way a slot goes through the cipher. What is hashed and summed up is what is not sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum CipherDirection {
     /// To a drive: hashed, then sealed.
     Seal,
     /// From a drive: opened, then hashed. Without [`How::Pages`], whose runs must be known before.
@@ -97,7 +97,7 @@ pub struct Job {
     /// State of such a file that began in an earlier slot; it is the first of them.
     pub whole: Option<Md5Chain>,
     /// Sealed or opened?
-    pub way: Way,
+    pub direction: CipherDirection,
     /// What goes through the cipher: bytes of the slot, and their place in the volume.
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
     /// The drive's cipher; `None` where nothing is encrypted.
@@ -141,7 +141,7 @@ impl Workers {
     /// When the system gives no more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let (jobs, queue) = unbounded::<Vec<Job>>();
-        let together = hash::Backend::detect().lanes().min(COMPANY_MAX);
+        let together = hash::Backend::detect().lanes().min(LANES_MAX);
         let threads = (0..count.max(1))
             .map(|i| {
                 let queue = queue.clone();
@@ -152,9 +152,9 @@ impl Workers {
     }
 
     /// A drive's way in. The pool's slots bound how many jobs there can be.
-    pub fn company(&self) -> Company {
+    pub fn lane_batcher(&self) -> LaneBatcher {
         let queue = self.jobs.clone().expect("present until drop");
-        Company { queue, together: self.together, waiting: Vec::new(), away: 0 }
+        LaneBatcher { queue, together: self.together, waiting: Vec::new(), away: 0 }
     }
 }
 
@@ -170,16 +170,16 @@ impl Drop for Workers {
 
 /// A drive's jobs on their way to the workers: those that gain by it wait for each other.
 #[derive(Debug)]
-pub struct Company {
+pub struct LaneBatcher {
     queue: Sender<Vec<Job>>,
     together: usize,
     waiting: Vec<Job>,
     away: usize,
 }
 
-impl Company {
-    /// Takes a job on. [`Self::go`] has to follow before the caller waits for anything.
-    pub fn join(&mut self, job: Job) {
+impl LaneBatcher {
+    /// Takes a job on. [`Self::flush`] has to follow before the caller waits for anything.
+    pub fn push(&mut self, job: Job) {
         if gains(&job) {
             self.waiting.push(job);
         } else {
@@ -189,7 +189,7 @@ impl Company {
 
     /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. That halves
     /// the processor time of a drive that is slower than the processor, whose slots would go one by one.
-    pub fn go(&mut self, drive_is_busy: bool) {
+    pub fn flush(&mut self, drive_is_busy: bool) {
         if self.waiting.len() >= self.together || !drive_is_busy && !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
             self.send(waiting);
@@ -197,7 +197,7 @@ impl Company {
     }
 
     /// A result came.
-    pub fn came_back(&mut self) {
+    pub fn complete(&mut self) {
         self.away -= 1;
     }
 
@@ -296,9 +296,9 @@ impl Work {
         let mut messages = Messages::new(messages);
         let mut wholes = Messages::new(job.wholes.iter().map(|whole| job.spans[whole.span].range.clone()).collect());
         // What began in an earlier slot is always a slot's first.
-        for (messages, begun) in [(&mut messages, job.chain.take()), (&mut wholes, job.whole.take())] {
-            if let (Some(first), Some(begun)) = (messages.chains.first_mut(), begun) {
-                *first = begun;
+        for (messages, started) in [(&mut messages, job.chain.take()), (&mut wholes, job.whole.take())] {
+            if let (Some(first), Some(started)) = (messages.chains.first_mut(), started) {
+                *first = started;
             }
         }
         Self { job, messages, wholes, runs, crc: Crc64::new() }
@@ -333,9 +333,9 @@ impl Work {
             let (from, to) = (range.start.max(piece.start), range.end.min(piece.end));
             if from < to {
                 let place = ByteOffset(place.0 + (from - range.start) as u64);
-                match self.job.way {
-                    Way::Seal => cipher.seal(place, &mut self.job.slot[from..to]),
-                    Way::Open => cipher.open(place, &mut self.job.slot[from..to]),
+                match self.job.direction {
+                    CipherDirection::Seal => cipher.seal(place, &mut self.job.slot[from..to]),
+                    CipherDirection::Open => cipher.open(place, &mut self.job.slot[from..to]),
                 }
             }
         }
@@ -386,7 +386,7 @@ fn digest(jobs: Vec<Job>) {
     let mut md5s: Vec<Option<Vec<[u8; 16]>>> = Vec::with_capacity(all.len());
     for work in &mut all {
         md5s.push(work.is_many().then(|| {
-            if work.job.way == Way::Open {
+            if work.job.direction == CipherDirection::Open {
                 work.crypt(0..work.job.len);
             }
             let messages: Vec<&[u8]> = work.messages.ranges.iter().map(|range| &work.job.slot[range.clone()]).collect();
@@ -397,7 +397,7 @@ fn digest(jobs: Vec<Job>) {
     }
     let longest = all.iter().map(|work| work.job.len).max().unwrap_or(0);
     for at in (0..longest).step_by(PIECE) {
-        for work in all.iter_mut().filter(|work| work.job.way == Way::Open && !work.is_many()) {
+        for work in all.iter_mut().filter(|work| work.job.direction == CipherDirection::Open && !work.is_many()) {
             work.crypt(work.piece(at));
         }
         {
@@ -406,7 +406,7 @@ fn digest(jobs: Vec<Job>) {
         }
         for work in &mut all {
             work.sum(at);
-            if work.job.way == Way::Seal {
+            if work.job.direction == CipherDirection::Seal {
                 work.crypt(work.piece(at));
             }
         }

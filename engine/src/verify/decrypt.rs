@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::unbounded;
 
-use crate::prep::patience::Patience;
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::Workers;
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::verify::block_reader::{Arrived, BlockReader, Held, Load, SLOT_LEN, cut};
 use crate::verify::find::Opened;
-use crate::verify::road::{Arrived, Held, Load, Road, SLOT_LEN, cut};
 
 /// Zeros of this length, aligned, become holes.
 const HOLE: usize = 64 << 10;
@@ -59,12 +59,13 @@ pub fn run(
     if let To::File(file) = &to {
         file.set_len(len.0).map_err(out_failed)?;
     }
-    let patience = Patience::default();
-    let road = Road { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN, patience };
+    let timeouts = Timeouts::default();
+    let road =
+        BlockReader { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN, timeouts };
     let loads = cut(len).map(|(at, part)| {
         let mut load = Load::new((at, true));
         load.len = part;
-        if !opened.lay(at, part, 0, &mut load) {
+        if !opened.map_extents(at, part, 0, &mut load) {
             load.what.1 = false;
         }
         load

@@ -593,9 +593,9 @@ impl Extractor {
     ) -> Result<(), Problem> {
         let read = |bytes: Option<Vec<u8>>| bytes.map(|bytes| properties::read(&bytes));
         let (metadata, properties) = (read(metadata), read(properties));
-        let told = properties.as_ref().and_then(|pairs| last_modified(pairs.as_ref().ok()?));
-        if let (Some(target), Some(told)) = (&row.extracted, told) {
-            self.set_modified(target, times, told).map_err(|error| self.failed(&error, "a blob's time"))?;
+        let reported = properties.as_ref().and_then(|pairs| last_modified(pairs.as_ref().ok()?));
+        if let (Some(target), Some(reported)) = (&row.extracted, reported) {
+            self.set_modified(target, times, reported).map_err(|error| self.failed(&error, "a blob's time"))?;
         }
         let object = |pairs: Option<Result<Vec<(String, String)>, XmlError>>| match pairs {
             None => Value::Null,
@@ -618,9 +618,9 @@ impl Extractor {
     }
 
     /// The blob's own time; the file's, which is that of its last copy, was there until now.
-    fn set_modified(&self, target: &str, times: Times, told: Timespec) -> io::Result<()> {
+    fn set_modified(&self, target: &str, times: Times, reported: Timespec) -> io::Result<()> {
         let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
-        let times = Timestamps { last_access: time(times.accessed), last_modification: told };
+        let times = Timestamps { last_access: time(times.accessed), last_modification: reported };
         match rustix::fs::utimensat(open_dir(&self.root, parent)?, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
             // Gone, or no time that the file system can hold: the description has it.
             Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),

@@ -14,9 +14,9 @@ use crate::gpt;
 use crate::ntfs::read::{ReadAt, ReadError};
 use crate::report::{DriveFacts, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
+use crate::verify::block_reader::Load;
 use crate::verify::key::{Key, Record};
 use crate::verify::medium::Medium;
-use crate::verify::road::Load;
 use crate::verify::same::Place;
 
 /// OEM name of an NTFS boot sector: byte 3 on.
@@ -647,7 +647,7 @@ impl Opened {
 
     /// Adds `len` bytes from `at` to what a load reads, into its slot from byte `into` on. `false`, and nothing added, where
     /// that needs more than reading and opening whole sectors.
-    pub fn lay<T>(&self, at: ByteOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
+    pub fn map_extents<T>(&self, at: ByteOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
         let end = at.0.checked_add(len as u64);
         if end.is_none_or(|end| end > self.len.0)
             || !at.is_aligned(self.unit)

@@ -11,14 +11,14 @@ use crate::hash::{Md5, md5_many};
 use crate::ntfs::names as windows;
 use crate::ntfs::read::{FileId, NameId, RunPlace, display_name};
 use crate::plan::catalog::PATH_UNITS_MAX;
-use crate::prep::patience::Patience;
 use crate::prep::scan::{self, FOLDS_MAX};
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, Problem, Problems, Skipped, Stop};
 use crate::units::{ByteLen, ByteOffset};
+use crate::verify::block_reader::{BlockReader, Load, SLOT_LEN, SLOT_SPARE};
 use crate::verify::files::{FileReader, Files};
 use crate::verify::find::Opened;
-use crate::verify::road::{Load, Road, SLOT_LEN, SLOT_SPARE};
 use crate::verify::work::runs;
 
 /// Directories and files in the root that are the system's, and the manifest itself.
@@ -54,20 +54,20 @@ pub struct IndexRow {
 /// Problems of a drive, not more than a person reads.
 struct Telling<'a> {
     drive: &'a str,
-    told: usize,
+    reported: usize,
     problems: &'a mut Problems,
 }
 
 impl Telling<'_> {
-    fn tell(&mut self, problem: Problem) {
-        self.told += 1;
-        if self.told <= LISTED_MAX {
+    fn add(&mut self, problem: Problem) {
+        self.reported += 1;
+        if self.reported <= LISTED_MAX {
             self.problems.push(problem.drive(self.drive));
         }
     }
 
     fn finish(self) {
-        if let Some(more) = self.told.checked_sub(LISTED_MAX).filter(|more| *more > 0) {
+        if let Some(more) = self.reported.checked_sub(LISTED_MAX).filter(|more| *more > 0) {
             let more = format!("and {more} more problems that are not listed");
             self.problems.push(Problem::new(Kind::Usage, more).drive(self.drive));
         }
@@ -177,19 +177,19 @@ impl Index {
     pub fn list(files: &Files<'_>, rows: &[IndexRow], drive: &str, problems: &mut Problems) -> Self {
         let mut this = Self::default();
         let mut seen = HashMap::new();
-        let mut telling = Telling { drive, told: 0, problems };
+        let mut telling = Telling { drive, reported: 0, problems };
         for row in rows {
             let problem = |what: &str| {
                 let problem = Problem::new(Kind::Usage, what).column("BasePath").value(format!("/{}", row.base));
                 problem.advice("BasePath is a path on the drive: see what is there with `dray ls`")
             };
             let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
-                telling.tell(problem("is not on the volume"));
+                telling.add(problem("is not on the volume"));
                 continue;
             };
             let is_directory = files.catalog.info(base).directory;
             if is_directory != row.is_prefix {
-                telling.tell(problem(if is_directory {
+                telling.add(problem(if is_directory {
                     "is a directory but does not end in a separator"
                 } else {
                     "ends like a directory but is a file"
@@ -197,11 +197,11 @@ impl Index {
                 continue;
             }
             if let Some(why) = unopenable_base(files, &row.base) {
-                telling.tell(problem(&why).advice(RENAME));
+                telling.add(problem(&why).advice(RENAME));
                 continue;
             }
             let mut found = Vec::new();
-            let before = (this.files.len(), telling.told);
+            let before = (this.files.len(), telling.reported);
             if is_directory {
                 this.walk(files, row, base, &mut telling, &mut found);
             } else {
@@ -209,11 +209,11 @@ impl Index {
             }
             for (file, path, blob) in found {
                 if let Err(problem) = this.add(files, row, file, &path, &blob, &mut seen) {
-                    telling.tell(problem);
+                    telling.add(problem);
                 }
             }
-            if (this.files.len(), telling.told) == before {
-                telling.tell(problem("holds no file that could become a blob"));
+            if (this.files.len(), telling.reported) == before {
+                telling.add(problem("holds no file that could become a blob"));
             }
         }
         telling.finish();
@@ -242,7 +242,7 @@ impl Index {
                 let Ok(text) = String::from_utf16(files.catalog.name(name)) else {
                     let shown = format!("/{path}{}", display_name(files.catalog.name(name)));
                     let problem = Problem::new(Kind::Usage, "the name is not valid Unicode, so no blob can have it");
-                    telling.tell(problem.value(shown).advice("rename it under Windows"));
+                    telling.add(problem.value(shown).advice("rename it under Windows"));
                     continue;
                 };
                 let is_system = path.is_empty() && PASSED_OVER.iter().any(|name| name.eq_ignore_ascii_case(&text));
@@ -267,7 +267,7 @@ impl Index {
                 if let Some(why) = unopenable(files, &children, i, &text, &path).filter(|_| is_named) {
                     let below = if info.directory { "; nothing below it can be opened" } else { "" };
                     let problem = Problem::new(Kind::Usage, format!("{why}{below}"));
-                    telling.tell(problem.value(format!("/{path}")).advice(RENAME));
+                    telling.add(problem.value(format!("/{path}")).advice(RENAME));
                 } else if !info.directory {
                     found.push((file, path, blob));
                 } else if entered.insert(file) {
@@ -366,7 +366,7 @@ impl Index {
         head as u64 + self.files.iter().map(|file| manifest::blob_xml_len(&file.facts())).sum::<u64>()
     }
 
-    /// Reads and hashes all of it; `tell` hears of bytes that were read.
+    /// Reads and hashes all of it; `report` hears of bytes that were read.
     ///
     /// # Errors
     /// What cannot be read, by name; a wish to stop.
@@ -376,7 +376,7 @@ impl Index {
         files: &Files<'_>,
         workers: &Workers,
         stop: &Stop,
-        tell: &mut dyn FnMut(u64),
+        report: &mut dyn FnMut(u64),
     ) -> Result<(), Problem> {
         let name = &opened.found.drive.name;
         let (mut road, mut singly) = (Vec::new(), Vec::new());
@@ -397,18 +397,18 @@ impl Index {
         }
         road.sort_unstable();
         singly.sort_unstable();
-        let mut done = Hashed { bytes: 0, told: Instant::now(), tell };
+        let mut done = Hashed { bytes: 0, reported_at: Instant::now(), report };
         let mut hashed: Vec<(Item, Content)> = Vec::new();
         let mut beside = Vec::new();
         let mut loads =
             Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
-        let carrier = Road {
+        let carrier = BlockReader {
             medium: opened.medium(),
             cipher: opened.cipher(),
             workers,
             stop,
             slot_len: SLOT_LEN + SLOT_SPARE,
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
         };
         carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
             for ((item, range), digest) in arrived.what.iter().zip(&arrived.digests) {
@@ -504,16 +504,16 @@ type Blocks = Vec<(Item, Range<usize>)>;
 
 struct Hashed<'a> {
     bytes: u64,
-    told: Instant,
-    tell: &'a mut dyn FnMut(u64),
+    reported_at: Instant,
+    report: &'a mut dyn FnMut(u64),
 }
 
 impl Hashed<'_> {
     fn add(&mut self, bytes: u64) {
         self.bytes += bytes;
-        if self.told.elapsed() >= PROGRESS_EVERY {
-            self.told = Instant::now();
-            (self.tell)(self.bytes);
+        if self.reported_at.elapsed() >= PROGRESS_EVERY {
+            self.reported_at = Instant::now();
+            (self.report)(self.bytes);
         }
     }
 }
@@ -571,7 +571,7 @@ impl Loads<'_, '_> {
                         let range = into..into + run.len as usize;
                         into = range.end;
                         match run.at {
-                            Some(at) => self.opened.lay(ByteOffset(at), range.len(), range.start, &mut load),
+                            Some(at) => self.opened.map_extents(ByteOffset(at), range.len(), range.start, &mut load),
                             None => {
                                 load.zeros.push(range);
                                 true

@@ -12,11 +12,12 @@ use crate::azure::Digest as Known;
 use crate::azure::manifest;
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
-use crate::prep::patience::Patience;
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, Workers};
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
+use crate::verify::block_reader::{Arrived, BlockReader, SLOT_LEN, SLOT_SPARE};
 use crate::verify::checks;
 use crate::verify::extract::Extractor;
 use crate::verify::files::Files;
@@ -25,7 +26,6 @@ use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::{self, Asked, Index, Logs};
 use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
-use crate::verify::road::{Arrived, Road, SLOT_LEN, SLOT_SPARE};
 use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Writer};
@@ -80,12 +80,12 @@ pub struct Context<'a> {
 pub struct Judged<'a> {
     /// The summary. Counts are complete when the rows were asked for.
     pub verdict: DriveVerdict,
-    matter: Option<Matter<'a>>,
+    source: Option<RowSource<'a>>,
 }
 
 /// What rows are made of.
 #[derive(Debug)]
-struct Matter<'a> {
+struct RowSource<'a> {
     opened: &'a Opened,
     files: Files<'a>,
     listing: Listing,
@@ -127,8 +127,8 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
     let stage = |stage| (context.events)(Event::Stage { drive: context.index, stage });
     stage(Stage::Listing);
     let mut checks = checks::of_volume(opened);
-    let matter = match judge(opened, context, &mut verdict, &mut checks) {
-        Ok(matter) => Some(matter),
+    let source = match judge(opened, context, &mut verdict, &mut checks) {
+        Ok(source) => Some(source),
         Err(problem) => {
             verdict.failure = Some(problem.drive(&opened.found.drive.name));
             None
@@ -138,7 +138,7 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
     verdict.checks = checks;
     verdict.elapsed = started.elapsed();
     stage(if verdict.failure.is_none() { Stage::Done } else { Stage::Failed });
-    Judged { verdict, matter }
+    Judged { verdict, source }
 }
 
 fn judge<'a>(
@@ -146,7 +146,7 @@ fn judge<'a>(
     context: &Context<'_>,
     verdict: &mut DriveVerdict,
     checks: &mut Vec<crate::verify::result::Check>,
-) -> Result<Matter<'a>, Problem> {
+) -> Result<RowSource<'a>, Problem> {
     let files = match Files::read(opened) {
         Ok(files) => files,
         Err(problem) => {
@@ -254,17 +254,17 @@ fn judge<'a>(
     } else {
         result?;
     }
-    Ok(Matter { opened, files, listing, details, crcs, extractor })
+    Ok(RowSource { opened, files, listing, details, crcs, extractor })
 }
 
 /// What tells this drive as it is now from others, and an image from what it was before it was written to.
 fn very_drive(opened: &Opened) -> String {
     let drive = &opened.found.drive;
-    let told = std::fs::metadata(&drive.path).ok().filter(std::fs::Metadata::is_file).map(|meta| {
+    let reported = std::fs::metadata(&drive.path).ok().filter(std::fs::Metadata::is_file).map(|meta| {
         let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
         format!("file {} {} {} {times:?}", meta.dev(), meta.ino(), meta.len())
     });
-    told.unwrap_or_else(|| {
+    reported.unwrap_or_else(|| {
         let serial = opened.found.serial.clone().unwrap_or_else(|| drive.path.display().to_string());
         format!("drive {serial} {}", drive.size.0)
     })
@@ -328,18 +328,18 @@ pub(super) fn read<'a>(
         crcs,
         done: 0,
         total: work.bytes,
-        told: Instant::now(),
+        reported_at: Instant::now(),
         writer,
     };
     let listing = RefCell::new(listing);
     let beside = RefCell::new(work.singly);
-    let road = Road {
+    let road = BlockReader {
         medium: opened.medium(),
         cipher: opened.cipher(),
         workers: context.workers,
         stop: context.stop,
         slot_len: SLOT_LEN + SLOT_SPARE,
-        patience: Patience::default(),
+        timeouts: Timeouts::default(),
     };
     let loads = Loads::new(opened, files, &listing, work.road, &beside);
     let result = bench.finish_empty(&listing, empty.unwrap_or_default());
@@ -387,15 +387,15 @@ pub(super) struct Bench<'a> {
     /// Bytes read.
     pub done: u64,
     total: u64,
-    told: Instant,
+    reported_at: Instant,
     writer: Option<Writer>,
 }
 
 impl Bench<'_> {
-    fn tell(&mut self, bytes: u64) {
+    fn report(&mut self, bytes: u64) {
         self.done += bytes;
-        if self.told.elapsed() >= PROGRESS_EVERY || self.done == self.total {
-            self.told = Instant::now();
+        if self.reported_at.elapsed() >= PROGRESS_EVERY || self.done == self.total {
+            self.reported_at = Instant::now();
             (self.context.events)(Event::Progress {
                 drive: self.context.index,
                 acknowledged: ByteLen(self.done),
@@ -426,7 +426,7 @@ impl Bench<'_> {
             if self.broken.contains(&seen.item.piece) {
                 continue;
             }
-            self.tell(seen.range.len() as u64);
+            self.report(seen.range.len() as u64);
             self.sum(seen.item, seen.from, &arrived.bytes[seen.range.clone()]);
             self.take_out(&mut acts, seen.item, seen.from, seen.range.clone());
             let md5 = match digest {
@@ -535,7 +535,7 @@ impl Bench<'_> {
     fn whole(&mut self, listing: &RefCell<Listing>, item: Item, bytes: &[u8]) -> Result<(), Problem> {
         let mut md5 = [[0; 16]];
         md5_many(&[bytes], &mut md5);
-        self.tell(bytes.len() as u64);
+        self.report(bytes.len() as u64);
         let from = listing.borrow().pieces[item.piece as usize].offset;
         let mut acts = Vec::new();
         self.sum(item, from, bytes);
@@ -584,7 +584,7 @@ impl Bench<'_> {
                             self.give(Bytes::Own(buffer[..len].to_vec()), acts)?;
                         }
                         chain.update(&buffer[..len]);
-                        self.tell(len as u64);
+                        self.report(len as u64);
                         at += len as u64;
                     }
                 }
@@ -676,21 +676,21 @@ impl Judged<'_> {
     /// # Errors
     /// When what was taken out cannot be described beside it.
     pub fn rows(&mut self, logs: &Logs, see: &mut dyn FnMut(&Row)) -> Result<(), Problem> {
-        let Some(matter) = &mut self.matter else { return Ok(()) };
+        let Some(source) = &mut self.source else { return Ok(()) };
         let mut counts = Counts::default();
-        let drive_id = matter.listing.facts.drive_id.clone();
+        let drive_id = source.listing.facts.drive_id.clone();
         let mut index = logs.index(drive_id.as_deref());
         let is_asked = !logs.is_empty();
         if is_asked {
-            let (files, listing) = (&matter.files, &matter.listing);
+            let (files, listing) = (&source.files, &source.listing);
             (0..listing.subjects.len())
                 .for_each(|blob| index.meet(&listing.blob_path(files, blob), &listing.file_path(files, blob)));
             listing.passed.iter().for_each(|keys| index.pass(*keys));
         }
-        for blob in 0..matter.listing.subjects.len() {
-            let mut row = matter.row(blob);
+        for blob in 0..source.listing.subjects.len() {
+            let mut row = source.row(blob);
             if is_asked {
-                matter.ask(&index, blob, &mut row);
+                source.ask(&index, blob, &mut row);
                 let counts = &mut self.verdict.service;
                 match row.taken {
                     Some(Taken::Not) => counts.0 += 1,
@@ -699,12 +699,12 @@ impl Judged<'_> {
                     Some(Taken::Same) | None => {}
                 }
             }
-            if matter.extractor.is_some() {
-                matter.describe(blob, &row)?;
+            if source.extractor.is_some() {
+                source.describe(blob, &row)?;
             }
             // One that is not as it should be says so itself; one that is was asked for, and is not there.
             if row.verdict == Verdict::Equal
-                && let Some(problem) = matter.refusal(blob, &row)
+                && let Some(problem) = source.refusal(blob, &row)
             {
                 self.verdict.failure.get_or_insert(problem);
             }
@@ -717,11 +717,11 @@ impl Judged<'_> {
             }
             see(&row);
         }
-        for row in matter.unnamed() {
+        for row in source.unnamed() {
             counts.add(&row);
             see(&row);
         }
-        if let Some(extractor) = &mut matter.extractor {
+        if let Some(extractor) = &mut source.extractor {
             extractor.end()?;
             self.verdict.warnings.extend(extractor.renamed());
         }
@@ -731,7 +731,7 @@ impl Judged<'_> {
     }
 }
 
-impl Matter<'_> {
+impl RowSource<'_> {
     /// What the logs say of a row.
     fn ask(&self, index: &Index<'_>, blob: usize, row: &mut Row) {
         let subject = &self.listing.subjects[blob];

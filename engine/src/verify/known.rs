@@ -92,11 +92,12 @@ impl Journals {
             }
         }
         // Of several journals that know the drive, one that has this very manifest is its own.
-        let told: Vec<(&Known, State)> =
+        let reported: Vec<(&Known, State)> =
             self.known.iter().filter_map(|known| Some((known, state(&known.ledger, drive_id)?))).collect();
         let fits = |state: &State| state.hash.as_deref().is_some_and(|hash| hash.eq_ignore_ascii_case(manifest_md5));
-        let best =
-            told.iter().max_by_key(|(known, state)| (known.given, fits(state) && state.is_done, state.changed.clone()));
+        let best = reported
+            .iter()
+            .max_by_key(|(known, state)| (known.given, fits(state) && state.is_done, state.changed.clone()));
         if let Some((known, state)) = best {
             let path = known.path.display();
             let seen = match state.is_done {

@@ -11,11 +11,11 @@ use crate::hash::{self, Md5, Sha256};
 use crate::limits;
 use crate::ntfs::read::{FileId, NameId, display_name};
 use crate::report::{Kind, Problem};
+use crate::verify::block_reader::SLOT_LEN;
 use crate::verify::files::Files;
 use crate::verify::logs::key;
 use crate::verify::only::Only;
 use crate::verify::result::{ManifestFacts, Verdict};
-use crate::verify::road::SLOT_LEN;
 
 /// Names that manifests have at the root of a volume, in the order in which they are looked for.
 const NAMES: [&str; 2] = ["DriveManifest.xml", "drive-manifest.xml"];

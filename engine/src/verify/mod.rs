@@ -10,6 +10,7 @@
 //! Nothing here writes to the drive: it is opened for reading alone.
 
 pub mod added;
+pub mod block_reader;
 mod checks;
 pub mod decrypt;
 mod extract;
@@ -24,7 +25,6 @@ pub mod logs;
 pub mod medium;
 mod only;
 pub mod result;
-pub mod road;
 pub mod same;
 pub mod verdict;
 mod work;

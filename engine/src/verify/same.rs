@@ -40,8 +40,8 @@ impl Place {
 
 /// The file behind a loop device, or behind the one that this is a partition of.
 fn behind(sysfs: &Path) -> Option<Place> {
-    let told = ["loop/backing_file", "../loop/backing_file"];
-    let path = told.iter().find_map(|name| fs::read_to_string(sysfs.join(name)).ok())?;
+    let reported = ["loop/backing_file", "../loop/backing_file"];
+    let path = reported.iter().find_map(|name| fs::read_to_string(sysfs.join(name)).ok())?;
     let meta = fs::metadata(path.trim_end_matches('\n')).ok()?;
     Some(Place::File(meta.dev(), meta.ino()))
 }

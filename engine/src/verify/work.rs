@@ -6,11 +6,11 @@ use std::ops::Range;
 use crate::ntfs::read::{DataRun, FileId, RunPlace};
 use crate::prep::workers::{How, Span};
 use crate::units::ByteOffset;
+use crate::verify::block_reader::{Load, SLOT_LEN, SLOT_SPARE};
 use crate::verify::files::Files;
 use crate::verify::find::Opened;
 use crate::verify::listing::{Listing, Subject};
 use crate::verify::result::Verdict;
-use crate::verify::road::{Load, SLOT_LEN, SLOT_SPARE};
 
 /// Gaps up to this length between two blocks are read over.
 const GAP: u64 = 64 << 10;
@@ -242,7 +242,7 @@ impl<'a> Loads<'a> {
         load.len = open.end;
         load.zeros = open.zeros;
         for (at, len, into) in &open.runs {
-            if !self.opened.lay(ByteOffset(*at), *len as usize, *into, &mut load) {
+            if !self.opened.map_extents(ByteOffset(*at), *len as usize, *into, &mut load) {
                 self.long = None;
                 self.beside.borrow_mut().extend(open.seen.iter().map(|seen| seen.item));
                 return None;

@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem};
+use crate::verify::block_reader::Held;
 use crate::verify::extract::Extractor;
-use crate::verify::road::Held;
 use crate::verify::work::{SIDE, Work};
 
 /// Orders that may wait: as many as the road has slots. Bytes of other origin are at most a MiB each.

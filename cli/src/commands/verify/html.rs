@@ -34,9 +34,9 @@ pub fn page(outcome: &Outcome) -> Page {
             first.display()
         ));
     }
-    told(&mut page, outcome, "What is not equal", &|row| row.verdict.is_against());
-    told(&mut page, outcome, "What is not as it was taken out", &|row| !row.verdict.is_against() && row.changed);
-    told(&mut page, outcome, "What the service said", &|row| !row.verdict.is_against() && !row.changed);
+    reported(&mut page, outcome, "What is not equal", &|row| row.verdict.is_against());
+    reported(&mut page, outcome, "What is not as it was taken out", &|row| !row.verdict.is_against() && row.changed);
+    reported(&mut page, outcome, "What the service said", &|row| !row.verdict.is_against() && !row.changed);
     let shown = outcome.bad.len() as u64;
     if outcome.bad_in_all > shown {
         page.note(&format!("{} more; a list (--list) has all.", outcome.bad_in_all - shown));
@@ -60,7 +60,7 @@ pub fn page(outcome: &Outcome) -> Page {
 }
 
 /// The rows of a kind, if there are any.
-fn told(page: &mut Page, outcome: &Outcome, heading: &str, is_meant: &dyn Fn(&Row) -> bool) {
+fn reported(page: &mut Page, outcome: &Outcome, heading: &str, is_meant: &dyn Fn(&Row) -> bool) {
     let rows: Vec<Vec<String>> = outcome
         .bad
         .iter()

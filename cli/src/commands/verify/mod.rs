@@ -20,7 +20,7 @@ use crate::args::VERSION;
 use crate::exit::Exit;
 use crate::key::{KeyArgs, Keys};
 use crate::render::page::{self, Tone};
-use crate::render::{Output, clean, count, json as object, labelled, minded, wrap};
+use crate::render::{Output, clean, count, json as object, labelled, watched, wrap};
 use crate::signals::{self, Signals};
 use lists::List;
 use words::{Headline, conclusion, headline};
@@ -247,7 +247,7 @@ impl Verify {
         };
         let mut judged = all(&opened, &request, (&logs, &journals), &signals, output)?;
         for (index, one) in judged.iter_mut().enumerate() {
-            let mut told = Ok(());
+            let mut reported = Ok(());
             one.rows(&logs, &mut |row| {
                 if row.verdict != Verdict::Missing
                     && let Some(blob) = &row.blob
@@ -265,12 +265,12 @@ impl Verify {
                     output.object("blob", value.clone());
                 }
                 for list in &mut lists {
-                    if told.is_ok() {
-                        told = list.row(&value);
+                    if reported.is_ok() {
+                        reported = list.row(&value);
                     }
                 }
             })?;
-            told?;
+            reported?;
         }
         for list in lists {
             list.finish()?;
@@ -281,7 +281,7 @@ impl Verify {
         if let Some(file) = page {
             html::page(&outcome).save(file)?;
         }
-        tell(&outcome, output);
+        report(&outcome, output);
         Ok(words::exit(&conclusion(&outcome)))
     }
 
@@ -355,12 +355,12 @@ fn all<'a>(
     let judged = std::thread::scope(|scope| {
         let ticker = scope.spawn(|| board.tick(signals));
         let end = board.ending();
-        let judged: Vec<_> = minded(
+        let judged: Vec<_> = watched(
             "verifying",
             |text| board.event(Event::Warning(text)),
-            |signs| {
+            |beat| {
                 let events = |event: Event| {
-                    signs.sign();
+                    beat();
                     board.event(event);
                 };
                 let (events, workers) = (&events, &workers);
@@ -388,7 +388,7 @@ fn all<'a>(
     judged.into_iter().map(|one| one.map_err(bug)).collect()
 }
 
-fn tell(outcome: &Outcome, output: &Output) {
+fn report(outcome: &Outcome, output: &Output) {
     if output.result("verified", to_json(outcome)) {
         return;
     }

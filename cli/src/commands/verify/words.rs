@@ -181,8 +181,8 @@ fn are(n: u64, what: &str) -> String {
     format!("{} {}", count(n, what), if n == 1 { "is" } else { "are" })
 }
 
-fn more(n: u64, told: u64) -> String {
-    if n > told { format!("; and {} more", n - told) } else { String::new() }
+fn more(n: u64, reported: u64) -> String {
+    if n > reported { format!("; and {} more", n - reported) } else { String::new() }
 }
 
 fn list<T: AsRef<str>>(all: &[T], between: &str) -> String {

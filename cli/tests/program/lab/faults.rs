@@ -14,7 +14,7 @@ fn first(lab: &Lab, case: &str) -> (String, String) {
 }
 
 /// The first run of a case ended so and said all of this.
-fn told(lab: &Lab, case: &str, exit: &str, words: &[&str]) {
+fn reported(lab: &Lab, case: &str, exit: &str, words: &[&str]) {
     let (status, said) = first(lab, case);
     assert_eq!(status, exit, "{case}: {said}");
     for word in words {
@@ -78,17 +78,17 @@ fn judge_a_fault_in_mid_session_is_told_and_the_session_goes_on() {
     if !lab.succeeds(&disks, "faults.sh sick pulled hung full") {
         return;
     }
-    told(
+    reported(
         &lab,
         "sick",
         "4",
         &["writing failed (file data)", "at byte", "1 of 2 drives failed", "GOOD00000001.xml", "--resume"],
     );
     assert!((17 * MIB..88 * MIB).contains(&place(&lab, "sick")), "{}", place(&lab, "sick"));
-    told(&lab, "pulled", "4", &["the drive went away while it was written", "check cable, power and dock"]);
-    told(&lab, "hung", "0", &["warning:", "an operation has been waiting for 2", "Session session#1 is done"]);
+    reported(&lab, "pulled", "4", &["the drive went away while it was written", "check cable, power and dock"]);
+    reported(&lab, "hung", "0", &["warning:", "an operation has been waiting for 2", "Session session#1 is done"]);
     let room = "make room on the journal's disk, then go on with --resume";
-    told(&lab, "full", "8", &["No space left on device", room]);
+    reported(&lab, "full", "8", &["No space left on device", room]);
     mended(&lab, &["sick", "pulled", "full"]);
     judged(&lab, "sick", &disks[0], false);
     judged(&lab, "pulled", &disks[1], true);
@@ -116,16 +116,16 @@ fn judge_bad_places_lost_sources_and_hanging_devices() {
     if !lab.succeeds(&disks, "faults.sh bad unreadable hole gone stopped twice") {
         return;
     }
-    // Told when it is written, not when it is read back, and where the request began that failed.
-    told(&lab, "bad", "4", &["writing failed (file data)"]);
+    // SessionFound when it is written, not when it is read back, and where the request began that failed.
+    reported(&lab, "bad", "4", &["writing failed (file data)"]);
     near(&lab, "bad", BAD);
-    told(&lab, "unreadable", "4", &["cannot be read back"]);
+    reported(&lab, "unreadable", "4", &["cannot be read back"]);
     near(&lab, "unreadable", BAD);
-    told(&lab, "hole", "3", &["0001.bin"]);
+    reported(&lab, "hole", "3", &["0001.bin"]);
     judged(&lab, "hole", &disks[2], false);
-    told(&lab, "gone", "7", &["went away while it was read", "/mnt/gone/source"]);
-    told(&lab, "stopped", "130", &["does not answer: an operation has been waiting for", "--resume"]);
-    told(&lab, "twice", "130", &["interrupted at once"]);
+    reported(&lab, "gone", "7", &["went away while it was read", "/mnt/gone/source"]);
+    reported(&lab, "stopped", "130", &["does not answer: an operation has been waiting for", "--resume"]);
+    reported(&lab, "twice", "130", &["interrupted at once"]);
     let seconds: u64 = lab.read("twice.seconds").trim().parse().expect("seconds");
     assert!(seconds <= 5, "asked twice, it took {seconds} s");
     mended(&lab, &["gone", "stopped", "twice"]);

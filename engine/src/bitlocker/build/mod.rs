@@ -1,7 +1,7 @@
 //! A new volume's metadata and front (docs/spec/bitlocker.md#what-a-writer-must-emit).
 
 mod converting;
-mod kept;
+mod resume_blob;
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ use crate::crypt::{Cipher, KeyError, SectorCipher};
 use crate::entropy::Entropy;
 use crate::units::{DiskShape, FileTime, Guid};
 pub use converting::Converting;
-pub use kept::NotKept;
+pub use resume_blob::RestoreError;
 
 /// First counter that a new volume's nonces take, as on Windows (docs/spec/bitlocker.md#aes-ccm-wrapping).
 const FIRST_COUNTER: u32 = 2;
@@ -74,7 +74,7 @@ pub struct KeyFile {
 }
 
 /// A new volume's secrets, drawn. All that is made of them is the same each time.
-pub struct Draft {
+pub struct VolumeSecrets {
     spec: Spec,
     keys: Keys,
     ids: Ids,
@@ -85,7 +85,7 @@ pub struct Draft {
     front: Box<[u8; FRONT_LEN]>,
 }
 
-impl Draft {
+impl VolumeSecrets {
     /// Draws keys, identifiers and everything else that is random.
     ///
     /// `entropy` must be the kernel's for any drive that leaves the house: every key comes from it.
@@ -156,7 +156,7 @@ impl Draft {
     }
 }
 
-impl fmt::Debug for Draft {
+impl fmt::Debug for VolumeSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Draft").field("spec", &self.spec).finish_non_exhaustive()
     }

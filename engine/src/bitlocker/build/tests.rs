@@ -35,22 +35,22 @@ fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
 
 /// A volume's draft, stretched once.
 struct Made {
-    draft: Draft,
+    secrets: VolumeSecrets,
     region: Box<[u8; REGION_LEN]>,
 }
 
 impl Made {
     fn regions(&self) -> &Regions {
-        &self.draft.spec.regions
+        &self.secrets.spec.regions
     }
 }
 
 fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Made {
-    let draft = Draft::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed));
+    let secrets = VolumeSecrets::draw(spec(cipher, sector, cluster), &mut Seeded::new(seed));
     let mut reports = 0;
-    let region = draft.region(&mut |_| reports += 1);
+    let region = secrets.region(&mut |_| reports += 1);
     assert_eq!(reports, 64);
-    Made { draft, region }
+    Made { secrets, region }
 }
 
 /// A volume on disk with known bytes in telling places. Removed when dropped.
@@ -74,7 +74,7 @@ impl Image {
         let mut image = Self { path, file, plan: Vec::new() };
         let regions = made.regions();
         let sector = regions.sector().bytes();
-        let cipher = made.draft.sector_cipher().unwrap();
+        let cipher = made.secrets.sector_cipher().unwrap();
         let mut noise = Seeded::new(0xD1CE);
         let put = |image: &mut Self, at: u64, plain: Vec<u8>| {
             for segment in mapping.map(ByteOffset(at), ByteLen(plain.len() as u64)) {
@@ -119,7 +119,7 @@ impl Image {
         for range in made.regions().metadata() {
             image.file.write_all_at(region, range.start.0).unwrap();
         }
-        image.file.write_all_at(&made.draft.front()[..], 0).unwrap();
+        image.file.write_all_at(&made.secrets.front()[..], 0).unwrap();
         image.plan.sort();
         image.plan.dedup();
         image
@@ -195,15 +195,15 @@ fn judge_with_cryptsetup(made: &Made, image: &Image, name: &str) {
     assert!(good, "{name}: {dump}");
     assert!(!dump.to_lowercase().contains("warning"), "{name}: {dump}");
     for fact in [
-        made.draft.ids.volume.to_string(),
-        made.draft.recovery.id.to_string(),
-        made.draft.key_file().unwrap().id.to_string(),
+        made.secrets.ids.volume.to_string(),
+        made.secrets.recovery.id.to_string(),
+        made.secrets.key_file().unwrap().id.to_string(),
         "DRAY import-1 11/22/2026".to_owned(),
         format!("Sector size:  \t{} [bytes]", made.regions().sector().bytes()),
     ] {
         assert!(dump.contains(&fact), "{name}: no {fact} in {dump}");
     }
-    let password = made.draft.recovery.password.printed();
+    let password = made.secrets.recovery.password.printed();
     let open = |args: &[&str], input: &[u8]| {
         let all: Vec<&str> = [&["open", "--type", "bitlk", "--test-passphrase", path], args].concat();
         run(&cryptsetup, &all, input).unwrap()
@@ -213,7 +213,7 @@ fn judge_with_cryptsetup(made: &Made, image: &Image, name: &str) {
     let (good, _) = open(&[], b"000000-000000-000000-000000-000000-000000-000000-000000");
     assert!(!good, "{name}: the judge accepts any password");
     let key_file = image.path.with_extension("bek");
-    fs::write(&key_file, made.draft.key_file().unwrap().bytes.expose()).unwrap();
+    fs::write(&key_file, made.secrets.key_file().unwrap().bytes.expose()).unwrap();
     let (good, said) = open(&["--key-file", key_file.to_str().unwrap()], &[]);
     fs::remove_file(key_file).unwrap();
     assert!(good, "{name}, key file: {said}");
@@ -222,7 +222,7 @@ fn judge_with_cryptsetup(made: &Made, image: &Image, name: &str) {
             .unwrap();
     let words = said.split("MK dump:").nth(1).unwrap_or("").split_whitespace();
     let printed: String = words.take_while(|word| word.len() == 2).collect();
-    assert!(good && printed == hex(made.draft.keys.fvek.expose()), "{name}: another sector key: {said}");
+    assert!(good && printed == hex(made.secrets.keys.fvek.expose()), "{name}: another sector key: {said}");
 }
 
 /// Opens the image with a reader, and prints `offset:length:sha256` for each place asked for.
@@ -263,8 +263,8 @@ for place in places.split(","):
 fn judge_with_python(reader: &str, made: &Made, image: &Image, name: &str) {
     let expected = image.expected();
     let key_file = image.path.with_extension("bek");
-    fs::write(&key_file, made.draft.key_file().unwrap().bytes.expose()).unwrap();
-    for password in [made.draft.recovery.password.printed().expose(), ""] {
+    fs::write(&key_file, made.secrets.key_file().unwrap().bytes.expose()).unwrap();
+    for password in [made.secrets.recovery.password.printed().expose(), ""] {
         let path = image.path.to_str().unwrap();
         let args = ["-c", READ_WITH_PYTHON, reader, path, password, key_file.to_str().unwrap(), &expected.join(",")];
         let Some((good, said)) = run(&crate::judges::python().to_string_lossy(), &args, &[]) else {
@@ -285,7 +285,7 @@ fn judge_with_bitlocker_core(made: &Made, image: &Image, name: &str) {
         // Version 0.3.5 decrypts in units of 512 bytes whatever the volume says.
         return eprintln!("SKIPPED judge: bitlocker-core knows no 4096-byte sectors");
     }
-    let password = made.draft.recovery.password.printed();
+    let password = made.secrets.recovery.password.printed();
     let file = image.file.try_clone().unwrap();
     let mut volume = bitlocker::BitLockerVolume::unlock_with_recovery_password(file, password.expose()).unwrap();
     let mapping = made.regions().mapping();
@@ -306,11 +306,11 @@ fn read_back(made: &Made, image: &Image, name: &str) {
     assert!(volume.metadata.extended.unwrap().used_space_only());
     let kinds: Vec<ProtectorKind> = volume.metadata.protectors.iter().map(|protector| protector.kind).collect();
     assert_eq!(kinds, [ProtectorKind::RecoveryPassword, ProtectorKind::ExternalKey]);
-    let printed = made.draft.recovery.password.printed();
-    for key in [printed.expose().as_bytes(), made.draft.key_file().unwrap().bytes.expose()] {
+    let printed = made.secrets.recovery.password.printed();
+    for key in [printed.expose().as_bytes(), made.secrets.key_file().unwrap().bytes.expose()] {
         let unlocked = volume.unlock(&KeyInput::parse(key).unwrap(), &mut |_, _| {}).unwrap();
         assert_eq!(unlocked.integrity, Integrity::Proven);
-        assert_eq!(unlocked.fvek.expose(), made.draft.keys.fvek.expose());
+        assert_eq!(unlocked.fvek.expose(), made.secrets.keys.fvek.expose());
         let stored = volume.recovery_passwords(&unlocked);
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].1.printed().expose(), printed.expose());
@@ -346,7 +346,7 @@ fn judge_four_readers_open_large_sectors_and_clusters() {
 #[test]
 fn judge_a_volume_half_encrypted_is_read_by_others() {
     let made = build(Cipher::XtsAes128, SectorSize::S512, 4096, 77);
-    let converting = made.draft.converting(&made.region);
+    let converting = made.secrets.converting(&made.region);
     assert_eq!(converting.finished(), &made.region[..]);
     let [first, second, _] = made.regions().metadata();
     for border in [first.start.0 + (1 << 20), second.start.0 - 0x2000, VOLUME_LEN - 512] {
@@ -358,7 +358,7 @@ fn judge_a_volume_half_encrypted_is_read_by_others() {
         let volume = Volume::open(&mut reader).unwrap().unwrap();
         assert!(volume.copies_are_equal());
         assert_eq!((volume.state(), volume.mapping()), (State::Partial { plain_from: border }, &mapping));
-        let password = KeyInput::parse(made.draft.recovery.password.printed().expose().as_bytes()).unwrap();
+        let password = KeyInput::parse(made.secrets.recovery.password.printed().expose().as_bytes()).unwrap();
         let unlocked = volume.unlock(&password, &mut |_, _| {}).unwrap();
         assert_eq!(unlocked.integrity, Integrity::Proven);
         assert_eq!(unlocked.converting(&made.region[..]).unwrap().until(border), converting.until(border));
@@ -390,8 +390,8 @@ fn judge_four_readers_open_every_combination() {
 fn the_same_inputs_give_the_same_bytes() {
     let make = |seed| build(Cipher::AesCbc256, SectorSize::S512, 4096, seed);
     let (one, two, other) = (make(1), make(1), make(2));
-    assert!(one.region == two.region && one.draft.front() == two.draft.front());
-    assert!(one.region != other.region && one.draft.keys.fvek.expose() != other.draft.keys.fvek.expose());
+    assert!(one.region == two.region && one.secrets.front() == two.secrets.front());
+    assert!(one.region != other.region && one.secrets.keys.fvek.expose() != other.secrets.keys.fvek.expose());
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn datums_lie_as_windows_lays_them() {
 fn the_boot_sector_has_windows_constants_and_own_code() {
     for (sector, cluster, per_cluster) in [(SectorSize::S512, 4096, 8), (SectorSize::S512, 2 << 20, 0xF4)] {
         let made = build(Cipher::AesCbc256, sector, cluster, 9);
-        let front = made.draft.front();
+        let front = made.secrets.front();
         let boot = &front[..sector.bytes() as usize];
         // Field by field (docs/spec/bitlocker.md#dump-of-a-boot-sector).
         let constant: [(usize, &[u8]); 12] = [
@@ -460,12 +460,12 @@ fn the_boot_sector_has_windows_constants_and_own_code() {
         let offsets = RegionOffsets::ref_from_prefix(&boot[0xB0..]).unwrap().0;
         let places = made.regions().metadata().map(|range| range.start.0);
         assert_eq!(offsets.regions.map(|at| at.get()), places);
-        assert!(made.draft.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
+        assert!(made.secrets.front()[512..].iter().filter(|&&byte| byte == 0).count() < 100);
     }
     // The disk's shape is what the boot sector inside says, whatever that is.
     let mut other = spec(Cipher::AesCbc256, SectorSize::S4096, 4096);
     other.disk = DiskShape { sectors_per_track: 1, heads: 2, hidden_sectors: 0x0304_0506 };
-    let front = Draft::draw(other, &mut Seeded::new(9)).front();
+    let front = VolumeSecrets::draw(other, &mut Seeded::new(9)).front();
     assert_eq!(front[0x18..0x20], [1, 0, 2, 0, 6, 5, 4, 3]);
 }
 
@@ -479,36 +479,39 @@ fn long_descriptions_are_cut_between_characters() {
 #[test]
 fn a_draft_is_found_again_by_its_password_alone() {
     let bare = |cipher, external_key| Spec { external_key, ..spec(cipher, SectorSize::S512, 4096) };
-    let again = |password: &RecoveryPassword| RecoveryPassword::parse(password.printed().expose()).unwrap();
+    let restore = |password: &RecoveryPassword| RecoveryPassword::parse(password.printed().expose()).unwrap();
     for (cipher, external_key) in CIPHERS.into_iter().flat_map(|cipher| [(cipher, true), (cipher, false)]) {
-        let draft = Draft::draw(bare(cipher, external_key), &mut Seeded::new(7));
-        let kept = draft.keep();
-        for secret in [draft.keys.vmk.expose().as_slice(), draft.keys.fvek.expose(), draft.password().key().expose()] {
+        let secrets = VolumeSecrets::draw(bare(cipher, external_key), &mut Seeded::new(7));
+        let kept = secrets.keep();
+        for secret in
+            [secrets.keys.vmk.expose().as_slice(), secrets.keys.fvek.expose(), secrets.password().key().expose()]
+        {
             assert!(!kept.windows(secret.len()).any(|window| window == secret), "{cipher:?}: a secret in clear");
         }
         // A checkpoint has zeros behind it.
         let mut padded = kept.clone();
         padded.resize(kept.len() + 100, 0);
-        let found = Draft::again(bare(cipher, external_key), again(draft.password()), &padded).unwrap();
+        let found = VolumeSecrets::restore(bare(cipher, external_key), restore(secrets.password()), &padded).unwrap();
         assert_eq!(found.keep(), kept);
-        assert_eq!(found.front(), draft.front());
-        let key_file = |draft: &Draft| draft.key_file().map(|file| (file.file_name, file.bytes.expose().to_vec()));
-        assert_eq!(key_file(&found), key_file(&draft));
+        assert_eq!(found.front(), secrets.front());
+        let key_file =
+            |secrets: &VolumeSecrets| secrets.key_file().map(|file| (file.file_name, file.bytes.expose().to_vec()));
+        assert_eq!(key_file(&found), key_file(&secrets));
         assert_eq!(found.key_file().is_some(), external_key);
         if cipher == Cipher::XtsAes128 {
-            assert_eq!(found.region(&mut |_| {}), draft.region(&mut |_| {}));
+            assert_eq!(found.region(&mut |_| {}), secrets.region(&mut |_| {}));
         }
 
         let spec = || bare(cipher, external_key);
-        let short = Draft::again(spec(), again(draft.password()), &kept[..kept.len() - 1]);
-        assert_eq!(short.err(), Some(NotKept::Short));
+        let short = VolumeSecrets::restore(spec(), restore(secrets.password()), &kept[..kept.len() - 1]);
+        assert_eq!(short.err(), Some(RestoreError::Short));
         let other = RecoveryPassword::random(&mut Seeded::new(8));
-        assert_eq!(Draft::again(spec(), other, &kept).err(), Some(NotKept::WrongKey));
+        assert_eq!(VolumeSecrets::restore(spec(), other, &kept).err(), Some(RestoreError::WrongKey));
         for at in [0, FRONT_LEN + 16, kept.len() - 1] {
             let mut changed = kept.clone();
             changed[at] ^= 1;
-            let found = Draft::again(spec(), again(draft.password()), &changed);
-            assert_eq!(found.err(), Some(NotKept::WrongKey), "byte {at}");
+            let found = VolumeSecrets::restore(spec(), restore(secrets.password()), &changed);
+            assert_eq!(found.err(), Some(RestoreError::WrongKey), "byte {at}");
         }
     }
 }

@@ -185,12 +185,12 @@ mod tests {
 
     #[test]
     fn a_refusal_names_cause_and_remedy() {
-        let told = |errno, disabled| why("setting it up", &io::Error::from_raw_os_error(errno), disabled);
-        assert!(told(libc::EPERM, "2").contains("sysctl kernel.io_uring_disabled=0"));
-        assert!(told(libc::EPERM, "1").contains("run as root"));
-        assert!(told(libc::EPERM, "0").contains("seccomp"));
-        assert!(told(libc::EPERM, "").contains("seccomp"));
-        assert!(told(libc::ENOSYS, "").contains("5.10"));
-        assert!(told(libc::ENOMEM, "0").contains("ulimit -l"));
+        let reported = |errno, disabled| why("setting it up", &io::Error::from_raw_os_error(errno), disabled);
+        assert!(reported(libc::EPERM, "2").contains("sysctl kernel.io_uring_disabled=0"));
+        assert!(reported(libc::EPERM, "1").contains("run as root"));
+        assert!(reported(libc::EPERM, "0").contains("seccomp"));
+        assert!(reported(libc::EPERM, "").contains("seccomp"));
+        assert!(reported(libc::ENOSYS, "").contains("5.10"));
+        assert!(reported(libc::ENOMEM, "0").contains("ulimit -l"));
     }
 }

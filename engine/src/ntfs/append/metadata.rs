@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::btree::{self, Entries, Shape};
 use super::edit::{Pages, protect_after, sequence_of};
-use super::plan::{Append, Directory, Guard, LIST_ENTRY, Role, refresh_name, root_file_len, stream_extents};
+use super::plan::{Append, Directory, LIST_ENTRY, NewSecurity, Role, refresh_name, root_file_len, stream_extents};
 use super::secure::Home;
 use super::space::BITMAP_CHUNK;
 use super::{Refusal, edit};
@@ -705,23 +705,23 @@ impl<T: Tree> Renderer<'_, T> {
     fn begin<'o>(
         &self,
         out: &'o mut [u8],
-        guard: &Guard,
+        security: &NewSecurity,
         attributes: u32,
         name: &[u16],
         facts: &FileName,
         list: Option<&[u8]>,
     ) -> Record<'o> {
         let mut record = Record::begin(out);
-        let security_id = match guard {
-            Guard::Id(id) => Some(*id),
-            Guard::Own(_) => None,
+        let security_id = match security {
+            NewSecurity::Id(id) => Some(*id),
+            NewSecurity::Own(_) => None,
         };
         record.standard(Standard { times: facts.times, attributes, security_id });
         if let Some(list) = list {
             record.resident(AttrType::AttributeList, &[], list);
         }
         record.file_name(facts, name);
-        if let Guard::Own(descriptor) = guard {
+        if let NewSecurity::Own(descriptor) = security {
             record.resident(AttrType::SecurityDescriptor, &[], descriptor);
         }
         record
@@ -739,7 +739,7 @@ impl<T: Tree> Renderer<'_, T> {
             Some(_) => Entries::default(),
             None => append.entries(reader, self.tree, Some(dir), Some(self.outcome))?,
         };
-        let mut record = self.begin(out, append.dir_guard(name.len()), append.dir_attributes(), &name, &facts, None);
+        let mut record = self.begin(out, append.dir_security(name.len()), append.dir_attributes(), &name, &facts, None);
         match self.blocks.get(&Some(dir)) {
             None => record.resident_with(AttrType::IndexRoot, &I30, |out| btree::small_root(out, &entries, cluster)),
             Some(&blocks) => {
@@ -764,7 +764,7 @@ impl<T: Tree> Renderer<'_, T> {
         let length = if append.spec.hidden.is_some() { 0 } else { facts.data };
         let name_facts = FileName { data: length, ..*facts };
         let attributes = append.file_attributes();
-        let mut record = self.begin(out, &append.file_guard, attributes, name, &name_facts, list.as_deref());
+        let mut record = self.begin(out, &append.file_security, attributes, name, &name_facts, list.as_deref());
         if facts.data == 0 {
             record.resident(AttrType::Data, &[], &[]);
         } else if list.is_none() {
@@ -779,7 +779,7 @@ impl<T: Tree> Renderer<'_, T> {
         let own = append.role_reference(Role::File(file));
         // The ids are those that the record's attributes get, in their order; the list itself has the second.
         let mut rows = vec![(AttrType::StandardInformation, 0, own, 0u16), (AttrType::FileName, 0, own, 2)];
-        if let Guard::Own(_) = append.file_guard {
+        if let NewSecurity::Own(_) = append.file_security {
             rows.push((AttrType::SecurityDescriptor, 0, own, 3));
         }
         let mut vcn = 0;

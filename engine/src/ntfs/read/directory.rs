@@ -119,10 +119,10 @@ impl Directories {
                         unsorted = Some(index.place(node, entry.at));
                     }
                     // An entry is a copy of the file's own name: one that tells another directory matches none.
-                    let told = if head.parent.get() == parent { parent } else { !parent };
+                    let reported = if head.parent.get() == parent { parent } else { !parent };
                     self.listed.push(Listed {
                         child: entry.reference,
-                        key: key(told, units.iter().copied()),
+                        key: key(reported, units.iter().copied()),
                         parent: file.id.record as u32,
                         is_dos: Namespace::from_raw(head.namespace) == Some(Namespace::Dos),
                         is_matched: false,

@@ -16,7 +16,7 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
-use crate::prep::patience::{Patience, no_room};
+use crate::prep::timeouts::{Timeouts, no_room};
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
@@ -99,7 +99,7 @@ impl<'a> Store<'a> {
 
     fn wait(&mut self) -> Result<(), Problem> {
         let advice = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
-        match self.engine.wait(Some(Patience::LOOK)) {
+        match self.engine.wait(Some(Timeouts::POLL_INTERVAL)) {
             Completion::Written { result: Err(error), .. } => {
                 let problem = no_room(&error.source).unwrap_or_else(|| {
                     Problem::new(Kind::Drive, format!("writing failed: {}", error.source)).advice(advice)
@@ -118,7 +118,7 @@ impl<'a> Store<'a> {
                 Err(problem.drive(self.name).advice("try again with --engine sync"))
             }
             Completion::TimedOut => {
-                let held = Patience::default().hold(self.engine.as_ref());
+                let held = Timeouts::default().check(self.engine.as_ref());
                 held.map_err(|problem| problem.drive(self.name).advice(advice))
             }
             _ => Ok(()),

@@ -20,9 +20,9 @@ use crate::pool::Pool;
 use crate::prep::drive::{Durable, Save, Sum};
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay};
-use crate::prep::patience::Patience;
 use crate::prep::sources::{Sources, expected_facts};
-use crate::prep::workers::{self, Digest, Done, How, Span, Way};
+use crate::prep::timeouts::Timeouts;
+use crate::prep::workers::{self, CipherDirection, Digest, Done, How, Span};
 use crate::report::{Event, Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, Clusters};
 
@@ -196,7 +196,7 @@ pub(super) fn copy(
         },
     };
     let mut open: HashMap<u32, (Arc<SourceFile>, usize, bool)> = HashMap::new();
-    let mut company = job.workers.company();
+    let mut batcher = job.workers.lane_batcher();
     let mut under: HashMap<u64, Load> = HashMap::new();
     let mut sources = Sources::new(job.bases.to_vec());
     let (reply, replies) = unbounded::<Done>();
@@ -205,12 +205,12 @@ pub(super) fn copy(
     // Whole clusters, as they are counted below.
     let total = append.volume().geometry().cluster.len_of(append.data_space().len());
     let (mut saved_at, mut saved_bytes) = (Instant::now(), acknowledged);
-    let tell = |acknowledged: u64| {
+    let emit = |acknowledged: u64| {
         let (acknowledged, waiting_for) = (ByteLen(acknowledged), crate::report::Waiting::Nothing);
         (job.events)(Event::Progress { drive: job.index, acknowledged, total, files: 0, waiting_for });
     };
     // What is there already: rates count from here.
-    tell(acknowledged);
+    emit(acknowledged);
     loop {
         if job.stop.requested() {
             drain(store.engine());
@@ -229,12 +229,12 @@ pub(super) fn copy(
         let mut pause = None;
         while !due && filling < FILLS_MAX && !packer.is_done() && (filling == 0 || !io::is_short_of_descriptors()) {
             let Some(mut slot) = pool.take() else { break };
-            if let Err(wait) = job.allowance.take(slot.len() as u64, Instant::now()) {
+            if let Err(wait) = job.rate_limit.take(slot.len() as u64, Instant::now()) {
                 pause = Some(wait.min(WAIT_MAX));
                 break;
             }
             let mut load = packer.next();
-            lay(job, append, &mut load)?;
+            map_extents(job, append, &mut load)?;
             let mut reads = Vec::with_capacity(load.parts.len());
             slot[..load.len].fill(0);
             for part in &load.parts {
@@ -258,7 +258,7 @@ pub(super) fn copy(
             next += 1;
         }
         while let Ok(done) = replies.try_recv() {
-            company.came_back();
+            batcher.complete();
             let Some(load) = under.get_mut(&done.tag) else { continue };
             let hashed = load.parts.iter().filter(|part| part.len > 0);
             for (part, digest) in hashed.zip(&done.digests) {
@@ -289,7 +289,7 @@ pub(super) fn copy(
             }
             continue;
         }
-        company.go(under.len() - filling - company.waiting() >= BUSY);
+        batcher.flush(under.len() - filling - batcher.waiting() >= BUSY);
         match store.engine().wait(Some(pause.unwrap_or(WAIT_MAX))) {
             Completion::Filled { tag, mut slot, results } => {
                 filling -= 1;
@@ -323,19 +323,19 @@ pub(super) fn copy(
                     chain: None,
                     wholes: Vec::new(),
                     whole: None,
-                    way: Way::Seal,
+                    direction: CipherDirection::Seal,
                     crypt: load.crypt.clone(),
                     cipher: job.what.opened.cipher(),
                     reply: reply.clone(),
                     waker: waker.clone(),
                 };
-                company.join(work);
+                batcher.push(work);
             }
             Completion::Written { tag, slot, result } => {
                 if let Err(error) = result {
                     drain(store.engine());
                     let advice = "the volume is what it was before; check cable and drive (smartctl -a)";
-                    let problem = crate::prep::patience::no_room(&error.source).unwrap_or_else(|| {
+                    let problem = crate::prep::timeouts::no_room(&error.source).unwrap_or_else(|| {
                         Problem::new(Kind::Drive, format!("writing failed: {}", error.source)).advice(advice)
                     });
                     return Err(problem.drive(name).at(error.at));
@@ -346,14 +346,14 @@ pub(super) fn copy(
                     store.count(load.len as u64);
                 }
                 write_piece(store.engine(), &mut under, tag, slot);
-                tell(acknowledged);
+                emit(acknowledged);
             }
             Completion::Broken(error) => {
                 return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))
                     .drive(name)
                     .advice("try again with --engine sync"));
             }
-            Completion::TimedOut => Patience::default().hold(store.engine()).map_err(|problem| problem.drive(name))?,
+            Completion::TimedOut => Timeouts::default().check(store.engine()).map_err(|problem| problem.drive(name))?,
             Completion::Flushed { .. } | Completion::Woken => {}
         }
     }
@@ -388,7 +388,7 @@ fn drain(engine: &mut (dyn io::Engine + Send)) {
 }
 
 /// Turns clusters of the data space into places on the device.
-fn lay(job: &Job<'_>, append: &Append, load: &mut Load) -> Result<(), Problem> {
+fn map_extents(job: &Job<'_>, append: &Append, load: &mut Load) -> Result<(), Problem> {
     let cluster = append.volume().geometry().cluster;
     let Some((range, start)) = load.pieces.pop_front() else { return Ok(()) };
     let clusters = LinearRange { start: start.0, len: Clusters(range.len() as u64 / cluster.bytes()) };

@@ -15,14 +15,14 @@ use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
 use crate::ntfs::build::Tree;
 use crate::ntfs::read::Volume;
-use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
+use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
 use crate::prep::append::earlier::Session;
 use crate::prep::files::journal_dir;
 use crate::prep::keys::Keys;
 use crate::prep::manifest::{self, Rules};
 use crate::prep::planning::{self, Planner};
-use crate::prep::targets::{self, TargetDrive, Wishes};
+use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
 use crate::units::{ByteLen, ByteRange, DiskShape};
 use crate::verify::files::Files;
@@ -33,14 +33,14 @@ use crate::verify::medium::Medium;
 
 /// A drive with its volume unlocked.
 #[derive(Debug)]
-pub struct There {
+pub struct ExistingVolume {
     /// The drive.
     pub target: TargetDrive,
     /// Its volume, for reading.
     pub opened: Opened,
 }
 
-impl There {
+impl ExistingVolume {
     /// Unlocks the volume of a drive.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ pub struct AppendDrive {
     /// A volume that is encrypted first.
     pub in_place: Option<Box<InPlaceDrive>>,
     /// How far an earlier run of the session came.
-    pub begun: Option<Box<Checkpoint>>,
+    pub started: Option<Box<Checkpoint>>,
 }
 
 /// A volume that the session encrypts in place before it adds to it.
@@ -125,7 +125,7 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// Why not.
-    pub fn add(&self, there: &There, assigned: &[u32]) -> Result<AppendDrive, Refused> {
+    pub fn add(&self, there: &ExistingVolume, assigned: &[u32]) -> Result<AppendDrive, Refused> {
         let mut drive = self.append_drive(there.target.clone(), assigned);
         let is_plain = there.target.work == Work::Encrypt && there.target.key.is_none();
         let first = if is_plain { Some(self.in_place(there)?) } else { None };
@@ -168,14 +168,14 @@ impl Planner<'_> {
     }
 
     /// Plans to encrypt a volume in place.
-    fn in_place(&self, there: &There) -> Result<First, Problem> {
+    fn in_place(&self, there: &ExistingVolume) -> Result<First, Problem> {
         let name = &there.target.facts.name;
         let failed = |error: Unfit| encrypt::unfit(error, name);
         let (opened, sector) = (&there.opened, there.target.sector);
         let mut view = View(opened);
         let volume = Volume::open(&mut view, opened.len()).map_err(|error| failed(error.into()))?;
-        let ground = Ground { len: opened.found.volume.len, sector, now: self.recipe.formatted };
-        let planned = InPlace::plan(volume, &mut view, &ground, None).map_err(failed)?;
+        let partition = PartitionGeometry { len: opened.found.volume.len, sector, now: self.recipe.formatted };
+        let planned = InPlace::plan(volume, &mut view, &partition, None).map_err(failed)?;
         let all = self.recipe.wipe_free;
         let ranges = sealed_ranges(planned.append.volume(), &mut view, &planned.regions, all);
         let ranges = ranges.map_err(|error| failed(error.into()))?;
@@ -184,7 +184,7 @@ impl Planner<'_> {
         let places: Vec<(ByteRange, &'static str)> = planned.areas().chain(metadata).collect();
         let own: u64 = planned.areas().map(|(range, _)| range.len.0).sum();
         let len = ByteLen(ranges.iter().map(|range| range.len.0).sum::<u64>() + own);
-        let beside = ByteLen(images.0 + encrypt::ring::LEN_MAX);
+        let beside = ByteLen(images.0 + encrypt::batch_journal::LEN_MAX);
         let disk = planned.append.volume().geometry().disk;
         let drive = InPlaceDrive { volume: opened.found.volume, disk, regions: planned.regions, beside, keys: None };
         Ok(First { drive, places, len })
@@ -197,7 +197,7 @@ impl Planner<'_> {
     /// Everything that is wrong with it.
     pub fn index(
         &self,
-        there: &There,
+        there: &ExistingVolume,
         rows: &[IndexRow],
     ) -> Result<(AppendDrive, Vec<Skipped>, Vec<Problem>), Problems> {
         let mut drive = self.index_drive(there.target.clone(), rows.to_vec());
@@ -253,7 +253,7 @@ impl Planner<'_> {
             to_write: ByteLen(data),
             ..DrivePlan::default()
         };
-        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, in_place: None, begun: None }
+        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, in_place: None, started: None }
     }
 }
 
@@ -285,13 +285,13 @@ pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
 pub fn of_journal(
     journal: &Path,
     ledger: &Ledger,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
     problems: &mut Problems,
-) -> Vec<There> {
+) -> Vec<ExistingVolume> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for drive in ledger.finished_drives() {
-        match one_of_journal(journal, &drive, wishes, warnings) {
+        match one_of_journal(journal, &drive, options, warnings) {
             Ok(Some(there)) => found.push(there),
             Ok(None) => missing.push(drive),
             Err(mut more) => problems.0.append(&mut more.0),
@@ -317,9 +317,9 @@ pub fn of_journal(
 fn one_of_journal(
     journal: &Path,
     drive: &SessionDrive,
-    wishes: &Wishes<'_>,
+    options: &TargetOptions<'_>,
     warnings: &mut Vec<Problem>,
-) -> Result<Option<There>, Problems> {
+) -> Result<Option<ExistingVolume>, Problems> {
     let record_path = journal_dir(journal).join(&drive.record_file);
     let record = record_of(&record_path)?.ok_or_else(|| {
         Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there")
@@ -356,7 +356,7 @@ fn one_of_journal(
                 path.display().to_string()
             }
         };
-        if crate::device::resolve(&by_hand, wishes.roots).is_err() {
+        if crate::device::resolve(&by_hand, options.roots).is_err() {
             continue;
         }
         // Whether it is the drive is shown by its key and its manifest.
@@ -371,10 +371,10 @@ fn one_of_journal(
             existing_key: Some(key.clone()),
         };
         let mut cautions = Vec::new();
-        let wishes = Wishes { driveset: journal, drive_ids: &ids, ids_proved: true, ..*wishes };
-        let mut found = targets::find(std::slice::from_ref(&row), &wishes, &mut cautions)?;
+        let options = TargetOptions { driveset: journal, drive_ids: &ids, ids_proved: true, ..*options };
+        let mut found = targets::find(std::slice::from_ref(&row), &options, &mut cautions)?;
         let Some(target) = found.pop() else { continue };
-        match There::open(target, wishes.roots) {
+        match ExistingVolume::open(target, options.roots) {
             Ok(there) => {
                 warnings.append(&mut cautions);
                 return Ok(Some(there));

@@ -14,7 +14,7 @@ use crate::azure::dataset::Disposition;
 use crate::azure::manifest::{self, Event};
 use crate::ntfs::append::root_stream;
 use crate::plan::drive::MANIFEST_NAME;
-use crate::prep::append::drive::There;
+use crate::prep::append::drive::ExistingVolume;
 use crate::report::{Kind, Problem};
 use crate::verify::files;
 use crate::verify::find::View;
@@ -50,7 +50,7 @@ impl Session {
 
     /// What a drive's manifest names already, in warnings; one for each disposition. A manifest that cannot be read is no
     /// matter of this: the plan refuses it.
-    pub fn doubled(&mut self, there: &There) -> Vec<Problem> {
+    pub fn doubled(&mut self, there: &ExistingVolume) -> Vec<Problem> {
         self.blobs.sort_unstable_by_key(|(hash, _)| *hash);
         let mut found: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
         let _ = each_blob(there, |path| {
@@ -66,7 +66,7 @@ impl Session {
     }
 }
 
-fn warning(there: &There, disposition: &str, count: u64, named: &[String]) -> Problem {
+fn warning(there: &ExistingVolume, disposition: &str, count: u64, named: &[String]) -> Problem {
     let what = match count {
         1 => "a blob of this session is in the drive's manifest already, from an earlier session".to_owned(),
         _ => format!("{count} blobs of this session are in the drive's manifest already, from earlier sessions"),
@@ -86,7 +86,7 @@ fn warning(there: &There, disposition: &str, count: u64, named: &[String]) -> Pr
 }
 
 /// Every blob that the manifest on the volume names; none where there is no manifest.
-fn each_blob(there: &There, mut see: impl FnMut(String)) -> Option<()> {
+fn each_blob(there: &ExistingVolume, mut see: impl FnMut(String)) -> Option<()> {
     let volume = files::ntfs(&there.opened).ok()?;
     let name: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
     let stream = root_stream(&volume, &mut View(&there.opened), &name).ok()??;

@@ -31,10 +31,10 @@ use crate::ntfs::read::{Stream, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::Pool;
-use crate::prep::allowance::Allowance;
 use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
+use crate::prep::rate_limit::RateLimit;
 use crate::prep::sources::all_left_out;
 use crate::prep::workers::Workers;
 use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
@@ -110,7 +110,7 @@ pub struct Job<'a> {
     /// What the dataset names: it may go away as a whole.
     pub bases: &'a [PathBuf],
     /// How fast sources may be read.
-    pub allowance: &'a Allowance,
+    pub rate_limit: &'a RateLimit,
     /// The shared workers.
     pub workers: &'a Workers,
     /// Free clusters are overwritten.

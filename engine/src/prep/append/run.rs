@@ -140,7 +140,7 @@ pub fn has_changed(checkpoint: &Checkpoint) -> bool {
 }
 
 /// Files beside the journal that belong to the drive.
-struct Beside {
+struct DriveFiles {
     record: PathBuf,
     checkpoint: PathBuf,
     outcome: PathBuf,
@@ -150,7 +150,7 @@ struct Beside {
     batch: PathBuf,
 }
 
-impl Beside {
+impl DriveFiles {
     fn new(request: &PrepRequest, drive_id: &str) -> Self {
         let of = |which| sidecar(&request.journal, &request.session, which);
         Self {
@@ -159,7 +159,7 @@ impl Beside {
             outcome: of(Sidecar::Outcome(drive_id)),
             images: of(Sidecar::Other(drive_id, IMAGES)),
             hidden: of(Sidecar::Other(drive_id, encrypt::IMAGES)),
-            batch: of(Sidecar::Other(drive_id, encrypt::RING)),
+            batch: of(Sidecar::Other(drive_id, encrypt::BATCH_JOURNAL)),
         }
     }
 
@@ -184,14 +184,14 @@ impl Beside {
                 let problem = Problem::new(Kind::Environment, "a file beside the journal is gone").path(path);
                 problem.advice("bring it back as it was: the volume cannot be finished or taken back without it")
             }
-            _ => run::beside(&error, path),
+            _ => run::sidecar_problem(&error, path),
         })
     }
 
     /// The log of what was copied, as far as the checkpoint counts it.
     fn log(&self, checkpoint: &Checkpoint) -> io::Result<(OutcomeLog, Replay)> {
         let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
-        OutcomeLog::go_on(file, &checkpoint.outcome, checkpoint.batches)
+        OutcomeLog::resume(file, &checkpoint.outcome, checkpoint.batches)
     }
 
     /// An empty one.
@@ -207,13 +207,13 @@ impl Beside {
 ///
 /// # Errors
 /// Why it does not count.
-pub fn begun(
+pub fn started(
     request: &PrepRequest,
     target: &TargetDrive,
     plan: Option<(u64, &BTreeMap<u64, [u8; 32]>)>,
 ) -> Result<Checkpoint, Problem> {
     let drive_id = &target.facts.drive_id;
-    let path = Beside::new(request, drive_id).checkpoint;
+    let path = DriveFiles::new(request, drive_id).checkpoint;
     let unusable = |why: String| {
         let problem = Problem::new(Kind::Environment, format!("the drive's checkpoint {why}"));
         problem.path(&path).drive(&target.facts.name).advice(
@@ -242,14 +242,14 @@ pub fn begun(
 /// Adds to a drive, or goes on with that.
 pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
-    let beside = Beside::new(request, &facts.drive_id);
+    let drive_files = DriveFiles::new(request, &facts.drive_id);
     let device = Arc::new(claim(&drive.target, shared.context)?);
     // One that is encrypted in place may be in between; what it takes is checked under the claim all the same.
     let is_encrypted = drive.target.work != Work::Encrypt;
     let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
-    let mut checkpoint = match &drive.begun {
-        Some(begun) => (**begun).clone(),
-        None => begin(drive, &beside, shared)?,
+    let mut checkpoint = match &drive.started {
+        Some(started) => (**started).clone(),
+        None => begin(drive, &drive_files, shared)?,
     };
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -258,24 +258,24 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let opened = match there {
         Some(opened) => opened,
         None => {
-            encrypt_first(index, drive, &device, &beside, &mut checkpoint, &mut store, shared)?;
+            encrypt_first(index, drive, &device, &drive_files, &mut checkpoint, &mut store, shared)?;
             unlock(&drive.target, Box::new(Arc::clone(&device)))?
         }
     };
-    let mut images = beside.images(checkpoint.step == 0)?;
+    let mut images = drive_files.images(checkpoint.step == 0)?;
     if let (0, Some(rows)) = (checkpoint.step, &drive.index) {
-        index_files(index, drive, rows, &opened, &beside, &mut checkpoint, &mut store, &mut images, shared)?;
+        index_files(index, drive, rows, &opened, &drive_files, &mut checkpoint, &mut store, &mut images, shared)?;
     } else if checkpoint.step == 0 {
-        copy(index, drive, &opened, &beside, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
+        copy(index, drive, &opened, &drive_files, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
         (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
-        beside.trust(&mut images, &parts(&checkpoint)?.0.images, &device, &facts.name)?;
+        drive_files.trust(&mut images, &parts(&checkpoint)?.0.images, &device, &facts.name)?;
     }
     let (done, _) = parts(&checkpoint)?;
     // Which files were left out, before anything becomes part of the volume.
-    let (log, replay) = beside.log(&checkpoint).map_err(|error| {
+    let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
-            .path(&beside.outcome)
+            .path(&drive_files.outcome)
             .drive(&facts.name)
             .advice("bring the file back as it was, or roll the session back with --abort")
     })?;
@@ -284,10 +284,10 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
     run::drop_caches(&device, facts, shared.events);
-    read_back(index, drive, &beside.record, &done, shared)?;
+    read_back(index, drive, &drive_files.record, &done, shared)?;
     let header = request.drive_header_hash || done.had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
-    write_record(drive.target.key.as_ref(), &facts.drive_id, &beside, Some(done.manifest_md5), header.as_deref())?;
+    write_record(drive.target.key.as_ref(), &facts.drive_id, &drive_files, Some(done.manifest_md5), header.as_deref())?;
     let store_written = store.written();
     drop((store, opened));
     if let Err(error) = device.reread_partitions() {
@@ -306,7 +306,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         written: ByteLen(done.written + store_written - copied),
         manifest_md5: done.manifest_md5,
         left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
-        record: beside.record,
+        record: drive_files.record,
         free_space_untouched: !shared.request.wipe_free,
     })
 }
@@ -316,7 +316,7 @@ fn encrypt_first(
     index: usize,
     drive: &AppendDrive,
     device: &Arc<Device>,
-    beside: &Beside,
+    drive_files: &DriveFiles,
     checkpoint: &mut Checkpoint,
     store: &mut Store<'_>,
     shared: &Shared<'_>,
@@ -331,7 +331,7 @@ fn encrypt_first(
     let keys = match drive.in_place.as_ref().and_then(|first| first.keys.as_ref()) {
         Some(keys) => keys,
         None => {
-            found = keys_again(&state, &drive.target, beside)?;
+            found = keys_again(&state, &drive.target, drive_files)?;
             &found
         }
     };
@@ -342,12 +342,12 @@ fn encrypt_first(
         sector: drive.target.sector,
         now: shared.formatted,
         keys,
-        images: (&mut Beside::open(&beside.hidden, state.step == encrypt::Step::Begun)?, &beside.hidden),
-        ring: (&Beside::open(&beside.batch, state.step < encrypt::Step::Passing)?, &beside.batch),
-        batch_len: encrypt::ring::BATCH_LEN,
+        images: (&mut DriveFiles::open(&drive_files.hidden, state.step == encrypt::Step::Begun)?, &drive_files.hidden),
+        batches: (&DriveFiles::open(&drive_files.batch, state.step < encrypt::Step::Passing)?, &drive_files.batch),
+        batch_len: encrypt::batch_journal::BATCH_LEN,
         save: &mut |state| {
             checkpoint.body = body(&kept, Some(state));
-            save(beside, checkpoint)
+            save(drive_files, checkpoint)
         },
         events: shared.events,
         stop: shared.stop,
@@ -358,22 +358,23 @@ fn encrypt_first(
 }
 
 /// The keys of a volume that is encrypted in part.
-fn keys_again(state: &encrypt::State, target: &TargetDrive, beside: &Beside) -> Result<Keys, Problem> {
+fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
     let regions = state.regions(target.sector);
-    let keys = regions.and_then(|regions| Keys::again(&state.body(), &regions, &beside.record, &target.facts.drive_id));
+    let keys =
+        regions.and_then(|regions| Keys::restore(&state.body(), &regions, &drive_files.record, &target.facts.drive_id));
     keys.map_err(|why| {
         Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
-            .path(&beside.record)
+            .path(&drive_files.record)
             .drive(&target.facts.name)
             .advice("bring the drive record back: without it nobody can read what is encrypted")
     })
 }
 
 /// Begins with a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal.
-fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
+fn begin(drive: &AppendDrive, drive_files: &DriveFiles, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let key = drive.target.key.as_ref().map(SecretText::expose);
-    let there = record_of(&beside.record)?.filter(|record| {
+    let there = record_of(&drive_files.record)?.filter(|record| {
         record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
     });
     let had = match there {
@@ -387,13 +388,13 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
             ..Facts::default()
         },
         None => {
-            if let Some(kept) = run::make_way(request, &facts.drive_id, &beside.record)? {
+            if let Some(kept) = run::make_way(request, &facts.drive_id, &drive_files.record)? {
                 let (name, kept) = (&facts.name, kept.display());
                 (shared.events)(Event::Note(format!(
                     "drive {name}: an earlier drive record was there; its key is kept in {kept}"
                 )));
             }
-            write_record(drive.target.key.as_ref(), &facts.drive_id, beside, None, None)?;
+            write_record(drive.target.key.as_ref(), &facts.drive_id, drive_files, None, None)?;
             Facts::default()
         }
     };
@@ -403,7 +404,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         run::write_key_file(request, keys.external.as_ref())?;
         in_place = Some(encrypt::State::new(first.volume, &first.regions, request.wipe_free, keys));
     }
-    replace_private(&beside.outcome, &[]).map_err(|error| run::beside(&error, &beside.outcome))?;
+    replace_private(&drive_files.outcome, &[]).map_err(|error| run::sidecar_problem(&error, &drive_files.outcome))?;
     let checkpoint = Checkpoint {
         session: request.session.clone(),
         drive_id: facts.drive_id.clone(),
@@ -421,7 +422,7 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
         drive: WayBack::of(&drive.target, None).encode(),
         body: body(&had, in_place.as_ref()),
     };
-    save(beside, &checkpoint)?;
+    save(drive_files, &checkpoint)?;
     let started = ActivityRecord::Drive {
         session: &request.session,
         drive_id: &facts.drive_id,
@@ -439,9 +440,9 @@ fn begin(drive: &AppendDrive, beside: &Beside, shared: &Shared<'_>) -> Result<Ch
     Ok(checkpoint)
 }
 
-fn save(beside: &Beside, checkpoint: &Checkpoint) -> Result<(), Problem> {
-    let saved = replace_private(&beside.checkpoint, &checkpoint.encode());
-    saved.map_err(|error| run::beside(&error, &beside.checkpoint))
+fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem> {
+    let saved = replace_private(&drive_files.checkpoint, &checkpoint.encode());
+    saved.map_err(|error| run::sidecar_problem(&error, &drive_files.checkpoint))
 }
 
 /// Whether free clusters are overwritten. A volume that is encrypted in place has them encrypted by then.
@@ -455,7 +456,7 @@ fn copy(
     index: usize,
     drive: &AppendDrive,
     opened: &Opened,
-    beside: &Beside,
+    drive_files: &DriveFiles,
     checkpoint: &mut Checkpoint,
     (store, pool): (&mut Store<'_>, &Pool),
     images: &mut File,
@@ -467,14 +468,14 @@ fn copy(
     let what = Addition { name, opened, avoid: &[], tree, rules, manifest_len_max, now };
     // Under the claim: what preflight saw may have changed since.
     let planned = what.plan().map_err(|refused| refused.problem(name))?;
-    let log = go_on(&what, &planned, beside, checkpoint, shared)?;
+    let log = resume(&what, &planned, drive_files, checkpoint, shared)?;
     checkpoint.plan = planned.digest();
     let job = Job {
         index,
         what,
         pace: shared.request.pace,
         bases: &shared.context.sources,
-        allowance: &shared.allowance,
+        rate_limit: &shared.rate_limit,
         workers: shared.workers,
         wipe_free: wipes_free(drive, shared),
         events: shared.events,
@@ -485,14 +486,14 @@ fn copy(
         next.batches = durable.batches;
         next.offset = durable.offset.0;
         next.outcome = durable.outcome;
-        replace_private(&beside.checkpoint, &next.encode())
+        replace_private(&drive_files.checkpoint, &next.encode())
     });
     let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
     drop(each);
     checkpoint.batches = appended.durable.batches;
     checkpoint.offset = appended.durable.offset.0;
     checkpoint.outcome = appended.durable.outcome;
-    ready(beside, checkpoint, |facts| {
+    ready(drive_files, checkpoint, |facts| {
         facts.manifest_md5 = appended.manifest_md5;
         facts.images = appended.images;
         (facts.files, facts.data, facts.written) = (appended.files, appended.data.0, appended.written.0);
@@ -500,13 +501,17 @@ fn copy(
 }
 
 /// Everything is ready: the checkpoint says so.
-fn ready(beside: &Beside, checkpoint: &mut Checkpoint, tell: impl FnOnce(&mut Facts)) -> Result<(), Problem> {
+fn ready(
+    drive_files: &DriveFiles,
+    checkpoint: &mut Checkpoint,
+    report_to: impl FnOnce(&mut Facts),
+) -> Result<(), Problem> {
     let (mut facts, in_place) = parts(checkpoint)?;
-    tell(&mut facts);
+    report_to(&mut facts);
     checkpoint.step = 1;
     checkpoint.body = body(&facts, in_place.as_ref());
-    sync_dir(&beside.images).map_err(|error| run::beside(&error, &beside.images))?;
-    save(beside, checkpoint)
+    sync_dir(&drive_files.images).map_err(|error| run::sidecar_problem(&error, &drive_files.images))?;
+    save(drive_files, checkpoint)
 }
 
 /// Hashes what lies on the volume and writes a manifest of it, up to whole images and the checkpoint that says so.
@@ -516,7 +521,7 @@ fn index_files(
     drive: &AppendDrive,
     rows: &[IndexRow],
     opened: &Opened,
-    beside: &Beside,
+    drive_files: &DriveFiles,
     checkpoint: &mut Checkpoint,
     store: &mut Store<'_>,
     images: &mut File,
@@ -547,12 +552,12 @@ fn index_files(
     })?;
     (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
-    let (allowance, wipe_free) = (&shared.allowance, wipes_free(drive, shared));
-    let job = Job { index, what, pace, bases: &[], allowance, workers, wipe_free, events, stop };
+    let (rate_limit, wipe_free) = (&shared.rate_limit, wipes_free(drive, shared));
+    let job = Job { index, what, pace, bases: &[], rate_limit, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
-    ready(beside, checkpoint, |facts| {
+    ready(drive_files, checkpoint, |facts| {
         facts.manifest_md5 = manifest_md5;
         facts.images = images;
         (facts.files, facts.data, facts.written) = (count, total.0, written);
@@ -560,20 +565,20 @@ fn index_files(
 }
 
 /// The log behind what is durable on the drive; empty where that does not count any more.
-fn go_on(
+fn resume(
     what: &Addition<'_>,
     planned: &Planned,
-    beside: &Beside,
+    drive_files: &DriveFiles,
     checkpoint: &mut Checkpoint,
     shared: &Shared<'_>,
 ) -> Result<(OutcomeLog, Replay), Problem> {
-    let failed = |error: io::Error| run::beside(&error, &beside.outcome);
+    let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
     if checkpoint.batches > 0 {
         let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied anew: {why}", what.name)));
         if checkpoint.plan != planned.digest() || checkpoint.slot_len != SLOT_LEN as u64 {
             note("what is free on the volume is not what it was");
         } else {
-            match beside.log(checkpoint) {
+            match drive_files.log(checkpoint) {
                 Ok((log, replay)) => {
                     let last = checkpoint.batches.saturating_sub(READ_BACK);
                     let chosen = |number| number == 0 || number >= last;
@@ -594,15 +599,15 @@ fn go_on(
         }
         checkpoint.batches = 0;
         checkpoint.outcome = Prefix { len: 0, digest: hash::sha256(&[]) };
-        save(beside, checkpoint)?;
+        save(drive_files, checkpoint)?;
     }
-    beside.new_log().map_err(failed)
+    drive_files.new_log().map_err(failed)
 }
 
 fn write_record(
     key: Option<&SecretText>,
     drive_id: &str,
-    beside: &Beside,
+    drive_files: &DriveFiles,
     manifest_hash: Option<[u8; 16]>,
     drive_header_hash: Option<&str>,
 ) -> Result<(), Problem> {
@@ -615,9 +620,9 @@ fn write_record(
     };
     let state = if manifest_hash.is_some() { RecordState::Completed } else { RecordState::Incomplete };
     let bytes = drive_record::write(&record, state, now()).map_err(|error| io::Error::other(error.to_string()));
-    bytes.and_then(|bytes| replace_private(&beside.record, &bytes)).map_err(|error| {
+    bytes.and_then(|bytes| replace_private(&drive_files.record, &bytes)).map_err(|error| {
         Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
-            .path(&beside.record)
+            .path(&drive_files.record)
             .advice("make room or mend the permissions, and start again")
     })
 }
@@ -693,38 +698,38 @@ pub(in crate::prep) fn check_back(
     roots: &Roots,
 ) -> Result<(), Problem> {
     let name = &target.facts.name;
-    let beside = Beside::new(request, &target.facts.drive_id);
-    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
-    if before.had_record && record_of(&beside.record)?.is_none() {
+    let drive_files = DriveFiles::new(request, &target.facts.drive_id);
+    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&drive_files.checkpoint))?;
+    if before.had_record && record_of(&drive_files.record)?.is_none() {
         let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there");
-        return Err(problem.path(&beside.record).drive(name).advice("bring the file back as it was"));
+        return Err(problem.path(&drive_files.record).drive(name).advice("bring the file back as it was"));
     }
     if !has_changed(checkpoint) {
         return Ok(());
     }
     if checkpoint.step > 0 {
         let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-        beside.trust(&mut beside.images(false)?, &before.images, &device, name)?;
+        drive_files.trust(&mut drive_files.images(false)?, &before.images, &device, name)?;
     }
     let Some(state) = in_place else { return Ok(()) };
-    let keys = keys_again(&state, target, &beside)?;
-    let mut images = Beside::open(&beside.hidden, false)?;
-    let ring = Beside::open(&beside.batch, state.step != encrypt::Step::Passing)?;
-    encrypt::check_back(&state, &keys, name, (&mut images, &beside.hidden), (&ring, &beside.batch))
+    let keys = keys_again(&state, target, &drive_files)?;
+    let mut images = DriveFiles::open(&drive_files.hidden, false)?;
+    let ring = DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?;
+    encrypt::check_back(&state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
 }
 
 /// Takes a drive back to what it was before the session.
 ///
 /// # Errors
 /// What the drive or the files beside the journal say. May be done again.
-pub(in crate::prep) fn take_back(
+pub(in crate::prep) fn roll_back(
     target: &TargetDrive,
     checkpoint: &Checkpoint,
     request: &PrepRequest,
 ) -> Result<(), Problem> {
     let facts = &target.facts;
-    let beside = Beside::new(request, &facts.drive_id);
-    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&beside.checkpoint))?;
+    let drive_files = DriveFiles::new(request, &facts.drive_id);
+    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&drive_files.checkpoint))?;
     let device =
         if has_changed(checkpoint) { Some(Arc::new(claim(target, &guard::Context::default())?)) } else { None };
     if let Some(device) = &device {
@@ -733,27 +738,30 @@ pub(in crate::prep) fn take_back(
         let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
         let mut store = Store::new(&facts.name, engine, &pool);
         if checkpoint.step > 0 {
-            let mut images = beside.images(false)?;
-            beside.trust(&mut images, &before.images, device, &facts.name)?;
+            let mut images = drive_files.images(false)?;
+            drive_files.trust(&mut images, &before.images, device, &facts.name)?;
             commit::undo(&mut images, &mut store)?;
         }
         if let Some(mut state) = in_place {
             // The images of what was added count no more once the volume under them is decrypted.
             let mut now = Checkpoint { step: 0, ..checkpoint.clone() };
-            save(&beside, &now)?;
+            save(&drive_files, &now)?;
             let mut work = encrypt::Work {
                 index: 0,
                 facts,
                 medium: Arc::clone(device) as Arc<dyn Medium>,
                 sector: target.sector,
                 now: FileTime(checkpoint.time),
-                keys: &keys_again(&state, target, &beside)?,
-                images: (&mut Beside::open(&beside.hidden, false)?, &beside.hidden),
-                ring: (&Beside::open(&beside.batch, state.step != encrypt::Step::Passing)?, &beside.batch),
-                batch_len: encrypt::ring::BATCH_LEN,
+                keys: &keys_again(&state, target, &drive_files)?,
+                images: (&mut DriveFiles::open(&drive_files.hidden, false)?, &drive_files.hidden),
+                batches: (
+                    &DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?,
+                    &drive_files.batch,
+                ),
+                batch_len: encrypt::batch_journal::BATCH_LEN,
                 save: &mut |state| {
                     now.body = body(&before, Some(state));
-                    save(&beside, &now)
+                    save(&drive_files, &now)
                 },
                 events: &|_| {},
                 stop: &Stop::new(),
@@ -764,12 +772,14 @@ pub(in crate::prep) fn take_back(
         let _ = device.reread_partitions();
     }
     if !before.had_record {
-        return match fs::remove_file(&beside.record) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(run::beside(&error, &beside.record)),
+        return match fs::remove_file(&drive_files.record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(run::sidecar_problem(&error, &drive_files.record))
+            }
             _ => Ok(()),
         };
     }
-    let record = record_of(&beside.record)?;
+    let record = record_of(&drive_files.record)?;
     let Some(record) = record else { return Ok(()) };
     let hash_now = match record.manifest_hash {
         Some(crate::azure::Digest::Md5(md5)) => Some(md5),
@@ -786,5 +796,5 @@ pub(in crate::prep) fn take_back(
         }
         _ => None,
     };
-    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &beside, before.old_hash, header.as_deref())
+    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.old_hash, header.as_deref())
 }

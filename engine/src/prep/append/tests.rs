@@ -246,7 +246,7 @@ fn copied_from(
         what,
         pace,
         bases: &[],
-        allowance: &Allowance::new(None, std::time::Instant::now()),
+        rate_limit: &RateLimit::new(None, std::time::Instant::now()),
         workers: &workers,
         wipe_free,
         events: &|_| {},
@@ -259,7 +259,7 @@ fn copied_from(
         None => (OutcomeLog::new(lab.file("hashes")), Replay::default()),
         Some(from) => {
             let file = OpenOptions::new().read(true).write(true).open(lab.dir.join("hashes")).expect("a log");
-            OutcomeLog::go_on(file, &from.outcome, from.batches).expect("the log of the checkpoint")
+            OutcomeLog::resume(file, &from.outcome, from.batches).expect("the log of the checkpoint")
         }
     };
     if let Some(from) = from {
@@ -498,8 +498,8 @@ fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
             opened.device_offset(ByteOffset(cluster.offset_of(lcn).0 + len - 1 - run.offset))
         };
         disk.set_faults(Faults { flips: vec![(at, 1)], ..Faults::default() });
-        let told = back(done.manifest_md5, Some("\\session#2")).expect_err(&path);
-        assert_eq!((told.kind, told.value.as_deref()), (Kind::Different, Some(&*path)), "{told}");
+        let reported = back(done.manifest_md5, Some("\\session#2")).expect_err(&path);
+        assert_eq!((reported.kind, reported.value.as_deref()), (Kind::Different, Some(&*path)), "{reported}");
         assert!(back(done.manifest_md5, Some("\\session#1")).is_ok(), "another session's files are not read");
     }
 }

@@ -10,7 +10,7 @@ use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::pool::Slot;
 use crate::prep::sources::expected_facts;
-use crate::prep::workers::{Digest, Done, How, Job, Span, Way, Whole};
+use crate::prep::workers::{CipherDirection, Digest, Done, How, Job, Span, Whole};
 use crate::report::Problem;
 use crate::units::ByteOffset;
 
@@ -92,7 +92,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             chain: None,
             wholes,
             whole: None,
-            way: Way::Seal,
+            direction: CipherDirection::Seal,
             crypt: seal,
             cipher: Some(Arc::clone(&self.s.cipher)),
             reply: self.replies.0.clone(),
@@ -106,7 +106,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 }
                 self.send_run(number);
             }
-            None => self.s.company.join(job),
+            None => self.s.batcher.push(job),
         }
     }
 
@@ -120,8 +120,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             _ => {
                 // The last one was kept for what might go on with it.
                 self.runs.retain(|_, run| run.is_busy || !run.left.is_empty());
-                let begun = self.begun_whole.take().filter(|_| is_within_file);
-                let whole = begun.map(|state| Md5Chain::at(state, first.offset));
+                let started = self.begun_whole.take().filter(|_| is_within_file);
+                let whole = started.map(|state| Md5Chain::at(state, first.offset));
                 self.runs.insert(seq, Run { whole, ..Run::default() });
                 seq
             }
@@ -138,11 +138,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let Some(mut job) = run.left.front().and_then(|seq| run.ready.remove(seq)) else { return };
         run.left.pop_front();
         (job.chain, job.whole, run.is_busy) = (run.chain.take(), run.whole.take(), true);
-        self.s.company.join(job);
+        self.s.batcher.push(job);
     }
 
     pub(super) fn digested(&mut self, done: Done) -> Result<(), Problem> {
-        self.s.company.came_back();
+        self.s.batcher.complete();
         let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
         if let Some(number) = self.run_of.remove(&done.tag) {
             if let Some(run) = self.runs.get_mut(&number) {

@@ -4,7 +4,7 @@ use super::Drive;
 use crate::device;
 use crate::io;
 use crate::plan::batches::Phase;
-use crate::prep::patience::{Patience, no_room};
+use crate::prep::timeouts::{Timeouts, no_room};
 use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
@@ -39,7 +39,7 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
-        Patience::ended(age)
+        Timeouts::timed_out(age)
             .drive(&self.s.name)
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`, then go on with --resume; it holds no finished volume")
     }

@@ -30,7 +30,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             let Some(slot) = self.s.pool.take() else { return Ok(()) };
             let is_read = matches!(self.batches.peek().map(|batch| &batch.content), Some(Content::Files(_)));
             let len = self.batches.peek().map_or(0, |batch| batch.len as u64);
-            if is_read && let Err(wait) = self.s.allowance.take(len, Instant::now()) {
+            if is_read && let Err(wait) = self.s.rate_limit.take(len, Instant::now()) {
                 self.pause = Some(wait);
                 return Ok(());
             }

@@ -38,12 +38,12 @@ use crate::ntfs::build::{Generate, Outcome, SectionKind, Tree};
 use crate::plan::batches::{Batch, Batches, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::pool::{Pool, Slot};
-use crate::prep::allowance::Allowance;
 use crate::prep::manifest::{PropertyHashes, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
-use crate::prep::patience::Patience;
+use crate::prep::rate_limit::RateLimit;
 use crate::prep::sources::Sources;
-use crate::prep::workers::{Company, Done, Job};
+use crate::prep::timeouts::Timeouts;
+use crate::prep::workers::{Done, Job, LaneBatcher};
 use crate::report::{Event, Kind, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
 
@@ -73,7 +73,7 @@ pub struct Setup<'a> {
     /// Slots that may be filling at once.
     pub fills_max: usize,
     /// The way to the shared workers.
-    pub company: Company,
+    pub batcher: LaneBatcher,
     /// The volume's cipher.
     pub cipher: Arc<SectorCipher>,
     /// Bytes outside the encrypted volume.
@@ -99,9 +99,9 @@ pub struct Setup<'a> {
     /// The directory of the journal, where checkpoints and logs lie.
     pub beside: PathBuf,
     /// When to call the device slow, and when to give it up.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// How fast sources may be read.
-    pub allowance: &'a Allowance,
+    pub rate_limit: &'a RateLimit,
     /// Where news goes.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Asked to stop?
@@ -265,7 +265,7 @@ struct Drive<'a, 'o> {
     acknowledged: u64,
     total: u64,
     files_down: u64,
-    told: Instant,
+    reported_at: Instant,
     waited: [Duration; 3],
     /// Age of the oldest operation when it is told of next.
     slow_at: Duration,
@@ -278,7 +278,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let slot_len = s.pool.slot_len();
         let total = s.layout.total_to_write();
         let sources = Sources::new(std::mem::take(&mut s.bases));
-        let slow_at = s.patience.slow;
+        let slow_at = s.timeouts.slow;
         let batches = s.layout.batches(slot_len).peekable();
         Self {
             batches,
@@ -315,7 +315,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             acknowledged: 0,
             total: total.0,
             files_down: 0,
-            told: Instant::now(),
+            reported_at: Instant::now(),
             waited: [Duration::ZERO; 3],
             slow_at,
             sources,
@@ -327,7 +327,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.wipe()?;
         self.pass_over()?;
         // What is there already: rates count from here.
-        self.tell(true);
+        self.report(true);
         self.wiped()?;
         (self.s.once_wiped)();
         loop {
@@ -342,8 +342,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
             self.write_ready();
             // What is sealed and not being written waits for its turn, perhaps behind one that waits for company.
-            let ahead = self.s.company.away() + self.writing.len();
-            self.s.company.go(ahead >= BUSY);
+            let ahead = self.s.batcher.away() + self.writing.len();
+            self.s.batcher.flush(ahead >= BUSY);
             // A drive that waits for its sources is not at an end: flushing it each time would cost.
             if self.is_idle() && self.pause.is_none() {
                 if stopping && self.flushed_issued == self.issued {
@@ -377,7 +377,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// The former stage's last progress comes before the next stage.
     fn stage(&mut self, stage: Stage) {
-        self.tell(true);
+        self.report(true);
         (self.s.events)(Event::Stage { drive: self.s.index, stage });
     }
 

@@ -14,8 +14,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.digested(done)?;
         }
         self.write_ready();
-        if self.told.elapsed() >= PROGRESS_EVERY {
-            self.tell(true);
+        if self.reported_at.elapsed() >= PROGRESS_EVERY {
+            self.report(true);
             self.mind_the_slow()?;
         }
         if self.is_idle() && !self.flushing && self.pause.is_none() {
@@ -25,7 +25,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let completion = self.s.engine.wait(Some(self.pause.map_or(PROGRESS_EVERY, |pause| pause.min(PROGRESS_EVERY))));
         let waited = since.elapsed();
         // What was scarce while nothing happened.
-        let scarce = if self.s.company.away() > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
+        let scarce = if self.s.batcher.away() > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
             1
         } else if !self.writing.is_empty() || self.flushing {
             2
@@ -61,11 +61,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    pub(super) fn tell(&mut self, now: bool) {
-        if !now && self.told.elapsed() < PROGRESS_EVERY {
+    pub(super) fn report(&mut self, now: bool) {
+        if !now && self.reported_at.elapsed() < PROGRESS_EVERY {
             return;
         }
-        self.told = Instant::now();
+        self.reported_at = Instant::now();
         let waiting_for = match self.waited.iter().enumerate().max_by_key(|&(_, d)| *d) {
             Some((_, d)) if *d < PROGRESS_EVERY / 10 => Waiting::Nothing,
             Some((0, _)) => Waiting::Source,
@@ -84,11 +84,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Tells how long the oldest operation has been waiting, and gives a device up that does not answer at all.
     pub(super) fn mind_the_slow(&mut self) -> Result<(), Problem> {
-        let patience = self.s.patience;
+        let timeouts = self.s.timeouts;
         let oldest = self.s.engine.oldest().unwrap_or_default();
-        if oldest < patience.slow {
-            self.slow_at = patience.slow;
-        } else if oldest >= patience.hung || self.s.stop.requested() {
+        if oldest < timeouts.slow {
+            self.slow_at = timeouts.slow;
+        } else if oldest >= timeouts.hung || self.s.stop.requested() {
             // Who wants to stop does not wait for what may never come.
             return Err(self.hung(oldest));
         } else if oldest >= self.slow_at {
@@ -98,7 +98,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                  given up after {} s",
                 self.s.name,
                 oldest.as_secs(),
-                patience.hung.as_secs()
+                timeouts.hung.as_secs()
             )));
         }
         Ok(())
@@ -106,11 +106,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Takes back what is under way, so that the slots live as long as the kernel uses them.
     pub(super) fn drain(&mut self) {
-        let patience = io::DRAIN_MAX.min(self.s.patience.hung);
+        let timeouts = io::DRAIN_MAX.min(self.s.timeouts.hung);
         let began = Instant::now();
-        while self.s.engine.in_flight() > 0 && began.elapsed() < patience {
+        while self.s.engine.in_flight() > 0 && began.elapsed() < timeouts {
             // A device that does not answer gets the engine's own patience and no more.
-            if self.s.engine.oldest().is_some_and(|age| age >= self.s.patience.slow) {
+            if self.s.engine.oldest().is_some_and(|age| age >= self.s.timeouts.slow) {
                 (self.s.events)(Event::Warning(format!(
                     "drive {}: waiting up to {} s for what the device still has in hand; the program ends when the kernel \
                      lets go of it",

@@ -18,8 +18,8 @@ use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
 use crate::prep::abort;
 use crate::prep::drive::Pace;
-use crate::prep::patience::Patience;
 use crate::prep::session::prepare_with;
+use crate::prep::timeouts::Timeouts;
 use crate::surroundings::Surroundings;
 use crate::units::FileTime;
 
@@ -104,11 +104,11 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         // Checkpoints by bytes alone: the same in every run.
         prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
-        let draft = prepared.drafts().expect("drafts").remove(0);
-        let region = draft.region(&mut |_| {});
+        let secrets = prepared.volume_secrets().expect("secrets").remove(0);
+        let region = secrets.region(&mut |_| {});
         let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let snapshot = prepared.save_plan().expect("a plan file");
-        Bench { prepared, draft, region, journal, snapshot, workers: Workers::start(2).expect("threads") }
+        Bench { prepared, secrets, region, journal, snapshot, workers: Workers::start(2).expect("threads") }
     }
 
     /// Runs a plan on a simulated disk.
@@ -128,7 +128,7 @@ impl Lab {
         let finished = bench.fill(disk, bench.begin())?;
         let drive = &bench.prepared.drives[0];
         let record = self.dir.join(place).join("record.xml");
-        let password = bench.draft.password().printed();
+        let password = bench.secrets.password().printed();
         let info = DriveInfo {
             drive_id: &drive.rules.drive_id,
             bitlocker_key: password.expose(),
@@ -147,7 +147,7 @@ impl Lab {
             hashes: Some(&bench.sidecars()[1]),
             record: &record,
             how: ReadBack::Full,
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
             seed: 3,
             workers: &bench.workers,
             events: &|_| {},
@@ -161,7 +161,7 @@ impl Lab {
 /// A plan with its draft, to be written to simulated disks again and again.
 struct Bench {
     prepared: Prepared,
-    draft: Draft,
+    secrets: VolumeSecrets,
     /// Stretched once.
     region: Box<[u8; REGION_LEN]>,
     journal: JournalFile,
@@ -189,7 +189,7 @@ impl Bench {
             stop,
             formatted: self.prepared.plan.recipe.formatted,
             snapshot: self.snapshot,
-            allowance: Allowance::new(None, Instant::now()),
+            rate_limit: RateLimit::new(None, Instant::now()),
         };
         work(&self.prepared.drives[0], &shared)
     }
@@ -197,7 +197,7 @@ impl Bench {
     /// The drive is begun: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| begin(drive, &self.draft, &record, || Ok(()), shared));
+        let begun = self.shared(|drive, shared| begin(drive, &self.secrets, &record, || Ok(()), shared));
         begun.expect("a beginning")
     }
 
@@ -211,10 +211,17 @@ impl Bench {
             // As on a drive that held a volume of the same kind before.
             let wipe = drive.layout.last_places();
             let pool = Pool::new(8, SLOT_LEN).expect("slots");
-            let (node, patience) = (None, Patience::default());
-            let ground =
-                Ground { engine: Box::new(disk.engine()), pool, wipe, once_wiped: &|| (), read: &read, node, patience };
-            fill(0, drive, &self.draft, self.region(), checkpoint, ground, shared)
+            let (node, timeouts) = (None, Timeouts::default());
+            let ground = DriveIo {
+                engine: Box::new(disk.engine()),
+                pool,
+                wipe,
+                once_wiped: &|| (),
+                read: &read,
+                node,
+                timeouts,
+            };
+            fill(0, drive, &self.secrets, self.region(), checkpoint, ground, shared)
         })
     }
 

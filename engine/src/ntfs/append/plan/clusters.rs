@@ -5,7 +5,8 @@ use super::super::edit::Edit;
 use super::super::secure::Home;
 use super::super::space::{given, take};
 use super::{
-    Append, Growth, Guard, LIST_ENTRY, Large, Needs, Numbers, SecurePlaces, Split, joined, one_run, stream_extents,
+    Append, Growth, LIST_ENTRY, Large, Needs, NewSecurity, Numbers, SecurePlaces, Split, joined, one_run,
+    stream_extents,
 };
 use crate::ntfs::build::index::{self, LARGE_ROOT_VALUE};
 use crate::ntfs::build::record::{self, Sizes};
@@ -244,7 +245,7 @@ impl Append {
     }
 
     fn file_base(&self, name_units: usize) -> usize {
-        self.file_guard.len() + record::resident_len(0, record::file_name_len(name_units))
+        self.file_security.len() + record::resident_len(0, record::file_name_len(name_units))
     }
 
     /// Finds the files whose runs do not fit one record; `false` if they need more records than were counted.
@@ -292,9 +293,9 @@ impl Append {
 
     /// Attributes that the base record of a split file keeps, beside its list.
     pub(in crate::ntfs::append) fn listed_in_base(&self) -> usize {
-        match self.file_guard {
-            Guard::Id(_) => 2,
-            Guard::Own(_) => 3,
+        match self.file_security {
+            NewSecurity::Id(_) => 2,
+            NewSecurity::Own(_) => 3,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::Refusal;
 use super::super::edit::Edit;
 use super::super::secure::{self, Secure};
-use super::Guard;
+use super::NewSecurity;
 use crate::ntfs::build::security::{self, Grant, GrantTo};
 use crate::ntfs::build::system::I30;
 use crate::ntfs::format::{file_attribute, metafile};
@@ -64,7 +64,7 @@ pub(super) fn guards<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
     hidden: bool,
-) -> Result<(Guard, Guard, Option<Secure>), Refusal> {
+) -> Result<(NewSecurity, NewSecurity, Option<Secure>), Refusal> {
     let wanted = if hidden {
         [Wanted::hidden(true, security::hidden_directory()), Wanted::hidden(false, security::hidden_file())]
     } else {
@@ -72,7 +72,7 @@ pub(super) fn guards<R: ReadAt>(
         [Wanted::open(true, dir, file, security::directory()), Wanted::open(false, file, dir, security::file())]
     };
     if let Some(mut secure) = Secure::read(volume, reader)? {
-        let [dir, file] = wanted.each_ref().map(|wanted| Guard::Id(wanted.id_in(&mut secure)));
+        let [dir, file] = wanted.each_ref().map(|wanted| NewSecurity::Id(wanted.id_in(&mut secure)));
         if secure.end() == secure.old_end() {
             return Ok((dir, file, None));
         }
@@ -118,13 +118,13 @@ impl Wanted {
         }
     }
 
-    fn found_in(self, known: &[(u32, Vec<u8>)]) -> Guard {
+    fn found_in(self, known: &[(u32, Vec<u8>)]) -> NewSecurity {
         let [first, second] = self.grants;
         let grants = |id: u32, grant: Grant| known.iter().any(|(other, bytes)| *other == id && grant.is_in(bytes));
         let find = |grant: Grant| known.iter().find(|(_, bytes)| grant.is_in(bytes)).map(|(id, _)| *id);
         let id = self.in_root[0].filter(|&id| grants(id, second));
         let id = id.or_else(|| find(first)).or_else(|| find(second));
-        id.or(self.in_root[0]).or(self.in_root[1]).map_or(Guard::Own(self.own), Guard::Id)
+        id.or(self.in_root[0]).or(self.in_root[1]).map_or(NewSecurity::Own(self.own), NewSecurity::Id)
     }
 }
 

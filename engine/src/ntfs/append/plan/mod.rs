@@ -119,14 +119,14 @@ impl Growth {
 
 /// Whose permission a new file gets.
 #[derive(Clone, Debug)]
-pub(super) enum Guard {
+pub(super) enum NewSecurity {
     /// An id of `$Secure`.
     Id(u32),
     /// A descriptor in the record.
     Own(Vec<u8>),
 }
 
-impl Guard {
+impl NewSecurity {
     /// Bytes of `$STANDARD_INFORMATION` and, if there is one, of the descriptor.
     fn len(&self) -> usize {
         match self {
@@ -169,8 +169,8 @@ pub struct Append {
     data: LinearSpace,
     file_starts: Vec<u64>,
     pub(super) splits: BTreeMap<u32, Split>,
-    dir_guard: Guard,
-    pub(super) file_guard: Guard,
+    dir_security: NewSecurity,
+    pub(super) file_security: NewSecurity,
     /// What is added to `$Secure`, and where in the space of metadata it takes clusters.
     pub(super) secure: Option<Secure>,
     pub(super) secure_places: SecurePlaces,
@@ -198,7 +198,7 @@ impl Append {
             let total = report.findings.iter().filter(|finding| errors(finding.severity)).count() as u64;
             return Err(Refusal::Damaged { first: format!("{}: {}", first.place, first.what), total });
         }
-        let (dir_guard, file_guard, secure) = gate::guards(&volume, reader, spec.hidden.is_some())?;
+        let (dir_security, file_security, secure) = gate::guards(&volume, reader, spec.hidden.is_some())?;
         let mut this = Self {
             volume,
             spec,
@@ -216,8 +216,8 @@ impl Append {
             data: LinearSpace::of(&[]),
             file_starts: Vec::new(),
             splits: BTreeMap::new(),
-            dir_guard,
-            file_guard,
+            dir_security,
+            file_security,
             secure,
             secure_places: SecurePlaces::default(),
             free: Clusters(0),
@@ -229,7 +229,7 @@ impl Append {
         let mirror = this.volume.open_file(reader, number)?;
         let mirror = mirror.data(&[]).ok_or(NtfsError::not_found(Place::record(number)))?;
         this.mirror = (stream_extents(mirror), mirror.size);
-        this.meet(reader, tree)?;
+        this.match_existing(reader, tree)?;
         let free = this.free_extents(reader)?;
         this.free = Clusters(free.iter().map(|extent| extent.len.0).sum());
         let candidates = this.free_records(reader)?;
@@ -345,7 +345,7 @@ impl Append {
     }
 
     /// Finds which directories and root files exist, and what is in the way.
-    fn meet<R: ReadAt>(&mut self, reader: &mut R, tree: &impl Tree) -> Result<(), Refusal> {
+    fn match_existing<R: ReadAt>(&mut self, reader: &mut R, tree: &impl Tree) -> Result<(), Refusal> {
         let mut names = Vec::new();
         let mut name = Vec::new();
         let mut clash = |name: &[u16], what: &str| {
@@ -662,16 +662,16 @@ impl Append {
 
     /// The permission of a directory with such a name: a descriptor of its own has no place beside the longest names, and
     /// is left to the driver's default.
-    pub(super) fn dir_guard(&self, name_units: usize) -> &Guard {
-        const DEFAULT: &Guard = &Guard::Id(0);
+    pub(super) fn dir_security(&self, name_units: usize) -> &NewSecurity {
+        const DEFAULT: &NewSecurity = &NewSecurity::Id(0);
         let index = [
             record::resident_len(I30.len(), LARGE_ROOT_VALUE),
             record::non_resident_len(I30.len(), std::iter::once(one_run(1))),
             record::resident_len(I30.len(), 64),
         ];
         let name = record::resident_len(0, record::file_name_len(name_units));
-        let fits = self.dir_guard.len() + name + index.iter().sum::<usize>() <= self.room();
-        if fits { &self.dir_guard } else { DEFAULT }
+        let fits = self.dir_security.len() + name + index.iter().sum::<usize>() <= self.room();
+        if fits { &self.dir_security } else { DEFAULT }
     }
 
     /// Bytes that attributes of a directory take beside its index, and that all can take.
@@ -688,7 +688,7 @@ impl Append {
         }
         let mut name = Vec::new();
         tree.dir_name(dir.unwrap_or_default(), &mut name);
-        let base = self.dir_guard(name.len()).len() + record::resident_len(0, record::file_name_len(name.len()));
+        let base = self.dir_security(name.len()).len() + record::resident_len(0, record::file_name_len(name.len()));
         Ok((base, self.room()))
     }
 

@@ -176,8 +176,8 @@ impl Check<'_> {
         }
         let byte_of = |set: &[u64], at: usize| set.get(at / 8).map_or(0, |word| word.to_le_bytes()[at % 8]);
         for at in 0..(self.in_use.len() * 8).max(bits.len()) {
-            let (told, real) = (bits.get(at).copied().unwrap_or(0), byte_of(&self.in_use, at));
-            let wrong = (told ^ real) & !byte_of(&self.unreadable, at);
+            let (reported, real) = (bits.get(at).copied().unwrap_or(0), byte_of(&self.in_use, at));
+            let wrong = (reported ^ real) & !byte_of(&self.unreadable, at);
             for bit in (0..8).filter(|bit| wrong >> bit & 1 != 0) {
                 let used = real >> bit & 1 != 0;
                 let what =
@@ -217,23 +217,23 @@ impl Check<'_> {
             }
             for (index, bytes) in chunk[..here].chunks_exact(8).enumerate() {
                 let first = at * 8 + index as u64 * 64;
-                let mut told = [0; 8];
-                told.copy_from_slice(bytes);
-                let told = u64::from_le_bytes(told);
+                let mut reported = [0; 8];
+                reported.copy_from_slice(bytes);
+                let reported = u64::from_le_bytes(reported);
                 if first >= clusters {
                     break;
                 }
                 let inside = if clusters - first >= 64 { u64::MAX } else { (1 << (clusters - first)) - 1 };
-                if told | inside != u64::MAX {
+                if reported | inside != u64::MAX {
                     self.report.warning(place(first / 8), "bits behind the last cluster are clear");
                 }
-                let wrong = (told ^ self.used.word(first / 64)) & inside;
+                let wrong = (reported ^ self.used.word(first / 64)) & inside;
                 if wrong == 0 {
                     close(&mut self.report, &mut open, first);
                     continue;
                 }
                 for bit in 0..64 {
-                    let used = told >> bit & 1 == 0;
+                    let used = reported >> bit & 1 == 0;
                     if wrong >> bit & 1 == 0 || open.is_some_and(|(_, other)| other != used) {
                         close(&mut self.report, &mut open, first + bit);
                     }

@@ -293,8 +293,8 @@ fn judge_made(mib: u64, sector: u32, cluster: u32, scale: u32) {
             assert_eq!(catalog.lookup(&volume, &text.to_ascii_uppercase()), Some(id));
             let stream = catalog.open(&volume, &mut image, id).unwrap();
             assert_eq!(digest(&volume, &mut image, &stream), *hash, "{text}");
-            let told = catalog.names(id).map(|name| display_name(&catalog.path(name).unwrap()));
-            assert!(told.into_iter().any(|path| path == format!("\\{}", text.replace('/', "\\"))));
+            let reported = catalog.names(id).map(|name| display_name(&catalog.path(name).unwrap()));
+            assert!(reported.into_iter().any(|path| path == format!("\\{}", text.replace('/', "\\"))));
             compressed += u32::from(stream.is_compressed() && !stream.is_resident());
             fragments = fragments.max(catalog.extents(&volume, id).unwrap().len());
             joined +=

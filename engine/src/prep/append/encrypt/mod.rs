@@ -11,8 +11,8 @@
 //! Whenever this is cut short, [`encrypt`] goes on to the same drive, and [`decrypt`] goes back to the volume that was
 //! there, bit for bit but for clusters that were free. Both may be cut short themselves.
 
+pub mod batch_journal;
 mod pass;
-pub mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +21,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use batch_journal::{BatchJournal, Direction};
 use pass::{Pass, START};
-use ring::{Ring, Way};
 
 use super::commit::{self, Store, refused};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
@@ -32,7 +32,7 @@ use crate::checkpoint::{Fault, Prefix};
 use crate::hash;
 use crate::ntfs::build::Outcome;
 use crate::ntfs::read::Volume;
-use crate::plan::in_place::{Ground, InPlace, Unfit, sealed_ranges};
+use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::prep::keys::Keys;
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
@@ -42,7 +42,7 @@ use crate::verify::medium::Medium;
 /// The word for the images of what the hidden files changed.
 pub const IMAGES: &str = "hidden";
 /// The word for the batch under way.
-pub const RING: &str = "batch";
+pub const BATCH_JOURNAL: &str = "batch";
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,11 +106,11 @@ impl State {
     /// When they make no sense.
     pub fn regions(&self, sector: SectorSize) -> Result<Regions, String> {
         let cluster = ClusterSize::from_bytes(self.cluster);
-        let regions = cluster.and_then(|cluster| Regions::again(self.volume.len, cluster, sector, self.places));
+        let regions = cluster.and_then(|cluster| Regions::restore(self.volume.len, cluster, sector, self.places));
         regions.ok_or_else(|| "the checkpoint names places that no volume has".into())
     }
 
-    /// What [`Keys::again`] finds the keys by.
+    /// What [`Keys::restore`] finds the keys by.
     pub fn body(&self) -> Vec<u8> {
         [&self.region[..], &self.front[..]].concat()
     }
@@ -166,14 +166,14 @@ pub fn check_back(
     keys: &Keys,
     name: &str,
     images: (&mut File, &Path),
-    ring: (&File, &Path),
+    batches: (&File, &Path),
 ) -> Result<(), Problem> {
     if state.step >= Step::Ready {
         commit::is_as_written(images.0, &state.images, name).map_err(|problem| problem.path(images.1))?;
     }
     if state.step == Step::Passing {
-        let held = Ring::look(ring.0, hash::sha256(&keys.region));
-        pass::under_way(&held, state.border, Way::Back, name).map_err(|problem| problem.path(ring.1))?;
+        let held = BatchJournal::look(batches.0, hash::sha256(&keys.region));
+        pass::under_way(&held, state.border, Direction::Decrypt, name).map_err(|problem| problem.path(batches.1))?;
     }
     Ok(())
 }
@@ -196,8 +196,8 @@ pub struct Work<'a> {
     /// The sidecar with the images of the hidden files, open for reading and writing, and its path.
     pub images: (&'a mut File, &'a Path),
     /// The sidecar with the batch under way, likewise.
-    pub ring: (&'a File, &'a Path),
-    /// Bytes of a batch; at most [`ring::BATCH_LEN`].
+    pub batches: (&'a File, &'a Path),
+    /// Bytes of a batch; at most [`batch_journal::BATCH_LEN`].
     pub batch_len: u64,
     /// Makes the state durable.
     pub save: &'a mut dyn FnMut(&State) -> Result<(), Problem>,
@@ -261,9 +261,9 @@ impl<'a> Work<'a> {
         Ok(found)
     }
 
-    fn ring(&self) -> Result<Ring<'a>, Problem> {
-        let ring = Ring::new(self.ring.0, hash::sha256(&self.keys.region), self.batch_len);
-        ring.map_err(|error| side(&error, &self.facts.name).path(self.ring.1))
+    fn batches(&self) -> Result<BatchJournal<'a>, Problem> {
+        let batches = BatchJournal::new(self.batches.0, hash::sha256(&self.keys.region), self.batch_len);
+        batches.map_err(|error| side(&error, &self.facts.name).path(self.batches.1))
     }
 
     fn regions(&self, state: &State) -> Result<Regions, Problem> {
@@ -282,8 +282,9 @@ impl<'a> Work<'a> {
         let opened = plain(self.found(state)?)?;
         let mut view = View(&opened);
         let volume = Volume::open(&mut view, opened.len()).map_err(|error| refused(&error.into(), name))?;
-        let ground = Ground { len: state.volume.len, sector: self.sector, now: self.now };
-        let planned = InPlace::plan(volume, &mut view, &ground, Some(*regions)).map_err(|error| unfit(error, name))?;
+        let partition = PartitionGeometry { len: state.volume.len, sector: self.sector, now: self.now };
+        let planned =
+            InPlace::plan(volume, &mut view, &partition, Some(*regions)).map_err(|error| unfit(error, name))?;
         for range in regions.sealed_zeros() {
             store.write(ByteOffset(state.volume.start.0 + range.start.0), &vec![0; range.len.0 as usize])?;
         }
@@ -310,24 +311,30 @@ impl<'a> Work<'a> {
     }
 
     /// The pass from the border to its end, or back to its start.
-    fn pass(&mut self, state: &mut State, regions: &Regions, store: &mut Store<'_>, way: Way) -> Result<(), Problem> {
-        let (name, keys, ring) = (&self.facts.name, self.keys, self.ring()?);
+    fn pass(
+        &mut self,
+        state: &mut State,
+        regions: &Regions,
+        store: &mut Store<'_>,
+        direction: Direction,
+    ) -> Result<(), Problem> {
+        let (name, keys, batches) = (&self.facts.name, self.keys, self.batches()?);
         let medium = Arc::clone(&self.medium);
         let volume = state.volume;
-        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions, keys, ring };
-        let border = pass.recover(state.border, way).map_err(|problem| match problem.kind {
-            Kind::Environment => problem.path(self.ring.1),
+        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions, keys, batches };
+        let border = pass.recover(state.border, direction).map_err(|problem| match problem.kind {
+            Kind::Environment => problem.path(self.batches.1),
             _ => problem,
         })?;
         if border != state.border {
-            pass.tell(border)?;
+            pass.report(border)?;
             self.reach(state, Step::Passing, border)?;
         }
         let ranges = self.ranges(state, regions, border)?;
         let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
         let done = |border: u64| {
             let below = ranges.iter().map(|range| border.clamp(range.start.0, range.end().0) - range.start.0).sum();
-            ByteLen(if way == Way::There { below } else { total.0 - below })
+            ByteLen(if direction == Direction::Encrypt { below } else { total.0 - below })
         };
         loop {
             (self.events)(Event::Progress {
@@ -337,7 +344,7 @@ impl<'a> Work<'a> {
                 files: 0,
                 waiting_for: Waiting::Drive,
             });
-            if way == Way::There && self.stop.requested() {
+            if direction == Direction::Encrypt && self.stop.requested() {
                 pass.store.flush()?;
                 return Err(Problem::new(Kind::Interrupted, "stopped on request, with the volume encrypted in part")
                     .drive(name)
@@ -345,14 +352,14 @@ impl<'a> Work<'a> {
                         "go on with `--resume`, or take the volume back with `--abort`; keep the journal's files",
                     ));
             }
-            let Some(border) = pass.step(&ranges, state.border, way)? else { break };
-            pass.tell(border)?;
+            let Some(border) = pass.step(&ranges, state.border, direction)? else { break };
+            pass.report(border)?;
             self.reach(state, Step::Passing, border)?;
         }
-        if way == Way::There {
+        if direction == Direction::Encrypt {
             pass.end()?;
             // What the session writes from now on must not be taken for what the batch held.
-            pass.ring.forget().map_err(|error| side(&error, name))?;
+            pass.batches.forget().map_err(|error| side(&error, name))?;
         }
         pass.store.flush()
     }
@@ -374,7 +381,7 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
     if state.step < Step::Done {
         (work.events)(Event::Stage { drive: work.index, stage: Stage::Encrypting });
         // Room for a batch, before anything is written to the drive.
-        work.ring()?;
+        work.batches()?;
     }
     if state.step == Step::Begun {
         state.images = work.hide(state, &regions, store)?;
@@ -387,19 +394,19 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
     }
     if matches!(state.step, Step::Hidden | Step::Relocated) {
         let medium = Arc::clone(&work.medium);
-        let (volume, ring) = (state.volume, work.ring()?);
-        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, ring };
+        let (volume, batches) = (state.volume, work.batches()?);
+        let mut pass = Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, batches };
         if state.step == Step::Hidden {
             pass.relocate()?;
             work.reach(state, Step::Relocated, START)?;
         }
         // From here on the file says whether a batch is under way.
-        pass.ring.forget().map_err(|error| side(&error, name).path(work.ring.1))?;
-        pass.put_front(Way::There)?;
+        pass.batches.forget().map_err(|error| side(&error, name).path(work.batches.1))?;
+        pass.put_front(Direction::Encrypt)?;
         work.reach(state, Step::Passing, START)?;
     }
     if state.step == Step::Passing {
-        work.pass(state, &regions, store, Way::There)?;
+        work.pass(state, &regions, store, Direction::Encrypt)?;
         let end = state.volume.len.0;
         work.reach(state, Step::Done, end)?;
     }
@@ -415,17 +422,18 @@ pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
     let (name, keys) = (&work.facts.name, work.keys);
     if state.step == Step::Done {
         let end = state.volume.len.0;
-        work.ring()?.forget().map_err(|error| side(&error, name).path(work.ring.1))?;
+        work.batches()?.forget().map_err(|error| side(&error, name).path(work.batches.1))?;
         work.reach(state, Step::Passing, end)?;
     }
     if state.step == Step::Passing {
-        work.pass(state, &regions, store, Way::Back)?;
+        work.pass(state, &regions, store, Direction::Decrypt)?;
         work.reach(state, Step::Relocated, START)?;
     }
     if state.step == Step::Relocated {
         let medium = Arc::clone(&work.medium);
-        let (volume, ring) = (state.volume, work.ring()?);
-        Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, ring }.put_front(Way::Back)?;
+        let (volume, batches) = (state.volume, work.batches()?);
+        Pass { name, medium: medium.as_ref(), store, volume, regions: &regions, keys, batches }
+            .put_front(Direction::Decrypt)?;
         work.reach(state, Step::Hidden, START)?;
     }
     if matches!(state.step, Step::Hidden | Step::Ready) {

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::ring::{Batch, RUNS_MAX, Ring, Way};
+use super::batch_journal::{Batch, BatchJournal, Direction, RUNS_MAX};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
 use crate::prep::append::commit::Store;
@@ -33,15 +33,20 @@ pub struct Pass<'a, 's> {
     /// The volume's keys.
     pub keys: &'a Keys,
     /// The batch under way.
-    pub ring: Ring<'a>,
+    pub batches: BatchJournal<'a>,
 }
 
 /// The batch that may lie on the drive in part.
 ///
 /// # Errors
 /// When it is damaged.
-pub fn under_way(ring: &Ring<'_>, border: u64, way: Way, name: &str) -> Result<Option<(Batch, Vec<u8>)>, Problem> {
-    ring.under_way(border, way).map_err(|error| match error.kind() {
+pub fn under_way(
+    batches: &BatchJournal<'_>,
+    border: u64,
+    direction: Direction,
+    name: &str,
+) -> Result<Option<(Batch, Vec<u8>)>, Problem> {
+    batches.under_way(border, direction).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(name),
         _ => {
             Problem::new(Kind::Environment, format!("the batch beside the journal cannot be read: {error}")).drive(name)
@@ -97,9 +102,9 @@ impl Pass<'_, '_> {
     }
 
     /// Makes it look like a BitLocker volume, or like NTFS again; its former front has its home elsewhere.
-    pub fn put_front(&mut self, way: Way) -> Result<(), Problem> {
+    pub fn put_front(&mut self, direction: Direction) -> Result<(), Problem> {
         let mut front = self.keys.front.clone();
-        if way == Way::Back {
+        if direction == Direction::Decrypt {
             let home = self.regions.relocated();
             self.read(home, &mut front)?;
             self.keys.cipher.open(home.start, &mut front);
@@ -110,27 +115,27 @@ impl Pass<'_, '_> {
     }
 
     /// Brings a batch that was under way to its end, and gives the border.
-    pub fn recover(&mut self, border: u64, way: Way) -> Result<u64, Problem> {
-        let kept = under_way(&self.ring, border, way, self.name)?;
+    pub fn recover(&mut self, border: u64, direction: Direction) -> Result<u64, Problem> {
+        let kept = under_way(&self.batches, border, direction, self.name)?;
         let Some((batch, mut sealed)) = kept else { return Ok(border) };
         let inside = |run: &ByteRange| run.start.0 >= batch.start && run.end().0 <= batch.end;
         if !batch.runs.iter().all(inside) || batch.end > self.volume.len.0 {
             return Err(damaged(self.name));
         }
-        if way == Way::Back {
-            self.crypt(&batch, &mut sealed, Way::Back);
+        if direction == Direction::Decrypt {
+            self.crypt(&batch, &mut sealed, Direction::Decrypt);
         }
         self.write(&batch, &sealed)?;
-        Ok(if way == Way::There { batch.end } else { batch.start })
+        Ok(if direction == Direction::Encrypt { batch.end } else { batch.start })
     }
 
-    fn crypt(&self, batch: &Batch, bytes: &mut [u8], way: Way) {
+    fn crypt(&self, batch: &Batch, bytes: &mut [u8], direction: Direction) {
         let mut rest = bytes;
         for run in &batch.runs {
             let (part, behind) = rest.split_at_mut(run.len.0 as usize);
-            match way {
-                Way::There => self.keys.cipher.seal(run.start, part),
-                Way::Back => self.keys.cipher.open(run.start, part),
+            match direction {
+                Direction::Encrypt => self.keys.cipher.seal(run.start, part),
+                Direction::Decrypt => self.keys.cipher.open(run.start, part),
             }
             rest = behind;
         }
@@ -148,10 +153,10 @@ impl Pass<'_, '_> {
     }
 
     /// Does the next batch of `ranges` from `border` on; gives the new border, or `None` when there is nothing left.
-    pub fn step(&mut self, ranges: &[ByteRange], border: u64, way: Way) -> Result<Option<u64>, Problem> {
-        let batch = match way {
-            Way::There => next(ranges, border, self.ring.batch_len()),
-            Way::Back => previous(ranges, border, self.ring.batch_len()),
+    pub fn step(&mut self, ranges: &[ByteRange], border: u64, direction: Direction) -> Result<Option<u64>, Problem> {
+        let batch = match direction {
+            Direction::Encrypt => next(ranges, border, self.batches.batch_len()),
+            Direction::Decrypt => previous(ranges, border, self.batches.batch_len()),
         };
         let Some(batch) = batch else { return Ok(None) };
         let mut bytes = vec![0; batch.bytes() as usize];
@@ -161,19 +166,19 @@ impl Pass<'_, '_> {
             self.read(*run, part)?;
             rest = behind;
         }
-        if way == Way::There {
-            self.crypt(&batch, &mut bytes, way);
+        if direction == Direction::Encrypt {
+            self.crypt(&batch, &mut bytes, direction);
         }
-        self.ring.keep(&batch, &bytes, way).map_err(|error| self.side(&error))?;
-        if way == Way::Back {
-            self.crypt(&batch, &mut bytes, way);
+        self.batches.keep(&batch, &bytes, direction).map_err(|error| self.side(&error))?;
+        if direction == Direction::Decrypt {
+            self.crypt(&batch, &mut bytes, direction);
         }
         self.write(&batch, &bytes)?;
-        Ok(Some(if way == Way::There { batch.end } else { batch.start }))
+        Ok(Some(if direction == Direction::Encrypt { batch.end } else { batch.start }))
     }
 
     /// Tells the border on the drive: durable in the first region, on the way in the others.
-    pub fn tell(&mut self, border: u64) -> Result<(), Problem> {
+    pub fn report(&mut self, border: u64) -> Result<(), Problem> {
         let region = self.keys.converting.until(ByteOffset(border));
         self.write_regions(&region, 0, 1)?;
         self.store.flush()?;
@@ -226,7 +231,7 @@ fn previous(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::BATCH_LEN;
+    use super::super::batch_journal::BATCH_LEN;
     use super::*;
 
     #[test]

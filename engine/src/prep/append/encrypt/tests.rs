@@ -12,7 +12,7 @@ use super::super::tests::{
     assert_left, assert_same_shape, cut_everywhere, old_data, plant_old, planted, twin, unlocked, with_store,
 };
 use super::*;
-use crate::bitlocker::build::{Draft, Spec};
+use crate::bitlocker::build::{Spec, VolumeSecrets};
 use crate::crypt::Cipher;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
@@ -101,7 +101,7 @@ impl Lab {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).open(dir.join(name)).expect("a file")
         };
-        Sides { images: open("images"), ring: open("ring") }
+        Sides { images: open("images"), batches: open("ring") }
     }
 
     /// The same files, copied.
@@ -116,13 +116,13 @@ impl Lab {
 
 struct Sides {
     images: File,
-    ring: File,
+    batches: File,
 }
 
 /// What all attempts at one disk share.
 struct Case {
     keys: Keys,
-    begun: State,
+    started: State,
     batch_len: u64,
     facts: DriveFacts,
 }
@@ -144,8 +144,9 @@ fn planned(disk: &SimDisk) -> Result<(InPlace, Opened), Problem> {
     let opened = plain(found(disk))?;
     let mut view = View(&opened);
     let volume = Volume::open(&mut view, opened.len()).map_err(|error| refused(&error.into(), "sim"))?;
-    let ground = Ground { len: opened.found.volume.len, sector: sector(disk), now: FileTime::from_unix(NOW, 0) };
-    InPlace::plan(volume, &mut view, &ground, None).map(|plan| (plan, opened)).map_err(|error| unfit(error, "sim"))
+    let partition =
+        PartitionGeometry { len: opened.found.volume.len, sector: sector(disk), now: FileTime::from_unix(NOW, 0) };
+    InPlace::plan(volume, &mut view, &partition, None).map(|plan| (plan, opened)).map_err(|error| unfit(error, "sim"))
 }
 
 impl Case {
@@ -160,14 +161,21 @@ impl Case {
             external_key: false,
             created: FileTime::from_unix(NOW, 0),
         };
-        let keys = Keys::new(&Draft::draw(spec, &mut Seeded::new(5))).expect("keys");
-        let begun = State::new(opened.found.volume, &plan.regions, all, &keys);
+        let keys = Keys::new(&VolumeSecrets::draw(spec, &mut Seeded::new(5))).expect("keys");
+        let started = State::new(opened.found.volume, &plan.regions, all, &keys);
         assert!(!disk.deeds().iter().any(|deed| matches!(deed, Deed::Write(_))), "planning writes nothing");
-        Self { keys, begun, batch_len, facts: facts(disk) }
+        Self { keys, started, batch_len, facts: facts(disk) }
     }
 
     /// Goes one way from `state`, which is what is durable afterwards. Stops after so many checkpoints.
-    fn go(&self, disk: &SimDisk, sides: &mut Sides, state: &mut State, way: Way, most: u64) -> Result<(), Problem> {
+    fn go(
+        &self,
+        disk: &SimDisk,
+        sides: &mut Sides,
+        state: &mut State,
+        direction: Direction,
+        most: u64,
+    ) -> Result<(), Problem> {
         let mut now = state.clone();
         let (stop, saved) = (Stop::new(), AtomicU64::new(0));
         let mut work = Work {
@@ -178,7 +186,7 @@ impl Case {
             now: FileTime::from_unix(NOW, 0),
             keys: &self.keys,
             images: (&mut sides.images, Path::new("hidden")),
-            ring: (&sides.ring, Path::new("batch")),
+            batches: (&sides.batches, Path::new("batch")),
             batch_len: self.batch_len,
             save: &mut |now| {
                 *state = now.clone();
@@ -190,9 +198,9 @@ impl Case {
             events: &|_| {},
             stop: &stop,
         };
-        with_store(disk, |store| match way {
-            Way::There => encrypt(&mut work, &mut now, store),
-            Way::Back => decrypt(&mut work, &mut now, store),
+        with_store(disk, |store| match direction {
+            Direction::Encrypt => encrypt(&mut work, &mut now, store),
+            Direction::Decrypt => decrypt(&mut work, &mut now, store),
         })
     }
 
@@ -258,7 +266,7 @@ fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
         assert!(fs::read(mount.0.join(path)).expect("a file") == *bytes, "{path}");
     }
     let hidden = mount.0.join("System Volume Information");
-    for file in case.begun.regions(sector(disk)).expect("regions").hidden_files() {
+    for file in case.started.regions(sector(disk)).expect("regions").hidden_files() {
         let bytes = fs::read(hidden.join(file.name)).expect("a hidden file");
         assert!(bytes.len() as u64 == file.data_len.0 && bytes.iter().all(|&byte| byte == 0), "{}", file.name);
     }
@@ -271,17 +279,17 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
     if is_small {
         // Old data in all that is free, and behind the last whole cluster.
         let volume = found(disk).volume;
-        let cluster = case.begun.cluster;
+        let cluster = case.started.cluster;
         let tail = (volume.len.0 - disk.sector()) / cluster * cluster;
         let tail = ByteRange::new(volume.start.0 + tail, volume.len.0 - disk.sector() - tail);
         free.iter().chain([&tail]).for_each(|range| plant_old(disk, *range));
     }
     let former = twin(disk);
-    let mut state = case.begun.clone();
+    let mut state = case.started.clone();
     let mut sides = lab.sides("sides");
     let mut pauses = 0;
     // Stopped after every few checkpoints, and read with the key alone each time.
-    while let Err(problem) = case.go(disk, &mut sides, &mut state, Way::There, 3) {
+    while let Err(problem) = case.go(disk, &mut sides, &mut state, Direction::Encrypt, 3) {
         assert_eq!(problem.kind, Kind::Interrupted, "{problem}");
         pauses += 1;
         if state.step == Step::Passing {
@@ -294,7 +302,7 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
     assert!(state.step == Step::Done && pauses > 0, "{pauses} pauses");
     let written = || disk.deeds().into_iter().filter(|deed| matches!(deed, Deed::Write(_))).count();
     let before = written();
-    case.go(disk, &mut sides, &mut state, Way::There, 9).expect("nothing to do");
+    case.go(disk, &mut sides, &mut state, Direction::Encrypt, 9).expect("nothing to do");
     assert_eq!(written(), before);
     judge(lab, &twin(disk), &case, files);
     let old = if is_small { old_data(&twin(disk)) } else { Vec::new() };
@@ -304,7 +312,7 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
         let opened = found(&twin(disk)).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
         assert_left(&opened, &old, disk.size().0, "in place");
     }
-    case.go(disk, &mut sides, &mut state, Way::Back, u64::MAX).expect("the way back");
+    case.go(disk, &mut sides, &mut state, Direction::Decrypt, u64::MAX).expect("the way back");
     assert_eq!(state.step, Step::Begun);
     assert_eq!(differs(&twin(disk), &former, &free), None);
 }
@@ -355,37 +363,37 @@ fn judge_power_cuts_while_encrypting_are_finished_or_taken_back() {
     let Some((disk, files)) = lab.plain(66 << 20, &[]) else { return };
     let case = Case::new(&disk, Cipher::XtsAes128, false, 2 << 20);
     let (former, free) = (twin(&disk), free(&disk));
-    let (finished, mut at_end) = (twin(&disk), case.begun.clone());
-    case.go(&finished, &mut lab.sides("finished"), &mut at_end, Way::There, u64::MAX).expect("a volume");
+    let (finished, mut at_end) = (twin(&disk), case.started.clone());
+    case.go(&finished, &mut lab.sides("finished"), &mut at_end, Direction::Encrypt, u64::MAX).expect("a volume");
     let finished = twin(&finished);
     judge(&lab, &finished, &case, &files);
 
-    let state = RefCell::new(case.begun.clone());
-    let act = |way, from: &'static str| {
+    let state = RefCell::new(case.started.clone());
+    let act = |direction, from: &'static str| {
         let (lab, case, state, at_end) = (&lab, &case, &state, &at_end);
         move |disk: &SimDisk| {
             let _ = fs::remove_dir_all(lab.dir.join("cut"));
             let mut sides = if from.is_empty() { lab.sides("cut") } else { lab.copied(from, "cut") };
-            *state.borrow_mut() = if way == Way::There { case.begun.clone() } else { at_end.clone() };
-            case.go(disk, &mut sides, &mut state.borrow_mut(), way, u64::MAX)
+            *state.borrow_mut() = if direction == Direction::Encrypt { case.started.clone() } else { at_end.clone() };
+            case.go(disk, &mut sides, &mut state.borrow_mut(), direction, u64::MAX)
         }
     };
     let mut seen = std::collections::BTreeMap::new();
-    let cuts = cut_everywhere(&former, act(Way::There, ""), |left, cut| {
+    let cuts = cut_everywhere(&former, act(Direction::Encrypt, ""), |left, cut| {
         *seen.entry(state.borrow().step).or_insert(0) += 1;
         let again = twin(left);
         let mut from = state.borrow().clone();
-        let go = case.go(&again, &mut lab.copied("cut", "again"), &mut from, Way::There, u64::MAX);
+        let go = case.go(&again, &mut lab.copied("cut", "again"), &mut from, Direction::Encrypt, u64::MAX);
         go.unwrap_or_else(|problem| panic!("going on after cut {cut} in {:?}: {problem}", state.borrow().step));
         assert_eq!(twin(&again).difference(&finished), None, "finished after cut {cut}");
         let mut from = state.borrow().clone();
-        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Way::Back, u64::MAX);
+        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Direction::Decrypt, u64::MAX);
         go.unwrap_or_else(|problem| panic!("going back after cut {cut} in {:?}: {problem}", state.borrow().step));
         assert_eq!(differs(&twin(left), &former, &free), None, "taken back after cut {cut}");
     });
-    let back = cut_everywhere(&finished, act(Way::Back, "finished"), |left, cut| {
+    let back = cut_everywhere(&finished, act(Direction::Decrypt, "finished"), |left, cut| {
         let mut from = state.borrow().clone();
-        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Way::Back, u64::MAX);
+        let go = case.go(left, &mut lab.copied("cut", "again"), &mut from, Direction::Decrypt, u64::MAX);
         go.unwrap_or_else(|problem| panic!("going back again after cut {cut}: {problem}"));
         assert_eq!(differs(&twin(left), &former, &free), None, "taken back after cut {cut}");
     });
@@ -408,20 +416,23 @@ fn many_power_cuts(lab: &Lab, seeds: Range<u64>) {
     let case = Case::new(&disk, Cipher::AesCbc128, false, 1 << 20);
     let (former, free) = (twin(&disk), free(&disk));
     let mut finished = twin(&disk);
-    case.go(&finished, &mut lab.sides("finished"), &mut case.begun.clone(), Way::There, u64::MAX).expect("a volume");
+    case.go(&finished, &mut lab.sides("finished"), &mut case.started.clone(), Direction::Encrypt, u64::MAX)
+        .expect("a volume");
     finished = twin(&finished);
     for seed in seeds {
         let mut random = Seeded::new(seed);
         let name = format!("life {seed}");
         let mut sides = lab.sides(&name);
-        let (mut now, mut state) = (twin(&former), case.begun.clone());
+        let (mut now, mut state) = (twin(&former), case.started.clone());
         let goes_back = seed % 2 == 1;
         let mut cuts = 0;
         loop {
             // After a few cuts on the way there, the way back is taken, and never left.
-            let way = if goes_back && cuts >= 3 { Way::Back } else { Way::There };
+            let direction = if goes_back && cuts >= 3 { Direction::Decrypt } else { Direction::Encrypt };
             now.set_faults(Faults { cut_after: Some(1 + random.next_u64() % 60), ..Faults::default() });
-            if case.go(&now, &mut sides, &mut state, way, u64::MAX).is_ok() && (!goes_back || way == Way::Back) {
+            if case.go(&now, &mut sides, &mut state, direction, u64::MAX).is_ok()
+                && (!goes_back || direction == Direction::Decrypt)
+            {
                 break;
             }
             now = if now.is_dead() { now.image_after_cut(Landed::Seeded(random.next_u64())) } else { twin(&now) };
@@ -477,7 +488,7 @@ fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
     }
     // Encrypted already.
     let case = Case::new(&disk, Cipher::XtsAes128, false, 4 << 20);
-    case.go(&disk, &mut lab.sides("sides"), &mut case.begun.clone(), Way::There, u64::MAX).expect("a volume");
+    case.go(&disk, &mut lab.sides("sides"), &mut case.started.clone(), Direction::Encrypt, u64::MAX).expect("a volume");
     refused(&twin(&disk), "a BitLocker volume already");
 }
 
@@ -485,7 +496,7 @@ fn what_is_not_a_clean_plain_volume_of_its_own_is_refused_untouched() {
 fn a_state_survives_its_checkpoint() {
     let lab = Lab::new("state", SectorSize::S512);
     let Some((disk, _)) = lab.plain(66 << 20, &[]) else { return };
-    let mut state = Case::new(&disk, Cipher::XtsAes128, true, 1 << 20).begun;
+    let mut state = Case::new(&disk, Cipher::XtsAes128, true, 1 << 20).started;
     (state.step, state.border) = (Step::Passing, 77 << 20);
     let mut bytes = Vec::new();
     state.write(&mut Encoder::new(&mut bytes));

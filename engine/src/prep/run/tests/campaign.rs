@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::sim::Deed;
-use crate::prep::patience::Patience;
+use crate::prep::timeouts::Timeouts;
 use crate::report::Event;
 use crate::units::SectorSize;
 
@@ -41,26 +41,26 @@ impl Trials {
         SimDisk::new(self.size, SectorSize::S512, seed)
     }
 
-    fn run(&self, disk: &SimDisk, patience: Patience) -> (Result<Finished, Problem>, Told) {
-        self.run_until(disk, patience, |_| false)
+    fn run(&self, disk: &SimDisk, timeouts: Timeouts) -> (Result<Finished, Problem>, Told) {
+        self.run_until(disk, timeouts, |_| false)
     }
 
     /// Somebody wants to stop when `ends` says so of something that was told.
     fn run_until(
         &self,
         disk: &SimDisk,
-        patience: Patience,
+        timeouts: Timeouts,
         ends: impl Fn(&Event) -> bool + Sync,
     ) -> (Result<Finished, Problem>, Told) {
-        let (told, stop) = (Mutex::new(Told::default()), Stop::new());
+        let (reported, stop) = (Mutex::new(Told::default()), Stop::new());
         let events = |event: Event| {
             if ends(&event) {
                 stop.request();
             }
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                Event::Stage { stage: Stage::Done, .. } => told.done = true,
-                Event::Note(text) | Event::Warning(text) => told.notes.push(text),
+                Event::Stage { stage: Stage::Done, .. } => reported.done = true,
+                Event::Note(text) | Event::Warning(text) => reported.notes.push(text),
                 _ => {}
             }
         };
@@ -74,10 +74,10 @@ impl Trials {
             let (engine, pool) = (Box::new(disk.engine()), Pool::new(SLOTS, SLOT).expect("slots"));
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
-            let ground = Ground { engine, pool, wipe, once_wiped: &|| (), read: &read, node, patience };
-            fill(0, drive, &self.bench.draft, self.bench.region(), checkpoint, ground, shared)
+            let ground = DriveIo { engine, pool, wipe, once_wiped: &|| (), read: &read, node, timeouts };
+            fill(0, drive, &self.bench.secrets, self.bench.region(), checkpoint, ground, shared)
         });
-        (result, told.into_inner().unwrap_or_else(PoisonError::into_inner))
+        (result, reported.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn seen(&self, disk: &SimDisk) -> Option<String> {
@@ -102,7 +102,7 @@ fn seeds(count: u64) -> Vec<u64> {
 fn campaign_power_cuts_leave_the_whole_volume_or_none() {
     let trials = Trials::new("campaign-cuts");
     let whole = trials.disk(0);
-    trials.run(&whole, Patience::default()).0.expect("no faults");
+    trials.run(&whole, Timeouts::default()).0.expect("no faults");
     assert!(trials.seen(&whole).is_some_and(|words| words.contains("BitLocker")));
     let operations = whole.begun();
     let (mut cuts, mut images, mut complete, mut every) = (0, 0, 0, 0);
@@ -112,9 +112,9 @@ fn campaign_power_cuts_leave_the_whole_volume_or_none() {
         // Every operation is cut in turn, each time in another order of completions.
         let cut = 1 + (seed - 1) % operations;
         disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
-        let (result, told) = trials.run(&disk, Patience::default());
+        let (result, reported) = trials.run(&disk, Timeouts::default());
         let Err(problem) = result else { continue };
-        assert!(!told.done, "seed {seed}: told as done: {problem}");
+        assert!(!reported.done, "seed {seed}: told as done: {problem}");
         assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
         cuts += 1;
         let outstanding = disk.unflushed();
@@ -147,7 +147,7 @@ fn campaign_power_cuts_leave_the_whole_volume_or_none() {
 fn campaign_faults_are_told_and_never_called_done() {
     let trials = Trials::new("campaign-faults");
     let whole = trials.disk(0);
-    trials.run(&whole, Patience::default()).0.expect("no faults");
+    trials.run(&whole, Timeouts::default()).0.expect("no faults");
     let writes: Vec<ByteRange> = whole
         .deeds()
         .into_iter()
@@ -169,7 +169,7 @@ fn campaign_faults_are_told_and_never_called_done() {
             _ => Faults::default(),
         };
         disk.set_faults(Faults { latency_max, ..faults.clone() });
-        let (result, told) = trials.run(&disk, Patience::default());
+        let (result, reported) = trials.run(&disk, Timeouts::default());
         match result {
             Ok(_) => {
                 done += 1;
@@ -179,7 +179,7 @@ fn campaign_faults_are_told_and_never_called_done() {
             }
             Err(problem) => {
                 failed += 1;
-                assert!(!told.done, "seed {seed}: {problem}");
+                assert!(!reported.done, "seed {seed}: {problem}");
                 assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
                 assert!(problem.advice.is_some() && problem.place.drive.is_some(), "seed {seed}: {problem:?}");
                 assert!(seed % 5 != 4, "seed {seed}: {problem}");
@@ -197,15 +197,15 @@ fn campaign_faults_are_told_and_never_called_done() {
 #[test]
 fn campaign_a_hung_device_is_told_of_and_given_up() {
     let trials = Trials::new("campaign-hung");
-    let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_millis(700) };
+    let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(700) };
     let whole = trials.disk(0);
-    trials.run(&whole, Patience::default()).0.expect("no faults");
+    trials.run(&whole, Timeouts::default()).0.expect("no faults");
     for seed in seeds(4) {
         let disk = trials.disk(seed);
         // The wipe, the data, the end: each may hang.
         let at = 1 + (seed - 1) * (whole.begun() - 1) / 3 % whole.begun();
         disk.set_faults(Faults { hang_at: Some(at), ..Faults::default() });
-        let (result, told) = trials.run(&disk, patience);
+        let (result, reported) = trials.run(&disk, timeouts);
         if disk.begun() < at {
             // Requests are joined as they come in: this run had fewer of them.
             result.map(drop).expect("nothing hung");
@@ -214,8 +214,12 @@ fn campaign_a_hung_device_is_told_of_and_given_up() {
         let problem = result.map(drop).expect_err("a hung device");
         assert_eq!(problem.kind, Kind::Drive, "seed {seed}: {problem}");
         assert!(problem.what.contains("does not answer"), "seed {seed}: {problem}");
-        assert!(told.notes.iter().any(|note| note.contains("has been waiting")), "seed {seed}: {:?}", told.notes);
-        assert!(!told.done, "seed {seed}");
+        assert!(
+            reported.notes.iter().any(|note| note.contains("has been waiting")),
+            "seed {seed}: {:?}",
+            reported.notes
+        );
+        assert!(!reported.done, "seed {seed}");
         // Only the last flush of all finds everything in place.
         let looks = trials.seen(&disk).is_some();
         assert!(!looks || same_volume(&whole, &disk, trials.size.0), "seed {seed}");
@@ -225,17 +229,17 @@ fn campaign_a_hung_device_is_told_of_and_given_up() {
 #[test]
 fn campaign_who_wants_to_stop_does_not_wait_for_a_hung_device() {
     let trials = Trials::new("campaign-hung-stop");
-    let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_secs(600) };
+    let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_secs(600) };
     let whole = trials.disk(0);
-    trials.run(&whole, Patience::default()).0.expect("no faults");
+    trials.run(&whole, Timeouts::default()).0.expect("no faults");
     for seed in seeds(3) {
         let disk = trials.disk(seed);
         disk.set_faults(Faults { hang_at: Some(1 + seed * 7 % whole.begun()), ..Faults::default() });
         let began = std::time::Instant::now();
-        let (result, told) = trials.run_until(&disk, patience, |event| matches!(event, Event::Warning(_)));
+        let (result, reported) = trials.run_until(&disk, timeouts, |event| matches!(event, Event::Warning(_)));
         let problem = result.map(drop).expect_err("a hung device");
         assert!(problem.what.contains("does not answer"), "seed {seed}: {problem}");
-        assert!(!told.done && began.elapsed() < Duration::from_secs(60), "seed {seed}: {:?}", began.elapsed());
+        assert!(!reported.done && began.elapsed() < Duration::from_secs(60), "seed {seed}: {:?}", began.elapsed());
     }
 }
 
@@ -248,8 +252,8 @@ fn campaign_a_drive_that_hangs_while_it_is_read_back_is_given_up() {
         let data = written.layout.batches(SLOT_LEN).find(|batch| matches!(batch.content, Content::Files(_)));
         let at = data.expect("data").pieces[0].at;
         hanging.set_faults(Faults { read_hangs: vec![ByteRange::new(at.0, 1)], ..Faults::default() });
-        let patience = Patience { slow: Duration::from_millis(20), hung: Duration::from_millis(500) };
-        let result = readback::run(Box::new(hanging), &Written { patience, ..*written });
+        let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(500) };
+        let result = readback::run(Box::new(hanging), &Written { timeouts, ..*written });
         let problem = result.map(drop).expect_err("a hung device");
         assert_eq!(problem.kind, Kind::Drive, "{problem}");
         assert!(problem.what.contains("does not answer") && problem.place.drive.is_some(), "{problem:?}");
@@ -263,7 +267,7 @@ fn campaign_a_drive_that_was_pulled_is_not_called_full() {
     trials.node = Some(PathBuf::from("/dev/null"));
     // The kernel's answer when a size has become zero.
     let disk = SimDisk::new(ByteLen(trials.size.0 / 2), SectorSize::S512, 3);
-    let problem = trials.run(&disk, Patience::default()).0.map(drop).expect_err("writes past the end");
+    let problem = trials.run(&disk, Timeouts::default()).0.map(drop).expect_err("writes past the end");
     assert!(problem.what.contains("went away"), "{problem}");
     assert!(!problem.what.contains("full"), "{problem}");
 }
@@ -272,7 +276,7 @@ fn campaign_a_drive_that_was_pulled_is_not_called_full() {
 fn campaign_lies_while_reading_back_are_found() {
     let lab = Lab::small("campaign-lies");
     let disk = SimDisk::new(ByteLen(99_999_744), SectorSize::S512, 5);
-    let (mut found, mut harmless, mut told) = (0, 0, 0);
+    let (mut found, mut harmless, mut reported) = (0, 0, 0);
     lab.run_and("plan", &disk, |_, drive, written| {
         for seed in seeds(20) {
             let mut random = Seeded::new(seed);
@@ -284,7 +288,7 @@ fn campaign_lies_while_reading_back_are_found() {
             });
             let result = readback::run(Box::new(lying.clone()), written);
             let lies = lying.lies();
-            told += lies.len();
+            reported += lies.len();
             match result {
                 Ok(_) if lies.is_empty() => {}
                 Ok(_) => {
@@ -304,6 +308,6 @@ fn campaign_lies_while_reading_back_are_found() {
         }
     })
     .expect("no faults");
-    println!("{told} reads lied: {found} drives were found out, {harmless} times another copy was right");
+    println!("{reported} reads lied: {found} drives were found out, {harmless} times another copy was right");
     assert!(found > 0, "no lie was found");
 }

@@ -123,7 +123,7 @@ fn old_data_stay_nowhere_but_in_what_is_free() {
         let disk = SimDisk::new(target.facts.size, target.sector, 1);
         append::plant_old(&disk, ByteRange::new(0, disk.size().0));
         bench.fill(&disk, bench.begin()).expect("a drive");
-        let key = Key::read(bench.draft.password().printed().expose().as_bytes()).expect("a key");
+        let key = Key::read(bench.secrets.password().printed().expose().as_bytes()).expect("a key");
         look(&disk, &key, wiped, what);
         let more = append::Lab::new(&format!("old-{i}"));
         append::added(&more, &append::twin(&disk), &key, true);

@@ -8,34 +8,34 @@ use crate::report::{Kind, Problem};
 
 /// Two times, counted from when the kernel was given an operation.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// After this it gets a word, and again each time it has doubled.
     pub slow: Duration,
     /// After this the drive has failed. The kernel's own time-outs, resets and repetitions take some minutes.
     pub hung: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self { slow: Duration::from_secs(20), hung: Duration::from_secs(15 * 60) }
     }
 }
 
-impl Patience {
+impl Timeouts {
     /// How often those who only wait for a device look whether it still answers.
-    pub const LOOK: Duration = Duration::from_secs(1);
+    pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
     /// # Errors
     /// When the device has had its oldest operation for too long.
-    pub fn hold(self, engine: &(impl Engine + ?Sized)) -> Result<(), Problem> {
+    pub fn check(self, engine: &(impl Engine + ?Sized)) -> Result<(), Problem> {
         match engine.oldest().filter(|age| *age >= self.hung) {
-            Some(age) => Err(Self::ended(age)),
+            Some(age) => Err(Self::timed_out(age)),
             None => Ok(()),
         }
     }
 
     /// The failure of a drive that kept an operation for so long.
-    pub fn ended(age: Duration) -> Problem {
+    pub fn timed_out(age: Duration) -> Problem {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`")
     }

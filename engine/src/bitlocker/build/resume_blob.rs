@@ -14,7 +14,7 @@
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Draft, FRONT_LEN, Ids, Keys, Recovery, Spec};
+use super::{FRONT_LEN, Ids, Keys, Recovery, Spec, VolumeSecrets};
 use crate::crypt::ccm::{self, NONCE_LEN, TAG_LEN, WrongTag};
 use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN};
@@ -26,7 +26,7 @@ const NONCE: [u8; NONCE_LEN] = [0; NONCE_LEN];
 
 /// Why bytes are no draft of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub enum RestoreError {
     /// Fewer bytes than a draft has.
     #[error("holds too few bytes of its keys")]
     Short,
@@ -35,13 +35,13 @@ pub enum NotKept {
     WrongKey,
 }
 
-impl From<WrongTag> for NotKept {
+impl From<WrongTag> for RestoreError {
     fn from(_: WrongTag) -> Self {
         Self::WrongKey
     }
 }
 
-impl Draft {
+impl VolumeSecrets {
     /// All but the password and what was wished for, sealed under the password.
     pub fn keep(&self) -> Vec<u8> {
         let Self { keys, ids, external_key, .. } = self;
@@ -61,7 +61,7 @@ impl Draft {
     ///
     /// # Errors
     /// When it is none, or the password is another's.
-    pub fn again(spec: Spec, password: RecoveryPassword, kept: &[u8]) -> Result<Self, NotKept> {
+    pub fn restore(spec: Spec, password: RecoveryPassword, kept: &[u8]) -> Result<Self, RestoreError> {
         let mut rest = kept;
         let salt: [u8; SALT_LEN] = array(&mut rest)?;
         let front = Box::new(array::<FRONT_LEN>(&mut rest)?);
@@ -94,16 +94,16 @@ const fn secrets_len(spec: &Spec) -> usize {
     32 + 3 * 16 + if spec.external_key { 32 } else { 0 } + spec.cipher.fvek_len()
 }
 
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], NotKept> {
-    let (taken, after) = rest.split_at_checked(len).ok_or(NotKept::Short)?;
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], RestoreError> {
+    let (taken, after) = rest.split_at_checked(len).ok_or(RestoreError::Short)?;
     *rest = after;
     Ok(taken)
 }
 
-fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], NotKept> {
-    take(rest, N)?.try_into().map_err(|_| NotKept::Short)
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RestoreError> {
+    take(rest, N)?.try_into().map_err(|_| RestoreError::Short)
 }
 
-fn key(rest: &mut &[u8]) -> Result<Key32, NotKept> {
-    Key32::from_slice(take(rest, 32)?).ok_or(NotKept::Short)
+fn key(rest: &mut &[u8]) -> Result<Key32, RestoreError> {
+    Key32::from_slice(take(rest, 32)?).ok_or(RestoreError::Short)
 }

@@ -15,7 +15,7 @@ use crate::source::walk::{self, FileFacts};
 
 /// The session's property files, and which of them each row uses.
 #[derive(Debug, Default)]
-pub struct Sides {
+pub struct PropertyFiles {
     /// In the order of the volume's directory.
     pub files: Vec<PropertyFile>,
     /// For each row: its metadata and its properties file.
@@ -33,8 +33,8 @@ pub fn side_files(
     content_md5: bool,
     problems: &mut Problems,
     warnings: &mut Vec<Problem>,
-) -> Sides {
-    let mut sides = Sides::default();
+) -> PropertyFiles {
+    let mut sides = PropertyFiles::default();
     let mut known: HashMap<(PathBuf, bool), usize> = HashMap::new();
     for row in rows {
         let mut one = |file: &Option<PathBuf>, kind: SideKind, column: &str| -> Option<usize> {
@@ -97,7 +97,7 @@ pub fn side_files(
     sides
 }
 
-impl Sides {
+impl PropertyFiles {
     fn keep_metadata(&mut self) {
         let mut place = vec![None; self.files.len()];
         for (i, file) in std::mem::take(&mut self.files).into_iter().enumerate() {

@@ -12,8 +12,8 @@ use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
-use crate::prep::patience::Patience;
-use crate::prep::workers::{Company, Digest, Done, How, Job, Span, Way, Workers};
+use crate::prep::timeouts::Timeouts;
+use crate::prep::workers::{CipherDirection, Digest, Done, How, Job, LaneBatcher, Span, Workers};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::medium::Medium;
@@ -124,7 +124,7 @@ pub struct Arrived<T> {
 
 /// What a run of the road needs.
 #[derive(Debug)]
-pub struct Road<'a> {
+pub struct BlockReader<'a> {
     /// The drive.
     pub medium: &'a dyn Medium,
     /// The volume's cipher.
@@ -136,7 +136,7 @@ pub struct Road<'a> {
     /// Bytes of a slot.
     pub slot_len: usize,
     /// When the drive is given up.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
 }
 
 struct Under<T> {
@@ -146,7 +146,7 @@ struct Under<T> {
 
 /// What goes to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
 struct Outgoing {
-    company: Company,
+    batcher: LaneBatcher,
     order: VecDeque<u64>,
     ready: HashMap<u64, Slot>,
     state: Option<Md5Chain>,
@@ -159,7 +159,7 @@ struct Ends<'a> {
     waker: &'a io::Waker,
 }
 
-impl Road<'_> {
+impl BlockReader<'_> {
     /// Reads every load and gives it to `sink`, in the order in which they arrive.
     ///
     /// # Errors
@@ -192,9 +192,9 @@ impl Road<'_> {
         let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
         let waker = engine.waker();
         let ends = Ends { reply: &reply, waker: &waker };
-        let company = self.workers.company();
+        let batcher = self.workers.lane_batcher();
         let mut outgoing =
-            Outgoing { company, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
+            Outgoing { batcher, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
         let mut under: HashMap<u64, Under<T>> = HashMap::new();
         let (mut next, mut filling, mut ended) = (0, 0, false);
         loop {
@@ -221,7 +221,7 @@ impl Road<'_> {
                     if is_chained {
                         outgoing.ready.insert(tag, slot);
                     } else {
-                        outgoing.company.join(self.job(tag, slot, &load, None, &ends));
+                        outgoing.batcher.push(self.job(tag, slot, &load, None, &ends));
                     }
                 } else {
                     let parts = load.parts.iter();
@@ -245,7 +245,7 @@ impl Road<'_> {
                 }
                 // Every slot is kept by who took what was read: one that comes back wakes us.
             }
-            outgoing.company.go(filling >= BUSY);
+            outgoing.batcher.flush(filling >= BUSY);
             match engine.wait(Some(WAIT_MAX)) {
                 Completion::Filled { tag, slot, results } => {
                     filling -= 1;
@@ -264,13 +264,13 @@ impl Road<'_> {
                         outgoing.ready.insert(tag, slot);
                         self.send_chain(&mut outgoing, &under, &ends);
                     } else {
-                        outgoing.company.join(self.job(tag, slot, &entry.load, None, &ends));
+                        outgoing.batcher.push(self.job(tag, slot, &entry.load, None, &ends));
                     }
                 }
                 Completion::Broken(error) => {
                     return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
                 }
-                Completion::TimedOut => self.patience.hold(engine)?,
+                Completion::TimedOut => self.timeouts.check(engine)?,
                 Completion::Woken | Completion::Written { .. } | Completion::Flushed { .. } => {}
             }
         }
@@ -286,7 +286,7 @@ impl Road<'_> {
         outgoing.order.pop_front();
         outgoing.busy = true;
         let state = outgoing.state.take().filter(|_| !entry.load.begins);
-        outgoing.company.join(self.job(tag, slot, &entry.load, state, ends));
+        outgoing.batcher.push(self.job(tag, slot, &entry.load, state, ends));
     }
 
     fn digested<T>(
@@ -297,7 +297,7 @@ impl Road<'_> {
         ends: &Ends<'_>,
         sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        outgoing.company.came_back();
+        outgoing.batcher.complete();
         if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
             outgoing.state = done.chain.take();
             outgoing.busy = false;
@@ -315,7 +315,7 @@ impl Road<'_> {
             chain,
             wholes: Vec::new(),
             whole: None,
-            way: Way::Open,
+            direction: CipherDirection::Open,
             crypt: load.crypt.clone(),
             cipher: self.cipher.clone(),
             reply: ends.reply.clone(),
@@ -359,8 +359,9 @@ mod tests {
         disk.plant(ByteOffset(0), b"first");
         let workers = Workers::start(2).expect("threads");
         let stop = Stop::new();
-        let patience = Patience::default();
-        let road = Road { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN, patience };
+        let timeouts = Timeouts::default();
+        let road =
+            BlockReader { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN, timeouts };
         let loads = cut(len).map(|(at, part)| {
             let mut load = Load::new(at);
             load.len = part;

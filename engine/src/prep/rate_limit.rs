@@ -8,13 +8,13 @@ const BURST: Duration = Duration::from_millis(200);
 
 /// Bytes a second, shared.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct RateLimit {
     rate: Option<u64>,
     /// When everything that was taken will have been earned.
     earned: Mutex<Instant>,
 }
 
-impl Allowance {
+impl RateLimit {
     /// `rate` bytes a second from `now` on; `None` for any.
     pub fn new(rate: Option<u64>, now: Instant) -> Self {
         Self { rate: rate.filter(|rate| *rate > 0), earned: Mutex::new(now) }
@@ -42,11 +42,11 @@ mod tests {
     use super::*;
 
     /// Bytes that two readers get in `seconds`, asking whenever they may.
-    fn read(allowance: &Allowance, start: Instant, seconds: f64, len: u64) -> u64 {
+    fn read(rate_limit: &RateLimit, start: Instant, seconds: f64, len: u64) -> u64 {
         let mut at = [Duration::ZERO; 2];
         let mut bytes = 0;
         while let Some(at) = at.iter_mut().min().filter(|at| at.as_secs_f64() < seconds) {
-            match allowance.take(len, start + *at) {
+            match rate_limit.take(len, start + *at) {
                 Ok(()) => bytes += len,
                 Err(wait) => *at += wait.max(Duration::from_micros(1)),
             }
@@ -58,7 +58,7 @@ mod tests {
     fn all_drives_together_read_no_faster_than_was_asked() {
         let start = Instant::now();
         for len in [4096, 1 << 20, 4 << 20] {
-            let bytes = read(&Allowance::new(Some(50_000_000), start), start, 10.0, len);
+            let bytes = read(&RateLimit::new(Some(50_000_000), start), start, 10.0, len);
             // The burst, and one read of each that had begun.
             let most = 500_000_000 + 10_000_000 + 2 * len;
             assert!((495_000_000..=most).contains(&bytes), "{len}: {bytes}");
@@ -68,11 +68,11 @@ mod tests {
     #[test]
     fn a_rest_is_not_saved_up_and_no_limit_is_none() {
         let start = Instant::now();
-        let allowance = Allowance::new(Some(1_000_000), start);
+        let rate_limit = RateLimit::new(Some(1_000_000), start);
         let later = start + Duration::from_secs(3600);
-        let bytes = read(&allowance, later, 1.0, 10_000);
+        let bytes = read(&rate_limit, later, 1.0, 10_000);
         assert!((1_000_000..=1_300_000).contains(&bytes), "{bytes}");
-        let free = Allowance::new(None, start);
+        let free = RateLimit::new(None, start);
         assert!((0..1000).all(|_| free.take(u64::MAX, start).is_ok()));
     }
 }

@@ -21,26 +21,26 @@ const ALIGN: u64 = 4096;
 
 /// Free space on its way back. Dropping it leaves the rest as it is, and waits for nothing: a device may hang.
 #[derive(Debug)]
-pub struct GivingBack {
-    hurry: Sender<()>,
+pub struct BackgroundDiscard {
+    finish_now: Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl GivingBack {
+impl BackgroundDiscard {
     /// Starts with `ranges`, all but what is in `kept`; both ascending and apart. `None` when there is no thread for it.
     pub fn start(device: &Arc<Device>, ranges: &[ByteRange], kept: &[ByteRange]) -> Option<Self> {
         let (device, pieces) = (Arc::clone(device), pieces(ranges, kept));
-        let (hurry, word) = bounded(1);
+        let (finish_now, word) = bounded(1);
         let give = move || give(&device, &pieces, &word);
         let thread = thread::Builder::new().name("give-back".into()).spawn(give).ok()?;
-        Some(Self { hurry, thread })
+        Some(Self { finish_now, thread })
     }
 
     /// Nothing is written any more: waits until all is given back, or somebody wants to stop. A device that refuses keeps its
     /// old free space, which the summary says plainly in any case.
     pub fn finish(self, stop: &Stop) {
         const GLANCE: Duration = Duration::from_millis(5);
-        let _ = self.hurry.send(());
+        let _ = self.finish_now.send(());
         while !stop.requested() && !self.thread.is_finished() {
             thread::sleep(GLANCE);
         }

@@ -40,11 +40,11 @@ pub const LEN_MAX: u64 = BODY_AT + BATCH_LEN;
 
 /// Which way a pass goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// Encrypts, from the volume's start on.
-    There,
+    Encrypt,
     /// Decrypts, from the border back.
-    Back,
+    Decrypt,
 }
 
 /// What the first block says.
@@ -52,7 +52,7 @@ pub enum Way {
 enum Mark {
     Nothing,
     Batch {
-        way: Way,
+        direction: Direction,
         start: u64,
         end: u64,
     },
@@ -64,8 +64,8 @@ impl Mark {
     /// Whether a pass that stands at `border` needs the batch: it was not told as durable yet.
     fn is_needed(self, border: u64) -> bool {
         match self {
-            Self::Batch { way: Way::There, start, .. } => start == border,
-            Self::Batch { way: Way::Back, end, .. } => end == border,
+            Self::Batch { direction: Direction::Encrypt, start, .. } => start == border,
+            Self::Batch { direction: Direction::Decrypt, end, .. } => end == border,
             Self::Nothing | Self::Broken => false,
         }
     }
@@ -91,14 +91,14 @@ impl Batch {
 
 /// The file.
 #[derive(Debug)]
-pub struct Ring<'f> {
+pub struct BatchJournal<'f> {
     file: &'f File,
     /// Which volume's batches it holds: any other's do not count.
     id: [u8; 32],
     batch_len: u64,
 }
 
-impl<'f> Ring<'f> {
+impl<'f> BatchJournal<'f> {
     /// Over its file, with room for a batch of that many bytes.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl<'f> Ring<'f> {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn keep(&self, batch: &Batch, sealed: &[u8], way: Way) -> io::Result<()> {
+    pub fn keep(&self, batch: &Batch, sealed: &[u8], direction: Direction) -> io::Result<()> {
         let mut head = Vec::with_capacity(HEAD_LEN as usize);
         let mut to = Encoder::new(&mut head);
         to.bytes(&MAGIC);
@@ -149,17 +149,17 @@ impl<'f> Ring<'f> {
         self.file.write_all_at(sealed, BODY_AT)?;
         self.file.write_all_at(&head, MARK_LEN)?;
         self.file.sync_data()?;
-        self.mark(Some((way, batch)))
+        self.mark(Some((direction, batch)))
     }
 
     /// Tells what is under way; durable when this returns.
-    fn mark(&self, under_way: Option<(Way, &Batch)>) -> io::Result<()> {
+    fn mark(&self, under_way: Option<(Direction, &Batch)>) -> io::Result<()> {
         let mut block = Vec::with_capacity(MARK_LEN as usize);
         let mut to = Encoder::new(&mut block);
         to.bytes(&MAGIC);
         to.bytes(&self.id);
-        to.option(under_way, |to, (way, batch)| {
-            to.u8(u8::from(way == Way::Back));
+        to.option(under_way, |to, (direction, batch)| {
+            to.u8(u8::from(direction == Direction::Decrypt));
             to.u64(batch.start);
             to.u64(batch.end);
         });
@@ -181,8 +181,8 @@ impl<'f> Ring<'f> {
             }
             let batch = from.option(|from| Ok((from.u8()?, from.u64()?, from.u64()?)))?;
             Ok(batch.map_or(Mark::Nothing, |(back, start, end)| {
-                let way = if back == 1 { Way::Back } else { Way::There };
-                Mark::Batch { way, start, end }
+                let direction = if back == 1 { Direction::Decrypt } else { Direction::Encrypt };
+                Mark::Batch { direction, start, end }
             }))
         };
         let mark = read().unwrap_or(Mark::Broken);
@@ -193,10 +193,10 @@ impl<'f> Ring<'f> {
     ///
     /// # Errors
     /// `InvalidData` when the file says that there is one and does not have it, or does not say whether; when it cannot be read.
-    pub fn under_way(&self, border: u64, way: Way) -> io::Result<Option<(Batch, Vec<u8>)>> {
+    pub fn under_way(&self, border: u64, direction: Direction) -> io::Result<Option<(Batch, Vec<u8>)>> {
         let (mark, kept) = (self.marked()?, self.kept()?);
         let was_whole = kept.is_some();
-        let of_border = |batch: &Batch| batch.start == border || way == Way::Back && batch.end == border;
+        let of_border = |batch: &Batch| batch.start == border || direction == Direction::Decrypt && batch.end == border;
         match kept.filter(|(batch, _)| of_border(batch)) {
             Some(kept) => Ok(Some(kept)),
             // What was kept whole without being marked, or is behind the border, is not under way any more.
@@ -263,42 +263,42 @@ mod tests {
     fn a_batch_that_was_torn_while_it_was_kept_is_told_from_one_that_was_damaged() {
         let path = std::env::temp_dir().join(format!("dray-ring-mark-{}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
-        let ring = Ring::new(&file, [7; 32], 1 << 20).expect("room");
+        let ring = BatchJournal::new(&file, [7; 32], 1 << 20).expect("room");
         let batch = |start: u64| Batch { start, end: start + 8192, runs: vec![ByteRange::new(start, 4096)] };
         let flip = |at: u64| {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).expect("a byte");
             file.write_all_at(&[byte[0] ^ 4], at).expect("a byte");
         };
-        assert!(ring.under_way(8192, Way::There).is_err(), "it never said that nothing is under way");
+        assert!(ring.under_way(8192, Direction::Encrypt).is_err(), "it never said that nothing is under way");
         ring.forget().expect("room");
-        assert_eq!(ring.under_way(8192, Way::There).expect("nothing"), None);
+        assert_eq!(ring.under_way(8192, Direction::Encrypt).expect("nothing"), None);
         let (one, other) = (batch(8192), batch(16_384));
-        ring.keep(&one, &[1; 4096], Way::There).expect("room");
+        ring.keep(&one, &[1; 4096], Direction::Encrypt).expect("room");
         let whole = Some((one.clone(), vec![1; 4096]));
-        assert_eq!(ring.under_way(8192, Way::There).expect("whole"), whole);
-        assert_eq!(ring.under_way(16_384, Way::There).expect("it is durable on the drive"), None);
+        assert_eq!(ring.under_way(8192, Direction::Encrypt).expect("whole"), whole);
+        assert_eq!(ring.under_way(16_384, Direction::Encrypt).expect("it is durable on the drive"), None);
         for at in [MARK_LEN + 3, MARK_LEN + 100, BODY_AT + 5] {
             flip(at);
-            assert!(ring.under_way(8192, Way::There).is_err(), "byte {at} is flipped");
-            assert_eq!(ring.under_way(16_384, Way::There).expect("not needed"), None, "byte {at} is flipped");
-            assert_eq!(ring.under_way(16_384, Way::Back).expect("not needed"), None, "byte {at} is flipped");
+            assert!(ring.under_way(8192, Direction::Encrypt).is_err(), "byte {at} is flipped");
+            assert_eq!(ring.under_way(16_384, Direction::Encrypt).expect("not needed"), None, "byte {at} is flipped");
+            assert_eq!(ring.under_way(16_384, Direction::Decrypt).expect("not needed"), None, "byte {at} is flipped");
             flip(at);
         }
         // The mark alone: the batch is whole, whatever it says.
         flip(20);
-        assert_eq!(ring.under_way(8192, Way::There).expect("whole"), whole);
+        assert_eq!(ring.under_way(8192, Direction::Encrypt).expect("whole"), whole);
         flip(BODY_AT);
-        assert!(ring.under_way(8192, Way::There).is_err(), "neither says what was");
+        assert!(ring.under_way(8192, Direction::Encrypt).is_err(), "neither says what was");
         flip(BODY_AT);
         flip(20);
         // Torn while the next one was kept: nothing of that is on the drive.
         file.write_all_at(&[2; 2048], BODY_AT).expect("room");
-        assert_eq!(ring.under_way(16_384, Way::There).expect("torn"), None);
-        ring.keep(&other, &[2; 4096], Way::Back).expect("room");
-        assert_eq!(ring.under_way(24_576, Way::Back).expect("whole"), Some((other, vec![2; 4096])));
+        assert_eq!(ring.under_way(16_384, Direction::Encrypt).expect("torn"), None);
+        ring.keep(&other, &[2; 4096], Direction::Decrypt).expect("room");
+        assert_eq!(ring.under_way(24_576, Direction::Decrypt).expect("whole"), Some((other, vec![2; 4096])));
         file.set_len(BODY_AT + 7).expect("shorter");
-        assert!(ring.under_way(24_576, Way::Back).is_err());
+        assert!(ring.under_way(24_576, Direction::Decrypt).is_err());
         fs::remove_file(path).expect("removed");
     }
 
@@ -306,12 +306,12 @@ mod tests {
     fn a_torn_or_strange_batch_is_told_from_a_whole_one() {
         let path = std::env::temp_dir().join(format!("dray-ring-{}", std::process::id()));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
-        let ring = Ring::new(&file, [7; 32], BATCH_LEN).expect("room");
+        let ring = BatchJournal::new(&file, [7; 32], BATCH_LEN).expect("room");
         assert_eq!(ring.kept().expect("a file"), None);
         let runs = vec![ByteRange::new(8192, 4096), ByteRange::new(1 << 20, 512)];
         let batch = Batch { start: 8192, end: (1 << 20) + 512, runs };
         let sealed: Vec<u8> = (0..batch.bytes()).map(|i| (i % 251) as u8).collect();
-        ring.keep(&batch, &sealed, Way::There).expect("room");
+        ring.keep(&batch, &sealed, Direction::Encrypt).expect("room");
         assert_eq!(ring.kept().expect("a file"), Some((batch.clone(), sealed.clone())));
         assert_eq!(file.metadata().expect("a file").len(), LEN_MAX);
         for at in [MARK_LEN + 3, MARK_LEN + 100, BODY_AT - 3, BODY_AT + 5, BODY_AT + batch.bytes() - 1] {
@@ -322,7 +322,7 @@ mod tests {
             file.write_all_at(&byte, at).expect("a byte");
         }
         assert_eq!(
-            Ring::new(&file, [8; 32], BATCH_LEN).expect("room").kept().expect("a file"),
+            BatchJournal::new(&file, [8; 32], BATCH_LEN).expect("room").kept().expect("a file"),
             None,
             "another volume's"
         );
