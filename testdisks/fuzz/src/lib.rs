@@ -1,7 +1,7 @@
 //! Every parser of what comes from outside, as a function of bytes that may be anything.
 //!
 //! Under libFuzzer by `scripts/fuzz`; in the tests with the seeds, with mutations of them, and with every input that was
-//! ever found to fail (`fuzz/found`).
+//! ever found to fail (`testdisks/fuzz/found`).
 
 pub mod seeds;
 
