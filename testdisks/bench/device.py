@@ -1,0 +1,347 @@
+"""Makes loop devices and runs fio, ordinary tools and dray on them by turns; prints ratios, which travel better than figures.
+
+scripts/bench-device [--on disk|memory|DIR] [--source DIR] [--limit 1G] [--size 8G] [--sector 512] [--rounds 3] [--rows large,…]
+Needs root, fio, ntfs-3g, and for `back` libbde's bdemount. Rows: large, cold, verify, back, small, cp, two, plan. The budget of each row stands beside it.
+Sources lie on the other side (in memory when the device is on disk, and the other way round), dropped from the page
+cache before each run where that can be done; memory is memory.
+--limit holds the device itself, for fio and dray alike, to a rate with the kernel's block throttle: a drive like that is
+slower than the processor, as real ones are, and what is lost then is lost by the program. What it lets through
+is what fio reaches; kernels charge a request that they split twice, so that may be half of what was asked for.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import common
+from common import PROJECT, Limit, Loop, call, cold, huge_pages, show, size
+
+
+class Bench:
+    def __init__(self, args):
+        self.args, self.rows, self.loops = args, [], []
+        self.stack = contextlib.ExitStack()
+        places = {"disk": "/var/tmp", "memory": "/dev/shm"}
+        device_home = places.get(args.on, args.on)
+        source_home = args.source or places["memory" if args.on == "disk" else "disk"]
+        self.device_dir = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dray-bench-", dir=device_home))
+        self.source_dir = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="dray-source-", dir=source_home))
+        self.runs = 0
+
+    def loop(self, length):
+        loop = Loop(self.device_dir, f"drive{len(self.loops)}.img", length, self.args.sector)
+        self.loops.append(loop)
+        if common.limit:
+            common.limit.hold(loop.node)
+        self.stack.callback(loop.close)
+        return loop
+
+    def dataset(self, name, *presets):
+        where = os.path.join(self.source_dir, name)
+        if not os.path.exists(where):
+            call(os.path.join(PROJECT, "target/release/make-dataset"), where, *presets)
+        return where
+
+    def row(self, what, ours, theirs, budget, unit="GB/s", more=""):
+        """`ours` and `theirs` in the unit, better is higher."""
+        ratio = ours / theirs if theirs else float("nan")
+        self.rows.append((what, ours, theirs, ratio, budget, unit, more))
+        print(f"{what}: {ours:.3f} {unit} against {theirs:.3f}: ratio {ratio:.2f} (budget {budget}) {more}", flush=True)
+
+    # fio
+
+    def fio(self, node, rw, length, bs, depth, huge, quiet=False):
+        memory = ["--mem=mmaphuge"] if huge else []
+        end = ["--end_fsync=1"] if rw == "write" else []
+        cold()
+        _, _, text = call("fio", "--name=b", f"--filename={node}", f"--rw={rw}", f"--bs={bs}M", f"--iodepth={depth}", f"--size={length}", "--ioengine=io_uring", "--direct=1", "--fixedbufs=1", "--registerfiles=1", *memory, *end, "--output-format=json", quiet=quiet)  # fmt: skip
+        job = json.loads(text[text.index("{") :])["jobs"][0]
+        return job[rw]["io_bytes"] / (job["job_runtime"] / 1000) / 1e9
+
+    def best_of_fio(self, node, rw, length):
+        """The best (block size, depth, huge pages) by short runs, every setting once, then the three best again."""
+        short = min(length, size(self.args.sweep))
+        with huge_pages(160) as have_huge:
+            settings = [(bs, depth, huge) for bs in (1, 2, 4, 8) for depth in (4, 16) for huge in ((False, True) if have_huge else (False,))]
+            speed = {s: self.fio(node, rw, short, *s, quiet=True) for s in settings}
+            for s in sorted(speed, key=speed.get)[-3:]:
+                speed[s] = max(speed[s], self.fio(node, rw, short, *s, quiet=True))
+        best = max(speed, key=speed.get)
+        print(f"  fio {rw} sweep: best {speed[best]:.3f} GB/s at bs={best[0]}M depth={best[1]} huge={best[2]}, worst {min(speed.values()):.3f}; huge pages {'tried' if have_huge else 'not granted'}")
+        return best
+
+    # dray
+
+    def prep_args(self, source, loops, *more):
+        self.runs += 1
+        base = os.path.join(self.source_dir, f"run{self.runs}")
+        os.makedirs(base)
+        with open(f"{base}/dataset.csv", "w") as f:
+            f.write(f"BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile\n{source}/,bench/,BlockBlob,rename,None,None\n")
+        with open(f"{base}/driveset.csv", "w") as f:
+            f.write("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n")
+            f.writelines(f"{loop.node},Format,SilentMode,Encrypt,\n" for loop in loops)
+        self.base = base
+        return [self.args.dray, "prep-import", "--journal", f"{base}/job.jrn", "--id", "bench#1", "--logdir", f"{base}/logs", "--initial-driveset", f"{base}/driveset.csv", "--dataset", f"{base}/dataset.csv", "--not-for-shipping", *more]  # fmt: skip
+
+    def prep(self, source, loops, *more):
+        """Seconds and peak memory of preparing; consent by the ids that a dry run tells. Read-back is not writing."""
+        args = self.prep_args(source, loops, "--read-back", "none", *self.args.prep, *more)
+        _, _, text = call(*args, "--dry-run", "--json", quiet=True)
+        ids = sorted(set(re.findall(r'"drive_id":\s*"([^"]+)"', text)))
+        cold()
+        seconds, peak, _ = call(*args, "--silent", "--yes", ",".join(ids))
+        return seconds, peak
+
+    # rows
+
+    def large(self, loop, length):
+        source = self.dataset("large", f"large={length},1G")
+        best = self.best_of_fio(loop.node, "write", length)
+        ours, theirs, peaks = [], [], []
+        for _ in range(self.args.rounds):
+            with huge_pages(160) if best[2] else contextlib.nullcontext():
+                theirs.append(self.fio(loop.node, "write", length, *best))
+            seconds, peak = self.prep(source, [loop])
+            ours.append(length / seconds / 1e9)
+            peaks.append(peak)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}"
+        self.row("large files, prep against fio write", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=more)
+        self.row("  peak memory against 128 MiB", max(peaks) / 2**20, 128, "≤ 1", "MiB")
+
+    def prepared(self, loop, length):
+        """A drive with large files; its record."""
+        self.prep(self.dataset("large", f"large={length},1G"), [loop])
+        return next(f for f in (os.path.join(self.base, f) for f in os.listdir(self.base)) if f.endswith(".xml"))
+
+    def fio_files(self, source, bs, depth):
+        """What fio reads of the files themselves, one behind the other, cold."""
+        files = ":".join(sorted(os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names))
+        cold()
+        _, _, text = call("fio", "--name=b", f"--filename={files}", "--file_service_type=sequential", "--rw=read", f"--bs={bs}M", f"--iodepth={depth}", "--readonly", "--ioengine=io_uring", "--direct=1", "--output-format=json", quiet=True)  # fmt: skip
+        job = json.loads(text[text.index("{") :])["jobs"][0]
+        return job["read"]["io_bytes"] / (job["job_runtime"] / 1000) / 1e9
+
+    def cold(self, loop, length):
+        """Sources that no cache holds. The peer reads them with one fio and writes the device with another, each alone and at
+        its best: whoever copies does both, so the slower of the two is more than any copy reaches."""
+        source = self.dataset("large", f"large={length},1G")
+        write = self.best_of_fio(loop.node, "write", length)
+        read = max(((bs, depth) for bs in (1, 4, 8) for depth in (4, 16)), key=lambda s: self.fio_files(source, *s))
+        ours, theirs, reads = [], [], []
+        for _ in range(self.args.rounds):
+            reads.append(self.fio_files(source, *read))
+            with huge_pages(160) if write[2] else contextlib.nullcontext():
+                theirs.append(min(reads[-1], self.fio(loop.node, "write", length, *write)))
+            ours.append(length / self.prep(source, [loop])[0] / 1e9)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; fio reads the files with {fmt(reads)}"
+        self.row("large files from a cold source, prep against the slower fio", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=more)
+
+    def verify(self, loop, length):
+        if self.args.fio_only:
+            self.best_of_fio(loop.node, "read", length)
+            return
+        record = self.prepared(loop, length)
+        best = self.best_of_fio(loop.node, "read", length)
+        ours, theirs, peaks = [], [], []
+        for _ in range(self.args.rounds):
+            with huge_pages(160) if best[2] else contextlib.nullcontext():
+                theirs.append(self.fio(loop.node, "read", length, *best))
+            cold()
+            seconds, peak, _ = call(self.args.dray, "verify", loop.node, "--key-file", record)
+            ours.append(length / seconds / 1e9)
+            peaks.append(peak)
+        self.row("large files, verify against fio read", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=f"runs {fmt(ours)} / {fmt(theirs)}")
+        self.row("  peak memory against 128 MiB", max(peaks) / 2**20, 128, "≤ 1", "MiB")
+
+    def ordinary(self, loop, source):
+        """mkntfs, ntfs-3g and cp, synced and unmounted: seconds."""
+        cold()
+        total = call("mkntfs", "-Q", "-q", "-F", loop.node)[0]
+        with tempfile.TemporaryDirectory(prefix="dray-bench-mnt-") as mount:
+            total += call("ntfs-3g", "-o", "big_writes", loop.node, mount, quiet=True)[0]
+            try:
+                total += call("cp", "-r", "--preserve=timestamps", source, f"{mount}/session", quiet=True)[0]
+            finally:
+                began = time.monotonic()
+                subprocess.run(["umount", mount], check=True)
+        os.sync()
+        fd = os.open(loop.node, os.O_RDWR)
+        os.fsync(fd)
+        os.close(fd)
+        return total + time.monotonic() - began
+
+    def against_ordinary(self, loop, what, source, budget):
+        """The same files by `ordinary` and by dray, by turns."""
+        ours, theirs, peaks = [], [], []
+        for _ in range(self.args.rounds):
+            theirs.append(self.ordinary(loop, source))
+            if not self.args.fio_only:
+                seconds, peak = self.prep(source, [loop])
+                ours.append(seconds)
+                peaks.append(peak)
+        print(f"  mkntfs + ntfs-3g + cp, {what}: {fmt(theirs)} s")
+        if ours:
+            self.row(f"{what} against mkntfs + ntfs-3g + cp", 1 / statistics.median(ours), 1 / statistics.median(theirs), budget, "runs/s", f"seconds {fmt(ours)} / {fmt(theirs)}")
+            self.row("  peak memory, catalog and program included", max(peaks) / 2**20, 128, "≤ 1 and the catalog", "MiB")
+
+    def by_mounting(self, loop, record, *command):
+        """bdemount, ntfs-3g and a command in the volume's root: seconds of all that, mounting and unmounting included."""
+        table = json.loads(subprocess.run(["sfdisk", "--json", loop.node], stdout=subprocess.PIPE, check=True).stdout)["partitiontable"]
+        offset = str(table["partitions"][-1]["start"] * table.get("sectorsize", 512))
+        key = re.search(r"<BitLockerKey>([^<]+)", open(record).read()).group(1)
+        cold()
+        with tempfile.TemporaryDirectory(prefix="dray-bench-mnt-") as mounts:
+            opened, files = os.path.join(mounts, "opened"), os.path.join(mounts, "files")
+            os.mkdir(opened)
+            os.mkdir(files)
+            show(["bdemount", "-r", "…", "-o", offset, loop.node, opened])
+            total = call("bdemount", "-r", key, "-o", offset, loop.node, opened, quiet=True)[0]
+            try:
+                total += call("ntfs-3g", "-o", "ro", f"{opened}/bde1", files, quiet=True)[0]
+                try:
+                    show(["sh", "-c", "cd FILES && " + command[0], *command[1:]])
+                    total += call("sh", "-c", f"cd {files} && {command[0]}", *command[1:], quiet=True)[0]
+                finally:
+                    subprocess.run(["umount", files], check=True)
+            finally:
+                subprocess.run(["umount", opened], check=True)
+        return total
+
+    def back(self, loop, length):
+        """A drive that came back: every file hashed, and every file taken out (the ordinary way does not compare then)."""
+        record, out = self.prepared(loop, length), os.path.join(self.source_dir, "out")
+        took = {}
+
+        def took_out(what, way):
+            shutil.rmtree(out, ignore_errors=True)
+            took.setdefault(what, []).append(way())
+
+        for _ in range(self.args.rounds):
+            hashed = "find . -path './System Volume Information' -prune -o -type f -print0 | xargs -0 md5sum"
+            took.setdefault("hash, theirs", []).append(self.by_mounting(loop, record, hashed))
+            cold()
+            took.setdefault("hash, ours", []).append(call(self.args.dray, "verify", loop.node, "--key-file", record)[0])
+            took_out("take out, theirs", lambda: self.by_mounting(loop, record, f"mkdir {out} && cp -r bench* {out} && sync -f {out}"))
+            cold()
+            took_out("take out, ours", lambda: call(self.args.dray, "verify", loop.node, "--key-file", record, "--extract-to", out)[0])
+        shutil.rmtree(out, ignore_errors=True)
+        for what, against in (("hash", "md5sum"), ("take out", "cp")):
+            ours, theirs = took[f"{what}, ours"], took[f"{what}, theirs"]
+            rate = [length / statistics.median(seconds) / 1e9 for seconds in (ours, theirs)]
+            self.row(f"{what} large files against bdemount + ntfs-3g + {against}", *rate, "none", more=f"seconds {fmt(ours)} / {fmt(theirs)}")
+
+    def small(self, loop):
+        source = self.dataset("small", f"small={self.args.files}")
+        self.against_ordinary(loop, f"{self.args.files} small files", source, "≥ 6")
+
+    def cp(self, loop, length):
+        source = self.dataset("large", f"large={length},1G")
+        self.against_ordinary(loop, f"{length >> 20} MiB of large files", source, "none")
+
+    def two(self, loop, length):
+        other = self.loop(loop.length)
+        source = self.dataset("large", f"large={length},1G")
+        one, both = [], []
+        for _ in range(self.args.rounds):
+            one.append(length / self.prep(source, [loop])[0] / 1e9)
+            # Twice the data onto two drives: two prefixes of one source.
+            args = self.prep_args(source, [loop, other], "--read-back", "none", *self.args.prep)
+            with open(f"{self.base}/dataset.csv", "a") as f:
+                f.write(f"{source}/,again/,BlockBlob,rename,None,None\n")
+            _, _, text = call(*args, "--dry-run", "--json", quiet=True)
+            ids = sorted(set(re.findall(r'"drive_id":\s*"([^"]+)"', text)))
+            cold()
+            both.append(2 * length / call(*args, "--silent", "--yes", ",".join(ids))[0] / 1e9)
+        self.row("two drives at once against one", statistics.median(both), statistics.median(one), "≥ 1.8 until CPU or bus is full", more=f"runs {fmt(both)} / {fmt(one)}")
+
+    def plan(self, loop):
+        """Planning alone, on files that are there; its growth is what counts."""
+        seconds = []
+        for files in (self.args.plan_files // 4, self.args.plan_files):
+            source = self.dataset(f"flat{files}", f"flat={files}")
+            args = self.prep_args(source, [loop], "--dry-run")
+            call(*args, quiet=True)
+            took, peak, _ = call(*args)
+            seconds.append(took / files * 1e6)
+            print(f"  plan of {files} files: {took:.2f} s, {took / files * 1e6:.2f} µs and {peak / files:.0f} bytes of peak memory a file")
+        self.row("plan, files a second against a quarter as many files", 1e6 / seconds[1], 1e6 / seconds[0], "≈ 1 (linear)", "files/s")
+
+
+def fmt(values):
+    return " ".join(f"{v:.3g}" for v in values)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--on", default="disk", help="disk (/var/tmp), memory (/dev/shm), or a directory for the device's file")
+    parser.add_argument("--source", help="directory for the source files")
+    parser.add_argument("--size", type=size, default=size("4G"), help="bytes of the large files")
+    parser.add_argument("--limit", type=size, help="bytes a second that the device takes and gives")
+    parser.add_argument("--sector", type=int, default=512, choices=(512, 4096))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=30000)
+    parser.add_argument("--plan-files", type=int, default=1_000_000)
+    parser.add_argument("--sweep", default="1G", help="bytes of each run of the fio sweep")
+    parser.add_argument("--rows", default="large,verify,back,small,two,plan")
+    parser.add_argument("--prep", type=str.split, default=[], help="more words for dray prep-import")
+    parser.add_argument("--no-build", action="store_true", help="measure the programs that are there")
+    parser.add_argument("--dray", default=os.path.join(PROJECT, "target/release/dray"))
+    parser.add_argument("--fio-only", action="store_true", help="only what the others can do")
+    args = parser.parse_args()
+    if os.geteuid():
+        sys.exit("bench-device: needs root for loop devices, mounting and dropping caches")
+    for tool in ("fio", "mkntfs", "ntfs-3g", "losetup", *(["bdemount"] if "back" in args.rows.split(",") else [])):
+        if not shutil.which(tool):
+            sys.exit(f"bench-device: {tool} is not installed (scripts/test --judges installs it)")
+    args.no_build or subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "dray-testdisks", *([] if args.fio_only else ["-p", "dray"])], cwd=PROJECT, check=True)
+
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    flags = set(open("/proc/cpuinfo").read().split()) & {"aes", "avx2", "vaes", "avx512f"}
+    if args.limit:
+        common.limit = Limit(args.limit)
+    bench = Bench(args)
+    if common.limit:
+        bench.stack.callback(common.limit.close)
+    with bench.stack:
+        print(f"{cpu.group(1) if cpu else platform.machine()} × {os.cpu_count()} ({' '.join(sorted(flags))}), Linux {platform.release()}, "
+              f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB, {call('fio', '--version', quiet=True)[2].strip()}")  # fmt: skip
+        home = call("findmnt", "-no", "SOURCE,FSTYPE", "-T", bench.device_dir, quiet=True)[2].split()
+        source = call("findmnt", "-no", "SOURCE,FSTYPE", "-T", bench.source_dir, quiet=True)[2].split()
+        # Room for the small files as well, and for what a file system wants.
+        loop = bench.loop(max(args.size + args.size // 8, size("2G")) + size("512M"))
+        direct = open(f"/sys/block/{os.path.basename(loop.node)}/loop/dio").read().strip()
+        print(f"device: {loop.node}, {loop.length} bytes, sectors of {args.sector}, direct I/O {direct}{f', limited to {args.limit} bytes/s' if common.limit else ''}, its file on {' '.join(home)}; sources on {' '.join(source)}; {args.rounds} rounds, medians")
+        rows = args.rows.split(",")
+        if "large" in rows:
+            bench.best_of_fio(loop.node, "write", args.size) if args.fio_only else bench.large(loop, args.size)
+        if "cold" in rows and not args.fio_only:
+            bench.cold(loop, args.size)
+        if "verify" in rows:
+            bench.verify(loop, args.size)
+        if "back" in rows and not args.fio_only:
+            bench.back(loop, args.size)
+        if "small" in rows:
+            bench.small(loop)
+        if "cp" in rows:
+            bench.cp(loop, args.size)
+        if "two" in rows and not args.fio_only:
+            bench.two(loop, args.size)
+        if "plan" in rows and not args.fio_only:
+            bench.plan(loop)
+    print(f"\n{'':58} {'ours':>9} {'theirs':>9} {'ratio':>6}  budget")
+    for what, ours, theirs, ratio, budget, unit, _ in bench.rows:
+        print(f"{what:58} {ours:9.3f} {theirs:9.3f} {ratio:6.2f}  {budget}  [{unit}]")
+
+
+if __name__ == "__main__":
+    main()
