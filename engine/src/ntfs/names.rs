@@ -14,7 +14,7 @@ pub enum NameProblem {
     Empty,
     /// More than 255 UTF-16 units.
     TooLong {
-        /// How many.
+        /// UTF-16 units of the name.
         units: usize,
     },
     /// A control character, or one of `" * / : < > ? \ |`.

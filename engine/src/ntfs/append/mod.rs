@@ -38,7 +38,7 @@ pub struct AppendSpec {
     pub root_files: Vec<RootFile>,
     /// The tree's files own regions of somebody else, and stay hidden: where their data lie.
     pub hidden: Option<Hidden>,
-    /// Now.
+    /// Time of the change, for new records and for directories that change.
     pub now: FileTime,
 }
 

@@ -437,7 +437,7 @@ impl Layout {
         &self.spec
     }
 
-    /// Cluster size.
+    /// Cluster size of the volume.
     pub fn cluster(&self) -> ClusterSize {
         self.geometry.cluster
     }
@@ -767,13 +767,13 @@ pub enum CheckError {
     /// A run leaves the volume.
     #[error("the run at cluster {lcn:?} leaves the volume")]
     Outside {
-        /// Its start.
+        /// First cluster of the run.
         lcn: Lcn,
     },
     /// A file has another number of clusters than its length needs.
     #[error("file {file} has not the clusters its length needs")]
     Length {
-        /// Its index.
+        /// Index of the file in the tree.
         file: u32,
     },
     /// `$Bitmap` has another number of clusters in use than there are in runs.

@@ -51,9 +51,9 @@ impl Times {
 /// What a directory holds: two runs of indices, each in collation order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Children {
-    /// Directories.
+    /// Indices of its directories.
     pub dirs: Range<u32>,
-    /// Files.
+    /// Indices of its files.
     pub files: Range<u32>,
 }
 
@@ -62,7 +62,7 @@ pub struct Children {
 pub struct DirFacts {
     /// `None`: the volume's root.
     pub parent: Option<u32>,
-    /// Its times.
+    /// The four times of the directory, 100 ns units since 1601.
     pub times: Times,
     /// What it holds.
     pub children: Children,
@@ -75,7 +75,7 @@ pub struct FileFacts {
     pub dir: Option<u32>,
     /// Bytes of its content.
     pub len: ByteLen,
-    /// Its times.
+    /// The four times of the file, 100 ns units since 1601.
     pub times: Times,
 }
 
@@ -130,14 +130,14 @@ pub struct HiddenDir {
     pub name: String,
     /// Its attributes: hidden and system.
     pub attributes: u32,
-    /// The regions.
+    /// One file a region.
     pub files: Vec<HiddenFile>,
 }
 
 /// A file that owns a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiddenFile {
-    /// Its name.
+    /// Name of the file, such as `FVE2.{…}.1`.
     pub name: String,
     /// The region, in bytes of the volume. Starts on a cluster; all clusters it touches are the file's.
     pub extent: ByteRange,
@@ -150,11 +150,11 @@ pub struct HiddenFile {
 /// A file in the root that is generated after the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootFile {
-    /// Its name.
+    /// Name of the file, such as `DriveManifest.xml`.
     pub name: String,
     /// How long it can become.
     pub len_max: ByteLen,
-    /// Its times.
+    /// The four times of the file, 100 ns units since 1601.
     pub times: Times,
 }
 
@@ -217,7 +217,7 @@ pub enum LayoutError {
     /// More than 2^32 - 1 records.
     #[error("{records} files and directories are more than NTFS can number")]
     TooManyRecords {
-        /// Records needed.
+        /// Records that files and directories need.
         records: u64,
     },
     /// More than 2^32 - 1 clusters.
@@ -265,7 +265,7 @@ pub enum LayoutError {
     /// The runs of a stream do not fit its record.
     #[error("the runs of record {record} do not fit into it: too many regions are taken")]
     RecordFull {
-        /// The record.
+        /// Number of the record.
         record: u32,
     },
 }

@@ -10,9 +10,9 @@ use crate::ntfs::format::SecurityEntry;
 pub(in crate::ntfs) const ID_SYSTEM_READ: u32 = 0x100;
 /// `$Volume`, `$Secure`, `$Extend` and its children.
 pub(in crate::ntfs) const ID_SYSTEM_WRITE: u32 = 0x101;
-/// User files.
+/// Security id of user files on a new volume.
 pub(in crate::ntfs) const ID_FILE: u32 = 0x102;
-/// User directories.
+/// Security id of user directories on a new volume.
 pub(in crate::ntfs) const ID_DIRECTORY: u32 = 0x103;
 /// The files that own regions of somebody else.
 pub(in crate::ntfs) const ID_HIDDEN_FILE: u32 = 0x104;
@@ -188,7 +188,7 @@ pub(in crate::ntfs) struct Grant {
     pub to: GrantTo,
 }
 
-/// To whom.
+/// Which accounts an access control list grants rights to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) enum GrantTo {
     /// SYSTEM alone.

@@ -7,7 +7,7 @@ use crate::units::{Clusters, Extent, Lcn};
 pub struct LinearRange {
     /// First cluster, counted in the linear space.
     pub start: u64,
-    /// How many.
+    /// Clusters of the run.
     pub len: Clusters,
 }
 

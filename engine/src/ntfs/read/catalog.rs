@@ -120,7 +120,7 @@ struct NamedStream {
 pub struct FileInfo {
     /// Record and sequence.
     pub id: FileRef,
-    /// Directory.
+    /// Whether it is a directory.
     pub directory: bool,
     /// Length of the unnamed data stream.
     pub size: u64,
@@ -157,7 +157,7 @@ pub struct FileInfo {
 /// One record of the linear scan.
 #[derive(Debug)]
 pub struct ScannedRecord {
-    /// Record number.
+    /// Number of the record in `$MFT`.
     pub number: u64,
     /// The file, or why it could not be read. Free records and extension records are not reported.
     pub file: Result<FileRecord, NtfsError>,

@@ -103,9 +103,9 @@ pub enum ErrorKind {
 /// An error with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NtfsError {
-    /// Where.
+    /// Structure that could not be read.
     pub place: Place,
-    /// What.
+    /// Why it could not be read.
     pub kind: ErrorKind,
 }
 

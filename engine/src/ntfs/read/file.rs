@@ -40,9 +40,9 @@ impl Namespace {
 /// A record and the generation of it that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileRef {
-    /// Record number.
+    /// Number of the record in `$MFT`, 48 bits.
     pub record: u64,
-    /// Sequence number.
+    /// Sequence number, raised each time the record is used again.
     pub sequence: u16,
 }
 
@@ -55,24 +55,24 @@ impl FileRef {
 /// The four times of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Created.
+    /// When the file was created.
     pub created: FileTime,
-    /// Data modified.
+    /// When the data was last modified.
     pub modified: FileTime,
-    /// Record changed.
+    /// When the record last changed: name, attributes or security.
     pub changed: FileTime,
-    /// Accessed.
+    /// When the file was last opened, as far as Windows records that.
     pub accessed: FileTime,
 }
 
 /// One name of a file (a hard link, or the DOS partner of one).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileNameAttribute {
-    /// The directory.
+    /// Directory that lists the name.
     pub parent: FileRef,
     /// UTF-16 units, not necessarily well formed.
     pub name: Vec<u16>,
-    /// Name space.
+    /// Rules that the name obeys: POSIX, Win32, DOS, or both.
     pub namespace: Namespace,
     /// Attributes as of the last rename.
     pub attributes: u32,
@@ -83,7 +83,7 @@ pub struct FileNameAttribute {
 /// $STANDARD_INFORMATION.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standard {
-    /// Times.
+    /// The four times, 100 ns units since 1601.
     pub times: Times,
     /// File attributes (docs/spec/ntfs.md#standard-information).
     pub attributes: u32,

@@ -36,7 +36,7 @@ pub fn index(bytes: &[u8]) {
     }
 }
 
-/// Mapping pairs.
+/// Decodes the mapping pairs of a stream from VCN `lowest` to `highest` on a volume of `clusters` clusters.
 pub fn runs(pairs: &[u8], lowest: u64, highest: i64, clusters: u64) {
     let _ = raw::decode_runs(pairs, lowest, highest, clusters, &mut Vec::new());
 }

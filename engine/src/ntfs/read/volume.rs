@@ -36,11 +36,11 @@ pub(in crate::ntfs) const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
 pub struct Geometry {
     /// Bytes per sector: 512, 1024, 2048 or 4096.
     pub sector_bytes: u32,
-    /// Cluster size.
+    /// Cluster size, 512 bytes to 2 MiB.
     pub cluster: ClusterSize,
     /// Sectors, the backup boot sector not counted.
     pub sectors: u64,
-    /// Clusters.
+    /// Whole clusters of the volume.
     pub clusters: u64,
     /// Bytes per `$MFT` record: 1024, 2048 or 4096.
     pub record_bytes: u32,
@@ -74,20 +74,20 @@ pub enum BackupBoot {
 pub enum LogState {
     /// Filled with FF: nothing to replay.
     Empty,
-    /// Cleanly closed.
+    /// Cleanly closed: nothing to replay.
     Clean,
     /// Open transactions, or mounted when it was last written.
     Dirty,
     /// Written by chkdsk.
     Chkdsk,
-    /// Not understood.
+    /// A form that is not understood.
     Unknown,
 }
 
 /// Facts about a volume that a person or an appender wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Label.
+    /// Volume label in UTF-16 units, at most 32; empty if none.
     pub label: Vec<u16>,
     /// NTFS version, 3.1 since Windows XP.
     pub version: (u8, u8),
@@ -134,7 +134,7 @@ pub enum RunPlace {
     Hole,
     /// Inside the `$MFT` record.
     Resident {
-        /// The record.
+        /// Number of the record in `$MFT`.
         record: u64,
     },
     /// One compression unit; read it through [`Volume::read_range`].
@@ -153,7 +153,7 @@ pub struct DataRun {
     pub offset: u64,
     /// Bytes; the last piece ends with the stream, not with its cluster.
     pub len: u64,
-    /// Where.
+    /// Where its bytes are stored.
     pub place: RunPlace,
 }
 

@@ -242,7 +242,7 @@ impl Append {
         Err(Refusal::TooSplit("the files of this session".into()))
     }
 
-    /// The volume.
+    /// The volume as it was read, before the change.
     pub fn volume(&self) -> &Volume {
         &self.volume
     }

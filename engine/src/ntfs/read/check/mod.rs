@@ -33,11 +33,11 @@ pub enum Severity {
 /// One thing found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad.
+    /// How severe it is.
     pub severity: Severity,
-    /// Where.
+    /// Structure that the finding is about.
     pub place: Place,
-    /// What.
+    /// What is wrong, as a sentence without full stop.
     pub what: String,
 }
 
