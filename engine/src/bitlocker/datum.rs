@@ -37,7 +37,7 @@ pub enum DatumFault {
     /// The payload is shorter than the type's fixed part.
     #[error("{found} bytes of payload, its type has at least {expected}")]
     Short {
-        /// Bytes found.
+        /// Bytes of payload in the datum.
         found: usize,
         /// Bytes that the type needs.
         expected: usize,
@@ -195,7 +195,7 @@ impl Writer {
         self.time
     }
 
-    /// The bytes.
+    /// All datums written so far, as they lie on disk.
     pub fn into_bytes(mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }

@@ -29,7 +29,7 @@ pub enum KeyInput {
     External {
         /// The protector it was made for; `None` for a bare key.
         protector: Option<Guid>,
-        /// The key.
+        /// The 256-bit key in the file.
         key: Key32,
     },
     /// No secret: for suspended volumes, which carry the key in the open.

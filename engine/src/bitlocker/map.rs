@@ -55,17 +55,17 @@ pub enum MappingError {
     /// An offset is no multiple of the sector size.
     #[error("{field} is at byte {at}, which is no sector boundary")]
     Unaligned {
-        /// Which offset.
+        /// Name of the metadata field.
         field: &'static str,
-        /// Its value.
+        /// Value of that field.
         at: ByteOffset,
     },
     /// A range ends past 64 bits.
     #[error("{field} at byte {at} ends beyond any volume")]
     TooFar {
-        /// Which offset.
+        /// Name of the metadata field.
         field: &'static str,
-        /// Its value.
+        /// Value of that field.
         at: ByteOffset,
     },
 }

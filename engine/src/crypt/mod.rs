@@ -138,7 +138,7 @@ impl SectorCipher {
         Ok(Self { cipher, sector, mode })
     }
 
-    /// The cipher.
+    /// The cipher that the key was expanded for.
     pub const fn cipher(&self) -> Cipher {
         self.cipher
     }

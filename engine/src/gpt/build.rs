@@ -13,7 +13,7 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
 /// The three random GUIDs of a new GPT; an MBR takes its disk signature from the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guids {
-    /// The disk.
+    /// GUID of the disk, in the table's header.
     pub disk: Guid,
     /// The Microsoft reserved partition.
     pub msr: Guid,

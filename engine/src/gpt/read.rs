@@ -23,7 +23,7 @@ pub enum CopyState {
     Bad(String),
 }
 
-/// One partition.
+/// One partition: its number, type and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Number as partitioners count, from 1.
@@ -93,7 +93,7 @@ pub enum Flaw {
     CopiesDiffer,
     /// The partition reaches past the end of the drive.
     PartitionPastEnd {
-        /// Its number.
+        /// Number of the partition, from 1.
         number: u32,
         /// Its length.
         reported: ByteLen,

@@ -21,7 +21,7 @@ pub enum Form {
 /// What the first sector says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
-    /// The layout.
+    /// Which generation of Windows laid out the sector.
     pub form: Form,
     /// Sector size of the volume.
     pub sector: SectorSize,
@@ -40,13 +40,13 @@ pub enum BootError {
     /// A sector size that no drive has.
     #[error("the first sector says {found} bytes per sector (at byte 0x0b); 512 and 4096 are known")]
     SectorSize {
-        /// The value.
+        /// Bytes per sector that the first sector gives.
         found: u16,
     },
     /// Vista's cluster number leads nowhere.
     #[error("the first sector says that the metadata begins in cluster {cluster} (at byte 0x38), which no volume has")]
     RegionCluster {
-        /// The value.
+        /// Cluster number that the first sector gives.
         cluster: u64,
     },
 }

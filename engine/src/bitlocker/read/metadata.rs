@@ -28,7 +28,7 @@ pub enum CopyFault {
     /// A version (at 0x0a) that does not belong to this kind of volume.
     #[error("its version (at 0x0a) is {found}, not {expected}")]
     Version {
-        /// The field.
+        /// Version in the block header.
         found: u16,
         /// What the boot sector makes one expect.
         expected: u16,
@@ -59,13 +59,13 @@ pub enum CopyFault {
     /// The validation behind the block has an unknown version.
     #[error("its validation has the unknown version {found}")]
     ValidationVersion {
-        /// The field.
+        /// Version in the validation.
         found: u16,
     },
     /// The CRC-32 does not fit.
     #[error("its CRC-32 is {found:08x}, its contents make {computed:08x}")]
     Crc {
-        /// The field.
+        /// CRC-32 in the validation.
         found: u32,
         /// What the block's bytes make.
         computed: u32,
@@ -89,7 +89,7 @@ pub enum ProtectorKind {
     PublicKey,
     /// A user's password.
     Password,
-    /// Another number.
+    /// A priority that is not known, as found.
     Unknown(u16),
 }
 

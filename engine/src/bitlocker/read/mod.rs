@@ -403,7 +403,7 @@ pub enum UnlockError {
     /// The protector that should open is broken.
     #[error("protector {protector} is damaged")]
     ProtectorDamaged {
-        /// Which.
+        /// Identifier of the protector.
         protector: Guid,
     },
     /// An encryption method that is not known.
@@ -429,9 +429,9 @@ pub enum UnlockError {
     /// The sector key has a length that its method does not.
     #[error("the sector key has {found} bytes, {cipher} wants {}", .cipher.fvek_len())]
     KeyLength {
-        /// Bytes found.
+        /// Length of the key in bytes.
         found: usize,
-        /// The method.
+        /// Cipher that the volume's method stands for.
         cipher: Cipher,
     },
 }

@@ -24,13 +24,13 @@ pub enum Backend {
     Portable,
     /// Four lanes (x86-64, always there).
     Sse2,
-    /// Eight lanes.
+    /// Eight lanes in 256-bit registers.
     Avx2,
     /// Eight lanes twice, interleaved.
     Avx2Twice,
     /// Eight lanes, with rotations and three-way logic of AVX-512.
     Avx512Half,
-    /// Sixteen lanes.
+    /// Sixteen lanes in 512-bit registers.
     Avx512,
 }
 
