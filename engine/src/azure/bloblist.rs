@@ -8,7 +8,7 @@ use super::xml::{Step, Steps, XmlError};
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 
-/// One selector.
+/// One line of a blob list: a blob, or a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Selector {
     /// `BlobPath`: one blob, `container/name`, without leading slash.
@@ -137,7 +137,7 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
 pub struct InventoryBlob {
     /// `container/name`.
     pub path: String,
-    /// Bytes.
+    /// Length of the blob in bytes.
     pub length: u64,
 }
 

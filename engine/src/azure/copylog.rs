@@ -19,11 +19,11 @@ pub fn is_success(status: &str) -> bool {
 pub struct LogPiece {
     /// Byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
     /// `Id` of a block.
     pub id: Option<String>,
-    /// Hash.
+    /// Hash of the piece: MD5 or SHA-256.
     pub hash: Option<Digest>,
     /// `Completed`, `Corrupted`, …
     pub status: String,
@@ -51,7 +51,7 @@ pub struct LogBlob {
     pub blob_path: String,
     /// Path on the drive.
     pub file_path: String,
-    /// Bytes.
+    /// Length in bytes, if the log gives it.
     pub length: Option<u64>,
     /// Snapshot, on exports.
     pub snapshot: Option<String>,
@@ -63,9 +63,9 @@ pub struct LogBlob {
     pub pieces_kind: Option<Pieces>,
     /// Those the log names: error logs name only those that failed.
     pub pieces: Vec<LogPiece>,
-    /// Metadata.
+    /// How the blob's metadata file was taken.
     pub metadata: Option<LogSide>,
-    /// Properties.
+    /// How the blob's properties file was taken.
     pub properties: Option<LogSide>,
 }
 
@@ -89,11 +89,11 @@ pub struct ErroredEntity {
     pub category: String,
     /// Number as text.
     pub error_code: String,
-    /// In words.
+    /// The service's explanation, in words.
     pub error_message: String,
     /// `File`, `Directory`, ….
     pub kind: String,
-    /// On exports.
+    /// ETag of the blob; on exports only.
     pub etag: Option<String>,
 }
 
@@ -104,11 +104,11 @@ pub struct LogFile {
     pub cloud_format: Option<String>,
     /// Container and name, verbatim: imports can show `\` behind the container.
     pub path: String,
-    /// Bytes.
+    /// Length in bytes, if the log gives it.
     pub size: Option<u64>,
     /// CRC-64 of the content.
     pub crc64: Option<u64>,
-    /// On exports.
+    /// ETag of the blob; on exports only.
     pub etag: Option<String>,
 }
 

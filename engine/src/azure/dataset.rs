@@ -14,7 +14,7 @@ use crate::report::{Kind, Problem, Problems};
 /// What a blob becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BlobType {
-    /// Block blob.
+    /// Block blob: up to 50,000 blocks.
     Block,
     /// Page blob: a multiple of 512 bytes.
     Page,
@@ -41,7 +41,7 @@ pub enum Disposition {
     Rename,
     /// Leaves the existing blob alone.
     NoOverwrite,
-    /// Replaces it.
+    /// Replaces the existing blob.
     Overwrite,
 }
 
@@ -78,7 +78,7 @@ pub struct Destination {
     pub is_prefix: bool,
 }
 
-/// One row.
+/// One row: a source, its destination, and what is set for its blobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetRow {
     /// Line in the file, from 1.

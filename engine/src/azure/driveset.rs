@@ -46,7 +46,7 @@ pub enum FormatOption {
 pub enum FormatPrompt {
     /// It does not.
     SilentMode,
-    /// It does.
+    /// Formatting asks first.
     PromptOnFormat,
 }
 
@@ -59,18 +59,18 @@ pub enum Encryption {
     AlreadyEncrypted,
 }
 
-/// One row.
+/// One row: a drive, and what is done to it.
 #[derive(Debug)]
 pub struct DrivesetRow {
     /// Line in the file, from 1.
     pub line: u64,
-    /// The drive.
+    /// How the row names the drive.
     pub target: TargetName,
     /// What to do with what is on it.
     pub format: FormatOption,
     /// Whether to ask.
     pub prompt: FormatPrompt,
-    /// Who encrypts.
+    /// Whether the volume is encrypted by the tool or already.
     pub encryption: Encryption,
     /// Numerical password of a drive that is already encrypted; well-formed.
     pub existing_key: Option<SecretText>,

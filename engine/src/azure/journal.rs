@@ -75,7 +75,7 @@ pub struct Record<'a> {
     pub line: u64,
     /// `2016/10/01 21:10:21.379`; the time zone is not documented, ours is UTC.
     pub stamp: &'a str,
-    /// Its type.
+    /// What the record reports.
     pub kind: RecordKind<'a>,
     /// Names and values in order; a value of several lines keeps its line ends, without the last.
     pub fields: Vec<(&'a str, &'a str)>,
@@ -116,7 +116,7 @@ pub struct Damage {
 /// A journal as it was read.
 #[derive(Clone, Debug, Default)]
 pub struct Journal<'a> {
-    /// Whole records.
+    /// Records that are complete, in file order.
     pub records: Vec<Record<'a>>,
     /// A last record that was cut off while it was being appended begins here: cut the file to this length and go on.
     /// No record before it is touched.
@@ -441,7 +441,7 @@ pub fn activity(stamp: FileTime, id: &str, fields: &[(&str, &str)]) -> Result<Ze
 /// Where a copy session stands. Ours: Microsoft's records of this are not public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// Begun.
+    /// Started, and neither finished nor rolled back.
     Started,
     /// Every drive is finished.
     Completed,
@@ -449,7 +449,7 @@ pub enum SessionState {
     Interrupted,
     /// Being rolled back: from here on it can only be aborted.
     Aborting,
-    /// Rolled back.
+    /// Rolled back completely.
     Aborted,
     /// A drive whose files were given to others.
     GivenUp,
@@ -516,7 +516,7 @@ pub struct DriveDetails<'a> {
     pub for_shipping: Option<bool>,
     /// Files of the session on it.
     pub files: Option<u64>,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: Option<u64>,
     /// Upper-case hex MD5 of its manifest.
     pub manifest_hash: Option<&'a str>,
@@ -525,7 +525,7 @@ pub struct DriveDetails<'a> {
 /// The beginning of the session's plan file that is durable. What lies behind it was never acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanMark {
-    /// Bytes.
+    /// Length of the durable beginning in bytes.
     pub len: u64,
     /// Their SHA-256.
     pub digest: [u8; 32],
@@ -554,20 +554,20 @@ pub enum ActivityRecord<'a> {
     },
     /// A copy session changed its state.
     Session {
-        /// Session id.
+        /// Id of the session.
         id: &'a str,
-        /// New state.
+        /// State of the session from here on.
         state: SessionState,
         /// What counts of the session's plan file from here on; `None`: as before.
         plan: Option<PlanMark>,
     },
     /// A drive of a session changed its state.
     Drive {
-        /// Session id.
+        /// Id of the session that writes the drive.
         session: &'a str,
-        /// Drive id.
+        /// Drive id, as in the drive record.
         drive_id: &'a str,
-        /// New state.
+        /// State of the drive in that session from here on.
         state: SessionState,
         /// Name of its drive record file.
         record_file: &'a str,

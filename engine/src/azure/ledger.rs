@@ -8,14 +8,14 @@ use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
 pub struct Ledger {
     /// Where logs go, as the first session said.
     pub log_directory: Option<String>,
-    /// Every session.
+    /// Every session of the journal, oldest first.
     pub sessions: Vec<CopySession>,
 }
 
 /// A copy session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySession {
-    /// Its id.
+    /// Id of the session.
     pub id: String,
     /// Where it stands.
     pub state: SessionState,
@@ -32,7 +32,7 @@ pub struct CopySession {
 /// A drive of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionDrive {
-    /// Drive id.
+    /// Drive id, as in the drive record.
     pub drive_id: String,
     /// Where it stands.
     pub state: SessionState,
@@ -48,7 +48,7 @@ pub struct SessionDrive {
     pub for_shipping: Option<bool>,
     /// Files of the session on it; of all sessions in [`Ledger::whole`].
     pub files: Option<u64>,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: Option<u64>,
     /// Upper-case hex MD5 of its manifest.
     pub manifest_hash: Option<String>,
@@ -257,7 +257,7 @@ pub enum NextAction {
 pub struct Refusal {
     /// A sentence without full stop.
     pub what: String,
-    /// Likewise.
+    /// What to do: a sentence without full stop.
     pub advice: String,
 }
 
@@ -334,7 +334,7 @@ impl Ledger {
     }
 }
 
-/// For sentences.
+/// The state as it stands in a sentence: "the session is completed".
 pub fn word(state: SessionState) -> &'static str {
     match state {
         SessionState::Started => "under way, or was cut off",

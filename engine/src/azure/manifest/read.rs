@@ -40,7 +40,7 @@ pub enum Pieces {
 pub struct Piece {
     /// Byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length of the block or range in bytes.
     pub length: u64,
     /// `Id` of a block.
     pub id: Option<Box<str>>,
@@ -111,7 +111,7 @@ pub enum Event {
     BlobStart(Box<BlobStart>),
     /// A block or range of it.
     Piece(Piece),
-    /// It ends.
+    /// The blob ends.
     BlobEnd(BlobEnd),
     /// The list ends.
     ListEnd,
@@ -156,7 +156,7 @@ enum At {
     List,
     /// In the list element of a blob, after [`Event::BlobStart`].
     Pieces(Pieces),
-    /// Behind it.
+    /// After the list element of a blob, before its end tag.
     BlobTail,
     Done,
 }

@@ -27,7 +27,7 @@ pub struct SideFile<'a> {
 /// A list of blobs that share metadata and properties: one for each row of the dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListFacts<'a> {
-    /// Session id.
+    /// Id of the session; ids of lists begin with it.
     pub session: &'a str,
     /// Number of the list in the session, from 0; `Id` is `session#1-0`.
     pub number: u32,
@@ -56,7 +56,7 @@ pub struct BlobFacts<'a> {
     pub blob_path: &'a str,
     /// Where the file lies: `\session#1\…`.
     pub file_path: &'a str,
-    /// Bytes.
+    /// Length of the blob in bytes.
     pub length: u64,
     /// Blocks or pages.
     pub layout: Layout,
@@ -73,7 +73,7 @@ pub struct BlobFacts<'a> {
 pub struct Block {
     /// Byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length of the block in bytes; the last one of a blob may be shorter.
     pub length: u64,
     /// MD5 of them.
     pub hash: Md5,
@@ -84,7 +84,7 @@ pub struct Block {
 pub struct PageRange {
     /// Byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length of the range in bytes, a multiple of 512.
     pub length: u64,
     /// MD5 of them.
     pub hash: Md5,
