@@ -49,7 +49,7 @@ pub struct Place {
 pub struct Problem {
     /// What follows from it.
     pub kind: Kind,
-    /// Where.
+    /// Place that the problem is about.
     pub place: Place,
     /// What is wrong, as a sentence without full stop.
     pub what: String,
@@ -139,7 +139,7 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Adds one.
+    /// Adds a problem behind the others.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
@@ -200,7 +200,7 @@ pub struct DriveFacts {
 /// What goes where on one drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrivePlan {
-    /// The drive.
+    /// The drive that the plan is for.
     pub drive: DriveFacts,
     /// Files of the dataset on it.
     pub files: u64,
@@ -227,7 +227,7 @@ pub struct DrivePlan {
 /// The plan of a session, as `--dry-run` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanSummary {
-    /// Session id.
+    /// Id of the session.
     pub session: String,
     /// Cipher, as the command line names it.
     pub cipher: String,
@@ -261,7 +261,7 @@ pub enum Stage {
     Wiping,
     /// A volume that is there is being encrypted in place.
     Encrypting,
-    /// File data.
+    /// Writing the contents of files.
     Data,
     /// `$MFT`, indexes, manifest, bitmaps.
     Metadata,
@@ -306,7 +306,7 @@ pub enum Event {
     Stage {
         /// Index of the drive in the plan.
         drive: usize,
-        /// The stage.
+        /// Stage that begins.
         stage: Stage,
     },
     /// Progress of one drive: bytes that the device acknowledged, never what is only queued.
@@ -326,16 +326,16 @@ pub enum Event {
     LeftOut {
         /// Index of the drive in the plan.
         drive: usize,
-        /// Source path.
+        /// Path of the source file.
         path: PathBuf,
-        /// Why.
+        /// The reason, as a sentence without full stop.
         why: String,
     },
     /// A drive failed; the others go on.
     DriveFailed {
         /// Index of the drive in the plan.
         drive: usize,
-        /// What happened.
+        /// The failure, which names the drive.
         problem: Problem,
     },
     /// Something worth a line in the log.
@@ -448,7 +448,7 @@ impl Meter {
 /// How one drive ended.
 #[derive(Clone, Debug)]
 pub struct DriveResult {
-    /// The drive.
+    /// The drive that the result is about.
     pub drive: DriveFacts,
     /// Files on it.
     pub files: u64,
@@ -477,7 +477,7 @@ pub struct DriveResult {
 pub struct SessionReport {
     /// One entry a drive.
     pub drives: Vec<DriveResult>,
-    /// The journal.
+    /// Path of the journal.
     pub journal: PathBuf,
     /// Whether a signal ended it.
     pub interrupted: bool,
@@ -489,7 +489,7 @@ pub struct SessionReport {
     pub records: Vec<PathBuf>,
     /// Ids of the journal's drives that were begun and are not finished.
     pub open: Vec<String>,
-    /// Wall time.
+    /// Wall time of the whole run.
     pub elapsed: Duration,
 }
 

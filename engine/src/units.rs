@@ -175,9 +175,9 @@ fn grouped(value: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// A run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteRange {
-    /// First byte.
+    /// Offset of its first byte.
     pub start: ByteOffset,
-    /// How many.
+    /// Length in bytes; may be 0.
     pub len: ByteLen,
 }
 
@@ -201,9 +201,9 @@ impl ByteRange {
 /// A run of clusters on the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {
-    /// First cluster.
+    /// Number of its first cluster.
     pub lcn: Lcn,
-    /// How many.
+    /// Length in clusters.
     pub len: Clusters,
 }
 
@@ -291,7 +291,7 @@ impl fmt::Display for Guid {
 pub struct DiskShape {
     /// Sectors of a track.
     pub sectors_per_track: u16,
-    /// Heads.
+    /// Heads of the disk, as the boot sector gives them.
     pub heads: u16,
     /// Sectors before the partition; 0 where 32 bits do not hold them.
     pub hidden_sectors: u32,

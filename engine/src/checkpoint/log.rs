@@ -39,16 +39,16 @@ pub enum Frame<'a> {
     },
     /// A file is not on the volume.
     LeftOut {
-        /// Which.
+        /// Number of the file in the drive's tree.
         file: u32,
-        /// Why.
+        /// The reason, as the report prints it.
         why: &'a str,
     },
     /// A metadata or properties file was read.
     Property {
-        /// Which.
+        /// Number of the file in the drive's tree.
         file: u32,
-        /// Its hash.
+        /// MD5 of its contents.
         md5: [u8; 16],
     },
 }

@@ -60,7 +60,7 @@ const VERSION: u32 = 3;
 /// The beginning of a file that is appended to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefix {
-    /// Bytes.
+    /// Length of that beginning in bytes.
     pub len: u64,
     /// Their SHA-256.
     pub digest: [u8; 32],
@@ -76,9 +76,9 @@ impl Prefix {
 /// How far one drive is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Session id.
+    /// Id of the session.
     pub session: String,
-    /// Drive id.
+    /// Drive id, as in the drive record.
     pub drive_id: String,
     /// The kind of work, as the journal spells it.
     pub work: String,

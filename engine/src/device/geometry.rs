@@ -11,7 +11,7 @@ use crate::units::{ByteLen, SectorSize};
 pub struct Geometry {
     /// Size in bytes, whole logical sectors.
     pub size: ByteLen,
-    /// Logical sector.
+    /// Logical sector: what offsets and lengths of requests are multiples of.
     pub sector: SectorSize,
     /// Physical sector in bytes.
     pub physical_sector: u32,
@@ -21,7 +21,7 @@ pub struct Geometry {
     pub segments_max: Option<u64>,
     /// What the device calls optimal.
     pub optimal_io: Option<ByteLen>,
-    /// Platters.
+    /// Whether the medium rotates; `None` where the kernel does not say.
     pub rotational: Option<bool>,
     /// Whether ranges can be discarded, and how.
     pub discard: Option<Discard>,

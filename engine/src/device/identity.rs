@@ -73,11 +73,11 @@ pub struct Identity {
     pub model: Option<String>,
     /// Vendor, unless it is the meaningless `ATA`.
     pub vendor: Option<String>,
-    /// The bus.
+    /// How the drive is attached: SATA, USB, NVMe, ….
     pub transport: Transport,
     /// Size in bytes.
     pub size: ByteLen,
-    /// Logical sector.
+    /// Logical sector: what offsets and lengths of requests are multiples of.
     pub sector: SectorSize,
     /// Physical sector in bytes.
     pub physical_sector: u32,

@@ -45,7 +45,7 @@ pub enum Table {
 /// A stretch of the disk and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Where.
+    /// Bytes of the disk that it takes.
     pub range: ByteRange,
     /// File system or container, such as `NTFS`, `BitLocker`, `LUKS`; `None` when nothing was recognised.
     pub format: Option<&'static str>,

@@ -20,7 +20,7 @@ const USERS_MAX: usize = 5;
 /// A loop device that is attached.
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
-    /// Kernel name.
+    /// Name of the loop device in the kernel, such as `loop0`.
     pub name: String,
     /// Its number (`st_rdev`).
     pub number: u64,
@@ -32,7 +32,7 @@ pub(super) struct Attached {
     pub path: PathBuf,
     /// First byte of the backing file that belongs to it.
     pub first: u64,
-    /// Last one.
+    /// Last byte of the backing file that belongs to it, inclusive.
     pub last: u64,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
 /// A process that has something open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
-    /// Its name.
+    /// Name of the process (`comm`).
     pub name: String,
     /// Whether it may write to it.
     pub writes: bool,

@@ -18,7 +18,7 @@ const STEP: usize = 64 << 10;
 /// Whether a pipe will do, such as a shell's `<(command)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipes {
-    /// It will.
+    /// A pipe is read to its end.
     Taken,
     /// The file is read more than once, or kept open.
     Refused,

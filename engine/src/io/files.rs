@@ -68,7 +68,7 @@ impl SourcePath {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 
-    /// The path.
+    /// The path as it was given, without the final NUL.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(self.0.to_bytes()))
     }
@@ -97,7 +97,7 @@ pub struct FileFacts {
 /// Whether a directory entry is an ordinary file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Regular {
-    /// It is.
+    /// An ordinary file.
     Yes,
     /// A directory, socket, device or pipe.
     No,

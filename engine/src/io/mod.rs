@@ -41,7 +41,7 @@ pub struct Fill {
 pub struct Part {
     /// Range of the slot. Its length is how much is read: all of it or the part fails.
     pub into: Range<usize>,
-    /// Where from.
+    /// Source of the bytes.
     pub from: From,
 }
 
@@ -50,14 +50,14 @@ pub struct Part {
 pub enum From {
     /// A whole small file: opened without following a symbolic link, compared with `facts`, read, compared again.
     Path {
-        /// The file.
+        /// Path of the file, opened for this part alone.
         path: Arc<SourcePath>,
         /// What it was when the catalog met it; anything else is [`PartResult::Changed`].
         facts: FileFacts,
     },
     /// A range of a source that is open already. The caller compares [`SourceFile::facts_now`] at the end of the file.
     Open {
-        /// The file.
+        /// The open file, which stays open.
         file: Arc<SourceFile>,
         /// Where in the file.
         offset: u64,
@@ -116,7 +116,7 @@ impl std::error::Error for WriteError {
 pub enum Completion {
     /// A fill ended. `results` has one entry a part, in the order of the parts.
     Filled {
-        /// As given.
+        /// The caller's name for the operation.
         tag: u64,
         /// As given, filled.
         slot: Slot,
@@ -125,9 +125,9 @@ pub enum Completion {
     },
     /// A write ended. It is acknowledged, not durable: that takes a flush.
     Written {
-        /// As given.
+        /// The caller's name for the operation.
         tag: u64,
-        /// As given.
+        /// The slot that was given, unchanged.
         slot: Slot,
         /// All of it, or where it stopped.
         result: Result<(), WriteError>,
@@ -137,7 +137,7 @@ pub enum Completion {
     /// After an error nothing can be said of any write since the last good flush: kernels report a lost page once, so a
     /// second flush that succeeds proves nothing.
     Flushed {
-        /// As given.
+        /// The caller's name for the operation.
         tag: u64,
         /// What the kernel said.
         result: io::Result<()>,

@@ -32,7 +32,7 @@ pub enum Phase {
 /// One slot's worth of the drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// When.
+    /// Phase in which it is written.
     pub phase: Phase,
     /// What the slot is filled with.
     pub content: Content,
@@ -58,7 +58,7 @@ pub enum Content {
     Files(Vec<Part>),
     /// A run of a part of NTFS, sealed.
     Section {
-        /// Which.
+        /// Part of NTFS that the run belongs to.
         kind: SectionKind,
         /// Where in it.
         offset: u64,
@@ -105,7 +105,7 @@ pub struct Part {
     pub file: u32,
     /// Where in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length in bytes, at most that of a slot.
     pub len: u32,
     /// Where in the slot.
     pub into: u32,

@@ -17,7 +17,7 @@ use crate::units::{ByteLen, Stamp};
 /// Longest path that programs with the classic limit open: 259 units, of which `X:` takes two (MAX_PATH less its NUL).
 pub const PATH_UNITS_MAX: usize = 257;
 
-/// No directory.
+/// Stands for the directory of entries that have none.
 const NONE: u32 = u32::MAX;
 
 /// A file of the session. Forty-eight bytes, since there may be ten million.
@@ -25,7 +25,7 @@ const NONE: u32 = u32::MAX;
 pub struct File {
     /// Bytes, as the walk saw it.
     pub len: ByteLen,
-    /// Last modification.
+    /// When the file was last modified, as the walk saw it.
     pub mtime: Stamp,
     /// Last status change.
     pub ctime: Stamp,

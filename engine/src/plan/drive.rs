@@ -14,7 +14,7 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime
 /// File attributes of the directory that Windows keeps for itself.
 pub(super) const HIDDEN: u32 = 0x02;
 pub(super) const SYSTEM: u32 = 0x04;
-/// Its name.
+/// Directory of the hidden files that own BitLocker's regions.
 pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 
 /// Name of the manifest at the volume's root.
@@ -35,7 +35,7 @@ pub struct DriveSpec {
     pub cluster: Option<ClusterSize>,
     /// NTFS volume serial number.
     pub serial: u64,
-    /// Volume label.
+    /// Volume label, at most 32 UTF-16 units.
     pub label: String,
     /// Time of formatting.
     pub formatted: FileTime,
@@ -58,7 +58,7 @@ pub enum DriveError {
     /// Two things have one place: a mistake of this program.
     #[error("two things are planned at byte {} of the drive", at.0)]
     Overlap {
-        /// Where.
+        /// Byte of the drive that both claim.
         at: ByteOffset,
     },
 }
@@ -84,7 +84,7 @@ pub enum Use {
     Slack,
     /// A part of NTFS.
     Section(SectionKind),
-    /// Files.
+    /// Contents of user files.
     Files,
     /// The manifest; what it turns out not to need is free.
     Manifest,
@@ -325,7 +325,7 @@ impl DriveLayout {
         self.uses.iter().copied().filter(|(_, what)| what.is_left())
     }
 
-    /// The files.
+    /// The files of the drive, as NTFS sees them.
     pub fn tree(&self) -> &DriveTree {
         &self.tree
     }

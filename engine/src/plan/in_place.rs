@@ -38,7 +38,7 @@ pub struct PartitionGeometry {
     pub len: ByteLen,
     /// Sectors of the device.
     pub sector: SectorSize,
-    /// Now.
+    /// Time of the hidden files that are made.
     pub now: FileTime,
 }
 
@@ -49,7 +49,7 @@ pub struct InPlace {
     pub regions: Regions,
     /// What makes them hidden files.
     pub append: Append,
-    /// Those files.
+    /// The hidden files, one for each area.
     pub tree: HiddenTree,
 }
 

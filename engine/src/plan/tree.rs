@@ -26,9 +26,9 @@ pub struct PropertyFile {
     pub source: PathBuf,
     /// Its name on the drive.
     pub name: String,
-    /// Bytes.
+    /// Length in bytes.
     pub len: ByteLen,
-    /// Last modification.
+    /// When the file was last modified, as the walk saw it.
     pub mtime: Stamp,
     /// Last status change.
     pub ctime: Stamp,

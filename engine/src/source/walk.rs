@@ -17,14 +17,14 @@ use crate::units::{ByteLen, Stamp};
 pub enum Found<'a> {
     /// A directory; the entries that follow until its `Leave` lie in it.
     Enter {
-        /// Its name.
+        /// Name of the directory in its parent.
         name: &'a OsStr,
     },
     /// The end of the directory entered last.
     Leave,
     /// A regular file.
     File {
-        /// Its name.
+        /// Name of the file in its directory.
         name: &'a OsStr,
         /// What the catalog keeps of it.
         facts: FileFacts,
@@ -43,9 +43,9 @@ pub enum Found<'a> {
 /// What is compared again when the file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFacts {
-    /// Bytes.
+    /// Length in bytes.
     pub len: ByteLen,
-    /// Last modification.
+    /// When the contents last changed, as any owner may set it.
     pub mtime: Stamp,
     /// Last status change.
     pub ctime: Stamp,

@@ -25,7 +25,7 @@ pub enum State {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What.
+    /// Subject of the check, such as `io_uring`.
     pub what: &'static str,
     /// How it stands.
     pub state: State,
