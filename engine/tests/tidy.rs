@@ -477,6 +477,38 @@ fn links_in_documents_lead_somewhere() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// Messages that `page` explains: what stands in backquotes in the first column of its tables.
+fn explained(page: &str) -> Vec<&str> {
+    let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+/// The code as one text in which a string that goes on behind a `\\` at the end of its line is in one piece.
+fn unbroken(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut pieces = text.split("\\\n");
+    out.extend(pieces.next());
+    pieces.for_each(|piece| out.push_str(piece.trim_start()));
+    out
+}
+
+#[test]
+fn messages_that_the_guide_explains_exist() {
+    let root = project();
+    let mut files = Vec::new();
+    files_below(&root.join("engine/src"), &|path| has_extension(path, &["rs"]), &mut files);
+    files_below(&root.join("cli/src"), &|path| has_extension(path, &["rs"]), &mut files);
+    let read = |file: &PathBuf| unbroken(&fs::read_to_string(file).expect("readable source"));
+    let code: Vec<String> = files.iter().map(read).collect();
+    let page = fs::read_to_string(root.join("docs/guide/troubleshooting.md")).expect("the page");
+    let messages = explained(&page);
+    assert!(messages.len() > 20, "{messages:?}");
+    let gone: Vec<_> = messages.iter().filter(|message| !code.iter().any(|text| text.contains(**message))).collect();
+    assert!(gone.is_empty(), "docs/guide/troubleshooting.md explains what no code says: {gone:?}");
+    assert_eq!(explained("| `a b`, `c` | `d` |\n| message | x |"), ["a b", "c"]);
+    assert_eq!(unbroken("\"one \\\n    two\""), "\"one two\"");
+}
+
 #[test]
 fn dead_citations_and_old_forms_are_found() {
     let root = project();
