@@ -477,6 +477,34 @@ fn links_in_documents_lead_somewhere() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// Names of the program's commands, from the variants of `enum Command`.
+fn commands(code: &str) -> Vec<String> {
+    let body = code.split("pub enum Command {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+    let variants = body.lines().filter_map(|line| line.trim().split_once('(')).map(|(name, _)| name);
+    let kebab = |name: &str| {
+        name.chars().fold(String::new(), |mut out, c| {
+            if c.is_uppercase() && !out.is_empty() {
+                out.push('-');
+            }
+            out.extend(c.to_lowercase());
+            out
+        })
+    };
+    variants.filter(|name| name.chars().all(char::is_alphanumeric) && !name.is_empty()).map(kebab).collect()
+}
+
+#[test]
+fn every_command_has_its_place_in_the_guide() {
+    let root = project();
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("readable");
+    let commands = commands(&read("cli/src/commands/mod.rs"));
+    assert!(commands.len() > 15 && commands.iter().any(|name| name == "prep-import"), "{commands:?}");
+    let page = read("docs/guide/commands.md");
+    let has = |name: &String| page.contains(&format!("`dray {name}")) || page.contains(&format!("`{name}`"));
+    let missing: Vec<_> = commands.iter().filter(|name| !has(name)).collect();
+    assert!(missing.is_empty(), "not in docs/guide/commands.md: {missing:?}");
+}
+
 /// Messages that `page` explains: what stands in backquotes in the first column of its tables.
 fn explained(page: &str) -> Vec<&str> {
     let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
