@@ -57,16 +57,16 @@ pub struct BenchRequest {
 /// Reading or writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Reading.
+    /// From the drive.
     Read,
-    /// Writing.
+    /// To the drive.
     Write,
 }
 
-/// One measurement.
+/// One measurement: what was moved, how, and how long it took.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// Direction.
+    /// Whether bytes were read or written.
     pub direction: Direction,
     /// Bytes of one operation.
     pub block: usize,
@@ -74,7 +74,7 @@ pub struct Point {
     pub depth: u32,
     /// Where it began.
     pub at: ByteOffset,
-    /// Bytes moved.
+    /// Bytes that the drive acknowledged within the measurement.
     pub bytes: ByteLen,
     /// In how long.
     pub elapsed: Duration,
@@ -92,7 +92,7 @@ impl Point {
 /// What came out.
 #[derive(Clone, Debug)]
 pub struct BenchReport {
-    /// The drive.
+    /// The drive that was measured.
     pub drive: DriveFacts,
     /// Which engine moved the bytes.
     pub engine: String,
@@ -100,7 +100,7 @@ pub struct BenchReport {
     pub direct: bool,
     /// Largest transfer, rotation, and what else the queue says, in words.
     pub queue: String,
-    /// The sweep.
+    /// One measurement for each block size, depth and direction.
     pub sweep: Vec<Point>,
     /// The curve: the best point's block and depth across the surface.
     pub curve: Vec<Point>,

@@ -95,7 +95,7 @@ pub enum Flaw {
     PartitionPastEnd {
         /// Number of the partition, from 1.
         number: u32,
-        /// Its length.
+        /// Length that the table gives it.
         reported: ByteLen,
         /// Bytes of it that are on the drive.
         there: ByteLen,

@@ -129,7 +129,7 @@ enum Reversal {
 /// What became of one drive.
 #[derive(Clone, Debug)]
 pub struct RolledBack {
-    /// The drive.
+    /// The drive that was to be rolled back.
     pub drive: DriveFacts,
     /// Set when it could not be rolled back.
     pub failure: Option<Problem>,
@@ -142,7 +142,7 @@ pub struct RolledBack {
 pub struct RollbackReport {
     /// One entry a drive that the session had begun.
     pub drives: Vec<RolledBack>,
-    /// The journal.
+    /// Path of the journal.
     pub journal: PathBuf,
 }
 
@@ -286,7 +286,7 @@ fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>
 }
 
 impl Rollback {
-    /// Session id.
+    /// Id of the session that is rolled back.
     pub fn session(&self) -> &str {
         &self.request.session
     }

@@ -33,7 +33,7 @@ pub fn journal_dir(journal: &Path) -> PathBuf {
 /// What a journal file holds.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// Its sessions.
+    /// Sessions and drives that its records come to.
     pub ledger: Ledger,
     /// Byte where a last record begins that was cut off while it was appended.
     pub torn: Option<usize>,

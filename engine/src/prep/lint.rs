@@ -29,7 +29,7 @@ pub enum InputKind {
 }
 
 impl InputKind {
-    /// In words.
+    /// The kind of file in words, as `dray check` prints it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Dataset => "dataset",

@@ -43,7 +43,7 @@ impl Log {
         Ok(Self(Mutex::new(Open { path, file, len: 0 })))
     }
 
-    /// The file.
+    /// Path of the file that is written to now.
     pub fn path(&self) -> PathBuf {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).path.clone()
     }

@@ -32,7 +32,7 @@ pub struct RowRules {
 pub struct Rules {
     /// `DriveId`.
     pub drive_id: String,
-    /// Session id.
+    /// Id of the session; ids of lists begin with it.
     pub session: String,
     /// By the row of the catalog.
     pub rows: Vec<RowRules>,

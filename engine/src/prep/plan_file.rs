@@ -45,7 +45,7 @@ const DRIVES: u8 = 2;
 /// All that decides how a drive of the session is laid out, beside its files and itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    /// Session id.
+    /// Id of the session.
     pub session: String,
     /// Cipher, by the command line's name.
     pub cipher: String,
@@ -72,7 +72,7 @@ pub struct Recipe {
 /// A drive and its files. Who saves it has consent for it, where any is needed: the drive says so when it is read again.
 #[derive(Clone, Debug)]
 pub struct SavedDrive {
-    /// The drive.
+    /// The drive, as it was found when it was planned.
     pub target: TargetDrive,
     /// Seed of its public randomness.
     pub seed: u64,
@@ -87,7 +87,7 @@ pub struct SavedDrive {
 pub struct SavedPlan {
     /// How drives are laid out.
     pub recipe: Recipe,
-    /// All files.
+    /// All blobs of the session, as the walk saw them.
     pub catalog: Arc<Catalog>,
     /// Drives, in the order in which they joined; of one that joined twice the later.
     pub drives: Vec<SavedDrive>,

@@ -30,7 +30,7 @@ const DIRECTORIES_SHOWN: usize = 10;
 /// One drive with its plan.
 #[derive(Debug)]
 pub struct PreparedDrive {
-    /// The drive.
+    /// The drive, as the driveset names it and as it was found.
     pub target: TargetDrive,
     /// Where everything goes.
     pub layout: DriveLayout,
@@ -65,12 +65,12 @@ pub fn assigned(tree: &DriveTree) -> Vec<u32> {
 pub enum Target {
     /// Erased, and filled anew.
     Blank(Box<TargetDrive>),
-    /// Added to.
+    /// Its volume is kept, and files are added to it.
     Existing(Box<ExistingVolume>),
 }
 
 impl Target {
-    /// The drive.
+    /// The drive itself, whatever happens to its volume.
     pub fn target(&self) -> &TargetDrive {
         match self {
             Self::Blank(target) => target,
@@ -122,7 +122,7 @@ impl Planned {
 /// Lays out drives by one recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner<'a> {
-    /// How.
+    /// Table, cipher, cluster size and times of every drive.
     pub recipe: &'a Recipe,
     /// All files of the session.
     pub catalog: &'a Arc<Catalog>,

@@ -38,7 +38,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub struct Written<'a> {
     /// Index in the session's plan.
     pub index: usize,
-    /// The drive.
+    /// The drive, for reports.
     pub facts: &'a DriveFacts,
     /// Where everything went.
     pub layout: &'a DriveLayout,

@@ -26,18 +26,18 @@ use crate::verify::files::Files;
 /// A session as a manifest tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionFound {
-    /// Its id.
+    /// Id of the session.
     pub id: String,
     /// Its files on the drive.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: u64,
 }
 
 /// A drive that was read.
 #[derive(Clone, Debug)]
 pub struct ReadDrive {
-    /// The drive.
+    /// The drive that was read.
     pub drive: DriveFacts,
     /// Its sessions, in their order.
     pub sessions: Vec<SessionFound>,

@@ -109,12 +109,12 @@ pub enum Action {
 /// How much is read back after writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadBack {
-    /// Nothing.
+    /// Nothing is read back.
     None,
     /// The ends, the metadata, and a seeded sample of batches.
     #[default]
     Sample,
-    /// Everything.
+    /// Everything that was written.
     Full,
 }
 

@@ -32,7 +32,7 @@ const TELL_EVERY: u64 = 10_000;
 /// The sources, walked.
 #[derive(Debug)]
 pub struct Scan {
-    /// All blobs.
+    /// All blobs of the session.
     pub catalog: Catalog,
     /// Bytes of all of them.
     pub bytes: ByteLen,
@@ -47,7 +47,7 @@ pub struct Scan {
 pub struct Of<'a> {
     /// The file; for messages.
     pub dataset: &'a Path,
-    /// Its rows.
+    /// Rows of the dataset, in file order.
     pub rows: &'a [DatasetRow],
     /// Length of `\<session>` in UTF-16 units.
     pub root_units: usize,

@@ -69,7 +69,7 @@ pub struct Prepared {
 pub(super) struct Plan {
     /// How drives are laid out.
     pub recipe: Recipe,
-    /// All files.
+    /// All blobs of the session.
     pub catalog: Arc<Catalog>,
     /// Files that are on no drive yet.
     pub unplaced: Vec<u32>,

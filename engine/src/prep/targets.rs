@@ -20,7 +20,7 @@ use crate::verify::find;
 pub struct TargetDrive {
     /// For people and events.
     pub facts: DriveFacts,
-    /// Logical sectors.
+    /// Logical sector of the device, or of the image to be made.
     pub sector: SectorSize,
     /// Who it was when it was planned; `None` for an image file that is not there yet.
     pub identity: Option<Identity>,

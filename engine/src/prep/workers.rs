@@ -46,7 +46,7 @@ pub enum How {
 /// A span whose file is hashed as a whole too, beside its blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole {
-    /// Which span.
+    /// Index of the span in the job.
     pub span: usize,
     /// A block ends with it, which is told: [`Digest::Whole`] follows the block's.
     pub is_told: bool,
@@ -84,7 +84,7 @@ pub enum CipherDirection {
 pub struct Job {
     /// The caller's name for it.
     pub tag: u64,
-    /// The slot.
+    /// Bytes to hash and to seal or open, in place.
     pub slot: Slot,
     /// Bytes in use.
     pub len: usize,
@@ -111,7 +111,7 @@ pub struct Job {
 /// A slot hashed and sealed.
 #[derive(Debug)]
 pub struct Done {
-    /// As given.
+    /// The drive's number of the job, as it was given.
     pub tag: u64,
     /// As given, sealed or opened.
     pub slot: Slot,

@@ -61,7 +61,7 @@ pub struct Load<T> {
 }
 
 impl<T> Load<T> {
-    /// Nothing yet.
+    /// A load of `what` that reads nothing yet.
     pub fn new(what: T) -> Self {
         let (parts, zeros, crypt, spans) = Default::default();
         Self { what, len: 0, parts, zeros, crypt, spans, begins: false }
@@ -125,7 +125,7 @@ pub struct Arrived<T> {
 /// What a run of the road needs.
 #[derive(Debug)]
 pub struct BlockReader<'a> {
-    /// The drive.
+    /// What the drive is read through.
     pub medium: &'a dyn Medium,
     /// The volume's cipher.
     pub cipher: Option<Arc<SectorCipher>>,

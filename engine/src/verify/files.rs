@@ -21,7 +21,7 @@ pub struct Files<'a> {
     opened: &'a Opened,
     /// The file system.
     pub volume: Volume,
-    /// Its files.
+    /// Every file of the volume.
     pub catalog: Catalog,
 }
 
@@ -34,7 +34,7 @@ pub struct Listed {
     pub directory: bool,
     /// Bytes of its data.
     pub size: u64,
-    /// Data modified.
+    /// When the data was last modified.
     pub modified: FileTime,
     /// What makes it special: compressed, sparse, encrypted, a link, damaged.
     pub notes: Vec<&'static str>,

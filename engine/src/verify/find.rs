@@ -501,7 +501,7 @@ pub struct Opened {
 pub struct Stored {
     /// Where on the device.
     pub at: ByteOffset,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
     /// Its place for the cipher; `None` where nothing is encrypted.
     pub sealed: Option<ByteOffset>,
@@ -544,7 +544,7 @@ impl Opened {
         warnings
     }
 
-    /// The device.
+    /// What the drive is read through.
     pub fn medium(&self) -> &dyn Medium {
         self.found.medium.as_ref()
     }

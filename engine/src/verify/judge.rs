@@ -384,7 +384,7 @@ pub(super) struct Bench<'a> {
     broken: HashSet<u32>,
     /// CRC-64 of blobs of which a log tells one: what was read, by where it begins.
     crcs: Crcs,
-    /// Bytes read.
+    /// Bytes read so far, of all blobs.
     pub done: u64,
     total: u64,
     reported_at: Instant,

@@ -36,7 +36,7 @@ pub struct Journals {
 }
 
 impl Journals {
-    /// None.
+    /// No journals: nothing is known of any drive.
     pub fn none() -> Self {
         Self::default()
     }

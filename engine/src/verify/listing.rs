@@ -38,7 +38,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) struct Piece {
     /// Byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u32,
     pub hash: [u8; 16],
     pub has_hash: bool,

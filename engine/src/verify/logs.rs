@@ -217,7 +217,7 @@ fn same_id(one: &str, other: &str) -> bool {
 }
 
 impl Logs {
-    /// None.
+    /// No copy logs: the service said nothing.
     pub fn none() -> Self {
         Self::default()
     }

@@ -82,13 +82,13 @@ pub struct Row {
 pub struct Counts {
     /// Rows and bytes that are equal.
     pub equal: (u64, u64),
-    /// Different.
+    /// Rows and bytes whose contents differ from the manifest.
     pub different: (u64, u64),
-    /// Unreadable.
+    /// Rows and bytes that the drive or its file system did not give.
     pub unreadable: (u64, u64),
-    /// Missing.
+    /// Rows and bytes whose file is not on the drive.
     pub missing: (u64, u64),
-    /// Without reference.
+    /// Rows and bytes that the manifest gives no hash for.
     pub no_reference: (u64, u64),
     /// Not in the manifest.
     pub not_in_manifest: (u64, u64),
@@ -146,7 +146,7 @@ pub struct Check {
     pub question: &'static str,
     /// The status that the service would give.
     pub status: &'static str,
-    /// The answer.
+    /// Whether the service would accept the drive in this point.
     pub answer: Answer,
     /// What was seen.
     pub seen: String,
@@ -159,7 +159,7 @@ pub struct ManifestFacts {
     pub path: String,
     /// It is a file beside the drive.
     pub is_outside: bool,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
     /// Upper-case hex.
     pub md5: String,
@@ -182,13 +182,13 @@ pub struct ManifestFacts {
 /// How one drive was found.
 #[derive(Clone, Debug)]
 pub struct DriveVerdict {
-    /// The drive.
+    /// The drive that was verified.
     pub drive: DriveFacts,
     /// Serial of the hardware.
     pub serial: Option<String>,
     /// How it was unlocked, in words.
     pub unlocked: String,
-    /// The manifest.
+    /// The manifest that the drive was compared with; `None` if none could be read.
     pub manifest: Option<ManifestFacts>,
     /// The questions of the service.
     pub checks: Vec<Check>,

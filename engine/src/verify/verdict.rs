@@ -207,7 +207,7 @@ impl Conclusion {
     }
 }
 
-/// What follows.
+/// The one conclusion of a run: proven only if everything that was asked was read and equal.
 pub fn conclude(run: &RunSum) -> Conclusion {
     let sum = |of: &dyn Fn(&DriveSum) -> u64| run.drives.iter().map(of).fold(0, u64::saturating_add);
     let number = |of: &dyn Fn(&DriveSum) -> bool| run.drives.iter().filter(|drive| of(drive)).count() as u64;

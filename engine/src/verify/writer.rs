@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 16;
 pub(super) enum Bytes {
     /// In a slot of the road.
     Held(Held),
-    /// Read otherwise.
+    /// In memory of their own: bytes that were not read through a slot.
     Own(Vec<u8>),
 }
 

@@ -34,7 +34,7 @@ use crate::verify::medium::Medium;
 /// A drive with its volume unlocked.
 #[derive(Debug)]
 pub struct ExistingVolume {
-    /// The drive.
+    /// The drive, as the driveset names it and as it was found.
     pub target: TargetDrive,
     /// Its volume, for reading.
     pub opened: Opened,
@@ -80,13 +80,13 @@ pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, P
 /// A drive that gets files beside those that it has.
 #[derive(Debug)]
 pub struct AppendDrive {
-    /// The drive.
+    /// The drive, as the driveset names it and as it was found.
     pub target: TargetDrive,
     /// The session's files on it.
     pub tree: DriveTree,
     /// What its manifest says beside the hashes.
     pub rules: Rules,
-    /// For people.
+    /// The plan of the drive as the report prints it.
     pub plan: DrivePlan,
     /// Bytes of the manifest that is there.
     pub earlier_manifest: Option<u64>,

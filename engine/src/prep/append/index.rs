@@ -39,7 +39,7 @@ pub fn rows(dataset: &Path, rows: &[DatasetRow], drive: &str, problems: &mut Pro
     out
 }
 
-/// Writes rows.
+/// Appends the rows to the session's plan; [`load`] reads them.
 pub fn save(to: &mut Encoder<'_>, rows: &[IndexRow]) {
     to.u64(rows.len() as u64);
     for row in rows {

@@ -78,12 +78,12 @@ pub enum Refused {
         /// What is free.
         free: ByteLen,
     },
-    /// Anything else.
+    /// Any other reason, as it is reported.
     Problem(Problem),
 }
 
 impl Refused {
-    /// In words.
+    /// The refusal as a problem of the drive of that name.
     pub fn problem(self, drive: &str) -> Problem {
         match self {
             Self::TooFull { needed, free } => refused(&Refusal::TooFull { needed, free }, drive),
@@ -134,7 +134,7 @@ pub struct Planned {
 pub struct Appended {
     /// Files of the dataset on it.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: ByteLen,
     /// Bytes written in all.
     pub written: ByteLen,

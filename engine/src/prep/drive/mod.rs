@@ -121,9 +121,9 @@ pub struct PlainBytes<'a> {
     pub fve_region: LazyCell<Box<[u8; REGION_LEN]>, FveRegion<'a>>,
     /// First sector of the volume, and what follows it up to byte 8192.
     pub front: Box<[u8; FRONT_LEN]>,
-    /// Primary table.
+    /// Protective MBR and primary GPT, or MBR, from byte 0 of the drive.
     pub table_primary: Vec<u8>,
-    /// Backup table.
+    /// Backup GPT, which ends with the drive; empty for an MBR.
     pub table_backup: Vec<u8>,
 }
 
@@ -145,7 +145,7 @@ impl PlainBytes<'_> {
 pub struct Finished {
     /// Files of the dataset on it.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: ByteLen,
     /// Bytes written in all.
     pub written: ByteLen,

@@ -89,7 +89,7 @@ impl Batch {
     }
 }
 
-/// The file.
+/// The file that holds the one batch under way: what will lie on the drive, durable before it is written there.
 #[derive(Debug)]
 pub struct BatchJournal<'f> {
     file: &'f File,

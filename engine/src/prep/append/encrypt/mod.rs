@@ -57,7 +57,7 @@ pub enum Step {
     Relocated,
     /// Encrypted up to the border.
     Passing,
-    /// Encrypted.
+    /// The whole volume is encrypted.
     Done,
 }
 
@@ -183,7 +183,7 @@ pub fn check_back(
 pub struct Work<'a> {
     /// Index in the session's plan.
     pub index: usize,
-    /// The drive.
+    /// The drive, for reports.
     pub facts: &'a DriveFacts,
     /// The same, for reading.
     pub medium: Arc<dyn Medium>,

@@ -22,9 +22,9 @@ pub const START: u64 = FRONT_LEN as u64;
 pub struct Pass<'a, 's> {
     /// The drive, as a person names it.
     pub name: &'a str,
-    /// For reading.
+    /// What the drive is read through.
     pub medium: &'a dyn Medium,
-    /// For writing.
+    /// What the drive is written through.
     pub store: &'a mut Store<'s>,
     /// The volume on the drive.
     pub volume: ByteRange,
