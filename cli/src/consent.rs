@@ -14,7 +14,7 @@ const TRIES: usize = 3;
 /// Consent that came with the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Consent {
-    /// Ask nothing.
+    /// No question is asked; without consent from elsewhere the drive is refused.
     pub silent: bool,
     /// Full serials that were named.
     pub serials: Vec<String>,
@@ -34,7 +34,7 @@ pub enum Fate {
 pub struct Asked<'a> {
     /// Its index among all drives.
     pub index: usize,
-    /// The drive.
+    /// The drive whose contents would be destroyed.
     pub drive: &'a DriveFacts,
     /// What will be done to it.
     pub fate: Fate,

@@ -45,7 +45,7 @@ pub struct DriveArgs {
     /// Number of the partition; else a bare volume, or the first data partition
     #[arg(long, value_name = "N")]
     pub partition: Option<u32>,
-    /// Its key.
+    /// Where the key comes from.
     #[command(flatten)]
     pub key: KeyArgs,
 }

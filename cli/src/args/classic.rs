@@ -39,7 +39,7 @@ pub struct Translated {
 /// Why a classic command line cannot be taken.
 #[derive(Debug)]
 pub struct Fault {
-    /// For stderr.
+    /// What is wrong, with its line ends, ready for standard error.
     pub text: String,
     /// How the program ends.
     pub exit: Exit,

@@ -82,9 +82,9 @@ pub enum Color {
     /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Always.
+    /// Even when the output is no terminal.
     Always,
-    /// Never.
+    /// Not even on a terminal.
     Never,
 }
 

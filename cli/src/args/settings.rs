@@ -24,7 +24,7 @@ const TYPED_ONLY: &[&str] = &["yes", "silent"];
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Typed.
+    /// An option on the command line.
     Flag,
     /// A variable, by name.
     Variable(String),

@@ -29,7 +29,7 @@ pub struct Cat {
 }
 
 impl Cat {
-    /// Copies.
+    /// Copies each file to standard output; nothing is printed if one of them cannot be found.
     pub fn run(self, output: &Output) -> Exit {
         let output = output.beside_data();
         match self.copy(&output) {

@@ -38,7 +38,7 @@ pub struct Decrypt {
 }
 
 impl Decrypt {
-    /// Decrypts.
+    /// Writes the unlocked volume to an image or to standard output.
     pub fn run(self, output: &Output) -> Exit {
         let is_stream = self.to.as_os_str() == "-";
         let output = if is_stream { output.beside_data() } else { output.clone() };

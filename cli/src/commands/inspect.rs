@@ -27,7 +27,7 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Looks.
+    /// Prints partitions, BitLocker and, with a key, NTFS facts.
     pub fn run(self, output: &Output) -> Exit {
         match self.look(output) {
             Ok(exit) => exit,

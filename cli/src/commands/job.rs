@@ -196,7 +196,7 @@ struct Papers {
 }
 
 impl JobArgs {
-    /// Runs it.
+    /// Runs the subcommand that was given.
     pub fn run(self, output: &Output) -> Exit {
         let result = match self.action {
             Action::Create(create) => create.run(output),

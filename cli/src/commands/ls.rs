@@ -30,7 +30,7 @@ pub struct Ls {
 }
 
 impl Ls {
-    /// Lists.
+    /// Prints one line an entry: bytes, time of modification, path, notes.
     pub fn run(self, output: &Output) -> Exit {
         match self.list(output) {
             Ok(exit) => exit,

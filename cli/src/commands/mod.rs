@@ -69,7 +69,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs it.
+    /// Runs the command; problems and results go to `output`.
     pub fn run(self, output: &Output, common: &OutputArgs) -> Exit {
         match self {
             Self::PrepImport(command) => command.run(output),

@@ -170,7 +170,7 @@ pub fn export_job() -> String {
 }
 
 impl Template {
-    /// Prints it.
+    /// Prints the file to standard output.
     pub fn run(self, output: &Output) -> Exit {
         let text = match self.what {
             What::Dataset => {

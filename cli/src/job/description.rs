@@ -367,7 +367,7 @@ fn check_name(api: Api, name: &str) -> Result<(), String> {
 /// A drive of a job.
 #[derive(Debug)]
 pub struct JobDrive {
-    /// Its serial.
+    /// Drive id, as in the drive record.
     pub id: String,
     /// Path of the manifest on it.
     pub manifest_file: String,

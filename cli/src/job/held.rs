@@ -31,7 +31,7 @@ pub struct Allowed {
 /// A journal, as far as a job wants it.
 #[derive(Debug)]
 pub struct Shelf {
-    /// Its path.
+    /// Path of the journal.
     pub path: PathBuf,
     book: Book,
 }

@@ -21,7 +21,7 @@ const KEPT_DAYS: i64 = 90;
 /// A drive of the job.
 #[derive(Clone, Debug, Default)]
 pub struct Drive {
-    /// Serial.
+    /// Drive id, as in the drive record.
     pub id: String,
     /// Path of the manifest on it.
     pub manifest_file: String,
@@ -41,16 +41,16 @@ pub struct Drive {
     pub percent: Option<u64>,
 }
 
-/// The job.
+/// What is known here of a job: the contents of `<name>.job.json`.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Name.
+    /// Name of the job at the service.
     pub name: String,
     /// API it is made with.
     pub api: Api,
     /// Path below the endpoint.
     pub resource: String,
-    /// Location.
+    /// Azure region of the storage account, such as `West US`.
     pub location: String,
     /// Name of the storage account.
     pub account: String,
@@ -58,7 +58,7 @@ pub struct Job {
     pub is_export: bool,
     /// `Drafted`, then as the service calls it.
     pub state: String,
-    /// Its drives.
+    /// Drives of the job.
     pub drives: Vec<Drive>,
     /// When this file was made.
     pub created_at: Timestamp,

@@ -65,7 +65,7 @@ pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, Str
     }
 }
 
-/// The page.
+/// The figures as a page: bottleneck, sweep, curve across the surface.
 pub fn page(report: &BenchReport) -> Page {
     let name = report.drive.model.as_deref().unwrap_or(&report.drive.name);
     let mut page = Page::new(&format!("What {name} gives"), &report.drive.size.to_string());

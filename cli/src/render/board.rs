@@ -24,7 +24,7 @@ const JSON: Duration = Duration::from_secs(1);
 /// Of the outermost track's rate, the part that platters have lost at the innermost one: about half on 3.5-inch drives.
 const INNER_LOSS: f64 = 0.5;
 
-/// One drive.
+/// What the board knows of one drive.
 #[derive(Debug)]
 pub struct Lane {
     id: String,

@@ -119,7 +119,7 @@ fn drive_plan(plan: &DrivePlan) -> Value {
     })
 }
 
-/// The plan.
+/// The object of type `plan`.
 pub fn plan(plan: &PlanSummary) -> Value {
     let skipped: Vec<Value> =
         plan.skipped.iter().map(|skipped| json!({ "path": path(&skipped.path), "what": skipped.what })).collect();

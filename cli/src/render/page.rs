@@ -12,9 +12,9 @@ pub enum Tone {
     Good,
     /// Worth a look.
     Warn,
-    /// Wrong.
+    /// A failure or a difference.
     Bad,
-    /// Neither.
+    /// Neither good nor bad.
     Plain,
 }
 
@@ -37,7 +37,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// Words.
+    /// A column of words, aligned left.
     pub const fn text(name: &'static str) -> Self {
         Self { name, class: "" }
     }

@@ -185,7 +185,7 @@ pub fn warning(text: &str, style: Style) -> String {
     wrap(&format!("{} {text}", style.yellow("warning:")), "  ")
 }
 
-/// All problems.
+/// All problems, one paragraph each: place, what is wrong, value, advice.
 pub fn problems(problems: &Problems, style: Style) -> String {
     let mut text: String = problems.0.iter().map(|one| problem(one, style)).collect();
     if problems.0.len() > 1 {

@@ -11,7 +11,7 @@ use crate::render::page::{Column, Page, Tone};
 /// Rows of a page: what a person reads; the lists hold all.
 pub const ROWS_MAX: usize = 1000;
 
-/// The page.
+/// The report of a run: verdict, drives, problems, and lines to sign on.
 pub fn page(outcome: &Outcome) -> Page {
     let drives: Vec<&str> = outcome.drives.iter().map(name).collect();
     let lead = format!("{} · {}", drives.join(", "), dray_engine::job::timestamp().strftime("%Y-%m-%d %H:%M UTC"));

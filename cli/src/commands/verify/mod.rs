@@ -46,7 +46,7 @@ pub struct Verify {
     /// Number of the partition; else a bare volume, or the first data partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Its key.
+    /// Where the key comes from.
     #[command(flatten)]
     key: KeyArgs,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub struct Verify {
     reports: ReportArgs,
 }
 
-/// With what.
+/// What the drives are compared with, and where blobs are extracted to.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Comparing")]
 struct CompareArgs {

@@ -16,7 +16,7 @@ const NAMED_MAX: usize = 3;
 pub struct Headline {
     /// How it is meant.
     pub tone: Tone,
-    /// The word.
+    /// The verdict in one word, such as `Equal`.
     pub word: &'static str,
     /// The sentence, with its full stop.
     pub sentence: String,
