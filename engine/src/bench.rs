@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use crate::crypt::{Cipher, SectorCipher};
-use crate::device::{Access, Device, guard, signature};
+use crate::device::{self, Access, Device, Roots, guard, signature};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
@@ -190,7 +190,7 @@ impl Bench {
     /// # Errors
     /// What stands in the way, all of it.
     pub fn open(request: BenchRequest) -> Result<Self, Problems> {
-        let path = std::fs::canonicalize(&request.drive).unwrap_or_else(|_| request.drive.clone());
+        let path = device::resolve(&request.drive.display().to_string(), &Roots::default())?;
         let device = Device::open(&path, Access::Read)?;
         let size = device.geometry().size;
         let mut problems = Problems::default();

@@ -215,7 +215,10 @@ fn consent_is_typed_or_in_the_row_and_names_the_drive() {
         command.args(["--initial-driveset", "driveset.csv", "--dataset", "dataset.csv", "--drive-id", "X"]).args(more);
         command.env("DRAY_CONFIG", &path).envs(variables.iter().copied());
         let output = crate::common::run(&mut command);
-        assert_eq!(code(&output), 2, "{row} {more:?} {variables:?} {config}: {}", words(&output));
+        // Where udev makes no such links the name leads nowhere, which is a slip and no danger.
+        let is_nowhere = row.starts_with("/dev/disk/by-id/") && !Path::new("/dev/disk/by-id").is_dir();
+        let wanted = if is_nowhere { 1 } else { 2 };
+        assert_eq!(code(&output), wanted, "{row} {more:?} {variables:?} {config}: {}", words(&output));
         assert!(!session.path("journal.jrn").exists());
         words(&output)
     };

@@ -319,13 +319,14 @@ pub fn list(roots: &Roots) -> Vec<Disk> {
 /// For a serial that sysfs does not know, hidden behind a bridge, each USB and SCSI disk is opened for reading and asked.
 ///
 /// # Errors
-/// [`Kind::Refused`] when no disk or more than one has the serial, or a path does not lead anywhere.
+/// [`Kind::Usage`] when no disk has the serial or a path does not lead anywhere, [`Kind::Refused`] when more than one disk
+/// has the serial, [`Kind::Environment`] when the path may not be followed.
 pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
     let Some(serial) = name.strip_prefix("serial:") else {
         let path = PathBuf::from(name);
         return match fs::canonicalize(&path) {
             Ok(real) => Ok(real),
-            Err(error) => Err(Problem::new(Kind::Refused, format!("the drive cannot be found: {error}"))
+            Err(error) => Err(Problem::new(not_found(&error), format!("the drive cannot be found: {error}"))
                 .drive(name)
                 .advice("see what is attached with `dray devices`, and name the drive as it is shown there")),
         };
@@ -360,7 +361,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
         0 => {
             let known: Vec<_> = asked.iter().filter_map(|(_, serial)| serial.as_deref()).collect();
             let known = if known.is_empty() { "no disk here tells one".to_owned() } else { known.join(", ") };
-            Err(Problem::new(Kind::Refused, "no drive with this serial is attached").drive(name).value(known).advice(
+            Err(Problem::new(Kind::Usage, "no drive with this serial is attached").drive(name).value(known).advice(
                 "compare with the label on the drive; some docks hide it: then name the drive by /dev/disk/by-path/",
             ))
         }
@@ -372,6 +373,11 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
                 .advice("a dock gives its own serial to every disk in it: name the drive by /dev/disk/by-path/"))
         }
     }
+}
+
+/// A name that leads nowhere is a slip; one that may not be followed is not.
+fn not_found(error: &std::io::Error) -> Kind {
+    if error.kind() == std::io::ErrorKind::PermissionDenied { Kind::Environment } else { Kind::Usage }
 }
 
 #[cfg(test)]
@@ -457,6 +463,10 @@ mod tests {
         assert_eq!(resolve("serial:S4NVME", &roots).unwrap(), roots.dev.join("nvme0n1"));
         let missing = resolve("serial:OTHER", &roots).unwrap_err();
         assert!(missing.what.contains("no drive with this serial") && missing.value.unwrap().contains("ZL2ABC12"));
+        // A slip, as any wrong argument; two drives for one name are a danger.
+        assert_eq!(missing.kind, Kind::Usage);
+        assert_eq!(resolve("serial:DOCK", &roots).unwrap_err().kind, Kind::Refused);
+        assert_eq!(resolve("/dev/this-is-not-there", &roots).unwrap_err().kind, Kind::Usage);
         assert!(resolve("serial:DOCK", &roots).unwrap_err().what.contains("more than one"));
         // A bridge without a page for it: its USB device has the serial.
         disk("sdf", "pci0/usb3/3-1/3-1:1.0/host4/4:0:0:0", 8, &[]);

@@ -421,7 +421,7 @@ fn is_root() -> bool {
 fn open_problem(path: &Path, error: &io::Error) -> Problem {
     let (kind, what, advice) = match error.raw_os_error() {
         Some(libc::ENOENT) => (
-            Kind::Refused,
+            Kind::Usage,
             "is not there".to_owned(),
             "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
         ),

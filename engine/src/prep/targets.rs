@@ -278,12 +278,12 @@ fn image(
         return finish(row, name, path, device, rows, options, warnings);
     }
     let Some(size) = size else {
-        let problem = Problem::new(Kind::Refused, "is not there, and no size is given for a new image file");
+        let problem = Problem::new(Kind::Usage, "is not there, and no size is given for a new image file");
         return Err(line(problem.value(&name).advice(format!("write {name}:SIZE, for example {name}:4TB"))).into());
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
     if !parent.is_dir() {
-        let problem = Problem::new(Kind::Refused, "the directory for the image file is not there");
+        let problem = Problem::new(Kind::Usage, "the directory for the image file is not there");
         return Err(line(problem.value(parent.display().to_string()).advice("create it first")).into());
     }
     let against = guard::check_new(&path, options.context);

@@ -67,9 +67,7 @@ pub struct Found {
 /// What stands in the way: not there, not readable, no volume, BitLocker metadata beyond use.
 pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
-    // Nothing is in danger here: a name that leads nowhere is a slip, not a refusal.
-    let resolved =
-        device::resolve(&name, &Roots::default()).map_err(|problem| Problem { kind: Kind::Usage, ..problem })?;
+    let resolved = device::resolve(&name, &Roots::default())?;
     let look = |sector| {
         let device = Device::open_with(&resolved, Access::Read, sector, &Roots::default())?;
         let identity = device.identity();
