@@ -69,6 +69,20 @@ impl Exit {
         }
     }
 
+    /// The kind of problem that a command ends with so.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Done | Self::Usage => Kind::Usage,
+            Self::Refused | Self::Resumable => Kind::Refused,
+            Self::LeftOut | Self::Source => Kind::Source,
+            Self::DriveFailed => Kind::Drive,
+            Self::Different => Kind::Different,
+            Self::Environment => Kind::Environment,
+            Self::Bug => Kind::Internal,
+            Self::Interrupted => Kind::Interrupted,
+        }
+    }
+
     /// The code of several problems: the one that matters most to who reads only the number.
     pub fn of_problems(problems: &Problems) -> Self {
         const ORDER: [Kind; 8] = [

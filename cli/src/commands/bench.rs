@@ -84,7 +84,14 @@ impl BenchArgs {
         if bench.needs_consent() {
             consent::gather(&[consent::Asked::destroyed(0, bench.drive())], &consent, &mut Terminal)?;
         }
-        let report = bench.run(&Stop::new(), &mut |point| output.chat(&format!("{}\n", line(point))))?;
+        let working = output.working();
+        let report = bench.run(&Stop::new(), &mut |point| {
+            // The figures are told once, at the end; this shows that it goes on.
+            if !output.is_json() {
+                working.show(|| line(point).trim_start().to_owned(), "bench", || Value::Null);
+            }
+        })?;
+        drop(working);
         if let Some(file) = page {
             bench::page(&report).save(file)?;
         }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use dray_engine::job::{self, CheckState as State, MachineCheck};
+use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -33,7 +34,13 @@ impl Doctor {
                 output.say(&line(check, output));
             }
         }
-        if checks.iter().any(|check| check.state == State::Bad) { Exit::Environment } else { Exit::Done }
+        let bad = checks.iter().filter(|check| check.state == State::Bad).map(|check| {
+            let problem = Problem::new(Kind::Environment, check.what).value(&check.found);
+            check.remedy.iter().fold(problem, |problem, remedy| problem.advice(remedy.clone()))
+        });
+        let bad = Problems(bad.collect());
+        output.remember(&bad);
+        if bad.0.is_empty() { Exit::Done } else { Exit::Environment }
     }
 }
 

@@ -176,7 +176,17 @@ impl Output {
 
     /// All problems together, each with its advice.
     pub fn problems(&self, problems: &Problems) {
+        self.remember(problems);
+        self.show(problems);
+    }
+
+    /// What the command ended with, for who is told at the end: where its result has already said so to everybody else.
+    pub fn remember(&self, problems: &Problems) {
         self.said().problems.extend(problems.0.iter().map(json::problem));
+    }
+
+    /// Problems that [`Self::remember`] was told of.
+    pub fn show(&self, problems: &Problems) {
         if self.json {
             for problem in &problems.0 {
                 self.object("problem", json::problem(problem));
@@ -221,7 +231,11 @@ impl Output {
     /// The end of a command: runs what `--on-finish` names, with the result on its stdin. Its own end changes nothing.
     pub fn finish(&self, command: &str, exit: Exit) {
         let Some(line) = &self.on_finish else { return };
-        let said = std::mem::take(&mut *self.said());
+        let mut said = std::mem::take(&mut *self.said());
+        // An exit code without a reason leaves who reads only `problems` without a word.
+        if exit != Exit::Done && said.problems.is_empty() {
+            said.problems.push(json::problem(&Problem::new(exit.kind(), exit.meaning())));
+        }
         let value = dressed(
             "finish",
             json!({

@@ -19,11 +19,15 @@ impl Running {
         Self::of(session.command(&["--source-rate", "4M", "--yes", "drive"]))
     }
 
-    fn of(mut command: Command) -> Self {
+    fn of(command: Command) -> Self {
+        Self::until_it_says(command, ": data, ")
+    }
+
+    fn until_it_says(mut command: Command, words: &str) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let lines = BufReader::new(child.stderr.take().expect("stderr"));
         let mut running = Self { child, lines, said: String::new() };
-        running.until(": data, ");
+        running.until(words);
         running
     }
 
@@ -121,4 +125,39 @@ fn under_nohup_a_lost_terminal_is_no_reason_to_stop() {
     let (code, said) = running.end();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("is done after") && !said.contains("stopping"), "{said}");
+}
+
+/// A drive that was read in part is neither good nor bad, and not broken.
+#[test]
+fn a_verification_that_is_stopped_says_what_was_read_and_calls_no_drive_failed() {
+    let session = Session::new("signal-verify");
+    let source = session.path("source");
+    std::fs::create_dir_all(&source).expect("a source");
+    // Holes cost nothing here, and are read and compared like anything else.
+    std::fs::File::create(source.join("long")).and_then(|file| file.set_len(600 << 20)).expect("a file");
+    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
+    session.driveset(&[format!("{}:800MB", session.path("drive.img").display())]);
+    session.prepare(&["--read-back", "none"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+    command.current_dir(&session.dir).args(["verify", "drive.img", "--key-file", "drive.xml", "--report", "page.html"]);
+    command.args(["--on-finish", "cat > told.json"]);
+    let running = Running::until_it_says(command, ": listing");
+    running.signal("STOP");
+    running.signal("TERM");
+    running.signal("CONT");
+    let (code, said) = running.end();
+    assert_eq!(code, Some(130), "{said}");
+    for words in ["drive: stopped", "Stopped: ", "MB on drive.img were read, too little for a verdict on its blobs"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    for words in ["failed", "FAILED", "could not be verified", "Equal"] {
+        assert!(!said.contains(words), "{words}: {said}");
+    }
+    let page = std::fs::read_to_string(session.path("page.html")).expect("a page");
+    assert!(page.contains("Stopped") && !page.contains("Not verified to the end"), "{page}");
+    let told = std::fs::read(session.path("told.json")).expect("told");
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    assert_eq!((&told["exit_code"], &told["problems"][0]["kind"]), (&130.into(), &"interrupted".into()), "{told}");
+    assert_eq!(told["result"]["verdict"]["reasons"][0]["reason"], "stopped", "{told}");
+    std::fs::remove_file(session.path("drive.img")).expect("the image");
 }

@@ -135,6 +135,37 @@ fn who_is_told_at_the_end_gets_one_object() {
     assert_eq!(value["command"], "prep-import");
     assert_eq!(value["result"]["drives"][0]["drive"]["drive_id"], "D1");
     assert!(described(&reported).is_none_or(|reported| reported.contains("finish=1")));
+    // Whatever a command ends with is among the problems.
+    for (words, exit, kind) in [
+        ("verify drive.img --key-file D1.xml --only con/nothing", 1, "usage"),
+        ("verify drive.img --key-file D1.xml --manifest-hash 00112233445566778899AABBCCDDEEFF", 5, "different"),
+        ("verify drive.img --key-file D1.xml --manifest-hash 00112233445566778899AABBCCDDEEFF --json", 5, "different"),
+        ("ls drive.img nothing --key-file D1.xml", 1, "usage"),
+        ("bench nothing.img", 1, "usage"),
+        ("verify nothing.img --key-file D1.xml", 1, "usage"),
+    ] {
+        let words: Vec<&str> = words.split(' ').chain(["--on-finish", &command]).collect();
+        let output = dray(&session.dir, &words);
+        assert_eq!(code(&output), exit, "{words:?}: {}", said(&output));
+        let reported = fs::read(session.path("told.json")).expect("reported");
+        let value: serde_json::Value = serde_json::from_slice(&reported).expect("JSON");
+        let kinds: Vec<_> = value["problems"].as_array().expect("a list").iter().map(|one| &one["kind"]).collect();
+        assert_eq!((&value["exit_code"], kinds), (&exit.into(), vec![&kind.into()]), "{words:?}: {value}");
+    }
+    // A drive that is not found is a slip, whoever looks for it.
+    for (target, words) in [("none.img", "no size is given"), ("serial:NONE-77", "no drive with this serial")] {
+        session.driveset(&[target.to_owned()]);
+        let output = session.run(&["--not-for-shipping", "--dry-run"]);
+        assert!(code(&output) == 1 && crate::common::words(&output).contains(words), "{}", said(&output));
+    }
+    // A figure is told once.
+    let output = dray(&session.dir, &["bench", "drive.img", "--seconds", "0.05", "--curve", "0", "--blocks", "1M"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figures: Vec<&str> = text.lines().filter(|line| line.contains(" KiB x")).collect();
+    let mut once = figures.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert!(code(&output) == 0 && figures.len() == once.len() && figures.len() >= 4, "{text}");
     // How it ends changes nothing; it may also not read.
     let output = dray(&session.dir, &["check", "nothing", "--on-finish", "echo out; exit 3", "--json"]);
     assert_eq!(code(&output), 1);

@@ -108,6 +108,7 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
         checks: Vec::new(),
         counts: Counts::default(),
         bytes_read: 0,
+        bytes_asked: 0,
         resumed: 0,
         skipped: 0,
         unlisted: Vec::new(),
@@ -137,7 +138,11 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
     // Questions after one without an answer were not reached; a returned drive is not to be sent.
     verdict.checks = checks;
     verdict.elapsed = started.elapsed();
-    stage(if verdict.failure.is_none() { Stage::Done } else { Stage::Failed });
+    stage(match &verdict.failure {
+        None => Stage::Done,
+        Some(problem) if problem.kind == Kind::Interrupted => Stage::Stopped,
+        Some(_) => Stage::Failed,
+    });
     Judged { verdict, source }
 }
 
@@ -222,6 +227,7 @@ fn judge<'a>(
     }
     let is_done = |blob: u32| extractor.as_ref().is_some_and(|taken| taken.is_done(blob as usize));
     let work = listing.work(&files, &is_done_not(&is_done));
+    verdict.bytes_asked = work.bytes;
     verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
     // The total is known from here on: nothing else is told before.
     (context.events)(Event::Progress {

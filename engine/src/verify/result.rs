@@ -196,6 +196,8 @@ pub struct DriveVerdict {
     pub counts: Counts,
     /// Bytes that were read and compared.
     pub bytes_read: u64,
+    /// Bytes that were to be read; 0 until the manifest has told.
+    pub bytes_asked: u64,
     /// Blobs that were judged in an earlier run.
     pub resumed: u64,
     /// Manifests on the drive that are not used and list other blobs: path, and how many of them.

@@ -87,6 +87,8 @@ pub enum Reason {
     Unopened(u64),
     /// Drives that were not read to the end.
     Broken(u64),
+    /// Drives that were not read to the end because the run was asked to stop.
+    Stopped(u64),
     /// Blobs that are different, unreadable, missing, or have nothing to be compared with.
     NotEqual(u64),
     /// Blobs that were expected and are on no drive.
@@ -132,6 +134,7 @@ impl Reason {
         match self {
             Self::Unopened(n) => ("unopened", n),
             Self::Broken(n) => ("broken", n),
+            Self::Stopped(n) => ("stopped", n),
             Self::NotEqual(n) => ("not_equal", n),
             Self::Unmet(n) => ("on_no_drive", n),
             Self::Unmatched(n) => ("prefix_without_blob", n),
@@ -153,6 +156,7 @@ impl Reason {
     pub const fn ending(self) -> Ending {
         match self {
             Self::Unopened(_) | Self::Broken(_) => Ending::Failed,
+            Self::Stopped(_) => Ending::Stopped,
             Self::Unmatched(_) | Self::ForeignLogs(_) => Ending::Mistaken,
             Self::Unlisted(_) | Self::NotTaken(_) | Self::Remarks(_) => Ending::LeftOut,
             Self::NotEqual(_)
@@ -181,6 +185,8 @@ pub enum Ending {
     Different,
     /// It could not be looked at; why, the kinds say.
     Failed,
+    /// It was stopped on request, so that nothing else that was found is all there is to find.
+    Stopped,
 }
 
 /// The verdict of a run.
@@ -213,12 +219,14 @@ pub fn conclude(run: &RunSum) -> Conclusion {
     let number = |of: &dyn Fn(&DriveSum) -> bool| run.drives.iter().filter(|drive| of(drive)).count() as u64;
     let (asked, equal) = (sum(&|drive| drive.counts.blobs()), sum(&|drive| drive.counts.equal.0));
     let unopened = run.unopened.len() as u64;
-    let broken = number(&|drive| drive.failure.is_some());
+    let broken = number(&|drive| drive.failure.is_some_and(|kind| kind != Kind::Interrupted));
+    let stopped = number(&|drive| drive.failure == Some(Kind::Interrupted));
     // A drive on which nothing was asked for has its say by its prefixes; one that lists nothing has proven nothing.
     let empty = number(&|drive| drive.failure.is_none() && drive.counts.blobs() == 0 && drive.skipped == 0);
     let mut reasons = vec![
         Reason::Unopened(unopened),
         Reason::Broken(broken),
+        Reason::Stopped(stopped),
         Reason::NotEqual(asked.saturating_sub(equal)),
         Reason::Unmet(run.unmet),
         Reason::Unmatched(run.unmatched),
@@ -276,6 +284,7 @@ mod tests {
     fn each() -> Vec<(DriveSum, Reason)> {
         vec![
             (DriveSum { failure: Some(Kind::Drive), ..good() }, Reason::Broken(1)),
+            (DriveSum { failure: Some(Kind::Interrupted), ..good() }, Reason::Stopped(1)),
             (DriveSum { counts: counts(2, 1, 0, 0), ..good() }, Reason::NotEqual(1)),
             (DriveSum { counts: counts(2, 0, 1, 0), ..good() }, Reason::NotEqual(1)),
             (DriveSum { counts: counts(2, 0, 0, 1), ..good() }, Reason::NotEqual(1)),

@@ -1,6 +1,7 @@
 //! The page that is signed and kept.
 
 use dray_engine::job::{Answer, Check, DriveVerdict, Row, Verdict};
+use dray_engine::report::Kind;
 use dray_engine::units::ByteLen;
 
 use super::words::{Headline, headline};
@@ -118,7 +119,11 @@ fn totals(page: &mut Page, outcome: &Outcome) {
 fn one(page: &mut Page, drive: &DriveVerdict) {
     page.section(&format!("Drive {}", name(drive)));
     if let Some(problem) = &drive.failure {
-        page.verdict(Tone::Bad, "Not verified to the end", &problem.to_string());
+        let (tone, word) = match problem.kind {
+            Kind::Interrupted => (Tone::Warn, "Stopped"),
+            _ => (Tone::Bad, "Not verified to the end"),
+        };
+        page.verdict(tone, word, &problem.to_string());
     }
     let facts = &drive.drive;
     let mut out = vec![
@@ -136,9 +141,10 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
     out.push(("Started", time(drive.started)));
     let rate = drive.bytes_read as f64 / drive.elapsed.as_secs_f64().max(1e-3);
     let (read, seconds) = (ByteLen(drive.bytes_read), drive.elapsed.as_secs_f64());
-    out.push(("Read", format!("{read} in {seconds:.1} s ({}/s)", ByteLen(rate as u64))));
+    let of = if drive.failure.is_some() { format!(" of {}", ByteLen(drive.bytes_asked)) } else { String::new() };
+    out.push(("Read", format!("{read}{of} in {seconds:.1} s ({}/s)", ByteLen(rate as u64))));
     if drive.skipped > 0 {
-        out.push(("Not asked for", format!("{} blobs", drive.skipped)));
+        out.push(("Not asked for", count(drive.skipped, "blob")));
     }
     if drive.resumed > 0 {
         let blobs = count(drive.resumed, "blob");

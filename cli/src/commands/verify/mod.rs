@@ -389,6 +389,7 @@ fn all<'a>(
 }
 
 fn report(outcome: &Outcome, output: &Output) {
+    output.remember(&words::problems(outcome));
     if output.result("verified", to_json(outcome)) {
         return;
     }
@@ -414,7 +415,7 @@ fn report(outcome: &Outcome, output: &Output) {
             });
         }
         for (verdict, rows, bytes) in drive.counts.all() {
-            if rows > 0 || verdict == Verdict::Equal {
+            if rows > 0 || verdict == Verdict::Equal && drive.failure.is_none() {
                 text.push_str(&format!("  {:<20}{rows:>10}  {}\n", verdict.word(), ByteLen(bytes)));
             }
         }
@@ -438,7 +439,8 @@ fn report(outcome: &Outcome, output: &Output) {
         }
         let rate = drive.bytes_read as f64 / drive.elapsed.as_secs_f64().max(1e-3);
         let (read, elapsed) = (ByteLen(drive.bytes_read), drive.elapsed.as_secs_f64());
-        text.push_str(&format!("  read {read} in {elapsed:.1} s ({}/s)\n", ByteLen(rate as u64)));
+        let of = if drive.failure.is_some() { format!(" of {}", ByteLen(drive.bytes_asked)) } else { String::new() };
+        text.push_str(&format!("  read {read}{of} in {elapsed:.1} s ({}/s)\n", ByteLen(rate as u64)));
         for (path, blobs) in &drive.unlisted {
             let blobs = count(*blobs, "blob");
             text.push_str(&format!("  {} {} lists {blobs} more; not compared\n", style.red("no"), clean(path)));
@@ -474,14 +476,18 @@ fn report(outcome: &Outcome, output: &Output) {
     text.push_str(&format!("\nby dray {VERSION}\n"));
     let Headline { tone, word, sentence } = headline(outcome);
     let sentence = clean(&sentence);
-    let word = if tone == Tone::Good { style.green(word) } else { style.red(word) };
+    let word = match tone {
+        Tone::Good => style.green(word),
+        Tone::Warn => style.yellow(word),
+        Tone::Bad | Tone::Plain => style.red(word),
+    };
     text.push_str(&wrap(&format!("{word}: {sentence}\n"), ""));
     output.say(&text);
     for (drive, problem) in &outcome.unopened {
-        output.problems(&problem.clone().drive(drive.display().to_string()).into());
+        output.show(&problem.clone().drive(drive.display().to_string()).into());
     }
     for problem in outcome.drives.iter().filter_map(|drive| drive.failure.clone()) {
-        output.problems(&problem.into());
+        output.show(&problem.into());
     }
 }
 
@@ -520,6 +526,7 @@ fn to_json(outcome: &Outcome) -> Value {
             "checks": checks.collect::<Vec<_>>(),
             "counts": counts,
             "bytes_read": drive.bytes_read,
+            "bytes_asked": drive.bytes_asked,
             "resumed": drive.resumed,
             "skipped": drive.skipped,
             "unlisted": drive.unlisted.iter().map(|(path, blobs)| {

@@ -2,6 +2,7 @@
 
 use dray_engine::job::{Answer, Conclusion, DriveVerdict, Ending, Reason, RunSum, conclude, sum_of_drives, unmatched};
 use dray_engine::report::{Kind, Problem, Problems};
+use dray_engine::units::ByteLen;
 
 use super::Outcome;
 use crate::exit::Exit;
@@ -40,6 +41,7 @@ pub fn exit(conclusion: &Conclusion) -> Exit {
         Ending::LeftOut => Exit::LeftOut,
         Ending::Mistaken => Exit::Usage,
         Ending::Different => Exit::Different,
+        Ending::Stopped => Exit::Interrupted,
         Ending::Failed => {
             Exit::of_problems(&Problems(conclusion.failures.iter().map(|kind| Problem::new(*kind, "")).collect()))
         }
@@ -53,6 +55,10 @@ pub fn headline(outcome: &Outcome) -> Headline {
     let mut parts = Vec::new();
     match (asked, equal == asked) {
         (0, _) => {}
+        // Of the drives that were not read to the end it is not known how many were asked for.
+        (_, true) if !conclusion.failures.is_empty() => {
+            parts.push(format!("{} of the other drives as the manifest says", are(asked, "blob")));
+        }
         (1, true) => parts.push("The blob is as the manifest says".to_owned()),
         (_, true) => {
             parts.push(format!("All {} that were asked are on the drive as the manifest says", count(asked, "blob")));
@@ -74,6 +80,7 @@ pub fn headline(outcome: &Outcome) -> Headline {
     let tone = match conclusion.ending {
         Ending::Proven => Tone::Good,
         Ending::LeftOut => Tone::Warn,
+        Ending::Stopped => Tone::Warn,
         Ending::Mistaken | Ending::Different | Ending::Failed => Tone::Bad,
     };
     Headline { tone, word: word(&conclusion), sentence: format!("{}.", sentence.trim_end_matches('.')) }
@@ -83,11 +90,7 @@ fn word(conclusion: &Conclusion) -> &'static str {
     let of_ending = |reason: &&Reason| reason.ending() == conclusion.ending;
     let Some(reason) = conclusion.reasons.iter().find(of_ending) else { return "Equal" };
     match reason {
-        Reason::Unopened(_) | Reason::Broken(_)
-            if conclusion.failures.iter().all(|kind| *kind == Kind::Interrupted) =>
-        {
-            "Stopped"
-        }
+        Reason::Stopped(_) => "Stopped",
         Reason::Unopened(_) | Reason::Broken(_) if conclusion.asked == 0 => "Could not be verified",
         Reason::Unopened(_) | Reason::Broken(_) => "Not verified to the end",
         Reason::NotEqual(_) => "Not equal",
@@ -111,13 +114,20 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
             format!("{} could not be verified: {}{}", count(n, "drive"), first.unwrap_or_default(), more(n, 1))
         }
         Reason::Broken(n) => {
-            let first = outcome.drives.iter().find_map(|drive| drive.failure.as_ref()).map(ToString::to_string);
+            let is_broken = |drive: &&DriveVerdict| failed_by(drive).is_some_and(|kind| kind != Kind::Interrupted);
+            let first = outcome.drives.iter().find(is_broken).and_then(|drive| drive.failure.as_ref());
+            let first = first.map(ToString::to_string);
             format!(
                 "{} could not be verified to the end: {}{}",
                 count(n, "drive"),
                 first.unwrap_or_default(),
                 more(n, 1)
             )
+        }
+        Reason::Stopped(_) => {
+            let is_stopped = |drive: &&DriveVerdict| failed_by(drive) == Some(Kind::Interrupted);
+            let parts: Vec<String> = outcome.drives.iter().filter(is_stopped).map(read_part).collect();
+            list(&parts, "; ")
         }
         Reason::NotEqual(n) => {
             let kinds = outcome.drives.iter().flat_map(|drive| drive.counts.all()).collect::<Vec<_>>();
@@ -151,7 +161,10 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
             let lists = if paths.len() == 1 { "lists" } else { "list" };
             format!("{} on the drive {lists} {what} not compared: name it with --manifest", list(&paths, ", "))
         }
-        Reason::Changed(n) => format!("{} in the directory not what was taken out", are(n, "file")),
+        Reason::Changed(n) => {
+            let are = if n == 1 { "is" } else { "are" };
+            format!("{} in the directory {are} not what was extracted", count(n, "file"))
+        }
         Reason::Unfit(_) => {
             let seen = |drive: &DriveVerdict| {
                 let no = drive.checks.iter().filter(|check| check.answer == Answer::No && check.status.is_empty());
@@ -177,6 +190,40 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
     }
 }
 
+fn failed_by(drive: &DriveVerdict) -> Option<Kind> {
+    drive.failure.as_ref().map(|problem| problem.kind)
+}
+
+/// How much of a drive was read before it was stopped.
+fn read_part(drive: &DriveVerdict) -> String {
+    let name = &drive.drive.name;
+    match drive.bytes_asked {
+        0 => format!("nothing of {name} was read, so none of its blobs has a verdict"),
+        all => format!(
+            "{} of {} on {name} {} read, too little for a verdict on its blobs",
+            ByteLen(drive.bytes_read),
+            ByteLen(all),
+            if drive.bytes_read == 1 { "was" } else { "were" }
+        ),
+    }
+}
+
+/// What a run did not prove, as problems: for who is told at the end.
+pub fn problems(outcome: &Outcome) -> Problems {
+    let unopened = outcome.unopened.iter().map(|(drive, problem)| problem.clone().drive(drive.display().to_string()));
+    let mut problems = Problems(unopened.collect());
+    problems.0.extend(outcome.drives.iter().filter_map(|drive| drive.failure.clone()));
+    for reason in conclusion(outcome).reasons {
+        let kind = match reason {
+            Reason::Unopened(_) | Reason::Broken(_) | Reason::Stopped(_) => continue,
+            _ if reason.ending() == Ending::Mistaken => Kind::Usage,
+            _ => Kind::Different,
+        };
+        problems.push(Problem::new(kind, phrase(reason, outcome)));
+    }
+    problems
+}
+
 fn are(n: u64, what: &str) -> String {
     format!("{} {}", count(n, what), if n == 1 { "is" } else { "are" })
 }
@@ -196,9 +243,10 @@ mod tests {
     use super::*;
     use dray_engine::job::Reason;
 
-    const ALL: [Reason; 16] = [
+    const ALL: [Reason; 17] = [
         Reason::Unopened(2),
         Reason::Broken(2),
+        Reason::Stopped(2),
         Reason::NotEqual(2),
         Reason::Unmet(2),
         Reason::Unmatched(2),
@@ -244,6 +292,7 @@ mod tests {
         assert_eq!(code(Reason::TookRenamed(1)), Exit::Different);
         assert_eq!(code(Reason::TookOther(1)), Exit::Different);
         assert_eq!(code(Reason::Unmatched(1)), Exit::Usage);
+        assert_eq!(code(Reason::Stopped(1)), Exit::Interrupted);
     }
 
     #[test]
