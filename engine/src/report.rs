@@ -515,6 +515,15 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
+/// A number with its noun: `1 file`, `2 files`, `2 entries`. Nouns are given in the singular.
+pub fn counted(n: u64, noun: &str) -> String {
+    match (n, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{n} {stem}ies"),
+        _ => format!("{n} {noun}s"),
+    }
+}
+
 /// A text with such characters by their numbers: a file's name must neither move the cursor nor pass for another.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

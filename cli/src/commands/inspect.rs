@@ -171,7 +171,7 @@ impl Inspect {
 }
 
 fn directories_text(n: u64) -> String {
-    if n == 1 { "1 directory".to_owned() } else { format!("{n} directories") }
+    count(n, "directory")
 }
 
 fn drive_text(found: &Found) -> String {

@@ -15,7 +15,7 @@ use crate::job::held::{self, Allowed, Shelf};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
 use crate::job::{Api, body, papers, words};
-use crate::render::{Output, labelled, page};
+use crate::render::{Output, count, labelled, page};
 
 /// Longest token file that is read.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -709,7 +709,7 @@ fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> boo
     line("state", &format!("{}: {}", this.state, this.meaning()));
     if let Some((at, what)) = this.deadline() {
         let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
-        let left = if days < 0 { "past".to_owned() } else { format!("{days} days left") };
+        let left = if days < 0 { "past".to_owned() } else { format!("{} left", count(days.unsigned_abs(), "day")) };
         line("deadline", &format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")));
     }
     if let (Some(carrier), Some(tracking)) = (&this.carrier, &this.tracking) {

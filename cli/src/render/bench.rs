@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use dray_engine::job::{BenchReport, Bottleneck, Direction, Point};
 
+use super::count;
 use super::page::{Column, Page, Tone};
 
 /// Width of every figure; its height is its own.
@@ -32,6 +33,10 @@ pub fn megabytes(rate: f64) -> String {
     format!("{:.0} MB/s", rate / 1e6)
 }
 
+fn cores(report: &BenchReport) -> String {
+    count(report.cores as u64, "core")
+}
+
 /// What is the bottleneck, in one word and one sentence.
 pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, String) {
     let (does, many) = match direction {
@@ -42,21 +47,24 @@ pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, Str
     let machine = match report.drives_at_once(direction) {
         Some(drives) if drives >= 2.0 => format!("this machine {many} {:.0} such drives at once", drives.floor()),
         Some(drives) if drives >= 1.0 => format!("this machine {many} one such drive at a time"),
-        Some(drives) => format!("its {} cores keep up with {:.0} % of one such drive", report.cores, 100.0 * drives),
+        Some(drives) => {
+            let keep = if report.cores == 1 { "keeps" } else { "keep" };
+            format!("its {} {keep} up with {:.0} % of one such drive", cores(report), 100.0 * drives)
+        }
         None => String::new(),
     };
     match report.load(direction) {
         Some(load) => {
-            let [drive, cores] = [load.drive, load.cores].map(|share| 100.0 * share.min(1.0));
-            let count = report.cores;
+            let [drive, busy] = [load.drive, load.cores].map(|share| 100.0 * share.min(1.0));
+            let (cores, are) = (cores(report), if report.cores == 1 { "is" } else { "are" });
             let (what, shares) = match load.bottleneck {
-                Bottleneck::Drive => ("The drive", format!("used to {drive:.0} %, the {count} cores to {cores:.0} %")),
+                Bottleneck::Drive => ("The drive", format!("used to {drive:.0} %, the {cores} to {busy:.0} %")),
                 Bottleneck::Cores => {
-                    ("The processor", format!("its {count} cores are used to {cores:.0} %, the drive to {drive:.0} %"))
+                    ("The processor", format!("its {cores} {are} used to {busy:.0} %, the drive to {drive:.0} %"))
                 }
                 Bottleneck::Neither => (
                     "Neither drive nor processor",
-                    format!("the drive is used to {drive:.0} %, the {count} cores to {cores:.0} %"),
+                    format!("the drive is used to {drive:.0} %, the {cores} to {busy:.0} %"),
                 ),
             };
             (what, format!("is the bottleneck ({}): {shares}; {core}, {machine}", word(direction)))
@@ -352,7 +360,7 @@ fn road(report: &BenchReport) -> String {
         }
         let core = report.core_rate(direction);
         bars.push((format!("{name}: one core, {does}"), core, "--c6"));
-        bars.push((format!("{name}: {} cores, {does}", report.cores), core * report.cores as f64, "--c6"));
+        bars.push((format!("{name}: {}, {does}", cores(report)), core * report.cores as f64, "--c6"));
         let together = report.road.iter().filter(|point| point.direction == direction);
         bars.extend(together.map(|point| (format!("{name}: drive, hash and cipher"), point.rate(), "--c2")));
     }

@@ -19,11 +19,7 @@ pub fn clean(text: &str) -> String {
 
 /// `1 file`, `2 files`.
 pub fn count(n: u64, what: &str) -> String {
-    let plural = match what.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None => format!("{what}s"),
-    };
-    if n == 1 { format!("1 {what}") } else { format!("{n} {plural}") }
+    dray_engine::report::counted(n, what)
 }
 
 /// A length in three digits and at most seven characters.
@@ -653,6 +649,7 @@ mod tests {
         assert_eq!(tail("WD-WX12A345678", 10), "…12A345678");
         assert_eq!(count(1, "entry"), "1 entry");
         assert_eq!(count(2, "entry"), "2 entries");
+        assert_eq!((count(1, "day"), count(0, "day")), ("1 day".into(), "0 days".into()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::limits;
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Kind, Problem, Problems, counted};
 use crate::text;
 
 /// A field without its quotes and without the blanks around it. Wiped on drop: one column of a driveset is a key.
@@ -316,7 +316,7 @@ pub(super) fn check_width(
     problems: &mut Problems,
 ) -> bool {
     let (found, wanted) = (record.fields.len(), header.names.len());
-    let what = format!("row has {found} values, the header {wanted} columns");
+    let what = format!("row has {}, the header {}", counted(found as u64, "value"), counted(wanted as u64, "column"));
     let here = |what: String| Problem::new(Kind::Usage, what).path(path).line(record.line);
     if record.fields.iter().skip(wanted).any(|f| !f.is_empty()) {
         problems.push(here(what).advice("put a value that holds a comma into quotes"));

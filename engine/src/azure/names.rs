@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+use crate::report::counted;
 use crate::units::ByteLen;
 
 /// The root container, whose blobs cannot hold `/`.
@@ -37,7 +38,7 @@ pub const BLOB_SEGMENTS_MAX: usize = 254;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Container of fewer than 3 or more than 63 characters.
-    #[error("container name has {0} characters")]
+    #[error("container name has {}", counted(*.0 as u64, "character"))]
     ContainerLen(usize),
     /// Character that containers cannot have.
     #[error("container name holds {0:?}")]
@@ -49,10 +50,10 @@ pub enum NameError {
     #[error("blob name is empty")]
     BlobEmpty,
     /// Blob name past [`BLOB_NAME_MAX`].
-    #[error("blob name has {0} characters")]
+    #[error("blob name has {}", counted(*.0 as u64, "character"))]
     BlobLen(usize),
     /// More than [`BLOB_SEGMENTS_MAX`] segments.
-    #[error("blob name has {0} segments")]
+    #[error("blob name has {}", counted(*.0 as u64, "segment"))]
     BlobSegments(usize),
     /// Control character, non-character or private use.
     #[error("blob name holds U+{:04X}", *.0 as u32)]
@@ -64,7 +65,7 @@ pub enum NameError {
     #[error("blobs in the root container cannot hold /")]
     RootSlash,
     /// Session id of fewer than 3 or more than 30 characters.
-    #[error("session id has {0} characters")]
+    #[error("session id has {}", counted(*.0 as u64, "character"))]
     SessionLen(usize),
     /// Character that session ids cannot have.
     #[error("session id holds {0:?}")]
@@ -295,7 +296,7 @@ pub enum SizeError {
     #[error("a page blob holds at most 8 TiB, the file has {0}")]
     PageBlobTooLarge(ByteLen),
     /// Not whole pages.
-    #[error("a page blob is a multiple of 512 bytes, the file is {} bytes over", .0.0 % PAGE)]
+    #[error("a page blob is a multiple of 512 bytes, the file is {} over", counted(.0.0 % PAGE, "byte"))]
     NotWholePages(ByteLen),
 }
 
@@ -405,6 +406,7 @@ mod tests {
         for good in ["session#1", "abc", "A_b-9", &"a".repeat(30)] {
             assert_eq!(check_session(good), Ok(()));
         }
+        assert_eq!(check_session("a").unwrap_err().to_string(), "session id has 1 character");
         for bad in ["", "ab", "a b c", "ses/1", "säs", &"a".repeat(31)] {
             assert!(check_session(bad).is_err(), "{bad}");
         }
@@ -442,7 +444,7 @@ mod tests {
         assert_eq!(check_page_blob(ByteLen(PAGE_BLOB_MAX)), Ok(true));
         assert_eq!(
             check_page_blob(ByteLen(513)).unwrap_err().to_string(),
-            "a page blob is a multiple of 512 bytes, the file is 1 bytes over"
+            "a page blob is a multiple of 512 bytes, the file is 1 byte over"
         );
         assert!(check_page_blob(ByteLen(PAGE_BLOB_MAX + 512)).is_err());
     }

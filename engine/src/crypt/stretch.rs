@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::secret::{Key16, Key32, SecretText};
 use crate::entropy::Entropy;
+use crate::report::counted;
 
 /// Rounds of the stretch; the same in every Windows.
 pub const ROUNDS: u32 = 0x10_0000;
@@ -87,13 +88,13 @@ pub enum RecoveryPasswordError {
         at: usize,
     },
     /// Groups were separated, but there are not eight.
-    #[error("{found} groups of digits, not 8")]
+    #[error("{}, not 8", counted(*.found as u64, "digit group"))]
     Groups {
         /// How many there are.
         found: usize,
     },
     /// A group has too many or too few digits.
-    #[error("group {group} has {found} digits, not 6")]
+    #[error("group {group} has {}, not 6", counted(*.found as u64, "digit"))]
     GroupLength {
         /// Which group, from 1 to 8.
         group: usize,
@@ -101,7 +102,7 @@ pub enum RecoveryPasswordError {
         found: usize,
     },
     /// Written without separators, and not 48 digits.
-    #[error("{found} digits, not 48")]
+    #[error("{}, not 48", counted(*.found as u64, "digit"))]
     Digits {
         /// How many there are.
         found: usize,

@@ -202,7 +202,7 @@ mod tests {
         for (rows, what) in [
             ("@/,share/,file\n", "files of an Azure Files share cannot be prepared"),
             ("@/f,con/x,BlockBlob\n@/dots,con/x,BlockBlob\n", "lines 2 and 3 make the same blob con/x"),
-            ("@/odd.vhd,con/odd.vhd,PageBlob\n", "a page blob is a multiple of 512 bytes, the file is 1 bytes over"),
+            ("@/odd.vhd,con/odd.vhd,PageBlob\n", "a page blob is a multiple of 512 bytes, the file is 1 byte over"),
             ("@,con/x,BlockBlob\n", "is a directory but does not end in a separator"),
             ("@/none/,con/,BlockBlob\n", "cannot be read: No such file or directory (os error 2)"),
         ] {

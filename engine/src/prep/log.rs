@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::limits::{LOG_LEN_MAX, LOGS_KEPT};
 use crate::prep::request::PrepRequest;
-use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Timing, shown};
+use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Timing, counted, shown};
 use crate::surroundings::timestamp;
 use crate::units::ByteLen;
 
@@ -52,11 +52,11 @@ impl Log {
     pub fn begin(&self, request: &PrepRequest, plan: &PlanSummary) {
         request.about.iter().for_each(|line| self.line(line));
         self.line(&format!(
-            "session {}, journal {}: {:?}, {} files of {}, cipher {}, read-back {:?}",
+            "session {}, journal {}: {:?}, {} of {}, cipher {}, read-back {:?}",
             plan.session,
             request.journal.display(),
             request.action,
-            plan.files,
+            counted(plan.files, "file"),
             plan.data,
             plan.cipher,
             request.read_back
@@ -76,8 +76,15 @@ impl Log {
                 drive.contents.as_deref().unwrap_or("nothing")
             ));
             self.line(&format!(
-                "drive {}: plan: {} files in {} directories, {}; to write {}, overhead {}, free {}, clusters of {} bytes",
-                drive.name, one.files, one.dirs, one.data, one.to_write, one.overhead, one.free, one.cluster
+                "drive {}: plan: {} in {}, {}; to write {}, overhead {}, free {}, clusters of {} bytes",
+                drive.name,
+                counted(one.files, "file"),
+                counted(one.dirs, "directory"),
+                one.data,
+                one.to_write,
+                one.overhead,
+                one.free,
+                one.cluster
             ));
         }
     }
@@ -92,8 +99,8 @@ impl Log {
                 self.line(&format!("drive {name}: result: {word}: {problem}{timing}"));
             }
             None => self.line(&format!(
-                "drive {name}: result: done, {} files, {}, {} left out, manifest MD5 {}, drive record {}{timing}, in all {} s",
-                result.files,
+                "drive {name}: result: done, {}, {}, {} left out, manifest MD5 {}, drive record {}{timing}, in all {} s",
+                counted(result.files, "file"),
                 result.data,
                 result.left_out.len(),
                 result.manifest_hash.as_deref().unwrap_or("-"),

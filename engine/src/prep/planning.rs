@@ -18,7 +18,7 @@ use crate::prep::plan_file::Recipe;
 use crate::prep::request::Table;
 use crate::prep::resume::Begun;
 use crate::prep::targets::TargetDrive;
-use crate::report::{DrivePlan, Kind, Problem, Problems};
+use crate::report::{DrivePlan, Kind, Problem, Problems, counted};
 use crate::units::{ByteLen, ClusterSize, Guid};
 
 /// How often a plan that came out too large is tried with less on the drive.
@@ -337,9 +337,12 @@ impl Planner<'_> {
              drives for the rest later with --additional-driveset"
         };
         problems.push(
-            Problem::new(Kind::Refused, format!("{} files of {} fit on no drive", files.len(), ByteLen(bytes)))
-                .value(format!("room on all drives: {}", ByteLen(room)))
-                .advice(advice),
+            Problem::new(Kind::Refused, {
+                let fit = if files.len() == 1 { "fits" } else { "fit" };
+                format!("{} of {} {fit} on no drive", counted(files.len() as u64, "file"), ByteLen(bytes))
+            })
+            .value(format!("room on all drives: {}", ByteLen(room)))
+            .advice(advice),
         );
         for &f in files.iter().take(20) {
             let len = self.catalog.files()[f as usize].len;

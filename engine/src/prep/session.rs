@@ -33,7 +33,7 @@ use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
 use crate::prep::scan::{self, Of, Scan};
 use crate::prep::targets::{self, TargetDrive, TargetOptions};
-use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped};
+use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped, counted};
 use crate::surroundings::Surroundings;
 use crate::text;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
@@ -130,7 +130,7 @@ impl Prepared {
             summary.warnings.push(
                 Problem::new(
                     Kind::Refused,
-                    format!("{} files of {} are on no drive yet", plan.unplaced.len(), ByteLen(bytes)),
+                    format!("{} of {} on no drive yet", counted(plan.unplaced.len() as u64, "file"), ByteLen(bytes)),
                 )
                 .advice("they wait for drives: the same --id with --additional-driveset FILE"),
             );

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::io::{FileFacts, PartResult, SHORTAGE_ADVICE, is_shortage};
 use crate::plan::tree::DriveTree;
-use crate::report::{Kind, Problem};
+use crate::report::{Kind, Problem, counted};
 
 /// Failures in a row, without one success between, after which a source that still seems to be there counts as gone: few
 /// enough that nobody takes the rest for a drive.
@@ -110,7 +110,7 @@ impl Sources {
         let what = match error {
             _ if is_away => "went away while it was read: it is unmounted, unplugged or replaced".to_owned(),
             Some(error) if self.broken >= IN_A_ROW => {
-                format!("cannot be read any more: {} files in a row failed ({error})", self.in_a_row)
+                format!("cannot be read any more: {} in a row failed ({error})", counted(self.in_a_row.into(), "file"))
             }
             // Somebody deletes or changes files, which is theirs to do.
             _ => return,

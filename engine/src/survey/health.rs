@@ -50,7 +50,7 @@ impl Health {
             stops.push(format!("has sectors that cannot be read: {sectors}"));
         }
         if let Some(degrees) = self.temperature.filter(|degrees| *degrees >= TOO_HOT) {
-            stops.push(format!("is too hot: {degrees} degrees Celsius, {TOO_HOT} and more are too many"));
+            stops.push(format!("is too hot: {degrees} °C, and {TOO_HOT} °C is too much"));
         }
         stops
     }

@@ -9,6 +9,7 @@ use super::program;
 use crate::device::{self, Roots};
 use crate::io::{Options, Requests, Target, uring};
 use crate::pool::Pool;
+use crate::report::counted;
 use crate::units::ByteLen;
 
 /// How one thing stands.
@@ -178,7 +179,10 @@ fn memory(roots: &Roots) -> Check {
         ),
         Some(bytes) => {
             let drives = bytes / (2 * SLOTS_LEN);
-            Check::good(WHAT, format!("{} available, enough for {} drives at once", ByteLen(bytes), drives.min(25)))
+            Check::good(
+                WHAT,
+                format!("{} available, enough for {} at once", ByteLen(bytes), counted(drives.min(25), "drive")),
+            )
         }
         None => Check::good(WHAT, "not told"),
     }
@@ -189,7 +193,8 @@ fn processor(roots: &Roots) -> Check {
     let info = text(&roots.proc.join("cpuinfo")).unwrap_or_default();
     let flags = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features")).unwrap_or_default();
     let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = counted(cores as u64, "core");
     if has("aes") {
         let vectors = if has("avx512f") {
             "AVX-512"
@@ -198,12 +203,12 @@ fn processor(roots: &Roots) -> Check {
         } else {
             "no AVX2"
         };
-        Check::good(WHAT, format!("{cores} cores with AES instructions, {vectors}"))
+        Check::good(WHAT, format!("{cores} with AES instructions, {vectors}"))
     } else {
         Check::not(
             WHAT,
             State::Worse,
-            format!("{cores} cores without AES instructions: the cipher is many times slower"),
+            format!("{cores} without AES instructions: the cipher is many times slower"),
             "in a virtual machine pass the host's processor on (-cpu host); else use another machine",
         )
     }

@@ -10,7 +10,7 @@ use crate::azure::Digest;
 use crate::azure::bloblist::{self, Selector};
 use crate::azure::copylog::{ErroredEntity, Event, LogBlob, Reader, is_success};
 use crate::files::input::{self, Pipes};
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Kind, Problem, Problems, counted};
 use crate::text;
 use crate::verify::verdict::Taken;
 
@@ -280,10 +280,10 @@ impl Logs {
                 out.push(format!("the service's status of the drive is {status}"));
             }
             if log.errored > 0 {
-                out.push(format!("the copy log counts {} files with errors", log.errored));
+                out.push(format!("the copy log counts {} with errors", counted(log.errored, "file")));
             }
             if let Some(total) = log.total.filter(|total| *total < listed) {
-                out.push(format!("the copy log counts {total} files, the manifest lists {listed}"));
+                out.push(format!("the copy log counts {}, the manifest lists {listed}", counted(total, "file")));
             }
         }
         out
