@@ -6,8 +6,8 @@ use dray_engine::report::Problem;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
-use crate::render::text::fold_values;
-use crate::render::{Output, json as object, watched};
+use crate::render::text::{fold_values, tail};
+use crate::render::{Output, clean, count, json as object, watched};
 
 /// Arguments of `dray devices`.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +42,11 @@ impl Devices {
     }
 }
 
+/// Columns of the table.
+const COLUMNS: usize = 6;
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
 const USABLE: &str = "usable";
 const NOT_FOR_SHIPPING: &str = "not for shipping";
 const DO_NOT_USE: &str = "do not use";
@@ -61,8 +66,8 @@ fn verdict(disk: &Seen) -> &'static str {
 }
 
 fn table(disks: &[Seen], output: &Output) -> String {
-    let head = ["DRIVE", "SERIAL", "SIZE", "BUS", "SECTORS", "KIND", "MODEL", "VERDICT"].map(str::to_owned);
-    let rows: Vec<[String; 8]> = std::iter::once(head)
+    let head = ["DRIVE", "SERIAL", "SIZE", "BUS", "KIND", "VERDICT"].map(str::to_owned);
+    let rows: Vec<[String; COLUMNS]> = std::iter::once(head)
         .chain(disks.iter().map(|disk| {
             let identity = &disk.identity;
             let serial = match (&identity.serial, &identity.bridge_serial) {
@@ -76,29 +81,22 @@ fn table(disks: &[Seen], output: &Output) -> String {
                 None => "-",
             };
             [
-                disk.path.display().to_string(),
-                serial,
+                clean(&disk.path.display().to_string()),
+                clean(&serial),
                 identity.size.to_string(),
                 identity.transport.name().to_owned(),
-                format!("{}/{}", identity.sector.bytes(), identity.physical_sector),
                 kind.to_owned(),
-                identity.model.clone().unwrap_or_else(|| "-".to_owned()),
                 verdict(disk).to_owned(),
             ]
         }))
         .collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let widths = widths(&rows);
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).take(7).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells = row.iter().zip(widths).take(COLUMNS - 1);
+        let cells: Vec<String> = cells.map(|(cell, width)| format!("{:<width$}", tail(cell, width))).collect();
         let style = output.style();
-        let last = &row[7];
+        let last = &row[COLUMNS - 1];
         let last = match last.as_str() {
             USABLE => style.green(last),
             NOT_FOR_SHIPPING => style.yellow(last),
@@ -111,13 +109,37 @@ fn table(disks: &[Seen], output: &Output) -> String {
     text
 }
 
+/// As wide as their cells. What is beyond 80 columns in all, names and then serials give up: their ends tell most, and the
+/// details below have them whole.
+fn widths(rows: &[[String; COLUMNS]]) -> [usize; COLUMNS] {
+    const GIVING: [usize; 2] = [0, 1];
+    const LEAST: usize = 12;
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for column in GIVING {
+        let over = (widths.iter().sum::<usize>() + 2 * (COLUMNS - 1)).saturating_sub(WIDTH);
+        widths[column] = (widths[column] - over.min(widths[column])).max(LEAST.min(widths[column]));
+    }
+    widths
+}
+
 fn details(disk: &Seen, output: &Output) -> String {
     let style = output.style();
     let mut text = format!("\n{}\n", style.bold(&disk.path.display().to_string()));
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<9} {value}\n"));
     if disk.geometry.is_some() {
-        line("holds", disk.contents.clone().unwrap_or_else(|| "nothing that dray knows".to_owned()));
+        line("holds", disk.contents.clone().unwrap_or_else(|| "no known partition table or file system".to_owned()));
     }
+    let identity = &disk.identity;
+    line("model", identity.model.clone().unwrap_or_else(|| "not known".to_owned()));
+    if let Some(serial) = &identity.serial {
+        line("serial", serial.clone());
+    }
+    line("sectors", format!("{} bytes, {} physical", identity.sector.bytes(), identity.physical_sector));
     if let Some(name) = disk.by_id.first() {
         line("by-id", name.display().to_string());
     }
@@ -131,7 +153,7 @@ fn details(disk: &Seen, output: &Output) -> String {
     let queue = &disk.queue;
     let mut limits = Vec::new();
     limits.extend(queue.request_max.map(|bytes| format!("{} KiB a request", bytes >> 10)));
-    limits.extend(queue.requests.map(|requests| format!("{requests} requests")));
+    limits.extend(queue.requests.map(|requests| count(requests, "request")));
     limits.extend(queue.write_cache.clone());
     limits.extend(queue.scheduler.clone().map(|name| format!("scheduler {name}")));
     if !limits.is_empty() {
@@ -154,11 +176,13 @@ fn details(disk: &Seen, output: &Output) -> String {
 fn health(health: &Health) -> String {
     let mut parts = Vec::new();
     parts.extend(health.passed.map(|passed| if passed { "passed".to_owned() } else { "FAILING".to_owned() }));
-    parts.extend(health.temperature.map(|degrees| format!("{degrees} degrees Celsius")));
-    parts.extend(health.hours.map(|hours| format!("{hours} hours")));
+    parts.extend(health.temperature.map(|degrees| format!("{degrees} °C")));
+    parts.extend(health.hours.map(|hours| count(hours.unsigned_abs(), "hour")));
     parts.extend(health.reallocated.map(|count| format!("{count} reallocated")));
     parts.extend(health.pending.map(|count| format!("{count} pending")));
-    parts.extend(health.cable_errors.filter(|count| *count > 0).map(|count| format!("{count} cable errors")));
+    parts.extend(
+        health.cable_errors.filter(|errors| *errors > 0).map(|errors| count(errors.unsigned_abs(), "cable error")),
+    );
     parts.join(", ")
 }
 
@@ -211,4 +235,27 @@ fn to_json(disk: &Seen) -> Value {
             "slower": link.slower,
         })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_fits_eighty_columns_whatever_drives_are_called() {
+        let row =
+            |path: &str, serial: &str| [path, serial, "123.45 GB", "nvme", "disk", NOT_FOR_SHIPPING].map(str::to_owned);
+        let head = ["DRIVE", "SERIAL", "SIZE", "BUS", "KIND", "VERDICT"].map(str::to_owned);
+        for (path, serial) in [
+            ("/dev/sda", "WD-WX12A345678"),
+            ("/dev/nvme0n1", "S5H9NX0N123456789012"),
+            ("/dev/mapper/a-volume-group-with-a-long-name", "WD-WX12A345678"),
+            ("/dev/mapper/a-volume-group-with-a-long-name", "beyond-what-any-vendor-would-print-on-a-label (bridge)"),
+        ] {
+            let widths = widths(&[head.clone(), row(path, serial)]);
+            let all = widths.iter().sum::<usize>() + 2 * (COLUMNS - 1);
+            assert!(all <= WIDTH, "{path}: {all}");
+            assert!(widths[0] >= 8 && widths[1] >= 12, "{widths:?}");
+        }
+    }
 }

@@ -392,7 +392,8 @@ impl<'a> Board<'a> {
             return;
         }
         match event {
-            Event::Stage { drive, .. } if !self.output.live && !self.output.quiet => {
+            // A drive is flushed several times at its end: a line tells of it only where it takes long.
+            Event::Stage { drive, stage } if stage != Stage::Flushing && !self.output.live && !self.output.quiet => {
                 if let Some(line) = state.sentence(drive, now) {
                     err(&format!("{line}\n"));
                 }

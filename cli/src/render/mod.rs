@@ -209,7 +209,7 @@ impl Output {
     pub fn summary(&self, session: &str, report: &SessionReport) {
         self.said().problems.extend(json::shortcomings(report));
         if !self.result("summary", json::summary(session, report)) {
-            self.print(&text::summary(session, report, self.out));
+            self.print(&text::summary(session, report, self.quiet, self.out));
         }
     }
 

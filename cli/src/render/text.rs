@@ -317,7 +317,8 @@ fn limited_to(lines: impl ExactSizeIterator<Item = String>, max: usize) -> Strin
 }
 
 /// How a session ended, drive by drive, and what to do next.
-pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
+/// With `quiet` only that it ended, and what calls for an act: how to go on, and what is missing.
+pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style) -> String {
     let good = report.drives.iter().filter(|drive| drive.failure.is_none()).count();
     let all = report.drives.len();
     let left_out = report.drives.iter().map(|drive| drive.left_out.len() as u64).sum::<u64>();
@@ -337,15 +338,21 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
     } else {
         style.red(&format!("Session {session}: {} of {} failed", all - good, count(all as u64, "drive")))
     };
-    let mut text = format!("\n{head} after {}\n", left(report.elapsed));
-    for drive in &report.drives {
-        text.push('\n');
-        text.push_str(&drive_summary(drive, style));
-    }
+    let mut text = format!("{}{head} after {}\n", if quiet { "" } else { "\n" }, left(report.elapsed));
     let journal = clean(&report.journal.to_string_lossy());
-    text.push_str(&format!("\nJournal: {journal}\n"));
-    if let Some(log) = &report.log {
-        text.push_str(&format!("Log: {}\n", clean(&log.to_string_lossy())));
+    if quiet {
+        for drive in report.drives.iter().filter(|drive| drive.failure.is_none()) {
+            text.push_str(&left_out_of(drive, style));
+        }
+    } else {
+        for drive in &report.drives {
+            text.push('\n');
+            text.push_str(&drive_summary(drive, style));
+        }
+        text.push_str(&format!("\nJournal: {journal}\n"));
+        if let Some(log) = &report.log {
+            text.push_str(&format!("Log: {}\n", clean(&log.to_string_lossy())));
+        }
     }
     let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&session));
     if report.waiting > 0 {
@@ -353,6 +360,9 @@ pub fn summary(session: &str, report: &SessionReport, style: Style) -> String {
         text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} --additional-driveset CSV\n"));
     } else if good < all {
         text.push_str(&format!("To go on:\n  {line} --resume\nTo roll back:\n  {line} --abort\n"));
+    }
+    if quiet {
+        return text;
     }
     if left_out > 0 {
         let again =
@@ -373,8 +383,12 @@ fn next(report: &SessionReport, all_good: bool, journal: &str) -> String {
         return String::new();
     }
     let is_whole = all_good && report.waiting == 0 && report.open.is_empty() && !report.interrupted;
+    let ships = |drive: &DriveResult| drive.failure.is_none() && drive.drive.for_shipping;
+    let any_ships = report.drives.is_empty() || report.drives.iter().any(ships);
     let mut text = String::new();
-    if is_whole {
+    if is_whole && !any_ships {
+        text.push_str("\nNo drive of this session can be shipped. The drive records of the journal:\n");
+    } else if is_whole {
         text.push_str("\nTo create the import job, upload these drive records (all of the journal):\n");
     } else {
         let mut lacks: Vec<String> = report.open.iter().map(|id| clean(id)).collect();
@@ -395,8 +409,7 @@ fn next(report: &SessionReport, all_good: bool, journal: &str) -> String {
         text.push_str(&format!("  {}\n", clean(&record.to_string_lossy())));
     }
     text.push_str(&wrap("They hold the BitLocker keys of the drives: keep them apart from the drives, and safe.", ""));
-    let ships = |drive: &DriveResult| drive.failure.is_none() && drive.drive.for_shipping;
-    if is_whole && (report.drives.is_empty() || report.drives.iter().any(ships)) {
+    if is_whole && any_ships {
         text.push_str(&format!(
             "\nNext:\n  dray template job > job.toml     # who you are, where it goes: fill it in\n  \
              dray job create --job job.toml --journal {journal}\n  \
@@ -471,18 +484,20 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
         "overwritten and encrypted"
     };
     text.push_str(&format!("  free space     {free}\n"));
-    if !result.left_out.is_empty() {
-        let head = format!("{} left out of the volume and the manifest:", count(result.left_out.len() as u64, "file"));
-        text.push_str(&format!("  {}\n", style.yellow(&head)));
-        text.push_str(&limited(
-            result.left_out.iter().map(|(path, why)| format!("{}: {}", clean(&path.to_string_lossy()), clean(why))),
-            true,
-        ));
-    }
+    text.push_str(&left_out_of(result, style));
     if !drive.for_shipping {
-        text.push_str("  This is no drive that the service would take: not for shipping.\n");
+        text.push_str("  The service would not accept this drive: it is not for shipping.\n");
     }
     text
+}
+
+fn left_out_of(result: &DriveResult, style: Style) -> String {
+    if result.left_out.is_empty() {
+        return String::new();
+    }
+    let head = format!("{} left out of the volume and the manifest:", count(result.left_out.len() as u64, "file"));
+    let files = result.left_out.iter().map(|(path, why)| format!("{}: {}", clean(&path.to_string_lossy()), clean(why)));
+    format!("  {}\n{}", style.yellow(&head), limited(files, true))
 }
 
 #[cfg(test)]
@@ -598,7 +613,7 @@ mod tests {
             interrupted: false,
             elapsed: Duration::from_secs(3700),
         };
-        let text = summary("session#1", &report, Style(false));
+        let text = summary("session#1", &report, false, Style(false));
         for part in [
             "1 of 2 drives failed",
             "not overwritten",
@@ -624,11 +639,21 @@ mod tests {
             open: open.iter().map(|id| (*id).to_owned()).collect(),
             ..report.clone()
         };
-        let text = summary("session#1", &good(0, &[]), Style(false));
+        let text = summary("session#1", &good(0, &[]), false, Style(false));
         for part in ["To create the import job", "out/WD-EARLIER.xml", "--job job.toml --journal j.jrn"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let text = words(&summary("session#1", &good(3, &[]), Style(false)));
+        let mut unfit = good(0, &[]);
+        unfit.drives[0].drive.for_shipping = false;
+        let text = summary("session#1", &unfit, false, Style(false));
+        assert!(text.contains("No drive of this session can be shipped") && !text.contains("upload"), "{text}");
+        // What failed was told when it failed; what has to be done now is told here.
+        let text = summary("session#1", &report, true, Style(false));
+        assert!(text.starts_with("Session session#1: 1 of 2 drives failed") && text.contains("--resume"), "{text}");
+        assert!(text.contains("gone\\u{1b}[2J.txt: vanished") && !text.contains("replace the drive"), "{text}");
+        assert!(text.lines().count() <= 8, "{text}");
+        assert_eq!(summary("session#1", &good(0, &[]), true, Style(false)).lines().count(), 1);
+        let text = words(&summary("session#1", &good(3, &[]), false, Style(false)));
         assert!(text.contains("it would lack 3 files on no drive yet") && !text.contains("To create the"), "{text}");
         assert!(!text.contains('\x1b'));
     }

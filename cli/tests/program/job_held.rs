@@ -206,7 +206,7 @@ fn lists_and_last_words_know_all_sessions() {
     });
     session.driveset(&[session.path("a.img:100MB").display().to_string()]);
     let first = session.prepare(&[]);
-    for part in ["To create the import job", "a.xml"] {
+    for part in ["The drive records of the journal", "a.xml"] {
         assert!(first.contains(part), "{part}: {first}");
     }
     let journal = session.path("journal.jrn");
@@ -227,7 +227,7 @@ fn lists_and_last_words_know_all_sessions() {
         "prep-import --journal {journal} --id session#3 --dataset {dataset} --additional-driveset {} --silent",
         drives.display()
     ));
-    for part in ["To create the import job", "a.xml", "b.xml"] {
+    for part in ["The drive records of the journal", "a.xml", "b.xml"] {
         assert!(third.contains(part), "{part}: {third}");
     }
     let output = session.dray(&format!("job create --journal {journal}"));
