@@ -1,6 +1,6 @@
 //! The façade: what the command line may use of the pipelines.
 
-pub use crate::azure::drive_record::{DriveRecord, State as RecordState};
+pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};

@@ -234,13 +234,18 @@ fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, Stri
             drive.id.clone(),
         ));
     }
-    match &known.manifest_hash {
-        Some(hash) if !hash.eq_ignore_ascii_case(&drive.manifest_hash) => Some((
-            format!("holds another ManifestHash than the journal, which says {hash}"),
-            drive.manifest_hash.clone(),
-        )),
-        _ => None,
+    if let Some(hash) = known.manifest_hash.as_ref().filter(|hash| !hash.eq_ignore_ascii_case(&drive.manifest_hash)) {
+        let what = format!("holds another ManifestHash than the journal, which says {hash}");
+        return Some((what, drive.manifest_hash.clone()));
     }
+    if let Some(path) = known.manifest_file.as_ref().filter(|path| **path != drive.manifest_file) {
+        let what = format!("holds another ManifestFile than the journal, which says {path}");
+        return Some((what, drive.manifest_file.clone()));
+    }
+    // A key of another drive, or of this one before it was formatted again: the service could not open the drive.
+    let own = job::key_check(&drive.id, &drive.key).unwrap_or_default();
+    let check = known.key_check.as_ref().filter(|check| !check.eq_ignore_ascii_case(&own))?;
+    Some((format!("holds another key than the drive was prepared with; the journal has check value {check}"), own))
 }
 
 /// Other jobs that name one of the drives: those beside any of the `near` files, and the `given` ones.

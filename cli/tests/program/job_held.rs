@@ -121,6 +121,36 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
     journal(&dir, &[begun.clone(), done("WD-1"), other, session("s-1", "Completed")]);
     refused(&dir, "names another drive than the journal, which says WD-9", None);
 
+    // The right hash beside a key that opens another drive, or another path.
+    let record = dray_engine::job::read_record(&dir.join("WD-2.xml")).expect("a record");
+    let check =
+        dray_engine::job::key_check("WD-2", record.bitlocker_key.as_ref().expect("a key")).expect("a check value");
+    let held = |check: &str, path: &str| {
+        let field = format!("ManifestHash: {HASH}\r\nManifestFile: {path}\r\nKeyCheck: {check}");
+        done("WD-2").replace(&format!("ManifestHash: {HASH}"), &field)
+    };
+    journal(
+        &dir,
+        &[begun.clone(), done("WD-1"), held("0011223344556677", "\\DriveManifest.xml"), session("s-1", "Completed")],
+    );
+    refused(
+        &dir,
+        "holds another key than the drive was prepared with; the journal has check value 0011223344556677",
+        None,
+    );
+    journal(&dir, &[begun.clone(), done("WD-1"), held(&check, "\\Other.xml"), session("s-1", "Completed")]);
+    refused(&dir, "holds another ManifestFile than the journal, which says \\Other.xml", None);
+    journal(&dir, &[begun.clone(), done("WD-1"), held(&check, "\\DriveManifest.xml"), session("s-1", "Completed")]);
+    let output = dray(&dir, &["job", "create", "--journal", "job.jrn"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    fs::remove_file(dir.join("import-2026.job.json")).expect("a job");
+    // Drives stand in the order in which they were given, not in that in which they began.
+    let place = |id: &str, place: &str| drive("s-1", id, "Started", &[("DrivePlace", place)]);
+    let parts = [begun.clone(), place("WD-2", "1"), place("WD-1", "0"), done("WD-2"), done("WD-1")];
+    journal(&dir, &[&parts[..], &[session("s-1", "Completed")]].concat());
+    let listed = said(&dray(&dir, &["prep-import", "--journal", "job.jrn", "--list-drives"]));
+    assert!(listed.find("WD-1 ") < listed.find("WD-2 "), "{listed}");
+
     // Not for shipping.
     let image = done("WD-2").replace("ForShipping: Yes", "ForShipping: No");
     journal(&dir, &[begun.clone(), done("WD-1"), image, session("s-1", "Completed")]);

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::journal::{self, RecordKind, WriteError};
 use super::xml::{Step, Steps, XmlError, push_escaped};
 use super::{Digest, Md5, SecretText};
+use crate::hash;
 use crate::limits;
 use crate::text;
 use crate::units::FileTime;
@@ -88,6 +89,16 @@ pub fn write(info: &DriveInfo<'_>, state: State, stamp: FileTime) -> Result<Zero
     whole.push_str("</Drive>");
     let fields = [("DriveState", whole.as_str()), ("SaveCommandOutput", state.as_str())];
     journal::activity(stamp, journal::DRIVE_INFO, &fields)
+}
+
+/// A value by which a key is recognised and from which it is not found: 64 bits of a SHA-256 over drive id and key, in hex.
+/// Only for numerical passwords, whose 128 bits are random; what a person thought up could be guessed by it.
+pub fn key_check(drive_id: &str, key: &SecretText) -> Option<String> {
+    if !super::driveset::is_numerical_password(key.expose()) {
+        return None;
+    }
+    let text = Zeroizing::new(format!("dray key check\0{}\0{}", drive_id.to_ascii_lowercase(), key.expose()));
+    Some(hash::hex_upper(&hash::sha256(text.as_bytes())[..8]))
 }
 
 /// A record as it was read.
@@ -217,6 +228,19 @@ mod tests {
             manifest_hash: Some(HASH),
             drive_header_hash: None,
         }
+    }
+
+    #[test]
+    fn a_key_is_recognised_by_a_value_that_tells_nothing_of_it() {
+        const KEY: &str = "060456-014509-132033-080300-252615-584177-672089-411631";
+        const OTHER: &str = "060456-014509-132033-080300-252615-584177-672089-411620";
+        let check = |id: &str, key: &str| key_check(id, &SecretText::new(key));
+        let own = check("WD-1", KEY).unwrap();
+        assert!(own.len() == 16 && own.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
+        assert_eq!(check("wd-1", KEY), Some(own.clone()));
+        assert!(check("WD-1", OTHER) != Some(own.clone()) && check("WD-2", KEY) != Some(own));
+        // A password that somebody thought of could be guessed.
+        assert_eq!(check("WD-1", "a password"), None);
     }
 
     #[test]

@@ -520,6 +520,12 @@ pub struct DriveDetails<'a> {
     pub data: Option<u64>,
     /// Upper-case hex MD5 of its manifest.
     pub manifest_hash: Option<&'a str>,
+    /// Path of its manifest.
+    pub manifest_file: Option<&'a str>,
+    /// What the key in its record is recognised by: [`super::drive_record::key_check`].
+    pub key_check: Option<&'a str>,
+    /// Its place among the drives of the session, as they were given.
+    pub place: Option<u64>,
 }
 
 /// The beginning of the session's plan file that is durable. What lies behind it was never acknowledged.
@@ -598,6 +604,7 @@ impl<'a> ActivityRecord<'a> {
                 let number = |value: Option<u64>| value.map(|value| value.to_string());
                 let numbers = [("DriveSize", number(details.size)), ("FileCount", number(details.files))];
                 let numbers = numbers.into_iter().chain([("DataLength", number(details.data))]);
+                let numbers = numbers.chain([("DrivePlace", number(details.place))]);
                 let numbers: Vec<(&str, String)> =
                     numbers.filter_map(|(name, value)| value.map(|value| (name, value))).collect();
                 let mut fields = vec![
@@ -611,6 +618,8 @@ impl<'a> ActivityRecord<'a> {
                 fields.extend(details.for_shipping.map(|yes| ("ForShipping", if yes { "Yes" } else { "No" })));
                 fields.extend(numbers.iter().map(|(name, value)| (*name, value.as_str())));
                 fields.extend(details.manifest_hash.map(|hash| ("ManifestHash", hash)));
+                fields.extend(details.manifest_file.map(|path| ("ManifestFile", path)));
+                fields.extend(details.key_check.map(|check| ("KeyCheck", check)));
                 activity(stamp, DRIVE, &fields)
             }
         }
@@ -641,6 +650,9 @@ impl<'a> ActivityRecord<'a> {
                     files: record.get("FileCount").and_then(|text| text.parse().ok()),
                     data: record.get("DataLength").and_then(|text| text.parse().ok()),
                     manifest_hash: record.get("ManifestHash"),
+                    manifest_file: record.get("ManifestFile"),
+                    key_check: record.get("KeyCheck"),
+                    place: record.get("DrivePlace").and_then(|text| text.parse().ok()),
                 },
             }),
             _ => None,
@@ -727,7 +739,14 @@ mod tests {
             state: SessionState::Started,
             record_file: "9WM35C2V.xml",
             work: Work::Format,
-            details: DriveDetails { name: Some("/dev/sdb"), size: Some(4 << 40), ..DriveDetails::default() },
+            details: DriveDetails {
+                name: Some("/dev/sdb"),
+                size: Some(4 << 40),
+                manifest_file: Some("\\DriveManifest.xml"),
+                key_check: Some("0123456789ABCDEF"),
+                place: Some(3),
+                ..DriveDetails::default()
+            },
         };
         bytes.extend_from_slice(&drive.encode(T).unwrap());
         assert_eq!(ActivityRecord::from_record(&read(&bytes).records[1]), Some(drive));

@@ -23,7 +23,7 @@ pub struct CopySession {
     pub begun: String,
     /// When its state last changed.
     pub changed: String,
-    /// Its drives, in the order in which they began.
+    /// Its drives, in the order in which they were given; where the journal does not tell that, in which they began.
     pub drives: Vec<SessionDrive>,
     /// What counts of its plan file.
     pub plan: Option<PlanMark>,
@@ -52,6 +52,12 @@ pub struct SessionDrive {
     pub data: Option<u64>,
     /// Upper-case hex MD5 of its manifest.
     pub manifest_hash: Option<String>,
+    /// Path of its manifest; `None` in journals of before this was told.
+    pub manifest_file: Option<String>,
+    /// What the key in its record is recognised by; likewise.
+    pub key_check: Option<String>,
+    /// Its place among the drives of the session, as they were given; likewise.
+    pub place: Option<u64>,
     /// When its state last changed.
     pub changed: String,
 }
@@ -111,6 +117,9 @@ impl Ledger {
                             files: None,
                             data: None,
                             manifest_hash: None,
+                            manifest_file: None,
+                            key_check: None,
+                            place: None,
                             changed: String::new(),
                         });
                         drives.len() - 1
@@ -125,9 +134,15 @@ impl Ledger {
                     drive.files = details.files.or(drive.files);
                     drive.data = details.data.or(drive.data);
                     drive.manifest_hash = details.manifest_hash.map(str::to_owned).or(drive.manifest_hash.take());
+                    drive.manifest_file = details.manifest_file.map(str::to_owned).or(drive.manifest_file.take());
+                    drive.key_check = details.key_check.map(str::to_owned).or(drive.key_check.take());
+                    drive.place = drive.place.or(details.place);
                 }
                 None => {}
             }
+        }
+        for session in &mut this.sessions {
+            session.drives.sort_by_key(|drive| drive.place.unwrap_or(u64::MAX));
         }
         this
     }

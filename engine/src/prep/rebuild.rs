@@ -163,6 +163,7 @@ impl<R: Read> Read for Hashed<R> {
 type Found = (Option<SecretText>, Option<drive_record::DriveRecord>, ReadDrive);
 
 fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Problems> {
+    let manifest_file = format!("\\{MANIFEST_NAME}");
     for (key, known, drive) in &read {
         if known.as_ref().and_then(|record| record.manifest_hash) == Some(Digest::Md5(drive.manifest_md5)) {
             continue;
@@ -171,7 +172,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
         let info = DriveInfo {
             drive_id: &drive.drive.drive_id,
             bitlocker_key: key.as_ref().map_or("", SecretText::expose),
-            manifest_file: &format!("\\{MANIFEST_NAME}"),
+            manifest_file: &manifest_file,
             manifest_hash: Some(drive.manifest_md5),
             drive_header_hash: None,
         };
@@ -194,7 +195,8 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
     }
     for id in ids {
         journal.append(&ActivityRecord::Session { id, state: SessionState::Started, plan: None })?;
-        for (.., drive) in &read {
+        for (key, _, drive) in &read {
+            let check = key.as_ref().and_then(|key| drive_record::key_check(&drive.drive.drive_id, key));
             let Some(at) = drive.sessions.iter().position(|session| session.id == id) else { continue };
             let (facts, session) = (&drive.drive, &drive.sessions[at]);
             let hash = hash::hex_upper(&drive.manifest_md5);
@@ -212,6 +214,9 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
                     files: Some(session.files),
                     data: Some(session.data),
                     manifest_hash: is_last.then_some(&*hash),
+                    manifest_file: Some(&manifest_file),
+                    key_check: check.as_deref(),
+                    place: None,
                 },
             })?;
         }

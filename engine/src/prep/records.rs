@@ -28,6 +28,13 @@ pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     drive_record::read(&bytes).map_err(|error| problem(error.to_string()))
 }
 
+/// What a journal keeps of a finished drive's record, to tell it from another: path of the manifest, check value of the key.
+pub fn marks(path: &Path) -> (Option<String>, Option<String>) {
+    let Ok(record) = read_record(path) else { return (None, None) };
+    let check = record.bitlocker_key.as_ref().and_then(|key| drive_record::key_check(&record.drive_id, key));
+    (record.manifest_file, check)
+}
+
 /// Whether the file at the place of a drive's record, of which this journal knows nothing, must stay: it may hold the only
 /// key of another drive. That is not so when it is of the same key, or when it is the record of a drive that was never
 /// finished and of which no journal beside it knows: no session can go on with that one.

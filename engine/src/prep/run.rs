@@ -255,6 +255,7 @@ impl Prepared {
             formatted: self.plan.recipe.formatted,
             snapshot,
             rate_limit: RateLimit::new(self.request.source_rate, started),
+            before: self.plan.done.len() + self.plan.added.len(),
         };
         let mut results: Vec<DriveResult> = std::thread::scope(|scope| {
             let shared = &shared;
@@ -344,6 +345,15 @@ pub(super) struct Shared<'a> {
     pub formatted: FileTime,
     pub snapshot: Prefix,
     pub rate_limit: RateLimit,
+    /// Drives of the session that earlier runs finished.
+    pub before: usize,
+}
+
+impl Shared<'_> {
+    /// The place of a drive of this run among those of the session.
+    pub fn place(&self, index: usize) -> u64 {
+        (self.before + index) as u64
+    }
 }
 
 /// What became of a drive that is finished.
@@ -404,7 +414,10 @@ fn run_drive(
     match outcome {
         Ok(done) => {
             let hash = hash::hex_upper(&done.manifest_md5);
+            let (manifest_file, key_check) = records::marks(&done.record);
             let details = DriveDetails {
+                manifest_file: manifest_file.as_deref(),
+                key_check: key_check.as_deref(),
                 files: Some(done.files),
                 data: Some(done.data.0),
                 manifest_hash: Some(&hash),
@@ -485,7 +498,9 @@ fn write_drive(
         let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
         let checkpoint = match &drive.started {
             Some(started) => started.checkpoint.clone(),
-            None => begin(drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?,
+            None => {
+                begin(index, drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?
+            }
         };
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -655,6 +670,7 @@ pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Re
 
 /// Begins a drive: the record with its password, the outcome log, the key file, the first checkpoint, and then the journal.
 fn begin(
+    index: usize,
     drive: &PreparedDrive,
     secrets: &VolumeSecrets,
     record: &Path,
@@ -687,6 +703,7 @@ fn begin(
             name: Some(&facts.name),
             size: Some(facts.size.0),
             for_shipping: Some(facts.for_shipping),
+            place: Some(shared.place(index)),
             ..DriveDetails::default()
         },
     };

@@ -249,7 +249,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
     let mut checkpoint = match &drive.started {
         Some(started) => (**started).clone(),
-        None => begin(drive, &drive_files, shared)?,
+        None => begin(index, drive, &drive_files, shared)?,
     };
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
@@ -371,7 +371,12 @@ fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveF
 }
 
 /// Begins with a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal.
-fn begin(drive: &AppendDrive, drive_files: &DriveFiles, shared: &Shared<'_>) -> Result<Checkpoint, Problem> {
+fn begin(
+    index: usize,
+    drive: &AppendDrive,
+    drive_files: &DriveFiles,
+    shared: &Shared<'_>,
+) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let key = drive.target.key.as_ref().map(SecretText::expose);
     let there = record_of(&drive_files.record)?.filter(|record| {
@@ -433,6 +438,7 @@ fn begin(drive: &AppendDrive, drive_files: &DriveFiles, shared: &Shared<'_>) -> 
             name: Some(&facts.name),
             size: Some(facts.size.0),
             for_shipping: Some(facts.for_shipping),
+            place: Some(shared.place(index)),
             ..DriveDetails::default()
         },
     };

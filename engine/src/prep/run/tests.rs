@@ -190,6 +190,7 @@ impl Bench {
             formatted: self.prepared.plan.recipe.formatted,
             snapshot: self.snapshot,
             rate_limit: RateLimit::new(None, Instant::now()),
+            before: 0,
         };
         work(&self.prepared.drives[0], &shared)
     }
@@ -197,7 +198,7 @@ impl Bench {
     /// The drive is begun: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| begin(drive, &self.secrets, &record, || Ok(()), shared));
+        let begun = self.shared(|drive, shared| begin(0, drive, &self.secrets, &record, || Ok(()), shared));
         begun.expect("a beginning")
     }
 
