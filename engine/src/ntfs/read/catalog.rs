@@ -60,6 +60,18 @@ fn reparse_word(tag: u32) -> &'static str {
     }
 }
 
+impl Special {
+    /// What it is, as a predicate without subject.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Encrypted => "encrypted by EFS",
+            Self::WofCompressed => "compressed by the WOF filter",
+            Self::Deduplicated => "moved to a deduplication store",
+            Self::Reparse(tag) => reparse_word(tag),
+        }
+    }
+}
+
 /// A run in eight bytes; VCNs follow from the order.
 #[derive(Clone, Copy)]
 struct Packed {
@@ -167,6 +179,8 @@ pub struct ScannedRecord {
 pub struct Catalog {
     entries: Vec<Entry>,
     names: Vec<Name>,
+    /// Short names of files that have a long one, as directories list them: by directory and name.
+    short: Vec<Name>,
     units: Vec<u16>,
     /// Names that the index of their directory holds, one bit each.
     listed: Vec<u64>,
@@ -254,6 +268,7 @@ impl Volume {
         let mut catalog = Catalog {
             entries: Vec::new(),
             names: Vec::new(),
+            short: Vec::new(),
             units: Vec::new(),
             listed: Vec::new(),
             children: Vec::new(),
@@ -309,15 +324,16 @@ impl Catalog {
         let names_at = self.names.len() as u32;
         let only_dos = file.names.iter().all(|name| name.namespace == Namespace::Dos);
         for name in &file.names {
-            if name.namespace == Namespace::Dos && !only_dos {
-                continue;
-            }
+            let is_short = name.namespace == Namespace::Dos && !only_dos;
             let Ok(parent) = u32::try_from(name.parent.record) else {
-                self.problem(NtfsError::corrupt(place, "parent outside $MFT"));
+                if !is_short {
+                    self.problem(NtfsError::corrupt(place, "parent outside $MFT"));
+                }
                 continue;
             };
             let (units_at, units_len) = self.push_units(&name.name, place)?;
-            self.names.push(Name {
+            let names = if is_short { &mut self.short } else { &mut self.names };
+            names.push(Name {
                 file: index,
                 parent,
                 units_at,
@@ -392,6 +408,16 @@ impl Catalog {
                 self.listed[at / 64] |= 1 << (at % 64);
             }
         }
+        let short = std::mem::take(&mut self.short).into_iter().filter(|name| {
+            let entry = &self.entries[name.file as usize];
+            let child = FileRef { record: u64::from(entry.number), sequence: entry.sequence };
+            let parent = FileRef { record: u64::from(name.parent), sequence: name.parent_sequence };
+            let units = &self.units[name.units_at as usize..][..usize::from(name.units_len)];
+            let key = directory::key(directory::raw_reference(parent), units.iter().copied());
+            let wanted = (directory::raw_reference(child), key);
+            listed.binary_search_by_key(&wanted, |entry| (entry.child, entry.key)).is_ok()
+        });
+        self.short = short.collect();
         for entry in listed.iter().filter(|entry| !entry.is_matched) {
             let child = FileRef::from_raw(entry.child);
             let known = self.index_of(child.record).map(|index| &self.entries[index as usize]);
@@ -400,7 +426,7 @@ impl Catalog {
                 Some(known) if known.sequence != child.sequence => {
                     "index entry of a record that is another file by now"
                 }
-                // Short names of files with a long one are not held.
+                // Short names of files with a long one are only another way to find these.
                 Some(_) if entry.is_dos => continue,
                 Some(_) => "index entry of a file that has no such name there",
             };
@@ -423,12 +449,13 @@ impl Catalog {
             for (new, old) in order.iter().enumerate() {
                 moved[*old as usize] = new as u32;
             }
-            for name in &mut self.names {
+            for name in self.names.iter_mut().chain(&mut self.short) {
                 name.file = moved[name.file as usize];
             }
             self.entries.sort_by_key(|entry| entry.number);
         }
         self.match_names(directories);
+        self.sort_short(volume);
         let mut children: Vec<u32> = Vec::with_capacity(self.names.len());
         let mut last: Option<(u32, Option<u32>)> = None;
         for index in 0..self.names.len() {
@@ -482,6 +509,7 @@ impl Catalog {
         self.children = children;
         self.entries.shrink_to_fit();
         self.names.shrink_to_fit();
+        self.short.shrink_to_fit();
         self.units.shrink_to_fit();
         self.runs.shrink_to_fit();
         self.streams.shrink_to_fit();
@@ -541,7 +569,7 @@ impl Catalog {
     /// Bytes of memory that the catalog takes.
     pub fn memory_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
-            + self.names.capacity() * size_of::<Name>()
+            + (self.names.capacity() + self.short.capacity()) * size_of::<Name>()
             + self.units.capacity() * 2
             + self.children.capacity() * 4
             + self.listed.capacity() * 8
@@ -670,14 +698,39 @@ impl Catalog {
         Some(at)
     }
 
-    /// A name in a directory: exactly, else but for case.
+    fn sort_short(&mut self, volume: &Volume) {
+        let mut short = std::mem::take(&mut self.short);
+        short.sort_by(|a, b| {
+            a.parent.cmp(&b.parent).then_with(|| volume.upcase().cmp_folded(self.units_of(a), self.units_of(b)))
+        });
+        self.short = short;
+    }
+
+    fn units_of(&self, name: &Name) -> &[u16] {
+        &self.units[name.units_at as usize..][..usize::from(name.units_len)]
+    }
+
+    /// The long name of a file in a directory that lists it by this short one too.
+    fn by_short_name(&self, volume: &Volume, directory: FileId, name: &[u16]) -> Option<NameId> {
+        let parent = self.entries[directory.0 as usize].number;
+        let before = |other: &Name| {
+            other.parent.cmp(&parent).then_with(|| volume.upcase().cmp_folded(self.units_of(other), name)).is_lt()
+        };
+        let found = self.short.get(self.short.partition_point(before))?;
+        let is_it = found.parent == parent && volume.upcase().same(self.units_of(found), name);
+        let long = |id: &NameId| self.names[id.0 as usize].parent == parent && self.is_listed(id.0);
+        if is_it { self.names(FileId(found.file)).find(long) } else { None }
+    }
+
+    /// A name in a directory: exactly, else but for case, else by its short (8.3) name; as Windows finds it.
     pub fn child(&self, volume: &Volume, directory: FileId, name: &[u16]) -> Option<NameId> {
         let range = self.child_range(directory);
         let text = |child: &u32| self.name(NameId(*child));
         let first = range.partition_point(|child| volume.upcase().cmp_folded(text(child), name).is_lt());
         let same = range[first..].iter().take_while(|child| volume.upcase().same(text(child), name));
         let exact = same.clone().find(|child| text(child) == name);
-        exact.or(same.into_iter().next()).map(|child| NameId(*child))
+        let found = exact.or(same.into_iter().next()).map(|child| NameId(*child));
+        found.or_else(|| self.by_short_name(volume, directory, name))
     }
 
     /// A name by which the file is reached from the root.
@@ -775,12 +828,8 @@ impl Catalog {
     pub fn open<R: ReadAt>(&self, volume: &Volume, reader: &mut R, id: FileId) -> Result<Stream, NtfsError> {
         let entry = &self.entries[id.0 as usize];
         let place = Place::stream(u64::from(entry.number), types::DATA, 0);
-        match self.info(id).special {
-            Some(Special::Encrypted) => return Err(NtfsError::unsupported(place, "encrypted by EFS")),
-            Some(Special::WofCompressed) => return Err(NtfsError::unsupported(place, "compressed by the WOF filter")),
-            Some(Special::Deduplicated) => return Err(NtfsError::unsupported(place, "moved to a deduplication store")),
-            Some(Special::Reparse(tag)) => return Err(NtfsError::unsupported(place, reparse_word(tag))),
-            None => {}
+        if let Some(special) = self.info(id).special {
+            return Err(NtfsError::unsupported(place, special.describe()));
         }
         match entry.data {
             DATA_RUNS => Ok(self.mapped(entry)),

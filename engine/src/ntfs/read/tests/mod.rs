@@ -718,3 +718,47 @@ fn judge_mft_in_pieces_is_found_through_its_attribute_list() {
     }
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+/// A short name is a name to whoever opens a file under Windows.
+#[test]
+fn judge_short_names_lead_to_their_files() {
+    const SCRIPT: &str = "import os, sys\n\
+        root = sys.argv[1]\n\
+        os.mkdir(f'{root}/a long directory')\n\
+        for name, short in [('a long directory', 'ALONGD~1'), ('a long directory/a long file.txt', 'ALONGF~1.TXT'),\n\
+                            ('another long file.txt', 'ANOTHE~1.TXT')]:\n\
+            if not os.path.isdir(f'{root}/{name}'): open(f'{root}/{name}', 'w').write(name)\n\
+            os.setxattr(f'{root}/{name}', 'system.ntfs_dos_name', short.encode())\n\
+        open(f'{root}/a long directory/ANOTHE~1.TXT', 'w').write('its own name')\n";
+    let dir = scratch("short-names");
+    if let Some((path, _)) = made_volume(&dir, 16, 512, 4096, 0, SCRIPT) {
+        let mut image = Image::whole(&path);
+        let len = ByteLen(image.len);
+        let volume = Volume::open(&mut image, len).unwrap();
+        let catalog = volume.catalog(&mut image).unwrap();
+        assert_eq!(catalog.problems(), []);
+        let find = |path: &str| {
+            let name = catalog.reached_by(catalog.lookup(&volume, path)?)?;
+            Some(display_name(&catalog.path(name)?))
+        };
+        let file = Some("\\a long directory\\a long file.txt".to_owned());
+        for path in ["a long directory/a long file.txt", "ALONGD~1/ALONGF~1.TXT", "\\alongd~1\\A LONG file.txt"] {
+            assert_eq!(find(path), file, "{path}");
+        }
+        assert_eq!(find("anothe~1.txt"), Some("\\another long file.txt".to_owned()));
+        // A long name that looks like a short one is itself, and each directory has its own.
+        assert_eq!(find("ALONGD~1/ANOTHE~1.TXT"), Some("\\a long directory\\ANOTHE~1.TXT".to_owned()));
+        for path in ["ALONGF~1.TXT", "ALONGD~1/ALONGD~1", "ALONGD~2", "ANOTHE~1"] {
+            assert_eq!(find(path), None, "{path}");
+        }
+        // They are no further names in lists.
+        assert_eq!(
+            catalog
+                .children(catalog.root().unwrap())
+                .filter(|name| !catalog.is_metafile(catalog.file_of(*name)))
+                .count(),
+            2
+        );
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
