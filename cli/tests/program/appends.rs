@@ -492,11 +492,16 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
             ("odd/fine", vec![7]),
             ("folds/e\u{301}", vec![8]),
             ("folds/é", vec![9]),
+            ("cloud/away.jpg", vec![0; 3000]),
         ] {
             let path = root.join(path);
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(path, bytes).expect("room");
         }
+        // IO_REPARSE_TAG_CLOUD, four bytes of data: what OneDrive leaves of a file that it keeps elsewhere.
+        let tag = [0x9000_001A_u32.to_le_bytes(), [4, 0, 0, 0], [1, 2, 3, 4]].concat();
+        let (path, flags) = (root.join("cloud/away.jpg"), rustix::fs::XattrFlags::empty());
+        rustix::fs::setxattr(path, "system.ntfs_reparse_data", &tag, flags).expect("a placeholder");
     });
     if !is_there {
         return;
@@ -527,6 +532,11 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     }
     assert!(!said(&odd).contains("/odd/fine"), "{}", said(&odd));
     assert!(flat(&session.dray(&run("/odd/dir.", "odd/"))).contains("ends in a dot"));
+    // What would not go is no note.
+    let away = session.dray(&run("/cloud", "cloud/"));
+    assert_eq!(away.status.code(), Some(7), "{}", said(&away));
+    let told = "a placeholder of a cloud (OneDrive): its contents are elsewhere (found: /cloud/away.jpg)";
+    assert!(flat(&away).contains(told), "{}", said(&away));
     let folds = flat(&session.dray(&format!("{} --dry-run", run("/folds", "folds/"))));
     assert!(folds.contains("may take two blobs for one") && folds.contains("U+00E9"), "{folds}");
     assert!(before == keep(&session), "nothing was written");

@@ -9,12 +9,13 @@ use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, Manifest
 use crate::azure::names;
 use crate::hash::{Md5, md5_many};
 use crate::ntfs::names as windows;
-use crate::ntfs::read::{FileId, NameId, RunPlace, display_name};
+use crate::ntfs::read::{FileId, NameId, RunPlace, Special, display_name};
 use crate::plan::catalog::PATH_UNITS_MAX;
 use crate::prep::scan::{self, FOLDS_MAX};
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, Problem, Problems, Skipped, Stop};
+use crate::source::odd;
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::block_reader::{BlockReader, Load, SLOT_LEN, SLOT_SPARE};
 use crate::verify::files::{FileReader, Files};
@@ -73,6 +74,9 @@ impl Telling<'_> {
         }
     }
 }
+
+const OPEN_IT: &str =
+    "store it as a plain file under Windows (download, decrypt or expand it), or index a directory without it";
 
 const RENAME: &str = "rename it on the drive, or index a directory without it; files that dray copies get safe names";
 
@@ -252,8 +256,18 @@ impl Index {
                 let (path, blob) = (format!("{path}{text}"), format!("{blob}{text}"));
                 let mut skip =
                     |what: &str| self.skipped.push(Skipped { path: format!("/{path}").into(), what: what.to_owned() });
-                if info.special.is_some() {
-                    skip("link, or data that Windows keeps in another form");
+                let is_link = matches!(info.special, Some(Special::Reparse(tag)) if odd::is_harmless(tag));
+                if let Some(special) = info.special.filter(|_| !is_link) {
+                    // A file that is meant to go, and would not.
+                    let below = if info.directory { "; nothing below it is read" } else { "" };
+                    let what = format!(
+                        "its data cannot be read as they lie on the volume: it is {}{below}",
+                        special.describe()
+                    );
+                    telling.add(Problem::new(Kind::Source, what).value(format!("/{path}")).advice(OPEN_IT));
+                    continue;
+                } else if is_link {
+                    skip("link");
                     continue;
                 } else if info.directory && row.container == names::ROOT {
                     skip("directory below a $root/ destination");
