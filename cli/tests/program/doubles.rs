@@ -33,6 +33,18 @@ fn blobs_of_one_name_are_told_when_planned_and_both_taken_out() {
     let done = again.stdin(Stdio::null()).output().expect("the binary runs");
     assert!(done.status.success(), "{}", said(&done));
 
+    // A name that the service takes for one of an earlier session.
+    fs::rename(session.path("source/f"), session.path("source/f.")).expect("renamed");
+    let told = crate::common::words(&session.dray(
+        "prep-import --silent --not-for-shipping --id session#3 --journal journal.jrn --dataset dataset.csv --dry-run",
+    ));
+    assert!(
+        told.contains("2 blobs in the drive's manifest, from earlier sessions, have names")
+            && told.contains("(found: data/f, data/f)"),
+        "{told}"
+    );
+    assert!(!told.contains("already"), "{told}");
+
     let (key, out) = (session.path("drive.xml"), session.path("out"));
     let more = ["--key-file", key.to_str().expect("text"), "--extract-to", out.to_str().expect("text")];
     for _ in 0..2 {

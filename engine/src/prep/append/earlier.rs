@@ -12,10 +12,11 @@ use std::io::BufReader;
 
 use crate::azure::dataset::Disposition;
 use crate::azure::manifest::{self, Event};
+use crate::azure::names;
 use crate::ntfs::append::root_stream;
 use crate::plan::drive::MANIFEST_NAME;
 use crate::prep::append::drive::ExistingVolume;
-use crate::report::{Kind, Problem};
+use crate::report::{Kind, Problem, counted};
 use crate::verify::files;
 use crate::verify::find::View;
 
@@ -25,10 +26,23 @@ const NAMED_MAX: usize = 3;
 /// Bytes of one read of a manifest.
 const READ_LEN: usize = 1 << 20;
 
-/// The blobs of a session, by a hash of their paths.
+/// The blobs of a session, by hashes of their paths.
 #[derive(Debug, Default)]
 pub struct Session {
-    blobs: Vec<(u64, Disposition)>,
+    blobs: Vec<Known>,
+}
+
+/// A blob of the session. Names that may be taken for one ([`names::fold`]) have one `folded`.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    folded: u64,
+    /// Of the path as it is: tells names of one `folded` apart.
+    exact: u32,
+    disposition: Disposition,
+}
+
+fn hashes(path: &str) -> (u64, u32) {
+    (hash(&names::fold(path)), hash(path) as u32)
 }
 
 fn hash(path: &str) -> u64 {
@@ -45,24 +59,33 @@ impl Session {
 
     /// Takes in a blob: its whole path, container first.
     pub fn add(&mut self, path: &str, disposition: Disposition) {
-        self.blobs.push((hash(path), disposition));
+        let (folded, exact) = hashes(path);
+        self.blobs.push(Known { folded, exact, disposition });
     }
 
     /// What a drive's manifest names already, in warnings; one for each disposition. A manifest that cannot be read is no
     /// matter of this: the plan refuses it.
     pub fn doubled(&mut self, there: &ExistingVolume) -> Vec<Problem> {
-        self.blobs.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut found: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
+        self.blobs.sort_unstable_by_key(|known| known.folded);
+        let mut found: BTreeMap<Option<&str>, (u64, Vec<String>)> = BTreeMap::new();
         let _ = each_blob(there, |path| {
-            if let Ok(at) = self.blobs.binary_search_by_key(&hash(&path), |(hash, _)| *hash) {
-                let (count, named) = found.entry(self.blobs[at].1.as_str()).or_default();
+            let (folded, exact) = hashes(&path);
+            let first = self.blobs.partition_point(|known| known.folded < folded);
+            let mut same = self.blobs[first..].iter().take_while(|known| known.folded == folded).peekable();
+            if same.peek().is_some() {
+                let is_it = same.find(|known| known.exact == exact);
+                let (count, named) = found.entry(is_it.map(|known| known.disposition.as_str())).or_default();
                 *count += 1;
                 if named.len() < NAMED_MAX {
                     named.push(path);
                 }
             }
         });
-        found.into_iter().map(|(disposition, (count, named))| warning(there, disposition, count, &named)).collect()
+        let warning = |(disposition, (count, named)): (Option<&str>, (u64, Vec<String>))| match disposition {
+            Some(disposition) => warning(there, disposition, count, &named),
+            None => fold_warning(there, count, &named),
+        };
+        found.into_iter().map(warning).collect()
     }
 }
 
@@ -83,6 +106,21 @@ fn warning(there: &ExistingVolume, disposition: &str, count: u64, named: &[Strin
         .drive(&there.target.facts.name)
         .value(format!("{}{more}", named.join(", ")))
         .advice("if both are meant to arrive, give this session another destination")
+}
+
+/// Blobs of the drive's manifest that the service, or a client in front of it, may take for blobs of this session.
+fn fold_warning(there: &ExistingVolume, count: u64, named: &[String]) -> Problem {
+    let more = if count > named.len() as u64 { ", …" } else { "" };
+    let what = format!(
+        "{} in the drive's manifest, from earlier sessions, {} that the service may take for those of blobs of this session: they \
+         differ only in \\ and /, dots at the end of a part, escapes or composed letters; one of the two would be lost or renamed",
+        counted(count, "blob"),
+        if count == 1 { "has a name" } else { "have names" }
+    );
+    Problem::new(Kind::Usage, what)
+        .drive(&there.target.facts.name)
+        .value(format!("{}{more}", named.join(", ")))
+        .advice("rename the files, or give this session another destination")
 }
 
 /// Every blob that the manifest on the volume names; none where there is no manifest.
