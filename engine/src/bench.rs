@@ -33,7 +33,7 @@ const ROAD_BLOCK: usize = 4 << 20;
 /// Slots on the whole road.
 const ROAD_DEPTH: u32 = 16;
 
-/// What to measure.
+/// What to measure: block sizes, depths, points of the curve, seconds for each.
 #[derive(Clone, Debug)]
 pub struct BenchRequest {
     /// The drive or image.
@@ -72,7 +72,7 @@ pub struct Point {
     pub block: usize,
     /// Operations in flight.
     pub depth: u32,
-    /// Where it began.
+    /// Byte of the drive where the measurement began.
     pub at: ByteOffset,
     /// Bytes that the drive acknowledged within the measurement.
     pub bytes: ByteLen,
@@ -89,7 +89,7 @@ impl Point {
     }
 }
 
-/// What came out.
+/// All figures of one drive.
 #[derive(Clone, Debug)]
 pub struct BenchReport {
     /// The drive that was measured.

@@ -47,7 +47,7 @@ pub struct Place {
 /// One thing that is wrong: where, what, the value met, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What follows from it.
+    /// Kind of failure, which decides the exit code.
     pub kind: Kind,
     /// Place that the problem is about.
     pub place: Place,
@@ -55,7 +55,7 @@ pub struct Problem {
     pub what: String,
     /// The value met, verbatim; never a secret.
     pub value: Option<String>,
-    /// What to do.
+    /// What to do, as a sentence without full stop.
     pub advice: Option<String>,
 }
 
@@ -173,7 +173,7 @@ impl std::error::Error for Problems {}
 /// A drive as a person recognises it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriveFacts {
-    /// What the driveset named.
+    /// Name of the drive in the driveset: `/dev/…`, `serial:…`, or the path of an image.
     pub name: String,
     /// The node or file that is opened.
     pub path: PathBuf,
@@ -248,7 +248,7 @@ pub struct PlanSummary {
 /// An entry of the source tree that is no file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where it is.
+    /// Path of the source that is not copied.
     pub path: PathBuf,
     /// What it is: `symbolic link`, `socket`, `device`, `named pipe`.
     pub what: String,
@@ -445,7 +445,7 @@ impl Meter {
     }
 }
 
-/// How one drive ended.
+/// Result of one drive.
 #[derive(Clone, Debug)]
 pub struct DriveResult {
     /// The drive that the result is about.
@@ -468,11 +468,11 @@ pub struct DriveResult {
     pub free_space_untouched: bool,
     /// Wall time of this drive.
     pub elapsed: Duration,
-    /// What this run moved.
+    /// Bytes and times of this run alone, earlier runs not counted.
     pub timing: Timing,
 }
 
-/// How a session ended.
+/// Result of a session, one entry a drive.
 #[derive(Clone, Debug, Default)]
 pub struct SessionReport {
     /// One entry a drive.

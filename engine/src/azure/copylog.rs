@@ -129,7 +129,7 @@ pub struct Summary {
     pub counts: Vec<(String, String, u64)>,
 }
 
-/// What the reader meets.
+/// Elements of a copy log, in file order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `Version` of a `DriveLog`; the samples of the repair page have none.

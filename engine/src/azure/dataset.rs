@@ -11,7 +11,7 @@ use super::csv::{self, Columns, Field, Header, Record};
 use super::names::{self, ROOT};
 use crate::report::{Kind, Problem, Problems};
 
-/// What a blob becomes.
+/// Kind of blob that the service makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BlobType {
     /// Block blob: up to 50,000 blocks.

@@ -109,7 +109,7 @@ pub struct Damage {
     pub offset: usize,
     /// Line where it begins, from 1.
     pub line: u64,
-    /// What is wrong.
+    /// What is wrong, as the end of a sentence about the record.
     pub what: &'static str,
 }
 
@@ -508,7 +508,7 @@ impl Work {
 /// What else is known of a drive; what a record leaves out is as an earlier one said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriveDetails<'a> {
-    /// What the driveset named.
+    /// Name of the drive in the driveset: `/dev/…`, `serial:…`, or the path of an image.
     pub name: Option<&'a str>,
     /// Bytes of the device.
     pub size: Option<u64>,
@@ -579,7 +579,7 @@ pub enum ActivityRecord<'a> {
         record_file: &'a str,
         /// What is done with it.
         work: Work,
-        /// What else is known.
+        /// Size, files and hash, as far as they are known.
         details: DriveDetails<'a>,
     },
 }

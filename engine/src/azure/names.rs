@@ -79,7 +79,7 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// What would be right.
+    /// The rule that the name breaks, as advice.
     pub const fn advice(self) -> &'static str {
         match self {
             Self::ContainerLen(_) | Self::ContainerChar(_) | Self::ContainerHyphen => {

@@ -122,7 +122,7 @@ pub struct XmlError {
     pub line: u64,
     /// Byte from the start of the file.
     pub byte: u64,
-    /// What is wrong.
+    /// What is wrong, as a sentence without full stop.
     pub what: String,
 }
 

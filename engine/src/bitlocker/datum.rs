@@ -16,7 +16,7 @@ const HEADER_LEN: usize = size_of::<DatumHeader>();
 pub struct DatumError {
     /// Start of the datum.
     pub at: usize,
-    /// What is wrong.
+    /// Rule that the datum breaks.
     pub fault: DatumFault,
 }
 

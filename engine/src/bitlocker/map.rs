@@ -45,7 +45,7 @@ pub enum Source {
 pub struct Segment {
     /// Its bytes in the unlocked volume.
     pub range: ByteRange,
-    /// Where they come from.
+    /// Sectors of the device, or zeros.
     pub source: Source,
 }
 

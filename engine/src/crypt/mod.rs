@@ -41,7 +41,7 @@ impl Cipher {
         matches!(self, Self::AesCbcDiffuser128 | Self::AesCbcDiffuser256)
     }
 
-    /// All of them.
+    /// Every cipher, those that are only read included.
     pub const ALL: [Self; 6] = [
         Self::AesCbc128,
         Self::AesCbc256,

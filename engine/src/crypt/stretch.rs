@@ -90,7 +90,7 @@ pub enum RecoveryPasswordError {
     /// Groups were separated, but there are not eight.
     #[error("{}, not 8", counted(*.found as u64, "digit group"))]
     Groups {
-        /// How many there are.
+        /// Groups in the text.
         found: usize,
     },
     /// A group has too many or too few digits.
@@ -104,7 +104,7 @@ pub enum RecoveryPasswordError {
     /// Written without separators, and not 48 digits.
     #[error("{}, not 48", counted(*.found as u64, "digit"))]
     Digits {
-        /// How many there are.
+        /// Digits in the group.
         found: usize,
     },
     /// The group's check digit does not fit.

@@ -29,7 +29,7 @@ pub struct Geometry {
     pub zoned: Zoned,
 }
 
-/// How ranges are discarded.
+/// Units and limits of discarding (TRIM, UNMAP), in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discard {
     /// Unit in bytes.

@@ -10,7 +10,7 @@ use std::io;
 use super::Device;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
-/// What was found.
+/// What a drive holds: partition table and recognised volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// The whole, for people: `GPT, 2 partitions: Microsoft reserved (16.8 MB), NTFS (4.0 TB)`. `None` when blank.

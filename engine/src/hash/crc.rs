@@ -10,7 +10,7 @@ use crc_fast::{CrcAlgorithm, Digest, checksum_combine, crc32_iso_hdlc, crc64_nvm
 pub struct Crc64(Digest);
 
 impl Crc64 {
-    /// Of nothing yet.
+    /// The CRC of no bytes.
     pub fn new() -> Self {
         Self(Digest::new(CrcAlgorithm::Crc64Nvme))
     }

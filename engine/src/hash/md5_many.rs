@@ -14,7 +14,7 @@ const BLOCK: usize = size_of::<Block>();
 pub struct Md5(md5::Md5);
 
 impl Md5 {
-    /// Of nothing yet.
+    /// The state before any byte.
     pub fn new() -> Self {
         Self::default()
     }
@@ -75,7 +75,7 @@ pub struct Md5Chain {
 }
 
 impl Md5Chain {
-    /// Of nothing yet.
+    /// The state before any byte.
     pub const fn new() -> Self {
         Self { state: INITIAL, len: 0, open: [0; BLOCK] }
     }

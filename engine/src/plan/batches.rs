@@ -47,7 +47,7 @@ pub struct Batch {
 pub struct Piece {
     /// Bytes of the slot.
     pub range: Range<usize>,
-    /// Where on the device.
+    /// Byte of the device where it goes.
     pub at: ByteOffset,
 }
 
@@ -60,12 +60,12 @@ pub enum Content {
     Section {
         /// Part of NTFS that the run belongs to.
         kind: SectionKind,
-        /// Where in it.
+        /// First byte of the run in that part.
         offset: u64,
     },
     /// A run of the manifest, sealed; nothing behind its true end.
     Manifest {
-        /// Where in it.
+        /// First byte of the run in the manifest.
         offset: u64,
     },
     /// Zeros, sealed.
@@ -103,11 +103,11 @@ impl Plain {
 pub struct Part {
     /// File of the drive's tree.
     pub file: u32,
-    /// Where in the file.
+    /// First byte of the part in the file.
     pub offset: u64,
     /// Length in bytes, at most that of a slot.
     pub len: u32,
-    /// Where in the slot.
+    /// First byte of the part in the slot.
     pub into: u32,
     /// The hash block begins here.
     pub block_start: bool,

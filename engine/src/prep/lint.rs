@@ -44,7 +44,7 @@ impl InputKind {
 /// A file in which nothing is wrong.
 #[derive(Debug)]
 pub struct Linted {
-    /// What it is.
+    /// Kind of file, known by its contents.
     pub kind: InputKind,
     /// Rows of a CSV file; 1 for others.
     pub entries: u64,

@@ -25,7 +25,7 @@ const LANES_MAX: usize = 8;
 pub struct Span {
     /// Bytes of the slot.
     pub range: Range<usize>,
-    /// How it is hashed.
+    /// Whether it is a whole block, pages, or part of a longer block.
     pub how: How,
 }
 
@@ -88,7 +88,7 @@ pub struct Job {
     pub slot: Slot,
     /// Bytes in use.
     pub len: usize,
-    /// What is hashed.
+    /// Ranges of the slot to hash, ascending.
     pub spans: Vec<Span>,
     /// State of a block that began in an earlier slot.
     pub chain: Option<Md5Chain>,
@@ -102,7 +102,7 @@ pub struct Job {
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
     /// The drive's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
-    /// Where the result goes.
+    /// Channel that takes the result.
     pub reply: Sender<Done>,
     /// Wakes the drive's thread.
     pub waker: Waker,

@@ -33,7 +33,7 @@ pub enum Found<'a> {
     },
     /// Something that cannot become a blob.
     Other {
-        /// What it is.
+        /// Kind of entry in words, such as `a socket`.
         what: &'static str,
     },
     /// Something that could not be read.

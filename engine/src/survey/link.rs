@@ -10,7 +10,7 @@ use crate::device::{Roots, Transport, attribute};
 pub struct Link {
     /// What both ends could do.
     pub best: String,
-    /// What they agreed on.
+    /// Speed that drive and port negotiated, in words.
     pub negotiated: String,
     /// Whether the second is less than the first.
     pub slower: bool,

@@ -24,7 +24,7 @@ pub struct Seen {
     pub path: PathBuf,
     /// Links under `/dev/disk/by-id/` that lead to it.
     pub by_id: Vec<PathBuf>,
-    /// Who it is.
+    /// Serial, world wide name, model, bus and size of the disk.
     pub identity: Identity,
     /// Sizes and queue limits; `None` where it could not be opened.
     pub geometry: Option<Geometry>,

@@ -18,7 +18,7 @@ use crate::verify::find::Opened;
 /// Zeros of this length, aligned, become holes.
 const HOLE: usize = 64 << 10;
 
-/// Where the image goes.
+/// Destination of the unlocked volume.
 #[derive(Debug)]
 pub enum To<'a> {
     /// A new file, empty: zeros become holes.
@@ -31,7 +31,7 @@ pub enum To<'a> {
 pub trait StreamOut: Write + std::fmt::Debug {}
 impl<T: Write + std::fmt::Debug> StreamOut for T {}
 
-/// How it went.
+/// Result of decrypting: length of the image, and what could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decrypted {
     /// Bytes of the image.

@@ -61,7 +61,7 @@ pub struct VerifyRequest {
 pub struct Context<'a> {
     /// Index of the drive, for events.
     pub index: usize,
-    /// What is asked.
+    /// What to verify: manifest, prefixes, destination.
     pub request: &'a VerifyRequest,
     /// Copy logs of the service.
     pub logs: &'a Logs,
@@ -69,7 +69,7 @@ pub struct Context<'a> {
     pub journals: &'a Journals,
     /// The shared workers.
     pub workers: &'a Workers,
-    /// Where news goes.
+    /// Takes the events of this drive.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Asked to stop?
     pub stop: &'a Stop,

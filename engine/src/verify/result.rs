@@ -142,13 +142,13 @@ pub enum Answer {
 /// A question of the service, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What is asked.
+    /// The question in words.
     pub question: &'static str,
     /// The status that the service would give.
     pub status: &'static str,
     /// Whether the service would accept the drive in this point.
     pub answer: Answer,
-    /// What was seen.
+    /// Value that the answer rests on.
     pub seen: String,
 }
 
@@ -169,13 +169,13 @@ pub struct ManifestFacts {
     pub expected: Option<(Digest, &'static str)>,
     /// Serial that it names.
     pub drive_id: Option<String>,
-    /// Who wrote it.
+    /// Program that wrote the manifest.
     pub creator: Option<String>,
     /// It describes an export.
     pub is_export: bool,
     /// What is wrong with it, the first ones.
     pub faults: Vec<String>,
-    /// All of them.
+    /// Faults in all, those not listed included.
     pub faults_in_all: u64,
 }
 
@@ -222,11 +222,11 @@ pub struct DriveVerdict {
     pub log_strays: Vec<String>,
     /// Status that the copy log gives the drive.
     pub log_status: Option<String>,
-    /// What ended the verification.
+    /// Reason for which the drive was not verified to the end.
     pub failure: Option<Problem>,
-    /// When it began.
+    /// When the verification of this drive began.
     pub started: FileTime,
-    /// How long it took.
+    /// Wall time of verifying this drive.
     pub elapsed: Duration,
 }
 

@@ -70,7 +70,7 @@ pub struct DriveSum {
 pub struct RunSum {
     /// The drives that were opened.
     pub drives: Vec<DriveSum>,
-    /// Why others were not.
+    /// Kinds of failure of the drives that could not be opened.
     pub unopened: Vec<Kind>,
     /// Prefixes that were asked for and with which no blob begins.
     pub unmatched: u64,
@@ -125,7 +125,7 @@ impl Reason {
         self.split().0
     }
 
-    /// How many it concerns.
+    /// Blobs or drives that the reason concerns.
     pub const fn count(self) -> u64 {
         self.split().1
     }
@@ -192,7 +192,7 @@ pub enum Ending {
 /// The verdict of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {
-    /// How it ends.
+    /// Which of the endings the run came to.
     pub ending: Ending,
     /// Why it is not [`Ending::Proven`]; empty if it is.
     pub reasons: Vec<Reason>,

@@ -117,7 +117,7 @@ pub fn is_drive_id(stands: &str, drive_id: &str) -> bool {
     stands.trim().as_bytes() == escaped
 }
 
-/// What closes the manifest.
+/// The end tags of drive and manifest.
 pub fn footer() -> &'static [u8] {
     b"</Drive>\n</DriveManifest>\n"
 }

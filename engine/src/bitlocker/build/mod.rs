@@ -36,7 +36,7 @@ const EXTERNAL_KEY_LABEL: &str = "ExternalKey";
 /// What a volume shall be.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Where its areas lie.
+    /// Places of metadata, relocated sectors and verify region.
     pub regions: Regions,
     /// Cipher of the sectors.
     pub cipher: Cipher,

@@ -130,7 +130,7 @@ pub struct Protector {
     pub id: Guid,
     /// When it was last changed.
     pub changed: FileTime,
-    /// What it wants.
+    /// Kind of secret that opens it.
     pub kind: ProtectorKind,
     /// Text in it, such as `ExternalKey` or `DiskPassword`.
     pub label: Option<String>,

@@ -35,7 +35,7 @@ pub const RECOGNISE_LEN: usize = 4096;
 /// One of the three metadata copies.
 #[derive(Debug)]
 pub struct MetadataCopy {
-    /// Where it should be.
+    /// Byte of the volume where the boot sector places the copy.
     pub at: ByteOffset,
     /// What is wrong with it; `None` = it is good.
     pub fault: Option<CopyFault>,
@@ -52,7 +52,7 @@ pub enum State {
     Decrypted,
     /// Windows 7: encryption or decryption stopped on its way; bytes from `plain_from` on are not encrypted.
     Partial {
-        /// Where plain bytes begin.
+        /// Byte of the volume from which sectors are not encrypted.
         plain_from: ByteOffset,
     },
     /// Windows 8 and later: encryption or decryption stopped on its way.

@@ -17,7 +17,7 @@ pub(super) const LANES_MAX: usize = 16;
 /// MD5 states, word by word: `states[word][lane]`.
 pub(super) type States = [[u32; LANES_MAX]; 4];
 
-/// Which vector unit hashes.
+/// Vector units that can hash, by lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// One message after the other, by the `md-5` crate.

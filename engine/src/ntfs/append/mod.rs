@@ -67,7 +67,7 @@ pub enum Refusal {
     Damaged {
         /// The first finding.
         first: String,
-        /// How many there are.
+        /// Damaged places in all.
         total: u64,
     },
     /// It is sound, but made in a way that is not handled.
@@ -82,9 +82,9 @@ pub enum Refusal {
     /// Not enough free clusters.
     #[error("{needed} are needed for files and their records, {free} are free")]
     TooFull {
-        /// What is needed.
+        /// Bytes that files and metadata need, in whole clusters.
         needed: ByteLen,
-        /// What is there.
+        /// Bytes of free clusters that may be used.
         free: ByteLen,
     },
     /// Enough free clusters, but in too many pieces.

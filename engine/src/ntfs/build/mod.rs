@@ -64,7 +64,7 @@ pub struct DirFacts {
     pub parent: Option<u32>,
     /// The four times of the directory, 100 ns units since 1601.
     pub times: Times,
-    /// What it holds.
+    /// Directories and files in it.
     pub children: Children,
 }
 
@@ -205,7 +205,7 @@ pub enum LayoutError {
     TooSmall {
         /// What the content and its metadata take.
         needed: ByteLen,
-        /// What is there.
+        /// Bytes that the partition has.
         available: ByteLen,
     },
     /// The volume cannot even hold its own files.

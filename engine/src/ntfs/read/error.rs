@@ -83,7 +83,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong.
+/// Reasons why a structure cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The device failed.
