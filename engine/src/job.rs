@@ -17,7 +17,7 @@ pub use crate::hash::Sha256;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::prep::drive::Pace;
-pub use crate::prep::files::{Book, read_journal};
+pub use crate::prep::files::{Book, journal_holder, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint, lint_text};
 pub use crate::prep::log::append_to_log;
 pub use crate::prep::rebuild::{ReadDrive, SessionFound, rebuild_journal};

@@ -27,7 +27,8 @@ pub use version::SHORT as VERSION;
 #[command(
     name = "dray",
     about = "Prepares drives for Azure Import/Export on Linux, at the speed of the device",
-    after_help = "The Windows tool's own syntax works too:\n  \
+    after_help = "`dray help COMMAND` explains a command.\n\n\
+                  The syntax of WAImportExport.exe works too:\n  \
                   dray PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:D.csv /DataSet:F.csv\n\n\
                   No drive at hand? Try `dray demo`.",
     after_long_help = long_tail(),

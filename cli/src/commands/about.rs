@@ -56,7 +56,8 @@ fn looks_like_key(word: &str) -> bool {
     word.bytes().filter(u8::is_ascii_digit).count() >= 48
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./+,:@=#".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

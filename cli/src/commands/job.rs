@@ -51,7 +51,9 @@ pub struct JobArgs {
 enum Action {
     /// Check everything, write the job down, and say or send what creates it
     Create(Create),
-    /// State, deadline, and what to do next
+    /// List jobs: state, deadline, and what to do next
+    List(List),
+    /// Show one job: state, deadline, parcel, drives
     Show(Show),
     /// Tell that the parcel is on its way
     Ship(Ship),
@@ -118,6 +120,15 @@ struct Create {
     replace: bool,
     #[command(flatten)]
     sending: Sending,
+}
+
+/// Arguments of `dray job list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job list /srv/import")]
+struct List {
+    /// Files of jobs, and directories that hold some [default: this directory]
+    #[arg(value_name = "JOB.job.json|DIR")]
+    paths: Vec<PathBuf>,
 }
 
 /// Arguments of `dray job show`.
@@ -200,6 +211,7 @@ impl JobArgs {
     pub fn run(self, output: &Output) -> Exit {
         let result = match self.action {
             Action::Create(create) => create.run(output),
+            Action::List(list) => list.run(output),
             Action::Show(show) => show.run(output),
             Action::Ship(ship) => ship.run(output),
             Action::Cancel(cancel) => cancel.run(output),
@@ -512,6 +524,38 @@ fn ask_location(service: &Service, described: &Description, this: &mut Job) -> R
     Ok(())
 }
 
+impl List {
+    fn run(mut self, output: &Output) -> Result<(), Problems> {
+        if self.paths.is_empty() {
+            self.paths.push(PathBuf::from("."));
+        }
+        let files: Vec<PathBuf> = (self.paths.iter())
+            .flat_map(|path| if path.is_dir() { held::jobs_in(path) } else { vec![path.clone()] })
+            .collect();
+        let mut problems = Problems::default();
+        for file in &files {
+            match Job::load(file) {
+                Ok(this) if output.is_json() => output.object("job", as_json(&this, file, &[])),
+                Ok(this) => {
+                    let kind = if this.is_export { "export" } else { "import" };
+                    let mut text = format!("{}  {kind}  {}: {}\n", this.name, this.state, this.meaning());
+                    if let Some(deadline) = deadline(&this) {
+                        text.push_str(&format!("  deadline {deadline}\n"));
+                    }
+                    text.push_str(&format!("  next: {}\n", this.next(file)));
+                    output.say(&text);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if files.is_empty() {
+            let places: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+            output.chat(&format!("no job in {}\n", places.join(", ")));
+        }
+        problems.into_result()
+    }
+}
+
 impl Show {
     fn run(self, output: &Output) -> Result<(), Problems> {
         let mut this = Job::load(&self.file)?;
@@ -691,14 +735,26 @@ impl Papers {
     }
 }
 
-/// Says where the job stands; `true` when that was an object.
-fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
+fn as_json(this: &Job, file: &Path, warnings: &[Problem]) -> Value {
     let mut value = this.to_json(file);
     if let Some(fields) = value.as_object_mut() {
         let list: Vec<Value> = warnings.iter().map(crate::render::json::problem).collect();
         fields.insert("warnings".into(), list.into());
     }
-    if output.result("job", value) {
+    value
+}
+
+/// Day of the deadline, days left, and what it is for.
+fn deadline(this: &Job) -> Option<String> {
+    let (at, what) = this.deadline()?;
+    let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
+    let left = if days < 0 { "past".to_owned() } else { format!("{} left", count(days.unsigned_abs(), "day")) };
+    Some(format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")))
+}
+
+/// Says where the job stands; `true` when that was an object.
+fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
+    if output.result("job", as_json(this, file, warnings)) {
         return true;
     }
     let style = output.style();
@@ -707,10 +763,8 @@ fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> boo
     let mut text = format!("{} ({kind}{api}, {})\n", style.bold(&format!("Job {}", this.name)), this.location);
     let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
     line("state", &format!("{}: {}", this.state, this.meaning()));
-    if let Some((at, what)) = this.deadline() {
-        let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
-        let left = if days < 0 { "past".to_owned() } else { format!("{} left", count(days.unsigned_abs(), "day")) };
-        line("deadline", &format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")));
+    if let Some(deadline) = deadline(this) {
+        line("deadline", &deadline);
     }
     if let (Some(carrier), Some(tracking)) = (&this.carrier, &this.tracking) {
         line("parcel", &format!("{carrier} {tracking}"));

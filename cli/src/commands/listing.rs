@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use dray_engine::job::{self, Book, CopySession, SessionDrive, ledger};
+use dray_engine::job::{self, Book, CopySession, Ledger, SessionDrive, SessionState, ledger};
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 
+use crate::commands::about::quoted;
+use crate::commands::session::command;
 use crate::exit::Exit;
 use crate::render::{Output, count, text};
 
@@ -32,7 +34,7 @@ pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
         drives(&book, output);
     }
     if what.sessions {
-        sessions(&book, output);
+        sessions(journal, &book, output);
     }
     if let Some(at) = book.torn {
         output.warning(&format!(
@@ -69,19 +71,10 @@ fn drives(book: &Book, output: &Output) {
     }
 }
 
-fn sessions(book: &Book, output: &Output) {
+fn sessions(journal: &Path, book: &Book, output: &Output) {
     for session in &book.ledger.sessions {
         if output.is_json() {
-            let drives: Vec<Value> = session.drives.iter().map(|drive| drive_json(&session.id, drive)).collect();
-            let fields = json!({
-                "session": session.id,
-                "state": session.state.as_str(),
-                "unfinished": session.is_unfinished(),
-                "begun": session.begun,
-                "changed": session.changed,
-                "drives": drives,
-            });
-            output.object("session", fields);
+            output.object("session", session_json(session, &Standing::of(journal, &book.ledger, session)));
         } else {
             output.say(&session_text(session));
         }
@@ -89,6 +82,82 @@ fn sessions(book: &Book, output: &Output) {
     if book.ledger.sessions.is_empty() {
         output.say("the journal knows no session\n");
     }
+}
+
+/// How a session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// In words.
+    pub state: String,
+    /// It must be resumed or rolled back before another can begin.
+    pub is_open: bool,
+    /// The process that works on it; 0 for one of another namespace.
+    pub process: Option<u32>,
+    /// Files of the session on all its drives; `None` when a drive's record lacks them.
+    pub files: Option<u64>,
+    /// Their bytes.
+    pub data: Option<u64>,
+    /// What to do next; `None` when the session is closed and a later one follows.
+    pub next: Option<String>,
+    /// The journal.
+    journal: String,
+}
+
+impl Standing {
+    /// By the journal, and by who holds it now.
+    pub fn of(journal: &Path, ledger: &Ledger, session: &CopySession) -> Self {
+        let is_last = ledger.last().is_some_and(|last| std::ptr::eq(last, session));
+        let is_open = is_last && session.is_unfinished();
+        let process = if is_open { job::journal_holder(journal) } else { None };
+        let next = match (session.state, process) {
+            _ if !is_last => None,
+            (_, Some(_)) => Some("wait until it ends, or stop it at a checkpoint with Ctrl-C or SIGTERM".into()),
+            (SessionState::Aborting, None) => Some(command(journal, &session.id, "--abort")),
+            (SessionState::Started | SessionState::Interrupted, None) => {
+                Some(format!("{} (--abort rolls it back)", command(journal, &session.id, "--resume")))
+            }
+            (SessionState::Completed, None) if !ledger.finished_drives().is_empty() => {
+                let journal = quoted(&journal.display().to_string());
+                Some(format!("dray job create --job job.toml --journal {journal}"))
+            }
+            _ => None,
+        };
+        let held = |drive: &&SessionDrive| !matches!(drive.state, SessionState::Aborted | SessionState::GivenUp);
+        let sum = |of: fn(&SessionDrive) -> Option<u64>| {
+            session.drives.iter().filter(held).try_fold(0_u64, |sum, drive| sum.checked_add(of(drive)?))
+        };
+        Self {
+            state: match process {
+                Some(0) => "under way in a process of another container".into(),
+                Some(process) => format!("under way in process {process}"),
+                None => ledger::word(session.state).to_owned(),
+            },
+            is_open,
+            process,
+            files: sum(|drive| drive.files),
+            data: sum(|drive| drive.data),
+            next,
+            journal: journal.display().to_string(),
+        }
+    }
+}
+
+/// A session as one object.
+pub fn session_json(session: &CopySession, standing: &Standing) -> Value {
+    let drives: Vec<Value> = session.drives.iter().map(|drive| drive_json(&session.id, drive)).collect();
+    json!({
+        "session": session.id,
+        "journal": standing.journal,
+        "state": session.state.as_str(),
+        "unfinished": session.is_unfinished(),
+        "process": standing.process,
+        "begun": session.begun,
+        "changed": session.changed,
+        "files": standing.files,
+        "data": standing.data,
+        "next": standing.next,
+        "drives": drives,
+    })
 }
 
 fn drive_json(session: &str, drive: &SessionDrive) -> Value {
@@ -120,7 +189,8 @@ fn session_text(session: &CopySession) -> String {
     out
 }
 
-fn drive_text(session: Option<&str>, drive: &SessionDrive) -> String {
+/// A drive in a few lines, under its session's id where that is given.
+pub fn drive_text(session: Option<&str>, drive: &SessionDrive) -> String {
     let size = drive.size.map(|size| format!("  {}", text::short(size))).unwrap_or_default();
     let session = session.map(|id| format!("  {id}")).unwrap_or_default();
     let mut out = format!("{}{size}  {}{session}\n", drive.drive_id, ledger::word(drive.state));

@@ -17,6 +17,7 @@ mod listing;
 mod ls;
 mod pages;
 pub mod prep;
+mod session;
 pub mod template;
 mod unlock;
 mod verify;
@@ -60,6 +61,8 @@ pub enum Command {
     Template(template::Template),
     /// Create, ship and follow the job at the service; print its papers
     Job(job::JobArgs),
+    /// List sessions: state, drives, bytes, what to do next
+    Session(session::SessionsArgs),
     /// Show what options are set to, and where each value comes from
     Config(config::Config),
     /// Print the completion script of a shell
@@ -87,6 +90,7 @@ impl Command {
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),
             Self::Job(command) => command.run(output),
+            Self::Session(command) => command.run(output),
             Self::Config(command) => command.run(output, common.config.clone()),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),

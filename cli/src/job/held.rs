@@ -155,16 +155,29 @@ fn dirs_of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
     dirs
 }
 
-/// Journals that lie beside the records, and know any of them.
-pub fn shelves_beside(records: &[PathBuf]) -> Vec<Shelf> {
+/// Journals of a directory, and drive records, which begin in the same way and hold no session.
+pub fn journals_in(dir: &Path) -> Vec<PathBuf> {
     let is_journal = |path: &PathBuf| {
         let mut head = Vec::new();
         let read = File::open(path).and_then(|file| file.take(JOURNAL_HEAD.len() as u64).read_to_end(&mut head));
         read.is_ok() && head == JOURNAL_HEAD
     };
+    files_in(dir).into_iter().filter(is_journal).collect()
+}
+
+/// Descriptions of jobs in a directory.
+pub fn jobs_in(dir: &Path) -> Vec<PathBuf> {
+    files_in(dir).into_iter().filter(|path| is_job(path)).collect()
+}
+
+fn is_job(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(JOB_FILE)
+}
+
+/// Journals that lie beside the records, and know any of them.
+pub fn shelves_beside(records: &[PathBuf]) -> Vec<Shelf> {
     let dirs = dirs_of(records.iter().map(PathBuf::as_path));
-    let journals = dirs.iter().flat_map(|dir| files_in(dir)).filter(is_journal);
-    // A drive record begins in the same way, and knows no session.
+    let journals = dirs.iter().flat_map(|dir| journals_in(dir));
     journals
         .filter_map(|path| Some(Shelf { book: job::read_journal(&path).ok()?, path }))
         .filter(|shelf| records.iter().any(|record| shelf.of_record(record).is_some()))
@@ -250,9 +263,7 @@ fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, Stri
 
 /// Other jobs that name one of the drives: those beside any of the `near` files, and the `given` ones.
 pub fn check_jobs(ids: &[String], own: &Path, near: &[&Path], given: &[PathBuf], problems: &mut Problems) {
-    let is_job = |path: &PathBuf| path.to_string_lossy().ends_with(JOB_FILE);
-    let mut files: Vec<PathBuf> =
-        dirs_of(near.iter().copied()).iter().flat_map(|dir| files_in(dir)).filter(is_job).collect();
+    let mut files: Vec<PathBuf> = dirs_of(near.iter().copied()).iter().flat_map(|dir| jobs_in(dir)).collect();
     for path in given {
         match fs::canonicalize(path) {
             Ok(path) => files.push(path),

@@ -256,3 +256,49 @@ fn a_torn_journal_goes_on_and_a_damaged_one_is_refused() {
         assert!(code(&output) == 1 && said(&output).contains("damaged"), "{words}: {}", said(&output));
     }
 }
+
+#[test]
+fn sessions_and_jobs_are_listed_with_what_to_do_next() {
+    let session = Session::new("listed");
+    assert!(session.works("session list").contains("no session in ."));
+    assert!(session.works("job list").contains("no job in ."));
+    session.source(|data| data.small(5, 5).expect("files"));
+    session.driveset(&[format!("{}:100MB", session.path("drive.img").display())]);
+    session.prepare(&["--drive-id", "D1", "--not-for-shipping"]);
+    let list = session.works("session list");
+    for part in
+        ["session#1 completed", "journal.jrn", "1 drive, 5 files", "next: dray job create --job job.toml --journal"]
+    {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(session.works("session list --unfinished").contains("no unfinished session"));
+    let show = session.works("session show journal.jrn");
+    for part in ["state", "completed", "D1", "record D1.xml", "manifest "] {
+        assert!(show.contains(part), "{part}: {show}");
+    }
+    let absent = session.dray("session show journal.jrn --id session#2");
+    assert!(code(&absent) == 1 && said(&absent).contains("session#1"), "{}", said(&absent));
+    assert_eq!(code(&session.dray("session list nowhere.jrn")), 1);
+
+    // The session's last record is cut off: it is to be resumed.
+    let journal = session.path("journal.jrn");
+    let whole = fs::read(&journal).expect("a journal");
+    fs::write(&journal, &whole[..whole.len() - 9]).expect("a journal");
+    let list = session.works("session list --unfinished");
+    let next = list.split_once("next: dray ").and_then(|(_, rest)| rest.split_once(" (--abort rolls it back)"));
+    let next = next.map(|(words, _)| words.to_owned()).expect("what to do next");
+    let held = fs::File::open(&journal).expect("the journal");
+    held.lock().expect("a lock");
+    let list = session.works("session list");
+    let process = format!("under way in process {}", std::process::id());
+    assert!(list.contains(&process) && list.contains("wait until it ends"), "{list}");
+    drop(held);
+    // Its plan went when it was completed, but the words are understood.
+    assert_eq!(code(&session.dray(&next)), 8, "{next}");
+    fs::write(&journal, whole).expect("a journal");
+
+    crate::job::described(&session.dir);
+    session.works("job create --journal journal.jrn --not-for-shipping");
+    let list = session.works("job list .");
+    assert!(list.contains("import-2026 import Drafted") && list.contains("next: "), "{list}");
+}

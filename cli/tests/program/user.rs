@@ -91,6 +91,9 @@ fn every_object_is_as_the_schema_says() {
     run("job papers import-2026.job.json", 0);
     run("job ship import-2026.job.json --carrier FedEx --tracking 1", 0);
     run("job show import-2026.job.json", 0);
+    run("job list", 0);
+    run("session list", 0);
+    run("session show j.jrn --id s#1", 0);
     // A session that waits for another drive can be rolled back.
     fs::create_dir_all(session.path("more")).expect("a directory");
     for name in ["a", "b"] {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -77,6 +77,24 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
     });
     let (ledger, damage) = (Ledger::new(&journal), damage.collect());
     Ok(Book { ledger, torn: journal.torn, damage, seen: hash::sha256(&bytes) })
+}
+
+/// The process that holds the journal for writing, by the kernel's list of locks; 0 when that process is of another namespace.
+/// `None` when no process does, or the list cannot be read. It takes no lock, which would stop a session that starts right now.
+pub fn journal_holder(path: &Path) -> Option<u32> {
+    let meta = fs::metadata(path).ok()?;
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    lock_owner(&locks, &format!("{major:02x}:{minor:02x}:{}", meta.ino()))
+}
+
+/// The owner of a lock for writing in lines such as `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF` (proc_locks(5)); waiting
+/// locks have `->` before their kind.
+fn lock_owner(locks: &str, place: &str) -> Option<u32> {
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, "WRITE", process, at, ..] if at == place => Some(process.parse().unwrap_or(0)),
+        _ => None,
+    })
 }
 
 /// What the journal holds and whether it allows what is asked.
@@ -290,5 +308,19 @@ impl JournalFile {
             let problem = Problem::new(Kind::Environment, format!("the journal cannot be written: {error}"));
             problem.path(&self.path).advice("make room on its disk, then go on with --resume").into()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_held_by_whom_the_kernel_lists() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 fe:00:77 0 EOF\n2: FLOCK  ADVISORY  READ 12 fe:00:77 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 13 fe:00:77 0 EOF\n4: FLOCK  ADVISORY  WRITE 14 fe:00:77 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE -1 fe:00:78 0 EOF\n";
+        let owner = |place| lock_owner(locks, place);
+        assert_eq!((owner("fe:00:77"), owner("fe:00:78"), owner("fe:00:7")), (Some(14), Some(0), None));
     }
 }
