@@ -15,6 +15,7 @@ use crate::args::size;
 use crate::commands::abort;
 use crate::commands::about;
 use crate::commands::listing::{self, Listing};
+use crate::commands::template;
 use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
 use crate::render::{Output, count, json as objects, page, text, watched};
@@ -143,7 +144,7 @@ pub struct WritingArgs {
     group(ArgGroup::new("act").args(["resume", "abort", "skip_write"])),
     group(ArgGroup::new("listing").args(["list_drives", "list_copy_sessions"])),
     after_help = EXAMPLE,
-    after_long_help = format!("{EXAMPLE}\n\n{}", Exit::help())
+    after_long_help = format!("{EXAMPLE}\n\n{}\n{}", template::columns(), Exit::help())
 )]
 pub struct PrepImport {
     #[command(flatten)]
@@ -209,7 +210,7 @@ pub struct PrepImport {
 #[command(
     override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]",
     after_help = PLAN_EXAMPLE,
-    after_long_help = format!("{PLAN_EXAMPLE}\n\n{}", Exit::help_of(PLAN_EXITS))
+    after_long_help = format!("{PLAN_EXAMPLE}\n\n{}\n{}", template::columns(), Exit::help_of(PLAN_EXITS))
 )]
 pub struct Plan {
     #[command(flatten)]

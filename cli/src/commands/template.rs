@@ -74,6 +74,11 @@ const COLUMNS: [(&str, &str, &str); 11] = [
 ];
 
 fn long_help() -> String {
+    format!("{}\n{EXAMPLES}", columns())
+}
+
+/// The columns of both tables and what they mean, under headings.
+pub fn columns() -> String {
     let mut text = String::new();
     for (table, column, meaning) in COLUMNS {
         if !table.is_empty() {
@@ -88,7 +93,7 @@ fn long_help() -> String {
             text.push_str(&format!("      {line}\n"));
         }
     }
-    format!("{text}\nThe separator is a comma, a semicolon or a tab; text is UTF-8 or UTF-16.\n\n{EXAMPLES}")
+    format!("{text}\nThe separator is a comma, a semicolon or a tab; text is UTF-8 or UTF-16.\n")
 }
 
 /// Lines of at most `width` characters.

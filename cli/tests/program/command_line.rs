@@ -222,6 +222,16 @@ fn completions_and_man_pages_come_from_the_same_definition() {
     assert_eq!(code(&dray(&["man", dir.to_str().expect("UTF-8")])), 0);
     let page = fs::read_to_string(dir.join("dray-prep-import.1")).expect("a page");
     assert!(page.contains("initial") && page.contains("EXIT STATUS"), "{page}");
+    assert!(dir.join("dray-session-list.1").is_file() && dir.join("dray-job-list.1").is_file());
+    // Both tables are explained where they are used.
+    let help = text(&dray(&["prep-import", "--help"]));
+    for table in ["dataset", "driveset"] {
+        let rows = text(&dray(&["template", table]));
+        for column in rows.lines().next().expect("a head").split(',') {
+            let name = column.replace("DstItemPathOrPrefix", "DstBlobPathOrPrefix").replace("ItemType", "BlobType");
+            assert!(help.contains(&format!("\n  {name}\n")) && page.contains(&name), "{name}: {help}");
+        }
+    }
     assert_eq!(code(&dray(&["man", "/nonexistent/dir"])), 8);
 }
 
