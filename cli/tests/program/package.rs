@@ -20,8 +20,17 @@ fn the_package_installs_program_pages_and_completions() {
         .output()
         .expect("the script runs");
     assert!(output.status.success(), "{}", said(&output));
-    let package = String::from_utf8(output.stdout).expect("UTF-8");
-    let package = Path::new(package.trim());
+    let made = String::from_utf8(output.stdout).expect("UTF-8");
+    let made: Vec<&Path> = made.lines().map(Path::new).collect();
+    let [package, tarball, sums] = made[..] else { panic!("package, tarball, checksums: {made:?}") };
+    assert!(tarball.to_str().is_some_and(|name| name.contains(std::env::consts::ARCH)), "{made:?}");
+    let checked = Command::new("sha256sum").args(["--check", "--strict"]).arg(sums).current_dir(&dir).output();
+    let checked = said(&checked.expect("sha256sum runs"));
+    assert_eq!(checked.matches(": OK").count(), 2, "{checked}");
+    let listed = Command::new("tar").arg("-tf").arg(tarball).output().expect("tar runs");
+    for part in ["/bin/dray\n", "/share/man/man1/dray.1.gz\n", "/share/doc/dray/copyright\n"] {
+        assert!(said(&listed).contains(part), "{part}: {}", said(&listed));
+    }
     let installed = dir.join("root");
     let unpack =
         |args: &[&str]| Command::new("dpkg-deb").args(args).arg(package).arg(&installed).output().expect("runs");
