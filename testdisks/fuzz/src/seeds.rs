@@ -36,6 +36,16 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     }
 }
 
+/// Those of them that hold no byte of a foreign volume or program: what grows from them may be published.
+pub fn own(name: &str) -> Vec<Vec<u8>> {
+    match name {
+        "partitions" => tables(),
+        "ntfs-runs" | "lznt1" | "manifest" | "logs" | "csv" | "journal" => of(name),
+        "keys" => KEYS.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// An image that is removed again.
 struct Image(PathBuf);
 
@@ -65,7 +75,13 @@ fn partitions() -> Vec<Vec<u8>> {
             seeds.push([&[0], &front[..]].concat());
         }
     }
-    // A GPT, by others: sfdisk writes both copies.
+    seeds.extend(tables());
+    seeds
+}
+
+/// Partition tables by others: sfdisk writes both copies of a GPT.
+fn tables() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
     let image = scratch("gpt");
     let made = File::create(&image.0).and_then(|file| file.set_len(1 << 30));
     let run = |script: &str| {

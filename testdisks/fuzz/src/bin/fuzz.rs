@@ -1,5 +1,6 @@
 //! One parser under libFuzzer: the environment names it (`DRAY_FUZZ=manifest`). `DRAY_FUZZ_SEEDS=DIR` writes what fuzzing
-//! starts from, `DIR/<parser>/<number>`, and prints the parsers' names instead. `scripts/fuzz` runs all of them.
+//! starts from, `DIR/<parser>/seed-<number>`, and prints the parsers' names instead; with `DRAY_FUZZ_OWN` only seeds that may
+//! be published, and their parsers. `scripts/fuzz` runs all of them.
 
 #![no_main]
 
@@ -16,10 +17,15 @@ static TARGET: LazyLock<&Target> = LazyLock::new(|| {
 });
 
 fn write_seeds(dir: &Path) {
+    let is_own = std::env::var_os("DRAY_FUZZ_OWN").is_some();
     for target in TARGETS {
+        let seeds = if is_own { seeds::own(target.name) } else { seeds::of(target.name) };
+        if is_own && seeds.is_empty() {
+            continue;
+        }
         let at = dir.join(target.name);
         fs::create_dir_all(&at).expect("a directory");
-        for (index, seed) in seeds::of(target.name).iter().enumerate() {
+        for (index, seed) in seeds.iter().enumerate() {
             fs::write(at.join(format!("seed-{index:03}")), seed).expect("a seed");
         }
         println!("{}", target.name);
