@@ -505,6 +505,23 @@ fn every_command_has_its_place_in_the_guide() {
     assert!(missing.is_empty(), "not in docs/guide/commands.md: {missing:?}");
 }
 
+/// First cells of the table whose head begins with `claim`.
+fn claims(page: &str) -> Vec<&str> {
+    let rows = page.lines().skip_while(|line| !line.starts_with("| claim |")).skip(2);
+    rows.map_while(|line| line.strip_prefix("| ")?.split(" |").next()).collect()
+}
+
+#[test]
+fn the_suite_knows_every_claim_of_the_evidence() {
+    let root = project();
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("readable");
+    let (page, script) = (read("docs/evidence.md"), read("scripts/test"));
+    let claims = claims(&page);
+    assert!(claims.len() > 5, "{claims:?}");
+    let missing: Vec<_> = claims.iter().filter(|claim| !script.contains(&format!("\"{claim}: "))).collect();
+    assert!(missing.is_empty(), "no judge of scripts/test stands for: {missing:?}");
+}
+
 /// Messages that `page` explains: what stands in backquotes in the first column of its tables.
 fn explained(page: &str) -> Vec<&str> {
     let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
