@@ -55,7 +55,7 @@ impl ExistingVolume {
 /// The volume on a drive, unlocked by the drive's key.
 ///
 /// # Errors
-/// As [`There::open`].
+/// As [`ExistingVolume::open`].
 pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, Problem> {
     let name = &target.facts.name;
     let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
