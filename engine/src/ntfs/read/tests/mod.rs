@@ -722,14 +722,16 @@ fn judge_mft_in_pieces_is_found_through_its_attribute_list() {
 /// A short name is a name to whoever opens a file under Windows.
 #[test]
 fn judge_short_names_lead_to_their_files() {
-    const SCRIPT: &str = "import os, sys\n\
-        root = sys.argv[1]\n\
-        os.mkdir(f'{root}/a long directory')\n\
-        for name, short in [('a long directory', 'ALONGD~1'), ('a long directory/a long file.txt', 'ALONGF~1.TXT'),\n\
-                            ('another long file.txt', 'ANOTHE~1.TXT')]:\n\
-            if not os.path.isdir(f'{root}/{name}'): open(f'{root}/{name}', 'w').write(name)\n\
-            os.setxattr(f'{root}/{name}', 'system.ntfs_dos_name', short.encode())\n\
-        open(f'{root}/a long directory/ANOTHE~1.TXT', 'w').write('its own name')\n";
+    const SCRIPT: &str = r#"
+import os, sys
+root = sys.argv[1]
+os.mkdir(f'{root}/a long directory')
+for name, short in [('a long directory', 'ALONGD~1'), ('a long directory/a long file.txt', 'ALONGF~1.TXT'),
+                    ('another long file.txt', 'ANOTHE~1.TXT')]:
+    if not os.path.isdir(f'{root}/{name}'): open(f'{root}/{name}', 'w').write(name)
+    os.setxattr(f'{root}/{name}', 'system.ntfs_dos_name', short.encode())
+open(f'{root}/a long directory/ANOTHE~1.TXT', 'w').write('its own name')
+"#;
     let dir = scratch("short-names");
     if let Some((path, _)) = made_volume(&dir, 16, 512, 4096, 0, SCRIPT) {
         let mut image = Image::whole(&path);
