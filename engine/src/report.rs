@@ -485,6 +485,8 @@ pub struct SessionReport {
     pub waiting: u64,
     /// The log of the run.
     pub log: Option<PathBuf>,
+    /// Why lines of it are missing; `None`: it is whole.
+    pub log_lacks: Option<String>,
     /// Drive records of every finished drive of the journal, those of earlier sessions and runs too.
     pub records: Vec<PathBuf>,
     /// Ids of the journal's drives that were begun and are not finished.

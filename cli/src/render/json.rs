@@ -185,6 +185,7 @@ pub fn summary(session: &str, report: &SessionReport) -> Value {
         "interrupted": report.interrupted,
         "waiting": report.waiting,
         "log": report.log.as_deref().map(path),
+        "log_lacks": report.log_lacks,
         "records": report.records.iter().map(|record| path(record)).collect::<Vec<_>>(),
         "open": report.open,
         "seconds": report.elapsed.as_secs_f64(),

@@ -354,6 +354,10 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
             text.push_str(&format!("Log: {}\n", clean(&log.to_string_lossy())));
         }
     }
+    if let Some(why) = &report.log_lacks {
+        let what = format!("{} lines of the log could not be written: {}", style.yellow("incomplete:"), clean(why));
+        text.push_str(&wrap(&what, ""));
+    }
     let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&session));
     if report.waiting > 0 {
         let files = count(report.waiting, "file");
@@ -607,6 +611,7 @@ mod tests {
             drives: vec![drive, failed],
             journal: "j.jrn".into(),
             log: Some("dray-s_1.log".into()),
+            log_lacks: Some("No space left on device".into()),
             records: vec!["out/WD-EARLIER.xml".into(), "out/WD-WX12A345678.xml".into()],
             open: vec!["WD-DEAD".into()],
             waiting: 0,
@@ -622,6 +627,7 @@ mod tests {
             "1 file left out",
             "j.jrn",
             "replace the drive",
+            "incomplete: lines of the log could not be written: No space left on device",
             "1h01m",
             "4.0 GB, 1.0 GB of it by this run in 10s, 100 MB/s",
             "60.0 MB in 2s, 30.0 MB/s",
@@ -635,6 +641,7 @@ mod tests {
         assert!(text.contains("dray prep-import --journal j.jrn --id 'session#1' --resume"), "{text}");
         let good = |waiting, open: &[&str]| SessionReport {
             drives: vec![DriveResult { left_out: Vec::new(), ..report.drives[0].clone() }],
+            log_lacks: None,
             waiting,
             open: open.iter().map(|id| (*id).to_owned()).collect(),
             ..report.clone()

@@ -393,6 +393,9 @@ impl Rollback {
             journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted, plan: None })?;
             let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::Plan));
         }
+        if let Some(problem) = log.trouble() {
+            events(Event::Warning(problem.to_string()));
+        }
         Ok(RollbackReport { drives: results, journal: self.request.journal })
     }
 

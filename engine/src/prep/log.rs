@@ -23,6 +23,10 @@ struct Open {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Lines that could not be written, and why the first one could not.
+    lost: u64,
+    trouble: Option<String>,
+    is_told: bool,
 }
 
 impl Log {
@@ -40,7 +44,7 @@ impl Log {
         })?;
         // What cannot be cleared away is no reason not to write a drive.
         let _ = forget(dir, &stem);
-        Ok(Self(Mutex::new(Open { path, file, len: 0 })))
+        Ok(Self(Mutex::new(Open::new(path, file))))
     }
 
     /// Path of the file that is written to now.
@@ -128,8 +132,28 @@ impl Log {
     pub fn line(&self, line: &str) {
         let text = stamped(line);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full log disk must not end a session that runs well.
-        let _ = open.write(text.as_bytes(), LOG_LEN_MAX);
+        // A full log disk must not end a session that runs well: it is told, and a log that goes on says what it lacks.
+        if open.lost > 0 {
+            let lost = stamped(&format!("({} before this one lost)", counted(open.lost, "line")));
+            if open.write_all(&lost) {
+                open.lost = 0;
+            }
+        }
+        open.write_all(&text);
+    }
+
+    /// That lines were lost, and why: once.
+    pub fn trouble(&self) -> Option<Problem> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = open.trouble.clone().filter(|_| !open.is_told)?;
+        open.is_told = true;
+        let what = format!("the log cannot be written, and will be incomplete: {why}");
+        Some(Problem::new(Kind::Environment, what).path(&open.path))
+    }
+
+    /// Why lines of the log are missing; `None`: it is whole.
+    pub fn lacks(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }
 }
 
@@ -158,6 +182,20 @@ pub fn append_to_log(path: &Path, line: &str) -> io::Result<()> {
 }
 
 impl Open {
+    fn new(path: PathBuf, file: File) -> Self {
+        Self { path, file, len: 0, lost: 0, trouble: None, is_told: false }
+    }
+
+    /// Writes a line, or counts it as lost.
+    fn write_all(&mut self, line: &str) -> bool {
+        let written = self.write(line.as_bytes(), LOG_LEN_MAX);
+        if let Err(error) = &written {
+            self.lost += 1;
+            self.trouble.get_or_insert_with(|| error.to_string());
+        }
+        written.is_ok()
+    }
+
     fn write(&mut self, line: &[u8], len_max: u64) -> io::Result<()> {
         if self.len > 0 && self.len + line.len() as u64 > len_max {
             let mut before = self.path.clone().into_os_string();
@@ -232,10 +270,34 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_lost_lines_says_so_once_and_counts_them() {
+        let dir = scratch("full");
+        let path = dir.join("a.log");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a device without room");
+        let log = Log(Mutex::new(Open::new(path.clone(), full)));
+        assert!(log.trouble().is_none() && log.lacks().is_none());
+        log.line("one");
+        log.line("two");
+        let trouble = log.trouble().expect("told").to_string();
+        assert!(trouble.contains("a.log: the log cannot be written") && trouble.contains("No space left"), "{trouble}");
+        assert!(log.trouble().is_none(), "once");
+        // Room again.
+        log.0.lock().expect("whole").file = create(&path).expect("log");
+        log.line("three");
+        log.line("four");
+        let text = fs::read_to_string(&path).expect("text");
+        let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').expect("a time").1).collect();
+        // What tried to say how many were lost was lost as well.
+        assert_eq!(lines, ["(3 lines before this one lost)", "three", "four"]);
+        assert!(log.lacks().is_some(), "it stays incomplete");
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
     fn a_log_is_capped_and_old_runs_are_forgotten() {
         let dir = scratch("caps");
         let path = dir.join("a.log");
-        let mut open = Open { file: create(&path).expect("log"), path, len: 0 };
+        let mut open = Open::new(path.clone(), create(&path).expect("log"));
         for _ in 0..10 {
             open.write(&[b'x'; 40], 100).expect("written");
         }

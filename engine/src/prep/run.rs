@@ -206,6 +206,9 @@ impl Prepared {
             }
             log.event(&event, &names, drive.map(timing).unwrap_or_default());
             events(event);
+            if let Some(problem) = log.trouble() {
+                events(Event::Warning(problem.to_string()));
+            }
         };
         log.begin(&self.request, &self.summary);
         for skipped in &self.summary.skipped {
@@ -302,8 +305,10 @@ impl Prepared {
         let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
         let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state, plan: None });
         // What became of each drive is told in any case; a session without this record counts as interrupted.
-        if all_good {
-            ended?;
+        match ended {
+            Err(problems) if all_good => return Err(problems),
+            Err(problems) => problems.0.iter().for_each(|problem| emit(Event::Warning(problem.to_string()))),
+            Ok(()) => {}
         }
         if ready && !complete {
             let what =
@@ -327,6 +332,7 @@ impl Prepared {
             drives: results,
             journal: self.request.journal.clone(),
             log: Some(log.path()),
+            log_lacks: log.lacks(),
             interrupted: stop.requested() && !all_good,
             waiting,
             elapsed: started.elapsed(),
@@ -443,8 +449,10 @@ fn run_drive(
             }
         }
         Err(problem) => {
-            // The drive's failure is what counts; a journal that fails too shows at the session's own record.
-            let _ = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default()));
+            // The drive's failure is what counts; without this record its work counts as begun and not finished.
+            if let Err(problems) = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default())) {
+                problems.0.iter().for_each(|problem| (shared.events)(Event::Warning(problem.to_string())));
+            }
             if problem.kind == Kind::Interrupted {
                 (shared.events)(Event::Stage { drive: index, stage: Stage::Stopped });
             } else {
