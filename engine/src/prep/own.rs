@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -27,8 +26,8 @@ use crate::prep::request::PrepRequest;
 /// Bytes of the longest file that is looked into: drive records, key files and small pages are shorter.
 const LEN_MAX: u64 = 64 << 10;
 
-/// Bytes by which the records of a drive differ in length.
-const LEN_SPREAD: u64 = 160;
+/// Bytes of the shortest file that holds a key: a numerical password.
+const LEN_MIN: u64 = 55;
 
 /// Files of one directory that are looked into.
 const LOOKED_MAX: usize = 20_000;
@@ -42,9 +41,8 @@ const SIDECARS: [&str; 6] =
 pub struct Own {
     known: HashMap<(u64, u64), &'static str>,
     drive_ids: Vec<String>,
-    /// Keys of the records, and how long those are.
+    /// Keys of the records.
     keys: Vec<SecretText>,
-    lens: Range<u64>,
 }
 
 impl Own {
@@ -100,15 +98,12 @@ impl Own {
             return Some("a file that is being written");
         }
         let has_end = |end: &[u8]| name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
-        if has_end(b".bek") {
-            return self.looked_into(path);
-        }
-        // A record that was replaced lives on under the names of its links, and copies have any name: what is as long as the
-        // records that are known is looked into.
-        let is_alike = self.lens.contains(&len);
+        // Copies of a record have any name and any padding, so where there are records every short file is looked into. In a
+        // journal's first session there is none yet, and no small file is read twice.
+        let may_be_copy = !self.keys.is_empty() && (LEN_MIN..=LEN_MAX).contains(&len);
         let stem = stem_of_record(name).unwrap_or_default();
         let is_named = || self.drive_ids.iter().any(|id| id.as_bytes().eq_ignore_ascii_case(stem));
-        if is_alike || is_named() { self.looked_into(path) } else { None }
+        if may_be_copy || has_end(b".bek") || is_named() { self.looked_into(path) } else { None }
     }
 
     /// As [`Own::what`], of a file that is named by itself: that one is looked into in any case.
@@ -118,8 +113,11 @@ impl Own {
 
     fn looked_into(&self, path: &Path) -> Option<&'static str> {
         let bytes = small(path)?;
-        let known = |key: &SecretText| bytes.windows(key.expose().len()).any(|part| part == key.expose().as_bytes());
-        key_in(&bytes).or_else(|| self.keys.iter().any(known).then_some("a file that holds the key of a drive"))
+        // UTF-16, as Windows' editors save it.
+        let text = without_zeros(&bytes);
+        let known = |key: &SecretText| text.windows(key.expose().len()).any(|part| part == key.expose().as_bytes());
+        let is_known = || self.keys.iter().any(known).then_some("a file that holds the key of a drive");
+        key_in(&bytes).or_else(|| key_in(unpadded(&bytes))).or_else(is_known)
     }
 
     fn add(&mut self, path: &Path, what: &'static str) {
@@ -142,14 +140,9 @@ impl Own {
         }
     }
 
-    /// The key of a record, and its length: a state, a hash or a time more or less changes little.
+    /// The key of a record.
     fn learn(&mut self, bytes: &[u8]) {
-        let Some(key) = drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key) else { return };
-        let len = bytes.len() as u64;
-        let alike = len.saturating_sub(LEN_SPREAD)..len + LEN_SPREAD;
-        self.lens =
-            if self.lens.is_empty() { alike } else { self.lens.start.min(alike.start)..self.lens.end.max(alike.end) };
-        self.keys.push(key);
+        self.keys.extend(drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key));
     }
 
     /// A directory into which sessions write.
@@ -213,6 +206,21 @@ fn small(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     input::read(path, LEN_MAX, Pipes::Refused).ok()
 }
 
+/// A text in UTF-16 as one in bytes, as far as it is ASCII.
+fn without_zeros(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    text.extend(bytes.iter().copied().filter(|byte| *byte != 0));
+    text
+}
+
+/// Without what fills a file up to a length.
+fn unpadded(bytes: &[u8]) -> &[u8] {
+    let is_filling = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0 | 0x1A | 0xFF);
+    let start = bytes.iter().position(|byte| !is_filling(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_filling(byte)).map_or(start, |last| last + 1);
+    &bytes[start..end]
+}
+
 /// The kinds of files that are made to hold a key.
 fn key_in(bytes: &[u8]) -> Option<&'static str> {
     if drive_record::read(bytes).is_ok_and(|record| record.bitlocker_key.is_some()) {
@@ -241,10 +249,7 @@ fn paper_in(bytes: &[u8]) -> Option<&'static str> {
 /// Whether 48 digits in eight groups stand in it, each group a multiple of eleven.
 fn holds_password(bytes: &[u8]) -> bool {
     const LEN: usize = 55;
-    // UTF-16, as spreadsheets save it.
-    let text: zeroize::Zeroizing<Vec<u8>> =
-        zeroize::Zeroizing::new(bytes.iter().copied().filter(|byte| *byte != 0).collect());
-    text.windows(LEN).any(|part| {
+    without_zeros(bytes).windows(LEN).any(|part| {
         part[6] == b'-'
             && part[0].is_ascii_digit()
             && std::str::from_utf8(part).is_ok_and(crate::azure::driveset::is_numerical_password)
@@ -282,6 +287,9 @@ mod tests {
             ("data/x1.XML", &record),
             ("data/.dray-17-0.new", "half"),
             ("data/a copy under another name", &record),
+            ("data/padded.jpg", &format!("{}{record}{}", "\n".repeat(3000), "\0".repeat(5000))),
+            ("data/notes.txt", &format!("Drive 7, in the safe.\n{KEY}\n{}", "etc. ".repeat(900))),
+            ("data/utf16.dat", &record.chars().flat_map(|c| [c, '\0']).collect::<String>()),
             ("j/plan.html", "<!doctype html><meta name=\"generator\" content=\"dray 1\">"),
         ];
         let others = [
@@ -290,6 +298,7 @@ mod tests {
             ("j/a.xml", "<a/>"),
             ("j/dataset.csv", "BasePath"),
             ("data/other.xml", "<Drive/>"),
+            ("data/other.key", "000000-000011-000022-000033-000044-000055-000066-000088"),
             ("data/X1.xml.txt", "notes on X1.xml"),
             ("data/photo.bek", "no key"),
         ];
