@@ -120,9 +120,7 @@ fn still_agreed(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> 
     if target.identity.is_none() || !matches!(target.work, Work::Format | Work::Encrypt) {
         return Ok(());
     }
-    let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-    let contents = signature::scan(&device)
-        .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))?;
+    let contents = contents_now(target, roots)?;
     target.agreed = contents.words == target.facts.contents;
     target.facts.contents = contents.words;
     if target.work == Work::Format {

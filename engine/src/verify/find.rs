@@ -145,7 +145,6 @@ impl Found {
         number: Option<u32>,
     ) -> Result<Self, Problem> {
         let size = medium.size();
-        let is_part = drive.is_image;
         let failed = |error: io::Error, at: u64| {
             Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(ByteOffset(at))
         };
@@ -155,19 +154,7 @@ impl Found {
         if bare {
             let volume = ByteRange::new(0, size.0);
             let inside = look_into(medium.as_ref(), volume).map_err(|error| failed(error, 0))?;
-            let (table, partition) = (None, None);
-            return Ok(Self {
-                medium,
-                drive,
-                serial,
-                place: None,
-                table,
-                partition,
-                volume,
-                inside,
-                is_first: None,
-                is_part,
-            });
+            return Ok(Self { inside, ..Self::whole(medium, drive, serial) });
         }
         let mut table = gpt::read::read(size, medium.sector(), |at, into| medium.read_exact_at(into, at))
             .map_err(|error| failed(error, 0))?;
@@ -195,26 +182,30 @@ impl Found {
             if is_blank {
                 return Err(problem);
             }
-            let volume = ByteRange::new(0, size.0);
-            let (table, partition, inside) = (Some(table), None, Inside::Missing(problem));
-            return Ok(Self {
-                medium,
-                drive,
-                serial,
-                place: None,
-                table,
-                partition,
-                volume,
-                inside,
-                is_first: None,
-                is_part,
-            });
+            let inside = Inside::Missing(problem);
+            return Ok(Self { table: Some(table), inside, ..Self::whole(medium, drive, serial) });
         };
         let volume = there(&partition);
         let inside = inside.map_err(|error| failed(error, volume.start.0))?;
         let is_first = Some(is_first_data(medium.as_ref(), &table, &partition));
         let (table, partition) = (Some(table), Some(partition));
-        Ok(Self { medium, drive, serial, place: None, table, partition, volume, inside, is_first, is_part })
+        Ok(Self { table, partition, volume, inside, is_first, ..Self::whole(medium, drive, serial) })
+    }
+
+    /// A medium of which nothing is known yet but that it is there.
+    fn whole(medium: Box<dyn Medium>, drive: DriveFacts, serial: Option<String>) -> Self {
+        Self {
+            place: None,
+            table: None,
+            partition: None,
+            volume: ByteRange::new(0, medium.size().0),
+            inside: Inside::Unknown,
+            is_first: None,
+            is_part: drive.is_image,
+            medium,
+            drive,
+            serial,
+        }
     }
 
     /// Whether the volume in use is the one that the service would read: the first, in disk order, in a partition that
