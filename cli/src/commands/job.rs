@@ -14,6 +14,7 @@ use crate::job::description::{self, Description, JobDrive};
 use crate::job::held::{self, Allowed, Shelf};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
+use crate::job::verified::Verified;
 use crate::job::{Api, body, papers, words};
 use crate::render::{Output, count, labelled, page};
 
@@ -204,6 +205,9 @@ struct Papers {
     /// Directory of the papers [default: that of the job's file]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// What `dray verify --json` printed of the drives: its verdict goes onto the chain of custody
+    #[arg(long, value_name = "FILE")]
+    verified: Option<PathBuf>,
 }
 
 impl JobArgs {
@@ -713,15 +717,17 @@ fn unsent(output: &Output, method: &str, path: &str, api: Api, request: &Value) 
 impl Papers {
     fn run(self, output: &Output) -> Result<(), Problems> {
         let this = Job::load(&self.file)?;
+        let verified = self.verified.as_deref().map(Verified::read).transpose()?;
         let dir = self.to.unwrap_or_else(|| self.file.parent().unwrap_or(Path::new("")).to_path_buf());
         make(&dir)?;
         let mut paths = Vec::new();
         let mut outputs = Outputs::default();
         outputs.input(&self.file, "the job");
+        self.verified.iter().for_each(|path| outputs.input(path, "the result of the verification"));
         for (name, page) in [
             ("packing-slip", papers::slip(&this)),
             ("drive-labels", papers::labels(&this)),
-            ("chain-of-custody", papers::custody(&this, job::timestamp())),
+            ("chain-of-custody", papers::custody(&this, verified.as_ref(), job::timestamp())),
         ] {
             let path = dir.join(format!("{}-{name}.html", this.name));
             page.save(outputs.begin(&path, page::FORM)?)?;

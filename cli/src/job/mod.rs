@@ -11,6 +11,7 @@ pub mod papers;
 pub mod placeholders;
 pub mod send;
 pub mod state;
+pub mod verified;
 pub mod words;
 
 use clap::ValueEnum;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use dray_engine::units::ByteLen;
 use jiff::Timestamp;
 
-use super::state::Job;
+use super::state::{Drive, Job};
+use super::verified::Verified;
 use crate::render::page::{Column, Page, escape};
 
 /// Two columns of an address each, for the top of a paper.
@@ -80,8 +81,14 @@ pub fn labels(job: &Job) -> Page {
 }
 
 /// Who had the drives when: one page that travels with the files, not with the parcel.
-pub fn custody(job: &Job, now: Timestamp) -> Page {
+///
+/// What it says of the drives' contents is the verdict of a verification, or that there was none; the sums are the journal's.
+pub fn custody(job: &Job, verified: Option<&Verified>, now: Timestamp) -> Page {
     let mut page = Page::new("Chain of custody", "Stays with the sender. Sign each line when the drives change hands.");
+    if let Some(verified) = verified {
+        let (tone, word, sentence) = verified.conclude(&job.drives);
+        page.verdict(tone, word, &sentence);
+    }
     page.facts([
         ("job", job.name.clone()),
         ("storage account", job.account.clone()),
@@ -90,8 +97,15 @@ pub fn custody(job: &Job, now: Timestamp) -> Page {
         ("this paper", now.strftime("%Y-%m-%d %H:%M UTC").to_string()),
         ("prepared with", format!("dray {}", crate::args::VERSION)),
     ]);
-    let columns =
-        [Column::code("Drive"), Column::number("Files"), Column::number("Data"), Column::code("MD5 of its manifest")];
+    let columns = [
+        Column::code("Drive"),
+        Column::number("Files"),
+        Column::number("Data"),
+        Column::code("MD5 of its manifest"),
+        Column::long("Verified"),
+    ];
+    let finding =
+        |drive: &Drive| verified.map_or_else(|| "No verification was given".into(), |all| all.of(drive).words);
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let rows: Vec<Vec<String>> = job
         .drives
@@ -102,6 +116,7 @@ pub fn custody(job: &Job, now: Timestamp) -> Page {
                 drive.files.map_or("-".into(), |files| files.to_string()),
                 drive.data.map_or("-".into(), |data| ByteLen(data).to_string()),
                 or_dash(&drive.manifest_hash),
+                if job.is_export { "-".to_owned() } else { finding(drive) },
             ]
         })
         .collect();

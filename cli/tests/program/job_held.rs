@@ -49,6 +49,19 @@ fn ready(name: &str) -> std::path::PathBuf {
     dir
 }
 
+/// A drive in the result of a verification: serial, MD5 of its manifest, verdict, and blobs that were not asked for.
+fn checked(id: &str, md5: &str, word: &str, good: bool, skipped: u64) -> serde_json::Value {
+    serde_json::json!({
+        "manifest": { "drive_id": id, "md5": md5 }, "verdict": word, "good": good, "skipped": skipped,
+        "counts": { "equal": { "count": 2, "bytes": 9 } }, "started": "2026-11-01T00:00:00Z",
+    })
+}
+
+fn verified(drives: &[serde_json::Value]) -> String {
+    let blob = serde_json::json!({ "type": "blob", "blob": "con/x" });
+    format!("{blob}\n{}\n", serde_json::json!({ "type": "verified", "drives": drives }))
+}
+
 /// By the journal and by the records: both are refused for this, and both are allowed with `insist`.
 fn refused(dir: &Path, what: &str, insist: Option<&str>) {
     for args in [vec!["--journal", "job.jrn"], vec!["WD-1.xml", "WD-2.xml"]] {
@@ -94,6 +107,35 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
         assert_eq!(code(&dray(&dir, &["job", "papers", "import-2026.job.json"])), 0);
         let page = fs::read_to_string(dir.join("import-2026-chain-of-custody.html")).expect("a page");
         assert!(page.contains(">10<") && page.contains("168 B"), "{page}");
+        // What the paper says of the contents is the verdict, and never more than that.
+        for (first, second, words) in [
+            (
+                checked("WD-1", HASH, "Equal", true, 0),
+                checked("WD-2", HASH, "Equal", true, 0),
+                "Every blob of 2 drives is as",
+            ),
+            (
+                checked("WD-1", HASH, "Equal", true, 0),
+                checked("WD-2", HASH, "Not equal", false, 0),
+                "1 of 2 drives is proven",
+            ),
+            (
+                checked("WD-1", HASH, "Equal", true, 3),
+                checked("WD-3", HASH, "Equal", true, 0),
+                "0 of 2 drives are proven",
+            ),
+            (
+                checked("WD-1", "00", "Equal", true, 0),
+                checked("WD-2", HASH, "Equal", true, 0),
+                "Another manifest was verified",
+            ),
+        ] {
+            fs::write(dir.join("v.jsonl"), verified(&[first, second])).expect("written");
+            assert_eq!(code(&dray(&dir, &["job", "papers", "import-2026.job.json", "--verified", "v.jsonl"])), 0);
+            let page = fs::read_to_string(dir.join("import-2026-chain-of-custody.html")).expect("a page");
+            assert!(page.contains(words), "{words}: {page}");
+            assert_eq!(page.contains("<strong>Verified"), words.starts_with("Every"), "{words}: {page}");
+        }
         fs::remove_file(dir.join("import-2026.job.json")).expect("a job");
     }
     let listed = said(&dray(&dir, &["prep-import", "--journal", "job.jrn", "--list-drives"]));

@@ -89,6 +89,11 @@ fn every_object_is_as_the_schema_says() {
     crate::job::described(&session.dir);
     run("job create --journal j.jrn --not-for-shipping", 0);
     run("job papers import-2026.job.json", 0);
+    let custody = || fs::read_to_string(session.path("import-2026-chain-of-custody.html")).expect("a page");
+    assert!(custody().contains("No verification was given") && !custody().contains("Equal"), "{}", custody());
+    run("job papers import-2026.job.json --verified finish.json", 0);
+    assert!(custody().contains("Verified") && custody().contains("Equal, 2 blobs, 20"), "{}", custody());
+    run("job papers import-2026.job.json --verified dataset.csv", 1);
     run("job ship import-2026.job.json --carrier FedEx --tracking 1", 0);
     run("job show import-2026.job.json", 0);
     run("job list", 0);

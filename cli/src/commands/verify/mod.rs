@@ -544,6 +544,7 @@ fn to_json(outcome: &Outcome) -> Value {
             "failure": drive.failure.as_ref().map(object::problem),
             "started": time(drive.started),
             "seconds": drive.elapsed.as_secs_f64(),
+            "verdict": words::word_of_drive(drive),
             "good": drive.is_good(),
         })
     };

@@ -86,6 +86,15 @@ pub fn headline(outcome: &Outcome) -> Headline {
     Headline { tone, word: word(&conclusion), sentence: format!("{}.", sentence.trim_end_matches('.')) }
 }
 
+/// The word for a drive by itself.
+pub fn word_of_drive(drive: &DriveVerdict) -> &'static str {
+    // That a prefix begins no blob here says nothing of this drive: what was asked may lie on another.
+    if drive.is_good() && drive.counts.blobs() == 0 {
+        return "Not compared";
+    }
+    word(&conclude(&sum_of_drives(std::slice::from_ref(drive), &[], 0, 0)))
+}
+
 fn word(conclusion: &Conclusion) -> &'static str {
     let of_ending = |reason: &&Reason| reason.ending() == conclusion.ending;
     let Some(reason) = conclusion.reasons.iter().find(of_ending) else { return "Equal" };
