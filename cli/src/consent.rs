@@ -85,20 +85,22 @@ pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) 
     for one in drives {
         let &Asked { index, drive, fate, row } = one;
         if drive.drive_id.is_empty() {
-            problems.push(refusal(one, "has no id that somebody could agree to"));
+            problems.push(refusal(one, "has no id to name in a consent"));
         } else if is_named(drive, consent) || row == Some(RowConsent::Silent) {
             consented.push(index);
         } else if consent.silent {
             problems.push(refusal(
                 one,
                 match (fate, row) {
-                    (_, Some(RowConsent::Prompt)) => "its row says PromptOnFormat, and --silent lets nobody be asked",
-                    (Fate::Destroyed, _) => "nobody consented to destroying what is on it",
-                    (Fate::Encrypted, _) => "nobody consented to encrypting its volume in place",
+                    (_, Some(RowConsent::Prompt)) => {
+                        "its row says PromptOnFormat, which asks, and --silent forbids questions"
+                    }
+                    (Fate::Destroyed, _) => "no consent to destroy what is on it",
+                    (Fate::Encrypted, _) => "no consent to encrypt its volume in place",
                 },
             ));
         } else if !person.is_there() {
-            problems.push(refusal(one, "consent is needed and there is no terminal to ask on"));
+            problems.push(refusal(one, "consent is needed, and no terminal to ask on"));
         } else if ask(drive, fate, person) {
             consented.push(index);
         } else {
@@ -196,7 +198,7 @@ fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
          \x20 serial  {}\n\
          \x20 size    {}\n\
          \x20 on it   {}\n\
-         Type {what} to go on, or press Enter to stop: ",
+         Type {what} to continue, or press Enter to stop: ",
         drive.name,
         drive.path.display(),
         drive.model.as_deref().unwrap_or("unknown"),

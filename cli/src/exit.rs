@@ -42,7 +42,7 @@ pub const TABLE: &[(Exit, &str)] = &[
     (Exit::Source, "a source could not be read"),
     (Exit::Environment, "the environment is in the way (kernel, permission, limits)"),
     (Exit::Bug, "a bug in dray"),
-    (Exit::Interrupted, "interrupted by a signal; a session goes on with --resume"),
+    (Exit::Interrupted, "interrupted by a signal; a session continues with --resume"),
 ];
 
 impl Exit {

@@ -24,9 +24,9 @@ pub struct Signals {
 }
 
 /// How a session goes on that was stopped.
-pub const SESSION: &str = "unfinished drives hold no volume: go on with --resume, or roll back with --abort";
+pub const SESSION: &str = "unfinished drives hold no volume: continue with --resume, or roll back with --abort";
 /// How a verification does.
-pub const VERIFY: &str = "nothing was written to the drives: the same command goes on";
+pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 
 impl Signals {
     /// Starts listening; `advice` is told to who stops.

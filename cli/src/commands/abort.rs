@@ -37,7 +37,7 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
         output.chat(&format!("Session {session} is rolled back; these drives will be:\n"));
         for (i, drive) in drives.iter().enumerate() {
             let word = match (taken_back.contains(&i), finished.contains(&i)) {
-                _ if missing.contains(&i) => "left as it is: it is not there",
+                _ if missing.contains(&i) => "left as it is: not attached",
                 (true, _) => "as before the session",
                 (false, true) => "without a volume; it had finished",
                 (false, false) => "without a volume",

@@ -62,7 +62,7 @@ impl BenchArgs {
 
     fn measure(self, output: &Output) -> Result<Exit, Problems> {
         let cipher = Cipher::from_name(&self.cipher).ok_or_else(|| {
-            Problem::new(Kind::Usage, "there is no such cipher")
+            Problem::new(Kind::Usage, "unknown cipher")
                 .value(&self.cipher)
                 .advice("one of aes-cbc-256, aes-cbc-128, xts-aes-128, xts-aes-256")
         })?;

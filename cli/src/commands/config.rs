@@ -79,7 +79,7 @@ impl Show {
             }
         } else {
             let chain = settings::chain_of(&self.command, &root).ok_or_else(|| {
-                Problem::new(Kind::Usage, "there is no such command")
+                Problem::new(Kind::Usage, "unknown command")
                     .value(self.command.join(" "))
                     .advice("`dray --help` lists the commands")
             })?;

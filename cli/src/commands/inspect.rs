@@ -13,8 +13,10 @@ use crate::render::{Output, clean, count, json as object};
 
 /// Arguments of `dray inspect`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "No key is needed. With one (--key-file, --key-fd, --ask) the facts of NTFS are told too.\n\n\
-                        Examples:\n  dray inspect /dev/sdb\n  dray inspect /dev/sdb --key-file 9WM35C2V.xml --files")]
+#[command(
+    after_help = "No key is needed. With one (--key-file, --key-fd, --ask) the facts of NTFS are shown, too.\n\n\
+                        Examples:\n  dray inspect /dev/sdb\n  dray inspect /dev/sdb --key-file 9WM35C2V.xml --files"
+)]
 pub struct Inspect {
     #[command(flatten)]
     drive: DriveArgs,

@@ -291,7 +291,7 @@ impl Create {
         }
         problems.into_result()?;
         let (Some(described), Some((drives, known)), Some(service)) = (described, drives, service) else {
-            return Err(Problem::new(Kind::Internal, "nothing is wrong with the job, and yet it is not there").into());
+            return Err(Problem::new(Kind::Internal, "the job has no problems, but its state is missing").into());
         };
         let file = state::path_of(&dir, &described.name);
         if !self.replace && file.exists() {
@@ -632,7 +632,7 @@ impl Cancel {
             Problem::new(Kind::Refused, what).value(this.state.clone()).advice(advice.to_owned()).into()
         };
         if this.is_over() || this.state == "Cancelling" {
-            return Err(refuse("the job is over or being cancelled", "there is nothing to cancel"));
+            return Err(refuse("the job is over or being cancelled", "nothing is left to cancel"));
         }
         if shipped && this.api == Api::DataBox {
             return Err(refuse(

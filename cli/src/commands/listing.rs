@@ -23,7 +23,7 @@ pub struct Listing {
 /// Lists what the journal knows; what is damaged in it is told behind that.
 pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
     if !journal.exists() {
-        let problem = Problem::new(Kind::Usage, "the journal is not there").path(journal);
+        let problem = Problem::new(Kind::Usage, "the journal does not exist").path(journal);
         return output.problem(problem.advice("check the path, or begin a session"));
     }
     let book = match job::read_journal(journal) {

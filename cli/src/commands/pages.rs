@@ -19,7 +19,7 @@ NO_COLOR       no colour, unless --color says otherwise";
 const FILES: &str = "\
 ~/.config/dray/config.toml
 /etc/dray/config.toml
-        the first that is there sets options; --config names another";
+        the first that exists sets options; --config names another";
 
 /// Writes one page a command, `dray.1` and `dray-<command>.1`.
 pub fn write(command: Command, dir: &Path) -> io::Result<()> {

@@ -268,7 +268,7 @@ fn check(path: &Path, api: Api, out: &mut Description, problems: &mut Problems, 
     };
     if !out.subscription.is_empty() && !guid(&out.subscription) {
         problems
-            .push(at("subscription", "is no subscription id", &out.subscription).advice("`az account show` tells it"));
+            .push(at("subscription", "is no subscription id", &out.subscription).advice("`az account show` prints it"));
     }
     let good_group = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '(' | ')');
     if out.group.chars().count() > 90 || !out.group.chars().all(good_group) || out.group.ends_with('.') {

@@ -125,7 +125,7 @@ impl Export {
         let mut seen = HashSet::new();
         for drive in &self.drives {
             if let Err(error) = job::check_drive_id(drive) {
-                let advice = format!("{}; `dray devices` tells them", error.advice());
+                let advice = format!("{}; `dray devices` lists them", error.advice());
                 bad("drives", "is no serial number", drive, &advice);
             } else if !seen.insert(drive.to_ascii_lowercase()) {
                 bad("drives", "names a drive twice", drive, "each drive once");

@@ -43,7 +43,7 @@ impl Shelf {
     /// When it is none, or damaged: what it says of the drives cannot be relied on then.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         if !path.exists() {
-            let problem = Problem::new(Kind::Usage, "the journal is not there").path(path);
+            let problem = Problem::new(Kind::Usage, "the journal does not exist").path(path);
             return Err(problem.advice("check the path").into());
         }
         let book = job::read_journal(path)?;
@@ -79,7 +79,7 @@ impl Shelf {
                 problem = problem.value(open.join(", "));
             }
             found.push(problem.advice(format!(
-                "go on with `dray prep-import --journal {} --id '{}' --resume`, or roll it back with --abort; \
+                "continue with `dray prep-import --journal {} --id '{}' --resume`, or roll it back with --abort; \
                  --partial makes a job of the drives that are done",
                 self.path.display(),
                 session.id
@@ -202,7 +202,7 @@ pub fn check_records(
             if let Some((what, value)) = contradiction(drive, known) {
                 problems.push(Problem::new(Kind::Refused, what).path(&drive.record).value(value).advice(format!(
                     "record and journal ({}) are of different sessions: name the journal that the record belongs to, \
-                         or bring the journal's own record back (an earlier one may lie beside it as {}.1)",
+                         or bring the journal's own record back (an earlier one may lie next to it as {}.1)",
                     shelf.path.display(),
                     known.record_file
                 )));

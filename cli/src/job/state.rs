@@ -117,7 +117,7 @@ const DRIVES: &[(&str, &str)] = &[
     ("NeverReceived", "the parcel came without it, or did not come"),
     ("Transferring", "being copied"),
     ("Completed", "copied"),
-    ("CompletedMoreInfo", "copied; the log tells errors, warnings or overwritten blobs"),
+    ("CompletedMoreInfo", "copied; the log lists errors, warnings or overwritten blobs"),
     ("ShippedBack", "on its way back"),
 ];
 
@@ -170,7 +170,7 @@ impl Job {
         }
         if self.waits_for_parcel() {
             let from = self.submitted_at.unwrap_or(self.created_at);
-            return Some((after(from, WAIT_DAYS)?, "unless shipping is told by then, the job is deleted"));
+            return Some((after(from, WAIT_DAYS)?, "unless tracking numbers are given by then, the job is deleted"));
         }
         if self.state == Self::shipped_state(self.api) {
             return Some((after(self.shipped_at?, WAIT_DAYS)?, "the parcel should have arrived by then"));

@@ -74,7 +74,7 @@ impl Use {
             }
             Self::BitLocker => {
                 "Three copies of the metadata that holds the wrapped keys, the moved boot sectors and their check: \
-                 reserved before anything else is placed, so that no file can lie there."
+                 reserved before anything else is placed, so that no file can take their place."
             }
             Self::Table => "Both partition tables, and the reserved partition that Windows expects on such a drive.",
             Self::Free => "Room that stays as it is, unless --wipe-free is given.",
@@ -104,7 +104,7 @@ pub fn page(plan: &PlanSummary) -> Page {
         Column::number("Size"),
         Column::number("Files"),
         Column::number("Data"),
-        Column::number("Beside them"),
+        Column::number("In addition"),
         Column::number("Free"),
     ];
     let rows: Vec<Vec<String>> = plan

@@ -363,7 +363,7 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
         let files = count(report.waiting, "file");
         text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} --additional-driveset CSV\n"));
     } else if good < all {
-        text.push_str(&format!("To go on:\n  {line} --resume\nTo roll back:\n  {line} --abort\n"));
+        text.push_str(&format!("To resume:\n  {line} --resume\nTo roll back:\n  {line} --abort\n"));
     }
     if quiet {
         return text;
@@ -483,7 +483,7 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
         text.push_str(&format!("  drive record   {record}\n  BitLocker key  in the drive record, nowhere else\n"));
     }
     let free = if result.free_space_untouched {
-        "not overwritten: old data may be found there"
+        "not overwritten: old data may remain in it"
     } else {
         "overwritten and encrypted"
     };

@@ -87,7 +87,7 @@ fn judge_the_documented_examples_in_sequence() {
     let line = "prep-import --journal JournalTest.jrn --rebuild-journal --initial-driveset both.csv";
     driveset(&session, "both.csv", &["one.img", "two.img"]);
     let refused = session.dray(line);
-    assert!(code(&refused) == 1 && said(&refused).contains("a journal is there"), "{}", said(&refused));
+    assert!(code(&refused) == 1 && said(&refused).contains("a journal exists"), "{}", said(&refused));
     assert!(lost == fs::read(session.path("JournalTest.jrn")).expect("a journal"));
     let listed = said(&session.dray("PrepImport /j:JournalTest.jrn /ListDrives --json"));
     let records = ["one.xml", "two.xml"].map(|name| fs::read(session.path(name)).expect("a record"));

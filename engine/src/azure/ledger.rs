@@ -296,10 +296,10 @@ impl Ledger {
             }
             (Wish::Resume | Wish::Abort, Some(last)) if last.id != id => refuse(
                 format!("the last session of the journal is {}, not {id}", last.id),
-                format!("only the last session can go on or be rolled back: --id {}", last.id),
+                format!("only the last session can be resumed or rolled back: --id {}", last.id),
             ),
             (Wish::Resume, Some(last)) if !last.is_unfinished() => refuse(
-                format!("session {id} is {}; there is nothing to go on with", word(last.state)),
+                format!("session {id} is {}; nothing is left to resume", word(last.state)),
                 "more data or drives come in a new session, with another id".into(),
             ),
             (Wish::Abort, Some(last)) if !last.is_unfinished() => refuse(
@@ -325,7 +325,7 @@ impl Ledger {
                 let go_on = if last.state == SessionState::Aborting { "--abort" } else { "--resume or --abort" };
                 refuse(
                     format!("session {} ended abnormally", last.id),
-                    format!("first go on with it or roll it back: --id {} {go_on}", last.id),
+                    format!("first resume it or roll it back: --id {} {go_on}", last.id),
                 )
             }
             (Wish::Copy { .. } | Wish::Index, Some(_)) => {

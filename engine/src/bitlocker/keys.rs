@@ -68,7 +68,7 @@ pub enum KeyInputError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The size field does not fit the file.
-    #[error("it says {said} bytes, there are {found}")]
+    #[error("it says {said} bytes, and has {found}")]
     Size {
         /// The size field.
         said: u32,
@@ -87,7 +87,7 @@ pub enum KeyFileError {
     #[error(transparent)]
     Datum(#[from] DatumError),
     /// No 256-bit external key in it.
-    #[error("there is no external key in it")]
+    #[error("no external key in it")]
     NoKey,
 }
 

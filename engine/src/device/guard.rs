@@ -197,7 +197,7 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     if identity.transport.is_hardware() && identity.serial.is_none() {
         let known = identity.bridge_serial.as_deref();
         cautions.push(
-            Problem::new(Kind::Refused, "does not tell its own serial, which the service compares with the manifest")
+            Problem::new(Kind::Refused, "does not report its own serial, which the service compares with the manifest")
                 .value(known.map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own")))
                 .advice("attach it to a SATA port, or give the serial printed on its label: --drive-id PATH=SERIAL"),
         );

@@ -328,7 +328,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
             Ok(real) => Ok(real),
             Err(error) => Err(Problem::new(not_found(&error), format!("the drive cannot be found: {error}"))
                 .drive(name)
-                .advice("see what is attached with `dray devices`, and name the drive as it is shown there")),
+                .advice("see what is attached with `dray devices`, and name the drive as it is listed")),
         };
     };
     // Drivesets write them without blanks.
@@ -360,7 +360,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
         1 => Ok(found.remove(0).clone()),
         0 => {
             let known: Vec<_> = asked.iter().filter_map(|(_, serial)| serial.as_deref()).collect();
-            let known = if known.is_empty() { "no disk here tells one".to_owned() } else { known.join(", ") };
+            let known = if known.is_empty() { "no attached disk reports one".to_owned() } else { known.join(", ") };
             Err(Problem::new(Kind::Usage, "no drive with this serial is attached").drive(name).value(known).advice(
                 "compare with the label on the drive; some docks hide it: then name the drive by /dev/disk/by-path/",
             ))

@@ -1,6 +1,6 @@
 //! Drives and image files: opening, geometry, identity, and the gates in front of destruction.
 
-#![allow(clippy::result_large_err, reason = "opening and checking are rare, and a problem is told whole")]
+#![allow(clippy::result_large_err, reason = "opening and checking are rare, and a problem is reported whole")]
 
 pub mod by_id;
 mod geometry;

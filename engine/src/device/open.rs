@@ -422,7 +422,7 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
     let (kind, what, advice) = match error.raw_os_error() {
         Some(libc::ENOENT) => (
             Kind::Usage,
-            "is not there".to_owned(),
+            "does not exist".to_owned(),
             "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
         ),
         // What root may not do a container or a security module forbids.

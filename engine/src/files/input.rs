@@ -81,7 +81,7 @@ fn wait(file: &File) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&SILENCE_MAX)) {
             Ok(0) => {
-                let what = format!("is a pipe into which nobody wrote for {} s", SILENCE_MAX.tv_sec);
+                let what = format!("is a pipe that has been empty for {} s", SILENCE_MAX.tv_sec);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             Ok(_) => return Ok(()),

@@ -108,7 +108,7 @@ impl Outputs {
             let read = super::input::open(&place, super::input::Pipes::Refused)
                 .and_then(|file| file.take(HEAD_LEN).read_to_end(&mut head));
             if read.is_err() || !(form.is_earlier)(&head) {
-                return Err(refused("a file that is there and is no earlier one".into())
+                return Err(refused("an existing file that is not an earlier version of it".into())
                     .advice("remove it, or name a new file; nothing was written"));
             }
         }

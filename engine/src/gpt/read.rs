@@ -128,7 +128,7 @@ impl fmt::Display for Flaw {
             Self::CopiesDiffer => f.write_str("the two copies of the partition table differ, although each is sound"),
             Self::PartitionPastEnd { number, reported, there } => write!(
                 f,
-                "partition {number} is longer than the drive: it has {} bytes, of which the first {} are there",
+                "partition {number} is longer than the drive: it has {} bytes, and the drive holds the first {}",
                 reported.0, there.0
             ),
         }

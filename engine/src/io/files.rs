@@ -19,7 +19,7 @@ pub(crate) const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What helps against one.
 pub const SHORTAGE_ADVICE: &str =
-    "raise the limit of open files (ulimit -n 4096) or free memory, and go on with --resume";
+    "raise the limit of open files (ulimit -n 4096) or free memory, and continue with --resume";
 
 /// A soft limit of open files from which on nobody counts them: more than all drives of a session have open at once.
 const DESCRIPTORS_PLENTY: u64 = 1024;

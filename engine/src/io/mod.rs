@@ -382,7 +382,7 @@ fn disjoint(parts: &[Part]) -> bool {
 }
 
 fn ended_early(at: u64) -> PartResult {
-    PartResult::Changed(format!("ends after {at} bytes, before the length that its file system tells"))
+    PartResult::Changed(format!("ends after {at} bytes, before the length that its file system reports"))
 }
 
 #[cfg(test)]

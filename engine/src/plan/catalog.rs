@@ -77,7 +77,7 @@ pub struct Duplicate {
 
 /// More names than can be addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the names of all files together exceed 4 GiB, or there are more than 4 294 967 295 of them")]
+#[error("the names of all files together exceed 4 GiB, or they are more than 4 294 967 295")]
 pub struct TooMany;
 
 /// Collects what the walk finds, in any order.

@@ -194,7 +194,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             Err(_) if !finished => (reversal.target.clone(), true),
             Err(problem) => {
                 problems.push(
-                    problem.advice("attach it: it had finished, and would stay a good drive that nobody knows of"),
+                    problem.advice("attach it: it had finished, and would remain a valid drive that no journal knows"),
                 );
                 continue;
             }
@@ -206,7 +206,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
             if is_strange && finished {
                 let what = "another file is in its place, which holds something that this session did not write";
                 problems.push(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
-                    "bring its own file back: it had finished, and would stay a good drive that nobody knows of",
+                    "bring its own file back: it had finished, and would remain a valid drive that no journal knows",
                 ));
                 continue;
             }
@@ -216,9 +216,9 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
         }
         match append::run::started(&request, &target, None) {
             Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
-                Problem::new(Kind::Refused, "is not there")
+                Problem::new(Kind::Refused, "is not attached")
                     .drive(target.facts.name)
-                    .advice("attach it: the session had begun to change its volume, and that must be taken back"),
+                    .advice("attach it: the session had begun to change its volume, and that must be rolled back"),
             ),
             // Before the session is marked as going back: what cannot be done must not close the way forward.
             Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
@@ -320,7 +320,7 @@ impl Rollback {
     pub fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync)) -> Result<RollbackReport, Problems> {
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
-            Problem::new(Kind::Refused, "had finished, and nobody agreed to erase it")
+            Problem::new(Kind::Refused, "had finished, and no consent was given to erase it")
                 .drive(&self.drives[i].target.facts.name)
                 .advice("answer the question, or name the drive with --yes SERIAL")
         });
@@ -332,7 +332,7 @@ impl Rollback {
         let log = Log::open(&logs, &self.request.session)?;
         let journal = JournalFile::open_seen(&self.request.journal, &self.seen)?;
         if let Some(problem) = &self.note {
-            events(Event::Note(format!("{problem}; the drives' checkpoints tell the way back")));
+            events(Event::Note(format!("{problem}; the rollback follows the drives' checkpoints")));
         }
         if let Some(note) = &journal.note {
             events(Event::Note(note.clone()));
@@ -359,8 +359,8 @@ impl Rollback {
             let is_erased = matches!(back.reversal, Reversal::Erase(_)) && !back.missing;
             if back.missing {
                 events(Event::Note(format!(
-                    "drive {}: is not there, or another file is in its place; nothing was done to it, and its record is kept, \
-                     since it may hold a part of the session: erase it before it is used",
+                    "drive {}: not attached, or another file is in its place; nothing was done to it, and its record \
+                     is kept, since it may hold a part of the session: erase it before it is used",
                     facts.name
                 )));
             }
@@ -383,7 +383,7 @@ impl Rollback {
                 run::remove_sidecars(&self.request, &facts.drive_id);
             }
             log.line(&match &done {
-                Ok(()) if back.missing => format!("drive {}: was not there; nothing was done to it", facts.name),
+                Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),
                 Ok(()) => format!("drive {}: rolled back", facts.name),
                 Err(problem) => format!("drive {}: could not be rolled back: {problem}", facts.name),
             });

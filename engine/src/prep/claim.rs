@@ -92,5 +92,5 @@ fn make_image(target: &TargetDrive) -> Result<Held, NotMade> {
         io::ErrorKind::InvalidInput => NotMade::Another(error.to_string()),
         _ => NotMade::Io(error),
     })?;
-    Held::of(file).ok_or_else(|| NotMade::Io(io::Error::other("the new file tells nothing of itself")))
+    Held::of(file).ok_or_else(|| NotMade::Io(io::Error::other("the new file's identity cannot be read")))
 }

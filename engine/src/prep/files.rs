@@ -101,7 +101,7 @@ fn lock_owner(locks: &str, place: &str) -> Option<u32> {
 pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(Book, NextAction)> {
     let dir = journal_dir(&request.journal);
     if !dir.is_dir() {
-        let problem = Problem::new(Kind::Usage, "the directory of the journal is not there").path(dir);
+        let problem = Problem::new(Kind::Usage, "the directory of the journal does not exist").path(dir);
         problems.push(problem.advice("create it, or name another journal with --journal"));
         return None;
     }
@@ -165,7 +165,7 @@ pub fn room_beside(journal: &Path, needed: ByteLen) -> Option<Problem> {
     let free = ByteLen(facts.f_bavail.saturating_mul(facts.f_frsize));
     (free < needed).then(|| {
         let what =
-            format!("has not enough room for the files beside the journal: {needed} are needed, {free} are free");
+            format!("has not enough room for the files next to the journal: {needed} are needed, {free} are free");
         Problem::new(Kind::Environment, what).path(dir).advice("make room, or name a journal elsewhere with --journal")
     })
 }
@@ -306,7 +306,7 @@ impl JournalFile {
         };
         write().map_err(|error| {
             let problem = Problem::new(Kind::Environment, format!("the journal cannot be written: {error}"));
-            problem.path(&self.path).advice("make room on its disk, then go on with --resume").into()
+            problem.path(&self.path).advice("make room on its disk, then continue with --resume").into()
         })
     }
 }

@@ -187,7 +187,7 @@ fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
         && at > 0
         && SIDECARS.iter().any(|end| end.as_bytes() == &rest[at + 1..])
     {
-        return Some("a file beside the session's journal");
+        return Some("a file next to the session's journal");
     }
     let is_log = name.starts_with(b"dray-") && name.windows(4).any(|part| part == b".log");
     is_log.then_some("a log of a session")
@@ -235,7 +235,7 @@ fn key_in(bytes: &[u8]) -> Option<&'static str> {
 /// What else a session leaves in its directories.
 fn paper_in(bytes: &[u8]) -> Option<&'static str> {
     if holds_password(bytes) {
-        return Some("a file beside the journal that holds a BitLocker key");
+        return Some("a file next to the journal that holds a BitLocker key");
     }
     let has = |part: &[u8]| bytes.windows(part.len()).any(|these| these == part);
     if has(b"<meta name=\"generator\" content=\"dray ") {

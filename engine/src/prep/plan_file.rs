@@ -343,7 +343,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         md5_texts.push(Md5Text { before: from.text()?, after: from.text()? });
     }
     if !md5_texts.is_empty() && md5_texts.len() != rows.len() {
-        return Err(Fault("does not tell of each row how Content-MD5 is set"));
+        return Err(Fault("does not say for each row how Content-MD5 is set"));
     }
     Ok(Recipe {
         session,

@@ -318,12 +318,9 @@ impl Planner<'_> {
             }
             return Ok(planned);
         }
-        Err(Problem::new(
-            Kind::Refused,
-            "the files do not fit on the drives with what the file system needs beside them",
-        )
-        .advice("add a drive to the driveset")
-        .into())
+        Err(Problem::new(Kind::Refused, "the files do not fit on the drives together with what the file system needs")
+            .advice("add a drive to the driveset")
+            .into())
     }
 
     fn unplaced(&self, files: &[u32], capacities: &[ByteLen], what_fits: bool) -> Problems {
@@ -363,7 +360,7 @@ fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
         DriveError::Volume(LayoutError::TooSmall { needed, available }) => Problem::new(
             Kind::Refused,
             format!(
-                "is too small by {}: {needed} are needed, {available} are there",
+                "is too small by {}: {needed} are needed, {available} are available",
                 ByteLen(needed.0.saturating_sub(available.0))
             ),
         )

@@ -47,7 +47,7 @@ pub fn directories(request: &PrepRequest, problems: &mut Problems) {
     let dir = journal_dir(&request.journal);
     if dir.is_dir() {
         let advice = "make room or mend the permissions, or name a journal elsewhere with --journal";
-        problems.0.extend(writable(&dir, "the journal and what lies beside it", advice));
+        problems.0.extend(writable(&dir, "the journal and the files next to it", advice));
     }
 }
 

@@ -270,7 +270,7 @@ fn compare(written: &Written<'_>, arrived: &Arrived<Back>) -> Result<(), Problem
             return Err(Problem::new(Kind::Drive, format!("the drive went away while it was read back ({error})"))
                 .drive(name)
                 .at(back.at)
-                .advice("check cable, power and dock, then go on with --resume"));
+                .advice("check cable, power and dock, then continue with --resume"));
         }
         return Err(Problem::new(Kind::Drive, format!("cannot be read back: {error}"))
             .drive(name)
@@ -306,5 +306,5 @@ fn different(what: &str, name: &str) -> Problem {
 }
 
 fn sidecar(error: io::Error) -> Problem {
-    Problem::new(Kind::Environment, format!("the hash log beside the journal cannot be read: {error}"))
+    Problem::new(Kind::Environment, format!("the hash log next to the journal cannot be read: {error}"))
 }

@@ -55,7 +55,7 @@ pub struct ReadDrive {
 pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems> {
     let mut problems = Problems::default();
     if fs::metadata(&request.journal).is_ok_and(|meta| meta.len() > 0) {
-        let problem = Problem::new(Kind::Usage, "a journal is there").path(&request.journal);
+        let problem = Problem::new(Kind::Usage, "a journal exists").path(&request.journal);
         problems.push(problem.advice("move it away first; nothing is ever written over"));
     }
     let set = session::read_csv(

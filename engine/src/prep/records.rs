@@ -22,7 +22,7 @@ use crate::report::{Kind, Problem, Problems};
 /// When it cannot be read or is none.
 pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     let problem = |what: String| {
-        Problem::new(Kind::Usage, what).path(path).advice("name the <DriveId>.xml that lies beside the journal")
+        Problem::new(Kind::Usage, what).path(path).advice("name the <DriveId>.xml that lies next to the journal")
     };
     let bytes = read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     drive_record::read(&bytes).map_err(|error| problem(error.to_string()))

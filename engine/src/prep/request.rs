@@ -203,7 +203,7 @@ impl PrepRequest {
             Action::SkipWrite => {
                 if self.dataset.is_none() && self.dataset_row.is_none() {
                     problems.push(
-                        Problem::new(Kind::Usage, "without writing there must still be a dataset to index")
+                        Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")
                             .advice("name the dataset CSV: --dataset FILE"),
                     );
                 }

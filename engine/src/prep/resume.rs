@@ -146,7 +146,7 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
                 target.ground = Ground::unmade(&target.facts.path);
                 Ok(target)
             }
-            Err(error) => Err(gone(format!("the image file is not there: {error}"))),
+            Err(error) => Err(gone(format!("the image file does not exist: {error}"))),
             Ok(meta) if meta.is_file() && meta.len() == 0 => {
                 target.held = fs::File::open(&target.facts.path).ok().and_then(Held::of);
                 target.ground = Ground::unmade(&target.facts.path);
@@ -181,10 +181,10 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
                 }
                 Some(change) => why = Some(format!("another drive is in its place: {change}")),
             },
-            Err(problem) => why = why.or(Some(format!("is not there: {}", problem.what))),
+            Err(problem) => why = why.or(Some(format!("is missing: {}", problem.what))),
         }
     }
-    Err(gone(why.unwrap_or_else(|| "is not there".to_owned())))
+    Err(gone(why.unwrap_or_else(|| "is not attached".to_owned())))
 }
 
 /// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
@@ -235,7 +235,7 @@ pub(super) fn prepare(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Prepared, Problems> {
     let Some(session) = book.ledger.last() else {
-        return Err(Problem::new(Kind::Internal, "no session to go on with").into());
+        return Err(Problem::new(Kind::Internal, "no session to resume").into());
     };
     let plan = load_plan(&request, session)?;
     let recipe = &plan.recipe;
@@ -400,7 +400,7 @@ pub(super) fn prepare(
     for drive in &drives[..before.0] {
         let words = match &drive.started {
             Some(started) if started.checkpoint.step > 0 => {
-                format!("goes on behind byte {}", started.checkpoint.offset)
+                format!("continues behind byte {}", started.checkpoint.offset)
             }
             _ => "begins at its start".into(),
         };
@@ -411,7 +411,7 @@ pub(super) fn prepare(
         let words = match (&drive.started, encrypting) {
             (Some(started), _) if started.step > 0 => "has all its files; they are made part of the volume".to_owned(),
             (_, Some(words)) => words,
-            (Some(started), None) if started.batches > 0 => format!("goes on behind batch {}", started.batches),
+            (Some(started), None) if started.batches > 0 => format!("continues behind batch {}", started.batches),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));

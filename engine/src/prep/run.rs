@@ -171,8 +171,8 @@ impl Prepared {
         let refused = missing.map(|i| {
             let target = self.targets().nth(i);
             let what = match target.map(|target| target.work) {
-                Some(Work::Encrypt) => "nobody agreed to encrypt its volume in place",
-                _ => "nobody agreed to erase it",
+                Some(Work::Encrypt) => "no consent was given to encrypt its volume in place",
+                _ => "no consent was given to erase it",
             };
             let problem = Problem::new(Kind::Refused, what);
             let problem = target.into_iter().fold(problem, |problem, target| {
@@ -315,7 +315,7 @@ impl Prepared {
                 "the journal does not have every drive of the session as finished, so that the session is not complete";
             let problem = Problem::new(Kind::Environment, what).path(&self.request.journal);
             return Err(problem
-                .advice("look at it with --list-drives; then go on with --resume, or back with --abort")
+                .advice("look at it with --list-drives; then continue with --resume, or roll back with --abort")
                 .into());
         }
         if complete {
@@ -688,7 +688,7 @@ fn begin(
     let (request, facts) = (shared.request, &drive.target.facts);
     if let Some(kept) = make_way(request, &drive.rules.drive_id, record)? {
         (shared.events)(Event::Note(format!(
-            "drive {}: an earlier drive record was there; its key is kept in {}",
+            "drive {}: an earlier drive record was found; its key is kept in {}",
             facts.name,
             kept.display()
         )));
@@ -725,9 +725,9 @@ fn internal(why: String) -> Problem {
 
 /// What the files beside the journal say.
 pub(super) fn sidecar_problem(error: &io::Error, path: &Path) -> Problem {
-    Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+    Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
         .path(path)
-        .advice("make room on the journal's disk, then go on with --resume")
+        .advice("make room on the journal's disk, then continue with --resume")
 }
 
 /// The outcome log where the checkpoint says, after what is durable was read back; the checkpoint goes back if it must.

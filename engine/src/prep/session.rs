@@ -192,7 +192,7 @@ pub fn prepare_with(
     let is_on_known = set_path.is_none() && request.driveset_row.is_none() && !book.ledger.finished_drives().is_empty();
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
-        let problem = Problem::new(Kind::Usage, "there is no such cipher").value(request.cipher.clone());
+        let problem = Problem::new(Kind::Usage, "unknown cipher").value(request.cipher.clone());
         problems.push(problem.advice("one of aes-cbc-256, aes-cbc-128, xts-aes-128, xts-aes-256"));
     }
     if let Some(size) = request.cluster_size
@@ -584,7 +584,7 @@ pub(super) fn refuse_foreign_records(found: &[TargetDrive], ledger: &Ledger, jou
 pub(super) fn foreign_record(path: &Path) -> Problem {
     Problem::new(
         Kind::Refused,
-        "is there already, and this journal does not know it: it may hold another drive's only key",
+        "exists already, and this journal does not know it: it may hold another drive's only key",
     )
     .path(path)
     .advice(

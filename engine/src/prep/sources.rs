@@ -119,7 +119,7 @@ impl Sources {
         self.gone = Some(
             Problem::new(Kind::Source, format!("the source {what}"))
                 .path(base)
-                .advice("attach it again and go on with the session; the drive holds no finished volume"),
+                .advice("attach it again and resume the session; the drive holds no finished volume"),
         );
     }
 

@@ -222,7 +222,7 @@ fn there(
     let name = match &row.target {
         TargetName::Image { path, size: None } => path.display().to_string(),
         TargetName::Image { path, size: Some(_) } => {
-            let problem = Problem::new(Kind::Usage, "a volume that is there has a size already");
+            let problem = Problem::new(Kind::Usage, "an existing volume has a size already");
             return Err(line(problem.value(path.display().to_string()).advice("leave the size away")).into());
         }
         TargetName::Device(path) | TargetName::ById(path) => path.display().to_string(),
@@ -271,19 +271,19 @@ fn image(
         if let Some(size) = size.map(|size| whole_sectors(size, options.image_sector))
             && size != device.geometry().size
         {
-            let problem = Problem::new(Kind::Refused, format!("is there already, {} long", device.geometry().size));
+            let problem = Problem::new(Kind::Refused, format!("exists already, {} long", device.geometry().size));
             let advice = "leave the size away to use the file as it is, or remove the file";
             return Err(line(problem.value(name).advice(advice)).into());
         }
         return finish(row, name, path, device, rows, options, warnings);
     }
     let Some(size) = size else {
-        let problem = Problem::new(Kind::Usage, "is not there, and no size is given for a new image file");
+        let problem = Problem::new(Kind::Usage, "does not exist, and no size is given for a new image file");
         return Err(line(problem.value(&name).advice(format!("write {name}:SIZE, for example {name}:4TB"))).into());
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
     if !parent.is_dir() {
-        let problem = Problem::new(Kind::Usage, "the directory for the image file is not there");
+        let problem = Problem::new(Kind::Usage, "the directory for the image file does not exist");
         return Err(line(problem.value(parent.display().to_string()).advice("create it first")).into());
     }
     let against = guard::check_new(&path, options.context);
@@ -360,7 +360,7 @@ fn finish(
         && contradicts(given, own)
     {
         problems.push(line(
-            Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive tells")
+            Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive reports")
                 .value(format!("{given}; the drive's own serial is {own}"))
                 .advice("look again at which drive you mean; for this one leave --drive-id away"),
         ));
@@ -473,7 +473,7 @@ fn drive_id(
     if transport.is_hardware() {
         return Err(Problem::new(
             Kind::Refused,
-            "tells no serial number, which the service compares with the manifest",
+            "reports no serial number, which the service compares with the manifest",
         )
         .value(name.to_owned())
         .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));

@@ -46,9 +46,9 @@ impl Timeouts {
 pub fn no_room(error: &io::Error) -> Option<Problem> {
     let is_full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     is_full.then(|| {
-        Problem::new(Kind::Drive, format!("there is no room left beneath the drive ({error})")).advice(
+        Problem::new(Kind::Drive, format!("no room is left beneath the drive ({error})")).advice(
             "a thin-provisioned device, a loop device or an image file takes its room elsewhere: make room in its pool or on \
-             its file system, then go on with --resume",
+             its file system, then continue with --resume",
         )
     })
 }

@@ -89,7 +89,7 @@ impl Odd {
         }
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
         if reads_at(&file, len)? {
-            return Ok(Some(format!("has more than the {len} bytes that its file system tells")));
+            return Ok(Some(format!("has more than the {len} bytes that its file system reports")));
         }
         Ok(None)
     }

@@ -70,7 +70,7 @@ fn text(path: &Path) -> Option<String> {
 fn kernel(roots: &Roots) -> Check {
     const WHAT: &str = "kernel";
     let Some(release) = text(&roots.proc.join("sys/kernel/osrelease")) else {
-        return Check::not(WHAT, State::Worse, "tells no release", "mount -t proc proc /proc");
+        return Check::not(WHAT, State::Worse, "reports no release", "mount -t proc proc /proc");
     };
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -142,7 +142,7 @@ fn locked_memory(roots: &Roots) -> Check {
         ),
         Some((_, Ok(bytes))) => Check::good(WHAT, ByteLen(bytes).to_string()),
         Some((soft, Err(_))) => Check::good(WHAT, soft),
-        None => Check::good(WHAT, "not told"),
+        None => Check::good(WHAT, "not reported"),
     }
 }
 
@@ -174,7 +174,7 @@ fn memory(roots: &Roots) -> Check {
         Some(bytes) if bytes < 2 * SLOTS_LEN => Check::not(
             WHAT,
             State::Bad,
-            format!("{} available; a drive wants {} beside the catalog", ByteLen(bytes), ByteLen(SLOTS_LEN)),
+            format!("{} available; a drive needs {} beyond the catalog", ByteLen(bytes), ByteLen(SLOTS_LEN)),
             "end other programs, or prepare the drives one after another",
         ),
         Some(bytes) => {
@@ -184,7 +184,7 @@ fn memory(roots: &Roots) -> Check {
                 format!("{} available, enough for {} at once", ByteLen(bytes), counted(drives.min(25), "drive")),
             )
         }
-        None => Check::good(WHAT, "not told"),
+        None => Check::good(WHAT, "not reported"),
     }
 }
 

@@ -32,7 +32,7 @@ pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<B
     let different = |what: String| Problem::new(Kind::Different, what).drive(name);
     let files = Files::read(opened)?;
     let place = listing::find(&files, Some(added.manifest), None);
-    let (place, _) = place.map_err(|_| different("the manifest is not there".into()))?;
+    let (place, _) = place.map_err(|_| different("the manifest is missing".into()))?;
     let mut listing = Listing::read(&files, place, &[], &mut |_| {})?;
     if listing.facts.md5 != hex_upper(&added.manifest_md5) {
         return Err(different("the manifest that was read back is another than the one that was written".into()));

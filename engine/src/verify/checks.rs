@@ -101,7 +101,7 @@ pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
     };
     out.push(check(NTFS, "VolumeNotNtfs", Answer::Yes, seen));
     if facts.truncated {
-        out.push(own(LENGTH, Answer::No, "NTFS says that it is longer than what there is of it"));
+        out.push(own(LENGTH, Answer::No, "NTFS says that it is longer than its partition"));
     }
     let (answer, seen) = match facts.backup_boot {
         BackupBoot::Equal => (Answer::Yes, ""),
@@ -154,7 +154,7 @@ pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listi
             yes_if(same(&record.drive_id)),
             format!("{named} in the manifest, {} in the drive record", record.drive_id),
         ),
-        (None, None) => (Answer::Unknown, format!("{named} in the manifest; the drive tells no serial")),
+        (None, None) => (Answer::Unknown, format!("{named} in the manifest; the drive reports no serial")),
     };
     out.push(check("manifest names this drive", "ManifestDriveIdMismatch", answer, seen));
     if facts.is_export {

@@ -320,9 +320,7 @@ impl Extractor {
         let names: Vec<String> = problems.0.into_iter().map(|problem| problem.what).collect();
         Err(Problem::new(
             Kind::Refused,
-            format!(
-                "{count} blobs have no place in the directory: something is there already, and nothing is overwritten"
-            ),
+            format!("{count} blobs have no place in the directory: the place is taken, and nothing is overwritten"),
         )
         .path(&self.dir)
         .value(names.join(", "))
@@ -352,10 +350,10 @@ impl Extractor {
         match targets.filter(|target| target.starts_with(RENAMED)).count() {
             0 => None,
             1 => Some(format!(
-                "1 blob could not get its own name and lies in {RENAMED}; the .jsonl file beside it says which"
+                "1 blob could not get its own name and lies in {RENAMED}; the .jsonl file next to it says which"
             )),
             n => Some(format!(
-                "{n} blobs could not get their own names and lie in {RENAMED}; the .jsonl file beside it says which they are"
+                "{n} blobs could not get their own names and lie in {RENAMED}; the .jsonl file next to it says which"
             )),
         }
     }
@@ -363,7 +361,7 @@ impl Extractor {
     fn failed(&self, error: &io::Error, what: &str) -> Problem {
         Problem::new(Kind::Environment, format!("{what} cannot be written: {error}"))
             .path(&self.dir)
-            .advice("make room and start the same command again: it goes on where it was")
+            .advice("make room and start the same command again: it continues where it was")
     }
 
     fn part(&self, blob: usize) -> String {

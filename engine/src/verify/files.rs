@@ -64,13 +64,13 @@ pub fn warnings(volume: &Volume) -> Vec<String> {
         "the NTFS journal holds changes that were not finished; they are not replayed, the volume is read as it lies",
     );
     say(facts.hibernated, "a hibernated Windows holds newer contents of this volume in its memory");
-    say(facts.truncated, "the NTFS volume is longer than what there is of it: its end cannot be read");
+    say(facts.truncated, "the NTFS volume is longer than its partition: its end cannot be read");
     say(facts.mft_from_mirror, "the first record of $MFT is damaged; its mirror is used");
     match facts.backup_boot {
         BackupBoot::Equal => {}
         BackupBoot::InUse => say(true, "the NTFS boot sector is damaged; its copy at the end of the volume is used"),
         BackupBoot::Different => say(true, "the copy of the NTFS boot sector differs from the boot sector"),
-        BackupBoot::Missing => say(true, "the copy of the NTFS boot sector at the end of the volume is not there"),
+        BackupBoot::Missing => say(true, "the copy of the NTFS boot sector at the end of the volume is missing"),
     }
     warnings.extend(facts.damage.iter().map(ToString::to_string));
     warnings
@@ -114,10 +114,10 @@ impl<'a> Files<'a> {
     /// There is none.
     pub fn find(&self, path: &str) -> Result<FileId, Problem> {
         self.catalog.lookup(&self.volume, path).ok_or_else(|| {
-            Problem::new(Kind::Usage, "there is no such file on the volume")
+            Problem::new(Kind::Usage, "no such file on the volume")
                 .drive(&self.opened.found.drive.name)
                 .value(path)
-                .advice("see what is there with `dray ls`")
+                .advice("list the volume with `dray ls`")
         })
     }
 

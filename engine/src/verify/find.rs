@@ -126,7 +126,7 @@ pub fn only_bitlocker() -> Result<PathBuf, Problem> {
         match names.len() {
             1 => return Ok(locked.remove(0)),
             0 if unread > 0 => format!("no drive with a BitLocker volume is to be seen; {unread} could not be opened"),
-            0 => "there is no drive with a BitLocker volume".to_owned(),
+            0 => "no attached drive holds a BitLocker volume".to_owned(),
             _ => format!("several drives hold a BitLocker volume: {}", names.join(", ")),
         },
     );
@@ -516,10 +516,9 @@ impl Opened {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.found.warnings();
         warnings.extend(match self.unlocked.as_ref().map(|unlocked| unlocked.integrity) {
-            Some(Integrity::Different) => Some(
-                "the BitLocker metadata was changed by somebody without the key; Windows refuses such a volume"
-                    .to_owned(),
-            ),
+            Some(Integrity::Different) => {
+                Some("the BitLocker metadata was changed without the key; Windows refuses such a volume".to_owned())
+            }
             Some(Integrity::Unreadable) => {
                 Some("the hash that proves the BitLocker metadata cannot be opened with the volume's key".to_owned())
             }

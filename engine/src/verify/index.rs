@@ -185,7 +185,7 @@ impl Index {
         for row in rows {
             let problem = |what: &str| {
                 let problem = Problem::new(Kind::Usage, what).column("BasePath").value(format!("/{}", row.base));
-                problem.advice("BasePath is a path on the drive: see what is there with `dray ls`")
+                problem.advice("BasePath is a path on the drive: list the volume with `dray ls`")
             };
             let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
                 telling.add(problem("is not on the volume"));

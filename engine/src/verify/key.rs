@@ -329,7 +329,7 @@ impl Key {
             };
         }
         if self.is_none() {
-            return Err(Problem::new(Kind::Usage, "the volume is locked, and there is no key")
+            return Err(Problem::new(Kind::Usage, "the volume is locked, and no key was given")
                 .advice("--key-file FILE or --key-fd N, or answer the question at a terminal"));
         }
         let protectors: Vec<String> = volume.metadata.protectors.iter().map(|one| one.id.to_string()).collect();
@@ -384,7 +384,7 @@ impl Key {
             advice.push(format!("{} keys were given and {TRIED_MAX} tried: give those of this drive", ordered.len()));
         }
         if let Some(slip) = self.slips.first() {
-            advice.push(format!("another run of digits beside the keys is none: {slip}"));
+            advice.push(format!("another run of digits in the file is no key: {slip}"));
         }
         if !ids.is_empty() {
             advice.push(format!("its numerical password belongs to protector {}", ids.join(" or ")));

@@ -132,8 +132,7 @@ pub(super) fn find(
     };
     match asked {
         Some(path) if path.starts_with('\\') => {
-            let name =
-                by_path(path).filter(is_file).ok_or_else(|| missing("there is no such manifest on the drive", path))?;
+            let name = by_path(path).filter(is_file).ok_or_else(|| missing("no such manifest on the drive", path))?;
             return Ok((Place::Inside(name, path.to_owned()), Vec::new()));
         }
         Some(path) => {
@@ -161,10 +160,7 @@ pub(super) fn find(
         }
     }
     if found.is_empty() {
-        return Err(missing(
-            "there is no manifest on the drive",
-            record.unwrap_or("\\DriveManifest.xml, \\*.manifest"),
-        ));
+        return Err(missing("no manifest on the drive", record.unwrap_or("\\DriveManifest.xml, \\*.manifest")));
     }
     let (name, path) = found.remove(0);
     Ok((Place::Inside(name, path), found))

@@ -45,7 +45,7 @@ pub fn page(outcome: &Outcome) -> Page {
     if let Some(unmet) = &outcome.unmet {
         page.section("Requested, and on none of the drives");
         if unmet.is_empty() {
-            page.text("Everything that was requested is there.");
+            page.text("Everything that was requested was found.");
         } else {
             let rows: Vec<Vec<String>> = unmet.iter().take(ROWS_MAX).map(|blob| vec![blob.clone()]).collect();
             page.table(&[Column::code("blob")], &rows);
@@ -128,7 +128,7 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
     let facts = &drive.drive;
     let mut out = vec![
         ("Device", format!("{} ({})", facts.name, facts.size)),
-        ("Serial", drive.serial.clone().unwrap_or_else(|| "an image or a device that tells none".into())),
+        ("Serial", drive.serial.clone().unwrap_or_else(|| "an image, or a device without a serial number".into())),
     ];
     out.extend(facts.model.clone().map(|model| ("Model", model)));
     out.push(("Unlocked by", drive.unlocked.clone()));

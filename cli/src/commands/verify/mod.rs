@@ -31,7 +31,7 @@ const SHOWN_MAX: usize = 20;
 /// Arguments of `dray verify`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "The drives are never written to. Exit code 0 only if everything that was asked is proven \
-                        to be equal, by this run or by one that it goes on with. 1: a prefix of --only begins no blob, a \
+                        to be equal, by this run or by one that it continues. 1: a prefix of --only begins no blob, a \
                         log is of another drive, a path or key is wrong. 3: the service did not take all, or blobs that \
                         another manifest lists were not compared. 5: something differs, is not finished, or was taken \
                         under another name.\n\n\
@@ -432,7 +432,7 @@ fn report(outcome: &Outcome, output: &Output) {
             let (blobs, bytes) = drive.taken_out;
             let dir = clean(&dir.to_string_lossy());
             text.push_str(&format!(
-                "  {:<20}{blobs:>10}  {}, in {dir} (.dray there describes them)\n",
+                "  {:<20}{blobs:>10}  {}, in {dir} (described by .dray in it)\n",
                 "taken out",
                 ByteLen(bytes)
             ));

@@ -156,11 +156,7 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
                 outcome.drives.iter().flat_map(|drive| &drive.beginnings).map(String::as_str).collect();
             there.dedup();
             let missed = format!("no blob begins with {}", list(&missed, " or "));
-            if there.is_empty() {
-                missed
-            } else {
-                format!("{missed}: the nearest that there are: {}", list(&there, ", "))
-            }
+            if there.is_empty() { missed } else { format!("{missed}: the nearest matches: {}", list(&there, ", ")) }
         }
         Reason::Empty(_) => "the manifest lists no blob, so nothing was compared".to_owned(),
         Reason::Unlisted(n) => {

@@ -87,7 +87,7 @@ fn judge_a_fault_in_mid_session_is_told_and_the_session_goes_on() {
     assert!((17 * MIB..88 * MIB).contains(&place(&lab, "sick")), "{}", place(&lab, "sick"));
     reported(&lab, "pulled", "4", &["the drive went away while it was written", "check cable, power and dock"]);
     reported(&lab, "hung", "0", &["warning:", "an operation has been waiting for 2", "Session session#1 is done"]);
-    let room = "make room on the journal's disk, then go on with --resume";
+    let room = "make room on the journal's disk, then continue with --resume";
     reported(&lab, "full", "8", &["No space left on device", room]);
     mended(&lab, &["sick", "pulled", "full"]);
     judged(&lab, "sick", &disks[0], false);

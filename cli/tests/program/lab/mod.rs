@@ -37,7 +37,7 @@ fn judge_the_kernel_opens_drives_of_every_bus() {
         assert_eq!(lab.read(&format!("{name}.exit")).trim(), "0", "{name}: {}", lab.read(&format!("{name}.out")));
         assert_eq!(lab.read(&format!("{name}.verdict")).trim(), "all files", "{name}");
     }
-    for words in ["is attached by USB", "ship the bare drive", "does not tell its own serial"] {
+    for words in ["is attached by USB", "ship the bare drive", "does not report its own serial"] {
         assert!(lab.read("usb.out").contains(words), "{}", lab.read("usb.out"));
     }
     assert!(lab.read("nvme.out").contains("the service does not take"), "{}", lab.read("nvme.out"));

@@ -280,10 +280,10 @@ impl<R: BufRead> Reader<R> {
                     Step::Eof => {}
                     Step::Text(text) if text.trim().is_empty() => {
                         if !matches!(self.steps.next()?, Step::Eof) {
-                            return Err(self.steps.error("goes on behind its end"));
+                            return Err(self.steps.error("continues behind its end"));
                         }
                     }
-                    _ => return Err(self.steps.error("goes on behind its end")),
+                    _ => return Err(self.steps.error("continues behind its end")),
                 }
                 self.at = At::Done;
             }

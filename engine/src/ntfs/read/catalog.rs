@@ -428,7 +428,7 @@ impl Catalog {
                 }
                 // Short names of files with a long one are only another way to find these.
                 Some(_) if entry.is_dos => continue,
-                Some(_) => "index entry of a file that has no such name there",
+                Some(_) => "index entry of a file that has no such name in this directory",
             };
             let place = Place::stream(u64::from(entry.parent), types::INDEX_ROOT, 0);
             self.problem(NtfsError::corrupt(place, what));

@@ -273,7 +273,7 @@ pub fn is_as_written(sidecar: &mut File, written: &Prefix, name: &str) -> Result
     if !is_it.map_err(|error| side_failed(&error, name))? {
         return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
             .drive(name)
-            .advice("bring the file back as it was: the volume cannot be finished or taken back without it"));
+            .advice("bring the file back as it was: the volume can be neither finished nor rolled back without it"));
     }
     Ok(())
 }

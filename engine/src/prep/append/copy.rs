@@ -174,10 +174,10 @@ pub(super) fn copy(
         return Err(Problem::new(Kind::Refused, "is too large for a drive that holds a volume already")
             .path(tree.source_path(file))
             .drive(name)
-            .advice("files above 195 GiB go on a drive that is formatted in the same session"));
+            .advice("files above 195 GiB need a drive that is formatted in the same session"));
     }
     let side = |error: std::io::Error| {
-        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+        Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
             .drive(name)
             .advice("make room on the journal's disk and resume or abort the session")
     };
@@ -216,13 +216,13 @@ pub(super) fn copy(
             drain(store.engine());
             return Err(Problem::new(Kind::Interrupted, "stopped on request")
                 .drive(name)
-                .advice("the volume is what it was before; go on with `--resume`, or roll back with `--abort`"));
+                .advice("the volume is what it was before; continue with `--resume`, or roll back with `--abort`"));
         }
         if let Some(problem) = sources.gone() {
             drain(store.engine());
             return Err(problem
                 .drive(name)
-                .advice("attach it again and go on with `--resume`; the volume is what it was before"));
+                .advice("attach it again and continue with `--resume`; the volume is what it was before"));
         }
         let due = next > copied.durable.batches
             && (saved_at.elapsed() >= job.pace.time || acknowledged - saved_bytes >= job.pace.bytes);

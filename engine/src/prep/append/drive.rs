@@ -64,7 +64,7 @@ pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, P
         return encrypt::plain(look()?);
     }
     let key = target.key.as_ref().ok_or_else(|| {
-        Problem::new(Kind::Usage, "there is no key for the volume on it")
+        Problem::new(Kind::Usage, "no key for the volume on it")
             .drive(name)
             .advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
     })?;
@@ -301,14 +301,15 @@ pub fn of_journal(
     if found.is_empty() && problems.0.is_empty() {
         let names: Vec<String> = missing.iter().map(named).collect();
         problems.push(
-            Problem::new(Kind::Refused, "no drive of this journal is there")
+            Problem::new(Kind::Refused, "no drive of this journal is attached")
                 .path(journal)
                 .value(names.join(", "))
                 .advice("attach the drives that the files are to be added to, or name new ones with --additional-driveset FILE"),
         );
     }
     for drive in missing {
-        let problem = Problem::new(Kind::Usage, "is not there, and gets nothing of this session").drive(named(&drive));
+        let problem =
+            Problem::new(Kind::Usage, "is not attached, and gets nothing of this session").drive(named(&drive));
         warnings.push(problem);
     }
     found
@@ -322,7 +323,7 @@ fn one_of_journal(
 ) -> Result<Option<ExistingVolume>, Problems> {
     let record_path = journal_dir(journal).join(&drive.record_file);
     let record = record_of(&record_path)?.ok_or_else(|| {
-        Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there")
+        Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing")
             .path(&record_path)
             .advice("bring the file back")
     })?;

@@ -317,7 +317,7 @@ impl Job<'_> {
         let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
         stage(Stage::Data);
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
         };
         let copied = copy::copy(self, &planned.append, store, pool, (&mut log, replay), save)?;
         if let Some((file, why)) = copied.left_out.range(tree.first_property()..).next() {
@@ -328,8 +328,8 @@ impl Job<'_> {
         }
         if let Some(problem) = all_left_out(tree, &copied.left_out) {
             return Err(problem.drive(name).advice(
-                "the volume is what it was before; mend the source and go on with --resume, or roll the session back with \
-                 --abort",
+                "the volume is what it was before; mend the source and continue with --resume, or roll the session back \
+                 with --abort",
             ));
         }
         stage(Stage::Metadata);
@@ -383,7 +383,7 @@ impl Job<'_> {
                 if self.stop.requested() {
                     store.flush()?;
                     return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
-                        "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
+                        "the volume is what it was before; continue with `--resume`, or roll back with `--abort`",
                     ));
                 }
                 let len = (end - at).min(zeros.len() as u64);
@@ -410,7 +410,7 @@ impl Job<'_> {
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
         let Addition { name, opened, rules, .. } = self.what;
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
         };
         let mut kept = planned.old.as_ref().map_or(0, |(_, keep)| *keep);
         if kept > 0 {

@@ -123,8 +123,8 @@ fn parts(checkpoint: &Checkpoint) -> Result<(Facts, Option<encrypt::State>), Pro
 pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
     let state = parts(checkpoint).ok()?.1.filter(|state| state.step < encrypt::Step::Done)?;
     Some(match state.step {
-        encrypt::Step::Passing => format!("goes on encrypting the volume from its byte {} on", state.border),
-        _ => "goes on preparing to encrypt the volume".into(),
+        encrypt::Step::Passing => format!("continues encrypting the volume from its byte {} on", state.border),
+        _ => "continues preparing to encrypt the volume".into(),
     })
 }
 
@@ -181,8 +181,8 @@ impl DriveFiles {
         options.read(true).write(true).create(make).mode(0o600);
         options.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !make => {
-                let problem = Problem::new(Kind::Environment, "a file beside the journal is gone").path(path);
-                problem.advice("bring it back as it was: the volume cannot be finished or taken back without it")
+                let problem = Problem::new(Kind::Environment, "a file next to the journal is gone").path(path);
+                problem.advice("bring it back as it was: the volume can be neither finished nor rolled back without it")
             }
             _ => run::sidecar_problem(&error, path),
         })
@@ -366,7 +366,7 @@ fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveF
         Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
             .path(&drive_files.record)
             .drive(&target.facts.name)
-            .advice("bring the drive record back: without it nobody can read what is encrypted")
+            .advice("bring the drive record back: without it, what is encrypted cannot be read")
     })
 }
 
@@ -396,7 +396,7 @@ fn begin(
             if let Some(kept) = run::make_way(request, &facts.drive_id, &drive_files.record)? {
                 let (name, kept) = (&facts.name, kept.display());
                 (shared.events)(Event::Note(format!(
-                    "drive {name}: an earlier drive record was there; its key is kept in {kept}"
+                    "drive {name}: an earlier drive record was found; its key is kept in {kept}"
                 )));
             }
             write_record(drive.target.key.as_ref(), &facts.drive_id, drive_files, None, None)?;
@@ -707,7 +707,7 @@ pub(in crate::prep) fn check_back(
     let drive_files = DriveFiles::new(request, &target.facts.drive_id);
     let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&drive_files.checkpoint))?;
     if before.had_record && record_of(&drive_files.record)?.is_none() {
-        let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is not there");
+        let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing");
         return Err(problem.path(&drive_files.record).drive(name).advice("bring the file back as it was"));
     }
     if !has_changed(checkpoint) {

@@ -18,7 +18,8 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
-            .advice("the drive holds no finished volume; check cable and drive (smartctl -a), then go on with --resume, or replace it")
+            .advice("the drive holds no finished volume; check cable and drive (smartctl -a), then continue with --resume, or \
+             replace it")
     }
 
     /// A drive that was pulled: its size becomes zero, so that a write lies past the end, and the kernel calls that no
@@ -34,14 +35,15 @@ impl Drive<'_, '_> {
         (gone || past_the_end || fails && is_going()).then(|| {
             Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})"))
                 .drive(&self.s.name)
-                .advice("check cable, power and dock, then go on with --resume; it holds no finished volume")
+                .advice("check cable, power and dock, then continue with --resume; it holds no finished volume")
         })
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
         Timeouts::timed_out(age)
             .drive(&self.s.name)
-            .advice("check cable, power and dock, and the kernel's messages with `dmesg`, then go on with --resume; it holds no finished volume")
+            .advice("check cable, power and dock, and the kernel's messages with `dmesg`, then continue with --resume; it holds \
+             no finished volume")
     }
 
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
@@ -53,7 +55,7 @@ impl Drive<'_, '_> {
         }
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
-            .advice("nothing since the last flush can be trusted; go on with --resume, or replace the drive")
+            .advice("nothing since the last flush can be trusted; continue with --resume, or replace the drive")
     }
 
     pub(super) fn broken(&self, error: &std::io::Error) -> Problem {
@@ -63,10 +65,10 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+        Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
             .drive(&self.s.name)
             .path(&self.s.beside)
-            .advice("make room on the journal's disk, then go on with --resume")
+            .advice("make room on the journal's disk, then continue with --resume")
     }
 }
 

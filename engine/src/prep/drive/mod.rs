@@ -349,7 +349,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 if stopping && self.flushed_issued == self.issued {
                     return Err(Problem::new(Kind::Interrupted, "stopped on request")
                         .drive(&self.s.name)
-                        .advice("the drive holds no volume yet; go on with --resume, or roll back with --abort"));
+                        .advice("the drive holds no volume yet; continue with --resume, or roll back with --abort"));
                 }
                 if self.batches.peek().is_none() && self.flushed_issued == self.issued {
                     break;

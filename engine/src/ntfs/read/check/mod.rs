@@ -715,7 +715,7 @@ impl Check<'_> {
                     if let Some(key) = right.next() {
                         let child = raw::reference_number(key.child);
                         let place = Place::stream(raw::reference_number(key.parent), types::INDEX_ROOT, 0);
-                        let what = format!("index entry for record {child}, which has no such name there");
+                        let what = format!("index entry for record {child}, which has no such name in this directory");
                         self.report.error(place, what);
                     }
                 }

@@ -69,11 +69,15 @@ fn a_file_is_where_its_record_and_its_directory_agree() {
                 });
             }),
         ),
-        ("no such name there", VICTIM, Box::new(|b| edit_entry(b, |block, at| block[at + 0x52 + 38] = b's'))),
+        (
+            "no such name in this directory",
+            VICTIM,
+            Box::new(|b| edit_entry(b, |block, at| block[at + 0x52 + 38] = b's')),
+        ),
         ("another file by now", VICTIM, Box::new(|b| edit_entry(b, |block, at| block[at + 6] += 1))),
         ("not in use", VICTIM, Box::new(|b| edit_record(b, victim, |record| record[0x16] &= !1))),
         (
-            "no such name there",
+            "no such name in this directory",
             VICTIM,
             Box::new(|b| {
                 edit_record(b, victim, |record| {

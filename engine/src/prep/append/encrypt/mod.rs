@@ -349,7 +349,7 @@ impl<'a> Work<'a> {
                 return Err(Problem::new(Kind::Interrupted, "stopped on request, with the volume encrypted in part")
                     .drive(name)
                     .advice(
-                        "go on with `--resume`, or take the volume back with `--abort`; keep the journal's files",
+                        "continue with `--resume`, or restore the volume with `--abort`; keep the journal's files",
                     ));
             }
             let Some(border) = pass.step(&ranges, state.border, direction)? else { break };
@@ -366,7 +366,7 @@ impl<'a> Work<'a> {
 }
 
 fn side(error: &io::Error, name: &str) -> Problem {
-    Problem::new(Kind::Environment, format!("the files beside the journal failed: {error}"))
+    Problem::new(Kind::Environment, format!("the files next to the journal failed: {error}"))
         .drive(name)
         .advice("make room on the journal's disk, and resume or abort the session")
 }

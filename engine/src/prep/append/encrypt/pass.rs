@@ -48,14 +48,13 @@ pub fn under_way(
 ) -> Result<Option<(Batch, Vec<u8>)>, Problem> {
     batches.under_way(border, direction).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(name),
-        _ => {
-            Problem::new(Kind::Environment, format!("the batch beside the journal cannot be read: {error}")).drive(name)
-        }
+        _ => Problem::new(Kind::Environment, format!("the batch next to the journal cannot be read: {error}"))
+            .drive(name),
     })
 }
 
 fn damaged(name: &str) -> Problem {
-    Problem::new(Kind::Environment, "the batch that was under way is damaged beside the journal")
+    Problem::new(Kind::Environment, "the batch that was under way is damaged in the file next to the journal")
         .drive(name)
         .advice("bring the file back as it was: a part of the volume can be in between, and only it has that part")
 }
@@ -69,13 +68,13 @@ impl Pass<'_, '_> {
         let at = self.at(range.start.0);
         self.medium.read_exact_at(into, at).map_err(|error| {
             Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(self.name).at(at).advice(
-                "check cable and drive (smartctl -a); then `--resume` goes on, and `--abort` takes the volume back",
+                "check cable and drive (smartctl -a); then `--resume` continues, and `--abort` restores the volume",
             )
         })
     }
 
     fn side(&self, error: &io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the batch beside the journal failed: {error}"))
+        Problem::new(Kind::Environment, format!("the batch next to the journal failed: {error}"))
             .drive(self.name)
             .advice("make room on the journal's disk, and resume or abort the session")
     }

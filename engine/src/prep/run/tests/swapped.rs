@@ -70,7 +70,7 @@ fn an_image_that_was_swapped_while_somebody_was_asked_is_refused() {
     drop(writer);
     let prepared = lab.prepared_for(&asked.display().to_string());
     fs::remove_file(&asked).expect("removed");
-    refused(&lab, prepared, "is not there");
+    refused(&lab, prepared, "does not exist");
     fs::remove_dir_all(&lab.dir).expect("cleaned");
 }
 
