@@ -74,6 +74,41 @@ const FIXTURES: &[Fixture] = &[
         front: "4b1d780eb1458ff1e867f05d32c63268164578a6576953da6184ab5924ab559f",
     },
     Fixture {
+        name: "dissect-aes-128",
+        secrets: &[Password("password12!@")],
+        // By dissect.fve 4.6, with reads of 8 KiB.
+        whole: "d90b6e46f837d9b2f25c7ebca4cf42d6c17dbd08fc7f2ef1a8aed7d149becf75",
+        front: "8767b556c56bf05de790d80054bb700916122983d4c5a7f5c12221b071db3330",
+    },
+    Fixture {
+        name: "dissect-aes-128-diffuser",
+        secrets: &[Password("password12!@")],
+        // By dissect.fve 4.6, with reads of 8 KiB.
+        whole: "c6da77807a5bf228cff85665d70dbc94c2d69e45f001bc8144b201808cd0c8d5",
+        front: "c05d7381efae8eff9576db6db70ae07d55f29397ea741db4506f8378911cca64",
+    },
+    Fixture {
+        name: "dissect-aes-xts-128",
+        secrets: &[Password("password12!@")],
+        // By dissect.fve 4.6, with reads of 8 KiB.
+        whole: "2765001e256eb8ca9a38db007225706d9ec3228ba56bdace3642fd5280f2543d",
+        front: "6fad4cf8efc4a6fdc9090641ba633d5eb4f78f3dae033c8737b8150f8c92c2f3",
+    },
+    Fixture {
+        name: "dissect-recovery-password",
+        secrets: &[Recovery("284867-596541-514998-422114-660297-261613-215424-199408")],
+        // By dissect.fve 4.6, with reads of 8 KiB.
+        whole: "f97cc63acafc01b818a72240219fe8212ed249995c017c3d97334dde0fc59c65",
+        front: "ba08f54472ae5990e8560e706e9efad7383d20a9bb33d5248312903f988d19df",
+    },
+    Fixture {
+        name: "dissect-startup-key",
+        secrets: &[Bek("dissect-startup-key.bek")],
+        // By dissect.fve 4.6, with reads of 8 KiB.
+        whole: "2b03452675750d10795cdb2048ee9a501f6475347e4bceb0cb2960b88453af48",
+        front: "d01b042e2045586d10a5ea56470152e80be3a906d656c5395a52b38f8ab16671",
+    },
+    Fixture {
         name: "dissect-aes-256",
         secrets: &[Password("password12!@")],
         whole: "c0b7b3e40e55b02e84432a93c95256a2a19438848fe65c66627b0c32056aff5a",

@@ -44,6 +44,14 @@ pub enum Special {
 const TAG_WOF: u32 = 0x8000_0017;
 const TAG_DEDUP: u32 = 0x8000_0013;
 
+/// Whether a tag is one of the cloud files filter (OneDrive): IO_REPARSE_TAG_CLOUD and its 15 variants.
+const fn is_cloud(tag: u32) -> bool {
+    tag & 0xFFFF_0FFF == 0x9000_001A
+}
+
+/// FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS ([MS-FSCC] 2.6): the contents are not all here.
+const ELSEWHERE: u32 = 0x1000 | 0x0004_0000 | 0x0040_0000;
+
 /// What a reparse point of another kind is ([MS-FSCC] 2.1.2.1).
 fn reparse_word(tag: u32) -> &'static str {
     match tag {
@@ -55,7 +63,7 @@ fn reparse_word(tag: u32) -> &'static str {
             "a placeholder of a Windows container: its contents are elsewhere"
         }
         0x9000_001C | 0xA000_0022 => "a placeholder of a projected file system: its contents are elsewhere",
-        tag if tag & 0xFFFF_0FFF == 0x9000_001A => "a placeholder of a cloud (OneDrive): its contents are elsewhere",
+        tag if is_cloud(tag) => "a placeholder of a cloud (OneDrive): its contents are elsewhere",
         _ => "a reparse point of a kind that is not known: its contents may be elsewhere",
     }
 }
@@ -618,6 +626,9 @@ impl Catalog {
         let entry = &self.entries[id.0 as usize];
         let special = if entry.data_flags & attr_flag::ENCRYPTED != 0 {
             Some(Special::Encrypted)
+        } else if is_cloud(entry.reparse) && entry.attributes & ELSEWHERE == 0 {
+            // Hydrated: its data is here as a whole.
+            None
         } else if entry.is_reparse {
             Some(match entry.reparse {
                 TAG_WOF => Special::WofCompressed,

@@ -30,11 +30,16 @@ impl Image {
     }
 
     /// The first partition of an MBR image with 512-byte sectors.
+    /// Of a disk with an MBR; of a bare volume, all of it.
     pub(in crate::ntfs) fn first_partition(path: &Path) -> Self {
         let file = File::open(path).unwrap();
         let mut table = [0; 512];
         file.read_exact_at(&mut table, 0).unwrap();
         let number = |at: usize| u64::from(u32::from_le_bytes(table[at..at + 4].try_into().unwrap())) * 512;
+        if &table[3..11] == b"NTFS    " {
+            let len = file.metadata().unwrap().len();
+            return Self { start: 0, len, file };
+        }
         Self { start: number(446 + 8), len: number(446 + 12), file }
     }
 }
@@ -190,6 +195,51 @@ pub(in crate::ntfs) fn fixture(name: &str, dir: &Path) -> Option<PathBuf> {
     let target = dir.join("image.raw");
     let name = format!("ntfs/{}", name.strip_suffix(".gz").unwrap_or(name));
     dray_fixtures::unpack(&name, &target).then_some(target)
+}
+
+#[test]
+fn judge_a_volume_of_windows_with_compressed_files() {
+    judge_fixture("dissect-ntfs.img", 4096);
+}
+
+/// A volume of Windows 11 whose OneDrive keeps a file offline: a cloud's reparse point on contents that are here. The image
+/// was taken while it was mounted, and without its last sector.
+#[test]
+fn judge_a_cloud_file_is_read_where_its_contents_are() {
+    let dir = scratch("cloud");
+    if let Some(path) = fixture("dissect-ntfs-cloud.img", &dir) {
+        let example = |image: &mut Image| {
+            let len = ByteLen(image.len);
+            let volume = Volume::open(image, len).unwrap();
+            let catalog = volume.catalog(image).unwrap();
+            let id = catalog.lookup(&volume, "\\OneDrive\\example.txt").unwrap();
+            let stream = catalog.open(&volume, image, id)?;
+            let mut bytes = vec![0; stream.size() as usize];
+            volume.read_range(image, &stream, 0, &mut bytes).map(|_| (catalog.info(id).id.record, bytes))
+        };
+        let mut image = Image::first_partition(&path);
+        let (record, bytes) = example(&mut image).unwrap();
+        assert_eq!(bytes, b"This is an example file in the OneDrive folder!\r\n");
+        let len = ByteLen(image.len);
+        let ours = listing(&Volume::open(&mut image, len).unwrap(), &mut image);
+        if let Some(theirs) = dissect_listing(&path, &image) {
+            assert_same_lines(&ours, &theirs);
+        }
+        // As it would be after "Free up space": RECALL_ON_DATA_ACCESS in $STANDARD_INFORMATION.
+        let mut boot = [0; 512];
+        image.file.read_exact_at(&mut boot, 0).unwrap();
+        let at = u64::from_le_bytes(boot[48..56].try_into().unwrap()) * 4096 + record * 1024;
+        let mut header = [0; 256];
+        image.file.read_exact_at(&mut header, at).unwrap();
+        let first = usize::from(header[20]);
+        assert_eq!((&header[..4], header[first]), (b"FILE".as_slice(), 0x10));
+        let flags = first + 24 + 32;
+        assert_eq!(header[flags..flags + 4], [0x20, 0x04, 0, 0]);
+        File::options().write(true).open(&path).unwrap().write_all_at(&[0x40], at + flags as u64 + 2).unwrap();
+        let refused = example(&mut image).unwrap_err().to_string();
+        assert!(refused.contains("contents are elsewhere"), "{refused}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 fn judge_fixture(name: &str, cluster: u64) {
