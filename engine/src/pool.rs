@@ -21,6 +21,12 @@ use std::thread;
 /// that we support.
 pub const SLOT_ALIGN: usize = 4096;
 
+/// Bytes of a slot on every data path, and so of most reads and writes: the longest block that most manifests have.
+pub const SLOT_LEN: usize = 4 << 20;
+
+/// Slots of one drive that may be filling at once.
+pub const FILLS_MAX: usize = 8;
+
 /// Asks for huge pages at once (include/uapi/asm-generic/mman-common.h); not every C library's headers have it.
 const MADV_COLLAPSE: libc::c_int = 25;
 

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::units::{ByteLen, ByteOffset};
 
+/// How often [`Event::Progress`] is sent.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// What a failure means for the exit code and for what to do next. One table in the CLI maps kinds to codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ use crate::prep::outcome::HashReader;
 use crate::prep::request::ReadBack;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, How, Span, Workers};
-use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::report::{DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::block_reader::{Arrived, BlockReader, Load};
 use crate::verify::find::{Found, Opened};
@@ -28,9 +28,6 @@ use crate::verify::medium::Medium;
 
 /// Batches of data that a sample holds, beside the first and the last: about a GiB, spread over the drive.
 const SAMPLE: usize = 256;
-
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// What was written, and what to compare it with.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
@@ -118,7 +115,7 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
     road.run(loads, |arrived| {
         done += arrived.bytes.len() as u64;
         compare(written, &arrived)?;
-        if reported.elapsed() >= PROGRESS_EVERY || done == total.0 {
+        if reported.elapsed() >= PROGRESS_INTERVAL || done == total.0 {
             reported = Instant::now();
             (written.events)(Event::Progress {
                 drive: written.index,

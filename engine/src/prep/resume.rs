@@ -23,6 +23,7 @@ use crate::plan::batches::{Batch, Content};
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
+use crate::pool::SLOT_LEN;
 use crate::prep::abort::WayBack;
 use crate::prep::append;
 use crate::prep::append::drive::{self as there, AppendDrive, ExistingVolume};
@@ -33,7 +34,7 @@ use crate::prep::own::Own;
 use crate::prep::plan_file::{self, SavedDrive, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
-use crate::prep::run::{self, SLOT_LEN};
+use crate::prep::run;
 use crate::prep::session::{self, Prepared};
 use crate::prep::sources::expected_facts;
 use crate::prep::targets::{self, TargetDrive, TargetOptions};
@@ -42,8 +43,8 @@ use crate::source::walk;
 use crate::surroundings::Surroundings;
 use crate::units::{ByteOffset, ByteRange, FileTime, SectorSize};
 
-/// Batches that are read back from behind the place where a drive goes on.
-const READ_BACK: u64 = 16;
+/// Batches before the place where a drive goes on that are read back first.
+pub const READ_BACK: u64 = 16;
 
 /// How far times of files may be behind the clock that a session is planned by: a tick of the kernel's.
 const CLOCK_BEHIND: Duration = Duration::from_millis(20);

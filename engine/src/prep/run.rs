@@ -24,7 +24,7 @@ use crate::hash;
 use crate::io::{Engine, Options, Requests};
 use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
-use crate::pool::Pool;
+use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
 use crate::prep::discard::BackgroundDiscard;
@@ -52,14 +52,8 @@ use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 use crate::watchdog::Watchdog;
 
-/// Bytes of a slot, and so of most writes.
-pub const SLOT_LEN: usize = 4 << 20;
-
 /// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
 const SLOTS: usize = 28;
-
-/// Slots that may be filling at once.
-const FILLS_MAX: usize = 8;
 
 /// Nice value of the thread that stretches a password.
 const STRETCH_NICE: i32 = 10;

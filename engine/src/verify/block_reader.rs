@@ -11,15 +11,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
-use crate::pool::{Pool, Slot};
+use crate::pool::{FILLS_MAX, Pool, SLOT_LEN, Slot};
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{CipherDirection, Digest, Done, How, Job, LaneBatcher, Span, Workers};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::medium::Medium;
-
-/// Bytes of a slot: the longest block that most manifests have.
-pub const SLOT_LEN: usize = 4 << 20;
 
 /// What a slot has beyond it, so that a block that starts inside a sector still fits.
 pub const SLOT_SPARE: usize = 8 << 10;
@@ -27,9 +24,6 @@ pub const SLOT_SPARE: usize = 8 << 10;
 /// Slots of a drive, 96 MiB: as many as fill, and two companies at the workers. With 16 of them a device of 3 GB/s is read a
 /// quarter slower.
 const SLOTS: usize = 24;
-
-/// Slots that may be filling at once.
-const FILLS_MAX: usize = 8;
 
 /// Slots being filled that keep the drive busy while others wait for company.
 const BUSY: usize = 4;

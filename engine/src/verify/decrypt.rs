@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::unbounded;
 
+use crate::pool::SLOT_LEN;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::Workers;
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
-use crate::verify::block_reader::{Arrived, BlockReader, Held, Load, SLOT_LEN, cut};
+use crate::verify::block_reader::{Arrived, BlockReader, Held, Load, cut};
 use crate::verify::find::Opened;
 
 /// Zeros of this length, aligned, become holes.

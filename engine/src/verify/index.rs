@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::azure::dataset::{BlobType, Disposition};
 use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, nonzero_runs};
@@ -11,13 +11,14 @@ use crate::hash::{Md5, md5_many};
 use crate::ntfs::names as windows;
 use crate::ntfs::read::{FileId, NameId, RunPlace, Special, display_name};
 use crate::plan::catalog::PATH_UNITS_MAX;
+use crate::pool::SLOT_LEN;
 use crate::prep::scan::{self, FOLDS_MAX};
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, How, Span, Workers};
-use crate::report::{Kind, Problem, Problems, Skipped, Stop};
+use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Problems, Skipped, Stop};
 use crate::source::odd;
 use crate::units::{ByteLen, ByteOffset};
-use crate::verify::block_reader::{BlockReader, Load, SLOT_LEN, SLOT_SPARE};
+use crate::verify::block_reader::{BlockReader, Load, SLOT_SPARE};
 use crate::verify::files::{FileReader, Files};
 use crate::verify::find::Opened;
 use crate::verify::work::runs;
@@ -31,9 +32,6 @@ const LISTED_MAX: usize = 1000;
 /// Blocks of one load, and pieces that they lie in.
 const BLOCKS_MAX: usize = 2048;
 const RUNS_MAX: usize = 128;
-
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// A row of the dataset whose base lies on the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -525,7 +523,7 @@ struct Hashed<'a> {
 impl Hashed<'_> {
     fn add(&mut self, bytes: u64) {
         self.bytes += bytes;
-        if self.reported_at.elapsed() >= PROGRESS_EVERY {
+        if self.reported_at.elapsed() >= PROGRESS_INTERVAL {
             self.reported_at = Instant::now();
             (self.report)(self.bytes);
         }

@@ -12,12 +12,13 @@ use crate::azure::Digest as Known;
 use crate::azure::manifest;
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
+use crate::pool::SLOT_LEN;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, Workers};
-use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
-use crate::verify::block_reader::{Arrived, BlockReader, SLOT_LEN, SLOT_SPARE};
+use crate::verify::block_reader::{Arrived, BlockReader, SLOT_SPARE};
 use crate::verify::checks;
 use crate::verify::extract::Extractor;
 use crate::verify::files::Files;
@@ -29,9 +30,6 @@ use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
 use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Writer};
-
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Notes kept in all, and of one blob.
 const NOTES_MAX: usize = 100_000;
@@ -400,7 +398,7 @@ pub(super) struct Bench<'a> {
 impl Bench<'_> {
     fn report(&mut self, bytes: u64) {
         self.done += bytes;
-        if self.reported_at.elapsed() >= PROGRESS_EVERY || self.done == self.total {
+        if self.reported_at.elapsed() >= PROGRESS_INTERVAL || self.done == self.total {
             self.reported_at = Instant::now();
             (self.context.events)(Event::Progress {
                 drive: self.context.index,

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::ntfs::read::{DataRun, FileId, RunPlace};
+use crate::pool::SLOT_LEN;
 use crate::prep::workers::{How, Span};
 use crate::units::ByteOffset;
-use crate::verify::block_reader::{Load, SLOT_LEN, SLOT_SPARE};
+use crate::verify::block_reader::{Load, SLOT_SPARE};
 use crate::verify::files::Files;
 use crate::verify::find::Opened;
 use crate::verify::listing::{Listing, Subject};

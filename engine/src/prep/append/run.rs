@@ -25,7 +25,7 @@ use crate::hash;
 use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
-use crate::pool::Pool;
+use crate::pool::{Pool, SLOT_LEN};
 use crate::prep::abort::WayBack;
 use crate::prep::claim::claim;
 use crate::prep::drive::Save;
@@ -35,8 +35,8 @@ use crate::prep::manifest;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::readback;
 use crate::prep::request::{PrepRequest, ReadBack};
-use crate::prep::resume::identity_digest;
-use crate::prep::run::{self, Done, SLOT_LEN, Shared};
+use crate::prep::resume::{READ_BACK, identity_digest};
+use crate::prep::run::{self, Done, Shared};
 use crate::prep::sources::all_left_out;
 use crate::prep::targets::TargetDrive;
 use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
@@ -53,8 +53,6 @@ use crate::verify::medium::Medium;
 
 /// Slots of a drive: 64 MiB.
 const SLOTS: usize = 16;
-/// Batches that are read back from behind the place where copying goes on.
-const READ_BACK: u64 = 16;
 /// The word for the images of what was there and what will be.
 pub const IMAGES: &str = "images";
 

@@ -54,9 +54,6 @@ const SMALL_FILE_MAX: u64 = 1 << 20;
 /// device of 2 GB/s is as fast, within the noise of some per cent.
 const BUSY: usize = 8;
 
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-
 /// What one drive needs to run.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Setup<'a> {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::Drive;
 use super::errors::phase_name;
-use super::{Drive, PROGRESS_EVERY};
 use crate::io::{self, Completion};
-use crate::report::{Event, Problem, Waiting};
+use crate::report::{Event, PROGRESS_INTERVAL, Problem, Waiting};
 use crate::units::ByteLen;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -14,7 +14,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.digested(done)?;
         }
         self.write_ready();
-        if self.reported_at.elapsed() >= PROGRESS_EVERY {
+        if self.reported_at.elapsed() >= PROGRESS_INTERVAL {
             self.report(true);
             self.mind_the_slow()?;
         }
@@ -22,7 +22,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             return Ok(());
         }
         let since = Instant::now();
-        let completion = self.s.engine.wait(Some(self.pause.map_or(PROGRESS_EVERY, |pause| pause.min(PROGRESS_EVERY))));
+        let completion =
+            self.s.engine.wait(Some(self.pause.map_or(PROGRESS_INTERVAL, |pause| pause.min(PROGRESS_INTERVAL))));
         let waited = since.elapsed();
         // What was scarce while nothing happened.
         let scarce = if self.s.batcher.away() > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
@@ -62,12 +63,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     }
 
     pub(super) fn report(&mut self, now: bool) {
-        if !now && self.reported_at.elapsed() < PROGRESS_EVERY {
+        if !now && self.reported_at.elapsed() < PROGRESS_INTERVAL {
             return;
         }
         self.reported_at = Instant::now();
         let waiting_for = match self.waited.iter().enumerate().max_by_key(|&(_, d)| *d) {
-            Some((_, d)) if *d < PROGRESS_EVERY / 10 => Waiting::Nothing,
+            Some((_, d)) if *d < PROGRESS_INTERVAL / 10 => Waiting::Nothing,
             Some((0, _)) => Waiting::Source,
             Some((1, _)) => Waiting::Cpu,
             _ => Waiting::Drive,
@@ -119,7 +120,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 )));
                 return;
             }
-            if matches!(self.s.engine.wait(Some(PROGRESS_EVERY)), Completion::Broken(_)) {
+            if matches!(self.s.engine.wait(Some(PROGRESS_INTERVAL)), Completion::Broken(_)) {
                 return;
             }
         }

@@ -1,8 +1,8 @@
 //! Before anything else: old signatures go, and every place that is written last.
 
-use super::{Drive, PROGRESS_EVERY};
+use super::Drive;
 use crate::io::Completion;
-use crate::report::{Problem, Stage};
+use crate::report::{PROGRESS_INTERVAL, Problem, Stage};
 use crate::units::ByteOffset;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -39,7 +39,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     }
 
     pub(super) fn wipe_wait(&mut self) -> Result<(), Problem> {
-        match self.s.engine.wait(Some(PROGRESS_EVERY)) {
+        match self.s.engine.wait(Some(PROGRESS_INTERVAL)) {
             Completion::Written { result: Err(error), .. } => Err(self.write_failed(&error, "wiping old signatures")),
             Completion::Flushed { result: Err(error), .. } => Err(self.flush_failed(&error)),
             Completion::Broken(error) => Err(self.broken(&error)),
