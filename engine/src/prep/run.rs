@@ -28,7 +28,7 @@ use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
 use crate::prep::discard::BackgroundDiscard;
-use crate::prep::drive::{self, Finished, FveRegion, PlainBytes, Save, Setup};
+use crate::prep::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
@@ -835,33 +835,25 @@ fn fill(
     secrets: &VolumeSecrets,
     fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
-    io: DriveIo<'_>,
+    mut io: DriveIo<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
     let has_wiped = checkpoint.step > 0;
     let cipher = secrets.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
     let (log, replay) = open_log(drive, &cipher, &mut checkpoint, io.read, shared)?;
     let layout = &drive.layout;
-    drive::run(Setup {
+    let setup = Setup {
         index,
         name: drive.target.facts.name.clone(),
-        layout,
-        engine: io.engine,
+        content: DriveContent::of(layout, cipher, io.pool.slot_len()),
+        engine: io.engine.as_mut(),
         pool: io.pool,
         fills_max: FILLS_MAX,
         batcher: shared.workers.lane_batcher(),
-        cipher: Arc::new(cipher),
-        plain: PlainBytes {
-            fve_region: LazyCell::new(fve_region),
-            front: secrets.front(),
-            table_primary: layout.table().primary(),
-            table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
-        },
         log,
         replay,
         pace: shared.request.pace,
         save: saver(shared.request, checkpoint),
-        rules: &drive.rules,
         wipe: if has_wiped { Vec::new() } else { io.wipe },
         once_wiped: io.once_wiped,
         node: io.node,
@@ -871,7 +863,14 @@ fn fill(
         rate_limit: &shared.rate_limit,
         events: shared.events,
         stop: shared.stop,
-    })
+    };
+    let plain = PlainBytes {
+        fve_region: LazyCell::new(fve_region),
+        front: secrets.front(),
+        table_primary: layout.table().primary(),
+        table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
+    };
+    drive::format(setup, Format { layout, plain, rules: &drive.rules })
 }
 
 /// The first of them: a drive fails for one reason.

@@ -1,7 +1,5 @@
 //! From a full slot to the workers and back.
 
-use std::sync::Arc;
-
 use super::{Drive, Run, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
 use crate::hash::Md5Chain;
@@ -23,7 +21,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let mut changed: Vec<(u32, String)> = Vec::new();
         for (part, result) in parts.iter().zip(results) {
             let is_out = self.left_out.contains_key(&part.file);
-            let why = self.sources.came(|| self.s.layout.tree().source_path(part.file), result, is_out);
+            let why = self.sources.came(|| self.tree.source_path(part.file), result, is_out);
             if let Some(why) = why {
                 slot[part.into as usize..(part.into + part.len) as usize].fill(0);
                 changed.push((part.file, why));
@@ -31,7 +29,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if let Some(open) = self.open.get_mut(&part.file) {
                 open.reading -= 1;
                 if open.reading == 0 && open.all_issued {
-                    let facts = expected_facts(self.s.layout.tree(), part.file);
+                    let facts = expected_facts(self.tree, part.file);
                     let now = open.file.as_ref().map(|file| file.facts_now());
                     match now {
                         Some(Ok(now)) => changed.extend(now.change_since(&facts).map(|change| (part.file, change))),
@@ -53,7 +51,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// How the parts are hashed.
     pub(super) fn spans(&self, parts: &[Part]) -> (Vec<Span>, Vec<Whole>) {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         let (mut spans, mut wholes) = (Vec::with_capacity(parts.len()), Vec::new());
         for part in parts.iter().filter(|part| part.len > 0) {
             if tree.has_whole_md5(part.file) {
@@ -76,10 +74,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Hands a full slot to the workers.
     pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, wholes: Vec<Whole>) {
-        let volume = self.s.layout.volume().start.0;
-        let plain = matches!(batch.content, Content::Plain(_));
+        let volume = self.s.content.volume_start.0;
+        let cipher = self.s.content.cipher.clone().filter(|_| !matches!(batch.content, Content::Plain(_)));
         let pieces = batch.pieces.iter();
-        let seal = if plain {
+        let seal = if cipher.is_none() {
             Vec::new()
         } else {
             pieces.map(|piece| (piece.range.clone(), ByteOffset(piece.at.0 - volume))).collect()
@@ -94,7 +92,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             whole: None,
             direction: CipherDirection::Seal,
             crypt: seal,
-            cipher: Some(Arc::clone(&self.s.cipher)),
+            cipher,
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
@@ -113,7 +111,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Notes a slot whose hashes go on from, or into, another one.
     pub(super) fn note_run(&mut self, seq: u64, parts: &[Part]) {
         let Some(first) = parts.iter().find(|part| part.len > 0) else { return };
-        let is_within_file = first.offset > 0 && self.s.layout.tree().has_whole_md5(first.file);
+        let is_within_file = first.offset > 0 && self.tree.has_whole_md5(first.file);
         let before = self.runs.last_key_value().map(|(&run, _)| run);
         let run = match before {
             Some(run) if is_within_file || !first.block_start => run,
@@ -151,7 +149,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.send_run(number);
         }
         if let Content::Files(parts) = &under.batch.content {
-            let first = self.s.layout.tree().first_property();
+            let first = self.tree.first_property();
             let digests = done.digests.iter().filter(|digest| !matches!(digest, Digest::Whole(_)));
             for (part, digest) in parts.iter().filter(|part| part.len > 0).zip(digests) {
                 if let (true, Digest::Block(md5)) = (part.file >= first, digest) {

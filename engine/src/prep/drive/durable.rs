@@ -60,7 +60,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 Content::Files(parts) => self.files_down += self.files_ending(parts),
                 Content::Manifest { .. } => {
                     scratch.resize(batch.len, 0);
-                    self.fill_manifest(&mut scratch)?;
+                    self.formatting.fill_manifest(&mut scratch).map_err(|error| self.sidecar(&error))?;
                 }
                 _ => {}
             }
@@ -76,7 +76,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Blobs whose last byte is among the parts.
     pub(super) fn files_ending(&self, parts: &[Part]) -> u64 {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         let ends = |part: &&Part| part.offset + u64::from(part.len) == tree.file(part.file).len.0;
         parts.iter().filter(ends).filter(|part| part.file < tree.blob_count()).count() as u64
     }

@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
 use crate::io::{self, Fill, SourceFile, SourcePath};
-use crate::ntfs::build::{LeftOut, Outcome, SectionKind, Tree};
-use crate::plan::batches::{Batch, Content, Part, Phase, Plain};
+use crate::ntfs::build::{LeftOut, Tree};
+use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
-use crate::prep::manifest;
 use crate::prep::outcome::WholeReader;
 use crate::prep::sources::{all_left_out, expected_facts};
 use crate::report::{Event, Kind, Problem, Stage};
@@ -42,7 +41,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Whether the next batch holds files that tell of the blobs, and not all blobs are hashed.
     fn waits_for_blobs(&mut self) -> bool {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         let Some(Content::Files(parts)) = self.batches.peek().map(|batch| &batch.content) else { return false };
         if !parts.first().is_some_and(|part| is_made(tree, part.file)) {
             return false;
@@ -55,7 +54,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         match phase {
             Phase::Data => {}
             Phase::Metadata | Phase::FreeSpace => {
-                if self.outcomes.data.get().is_none() {
+                if !self.formatting.is_past_data() {
                     if self.s.log.batches() < self.issued {
                         return Ok(false);
                     }
@@ -68,7 +67,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     return Ok(false);
                 }
                 if phase == Phase::Last {
-                    self.end_of_manifest();
+                    self.formatting.end_of_manifest();
                     self.stage(Stage::Finishing);
                 }
             }
@@ -79,7 +78,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Every file has been read: what is left out is final.
     pub(super) fn end_of_data(&mut self) -> Result<(), Problem> {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         if let Some((file, why)) = self.left_out.range(tree.first_property()..).next() {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
@@ -95,23 +94,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
         let made = blobs.clone().filter(|_| tree.has_md5s()).map(|blob| tree.md5_file(blob));
         let left_out = LeftOut::new(blobs.chain(made).collect());
-        let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.s.layout.manifest_len_max()] };
-        let _ = self.outcomes.data.set(outcome);
         let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
-        let property_hashes = std::mem::take(&mut self.property_hashes);
-        self.manifest = Some(manifest::stream(tree, self.s.rules, left_out, property_hashes, hashes));
+        self.formatting.end_of_data(left_out, std::mem::take(&mut self.property_hashes), hashes);
         Ok(())
-    }
-
-    /// The manifest is out: its length and digest are final.
-    pub(super) fn end_of_manifest(&mut self) {
-        let Some(manifest) = self.manifest.take() else { return };
-        let (len, md5) = manifest.finish();
-        self.manifest_md5 = md5;
-        if let Some(data) = self.outcomes.data.get() {
-            let outcome = Outcome { left_out: data.left_out.clone(), root_file_lens: vec![len] };
-            let _ = self.outcomes.whole.set(outcome);
-        }
     }
 
     pub(super) fn start(&mut self, batch: Batch, mut slot: Slot) -> Result<(), Problem> {
@@ -119,66 +104,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.note_issued(&batch, seq);
         self.issued += 1;
         self.sums.push(None);
-        match &batch.content {
-            Content::Files(parts) => {
-                return self.start_files(seq, parts.clone(), batch, slot);
-            }
-            Content::Section { kind, offset } => {
-                self.generate(*kind, batch.phase, *offset, &mut slot[..batch.len])?;
-            }
-            Content::Manifest { .. } => {
-                let len = self.fill_manifest(&mut slot[..batch.len])?;
-                let cluster = self.s.layout.layout().cluster().bytes() as usize;
-                // Clusters that the manifest turned out not to need stay free.
-                let keep = if self.s.layout.wipe_free() { batch.len } else { len.next_multiple_of(cluster) };
-                let keep = keep.min(batch.len);
-                slot[len..keep].fill(0);
-                let batch = shortened(batch, keep);
-                self.enqueue(seq, batch, slot, Vec::new(), Vec::new());
-                return Ok(());
-            }
-            Content::Zeros | Content::Plain(Plain::Zeros) => slot[..batch.len].fill(0),
-            Content::Plain(plain) => {
-                let bytes = self.s.plain.of(*plain, self.s.layout.sector().bytes() as usize);
-                slot[..batch.len].copy_from_slice(bytes);
-            }
+        if let Content::Files(parts) = &batch.content {
+            return self.start_files(seq, parts.clone(), batch, slot);
         }
-        self.enqueue(seq, batch, slot, Vec::new(), Vec::new());
+        let filled = self.formatting.fill(&batch, &mut slot[..batch.len]);
+        let len = filled.map_err(|error| self.sidecar(&error))?;
+        self.enqueue(seq, shortened(batch, len), slot, Vec::new(), Vec::new());
         Ok(())
-    }
-
-    pub(super) fn generate(
-        &mut self,
-        kind: SectionKind,
-        phase: Phase,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<(), Problem> {
-        if self.generator.as_ref().is_none_or(|(k, p, _)| (*k, *p) != (kind, phase)) {
-            let late = matches!(kind, SectionKind::Bitmap | SectionKind::MftBitmap) || phase >= Phase::Last;
-            if late {
-                // The manifest lies before the bitmaps: by now it is out.
-                self.end_of_manifest();
-            }
-            let outcome = match phase {
-                Phase::Data => self.outcomes.nothing,
-                _ if late => self.outcomes.whole.get().unwrap_or(self.outcomes.nothing),
-                _ => self.outcomes.data.get().unwrap_or(self.outcomes.nothing),
-            };
-            let layout = self.s.layout;
-            let generator = layout.layout().generator(kind, layout.tree(), outcome);
-            self.generator = Some((kind, phase, generator));
-        }
-        if let Some((_, _, generator)) = &mut self.generator {
-            generator.fill(ByteOffset(offset), out);
-        }
-        Ok(())
-    }
-
-    pub(super) fn fill_manifest(&mut self, out: &mut [u8]) -> Result<usize, Problem> {
-        let Some(manifest) = &mut self.manifest else { return Ok(0) };
-        let filled = manifest.fill(out);
-        filled.map_err(|error| self.sidecar(&error))
     }
 
     pub(super) fn start_files(
@@ -188,7 +120,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         batch: Batch,
         mut slot: Slot,
     ) -> Result<(), Problem> {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         if parts.first().is_some_and(|part| is_made(tree, part.file)) {
             return self.start_made(seq, &parts, batch, slot);
         }
@@ -226,7 +158,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Fills a slot with files that set `Content-MD5`: all blobs are hashed.
     fn start_made(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
-        let tree = self.s.layout.tree();
+        let tree = self.tree;
         if self.wholes.is_none() {
             let log = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
             self.wholes = Some(WholeReader::new(log));
@@ -248,10 +180,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Where a part's bytes come from; opens files that stay open.
     pub(super) fn read_of(&mut self, part: &Part) -> Result<io::From, String> {
-        let layout = self.s.layout;
-        let facts = expected_facts(layout.tree(), part.file);
+        let tree = self.tree;
+        let facts = expected_facts(tree, part.file);
         if facts.len <= SMALL_FILE_MAX {
-            let path = SourcePath::new(&layout.tree().source_path(part.file)).map_err(|error| error.to_string())?;
+            let path = SourcePath::new(&tree.source_path(part.file)).map_err(|error| error.to_string())?;
             return Ok(io::From::Path { path: Arc::new(path), facts });
         }
         if self.left_out.contains_key(&part.file) {
@@ -260,7 +192,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let entry =
             self.open.entry(part.file).or_insert_with(|| OpenFile { file: None, reading: 0, all_issued: false });
         if entry.file.is_none() {
-            let opened = SourceFile::open(&layout.tree().source_path(part.file), true);
+            let opened = SourceFile::open(&tree.source_path(part.file), true);
             match opened {
                 Ok(file) => match file.facts().change_since(&facts) {
                     None => entry.file = Some(Arc::new(file)),
@@ -271,7 +203,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 },
                 Err(error) => {
                     self.open.remove(&part.file);
-                    self.sources.failed(&layout.tree().source_path(part.file), Some(&error));
+                    self.sources.failed(&tree.source_path(part.file), Some(&error));
                     return Err(error.to_string());
                 }
             }
@@ -289,7 +221,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             return Ok(());
         }
         self.s.log.left_out(file, &why).map_err(|error| self.sidecar(&error))?;
-        let path = self.s.layout.tree().source_path(file);
+        let path = self.tree.source_path(file);
         (self.s.events)(Event::LeftOut { drive: self.s.index, path, why: why.clone() });
         self.left_out.insert(file, why);
         Ok(())

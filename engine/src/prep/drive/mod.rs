@@ -14,13 +14,14 @@ mod digest;
 mod durable;
 mod errors;
 mod feed;
+mod format;
 mod watch;
 mod wipe;
 mod write;
 
 pub use durable::{Durable, Pace, is_mid_chain};
+pub use format::{Finished, Format, FveRegion, PlainBytes, format};
 
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -29,16 +30,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::azure::manifest::ManifestStream;
-use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
+use format::Formatting;
+
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Engine, SourceFile};
-use crate::ntfs::build::{Generate, Outcome, SectionKind, Tree};
-use crate::plan::batches::{Batch, Batches, Phase, Plain};
-use crate::plan::drive::DriveLayout;
+use crate::plan::batches::{Batch, Phase};
+use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, Slot};
-use crate::prep::manifest::{PropertyHashes, Rules};
+use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
 use crate::prep::rate_limit::RateLimit;
 use crate::prep::sources::Sources;
@@ -61,20 +61,16 @@ pub struct Setup<'a> {
     pub index: usize,
     /// As a person names it.
     pub name: String,
-    /// Where everything goes.
-    pub layout: &'a DriveLayout,
+    /// What is written.
+    pub content: DriveContent<'a>,
     /// The drive's own ring.
-    pub engine: Box<dyn Engine + Send>,
+    pub engine: &'a mut (dyn Engine + Send),
     /// The drive's own slots.
     pub pool: Pool,
     /// Slots that may be filling at once.
     pub fills_max: usize,
     /// The way to the shared workers.
     pub batcher: LaneBatcher,
-    /// The volume's cipher.
-    pub cipher: Arc<SectorCipher>,
-    /// Bytes outside the encrypted volume.
-    pub plain: PlainBytes<'a>,
     /// Where hashes and files left out go; stands where `replay` ends.
     pub log: OutcomeLog,
     /// What an earlier run left durable: its batches are passed over.
@@ -83,8 +79,6 @@ pub struct Setup<'a> {
     pub pace: Pace,
     /// Keeps a checkpoint.
     pub save: Save<'a>,
-    /// What the manifest says beside the hashes.
-    pub rules: &'a Rules,
     /// Bytes to overwrite with zeros before anything else: old signatures.
     pub wipe: Vec<crate::units::ByteRange>,
     /// Called when they are gone for good.
@@ -108,50 +102,19 @@ pub struct Setup<'a> {
 /// Makes a checkpoint durable.
 pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
 
-/// Gives the BitLocker metadata region; waits until the password is stretched.
-pub type FveRegion<'a> = Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + 'a>;
-
-/// What lies on the drive in the clear.
-#[derive(Debug)]
-pub struct PlainBytes<'a> {
-    /// Three times the same.
-    pub fve_region: LazyCell<Box<[u8; REGION_LEN]>, FveRegion<'a>>,
-    /// First sector of the volume, and what follows it up to byte 8192.
-    pub front: Box<[u8; FRONT_LEN]>,
-    /// Protective MBR and primary GPT, or MBR, from byte 0 of the drive.
-    pub table_primary: Vec<u8>,
-    /// Backup GPT, which ends with the drive; empty for an MBR.
-    pub table_backup: Vec<u8>,
-}
-
-impl PlainBytes<'_> {
-    fn of(&self, plain: Plain, sector: usize) -> &[u8] {
-        match plain {
-            Plain::FveRegion => &self.fve_region[..],
-            Plain::Noise => &self.front[sector..],
-            Plain::BootSector => &self.front[..sector],
-            Plain::TableBackup => &self.table_backup,
-            Plain::TablePrimary => &self.table_primary,
-            Plain::Zeros => &[],
-        }
-    }
-}
-
-/// A drive that is done: everything is durable.
-#[derive(Debug)]
-pub struct Finished {
-    /// Files of the dataset on it.
-    pub files: u64,
-    /// Bytes of those files.
-    pub data: ByteLen,
-    /// Bytes written in all.
-    pub written: ByteLen,
-    /// MD5 of the manifest.
-    pub manifest_md5: [u8; 16],
-    /// Files left out, by tree index.
-    pub left_out: BTreeMap<u32, String>,
-    /// Each written batch before sealing, in the order of the plan; `None` where nothing was written.
-    pub sums: Vec<Option<Sum>>,
+/// What a drive's loop writes.
+#[allow(missing_debug_implementations, reason = "holds an iterator")]
+pub struct DriveContent<'a> {
+    /// The files.
+    pub tree: &'a DriveTree,
+    /// Slot by slot, in the order of the drive; slots are as long as the pool's.
+    pub batches: Box<dyn Iterator<Item = Batch> + 'a>,
+    /// Bytes of all batches at most.
+    pub total: ByteLen,
+    /// Where the volume starts on the device: from here the cipher counts.
+    pub volume_start: ByteOffset,
+    /// The volume's cipher; `None` where nothing is encrypted.
+    pub cipher: Option<Arc<SectorCipher>>,
 }
 
 /// What a written batch held.
@@ -161,29 +124,6 @@ pub struct Sum {
     pub len: usize,
     /// Their CRC-64/NVME.
     pub crc: u64,
-}
-
-/// Runs a drive to its end.
-///
-/// # Errors
-/// A problem that names drive, place and operation. The drive then holds no volume, or what it held was complete.
-pub fn run(setup: Setup<'_>) -> Result<Finished, Problem> {
-    let (nothing, data_outcome, whole_outcome) = Default::default();
-    let outcomes = Outcomes { nothing: &nothing, data: &data_outcome, whole: &whole_outcome };
-    let mut drive = Drive::new(setup, outcomes);
-    let result = drive.run();
-    if result.is_err() {
-        drive.drain();
-    }
-    result
-}
-
-/// What is known of the outcome: nothing yet, which files are out, and how long the manifest became.
-#[derive(Clone, Copy)]
-struct Outcomes<'o> {
-    nothing: &'o Outcome,
-    data: &'o std::cell::OnceCell<Outcome>,
-    whole: &'o std::cell::OnceCell<Outcome>,
 }
 
 /// A batch on its way.
@@ -219,11 +159,10 @@ struct Writing {
 
 struct Drive<'a, 'o> {
     s: Setup<'a>,
-    batches: std::iter::Peekable<Batches<'a>>,
-    outcomes: Outcomes<'o>,
-    generator: Option<(SectionKind, Phase, Box<dyn Generate + 'o>)>,
-    manifest: Option<ManifestStream<'a>>,
-    manifest_md5: [u8; 16],
+    tree: &'a DriveTree,
+    batches: std::iter::Peekable<Box<dyn Iterator<Item = Batch> + 'a>>,
+    /// What fills the batches that hold no files.
+    formatting: Formatting<'a, 'o>,
     replies: (Sender<Done>, Receiver<Done>),
     waker: io::Waker,
 
@@ -260,7 +199,6 @@ struct Drive<'a, 'o> {
 
     sums: Vec<Option<Sum>>,
     acknowledged: u64,
-    total: u64,
     files_down: u64,
     reported_at: Instant,
     waited: [Duration; 3],
@@ -270,19 +208,15 @@ struct Drive<'a, 'o> {
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    fn new(mut s: Setup<'a>, outcomes: Outcomes<'o>) -> Self {
+    fn new(mut s: Setup<'a>, formatting: Formatting<'a, 'o>) -> Self {
         let waker = s.engine.waker();
-        let slot_len = s.pool.slot_len();
-        let total = s.layout.total_to_write();
         let sources = Sources::new(std::mem::take(&mut s.bases));
         let slow_at = s.timeouts.slow;
-        let batches = s.layout.batches(slot_len).peekable();
+        let batches = std::mem::replace(&mut s.content.batches, Box::new(std::iter::empty())).peekable();
         Self {
+            tree: s.content.tree,
             batches,
-            outcomes,
-            generator: None,
-            manifest: None,
-            manifest_md5: [0; 16],
+            formatting,
             replies: unbounded(),
             waker,
             phase: Phase::Data,
@@ -310,7 +244,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             wholes: None,
             sums: Vec::new(),
             acknowledged: 0,
-            total: total.0,
             files_down: 0,
             reported_at: Instant::now(),
             waited: [Duration::ZERO; 3],
@@ -320,7 +253,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    fn run(&mut self) -> Result<Finished, Problem> {
+    /// Writes everything; it is durable then.
+    fn run(&mut self) -> Result<(), Problem> {
         self.wipe()?;
         self.pass_over()?;
         // What is there already: rates count from here.
@@ -358,18 +292,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             self.flush_if_due();
             self.wait()?;
         }
-        let tree = self.s.layout.tree();
-        let out = |i: &u32| tree.file(*i).len.0;
-        let blobs_out = self.left_out.keys().filter(|&&i| i < tree.blob_count());
-        let (files_out, bytes_out) = blobs_out.fold((0, 0), |(n, bytes), i| (n + 1, bytes + out(i)));
-        Ok(Finished {
-            files: u64::from(tree.blob_count()) - files_out,
-            data: ByteLen(self.s.layout.data_len().0 - bytes_out),
-            written: ByteLen(self.acknowledged),
-            manifest_md5: self.manifest_md5,
-            left_out: std::mem::take(&mut self.left_out),
-            sums: std::mem::take(&mut self.sums),
-        })
+        Ok(())
     }
 
     /// The former stage's last progress comes before the next stage.

@@ -77,7 +77,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         (self.s.events)(Event::Progress {
             drive: self.s.index,
             acknowledged: ByteLen(self.acknowledged),
-            total: ByteLen(self.total),
+            total: self.s.content.total,
             files: self.files_down,
             waiting_for,
         });
