@@ -55,6 +55,12 @@ pub enum DriveError {
     /// The files do not fit.
     #[error(transparent)]
     Volume(#[from] LayoutError),
+    /// A hash block would end within a cluster.
+    #[error("a file has hash blocks of {} bytes, which are not whole clusters of the volume", block.0)]
+    BlockSplitsCluster {
+        /// Length of its blocks.
+        block: ByteLen,
+    },
     /// Two things have one place: a mistake of this program.
     #[error("two things are planned at byte {} of the drive", at.0)]
     Overlap {
@@ -182,6 +188,9 @@ impl DriveLayout {
     /// # Errors
     /// When they do not fit, and by how much.
     pub fn new(frame: Frame, tree: DriveTree, manifest_len_max: ByteLen) -> Result<Self, DriveError> {
+        if let Some(file) = tree.split_clusters(frame.cluster()) {
+            return Err(DriveError::BlockSplitsCluster { block: ByteLen(tree.block_len(file)) });
+        }
         let layout = Layout::plan(frame.volume_spec(manifest_len_max), &tree)?;
         let data_len = ByteLen((0..tree.blob_count()).map(|i| tree.file(i).len.0).sum());
         let mut this = Self { frame, tree, layout, manifest_len_max, data_len, to_write: ByteLen(0), uses: Vec::new() };

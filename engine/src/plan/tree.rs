@@ -11,7 +11,7 @@ use crate::hash;
 use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
 use crate::ntfs::upcase;
 use crate::plan::catalog::Catalog;
-use crate::units::{ByteLen, FileTime, Stamp};
+use crate::units::{ByteLen, ClusterSize, FileTime, Stamp};
 
 /// Holds files whose own path would be too long. Behind every container's name in collation order, and none can have it.
 const LONG_DIR: &str = "_long";
@@ -272,6 +272,16 @@ impl DriveTree {
         }
     }
 
+    /// The first file with several hash blocks that are not whole clusters, so that no batch could end with one: blocks of
+    /// files above 195 GiB are a multiple of 1 MiB.
+    pub fn split_clusters(&self, cluster: ClusterSize) -> Option<u32> {
+        let splits = |&i: &u32| {
+            let block = self.block_len(i);
+            self.file(i).len.0 > block && !block.is_multiple_of(cluster.bytes())
+        };
+        (0..self.blob_count()).find(splits)
+    }
+
     /// Where file `i` is read from, or the blob that it tells of.
     pub fn source_path(&self, i: u32) -> PathBuf {
         match self.kind(i) {
@@ -427,5 +437,32 @@ impl Tree for DriveTree {
             },
         };
         self.write_name(name, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::catalog::Builder;
+
+    #[test]
+    fn hash_blocks_that_are_no_whole_clusters_are_found() {
+        let at = Stamp { seconds: 0, nanos: 0 };
+        let (gib, tree) = (1 << 30, |lens: [u64; 2]| {
+            let mut builder = Builder::new();
+            let dir = builder.dir(0, "data").expect("a directory");
+            let row = builder.row("/source/".into(), Some(dir), Some(BlobType::Block));
+            for (len, name) in lens.into_iter().zip(["a", "b"]) {
+                builder.file(dir, name, row, ByteLen(len), [at; 2]).expect("a file");
+            }
+            let catalog = Arc::new(builder.seal(30).expect("no duplicates"));
+            DriveTree::new(catalog, &[0, 1], "session", Vec::new(), Vec::new(), FileTime(0))
+        });
+        let cluster = |bytes| ClusterSize::from_bytes(bytes).expect("a cluster");
+        let large = tree([195 * gib, 200 * gib]);
+        assert_eq!((large.block_len(0), large.block_len(1)), (4 << 20, 5 << 20));
+        assert_eq!(large.split_clusters(cluster(1 << 20)), None);
+        assert_eq!(large.split_clusters(cluster(2 << 20)), Some(1));
+        assert_eq!(tree([195 * gib, 250 * gib]).split_clusters(cluster(2 << 20)), None, "blocks of 6 MiB");
     }
 }

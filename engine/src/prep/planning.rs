@@ -373,6 +373,7 @@ fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
             Problem::new(Kind::Usage, error.to_string()).column("--table").advice("leave --table out, or say gpt")
         }
         DriveError::Volume(LayoutError::TooManyClusters { .. })
+        | DriveError::BlockSplitsCluster { .. }
         | DriveError::Regions(PlaceError::ClusterBelowSector { .. }) => Problem::new(Kind::Usage, error.to_string())
             .column("--cluster-size")
             .advice("leave --cluster-size out: it is chosen as Windows would"),
