@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use crate::ntfs::build::{LinearRange, Phase as SectionPhase, SectionKind, Tree};
 use crate::plan::drive::{DriveLayout, Use};
-use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters};
+use crate::plan::tree::DriveTree;
+use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Clusters};
 
 /// Most parts in one batch: bounds what is in flight for a directory of a million empty files.
 const PARTS_MAX: usize = 2048;
@@ -123,7 +124,7 @@ pub struct Batches<'a> {
     phase: Option<Phase>,
     /// Runs of the present phase that are not file data, ascending; reversed, so that `pop` gives the next.
     runs: Vec<Run>,
-    data: DataCursor,
+    data: FilePacker<'a>,
     pending_data: Option<Batch>,
 }
 
@@ -146,10 +147,84 @@ impl Run {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct DataCursor {
+/// Packs the files of a tree into slots, in its order.
+#[derive(Debug)]
+pub struct FilePacker<'a> {
+    tree: &'a DriveTree,
+    cluster: u64,
+    slot_len: u64,
     file: u32,
     offset: u64,
+}
+
+/// A slot's worth of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// What the slot is filled with; never empty.
+    pub parts: Vec<Part>,
+    /// Bytes of the slot in use: whole clusters.
+    pub len: usize,
+    /// The first file that is not empty, and where in it the slot begins: from there on data lie one behind the other.
+    pub first: Option<(u32, ByteOffset)>,
+}
+
+impl<'a> FilePacker<'a> {
+    /// From the first file on, into clusters and slots of this length; slots are whole clusters.
+    pub fn new(tree: &'a DriveTree, cluster: ClusterSize, slot_len: usize) -> Self {
+        Self { tree, cluster: cluster.bytes(), slot_len: slot_len as u64, file: 0, offset: 0 }
+    }
+}
+
+impl Iterator for FilePacker<'_> {
+    type Item = Packed;
+
+    fn next(&mut self) -> Option<Packed> {
+        let tree = self.tree;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut len = 0u64;
+        let mut first = None;
+        while self.file < tree.files() && parts.len() < PARTS_MAX {
+            let file = self.file;
+            // Files that tell of the blobs wait for all of them.
+            let borders = [tree.blob_count(), tree.first_property()];
+            if tree.has_md5s() && borders.contains(&file) && self.offset == 0 && !parts.is_empty() {
+                break;
+            }
+            let total = tree.file(file).len.0;
+            let block = tree.block_len(file);
+            let offset = self.offset;
+            let in_block = offset % block;
+            let rest_of_block = (block - in_block).min(total - offset);
+            let room = self.slot_len - len;
+            if rest_of_block > room && !parts.is_empty() {
+                break;
+            }
+            let take = rest_of_block.min(room);
+            if first.is_none() && total > 0 {
+                // A block longer than a slot is cut at slot lengths, which are whole clusters.
+                first = Some((file, ByteOffset(offset)));
+            }
+            parts.push(Part {
+                file,
+                offset,
+                len: take as u32,
+                into: len as u32,
+                block_start: in_block == 0,
+                block_end: take == rest_of_block,
+            });
+            self.offset += take;
+            if self.offset == total {
+                (self.file, self.offset) = (file + 1, 0);
+                len += take.next_multiple_of(self.cluster);
+            } else {
+                len += take;
+            }
+            if len >= self.slot_len {
+                break;
+            }
+        }
+        (!parts.is_empty()).then_some(Packed { parts, len: len as usize, first })
+    }
 }
 
 impl<'a> Batches<'a> {
@@ -159,7 +234,7 @@ impl<'a> Batches<'a> {
             slot_len: slot_len as u64,
             phase: None,
             runs: Vec::new(),
-            data: DataCursor::default(),
+            data: FilePacker::new(drive.tree(), drive.layout().cluster(), slot_len),
             pending_data: None,
         };
         this.enter(from);
@@ -281,66 +356,20 @@ impl<'a> Batches<'a> {
 
     /// The next slot's worth of file data.
     fn next_data(&mut self) -> Option<Batch> {
-        let tree = self.drive.tree();
+        let Packed { parts, len, first } = self.data.next()?;
         let cluster = self.drive.layout().cluster().bytes();
-        let mut parts: Vec<Part> = Vec::new();
-        let mut len = 0u64;
-        let mut first: Option<u64> = None;
-        while self.data.file < tree.files() && parts.len() < PARTS_MAX {
-            let file = self.data.file;
-            // Files that tell of the blobs wait for all of them.
-            let borders = [tree.blob_count(), tree.first_property()];
-            if tree.has_md5s() && borders.contains(&file) && self.data.offset == 0 && !parts.is_empty() {
-                break;
-            }
-            let total = tree.file(file).len.0;
-            let block = self.drive.block_len(file);
-            let offset = self.data.offset;
-            let in_block = offset % block;
-            let rest_of_block = (block - in_block).min(total - offset);
-            let room = self.slot_len - len;
-            if rest_of_block > room && !parts.is_empty() {
-                break;
-            }
-            let take = rest_of_block.min(room);
-            if first.is_none() && total > 0 {
-                let place = self.drive.layout().file_place(file);
-                // A block longer than a slot is cut at slot lengths, which are whole clusters.
-                first = Some(place.start + offset / cluster);
-            }
-            parts.push(Part {
-                file,
-                offset,
-                len: take as u32,
-                into: len as u32,
-                block_start: in_block == 0,
-                block_end: take == rest_of_block,
-            });
-            self.data.offset += take;
-            if self.data.offset == total {
-                self.data = DataCursor { file: file + 1, offset: 0 };
-                len += take.next_multiple_of(cluster);
-            } else {
-                len += take;
-            }
-            if len >= self.slot_len {
-                break;
-            }
-        }
-        if parts.is_empty() {
-            return None;
-        }
         let mut pieces = Vec::with_capacity(1);
         let mut from = 0usize;
-        if let Some(start) = first {
-            for place in self.extents(LinearRange { start, len: Clusters(len / cluster) }) {
+        if let Some((file, offset)) = first {
+            let start = self.drive.layout().file_place(file).start + offset.0 / cluster;
+            for place in self.extents(LinearRange { start, len: Clusters(len as u64 / cluster) }) {
                 let to = from + place.len.0 as usize;
                 let at = ByteOffset(self.drive.volume().start.0 + place.start.0);
                 pieces.push(Piece { range: from..to, at });
                 from = to;
             }
         }
-        Some(Batch { phase: Phase::Data, content: Content::Files(parts), len: len as usize, pieces })
+        Some(Batch { phase: Phase::Data, content: Content::Files(parts), len, pieces })
     }
 }
 

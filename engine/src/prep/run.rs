@@ -28,7 +28,7 @@ use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
 use crate::prep::discard::BackgroundDiscard;
-use crate::prep::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, Save, Setup};
+use crate::prep::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, SLOTS, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::keys::{self, Keys};
 use crate::prep::log::Log;
@@ -51,9 +51,6 @@ use crate::report::{
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 use crate::watchdog::Watchdog;
-
-/// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
-const SLOTS: usize = 28;
 
 /// Nice value of the thread that stretches a password.
 const STRETCH_NICE: i32 = 10;

@@ -116,11 +116,7 @@ impl Sources {
             _ => return,
         };
         let base = base.map_or(path, |base| &base.path);
-        self.gone = Some(
-            Problem::new(Kind::Source, format!("the source {what}"))
-                .path(base)
-                .advice("attach it again and resume the session; the drive holds no finished volume"),
-        );
+        self.gone = Some(Problem::new(Kind::Source, format!("the source {what}")).path(base));
     }
 
     /// A part came back. Why its file is left out, if it is; `is_out` when it was before, and its parts were not asked for.

@@ -1,8 +1,10 @@
 //! How long a device may keep an operation, and what it may say that is no fault of its own.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
+use crate::device;
 use crate::io::Engine;
 use crate::report::{Kind, Problem};
 
@@ -39,6 +41,20 @@ impl Timeouts {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`")
     }
+}
+
+/// What a drive at `node` says that was pulled: its size becomes zero, so that a write lies past the end, and the kernel calls
+/// that no space. `None` for any other error, and where there is no node: an image file without room says just that.
+pub fn pulled(error: &io::Error, node: Option<&Path>) -> Option<Problem> {
+    let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
+    // A device that is there and has its size is one without room beneath it.
+    let lost = || node.is_some_and(device::is_gone);
+    let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && lost();
+    // What is in flight when it is pulled, and a flush above all, ends like that too.
+    let fails = error.raw_os_error() == Some(libc::EIO);
+    let is_going = || node.is_some_and(device::is_going);
+    (gone || past_the_end || fails && is_going())
+        .then(|| Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})")))
 }
 
 /// What a device says that is there and has its size, but nothing to keep the bytes in: a thin-provisioned LUN whose pool is

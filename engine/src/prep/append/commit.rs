@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use crate::checkpoint::Prefix;
 use crate::hash::{Crc64, Sha256};
@@ -16,7 +17,7 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
-use crate::prep::timeouts::{Timeouts, no_room};
+use crate::prep::timeouts::{Timeouts, no_room, pulled};
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
@@ -29,10 +30,15 @@ const END: &[u8; 8] = b"DRAYend1";
 /// Longest piece of an entry: more is damage.
 const PIECE_MAX: usize = 4 << 20;
 
+/// What can be done with a drive whose volume is being changed.
+const WAYS_ON: &str = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
+
 /// Writes to the device of an opened volume.
 #[derive(Debug)]
 pub struct Store<'a> {
     name: &'a str,
+    /// The drive's node under `/dev`; `None` for an image file.
+    node: Option<&'a Path>,
     engine: Box<dyn Engine + Send>,
     pool: &'a Pool,
     tag: u64,
@@ -42,7 +48,17 @@ pub struct Store<'a> {
 impl<'a> Store<'a> {
     /// Over an engine and its slots.
     pub fn new(name: &'a str, engine: Box<dyn Engine + Send>, pool: &'a Pool) -> Self {
-        Self { name, engine, pool, tag: 0, written: 0 }
+        Self { name, node: None, engine, pool, tag: 0, written: 0 }
+    }
+
+    /// To a drive whose node under `/dev` goes when it is pulled; for an image file `None`.
+    pub fn at(self, node: Option<&'a Path>) -> Self {
+        Self { node, ..self }
+    }
+
+    /// As given.
+    pub const fn node(&self) -> Option<&'a Path> {
+        self.node
     }
 
     /// The engine, between two of its own operations.
@@ -98,20 +114,12 @@ impl<'a> Store<'a> {
     }
 
     fn wait(&mut self) -> Result<(), Problem> {
-        let advice = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
         match self.engine.wait(Some(Timeouts::POLL_INTERVAL)) {
             Completion::Written { result: Err(error), .. } => {
-                let problem = no_room(&error.source).unwrap_or_else(|| {
-                    Problem::new(Kind::Drive, format!("writing failed: {}", error.source)).advice(advice)
-                });
-                Err(problem.drive(self.name).at(error.at))
+                Err(self.failed(&error.source, "writing failed").at(error.at))
             }
             Completion::Flushed { result: Err(error), .. } => {
-                let problem = no_room(&error).unwrap_or_else(|| {
-                    let what = format!("the drive did not make its data durable: {error}");
-                    Problem::new(Kind::Drive, what).advice(advice)
-                });
-                Err(problem.drive(self.name))
+                Err(self.failed(&error, "the drive did not make its data durable"))
             }
             Completion::Broken(error) => {
                 let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
@@ -119,10 +127,20 @@ impl<'a> Store<'a> {
             }
             Completion::TimedOut => {
                 let held = Timeouts::default().check(self.engine.as_ref());
-                held.map_err(|problem| problem.drive(self.name).advice(advice))
+                held.map_err(|problem| problem.drive(self.name).advice(WAYS_ON))
             }
             _ => Ok(()),
         }
+    }
+
+    fn failed(&self, error: &io::Error, what: &str) -> Problem {
+        let problem = match pulled(error, self.node) {
+            Some(problem) => problem.advice(format!("check cable, power and dock; then {WAYS_ON}")),
+            None => {
+                no_room(error).unwrap_or_else(|| Problem::new(Kind::Drive, format!("{what}: {error}")).advice(WAYS_ON))
+            }
+        };
+        problem.drive(self.name)
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use commit::{Store, refused};
 
@@ -28,16 +29,17 @@ use crate::hash::{Md5, Sha256};
 use crate::ntfs::append::{Append, AppendSpec, Refusal, root_stream};
 use crate::ntfs::build::{LeftOut, LinearRange, Outcome, RootFile, Times, Tree};
 use crate::ntfs::read::{Stream, Volume};
+use crate::plan::batches::{FilePacker, Packed};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
-use crate::pool::Pool;
+use crate::pool::{Pool, SLOT_LEN};
 use crate::prep::drive::{Durable, Pace, Save};
 use crate::prep::manifest::{self, Rules};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::rate_limit::RateLimit;
-use crate::prep::sources::all_left_out;
+use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::Workers;
-use crate::report::{Event, Kind, Problem, Stage, Stop, Waiting};
+use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
 use crate::verify::find::{Opened, View};
 
@@ -109,6 +111,10 @@ pub struct Job<'a> {
     pub pace: Pace,
     /// What the dataset names: it may go away as a whole.
     pub bases: &'a [PathBuf],
+    /// The directory of the journal, where checkpoints and logs lie.
+    pub beside: &'a Path,
+    /// When to call the device slow, and when to give it up.
+    pub timeouts: Timeouts,
     /// How fast sources may be read.
     pub rate_limit: &'a RateLimit,
     /// The shared workers.
@@ -149,15 +155,24 @@ pub struct Appended {
 }
 
 impl Planned {
-    /// SHA-256 of where file data go: what was copied counts as long as it stays the same.
-    pub fn digest(&self) -> [u8; 32] {
+    /// SHA-256 of where file data go, and of how they are cut into batches: what was copied counts as long as it stays the
+    /// same.
+    pub fn digest(&self, tree: &DriveTree) -> [u8; 32] {
         let mut hash = Sha256::default();
         let mut word = |word: u64| hash.update(&word.to_le_bytes());
         let data = self.append.data_space();
-        word(self.append.volume().geometry().cluster.bytes());
+        let cluster = self.append.volume().geometry().cluster;
+        word(cluster.bytes());
         for extent in data.extents(LinearRange { start: 0, len: data.len() }) {
             word(extent.lcn.0);
             word(extent.len.0);
+        }
+        for Packed { parts, len, .. } in FilePacker::new(tree, cluster, SLOT_LEN) {
+            word(len as u64);
+            for part in [parts.first(), parts.last()].into_iter().flatten() {
+                word(part.file.into());
+                word(part.offset);
+            }
         }
         hash.value()
     }
@@ -249,6 +264,14 @@ impl Addition<'_> {
             let what = "the volume's clusters are smaller than the drive's sectors";
             return Err(Problem::new(Kind::Refused, what).drive(self.name).into());
         }
+        if let Some(file) = self.tree.split_clusters(volume.geometry().cluster) {
+            let problem = Problem::new(Kind::Refused, "has hash blocks that are not whole clusters of the volume");
+            return Err(problem
+                .path(self.tree.source_path(file))
+                .drive(self.name)
+                .advice("put it on a drive that is formatted, with clusters of at most 1 MiB")
+                .into());
+        }
         let name: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
         let old = match root_stream(&volume, &mut view, &name).map_err(|error| refuse(error.into()))? {
             Some(stream) => Some(self.lists_end(&volume, stream)?),
@@ -309,34 +332,19 @@ impl Job<'_> {
         planned: &Planned,
         store: &mut Store<'_>,
         pool: &Pool,
-        (mut log, replay): (OutcomeLog, Replay),
+        log: (OutcomeLog, Replay),
         save: &mut Save<'_>,
         sidecar: &mut File,
     ) -> Result<Appended, Problem> {
         let (tree, name) = (self.what.tree, self.what.name);
-        let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
-        stage(Stage::Data);
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };
-        let copied = copy::copy(self, &planned.append, store, pool, (&mut log, replay), save)?;
-        if let Some((file, why)) = copied.left_out.range(tree.first_property()..).next() {
-            return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
-                .path(tree.source_path(*file))
-                .drive(name)
-                .advice("every blob of its row needs it: mend it, roll the session back and start it again"));
-        }
-        if let Some(problem) = all_left_out(tree, &copied.left_out) {
-            return Err(problem.drive(name).advice(
-                "the volume is what it was before; mend the source and continue with --resume, or roll the session back \
-                 with --abort",
-            ));
-        }
-        stage(Stage::Metadata);
-        let left_out = LeftOut::new(copied.left_out.keys().copied().collect());
-        let reader = log.reader().map_err(side)?;
-        let mut own = manifest::stream(tree, self.what.rules, left_out.clone(), copied.property_hashes, reader);
-        let (manifest_md5, images) = self.finish(planned, store, &mut own, left_out, sidecar)?;
+        let mut copied = copy::copy(self, &planned.append, store, pool, log, save)?;
+        (self.events)(Event::Stage { drive: self.index, stage: Stage::Metadata });
+        let (unwritten, reader) = (copied.unwritten, copied.log.reader().map_err(side)?);
+        let mut own = manifest::stream(tree, self.what.rules, unwritten.clone(), copied.property_hashes, reader);
+        let (manifest_md5, images) = self.finish(planned, store, &mut own, unwritten, sidecar)?;
         let blobs = (0..tree.blob_count()).filter(|file| !copied.left_out.contains_key(file));
         let (files, data) = blobs.fold((0, 0), |(n, bytes), file| (n + 1, bytes + tree.file(file).len.0));
         let (data, written) = (ByteLen(data), ByteLen(store.written()));
@@ -376,14 +384,14 @@ impl Job<'_> {
         let free = append.unused_extents(&mut View(opened)).map_err(|error| refused(&error.into(), name))?;
         let total = cluster.len_of(Clusters(free.iter().map(|run| run.len.0).sum()));
         let zeros = vec![0; (cluster.bytes() as usize).max(1 << 20)];
-        let mut done = 0;
+        let (mut done, mut reported) = (0, Instant::now());
         for run in free {
             let (mut at, end) = (cluster.offset_of(run.lcn).0, cluster.offset_of(Lcn(run.lcn.0 + run.len.0)).0);
             while at < end {
                 if self.stop.requested() {
                     store.flush()?;
                     return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
-                        "the volume is what it was before; continue with `--resume`, or roll back with `--abort`",
+                        "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
                     ));
                 }
                 let len = (end - at).min(zeros.len() as u64);
@@ -394,8 +402,11 @@ impl Job<'_> {
                     store.write(place, &bytes)?;
                 }
                 (at, done) = (at + len, done + len);
-                let acknowledged = ByteLen(done);
-                let waiting_for = Waiting::Drive;
+                if reported.elapsed() < PROGRESS_INTERVAL && done < total.0 {
+                    continue;
+                }
+                reported = Instant::now();
+                let (acknowledged, waiting_for) = (ByteLen(done), Waiting::Drive);
                 (self.events)(Event::Progress { drive: self.index, acknowledged, total, files: 0, waiting_for });
             }
         }
@@ -410,7 +421,7 @@ impl Job<'_> {
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
         let Addition { name, opened, rules, .. } = self.what;
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
         };
         let mut kept = planned.old.as_ref().map_or(0, |(_, keep)| *keep);
         if kept > 0 {

@@ -28,7 +28,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::prep::abort::WayBack;
 use crate::prep::claim::claim;
-use crate::prep::drive::Save;
+use crate::prep::drive::{SLOTS, Save};
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
 use crate::prep::keys::Keys;
 use crate::prep::manifest;
@@ -39,6 +39,7 @@ use crate::prep::resume::{READ_BACK, identity_digest};
 use crate::prep::run::{self, Done, Shared};
 use crate::prep::sources::all_left_out;
 use crate::prep::targets::TargetDrive;
+use crate::prep::timeouts::Timeouts;
 use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::surroundings::now;
 use crate::units::{ByteLen, FileTime};
@@ -51,8 +52,6 @@ use crate::verify::known::Journals;
 use crate::verify::logs::Logs;
 use crate::verify::medium::Medium;
 
-/// Slots of a drive: 64 MiB.
-const SLOTS: usize = 16;
 /// The word for the images of what was there and what will be.
 pub const IMAGES: &str = "images";
 
@@ -252,7 +251,8 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let pool = Pool::new(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
-    let mut store = Store::new(&facts.name, engine, &pool);
+    let node = (!facts.is_image).then_some(&*facts.path);
+    let mut store = Store::new(&facts.name, engine, &pool).at(node);
     let opened = match there {
         Some(opened) => opened,
         None => {
@@ -473,12 +473,15 @@ fn copy(
     // Under the claim: what preflight saw may have changed since.
     let planned = what.plan().map_err(|refused| refused.problem(name))?;
     let log = resume(&what, &planned, drive_files, checkpoint, shared)?;
-    checkpoint.plan = planned.digest();
+    checkpoint.plan = planned.digest(tree);
+    let beside = journal_dir(&shared.request.journal);
     let job = Job {
         index,
         what,
         pace: shared.request.pace,
         bases: &shared.context.sources,
+        beside: &beside,
+        timeouts: Timeouts::default(),
         rate_limit: &shared.rate_limit,
         workers: shared.workers,
         wipe_free: wipes_free(drive, shared),
@@ -488,14 +491,14 @@ fn copy(
     let mut next = checkpoint.clone();
     let mut each: Save<'_> = Box::new(move |durable| {
         next.batches = durable.batches;
-        next.offset = durable.offset.0;
+        next.offset = durable.file.into();
         next.outcome = durable.outcome;
         replace_private(&drive_files.checkpoint, &next.encode())
     });
     let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
     drop(each);
     checkpoint.batches = appended.durable.batches;
-    checkpoint.offset = appended.durable.offset.0;
+    checkpoint.offset = appended.durable.file.into();
     checkpoint.outcome = appended.durable.outcome;
     ready(drive_files, checkpoint, |facts| {
         facts.manifest_md5 = appended.manifest_md5;
@@ -557,7 +560,8 @@ fn index_files(
     (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
     let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
     let (rate_limit, wipe_free) = (&shared.rate_limit, wipes_free(drive, shared));
-    let job = Job { index, what, pace, bases: &[], rate_limit, workers, wipe_free, events, stop };
+    let (beside, timeouts) = (&*journal_dir(&shared.request.journal), Timeouts::default());
+    let job = Job { index, what, pace, bases: &[], beside, timeouts, rate_limit, workers, wipe_free, events, stop };
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
@@ -579,7 +583,7 @@ fn resume(
     let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
     if checkpoint.batches > 0 {
         let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied anew: {why}", what.name)));
-        if checkpoint.plan != planned.digest() || checkpoint.slot_len != SLOT_LEN as u64 {
+        if checkpoint.plan != planned.digest(what.tree) || checkpoint.slot_len != SLOT_LEN as u64 {
             note("what is free on the volume is not what it was");
         } else {
             match drive_files.log(checkpoint) {

@@ -5,7 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::commit::{self, Store};
 use super::*;
@@ -15,6 +16,7 @@ use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
 use crate::ntfs::build::tests::{Mount, succeeds};
 use crate::ntfs::read::RunPlace;
+use crate::plan::tree::Md5Text;
 use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
 use crate::prep::request::{EngineChoice, PrepRequest};
@@ -35,6 +37,16 @@ pub(in crate::prep) struct Lab {
     dir: PathBuf,
     /// What of the volume a second session leaves alone.
     avoid: Vec<ByteRange>,
+    /// Bytes of its slots.
+    slot_len: usize,
+    /// Its blobs get files that set their `Content-MD5`.
+    has_md5s: bool,
+    /// As of a drive that can be pulled.
+    node: Option<PathBuf>,
+    timeouts: Timeouts,
+    /// When the session is asked to stop.
+    stops: fn(&Event) -> bool,
+    events: Mutex<Vec<Event>>,
 }
 
 impl Drop for Lab {
@@ -56,7 +68,16 @@ impl Lab {
                 fs::write(place.join(format!("file {i}.bin")), bytes).expect("a file");
             }
         }
-        Self { dir, avoid: Vec::new() }
+        Self {
+            dir,
+            avoid: Vec::new(),
+            slot_len: SLOT_LEN,
+            has_md5s: false,
+            node: None,
+            timeouts: Timeouts::default(),
+            stops: |_| false,
+            events: Mutex::default(),
+        }
     }
 
     fn dataset(&self, tree: &str) -> PathBuf {
@@ -95,7 +116,9 @@ impl Lab {
         assert_eq!(problems, Problems::default());
         let all: Vec<u32> = (0..scanned.catalog.files().len() as u32).collect();
         let now = FileTime::from_unix(NOW, 0);
-        DriveTree::new(Arc::new(scanned.catalog), &all, "session#2", Vec::new(), Vec::new(), now)
+        let text = Md5Text { before: "<Content-MD5>".into(), after: "</Content-MD5>".into() };
+        let texts = if self.has_md5s { vec![text] } else { Vec::new() };
+        DriveTree::new(Arc::new(scanned.catalog), &all, "session#2", texts, Vec::new(), now)
     }
 
     pub(in crate::prep) fn file(&self, name: &str) -> File {
@@ -215,13 +238,13 @@ pub(in crate::prep) fn assert_left(opened: &Opened, found: &[ByteRange], size: u
 
 /// Everything up to a whole sidecar; the disk is flushed.
 fn copied(lab: &Lab, disk: &SimDisk, key: &Key, sidecar: &mut File) -> Result<Appended, Problem> {
-    copied_from(lab, disk, key, sidecar, &std::sync::Mutex::new(None), Pace::default(), false)
+    copied_from(lab, disk, key, sidecar, &Mutex::new(None), Pace::default(), false)
 }
 
 /// A second session, from begin to end.
 pub(in crate::prep) fn added(lab: &Lab, disk: &SimDisk, key: &Key, wipe_free: bool) {
     let mut sidecar = lab.file("sidecar");
-    let none = std::sync::Mutex::new(None);
+    let none = Mutex::new(None);
     let done = copied_from(lab, disk, key, &mut sidecar, &none, Pace::default(), wipe_free);
     assert_eq!(done.unwrap_or_else(|problem| panic!("{problem}")).left_out, BTreeMap::new());
     with_store(disk, |store| commit::redo(&mut sidecar, store)).expect("a volume");
@@ -233,7 +256,7 @@ fn copied_from(
     disk: &SimDisk,
     key: &Key,
     sidecar: &mut File,
-    durable: &std::sync::Mutex<Option<Durable>>,
+    durable: &Mutex<Option<Durable>>,
     pace: Pace,
     wipe_free: bool,
 ) -> Result<Appended, Problem> {
@@ -249,14 +272,21 @@ fn copied_from(
         what,
         pace,
         bases: &[],
+        beside: &lab.dir,
+        timeouts: lab.timeouts,
         rate_limit: &RateLimit::new(None, std::time::Instant::now()),
         workers: &workers,
         wipe_free,
-        events: &|_| {},
+        events: &|event| {
+            if (lab.stops)(&event) {
+                stop.request();
+            }
+            lab.events.lock().expect("events").push(event);
+        },
         stop: &stop,
     };
     let planned = what.plan().map_err(|refused| refused.problem("sim"))?;
-    let pool = Pool::new(8, 4 << 20).expect("slots");
+    let pool = Pool::new(8, lab.slot_len).expect("slots");
     let from = *durable.lock().expect("a checkpoint");
     let log = match from {
         None => (OutcomeLog::new(lab.file("hashes")), Replay::default()),
@@ -273,7 +303,7 @@ fn copied_from(
         *durable.lock().expect("a checkpoint") = Some(*now);
         Ok(())
     });
-    let mut store = Store::new("sim", Box::new(disk.engine()), &pool);
+    let mut store = Store::new("sim", Box::new(disk.engine()), &pool).at(lab.node.as_deref());
     let done = job.copy(&planned, &mut store, &pool, log, &mut save, sidecar)?;
     drop(save);
     // Nothing was written where anything was.
@@ -427,34 +457,43 @@ fn judge_power_cuts_while_adding_to_a_volume_of_windows_are_finished_or_taken_ba
 
 #[test]
 fn power_cuts_while_files_are_copied_lose_nothing_that_was_durable() {
-    let lab = Lab::new("copying");
+    cut_while_copied(&Lab::new("copying"), 5);
+}
+
+#[test]
+fn power_cuts_lose_nothing_of_blocks_longer_than_a_slot_and_of_files_hashed_as_a_whole() {
+    let mut lab = Lab::new("copying-long");
+    (lab.slot_len, lab.has_md5s) = (1 << 20, true);
+    cut_while_copied(&lab, 10);
+}
+
+fn cut_while_copied(lab: &Lab, cuts_min: u64) {
     let (disk, key) = lab.first("xts-aes-256");
     // A checkpoint behind each slot.
     let pace = Pace { bytes: 1, ..Pace::default() };
     let mut sidecar = lab.file("sidecar");
     let whole = twin(&disk);
-    copied_from(&lab, &whole, &key, &mut sidecar, &std::sync::Mutex::new(None), pace, false)
-        .unwrap_or_else(|p| panic!("{p}"));
+    copied_from(lab, &whole, &key, &mut sidecar, &Mutex::new(None), pace, false).unwrap_or_else(|p| panic!("{p}"));
     let (whole, images) = (twin(&whole), fs::read(lab.dir.join("sidecar")).expect("a sidecar"));
     let (mut cuts, mut from_the_middle) = (0, 0);
     for cut in 1.. {
         let cut_disk = twin(&disk);
         cut_disk.set_faults(Faults { cut_after: Some(cut), ..Faults::default() });
-        let durable = std::sync::Mutex::new(None);
-        if copied_from(&lab, &cut_disk, &key, &mut lab.file("sidecar"), &durable, pace, false).is_ok() {
+        let durable = Mutex::new(None);
+        if copied_from(lab, &cut_disk, &key, &mut lab.file("sidecar"), &durable, pace, false).is_ok() {
             break;
         }
         let left = cut_disk.image_after_cut(Landed::Seeded(cut));
         let before = *durable.lock().expect("a checkpoint");
         from_the_middle += u64::from(before.is_some_and(|before| before.batches > 0));
         let mut sidecar = lab.file("sidecar");
-        copied_from(&lab, &left, &key, &mut sidecar, &durable, pace, false)
+        copied_from(lab, &left, &key, &mut sidecar, &durable, pace, false)
             .unwrap_or_else(|problem| panic!("{cut}: {problem}"));
         assert_eq!(twin(&left).difference(&whole), None, "after cut {cut}");
         assert_eq!(fs::read(lab.dir.join("sidecar")).expect("a sidecar"), images, "after cut {cut}");
         cuts += 1;
     }
-    assert!(cuts > 5 && from_the_middle > 2, "{cuts} cuts, {from_the_middle} from the middle");
+    assert!(cuts > cuts_min && from_the_middle > cuts_min / 2, "{cuts} cuts, {from_the_middle} from the middle");
     eprintln!(
         "power cut after each of {cuts} writes and flushes while copying, {from_the_middle} from a checkpoint on"
     );
@@ -501,6 +540,110 @@ fn a_second_session_writes_the_bytes_that_it_always_wrote() {
     {
         assert_eq!(digests(&format!("golden-{i}"), cipher, is_cut), golden, "{cipher}, cut: {is_cut}");
     }
+}
+
+#[test]
+fn slots_shorter_than_a_block_make_the_same_drive() {
+    let manifests = [SLOT_LEN, 2 << 20, 1 << 20].map(|slot_len| {
+        let mut lab = Lab::new("slots");
+        lab.has_md5s = true;
+        let (disk, key) = lab.first("xts-aes-128");
+        lab.slot_len = slot_len;
+        let done = copied(&lab, &disk, &key, &mut lab.file("sidecar")).unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!((done.files, done.left_out), (6, BTreeMap::new()));
+        (done.manifest_md5, done.written)
+    });
+    assert!(manifests.iter().all(|one| *one == manifests[0]), "{manifests:?}");
+}
+
+/// The problem that ends a second session on a disk with these faults, and whether it says that nothing is lost.
+fn ended(lab: &Lab, disk: &SimDisk, key: &Key, faults: Faults) -> Problem {
+    disk.set_faults(faults);
+    let durable = Mutex::new(None);
+    let pace = Pace { bytes: 1, ..Pace::default() };
+    let problem = copied_from(lab, disk, key, &mut lab.file("sidecar"), &durable, pace, false).map(drop);
+    let problem = problem.expect_err("an end");
+    assert_eq!(problem.place.drive.as_deref(), Some("sim"), "{problem}");
+    let advice = problem.advice.as_deref().unwrap_or_default();
+    assert!(advice.contains("the volume is what it was before") && advice.contains("--resume"), "{advice}");
+    problem
+}
+
+#[test]
+fn a_volume_whose_drive_is_pulled_says_so() {
+    let mut lab = Lab::new("pulled");
+    let (disk, key) = lab.first("xts-aes-128");
+    let mut sidecar = lab.file("images");
+    let whole = twin(&disk);
+    copied(&lab, &whole, &key, &mut sidecar).unwrap_or_else(|problem| panic!("{problem}"));
+    let faults = || Faults { write_errors: vec![ByteRange::new(0, disk.size().0)], ..Faults::default() };
+    // Of one that is still attached.
+    let problem = ended(&lab, &twin(&disk), &key, faults());
+    assert!(problem.what.contains("writing failed (file data)") && problem.place.at.is_some(), "{problem}");
+    let node = lab.dir.join("no-such-node");
+    lab.node = Some(node.clone());
+    let problem = ended(&lab, &twin(&disk), &key, faults());
+    assert!(problem.what.contains("went away while it was written"), "{problem}");
+    // While the files become part of it.
+    whole.set_faults(faults());
+    let pool = Pool::new(2, 1 << 20).expect("slots");
+    let mut store = Store::new("sim", Box::new(whole.engine()), &pool).at(Some(&node));
+    let problem = commit::redo(&mut sidecar, &mut store).expect_err("no drive");
+    assert!(problem.what.contains("went away while it was written"), "{problem}");
+    assert!(problem.advice.is_some_and(|advice| advice.contains("--abort")), "both ways are open");
+}
+
+#[test]
+fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
+    let mut lab = Lab::new("slow");
+    let (disk, key) = lab.first("xts-aes-128");
+    lab.timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(700) };
+    let problem = ended(&lab, &disk, &key, Faults { hang_at: Some(1), ..Faults::default() });
+    assert!(problem.what.contains("does not answer"), "{problem}");
+    let warned = |event: &&Event| matches!(event, Event::Warning(text) if text.contains("has been waiting for"));
+    let warnings = lab.events.lock().expect("events").iter().filter(warned).count();
+    assert!((2..8).contains(&warnings), "{warnings} warnings: each time the age has doubled");
+}
+
+#[test]
+fn a_volume_that_gets_files_tells_what_it_waits_for() {
+    let lab = Lab::new("waits");
+    let (disk, key) = lab.first("xts-aes-128");
+    disk.set_faults(Faults { latency_max: Duration::from_millis(900), ..Faults::default() });
+    let started = Instant::now();
+    copied(&lab, &disk, &key, &mut lab.file("sidecar")).unwrap_or_else(|problem| panic!("{problem}"));
+    let most = 10 + started.elapsed().as_millis() / 200;
+    let events = lab.events.lock().expect("events");
+    let waiting = events.iter().filter_map(|event| match event {
+        Event::Progress { waiting_for, files, .. } => Some((*waiting_for, *files)),
+        _ => None,
+    });
+    let waiting: Vec<_> = waiting.collect();
+    assert!(waiting.iter().any(|(waiting_for, _)| *waiting_for == Waiting::Drive), "{waiting:?}");
+    assert_eq!(waiting.last().map(|(_, files)| *files), Some(6), "{waiting:?}");
+    assert!(waiting.len() as u128 <= most, "{} events, {most} at most", waiting.len());
+}
+
+#[test]
+fn a_stop_while_files_are_copied_ends_at_a_checkpoint() {
+    let mut lab = Lab::new("stopped");
+    let (disk, key) = lab.first("xts-aes-128");
+    let whole = twin(&disk);
+    copied(&lab, &whole, &key, &mut lab.file("sidecar")).unwrap_or_else(|problem| panic!("{problem}"));
+    lab.stops = |event| matches!(event, Event::Stage { stage: Stage::Data, .. });
+    let problem = ended(&lab, &disk, &key, Faults::default());
+    assert_eq!(problem.kind, Kind::Interrupted, "{problem}");
+    // What was read goes on to the drive before it ends.
+    lab.stops = |event| matches!(event, Event::Progress { acknowledged, .. } if acknowledged.0 > 0);
+    lab.slot_len = 1 << 20;
+    disk.set_faults(Faults { latency_max: Duration::from_millis(30), ..Faults::default() });
+    let (durable, mut sidecar) = (Mutex::new(None), lab.file("sidecar"));
+    let stopped = copied_from(&lab, &disk, &key, &mut sidecar, &durable, Pace::default(), false).map(drop);
+    assert_eq!(stopped.expect_err("an end").kind, Kind::Interrupted);
+    assert!(durable.lock().expect("a checkpoint").is_some_and(|durable| durable.batches > 0), "{durable:?}");
+    lab.stops = |_| false;
+    copied_from(&lab, &disk, &key, &mut sidecar, &durable, Pace::default(), false).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(twin(&disk).difference(&twin(&whole)), None);
 }
 
 #[test]

@@ -31,8 +31,19 @@ pub struct Durable {
     pub batches: u64,
     /// Byte of the device behind the last of them.
     pub offset: ByteOffset,
+    /// First file of the tree that is not in them as a whole.
+    pub file: u32,
     /// What counts of the outcome log.
     pub outcome: Prefix,
+}
+
+/// Where a batch ends, and all before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct BatchEnd {
+    /// On the device.
+    pub offset: ByteOffset,
+    /// First file of the tree that goes on behind it.
+    pub file: u32,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -60,12 +71,14 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 Content::Files(parts) => self.files_down += self.files_ending(parts),
                 Content::Manifest { .. } => {
                     scratch.resize(batch.len, 0);
-                    self.formatting.fill_manifest(&mut scratch).map_err(|error| self.sidecar(&error))?;
+                    if let Some(formatting) = &mut self.formatting {
+                        formatting.fill_manifest(&mut scratch).map_err(|error| self.sidecar(&error))?;
+                    }
                 }
                 _ => {}
             }
             self.acknowledged += self.sums[self.issued as usize].map_or(0, |sum| sum.len as u64);
-            self.ends.push_back((self.issued, end_of(&batch)));
+            self.ends.push_back((self.issued, self.end_of(&batch)));
             self.issued += 1;
             self.next_write = self.issued;
             self.flushed_issued = self.issued;
@@ -97,7 +110,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Notes a batch that is on its way to the device.
     pub(super) fn note_issued(&mut self, batch: &Batch, number: u64) {
-        self.ends.push_back((number, end_of(batch)));
+        self.ends.push_back((number, self.end_of(batch)));
         if is_mid_chain(batch) {
             self.mid_chain.insert(number);
         }
@@ -106,7 +119,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn forget_ends(&mut self, batches: u64) {
         while self.ends.front().is_some_and(|&(number, _)| number < batches) {
             if let Some((_, end)) = self.ends.pop_front() {
-                self.durable_end = self.durable_end.max(end);
+                self.durable_end.offset = self.durable_end.offset.max(end.offset);
+                self.durable_end.file = self.durable_end.file.max(end.file);
             }
         }
     }
@@ -127,8 +141,21 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.flushed_at = std::time::Instant::now();
         self.flushed_bytes = self.acknowledged;
         let outcome = self.s.log.sync_to(batches).map_err(|error| self.sidecar(&error))?;
-        let durable = Durable { batches, offset: self.durable_end, outcome };
+        let BatchEnd { offset, file } = self.durable_end;
+        let durable = Durable { batches, offset, file, outcome };
         (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
+    }
+
+    fn end_of(&self, batch: &Batch) -> BatchEnd {
+        let ends = batch.pieces.iter().map(|piece| ByteOffset(piece.at.0 + piece.range.len() as u64));
+        let file = match &batch.content {
+            Content::Files(parts) => parts.last().map_or(0, |last| {
+                let is_end = last.offset + u64::from(last.len) == self.tree.file(last.file).len.0;
+                last.file + u32::from(is_end)
+            }),
+            _ => 0,
+        };
+        BatchEnd { offset: ends.max().unwrap_or(ByteOffset(0)), file }
     }
 
     /// Old marks are wiped and that is durable: from here on they are not wiped again.
@@ -136,11 +163,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.stage(Stage::Data);
         if self.issued == 0 { self.checkpoint() } else { Ok(()) }
     }
-}
-
-fn end_of(batch: &Batch) -> ByteOffset {
-    let ends = batch.pieces.iter().map(|piece| ByteOffset(piece.at.0 + piece.range.len() as u64));
-    ends.max().unwrap_or(ByteOffset(0))
 }
 
 /// A batch that begins within a hash block.

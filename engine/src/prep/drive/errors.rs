@@ -1,61 +1,82 @@
 //! What went wrong, for people.
 
 use super::Drive;
-use crate::device;
 use crate::io;
 use crate::plan::batches::Phase;
-use crate::prep::timeouts::{Timeouts, no_room};
+use crate::prep::timeouts::{Timeouts, no_room, pulled};
 use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
+    /// What the drive is as long as it is not finished.
+    pub(super) fn meanwhile(&self) -> &'static str {
+        match self.formatting {
+            Some(_) => "the drive holds no finished volume",
+            None => "the volume is what it was before",
+        }
+    }
+
+    /// What can be done besides going on with it.
+    fn instead(&self) -> &'static str {
+        match self.formatting {
+            Some(_) => "replace the drive",
+            None => "roll the session back with --abort",
+        }
+    }
+
+    pub(super) fn stopped(&self) -> Problem {
+        let advice = format!("{}; go on with --resume, or roll back with --abort", self.meanwhile());
+        Problem::new(Kind::Interrupted, "stopped on request").drive(&self.s.name).advice(advice)
+    }
+
+    /// A source that is gone as a whole, or a shortage that keeps all of them from being read.
+    pub(super) fn source_gone(&self, problem: Problem) -> Problem {
+        let problem = problem.drive(&self.s.name);
+        match problem.kind {
+            Kind::Source => problem.advice(format!("attach it again and go on with --resume; {}", self.meanwhile())),
+            _ => problem,
+        }
+    }
+
     pub(super) fn write_failed(&self, error: &io::WriteError, what: &str) -> Problem {
-        if let Some(problem) = self.vanished(&error.source) {
+        if let Some(problem) = self.pulled(&error.source) {
             return problem.at(error.at);
         }
         if let Some(problem) = no_room(&error.source) {
             return problem.drive(&self.s.name).at(error.at);
         }
+        let (meanwhile, instead) = (self.meanwhile(), self.instead());
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
-            .advice("the drive holds no finished volume; check cable and drive (smartctl -a), then continue with --resume, or \
-             replace it")
+            .advice(format!("{meanwhile}; check cable and drive (smartctl -a), then go on with --resume, or {instead}"))
     }
 
-    /// A drive that was pulled: its size becomes zero, so that a write lies past the end, and the kernel calls that no
-    /// space.
-    fn vanished(&self, error: &std::io::Error) -> Option<Problem> {
-        let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
-        // A device that is there and has its size is one without room beneath it.
-        let lost = || self.s.node.as_deref().is_some_and(device::is_gone);
-        let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && lost();
-        // What is in flight when it is pulled, and a flush above all, ends like that too.
-        let fails = error.raw_os_error() == Some(libc::EIO);
-        let is_going = || self.s.node.as_deref().is_some_and(device::is_going);
-        (gone || past_the_end || fails && is_going()).then(|| {
-            Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})"))
-                .drive(&self.s.name)
-                .advice("check cable, power and dock, then continue with --resume; it holds no finished volume")
-        })
+    fn pulled(&self, error: &std::io::Error) -> Option<Problem> {
+        let problem = pulled(error, self.s.node.as_deref())?;
+        let advice = format!("check cable, power and dock, then go on with --resume; {}", self.meanwhile());
+        Some(problem.drive(&self.s.name).advice(advice))
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
-        Timeouts::timed_out(age)
-            .drive(&self.s.name)
-            .advice("check cable, power and dock, and the kernel's messages with `dmesg`, then continue with --resume; it holds \
-             no finished volume")
+        let meanwhile = self.meanwhile();
+        Timeouts::timed_out(age).drive(&self.s.name).advice(format!(
+            "check cable, power and dock, and the kernel's messages with `dmesg`, then go on with --resume; {meanwhile}"
+        ))
     }
 
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
-        if let Some(problem) = self.vanished(error) {
+        if let Some(problem) = self.pulled(error) {
             return problem;
         }
         if let Some(problem) = no_room(error) {
             return problem.drive(&self.s.name);
         }
+        let (meanwhile, instead) = (self.meanwhile(), self.instead());
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
-            .advice("nothing since the last flush can be trusted; continue with --resume, or replace the drive")
+            .advice(format!(
+                "nothing since the last flush can be trusted, and {meanwhile}; go on with --resume, or {instead}"
+            ))
     }
 
     pub(super) fn broken(&self, error: &std::io::Error) -> Problem {
@@ -65,10 +86,10 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
+        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
             .drive(&self.s.name)
             .path(&self.s.beside)
-            .advice("make room on the journal's disk, then continue with --resume")
+            .advice("make room on the journal's disk, then go on with --resume")
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         match phase {
             Phase::Data => {}
             Phase::Metadata | Phase::FreeSpace => {
-                if !self.formatting.is_past_data() {
+                if self.formatting.as_ref().is_some_and(|formatting| !formatting.is_past_data()) {
                     if self.s.log.batches() < self.issued {
                         return Ok(false);
                     }
@@ -67,7 +67,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     return Ok(false);
                 }
                 if phase == Phase::Last {
-                    self.formatting.end_of_manifest();
+                    if let Some(formatting) = &mut self.formatting {
+                        formatting.end_of_manifest();
+                    }
                     self.stage(Stage::Finishing);
                 }
             }
@@ -77,26 +79,37 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     }
 
     /// Every file has been read: what is left out is final.
-    pub(super) fn end_of_data(&mut self) -> Result<(), Problem> {
+    fn end_of_data(&mut self) -> Result<(), Problem> {
+        let left_out = self.settle()?;
+        let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
+        let property_hashes = std::mem::take(&mut self.property_hashes);
+        if let Some(formatting) = &mut self.formatting {
+            formatting.end_of_data(left_out, property_hashes, hashes);
+        }
+        Ok(())
+    }
+
+    /// What is not on the drive once every file has been read: with a blob, the file that sets its `Content-MD5`.
+    ///
+    /// # Errors
+    /// When no blob was read, or not what tells of several.
+    pub(super) fn settle(&self) -> Result<LeftOut, Problem> {
         let tree = self.tree;
         if let Some((file, why)) = self.left_out.range(tree.first_property()..).next() {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
-                .advice("every blob of its row needs it: mend it and continue with --resume"));
+                .advice("every blob of its row needs it: mend it and go on with --resume"));
         }
         if let Some(problem) = all_left_out(tree, &self.left_out) {
-            return Err(problem.drive(&self.s.name).advice(
-                "the drive holds no volume; mend the source and continue with --resume, or roll the session back with \
-                 --abort",
-            ));
+            let meanwhile = self.meanwhile();
+            return Err(problem.drive(&self.s.name).advice(format!(
+                "{meanwhile}; mend the source and go on with --resume, or roll the session back with --abort"
+            )));
         }
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
         let made = blobs.clone().filter(|_| tree.has_md5s()).map(|blob| tree.md5_file(blob));
-        let left_out = LeftOut::new(blobs.chain(made).collect());
-        let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
-        self.formatting.end_of_data(left_out, std::mem::take(&mut self.property_hashes), hashes);
-        Ok(())
+        Ok(LeftOut::new(blobs.chain(made).collect()))
     }
 
     pub(super) fn start(&mut self, batch: Batch, mut slot: Slot) -> Result<(), Problem> {
@@ -107,7 +120,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         if let Content::Files(parts) = &batch.content {
             return self.start_files(seq, parts.clone(), batch, slot);
         }
-        let filled = self.formatting.fill(&batch, &mut slot[..batch.len]);
+        let formatting = self.formatting.as_mut();
+        let filled = formatting.map_or(Ok(0), |formatting| formatting.fill(&batch, &mut slot[..batch.len]));
         let len = filled.map_err(|error| self.sidecar(&error))?;
         self.enqueue(seq, shortened(batch, len), slot, Vec::new(), Vec::new());
         Ok(())

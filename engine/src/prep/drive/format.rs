@@ -95,12 +95,8 @@ pub fn format<'a>(setup: Setup<'a>, format: Format<'a>) -> Result<Finished, Prob
     let layout = format.layout;
     let (nothing, data_outcome, whole_outcome) = Default::default();
     let outcomes = Outcomes { nothing: &nothing, data: &data_outcome, whole: &whole_outcome };
-    let mut drive = Drive::new(setup, Formatting::new(format, outcomes));
-    let result = drive.run();
-    if result.is_err() {
-        drive.drain();
-    }
-    result?;
+    let mut drive = Drive::new(setup, Some(Formatting::new(format, outcomes)));
+    drive.run()?;
     let tree = layout.tree();
     let out = |i: &u32| tree.file(*i).len.0;
     let blobs_out = drive.left_out.keys().filter(|&&i| i < tree.blob_count());
@@ -109,7 +105,7 @@ pub fn format<'a>(setup: Setup<'a>, format: Format<'a>) -> Result<Finished, Prob
         files: u64::from(tree.blob_count()) - files_out,
         data: ByteLen(layout.data_len().0 - bytes_out),
         written: ByteLen(drive.acknowledged),
-        manifest_md5: drive.formatting.manifest_md5,
+        manifest_md5: drive.formatting.as_ref().map_or([0; 16], |formatting| formatting.manifest_md5),
         left_out: std::mem::take(&mut drive.left_out),
         sums: std::mem::take(&mut drive.sums),
     })

@@ -1,6 +1,9 @@
 //! One drive's pipeline: a single loop that owns the ring, feeds slots, hands them to the workers and writes them in the
 //! order of the plan.
 //!
+//! It formats a drive, or copies files into a volume that stays: what is written is [`DriveContent`], and what a drive that is
+//! formatted needs beyond files, `format`.
+//!
 //! Batches may finish reading and sealing in any order, but are written strictly ascending. Gates stand on the way:
 //! metadata waits until every file has been read (what was left out is in none of it); the last set, the volume's first
 //! sector and the partition tables each wait until everything before them is durable.
@@ -30,11 +33,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use durable::BatchEnd;
 use format::Formatting;
 
 use crate::crypt::SectorCipher;
 use crate::hash::Md5Chain;
 use crate::io::{self, Engine, SourceFile};
+use crate::ntfs::build::LeftOut;
 use crate::plan::batches::{Batch, Phase};
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, Slot};
@@ -44,11 +49,14 @@ use crate::prep::rate_limit::RateLimit;
 use crate::prep::sources::Sources;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Done, Job, LaneBatcher};
-use crate::report::{Event, Kind, Problem, Stage, Stop};
+use crate::report::{Event, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
 
 /// Files up to this length are opened, compared, read and closed in one go; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
+
+/// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
+pub const SLOTS: usize = 28;
 
 /// Slots between hashing and device that keep the drive busy while others wait for company: 32 MiB. With 6 to 10 of them a
 /// device of 2 GB/s is as fast, within the noise of some per cent.
@@ -101,6 +109,44 @@ pub struct Setup<'a> {
 
 /// Makes a checkpoint durable.
 pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
+
+/// Files that were copied into a volume that stays; everything is durable.
+#[allow(missing_debug_implementations, reason = "a value between two steps")]
+pub struct Copied {
+    /// Files left out, by tree index.
+    pub left_out: BTreeMap<u32, String>,
+    /// The same, with the files that set their `Content-MD5`.
+    pub unwritten: LeftOut,
+    /// MD5 of the metadata and properties files.
+    pub property_hashes: PropertyHashes,
+    /// The hashes of the others.
+    pub log: OutcomeLog,
+    /// All batches.
+    pub durable: Durable,
+    /// Bytes written by this run.
+    pub written: ByteLen,
+}
+
+/// Copies files into a volume that stays: `setup.content` has batches of files alone.
+///
+/// # Errors
+/// A problem that names drive, place and operation. What is in use on the volume is what it was before.
+pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
+    let durable_before: u64 = setup.replay.sums.iter().flatten().map(|sum| sum.len as u64).sum();
+    let mut drive = Drive::new(setup, None);
+    drive.run()?;
+    let unwritten = drive.settle()?;
+    let BatchEnd { offset, file } = drive.durable_end;
+    let outcome = drive.s.log.sync().map_err(|error| drive.sidecar(&error))?;
+    Ok(Copied {
+        left_out: drive.left_out,
+        unwritten,
+        property_hashes: drive.property_hashes,
+        durable: Durable { batches: drive.issued, offset, file, outcome },
+        written: ByteLen(drive.acknowledged - durable_before),
+        log: drive.s.log,
+    })
+}
 
 /// What a drive's loop writes.
 #[allow(missing_debug_implementations, reason = "holds an iterator")]
@@ -161,8 +207,8 @@ struct Drive<'a, 'o> {
     s: Setup<'a>,
     tree: &'a DriveTree,
     batches: std::iter::Peekable<Box<dyn Iterator<Item = Batch> + 'a>>,
-    /// What fills the batches that hold no files.
-    formatting: Formatting<'a, 'o>,
+    /// What fills the batches that hold no files; `None` where the volume stays, whose batches all do.
+    formatting: Option<Formatting<'a, 'o>>,
     replies: (Sender<Done>, Receiver<Done>),
     waker: io::Waker,
 
@@ -179,9 +225,9 @@ struct Drive<'a, 'o> {
     flushed_issued: u64,
     flushed_at: Instant,
     flushed_bytes: u64,
-    /// Where batches end on the device, by number, as long as they are not durable.
-    ends: VecDeque<(u64, ByteOffset)>,
-    durable_end: ByteOffset,
+    /// Where batches end, by number, as long as they are not durable.
+    ends: VecDeque<(u64, BatchEnd)>,
+    durable_end: BatchEnd,
     /// Batches that begin within a hash block.
     mid_chain: BTreeSet<u64>,
 
@@ -208,7 +254,7 @@ struct Drive<'a, 'o> {
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    fn new(mut s: Setup<'a>, formatting: Formatting<'a, 'o>) -> Self {
+    fn new(mut s: Setup<'a>, formatting: Option<Formatting<'a, 'o>>) -> Self {
         let waker = s.engine.waker();
         let sources = Sources::new(std::mem::take(&mut s.bases));
         let slow_at = s.timeouts.slow;
@@ -232,7 +278,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             flushed_at: Instant::now(),
             flushed_bytes: 0,
             ends: VecDeque::new(),
-            durable_end: ByteOffset(0),
+            durable_end: BatchEnd::default(),
             mid_chain: BTreeSet::new(),
             open: HashMap::new(),
             left_out: BTreeMap::new(),
@@ -253,8 +299,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// Writes everything; it is durable then.
+    /// Writes everything; it is durable then. When that fails, what is under way is taken back.
     fn run(&mut self) -> Result<(), Problem> {
+        let result = self.run_loop();
+        if result.is_err() {
+            self.drain();
+        }
+        result
+    }
+
+    fn run_loop(&mut self) -> Result<(), Problem> {
         self.wipe()?;
         self.pass_over()?;
         // What is there already: rates count from here.
@@ -269,7 +323,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 self.feed()?;
             }
             if let Some(problem) = self.sources.gone() {
-                return Err(problem.drive(&self.s.name));
+                return Err(self.source_gone(problem));
             }
             self.write_ready();
             // What is sealed and not being written waits for its turn, perhaps behind one that waits for company.
@@ -278,9 +332,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             // A drive that waits for its sources is not at an end: flushing it each time would cost.
             if self.is_idle() && self.pause.is_none() {
                 if stopping && self.flushed_issued == self.issued {
-                    return Err(Problem::new(Kind::Interrupted, "stopped on request")
-                        .drive(&self.s.name)
-                        .advice("the drive holds no volume yet; continue with --resume, or roll back with --abort"));
+                    return Err(self.stopped());
                 }
                 if self.batches.peek().is_none() && self.flushed_issued == self.issued {
                     break;
