@@ -156,6 +156,36 @@ fn judge_a_second_session_that_is_killed_is_finished_or_taken_back() {
     judge::drive(&image, &record, None, true).expect_pass("scripts/judge-drive");
 }
 
+#[test]
+fn judge_content_md5_on_a_volume_that_is_kept() {
+    let session = Session::new("second-md5");
+    first(&session);
+    let moments = [("data", 3), ("data", 12), ("finishing", 1)];
+    let words = format!("{SECOND} --content-md5 --read-back full");
+    killed(&session, &moments, &words, (5, 12));
+    session.works(&words);
+    let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
+    judge::drive(&image, &record, None, true).expect_pass("scripts/judge-drive");
+
+    let mut seen = 0;
+    with_driver(&image, &key_in(&record), &session.dir, "ro", |volume| {
+        let manifest = fs::read_to_string(volume.join("DriveManifest.xml")).expect("a manifest");
+        let list = manifest.split_once("<BlobList Id=\"session#2-0\">").expect("a list").1;
+        for blob in list.split("<Blob>").skip(1) {
+            let text = |from: &str| blob.split_once(from).and_then(|(_, rest)| rest.split_once('<')).expect("text").0;
+            let on_volume = |path: &str| volume.join(path.trim_start_matches('\\').replace('\\', "/"));
+            let (_, properties) = blob.split_once("<PropertiesPath").expect("a properties file");
+            let properties = properties.split_once('>').and_then(|(_, rest)| rest.split_once('<')).expect("text").0;
+            let told = fs::read_to_string(on_volume(properties)).expect("a properties file");
+            let sum = Command::new("openssl").args(["md5", "-binary"]).arg(on_volume(text("<FilePath>"))).output();
+            let sum = dray_engine::hash::base64(&sum.expect("openssl runs").stdout);
+            assert!(told.contains(&format!("<Content-MD5>{sum}</Content-MD5>")), "{properties}: {told}, not {sum}");
+            seen += 1;
+        }
+    });
+    assert!(seen == 7 || seen == 0, "{seen} of 7 blobs");
+}
+
 /// Opens an image of a volume with its key.
 fn opened(image: &Path, key: &str) -> Opened {
     let found = find::open(image, None).expect("a volume");

@@ -100,13 +100,6 @@ impl Prepared {
         warnings: Vec<Problem>,
     ) -> Result<Self, Problems> {
         let Planned { drives, appends, unneeded, .. } = planned;
-        if let Some(there) = appends.first().filter(|_| !plan.recipe.md5_texts.is_empty()) {
-            let problem = Problem::new(Kind::Usage, "--content-md5 is not for drives that hold a volume already");
-            return Err(problem
-                .drive(&there.target.facts.name)
-                .advice("leave it away, or let the drive be formatted")
-                .into());
-        }
         let files = plan.catalog.files();
         let mut summary = PlanSummary {
             session: request.session.clone(),
