@@ -338,7 +338,7 @@ impl Job<'_> {
     ) -> Result<Appended, Problem> {
         let (tree, name) = (self.what.tree, self.what.name);
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
         };
         let mut copied = copy::copy(self, &planned.append, store, pool, log, save)?;
         (self.events)(Event::Stage { drive: self.index, stage: Stage::Metadata });
@@ -391,7 +391,7 @@ impl Job<'_> {
                 if self.stop.requested() {
                     store.flush()?;
                     return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name).advice(
-                        "the volume is what it was before; go on with `--resume`, or roll back with `--abort`",
+                        "the volume is what it was before; continue with `--resume`, or roll back with `--abort`",
                     ));
                 }
                 let len = (end - at).min(zeros.len() as u64);
@@ -421,7 +421,7 @@ impl Job<'_> {
     ) -> Result<(ByteLen, [u8; 16]), Problem> {
         let Addition { name, opened, rules, .. } = self.what;
         let side = |error: io::Error| {
-            Problem::new(Kind::Environment, format!("the hash log beside the journal failed: {error}")).drive(name)
+            Problem::new(Kind::Environment, format!("the hash log next to the journal failed: {error}")).drive(name)
         };
         let mut kept = planned.old.as_ref().map_or(0, |(_, keep)| *keep);
         if kept > 0 {

@@ -24,7 +24,7 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn stopped(&self) -> Problem {
-        let advice = format!("{}; go on with --resume, or roll back with --abort", self.meanwhile());
+        let advice = format!("{}; continue with --resume, or roll back with --abort", self.meanwhile());
         Problem::new(Kind::Interrupted, "stopped on request").drive(&self.s.name).advice(advice)
     }
 
@@ -32,7 +32,7 @@ impl Drive<'_, '_> {
     pub(super) fn source_gone(&self, problem: Problem) -> Problem {
         let problem = problem.drive(&self.s.name);
         match problem.kind {
-            Kind::Source => problem.advice(format!("attach it again and go on with --resume; {}", self.meanwhile())),
+            Kind::Source => problem.advice(format!("attach it again and continue with --resume; {}", self.meanwhile())),
             _ => problem,
         }
     }
@@ -48,19 +48,21 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
-            .advice(format!("{meanwhile}; check cable and drive (smartctl -a), then go on with --resume, or {instead}"))
+            .advice(format!(
+                "{meanwhile}; check cable and drive (smartctl -a), then continue with --resume, or {instead}"
+            ))
     }
 
     fn pulled(&self, error: &std::io::Error) -> Option<Problem> {
         let problem = pulled(error, self.s.node.as_deref())?;
-        let advice = format!("check cable, power and dock, then go on with --resume; {}", self.meanwhile());
+        let advice = format!("check cable, power and dock, then continue with --resume; {}", self.meanwhile());
         Some(problem.drive(&self.s.name).advice(advice))
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
         let meanwhile = self.meanwhile();
         Timeouts::timed_out(age).drive(&self.s.name).advice(format!(
-            "check cable, power and dock, and the kernel's messages with `dmesg`, then go on with --resume; {meanwhile}"
+            "check cable, power and dock, and the kernel's messages with `dmesg`, then continue with --resume; {meanwhile}"
         ))
     }
 
@@ -75,7 +77,7 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
             .advice(format!(
-                "nothing since the last flush can be trusted, and {meanwhile}; go on with --resume, or {instead}"
+                "nothing since the last flush can be trusted, and {meanwhile}; continue with --resume, or {instead}"
             ))
     }
 
@@ -86,10 +88,10 @@ impl Drive<'_, '_> {
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
-        Problem::new(Kind::Environment, format!("the files beside the journal cannot be written: {error}"))
+        Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
             .drive(&self.s.name)
             .path(&self.s.beside)
-            .advice("make room on the journal's disk, then go on with --resume")
+            .advice("make room on the journal's disk, then continue with --resume")
     }
 }
 

@@ -99,12 +99,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
-                .advice("every blob of its row needs it: mend it and go on with --resume"));
+                .advice("every blob of its row needs it: mend it and continue with --resume"));
         }
         if let Some(problem) = all_left_out(tree, &self.left_out) {
             let meanwhile = self.meanwhile();
             return Err(problem.drive(&self.s.name).advice(format!(
-                "{meanwhile}; mend the source and go on with --resume, or roll the session back with --abort"
+                "{meanwhile}; mend the source and continue with --resume, or roll the session back with --abort"
             )));
         }
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
