@@ -95,8 +95,8 @@ pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) 
                     (_, Some(RowConsent::Prompt)) => {
                         "its row says PromptOnFormat, which asks, and --silent forbids questions"
                     }
-                    (Fate::Destroyed, _) => "no consent to destroy what is on it",
-                    (Fate::Encrypted, _) => "no consent to encrypt its volume in place",
+                    (Fate::Destroyed, _) => "no consent to destroying what is on it",
+                    (Fate::Encrypted, _) => "no consent to encrypting its volume in place",
                 },
             ));
         } else if !person.is_there() {

@@ -472,7 +472,7 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
     if job::is_complete(&request) {
         let whole = SessionReport { journal: request.journal.clone(), ..SessionReport::default() };
         if !output.result("summary", objects::summary(&request.session, &whole)) {
-            output.chat(&format!("Session {} is complete: nothing is left to do.\n", request.session));
+            output.chat(&format!("Session {} is complete: nothing left to do.\n", request.session));
         }
         return Ended::before(Exit::Done);
     }

@@ -108,7 +108,7 @@ impl Outputs {
             let read = super::input::open(&place, super::input::Pipes::Refused)
                 .and_then(|file| file.take(HEAD_LEN).read_to_end(&mut head));
             if read.is_err() || !(form.is_earlier)(&head) {
-                return Err(refused("an existing file that is not an earlier version of it".into())
+                return Err(refused("an existing file that is no earlier one".into())
                     .advice("remove it, or name a new file; nothing was written"));
             }
         }

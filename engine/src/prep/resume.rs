@@ -76,7 +76,7 @@ pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
     hash.value()
 }
 
-/// Whether to go on with a session is asked for that is complete: nothing is left to do then, and no drive is needed to say so.
+/// Whether to go on with a session is asked for that is complete: nothing left to do then, and no drive is needed to say so.
 pub fn is_complete(request: &PrepRequest) -> bool {
     let is_plain = request.action == Action::Resume && request.additional_driveset.is_none();
     let book = is_plain.then(|| files::read_journal(&request.journal).ok()).flatten();
