@@ -32,7 +32,7 @@ fn holds(path: &Path, byte: u8) -> bool {
 /// The session is refused as a whole, before the journal knows of it.
 fn refused(lab: &Lab, prepared: Prepared, word: &str) {
     let problems = prepared.run(&[0], &|_| {}, &Stop::new()).expect_err("refused");
-    assert!(problems.0.iter().all(|problem| problem.kind == Kind::Refused), "{problems}");
+    assert!(problems.0.iter().all(|problem| matches!(problem.kind, Kind::Refused | Kind::Usage)), "{problems}");
     assert!(problems.to_string().contains(word), "{problems}");
     assert!(!lab.dir.join("j.jrn").exists(), "a session that was refused is in the journal");
 }
