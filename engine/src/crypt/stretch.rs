@@ -88,7 +88,7 @@ pub enum RecoveryPasswordError {
         at: usize,
     },
     /// Groups were separated, but there are not eight.
-    #[error("{}, not 8", counted(*.found as u64, "digit group"))]
+    #[error("{} of digits, not 8", counted(*.found as u64, "group"))]
     Groups {
         /// Groups in the text.
         found: usize,

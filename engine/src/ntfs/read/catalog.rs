@@ -52,6 +52,12 @@ const fn is_cloud(tag: u32) -> bool {
 /// FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS ([MS-FSCC] 2.6): the contents are not all here.
 const ELSEWHERE: u32 = 0x1000 | 0x0004_0000 | 0x0040_0000;
 
+/// Whether a file of a cloud has its contents here as a whole, as its filter says
+/// (docs/spec/ntfs.md#object-identifiers-and-reparse-points).
+fn is_hydrated(file: &FileRecord) -> bool {
+    file.has_cloud_state && file.reparse_tag.is_some_and(is_cloud) && file.standard.attributes & ELSEWHERE == 0
+}
+
 /// What a reparse point of another kind is ([MS-FSCC] 2.1.2.1).
 fn reparse_word(tag: u32) -> &'static str {
     match tag {
@@ -379,7 +385,7 @@ impl Catalog {
             unit: 0,
             damaged: !file.damage.is_empty(),
             reached: false,
-            is_reparse: file.reparse_tag.is_some() || file.standard.attributes & 0x400 != 0,
+            is_reparse: !is_hydrated(file) && (file.reparse_tag.is_some() || file.standard.attributes & 0x400 != 0),
         };
         if let Some(stream) = file.data(&[]) {
             (entry.size, entry.valid, entry.allocated) = (stream.size, stream.valid, stream.allocated());
@@ -626,9 +632,6 @@ impl Catalog {
         let entry = &self.entries[id.0 as usize];
         let special = if entry.data_flags & attr_flag::ENCRYPTED != 0 {
             Some(Special::Encrypted)
-        } else if is_cloud(entry.reparse) && entry.attributes & ELSEWHERE == 0 {
-            // Hydrated: its data is here as a whole.
-            None
         } else if entry.is_reparse {
             Some(match entry.reparse {
                 TAG_WOF => Special::WofCompressed,

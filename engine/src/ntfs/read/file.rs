@@ -196,6 +196,8 @@ pub struct FileRecord {
     pub streams: Vec<Stream>,
     /// Reparse tag, if the file is a reparse point.
     pub reparse_tag: Option<u32>,
+    /// Whether the reparse point holds what the cloud files filter keeps of a file.
+    pub has_cloud_state: bool,
     /// Extension records in use.
     pub extensions: Vec<u64>,
     /// What of this file could not be read; the rest is still there.
@@ -227,6 +229,7 @@ impl FileRecord {
             names: Vec::new(),
             streams: Vec::new(),
             reparse_tag: None,
+            has_cloud_state: false,
             extensions: Vec::new(),
             damage: Vec::new(),
         }
@@ -268,6 +271,8 @@ impl FileRecord {
             (ty, Body::Resident { value, .. }) => {
                 if ty == types::REPARSE_POINT {
                     self.reparse_tag = Some(view::<zerocopy::little_endian::U32>(value, 0, "no reparse tag")?.get());
+                    // Behind tag, lengths and flags; also where it is compressed, whose first eight bytes are literal.
+                    self.has_cloud_state = value[..value.len().min(32)].windows(4).any(|four| four == b"FeRp");
                 }
                 self.streams.push(Stream {
                     record: self.id.record,
