@@ -1,14 +1,14 @@
-//! The gate in front of destruction: a person, a serial on the command line, or the driveset's own column must have said yes
-//! to each drive.
+//! Consent to destruction: a person, a serial on the command line, or the driveset's own column must have agreed to
+//! each drive.
 
 use std::io::{BufRead, IsTerminal, Write};
 
 use dray_engine::job::RowConsent;
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 
-/// How many characters of the serial are asked for.
+/// Characters of the serial to be typed.
 const ASKED: usize = 6;
-/// How often a person may mistype.
+/// Attempts allowed for typing the confirmation.
 const TRIES: usize = 3;
 
 /// Consent that came with the command line.
@@ -20,44 +20,44 @@ pub struct Consent {
     pub serials: Vec<String>,
 }
 
-/// What will be done to a drive.
+/// The effect on a drive that needs consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// What is on it is lost.
+    /// All contents of the drive are lost.
     Destroyed,
     /// The volume on it is encrypted in place.
     Encrypted,
 }
 
-/// A drive that somebody must say yes to.
+/// A drive that needs consent.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// Its index among all drives.
     pub index: usize,
-    /// The drive whose contents would be destroyed.
+    /// Facts of the drive, for the question and for messages.
     pub drive: &'a DriveFacts,
-    /// What will be done to it.
+    /// The effect on it.
     pub fate: Fate,
-    /// What its row in the driveset says; `None` where no driveset has a say.
+    /// Consent stated in its driveset row; `None` where no driveset applies.
     pub row: Option<RowConsent>,
 }
 
 impl<'a> Asked<'a> {
-    /// A drive whose contents will be lost, of no driveset.
+    /// A drive without a driveset row whose contents will be lost.
     pub const fn destroyed(index: usize, drive: &'a DriveFacts) -> Self {
         Self { index, drive, fate: Fate::Destroyed, row: None }
     }
 }
 
-/// Somebody who can be asked.
+/// A source of interactive consent: the terminal, or a script in tests.
 pub trait Person {
-    /// Whether anybody is there.
+    /// Whether a question can be answered interactively.
     fn is_there(&self) -> bool;
     /// Shows text and waits for a line; `None` when there is none.
     fn ask(&mut self, text: &str) -> Option<String>;
 }
 
-/// The person at the terminal; asked on stderr so that stdout stays clean.
+/// The terminal: questions go to stderr so that stdout stays clean.
 #[derive(Debug)]
 pub struct Terminal;
 
@@ -75,7 +75,7 @@ impl Person for Terminal {
     }
 }
 
-/// Asks for every drive; all of them or none.
+/// Gathers consent for every drive; all of them or none.
 ///
 /// # Errors
 /// The drives without consent, and how to give it.
@@ -112,7 +112,7 @@ pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) 
     Ok(consented)
 }
 
-/// Whether the command line named the drive: by its id, or by the serial that it tells.
+/// Whether the command line names the drive: by its id, or by the serial that the hardware reports.
 fn is_named(drive: &DriveFacts, consent: &Consent) -> bool {
     let is_it = |serial: &String| {
         !serial.is_empty()
@@ -125,7 +125,7 @@ fn is_named(drive: &DriveFacts, consent: &Consent) -> bool {
 /// Serials on the command line that are of no drive in question: a slip of the hand, or of the wrong list.
 ///
 /// # Errors
-/// Each of them, and what the drives are called.
+/// Each such serial, with the identifiers of the drives in question.
 pub fn known(consent: &Consent, drives: &[&DriveFacts], others: &[String]) -> Result<(), Problems> {
     let is_other = |serial: &String| others.iter().any(|id| id.eq_ignore_ascii_case(serial));
     let of_one = |serial: &String| {
@@ -167,7 +167,7 @@ fn describe(drive: &DriveFacts) -> String {
     format!("{model}, {}, {}", called(drive), drive.size)
 }
 
-/// Its id, and what it says of itself where that is another.
+/// The drive's id, with the hardware's serial where the two differ.
 fn called(drive: &DriveFacts) -> String {
     match &drive.serial {
         Some(own) if !own.eq_ignore_ascii_case(&drive.drive_id) => {
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// Who is asked, what the row says, and the command line's words: only a serial or a row that may consent does.
+    /// Interactive consent, consent by row and consent by serial: only a serial or a row that may consent counts.
     #[test]
     fn consent_is_a_serial_on_the_command_line_or_a_row_that_names_the_drive() {
         use RowConsent::{Prompt, Silent, SilentByLooseName};
@@ -321,7 +321,7 @@ mod tests {
             let result = gather(&[asked], &consent, &mut nobody);
             assert_eq!(result.is_ok(), is_consent, "{row:?} {silent_line} {yes:?}: {result:?}");
         }
-        // A person is asked where the row wants it, and not where it says not to.
+        // A question is asked where the row calls for one, and only there.
         let asked = |row| Asked { row: Some(row), ..Asked::destroyed(0, &drive) };
         for (row, answers, shows) in [(Prompt, &["345678"][..], true), (Silent, &[], false)] {
             let mut person = Script::new(answers);
@@ -342,7 +342,7 @@ mod tests {
             gather(&[Asked::destroyed(0, &labelled)], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
         assert!(reported.to_string().contains("WD-WX12A345678"), "{reported}");
         assert!(gather(&[Asked::destroyed(0, &labelled)], &silent(&["WD-WX12A345678"]), &mut Script::new(&[])).is_ok());
-        // What tells none is not advised to be named by one.
+        // A drive that reports no serial is not advised to be named by one.
         let device = DriveFacts { serial: None, drive_id: "loop0".into(), ..drive("/dev/loop0") };
         let asked = Asked { row: Some(RowConsent::SilentByLooseName), ..Asked::destroyed(0, &device) };
         let reported = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");

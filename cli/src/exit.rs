@@ -2,15 +2,15 @@
 
 use dray_engine::report::{Kind, Problem, Problems, SessionReport};
 
-/// How the program ends.
+/// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All that was asked is done.
+    /// Everything that was asked for is done.
     Done = 0,
     /// The command line or an input file is wrong.
     Usage = 1,
-    /// A gate in front of destruction said no.
+    /// Refused by a safety check before anything was destroyed.
     Refused = 2,
     /// Finished, some files left out.
     LeftOut = 3,
@@ -18,13 +18,13 @@ pub enum Exit {
     DriveFailed = 4,
     /// Read-back or verification found differences.
     Different = 5,
-    /// Not all is done that was asked; the session goes on with more drives.
+    /// Incomplete; the session continues with more drives.
     Resumable = 6,
     /// A source could not be read.
     Source = 7,
     /// Kernel, permissions or limits.
     Environment = 8,
-    /// A bug; also what a panic gives.
+    /// A bug; a panic gives the same code.
     Bug = 101,
     /// Interrupted by a signal.
     Interrupted = 130,
@@ -51,7 +51,7 @@ impl Exit {
         self as u8
     }
 
-    /// What it means.
+    /// Meaning of the code, as in [`TABLE`].
     pub fn meaning(self) -> &'static str {
         TABLE.iter().find(|(exit, _)| *exit == self).map_or("unknown", |(_, meaning)| meaning)
     }
@@ -83,7 +83,7 @@ impl Exit {
         }
     }
 
-    /// The code of several problems: the one that matters most to who reads only the number.
+    /// The code of several problems: that of the most serious kind.
     pub fn of_problems(problems: &Problems) -> Self {
         const ORDER: [Kind; 8] = [
             Kind::Internal,

@@ -1,4 +1,4 @@
-//! Where keys come from: a file, a descriptor, or a person; never the command line.
+//! Key input: a file, an open descriptor or a prompt; never the command line.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use zeroize::Zeroizing;
 
 use crate::render::Output;
 
-/// How often a person may mistype.
+/// Attempts allowed at the key prompt.
 const TRIES: usize = 3;
 
 /// Longest line that is read from a terminal: four times the longest password.
 const LINE_MAX: usize = 1024;
 
-/// How a key is given.
+/// Options that name the source of the key.
 #[derive(Args, Clone, Debug, Default)]
 pub struct KeyArgs {
     /// File with the key: drive record, JSON of listBitLockerKeys, .BEK, or text
@@ -45,7 +45,7 @@ pub struct DriveArgs {
     /// Number of the partition; else a bare volume, or the first data partition
     #[arg(long, value_name = "N")]
     pub partition: Option<u32>,
-    /// Where the key comes from.
+    /// Source of the key.
     #[command(flatten)]
     pub key: KeyArgs,
 }
@@ -67,16 +67,16 @@ pub struct Keys {
 }
 
 impl KeyArgs {
-    /// Where keys are read from.
+    /// Paths the key is read from; a descriptor is `/dev/fd/N`.
     pub fn files(&self) -> Vec<PathBuf> {
         let descriptor = self.key_fd.map(|fd| PathBuf::from(format!("/dev/fd/{fd}")));
         self.key_file.iter().cloned().chain(descriptor).collect()
     }
 
-    /// Reads what was given.
+    /// Reads the key files that were named.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no key; says which group of digits is mistyped.
+    /// A file cannot be read or holds no key; a mistyped group of a recovery password is named.
     pub fn read(&self) -> Result<Keys, Problem> {
         let mut given: Option<Key> = None;
         for path in &self.files() {
@@ -98,14 +98,14 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
 }
 
 impl Keys {
-    /// No keys: asks where one is needed.
+    /// No keys: [`Keys::open`] prompts where one is needed.
     #[cfg(test)]
     pub fn none() -> Self {
         Self { given: None }
     }
 
-    /// Finds the volume on a drive and opens it, with what was given or else what a person answers. Tells what should be
-    /// known of the volume.
+    /// Finds the volume on a drive and opens it with the given key, or with one typed at the prompt. Warns of what is
+    /// unusual about the volume.
     ///
     /// # Errors
     /// The drive holds no volume, or no key opens it.
@@ -117,7 +117,7 @@ impl Keys {
         Ok(opened)
     }
 
-    /// As [`Keys::open`], of a volume that is found already; tells nothing.
+    /// As [`Keys::open`], for a volume that has been found already; issues no warnings.
     ///
     /// # Errors
     /// No key opens it.
@@ -160,7 +160,7 @@ fn ask(mut found: Found, drive: &Path, partition: Option<u32>, output: &Output) 
     loop {
         tries += 1;
         let Some(answer) = Prompt::ask(&format!("Key of {}: ", question(&found)))? else {
-            // Says that there is no key, and how to give one.
+            // Reports that no key is given, and how to give one.
             return unlock(found, &Key::none(), output);
         };
         let outcome = Key::read(answer.as_bytes()).and_then(|key| unlock(found, &key, output));
@@ -175,7 +175,7 @@ fn ask(mut found: Found, drive: &Path, partition: Option<u32>, output: &Output) 
     }
 }
 
-/// The drive, and what would open it.
+/// Text of the key prompt: the drive and the kinds of key that open it.
 fn question(found: &Found) -> String {
     let mut text = found.drive.name.clone();
     if let Some(serial) = &found.serial {
@@ -185,13 +185,13 @@ fn question(found: &Found) -> String {
     if kinds.is_empty() { text } else { format!("{text} ({})", kinds.join(", ")) }
 }
 
-/// A question whose answer is not shown.
+/// A terminal with echo switched off while a secret is typed.
 struct Prompt {
     before: Termios,
 }
 
 impl Prompt {
-    /// `None`: nobody is there, or they gave no answer.
+    /// `None`: standard input is no terminal, or no answer was given.
     fn ask(question: &str) -> Result<Option<Zeroizing<String>>, Problem> {
         let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
         if !stdin.is_terminal() {

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn open_many() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Where that is forbidden there are fewer at once.
+    // Where the limit cannot be raised, fewer files are open at once.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
@@ -59,6 +59,6 @@ fn open_many() {
 /// are piped to a program, and 1 does (core(5)).
 fn withhold_core() {
     let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
-    // Where that is forbidden the program still has to work.
+    // Where the limit cannot be set, the program still has to work.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
 }

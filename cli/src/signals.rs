@@ -10,29 +10,29 @@ use signal_hook::iterator::Signals as Incoming;
 
 use crate::exit::Exit;
 
-/// What signals have asked for, shared with the thread that receives them.
+/// Requests made by signals, shared with the thread that receives them.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
-    /// The wish to stop.
+    /// Set to stop the work.
     pub stop: Stop,
     /// Whether drives are being written: before that, a signal ends the program at once.
     pub writing: Arc<AtomicBool>,
-    /// A status block is wanted.
+    /// Set to have a status block printed.
     pub status: Arc<AtomicBool>,
-    /// How to go on afterwards.
+    /// Advice printed on an interruption: how to continue afterwards.
     advice: &'static str,
 }
 
-/// How a session goes on that was stopped.
+/// Advice for an interrupted session.
 pub const SESSION: &str = "unfinished drives hold no volume: continue with --resume, or roll back with --abort";
-/// How a verification does.
+/// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 
 impl Signals {
-    /// Starts listening; `advice` is told to who stops.
+    /// Starts listening; `advice` is printed when the program is interrupted.
     ///
     /// # Errors
-    /// When the kernel does not let us.
+    /// The kernel refuses the signal handlers.
     pub fn install(advice: &'static str) -> std::io::Result<Self> {
         let hangup = hangup_counts().then_some(SIGHUP);
         let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup))?;
@@ -61,7 +61,7 @@ impl Signals {
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
         if self.stop.requested() {
-            // A terminal that goes is told of by the kernel and by the shell.
+            // The kernel and the shell report a closed terminal themselves.
             if signal == SIGHUP {
                 return;
             }
@@ -85,7 +85,7 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
 }
 
-/// A line on stderr; nobody to read it is no reason to fail.
+/// Prints a line on stderr; errors are ignored, since stderr may be closed.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

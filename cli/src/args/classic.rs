@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::exit::Exit;
 
-/// What `--help` says about this syntax.
+/// Part of `--help` on this syntax.
 pub const HELP: &str = "\
 The classic syntax (names in any case):
   PrepImport /j:<journal> /id:<session> [/logdir:<dir>] [/silentmode]
@@ -32,25 +32,25 @@ command line is ignored too, and asked for.
 pub struct Translated {
     /// The words behind the program's name.
     pub modern: Vec<OsString>,
-    /// What to tell the user first.
+    /// Warnings to print first.
     pub warnings: Vec<String>,
 }
 
-/// Why a classic command line cannot be taken.
+/// A classic command line that cannot be accepted.
 #[derive(Debug)]
 pub struct Fault {
-    /// What is wrong, with its line ends, ready for standard error.
+    /// The message, with its line ends, ready for standard error.
     pub text: String,
-    /// How the program ends.
+    /// Exit code that follows.
     pub exit: Exit,
 }
 
-/// A first-generation session: one drive, one source, sometimes in place.
+/// A first-generation session: one drive and one source, which may lie on the drive itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct V1Request {
     /// `/t:`, the drive.
     pub target: Option<OsString>,
-    /// Whether `/bk:` came; a value that is no `@FILE` is dropped.
+    /// Whether `/bk:` was given; a value other than `@FILE` is dropped.
     pub has_key: bool,
     /// The file of `/bk:@FILE`.
     pub key_file: Option<OsString>,
@@ -76,7 +76,7 @@ pub struct V1Request {
     pub format: bool,
 }
 
-/// How a parameter is taken.
+/// Form and treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// `/name:value` that becomes a modern option; twice with different values is an error if `true`.
@@ -91,7 +91,7 @@ enum Shape {
     V1Switch,
 }
 
-/// Names as documented, and what they become.
+/// Documented names and their modern form.
 const PARAMETERS: &[(&str, Shape)] = &[
     ("j", Shape::Value("--journal", true)),
     ("id", Shape::Value("--id", true)),
@@ -122,7 +122,7 @@ const PARAMETERS: &[(&str, Shape)] = &[
     ("format", Shape::V1Switch),
 ];
 
-/// Commands of the Windows tool that are documented but not here yet.
+/// Documented commands of the Windows tool that have no counterpart here.
 const OTHER_COMMANDS: &[&str] = &["PreviewExport", "RepairImport", "RepairExport"];
 
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
@@ -178,7 +178,7 @@ pub(super) fn split(word: &OsStr) -> Option<Given<'_>> {
 }
 
 fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
-    // Behind the first `-` everything is modern: `--yes SERIAL` has words of its own.
+    // From the first `-` on, everything is modern: `--yes SERIAL` has words of its own.
     let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
     let (classic, modern_tail) = words.split_at(split_at);
     if modern_tail.iter().any(|word| word == "--help" || word == "-h") {
@@ -249,7 +249,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
     let is_v1 = taken.iter().any(|(index, _)| matches!(PARAMETERS[*index].1, Shape::V1Value | Shape::V1Switch))
         || has("skipwrite") && !has("DataSet");
     let listing = has("ListDrives") || has("ListCopySessions");
-    // Required names are told in the spelling of who asks, so not left to the modern parser.
+    // Missing names are reported in the spelling of this syntax, so they are not left to the modern parser.
     if faults.is_empty() && modern_tail.is_empty() {
         if !has("j") {
             faults.push("/j:<journal> is missing".into());
@@ -383,7 +383,7 @@ impl V1Request {
     }
 }
 
-/// Says what is wrong with a word without repeating anything that could be a secret.
+/// The message for an unknown word, without anything that could be a secret.
 fn unknown(words: &[OsString], at: usize) -> String {
     let given = split(&words[at]);
     let named = given.as_ref().filter(|given| given.slash || given.value.is_some());
@@ -410,7 +410,7 @@ fn unknown(words: &[OsString], at: usize) -> String {
     }
 }
 
-/// Names worth suggesting: nobody should be led to type a storage key.
+/// Names worth suggesting: a suggestion must not lead to typing a storage key.
 fn suggestions() -> impl Iterator<Item = &'static str> {
     PARAMETERS.iter().filter(|(_, shape)| *shape != Shape::Credential).map(|(name, _)| *name)
 }

@@ -1,7 +1,7 @@
 //! `Unlock /bk:… | /externalKey:… [/driveLetter:…]` (docs/spec/import-export.md#unlock), turned into modern words.
 //!
-//! The documented form has the key itself in the command line, where every user of the machine can read it. It is taken as
-//! a form, and the key is not: it comes from the file that the value names, or is asked for.
+//! The documented form has the key itself in the command line, where every user of the machine can read it. The form is
+//! accepted, the key is not: it is read from the file that the value names, or typed at a prompt.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,9 +9,9 @@ use std::path::Path;
 
 use super::classic::{Fault, Translated, nearest, split, usage};
 
-/// What takes the key.
+/// Parameters that take the key.
 const KEYS: [&str; 2] = ["bk", "externalKey"];
-/// What takes the drive.
+/// Parameter that takes the drive.
 const DRIVE: &str = "driveLetter";
 
 /// `/name:…`, where a path would have a slash before its first colon.
@@ -80,7 +80,7 @@ pub(super) fn parse(words: &[OsString]) -> Result<Translated, Fault> {
     Ok(Translated { modern, warnings })
 }
 
-/// The file that a value names: `@FILE`, or the path of one that is there.
+/// The file that a value names: `@FILE`, or the path of an existing file.
 fn file_of(value: &OsStr) -> Option<&OsStr> {
     match value.as_bytes().strip_prefix(b"@") {
         Some(path) => Some(OsStr::from_bytes(path)),

@@ -37,10 +37,10 @@ pub use version::SHORT as VERSION;
     disable_help_subcommand = true
 )]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
-    /// How to say it.
+    /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
     /// The command's name.
@@ -77,7 +77,7 @@ pub struct OutputArgs {
     pub config: Option<PathBuf>,
 }
 
-/// When to use colour.
+/// Use of colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -89,16 +89,16 @@ pub enum Color {
     Never,
 }
 
-/// What the arguments come to.
+/// Result of parsing.
 #[derive(Debug)]
 pub enum Parsed {
-    /// A command to run, and what to warn of first.
+    /// A command to run, with warnings to print first.
     Run(Box<Cli>, Vec<String>),
     /// Text for stdout, then success: help and version.
     Print(String),
-    /// What is wrong, for stderr.
+    /// An error message for stderr.
     Wrong(String, Exit),
-    /// What is wrong with variables or the configuration file.
+    /// Problems of variables or the configuration file.
     Unset(Problems),
 }
 
@@ -130,7 +130,7 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
     }
 }
 
-/// `dray help`, `dray help verify` and `dray version` are what other programs answer to as well.
+/// `dray help`, `dray help verify` and `dray version`, accepted because other programs accept them.
 fn plain_words(argv: Vec<OsString>) -> Vec<OsString> {
     match argv[1].to_str() {
         Some("help") => {
@@ -163,7 +163,7 @@ fn finish(argv: Vec<OsString>, mut warnings: Vec<String>) -> Parsed {
     }
 }
 
-/// Where a value comes from that nobody typed and that is wrong.
+/// Source of a wrong value that was not typed, for the message.
 fn origin_of(error: &clap::Error, untyped: &[Setting]) -> String {
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(name)) => name.as_str(),

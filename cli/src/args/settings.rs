@@ -1,7 +1,7 @@
-//! Values that nobody typed: `DRAY_…` variables and the configuration file. A flag goes before a variable, a variable
-//! before the file, the file before the default.
+//! Values set outside the command line: `DRAY_…` variables and the configuration file. A flag takes precedence over a
+//! variable, a variable over the file, the file over the default.
 //!
-//! What they give becomes words of the command line, so that it is checked exactly as if it had been typed.
+//! They are turned into words of the command line, so that they are checked exactly like typed ones.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,10 +18,10 @@ use super::trust;
 const FILE_LEN_MAX: u64 = 1 << 20;
 /// Variables that are no option.
 const OTHER_VARIABLES: &[&str] = &["DRAY_CONFIG", "DRAY_TOKEN"];
-/// Options that no file and no variable may give: consent to destruction is given anew each time, where it is seen.
+/// Options that no file and no variable may set: consent to destruction is typed anew each time.
 const TYPED_ONLY: &[&str] = &["yes", "silent"];
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// An option on the command line.
@@ -30,30 +30,30 @@ pub enum Origin {
     Variable(String),
     /// The configuration file, with the table in it if it is not the top.
     File(PathBuf, String),
-    /// Nobody gave one.
+    /// The program's default.
     Default,
 }
 
-/// An option of a command and what it is set to.
+/// An option of a command and its value.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// Long name, without dashes.
     pub option: String,
     /// Values; empty when there is none. For a switch `true` or nothing.
     pub values: Vec<String>,
-    /// Where they come from.
+    /// Source of the values.
     pub origin: Origin,
 }
 
 /// The configuration file.
 #[derive(Debug, Default)]
 pub struct File {
-    /// Where it is, if there is one.
+    /// Its path; `None` when there is none.
     pub path: Option<PathBuf>,
     table: toml::Table,
 }
 
-/// What the outside gives: variables by name, and where a configuration file may be.
+/// The environment: variables by name, and possible places of a configuration file.
 #[derive(Debug)]
 pub struct Outside {
     variables: Vec<(String, String)>,
@@ -62,7 +62,7 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// This process's.
+    /// The environment of this process.
     pub fn real() -> Self {
         let variables: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -84,7 +84,7 @@ impl Outside {
         self.variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// Variables that look like ours and are none, with what was perhaps meant.
+    /// Variables that begin with `DRAY_` and belong to no option, with a similar name where there is one.
     pub fn strangers(&self, definition: &Command) -> Vec<String> {
         let known: BTreeSet<String> =
             options_everywhere(definition).iter().map(|option| variable_of(option)[5..].to_owned()).collect();
@@ -100,10 +100,10 @@ impl Outside {
         report.collect()
     }
 
-    /// Reads the configuration file: the one that was named, else the first usual one that is there.
+    /// Reads the configuration file: the named one, else the first existing one of the usual places.
     ///
     /// # Errors
-    /// When it cannot be read or says what no command knows.
+    /// The file cannot be read or holds a key that no command has.
     pub fn file(&self, named: Option<&Path>, definition: &Command) -> Result<File, Problems> {
         let named = named.or(self.config.as_deref());
         let path = match named {
@@ -114,7 +114,7 @@ impl Outside {
             },
         };
         let problem = |what: String| Problem::new(Kind::Usage, what).path(&path);
-        // What runs as root by its word must be root's word.
+        // A file that decides what root runs must be writable by root alone.
         if trust::is_root()
             && let Some((place, why)) = trust::fault(&path)
         {
@@ -145,7 +145,7 @@ impl Outside {
     }
 }
 
-/// Whether a value of an option that must be typed says nothing: a switch that is off.
+/// Whether the values of a typed-only option are all off, which gives no consent.
 fn is_off(values: &[String]) -> bool {
     values.iter().all(|value| matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
 }
@@ -155,14 +155,14 @@ pub fn variable_of(option: &str) -> String {
     format!("DRAY_{}", option.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// How consent is given.
+/// Advice on how to give consent.
 const CONSENT: &str = "type --yes SERIAL for each drive, each time; or write SilentMode in the row of the driveset";
 
 /// Every key of a table must be an option or a command.
 fn check(path: &Path, table: &toml::Table, chain: &[&Command], name: &str, problems: &mut Problems) {
     let command = chain[chain.len() - 1];
     let mut options = options_everywhere(command);
-    // Those of every command may stand in any command's table.
+    // Global options may appear in any command's table.
     options.extend(self::options(chain).iter().filter_map(|arg| arg.get_long().map(str::to_owned)));
     let commands: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     for (key, value) in table {
@@ -232,7 +232,7 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
     })
 }
 
-/// Which command the words are for, as the chain from the root, and where its own words begin.
+/// The command that the words select, as the chain from the root, and the index at which its own words begin.
 fn command_of<'a>(words: &[OsString], root: &'a Command) -> (Vec<&'a Command>, usize) {
     let mut chain = vec![root];
     let mut at = 1;
@@ -280,7 +280,7 @@ fn gives(word: &OsString, arg: &Arg) -> bool {
     short.is_some_and(|rest| arg.get_short().is_some_and(|short| rest.contains(short)))
 }
 
-/// What every option of a command is set to, and where from; `words` is the whole command line.
+/// The value and the source of every option of a command; `words` is the whole command line.
 ///
 /// # Errors
 /// Values of variables that no switch takes.
@@ -324,7 +324,7 @@ pub fn resolve(
     problems.into_result().map(|()| settings)
 }
 
-/// Where a value comes from, in words.
+/// The source of a value in words.
 pub fn where_from(origin: &Origin) -> String {
     match origin {
         Origin::Flag => "command line".into(),
@@ -367,10 +367,10 @@ pub fn chain_of<'a>(names: &[String], root: &'a Command) -> Option<Vec<&'a Comma
     Some(chain)
 }
 
-/// The words with what variables and the file give, and the settings that nobody typed.
+/// The words extended by values of variables and the file, and the settings that were not typed.
 ///
 /// # Errors
-/// What is wrong with them.
+/// Problems of those values.
 pub fn layered(
     words: Vec<OsString>,
     root: &Command,
@@ -405,7 +405,7 @@ pub fn layered(
             problems.push(problem.column(where_from(&setting.origin)).advice(CONSENT));
         }
         let Some(arg) = arg_of(&setting.option) else { continue };
-        // What was typed wins over what excludes it.
+        // A typed option takes precedence over a set one that excludes it.
         let excluded = typed.iter().any(|other| excludes(last, other, arg) || excludes(last, arg, other));
         if excluded {
             continue;
@@ -422,7 +422,7 @@ pub fn layered(
     Ok((all, untyped.collect()))
 }
 
-/// Whether `one` is defined as excluding `other`. Options of every command are not in the command's own definition yet.
+/// Whether `one` is defined as excluding `other`. Global options are not in the command's own definition yet.
 fn excludes(command: &Command, one: &Arg, other: &Arg) -> bool {
     let known = |arg: &Arg| command.get_arguments().any(|own| own.get_id() == arg.get_id());
     match (known(one), known(other)) {
@@ -515,7 +515,7 @@ mod tests {
             assert_eq!(problems.0[0].kind, Kind::Refused, "{name}");
             assert!(problems.to_string().contains(name), "{problems}");
         }
-        // What was typed stands, whatever else is set; a switch that is off says nothing.
+        // A typed value stays, whatever else is set; a switch that is off has no effect.
         let all = after(&format!("{line} --silent --yes S2"), &outside(&[("DRAY_YES", "S1"), ("DRAY_SILENT", "yes")]));
         assert!(!all.iter().any(|word| word.contains("S1")), "{all:?}");
         assert_eq!(after(line, &outside(&[("DRAY_SILENT", "false")])).join(" "), line);

@@ -6,7 +6,7 @@ use dray_engine::units::{ClusterSize, SectorSize};
 /// A cluster size: bytes, or with `K`/`M` in powers of two, as `format.com` writes them.
 ///
 /// # Errors
-/// What would be right.
+/// The accepted form.
 pub fn cluster(text: &str) -> Result<u64, String> {
     binary(text)
         .and_then(ClusterSize::from_bytes)
@@ -17,7 +17,7 @@ pub fn cluster(text: &str) -> Result<u64, String> {
 /// A logical sector size.
 ///
 /// # Errors
-/// What would be right.
+/// The accepted values.
 pub fn sector(text: &str) -> Result<u64, String> {
     binary(text).and_then(SectorSize::from_bytes).map(SectorSize::bytes).ok_or_else(|| "use 512 or 4096".into())
 }
@@ -25,7 +25,7 @@ pub fn sector(text: &str) -> Result<u64, String> {
 /// The longest request to a drive.
 ///
 /// # Errors
-/// What would be right.
+/// The accepted values.
 pub fn request(text: &str) -> Result<u64, String> {
     let size = binary(text).filter(|&size| size % 4096 == 0 && (16 << 10..=4 << 20).contains(&size));
     size.ok_or_else(|| "use a multiple of 4096 from 16K to 4M, for example 1M".into())
@@ -34,7 +34,7 @@ pub fn request(text: &str) -> Result<u64, String> {
 /// Bytes a second.
 ///
 /// # Errors
-/// What would be right.
+/// The accepted form.
 pub fn rate(text: &str) -> Result<u64, String> {
     let text = text.trim().to_ascii_lowercase();
     // Decimal, as rates are shown; a power of two has an i.
@@ -46,7 +46,7 @@ pub fn rate(text: &str) -> Result<u64, String> {
 /// A block size for measuring.
 ///
 /// # Errors
-/// What would be right.
+/// The accepted form.
 pub fn block(text: &str) -> Result<usize, String> {
     let size = binary(text).and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0 && size % 4096 == 0);
     size.ok_or_else(|| "use a multiple of 4096, for example 64K or 4M".into())

@@ -1,4 +1,4 @@
-//! Whether a file can be relied on by who runs as root: nobody else may change it, or put another in its place.
+//! Whether root can rely on a file: no other user may change or replace it.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -13,8 +13,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// What lets somebody other than root change what the path leads to: the file, a directory or a link on the way, and why;
-/// `None` when nobody can. A path that leads nowhere is no danger.
+/// The first thing on the path that another user can change: the file, a directory or a link on the way, and the
+/// reason. `None` when root alone can change them. A path that leads nowhere is safe.
 pub fn fault(path: &Path) -> Option<(PathBuf, String)> {
     let path = std::path::absolute(path).ok()?;
     let mut waiting: Vec<OsString> = parts(&path);
@@ -31,7 +31,7 @@ pub fn fault(path: &Path) -> Option<(PathBuf, String)> {
         let next = at.join(&name);
         let meta = std::fs::symlink_metadata(&next).ok()?;
         if meta.is_symlink() {
-            // Its own bits mean nothing; whose it is counts where the directory is everybody's.
+            // A link's own mode has no meaning; its owner matters where the directory is writable by all.
             if meta.uid() != 0 {
                 return Some((next, format!("the link belongs to {}", who(meta.uid()))));
             }
@@ -70,7 +70,7 @@ fn who(uid: u32) -> String {
     format!("user {uid}")
 }
 
-/// Why somebody other than root may change it.
+/// Why another user can change it.
 fn weakness(meta: &Metadata) -> Option<String> {
     const GROUP_WRITES: u32 = 0o020;
     const OTHERS_WRITE: u32 = 0o002;
@@ -78,7 +78,7 @@ fn weakness(meta: &Metadata) -> Option<String> {
     if meta.uid() != 0 {
         return Some(format!("it belongs to {}", who(meta.uid())));
     }
-    // Everybody may make names in a sticky directory, and nobody may take those of others away.
+    // In a sticky directory all users may create names, but not remove those of others.
     if meta.is_dir() && meta.mode() & STICKY != 0 {
         return None;
     }
@@ -118,7 +118,7 @@ mod tests {
             assert_eq!(place(&file).as_ref(), Some(path), "{bad:o}");
             mode(path, good);
         }
-        // Everybody's directory, as /tmp is: what is in it is still its owner's.
+        // A world-writable directory such as /tmp: the files in it remain their owners'.
         mode(&inner, 0o1777);
         assert_eq!(fault(&file), None);
         chown(&file, Some(65_534), None).unwrap();
@@ -127,7 +127,7 @@ mod tests {
         mode(&inner, 0o755);
         chown(&dir, Some(65_534), None).unwrap();
         assert_eq!(place(&file).as_ref(), Some(&dir));
-        // By a link, too, and what a link of somebody else leads to.
+        // Through a link, too, and the target of another user's link.
         let link = std::env::temp_dir().join(format!("dray-trust-link-{}", std::process::id()));
         let _ = fs::remove_file(&link);
         symlink(&inner, &link).unwrap();

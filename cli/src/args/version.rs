@@ -1,11 +1,11 @@
-//! What `--version` says.
+//! Text of `--version`.
 
 use std::sync::OnceLock;
 
 /// Version and commit, on one line.
 pub const SHORT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DRAY_BUILT_FROM"), ")");
 
-/// Version, commit, and what of this processor the kernels use.
+/// Version, commit, and the processor features used by the kernels.
 pub fn long() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {

@@ -1,15 +1,15 @@
-//! What a log says of the run itself: program, command line, machine and user. Never a secret.
+//! Facts of the run itself for the log: program, command line, machine and user. Never a secret.
 
 use std::fs;
 
 use crate::args::VERSION;
 
-/// Options of either syntax whose value is a secret or may hold one.
+/// Options of either syntax whose value is a secret or may contain one.
 const SECRET: &[&str] = &["sk", "csas", "bk", "sas", "token", "key", "driveset-row", "on-finish"];
 /// Stands for a value that is not shown.
 const HIDDEN: &str = "<not shown>";
 
-/// A line each.
+/// The facts, one line each.
 pub fn lines() -> Vec<String> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_else(|_| "?".into());
@@ -28,7 +28,7 @@ pub fn lines() -> Vec<String> {
     ]
 }
 
-/// The words without what is secret, quoted where they hold blanks.
+/// The words with secrets replaced, quoted where they hold blanks.
 fn shown(words: &[String]) -> Vec<String> {
     let mut is_next = false;
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! `dray bench`: what a drive, dock or cable gives, before a ten-hour job trusts it.
+//! `dray bench`: the speed of a drive, dock or cable, measured before a ten-hour job depends on it.
 
 use std::path::PathBuf;
 
@@ -43,13 +43,13 @@ pub struct BenchArgs {
     /// Write the figures as a page with curves
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Cipher of the whole road
+    /// Cipher of the combined measurement
     #[arg(long, value_name = "CIPHER", default_value = "aes-cbc-256")]
     cipher: String,
 }
 
 impl BenchArgs {
-    /// Measures and tells.
+    /// Measures and prints the results.
     pub fn run(self, output: &Output) -> Exit {
         match self.measure(output) {
             Ok(exit) => exit,
@@ -86,7 +86,7 @@ impl BenchArgs {
         }
         let working = output.working();
         let report = bench.run(&Stop::new(), &mut |point| {
-            // The figures are told once, at the end; this shows that it goes on.
+            // The figures are printed once, at the end; this line shows progress.
             if !output.is_json() {
                 working.show(|| line(point).trim_start().to_owned(), "bench", || Value::Null);
             }

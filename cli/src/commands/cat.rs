@@ -55,7 +55,7 @@ impl Cat {
     }
 }
 
-/// `false`: whoever read the output went away.
+/// Copies one file to stdout; `false` when the reader has closed the pipe.
 fn one(files: &Files<'_>, file: dray_engine::job::FileId, path: &str, opened: &Opened) -> Result<bool, Problem> {
     let mut reader = files.open(file).map_err(|problem| Problem { value: Some(path.to_owned()), ..problem })?;
     let mut stdout = std::io::stdout().lock();

@@ -27,7 +27,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Checks all of them, and tells everything.
+    /// Checks all files and reports every problem.
     pub fn run(self, output: &Output) -> Exit {
         let mut problems = Problems::default();
         let mut good = Vec::new();
@@ -72,9 +72,9 @@ impl Check {
     }
 }
 
-/// A file in which nothing is wrong.
+/// A valid file.
 struct Checked {
-    /// What it is.
+    /// Kind of the file.
     name: &'static str,
     /// Rows of a table; 1 for others.
     entries: u64,

@@ -1,4 +1,4 @@
-//! `dray config show`: what is set, and where from.
+//! `dray config show`: values of all options, and the source of each.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub struct Config {
     action: Action,
 }
 
-/// What to do with the configuration.
+/// Subcommands of `dray config`.
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show what options are set to, and where each value comes from
@@ -53,7 +53,7 @@ struct Show {
 }
 
 impl Config {
-    /// Runs it. `file` is what `--config` names.
+    /// Runs the command. `file` is the path given by `--config`.
     pub fn run(self, output: &Output, file: Option<PathBuf>) -> Exit {
         let Action::Show(show) = self.action;
         match show.run(output, file) {

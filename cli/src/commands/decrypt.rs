@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::key::DriveArgs;
 use crate::render::{Output, json as object};
 
-/// Unreadable places that are named.
+/// Unreadable ranges named one by one.
 const SHOWN_MAX: usize = 20;
 
 /// Arguments of `dray decrypt`.
@@ -55,7 +55,7 @@ impl Decrypt {
     fn decrypt(self, is_stream: bool, output: &Output) -> Result<Exit, Problem> {
         let partial = partial(&self.to);
         if !is_stream {
-            // Before the key is asked for.
+            // Before the prompt for the key.
             is_free(&self.to)?;
             is_free(&partial)?;
         }
@@ -83,7 +83,7 @@ impl Decrypt {
         } else {
             let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
             let file = made.map_err(|error| environment("the image cannot be made", error).path(&partial))?;
-            // Only a whole image gets the name that was asked for, and nothing that is there loses it.
+            // Only a complete image gets its final name, and no existing file is replaced.
             let carried = carry(&opened, &workers, To::File(&file), &stop, output).and_then(|carried| {
                 name(&partial, &self.to)
                     .map_err(|error| environment("the image cannot be named", error).path(&self.to))?;
@@ -141,14 +141,14 @@ fn report(opened: &Opened, to: &Path, carried: &Decrypted, seconds: f64, output:
     )
 }
 
-/// Where the image grows.
+/// Path of the image while it is incomplete.
 fn partial(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".partial");
     PathBuf::from(name)
 }
 
-/// Gives the image its name, unless somebody else has taken that meanwhile.
+/// Gives the image its final name, unless that name has been taken meanwhile.
 fn name(partial: &Path, to: &Path) -> std::io::Result<()> {
     match fs::hard_link(partial, to) {
         // File systems without links, such as exFAT.
@@ -172,7 +172,7 @@ fn is_free(path: &Path) -> Result<(), Problem> {
     Err(Problem::new(Kind::Refused, "exists already, and nothing is overwritten").path(path).advice(advice))
 }
 
-/// The first signal asks to stop, the second ends the program at once.
+/// Stops at the first signal; the second ends the program at once.
 fn interruptible() -> std::io::Result<Stop> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

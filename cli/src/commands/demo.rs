@@ -1,4 +1,4 @@
-//! `dray demo`: the whole road on a disk image, with no privilege and no hardware.
+//! `dray demo`: a complete session on a disk image, with no privilege and no hardware.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,20 +13,20 @@ use crate::consent::Consent;
 use crate::exit::Exit;
 use crate::render::{Output, count, wrap};
 
-/// Marks a directory as ours, so that only such a one is ever replaced.
+/// Marks a directory as made by the demo, so that only such a directory is ever replaced.
 const MARK: &str = ".dray-demo";
-/// What the demo makes, and what an earlier one may have left. Nothing else is ever removed.
+/// Names that a demo creates and an earlier one may have left. Nothing else is ever removed.
 const OURS: &[&str] = &["data", "logs", "dataset.csv", "driveset.csv", "demo.img", "demo.jrn", "DEMO.xml"];
 /// Size of the image as the driveset writes it.
 const SIZE: &str = "256MB";
-/// Seed of the file contents: twice the demo gives twice the same files.
+/// Seed of the file contents: every demo makes the same files.
 const SEED: u64 = 0x0064_7261_7920_6465;
 
 /// Arguments of `dray demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  dray demo --dir /tmp/dray-demo")]
 pub struct Demo {
-    /// Where the demo goes
+    /// Directory of the demo
     #[arg(long, value_name = "DIR", default_value = "dray-demo")]
     dir: PathBuf,
     /// Keep an earlier demo: refuse instead of replacing it
@@ -35,7 +35,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Makes a dataset, prepares an image, and says how to look into it.
+    /// Makes a dataset, prepares an image, and prints the commands to inspect it.
     pub fn run(self, output: &Output) -> Exit {
         let made = match self.lay_out() {
             Ok(made) => made,
@@ -127,7 +127,7 @@ impl Demo {
         }
         for name in names.iter().filter(|name| OURS.iter().any(|ours| *name == *ours)) {
             let path = self.dir.join(name);
-            // Not followed: a link in the place of our directory is removed, not what it points to.
+            // Not followed: a link in the place of our directory is removed, not its target.
             let is_dir = fs::symlink_metadata(&path).map_err(failed)?.is_dir();
             if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(failed)?;
         }
@@ -135,7 +135,7 @@ impl Demo {
     }
 }
 
-/// What was made.
+/// Size of the generated dataset.
 struct Made {
     files: u64,
     bytes: u64,
@@ -156,7 +156,7 @@ fn make(dir: &Path) -> io::Result<Made> {
         bytes += len;
     }
     fs::create_dir_all(dir.join("logs"))?;
-    // The tables name absolute paths, as the service's tool wants them.
+    // The tables name absolute paths, as the service's tool requires.
     let root = dir.canonicalize()?;
     let root = root.to_str().ok_or_else(|| io::Error::other("the path is not UTF-8, which a table cannot hold"))?;
     let quoted = |text: String| format!("\"{}\"", text.replace('"', "\"\""));
@@ -222,7 +222,7 @@ fn write_seeded(path: &Path, seed: u64, len: u64) -> io::Result<()> {
     file.flush()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): good enough for files that nobody reads.
+/// SplitMix64 (Steele, Lea, Flood 2014): sufficient for file contents without meaning.
 struct Random(u64);
 
 impl Random {

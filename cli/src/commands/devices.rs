@@ -1,4 +1,4 @@
-//! `dray devices`: every disk, with what the gates say of it.
+//! `dray devices`: every disk, and whether a session would accept it.
 
 use clap::Args;
 use dray_engine::job::{self, Health, Seen};
@@ -21,7 +21,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Looks and tells.
+    /// Surveys the disks and prints them.
     pub fn run(self, output: &Output) -> Exit {
         let disks = watched(
             "looking at the disks",
@@ -52,7 +52,7 @@ const NOT_FOR_SHIPPING: &str = "not for shipping";
 const DO_NOT_USE: &str = "do not use";
 const REFUSED: &str = "refused";
 
-/// What a person reads first: can it be taken?
+/// The verdict, which is read first: whether the disk can be used.
 fn verdict(disk: &Seen) -> &'static str {
     if !disk.refusals.is_empty() {
         REFUSED
@@ -109,8 +109,8 @@ fn table(disks: &[Seen], output: &Output) -> String {
     text
 }
 
-/// As wide as their cells. What is beyond 80 columns in all, names and then serials give up: their ends tell most, and the
-/// details below have them whole.
+/// As wide as their cells. Above 80 columns in all, names and then serials are shortened at the front: their ends
+/// differ most, and the details below show them whole.
 fn widths(rows: &[[String; COLUMNS]]) -> [usize; COLUMNS] {
     const GIVING: [usize; 2] = [0, 1];
     const LEAST: usize = 12;

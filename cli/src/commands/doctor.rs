@@ -1,4 +1,4 @@
-//! `dray doctor`: what of the machine is in the way, and the one line that helps.
+//! `dray doctor`: obstacles of the machine, each with a one-line remedy.
 
 use clap::Args;
 use dray_engine::job::{self, CheckState as State, MachineCheck};
@@ -16,7 +16,7 @@ use crate::render::Output;
 pub struct Doctor {}
 
 impl Doctor {
-    /// Looks and tells.
+    /// Examines the machine and prints the results.
     pub fn run(self, output: &Output) -> Exit {
         let checks = job::examine(&job::Roots::default());
         for check in &checks {

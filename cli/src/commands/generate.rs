@@ -11,10 +11,10 @@ use crate::commands::pages;
 use crate::exit::Exit;
 use crate::render::Output;
 
-/// Shells that are served.
+/// Shells with completion scripts.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Shell {
-    /// GNU bash.
+    /// GNU Bash.
     Bash,
     /// The Z shell.
     Zsh,
@@ -51,7 +51,7 @@ impl Completions {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  dray man ~/.local/share/man/man1")]
 pub struct Man {
-    /// Where the pages go; must exist
+    /// Directory for the pages; must exist
     dir: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! `dray inspect`: what a drive is, without a key; with one, also what its file system is.
+//! `dray inspect`: partitions and encryption of a drive, without a key; with one, its file system too.
 
 use clap::Args;
 use dray_engine::job::{BackupBoot, CopyState, Files, Form, Found, Inside, Integrity, Opened, files, find};

@@ -1,4 +1,4 @@
-//! `dray job`: from finished drives to a job of the service, and what is known of it since.
+//! `dray job`: creates a job of the service from finished drives, and follows it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,15 +50,15 @@ pub struct JobArgs {
 /// What to do with a job.
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check everything, write the job down, and say or send what creates it
+    /// Check everything, record the job, and print or send the request that creates it
     Create(Create),
     /// List jobs: state, deadline, and what to do next
     List(List),
     /// Show one job: state, deadline, parcel, drives
     Show(Show),
-    /// Tell that the parcel is on its way
+    /// Report the parcel as shipped
     Ship(Ship),
-    /// Give the job up
+    /// Cancel the job
     Cancel(Cancel),
     /// Fetch the keys of the drives from the service, for verifying
     Keys(Keys),
@@ -66,7 +66,7 @@ enum Action {
     Papers(Papers),
 }
 
-/// How requests are sent.
+/// Options for sending requests.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sending")]
 struct Sending {
@@ -76,7 +76,7 @@ struct Sending {
     /// File with the bearer token [or the variable DRAY_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Where requests go
+    /// URL that requests are sent to
     #[arg(long, value_name = "URL", default_value = "https://management.azure.com")]
     endpoint: String,
     /// Certificates to believe instead of the usual ones (PEM) [or the variable SSL_CERT_FILE]
@@ -92,7 +92,7 @@ struct Create {
     /// Description of the job (see `dray template job`)
     #[arg(long, value_name = "TOML", default_value = "job.toml")]
     job: PathBuf,
-    /// Which API it is made with
+    /// API to create the job with
     #[arg(long, value_name = "API", default_value = "import-export")]
     api: Api,
     /// Name of the job, instead of the one in the description
@@ -116,7 +116,7 @@ struct Create {
     /// Write a key file a drive (0600), for az and PowerShell
     #[arg(long, value_name = "DIR")]
     key_files: Option<PathBuf>,
-    /// Replace what is known here of a job of this name
+    /// Replace the local state of a job of this name
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -153,7 +153,7 @@ struct Ship {
     /// The job's file
     #[arg(value_name = "JOB.job.json")]
     file: PathBuf,
-    /// Who carries the parcel
+    /// Carrier of the parcel
     #[arg(long, value_name = "NAME")]
     carrier: String,
     /// Its tracking number; with several jobs in a parcel, -1, -2 at its end
@@ -173,7 +173,7 @@ struct Cancel {
     /// The job's file
     #[arg(value_name = "JOB.job.json")]
     file: PathBuf,
-    /// Why, for the service
+    /// Reason given to the service
     #[arg(long, value_name = "TEXT", default_value = "not needed any more")]
     reason: String,
     #[command(flatten)]
@@ -188,7 +188,7 @@ struct Keys {
     /// The job's file
     #[arg(value_name = "JOB.job.json")]
     file: PathBuf,
-    /// Where the keys go: a new file (0600)
+    /// File to write the keys to; must not exist (0600)
     #[arg(long, value_name = "FILE", default_value = "keys.json")]
     to: PathBuf,
     #[command(flatten)]
@@ -205,7 +205,7 @@ struct Papers {
     /// Directory of the papers [default: that of the job's file]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// What `dray verify --json` printed of the drives: its verdict goes onto the chain of custody
+    /// Output of `dray verify --json`: its verdict goes onto the chain of custody
     #[arg(long, value_name = "FILE")]
     verified: Option<PathBuf>,
 }
@@ -274,7 +274,7 @@ impl Create {
                 None
             }
             Some(_) => Some((Vec::new(), Vec::new())),
-            // It may be an export's; what is wrong with it has been told.
+            // It may be an export's; its errors have been reported already.
             None if described.is_none() && self.journal.is_none() && self.records.is_empty() => None,
             None => self.drives(&mut problems, &mut warnings),
         };
@@ -320,8 +320,8 @@ impl Create {
         Ok(())
     }
 
-    /// The drives of an import and what the journals know of each; held against each other. `None` when their records cannot
-    /// be read or are wrong.
+    /// The drives of an import and their entries in the journals, checked against each other. `None` when their records
+    /// cannot be read or are wrong.
     fn drives(
         &self,
         problems: &mut Problems,
@@ -351,7 +351,7 @@ impl Create {
         Some((drives, known))
     }
 
-    /// Files with keys, where they were asked for: all places are tried first.
+    /// Writes the files with keys that were asked for; all places are tried first.
     fn write_keys(&self, request: &Value, drives: &[JobDrive], file: &Path) -> Result<(), Problems> {
         let mut outputs = Outputs::default();
         outputs.input(&self.job, "the description of the job");
@@ -436,7 +436,7 @@ impl Create {
         })
     }
 
-    /// The ways to create the job, for who did not send it.
+    /// Prints the ways to create the job, where it was not sent.
     fn say_how(&self, output: &Output, job: &Description, drives: &[JobDrive], request: &Value, this: &Job) {
         if this.submitted_at.is_some() {
             return;
@@ -477,7 +477,7 @@ impl Create {
     }
 }
 
-/// The date of this place.
+/// The local date.
 fn today() -> jiff::civil::Date {
     job::timestamp().to_zoned(jiff::tz::TimeZone::system()).date()
 }
@@ -490,7 +490,7 @@ fn make(dir: &Path) -> Result<(), Problem> {
         .map_err(|error| Problem::new(Kind::Environment, format!("the directory cannot be made: {error}")).path(dir))
 }
 
-/// What a key file holds.
+/// The key in a key file; `None` when it cannot be read or is not UTF-8.
 fn read_key(path: &Path) -> Option<Zeroizing<String>> {
     let bytes = job::read_input(path, TOKEN_MAX, job::Pipes::Refused).ok()?;
     std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
@@ -501,7 +501,7 @@ fn key_file(dir: &Path, drive: &JobDrive) -> PathBuf {
     dir.join(format!("{}.key", drive.id))
 }
 
-/// The location's own word: whether it takes drives now, and by which carriers they come back.
+/// Asks the service about the location: whether it accepts drives now, and by which carriers they come back.
 fn ask_location(service: &Service, described: &Description, this: &mut Job) -> Result<(), Problem> {
     let path = format!("/providers/Microsoft.ImportExport/locations/{}", described.location);
     let answer = service.call(Api::ImportExport, "GET", &path, None)?;
@@ -750,7 +750,7 @@ fn as_json(this: &Job, file: &Path, warnings: &[Problem]) -> Value {
     value
 }
 
-/// Day of the deadline, days left, and what it is for.
+/// Day of the deadline, days left, and its consequence.
 fn deadline(this: &Job) -> Option<String> {
     let (at, what) = this.deadline()?;
     let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
@@ -758,7 +758,7 @@ fn deadline(this: &Job) -> Option<String> {
     Some(format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")))
 }
 
-/// Says where the job stands; `true` when that was an object.
+/// Reports the state of the job; `true` when it was printed as an object.
 fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> bool {
     if output.result("job", as_json(this, file, warnings)) {
         return true;

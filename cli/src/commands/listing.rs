@@ -1,4 +1,4 @@
-//! `--list-drives` and `--list-copy-sessions`: what a journal knows.
+//! `--list-drives` and `--list-copy-sessions`: the contents of a journal.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::commands::session::command;
 use crate::exit::Exit;
 use crate::render::{Output, count, text};
 
-/// What is listed.
+/// Parts to list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Listing {
     /// Every drive, as its last session left it.
@@ -20,7 +20,7 @@ pub struct Listing {
     pub sessions: bool,
 }
 
-/// Lists what the journal knows; what is damaged in it is told behind that.
+/// Lists the journal's entries; damage in it is reported after them.
 pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
     if !journal.exists() {
         let problem = Problem::new(Kind::Usage, "the journal does not exist").path(journal);
@@ -84,10 +84,10 @@ fn sessions(journal: &Path, book: &Book, output: &Output) {
     }
 }
 
-/// How a session stands.
+/// State of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// In words.
+    /// The state in words.
     pub state: String,
     /// It must be resumed or rolled back before another can begin.
     pub is_open: bool,
@@ -95,16 +95,16 @@ pub struct Standing {
     pub process: Option<u32>,
     /// Files of the session on all its drives; `None` when a drive's record lacks them.
     pub files: Option<u64>,
-    /// Their bytes.
+    /// Bytes of those files.
     pub data: Option<u64>,
-    /// What to do next; `None` when the session is closed and a later one follows.
+    /// The next step; `None` when the session is closed and a later one follows.
     pub next: Option<String>,
-    /// The journal.
+    /// Path of the journal, quoted for a shell.
     journal: String,
 }
 
 impl Standing {
-    /// By the journal, and by who holds it now.
+    /// From the journal and from the lock on it.
     pub fn of(journal: &Path, ledger: &Ledger, session: &CopySession) -> Self {
         let is_last = ledger.last().is_some_and(|last| std::ptr::eq(last, session));
         let is_open = is_last && session.is_unfinished();

@@ -28,32 +28,32 @@ use crate::args::OutputArgs;
 use crate::exit::Exit;
 use crate::render::Output;
 
-/// What can be asked.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Prepare drives: partition table, encrypted volume, data, manifest
     PrepImport(prep::PrepImport),
     /// Show what prep-import would do; write nothing
     Plan(prep::Plan),
-    /// The whole road on a disk image, with no privilege and no hardware
+    /// Run a complete session on a disk image, with no privilege and no hardware
     Demo(demo::Demo),
     /// Show every disk: whether it can be used, and why not
     Devices(devices::Devices),
-    /// What of kernel, permissions and limits is in the way, and how to mend it
+    /// Check kernel, permissions and limits, and name remedies
     Doctor(doctor::Doctor),
     /// Measure a drive: raw, across its surface, and through hash and cipher
     Bench(bench::BenchArgs),
-    /// What a drive is: partitions, BitLocker, NTFS; needs no key
+    /// Show partitions, BitLocker and NTFS of a drive; needs no key
     Inspect(inspect::Inspect),
     /// List the files of a drive
     Ls(ls::Ls),
     /// Print a file of a drive
     Cat(cat::Cat),
-    /// The unlocked volume as a plain image, for other tools
+    /// Write the unlocked volume as a plain image, for other tools
     Decrypt(decrypt::Decrypt),
-    /// Compare drives with their manifests, and take blobs out
+    /// Compare drives with their manifests, and extract blobs
     Verify(Box<verify::Verify>),
-    /// Does a key open a drive, and how is it mounted
+    /// Test a key on a drive, and print how to mount it
     Unlock(unlock::Unlock),
     /// Check input files: CSV, properties, metadata, drive records
     Check(check::Check),

@@ -1,4 +1,4 @@
-//! Man pages: what `clap_mangen` makes of the definition, with sections of the help's tail, and nothing of this machine.
+//! Man pages: the output of `clap_mangen`, with sections from the help's tail and without facts of this machine.
 
 use std::fs;
 use std::io;
@@ -122,7 +122,7 @@ fn section(heading: &str, body: &str, out: &mut String) {
     out.push_str(".fi\n");
 }
 
-/// A line of text: no escape of its own, no request, and hyphens that can be copied.
+/// A line of text without troff escapes or requests, and with hyphens that can be copied.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

@@ -31,18 +31,19 @@ Example:
   dray plan --journal job.jrn --id session#1 --report plan.html \\
       --initial-driveset driveset.csv --dataset dataset.csv";
 
-/// How a plan can end.
+/// Exit codes of a plan.
 const PLAN_EXITS: &[Exit] =
     &[Exit::Done, Exit::Usage, Exit::Refused, Exit::Resumable, Exit::Source, Exit::Environment, Exit::Bug];
 
-/// Options of `prep-import` that a plan takes and passes over, so that a command line can be tried by its first word.
+/// Options of `prep-import` that `plan` accepts and ignores, so that a command line can be tried by changing its first
+/// word.
 pub const IDLE_IN_PLANS: [&str; 8] =
     ["silent", "yes", "abort", "dry_run", "rebuild_journal", "list_drives", "list_copy_sessions", "read_back"];
 
-/// Which session, from what, onto what.
+/// Session, sources and target drives.
 #[derive(Args, Clone, Debug)]
 pub struct SessionArgs {
-    /// Journal of the session; made if it is not there yet
+    /// Journal of the session; created if it does not exist
     #[arg(long, value_name = "FILE")]
     pub journal: PathBuf,
     /// Session id: 3 to 30 letters, digits, '_', '-', '#'
@@ -71,7 +72,7 @@ pub struct SessionArgs {
     pub logdir: Option<PathBuf>,
 }
 
-/// How the drives are laid out.
+/// Layout options of the drives.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Layout")]
 pub struct LayoutArgs {
@@ -107,7 +108,7 @@ pub struct LayoutArgs {
     pub content_md5: bool,
 }
 
-/// How the drives are written.
+/// Writing options of the drives.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Writing")]
 pub struct WritingArgs {
@@ -123,7 +124,7 @@ pub struct WritingArgs {
     /// Bytes between checkpoints while data streams
     #[arg(long, value_name = "BYTES", default_value = "17179869184", hide = true)]
     pub checkpoint_bytes: u64,
-    /// Longest request to a drive [default: what it takes at once]
+    /// Longest request to a drive [default: the drive's maximum]
     #[arg(long, value_name = "SIZE", value_parser = size::request, hide_short_help = true)]
     pub request_size: Option<u64>,
     /// Requests to a drive at once [default: by kind of drive]
@@ -132,7 +133,7 @@ pub struct WritingArgs {
     /// Bytes a second read from the sources, by all drives together: 200M, 200MiB
     #[arg(long, value_name = "SIZE", value_parser = size::rate)]
     pub source_rate: Option<u64>,
-    /// Index what lies on the drive already; copy nothing
+    /// Index the files already on the drive; copy nothing
     #[arg(long)]
     pub skip_write: bool,
 }
@@ -164,13 +165,13 @@ pub struct PrepImport {
                      PromptOnFormat is asked about. No variable and no configuration file can say this"
     )]
     yes: Vec<String>,
-    /// Go on with the last session, which ended abnormally
+    /// Resume the last session, which ended abnormally
     #[arg(long)]
     resume: bool,
     /// Roll back the last session, which ended abnormally
     #[arg(long)]
     abort: bool,
-    /// When going on: give files of drives that are not there, and of these, to others
+    /// When resuming: move files of missing drives, and of these, to others
     #[arg(
         long,
         value_name = "SERIAL",
@@ -190,7 +191,7 @@ pub struct PrepImport {
     /// Write the plan as an HTML page: the map of each drive
     #[arg(long, value_name = "HTML")]
     report: Option<PathBuf>,
-    /// Make a lost journal again out of the drives of the driveset, whose keys lie in it or in their drive records
+    /// Rebuild a lost journal from the drives of the driveset, whose keys are in it or in their drive records
     #[arg(long, requires = "initial_driveset", conflicts_with_all = ["act", "listing", "dataset", "dry_run"])]
     rebuild_journal: bool,
     /// List the drives of the journal
@@ -205,7 +206,7 @@ pub struct PrepImport {
     writing: WritingArgs,
 }
 
-/// Arguments of `dray plan`: those of `prep-import`, so that a command line can be tried by its first word.
+/// Arguments of `dray plan`: those of `prep-import`, so that a command line can be tried by changing its first word.
 #[derive(Args, Clone, Debug)]
 #[command(
     override_usage = "dray plan --journal <FILE> --id <ID> [OPTIONS]",
@@ -254,7 +255,7 @@ pub enum EngineName {
     Sync,
 }
 
-/// Names of the ways to read back.
+/// Names of the read-back modes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ReadBackName {
     /// Nothing
@@ -271,7 +272,7 @@ fn drive_id(text: &str) -> Result<(String, String), String> {
 }
 
 impl PrepImport {
-    /// What the engine is asked to do.
+    /// The request to the engine.
     pub fn request(&self) -> PrepRequest {
         let action = match (self.resume, self.abort, self.writing.skip_write) {
             (true, _, _) => Action::Resume,
@@ -328,7 +329,7 @@ impl PrepImport {
         }
     }
 
-    /// Prepares the drives, or whatever else was asked of the session.
+    /// Prepares the drives, or performs the other action that was chosen.
     pub fn run(self, output: &Output) -> Exit {
         if self.list_drives || self.list_copy_sessions {
             let what = Listing { drives: self.list_drives, sessions: self.list_copy_sessions };
@@ -346,7 +347,7 @@ impl PrepImport {
     }
 }
 
-/// Makes a lost journal again.
+/// Rebuilds a lost journal.
 fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
     let drives = match job::rebuild_journal(request) {
         Ok(drives) => drives,
@@ -385,20 +386,20 @@ impl Plan {
     }
 }
 
-/// What the flow below needs of a prepared session.
+/// A prepared session, as the flow below needs it.
 pub trait Job {
-    /// What would happen.
+    /// The plan.
     fn summary(&self) -> &PlanSummary;
-    /// Drives whose contents will be destroyed.
+    /// Indices of drives whose contents will be destroyed.
     fn drives_needing_consent(&self) -> Vec<usize>;
-    /// What the row of a drive says of asking.
+    /// Consent stated in the driveset row of a drive.
     fn row_consent(&self, drive: usize) -> RowConsent;
-    /// Ids of drives of the session that nothing is written to now.
+    /// Ids of drives of the session that this run does not write to.
     fn bystanders(&self) -> &[String];
-    /// Writes.
+    /// Carries the plan out on the drives consented to.
     ///
     /// # Errors
-    /// What prevents the session as a whole.
+    /// Problems that prevent the session as a whole.
     fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems>;
 }
 
@@ -424,12 +425,12 @@ impl Job for Prepared {
     }
 }
 
-/// How a session ended for the shell, and for who goes on with it.
+/// The end of a session: exit code, and the report for callers that continue with it.
 #[derive(Debug)]
 pub struct Ended {
     /// The exit code.
     pub exit: Exit,
-    /// What was written, if it came to that.
+    /// Results of the drives; `None` when the session ended before writing.
     pub report: Option<SessionReport>,
 }
 
@@ -439,7 +440,7 @@ impl Ended {
     }
 }
 
-/// Begins the page of the plan: its place is tried before anything else is done.
+/// Opens the page of the plan: its place is tried before anything else is done.
 fn page_of(request: &PrepRequest) -> Result<Option<OutputFile>, Problem> {
     let Some(path) = request.reports.first() else { return Ok(None) };
     let mut outputs = Outputs::default();
@@ -452,7 +453,7 @@ fn page_of(request: &PrepRequest) -> Result<Option<OutputFile>, Problem> {
     outputs.begin(path, page::FORM).map(Some)
 }
 
-/// The page must not take the name of what the session makes.
+/// Refuses a page whose path is needed by the session itself.
 fn keep_off(page: &OutputFile, plan: &PlanSummary, journal: &Path) -> Result<(), Problem> {
     for one in &plan.drives {
         let record = journal.with_file_name(format!("{}.xml", one.drive.drive_id));
@@ -483,7 +484,7 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
             return Ended::before(output.problem(problem));
         }
     };
-    // What is wrong with its place is told with all else that is wrong.
+    // A problem with the page's place is reported together with all others.
     let (page, unplaced) = match page_of(&request) {
         Ok(page) => (page, None),
         Err(problem) => (None, Some(problem)),
@@ -529,7 +530,7 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
     }
 }
 
-/// What follows preflight: the plan, the question, the run, the summary.
+/// The part after preflight: plan, consent, run, summary.
 pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Output, signals: &Signals) -> Ended {
     output.plan(job.summary(), dry_run);
     let needing = job.drives_needing_consent();
@@ -541,7 +542,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     let asked: Vec<Asked<'_>> = needing.iter().filter_map(asked).collect();
     let drives: Vec<&DriveFacts> = job.summary().drives.iter().map(|plan| &plan.drive).collect();
     if let Err(mut problems) = consent::known(consent, &drives, job.bystanders()) {
-        // What the slip leaves without consent is told with it; a person is not asked.
+        // Drives left without consent by the slip are reported with it; no question is asked.
         if consent.silent && !dry_run {
             let without = consent::gather(&asked, consent, &mut consent::Terminal);
             problems.0.extend(without.err().into_iter().flat_map(|more| more.0));
@@ -586,7 +587,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             let _end = board.ending();
             job.run(&consented, &|event| board.event(event), &signals.stop)
         };
-        // A ticker that panicked has said so; the drives matter more.
+        // The ticker's panic has been printed already; the drives matter more.
         let _ = ticker.join();
         result
     });
@@ -596,7 +597,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             output.summary(&session, &report);
             let exit = Exit::of_report(&report);
             if let Some(log) = &report.log {
-                // A log that cannot be written changes nothing of what is on the drives.
+                // A log that cannot be written has no effect on the drives' result.
                 let _ = job::append_to_log(log, &format!("exit code {}: {}", exit.code(), exit.meaning()));
             }
             Ended { exit, report: Some(report) }
@@ -698,7 +699,7 @@ mod tests {
         assert_eq!(defaults, PrepRequest::new("j", "s#1"));
     }
 
-    /// A session without an engine: says what it was given, ends as told.
+    /// A session without an engine: returns the values it was given.
     struct Fake {
         summary: PlanSummary,
         needing: Vec<usize>,

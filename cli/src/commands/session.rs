@@ -1,4 +1,4 @@
-//! `dray session`: the sessions of journals, and what to do next with each.
+//! `dray session`: the sessions of journals, and the next step of each.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub struct SessionsArgs {
     action: Action,
 }
 
-/// What to show.
+/// Subcommands of `dray session`.
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List sessions: state, drives, bytes, and what to do next
@@ -56,7 +56,7 @@ struct Show {
 }
 
 impl SessionsArgs {
-    /// Runs it.
+    /// Runs the subcommand.
     pub fn run(self, output: &Output) -> Exit {
         let mut problems = Problems::default();
         match self.action {
@@ -158,7 +158,7 @@ fn sum(session: &CopySession, standing: &Standing) -> String {
     out
 }
 
-/// Two lines, and one more where something is to be done.
+/// Two lines for a session, and a third where action is needed.
 fn line(journal: &Path, session: &CopySession, standing: &Standing) -> String {
     let mut out = format!("{}  {}  {}\n", session.id, standing.state, clean(&journal.display().to_string()));
     out.push_str(&format!("  {}, last change {} UTC\n", sum(session, standing), session.changed));
@@ -184,7 +184,7 @@ fn page(journal: &Path, session: &CopySession, standing: &Standing) -> String {
     out
 }
 
-/// A command line of `prep-import` on a session.
+/// A `prep-import` command line for a session.
 pub fn command(journal: &Path, id: &str, option: &str) -> String {
     let journal = quoted(&journal.display().to_string());
     format!("dray prep-import --journal {journal} --id {} {option}", quoted(id))

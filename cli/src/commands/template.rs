@@ -8,7 +8,7 @@ use dray_engine::report::{Kind, Problem, Problems};
 use crate::exit::Exit;
 use crate::render::Output;
 
-/// What can be begun.
+/// Files with a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     /// CSV: what to copy, and to which blobs
@@ -19,7 +19,7 @@ enum What {
     Properties,
     /// XML: metadata of the blobs of a row
     Metadata,
-    /// TOML: what `dray job create` has to know of you and your account
+    /// TOML: job description, read by `dray job create`
     Job,
     /// TOML: the same for an export
     ExportJob,
@@ -29,7 +29,7 @@ enum What {
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, after_long_help = long_help())]
 pub struct Template {
-    /// Which file
+    /// File to print
     what: What,
     /// dataset: a directory, with / at its end, or a file [default: here]
     #[arg(long, value_name = "PATH")]
@@ -47,7 +47,7 @@ const EXAMPLES: &str = "Examples:
   dray template driveset --drive serial:WD-WMATV123456 > driveset.csv
   dray template job > job.toml";
 
-/// What the columns of both tables mean (docs/spec/import-export.md#data-set-columns and
+/// Meaning of the columns of both tables (docs/spec/import-export.md#data-set-columns and
 /// docs/spec/import-export.md#drive-set-columns).
 const COLUMNS: [(&str, &str, &str); 11] = [
     ("Dataset", "BasePath", "a directory, with / at its end, copied with all below it; or a file"),
@@ -77,7 +77,7 @@ fn long_help() -> String {
     format!("{}\n{EXAMPLES}", columns())
 }
 
-/// The columns of both tables and what they mean, under headings.
+/// The columns of both tables with their meaning, under headings.
 pub fn columns() -> String {
     let mut text = String::new();
     for (table, column, meaning) in COLUMNS {
@@ -128,7 +128,7 @@ const METADATA: &str = "\
 </Metadata>
 ";
 
-/// What `dray job create` reads; every line is one that it knows. It takes no value that stands before `# yours`.
+/// The template of a job description. Values on lines with `# yours` are refused until they are replaced.
 pub const JOB: &str = "\
 # What an import job has to know. Holds no key and no token.
 # Lines with \"yours\" hold examples: the job is refused until each is replaced.
@@ -223,7 +223,7 @@ impl Template {
             })
         };
         let source = match &self.source {
-            // A table names absolute paths; the separator at the end says that it is a directory.
+            // A table holds absolute paths; a separator at the end marks a directory.
             Some(path) => {
                 let ends = path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir();
                 let absolute = if path.is_absolute() { path.clone() } else { here()?.join(path) };
@@ -244,7 +244,7 @@ impl Template {
     }
 }
 
-/// What is wrong with a table that came of the options: it must be one that `dray check` takes.
+/// Problems of a table made from the options: it must be one that `dray check` accepts.
 fn check_table(text: &str, option: &str) -> Result<(), Problems> {
     dray_engine::job::lint_text(text).map_err(|mut problems| {
         for problem in &mut problems.0 {

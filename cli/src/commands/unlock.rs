@@ -101,7 +101,7 @@ fn mounting(opened: &Opened) -> Vec<String> {
     };
     let state = found.bitlocker().map(|volume| volume.state());
     match (state, opened.unlocked.as_ref()) {
-        // What the kernel's driver refuses: conversions that stopped on their way, and metadata without encryption.
+        // States that the kernel's driver refuses: interrupted conversions, and metadata without encryption.
         (Some(State::Partial { .. } | State::Converting { .. } | State::Decrypted), _) => {
             lines = vec![
                 format!("dray decrypt {path} --to volume.img   # no driver of Linux reads a volume in this state"),
@@ -122,7 +122,7 @@ fn mounting(opened: &Opened) -> Vec<String> {
     lines
 }
 
-/// As a shell takes it.
+/// `path` quoted for a shell where necessary.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '+' | '=' | ',' | '@');
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }

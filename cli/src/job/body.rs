@@ -1,4 +1,4 @@
-//! Bodies of requests, for both APIs. Keys are left as marks until a body is sent or goes to a private file.
+//! Request bodies, for both APIs. Keys are placeholders until a body is sent or written to a private file.
 
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Api;
 use super::description::{ADDRESS, Description, JobDrive};
 
-/// Stands for the key of a drive.
+/// The placeholder for a drive's key.
 fn mark(drive: &JobDrive) -> String {
     format!("<BitLocker key: in {}>", drive.record.file_name().unwrap_or_default().to_string_lossy())
 }
@@ -54,7 +54,7 @@ fn import_export(job: &Description, drives: &[JobDrive]) -> Value {
     json!({ "location": job.location, "properties": properties })
 }
 
-/// The return address under the API's names, without what is empty.
+/// The return address under the API's field names, without empty fields.
 pub fn address(job: &Description) -> Value {
     let fields = ADDRESS.iter().filter(|(key, _, _)| !job.address(key).is_empty());
     Value::Object(fields.map(|(key, name, _)| ((*name).to_owned(), Value::from(job.address(key)))).collect())
@@ -122,7 +122,7 @@ fn data_box(job: &Description, drives: &[JobDrive]) -> Value {
     })
 }
 
-/// The body that tells that the parcel is on its way.
+/// The body that reports the parcel as shipped.
 pub fn ship(api: Api, carrier: &str, tracking: &str, drives: usize, date: &str) -> Value {
     match api {
         Api::ImportExport => json!({
@@ -142,7 +142,7 @@ pub fn ship(api: Api, carrier: &str, tracking: &str, drives: usize, date: &str) 
     }
 }
 
-/// The body that gives a job up.
+/// The body that cancels a job.
 pub fn cancel(api: Api, reason: &str) -> Value {
     match api {
         Api::ImportExport => json!({ "properties": { "cancelRequested": true } }),

@@ -19,24 +19,24 @@ const PORTAL_MAX: u64 = 2 << 20;
 /// Longest description file that is read.
 const FILE_MAX: u64 = 1 << 20;
 
-/// What a job has to know, beside its drives.
+/// Facts of a job other than its drives.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
-    /// Of the job.
+    /// Name of the job.
     pub name: String,
-    /// Of the storage account.
+    /// Azure region of the storage account.
     pub location: String,
-    /// GUID.
+    /// Azure subscription (GUID).
     pub subscription: String,
     /// Resource group of the job.
     pub group: String,
-    /// Full resource id.
+    /// Full resource id of the storage account.
     pub storage_account: String,
-    /// In the order of [`ADDRESS`].
+    /// Return address, in the order of [`ADDRESS`].
     pub address: Vec<(&'static str, String)>,
-    /// Of the way back.
+    /// Carrier of the return parcel.
     pub carrier: String,
-    /// With that carrier.
+    /// Account number with that carrier.
     pub account: String,
     /// `Error` or `Verbose`.
     pub log_level: String,
@@ -44,11 +44,11 @@ pub struct Description {
     pub backup_manifest: bool,
     /// Container of the service's logs.
     pub diagnostics: String,
-    /// What is wanted of the account; `None` for an import.
+    /// Blobs to export; `None` for an import.
     pub export: Option<Export>,
 }
 
-/// Keys of the return address in the file, and their names in the Import/Export API; `true`: must be there.
+/// Keys of the return address in the file, and their names in the Import/Export API; `true`: required.
 pub const ADDRESS: &[(&str, &str, bool)] = &[
     ("recipient", "recipientName", true),
     ("street", "streetAddress1", true),
@@ -73,7 +73,7 @@ const TOP: &[&str] = &[
     "export",
 ];
 
-/// Locations that the documents name, in the form without blanks; the service itself is asked before a job is sent.
+/// Locations named in the documentation, in the form without blanks; the service itself is asked before a job is sent.
 const LOCATIONS: &[&str] = &[
     "eastus",
     "westus",
@@ -113,11 +113,11 @@ const LOCATIONS: &[&str] = &[
     "uaenorth",
 ];
 
-/// Where FedEx brings parcels back, and where DHL does.
+/// Parts of the names of locations that return parcels by DHL; others use FedEx.
 const DHL_PLACES: &[&str] = &["asia", "australia", "japan", "india", "korea", "china"];
 
 impl Description {
-    /// The address's field of the file's name.
+    /// The address field with this key in the file; empty when absent.
     pub fn address(&self, key: &str) -> &str {
         self.address.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| value)
     }
@@ -128,7 +128,7 @@ impl Description {
     }
 }
 
-/// What a description is called.
+/// Name of this kind of file in messages.
 pub const KIND: &str = "job description";
 
 /// Whether a file is meant to be a description: by its name, or by a table of one.
@@ -327,7 +327,7 @@ fn check(path: &Path, api: Api, out: &mut Description, problems: &mut Problems, 
     }
 }
 
-/// What the documents say of carriers; the location's own list decides, and is asked when the job is sent.
+/// Checks the carrier against the documentation; the location's own list decides, and is asked when the job is sent.
 fn carrier(path: &Path, out: &Description, location: &str, warnings: &mut Vec<Problem>) {
     if out.carrier.is_empty() {
         return;
@@ -371,13 +371,13 @@ pub struct JobDrive {
     pub id: String,
     /// Path of the manifest on it.
     pub manifest_file: String,
-    /// Its MD5.
+    /// MD5 of the manifest.
     pub manifest_hash: String,
     /// `DriveHeaderHash`, or nothing.
     pub header_hash: String,
-    /// The record that tells all this.
+    /// Path of the drive record, the source of these facts.
     pub record: PathBuf,
-    /// What opens it.
+    /// BitLocker key of the drive.
     pub key: SecretText,
 }
 

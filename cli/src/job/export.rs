@@ -1,5 +1,4 @@
-//! What an export job wants of the account, and the empty drives that it is sent on
-//! (docs/spec/import-export.md#blob-lists).
+//! The selection of an export job, and the empty drives sent for it (docs/spec/import-export.md#blob-lists).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,11 +17,11 @@ const INLINE_MAX: usize = 32 << 10;
 pub struct Export {
     /// Blobs by their whole names: `container/name`.
     pub blobs: Vec<String>,
-    /// Beginnings of names: `/container/prefix`.
+    /// Prefixes of names: `/container/prefix`.
     pub prefixes: Vec<String>,
     /// Blob that holds the selection: `container/list.xml`.
     pub list: String,
-    /// Serials of the drives that are sent.
+    /// Serials of the drives to be sent.
     pub drives: Vec<String>,
 }
 
@@ -183,10 +182,10 @@ impl Export {
     }
 }
 
-/// Containers that the service makes itself: they break its rules for names.
+/// Containers created by the service itself: their names break its own rules.
 const SYSTEM: [&str; 2] = ["$web", "$logs"];
 
-/// What is wrong, and what would be right.
+/// The problem, and the correct form.
 type Wrong = (String, String);
 
 fn check_container(name: &str) -> Result<(), Wrong> {
@@ -200,7 +199,7 @@ fn check_name(container: &str, name: &str) -> Result<(), Wrong> {
     job::check_blob(container, name).map(drop).map_err(|error| (error.to_string(), error.advice().to_owned()))
 }
 
-/// `container/name`, as `BlobPath` wants it.
+/// `container/name`, the form of `BlobPath`.
 fn check_path(text: &str) -> Result<(), Wrong> {
     let advice = || "container/name, without a slash before it; $root/name in the root container".to_owned();
     if let Some((_, rest)) = text.split_once("://") {
@@ -215,7 +214,7 @@ fn check_path(text: &str) -> Result<(), Wrong> {
     check_name(container, name)
 }
 
-/// A slash and the beginning of `container/name`, as `BlobPathPrefix` wants it: of a container alone too.
+/// A slash and the beginning of `container/name`, the form of `BlobPathPrefix`; a container alone is valid too.
 fn check_prefix(text: &str) -> Result<(), Wrong> {
     let advice = || "it begins with a slash: / for everything, /container/ for a container".to_owned();
     let Some(rest) = text.strip_prefix('/') else { return Err(("it does not begin with a slash".into(), advice())) };

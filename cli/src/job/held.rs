@@ -1,5 +1,4 @@
-//! What stands against a job, held against all that is known beside it: the journal of its drives, the sessions in it, and
-//! the other jobs.
+//! Checks of a job against the files around it: the journal of its drives, the sessions in it, and other jobs.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,12 +13,12 @@ use crate::render::count;
 
 /// Most files of a directory that are looked at.
 const ENTRIES_MAX: usize = 4096;
-/// How a journal begins.
+/// First bytes of a journal.
 const JOURNAL_HEAD: &[u8] = b"[BeginUpdateRecord]";
-/// What the name of a job's file ends in.
+/// Suffix of a job's file.
 pub const JOB_FILE: &str = ".job.json";
 
-/// What was allowed in so many words.
+/// Exceptions that were explicitly allowed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed {
     /// A job that lacks drives or files of its session.
@@ -28,7 +27,7 @@ pub struct Allowed {
     pub not_for_shipping: bool,
 }
 
-/// A journal, as far as a job wants it.
+/// A journal, as far as a job needs it.
 #[derive(Debug)]
 pub struct Shelf {
     /// Path of the journal.
@@ -37,10 +36,10 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Reads it.
+    /// Reads the journal.
     ///
     /// # Errors
-    /// When it is none, or damaged: what it says of the drives cannot be relied on then.
+    /// The file is no journal, or is damaged: its facts about drives cannot be relied on then.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         if !path.exists() {
             let problem = Problem::new(Kind::Usage, "the journal does not exist").path(path);
@@ -112,7 +111,7 @@ impl Shelf {
         }
     }
 
-    /// What it knows of the drive of a record.
+    /// The journal's entry for the drive of a record.
     fn of_record(&self, record: &Path) -> Option<SessionDrive> {
         let name = record.file_name()?.to_str()?;
         let ledger = &self.book.ledger;
@@ -174,7 +173,7 @@ fn is_job(path: &Path) -> bool {
     path.to_string_lossy().ends_with(JOB_FILE)
 }
 
-/// Journals that lie beside the records, and know any of them.
+/// Journals in the directories of the records that list any of them.
 pub fn shelves_beside(records: &[PathBuf]) -> Vec<Shelf> {
     let dirs = dirs_of(records.iter().map(PathBuf::as_path));
     let journals = dirs.iter().flat_map(|dir| journals_in(dir));
@@ -184,7 +183,7 @@ pub fn shelves_beside(records: &[PathBuf]) -> Vec<Shelf> {
         .collect()
 }
 
-/// Holds each drive's record against what the journals know of it: gives that, in the order of the drives.
+/// Checks each drive's record against the journals; gives the journals' entries, in the order of the drives.
 pub fn check_records(
     drives: &[JobDrive],
     shelves: &[Shelf],
@@ -225,7 +224,7 @@ pub fn check_records(
     out
 }
 
-/// Whether the drive is none that can be shipped. Journals of before this was told name an image file or a loop device.
+/// Whether the drive cannot be shipped. Journals from before this was recorded name an image file or a loop device.
 fn is_unfit(known: &SessionDrive) -> bool {
     let by_name = || {
         let name = known.name.as_deref().unwrap_or_default();
@@ -235,7 +234,7 @@ fn is_unfit(known: &SessionDrive) -> bool {
     known.for_shipping.map_or_else(by_name, |yes| !yes)
 }
 
-/// What the journal says otherwise, with the value met.
+/// The first contradiction between journal and record, with the value met.
 fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, String)> {
     if known.state != job::SessionState::Completed {
         let what = format!("belongs to a drive whose work is {} by the journal", ledger::word(known.state));
@@ -261,7 +260,7 @@ fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, Stri
     Some((format!("holds another key than the drive was prepared with; the journal has check value {check}"), own))
 }
 
-/// Other jobs that name one of the drives: those beside any of the `near` files, and the `given` ones.
+/// Reports other jobs that name one of the drives: those in the directories of the `near` files, and the `given` ones.
 pub fn check_jobs(ids: &[String], own: &Path, near: &[&Path], given: &[PathBuf], problems: &mut Problems) {
     let mut files: Vec<PathBuf> = dirs_of(near.iter().copied()).iter().flat_map(|dir| jobs_in(dir)).collect();
     for path in given {
@@ -301,7 +300,7 @@ pub fn check_jobs(ids: &[String], own: &Path, near: &[&Path], given: &[PathBuf],
     }
 }
 
-/// Finished drives of the journals that are not in the job, for who named records by hand.
+/// Warns of finished drives of the journals that are not in the job, where records were named by hand.
 pub fn left_behind(drives: &[JobDrive], shelves: &[Shelf], warnings: &mut Vec<Problem>) {
     for shelf in shelves {
         let others: Vec<String> = shelf

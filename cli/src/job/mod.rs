@@ -1,4 +1,4 @@
-//! Jobs of the service: what they need, the bodies of their requests, what is known of them here, and their papers.
+//! Jobs of the service: their descriptions, request bodies, local state and papers.
 //!
 //! Names and limits are those of the published API descriptions: `Microsoft.ImportExport` 2021-01-01 and
 //! `Microsoft.DataBox` 2021-08-01-preview with customer disks.
@@ -16,7 +16,7 @@ pub mod words;
 
 use clap::ValueEnum;
 
-/// Which of the two services' APIs a job is made with.
+/// API of the service through which a job is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Api {
     /// Microsoft.ImportExport 2021-01-01
@@ -27,7 +27,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// As options and files spell it.
+    /// The name in options and files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ImportExport => "import-export",
@@ -35,7 +35,7 @@ impl Api {
         }
     }
 
-    /// Of the published description.
+    /// API version of the published description.
     pub const fn version(self) -> &'static str {
         match self {
             Self::ImportExport => "2021-01-01",

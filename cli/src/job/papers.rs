@@ -1,4 +1,4 @@
-//! What goes into the parcel and onto the drives, on paper. Never a key.
+//! Papers for the parcel and the drives. Never a key.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ fn addresses(page: &mut Page, job: &Job) {
     page.raw(&format!("<dl class=\"two\">{}{}</dl>", block("From", &job.sender), block("To", &to)));
 }
 
-/// The packing slip: goes into the parcel, on top.
+/// The packing slip, placed on top in the parcel.
 pub fn slip(job: &Job) -> Page {
     let what = if job.is_export { "empty hard drives for an export" } else { "hard drives with encrypted data" };
     let mut page = Page::new("Packing slip", &format!("Azure Import/Export: {what}"));
@@ -80,9 +80,10 @@ pub fn labels(job: &Job) -> Page {
     page
 }
 
-/// Who had the drives when: one page that travels with the files, not with the parcel.
+/// Chain of custody of the drives: one page that travels with the files, not with the parcel.
 ///
-/// What it says of the drives' contents is the verdict of a verification, or that there was none; the sums are the journal's.
+/// Its statement on the contents is the verdict of a verification, or that none was made; the totals come from the
+/// journal.
 pub fn custody(job: &Job, verified: Option<&Verified>, now: Timestamp) -> Page {
     let mut page = Page::new("Chain of custody", "Stays with the sender. Sign each line when the drives change hands.");
     if let Some(verified) = verified {

@@ -1,5 +1,5 @@
-//! What of the template a description still says. The template marks its own lines: a value with `# yours` behind it is
-//! nobody's, and stands there to be replaced.
+//! Placeholders left in a description. The template marks its own lines: a value with `# yours` behind it is an
+//! example, to be replaced.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::commands::template;
 /// The comment behind a line of the template whose value is to be replaced.
 const MARK: &str = "# yours";
 
-/// Names every line of `table` that still says what the template says.
+/// Reports every line of `table` that still holds the template's value.
 pub fn check(path: &Path, table: &toml::Table, problems: &mut Problems) {
     let template = template::export_job();
     let before = problems.0.len();

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest file of certificates that is read.
 const CERTIFICATES_MAX: u64 = 16 << 20;
 
-/// Where requests go, and on whose behalf.
+/// Endpoint and credentials of the service.
 pub struct Service {
     endpoint: Url,
     token: Zeroizing<String>,
@@ -41,11 +41,11 @@ impl std::fmt::Debug for Service {
 /// The endpoint, if token and keys may go there: `https`, or `http` to this machine's own addresses.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason the endpoint is refused.
 fn endpoint(text: &str) -> Result<Url, Problem> {
     let usage = |what: &str, advice: &str| {
         let shown: String = text.chars().flat_map(char::escape_default).take(200).collect();
-        // What stands before an @ may be a password.
+        // The part before an @ may be a password.
         let shown = shown.rsplit_once('@').map_or(shown.clone(), |(_, host)| format!("…@{host}"));
         Problem::new(Kind::Usage, what).column("--endpoint").value(shown).advice(advice.to_owned())
     };
@@ -81,7 +81,7 @@ fn endpoint(text: &str) -> Result<Url, Problem> {
     if !is_here {
         return Err(usage("would carry token and keys in the clear", plain));
     }
-    // 0x7f.1, 2130706433: this machine, but nobody sees it.
+    // 0x7f.1 and 2130706433 are this machine, but not visibly so.
     let host = url.host_str().unwrap_or_default();
     let written = text.get("http://".len()..).unwrap_or_default();
     let end = written.find([':', '/']).filter(|_| !written.starts_with('[')).unwrap_or(written.len());
@@ -92,7 +92,7 @@ fn endpoint(text: &str) -> Result<Url, Problem> {
     Ok(url)
 }
 
-/// Whose certificates are believed: those of `--ca-file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else the usual ones.
+/// Trusted certificates: those of `--ca-file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else the system's.
 fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut files: Vec<(PathBuf, &str)> = Vec::new();
@@ -135,10 +135,10 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
 }
 
 impl Service {
-    /// For requests to `endpoint`; `ca_file` holds the certificates that are believed in place of the usual ones.
+    /// A client for `endpoint`; certificates in `ca_file` are trusted in place of the system's.
     ///
     /// # Errors
-    /// When the token would travel in the clear, or is none; when there are no certificates.
+    /// The token would travel in the clear or is malformed; there are no certificates.
     pub fn new(endpoint_text: &str, ca_file: Option<&Path>, token: Zeroizing<String>) -> Result<Self, Problem> {
         let endpoint = endpoint(endpoint_text)?;
         let good = |b: u8| b.is_ascii_graphic();
@@ -149,7 +149,7 @@ impl Service {
         let is_tls = endpoint.scheme() == "https";
         let mut agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            // Nobody else is to get the token: not the host of a redirect.
+            // The token must not reach another host by a redirect.
             .max_redirects(0)
             .timeout_global(Some(TIMEOUT))
             .user_agent(concat!("dray/", env!("CARGO_PKG_VERSION")))
@@ -161,7 +161,7 @@ impl Service {
         Ok(Self { endpoint, token, agent: agent.build().into() })
     }
 
-    /// The address of a path below the endpoint; the path is data of files and answers, and never says where requests go.
+    /// The URL of a path below the endpoint; the path comes from files and answers, and cannot change the host.
     fn address(&self, path: &str, version: &str) -> Result<Url, Problem> {
         let odd = path.split('/').any(|segment| matches!(segment, "." | ".."));
         if !path.starts_with('/')
@@ -183,7 +183,7 @@ impl Service {
     /// Sends a request; gives the answer, `Null` when it has no body.
     ///
     /// # Errors
-    /// When the service does not answer, or says no: with its own code and message.
+    /// The service does not answer, or refuses: with its own code and message.
     pub fn call(&self, api: Api, method: &str, path: &str, body: Option<&str>) -> Result<Value, Problem> {
         let url = self.address(path, api.version())?;
         let failed = |what: String| {

@@ -1,4 +1,4 @@
-//! What is known here of a job: a file beside the journal. It never holds a key.
+//! Local state of a job: a file in the journal's directory. It never holds a key.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::Api;
 const LEN_MAX: u64 = 1 << 20;
 /// Version of the file's form.
 const SCHEMA: u64 = 1;
-/// Days until the service deletes a job that was not shipped, and until it asks for a parcel that did not come.
+/// Days until the service deletes a job that was not shipped, and until it inquires about a parcel that did not arrive.
 const WAIT_DAYS: i64 = 14;
 /// Days that a finished job is kept.
 const KEPT_DAYS: i64 = 90;
@@ -25,23 +25,23 @@ pub struct Drive {
     pub id: String,
     /// Path of the manifest on it.
     pub manifest_file: String,
-    /// Its MD5.
+    /// MD5 of the manifest.
     pub manifest_hash: String,
     /// The drive record.
     pub record: String,
     /// SHA-256 of that file.
     pub record_sha256: String,
-    /// Files and bytes on it, if the journal told.
+    /// Files on the drive, if the journal records them.
     pub files: Option<u64>,
-    /// Bytes of those files.
+    /// Bytes of those files, if the journal records them.
     pub data: Option<u64>,
-    /// State as the service told last.
+    /// State last reported by the service.
     pub state: String,
-    /// Percent copied, as the service told last.
+    /// Percentage copied, as last reported by the service.
     pub percent: Option<u64>,
 }
 
-/// What is known here of a job: the contents of `<name>.job.json`.
+/// Local state of a job: the contents of `<name>.job.json`.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// Name of the job at the service.
@@ -56,33 +56,33 @@ pub struct Job {
     pub account: String,
     /// Blobs go onto the drives, not from them.
     pub is_export: bool,
-    /// `Drafted`, then as the service calls it.
+    /// `Drafted`, then the name that the service gives the state.
     pub state: String,
     /// Drives of the job.
     pub drives: Vec<Drive>,
-    /// When this file was made.
+    /// Time of creation of this file.
     pub created_at: Timestamp,
-    /// When the service took the job.
+    /// Time at which the service accepted the job.
     pub submitted_at: Option<Timestamp>,
-    /// When shipping was told.
+    /// Time at which shipping was reported to the service.
     pub shipped_at: Option<Timestamp>,
-    /// When it was first seen to be over.
+    /// Time at which the job was first seen to be over.
     pub ended_at: Option<Timestamp>,
-    /// Of the parcel.
+    /// Carrier of the parcel to the service.
     pub carrier: Option<String>,
-    /// Of the parcel.
+    /// Tracking number of that parcel.
     pub tracking: Option<String>,
-    /// Carrier of the way back.
+    /// Carrier of the return parcel.
     pub return_carrier: String,
     /// Sender's address, line by line.
     pub sender: Vec<String>,
-    /// The data center's address, once the service told it.
+    /// The data center's address, once the service has given it.
     pub data_center: Vec<String>,
     /// The journal and its SHA-256, if the drives came from one.
     pub journal: Option<(String, String)>,
 }
 
-/// States of the Import/Export service, and what they mean (docs/spec/import-export.md#job-states).
+/// States of the Import/Export service, with their meaning (docs/spec/import-export.md#job-states).
 const IMPORT_EXPORT: &[(&str, &str)] = &[
     ("Creating", "the service waits for word of the parcel; two weeks without it, and it deletes the job"),
     ("Shipping", "the parcel is on its way; after two weeks the operators ask for it"),
@@ -121,13 +121,13 @@ const DRIVES: &[(&str, &str)] = &[
     ("ShippedBack", "on its way back"),
 ];
 
-/// What a drive's state means.
+/// Meaning of a drive's state; empty for an unknown one.
 pub fn drive_meaning(state: &str) -> &'static str {
     DRIVES.iter().find(|(name, _)| *name == state).map_or("", |(_, meaning)| meaning)
 }
 
 impl Job {
-    /// What the state means.
+    /// Meaning of the job's state.
     pub fn meaning(&self) -> &'static str {
         if self.state == "Drafted" {
             return "written down here; the service does not know of it from dray";
@@ -144,22 +144,22 @@ impl Job {
         if api == Api::ImportExport { "Creating" } else { "AwaitingShipmentDetails" }
     }
 
-    /// The state of a job whose parcel is on its way.
+    /// The state of a job whose parcel has been shipped.
     pub fn shipped_state(api: Api) -> &'static str {
         if api == Api::ImportExport { "Shipping" } else { "ShippedToAzureDC" }
     }
 
-    /// Nothing was told of a parcel yet.
+    /// Whether no parcel has been reported yet.
     pub fn waits_for_parcel(&self) -> bool {
         matches!(self.state.as_str(), "Drafted" | "Creating" | "Created" | "AwaitingShipmentDetails")
     }
 
-    /// Over, one way or the other.
+    /// Whether the job has ended, successfully or not.
     pub fn is_over(&self) -> bool {
         matches!(self.state.as_str(), "Closed" | "Cancelled" | "Aborted") || self.state.starts_with("Completed")
     }
 
-    /// When something happens if nobody does anything, and what.
+    /// Next deadline, with what the service does when it passes.
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let after = |from: Timestamp, days: i64| from.checked_add(Span::new().hours(24 * days)).ok();
         if self.state == "Drafted" {
@@ -178,7 +178,7 @@ impl Job {
         None
     }
 
-    /// What to do next; `file` is this file.
+    /// The next step; `file` is this file.
     pub fn next(&self, file: &Path) -> String {
         let file = file.display();
         match self.state.as_str() {
@@ -232,10 +232,10 @@ impl Job {
         })
     }
 
-    /// Writes the file, private and never half.
+    /// Writes the file, private and atomically.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, file: &Path) -> Result<(), Problems> {
         let mut value = self.to_json(file);
         if let Some(fields) = value.as_object_mut() {
@@ -268,7 +268,7 @@ impl Job {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it is none.
+    /// The file is no job's state.
     pub fn load(file: &Path) -> Result<Self, Problem> {
         let problem = |what: String| {
             Problem::new(Kind::Usage, what).path(file).advice("name the <job>.job.json that `dray job create` made")
@@ -328,7 +328,7 @@ impl Job {
         })
     }
 
-    /// Takes over what the service says of the job.
+    /// Takes over the state that the service reports.
     pub fn learn(&mut self, answer: &Value, now: Timestamp) {
         let properties = &answer["properties"];
         let state = match self.api {
@@ -344,7 +344,7 @@ impl Job {
         for reported in properties["driveList"].as_array().into_iter().flatten() {
             let id = reported["driveId"].as_str().unwrap_or_default();
             let known = self.drives.iter().position(|drive| drive.id.eq_ignore_ascii_case(id));
-            // Which drives an export went onto is known when they have arrived.
+            // The drives of an export are known only once they have arrived.
             let known = known.or_else(|| {
                 let is_new = self.is_export && !id.is_empty();
                 is_new.then(|| self.drives.push(Drive { id: id.to_owned(), ..Drive::default() }))?;
@@ -396,7 +396,7 @@ pub fn address_lines(place: &Value) -> Vec<String> {
     .collect()
 }
 
-/// The file of a job beside its journal or records.
+/// The file of a job in the directory of its journal or records.
 pub fn path_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.job.json"))
 }

@@ -1,4 +1,4 @@
-//! What a verification found of the drives of a job: the verdict of `dray verify`, for the paper that is signed.
+//! Results of a verification for the drives of a job: the verdict of `dray verify`, for the paper that is signed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -31,20 +31,20 @@ struct Checked {
     started: String,
 }
 
-/// What is known of one drive of a job.
+/// Verification result of one drive of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// In words.
+    /// The result in words.
     pub words: String,
     /// The whole drive is proven to hold what its manifest says, and the manifest is the job's.
     pub is_proven: bool,
 }
 
 impl Verified {
-    /// Reads what `dray verify --json` printed, or what `--on-finish` was given.
+    /// Reads the output of `dray verify --json`, or the input of `--on-finish`.
     ///
     /// # Errors
-    /// When the file cannot be read, or no verification is in it.
+    /// The file cannot be read, or holds no verification.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         let problem = |what: String| {
             Problem::new(Kind::Usage, what)
@@ -68,7 +68,7 @@ impl Verified {
         if this.drives.is_empty() { Err(problem("holds no result of a verification".to_owned())) } else { Ok(this) }
     }
 
-    /// Of a drive of the job: by its manifest, or else by its serial. The last verification counts.
+    /// The result of a drive of the job: by its manifest, or else by its serial. The last verification counts.
     pub fn of(&self, drive: &Drive) -> Finding {
         let of_manifest = |one: &&Checked| one.manifest_md5.eq_ignore_ascii_case(&drive.manifest_hash);
         let of_id = |one: &&Checked| one.id.eq_ignore_ascii_case(&drive.id);

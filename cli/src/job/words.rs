@@ -1,4 +1,4 @@
-//! The same job in the words of other tools.
+//! The same job as commands of other tools.
 
 use super::description::{Description, JobDrive};
 
@@ -110,7 +110,7 @@ pub fn powershell(job: &Description, drives: &[JobDrive], key_file: &dyn Fn(&Job
     text
 }
 
-/// A word for the shell.
+/// `text` quoted for a shell.
 fn quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b'@' | b':' | b',' | b'+');
     if !text.is_empty() && text.bytes().all(plain) {

@@ -1,4 +1,4 @@
-//! What measuring a drive told, in sentences and as a page with its curves.
+//! Results of a drive benchmark, as sentences and as a page with curves.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ const WIDTH: f64 = 880.0;
 /// Room for the labels of an axis.
 const LEFT: f64 = 74.0;
 
-/// Room for what stands to the right of a curve.
+/// Room to the right of a curve, for its labels.
 const RIGHT: f64 = 96.0;
 
 /// Colours of series, as the pages' style names them.
@@ -37,7 +37,7 @@ fn cores(report: &BenchReport) -> String {
     count(report.cores as u64, "core")
 }
 
-/// What is the bottleneck, in one word and one sentence.
+/// The bottleneck, as a word and as a sentence.
 pub fn verdict(report: &BenchReport, direction: Direction) -> (&'static str, String) {
     let (does, many) = match direction {
         Direction::Read => ("opens and hashes", "reads"),
@@ -282,7 +282,7 @@ fn sweep(report: &BenchReport, direction: Direction) -> String {
             labels.push((*x, chart.y(*rate), block(len), color));
         }
     }
-    // Names of lines that end beside each other stand below each other.
+    // Labels of lines that end close together are stacked.
     labels.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut floor = 0.0;
     for (x, y, name, color) in labels {
@@ -349,7 +349,7 @@ fn latency(report: &BenchReport, direction: Direction) -> String {
     svg
 }
 
-/// Bars: drive, cores, both.
+/// Bars: the drive alone, the cores alone, both together.
 fn road(report: &BenchReport) -> String {
     let mut bars: Vec<(String, f64, &str)> = Vec::new();
     for direction in report.directions() {

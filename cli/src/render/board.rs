@@ -13,18 +13,18 @@ use super::text::{clean, count, left, short, tail};
 use super::{Output, columns, err, json as objects, text};
 use crate::signals::Signals;
 
-/// The rate "now" is that of this long.
+/// Interval over which the current rate is averaged.
 const WINDOW: Duration = Duration::from_secs(30);
-/// Between two redraws of a terminal.
+/// Interval between redraws on a terminal.
 const REDRAW: Duration = Duration::from_millis(250);
-/// Between two plain lines of a drive.
+/// Interval between plain progress lines of a drive.
 const PLAIN: Duration = Duration::from_secs(30);
-/// Between two JSON progress objects of a drive.
+/// Interval between JSON progress objects of a drive.
 const JSON: Duration = Duration::from_secs(1);
 /// Of the outermost track's rate, the part that platters have lost at the innermost one: about half on 3.5-inch drives.
 const INNER_LOSS: f64 = 0.5;
 
-/// What the board knows of one drive.
+/// Progress of one drive.
 #[derive(Debug)]
 pub struct Lane {
     id: String,
@@ -37,9 +37,9 @@ pub struct Lane {
     left_out: u64,
     waiting: Waiting,
     meter: Meter,
-    /// Bytes written and to write: what reading back counts anew stands above.
+    /// Bytes written and bytes to write; kept apart from the fields above, which start again for the read-back.
     written: (u64, u64),
-    /// Nothing is written at all.
+    /// Verification only: nothing is written.
     is_verified: bool,
     recent: VecDeque<(Duration, u64)>,
     ended: Option<Duration>,
@@ -104,7 +104,7 @@ impl Lane {
         self.stage == Some(Stage::ReadBack)
     }
 
-    /// Bytes a second since the first byte: of reading back while that lasts, otherwise of what this run wrote.
+    /// Bytes a second since the first byte: of the read-back while it lasts, otherwise of this run's writing.
     fn average(&self, now: Duration) -> Option<f64> {
         let timing = self.meter.timing(now);
         if self.reads_back() { timing.read_rate() } else { timing.write_rate() }
@@ -127,7 +127,7 @@ impl Lane {
         if self.stage == Some(Stage::Done) {
             return 100;
         }
-        // 100 is kept for what is finished and durable.
+        // 100 means complete and durable.
         (u128::from(self.acknowledged) * 100 / u128::from(self.total.max(1))).min(99) as u64
     }
 }
@@ -194,7 +194,7 @@ impl State {
                         lane.recent.push_back((now, 0));
                         lane.acknowledged = 0;
                     } else if *stage == Stage::Done && lane.written.0 > 0 {
-                        // The last sectors are written when all else is told.
+                        // The last sectors are written after the last progress report.
                         lane.written.0 = lane.written.1;
                         (lane.acknowledged, lane.total) = lane.written;
                     }
@@ -257,7 +257,7 @@ impl State {
         lines
     }
 
-    /// What is read back has a line of its own: the total is what is written, and never goes back.
+    /// The read-back line, separate from the total: the total counts writing only and never decreases.
     fn read_back_line(&self) -> Option<String> {
         let lanes: Vec<&Lane> = self.lanes.iter().filter(|lane| lane.reads_back()).collect();
         if lanes.is_empty() || self.lanes.len() < 2 {
@@ -362,7 +362,7 @@ impl State {
     }
 }
 
-/// The state with its clock and its place to draw.
+/// The board: its state, the clock and the output it draws to.
 #[derive(Debug)]
 pub struct Board<'a> {
     output: &'a Output,
@@ -372,7 +372,7 @@ pub struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
-    /// Nothing has happened yet.
+    /// A board before the first event.
     pub fn new(output: &'a Output, drives: Vec<(DriveFacts, ByteLen)>) -> Self {
         Self { output, started: Instant::now(), state: Mutex::new(State::new(&drives)), wake: Condvar::new() }
     }
@@ -392,7 +392,7 @@ impl<'a> Board<'a> {
             return;
         }
         match event {
-            // A drive is flushed several times at its end: a line tells of it only where it takes long.
+            // A drive is flushed several times at its end; a line appears only when that takes long.
             Event::Stage { drive, stage } if stage != Stage::Flushing && !self.output.live && !self.output.quiet => {
                 if let Some(line) = state.sentence(drive, now) {
                     err(&format!("{line}\n"));
@@ -491,12 +491,13 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// A guard: when it goes, no more events will come. Also on a panic, else the drawing thread would wait for ever.
+    /// A guard whose drop ends the board: no more events will come. It also works on a panic, or else the drawing
+    /// thread would wait for ever.
     pub fn ending(&self) -> Ending<'_> {
         Ending(self)
     }
 
-    /// The block that SIGUSR1 asks for.
+    /// Prints the status block that SIGUSR1 requests.
     fn status(&self, state: &mut State) {
         let now = self.started.elapsed();
         if self.output.json {
@@ -693,7 +694,7 @@ mod tests {
         }
     }
 
-    /// Four rates of one run used to be told: what is written, what is read back, and what is counted twice.
+    /// Regression test: one run used to show four rates, mixing bytes written, bytes read back and bytes counted twice.
     #[test]
     fn the_total_never_goes_back_and_the_done_line_has_the_rates_of_the_run() {
         let mut both = state(&["A", "B"]);

@@ -7,7 +7,7 @@ use dray_engine::report::{
 };
 use serde_json::{Value, json};
 
-/// Grows when a field changes its meaning; new fields do not count.
+/// Version of the schema: raised when a field changes its meaning, not for new fields.
 pub const SCHEMA: u32 = 1;
 
 /// Now, as RFC 3339 in UTC with milliseconds.
@@ -61,7 +61,7 @@ fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A problem.
+/// A problem as an object.
 pub fn problem(problem: &Problem) -> Value {
     json!({
         "kind": kind(problem.kind),
@@ -76,7 +76,7 @@ pub fn problem(problem: &Problem) -> Value {
     })
 }
 
-/// A drive.
+/// Identity of a drive as an object.
 pub fn facts(drive: &DriveFacts) -> Value {
     json!({
         "name": drive.name,
@@ -161,7 +161,7 @@ fn result(result: &DriveResult) -> Value {
 /// Most files left out that [`shortcomings`] names one by one.
 const LEFT_OUT_MAX: usize = 100;
 
-/// What a session did not do, as problems: drives that failed or were stopped, files left out, files without a drive.
+/// Shortfalls of a session as problems: drives that failed or were stopped, files left out, files without a drive.
 pub fn shortcomings(report: &SessionReport) -> Vec<Value> {
     let mut out: Vec<Value> = report.drives.iter().filter_map(|drive| drive.failure.as_ref()).map(problem).collect();
     let left_out = report.drives.iter().flat_map(|drive| drive.left_out.iter().map(move |file| (drive, file)));
@@ -177,7 +177,7 @@ pub fn shortcomings(report: &SessionReport) -> Vec<Value> {
     out
 }
 
-/// How a session ended.
+/// The result of a session.
 pub fn summary(session: &str, report: &SessionReport) -> Value {
     json!({
         "session": session,

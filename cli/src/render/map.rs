@@ -1,4 +1,4 @@
-//! The plan as a page: what is where on each drive, to scale, and why.
+//! The plan as a page: the layout of each drive to scale, with its reasons.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use super::text::{clean, count, short};
 
 /// Width of the drawing; the page scales it.
 const WIDTH: f64 = 920.0;
-/// What is too small to be seen is drawn this wide.
+/// Smallest width drawn.
 const THIN: f64 = 1.5;
 /// Rows of the table of regions.
 const ROWS_MAX: usize = 200;
 
-/// What a region is for.
+/// Purpose of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
     Files,

@@ -1,4 +1,4 @@
-//! What the program says, and to whom: people on stderr and stdout, programs as JSON lines on stdout.
+//! Output: text for people on stderr and stdout, JSON lines for programs on stdout.
 
 pub mod bench;
 mod board;
@@ -30,7 +30,7 @@ pub use text::{clean, count, labelled, wrap};
 pub use watched::watched;
 pub use working::Working;
 
-/// Columns when nobody tells.
+/// Columns assumed when the terminal gives no width.
 const WIDTH: usize = 80;
 
 /// Emphasis, or none.
@@ -63,13 +63,13 @@ impl Style {
     }
 }
 
-/// Where everything that is said goes.
+/// Destination of all output.
 #[derive(Clone, Debug)]
 pub struct Output {
     json: bool,
     quiet: bool,
     verbose: bool,
-    /// stdout carries data: what would be said there goes to stderr.
+    /// stdout carries data: messages that would go to stdout go to stderr.
     beside: bool,
     /// stderr is a terminal whose lines can be redrawn.
     live: bool,
@@ -79,7 +79,7 @@ pub struct Output {
     said: Arc<Mutex<Said>>,
 }
 
-/// What a command came to, for who is told at the end.
+/// Result and problems of a command, collected for `--on-finish`.
 #[derive(Debug, Default)]
 struct Said {
     result: Option<Value>,
@@ -87,7 +87,7 @@ struct Said {
 }
 
 impl Output {
-    /// As the options and the environment want it.
+    /// Output as configured by options and environment.
     pub fn new(args: &OutputArgs) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -110,7 +110,7 @@ impl Output {
         }
     }
 
-    /// The same, for a command whose data goes to stdout: all that is said goes to stderr.
+    /// The same output for a command that prints data on stdout: all messages go to stderr.
     pub fn beside_data(&self) -> Self {
         Self { beside: true, out: self.err, ..self.clone() }
     }
@@ -155,7 +155,7 @@ impl Output {
     /// The plan as a page.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn plan_page(&self, plan: &PlanSummary, file: OutputFile) -> Result<(), Problem> {
         map::page(plan).save(file)
     }
@@ -180,12 +180,12 @@ impl Output {
         self.show(problems);
     }
 
-    /// What the command ended with, for who is told at the end: where its result has already said so to everybody else.
+    /// Records problems for `--on-finish` that the result already shows to the reader.
     pub fn remember(&self, problems: &Problems) {
         self.said().problems.extend(problems.0.iter().map(json::problem));
     }
 
-    /// Problems that [`Self::remember`] was told of.
+    /// Shows problems that are already recorded by [`Self::remember`].
     pub fn show(&self, problems: &Problems) {
         if self.json {
             for problem in &problems.0 {
@@ -196,7 +196,7 @@ impl Output {
         }
     }
 
-    /// The plan; short unless it is all that was asked for.
+    /// The plan; short unless it is the result itself.
     pub fn plan(&self, plan: &PlanSummary, is_result: bool) {
         if self.json {
             self.object("plan", json::plan(plan));
@@ -205,7 +205,7 @@ impl Output {
         }
     }
 
-    /// How it ended.
+    /// The result of a session.
     pub fn summary(&self, session: &str, report: &SessionReport) {
         self.said().problems.extend(json::shortcomings(report));
         if !self.result("summary", json::summary(session, report)) {
@@ -213,8 +213,8 @@ impl Output {
         }
     }
 
-    /// What a command came to: an object under `--json`, and what `--on-finish` is told. `false` when people are still to
-    /// be told.
+    /// The result of a command: an object under `--json`, and the input of `--on-finish`. `false` when it remains to be
+    /// printed as text.
     pub fn result(&self, kind: &str, value: Value) -> bool {
         let value = dressed(kind, value);
         if self.json {
@@ -228,11 +228,12 @@ impl Output {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The end of a command: runs what `--on-finish` names, with the result on its stdin. Its own end changes nothing.
+    /// Ends a command: runs the `--on-finish` command with the result on its stdin. The exit status of that command is
+    /// ignored.
     pub fn finish(&self, command: &str, exit: Exit) {
         let Some(line) = &self.on_finish else { return };
         let mut said = std::mem::take(&mut *self.said());
-        // An exit code without a reason leaves who reads only `problems` without a word.
+        // A non-zero exit code always has a reason in `problems`.
         if exit != Exit::Done && said.problems.is_empty() {
             said.problems.push(json::problem(&Problem::new(exit.kind(), exit.meaning())));
         }
@@ -288,7 +289,7 @@ impl Output {
     }
 }
 
-/// An object with what every one has.
+/// The object with the fields that every object has.
 fn dressed(kind: &str, mut value: Value) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.insert("type".into(), kind.into());
@@ -342,7 +343,7 @@ impl Scan<'_> {
                 self.end();
                 output.warning(&text::clean(text));
             }
-            // The drives are not written yet: nothing else can happen here.
+            // Drives are not written at this stage: no other event can occur.
             _ => {}
         }
     }
@@ -361,13 +362,13 @@ fn columns() -> usize {
     size.map_or(WIDTH, |(width, _)| usize::from(width.0).max(20))
 }
 
-/// To stdout. A reader that went away (`| head`) must not stop a drive from being finished.
+/// Prints to stdout. A reader that has closed the pipe (`| head`) must not stop a drive from being finished.
 fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// To stderr; likewise.
+/// Prints to stderr; errors are ignored likewise.
 fn err(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

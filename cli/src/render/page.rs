@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use dray_engine::job::{OutputFile, OutputForm, timestamp};
 use dray_engine::report::{Problem, shown};
 
-/// What a value means to who reads it. Never told by colour alone: the text says it too.
+/// Tone of a value. Never shown by colour alone: the text carries it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it should be.
+    /// As expected.
     Good,
     /// Worth a look.
     Warn,
@@ -94,17 +94,17 @@ impl Page {
         );
     }
 
-    /// A heading.
+    /// Adds a section heading.
     pub fn section(&mut self, heading: &str) {
         let _ = writeln!(self.body, "<h2>{}</h2>", escape(heading));
     }
 
-    /// A smaller heading.
+    /// Adds a heading one level lower.
     pub fn subsection(&mut self, heading: &str) {
         let _ = writeln!(self.body, "<h3>{}</h3>", escape(heading));
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub fn text(&mut self, paragraph: &str) {
         let _ = writeln!(self.body, "<p>{}</p>", escape(paragraph));
     }
@@ -146,7 +146,7 @@ impl Page {
         self.body.push_str("</tbody></table></div>\n");
     }
 
-    /// A picture (inline SVG, already escaped) and what it shows.
+    /// Adds a picture (inline SVG, already escaped) with its caption.
     pub fn figure(&mut self, svg: &str, caption: &str) {
         let _ = writeln!(self.body, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
     }
@@ -178,17 +178,17 @@ impl Page {
         )
     }
 
-    /// Writes the page where `file` is begun.
+    /// Completes `file` with the page.
     ///
     /// # Errors
-    /// When it cannot be written; names the file.
+    /// The file cannot be written; the problem names it.
     pub fn save(&self, mut file: OutputFile) -> Result<(), Problem> {
         file.add(self.finish().as_bytes())?;
         file.finish()
     }
 }
 
-/// With a full stop, unless it ends with a mark of its own.
+/// Adds a full stop unless the text already ends in punctuation.
 fn ended(word: &str) -> String {
     let is_ended = word.ends_with(['.', ':', '!', '?']);
     if is_ended { word.to_owned() } else { format!("{word}.") }
@@ -204,7 +204,7 @@ pub const FORM: OutputForm = OutputForm {
     private: false,
 };
 
-/// `text` as HTML text or attribute; what does not show itself becomes visible.
+/// `text` as HTML text or attribute value; invisible characters are made visible.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -9,10 +9,10 @@ use super::{Style, WIDTH};
 
 /// Biggest directories and regions shown for a drive.
 const LIST_MAX: usize = 12;
-/// Entries shown of a list that has no end.
+/// Entries shown of a list without an upper bound.
 const SHOWN_MAX: usize = 20;
 
-/// `text` as it may be shown: a file's name must neither move the cursor of who reads the log nor pass for another.
+/// `text` as it may be shown: a file name must neither move the cursor nor pass for another name.
 pub fn clean(text: &str) -> String {
     dray_engine::report::shown(text)
 }
@@ -64,7 +64,7 @@ pub fn tail(text: &str, width: usize) -> String {
     std::iter::once('…').chain(text.chars().skip(n + 1 - width)).collect()
 }
 
-/// The last `width` characters of what is better known by its end, or the whole.
+/// The last `width` characters of a path, which tell it apart from others.
 fn path_tail(path: &Path, width: usize) -> String {
     tail(&clean(&path.to_string_lossy()), width)
 }
@@ -74,7 +74,7 @@ pub fn wrap(text: &str, indent: &str) -> String {
     wrap_to(text, indent, WIDTH)
 }
 
-/// A label, and its value wrapped beside it.
+/// A label with its value wrapped in the column to its right.
 pub fn labelled(label: &str, value: &str) -> String {
     const VALUE_AT: usize = 17;
     let value = wrap_to(value, "", WIDTH - VALUE_AT);
@@ -176,12 +176,12 @@ pub fn note(problem: &Problem, style: Style) -> String {
     text
 }
 
-/// What somebody should know now.
+/// A warning, wrapped.
 pub fn warning(text: &str, style: Style) -> String {
     wrap(&format!("{} {text}", style.yellow("warning:")), "  ")
 }
 
-/// All problems, one paragraph each: place, what is wrong, value, advice.
+/// All problems, one paragraph each: place, problem, value, advice.
 pub fn problems(problems: &Problems, style: Style) -> String {
     let mut text: String = problems.0.iter().map(|one| problem(one, style)).collect();
     if problems.0.len() > 1 {
@@ -196,7 +196,7 @@ fn kind_of(drive: &DriveFacts) -> String {
     format!("{}, {}-byte sectors{ship}", clean(what), drive.sector)
 }
 
-/// The plan: a table of drives, and for each what goes where.
+/// The plan: a table of drives, and the placement of data on each.
 pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
     let mut text = format!(
         "{}\n  {} in the sources, {}; cipher {}\n\n",
@@ -316,8 +316,8 @@ fn limited_to(lines: impl ExactSizeIterator<Item = String>, max: usize) -> Strin
     text
 }
 
-/// How a session ended, drive by drive, and what to do next.
-/// With `quiet` only that it ended, and what calls for an act: how to go on, and what is missing.
+/// The result of a session, drive by drive, with the next step. `quiet` reduces it to the outcome and what needs
+/// action: how to continue, and what is missing.
 pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style) -> String {
     let good = report.drives.iter().filter(|drive| drive.failure.is_none()).count();
     let all = report.drives.len();
@@ -381,7 +381,7 @@ fn was(n: u64) -> &'static str {
     if n == 1 { "was" } else { "were" }
 }
 
-/// What follows the session: the import job, of all records of the journal; or what comes before it.
+/// The next step: creating the import job from all records of the journal, or what must be done before.
 fn next(report: &SessionReport, all_good: bool, journal: &str) -> String {
     if report.records.is_empty() {
         return String::new();
@@ -424,7 +424,7 @@ fn next(report: &SessionReport, all_good: bool, journal: &str) -> String {
     text
 }
 
-/// As a shell takes it.
+/// `text` quoted for a shell where necessary.
 fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+,:@=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -434,11 +434,11 @@ fn shell_word(text: &str) -> String {
     }
 }
 
-/// What was written and how fast: a run that went on says what it wrote itself.
+/// Bytes written, time and rate; a resumed run also states its own share.
 fn written(result: &DriveResult) -> String {
     let timing = &result.timing;
     let (time, rate) = (left(timing.writing), rate_of(timing.write_rate()));
-    // The last sectors are written when all else is told.
+    // The last sectors are written after the last progress report.
     let is_all = timing.written.0 + (timing.written.0 / 50).max(1 << 20) >= result.written.0;
     if is_all || timing.writing.is_zero() {
         format!("{} in {time}{rate}", result.written)
@@ -654,7 +654,7 @@ mod tests {
         unfit.drives[0].drive.for_shipping = false;
         let text = summary("session#1", &unfit, false, Style(false));
         assert!(text.contains("No drive of this session can be shipped") && !text.contains("upload"), "{text}");
-        // What failed was told when it failed; what has to be done now is told here.
+        // Failures were reported as they happened; the summary names what has to be done now.
         let text = summary("session#1", &report, true, Style(false));
         assert!(text.starts_with("Session session#1: 1 of 2 drives failed") && text.contains("--resume"), "{text}");
         assert!(text.contains("gone\\u{1b}[2J.txt: vanished") && !text.contains("replace the drive"), "{text}");

@@ -1,4 +1,4 @@
-//! One line that shows how far something is.
+//! One line that shows progress.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ pub struct Working<'a> {
 
 impl<'a> Working<'a> {
     pub(super) fn new(output: &'a Output) -> Self {
-        // Where lines stay, work that is soon done needs none.
+        // Where lines cannot be redrawn, short work prints none.
         let last = (!output.live && !output.json).then(Instant::now);
         Self { output, last: RefCell::new(last), drawn: Cell::new(false) }
     }
 
-    /// How far it is, as a line for people and an object for programs; shown only as often as somebody can read.
+    /// Shows progress, as a line for people and an object for programs; rate-limited to a readable pace.
     pub fn show(&self, line: impl FnOnce() -> String, kind: &str, object: impl FnOnce() -> Value) {
         let output = self.output;
         let pause = match (output.json, output.live) {

@@ -9,7 +9,7 @@ use super::{Outcome, time, word_of};
 use crate::render::count;
 use crate::render::page::{Column, Page, Tone};
 
-/// Rows of a page: what a person reads; the lists hold all.
+/// Rows of a page: as many as a person reads; the lists hold all.
 pub const ROWS_MAX: usize = 1000;
 
 /// The report of a run: verdict, drives, problems, and lines to sign on.
@@ -173,7 +173,7 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
     }
 }
 
-/// Questions and their answers; the status that the service would give stands there only if one was answered with no.
+/// Questions and their answers; the status that the service would give is shown only if an answer is no.
 fn questions(page: &mut Page, drive: &DriveVerdict, is_meant: &dyn Fn(&Check) -> bool) {
     let is_no = |check: &&Check| check.answer == Answer::No && !check.status.is_empty();
     let has_status = drive.checks.iter().filter(|check| is_meant(check)).any(|check| is_no(&check));

@@ -1,4 +1,4 @@
-//! `dray verify`: is what is on the drives what their manifests say.
+//! `dray verify`: compares the contents of drives with their manifests.
 
 mod html;
 mod lists;
@@ -25,7 +25,7 @@ use crate::signals::{self, Signals};
 use lists::List;
 use words::{Headline, conclusion, headline};
 
-/// Rows shown of what is not equal.
+/// Rows that differ shown on the terminal.
 const SHOWN_MAX: usize = 20;
 
 /// Arguments of `dray verify`.
@@ -46,7 +46,7 @@ pub struct Verify {
     /// Number of the partition; else a bare volume, or the first data partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Where the key comes from.
+    /// Source of the key.
     #[command(flatten)]
     key: KeyArgs,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub struct Verify {
     reports: ReportArgs,
 }
 
-/// What the drives are compared with, and where blobs are extracted to.
+/// References that the drives are compared with, and the directory for extraction.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Comparing")]
 struct CompareArgs {
@@ -79,7 +79,7 @@ struct CompareArgs {
     extract_to: Option<PathBuf>,
 }
 
-/// What is told.
+/// Reports to write.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Reports")]
 struct ReportArgs {
@@ -109,11 +109,11 @@ pub struct Outcome {
     pub bad: Vec<(usize, Row)>,
     /// All of them.
     pub bad_in_all: u64,
-    /// What was asked of the service and is on no drive; `None` if nothing was asked.
+    /// Blobs that were requested from the service and are on no drive; `None` without a request to compare with.
     pub unmet: Option<Vec<String>>,
     /// Journal and its SHA-256.
     pub journal: Option<(PathBuf, String)>,
-    /// Where blobs were taken out to.
+    /// Directory that blobs were extracted to.
     pub extracted_to: Option<PathBuf>,
     /// Copy logs of drives that are not among these: path, and serial.
     pub foreign_logs: Vec<(String, String)>,
@@ -121,7 +121,7 @@ pub struct Outcome {
     pub doubled: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Whether a row is told: it is not as it should be, on the drive, at the service, or in the directory.
+/// Whether a row is reported: it differs on the drive, at the service, or in the directory.
 fn is_told(row: &Row) -> bool {
     row.verdict.is_against()
         || row.changed
@@ -129,7 +129,7 @@ fn is_told(row: &Row) -> bool {
         || row.taken.is_some_and(|taken| taken > Taken::Same)
 }
 
-/// What is said of such a row, in a word.
+/// One word for such a row.
 pub fn word_of(row: &Row) -> &'static str {
     match row.taken {
         _ if row.verdict.is_against() => row.verdict.word(),
@@ -140,9 +140,9 @@ pub fn word_of(row: &Row) -> &'static str {
 }
 
 impl Outcome {
-    /// What copy logs say that no blob of any drive has.
+    /// Adds entries of the copy logs that match no blob on any drive.
     fn join(&mut self, logs: &Logs) {
-        // A log that names no drive may speak of any: what it names is a stray only if no drive has it.
+        // A log without a drive's name may belong to any drive: an entry is a stray only if no drive has it.
         let nameless = logs.strays(None);
         if let Some(first) = self.drives.first_mut() {
             first.log_strays.extend(nameless);
@@ -159,7 +159,7 @@ impl Outcome {
 }
 
 impl Verify {
-    /// Verifies and tells.
+    /// Verifies and prints the results.
     pub fn run(self, output: &Output) -> Exit {
         match self.verify(output) {
             Ok(exit) => exit,
@@ -170,7 +170,7 @@ impl Verify {
         }
     }
 
-    /// What is read, and so is never written over.
+    /// The output files, with all inputs registered so that none is overwritten.
     fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::default();
         self.drives.iter().for_each(|path| outputs.input(path, "the drive"));
@@ -182,7 +182,7 @@ impl Verify {
         outputs
     }
 
-    /// Nothing goes onto a file system of the drives themselves.
+    /// Refuses outputs on a file system of the drives themselves.
     fn keep_off(&self, opened: &[Opened]) -> Result<(), Problems> {
         let mut problems = Problems::default();
         let asked = self.reports.list.iter().chain(&self.reports.report).chain(&self.compare.extract_to);
@@ -285,7 +285,7 @@ impl Verify {
         Ok(words::exit(&conclusion(&outcome)))
     }
 
-    /// The journal that was named, and those that lie beside the key files.
+    /// The journal named on the command line, and journals in the directories of the key files.
     fn journals(&self, problems: &mut Problems) -> Journals {
         let mut journals = Journals::none();
         if let Some(path) = &self.reports.journal
@@ -348,7 +348,7 @@ fn all<'a>(
 ) -> Result<Vec<Judged<'a>>, Problem> {
     let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
         .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing: {error}")))?;
-    // How much is to be read, the manifest says.
+    // The manifest determines the number of bytes to read.
     let facts: Vec<(DriveFacts, ByteLen)> = opened.iter().map(|one| (one.found.drive.clone(), ByteLen(0))).collect();
     let board = output.board(facts);
     signals.writing.store(true, Ordering::Release);
@@ -379,7 +379,7 @@ fn all<'a>(
             },
         );
         drop(end);
-        // A ticker that panicked has said so; the drives matter more.
+        // The ticker's panic has been printed already; the drives matter more.
         let _ = ticker.join();
         judged
     });

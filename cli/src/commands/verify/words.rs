@@ -12,10 +12,10 @@ use crate::render::page::Tone;
 /// Names in a sentence, before the rest is only counted.
 const NAMED_MAX: usize = 3;
 
-/// What a report begins with.
+/// Opening line of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Headline {
-    /// How it is meant.
+    /// Tone of the verdict.
     pub tone: Tone,
     /// The verdict in one word, such as `Equal`.
     pub word: &'static str,
@@ -23,7 +23,7 @@ pub struct Headline {
     pub sentence: String,
 }
 
-/// What follows from everything that was learned.
+/// The conclusion from all results.
 pub fn conclusion(outcome: &Outcome) -> Conclusion {
     conclude(&facts(outcome))
 }
@@ -55,7 +55,7 @@ pub fn headline(outcome: &Outcome) -> Headline {
     let mut parts = Vec::new();
     match (asked, equal == asked) {
         (0, _) => {}
-        // Of the drives that were not read to the end it is not known how many were asked for.
+        // For drives that were not read to the end, the number of requested blobs is unknown.
         (_, true) if !conclusion.failures.is_empty() => {
             parts.push(format!("{} of the other drives as the manifest says", are(asked, "blob")));
         }
@@ -88,7 +88,7 @@ pub fn headline(outcome: &Outcome) -> Headline {
 
 /// The word for a drive by itself.
 pub fn word_of_drive(drive: &DriveVerdict) -> &'static str {
-    // That a prefix begins no blob here says nothing of this drive: what was asked may lie on another.
+    // A prefix that matches no blob here says nothing about this drive: the requested blobs may be on another.
     if drive.is_good() && drive.counts.blobs() == 0 {
         return "Not compared";
     }
@@ -199,7 +199,7 @@ fn failed_by(drive: &DriveVerdict) -> Option<Kind> {
     drive.failure.as_ref().map(|problem| problem.kind)
 }
 
-/// How much of a drive was read before it was stopped.
+/// The share of a drive that was read before it was stopped.
 fn read_part(drive: &DriveVerdict) -> String {
     let name = &drive.drive.name;
     match drive.bytes_asked {
@@ -213,7 +213,7 @@ fn read_part(drive: &DriveVerdict) -> String {
     }
 }
 
-/// What a run did not prove, as problems: for who is told at the end.
+/// Shortfalls of a run as problems, for `--on-finish`.
 pub fn problems(outcome: &Outcome) -> Problems {
     let unopened = outcome.unopened.iter().map(|(drive, problem)| problem.clone().drive(drive.display().to_string()));
     let mut problems = Problems(unopened.collect());
