@@ -1,8 +1,8 @@
-//! Measuring a drive: what it reads and writes raw, how that changes across its surface, and what this machine's hashing
-//! and sealing leave of it.
+//! Benchmarks of a drive: raw speed of reading and writing, its course across the surface, and the speed that remains
+//! with hashing and encryption on this machine.
 //!
-//! Reading disturbs nothing. Writing destroys what is on the drive: it goes through the same gates as preparing, and the
-//! caller must have somebody's consent.
+//! Reading changes nothing. Writing destroys the contents of the drive: it passes the same gates as preparing, and the
+//! caller must have obtained consent.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -21,16 +21,16 @@ use crate::prep::workers::{CipherDirection, Done, How, Job, Span, Workers};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
 use crate::units::{ByteLen, ByteOffset, SectorSize};
 
-/// Memory that a measurement may use.
+/// Largest memory for a measurement, in bytes.
 const POOL_MAX: usize = 96 << 20;
 
-/// Bytes hashed and sealed to learn what one core does.
+/// Bytes hashed and encrypted to measure the speed of one core.
 const CPU_PROBE: u64 = 512 << 20;
 
-/// Block of the whole road: what preparing uses.
+/// Block size of the combined measurement, in bytes: that of preparing.
 const ROAD_BLOCK: usize = 4 << 20;
 
-/// Slots on the whole road.
+/// Slots of the combined measurement.
 const ROAD_DEPTH: u32 = 16;
 
 /// What to measure: block sizes, depths, points of the curve, seconds for each.
@@ -38,9 +38,9 @@ const ROAD_DEPTH: u32 = 16;
 pub struct BenchRequest {
     /// The drive or image.
     pub drive: PathBuf,
-    /// Write too; destroys what is there.
+    /// Write too; destroys the contents of the drive.
     pub write: bool,
-    /// Time for each point.
+    /// Seconds for each point.
     pub seconds: f64,
     /// Block sizes of the sweep, in bytes: multiples of 4096.
     pub blocks: Vec<usize>,
@@ -48,9 +48,9 @@ pub struct BenchRequest {
     pub depths: Vec<u32>,
     /// Points of the curve across the surface; 0 for none.
     pub curve: u32,
-    /// Which I/O engine.
+    /// I/O engine to use.
     pub engine: EngineChoice,
-    /// Cipher of the whole road.
+    /// Cipher of the combined measurement.
     pub cipher: Cipher,
 }
 
@@ -63,7 +63,7 @@ pub enum Direction {
     Write,
 }
 
-/// One measurement: what was moved, how, and how long it took.
+/// One measurement: bytes, settings and time.
 #[derive(Clone, Debug)]
 pub struct Point {
     /// Whether bytes were read or written.
@@ -72,11 +72,11 @@ pub struct Point {
     pub block: usize,
     /// Operations in flight.
     pub depth: u32,
-    /// Byte of the drive where the measurement began.
+    /// Offset on the drive at which the measurement began.
     pub at: ByteOffset,
-    /// Bytes that the drive acknowledged within the measurement.
+    /// Bytes that the drive acknowledged during the measurement.
     pub bytes: ByteLen,
-    /// In how long.
+    /// Duration of the measurement.
     pub elapsed: Duration,
     /// Latency of one operation at 50, 99 and 100 %.
     pub latency: [Duration; 3],
@@ -94,23 +94,23 @@ impl Point {
 pub struct BenchReport {
     /// The drive that was measured.
     pub drive: DriveFacts,
-    /// Which engine moved the bytes.
+    /// Name of the I/O engine used.
     pub engine: String,
     /// Whether the page cache was bypassed; without that the figures say little of the drive.
     pub direct: bool,
-    /// Largest transfer, rotation, and what else the queue says, in words.
+    /// Largest transfer, rotation and other properties of the block queue, in words.
     pub queue: String,
     /// One measurement for each block size, depth and direction.
     pub sweep: Vec<Point>,
-    /// The curve: the best point's block and depth across the surface.
+    /// The curve across the surface, measured with the best point's block and depth.
     pub curve: Vec<Point>,
-    /// Hashing and sealing (writing), or opening and hashing (reading), of one core, in bytes a second.
+    /// Bytes a second of one core: hashing and encrypting (writing), decrypting and hashing (reading).
     core_rates: [f64; 2],
-    /// Cores that would work at it.
+    /// Cores available for that work.
     pub cores: usize,
-    /// Reading (or writing) through hash and cipher.
+    /// Combined measurement: reading (or writing) through hash and cipher.
     pub road: Vec<Point>,
-    /// What could not be measured, or was cut short.
+    /// Measurements that failed or were cut short, with the reason.
     pub notes: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ impl BenchReport {
         points.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// What one core hashes and seals for writing, or opens and hashes after reading, in bytes a second.
+    /// Bytes a second of one core: hashing and encrypting for writing, decrypting and hashing after reading.
     pub fn core_rate(&self, direction: Direction) -> f64 {
         self.core_rates[usize::from(direction == Direction::Read)]
     }
@@ -131,12 +131,13 @@ impl BenchReport {
         [Direction::Read, Direction::Write].into_iter().filter(|&direction| self.best(direction).is_some())
     }
 
-    /// How many such drives this machine feeds (or reads) at once before its cores are the bottleneck.
+    /// Number of such drives that the cores can serve at once before they are the bottleneck. `None` without a
+    /// measurement.
     pub fn drives_at_once(&self, direction: Direction) -> Option<f64> {
         Some(self.core_rate(direction) * self.cores as f64 / self.best(direction)?.rate())
     }
 
-    /// What holds the whole road back, and how much of drive and cores it uses.
+    /// Bottleneck of the combined measurement, and its use of drive and cores. `None` without a measurement.
     pub fn load(&self, direction: Direction) -> Option<Load> {
         let road = self.road.iter().find(|point| point.direction == direction)?.rate();
         let drive = road / self.best(direction)?.rate();
@@ -150,33 +151,33 @@ impl BenchReport {
     }
 }
 
-/// Shares of what drive and cores can do alone, as used on the whole road; 1 is all of it. Measured one after the other, so
-/// a share may come out above 1.
+/// Load of drive and cores in the combined measurement, each as a share of its speed alone; 1 is all of it. Measured
+/// one after the other, so a share may come out above 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
-    /// Of the drive's best.
+    /// Share of the drive's best rate.
     pub drive: f64,
-    /// Of what all cores hash and seal.
+    /// Share of the rate of all cores.
     pub cores: f64,
-    /// The greater of the two.
+    /// The part with the greater share, if it is busy.
     pub bottleneck: Bottleneck,
 }
 
-/// What holds the whole road back.
+/// The limiting part of the combined measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bottleneck {
-    /// The drive, or what it hangs on.
+    /// The drive or its connection.
     Drive,
     /// Hash and cipher.
     Cores,
-    /// Both have time left: what holds it back was not measured (a busy machine, too few requests in flight).
+    /// Both have time left: the limit was not measured (a busy machine, too few requests in flight).
     Neither,
 }
 
-/// Share of its speed from which something may be called the bottleneck.
+/// Share of its own speed from which a part counts as the bottleneck.
 const BUSY_MIN: f64 = 0.75;
 
-/// A drive that is open for measuring.
+/// A drive opened for measuring.
 #[derive(Debug)]
 pub struct Bench {
     request: BenchRequest,
@@ -185,10 +186,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Opens the drive: for reading only, unless writing was asked for and every gate lets it through.
+    /// Opens the drive: read-only, unless writing was requested and every gate allows it.
     ///
     /// # Errors
-    /// What stands in the way, all of it.
+    /// All reasons why the drive cannot be measured.
     pub fn open(request: BenchRequest) -> Result<Self, Problems> {
         let path = device::resolve(&request.drive.display().to_string(), &Roots::default())?;
         let device = Device::open(&path, Access::Read)?;
@@ -226,7 +227,7 @@ impl Bench {
             rotational: device.geometry().rotational,
         };
         let device = if request.write {
-            // Held until it is claimed: what was checked and is asked about is what is written to.
+            // Held until it is claimed, so that the device that was checked and consented to is the one written to.
             let seen = device.hold();
             drop(device);
             let claimed = Device::open(&path, Access::Claim)?;
@@ -241,17 +242,17 @@ impl Bench {
         Ok(Self { request, device, facts })
     }
 
-    /// The drive, as a person recognises it.
+    /// Identity of the drive.
     pub fn drive(&self) -> &DriveFacts {
         &self.facts
     }
 
-    /// Whether somebody must agree first.
+    /// Whether consent is needed before [`Self::run`].
     pub fn needs_consent(&self) -> bool {
         self.request.write && (!self.facts.is_image || self.facts.contents.is_some())
     }
 
-    /// Measures; `tell` hears of each point as it comes.
+    /// Measures; `report_to` receives each point as it is measured.
     ///
     /// # Errors
     /// A drive that fails, or an environment without memory or threads.
@@ -336,7 +337,7 @@ impl Bench {
         Ok(report)
     }
 
-    /// Moves blocks one behind the other from `at`, round and round, for `time`.
+    /// Moves consecutive blocks from `at` on, wrapping around, for `time`.
     #[expect(clippy::too_many_arguments, reason = "a measurement has that many settings")]
     fn measure(
         &self,
@@ -484,7 +485,7 @@ impl Bench {
     }
 }
 
-/// A slot for the workers, as preparing and verifying hand it over.
+/// A slot job for the workers, as preparing and verifying build it.
 #[expect(clippy::too_many_arguments, reason = "the fields of a job")]
 fn job(
     cipher: &Arc<SectorCipher>,
@@ -512,7 +513,7 @@ fn job(
     }
 }
 
-/// A cipher with a key of no value: only its speed matters.
+/// A cipher with a worthless key: only its speed matters.
 fn test_cipher(cipher: Cipher, sector: SectorSize) -> SectorCipher {
     let mut key = vec![0; cipher.fvek_len()];
     Seeded::new(1).fill(&mut key);
@@ -523,7 +524,7 @@ fn no_threads(error: &std::io::Error) -> Problem {
     Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}"))
 }
 
-/// What one core hashes and seals, or opens and hashes, with full lanes, in bytes a second.
+/// Bytes a second that one core hashes and encrypts, or decrypts and hashes, with full lanes.
 fn core_rate(cipher: Cipher, direction: CipherDirection) -> Result<f64, Problem> {
     let slots = 8;
     let pool = Pool::whole(slots, ROAD_BLOCK)

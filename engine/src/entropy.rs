@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A source of random bytes. The product's is the kernel's; tests bring a seeded one.
+/// A source of random bytes: the kernel's in the product, a seeded one in tests.
 pub trait Entropy {
     /// Fills `out`; never short.
     fn fill(&mut self, out: &mut [u8]);
@@ -25,7 +25,7 @@ pub struct Seeded {
 }
 
 impl Seeded {
-    /// The stream that belongs to `seed`.
+    /// The stream for `seed`.
     pub const fn new(seed: u64) -> Self {
         Self { state: seed }
     }

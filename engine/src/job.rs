@@ -1,4 +1,4 @@
-//! The façade: what the command line may use of the pipelines.
+//! The façade: the part of the pipelines that the command line may use.
 
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
 pub use crate::azure::driveset::parse_size;

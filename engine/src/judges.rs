@@ -1,4 +1,4 @@
-//! Where the tests find the outside judges that are not simply in the path; only built for tests.
+//! Paths of the external judges that are not in `PATH`; only built for tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,8 @@ pub fn python() -> PathBuf {
     if private.exists() { private } else { "python3".into() }
 }
 
-/// A cryptsetup that checks CRC and sealed hash of BitLocker metadata; what is in the way if there is none.
+/// Path of a cryptsetup that checks CRC and sealed hash of BitLocker metadata; `Err` holds the reason when it is
+/// missing.
 pub fn newer_cryptsetup() -> Result<PathBuf, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/judge-cryptsetup");
     let output = Command::new(script).output().map_err(|error| error.to_string())?;

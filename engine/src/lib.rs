@@ -2,15 +2,16 @@
 //!
 //! Floors, from the ground up (an upper one may use lower ones, never the other way):
 //!
-//! 0. `units`, `entropy`, `limits`, `report`, `text`, `watchdog`: values, their bounds, and what is told to the outside.
+//! 0. `units`, `entropy`, `limits`, `report`, `text`, `watchdog`: values, their bounds, and reports to the outside.
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
-//! 2. `plan`: where every byte of every drive goes, pure.
+//! 2. `plan`: the position of every byte on every drive, pure.
 //! 3. `io`, `pool`, `device`, `source`, `files`: everything that touches the kernel.
 //! 4. `prep`, `verify`, `bench`, `survey`: the pipelines.
-//! 5. `job`: what the command line may use.
+//! 5. `job`: the façade for the command line.
 //!
-//! Public are `job` and the values that it speaks in, `report`, `units` and `watchdog`. The feature `rooms` opens the other rooms to
-//! tests and benchmarks; it promises nothing. Both declarations of each are spelled out: formatters do not see through macros.
+//! Public are `job`, `report`, `units` and `watchdog`. The feature `rooms` opens the other rooms to tests and
+//! benchmarks, without a promise of stability. Both declarations of each are spelled out: formatters do not see through
+//! macros.
 
 #![deny(unsafe_code)]
 // Rooms offer more to tests and benchmarks than the pipelines use.

@@ -1,6 +1,6 @@
 //! Every maximum, with its reason.
 
-/// Entries that a GPT may have before we stop believing it: 128 is what everyone writes; some tools allow more.
+/// Largest plausible number of GPT entries: 128 is what nearly all tools write; some allow more.
 pub const GPT_ENTRIES_MAX: u32 = 1024;
 
 /// Logical partitions followed through an MBR's extended chain; Linux itself stops far below.
@@ -22,7 +22,7 @@ pub const XML_STEP_MAX: usize = 64 << 10;
 /// Blocks and page ranges held of one blob that is read from a manifest: an 8 TiB page blob in 4 MiB ranges.
 pub const BLOB_PIECES_MAX: usize = 2 << 20;
 
-/// Faults told of one manifest or log before the rest are only counted.
+/// Faults reported of one manifest or log; further ones are only counted.
 pub const FAULTS_MAX: usize = 100;
 
 /// Elements of a metadata file: 8 KB of names and values hold no more.
@@ -40,8 +40,9 @@ pub const JOURNAL_LEN_MAX: u64 = 256 << 20;
 /// Longest dataset, driveset, journal or drive record that is read: a million rows of long paths.
 pub const INPUT_FILE_MAX: u64 = 256 << 20;
 
-/// Bytes of one run's log before it goes on in a new file: a million lines of files left out are told by the first half.
+/// Bytes of a run's log before a new file is begun; if a million files are left out, the first half of the list
+/// suffices.
 pub const LOG_LEN_MAX: u64 = 16 << 20;
 
-/// Runs of one session whose logs stay in the log directory.
+/// Runs of a session whose logs are kept in the log directory.
 pub const LOGS_KEPT: usize = 32;

@@ -1,12 +1,13 @@
-//! Slots: the aligned buffers in which every byte of the data path lives, in one mapping.
+//! Slots: the aligned buffers of the data path, in one mapping.
 //!
 //! One anonymous mapping holds all slots, so that it can be registered with a ring once, is backed by huge pages where
 //! the kernel grants them (8 MiB direct writes ran 2 to 3 times faster from them), and stays out of core dumps, since
-//! file contents pass through it. A [`Slot`] is owned by one stage at a time and moves from stage to stage; the
-//! mapping lives until the last slot is gone.
+//! file contents pass through it. A [`Slot`] is owned by one stage at a time and moves from stage to stage; the mapping
+//! is freed with its last slot.
 //!
-//! The first slots are there at once; a thread brings the others into memory meanwhile. Where a hypervisor has to find each
-//! page of its guest first, the 112 MiB of a drive take 0.2 s (13 ms where the pages are there), which a drive need not wait for.
+//! The first slots are populated at once; a thread populates the others in the background. Where a hypervisor has to
+//! find each page of its guest first, the 112 MiB of a drive take 0.2 s (13 ms where the pages exist), which a drive
+//! need not wait for.
 
 #![allow(unsafe_code)]
 
@@ -17,8 +18,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
-/// Slots start at multiples of this, and their length is a multiple of it: what O_DIRECT asks of memory on any device
-/// that we support.
+/// Alignment of slots in address and length: sufficient for O_DIRECT on every supported device.
 pub const SLOT_ALIGN: usize = 4096;
 
 /// Bytes of a slot on every data path, and so of most reads and writes: the longest block that most manifests have.
@@ -27,13 +27,13 @@ pub const SLOT_LEN: usize = 4 << 20;
 /// Slots of one drive that may be filling at once.
 pub const FILLS_MAX: usize = 8;
 
-/// Asks for huge pages at once (include/uapi/asm-generic/mman-common.h); not every C library's headers have it.
+/// Synchronous collapse into huge pages (include/uapi/asm-generic/mman-common.h); some C libraries' headers lack it.
 const MADV_COLLAPSE: libc::c_int = 25;
 
 /// The mapping starts at a multiple of this: a huge page of x86-64 and of arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes of slots that are there when a pool is made.
+/// Bytes of slots populated when a pool is made.
 const AT_ONCE: usize = 16 << 20;
 
 /// A fixed number of slots of equal length.
@@ -42,14 +42,14 @@ const AT_ONCE: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Arena>);
 
-/// One buffer of the pool, exclusively owned. Dropping it gives it back.
+/// One buffer of the pool, exclusively owned. Dropping it returns it to the pool.
 pub struct Slot {
     arena: Arc<Arena>,
     index: usize,
 }
 
 struct Arena {
-    /// What `mmap` gave, for `munmap`.
+    /// Result of `mmap`, for `munmap`.
     map: NonNull<u8>,
     map_len: usize,
     /// First slot: `map` rounded up to a huge page.
@@ -57,7 +57,8 @@ struct Arena {
     slots: usize,
     slot_len: usize,
     huge: bool,
-    /// Indexes of the slots in memory that nobody owns; the one given back last is taken first, since its pages are warm.
+    /// Indexes of populated slots without an owner, used as a stack: the slot returned last is taken first, since its
+    /// pages are warm.
     free: Mutex<Vec<usize>>,
 }
 
@@ -68,11 +69,12 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Pool {
-    /// Maps `slots` buffers of `slot_len` bytes each, zeroed. One at least is there; the last come a little later.
+    /// Maps `slots` buffers of `slot_len` bytes each, zeroed. At least one is available at once; the last follow a
+    /// little later.
     ///
     /// # Errors
     /// `InvalidInput` unless there is at least one slot and `slot_len` is a positive multiple of [`SLOT_ALIGN`];
-    /// otherwise what `mmap` says.
+    /// otherwise the error of `mmap`.
     pub fn new(slots: usize, slot_len: usize) -> io::Result<Self> {
         let there = AT_ONCE.checked_div(slot_len).unwrap_or(0).clamp(1, slots.max(1));
         let pool = Self::map(slots, slot_len, there)?;
@@ -87,7 +89,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// As [`Self::new`], with all slots there: for who measures, or wants each of them before the first is used.
+    /// As [`Self::new`], with all slots populated: for measurements, or for callers that need each of them from the
+    /// start.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -136,19 +139,19 @@ impl Pool {
         Ok(Self(Arc::new(arena)))
     }
 
-    /// A slot that nobody owns; `None` when all that are there are out. What it held before is still in it.
+    /// An unowned slot; `None` when all populated ones are in use. Its earlier contents are still in it.
     pub fn take(&self) -> Option<Slot> {
         let index = self.0.lock().pop()?;
         Some(Slot { arena: Arc::clone(&self.0), index })
     }
 
-    /// Gives a slot back; the same as dropping it.
+    /// Returns a slot; the same as dropping it.
     pub fn put(&self, slot: Slot) {
         debug_assert!(self.owns(&slot), "a slot of another pool");
         drop(slot);
     }
 
-    /// How many slots there are.
+    /// Number of slots, populated or not.
     pub fn slots(&self) -> usize {
         self.0.slots
     }
@@ -158,12 +161,12 @@ impl Pool {
         self.0.slot_len
     }
 
-    /// Whether the first slots lie in huge pages; the others do as long as the kernel has some.
+    /// Whether the first slots are in huge pages; the others are too, as long as the kernel has some.
     pub fn is_huge(&self) -> bool {
         self.0.huge
     }
 
-    /// Slots that nobody owns at this moment.
+    /// Populated slots without an owner at this moment.
     pub fn available(&self) -> usize {
         self.0.lock().len()
     }
@@ -173,28 +176,28 @@ impl Pool {
         Arc::ptr_eq(&self.0, &slot.arena)
     }
 
-    /// Where slot `index` starts, for registering the mapping with the kernel. The bytes are not the caller's.
+    /// Start of slot `index`, for registering the mapping with the kernel. The bytes are not the caller's.
     pub(crate) fn address_of(&self, index: usize) -> *mut u8 {
         self.0.address_of(index).as_ptr()
     }
 }
 
 impl Arena {
-    /// Brings slots into memory, in huge pages if the kernel grants them; whether it did, as far as it tells (6.1).
+    /// Populates slots, in huge pages if the kernel grants them; whether it did, as far as it reports that (since 6.1).
     ///
     /// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
     fn bring(&self, slots: Range<usize>) -> bool {
         let start = self.address_of(slots.start);
         let bytes = slots.start * self.slot_len..slots.end * self.slot_len;
         // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots, and no end lies behind the last of them.
-        // Both only say how they are backed: what is there stays as it is.
+        // Both change only how the pages are backed: their contents stay.
         let advise =
             |end: usize, advice| unsafe { libc::madvise(start.as_ptr().cast(), end - bytes.start, advice) } == 0;
         let _ = advise(bytes.end, libc::MADV_POPULATE_WRITE);
         bytes.len() >= HUGE_PAGE && advise(bytes.end.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
     }
 
-    /// Brings the slots from `first` on, one by one, as long as there is a pool.
+    /// Populates the slots from `first` on, one by one, as long as the pool exists.
     fn bring_rest(this: &Weak<Self>, first: usize) {
         let mut index = first;
         while let Some(arena) = this.upgrade() {
@@ -221,8 +224,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: every slot holds an `Arc` of this arena, so none is left, and engines keep the slots of what is in
-        // flight: nobody, the kernel included, reaches the mapping any more.
+        // SAFETY: every slot holds an `Arc` of this arena, so none is left, and engines keep the slots of operations in
+        // flight: neither this process nor the kernel uses the mapping any more.
         let gone = unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
         debug_assert_eq!(gone, 0);
     }
@@ -235,12 +238,12 @@ impl fmt::Debug for Arena {
 }
 
 impl Slot {
-    /// Which slot of its pool this is.
+    /// Index of the slot in its pool.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Where its bytes are, for operations of the kernel that outlive the borrow of a `&mut self`.
+    /// Start of its bytes, for operations of the kernel that outlive the borrow of a `&mut self`.
     pub(crate) fn address(&self) -> *mut u8 {
         self.arena.address_of(self.index).as_ptr()
     }
@@ -319,7 +322,7 @@ mod tests {
         indexes.sort_unstable();
         assert_eq!(indexes, [0, 1, 2, 3, 4]);
         assert_eq!(Pool::whole(slots, slot_len).unwrap().available(), slots);
-        // A pool that goes away before they came.
+        // The pool is dropped before the remaining slots are populated.
         drop(Pool::new(slots, slot_len).unwrap());
     }
 

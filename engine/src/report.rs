@@ -1,4 +1,4 @@
-//! What the engine tells the outside: problems, plans, progress and results. Facts only; rendering is the CLI's.
+//! Reports of the engine: problems, plans, progress and results. Facts only; rendering is the CLI's.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use crate::units::{ByteLen, ByteOffset};
 
-/// How often [`Event::Progress`] is sent.
+/// Interval between [`Event::Progress`] reports.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a failure means for the exit code and for what to do next. One table in the CLI maps kinds to codes.
+/// Kind of a failure, which decides exit code and advice. One table in the CLI maps kinds to codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The command line or an input file is wrong; nothing was written.
     Usage,
-    /// A gate in front of destruction said no; nothing was written.
+    /// A safety check refused before anything was destroyed; nothing was written.
     Refused,
     /// A source could not be read, or changed while it was read.
     Source,
@@ -32,7 +32,7 @@ pub enum Kind {
     Internal,
 }
 
-/// Where a problem is: a place in an input file, a path, or a drive.
+/// Location of a problem: a place in an input file, a path, or a drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Input file or source path.
@@ -43,27 +43,27 @@ pub struct Place {
     pub column: Option<String>,
     /// The drive, by serial or path.
     pub drive: Option<String>,
-    /// Byte on the drive.
+    /// Offset on the drive.
     pub at: Option<ByteOffset>,
 }
 
-/// One thing that is wrong: where, what, the value met, and what would be right.
+/// One problem: location, description, the value met, and advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Kind of failure, which decides the exit code.
     pub kind: Kind,
     /// Place that the problem is about.
     pub place: Place,
-    /// What is wrong, as a sentence without full stop.
+    /// The problem, as a sentence without full stop.
     pub what: String,
     /// The value met, verbatim; never a secret.
     pub value: Option<String>,
-    /// What to do, as a sentence without full stop.
+    /// The remedy, as a sentence without full stop.
     pub advice: Option<String>,
 }
 
 impl Problem {
-    /// A problem with neither place nor advice yet.
+    /// A problem without location or advice; the methods below add them.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self { kind, place: Place::default(), what: what.into(), value: None, advice: None }
     }
@@ -104,7 +104,7 @@ impl Problem {
         self
     }
 
-    /// Says what to do.
+    /// Adds the remedy.
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
@@ -137,12 +137,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All the problems that could be known, told together.
+/// All problems that could be found beforehand, reported together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Adds a problem behind the others.
+    /// Appends a problem.
     pub fn push(&mut self, problem: Problem) {
         self.0.push(problem);
     }
@@ -173,7 +173,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// A drive as a person recognises it.
+/// Identity of a drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriveFacts {
     /// Name of the drive in the driveset: `/dev/…`, `serial:…`, or the path of an image.
@@ -182,25 +182,25 @@ pub struct DriveFacts {
     pub path: PathBuf,
     /// `DriveId` in manifest and drive record: the drive's own serial, or a derived one.
     pub drive_id: String,
-    /// What the hardware tells as its serial, or else its bridge: what a drive is known by, whatever id it was given.
+    /// Serial reported by the hardware, or else by its bridge: the drive's own identity, whatever id it was given.
     pub serial: Option<String>,
     /// Whether `drive_id` is the serial of hardware that the service would accept.
     pub for_shipping: bool,
-    /// Model, if the hardware tells one.
+    /// Model, if the hardware reports one.
     pub model: Option<String>,
     /// Size of the device.
     pub size: ByteLen,
     /// Logical sector size in bytes.
     pub sector: u64,
-    /// What is on it now, in words (`GPT, 2 partitions, NTFS "data"`); `None` when blank.
+    /// Present contents in words (`GPT, 2 partitions, NTFS "data"`); `None` when blank.
     pub contents: Option<String>,
     /// A regular file rather than a device.
     pub is_image: bool,
-    /// Whether it has platters, whose inner tracks are slower; `None` when the kernel does not tell.
+    /// Whether it has platters, whose inner tracks are slower; `None` when the kernel does not say.
     pub rotational: Option<bool>,
 }
 
-/// What goes where on one drive.
+/// Planned layout of one drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrivePlan {
     /// The drive that the plan is for.
@@ -211,17 +211,17 @@ pub struct DrivePlan {
     pub dirs: u64,
     /// Bytes of those files.
     pub data: ByteLen,
-    /// Bytes of file system, manifest and encryption beside the data.
+    /// Bytes of file system, manifest and encryption in addition to the data.
     pub overhead: ByteLen,
     /// Bytes that stay free.
     pub free: ByteLen,
     /// Cluster size in bytes.
     pub cluster: u64,
-    /// Regions in device order: start, length, what.
+    /// Regions in device order: start, length, purpose.
     pub regions: Vec<(ByteOffset, ByteLen, String)>,
     /// Biggest directories: blob prefix, files, bytes.
     pub directories: Vec<(String, u64, ByteLen)>,
-    /// Bytes of a plain volume that are encrypted in place first; none of any other drive.
+    /// Bytes of a plain volume that are encrypted in place first; 0 for any other drive.
     pub encrypts: ByteLen,
     /// Total of bytes that will be written.
     pub to_write: ByteLen,
@@ -240,9 +240,9 @@ pub struct PlanSummary {
     pub files: u64,
     /// Bytes found in the sources.
     pub data: ByteLen,
-    /// Left out by kind (symbolic links, sockets, …) with paths of the first few.
+    /// Entries left out, grouped by kind (symbolic links, sockets, …), with paths of the first few.
     pub skipped: Vec<Skipped>,
-    /// Things a user should know before going on (mapped names, large blocks, image files not for shipping, …).
+    /// Warnings to read before the session starts (mapped names, large blocks, image files not for shipping, …).
     pub warnings: Vec<Problem>,
     /// Files that fit on no drive: blob path and length.
     pub unplaced: Vec<(String, ByteLen)>,
@@ -253,16 +253,16 @@ pub struct PlanSummary {
 pub struct Skipped {
     /// Path of the source that is not copied.
     pub path: PathBuf,
-    /// What it is: `symbolic link`, `socket`, `device`, `named pipe`.
+    /// Kind of entry: `symbolic link`, `socket`, `device`, `named pipe`.
     pub what: String,
 }
 
-/// Where a drive's pipeline stands.
+/// Stage of a drive's pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Old signatures are being wiped.
     Wiping,
-    /// A volume that is there is being encrypted in place.
+    /// An existing volume is being encrypted in place.
     Encrypting,
     /// Writing the contents of files.
     Data,
@@ -270,11 +270,11 @@ pub enum Stage {
     Metadata,
     /// Zeros over the free space.
     FreeSpace,
-    /// What makes it a volume.
+    /// Writing the last structures, without which the drive holds no volume.
     Finishing,
-    /// Waiting for the device to make it durable.
+    /// Waiting for the device to make its writes durable.
     Flushing,
-    /// Reading back what was written.
+    /// Reading the written data back.
     ReadBack,
     /// Reading the file system and the manifest of a drive that is verified.
     Listing,
@@ -289,13 +289,13 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Nothing more comes of the drive.
+    /// Whether no further stage follows.
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Done | Self::Stopped | Self::Failed)
     }
 }
 
-/// Something that happened.
+/// An event during planning or running.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Walking the sources: files and bytes so far.
@@ -312,7 +312,7 @@ pub enum Event {
         /// Stage that begins.
         stage: Stage,
     },
-    /// Progress of one drive: bytes that the device acknowledged, never what is only queued.
+    /// Progress of one drive: bytes that the device acknowledged, never queued ones.
     Progress {
         /// Index of the drive in the plan.
         drive: usize,
@@ -320,9 +320,9 @@ pub enum Event {
         acknowledged: ByteLen,
         /// Bytes of the stage's total plan.
         total: ByteLen,
-        /// Files whose data is down.
+        /// Files whose data has been written.
         files: u64,
-        /// What the pipeline mostly waited for since the last report.
+        /// Bottleneck of the pipeline since the last report.
         waiting_for: Waiting,
     },
     /// A file was left out of the volume and of the manifest.
@@ -343,12 +343,12 @@ pub enum Event {
     },
     /// Something worth a line in the log.
     Note(String),
-    /// Something that somebody should see while it lasts, such as a device that does not answer.
+    /// A condition that needs attention while it lasts, such as a device that does not answer.
     Warning(String),
 }
 
 impl Event {
-    /// The drive that it is about: its index in the plan.
+    /// Index in the plan of the drive concerned; `None` for events of no drive.
     pub const fn drive(&self) -> Option<usize> {
         match self {
             Self::Stage { drive, .. }
@@ -369,25 +369,25 @@ pub enum Waiting {
     Source,
     /// Hashing and sealing are the slowest.
     Cpu,
-    /// The drive is the slowest: as it should be.
+    /// The drive is the slowest, as intended.
     Drive,
 }
 
-/// What one run moved, and how long that took; every rate that is told comes from here.
+/// Bytes and durations of one run: the source of every reported rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// Bytes that this run wrote; not what an earlier run of the session wrote before.
+    /// Bytes that this run wrote, without those of earlier runs of the session.
     pub written: ByteLen,
-    /// From the first of them to their last flush.
+    /// Time from the first written byte to the last flush.
     pub writing: Duration,
     /// Bytes read back.
     pub read_back: ByteLen,
-    /// From the first of them to the last.
+    /// Time from the first byte read back to the last.
     pub reading: Duration,
 }
 
 impl Timing {
-    /// Bytes a second of writing; `None` when that took no time that can be measured.
+    /// Bytes a second of writing; `None` when the time is too short to measure.
     pub fn write_rate(&self) -> Option<f64> {
         per_second(self.written, self.writing)
     }
@@ -403,10 +403,10 @@ fn per_second(bytes: ByteLen, time: Duration) -> Option<f64> {
     (seconds >= 0.1 && bytes.0 > 0).then(|| bytes.0 as f64 / seconds)
 }
 
-/// Listens to the events of one drive and gives its [`Timing`]. Without a clock: `now` is the time since the start.
+/// Computes the [`Timing`] of one drive from its events. Without a clock: `now` is the time since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
-    /// When writing began, and what was there then.
+    /// Time at which writing began, and the bytes acknowledged before.
     from: Option<(Duration, u64)>,
     acknowledged: u64,
     reading_from: Option<Duration>,
@@ -415,7 +415,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Something happened to the drive. The first progress says what was there before.
+    /// Takes an event of the drive. The first progress gives the bytes of earlier runs.
     pub fn heard(&mut self, event: &Event, now: Duration) {
         match event {
             Event::Stage { stage: Stage::ReadBack, .. } => drop(self.reading_from.get_or_insert(now)),
@@ -435,7 +435,7 @@ impl Meter {
         }
     }
 
-    /// Until now, or until the drive's end.
+    /// The timing up to `now`, or up to the drive's end.
     pub fn timing(&self, now: Duration) -> Timing {
         let end = self.ended.unwrap_or(now);
         let since = |from: Option<Duration>, to: Duration| from.map_or(Duration::ZERO, |from| to.saturating_sub(from));
@@ -467,7 +467,7 @@ pub struct DriveResult {
     pub left_out: Vec<(PathBuf, String)>,
     /// Set when the drive failed.
     pub failure: Option<Problem>,
-    /// Free space holds what it held before.
+    /// Whether free space keeps its earlier contents.
     pub free_space_untouched: bool,
     /// Wall time of this drive.
     pub elapsed: Duration,
@@ -484,24 +484,25 @@ pub struct SessionReport {
     pub journal: PathBuf,
     /// Whether a signal ended it.
     pub interrupted: bool,
-    /// Files that are on no drive yet and wait for more.
+    /// Files that are on no drive yet and wait for further drives.
     pub waiting: u64,
     /// The log of the run.
     pub log: Option<PathBuf>,
-    /// Why lines of it are missing; `None`: it is whole.
+    /// Reason why lines are missing from the log; `None` when it is complete.
     pub log_lacks: Option<String>,
     /// Drive records of every finished drive of the journal, those of earlier sessions and runs too.
     pub records: Vec<PathBuf>,
-    /// Ids of the journal's drives that were begun and are not finished.
+    /// Ids of the journal's drives that were started and are not finished.
     pub open: Vec<String>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
 }
 
-/// Whether a character is better shown by its number: it does not show itself, or changes how what stands around it does.
+/// Whether a character is better shown by its number: it is invisible, or changes the display of its neighbours.
 ///
-/// Controls, line and paragraph separators, marks, embeddings, overrides and isolates of direction (Unicode 15, UAX #9),
-/// blanks without width, and what is reserved for protocols. Joiners stay: names in Persian and pictures are made with them.
+/// Controls, line and paragraph separators, marks, embeddings, overrides and isolates of direction (Unicode 15, UAX
+/// #9), blanks without width, and code points reserved for protocols. Joiners stay: names in Persian and emoji need
+/// them.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -529,7 +530,7 @@ pub fn counted(n: u64, noun: &str) -> String {
     }
 }
 
-/// A text with such characters by their numbers: a file's name must neither move the cursor nor pass for another.
+/// `text` with such characters shown by number: a file name must neither move the cursor nor pass for another name.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -544,27 +545,27 @@ pub fn shown(text: &str) -> String {
     out
 }
 
-/// A wish to stop that threads share. Asked once, it stays.
+/// A stop request that threads share. Once made, it cannot be withdrawn.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Not asked yet.
+    /// No request made yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A wish that somebody else, such as a signal, expresses through `flag`.
+    /// A request made through `flag` by another party, such as a signal handler.
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
         Self(flag)
     }
 
-    /// Asks everything to end at the next safe place.
+    /// Asks all work to stop at the next safe place.
     pub fn request(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether it was asked.
+    /// Whether a stop was requested.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

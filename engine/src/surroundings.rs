@@ -1,4 +1,4 @@
-//! The clock and the kernel's random source: the only place that asks either. Everything else is given them.
+//! The clock and the kernel's random source. No other module reads either; they are passed as arguments.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::entropy::Entropy;
 use crate::units::FileTime;
 
-/// What a session takes from outside beside its inputs. Tests bring their own, and get the same drive twice.
+/// Inputs of a session from outside: randomness and time. With fixed ones the same session gives the same drive.
 pub struct Surroundings {
-    /// Keys and identifiers come from here.
+    /// Source of keys and identifiers.
     pub entropy: Box<dyn Entropy + Send>,
     /// The time of formatting.
     pub now: FileTime,

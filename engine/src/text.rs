@@ -1,8 +1,8 @@
 //! Text files that people hand in: one decoding for all of them, and names for characters that cannot be seen.
 //!
 //! Windows writes UTF-16 (Notepad, PowerShell 5 `>` and `Out-File`, the saved recovery key) and UTF-8 with a mark;
-//! tools in between write UTF-16 without one. What is none of these is left as it is: code pages agree with ASCII, and
-//! a path on Linux is bytes.
+//! tools in between write UTF-16 without one. Other bytes are left unchanged: code pages agree with ASCII, and a path
+//! on Linux is bytes.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use std::io::{self, BufRead, Read};
 
 use zeroize::Zeroizing;
 
-/// How characters are laid out in a file.
+/// Encoding of a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// UTF-8, or a code page that agrees with ASCII.
@@ -67,7 +67,7 @@ fn unit(bytes: &[u8], little: bool) -> u32 {
 struct Units {
     width: usize,
     little: bool,
-    /// Bytes of a unit that is not whole yet.
+    /// Bytes of an incomplete unit.
     begun: Vec<u8>,
     /// The first half of a surrogate pair.
     high: Option<u16>,
@@ -107,7 +107,7 @@ impl Units {
         }
     }
 
-    /// What is left over is half a character.
+    /// Incomplete input becomes one replacement character.
     fn finish(&mut self, out: &mut Vec<u8>) {
         if self.high.take().is_some() || !self.begun.is_empty() {
             self.begun.clear();
@@ -158,14 +158,14 @@ pub fn decode_text(input: &[u8]) -> io::Result<Zeroizing<String>> {
 #[derive(Debug)]
 pub struct Utf8<R> {
     inner: R,
-    /// `None` before the first bytes were seen.
+    /// `None` until the first bytes have been read.
     units: Option<Option<Units>>,
     out: Zeroizing<Vec<u8>>,
     at: usize,
 }
 
 impl<R: BufRead> Utf8<R> {
-    /// From the first byte of the file.
+    /// `inner` must be at the first byte of the file.
     pub fn new(inner: R) -> Self {
         Self { inner, units: None, out: Zeroizing::new(Vec::new()), at: 0 }
     }
@@ -303,7 +303,7 @@ pub fn name_of(c: char) -> Option<String> {
     Some(format!("U+{:04X} {name}", c as u32))
 }
 
-/// Whether nothing is seen of a character, or as much as of a blank.
+/// Whether a character has no visible shape or looks like a blank.
 pub fn is_invisible(c: char) -> bool {
     !matches!(c, ' ' | '\t') && (c.is_control() || c.is_whitespace() || is_format(c))
 }
@@ -327,12 +327,12 @@ pub const fn is_dash(c: char) -> bool {
     )
 }
 
-/// Blanks of all widths, none included.
+/// Whether a character is a blank of any width, also of none.
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace() || is_format(c)
 }
 
-/// The first character of a text that cannot be seen, by name, with its place from 1.
+/// The first invisible character of a text, by name, with its position from 1.
 pub fn invisible(text: &str) -> Option<(usize, String)> {
     let (at, c) = text.chars().enumerate().find(|(_, c)| is_invisible(*c))?;
     Some((at + 1, name_of(c).unwrap_or_else(|| format!("U+{:04X}", c as u32))))

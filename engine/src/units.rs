@@ -1,6 +1,6 @@
 //! Bytes, sectors and clusters as types: they never meet as bare integers.
 //!
-//! Every conversion that can overflow or lose a remainder is checked and says so in its name or its `Option`.
+//! Every conversion that can overflow or lose a remainder is checked, and shows it by its name or its `Option`.
 
 use std::fmt;
 
@@ -84,7 +84,7 @@ impl ClusterSize {
     /// Length of `n` clusters in bytes.
     ///
     /// # Panics
-    /// When the product leaves 64 bits, which no volume does.
+    /// The product exceeds 64 bits, which no volume reaches.
     pub const fn len_of(self, n: Clusters) -> ByteLen {
         match n.0.checked_mul(self.0 as u64) {
             Some(len) => ByteLen(len),
@@ -92,17 +92,17 @@ impl ClusterSize {
         }
     }
 
-    /// Where cluster `lcn` starts in the volume.
+    /// Offset of cluster `lcn` in the volume.
     ///
     /// # Panics
-    /// When the product leaves 64 bits, which no volume does.
+    /// The product exceeds 64 bits, which no volume reaches.
     pub const fn offset_of(self, lcn: Lcn) -> ByteOffset {
         ByteOffset(self.len_of(Clusters(lcn.0)).0)
     }
 }
 
 impl Lba {
-    /// Where this sector starts; `None` past 64-bit bytes.
+    /// Offset of the sector; `None` past 64-bit bytes.
     pub const fn offset(self, sector: SectorSize) -> Option<ByteOffset> {
         match self.0.checked_mul(sector.bytes()) {
             Some(offset) => Some(ByteOffset(offset)),
@@ -207,8 +207,8 @@ pub struct Extent {
     pub len: Clusters,
 }
 
-/// A time as the kernel keeps it, whole: a file may be of the year 1601, and of 9999. Twelve bytes, since there may be ten
-/// million files.
+/// A time in the kernel's full range and precision, including years such as 1601 and 9999. Twelve bytes, since ten
+/// million files may each have several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, packed(4))]
 pub struct Stamp {
@@ -219,12 +219,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// From what `stat` gives.
+    /// From `st_mtime` and its nanoseconds, as `stat` returns them.
     pub fn from_stat(seconds: i64, nanos: i64) -> Self {
         Self { seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
     }
 
-    /// The nearest time that Windows has.
+    /// The nearest representable Windows time.
     pub fn file_time(self) -> FileTime {
         FileTime::from_unix(self.seconds, self.nanos)
     }
@@ -286,7 +286,7 @@ impl fmt::Display for Guid {
     }
 }
 
-/// What a volume's boot sector says of the disk around it.
+/// Disk geometry as a volume's boot sector records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskShape {
     /// Sectors of a track.

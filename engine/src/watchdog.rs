@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// A stall of this length is reported, and again each time it has doubled.
 pub const STALL: Duration = Duration::from_secs(20);
 
-/// When each task last gave a heartbeat. Tasks are numbered from 0.
+/// Time of each task's last heartbeat. Tasks are numbered from 0.
 #[derive(Debug)]
 pub struct Watchdog {
     state: Mutex<State>,
@@ -29,7 +29,7 @@ struct Task {
 }
 
 impl Watchdog {
-    /// Over `tasks` tasks, whose stalls are reported from a length of `stall` on.
+    /// A watchdog over `tasks` tasks; stalls of at least `stall` are reported.
     pub fn new(tasks: usize, stall: Duration) -> Self {
         let task = Task { heartbeat: Instant::now(), report_at: stall, is_running: true };
         Self { state: Mutex::new(State { tasks: vec![task; tasks], is_over: false }), wake: Condvar::new(), stall }

@@ -7,7 +7,7 @@ use super::Fault;
 /// Longest text: paths have at most 4096 bytes, ids far fewer.
 const TEXT_LEN_MAX: usize = 64 << 10;
 
-/// Writes words one behind the other. Errors wait for [`Encoder::end`].
+/// Writes values one after the other. Errors are kept for [`Encoder::end`].
 #[allow(missing_debug_implementations, reason = "holds a writer")]
 pub struct Encoder<'a> {
     out: &'a mut dyn io::Write,
@@ -15,50 +15,50 @@ pub struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Into `out`.
+    /// An encoder that writes into `out`.
     pub fn new(out: &'a mut dyn io::Write) -> Self {
         Self { out, failure: None }
     }
 
-    /// Bytes as they are: the reader must know how many.
+    /// Bytes without a length: the reader must know it.
     pub fn bytes(&mut self, bytes: &[u8]) {
         if self.failure.is_none() {
             self.failure = self.out.write_all(bytes).err();
         }
     }
 
-    /// A byte.
+    /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.bytes(&[value]);
     }
 
-    /// A word.
+    /// A 32-bit word, little-endian.
     pub fn u32(&mut self, value: u32) {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// A long word.
+    /// A 64-bit word, little-endian.
     pub fn u64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// A signed long word.
+    /// A signed 64-bit word, little-endian.
     pub fn i64(&mut self, value: i64) {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// Bytes, and how many before them.
+    /// Bytes, preceded by their number as 64 bits.
     pub fn list(&mut self, bytes: &[u8]) {
         self.u64(bytes.len() as u64);
         self.bytes(bytes);
     }
 
-    /// A text.
+    /// A text as UTF-8, encoded like a list.
     pub fn text(&mut self, text: &str) {
         self.list(text.as_bytes());
     }
 
-    /// A thing that may be absent.
+    /// An optional value: a byte 0, or a byte 1 and the value.
     pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.u8(u8::from(value.is_some()));
         if let Some(value) = value {
@@ -66,16 +66,16 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Whether all of it could be written.
+    /// Whether everything was written.
     ///
     /// # Errors
-    /// The first that came.
+    /// The first error.
     pub fn end(self) -> io::Result<()> {
         self.failure.map_or(Ok(()), Err)
     }
 }
 
-/// Reads the same words back; total, whatever the bytes.
+/// Reads the same values back; never panics, whatever the bytes.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     rest: &'a [u8],
@@ -84,12 +84,12 @@ pub struct Decoder<'a> {
 const SHORT: Fault = Fault("ends too early");
 
 impl<'a> Decoder<'a> {
-    /// Of `bytes`.
+    /// A decoder of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// What is not read yet.
+    /// Bytes not read yet.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -97,7 +97,7 @@ impl<'a> Decoder<'a> {
     /// The next `len` bytes.
     ///
     /// # Errors
-    /// When there are fewer, as with all that follow.
+    /// Fewer bytes are left; the same holds for the methods below.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
         self.rest = rest;
@@ -107,39 +107,39 @@ impl<'a> Decoder<'a> {
     /// The next bytes as an array.
     ///
     /// # Errors
-    /// When there are fewer.
+    /// Fewer bytes are left.
     pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         self.take(N)?.try_into().map_err(|_| SHORT)
     }
 
-    /// A byte.
+    /// One byte.
     ///
     /// # Errors
-    /// When there is none.
+    /// No byte is left.
     pub fn u8(&mut self) -> Result<u8, Fault> {
         Ok(self.bytes::<1>()?[0])
     }
 
-    /// A word.
+    /// A 32-bit word.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fewer bytes are left.
     pub fn u32(&mut self) -> Result<u32, Fault> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
 
-    /// A long word.
+    /// A 64-bit word.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fewer bytes are left.
     pub fn u64(&mut self) -> Result<u64, Fault> {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
-    /// A signed long word.
+    /// A signed 64-bit word.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fewer bytes are left.
     pub fn i64(&mut self) -> Result<i64, Fault> {
         Ok(i64::from_le_bytes(self.bytes()?))
     }
@@ -147,16 +147,16 @@ impl<'a> Decoder<'a> {
     /// Bytes with their length before them.
     ///
     /// # Errors
-    /// When there are fewer.
+    /// Fewer bytes are left.
     pub fn list(&mut self) -> Result<&'a [u8], Fault> {
         let len = self.u64()?;
         self.take(usize::try_from(len).map_err(|_| SHORT)?)
     }
 
-    /// A text.
+    /// A text, as [`Encoder::text`] writes it.
     ///
     /// # Errors
-    /// When it is cut off, no UTF-8, or too long.
+    /// It is cut off, no UTF-8, or too long.
     pub fn text(&mut self) -> Result<String, Fault> {
         let bytes = self.list()?;
         if bytes.len() > TEXT_LEN_MAX {
@@ -165,10 +165,10 @@ impl<'a> Decoder<'a> {
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Fault("holds a text that is not UTF-8"))
     }
 
-    /// A thing that may be absent.
+    /// An optional value, as [`Encoder::option`] writes it.
     ///
     /// # Errors
-    /// When it is cut off, or what `read` says.
+    /// It is cut off, or an error of `read`.
     pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
         match self.u8()? {
             0 => Ok(None),
@@ -177,10 +177,10 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// How many items of at least `least` bytes follow: never more than the bytes that are left could hold.
+    /// Number of items of at least `least` bytes that follow: never more than the remaining bytes could hold.
     ///
     /// # Errors
-    /// When it is cut off, or says more.
+    /// It is cut off, or exceeds that bound.
     pub fn count(&mut self, least: usize) -> Result<usize, Fault> {
         let count = self.u64()?;
         let fits = usize::try_from(count).ok().filter(|count| count.saturating_mul(least.max(1)) <= self.rest.len());

@@ -1,8 +1,8 @@
-//! The outcome log: frames of a kind, a length, and what it says.
+//! The outcome log: frames of kind, length and contents.
 //!
 //! ```text
 //! 0  u8   kind
-//! 1  u32  length of what follows
+//! 1  u32  length of the contents
 //! 5  …    1 batch:    u64 number, u32 bytes written, u64 CRC-64/NVME of them before sealing, hashes
 //!         2 left out: u32 file of the drive's tree, reason as UTF-8
 //!         3 property: u32 file of the drive's tree, 16 bytes MD5
@@ -13,7 +13,7 @@
 use super::Fault;
 use super::code::{Decoder, Encoder};
 
-/// Bytes before what a frame says.
+/// Bytes of a frame before its contents.
 pub const HEAD_LEN: usize = 5;
 
 /// Longest frame: hashes of a batch of 4 MiB in which every other page of 512 bytes is a run of its own.
@@ -23,18 +23,18 @@ const BATCH: u8 = 1;
 const LEFT_OUT: u8 = 2;
 const PROPERTY: u8 = 3;
 
-/// One thing that happened.
+/// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A batch was filled and hashed.
     Batch {
         /// Its number in the plan.
         number: u64,
-        /// Bytes of it that are written.
+        /// Bytes of it that were written.
         len: u32,
         /// Their checksum before sealing.
         crc: u64,
-        /// Hashes, in the words of who wrote them.
+        /// Its hashes, encoded by the pipeline.
         hashes: &'a [u8],
     },
     /// A file is not on the volume.
@@ -86,10 +86,10 @@ impl Frame<'_> {
     }
 }
 
-/// Bytes that follow a frame's head.
+/// Length of a frame's contents, from its head.
 ///
 /// # Errors
-/// When no frame is that long.
+/// The length exceeds [`FRAME_LEN_MAX`].
 pub fn body_len(head: &[u8; HEAD_LEN]) -> Result<usize, Fault> {
     let [_, len @ ..] = *head;
     let len = u32::from_le_bytes(len) as usize;
@@ -101,10 +101,10 @@ pub const fn is_batch(head: &[u8; HEAD_LEN]) -> bool {
     head[0] == BATCH
 }
 
-/// The frame of a head and what follows it.
+/// The frame with this head and these contents.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
     let mut from = Decoder::new(body);
     match head[0] {

@@ -1,28 +1,29 @@
-//! How far a drive is: our own files beside the journal, so that a session goes on where its data was durable.
+//! Progress of a drive: dray's own files next to the journal, from which a session continues where its data was
+//! durable.
 //!
 //! Three files belong to a session, and only the first is ever replaced:
 //!
 //! * The **checkpoint** of a drive ([`Checkpoint`]): constant in size, replaced atomically after each flush of the drive.
-//!   It says who the drive is, which plan it is filled by, how far it is durable, and how much of the two others counts.
+//!   It identifies the drive and its plan, and records the durable position and the valid lengths of the two others.
 //!   It holds no secret in clear: the volume's keys are sealed under its password (of a volume that is encrypted in place,
 //!   by BitLocker's own metadata region), which stands in the drive record alone.
-//! * The **outcome log** of a drive ([`log`]): appended to. What was met while reading the sources: block hashes and
-//!   checksums of the batches, files that were left out.
-//! * The **plan** of the session: appended to. The catalog as the walk saw it, options, drives and which files each has.
-//!   Its contents belong to the planning; [`code`] has the words that it is written in.
+//! * The **outcome log** of a drive ([`log`]): appended to. Results of reading the sources: block hashes and checksums
+//!   of the batches, files that were left out.
+//! * The **plan** of the session: appended to. The catalog from the walk, options, drives and the files of each.
+//!   Its contents are defined by the planning; [`code`] has the encoding.
 //!
-//! A checkpoint names the other two by length and digest of their beginnings ([`Prefix`]), so it never matters what was
-//! appended after it was taken. The journal names the plan likewise. What is missing or another within that is damage, and is
-//! refused with the file's name: it can be brought back. To roll a session back the checkpoints are enough: each tells its
-//! drive, and what makes it a volume ([`Checkpoint::drive`]).
+//! A checkpoint names the other two by length and digest of their beginnings ([`Prefix`]), so data appended after it
+//! was taken does not matter. The journal names the plan likewise. Missing or changed data within that length is
+//! damage, and is refused with the file's name: it can be restored. To roll a session back the checkpoints are
+//! sufficient: each holds its drive's identity, and the facts of its volume ([`Checkpoint::drive`]).
 //!
 //! # Another kind of work on a drive
 //!
-//! Filling an erased drive is one kind of work; adding to a volume that is there, indexing it, and encrypting it in place
+//! Filling an erased drive is one kind of work; adding to an existing volume, indexing it, and encrypting it in place
 //! are others (`azure::journal::Work`). Each goes through a session in the same way:
 //!
-//! 1. `azure::ledger::Ledger::road` says whether the journal allows it; `Ledger::finished_drives` and `Ledger::drive` tell
-//!    which drives there are, and by whose drive record they are opened.
+//! 1. `azure::ledger::Ledger::road` decides whether the journal allows it; `Ledger::finished_drives` and
+//!    `Ledger::drive` list the drives, with the drive records that open them.
 //! 2. `prep::files::JournalFile` (one process at a time) takes `ActivityRecord::Session { Started }`, then, when a drive's
 //!    first checkpoint is durable and before its first write, `ActivityRecord::Drive { Started, work }`.
 //! 3. `prep::files::sidecar` names the files: `Sidecar::Checkpoint`, `Sidecar::Outcome`, and `Sidecar::Other(drive, word)`
@@ -51,7 +52,7 @@ pub const DRIVE_LEN_MAX: usize = 60 << 10;
 /// Bytes before the body.
 const HEAD_LEN: usize = 64 << 10;
 
-/// Bytes of a checkpoint, whatever it says.
+/// Bytes of a checkpoint: constant.
 pub const LEN: usize = HEAD_LEN + BODY_LEN;
 
 const MAGIC: [u8; 8] = *b"DRAYCKPT";
@@ -62,18 +63,18 @@ const VERSION: u32 = 3;
 pub struct Prefix {
     /// Length of that beginning in bytes.
     pub len: u64,
-    /// Their SHA-256.
+    /// SHA-256 of those bytes.
     pub digest: [u8; 32],
 }
 
 impl Prefix {
-    /// Of what `hash` took.
+    /// From the bytes that went into `hash`.
     pub fn of(hash: &Sha256, len: u64) -> Self {
         Self { len, digest: hash.value() }
     }
 }
 
-/// How far one drive is.
+/// Progress of one drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Id of the session.
@@ -82,9 +83,9 @@ pub struct Checkpoint {
     pub drive_id: String,
     /// The kind of work, as the journal spells it.
     pub work: String,
-    /// SHA-256 of what the drive is: serial, world wide name, model, size, sectors.
+    /// SHA-256 of the drive's identity: serial, world wide name, model, size, sectors.
     pub identity: [u8; 32],
-    /// SHA-256 of what is written where.
+    /// SHA-256 of the drive's plan.
     pub plan: [u8; 32],
     /// Time of formatting (FILETIME).
     pub time: u64,
@@ -92,24 +93,24 @@ pub struct Checkpoint {
     pub seed: u64,
     /// Bytes of a batch.
     pub slot_len: u64,
-    /// The work's own count of steps. A new volume: 0 before, 1 after old marks were wiped.
+    /// Step counter of the work. A new volume: 0 before, 1 after old marks were wiped.
     pub step: u32,
-    /// Batches of the plan that are durable.
+    /// Number of durable batches of the plan.
     pub batches: u64,
-    /// Byte of the device behind the last of them.
+    /// Device offset behind the last of them.
     pub offset: u64,
-    /// What counts of the session's plan.
+    /// Valid part of the session's plan.
     pub snapshot: Prefix,
-    /// What counts of the outcome log.
+    /// Valid part of the outcome log.
     pub outcome: Prefix,
-    /// Which drive it is and where, and what the way back needs, so that it can be gone without the session's plan. Empty
-    /// where that is more than [`DRIVE_LEN_MAX`].
+    /// Identity and path of the drive, and the facts needed to roll back without the session's plan. Empty where that
+    /// exceeds [`DRIVE_LEN_MAX`].
     pub drive: Vec<u8>,
-    /// The work's own; at most [`BODY_LEN`], read back filled up with zeros.
+    /// Data of the work; at most [`BODY_LEN`] bytes, padded with zeros when read back.
     pub body: Vec<u8>,
 }
 
-/// Why bytes are no checkpoint.
+/// Reason why bytes are no valid checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
@@ -125,7 +126,7 @@ impl Checkpoint {
     /// The file's bytes: [`LEN`] of them.
     ///
     /// # Panics
-    /// When names or body are longer than any session's and drive's can be.
+    /// Names or body are longer than those of any session and drive.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LEN);
         let mut to = Encoder::new(&mut out);
@@ -157,10 +158,10 @@ impl Checkpoint {
         out
     }
 
-    /// Out of the file's bytes; total, whatever they are.
+    /// Decodes the file's bytes; never panics, whatever they are.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The reason why they are invalid.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         if bytes.len() != LEN {
             return Err(Fault("has not the length of a checkpoint"));

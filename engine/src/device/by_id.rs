@@ -1,5 +1,5 @@
-//! Whether a link below `/dev/disk/by-id` names the very disk that it leads to. udev builds these names of model, serial
-//! and world wide name (`60-persistent-storage.rules`); a link that somebody made says what they like.
+//! Whether a link below `/dev/disk/by-id` names the disk that it leads to. udev builds these names from model, serial
+//! and world wide name (`60-persistent-storage.rules`); a link made by hand may have any name.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -8,23 +8,23 @@ use super::geometry::attribute;
 use super::identity::{self, Identity};
 use super::{Device, DeviceKind, Roots};
 
-/// Shortest serial of another disk that is looked for in a name: shorter ones stand in names by chance.
+/// Shortest serial of another disk that is searched for in a name: shorter ones occur by chance.
 const SERIAL_LEN_MIN: usize = 6;
-/// Shortest world wide name that is looked for.
+/// Shortest world wide name that is searched for.
 const WWN_LEN_MIN: usize = 12;
 
-/// What a link says of the disk that it leads to.
+/// Relation of a link's name to the disk that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
     /// It holds the disk's own serial or world wide name.
     Own,
-    /// Nothing in it is known to be of the disk.
+    /// It contains nothing known of any disk.
     Loose,
-    /// It holds the serial of another disk, which is at this node.
+    /// It holds the serial of another disk, whose node is given.
     Another(PathBuf),
 }
 
-/// The name of a link directly below the directory; `None` for what only begins like one.
+/// The name of a link directly below the directory; `None` for any other path.
 pub fn name_of<'a>(path: &'a Path, roots: &Roots) -> Option<&'a str> {
     let mut below = path.strip_prefix(roots.dev.join("disk/by-id")).ok()?.components();
     match (below.next(), below.next()) {
@@ -33,7 +33,7 @@ pub fn name_of<'a>(path: &'a Path, roots: &Roots) -> Option<&'a str> {
     }
 }
 
-/// Holds the name of a link against the open disk that it led to.
+/// Compares the name of a link with the open disk that it led to.
 pub fn check(path: &Path, device: &Device) -> Link {
     let roots = device.roots();
     let Some(name) = name_of(path, roots) else { return Link::Loose };
@@ -47,7 +47,7 @@ pub fn check(path: &Path, device: &Device) -> Link {
     if leads_straight(path) { Link::Own } else { Link::Loose }
 }
 
-/// udev's links lead to the node at once.
+/// Whether the link leads to the node in one step, as udev's do.
 fn leads_straight(path: &Path) -> bool {
     let (Ok(to), Some(dir)) = (fs::read_link(path), path.parent()) else { return false };
     let is_plain = fs::canonicalize(dir).is_ok_and(|real| real == dir);
@@ -63,7 +63,7 @@ fn is_long(identity: &Identity) -> bool {
         || identity.wwn.as_ref().is_some_and(|wwn| wwn.len() >= WWN_LEN_MIN)
 }
 
-/// Whether serial, bridge's serial or world wide name stand in the name.
+/// Whether the name contains the serial, the bridge's serial or the world wide name.
 fn names(name: &str, identity: &Identity) -> bool {
     let name = name.to_ascii_lowercase();
     let serials = [&identity.serial, &identity.bridge_serial];
@@ -76,7 +76,7 @@ fn names(name: &str, identity: &Identity) -> bool {
     by_serial || by_wwn
 }
 
-/// A serial as udev writes it into names: blanks and what may not stand in a name become `_`.
+/// A serial as udev writes it into names: blanks and forbidden characters become `_`.
 fn written(serial: &str) -> String {
     let mut out = String::new();
     for c in serial.trim().chars() {
@@ -88,7 +88,7 @@ fn written(serial: &str) -> String {
     out
 }
 
-/// Whether a serial stands in a name as a whole, not as a part of a longer one.
+/// Whether a name contains the serial as a whole, not as a part of a longer one.
 fn stands_in(name: &str, serial: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric();
     !serial.is_empty()
@@ -97,7 +97,7 @@ fn stands_in(name: &str, serial: &str) -> bool {
             .any(|(at, _)| !name[..at].ends_with(is_part) && !name[at + serial.len()..].starts_with(is_part) && at > 0)
 }
 
-/// Mapped devices have no serial; the kernel tells name and identifier of the mapping.
+/// Mapped devices have no serial; the kernel reports name and identifier of the mapping.
 fn names_mapped(name: &str, sysfs: &Path) -> bool {
     [("dm-uuid-", "dm/uuid"), ("dm-name-", "dm/name")].into_iter().any(|(prefix, reported)| {
         name.strip_prefix(prefix)

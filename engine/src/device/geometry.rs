@@ -6,20 +6,20 @@ use std::path::Path;
 use crate::io::Requests;
 use crate::units::{ByteLen, SectorSize};
 
-/// How a device is best written to.
+/// Sizes and queue limits of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Size in bytes, whole logical sectors.
     pub size: ByteLen,
-    /// Logical sector: what offsets and lengths of requests are multiples of.
+    /// Logical sector: the unit of offsets and lengths of requests.
     pub sector: SectorSize,
     /// Physical sector in bytes.
     pub physical_sector: u32,
-    /// Largest transfer that the kernel hands to the device in one piece.
+    /// Largest transfer that the kernel passes to the device in one piece.
     pub transfer_max: Option<ByteLen>,
-    /// Most stretches of memory in one transfer.
+    /// Most segments of memory in one transfer.
     pub segments_max: Option<u64>,
-    /// What the device calls optimal.
+    /// Optimal transfer length reported by the device.
     pub optimal_io: Option<ByteLen>,
     /// Whether the medium rotates; `None` where the kernel does not say.
     pub rotational: Option<bool>,
@@ -43,7 +43,7 @@ pub struct Discard {
 /// Shingled or zoned recording, as far as the drive admits it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Zoned {
-    /// Not, or not admitted.
+    /// No zones, or none reported.
     #[default]
     No,
     /// Any order works, ascending is faster.
@@ -70,7 +70,7 @@ pub(super) fn number(dir: &Path, name: &str) -> Option<u64> {
 const IN_FLIGHT: [u64; 2] = [16 << 20, 32 << 20];
 
 impl Geometry {
-    /// What the device takes in one piece.
+    /// Limits of one request to the device.
     pub fn requests(&self) -> Requests {
         Requests {
             len_max: self.transfer_max.map(|len| len.0),
@@ -79,7 +79,7 @@ impl Geometry {
         }
     }
 
-    /// Writes that keep the device busy: more would only make others wait.
+    /// Writes in flight that keep the device busy; more would only queue.
     pub fn writes_in_flight(&self) -> u32 {
         let bytes = IN_FLIGHT[usize::from(self.rotational != Some(true))];
         let each = self.transfer_max.map_or(4 << 20, |len| len.0.clamp(128 << 10, 4 << 20));

@@ -1,6 +1,6 @@
-//! The gates in front of destruction: each refusal is its own sentence, with what would help.
+//! The gates in front of destruction: each refusal is a sentence of its own, with the remedy.
 //!
-//! Signatures on the disk are not looked at here; see [`super::signature`].
+//! Signatures on the disk are examined elsewhere; see [`super::signature`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,10 +14,10 @@ use super::{Access, Device, DeviceKind, Identity, Node, Roots, Transport, identi
 use crate::report::{Kind, Problem};
 use crate::units::SectorSize;
 
-/// What must not be on the drive.
+/// Files and directories that must not be on the drive.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// Files and directories that are read from.
+    /// Source files and directories.
     pub sources: Vec<PathBuf>,
     /// The journal, drive records and checkpoints.
     pub journal: Option<PathBuf>,
@@ -25,9 +25,9 @@ pub struct Context {
     pub logs: Option<PathBuf>,
 }
 
-/// Everything that speaks against writing to the device; empty when nothing does.
+/// All reasons not to write to the device; empty when there is none.
 ///
-/// Needs no exclusive access: at planning the device is open for reading, so that all problems are told together.
+/// Needs no exclusive access: at planning the device is open for reading, so that all problems are reported together.
 pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     let subject = match device.kind() {
         DeviceKind::Image => Subject::Image { path: device.path(), node: device.node() },
@@ -77,7 +77,8 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     problems
 }
 
-/// What speaks against a disk by the kernel's tables alone: mounts, swap space, what stands on it. Needs no privilege.
+/// Reasons not to write to a disk according to the kernel's tables alone: mounts, swap space, holders. Needs no
+/// privilege.
 pub fn check_closed(disk: &super::Disk, roots: &Roots) -> Vec<Problem> {
     let sysfs = roots.sys.join("block").join(&disk.name);
     let subject = Subject::Block { number: number_of(&sysfs), sysfs: &sysfs, partition_of: None };
@@ -90,7 +91,7 @@ pub fn check_closed(disk: &super::Disk, roots: &Roots) -> Vec<Problem> {
     problems
 }
 
-/// The refusal of a device that something else holds exclusively, naming who has it open.
+/// The refusal of a device that is held exclusively, naming the processes that have it open.
 pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     let users = users(path, roots);
     let users: Vec<String> = users.into_iter().take(USERS_MAX).map(|(id, name)| format!("{name} (pid {id})")).collect();
@@ -105,7 +106,7 @@ pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     problem
 }
 
-/// The refusal of what something else works with.
+/// The refusal of a device or file in use.
 fn used(path: &Path, by: Use) -> Problem {
     let (what, value, advice) = match by {
         Use::Processes(names) => (
@@ -138,7 +139,7 @@ pub(super) fn users(path: &Path, roots: &Roots) -> BTreeMap<u32, String> {
 /// Processes that are named before the list is cut.
 const USERS_MAX: usize = 5;
 
-/// Where the device or anything on it is mounted now.
+/// Mount points of the device and of everything on it.
 pub fn mounted(device: &DeviceKind, roots: &Roots) -> Vec<PathBuf> {
     let DeviceKind::Block { number, sysfs, .. } = device else { return Vec::new() };
     let tree = Tree::of(*number, sysfs, roots);
@@ -146,7 +147,7 @@ pub fn mounted(device: &DeviceKind, roots: &Roots) -> Vec<PathBuf> {
     mounts(roots).into_iter().filter(on_it).map(|mount| mount.point).collect()
 }
 
-/// What speaks against sending the drive to the service: it takes drives with 512-byte logical sectors.
+/// Reasons why the service would not accept the drive: it takes drives with 512-byte logical sectors.
 pub fn shipping(identity: &Identity) -> Vec<Problem> {
     const OTHERWISE: &str = "say --not-for-shipping to prepare it all the same";
     let mut problems = Vec::new();
@@ -170,14 +171,14 @@ pub fn shipping(identity: &Identity) -> Vec<Problem> {
     problems
 }
 
-/// Whether a parcel with the drive would be opened at all: the service takes 2.5" and 3.5" SATA drives, each known by
-/// its own serial.
+/// Whether the service would accept the drive in a parcel: it takes 2.5" and 3.5" SATA drives, each identified by its
+/// own serial.
 pub fn is_shippable(identity: &Identity) -> bool {
     let kind = !matches!(identity.transport, Transport::Nvme | Transport::Mmc);
     kind && identity.serial.is_some() && shipping(identity).is_empty()
 }
 
-/// What to know before using the drive, without being refused.
+/// Warnings about the drive that are no refusals.
 pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     let mut cautions = Vec::new();
     if identity.transport == Transport::Usb {
@@ -208,7 +209,7 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
     cautions
 }
 
-/// Other attached disks that tell the same serial as the open one: then neither can be told from the other.
+/// Other attached disks that report the same serial as the open one: the serial does not tell them apart.
 pub fn twins(device: &Device) -> Vec<PathBuf> {
     let DeviceKind::Block { number, sysfs, .. } = device.kind() else { return Vec::new() };
     let Some(serial) = device.identity().known_serial() else { return Vec::new() };
@@ -224,7 +225,7 @@ fn twins_of(serial: &str, tree: &Tree, roots: &Roots) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is checked, apart from an open device, so that it can be tried on a made-up machine.
+/// Subject of the checks, separate from an open device, so that they can be tested on a simulated machine.
 enum Subject<'a> {
     Block { number: (u32, u32), sysfs: &'a Path, partition_of: Option<&'a str> },
     Image { path: &'a Path, node: &'a Node },
@@ -250,12 +251,12 @@ fn check_subject(subject: &Subject<'_>, context: &Context, roots: &Roots, refuse
     }
 }
 
-/// A disk with all that stands on it: partitions, and what holds them, to the top.
+/// A disk with everything on top of it: partitions, and their holders, up to the last.
 #[derive(Debug, Default)]
 struct Tree {
     numbers: BTreeSet<(u32, u32)>,
     names: BTreeSet<String>,
-    /// Holder and what it holds.
+    /// Each holder with the device it holds.
     holders: Vec<(String, String)>,
 }
 
@@ -391,7 +392,7 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
     let lies_on_it = |path: &Path| {
         let Some(path) = nearest(path) else { return false };
         let Some(device) = device_of(&path) else { return false };
-        // File systems with numbers of their own (btrfs) are known by what they are mounted from.
+        // File systems with device numbers of their own (btrfs) are identified by the source of their mount.
         tree.numbers.contains(&device)
             || mounts
                 .iter()
@@ -422,12 +423,12 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
     }
 }
 
-/// A loop device on what is to be written, and what stands on that in turn.
+/// A loop device on the target, and everything on top of that loop device.
 fn refuse_loop(what: &str, attached: &Attached, roots: &Roots, refuse: &mut Refuse<'_>) {
     let Attached { name, path, .. } = attached;
     let advice = format!("detach it: losetup -d /dev/{name}");
     refuse(what.into(), Some(format!("/dev/{name}, as {}", path.display())), &advice);
-    // What is mounted from it is worth a sentence of its own; the rest follows from detaching.
+    // Mounts from it get a refusal of their own; the rest follows from detaching.
     let tree = Tree::of(number_of(&attached.sysfs), &attached.sysfs, roots);
     check_tree(&tree, &Context::default(), roots, refuse);
 }
@@ -450,7 +451,7 @@ fn check_loops_of_block(number: (u32, u32), tree: &Tree, roots: &Roots, refuse: 
             refuse_loop("shares its file with another loop device", one, roots, refuse);
         }
     }
-    // The kernel holds the file below for itself; who else has it is seen by its number.
+    // The kernel itself holds the file below; other users of it are found by its number.
     if let Some(node @ Node::File { .. }) = below.and_then(|below| below.backing.as_ref()) {
         if let Some((path, _)) = usage::swaps(roots).into_iter().find(|(_, swap)| swap.as_ref() == Some(node)) {
             refuse(
@@ -495,7 +496,7 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
     check_place(&real, context, refuse);
 }
 
-/// What speaks against an image at this place, whether one is there or not.
+/// Reasons not to have an image at this place, whether it exists or not.
 fn check_place(place: &Path, context: &Context, refuse: &mut Refuse<'_>) {
     for source in &context.sources {
         if is_inside(place, source) {
@@ -508,7 +509,7 @@ fn check_place(place: &Path, context: &Context, refuse: &mut Refuse<'_>) {
     }
 }
 
-/// What speaks against making an image file: the place is held against what [`check`] holds a file against that is there.
+/// Reasons not to create an image file: the place is checked like that of an existing file in [`check`].
 pub fn check_new(path: &Path, context: &Context) -> Vec<Problem> {
     let (parent, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
     let place = fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned()).join(name);
@@ -521,7 +522,7 @@ pub fn check_new(path: &Path, context: &Context) -> Vec<Problem> {
     problems
 }
 
-/// Whether a path is a source or lies below it, by whatever names the directories between are reached.
+/// Whether a path is a source or below one, by whatever names the directories between are reached.
 fn is_inside(path: &Path, source: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
@@ -529,12 +530,12 @@ fn is_inside(path: &Path, source: &Path) -> bool {
     path.ancestors().any(|above| above == real || wanted.is_some() && identity(above) == wanted)
 }
 
-/// The numbers in a sysfs directory; a pair that no device has when there are none.
+/// The device number in a sysfs directory; an impossible pair when there is none.
 fn number_of(dir: &Path) -> (u32, u32) {
     attribute(dir, "dev").as_deref().and_then(parse_number).unwrap_or((0, 0))
 }
 
-/// The path itself, or the closest directory above that exists: where it would be made.
+/// The path itself, or the closest existing directory above it.
 fn nearest(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.ancestors().find_map(|path| fs::canonicalize(path).ok())
@@ -550,7 +551,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A machine made of files.
+    /// A simulated machine.
     struct Machine {
         dir: PathBuf,
         roots: Roots,

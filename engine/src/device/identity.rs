@@ -1,4 +1,4 @@
-//! Who a drive is: serial, name, model, size, and by which bus it is reached. A device name is a rumour.
+//! Identity of a drive: serial, name, model, size and bus. A device name proves nothing.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use super::ioctl;
 use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, SectorSize};
 
-/// How a drive is reached.
+/// Bus through which a drive is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// SATA or IDE, straight on a controller.
+    /// SATA or IDE, directly on a controller.
     Ata,
     /// A USB enclosure, dock or bridge.
     Usb,
@@ -54,13 +54,13 @@ impl Transport {
         [Ata, Usb, Nvme, Virtio, Scsi, Mmc, Loop, Virtual, Image].into_iter().find(|this| this.name() == name)
     }
 
-    /// Whether a drive reached like this has hardware with a serial that could be put into a parcel.
+    /// Whether a drive on this bus is hardware with a serial, which can be shipped.
     pub fn is_hardware(self) -> bool {
         matches!(self, Self::Ata | Self::Usb | Self::Nvme | Self::Scsi | Self::Mmc)
     }
 }
 
-/// What tells one drive from all others; taken at planning and compared again before the first write.
+/// Facts that tell one drive from all others; taken at planning and compared again before the first write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The drive's own serial, read through the bridge where that works.
@@ -73,11 +73,11 @@ pub struct Identity {
     pub model: Option<String>,
     /// Vendor, unless it is the meaningless `ATA`.
     pub vendor: Option<String>,
-    /// How the drive is attached: SATA, USB, NVMe, ….
+    /// Bus of the drive: SATA, USB, NVMe, ….
     pub transport: Transport,
     /// Size in bytes.
     pub size: ByteLen,
-    /// Logical sector: what offsets and lengths of requests are multiples of.
+    /// Logical sector: the unit of offsets and lengths of requests.
     pub sector: SectorSize,
     /// Physical sector in bytes.
     pub physical_sector: u32,
@@ -86,23 +86,23 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The drive's serial, or else its bridge's: what it can be named by.
+    /// The drive's serial, or else its bridge's; `None` when neither is known.
     pub fn known_serial(&self) -> Option<&str> {
         self.serial.as_deref().or(self.bridge_serial.as_deref())
     }
 
-    /// Whether the drive tells nothing that no other drive would: then it is known by where it is alone.
+    /// Whether the drive reports nothing unique: then it can be told from others by its location alone.
     pub fn is_anonymous(&self) -> bool {
         self.known_serial().is_none() && self.wwn.is_none()
     }
 
-    /// How a drive met now differs from this one; `None` when it is the same.
+    /// The first difference of `now` from this identity, in words; `None` when it is the same drive.
     pub fn change_to(&self, now: &Self) -> Option<String> {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
         if self.serial != now.serial {
             return Some(format!("serial was {}, is {}", show(&self.serial), show(&now.serial)));
         }
-        // Where the drive tells none, its bridge's is what can be compared.
+        // Where the drive reports no serial, its bridge's is compared.
         if self.serial.is_none() && self.bridge_serial != now.bridge_serial {
             let (was, is) = (show(&self.bridge_serial), show(&now.bridge_serial));
             return Some(format!("the bridge's serial was {was}, is {is}"));
@@ -126,7 +126,7 @@ impl Identity {
         None
     }
 
-    /// An image file's: it has only a size.
+    /// The identity of an image file: it has only a size.
     pub(super) fn of_image(size: ByteLen, sector: SectorSize) -> Self {
         Self {
             serial: None,
@@ -165,7 +165,7 @@ impl Identity {
         let (serial, bridge_serial) = match (ata.as_ref().and_then(|ata| ata.serial.clone()), reported) {
             (Some(own), Some(reported)) if own != reported => (Some(own), Some(reported)),
             (Some(own), _) => (Some(own), None),
-            // A bridge that hides the drive tells its own.
+            // A bridge that hides the drive reports its own serial.
             (None, reported) if transport == Transport::Usb => (None, reported),
             (None, reported) => (reported, None),
         };
@@ -190,10 +190,10 @@ impl Identity {
     }
 }
 
-/// Where the IDENTIFY data start in the ATA Information VPD page (SAT-3, 12.4.2).
+/// Offset of the IDENTIFY data in the ATA Information VPD page (SAT-3, 12.4.2).
 const VPD_ATA_IDENTIFY: usize = 60;
 
-/// The bus, from where the disk hangs in the device tree.
+/// The bus, from the disk's position in the device tree.
 fn transport(disk: &Path) -> Transport {
     let place = fs::canonicalize(disk).unwrap_or_else(|_| disk.to_owned());
     let name = place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -222,14 +222,14 @@ fn transport(disk: &Path) -> Transport {
     }
 }
 
-/// The serial of the USB device that a disk hangs on: the nearest one above it.
+/// The serial of the USB device that a disk is attached through: the nearest one above it.
 fn usb_serial(disk: &Path) -> Option<String> {
     let place = fs::canonicalize(disk).ok()?;
     let device = place.ancestors().find(|dir| dir.join("idVendor").exists())?;
     attribute(device, "serial")
 }
 
-/// What IDENTIFY DEVICE says of the drive.
+/// Facts from IDENTIFY DEVICE.
 #[derive(Debug, PartialEq, Eq)]
 struct AtaIdentity {
     serial: Option<String>,
@@ -243,7 +243,7 @@ impl AtaIdentity {
     const MODEL: std::ops::Range<usize> = 54..94;
     const WWN: std::ops::Range<usize> = 216..224;
 
-    /// `None` for data that name nothing.
+    /// `None` for data without serial and model.
     fn parse(data: &[u8]) -> Option<Self> {
         let data: &[u8; 512] = data.try_into().ok()?;
         // Characters are swapped in each word.
@@ -279,14 +279,14 @@ fn printable(bytes: &[u8]) -> Option<String> {
     if text.is_empty() { None } else { Some(text.to_owned()) }
 }
 
-/// A disk that the kernel knows, without opening it.
+/// A disk listed by the kernel, found without opening it.
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// Kernel name, such as `sda`.
     pub name: String,
     /// Node under `/dev`.
     pub path: PathBuf,
-    /// Who it is, as far as sysfs tells; the drive behind a bridge is found only by opening it.
+    /// Identity according to sysfs; the drive behind a bridge is found only by opening it.
     pub identity: Identity,
 }
 
@@ -314,9 +314,11 @@ pub fn list(roots: &Roots) -> Vec<Disk> {
     disks
 }
 
-/// Turns what a driveset names into the path to open: `serial:…`, a path of a node, a by-id link, or an image file.
+/// Resolves a drive's name in a driveset to the path to open: `serial:…`, a path of a node, a by-id link, or an image
+/// file.
 ///
-/// For a serial that sysfs does not know, hidden behind a bridge, each USB and SCSI disk is opened for reading and asked.
+/// For a serial that sysfs does not list, hidden behind a bridge, each USB and SCSI disk is opened for reading and
+/// queried.
 ///
 /// # Errors
 /// [`Kind::Usage`] when no disk has the serial or a path does not lead anywhere, [`Kind::Refused`] when more than one disk
@@ -375,7 +377,7 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
     }
 }
 
-/// A name that leads nowhere is a slip; one that may not be followed is not.
+/// A name that leads nowhere is a mistyped one; one that may not be followed is a matter of permissions.
 fn not_found(error: &std::io::Error) -> Kind {
     if error.kind() == std::io::ErrorKind::PermissionDenied { Kind::Environment } else { Kind::Usage }
 }
@@ -410,7 +412,8 @@ mod tests {
         assert_eq!(vpd_serial(b"\0\x80\0\x03\0\0\0"), None);
     }
 
-    /// A machine made of files: a SATA disk, two disks in a dock that hides their serials, an NVMe disk, an empty reader.
+    /// A simulated machine: a SATA disk, two disks in a dock that hides their serials, an NVMe disk, an empty card
+    /// reader.
     #[test]
     fn disks_are_found_by_serial_and_bus() {
         let dir = std::env::temp_dir().join(format!("dray-identity-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! What only `ioctl` and its kin can ask of a device.
+//! Queries and requests to a device that need `ioctl` or `fcntl`.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ const BLKSSZGET: u32 = 0x1268;
 const BLKDISCARD: u32 = 0x1277;
 const BLKPBSZGET: u32 = 0x127B;
 const BLKGETSIZE64: u32 = 0x8008_1272;
-/// Since 5.15.
+/// `BLKGETDISKSEQ`, since 5.15.
 const BLKGETDISKSEQ: u32 = 0x8008_1280;
 /// <asm-generic/fcntl.h>
 const F_SETSIG: libc::c_int = 10;
@@ -39,7 +39,7 @@ fn read_int(device: &File, request: u32) -> io::Result<u32> {
     u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the kernel gave a negative size"))
 }
 
-/// Runs a request that takes and gives nothing.
+/// Runs a request without argument or result.
 fn plain(device: &File, request: u32) -> io::Result<()> {
     // SAFETY: the requests given to this function touch no memory of ours.
     check(unsafe { libc::ioctl(device.as_raw_fd(), request as libc::Ioctl, 0) })
@@ -53,7 +53,7 @@ pub(super) fn size(device: &File) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Number of the medium behind a block device, which no other has had since the machine started.
+/// Sequence number of the medium in a block device, unique since the machine started.
 pub(super) fn disk_sequence(device: &File) -> io::Result<u64> {
     let mut sequence: u64 = 0;
     // SAFETY: BLKGETDISKSEQ writes eight bytes, and `sequence` lives across the call.
@@ -81,7 +81,7 @@ struct LoopInfo {
 
 const _: () = assert!(size_of::<LoopInfo>() == 232 && std::mem::offset_of!(LoopInfo, file_name) == 56);
 
-/// What a loop device is attached to, by its numbers: `st_dev`, `st_ino` and `st_rdev` of the backing file.
+/// Backing file of a loop device: its `st_dev`, `st_ino` and `st_rdev`.
 pub(super) fn loop_backing(device: &File) -> io::Result<(u64, u64, u64)> {
     let mut info = std::mem::MaybeUninit::<LoopInfo>::zeroed();
     // SAFETY: LOOP_GET_STATUS64 writes one `loop_info64`, whose layout is asserted above, and `info` lives across the call.
@@ -99,8 +99,8 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
     lock
 }
 
-/// Who holds a lock on any byte of the file by another descriptor (POSIX or OFD): the process, where it is known.
-/// `flock(2)` is another matter.
+/// A lock held through another descriptor on any byte of the file (POSIX or OFD): `Some` with the process id, where it
+/// is known. Locks by `flock(2)` are separate.
 pub(super) fn foreign_lock(file: &File) -> io::Result<Option<Option<u32>>> {
     let mut lock = whole_file(libc::F_WRLCK);
     // SAFETY: F_OFD_GETLK reads and writes one `flock`, and `lock` lives across the call.
@@ -112,21 +112,21 @@ pub(super) fn foreign_lock(file: &File) -> io::Result<Option<Option<u32>>> {
 /// Locks every byte of the file for this descriptor (OFD), as virtual machines and FUSE drivers lock their images.
 ///
 /// # Errors
-/// `WouldBlock` when another holds one; what the file system says, which may know no locks.
+/// `WouldBlock` when another holds one; the file system's error, which may not support locks.
 pub(super) fn lock_bytes(file: &File) -> io::Result<()> {
     let lock = whole_file(libc::F_WRLCK);
     // SAFETY: F_OFD_SETLK reads one `flock`, and `lock` lives across the call.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })
 }
 
-/// Whether anything at all has the file open for writing: a process in any container, or the kernel itself. `file` must be
-/// open for reading only. Asked by way of a lease (`fcntl(2)`, `F_SETLEASE`), which is given back at once.
+/// Whether anything at all has the file open for writing: a process in any container, or the kernel itself. `file` must
+/// be open for reading only. Determined through a lease (`fcntl(2)`, `F_SETLEASE`), which is released at once.
 ///
 /// # Errors
 /// File systems without leases, and files of others.
 pub(super) fn is_open_for_writing(file: &File) -> io::Result<bool> {
     let fd = file.as_raw_fd();
-    // Somebody who opens it in this moment has a signal sent: one that is ignored unless somebody waits for it.
+    // An open at this very moment sends a signal: one that is ignored by default.
     // SAFETY: takes numbers only.
     check(unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) })?;
     // SAFETY: takes numbers only.
@@ -156,7 +156,7 @@ pub(super) fn read_only(device: &File) -> io::Result<bool> {
     read_int(device, BLKROGET).map(|value| value != 0)
 }
 
-/// Writes out and forgets what the kernel caches of the device.
+/// Writes out and drops the kernel's cache of the device.
 pub(super) fn flush_buffers(device: &File) -> io::Result<()> {
     plain(device, BLKFLSBUF)
 }
@@ -166,7 +166,7 @@ pub(super) fn reread_partitions(device: &File) -> io::Result<()> {
     plain(device, BLKRRPART)
 }
 
-/// Tells the device that a range is not needed any more. What it holds afterwards is the device's choice.
+/// Discards a range of the device. Its contents afterwards are the device's choice.
 pub(super) fn discard(device: &File, range: ByteRange) -> io::Result<()> {
     let range: [u64; 2] = [range.start.0, range.len.0];
     // SAFETY: BLKDISCARD reads two 64-bit numbers, and `range` lives across the call.
@@ -220,11 +220,11 @@ struct SgIoHeader {
 
 const _: () = assert!(size_of::<SgIoHeader>() == 88 && std::mem::offset_of!(SgIoHeader, status) == 64);
 
-/// How long a drive may take to tell who it is.
+/// Time-out for identifying a drive, in milliseconds.
 const IDENTIFY_MS: u32 = 5_000;
 
-/// ATA IDENTIFY DEVICE through the SCSI layer (SAT, ATA PASS-THROUGH (16)): what the drive behind a bridge says of
-/// itself. Reads only.
+/// ATA IDENTIFY DEVICE through the SCSI layer (SAT, ATA PASS-THROUGH (16)): the identity of the drive behind a bridge.
+/// Reads only.
 ///
 /// # Errors
 /// `Unsupported` when the device or its bridge does not pass ATA commands on.
@@ -258,7 +258,7 @@ pub(super) fn ata_identify(device: &File) -> io::Result<[u8; 512]> {
         info: 0,
     };
     // SAFETY: the header has the layout of the kernel's, and its three pointers name local arrays of the lengths given
-    // beside them; SG_IO is done with them when it returns.
+    // next to them; SG_IO is done with them when it returns.
     check(unsafe { libc::ioctl(device.as_raw_fd(), SG_IO as libc::Ioctl, &raw mut header) })?;
     if header.status != 0 || header.host_status != 0 || header.driver_status & 0x0F != 0 || header.resid != 0 {
         return Err(io::ErrorKind::Unsupported.into());

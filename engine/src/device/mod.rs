@@ -19,7 +19,7 @@ pub use identity::{Disk, Identity, Transport, list, resolve};
 pub use node::{Ground, Held, Node};
 pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going, is_gone};
 
-/// Where the kernel's views of the machine are; others than the usual in tests.
+/// Directories of the kernel's views of the machine; replaced in tests.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// `/sys`

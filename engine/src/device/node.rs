@@ -1,4 +1,4 @@
-//! Which file or device it is: by the numbers that the kernel knows it by, never by a name.
+//! Identity of a file or device by the kernel's numbers, never by a name.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use super::geometry::attribute;
 use super::{Device, Roots, usage};
 
-/// What the kernel knows a drive or an image by. One thing under two names has one node.
+/// The kernel's numbers of a drive or an image. All names of one device or file give the same node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Node {
     /// A regular file.
     File {
-        /// Number of its file system (`st_dev`).
+        /// Device number of its file system (`st_dev`).
         device: u64,
-        /// Its number there (`st_ino`).
+        /// Its inode number (`st_ino`).
         inode: u64,
     },
     /// A block device.
     Block {
-        /// Its own number (`st_rdev`).
+        /// Its device number (`st_rdev`).
         number: u64,
     },
-    /// A file that is not there yet: the directory that it will be in, and its name.
+    /// A file that does not exist yet: its future directory, and its name.
     Unmade {
         /// `st_dev` and `st_ino` of the directory.
         directory: (u64, u64),
@@ -35,7 +35,7 @@ pub enum Node {
 }
 
 impl Node {
-    /// Of something that is open, or was looked at.
+    /// From the metadata of an existing file or device.
     pub fn of(meta: &Metadata) -> Self {
         if meta.file_type().is_block_device() {
             Self::Block { number: meta.rdev() }
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Of a file that will be made; of the file itself where there is one.
+    /// Of a file that will be created; of the file itself where it exists.
     pub fn unmade(path: &Path) -> Option<Self> {
         if let Ok(meta) = fs::metadata(path) {
             return Some(Self::of(&meta));
@@ -66,7 +66,7 @@ impl fmt::Display for Node {
     }
 }
 
-/// A drive or image that stays open between the look at it and the claim, so that its numbers cannot pass to another.
+/// A drive or image that stays open between examination and claim, so that its numbers cannot pass to another.
 #[derive(Clone, Debug)]
 pub struct Held {
     _file: Arc<File>,
@@ -79,18 +79,18 @@ impl Held {
         Self { _file: file, node, sequence }
     }
 
-    /// An open file that is no device.
+    /// An open file that is not a device.
     pub fn of(file: File) -> Option<Self> {
         let node = Node::of(&file.metadata().ok()?);
         Some(Self::new(Arc::new(file), node, None))
     }
 
-    /// What it is.
+    /// The node held.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// How what is open now differs from it; `None` when it is the same.
+    /// The difference of `now` from the node held, in words; `None` when it is the same.
     pub fn change_to(&self, now: &Device) -> Option<String> {
         if self.node != *now.node() {
             return Some(format!("its name led to {}, and leads to {}", self.node, now.node()));
@@ -100,7 +100,7 @@ impl Held {
     }
 }
 
-/// What a drive's bytes lie on: itself, and everything below it.
+/// Everything that a drive's bytes are stored on: itself, and all devices and files below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ground {
     own: Node,
@@ -110,7 +110,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Of an open device.
+    /// The ground of an open device.
     pub fn of(device: &Device) -> Self {
         let mut this = Self { own: device.node().clone(), below: BTreeSet::new(), stretch: None };
         if let Node::Block { number } = this.own {
@@ -122,18 +122,18 @@ impl Ground {
         this
     }
 
-    /// Of an image that is not there yet.
+    /// The ground of an image that does not exist yet.
     pub fn unmade(path: &Path) -> Option<Self> {
         Some(Self { own: Node::unmade(path)?, below: BTreeSet::new(), stretch: None })
     }
 
-    /// What it is.
+    /// The device or file itself.
     pub fn node(&self) -> &Node {
         &self.own
     }
 
-    /// The file that the bytes are in, by `st_dev` and `st_ino`: an image's own, or the one below a loop device. These tell
-    /// one from another as long as the file is not copied; nothing else does.
+    /// The file that contains the bytes, by `st_dev` and `st_ino`: the image itself, or the file below a loop device.
+    /// These numbers alone tell images apart, as long as the file is not copied.
     pub fn file(&self) -> Option<(u64, u64)> {
         match (&self.own, &self.stretch) {
             (Node::File { device, inode }, _) | (_, Some((Node::File { device, inode }, ..))) => {
@@ -143,7 +143,7 @@ impl Ground {
         }
     }
 
-    /// What both would write to, if there is such a thing.
+    /// A device or file that both would write to, if there is one.
     pub fn shared_with(&self, other: &Self) -> Option<&Node> {
         if self.own == other.own || other.below.contains(&self.own) {
             return Some(&self.own);
@@ -160,7 +160,8 @@ impl Ground {
     }
 }
 
-/// Adds what a block device stands on: the disk of a partition, the parts of a mapped device, the file of a loop device.
+/// Adds everything below a block device: the disk of a partition, the parts of a mapped device, the file of a loop
+/// device.
 fn descend(number: u64, loops: &[usage::Attached], roots: &Roots, below: &mut BTreeSet<Node>) {
     if let Some(backing) = loops.iter().find(|one| one.number == number).and_then(|one| one.backing.clone())
         && below.insert(backing.clone())

@@ -1,4 +1,4 @@
-//! Opening a drive or an image file, to look at it or to take it.
+//! Opening a drive or an image file, for reading or for exclusive writing.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
@@ -15,16 +15,16 @@ use crate::io::Target;
 use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
-/// What a device is opened for.
+/// Purpose of opening a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Looking: cannot write, disturbs nobody.
+    /// Reading: cannot write, and has no effect on other users.
     Read,
     /// Writing: exclusively, with the node locked against udev and auto-mounters.
     Claim,
 }
 
-/// What was opened.
+/// Kind of the opened device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A block device.
@@ -40,7 +40,7 @@ pub enum DeviceKind {
     Image,
 }
 
-/// An open drive or image file. Dropping it lets it go.
+/// An open drive or image file. Dropping it releases it.
 #[derive(Debug)]
 pub struct Device {
     path: PathBuf,
@@ -68,7 +68,7 @@ impl Device {
     /// Opens a block device, or an image file with 512-byte sectors.
     ///
     /// # Errors
-    /// A [`Problem`] with advice: not there, not allowed, in use, neither device nor file.
+    /// A [`Problem`] with advice: missing, not permitted, in use, neither device nor file.
     pub fn open(path: &Path, access: Access) -> Result<Self, Problem> {
         Self::open_with(path, access, SectorSize::S512, &Roots::default())
     }
@@ -171,17 +171,17 @@ impl Device {
         })
     }
 
-    /// The path it was opened by.
+    /// The path passed to [`Self::open`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it was opened for.
+    /// Purpose of opening.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// What the kernel knows it by, as the open descriptor has it.
+    /// Identity in the kernel, taken from the open descriptor.
     pub fn node(&self) -> &Node {
         &self.node
     }
@@ -196,7 +196,7 @@ impl Device {
         Held::new(Arc::clone(&self.file), self.node.clone(), self.sequence)
     }
 
-    /// Who uses it beside this process.
+    /// Another user of the device or file, if there is one.
     pub(super) fn used_by(&self) -> Option<usage::Use> {
         usage::of(&self.file, &self.node, self.access == Access::Read, &self.roots)
     }
@@ -211,7 +211,7 @@ impl Device {
         self.kind == DeviceKind::Image
     }
 
-    /// Whether transfers bypass the page cache. On an image file they may not, where its file system does not allow it.
+    /// Whether transfers bypass the page cache. `false` for an image file whose file system does not support that.
     pub fn is_direct(&self) -> bool {
         self.direct
     }
@@ -221,7 +221,8 @@ impl Device {
         self.read_only
     }
 
-    /// Whether something else holds the block device exclusively. Asks for a moment, disturbs nobody.
+    /// Whether the block device is held exclusively by another user. Opens it exclusively for a moment, without effect
+    /// on other users.
     pub(super) fn is_held(&self) -> bool {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_EXCL);
@@ -234,17 +235,17 @@ impl Device {
         &self.geometry
     }
 
-    /// Who it is, as read from the open descriptor.
+    /// Identity, read from the open descriptor.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Where `/sys` and `/proc` were looked for.
+    /// Roots of `/sys` and `/proc` in use.
     pub fn roots(&self) -> &Roots {
         &self.roots
     }
 
-    /// For an engine.
+    /// The target for an engine.
     pub fn target(&self) -> Target {
         Target {
             file: Arc::clone(&self.file),
@@ -253,10 +254,10 @@ impl Device {
         }
     }
 
-    /// Reads any range, aligned or not, by way of aligned pages. For looking around, not for bulk.
+    /// Reads any range, aligned or not, through aligned pages. For small reads, not for bulk.
     ///
     /// # Errors
-    /// `UnexpectedEof` past the end, otherwise what `pread` says.
+    /// `UnexpectedEof` past the end, otherwise the error of `pread`.
     pub fn read_exact_at(&self, mut into: &mut [u8], at: ByteOffset) -> io::Result<()> {
         let unit = size_of::<Page>() as u64;
         let mut pages = vec![Page([0; 4096]); BOUNCE_PAGES.min(into.len() / 4096 + 2)];
@@ -291,11 +292,11 @@ impl Device {
         Ok(())
     }
 
-    /// Gives a range back to the device; `false` when it cannot be discarded. What it holds then is the device's
-    /// choice; a range of an image file reads as zeros.
+    /// Discards a range; `false` when the device does not support that. The contents are then the device's choice; a
+    /// range of an image file reads as zeros.
     ///
     /// # Errors
-    /// What the kernel says, other than that it cannot.
+    /// The kernel's error, other than that discarding is not supported.
     pub fn discard(&self, range: ByteRange) -> io::Result<bool> {
         if range.len.0 == 0 {
             return Ok(true);
@@ -315,15 +316,15 @@ impl Device {
     /// Makes everything written durable.
     ///
     /// # Errors
-    /// What `fsync` says; after an error nothing written since the last good one is certain.
+    /// The error of `fsync`; after it no write since the last successful flush is certain.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 
-    /// Forgets what the kernel caches of the device, so that reading back asks the device.
+    /// Drops the kernel's caches of the device, so that reading back reaches the device.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn drop_caches(&self) -> io::Result<()> {
         match self.kind {
             DeviceKind::Block { .. } => ioctl::flush_buffers(&self.file),
@@ -331,11 +332,10 @@ impl Device {
         }
     }
 
-    /// Lets the kernel read the new partition table; nothing to do for an image file or a loop device without
-    /// partitions.
+    /// Makes the kernel read the new partition table; no effect for an image file or a loop device without partitions.
     ///
     /// # Errors
-    /// What the kernel says; `EBUSY` when something uses a partition.
+    /// The kernel's error; `EBUSY` when something uses a partition.
     pub fn reread_partitions(&self) -> io::Result<()> {
         match self.kind {
             DeviceKind::Block { .. } => match ioctl::reread_partitions(&self.file) {
@@ -347,7 +347,7 @@ impl Device {
     }
 }
 
-/// Opens exclusively, once whoever was killed has let go.
+/// Opens exclusively, once a process that was just killed has released the device.
 fn open_let_go(options: &OpenOptions, path: &Path, roots: &Roots) -> io::Result<File> {
     let until = Instant::now() + LET_GO_WAIT;
     loop {
@@ -364,10 +364,11 @@ fn is_busy(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBUSY)
 }
 
-/// How long another program's lock is waited for: udev holds one while it looks at a disk that has just come.
+/// Longest wait for another program's lock: udev holds one while it examines a disk that has just been attached.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Holds the node: udev and auto-mounters leave locked disks alone (`flock(2)`, as systemd's block device locking asks).
+/// Locks the node: udev and auto-mounters leave locked disks alone (`flock(2)`, as systemd's block device locking
+/// requires).
 fn lock(file: &File, path: &Path) -> Result<(), Problem> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
@@ -378,7 +379,7 @@ fn lock(file: &File, path: &Path) -> Result<(), Problem> {
     }
 }
 
-/// Locks an image's bytes too: virtual machines and FUSE drivers hold such locks, and ask for them.
+/// Locks an image's bytes too: virtual machines and FUSE drivers take and respect such locks.
 fn lock_bytes(file: &File, path: &Path) -> Result<(), Problem> {
     let until = Instant::now() + LET_GO_WAIT;
     loop {
@@ -405,11 +406,11 @@ fn locked(outcome: Result<(), TryLockError>, path: &Path) -> Result<(), Problem>
     }
 }
 
-/// Whether the file system takes direct transfers in units of the image's sectors.
+/// Whether the file system accepts direct transfers in units of the image's sectors.
 fn accepts_direct(file: &File, sector: SectorSize) -> bool {
     let mut page = Page::new_zeroed();
     let sector = sector.bytes() as usize;
-    // The second sector, so that a file system that wants whole blocks of its own says so.
+    // The second sector, so that a file system that requires larger blocks reports an error.
     file.read_at(&mut page.as_mut_bytes()[..sector], sector as u64).is_ok()
 }
 
@@ -425,7 +426,7 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
             "does not exist".to_owned(),
             "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
         ),
-        // What root may not do a container or a security module forbids.
+        // An operation refused to root is forbidden by a container or a security module.
         Some(libc::EACCES | libc::EPERM) if is_root() => (
             Kind::Environment,
             "may not be opened, by root either".to_owned(),
@@ -455,10 +456,10 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
     Problem::new(kind, what).drive(path.display().to_string()).advice(advice)
 }
 
-/// How long the kernel takes at most from the first error of a drive that was pulled to the end of its node.
+/// Longest time from the first error of an unplugged drive to the removal of its node.
 const GOING: Duration = Duration::from_secs(1);
 
-/// Whether a drive that has just failed is going away: its node is gone, or goes within a second.
+/// Whether a drive that has just failed is going away: its node is missing, or disappears within a second.
 pub fn is_going(node: &Path) -> bool {
     let until = Instant::now() + GOING;
     loop {
@@ -472,7 +473,7 @@ pub fn is_going(node: &Path) -> bool {
     }
 }
 
-/// Whether a drive that has just said that a write lies behind its end is away: its node is gone, or has no size any more.
+/// Whether a drive that has just reported a write past its end was removed: its node is missing, or has size zero.
 pub fn is_gone(node: &Path) -> bool {
     let size = File::open(node).and_then(|mut file| file.seek(SeekFrom::End(0)));
     size.map_or(true, |size| size == 0)
@@ -481,7 +482,7 @@ pub fn is_gone(node: &Path) -> bool {
 /// Makes a new image file of `size` bytes, sparse, readable by its owner only.
 ///
 /// # Errors
-/// `AlreadyExists` when there is one; what the file system says, such as a size that it cannot hold.
+/// `AlreadyExists` when the file exists; the file system's error, such as a size that it cannot hold.
 pub fn create_image(path: &Path, size: ByteLen) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_len(size.0).and_then(|()| file.sync_all()).inspect_err(|_| {
@@ -491,7 +492,7 @@ pub fn create_image(path: &Path, size: ByteLen) -> io::Result<File> {
     read_only(&file, path)
 }
 
-/// The same file, open for reading only: one that is open for writing is in use.
+/// The same file, opened for reading only: a descriptor opened for writing would itself count as a use.
 fn read_only(file: &File, path: &Path) -> io::Result<File> {
     let reading = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     if Node::of(&reading.metadata()?) == Node::of(&file.metadata()?) {
@@ -503,7 +504,7 @@ fn read_only(file: &File, path: &Path) -> io::Result<File> {
 /// Gives an empty image file its length, sparse.
 ///
 /// # Errors
-/// `InvalidInput` when it is another file than `node`, or not empty any more; what the file system says.
+/// `InvalidInput` when it is another file than `node`, or no longer empty; the file system's error.
 pub fn extend_image(path: &Path, size: ByteLen, node: &Node) -> io::Result<File> {
     let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
@@ -542,7 +543,7 @@ mod tests {
         }
     }
 
-    /// A loop device that is detached again.
+    /// A loop device, detached on drop.
     struct Loop(PathBuf);
 
     impl Loop {

@@ -1,5 +1,5 @@
-//! What is on a disk now, from the bytes at the places where formats keep their marks, and what must be wiped so that
-//! nothing recognises it any more.
+//! Recognises the present contents of a disk by the marks of formats at their fixed places, and lists the ranges to
+//! wipe so that nothing recognises them any more.
 //!
 //! Only enough of each format is known here to name it. Whatever the bytes say, no more than a bounded number of places
 //! is read, all of them inside the disk.
@@ -10,16 +10,16 @@ use std::io;
 use super::Device;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
-/// What a drive holds: partition table and recognised volumes.
+/// Contents of a drive: partition table and recognised volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// The whole, for people: `GPT, 2 partitions: Microsoft reserved (16.8 MB), NTFS (4.0 TB)`. `None` when blank.
     pub words: Option<String>,
     /// Kind of partition table, if any.
     pub table: Option<Table>,
-    /// Partitions of the table, in its order; for a disk without one, what stands on the whole disk.
+    /// Partitions of the table, in its order; for a disk without one, the volume on the whole disk.
     pub volumes: Vec<Volume>,
-    /// Bytes to overwrite with zeros so that no tool takes the disk for what it was: ascending, disjoint, whole
+    /// Bytes to overwrite with zeros so that no tool recognises the earlier contents: ascending, disjoint, whole
     /// 4096-byte units (the last may be shorter).
     pub wipe: Vec<ByteRange>,
 }
@@ -42,44 +42,44 @@ pub enum Table {
     Mbr,
 }
 
-/// A stretch of the disk and what is in it.
+/// A range of the disk and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// Bytes of the disk that it takes.
     pub range: ByteRange,
     /// File system or container, such as `NTFS`, `BitLocker`, `LUKS`; `None` when nothing was recognised.
     pub format: Option<&'static str>,
-    /// Its label, where it is kept in the clear in a fixed place.
+    /// Its label, where it is stored unencrypted in a fixed place.
     pub label: Option<String>,
-    /// What the partition table calls it.
+    /// Type according to the partition table.
     pub kind: Option<&'static str>,
 }
 
-/// Partitions that are looked at; a table that names more is damaged or made to mislead.
+/// Partitions examined; a table that names more is damaged or made to mislead.
 const PARTITIONS_MAX: usize = 128;
-/// Looked at and wiped at the front of the disk and of each volume: the farthest mark there is ZFS's at 256 KiB.
+/// Bytes examined and wiped at the front of the disk and of each volume: the farthest mark there is ZFS's at 256 KiB.
 const FRONT: u64 = 1 << 20;
-/// Looked at and wiped at the end: backup GPT, RAID of version 1.0 and 0.90, ZFS labels.
+/// Bytes examined and wiped at the end: backup GPT, RAID of version 1.0 and 0.90, ZFS labels.
 const BACK: u64 = 1 << 20;
-/// Unit of what is wiped.
+/// Unit of wiped ranges.
 const UNIT: u64 = 4096;
 
 /// Reads a range of the disk.
 pub type ReadAt<'a> = dyn Fn(ByteOffset, &mut [u8]) -> io::Result<()> + 'a;
 
-/// Looks at an open device.
+/// Examines an open device.
 ///
 /// # Errors
-/// What reading says: a disk that cannot be read cannot be called blank.
+/// Read errors: a disk that cannot be read cannot be called blank.
 pub fn scan(device: &Device) -> io::Result<Contents> {
     let geometry = device.geometry();
     scan_with(&|at, into| device.read_exact_at(into, at), geometry.size, geometry.sector)
 }
 
-/// Looks at a disk of `size` bytes through `read`.
+/// Examines a disk of `size` bytes through `read`.
 ///
 /// # Errors
-/// What `read` says.
+/// Errors of `read`.
 pub fn scan_with(read: &ReadAt<'_>, size: ByteLen, sector: SectorSize) -> io::Result<Contents> {
     let disk = Disk { read, size: size.0, sector: sector.bytes() };
     let whole = ByteRange::new(0, size.0);
@@ -110,7 +110,7 @@ pub fn scan_with(read: &ReadAt<'_>, size: ByteLen, sector: SectorSize) -> io::Re
             volume.label = found.label;
         }
     }
-    // A file system on the bare disk, or beside a table that hides it.
+    // A file system on the bare disk, or one hidden by a table.
     if let Some(found) = own
         && (contents.table.is_none() || found.format != "ISO 9660")
     {
@@ -159,7 +159,7 @@ fn words(contents: &Contents) -> Option<String> {
     Some(words)
 }
 
-/// Collects what is to be wiped.
+/// Collects the ranges to wipe.
 struct Wipe {
     size: u64,
     ranges: Vec<(u64, u64)>,
@@ -213,7 +213,7 @@ impl Disk<'_> {
         Ok(bytes)
     }
 
-    /// The partitions of the GPT whose header is at `at`.
+    /// The partitions of the GPT with a header at `at`; `None` without one.
     fn gpt(&self, at: u64) -> io::Result<Option<Vec<Volume>>> {
         let header = self.take(at, self.sector)?;
         if !has(&header, 0, b"EFI PART") {
@@ -386,7 +386,7 @@ struct Mark {
     at: usize,
     bytes: &'static [u8],
     format: &'static str,
-    /// Where a label is, and how long.
+    /// Offset and length of the label, if the format has one at a fixed place.
     label: Option<(usize, usize)>,
 }
 
@@ -398,11 +398,12 @@ const fn labelled(at: usize, bytes: &'static [u8], format: &'static str, label: 
     Mark { at, bytes, format, label: Some(label) }
 }
 
-/// Containers first: what they hold may show its own mark behind theirs. Places and marks are those of the formats' own
-/// documents (Microsoft's for NTFS, FAT and exFAT; the kernel's headers for the Linux formats; ECMA-119 for ISO 9660).
+/// Containers first: the format inside may show its own mark after theirs. Places and marks are those of the formats'
+/// own documents (Microsoft's for NTFS, FAT and exFAT; the kernel's headers for the Linux formats; ECMA-119 for ISO
+/// 9660).
 const MARKS: [Mark; 25] = [
     mark(3, b"-FVE-FS-", "BitLocker"),
-    // BitLocker To Go hides behind a FAT boot sector; its GUID 4967d63b-2e29-4ad8-8399-f6a339e3d001 tells it.
+    // BitLocker To Go has a FAT boot sector in front; its GUID 4967d63b-2e29-4ad8-8399-f6a339e3d001 reveals it.
     mark(
         424,
         &crate::units::Guid::from_fields(0x4967d63b, 0x2e29, 0x4ad8, [0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01])
@@ -434,7 +435,7 @@ const MARKS: [Mark; 25] = [
     labelled(0x8001, b"CD001", "ISO 9660", (0x8028, 32)),
 ];
 
-/// Names what stands on a volume.
+/// Names the format of a volume.
 fn recognise(disk: &Disk<'_>, volume: ByteRange) -> io::Result<Option<Found>> {
     let front = disk.take(volume.start.0, FRONT.min(volume.len.0))?;
     if let Some(mark) = MARKS.iter().find(|mark| has(&front, mark.at, mark.bytes)) {
@@ -470,7 +471,7 @@ fn also(disk: &Disk<'_>, volume: ByteRange, format: &str, front: &[u8]) -> io::R
     // Boot sector of Windows 7 and later: places of the three metadata regions. Removable drives have them elsewhere.
     const REGIONS: usize = 176;
     const REGIONS_TO_GO: usize = 440;
-    /// Vista's has only the cluster of the first, which names the others.
+    /// Vista's boot sector has only the cluster of the first region, which names the others.
     const VISTA_JUMP: [u8; 3] = [0xEB, 0x52, 0x90];
     Ok(match format {
         "BitLocker" if has(front, 0, &VISTA_JUMP) => {
@@ -492,15 +493,15 @@ fn also(disk: &Disk<'_>, volume: ByteRange, format: &str, front: &[u8]) -> io::R
     })
 }
 
-/// What Windows gives each metadata region.
+/// Length of a metadata region as Windows allocates it.
 const FVE_REGION: u64 = 64 << 10;
 
-/// The three metadata regions whose offsets from the volume's start stand at `at`.
+/// The three metadata regions whose offsets from the volume's start are stored at `at`.
 fn fve_regions(bytes: &[u8], at: usize) -> Vec<(u64, u64)> {
     (0..3).filter_map(|n| le64(bytes, at + 8 * n)).filter(|at| *at > 0).map(|at| (at, FVE_REGION)).collect()
 }
 
-/// ext2, ext3 and ext4 share a mark; features tell them apart.
+/// ext2, ext3 and ext4 share a mark; feature flags tell them apart.
 fn ext_version(front: &[u8]) -> &'static str {
     const SUPERBLOCK: usize = 1024;
     let feature = |at| le32(front, SUPERBLOCK + at).unwrap_or(0);
@@ -559,7 +560,7 @@ mod tests {
             scan_path(&self.0)
         }
 
-        /// Runs a tool on it; `false` (told) when it is not installed.
+        /// Runs a tool on it; `false` (and a message) when it is not installed.
         fn make(&self, tool: &str, args: &[&str]) -> bool {
             let found = ["/usr/sbin", "/sbin", "/usr/bin"]
                 .iter()
@@ -574,7 +575,7 @@ mod tests {
             true
         }
 
-        /// Overwrites what the scan says; then nothing must be left that it, or blkid, knows.
+        /// Overwrites the ranges found by the scan; nothing recognisable to it, or to blkid, must be left.
         fn wipe(&self, contents: &Contents) {
             let file = File::options().write(true).open(&self.0).unwrap();
             for range in &contents.wipe {
@@ -768,7 +769,7 @@ mod tests {
                 let at = (next() % size.min(2048)) as usize;
                 bytes[at] = next() as u8;
             }
-            // Plant a table or a mark whose numbers stay random.
+            // Plants a table or a mark whose numbers stay random.
             let plant = |bytes: &mut [u8], at: usize, mark: &[u8]| {
                 if let Some(place) = bytes.get_mut(at..at + mark.len()) {
                     place.copy_from_slice(mark);

@@ -1,4 +1,5 @@
-//! Who uses a drive or an image now, by whatever name: loop devices, swap space, FUSE drivers, virtual machines, locks.
+//! Present users of a drive or an image, under any name: loop devices, swap space, FUSE drivers, virtual machines,
+//! locks.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,14 +11,14 @@ use super::geometry::attribute;
 use super::node::{Node, parse};
 use super::{Roots, ioctl};
 
-/// How long a device is waited for whose user was killed a moment ago: it is gone before the kernel has ended its
+/// Longest wait for a device whose user was killed a moment ago: the process is gone before the kernel has ended its
 /// transfers.
 pub(super) const LET_GO_WAIT: Duration = Duration::from_secs(2);
 
 /// Processes that are named before the list is cut.
 const USERS_MAX: usize = 5;
 
-/// A loop device that is attached.
+/// An attached loop device.
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
     /// Name of the loop device in the kernel, such as `loop0`.
@@ -26,9 +27,9 @@ pub(super) struct Attached {
     pub number: u64,
     /// Its directory in sysfs.
     pub sysfs: PathBuf,
-    /// What it is attached to; `None` where the kernel does not say it here.
+    /// Its backing file or device; `None` where the kernel does not report it.
     pub backing: Option<Node>,
-    /// The name that it was attached by, in the mount namespace where that was done.
+    /// The path used for attaching it, in the mount namespace where that was done.
     pub path: PathBuf,
     /// First byte of the backing file that belongs to it.
     pub first: u64,
@@ -36,7 +37,7 @@ pub(super) struct Attached {
     pub last: u64,
 }
 
-/// Every loop device that is attached.
+/// Every attached loop device.
 pub(super) fn loops(roots: &Roots) -> Vec<Attached> {
     let entries = fs::read_dir(roots.sys.join("block")).into_iter().flatten().flatten();
     entries
@@ -48,7 +49,7 @@ pub(super) fn loops(roots: &Roots) -> Vec<Attached> {
             let size = |name| attribute(&sysfs, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let (first, len) = (size("loop/offset"), size("loop/sizelimit"));
             let last = if len == 0 { u64::MAX } else { first.saturating_add(len - 1) };
-            // The device itself knows; its name may be of another namespace, or have passed to another file.
+            // The device itself is asked; its path may be of another namespace, or lead to another file by now.
             let asked = File::open(roots.dev.join(&name)).and_then(|device| ioctl::loop_backing(&device));
             let backing = match asked {
                 Ok((_, _, number)) if number != 0 => Some(Node::Block { number }),
@@ -60,7 +61,7 @@ pub(super) fn loops(roots: &Roots) -> Vec<Attached> {
         .collect()
 }
 
-/// Swap files and swap devices, as the kernel names them, with what they are.
+/// Swap files and swap devices: the kernel's path, and the node it leads to.
 pub(super) fn swaps(roots: &Roots) -> Vec<(PathBuf, Option<Node>)> {
     let text = fs::read(roots.proc.join("swaps")).unwrap_or_default();
     let lines = text.split(|byte| *byte == b'\n').skip(1);
@@ -74,7 +75,7 @@ pub(super) fn swaps(roots: &Roots) -> Vec<(PathBuf, Option<Node>)> {
         .collect()
 }
 
-/// Blanks, tabs, newlines and backslashes stand in the kernel's tables as three octal digits.
+/// Undoes the kernel's escaping in its tables: blanks, tabs, newlines and backslashes as three octal digits.
 pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -99,18 +100,18 @@ pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A process that has something open.
+/// A process that has the file or device open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
     /// Name of the process (`comm`).
     pub name: String,
-    /// Whether it may write to it.
+    /// Whether it has it open for writing.
     pub writes: bool,
-    /// Whether it serves a FUSE file system, which may be made of it.
+    /// Whether it serves a FUSE file system, which may be stored in it.
     pub serves: bool,
 }
 
-/// Other processes that have a file or device open or mapped, as far as this one may look.
+/// Other processes that have a file or device open or mapped, as far as this process may look.
 pub(super) fn users(node: &Node, roots: &Roots) -> BTreeMap<u32, User> {
     let own = std::process::id();
     let mut users = BTreeMap::new();
@@ -125,7 +126,8 @@ pub(super) fn users(node: &Node, roots: &Roots) -> BTreeMap<u32, User> {
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             serves |= target == Path::new("/dev/fuse");
             let info = fs::read_to_string(dir.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-            // What a descriptor names is not to be touched unless it may be the one: it may be on a server that is gone.
+            // The target of a descriptor is only touched when it may be the right one: it may be on a server that does
+            // not answer.
             if may_be(node, &target, &info) && fs::metadata(entry.path()).is_ok_and(|meta| Node::of(&meta) == *node) {
                 has = true;
                 writes |= may_write(&info);
@@ -151,7 +153,7 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
-/// Whether a descriptor may lead to the node, by what is told without touching it: kernels since 5.14 tell the inode.
+/// Whether a descriptor may lead to the node, judged without touching its target: kernels since 5.14 report the inode.
 fn may_be(node: &Node, target: &Path, info: &str) -> bool {
     match node {
         Node::File { inode, .. } => match field(info, "ino").and_then(|number| number.parse::<u64>().ok()) {
@@ -170,8 +172,8 @@ fn may_write(info: &str) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// Whether a line of `/proc/PID/maps` is of the file: `address perms offset dev inode path`; and then whether what is
-/// written there reaches the file.
+/// For a line of `/proc/PID/maps` that maps the file (`address perms offset dev inode path`): whether writes to the
+/// mapping reach the file. `None` for other lines.
 fn mapping(line: &str, device: u64, inode: u64) -> Option<bool> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (perms, _, dev, number) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -185,20 +187,20 @@ pub(super) fn named(users: &BTreeMap<u32, User>) -> Vec<String> {
     users.iter().take(USERS_MAX).map(|(id, user)| format!("{} (pid {id})", user.name)).collect()
 }
 
-/// Why something else uses a node, or why that cannot be excluded.
+/// Use of a node by others, or the reason why it cannot be ruled out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Processes that write to it, or make a file system of it.
+    /// Processes that write to it, or serve a file system stored in it.
     Processes(Vec<String>),
-    /// A lock of another's descriptor, and the process where the kernel tells it.
+    /// A lock through another descriptor, and the process where the kernel reports it.
     Lock(Option<String>),
-    /// Something that has it open for writing and cannot be seen from here.
+    /// A user that has it open for writing and is not visible from here.
     Unseen,
 }
 
-/// Who uses a device or file beside this process. One whose user was just killed is waited for.
+/// Users of a device or file other than this process. Waits for one whose user was just killed.
 ///
-/// `reading` is the open descriptor where it is open for reading only: then the kernel itself can be asked.
+/// `reading` means that `file` is open for reading only: then the kernel itself can be asked.
 pub(super) fn of(file: &File, node: &Node, reading: bool, roots: &Roots) -> Option<Use> {
     let until = Instant::now() + LET_GO_WAIT;
     loop {
@@ -226,7 +228,7 @@ fn now(file: &File, node: &Node, reading: bool, roots: &Roots) -> Option<Use> {
     if !reading || !matches!(node, Node::File { .. }) {
         return None;
     }
-    // Held for a moment only, and given back: whoever else wants it waits longer than that.
+    // Held for a moment only, and released: any other party that wants it waits longer than that.
     match file.try_lock() {
         Ok(()) => drop(file.unlock()),
         Err(fs::TryLockError::WouldBlock) => return Some(Use::Lock(None)),
@@ -274,7 +276,7 @@ mod tests {
         locker.lock_shared().unwrap();
         assert_eq!(now(&file, &node, true, &roots), Some(Use::Lock(None)));
         locker.unlock().unwrap();
-        // What this process writes to is seen by the kernel alone.
+        // A write by this process itself is visible to the kernel alone.
         let writer = File::options().write(true).open(&path).unwrap();
         match ioctl::is_open_for_writing(&file) {
             Ok(is) => {
@@ -288,7 +290,7 @@ mod tests {
         // Not in its own way.
         assert_eq!(now(&writer, &node, false, &roots), None);
         drop(writer);
-        // A process that only has it open for reading is in nobody's way; one that writes is named.
+        // A process that only has it open for reading is no obstacle; one that writes is named.
         let sleeper = |redirect: &str| {
             let line = format!("exec sleep 60 {redirect}{}", path.display());
             std::process::Command::new("sh").args(["-c", &line]).spawn().unwrap()

@@ -1,4 +1,4 @@
-//! Reading what a person names: never endless, and never waiting for ever.
+//! Reads inputs named by the user: with a length limit, and with a time-out for pipes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use zeroize::Zeroizing;
 
-/// How long a pipe may stay silent before its first byte and between two: whoever writes into it is there already.
+/// Longest silence of a pipe before its first byte and between two: its writer is running already.
 const SILENCE_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// Bytes of one read.
 const STEP: usize = 64 << 10;
 
-/// Whether a pipe will do, such as a shell's `<(command)`.
+/// Whether a pipe is acceptable, such as a shell's `<(command)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipes {
     /// A pipe is read to its end.
@@ -24,10 +24,11 @@ pub enum Pipes {
     Refused,
 }
 
-/// Opens a regular file for reading, or a pipe where those are taken; anything else is refused without waiting for it.
+/// Opens a regular file for reading, or a pipe where those are accepted; anything else is refused without waiting for
+/// it.
 ///
 /// # Errors
-/// Those of `open`, and `InvalidInput` naming what it is.
+/// Errors of `open`, and `InvalidInput` naming the kind of file.
 pub fn open(path: &Path, pipes: Pipes) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let meta = file.metadata()?;
@@ -43,7 +44,8 @@ pub fn open(path: &Path, pipes: Pipes) -> io::Result<File> {
 /// Reads a file of at most `len_max` bytes; the bytes are wiped on drop, since drivesets and records hold keys.
 ///
 /// # Errors
-/// As [`open`]; `FileTooLarge` for a longer one, however long `stat` says it is; `TimedOut` for a pipe that stays silent.
+/// As [`open`]; `FileTooLarge` for a longer one, whatever length `stat` reports; `TimedOut` for a pipe that stays
+/// silent.
 pub fn read(path: &Path, len_max: u64, pipes: Pipes) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = open(path, pipes)?;
     let meta = file.metadata()?;
@@ -117,7 +119,7 @@ mod tests {
             let error = read(Path::new(path), 1 << 20, Pipes::Taken).expect_err(path);
             assert!(error.to_string().contains(what), "{path}: {error}");
         }
-        // `stat` says 0 bytes.
+        // `stat` reports 0 bytes.
         assert!(!read(Path::new("/proc/self/status"), 1 << 20, Pipes::Refused).expect("text").is_empty());
         assert!(read(Path::new("/proc/self/status"), 10, Pipes::Refused).is_err());
         let fifo = dir.join("fifo");

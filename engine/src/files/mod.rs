@@ -1,4 +1,4 @@
-//! Files that a person names: inputs of bounded length, and outputs that take no other file's place.
+//! Files named by the user: inputs of bounded length, and outputs that take no other file's place.
 
 pub mod input;
 pub mod output;
@@ -7,7 +7,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Which file it is, as the kernel knows it: a path is only one of its names.
+/// Identity of a file in the kernel: a path is only one of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Which {
     /// A file on a file system: the system's device number, and the inode.
@@ -17,7 +17,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// From what `stat` said.
+    /// From the result of `stat`.
     pub fn of(meta: &Metadata) -> Self {
         let kind = meta.file_type();
         if kind.is_block_device() || kind.is_char_device() {
@@ -33,7 +33,7 @@ impl Which {
     }
 }
 
-/// What a file that is no ordinary one is, in words.
+/// Kind of a file that is not an ordinary one, in words.
 pub fn kind(meta: &Metadata) -> &'static str {
     let kind = meta.file_type();
     if kind.is_dir() {

@@ -1,7 +1,7 @@
-//! Writing what a person names: into a new file in the same directory that takes its name when it is whole.
+//! Writes outputs named by the user: into a new file in the same directory, renamed when it is complete.
 //!
-//! A report must never cost a drive, a key or a journal. So nothing is written over but an empty file and an earlier output
-//! of the same kind; no device, pipe, socket or directory; and no file that the run reads, by whatever name it is reached.
+//! A report must never cost a drive, a key or a journal. So only an empty file or an earlier output of the same kind is
+//! overwritten; no device, pipe, socket or directory; and no file that the run reads, by whatever name it is reached.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 use super::Which;
 use crate::report::{Kind, Problem};
 
-/// Bytes of a file that tell what it is.
+/// Bytes of a file examined to recognise its kind.
 const HEAD_LEN: u64 = 4096;
 
-/// Names that lead to descriptors of this process: renaming takes no place there.
+/// Paths of this process's descriptors: a renamed file cannot take their place.
 const DESCRIPTORS: [&str; 5] = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
 
 /// A kind of output.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
-    /// What it is, with its article: "the page".
+    /// Its name in messages, with the article: "the page".
     pub name: &'static str,
     /// Whether the first bytes of a file are those of an earlier output, which may be replaced.
     pub is_earlier: fn(&[u8]) -> bool,
@@ -28,17 +28,17 @@ pub struct Form {
     pub private: bool,
 }
 
-/// The outputs of a run, and what they must not replace.
+/// The outputs of a run, and the files they must not replace.
 #[derive(Debug, Default)]
 pub struct Outputs {
     inputs: Vec<(Which, &'static str)>,
-    /// Files that the run makes otherwise.
+    /// Files that the run creates by other means.
     reserved: Vec<(PathBuf, &'static str)>,
     places: Vec<PathBuf>,
 }
 
 impl Outputs {
-    /// Remembers a file or drive that the run reads; `what` names it: "the drive".
+    /// Registers a file or drive that the run reads; `what` names it: "the drive".
     pub fn input(&mut self, path: &Path, what: &'static str) {
         let Ok(meta) = fs::metadata(path) else { return };
         self.inputs.push((Which::of(&meta), what));
@@ -51,15 +51,15 @@ impl Outputs {
         }
     }
 
-    /// Remembers a file that the run makes itself, if it is not there yet.
+    /// Registers a file that the run will create itself, if it does not exist yet.
     pub fn reserve(&mut self, path: &Path, what: &'static str) {
         self.reserved.extend(new_place(path).ok().map(|place| (place, what)));
     }
 
-    /// Begins an output: all that can be wrong with its place shows now.
+    /// Begins an output; every problem with its place is found now.
     ///
     /// # Errors
-    /// `Refused` where something is that is not to be replaced, `Environment` where nothing can be written.
+    /// `Refused` where an existing file must not be replaced, `Environment` where nothing can be written.
     pub fn begin(&mut self, path: &Path, form: Form) -> Result<Output, Problem> {
         let place = self.place(path, form)?;
         if self.places.contains(&place) {
@@ -71,7 +71,7 @@ impl Outputs {
         Ok(output)
     }
 
-    /// Where the output goes in the end.
+    /// The resolved path of the output.
     fn place(&self, path: &Path, form: Form) -> Result<PathBuf, Problem> {
         let refused = |what: String| {
             let problem = Problem::new(Kind::Refused, format!("{} would be written over {what}", form.name)).path(path);
@@ -116,7 +116,7 @@ impl Outputs {
     }
 }
 
-/// The place of a file that is not there: its directory is.
+/// The path of a file that does not exist, in an existing directory.
 fn new_place(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
@@ -135,10 +135,10 @@ fn unwritable(path: &Path, form: Form, error: &io::Error) -> Problem {
 /// An output that is being written. Dropped before [`Output::finish`], it leaves nothing.
 #[derive(Debug)]
 pub struct Output {
-    /// As it was asked for.
+    /// The path as given.
     path: PathBuf,
     place: PathBuf,
-    /// The file that is there: the one that may be replaced.
+    /// The existing file that may be replaced.
     earlier: Option<Which>,
     new: PathBuf,
     form: Form,
@@ -183,16 +183,16 @@ impl Output {
         Ok(output)
     }
 
-    /// Whether `path` names the place that it goes to.
+    /// Whether `path` leads to the output's place.
     pub fn is_at(&self, path: &Path) -> bool {
         let real = fs::canonicalize(path).or_else(|_| new_place(path));
         real.is_ok_and(|real| real == self.place)
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// When they cannot be written; names the file.
+    /// They cannot be written; the problem names the file.
     pub fn add(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         // A buffer would keep a copy of keys.
         let written = if self.form.private { self.file.get_mut().write_all(bytes) } else { self.file.write_all(bytes) };
@@ -202,7 +202,7 @@ impl Output {
     /// Makes it durable under its name.
     ///
     /// # Errors
-    /// When it cannot be written, or something else came into its place meanwhile.
+    /// It cannot be written, or another file has taken its place meanwhile.
     pub fn finish(mut self) -> Result<(), Problem> {
         let written = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         written.map_err(|error| self.failed(&error))?;
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(fs::metadata(&page).expect("the page").mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(dir.join("link")).expect("the link").is_symlink());
         assert_eq!(fs::read(dir.join("new")).expect("a page"), b"page 2");
-        // Twice in one run, by two names; or taken by somebody else meanwhile.
+        // Twice in one run, by two names; or taken by another program meanwhile.
         assert_eq!(write(&mut outputs, &page).expect_err("twice").kind, Kind::Usage);
         let late = Outputs::default().begin(&dir.join("late"), FORM).expect("begun");
         fs::write(dir.join("late"), "mine").expect("a file");

@@ -15,13 +15,13 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
 pub struct Guids {
     /// GUID of the disk, in the table's header.
     pub disk: Guid,
-    /// The Microsoft reserved partition.
+    /// GUID of the Microsoft reserved partition.
     pub msr: Guid,
-    /// The data partition.
+    /// GUID of the data partition.
     pub data: Guid,
 }
 
-/// Which table a drive gets.
+/// Kind of partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
     /// GUID partition table with protective MBR.
@@ -31,7 +31,7 @@ pub enum Scheme {
     Mbr,
 }
 
-/// Why no table can be planned.
+/// Reason why no table can be planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Nothing is left for the data partition.
@@ -40,12 +40,12 @@ pub enum PlanError {
         /// Size of the drive.
         disk: ByteLen,
     },
-    /// Sector numbers of an MBR have 32 bits.
+    /// The drive exceeds the 32-bit sector numbers of an MBR.
     #[error("an MBR partition table reaches {} bytes, the drive has {}", limit.0, disk.0)]
     TooLargeForMbr {
         /// Size of the drive.
         disk: ByteLen,
-        /// What 32-bit sector numbers reach.
+        /// Limit of 32-bit sector numbers in bytes.
         limit: ByteLen,
     },
     /// Alignment or cluster size is not a power of two of whole sectors.
@@ -58,13 +58,13 @@ pub enum PlanError {
 pub struct Table {
     /// GPT or MBR.
     pub scheme: Scheme,
-    /// Logical sectors of the drive.
+    /// Logical sector size of the drive.
     pub sector: SectorSize,
-    /// Whole sectors of the drive.
+    /// Number of whole sectors of the drive.
     pub sectors: u64,
     /// Microsoft reserved partition; none with an MBR.
     pub msr: Option<ByteRange>,
-    /// The partition of the volume: starts aligned, and is a whole number of clusters long.
+    /// The volume's partition: starts aligned, and is a whole number of clusters long.
     pub data: ByteRange,
     guids: Guids,
 }
@@ -75,8 +75,8 @@ impl Table {
     /// (docs/spec/ntfs.md#partition). Its end is aligned too: partitioners caution against anything else.
     ///
     /// # Errors
-    /// When the drive is too small, or too large for an MBR, or when `alignment` or `cluster` is no power of two of
-    /// whole sectors.
+    /// The drive is too small, or too large for an MBR, or `alignment` or `cluster` is no power of two of whole
+    /// sectors.
     pub fn plan(
         disk: ByteLen,
         sector: SectorSize,
@@ -135,7 +135,7 @@ impl Table {
         Self::plan(disk, sector, scheme, ALIGNMENT, cluster, guids)
     }
 
-    /// What lies at the front of the drive, from byte 0: protective MBR, header, entries; or the MBR sector alone.
+    /// The bytes at the front of the drive: protective MBR, header, entries; or the MBR sector alone.
     pub fn primary(&self) -> Vec<u8> {
         let sector = self.sector.bytes() as usize;
         let mut out = vec![0; sector];
@@ -153,7 +153,7 @@ impl Table {
         out
     }
 
-    /// What lies at the end of the drive, and where: entries and header; none with an MBR.
+    /// The bytes at the end of the drive, with their offset: entries and header; `None` with an MBR.
     pub fn backup(&self) -> Option<(ByteOffset, Vec<u8>)> {
         if self.scheme == Scheme::Mbr {
             return None;
@@ -186,7 +186,7 @@ impl Table {
         let (first, count) = self.lbas(self.data);
         let mut mbr = Mbr::new_zeroed();
         let [a, b, c, d, ..] = self.guids.disk.0;
-        // Windows takes zero for "no signature yet" and writes one itself.
+        // Windows takes zero for a missing signature and writes one itself.
         mbr.disk_signature = U32::new(u32::from_le_bytes([a, b, c, d]).max(1));
         mbr.records[0] = MbrRecord {
             boot_indicator: 0,

@@ -1,4 +1,4 @@
-//! The structures as they lie on the disk.
+//! On-disk structures.
 
 use std::mem::{offset_of, size_of};
 
@@ -24,9 +24,9 @@ pub const MBR_SIGNATURE: u16 = 0xAA55;
 pub const GPT_SIGNATURE: [u8; 8] = *b"EFI PART";
 /// Revision 1.0.
 pub const GPT_REVISION: u32 = 0x0001_0000;
-/// Entries in the tables that we write, as everyone does.
+/// Entries in tables written here: the customary number.
 pub const ENTRIES: u32 = 128;
-/// Bytes of the entry array that we write.
+/// Bytes of the entry array written here.
 pub const ENTRIES_LEN: u64 = ENTRIES as u64 * size_of::<GptEntry>() as u64;
 
 /// One of the four records in an MBR.

@@ -15,14 +15,14 @@ pub use read::{CopyState, Entry, Flaw, Found, read};
 
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 
-/// Alignment that Windows and every partitioner of today use.
+/// Alignment used by Windows and all current partitioners.
 pub const ALIGNMENT: ByteLen = ByteLen(1 << 20);
 
 /// Microsoft reserved partition on data disks.
 pub const MSR_LEN: ByteLen = ByteLen(16 << 20);
 
-/// Where partition tables and the ends of what they describe may lie: 1 MiB at either end. Wiping these two ranges
-/// leaves neither copy of a GPT, no MBR, and no signature of a file system that starts at byte 0.
+/// Areas of partition tables and of the outer ends of volumes: 1 MiB at either end. Wiping these two ranges leaves
+/// neither copy of a GPT, no MBR, and no signature of a file system that starts at byte 0.
 pub fn table_areas(disk: ByteLen) -> [ByteRange; 2] {
     let len = ALIGNMENT.0.min(disk.0);
     [ByteRange::new(0, len), ByteRange { start: ByteOffset(disk.0 - len), len: ByteLen(len) }]

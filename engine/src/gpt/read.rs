@@ -1,4 +1,4 @@
-//! Tables as they are found, possibly damaged or hostile.
+//! Reads partition tables, possibly damaged or hostile ones.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use super::layout::*;
 use crate::limits;
 use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
 
-/// How one copy of a GPT fares.
+/// State of one copy of a GPT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CopyState {
     /// No GPT signature where it should be.
@@ -19,7 +19,7 @@ pub enum CopyState {
     Absent,
     /// Signature, checksums and bounds hold.
     Good,
-    /// It has the signature, and this is wrong.
+    /// It has the signature; the text is its fault.
     Bad(String),
 }
 
@@ -34,7 +34,7 @@ pub struct Entry {
     pub mbr_kind: u8,
     /// GPT unique id; for MBR partitions all zero.
     pub unique: Guid,
-    /// Where it lies. Inside the drive only if [`Entry::inside`].
+    /// Its range, clamped to 64 bits. Inside the drive only if [`Entry::inside`].
     pub range: ByteRange,
     /// Attribute bits of a GPT entry.
     pub attributes: u64,
@@ -42,12 +42,12 @@ pub struct Entry {
     pub name: String,
     /// Whether the whole partition lies on the drive.
     pub inside: bool,
-    /// Bytes of it from its start that lie on the drive; all of them if [`Entry::inside`].
+    /// Bytes of it, from its start, that are on the drive; all of them if [`Entry::inside`].
     pub there: ByteLen,
 }
 
 impl Entry {
-    /// What it is for, in words.
+    /// Its purpose, in words.
     pub fn purpose(&self) -> String {
         match (self.kind, self.mbr_kind) {
             (BASIC_DATA, _) => "basic data".to_owned(),
@@ -66,14 +66,14 @@ impl Entry {
     }
 }
 
-/// What is not as it should be with tables that can be used all the same.
+/// A fault of tables that are usable nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// The table counts in sectors of another size than the drive has: no system finds the partitions on this drive.
     OtherSector {
-        /// The table's.
+        /// Sector size of the table.
         table: SectorSize,
-        /// The drive's.
+        /// Sector size of the drive.
         drive: SectorSize,
     },
     /// The table was made for a disk of another size.
@@ -83,11 +83,11 @@ pub enum Flaw {
         /// Size of this one.
         drive: ByteLen,
     },
-    /// The first copy of the GPT cannot be used: why. The second one is read.
+    /// The first copy of the GPT is unusable, with the reason. The second one is read.
     FirstCopy(CopyState),
-    /// The second copy of the GPT cannot be used: why.
+    /// The second copy of the GPT is unusable, with the reason.
     SecondCopy(CopyState),
-    /// The second copy is sound, but lies here and not at the end of the disk.
+    /// The second copy is sound, but at this offset and not at the end of the disk.
     SecondCopyNotAtEnd(ByteOffset),
     /// Both copies are sound, and name different partitions.
     CopiesDiffer,
@@ -135,16 +135,16 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// What a drive's tables say.
+/// Contents of a drive's partition tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Sector 0 has the boot signature.
     pub boot_signature: bool,
     /// A record of type 0xEE is in sector 0.
     pub protective: bool,
-    /// GPT copy behind sector 0.
+    /// State of the GPT copy after sector 0.
     pub primary: CopyState,
-    /// GPT copy at the end.
+    /// State of the GPT copy at the end.
     pub backup: CopyState,
     /// Both copies are good and name the same disk and partitions.
     pub copies_agree: bool,
@@ -154,9 +154,9 @@ pub struct Found {
     pub partitions: Vec<Entry>,
     /// The partitions come from an MBR.
     pub from_mbr: bool,
-    /// The sectors that the table counts in; `None` without a table.
+    /// Sector size that the table counts in; `None` without a table.
     pub sector: Option<SectorSize>,
-    /// What is wrong with what was read, for those who may use it.
+    /// Faults of the tables that were used.
     pub flaws: Vec<Flaw>,
 }
 
@@ -177,14 +177,14 @@ impl Found {
     }
 }
 
-/// Reads the tables: as the drive's sectors have it, and where that gives nothing, as other sectors would.
+/// Reads the tables with the drive's sector size, and where that gives nothing, with the other one.
 ///
-/// A first copy that is sound counts whatever became of the second one, and the other way round; a second copy is looked
-/// for where the first one says, at the end of the disk, and where the protective MBR says that the disk ends.
+/// A sound first copy counts whatever the state of the second one, and the other way round; a second copy is searched
+/// for at the place named by the first one, at the end of the disk, and at the end according to the protective MBR.
 /// `read_at` fills the whole buffer from an offset; offsets and lengths are multiples of 512.
 ///
 /// # Errors
-/// Only those of `read_at` for sector 0. A backup that cannot be read is told in its [`CopyState`].
+/// Only those of `read_at` for sector 0. An unreadable backup is reported in its [`CopyState`].
 pub fn read(
     disk: ByteLen,
     sector: SectorSize,
@@ -194,14 +194,14 @@ pub fn read(
     if !found.partitions.is_empty() || found.has_gpt() {
         return Ok(found);
     }
-    // What cannot be read as other sectors either is told as it is.
+    // When the other sector size gives nothing either, the first result is returned.
     match read_as_other(disk, sector, read_at) {
         Ok(as_other) if as_other.has_gpt() => Ok(as_other),
         _ => Ok(found),
     }
 }
 
-/// Reads the tables as sectors of the size that the drive does not have would have them.
+/// Reads the tables with the sector size that the drive does not have.
 ///
 /// # Errors
 /// As [`read`].
@@ -221,7 +221,7 @@ pub fn read_as_other(
     Ok(found)
 }
 
-/// Reads the tables as sectors of this size have it.
+/// Reads the tables with this sector size.
 fn read_as(
     disk: ByteLen,
     sector: SectorSize,
@@ -242,7 +242,7 @@ fn read_as(
     let (mut primary, mut backup) = (None, None);
     if sectors > 2 {
         (found.primary, primary) = reported(read_copy(1, sectors, sector, read_at));
-        // Where the second copy may be, the likeliest place first; the last one is what is told if there is none.
+        // Possible places of the second copy, the likeliest first; the last one is reported if there is none.
         let of_primary = primary.as_ref().map(|copy| copy.other_lba);
         let of_mbr = mbr.records.iter().find(|r| r.kind == MBR_PROTECTIVE && r.sectors.get() != u32::MAX);
         let of_mbr = of_mbr.and_then(|r| (u64::from(r.start_lba.get()) + u64::from(r.sectors.get())).checked_sub(1));
@@ -265,7 +265,7 @@ fn read_as(
     }
     found.copies_agree =
         matches!((&primary, &backup), (Some(a), Some(b)) if (&a.disk, &a.entries) == (&b.disk, &b.entries));
-    // Without a protective record an MBR counts alone (UEFI 5.2.3): a GPT beside it is of an earlier life.
+    // Without a protective record an MBR counts alone (UEFI 5.2.3): a GPT next to it is left over from earlier use.
     let by_mbr = if found.boot_signature && (!found.protective || primary.is_none() && backup.is_none()) {
         mbr_partitions(&mbr, sectors, sector, read_at)
     } else {
@@ -290,7 +290,7 @@ fn read_as(
     Ok(found)
 }
 
-/// What is wrong with two copies of which at least one is sound.
+/// Faults of two copies of which at least one is sound.
 fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: u64, sector: SectorSize) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     let end = primary.map(|copy| copy.other_lba).or(backup.map(|copy| copy.lba));
@@ -310,7 +310,7 @@ fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: 
     flaws
 }
 
-/// A copy's state apart from the copy.
+/// Separates a copy from its state.
 fn reported(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
     match copy {
         Ok(Some(copy)) => (CopyState::Good, Some(copy)),
@@ -322,7 +322,7 @@ fn reported(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
 /// A sound copy of a GPT.
 struct Copy {
     lba: u64,
-    /// Where it says that the other copy is.
+    /// Sector of the other copy, by its own header.
     other_lba: u64,
     disk: Guid,
     entries: Vec<Entry>,
@@ -355,7 +355,7 @@ fn read_copy(
     if header.my_lba.get() != lba {
         return Err(format!("header says it is sector {}, found in {lba}", header.my_lba));
     }
-    // The first copy stays where it is when a disk becomes another size; a second one knows it in sector 1.
+    // The first copy stays in sector 1 when a disk changes its size; a second copy names it there.
     if lba != 1 && header.alternate_lba.get() != 1 {
         return Err(format!("other copy is said to be in sector {}, the drive's is 1", header.alternate_lba));
     }
@@ -404,13 +404,13 @@ fn read_copy(
     Ok(Some(Copy { lba, other_lba, disk, entries: partitions }))
 }
 
-/// Bytes of a partition that are on the drive; 0 if it may not begin where it does.
+/// Bytes of a partition that are on the drive; 0 if it begins before the first allowed sector.
 fn there(allowed: u64, first: u64, count: u64, sectors: u64, sector: SectorSize) -> ByteLen {
     let rest = if first < allowed { 0 } else { sectors.saturating_sub(first) };
     ByteLen(count.min(rest) * sector.bytes())
 }
 
-/// Saturated: an entry may claim sectors that no byte offset reaches, and [`Entry::inside`] says so.
+/// Saturating: an entry may claim sectors beyond any byte offset, and [`Entry::inside`] reveals that.
 fn range_of(first: u64, count: u64, sector: SectorSize) -> ByteRange {
     let start = first.saturating_mul(sector.bytes());
     ByteRange::new(start, count.saturating_mul(sector.bytes()).min(u64::MAX - start))

@@ -81,7 +81,7 @@ fn judge(program: &str, args: &[&str], path: &Path) -> Option<String> {
     }
 }
 
-/// Sizes around every boundary that matters: 32-bit sector counts, odd ends, the smallest and a large drive.
+/// Sizes around every boundary: 32-bit sector counts, odd ends, the smallest and a large drive.
 fn sizes(sector: u64) -> Vec<u64> {
     vec![
         64 << 20,
@@ -467,7 +467,7 @@ fn copies_that_differ_are_said_and_an_mbr_without_protection_counts_alone() {
     assert_eq!(found.flaws, [Flaw::CopiesDiffer]);
     assert_eq!(found.first_data().unwrap().range, table(DISK, SectorSize::S512, Scheme::Gpt).data);
 
-    // What an earlier GPT left at the end is no table of a disk that was given an MBR.
+    // An earlier GPT's backup at the end does not count on a disk that was given an MBR.
     let mbr = table(DISK, SectorSize::S512, Scheme::Mbr);
     disk.parts[0].1 = mbr.primary();
     let found = disk.look(SectorSize::S512);

@@ -1,4 +1,4 @@
-//! Source files: how they are named, what identifies them, and how one is opened and read.
+//! Source files: paths, facts that reveal a change, opening and reading.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
-/// How long a shortage may last before it counts: others give back what they hold within a moment.
+/// Duration after which a shortage counts as an error: others release their resources within a moment.
 pub(crate) const SHORTAGE_MAX: Duration = Duration::from_secs(5);
 
-/// Pause before what was in short supply is asked for again.
+/// Pause between attempts during a shortage.
 pub(crate) const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
 
-/// What helps against one.
+/// Remedy for a shortage.
 pub const SHORTAGE_ADVICE: &str =
     "raise the limit of open files (ulimit -n 4096) or free memory, and continue with --resume";
 
-/// A soft limit of open files from which on nobody counts them: more than all drives of a session have open at once.
+/// Soft limit of open files that needs no accounting: more than all drives of a session have open at once.
 const DESCRIPTORS_PLENTY: u64 = 1024;
 
-/// Descriptors that are left free for what is not a source: lists, pipes, sidecars.
+/// Descriptors kept free for everything but sources: lists, pipes, sidecars.
 const DESCRIPTORS_SPARE: u64 = 24;
 
-/// Whether an error says that process or machine is short of something. It is no fault of the file.
+/// Whether an error reports a shortage in the process or the machine, and not a fault of the file.
 pub fn is_shortage(error: &io::Error) -> bool {
     const SHORT: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN];
     error.raw_os_error().is_some_and(|errno| SHORT.contains(&errno))
 }
 
-/// Whether so few descriptors are left that no more work should be begun beside what is under way.
+/// Whether so few descriptors are left that no further file should be opened in parallel.
 pub fn is_short_of_descriptors() -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < DESCRIPTORS_PLENTY) else {
         return false;
@@ -55,7 +55,7 @@ fn open_patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
 
 use crate::units::Stamp;
 
-/// A source path in the form that the kernel takes.
+/// A source path in the form that the kernel accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePath(CString);
 
@@ -79,14 +79,14 @@ impl SourcePath {
     }
 }
 
-/// What tells that a file is still the same and was not written to.
+/// Facts that reveal whether a file is still the same and unmodified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileFacts {
     /// Length in bytes.
     pub len: u64,
-    /// When the contents changed last, as anybody may set it.
+    /// Time of the last change of contents (`st_mtime`), which any owner can set.
     pub mtime: Stamp,
-    /// When the inode changed last, as only the kernel sets it.
+    /// Time of the last change of the inode (`st_ctime`), which only the kernel sets.
     pub ctime: Stamp,
     /// File system; 0 with `ino` 0 when not known, which is then not compared.
     pub dev: u64,
@@ -104,7 +104,7 @@ pub enum Regular {
 }
 
 impl FileFacts {
-    /// From what `stat` said.
+    /// From the result of `stat`.
     pub fn from_metadata(meta: &Metadata) -> Self {
         Self {
             len: meta.len(),
@@ -115,7 +115,7 @@ impl FileFacts {
         }
     }
 
-    /// What differs from `before`, in words; `None` when nothing does.
+    /// The first difference from `before`, in words; `None` when there is none.
     pub fn change_since(&self, before: &Self) -> Option<String> {
         // A catalog of millions of files does not keep which inode each was.
         let known = (before.dev, before.ino) != (0, 0);
@@ -146,13 +146,13 @@ impl FileFacts {
 /// took the file's place.
 pub(crate) const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
-/// Memory, offset and length of direct reads are multiples of this: what every file system and device accepts.
+/// Alignment of direct reads in memory, offset and length: accepted by every file system and device.
 const DIRECT_ALIGN: u64 = 4096;
 
 /// A source that stays open over many fills.
 ///
-/// Read past the page cache where the file system allows, so that a terabyte of source does not push everything else
-/// out of memory; what is not aligned (the tail) goes through a second, buffered descriptor.
+/// Read past the page cache where the file system allows it, so that a terabyte of source does not evict everything
+/// else from memory; unaligned parts (the tail) go through a second, buffered descriptor.
 #[derive(Debug)]
 pub struct SourceFile {
     buffered: File,
@@ -161,10 +161,10 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Opens an ordinary file, past the page cache if `direct` and possible ([`Self::is_direct`] tells).
+    /// Opens an ordinary file, past the page cache if `direct` is set and possible (see [`Self::is_direct`]).
     ///
     /// # Errors
-    /// What `open` and `fstat` say; `InvalidInput` for what is no ordinary file (a symbolic link gives `ELOOP`).
+    /// Errors of `open` and `fstat`; `InvalidInput` for anything but an ordinary file (a symbolic link gives `ELOOP`).
     pub fn open(path: &Path, direct: bool) -> io::Result<Self> {
         let open = |flags| OpenOptions::new().read(true).custom_flags(OPEN_FLAGS | flags).open(path);
         let buffered = open(0)?;
@@ -181,15 +181,15 @@ impl SourceFile {
         Ok(Self { buffered, direct, facts })
     }
 
-    /// What the file was when it was opened.
+    /// Facts of the file at the time of opening.
     pub fn facts(&self) -> &FileFacts {
         &self.facts
     }
 
-    /// What the file is now.
+    /// Present facts of the file.
     ///
     /// # Errors
-    /// What `fstat` says.
+    /// The error of `fstat`.
     pub fn facts_now(&self) -> io::Result<FileFacts> {
         FileFacts::of(&self.buffered).map(|(facts, _)| facts)
     }
@@ -199,8 +199,8 @@ impl SourceFile {
         self.direct.is_some()
     }
 
-    /// Which descriptor a read of `len` bytes at `offset` into memory at `address` uses, how much of it, and in what
-    /// unit it may be cut.
+    /// Descriptor for a read of `len` bytes at `offset` into memory at `address`, the part of it that this descriptor
+    /// can read, and the unit into which it may be cut.
     pub(crate) fn route(&self, offset: u64, address: usize, len: usize) -> Route<'_> {
         let align = DIRECT_ALIGN as usize;
         match &self.direct {
@@ -237,9 +237,9 @@ pub(crate) fn open_path(path: &SourcePath) -> io::Result<File> {
     open_patiently(|| OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path.as_path()))
 }
 
-/// Compares an open file with what the catalog knew of it.
+/// Compares an open file with the facts in the catalog.
 ///
-/// `Ok(None)` when nothing changed, else what did.
+/// `Ok(None)` when nothing changed, else the change in words.
 pub(crate) fn compare(file: &File, expected: &FileFacts) -> io::Result<Option<String>> {
     let (now, regular) = FileFacts::of(file)?;
     if regular == Regular::No {

@@ -4,8 +4,8 @@
 //! come back with its [`Completion`]; in between they are the kernel's. Operations are started in the order they were
 //! given but finish in any order; only a flush is ordered: it covers every write given before it.
 //!
-//! Engines compare what the kernel did with what was meant: a short transfer is continued, an interrupted one
-//! repeated, a transfer of nothing is an error. So a completion is all or an error, never a part.
+//! Engines compare the kernel's result with the request: a short transfer is continued, an interrupted one repeated, a
+//! transfer of nothing is an error. So a completion is complete or an error, never partial.
 
 mod files;
 #[cfg(any(test, feature = "sim"))]
@@ -28,61 +28,61 @@ use crate::units::{ByteLen, ByteOffset};
 /// Fill a slot: every part is read into its own range.
 #[derive(Debug)]
 pub struct Fill {
-    /// The caller's name for this operation; comes back with the completion.
+    /// The caller's name for this operation; returned with the completion.
     pub tag: u64,
-    /// The slot to fill. Bytes outside the parts keep what they hold.
+    /// The slot to fill. Bytes outside the parts keep their contents.
     pub slot: Slot,
-    /// What goes where; ranges must not overlap and must lie inside the slot.
+    /// Sources of its ranges; ranges must not overlap and must lie inside the slot.
     pub parts: Vec<Part>,
 }
 
-/// One range of a slot and where its bytes come from.
+/// One range of a slot and the source of its bytes.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Range of the slot. Its length is how much is read: all of it or the part fails.
+    /// Range of the slot. Its length is the length to read: all of it, or the part fails.
     pub into: Range<usize>,
     /// Source of the bytes.
     pub from: From,
 }
 
-/// Where the bytes of a part come from.
+/// Source of a part's bytes.
 #[derive(Clone, Debug)]
 pub enum From {
     /// A whole small file: opened without following a symbolic link, compared with `facts`, read, compared again.
     Path {
         /// Path of the file, opened for this part alone.
         path: Arc<SourcePath>,
-        /// What it was when the catalog met it; anything else is [`PartResult::Changed`].
+        /// Facts from the catalog; a file with other facts is [`PartResult::Changed`].
         facts: FileFacts,
     },
     /// A range of a source that is open already. The caller compares [`SourceFile::facts_now`] at the end of the file.
     Open {
         /// The open file, which stays open.
         file: Arc<SourceFile>,
-        /// Where in the file.
+        /// Offset in the file.
         offset: u64,
     },
     /// A range of the target, for reading back and verifying. Offset, range start and length are multiples of the
     /// target's sector when it was opened with O_DIRECT.
     Target {
-        /// Where on the target.
+        /// Offset on the target.
         at: ByteOffset,
     },
 }
 
-/// How one part of a fill went.
+/// Result of one part of a fill.
 #[derive(Debug)]
 pub enum PartResult {
-    /// All bytes are there.
+    /// All bytes have been read.
     Done,
-    /// The file is not what it was, ended early or went on: what changed, for people.
+    /// The file has other facts, ended early or is longer: the change in words.
     Changed(String),
-    /// The kernel refused. For a target the failing range starts at the part's offset plus what was read before.
+    /// Error of the kernel. For a target the failing range starts at the part's offset plus the bytes read before.
     Failed(io::Error),
 }
 
 impl PartResult {
-    /// Whether all bytes are there.
+    /// Whether all bytes have been read.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
@@ -91,11 +91,11 @@ impl PartResult {
 /// A write that failed.
 #[derive(Debug)]
 pub struct WriteError {
-    /// Where the part begins that was not acknowledged.
+    /// Start of the part that was not acknowledged.
     pub at: ByteOffset,
-    /// Bytes before it that were.
+    /// Acknowledged bytes before it.
     pub done: ByteLen,
-    /// What the kernel said; `WriteZero` when it took nothing without saying why.
+    /// Error of the kernel; `WriteZero` when it wrote nothing without an error.
     pub source: io::Error,
 }
 
@@ -111,14 +111,14 @@ impl std::error::Error for WriteError {
     }
 }
 
-/// What [`Engine::wait`] came back with.
+/// Result of [`Engine::wait`].
 #[derive(Debug)]
 pub enum Completion {
     /// A fill ended. `results` has one entry a part, in the order of the parts.
     Filled {
         /// The caller's name for the operation.
         tag: u64,
-        /// As given, filled.
+        /// The slot given, filled.
         slot: Slot,
         /// One entry a part.
         results: Vec<PartResult>,
@@ -129,24 +129,24 @@ pub enum Completion {
         tag: u64,
         /// The slot that was given, unchanged.
         slot: Slot,
-        /// All of it, or where it stopped.
+        /// Complete, or the error with its position.
         result: Result<(), WriteError>,
     },
     /// A flush ended: all writes given before it, as far as they succeeded, are durable.
     ///
-    /// After an error nothing can be said of any write since the last good flush: kernels report a lost page once, so a
-    /// second flush that succeeds proves nothing.
+    /// After an error the state of every write since the last good flush is unknown: kernels report a lost page once,
+    /// so a second flush that succeeds proves nothing.
     Flushed {
         /// The caller's name for the operation.
         tag: u64,
-        /// What the kernel said.
+        /// Result of the kernel.
         result: io::Result<()>,
     },
     /// A [`Waker`] was used, once or several times.
     Woken,
-    /// Nothing happened in the time given.
+    /// Nothing happened within the time-out.
     TimedOut,
-    /// The engine itself does not work any more; what is in flight will not come back.
+    /// The engine itself has failed; operations in flight will not be returned.
     Broken(io::Error),
 }
 
@@ -159,12 +159,12 @@ impl Waker {
         Self(Arc::new(wake))
     }
 
-    /// Wakes nobody: for work whose end is waited for otherwise.
+    /// A waker without effect: for work whose end is awaited by other means.
     pub fn none() -> Self {
         Self(Arc::new(|| {}))
     }
 
-    /// Makes the present or the next `wait` return [`Completion::Woken`]. Several calls may make one.
+    /// Makes the present or the next `wait` return [`Completion::Woken`]. Several calls may be merged into one.
     pub fn wake(&self) {
         (self.0)();
     }
@@ -178,74 +178,74 @@ impl fmt::Debug for Waker {
 
 /// Reads sources, reads and writes one target, by moving slots.
 ///
-/// Dropping an engine waits for what is in flight; slots that a device holds for longer than
-/// [`DRAIN_MAX`] are leaked rather than freed under the kernel's hands.
+/// Dropping an engine waits for operations in flight; slots that a device holds for longer than [`DRAIN_MAX`] are
+/// leaked rather than freed while the kernel uses them.
 pub trait Engine: fmt::Debug {
     /// Starts filling a slot.
     ///
     /// # Panics
-    /// When a part leaves the slot.
+    /// A part exceeds the slot.
     fn fill(&mut self, fill: Fill);
 
     /// Starts writing the first `len` bytes of the slot to `at`. With O_DIRECT both are multiples of the sector.
     ///
     /// # Panics
-    /// When `len` exceeds the slot.
+    /// `len` exceeds the slot.
     fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset);
 
-    /// Starts making all writes given so far durable. Writes given later may run beside it and are not covered.
+    /// Starts making all writes given so far durable. Writes given later may run at the same time and are not covered.
     fn flush(&mut self, tag: u64);
 
-    /// Submits what was started and waits for one completion. Without a time-out and with nothing in flight only a
-    /// [`Waker`] ends it.
+    /// Submits the started operations and waits for one completion. Without a time-out and with nothing in flight only
+    /// a [`Waker`] ends it.
     fn wait(&mut self, timeout: Option<Duration>) -> Completion;
 
-    /// Submits what was started without waiting; only of use before a long computation between two `wait`s.
+    /// Submits the started operations without waiting; useful only before a long computation between two `wait`s.
     fn submit(&mut self) {}
 
     /// Ends a blocked `wait`.
     fn waker(&self) -> Waker;
 
-    /// Operations whose completion was not returned yet.
+    /// Operations whose completion has not been returned yet.
     fn in_flight(&self) -> usize;
 
-    /// For how long the oldest operation given to the kernel has been there; to tell a hung device.
+    /// Age of the oldest operation given to the kernel, to detect a hung device; `None` when there is none.
     fn oldest(&self) -> Option<Duration>;
 
     /// `io_uring`, `system calls` or `simulated`.
     fn name(&self) -> &'static str;
 }
 
-/// How long dropping an engine waits for a device that does not answer.
+/// Longest wait for an unresponsive device when an engine is dropped.
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 
-/// What an engine works on.
+/// Target of an engine.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The open drive or image; only read from when it was opened for reading.
+    /// The open drive or image; not written to when it was opened for reading.
     pub file: Arc<File>,
     /// Unit of transfers: the logical sector for O_DIRECT, 1 for buffered files. A short write is continued at a
     /// multiple of it.
     pub align: u64,
-    /// What the device takes in one piece.
+    /// Limits of one request to the device.
     pub requests: Requests,
 }
 
-/// Requests that a device takes without the kernel cutting them.
+/// Limits below which the kernel passes a request on uncut.
 ///
-/// Cut by us, they are equally long; the kernel cuts off the longest that it can and leaves a short rest.
+/// Requests cut here are equally long; the kernel would cut off the longest possible piece and leave a short rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Longest request in bytes; `None` when not known, or for a file.
     pub len_max: Option<u64>,
-    /// Most stretches of memory in one request, which is pages unless they are huge.
+    /// Most segments of memory in one request; a segment is a page unless pages are huge.
     pub segments_max: Option<u64>,
-    /// Length in bytes whose multiples suit the device, as the stripe of an array.
+    /// Length in bytes whose multiples suit the device, such as the stripe of an array.
     pub optimal: Option<u64>,
 }
 
 impl Target {
-    /// How transfers are cut, from and into memory that lies in huge pages or not.
+    /// Cutting of transfers, depending on whether the memory is in huge pages.
     fn cut(&self, huge: bool) -> Cut {
         let Requests { len_max, segments_max, optimal } = self.requests;
         let segments = segments_max.filter(|_| !huge).map(|count| count.saturating_mul(PAGE));
@@ -255,13 +255,13 @@ impl Target {
     }
 }
 
-/// A page of memory, and what every request is a multiple of where a transfer is cut.
+/// A page of memory, and the alignment of every cut.
 const PAGE: u64 = 4096;
 
-/// No transfer is cut into less than this, whatever a device says.
+/// Lower bound of a cut request, whatever limits a device reports.
 const REQUEST_MIN: u64 = 16 << 10;
 
-/// How transfers are cut into requests: the longest in bytes, and what all but the last are a multiple of.
+/// Parameters for cutting transfers into requests: the longest in bytes, and the unit of all but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
     longest: usize,
@@ -269,7 +269,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// Not at all.
+    /// No cutting.
     const NONE: Self = Self { longest: usize::MAX, unit: 1 };
 
     /// `len` bytes in requests that are as equal as the unit allows; one request where there is nothing.
@@ -280,7 +280,7 @@ impl Cut {
     }
 }
 
-/// How much an engine keeps in flight.
+/// Operations that an engine keeps in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Parts of fills under way at once: 1 to 1024. Small files want many, large sequential reads few.
@@ -298,7 +298,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Brought into the documented bounds.
+    /// Clamped to the documented bounds.
     pub(crate) fn clamped(self) -> Self {
         Self {
             reads: self.reads.clamp(1, 1024),
@@ -323,31 +323,31 @@ pub fn open(target: Target, pool: &Pool, options: Options) -> (Box<dyn Engine + 
     }
 }
 
-/// What the bytes that a transfer moved mean for the rest of it.
+/// Result of one transfer, as it affects the rest.
 enum Moved {
-    /// All of it is there.
+    /// All bytes are transferred.
     All,
-    /// So many bytes are, and the rest is to be asked for.
+    /// This many bytes are transferred, and the rest must be requested.
     Rest(usize),
-    /// Again, from where it was.
+    /// To be repeated from the same position.
     Again,
     /// Nothing was moved: end of file for a read, refusal for a write.
     Nothing,
-    /// The kernel said no.
+    /// Error of the kernel.
     Error(io::Error),
 }
 
-/// How often an interrupted or postponed transfer is repeated before that counts as an error.
+/// Repetitions of an interrupted or postponed transfer before it counts as an error.
 const RETRIES_MAX: u8 = 100;
 
-/// Compares the outcome of a transfer with its intention: `want` bytes in units of `align`.
+/// Compares the result of a transfer with the request: `want` bytes in units of `align`.
 fn settle(outcome: io::Result<usize>, want: usize, align: u64, tries: &mut u8) -> Moved {
     match outcome {
         Ok(0) => Moved::Nothing,
         Ok(moved) if moved == want => Moved::All,
         Ok(moved) if moved > want => Moved::Error(io::Error::other("the kernel moved more bytes than asked for")),
         Ok(moved) => {
-            // O_DIRECT goes on at a whole sector only: a part of one is done again.
+            // O_DIRECT continues at a whole sector only: a partial one is transferred again.
             let whole = moved - moved % (align.max(1) as usize);
             if whole > 0 {
                 *tries = 0;

@@ -1,9 +1,9 @@
-//! The simulated disk: sparse, seeded, and as treacherous as a real one.
+//! The simulated disk: sparse, seeded, and as unreliable as a real one.
 //!
-//! It acknowledges writes into a cache that a power cut empties: any subset of what was not flushed may have landed,
-//! each write possibly only in some of its sectors. It finishes operations in a seeded order, and on demand loses
-//! writes, flips bits, misdirects reads, fails at chosen places, hangs, or dies after a chosen number of operations. The
-//! same seed gives the same run.
+//! Writes are acknowledged into a cache that a power cut empties: any subset of the unflushed ones may have reached the
+//! medium, each possibly only in some of its sectors. Operations finish in a seeded order. On demand the disk loses
+//! writes, flips bits, misdirects reads, fails at chosen places, hangs, or fails completely after a chosen number of
+//! operations. The same seed gives the same run.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -57,14 +57,14 @@ impl Sparse {
     }
 }
 
-/// What goes wrong. The default is a disk that works, but finishes operations in any order.
+/// Faults to inject. The default is a working disk that finishes operations in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Power goes when this many writes and flushes were begun: the last of them is not acknowledged.
+    /// Number of writes and flushes after which the power is cut; the last of them is not acknowledged.
     pub cut_after: Option<u64>,
-    /// Writing to any byte of these fails; what comes before it in the same write may have landed.
+    /// Writing to any byte of these ranges fails; the part before it in the same write may have landed.
     pub write_errors: Vec<ByteRange>,
-    /// Reading any byte of these fails.
+    /// Reading any byte of these ranges fails.
     pub read_errors: Vec<ByteRange>,
     /// One write in so many fails without a byte; 0 for none.
     pub write_error_one_in: u32,
@@ -84,7 +84,7 @@ pub struct Faults {
     pub flips: Vec<(ByteOffset, u8)>,
     /// The write or flush of this number (from 1) is never finished.
     pub hang_at: Option<u64>,
-    /// Reading any byte of these is never finished.
+    /// Reading any byte of these ranges is never finished.
     pub read_hangs: Vec<ByteRange>,
 }
 
@@ -96,7 +96,7 @@ impl Faults {
     }
 }
 
-/// Which of the writes that were not flushed had landed when the power went.
+/// Selection of unflushed writes that have landed at a power cut.
 #[derive(Clone, Copy, Debug)]
 pub enum Landed {
     /// Bit `n` for the `n`-th of them, whole, in the order they were done.
@@ -105,7 +105,7 @@ pub enum Landed {
     Seeded(u64),
 }
 
-/// What the disk was asked to do, in the order it did it.
+/// An operation that the disk performed, for the record of their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// A write, acknowledged or not.
@@ -127,9 +127,9 @@ struct State {
     seed: u64,
     random: u64,
     faults: Faults,
-    /// What a power cut leaves for certain.
+    /// Contents that survive a power cut for certain.
     durable: Sparse,
-    /// What reading gives.
+    /// Contents as a read returns them.
     current: Sparse,
     unflushed: Vec<Unflushed>,
     deeds: Vec<Deed>,
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// Makes durable what was given before operation `number`, and no more than that.
+    /// Makes the writes given before operation `number` durable, and no others.
     fn flush(&mut self, number: u64) -> io::Result<()> {
         if self.dead {
             return Err(gone());
@@ -250,7 +250,7 @@ impl State {
     }
 }
 
-/// What a drive without power answers.
+/// Error of a drive without power.
 fn gone() -> io::Error {
     io::Error::from_raw_os_error(libc::ENODEV)
 }
@@ -295,7 +295,7 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what goes wrong from now on; operations are counted from here.
+    /// Sets the faults from now on; operations are counted from this call.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.lock();
         state.faults = faults;
@@ -312,20 +312,20 @@ impl SimDisk {
         self.lock().sector
     }
 
-    /// What a read would give, without faults, alive or not.
+    /// Contents of a range without faults, with power or without.
     ///
     /// # Panics
-    /// When the range leaves the disk.
+    /// The range exceeds the disk.
     pub fn read_at(&self, at: ByteOffset, into: &mut [u8]) {
         let state = self.lock();
         assert!(at.0 + into.len() as u64 <= state.size);
         state.current.read(at.0, into);
     }
 
-    /// Reads as an engine would, with everything that goes wrong.
+    /// Reads as an engine would, with all faults.
     ///
     /// # Errors
-    /// What the faults say; past the end `UnexpectedEof`.
+    /// Errors of the injected faults; past the end `UnexpectedEof`.
     pub fn try_read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
         match self.lock().read(at.0, into) {
             PartResult::Failed(error) => Err(error),
@@ -333,10 +333,10 @@ impl SimDisk {
         }
     }
 
-    /// Puts bytes on the disk, durable, past everything that goes wrong: to prepare a test.
+    /// Puts bytes on the disk, durable and without faults: to prepare a test.
     ///
     /// # Panics
-    /// When the range leaves the disk.
+    /// The range exceeds the disk.
     pub fn plant(&self, at: ByteOffset, bytes: &[u8]) {
         let mut state = self.lock();
         assert!(at.0 + bytes.len() as u64 <= state.size);
@@ -344,7 +344,7 @@ impl SimDisk {
         state.durable.write(at.0, bytes);
     }
 
-    /// Power off. What engines have in hand but did not begin may land as well.
+    /// Cuts the power. Operations that engines hold but have not begun may land as well.
     pub fn cut(&self) {
         self.lock().dead = true;
     }
@@ -359,17 +359,17 @@ impl SimDisk {
         self.lock().unflushed.len()
     }
 
-    /// Writes and flushes begun since the faults were set: where a cut can be placed.
+    /// Writes and flushes begun since the faults were set: the possible positions of a cut.
     pub fn begun(&self) -> u64 {
         self.lock().begun
     }
 
-    /// Reads that gave something else than what is there, for `flip_one_in` or `misdirect_one_in`.
+    /// Ranges of reads that returned wrong contents, by `flip_one_in` or `misdirect_one_in`.
     pub fn lies(&self) -> Vec<ByteRange> {
         self.lock().lies.clone()
     }
 
-    /// What the disk did, in its order.
+    /// Operations of the disk, in the order performed.
     pub fn deeds(&self) -> Vec<Deed> {
         self.lock().deeds.clone()
     }
@@ -381,7 +381,7 @@ impl SimDisk {
         (state.current.0.len() + state.durable.0.len()) as u64 * PAGE + cached as u64
     }
 
-    /// A new, working disk with what a power cut now would leave.
+    /// A new, working disk with the contents that a power cut now would leave.
     pub fn image_after_cut(&self, landed: Landed) -> Self {
         let state = self.lock();
         let mut bytes = state.durable.clone();
@@ -418,7 +418,7 @@ impl SimDisk {
         Self::from_parts(state.size, state.sector, state.seed, bytes)
     }
 
-    /// First byte at which two disks differ in what reading gives; `None` when they are the same.
+    /// First byte at which the readable contents of two disks differ; `None` when they are equal.
     pub fn difference(&self, other: &Self) -> Option<ByteOffset> {
         if Arc::ptr_eq(&self.0, &other.0) {
             return None;
@@ -528,7 +528,7 @@ impl Sim {
                 return None;
             }
             if state.faults.cut_after.is_some_and(|last| state.begun >= last) {
-                // What was under way may have landed in part, acknowledged or not.
+                // Operations under way may have landed in part, acknowledged or not.
                 for job in std::iter::once(&job).chain(&self.queue).chain(&self.hung) {
                     if let Work::Write { slot, len, at, .. } = &job.work {
                         state.cache(job.number, at.0, &slot[..*len]);
@@ -552,7 +552,7 @@ impl Sim {
         })
     }
 
-    /// Takes the bell's ring, waiting for it until `deadline` if asked to.
+    /// Takes a pending wake, waiting for one until `deadline` if asked to.
     fn woken(&self, wait: bool, deadline: Option<Instant>) -> bool {
         let (rung, bell) = &*self.bell;
         let mut rung = rung.lock().unwrap_or_else(PoisonError::into_inner);

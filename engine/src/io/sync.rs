@@ -1,4 +1,4 @@
-//! The plain engine: a few threads with ordinary system calls. Works everywhere, and is the oracle of the ring.
+//! The plain engine: a few threads with ordinary system calls. Works everywhere, and is the reference for the ring.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::units::{ByteLen, ByteOffset};
 
 /// Plain `pread`, `pwrite` and `fsync` on a few threads, so that reading, writing and flushing overlap.
 pub struct Sync {
-    /// `None` only while dropping: closing it ends the threads.
+    /// `None` only while dropping: closing the channel ends the threads.
     jobs: Option<Sender<(u64, Job)>>,
     ended: Receiver<Ended>,
     waker: Waker,
@@ -62,7 +62,7 @@ impl Sync {
                 let (todo, done, target) = (todo.clone(), done.clone(), target.clone());
                 std::thread::spawn(move || {
                     for (number, job) in todo {
-                        // The engine is gone: nobody wants the result, the slot returns to its pool.
+                        // The engine has been dropped: the result is unused, and the slot returns to its pool.
                         if done.send(Ended::Job(number, run(&target, job))).is_err() {
                             return;
                         }
@@ -149,7 +149,7 @@ impl Engine for Sync {
                 completion
             }
             Ok(Ended::Woken) => {
-                // Cleared before the caller looks at what it was woken for, so that no later call is lost.
+                // Cleared before the caller examines the reason for the wake, so that no later call is lost.
                 self.woken.store(false, Ordering::Release);
                 Completion::Woken
             }
@@ -228,7 +228,7 @@ fn write_all(target: &Target, bytes: &[u8], at: ByteOffset) -> Result<(), WriteE
     Ok(())
 }
 
-/// Fills one part; `read_target` reads from the target, which may be no file.
+/// Fills one part; `read_target` reads from the target, which need not be a file.
 pub(super) fn fill_part(
     read_target: &dyn Fn(ByteOffset, &mut [u8]) -> PartResult,
     slot: &mut [u8],
@@ -269,9 +269,9 @@ fn read_path(path: &files::SourcePath, facts: &files::FileFacts, bytes: &mut [u8
     Ok(files::compare(&file, facts)?.map_or(PartResult::Done, PartResult::Changed))
 }
 
-/// How a read ended that did not get all.
+/// Reason why a read ended early.
 enum End {
-    /// At the end of the file, after so many bytes.
+    /// End of file, after this many bytes.
     Early(u64),
     Failed(io::Error),
 }
@@ -292,7 +292,7 @@ impl End {
     }
 }
 
-/// Calls `read(done, rest)`, which says what it got and what it asked for, until `bytes` is full.
+/// Calls `read(done, rest)`, which returns the bytes read and the bytes requested, until `bytes` is full.
 fn read_all(
     bytes: &mut [u8],
     align: u64,

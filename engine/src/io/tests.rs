@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
-/// A directory that goes away with the test.
+/// A directory that is deleted with the test.
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
@@ -34,7 +34,7 @@ impl Drop for Scratch {
     }
 }
 
-/// xorshift64*: repeatable, and enough for choosing operations.
+/// xorshift64*: repeatable, and sufficient for choosing operations.
 pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
@@ -60,7 +60,8 @@ fn target(path: &Path, direct: bool) -> Target {
     Target { file: Arc::new(file), align: if direct { 4096 } else { 1 }, requests: Requests::default() }
 }
 
-/// All engines that use the kernel: the ring as it is here, the ring as 5.10 has it, plain system calls.
+/// All engines that use the kernel: the ring with this kernel's features, the ring with those of 5.10, plain system
+/// calls.
 fn engines(target: &Target, pool: &Pool, options: Options) -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(sync::Sync::new(target.clone(), options))];
     for kernel in [uring::Kernel::Oldest, uring::Kernel::Newest] {
@@ -115,7 +116,7 @@ impl Sources {
     }
 }
 
-/// Random operations; checks every completion, and gives what the target must hold at the end.
+/// Random operations; checks every completion, and returns the contents that the target must have at the end.
 pub(super) fn random_operations(
     engine: &mut dyn Engine,
     pool: &Pool,
@@ -146,7 +147,7 @@ pub(super) fn random_operations(
                 let at = rng.below(len / align - units + 1) * align;
                 let range = at..at + units * align;
                 let meets = |other: &Range<usize>| other.start < range.end && range.start < other.end;
-                // What overlaps has no order, and so no expectation.
+                // Overlapping operations have no order, and so no expected contents.
                 if writes.values().any(meets) || reads.values().flatten().any(meets) {
                     continue;
                 }
@@ -372,7 +373,7 @@ fn a_full_device_is_an_error_at_its_byte() {
     }
 }
 
-/// A file system of 64 KiB takes the first part of a write and says so; the rest fails.
+/// A file system of 64 KiB accepts the first part of a write and reports a short count; the rest fails.
 #[test]
 fn a_short_write_is_continued_and_its_end_told() {
     let scratch = Scratch::new();
@@ -437,7 +438,7 @@ fn a_waker_ends_a_wait_and_a_time_out_too() {
             assert!(matches!(engine.wait(None), Completion::Woken));
             thread.join().unwrap();
         }
-        // One that comes before the wait is not lost, and work goes on beside it.
+        // A wake before the wait is not lost, and operations continue alongside it.
         engine.waker().wake();
         engine.write(1, pool.take().unwrap(), 4096, ByteOffset(0));
         let (first, second) = (engine.wait(None), engine.wait(None));
@@ -537,6 +538,6 @@ fn transfers_are_cut_into_equal_requests_that_the_device_takes() {
     assert_eq!((usb.len(), usb[0], usb[34]), (35, 120 * kib, 16 * kib));
     let array = lens(&target(Some(2 << 20), None, Some(768 << 10)), true, 4 * mib);
     assert_eq!(array, [1536 * kib, 1536 * kib, mib]);
-    // What no device means.
+    // Values that no device means seriously.
     assert_eq!(lens(&target(Some(1), Some(1), Some(33_553_920)), false, mib), [16 * kib; 64]);
 }

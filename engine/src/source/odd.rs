@@ -1,5 +1,5 @@
-//! Sources that are not what `stat` says: files of pseudo file systems and of FUSE that tell another length than they have,
-//! and placeholders whose contents are elsewhere.
+//! Sources that differ from their `stat`: files of pseudo file systems and of FUSE that report a wrong length, and
+//! placeholders whose contents are elsewhere.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// File systems whose lengths are not to be trusted (statfs(2), `linux/magic.h`): proc, sysfs, debugfs, tracefs, cgroup and
+/// File systems with unreliable lengths (statfs(2), `linux/magic.h`): proc, sysfs, debugfs, tracefs, cgroup and
 /// cgroup2, securityfs, configfs, bpf, efivarfs, pstore, 9p.
 const PSEUDO: [u32; 12] = [
     0x9FA0,
@@ -24,14 +24,14 @@ const PSEUDO: [u32; 12] = [
     0x0102_1997,
 ];
 
-/// FUSE: anybody's file system, ntfs-3g among them.
+/// FUSE: file systems of any kind, ntfs-3g among them.
 const FUSE: u32 = 0x6573_5546;
 
 /// ntfs-3g and ntfs3 give a reparse point's bytes in this attribute, the tag first.
 const REPARSE_DATA: &str = "system.ntfs_reparse_data";
 
-/// Tags that say how a file was named or by whom, and leave its contents where they are ([MS-FSCC] 2.1.2.1): mount point,
-/// symbolic link, global link of a cluster, and the links and special files of WSL and NFS.
+/// Tags that describe the naming or the creator of a file, and leave its contents where they are ([MS-FSCC] 2.1.2.1):
+/// mount point, symbolic link, global link of a cluster, and the links and special files of WSL and NFS.
 const HARMLESS: [u32; 10] = [
     0xA000_0003,
     0xA000_000C,
@@ -50,7 +50,7 @@ pub fn is_harmless(tag: u32) -> bool {
     HARMLESS.contains(&tag)
 }
 
-/// What is known of the file systems of the sources.
+/// Kinds of the sources' file systems, by device number; filled as they are met.
 #[derive(Debug, Default)]
 pub struct Odd {
     systems: HashMap<u64, System>,
@@ -72,10 +72,10 @@ impl Odd {
         })
     }
 
-    /// Why a regular file of `len` bytes on file system `device` cannot be copied as `stat` tells it.
+    /// The reason why a regular file of `len` bytes on file system `device` cannot be copied as `stat` describes it.
     ///
     /// # Errors
-    /// What opening and reading say.
+    /// Errors of opening and reading.
     pub fn file(&mut self, path: &Path, device: u64, len: u64) -> io::Result<Option<String>> {
         let system = self.system(path, device);
         if system != System::Ordinary
@@ -94,7 +94,7 @@ impl Odd {
         Ok(None)
     }
 
-    /// Why what looks like a symbolic link is none: ntfs-3g shows placeholders so.
+    /// The reason why an apparent symbolic link is none: ntfs-3g shows placeholders that way.
     pub fn link(&mut self, path: &Path) -> Option<String> {
         use std::os::unix::fs::MetadataExt;
         let device = std::fs::symlink_metadata(path).ok()?.dev();

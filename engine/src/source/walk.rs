@@ -1,8 +1,8 @@
 //! Walks source directories in byte order.
 //!
-//! Directories are read whole and sorted, so that the same tree gives the same catalog on every file system; what is
-//! neither file nor directory is reported and left out. Symbolic links are not followed: what a link means on this
-//! machine means nothing in a storage account.
+//! Directories are read whole and sorted, so that the same tree gives the same catalog on every file system; entries
+//! that are neither file nor directory are reported and left out. Symbolic links are not followed: their target has no
+//! meaning in a storage account.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::units::{ByteLen, Stamp};
 
-/// What the walk found at one place.
+/// An item found by the walk.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// A directory; the entries that follow until its `Leave` lie in it.
+    /// A directory; the entries that follow are in it until its `Leave`.
     Enter {
         /// Name of the directory in its parent.
         name: &'a OsStr,
@@ -26,26 +26,26 @@ pub enum Found<'a> {
     File {
         /// Name of the file in its directory.
         name: &'a OsStr,
-        /// What the catalog keeps of it.
+        /// Facts for the catalog.
         facts: FileFacts,
         /// Its device and inode.
         id: (u64, u64),
     },
-    /// Something that cannot become a blob.
+    /// An entry that cannot become a blob.
     Other {
         /// Kind of entry in words, such as `a socket`.
         what: &'static str,
     },
-    /// Something that could not be read.
+    /// An entry that could not be read.
     Failed(io::Error),
 }
 
-/// What is compared again when the file is read.
+/// Facts compared again when the file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFacts {
     /// Length in bytes.
     pub len: ByteLen,
-    /// When the contents last changed, as any owner may set it.
+    /// Time of the last change of contents, which any owner can set.
     pub mtime: Stamp,
     /// Last status change.
     pub ctime: Stamp,
@@ -62,7 +62,7 @@ impl FileFacts {
     }
 }
 
-/// Walks `base`; `visit` gets the path and what is there, and says whether to go on.
+/// Walks `base`; `visit` gets the path and the item found, and returns whether to continue.
 ///
 /// Only one directory's entries for each level are held at a time.
 pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Found<'_>) -> bool) {
@@ -117,7 +117,7 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
 /// The facts of one regular file; `check_readable` opens it to learn whether it may be read.
 ///
 /// # Errors
-/// Those of `stat` and `open`.
+/// Errors of `stat` and `open`.
 pub fn file_facts(path: &Path, check_readable: bool) -> io::Result<FileFacts> {
     metadata(path, check_readable).map(|meta| FileFacts::of(&meta))
 }
@@ -129,7 +129,7 @@ fn metadata(path: &Path, check_readable: bool) -> io::Result<Metadata> {
     fs::symlink_metadata(path)
 }
 
-/// Whether this process must try to open files to know whether it may: everybody but root.
+/// Whether this process must try to open files to know whether it may read them: any user but root.
 pub fn must_check_readable() -> bool {
     fs::metadata("/proc/self").map_or(true, |meta| meta.uid() != 0)
 }
@@ -169,10 +169,10 @@ fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     Ok(list)
 }
 
-/// `path` without what a trailing separator or `.` adds, and absolute.
+/// `path` made absolute, without trailing separators and `.`.
 ///
 /// # Errors
-/// When there is no current directory.
+/// The current directory is missing.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     std::path::absolute(path).map(|p| p.components().collect())
 }

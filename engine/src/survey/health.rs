@@ -1,4 +1,4 @@
-//! What a drive says of its own health, asked through `smartctl --json` (smartmontools 7.0 and later).
+//! Health of a drive by its own account, queried through `smartctl --json` (smartmontools 7.0 and later).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,13 +18,13 @@ pub struct Health {
     pub passed: Option<bool>,
     /// Sectors that were replaced by spare ones (ATA attribute 5), or SCSI's grown defects.
     pub reallocated: Option<i64>,
-    /// Sectors that wait to be replaced (197).
+    /// Sectors waiting to be replaced (197).
     pub pending: Option<i64>,
     /// Sectors that could not be read at all (198), or NVMe's media errors.
     pub uncorrectable: Option<i64>,
     /// Errors on the cable (199).
     pub cable_errors: Option<i64>,
-    /// Degrees Celsius.
+    /// Present temperature in degrees Celsius.
     pub temperature: Option<i64>,
     /// Hours in use.
     pub hours: Option<i64>,
@@ -55,7 +55,7 @@ impl Health {
         stops
     }
 
-    /// From the output of `smartctl --json --all`; `None` when it holds nothing of the drive.
+    /// From the output of `smartctl --json --all`; `None` when it holds no facts of the drive.
     fn parse(json: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(json).ok()?;
         let at = |path: &str| value.pointer(path);
@@ -80,7 +80,8 @@ impl Health {
     }
 }
 
-/// Asks the drive; through the SAT layer as well where it hangs behind a bridge.
+/// Queries the drive; through the SAT layer as well where it is behind a bridge. `None` without `smartctl` or an
+/// answer.
 pub(super) fn ask(path: &Path, transport: Transport) -> Option<Health> {
     let smartctl = program("smartctl")?;
     let ask = |more: &[&str]| {

@@ -1,23 +1,23 @@
-//! How fast a disk is attached, and how fast it could be, as far as sysfs and the drive tell.
+//! Present and possible speed of a disk's connection, from sysfs and from the drive.
 
 use std::fs;
 use std::path::Path;
 
 use crate::device::{Roots, Transport, attribute};
 
-/// Best and negotiated speed.
+/// Best and negotiated speed of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// What both ends could do.
+    /// Best speed that both ends support, in words.
     pub best: String,
     /// Speed that drive and port negotiated, in words.
     pub negotiated: String,
-    /// Whether the second is less than the first.
+    /// Whether the negotiated speed is below the best.
     pub slower: bool,
 }
 
 impl Link {
-    /// `drive` is what the drive tells of itself, best and negotiated.
+    /// `drive` holds the drive's own report: best and negotiated speed.
     pub(super) fn of(
         roots: &Roots,
         name: &str,
@@ -40,8 +40,8 @@ impl Link {
         Self { best, negotiated, slower }
     }
 
-    /// `class/ata_link/linkN`: what the controller allows, if it limits anything, and what was agreed on. What the drive
-    /// could do only it knows.
+    /// `class/ata_link/linkN`: the controller's limit, if it has one, and the negotiated speed. The drive's own maximum
+    /// is known to the drive alone.
     fn ata(roots: &Roots, place: &Path, drive: Option<&(String, String)>) -> Option<Self> {
         let port = place.components().find_map(|part| {
             let number = part.as_os_str().to_str()?.strip_prefix("ata")?;
@@ -55,7 +55,7 @@ impl Link {
         Some(Self::new(best.unwrap_or_else(|| negotiated.clone()), negotiated))
     }
 
-    /// The USB device above the disk: megabits a second, and the version that it speaks.
+    /// From the USB device above the disk: megabits a second, and its USB version.
     fn usb(place: &Path) -> Option<Self> {
         let device = place.ancestors().find(|dir| dir.join("idVendor").exists())?;
         let speed = attribute(device, "speed")?;
@@ -116,7 +116,7 @@ mod tests {
         }
         let link = Link::of(&roots, "sda", Transport::Ata, None).unwrap();
         assert_eq!((link.best.as_str(), link.negotiated.as_str(), link.slower), ("6.0 Gbps", "1.5 Gbps", true));
-        // A drive that is no faster; a controller that tells no limit, as most do; neither.
+        // A drive that is no faster; a controller that reports no limit, as most do; neither.
         let drive = |best: &str| Some((best.to_owned(), "1.5 Gb/s".to_owned()));
         assert!(!Link::of(&roots, "sda", Transport::Ata, drive("1.5 Gb/s").as_ref()).unwrap().slower);
         put("class/ata_link/link3/hw_sata_spd_limit", "<unknown>\n");

@@ -1,4 +1,4 @@
-//! What of kernel, limits and permissions is in the way, each with a remedy of one line.
+//! Obstacles of kernel, limits and permissions, each with a one-line remedy.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,27 +12,27 @@ use crate::pool::Pool;
 use crate::report::counted;
 use crate::units::ByteLen;
 
-/// How one thing stands.
+/// Result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// As it should be.
+    /// As expected.
     Good,
     /// Works, but worse than it could.
     Worse,
-    /// In the way.
+    /// Prevents the work.
     Bad,
 }
 
-/// One thing that was looked at.
+/// One check of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// Subject of the check, such as `io_uring`.
     pub what: &'static str,
-    /// How it stands.
+    /// Its result.
     pub state: State,
-    /// What was found.
+    /// The value or condition found.
     pub found: String,
-    /// One line that helps; `None` when nothing has to be done.
+    /// One line that helps; `None` when nothing needs to be done.
     pub remedy: Option<String>,
 }
 
@@ -49,7 +49,7 @@ impl Check {
 /// Memory of one drive's slots, which the ring registers.
 const SLOTS_LEN: u64 = 112 << 20;
 
-/// Looks at everything.
+/// Runs all checks.
 pub fn examine(roots: &Roots) -> Vec<Check> {
     vec![
         kernel(roots),
@@ -289,7 +289,7 @@ fn smartctl() -> Check {
 mod tests {
     use super::*;
 
-    /// Runs `look` on a machine that has these files.
+    /// Runs `look` on a simulated machine that has these files.
     fn on_machine(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Roots)) {
         let dir = std::env::temp_dir().join(format!("dray-machine-{}-{name}", std::process::id()));
         for (path, text) in files {

@@ -1,5 +1,5 @@
-//! Looking around before anything is planned: every disk with what the gates say of it, its health and its link; and
-//! what of the machine is in the way. Reads only.
+//! The survey before anything is planned: every disk with the gates' refusals, its health and its link; and obstacles
+//! of the machine. Reads only.
 
 mod health;
 mod link;
@@ -28,25 +28,25 @@ pub struct Seen {
     pub identity: Identity,
     /// Sizes and queue limits; `None` where it could not be opened.
     pub geometry: Option<Geometry>,
-    /// What the kernel tells of its queue.
+    /// Properties of the kernel's block queue.
     pub queue: Queue,
-    /// What is on it, in words; `None` when blank or not readable.
+    /// Present contents in words; `None` when blank or not readable.
     pub contents: Option<String>,
-    /// Gates that refuse it; empty for a drive that can be taken.
+    /// Refusals by the gates; empty for a usable drive.
     pub refusals: Vec<Problem>,
-    /// What refuses it for shipping alone.
+    /// Reasons against shipping it alone; it can be prepared.
     pub not_for_shipping: Vec<Problem>,
     /// Whether the service would take it: kind, sectors and serial.
     pub shippable: bool,
-    /// What to know before using it.
+    /// Warnings about using it.
     pub cautions: Vec<Problem>,
-    /// SMART, where `smartctl` is there and the drive answers it.
+    /// SMART data, where `smartctl` is installed and the drive answers it.
     pub health: Option<Health>,
-    /// How fast it is attached.
+    /// Speed of its connection.
     pub link: Option<Link>,
 }
 
-/// Attributes of the kernel's block queue that say how a disk is written to.
+/// Attributes of the kernel's block queue that determine how a disk is written to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
     /// Requests that the kernel keeps.
@@ -132,7 +132,7 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
             }
             seen.geometry = Some(device.geometry().clone());
         }
-        // Why it may not be taken matters more than that it may not be opened.
+        // The refusals of the tables matter more than the failure to open.
         Err(problem) => seen.refusals.extend(by_tables.into_iter().chain([problem])),
     }
     seen.not_for_shipping = guard::shipping(&seen.identity);
@@ -155,7 +155,7 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
     seen
 }
 
-/// What speaks against writing to a disk or image, for who is about to do so by means of their own.
+/// Reasons not to write to a disk or image, for callers that write by means of their own.
 pub fn gates(path: &Path) -> Vec<Problem> {
     match Device::open(path, Access::Read) {
         Ok(device) => guard::check(&device, &guard::Context::default()),
@@ -176,7 +176,7 @@ fn by_id(roots: &Roots) -> Vec<(PathBuf, PathBuf)> {
     links
 }
 
-/// The first directory of `PATH`, or of where system tools are, that has a program.
+/// Path of a program in the first directory of `PATH`, or of the usual places of system tools, that has it.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"].map(PathBuf::from);

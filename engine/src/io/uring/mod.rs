@@ -1,15 +1,15 @@
 //! The ring engine: io_uring with registered buffers and a registered target.
 //!
-//! Works from kernel 5.10 on; what newer kernels offer (`SINGLE_ISSUER`, `DEFER_TASKRUN`, waiting with a time-out in the
-//! same call) is used where it is there. The ring may do only what this file needs: opcodes are restricted by the
-//! kernel, since a process that writes raw disks as root should be able to do little else.
+//! Works from kernel 5.10 on; features of newer kernels (`SINGLE_ISSUER`, `DEFER_TASKRUN`, waiting with a time-out in
+//! the same call) are used where available. The ring is restricted by the kernel to the opcodes that this file needs,
+//! since a process that writes raw disks as root should be able to do little else.
 //!
-//! Not used: `SQPOLL` (its thread takes a core from hashing and sealing: fio writes 1.1
-//! GB/s with it where it writes 2.4 to 2.8 without, two busy cores), and, untried, `IOPOLL` (wants queues that few drives have, and polls
-//! on a core too). Registered files save fio nothing at 4 MiB a write, registered buffers a quarter of its processor time.
+//! Not used: `SQPOLL` (its thread takes a core from hashing and sealing: fio writes 1.1 GB/s with it and 2.4 to 2.8
+//! without, on two busy cores), and, untried, `IOPOLL` (needs queues that few drives have, and polls on a core too).
+//! Registered files save fio nothing at 4 MiB a write, registered buffers a quarter of its processor time.
 //!
-//! Every operation under way has one entry in a table that owns its slot, its file and its path; the kernel's name for
-//! it is its place there and a generation. There are never more entries than the submission queue has places, so
+//! Every operation under way has one entry in a table that owns its slot, its file and its path; its name in the kernel
+//! consists of the entry's index and a generation. The table never has more entries than the submission queue, so
 //! neither queue can overflow.
 
 #![allow(unsafe_code)]
@@ -43,7 +43,7 @@ pub use setup::NoRing;
 use setup::{Registered, build, event_fd, explain};
 use table::{Key, Table};
 
-/// What the ring is allowed to do.
+/// Opcodes that the ring is restricted to.
 const OPCODES: [u8; 8] = [
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -83,20 +83,20 @@ pub struct Uring {
     ops: Table<Op>,
     fills: Table<Filling>,
     written: Table<Writing>,
-    /// Reads that wait for their turn: fill, part and bytes of the part.
+    /// Reads not yet started: fill, part and bytes of the part.
     parts: VecDeque<(Key, u32, Range<usize>)>,
     /// Opens that wait for a descriptor: under way for the fill, unknown to the kernel.
     parked: VecDeque<Key>,
-    /// Writes and flushes that wait for theirs.
+    /// Writes and flushes not yet started.
     writes: VecDeque<Op>,
-    /// How transfers to and from the target are cut.
+    /// Cutting of transfers to and from the target.
     cut: Cut,
     reads_under_way: u32,
     writes_under_way: u32,
     options: Options,
     /// Submission entries pushed that the kernel has not seen.
     unsubmitted: usize,
-    /// Sequence numbers of writes not yet finished: a flush waits for those before it.
+    /// Sequence numbers of unfinished writes: a flush waits for those before it.
     write_numbers: BTreeSet<u64>,
     next_number: u64,
     done: VecDeque<Completion>,
@@ -104,7 +104,7 @@ pub struct Uring {
     given: usize,
     wake: Arc<File>,
     waker: Waker,
-    /// The kernel writes the counter of `wake` here; boxed, so that it does not move.
+    /// The kernel writes the counter of `wake` here; boxed, so that its address is stable.
     wake_count: ManuallyDrop<Box<[u8; 8]>>,
     wake_armed: bool,
     broken: bool,
@@ -134,7 +134,7 @@ struct Writing {
     slot: Slot,
     at: ByteOffset,
     missing: usize,
-    /// The first that failed, by place.
+    /// The failure at the lowest offset.
     error: Option<WriteError>,
 }
 
@@ -145,14 +145,14 @@ struct Op {
 }
 
 enum Kind {
-    /// `within` is what of the part this request reads.
+    /// `within` is the range of the part that this request reads.
     Part {
         fill: Key,
         part: u32,
         within: Range<usize>,
         step: Step,
     },
-    /// `range` of the write's slot.
+    /// `range` is the range of the write's slot.
     Write {
         write: Key,
         range: Range<usize>,
@@ -165,28 +165,28 @@ enum Kind {
     Wake,
 }
 
-/// Where a part stands.
+/// State of a part.
 enum Step {
     /// The path is being opened.
     Open,
     /// A small file is being read.
     Path { file: File, done: usize },
-    /// A range of an open file or of the target is being read; `asked` bytes in this turn.
+    /// A range of an open file or of the target is being read; `asked` bytes in the present request.
     Range { done: usize, asked: usize },
 }
 
 impl Uring {
     /// Sets up a ring for `target` and registers the slots of `pool`. Operations take slots of that pool only.
     ///
-    /// The thread that calls `wait` or `submit` first is the one that must go on using it, and drop it.
+    /// The thread that calls `wait` or `submit` first is the only one that may use and drop the ring.
     ///
     /// # Errors
-    /// [`NoRing`] says in words what is in the way: an old kernel, a sysctl, a container's filter, a limit.
+    /// [`NoRing`] with the cause in words: an old kernel, a sysctl, a container's filter, a limit.
     pub fn new(target: Target, pool: &Pool, options: Options) -> Result<Self, NoRing> {
         Self::with(target, pool, options, Kernel::Newest)
     }
 
-    /// As a kernel of the given age would let it be.
+    /// With the features of a kernel of the given age.
     pub(super) fn with(target: Target, pool: &Pool, options: Options, kernel: Kernel) -> Result<Self, NoRing> {
         let options = options.clamped();
         // One place more for the waker.
@@ -225,7 +225,8 @@ impl Uring {
         allowed.extend([UNREGISTER_FILES, REGISTER_BUFFERS_UPDATE].map(Restriction::register_op));
         submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
 
-        // A filter may let a ring be made and not be entered. One that is still disabled says so, and does nothing else.
+        // A filter may allow a ring to be created and not to be entered. Entering a disabled ring reveals that without
+        // side effects.
         // SAFETY: nothing is submitted, and no signal mask is passed.
         let entered = unsafe { submitter.enter::<libc::sigset_t>(0, 0, 0, None) };
         if let Err(error) = entered
@@ -271,12 +272,12 @@ impl Uring {
         })
     }
 
-    /// Something that works less well than it could, with the remedy.
+    /// A condition that costs speed, with the remedy.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
 
-    /// Hands the kernel what may go now, in the order it was given.
+    /// Gives the kernel the operations that may start now, in the order they were given.
     fn pump(&mut self) {
         if !self.wake_armed {
             self.wake_armed = true;
@@ -388,9 +389,9 @@ impl Uring {
             }
         };
         let entry = entry.user_data(key.to_user_data());
-        // SAFETY: what the entry points to (bytes of a slot, a path, the waker's counter, open descriptors) is owned by
-        // the table entry `key`, or for a part by its fill, and both stay until the completion with this name was
-        // reaped; `Drop` drains the table or leaks it. `wake_count` is boxed and outlives the ring in the same way.
+        // SAFETY: everything the entry points to (bytes of a slot, a path, the waker's counter, open descriptors) is
+        // owned by the table entry `key`, or for a part by its fill, and both stay until the completion with this name
+        // was reaped; `Drop` drains the table or leaks it. `wake_count` is boxed and outlives the ring in the same way.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         // Operations under way are at most reads + writes + 1, and the queue has a place for each.
         pushed.expect("the submission queue has a place for every operation");
@@ -424,7 +425,7 @@ impl Uring {
         }
     }
 
-    /// Takes in all completions that are there.
+    /// Takes all available completions.
     fn reap(&mut self) -> io::Result<()> {
         loop {
             // Taken out one at a time, since settling one may push the next step.
@@ -438,7 +439,7 @@ impl Uring {
         }
     }
 
-    /// Compares one completion with what was meant.
+    /// Compares one completion with the request.
     fn settle(&mut self, key: Key, outcome: io::Result<usize>) -> io::Result<()> {
         let Some(op) = self.ops.get_mut(key) else {
             return Err(io::Error::other("io_uring completed an operation that was never given to it: a bug"));
@@ -505,7 +506,7 @@ impl Uring {
         let result = match step {
             Step::Open => match outcome {
                 Ok(fd) => {
-                    // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
+                    // SAFETY: the kernel has just opened this descriptor for the ring, and nothing else uses it.
                     let file = unsafe { File::from_raw_fd(fd as RawFd) };
                     let From::Path { facts, .. } = &meant.from else { unreachable!("only paths are opened") };
                     match opened(&file, facts, len) {
@@ -590,14 +591,14 @@ impl Uring {
         self.part_done(fill, part, result);
     }
 
-    /// Notes the result of a part and gives the fill back after the last one.
+    /// Records the result of a part and returns the fill after the last one.
     fn part_done(&mut self, fill: Key, part: u32, result: PartResult) {
         self.reads_under_way -= 1;
         if let Some(waiting) = self.parked.pop_front() {
             self.push(waiting);
         }
         let filling = self.fills.get_mut(fill).expect("a part under way has its fill");
-        // Of a part that was read in several requests, one that failed is what counts.
+        // Of a part that was read in several requests, the failed one counts.
         let before = &mut filling.results[part as usize];
         if before.as_ref().is_none_or(PartResult::is_done) {
             *before = Some(result);
@@ -609,7 +610,7 @@ impl Uring {
         }
     }
 
-    /// Notes the result of one request of a write, which failed at byte `failed` of its slot, and gives the write back
+    /// Records the result of one request of a write, which failed at byte `failed` of its slot, and returns the write
     /// after the last one.
     fn request_done(&mut self, write: Key, failed: u64, result: io::Result<()>) {
         self.writes_under_way -= 1;
@@ -633,14 +634,14 @@ impl Uring {
         Completion::Broken(error)
     }
 
-    /// Waits for everything under way; `false` when the device did not give it back in time.
+    /// Waits for everything under way; `false` when the device did not return it in time.
     fn drain(&mut self) -> bool {
         self.parts.clear();
         self.writes.clear();
         self.waker.wake();
         let deadline = Instant::now() + DRAIN_MAX;
         loop {
-            // The kernel knows nothing of those.
+            // The kernel has not been given these.
             self.parked.drain(..).for_each(|key| drop(self.ops.remove(key)));
             if self.ops.is_empty() {
                 return true;
@@ -666,7 +667,7 @@ impl Engine for Uring {
         }
         let mut requests = Vec::with_capacity(parts.len());
         for (i, part) in parts.iter().enumerate() {
-            // How a source is best read its own device's queue decides.
+            // The queue limits of the target say nothing about a source's device.
             let cut = if matches!(part.from, From::Target { .. }) { self.cut } else { Cut::NONE };
             requests.extend(cut.requests(part.into.len()).map(|within| (i as u32, within)));
         }
@@ -710,7 +711,7 @@ impl Engine for Uring {
         let mut looked = false;
         loop {
             if !self.done.is_empty() {
-                // Keep the device busy while the caller works on what it gets now.
+                // Keep the device busy while the caller processes the completion.
                 if self.unsubmitted > 0
                     && let Err(error) = self.enter(false, None)
                 {
@@ -737,7 +738,7 @@ impl Engine for Uring {
     fn submit(&mut self) {
         self.pump();
         if self.unsubmitted > 0 && !self.broken {
-            // A failure comes again at the next `wait`, which can tell it.
+            // A failure comes again at the next `wait`, which can report it.
             let _ = self.enter(false, None);
         }
     }
@@ -762,8 +763,8 @@ impl Engine for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         if self.drain() {
-            // The kernel takes a closed ring down later: until then it would keep the drive open, and nobody else could
-            // open it for himself alone. A refusal costs just that.
+            // The kernel tears a closed ring down later: until then it would keep the drive open, and no exclusive open
+            // would succeed. A refusal costs just that.
             let _ = self.ring.submitter().unregister_files();
             // SAFETY: neither is used again, and no operation is under way that could write to the counter.
             unsafe {
@@ -790,7 +791,7 @@ fn read_entry(fd: RawFd, registered: Option<u16>, address: *mut u8, len: usize, 
     }
 }
 
-/// What is to be known of a small file before it is read: `Ok(None)` when it is what the catalog says.
+/// Checks a small file before it is read: `Ok(None)` when it matches the catalog.
 fn opened(file: &File, facts: &FileFacts, len: usize) -> io::Result<Option<String>> {
     if facts.len != len as u64 {
         return Ok(Some(format!("has {} bytes where {len} were planned", facts.len)));
@@ -806,10 +807,11 @@ fn opened(file: &File, facts: &FileFacts, len: usize) -> io::Result<Option<Strin
     Ok(change)
 }
 
-/// Waits for a completion on kernels before 5.11, whose waiting call takes no time-out.
+/// Waits for a completion on kernels before 5.11, whose waiting call has no time-out.
 fn poll_ring(ring: RawFd, timeout: Duration) {
     let millis = i32::try_from(timeout.as_millis().max(1)).unwrap_or(i32::MAX);
     let mut poll = libc::pollfd { fd: ring, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one `pollfd` that lives across the call. Whatever comes back, the caller looks at the queue and the clock.
+    // SAFETY: one `pollfd` that lives across the call. Whatever the result, the caller looks at the queue and the
+    // clock.
     let _ = unsafe { libc::poll(&mut poll, 1, millis) };
 }

@@ -1,4 +1,4 @@
-//! Setting a ring up: flags, restrictions and buffers that the kernel takes, and why it does not.
+//! Setting up a ring: flags, restrictions and buffers that the kernel accepts, and the reason when it refuses.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::pool::{Pool, Slot};
 /// Largest number of buffers that a ring registers (`IORING_MAX_REG_BUFFERS`).
 const REGISTERED_MAX: usize = 1 << 14;
 
-/// Why there is no ring, and what would help.
+/// The reason why a ring cannot be set up, with the remedy.
 #[derive(Debug)]
 pub struct NoRing {
     pub(super) what: String,
@@ -33,16 +33,16 @@ impl std::error::Error for NoRing {
     }
 }
 
-/// Which kernel's offers are taken.
+/// The kernel whose features are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum Kernel {
     /// All that the running one has.
     Newest,
-    /// Those of 5.10, the oldest that works; tests use it to walk that road too.
+    /// Features of 5.10, the oldest supported; tests use it to cover that path too.
     Oldest,
 }
 
-/// A ring with the best flags that the kernel takes, still disabled.
+/// A ring with the best flags that the kernel accepts, still disabled.
 pub(super) fn build(entries: u32, kernel: Kernel) -> Result<IoUring, NoRing> {
     let completions = entries * 2;
     let mut first = None;
@@ -68,10 +68,10 @@ pub(super) fn build(entries: u32, kernel: Kernel) -> Result<IoUring, NoRing> {
     Err(explain("setting it up", first.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
 }
 
-/// Which slots the ring knows by number.
+/// Slots registered with the ring.
 ///
-/// Registering keeps a slot's pages in memory, and brings them there first if need be: a slot that nobody took yet is left
-/// alone, where the kernel lets its table be filled later (5.19).
+/// Registering keeps a slot's pages in memory and populates them if need be: a slot that has never been taken is left
+/// alone, where the kernel allows its table to be filled later (5.19).
 #[derive(Debug)]
 pub(super) struct Registered {
     state: Vec<Registration>,
@@ -126,7 +126,7 @@ fn vector(address: *mut u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: address.cast(), iov_len: len }
 }
 
-/// Whether no limit of locked memory stands in the way of `len` bytes. One that does is told of at the beginning.
+/// Whether no limit of locked memory prevents `len` bytes. Such a limit is reported at the beginning.
 fn locks_freely(len: u64) -> bool {
     let limit = getrlimit(Resource::Memlock).current;
     geteuid().is_root() || limit.is_none_or(|limit| limit >= len)

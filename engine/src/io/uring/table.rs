@@ -1,6 +1,6 @@
-//! Names of operations under way, and what they own.
+//! Names of operations under way, and the resources they own.
 
-/// Place in a table and generation, so that a name is never taken for its successor.
+/// Index in the table and generation, so that a name is never taken for its successor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) index: u32,
@@ -17,7 +17,7 @@ impl Key {
     }
 }
 
-/// A table whose places are used again under a new generation.
+/// A table whose indexes are reused under a new generation.
 pub(super) struct Table<T> {
     entries: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
