@@ -1,4 +1,4 @@
-//! Lists of blobs to export, and inventories of what an account holds (docs/spec/import-export.md#blob-lists).
+//! Lists of blobs to export, and inventories of an account (docs/spec/import-export.md#blob-lists).
 
 use std::io::BufRead;
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::report::{Kind, Problem, Problems};
 pub enum Selector {
     /// `BlobPath`: one blob, `container/name`, without leading slash.
     Path(String),
-    /// `BlobPathPrefix`: everything that begins so; with its leading slash, `/` for all.
+    /// `BlobPathPrefix`: every blob whose name begins with it; with its leading slash, `/` for all.
     Prefix(String),
 }
 
 impl Selector {
-    /// Whether the selector takes the blob `container/name`.
+    /// Whether the selector covers the blob `container/name`.
     pub fn matches(&self, blob_path: &str) -> bool {
         match self {
             Self::Path(path) => path == blob_path,
@@ -32,9 +32,9 @@ impl Selector {
 pub struct BlobList {
     /// Unique selectors in file order.
     pub selectors: Vec<Selector>,
-    /// How many were given more than once.
+    /// Number of selectors that were repeated.
     pub duplicates: u64,
-    /// What is odd but understood.
+    /// Oddities that were understood.
     pub warnings: Vec<Problem>,
 }
 

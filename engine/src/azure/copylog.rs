@@ -8,7 +8,7 @@ use super::xml::{Step, Steps, XmlError};
 use crate::limits;
 use crate::text::Utf8;
 
-/// Whether a status says that all is well. The words are kept verbatim: later services may know more of them.
+/// Whether a status means success. The words are kept verbatim: later services may use others.
 pub fn is_success(status: &str) -> bool {
     // `Committed` means that the list is incomplete or its commit failed, so it is no success.
     matches!(status, "Completed" | "Created" | "Renamed" | "Skipped" | "Overwritten")
@@ -17,7 +17,7 @@ pub fn is_success(status: &str) -> bool {
 /// A block or page range of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPiece {
-    /// Byte in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Length in bytes.
     pub length: u64,
@@ -57,20 +57,20 @@ pub struct LogBlob {
     pub snapshot: Option<String>,
     /// Last change, on exports.
     pub last_modified: Option<String>,
-    /// Disposition and what became of it.
+    /// Disposition and its result.
     pub disposition: Option<(String, String)>,
-    /// Which kind of pieces it has.
+    /// Kind of its pieces.
     pub pieces_kind: Option<Pieces>,
-    /// Those the log names: error logs name only those that failed.
+    /// Pieces listed in the log: error logs list only failed ones.
     pub pieces: Vec<LogPiece>,
-    /// How the blob's metadata file was taken.
+    /// Result for the blob's metadata file.
     pub metadata: Option<LogSide>,
-    /// How the blob's properties file was taken.
+    /// Result for the blob's properties file.
     pub properties: Option<LogSide>,
 }
 
 impl LogBlob {
-    /// Whether everything about the blob went well.
+    /// Whether everything about the blob succeeded.
     pub fn is_success(&self) -> bool {
         is_success(&self.status)
             && self.pieces.iter().all(|p| is_success(&p.status))
@@ -123,9 +123,9 @@ pub struct Summary {
     pub status: String,
     /// Files and blobs in all.
     pub total: Option<u64>,
-    /// Those with errors.
+    /// Files and blobs with errors.
     pub errored: Option<u64>,
-    /// Counts of errors, by the name that the log gives them: section, category, count.
+    /// Counts of errors by the log's names: section, category, count.
     pub counts: Vec<(String, String, u64)>,
 }
 
@@ -136,15 +136,15 @@ pub enum Event {
     Version(String),
     /// Serial of the drive.
     DriveId(String),
-    /// A blob.
+    /// A blob of a first-generation log.
     Blob(Box<LogBlob>),
-    /// Status of the drive: the last thing in a `DriveLog`.
+    /// Status of the drive: the last element in a `DriveLog`.
     DriveStatus(String),
     /// An entity with an error.
     Errored(Box<ErroredEntity>),
-    /// A file that was copied.
+    /// A copied file.
     File(Box<LogFile>),
-    /// What a copy log of the second generation ends with.
+    /// The summary at the end of a second-generation log.
     Summary(Box<Summary>),
 }
 
@@ -156,7 +156,7 @@ pub struct Reader<R> {
     started: bool,
 }
 
-/// The second generation has no root element, so the reader brings one. Its length is taken off byte positions.
+/// The second generation has no root element, so the reader adds one. Its length is subtracted from byte positions.
 const ROOT_OPEN: &[u8] = b"<log>";
 const ROOT_CLOSE: &[u8] = b"</log>";
 
@@ -175,7 +175,7 @@ impl<R: BufRead> Reader<R> {
     /// The next event; `None` at the end of a complete log.
     ///
     /// # Errors
-    /// When the file is not well-formed, no copy log, or past a limit. Nothing can be read behind that.
+    /// The file is not well-formed, no copy log, or past a limit. No further event can be read then.
     pub fn next_event(&mut self) -> Result<Option<Event>, XmlError> {
         self.step().map_err(|mut e| {
             e.byte = e.byte.saturating_sub(ROOT_OPEN.len() as u64);
@@ -283,7 +283,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Calls `each` for every element below the one whose start was just read, up to its end.
+    /// Calls `each` for every child of the element whose start was just read, up to its end.
     fn children(
         &mut self,
         empty: bool,
@@ -321,7 +321,7 @@ impl<R: BufRead> Reader<R> {
             let status = || attribute(attributes, "Status").unwrap_or_default();
             match name {
                 "BlobPath" => blob.blob_path = this.verbatim(name, empty)?,
-                // The names that logs of 2018-10-01 give to what was renamed.
+                // The names of the original path and length in logs of 2018-10-01 for renamed blobs.
                 "FilePath" | "OriginalFilePath" => blob.file_path = this.verbatim(name, empty)?,
                 "Length" | "SizeInBytes" => blob.length = this.text(name, empty)?.parse().ok(),
                 "Snapshot" => blob.snapshot = Some(this.text(name, empty)?),
@@ -394,7 +394,7 @@ fn hash(attributes: &[(String, String)]) -> Option<Digest> {
 mod tests {
     use super::*;
 
-    /// With the values of the published verbose log: blanks in hashes, one corrupted range.
+    /// Values of the published verbose log: blanks in hashes, one corrupted range.
     const VERBOSE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <DriveLog Version="2014-11-01">
   <DriveId>WD-WMATV123456</DriveId>

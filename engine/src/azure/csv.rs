@@ -1,9 +1,9 @@
 //! The lenient CSV dialect of dataset, driveset and inventory files.
 //!
-//! RFC 4180 with what the published samples do to it (docs/spec/import-export.md#data-set-columns): blanks around
+//! RFC 4180 with the deviations of the published samples (docs/spec/import-export.md#data-set-columns): blanks around
 //! fields, a trailing ` |`, a backslash in front of a closing quote that escapes nothing, blank lines, any line end or
-//! none at the end; and with what spreadsheets and editors do: a line `sep=;`, semicolons or tabs for commas,
-//! typographic quotes, characters that cannot be seen, a Ctrl-Z at the end.
+//! none at the end; and with those of spreadsheets and editors: a line `sep=;`, semicolons or tabs for commas,
+//! typographic quotes, invisible characters, a Ctrl-Z at the end.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// As text for messages and for columns whose values are ASCII.
+    /// The field as text for messages and for columns whose values are ASCII.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
@@ -33,20 +33,20 @@ impl Field {
     }
 }
 
-/// A record and the line, from 1, on which it begins.
+/// A record and the line, from 1, of its beginning.
 pub(super) struct Record {
     pub line: u64,
     pub fields: Vec<Field>,
 }
 
-/// What the header calls its columns.
+/// Column names of the header.
 pub(super) struct Header {
     columns: HashMap<String, usize>,
     names: Vec<String>,
 }
 
 impl Header {
-    /// The name as the file spells it, of the first of `names` that is there.
+    /// Whether the header has the column `name`, in any case.
     pub fn has(&self, name: &str) -> bool {
         self.columns.contains_key(&name.to_ascii_lowercase())
     }
@@ -72,10 +72,10 @@ pub(super) fn decode(input: &[u8]) -> Cow<'_, [u8]> {
     decoded
 }
 
-/// What separates the columns, and the bytes and lines in front of the header.
+/// Separator of the columns, and the bytes and lines in front of the header.
 ///
-/// Spreadsheets of most European languages write `;`, and say so in a first line `sep=;` or not at all. Names of columns
-/// hold neither.
+/// Spreadsheets of most European languages write `;`, with or without a first line `sep=;`. Names of columns contain
+/// neither.
 fn separator(input: &[u8]) -> (u8, usize, u64) {
     let (mut at, mut line) = (0, 1);
     loop {
@@ -90,7 +90,7 @@ fn separator(input: &[u8]) -> (u8, usize, u64) {
         }
         let said = bare.strip_prefix(b"\"").unwrap_or(bare);
         if said.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"sep=")) {
-            // `sep=` and a tab was trimmed; what is behind the sign is what is left of a row of empty columns.
+            // The tab of `sep=` may have been trimmed; any rest is that of a row of empty columns.
             return (said.get(4).copied().unwrap_or(b'\t'), next, line + 1);
         }
         let has = |byte: u8| first.contains(&byte);
@@ -230,7 +230,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Which columns a file must and may have; alternatives of one column share an entry.
+/// Columns that a file must and may have; alternatives of one column share an entry.
 pub(super) struct Columns {
     pub required: &'static [&'static [&'static str]],
     pub optional: &'static [&'static [&'static str]],
@@ -307,7 +307,7 @@ pub(super) fn header(
     (problems.0.len() == before).then_some(Header { columns: found, names })
 }
 
-/// Whether the record has the header's columns, all but `may_lack` at its end; tells it otherwise.
+/// Whether the record has the header's columns, all but `may_lack` at its end; reports it otherwise.
 pub(super) fn check_width(
     path: &Path,
     header: &Header,
@@ -332,12 +332,12 @@ pub(super) fn check_width(
     lacking.is_empty()
 }
 
-/// Longest name of a column; what is longer may be a key.
+/// Longest name of a column; a longer text may be a key.
 const NAME_LEN_MAX: usize = 40;
 
 const STRAIGHT: &str = "write \" instead: a word processor or the keyboard made another quote of it";
 
-/// A typographic quote around a value, which is no quote in a CSV file. One that is meant stands within `"`.
+/// A typographic quote around a value, which is no quote in a CSV file. An intended one is put within `"`.
 fn quote(field: &Field) -> Option<String> {
     let text = field.text();
     let ends = [("begins", text.chars().next()), ("ends", text.chars().next_back())];
@@ -346,9 +346,9 @@ fn quote(field: &Field) -> Option<String> {
     Some(format!("value {how} with {}", text::name_of(c?)?))
 }
 
-/// Looks for characters in a record that cannot be seen or look like others. In the columns `words`, whose values are
-/// ASCII words, they are passed over and told; around a path or a name they are an error, and in the midst of one they are
-/// told, since names may have them. Values that are not UTF-8 are told too.
+/// Checks a record for characters that are invisible or look like others. In the columns `words`, whose values are
+/// ASCII words, they are ignored with a warning; around a path or a name they are an error, and inside one they give a
+/// warning, since names may have them. Values that are not UTF-8 give a warning too.
 pub(super) fn check_characters(
     path: &Path,
     header: &Header,

@@ -1,4 +1,4 @@
-//! `dataset.csv`: what to copy and where to (docs/spec/import-export.md#data-set-columns and
+//! `dataset.csv`: sources and their destinations (docs/spec/import-export.md#data-set-columns and
 //! docs/spec/import-export.md#mapping-of-files-to-blobs).
 
 use std::borrow::Cow;
@@ -23,8 +23,8 @@ pub enum BlobType {
 }
 
 impl BlobType {
-    /// What a blob of this name becomes when the row does not say: `*.vhd` and `*.vhdx` page blobs, all else block
-    /// blobs.
+    /// The type of a blob with this name when the row does not set one: page blobs for `*.vhd` and `*.vhdx`, block
+    /// blobs for all others.
     pub fn default_for(blob: &str) -> Self {
         match blob.rsplit_once('.') {
             Some((_, ext)) if ext.eq_ignore_ascii_case("vhd") || ext.eq_ignore_ascii_case("vhdx") => Self::Page,
@@ -33,7 +33,7 @@ impl BlobType {
     }
 }
 
-/// What the service does when the blob exists.
+/// Treatment of an existing blob by the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Disposition {
     /// Uploads under a new name, `x (2).jpg`. The documented default, and the only one that loses nothing.
@@ -46,7 +46,7 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// As CSV and manifest spell it.
+    /// Spelling in CSV and manifest.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rename => "rename",
@@ -67,31 +67,31 @@ impl fmt::Display for Disposition {
     }
 }
 
-/// Where a row's files go.
+/// Destination of a row's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// Container, or `$root`; its name is valid.
     pub container: String,
     /// Prefix of the blob names, empty or ending in `/`; or the one blob's name. Separators are `/`.
     pub prefix_or_blob: String,
-    /// Whether it is a prefix: so for every directory.
+    /// Whether it is a prefix: true for every directory.
     pub is_prefix: bool,
 }
 
-/// One row: a source, its destination, and what is set for its blobs.
+/// One row: a source, its destination, and settings for its blobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetRow {
     /// Line in the file, from 1.
     pub line: u64,
     /// Source, without the separator that marks a directory.
     pub base_path: PathBuf,
-    /// The row spells a directory, by a separator at the end. Whether it is one is the caller's to check.
+    /// The row names a directory, by a separator at the end. Whether it is one is checked by the caller.
     pub is_dir_spelled: bool,
     /// Container and prefix or blob.
     pub destination: Destination,
     /// `None`: by the name of each blob, [`BlobType::default_for`].
     pub blob_type: Option<BlobType>,
-    /// What to do with blobs that exist.
+    /// Treatment of existing blobs.
     pub disposition: Disposition,
     /// XML with the metadata of every blob of the row.
     pub metadata_file: Option<PathBuf>,
@@ -104,7 +104,7 @@ pub struct DatasetRow {
 pub struct Dataset {
     /// Rows in file order.
     pub rows: Vec<DatasetRow>,
-    /// What is odd but understood.
+    /// Oddities that were understood.
     pub warnings: Vec<Problem>,
 }
 
@@ -114,7 +114,7 @@ const COLUMNS: Columns = Columns {
     sample: "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile",
 };
 
-/// Columns whose values are ASCII words.
+/// Columns with ASCII words as values.
 const WORDS: &[&str] = &["BlobType", "ItemType", "Disposition"];
 
 /// Reads a dataset file; `path` is only for messages.
@@ -127,7 +127,7 @@ pub fn parse(path: &Path, input: &[u8]) -> Result<Dataset, Problems> {
     problems.into_result().map(|()| out)
 }
 
-/// As [`parse`], with the rows that are right even when others are not, so that one run tells all there is to tell.
+/// As [`parse`], but returns the valid rows even when others are not, so that one run reports every problem.
 pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Dataset {
     let before = problems.0.len();
     let mut out = Dataset::default();
@@ -162,7 +162,7 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn parse(&mut self, dst: &str, kind: &str) -> Option<DatasetRow> {
-        // Each column is read even if another failed: all problems are told together.
+        // Each column is read even if another failed: all problems are reported together.
         let base = self.base_path();
         let is_dir = base.as_ref().map(|(_, is_dir)| *is_dir);
         let destination = self.destination(dst, is_dir);
@@ -230,7 +230,7 @@ impl Row<'_> {
         Some((path, is_dir))
     }
 
-    /// `is_dir`: what the base path spells, if that could be read.
+    /// `is_dir`: whether the base path names a directory; `None` if it could not be read.
     fn destination(&mut self, column: &str, is_dir: Option<bool>) -> Option<Destination> {
         const FORM: &str = "container/ or container/prefix/ for a directory, container/blob for a file";
         let Some(field) = self.get(column) else {
@@ -297,7 +297,7 @@ impl Row<'_> {
             self.problems.push(problem.advice(format!("write {ROOT}/ or {ROOT}/blob")));
             good = false;
         } else if !rest.is_empty() {
-            // A prefix is checked as the beginning of a name: what it lacks, the files add.
+            // A prefix is checked as the beginning of a name; the files supply the rest.
             let checked = rest.strip_suffix('/').filter(|_| is_prefix).unwrap_or(rest);
             match names::check_blob(container, checked) {
                 Ok(warnings) => {
@@ -323,9 +323,9 @@ impl Row<'_> {
 
     fn blob_type(&mut self, column: &str) -> Option<Option<BlobType>> {
         const FORM: &str = "BlockBlob, PageBlob or file; upper and lower case matter";
-        // The 2018 tool, whose column is ItemType, refuses an item without one in these words.
+        // The 2018 tool, whose column is ItemType, refuses an item without one with this message.
         const REFUSED: &str = "'None' isn't valid";
-        // It refuses an unknown one in the same words, which would name a value that nobody wrote.
+        // It refuses an unknown one with the same message, which would name a value that is not in the file.
         const UNKNOWN: &str = "is no item type (the Windows tool would say: 'None' isn't valid)";
         let field = self.get(column).map(|f| f.text().trim().to_owned()).filter(|t| !is_none(t));
         let Some(text) = field else {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// An MD5.
+/// An MD5 digest.
 pub type Md5 = [u8; 16];
 
 /// A hash that was read: 32 hex digits are an MD5, 64 a SHA-256 (docs/spec/import-export.md#place-and-identity).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Digest {
-    /// MD5, what every published manifest carries.
+    /// MD5, in every published manifest.
     Md5(Md5),
     /// SHA-256, seen once in a REST sample.
     Sha256([u8; 32]),

@@ -11,7 +11,7 @@ use crate::limits;
 use crate::text;
 use crate::units::FileTime;
 
-/// Largest file that the portal takes.
+/// Largest file that the portal accepts.
 pub const PORTAL_LEN_MAX: usize = 2 << 20;
 
 /// Whether the drive that a record belongs to is finished.
@@ -33,7 +33,7 @@ impl State {
     }
 }
 
-/// What goes into a record. The key stays borrowed.
+/// Contents of a record. The key stays borrowed.
 #[derive(Clone, Copy)]
 pub struct DriveInfo<'a> {
     /// Serial of the drive.
@@ -63,7 +63,7 @@ impl std::fmt::Debug for DriveInfo<'_> {
 /// The file's bytes, wiped on drop.
 ///
 /// # Errors
-/// When a value holds a line that is part of the journal's form, which no checked drive id or path does.
+/// A value holds a line that is part of the journal's form; checked drive ids and paths never do.
 pub fn write(info: &DriveInfo<'_>, state: State, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
     // Reserved at once, so that growing leaves no copy of the key behind; an escape has at most eight bytes for one.
     let header_hash = info.drive_header_hash.unwrap_or_default();
@@ -91,8 +91,8 @@ pub fn write(info: &DriveInfo<'_>, state: State, stamp: FileTime) -> Result<Zero
     journal::activity(stamp, journal::DRIVE_INFO, &fields)
 }
 
-/// A value by which a key is recognised and from which it is not found: 64 bits of a SHA-256 over drive id and key, in hex.
-/// Only for numerical passwords, whose 128 bits are random; what a person thought up could be guessed by it.
+/// A value that recognises a key without revealing it: 64 bits of a SHA-256 over drive id and key, in hex. Only for
+/// numerical passwords, whose 128 bits are random; a password chosen by a person could be guessed from it.
 pub fn key_check(drive_id: &str, key: &SecretText) -> Option<String> {
     if !super::driveset::is_numerical_password(key.expose()) {
         return None;
@@ -106,7 +106,7 @@ pub fn key_check(drive_id: &str, key: &SecretText) -> Option<String> {
 pub struct DriveRecord {
     /// Serial of the drive.
     pub drive_id: String,
-    /// Key: a numerical password, or whatever else the file gives.
+    /// Key: a numerical password, or any other text in the file.
     pub bitlocker_key: Option<SecretText>,
     /// Path of the manifest on the drive.
     pub manifest_file: Option<String>,
@@ -114,11 +114,11 @@ pub struct DriveRecord {
     pub manifest_hash: Option<Digest>,
     /// `DriveHeaderHash`, if given and not empty.
     pub drive_header_hash: Option<String>,
-    /// `None` for plain XML, which has no `SaveCommandOutput`, and for outputs that we do not know.
+    /// `None` for plain XML, which has no `SaveCommandOutput`, and for unknown outputs.
     pub state: Option<State>,
 }
 
-/// Why a file is no drive record.
+/// Reason why a file is no drive record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Neither XML nor a journal with a `DriveInfo` record.
@@ -136,7 +136,7 @@ pub enum ReadError {
 /// wipe.
 ///
 /// # Errors
-/// When there is no drive in it. Damage elsewhere in the file does not matter.
+/// The file holds no drive. Damage elsewhere in the file does not matter.
 pub fn read(input: &[u8]) -> Result<DriveRecord, ReadError> {
     let decoded = Zeroizing::new(text::decode(input).into_owned());
     let input: &[u8] = &decoded;
@@ -203,7 +203,7 @@ fn read_xml(input: &[u8]) -> Result<DriveRecord, XmlError> {
                 }
             }
             "DriveHeaderHash" => out.drive_header_hash = filled.map(str::to_owned),
-            // Later tools may say more; what they say is not needed to open the drive.
+            // Later tools may add elements; these are not needed to open the drive.
             _ => {}
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         assert!(own.len() == 16 && own.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
         assert_eq!(check("wd-1", KEY), Some(own.clone()));
         assert!(check("WD-1", OTHER) != Some(own.clone()) && check("WD-2", KEY) != Some(own));
-        // A password that somebody thought of could be guessed.
+        // A password chosen by a person could be guessed.
         assert_eq!(check("WD-1", "a password"), None);
     }
 

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 use crate::units::ByteLen;
 
-/// How a row names its drive.
+/// Form in which a row names its drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetName {
     /// A node below `/dev`.
@@ -25,50 +25,50 @@ pub enum TargetName {
     Serial(String),
     /// A disk image file.
     Image {
-        /// Where it is or will be.
+        /// Path of the existing or future file.
         path: PathBuf,
-        /// Size, for a file that is not there yet: `drive.img:4TB`. As written; not rounded to sectors.
+        /// Size, for a file that does not exist yet: `drive.img:4TB`. As written; not rounded to sectors.
         size: Option<ByteLen>,
     },
 }
 
-/// What to do with what is on the drive.
+/// Treatment of the drive's present contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FormatOption {
     /// Erases the drive.
     Format,
-    /// Keeps the volume that is there.
+    /// Keeps the existing volume.
     AlreadyFormatted,
 }
 
-/// Whether formatting asks first.
+/// Whether formatting needs an answer to a question first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FormatPrompt {
-    /// It does not.
+    /// No question.
     SilentMode,
-    /// Formatting asks first.
+    /// A question before formatting.
     PromptOnFormat,
 }
 
-/// Who turns BitLocker on.
+/// State of encryption before the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encryption {
-    /// The tool: with [`FormatOption::AlreadyFormatted`] it encrypts the volume where it lies.
+    /// Not encrypted: the tool does it; with [`FormatOption::AlreadyFormatted`] in place.
     Encrypt,
-    /// It is on, and [`DrivesetRow::existing_key`] opens it.
+    /// Encrypted already; [`DrivesetRow::existing_key`] opens it.
     AlreadyEncrypted,
 }
 
-/// One row: a drive, and what is done to it.
+/// One row: a drive, and its treatment.
 #[derive(Debug)]
 pub struct DrivesetRow {
     /// Line in the file, from 1.
     pub line: u64,
-    /// How the row names the drive.
+    /// The drive, as the row names it.
     pub target: TargetName,
-    /// What to do with what is on it.
+    /// Treatment of its present contents.
     pub format: FormatOption,
-    /// Whether to ask.
+    /// Whether formatting needs an answer first.
     pub prompt: FormatPrompt,
     /// Whether the volume is encrypted by the tool or already.
     pub encryption: Encryption,
@@ -81,7 +81,7 @@ pub struct DrivesetRow {
 pub struct Driveset {
     /// Rows in file order.
     pub rows: Vec<DrivesetRow>,
-    /// What is odd but understood.
+    /// Oddities that were understood.
     pub warnings: Vec<Problem>,
 }
 
@@ -91,7 +91,7 @@ const COLUMNS: Columns = Columns {
     sample: "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey",
 };
 
-/// Columns whose values are ASCII words; of a key the blanks and dashes are passed over.
+/// Columns whose values are ASCII words; blanks and dashes of a key are ignored.
 const WORDS: &[&str] = &["FormatOption", "SilentOrPromptOnFormat", "Encryption", "ExistingBitLockerKey"];
 
 /// Reads a driveset file; `path` is only for messages. The file may hold keys: `input` is the caller's to wipe.
@@ -104,7 +104,7 @@ pub fn parse(path: &Path, input: &[u8]) -> Result<Driveset, Problems> {
     problems.into_result().map(|()| out)
 }
 
-/// As [`parse`], with the rows that are right even when others are not, so that one run tells all there is to tell.
+/// As [`parse`], but returns the valid rows even when others are not, so that one run reports every problem.
 pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Driveset {
     let before = problems.0.len();
     let mut out = Driveset::default();
@@ -127,7 +127,7 @@ pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Drivese
     out
 }
 
-/// Only a converted copy is ours to wipe.
+/// Only a converted copy must be wiped here.
 fn zeroizing(decoded: std::borrow::Cow<'_, [u8]>) -> zeroize::Zeroizing<Vec<u8>> {
     zeroize::Zeroizing::new(decoded.into_owned())
 }
@@ -138,7 +138,7 @@ fn check_set(path: &Path, records: &[Record], rows: &mut Vec<DrivesetRow>, probl
         problems.push(Problem::new(Kind::Usage, what).path(path).advice("split the file into several sessions"));
     }
     let mut lines: HashMap<String, u64> = HashMap::new();
-    // The first stays: what else is wrong with it is told too.
+    // The first row stays: other problems of it are reported too.
     rows.retain(|row| {
         let name = plain(&row.target);
         let Some(first) = lines.get(&name) else {
@@ -360,14 +360,14 @@ pub fn parse_size(text: &str) -> Option<ByteLen> {
     u64::try_from(u128::from(whole) * factor + scaled / scale).ok().map(ByteLen)
 }
 
-/// What a value that should be a numerical password is not.
+/// The message for a value that should be a numerical password.
 pub const NO_PASSWORD: &str = "is no 48-digit numerical password";
 
-/// The numerical password that a text is, with dashes and blanks of any kind between and around its groups, as it is
+/// The numerical password in a text, with dashes and blanks of any kind between and around its groups, as it is
 /// printed.
 ///
 /// # Errors
-/// Which group is mistyped, if that can be said.
+/// The mistyped group, if it can be determined.
 pub fn numerical_password(text: &str) -> Result<SecretText, Option<RecoveryPasswordError>> {
     let run = printed::only(text).ok_or_else(|| printed::slip(text))?;
     run.password().map(|_| SecretText::new(run.digits.expose())).map_err(Some)

@@ -1,5 +1,5 @@
-//! Journal records: the form of the only two public samples (docs/spec/import-export.md#journal-grammar), and a
-//! checksum of ours.
+//! Journal records: the form of the only two public samples (docs/spec/import-export.md#journal-grammar), with a
+//! checksum added by dray.
 //!
 //! ```text
 //! [BeginUpdateRecord][2016/10/01 21:10:21.379][Type:ActivityRecord]
@@ -12,9 +12,9 @@
 //! [EndUpdateRecord]
 //! ```
 //!
-//! `Checksum` is the CRC-64/NVME of the checksum before it (eight bytes, little-endian; zero at first) and of all bytes
-//! since the line that bears that one, up to its own line. So a changed, lost or moved record is told from one that was
-//! cut off while it was appended: only the last can be that.
+//! `Checksum` is the CRC-64/NVME of the previous checksum (eight bytes, little-endian; zero at first) and of all bytes
+//! since the line with that one, up to its own line. So a changed, lost or moved record can be told from one that was
+//! cut off while it was appended: only the last record can be that.
 
 use std::fmt;
 
@@ -27,16 +27,16 @@ const BEGIN: &str = "[BeginUpdateRecord]";
 const END: &str = "[EndUpdateRecord]";
 const VALUE: &str = "[BeginValue]";
 const VALUE_END: &str = "[EndValue]";
-/// As Windows programs write them; line ends are not documented, and we read both.
+/// Line ends as Windows programs write them; they are not documented, and both forms are read.
 const EOL: &str = "\r\n";
 
 /// `VocabularyVersion` of the published journal.
 pub const VOCABULARY: &str = "2013-02-01";
 
-/// Name of the field that seals a record and what stands before it.
+/// Name of the field that seals a record and everything before it.
 const CHECKSUM: &str = "Checksum";
 
-/// `ActivityId` of what a session was started with.
+/// `ActivityId` of a session's options.
 pub const CONTEXT: &str = "PrepImportDriveCommandContext";
 /// `ActivityId` of a drive record.
 pub const DRIVE_INFO: &str = "DriveInfo";
@@ -45,14 +45,14 @@ pub const SESSION: &str = "DrayCopySession";
 /// `ActivityId` of one drive's state in a session: ours.
 pub const DRIVE: &str = "DrayDrive";
 
-/// What a record is.
+/// Type of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind<'a> {
     /// First of a journal.
     NewJournalFile,
-    /// Anything that happened.
+    /// An activity of a session.
     ActivityRecord,
-    /// Another; types beyond these two surely exist.
+    /// Another type; more than these two surely exist.
     Other(&'a str),
 }
 
@@ -69,17 +69,17 @@ impl<'a> RecordKind<'a> {
 /// A record as it was read. Values may be keys, so they stay in the caller's buffer and are not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Byte where it begins.
+    /// Byte offset of its start.
     pub offset: usize,
-    /// Line where it begins, from 1.
+    /// Line of its start, from 1.
     pub line: u64,
     /// `2016/10/01 21:10:21.379`; the time zone is not documented, ours is UTC.
     pub stamp: &'a str,
-    /// What the record reports.
+    /// Type of the record.
     pub kind: RecordKind<'a>,
     /// Names and values in order; a value of several lines keeps its line ends, without the last.
     pub fields: Vec<(&'a str, &'a str)>,
-    /// Bytes of the line of its checksum.
+    /// Byte offsets of the line with its checksum.
     sealed_at: Option<(usize, usize)>,
 }
 
@@ -102,14 +102,14 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A place that is no record.
+/// A place that should hold a record and does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Byte where it begins.
+    /// Byte offset of its start.
     pub offset: usize,
-    /// Line where it begins, from 1.
+    /// Line of its start, from 1.
     pub line: u64,
-    /// What is wrong, as the end of a sentence about the record.
+    /// The fault, as the end of a sentence about the record.
     pub what: &'static str,
 }
 
@@ -118,12 +118,12 @@ pub struct Damage {
 pub struct Journal<'a> {
     /// Records that are complete, in file order.
     pub records: Vec<Record<'a>>,
-    /// A last record that was cut off while it was being appended begins here: cut the file to this length and go on.
-    /// No record before it is touched.
+    /// Offset of a last record that was cut off while it was appended: truncate the file to this length and continue.
+    /// No record before it is affected.
     pub torn: Option<usize>,
     /// Damage that no interrupted append explains.
     pub damage: Vec<Damage>,
-    /// What the next record's checksum goes on from, at the end or at [`Journal::torn`].
+    /// The chain from which the next record's checksum continues, at the end or at [`Journal::torn`].
     pub chain: Chain,
 }
 
@@ -131,7 +131,7 @@ pub struct Journal<'a> {
 #[derive(Clone, Debug)]
 pub struct Chain {
     open: Crc64,
-    /// Whether any record bears one.
+    /// Whether any record has one.
     begun: bool,
 }
 
@@ -148,12 +148,12 @@ impl Chain {
         Self { open, begun }
     }
 
-    /// Passes over bytes that bear no checksum of their own.
+    /// Includes bytes without a checksum of their own.
     pub fn pass(&mut self, bytes: &[u8]) {
         self.open.update(bytes);
     }
 
-    /// The record with its checksum. Append it at once, or begin again from what is in the file.
+    /// The record with its checksum. Append it at once, or rebuild the chain from the file.
     pub fn seal(&mut self, record: &[u8]) -> Zeroizing<Vec<u8>> {
         let end = [END, EOL].concat();
         let body = record.strip_suffix(end.as_bytes()).unwrap_or(record);
@@ -169,7 +169,7 @@ impl Chain {
     }
 }
 
-/// Reads a journal; total, whatever the bytes. Text that is not UTF-8 is damage.
+/// Reads a journal; never fails, whatever the bytes. Text that is not UTF-8 is damage.
 pub fn read(input: &[u8]) -> Journal<'_> {
     let mut out = Journal::default();
     let at = if input.starts_with(&[0xEF, 0xBB, 0xBF]) { 3 } else { 0 };
@@ -238,7 +238,7 @@ struct Scanner<'a> {
     input: &'a [u8],
     at: usize,
     line: u64,
-    /// Bytes from here on are in no checksum yet.
+    /// Offset of the first byte not covered by a checksum yet.
     chain_from: usize,
 }
 
@@ -329,7 +329,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The lines up to `[EndValue]`, as they stand in the file.
+    /// The lines up to `[EndValue]`, unchanged.
     fn long_value(&mut self) -> Result<&'a str, Broken> {
         let from = self.at;
         loop {
@@ -358,7 +358,7 @@ impl<'a> Scanner<'a> {
         if !ended && line.trim_ascii() != END.as_bytes() {
             return Err(Broken::Torn);
         }
-        // A file system that had grown the file but not yet written it leaves zeros at its end.
+        // After a crash, a file system that had extended the file without writing it leaves zeros at its end.
         if line.contains(&0) && self.input[self.at - line.len()..].iter().all(|b| *b == 0) {
             return Err(Broken::Torn);
         }
@@ -368,13 +368,13 @@ impl<'a> Scanner<'a> {
 
 const NOT_UTF8: &str = "is not UTF-8";
 
-/// Why a record cannot be written: its values would not be read back as they are.
+/// Reason why a record cannot be written: its values would not be read back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// Name with a colon, bracket, blank at an end, or line end.
     #[error("{0:?} cannot be the name of a journal field")]
     Name(String),
-    /// Value that holds a line which is part of the form.
+    /// Value with a line that is part of the form.
     #[error("the value of {0} holds a line that is part of the journal's form")]
     Value(String),
 }
@@ -383,7 +383,7 @@ pub enum WriteError {
 /// key.
 ///
 /// # Errors
-/// When a name or value does not fit the form.
+/// A name or value does not fit the form.
 pub fn record(
     stamp: FileTime,
     kind: RecordKind<'_>,
@@ -438,7 +438,7 @@ pub fn activity(stamp: FileTime, id: &str, fields: &[(&str, &str)]) -> Result<Ze
     record(stamp, RecordKind::ActivityRecord, &all)
 }
 
-/// Where a copy session stands. Ours: Microsoft's records of this are not public.
+/// State of a copy session. Defined by dray: Microsoft's records of this are not public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// Started, and neither finished nor rolled back.
@@ -451,7 +451,7 @@ pub enum SessionState {
     Aborting,
     /// Rolled back completely.
     Aborted,
-    /// A drive whose files were given to others.
+    /// A drive whose files were moved to others.
     GivenUp,
 }
 
@@ -465,7 +465,7 @@ impl SessionState {
         (Self::GivenUp, "GivenUp"),
     ];
 
-    /// As the journal spells it.
+    /// Spelling in the journal.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
     }
@@ -476,17 +476,17 @@ impl SessionState {
     }
 }
 
-/// What a session does with a drive.
+/// Kind of work on a drive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Work {
     /// Erases it and writes a new volume.
     #[default]
     Format,
-    /// Adds files to the volume that is on it.
+    /// Adds files to its existing volume.
     Append,
-    /// Indexes files that are on it already (`/skipwrite`).
+    /// Indexes files already on it (`/skipwrite`).
     Index,
-    /// Encrypts the volume that is on it, in place, and adds files.
+    /// Encrypts its existing volume in place, and adds files.
     Encrypt,
 }
 
@@ -494,7 +494,7 @@ impl Work {
     const ALL: [(Self, &'static str); 4] =
         [(Self::Format, "Format"), (Self::Append, "Append"), (Self::Index, "Index"), (Self::Encrypt, "Encrypt")];
 
-    /// As the journal spells it.
+    /// Spelling in the journal.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(work, _)| *work == self).map_or("", |(_, name)| name)
     }
@@ -505,7 +505,7 @@ impl Work {
     }
 }
 
-/// What else is known of a drive; what a record leaves out is as an earlier one said.
+/// Further facts of a drive; values missing in a record keep those of an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriveDetails<'a> {
     /// Name of the drive in the driveset: `/dev/…`, `serial:…`, or the path of an image.
@@ -522,18 +522,18 @@ pub struct DriveDetails<'a> {
     pub manifest_hash: Option<&'a str>,
     /// Path of its manifest.
     pub manifest_file: Option<&'a str>,
-    /// What the key in its record is recognised by: [`super::drive_record::key_check`].
+    /// Check value of the key in its record: [`super::drive_record::key_check`].
     pub key_check: Option<&'a str>,
-    /// Its place among the drives of the session, as they were given.
+    /// Index among the drives of the session, in the order given.
     pub place: Option<u64>,
 }
 
-/// The beginning of the session's plan file that is durable. What lies behind it was never acknowledged.
+/// The durable beginning of the session's plan file. Data after it was never acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanMark {
     /// Length of the durable beginning in bytes.
     pub len: u64,
-    /// Their SHA-256.
+    /// SHA-256 of those bytes.
     pub digest: [u8; 32],
 }
 
@@ -550,10 +550,10 @@ impl PlanMark {
     }
 }
 
-/// What our journals tell, typed. Borrowed from the journal when read.
+/// Typed contents of dray's records. Borrowed from the journal when read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivityRecord<'a> {
-    /// What the command was given; documented.
+    /// Options of the command; documented.
     Context {
         /// `LogDirectory`.
         log_directory: &'a str,
@@ -564,7 +564,7 @@ pub enum ActivityRecord<'a> {
         id: &'a str,
         /// State of the session from here on.
         state: SessionState,
-        /// What counts of the session's plan file from here on; `None`: as before.
+        /// Valid part of the session's plan file from here on; `None`: unchanged.
         plan: Option<PlanMark>,
     },
     /// A drive of a session changed its state.
@@ -577,7 +577,7 @@ pub enum ActivityRecord<'a> {
         state: SessionState,
         /// Name of its drive record file.
         record_file: &'a str,
-        /// What is done with it.
+        /// Kind of work on it.
         work: Work,
         /// Size, files and hash, as far as they are known.
         details: DriveDetails<'a>,
@@ -585,7 +585,7 @@ pub enum ActivityRecord<'a> {
 }
 
 impl<'a> ActivityRecord<'a> {
-    /// As bytes to append.
+    /// The record as bytes to append.
     ///
     /// # Errors
     /// As [`record`].
@@ -625,7 +625,7 @@ impl<'a> ActivityRecord<'a> {
         }
     }
 
-    /// Out of a record; `None` for those that we do not know.
+    /// From a record; `None` for unknown ones.
     pub fn from_record(record: &Record<'a>) -> Option<Self> {
         match record.activity()? {
             CONTEXT => Some(Self::Context { log_directory: record.get("LogDirectory")? }),
@@ -684,7 +684,7 @@ mod tests {
 
     const T: FileTime = FileTime(131_198_298_213_790_000);
 
-    /// The two published samples (docs/spec/import-export.md#journal-grammar), with keys of no account.
+    /// The two published samples (docs/spec/import-export.md#journal-grammar), with keys of no real account.
     const SAMPLE: &str = "[BeginUpdateRecord][2016/11/01 21:22:25.379][Type:ActivityRecord]\r\n\
         ActivityId: DriveInfo\r\n\
         DriveState: [BeginValue]\r\n\
@@ -805,7 +805,7 @@ mod tests {
             }
             assert_eq!((journal.records.len(), journal.torn), (from + 1, Some(ends[from])), "{cut}");
             assert!(journal.damage.is_empty(), "{cut}");
-            // What is appended after the cut is good again.
+            // Records appended after the cut are valid again.
             let mut mended = bytes[..ends[from]].to_vec();
             let mut chain = journal.chain;
             let record = ActivityRecord::Session { id: "session#1", state: SessionState::Aborted, plan: None }
@@ -815,7 +815,7 @@ mod tests {
             let journal = read(&mended);
             assert_eq!((journal.records.len(), journal.torn, journal.damage.len()), (from + 2, None, 0), "{cut}");
         }
-        // A record that is gone from the middle.
+        // A record missing from the middle.
         let mut gone = bytes[..ends[1]].to_vec();
         gone.extend_from_slice(&bytes[ends[2]..]);
         assert_eq!(read(&gone).damage.len(), 1);

@@ -1,4 +1,4 @@
-//! What a journal tells, put together: its sessions, their drives, and what may be done next
+//! A journal's records, assembled: its sessions, their drives, and the actions allowed next
 //! (docs/spec/import-export.md#sessions).
 
 use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
@@ -6,7 +6,7 @@ use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
 /// The sessions of a journal, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Where logs go, as the first session said.
+    /// Log directory given to the first session.
     pub log_directory: Option<String>,
     /// Every session of the journal, oldest first.
     pub sessions: Vec<CopySession>,
@@ -17,15 +17,15 @@ pub struct Ledger {
 pub struct CopySession {
     /// Id of the session.
     pub id: String,
-    /// Where it stands.
+    /// Latest state.
     pub state: SessionState,
-    /// When it began, as the journal stamps (UTC).
+    /// Time stamp of its first record (UTC).
     pub begun: String,
-    /// When its state last changed.
+    /// Time stamp of the last change of state.
     pub changed: String,
-    /// Its drives, in the order in which they were given; where the journal does not tell that, in which they began.
+    /// Its drives, in the order given; in journals that do not record that, in the order of their first records.
     pub drives: Vec<SessionDrive>,
-    /// What counts of its plan file.
+    /// Valid part of its plan file.
     pub plan: Option<PlanMark>,
 }
 
@@ -34,17 +34,17 @@ pub struct CopySession {
 pub struct SessionDrive {
     /// Drive id, as in the drive record.
     pub drive_id: String,
-    /// Where it stands.
+    /// Latest state.
     pub state: SessionState,
-    /// What the session does with it.
+    /// Kind of work on it.
     pub work: Work,
-    /// Name of its drive record file, beside the journal.
+    /// Name of its drive record file, in the journal's directory.
     pub record_file: String,
-    /// What the driveset named.
+    /// Its name in the driveset.
     pub name: Option<String>,
     /// Bytes of the device.
     pub size: Option<u64>,
-    /// Whether it is hardware that the service would accept; `None` in journals of before this was told.
+    /// Whether it is hardware that the service would accept; `None` in journals from before this was recorded.
     pub for_shipping: Option<bool>,
     /// Files of the session on it; of all sessions in [`Ledger::whole`].
     pub files: Option<u64>,
@@ -52,24 +52,24 @@ pub struct SessionDrive {
     pub data: Option<u64>,
     /// Upper-case hex MD5 of its manifest.
     pub manifest_hash: Option<String>,
-    /// Path of its manifest; `None` in journals of before this was told.
+    /// Path of its manifest; `None` in journals from before this was recorded.
     pub manifest_file: Option<String>,
-    /// What the key in its record is recognised by; likewise.
+    /// Check value of the key in its record; `None` likewise.
     pub key_check: Option<String>,
-    /// Its place among the drives of the session, as they were given; likewise.
+    /// Index among the drives of the session, in the order given; `None` likewise.
     pub place: Option<u64>,
-    /// When its state last changed.
+    /// Time stamp of the last change of state.
     pub changed: String,
 }
 
 impl CopySession {
-    /// It did not end as it should: it can be resumed or aborted, and nothing else can begin before.
+    /// Whether it ended abnormally: it can be resumed or aborted, and nothing else can begin before.
     pub fn is_unfinished(&self) -> bool {
         matches!(self.state, SessionState::Started | SessionState::Interrupted | SessionState::Aborting)
     }
 
-    /// Whether the drives prove that nothing is left to do: there is at least one, each holds a finished volume, and those of
-    /// `planned` are among them. Drives that were given up hold nothing of the session.
+    /// Whether the drives prove that nothing is left to do: there is at least one, each holds a finished volume, and
+    /// all of `planned` are among them. Drives that were given up hold nothing of the session.
     pub fn is_proven<'a>(&self, mut planned: impl Iterator<Item = &'a str>) -> bool {
         let is_done = |drive: &SessionDrive| drive.state == SessionState::Completed;
         let ended = |drive: &SessionDrive| is_done(drive) || drive.state == SessionState::GivenUp;
@@ -85,7 +85,7 @@ impl CopySession {
 }
 
 impl Ledger {
-    /// Puts the records together. Those that we do not know are passed over.
+    /// Assembles the records. Unknown ones are ignored.
     pub fn new(journal: &Journal<'_>) -> Self {
         let mut this = Self::default();
         for record in &journal.records {
@@ -170,7 +170,7 @@ impl Ledger {
         self.sessions.last()
     }
 
-    /// The last session that holds the drive, with the drive: what is on it now, as far as the journal knows.
+    /// The last session that holds the drive, with the drive: its present contents according to the journal.
     pub fn drive(&self, drive_id: &str) -> Option<(&CopySession, &SessionDrive)> {
         let held = |session: &&CopySession| session.state != SessionState::Aborted;
         let mut sessions = self.sessions.iter().rev().filter(held);
@@ -180,9 +180,9 @@ impl Ledger {
         })
     }
 
-    /// What all sessions together put on the drive, as its manifest lists it: state, names and hash are those of the last
-    /// session that holds it; files and bytes are summed over every completed session since it was last formatted, and `None`
-    /// when one of them did not tell.
+    /// The total of all sessions on the drive, as its manifest lists it: state, names and hash are those of the last
+    /// session that holds it; files and bytes are summed over every completed session since it was last formatted, and
+    /// `None` when one of them did not record them.
     pub fn whole(&self, drive_id: &str) -> Option<SessionDrive> {
         let (_, last) = self.drive(drive_id)?;
         let (mut files, mut data, mut has_any) = (Some(0_u64), Some(0_u64), false);
@@ -210,7 +210,7 @@ impl Ledger {
         })
     }
 
-    /// Ids of all drives, in the order in which they first came.
+    /// Ids of all drives, in the order of their first records.
     pub fn drive_ids(&self) -> Vec<&str> {
         let mut ids: Vec<&str> = Vec::new();
         for drive in self.sessions.iter().flat_map(|session| &session.drives) {
@@ -221,68 +221,69 @@ impl Ledger {
         ids
     }
 
-    /// Drives that hold a finished volume, each with what all its sessions put on it, in the order in which they first came.
+    /// Drives that hold a finished volume, each with the total of its sessions, in the order of their first records.
     pub fn finished_drives(&self) -> Vec<SessionDrive> {
         let ids = self.drive_ids().into_iter();
         ids.filter_map(|id| self.whole(id)).filter(|drive| drive.state == SessionState::Completed).collect()
     }
 
-    /// Drives whose work was begun and is not done, each with the session that began it; those that were rolled back or given
-    /// up do not count.
+    /// Drives whose work was started and is not finished, each with the session that started it; those that were rolled
+    /// back or given up do not count.
     pub fn open_drives(&self) -> Vec<(&CopySession, &SessionDrive)> {
         let ids = self.drive_ids().into_iter();
         ids.filter_map(|id| self.drive(id)).filter(|(_, drive)| drive.state != SessionState::Completed).collect()
     }
 
-    /// The session that did not end as it should, if there is one.
+    /// The session that ended abnormally, if there is one.
     pub fn unfinished(&self) -> Option<&CopySession> {
         self.last().filter(|last| last.is_unfinished())
     }
 }
 
-/// What is asked of a journal.
+/// An action requested on a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Copy a dataset, or take in drives.
+    /// Copy a dataset, or add drives.
     Copy {
-        /// Whether drives come with it that join (`/AdditionalDriveSet`).
+        /// Whether drives join with it (`/AdditionalDriveSet`).
         adds_drives: bool,
     },
-    /// Index what lies on a drive.
+    /// Index the files already on a drive.
     Index,
-    /// Go on with the last session.
+    /// Resume the last session.
     Resume,
     /// Roll the last session back.
     Abort,
 }
 
-/// What the journal allows.
+/// The action that the journal allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextAction {
     /// A session of this id begins.
     Begin,
-    /// The last session goes on.
+    /// The last session is resumed.
     Resume,
     /// The last session is rolled back.
     Abort,
 }
 
-/// Why the journal does not allow it: what is wrong, and what to do.
+/// Reason why the journal does not allow an action, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// A sentence without full stop.
     pub what: String,
-    /// What to do: a sentence without full stop.
+    /// The advice: a sentence without full stop.
     pub advice: String,
 }
 
 impl Ledger {
-    /// The rules of session ids: the last session alone can go on or be rolled back, and only when it ended abnormally;
-    /// nothing else begins before that; an id that was used is not used again, unless its session was rolled back. Drives may
-    /// join the last session under its own id while it is unfinished. Indexing may come in several runs under one id.
+    /// Applies the rules of session ids: only the last session can be resumed or rolled back, and only when it ended
+    /// abnormally; nothing else begins before that; a used id is not used again, unless its session was rolled back.
+    /// Drives may join the last session under its own id while it is unfinished. Indexing may take several runs under
+    /// one id.
     ///
     /// # Errors
-    /// The rule that stands against it.
+    /// The rule that forbids it.
     pub fn next_action(&self, id: &str, wish: Wish) -> Result<NextAction, Refusal> {
         let refuse = |what: String, advice: String| Err(Refusal { what, advice });
         let last = self.last();
@@ -371,7 +372,7 @@ mod tests {
     enum Line {
         S(&'static str, SessionState),
         D(&'static str, &'static str, SessionState, Work),
-        /// A drive that is done: files, bytes, hash.
+        /// A finished drive: files, bytes, hash.
         F(&'static str, &'static str, Work, u64, u64, &'static str),
     }
     use Line::{D, F, S};
@@ -505,7 +506,7 @@ mod tests {
                 ]),
                 Some((Some(13), Some(198), "H4")),
             ),
-            // Rolled back: what was there before stands.
+            // Rolled back: the earlier contents remain.
             (
                 with(vec![
                     S("three", Started),
@@ -516,7 +517,7 @@ mod tests {
                 ]),
                 Some((Some(10), Some(168), "H2")),
             ),
-            // Begun and not done: what is in the manifest is what was.
+            // Started and not finished: the manifest lists the earlier contents.
             (with(vec![S("three", Started), D("three", "A", Interrupted, Append)]), Some((Some(10), Some(168), "H2"))),
             // Another drive's session changes nothing.
             (

@@ -1,6 +1,6 @@
 //! Microsoft's files: dataset and driveset CSV, manifest, journal, drive record, properties and metadata.
 //!
-//! What is known of them, with sources: docs/spec/import-export.md.
+//! The formats, with their sources: docs/spec/import-export.md.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! What Azure can name, and how large its blobs may be (docs/spec/import-export.md#sessions,
-//! docs/spec/import-export.md#names-and-sizes and docs/spec/import-export.md#limits-and-shipping-rules).
+//! Azure's rules for names and sizes (docs/spec/import-export.md#sessions, docs/spec/import-export.md#names-and-sizes
+//! and docs/spec/import-export.md#limits-and-shipping-rules).
 
 use std::borrow::Cow;
 
@@ -8,12 +8,12 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 use crate::report::counted;
 use crate::units::ByteLen;
 
-/// The root container, whose blobs cannot hold `/`.
+/// The root container; its blobs cannot hold `/`.
 pub const ROOT: &str = "$root";
 
 /// Block length of the published manifest grammar.
 pub const BLOCK_LEN: u64 = 4 << 20;
-/// Blocks of one blob.
+/// Most blocks of one blob.
 pub const BLOCKS_MAX: u64 = 50_000;
 /// Largest block that the service takes since 2016.
 pub const BLOCK_LEN_MAX: u64 = 100 << 20;
@@ -25,22 +25,22 @@ pub const BLOCK_BLOB_MAX: u64 = BLOCK_LEN_MAX * BLOCKS_MAX;
 pub const PAGE_BLOB_PUBLISHED_MAX: u64 = 1 << 40;
 /// Largest page blob of the service of 2021.
 pub const PAGE_BLOB_MAX: u64 = 8 << 40;
-/// What a page blob is a multiple of.
+/// Unit of a page blob's length.
 pub const PAGE: u64 = 512;
 /// Longest blob name, counted in UTF-16 units as the service's platform counts characters.
 pub const BLOB_NAME_MAX: usize = 1024;
 /// Longest session id.
 pub const SESSION_LEN_MAX: usize = 30;
-/// Segments of a blob name.
+/// Most segments of a blob name.
 pub const BLOB_SEGMENTS_MAX: usize = 254;
 
-/// Why Azure cannot take a name or a file.
+/// Reason why Azure does not accept a name or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Container of fewer than 3 or more than 63 characters.
     #[error("container name has {}", counted(*.0 as u64, "character"))]
     ContainerLen(usize),
-    /// Character that containers cannot have.
+    /// Character not allowed in container names.
     #[error("container name holds {0:?}")]
     ContainerChar(char),
     /// Container that begins or ends with `-`, or holds `--`.
@@ -67,7 +67,7 @@ pub enum NameError {
     /// Session id of fewer than 3 or more than 30 characters.
     #[error("session id has {}", counted(*.0 as u64, "character"))]
     SessionLen(usize),
-    /// Character that session ids cannot have.
+    /// Character not allowed in session ids.
     #[error("session id holds {0:?}")]
     SessionChar(char),
     /// Job name out of form.
@@ -97,7 +97,7 @@ impl NameError {
     }
 }
 
-/// What is odd about a blob name that Azure does take.
+/// Oddities of a blob name that Azure accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlobWarnings(u8);
 
@@ -142,7 +142,7 @@ pub fn check_container(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Whether Azure takes a blob of this name in `container`, and what is odd about it. Allocates nothing.
+/// Whether Azure accepts a blob of this name in `container`, with its oddities. Allocates nothing.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -192,10 +192,10 @@ pub fn check_blob(container: &str, name: &str) -> Result<BlobWarnings, NameError
     Ok(BlobWarnings(warnings))
 }
 
-/// One spelling for all names of a blob or a segment that the service, or the clients in front of it, may take for one:
-/// `\` becomes `/`, dots at the end of a segment and empty segments go (docs/spec/import-export.md#names-and-sizes:
-/// names are used in URLs, whose libraries do this), escapes `%41` are resolved, and composed and decomposed letters
-/// are one (NFC).
+/// One spelling for all names of a blob or a segment that the service, or the clients in front of it, may treat as the
+/// same: `\` becomes `/`, dots at the end of a segment and empty segments are removed
+/// (docs/spec/import-export.md#names-and-sizes: names are used in URLs, whose libraries do this), escapes `%41` are
+/// resolved, and letters are composed (NFC).
 pub fn fold(name: &str) -> Cow<'_, str> {
     if is_folded(name) {
         return Cow::Borrowed(name);
@@ -252,22 +252,22 @@ pub fn check_session(id: &str) -> Result<(), NameError> {
 /// Lower-case letters, digits and `-`, a letter first. `_` was documented, but is refused.
 ///
 /// # Errors
-/// When the service would refuse it.
+/// The service would refuse it.
 pub fn check_job(name: &str) -> Result<(), NameError> {
     let good = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     if good { Ok(()) } else { Err(NameError::Job) }
 }
 
-/// A serial as `DriveId` wants it: without blanks.
+/// A serial as a `DriveId`: without blanks.
 pub fn drive_id_from_serial(serial: &str) -> String {
     serial.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect()
 }
 
-/// Whether an id can stand in the manifest and as the name of `<DriveId>.xml`.
+/// Whether an id is valid in the manifest and in the file name `<DriveId>.xml`.
 ///
 /// # Errors
-/// When it cannot.
+/// The id is invalid.
 pub fn check_drive_id(id: &str) -> Result<(), NameError> {
     let good = (1..=64).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'+' | b'='))
@@ -275,18 +275,18 @@ pub fn check_drive_id(id: &str) -> Result<(), NameError> {
     if good { Ok(()) } else { Err(NameError::DriveId) }
 }
 
-/// How a block blob is cut.
+/// Division of a block blob into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
     /// Length of every block but the last.
     pub len: u64,
-    /// How many; none for an empty blob.
+    /// Number of blocks; 0 for an empty blob.
     pub count: u64,
-    /// Blocks are longer than the published manifest grammar says: worth a warning.
+    /// Blocks are longer than in the published manifest grammar: worth a warning.
     pub beyond_published: bool,
 }
 
-/// Why a file cannot become a blob.
+/// Reason why a file cannot become a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// Past [`BLOCK_BLOB_MAX`].
@@ -300,11 +300,11 @@ pub enum SizeError {
     NotWholePages(ByteLen),
 }
 
-/// How to cut a file into blocks: 4 MiB up to 195 GiB, above that the smallest multiple of 1 MiB that makes no more than
-/// 50,000.
+/// Division of a file into blocks: 4 MiB up to 195 GiB, above that the smallest multiple of 1 MiB that makes no more
+/// than 50,000.
 ///
 /// # Errors
-/// When even blocks of 100 MiB are too many.
+/// Even blocks of 100 MiB would be too many.
 pub fn blocks_of(len: ByteLen) -> Result<Blocks, SizeError> {
     if len.0 > BLOCK_BLOB_MAX {
         return Err(SizeError::BlockBlobTooLarge(len));
@@ -314,10 +314,10 @@ pub fn blocks_of(len: ByteLen) -> Result<Blocks, SizeError> {
     Ok(Blocks { len: block, count: len.0.div_ceil(block), beyond_published })
 }
 
-/// Whether a file can become a page blob; `true` when it is past the published grammar, which is worth a warning.
+/// Checks that a file can become a page blob; `true` when it exceeds the published grammar, which is worth a warning.
 ///
 /// # Errors
-/// When it cannot.
+/// It cannot.
 pub fn check_page_blob(len: ByteLen) -> Result<bool, SizeError> {
     if !len.0.is_multiple_of(PAGE) {
         return Err(SizeError::NotWholePages(len));

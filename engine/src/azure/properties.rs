@@ -9,10 +9,10 @@ use crate::limits;
 use crate::report::{Kind, Problem, Problems};
 use crate::text::{self, Form};
 
-/// Names and values of one blob's metadata together (docs/spec/import-export.md#names-and-sizes).
+/// Longest names and values of one blob's metadata together (docs/spec/import-export.md#names-and-sizes).
 pub const METADATA_LEN_MAX: usize = 8 << 10;
 
-/// Which of the two a file is.
+/// Kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SideKind {
     /// Root `Metadata`: element name is the name, text the value.
@@ -33,8 +33,8 @@ impl SideKind {
 const IMPORTED: [&str; 5] = ["Content-Type", "Content-MD5", "Content-Encoding", "Content-Language", "Cache-Control"];
 const EXPORT_ONLY: [&str; 3] = ["Last-Modified", "Etag", "Content-Length"];
 
-/// Checks a file; `path` is for messages. `many_blobs`: it goes with more than one blob, as every directory row does.
-/// Gives back what is odd but accepted.
+/// Checks a file; `path` is for messages. `many_blobs`: it applies to more than one blob, as every directory row's
+/// does. Returns oddities that are accepted.
 ///
 /// # Errors
 /// Everything that is wrong in it.
@@ -47,7 +47,7 @@ pub fn check(path: &Path, input: &[u8], kind: SideKind, many_blobs: bool) -> Res
 /// Names and values of a file of either kind, in its order.
 ///
 /// # Errors
-/// When it is not well-formed, or holds too much.
+/// The file is not well-formed, or holds too much.
 pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
     let mut steps = Steps::new(input, limits::XML_STEP_MAX);
     let mut out = Vec::new();
@@ -69,8 +69,8 @@ pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
     }
 }
 
-/// A properties file that sets `Content-MD5` and what else is imported of `others`: all up to the hash, as base64 of 24
-/// characters, and all behind it.
+/// A properties file that sets `Content-MD5` and the importable ones of `others`: the text up to the hash, which is
+/// base64 of 24 characters, and the text after it.
 pub fn around_md5(others: &[(String, String)]) -> (String, String) {
     let mut after = b"</Content-MD5>\n".to_vec();
     for (name, value) in others.iter().filter(|(name, _)| IMPORTED.contains(&name.as_str()) && name != "Content-MD5") {
@@ -102,7 +102,7 @@ impl Check<'_> {
     }
 
     fn run(&mut self, input: &[u8]) {
-        // The file goes onto the drive as it is, and the service reads it.
+        // The file goes onto the drive unchanged, and the service reads it.
         if let Form::Wide { width, .. } = text::sniff(input).0 {
             let problem = self.at(1, format!("is UTF-{}", 8 * width)).advice("write the file as UTF-8");
             self.problems.push(problem);
@@ -173,7 +173,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The text of an element; `None` after telling that it holds elements.
+    /// The text of an element; `None` when it holds elements, which is reported.
     fn value(&mut self, steps: &mut Steps<&[u8]>, name: &str) -> Result<Option<String>, super::xml::XmlError> {
         let mut out = String::new();
         let mut nested = false;

@@ -1,4 +1,4 @@
-//! What all our XML shares: escaping on the way out, bounded reading on the way in.
+//! Common parts of all XML here: escaping for writing, bounded parsing for reading.
 
 use std::io::{self, BufRead, Read};
 
@@ -14,8 +14,8 @@ pub(super) const fn is_xml_char(c: char) -> bool {
 }
 
 /// The escape of `c`, if it needs one, in text and in attributes alike. Control characters that XML can carry only as
-/// references are written so: a reader would turn a bare CR into LF, and in attributes both into blanks. What it cannot
-/// carry becomes U+FFFD: `names` refuses such names, so this only keeps the file well-formed.
+/// references are written as such: a reader would turn a bare CR into LF, and in attributes both into blanks.
+/// Characters that XML cannot carry become U+FFFD: `names` refuses such names, so this only keeps the file well-formed.
 fn escape_of(c: char) -> Option<&'static str> {
     Some(match c {
         '&' => "&amp;",
@@ -33,7 +33,7 @@ fn escape_of(c: char) -> Option<&'static str> {
     })
 }
 
-/// Whether a byte can be part of a character that [`escape_of`] knows: nearly no name has any.
+/// Whether a byte can be part of a character that [`escape_of`] escapes: nearly no name has any.
 const SUSPECT: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -74,7 +74,7 @@ pub(super) fn push_escaped(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&text.as_bytes()[from..]);
 }
 
-/// Counts lines, and refuses more than a budget of bytes for one piece of markup or text, since the parser holds it.
+/// Counts lines, and enforces a budget of bytes for one piece of markup or text, since the parser holds it.
 #[derive(Debug)]
 pub(super) struct Bounded<R> {
     inner: R,
@@ -82,7 +82,7 @@ pub(super) struct Bounded<R> {
     line: u64,
 }
 
-/// Told through `io::Error`, which is what a `BufRead` can say.
+/// Message of the `io::Error` that reports an exhausted budget.
 const TOO_LONG: &str = "one element or text is too long";
 
 impl<R: BufRead> BufRead for Bounded<R> {
@@ -114,15 +114,15 @@ impl<R: BufRead> Read for Bounded<R> {
     }
 }
 
-/// Where and why reading ended.
+/// Position and reason at which reading ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, byte {byte}: {what}")]
 pub struct XmlError {
     /// Line, from 1.
     pub line: u64,
-    /// Byte from the start of the file.
+    /// Byte offset in the file.
     pub byte: u64,
-    /// What is wrong, as a sentence without full stop.
+    /// The reason, as a sentence without full stop.
     pub what: String,
 }
 
@@ -139,14 +139,14 @@ pub(super) enum Step {
     Eof,
 }
 
-/// A pull parser over quick-xml that bounds what one step may hold, knows lines, and refuses document types.
+/// A pull parser over quick-xml that bounds the length of one step, counts lines, and refuses document types.
 #[derive(Debug)]
 pub(super) struct Steps<R> {
     reader: Reader<Bounded<Utf8<R>>>,
     buffer: Vec<u8>,
     step_max: usize,
     pub depth: usize,
-    /// Refuses a declaration of anything but UTF-8: the file is read by others as it is.
+    /// Refuses a declaration of anything but UTF-8: other programs read the file unchanged.
     pub only_utf8: bool,
 }
 
@@ -201,7 +201,7 @@ impl<R: BufRead> Steps<R> {
                     Err(e) => what = Some(e),
                 },
                 Ok(Event::Decl(declaration)) => match declaration.encoding() {
-                    // The text is decoded by what it is: PowerShell and .NET write one form and declare another.
+                    // The text is decoded by its actual form: PowerShell and .NET write one form and declare another.
                     Some(Ok(encoding)) if !is_declared(&encoding, self.only_utf8) => {
                         what = Some(format!("encoding is {encoding}; write the file as UTF-8"));
                     }
@@ -221,7 +221,7 @@ impl<R: BufRead> Steps<R> {
         }
     }
 
-    /// The text of an element whose start was just read, up to its end; elements in it are an error.
+    /// The text of an element whose start was just read, up to its end; child elements are an error.
     pub fn text(&mut self, element: &str, len_max: usize) -> Result<String, XmlError> {
         let mut out = String::new();
         loop {
@@ -235,7 +235,7 @@ impl<R: BufRead> Steps<R> {
         }
     }
 
-    /// Passes over an element whose start was just read.
+    /// Skips an element whose start was just read.
     pub fn skip(&mut self) -> Result<(), XmlError> {
         let until = self.depth - 1;
         while self.depth > until {

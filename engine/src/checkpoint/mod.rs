@@ -22,7 +22,7 @@
 //! Filling an erased drive is one kind of work; adding to an existing volume, indexing it, and encrypting it in place
 //! are others (`azure::journal::Work`). Each goes through a session in the same way:
 //!
-//! 1. `azure::ledger::Ledger::road` decides whether the journal allows it; `Ledger::finished_drives` and
+//! 1. `azure::ledger::Ledger::next_action` decides whether the journal allows it; `Ledger::finished_drives` and
 //!    `Ledger::drive` list the drives, with the drive records that open them.
 //! 2. `prep::files::JournalFile` (one process at a time) takes `ActivityRecord::Session { Started }`, then, when a drive's
 //!    first checkpoint is durable and before its first write, `ActivityRecord::Drive { Started, work }`.

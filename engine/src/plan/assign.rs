@@ -1,4 +1,4 @@
-//! Which file goes on which drive.
+//! Assignment of files to drives.
 //!
 //! Best fit, whole subtrees first: a directory stays together where any drive can take it; otherwise its
 //! subdirectories are tried one by one, largest first, and at last its own files. No file is split. The same catalog and
@@ -10,21 +10,21 @@ use std::ops::Range;
 use crate::plan::catalog::Catalog;
 use crate::units::ByteLen;
 
-/// Most files that are spread in one go, as the documented tool does it
+/// Most files that are spread at once, as the documented tool does it
 /// (docs/spec/import-export.md#spreading-files-over-drives): a batch that fits one drive goes to one.
 pub const BATCH_FILES_MAX: usize = 100_000;
 
 /// Files of each drive, and those that fit nowhere; indices into the catalog, ascending.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// One list a drive.
+    /// Files of each drive, in the order of the drives.
     pub drives: Vec<Vec<u32>>,
-    /// What no drive has room for.
+    /// Files that no drive has room for.
     pub unplaced: Vec<u32>,
 }
 
-/// Spreads `files` (ascending) of the catalog over drives with `capacities` left for files, batch by batch; `file_cost` and
-/// `dir_cost` say what one takes.
+/// Spreads `files` (ascending) of the catalog over drives with `capacities` left for files, batch by batch; `file_cost`
+/// and `dir_cost` give the space that one file or directory takes.
 pub fn assign(
     catalog: &Catalog,
     files: &[u32],
@@ -47,14 +47,14 @@ pub fn assign(
 #[derive(Default)]
 struct Subtree {
     cost: u64,
-    /// Of the batch: its files are neighbours.
+    /// Its files in the batch, which are neighbours.
     files: Range<usize>,
-    /// Its own among them, which come first.
+    /// Number of its own files among them; these come first.
     own: usize,
     below: Vec<u32>,
 }
 
-/// The directories of a batch, the root among them.
+/// The directories of a batch, including the root.
 fn subtrees(
     catalog: &Catalog,
     batch: &[u32],

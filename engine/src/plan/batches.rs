@@ -1,6 +1,6 @@
-//! What is written, in order: the drive cut into batches of one slot each.
+//! The write order: the drive cut into batches of one slot each.
 //!
-//! A batch holds whole hash blocks only, so that each is a job of its own: it is filled, hashed and sealed without
+//! A batch holds whole hash blocks only, so that each is independent: it is filled, hashed and sealed without
 //! knowledge of its neighbours. Only blocks longer than a slot (files above 195 GiB) run on from batch to batch.
 
 use std::ops::Range;
@@ -10,23 +10,24 @@ use crate::plan::drive::{DriveLayout, Use};
 use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Clusters};
 
-/// Most parts in one batch: bounds what is in flight for a directory of a million empty files.
+/// Most parts in one batch: bounds the open parts for a directory of a million empty files.
 const PARTS_MAX: usize = 2048;
 
-/// When a batch is written. The order of the variants is the order on the drive's time line.
+/// Phase of writing. The order of the variants is the order of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// File data and what lies between, ascending.
+    /// File data and the areas between, ascending.
     Data,
-    /// What names the files: `$MFT`, indexes, manifest, bitmaps.
+    /// Metadata that lists the files: `$MFT`, indexes, manifest, bitmaps.
     Metadata,
-    /// Zeros over free space, if asked for.
+    /// Zeros over free space, if requested.
     FreeSpace,
-    /// What makes it a volume: system records, NTFS boot sectors, BitLocker's metadata. After a flush.
+    /// Structures without which there is no volume: system records, NTFS boot sectors, BitLocker's metadata. After a
+    /// flush.
     Last,
-    /// The volume's first sector, which makes it one. After another flush.
+    /// The volume's first sector, which completes it. After another flush.
     Front,
-    /// What makes it findable: both partition tables. After a third: who finds the volume finds all of it.
+    /// Both partition tables, which make the volume visible. After a third flush: a visible volume is a complete one.
     Tables,
 }
 
@@ -35,27 +36,27 @@ pub enum Phase {
 pub struct Batch {
     /// Phase in which it is written.
     pub phase: Phase,
-    /// What the slot is filled with.
+    /// Contents of the slot.
     pub content: Content,
     /// Bytes of the slot in use.
     pub len: usize,
-    /// Where they go; more than one piece only where the batch runs across a region of BitLocker.
+    /// Destination of those bytes; more than one piece only where the batch runs across a region of BitLocker.
     pub pieces: Vec<Piece>,
 }
 
-/// A run of the slot and its place on the device.
+/// A range of the slot and its place on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Bytes of the slot.
+    /// Range of the slot.
     pub range: Range<usize>,
-    /// Byte of the device where it goes.
+    /// Device offset to write to.
     pub at: ByteOffset,
 }
 
-/// What a batch is filled with.
+/// Source of a batch's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Parts of files; what they leave is zero.
+    /// Parts of files; the rest of the slot is zero.
     Files(Vec<Part>),
     /// A run of a part of NTFS, sealed.
     Section {
@@ -64,14 +65,14 @@ pub enum Content {
         /// First byte of the run in that part.
         offset: u64,
     },
-    /// A run of the manifest, sealed; nothing behind its true end.
+    /// A run of the manifest, sealed; nothing after its true end.
     Manifest {
         /// First byte of the run in the manifest.
         offset: u64,
     },
     /// Zeros, sealed.
     Zeros,
-    /// Bytes as they are, not sealed: partition tables and BitLocker's own.
+    /// Bytes that are not sealed: partition tables and BitLocker's metadata.
     Plain(Plain),
 }
 
@@ -80,20 +81,20 @@ pub enum Content {
 pub enum Plain {
     /// One of the three metadata regions.
     FveRegion,
-    /// What follows the first sector up to byte 8192 of the volume.
+    /// Noise from the first sector up to byte 8192 of the volume.
     Noise,
     /// The first sector of the volume.
     BootSector,
-    /// Backup GPT.
+    /// Backup copy of the GPT.
     TableBackup,
     /// GPT with protective MBR, or MBR.
     TablePrimary,
-    /// Zeros outside of the volume.
+    /// Zeros outside the volume.
     Zeros,
 }
 
 impl Plain {
-    /// Whether its place counts from the start of the device, not of the volume.
+    /// Whether its offset counts from the start of the device, not of the volume.
     const fn is_outside(self) -> bool {
         matches!(self, Self::TableBackup | Self::TablePrimary | Self::Zeros)
     }
@@ -116,7 +117,7 @@ pub struct Part {
     pub block_end: bool,
 }
 
-/// The batches of one drive, made as they are asked for.
+/// Iterator over the batches of one drive, computed on demand.
 #[derive(Debug)]
 pub struct Batches<'a> {
     drive: &'a DriveLayout,
@@ -138,7 +139,7 @@ struct Run {
 }
 
 impl Run {
-    /// Where it starts on the device.
+    /// Device offset of its first byte.
     fn device_start(&self, volume: u64) -> ByteOffset {
         match self.content {
             Content::Plain(plain) if plain.is_outside() => self.place.start,
@@ -160,16 +161,16 @@ pub struct FilePacker<'a> {
 /// A slot's worth of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// What the slot is filled with; never empty.
+    /// Parts of files in the slot; never empty.
     pub parts: Vec<Part>,
     /// Bytes of the slot in use: whole clusters.
     pub len: usize,
-    /// The first file that is not empty, and where in it the slot begins: from there on data lie one behind the other.
+    /// The first file with data, and the slot's starting offset in it: from there on data are contiguous.
     pub first: Option<(u32, ByteOffset)>,
 }
 
 impl<'a> FilePacker<'a> {
-    /// From the first file on, into clusters and slots of this length; slots are whole clusters.
+    /// Packs from the first file on, with this cluster and slot length; slots are whole clusters.
     pub fn new(tree: &'a DriveTree, cluster: ClusterSize, slot_len: usize) -> Self {
         Self { tree, cluster: cluster.bytes(), slot_len: slot_len as u64, file: 0, offset: 0 }
     }
@@ -185,7 +186,7 @@ impl Iterator for FilePacker<'_> {
         let mut first = None;
         while self.file < tree.files() && parts.len() < PARTS_MAX {
             let file = self.file;
-            // Files that tell of the blobs wait for all of them.
+            // Files whose contents depend on the blobs wait for all of them.
             let borders = [tree.blob_count(), tree.first_property()];
             if tree.has_md5s() && borders.contains(&file) && self.offset == 0 && !parts.is_empty() {
                 break;
@@ -256,7 +257,7 @@ impl<'a> Batches<'a> {
 
     fn early_runs(&self) -> Vec<Run> {
         let mut runs = self.section_runs(SectionPhase::Early);
-        // What the owners of BitLocker's regions hold beyond the regions themselves decrypts to zeros.
+        // Clusters of the files that own BitLocker's regions, beyond the regions themselves, decrypt to zeros.
         for zeros in self.drive.hidden_zeros().into_iter().chain([self.drive.tail()]).filter(|zeros| zeros.len.0 > 0) {
             runs.push(Run { content: Content::Zeros, skip: 0, place: zeros });
         }

@@ -17,17 +17,17 @@ use crate::units::{ByteLen, Stamp};
 /// Longest path that programs with the classic limit open: 259 units, of which `X:` takes two (MAX_PATH less its NUL).
 pub const PATH_UNITS_MAX: usize = 257;
 
-/// Stands for the directory of entries that have none.
+/// Marks entries without a parent directory.
 const NONE: u32 = u32::MAX;
 
 /// A file of the session. Forty-eight bytes, since there may be ten million.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// Bytes, as the walk saw it.
+    /// Length in bytes at the time of the walk.
     pub len: ByteLen,
-    /// When the file was last modified, as the walk saw it.
+    /// Time of last modification at the time of the walk.
     pub mtime: Stamp,
-    /// Last status change.
+    /// Time of the last status change at the time of the walk.
     pub ctime: Stamp,
     pub(super) name_at: u32,
     /// Directory of the blob.
@@ -37,7 +37,7 @@ pub struct File {
     pub(super) name_len: u16,
 }
 
-/// A container or a directory below one. Directory 0 stands above the containers.
+/// A container or a directory below one. Directory 0 is the parent of the containers.
 #[derive(Clone, Copy, Debug)]
 pub struct Dir {
     pub(super) parent: u32,
@@ -45,22 +45,22 @@ pub struct Dir {
     pub(super) name_len: u16,
     /// First child directory; children are neighbours.
     pub first_dir: u32,
-    /// How many child directories.
+    /// Number of child directories.
     pub dir_count: u32,
     /// First file; the files of one directory are neighbours.
     pub first_file: u32,
-    /// How many files.
+    /// Number of files.
     pub file_count: u32,
 }
 
-/// Where a row's files lie, and where they go.
+/// Source and destination of a row's files.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The source directory or file.
     pub base: PathBuf,
     /// `None` when the row names a single file.
     pub(super) dir: Option<u32>,
-    /// What its files become; `None`: by each blob's name.
+    /// Type of its blobs; `None`: by each blob's name.
     pub blob_type: Option<BlobType>,
 }
 
@@ -69,7 +69,7 @@ pub struct Row {
 pub struct Duplicate {
     /// The blob both would make.
     pub blob: String,
-    /// The two sources, the first row's first.
+    /// Paths of the two sources, the first row's first.
     pub sources: [PathBuf; 2],
     /// Their rows, as given to the builder.
     pub rows: [u32; 2],
@@ -80,7 +80,7 @@ pub struct Duplicate {
 #[error("the names of all files together exceed 4 GiB, or they are more than 4 294 967 295")]
 pub struct TooMany;
 
-/// Collects what the walk finds, in any order.
+/// Collects the results of the walk, in any order.
 #[derive(Debug, Default)]
 pub struct Builder {
     names: String,
@@ -89,7 +89,7 @@ pub struct Builder {
     rows: Vec<Row>,
 }
 
-/// The whole session, sealed: nothing is added any more.
+/// The whole session, sealed: nothing can be added.
 #[derive(Debug)]
 pub struct Catalog {
     pub(super) names: String,
@@ -98,7 +98,7 @@ pub struct Catalog {
     pub(super) rows: Vec<Row>,
     pub(super) safe_dirs: HashMap<u32, Box<str>>,
     pub(super) safe_files: HashMap<u32, Box<str>>,
-    /// Files whose path on the drive would be too long, by index.
+    /// Indices of files whose path on the drive would be too long.
     pub(super) long: Vec<u32>,
 }
 
@@ -108,7 +108,7 @@ impl Builder {
         Self { dirs: vec![(NONE, 0, 0)], ..Self::default() }
     }
 
-    /// Adds a row; `dir` is what its destination prefix gave, `None` for a row that names one file.
+    /// Adds a row; `dir` is the directory of its destination prefix, `None` for a row that names one file.
     pub fn row(&mut self, base: PathBuf, dir: Option<u32>, blob_type: Option<BlobType>) -> u32 {
         self.rows.push(Row { base, dir, blob_type });
         (self.rows.len() - 1) as u32
@@ -116,7 +116,7 @@ impl Builder {
 
     /// Adds a directory named `name` (one segment of a blob path) below `parent`; 0 is above the containers.
     ///
-    /// Naming the same directory twice is right: `seal` makes one of them.
+    /// The same directory may be named more than once: `seal` merges them.
     pub fn dir(&mut self, parent: u32, name: &str) -> Result<u32, TooMany> {
         let (name_at, name_len) = self.name(name)?;
         self.dirs.push((parent, name_at, name_len));
@@ -434,7 +434,7 @@ impl Catalog {
         &self.files
     }
 
-    /// All directories, breadth first; 0 stands above the containers.
+    /// All directories, breadth first; 0 is the parent of the containers.
     pub fn dirs(&self) -> &[Dir] {
         &self.dirs
     }
@@ -444,12 +444,13 @@ impl Catalog {
         &self.rows
     }
 
-    /// Files whose path on the drive would exceed what Windows programs open: they get a place of their own.
+    /// Indices of files whose path on the drive would exceed the limit of Windows programs: they go to a directory of
+    /// their own.
     pub fn long(&self) -> &[u32] {
         &self.long
     }
 
-    /// Directories and files whose name on the drive differs from the blob's segment.
+    /// Number of directories and files whose name on the drive differs from the blob's segment.
     pub fn renamed(&self) -> usize {
         self.safe_dirs.len() + self.safe_files.len()
     }
@@ -472,7 +473,7 @@ impl Catalog {
         &self.names[f.name_at as usize..f.name_at as usize + f.name_len as usize]
     }
 
-    /// What the file becomes.
+    /// Type of the file's blob.
     pub fn blob_type(&self, file: u32) -> BlobType {
         let row = &self.rows[self.files[file as usize].row as usize];
         row.blob_type.unwrap_or_else(|| BlobType::default_for(self.file_segment(file)))
@@ -498,9 +499,10 @@ impl Catalog {
         out.push_str(self.file_segment(file));
     }
 
-    /// Files whose blobs may be one to the service (`azure::names::fold`), in groups; not more than `groups_max` of them.
+    /// Files whose blobs may be the same to the service (`azure::names::fold`), in groups; at most `groups_max` of
+    /// them.
     pub fn folding(&self, groups_max: usize) -> Vec<Vec<u32>> {
-        // Directories whose own name or one above it is not plain; parents stand in front.
+        // Directories for which folding changes their own name or one above it; parents come first.
         let mut is_odd = vec![false; self.dirs.len()];
         for i in 1..self.dirs.len() {
             is_odd[i] = is_odd[self.dirs[i].parent as usize] || !blob_names::is_folded(self.dir_segment(i as u32));
@@ -541,7 +543,7 @@ impl Catalog {
         out.push_str(self.file_name(file));
     }
 
-    /// Where the file is read from.
+    /// Path of the source file.
     pub fn source_path(&self, file: u32) -> PathBuf {
         self.source_in(self.files[file as usize].dir, &self.files[file as usize], self.file_segment(file))
     }

@@ -1,5 +1,4 @@
-//! The layers of one drive laid into each other: partition table, BitLocker's regions, the NTFS volume around them, and
-//! the files in it.
+//! Layout of one drive: partition table, BitLocker's regions, the NTFS volume around them, and the files in it.
 
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::gpt;
@@ -11,7 +10,7 @@ use crate::plan::batches::{Batch, Batches, Content, Phase};
 use crate::plan::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime, SectorSize};
 
-/// File attributes of the directory that Windows keeps for itself.
+/// Attributes of the directory that Windows reserves for itself.
 pub(super) const HIDDEN: u32 = 0x02;
 pub(super) const SYSTEM: u32 = 0x04;
 /// Directory of the hidden files that own BitLocker's regions.
@@ -20,30 +19,30 @@ pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 /// Name of the manifest at the volume's root.
 pub const MANIFEST_NAME: &str = "DriveManifest.xml";
 
-/// What a drive is, and how it is to be laid out.
+/// Properties of a drive, and options of its layout.
 #[derive(Clone, Debug)]
 pub struct DriveSpec {
     /// Bytes of the device.
     pub len: ByteLen,
-    /// Its logical sectors.
+    /// Its logical sector size.
     pub sector: SectorSize,
     /// GPT or MBR.
     pub scheme: gpt::Scheme,
-    /// GUIDs of the table.
+    /// GUIDs of the table and its partitions.
     pub guids: gpt::Guids,
-    /// `None`: as Windows chooses.
+    /// Cluster size; `None` for Windows' default.
     pub cluster: Option<ClusterSize>,
     /// NTFS volume serial number.
     pub serial: u64,
     /// Volume label, at most 32 UTF-16 units.
     pub label: String,
-    /// Time of formatting.
+    /// Time of formatting, recorded in NTFS and BitLocker metadata.
     pub formatted: FileTime,
-    /// Zeros over the free space.
+    /// Whether to overwrite the free space with zeros.
     pub wipe_free: bool,
 }
 
-/// Why a drive cannot hold what it should.
+/// Reason why a drive cannot hold the planned contents.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     /// No partition table fits.
@@ -61,7 +60,7 @@ pub enum DriveError {
         /// Length of its blocks.
         block: ByteLen,
     },
-    /// Two things have one place: a mistake of this program.
+    /// Two planned ranges overlap: a bug in dray.
     #[error("two things are planned at byte {} of the drive", at.0)]
     Overlap {
         /// Byte of the drive that both claim.
@@ -69,12 +68,12 @@ pub enum DriveError {
     },
 }
 
-/// What a stretch of a drive is for.
+/// Purpose of a range of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// The partition table at the front.
     Table,
-    /// Its copy at the end.
+    /// The partition table's copy at the end.
     TableBackup,
     /// The Microsoft reserved partition: zeros.
     Reserved,
@@ -82,34 +81,34 @@ pub enum Use {
     Front,
     /// One of BitLocker's three metadata regions.
     Metadata(u8),
-    /// Home of the NTFS boot sectors.
+    /// Stored NTFS boot sectors, which BitLocker moves from the front.
     Relocated,
     /// The verify region: zeros once decrypted.
     Verify,
-    /// What a cluster of `$Boot` or of BitLocker's files has beyond its content: zeros once decrypted.
+    /// Rest of a cluster of `$Boot` or of BitLocker's files beyond its content: zeros once decrypted.
     Slack,
     /// A part of NTFS.
     Section(SectionKind),
     /// Contents of user files.
     Files,
-    /// The manifest; what it turns out not to need is free.
+    /// The manifest; clusters that it turns out not to need are free.
     Manifest,
     /// Sectors behind the last whole cluster, which `$Bitmap` has no bit for: zeros once decrypted.
     Tail,
-    /// Clusters that `$Bitmap` calls free.
+    /// Clusters marked free in `$Bitmap`.
     Free,
-    /// Sectors that no partition has.
+    /// Sectors outside every partition.
     Outside,
 }
 
 impl Use {
-    /// Whether nothing is written there unless free space is overwritten.
+    /// Whether nothing is written to it unless free space is overwritten.
     pub const fn is_left(self) -> bool {
         matches!(self, Self::Free | Self::Outside)
     }
 }
 
-/// The frame of a drive before its files are known.
+/// The layout of a drive before its files are known.
 #[derive(Debug)]
 pub struct Frame {
     table: gpt::Table,
@@ -122,7 +121,7 @@ impl Frame {
     /// Partition table and BitLocker's regions for a drive.
     ///
     /// # Errors
-    /// When the drive is too small for them, or too large for an MBR.
+    /// The drive is too small for them, or too large for an MBR.
     pub fn new(spec: DriveSpec) -> Result<Self, DriveError> {
         let cluster = spec.cluster.unwrap_or_else(|| crate::ntfs::build::default_cluster(spec.len, spec.sector));
         let table = gpt::Table::plan_default(spec.len, spec.sector, spec.scheme, ByteLen(cluster.bytes()), spec.guids)?;
@@ -135,12 +134,12 @@ impl Frame {
         self.cluster
     }
 
-    /// Where the volume lies on the device.
+    /// Range of the volume on the device.
     pub fn volume(&self) -> ByteRange {
         self.table.data
     }
 
-    /// Where BitLocker keeps its own.
+    /// Placement of BitLocker's regions.
     pub fn regions(&self) -> &Regions {
         &self.regions
     }
@@ -186,7 +185,7 @@ impl DriveLayout {
     /// Lays the files of `tree` into the frame; the manifest takes `manifest_len_max` at most.
     ///
     /// # Errors
-    /// When they do not fit, and by how much.
+    /// The files do not fit; the error says by how much.
     pub fn new(frame: Frame, tree: DriveTree, manifest_len_max: ByteLen) -> Result<Self, DriveError> {
         if let Some(file) = tree.split_clusters(frame.cluster()) {
             return Err(DriveError::BlockSplitsCluster { block: ByteLen(tree.block_len(file)) });
@@ -205,12 +204,12 @@ impl DriveLayout {
         ByteLen(written.map(|(range, _)| range.len.0).sum())
     }
 
-    /// What every sector of the drive is for: ascending, without gaps, from the first sector to the last whole one.
+    /// Purpose of every sector of the drive: ascending, without gaps, from the first sector to the last whole one.
     pub fn uses(&self) -> &[(ByteRange, Use)] {
         &self.uses
     }
 
-    /// Everything that has a place of its own, on the device, ascending.
+    /// Ranges with a purpose of their own, on the device, ascending.
     fn placed(&self) -> Vec<(ByteRange, Use)> {
         let volume = self.volume().start.0;
         let regions = self.regions();
@@ -235,7 +234,7 @@ impl DriveLayout {
         all
     }
 
-    /// What is placed, and between it what is left: nothing of the drive is without a use.
+    /// The placed ranges and the gaps between them: every sector of the drive has a purpose.
     ///
     /// # Errors
     /// [`DriveError::Overlap`].
@@ -245,7 +244,7 @@ impl DriveLayout {
         let mut all = Vec::new();
         let mut at = 0;
         let leave = |all: &mut Vec<_>, from: u64, to: u64| {
-            // The borders of the volume part what is between partitions from what is between clusters.
+            // The borders of the volume separate space outside partitions from free clusters.
             let cuts = [from, volume.start.0.clamp(from, to), volume.end().0.clamp(from, to), to];
             for (part, what) in cuts.windows(2).zip([Use::Outside, Use::Free, Use::Outside]) {
                 if part[0] < part[1] {
@@ -275,12 +274,12 @@ impl DriveLayout {
         runs.map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
-    /// What is written, in order, in slots of `slot_len` bytes.
+    /// The batches in the order of writing, for slots of `slot_len` bytes.
     pub fn batches(&self, slot_len: usize) -> Batches<'_> {
         Batches::new(self, slot_len, Phase::Data)
     }
 
-    /// SHA-256 of what is written where, in slots of `slot_len` bytes: the same for the same plan, whoever makes it.
+    /// SHA-256 of the layout for slots of `slot_len` bytes: the same plan always gives the same digest.
     pub fn digest(&self, slot_len: usize) -> [u8; 32] {
         let mut hash = Sha256::default();
         let mut words: Vec<u8> = Vec::with_capacity(64 << 10);
@@ -316,25 +315,25 @@ impl DriveLayout {
         hash.value()
     }
 
-    /// The places that are written last: before anything else is written they are wiped.
+    /// Ranges written last: they are wiped before anything else is written.
     pub fn last_places(&self) -> Vec<ByteRange> {
         let last: Batches<'_> = Batches::new(self, 4 << 20, Phase::Last);
         let place = |batch: Batch| batch.pieces.into_iter().map(|p| ByteRange::new(p.at.0, p.range.len() as u64));
         last.flat_map(place).collect()
     }
 
-    /// What nothing is written to unless free space is overwritten, on the device, ascending: sectors that no partition has,
-    /// and free clusters.
+    /// Ranges on the device that stay unwritten unless free space is overwritten, ascending: sectors outside
+    /// partitions, and free clusters.
     pub fn never_written(&self) -> Vec<ByteRange> {
         self.left().map(|(range, _)| range).collect()
     }
 
-    /// The same, with what it is.
+    /// The same ranges with their purpose.
     pub(super) fn left(&self) -> impl Iterator<Item = (ByteRange, Use)> + '_ {
         self.uses.iter().copied().filter(|(_, what)| what.is_left())
     }
 
-    /// The files of the drive, as NTFS sees them.
+    /// The files of the drive, as the NTFS writer reads them.
     pub fn tree(&self) -> &DriveTree {
         &self.tree
     }
@@ -349,17 +348,17 @@ impl DriveLayout {
         &self.frame.table
     }
 
-    /// Where BitLocker keeps its own.
+    /// Placement of BitLocker's regions.
     pub fn regions(&self) -> &Regions {
         &self.frame.regions
     }
 
-    /// Logical sectors of the device.
+    /// Logical sector size of the device.
     pub fn sector(&self) -> SectorSize {
         self.frame.spec.sector
     }
 
-    /// Where the volume lies on the device.
+    /// Range of the volume on the device.
     pub fn volume(&self) -> ByteRange {
         self.frame.table.data
     }
@@ -374,7 +373,7 @@ impl DriveLayout {
         self.data_len
     }
 
-    /// Upper bound of what will be written.
+    /// Upper bound of the bytes to be written.
     pub fn total_to_write(&self) -> ByteLen {
         self.to_write
     }
@@ -384,7 +383,7 @@ impl DriveLayout {
         self.manifest_len_max
     }
 
-    /// Where the manifest lies in the linear space.
+    /// Range of the manifest in the linear space.
     pub fn manifest_place(&self) -> LinearRange {
         self.layout.root_file_place(0)
     }
@@ -394,7 +393,8 @@ impl DriveLayout {
         ByteLen(self.left().filter(|(_, what)| *what == Use::Free).map(|(range, _)| range.len.0).sum())
     }
 
-    /// Between the last whole cluster and the copy of the boot sector, in the volume. Empty where clusters are sectors.
+    /// Range between the last whole cluster and the copy of the boot sector, in the volume. Empty where clusters are
+    /// sectors.
     pub fn tail(&self) -> ByteRange {
         let cluster = self.layout.cluster();
         let start = cluster.len_of(self.layout.cluster_count()).0;
@@ -411,7 +411,7 @@ impl DriveLayout {
         self.frame.regions.metadata().into_iter()
     }
 
-    /// Where the NTFS boot sectors are stored, in the volume.
+    /// Range of the stored NTFS boot sectors, in the volume.
     pub fn relocated(&self) -> ByteRange {
         self.frame.regions.relocated()
     }
@@ -421,13 +421,14 @@ impl DriveLayout {
         ByteRange::new(0, self.sector().bytes())
     }
 
-    /// What lies between the first sector and the end of what is relocated.
+    /// Range between the first sector and the end of the relocated front.
     pub fn noise(&self) -> ByteRange {
         let sector = self.sector().bytes();
         ByteRange::new(sector, self.frame.regions.front().len.0 - sector)
     }
 
-    /// What the hidden files and `$Boot` own beyond BitLocker's regions, and the verify region: zeros once decrypted.
+    /// Parts of the clusters of `$Boot` and the hidden files beyond BitLocker's regions, and the verify region: zeros
+    /// once decrypted.
     pub fn hidden_zeros(&self) -> Vec<ByteRange> {
         let regions = &self.frame.regions;
         let verify = regions.verify().start;
@@ -436,7 +437,7 @@ impl DriveLayout {
             let own = if file.start == verify { 0 } else { file.data_len.0 };
             ByteRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
         });
-        // `$Boot` owns the whole first cluster; what lies behind its 8 KiB belongs to no part of NTFS.
+        // `$Boot` owns the whole first cluster; the part after its 8 KiB belongs to no structure of NTFS.
         let front = regions.front().len.0;
         let boot = ByteRange::new(front, self.layout.cluster().bytes().saturating_sub(front));
         zeros.chain([boot]).filter(|range| range.len.0 > 0).collect()
@@ -453,7 +454,7 @@ impl DriveLayout {
         Some(ByteRange { start: at, len: ByteLen(bytes.len() as u64) })
     }
 
-    /// Where the volume starts, in bytes.
+    /// Device offset of the volume.
     pub fn volume_start(&self) -> ByteOffset {
         self.volume().start
     }

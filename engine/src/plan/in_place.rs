@@ -1,5 +1,5 @@
-//! A volume that is there in the clear, to be encrypted where it lies: which free clusters become BitLocker's own, the
-//! hidden files that say so to NTFS, and which bytes are encrypted.
+//! Plans the encryption of an existing plain volume in place: the free clusters that become BitLocker's areas, the
+//! hidden files that reserve them in NTFS, and the ranges to encrypt.
 
 use super::drive::{HIDDEN, HIDDEN_DIR, SYSTEM};
 use crate::bitlocker::regions::{HIDDEN_FILE_ATTRIBUTES, HiddenFile, PlaceError, Regions};
@@ -8,19 +8,19 @@ use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
 use crate::ntfs::read::{NtfsError, ReadAt, Volume};
 use crate::units::{ByteLen, ByteRange, Clusters, Extent, FileTime, Lcn, SectorSize};
 
-/// Free runs shorter than this between others are encrypted with them: passing over them costs more.
+/// Free runs shorter than this between others are encrypted with them: skipping them costs more.
 const GAP_MIN: u64 = 64 << 10;
 
-/// Why a volume is not encrypted in place.
+/// Reason why a volume cannot be encrypted in place.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// NTFS' side.
+    /// A problem of the file system.
     #[error(transparent)]
     Volume(#[from] Refusal),
-    /// BitLocker's side.
+    /// A problem of the placement of BitLocker's areas.
     #[error(transparent)]
     Places(#[from] PlaceError),
-    /// What Windows' BitLocker volumes never are.
+    /// A shape that BitLocker volumes made by Windows never have.
     #[error("{0}")]
     Shape(String),
 }
@@ -31,33 +31,33 @@ impl From<NtfsError> for Unfit {
     }
 }
 
-/// What the volume lies on.
+/// Partition and device of the volume.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionGeometry {
     /// Bytes of the partition.
     pub len: ByteLen,
-    /// Sectors of the device.
+    /// Sector size of the device.
     pub sector: SectorSize,
-    /// Time of the hidden files that are made.
+    /// Time of the new hidden files.
     pub now: FileTime,
 }
 
 /// The plan: a value, the same for the same volume.
 #[derive(Debug)]
 pub struct InPlace {
-    /// BitLocker's areas, all in clusters that are free.
+    /// BitLocker's areas, all in clusters that were free.
     pub regions: Regions,
-    /// What makes them hidden files.
+    /// The changes that create the hidden files.
     pub append: Append,
     /// The hidden files, one for each area.
     pub tree: HiddenTree,
 }
 
 impl InPlace {
-    /// Plans for a volume, whose areas may have been chosen before. Writes nothing.
+    /// Plans for a volume; the areas may have been chosen by an earlier run. Writes nothing.
     ///
     /// # Errors
-    /// Why the volume is left as it is.
+    /// The reason why the volume is left unchanged.
     pub fn plan<R: ReadAt>(
         volume: Volume,
         reader: &mut R,
@@ -108,7 +108,7 @@ impl InPlace {
         Ok(Self { regions, append, tree })
     }
 
-    /// Clusters that BitLocker's areas take, in bytes of the volume, with what they are.
+    /// Clusters taken by BitLocker's areas, in bytes of the volume, with their names.
     pub fn areas(&self) -> impl Iterator<Item = (ByteRange, &'static str)> {
         let verify = self.regions.verify().start;
         let relocated = self.regions.relocated().start;
@@ -122,23 +122,23 @@ impl InPlace {
         })
     }
 
-    /// Bytes of images that making the hidden files leaves beside the journal, at most: the log before and after, and
-    /// records.
+    /// Upper bound in bytes of the images that creating the hidden files leaves next to the journal: the log before and
+    /// after, and records.
     ///
     /// # Errors
-    /// When the volume cannot be read.
+    /// The volume cannot be read.
     pub fn images_len<R: ReadAt>(&self, reader: &mut R) -> Result<ByteLen, NtfsError> {
         const REST: u64 = 4 << 20;
         Ok(ByteLen(2 * log_len(self.append.volume(), reader)?.0 + REST))
     }
 }
 
-/// What is encrypted, in bytes of the partition, ascending and apart: the clusters that are in use and short gaps between
-/// them (or, with `all`, everything), and the sectors behind the last cluster, which no bitmap calls free, but for what
-/// BitLocker keeps for itself.
+/// Ranges to encrypt, in bytes of the partition, ascending and disjoint: the clusters in use and short gaps between
+/// them (or, with `all`, everything), and the sectors after the last cluster, which no bitmap covers; BitLocker's own
+/// areas are excluded.
 ///
 /// # Errors
-/// When the volume cannot be read.
+/// The volume cannot be read.
 pub fn sealed_ranges<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,

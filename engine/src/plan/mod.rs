@@ -1,8 +1,8 @@
-//! Where every byte of every drive goes: a value, computed before the first write.
+//! The position of every byte on every drive: a value, computed before the first write.
 //!
-//! `catalog` (what there is) → `assign` (which drive) → `tree` (one drive's files, as NTFS sees them) → `drive` (the
-//! layers laid into each other) → `batches` (what is written, in order). `snapshot` is the catalog as bytes. `in_place`
-//! lays BitLocker's areas into a volume that holds files.
+//! `catalog` (the files of a session) → `assign` (files to drives) → `tree` (one drive's files for the NTFS writer) →
+//! `drive` (the layout of all layers) → `batches` (the write order). `snapshot` is the catalog as bytes. `in_place`
+//! places BitLocker's areas in a volume that holds files.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The catalog as bytes, so that a session that goes on later has the very files that it was planned with.
+//! The catalog as bytes, so that a resumed session has exactly the files that it was planned with.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -20,29 +20,29 @@ pub fn write_path(to: &mut Encoder<'_>, path: &Path) {
     to.list(path.as_os_str().as_bytes());
 }
 
-/// The same back.
+/// Reads a path.
 ///
 /// # Errors
-/// When it is cut off.
+/// The bytes are cut off.
 pub fn read_path(from: &mut Decoder<'_>) -> Result<PathBuf, Fault> {
     from.list().map(|bytes| PathBuf::from(OsString::from_vec(bytes.to_vec())))
 }
 
-/// A time.
+/// Writes a time.
 pub fn write_stamp(to: &mut Encoder<'_>, stamp: Stamp) {
     to.i64(stamp.seconds);
     to.u32(stamp.nanos);
 }
 
-/// The same back.
+/// Reads a time.
 ///
 /// # Errors
-/// When it is cut off.
+/// The bytes are cut off.
 pub fn read_stamp(from: &mut Decoder<'_>) -> Result<Stamp, Fault> {
     Ok(Stamp { seconds: from.i64()?, nanos: from.u32()? })
 }
 
-/// Runs of ascending numbers.
+/// Writes ascending numbers as runs.
 pub fn write_runs(to: &mut Encoder<'_>, numbers: &[u32]) {
     let runs = || numbers.chunk_by(|a, b| a + 1 == *b);
     to.u64(runs().count() as u64);
@@ -52,10 +52,10 @@ pub fn write_runs(to: &mut Encoder<'_>, numbers: &[u32]) {
     }
 }
 
-/// The same back; all below `end`, ascending.
+/// Reads runs; all numbers are below `end` and ascending.
 ///
 /// # Errors
-/// When it is cut off, or not like that.
+/// The bytes are cut off, or the numbers are not.
 pub fn read_runs(from: &mut Decoder<'_>, end: u32) -> Result<Vec<u32>, Fault> {
     let mut out = Vec::new();
     let mut least = 0u32;
@@ -70,7 +70,7 @@ pub fn read_runs(from: &mut Decoder<'_>, end: u32) -> Result<Vec<u32>, Fault> {
 }
 
 impl Catalog {
-    /// Writes all of it.
+    /// Writes the whole catalog.
     pub fn save(&self, to: &mut Encoder<'_>) {
         to.u64(self.rows.len() as u64);
         for row in &self.rows {
@@ -115,10 +115,10 @@ impl Catalog {
         write_runs(to, &self.long);
     }
 
-    /// The same back. All indices are checked: what comes out can be used like a catalog that was sealed.
+    /// Reads a catalog. All indices are checked: the result can be used like one from [`Builder::seal`].
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// The reason why the bytes are invalid.
     pub fn load(from: &mut Decoder<'_>) -> Result<Self, Fault> {
         const BEYOND: Fault = Fault("names a place that it does not have");
         let mut rows = Vec::new();

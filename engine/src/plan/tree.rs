@@ -1,5 +1,5 @@
-//! One drive's files as NTFS sees them: the part of the catalog assigned to it, the session's directory on top, and the
-//! files that the session itself adds.
+//! One drive's files for the NTFS writer: its part of the catalog, the session's directory on top, and the files that
+//! the session itself adds.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -13,33 +13,34 @@ use crate::ntfs::upcase;
 use crate::plan::catalog::Catalog;
 use crate::units::{ByteLen, ClusterSize, FileTime, Stamp};
 
-/// Holds files whose own path would be too long. Behind every container's name in collation order, and none can have it.
+/// Directory of files whose own path would be too long. It sorts after every container's name, and no container can
+/// have it.
 const LONG_DIR: &str = "_long";
 
 /// Holds the session's properties and metadata files.
 const PROPERTIES_DIR: &str = "_properties";
 
-/// A metadata or properties file that goes on the drive beside the data.
+/// A metadata or properties file that is stored on the drive in addition to the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PropertyFile {
-    /// Where it is read from.
+    /// Path of the source file.
     pub source: PathBuf,
     /// Its name on the drive.
     pub name: String,
     /// Length in bytes.
     pub len: ByteLen,
-    /// When the file was last modified, as the walk saw it.
+    /// Time of last modification at the time of the walk.
     pub mtime: Stamp,
-    /// Last status change.
+    /// Time of the last status change at the time of the walk.
     pub ctime: Stamp,
 }
 
 /// A properties file around a blob's MD5, which takes 24 characters of base64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Md5Text {
-    /// All before it.
+    /// Text before the MD5.
     pub before: String,
-    /// All behind it.
+    /// Text after the MD5.
     pub after: String,
 }
 
@@ -50,7 +51,7 @@ impl Md5Text {
     }
 }
 
-/// What a file of the drive is.
+/// Kind of a file on the drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A blob: index into the catalog.
@@ -92,7 +93,7 @@ pub struct DriveTree {
 }
 
 impl DriveTree {
-    /// No file and no directory: nothing is added but what is in the root.
+    /// A tree without files and directories: only the files in the root are added.
     pub fn none(catalog: Arc<Catalog>, session: &str, formatted: FileTime) -> Self {
         Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), Vec::new(), formatted) }
     }
@@ -204,7 +205,7 @@ impl DriveTree {
         &self.catalog
     }
 
-    /// How many of the files are blobs; they come first.
+    /// Number of blobs; they come first.
     pub fn blob_count(&self) -> u32 {
         self.blobs.len() as u32
     }
@@ -245,7 +246,7 @@ impl DriveTree {
         &self.properties
     }
 
-    /// What file `i` is.
+    /// Kind of file `i`.
     pub fn kind(&self, i: u32) -> FileKind {
         match self.blobs.get(i as usize) {
             Some(&file) => FileKind::Blob(file),
@@ -254,7 +255,7 @@ impl DriveTree {
         }
     }
 
-    /// What file `i` becomes; `None` for metadata and properties files.
+    /// Type of the blob of file `i`; `None` for metadata and properties files.
     pub fn blob_type(&self, i: u32) -> Option<BlobType> {
         match self.kind(i) {
             FileKind::Blob(file) => Some(self.catalog.blob_type(file)),
@@ -282,7 +283,7 @@ impl DriveTree {
         (0..self.blob_count()).find(splits)
     }
 
-    /// Where file `i` is read from, or the blob that it tells of.
+    /// Source path of file `i`, or of the blob that it describes.
     pub fn source_path(&self, i: u32) -> PathBuf {
         match self.kind(i) {
             FileKind::ContentMd5(blob) => self.source_path(blob),
@@ -340,7 +341,7 @@ impl DriveTree {
         }
     }
 
-    /// Index among the long ones, if file `i` is one.
+    /// Index of file `i` among those with too long a path; `None` for others.
     fn long_index(&self, i: u32) -> Option<usize> {
         let first_long = self.blobs.len() - self.long_names.len();
         let i = i as usize;
@@ -361,7 +362,7 @@ fn md5_name(blob: u32) -> String {
     format!("md5-{blob:010}.xml")
 }
 
-/// A name for a file whose path is too long: digest of the blob's path, and its extension where that is short.
+/// A name for a file with too long a path: digest of the blob's path, and its extension where that is short.
 fn long_name(catalog: &Catalog, file: u32) -> String {
     let mut blob = String::new();
     catalog.blob_path(file, &mut blob);

@@ -1,8 +1,8 @@
-//! Which parts of a page blob are named: the runs that are not all zero.
+//! The ranges of a page blob listed in the manifest: the runs that are not all zero.
 
 use crate::units::ByteRange;
 
-/// Zeros are looked for in pieces of 4 KiB: what sparse files are made of. The documented unit is 512 bytes.
+/// Zeros are detected in pieces of 4 KiB, the unit of sparse files. The documented unit is 512 bytes.
 pub const RUN_GRANULE: usize = 4096;
 
 /// Most runs that a chunk of 4 MiB can fall into.

@@ -1,4 +1,4 @@
-//! Manifests as they are found: ours, Microsoft's of any version, and damaged ones. Streamed; nothing grows with the file.
+//! Reads manifests: ours, Microsoft's of any version, and damaged ones. Streamed, in constant memory.
 
 use std::io::BufRead;
 
@@ -15,14 +15,14 @@ pub struct SideRef {
     pub hash: Option<Digest>,
 }
 
-/// What a list says before its first blob.
+/// The part of a list before its first blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListHead {
     /// `Id`, seen in the output of the V2 tool.
     pub id: Option<String>,
-    /// Metadata of every blob.
+    /// Metadata file for every blob of the list.
     pub metadata: Option<SideRef>,
-    /// Properties of every blob.
+    /// Properties file for every blob of the list.
     pub properties: Option<SideRef>,
 }
 
@@ -38,17 +38,17 @@ pub enum Pieces {
 /// A block or page range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Byte in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Length of the block or range in bytes.
     pub length: u64,
     /// `Id` of a block.
     pub id: Option<Box<str>>,
-    /// Hash, if given and legible; otherwise a [`Fault`] tells why not.
+    /// Hash, if given and legible; otherwise a [`Fault`] names the reason.
     pub hash: Option<Digest>,
 }
 
-/// What a blob says before its blocks or ranges.
+/// The part of a blob before its blocks or ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlobStart {
     /// Line of its start tag.
@@ -67,33 +67,33 @@ pub struct BlobStart {
     pub client_data: Option<String>,
     /// `ImportDisposition`, verbatim.
     pub disposition: Option<String>,
-    /// Which kind of pieces follows; `None` when the blob has no list.
+    /// Kind of the pieces that follow; `None` when the blob has no list.
     pub pieces: Option<Pieces>,
 }
 
-/// What a blob says behind them.
+/// The part of a blob after its blocks or ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlobEnd {
     /// Metadata of this blob.
     pub metadata: Option<SideRef>,
     /// Properties of this blob.
     pub properties: Option<SideRef>,
-    /// What was wrong with the blob's entry without ending the reading; the first few.
+    /// Faults of the blob's entry that did not end the reading; the first few.
     pub faults: Vec<String>,
 }
 
 /// A blob with all its pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blob {
-    /// What stands before the pieces.
+    /// The part before the pieces.
     pub start: BlobStart,
     /// Blocks or ranges in file order.
     pub pieces: Vec<Piece>,
-    /// What stands behind them.
+    /// The part after them.
     pub end: BlobEnd,
 }
 
-/// What the reader meets, in the order of the file.
+/// An event of the reader, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `Version` of the manifest, verbatim.
@@ -103,7 +103,7 @@ pub enum Event {
     /// The manifest carries a storage key or signature in clear text: `StorageAccountKey` or `ContainerSas`. The value
     /// is not kept.
     Credential(&'static str),
-    /// Who wrote it.
+    /// Name of the program that wrote it.
     ClientCreator(String),
     /// A list begins.
     ListStart(ListHead),
@@ -117,14 +117,14 @@ pub enum Event {
     ListEnd,
 }
 
-/// Something wrong that does not end the reading.
+/// A fault that does not end the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Line, from 1.
     pub line: u64,
-    /// Byte from the start of the file.
+    /// Byte offset in the file.
     pub byte: u64,
-    /// What is wrong.
+    /// The fault, in words.
     pub what: String,
 }
 
@@ -136,7 +136,7 @@ const OF_BLOB_MAX: usize = 8;
 pub struct Reader<R> {
     steps: Steps<R>,
     at: At,
-    /// Not yet told: an empty element or a head may give several events.
+    /// Events not yet returned: an empty element or a head may give several.
     queued: std::collections::VecDeque<Event>,
     faults: Vec<Fault>,
     faults_in_all: u64,
@@ -178,13 +178,12 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// What was wrong so far without ending the reading; the first [`limits::FAULTS_MAX`] of
-    /// [`Reader::faults_in_all`].
+    /// Faults so far that did not end the reading; the first [`limits::FAULTS_MAX`] of [`Reader::faults_in_all`].
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// How many faults there were so far.
+    /// Number of faults so far.
     pub fn faults_in_all(&self) -> u64 {
         self.faults_in_all
     }
@@ -192,7 +191,7 @@ impl<R: BufRead> Reader<R> {
     /// The next event; `None` at the end of a complete manifest.
     ///
     /// # Errors
-    /// When the file is not well-formed, not a manifest, or past a limit. Nothing can be read behind that.
+    /// The file is not well-formed, not a manifest, or past a limit. No further event can be read then.
     pub fn next_event(&mut self) -> Result<Option<Event>, XmlError> {
         loop {
             if let Some(event) = self.queued.pop_front() {
@@ -205,7 +204,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next blob with its pieces, passing over all else; `None` at the end. At most [`limits::BLOB_PIECES_MAX`]
+    /// The next blob with its pieces, skipping everything else; `None` at the end. At most [`limits::BLOB_PIECES_MAX`]
     /// pieces.
     ///
     /// # Errors
@@ -275,7 +274,7 @@ impl<R: BufRead> Reader<R> {
                 }
             }
             (At::Manifest, Step::End) => {
-                // What follows the root can only be comments and blanks.
+                // Only comments and blanks may follow the root.
                 match self.steps.next()? {
                     Step::Eof => {}
                     Step::Text(text) if text.trim().is_empty() => {
@@ -375,7 +374,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// Tells the head of the list, once.
+    /// Returns the head of the list, once.
     fn open_list(&mut self) {
         if let Some(head) = self.list.take() {
             self.queued.push_back(Event::ListStart(head));
@@ -506,7 +505,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// A block or range; one without its place means nothing, and costs its blob alone.
+    /// A block or range; one without offset or length is useless, and invalidates its blob alone.
     fn piece(&mut self, name: &str, attributes: &[(String, String)]) -> Option<Piece> {
         let number = |key: &str| attribute(attributes, key).and_then(|text| text.trim().parse::<u64>().ok());
         let (Some(offset), Some(length)) = (number("Offset"), number("Length")) else {
@@ -520,7 +519,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl Blob {
-    /// Whether the pieces say what every byte of the blob is: blocks from end to end, ranges in order and inside.
+    /// Whether the pieces account for every byte of the blob: blocks from end to end, ranges in order and inside.
     pub fn is_covered(&self) -> bool {
         let length = self.start.length;
         let Some(kind) = self.start.pieces else { return true };
@@ -539,8 +538,8 @@ impl Blob {
         kind == Pieces::Pages || next == length || self.pieces.is_empty()
     }
 
-    /// What the service would find wrong with the blob's description (docs/spec/import-export.md#manifest-grammar);
-    /// empty when nothing.
+    /// Faults that the service would find in the blob's description (docs/spec/import-export.md#manifest-grammar);
+    /// empty when there is none.
     pub fn check(&self) -> Vec<String> {
         let mut out = Vec::new();
         let length = self.start.length;

@@ -4,10 +4,10 @@ use std::io;
 use crate::hash::Md5;
 use crate::units::ByteLen;
 
-/// Appends what comes next to an empty buffer; nothing at the end.
+/// Appends the next piece to an empty buffer; nothing at the end.
 type Render<'a> = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<()> + Send + 'a>;
 
-/// A manifest on its way to the drive: rendered a piece at a time as it is wanted, hashed on its way. It may be gigabytes.
+/// A manifest streamed to the drive: rendered a piece at a time on demand, and hashed. It may be gigabytes.
 pub struct ManifestStream<'a> {
     render: Render<'a>,
     piece: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct ManifestStream<'a> {
 }
 
 impl<'a> ManifestStream<'a> {
-    /// Of what `render` appends to an empty buffer, until it appends nothing.
+    /// A stream of the pieces that `render` appends to an empty buffer, until it appends nothing.
     pub fn new(render: impl FnMut(&mut Vec<u8>) -> io::Result<()> + Send + 'a) -> Self {
         Self { render: Box::new(render), piece: Vec::new(), taken: 0, len: 0, md5: Md5::new() }
     }
@@ -25,7 +25,7 @@ impl<'a> ManifestStream<'a> {
     /// Fills `out` from its start; fewer bytes than it has room for mean the end.
     ///
     /// # Errors
-    /// Those of rendering: the hashes cannot be read.
+    /// Errors of rendering: the hashes cannot be read.
     pub fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < out.len() {
@@ -47,7 +47,7 @@ impl<'a> ManifestStream<'a> {
         Ok(filled)
     }
 
-    /// Length and MD5 of what was filled.
+    /// Length and MD5 of the bytes returned so far.
     pub fn finish(self) -> (ByteLen, [u8; 16]) {
         (ByteLen(self.len), self.md5.finish())
     }

@@ -1,7 +1,7 @@
-//! The manifest that we write: grammar of version 2014-11-01, in its order, without credential.
+//! Writes the manifest: grammar of version 2014-11-01, in its order, without credentials.
 //!
-//! Every part has a length that is known before hashes are, so that its place on the drive can be planned: exact for
-//! block blobs, an upper bound for page blobs, whose ranges depend on where zeros are. Nothing holds a whole manifest.
+//! The length of every part is known before its hashes, so that its place on the drive can be planned: exact for block
+//! blobs, an upper bound for page blobs, whose ranges depend on the zeros in them. Nothing holds a whole manifest.
 
 use super::super::dataset::Disposition;
 use super::super::digest::push_hex;
@@ -12,7 +12,7 @@ use super::ranges::runs_max;
 const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 const VERSION: &str = "2014-11-01";
 
-/// What the documented grammar calls a page range's or block's greatest length, and our unit of page blobs.
+/// Greatest length of a page range or block in the documented grammar, and the unit of page blobs here.
 const PAGE_CHUNK: u64 = 4 << 20;
 
 /// A metadata or properties file on the drive: path with backslashes from the root, and MD5 of its bytes.
@@ -20,7 +20,7 @@ const PAGE_CHUNK: u64 = 4 << 20;
 pub struct SideFile<'a> {
     /// `\session#1\…\metadata.xml`.
     pub path: &'a str,
-    /// MD5 of its bytes.
+    /// MD5 of the file's bytes.
     pub hash: Md5,
 }
 
@@ -31,66 +31,66 @@ pub struct ListFacts<'a> {
     pub session: &'a str,
     /// Number of the list in the session, from 0; `Id` is `session#1-0`.
     pub number: u32,
-    /// Metadata of every blob in it.
+    /// Metadata file for every blob in it.
     pub metadata: Option<SideFile<'a>>,
-    /// Properties of every blob in it.
+    /// Properties file for every blob in it.
     pub properties: Option<SideFile<'a>>,
 }
 
-/// How a blob is described.
+/// Kind of a blob's description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Blocks of `block_len` bytes without gap, the last one shorter.
     Blocks {
-        /// From [`super::super::names::blocks_of`].
+        /// Length of a block, from [`super::super::names::blocks_of`].
         block_len: u64,
     },
-    /// Page ranges: in each 4 MiB of the file, its runs that are not zero.
+    /// Page ranges: the non-zero runs in each 4 MiB of the file.
     Pages,
 }
 
-/// What is known of a blob before it is read.
+/// Facts of a blob before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobFacts<'a> {
     /// `container/name`.
     pub blob_path: &'a str,
-    /// Where the file lies: `\session#1\…`.
+    /// Path of the file on the drive: `\session#1\…`.
     pub file_path: &'a str,
     /// Length of the blob in bytes.
     pub length: u64,
     /// Blocks or pages.
     pub layout: Layout,
-    /// What to do with a blob that exists.
+    /// Treatment of an existing blob.
     pub disposition: Disposition,
-    /// Metadata of this blob alone, in place of the list's.
+    /// Metadata file for this blob alone, in place of the list's.
     pub metadata: Option<SideFile<'a>>,
-    /// Properties of this blob alone, in place of the list's.
+    /// Properties file for this blob alone, in place of the list's.
     pub properties: Option<SideFile<'a>>,
 }
 
 /// A block with its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Byte in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Length of the block in bytes; the last one of a blob may be shorter.
     pub length: u64,
-    /// MD5 of them.
+    /// MD5 of the block.
     pub hash: Md5,
 }
 
 /// A page range with its hash: offset and length are multiples of 512, length at most 4 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRange {
-    /// Byte in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Length of the range in bytes, a multiple of 512.
     pub length: u64,
-    /// MD5 of them.
+    /// MD5 of the range.
     pub hash: Md5,
 }
 
-/// What reading a blob gave.
+/// Hashes of a blob's contents.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     /// MD5 of each block, in order.
@@ -99,7 +99,7 @@ pub enum Content<'a> {
     Pages(&'a [PageRange]),
 }
 
-/// From the declaration to `ClientCreator`. Never a storage key or signature.
+/// The bytes from the declaration to `ClientCreator`. Never a storage key or signature.
 pub fn header(drive_id: &str, version: &str) -> Vec<u8> {
     let mut out = DECLARATION.to_vec();
     text(&mut out, &["<DriveManifest Version=\"", VERSION, "\">\n<Drive>\n"]);
@@ -110,7 +110,7 @@ pub fn header(drive_id: &str, version: &str) -> Vec<u8> {
     out
 }
 
-/// Whether the contents of a `DriveId` element, as they stand in a file, are this id.
+/// Whether the contents of a `DriveId` element, as found in a file, are this id.
 pub fn is_drive_id(stands: &str, drive_id: &str) -> bool {
     let mut escaped = Vec::new();
     push_escaped(drive_id, &mut escaped);
@@ -144,11 +144,11 @@ pub fn blob_xml_len(blob: &BlobFacts<'_>) -> u64 {
     lengths.open + lengths.pieces + lengths.close
 }
 
-/// Appends a whole blob. [`blob_open`], [`write_block`] or [`write_page_range`], and [`blob_close`] do the same piece by
-/// piece, for blobs whose description is itself large.
+/// Appends a whole blob. [`blob_open`], [`write_block`] or [`write_page_range`], and [`blob_close`] do the same in
+/// pieces, for blobs whose description is itself large.
 ///
 /// # Panics
-/// When the number of hashes is not that of the blob's blocks, or `content` is not of the blob's layout: a bug.
+/// The number of hashes is not that of the blob's blocks, or `content` is not of the blob's layout: a bug.
 pub fn write_blob(out: &mut Vec<u8>, blob: &BlobFacts<'_>, content: Content<'_>) {
     blob_open(out, blob);
     match (blob.layout, content) {
@@ -201,7 +201,7 @@ pub fn write_page_range(out: &mut Vec<u8>, range: &PageRange) {
     hash_and_end(out, &range.hash);
 }
 
-/// Appends what follows the last block or range.
+/// Appends the part after the last block or range.
 pub fn blob_close(out: &mut Vec<u8>, blob: &BlobFacts<'_>) {
     let tag = list_tag(blob.layout);
     text(out, &["</", tag, ">\n"]);
