@@ -10,17 +10,17 @@ use crate::units::FileTime;
 
 const HEADER_LEN: usize = size_of::<DatumHeader>();
 
-/// What is wrong with a datum, and where it starts (bytes from the start of the region or key file).
+/// Fault of a datum, with its offset in bytes from the start of the region or key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("datum at byte {at:#x}: {fault}")]
 pub struct DatumError {
-    /// Start of the datum.
+    /// Offset of the datum.
     pub at: usize,
     /// Rule that the datum breaks.
     pub fault: DatumFault,
 }
 
-/// What can be wrong with a datum.
+/// Rule that a datum breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatumFault {
     /// Fewer bytes left than a header takes.
@@ -47,7 +47,7 @@ pub enum DatumFault {
 /// One datum in a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Datum<'a> {
-    /// Where it starts, counted from the start of the region or key file.
+    /// Offset of the datum, from the start of the region or key file.
     pub at: usize,
     pub role: u16,
     pub kind: u16,
@@ -90,7 +90,7 @@ impl<'a> Datum<'a> {
     }
 }
 
-/// Walks datums that lie back to back; ends after the first malformed one.
+/// Iterates over consecutive datums; ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct Datums<'a> {
     bytes: &'a [u8],
@@ -138,12 +138,12 @@ pub struct Sealed {
     ciphertext: Vec<u8>,
 }
 
-/// Why a wrapped key did not come out.
+/// Reason why a wrapped key cannot be unwrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealedError {
-    /// Another key, or changed bytes.
+    /// The tag does not match: another key, or changed bytes.
     WrongTag,
-    /// The tag fits, but what came out is no KEY datum.
+    /// The tag matches, but the contents are no KEY datum.
     NoKey,
 }
 
@@ -180,27 +180,27 @@ const FLAGS_ON_DISK: u16 = 1;
 const FLAGS_WRAPPED: u16 = 0;
 
 impl Writer {
-    /// Appends to `out`; nonces take `time`, and counters from `counter` on.
+    /// Appends to `out`; nonces consist of `time`, and of counters from `counter` on.
     pub const fn new(out: Vec<u8>, time: FileTime, counter: u32) -> Self {
         Self { out, time, counter }
     }
 
-    /// The counter that the next wrapping will take.
+    /// The counter of the next wrapping.
     pub const fn next_counter(&self) -> u32 {
         self.counter
     }
 
-    /// The time that nonces take.
+    /// The time in nonces.
     pub const fn time(&self) -> FileTime {
         self.time
     }
 
-    /// All datums written so far, as they lie on disk.
+    /// All datums written so far, in their on-disk form.
     pub fn into_bytes(mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// A datum whose payload `fill` writes.
+    /// Writes a datum with the payload that `fill` writes.
     pub fn datum(&mut self, role: u16, kind: u16, fill: impl FnOnce(&mut Self)) {
         self.datum_with_flags(role, kind, FLAGS_ON_DISK, fill);
     }
@@ -214,17 +214,17 @@ impl Writer {
         self.out[start..][..HEADER_LEN].copy_from_slice(header.as_bytes());
     }
 
-    /// A fixed part.
+    /// Writes a fixed part.
     pub fn head<T: IntoBytes + Immutable>(&mut self, head: &T) {
         self.out.extend_from_slice(head.as_bytes());
     }
 
-    /// Bytes as they are.
+    /// Writes bytes unchanged.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
-    /// A UNICODE datum with the final NUL.
+    /// Writes a UNICODE datum with the final NUL.
     pub fn text(&mut self, role: u16, text: &str) {
         self.datum(role, kind::UNICODE, |out| {
             for unit in text.encode_utf16().chain([0]) {
@@ -233,7 +233,7 @@ impl Writer {
         });
     }
 
-    /// A KEY datum in the open, for key files.
+    /// Writes an unwrapped KEY datum, for key files.
     pub fn key(&mut self, key_type: u16, key: &[u8]) {
         self.datum(role::PROPERTY, kind::KEY, |out| {
             out.head(&KeyHead { key_type: key_type.into(), flags: 0.into() });
@@ -241,7 +241,7 @@ impl Writer {
         });
     }
 
-    /// An AES_CCM datum that holds `key` under `wrapping`, with the next counter.
+    /// Writes an AES_CCM datum that holds `key` under `wrapping`, with the next counter.
     pub fn sealed_key(&mut self, role: u16, wrapping: &Key32, key_type: u16, key: &[u8]) {
         let nonce = Nonce { time: self.time.0.into(), counter: self.counter.into() };
         self.counter += 1;

@@ -1,4 +1,4 @@
-//! The structures on disk, as types. All little-endian, none aligned (docs/spec/bitlocker.md#pitfalls, point 6).
+//! The on-disk structures as types. All little-endian, none aligned (docs/spec/bitlocker.md#pitfalls, point 6).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -76,7 +76,7 @@ pub mod key_type {
     pub const STRETCHED_RECOVERY: u16 = 0x2008;
 }
 
-/// Priorities of protectors, which say what they are (docs/spec/bitlocker.md#protectors).
+/// Priorities of protectors, which determine their kind (docs/spec/bitlocker.md#protectors).
 pub mod priority {
     pub const CLEAR_KEY: u16 = 0;
     pub const TPM: u16 = 0x0100;
@@ -181,7 +181,7 @@ const _: () = assert!(std::mem::offset_of!(BootSector, text) == 0x100);
 const _: () = assert!(std::mem::offset_of!(BootSector, text_offsets) == 0x1FB);
 
 on_disk! {
-    /// What follows the GUID in a boot sector, wherever that is (docs/spec/bitlocker.md#boot-sector,
+    /// The part after the GUID in a boot sector, wherever that is (docs/spec/bitlocker.md#boot-sector,
     /// docs/spec/bitlocker.md#to-go and docs/spec/bitlocker.md#conversion-in-progress).
     RegionOffsets, 40 {
         regions: [U64; 3],
@@ -198,7 +198,7 @@ on_disk! {
         version: U16,
         state: U16,
         next_state: U16,
-        /// The encrypted volume's size; in old conversions the border of what is encrypted.
+        /// The encrypted volume's size; in old conversions the border of the encrypted part.
         state_offset: U64,
         state_size: U32,
         relocated_sectors: U32,
@@ -225,7 +225,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Behind the block (docs/spec/bitlocker.md#validation); one AES-CCM datum follows.
+    /// After the block (docs/spec/bitlocker.md#validation); one AES-CCM datum follows.
     Validation, 8 {
         bytes_left: U16,
         version: U16,
@@ -303,7 +303,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// Version 5 of what follows in a VIRTUALIZATION datum since Windows 8; older versions are its prefixes.
+    /// Version 5 of the rest of a VIRTUALIZATION datum since Windows 8; older versions are its prefixes.
     Xinfo, 76 {
         version: U16,
         size: U16,

@@ -1,4 +1,4 @@
-//! What can be brought to unlock a volume, in all its forms.
+//! Keys for unlocking a volume, in all their forms.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use crate::crypt::stretch::{RecoveryPassword, RecoveryPasswordError};
 use crate::text;
 use crate::units::Guid;
 
-/// Longest input that is looked at: a key file in base64 is 240 characters, a password at most 256 units.
+/// Longest input examined: a key file in base64 is 240 characters, a password at most 256 units.
 const INPUT_LEN_MAX: usize = 4096;
 
-/// From this many digits on a text of digits is meant to be a recovery password.
+/// Number of digits from which a text of digits is taken for a recovery password.
 const RECOVERY_DIGITS_MIN: usize = 36;
 
 /// A secret that may open a volume.
@@ -36,16 +36,16 @@ pub enum KeyInput {
     Clear,
 }
 
-/// Why an input is no key. Names places and lengths, never contents.
+/// Reason why an input is no key. Names places and lengths, never contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyInputError {
-    /// Nothing in it.
+    /// Empty input.
     #[error("the key is empty")]
     Empty,
     /// Longer than any key.
     #[error("{found} bytes are too long for a key")]
     TooLong {
-        /// How many bytes.
+        /// Its length in bytes.
         found: usize,
     },
     /// Digits, but no recovery password.
@@ -59,12 +59,12 @@ pub enum KeyInputError {
         "neither 48 digits, nor a .BEK file, nor the base64 of a 32-byte key or of a .BEK file ({found} bytes given)"
     )]
     Unknown {
-        /// How many bytes.
+        /// Its length in bytes.
         found: usize,
     },
 }
 
-/// What is wrong with a key file (docs/spec/bitlocker.md#key-files).
+/// Fault of a key file (docs/spec/bitlocker.md#key-files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The size field does not fit the file.
@@ -72,10 +72,10 @@ pub enum KeyFileError {
     Size {
         /// The size field.
         said: u32,
-        /// Bytes there are.
+        /// Length of the file in bytes.
         found: usize,
     },
-    /// Another version or header size than all Windows write.
+    /// Version or header size different from those that all Windows versions write.
     #[error("version {version} with a header of {header_size} bytes is not known")]
     Header {
         /// The version field.
@@ -92,14 +92,14 @@ pub enum KeyFileError {
 }
 
 impl KeyInput {
-    /// Reads the contents of a key file, or what somebody pasted: a `.BEK` file, 48 digits, base64 of 32 bytes or of a
-    /// `.BEK` file, or 32 bytes that are no text. Blanks, quotes and a byte order mark around text do not count. Of a text
-    /// with several passwords the first; [`crate::crypt::printed::runs`] finds all.
+    /// Reads the contents of a key file, or pasted text: a `.BEK` file, 48 digits, base64 of 32 bytes or of a `.BEK`
+    /// file, or 32 bytes that are no text. Blanks, quotes and a byte order mark around text are ignored. Of a text with
+    /// several passwords the first; [`crate::crypt::printed::runs`] finds all.
     ///
-    /// Never takes a text for a user's password: [`KeyInput::password`] says so explicitly.
+    /// Never takes a text for a user's password: that needs [`KeyInput::password`].
     ///
     /// # Errors
-    /// The form that the input most resembles, and what is wrong with it.
+    /// The form that the input most resembles, with its fault.
     pub fn parse(input: &[u8]) -> Result<Self, KeyInputError> {
         if input.is_empty() {
             return Err(KeyInputError::Empty);
@@ -234,7 +234,7 @@ fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
             bits &= (1 << held) - 1;
         }
     }
-    // What is left over must be fewer bits than a character, and zero.
+    // The remaining bits must be fewer than a character's, and zero.
     (held < 6 && bits == 0 && padding <= 2).then_some(out)
 }
 

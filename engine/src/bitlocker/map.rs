@@ -1,4 +1,4 @@
-//! From bytes of the unlocked volume to bytes of the device (docs/spec/bitlocker.md#reading-a-volume, point 7).
+//! Maps bytes of the unlocked volume to bytes of the device (docs/spec/bitlocker.md#reading-a-volume, point 7).
 //!
 //! The unlocked ("virtual") volume is as long as the partition. Its first bytes are stored elsewhere, BitLocker's own
 //! areas read as zeros, and the rest lies in place. A sector's cipher offset is always the place where it is stored, for
@@ -11,15 +11,15 @@ use super::regions::Regions;
 use crate::crypt::SectorCipher;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
-/// Where the bytes of a volume come from.
+/// Reader of a volume's stored bytes.
 ///
-/// Offsets count from the start of the volume. Offsets and lengths asked for are whole sectors of the volume; a read
-/// past the end must fail, not come back short.
+/// Offsets count from the start of the volume. Requested offsets and lengths are whole sectors of the volume; a read
+/// past the end must fail, not return fewer bytes.
 pub trait ReadAt {
     /// Fills `buf` from byte `at`.
     ///
     /// # Errors
-    /// Whatever the device says; [`io::ErrorKind::UnexpectedEof`] past its end.
+    /// Errors of the device; [`io::ErrorKind::UnexpectedEof`] past its end.
     fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> io::Result<()>;
 }
 
@@ -29,18 +29,18 @@ impl<F: FnMut(ByteOffset, &mut [u8]) -> io::Result<()>> ReadAt for F {
     }
 }
 
-/// How a run of the unlocked volume is had.
+/// Source of a run of the unlocked volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Stored encrypted at this place, which is also the cipher's offset.
     Sealed(ByteOffset),
-    /// Stored as it is at this place.
+    /// Stored unencrypted at this place.
     Plain(ByteOffset),
-    /// BitLocker's own; zeros.
+    /// An area of BitLocker; reads as zeros.
     Zeros,
 }
 
-/// A run of the unlocked volume that comes from one place.
+/// A run of the unlocked volume with a single source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its bytes in the unlocked volume.
@@ -49,7 +49,7 @@ pub struct Segment {
     pub source: Source,
 }
 
-/// Why a volume's layout makes no sense. Found in metadata, so never a reason to panic.
+/// Reason why a volume's layout is impossible. Comes from metadata, so it must never cause a panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
     /// An offset is no multiple of the sector size.
@@ -57,7 +57,7 @@ pub enum MappingError {
     Unaligned {
         /// Name of the metadata field.
         field: &'static str,
-        /// Value of that field.
+        /// Offset in that field.
         at: ByteOffset,
     },
     /// A range ends past 64 bits.
@@ -65,18 +65,18 @@ pub enum MappingError {
     TooFar {
         /// Name of the metadata field.
         field: &'static str,
-        /// Value of that field.
+        /// Offset in that field.
         at: ByteOffset,
     },
 }
 
-/// What Vista's first sector hides (docs/spec/bitlocker.md#vista).
+/// Original fields that Vista's first sector replaces (docs/spec/bitlocker.md#vista).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct VistaFront {
     mirror_cluster: u64,
 }
 
-/// Chunks of a volume in conversion: which are encrypted already (docs/spec/bitlocker.md#conversion-in-progress).
+/// State of each chunk of a volume in conversion (docs/spec/bitlocker.md#conversion-in-progress).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
     /// Bytes of a chunk; a whole number of sectors.
@@ -89,14 +89,14 @@ pub(super) struct Chunks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChunkRegion {
     pub start: u64,
-    /// Number of chunks that `bitmap` speaks of.
+    /// Number of chunks that `bitmap` covers.
     pub bits: u64,
     /// Bit 0 of byte 0 is the first chunk; 1 = encrypted.
     pub bitmap: Vec<u8>,
 }
 
 impl Chunks {
-    /// Whether the byte at `at` is encrypted, and where that answer ends.
+    /// Whether the byte at `at` is encrypted, and the end of the range with the same answer.
     fn state_at(&self, at: u64) -> (bool, u64) {
         let behind = self.regions.partition_point(|region| region.start <= at);
         let next_start = self.regions.get(behind).map_or(u64::MAX, |region| region.start);
@@ -122,7 +122,7 @@ impl Chunks {
     }
 }
 
-/// What the metadata says about a layout; the makings of a [`Mapping`].
+/// The parts of a layout in the metadata; input of a [`Mapping`].
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub sector: SectorSize,
@@ -130,12 +130,12 @@ pub(super) struct Layout {
     pub metadata: [u64; 3],
     pub relocated_at: u64,
     pub relocated_len: u64,
-    /// From here on everything is plain; 0 = nothing is.
+    /// Offset from which on everything is plain; 0 when nothing is.
     pub sealed_end: u64,
-    /// The volume is not encrypted at all.
+    /// Whether the volume is not encrypted at all.
     pub decrypted: bool,
     pub chunks: Option<Chunks>,
-    /// Further ranges that a conversion hides: (what, start, length).
+    /// Further ranges that a conversion hides: (name, start, length).
     pub hidden: Vec<(&'static str, u64, u64)>,
 }
 
@@ -147,14 +147,14 @@ pub struct Mapping {
     /// End of the virtual bytes that are stored at `relocated_at`.
     relocated_end: u64,
     relocated_at: u64,
-    /// Start and end of what reads as zeros; ascending, apart.
+    /// Start and end of ranges that read as zeros; ascending, disjoint.
     hidden: Vec<(u64, u64)>,
     sealed_end: u64,
     chunks: Option<Chunks>,
 }
 
 impl Mapping {
-    /// The map of a volume with these regions whose bytes from `sealed_end` on are plain.
+    /// The map of a volume with these regions, with bytes from `sealed_end` on in plain.
     pub(super) fn until(regions: &Regions, sealed_end: ByteOffset) -> Result<Self, MappingError> {
         Self::new(Layout {
             sector: regions.sector(),
@@ -220,12 +220,12 @@ impl Mapping {
         self.sector
     }
 
-    /// What reads as zeros: BitLocker's own areas, ascending.
+    /// Ranges that read as zeros: BitLocker's own areas, ascending.
     pub fn hidden(&self) -> impl Iterator<Item = ByteRange> {
         self.hidden.iter().map(|&(start, end)| ByteRange::new(start, end - start))
     }
 
-    /// Takes `len` bytes from byte `at` of the unlocked volume apart by where they come from.
+    /// Splits `len` bytes from byte `at` of the unlocked volume by their source.
     ///
     /// The segments are ascending, without gaps, and as long as they can be. Bytes past 64 bits are left out.
     pub fn map(&self, at: ByteOffset, len: ByteLen) -> impl Iterator<Item = Segment> {
@@ -243,7 +243,7 @@ impl Mapping {
         })
     }
 
-    /// Where byte `at` comes from, and where that answer ends (always behind `at`).
+    /// Source of byte `at`, and the end of the run with that source (always after `at`).
     fn run_at(&self, at: u64) -> (Source, u64) {
         // The order of these questions is the format's: the first that fits wins.
         if self.vista.is_some() && at < FRONT_LEN as u64 {
@@ -274,7 +274,8 @@ impl Mapping {
         (Source::stored(sealed, at), until.min(next_hidden))
     }
 
-    /// Puts right what the device's own bytes hide, after a run of [`Source::Plain`] from byte `at` was read into `buf`.
+    /// Restores fields that BitLocker replaces on the device, after a run of [`Source::Plain`] from byte `at` was read
+    /// into `buf`.
     ///
     /// Only Vista's first sector is such a run: its OEM name and mirror cluster are BitLocker's. For any other run and
     /// volume this does nothing.
@@ -294,7 +295,7 @@ impl Mapping {
     ///
     /// # Errors
     /// The reader's; [`io::ErrorKind::InvalidInput`] unless `at` and the length are whole sectors, or when a sealed run
-    /// is asked for without a cipher.
+    /// is requested without a cipher.
     pub fn read(
         &self,
         at: ByteOffset,

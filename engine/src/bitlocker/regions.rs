@@ -1,14 +1,14 @@
-//! Where the areas that belong to BitLocker lie in a new volume (docs/spec/bitlocker.md#where-windows-puts-the-regions
-//! and docs/spec/bitlocker.md#recipe).
+//! Placement of BitLocker's areas in a new volume (docs/spec/bitlocker.md#where-windows-puts-the-regions and
+//! docs/spec/bitlocker.md#recipe).
 
 use super::format::{FRONT_LEN, REGION_LEN, VERIFY_LEN};
 use super::map::Mapping;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, SectorSize};
 
-/// The smallest volume that is laid out: nothing may lie below 33 MiB, and the smallest seen on Windows has 57 MiB.
+/// The smallest volume that is laid out: no area may be below 33 MiB, and the smallest seen on Windows has 57 MiB.
 pub const VOLUME_LEN_MIN: ByteLen = ByteLen(64 << 20);
 
-/// Windows puts nothing of its own below this offset (33 MiB), whatever the volume.
+/// Windows places none of its areas below this offset (33 MiB), whatever the volume.
 const FIRST_REGION_AT: u64 = 0x210_0000;
 
 /// Windows 10 spreads the regions by this part of the volume.
@@ -24,19 +24,19 @@ const NAME_REGION_3: &str = "FVE2.{e40ad34d-dae9-4bc7-95bd-b16218c10f72}.3";
 const NAME_RELOCATED: &str = "FVE2.{24e6f0ae-6a00-4f73-984b-75ce9942852d}";
 const NAME_VERIFY: &str = "FVE2.{da392a22-cae0-4f0f-9a30-b8830385d046}";
 
-/// Why a volume cannot be laid out.
+/// Reason why a volume cannot be laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// Below [`VOLUME_LEN_MIN`].
     #[error("a BitLocker volume of {found} is too small; the smallest is {VOLUME_LEN_MIN}")]
     TooSmall {
-        /// The length asked for.
+        /// The requested length.
         found: ByteLen,
     },
     /// A cluster cannot be smaller than a sector.
     #[error("clusters of {} bytes are smaller than sectors of {} bytes", cluster.bytes(), sector.bytes())]
     ClusterBelowSector {
-        /// The cluster size asked for.
+        /// The requested cluster size.
         cluster: ClusterSize,
         /// The device's sector size.
         sector: SectorSize,
@@ -44,7 +44,7 @@ pub enum PlaceError {
     /// The length is no multiple of the sector size.
     #[error("a volume of {} bytes is no whole number of {}-byte sectors", len.0, sector.bytes())]
     PartSector {
-        /// The length asked for.
+        /// The requested length.
         len: ByteLen,
         /// The device's sector size.
         sector: SectorSize,
@@ -57,7 +57,7 @@ pub enum PlaceError {
     },
 }
 
-/// A file that owns one of BitLocker's areas, so that the file system inside leaves it alone
+/// A file that reserves one of BitLocker's areas, so that the file system inside leaves it alone
 /// (docs/spec/bitlocker.md#the-ntfs-side).
 ///
 /// It lies in `\System Volume Information`, has one unnamed non-resident `$DATA` of one run, and only `$FILE_NAME`
@@ -88,7 +88,7 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Lays the areas out as Windows 10 does: nothing below 33 MiB, the three regions a ninth of the volume apart, the
+    /// relocated area after region 1, the verify region after that; each on a cluster of its own.
     /// relocated area behind region 1, the verify region behind that; each on a cluster of its own.
     ///
     /// With clusters up to 8 KiB the relocated area is 64 KiB behind region 1 and the verify region 8 KiB further.
@@ -116,9 +116,9 @@ impl Regions {
         Ok(Self { volume_len, sector, cluster, metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify) })
     }
 
-    /// As [`Regions::place`] in a volume that holds files: each area in clusters of `free` (ascending, apart, whole
-    /// clusters), as near as can be behind where Windows wants it, or else before that. Apart from each other where no
-    /// free run holds region 1 with its two followers.
+    /// As [`Regions::place`] in a volume that holds files: each area in clusters of `free` (ascending, disjoint, whole
+    /// clusters), at the nearest place after Windows' own, or else before it. The relocated area and the verify region
+    /// are placed separately where no free run holds region 1 together with both.
     ///
     /// # Errors
     /// See [`PlaceError`].
@@ -145,7 +145,8 @@ impl Regions {
         Ok(Self { metadata, relocated: ByteOffset(relocated), verify: ByteOffset(verify), ..wanted })
     }
 
-    /// Areas whose places were chosen before: regions 1 to 3, relocated area, verify region. `None` if they make no sense.
+    /// Areas at places chosen by an earlier run: regions 1 to 3, relocated area, verify region. `None` if they are
+    /// implausible.
     pub fn restore(volume_len: ByteLen, cluster: ClusterSize, sector: SectorSize, places: [u64; 5]) -> Option<Self> {
         let wanted = Self::place(volume_len, cluster, sector).ok()?;
         if places.iter().any(|&at| at < FRONT_LEN as u64 || at >= volume_len.0) {
@@ -192,7 +193,7 @@ impl Regions {
         [ByteRange { start: a, len }, ByteRange { start: b, len }, ByteRange { start: c, len }]
     }
 
-    /// Home of the first 8 KiB of the unlocked volume.
+    /// Stored first 8 KiB of the unlocked volume.
     pub const fn relocated(&self) -> ByteRange {
         ByteRange { start: self.relocated, len: ByteLen(FRONT_LEN as u64) }
     }
@@ -207,7 +208,8 @@ impl Regions {
         ByteRange::new(0, FRONT_LEN as u64)
     }
 
-    /// The five files that the file system inside must give these areas to: regions 1 to 3, relocated area, verify region.
+    /// The five files by which the file system inside must reserve these areas: regions 1 to 3, relocated area, verify
+    /// region.
     pub fn hidden_files(&self) -> [HiddenFile; 5] {
         let [m1, m2, m3] = self.metadata();
         [
@@ -226,7 +228,7 @@ impl Regions {
         })
     }
 
-    /// What must be sealed as zeros on the device: the verify region, and what is left of the last cluster of each
+    /// Ranges that must be sealed zeros on the device: the verify region, and the rest of the last cluster of each
     /// hidden file when clusters are larger than its data. Ascending; never empty.
     pub fn sealed_zeros(&self) -> Vec<ByteRange> {
         let mut zeros: Vec<ByteRange> = self
@@ -243,13 +245,13 @@ impl Regions {
         zeros
     }
 
-    /// The map from the unlocked volume to the device, as readers of the finished volume will make it.
+    /// The map from the unlocked volume to the device, as readers of the finished volume will build it.
     pub fn mapping(&self) -> Mapping {
         self.mapping_until(ByteOffset(self.volume_len.0))
     }
 
-    /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, behind the front)
-    /// nothing is encrypted yet, but for the relocated area.
+    /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, behind the
+    /// front) nothing is encrypted yet, except the relocated area.
     pub fn mapping_until(&self, plain_from: ByteOffset) -> Mapping {
         Mapping::until(self, plain_from).expect("own areas are aligned and inside the volume")
     }
@@ -287,7 +289,7 @@ mod tests {
             let free: Vec<ByteRange> = free.iter().map(|&(from, to)| ByteRange::new(from, to - from)).collect();
             Regions::around(len, cluster, SectorSize::S512, &free)
         };
-        // Where all is free it is as in an empty volume.
+        // With everything free it is the same as in an empty volume.
         let empty = Regions::place(len, cluster, SectorSize::S512).unwrap();
         assert_eq!(around(&[(0x10000, len.0)]), Ok(empty));
         // Pushed behind, and before where nothing is free behind.

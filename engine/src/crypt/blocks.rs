@@ -1,4 +1,4 @@
-//! AES blocks, many at a time: the shape in which the modes see the `aes` crate's back ends.
+//! AES blocks, many at a time: the interface of the modes to the back ends of the `aes` crate.
 
 use aes::cipher::array::ArraySize;
 use aes::cipher::common::{KeyInit, ParBlocks, ParBlocksSizeUser};
@@ -9,7 +9,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::units::SectorSize;
 
-/// 16 bytes.
+/// A block of 16 bytes.
 pub(super) type Block = aes::Block;
 
 /// AES with a key of some length, wiped on drop.
@@ -25,8 +25,8 @@ pub(super) trait Aes:
 impl Aes for aes::Aes128 {}
 impl Aes for aes::Aes256 {}
 
-/// How many sectors are prepared (tweaks or initial vectors) ahead of their blocks: a multiple of the widths of the
-/// back ends (8, 30), small enough for the stack and the L1 cache.
+/// Sectors prepared (tweaks or initial vectors) ahead of their blocks: a multiple of the widths of the back ends (8,
+/// 30), small enough for the stack and the L1 cache.
 pub(super) const SECTORS_AHEAD: usize = 120;
 
 /// Blocks in a 512-byte sector.
@@ -42,7 +42,7 @@ pub(super) const fn blocks_in(sector: SectorSize) -> usize {
     }
 }
 
-/// One direction of an AES back end: `Width` blocks at the price of a few.
+/// One direction of an AES back end: `Width` blocks in one call.
 pub(super) trait Lanes {
     type Width: ArraySize;
     fn many(&self, blocks: InOut<'_, '_, aes::cipher::Array<Block, Self::Width>>);
@@ -52,7 +52,7 @@ pub(super) trait Lanes {
 pub(super) struct Encrypt<'a, B>(pub &'a B);
 pub(super) struct Decrypt<'a, B>(pub &'a B);
 
-// `inline(always)`: the back ends call the modes from functions compiled for the wide AES unit, and only what is
+// `inline(always)`: the back ends call the modes from functions compiled for the wide AES unit, and only code that is
 // inlined there is compiled for it too.
 impl<B: BlockCipherEncBackend<BlockSize = U16>> Lanes for Encrypt<'_, B> {
     type Width = <B as ParBlocksSizeUser>::ParBlocksSize;
@@ -88,8 +88,8 @@ pub(super) fn xor(out: &mut Block, with: &Block) {
     xor_array(&mut out.0, &with.0);
 }
 
-/// `out ^= with`, block by block, two at a time: a wide back end that loads what narrow stores have just written would
-/// wait for them.
+/// `out ^= with`, block by block, two at a time: a wide back end that loads the result of recent narrow stores would
+/// stall.
 #[inline(always)]
 pub(super) fn xor_all(out: &mut [Block], with: &[Block]) {
     let (out, with) = (aes::cipher::Array::slice_as_flattened_mut(out), aes::cipher::Array::slice_as_flattened(with));

@@ -1,4 +1,4 @@
-//! AES-CBC, one chain a sector, whose initial vector is its encrypted byte offset.
+//! AES-CBC, one chain a sector; the initial vector is the encrypted byte offset.
 
 use aes::cipher::consts::U16;
 use aes::cipher::typenum::Unsigned;
@@ -21,7 +21,7 @@ impl<C: Aes> Cbc<C> {
         Self { key: C::expand(key) }
     }
 
-    /// Calls `each` with the initial vectors of some sectors and their blocks, until all of `data` has had its turn.
+    /// Calls `each` with the initial vectors of some sectors and their blocks, until all of `data` has been processed.
     fn batches(
         &self,
         first: u64,
@@ -83,12 +83,12 @@ impl BlockCipherDecClosure for Run<'_> {
     }
 }
 
-/// Blocks of a sector that are fetched and put back together: a cache line. Sectors of 4096 bytes, many abreast, all
-/// want the same set of the cache, so that a line that is left is soon lost.
+/// Blocks of a sector that are loaded and stored together: a cache line. Many sectors of 4096 bytes in parallel all use
+/// the same set of the cache, so that a line is soon evicted.
 const LINE: usize = 4;
 
-/// A chain is serial, so many sectors go abreast: two widths of the back end, the second in the shadow of the first
-/// one's latencies.
+/// A chain is serial, so many sectors are processed in parallel: two widths of the back end, the second during the
+/// first one's latencies.
 #[inline(always)]
 fn seal<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
     let width = L::Width::USIZE;
@@ -142,7 +142,7 @@ fn seal_abreast<L: Lanes, const BLOCKS: usize, const GROUPS: usize>(lanes: &L, i
     }
 }
 
-/// Fewer sectors than pay for the wide call.
+/// Too few sectors for the wide call to pay.
 #[inline(always)]
 fn seal_few<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut [Block]) {
     let mut chain = Array::<Block, L::Width>::default();
@@ -156,7 +156,7 @@ fn seal_few<L: Lanes, const BLOCKS: usize>(lanes: &L, ivs: &[Block], data: &mut 
     }
 }
 
-/// Blocks whose predecessors are kept while they are decrypted in place.
+/// Blocks whose predecessors are saved while they are decrypted in place.
 const KEPT: usize = 512;
 
 /// Blocks are independent: each is decrypted and takes the ciphertext before it, a sector's first one the vector.

@@ -23,7 +23,7 @@ pub struct WrongTag;
 /// Encrypts `data` in place and gives back the tag. A (key, nonce) pair must never be used twice.
 ///
 /// # Panics
-/// When `data` is longer than the 16 MiB that a 12-byte nonce leaves room for. Keys are tens of bytes.
+/// `data` is longer than the 16 MiB that a 12-byte nonce allows. Keys are tens of bytes.
 pub fn wrap(key: &Key32, nonce: &[u8; NONCE_LEN], data: &mut [u8]) -> [u8; TAG_LEN] {
     let cipher = Wrap::new(key.expose().into());
     match cipher.encrypt_inout_detached(nonce.into(), &[], data.into()) {

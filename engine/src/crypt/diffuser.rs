@@ -1,5 +1,5 @@
-//! AES-CBC with the Elephant diffuser (Vista, Windows 7). Read far more often than written, and never in a hurry: one
-//! sector at a time.
+//! AES-CBC with the Elephant diffuser (Vista, Windows 7). Mostly read, and never critical for speed: one sector at a
+//! time.
 
 use aes::cipher::Array;
 
@@ -13,7 +13,7 @@ const WORDS_MAX: usize = 4096 / 4;
 /// Rotations of diffuser A, by word modulo 4 (docs/spec/bitlocker.md#sector-ciphers).
 const ROTATE_A: [u32; 4] = [9, 0, 13, 0];
 const ROUNDS_A: usize = 5;
-/// Rotations of diffuser B, likewise.
+/// Rotations of diffuser B, by word modulo 4.
 const ROTATE_B: [u32; 4] = [0, 10, 0, 25];
 const ROUNDS_B: usize = 3;
 
@@ -70,7 +70,7 @@ fn whiten(data: &mut [Block], with: &[Block; 2]) {
     }
 }
 
-/// Hands `data` as little-endian words to `diffuse`.
+/// Passes `data` as little-endian words to `diffuse`.
 fn through_words(data: &mut [Block], diffuse: impl FnOnce(&mut [u32])) {
     let bytes = Array::slice_as_flattened_mut(data).as_chunks_mut::<4>().0;
     let mut words = [0; WORDS_MAX];

@@ -18,7 +18,7 @@ use aes::{Aes128, Aes256};
 use crate::units::{ByteOffset, SectorSize};
 use blocks::Block;
 
-/// How the sectors of a BitLocker volume are encrypted.
+/// Sector cipher of a BitLocker volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
     /// CBC, AES-128: every Windows since 7.
@@ -41,7 +41,7 @@ impl Cipher {
         matches!(self, Self::AesCbcDiffuser128 | Self::AesCbcDiffuser256)
     }
 
-    /// Every cipher, those that are only read included.
+    /// Every cipher, including those that are only read.
     pub const ALL: [Self; 6] = [
         Self::AesCbc128,
         Self::AesCbc256,
@@ -84,15 +84,15 @@ impl fmt::Display for Cipher {
     }
 }
 
-/// Why a key was not taken.
+/// Reason why a key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The key does not have the length that the cipher wants.
+    /// The key's length does not fit the cipher.
     #[error("{cipher} wants a key of {} bytes, not {found}", .cipher.fvek_len())]
     Length {
-        /// The cipher that was asked for.
+        /// The requested cipher.
         cipher: Cipher,
-        /// Bytes that were given.
+        /// Length of the given key in bytes.
         found: usize,
     },
 }
@@ -125,7 +125,7 @@ impl SectorCipher {
         if fvek.len() != cipher.fvek_len() {
             return Err(KeyError::Length { cipher, found: fvek.len() });
         }
-        // Where the halves of a diffuser key lie: docs/spec/bitlocker.md#fvek-datum. Bytes 16..32 and 48..64 of the
+        // Positions of the halves of a diffuser key: docs/spec/bitlocker.md#fvek-datum. Bytes 16..32 and 48..64 of the
         // AES-128 form are unused.
         let mode: Box<dyn Mode> = match cipher {
             Cipher::AesCbc128 => Box::new(cbc::Cbc::<Aes128>::new(fvek)),

@@ -1,4 +1,4 @@
-//! Numerical passwords in a text: eight groups of six digits, wherever they stand and whatever is between them.
+//! Finds numerical passwords in a text: eight groups of six digits, at any position and with any separators.
 
 use std::ops::Range;
 
@@ -13,29 +13,29 @@ const GROUP_DIGITS: usize = 6;
 /// Characters between two groups: a line break and the indentation of the next line.
 const BETWEEN_MAX: usize = 64;
 
-/// Digits of a text that is meant to be a numerical password.
+/// Number of digits from which a text is taken for a numerical password.
 const MEANT_DIGITS_MIN: usize = 36;
 
 /// Eight groups of six digits, which need not be a password.
 #[derive(Debug)]
 pub struct Run {
-    /// Bytes of the text that it takes.
+    /// Range of the text, in bytes.
     pub range: Range<usize>,
     /// The digits, with `-` between the groups.
     pub digits: SecretText,
 }
 
 impl Run {
-    /// The password.
+    /// The password of these digits.
     ///
     /// # Errors
-    /// Which group is mistyped.
+    /// The mistyped group.
     pub fn password(&self) -> Result<RecoveryPassword, RecoveryPasswordError> {
         RecoveryPassword::parse(self.digits.expose())
     }
 }
 
-/// How strongly two groups belong together.
+/// Kind of separator between two groups, the weakest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Between {
     Dash,
@@ -45,11 +45,12 @@ enum Between {
 
 struct Group {
     range: Range<usize>,
-    /// What stands between it and the group before; `None`: something else than blanks and dashes.
+    /// Separator between it and the group before; `None`: something other than blanks and dashes.
     before: Option<Between>,
 }
 
-/// All runs of a text, in order. Where more than eight groups could be a password in several ways, runs overlap.
+/// All runs of a text, in order. Runs overlap where more than eight groups could be divided into passwords in several
+/// ways.
 pub fn runs(text: &str) -> Vec<Run> {
     let groups = groups(text);
     let mut out = Vec::new();
@@ -63,7 +64,7 @@ pub fn runs(text: &str) -> Vec<Run> {
     out
 }
 
-/// The digits of a text that is one run and nothing else.
+/// The run of a text that consists of one run and nothing else.
 pub fn only(text: &str) -> Option<Run> {
     let mut all = runs(text);
     let run = all.pop().filter(|_| all.is_empty())?;
@@ -72,7 +73,7 @@ pub fn only(text: &str) -> Option<Run> {
     others.next().is_none().then_some(run)
 }
 
-/// What is wrong with a text that has no run, if digits in it are meant to be one.
+/// The fault of a text without a run, if digits in it are meant to be one.
 pub fn slip(text: &str) -> Option<RecoveryPasswordError> {
     let is_part = |c: char| digit(c).is_some() || is_joint(c);
     let parts = text.split(|c| !is_part(c));
@@ -83,7 +84,7 @@ pub fn slip(text: &str) -> Option<RecoveryPasswordError> {
     RecoveryPassword::parse(plain(meant).expose()).err()
 }
 
-/// A sequence of groups: one run, or several behind each other.
+/// Divides a sequence of groups into one run or several consecutive ones.
 fn split(text: &str, groups: &[Group], out: &mut Vec<Run>) {
     if groups.len() < GROUPS {
         return;
@@ -169,7 +170,7 @@ fn between(text: &str) -> Option<Between> {
     })
 }
 
-/// What may stand between two groups: blanks, dashes, and what a dash becomes when its bytes are read in another encoding.
+/// Whether a character may separate two groups: blanks, dashes, and the result of reading a dash in another encoding.
 fn is_joint(c: char) -> bool {
     text::is_dash(c) || text::is_blank(c) || !c.is_ascii() && digit(c).is_none()
 }

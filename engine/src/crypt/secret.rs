@@ -1,6 +1,6 @@
 //! Types that hold secrets: they cannot be printed or cloned, and wipe themselves.
 //!
-//! Whoever needs the bytes says so with `expose`, which is easy to look for in a review.
+//! Access to the bytes needs `expose`, which is easy to find in a review.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ impl<const N: usize> fmt::Debug for Key<N> {
     }
 }
 
-/// Secret bytes whose number is known at run time only, such as a full volume encryption key.
+/// Secret bytes with a length known at run time only, such as a full volume encryption key.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SecretBytes(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! From what a person types to a 256-bit key: recovery passwords, passwords, and the slow stretch behind both.
+//! Derives 256-bit keys from typed secrets: recovery passwords, passwords, and the slow stretch of both.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use super::secret::{Key16, Key32, SecretText};
 use crate::entropy::Entropy;
 use crate::report::counted;
 
-/// Rounds of the stretch; the same in every Windows.
+/// Rounds of the stretch; the same in every version of Windows.
 pub const ROUNDS: u32 = 0x10_0000;
 
 /// Bytes of salt.
 pub const SALT_LEN: usize = 16;
 
-/// How many rounds pass between two calls of the progress callback.
+/// Rounds between two calls of the progress callback.
 const ROUNDS_PER_REPORT: u32 = ROUNDS / 64;
 
 /// Groups of a recovery password.
@@ -34,8 +34,8 @@ const SHA256_INIT: [u32; 8] =
 
 /// Stretches the hash of a recovery password or password with the protector's salt.
 ///
-/// Takes a few tenths of a second of one core; the rounds depend on each other. `progress` is told, 64 times, how many
-/// of [`ROUNDS`] are done.
+/// Takes a few tenths of a second of one core; the rounds depend on each other. `progress` is called 64 times with the
+/// number of [`ROUNDS`] done.
 ///
 /// One round is `last = SHA-256(last ‖ hash ‖ salt ‖ round as u64)`: 88 bytes, so two blocks, of which only `last` and
 /// the round number change.
@@ -63,7 +63,7 @@ pub fn stretch(hash: &Key32, salt: &[u8; SALT_LEN], progress: &mut dyn FnMut(u32
     key
 }
 
-/// What a password goes into the stretch as: SHA-256 twice over its UTF-16LE form, as typed, without a terminator.
+/// The stretch's input for a password: SHA-256 twice over its UTF-16LE form, as typed, without a terminator.
 pub fn password_hash(password: &str) -> Key32 {
     let mut inner = Sha256::new();
     for unit in password.encode_utf16() {
@@ -78,13 +78,13 @@ pub fn password_hash(password: &str) -> Key32 {
 /// The 48-digit numerical password: 128 secret bits in a form that shows most typing errors.
 pub struct RecoveryPassword(Key16);
 
-/// Why a text is not a recovery password. Names places, never digits.
+/// Reason why a text is not a recovery password. Names positions, never digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryPasswordError {
     /// Something other than digits, hyphens and blanks.
     #[error("character {at} is neither a digit nor a hyphen")]
     Character {
-        /// Which character, counted from 1.
+        /// Position of the character, counted from 1.
         at: usize,
     },
     /// Groups were separated, but there are not eight.
@@ -96,9 +96,9 @@ pub enum RecoveryPasswordError {
     /// A group has too many or too few digits.
     #[error("group {group} has {}, not 6", counted(*.found as u64, "digit"))]
     GroupLength {
-        /// Which group, from 1 to 8.
+        /// Number of the group, from 1 to 8.
         group: usize,
-        /// How many digits it has.
+        /// Digits of that group.
         found: usize,
     },
     /// Written without separators, and not 48 digits.
@@ -110,19 +110,19 @@ pub enum RecoveryPasswordError {
     /// The group's check digit does not fit.
     #[error("group {group} has a mistyped digit (it is not a multiple of 11)")]
     Mistyped {
-        /// Which group, from 1 to 8.
+        /// Number of the group, from 1 to 8.
         group: usize,
     },
     /// A multiple of 11, but no group is as large as this.
     #[error("group {group} is too large (720 885 is the largest)")]
     TooLarge {
-        /// Which group, from 1 to 8.
+        /// Number of the group, from 1 to 8.
         group: usize,
     },
 }
 
 impl RecoveryPassword {
-    /// A fresh one.
+    /// A new random one.
     pub fn random(entropy: &mut dyn Entropy) -> Self {
         Self(Key16::random(entropy))
     }
@@ -135,7 +135,7 @@ impl RecoveryPassword {
     /// Reads the printed form: eight groups of six digits with hyphens or blanks between them, or 48 digits in a row.
     ///
     /// # Errors
-    /// Says which group is wrong, so that a slip of the finger is found before the slow stretch.
+    /// Names the wrong group, so that a mistyped digit is found before the slow stretch.
     pub fn parse(text: &str) -> Result<Self, RecoveryPasswordError> {
         let text = text.trim();
         let separator = |c: char| c == '-' || c.is_whitespace() || matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}');
@@ -149,7 +149,7 @@ impl RecoveryPassword {
         } else {
             return Err(RecoveryPasswordError::Digits { found: text.len() });
         };
-        // The length of a group is the more telling fault: a lost hyphen changes both.
+        // The length of a group is the more useful fault: a lost hyphen changes both.
         for (index, group) in groups.iter().take(GROUPS).enumerate() {
             if group.len() != GROUP_DIGITS {
                 return Err(RecoveryPasswordError::GroupLength { group: index + 1, found: group.len() });
@@ -195,7 +195,7 @@ impl RecoveryPassword {
         SecretText::new(text)
     }
 
-    /// What goes into the stretch: SHA-256 of the 16 bytes.
+    /// The stretch's input: SHA-256 of the 16 bytes.
     pub fn hash(&self) -> Key32 {
         Key32::new(Sha256::digest(self.0.expose()).into())
     }
@@ -212,7 +212,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::entropy::Seeded;
 
-    /// A list of the vectors that were taken from Windows' volumes; empty, loudly, when the fixtures are absent.
+    /// A list of the vectors taken from Windows' volumes; empty, with a message, when the fixtures are missing.
     pub(crate) fn vectors(list: &str) -> Vec<serde_json::Value> {
         let Some(path) = dray_fixtures::file("bitlocker/vectors.json") else { return Vec::new() };
         let text = std::fs::read_to_string(path).unwrap();

@@ -1,4 +1,4 @@
-//! XTS-AES (IEEE 1619-2018): one data unit a sector, numbered by the sector's place in the volume.
+//! XTS-AES (IEEE 1619-2018): one data unit a sector, numbered by the sector's position in the volume.
 
 use aes::cipher::consts::U16;
 use aes::cipher::typenum::Unsigned;
@@ -22,7 +22,7 @@ impl<C: Aes> Xts<C> {
         Self { data: C::expand(data), tweak: C::expand(tweak) }
     }
 
-    /// Calls `each` with the first tweaks of some sectors and their blocks, until all of `data` has had its turn.
+    /// Calls `each` with the first tweaks of some sectors and their blocks, until all of `data` has been processed.
     fn batches(
         &self,
         first: u64,
@@ -60,7 +60,7 @@ impl<C: Aes> Mode for Xts<C> {
 
 struct Run<'a> {
     sector: SectorSize,
-    /// Of the first block of each sector.
+    /// Tweak of the first block of each sector.
     tweaks: &'a [Block],
     data: &'a mut [Block],
 }
@@ -83,9 +83,9 @@ impl BlockCipherDecClosure for Run<'_> {
     }
 }
 
-/// Blocks whose tweaks are computed together.
+/// Blocks with tweaks computed together.
 const GROUP: usize = 512;
-/// Sectors whose chains of tweaks are computed side by side, since each chain is serial.
+/// Sectors whose chains of tweaks are computed in parallel, since each chain is serial.
 const CHAINS: usize = 4;
 /// No back end is wider.
 const WIDTH_MAX: usize = 128;
@@ -103,8 +103,8 @@ impl Run<'_> {
 #[inline(always)]
 fn run<L: Lanes, const BLOCKS: usize>(lanes: &L, firsts: &[Block], mut data: &mut [Block]) {
     const { assert!(L::Width::USIZE <= WIDTH_MAX && GROUP.is_multiple_of(BLOCKS)) };
-    // Tweaks in the order of the blocks. What is left of a group (fewer than the width) opens the next one, so that
-    // only the end of the run is narrow.
+    // Tweaks in the order of the blocks. The rest of a group (fewer than the width) opens the next one, so that only
+    // the end of the run is narrow.
     let mut queue = [Block::default(); GROUP + WIDTH_MAX];
     let mut queued = 0;
     for group in firsts.chunks(GROUP / BLOCKS) {
@@ -130,7 +130,7 @@ fn run<L: Lanes, const BLOCKS: usize>(lanes: &L, firsts: &[Block], mut data: &mu
     }
 }
 
-/// The tweaks of all blocks of some sectors, out of the tweak of each sector's first block.
+/// The tweaks of all blocks of some sectors, from the tweak of each sector's first block.
 #[inline(always)]
 fn chains<const BLOCKS: usize>(firsts: &[Block], out: &mut [Block]) {
     let mut many = firsts.chunks_exact(CHAINS);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crc_fast::{CrcAlgorithm, Digest, checksum_combine, crc32_iso_hdlc, crc64_nvme};
 
-/// CRC-64/NVME of a stream that comes in pieces.
+/// CRC-64/NVME of a stream in pieces.
 #[derive(Clone)]
 pub struct Crc64(Digest);
 
@@ -20,17 +20,17 @@ impl Crc64 {
         self.0.update(data);
     }
 
-    /// The value of what came so far. On the wire: eight bytes, little-endian, in base64.
+    /// The CRC of the bytes so far. On the wire: eight bytes, little-endian, in base64.
     pub fn value(&self) -> u64 {
         self.0.finalize()
     }
 
-    /// Bytes that came so far.
+    /// Bytes so far.
     pub fn len(&self) -> u64 {
         self.0.get_amount()
     }
 
-    /// Whether nothing came so far.
+    /// Whether there are no bytes yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -59,9 +59,9 @@ pub fn crc64_combine(a: u64, b: u64, b_len: u64) -> u64 {
     checksum_combine(CrcAlgorithm::Crc64Nvme, a, b, b_len)
 }
 
-/// The CRC-64 of so many zeros, without going through them.
+/// The CRC-64 of `len` zeros, without processing them.
 pub fn crc64_zeros(len: u64) -> u64 {
-    // Those of 1, 2, 4, … zeros, joined by the bits of the length.
+    // The CRCs of 1, 2, 4, … zeros, combined by the bits of the length.
     let (mut out, mut power, mut rest) = (crc64(&[]), crc64(&[0]), len);
     let mut step = 1;
     while rest > 0 {

@@ -9,7 +9,7 @@ use super::md5_lanes::{Backend, Block, LANES_MAX, States};
 const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 const BLOCK: usize = size_of::<Block>();
 
-/// MD5 of a stream that comes in pieces, alone.
+/// MD5 of a single stream in pieces.
 #[derive(Clone, Default)]
 pub struct Md5(md5::Md5);
 
@@ -24,7 +24,7 @@ impl Md5 {
         md5::Digest::update(&mut self.0, data);
     }
 
-    /// The digest of all that came.
+    /// The digest of all bytes.
     pub fn finish(self) -> [u8; 16] {
         md5::Digest::finalize(self.0).into()
     }
@@ -39,17 +39,17 @@ impl fmt::Debug for Md5 {
 /// MD5 of each of `messages`, on the fastest back end. See [`md5_many_with`].
 ///
 /// # Panics
-/// When `out` has another length than `messages`.
+/// `out` has another length than `messages`.
 pub fn md5_many(messages: &[&[u8]], out: &mut [[u8; 16]]) {
     md5_many_with(Backend::detect(), messages, out);
 }
 
-/// MD5 of each of `messages`, which may differ in length. The long ones start first and a lane that becomes free takes
-/// the next message, so that lanes stay full; give at least twice [`Backend::lanes`] messages of equal length, or a
-/// multiple of it, for full speed.
+/// MD5 of each of `messages`, which may differ in length. The long ones start first and a free lane takes the next
+/// message, so that lanes stay full; for full speed give at least twice [`Backend::lanes`] messages of equal length, or
+/// a multiple of it.
 ///
 /// # Panics
-/// When `out` has another length than `messages`, or the machine lacks the back end.
+/// `out` has another length than `messages`, or the machine lacks the back end.
 pub fn md5_many_with(backend: Backend, messages: &[&[u8]], out: &mut [[u8; 16]]) {
     assert_eq!(messages.len(), out.len(), "a digest for each message");
     let mut order: Vec<usize> = (0..messages.len()).collect();
@@ -65,7 +65,7 @@ pub fn md5_many_with(backend: Backend, messages: &[&[u8]], out: &mut [[u8; 16]])
     run(backend, next, |ticket, state| out[ticket] = digest_of(state));
 }
 
-/// A stream whose MD5 is computed in lanes, side by side with that of other streams: see [`advance_many`].
+/// A stream whose MD5 is computed in lanes, in parallel with that of other streams: see [`advance_many`].
 #[derive(Clone)]
 pub struct Md5Chain {
     state: [u32; 4],
@@ -80,20 +80,20 @@ impl Md5Chain {
         Self { state: INITIAL, len: 0, open: [0; BLOCK] }
     }
 
-    /// Bytes that came so far.
+    /// Bytes so far.
     pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether nothing came so far.
+    /// Whether there are no bytes yet.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A stream that goes on where another left off behind byte `len`, with its [`Self::state`].
+    /// Continues another stream after byte `len`, from its [`Self::state`].
     ///
     /// # Panics
-    /// When `len` is no multiple of 64.
+    /// `len` is no multiple of 64.
     pub fn at(state: [u8; 16], len: u64) -> Self {
         assert!(len.is_multiple_of(BLOCK as u64), "a state stands between blocks");
         let mut words = INITIAL;
@@ -103,16 +103,16 @@ impl Md5Chain {
         Self { state: words, len, open: [0; BLOCK] }
     }
 
-    /// The state behind whole blocks of 64 bytes.
+    /// The state after whole blocks of 64 bytes.
     ///
     /// # Panics
-    /// When something else came.
+    /// The length so far is no multiple of 64.
     pub fn state(&self) -> [u8; 16] {
         assert!(self.open_len() == 0, "a state stands between blocks");
         digest_of(self.state)
     }
 
-    /// The digest of all that came.
+    /// The digest of all bytes.
     pub fn finish(self) -> [u8; 16] {
         let mut tail = Tail::default();
         tail.pad(&self.open[..self.open_len()], self.len);
@@ -125,7 +125,7 @@ impl Md5Chain {
         (self.len % BLOCK as u64) as usize
     }
 
-    /// Takes `data` up to its last whole block as work for a lane, and keeps what is behind it.
+    /// Returns `data` up to its last whole block as work for a lane, and saves the rest.
     fn work<'a>(&mut self, ticket: usize, mut data: &'a [u8]) -> Work<'a> {
         let filled = self.open_len();
         self.len += data.len() as u64;
@@ -167,7 +167,7 @@ pub fn advance_many(pieces: &mut [(&mut Md5Chain, &[u8])]) {
 /// [`advance_many`] on a given back end.
 ///
 /// # Panics
-/// When the machine lacks the back end.
+/// The machine lacks the back end.
 pub fn advance_many_with(backend: Backend, pieces: &mut [(&mut Md5Chain, &[u8])]) {
     let mut order: Vec<usize> = (0..pieces.len()).collect();
     order.sort_unstable_by_key(|&i| std::cmp::Reverse(pieces[i].1.len()));
@@ -223,7 +223,7 @@ impl Tail {
     }
 }
 
-/// Blocks for one lane: a block put together from two pieces, whole blocks where they lie, and a padded end.
+/// Blocks for one lane: a block assembled from two pieces, whole blocks in place, and a padded end.
 struct Work<'a> {
     ticket: usize,
     state: [u32; 4],
@@ -233,7 +233,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The next blocks that lie together; empty at the end.
+    /// The next contiguous blocks; empty at the end.
     fn current(&self) -> &[Block] {
         match &self.lead {
             Some(lead) => std::slice::from_ref(lead),
@@ -242,7 +242,7 @@ impl Work<'_> {
         }
     }
 
-    /// Leaves `blocks` of [`current`](Self::current) behind.
+    /// Consumes `blocks` of [`current`](Self::current).
     fn advance(&mut self, blocks: usize) {
         if blocks == 0 {
         } else if self.lead.is_some() {
@@ -256,7 +256,8 @@ impl Work<'_> {
     }
 }
 
-/// Works off all that `next` gives, as many at a time as there are lanes, and tells `done` each final state.
+/// Processes everything that `next` returns, as many at a time as there are lanes, and passes each final state to
+/// `done`.
 fn run<'a>(backend: Backend, mut next: impl FnMut() -> Option<Work<'a>>, mut done: impl FnMut(usize, [u32; 4])) {
     let width = backend.lanes();
     let mut lanes: [Option<Work<'a>>; LANES_MAX] = [const { None }; LANES_MAX];
@@ -282,7 +283,7 @@ fn run<'a>(backend: Backend, mut next: impl FnMut() -> Option<Work<'a>>, mut don
         }
         let Some(first) = &lanes[0] else { return };
         let backend = backend.for_active(active);
-        // Idle lanes hash what lane 0 hashes; nobody looks at their states.
+        // Idle lanes hash the input of lane 0; their states are unused.
         let mut inputs = [first.current(); LANES_MAX];
         let mut blocks = usize::MAX;
         for (input, work) in inputs.iter_mut().zip(lanes[..active].iter().flatten()) {

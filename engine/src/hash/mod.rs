@@ -18,7 +18,7 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(data).into()
 }
 
-/// SHA-256 of a stream that comes in pieces, and of each of its beginnings.
+/// SHA-256 of a stream in pieces, and of each of its prefixes.
 #[derive(Clone, Debug, Default)]
 pub struct Sha256(sha2::Sha256);
 
@@ -29,7 +29,7 @@ impl Sha256 {
         self.0.update(data);
     }
 
-    /// The value of what came so far.
+    /// SHA-256 of the bytes so far.
     pub fn value(&self) -> [u8; 32] {
         use sha2::Digest;
         self.0.clone().finalize().into()

@@ -1,4 +1,4 @@
-//! The two ways in which hashes are written in Azure's files.
+//! The two encodings of hashes in Azure's files.
 #![forbid(unsafe_code)]
 
 /// RFC 4648 section 4, with padding.

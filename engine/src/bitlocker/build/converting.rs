@@ -1,5 +1,5 @@
-//! Metadata regions of a volume that is being encrypted in place: a finished one's, with a border behind which all is
-//! plain, as Windows 7 leaves a conversion that was paused (docs/spec/bitlocker.md#block-header and
+//! Metadata regions of a volume that is being encrypted in place: a finished volume's, with a border from which on
+//! everything is plain, as Windows 7 leaves a paused conversion (docs/spec/bitlocker.md#block-header and
 //! docs/spec/bitlocker.md#windows-7).
 
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ const OF_A_DRIVER: u64 = 1 << 63;
 /// Borders lie on sectors: no two of them share a nonce.
 const SECTOR_MIN: u64 = 512;
 
-/// Makes the regions of a conversion under way.
+/// Builds the regions of a conversion under way.
 #[derive(Debug)]
 pub struct Converting {
     /// The finished volume's region.
@@ -41,7 +41,8 @@ impl Converting {
         &self.region
     }
 
-    /// The region that says: from `plain_from` on (a whole sector) nothing is encrypted. The same for the same border.
+    /// The region with the border `plain_from` (a whole sector), from which on nothing is encrypted. The same border
+    /// always gives the same region.
     pub fn until(&self, plain_from: ByteOffset) -> Vec<u8> {
         let block_len = self.block_len();
         let mut block = self.region[..block_len].to_vec();

@@ -1,4 +1,4 @@
-//! A new volume's metadata and front (docs/spec/bitlocker.md#what-a-writer-must-emit).
+//! Builds a new volume's metadata and front (docs/spec/bitlocker.md#what-a-writer-must-emit).
 
 mod converting;
 mod resume_blob;
@@ -24,7 +24,7 @@ use crate::units::{DiskShape, FileTime, Guid};
 pub use converting::Converting;
 pub use resume_blob::RestoreError;
 
-/// First counter that a new volume's nonces take, as on Windows (docs/spec/bitlocker.md#aes-ccm-wrapping).
+/// First counter of a new volume's nonces, as on Windows (docs/spec/bitlocker.md#aes-ccm-wrapping).
 const FIRST_COUNTER: u32 = 2;
 
 /// Longest description, in UTF-16 units: a computer name, a label and a date have room, and so have all datums together.
@@ -33,19 +33,18 @@ pub const DESCRIPTION_UNITS_MAX: usize = 256;
 /// Text before the key in a key file and its protector.
 const EXTERNAL_KEY_LABEL: &str = "ExternalKey";
 
-/// What a volume shall be.
+/// Properties of a new volume.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Places of metadata, relocated sectors and verify region.
     pub regions: Regions,
     /// Cipher of the sectors.
     pub cipher: Cipher,
-    /// What the boot sector inside says of the disk; that of BitLocker says the same
-    /// (docs/spec/bitlocker.md#boot-sector).
+    /// Disk geometry in the boot sector inside; BitLocker's own has the same (docs/spec/bitlocker.md#boot-sector).
     pub disk: DiskShape,
-    /// What the recovery screen shows, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
+    /// Text for the recovery screen, customarily `COMPUTER label date`. Cut to [`DESCRIPTION_UNITS_MAX`].
     pub description: String,
-    /// Free clusters were not encrypted.
+    /// Free clusters are left unencrypted.
     pub used_space_only: bool,
     /// Also make an external-key protector and its key file.
     pub external_key: bool,
@@ -53,16 +52,16 @@ pub struct Spec {
     pub created: FileTime,
 }
 
-/// A protector that was made: its identifier, and the secret that opens it.
+/// A protector: its identifier, and the secret that opens it.
 #[derive(Debug)]
 pub struct Recovery {
-    /// What Windows shows as "ID".
+    /// Identifier, shown by Windows as "ID".
     pub id: Guid,
     /// The 48 digits.
     pub password: RecoveryPassword,
 }
 
-/// A key file that was made.
+/// A key file for the new volume.
 #[derive(Debug)]
 pub struct KeyFile {
     /// The protector it belongs to.
@@ -73,7 +72,7 @@ pub struct KeyFile {
     pub bytes: SecretBytes,
 }
 
-/// A new volume's secrets, drawn. All that is made of them is the same each time.
+/// A new volume's secrets, drawn. Everything derived from them is reproducible.
 pub struct VolumeSecrets {
     spec: Spec,
     keys: Keys,
@@ -81,14 +80,14 @@ pub struct VolumeSecrets {
     recovery: Recovery,
     external_key: Option<Key32>,
     salt: [u8; SALT_LEN],
-    /// Noise; the boot sector is laid over it.
+    /// Random bytes; the boot sector is written over their beginning.
     front: Box<[u8; FRONT_LEN]>,
 }
 
 impl VolumeSecrets {
     /// Draws keys, identifiers and everything else that is random.
     ///
-    /// `entropy` must be the kernel's for any drive that leaves the house: every key comes from it.
+    /// `entropy` must be the kernel's for any real drive: every key comes from it.
     pub fn draw(spec: Spec, entropy: &mut dyn Entropy) -> Self {
         let keys = Keys::random(spec.cipher, entropy);
         let ids = Ids::random(entropy);
@@ -114,19 +113,20 @@ impl VolumeSecrets {
         SectorCipher::new(self.spec.cipher, self.keys.fvek.expose(), self.spec.regions.sector())
     }
 
-    /// The first 8,192 bytes of the device: boot sector, then noise that nobody reads. To be written last.
+    /// The first 8,192 bytes of the device: boot sector, then random bytes without a meaning. To be written last.
     pub fn front(&self) -> Box<[u8; FRONT_LEN]> {
         let mut front = self.front.clone();
         front[..size_of::<BootSector>()].copy_from_slice(boot_sector(&self.spec).as_bytes());
         front
     }
 
-    /// The key file, if one was asked for.
+    /// The key file; `None` unless [`Spec::external_key`] is set.
     pub fn key_file(&self) -> Option<KeyFile> {
         self.external_key.as_ref().map(|key| key_file(self.ids.external, key, self.time()))
     }
 
-    /// The bytes of each of the three metadata regions. `progress` hears of the key stretching ([`stretch`]), the slow part.
+    /// The bytes of each of the three metadata regions. `progress` is called during the key stretching ([`stretch`]),
+    /// the slow part.
     pub fn region(&self, progress: &mut dyn FnMut(u32)) -> Box<[u8; REGION_LEN]> {
         let Self { spec, keys, ids, recovery, external_key, salt, .. } = self;
         let stretched = stretch(&recovery.password.hash(), salt, progress);
@@ -143,10 +143,11 @@ impl VolumeSecrets {
         finish_region(out, spec, ids.volume, &keys.vmk)
     }
 
-    /// Makes the regions while a volume that was plain becomes this one. `region` is [`Self::region`].
+    /// Builds the regions for the time in which a plain volume is converted into this one. `region` is
+    /// [`Self::region`].
     ///
     /// # Panics
-    /// When it is another's.
+    /// `region` is another volume's.
     pub fn converting(&self, region: &[u8; REGION_LEN]) -> Converting {
         Converting::new(region, &self.keys.vmk).expect("own region")
     }
@@ -395,13 +396,13 @@ fn boot_sector(spec: &Spec) -> BootSector {
     }
 }
 
-/// NTFS' way to say it in a byte: up to 128 as it is, above that the negative binary logarithm.
+/// The encoding of NTFS in one byte: up to 128 the number itself, above that the negative binary logarithm.
 const fn sectors_per_cluster(regions: &Regions) -> u8 {
     let sectors = regions.cluster().bytes() / regions.sector().bytes();
     if sectors <= 128 { sectors as u8 } else { (sectors.trailing_zeros() as u8).wrapping_neg() }
 }
 
-/// The 156-byte form that Windows 7 to 10 write and everything reads (docs/spec/bitlocker.md#key-files).
+/// The 156-byte form that Windows 7 to 10 write and every reader accepts (docs/spec/bitlocker.md#key-files).
 fn key_file(id: Guid, key: &Key32, time: FileTime) -> KeyFile {
     const LEN: usize = 156;
     /// "No wrapping was done in this file."

@@ -1,15 +1,15 @@
-//! A draft in a file of ours, so that a volume that was begun can be finished by its password.
+//! A new volume's secrets in a file of dray's own, so that an interrupted volume can be finished with its password.
 //!
 //! ```text
 //! 0     salt of the password's protector
 //! 16    the volume's first 8192 bytes, before the boot sector is laid over them
-//! 8208  CCM tag of what follows
+//! 8208  CCM tag of the sealed part
 //! 8224  sealed: VMK, identifiers of volume, recovery protector and key file, external key if there is one, FVEK
 //! ```
 //!
-//! The sealing key is SHA-256 of a label, the recovery password's 16 bytes and the salt. No stretching: those 16 bytes are
-//! random, and 2^20 rounds add 20 bits to the 128 that nobody can try through. The key seals one text alone, so its nonce is
-//! constant.
+//! The sealing key is SHA-256 of a label, the recovery password's 16 bytes and the salt. No stretching: those 16 bytes
+//! are random, and 2^20 rounds would add 20 bits to 128 that are beyond any search already. The key seals one text
+//! alone, so its nonce is constant.
 
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
@@ -24,10 +24,10 @@ const LABEL: &[u8] = b"dray: a volume that was begun";
 
 const NONCE: [u8; NONCE_LEN] = [0; NONCE_LEN];
 
-/// Why bytes are no draft of a volume.
+/// Reason why bytes hold no secrets of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// Fewer bytes than a draft has.
+    /// The bytes are cut off.
     #[error("holds too few bytes of its keys")]
     Short,
     /// Another password, or changed bytes.
@@ -42,7 +42,7 @@ impl From<WrongTag> for RestoreError {
 }
 
 impl VolumeSecrets {
-    /// All but the password and what was wished for, sealed under the password.
+    /// The secrets except the password and the specification, sealed under the password.
     pub fn keep(&self) -> Vec<u8> {
         let Self { keys, ids, external_key, .. } = self;
         // Sized once: a buffer that grows would leave copies of the keys behind.
@@ -57,10 +57,10 @@ impl VolumeSecrets {
         [&self.salt[..], &self.front[..], &tag, &secrets].concat()
     }
 
-    /// What [`Self::keep`] kept, of a volume that was wished for in the same way. What follows the draft is ignored.
+    /// Restores the secrets from [`Self::keep`]; `spec` must be the same as then. Bytes after them are ignored.
     ///
     /// # Errors
-    /// When it is none, or the password is another's.
+    /// The bytes are no such secrets, or the password is another volume's.
     pub fn restore(spec: Spec, password: RecoveryPassword, kept: &[u8]) -> Result<Self, RestoreError> {
         let mut rest = kept;
         let salt: [u8; SALT_LEN] = array(&mut rest)?;

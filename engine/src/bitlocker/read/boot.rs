@@ -7,31 +7,31 @@ use zerocopy::little_endian::U64;
 use crate::bitlocker::format::{BootSector, GUID_EOW, GUID_FINISHED, JUMP_VISTA, OEM_TO_GO, RegionOffsets, SIGNATURE};
 use crate::units::{ByteOffset, SectorSize};
 
-/// Which of BitLocker's layouts a volume has.
+/// Layout of a BitLocker volume, by generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Windows Vista: the volume's own boot sector, with the signature in it.
     Vista,
     /// Windows 7 and later.
     Seven,
-    /// BitLocker To Go: a small plain FAT volume in front.
+    /// BitLocker To Go: a small plain FAT volume at the front.
     ToGo,
 }
 
-/// What the first sector says.
+/// Contents of the first sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
-    /// Which generation of Windows laid out the sector.
+    /// Layout of the volume.
     pub form: Form,
     /// Sector size of the volume.
     pub sector: SectorSize,
-    /// Where the three metadata regions are. Vista's first sector knows the first only; the others are 0 then.
+    /// Offsets of the three metadata regions. Vista's first sector holds the first only; the others are 0 then.
     pub regions: [ByteOffset; 3],
-    /// While a conversion of Windows 8 or later runs: where its two descriptions are.
+    /// Offsets of the two descriptions of a conversion by Windows 8 or later; `None` when none is running.
     pub conversion: Option<[ByteOffset; 2]>,
 }
 
-/// A first sector that says BitLocker, but not where the metadata is.
+/// Fault of a BitLocker boot sector from which the metadata cannot be located.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootError {
     /// No GUID before the offsets of the metadata regions.
@@ -43,7 +43,7 @@ pub enum BootError {
         /// Bytes per sector that the first sector gives.
         found: u16,
     },
-    /// Vista's cluster number leads nowhere.
+    /// Vista's cluster number is beyond any volume.
     #[error("the first sector says that the metadata begins in cluster {cluster} (at byte 0x38), which no volume has")]
     RegionCluster {
         /// Cluster number that the first sector gives.
@@ -55,7 +55,7 @@ impl Boot {
     /// Reads the first sector, or its first 512 bytes. `None`: not a BitLocker volume.
     ///
     /// # Errors
-    /// When it is one, but too damaged to find the metadata.
+    /// It is one, but too damaged to find the metadata.
     pub fn recognise(first_sector: &[u8]) -> Result<Option<Self>, BootError> {
         let Ok((boot, _)) = BootSector::ref_from_prefix(first_sector) else { return Ok(None) };
         let named = named_regions(&first_sector[..size_of::<BootSector>()]);
@@ -92,7 +92,7 @@ impl Boot {
     }
 }
 
-/// The offsets behind either GUID, wherever in the sector that is, and whether it is the one of a conversion.
+/// The offsets after either GUID, wherever in the sector that is, and whether the GUID is that of a conversion.
 fn named_regions(sector: &[u8]) -> Option<(bool, RegionOffsets)> {
     sector.windows(size_of::<[u8; 16]>()).enumerate().find_map(|(at, window)| {
         let converting = window == GUID_EOW.0;

@@ -1,4 +1,4 @@
-//! A conversion under way since Windows 8: which chunks are encrypted already
+//! A conversion under way since Windows 8: the chunks that are encrypted already
 //! (docs/spec/bitlocker.md#conversion-in-progress).
 
 use zerocopy::FromBytes;
@@ -14,16 +14,17 @@ const RECORD_SIGNATURE: [u8; 10] = *b"FVE-EOWBR\0";
 
 /// Longest block: its size field has 16 bits.
 const BLOCK_LEN_MAX: usize = 0x1_0000;
-/// Longest bitmap file that is read; all seen have 0x600 bytes.
+/// Longest bitmap file that is read; all known ones have 0x600 bytes.
 const BITMAP_LEN_MAX: usize = 0x1_0000;
-/// Bytes of all bitmaps together. Twice what the most regions that a block can name take at the size seen.
+/// Limit of all bitmaps together, in bytes: twice the size of the most regions that a block can name, at the known
+/// size.
 const BITMAPS_LEN_MAX: usize = 8 << 20;
 
-/// What a conversion hides and has done.
+/// Progress and hidden areas of a conversion.
 #[derive(Debug)]
 pub(super) struct Conversion {
     pub chunks: Chunks,
-    /// Blocks, bitmaps and logs: what, start, length.
+    /// Blocks, bitmaps and logs: name, start, length.
     pub hidden: Vec<(&'static str, u64, u64)>,
 }
 

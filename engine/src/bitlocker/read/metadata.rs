@@ -1,5 +1,5 @@
-//! One metadata region: is it good, and what does it say (docs/spec/bitlocker.md#metadata-region,
-//! docs/spec/bitlocker.md#datums and docs/spec/bitlocker.md#protectors).
+//! Reads one metadata region, and checks it (docs/spec/bitlocker.md#metadata-region, docs/spec/bitlocker.md#datums and
+//! docs/spec/bitlocker.md#protectors).
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::crypt::Cipher;
 use crate::crypt::secret::Key32;
 use crate::units::{ByteOffset, FileTime, Guid};
 
-/// Why a metadata copy is not good. Offsets are bytes from the start of the copy.
+/// Fault of a metadata copy. Offsets are bytes from the start of the copy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyFault {
     /// It could not be read.
@@ -30,7 +30,7 @@ pub enum CopyFault {
     Version {
         /// Version in the block header.
         found: u16,
-        /// What the boot sector makes one expect.
+        /// Version that belongs to the kind of boot sector.
         expected: u16,
     },
     /// The block size (at 0x08) is smaller than the headers or leaves no room for the validation.
@@ -42,7 +42,7 @@ pub enum CopyFault {
     /// It lists another offset for itself (at 0x20, 0x28 or 0x30).
     #[error("it says it should be at byte {found}")]
     Misplaced {
-        /// Where it says it is.
+        /// Offset that it gives for itself.
         found: ByteOffset,
     },
     /// The dataset's sizes (at 0x40, 0x48) contradict each other or the block's.
@@ -56,26 +56,26 @@ pub enum CopyFault {
     /// A datum is malformed.
     #[error(transparent)]
     Datum(#[from] DatumError),
-    /// The validation behind the block has an unknown version.
+    /// The validation after the block has an unknown version.
     #[error("its validation has the unknown version {found}")]
     ValidationVersion {
         /// Version in the validation.
         found: u16,
     },
-    /// The CRC-32 does not fit.
+    /// The CRC-32 does not match.
     #[error("its CRC-32 is {found:08x}, its contents make {computed:08x}")]
     Crc {
         /// CRC-32 in the validation.
         found: u32,
-        /// What the block's bytes make.
+        /// CRC-32 of the block's bytes.
         computed: u32,
     },
 }
 
-/// What kind of secret a protector wants. Told by its priority field.
+/// Kind of secret that opens a protector, by its priority field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProtectorKind {
-    /// None: the key lies in the open (suspended, or not yet protected).
+    /// No secret: the key is stored unprotected (suspended, or not yet protected).
     ClearKey,
     /// A TPM, alone.
     Tpm,
@@ -89,7 +89,7 @@ pub enum ProtectorKind {
     PublicKey,
     /// A user's password.
     Password,
-    /// A priority that is not known, as found.
+    /// An unknown priority, with its value.
     Unknown(u16),
 }
 
@@ -126,17 +126,17 @@ impl std::fmt::Display for ProtectorKind {
 /// A protector: one way to the volume master key.
 #[derive(Debug)]
 pub struct Protector {
-    /// What Windows shows as "ID"; also the name of its key file.
+    /// Identifier, shown by Windows as "ID"; also the name of its key file.
     pub id: Guid,
-    /// When it was last changed.
+    /// Time of the last change.
     pub changed: FileTime,
     /// Kind of secret that opens it.
     pub kind: ProtectorKind,
     /// Text in it, such as `ExternalKey` or `DiskPassword`.
     pub label: Option<String>,
-    /// When its password was saved or printed, if Windows noted that.
+    /// Time at which its password was saved or printed, if Windows recorded that.
     pub backed_up: Option<FileTime>,
-    /// A malformed part, which does not touch the other protectors.
+    /// Fault of a malformed part, without effect on the other protectors.
     pub fault: Option<DatumError>,
     pub(super) stretch: Option<Stretch>,
     pub(super) clear_key: Option<Key32>,
@@ -156,7 +156,7 @@ pub(super) struct Stretch {
 /// The virtualization datum's longer part (docs/spec/bitlocker.md#virtualization-datum), Windows 8 and later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedInfo {
-    /// Version 1 to 5; fields that a version does not have are 0.
+    /// Version 1 to 5; fields missing in a version are 0.
     pub version: u16,
     /// Bit 0: used space only. Bit 6: a conversion runs.
     pub flags: u64,
@@ -171,13 +171,13 @@ pub struct ExtendedInfo {
 }
 
 impl ExtendedInfo {
-    /// Free clusters were not encrypted.
+    /// Whether free clusters were left unencrypted.
     pub const fn used_space_only(&self) -> bool {
         self.flags & 1 != 0
     }
 }
 
-/// What a good copy says.
+/// Contents of a good copy.
 #[derive(Debug)]
 pub struct Metadata {
     /// 2 since Windows 7, 1 for Vista.
@@ -188,9 +188,9 @@ pub struct Metadata {
     pub state_offset: u64,
     /// Bytes under conversion just now.
     pub state_size: u32,
-    /// Sectors at the front of the volume that are stored elsewhere.
+    /// Sectors of the front that are stored at `relocated_at`.
     pub relocated_sectors: u32,
-    /// Where those are. Vista: unused.
+    /// Offset of those sectors. Vista: unused.
     pub relocated_at: ByteOffset,
     /// The three metadata regions.
     pub regions: [ByteOffset; 3],
@@ -202,24 +202,24 @@ pub struct Metadata {
     pub method: u16,
     /// The preferred method as a number; often 0.
     pub preferred_method: u16,
-    /// When the volume was encrypted first.
+    /// Time at which the volume was first encrypted.
     pub created: FileTime,
-    /// What the recovery screen shows.
+    /// Text for the recovery screen.
     pub description: Option<String>,
     /// The protectors, as they are stored.
     pub protectors: Vec<Protector>,
-    /// Offset and length of the relocated area as the virtualization datum says it.
+    /// Offset and length of the relocated area according to the virtualization datum.
     pub virtualization: Option<(ByteOffset, u64)>,
-    /// What follows in that datum since Windows 8.
+    /// The rest of that datum since Windows 8.
     pub extended: Option<ExtendedInfo>,
-    /// The CRC-32 fits. A copy without that is used only when there is no better one.
+    /// Whether the CRC-32 matches. A copy with a wrong one is used only when there is no better one.
     pub crc_fits: bool,
-    /// Cluster of the MFT mirror, which Vista hides.
+    /// Cluster of the MFT mirror, which Vista replaces in the boot sector.
     pub(super) vista_mirror_cluster: Option<u64>,
     pub(super) fvek: Option<Sealed>,
     /// The wrapped hash of the block.
     pub(super) hash: Option<Sealed>,
-    /// Of the block that CRC and hash cover.
+    /// SHA-256 of the part of the block that CRC and hash cover.
     pub(super) block_hash: [u8; 32],
 }
 
@@ -230,12 +230,12 @@ impl Metadata {
     }
 }
 
-/// Bytes of a copy.
+/// Length of a copy in bytes.
 pub(super) const fn region_len(version: u16) -> usize {
     if version == VERSION_VISTA { REGION_LEN_VISTA } else { REGION_LEN }
 }
 
-/// Reads a copy that lies at `at` and is the `index`-th. The CRC-32 is computed, but a wrong one is no error here.
+/// Reads the copy at `at`, the `index`-th. The CRC-32 is computed, but a wrong one is no error here.
 pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: ByteOffset) -> Result<Metadata, CopyFault> {
     let header = match BlockHeader::ref_from_prefix(region) {
         Ok((header, _)) if header.signature == SIGNATURE => header,
@@ -297,7 +297,7 @@ pub(super) fn parse(region: &[u8], expected: u16, index: usize, at: ByteOffset) 
     Ok(metadata)
 }
 
-/// The CRC-32 that a copy which [`parse`] has taken carries, and the one it should.
+/// The mismatch of the CRC-32 of a copy that [`parse`] has accepted.
 pub(super) fn crc_fault(region: &[u8]) -> Option<CopyFault> {
     let (header, _) = BlockHeader::ref_from_prefix(region).ok()?;
     let unit = if header.version.get() == VERSION_SEVEN { BLOCK_UNIT } else { 1 };
@@ -306,7 +306,7 @@ pub(super) fn crc_fault(region: &[u8]) -> Option<CopyFault> {
     Some(CopyFault::Crc { found: validation.crc32.get(), computed: crc32(block) })
 }
 
-/// Where the datums lie in the block.
+/// Range of the datums in the block.
 fn datum_range(dataset: &DatasetHeader, block_len: usize) -> Option<Range<usize>> {
     let start = usize::try_from(dataset.header_size.get()).ok()?;
     let size = usize::try_from(dataset.size.get()).ok()?;
@@ -342,7 +342,7 @@ fn take_datum(metadata: &mut Metadata, datum: &Datum<'_>) -> Result<(), DatumErr
     Ok(())
 }
 
-/// Shorter versions are prefixes of version 5: what they lack reads as 0.
+/// Shorter versions are prefixes of version 5: missing fields read as 0.
 fn extended(bytes: &[u8]) -> Option<ExtendedInfo> {
     const SHORTEST: usize = 16;
     if bytes.len() < SHORTEST {

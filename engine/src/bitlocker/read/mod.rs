@@ -1,4 +1,4 @@
-//! What a volume says about itself, and unlocking it (docs/spec/bitlocker.md#reading-a-volume).
+//! Reads a volume's metadata, and unlocks it (docs/spec/bitlocker.md#reading-a-volume).
 //!
 //! ```text
 //! Volume::open(reader)   boot sector, three copies, the first good one        no key needed
@@ -29,35 +29,35 @@ pub use super::datum::{DatumError, DatumFault};
 pub use boot::{Boot, BootError, Form};
 pub use metadata::{CopyFault, ExtendedInfo, Metadata, Protector, ProtectorKind};
 
-/// How much of a volume's front is read to recognise it: a sector of either size, whole.
+/// Bytes of a volume's front that are read to recognise it: a whole sector of either size.
 pub const RECOGNISE_LEN: usize = 4096;
 
 /// One of the three metadata copies.
 #[derive(Debug)]
 pub struct MetadataCopy {
-    /// Byte of the volume where the boot sector places the copy.
+    /// Offset in the volume at which the boot sector places the copy.
     pub at: ByteOffset,
-    /// What is wrong with it; `None` = it is good.
+    /// Its fault; `None` when it is good.
     pub fault: Option<CopyFault>,
     /// SHA-256 of all its bytes, if they could be read.
     digest: Option<[u8; 32]>,
 }
 
-/// What has happened to a volume's contents.
+/// State of a volume's encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// All of it is encrypted, or all that was in use.
+    /// Everything is encrypted, or everything in use.
     Encrypted,
-    /// Nothing is: BitLocker was turned off, its metadata is still there.
+    /// Nothing is encrypted: BitLocker was turned off, its metadata still exists.
     Decrypted,
-    /// Windows 7: encryption or decryption stopped on its way; bytes from `plain_from` on are not encrypted.
+    /// Windows 7: encryption or decryption was interrupted; bytes from `plain_from` on are not encrypted.
     Partial {
-        /// Byte of the volume from which sectors are not encrypted.
+        /// Offset in the volume from which sectors are not encrypted.
         plain_from: ByteOffset,
     },
-    /// Windows 8 and later: encryption or decryption stopped on its way.
+    /// Windows 8 and later: encryption or decryption was interrupted.
     Converting {
-        /// Whether it is known which parts are encrypted. If not, all is taken to be.
+        /// Whether the encrypted parts are known. If not, everything is taken for encrypted.
         progress_known: bool,
     },
 }
@@ -76,13 +76,13 @@ impl fmt::Display for State {
     }
 }
 
-/// Why a volume's metadata cannot be used.
+/// Reason why a volume's metadata cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The first sector could not be read.
     #[error("the first sector cannot be read")]
     Read(#[source] io::Error),
-    /// It is BitLocker's, but broken.
+    /// It is BitLocker's, but damaged.
     #[error(transparent)]
     Boot(#[from] BootError),
     /// None of the three copies can be used.
@@ -104,7 +104,7 @@ fn listed(copies: &[MetadataCopy]) -> String {
 /// A BitLocker volume, locked.
 #[derive(Debug)]
 pub struct Volume {
-    /// What the first sector says.
+    /// Contents of the first sector.
     pub boot: Boot,
     /// The three copies in the order of the boot sector.
     pub copies: [MetadataCopy; 3],
@@ -115,7 +115,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Looks at a volume. `None`: it is not BitLocker's.
+    /// Reads a volume's metadata. `None`: it is not a BitLocker volume.
     ///
     /// # Errors
     /// See [`OpenError`]. Damage of up to two copies is no error: see [`Volume::copies`].
@@ -128,7 +128,7 @@ impl Volume {
         }
     }
 
-    /// Looks at a volume whose first sector is known, or was guessed because it is lost.
+    /// Reads the metadata of a volume whose first sector is known, or was guessed because it is lost.
     ///
     /// # Errors
     /// As [`Volume::open`].
@@ -144,10 +144,11 @@ impl Volume {
             copies.push(copy);
             let Some(contents) = contents else { continue };
             if boot.form == Form::Vista {
-                // Its first sector knows the first copy only.
+                // Vista's first sector holds the first copy's offset only.
                 places = contents.regions;
             }
-            // A copy whose CRC is wrong is better than none (owners edit the description by hand), and worse than any other.
+            // A copy with a wrong CRC is better than none (some owners edit the description by hand), and worse than
+            // any other.
             if chosen.as_ref().is_none_or(|chosen| !chosen.crc_fits && contents.crc_fits) {
                 chosen = Some(contents);
             }
@@ -158,17 +159,17 @@ impl Volume {
         Ok(Self { boot, copies, metadata, state, mapping })
     }
 
-    /// What has happened to the contents.
+    /// State of the volume's encryption.
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// The key lies in the open: protection is suspended, or was never armed.
+    /// Whether the key is stored unprotected: protection is suspended, or was never armed.
     pub fn is_suspended(&self) -> bool {
         self.metadata.protectors.iter().any(|protector| protector.kind == ProtectorKind::ClearKey)
     }
 
-    /// All three copies are good and equal, byte for byte, as Windows and we leave them.
+    /// Whether all three copies are good and equal, byte for byte, as Windows and dray leave them.
     pub fn copies_are_equal(&self) -> bool {
         let [first, rest @ ..] = &self.copies;
         first.fault.is_none() && rest.iter().all(|copy| copy.fault.is_none() && copy.digest == first.digest)
@@ -181,8 +182,8 @@ impl Volume {
 
     /// Finds the sector key.
     ///
-    /// Key stretching takes a few tenths of a second for each protector that the secret could belong to; `progress` hears
-    /// of rounds done and rounds at most.
+    /// Key stretching takes a few tenths of a second for each protector that the secret could belong to; `progress`
+    /// receives the rounds done and the largest possible number of rounds.
     ///
     /// # Errors
     /// See [`UnlockError`].
@@ -214,11 +215,11 @@ impl Volume {
         Ok(Unlocked { protector, integrity, cipher, fvek, mapping: self.mapping.clone(), vmk, sectors })
     }
 
-    /// The printed recovery passwords that an unlocked volume keeps, each with its protector.
+    /// The recovery passwords stored in an unlocked volume's metadata, each with its protector.
     pub fn recovery_passwords(&self, unlocked: &Unlocked) -> Vec<(Guid, RecoveryPassword)> {
         let stored = |protector: &Protector| {
             let stretch = protector.stretch.as_ref()?;
-            // Windows 7 gives the copy role 0, later ones a role of its own.
+            // Windows 7 gives the copy role 0, later versions a role of its own.
             let copies = stretch.copies.iter().filter(|c| matches!(c.role, role::RECOVERY_KEY_COPY | role::PROPERTY));
             let key = copies.into_iter().find_map(|copy| {
                 let take = |found, bytes: &[u8]| {
@@ -290,7 +291,7 @@ impl Volume {
     }
 }
 
-/// Whether the secret could belong to the protector. What it holds counts, not the priority: that is for people.
+/// Whether the secret could belong to the protector. Decided by its datums, not by the priority, which is for display.
 fn fits(protector: &Protector, key: &KeyInput) -> bool {
     let stretched = |wanted| protector.stretch.as_ref().is_some_and(|stretch| stretch.key_type == wanted);
     match key {
@@ -304,7 +305,7 @@ fn fits(protector: &Protector, key: &KeyInput) -> bool {
     }
 }
 
-/// Reads and judges one copy. Contents come back although only the CRC is wrong; the fault says so.
+/// Reads and checks one copy. When only the CRC is wrong, both contents and fault are returned.
 fn read_copy(
     index: usize,
     at: ByteOffset,
@@ -343,8 +344,8 @@ fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<
         (None, _) => State::Encrypted,
     };
     let (chunks, mut hidden) = match conversion.flatten() {
-        // Turned off, all is plain; what the conversion kept for itself is hidden as long as it is there
-        // (docs/spec/bitlocker.md#reading-a-volume and docs/spec/bitlocker.md#conversion-in-progress).
+        // When BitLocker is turned off, everything is plain; the conversion's own areas are hidden as long as they
+        // exist (docs/spec/bitlocker.md#reading-a-volume and docs/spec/bitlocker.md#conversion-in-progress).
         Some(conversion) => ((!decrypted).then_some(conversion.chunks), conversion.hidden),
         None => (None, Vec::new()),
     };
@@ -366,29 +367,29 @@ fn lay_out(boot: &Boot, metadata: &Metadata, reader: &mut dyn ReadAt) -> Result<
     Ok((volume_state, mapping))
 }
 
-/// What the hash that only the master key can read says about the metadata.
+/// Result of comparing the metadata with the hash that is sealed under the master key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// The metadata is what somebody with the key wrote.
+    /// The metadata was written with the key.
     Proven,
-    /// It was changed by somebody without the key. Windows refuses such a volume.
+    /// The metadata was changed without the key. Windows refuses such a volume.
     Different,
-    /// The hash could not be opened.
+    /// The hash could not be decrypted.
     Unreadable,
-    /// There is none.
+    /// The metadata has no hash.
     NoHash,
 }
 
-/// Why a volume stays locked.
+/// Reason why a volume stays locked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnlockError {
-    /// There is nothing to unlock; [`Volume::mapping`] reads it without a key.
+    /// The volume is not encrypted; [`Volume::mapping`] reads it without a key.
     #[error("the volume is not encrypted")]
     NotEncrypted,
-    /// No protector takes this kind of secret.
+    /// No protector is opened by this kind of secret.
     #[error("the volume has no protector for this kind of key; it has: {}", kinds(.has))]
     NoSuchProtector {
-        /// What it has, without repetition.
+        /// Kinds of its protectors, without repetition.
         has: Vec<ProtectorKind>,
     },
     /// The key file belongs to another protector.
@@ -397,25 +398,25 @@ pub enum UnlockError {
         /// The key file's protector.
         protector: Guid,
     },
-    /// It fits the form, but opens nothing.
+    /// It has a valid form, but opens no protector.
     #[error("the key does not open this volume")]
     WrongSecret,
-    /// The protector that should open is broken.
+    /// The protector that should open is damaged.
     #[error("protector {protector} is damaged")]
     ProtectorDamaged {
         /// Identifier of the protector.
         protector: Guid,
     },
-    /// An encryption method that is not known.
+    /// An unknown encryption method.
     #[error("the encryption method {found:#06x} is not known")]
     Method {
-        /// The field (dataset header, 0x24).
+        /// Method number (dataset header, 0x24).
         found: u16,
     },
-    /// There is no full volume encryption key.
+    /// The metadata has no full volume encryption key.
     #[error("the metadata holds no sector key")]
     NoSectorKey,
-    /// It does not open with the master key.
+    /// It cannot be unwrapped with the master key.
     #[error("the sector key is damaged")]
     SectorKeyDamaged,
     /// The sector key was made for another method than the volume's.
@@ -426,12 +427,12 @@ pub enum UnlockError {
         /// Method of the volume.
         method: u16,
     },
-    /// The sector key has a length that its method does not.
+    /// The sector key has a length that does not fit its method.
     #[error("the sector key has {found} bytes, {cipher} wants {}", .cipher.fvek_len())]
     KeyLength {
         /// Length of the key in bytes.
         found: usize,
-        /// Cipher that the volume's method stands for.
+        /// Cipher of the volume's method.
         cipher: Cipher,
     },
 }
@@ -448,7 +449,7 @@ fn kinds(has: &[ProtectorKind]) -> String {
 pub struct Unlocked {
     /// The protector that opened it.
     pub protector: Guid,
-    /// Whether the metadata is proven to be unchanged.
+    /// Result of checking the metadata against its hash.
     pub integrity: Integrity,
     /// Cipher of the sectors.
     pub cipher: Cipher,
@@ -466,8 +467,7 @@ impl Unlocked {
         &self.sectors
     }
 
-    /// The regions while this volume is encrypted in place, of the region that it has when that is done; `None` if that is
-    /// none.
+    /// The regions during encryption in place, from `region`, the finished volume's; `None` if that is not a valid one.
     pub fn converting(&self, region: &[u8]) -> Option<Converting> {
         Converting::new(region, &self.vmk)
     }

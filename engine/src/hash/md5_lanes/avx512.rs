@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::x86::{Logic, Vector, calls, compress};
 use super::{Block, LANES_MAX, States};
 
-/// The function of a round as a table of three bits, `b` the highest: what AVX-512's three-way logic takes.
+/// The function of a round as a truth table of three bits, `b` the highest: the operand of AVX-512's three-way logic.
 const fn table(round: u8) -> i32 {
     const B: i32 = 0xF0;
     const C: i32 = 0xCC;
@@ -18,7 +18,7 @@ const fn table(round: u8) -> i32 {
     }) & 0xFF
 }
 
-/// [`Logic`] by operations of three operands, which AVX-512 has for AVX2's registers too.
+/// [`Logic`] by operations of three operands, which AVX-512 offers for AVX2's registers too.
 struct InOne;
 
 macro_rules! in_one {

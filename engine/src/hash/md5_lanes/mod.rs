@@ -1,8 +1,8 @@
 //! MD5 of up to sixteen independent messages at once, a message to a lane of the vector unit.
 //!
-//! A step of MD5 needs the result of the step before it, so one message cannot be made faster; eight fill an AVX2
-//! register, and a second group of eight runs in the shadow of the first one's latencies. AVX-512 holds sixteen, and
-//! does each of MD5's functions and rotations in one operation.
+//! A step of MD5 needs the result of the step before it, so one message cannot be hashed faster; eight fill an AVX2
+//! register, and a second group of eight runs during the first one's latencies. AVX-512 holds sixteen, and performs
+//! each of MD5's functions and rotations in one operation.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -22,7 +22,7 @@ pub(super) type States = [[u32; LANES_MAX]; 4];
 pub enum Backend {
     /// One message after the other, by the `md-5` crate.
     Portable,
-    /// Four lanes (x86-64, always there).
+    /// Four lanes (x86-64, always available).
     Sse2,
     /// Eight lanes in 256-bit registers.
     Avx2,
@@ -39,12 +39,12 @@ impl Backend {
     pub const ALL: [Self; 6] =
         [Self::Portable, Self::Sse2, Self::Avx2, Self::Avx2Twice, Self::Avx512Half, Self::Avx512];
 
-    /// The fastest that this machine has.
+    /// The fastest that this machine supports.
     pub fn detect() -> Self {
         Self::ALL.into_iter().rev().find(|backend| backend.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// Whether this machine has it.
+    /// Whether this machine supports it.
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
@@ -79,10 +79,10 @@ impl Backend {
         }
     }
 
-    /// Takes the first `blocks` blocks of each of the first [`lanes`](Self::lanes) inputs into its state.
+    /// Hashes the first `blocks` blocks of each of the first [`lanes`](Self::lanes) inputs into its state.
     ///
     /// # Panics
-    /// When the machine lacks the back end or an input is shorter.
+    /// The machine lacks the back end, or an input is shorter.
     pub(super) fn compress(self, states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
         assert!(self.is_available(), "{self:?} is not available");
         let inputs_used = &inputs[..self.lanes()];

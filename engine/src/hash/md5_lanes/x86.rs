@@ -6,8 +6,8 @@ use super::{Block, K, LANES_MAX, States};
 
 /// A register of 32-bit lanes.
 ///
-/// All functions want the vector unit that the register belongs to. They are always inlined into a function
-/// compiled for that unit.
+/// All functions require the vector unit that the register belongs to. They are always inlined into a function compiled
+/// for that unit.
 pub(super) trait Vector: Copy {
     const LANES: usize;
     unsafe fn load(from: *const u32) -> Self;
@@ -18,16 +18,16 @@ pub(super) trait Vector: Copy {
     unsafe fn words(from: &[*const Block]) -> [Self; 16];
 }
 
-/// What the steps do with registers beside sums; likewise.
+/// Operations of the steps other than sums, with the same requirement.
 pub(super) trait Logic<V> {
-    /// `sum` and the function of the round (RFC 1321 3.4: F, G, H, I) of the three newest words, added so that what
-    /// does not need the newest, `b`, comes first.
+    /// `sum` and the function of the round (RFC 1321 3.4: F, G, H, I) of the three newest words, added so that the part
+    /// independent of the newest, `b`, comes first.
     unsafe fn mix<const ROUND: u8>(sum: V, b: V, c: V, d: V) -> V;
     /// Rotates left by `LEFT`; `RIGHT` is `32 - LEFT`.
     unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: V) -> V;
 }
 
-/// What every unit has for [`Logic`].
+/// Operations of every unit, for [`Logic`].
 pub(super) trait Bits: Vector {
     unsafe fn and(a: Self, b: Self) -> Self;
     unsafe fn or(a: Self, b: Self) -> Self;
@@ -67,7 +67,7 @@ macro_rules! calls {
     ($($name:ident($($from:ident: $type:ty),*) $(-> $to:ty)? = $call:expr;)*) => {$(
         #[inline(always)]
         unsafe fn $name($($from: $type),*) $(-> $to)? {
-            // SAFETY: the unit and the pointers are the caller's promise, and no access wants alignment.
+            // SAFETY: unit and pointers are guaranteed by the caller, and no access requires alignment.
             unsafe { $call }
         }
     )*};
@@ -213,7 +213,7 @@ pub(super) unsafe fn avx2_twice(states: &mut States, inputs: &[&[Block]; LANES_M
 /// `GROUPS` registers of lanes in step.
 ///
 /// # Safety
-/// The vector unit that `V` and `L` want is there, and each of the first `GROUPS * V::LANES` inputs has `blocks` blocks.
+/// The vector unit of `V` and `L` is available, and each of the first `GROUPS * V::LANES` inputs has `blocks` blocks.
 #[inline(always)]
 pub(super) unsafe fn compress<V: Vector, L: Logic<V>, const GROUPS: usize>(
     states: &mut States,
@@ -223,8 +223,8 @@ pub(super) unsafe fn compress<V: Vector, L: Logic<V>, const GROUPS: usize>(
     const { assert!(GROUPS * V::LANES <= LANES_MAX) };
     // SAFETY: lane numbers stay below LANES_MAX by the assertion above, block numbers below `blocks`.
     unsafe {
-        // Loops rather than `from_fn`: a closure is a function of its own, compiled without the vector unit, and
-        // each intrinsic in it becomes a call (half the speed, seen in a profile of the whole program).
+        // Loops rather than `from_fn`: a closure is a function of its own, compiled without the vector unit, and each
+        // intrinsic in it becomes a call (half the speed, seen in a profile of the whole program).
         let mut s = [[V::splat(0); 4]; GROUPS];
         for (g, s) in s.iter_mut().enumerate() {
             for (s, state) in s.iter_mut().zip(states.iter()) {
