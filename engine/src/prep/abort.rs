@@ -1,6 +1,6 @@
-//! Rolling the last session back: its drives go back to what they were before, as far as that can be. A drive that the
-//! session erased holds no volume afterwards; one that it added to holds the volume that it held before; one that it had
-//! not begun is not touched.
+//! Rolls the last session back: its drives return to their earlier state, as far as possible. A drive that the session
+//! erased holds no volume afterwards; one to which it added files holds its earlier volume; one that it had not started
+//! is not touched.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ use crate::prep::timeouts::Timeouts;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
 use crate::units::{ByteOffset, ByteRange};
 
-/// Slots for zeros: the places are small.
+/// Number of slots for zeros: the ranges are small.
 const SLOTS: usize = 2;
 
 /// A session that can be rolled back. Nothing has been written yet.
@@ -36,26 +36,26 @@ const SLOTS: usize = 2;
 pub struct Rollback {
     request: PrepRequest,
     drives: Vec<Back>,
-    /// The journal as it was looked at.
+    /// SHA-256 of the journal when it was examined.
     seen: [u8; 32],
-    /// The plan cannot be used, and is not needed.
+    /// Warning about an unusable plan, which is not needed.
     note: Option<Problem>,
 }
 
-/// What the way back of one drive needs: kept in its checkpoint, since the session's plan may be lost.
+/// Data for rolling one drive back: kept in its checkpoint, since the session's plan may be lost.
 #[derive(Debug)]
 pub struct WayBack {
     target: TargetDrive,
-    /// Where the session's volume lies.
+    /// Range of the session's volume.
     volume: ByteRange,
-    /// What makes it one, in the order in which it is written; of drives that are formatted.
+    /// Ranges whose contents make it a volume, in the order of writing; for drives that are formatted.
     places: Vec<ByteRange>,
-    /// Its partition tables and their SHA-256: their identifiers are those of no other drive.
+    /// Its partition tables and their SHA-256: no other drive has the same identifiers.
     tables: Vec<(ByteRange, [u8; 32])>,
 }
 
 impl WayBack {
-    /// Of a drive that is formatted, or of one whose volume stays.
+    /// For a drive that is formatted, or for one whose volume stays.
     pub fn of(target: &TargetDrive, layout: Option<&DriveLayout>) -> Self {
         let mut places: Vec<ByteRange> = Vec::new();
         for place in layout.map(DriveLayout::last_places).unwrap_or_default() {
@@ -74,7 +74,7 @@ impl WayBack {
         Self { target: target.clone(), volume, places, tables: tables.collect() }
     }
 
-    /// For the checkpoint; empty when it is too much for one.
+    /// Encoded for the checkpoint; empty when it is too long for one.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut to = Encoder::new(&mut out);
@@ -112,49 +112,49 @@ impl WayBack {
 struct Back {
     target: TargetDrive,
     reversal: Reversal,
-    /// It had finished.
+    /// Whether the drive had finished.
     finished: bool,
-    /// It is not there: nothing is done to it.
+    /// Whether the drive is missing: it is left alone.
     missing: bool,
 }
 
 #[derive(Debug)]
 enum Reversal {
-    /// What makes it a volume is erased: of a finished drive that destroys it.
+    /// The structures that make it a volume are erased: for a finished drive that destroys it.
     Erase(Box<WayBack>),
-    /// What was added is taken back.
+    /// The additions are removed.
     Undo(Box<Checkpoint>),
 }
 
-/// What became of one drive.
+/// Result of rolling one drive back.
 #[derive(Clone, Debug)]
 pub struct RolledBack {
     /// The drive that was to be rolled back.
     pub drive: DriveFacts,
     /// Set when it could not be rolled back.
     pub failure: Option<Problem>,
-    /// It was not there, and nothing was done to it.
+    /// The drive was missing, and was left alone.
     pub missing: bool,
 }
 
-/// How rolling back ended.
+/// Result of rolling a session back.
 #[derive(Clone, Debug)]
 pub struct RollbackReport {
-    /// One entry a drive that the session had begun.
+    /// One entry for each drive that the session had started.
     pub drives: Vec<RolledBack>,
     /// Path of the journal.
     pub journal: PathBuf,
 }
 
-/// Looks at what has to be rolled back; writes nothing.
+/// Examines the session to roll back; writes nothing.
 ///
 /// # Errors
-/// All that stands in the way: a session that cannot be rolled back, finished drives that are not there.
+/// All obstacles: a session that cannot be rolled back, missing finished drives.
 pub fn prepare(request: PrepRequest) -> Result<Rollback, Problems> {
     prepare_with(request, &Roots::default())
 }
 
-/// As [`prepare`], with the kernel's views from outside.
+/// As [`prepare`], with the kernel's views given.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -171,7 +171,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
     };
     let mut problems = Problems::default();
     let mut note = None;
-    // Planned, or as the drives' own checkpoints tell.
+    // From the plan, or from the drives' own checkpoints.
     let reversals: Vec<WayBack> = match resume::load_plan(&request, session) {
         Ok(plan) => planned(plan, session)?,
         Err(problem) => match reported(&request, session) {
@@ -220,7 +220,7 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
                     .drive(target.facts.name)
                     .advice("attach it: the session had begun to change its volume, and that must be rolled back"),
             ),
-            // Before the session is marked as going back: what cannot be done must not close the way forward.
+            // Before the session is marked as aborting: an impossible rollback must not prevent resuming.
             Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
                 Ok(()) => {
                     drives.push(Back { target, reversal: Reversal::Undo(Box::new(checkpoint)), finished, missing })
@@ -234,13 +234,13 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
     Ok(Rollback { request, drives, seen: book.seen, note })
 }
 
-/// Whether the session has to do with the drive: it had begun with it, and has not ended that.
+/// Whether the session has started its work on the drive and not undone it.
 fn is_held(session: &CopySession, drive_id: &str) -> bool {
     let state = resume::state_of(session, drive_id);
     !matches!(state, None | Some(SessionState::Aborted | SessionState::GivenUp))
 }
 
-/// The way back of each drive, as the plan has it.
+/// The rollback data of each drive, from the plan.
 fn planned(plan: SavedPlan, session: &CopySession) -> Result<Vec<WayBack>, Problem> {
     let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
     let mut reversals = Vec::new();
@@ -257,7 +257,7 @@ fn planned(plan: SavedPlan, session: &CopySession) -> Result<Vec<WayBack>, Probl
     Ok(reversals)
 }
 
-/// The same, as the drives' checkpoints have it.
+/// The rollback data of each drive, from its checkpoint.
 fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Problems> {
     let mut problems = Problems::default();
     let mut reversals = Vec::new();
@@ -286,37 +286,37 @@ fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>
 }
 
 impl Rollback {
-    /// Id of the session that is rolled back.
+    /// Id of the session to roll back.
     pub fn session(&self) -> &str {
         &self.request.session
     }
 
-    /// The drives that the session had begun.
+    /// The drives that the session had started.
     pub fn drives(&self) -> Vec<DriveFacts> {
         self.drives.iter().map(|back| back.target.facts.clone()).collect()
     }
 
-    /// Drives (index in [`Rollback::drives`]) that had finished: a good volume is destroyed.
+    /// Indices in [`Rollback::drives`] of finished drives: a good volume is destroyed.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
         let destroys = |back: &Back| back.finished && matches!(back.reversal, Reversal::Erase(_));
         self.drives.iter().enumerate().filter(|(_, back)| destroys(back)).map(|(i, _)| i).collect()
     }
 
-    /// Drives (index in [`Rollback::drives`]) that go back to the volume that they held before.
+    /// Indices in [`Rollback::drives`] of drives that return to their earlier volume.
     pub fn taken_back(&self) -> Vec<usize> {
         let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.reversal, Reversal::Undo(_)));
         back.map(|(i, _)| i).collect()
     }
 
-    /// Drives (index in [`Rollback::drives`]) that are not there: nothing is done to them.
+    /// Indices in [`Rollback::drives`] of missing drives, which are left alone.
     pub fn missing(&self) -> Vec<usize> {
         self.drives.iter().enumerate().filter(|(_, back)| back.missing).map(|(i, _)| i).collect()
     }
 
-    /// Rolls back. May be interrupted, and is then done again.
+    /// Rolls back. May be interrupted, and repeated.
     ///
     /// # Errors
-    /// What prevents all of it.
+    /// A problem that prevents all of it.
     pub fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync)) -> Result<RollbackReport, Problems> {
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
@@ -403,20 +403,20 @@ impl Rollback {
         if target.identity.is_none() {
             return Ok(());
         }
-        // Sources, journal and logs do not matter to who goes back; what uses the drive now does.
+        // Sources, journal and logs are irrelevant to a rollback; present users of the drive are not.
         let device: Device = claim(target, &guard::Context::default())?;
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(&device, &pool, &self.request, &target.facts.name, &|_| {})?;
         unmake(engine, pool, &target.facts.name, reversal)?;
-        // The kernel may show no partitions of a table that is gone.
+        // The kernel may still show partitions of the erased table.
         let _ = device.reread_partitions();
         Ok(())
     }
 }
 
-/// Takes everything off the drive that makes it a volume, in the reverse of the order in which it came: first what makes it
-/// findable, then the rest.
+/// Erases the structures that make the drive a volume, in the reverse of the order of writing: first those that make it
+/// visible, then the rest.
 pub(super) fn unmake(
     mut engine: Box<dyn Engine + Send>,
     mut pool: Pool,
@@ -434,7 +434,7 @@ pub(super) fn unmake(
     Ok(())
 }
 
-/// Writes zeros, and makes that durable.
+/// Writes zeros durably.
 fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
     let settle = |engine: &mut dyn Engine| match engine.wait(Some(Timeouts::POLL_INTERVAL)) {
         Completion::Written { result: Err(error), .. } => {

@@ -1,7 +1,7 @@
-//! A drive's free space goes back to the device while data streams.
+//! Discards a drive's free space while data streams.
 //!
-//! A device may take its time over that, and hold up what is written meanwhile: a fresh 4 GiB of a loop device over ext4
-//! take 0.9 s in one piece. So it goes piece by piece, and at least as long as a piece took belongs to the data.
+//! A device may take its time for that, and delay writes meanwhile: a fresh 4 GiB of a loop device over ext4 take 0.9 s
+//! in one piece. So it is discarded in pieces, with a pause at least as long as the piece took.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -19,7 +19,7 @@ const PIECE: u64 = 128 << 20;
 /// Pieces begin and end at multiples of this: whole sectors of any drive.
 const ALIGN: u64 = 4096;
 
-/// Free space on its way back. Dropping it leaves the rest as it is, and waits for nothing: a device may hang.
+/// Free space being discarded. Dropping it leaves the rest as it is, without waiting: a device may hang.
 #[derive(Debug)]
 pub struct BackgroundDiscard {
     finish_now: Sender<()>,
@@ -27,7 +27,7 @@ pub struct BackgroundDiscard {
 }
 
 impl BackgroundDiscard {
-    /// Starts with `ranges`, all but what is in `kept`; both ascending and apart. `None` when there is no thread for it.
+    /// Starts discarding `ranges` except `kept`; both ascending and disjoint. `None` when no thread can be started.
     pub fn start(device: &Arc<Device>, ranges: &[ByteRange], kept: &[ByteRange]) -> Option<Self> {
         let (device, pieces) = (Arc::clone(device), pieces(ranges, kept));
         let (finish_now, word) = bounded(1);
@@ -36,8 +36,8 @@ impl BackgroundDiscard {
         Some(Self { finish_now, thread })
     }
 
-    /// Nothing is written any more: waits until all is given back, or somebody wants to stop. A device that refuses keeps its
-    /// old free space, which the summary says plainly in any case.
+    /// Called when nothing is written any more: waits until everything is discarded, or until a stop request. A device
+    /// that refuses keeps its old free space, which the summary states in any case.
     pub fn finish(self, stop: &Stop) {
         const GLANCE: Duration = Duration::from_millis(5);
         let _ = self.finish_now.send(());
@@ -62,7 +62,7 @@ fn give(device: &Device, pieces: &[ByteRange], word: &Receiver<()>) {
     }
 }
 
-/// `ranges` without `kept`, cut.
+/// `ranges` without `kept`, cut into pieces.
 fn pieces(ranges: &[ByteRange], kept: &[ByteRange]) -> Vec<ByteRange> {
     let mut out = Vec::new();
     let mut add = |from: ByteOffset, to: ByteOffset| {
@@ -94,7 +94,7 @@ mod tests {
         let kept = [ByteRange::new(0, 1024), ByteRange::new(9000, 10), ByteRange::new((1 << 20) + PIECE + 4096, 4096)];
         let expected = [
             (4096, 4096),
-            // What lies behind 9010 up to 12800 holds no whole sector.
+            // The range from 9010 up to 12800 holds no whole sector.
             (1 << 20, PIECE),
             ((1 << 20) + PIECE, 4096),
             ((1 << 20) + PIECE + 8192, PIECE - 8192),

@@ -1,4 +1,4 @@
-//! What lies beside the drive: journal, drive records, key files, sidecars.
+//! Files outside the drive: journal, drive records, key files, sidecars.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,12 +17,12 @@ use crate::report::{Kind, Problem, Problems};
 use crate::surroundings::now;
 use crate::units::ByteLen;
 
-/// Where logs go.
+/// Directory of the logs.
 pub fn logdir(request: &PrepRequest) -> PathBuf {
     request.logdir.clone().unwrap_or_else(|| journal_dir(&request.journal))
 }
 
-/// Where the journal and what belongs to it lie.
+/// Directory of the journal and the files that belong to it.
 pub fn journal_dir(journal: &Path) -> PathBuf {
     match journal.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -30,23 +30,23 @@ pub fn journal_dir(journal: &Path) -> PathBuf {
     }
 }
 
-/// What a journal file holds.
+/// Contents of a journal file.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// Sessions and drives that its records come to.
+    /// Sessions and drives assembled from its records.
     pub ledger: Ledger,
-    /// Byte where a last record begins that was cut off while it was appended.
+    /// Offset of a last record that was cut off while it was appended.
     pub torn: Option<usize>,
     /// Damage that no interruption explains.
     pub damage: Vec<Problem>,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the file.
     pub seen: [u8; 32],
 }
 
-/// Reads a journal that may be damaged. One that is not there holds nothing.
+/// Reads a journal that may be damaged. A missing one is empty.
 ///
 /// # Errors
-/// When it cannot be read, or is no journal.
+/// It cannot be read, or is no journal.
 pub fn read_journal(path: &Path) -> Result<Book, Problem> {
     let bytes = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -79,8 +79,9 @@ pub fn read_journal(path: &Path) -> Result<Book, Problem> {
     Ok(Book { ledger, torn: journal.torn, damage, seen: hash::sha256(&bytes) })
 }
 
-/// The process that holds the journal for writing, by the kernel's list of locks; 0 when that process is of another namespace.
-/// `None` when no process does, or the list cannot be read. It takes no lock, which would stop a session that starts right now.
+/// The process that holds the journal for writing, by the kernel's list of locks; 0 when that process is in another
+/// namespace. `None` when no process does, or the list cannot be read. Takes no lock itself, which would prevent a
+/// session that starts at this moment.
 pub fn journal_holder(path: &Path) -> Option<u32> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
@@ -97,7 +98,7 @@ fn lock_owner(locks: &str, place: &str) -> Option<u32> {
     })
 }
 
-/// What the journal holds and whether it allows what is asked.
+/// The contents of the journal, and whether it allows the requested action.
 pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(Book, NextAction)> {
     let dir = journal_dir(&request.journal);
     if !dir.is_dir() {
@@ -132,16 +133,16 @@ pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(
     }
 }
 
-/// A file beside the journal.
+/// A file in the journal's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sidecar<'a> {
     /// The session's plan: catalog and drives. Appended to, never changed.
     Plan,
-    /// What reading the sources of one drive gave. Appended to, never changed.
+    /// Results of reading the sources of one drive. Appended to, never changed.
     Outcome(&'a str),
-    /// How far one drive is. Of constant size, replaced as a whole.
+    /// Progress of one drive. Of constant size, replaced as a whole.
     Checkpoint(&'a str),
-    /// Anything else that a drive's work keeps: drive id, and a word for it.
+    /// Another file of a drive's work: drive id, and a word for its kind.
     Other(&'a str, &'static str),
 }
 
@@ -157,10 +158,10 @@ pub fn sidecar(journal: &Path, session: &str, which: Sidecar<'_>) -> PathBuf {
     journal.with_file_name(name)
 }
 
-/// Says so if the journal's directory has no room for that much more.
+/// The problem when the journal's directory lacks this much room.
 pub fn room_beside(journal: &Path, needed: ByteLen) -> Option<Problem> {
     let dir = journal_dir(journal);
-    // Where that is not told, the first write finds out.
+    // Where the file system does not report its room, the first write will show.
     let facts = rustix::fs::statvfs(&dir).ok()?;
     let free = ByteLen(facts.f_bavail.saturating_mul(facts.f_frsize));
     (free < needed).then(|| {
@@ -170,7 +171,7 @@ pub fn room_beside(journal: &Path, needed: ByteLen) -> Option<Problem> {
     })
 }
 
-/// Replaces a file that only its owner may read, durably: never half of it, whatever happens.
+/// Replaces a private file durably and atomically.
 pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
@@ -183,7 +184,7 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Puts a file that is there out of the way, under the first free name `<path>.1`, `<path>.2`, …, and tells it.
+/// Renames an existing file to the first free name `<path>.1`, `<path>.2`, …, and returns that.
 pub fn keep_earlier(path: &Path) -> io::Result<PathBuf> {
     for i in 1u32.. {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -208,23 +209,24 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 pub struct JournalFile {
     path: PathBuf,
     file: Mutex<(File, Chain)>,
-    /// What was put right when it was opened, for the log.
+    /// Repairs made when it was opened, for the log.
     pub note: Option<String>,
 }
 
 impl JournalFile {
-    /// Opens it, begins a new one, and drops a last record that was cut off.
+    /// Opens the journal or begins a new one, and drops a last record that was cut off.
     ///
     /// # Errors
-    /// When it cannot be written, is damaged, or another process holds it.
+    /// It cannot be written, is damaged, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, Problems> {
         Self::open_if(path, |_| true)
     }
 
-    /// The same, if it is what was planned by: [`Book::seen`]. While somebody was asked, another process may have gone on.
+    /// As [`JournalFile::open`], provided that it is unchanged since planning: [`Book::seen`]. Another process may have
+    /// continued the session while a question was open.
     ///
     /// # Errors
-    /// Likewise; when it has changed since.
+    /// As there; also when it has changed since.
     pub fn open_seen(path: &Path, seen: &[u8; 32]) -> Result<Self, Problems> {
         Self::open_if(path, |bytes| hash::sha256(bytes) == *seen)
     }
@@ -286,10 +288,10 @@ impl JournalFile {
         Ok(Self { path: path.to_path_buf(), file: Mutex::new((file, chain)), note })
     }
 
-    /// Appends a record; durable when this returns. What could not be appended whole is taken back.
+    /// Appends a record; durable when this returns. A record that cannot be appended completely is removed again.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The journal cannot be written.
     pub fn append(&self, record: &ActivityRecord<'_>) -> Result<(), Problems> {
         let write = || {
             let bytes = record.encode(now()).map_err(|error| io::Error::other(error.to_string()))?;

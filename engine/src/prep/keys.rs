@@ -1,7 +1,8 @@
-//! A drive's keys and the bytes that belong to BitLocker: just made, or found again by the password of the drive record.
+//! A drive's keys and BitLocker structures: newly made, or restored by the password in the drive record.
 //!
-//! A drive that is formatted has a [`VolumeSecrets`]: all but its metadata regions can be had without stretching the password, and
-//! those are written last. A volume that is encrypted in place shows its regions from the beginning on: it has [`Keys`].
+//! A drive that is formatted has a [`VolumeSecrets`]: everything except its metadata regions is available without
+//! stretching the password, and those are written last. A volume that is encrypted in place has valid regions from the
+//! beginning: it has [`Keys`].
 
 use std::io;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::limits::INPUT_FILE_MAX;
 use crate::prep::request::PrepRequest;
 use crate::units::{ByteOffset, DiskShape, FileTime};
 
-/// What a drive's volume shall be.
+/// Properties of a drive's new volume.
 pub fn spec(
     request: &PrepRequest,
     cipher: Cipher,
@@ -39,10 +40,10 @@ pub fn spec(
     }
 }
 
-/// The draft of a volume that was begun: the checkpoint keeps it, the drive record its password.
+/// Restores the secrets of an unfinished volume: they are in the checkpoint, their password in the drive record.
 ///
 /// # Errors
-/// Why not, in words: no record, another drive's, a password that does not open it.
+/// The reason in words: no record, another drive's, a password that does not open them.
 pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<VolumeSecrets, String> {
     let password = RecoveryPassword::parse(password_of(record, drive_id)?.expose())
         .map_err(|error| format!("the drive record: {error}"))?;
@@ -60,25 +61,25 @@ fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, String> {
     record.bitlocker_key.ok_or_else(|| "the drive record holds no key".into())
 }
 
-/// What a volume that is encrypted in place is sealed with.
+/// Keys of a volume that is encrypted in place.
 #[derive(Debug)]
 pub struct Keys {
-    /// For the volume's sectors.
+    /// Cipher of the volume's sectors.
     pub cipher: Arc<SectorCipher>,
-    /// The 48 digits.
+    /// The numerical password.
     pub password: SecretText,
-    /// One of the three equal metadata regions: it wraps the keys.
+    /// One of the three equal metadata regions, with the wrapped keys.
     pub region: Vec<u8>,
-    /// The volume's first 8192 bytes as they are stored.
+    /// The volume's first 8192 bytes as stored.
     pub front: Vec<u8>,
-    /// Makes the regions on the way.
+    /// Builds the regions of the conversion under way.
     pub converting: Converting,
-    /// Key file to be written, of a drive that is just begun.
+    /// Key file to write, for a drive that is just being started.
     pub external: Option<KeyFile>,
 }
 
 impl Keys {
-    /// Of a volume that is made now. Stretches the password, which takes a core a tenth of a second or two.
+    /// Keys of a new volume. Stretches the password, which takes a core a tenth of a second or two.
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.
@@ -95,10 +96,10 @@ impl Keys {
         })
     }
 
-    /// Found again: the checkpoint keeps region and front, the drive record their password.
+    /// Restored keys: region and front are in the checkpoint, their password in the drive record.
     ///
     /// # Errors
-    /// Why not, in words: no record, another drive's, a region that does not open.
+    /// The reason in words: no record, another drive's, a region that the password does not open.
     pub fn restore(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
         let password = password_of(record, drive_id)?;
         let (region, front) = body.split_at_checked(REGION_LEN).ok_or("the checkpoint is too short")?;

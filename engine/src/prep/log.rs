@@ -1,4 +1,4 @@
-//! The log of one run: what happened, line by line. Paths and serials, never keys.
+//! The log of one run, line by line. Paths and serials, never keys.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,8 +13,8 @@ use crate::report::{DriveResult, Event, Kind, PlanSummary, Problem, Problems, Ti
 use crate::surroundings::timestamp;
 use crate::units::ByteLen;
 
-/// `dray-<session>-<time>.log`, a file a run. One that grows past [`LOG_LEN_MAX`] goes on in a new file and keeps what
-/// went before as `….log.1`; of a session's runs the last [`LOGS_KEPT`] stay.
+/// `dray-<session>-<time>.log`, a file for each run. One that grows past [`LOG_LEN_MAX`] continues in a new file and
+/// keeps the earlier part as `….log.1`; of a session's runs the last [`LOGS_KEPT`] are kept.
 #[derive(Debug)]
 pub struct Log(Mutex<Open>);
 
@@ -23,17 +23,17 @@ struct Open {
     path: PathBuf,
     file: File,
     len: u64,
-    /// Lines that could not be written, and why the first one could not.
+    /// Lines lost since the last written one; `trouble` holds the first error of the run.
     lost: u64,
     trouble: Option<String>,
     is_told: bool,
 }
 
 impl Log {
-    /// Begins the log of a run in `dir`.
+    /// Creates the log of a run in `dir`.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// It cannot be written.
     pub fn open(dir: &Path, session: &str) -> Result<Self, Problems> {
         let name: String = session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let stem = format!("dray-{name}-");
@@ -42,17 +42,17 @@ impl Log {
         let file = create(&path).map_err(|error| {
             Problem::new(Kind::Environment, format!("the log cannot be written: {error}")).path(&path)
         })?;
-        // What cannot be cleared away is no reason not to write a drive.
+        // Old logs that cannot be removed are no reason not to write a drive.
         let _ = forget(dir, &stem);
         Ok(Self(Mutex::new(Open::new(path, file))))
     }
 
-    /// Path of the file that is written to now.
+    /// Path of the current file.
     pub fn path(&self) -> PathBuf {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).path.clone()
     }
 
-    /// Writes what the run is to do: who asked for what, the drives, and the plan.
+    /// Writes the run's command, machine and user, the drives, and the plan.
     pub fn begin(&self, request: &PrepRequest, plan: &PlanSummary) {
         request.about.iter().for_each(|line| self.line(line));
         self.line(&format!(
@@ -93,7 +93,7 @@ impl Log {
         }
     }
 
-    /// Writes how a drive ended.
+    /// Writes the result of a drive.
     pub fn result(&self, result: &DriveResult) {
         let name = &result.drive.name;
         let timing = rates(&result.timing);
@@ -114,8 +114,8 @@ impl Log {
         }
     }
 
-    /// Writes a line, unless the event is only progress; `drives` are the session's, by name, and `timing` is that of the
-    /// event's drive.
+    /// Writes a line, unless the event is only progress; `drives` are the names of the session's drives, and `timing`
+    /// is that of the event's drive.
     pub fn event(&self, event: &Event, drives: &[String], timing: Timing) {
         let name = |drive: &usize| drives.get(*drive).map_or("?", String::as_str);
         self.line(&match event {
@@ -132,7 +132,8 @@ impl Log {
     pub fn line(&self, line: &str) {
         let text = stamped(line);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full log disk must not end a session that runs well: it is told, and a log that goes on says what it lacks.
+        // A full log disk must not end a session that runs well: it is reported, and a log that continues records its
+        // gap.
         if open.lost > 0 {
             let lost = stamped(&format!("({} before this one lost)", counted(open.lost, "line")));
             if open.write_all(&lost) {
@@ -142,7 +143,7 @@ impl Log {
         open.write_all(&text);
     }
 
-    /// That lines were lost, and why: once.
+    /// The problem that lines were lost, with the reason; returned once.
     pub fn trouble(&self) -> Option<Problem> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let why = open.trouble.clone().filter(|_| !open.is_told)?;
@@ -151,13 +152,13 @@ impl Log {
         Some(Problem::new(Kind::Environment, what).path(&open.path))
     }
 
-    /// Why lines of the log are missing; `None`: it is whole.
+    /// The reason why lines of the log are missing; `None` when it is complete.
     pub fn lacks(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }
 }
 
-/// How much and how fast, as far as that is known.
+/// Bytes and rates, as far as they are known.
 fn rates(timing: &Timing) -> String {
     let part = |what: &str, bytes: ByteLen, time: Duration, rate: Option<f64>| match rate {
         Some(rate) => format!("; {what} {bytes} in {:.1} s, {}/s", time.as_secs_f64(), ByteLen(rate as u64)),
@@ -169,14 +170,14 @@ fn rates(timing: &Timing) -> String {
 }
 
 fn stamped(line: &str) -> String {
-    // A file's name must not begin a line of its own.
+    // A file name must not begin a line of its own.
     format!("{:.3} {}\n", timestamp(), shown(line))
 }
 
-/// Adds a line to the log of a run that has ended, such as its exit code.
+/// Appends a line to the log of a run that has ended, such as its exit code.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The log cannot be written.
 pub fn append_to_log(path: &Path, line: &str) -> io::Result<()> {
     OpenOptions::new().append(true).open(path)?.write_all(stamped(line).as_bytes())
 }
@@ -214,7 +215,7 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Removes all but the last runs' logs; their names sort by time.
+/// Removes all but the last logs of the session; their names sort by time.
 fn forget(dir: &Path, stem: &str) -> io::Result<()> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -281,13 +282,13 @@ mod tests {
         let trouble = log.trouble().expect("told").to_string();
         assert!(trouble.contains("a.log: the log cannot be written") && trouble.contains("No space left"), "{trouble}");
         assert!(log.trouble().is_none(), "once");
-        // Room again.
+        // There is room again.
         log.0.lock().expect("whole").file = create(&path).expect("log");
         log.line("three");
         log.line("four");
         let text = fs::read_to_string(&path).expect("text");
         let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').expect("a time").1).collect();
-        // What tried to say how many were lost was lost as well.
+        // The line that should have stated the number of lost ones was lost as well.
         assert_eq!(lines, ["(3 lines before this one lost)", "three", "four"]);
         assert!(log.lacks().is_some(), "it stays incomplete");
         fs::remove_dir_all(&dir).expect("removed");

@@ -1,11 +1,11 @@
-//! What reading the sources gave: block hashes and checksums in the order of the plan, and the files that were left out.
+//! Results of reading the sources: block hashes and checksums in the order of the plan, and the files left out.
 //!
-//! It all goes to an append-only sidecar (frames of `checkpoint::log`), since ten million files would make gigabytes of
-//! hashes; the manifest is generated out of it afterwards, and a session that goes on later replays it. A batch's hashes
-//! stand in the order of the drive's tree: 16 bytes of MD5 for a block of a block blob or a property file; for a page blob's
-//! block a little-endian count of runs and then offset, length and MD5 of each. Where files are hashed as a whole too, 16
-//! bytes follow those of each block of a page blob, or of a file of several blocks: the MD5 of the file if it ends there,
-//! otherwise the state of MD5 so far.
+//! They are written to an append-only sidecar (frames of `checkpoint::log`), since ten million files would make
+//! gigabytes of hashes; the manifest is generated from it afterwards, and a resumed session replays it. A batch's
+//! hashes are in the order of the drive's tree: 16 bytes of MD5 for a block of a block blob or a property file; for a
+//! page blob's block a little-endian count of runs and then offset, length and MD5 of each. Where files are hashed as a
+//! whole too, 16 bytes follow those of each block of a page blob, or of a file of several blocks: the MD5 of the file
+//! if it ends there, otherwise the state of MD5 so far.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -22,31 +22,31 @@ use crate::prep::drive::Sum;
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::workers::{Digest, PageRun};
 
-/// Appends what happened; batches in the order of the plan, whatever order the workers finish in.
+/// Appends results; batches in the order of the plan, whatever order the workers finish in.
 #[derive(Debug)]
 pub struct OutcomeLog {
     file: BufWriter<File>,
     hash: Sha256,
     len: u64,
-    /// Batches that came before their turn.
+    /// Batches that arrived before their turn.
     early: BTreeMap<u64, (Option<Sum>, Vec<Digest>)>,
     next: u64,
-    /// What the log was behind each batch since the last checkpoint, by how many batches that is; never empty.
+    /// Prefixes of the log after each batch since the last checkpoint, by number of batches; never empty.
     marks: VecDeque<(u64, Prefix)>,
     frame: Vec<u8>,
     hashes: Vec<u8>,
 }
 
-/// What an earlier run met, up to the batch where this one begins.
+/// Results of an earlier run, up to the first batch of this one.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Each batch, as [`OutcomeLog::push`] was told; the next one is the first to be written.
+    /// Checksum of each batch, as given to [`OutcomeLog::push`]; the batch after them is the first to be written.
     pub sums: Vec<Option<Sum>>,
     /// Files left out so far, by tree index.
     pub left_out: BTreeMap<u32, String>,
     /// Property files read so far.
     pub properties: PropertyHashes,
-    /// The last 16 bytes of hashes: the state of the file hashed as a whole, where the plan goes on within one.
+    /// The last 16 bytes of hashes: the state of a file that is hashed as a whole, if the plan continues within one.
     pub whole: Option<[u8; 16]>,
 }
 
@@ -65,10 +65,10 @@ impl OutcomeLog {
         }
     }
 
-    /// Goes on behind batch number `batches - 1`: what `counts` covers is replayed, the rest is cut off.
+    /// Continues after batch number `batches - 1`: the part covered by `counts` is replayed, the rest is cut off.
     ///
     /// # Errors
-    /// When the file cannot be read or written, or is not what `counts` says.
+    /// The file cannot be read or written, or does not match `counts`.
     pub fn resume(file: File, counts: &Prefix, batches: u64) -> io::Result<(Self, Replay)> {
         let (hash, len, replay) = replay(&file, counts.len, batches)?;
         if Prefix::of(&hash, len) != *counts || replay.sums.len() as u64 != batches {
@@ -80,11 +80,12 @@ impl OutcomeLog {
         Ok((Self { hash, len, next: batches, marks, ..Self::new(file) }, replay))
     }
 
-    /// What of a log that is as `counts` says tells of the first `batches` alone. Changes nothing: a checkpoint that counts this
-    /// must be durable before [`OutcomeLog::resume`] cuts the rest off, or a kill in between would leave neither.
+    /// The prefix of a log matching `counts` that covers the first `batches` alone. Changes nothing: a checkpoint with
+    /// this prefix must be durable before [`OutcomeLog::resume`] cuts the rest off, or a kill in between would leave
+    /// neither.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds fewer.
+    /// The file cannot be read, or holds fewer.
     pub fn truncate(file: &File, counts: &Prefix, batches: u64) -> io::Result<Prefix> {
         let (hash, len, replay) = replay(file, counts.len, batches)?;
         if replay.sums.len() as u64 != batches {
@@ -109,10 +110,10 @@ impl OutcomeLog {
         appended
     }
 
-    /// Takes what batch `number` held; batches count from 0 without gaps.
+    /// Takes the results of batch `number`; batches count from 0 without gaps.
     ///
     /// # Errors
-    /// When the sidecar cannot be written.
+    /// The sidecar cannot be written.
     pub fn push(&mut self, number: u64, sum: Option<Sum>, digests: Vec<Digest>) -> io::Result<()> {
         self.early.insert(number, (sum, digests));
         while let Some((sum, digests)) = self.early.remove(&self.next) {
@@ -142,43 +143,44 @@ impl OutcomeLog {
         Ok(())
     }
 
-    /// A file is left out.
+    /// Records a file that is left out.
     ///
     /// # Errors
-    /// When the sidecar cannot be written.
+    /// The sidecar cannot be written.
     pub fn left_out(&mut self, file: u32, why: &str) -> io::Result<()> {
         let end = (0..=why.len().min(4096)).rev().find(|end| why.is_char_boundary(*end)).unwrap_or(0);
         self.frame(&Frame::LeftOut { file, why: &why[..end] })
     }
 
-    /// A property file was read.
+    /// Records the MD5 of a property file.
     ///
     /// # Errors
-    /// When the sidecar cannot be written.
+    /// The sidecar cannot be written.
     pub fn property(&mut self, file: u32, md5: [u8; 16]) -> io::Result<()> {
         self.frame(&Frame::Property { file, md5 })
     }
 
-    /// Batches that are in the log.
+    /// Number of batches in the log.
     pub fn batches(&self) -> u64 {
         self.next
     }
 
-    /// Makes all of it durable, and says what that is.
+    /// Makes the whole log durable, and returns its prefix.
     ///
     /// # Errors
-    /// When the sidecar cannot be written.
+    /// The sidecar cannot be written.
     pub fn sync(&mut self) -> io::Result<Prefix> {
         self.file.flush()?;
         self.file.get_ref().sync_data()?;
         Ok(Prefix::of(&self.hash, self.len))
     }
 
-    /// Makes all of it durable, and says what of it tells of the first `batches` alone: who goes on from there cuts nothing
-    /// off that a checkpoint counts. A file that is left out is told before the last batch that holds any of it.
+    /// Makes the whole log durable, and returns the prefix that covers the first `batches` alone: resuming from it
+    /// loses nothing that a checkpoint covers. A file that is left out is recorded before the last batch that holds any
+    /// of it.
     ///
     /// # Errors
-    /// When the sidecar cannot be written; `InvalidInput` for fewer batches than before.
+    /// The sidecar cannot be written; `InvalidInput` for fewer batches than before.
     pub fn sync_to(&mut self, batches: u64) -> io::Result<Prefix> {
         let all = self.sync()?;
         while self.marks.get(1).is_some_and(|(number, _)| *number <= batches) {
@@ -191,10 +193,10 @@ impl OutcomeLog {
         }
     }
 
-    /// Reads it from its start, while it may grow on.
+    /// A reader from its start, which may be used while the log grows.
     ///
     /// # Errors
-    /// When the sidecar cannot be written or read.
+    /// The sidecar cannot be written or read.
     pub fn reader(&mut self) -> io::Result<HashReader> {
         self.file.flush()?;
         Ok(HashReader::new(self.file.get_ref().try_clone()?))
@@ -205,7 +207,8 @@ fn not_it() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the outcome log is not the one of the checkpoint")
 }
 
-/// Reads the first `len` bytes of a log, or what of them comes before batch number `batches`: how much that was, and what it told.
+/// Reads the first `len` bytes of a log, or the part of them before batch number `batches`: digest, length and results
+/// of that part.
 fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Replay)> {
     let mut reader = BufReader::with_capacity(1 << 20, At { file: file.try_clone()?, at: 0 }.take(len));
     let (mut hash, mut at, mut replay) = (Sha256::default(), 0, Replay::default());
@@ -232,7 +235,7 @@ fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Repla
     Ok((hash, at, replay))
 }
 
-/// A file read by offset: who else reads or writes it does not matter.
+/// A file read by offset, independent of other readers and writers.
 #[derive(Debug)]
 struct At {
     file: File,
@@ -256,7 +259,7 @@ pub struct HashReader {
 }
 
 impl HashReader {
-    /// Of a log, from its start.
+    /// A reader of a log, from its start.
     pub fn new(file: File) -> Self {
         Self { file: BufReader::with_capacity(1 << 20, At { file, at: 0 }), hashes: Vec::new(), at: 0 }
     }
@@ -282,7 +285,7 @@ impl HashReader {
     /// The next block's MD5.
     ///
     /// # Errors
-    /// When the sidecar cannot be read, or ends too early.
+    /// The sidecar cannot be read, or ends too early.
     pub fn block(&mut self) -> io::Result<[u8; 16]> {
         self.take()
     }
@@ -290,7 +293,7 @@ impl HashReader {
     /// The next block's runs, for a page blob; appended to `out` as offset in the block, length, MD5.
     ///
     /// # Errors
-    /// When the sidecar cannot be read, or ends too early.
+    /// The sidecar cannot be read, or ends too early.
     pub fn pages(&mut self, out: &mut Vec<PageRun>) -> io::Result<()> {
         let count = u16::from_le_bytes(self.take()?);
         for _ in 0..count {
@@ -305,7 +308,7 @@ impl HashReader {
 #[derive(Debug)]
 pub struct WholeReader {
     log: HashReader,
-    /// The next blob that the log tells of.
+    /// The next blob in the log.
     next: u32,
     last: [u8; 16],
     runs: Vec<PageRun>,
@@ -317,10 +320,10 @@ impl WholeReader {
         Self { log, next: 0, last: [0; 16], runs: Vec::new() }
     }
 
-    /// The MD5 of blob `i`, which lies behind all that were asked for.
+    /// The MD5 of blob `i`, which must be greater than in earlier calls.
     ///
     /// # Errors
-    /// When the sidecar cannot be read, or ends too early.
+    /// The sidecar cannot be read, or ends too early.
     pub fn md5(&mut self, tree: &DriveTree, i: u32) -> io::Result<[u8; 16]> {
         while self.next <= i {
             let (blob, has_whole) = (self.next, tree.has_whole_md5(self.next));
@@ -342,7 +345,7 @@ impl WholeReader {
     }
 }
 
-/// MD5 of nothing.
+/// MD5 of an empty file.
 pub const EMPTY_MD5: [u8; 16] =
     [0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42, 0x7e];
 
@@ -377,7 +380,8 @@ mod tests {
         assert!(log.sync_to(3).is_err(), "the third was given up");
         drop(log);
 
-        // Going on cuts off what was hashed and not durable. Killed before its first checkpoint, the old one must still hold.
+        // Resuming cuts off results that were not durable. Killed before its first checkpoint, the old one must still
+        // match.
         for round in 0..2 {
             let (mut log, replay) = OutcomeLog::resume(open(), &durable, 4).unwrap_or_else(|e| panic!("{round}: {e}"));
             assert_eq!(replay.sums, (0..4).map(sum).collect::<Vec<_>>(), "{round}");
@@ -388,7 +392,7 @@ mod tests {
             log.sync().expect("synced");
         }
 
-        // A device that lost what it had called durable: the shorter prefix is known before anything is cut.
+        // A device that lost data it had reported as durable: the shorter prefix is known before anything is cut.
         let earlier = OutcomeLog::truncate(&open(), &durable, 1).expect("the first batch");
         for counts in [(&durable, 4), (&earlier, 1)] {
             let (_, replay) =

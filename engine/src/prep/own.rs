@@ -1,8 +1,8 @@
-//! A session's own files: never sources, by whatever name they are reached.
+//! A session's own files, which must never become sources, under whatever name.
 //!
-//! A key that goes onto a drive opens it to whoever has the drive. So journal, sidecars, drive records, key files, logs,
-//! pages and images of the session and of the journal's earlier ones are known by device and inode before the sources are
-//! walked. Copies that lie elsewhere are known by their names, and then by what is in them.
+//! A key that is copied to a drive opens it to whoever has the drive. So journal, sidecars, drive records, key files,
+//! logs, pages and images of the session and of the journal's earlier ones are registered by device and inode before
+//! the sources are walked. Copies elsewhere are recognised by their names, and then by their contents.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -23,30 +23,30 @@ use crate::prep::append;
 use crate::prep::files::{journal_dir, logdir};
 use crate::prep::request::PrepRequest;
 
-/// Bytes of the longest file that is looked into: drive records, key files and small pages are shorter.
+/// Length of the longest file that is examined: drive records, key files and small pages are shorter.
 const LEN_MAX: u64 = 64 << 10;
 
-/// Bytes of the shortest file that holds a key: a numerical password.
+/// Length of the shortest file that holds a key: a numerical password.
 const LEN_MIN: u64 = 55;
 
-/// Files of one directory that are looked into.
+/// Most files of one directory that are examined.
 const LOOKED_MAX: usize = 20_000;
 
-/// Ends of the names of sidecars.
+/// Suffixes of sidecars.
 const SIDECARS: [&str; 6] =
     ["plan", "outcome", "checkpoint", append::run::IMAGES, append::encrypt::IMAGES, append::encrypt::BATCH_JOURNAL];
 
-/// The files of a session that are there.
+/// The existing files of a session.
 #[derive(Debug, Default)]
 pub struct Own {
     known: HashMap<(u64, u64), &'static str>,
     drive_ids: Vec<String>,
-    /// Keys of the records.
+    /// Keys in the drive records.
     keys: Vec<SecretText>,
 }
 
 impl Own {
-    /// Gathers what the journal, its directory and the request tell; `drives` are id and path of this session's.
+    /// Collects the files from the journal, its directory and the request; `drives` are id and path of this session's.
     pub fn gather<'a>(
         request: &PrepRequest,
         ledger: &Ledger,
@@ -88,7 +88,7 @@ impl Own {
         own
     }
 
-    /// What a source file is of the session's own; `None`: it is a source. `id` is its device and inode.
+    /// The kind of the session's own file that this is; `None`: it is a source. `id` is its device and inode.
     pub fn what(&self, id: (u64, u64), len: u64, path: &Path) -> Option<&'static str> {
         if let Some(what) = self.known.get(&id) {
             return Some(what);
@@ -98,15 +98,15 @@ impl Own {
             return Some("a file that is being written");
         }
         let has_end = |end: &[u8]| name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
-        // Copies of a record have any name and any padding, so where there are records every short file is looked into. In a
-        // journal's first session there is none yet, and no small file is read twice.
+        // Copies of a record may have any name and any padding, so with records present every short file is examined.
+        // In a journal's first session there is none yet, and no small file is read twice.
         let may_be_copy = !self.keys.is_empty() && (LEN_MIN..=LEN_MAX).contains(&len);
         let stem = stem_of_record(name).unwrap_or_default();
         let is_named = || self.drive_ids.iter().any(|id| id.as_bytes().eq_ignore_ascii_case(stem));
         if may_be_copy || has_end(b".bek") || is_named() { self.looked_into(path) } else { None }
     }
 
-    /// As [`Own::what`], of a file that is named by itself: that one is looked into in any case.
+    /// As [`Own::what`], for a file that is named itself in the dataset: that one is examined in any case.
     pub fn what_named(&self, id: (u64, u64), len: u64, path: &Path) -> Option<&'static str> {
         self.what(id, len, path).or_else(|| self.looked_into(path))
     }
@@ -128,7 +128,7 @@ impl Own {
         }
     }
 
-    /// An image file, or the one behind a loop device.
+    /// Registers an image file, or the one behind a loop device.
     fn image(&mut self, path: &Path) {
         const WHAT: &str = "an image of the session";
         self.add(path, WHAT);
@@ -140,12 +140,12 @@ impl Own {
         }
     }
 
-    /// The key of a record.
+    /// Registers the key of a record.
     fn learn(&mut self, bytes: &[u8]) {
         self.keys.extend(drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key));
     }
 
-    /// A directory into which sessions write.
+    /// Registers files in a directory into which sessions write.
     fn directory(&mut self, dir: &Path, journal: &OsStr) {
         let mut looked = 0;
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -176,7 +176,7 @@ fn stem_of_record(name: &[u8]) -> Option<&[u8]> {
     Some(&name[..at])
 }
 
-/// What the name alone tells in a directory of the session.
+/// The kind of a file in a directory of the session, by its name alone.
 fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
     let name = name.strip_suffix(b".new").unwrap_or(name);
     if name == journal {
@@ -193,27 +193,27 @@ fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
     is_log.then_some("a log of a session")
 }
 
-/// Whether a file in a directory of the session is worth a look.
+/// Whether a file in a directory of the session needs to be examined.
 fn may_be_ours(name: &[u8]) -> bool {
     const ENDS: [&[u8]; 9] = [b".bek", b".html", b".htm", b".csv", b".json", b".jsonl", b".key", b".txt", b".new"];
     let lower = name.to_ascii_lowercase();
     stem_of_record(&lower).is_some() || ENDS.iter().any(|end| lower.ends_with(end))
 }
 
-/// A file that is short enough to be looked into.
+/// The contents of a file that is short enough to be examined.
 fn small(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     fs::metadata(path).ok().filter(|meta| meta.is_file() && meta.len() <= LEN_MAX)?;
     input::read(path, LEN_MAX, Pipes::Refused).ok()
 }
 
-/// A text in UTF-16 as one in bytes, as far as it is ASCII.
+/// UTF-16 text as bytes, as far as it is ASCII.
 fn without_zeros(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
     text.extend(bytes.iter().copied().filter(|byte| *byte != 0));
     text
 }
 
-/// Without what fills a file up to a length.
+/// The bytes without padding at their ends.
 fn unpadded(bytes: &[u8]) -> &[u8] {
     let is_filling = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0 | 0x1A | 0xFF);
     let start = bytes.iter().position(|byte| !is_filling(byte)).unwrap_or(bytes.len());
@@ -221,7 +221,7 @@ fn unpadded(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
-/// The kinds of files that are made to hold a key.
+/// The kinds of files that are meant to hold a key.
 fn key_in(bytes: &[u8]) -> Option<&'static str> {
     if drive_record::read(bytes).is_ok_and(|record| record.bitlocker_key.is_some()) {
         return Some("a drive record, which holds a key");
@@ -232,7 +232,7 @@ fn key_in(bytes: &[u8]) -> Option<&'static str> {
     is_key_file.then_some("a BitLocker key file")
 }
 
-/// What else a session leaves in its directories.
+/// The kinds of other files that a session leaves in its directories.
 fn paper_in(bytes: &[u8]) -> Option<&'static str> {
     if holds_password(bytes) {
         return Some("a file next to the journal that holds a BitLocker key");
@@ -246,7 +246,7 @@ fn paper_in(bytes: &[u8]) -> Option<&'static str> {
     is_list.then_some("a list of a session")
 }
 
-/// Whether 48 digits in eight groups stand in it, each group a multiple of eleven.
+/// Whether the bytes contain 48 digits in eight groups, each group a multiple of eleven.
 fn holds_password(bytes: &[u8]) -> bool {
     const LEN: usize = 55;
     without_zeros(bytes).windows(LEN).any(|part| {

@@ -1,16 +1,16 @@
-//! The session's plan beside the journal: the catalog as the walk saw it, how drives are laid out, and which drive holds
-//! what. Appended to when drives join; a checkpoint names as much of it as its drive needs.
+//! The session's plan file next to the journal: the catalog from the walk, the layout options, and the files of each
+//! drive. Appended to when drives join; a checkpoint names the part of it that its drive needs.
 //!
 //! ```text
 //! 0  8 bytes "DRAYPLAN", u32 version
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
-//!    2 drives with their files, the files that are on none yet, and drives that were given up; each replaces the files of
-//!      the one before
+//!    2 drives with their files, the files that are on none yet, and drives that were given up; each replaces the files
+//!    of
 //! ```
 //!
-//! The journal tells how much of it counts, by length and digest. What lies behind that was never acknowledged, and is
-//! dropped; a byte before it that is missing or another is damage.
+//! The journal records its valid part, by length and digest. Data after that was never acknowledged, and is dropped; a
+//! missing or changed byte before it is damage.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -42,7 +42,7 @@ const VERSION: u32 = 4;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
 
-/// All that decides how a drive of the session is laid out, beside its files and itself.
+/// Options of the layout that are common to all drives of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     /// Id of the session.
@@ -57,19 +57,20 @@ pub struct Recipe {
     pub wipe_free: bool,
     /// Whether the drive record gets a header hash.
     pub drive_header_hash: bool,
-    /// Where key files go.
+    /// Directory of the key files; `None` without them.
     pub external_key: Option<PathBuf>,
     /// Time of formatting.
     pub formatted: FileTime,
     /// Metadata and properties files, in the order of their directory.
     pub properties: Vec<PropertyFile>,
-    /// What each row of the dataset says of its blobs.
+    /// Settings of each row of the dataset for its blobs.
     pub rows: Vec<RowRules>,
     /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
     pub md5_texts: Vec<Md5Text>,
 }
 
-/// A drive and its files. Who saves it has consent for it, where any is needed: the drive says so when it is read again.
+/// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
+/// read.
 #[derive(Clone, Debug)]
 pub struct SavedDrive {
     /// The drive, as it was found when it was planned.
@@ -82,29 +83,29 @@ pub struct SavedDrive {
     pub rows: Vec<IndexRow>,
 }
 
-/// A plan as it was read.
+/// A plan that was read.
 #[derive(Debug)]
 pub struct SavedPlan {
-    /// How drives are laid out.
+    /// Layout options of the drives.
     pub recipe: Recipe,
     /// All blobs of the session, as the walk saw them.
     pub catalog: Arc<Catalog>,
-    /// Drives, in the order in which they joined; of one that joined twice the later.
+    /// Drives, in the order of joining; of one that joined twice the later entry.
     pub drives: Vec<SavedDrive>,
     /// Files that are on no drive yet.
     pub unplaced: Vec<u32>,
-    /// Drives whose files went to others.
+    /// Drives whose files were moved to others.
     pub given_up: Vec<String>,
-    /// What counts of the file.
+    /// Valid part of the file.
     pub prefix: Prefix,
-    /// Digests of its beginnings, by length: where each section ends.
+    /// Digests of its prefixes by length: one for the end of each section.
     pub prefixes: BTreeMap<u64, [u8; 32]>,
 }
 
-/// Begins the file; durable when this returns.
+/// Creates the file; durable when this returns.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub fn create(
     path: &Path,
     recipe: &Recipe,
@@ -125,10 +126,11 @@ pub fn create(
     out.finish(path)
 }
 
-/// Appends drives that join, and says what is on no drive yet and which drives are given up; durable when this returns.
+/// Appends drives that join, with the files that are on no drive yet and the drives that are given up; durable when
+/// this returns.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub fn append(
     path: &Path,
     before: &Prefix,
@@ -148,7 +150,7 @@ pub fn append(
     out.finish(path)
 }
 
-/// Counts and hashes what is written.
+/// Counts and hashes written bytes.
 struct Counted<W> {
     out: W,
     hash: Sha256,
@@ -195,17 +197,17 @@ fn section<W: Write>(out: &mut Counted<W>, tag: u8, fill: impl FnOnce(&mut Encod
     out.write_all(&crc.to_le_bytes())
 }
 
-/// Reads the file, as far as `counts` says; without that, all of it.
+/// Reads the valid part of the file, given by `counts`; without that, all of it.
 ///
 /// # Errors
-/// When it cannot be read, ends too early, or is damaged anywhere in what counts.
+/// The file cannot be read, ends too early, or is damaged in its valid part.
 pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
     let bytes = fs::read(path)?;
     counted(&bytes, counts)
         .and_then(|bytes| read(bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault)))
 }
 
-/// What counts of the file.
+/// The valid part of the file.
 fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8]> {
     let Some(counts) = counts else { return Ok(bytes) };
     let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -373,7 +375,7 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], gi
     given_up.iter().for_each(|id| to.text(id));
 }
 
-/// All of a drive but its key.
+/// Writes everything of a drive except its key.
 pub fn save_target(to: &mut Encoder<'_>, target: &TargetDrive) {
     let facts = &target.facts;
     to.text(&facts.name);
@@ -414,10 +416,10 @@ fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
     SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
 }
 
-/// The same back. It was agreed to when it was saved; who goes on makes sure that it still is what it was.
+/// Reads a drive. It was consented to when it was saved; a caller that resumes must check that it is unchanged.
 ///
 /// # Errors
-/// What is wrong with the bytes.
+/// The reason why the bytes are invalid.
 pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
     let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
     let for_shipping = flag(from)?;

@@ -1,6 +1,6 @@
-//! What a session needs at its end, tried at its beginning: places where files will be made, and room for images.
+//! Requirements for the end of a session, checked at its beginning: places of future files, and room for images.
 //!
-//! Nothing is written: the kernel is asked for permission, room and limits.
+//! Nothing is written: only permissions, room and limits are queried.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,14 +15,14 @@ use crate::prep::request::PrepRequest;
 use crate::report::{DrivePlan, Kind, Problem, Problems};
 use crate::units::ByteLen;
 
-/// Room for a key file, a log, a record: less is none.
+/// Least room for a key file, a log or a record.
 const ROOM_MIN: u64 = 64 << 10;
 
-/// Largest files of file systems that hold less than a drive (statfs(2)): FAT, ext2/3/4 by its block size below.
+/// Types of file systems with a limited file size (statfs(2)): FAT, and ext2/3/4, where it depends on the block size.
 const MSDOS: u32 = 0x4D44;
 const EXT: u32 = 0xEF53;
 
-/// Directories of the request: they are there, or can be made, and something can be written into them.
+/// Checks the directories of the request: they exist or can be created, and are writable.
 pub fn directories(request: &PrepRequest, problems: &mut Problems) {
     if let Some(dir) = &request.external_key {
         let advice = "create the directory, or name another with --external-key";
@@ -55,7 +55,7 @@ fn place(path: &Path, what: &str) -> Problem {
     Problem::new(Kind::Environment, what).path(path)
 }
 
-/// The path itself, or the closest directory above that is there.
+/// The path itself, or the closest existing directory above it.
 fn nearest(path: &Path) -> Option<PathBuf> {
     std::path::absolute(path).ok()?.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
 }
@@ -66,7 +66,7 @@ fn writable(dir: &Path, what: &str, advice: &str) -> Option<Problem> {
     }
     let facts = rustix::fs::statvfs(dir).ok()?;
     let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-    // File systems that make inodes as they go tell of none at all.
+    // File systems that create inodes on demand report none at all.
     if free < ROOM_MIN || facts.f_files > 0 && facts.f_favail == 0 {
         let what = format!("{what} cannot be written here: the file system is full");
         return Some(place(dir, &what).value(format!("{} free", ByteLen(free))).advice(advice));
@@ -74,7 +74,7 @@ fn writable(dir: &Path, what: &str, advice: &str) -> Option<Problem> {
     None
 }
 
-/// Image files: their file system must hold a file so long, and have room for what is written.
+/// Checks image files: their file system must support files of that length, and have room for the data.
 pub fn images(plans: &[DrivePlan], wipe_free: bool) -> Problems {
     let mut problems = Problems::default();
     let mut needs: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
@@ -92,7 +92,7 @@ pub fn images(plans: &[DrivePlan], wipe_free: bool) -> Problems {
             continue;
         }
         let written = if wipe_free { size } else { plan.to_write.0 };
-        // What is written over takes no more room.
+        // Overwritten data takes no additional room.
         let has = meta.as_ref().map_or(0, |meta| meta.blocks().saturating_mul(512)).min(written);
         let Ok(device) = fs::metadata(&dir).map(|meta| meta.dev()) else { continue };
         let need = needs.entry(device).or_insert_with(|| (dir.clone(), 0, 0));
@@ -118,7 +118,7 @@ pub fn images(plans: &[DrivePlan], wipe_free: bool) -> Problems {
     problems
 }
 
-/// Longest file that may be made in a directory, where that is known.
+/// Longest file that can be created in a directory, where that is known.
 fn len_max(dir: &Path) -> Option<u64> {
     let of_process = getrlimit(Resource::Fsize).current;
     let facts = rustix::fs::statfs(dir).ok();
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(reported(".", "new/logs"), [] as [PathBuf; 0]);
         assert_eq!(reported("missing", "logs"), [dir.join("missing")]);
         assert_eq!(reported("file", "file/logs"), [dir.join("file"), dir.join("file/logs")]);
-        // A place where nobody may write, root neither.
+        // A directory in which not even root can write.
         assert_eq!(reported("/proc/self", "logs").len(), 1);
         let _ = fs::remove_dir_all(dir);
     }

@@ -16,17 +16,18 @@ use crate::source::walk::{self, FileFacts};
 /// The session's property files, and which of them each row uses.
 #[derive(Debug, Default)]
 pub struct PropertyFiles {
-    /// In the order of the volume's directory.
+    /// The files, in the order of the volume's directory.
     pub files: Vec<PropertyFile>,
-    /// For each row: its metadata and its properties file.
+    /// For each row: index of its metadata file, and of its properties file.
     pub rows: Vec<(Option<usize>, Option<usize>)>,
-    /// For each row: the properties of its blobs, with `Content-MD5`.
+    /// For each row: the properties file of its blobs, around their `Content-MD5`.
     pub md5_texts: Vec<Md5Text>,
 }
 
 /// Reads and checks the files that the rows name; each is kept once.
 ///
-/// With `content_md5` each blob has a properties file of its own, into which its row's goes; that one is not kept.
+/// With `content_md5` each blob has a properties file of its own, which includes the row's properties; the row's file
+/// is not kept.
 pub fn side_files(
     path: &Path,
     rows: &[DatasetRow],
@@ -83,7 +84,7 @@ pub fn side_files(
         if !content_md5 {
             continue;
         }
-        // What cannot be read was told above.
+        // A file that cannot be read was reported above.
         let others =
             properties.and_then(|i| input::read(&sides.files[i].source, limits::SIDE_FILE_MAX, Pipes::Refused).ok());
         let others = others.and_then(|bytes| properties::read(&bytes).ok()).unwrap_or_default();
@@ -112,7 +113,7 @@ impl PropertyFiles {
         }
     }
 
-    /// NTFS wants the files of a directory in its order.
+    /// NTFS requires the files of a directory in its own order.
     fn sort(&mut self) {
         let mut order: Vec<usize> = (0..self.files.len()).collect();
         let units = |i: usize| self.files[i].name.encode_utf16();

@@ -1,5 +1,5 @@
-//! Reading back what was written: from the device, past every cache, opened with the key as the drive record prints it,
-//! and compared with what went in.
+//! Reads written data back: from the device, past every cache, opened with the key as the drive record prints it, and
+//! compared with the checksums and hashes of the written data.
 
 use std::fs::File;
 use std::io;
@@ -26,10 +26,10 @@ use crate::verify::find::{Found, Opened};
 use crate::verify::key::Key;
 use crate::verify::medium::Medium;
 
-/// Batches of data that a sample holds, beside the first and the last: about a GiB, spread over the drive.
+/// Data batches of a sample in addition to the first and the last: about a GiB, spread over the drive.
 const SAMPLE: usize = 256;
 
-/// What was written, and what to compare it with.
+/// The written data, and the references to compare it with.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 #[derive(Clone, Copy)]
 pub struct Written<'a> {
@@ -37,27 +37,27 @@ pub struct Written<'a> {
     pub index: usize,
     /// The drive, for reports.
     pub facts: &'a DriveFacts,
-    /// Where everything went.
+    /// Layout of the drive.
     pub layout: &'a DriveLayout,
-    /// Bytes of a slot when it was written.
+    /// Length of a slot when it was written.
     pub slot_len: usize,
-    /// Each batch as it was before sealing, in the order of the plan; `None` where that is not known.
+    /// Checksum of each batch before sealing, in the order of the plan; `None` where that is not known.
     pub sums: &'a [Option<Sum>],
     /// File of block hashes in the order of the plan.
     pub hashes: Option<&'a Path>,
     /// The drive record: its key is the one that must open the drive.
     pub record: &'a Path,
-    /// How much is read.
+    /// Amount to read.
     pub how: ReadBack,
-    /// Chooses the sample.
+    /// Seed for choosing the sample.
     pub seed: u64,
-    /// When the drive is given up.
+    /// Limits after which the drive is given up.
     pub timeouts: Timeouts,
     /// The shared workers.
     pub workers: &'a Workers,
-    /// Where news goes.
+    /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
 }
 
@@ -66,12 +66,12 @@ struct Back {
     at: ByteOffset,
     phase: Phase,
     sum: Option<Sum>,
-    /// Expected MD5 of each span, and the file it belongs to.
+    /// Expected MD5 of each span, and the index of its file.
     blocks: Vec<(u32, [u8; 16])>,
     len: usize,
 }
 
-/// Reads back from `medium`, whose caches were dropped, and gives the bytes that were read.
+/// Reads back from `medium`, whose caches were dropped, and returns the number of bytes read.
 ///
 /// # Errors
 /// [`Kind::Different`] at the first difference, with its place; the drive's own errors; a key that does not open it.
@@ -161,7 +161,7 @@ pub(super) fn open_again(
     })
 }
 
-/// Chooses the sample of a drive whose manifest has this MD5.
+/// The seed of the sample for a drive whose manifest has this MD5.
 pub(super) fn seed(manifest_md5: &[u8; 16]) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| manifest_md5[i]))
 }
@@ -189,8 +189,8 @@ fn choose(written: &Written<'_>) -> Vec<(u64, usize)> {
     out
 }
 
-/// A seeded sample of `count` things in the order of the drive: the ends, and one of each stretch, so that no part goes
-/// unseen; all of them if they are few. Ascending.
+/// A seeded sample of `count` items in the order of the drive: the ends, and one of each section, so that no part is
+/// left out; all of them if they are few. Ascending.
 pub(super) fn sample(count: usize, seed: u64) -> Vec<usize> {
     if count <= SAMPLE {
         return (0..count).collect();
@@ -207,7 +207,7 @@ pub(super) fn sample(count: usize, seed: u64) -> Vec<usize> {
     out
 }
 
-/// What is read of a batch. Takes its hashes off `hashes`, whether it will be read or not.
+/// The load that reads a batch. Takes the batch's hashes from `hashes`, whether it will be read or not.
 fn load(
     written: &Written<'_>,
     seq: usize,

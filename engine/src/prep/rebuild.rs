@@ -1,4 +1,4 @@
-//! A lost journal, made again out of the drives: their manifests tell sessions and files, their keys open them.
+//! Rebuilds a lost journal from the drives: their manifests list sessions and files, and the given keys open them.
 
 use std::fs;
 use std::io::{BufReader, Read};
@@ -23,7 +23,7 @@ use crate::surroundings::now;
 use crate::units::SectorSize;
 use crate::verify::files::Files;
 
-/// A session as a manifest tells it.
+/// A session listed in a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionFound {
     /// Id of the session.
@@ -34,7 +34,7 @@ pub struct SessionFound {
     pub data: u64,
 }
 
-/// A drive that was read.
+/// A drive that was read for the journal.
 #[derive(Clone, Debug)]
 pub struct ReadDrive {
     /// The drive that was read.
@@ -43,15 +43,16 @@ pub struct ReadDrive {
     pub sessions: Vec<SessionFound>,
     /// MD5 of its manifest.
     pub manifest_md5: [u8; 16],
-    /// Its drive record: as it was, or written anew.
+    /// Its drive record: the existing one, or a new one.
     pub record: PathBuf,
 }
 
-/// Reads the drives of a driveset and writes the journal that they tell. A row may be the one that the drive was made
-/// with, when the drive record lies beside the journal; otherwise it names the key. Nothing is written to a drive.
+/// Reads the drives of a driveset and writes a journal of their sessions. A row may be the one that the drive was
+/// prepared with, when the drive record is in the journal's directory; otherwise it must hold the key. Nothing is
+/// written to a drive.
 ///
 /// # Errors
-/// All that stands in the way: a journal that is there, drives or keys that are not.
+/// All obstacles: an existing journal, missing drives or keys.
 pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems> {
     let mut problems = Problems::default();
     if fs::metadata(&request.journal).is_ok_and(|meta| meta.len() > 0) {
@@ -100,7 +101,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     write(request, read)
 }
 
-/// What the manifest of a drive tells.
+/// The sessions in the manifest of a drive.
 fn one(there: &ExistingVolume, record: PathBuf) -> Result<ReadDrive, Problem> {
     let facts = &there.target.facts;
     let broken = |what: String| {
@@ -186,7 +187,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
     let logs = logdir(request);
     let logs = fs::canonicalize(&logs).unwrap_or(logs);
     journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
-    // Sessions in the order in which any drive tells them.
+    // Sessions in the order of their first appearance on any drive.
     let mut ids: Vec<&str> = Vec::new();
     for session in read.iter().flat_map(|(.., drive)| &drive.sessions) {
         if !ids.contains(&session.id.as_str()) {

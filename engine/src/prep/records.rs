@@ -1,4 +1,4 @@
-//! Drive records and journals, read for the job that they go into.
+//! Drive records and journals, read for a job.
 
 use std::fs;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use crate::report::{Kind, Problem, Problems};
 /// Reads a drive record.
 ///
 /// # Errors
-/// When it cannot be read or is none.
+/// It cannot be read, or is no drive record.
 pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     let problem = |what: String| {
         Problem::new(Kind::Usage, what).path(path).advice("name the <DriveId>.xml that lies next to the journal")
@@ -28,16 +28,17 @@ pub fn read_record(path: &Path) -> Result<DriveRecord, Problem> {
     drive_record::read(&bytes).map_err(|error| problem(error.to_string()))
 }
 
-/// What a journal keeps of a finished drive's record, to tell it from another: path of the manifest, check value of the key.
+/// Facts of a finished drive's record for the journal, to tell it from another: path of the manifest, check value of
+/// the key.
 pub fn marks(path: &Path) -> (Option<String>, Option<String>) {
     let Ok(record) = read_record(path) else { return (None, None) };
     let check = record.bitlocker_key.as_ref().and_then(|key| drive_record::key_check(&record.drive_id, key));
     (record.manifest_file, check)
 }
 
-/// Whether the file at the place of a drive's record, of which this journal knows nothing, must stay: it may hold the only
-/// key of another drive. That is not so when it is of the same key, or when it is the record of a drive that was never
-/// finished and of which no journal beside it knows: no session can go on with that one.
+/// Whether the file in the place of a drive's record, unknown to this journal, must stay: it may hold the only key of
+/// another drive. It need not when it has the same key, or when it is the record of an unfinished drive that no journal
+/// in the directory lists: no session can resume that one.
 pub fn is_foreign(journal: &Path, drive_id: &str, key: Option<&SecretText>) -> bool {
     let path = journal.with_file_name(format!("{drive_id}.xml"));
     if fs::symlink_metadata(&path).is_err() {
@@ -51,7 +52,7 @@ pub fn is_foreign(journal: &Path, drive_id: &str, key: Option<&SecretText>) -> b
     record.state != Some(State::Incomplete) || is_known_beside(journal, drive_id)
 }
 
-/// Whether another journal in the directory knows of a drive.
+/// Whether another journal in the directory lists a drive.
 fn is_known_beside(journal: &Path, drive_id: &str) -> bool {
     const BEGIN: &[u8] = b"[BeginUpdateRecord]";
     let own = Which::at(journal);
@@ -68,20 +69,20 @@ fn is_known_beside(journal: &Path, drive_id: &str) -> bool {
     })
 }
 
-/// Upper-case hex SHA-256 of a file, for a protocol on paper.
+/// Upper-case hex SHA-256 of a file, for a printed protocol.
 ///
 /// # Errors
-/// When it cannot be read.
+/// It cannot be read.
 pub fn sha256_of(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(&*read(path)?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02X}")).collect())
 }
 
-/// Whether a job may be called so (docs/spec/import-export.md#limits-and-shipping-rules).
+/// Checks the name of a job (docs/spec/import-export.md#limits-and-shipping-rules).
 ///
 /// # Errors
-/// What is wrong with it, as a sentence without full stop.
+/// The rule that it breaks, as a sentence without full stop.
 pub fn check_job_name(name: &str) -> Result<(), String> {
     names::check_job(name).map_err(|error| error.to_string())
 }
@@ -91,10 +92,10 @@ pub fn is_numerical_password(key: &str) -> bool {
     crate::azure::driveset::is_numerical_password(key)
 }
 
-/// Writes a file that only its owner may read, durably and never half.
+/// Writes a private file durably and atomically.
 ///
 /// # Errors
-/// When it cannot be written; names the file.
+/// It cannot be written; the problem names the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Problems> {
     super::files::replace_private(path, bytes)
         .map_err(|error| Problem::new(Kind::Environment, format!("cannot be written: {error}")).path(path).into())

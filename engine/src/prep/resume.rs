@@ -1,5 +1,5 @@
-//! Going on with a session that ended abnormally: its plan is read, its drives are found again, each goes on where it was
-//! durable. Drives that had finished are left alone. Drives may join, and take the files of drives that are given up.
+//! Resumes a session that ended abnormally: its plan is read, its drives are located again, and each continues where it
+//! was durable. Finished drives are left alone. Drives may join, and take the files of drives that are given up.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -43,25 +43,25 @@ use crate::source::walk;
 use crate::surroundings::Surroundings;
 use crate::units::{ByteOffset, ByteRange, FileTime, SectorSize};
 
-/// Batches before the place where a drive goes on that are read back first.
+/// Batches that are read back before a drive continues, counted back from the place of resumption.
 pub const READ_BACK: u64 = 16;
 
-/// How far times of files may be behind the clock that a session is planned by: a tick of the kernel's.
+/// Longest delay of file times behind the clock that a session is planned by: a tick of the kernel.
 const CLOCK_BEHIND: Duration = Duration::from_millis(20);
 
-/// Changed sources that are named; the rest is counted.
+/// Most changed sources named; the rest is only counted.
 const CHANGED_LISTED_MAX: usize = 100;
 
-/// What an earlier run left of a drive.
+/// State of a drive from an earlier run.
 #[derive(Debug)]
 pub struct Begun {
-    /// How far it was.
+    /// Its progress.
     pub checkpoint: Checkpoint,
-    /// What it began with; taken when the session runs.
+    /// Secrets of its volume; taken when the session runs.
     pub secrets: Option<VolumeSecrets>,
 }
 
-/// What a drive is, for a checkpoint.
+/// Digest of a drive's identity, for a checkpoint.
 pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
     let mut hash = Sha256::default();
     let mut text = |value: Option<&str>| {
@@ -76,7 +76,8 @@ pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
     hash.value()
 }
 
-/// Whether to go on with a session is asked for that is complete: nothing left to do then, and no drive is needed to say so.
+/// Whether resuming was requested for a complete session: then nothing is left to do, and no drive is needed to report
+/// that.
 pub fn is_complete(request: &PrepRequest) -> bool {
     let is_plain = request.action == Action::Resume && request.additional_driveset.is_none();
     let book = is_plain.then(|| files::read_journal(&request.journal).ok()).flatten();
@@ -84,15 +85,15 @@ pub fn is_complete(request: &PrepRequest) -> bool {
     last.is_some_and(|last| last.id == request.session && last.state == SessionState::Completed)
 }
 
-/// Whether the last session knows that the drive was begun.
+/// State of the drive in the session; `None` when it was not started.
 pub fn state_of(session: &CopySession, drive_id: &str) -> Option<SessionState> {
     session.drive(drive_id).map(|drive| drive.state)
 }
 
-/// The session's plan.
+/// Reads the session's plan.
 ///
 /// # Errors
-/// When it is gone, damaged, or does not fit what the journal tells: then the session cannot go on.
+/// It is missing, damaged, or does not match the journal: then the session cannot be resumed.
 pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPlan, Problem> {
     let path = sidecar(&request.journal, &request.session, Sidecar::Plan);
     let unusable = |what: String| {
@@ -116,7 +117,7 @@ pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPl
     }
 }
 
-/// A drive that the session had not begun: what was agreed to holds as long as it is what it was then.
+/// Checks a drive that the session had not started: consent holds as long as the drive is unchanged.
 fn still_agreed(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> {
     if target.identity.is_none() || !matches!(target.work, Work::Format | Work::Encrypt) {
         return Ok(());
@@ -130,10 +131,10 @@ fn still_agreed(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Finds a drive of the plan where it is now: by its path, or by its serial wherever it was put.
+/// Locates a drive of the plan: by its path, or by its serial at any other place.
 ///
 /// # Errors
-/// When it is not there, or something else is in its place.
+/// It is missing, or another drive is in its place.
 pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Result<TargetDrive, Problem> {
     let gone = |what: String| {
         Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
@@ -165,9 +166,9 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
         };
     };
     let is_anonymous = identity.serial.is_none();
-    // That another is in its place says more than that it is not found.
+    // Another drive in its place is a more useful message than a missing one.
     let mut why = None;
-    // Behind a bridge that hides the drive's own serial, the bridge's is what a drive can be found by.
+    // Behind a bridge that hides the drive's own serial, the drive can be found by the bridge's.
     let serials = identity.serial.iter().chain(&identity.bridge_serial).map(|serial| format!("serial:{serial}"));
     for place in std::iter::once(target.facts.path.display().to_string()).chain(serials) {
         let opened = device::resolve(&place, roots)
@@ -188,7 +189,7 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
     Err(gone(why.unwrap_or_else(|| "is not attached".to_owned())))
 }
 
-/// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
+/// The checkpoint and the secrets of a drive, if all are present and match; otherwise the reason.
 fn started(
     request: &PrepRequest,
     plan: &SavedPlan,
@@ -224,10 +225,10 @@ fn started(
     Ok(Begun { checkpoint, secrets: Some(secrets) })
 }
 
-/// The preflight of a session that goes on.
+/// The preflight of a resumed session.
 ///
 /// # Errors
-/// All that stands in the way.
+/// All obstacles.
 pub(super) fn prepare(
     mut request: PrepRequest,
     book: &Book,
@@ -322,19 +323,20 @@ pub(super) fn prepare(
                     .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
             }
         }
-        // Nothing of ours can be read back: what looks like a volume now may be somebody's.
+        // None of the session's own data can be read back: an apparent volume may be someone else's.
         let mut is_recognised = true;
         if doubt && drive.target.identity.is_some() {
             is_recognised = look_inside(&mut drive.target, roots)?;
         }
         if state.is_some() {
-            // A drive that the session wiped may hold what it wrote since: that looks like no volume.
+            // A drive that the session wiped may hold data written by the session since, which is not recognised as a
+            // volume.
             let is_it = drive.target.is_proved() || is_made_since(&drive.target, recipe.formatted);
             let is_own = drive.started.is_some() && is_it && !is_recognised;
             drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
         if !doubt {
-            // What people are shown; what was agreed to is decided.
+            // Only for display; consent has been decided above.
             drive.target.facts.contents = contents_now(&drive.target, roots)?.words;
         }
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
@@ -438,8 +440,8 @@ pub(super) fn prepare(
     Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
 }
 
-/// Whether an image that the session was to make came into being since it was planned: another that was moved into its place
-/// is older. The file system's clock may be a moment behind.
+/// Whether an image that the session was to create is newer than the plan: another file moved into its place is older.
+/// The file system's clock may be slightly behind.
 fn is_made_since(target: &TargetDrive, planned: FileTime) -> bool {
     let made = || fs::metadata(&target.facts.path).and_then(|meta| meta.created()).ok();
     let (seconds, nanos) = planned.to_unix();
@@ -448,16 +450,16 @@ fn is_made_since(target: &TargetDrive, planned: FileTime) -> bool {
     target.facts.is_image && target.planned_file.is_none() && made().is_some_and(|made| made >= since)
 }
 
-/// What a drive holds now.
+/// Present contents of a drive.
 fn contents_now(target: &TargetDrive, roots: &Roots) -> Result<signature::Contents, Problem> {
     let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
     signature::scan(&device)
         .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&target.facts.name))
 }
 
-/// Brings to what is true now what a drive holds that somebody may have to agree to. Another file than the one that was
-/// planned holds something unless it shows that it is blank: signatures are not all that is worth keeping. Gives whether a
-/// table or a file system is recognised on it.
+/// Updates the drive's recorded contents, which may need consent. Another file than the planned one counts as not empty
+/// unless it is proven blank: not everything worth keeping has a signature. Returns whether a table or a file system is
+/// recognised on it.
 fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem> {
     let contents = contents_now(target, roots)?;
     let is_recognised = contents.table.is_some() || !contents.volumes.is_empty();
@@ -469,11 +471,11 @@ fn look_inside(target: &mut TargetDrive, roots: &Roots) -> Result<bool, Problem>
     Ok(is_recognised)
 }
 
-/// Whether a drive that cannot tell who it is holds what no session of ours put there: a file that came into the place of the
-/// session's.
+/// Whether a drive without a unique identity holds data that no session of dray put there: a file that has taken the
+/// place of the session's.
 ///
 /// # Errors
-/// When it cannot be read.
+/// It cannot be read.
 pub fn is_strange(
     target: &TargetDrive,
     planned: Option<&str>,
@@ -498,7 +500,7 @@ pub fn is_strange(
     Ok(!tables.iter().any(is_there))
 }
 
-/// A drive that is added to: how far it is, or a new plan.
+/// A drive to which files are added: its progress, or a new plan.
 fn append_again(
     request: &PrepRequest,
     plan: &SavedPlan,
@@ -512,7 +514,7 @@ fn append_again(
     let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
     target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key);
     let started = match has_begun {
-        // The volume may be between two states: only this checkpoint knows.
+        // The volume may be between two states: only this checkpoint records that.
         true => Some(append::run::started(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
         false => None,
     };
@@ -540,11 +542,11 @@ fn append_again(
     Ok(drive)
 }
 
-/// The first file that is not on the drive as a whole.
+/// The first file that is not completely on the drive.
 fn first_open(drive: &PreparedDrive) -> u32 {
     let tree = drive.layout.tree();
     let durable = drive.started.as_ref().map_or(0, |started| started.checkpoint.batches);
-    // Files before the first one of what is still to be written are on the drive as a whole.
+    // Files before the first one of the remaining batches are completely on the drive.
     let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
     later
         .filter_map(|batch| match batch.content {
@@ -555,7 +557,7 @@ fn first_open(drive: &PreparedDrive) -> u32 {
         .unwrap_or_else(|| tree.files())
 }
 
-/// Names sources that are not any more what they were when the session was planned; files before `open` are copied.
+/// Warns of sources that have changed since the session was planned; files before `open` have been copied.
 fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     let (mut copied, mut lost) = (0u64, 0u64);
     for i in (0..tree.files()).filter(|i| !matches!(tree.kind(*i), FileKind::ContentMd5(_))) {
@@ -582,7 +584,7 @@ fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     }
 }
 
-/// Names files that came into the sources after the session was planned: it does not hold them.
+/// Warns of files that were added to the sources after the session was planned: they are not part of it.
 fn added_sources(catalog: &Catalog, own: &Own, warnings: &mut Vec<Problem>) {
     let mark = |path: &Path| {
         let mut hash = DefaultHasher::new();
@@ -627,14 +629,14 @@ fn added_sources(catalog: &Catalog, own: &Own, warnings: &mut Vec<Problem>) {
     }
 }
 
-/// Reads bytes of a device.
+/// Reads bytes from a device.
 pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], ByteOffset) -> io::Result<()>;
 
-/// Reads the last durable batches back and compares them with what was written. Gives the number of batches from the first
-/// that can be relied on: fewer than `sums` has when a device lost what it had called durable.
+/// Reads the last durable batches back and compares them with their checksums. Returns the number of batches, counted
+/// from the first, that are reliable: fewer than `sums` has when a device lost data that it had reported as durable.
 ///
 /// # Errors
-/// When the device cannot be read, or holds nothing of what was written.
+/// The device cannot be read, or holds none of the written data.
 pub fn read_back(
     layout: &DriveLayout,
     cipher: &SectorCipher,
@@ -697,7 +699,7 @@ pub fn read_back(
     Ok(end)
 }
 
-/// A checkpoint of a drive that is begun now.
+/// The first checkpoint of a drive.
 pub fn first_checkpoint(
     request: &PrepRequest,
     drive: &PreparedDrive,

@@ -1,4 +1,4 @@
-//! Files that cannot be read are left out one by one; a source that goes away as a whole ends the drive instead.
+//! Unreadable files are left out one by one; a source that disappears as a whole ends the drive instead.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,18 +10,18 @@ use crate::io::{FileFacts, PartResult, SHORTAGE_ADVICE, is_shortage};
 use crate::plan::tree::DriveTree;
 use crate::report::{Kind, Problem, counted};
 
-/// Failures in a row, without one success between, after which a source that still seems to be there counts as gone: few
-/// enough that nobody takes the rest for a drive.
+/// Consecutive failures after which a source counts as gone although it seems to exist: few enough that the drive does
+/// not appear to be finished without them.
 const IN_A_ROW: u32 = 64;
 
-/// What a source file must still be when it is read.
+/// Facts that a source file must still have when it is read.
 pub fn expected_facts(tree: &DriveTree, file: u32) -> FileFacts {
     let (len, mtime, ctime) = tree.planned_facts(file);
     FileFacts { len: len.0, mtime, ctime, dev: 0, ino: 0 }
 }
 
-/// Says so when no blob of a drive could be read: a drive with nothing on it is none that is finished with some files left
-/// out, and its sources, or the way to them, are what is wrong.
+/// The problem when no blob of a drive could be read: an empty drive does not count as finished with some files left
+/// out, since the sources, or the access to them, have failed.
 pub fn all_left_out(tree: &DriveTree, left_out: &BTreeMap<u32, String>) -> Option<Problem> {
     let blobs = tree.blob_count();
     let mut out = left_out.range(..blobs);
@@ -36,21 +36,21 @@ pub fn all_left_out(tree: &DriveTree, left_out: &BTreeMap<u32, String>) -> Optio
     Some(Problem::new(Kind::Source, what).path(tree.source_path(*first)))
 }
 
-/// What the dataset names, each with the number of its file system at the start.
+/// Directories and files of the dataset, each with the number of its file system at the start.
 pub struct Sources {
     bases: Vec<Base>,
     in_a_row: u32,
-    /// Of those, the ones that the device or the network is to blame for.
+    /// Those of the consecutive failures that are due to the device or the network.
     broken: u32,
     gone: Option<Problem>,
     is_short: bool,
 }
 
-/// One of them.
+/// One directory or file of the dataset.
 struct Base {
     path: PathBuf,
     file_system: Option<u64>,
-    /// The device below it in sysfs, where it is on one: mounted or not, it leaves with the device.
+    /// The device below it in sysfs, if it is on one: that directory disappears with the device, mounted or not.
     device: Option<PathBuf>,
 }
 
@@ -78,18 +78,18 @@ impl Sources {
         Self { bases: bases.into_iter().map(Base::new).collect(), in_a_row: 0, broken: 0, gone: None, is_short: false }
     }
 
-    /// A file, or a part of one, was read.
+    /// Records that a file, or a part of one, was read.
     pub fn read(&mut self) {
         self.in_a_row = 0;
         self.broken = 0;
     }
 
-    /// One was not; `error` is `None` when it only had changed.
+    /// Records a failure; `error` is `None` when the file only had changed.
     pub fn failed(&mut self, path: &Path, error: Option<&io::Error>) {
         const DEVICE: [i32; 7] =
             [libc::EIO, libc::ENODATA, libc::ENODEV, libc::ENXIO, libc::ESTALE, libc::ENOTCONN, libc::ETIMEDOUT];
         if let Some(error) = error.filter(|error| is_shortage(error)) {
-            // Not the file's fault: left out for that, a drive would be short of files that nobody touched.
+            // Not the file's fault: leaving it out would drop files that are intact.
             self.is_short = true;
             self.gone.get_or_insert_with(|| {
                 Problem::new(Kind::Environment, format!("sources cannot be read: {error}"))
@@ -105,21 +105,22 @@ impl Sources {
             return;
         }
         let base = self.bases.iter().find(|base| path.starts_with(&base.path));
-        // A file that is named by itself is left out when it goes.
+        // A file named in the dataset itself is left out when it disappears.
         let is_away = base.is_some_and(|base| base.is_unplugged() || base.path != path && base.has_moved());
         let what = match error {
             _ if is_away => "went away while it was read: it is unmounted, unplugged or replaced".to_owned(),
             Some(error) if self.broken >= IN_A_ROW => {
                 format!("cannot be read any more: {} in a row failed ({error})", counted(self.in_a_row.into(), "file"))
             }
-            // Somebody deletes or changes files, which is theirs to do.
+            // A file deleted or changed by its owner is no failure of the source.
             _ => return,
         };
         let base = base.map_or(path, |base| &base.path);
         self.gone = Some(Problem::new(Kind::Source, format!("the source {what}")).path(base));
     }
 
-    /// A part came back. Why its file is left out, if it is; `is_out` when it was before, and its parts were not asked for.
+    /// Takes the result of a part; returns the reason if its file is left out. `is_out`: the file was left out before,
+    /// and its parts were not read.
     pub fn came(&mut self, path: impl FnOnce() -> PathBuf, result: PartResult, is_out: bool) -> Option<String> {
         match result {
             PartResult::Done => {
@@ -139,12 +140,12 @@ impl Sources {
         }
     }
 
-    /// Whether the machine ran short of something: the drive ends, and no file is to blame.
+    /// Whether the machine ran short of a resource: the drive ends, and no file is to blame.
     pub fn is_short(&self) -> bool {
         self.is_short
     }
 
-    /// What ends the drive, once.
+    /// The problem that ends the drive; returned once.
     pub fn gone(&mut self) -> Option<Problem> {
         self.gone.take()
     }

@@ -1,4 +1,4 @@
-//! How long a device may keep an operation, and what it may say that is no fault of its own.
+//! Time limits of a device's operations, and errors that have causes outside the device.
 
 use std::io;
 use std::path::Path;
@@ -8,12 +8,12 @@ use crate::device;
 use crate::io::Engine;
 use crate::report::{Kind, Problem};
 
-/// Two times, counted from when the kernel was given an operation.
+/// Two limits, counted from the submission of an operation to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// After this it gets a word, and again each time it has doubled.
+    /// Age at which a slow operation is reported, and again each time it has doubled.
     pub slow: Duration,
-    /// After this the drive has failed. The kernel's own time-outs, resets and repetitions take some minutes.
+    /// Age at which the drive has failed. The kernel's own time-outs, resets and repetitions take some minutes.
     pub hung: Duration,
 }
 
@@ -24,11 +24,11 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// How often those who only wait for a device look whether it still answers.
+    /// Interval at which waits for a device check that it still answers.
     pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
     /// # Errors
-    /// When the device has had its oldest operation for too long.
+    /// The device has held its oldest operation for too long.
     pub fn check(self, engine: &(impl Engine + ?Sized)) -> Result<(), Problem> {
         match engine.oldest().filter(|age| *age >= self.hung) {
             Some(age) => Err(Self::timed_out(age)),
@@ -36,29 +36,30 @@ impl Timeouts {
         }
     }
 
-    /// The failure of a drive that kept an operation for so long.
+    /// The failure of a drive that held an operation for `age`.
     pub fn timed_out(age: Duration) -> Problem {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`")
     }
 }
 
-/// What a drive at `node` says that was pulled: its size becomes zero, so that a write lies past the end, and the kernel calls
-/// that no space. `None` for any other error, and where there is no node: an image file without room says just that.
+/// The problem for errors of an unplugged drive at `node`: its size becomes zero, so that a write is past the end,
+/// which the kernel reports as ENOSPC. `None` for any other error, and without a node: for an image file ENOSPC means a
+/// full file system.
 pub fn pulled(error: &io::Error, node: Option<&Path>) -> Option<Problem> {
     let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
     // A device that is there and has its size is one without room beneath it.
     let lost = || node.is_some_and(device::is_gone);
     let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && lost();
-    // What is in flight when it is pulled, and a flush above all, ends like that too.
+    // Operations in flight when it is unplugged, above all a flush, end with this error too.
     let fails = error.raw_os_error() == Some(libc::EIO);
     let is_going = || node.is_some_and(device::is_going);
     (gone || past_the_end || fails && is_going())
         .then(|| Problem::new(Kind::Drive, format!("the drive went away while it was written ({error})")))
 }
 
-/// What a device says that is there and has its size, but nothing to keep the bytes in: a thin-provisioned LUN whose pool is
-/// full, a loop device or an image whose file system is. `None` for any other error. Whether it was pulled is asked before.
+/// The problem for an existing device without room for the data: a thin-provisioned LUN with a full pool, a loop device
+/// or an image on a full file system. `None` for any other error. Unplugging is ruled out before.
 pub fn no_room(error: &io::Error) -> Option<Problem> {
     let is_full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     is_full.then(|| {

@@ -1,7 +1,7 @@
-//! The CPU's share: hashing and sealing (or opening) whole slots, by workers that all drives use.
+//! The CPU's share: hashing and sealing (or opening) whole slots, by workers shared by all drives.
 //!
-//! Blocks of several slots are hashed side by side in one core's vector lanes: eight take hardly longer than one. So slots
-//! wait for company ([`LaneBatcher`]) as long as their drive has enough to do, and one worker takes them together.
+//! Blocks of several slots are hashed in parallel in one core's vector lanes: eight take hardly longer than one. So
+//! slots are held back ([`LaneBatcher`]) as long as their drive has enough to do, and one worker takes them together.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,73 +16,73 @@ use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
 
-/// Most slots that go to a worker together: as many as MD5 has lanes. Sixteen would hash faster where there are so many lanes
-/// (AVX-512), and yet the drive waits longer for them than is won.
+/// Most slots that one worker takes together: as many as MD5 has lanes. Sixteen would hash faster with as many lanes
+/// (AVX-512), but the drive waits for them longer than that gains.
 const LANES_MAX: usize = 8;
 
 /// A hash block, or a part of one, inside a slot.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Bytes of the slot.
+    /// Range of the slot.
     pub range: Range<usize>,
     /// Whether it is a whole block, pages, or part of a longer block.
     pub how: How,
 }
 
-/// How a span is hashed.
+/// Way of hashing a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// One whole block.
     Block,
-    /// One block of a page blob: its runs that are not zero.
+    /// One block of a page blob: its non-zero runs.
     Pages,
-    /// A part of a block longer than a slot: carried on in `Job::chain`; the block ends here or not.
+    /// A part of a block longer than a slot, continued through `Job::chain`.
     Chain {
         /// Whether this is the block's end.
         ends: bool,
     },
 }
 
-/// A span whose file is hashed as a whole too, beside its blocks.
+/// A span of a file that is hashed as a whole in addition to its blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole {
     /// Index of the span in the job.
     pub span: usize,
-    /// A block ends with it, which is told: [`Digest::Whole`] follows the block's.
+    /// Whether a block ends with it, so that a [`Digest::Whole`] follows the block's digest.
     pub is_told: bool,
-    /// The file ends with it.
+    /// Whether the file ends with it.
     pub ends: bool,
 }
 
 /// A run of a page blob's block: offset in the block, length, MD5.
 pub type PageRun = (u32, u32, [u8; 16]);
 
-/// What came of a span.
+/// Result of hashing a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Digest {
     /// MD5 of the block.
     Block([u8; 16]),
-    /// The runs of a page blob's block that hold something.
+    /// The non-zero runs of a page blob's block.
     Pages(Vec<PageRun>),
-    /// The block goes on in the next slot.
+    /// The block continues in the next slot.
     Unfinished,
-    /// MD5 of the file whose last block this was, or the state of it behind the block.
+    /// MD5 of the file if this was its last block, otherwise the state of MD5 after the block.
     Whole([u8; 16]),
 }
 
-/// Which way a slot goes through the cipher. What is hashed and summed up is what is not sealed.
+/// Direction through the cipher. Hashes and checksums are those of the unencrypted bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CipherDirection {
     /// To a drive: hashed, then sealed.
     Seal,
-    /// From a drive: opened, then hashed. Without [`How::Pages`], whose runs must be known before.
+    /// From a drive: opened, then hashed. Without [`How::Pages`], whose runs would have to be known beforehand.
     Open,
 }
 
-/// A slot to hash and to seal or open.
+/// A slot to hash, and to seal or open.
 #[derive(Debug)]
 pub struct Job {
-    /// The caller's name for it.
+    /// The caller's name for the job.
     pub tag: u64,
     /// Bytes to hash and to seal or open, in place.
     pub slot: Slot,
@@ -92,13 +92,13 @@ pub struct Job {
     pub spans: Vec<Span>,
     /// State of a block that began in an earlier slot.
     pub chain: Option<Md5Chain>,
-    /// Spans of files that are hashed as a whole too; ascending, and never two of one file.
+    /// Spans of files that are also hashed as a whole; ascending, and never two of one file.
     pub wholes: Vec<Whole>,
-    /// State of such a file that began in an earlier slot; it is the first of them.
+    /// State of such a file that began in an earlier slot; it belongs to the first of them.
     pub whole: Option<Md5Chain>,
-    /// Sealed or opened?
+    /// Direction through the cipher.
     pub direction: CipherDirection,
-    /// What goes through the cipher: bytes of the slot, and their place in the volume.
+    /// Ranges to encrypt or decrypt: bytes of the slot, and their offset in the volume.
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
     /// The drive's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
@@ -108,29 +108,29 @@ pub struct Job {
     pub waker: Waker,
 }
 
-/// A slot hashed and sealed.
+/// A processed slot.
 #[derive(Debug)]
 pub struct Done {
-    /// The drive's number of the job, as it was given.
+    /// The caller's name for the job.
     pub tag: u64,
-    /// As given, sealed or opened.
+    /// The slot given, sealed or opened.
     pub slot: Slot,
-    /// One entry a span.
+    /// One digest a span.
     pub digests: Vec<Digest>,
-    /// State of a block that goes on in the next slot.
+    /// State of a block that continues in the next slot.
     pub chain: Option<Md5Chain>,
-    /// State of a file that is hashed as a whole and goes on in the next slot.
+    /// State of a file that is hashed as a whole and continues in the next slot.
     pub whole: Option<Md5Chain>,
-    /// CRC-64/NVME of the bytes in use, not sealed.
+    /// CRC-64/NVME of the unencrypted bytes in use.
     pub crc: u64,
 }
 
-/// Threads that hash, seal and open for every drive.
+/// Threads that hash, seal and open for all drives.
 #[derive(Debug)]
 pub struct Workers {
     jobs: Option<Sender<Vec<Job>>>,
     threads: Vec<JoinHandle<()>>,
-    /// Slots that go to one of them together.
+    /// Slots that one of them takes together.
     together: usize,
 }
 
@@ -138,7 +138,7 @@ impl Workers {
     /// Starts `count` threads.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// The system refuses more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let (jobs, queue) = unbounded::<Vec<Job>>();
         let together = hash::Backend::detect().lanes().min(LANES_MAX);
@@ -151,7 +151,7 @@ impl Workers {
         Ok(Self { jobs: Some(jobs), threads, together })
     }
 
-    /// A drive's way in. The pool's slots bound how many jobs there can be.
+    /// A drive's connection. The number of its pool's slots bounds the number of jobs.
     pub fn lane_batcher(&self) -> LaneBatcher {
         let queue = self.jobs.clone().expect("present until drop");
         LaneBatcher { queue, together: self.together, waiting: Vec::new(), away: 0 }
@@ -168,7 +168,7 @@ impl Drop for Workers {
     }
 }
 
-/// A drive's jobs on their way to the workers: those that gain by it wait for each other.
+/// A drive's queue to the workers, in which jobs that gain by it wait for each other.
 #[derive(Debug)]
 pub struct LaneBatcher {
     queue: Sender<Vec<Job>>,
@@ -178,7 +178,7 @@ pub struct LaneBatcher {
 }
 
 impl LaneBatcher {
-    /// Takes a job on. [`Self::flush`] has to follow before the caller waits for anything.
+    /// Queues a job. [`Self::flush`] must follow before the caller waits for anything.
     pub fn push(&mut self, job: Job) {
         if gains(&job) {
             self.waiting.push(job);
@@ -187,8 +187,8 @@ impl LaneBatcher {
         }
     }
 
-    /// Sends those that wait: when they are enough, and in any case unless the drive is kept busy without them. That halves
-    /// the processor time of a drive that is slower than the processor, whose slots would go one by one.
+    /// Sends the waiting jobs: when they fill the lanes, and in any case unless the drive is kept busy without them.
+    /// That halves the processor time for a drive slower than the processor, whose slots would be sent one by one.
     pub fn flush(&mut self, drive_is_busy: bool) {
         if self.waiting.len() >= self.together || !drive_is_busy && !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
@@ -196,7 +196,7 @@ impl LaneBatcher {
         }
     }
 
-    /// A result came.
+    /// Counts a received result.
     pub fn complete(&mut self) {
         self.away -= 1;
     }
@@ -206,27 +206,28 @@ impl LaneBatcher {
         self.away
     }
 
-    /// Jobs that wait for others.
+    /// Jobs held back for others.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     fn send(&mut self, jobs: Vec<Job>) {
         self.away += jobs.len();
-        // The workers outlive everybody who sends; were they gone, the missing results would tell.
+        // The workers outlive every sender; if they were gone, the missing results would reveal it.
         let _ = self.queue.send(jobs);
     }
 }
 
-/// Whether a job is done sooner among others. Slots without blocks, and those that fill lanes by themselves, gain nothing.
+/// Whether a job gains from waiting for others. Slots without blocks, and those that fill lanes by themselves, gain
+/// nothing.
 fn gains(job: &Job) -> bool {
     (1..=MESSAGES_MANY).contains(&job.spans.len())
 }
 
 fn work(queue: &Receiver<Vec<Job>>, together: usize) {
     while let Ok(mut jobs) = queue.recv() {
-        // Those that were sent one by one, and had to wait for a worker: or else a drive that once came to wait for the
-        // workers would go on sending them so, since it never has enough to do.
+        // Takes jobs that were sent one by one and had to wait for a worker: otherwise a drive that once came to wait
+        // for the workers would keep sending them singly, since it never has enough to do.
         while jobs.len() < together && jobs.last().is_some_and(gains) {
             let Ok(more) = queue.try_recv() else { break };
             jobs.extend(more);
@@ -239,13 +240,13 @@ fn work(queue: &Receiver<Vec<Job>>, together: usize) {
 /// the default cipher 9 to 32 % faster than three sweeps (`cargo bench -p dray-benches`, group "one pass").
 const PIECE: usize = 32 << 10;
 
-/// A slot with more messages than this holds small files, each inside one piece or two: hashed in one go.
+/// A slot with more messages than this holds small files, each inside one piece or two: hashed in one call.
 const MESSAGES_MANY: usize = 64;
 
-/// What one worker does with one slot.
+/// State of one slot at a worker.
 struct Work {
     job: Job,
-    /// What is hashed: the blocks, or the runs of a page blob's blocks.
+    /// Messages to hash: the blocks, or the runs of a page blob's blocks.
     messages: Messages,
     /// Parts of files that are hashed as a whole.
     wholes: Messages,
@@ -258,7 +259,7 @@ struct Work {
 struct Messages {
     ranges: Vec<Range<usize>>,
     chains: Vec<Md5Chain>,
-    /// First one that is not finished.
+    /// Index of the first unfinished one.
     next: usize,
 }
 
@@ -295,7 +296,7 @@ impl Work {
         }
         let mut messages = Messages::new(messages);
         let mut wholes = Messages::new(job.wholes.iter().map(|whole| job.spans[whole.span].range.clone()).collect());
-        // What began in an earlier slot is always a slot's first.
+        // A message that began in an earlier slot is always a slot's first.
         for (messages, started) in [(&mut messages, job.chain.take()), (&mut wholes, job.whole.take())] {
             if let (Some(first), Some(started)) = (messages.chains.first_mut(), started) {
                 *first = started;
@@ -308,7 +309,7 @@ impl Work {
         self.messages.ranges.len() > MESSAGES_MANY
     }
 
-    /// What is hashed inside the piece at `at`; many short messages were hashed before.
+    /// The messages inside the piece at `at`; many short messages have been hashed before.
     fn parts(&mut self, at: usize) -> impl Iterator<Item = (&mut Md5Chain, &[u8])> {
         let is_many = self.is_many();
         let Self { job, messages, wholes, .. } = self;
@@ -320,13 +321,13 @@ impl Work {
         at.min(self.job.len)..(at + PIECE).min(self.job.len)
     }
 
-    /// Sums up the piece at `at`.
+    /// Adds the piece at `at` to the CRC.
     fn sum(&mut self, at: usize) {
         let piece = self.piece(at);
         self.crc.update(&self.job.slot[piece]);
     }
 
-    /// Seals or opens the bytes in `piece`, which starts and ends with a sector.
+    /// Seals or opens the bytes in `piece`, which starts and ends at a sector.
     fn crypt(&mut self, piece: Range<usize>) {
         let Some(cipher) = &self.job.cipher else { return };
         for (range, place) in &self.job.crypt {
@@ -371,11 +372,11 @@ impl Work {
                 }
             }
         }
-        // A block that goes on is alone in its slot, so its state was not asked for above.
+        // A block that continues is alone in its slot, so its state was not collected above.
         if job.spans.iter().any(|span| span.how == How::Chain { ends: false }) {
             chain = chains.next();
         }
-        // A drive that gave up does not listen any more; its slot goes back to the pool.
+        // A drive that has given up does not receive any more; its slot returns to the pool.
         let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc: crc.value() });
         job.waker.wake();
     }

@@ -1,4 +1,4 @@
-//! What a session added to a volume, read back from it: its files, and the manifest that names them.
+//! Reads back the files that a session added to a volume, and the manifest that lists them.
 
 use crate::hash::hex_upper;
 use crate::report::{Kind, Problem};
@@ -10,23 +10,23 @@ use crate::verify::listing::{self, Listing, Subject};
 use crate::verify::result::Verdict;
 use crate::verify::work::Item;
 
-/// What was written.
+/// The written files, and the selection of blocks to read.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Added<'a> {
     /// Path of the manifest, with a leading `\`.
     pub manifest: &'a str,
-    /// MD5 of it.
+    /// MD5 of the manifest.
     pub manifest_md5: [u8; 16],
-    /// Directory of the session's files, likewise; `None` for files that were there before.
+    /// Directory of the session's files, with a leading `\`; `None` for files that existed before.
     pub below: Option<&'a str>,
-    /// Which blocks are read, by their number in disk order out of so many.
+    /// Selects the blocks to read, by their index in disk order, given their number.
     pub choose: &'a mut dyn FnMut(usize) -> Vec<usize>,
 }
 
-/// Reads it back and gives the bytes that were read; `request` of the context does not count.
+/// Reads the selection back and returns the bytes read; `request` of the context is ignored.
 ///
 /// # Errors
-/// [`Kind::Different`] for what is not as it was written; the drive's own errors.
+/// [`Kind::Different`] for contents that differ from the written ones; errors of the drive.
 pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<ByteLen, Problem> {
     let name = &opened.found.drive.name;
     let different = |what: String| Problem::new(Kind::Different, what).drive(name);

@@ -1,5 +1,5 @@
-//! The reading road: slots are filled from the drive in the order that is asked for, opened and hashed by the workers,
-//! and handed on as they come.
+//! The block reader: slots are filled from the drive in the order requested, decrypted and hashed by the workers, and
+//! passed on in the order of arrival.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut, Range};
@@ -18,51 +18,51 @@ use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::medium::Medium;
 
-/// What a slot has beyond it, so that a block that starts inside a sector still fits.
+/// Additional bytes of a slot, so that a block that starts inside a sector still fits.
 pub const SLOT_SPARE: usize = 8 << 10;
 
-/// Slots of a drive, 96 MiB: as many as fill, and two companies at the workers. With 16 of them a device of 3 GB/s is read a
-/// quarter slower.
+/// Slots of a drive, 96 MiB: as many as are being filled, and two full sets of lanes at the workers. With 16 of them a
+/// device of 3 GB/s is read a quarter slower.
 const SLOTS: usize = 24;
 
-/// Slots being filled that keep the drive busy while others wait for company.
+/// Slots being filled that keep the drive busy while others wait for full lanes.
 const BUSY: usize = 4;
 
-/// Loads that may arrive before one that was asked for earlier: bounds what a caller that wants order must hold.
+/// Loads that may arrive before one that was requested earlier: bounds the loads that an ordering caller must hold.
 const AHEAD_MAX: u64 = 32;
 
-/// How long the loop sleeps at most, so that a wish to stop is heard.
+/// Longest sleep of the loop, so that a stop request is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// A slot's worth of reading.
 #[derive(Debug)]
 pub struct Load<T> {
-    /// The caller's.
+    /// The caller's tag.
     pub what: T,
     /// Bytes of the slot in use.
     pub len: usize,
-    /// Bytes of the slot, and where on the medium they come from; whole sectors.
+    /// Ranges of the slot, with their source on the medium; whole sectors.
     pub parts: Vec<(Range<usize>, ByteOffset)>,
-    /// Bytes of the slot that are zero without being read.
+    /// Ranges of the slot that are zero without being read.
     pub zeros: Vec<Range<usize>>,
-    /// Bytes of the slot that are encrypted, and their place in the volume.
+    /// Encrypted ranges of the slot, with their offset in the volume.
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
-    /// What is hashed, ascending and apart. A part of a block longer than a slot is alone in its load, and the parts of a
-    /// block follow each other.
+    /// Ranges to hash, ascending and disjoint. A part of a block longer than a slot is alone in its load, and the parts
+    /// of a block are consecutive.
     pub spans: Vec<Span>,
-    /// Such a block begins here.
+    /// Whether such a block begins here.
     pub begins: bool,
 }
 
 impl<T> Load<T> {
-    /// A load of `what` that reads nothing yet.
+    /// A load tagged `what` without anything to read.
     pub fn new(what: T) -> Self {
         let (parts, zeros, crypt, spans) = Default::default();
         Self { what, len: 0, parts, zeros, crypt, spans, begins: false }
     }
 }
 
-/// The bytes in use of a slot that was filled. Who keeps them keeps the slot: the road has one less until they are dropped.
+/// The bytes in use of a filled slot. Keeping them keeps the slot: the reader has one slot less until they are dropped.
 #[derive(Debug)]
 pub struct Held {
     slot: Option<Slot>,
@@ -72,7 +72,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// For another thread: the road, which may have nothing else to wait for, is woken when they are dropped.
+    /// For another thread: the reader is woken when they are dropped, since it may have nothing else to wait for.
     pub fn away(mut self) -> Self {
         self.is_away = true;
         self
@@ -101,35 +101,35 @@ impl Drop for Held {
     }
 }
 
-/// A load that came.
+/// A load that has been read.
 #[derive(Debug)]
 pub struct Arrived<T> {
-    /// The caller's.
+    /// The caller's tag.
     pub what: T,
-    /// What was read, opened. Meaningless if `failure` is set.
+    /// The bytes read, decrypted. Meaningless if `failure` is set.
     pub bytes: Held,
-    /// One entry a span.
+    /// One digest a span.
     pub digests: Vec<Digest>,
     /// CRC-64/NVME of `bytes`.
     pub crc: u64,
-    /// A part of it could not be read: nothing of it was opened or hashed.
+    /// A part of it could not be read: nothing of it was decrypted or hashed.
     pub failure: Option<std::io::Error>,
 }
 
-/// What a run of the road needs.
+/// Parameters of a run of the block reader.
 #[derive(Debug)]
 pub struct BlockReader<'a> {
-    /// What the drive is read through.
+    /// The medium of the drive.
     pub medium: &'a dyn Medium,
     /// The volume's cipher.
     pub cipher: Option<Arc<SectorCipher>>,
     /// The shared workers.
     pub workers: &'a Workers,
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
     /// Bytes of a slot.
     pub slot_len: usize,
-    /// When the drive is given up.
+    /// Limits after which the drive is given up.
     pub timeouts: Timeouts,
 }
 
@@ -138,7 +138,7 @@ struct Under<T> {
     failure: Option<std::io::Error>,
 }
 
-/// What goes to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
+/// Queue to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
 struct Outgoing {
     batcher: LaneBatcher,
     order: VecDeque<u64>,
@@ -147,14 +147,14 @@ struct Outgoing {
     busy: bool,
 }
 
-/// Where digests come from and what wakes the loop.
+/// Channel for digests, and the waker of the loop.
 struct Ends<'a> {
     reply: &'a Sender<Done>,
     waker: &'a io::Waker,
 }
 
 impl BlockReader<'_> {
-    /// Reads every load and gives it to `sink`, in the order in which they arrive.
+    /// Reads every load and passes it to `sink`, in the order of arrival.
     ///
     /// # Errors
     /// Those of `sink`, an engine that broke, no memory, a drive that hangs, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
@@ -237,7 +237,7 @@ impl BlockReader<'_> {
                 if pool.available() > 0 {
                     continue;
                 }
-                // Every slot is kept by who took what was read: one that comes back wakes us.
+                // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
             }
             outgoing.batcher.flush(filling >= BUSY);
             match engine.wait(Some(WAIT_MAX)) {
@@ -334,7 +334,7 @@ fn is_chained<T>(load: &Load<T>) -> bool {
     load.spans.iter().any(|span| matches!(span.how, How::Chain { .. }))
 }
 
-/// Cuts `len` bytes into loads' worths: start and length.
+/// Divides `len` bytes into pieces the size of a load: start and length.
 pub fn cut(len: ByteLen) -> impl Iterator<Item = (ByteOffset, usize)> {
     (0..len.0).step_by(SLOT_LEN).map(move |at| (ByteOffset(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
 }
@@ -345,7 +345,7 @@ mod tests {
     use crate::io::sim::SimDisk;
     use crate::units::SectorSize;
 
-    /// Whoever keeps every slot stops the road, and starts it again by letting go.
+    /// A consumer that holds every slot stops the reader, and starts it again by releasing one.
     #[test]
     fn slots_that_were_kept_come_back() {
         let len = ByteLen(40 * SLOT_LEN as u64 + 512);

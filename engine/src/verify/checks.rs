@@ -1,4 +1,4 @@
-//! The questions that the service asks of a drive, in its order (docs/spec/import-export.md#disks-and-limits).
+//! The service's checks of a drive, in its order (docs/spec/import-export.md#disks-and-limits).
 
 use crate::bitlocker::read::{ProtectorKind, State};
 use crate::gpt::Flaw;
@@ -12,7 +12,7 @@ use crate::verify::result::{Answer, Check};
 pub(super) const NTFS: &str = "first data volume is NTFS";
 pub(super) const MANIFEST: &str = "manifest is found and readable";
 pub(super) const MANIFEST_HASH: &str = "manifest has the hash that the job has";
-/// Asked by us, not by the service.
+/// A check of dray's own, which the service does not make.
 pub(super) const FINISHED: &str = "preparing the drive was finished";
 const TABLES: &str = "both partition tables are sound";
 const LENGTH: &str = "volume lies on the disk from end to end";
@@ -22,12 +22,12 @@ fn check(question: &'static str, status: &'static str, answer: Answer, seen: imp
     Check { question, status, answer, seen: seen.into() }
 }
 
-/// A question answered with no.
+/// A failed check.
 pub(super) fn no(question: &'static str, status: &'static str, seen: impl Into<String>) -> Check {
     check(question, status, Answer::No, seen)
 }
 
-/// A question that the service does not ask.
+/// A check that the service does not make.
 pub(super) fn own(question: &'static str, answer: Answer, seen: impl Into<String>) -> Check {
     check(question, "", answer, seen)
 }
@@ -36,7 +36,7 @@ fn yes_if(is: bool) -> Answer {
     if is { Answer::Yes } else { Answer::No }
 }
 
-/// What can be asked once the volume is open.
+/// Checks of the opened volume.
 pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     let found = &opened.found;
     let mut out = Vec::new();
@@ -45,7 +45,7 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     let (disk, seen) = match (&found.table, other) {
         (Some(_), Some(flaw)) => (Answer::No, flaw.to_string()),
         (Some(_), None) => (Answer::Yes, used),
-        // What lies around a partition is not to be seen from inside.
+        // The surroundings of a partition cannot be seen from inside.
         (None, _) if found.is_part() => {
             (Answer::Unknown, "a partition, or the image of one; its table is not seen".into())
         }
@@ -91,7 +91,7 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     out
 }
 
-/// What the file system answers.
+/// Checks of the file system.
 pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
     let facts = files.volume.facts();
     let seen = match (facts.is_dirty(), facts.hibernated) {
@@ -117,7 +117,7 @@ pub(super) fn ntfs(out: &mut Vec<Check>, files: &Files<'_>) {
     }
 }
 
-/// What the manifest answers. For a drive that comes back some of it no longer matters: then a no is only a remark.
+/// Checks of the manifest. For a returned drive some of them no longer matter: then a failure is only a remark.
 pub(super) fn of_manifest(out: &mut Vec<Check>, opened: &Opened, listing: &Listing, record: Option<&Record>) {
     let facts = &listing.facts;
     let name = if facts.is_outside { format!("{}, not the drive's own", facts.path) } else { facts.path.clone() };

@@ -1,4 +1,4 @@
-//! The unlocked volume as a plain image: what a driver would hand out.
+//! The unlocked volume as a plain image, equal to the contents that a driver would show.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,23 +28,23 @@ pub enum To<'a> {
     Stream(&'a mut dyn StreamOut),
 }
 
-/// A pipe that can be told about.
+/// A pipe that implements `Debug`.
 pub trait StreamOut: Write + std::fmt::Debug {}
 impl<T: Write + std::fmt::Debug> StreamOut for T {}
 
-/// Result of decrypting: length of the image, and what could not be read.
+/// Result of decrypting: length of the image, and unreadable ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decrypted {
     /// Bytes of the image.
     pub len: ByteLen,
-    /// What could not be read and is zero in the image: bytes of the volume.
+    /// Ranges of the volume that could not be read, and are zero in the image.
     pub unreadable: Vec<ByteRange>,
 }
 
-/// Writes the whole volume. `progress` hears of bytes written.
+/// Writes the whole volume. `progress` receives the bytes written so far.
 ///
 /// # Errors
-/// What the image's side says; an interrupted run. Unreadable sectors are no error: see [`Decrypted::unreadable`].
+/// Errors of writing the image; an interrupted run. Unreadable sectors are no error: see [`Decrypted::unreadable`].
 pub fn run(
     opened: &Opened,
     workers: &Workers,
@@ -83,7 +83,7 @@ pub fn run(
         To::File(file) => {
             let done = AtomicU64::new(0);
             std::thread::scope(|scope| {
-                // Slots bound what waits: a slow image holds the drive up only when all are full.
+                // The number of slots bounds the waiting data: a slow image stalls the drive only when all are full.
                 let (sender, written) = unbounded::<(ByteOffset, Held)>();
                 let (file, written_len) = (*file, &done);
                 let writer = std::thread::Builder::new().name("image".into()).spawn_scoped(scope, move || {
@@ -97,7 +97,7 @@ pub fn run(
                 let result = road.run(loads, |arrived| {
                     let (at, bytes) = next(arrived);
                     progress(ByteLen(done.load(Ordering::Relaxed)));
-                    // Why it cannot be written any more, the thread's end tells.
+                    // The reason is reported at the end of the thread.
                     let ended = || Problem::new(Kind::Environment, "the image cannot be written any more");
                     sender.send((at, bytes.away())).map_err(|_| ended())
                 });

@@ -1,14 +1,14 @@
-//! Taking blobs out into a directory: under their own names, nothing overwritten, nothing outside.
+//! Extracts blobs into a directory: under their own names, nothing overwritten, nothing outside.
 //!
-//! Files grow in `.dray/parts` of the directory and are moved to their place when their last block is judged, so that
-//! what has its name is whole. `.dray/<manifest>.done` says which those are; a line `synced` in it says that all before
-//! it is durable. What came after the last such line of an earlier run is taken out again.
+//! Files grow in `.dray/parts` of the directory and are moved to their place when their last block is judged, so that a
+//! file with its final name is complete. `.dray/<manifest>.done` lists those; a line `synced` in it means that
+//! everything before it is durable. Files after the last such line of an earlier run are extracted again.
 //!
-//! A run that was interrupted is gone on with: what it took out is not read again, if it came from this very drive and
-//! the file is as it was left, by inode, size and times. A run that ended says so (`complete`); whoever starts another
-//! wants to know how the drive is now, so everything is read from it again and held against the files that lie there.
+//! An interrupted run is continued: files that it extracted are not read again, if they came from this same drive and
+//! are unchanged by inode, size and times. A run that ended records that (`complete`); a later run is meant to show the
+//! present state of the drive, so everything is read again and compared with the existing files.
 //!
-//! A manifest or a volume may say anything: names are taken apart and walked by descriptors, with the kernel refusing
+//! A manifest or a volume may contain any names: they are split and opened by descriptors, with the kernel refusing
 //! symbolic links and ways out (`openat2`).
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,19 +29,19 @@ use crate::units::FileTime;
 use crate::verify::result::Row;
 use crate::verify::writer::Finish;
 
-/// Our own directory inside that of the blobs.
+/// Directory for dray's own files inside that of the blobs.
 const OWN: &str = ".dray";
 const PARTS: &str = ".dray/parts";
-/// Blobs whose names no file system holds go here.
+/// Directory of blobs whose names no file system can hold.
 const RENAMED: &str = ".dray/renamed";
 
-/// Files open at once.
+/// Most files open at once.
 const OPEN_MAX: usize = 128;
 
 /// Bytes between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 
-/// Bytes of side files that are kept for the description.
+/// Most bytes of side files kept for the description.
 const SIDES_MAX: usize = 64 << 20;
 
 /// Longest line of the log that is read as one: names of blobs are far shorter.
@@ -50,10 +50,10 @@ const LINE_MAX: u64 = 1 << 16;
 /// Longest name of a file on Linux, in bytes; a file system may allow less.
 const NAME_MAX: usize = 255;
 
-/// What the name of a blob ends in that is not as the manifest says.
+/// Suffix of a blob whose contents differ from the manifest.
 const DAMAGED: &str = ".damaged";
 
-/// Problems told before the rest is only counted.
+/// Most problems reported; further ones are only counted.
 const TOLD_MAX: usize = 20;
 
 #[derive(Clone, Debug, Default)]
@@ -61,41 +61,41 @@ struct State {
     done: bool,
     /// Judged by this run or an earlier one: equal, or without reference.
     whole: bool,
-    /// Done in an earlier run.
+    /// Extracted by an earlier run.
     earlier: bool,
-    /// It lies there from an earlier run, and what is read now is held against it.
+    /// The file exists from an earlier run, and is compared with the data read now.
     is_old: bool,
-    /// Such a file has another length or content.
+    /// The existing file has another length or content.
     is_other: bool,
     target: Option<Box<str>>,
-    /// Why it was not taken out, though others were.
+    /// Reason why this blob was not extracted while others were.
     refused: Option<Box<str>>,
 }
 
-/// How a file was left: inode, bytes, modified, changed.
+/// State of a finished file: inode, bytes, modified, changed.
 type Left = (u64, u64, i128, i128);
 
-/// What the log says of a blob that was taken out.
+/// Entry of the log for an extracted blob.
 struct Logged {
     whole: bool,
     target: String,
     left: Option<Left>,
-    /// By a run that did not end, from this drive.
+    /// Written by a run that did not end, from this drive.
     carries: bool,
 }
 
-/// Takes blobs out.
+/// The extractor of one drive.
 #[derive(Debug)]
 pub(super) struct Extractor {
     dir: PathBuf,
     root: OwnedFd,
     prefix: String,
-    /// Longest name that the file system holds.
+    /// Longest name that the file system accepts, in bytes.
     name_max: usize,
     blobs: Vec<State>,
     /// Names of the blobs in the log.
     keys: Vec<String>,
-    /// Done since the last checkpoint.
+    /// Blobs finished since the last checkpoint.
     fresh: Vec<usize>,
     open: HashMap<usize, File>,
     order: VecDeque<usize>,
@@ -109,8 +109,8 @@ pub(super) struct Extractor {
 }
 
 impl Extractor {
-    /// Opens or makes the directory, and reads what an earlier run left. `this` tells the very drive as it is now; `blobs`
-    /// are the names of all blobs.
+    /// Opens or creates the directory, and reads the log of an earlier run. `this` identifies the drive in its present
+    /// state; `blobs` are the names of all blobs.
     pub fn open(
         dir: &Path,
         drive_id: &str,
@@ -196,9 +196,9 @@ impl Extractor {
                 pending.push((key.to_owned(), how == "whole", inode, target));
             }
         }
-        // A line without its end was cut off: what comes next must not continue it.
+        // An incomplete last line was cut off: the next one must not continue it.
         self.log.set_len(whole_lines)?;
-        // Not certainly durable: taken out again. Only what is certainly ours is removed.
+        // Not certainly durable: extracted again. Only files that are certainly dray's own are removed.
         for (_, _, inode, target) in pending {
             if is_inside(&target) && self.left(&target).is_some_and(|(now, ..)| now == inode) {
                 self.remove(&target);
@@ -212,7 +212,7 @@ impl Extractor {
         self.log.write_all(format!("{begin}\n").as_bytes())
     }
 
-    /// What is to be done about a blob that was taken out before.
+    /// The state of a blob that was extracted before.
     fn found(&self, one: Logged) -> State {
         let now = self.left(&one.target);
         let is_as_left = now.is_some() && now == one.left;
@@ -231,7 +231,7 @@ impl Extractor {
         }
     }
 
-    /// How a file is now.
+    /// The present state of a file; `None` when it does not exist.
     fn left(&self, target: &str) -> Option<Left> {
         let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
         let parent = open_dir(&self.root, parent).ok()?;
@@ -241,14 +241,14 @@ impl Extractor {
         Some((stat.st_ino, stat.st_size as u64, modified, time(stat.st_ctime, stat.st_ctime_nsec)))
     }
 
-    /// Its inode, if there is such a thing.
+    /// Its inode; `None` when it does not exist.
     fn stat(&self, target: &str) -> Option<u64> {
         let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
         let parent = open_dir(&self.root, parent).ok()?;
         rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
     }
 
-    /// Something has the name, or stands where a directory above it must be: a file, a symbolic link.
+    /// Whether the name is taken, or a directory above it is: by a file or a symbolic link.
     fn is_taken(&self, target: &str) -> bool {
         let above = target.rsplit_once('/').map_or(".", |(parent, _)| parent);
         let blocked = match open_dir(&self.root, above) {
@@ -265,7 +265,7 @@ impl Extractor {
         }
     }
 
-    /// What other drives put here, by the logs of their manifests.
+    /// Files of other drives in this directory, by the logs of their manifests.
     fn of_others(&self) -> HashSet<String> {
         let mut out = HashSet::new();
         let own = rustix::fs::fstat(&self.log).map(|stat| stat.st_ino).unwrap_or_default();
@@ -295,8 +295,8 @@ impl Extractor {
         out
     }
 
-    /// Says at once what would be overwritten. What another drive's blobs took is no hindrance: two blobs of one name
-    /// both find a place.
+    /// Refuses at once if a file would be overwritten. Files of another drive's blobs are no obstacle: two blobs of one
+    /// name both get a place.
     pub fn refuse_overwriting(&self, name: &dyn Fn(usize) -> (String, Option<String>)) -> Result<(), Problem> {
         if self.was_empty {
             return Ok(());
@@ -335,7 +335,7 @@ impl Extractor {
         self.blobs[blob].earlier
     }
 
-    /// Whether what lies there from an earlier run is not what is on the drive.
+    /// Whether the existing file from an earlier run differs from the drive.
     pub fn is_other(&self, blob: usize) -> bool {
         self.blobs[blob].is_other
     }
@@ -344,7 +344,7 @@ impl Extractor {
         self.blobs[blob].target.as_deref()
     }
 
-    /// How many blobs have another name here than their own, in a sentence.
+    /// The number of blobs with another name here than their own, in a sentence.
     pub fn renamed(&self) -> Option<String> {
         let targets = self.blobs.iter().filter_map(|state| state.target.as_deref());
         match targets.filter(|target| target.starts_with(RENAMED)).count() {
@@ -387,12 +387,12 @@ impl Extractor {
         self.open.get(&blob).ok_or_else(|| io::Error::other("file is not open"))
     }
 
-    /// Why a blob was not taken out, though it could be read.
+    /// The reason why a blob was not extracted, though it could be read.
     pub fn refused(&self, blob: usize) -> Option<&str> {
         self.blobs[blob].refused.as_deref()
     }
 
-    /// What a blob's own entry brought about ends that blob; what ends the directory ends all.
+    /// An error caused by a blob's own entry ends that blob; an error of the directory ends everything.
     fn give_up(&mut self, blob: usize, error: &io::Error, path: Option<&str>) -> Result<(), Problem> {
         let what = path.map_or("a blob".to_owned(), |path| format!("the blob {path}"));
         let is_own = error.kind() == io::ErrorKind::InvalidInput
@@ -421,7 +421,7 @@ impl Extractor {
         Ok(())
     }
 
-    /// Bytes of a blob.
+    /// Writes bytes of a blob.
     pub fn write(&mut self, blob: usize, at: u64, bytes: &[u8]) -> Result<(), Problem> {
         if self.blobs[blob].refused.is_some() {
             return Ok(());
@@ -440,7 +440,7 @@ impl Extractor {
         Ok(())
     }
 
-    /// Holds what is on the drive against what lies in the directory.
+    /// Compares data from the drive with the existing file in the directory.
     fn hold(&mut self, blob: usize, at: u64, bytes: &[u8]) {
         if self.blobs[blob].is_other {
             return;
@@ -450,19 +450,19 @@ impl Extractor {
         self.blobs[blob].is_other = !is_same;
     }
 
-    /// The last piece of a blob that lies there already is judged.
+    /// The last piece of a blob that exists already has been judged.
     fn finish_old(&mut self, blob: usize, length: u64, is_whole: bool) {
         let is_as_long = self.file(blob).and_then(|file| file.metadata());
         let is_as_long = is_as_long.is_ok_and(|meta| meta.is_file() && meta.len() == length);
         self.open.remove(&blob);
         self.order.retain(|other| *other != blob);
         let state = &mut self.blobs[blob];
-        // A drive that has become bad says nothing of the file.
+        // A drive that has gone bad proves nothing about the file.
         state.is_other = is_whole && (state.is_other || !is_as_long || !state.whole);
         (state.done, state.whole) = (true, is_whole);
     }
 
-    /// The blob's last piece is judged: it gets its length, its time and its name.
+    /// The blob's last piece has been judged: its file gets its length, time and name.
     pub fn finish(&mut self, finish: &Finish) -> Result<(), Problem> {
         let Finish { blob, path, snapshot, length, times, is_whole } = finish;
         let (blob, snapshot) = (*blob, snapshot.as_deref());
@@ -488,7 +488,7 @@ impl Extractor {
         let part = self.part(blob);
         let suffix = if *is_whole { "" } else { DAMAGED };
         // `a` and `a/b` may both be blobs, two drives may have one of the same name, and a name may be too long for the
-        // file system: what has no place goes where the nameless go, by a name that no other blob has.
+        // file system: a blob without a possible place gets a generated name that no other blob has.
         let own = format!("{}{suffix}", nameless(path, snapshot, &part));
         let places = [target_of(path, snapshot, suffix, self.name_max), own];
         let mut outcome = Ok(());
@@ -514,7 +514,7 @@ impl Extractor {
         self.log.write_all(line.as_bytes())
     }
 
-    /// Moves a finished part to its place, making the directories above it.
+    /// Moves a finished part to its place, creating the directories above it.
     fn place(&mut self, part: &str, target: &str) -> io::Result<()> {
         let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
         if self.parent.as_ref().is_none_or(|(known, _)| known != parent) {
@@ -549,7 +549,7 @@ impl Extractor {
         }
     }
 
-    /// Makes everything so far durable, and says so in the log.
+    /// Makes everything so far durable, and records that in the log.
     pub fn checkpoint(&mut self) -> Result<(), Problem> {
         self.since = 0;
         let outcome = rustix::fs::syncfs(&self.log)
@@ -569,7 +569,7 @@ impl Extractor {
         outcome.map_err(|error| self.failed(&error, "what was taken out"))
     }
 
-    /// Keeps a side file for the description.
+    /// Keeps a side file's contents for the description.
     pub fn keep_side(&mut self, side: u32, bytes: &[u8]) {
         if self.sides_len + bytes.len() <= SIDES_MAX {
             self.sides_len += bytes.len();
@@ -581,7 +581,7 @@ impl Extractor {
         self.sides.get(&side).cloned()
     }
 
-    /// Writes what a file in a directory cannot carry, one JSON object a blob.
+    /// Writes the facts that a file in a directory cannot hold, one JSON object a blob.
     pub fn describe(
         &mut self,
         row: &Row,
@@ -615,18 +615,18 @@ impl Extractor {
         writeln!(self.description, "{line}").map_err(|error| self.failed(&error, "the description of the blobs"))
     }
 
-    /// The blob's own time; the file's, which is that of its last copy, was there until now.
+    /// Sets the blob's own time, which replaces that of the last copy of the file.
     fn set_modified(&self, target: &str, times: Times, reported: Timespec) -> io::Result<()> {
         let (parent, name) = target.rsplit_once('/').unwrap_or((".", target));
         let times = Timestamps { last_access: time(times.accessed), last_modification: reported };
         match rustix::fs::utimensat(open_dir(&self.root, parent)?, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
-            // Gone, or no time that the file system can hold: the description has it.
+            // The file is missing, or the file system cannot hold the time: the description has it.
             Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Everything was described; removes what is left of parts.
+    /// Called after everything is described; removes leftover parts.
     pub fn end(&mut self) -> Result<(), Problem> {
         let outcome = self.description.flush().and_then(|()| self.description.get_ref().sync_data());
         let outcome = outcome.and_then(|()| self.log.write_all(b"complete\n")).and_then(|()| self.log.sync_data());
@@ -645,7 +645,7 @@ fn parse_left(text: &str) -> Option<(String, Left)> {
     Some((key, (inode, size, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?)))
 }
 
-/// Short names of blobs for the log and for parts, the same whichever blobs are asked for; of equal ones each has its own.
+/// Short names of blobs for the log and for parts, independent of the selection; duplicates get distinct ones.
 fn keys(blobs: impl Iterator<Item = (String, Option<String>)>) -> Vec<String> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     let name = |(path, snapshot): (String, Option<String>)| {
@@ -669,11 +669,11 @@ fn open_dir(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     open_at(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)
 }
 
-/// One directory, whose parent exists. One that is there already is fine.
+/// Creates one directory, whose parent exists. An existing one is accepted.
 fn make_dir(root: &OwnedFd, path: &str) -> io::Result<()> {
     let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
     let parent = open_dir(root, parent)?;
-    // Modes as any program's: the umask says who may look.
+    // The default mode: the umask decides on access.
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o777)) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::EXIST) => open_dir(root, path).map(|_| ()),
@@ -681,12 +681,12 @@ fn make_dir(root: &OwnedFd, path: &str) -> io::Result<()> {
     }
 }
 
-/// Whether a relative path stays below its root by its words alone.
+/// Whether a relative path stays below its root, judged by its text alone.
 fn is_inside(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
 }
 
-/// Where a blob goes: under its own name, snapshot and suffix behind it, if the file system can hold that.
+/// Path of a blob: its own name, followed by snapshot and suffix, if the file system can hold that.
 fn target_of(path: &str, snapshot: Option<&str>, suffix: &str, name_max: usize) -> String {
     let whole = match snapshot {
         Some(time) => format!("{path}@{time}{suffix}"),
@@ -700,13 +700,14 @@ fn target_of(path: &str, snapshot: Option<&str>, suffix: &str, name_max: usize) 
     whole
 }
 
-/// A name of hex digits for what has none; the description says whose it is. `part` tells blobs of one name apart.
+/// A name of hex digits for a blob without a possible name; the description maps it to the blob. `part` distinguishes
+/// blobs of one name.
 fn nameless(path: &str, snapshot: Option<&str>, part: &str) -> String {
     let digest = hash::sha256(format!("{path}\0{}{part}", snapshot.unwrap_or_default()).as_bytes());
     format!("{RENAMED}/{}", hash::hex_upper(&digest[..16]).to_lowercase())
 }
 
-/// Whether another name may help.
+/// Whether the error may be avoided by another name.
 fn is_of_name(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -723,7 +724,7 @@ fn is_of_name(error: &io::Error) -> bool {
     ) || error.kind() == io::ErrorKind::AlreadyExists
 }
 
-/// When the service says that the blob was changed: as HTTP writes it, or RFC 3339.
+/// Time of the blob's last change by the service: in the form of HTTP, or RFC 3339.
 fn last_modified(properties: &[(String, String)]) -> Option<Timespec> {
     let (_, text) = properties.iter().find(|(name, _)| name.eq_ignore_ascii_case("Last-Modified"))?;
     let text = text.trim();
@@ -751,7 +752,7 @@ mod tests {
         for path in ["pictures/a.jpg", "$root/b", "a/..b/.c", "ü/ß", "a/b/.dray"] {
             assert_eq!(target_of(path, None, "", NAME_MAX), path);
         }
-        // A name may be as long as the file system holds; what comes behind it counts.
+        // A name may be as long as the file system accepts, including its suffix.
         let (time, full) = ("2012-09-18T23:47:08Z", format!("a/{}", "x".repeat(255)));
         assert_eq!(target_of(&full, None, "", NAME_MAX), full);
         for target in [
@@ -814,7 +815,7 @@ mod tests {
             }
             assert!(other.target(0).unwrap().starts_with(RENAMED));
         }
-        // What no drive put there is not touched.
+        // A file that no drive put there is not touched.
         std::fs::write(dir.join("box/mine"), "mine").unwrap();
         let third = open("three", "MD5C", 1).unwrap();
         assert!(third.refuse_overwriting(&|_| ("box/mine".to_owned(), None)).is_err());
@@ -877,18 +878,18 @@ mod tests {
         place(&mut taken, 0, true);
         place(&mut taken, 1, false);
         taken.checkpoint().unwrap();
-        // Interrupted: what is whole is done, what is damaged is tried again.
+        // Interrupted: complete blobs are done, damaged ones are tried again.
         let mut taken = open("this");
         assert!(taken.is_done(0) && taken.was_done(0) && taken.target(1).is_none());
         place(&mut taken, 1, true);
         taken.checkpoint().unwrap();
-        // From another drive, or one that changed: held against what is read from this one.
+        // From another drive, or one that has changed: compared with the data of this one.
         let mut other = open("another");
         assert!(!other.is_done(0) && other.target(0).is_some());
         other.refuse_overwriting(&|_| unreachable!("both are ours")).unwrap();
         place(&mut other, 0, true);
         assert!(other.is_done(0) && !other.was_done(0) && !other.is_other(0));
-        // It ended: the next run looks anew, and sees what was changed, shortened or grew.
+        // It ended: the next run compares everything again, and finds changed, shortened and extended files.
         open("this").end().unwrap();
         for (text, is_other) in [("content", false), ("contenT", true), ("conten", true), ("content+", true)] {
             std::fs::write(dir.join("box/b"), text).unwrap();

@@ -1,4 +1,4 @@
-//! Looking into a volume: all its files, and one of them.
+//! Access to the files of a volume: a list of all, and the data of one.
 
 use std::io::{self, Read};
 
@@ -12,10 +12,10 @@ use crate::verify::find::{Opened, View};
 /// Bytes of one read of [`FileReader`].
 const READ_LEN: usize = 1 << 20;
 
-/// Damaged places that a warning names.
+/// Damaged places named in a warning.
 const SHOWN_MAX: usize = 3;
 
-/// A volume's NTFS with all its files.
+/// The file system of a volume with all its files.
 #[derive(Debug)]
 pub struct Files<'a> {
     opened: &'a Opened,
@@ -25,30 +25,30 @@ pub struct Files<'a> {
     pub catalog: Catalog,
 }
 
-/// A file or directory, as it is listed.
+/// A listed file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Path from the root, `/` between its parts.
+    /// Path from the root, with `/` between its parts.
     pub path: String,
-    /// A directory.
+    /// Whether it is a directory.
     pub directory: bool,
     /// Bytes of its data.
     pub size: u64,
-    /// When the data was last modified.
+    /// Time of last modification of the data.
     pub modified: FileTime,
-    /// What makes it special: compressed, sparse, encrypted, a link, damaged.
+    /// Special properties: compressed, sparse, encrypted, a link, damaged.
     pub notes: Vec<&'static str>,
 }
 
 /// Opens the file system, without reading its files.
 ///
 /// # Errors
-/// When it is no NTFS, or damaged beyond use.
+/// It is not NTFS, or damaged beyond use.
 pub fn ntfs(opened: &Opened) -> Result<Volume, Problem> {
     Volume::open(&mut View(opened), opened.len()).map_err(|error| problem(opened, &error))
 }
 
-/// What a person should know of an NTFS volume, in sentences without full stop.
+/// Warnings about an NTFS volume, in sentences without full stop.
 pub fn warnings(volume: &Volume) -> Vec<String> {
     let facts = volume.facts();
     let mut warnings = Vec::new();
@@ -76,7 +76,7 @@ pub fn warnings(volume: &Volume) -> Vec<String> {
     warnings
 }
 
-/// An NTFS error with its drive.
+/// An NTFS error with the name of its drive.
 pub(super) fn problem(opened: &Opened, error: &NtfsError) -> Problem {
     Problem::new(Kind::Drive, error.to_string()).drive(&opened.found.drive.name)
 }
@@ -92,7 +92,7 @@ impl<'a> Files<'a> {
         Ok(Self { opened, volume, catalog })
     }
 
-    /// What a person should know of the file system before trusting it, in sentences without full stop.
+    /// Warnings about the file system, in sentences without full stop.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = warnings(&self.volume);
         match self.catalog.problem_count() {
@@ -111,7 +111,7 @@ impl<'a> Files<'a> {
     /// The file at a path, with `\` or `/` between its parts.
     ///
     /// # Errors
-    /// There is none.
+    /// No such file.
     pub fn find(&self, path: &str) -> Result<FileId, Problem> {
         self.catalog.lookup(&self.volume, path).ok_or_else(|| {
             Problem::new(Kind::Usage, "no such file on the volume")
@@ -121,7 +121,7 @@ impl<'a> Files<'a> {
         })
     }
 
-    /// What is in a directory; with `deep` all below it. A file lists itself. Depth first, in the volume's own order.
+    /// Lists a directory; with `deep` everything below it. A file lists itself. Depth first, in the volume's own order.
     pub fn list(&self, start: FileId, deep: bool, see: &mut dyn FnMut(Listed)) {
         let info = self.catalog.info(start);
         if !info.directory {
@@ -192,7 +192,7 @@ pub struct FileReader<'a> {
 }
 
 impl<'a> FileReader<'a> {
-    /// Reads a stream that was found otherwise.
+    /// A reader of a stream found by other means.
     pub fn of(opened: &'a Opened, volume: &'a Volume, stream: Stream) -> Self {
         Self { opened, volume, stream, at: 0, buffer: Vec::new(), used: 0 }
     }
@@ -202,7 +202,7 @@ impl<'a> FileReader<'a> {
         self.stream.size()
     }
 
-    /// Reads a range, which must lie in the data.
+    /// Reads a range, which must be inside the data.
     pub(super) fn read_range(&self, at: u64, into: &mut [u8]) -> Result<(), NtfsError> {
         let got = self.volume.read_range(&mut View(self.opened), &self.stream, at, into)?;
         into[got..].fill(0);

@@ -1,4 +1,4 @@
-//! From a device to its volume: partition, BitLocker, and the unlocked bytes.
+//! Finds the volume on a device: partition, BitLocker, and the unlocked bytes.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -19,21 +19,21 @@ use crate::verify::key::{Key, Record};
 use crate::verify::medium::Medium;
 use crate::verify::same::Place;
 
-/// OEM name of an NTFS boot sector: byte 3 on.
+/// OEM name of an NTFS boot sector, from byte 3 on.
 const NTFS_OEM: &[u8] = b"NTFS    ";
 
-/// What the volume is.
+/// Kind of the volume.
 #[derive(Debug)]
 pub enum Inside {
     /// BitLocker's, locked.
     BitLocker(Box<read::Volume>),
-    /// NTFS, in the clear.
+    /// NTFS, unencrypted.
     Ntfs,
-    /// BitLocker's by its first sector, but damaged beyond use: what is wrong.
+    /// BitLocker's by its first sector, but damaged beyond use; the text names the damage.
     Damaged(String),
-    /// There is no partition that could be looked into: why.
+    /// No partition can be examined, for this reason.
     Missing(Problem),
-    /// Neither; what its first sector looks like is not known.
+    /// Neither; its first sector has no known form.
     Unknown,
 }
 
@@ -41,11 +41,11 @@ pub enum Inside {
 #[derive(Debug)]
 pub struct Found {
     medium: Box<dyn Medium>,
-    /// The device, as a person recognises it.
+    /// Identity of the device.
     pub drive: DriveFacts,
-    /// Serial that the hardware tells; an image file has none.
+    /// Serial reported by the hardware; an image file has none.
     pub serial: Option<String>,
-    /// Where its bytes are, by the kernel's word; `None` for what is no file.
+    /// Location of its bytes by the kernel's numbers; `None` for media that are no files.
     pub place: Option<Place>,
     /// Partition tables; `None` for a bare volume.
     pub table: Option<gpt::read::Found>,
@@ -53,18 +53,18 @@ pub struct Found {
     pub partition: Option<gpt::read::Entry>,
     /// The volume on the device.
     pub volume: ByteRange,
-    /// What it is.
+    /// Kind of the volume.
     pub inside: Inside,
     is_first: Option<bool>,
-    /// What was opened is a partition, or an image without a table.
+    /// The opened device is a partition, or an image without a table.
     is_part: bool,
 }
 
-/// Opens a device or image file for reading, and finds the volume on it: partition `number`, or a bare volume, or the first
-/// data partition.
+/// Opens a device or image file for reading, and finds the volume on it: partition `number`, or a bare volume, or the
+/// first data partition.
 ///
 /// # Errors
-/// What stands in the way: not there, not readable, no volume, BitLocker metadata beyond use.
+/// The reason: missing, not readable, no volume, BitLocker metadata beyond use.
 pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
     let resolved = device::resolve(&name, &Roots::default())?;
@@ -93,8 +93,8 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     };
     let first = look(SectorSize::S512);
     let is_volume = |found: &Result<Found, Problem>| matches!(found, Ok(found) if matches!(found.inside, Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_)));
-    // An image file does not tell its sectors: they are those that the table counts in, and where 512 bytes make no
-    // sense those of a 4Kn drive.
+    // An image file has no sector size of its own: it is the table's, and where 512 bytes make no sense that of a 4Kn
+    // drive.
     let counts_others = matches!(&first, Ok(found) if found.table.as_ref().is_some_and(|table| table.sector == Some(SectorSize::S4096)));
     if (!is_volume(&first) || counts_others) && resolved.is_file() {
         let second = look(SectorSize::S4096);
@@ -108,7 +108,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
 /// The one disk of this machine with a locked BitLocker volume.
 ///
 /// # Errors
-/// There is none, or there are several: names them.
+/// None or several; the message names them.
 pub fn only_bitlocker() -> Result<PathBuf, Problem> {
     let mut locked: Vec<PathBuf> = Vec::new();
     let mut unread = 0;
@@ -160,7 +160,7 @@ impl Found {
             .map_err(|error| failed(error, 0))?;
         let (mut partition, mut inside) = choose(medium.as_ref(), &table, number);
         if table.from_mbr && !matches!(inside, Ok(Inside::BitLocker(_) | Inside::Ntfs | Inside::Damaged(_))) {
-            // An MBR does not tell its sectors; the volumes do.
+            // An MBR does not record its sector size; the volumes do.
             let read_at = |at, into: &mut [u8]| medium.read_exact_at(into, at);
             let other = gpt::read::read_as_other(size, medium.sector(), read_at);
             let other = other.ok().map(|other| (choose(medium.as_ref(), &other, number), other));
@@ -192,7 +192,7 @@ impl Found {
         Ok(Self { table, partition, volume, inside, is_first, ..Self::whole(medium, drive, serial) })
     }
 
-    /// A medium of which nothing is known yet but that it is there.
+    /// A medium before examination.
     fn whole(medium: Box<dyn Medium>, drive: DriveFacts, serial: Option<String>) -> Self {
         Self {
             place: None,
@@ -209,17 +209,17 @@ impl Found {
     }
 
     /// Whether the volume in use is the one that the service would read: the first, in disk order, in a partition that
-    /// Windows looks into. A partition before it that holds no file system is none. `None` for a bare volume.
+    /// Windows examines. A partition before it without a file system does not count. `None` for a bare volume.
     pub const fn is_first_data(&self) -> Option<bool> {
         self.is_first
     }
 
-    /// Whether what was opened is a partition, or an image of a volume alone: its table is not to be seen.
+    /// Whether the opened device is a partition, or an image of a volume alone: its table cannot be seen.
     pub const fn is_part(&self) -> bool {
         self.table.is_none() && self.is_part
     }
 
-    /// What is not as it should be with the partition table that was read.
+    /// Faults of the partition table that was read.
     pub fn table_flaws(&self) -> &[gpt::Flaw] {
         self.table.as_ref().map_or(&[], |table| &table.flaws)
     }
@@ -232,7 +232,7 @@ impl Found {
         }
     }
 
-    /// What would open it, in words, without repetition: for a question.
+    /// Kinds of its protectors in words, without repetition: for a question.
     pub fn protectors(&self) -> Vec<String> {
         let mut kinds: Vec<_> =
             self.bitlocker().into_iter().flat_map(|v| &v.metadata.protectors).map(|p| p.kind).collect();
@@ -241,7 +241,7 @@ impl Found {
         kinds.iter().map(ToString::to_string).collect()
     }
 
-    /// What a person should know of the drive and its volume before trusting them, in sentences without full stop.
+    /// Warnings about the drive and its volume, in sentences without full stop.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.table_flaws().iter().map(ToString::to_string).collect();
         let Some(volume) = self.bitlocker() else { return warnings };
@@ -286,7 +286,8 @@ impl Found {
         warnings
     }
 
-    /// Whether a file with this metadata is this drive, a partition of it, or lies on one: nothing may be written there.
+    /// Whether a file with this metadata is this drive, a partition of it, or stored on one: nothing may be written to
+    /// it.
     pub fn would_overwrite(&self, file: &Metadata) -> bool {
         let Ok(mine) = fs::metadata(&self.drive.path) else { return false };
         if file.is_file() && mine.is_file() {
@@ -315,13 +316,13 @@ impl Found {
         }
     }
 
-    /// The volume's bytes as they lie there.
+    /// The volume's bytes as stored, without decryption.
     pub fn as_it_is(self) -> Opened {
         let unit = self.medium.sector().bytes();
         self.with(None, None, unit)
     }
 
-    /// The volume by a map and a cipher that are known from elsewhere, whatever its first sectors say.
+    /// The volume with a map and a cipher known from elsewhere, whatever its first sectors contain.
     pub fn mapped(self, mapping: Mapping, cipher: Arc<SectorCipher>) -> Opened {
         let unit = self.medium.sector().bytes().max(mapping.sector().bytes());
         self.with(Some(mapping), Some(cipher), unit)
@@ -332,10 +333,10 @@ impl Found {
         Opened { len, found: self, mapping, cipher, unit, unlocked: None }
     }
 
-    /// Opens the volume. `progress` hears of rounds of key stretching, done and at most.
+    /// Opens the volume. `progress` receives the rounds of key stretching done, and their largest possible number.
     ///
     /// # Errors
-    /// The key does not open it, or there is none; or the volume is no volume.
+    /// The key does not open it, or there is none; or no volume was found.
     pub fn unlock(self, key: &Key, progress: &mut dyn FnMut(u64, u64)) -> Result<Opened, Problem> {
         let unit = self.medium.sector().bytes();
         let volume = match &self.inside {
@@ -383,8 +384,8 @@ impl Found {
     }
 }
 
-/// The partition that is looked into, and what it holds: that of the number; or the first in disk order with a volume
-/// that can be read, whatever its type is called; or the first that should have one.
+/// The partition to examine, with its contents: the one with this number; or the first in disk order with a readable
+/// volume, whatever its type; or the first of a type that should have one.
 fn choose(
     medium: &dyn Medium,
     table: &gpt::read::Found,
@@ -409,13 +410,13 @@ fn choose(
     (first.cloned(), inside)
 }
 
-/// Whether Windows meets the volume of this partition first.
+/// Whether Windows finds the volume of this partition first.
 fn is_first_data(medium: &dyn Medium, table: &gpt::read::Found, used: &gpt::read::Entry) -> bool {
     let before = |entry: &&gpt::read::Entry| entry.may_hold_volume() && entry.range.start < used.range.start;
     used.may_hold_volume() && !table.partitions.iter().filter(before).any(|entry| holds_volume(medium, there(entry)))
 }
 
-/// Whether there is a file system that Windows knows, or something that cannot be read.
+/// Whether the range holds a file system known to Windows, or cannot be read.
 fn holds_volume(medium: &dyn Medium, volume: ByteRange) -> bool {
     const REFS: &[u8] = b"ReFS\0\0\0\0";
     let mut boot = [0; 512];
@@ -425,12 +426,12 @@ fn holds_volume(medium: &dyn Medium, volume: ByteRange) -> bool {
     }
 }
 
-/// What of a partition is on the drive.
+/// The part of a partition that is on the drive.
 fn there(entry: &gpt::read::Entry) -> ByteRange {
     ByteRange { start: entry.range.start, len: entry.there }
 }
 
-/// What a volume is by its first sectors.
+/// The kind of a volume by its first sectors.
 fn look_into(medium: &dyn Medium, volume: ByteRange) -> io::Result<Inside> {
     let mut reader = |at: ByteOffset, into: &mut [u8]| read_inside(medium, volume, at, into);
     Ok(match read::Volume::open(&mut reader) {
@@ -456,31 +457,31 @@ fn read_inside(medium: &dyn Medium, volume: ByteRange, at: ByteOffset, into: &mu
     medium.read_exact_at(into, ByteOffset(volume.start.0 + at.0))
 }
 
-/// How a volume was unlocked.
+/// Result of unlocking a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unlocked {
     /// The protector that opened it.
     pub protector: Guid,
-    /// Whether the metadata is proven to be unchanged.
+    /// Result of checking the metadata against its hash.
     pub integrity: Integrity,
     /// Cipher of the sectors.
     pub cipher: Cipher,
-    /// What kind of key it was, in words.
+    /// Kind of the key, in words.
     pub by: &'static str,
-    /// The drive record that the key came in.
+    /// The drive record that contained the key.
     pub record: Option<Record>,
 }
 
 /// A volume that can be read.
 #[derive(Debug)]
 pub struct Opened {
-    /// Where it is.
+    /// Device and volume.
     pub found: Found,
-    /// How it was unlocked; `None` where nothing was locked.
+    /// Result of unlocking; `None` for a volume that is not encrypted.
     pub unlocked: Option<Unlocked>,
     mapping: Option<Mapping>,
     cipher: Option<Arc<SectorCipher>>,
-    /// Reads are multiples of this.
+    /// Unit of reads in bytes.
     unit: u64,
     len: ByteLen,
 }
@@ -488,11 +489,11 @@ pub struct Opened {
 /// A run of the volume as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Where on the device.
+    /// Offset on the device.
     pub at: ByteOffset,
     /// Length in bytes.
     pub len: u64,
-    /// Its place for the cipher; `None` where nothing is encrypted.
+    /// Offset for the cipher; `None` where nothing is encrypted.
     pub sealed: Option<ByteOffset>,
 }
 
@@ -502,17 +503,17 @@ impl Opened {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the length is 0.
     pub const fn is_empty(&self) -> bool {
         self.len.0 == 0
     }
 
-    /// What reads are multiples of.
+    /// Unit of reads in bytes.
     pub const fn unit(&self) -> u64 {
         self.unit
     }
 
-    /// As [`Found::warnings`], and what only the key tells.
+    /// As [`Found::warnings`], with those that only unlocking reveals.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.found.warnings();
         warnings.extend(match self.unlocked.as_ref().map(|unlocked| unlocked.integrity) {
@@ -532,17 +533,17 @@ impl Opened {
         warnings
     }
 
-    /// What the drive is read through.
+    /// The medium of the drive.
     pub fn medium(&self) -> &dyn Medium {
         self.found.medium.as_ref()
     }
 
-    /// The cipher, for a road.
+    /// The cipher, for a block reader.
     pub fn cipher(&self) -> Option<Arc<SectorCipher>> {
         self.cipher.clone()
     }
 
-    /// Sector size of BitLocker, if it is BitLocker's.
+    /// Sector size of BitLocker; `None` for other volumes.
     pub fn sector(&self) -> Option<SectorSize> {
         self.mapping.as_ref().map(Mapping::sector)
     }
@@ -550,7 +551,7 @@ impl Opened {
     /// Fills `into` with the volume's bytes from `at`, aligned or not.
     ///
     /// # Errors
-    /// What the device says; `UnexpectedEof` past the end.
+    /// Errors of the device; `UnexpectedEof` past the end.
     pub fn read(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
         let end = at.0.checked_add(into.len() as u64).filter(|end| *end <= self.len.0);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -573,7 +574,7 @@ impl Opened {
         }
     }
 
-    /// Why the volume cannot be written to, if so.
+    /// The reason why the volume cannot be written to; `None` when it can.
     pub fn unwritable(&self) -> Option<&'static str> {
         match &self.found.inside {
             Inside::BitLocker(volume) if volume.state() != State::Encrypted => {
@@ -586,15 +587,16 @@ impl Opened {
         }
     }
 
-    /// What must not be written to, in bytes of the volume: BitLocker's own.
+    /// Ranges that must not be written to, in bytes of the volume: BitLocker's own.
     pub fn hidden(&self) -> Vec<ByteRange> {
         self.mapping.iter().flat_map(Mapping::hidden).collect()
     }
 
-    /// Where `len` bytes from `at` are stored on the device.
+    /// Places of `len` bytes from `at` on the device.
     ///
     /// # Errors
-    /// `InvalidInput` unless both are whole sectors of the volume, and where anything but the volume's own bytes lies.
+    /// `InvalidInput` unless both are whole sectors of the volume, and where the range includes bytes that are not the
+    /// volume's own.
     pub fn stored(&self, at: ByteOffset, len: ByteLen) -> io::Result<Vec<Stored>> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
         let inside = at.0.checked_add(len.0).is_some_and(|end| end <= self.len.0);
@@ -614,7 +616,7 @@ impl Opened {
         segments.collect()
     }
 
-    /// The bytes that lie on the device when the volume has `bytes` at `at`, piece by piece with their places.
+    /// The bytes to store on the device for `bytes` at `at` in the volume, in pieces with their places.
     ///
     /// # Errors
     /// As [`Opened::stored`].
@@ -633,8 +635,8 @@ impl Opened {
         Ok(out)
     }
 
-    /// Adds `len` bytes from `at` to what a load reads, into its slot from byte `into` on. `false`, and nothing added, where
-    /// that needs more than reading and opening whole sectors.
+    /// Adds `len` bytes from `at` to a load, into its slot from byte `into` on. `false`, and nothing added, where that
+    /// takes more than reading and decrypting whole sectors.
     pub fn map_extents<T>(&self, at: ByteOffset, len: usize, into: usize, load: &mut Load<T>) -> bool {
         let end = at.0.checked_add(len as u64);
         if end.is_none_or(|end| end > self.len.0)
@@ -677,7 +679,8 @@ impl Opened {
         true
     }
 
-    /// Where byte `at` of the unlocked volume is stored on the device, as far as it is.
+    /// Offset on the device of byte `at` of the unlocked volume; for bytes stored nowhere, the same offset in the
+    /// volume.
     pub fn device_offset(&self, at: ByteOffset) -> ByteOffset {
         let base = self.found.volume.start.0;
         let stored = self.mapping.as_ref().and_then(|mapping| mapping.map(at, ByteLen(1)).next());
@@ -688,7 +691,7 @@ impl Opened {
     }
 }
 
-/// The unlocked volume for the readers of NTFS.
+/// The unlocked volume as input of the NTFS readers.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a>(pub &'a Opened);
 

@@ -1,4 +1,5 @@
-//! Files that lie on a volume already: listed, hashed in disk order, and told to a manifest (`/skipwrite`).
+//! Indexes files that are already on a volume: lists them, hashes them in disk order, and writes their manifest
+//! (`/skipwrite`).
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -23,17 +24,17 @@ use crate::verify::files::{FileReader, Files};
 use crate::verify::find::Opened;
 use crate::verify::work::runs;
 
-/// Directories and files in the root that are the system's, and the manifest itself.
+/// Names in the root that belong to the system, and the manifest itself.
 const PASSED_OVER: [&str; 4] = ["System Volume Information", "$RECYCLE.BIN", "RECYCLER", "DriveManifest.xml"];
 
-/// Problems that are listed.
+/// Most problems listed.
 const LISTED_MAX: usize = 1000;
 
-/// Blocks of one load, and pieces that they lie in.
+/// Most blocks of one load, and most pieces that they consist of.
 const BLOCKS_MAX: usize = 2048;
 const RUNS_MAX: usize = 128;
 
-/// A row of the dataset whose base lies on the volume.
+/// A row of the dataset with a base on the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexRow {
     /// Path in the volume, with `/` between its parts and none at its ends; empty for the root.
@@ -42,15 +43,15 @@ pub struct IndexRow {
     pub container: String,
     /// Prefix of the blob names, or the one blob's name.
     pub prefix_or_blob: String,
-    /// Whether it is a prefix.
+    /// Whether `prefix_or_blob` is a prefix.
     pub is_prefix: bool,
-    /// `None`: by the name of each blob.
+    /// Type of its blobs; `None`: by the name of each blob.
     pub blob_type: Option<BlobType>,
-    /// What the service does with blobs that exist.
+    /// Treatment of existing blobs by the service.
     pub disposition: Disposition,
 }
 
-/// Problems of a drive, not more than a person reads.
+/// Problems of a drive, limited to a number that a person reads.
 struct Telling<'a> {
     drive: &'a str,
     reported: usize,
@@ -78,8 +79,8 @@ const OPEN_IT: &str =
 
 const RENAME: &str = "rename it on the drive, or index a directory without it; files that dray copies get safe names";
 
-/// Why Windows opens no file by this name, or another one: the rules of [`crate::ntfs::names`] and of the catalog of a
-/// copied session. `at`: its place among the names of its directory, which are in the volume's order.
+/// The reason why Windows opens no file or another one by this name: the rules of [`crate::ntfs::names`] and of the
+/// catalog of a copied session. `at`: its index among the names of its directory, which are in the volume's order.
 fn unopenable(files: &Files<'_>, children: &[NameId], at: usize, name: &str, path: &str) -> Option<String> {
     let is_root = !path.contains('/');
     let problem = if is_root { windows::problem_in_root(name) } else { windows::problem(name) };
@@ -103,7 +104,7 @@ fn unopenable(files: &Files<'_>, children: &[NameId], at: usize, name: &str, pat
     })
 }
 
-/// The same of every part of a base that is there.
+/// The same check for every existing part of a base.
 fn unopenable_base(files: &Files<'_>, base: &str) -> Option<String> {
     let mut at = files.catalog.root()?;
     let mut path = String::new();
@@ -131,7 +132,7 @@ struct Indexed {
     block_len: u64,
     is_page: bool,
     disposition: Disposition,
-    /// Its first block.
+    /// Index of its first block.
     first: usize,
 }
 
@@ -153,15 +154,15 @@ impl Indexed {
     }
 }
 
-/// The files of all rows, with what they hold once it was read.
+/// The files of all rows, with the hashes of their contents once read.
 #[derive(Debug, Default)]
 pub struct Index {
     files: Vec<Indexed>,
-    /// What cannot become a blob.
+    /// Entries that cannot become a blob.
     pub skipped: Vec<Skipped>,
-    /// What a user should know before going on.
+    /// Warnings to read before continuing.
     pub warnings: Vec<Problem>,
-    /// MD5 of each block of each file; of a page blob's block its runs stand apart.
+    /// MD5 of each block of each file; the runs of a page blob's block are kept separately.
     hashes: Vec<[u8; 16]>,
     pages: HashMap<usize, Vec<PageRange>>,
 }
@@ -175,7 +176,7 @@ struct Item {
 }
 
 impl Index {
-    /// Lists the files of the rows. Adds everything that is wrong with them.
+    /// Lists the files of the rows. Adds all their problems to `problems`.
     pub fn list(files: &Files<'_>, rows: &[IndexRow], drive: &str, problems: &mut Problems) -> Self {
         let mut this = Self::default();
         let mut seen = HashMap::new();
@@ -223,7 +224,7 @@ impl Index {
         this
     }
 
-    /// Everything below a directory: file, path, blob name.
+    /// Lists everything below a directory: file, path, blob name.
     fn walk(
         &mut self,
         files: &Files<'_>,
@@ -290,7 +291,7 @@ impl Index {
         }
     }
 
-    /// Blobs that the service may take for one, as pairs.
+    /// Warns of blobs that the service may treat as the same, in pairs.
     fn warn_of_folds(&mut self) {
         let mut seen: HashMap<String, &Indexed> = HashMap::new();
         // Most names are in no way special: they are looked at only if others may fold to them.
@@ -362,26 +363,26 @@ impl Index {
         Ok(())
     }
 
-    /// Every blob's path and what becomes of one that is there.
+    /// Path of every blob, with the treatment of an existing one.
     pub fn blobs(&self) -> impl Iterator<Item = (&str, Disposition)> {
         self.files.iter().map(|file| (&*file.blob_path, file.disposition))
     }
 
-    /// How many files, and their bytes.
+    /// Number of files, and their bytes.
     pub fn totals(&self) -> (u64, ByteLen) {
         (self.files.len() as u64, ByteLen(self.files.iter().map(|file| file.len).sum()))
     }
 
-    /// Most bytes of a manifest of these files.
+    /// Upper bound of the length of a manifest of these files.
     pub fn len_max(&self, drive_id: &str, session: &str) -> u64 {
         let head = head(drive_id, session, u32::MAX).len() + foot().len();
         head as u64 + self.files.iter().map(|file| manifest::blob_xml_len(&file.facts())).sum::<u64>()
     }
 
-    /// Reads and hashes all of it; `report` hears of bytes that were read.
+    /// Reads and hashes all files; `report` receives the bytes read so far.
     ///
     /// # Errors
-    /// What cannot be read, by name; a wish to stop.
+    /// Files that cannot be read, by name; a stop request.
     pub fn hash(
         &mut self,
         opened: &Opened,
@@ -508,10 +509,10 @@ impl Index {
     }
 }
 
-/// What a block holds: its MD5, or the runs of a page blob.
+/// Content of a block: its MD5, or the runs of a page blob.
 type Content = Result<[u8; 16], Vec<PageRange>>;
 
-/// Blocks of a load, with their bytes in it.
+/// Blocks of a load, with their ranges in the slot.
 type Blocks = Vec<(Item, Range<usize>)>;
 
 struct Hashed<'a> {
@@ -530,7 +531,7 @@ impl Hashed<'_> {
     }
 }
 
-/// Runs of a page blob's block that are not zero, with their hashes.
+/// Non-zero runs of a page blob's block, with their hashes.
 fn pages(bytes: &[u8], from: u64) -> Vec<PageRange> {
     let mut ranges = Vec::new();
     nonzero_runs(bytes, &mut ranges);
@@ -545,7 +546,7 @@ fn pages(bytes: &[u8], from: u64) -> Vec<PageRange> {
     ranges.iter().zip(hashes).map(page).collect()
 }
 
-/// Cuts blocks into loads; what cannot go by road is left in `beside`.
+/// Divides blocks into loads; blocks that the block reader cannot read are left in `beside`.
 struct Loads<'a, 'b> {
     index: &'a Index,
     files: &'a Files<'a>,

@@ -1,4 +1,4 @@
-//! One drive against its manifest: read in disk order, compared block by block, taken out on the way.
+//! Verifies one drive against its manifest: read in disk order, compared block by block, extracted in the same pass.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,57 +31,57 @@ use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Writer};
 
-/// Notes kept in all, and of one blob.
+/// Most notes kept in all, and of one blob.
 const NOTES_MAX: usize = 100_000;
 const BLOB_NOTES_MAX: usize = 8;
 
-/// Bytes of one read of what does not go by road: whole compression units.
+/// Length of one read outside the block reader: whole compression units.
 const READ_LEN: usize = 1 << 20;
 
-/// Blobs without bytes that are finished at once.
+/// Blobs without bytes finished at once.
 const EMPTY_AT_ONCE: usize = 256;
 
-/// What is asked of every drive.
+/// Request for every drive.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyRequest {
-    /// Path on the drive with a leading `\`, or a file; otherwise looked for.
+    /// Path on the drive with a leading `\`, or a file; `None`: the drive is searched for one.
     pub manifest: Option<String>,
-    /// Hash that the manifest must have; otherwise that of the drive record.
+    /// Hash that the manifest must have; `None`: that of the drive record.
     pub manifest_hash: Option<Known>,
-    /// Prefixes of blob paths; none for all.
+    /// Prefixes of blob paths; empty for all blobs.
     pub only: Vec<String>,
-    /// Directory for the blobs.
+    /// Directory for extracted blobs; `None` extracts none.
     pub extract_to: Option<PathBuf>,
 }
 
-/// What judging needs beside the drive.
+/// Parameters of judging other than the drive.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Context<'a> {
     /// Index of the drive, for events.
     pub index: usize,
-    /// What to verify: manifest, prefixes, destination.
+    /// Manifest, prefixes and destination.
     pub request: &'a VerifyRequest,
     /// Copy logs of the service.
     pub logs: &'a Logs,
-    /// Journals that may know the drive.
+    /// Journals that may list the drive.
     pub journals: &'a Journals,
     /// The shared workers.
     pub workers: &'a Workers,
-    /// Takes the events of this drive.
+    /// Receives the events of this drive.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
 }
 
 /// A drive that was judged: its summary, and its rows on demand.
 #[derive(Debug)]
 pub struct Judged<'a> {
-    /// The summary. Counts are complete when the rows were asked for.
+    /// The summary. Counts are complete once the rows have been requested.
     pub verdict: DriveVerdict,
     source: Option<RowSource<'a>>,
 }
 
-/// What rows are made of.
+/// Source of the rows.
 #[derive(Debug)]
 struct RowSource<'a> {
     opened: &'a Opened,
@@ -92,7 +92,7 @@ struct RowSource<'a> {
     extractor: Option<Extractor>,
 }
 
-/// Verifies a drive. Never fails as a whole: what ended it stands in the verdict.
+/// Verifies a drive. Never fails as a whole: the verdict holds the failure.
 pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
     let started = Instant::now();
     let mut verdict = DriveVerdict {
@@ -227,7 +227,7 @@ fn judge<'a>(
     let work = listing.work(&files, &is_done_not(&is_done));
     verdict.bytes_asked = work.bytes;
     verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
-    // The total is known from here on: nothing else is told before.
+    // The total is known from here on: no progress is reported before.
     (context.events)(Event::Progress {
         drive: context.index,
         acknowledged: ByteLen(0),
@@ -252,7 +252,7 @@ fn judge<'a>(
     if let Some(writer) = writer {
         let (mut taken, written) = writer.end()?;
         let ended = written.and_then(|()| taken.checkpoint());
-        // What stopped the writing is the cause of what stopped the reading.
+        // The error that stopped the writing is the cause of the one that stopped the reading.
         ended.and(result)?;
         extractor = Some(taken);
     } else {
@@ -261,7 +261,7 @@ fn judge<'a>(
     Ok(RowSource { opened, files, listing, details, crcs, extractor })
 }
 
-/// What tells this drive as it is now from others, and an image from what it was before it was written to.
+/// Identifies this drive in its present state, and an image since it was last written to.
 fn very_drive(opened: &Opened) -> String {
     let drive = &opened.found.drive;
     let reported = std::fs::metadata(&drive.path).ok().filter(std::fs::Metadata::is_file).map(|meta| {
@@ -274,7 +274,7 @@ fn very_drive(opened: &Opened) -> String {
     })
 }
 
-/// Manifests that are not used: what they list and the used one does not was not compared.
+/// Examines manifests that are not used: blobs listed only there were not compared.
 fn look_at_others(files: &Files<'_>, listing: &Listing, others: Vec<(NameId, String)>, verdict: &mut DriveVerdict) {
     let mut known: Option<HashSet<(String, String)>> = None;
     for (name, path) in others {
@@ -307,8 +307,8 @@ fn look_at_others(files: &Files<'_>, listing: &Listing, others: Vec<(NameId, Str
     }
 }
 
-/// Reads what `work` holds, in disk order, and compares it. A writer gets what was read; the blobs beside it have no bytes
-/// to read and are finished first.
+/// Reads the items of `work` in disk order, and compares them. A writer gets the data; the blobs in `beside` have no
+/// bytes to read and are finished first.
 pub(super) fn read<'a>(
     opened: &'a Opened,
     files: &'a Files<'a>,
@@ -357,15 +357,15 @@ pub(super) fn read<'a>(
     (listing.into_inner(), bench, result)
 }
 
-/// The opposite of a question.
+/// Negates a predicate.
 fn is_done_not(is_done: &dyn Fn(u32) -> bool) -> impl Fn(u32) -> bool + '_ {
     move |blob| !is_done(blob)
 }
 
-/// CRC-64 of what was read of some blobs, by its first byte: length and value.
+/// CRC-64 of the parts of blobs read so far, by offset: length and value.
 pub(super) type Crcs = HashMap<u32, BTreeMap<u64, (u64, u64)>>;
 
-/// CRC-64 of a whole blob of which these parts were read. What no part holds is zeros: page blobs name what is not.
+/// CRC-64 of a whole blob from its parts. Bytes in no part are zeros: page blobs list their non-zero ranges.
 fn crc_of(parts: &BTreeMap<u64, (u64, u64)>, length: u64) -> Option<u64> {
     let (mut at, mut crc) = (0, crc64(&[]));
     for (from, (len, value)) in parts {
@@ -377,16 +377,16 @@ fn crc_of(parts: &BTreeMap<u64, (u64, u64)>, length: u64) -> Option<u64> {
     Some(crc64_combine(crc, crc64_zeros(rest), rest))
 }
 
-/// Where blocks are compared.
+/// State of the comparison.
 pub(super) struct Bench<'a> {
     opened: &'a Opened,
     files: &'a Files<'a>,
     context: &'a Context<'a>,
-    /// What is to be said of a piece.
+    /// Details of differing pieces.
     pub details: BTreeMap<u32, String>,
-    /// Long blocks of which a part could not be read.
+    /// Long blocks with an unreadable part.
     broken: HashSet<u32>,
-    /// CRC-64 of blobs of which a log tells one: what was read, by where it begins.
+    /// CRC-64 of blobs whose CRC is in a log: the parts read, by offset.
     crcs: Crcs,
     /// Bytes read so far, of all blobs.
     pub done: u64,
@@ -443,7 +443,7 @@ impl Bench<'_> {
         self.give(Bytes::Held(arrived.bytes), acts)
     }
 
-    /// These bytes are from `from` on those of the item's file.
+    /// Adds bytes at offset `from` of the item's file to its CRC-64.
     fn sum(&mut self, item: Item, from: u64, bytes: &[u8]) {
         if let Some(parts) = self.crcs.get_mut(&item.owner) {
             parts.insert(from, (bytes.len() as u64, crc64(bytes)));
@@ -466,7 +466,7 @@ impl Bench<'_> {
         }
     }
 
-    /// These bytes are from `from` on those of the item's file.
+    /// Orders the extraction of bytes at offset `from` of the item's file.
     fn take_out(&self, acts: &mut Vec<Act>, item: Item, from: u64, bytes: Range<usize>) {
         if self.writer.is_some() {
             acts.push(match item.owner & SIDE {
@@ -483,7 +483,7 @@ impl Bench<'_> {
         }
     }
 
-    /// A piece is judged; with the last one of a blob its file is finished.
+    /// Counts a judged piece; with the last one of a blob its file is finished.
     fn finished(&mut self, listing: &RefCell<Listing>, item: Item, acts: &mut Vec<Act>) {
         let Some(writer) = &mut self.writer else { return };
         if item.owner & SIDE == 0 && writer.is_last(item.owner as usize) {
@@ -500,7 +500,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Data inside `$MFT` records: one more linear scan brings them all.
+    /// Judges data inside `$MFT` records, all in one more linear scan.
     fn resident(&mut self, listing: &RefCell<Listing>, items: Vec<Item>, rest: &mut Vec<Item>) -> Result<(), Problem> {
         // For a few a scan is too much.
         if items.len() < 64 {
@@ -529,13 +529,13 @@ impl Bench<'_> {
         if let Some(problem) = failure {
             return Err(problem);
         }
-        // What the scan did not show is asked for singly, which says why.
+        // Items that the scan did not show are read one by one, which reports the reason.
         let _ = scanned;
         rest.extend(items.into_iter().filter(|item| !found.contains(&(item.owner, item.piece))));
         Ok(())
     }
 
-    /// A piece whose bytes are all here.
+    /// Judges a piece of which all bytes are given.
     fn whole(&mut self, listing: &RefCell<Listing>, item: Item, bytes: &[u8]) -> Result<(), Problem> {
         let mut md5 = [[0; 16]];
         md5_many(&[bytes], &mut md5);
@@ -549,7 +549,8 @@ impl Bench<'_> {
         if acts.is_empty() { Ok(()) } else { self.give(Bytes::Own(bytes.to_vec()), acts) }
     }
 
-    /// What does not go by road, or failed there: through the file system's reader, down to single sectors.
+    /// Judges items that the block reader cannot read, or failed on: through the file system's reader, down to single
+    /// sectors.
     fn singly(&mut self, listing: &RefCell<Listing>, items: Vec<Item>) -> Result<(), Problem> {
         let mut open: Option<(FileId, Result<Stream, String>)> = None;
         let mut buffer = vec![0; READ_LEN];
@@ -568,7 +569,7 @@ impl Bench<'_> {
                 open = Some((file, stream.map_err(|error| error.to_string())));
             }
             let Some((_, stream)) = &open else { continue };
-            // What a broken attempt left is summed again.
+            // Parts from a failed attempt are summed again.
             if let Some(parts) = self.crcs.get_mut(&item.owner) {
                 parts.retain(|from, _| !(piece.offset..end(&piece)).contains(from));
             }
@@ -646,7 +647,7 @@ impl Bench<'_> {
     }
 }
 
-/// What the blob's file gets at its end; none if it has no file.
+/// The facts for finishing a blob's file; `None` if it has no file.
 fn finish(files: &Files<'_>, listing: &Listing, blob: u32) -> Option<Act> {
     let subject = &listing.subjects[blob as usize];
     let info = files.catalog.info(files.catalog.file_of(subject.name?));
@@ -657,7 +658,7 @@ fn finish(files: &Files<'_>, listing: &Listing, blob: u32) -> Option<Act> {
         blob: blob as usize,
         path: listing.blob_path(files, blob as usize),
         snapshot: listing.snapshots.get(&blob).cloned(),
-        // Where the manifest says another length, there is what the drive has.
+        // Where the manifest has another length, the drive's counts.
         length: subject.length.min(info.size),
         times: info.times,
         is_whole: worst(listing, subject) <= Verdict::NoReference,
@@ -668,17 +669,17 @@ fn end(piece: &listing::Piece) -> u64 {
     piece.offset + u64::from(piece.len)
 }
 
-/// The worst of a subject and its pieces.
+/// The worst verdict of a subject and its pieces.
 fn worst(listing: &Listing, subject: &Subject) -> Verdict {
     let pieces = &listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
     pieces.iter().map(|piece| piece.verdict).fold(subject.verdict, Verdict::max)
 }
 
 impl Judged<'_> {
-    /// Gives every row: the blobs in the order of the manifest, then the files that it does not name. Counts them.
+    /// Passes every row to `see`: the blobs in the order of the manifest, then the files missing in it. Counts them.
     ///
     /// # Errors
-    /// When what was taken out cannot be described beside it.
+    /// The description of extracted blobs cannot be written.
     pub fn rows(&mut self, logs: &Logs, see: &mut dyn FnMut(&Row)) -> Result<(), Problem> {
         let Some(source) = &mut self.source else { return Ok(()) };
         let mut counts = Counts::default();
@@ -706,7 +707,7 @@ impl Judged<'_> {
             if source.extractor.is_some() {
                 source.describe(blob, &row)?;
             }
-            // One that is not as it should be says so itself; one that is was asked for, and is not there.
+            // A differing blob counts by its verdict; an equal one that could not be extracted fails the drive.
             if row.verdict == Verdict::Equal
                 && let Some(problem) = source.refusal(blob, &row)
             {
@@ -736,7 +737,7 @@ impl Judged<'_> {
 }
 
 impl RowSource<'_> {
-    /// What the logs say of a row.
+    /// Adds the entries of the logs to a row.
     fn ask(&self, index: &Index<'_>, blob: usize, row: &mut Row) {
         let subject = &self.listing.subjects[blob];
         let pieces = || {
@@ -803,7 +804,7 @@ impl RowSource<'_> {
         }
     }
 
-    /// Files that the manifest does not name; what Windows keeps for itself is none.
+    /// Files missing in the manifest, without those that Windows keeps for itself.
     fn unnamed(&self) -> impl Iterator<Item = Row> + '_ {
         const OWN: [&str; 2] = ["\\system volume information\\", "\\$recycle.bin\\"];
         let catalog = &self.files.catalog;
@@ -821,7 +822,7 @@ impl RowSource<'_> {
         })
     }
 
-    /// Why a blob that is as it should be was not taken out.
+    /// The reason why an equal blob was not extracted.
     fn refusal(&self, blob: usize, row: &Row) -> Option<Problem> {
         let why = self.extractor.as_ref()?.refused(blob)?;
         let path = row.blob.as_deref().unwrap_or_default();
@@ -830,7 +831,7 @@ impl RowSource<'_> {
         Some(problem.drive(&self.opened.found.drive.name).advice(advice))
     }
 
-    /// Writes down what a file in the directory cannot carry.
+    /// Records the facts that a file in the directory cannot hold.
     fn describe(&mut self, blob: usize, row: &Row) -> Result<(), Problem> {
         let subject = self.listing.subjects[blob];
         let Some(name) = subject.name else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What a person or a file brings to unlock a drive, in all the forms that the service and Windows hand out.
+//! Keys for unlocking a drive, in all the forms that the service and Windows provide.
 
 use std::fmt;
 
@@ -17,23 +17,23 @@ use crate::text;
 /// Longest key file: a journal of a long session holds drive records.
 pub const KEY_FILE_LEN_MAX: usize = 16 << 20;
 
-/// Keys that are tried on one volume, those that name it first: each costs a second of stretching.
+/// Most keys tried on one volume, those that name it first: each costs a second of stretching.
 const TRIED_MAX: usize = 100;
 
 /// Characters of the base64 of 32 bytes, less its padding.
 const BASE64_LEN_MIN: usize = 43;
 
-/// Words kept of what stands around a key.
+/// Most words kept around a key.
 const WORDS_MAX: usize = 64;
 
-/// Lengths of a word that may be a serial number or the identifier of a protector.
+/// Lengths of words that may be a serial number or the identifier of a protector.
 const WORD_LENS: std::ops::RangeInclusive<usize> = 3..=64;
 
-/// What a key can come in.
+/// Forms of a key, for messages.
 const FORMS: &str =
     "a drive record, the JSON of listBitLockerKeys, a .BEK file, a text with 48 digits, base64, or a password";
 
-/// What a drive record says beside its key.
+/// Facts of a drive record other than its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Serial of the drive.
@@ -48,12 +48,12 @@ pub struct Record {
 
 #[derive(Debug)]
 struct Candidate {
-    /// Serial of the drive that it is said to open.
+    /// Serial of the drive that it is for, if its source names one.
     drive_id: Option<String>,
-    /// Words beside it in a text.
+    /// Words around it in a text.
     near: Near,
     input: KeyInput,
-    /// The drive record it came in.
+    /// The drive record that contained it.
     record: Option<Record>,
 }
 
@@ -63,17 +63,17 @@ impl Candidate {
     }
 }
 
-/// Words beside a key in a text: one may be the serial of its drive, or the identifier of its protector.
+/// Words around a key in a text: one may be the serial of its drive, or the identifier of its protector.
 #[derive(Clone, Default)]
 struct Near {
-    /// On its line.
+    /// Words on its line.
     line: Vec<String>,
-    /// Between it and the keys before and behind it.
+    /// Words between it and the keys before and after it.
     around: Vec<String>,
 }
 
 impl Near {
-    /// Of the key at `run`; the keys before and behind end and begin at the bytes of `room`.
+    /// Words around the key at `run`; the neighbouring keys end and begin at the bytes of `room`.
     fn of(text: &str, run: &Run, room: [usize; 2]) -> Self {
         let words = |text: &str| -> Vec<String> {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '=' | '#');
@@ -97,25 +97,25 @@ impl fmt::Debug for Near {
     }
 }
 
-/// Keys to try, in order, and what came with them.
+/// Keys to try, in order, with the facts that came with them.
 #[derive(Debug, Default)]
 pub struct Key {
     candidates: Vec<Candidate>,
-    /// What is wrong with runs of digits that are no key, beside others that are.
+    /// Faults of runs of digits that are no key, in a text with valid ones.
     slips: Vec<RecoveryPasswordError>,
 }
 
-/// What opened a volume.
+/// The key that opened a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opener {
-    /// What kind of key it was, in words.
+    /// Kind of the key, in words.
     pub by: &'static str,
-    /// The drive record it came in.
+    /// The drive record that contained it.
     pub record: Option<Record>,
 }
 
 impl Key {
-    /// No key: for volumes that carry theirs in the open, or that are not encrypted.
+    /// No key: for volumes whose key is stored unprotected, or that are not encrypted.
     pub fn none() -> Self {
         Self::default()
     }
@@ -125,7 +125,7 @@ impl Key {
         self.candidates.is_empty()
     }
 
-    /// Adds what another file brings.
+    /// Adds the keys of another file.
     pub fn join(&mut self, other: Self) {
         self.candidates.extend(other.candidates);
         self.slips.extend(other.slips);
@@ -144,7 +144,7 @@ impl Key {
     /// the forms of [`text::decode`]; every key in it is taken.
     ///
     /// # Errors
-    /// What it resembles and what is wrong with it, such as which group of digits is mistyped. Never its contents.
+    /// The form that it resembles and its fault, such as the mistyped group of digits. Never its contents.
     pub fn read(input: &[u8]) -> Result<Self, Problem> {
         let mut key = Self::default();
         if keys::looks_like_key_file(input) {
@@ -179,13 +179,13 @@ impl Key {
         }
     }
 
-    /// Takes a secret that is a user's password and nothing else, whatever it looks like.
+    /// Takes a text for a user's password, whatever form it has.
     pub fn password(text: &str) -> Self {
         Self { candidates: vec![Candidate::new(None, KeyInput::password(text))], slips: Vec::new() }
     }
 
-    /// Adds every numerical password of a text that is not among the keys yet. What is wrong with the first that is none,
-    /// if there is no other.
+    /// Adds every numerical password of a text that is not among the keys yet. Returns the fault of the first invalid
+    /// one, if there is no valid one.
     fn add_runs(&mut self, text: &str) -> Option<RecoveryPasswordError> {
         let runs = printed::runs(text);
         let mut known: Vec<SecretText> = Vec::new();
@@ -210,7 +210,7 @@ impl Key {
         self.slips.first().copied().filter(|_| self.is_none())
     }
 
-    /// Adds every word of a text of several that is an external key in base64: what tables and quotes are made of.
+    /// Adds every word that is an external key in base64, from a text of several words such as a table or a quotation.
     fn add_words(&mut self, text: &str) -> bool {
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_');
         let words: Vec<&str> = text.split(|c| !is_part(c)).filter(|word| !word.is_empty()).collect();
@@ -280,10 +280,10 @@ impl Key {
         Ok(key)
     }
 
-    /// Every object with a `bitLockerKey`, wherever it stands: `{"value":[{"driveId","bitLockerKey"}]}` of
+    /// Every object with a `bitLockerKey`, at any depth: `{"value":[{"driveId","bitLockerKey"}]}` of
     /// `listBitLockerKeys`, `{"diskSecrets":[{"diskSerialNumber","bitLockerKey"}]}` of `listCredentials`, a list or one entry
     /// alone, a job with its `driveList` (docs/spec/import-export.md#arm-rest and
-    /// docs/spec/import-export.md#data-box-jobs). One bad key of several is told, not skipped.
+    /// docs/spec/import-export.md#data-box-jobs). One bad key of several is reported, not skipped.
     fn read_json(text: &str) -> Result<Self, Problem> {
         let wrong = |what: &str| Problem::new(Kind::Usage, format!("the key file is JSON, but {what}"));
         let json: Value = serde_json::from_str(text).map_err(|_| wrong("not well-formed"))?;
@@ -314,7 +314,8 @@ impl Key {
         if key.is_none() { Err(wrong("without any bitLockerKey")) } else { Ok(key) }
     }
 
-    /// Tries what could fit: first what names this drive, by one of its names, then what names none, then the rest.
+    /// Tries the keys that could fit: first those that name this drive, by any of its names, then those that name none,
+    /// then the rest.
     pub(super) fn open(
         &self,
         volume: &read::Volume,
@@ -351,7 +352,8 @@ impl Key {
                     let opener = Opener { by: word(&candidate.input), record: candidate.record.clone() };
                     return Ok((unlocked, opener));
                 }
-                // A key that fitted a protector and failed says more than one that fitted none.
+                // The error of a key that fitted a protector and failed is more useful than that of one that fitted
+                // none.
                 Err(error) => match (&worst, &error) {
                     (Some(_), UnlockError::NoSuchProtector { .. }) => {}
                     _ => worst = Some(error),
@@ -394,16 +396,16 @@ impl Key {
     }
 }
 
-/// How well what is said of a key fits a volume; the best first.
+/// Relation of a key's context to a volume; the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It names the drive or its protector.
+    /// The key's source names the drive or its protector.
     Named,
-    /// One of the two stands nearby.
+    /// The name of drive or protector is nearby in the text.
     Near,
-    /// It names nothing.
+    /// No drive is named.
     Unnamed,
-    /// It names another drive.
+    /// Another drive is named.
     Other,
 }
 
@@ -412,12 +414,12 @@ fn unusable(error: &KeyInputError) -> Problem {
     Problem::new(Kind::Usage, format!("the key cannot be used: {error}")).advice(FORMS)
 }
 
-/// Serials, as tools print them.
+/// Compares serials, ignoring case and surrounding blanks.
 fn same(one: &str, other: &str) -> bool {
     one.trim().eq_ignore_ascii_case(other.trim())
 }
 
-/// The first few, without repetition.
+/// The first few of a list, without repetition.
 fn list(ids: &[&str]) -> String {
     let mut ids = ids.to_vec();
     ids.dedup();

@@ -1,4 +1,4 @@
-//! What journals and drive records know of a drive: whether it was prepared to its end, and with which manifest.
+//! Facts of a drive from journals and drive records: whether its preparation was finished, and its manifest.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,14 +12,14 @@ use crate::verify::checks::{self, FINISHED, MANIFEST_HASH};
 use crate::verify::key::Record;
 use crate::verify::result::{Answer, Check};
 
-/// Files of a directory that are looked at: a journal lies among few.
+/// Most files examined in a directory: a journal has few neighbours.
 const LOOKED_AT_MAX: usize = 4096;
 
-/// First line of a journal, up to its stamp and behind it.
+/// First line of a journal, up to its stamp and after it.
 const HEAD: (&[u8], &[u8]) = (b"[BeginUpdateRecord][", b"][Type:NewJournalFile]");
 const HEAD_LEN: u64 = 96;
 
-/// A journal and where it is.
+/// A journal with its path.
 #[derive(Clone, Debug)]
 struct Known {
     path: PathBuf,
@@ -27,21 +27,21 @@ struct Known {
     given: bool,
 }
 
-/// Journals that may know the drives of a run.
+/// Journals that may list the drives of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Journals {
     known: Vec<Known>,
-    /// What is wrong with them, in sentences.
+    /// Faults of them, in sentences.
     pub warnings: Vec<String>,
 }
 
 impl Journals {
-    /// No journals: nothing is known of any drive.
+    /// No journals.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Adds a journal that was named.
+    /// Adds a journal named by the user.
     ///
     /// # Errors
     /// It cannot be read, or is no journal.
@@ -51,7 +51,7 @@ impl Journals {
         Ok(())
     }
 
-    /// Adds the journals that lie in a directory; what cannot be read is passed over, since nobody named it.
+    /// Adds the journals of a directory; unreadable files are skipped, since the user did not name them.
     pub fn look_in(&mut self, dir: &Path) {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let Ok(entries) = fs::read_dir(dir) else { return };
@@ -79,7 +79,7 @@ impl Journals {
         self.known.push(Known { path: path.to_owned(), ledger: book.ledger, given });
     }
 
-    /// What journals and the drive's record answer about a drive that has this manifest.
+    /// Checks of a drive with this manifest against journals and the drive's record.
     pub(super) fn ask(&self, drive_id: &str, manifest_md5: &str, record: Option<&Record>) -> (Vec<Check>, Vec<String>) {
         let (mut checks, mut notes) = (Vec::new(), Vec::new());
         if let Some(record) = record.filter(|record| record.is_incomplete) {
@@ -117,7 +117,7 @@ impl Journals {
     }
 }
 
-/// What a journal says of a drive.
+/// State of a drive in a journal.
 struct State {
     session: String,
     is_done: bool,
@@ -133,7 +133,7 @@ fn state(ledger: &Ledger, drive_id: &str) -> Option<State> {
         let drives = session.drives.iter().filter(|drive| bare(&drive.drive_id) == wanted);
         drives.map(move |drive| (session, drive))
     });
-    // What was rolled back is as if it had not been; a drive that was to get more and was given up is as it was before.
+    // A rolled-back session does not count; a drive that was given up in a later session keeps its earlier state.
     let counts = |(session, drive): &(&crate::azure::ledger::CopySession, &crate::azure::ledger::SessionDrive)| {
         session.state != SessionState::Aborted
             && drive.state != SessionState::Aborted
@@ -150,7 +150,7 @@ fn state(ledger: &Ledger, drive_id: &str) -> Option<State> {
     })
 }
 
-/// By its first line.
+/// Whether the first line is that of a journal.
 fn is_journal(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HEAD_LEN).read_to_end(&mut head));

@@ -1,4 +1,4 @@
-//! The manifest against the catalog: which file each blob is, and what its blocks should be.
+//! The manifest matched with the catalog: the file of each blob, and the expected hashes of its blocks.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -17,26 +17,26 @@ use crate::verify::logs::key;
 use crate::verify::only::Only;
 use crate::verify::result::{ManifestFacts, Verdict};
 
-/// Names that manifests have at the root of a volume, in the order in which they are looked for.
+/// Names of manifests at the root of a volume, in the order of searching.
 const NAMES: [&str; 2] = ["DriveManifest.xml", "drive-manifest.xml"];
 const SUFFIX: &str = ".manifest";
 
-/// Blobs of one name that are named.
+/// Most duplicate blobs named.
 const DOUBLED_NAMED_MAX: usize = 3;
 
-/// Files without a place that are looked through for each blob that is missing.
+/// Most orphaned files compared with each missing blob.
 const LOST_MAX: usize = 1000;
 
-/// Notes of one entry on what the manifest says.
+/// Most notes of one entry on faults in the manifest.
 const ENTRY_NOTES_MAX: usize = 4;
 
 /// No side file, no own name.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A block or page range, or a stretch of a blob that has none.
+/// A block or page range, or a section of a blob that has none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// Byte in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Length in bytes.
     pub len: u32,
@@ -46,68 +46,68 @@ pub(super) struct Piece {
 }
 const _: () = assert!(size_of::<Piece>() <= 32);
 
-/// A file with pieces: a blob, or behind the blobs a metadata or properties file.
+/// A file with pieces: a blob, or, after the blobs, a metadata or properties file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject {
-    /// `None`: it is not on the drive.
+    /// Its name on the drive; `None`: it is not there.
     pub name: Option<NameId>,
-    /// Bytes that the manifest tells.
+    /// Length in bytes by the manifest.
     pub length: u64,
     pub pieces_at: u32,
     pub pieces_len: u32,
-    /// What is wrong with it as a whole.
+    /// Verdict on the file as a whole.
     pub verdict: Verdict,
 }
 
-/// What only blobs have.
+/// Facts that only blobs have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlobFacts {
-    /// In `Listing::texts`: the blob's path, if it is not that of the file; the file's path, if there is no file.
+    /// Index in `Listing::texts`: the blob's path, if it is not that of the file; the file's path, if there is no file.
     path: u32,
     file_path: u32,
     pub metadata: u32,
     pub properties: u32,
 }
 
-/// Everything that a manifest names.
+/// Everything that a manifest lists.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub facts: ManifestFacts,
     pub version: Option<String>,
     pub credential: Option<&'static str>,
-    /// Blobs, and behind them their side files.
+    /// Blobs, followed by their side files.
     pub subjects: Vec<Subject>,
     pub blobs: Vec<BlobFacts>,
     pub sides: Vec<Subject>,
     pub pieces: Vec<Piece>,
     pub snapshots: HashMap<u32, String>,
     pub notes: HashMap<u32, Vec<String>>,
-    /// Files that are named, one bit each.
+    /// Listed files, one bit each.
     named: Vec<u64>,
     texts: Vec<Box<str>>,
     by_side: HashMap<FileId, u32>,
-    /// Hashes of the blobs' names, in their order; until all are known.
+    /// Hashes of the blobs' names, in their order; cleared after the search for duplicates.
     names: Vec<u64>,
-    /// Blobs that have the name of one before them, and some of those names.
+    /// Number of blobs with the name of an earlier one, and some of those names.
     pub doubled: (u64, Vec<String>),
-    /// Blobs that were not asked for.
+    /// Number of blobs that were not requested.
     pub skipped: u64,
-    /// Which blobs are asked for.
+    /// The requested prefixes.
     pub only: Only,
-    /// Keys of those that are not: blob, file.
+    /// Keys of blobs that were not requested: blob, file.
     pub passed: Vec<(u64, u64)>,
 }
 
-/// Where a manifest is.
+/// Location of a manifest.
 pub(super) enum Place {
-    /// On the drive.
+    /// A file on the drive.
     Inside(NameId, String),
-    /// In a file beside it.
+    /// A file outside the drive.
     Outside(std::fs::File, String),
 }
 
-/// Finds the manifest: what was asked for, what the drive record names, or the names that there are. Gives back what else
-/// looks like one.
+/// Finds the manifest: the requested one, the one in the drive record, or one of the usual names. Also returns other
+/// files that look like one.
 pub(super) fn find(
     files: &Files<'_>,
     asked: Option<&str>,
@@ -166,7 +166,7 @@ pub(super) fn find(
     Ok((Place::Inside(name, path), found))
 }
 
-/// Hashes what is read through it.
+/// Hashes all bytes read through it.
 struct Hashing<R> {
     inner: R,
     md5: Md5,
@@ -188,7 +188,7 @@ impl Listing {
     /// Reads a whole manifest. `only`: prefixes of blob paths; none for all.
     ///
     /// # Errors
-    /// When it cannot be read. What is wrong with its contents stands in the facts.
+    /// The manifest cannot be read. Faults in its contents are recorded in the facts.
     pub fn read(
         files: &Files<'_>,
         place: Place,
@@ -232,7 +232,7 @@ impl Listing {
         listing.facts.faults_in_all =
             reader.faults_in_all() + (all.len() as u64 - reader.faults().len() as u64) + state.faults;
         drop(reader);
-        // The hash is that of all bytes, also behind what could not be understood.
+        // The hash covers all bytes, including those after a fault.
         let rest = loop {
             match input.fill_buf().map(<[u8]>::len) {
                 Ok(0) => break Ok(()),
@@ -257,7 +257,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Looks for blobs of one name: what the service makes of them is not what was meant.
+    /// Finds blobs of one name: the service would not make the intended blobs of them.
     fn find_doubled(&mut self, files: &Files<'_>) {
         let names = std::mem::take(&mut self.names);
         let mut order: Vec<u32> = (0..names.len() as u32).collect();
@@ -268,13 +268,13 @@ impl Listing {
         self.doubled = (later.len() as u64, named.collect());
     }
 
-    /// Marks a file as named.
+    /// Marks a file as listed.
     fn name(&mut self, file: FileId) {
         let index = file.index();
         self.named[index / 64] |= 1 << (index % 64);
     }
 
-    /// Whether the manifest names the file, or it is the manifest.
+    /// Whether the manifest lists the file, or is the file.
     pub fn is_named(&self, file: FileId) -> bool {
         let index = file.index();
         self.named[index / 64] & 1 << (index % 64) != 0
@@ -335,7 +335,7 @@ impl Listing {
         let info = name.map(|name| files.catalog.info(files.catalog.file_of(name)));
         let mut verdict = Verdict::Equal;
         let mut notes = Vec::new();
-        // What the reader of the manifest and the rules of the service find wrong costs this entry, and no other.
+        // Faults of an entry, found by the reader or by the service's rules, invalidate this entry alone.
         notes.extend(end.faults.iter().chain(&faults).take(ENTRY_NOTES_MAX).map(|fault| format!("manifest: {fault}")));
         if blob.start.is_length_wrong || blob_path.is_empty() || !blob.is_covered() {
             verdict = Verdict::Different;
@@ -371,7 +371,7 @@ impl Listing {
                 Some(Digest::Sha256(_)) | None => ([0; 16], false),
             };
             let len = u32::try_from(length).unwrap_or(u32::MAX);
-            // No block is as long as 4 GiB: what is said of one cannot be compared.
+            // No block is as long as 4 GiB: an entry for one cannot be compared.
             let inside = offset.checked_add(length).is_some_and(|end| end <= size) && u64::from(len) == length;
             let verdict = match (verdict, inside, has_hash) {
                 (Verdict::Missing, ..) => Verdict::Missing,
@@ -424,7 +424,7 @@ impl Listing {
         state.blob.pieces = blob.pieces;
     }
 
-    /// The side file of a blob: its own, or the list's.
+    /// Index of the side file of a blob: its own, or the list's.
     fn side(&mut self, files: &Files<'_>, own: Option<&SideRef>, list: Option<&SideRef>) -> u32 {
         let Some(side) = own.or(list) else { return NONE };
         let name = look_up(files, &side.path);
@@ -467,7 +467,7 @@ impl Listing {
         }
     }
 
-    /// Path on the drive, as the manifest has it.
+    /// Path on the drive, in the manifest's spelling.
     pub fn file_path(&self, files: &Files<'_>, blob: usize) -> String {
         match (self.blobs[blob].file_path, self.subjects[blob].name) {
             (NONE, Some(name)) => files.catalog.path(name).map(|path| display_name(&path)).unwrap_or_default(),
@@ -477,7 +477,7 @@ impl Listing {
     }
 }
 
-/// What is known while a manifest is read.
+/// State while a manifest is read.
 #[derive(Default)]
 struct State {
     blob: manifest::Blob,
@@ -496,7 +496,7 @@ impl State {
     }
 }
 
-/// Whether a file without a place in any directory has the last name of a path.
+/// Whether an orphaned file has the last name of a path.
 fn is_lost(files: &Files<'_>, path: &str) -> bool {
     let Some(name) = path.rsplit(['\\', '/']).next() else { return false };
     let name: Vec<u16> = name.encode_utf16().collect();
@@ -504,7 +504,7 @@ fn is_lost(files: &Files<'_>, path: &str) -> bool {
     lost.into_iter().any(|lost| files.volume.upcase().same(files.catalog.name(*lost), &name))
 }
 
-/// A name by its path from the root; hard links are told apart.
+/// Finds a name by its path from the root; hard links are distinguished.
 fn look_up(files: &Files<'_>, path: &str) -> Option<NameId> {
     let mut parts = path.split(['\\', '/']).filter(|part| !part.is_empty()).peekable();
     let mut at = files.catalog.root()?;

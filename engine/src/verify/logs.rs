@@ -1,4 +1,4 @@
-//! What the service said: copy logs of both generations, and lists of what was asked of it.
+//! Reports of the service: copy logs of both generations, and lists of requested blobs.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,35 +14,35 @@ use crate::report::{Kind, Problem, Problems, counted};
 use crate::text;
 use crate::verify::verdict::Taken;
 
-/// Longest blob list or inventory that is taken.
+/// Longest blob list or inventory that is accepted.
 const LIST_LEN_MAX: u64 = 4 << 30;
 
-/// Pieces named of one blob.
+/// Most pieces named of one blob.
 const PIECES_SHOWN: usize = 4;
 
-/// What a copy log says of a blob.
+/// Entry of a copy log for a blob.
 #[derive(Debug, Default)]
 struct Entry {
-    /// As the log spells it, for a person.
+    /// Path in the log's spelling, for messages.
     path: Box<str>,
     /// Key of its path on the drive.
     file: Option<u64>,
-    /// Keys of the blob's path, and of the one that it had before it was renamed.
+    /// Keys of the blob's path, and of its path before it was renamed.
     blobs: [Option<u64>; 2],
-    /// The blob's path, letter for letter.
+    /// Key of the blob's exact path.
     exact: Option<u64>,
     taken: Taken,
-    /// Said of what was not taken as it is.
+    /// Description of a copy that differs.
     words: Option<Box<str>>,
     length: Option<u64>,
     crc64: Option<u64>,
-    /// Where its blocks are, and what is in them.
+    /// Its blocks and their hashes, in two numbers.
     pieces: Option<Pieces>,
-    /// A row of the manifest has it.
+    /// A row of the manifest has matched it.
     met: AtomicBool,
 }
 
-/// Blocks or ranges in two numbers: their places, and their hashes.
+/// Blocks or ranges in two numbers: one for their places, one for their hashes.
 pub(super) type Pieces = (u64, u64);
 
 /// One copy log.
@@ -52,9 +52,9 @@ struct Log {
     drive_id: Option<String>,
     status: Option<String>,
     entries: Vec<Entry>,
-    /// Containers and directories of which something is said: beginnings of paths, and the entry.
+    /// Entries on containers and directories: prefix of paths, and index of the entry.
     above: Vec<(String, usize)>,
-    /// It names what went well too, so what it does not name did not.
+    /// It lists successful blobs too, so that unlisted ones were not copied.
     is_verbose: bool,
     total: Option<u64>,
     errored: u64,
@@ -64,7 +64,7 @@ struct Log {
 #[derive(Debug, Default)]
 pub struct Logs(Vec<Log>);
 
-/// One spelling for a path on the drive and a blob's path, since logs have either.
+/// One spelling for a path on the drive and a blob's path, since logs use either.
 fn folded(path: &str) -> String {
     path.trim().trim_start_matches(['\\', '/']).replace('\\', "/").to_lowercase()
 }
@@ -75,7 +75,7 @@ fn number(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// A path as a number: a log names millions.
+/// A path as a number, to save memory: a log lists millions.
 pub(super) fn key(path: &str) -> u64 {
     number(&folded(path))
 }
@@ -84,7 +84,7 @@ fn exact(path: &str) -> u64 {
     number(&path.trim().trim_start_matches('/').replace('\\', "/"))
 }
 
-/// Blocks or ranges in two numbers; `None` if one of them has no MD5, or there is none.
+/// Blocks or ranges in two numbers; `None` if one of them has no MD5, or the list is empty.
 pub(super) fn pieces(all: impl Iterator<Item = (u64, u64, Option<[u8; 16]>)>) -> Option<Pieces> {
     let (mut places, mut hashes, mut is_any) = (DefaultHasher::new(), DefaultHasher::new(), false);
     for (offset, length, hash) in all {
@@ -124,7 +124,7 @@ fn words(blob: &LogBlob) -> String {
     out
 }
 
-/// A disposition that leaves the blob under its name, with the drive's content.
+/// Whether a disposition leaves the blob under its name, with the drive's content.
 fn is_plain(became: &str) -> bool {
     matches!(became, "" | "Created" | "Overwritten" | "Completed")
 }
@@ -210,14 +210,14 @@ impl Log {
     }
 }
 
-/// Without the blanks that tools set around and between.
+/// Compares ids without the blanks that tools add.
 fn same_id(one: &str, other: &str) -> bool {
     let bare = |text: &str| text.split_whitespace().collect::<String>();
     bare(one).eq_ignore_ascii_case(&bare(other))
 }
 
 impl Logs {
-    /// No copy logs: the service said nothing.
+    /// No copy logs.
     pub fn none() -> Self {
         Self::default()
     }
@@ -225,7 +225,7 @@ impl Logs {
     /// Adds the log in a file.
     ///
     /// # Errors
-    /// When it cannot be read or is no copy log; with the line.
+    /// The file cannot be read, or is no copy log; the problem names the line.
     pub fn add(&mut self, path: &Path) -> Result<(), Problem> {
         let file = input::open(path, Pipes::Taken)
             .map_err(|error| Problem::new(Kind::Usage, format!("the copy log cannot be read: {error}")).path(path))?;
@@ -245,7 +245,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Whether there are no logs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -257,7 +257,7 @@ impl Logs {
         })
     }
 
-    /// Logs of drives that are none of these: path, and the drive.
+    /// Logs of drives that are not in the list: path, and the drive.
     pub fn foreign(&self, drive_ids: &[&str]) -> Vec<(String, String)> {
         let of_other =
             |log: &&Log| log.drive_id.as_ref().is_some_and(|id| !drive_ids.iter().any(|ours| same_id(ours, id)));
@@ -265,13 +265,13 @@ impl Logs {
         other.map(|log| (log.path.display().to_string(), log.drive_id.clone().unwrap_or_default())).collect()
     }
 
-    /// The status that the logs give a drive.
+    /// The status of a drive in the logs.
     pub(super) fn status_of(&self, drive_id: Option<&str>) -> Option<String> {
         let all: Vec<&str> = self.of(drive_id).filter_map(|log| log.status.as_deref()).collect();
         if all.is_empty() { None } else { Some(all.join(", ")) }
     }
 
-    /// What the logs say of a drive as a whole that is no success. `listed`: blobs of its manifest.
+    /// Entries of the logs on a drive as a whole that are no success. `listed`: number of blobs in its manifest.
     pub(super) fn remarks(&self, drive_id: Option<&str>, listed: u64) -> Vec<String> {
         let mut out = Vec::new();
         for log in self.of(drive_id) {
@@ -289,7 +289,7 @@ impl Logs {
         out
     }
 
-    /// The logs of a drive, for its blobs to be looked up.
+    /// The logs of a drive, for looking up its blobs.
     pub(super) fn index<'a>(&'a self, drive_id: Option<&'a str>) -> Index<'a> {
         let mut index = Index { logs: self.of(drive_id).collect(), ..Index::default() };
         for (at, log) in (0u32..).zip(&index.logs) {
@@ -308,7 +308,7 @@ impl Logs {
         index
     }
 
-    /// Entries of logs that name nothing of any manifest: of logs of this drive, or of those that name no drive.
+    /// Entries of logs that match no manifest: in logs of this drive, or in those that name no drive.
     pub fn strays(&self, drive_id: Option<&str>) -> Vec<String> {
         let logs = self.0.iter().filter(|log| match (&log.drive_id, drive_id) {
             (Some(theirs), Some(ours)) => same_id(theirs, ours),
@@ -327,7 +327,7 @@ impl Logs {
     }
 }
 
-/// A blob that is looked up.
+/// A blob to look up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub blob: &'a str,
@@ -338,15 +338,15 @@ pub(super) struct Asked<'a> {
     pub crc64: Option<u64>,
 }
 
-/// The logs of one drive by the paths that they name.
+/// The logs of one drive, indexed by the paths in them.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
     logs: Vec<&'a Log>,
     by_key: HashMap<u64, Vec<(u32, u32)>>,
-    /// Whether any of them tells a CRC-64, or blocks of what went well.
+    /// Whether any of them has a CRC-64, or blocks of successful blobs.
     pub has_crc: bool,
     pub has_pieces: bool,
-    /// What is not named was not taken.
+    /// Unlisted blobs were not copied.
     is_verbose: bool,
 }
 
@@ -361,24 +361,24 @@ impl<'a> Index<'a> {
         by_file.into_iter().chain(by_blob).collect()
     }
 
-    /// A log that names no drive speaks of this one if it names a blob of it.
+    /// A log without a drive's name counts for this drive if it lists a blob of it.
     pub fn meet(&mut self, blob: &str, file: &str) {
         if !self.is_verbose && self.entries(key(blob), key(file)).iter().any(|entry| entry.taken == Taken::Same) {
             self.is_verbose = true;
         }
     }
 
-    /// A blob that nobody asked for is no stray.
+    /// Marks the entries of a blob that was not requested, so that they are no strays.
     pub fn pass(&self, (blob, file): (u64, u64)) {
         self.entries(blob, file).iter().for_each(|entry| entry.met.store(true, Ordering::Relaxed));
     }
 
-    /// Whether a CRC-64 of this blob is known.
+    /// Whether a log has a CRC-64 of this blob.
     pub fn wants_crc(&self, blob: &str, file: &str) -> bool {
         self.has_crc && self.entries(key(blob), key(file)).iter().any(|entry| entry.crc64.is_some())
     }
 
-    /// What the logs come to for a blob, and what they say.
+    /// Result of the logs for a blob, and its description.
     pub fn ask(&self, asked: &Asked<'_>) -> (Option<Taken>, Option<String>) {
         let mut entries = self.entries(key(asked.blob), key(asked.file));
         let path = folded(asked.blob);
@@ -400,7 +400,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// What an entry says of the blob, held against what is known of it.
+/// Compares an entry with the facts of the blob.
 fn judge(entry: &Entry, asked: &Asked<'_>) -> (Taken, Option<String>) {
     let is_of_file = entry.file == Some(key(asked.file));
     let other = |what: String| (Taken::Other, Some(what));
@@ -428,7 +428,7 @@ fn judge(entry: &Entry, asked: &Asked<'_>) -> (Taken, Option<String>) {
     (Taken::Same, None)
 }
 
-/// Blobs that were asked of the service.
+/// Blobs requested from the service.
 #[derive(Debug, Default)]
 pub struct Expected {
     paths: HashMap<String, bool>,
@@ -436,7 +436,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Adds what a file asks for: a blob list, an incomplete list, or an inventory in CSV.
+    /// Adds the blobs of a file: a blob list, an incomplete list, or an inventory in CSV.
     ///
     /// # Errors
     /// Everything that is wrong in it.
@@ -460,12 +460,12 @@ impl Expected {
         Ok(())
     }
 
-    /// Whether nothing was asked for.
+    /// Whether no blob was requested.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.prefixes.is_empty()
     }
 
-    /// A blob that is on a drive.
+    /// Marks a blob that is on a drive.
     pub fn met(&mut self, blob: &str) {
         if let Some(met) = self.paths.get_mut(blob) {
             *met = true;
@@ -475,7 +475,7 @@ impl Expected {
         }
     }
 
-    /// What is on none of the drives; prefixes with their leading `/`.
+    /// Requested blobs that are on none of the drives; prefixes with their leading `/`.
     pub fn unmet(&self) -> Vec<String> {
         let paths = self.paths.iter().filter(|(_, met)| !**met).map(|(path, _)| path.clone());
         let mut out: Vec<String> =

@@ -1,4 +1,4 @@
-//! Where a drive's bytes come from: a device or an image file; in tests one with bad sectors.
+//! The source of a drive's bytes: a device or an image file; in tests one with bad sectors.
 
 use std::fmt;
 use std::io;
@@ -9,18 +9,18 @@ use crate::io::{Engine, Options};
 use crate::pool::Pool;
 use crate::units::{ByteLen, ByteOffset, SectorSize};
 
-/// Something that can be read and never written.
+/// A medium that is read and never written.
 pub trait Medium: fmt::Debug + Send + Sync {
-    /// Bytes of it.
+    /// Size in bytes.
     fn size(&self) -> ByteLen;
     /// Unit of direct transfers.
     fn sector(&self) -> SectorSize;
     /// Fills `into` from byte `at`, aligned or not; for single reads.
     ///
     /// # Errors
-    /// `UnexpectedEof` past the end, otherwise what the kernel says.
+    /// `UnexpectedEof` past the end, otherwise the kernel's error.
     fn read_exact_at(&self, into: &mut [u8], at: ByteOffset) -> io::Result<()>;
-    /// An engine for reading in bulk, and a word for the user when it is not the best one.
+    /// An engine for reading in bulk, and a notice for the user when it is not the best one.
     fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>);
 }
 

@@ -1,11 +1,11 @@
 //! The pipeline that reads a drive: device, read in disk order, open, digest, judge.
 //!
-//! `find` looks for the volume on a device and `key` for what unlocks it; together they make an `Opened` volume. `road`
-//! carries its bytes through the workers that preparing uses too. On it stand `decrypt` (the plain volume), `files`
-//! (looking into it) and `judge` (against the manifest), with `work` (what to read, in disk order), `extract` and
-//! `writer` (taking files out in the same pass, on a thread of its own) and `checks` (the questions of the service);
-//! `added` judges what a session added to a volume. `known` asks journals and drive records; `verdict` says what follows from
-//! all that a run learned.
+//! `find` locates the volume on a device and `key` reads the keys; together they make an `Opened` volume.
+//! `block_reader` passes its bytes through the workers that preparing uses too. Based on it are `decrypt` (the plain
+//! volume), `files` (access to its files) and `judge` (comparison with the manifest), with `work` (the reading order),
+//! `extract` and `writer` (extraction in the same pass, on a thread of its own) and `checks` (the checks of the
+//! service); `added` reads back the additions of a session. `known` reads journals and drive records; `verdict` draws
+//! the conclusion from all results of a run.
 //!
 //! Nothing here writes to the drive: it is opened for reading alone.
 

@@ -1,18 +1,18 @@
-//! Which blobs are asked for: by the beginnings of their paths, and what there is instead of one that was mistyped.
+//! Selection of blobs by prefixes of their paths, with suggestions for a mistyped one.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 
-/// Beginnings that are remembered.
+/// Most prefixes remembered.
 const KEPT_MAX: usize = 2000;
 
-/// How deep below the container they go.
+/// Most path segments below the container in a remembered prefix.
 const DEPTH_MAX: usize = 4;
 
-/// Beginnings that are offered.
+/// Most prefixes suggested.
 const OFFERED: usize = 3;
 
-/// Prefixes of blob paths, and whether any blob began so.
+/// Prefixes of blob paths, and whether any blob matched.
 #[derive(Debug, Default)]
 pub(super) struct Only {
     prefixes: Vec<(String, bool)>,
@@ -20,12 +20,12 @@ pub(super) struct Only {
 }
 
 impl Only {
-    /// None of them asks for everything.
+    /// An empty list selects every blob.
     pub fn new(prefixes: &[String]) -> Self {
         Self { prefixes: prefixes.iter().map(|prefix| (prefix.clone(), false)).collect(), ..Self::default() }
     }
 
-    /// Whether a blob is asked for.
+    /// Whether a blob is selected; the match is remembered.
     pub fn takes(&mut self, blob: &str) -> bool {
         if self.prefixes.is_empty() {
             return true;
@@ -52,12 +52,12 @@ impl Only {
             || self.prefixes.iter().any(|(prefix, _)| blob.starts_with(prefix.trim_start_matches('/')))
     }
 
-    /// Prefixes with which no blob began.
+    /// Prefixes that no blob matched.
     pub fn unmatched(&self) -> Vec<String> {
         self.prefixes.iter().filter(|(_, met)| !met).map(|(prefix, _)| prefix.clone()).collect()
     }
 
-    /// Beginnings that there are, nearest to those that were not met first.
+    /// Existing prefixes, those nearest to the unmatched ones first.
     pub fn nearest(&self) -> Vec<String> {
         let mut out: Vec<String> = Vec::new();
         for wanted in self.unmatched() {
@@ -76,7 +76,7 @@ impl Only {
     }
 }
 
-/// Letters to insert, remove or replace.
+/// Letters to insert, remove or replace between two words.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! What verifying tells: verdicts, rows, questions, counts.
+//! Results of a verification: verdicts, rows, checks, counts.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use crate::report::{DriveFacts, Kind, Problem};
 use crate::units::FileTime;
 use crate::verify::verdict::{DriveSum, Reason, RunSum, Taken, conclude};
 
-/// What is said of a file, a block, or a page range. The order is that of gravity: of several the last counts.
+/// Verdict on a file, a block or a page range. In ascending severity: the worst of several counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// As the manifest says.
+    /// As in the manifest.
     #[default]
     Equal,
-    /// The drive holds a file that the manifest does not name.
+    /// The drive holds a file that is not in the manifest.
     NotInManifest,
     /// The manifest gives no hash to compare with.
     NoReference,
-    /// Readable, and not what the manifest says.
+    /// Readable, and different from the manifest.
     Different,
-    /// The drive does not give it.
+    /// The drive cannot be read here.
     Unreadable,
-    /// The manifest names a file that is not on the drive.
+    /// The manifest lists a file that is not on the drive.
     Missing,
 }
 
 impl Verdict {
-    /// In words, as reports have it.
+    /// The word in reports.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Equal => "equal",
@@ -38,13 +38,13 @@ impl Verdict {
         }
     }
 
-    /// Whether it stands against a blob. A file that nobody asked for is no blob.
+    /// Whether it counts against a blob. A file outside the manifest is no blob.
     pub const fn is_against(self) -> bool {
         !matches!(self, Self::Equal | Self::NotInManifest)
     }
 }
 
-/// A blob, or a file that the manifest does not name.
+/// A blob, or a file that is not in the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The worst of its blocks, metadata and properties.
@@ -55,42 +55,42 @@ pub struct Row {
     pub snapshot: Option<String>,
     /// Path on the drive, with `\`.
     pub file: String,
-    /// Bytes that the manifest tells, or that the file has.
+    /// Length in bytes by the manifest, or else of the file.
     pub length: u64,
-    /// Blocks or page ranges.
+    /// Number of blocks or page ranges.
     pub pieces: u64,
-    /// Those that are not equal, and everything else to be said, one sentence each.
+    /// Pieces that are not equal, and other remarks, one sentence each.
     pub notes: Vec<String>,
-    /// Its metadata file.
+    /// Verdict on its metadata file.
     pub metadata: Option<Verdict>,
-    /// Its properties file.
+    /// Verdict on its properties file.
     pub properties: Option<Verdict>,
-    /// What the service said of it, if a copy log names it.
+    /// Result reported by the service, if a copy log lists it.
     pub service: Option<String>,
-    /// What that comes to; `None` without copy logs of the drive, or if they say nothing of it.
+    /// That result in brief; `None` without copy logs of the drive, or without an entry in them.
     pub taken: Option<Taken>,
-    /// Its bytes were not read by this run, but by an earlier one that was interrupted.
+    /// Whether its bytes were read by an earlier, interrupted run and not by this one.
     pub earlier: bool,
-    /// Where it was taken out to, below the directory.
+    /// Path of the extracted file, below the directory.
     pub extracted: Option<String>,
-    /// What lies there is not what was taken out.
+    /// Whether that file has changed since its extraction.
     pub changed: bool,
 }
 
-/// How many rows of each verdict, and their bytes.
+/// Number of rows of each verdict, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows and bytes that are equal.
     pub equal: (u64, u64),
-    /// Rows and bytes whose contents differ from the manifest.
+    /// Rows and bytes with contents that differ from the manifest.
     pub different: (u64, u64),
-    /// Rows and bytes that the drive or its file system did not give.
+    /// Rows and bytes that the drive or its file system did not return.
     pub unreadable: (u64, u64),
-    /// Rows and bytes whose file is not on the drive.
+    /// Rows and bytes of files that are not on the drive.
     pub missing: (u64, u64),
     /// Rows and bytes that the manifest gives no hash for.
     pub no_reference: (u64, u64),
-    /// Not in the manifest.
+    /// Rows and bytes of files that are not in the manifest.
     pub not_in_manifest: (u64, u64),
 }
 
@@ -128,117 +128,117 @@ impl Counts {
     }
 }
 
-/// How a question was answered.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// As the service wants it.
+    /// Passed.
     Yes,
-    /// The service would refuse.
+    /// Failed: the service would refuse the drive.
     No,
-    /// Cannot be told from here.
+    /// Cannot be determined here.
     Unknown,
 }
 
-/// A question of the service, in its order.
+/// A check of the service, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// The question in words.
+    /// The check in words.
     pub question: &'static str,
     /// The status that the service would give.
     pub status: &'static str,
     /// Whether the service would accept the drive in this point.
     pub answer: Answer,
-    /// Value that the answer rests on.
+    /// Value that the answer is based on.
     pub seen: String,
 }
 
 /// The manifest that was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManifestFacts {
-    /// Path on the drive, or of the file that was given.
+    /// Path on the drive, or of the given file.
     pub path: String,
-    /// It is a file beside the drive.
+    /// Whether it is a file outside the drive.
     pub is_outside: bool,
     /// Length in bytes.
     pub len: u64,
-    /// Upper-case hex.
+    /// MD5 in upper-case hex.
     pub md5: String,
-    /// Upper-case hex.
+    /// SHA-256 in upper-case hex.
     pub sha256: String,
-    /// The hash that it should have, if known, and from where.
+    /// The expected hash, if known, and its source.
     pub expected: Option<(Digest, &'static str)>,
-    /// Serial that it names.
+    /// Serial in the manifest.
     pub drive_id: Option<String>,
     /// Program that wrote the manifest.
     pub creator: Option<String>,
-    /// It describes an export.
+    /// Whether it describes an export.
     pub is_export: bool,
-    /// What is wrong with it, the first ones.
+    /// The first faults of it.
     pub faults: Vec<String>,
-    /// Faults in all, those not listed included.
+    /// Number of all faults, listed or not.
     pub faults_in_all: u64,
 }
 
-/// How one drive was found.
+/// Result of verifying one drive.
 #[derive(Clone, Debug)]
 pub struct DriveVerdict {
     /// The drive that was verified.
     pub drive: DriveFacts,
     /// Serial of the hardware.
     pub serial: Option<String>,
-    /// How it was unlocked, in words.
+    /// The way it was unlocked, in words.
     pub unlocked: String,
     /// The manifest that the drive was compared with; `None` if none could be read.
     pub manifest: Option<ManifestFacts>,
-    /// The questions of the service.
+    /// The checks of the service.
     pub checks: Vec<Check>,
     /// Rows by verdict.
     pub counts: Counts,
     /// Bytes that were read and compared.
     pub bytes_read: u64,
-    /// Bytes that were to be read; 0 until the manifest has told.
+    /// Bytes to read; 0 until the manifest has been read.
     pub bytes_asked: u64,
     /// Blobs that were judged in an earlier run.
     pub resumed: u64,
-    /// Manifests on the drive that are not used and list other blobs: path, and how many of them.
+    /// Unused manifests on the drive that list other blobs: path, and number of such blobs.
     pub unlisted: Vec<(String, u64)>,
-    /// Files that were taken out earlier and are others now.
+    /// Number of files extracted earlier that have changed since.
     pub changed: u64,
-    /// Prefixes of the request with which no blob of this drive begins, and what blobs begin with here.
+    /// Requested prefixes that no blob of this drive matches.
     pub unmatched: Vec<String>,
-    /// Beginnings of blobs that there are, for who mistyped one.
+    /// Existing prefixes of blobs, as suggestions for a mistyped one.
     pub beginnings: Vec<String>,
-    /// What copy logs say of the blobs that were asked for: not taken, renamed, something else.
+    /// Requested blobs by result in the copy logs: not copied, renamed, other content.
     pub service: (u64, u64, u64),
-    /// What copy logs say of the drive as a whole that is no success, in sentences.
+    /// Entries of copy logs on the drive as a whole that are no success, in sentences.
     pub log_remarks: Vec<String>,
-    /// Blobs that `only` left out.
+    /// Number of blobs outside the selection.
     pub skipped: u64,
-    /// Blobs that were taken out, or were so already, and their bytes.
+    /// Extracted blobs, including those of earlier runs, and their bytes.
     pub taken_out: (u64, u64),
-    /// What else should be known.
+    /// Further warnings.
     pub warnings: Vec<String>,
-    /// Entries of copy logs that name nothing of the manifest.
+    /// Entries of copy logs that match nothing in the manifest.
     pub log_strays: Vec<String>,
     /// Status that the copy log gives the drive.
     pub log_status: Option<String>,
     /// Reason for which the drive was not verified to the end.
     pub failure: Option<Problem>,
-    /// When the verification of this drive began.
+    /// Time at which the verification of this drive began.
     pub started: FileTime,
     /// Wall time of verifying this drive.
     pub elapsed: Duration,
 }
 
 impl DriveVerdict {
-    /// Whether nothing of this drive stands against success.
+    /// Whether no result of this drive counts against success.
     pub fn is_good(&self) -> bool {
         let run = RunSum { drives: vec![self.sum()], ..RunSum::default() };
         let reasons = conclude(&run).reasons;
         reasons.iter().all(|reason| matches!(reason, Reason::Empty(_)) && self.skipped > 0)
     }
 
-    /// What a conclusion is made of.
+    /// The drive's part of a conclusion.
     pub fn sum(&self) -> DriveSum {
         let no = |of_service: bool| {
             let no = self.checks.iter().filter(|check| check.answer == Answer::No);
@@ -263,11 +263,11 @@ impl DriveVerdict {
     }
 }
 
-/// What a run's conclusion is made of. `unopened`: why drives could not be opened; `unmet`: blobs that were expected and are
-/// on no drive; `foreign_logs`: copy logs of other drives.
+/// The input of a run's conclusion. `unopened`: failures of drives that could not be opened; `unmet`: expected blobs
+/// that are on no drive; `foreign_logs`: copy logs of other drives.
 pub fn sum(drives: &[DriveVerdict], unopened: &[Kind], unmet: u64, foreign_logs: u64) -> RunSum {
     let looked_at: Vec<&DriveVerdict> = drives.iter().filter(|drive| drive.manifest.is_some()).collect();
-    // A drive that was not looked at may hold what begins so.
+    // A drive that was not examined may hold blobs with this prefix.
     let is_all = looked_at.len() == drives.len() && unopened.is_empty();
     RunSum {
         drives: drives.iter().map(DriveVerdict::sum).collect(),
@@ -278,7 +278,7 @@ pub fn sum(drives: &[DriveVerdict], unopened: &[Kind], unmet: u64, foreign_logs:
     }
 }
 
-/// Prefixes with which no blob of any drive begins.
+/// Prefixes that no blob of any drive matches.
 pub fn unmatched(drives: &[DriveVerdict]) -> Vec<&str> {
     let Some((first, rest)) = drives.split_first() else { return Vec::new() };
     let nowhere = |prefix: &&String| rest.iter().all(|drive| drive.unmatched.contains(prefix));

@@ -1,20 +1,20 @@
-//! Whether two names lead to one drive: by what the kernel says of the open descriptors.
+//! Whether two names lead to one drive, by the kernel's numbers of the open descriptors.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Where a drive's bytes are.
+/// Location of a drive's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A file: device of its file system, inode.
     File(u64, u64),
-    /// A block device: its place in sysfs, or its number where sysfs does not know it.
+    /// A block device: its directory in sysfs, or its number where sysfs does not list it.
     Device(PathBuf, u64),
 }
 
 impl Place {
-    /// Of an open drive or image. A loop device is the file behind it.
+    /// Of an open drive or image. For a loop device, its backing file.
     pub fn of(file: &File) -> Option<Self> {
         let meta = file.metadata().ok()?;
         if !meta.file_type().is_block_device() {
@@ -26,7 +26,7 @@ impl Place {
         Some(behind(&sysfs).unwrap_or(Self::Device(sysfs, number)))
     }
 
-    /// Whether both are one drive, or one is a partition of the other.
+    /// Whether both are the same drive, or one is a partition of the other.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Device(mine, a), Self::Device(theirs, b)) => {
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// The file behind a loop device, or behind the one that this is a partition of.
+/// The backing file of a loop device, or of the loop device that this is a partition of.
 fn behind(sysfs: &Path) -> Option<Place> {
     let reported = ["loop/backing_file", "../loop/backing_file"];
     let path = reported.iter().find_map(|name| fs::read_to_string(sysfs.join(name)).ok())?;

@@ -1,29 +1,29 @@
-//! What follows from everything that a verification learned: one value, by one function, without any input or output.
+//! The conclusion from all results of a verification: one value, by one function, without any input or output.
 //!
 //! Headline, exit code, page and JSON are drawn from a [`Conclusion`] alone. Its rule: success is proof for everything
-//! that was asked, so [`conclude`] starts from what was proven and asks for the rest, and a run that proved nothing is
-//! none.
+//! that was requested, so [`conclude`] starts from the proven part and accounts for the rest, and a run that proved
+//! nothing is no success.
 #![forbid(unsafe_code)]
 
 use crate::report::Kind;
 use crate::verify::result::Counts;
 
-/// What copy logs say of a blob. The order is that of gravity: of several the last counts.
+/// Result of a blob in the copy logs. In ascending severity: the worst of several counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Taken {
-    /// As it is on the drive.
+    /// Copied as it is on the drive.
     #[default]
     Same,
-    /// Under another name.
+    /// Copied under another name.
     Renamed,
-    /// Not, or not all of it.
+    /// Not copied, or not completely.
     Not,
-    /// Other content than the drive holds.
+    /// Copied with content different from the drive's.
     Other,
 }
 
 impl Taken {
-    /// In words, as reports have it.
+    /// The word in reports.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Same => "taken",
@@ -34,45 +34,45 @@ impl Taken {
     }
 }
 
-/// What is known of one drive.
+/// Results of one drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriveSum {
-    /// What ended its verification early.
+    /// Failure that ended its verification early.
     pub failure: Option<Kind>,
-    /// Rows by verdict: the blobs that were asked for.
+    /// Requested blobs, counted by verdict.
     pub counts: Counts,
-    /// Blobs that the manifest lists and nobody asked for.
+    /// Blobs of the manifest that were not requested.
     pub skipped: u64,
-    /// Equal blobs whose bytes were not read by this run but by one that was interrupted.
+    /// Equal blobs that were read by an earlier, interrupted run and not by this one.
     pub earlier: u64,
-    /// Questions of the service that were answered with no.
+    /// Failed checks of the service.
     pub refused: u64,
     /// Other reasons not to trust or not to send the drive: an unfinished session, a damaged partition table.
     pub unfit: u64,
     /// Blobs that only another manifest on the drive lists.
     pub unlisted: u64,
-    /// Files that were taken out earlier and are others now.
+    /// Files extracted earlier that have changed since.
     pub changed: u64,
-    /// Blobs that the service did not take.
+    /// Blobs that the service did not copy.
     pub not_taken: u64,
-    /// Blobs that it took under another name.
+    /// Blobs that it copied under another name.
     pub renamed: u64,
-    /// Blobs of which it took something else.
+    /// Blobs that it copied with other content.
     pub other: u64,
-    /// Entries of copy logs that name nothing of the manifest.
+    /// Entries of copy logs that match nothing in the manifest.
     pub strays: u64,
-    /// What copy logs say of the drive as a whole that is no success.
+    /// Entries of copy logs on the drive as a whole that are no success.
     pub remarks: u64,
 }
 
-/// What is known of a run.
+/// Results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunSum {
     /// The drives that were opened.
     pub drives: Vec<DriveSum>,
     /// Kinds of failure of the drives that could not be opened.
     pub unopened: Vec<Kind>,
-    /// Prefixes that were asked for and with which no blob begins.
+    /// Requested prefixes that no blob matches.
     pub unmatched: u64,
     /// Blobs that were expected and are on no drive.
     pub unmet: u64,
@@ -80,47 +80,47 @@ pub struct RunSum {
     pub foreign_logs: u64,
 }
 
-/// Why a run is no success, with how many it concerns. In the order in which it is told.
+/// Reason why a run is no success, with the number of blobs or drives concerned. In the order of reporting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Drives that could not be opened.
     Unopened(u64),
     /// Drives that were not read to the end.
     Broken(u64),
-    /// Drives that were not read to the end because the run was asked to stop.
+    /// Drives that were not read to the end because of a stop request.
     Stopped(u64),
-    /// Blobs that are different, unreadable, missing, or have nothing to be compared with.
+    /// Blobs that are different, unreadable or missing, or have no reference to compare with.
     NotEqual(u64),
     /// Blobs that were expected and are on no drive.
     Unmet(u64),
-    /// Prefixes with which no blob begins.
+    /// Prefixes that no blob matches.
     Unmatched(u64),
-    /// Drives whose manifest lists no blob.
+    /// Drives with a manifest that lists no blob.
     Empty(u64),
     /// Blobs that only another manifest lists.
     Unlisted(u64),
-    /// Files in the directory that are not what was taken out.
+    /// Extracted files that have changed since.
     Changed(u64),
-    /// Drives that were not prepared to the end, or whose tables are damaged.
+    /// Drives whose preparation was not finished, or whose tables are damaged.
     Unfit(u64),
-    /// Questions of the service that were answered with no.
+    /// Failed checks of the service.
     Refused(u64),
-    /// Blobs of which the service took something else.
+    /// Blobs that the service copied with other content.
     TookOther(u64),
-    /// Blobs that it did not take.
+    /// Blobs that it did not copy.
     NotTaken(u64),
-    /// Blobs that it took under another name.
+    /// Blobs that it copied under another name.
     TookRenamed(u64),
-    /// Entries of copy logs that name nothing of the manifest.
+    /// Entries of copy logs that match nothing in the manifest.
     Strays(u64),
-    /// What copy logs say of drives as a whole that is no success.
+    /// Entries of copy logs on drives as a whole that are no success.
     Remarks(u64),
     /// Copy logs of other drives.
     ForeignLogs(u64),
 }
 
 impl Reason {
-    /// Name for programs.
+    /// Identifier in JSON.
     pub const fn name(self) -> &'static str {
         self.split().0
     }
@@ -152,7 +152,7 @@ impl Reason {
         }
     }
 
-    /// What it alone ends in.
+    /// The ending that follows from this reason alone.
     pub const fn ending(self) -> Ending {
         match self {
             Self::Unopened(_) | Self::Broken(_) => Ending::Failed,
@@ -172,48 +172,48 @@ impl Reason {
     }
 }
 
-/// How a run ends. The order is that of gravity: of several the last counts.
+/// Ending of a run. In ascending severity: the worst of several counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
-    /// Everything that was asked is proven.
+    /// Everything requested is proven.
     Proven,
-    /// What was looked at is as it should be, and some was left out: by this run, or by the service.
+    /// Everything examined is correct, and some was left out: by this run, or by the service.
     LeftOut,
-    /// What was asked makes no sense: the command line is wrong.
+    /// The request is impossible: the command line is wrong.
     Mistaken,
-    /// Something is not as it should be.
+    /// Something differs.
     Different,
-    /// It could not be looked at; why, the kinds say.
+    /// Something could not be examined; the kinds name the cause.
     Failed,
-    /// It was stopped on request, so that nothing else that was found is all there is to find.
+    /// The run was stopped on request, so its findings are not complete.
     Stopped,
 }
 
 /// The verdict of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {
-    /// Which of the endings the run came to.
+    /// Ending of the run.
     pub ending: Ending,
-    /// Why it is not [`Ending::Proven`]; empty if it is.
+    /// Reasons against [`Ending::Proven`]; empty if it is.
     pub reasons: Vec<Reason>,
-    /// What stood in the way of those that could not be looked at.
+    /// Kinds of failure of everything that could not be examined.
     pub failures: Vec<Kind>,
-    /// Blobs that were asked for.
+    /// Number of requested blobs.
     pub asked: u64,
-    /// Of these, those that are equal.
+    /// Requested blobs that are equal.
     pub equal: u64,
-    /// Of the equal ones, those that an earlier run read.
+    /// Equal blobs that an earlier run read.
     pub earlier: u64,
 }
 
 impl Conclusion {
-    /// Everything that was asked is proven.
+    /// Whether everything requested is proven.
     pub fn is_good(&self) -> bool {
         self.ending == Ending::Proven
     }
 }
 
-/// The one conclusion of a run: proven only if everything that was asked was read and equal.
+/// The conclusion of a run: proven only if everything requested was read and equal.
 pub fn conclude(run: &RunSum) -> Conclusion {
     let sum = |of: &dyn Fn(&DriveSum) -> u64| run.drives.iter().map(of).fold(0, u64::saturating_add);
     let number = |of: &dyn Fn(&DriveSum) -> bool| run.drives.iter().filter(|drive| of(drive)).count() as u64;
@@ -221,7 +221,7 @@ pub fn conclude(run: &RunSum) -> Conclusion {
     let unopened = run.unopened.len() as u64;
     let broken = number(&|drive| drive.failure.is_some_and(|kind| kind != Kind::Interrupted));
     let stopped = number(&|drive| drive.failure == Some(Kind::Interrupted));
-    // A drive on which nothing was asked for has its say by its prefixes; one that lists nothing has proven nothing.
+    // A drive without requested blobs is judged by its prefixes; one with an empty manifest has proven nothing.
     let empty = number(&|drive| drive.failure.is_none() && drive.counts.blobs() == 0 && drive.skipped == 0);
     let mut reasons = vec![
         Reason::Unopened(unopened),
@@ -243,7 +243,7 @@ pub fn conclude(run: &RunSum) -> Conclusion {
         Reason::ForeignLogs(run.foreign_logs),
     ];
     reasons.retain(|reason| reason.count() > 0);
-    // Proof of nothing, whatever the reason: no drive at all, or nothing asked of any.
+    // No proof at all, whatever the reason: no drive, or nothing requested from any.
     if reasons.is_empty() && equal == 0 {
         reasons.push(Reason::Empty(run.drives.len().max(1) as u64));
     }
@@ -280,7 +280,7 @@ mod tests {
         RunSum { drives, ..RunSum::default() }
     }
 
-    /// Everything that can be known of a drive beside its equal blobs, alone, and what follows from it.
+    /// Every possible result of a drive other than equal blobs, alone, and the reason that follows.
     fn each() -> Vec<(DriveSum, Reason)> {
         vec![
             (DriveSum { failure: Some(Kind::Drive), ..good() }, Reason::Broken(1)),
@@ -307,11 +307,11 @@ mod tests {
         let concluded = conclude(&run(vec![good(), good()]));
         assert_eq!((concluded.ending, concluded.asked, concluded.equal, concluded.earlier), (Ending::Proven, 6, 6, 0));
         assert!(concluded.is_good() && concluded.reasons.is_empty());
-        // Files that the manifest does not name, and what an earlier run read, are no reason against it.
+        // Files missing in the manifest, and blobs read by an earlier run, are no reason against success.
         let noted = Counts { not_in_manifest: (9, 9), ..counts(3, 0, 0, 0) };
         let concluded = conclude(&run(vec![DriveSum { counts: noted, earlier: 2, skipped: 5, ..good() }]));
         assert_eq!((concluded.ending, concluded.earlier), (Ending::Proven, 2));
-        // No drive, no blob, none asked for on the only drive, none on any of two.
+        // No drive, no blob, none requested on the only drive, none on either of two.
         let none = DriveSum { counts: counts(0, 0, 0, 0), skipped: 7, ..DriveSum::default() };
         for sum in
             [RunSum::default(), run(vec![DriveSum::default()]), run(vec![none.clone()]), run(vec![none.clone(); 2])]
@@ -320,7 +320,7 @@ mod tests {
             assert_eq!(concluded.ending, Ending::Different, "{sum:?}");
             assert!(!concluded.reasons.is_empty(), "{sum:?}");
         }
-        // What was asked for lies on one of two drives: that is all of it.
+        // The requested blobs are all on one of two drives.
         assert!(conclude(&run(vec![none, good()])).is_good());
     }
 
@@ -332,7 +332,7 @@ mod tests {
             assert_eq!(concluded.reasons, [*reason], "{one:?}");
             assert_eq!(concluded.ending, reason.ending());
             assert_ne!(concluded.ending, Ending::Proven, "{one:?}");
-            // A good drive beside it changes nothing.
+            // An additional good drive changes nothing.
             assert_eq!(conclude(&run(vec![good(), one.clone()])).reasons, [*reason]);
             for (other, second) in &all {
                 let concluded = conclude(&run(vec![one.clone(), other.clone()]));

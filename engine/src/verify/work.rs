@@ -1,4 +1,4 @@
-//! What is read in which order: blocks sorted by where they begin on the volume, as many in a slot as fit.
+//! The order of reading: blocks sorted by their position on the volume, as many in a slot as fit.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,22 +13,22 @@ use crate::verify::find::Opened;
 use crate::verify::listing::{Listing, Subject};
 use crate::verify::result::Verdict;
 
-/// Gaps up to this length between two blocks are read over.
+/// Gaps up to this length between two blocks are read as well.
 const GAP: u64 = 64 << 10;
 
-/// Reads of one slot: bounds what is in flight on a fragmented volume.
+/// Most reads of one slot: bounds the operations in flight on a fragmented volume.
 const RUNS_MAX: usize = 128;
 
-/// Blocks of one slot.
+/// Most blocks of one slot.
 const BLOCKS_MAX: usize = 2048;
 
-/// Side files count from here.
+/// First index of side files.
 pub(super) const SIDE: u32 = 1 << 31;
 
 /// A piece to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
-    /// First byte on the volume.
+    /// Offset on the volume.
     pub at: u64,
     /// Index of the blob, or [`SIDE`] and index of the side file.
     pub owner: u32,
@@ -36,26 +36,26 @@ pub(super) struct Item {
     pub piece: u32,
 }
 
-/// A piece's bytes in a slot that arrived.
+/// A part of a piece in a slot that has been read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub item: Item,
-    /// Bytes of the slot.
+    /// Range of the slot.
     pub range: Range<usize>,
-    /// Where they begin in the file.
+    /// Offset of these bytes in the file.
     pub from: u64,
 }
 
-/// What is to be read, by road and otherwise.
+/// Items to read, by the way of reading.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    /// By road, in disk order.
+    /// Items for the block reader, in disk order.
     pub road: Vec<Item>,
     /// Inside `$MFT` records, in their order.
     pub resident: Vec<Item>,
-    /// Compressed or not understood: one by one, in disk order.
+    /// Compressed items and others in unknown forms: one by one, in disk order.
     pub singly: Vec<Item>,
-    /// Bytes of all of them.
+    /// Total bytes of all items.
     pub bytes: u64,
 }
 
@@ -68,7 +68,7 @@ impl Listing {
         }
     }
 
-    /// Sorts out how every piece is read; `wanted` says of a blob whether it is at all.
+    /// Decides how every piece is read; `wanted` selects the blobs to read.
     pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32) -> bool) -> Work {
         let mut work = Work::default();
         let owners = (0..self.subjects.len() as u32).filter(|blob| wanted(*blob));
@@ -79,7 +79,7 @@ impl Listing {
             let extents = files.catalog.extents(&files.volume, file);
             for piece in subject.pieces_at..subject.pieces_at + subject.pieces_len {
                 let known = &self.pieces[piece as usize];
-                // What cannot be inside the file need not be read.
+                // A piece that cannot be inside the file need not be read.
                 if known.len == 0 || matches!(known.verdict, Verdict::Missing | Verdict::Different) {
                     continue;
                 }
@@ -106,7 +106,7 @@ impl Listing {
                         }
                         RunPlace::Resident { record } => {
                             at.get_or_insert(record);
-                            // What is in the record of a placeholder is not its contents: the reader says so.
+                            // The data in the record of a placeholder is not its contents; the reader reports that.
                             if files.catalog.info(file).special.is_none() {
                                 work.resident.push(item(record));
                             }
@@ -130,21 +130,21 @@ impl Listing {
     }
 }
 
-/// The runs that hold any of the bytes from `from` to `to`.
+/// The runs that overlap the bytes from `from` to `to`.
 fn overlapping(extents: &[DataRun], from: u64, to: u64) -> &[DataRun] {
     let first = extents.partition_point(|run| run.offset + run.len <= from);
     let last = extents.partition_point(|run| run.offset < to);
     extents.get(first..last).unwrap_or_default()
 }
 
-/// Bytes of the volume, or zeros, in the order of a file.
+/// Bytes of the volume, or zeros, in file order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     pub at: Option<u64>,
     pub len: u64,
 }
 
-/// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs are not made of such.
+/// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs do not consist of whole units.
 pub(super) fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
     let (start, end) = (from / unit * unit, to.next_multiple_of(unit));
     let mut out = Vec::new();
@@ -171,7 +171,7 @@ pub(super) fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: 
     None
 }
 
-/// Cuts work into loads. What cannot go by road is left in `beside`.
+/// Divides the work into loads. Items that the block reader cannot read are left in `beside`.
 pub(super) struct Loads<'a> {
     opened: &'a Opened,
     files: &'a Files<'a>,
@@ -184,9 +184,9 @@ pub(super) struct Loads<'a> {
     long: Option<(Item, u64, u64)>,
 }
 
-/// A load that is being put together.
+/// A load being assembled.
 struct Open {
-    /// Place on the volume, length, place in the slot.
+    /// Offset on the volume, length, offset in the slot.
     runs: Vec<(u64, u64, usize)>,
     zeros: Vec<Range<usize>>,
     end: usize,
@@ -204,7 +204,7 @@ impl<'a> Loads<'a> {
         Self { opened, files, listing, items: items.into_iter(), next: None, beside, extents: None, long: None }
     }
 
-    /// File range of a piece, and its file's runs for that.
+    /// File range of a piece, and the runs of its file for that range.
     fn runs_of(&mut self, item: Item, from: u64, to: u64) -> Option<Vec<Run>> {
         let file = self.files.catalog.file_of(self.listing.borrow().subject(item.owner).name?);
         if self.extents.as_ref().is_none_or(|(known, _)| *known != file) {
@@ -254,7 +254,7 @@ impl<'a> Loads<'a> {
         Some(load)
     }
 
-    /// Puts blocks into a slot until no more fit.
+    /// Adds blocks to a slot until no more fit.
     fn filled(&mut self) -> Option<Load<Vec<Seen>>> {
         let mut open = Open { runs: Vec::new(), zeros: Vec::new(), end: 0, seen: Vec::new() };
         while let Some(item) = self.next.take().or_else(|| self.items.next()) {
@@ -297,8 +297,8 @@ impl Open {
         }
     }
 
-    /// Where a block's first byte comes to lie; `None` if it does not fit any more. `skip`: bytes of the first run that
-    /// are not the block's.
+    /// Offset in the slot of a block's first byte; `None` if it does not fit any more. `skip`: bytes of the first run
+    /// that do not belong to the block.
     fn place(&mut self, runs: &[Run], skip: usize) -> Option<usize> {
         let room = SLOT_LEN + SLOT_SPARE;
         let len: u64 = runs.iter().map(|run| run.len).sum();

@@ -1,8 +1,8 @@
-//! A thread that writes blobs while the drive is read on.
+//! A thread that writes blobs while the drive is being read.
 //!
-//! What arrived from the drive is handed over with its slot, without a copy, and the slot goes back to the road when its
-//! bytes are written. So a directory slower than the drive holds the drive up only when every slot is full, and no
-//! memory is needed beside the slots.
+//! Data from the drive is handed over with its slot, without a copy, and the slot returns to the block reader when its
+//! bytes are written. So a directory slower than the drive stalls the drive only when every slot is full, and no memory
+//! is needed in addition to the slots.
 
 use std::io;
 use std::ops::Range;
@@ -18,30 +18,30 @@ use crate::verify::block_reader::Held;
 use crate::verify::extract::Extractor;
 use crate::verify::work::{SIDE, Work};
 
-/// Orders that may wait: as many as the road has slots. Bytes of other origin are at most a MiB each.
+/// Most waiting orders: as many as the block reader has slots. Bytes of other origin are at most a MiB each.
 const WAITING_MAX: usize = 16;
 
-/// What is written.
+/// Bytes to write.
 #[derive(Debug)]
 pub(super) enum Bytes {
-    /// In a slot of the road.
+    /// In a slot of the block reader.
     Held(Held),
     /// In memory of their own: bytes that were not read through a slot.
     Own(Vec<u8>),
 }
 
-/// What is done with the bytes, in order.
+/// Actions on the bytes, in order.
 #[derive(Debug)]
 pub(super) enum Act {
-    /// These go into a blob.
+    /// Write them to a blob.
     Write { blob: usize, at: u64, bytes: Range<usize> },
-    /// These are a side file's.
+    /// Keep them as part of a side file.
     Keep { side: u32, bytes: Range<usize> },
-    /// The blob's last piece is judged.
+    /// Finish the blob: its last piece has been judged.
     Finish(Box<Finish>),
 }
 
-/// What a blob gets when all its bytes are written.
+/// Facts for finishing a blob when all its bytes are written.
 #[derive(Debug)]
 pub(super) struct Finish {
     pub blob: usize,
@@ -57,7 +57,7 @@ struct Order {
     acts: Vec<Act>,
 }
 
-/// The thread, and how many pieces of each blob are still to come.
+/// The thread, and the number of outstanding pieces of each blob.
 #[derive(Debug)]
 pub(super) struct Writer {
     left: Vec<u32>,
@@ -67,7 +67,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts it. `blobs` is how many there are, `work` all that will be read.
+    /// Starts the thread. `blobs` is the number of blobs, `work` everything that will be read.
     pub fn start(extractor: Extractor, blobs: usize, work: &Work) -> Result<Self, Problem> {
         let mut left = vec![0; blobs];
         for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
@@ -85,32 +85,32 @@ impl Writer {
         Ok(Self { left, orders, is_broken, thread })
     }
 
-    /// Whether no piece of the blob is to come.
+    /// Whether no piece of the blob is outstanding.
     pub fn is_empty(&self, blob: usize) -> bool {
         self.left[blob] == 0
     }
 
-    /// A piece of the blob is judged; whether it was the last.
+    /// Counts a judged piece of the blob; whether it was the last.
     pub fn is_last(&mut self, blob: usize) -> bool {
         let left = &mut self.left[blob];
         *left = left.saturating_sub(1);
         *left == 0
     }
 
-    /// Has it done; waits only when much is waiting already.
+    /// Queues an order; waits only when many are queued already.
     pub fn give(&self, bytes: Bytes, acts: Vec<Act>) -> Result<(), Problem> {
         let bytes = match bytes {
             Bytes::Held(held) => Bytes::Held(held.away()),
             own @ Bytes::Own(_) => own,
         };
         if self.is_broken.load(Ordering::Acquire) || self.orders.send(Order { bytes, acts }).is_err() {
-            // Why, `end` tells.
+            // The reason is reported by `end`.
             return Err(Problem::new(Kind::Environment, "the blobs cannot be written any more"));
         }
         Ok(())
     }
 
-    /// Waits for everything that was ordered; the extractor, and what went wrong.
+    /// Waits for all orders; returns the extractor, and the first error.
     pub fn end(self) -> Result<(Extractor, Result<(), Problem>), Problem> {
         drop(self.orders);
         self.thread.join().map_err(|_| Problem::new(Kind::Internal, "the thread that writes blobs ended in a bug"))
@@ -119,7 +119,7 @@ impl Writer {
 
 fn run(mut extractor: Extractor, orders: &Receiver<Order>, is_broken: &AtomicBool) -> (Extractor, Result<(), Problem>) {
     let mut result = Ok(());
-    // After a failure the rest is taken and dropped: slots go home, and nobody waits for room.
+    // After a failure the remaining orders are taken and dropped: slots return, and no sender blocks.
     for order in orders {
         if result.is_ok() {
             result = carry_out(&mut extractor, &order);

@@ -1,4 +1,4 @@
-//! From a full slot to the workers and back.
+//! Passes full slots to the workers, and takes their results.
 
 use super::{Drive, Run, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
@@ -49,7 +49,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// How the parts are hashed.
+    /// The spans to hash of the parts, and the spans of files that are hashed as a whole.
     pub(super) fn spans(&self, parts: &[Part]) -> (Vec<Span>, Vec<Whole>) {
         let tree = self.tree;
         let (mut spans, mut wholes) = (Vec::with_capacity(parts.len()), Vec::new());
@@ -72,7 +72,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         (spans, wholes)
     }
 
-    /// Hands a full slot to the workers.
+    /// Passes a full slot to the workers.
     pub(super) fn enqueue(&mut self, seq: u64, batch: Batch, slot: Slot, spans: Vec<Span>, wholes: Vec<Whole>) {
         let volume = self.s.content.volume_start.0;
         let cipher = self.s.content.cipher.clone().filter(|_| !matches!(batch.content, Content::Plain(_)));
@@ -108,7 +108,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// Notes a slot whose hashes go on from, or into, another one.
+    /// Records a slot with hashes that continue from, or into, another slot.
     pub(super) fn note_run(&mut self, seq: u64, parts: &[Part]) {
         let Some(first) = parts.iter().find(|part| part.len > 0) else { return };
         let is_within_file = first.offset > 0 && self.tree.has_whole_md5(first.file);
@@ -116,7 +116,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let run = match before {
             Some(run) if is_within_file || !first.block_start => run,
             _ => {
-                // The last one was kept for what might go on with it.
+                // The last run was kept for slots that might continue it.
                 self.runs.retain(|_, run| run.is_busy || !run.left.is_empty());
                 let started = self.begun_whole.take().filter(|_| is_within_file);
                 let whole = started.map(|state| Md5Chain::at(state, first.offset));

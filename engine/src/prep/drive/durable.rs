@@ -1,4 +1,4 @@
-//! How far the drive is durable: flushes while the data streams, a checkpoint behind each, and going on from one.
+//! Durable progress of a drive: flushes while data streams, a checkpoint after each, and resuming from one.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::plan::batches::{Batch, Content, Part};
 use crate::report::{Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
-/// How often the drive is flushed and a checkpoint taken while data streams.
+/// Interval between flushes with a checkpoint while data streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// After this time.
+    /// Longest time between them.
     pub time: Duration,
-    /// Or after this many bytes.
+    /// Most bytes between them.
     pub bytes: u64,
 }
 
@@ -24,31 +24,31 @@ impl Default for Pace {
     }
 }
 
-/// What a checkpoint tells of the drive's loop.
+/// Progress of the drive's loop in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
-    /// Batches of the plan that are durable, from the first without a gap.
+    /// Number of durable batches of the plan, counted from the first without a gap.
     pub batches: u64,
-    /// Byte of the device behind the last of them.
+    /// Device offset after the last of them.
     pub offset: ByteOffset,
-    /// First file of the tree that is not in them as a whole.
+    /// First file of the tree that is not completely in them.
     pub file: u32,
-    /// What counts of the outcome log.
+    /// Valid part of the outcome log.
     pub outcome: Prefix,
 }
 
-/// Where a batch ends, and all before it.
+/// End of a batch, for checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BatchEnd {
-    /// On the device.
+    /// Device offset of the end.
     pub offset: ByteOffset,
-    /// First file of the tree that goes on behind it.
+    /// First file of the tree that continues after it.
     pub file: u32,
 }
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    /// Passes over what an earlier run left durable: nothing of it is read or written again, but the manifest, whose
-    /// bytes before the place must be known to go on with it.
+    /// Skips the batches that an earlier run left durable: they are neither read nor written again, except the
+    /// manifest, whose earlier bytes must be known to continue it.
     pub(super) fn pass_over(&mut self) -> Result<(), Problem> {
         let replay = std::mem::take(&mut self.s.replay);
         let batches = replay.sums.len() as u64;
@@ -87,19 +87,19 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// Blobs whose last byte is among the parts.
+    /// Number of blobs with their last byte among the parts.
     pub(super) fn files_ending(&self, parts: &[Part]) -> u64 {
         let tree = self.tree;
         let ends = |part: &&Part| part.offset + u64::from(part.len) == tree.file(part.file).len.0;
         parts.iter().filter(ends).filter(|part| part.file < tree.blob_count()).count() as u64
     }
 
-    /// Batches that the device has acknowledged, from the first without a gap.
+    /// Number of acknowledged batches, counted from the first without a gap.
     pub(super) fn acknowledged_batches(&self) -> u64 {
         self.writing.keys().min().copied().unwrap_or(self.next_write)
     }
 
-    /// Flushes while the data streams, when it is time.
+    /// Flushes while data streams, when the interval has passed.
     pub(super) fn flush_if_due(&mut self) {
         let due = self.flushed_at.elapsed() >= self.s.pace.time
             || self.acknowledged.saturating_sub(self.flushed_bytes) >= self.s.pace.bytes;
@@ -108,7 +108,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// Notes a batch that is on its way to the device.
+    /// Records a batch that is being written to the device.
     pub(super) fn note_issued(&mut self, batch: &Batch, number: u64) {
         self.ends.push_back((number, self.end_of(batch)));
         if is_mid_chain(batch) {
@@ -125,7 +125,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// Everything up to batch `flushed_issued` is durable: says so where it outlives us.
+    /// Everything up to batch `flushed_issued` is durable: saves a checkpoint of that.
     pub(super) fn checkpoint(&mut self) -> Result<(), Problem> {
         let mut batches = self.flushed_issued;
         // A hash block of several batches is begun again, since its half-way state is nowhere.
@@ -158,14 +158,14 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         BatchEnd { offset: ends.max().unwrap_or(ByteOffset(0)), file }
     }
 
-    /// Old marks are wiped and that is durable: from here on they are not wiped again.
+    /// Called when the wiping of old marks is durable: they are not wiped again from here on.
     pub(super) fn wiped(&mut self) -> Result<(), Problem> {
         self.stage(Stage::Data);
         if self.issued == 0 { self.checkpoint() } else { Ok(()) }
     }
 }
 
-/// A batch that begins within a hash block.
+/// Whether a batch begins within a hash block.
 pub fn is_mid_chain(batch: &Batch) -> bool {
     matches!(&batch.content, Content::Files(parts) if parts.first().is_some_and(|part| !part.block_start))
 }

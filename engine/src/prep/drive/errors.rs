@@ -1,4 +1,4 @@
-//! What went wrong, for people.
+//! Failures of a drive as problems for the user.
 
 use super::Drive;
 use crate::io;
@@ -7,7 +7,7 @@ use crate::prep::timeouts::{Timeouts, no_room, pulled};
 use crate::report::{Kind, Problem};
 
 impl Drive<'_, '_> {
-    /// What the drive is as long as it is not finished.
+    /// State of the drive as long as it is not finished.
     pub(super) fn meanwhile(&self) -> &'static str {
         match self.formatting {
             Some(_) => "the drive holds no finished volume",
@@ -15,7 +15,7 @@ impl Drive<'_, '_> {
         }
     }
 
-    /// What can be done besides going on with it.
+    /// The alternative to resuming, as advice.
     fn instead(&self) -> &'static str {
         match self.formatting {
             Some(_) => "replace the drive",
@@ -28,7 +28,7 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Interrupted, "stopped on request").drive(&self.s.name).advice(advice)
     }
 
-    /// A source that is gone as a whole, or a shortage that keeps all of them from being read.
+    /// The failure of a whole source, or of a shortage that prevents reading any source.
     pub(super) fn source_gone(&self, problem: Problem) -> Problem {
         let problem = problem.drive(&self.s.name);
         match problem.kind {

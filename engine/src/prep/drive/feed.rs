@@ -1,4 +1,4 @@
-//! What goes into slots: source files, generated metadata, the manifest; and the gates between the phases.
+//! Fills slots from source files, generated metadata and the manifest; holds the gates between the phases.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::report::{Event, Kind, Problem, Stage};
 use crate::units::ByteOffset;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    /// Starts as many batches as gates and slots allow.
+    /// Starts as many batches as gates and free slots allow.
     pub(super) fn feed(&mut self) -> Result<(), Problem> {
         while self.filling < self.s.fills_max {
             let Some(batch) = self.batches.peek() else { return Ok(()) };
@@ -39,7 +39,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// Whether the next batch holds files that tell of the blobs, and not all blobs are hashed.
+    /// Whether the next batch holds files that depend on the blobs' hashes, and some blobs are not hashed yet.
     fn waits_for_blobs(&mut self) -> bool {
         let tree = self.tree;
         let Some(Content::Files(parts)) = self.batches.peek().map(|batch| &batch.content) else { return false };
@@ -49,7 +49,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.s.log.batches() < *self.tells_from.get_or_insert(self.issued)
     }
 
-    /// Whether `phase` may begin; does what has to be done between.
+    /// Whether `phase` may begin; performs the work between the phases.
     pub(super) fn pass_gate(&mut self, phase: Phase) -> Result<bool, Problem> {
         match phase {
             Phase::Data => {}
@@ -78,7 +78,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(true)
     }
 
-    /// Every file has been read: what is left out is final.
+    /// Called when every file has been read: the files left out are final.
     fn end_of_data(&mut self) -> Result<(), Problem> {
         let left_out = self.settle()?;
         let hashes = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
@@ -89,10 +89,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// What is not on the drive once every file has been read: with a blob, the file that sets its `Content-MD5`.
+    /// The files left out once every file has been read: with a blob, the file that sets its `Content-MD5` too.
     ///
     /// # Errors
-    /// When no blob was read, or not what tells of several.
+    /// No blob could be read, or a properties or metadata file of several blobs could not.
     pub(super) fn settle(&self) -> Result<LeftOut, Problem> {
         let tree = self.tree;
         if let Some((file, why)) = self.left_out.range(tree.first_property()..).next() {
@@ -141,7 +141,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let mut reads = Vec::with_capacity(parts.len());
         let mut covered = 0usize;
         for part in &parts {
-            // What lies between the end of one file and the next cluster is zero.
+            // The gap between the end of one file and the next cluster is zero.
             let into = part.into as usize..(part.into + part.len) as usize;
             slot[covered..into.start].fill(0);
             covered = into.end;
@@ -170,7 +170,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// Fills a slot with files that set `Content-MD5`: all blobs are hashed.
+    /// Fills a slot with generated files that set `Content-MD5`: all blobs are hashed by then.
     fn start_made(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
         let tree = self.tree;
         if self.wholes.is_none() {
@@ -192,7 +192,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// Where a part's bytes come from; opens files that stay open.
+    /// Source of a part's bytes; opens files that stay open.
     pub(super) fn read_of(&mut self, part: &Part) -> Result<io::From, String> {
         let tree = self.tree;
         let facts = expected_facts(tree, part.file);
@@ -242,12 +242,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     }
 }
 
-/// Whether a file is made here, of what the blobs turned out to be.
+/// Whether a file is generated here, from the hashes of the blobs.
 fn is_made(tree: &DriveTree, file: u32) -> bool {
     (tree.blob_count()..tree.first_property()).contains(&file)
 }
 
-/// The batch without what lies behind byte `len` of its slot.
+/// The batch cut to the first `len` bytes of its slot.
 fn shortened(mut batch: Batch, len: usize) -> Batch {
     batch.len = len;
     batch.pieces.retain_mut(|piece| {

@@ -1,4 +1,4 @@
-//! What formats a drive: the content of the batches that hold no files, which depends on what became of the files.
+//! Contents of batches without files on a drive that is formatted; they depend on the files left out.
 
 use std::cell::{LazyCell, OnceCell};
 use std::collections::BTreeMap;
@@ -20,23 +20,23 @@ use crate::units::{ByteLen, ByteOffset};
 /// A drive to be formatted.
 #[derive(Debug)]
 pub struct Format<'a> {
-    /// Where everything goes.
+    /// Planned layout.
     pub layout: &'a DriveLayout,
     /// Bytes outside the encrypted volume.
     pub plain: PlainBytes<'a>,
-    /// What the manifest says beside the hashes.
+    /// The parts of the manifest other than the hashes.
     pub rules: &'a Rules,
 }
 
-/// Gives the BitLocker metadata region; waits until the password is stretched.
+/// Returns the BitLocker metadata region; waits until the password is stretched.
 pub type FveRegion<'a> = Box<dyn FnOnce() -> Box<[u8; REGION_LEN]> + 'a>;
 
-/// What lies on the drive in the clear.
+/// Unencrypted bytes of the drive.
 #[derive(Debug)]
 pub struct PlainBytes<'a> {
-    /// Three times the same.
+    /// The metadata region, written three times.
     pub fve_region: LazyCell<Box<[u8; REGION_LEN]>, FveRegion<'a>>,
-    /// First sector of the volume, and what follows it up to byte 8192.
+    /// First sector of the volume, and the bytes after it up to byte 8192.
     pub front: Box<[u8; FRONT_LEN]>,
     /// Protective MBR and primary GPT, or MBR, from byte 0 of the drive.
     pub table_primary: Vec<u8>,
@@ -57,7 +57,7 @@ impl PlainBytes<'_> {
     }
 }
 
-/// A drive that is done: everything is durable.
+/// A finished drive: everything is durable.
 #[derive(Debug)]
 pub struct Finished {
     /// Files of the dataset on it.
@@ -70,7 +70,7 @@ pub struct Finished {
     pub manifest_md5: [u8; 16],
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
-    /// Each written batch before sealing, in the order of the plan; `None` where nothing was written.
+    /// Checksum of each written batch before sealing, in the order of the plan; `None` where nothing was written.
     pub sums: Vec<Option<Sum>>,
 }
 
@@ -90,7 +90,8 @@ impl<'a> DriveContent<'a> {
 /// Formats and fills a drive to its end.
 ///
 /// # Errors
-/// A problem that names drive, place and operation. The drive then holds no volume, or what it held was complete.
+/// A problem that names drive, place and operation. The drive then holds no volume, or its earlier contents were
+/// complete.
 pub fn format<'a>(setup: Setup<'a>, format: Format<'a>) -> Result<Finished, Problem> {
     let layout = format.layout;
     let (nothing, data_outcome, whole_outcome) = Default::default();
@@ -111,7 +112,7 @@ pub fn format<'a>(setup: Setup<'a>, format: Format<'a>) -> Result<Finished, Prob
     })
 }
 
-/// What is known of the outcome: nothing yet, which files are out, and how long the manifest became.
+/// Outcome at three stages: before reading, with the files left out, and with the length of the manifest.
 #[derive(Clone, Copy)]
 struct Outcomes<'o> {
     nothing: &'o Outcome,
@@ -135,19 +136,19 @@ impl<'a: 'o, 'o> Formatting<'a, 'o> {
         Self { layout, plain, rules, outcomes, generator: None, manifest: None, manifest_md5: [0; 16] }
     }
 
-    /// Whether every file has been read, and [`Self::end_of_data`] said so.
+    /// Whether [`Self::end_of_data`] has been called: every file has been read.
     pub(super) fn is_past_data(&self) -> bool {
         self.outcomes.data.get().is_some()
     }
 
-    /// Every file has been read: what is left out is final.
+    /// Called when every file has been read: the files left out are final.
     pub(super) fn end_of_data(&mut self, left_out: LeftOut, property_hashes: PropertyHashes, hashes: HashReader) {
         let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.layout.manifest_len_max()] };
         let _ = self.outcomes.data.set(outcome);
         self.manifest = Some(manifest::stream(self.layout.tree(), self.rules, left_out, property_hashes, hashes));
     }
 
-    /// The manifest is out: its length and digest are final.
+    /// Called when the manifest is written: its length and digest are final.
     pub(super) fn end_of_manifest(&mut self) {
         let Some(manifest) = self.manifest.take() else { return };
         let (len, md5) = manifest.finish();
@@ -158,10 +159,10 @@ impl<'a: 'o, 'o> Formatting<'a, 'o> {
         }
     }
 
-    /// Fills the bytes of a batch that holds no files; gives how many of them are written.
+    /// Fills the bytes of a batch without files; returns the number of bytes to write.
     ///
     /// # Errors
-    /// When the hash log cannot be read.
+    /// The hash log cannot be read.
     pub(super) fn fill(&mut self, batch: &Batch, slot: &mut [u8]) -> io::Result<usize> {
         match &batch.content {
             // Read from the sources.
@@ -204,7 +205,7 @@ impl<'a: 'o, 'o> Formatting<'a, 'o> {
         }
     }
 
-    /// The next bytes of the manifest, up to its end: how many they are.
+    /// Fills the next bytes of the manifest, up to its end; returns their number.
     ///
     /// # Errors
     /// As [`Self::fill`].

@@ -1,17 +1,17 @@
-//! One drive's pipeline: a single loop that owns the ring, feeds slots, hands them to the workers and writes them in the
-//! order of the plan.
+//! One drive's pipeline: a single loop that owns the ring, feeds slots, passes them to the workers and writes them in
+//! the order of the plan.
 //!
-//! It formats a drive, or copies files into a volume that stays: what is written is [`DriveContent`], and what a drive that is
-//! formatted needs beyond files, `format`.
+//! It formats a drive, or copies files into a volume that stays: [`DriveContent`] holds the batches to write, and
+//! `format` the additional contents of a drive that is formatted.
 //!
-//! Batches may finish reading and sealing in any order, but are written strictly ascending. Gates stand on the way:
-//! metadata waits until every file has been read (what was left out is in none of it); the last set, the volume's first
+//! Batches may finish reading and sealing in any order, but are written strictly ascending. Gates separate the phases:
+//! metadata waits until every file has been read (it lists no file that was left out); the last set, the volume's first
 //! sector and the partition tables each wait until everything before them is durable.
 //!
-//! While data streams the drive is flushed from time to time, and a checkpoint is taken behind each flush: `durable`.
+//! While data streams the drive is flushed from time to time, and a checkpoint is taken after each flush: `durable`.
 //!
-//! The loop is here; its steps stand beside it in the order of the road: `wipe`, `feed`, `digest`, `write`. `watch` waits
-//! for what is under way.
+//! The loop is here; its steps are in modules of their own, in the order of the data's way: `wipe`, `feed`, `digest`,
+//! `write`. `watch` waits for operations under way.
 
 mod digest;
 mod durable;
@@ -52,58 +52,60 @@ use crate::prep::workers::{Done, Job, LaneBatcher};
 use crate::report::{Event, Problem, Stage, Stop};
 use crate::units::{ByteLen, ByteOffset};
 
-/// Files up to this length are opened, compared, read and closed in one go; longer ones stay open.
+/// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
 
 /// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
 pub const SLOTS: usize = 28;
 
-/// Slots between hashing and device that keep the drive busy while others wait for company: 32 MiB. With 6 to 10 of them a
-/// device of 2 GB/s is as fast, within the noise of some per cent.
+/// Slots between hashing and device that keep the drive busy while others wait for full lanes: 32 MiB. With 6 to 10 of
+/// them a device of 2 GB/s is as fast, within the noise of some per cent.
 const BUSY: usize = 8;
 
-/// What one drive needs to run.
+/// Parameters of one drive's run.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Setup<'a> {
     /// Index in the session's plan.
     pub index: usize,
-    /// As a person names it.
+    /// Name of the drive in messages.
     pub name: String,
-    /// What is written.
+    /// Contents to write.
     pub content: DriveContent<'a>,
-    /// The drive's own ring.
+    /// The drive's own I/O engine.
     pub engine: &'a mut (dyn Engine + Send),
     /// The drive's own slots.
     pub pool: Pool,
     /// Slots that may be filling at once.
     pub fills_max: usize,
-    /// The way to the shared workers.
+    /// Connection to the shared workers.
     pub batcher: LaneBatcher,
-    /// Where hashes and files left out go; stands where `replay` ends.
+    /// Log of hashes and of files left out; positioned at the end of `replay`.
     pub log: OutcomeLog,
-    /// What an earlier run left durable: its batches are passed over.
+    /// Durable batches of an earlier run, which are skipped.
     pub replay: Replay,
-    /// How often the drive is flushed while data streams.
+    /// Interval between flushes while data streams.
     pub pace: Pace,
-    /// Keeps a checkpoint.
+    /// Saves a checkpoint.
     pub save: Save<'a>,
-    /// Bytes to overwrite with zeros before anything else: old signatures.
+    /// Ranges of old signatures, to be overwritten with zeros before anything else.
     pub wipe: Vec<crate::units::ByteRange>,
-    /// Called when they are gone for good.
+    /// Called when they are durably gone.
     pub once_wiped: &'a dyn Fn(),
-    /// Its node under `/dev`, which goes when it is pulled; `None` for an image file: then no space left means just that.
+    /// Its node under `/dev`, which disappears when it is unplugged; `None` for an image file, where ENOSPC means a
+    /// full file system.
     pub node: Option<PathBuf>,
-    /// Directories and files that the dataset names: when one goes away, its files are not each left out.
+    /// Directories and files named in the dataset: when one disappears as a whole, its files are not left out one by
+    /// one.
     pub bases: Vec<PathBuf>,
-    /// The directory of the journal, where checkpoints and logs lie.
+    /// The directory of the journal, with checkpoints and logs.
     pub beside: PathBuf,
-    /// When to call the device slow, and when to give it up.
+    /// Time limits after which the device is reported as slow, and after which it is given up.
     pub timeouts: Timeouts,
-    /// How fast sources may be read.
+    /// Limit on the rate of reading sources.
     pub rate_limit: &'a RateLimit,
-    /// Where news goes.
+    /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
 }
 
@@ -115,13 +117,13 @@ pub type Save<'a> = Box<dyn FnMut(&Durable) -> std::io::Result<()> + Send + 'a>;
 pub struct Copied {
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
-    /// The same, with the files that set their `Content-MD5`.
+    /// The files left out, with the files that set their `Content-MD5`.
     pub unwritten: LeftOut,
     /// MD5 of the metadata and properties files.
     pub property_hashes: PropertyHashes,
-    /// The hashes of the others.
+    /// Log with the hashes of the other files.
     pub log: OutcomeLog,
-    /// All batches.
+    /// Progress that includes all batches.
     pub durable: Durable,
     /// Bytes written by this run.
     pub written: ByteLen,
@@ -130,7 +132,7 @@ pub struct Copied {
 /// Copies files into a volume that stays: `setup.content` has batches of files alone.
 ///
 /// # Errors
-/// A problem that names drive, place and operation. What is in use on the volume is what it was before.
+/// A problem that names drive, place and operation. Data in use on the volume is unchanged.
 pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
     let durable_before: u64 = setup.replay.sums.iter().flatten().map(|sum| sum.len as u64).sum();
     let mut drive = Drive::new(setup, None);
@@ -148,39 +150,39 @@ pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
     })
 }
 
-/// What a drive's loop writes.
+/// Contents that a drive's loop writes.
 #[allow(missing_debug_implementations, reason = "holds an iterator")]
 pub struct DriveContent<'a> {
-    /// The files.
+    /// The files of the drive.
     pub tree: &'a DriveTree,
-    /// Slot by slot, in the order of the drive; slots are as long as the pool's.
+    /// The batches, one a slot, in the order of the drive; slots are as long as the pool's.
     pub batches: Box<dyn Iterator<Item = Batch> + 'a>,
-    /// Bytes of all batches at most.
+    /// Upper bound of the bytes of all batches.
     pub total: ByteLen,
-    /// Where the volume starts on the device: from here the cipher counts.
+    /// Device offset of the volume: the cipher's offsets count from here.
     pub volume_start: ByteOffset,
     /// The volume's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
 }
 
-/// What a written batch held.
+/// Checksum of a written batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sum {
-    /// Bytes; fewer than planned where the manifest became shorter.
+    /// Length in bytes; shorter than planned where the manifest became shorter.
     pub len: usize,
-    /// Their CRC-64/NVME.
+    /// CRC-64/NVME of those bytes.
     pub crc: u64,
 }
 
-/// A batch on its way.
+/// A batch under way.
 struct Under {
     batch: Batch,
 }
 
-/// Slots that go on with one block, or with one file that is hashed as a whole: one of them is at the workers at a time.
+/// Slots that continue one block, or one file that is hashed as a whole: only one of them is at the workers at a time.
 #[derive(Default)]
 struct Run {
-    /// Those that were not sent, in order.
+    /// Slots not sent yet, in order.
     left: VecDeque<u64>,
     ready: HashMap<u64, Job>,
     chain: Option<Md5Chain>,
@@ -207,7 +209,7 @@ struct Drive<'a, 'o> {
     s: Setup<'a>,
     tree: &'a DriveTree,
     batches: std::iter::Peekable<Box<dyn Iterator<Item = Batch> + 'a>>,
-    /// What fills the batches that hold no files; `None` where the volume stays, whose batches all do.
+    /// Contents of the batches without files; `None` where the volume stays, whose batches are all of files.
     formatting: Option<Formatting<'a, 'o>>,
     replies: (Sender<Done>, Receiver<Done>),
     waker: io::Waker,
@@ -219,13 +221,13 @@ struct Drive<'a, 'o> {
     writing: HashMap<u64, Writing>,
     next_write: u64,
     filling: usize,
-    /// How long the sources are left alone.
+    /// Pause before the sources are read again.
     pause: Option<Duration>,
     flushing: bool,
     flushed_issued: u64,
     flushed_at: Instant,
     flushed_bytes: u64,
-    /// Where batches end, by number, as long as they are not durable.
+    /// Ends of batches that are not durable yet, by number.
     ends: VecDeque<(u64, BatchEnd)>,
     durable_end: BatchEnd,
     /// Batches that begin within a hash block.
@@ -234,12 +236,12 @@ struct Drive<'a, 'o> {
     open: HashMap<u32, OpenFile>,
     left_out: BTreeMap<u32, String>,
     property_hashes: PropertyHashes,
-    /// By the first slot of each.
+    /// Runs by their first slot.
     runs: BTreeMap<u64, Run>,
     run_of: HashMap<u64, u64>,
-    /// State of the file that the plan goes on within.
+    /// Hash state of the file in the middle of which the plan continues.
     begun_whole: Option<[u8; 16]>,
-    /// The first batch of files that tell of the blobs, once it is next; then what they tell.
+    /// The first batch of files that depend on the blobs' hashes, once it is next; then their contents.
     tells_from: Option<u64>,
     wholes: Option<WholeReader>,
 
@@ -248,7 +250,7 @@ struct Drive<'a, 'o> {
     files_down: u64,
     reported_at: Instant,
     waited: [Duration; 3],
-    /// Age of the oldest operation when it is told of next.
+    /// Age of the oldest operation at which it is reported next.
     slow_at: Duration,
     sources: Sources,
 }
@@ -299,7 +301,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// Writes everything; it is durable then. When that fails, what is under way is taken back.
+    /// Writes everything durably. When that fails, operations under way are drained.
     fn run(&mut self) -> Result<(), Problem> {
         let result = self.run_loop();
         if result.is_err() {
@@ -311,12 +313,12 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn run_loop(&mut self) -> Result<(), Problem> {
         self.wipe()?;
         self.pass_over()?;
-        // What is there already: rates count from here.
+        // Bytes of earlier runs: rates count from here.
         self.report(true);
         self.wiped()?;
         (self.s.once_wiped)();
         loop {
-            // What is under way is brought to a checkpoint first.
+            // Batches under way are brought to a checkpoint first.
             let stopping = self.s.stop.requested();
             self.pause = None;
             if !stopping {
@@ -326,7 +328,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 return Err(self.source_gone(problem));
             }
             self.write_ready();
-            // What is sealed and not being written waits for its turn, perhaps behind one that waits for company.
+            // Sealed slots that are not being written wait for their turn, perhaps behind one that waits for full
+            // lanes.
             let ahead = self.s.batcher.away() + self.writing.len();
             self.s.batcher.flush(ahead >= BUSY);
             // A drive that waits for its sources is not at an end: flushing it each time would cost.
@@ -347,13 +350,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// The former stage's last progress comes before the next stage.
+    /// Reports the last progress of the former stage before the next stage.
     fn stage(&mut self, stage: Stage) {
         self.report(true);
         (self.s.events)(Event::Stage { drive: self.s.index, stage });
     }
 
-    /// Nothing is under way between feed and device.
+    /// Whether no batch is under way between feed and device.
     fn is_idle(&self) -> bool {
         self.under.is_empty() && self.sealed.is_empty() && self.writing.is_empty() && !self.flushing
     }

@@ -1,4 +1,4 @@
-//! Waiting for what is under way, and telling how it goes.
+//! Waits for operations under way, and reports progress.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let completion =
             self.s.engine.wait(Some(self.pause.map_or(PROGRESS_INTERVAL, |pause| pause.min(PROGRESS_INTERVAL))));
         let waited = since.elapsed();
-        // What was scarce while nothing happened.
+        // The scarce resource while nothing happened.
         let scarce = if self.s.batcher.away() > 0 && self.s.pool.available() == 0 && self.writing.len() < 2 {
             1
         } else if !self.writing.is_empty() || self.flushing {
@@ -83,14 +83,14 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         });
     }
 
-    /// Tells how long the oldest operation has been waiting, and gives a device up that does not answer at all.
+    /// Reports the age of the oldest operation, and gives up a device that does not answer at all.
     pub(super) fn mind_the_slow(&mut self) -> Result<(), Problem> {
         let timeouts = self.s.timeouts;
         let oldest = self.s.engine.oldest().unwrap_or_default();
         if oldest < timeouts.slow {
             self.slow_at = timeouts.slow;
         } else if oldest >= timeouts.hung || self.s.stop.requested() {
-            // Who wants to stop does not wait for what may never come.
+            // After a stop request a device that may never answer is not waited for.
             return Err(self.hung(oldest));
         } else if oldest >= self.slow_at {
             self.slow_at = oldest * 2;
@@ -105,7 +105,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         Ok(())
     }
 
-    /// Takes back what is under way, so that the slots live as long as the kernel uses them.
+    /// Waits for operations under way, so that the slots live as long as the kernel uses them.
     pub(super) fn drain(&mut self) {
         let timeouts = io::DRAIN_MAX.min(self.s.timeouts.hung);
         let began = Instant::now();

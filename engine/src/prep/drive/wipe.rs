@@ -1,4 +1,4 @@
-//! Before anything else: old signatures go, and every place that is written last.
+//! The first step: wipes old signatures, and every range that is written last.
 
 use super::Drive;
 use crate::io::Completion;
@@ -6,7 +6,7 @@ use crate::report::{PROGRESS_INTERVAL, Problem, Stage};
 use crate::units::ByteOffset;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    /// Overwrites old signatures, and every place that is written last, so that an unfinished drive looks like none.
+    /// Overwrites old signatures, and every range that is written last, so that an unfinished drive shows no volume.
     pub(super) fn wipe(&mut self) -> Result<(), Problem> {
         if self.s.wipe.is_empty() {
             return Ok(());

@@ -1,11 +1,11 @@
-//! From the workers to the device, in the order of the plan.
+//! Writes slots from the workers to the device, in the order of the plan.
 
 use super::{Drive, Writing};
 use crate::pool::Slot;
 use crate::report::Stage;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
-    /// Writes what is sealed, in the order of the plan.
+    /// Writes the sealed slots whose turn it is.
     pub(super) fn write_ready(&mut self) {
         while let Some(entry) = self.sealed.first_entry() {
             if *entry.key() != self.next_write {
