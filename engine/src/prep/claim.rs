@@ -1,4 +1,4 @@
-//! Taking a drive for writing: only the one that was planned for and agreed to, and only while nothing else uses it.
+//! Claims a drive for writing: only the one that was planned and consented to, and only while nothing else uses it.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use crate::device::{self, Access, Device, Held, Roots, guard};
 use crate::prep::targets::TargetDrive;
 use crate::report::{Kind, Problem};
 
-/// Opens the drive for writing, and makes sure that it still is the one that was planned for.
+/// Opens the drive for writing, and checks that it is the planned one.
 ///
 /// # Errors
-/// When it is another, or something stands against it.
+/// It is another drive, or a gate refuses it.
 pub fn claim(target: &TargetDrive, context: &guard::Context) -> Result<Device, Problem> {
     let facts = &target.facts;
     let another = |change: String| another_drive(target, &change);
@@ -47,12 +47,12 @@ fn another_drive(target: &TargetDrive, change: &str) -> Problem {
         .advice("nothing was written; see what its name leads to now, check the cables, and start again")
 }
 
-/// Whether the drive still is what was held, and as free as it was: by everything that can be asked without a claim. The
-/// kernel tells of other users only where a file is open for reading only. Gives what is there now; nothing for an image
-/// that is still to be made.
+/// Checks, without claiming it, that the drive is the one that was held and is as free as before. The kernel reports
+/// other users only of a file that is open read-only. Returns the drive as it is now; `None` for an image file that is
+/// still to be created.
 ///
 /// # Errors
-/// When it is another, or something stands against it.
+/// It is another drive, or a gate refuses it.
 pub fn look_again(
     target: &TargetDrive,
     held: Option<&Held>,
@@ -73,14 +73,14 @@ pub fn look_again(
     }
 }
 
-/// Why an image file was not made.
+/// Reason why an image file was not created.
 enum NotMade {
-    /// Something else is in its place.
+    /// Another file is in its place.
     Another(String),
     Io(io::Error),
 }
 
-/// Makes the image file of a target that is not there yet, or gives its length to the empty one that is.
+/// Creates the image file of a target where it does not exist, or extends the existing empty one.
 fn make_image(target: &TargetDrive) -> Result<Held, NotMade> {
     let facts = &target.facts;
     let file = match &target.held {

@@ -13,18 +13,18 @@ use crate::prep::scan::{self, Of};
 use crate::report::{Kind, Problem, Problems};
 use crate::text;
 
-/// What an input file is.
+/// Kind of an input file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
-    /// CSV: what to copy.
+    /// CSV: sources to copy.
     Dataset,
-    /// CSV: onto which drives.
+    /// CSV: target drives.
     Driveset,
     /// XML: metadata of blobs.
     Metadata,
     /// XML: properties of blobs.
     Properties,
-    /// `<DriveId>.xml`, which goes with the job.
+    /// `<DriveId>.xml`, which is uploaded with the job.
     DriveRecord,
 }
 
@@ -41,22 +41,22 @@ impl InputKind {
     }
 }
 
-/// A file in which nothing is wrong.
+/// A valid file.
 #[derive(Debug)]
 pub struct Linted {
     /// Kind of file, known by its contents.
     pub kind: InputKind,
     /// Rows of a CSV file; 1 for others.
     pub entries: u64,
-    /// What is odd but understood.
+    /// Oddities that were understood.
     pub warnings: Vec<Problem>,
 }
 
-/// Characters of a file by which it is known.
+/// Characters of a file examined to recognise its kind.
 const HEAD_LEN: usize = 4096;
 
-/// Reads a file, tells by its contents what it is, and checks it. For a dataset that includes all
-/// that a session would say of its sources and of its metadata and properties files.
+/// Reads a file, recognises it by its contents, and checks it. For a dataset that includes all problems that a session
+/// would find with its sources and with its metadata and properties files.
 ///
 /// # Errors
 /// Everything that is wrong in it.
@@ -75,7 +75,7 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             let dataset = dataset::parse_into(path, &bytes, &mut problems);
             entries = dataset.rows.len() as u64;
             warnings.extend(dataset.warnings);
-            // As a session would see them; its name only counts for the length of paths on the drive.
+            // As a session would read them; the session's name only affects the length of paths on the drive.
             let root_units = 1 + names::SESSION_LEN_MAX;
             let own = Own::default();
             let of = Of { dataset: path, rows: &dataset.rows, root_units, content_md5: false, own: &own };
@@ -112,10 +112,10 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
     problems.into_result().map(|()| Linted { kind, entries, warnings })
 }
 
-/// What is wrong with the text of a dataset or driveset, by itself: no file is looked for.
+/// Problems of the text of a dataset or driveset, without looking for any file.
 ///
 /// # Errors
-/// Everything.
+/// All of them.
 pub fn lint_text(text: &str) -> Result<(), Problems> {
     let (path, bytes) = (Path::new("-"), text.as_bytes());
     match recognise(bytes) {
@@ -129,7 +129,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problems> {
     input::read(path, INPUT_FILE_MAX, Pipes::Taken).map_err(|error| problem(format!("cannot be read: {error}")).into())
 }
 
-/// By the first words, whatever the encoding.
+/// Recognised by the first words, whatever the encoding.
 fn recognise(bytes: &[u8]) -> Option<InputKind> {
     let bytes = Zeroizing::new(text::decode(&bytes[..bytes.len().min(4 * HEAD_LEN)]).into_owned());
     let head: Zeroizing<String> =

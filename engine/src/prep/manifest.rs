@@ -1,4 +1,4 @@
-//! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, hashed on its way.
+//! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, and hashed in passing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,13 +13,13 @@ use crate::prep::outcome::{EMPTY_MD5, HashReader};
 use crate::prep::workers::PageRun;
 use crate::units::ByteLen;
 
-/// Blocks rendered in one go; a blob of 50,000 takes several.
+/// Blocks rendered at once; a blob of 50,000 takes several steps.
 const BLOCKS_AT_ONCE: u64 = 1024;
 
-/// What one row says of its blobs.
+/// Settings of one row for its blobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowRules {
-    /// What the service does when the blob exists.
+    /// Treatment of an existing blob by the service.
     pub disposition: Disposition,
     /// Metadata file: index among the drive's property files.
     pub metadata: Option<usize>,
@@ -27,19 +27,19 @@ pub struct RowRules {
     pub properties: Option<usize>,
 }
 
-/// What the manifest says beside files and hashes.
+/// The parts of the manifest other than files and hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// `DriveId`.
     pub drive_id: String,
     /// Id of the session; ids of lists begin with it.
     pub session: String,
-    /// By the row of the catalog.
+    /// Settings by row of the catalog.
     pub rows: Vec<RowRules>,
 }
 
 impl Rules {
-    /// What all rows share goes to the head of the list; otherwise each blob names its own files.
+    /// Settings that all rows share go to the head of the list; otherwise each blob names its own files.
     fn shared(&self) -> Option<&RowRules> {
         let first = self.rows.first()?;
         let same = |row: &RowRules| (row.metadata, row.properties) == (first.metadata, first.properties);
@@ -50,7 +50,7 @@ impl Rules {
 /// MD5 of each property file that was read, by tree index.
 pub type PropertyHashes = BTreeMap<u32, [u8; 16]>;
 
-/// Most bytes that the manifest of `tree` can take.
+/// Upper bound of the length of the manifest of `tree`.
 pub fn len_max(tree: &DriveTree, rules: &Rules) -> ByteLen {
     let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
     let head = writer.head().len() + writer.foot().len();
@@ -58,14 +58,14 @@ pub fn len_max(tree: &DriveTree, rules: &Rules) -> ByteLen {
     ByteLen(head as u64 + blobs)
 }
 
-/// Most bytes that each blob's entry can take.
+/// Upper bound of the length of each blob's entry.
 pub fn blob_lens(tree: &DriveTree, rules: &Rules) -> Vec<u32> {
     let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
     let len = |i| writer.facts(i, |facts| manifest::blob_xml_len(&facts));
     (0..tree.blob_count()).map(len).map(|len| u32::try_from(len).unwrap_or(u32::MAX)).collect()
 }
 
-/// Facts of a file in the words of the manifest.
+/// Converts facts of a file into the terms of the manifest.
 struct BlobWriter<'a> {
     tree: &'a DriveTree,
     rules: &'a Rules,
@@ -152,10 +152,10 @@ impl<'a> BlobWriter<'a> {
     }
 }
 
-/// What comes next.
+/// Next part of the manifest.
 enum State {
     Head,
-    /// A blob, and the first of its blocks that is still to come.
+    /// A blob, and the first of its blocks that is still missing.
     Blob {
         file: u32,
         block: u64,
@@ -164,7 +164,7 @@ enum State {
     End,
 }
 
-/// The manifest of all blobs but those left out; `log` holds the hashes of all.
+/// The manifest of all blobs except those left out; `log` holds the hashes of all.
 pub fn stream<'a>(
     tree: &'a DriveTree,
     rules: &'a Rules,
@@ -177,7 +177,7 @@ pub fn stream<'a>(
     ManifestStream::new(move |into| text.render(into))
 }
 
-/// Where its text comes from.
+/// Source of the manifest's text.
 struct Text<'a> {
     writer: BlobWriter<'a>,
     left_out: LeftOut,
@@ -207,7 +207,7 @@ impl Text<'_> {
         Ok(())
     }
 
-    /// Appends some blocks of a blob, its head before the first and its foot behind the last.
+    /// Appends some blocks of a blob, with its head before the first and its foot after the last.
     fn blob(&mut self, file: u32, first: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         let (log, runs) = (&mut self.log, &mut self.runs);
         let out = self.left_out.contains(file);

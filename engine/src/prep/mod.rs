@@ -1,10 +1,11 @@
 //! The pipeline that fills a drive: feed, digest, seal, write, finish.
 //!
-//! `session` is preflight, with `preflight` for what is needed at the end: `targets` (drives), `property_files`, `scan` (sources) and `planning` give one layout a
-//! drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash and seal for all, `outcome` keeps the hashes
-//! for `manifest`, `discard` gives back free space meanwhile, `files` lie beside the drive, `own` keeps them out of the sources, `log` tells what happened and
-//! the watchdog that nothing does. `plan_file` and `resume` bring a session back that ended abnormally, `abort` rolls it back;
-//! `append` adds to volumes that are there; `rebuild` makes a lost journal again.
+//! `session` is preflight, with `preflight` for the requirements of the end: `targets` (drives), `property_files`, `scan`
+//! (sources) and `planning` give one layout a drive. `run` starts a thread a drive: `drive` is its loop, `workers` hash
+//! and seal for all, `outcome` keeps the hashes for `manifest`, `discard` frees free space in the background, `files` are
+//! next to the journal, `own` keeps them out of the sources, `log` records events, and the watchdog reports stalls.
+//! `plan_file` and `resume` continue a session that ended abnormally, `abort` rolls it back; `append` adds to existing
+//! volumes; `rebuild` rebuilds a lost journal.
 
 pub mod abort;
 pub mod append;

@@ -5,8 +5,8 @@
 //! 0  8 bytes "DRAYPLAN", u32 version
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
-//!    2 drives with their files, the files that are on none yet, and drives that were given up; each replaces the files
-//!    of
+//!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
+//!      one
 //! ```
 //!
 //! The journal records its valid part, by length and digest. Data after that was never acknowledged, and is dropped; a

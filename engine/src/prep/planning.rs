@@ -1,4 +1,5 @@
-//! Which drive holds what, and where: from catalog and drives to one layout a drive, and the plan as people read it.
+//! Assigns files to drives and lays the drives out: from catalog and drives to one layout a drive, with a summary for
+//! display.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,35 +22,35 @@ use crate::prep::targets::TargetDrive;
 use crate::report::{DrivePlan, Kind, Problem, Problems, counted};
 use crate::units::{ByteLen, ClusterSize, Guid};
 
-/// How often a plan that came out too large is tried with less on the drive.
+/// Attempts with fewer files when a plan turned out too large for a drive.
 const PLAN_TRIES: usize = 16;
 
-/// Directories that the plan names.
+/// Most directories shown in the plan.
 const DIRECTORIES_SHOWN: usize = 10;
 
 /// One drive with its plan.
 #[derive(Debug)]
 pub struct PreparedDrive {
-    /// The drive, as the driveset names it and as it was found.
+    /// The drive, with its name in the driveset and its facts.
     pub target: TargetDrive,
-    /// Where everything goes.
+    /// Planned layout.
     pub layout: DriveLayout,
-    /// What its manifest says beside the hashes.
+    /// The parts of its manifest other than the hashes.
     pub rules: Rules,
     /// Seed of its public randomness.
     pub seed: u64,
-    /// What an earlier run of the session left; `None`: the drive is begun.
+    /// State from an earlier run of the session; `None`: the drive is new.
     pub started: Option<Box<Begun>>,
 }
 
 impl PreparedDrive {
-    /// Its files, as the catalog numbers them, ascending.
+    /// Catalog indices of its files, ascending.
     pub fn assigned(&self) -> Vec<u32> {
         assigned(self.layout.tree())
     }
 }
 
-/// Files of a tree, as the catalog numbers them, ascending.
+/// Catalog indices of the files of a tree, ascending.
 pub fn assigned(tree: &DriveTree) -> Vec<u32> {
     let blob = |i| match tree.kind(i) {
         FileKind::Blob(file) => Some(file),
@@ -60,17 +61,17 @@ pub fn assigned(tree: &DriveTree) -> Vec<u32> {
     files
 }
 
-/// A drive that files can go on.
+/// A drive that can receive files.
 #[derive(Debug)]
 pub enum Target {
-    /// Erased, and filled anew.
+    /// Erased, and filled from the start.
     Blank(Box<TargetDrive>),
     /// Its volume is kept, and files are added to it.
     Existing(Box<ExistingVolume>),
 }
 
 impl Target {
-    /// The drive itself, whatever happens to its volume.
+    /// The drive itself, whatever becomes of its volume.
     pub fn target(&self) -> &TargetDrive {
         match self {
             Self::Blank(target) => target,
@@ -79,15 +80,15 @@ impl Target {
     }
 }
 
-/// A place with its files.
+/// A target with its files.
 enum Laid {
     Blank(Box<DriveLayout>),
     Existing(Box<AppendDrive>),
 }
 
-/// Why a place does not take them.
+/// Reason why a target does not take its files.
 enum Unfit {
-    /// It is too small by so much.
+    /// Its capacity is exceeded by this much.
     TooSmall {
         needed: ByteLen,
         available: ByteLen,
@@ -96,14 +97,14 @@ enum Unfit {
     ExistingVolume(Problem),
 }
 
-/// Every drive that gets files, and those that need none.
+/// Drives that receive files, and drives that are not needed.
 #[derive(Debug, Default)]
 pub struct Planned {
-    /// Planned, in the order of the driveset.
+    /// Drives to be formatted, in the order of the driveset.
     pub drives: Vec<PreparedDrive>,
-    /// Those that are added to.
+    /// Drives whose volume is kept.
     pub appends: Vec<AppendDrive>,
-    /// Left as they are.
+    /// Drives left unchanged.
     pub unneeded: Vec<TargetDrive>,
     /// Files that fit on no drive.
     pub unplaced: Vec<u32>,
@@ -119,7 +120,7 @@ impl Planned {
     }
 }
 
-/// Lays out drives by one recipe.
+/// Lays out the drives of a session with the same options.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner<'a> {
     /// Table, cipher, cluster size and times of every drive.
@@ -129,10 +130,10 @@ pub struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// Spreads `files` (ascending) over the drives and lays them out. Without any file each drive becomes an empty one.
+    /// Spreads `files` (ascending) over the drives and lays them out. Without any file each drive gets an empty volume.
     ///
     /// # Errors
-    /// Drives that are too small for a volume, and, unless `what_fits`, what does not fit, and by how much.
+    /// Drives that are too small for a volume, and, unless `what_fits`, the excess of files that do not fit.
     pub fn plan_drives(
         &self,
         files: &[u32],
@@ -190,7 +191,7 @@ impl Planner<'_> {
         PreparedDrive { target, layout, rules, seed, started: None }
     }
 
-    /// What the manifest of a drive says beside the hashes.
+    /// The parts of the manifest of a drive other than the hashes.
     pub fn rules(&self, target: &TargetDrive) -> Rules {
         Rules {
             drive_id: target.facts.drive_id.clone(),
@@ -225,10 +226,10 @@ impl Planner<'_> {
         DriveTree::new(Arc::clone(self.catalog), assigned, session, md5_texts.clone(), properties.clone(), *formatted)
     }
 
-    /// The layout of one drive with these files: the same for the same seed, whenever it is made.
+    /// The layout of one drive with these files: always the same for the same seed.
     ///
     /// # Errors
-    /// When they do not fit, or nothing does.
+    /// They do not fit, or not even a volume does.
     pub fn lay_out(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
         let frame = self.frame(target, seed)?;
         let tree = self.tree(assigned);
@@ -240,7 +241,7 @@ impl Planner<'_> {
     fn spread(&self, files: &[u32], found: Vec<Target>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
         let mut problems = Problems::default();
         let mut capacities = Vec::new();
-        // What a file takes depends little on the drive: the largest cluster is the careful guess.
+        // The space of a file depends little on the drive: the largest cluster gives a safe estimate.
         let mut cluster = None;
         for (place, &seed) in found.iter().zip(seeds) {
             match self.layout_for(place, &[], seed) {
@@ -368,7 +369,7 @@ fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
             "use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with \
              --what-fits and add drives for the rest later with --additional-driveset",
         ),
-        // The options ask for what this drive cannot have.
+        // The options are impossible on this drive.
         DriveError::Table(gpt::PlanError::TooLargeForMbr { .. }) => {
             Problem::new(Kind::Usage, error.to_string()).column("--table").advice("leave --table out, or say gpt")
         }
@@ -401,7 +402,7 @@ fn use_name(what: Use) -> String {
     }
 }
 
-/// The plan of one drive, for people.
+/// The plan of one drive, for display.
 pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
     let layout = &drive.layout;
     let tree = layout.tree();
@@ -422,7 +423,7 @@ pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
     }
 }
 
-/// The biggest directories by the bytes of their own files.
+/// The largest directories by the bytes of their own files.
 pub fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
     let catalog = tree.catalog();
     let mut sums: HashMap<u32, (u64, u64)> = HashMap::new();

@@ -1,33 +1,34 @@
-//! How fast sources may be read: one allowance for all drives of a session, since they share the file server.
+//! Rate limit for reading sources: one allowance for all drives of a session, since they share the file server.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What may be read at once after a rest: short enough that nobody notices, long enough that no wake-up is missed.
+/// Amount that may be read at once after a pause, as a time: too short to be noticed, long enough to cover a late
+/// wake-up.
 const BURST: Duration = Duration::from_millis(200);
 
-/// Bytes a second, shared.
+/// A limit in bytes a second, shared.
 #[derive(Debug)]
 pub struct RateLimit {
     rate: Option<u64>,
-    /// When everything that was taken will have been earned.
+    /// Time at which everything taken so far has been earned.
     earned: Mutex<Instant>,
 }
 
 impl RateLimit {
-    /// `rate` bytes a second from `now` on; `None` for any.
+    /// `rate` bytes a second from `now` on; `None` for no limit.
     pub fn new(rate: Option<u64>, now: Instant) -> Self {
         Self { rate: rate.filter(|rate| *rate > 0), earned: Mutex::new(now) }
     }
 
-    /// Takes `len` bytes; or how long to wait before asking again.
+    /// Takes `len` bytes, or returns the time to wait before the next attempt.
     ///
     /// # Errors
-    /// The time to wait: nothing was taken.
+    /// The time to wait; nothing was taken.
     pub fn take(&self, len: u64, now: Instant) -> Result<(), Duration> {
         let Some(rate) = self.rate else { return Ok(()) };
         let mut earned = self.earned.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was not taken in time is not saved up.
+        // Allowance not used in time is lost.
         let from = (*earned).max(now);
         if from > now + BURST {
             return Err(from - now - BURST);
@@ -41,7 +42,7 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    /// Bytes that two readers get in `seconds`, asking whenever they may.
+    /// Bytes that two readers get in `seconds`, trying as often as they may.
     fn read(rate_limit: &RateLimit, start: Instant, seconds: f64, len: u64) -> u64 {
         let mut at = [Duration::ZERO; 2];
         let mut bytes = 0;

@@ -1,14 +1,14 @@
-//! What a copy session is asked to do.
+//! The request for a copy session.
 
 use std::path::PathBuf;
 
 use crate::prep::drive::Pace;
 use crate::report::{Kind, Problem, Problems};
 
-/// All that a copy session is asked to do. Holds no secret: storage keys are never needed.
+/// Parameters of a copy session. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepRequest {
-    /// What the log begins with: program, command line without secrets, machine and user; a line each.
+    /// First lines of the log: program, command line without secrets, machine and user.
     pub about: Vec<String>,
     /// The journal (`/j:`).
     pub journal: PathBuf,
@@ -26,13 +26,13 @@ pub struct PrepRequest {
     pub driveset_row: Option<String>,
     /// File with the numerical password that the row lacks (`/bk:@FILE`).
     pub driveset_key_file: Option<PathBuf>,
-    /// Where logs go (`/logdir:`); the directory of the journal when absent.
+    /// Directory of the logs (`/logdir:`); `None`: that of the journal.
     pub logdir: Option<PathBuf>,
-    /// Pages that the run writes: never sources.
+    /// Pages that the run writes, which are never sources.
     pub reports: Vec<PathBuf>,
     /// Cipher by the command line's name: `aes-cbc-256`, `aes-cbc-128`, `xts-aes-128`, `xts-aes-256`.
     pub cipher: String,
-    /// Bytes in a cluster; `None` chooses as Windows does.
+    /// Bytes in a cluster; `None`: Windows' default.
     pub cluster_size: Option<u64>,
     /// Kind of partition table.
     pub table: Table,
@@ -44,29 +44,29 @@ pub struct PrepRequest {
     pub drive_header_hash: bool,
     /// Drive ids given by hand: (serial, path or name of the drive; id). An empty first part means the only drive.
     pub drive_ids: Vec<(String, String)>,
-    /// Accept drives the service would not (images, loop and virtual disks) as what they are.
+    /// Accept drives that the service would not (images, loop and virtual disks).
     pub not_for_shipping: bool,
     /// Compute whole-file MD5 and set it as `Content-MD5`.
     pub content_md5: bool,
-    /// How much is read back after writing.
+    /// Amount to read back after writing.
     pub read_back: ReadBack,
-    /// Which I/O engine.
+    /// I/O engine to use.
     pub engine: EngineChoice,
-    /// Longest request to a drive in bytes; what the drive takes at once when absent.
+    /// Longest request to a drive in bytes; `None`: the drive's maximum.
     pub request_len: Option<u64>,
-    /// Requests to a drive at once, 1 to 1024; by what kind of drive it is when absent.
+    /// Requests to a drive at once, 1 to 1024; `None`: by kind of drive.
     pub in_flight: Option<u32>,
-    /// Bytes a second that all drives together read from the sources; as fast as it goes when absent.
+    /// Bytes a second that all drives together read from the sources; `None`: no limit.
     pub source_rate: Option<u64>,
-    /// What to do with the session.
+    /// Action on the session.
     pub action: Action,
     /// Logical sector size of new image files, in bytes; 512 when absent.
     pub sector_size: Option<u64>,
-    /// When going on: files of drives that are not there, and of the drives of these ids, go to others.
+    /// When resuming: move the files of missing drives, and of the drives with these ids, to others.
     pub replan: Option<Vec<String>>,
-    /// Write what fits; the rest waits for more drives.
+    /// Write the files that fit; the rest waits for further drives.
     pub what_fits: bool,
-    /// How often a checkpoint is taken while data streams.
+    /// Interval between checkpoints while data streams.
     pub pace: Pace,
 }
 
@@ -80,7 +80,7 @@ pub enum Table {
     Mbr,
 }
 
-/// Which I/O engine moves the bytes.
+/// I/O engine for all transfers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
     /// `io_uring` if the kernel grants it, else plain system calls.
@@ -92,21 +92,21 @@ pub enum EngineChoice {
     Sync,
 }
 
-/// What to do with the session.
+/// Action on the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Action {
     /// Copy the dataset.
     #[default]
     Copy,
-    /// Go on with the last session, which ended abnormally.
+    /// Resume the last session, which ended abnormally.
     Resume,
     /// Roll the last session back, which ended abnormally.
     Abort,
-    /// The data lie on the drive already: hash and index only.
+    /// The data are already on the drive: hash and index only.
     SkipWrite,
 }
 
-/// How much is read back after writing.
+/// Amount to read back after writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadBack {
     /// Nothing is read back.
@@ -155,7 +155,7 @@ impl PrepRequest {
         }
     }
 
-    /// What is wrong with the request itself, before any file is opened (docs/spec/import-export.md#prepimport-v2 and
+    /// Problems of the request itself, before any file is opened (docs/spec/import-export.md#prepimport-v2 and
     /// docs/spec/import-export.md#sessions).
     pub fn check(&self) -> Problems {
         let mut problems = Problems::default();

@@ -1,4 +1,4 @@
-//! The run: all drives of a session at once, each on a thread of its own.
+//! Runs all drives of a session at once, each on a thread of its own.
 
 use std::cell::{Cell, LazyCell};
 use std::collections::BTreeMap;
@@ -56,37 +56,37 @@ use crate::watchdog::Watchdog;
 const STRETCH_NICE: i32 = 10;
 
 impl Prepared {
-    /// What would happen.
+    /// The plan for display.
     pub fn summary(&self) -> &PlanSummary {
         &self.summary
     }
 
-    /// All drives, as the summary has them.
+    /// All drives, in the order of the summary.
     fn targets(&self) -> impl Iterator<Item = &TargetDrive> {
         let blank = self.drives.iter().map(|drive| &drive.target);
         blank.chain(self.appends.iter().map(|drive| &drive.target))
     }
 
-    /// Drives (index in the summary) whose contents will be destroyed, or overwritten by what is encrypted: all but new or
-    /// blank image files, and those that the session began before.
+    /// Indices in the summary of drives whose contents will be destroyed, or encrypted in place: all but new or blank
+    /// image files, and those that an earlier run of the session started.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
         let needs =
             |target: &TargetDrive| !target.agreed && (!target.facts.is_image || target.facts.contents.is_some());
         self.targets().enumerate().filter(|(_, target)| needs(target)).map(|(i, _)| i).collect()
     }
 
-    /// What the row of a drive (index in the summary) says of asking before it is erased.
+    /// Consent stated in the row of a drive (index in the summary).
     pub fn row_consent(&self, drive: usize) -> RowConsent {
         self.targets().nth(drive).map_or(RowConsent::Prompt, TargetDrive::row_consent)
     }
 
-    /// Ids of drives of the session that nothing is written to now: finished before, given up, or not needed.
+    /// Ids of drives of the session that this run does not write to: finished before, given up, or not needed.
     pub fn bystanders(&self) -> &[String] {
         &self.bystanders
     }
 
-    /// Drafts of every drive that is formatted; those of a drive that was begun before are its own. A drive that is encrypted
-    /// in place keeps its new keys itself.
+    /// Secrets of every drive that is formatted; those of a drive started by an earlier run are restored. A drive that
+    /// is encrypted in place holds its new keys itself.
     fn volume_secrets(&mut self) -> Result<Vec<VolumeSecrets>, Problem> {
         let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
         let entropy = &mut *surroundings.entropy;
@@ -110,7 +110,7 @@ impl Prepared {
         Ok(all)
     }
 
-    /// Brings the session's plan file to what is planned now, durably.
+    /// Updates the session's plan file to the present plan, durably.
     fn save_plan(&self) -> Result<Prefix, Problem> {
         let path = sidecar(&self.request.journal, &self.request.session, Sidecar::Plan);
         let from = (self.drives.len() - self.plan.joins.0, self.appends.len() - self.plan.joins.1);
@@ -136,7 +136,7 @@ impl Prepared {
         })
     }
 
-    /// Whether the journal, as it lies on its disk now, has each drive of the session as finished.
+    /// Whether the journal, as stored now, lists each drive of the session as finished.
     fn is_proven(&self) -> bool {
         let Plan { done, added, .. } = &self.plan;
         let planned = self.targets().map(|target| target.facts.drive_id.as_str());
@@ -147,10 +147,10 @@ impl Prepared {
         session.is_some_and(|session| session.id == self.request.session && session.is_proven(planned))
     }
 
-    /// Writes the drives. Blocks until all of them are done, failed or stopped; events come from any thread.
+    /// Writes the drives. Blocks until all of them have finished, failed or stopped; events come from any thread.
     ///
     /// # Errors
-    /// What prevents the session as a whole; the failure of one drive stands in the report instead.
+    /// Problems of the session as a whole; the failure of one drive is in the report instead.
     pub fn run(
         mut self,
         consented: &[usize],
@@ -173,7 +173,8 @@ impl Prepared {
             problem.advice("answer the question, or name the drive with --yes SERIAL")
         });
         Problems(refused.collect()).into_result()?;
-        // While somebody was asked, names may have come to lead elsewhere: all of them are looked at before the first write.
+        // While a question was open, names may have come to lead elsewhere: all drives are checked again before the
+        // first write.
         let again = self.targets().filter_map(|target| look_again(target, target.held.as_ref(), &self.context).err());
         Problems(again.collect()).into_result()?;
 
@@ -212,10 +213,10 @@ impl Prepared {
         if let Some(note) = &journal.note {
             emit(Event::Note(note.clone()));
         }
-        // The plan first: a session that the journal knows can go on.
+        // The plan first: a session in the journal can then be resumed.
         let snapshot = self.save_plan()?;
         if self.plan.saved.is_none() {
-            // As the documented sample has it; a later session may run in another directory.
+            // An absolute path, as in the documented sample; a later session may run in another directory.
             let logs = fs::canonicalize(&logs).unwrap_or(logs);
             journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
         }
@@ -233,7 +234,7 @@ impl Prepared {
             remove_sidecars(&self.request, drive_id);
         }
 
-        // What a run that was killed behind its last record left.
+        // Files left over from a run that was killed after its last record.
         self.plan.done.iter().for_each(|drive_id| remove_outcome(&self.request, drive_id));
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
@@ -280,7 +281,8 @@ impl Prepared {
                 });
             }
             drop(ended);
-            // Not by joining them: the kernel does not let a thread end whose device holds an operation of its ring.
+            // The results are not awaited by joining the threads: the kernel does not let a thread end while a device
+            // holds an operation of its ring.
             let results: BTreeMap<usize, DriveResult> = results.into_iter().collect();
             watchdog.end();
             results.into_values().collect()
@@ -295,7 +297,7 @@ impl Prepared {
         let complete = ready && self.is_proven();
         let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
         let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state, plan: None });
-        // What became of each drive is told in any case; a session without this record counts as interrupted.
+        // The results of the drives are reported in any case; a session without this record counts as interrupted.
         match ended {
             Err(problems) if all_good => return Err(problems),
             Err(problems) => problems.0.iter().for_each(|problem| emit(Event::Warning(problem.to_string()))),
@@ -331,7 +333,7 @@ impl Prepared {
     }
 }
 
-/// What all drives of a session share.
+/// State shared by all drives of a session.
 pub(super) struct Shared<'a> {
     pub request: &'a PrepRequest,
     pub context: &'a guard::Context,
@@ -342,18 +344,18 @@ pub(super) struct Shared<'a> {
     pub formatted: FileTime,
     pub snapshot: Prefix,
     pub rate_limit: RateLimit,
-    /// Drives of the session that earlier runs finished.
+    /// Number of the session's drives that earlier runs finished.
     pub before: usize,
 }
 
 impl Shared<'_> {
-    /// The place of a drive of this run among those of the session.
+    /// Index of a drive of this run among the session's drives.
     pub fn place(&self, index: usize) -> u64 {
         (self.before + index) as u64
     }
 }
 
-/// What became of a drive that is finished.
+/// Result of a finished drive.
 pub(super) struct Done {
     pub files: u64,
     pub data: ByteLen,
@@ -380,7 +382,7 @@ fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult
     }
 }
 
-/// A bug in one drive's thread is that drive's failure.
+/// Turns a panic in one drive's thread into that drive's failure.
 fn unbroken(drive: &DriveFacts, run: impl FnOnce() -> DriveResult) -> DriveResult {
     let started = Instant::now();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
@@ -421,7 +423,8 @@ fn run_drive(
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
-            // What was added can be taken back until the session ends; of what was formatted the checkpoint tells where it is.
+            // Additions can be removed until the session ends; for a formatted drive the checkpoint has all that is
+            // needed.
             if journal.is_ok() && target.work == Work::Format {
                 remove_outcome(shared.request, drive_id);
             }
@@ -440,7 +443,7 @@ fn run_drive(
             }
         }
         Err(problem) => {
-            // The drive's failure is what counts; without this record its work counts as begun and not finished.
+            // The drive's own failure matters more; without this record its work counts as started and not finished.
             if let Err(problems) = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default())) {
                 problems.0.iter().for_each(|problem| (shared.events)(Event::Warning(problem.to_string())));
             }
@@ -506,8 +509,8 @@ fn write_drive(
         let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
         let read = |into: &mut [u8], at| device.read_exact_at(into, at);
         let node = (!facts.is_image).then(|| facts.path.clone());
-        // As long as an old volume can be seen nothing of it is given back. Nor later what was wiped: a device may hold
-        // anything where it was discarded.
+        // Nothing is discarded as long as an old volume is visible, and never the wiped ranges: a device may return
+        // anything for a discarded range.
         let once_wiped = || {
             if !request.wipe_free {
                 giving_back.set(BackgroundDiscard::start(&device, &layout.never_written(), &wipe));
@@ -551,7 +554,7 @@ fn write_drive(
     })
 }
 
-/// What is read from here on comes from the device.
+/// Drops caches, so that reads from here on come from the device.
 pub(super) fn drop_caches(device: &Device, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
     if let Err(error) = device.drop_caches() {
         let name = &facts.name;
@@ -559,7 +562,7 @@ pub(super) fn drop_caches(device: &Device, facts: &DriveFacts, events: &(dyn Fn(
     }
 }
 
-/// Tells of a drive that was let go and mounted by something else at once.
+/// Warns of a released drive that something else has mounted at once.
 pub(super) fn tell_mounted(kind: &DeviceKind, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
     for point in mounted_by_itself(kind) {
         events(Event::Warning(format!(
@@ -571,11 +574,11 @@ pub(super) fn tell_mounted(kind: &DeviceKind, facts: &DriveFacts, events: &(dyn 
     }
 }
 
-/// Where something put the drive once it was let go: a rule of udev while its queue lasts, or a desktop's service a moment
-/// later.
+/// Mount points of a drive right after its release: by a rule of udev while its queue lasts, or by a desktop's service
+/// a moment later.
 fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
     const PATIENCE: Duration = Duration::from_secs(1);
-    /// Until udev has noticed.
+    /// Time for udev to notice the release.
     const GRACE: Duration = Duration::from_millis(100);
     let roots = Roots::default();
     let is_there = |path| Path::new(path).exists();
@@ -592,7 +595,7 @@ fn mounted_by_itself(kind: &DeviceKind) -> Vec<PathBuf> {
     }
 }
 
-/// Reads from the device itself, by a descriptor of its own, while the drive is still claimed.
+/// Reads back from the device itself, by a descriptor of its own, while the drive is still claimed.
 fn read_back(
     index: usize,
     drive: &PreparedDrive,
@@ -632,8 +635,8 @@ fn read_back(
     readback::run(Box::new(device), &written).map(|_| ())
 }
 
-/// Moves an earlier file out of the record's way, unless it only is the record of a drive that was never finished: it may
-/// hold the only key of another drive, since ids of images are made of file names.
+/// Renames an earlier file in the place of the record, unless it is the record of a drive that was never finished: it
+/// may hold the only key of another drive, since ids of images are made from file names.
 pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     let kept = match fs::read(record).map(Zeroizing::new) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -650,7 +653,7 @@ pub(super) fn keep_key(record: &Path) -> Result<Option<PathBuf>, Problem> {
     })
 }
 
-/// As [`keep_key`], for a drive that begins: a record that came since preflight and is of another journal stays.
+/// As [`keep_key`], for a drive that is being started: a record of another journal that appeared since preflight stays.
 pub(super) fn make_way(request: &PrepRequest, drive_id: &str, record: &Path) -> Result<Option<PathBuf>, Problem> {
     let book = files::read_journal(&request.journal)?;
     let is_known = book.ledger.sessions.iter().any(|session| session.drive(drive_id).is_some());
@@ -660,14 +663,15 @@ pub(super) fn make_way(request: &PrepRequest, drive_id: &str, record: &Path) -> 
     keep_key(record)
 }
 
-/// Writes the key file that was asked for.
+/// Writes the key file, if one was requested.
 pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Result<(), Problem> {
     let (Some(dir), Some(key)) = (&request.external_key, key) else { return Ok(()) };
     replace_private(&dir.join(&key.file_name), key.bytes.expose())
         .map_err(|error| Problem::new(Kind::Environment, format!("the key file cannot be written: {error}")).path(dir))
 }
 
-/// Begins a drive: the record with its password, the outcome log, the key file, the first checkpoint, and then the journal.
+/// Starts a drive: the record with its password, the outcome log, the key file, the first checkpoint, and then the
+/// journal entry.
 fn begin(
     index: usize,
     drive: &PreparedDrive,
@@ -714,14 +718,15 @@ fn internal(why: String) -> Problem {
     Problem::new(Kind::Internal, why)
 }
 
-/// What the files beside the journal say.
+/// The problem for an error of the files next to the journal.
 pub(super) fn sidecar_problem(error: &io::Error, path: &Path) -> Problem {
     Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
         .path(path)
         .advice("make room on the journal's disk, then continue with --resume")
 }
 
-/// The outcome log where the checkpoint says, after what is durable was read back; the checkpoint goes back if it must.
+/// Opens the outcome log at the checkpoint, after reading the durable batches back; the checkpoint is reduced if they
+/// fail.
 fn open_log(
     drive: &PreparedDrive,
     cipher: &SectorCipher,
@@ -743,7 +748,7 @@ fn open_log(
     let tree = drive.layout.tree();
     if all_left_out(tree, &replay.left_out).is_some() || replay.left_out.range(tree.first_property()..).next().is_some()
     {
-        // That ended the run before; its sources may be back. What is on the drive is written again.
+        // This ended the run before; the sources may be available again. The drive is written from the start.
         drop(log);
         (checkpoint.batches, checkpoint.outcome) = (0, Prefix { len: 0, digest: hash::sha256(&[]) });
         let beside_it = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
@@ -769,7 +774,7 @@ fn open_log(
     OutcomeLog::resume(file, &checkpoint.outcome, good).map_err(unusable)
 }
 
-/// Writes checkpoints that differ from `checkpoint` in how far the drive is.
+/// Writes checkpoints that differ from `checkpoint` only in the progress.
 fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&checkpoint.drive_id));
     Box::new(move |durable| {
@@ -781,12 +786,12 @@ fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
     })
 }
 
-/// What is of no more use once a drive is formatted and filled, while its session goes on.
+/// Removes the files not needed any more once a drive is formatted and filled, while its session continues.
 fn remove_outcome(request: &PrepRequest, drive_id: &str) {
     let _ = fs::remove_file(sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id)));
 }
 
-/// What is of no more use once a session is complete, or a drive given up or rolled back.
+/// Removes the files not needed any more once a session is complete, or a drive given up or rolled back.
 pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
     for which in [
         Sidecar::Checkpoint(drive_id),
@@ -799,7 +804,7 @@ pub fn remove_sidecars(request: &PrepRequest, drive_id: &str) {
     }
 }
 
-/// Passes an event on to the watchdog.
+/// Reports an event to the watchdog.
 fn heartbeat(watchdog: &Watchdog, event: &Event) {
     let (drive, is_end) = match event {
         Event::Stage { drive, stage } => (*drive, stage.is_end()),
@@ -813,11 +818,11 @@ fn heartbeat(watchdog: &Watchdog, event: &Event) {
     }
 }
 
-/// What a drive is written through.
+/// I/O resources of a drive.
 struct DriveIo<'a> {
     engine: Box<dyn Engine + Send>,
     pool: Pool,
-    /// Old marks, and whatever is written last.
+    /// Ranges of old marks, and ranges that are written last.
     wipe: Vec<ByteRange>,
     once_wiped: &'a dyn Fn(),
     read: resume::ReadAt<'a>,
@@ -825,7 +830,7 @@ struct DriveIo<'a> {
     timeouts: Timeouts,
 }
 
-/// Fills the drive from where its checkpoint stands to its end.
+/// Fills the drive from its checkpoint to its end.
 fn fill(
     index: usize,
     drive: &PreparedDrive,
@@ -870,12 +875,12 @@ fn fill(
     drive::format(setup, Format { layout, plain, rules: &drive.rules })
 }
 
-/// The first of them: a drive fails for one reason.
+/// The first of several problems: a drive reports one failure.
 pub fn first(problems: Problems) -> Problem {
     problems.0.into_iter().next().unwrap_or_else(|| Problem::new(Kind::Internal, "an error without a problem"))
 }
 
-/// Old signatures, and every place that is written last, so that an unfinished drive looks like none.
+/// Ranges of old signatures, and ranges that are written last, so that an unfinished drive shows no volume.
 fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
     if drive.target.identity.is_none() {
         return Vec::new();
@@ -900,7 +905,7 @@ fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
 /// The drive's own engine.
 ///
 /// # Errors
-/// When the one that was asked for cannot be had.
+/// The requested engine is not available.
 pub fn engine(
     device: &Device,
     pool: &Pool,

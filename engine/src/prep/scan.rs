@@ -1,4 +1,4 @@
-//! From dataset rows to a catalog: walks the sources, names the blobs, and gathers everything that is wrong with them.
+//! Makes a catalog from dataset rows: walks the sources, names the blobs, and collects all their problems.
 
 use std::fs;
 use std::io;
@@ -17,35 +17,35 @@ use crate::source::walk::{self, FileFacts, Found};
 use crate::text;
 use crate::units::ByteLen;
 
-/// Problems of one kind beyond this many are counted, not listed: a million bad names help nobody.
+/// Problems of one kind beyond this many are counted, not listed.
 const LISTED_MAX: usize = 1000;
 
 /// Entries left out beyond this many are counted, not listed.
 const SKIPPED_LISTED_MAX: usize = 100_000;
 
-/// Pairs of blobs that may be one to the service that are listed.
+/// Most pairs listed of blobs that the service may treat as the same.
 pub const FOLDS_MAX: usize = 100;
 
-/// How often the walk tells where it is: every so many files.
+/// Number of files between two progress reports of the walk.
 const TELL_EVERY: u64 = 10_000;
 
-/// The sources, walked.
+/// The result of walking the sources.
 #[derive(Debug)]
 pub struct Scan {
     /// All blobs of the session.
     pub catalog: Catalog,
-    /// Bytes of all of them.
+    /// Total bytes of the blobs.
     pub bytes: ByteLen,
-    /// What was met and cannot become a blob.
+    /// Entries that cannot become a blob.
     pub skipped: Vec<Skipped>,
-    /// What a user should know before going on.
+    /// Warnings to read before continuing.
     pub warnings: Vec<Problem>,
 }
 
-/// A dataset, and what of the session counts for its sources.
+/// A dataset, with the properties of the session that affect its sources.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {
-    /// The file; for messages.
+    /// Path of the dataset file, for messages.
     pub dataset: &'a Path,
     /// Rows of the dataset, in file order.
     pub rows: &'a [DatasetRow],
@@ -57,8 +57,8 @@ pub struct Of<'a> {
     pub own: &'a Own,
 }
 
-/// All that can be known of a dataset without a drive: its sources, walked, and the files that its rows name. A session
-/// and `dray check` ask the same.
+/// Everything that can be checked of a dataset without a drive: its sources, by walking them, and the files named in
+/// its rows. Used by sessions and by `dray check`.
 pub fn sources(
     of: &Of<'_>,
     problems: &mut Problems,
@@ -83,10 +83,10 @@ pub fn sources(
     (sides, scanned)
 }
 
-/// Walks all rows of `dataset` (its path is for messages), but for the session's `own` files; `root_units` is the length of
-/// `\<session>` in UTF-16 units.
+/// Walks all rows of `dataset` (its path is for messages), skipping the session's `own` files; `root_units` is the
+/// length of `\<session>` in UTF-16 units.
 ///
-/// Adds all problems with the sources and the blobs they would make; the catalog then lacks what they are about. `None`
+/// Adds all problems of the sources and of their blobs; the catalog lacks the entries concerned. `None`
 /// when no catalog could be made.
 pub(super) fn scan(
     dataset: &Path,
@@ -121,7 +121,7 @@ pub(super) fn scan(
     scanner.finish(rows, root_units, problems)
 }
 
-/// Blobs that the service may take for one, as pairs with where each comes from.
+/// Warnings of blobs that the service may treat as the same, in pairs with their sources.
 fn folds(catalog: &Catalog) -> Vec<Problem> {
     let mut out = Vec::new();
     for group in catalog.folding(FOLDS_MAX) {
@@ -139,10 +139,10 @@ fn folds(catalog: &Catalog) -> Vec<Problem> {
     out
 }
 
-/// Two blobs whose names the service, or a client in front of it, may take for one.
+/// The warning of two blobs whose names the service, or a client in front of it, may treat as the same.
 pub fn fold_warning(blobs: [&str; 2], sources: [&str; 2]) -> Problem {
     let [one, other] = blobs;
-    // What looks the same is told apart by its letters.
+    // Names that look the same are distinguished by their code points.
     let spelled =
         |blob: &str| blob.chars().filter(|c| !c.is_ascii()).map(|c| format!("U+{:04X}", c as u32)).collect::<Vec<_>>();
     let letters = blobs.map(spelled);
@@ -363,7 +363,7 @@ impl Scanner<'_> {
         failure
     }
 
-    /// Whether a file is not what `stat` says; then that is told.
+    /// Whether a file differs from its `stat`; then that is reported.
     fn is_odd(&mut self, path: &Path, device: u64, len: u64) -> bool {
         match self.odd.file(path, device, len) {
             Ok(None) => return false,

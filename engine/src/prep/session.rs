@@ -1,4 +1,4 @@
-//! A copy session: preflight without a write, then all drives at once.
+//! A copy session: preflight without any write, then all drives at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,17 +38,17 @@ use crate::surroundings::Surroundings;
 use crate::text;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
 
-/// Where rows come from that no file holds.
+/// Path in messages for rows given on the command line.
 const COMMAND_LINE: &str = "the command line";
 
 /// Longest file with one key.
 const KEY_FILE_MAX: u64 = 64 << 10;
 
-/// Heads of the files that such rows would stand in.
+/// Header lines for such rows.
 const DATASET_HEAD: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
 const DRIVESET_HEAD: &str = "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey";
 
-/// A session that passed preflight. Nothing has been written yet.
+/// A session that has passed preflight. Nothing has been written yet.
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) request: PrepRequest,
@@ -56,34 +56,34 @@ pub struct Prepared {
     pub(super) surroundings: Surroundings,
     pub(super) summary: PlanSummary,
     pub(super) drives: Vec<PreparedDrive>,
-    /// They come behind the others in the summary.
+    /// They follow the others in the summary.
     pub(super) appends: Vec<AppendDrive>,
     pub(super) context: guard::Context,
     pub(super) plan: Plan,
-    /// Ids of drives that nothing is written to now.
+    /// Ids of drives that this run does not write to.
     pub(super) bystanders: Vec<String>,
 }
 
-/// What the session's plan file says, and what is still to be written into it.
+/// Contents of the session's plan file, including those not written yet.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// How drives are laid out.
+    /// Layout options of the drives.
     pub recipe: Recipe,
     /// All blobs of the session.
     pub catalog: Arc<Catalog>,
     /// Files that are on no drive yet.
     pub unplaced: Vec<u32>,
-    /// The file as it is; `None`: the session begins.
+    /// Valid part of the existing file; `None`: the session is new.
     pub saved: Option<Prefix>,
-    /// How many drives, the last ones of each kind, are not in the file.
+    /// Numbers of drives of each kind, the last ones, that are not in the file yet.
     pub joins: (usize, usize),
-    /// The journal as it was planned by.
+    /// SHA-256 of the journal at planning.
     pub seen: [u8; 32],
-    /// Drives whose files go to others.
+    /// Drives whose files are moved to others.
     pub given_up: Vec<String>,
-    /// Drives that had finished before.
+    /// Drives that earlier runs finished.
     pub done: Vec<String>,
-    /// Those among them that can be taken back as long as the session is open.
+    /// Those of them that can be rolled back as long as the session is open.
     pub added: Vec<String>,
 }
 
@@ -135,15 +135,15 @@ impl Prepared {
     }
 }
 
-/// The whole preflight with the kernel's randomness and the system's clock.
+/// The complete preflight with the kernel's randomness and the system's clock.
 ///
 /// # Errors
-/// All problems that can be known before the first write, together.
+/// All problems that can be found before the first write.
 pub fn prepare(request: PrepRequest, on_event: &mut dyn FnMut(Event)) -> Result<Prepared, Problems> {
     prepare_with(request, Surroundings::real(), &Roots::default(), on_event)
 }
 
-/// As [`prepare`], with randomness, time and the kernel's views from outside.
+/// As [`prepare`], with randomness, time and the kernel's views given.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -161,7 +161,7 @@ pub fn prepare_with(
     let knows_drives = checked.is_some();
     let (book, road) = match checked {
         Some(found) => found,
-        // What else is wrong is told too, where drives were named.
+        // Where drives were named, their problems are reported too.
         None if request.action == Action::Copy && names_drives => (Book::default(), NextAction::Begin),
         None => return Err(problems),
     };
@@ -214,7 +214,7 @@ pub fn prepare_with(
     } else {
         read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into)
     };
-    // A row or a file that is wrong hides nothing of what the others lead to.
+    // A wrong row or file must not hide the problems of others.
     let (rows, drive_rows) = (
         dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows),
         driveset.as_ref().map_or(&[][..], |driveset| &driveset.rows),
@@ -222,7 +222,7 @@ pub fn prepare_with(
     warnings.extend(driveset.iter().flat_map(|driveset| driveset.warnings.iter().cloned()));
     warnings.extend(dataset.iter().flat_map(|dataset| dataset.warnings.iter().cloned()));
     let context = guard::Context {
-        // Those of an index are on the drive itself.
+        // The sources of an index are on the drive itself.
         sources: match request.action {
             Action::SkipWrite => Vec::new(),
             _ => rows.iter().map(|row| row.base_path.clone()).collect(),
@@ -275,7 +275,7 @@ pub fn prepare_with(
     let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
     let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5, own: &own };
     let (sides, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
-    // Whatever is missing was told above.
+    // The missing parts have been reported above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
         problems.into_result()?;
         return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
@@ -306,7 +306,7 @@ pub fn prepare_with(
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
     let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
     if !problems.0.is_empty() {
-        // Drives too small for what is right are too small for all of it; a driveset of which rows are missing says nothing.
+        // Drives too small for the valid rows are too small for all of them; an incomplete driveset proves nothing.
         problems.0.extend(planned.err().filter(|_| sound_drives).unwrap_or_default().0);
         return Err(problems);
     }
@@ -335,7 +335,7 @@ pub fn prepare_with(
     Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)
 }
 
-/// Blobs that drives name already, told.
+/// Warnings of blobs that drives' manifests list already.
 fn doubled(found: &[Target], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Problem> {
     let mut session = Earlier::default();
     let mut warnings = Vec::new();
@@ -354,7 +354,7 @@ fn doubled(found: &[Target], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Prob
     warnings
 }
 
-/// The rest of preflight where files lie on a drive already.
+/// The second part of preflight where files are already on a drive.
 #[expect(clippy::too_many_arguments, reason = "the second half of one function")]
 fn prepare_index(
     request: PrepRequest,
@@ -429,7 +429,7 @@ fn prepare_index(
     Ok(prepared)
 }
 
-/// A driveset of one row, with the key that its file holds.
+/// A driveset of one row, with the key from the key file.
 fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) -> Option<Driveset> {
     let mut text = Zeroizing::new(String::with_capacity(DRIVESET_HEAD.len() + row.len() + 256));
     text.push_str(DRIVESET_HEAD);
@@ -453,7 +453,7 @@ fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) 
     Some(driveset::parse_into(Path::new(COMMAND_LINE), text.as_bytes(), problems))
 }
 
-/// The one numerical password in a key file, whatever else is in it.
+/// The only numerical password in a key file, whatever else it contains.
 fn only_password(file: &[u8]) -> Result<SecretText, String> {
     let decoded = Zeroizing::new(text::decode(file).into_owned());
     let text = Zeroizing::new(String::from_utf8_lossy(&decoded).into_owned());
@@ -471,7 +471,7 @@ fn only_password(file: &[u8]) -> Result<SecretText, String> {
     }
 }
 
-/// Unlocks the volumes of those that are added to.
+/// Unlocks the volumes of drives that are added to.
 pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Problems) -> Vec<Target> {
     let mut places = Vec::new();
     for target in found {
@@ -487,7 +487,7 @@ pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Prob
     places
 }
 
-/// Logs of a journal go to one directory: it may be named once.
+/// The logs of a journal go to one directory: a session may name it once.
 fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Problems) {
     let Some(first) = ledger.log_directory.as_ref().map(PathBuf::from) else { return };
     match &request.logdir {
@@ -507,7 +507,7 @@ fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Proble
     }
 }
 
-/// Drives that the journal or the session's plan holds already must not be erased by joining.
+/// Refuses to erase joining drives that the journal or the session's plan already lists.
 pub(super) fn refuse_known(
     found: &[TargetDrive],
     ledger: &Ledger,
@@ -562,7 +562,8 @@ fn files_of(drive: &SessionDrive, journal: &Path) -> Vec<Node> {
     metas.map(|meta| Node::of(&meta)).collect()
 }
 
-/// The record of a drive that the journal does not know holds the only key of another: it is not moved, nor written over.
+/// Refuses drives with an existing record unknown to the journal, which holds the only key of another drive: it is
+/// neither moved nor overwritten.
 pub(super) fn refuse_foreign_records(found: &[TargetDrive], ledger: &Ledger, journal: &Path, problems: &mut Problems) {
     let known = |id: &str| ledger.sessions.iter().any(|session| session.drive(id).is_some());
     for target in found.iter().filter(|target| !known(&target.facts.drive_id)) {
@@ -573,7 +574,7 @@ pub(super) fn refuse_foreign_records(found: &[TargetDrive], ledger: &Ledger, jou
     }
 }
 
-/// A file has the name of a drive record that is about to be made.
+/// The problem that a file has the name of a future drive record.
 pub(super) fn foreign_record(path: &Path) -> Problem {
     Problem::new(
         Kind::Refused,

@@ -1,4 +1,4 @@
-//! From driveset rows to drives: found, opened for reading, identified, and held against the gates.
+//! Drives of driveset rows: located, opened for reading, identified, and checked by the gates.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,56 +15,56 @@ use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 use crate::verify::find;
 
-/// A drive of the session. Only looked at so far.
+/// A drive of the session, examined but not claimed yet.
 #[derive(Clone, Debug)]
 pub struct TargetDrive {
-    /// For people and events.
+    /// Facts for messages and events.
     pub facts: DriveFacts,
-    /// Logical sector of the device, or of the image to be made.
+    /// Logical sector size of the device, or of the future image.
     pub sector: SectorSize,
-    /// Who it was when it was planned; `None` for an image file that is not there yet.
+    /// Identity at planning; `None` for an image file that does not exist yet.
     pub identity: Option<Identity>,
-    /// What its bytes lie on; `None` for a drive of a saved plan that was not looked at again.
+    /// Devices and files that its bytes are stored on; `None` for a drive of a saved plan that was not examined again.
     pub ground: Option<Ground>,
-    /// Kept open, so that what is written is what was looked at and agreed to; `None` like the above, for an image file that
-    /// is not there yet, and for a drive that a serial of its own tells from all others.
+    /// Kept open, so that the drive that is written is the one that was examined and consented to; `None` like the
+    /// above, for an image file that does not exist yet, and for a drive with a unique serial.
     pub held: Option<Held>,
-    /// The file that it was when the session was planned; `None` for hardware and for an image that the session makes.
+    /// The file at the time of planning; `None` for hardware and for an image that the session creates.
     pub planned_file: Option<(u64, u64)>,
-    /// Places that make it look like something: to be wiped.
+    /// Ranges of old signatures, to be wiped.
     pub old: Vec<ByteRange>,
-    /// Whether its row asked not to be asked.
+    /// Whether its row asks for `SilentMode`.
     pub silent: bool,
-    /// Whether it was named by something that was found to be the drive's own: its serial, or a link that holds it.
+    /// Whether it was named by a feature of the drive itself: its serial, or a link that contains it.
     pub named_firmly: bool,
-    /// Whether somebody agreed already that it is erased: an earlier run of the session began it.
+    /// Whether erasing it was consented to already: an earlier run of the session started it.
     pub agreed: bool,
-    /// What is done with it.
+    /// Kind of work on it.
     pub work: Work,
-    /// What opens the volume that is on it, where that stays.
+    /// Key of its existing volume, where that is kept.
     pub key: Option<SecretText>,
 }
 
-/// What the row of a drive says of asking before it is erased.
+/// Consent stated in the driveset row of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowConsent {
-    /// `PromptOnFormat`: somebody is to be asked.
+    /// `PromptOnFormat`: a question must be answered.
     Prompt,
-    /// `SilentMode`, and the drive is named by what is its own.
+    /// `SilentMode`, and the drive is named by a feature of its own.
     Silent,
-    /// `SilentMode`, by a name that may pass to another drive, or a file's.
+    /// `SilentMode`, by a name that another drive may take over, or by that of a file.
     SilentByLooseName,
 }
 
 impl TargetDrive {
-    /// Whether it tells of itself that it is the drive of the plan: its serial was compared, or it is the same file.
+    /// Whether it is proven to be the drive of the plan: its serial was compared, or it is the same file.
     pub fn is_proved(&self) -> bool {
         let file = self.ground.as_ref().and_then(Ground::file);
         self.identity.as_ref().is_some_and(|identity| !identity.is_anonymous())
             || file.is_some() && file == self.planned_file
     }
 
-    /// What its row says of asking.
+    /// Consent stated in its row.
     pub fn row_consent(&self) -> RowConsent {
         match (self.silent, self.named_firmly) {
             (false, _) => RowConsent::Prompt,
@@ -74,29 +74,29 @@ impl TargetDrive {
     }
 }
 
-/// What a request says of its drives.
+/// Options of a request for its drives.
 #[derive(Clone, Copy, Debug)]
 pub struct TargetOptions<'a> {
     /// The driveset's path, for messages.
     pub driveset: &'a Path,
-    /// Ids given by hand.
+    /// Drive ids given by hand.
     pub drive_ids: &'a [(String, String)],
     /// Sector size of new image files.
     pub image_sector: SectorSize,
-    /// Ids given by hand are proved otherwise, by the drive's key or manifest; nothing is erased.
+    /// Drive ids given by hand are verified by other means, by the drive's key or manifest; nothing is erased.
     pub ids_proved: bool,
-    /// Take drives that the service would refuse.
+    /// Whether to accept drives that the service would refuse.
     pub not_for_shipping: bool,
-    /// What must not be on a drive.
+    /// Files and directories that must not be on a drive.
     pub context: &'a guard::Context,
-    /// Where the kernel's views are.
+    /// Roots of the kernel's views.
     pub roots: &'a Roots,
 }
 
 /// Finds and checks every drive of a driveset.
 ///
 /// # Errors
-/// All problems with all of them.
+/// All problems of all drives.
 pub fn find(
     rows: &[DrivesetRow],
     options: &TargetOptions<'_>,
@@ -114,7 +114,7 @@ pub fn find(
     problems.into_result().map(|()| found.into_iter().map(|(_, target)| target).collect())
 }
 
-/// The same drive, or the same id, on two lines.
+/// Reports drives and ids that occur in two rows.
 fn twice(found: &[(u64, TargetDrive)], options: &TargetOptions<'_>, problems: &mut Problems) {
     let mut ids: HashMap<&str, u64> = HashMap::new();
     for (i, (line, target)) in found.iter().enumerate() {
@@ -135,7 +135,7 @@ fn twice(found: &[(u64, TargetDrive)], options: &TargetOptions<'_>, problems: &m
     }
 }
 
-/// What two drives of one session share, with both their names; `None` when they are two.
+/// The identity that two drives of one session share, with both their names; `None` when they are different drives.
 pub fn same_as(target: &TargetDrive, other: &TargetDrive) -> Option<String> {
     let names = format!("{} and {}", other.facts.name, target.facts.name);
     if let (Some(ground), Some(theirs)) = (&target.ground, &other.ground) {
@@ -144,7 +144,7 @@ pub fn same_as(target: &TargetDrive, other: &TargetDrive) -> Option<String> {
     (target.facts.path == other.facts.path).then_some(names)
 }
 
-/// Refuses drives that join when they are, under another name, drives that the session has.
+/// Refuses joining drives that the session has already, under another name.
 pub fn refuse_same<'a>(
     found: &[TargetDrive],
     others: impl Iterator<Item = &'a TargetDrive> + Clone,
@@ -163,7 +163,7 @@ pub fn refuse_same<'a>(
     }
 }
 
-/// The problem with its place. Drives that the journal names stand on no line.
+/// The problem with its line. Drives named only in the journal have none.
 fn row_of(row: &DrivesetRow, options: &TargetOptions<'_>, problem: Problem) -> Problem {
     let problem = problem.path(options.driveset);
     if row.line == 0 { problem } else { problem.line(row.line) }
@@ -190,8 +190,7 @@ fn target(
     finish(row, name, path, device, rows, options, warnings)
 }
 
-/// Whether the row names the drive by something that is the drive's own, as the open device tells it. A file has only its
-/// place.
+/// Whether the row names the drive by a feature of its own, as reported by the open device. A file has only its path.
 fn is_firm(row: &DrivesetRow, device: &Device) -> Result<bool, Problem> {
     match &row.target {
         TargetName::Device(_) | TargetName::Image { .. } => Ok(false),
@@ -242,7 +241,7 @@ fn there(
     Ok(target)
 }
 
-/// An image file does not tell its sectors: what is in it does.
+/// The sector size of an image file follows from its contents.
 fn open_there(path: &Path, options: &TargetOptions<'_>) -> Result<Device, Problem> {
     let mut sector = options.image_sector;
     if path.is_file() {
@@ -264,7 +263,7 @@ fn image(
     let name = path.display().to_string();
     let path = crate::source::walk::absolute(path)
         .map_err(|error| line(Problem::new(Kind::Usage, format!("has no absolute path: {error}")).value(&name)))?;
-    // What a link leads to counts: an empty file is made longer, a full one is used as it is.
+    // The target of a link counts: an empty file is extended, a full one is used as it is.
     let path = fs::canonicalize(&path).unwrap_or(path);
     if fs::metadata(&path).is_ok_and(|meta| !meta.is_file() || meta.len() > 0 || size.is_none()) {
         let device = Device::open_with(&path, Access::Read, options.image_sector, options.roots).map_err(line)?;
@@ -303,7 +302,7 @@ fn image(
         rotational: None,
     };
     let silent = row.prompt == FormatPrompt::SilentMode;
-    // An empty file that is there gets what is written, and must be the one that was looked at.
+    // An existing empty file will receive the data, and must be the one that was examined.
     let empty = fs::File::open(&facts.path).ok();
     Ok(TargetDrive {
         ground: Ground::unmade(&facts.path),
@@ -339,7 +338,7 @@ fn finish(
     let identity = device.identity().clone();
     let geometry = device.geometry();
     let hardware = identity.transport.is_hardware();
-    // The drive's own, or else its bridge's, which a caution below tells.
+    // The drive's own serial, or else its bridge's, of which a caution below warns.
     let serial = identity.known_serial();
     let drive_id = match drive_id(serial, identity.transport, &name, &path, rows, options).map_err(line) {
         Ok(id) => id,
@@ -348,7 +347,7 @@ fn finish(
             String::new()
         }
     };
-    // A serial given by hand is the drive's own, whatever the bridge says.
+    // A serial given by hand counts as the drive's own, whatever the bridge reports.
     let by_hand = given_id(serial, &name, &path, rows, options).cloned();
     let meant = Identity { serial: by_hand.clone().or_else(|| identity.serial.clone()), ..identity.clone() };
     let against: Vec<Problem> = guard::shipping(&meant);
@@ -415,7 +414,7 @@ fn finish(
     Ok(TargetDrive {
         planned_file: ground.file(),
         ground: Some(ground),
-        // A serial of its own tells it from all others. A disk that is held keeps its name when it is pulled.
+        // A serial of its own makes it unique. A disk that is held keeps its name when it is unplugged.
         held: (identity.serial.is_none() || !twins.is_empty()).then(|| device.hold()),
         facts,
         sector: geometry.sector,
@@ -429,7 +428,8 @@ fn finish(
     })
 }
 
-/// Whether an id cannot be of a drive that tells this serial. One that no manifest could hold is given by hand instead.
+/// Whether an id cannot belong to a drive that reports this serial. A serial that no manifest could hold may be
+/// replaced by hand.
 fn contradicts(id: &str, serial: &str) -> bool {
     let own = names::drive_id_from_serial(serial);
     names::check_drive_id(&own).is_ok() && !own.eq_ignore_ascii_case(id)
@@ -448,7 +448,8 @@ fn given_id<'a>(
     options.drive_ids.iter().find(|(who, _)| is_meant(who)).map(|(_, id)| id)
 }
 
-/// The id for manifest and drive record: given by hand, else the hardware's serial, else one from the file's name.
+/// The id for manifest and drive record: the one given by hand, else the hardware's serial, else one from the file's
+/// name.
 fn drive_id(
     serial: Option<&str>,
     transport: Transport,

@@ -1,11 +1,11 @@
-//! The moment when new files become part of a volume that holds others: a sidecar with what was there and what will be, and
-//! the writes that it allows to be finished or taken back.
+//! Makes new files part of a volume that holds others: a sidecar with the old and the new sectors, and the writes that
+//! can be completed or undone with it.
 //!
-//! Order: everything that lies in clusters that were free; flush; the sidecar, durable; then [`redo`], whose steps each
-//! wait for the one before. Until the sidecar is whole the volume is what it was. From then on [`redo`] finishes it and
-//! [`undo`] takes it back, however often either is cut short: both only write.
+//! Order: all data in clusters that were free; flush; the sidecar, durable; then [`redo`], whose steps each wait for
+//! the one before. Until the sidecar is complete the volume is unchanged. From then on [`redo`] completes the change
+//! and [`undo`] reverts it, however often either is interrupted: both only write.
 //!
-//! The sidecar holds sectors as they lie on the device, encrypted where the volume is: no secret is in it.
+//! The sidecar holds sectors as stored on the device, encrypted where the volume is: no secret is in it.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -25,12 +25,12 @@ use crate::verify::medium::Medium;
 
 /// First bytes of a sidecar.
 const MAGIC: &[u8; 8] = b"DRAYapd1";
-/// First bytes behind its last entry.
+/// First bytes after its last entry.
 const END: &[u8; 8] = b"DRAYend1";
 /// Longest piece of an entry: more is damage.
 const PIECE_MAX: usize = 4 << 20;
 
-/// What can be done with a drive whose volume is being changed.
+/// Advice for a drive whose volume is being changed.
 const WAYS_ON: &str = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
 
 /// Writes to the device of an opened volume.
@@ -46,27 +46,27 @@ pub struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    /// Over an engine and its slots.
+    /// A store that uses this engine and these slots.
     pub fn new(name: &'a str, engine: Box<dyn Engine + Send>, pool: &'a Pool) -> Self {
         Self { name, node: None, engine, pool, tag: 0, written: 0 }
     }
 
-    /// To a drive whose node under `/dev` goes when it is pulled; for an image file `None`.
+    /// Sets the drive's node under `/dev`, which disappears when it is unplugged; `None` for an image file.
     pub fn at(self, node: Option<&'a Path>) -> Self {
         Self { node, ..self }
     }
 
-    /// As given.
+    /// The node given.
     pub const fn node(&self) -> Option<&'a Path> {
         self.node
     }
 
-    /// The engine, between two of its own operations.
+    /// The engine, for use between operations of the store.
     pub fn engine(&mut self) -> &mut (dyn Engine + Send) {
         self.engine.as_mut()
     }
 
-    /// Counts what was written by the engine alone.
+    /// Adds bytes that were written through the engine directly.
     pub fn count(&mut self, bytes: u64) {
         self.written += bytes;
     }
@@ -76,7 +76,7 @@ impl<'a> Store<'a> {
         self.written
     }
 
-    /// Starts writing; bytes and place are whole sectors. What was started before may land later.
+    /// Starts writing; bytes and place are whole sectors. Writes started earlier may land later.
     ///
     /// # Errors
     /// An earlier write that failed.
@@ -97,10 +97,10 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Makes everything durable that was written.
+    /// Makes all writes durable.
     ///
     /// # Errors
-    /// What failed.
+    /// The write or flush that failed.
     pub fn flush(&mut self) -> Result<(), Problem> {
         while self.engine.in_flight() > 0 {
             self.wait()?;
@@ -144,7 +144,7 @@ impl<'a> Store<'a> {
     }
 }
 
-/// One piece of the device, before and after.
+/// One range of the device, with its old and its new contents.
 struct Entry {
     step: Step,
     at: u64,
@@ -152,7 +152,7 @@ struct Entry {
     after: Vec<u8>,
 }
 
-/// A failure on the way: the volume's side, or ours.
+/// A failure in between: of the volume, or of the sidecar.
 #[derive(Debug)]
 enum Failure {
     Refused(Refusal),
@@ -171,7 +171,7 @@ impl From<Problem> for Failure {
     }
 }
 
-/// A refusal in the words of a problem.
+/// The refusal as a problem.
 pub fn refused(refusal: &Refusal, drive: &str) -> Problem {
     let kind = if matches!(refusal, Refusal::Read(_)) { Kind::Drive } else { Kind::Refused };
     let advice = match refusal {
@@ -183,11 +183,11 @@ pub fn refused(refusal: &Refusal, drive: &str) -> Problem {
     Problem::new(kind, refusal.to_string()).drive(drive).advice(advice)
 }
 
-/// Writes what lies in clusters that were free, and the sidecar; the volume is still what it was. `sidecar` is empty and
-/// open for reading and writing. Gives the sidecar's length and digest, by which it is [`trust`]ed.
+/// Writes the data in clusters that were free, and the sidecar; the volume is still unchanged. `sidecar` is empty and
+/// open for reading and writing. Returns the sidecar's length and digest, for [`trust`].
 ///
 /// # Errors
-/// What the drive or the sidecar says.
+/// Errors of the drive or of the sidecar.
 pub fn prepare(
     opened: &Opened,
     store: &mut Store<'_>,
@@ -209,7 +209,8 @@ pub fn prepare(
                 .medium()
                 .read_exact_at(&mut before, place)
                 .map_err(|error| Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name).at(place))?;
-            // What is so already needs no write; the mark's end is compared with what lies there before the mark.
+            // Unchanged sectors need no write; the final state of the mark is compared with the contents before the
+            // mark.
             if step == Step::Clean || before != after {
                 out.entry(&Entry { step, at: place.0, before, after }).map_err(|error| side_failed(&error, name))?;
             }
@@ -225,10 +226,10 @@ pub fn prepare(
     out.end().map_err(|error| side_failed(&error, name))
 }
 
-/// Writes everything that the sidecar says will be, step by step.
+/// Writes all new contents in the sidecar, step by step.
 ///
 /// # Errors
-/// What the drive or the sidecar says. Do it again.
+/// Errors of the drive or of the sidecar. Repeat it.
 pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     let name = store.name;
     for step in [Step::Mark, Step::Change, Step::Clean] {
@@ -244,10 +245,10 @@ pub fn redo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Writes everything that the sidecar says was there. The mark goes last.
+/// Writes all old contents in the sidecar. The mark goes last.
 ///
 /// # Errors
-/// What the drive or the sidecar says. Do it again.
+/// Errors of the drive or of the sidecar. Repeat it.
 pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     let name = store.name;
     let mut marked = std::collections::BTreeSet::new();
@@ -273,19 +274,19 @@ pub fn undo(sidecar: &mut File, store: &mut Store<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What must hold before a sidecar is acted upon again: it is the one that was written, and [`check`] finds nothing.
+/// Conditions for using a sidecar again: it is the one that was written, and [`check`] passes.
 ///
 /// # Errors
-/// What does not hold; of the sidecar itself as [`Kind::Environment`].
+/// The condition that fails; for the sidecar itself as [`Kind::Environment`].
 pub fn trust(sidecar: &mut File, written: &Prefix, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
     is_as_written(sidecar, written, name)?;
     check(sidecar, medium, name)
 }
 
-/// Makes sure that a sidecar is the one that was written.
+/// Checks that a sidecar is the one that was written.
 ///
 /// # Errors
-/// When it is not, as [`Kind::Environment`].
+/// It is not, as [`Kind::Environment`].
 pub fn is_as_written(sidecar: &mut File, written: &Prefix, name: &str) -> Result<(), Problem> {
     let is_it = prefix_of(sidecar).map(|now| now == *written).and_then(|is_it| Ok(is_it && is_whole(sidecar)?));
     if !is_it.map_err(|error| side_failed(&error, name))? {
@@ -311,11 +312,11 @@ fn prefix_of(file: &mut File) -> io::Result<Prefix> {
     }
 }
 
-/// Makes sure that every sector that the sidecar tells of is what it was or what it will be: one that is neither was
-/// written by somebody else since, and nothing may be written over it.
+/// Checks that every sector in the sidecar has its old or its new contents: a sector with neither was written by
+/// another program since, and must not be overwritten.
 ///
 /// # Errors
-/// The place of the first that is neither; what the drive or the sidecar says.
+/// The place of the first that has neither; errors of the drive or of the sidecar.
 pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), Problem> {
     let sector = medium.sector().bytes() as usize;
     let mut marks: Vec<Entry> = Vec::new();
@@ -355,10 +356,10 @@ pub fn check(sidecar: &mut File, medium: &dyn Medium, name: &str) -> Result<(), 
     .map_err(|error| error.problem(name))
 }
 
-/// Whether a sidecar is whole. One that is not was never acted upon: the volume is what it was.
+/// Whether a sidecar is complete. An incomplete one was never used: the volume is unchanged.
 ///
 /// # Errors
-/// When it cannot be read.
+/// It cannot be read.
 pub fn is_whole(sidecar: &mut File) -> io::Result<bool> {
     match read_entries(sidecar, |_| Ok(())) {
         Ok(()) => Ok(true),
@@ -458,8 +459,8 @@ impl<'f> Sidecar<'f> {
     }
 }
 
-/// Reads all entries; `Torn` unless the sidecar is whole. Entries are handed on before that is known, except by those who
-/// looked with [`is_whole`] first.
+/// Reads all entries; `Torn` unless the sidecar is complete. Entries are passed on before that is known, unless the
+/// caller checked with [`is_whole`] first.
 fn read_entries(sidecar: &mut File, mut see: impl FnMut(Entry) -> Result<(), Problem>) -> Result<(), SideError> {
     sidecar.seek(SeekFrom::Start(0))?;
     let mut file = BufReader::with_capacity(1 << 20, sidecar);

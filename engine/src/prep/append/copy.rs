@@ -1,4 +1,4 @@
-//! File data into clusters that were free: which batches they make, and where on the device those go.
+//! Copies file data into clusters that were free: their batches, and the places of those on the device.
 
 use super::commit::Store;
 use super::{Addition, Job};
@@ -13,7 +13,7 @@ use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::Opened;
 
-/// The batches of an addition, made as they are asked for.
+/// The batches of an addition, computed on demand.
 struct Batches<'a> {
     packer: FilePacker<'a>,
     append: &'a Append,
@@ -39,10 +39,10 @@ impl Iterator for Batches<'_> {
     }
 }
 
-/// Where on the device the clusters lie that file data take, which count one behind the other.
+/// Places on the device of the clusters for file data, whose offsets count consecutively.
 #[derive(Debug)]
 struct DataPlaces {
-    /// First byte, byte behind the last, and place on the device; ascending, without gaps.
+    /// First offset, end offset, and place on the device; ascending, without gaps.
     runs: Vec<(u64, u64, ByteOffset)>,
 }
 
@@ -63,7 +63,7 @@ impl DataPlaces {
         Ok(Self { runs })
     }
 
-    /// A slot's worth of bytes from `start` on.
+    /// The pieces of `len` bytes from `start` on.
     fn pieces(&self, start: u64, len: usize) -> Vec<Piece> {
         let end = start + len as u64;
         let runs = self.runs[self.runs.partition_point(|&(_, to, _)| to <= start)..].iter();
@@ -76,11 +76,11 @@ impl DataPlaces {
     }
 }
 
-/// Reads back batches that `chosen` wants, as they were before sealing, and gives the number of the first that is not what
-/// `sums` says.
+/// Reads back the batches that `chosen` selects, unencrypted, and returns the number of the first that does not match
+/// `sums`.
 ///
 /// # Errors
-/// When the device cannot be read.
+/// The device cannot be read.
 pub(super) fn first_bad(
     what: &Addition<'_>,
     append: &Append,
@@ -119,7 +119,7 @@ pub(super) fn first_bad(
 /// Copies all files but those that `replay` has.
 ///
 /// # Errors
-/// What the drive, its sources as a whole or the hash log says. A file that cannot be read is left out instead.
+/// Errors of the drive, of its sources as a whole or of the hash log. An unreadable file is left out instead.
 pub(super) fn copy(
     job: &Job<'_>,
     append: &Append,

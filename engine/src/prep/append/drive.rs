@@ -1,4 +1,4 @@
-//! Drives whose volume stays: found, unlocked, and planned for.
+//! Drives with a volume that is kept: found, unlocked, and planned.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::verify::medium::Medium;
 /// A drive with its volume unlocked.
 #[derive(Debug)]
 pub struct ExistingVolume {
-    /// The drive, as the driveset names it and as it was found.
+    /// The drive, with its name in the driveset and its facts.
     pub target: TargetDrive,
     /// Its volume, for reading.
     pub opened: Opened,
@@ -77,54 +77,54 @@ pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, P
     found.unlock(&key, &mut |_, _| {})
 }
 
-/// A drive that gets files beside those that it has.
+/// A drive that receives files in addition to its own.
 #[derive(Debug)]
 pub struct AppendDrive {
-    /// The drive, as the driveset names it and as it was found.
+    /// The drive, with its name in the driveset and its facts.
     pub target: TargetDrive,
     /// The session's files on it.
     pub tree: DriveTree,
-    /// What its manifest says beside the hashes.
+    /// The parts of its manifest other than the hashes.
     pub rules: Rules,
     /// The plan of the drive as the report prints it.
     pub plan: DrivePlan,
-    /// Bytes of the manifest that is there.
+    /// Bytes of the existing manifest.
     pub earlier_manifest: Option<u64>,
-    /// Rows of files that lie on it already, in place of files that are copied.
+    /// Rows of files already on it, in place of files to copy.
     pub index: Option<Vec<IndexRow>>,
-    /// A volume that is encrypted first.
+    /// Set for a volume that is encrypted first.
     pub in_place: Option<Box<InPlaceDrive>>,
-    /// How far an earlier run of the session came.
+    /// Progress of an earlier run of the session.
     pub started: Option<Box<Checkpoint>>,
 }
 
-/// A volume that the session encrypts in place before it adds to it.
+/// A volume that the session encrypts in place before adding files.
 #[derive(Debug)]
 pub struct InPlaceDrive {
     /// The volume on the drive.
     pub volume: ByteRange,
-    /// What its boot sector says of the disk.
+    /// Disk geometry in its boot sector.
     pub disk: DiskShape,
     /// BitLocker's areas.
     pub regions: Regions,
-    /// Most bytes of files beside the journal.
+    /// Upper bound in bytes of its files next to the journal.
     pub beside: ByteLen,
-    /// Made when the session runs.
+    /// Created when the session runs.
     pub keys: Option<Keys>,
 }
 
 impl AppendDrive {
-    /// Its files, as the catalog numbers them, ascending.
+    /// Catalog indices of its files, ascending.
     pub fn assigned(&self) -> Vec<u32> {
         planning::assigned(&self.tree)
     }
 }
 
 impl Planner<'_> {
-    /// Plans to add these files to the volume of a drive.
+    /// Plans the addition of these files to the volume of a drive.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for refusing.
     pub fn add(&self, there: &ExistingVolume, assigned: &[u32]) -> Result<AppendDrive, Refused> {
         let mut drive = self.append_drive(there.target.clone(), assigned);
         let is_plain = there.target.work == Work::Encrypt && there.target.key.is_none();
@@ -167,7 +167,7 @@ impl Planner<'_> {
         Ok(drive)
     }
 
-    /// Plans to encrypt a volume in place.
+    /// Plans the encryption of a volume in place.
     fn in_place(&self, there: &ExistingVolume) -> Result<First, Problem> {
         let name = &there.target.facts.name;
         let failed = |error: Unfit| encrypt::unfit(error, name);
@@ -190,11 +190,11 @@ impl Planner<'_> {
         Ok(First { drive, places, len })
     }
 
-    /// Plans to index what the rows name on the volume of a drive, and to add nothing but a manifest; gives what cannot
-    /// become a blob, and warnings.
+    /// Plans the index of the files that the rows name on the volume of a drive, with nothing added but a manifest;
+    /// returns entries that cannot become a blob, and warnings.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All problems.
     pub fn index(
         &self,
         there: &ExistingVolume,
@@ -230,7 +230,7 @@ impl Planner<'_> {
         Ok((drive, skipped, warnings))
     }
 
-    /// As [`Planner::append_drive`], for one whose files are indexed.
+    /// As [`Planner::append_drive`], for a drive whose files are indexed.
     pub fn index_drive(&self, target: TargetDrive, rows: Vec<IndexRow>) -> AppendDrive {
         let mut drive = self.append_drive(target, &[]);
         drive.tree = DriveTree::none(Arc::clone(self.catalog), &self.recipe.session, self.recipe.formatted);
@@ -239,7 +239,7 @@ impl Planner<'_> {
         drive
     }
 
-    /// A drive that these files are added to, before the volume was looked at.
+    /// A drive to which these files are added, before its volume is examined.
     pub fn append_drive(&self, target: TargetDrive, assigned: &[u32]) -> AppendDrive {
         let tree = self.tree(assigned);
         let rules = self.rules(&target);
@@ -257,19 +257,19 @@ impl Planner<'_> {
     }
 }
 
-/// What comes before an addition to a plain volume.
+/// The part before an addition to a plain volume.
 struct First {
     drive: InPlaceDrive,
-    /// Clusters that it takes, in bytes of the volume.
+    /// Clusters that it takes, in bytes of the volume, with their names.
     places: Vec<(ByteRange, &'static str)>,
-    /// Bytes that are encrypted.
+    /// Bytes to encrypt.
     len: ByteLen,
 }
 
-/// A drive record beside the journal; `None` if there is none.
+/// The drive record next to the journal; `None` if there is none.
 ///
 /// # Errors
-/// When it cannot be read.
+/// It cannot be read.
 pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
     let problem = |what: String| {
         Problem::new(Kind::Environment, format!("the drive record {what}")).path(path).advice("bring the file back")
@@ -281,7 +281,8 @@ pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
     }
 }
 
-/// Finds the finished drives of a journal, and unlocks them by their drive records. Those that are not attached get nothing.
+/// Finds the finished drives of a journal, and unlocks them by their drive records. Drives that are not attached
+/// receive nothing.
 pub fn of_journal(
     journal: &Path,
     ledger: &Ledger,

@@ -1,9 +1,9 @@
-//! Blobs that a drive's manifest names already: a session that names them again makes two of one name.
+//! Warns of blobs that a drive's manifest lists already: a session that lists them again makes two of one name.
 //!
-//! What the service then does, the disposition of the later one says (docs/spec/import-export.md#manifest-grammar):
-//! `rename` keeps both, the second under another name; `overwrite` keeps one; `no-overwrite` passes the second over.
-//! Since 2.2.0.300 imports always overwrite. All of it may be meant, as when a changed file is sent again: so it is
-//! told, and not refused.
+//! The service then follows the disposition of the later one (docs/spec/import-export.md#manifest-grammar): `rename`
+//! keeps both, the second under another name; `overwrite` keeps one; `no-overwrite` skips the second. Since 2.2.0.300
+//! imports always overwrite. Each may be intended, as when a changed file is sent again: so it gives a warning and is
+//! not refused.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -20,7 +20,7 @@ use crate::report::{Kind, Problem, counted};
 use crate::verify::files;
 use crate::verify::find::View;
 
-/// Blobs that a warning names.
+/// Most blobs named in a warning.
 const NAMED_MAX: usize = 3;
 
 /// Bytes of one read of a manifest.
@@ -32,11 +32,11 @@ pub struct Session {
     blobs: Vec<Known>,
 }
 
-/// A blob of the session. Names that may be taken for one ([`names::fold`]) have one `folded`.
+/// A blob of the session. Names that may be treated as the same ([`names::fold`]) have the same `folded`.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     folded: u64,
-    /// Of the path as it is: tells names of one `folded` apart.
+    /// Hash of the exact path: distinguishes names with the same `folded`.
     exact: u32,
     disposition: Disposition,
 }
@@ -52,19 +52,19 @@ fn hash(path: &str) -> u64 {
 }
 
 impl Session {
-    /// Whether it has no blobs yet.
+    /// Whether there are no blobs yet.
     pub const fn is_empty(&self) -> bool {
         self.blobs.is_empty()
     }
 
-    /// Takes in a blob: its whole path, container first.
+    /// Adds a blob: its whole path, container first.
     pub fn add(&mut self, path: &str, disposition: Disposition) {
         let (folded, exact) = hashes(path);
         self.blobs.push(Known { folded, exact, disposition });
     }
 
-    /// What a drive's manifest names already, in warnings; one for each disposition. A manifest that cannot be read is no
-    /// matter of this: the plan refuses it.
+    /// Warnings of blobs listed in a drive's manifest already; one for each disposition. An unreadable manifest is
+    /// ignored here: the plan refuses it.
     pub fn doubled(&mut self, there: &ExistingVolume) -> Vec<Problem> {
         self.blobs.sort_unstable_by_key(|known| known.folded);
         let mut found: BTreeMap<Option<&str>, (u64, Vec<String>)> = BTreeMap::new();
@@ -108,7 +108,8 @@ fn warning(there: &ExistingVolume, disposition: &str, count: u64, named: &[Strin
         .advice("if both are meant to arrive, give this session another destination")
 }
 
-/// Blobs of the drive's manifest that the service, or a client in front of it, may take for blobs of this session.
+/// Warning of blobs in the drive's manifest that the service, or a client in front of it, may treat as the same as
+/// blobs of this session.
 fn fold_warning(there: &ExistingVolume, count: u64, named: &[String]) -> Problem {
     let more = if count > named.len() as u64 { ", …" } else { "" };
     let what = format!(
@@ -123,7 +124,7 @@ fn fold_warning(there: &ExistingVolume, count: u64, named: &[String]) -> Problem
         .advice("rename the files, or give this session another destination")
 }
 
-/// Every blob that the manifest on the volume names; none where there is no manifest.
+/// Passes every blob in the volume's manifest to `see`; none without a manifest.
 fn each_blob(there: &ExistingVolume, mut see: impl FnMut(String)) -> Option<()> {
     let volume = files::ntfs(&there.opened).ok()?;
     let name: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();

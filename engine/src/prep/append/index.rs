@@ -1,4 +1,4 @@
-//! Indexing what lies on a drive already: rows of the dataset as paths in the volume, kept in the session's plan.
+//! Rows for indexing files that are already on a drive: paths in the volume, kept in the session's plan.
 
 use std::path::Path;
 
@@ -56,10 +56,10 @@ pub fn save(to: &mut Encoder<'_>, rows: &[IndexRow]) {
     }
 }
 
-/// The same back.
+/// Reads the rows.
 ///
 /// # Errors
-/// When they are damaged.
+/// The bytes are damaged.
 pub fn load(from: &mut Decoder<'_>) -> Result<Vec<IndexRow>, Fault> {
     let mut rows = Vec::new();
     for _ in 0..from.count(30)? {

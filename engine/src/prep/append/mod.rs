@@ -1,8 +1,8 @@
 //! A session on a drive that holds a volume already: the pipeline of an append.
 //!
-//! `copy` brings file data into clusters that were free; [`commit`] makes them part of the volume so that a crash in
-//! between is finished or taken back. The manifest, which tells of all sessions, is written anew into free clusters and
-//! replaces the one that was there. A volume in the clear is encrypted first, where it lies: [`encrypt`].
+//! `copy` writes file data into clusters that were free; [`commit`] makes them part of the volume so that a crash in
+//! between is completed or undone. The manifest, which lists all sessions, is written anew into free clusters and
+//! replaces the existing one. A plain volume is encrypted first, in place: [`encrypt`].
 
 pub mod commit;
 mod copy;
@@ -43,49 +43,49 @@ use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waitin
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
 use crate::verify::find::{Opened, View};
 
-/// How far before a manifest's end its last element is looked for.
+/// Range before a manifest's end in which its last element is searched for.
 const TAIL: u64 = 4096;
-/// What stands behind the lists of a manifest.
+/// Text after the lists of a manifest.
 const LISTS_END: &[u8] = b"</Drive>";
 
-/// Where a manifest names its drive: this many bytes from its start are looked at.
+/// Range at a manifest's start in which the drive's id is searched for.
 const HEAD: u64 = 4096;
 
-/// What is to be added, and to what.
+/// Parameters of an addition: files, and the volume.
 #[derive(Clone, Copy, Debug)]
 pub struct Addition<'a> {
-    /// The drive, as a person names it.
+    /// Name of the drive in messages.
     pub name: &'a str,
     /// The volume, unlocked.
     pub opened: &'a Opened,
-    /// What of the volume is for something else.
+    /// Ranges of the volume reserved for other purposes.
     pub avoid: &'a [ByteRange],
     /// The session's files.
     pub tree: &'a DriveTree,
-    /// What the manifest says beside the hashes.
+    /// The parts of the manifest other than the hashes.
     pub rules: &'a Rules,
-    /// Most bytes of the session's own manifest.
+    /// Upper bound of the length of the session's own manifest.
     pub manifest_len_max: u64,
     /// The session's time.
     pub now: FileTime,
 }
 
-/// Why nothing is added.
+/// Reason why nothing is added.
 #[derive(Debug)]
 pub enum Refused {
     /// There is not enough room.
     TooFull {
-        /// What is needed.
+        /// Room needed.
         needed: ByteLen,
-        /// What is free.
+        /// Room available.
         free: ByteLen,
     },
-    /// Any other reason, as it is reported.
+    /// Any other reason, as a problem.
     Problem(Problem),
 }
 
 impl Refused {
-    /// The refusal as a problem of the drive of that name.
+    /// The refusal as a problem of the drive of this name.
     pub fn problem(self, drive: &str) -> Problem {
         match self {
             Self::TooFull { needed, free } => refused(&Refusal::TooFull { needed, free }, drive),
@@ -105,25 +105,25 @@ impl From<Problem> for Refused {
 pub struct Job<'a> {
     /// Index in the session's plan.
     pub index: usize,
-    /// What is added.
+    /// Files and volume.
     pub what: Addition<'a>,
-    /// How often a checkpoint is taken.
+    /// Interval between checkpoints.
     pub pace: Pace,
-    /// What the dataset names: it may go away as a whole.
+    /// Directories and files named in the dataset, which may disappear as a whole.
     pub bases: &'a [PathBuf],
-    /// The directory of the journal, where checkpoints and logs lie.
+    /// The directory of the journal, with checkpoints and logs.
     pub beside: &'a Path,
-    /// When to call the device slow, and when to give it up.
+    /// Time limits after which the device is reported as slow, and after which it is given up.
     pub timeouts: Timeouts,
-    /// How fast sources may be read.
+    /// Limit on the rate of reading sources.
     pub rate_limit: &'a RateLimit,
     /// The shared workers.
     pub workers: &'a Workers,
-    /// Free clusters are overwritten.
+    /// Whether free clusters are overwritten.
     pub wipe_free: bool,
-    /// Where news goes.
+    /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
 }
 
@@ -131,11 +131,11 @@ pub struct Job<'a> {
 #[derive(Debug)]
 pub struct Planned {
     append: Append,
-    /// The manifest that is there, and how many bytes of it stay.
+    /// The existing manifest, and the number of its bytes that are kept.
     old: Option<(Stream, u64)>,
 }
 
-/// A drive that has the session's files: everything is durable.
+/// A drive that holds the session's files: everything is durable.
 #[derive(Debug)]
 pub struct Appended {
     /// Files of the dataset on it.
@@ -146,17 +146,17 @@ pub struct Appended {
     pub written: ByteLen,
     /// MD5 of the manifest.
     pub manifest_md5: [u8; 16],
-    /// The images of what was there and what will be, as they were written.
+    /// The images of old and new contents, as written.
     pub images: Prefix,
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
-    /// Batches of file data, and the outcome log as it is now.
+    /// Progress of file data, and the present outcome log.
     pub durable: Durable,
 }
 
 impl Planned {
-    /// SHA-256 of where file data go, and of how they are cut into batches: what was copied counts as long as it stays the
-    /// same.
+    /// SHA-256 of the placement of file data and of their division into batches: copied data stays valid as long as it
+    /// is the same.
     pub fn digest(&self, tree: &DriveTree) -> [u8; 32] {
         let mut hash = Sha256::default();
         let mut word = |word: u64| hash.update(&word.to_le_bytes());
@@ -177,12 +177,12 @@ impl Planned {
         hash.value()
     }
 
-    /// What is free before, and how much of it is taken at most.
+    /// Free space before, and the most of it that is taken.
     pub fn room(&self) -> (ByteLen, ByteLen) {
         (self.append.free_len(), self.append.taken_len())
     }
 
-    /// Bytes of the clusters that file data take.
+    /// Bytes of the clusters for file data.
     pub fn data_len(&self) -> ByteLen {
         self.append.volume().geometry().cluster.len_of(self.append.data_space().len())
     }
@@ -192,10 +192,10 @@ impl Planned {
         self.append.volume().geometry().cluster.bytes()
     }
 
-    /// How many lists of a session the manifest that is there holds.
+    /// Number of a session's lists in the existing manifest.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// It cannot be read.
     pub fn lists_of(&self, opened: &Opened, session: &str) -> Result<u32, Problem> {
         let Some((stream, keep)) = &self.old else { return Ok(0) };
         let wanted = format!("<BlobList Id=\"{session}-");
@@ -213,12 +213,12 @@ impl Planned {
         Ok(count)
     }
 
-    /// Bytes of the manifest that is there already.
+    /// Bytes of the existing manifest.
     pub fn earlier_manifest(&self) -> Option<u64> {
         self.old.as_ref().map(|(stream, _)| stream.size())
     }
 
-    /// Where the files and the manifest go, in bytes of the device, with what it is.
+    /// Ranges of the files and of the manifest, in bytes of the device, with their purpose.
     pub fn places(&self, opened: &Opened) -> Vec<(ByteOffset, ByteLen, String)> {
         let cluster = self.append.volume().geometry().cluster;
         let data = self.append.data_space();
@@ -229,7 +229,7 @@ impl Planned {
         files.chain(manifest).map(at).collect()
     }
 
-    /// Whether all bytes of the device in `range` lie in clusters that were free, for tests.
+    /// Whether all bytes of the device in `range` are in clusters that were free, for tests.
     #[cfg(test)]
     fn is_free(&self, opened: &Opened, range: ByteRange) -> bool {
         let cluster = self.append.volume().geometry().cluster;
@@ -246,7 +246,7 @@ impl Addition<'_> {
     /// Plans the append. Writes nothing.
     ///
     /// # Errors
-    /// Why the volume is left as it is.
+    /// The reason why the volume is left unchanged.
     pub fn plan(&self) -> Result<Planned, Refused> {
         let mut view = View(self.opened);
         let refuse = |refusal| match refusal {
@@ -292,7 +292,7 @@ impl Addition<'_> {
         Ok(Planned { append, old })
     }
 
-    /// Where the lists of the manifest that is there end. It must be this drive's.
+    /// End of the lists in the existing manifest. It must be this drive's.
     fn lists_end(&self, volume: &Volume, stream: Stream) -> Result<(Stream, u64), Problem> {
         let piece = |from: u64, len: u64| {
             let mut piece = vec![0; len as usize];
@@ -322,11 +322,11 @@ impl Addition<'_> {
 }
 
 impl Job<'_> {
-    /// Copies the files that `replay` has not, and has everything ready to become part of the volume: when this returns,
-    /// the sidecar is whole. `sidecar` is open for reading and writing; what is in it does not count.
+    /// Copies the files missing in `replay`, and prepares everything for becoming part of the volume: when this
+    /// returns, the sidecar is complete. `sidecar` is open for reading and writing; its contents are ignored.
     ///
     /// # Errors
-    /// A problem that names drive, place and operation; the volume is what it was.
+    /// A problem that names drive, place and operation; the volume is unchanged.
     pub fn copy(
         &self,
         planned: &Planned,
@@ -352,8 +352,8 @@ impl Job<'_> {
         Ok(Appended { files, data, written, manifest_md5, images, left_out: copied.left_out, durable })
     }
 
-    /// Writes the manifest, and has everything ready to become part of the volume; gives the manifest's MD5, and the sidecar as
-    /// it was written.
+    /// Writes the manifest, and prepares everything for becoming part of the volume; returns the manifest's MD5, and
+    /// the sidecar's length and digest.
     ///
     /// # Errors
     /// As [`Job::copy`].
@@ -374,8 +374,9 @@ impl Job<'_> {
         Ok((md5, images))
     }
 
-    /// Writes zeros to every cluster that was free and got no file's data. Before the manifest and metadata: what they turn
-    /// out not to need is free too. What the session frees stays until then, for the way back, and is sealed already.
+    /// Writes zeros to every cluster that was free and received no file data. Before the manifest and metadata:
+    /// clusters that they turn out not to need are free too. Clusters that the session frees are kept until then, for
+    /// undoing, and are encrypted already.
     fn wipe(&self, planned: &Planned, store: &mut Store<'_>) -> Result<(), Problem> {
         let Addition { name, opened, .. } = self.what;
         (self.events)(Event::Stage { drive: self.index, stage: Stage::FreeSpace });
@@ -430,7 +431,8 @@ impl Job<'_> {
             own.fill(&mut head).map_err(side)?;
         }
         let cluster = planned.append.volume().geometry().cluster.bytes() as usize;
-        // Whole clusters: what lay behind the end of the manifest would else be in the clear, in a cluster that is in use.
+        // Whole clusters: bytes after the end of the manifest would otherwise be unencrypted, in a cluster that is in
+        // use.
         let piece_len = (cluster as u64).max(1 << 20);
         let mut md5 = Md5::new();
         let (mut len, mut at) = (0, 0);

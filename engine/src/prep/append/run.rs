@@ -1,8 +1,8 @@
-//! One drive that is added to, from the claim to its record, and the way back.
+//! Adds files to one drive, from the claim to its record, and undoes that.
 //!
-//! Steps of its checkpoint: 0 while files are copied into clusters that were free; 1 from when everything is ready: then
-//! the images beside the journal are whole, and the volume becomes one with the files, or what it was. A volume that is
-//! encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
+//! Steps of its checkpoint: 0 while files are copied into clusters that were free; 1 when everything is prepared: then
+//! the images next to the journal are complete, and the volume is changed to include the files, or reverted. A volume
+//! that is encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -52,24 +52,24 @@ use crate::verify::known::Journals;
 use crate::verify::logs::Logs;
 use crate::verify::medium::Medium;
 
-/// The word for the images of what was there and what will be.
+/// Name of the sidecar with the images of old and new contents.
 pub const IMAGES: &str = "images";
 
-/// What an append keeps in the body of its checkpoint.
+/// Data of an append in the body of its checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Facts {
-    /// Whether the drive record was there before the session.
+    /// Whether the drive record existed before the session.
     had_record: bool,
-    /// The manifest's MD5 that it told.
+    /// The manifest's MD5 in that record.
     old_hash: Option<[u8; 16]>,
     /// Whether it held a hash of the drive's first bytes.
     had_header_hash: bool,
-    /// What was copied; of step 1.
+    /// Result of copying; valid from step 1 on.
     manifest_md5: [u8; 16],
     files: u64,
     data: u64,
     written: u64,
-    /// The images, likewise.
+    /// The images; valid from step 1 on.
     images: Prefix,
 }
 
@@ -109,14 +109,14 @@ fn body(facts: &Facts, in_place: Option<&encrypt::State>) -> Vec<u8> {
     out
 }
 
-/// The same back.
+/// Reads the body of a checkpoint.
 fn parts(checkpoint: &Checkpoint) -> Result<(Facts, Option<encrypt::State>), Problem> {
     let mut from = Decoder::new(&checkpoint.body);
     let read = Facts::read(&mut from).and_then(|facts| Ok((facts, from.option(encrypt::State::read)?)));
     read.map_err(|fault| Problem::new(Kind::Environment, format!("the checkpoint of the drive {fault}")))
 }
 
-/// How far a volume is that is encrypted in place and not done, in words; `None` for any other.
+/// Progress of a volume that is partly encrypted in place, in words; `None` for any other.
 pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
     let state = parts(checkpoint).ok()?.1.filter(|state| state.step < encrypt::Step::Done)?;
     Some(match state.step {
@@ -125,24 +125,24 @@ pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// Whether taking the drive back means to decrypt its volume.
+/// Whether rolling the drive back includes decrypting its volume.
 pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
     matches!(parts(checkpoint), Ok((_, Some(state))) if state.step >= encrypt::Step::Passing)
 }
 
-/// Whether anything but free clusters of the volume was written.
+/// Whether anything except free clusters of the volume was written.
 pub fn has_changed(checkpoint: &Checkpoint) -> bool {
     let state = parts(checkpoint).map(|(_, state)| state);
     checkpoint.step > 0 || !matches!(state, Ok(None | Some(encrypt::State { step: encrypt::Step::Begun, .. })))
 }
 
-/// Files beside the journal that belong to the drive.
+/// Files next to the journal that belong to the drive.
 struct DriveFiles {
     record: PathBuf,
     checkpoint: PathBuf,
     outcome: PathBuf,
     images: PathBuf,
-    /// Of a volume that is encrypted in place.
+    /// Images for the hidden files, of a volume that is encrypted in place.
     hidden: PathBuf,
     batch: PathBuf,
 }
@@ -172,7 +172,7 @@ impl DriveFiles {
         })
     }
 
-    /// Opens a file that only its owner may read; one that must be there is not made.
+    /// Opens a private file; `make` creates a missing one.
     fn open(path: &Path, make: bool) -> Result<File, Problem> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(make).mode(0o600);
@@ -185,13 +185,13 @@ impl DriveFiles {
         })
     }
 
-    /// The log of what was copied, as far as the checkpoint counts it.
+    /// The log of copied data, up to the part covered by the checkpoint.
     fn log(&self, checkpoint: &Checkpoint) -> io::Result<(OutcomeLog, Replay)> {
         let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
         OutcomeLog::resume(file, &checkpoint.outcome, checkpoint.batches)
     }
 
-    /// An empty one.
+    /// An empty log.
     fn new_log(&self) -> io::Result<(OutcomeLog, Replay)> {
         replace_private(&self.outcome, &[])?;
         let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
@@ -199,11 +199,11 @@ impl DriveFiles {
     }
 }
 
-/// Reads the checkpoint of a drive that an earlier run of the session began to add to. Of a plan that is known, its time
-/// and the digests of its beginnings must fit.
+/// Reads the checkpoint of a drive to which an earlier run of the session started to add. If the plan is known, its
+/// time and the digests of its prefixes must match.
 ///
 /// # Errors
-/// Why it does not count.
+/// The reason why it is not valid.
 pub fn started(
     request: &PrepRequest,
     target: &TargetDrive,
@@ -236,12 +236,12 @@ pub fn started(
     Ok(checkpoint)
 }
 
-/// Adds to a drive, or goes on with that.
+/// Adds files to a drive, or continues that.
 pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let drive_files = DriveFiles::new(request, &facts.drive_id);
     let device = Arc::new(claim(&drive.target, shared.context)?);
-    // One that is encrypted in place may be in between; what it takes is checked under the claim all the same.
+    // A volume that is encrypted in place may be in between; its space is checked under the claim in any case.
     let is_encrypted = drive.target.work != Work::Encrypt;
     let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
     let mut checkpoint = match &drive.started {
@@ -270,7 +270,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         drive_files.trust(&mut images, &parts(&checkpoint)?.0.images, &device, &facts.name)?;
     }
     let (done, _) = parts(&checkpoint)?;
-    // Which files were left out, before anything becomes part of the volume.
+    // The list of files left out, before anything becomes part of the volume.
     let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&drive_files.outcome)
@@ -309,7 +309,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     })
 }
 
-/// Encrypts the volume in place, as far as it is not.
+/// Encrypts the volume in place, as far as it is not encrypted yet.
 fn encrypt_first(
     index: usize,
     drive: &AppendDrive,
@@ -355,7 +355,7 @@ fn encrypt_first(
     Ok(())
 }
 
-/// The keys of a volume that is encrypted in part.
+/// The keys of a partly encrypted volume.
 fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
     let regions = state.regions(target.sector);
     let keys =
@@ -368,7 +368,7 @@ fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveF
     })
 }
 
-/// Begins with a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal.
+/// Starts a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal entry.
 fn begin(
     index: usize,
     drive: &AppendDrive,
@@ -449,12 +449,12 @@ fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem
     saved.map_err(|error| run::sidecar_problem(&error, &drive_files.checkpoint))
 }
 
-/// Whether free clusters are overwritten. A volume that is encrypted in place has them encrypted by then.
+/// Whether free clusters are overwritten. On a volume encrypted in place they are encrypted by then.
 fn wipes_free(drive: &AppendDrive, shared: &Shared<'_>) -> bool {
     shared.request.wipe_free && drive.target.work != Work::Encrypt
 }
 
-/// Copies what is not copied, up to whole images and the checkpoint that says so.
+/// Copies the remaining files, up to complete images and the checkpoint that records them.
 #[expect(clippy::too_many_arguments, reason = "one step of one function")]
 fn copy(
     index: usize,
@@ -470,7 +470,7 @@ fn copy(
     let (tree, rules, now) = (&drive.tree, &drive.rules, shared.formatted);
     let manifest_len_max = manifest::len_max(tree, rules).0;
     let what = Addition { name, opened, avoid: &[], tree, rules, manifest_len_max, now };
-    // Under the claim: what preflight saw may have changed since.
+    // Planned again under the claim: the volume may have changed since preflight.
     let planned = what.plan().map_err(|refused| refused.problem(name))?;
     let log = resume(&what, &planned, drive_files, checkpoint, shared)?;
     checkpoint.plan = planned.digest(tree);
@@ -507,7 +507,7 @@ fn copy(
     })
 }
 
-/// Everything is ready: the checkpoint says so.
+/// Records in the checkpoint that everything is prepared.
 fn ready(
     drive_files: &DriveFiles,
     checkpoint: &mut Checkpoint,
@@ -521,7 +521,8 @@ fn ready(
     save(drive_files, checkpoint)
 }
 
-/// Hashes what lies on the volume and writes a manifest of it, up to whole images and the checkpoint that says so.
+/// Hashes the files on the volume and writes their manifest, up to complete images and the checkpoint that records
+/// them.
 #[expect(clippy::too_many_arguments, reason = "one step of one function")]
 fn index_files(
     index: usize,
@@ -572,7 +573,7 @@ fn index_files(
     })
 }
 
-/// The log behind what is durable on the drive; empty where that does not count any more.
+/// The log at the end of the durable batches; empty where these are not valid any more.
 fn resume(
     what: &Addition<'_>,
     planned: &Planned,
@@ -636,7 +637,7 @@ fn write_record(
 }
 
 /// Reads back from the device with the key as the drive record prints it: the file system as a whole, the manifest, and
-/// the session's files as far as it was asked for.
+/// the requested part of the session's files.
 fn read_back(
     index: usize,
     drive: &AppendDrive,
@@ -658,7 +659,7 @@ fn read_back(
     })
 }
 
-/// [`read_back`], of a volume that is open.
+/// [`read_back`] for an opened volume.
 fn read_added(
     index: usize,
     drive: &AppendDrive,
@@ -675,7 +676,7 @@ fn read_added(
         return Err(different(format!("the file system that was read back is not sound: {first}")));
     }
     let (how, seed) = (shared.request.read_back, readback::seed(&done.manifest_md5));
-    // What lay on the drive before was read to be listed.
+    // Earlier files were read when they were indexed.
     let below = drive.index.is_none().then(|| format!("\\{}", drive.tree.session()));
     let added = Added {
         manifest: &format!("\\{MANIFEST_NAME}"),
@@ -695,10 +696,10 @@ fn read_added(
     added::run(opened, &context, added).map(drop)
 }
 
-/// Looks at all that [`take_back`] will need; changes nothing.
+/// Checks everything that [`roll_back`] will need; changes nothing.
 ///
 /// # Errors
-/// What of it is not there or damaged, and what else stands in the way.
+/// Missing or damaged parts, and other obstacles.
 pub(in crate::prep) fn check_back(
     target: &TargetDrive,
     checkpoint: &Checkpoint,
@@ -726,10 +727,10 @@ pub(in crate::prep) fn check_back(
     encrypt::check_back(&state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
 }
 
-/// Takes a drive back to what it was before the session.
+/// Returns a drive to its state before the session.
 ///
 /// # Errors
-/// What the drive or the files beside the journal say. May be done again.
+/// Errors of the drive or of the files next to the journal. May be repeated.
 pub(in crate::prep) fn roll_back(
     target: &TargetDrive,
     checkpoint: &Checkpoint,
@@ -751,7 +752,7 @@ pub(in crate::prep) fn roll_back(
             commit::undo(&mut images, &mut store)?;
         }
         if let Some(mut state) = in_place {
-            // The images of what was added count no more once the volume under them is decrypted.
+            // The images of the additions are not valid any more once the volume under them is decrypted.
             let mut now = Checkpoint { step: 0, ..checkpoint.clone() };
             save(&drive_files, &now)?;
             let mut work = encrypt::Work {

@@ -1,4 +1,4 @@
-//! A second session on a simulated disk: what it writes where, power cuts at every write and flush, and judges.
+//! A second session on a simulated disk: its writes, power cuts at every write and flush, and the judges.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -35,16 +35,16 @@ const NOW: i64 = 1_767_500_000;
 
 pub(in crate::prep) struct Lab {
     dir: PathBuf,
-    /// What of the volume a second session leaves alone.
+    /// Ranges of the volume that a second session leaves alone.
     avoid: Vec<ByteRange>,
     /// Bytes of its slots.
     slot_len: usize,
     /// Its blobs get files that set their `Content-MD5`.
     has_md5s: bool,
-    /// As of a drive that can be pulled.
+    /// The node of a drive that can be unplugged.
     node: Option<PathBuf>,
     timeouts: Timeouts,
-    /// When the session is asked to stop.
+    /// Events at which the session is stopped.
     stops: fn(&Event) -> bool,
     events: Mutex<Vec<Event>>,
 }
@@ -88,7 +88,7 @@ impl Lab {
         path
     }
 
-    /// A drive with a first session on it, and what opens it.
+    /// A drive with a first session on it, and its key.
     fn first(&self, cipher: &str) -> (SimDisk, Key) {
         let image = self.dir.join("drive.img");
         let driveset = self.dir.join("driveset.csv");
@@ -161,7 +161,7 @@ pub(in crate::prep) fn opened(disk: &SimDisk, key: &Key) -> Opened {
     found.unlock(key, &mut |_, _| {}).expect("the key opens it")
 }
 
-/// BitLocker's boot sector says of the disk what the one inside says (docs/spec/bitlocker.md#boot-sector).
+/// BitLocker's boot sector has the same disk geometry as the one inside (docs/spec/bitlocker.md#boot-sector).
 pub(in crate::prep) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
     let (mut outside, mut inside) = (vec![0; 4096], vec![0; 4096]);
     disk.read_at(opened.found.volume.start, &mut outside);
@@ -172,10 +172,10 @@ pub(in crate::prep) fn assert_same_shape(disk: &SimDisk, opened: &Opened) {
     assert_eq!(first * disk.sector(), opened.found.volume.start.0);
 }
 
-/// What old data are made of.
+/// Pattern of old data.
 const OLD: &[u8; 16] = b"OLD SECRET DATA ";
 
-/// Fills a range with old data, each piece with its place.
+/// Fills a range with old data, each piece marked with its offset.
 pub(in crate::prep) fn plant_old(disk: &SimDisk, range: ByteRange) {
     let mut piece = vec![0; 1 << 20];
     let mut at = range.start.0;
@@ -191,7 +191,7 @@ pub(in crate::prep) fn plant_old(disk: &SimDisk, range: ByteRange) {
     }
 }
 
-/// Runs of 512 bytes that hold anything old.
+/// Runs of 512 bytes that contain old data.
 pub(in crate::prep) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
     let mut runs: Vec<ByteRange> = Vec::new();
     let mut piece = vec![0; 1 << 20];
@@ -212,7 +212,8 @@ pub(in crate::prep) fn old_data(disk: &SimDisk) -> Vec<ByteRange> {
     runs
 }
 
-/// Old data are in the clear in clusters that `$Bitmap` calls free, and where no partition is: some are, and nowhere else.
+/// Old data are readable in clusters that `$Bitmap` marks free, and outside partitions: somewhere there, and nowhere
+/// else.
 pub(in crate::prep) fn assert_left(opened: &Opened, found: &[ByteRange], size: u64, what: &str) {
     let volume = Volume::open(&mut View(opened), opened.len()).expect("NTFS");
     let cluster = volume.geometry().cluster;
@@ -236,12 +237,12 @@ pub(in crate::prep) fn assert_left(opened: &Opened, found: &[ByteRange], size: u
     }
 }
 
-/// Everything up to a whole sidecar; the disk is flushed.
+/// Everything up to a complete sidecar; the disk is flushed.
 fn copied(lab: &Lab, disk: &SimDisk, key: &Key, sidecar: &mut File) -> Result<Appended, Problem> {
     copied_from(lab, disk, key, sidecar, &Mutex::new(None), Pace::default(), false)
 }
 
-/// A second session, from begin to end.
+/// A second session, from start to end.
 pub(in crate::prep) fn added(lab: &Lab, disk: &SimDisk, key: &Key, wipe_free: bool) {
     let mut sidecar = lab.file("sidecar");
     let none = Mutex::new(None);
@@ -250,7 +251,7 @@ pub(in crate::prep) fn added(lab: &Lab, disk: &SimDisk, key: &Key, wipe_free: bo
     with_store(disk, |store| commit::redo(&mut sidecar, store)).expect("a volume");
 }
 
-/// As [`copied`], from what is durable on.
+/// As [`copied`], from the durable part on.
 fn copied_from(
     lab: &Lab,
     disk: &SimDisk,
@@ -321,7 +322,7 @@ pub(in crate::prep) fn with_store<T>(disk: &SimDisk, act: impl FnOnce(&mut Store
     act(&mut Store::new("sim", Box::new(disk.engine()), &pool))
 }
 
-/// A disk of its own with the same bytes; everything on it is durable.
+/// An independent disk with the same bytes; everything on it is durable.
 pub(in crate::prep) fn twin(disk: &SimDisk) -> SimDisk {
     disk.image_after_cut(Landed::Bits(u64::MAX))
 }
@@ -338,7 +339,7 @@ pub(super) fn unlocked(opened: &Opened, plain: &Path) {
     }
 }
 
-/// The unlocked volume in a file, looked at by others.
+/// The unlocked volume in a file, examined by other programs.
 fn judge(lab: &Lab, disk: &SimDisk, key: &Key, name: &str, trees: &[(&str, &str)]) {
     let opened = opened(disk, key);
     let plain = lab.dir.join(name);
@@ -373,7 +374,7 @@ fn judge(lab: &Lab, disk: &SimDisk, key: &Key, name: &str, trees: &[(&str, &str)
     assert!(manifest.ends_with("</BlobList>\n</Drive>\n</DriveManifest>\n"));
 }
 
-/// Cuts the power at every write and flush of `act`, and hands what is left to `then`.
+/// Cuts the power at every write and flush of `act`, and passes each resulting disk to `then`.
 pub(super) fn cut_everywhere(
     start: &SimDisk,
     act: impl Fn(&SimDisk) -> Result<(), Problem>,
@@ -499,8 +500,8 @@ fn cut_while_copied(lab: &Lab, cuts_min: u64) {
     );
 }
 
-/// Digests of what lies on the drive from where files are, and of the outcome log, by this cipher and in free space that is
-/// cut into pieces or not. Times of the sources are in neither.
+/// Digests of the drive's contents from the files on, and of the outcome log, with this cipher and with fragmented free
+/// space or not. Times of the sources are in neither.
 fn digests(name: &str, cipher: &str, is_cut: bool) -> [String; 2] {
     let mut lab = Lab::new(name);
     if is_cut {
@@ -556,7 +557,8 @@ fn slots_shorter_than_a_block_make_the_same_drive() {
     assert!(manifests.iter().all(|one| *one == manifests[0]), "{manifests:?}");
 }
 
-/// The problem that ends a second session on a disk with these faults, and whether it says that nothing is lost.
+/// The problem that ends a second session on a disk with these faults, after checking that it states that nothing is
+/// lost.
 fn ended(lab: &Lab, disk: &SimDisk, key: &Key, faults: Faults) -> Problem {
     disk.set_faults(faults);
     let durable = Mutex::new(None);
@@ -633,7 +635,7 @@ fn a_stop_while_files_are_copied_ends_at_a_checkpoint() {
     lab.stops = |event| matches!(event, Event::Stage { stage: Stage::Data, .. });
     let problem = ended(&lab, &disk, &key, Faults::default());
     assert_eq!(problem.kind, Kind::Interrupted, "{problem}");
-    // What was read goes on to the drive before it ends.
+    // Data already read is written to the drive before the stop.
     lab.stops = |event| matches!(event, Event::Progress { acknowledged, .. } if acknowledged.0 > 0);
     lab.slot_len = 1 << 20;
     disk.set_faults(Faults { latency_max: Duration::from_millis(30), ..Faults::default() });

@@ -27,7 +27,7 @@ use crate::units::FileTime;
 struct Lab {
     dir: PathBuf,
     content_md5: bool,
-    /// What else is asked for.
+    /// Options of the request beyond the defaults.
     ask: fn(&mut PrepRequest),
 }
 
@@ -53,7 +53,7 @@ impl Lab {
         Self { dir, content_md5: false, ask: |_| () }
     }
 
-    /// As little as has everything: resident and long files, a directory, a block of its own.
+    /// The smallest set with everything: resident and long files, a directory, a block of its own.
     fn small(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("dray-run-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
@@ -117,7 +117,7 @@ impl Lab {
         bench.fill(disk, bench.begin())
     }
 
-    /// As [`Self::run_on`], and then `after` with what reading back needs; the record beside it is complete.
+    /// As [`Self::run_on`], and then `after` with the parameters of reading back; the record next to it is complete.
     fn run_and(
         &self,
         place: &str,
@@ -158,11 +158,11 @@ impl Lab {
     }
 }
 
-/// A plan with its draft, to be written to simulated disks again and again.
+/// A plan with its secrets, to be written to simulated disks repeatedly.
 struct Bench {
     prepared: Prepared,
     secrets: VolumeSecrets,
-    /// Stretched once.
+    /// Computed once, since it takes a stretch.
     region: Box<[u8; REGION_LEN]>,
     journal: JournalFile,
     snapshot: Prefix,
@@ -195,7 +195,7 @@ impl Bench {
         work(&self.prepared.drives[0], &shared)
     }
 
-    /// The drive is begun: nothing is written yet.
+    /// Starts the drive: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
         let begun = self.shared(|drive, shared| begin(0, drive, &self.secrets, &record, || Ok(()), shared));
@@ -272,19 +272,19 @@ fn the_same_inputs_give_the_same_bytes_through_every_engine() {
     }
 }
 
-/// What our own scan, which knows every mark that the outside judges look for, sees on a disk.
+/// The result of dray's own scan, which recognises every mark that the external judges look for.
 fn seen(disk: &SimDisk, size: u64) -> Option<String> {
     let read = |at: ByteOffset, into: &mut [u8]| {
         disk.read_at(at, into);
         Ok(())
     };
     let found = signature::scan_with(&read, ByteLen(size), crate::units::SectorSize::S512).expect("a scan");
-    // Bytes without a mark are what every interrupted drive holds.
+    // Every interrupted drive holds bytes without a mark.
     let marked = found.table.is_some() || found.volumes.iter().any(|volume| volume.format.is_some());
     found.words.filter(|_| marked)
 }
 
-/// Whether everything between the two tables is the same.
+/// Whether everything between the two tables is equal.
 fn same_volume(a: &SimDisk, b: &SimDisk, size: u64) -> bool {
     let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let (mut at, end) = (34 * 512, size - 33 * 512);
@@ -351,7 +351,8 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
             assert_eq!(problem.kind, Kind::Different, "{:?}: {problem}", batch.phase);
             tried += 1;
         }
-        // Block hashes alone find it too: what a resumed session knows of the batches of its first run.
+        // Block hashes alone reveal it too: the only reference that a resumed session has for the batches of its first
+        // run.
         disk.set_faults(Faults::default());
         let none = vec![None; written.sums.len()];
         let blind = Written { sums: &none, ..*written };
@@ -382,7 +383,7 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
     assert!(tried > 15, "only {tried} batches");
 }
 
-/// Ways in which what was not flushed may have landed: every subset of a few writes, and torn ones from seeds.
+/// Ways in which unflushed writes may have landed: every subset of a few writes, and torn ones from seeds.
 fn landings(unflushed: usize, cut: u64) -> Vec<Landed> {
     let subsets = if unflushed <= 2 { 1u64 << unflushed } else { 0 };
     let whole = [Landed::Bits(0), Landed::Bits(u64::MAX)];
@@ -419,7 +420,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         if bench.fill(&disk, begun).is_ok() {
             continue;
         }
-        // What lies beside the journal when the power goes.
+        // The files next to the journal at the power cut.
         let kept = bench.sidecars().map(|path| fs::read(path).expect("a sidecar"));
         for landed in landings(disk.unflushed(), cut) {
             for (path, bytes) in bench.sidecars().iter().zip(&kept) {

@@ -1,14 +1,15 @@
-//! The batch under way, beside the journal: what will lie on the drive, durable before it is written there.
+//! The batch under way, stored next to the journal: the bytes for the drive, durable before they are written there.
 //!
-//! Plaintext and ciphertext cannot be told apart after a torn write. So a batch is kept here, encrypted: written again it
-//! finishes what was torn, and decrypted it takes that back. Nothing in the clear leaves the drive. The file has one size
-//! and holds one batch; it may be written over as soon as the checkpoint tells that the batch is durable.
+//! Plaintext and ciphertext cannot be told apart after a torn write. So a batch is stored here, encrypted: written
+//! again it completes the torn write, and decrypted it undoes it. No plaintext leaves the drive. The file has a
+//! constant size and holds one batch; it may be overwritten as soon as the checkpoint records the batch as durable.
 //!
-//! Its first block names the batch that is being written to the drive, once the batch itself is durable here. So a batch
-//! that was torn while it was kept, of which nothing is on the drive, is told from one that was damaged later.
+//! Its first block names the batch that is being written to the drive, once the batch itself is durable here. So a
+//! batch that was torn while being stored, of which nothing is on the drive, can be told from one that was damaged
+//! later.
 //!
 //! ```text
-//! 0       4 KiB    what is under way: magic, id, way, border before and behind, u64 CRC-64/NVME
+//! 0       4 KiB    batch under way: magic, id, direction, border before and after, u64 CRC-64/NVME
 //! 4096    128 KiB  the batch's head: magic, id, borders, runs, checksum of its bytes; u64 CRC-64/NVME at its end
 //! 135168  …        its bytes, encrypted
 //! ```
@@ -24,21 +25,21 @@ use crate::checkpoint::code::{Decoder, Encoder};
 use crate::hash;
 use crate::units::ByteRange;
 
-/// Bytes of a batch at most.
+/// Most bytes of a batch.
 pub const BATCH_LEN: u64 = 32 << 20;
-/// Runs of a batch at most.
+/// Most runs of a batch.
 pub const RUNS_MAX: usize = 4096;
 /// Bytes before the batch.
 const MARK_LEN: u64 = 4096;
 /// Bytes of the batch's head.
 const HEAD_LEN: u64 = 128 << 10;
-/// Where its own bytes begin.
+/// Offset of the batch's bytes.
 const BODY_AT: u64 = MARK_LEN + HEAD_LEN;
 const MAGIC: [u8; 8] = *b"DRAYenc2";
 /// Most bytes of the file.
 pub const LEN_MAX: u64 = BODY_AT + BATCH_LEN;
 
-/// Which way a pass goes.
+/// Direction of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Encrypts, from the volume's start on.
@@ -47,7 +48,7 @@ pub enum Direction {
     Decrypt,
 }
 
-/// What the first block says.
+/// Contents of the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Nothing,
@@ -61,7 +62,7 @@ enum Mark {
 }
 
 impl Mark {
-    /// Whether a pass that stands at `border` needs the batch: it was not told as durable yet.
+    /// Whether a pass at `border` needs the batch: it has not been recorded as durable yet.
     fn is_needed(self, border: u64) -> bool {
         match self {
             Self::Batch { direction: Direction::Encrypt, start, .. } => start == border,
@@ -71,14 +72,14 @@ impl Mark {
     }
 }
 
-/// A batch: from one border to the next, and what is encrypted between them.
+/// A batch: two borders, and the ranges to encrypt between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The border before it, in bytes of the volume.
     pub start: u64,
-    /// The border behind it.
+    /// The border after it.
     pub end: u64,
-    /// What lies between, ascending.
+    /// Ranges between the borders, ascending.
     pub runs: Vec<ByteRange>,
 }
 
@@ -89,24 +90,24 @@ impl Batch {
     }
 }
 
-/// The file that holds the one batch under way: what will lie on the drive, durable before it is written there.
+/// The file with the one batch under way: the bytes for the drive, durable before they are written there.
 #[derive(Debug)]
 pub struct BatchJournal<'f> {
     file: &'f File,
-    /// Which volume's batches it holds: any other's do not count.
+    /// Identifies the volume: batches of any other are ignored.
     id: [u8; 32],
     batch_len: u64,
 }
 
 impl<'f> BatchJournal<'f> {
-    /// Over its file, with room for a batch of that many bytes.
+    /// Uses `file`, with room for a batch of this many bytes.
     ///
     /// # Errors
-    /// When there is no room.
+    /// There is no room.
     pub fn new(file: &'f File, id: [u8; 32], batch_len: u64) -> io::Result<Self> {
         let (batch_len, len) = (batch_len.min(BATCH_LEN), BODY_AT + batch_len.min(BATCH_LEN));
         if file.metadata()?.len() < len {
-            // Where that is not known, the first batch finds out, before it is written to the drive.
+            // Where room cannot be reserved, the first batch finds out, before it is written to the drive.
             match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len)?,
                 Err(error) => return Err(error.into()),
@@ -116,20 +117,20 @@ impl<'f> BatchJournal<'f> {
         Ok(Self { file, id, batch_len })
     }
 
-    /// Over its file as it is, to look at what it holds.
+    /// Uses `file` as it is, to examine its contents.
     pub const fn look(file: &'f File, id: [u8; 32]) -> Self {
         Self { file, id, batch_len: BATCH_LEN }
     }
 
-    /// Bytes of a batch at most.
+    /// Most bytes of a batch.
     pub const fn batch_len(&self) -> u64 {
         self.batch_len
     }
 
-    /// Keeps a batch, encrypted, and that it is under way; durable when this returns.
+    /// Stores a batch, encrypted, and marks it as under way; durable when this returns.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn keep(&self, batch: &Batch, sealed: &[u8], direction: Direction) -> io::Result<()> {
         let mut head = Vec::with_capacity(HEAD_LEN as usize);
         let mut to = Encoder::new(&mut head);
@@ -152,7 +153,7 @@ impl<'f> BatchJournal<'f> {
         self.mark(Some((direction, batch)))
     }
 
-    /// Tells what is under way; durable when this returns.
+    /// Records the batch under way; durable when this returns.
     fn mark(&self, under_way: Option<(Direction, &Batch)>) -> io::Result<()> {
         let mut block = Vec::with_capacity(MARK_LEN as usize);
         let mut to = Encoder::new(&mut block);
@@ -189,17 +190,17 @@ impl<'f> BatchJournal<'f> {
         Ok(if hash::crc64(inner).to_le_bytes() == sum { mark } else { Mark::Broken })
     }
 
-    /// The batch that may have been written to the drive in part, while the pass stood at `border`.
+    /// The batch that may have been written to the drive in part, with the pass at `border`.
     ///
     /// # Errors
-    /// `InvalidData` when the file says that there is one and does not have it, or does not say whether; when it cannot be read.
+    /// `InvalidData` when the file names a batch that it does not hold, or its mark is damaged; it cannot be read.
     pub fn under_way(&self, border: u64, direction: Direction) -> io::Result<Option<(Batch, Vec<u8>)>> {
         let (mark, kept) = (self.marked()?, self.kept()?);
         let was_whole = kept.is_some();
         let of_border = |batch: &Batch| batch.start == border || direction == Direction::Decrypt && batch.end == border;
         match kept.filter(|(batch, _)| of_border(batch)) {
             Some(kept) => Ok(Some(kept)),
-            // What was kept whole without being marked, or is behind the border, is not under way any more.
+            // A batch stored completely without a mark, or passed by the border already, is not under way any more.
             None if mark.is_needed(border) || mark == Mark::Broken && !was_whole => {
                 Err(io::ErrorKind::InvalidData.into())
             }
@@ -207,10 +208,10 @@ impl<'f> BatchJournal<'f> {
         }
     }
 
-    /// The batch that was kept last, if it is whole.
+    /// The batch stored last, if it is complete.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// The file cannot be read.
     fn kept(&self) -> io::Result<Option<(Batch, Vec<u8>)>> {
         let mut head = vec![0; HEAD_LEN as usize];
         self.file.read_exact_at(&mut head, MARK_LEN)?;
@@ -242,10 +243,10 @@ impl<'f> BatchJournal<'f> {
         Ok(Some((batch, from.u64()?)))
     }
 
-    /// Forgets the batch: nothing is under way.
+    /// Removes the batch: nothing is under way.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn forget(&self) -> io::Result<()> {
         self.mark(None)?;
         self.file.write_all_at(&[0; 4096], MARK_LEN)?;
@@ -285,7 +286,7 @@ mod tests {
             assert_eq!(ring.under_way(16_384, Direction::Decrypt).expect("not needed"), None, "byte {at} is flipped");
             flip(at);
         }
-        // The mark alone: the batch is whole, whatever it says.
+        // The mark alone: the batch is complete, whatever the mark.
         flip(20);
         assert_eq!(ring.under_way(8192, Direction::Encrypt).expect("whole"), whole);
         flip(BODY_AT);

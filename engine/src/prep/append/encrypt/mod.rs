@@ -1,15 +1,16 @@
-//! A plain volume encrypted where it lies, before a session adds to it; and the way back.
+//! Encrypts a plain volume in place, before a session adds to it; and undoes that.
 //!
-//! Order, each step durable before the next and told by the checkpoint ([`State`]):
+//! Order, each step durable before the next and recorded in the checkpoint ([`State`]):
 //!
 //! 1. BitLocker's areas become hidden files of the plain volume, as files are added ([`super::commit`]).
-//! 2. The volume's first 8 KiB get their new home, encrypted; the metadata regions say that nothing else is.
+//! 2. The volume's first 8 KiB are copied to the relocated area, encrypted; the metadata regions record that nothing
+//!    else is encrypted.
 //! 3. The front becomes BitLocker's: from here on no system takes the drive for an ordinary volume.
-//! 4. The pass (`pass`): batch by batch, ascending; the border stands in the checkpoint and on the drive.
-//! 5. The metadata regions say that all is encrypted.
+//! 4. The pass (`pass`): batch by batch, ascending; the border is in the checkpoint and on the drive.
+//! 5. The metadata regions record that everything is encrypted.
 //!
-//! Whenever this is cut short, [`encrypt`] goes on to the same drive, and [`decrypt`] goes back to the volume that was
-//! there, bit for bit but for clusters that were free. Both may be cut short themselves.
+//! After any interruption, [`encrypt`] continues to the same result, and [`decrypt`] returns to the earlier volume, bit
+//! for bit except for clusters that were free. Both may be interrupted themselves.
 
 pub mod batch_journal;
 mod pass;
@@ -39,21 +40,21 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, Sector
 use crate::verify::find::{Found, Inside, Opened, View};
 use crate::verify::medium::Medium;
 
-/// The word for the images of what the hidden files changed.
+/// Name of the sidecar with the images of the changes for the hidden files.
 pub const IMAGES: &str = "hidden";
-/// The word for the batch under way.
+/// Name of the sidecar with the batch under way.
 pub const BATCH_JOURNAL: &str = "batch";
 
-/// How far it is.
+/// Step that has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Nothing was written but to free clusters.
+    /// Only free clusters have been written.
     Begun,
-    /// The images are whole: the hidden files come to be, or go.
+    /// The images are complete: the hidden files are being created, or removed.
     Ready,
-    /// They are there.
+    /// The hidden files exist.
     Hidden,
-    /// The front has its new home.
+    /// The front is stored in the relocated area.
     Relocated,
     /// Encrypted up to the border.
     Passing,
@@ -65,10 +66,10 @@ impl Step {
     const ALL: [Self; 6] = [Self::Begun, Self::Ready, Self::Hidden, Self::Relocated, Self::Passing, Self::Done];
 }
 
-/// All that going on and going back need to know, beside the key in the drive record.
+/// State for resuming and for undoing, except the key, which is in the drive record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// How far it is.
+    /// Step that has been reached.
     pub step: Step,
     /// Border of [`Step::Passing`], in bytes of the volume.
     pub border: u64,
@@ -76,16 +77,16 @@ pub struct State {
     pub volume: ByteRange,
     cluster: u64,
     places: [u64; 5],
-    /// Free clusters are encrypted too.
+    /// Whether free clusters are encrypted too.
     all: bool,
-    /// The images of what the hidden files changed, as they were written; of [`Step::Ready`] and later.
+    /// The images of the changes for the hidden files, as written; valid from [`Step::Ready`] on.
     images: Prefix,
     region: Vec<u8>,
     front: Vec<u8>,
 }
 
 impl State {
-    /// At the beginning.
+    /// The state at the start.
     pub fn new(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> Self {
         Self {
             step: Step::Begun,
@@ -103,19 +104,19 @@ impl State {
     /// BitLocker's areas.
     ///
     /// # Errors
-    /// When they make no sense.
+    /// They are implausible.
     pub fn regions(&self, sector: SectorSize) -> Result<Regions, String> {
         let cluster = ClusterSize::from_bytes(self.cluster);
         let regions = cluster.and_then(|cluster| Regions::restore(self.volume.len, cluster, sector, self.places));
         regions.ok_or_else(|| "the checkpoint names places that no volume has".into())
     }
 
-    /// What [`Keys::restore`] finds the keys by.
+    /// The bytes from which [`Keys::restore`] restores the keys.
     pub fn body(&self) -> Vec<u8> {
         [&self.region[..], &self.front[..]].concat()
     }
 
-    /// Into a checkpoint.
+    /// Writes the state to a checkpoint.
     pub fn write(&self, to: &mut Encoder<'_>) {
         to.u8(self.step as u8);
         to.u64(self.border);
@@ -133,10 +134,10 @@ impl State {
         to.list(&self.front);
     }
 
-    /// Out of one.
+    /// Reads the state from a checkpoint.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
         let step = Step::ALL.get(usize::from(from.u8()?)).copied().ok_or(Fault("names an unknown step"))?;
         let border = from.u64()?;
@@ -157,10 +158,10 @@ impl State {
     }
 }
 
-/// Looks at what [`decrypt`] will need of the files beside the journal; changes nothing.
+/// Checks the files next to the journal that [`decrypt`] will need; changes nothing.
 ///
 /// # Errors
-/// What is wrong with them, and its path.
+/// The fault, with the path of the file.
 pub fn check_back(
     state: &State,
     keys: &Keys,
@@ -178,16 +179,16 @@ pub fn check_back(
     Ok(())
 }
 
-/// What is encrypted, and who is told.
+/// Parameters of encrypting a volume in place.
 #[allow(missing_debug_implementations, reason = "holds callbacks")]
 pub struct Work<'a> {
     /// Index in the session's plan.
     pub index: usize,
     /// The drive, for reports.
     pub facts: &'a DriveFacts,
-    /// The same, for reading.
+    /// The drive for reading.
     pub medium: Arc<dyn Medium>,
-    /// Sectors of the drive.
+    /// Sector size of the drive.
     pub sector: SectorSize,
     /// The session's time.
     pub now: FileTime,
@@ -195,19 +196,19 @@ pub struct Work<'a> {
     pub keys: &'a Keys,
     /// The sidecar with the images of the hidden files, open for reading and writing, and its path.
     pub images: (&'a mut File, &'a Path),
-    /// The sidecar with the batch under way, likewise.
+    /// The sidecar with the batch under way, with its path.
     pub batches: (&'a File, &'a Path),
     /// Bytes of a batch; at most [`batch_journal::BATCH_LEN`].
     pub batch_len: u64,
     /// Makes the state durable.
     pub save: &'a mut dyn FnMut(&State) -> Result<(), Problem>,
-    /// Where news goes.
+    /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
-    /// Asked to stop?
+    /// Stop request.
     pub stop: &'a Stop,
 }
 
-/// Why a volume is not encrypted in place, as a problem.
+/// The problem for a volume that cannot be encrypted in place.
 pub fn unfit(unfit: Unfit, drive: &str) -> Problem {
     let problem = |what: String| Problem::new(Kind::Refused, what).drive(drive);
     match unfit {
@@ -220,10 +221,10 @@ pub fn unfit(unfit: Unfit, drive: &str) -> Problem {
     }
 }
 
-/// A volume that can be encrypted in place: NTFS in the clear, on the only partition that can hold one.
+/// A volume that can be encrypted in place: plain NTFS, on the only partition that can hold one.
 ///
 /// # Errors
-/// What else it is.
+/// The reason why it is not one.
 pub fn plain(found: Found) -> Result<Opened, Problem> {
     let problem = |what: &str| Problem::new(Kind::Refused, what).drive(&found.drive.name);
     match &found.inside {
@@ -270,13 +271,13 @@ impl<'a> Work<'a> {
         state.regions(self.sector).map_err(|why| Problem::new(Kind::Environment, why).drive(&self.facts.name))
     }
 
-    /// Moves on to a step; durable when this returns.
+    /// Advances to a step; durable when this returns.
     fn reach(&mut self, state: &mut State, step: Step, border: u64) -> Result<(), Problem> {
         (state.step, state.border) = (step, border);
         (self.save)(state)
     }
 
-    /// Writes zeros to what BitLocker leaves of its files, and has everything ready for the files to come to be.
+    /// Writes zeros to the unused rest of BitLocker's files, and prepares the creation of these files.
     fn hide(&mut self, state: &State, regions: &Regions, store: &mut Store<'_>) -> Result<Prefix, Problem> {
         let name = &self.facts.name;
         let opened = plain(self.found(state)?)?;
@@ -291,7 +292,7 @@ impl<'a> Work<'a> {
         commit::prepare(&opened, store, &planned.append, &planned.tree, &Outcome::default(), self.images.0)
     }
 
-    /// Makes sure of the images of the hidden files.
+    /// Verifies the images of the hidden files.
     fn trust(&mut self, state: &State) -> Result<(), Problem> {
         let trusted = commit::trust(self.images.0, &state.images, self.medium.as_ref(), &self.facts.name);
         trusted.map_err(|problem| match problem.kind {
@@ -300,7 +301,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// What is encrypted, seen through a volume that is plain from `border` on.
+    /// The ranges to encrypt, read through a volume that is plain from `border` on.
     fn ranges(&self, state: &State, regions: &Regions, border: u64) -> Result<Vec<ByteRange>, Problem> {
         let mapping = regions.mapping_until(ByteOffset(border));
         let opened = self.found(state)?.mapped(mapping, Arc::clone(&self.keys.cipher));
@@ -310,7 +311,7 @@ impl<'a> Work<'a> {
         ranges.map_err(|error| refused(&error.into(), &self.facts.name))
     }
 
-    /// The pass from the border to its end, or back to its start.
+    /// Runs the pass from the border to its end, or back to its start.
     fn pass(
         &mut self,
         state: &mut State,
@@ -358,7 +359,7 @@ impl<'a> Work<'a> {
         }
         if direction == Direction::Encrypt {
             pass.end()?;
-            // What the session writes from now on must not be taken for what the batch held.
+            // Later writes of the session must not be mistaken for contents of the batch.
             pass.batches.forget().map_err(|error| side(&error, name))?;
         }
         pass.store.flush()
@@ -371,10 +372,10 @@ fn side(error: &io::Error, name: &str) -> Problem {
         .advice("make room on the journal's disk, and resume or abort the session")
 }
 
-/// Encrypts the volume, from wherever `state` is.
+/// Encrypts the volume, starting from any `state`.
 ///
 /// # Errors
-/// What the drive or the files beside the journal say. Do it again, or [`decrypt`].
+/// Errors of the drive or of the files next to the journal. Repeat it, or call [`decrypt`].
 pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
     let regions = work.regions(state)?;
     let (name, keys) = (&work.facts.name, work.keys);
@@ -400,7 +401,7 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
             pass.relocate()?;
             work.reach(state, Step::Relocated, START)?;
         }
-        // From here on the file says whether a batch is under way.
+        // From here on the file records whether a batch is under way.
         pass.batches.forget().map_err(|error| side(&error, name).path(work.batches.1))?;
         pass.put_front(Direction::Encrypt)?;
         work.reach(state, Step::Passing, START)?;
@@ -413,10 +414,10 @@ pub fn encrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) ->
     Ok(())
 }
 
-/// Takes the volume back to what it was, from wherever `state` is. What the session added must be gone.
+/// Returns the volume to its earlier state, starting from any `state`. Additions of the session must have been removed.
 ///
 /// # Errors
-/// What the drive or the files beside the journal say. Do it again.
+/// Errors of the drive or of the files next to the journal. Repeat it.
 pub fn decrypt(work: &mut Work<'_>, state: &mut State, store: &mut Store<'_>) -> Result<(), Problem> {
     let regions = work.regions(state)?;
     let (name, keys) = (&work.facts.name, work.keys);

@@ -1,8 +1,8 @@
-//! The pass over the volume, forwards and back: batch by batch, and a border between what is encrypted and what is plain.
+//! The pass over the volume, forwards and back: batch by batch, with a border between the encrypted and the plain part.
 //!
-//! In use below the border is encrypted, in use from it on is plain, but for the batch under way, which the ring has. The
-//! metadata regions on the drive tell the border too, so that a drive on which nothing is under way can be read with its
-//! key alone: the first of them always is whole, the others follow with the next batch.
+//! Ranges in use below the border are encrypted, those from it on are plain, except the batch under way, which is in
+//! the batch journal. The metadata regions on the drive record the border too, so that a drive without a batch under
+//! way can be read with its key alone: the first of them is always complete, the others follow with the next batch.
 
 use std::io;
 
@@ -15,16 +15,16 @@ use crate::report::{Kind, Problem};
 use crate::units::{ByteOffset, ByteRange};
 use crate::verify::medium::Medium;
 
-/// Where the pass begins: what lies before has another home.
+/// Offset at which the pass begins: the part before it is stored elsewhere.
 pub const START: u64 = FRONT_LEN as u64;
 
-/// What a pass works on.
+/// Parameters of a pass.
 pub struct Pass<'a, 's> {
-    /// The drive, as a person names it.
+    /// Name of the drive in messages.
     pub name: &'a str,
-    /// What the drive is read through.
+    /// The medium for reading the drive.
     pub medium: &'a dyn Medium,
-    /// What the drive is written through.
+    /// The writer of the drive.
     pub store: &'a mut Store<'s>,
     /// The volume on the drive.
     pub volume: ByteRange,
@@ -36,10 +36,10 @@ pub struct Pass<'a, 's> {
     pub batches: BatchJournal<'a>,
 }
 
-/// The batch that may lie on the drive in part.
+/// The batch that may have been written to the drive in part.
 ///
 /// # Errors
-/// When it is damaged.
+/// It is damaged.
 pub fn under_way(
     batches: &BatchJournal<'_>,
     border: u64,
@@ -88,7 +88,8 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Gives the front of the volume its new home, and writes the regions for the first time. Nothing refers to them yet.
+    /// Copies the front of the volume to its relocated area, and writes the regions for the first time. Nothing refers
+    /// to them yet.
     pub fn relocate(&mut self) -> Result<(), Problem> {
         let mut front = vec![0; FRONT_LEN];
         self.read(self.regions.front(), &mut front)?;
@@ -100,7 +101,7 @@ impl Pass<'_, '_> {
         self.store.flush()
     }
 
-    /// Makes it look like a BitLocker volume, or like NTFS again; its former front has its home elsewhere.
+    /// Writes the front of a BitLocker volume, or that of NTFS again; the original front is stored elsewhere.
     pub fn put_front(&mut self, direction: Direction) -> Result<(), Problem> {
         let mut front = self.keys.front.clone();
         if direction == Direction::Decrypt {
@@ -113,7 +114,7 @@ impl Pass<'_, '_> {
         self.store.flush()
     }
 
-    /// Brings a batch that was under way to its end, and gives the border.
+    /// Completes a batch that was under way, and returns the border.
     pub fn recover(&mut self, border: u64, direction: Direction) -> Result<u64, Problem> {
         let kept = under_way(&self.batches, border, direction, self.name)?;
         let Some((batch, mut sealed)) = kept else { return Ok(border) };
@@ -151,7 +152,7 @@ impl Pass<'_, '_> {
         self.store.flush()
     }
 
-    /// Does the next batch of `ranges` from `border` on; gives the new border, or `None` when there is nothing left.
+    /// Processes the next batch of `ranges` from `border` on; returns the new border, or `None` when nothing is left.
     pub fn step(&mut self, ranges: &[ByteRange], border: u64, direction: Direction) -> Result<Option<u64>, Problem> {
         let batch = match direction {
             Direction::Encrypt => next(ranges, border, self.batches.batch_len()),
@@ -176,7 +177,7 @@ impl Pass<'_, '_> {
         Ok(Some(if direction == Direction::Encrypt { batch.end } else { batch.start }))
     }
 
-    /// Tells the border on the drive: durable in the first region, on the way in the others.
+    /// Records the border on the drive: durably in the first region, without a flush in the others.
     pub fn report(&mut self, border: u64) -> Result<(), Problem> {
         let region = self.keys.converting.until(ByteOffset(border));
         self.write_regions(&region, 0, 1)?;
@@ -184,7 +185,7 @@ impl Pass<'_, '_> {
         self.write_regions(&region, 1, 3)
     }
 
-    /// Tells on the drive that all is encrypted.
+    /// Records on the drive that everything is encrypted.
     pub fn end(&mut self) -> Result<(), Problem> {
         self.write_regions(&self.keys.region, 0, 1)?;
         self.store.flush()?;
@@ -193,7 +194,7 @@ impl Pass<'_, '_> {
     }
 }
 
-/// The batch behind `border`, of `room` bytes at most.
+/// The batch after `border`, of `room` bytes at most.
 fn next(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
     let mut batch = Batch { start: border, end: border, runs: Vec::new() };
     let from = ranges.partition_point(|range| range.end().0 <= border);
@@ -210,7 +211,7 @@ fn next(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
     (!batch.runs.is_empty()).then_some(batch)
 }
 
-/// The batch before `border`, likewise.
+/// The batch before `border`, of `room` bytes at most.
 fn previous(ranges: &[ByteRange], border: u64, mut room: u64) -> Option<Batch> {
     let mut batch = Batch { start: START, end: border, runs: Vec::new() };
     let to = ranges.partition_point(|range| range.start.0 < border);

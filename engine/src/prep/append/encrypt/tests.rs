@@ -1,4 +1,5 @@
-//! A plain volume of another maker encrypted on a simulated disk: power cuts at every write and flush, and judges.
+//! A plain volume made by other programs, encrypted on a simulated disk: power cuts at every write and flush, and the
+//! judges.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -40,7 +41,7 @@ type Files = Vec<(String, Vec<u8>)>;
 
 impl Lab {
     fn new(name: &str, sector: SectorSize) -> Self {
-        // Every batch is made durable beside the journal: thousands of times in these tests.
+        // Every batch is made durable next to the journal: thousands of times in these tests.
         let memory = PathBuf::from("/dev/shm");
         let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let dir = base.join(format!("dray-in-place-{}-{name}", std::process::id()));
@@ -119,7 +120,7 @@ struct Sides {
     batches: File,
 }
 
-/// What all attempts at one disk share.
+/// State shared by all attempts on one disk.
 struct Case {
     keys: Keys,
     started: State,
@@ -167,7 +168,7 @@ impl Case {
         Self { keys, started, batch_len, facts: facts(disk) }
     }
 
-    /// Goes one way from `state`, which is what is durable afterwards. Stops after so many checkpoints.
+    /// Runs in one direction from `state`, which holds the durable state afterwards. Stops after this many checkpoints.
     fn go(
         &self,
         disk: &SimDisk,
@@ -209,7 +210,7 @@ impl Case {
     }
 }
 
-/// What is free on a plain volume, in bytes of the disk.
+/// Free ranges of a plain volume, in bytes of the disk.
 fn free(disk: &SimDisk) -> Vec<ByteRange> {
     let opened = plain(found(disk)).expect("a plain volume");
     let mut view = View(&opened);
@@ -223,7 +224,7 @@ fn free(disk: &SimDisk) -> Vec<ByteRange> {
     runs.into_iter().map(run).collect()
 }
 
-/// First byte that differs and was not free.
+/// First byte that differs in a range that was not free.
 fn differs(disk: &SimDisk, former: &SimDisk, free: &[ByteRange]) -> Option<u64> {
     let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
@@ -243,7 +244,7 @@ fn differs(disk: &SimDisk, former: &SimDisk, free: &[ByteRange]) -> Option<u64> 
     None
 }
 
-/// The volume as the key shows it, looked at by others.
+/// The volume as unlocked with the key, examined by other programs.
 fn judge(lab: &Lab, disk: &SimDisk, case: &Case, files: &Files) {
     let opened = found(disk).unlock(&case.key(), &mut |_, _| {}).expect("the key opens it");
     assert_same_shape(disk, &opened);

@@ -13,16 +13,16 @@ use crate::units::SectorSize;
 /// Short slots: many writes of a small drive.
 const SLOT: usize = 256 << 10;
 
-/// A plan that is run many times: the key is derived once.
+/// A plan that is run many times: its key is stretched once.
 struct Trials {
-    /// Its sources are read by every run.
+    /// Owner of the sources, which every run reads.
     _lab: Lab,
     bench: Bench,
     size: ByteLen,
     node: Option<PathBuf>,
 }
 
-/// What a session told.
+/// Events reported by a session.
 #[derive(Default)]
 struct Told {
     done: bool,
@@ -45,7 +45,7 @@ impl Trials {
         self.run_until(disk, timeouts, |_| false)
     }
 
-    /// Somebody wants to stop when `ends` says so of something that was told.
+    /// Requests a stop when `ends` returns true for an event.
     fn run_until(
         &self,
         disk: &SimDisk,
@@ -85,12 +85,12 @@ impl Trials {
     }
 }
 
-/// How many times the usual number.
+/// Multiple of the usual number of runs.
 fn times() -> u64 {
     std::env::var("DRAY_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// The seeds to run: `count` times the campaign's length, or the one that is to be repeated.
+/// The seeds to run: `count` times the campaign's length, or the one to repeat.
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("DRAY_CAMPAIGN_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => vec![seed],
@@ -292,7 +292,8 @@ fn campaign_lies_while_reading_back_are_found() {
             match result {
                 Ok(_) if lies.is_empty() => {}
                 Ok(_) => {
-                    // What is there several times may lie once: tables and BitLocker's own regions, on the way in.
+                    // Duplicated structures may be wrong in one copy: tables and BitLocker's own regions, on the way
+                    // in.
                     let covered = |lie: &ByteRange| drive.layout.last_places().iter().any(|place| place.overlaps(*lie));
                     let missed: Vec<_> = lies.iter().filter(|lie| !covered(lie)).collect();
                     assert!(missed.is_empty(), "seed {seed}: read back as right with lies at {missed:?}");

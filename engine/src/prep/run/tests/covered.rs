@@ -1,4 +1,4 @@
-//! Every sector of a drive is written, or is named as left: in the plan, and on a disk that was full of old data.
+//! Every sector of a drive is written, or listed as left: in the plan, and on a disk that was full of old data.
 
 use super::*;
 use crate::gpt::{Guids, Scheme};
@@ -27,7 +27,7 @@ fn empty(len: u64, sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: 
     DriveLayout::new(Frame::new(spec).expect("a frame"), tree, ByteLen(100_000)).expect("room")
 }
 
-/// What is written and what is left are all of the drive, sector by sector, and are what its map says.
+/// Written and left ranges together cover the drive, sector by sector, and agree with its map.
 fn assert_covered(layout: &DriveLayout, len: u64, what: &str) {
     let written = layout.batches(SLOT_LEN).flat_map(|batch| batch.pieces);
     let mut ranges: Vec<_> = written.map(|piece| ByteRange::new(piece.at.0, piece.range.len() as u64)).collect();
@@ -49,7 +49,7 @@ fn assert_covered(layout: &DriveLayout, len: u64, what: &str) {
         assert_eq!(use_.is_left(), left.contains(range));
         at = range.end().0;
     }
-    // What is left in the volume is what `$Bitmap` calls free: whole clusters.
+    // The ranges left in the volume are those that `$Bitmap` marks free: whole clusters.
     let (ntfs, volume) = (layout.layout(), layout.volume());
     let clusters = ntfs.cluster().len_of(ntfs.cluster_count()).0;
     for range in layout.uses().iter().filter(|(_, what)| *what == Use::Free).map(|(range, _)| range) {

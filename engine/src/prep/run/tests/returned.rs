@@ -1,4 +1,4 @@
-//! Drives that come back damaged, on the simulated disk: what image files cannot show, sectors that nobody can read.
+//! Drives that return damaged, on the simulated disk: unreadable sectors, which image files cannot have.
 
 use super::*;
 use crate::ntfs::read::RunPlace;
@@ -68,7 +68,7 @@ fn a_sector_that_cannot_be_read_costs_its_file_alone() {
             let whole = format!("on the drive at byte {}", ByteOffset(place));
             assert!(row.notes[0].contains("unreadable") && row.notes[0].contains(&whole), "{row:?}");
         }
-        // All but the sector itself is taken out, under a name that nobody takes for the file's.
+        // Everything except the sector itself is extracted, under a name that shows the damage.
         let was = fs::read(lab.dir.join("source/file 7.bin")).expect("a source");
         let is = fs::read(out.join("data/file 7.bin.damaged")).expect("what could be read");
         let different: Vec<usize> = (0..was.len()).filter(|at| was[*at] != is[*at]).collect();

@@ -1,4 +1,4 @@
-//! What is agreed to is what is written: while somebody is asked, names may come to lead elsewhere.
+//! Only the drive that was consented to is written: while a question is open, names may come to lead elsewhere.
 
 use std::os::unix::fs::symlink;
 
@@ -17,7 +17,7 @@ impl Lab {
         prepare_with(request, Surroundings::real(), &Roots::default(), &mut |_| {}).expect("a plan")
     }
 
-    /// An image with something on it, whose bytes all are `byte`.
+    /// An image with contents: all of its bytes are `byte`.
     fn precious(&self, name: &str, byte: u8) -> PathBuf {
         let path = self.dir.join(name);
         fs::write(&path, vec![byte; 100 << 20]).expect("an image");
@@ -29,7 +29,7 @@ fn holds(path: &Path, byte: u8) -> bool {
     fs::read(path).expect("an image").iter().all(|it| *it == byte)
 }
 
-/// The session is refused as a whole, before the journal knows of it.
+/// The session is refused as a whole, before it is recorded in the journal.
 fn refused(lab: &Lab, prepared: Prepared, word: &str) {
     let problems = prepared.run(&[0], &|_| {}, &Stop::new()).expect_err("refused");
     assert!(problems.0.iter().all(|problem| matches!(problem.kind, Kind::Refused | Kind::Usage)), "{problems}");
@@ -61,7 +61,7 @@ fn an_image_that_was_swapped_while_somebody_was_asked_is_refused() {
         let _ = fs::remove_file(&asked);
         fs::rename(&mine, &asked).expect("renamed");
     }
-    // Gone altogether; and in use since.
+    // Missing altogether; and in use since.
     let prepared = lab.prepared_for(&asked.display().to_string());
     let writer = fs::OpenOptions::new().write(true).open(&asked).expect("open");
     // On a file system without leases only a lock is seen.
@@ -94,7 +94,7 @@ fn what_came_into_the_place_of_a_new_image_stays() {
     fs::remove_dir_all(&lab.dir).expect("cleaned");
 }
 
-/// A session that is interrupted before its first batch is durable, whose image somebody then replaces.
+/// A session interrupted before its first batch is durable, whose image is replaced afterwards.
 #[test]
 fn a_file_that_came_into_the_place_of_an_unfinished_drive_is_neither_filled_nor_erased() {
     let lab = Lab::small("swapped-later");
@@ -115,7 +115,7 @@ fn a_file_that_came_into_the_place_of_an_unfinished_drive_is_neither_filled_nor_
         fs::rename(&other, &image).expect("in its place");
         let mut request = PrepRequest::new(lab.dir.join("j.jrn"), "session#1");
         request.action = crate::prep::request::Action::Resume;
-        // Going on asks again, whatever signatures say of it.
+        // Resuming needs consent again, whatever the signatures.
         match prepare_with(request.clone(), Surroundings::real(), &Roots::default(), &mut |_| {}) {
             Ok(again) => {
                 assert_eq!(again.drives_needing_consent(), [0], "{with_plan_of_new}");
