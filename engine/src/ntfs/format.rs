@@ -1,4 +1,4 @@
-//! What lies on an NTFS 3.1 volume, as declared structures; each cites its evidence.
+//! The structures of an NTFS 3.1 volume; each declaration cites its evidence.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -11,7 +11,7 @@ pub const INDEX_BLOCK: usize = 4096;
 pub const NAME_UNITS_MAX: usize = 255;
 /// Bytes of `$Boot` (docs/spec/ntfs.md#boot-sector).
 pub const BOOT_BYTES: u64 = 8192;
-/// The mark behind the last attribute of a record (docs/spec/ntfs.md#file-records).
+/// The mark after the last attribute of a record (docs/spec/ntfs.md#file-records).
 pub const ATTRIBUTES_END: u32 = 0xFFFF_FFFF;
 
 /// Attribute types (docs/spec/ntfs.md#attribute-headers).
@@ -164,7 +164,7 @@ pub struct ResidentHeader {
     pub indexed: u8,
     pub unused: u8,
 }
-/// Where the name or the value of a resident attribute starts.
+/// Offset of the name or the value in a resident attribute.
 pub const RESIDENT_HEADER: usize = size_of::<AttrHeader>() + size_of::<ResidentHeader>();
 const _: () = assert!(RESIDENT_HEADER == 0x18);
 
@@ -183,7 +183,7 @@ pub struct NonResidentHeader {
     pub data: U64,
     pub valid: U64,
 }
-/// Where the name or the mapping pairs of a non-resident attribute start.
+/// Offset of the name or the mapping pairs in a non-resident attribute.
 pub const NON_RESIDENT_HEADER: usize = size_of::<AttrHeader>() + size_of::<NonResidentHeader>();
 const _: () = assert!(NON_RESIDENT_HEADER == 0x40);
 
@@ -203,7 +203,7 @@ pub struct StandardInformation {
 }
 const _: () = assert!(size_of::<StandardInformation>() == 48);
 
-/// What NTFS 3.x puts behind [`StandardInformation`] (docs/spec/ntfs.md#standard-information).
+/// The part that NTFS 3.x adds after [`StandardInformation`] (docs/spec/ntfs.md#standard-information).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -297,9 +297,9 @@ pub struct BlockHeader {
     pub vcn: U64,
 }
 const _: () = assert!(size_of::<BlockHeader>() == 0x18);
-/// Where the update sequence array of an index block lies.
+/// Offset of the update sequence array in an index block.
 pub const BLOCK_FIXUPS: usize = size_of::<BlockHeader>() + size_of::<IndexHeader>();
-/// Where the entries of an index block start.
+/// Offset of the entries in an index block.
 pub const BLOCK_ENTRIES: usize = (BLOCK_FIXUPS + 2 * (INDEX_BLOCK / FIXUP_STRIDE + 1)).next_multiple_of(8);
 const _: () = assert!(BLOCK_FIXUPS == 0x28 && BLOCK_ENTRIES == 0x40);
 
@@ -393,19 +393,20 @@ pub const fn units<const N: usize>(ascii: &[u8; N]) -> [u16; N] {
     out
 }
 
-/// Rounded up to 8, as every attribute and entry is.
+/// Rounds up to 8, the alignment of every attribute and entry.
 pub const fn align8(len: usize) -> usize {
     len.next_multiple_of(8)
 }
 
-/// Puts the update sequence into place: the very last thing done to a record or block (docs/spec/ntfs.md#fixups).
+/// Applies the update sequence: the very last step for a record or block (docs/spec/ntfs.md#fixups).
 ///
-/// `fixups` is where the update sequence array lies; `protected` is a whole number of strides.
+/// `fixups` is the offset of the update sequence array; `protected` is a whole number of strides.
 pub fn protect(protected: &mut [u8], fixups: usize) {
     protect_as(protected, fixups, 1);
 }
 
-/// As [`protect`], with another sequence value: over something older, the next one, so that a torn write shows.
+/// As [`protect`], with another sequence value: that following the old one when a structure is overwritten, so that a
+/// torn write shows.
 pub fn protect_as(protected: &mut [u8], fixups: usize, sequence: u16) {
     let sequence = sequence.to_le_bytes();
     protected[fixups..fixups + 2].copy_from_slice(&sequence);

@@ -1,16 +1,16 @@
-//! Which names Windows can open, and names in place of those it cannot (docs/spec/ntfs.md#names).
+//! Names that Windows can open, and substitutes for others (docs/spec/ntfs.md#names).
 //!
-//! Two names of one directory that [`super::upcase::equal_folded`] takes for one are no matter of one name alone; who
-//! lays out directories looks for them, and gives all but one of them a [`safe_name`].
+//! Two names of one directory that [`super::upcase::equal_folded`] treats as the same cannot be recognised from one
+//! name alone; the planner of directories looks for them, and gives all but one of them a [`safe_name`].
 
 use std::fmt;
 
 use super::format::NAME_UNITS_MAX;
 
-/// Why Windows cannot open a name, or NTFS not hold it.
+/// Reason why Windows cannot open a name, or NTFS cannot hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameProblem {
-    /// No name at all.
+    /// The name is empty.
     Empty,
     /// More than 255 UTF-16 units.
     TooLong {
@@ -21,11 +21,11 @@ pub enum NameProblem {
     Character(char),
     /// `.` or `..`.
     Dots,
-    /// A dot or blank at the end, which Windows drops.
+    /// A dot or blank at the end, which Windows removes.
     Tail,
-    /// A device, whatever its extension: `CON`, `nul.txt`.
+    /// A device name, with any extension: `CON`, `nul.txt`.
     Device,
-    /// In the root: the name of a metafile.
+    /// The name of a metafile, in the root.
     Metafile,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for NameProblem {
 }
 
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
-/// Devices when a digit follows: 1 to 9, or superscript 1 to 3.
+/// Device names when a digit follows: 1 to 9, or superscript 1 to 3.
 const NUMBERED_DEVICES: [&str; 2] = ["COM", "LPT"];
 
 fn is_illegal(character: char) -> bool {
@@ -63,7 +63,7 @@ fn is_device(name: &str) -> bool {
         })
 }
 
-/// What is wrong with a name in any directory; `None`: Windows opens it.
+/// The problem of a name in any directory; `None`: Windows opens it.
 pub fn problem(name: &str) -> Option<NameProblem> {
     if name.is_empty() {
         return Some(NameProblem::Empty);
@@ -84,7 +84,7 @@ pub fn problem(name: &str) -> Option<NameProblem> {
     is_device(name).then_some(NameProblem::Device)
 }
 
-/// What is wrong with a name in the volume's root.
+/// The problem of a name in the volume's root.
 pub fn problem_in_root(name: &str) -> Option<NameProblem> {
     const IN_ROOT: [&str; 11] = [
         "$MFT", "$MFTMirr", "$LogFile", "$Volume", "$AttrDef", "$Bitmap", "$Boot", "$BadClus", "$Secure", "$UpCase",
@@ -94,13 +94,13 @@ pub fn problem_in_root(name: &str) -> Option<NameProblem> {
     problem(name).or_else(|| IN_ROOT.iter().any(|metafile| same(metafile)).then_some(NameProblem::Metafile))
 }
 
-/// Longest extension that is worth keeping, in units.
+/// Longest extension that is kept, in units.
 const EXTENSION_UNITS_MAX: usize = 32;
-/// What stands for a character that may not be.
+/// Substitute for a forbidden character.
 const STAND_IN: char = '_';
 
-/// A name that Windows opens, alike to `name`, its extension kept if there is one, and marked by `disambiguator`
-/// (`a:b.txt` becomes `a_b~2f.txt`). The same arguments give the same name; the result is legal in the root too.
+/// A name that Windows opens, similar to `name`, with its extension, and marked by `disambiguator` (`a:b.txt` becomes
+/// `a_b~2f.txt`). The same arguments give the same name; the result is valid in the root too.
 pub fn safe_name(name: &str, disambiguator: u64) -> String {
     let is_extension = |(stem, extension): &(&str, &str)| {
         !stem.is_empty() && !extension.is_empty() && extension.encode_utf16().count() <= EXTENSION_UNITS_MAX

@@ -1,7 +1,7 @@
 //! The table `$UpCase` of Windows 8 and later, and the collation of file names built on it.
 //!
-//! NTFS knows nothing of Unicode's case rules: two names are one file to Windows when they are equal after each code
-//! unit went through this table. U+00DF and U+0131 have no capital here, and U+00B5 is its own.
+//! NTFS does not use Unicode's case rules: Windows treats two names as the same file when they are equal after mapping
+//! each code unit through this table. U+00DF and U+0131 have no capital here, and U+00B5 is its own.
 
 use std::cmp::Ordering;
 
@@ -72,7 +72,7 @@ pub const BYTES: usize = 2 * 65536;
 /// The CRC-64 of the table's bytes, as its stream `$Info` holds it (docs/spec/ntfs.md#upcase-table-and-collation).
 pub const CRC64: u64 = 0xDADC_7E77_6B1B_690C;
 
-/// The whole table: index a code unit, get its capital.
+/// The whole table, indexed by code unit.
 pub fn table() -> &'static [u16; 65536] {
     &TABLE
 }
@@ -85,7 +85,7 @@ pub fn fold(unit: u16) -> u16 {
 /// Collation rule FILE_NAME, the order of directory entries: capitals compared as numbers, the shorter of two that
 /// agree first, and names that differ only by case by their own code units.
 ///
-/// `Equal` means the very same name. See [`equal_folded`] for what Windows takes as one name.
+/// `Equal` means identical names. See [`equal_folded`] for names that Windows treats as the same.
 pub fn compare(a: impl IntoIterator<Item = u16>, b: impl IntoIterator<Item = u16>) -> Ordering {
     let (mut a, mut b) = (a.into_iter(), b.into_iter());
     let mut exact = Ordering::Equal;
@@ -107,7 +107,7 @@ pub fn compare(a: impl IntoIterator<Item = u16>, b: impl IntoIterator<Item = u16
     }
 }
 
-/// Whether Windows would take the two for the same name in one directory.
+/// Whether Windows would treat the two as the same name in one directory.
 pub fn equal_folded(a: impl IntoIterator<Item = u16>, b: impl IntoIterator<Item = u16>) -> bool {
     a.into_iter().map(fold).eq(b.into_iter().map(fold))
 }

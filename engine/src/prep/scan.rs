@@ -86,8 +86,8 @@ pub fn sources(
 /// Walks all rows of `dataset` (its path is for messages), skipping the session's `own` files; `root_units` is the
 /// length of `\<session>` in UTF-16 units.
 ///
-/// Adds all problems of the sources and of their blobs; the catalog lacks the entries concerned. `None`
-/// when no catalog could be made.
+/// Adds all problems of the sources and of their blobs; the catalog lacks the entries concerned. `None` when no catalog
+/// could be made.
 pub(super) fn scan(
     dataset: &Path,
     rows: &[DatasetRow],

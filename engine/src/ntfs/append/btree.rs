@@ -1,4 +1,4 @@
-//! The whole index of one directory, built in bulk from entries that are held (docs/spec/ntfs.md#indexes).
+//! The whole index of one directory, built in bulk from entries in memory (docs/spec/ntfs.md#indexes).
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::ntfs::format::{AttrType, ENTRY_HEADER, EntryHeader, FileNameHeader, a
 use crate::ntfs::read::Upcase;
 use crate::units::ClusterSize;
 
-/// Type and order of `$I30`.
+/// Type and collation of `$I30`.
 const I30_KEY: (u32, u32) = (AttrType::FileName as u32, collation::FILE_NAME);
 
 /// Entries of one directory: references and keys (`$FILE_NAME` values), in collation order once sorted.
@@ -42,7 +42,7 @@ impl Entries {
         &mut self.bytes[range]
     }
 
-    /// Sorts by collation; entries that are in order already cost one comparison each.
+    /// Sorts by collation; entries in order already cost one comparison each.
     pub(super) fn sort(&mut self, upcase: &Upcase) {
         let Self { bytes, items } = self;
         items.sort_by(|a, b| upcase.cmp(&name_of(&bytes[a.1.clone()]), &name_of(&bytes[b.1.clone()])));
@@ -68,12 +68,12 @@ pub(super) fn name_of(key: &[u8]) -> Vec<u16> {
     name.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect()
 }
 
-/// Which entry goes into which block. Blocks are numbered leaves first, then level by level; the top block is the last.
+/// Assignment of entries to blocks. Blocks are numbered leaves first, then level by level; the top block is the last.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// First entry of each leaf. The entry before it stands in a block above.
+    /// First entry of each leaf. The entry before it is in a block above.
     leaves: Vec<usize>,
-    /// For each level above: which of its items each block starts with. Item `i` stands between blocks `i` and `i + 1` of
+    /// For each level above: the index of the first item of each block. Item `i` is between blocks `i` and `i + 1` of
     /// the level below.
     levels: Vec<Vec<usize>>,
     longest: usize,
@@ -93,7 +93,7 @@ impl Shape {
                 used = 0;
             }
         }
-        // No leaf may be empty: then the entry before the last goes up instead.
+        // A leaf must not be empty: then the entry before the last moves up instead.
         if let Some(last) = leaves.last_mut()
             && *last == count
             && count > 1
@@ -127,18 +127,18 @@ impl Shape {
         shape
     }
 
-    /// The entry that item `item` of inner level `level` is.
+    /// Index of the entry that is item `item` of inner level `level`.
     fn separator(&self, level: usize, item: usize) -> usize {
         let leaf = (0..level).rev().fold(item, |item, below| self.levels[below][item + 1] - 1);
         self.leaves[leaf + 1] - 1
     }
 
-    /// How many blocks there are.
+    /// Number of blocks.
     pub(super) fn blocks(&self) -> u64 {
         (self.leaves.len() + self.levels.iter().map(Vec::len).sum::<usize>()) as u64
     }
 
-    /// No choice of these entries needs more blocks: see the shape of a new volume's directories.
+    /// Upper bound of the blocks for any subset of these entries: see the shape of a new volume's directories.
     pub(super) fn blocks_max(&self) -> u64 {
         let per_block = (INNER_ROOM / (self.longest.max(1) + SUBNODE)) as u64;
         let (mut total, mut below) = (self.leaves.len() as u64, self.leaves.len() as u64);
@@ -181,7 +181,7 @@ impl Shape {
     }
 }
 
-/// Writes the `$INDEX_ROOT` value of a directory whose entries all fit in.
+/// Writes the `$INDEX_ROOT` value of a directory whose entries all fit in it.
 pub(super) fn small_root(out: &mut [u8], entries: &Entries, cluster: ClusterSize) -> usize {
     index::root_value(out, I30_KEY, cluster, false, |out| {
         let at = (0..entries.len()).fold(0, |at, i| at + write_entry(&mut out[at..], entries.get(i), None));
@@ -189,7 +189,7 @@ pub(super) fn small_root(out: &mut [u8], entries: &Entries, cluster: ClusterSize
     })
 }
 
-/// Writes the `$INDEX_ROOT` value of a directory of `blocks`.
+/// Writes the `$INDEX_ROOT` value of a directory in `blocks` index blocks.
 pub(super) fn large_root(out: &mut [u8], blocks: u64, cluster: ClusterSize) -> usize {
     index::large_root(out, I30_KEY, cluster, blocks - 1)
 }

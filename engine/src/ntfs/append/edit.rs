@@ -1,4 +1,4 @@
-//! Records of the volume taken apart and put together again, and pages of the volume changed in memory.
+//! Splits records of the volume into attributes and reassembles them, and edits pages of the volume in memory.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::ntfs::read::raw::{self, Fault, Record};
 use crate::ntfs::read::{NtfsError, ReadAt};
 use crate::units::{ByteOffset, Clusters, Extent, Lcn};
 
-/// Bytes behind the last attribute that count as used (docs/spec/ntfs.md#file-records).
+/// Bytes after the last attribute that count as used (docs/spec/ntfs.md#file-records).
 const END_BYTES: usize = 8;
 /// Offsets in a record's header (docs/spec/ntfs.md#file-records).
 const FIXUPS_AT: usize = 0x04;
@@ -24,7 +24,7 @@ const NON_RESIDENT_AT: usize = 0x08;
 const LOWEST_AT: usize = 0x10;
 const PAIRS_AT: usize = 0x20;
 
-/// The next sequence value of an update sequence; 0 and FFFF are left out.
+/// The next value of an update sequence; 0 and FFFF are skipped.
 pub(super) const fn next_sequence(old: u16) -> u16 {
     match old {
         0xFFFE | 0xFFFF => 1,
@@ -48,7 +48,7 @@ pub(super) fn protect_after(record: &mut [u8], old: u16) {
     protect_as(record, fixups, next_sequence(old));
 }
 
-/// One attribute, whole.
+/// One complete attribute.
 #[derive(Clone, Debug)]
 pub(super) struct Attr {
     pub kind: u32,
@@ -102,7 +102,7 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// Takes a record apart whose fixups are undone.
+    /// Splits a record with its fixups undone.
     pub(super) fn new(bytes: &[u8]) -> Result<Self, Fault> {
         let record = Record::new(bytes)?;
         let first = usize::from(record.header.first_attribute.get());
@@ -129,8 +129,8 @@ impl Edit {
         Some(self.attributes.remove(i))
     }
 
-    /// Puts an attribute (as [`crate::ntfs::build::record::attribute`] makes it) where it belongs, in place of one of that
-    /// type and name, whose id and flags it keeps.
+    /// Inserts an attribute (as [`crate::ntfs::build::record::attribute`] makes it) at its place, replacing one of the
+    /// same type and name, whose id and flags it keeps.
     pub(super) fn put(&mut self, kind: u32, name: &[u16], mut bytes: Vec<u8>) {
         let old = self.remove(kind, name);
         let id = match &old {
@@ -138,7 +138,7 @@ impl Edit {
             None => self.new_id().to_le_bytes(),
         };
         bytes[ATTRIBUTE_ID_AT..ATTRIBUTE_ID_AT + 2].copy_from_slice(&id);
-        // What the attribute is like (compressed, for a directory whose files are) stays.
+        // Flags of the attribute (compressed, for a directory of compressed files) are kept.
         if let Some(old) = old {
             bytes[ATTRIBUTE_FLAGS_AT..ATTRIBUTE_FLAGS_AT + 2].copy_from_slice(&old.flags());
         }
@@ -153,7 +153,7 @@ impl Edit {
         id
     }
 
-    /// Makes it a record that nothing has; what it held may stay.
+    /// Marks the record as free; its contents may stay.
     pub(super) fn free(&mut self) {
         self.head[FLAGS_AT..FLAGS_AT + 2].fill(0);
         let sequence = u16::from_le_bytes([self.head[SEQUENCE_AT], self.head[SEQUENCE_AT + 1]]);
@@ -161,17 +161,17 @@ impl Edit {
         self.head[SEQUENCE_AT..SEQUENCE_AT + 2].copy_from_slice(&next.to_le_bytes());
     }
 
-    /// Bytes that all attributes take.
+    /// Bytes of all attributes.
     pub(super) fn len(&self) -> usize {
         self.attributes.iter().map(|attr| attr.bytes.len()).sum()
     }
 
-    /// Bytes that attributes can take.
+    /// Room for attributes, in bytes.
     pub(super) fn room(&self) -> usize {
         self.record_bytes - self.head.len() - END_BYTES
     }
 
-    /// The record, protected with the sequence value behind its present one.
+    /// The record, protected with the sequence value after its present one.
     pub(super) fn record(&self) -> Vec<u8> {
         let mut out = self.head.clone();
         let old = sequence_of(&self.head);
@@ -188,7 +188,7 @@ impl Edit {
     }
 }
 
-/// Pages of the volume as they will be.
+/// Modified pages of the volume.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     unit: u64,
@@ -200,7 +200,7 @@ impl Pages {
         Self { unit, pages: BTreeMap::new() }
     }
 
-    /// Puts bytes at a place; what else is on their pages is read once.
+    /// Puts bytes at a place; the rest of their pages is read once.
     pub(super) fn put<R: ReadAt>(&mut self, reader: &mut R, at: u64, mut bytes: &[u8]) -> Result<(), NtfsError> {
         let mut at = at;
         while !bytes.is_empty() {
@@ -224,13 +224,13 @@ impl Pages {
         Ok(())
     }
 
-    /// The pages that `other` has, as they are here.
+    /// The pages of `other`, with the contents here.
     pub(super) fn of(&self, other: &Self) -> Self {
         let pages = other.pages.keys().filter_map(|page| Some((*page, self.pages.get(page)?.clone())));
         Self { unit: self.unit, pages: pages.collect() }
     }
 
-    /// The pages that `other` has not.
+    /// The pages missing in `other`.
     pub(super) fn without(&self, other: &Self) -> Self {
         let pages = self.pages.iter().filter(|(page, _)| !other.pages.contains_key(page));
         Self { unit: self.unit, pages: pages.map(|(page, bytes)| (*page, bytes.clone())).collect() }

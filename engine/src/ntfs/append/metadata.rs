@@ -1,4 +1,4 @@
-//! What has to be written, when the data are down.
+//! Renders the metadata of an append, once the data are written.
 
 use std::collections::BTreeMap;
 
@@ -17,35 +17,35 @@ use crate::ntfs::read::raw::{self, Fault, types};
 use crate::ntfs::read::{FileRef, NtfsError, Place, ReadAt, Stream};
 use crate::units::{ByteOffset, Clusters, Extent};
 
-/// Longest piece that is handed out.
+/// Longest piece that is passed on.
 const PIECE: usize = 1 << 20;
-/// The dirty bit in the low byte of `$Volume`'s flags, and where that byte is in `$VOLUME_INFORMATION`.
+/// The dirty bit in the low byte of `$Volume`'s flags, and the offset of that byte in `$VOLUME_INFORMATION`.
 const DIRTY: u8 = 1;
 const VOLUME_FLAGS_AT: usize = 0x0A;
 
 /// The attributes of a large index, in order.
 const INDEX_ATTRIBUTES: [AttrType; 3] = [AttrType::IndexRoot, AttrType::IndexAllocation, AttrType::Bitmap];
-/// Longest bitmap of `$MFT` that any driver takes (docs/spec/ntfs.md#limits).
+/// Longest bitmap of `$MFT` that any driver accepts (docs/spec/ntfs.md#limits).
 const RECORD_BITS_MAX: u64 = 512 << 20;
 
-/// When a piece is written. Each step waits until the one before is durable.
+/// Step of writing. Each step waits until the one before is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Into clusters that were free: nothing refers to them yet.
     Fresh,
     /// The dirty mark, and a log that has nothing to replay.
     Mark,
-    /// What makes the new files part of the volume.
+    /// The changes that make the new files part of the volume.
     Change,
-    /// The dirty mark's end.
+    /// Removal of the dirty mark.
     Clean,
 }
 
-/// Takes what is to be written: step, place on the volume, bytes. Steps ascend; pieces are whole units of the spec, but for
-/// those of [`Step::Fresh`], which are whole clusters.
+/// Receives writes: step, place on the volume, bytes. Steps ascend; pieces are whole units of the specification, except
+/// for those of [`Step::Fresh`], which are whole clusters.
 pub type WriteOut<'a, E> = &'a mut dyn FnMut(Step, ByteOffset, &[u8]) -> Result<(), E>;
 
-/// Collects the clusters that change hands.
+/// Collects the clusters that become used or free.
 #[derive(Default)]
 struct Marks {
     set: Vec<Extent>,
@@ -53,13 +53,13 @@ struct Marks {
 }
 
 impl Append {
-    /// Renders everything that is written beside file data, in order. `outcome` has the true length of every root file.
+    /// Renders everything to write except file data, in order. `outcome` has the true length of every root file.
     ///
     /// Reads the volume as it was when the append was planned: call it again after a crash only while nothing of
     /// [`Step::Mark`] has been written.
     ///
     /// # Errors
-    /// What the reader or `out` says.
+    /// Errors of the reader or of `out`.
     pub fn metadata<R: ReadAt, E: From<Refusal>>(
         &self,
         reader: &mut R,
@@ -88,7 +88,7 @@ impl Append {
         }
         self.change_record_bits(reader, outcome, out)?;
         self.change_cluster_bits(reader, outcome, marks, out)?;
-        // Pages with the mark come in the same pieces each time, so that they can be told by their places.
+        // Pages with the mark come in the same pieces each time, so that they can be recognised by their places.
         for (at, run) in pages.of(&mark).runs(PIECE) {
             out(Step::Change, at, &run)?;
         }
@@ -101,7 +101,7 @@ impl Append {
 
     // ---- into free clusters ------------------------------------------------------------------------------------
 
-    /// Writes the blocks of all large indexes; how many each has, if it still needs any.
+    /// Writes the blocks of all large indexes; returns the number of each, if it still needs any.
     fn write_indexes<R: ReadAt, E: From<Refusal>>(
         &self,
         reader: &mut R,
@@ -142,7 +142,7 @@ impl Append {
         Ok(counts)
     }
 
-    /// Writes what `$MFT` and its bitmap grow by, as far as that lies in new clusters.
+    /// Writes the growth of `$MFT` and its bitmap, as far as it is in new clusters.
     fn write_growth<R: ReadAt, T: Tree, E: From<Refusal>>(
         &self,
         reader: &mut R,
@@ -162,7 +162,7 @@ impl Append {
                 let number = number as u32;
                 render.record(reader, number, &mut record)?;
                 let at = u64::from(number) * record_bytes;
-                // What `$MFT` had allocated beyond its length is not free: it changes with the rest.
+                // Space that `$MFT` had allocated beyond its length is not free: it changes with the rest.
                 let inside = growth.old_allocated.saturating_sub(at).min(record_bytes) as usize;
                 if inside > 0 {
                     self.put_mft(reader, pages, at, &record[..inside])?;
@@ -181,7 +181,7 @@ impl Append {
         Ok(())
     }
 
-    /// Writes what `$Secure` grows by, as far as that lies in new clusters.
+    /// Writes the growth of `$Secure`, as far as it is in new clusters.
     fn write_secure<E: From<Refusal>>(&self, marks: &mut Marks, out: WriteOut<'_, E>) -> Result<(), E> {
         let (Some(secure), places) = (&self.secure, &self.secure_places) else { return Ok(()) };
         let cluster = self.cluster();
@@ -193,7 +193,7 @@ impl Append {
         };
         let mut sds = vec![0; cluster.len_of(places.sds.len).0 as usize];
         for (at, bytes) in secure.pieces() {
-            // What lies in clusters that `$SDS` had already changes with the rest.
+            // The part in clusters that `$SDS` had already changes with the rest.
             let skip = secure.allocated.saturating_sub(at).min(bytes.len() as u64) as usize;
             if skip < bytes.len() {
                 let into = (at + skip as u64 - secure.allocated) as usize;
@@ -209,7 +209,7 @@ impl Append {
         Ok(())
     }
 
-    /// What changes in `$Secure` where it is.
+    /// Changes `$Secure` in place.
     fn change_secure<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages) -> Result<(), Refusal> {
         let (Some(secure), Some(edit)) = (&self.secure, self.edit_secure(reader)?) else { return Ok(()) };
         for (at, bytes) in secure.pieces() {
@@ -232,7 +232,7 @@ impl Append {
         self.put_record(reader, pages, number, &edit.record())
     }
 
-    /// Puts bytes of `$MFT` at `at` into pages, as far as it was allocated before.
+    /// Puts bytes of `$MFT` at `at` into pages, as far as they are in space allocated before.
     fn put_mft<R: ReadAt>(&self, reader: &mut R, pages: &mut Pages, at: u64, bytes: &[u8]) -> Result<(), Refusal> {
         self.put_stream(reader, pages, &self.mft_extents, at, bytes)
     }
@@ -273,7 +273,7 @@ impl Append {
 
     // ---- in place ----------------------------------------------------------------------------------------------
 
-    /// A record of the volume, replaced; and its copy in `$MFTMirr`.
+    /// Replaces a record of the volume; and its copy in `$MFTMirr`.
     fn put_record<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -367,10 +367,10 @@ impl Append {
         Ok(edit.record())
     }
 
-    /// Sets when a file was modified and its record changed.
+    /// Sets the times of modification and of the record's change.
     fn touch(&self, edit: &mut edit::Edit, times: Times) {
-        /// Offset in `$STANDARD_INFORMATION` (docs/spec/ntfs.md#standard-information); the time of the record's
-        /// change follows.
+        /// Offset in `$STANDARD_INFORMATION` (docs/spec/ntfs.md#standard-information); the time of the record's change
+        /// follows.
         const MODIFIED: usize = 0x08;
         if let Some(standard) = edit.find(types::STANDARD_INFORMATION, &[]) {
             let value = standard.value_mut();
@@ -409,7 +409,7 @@ impl Append {
         Ok(edit.record())
     }
 
-    /// Appends one of the three attributes of an index of `blocks`.
+    /// Appends one of the three attributes of an index of `blocks` blocks.
     fn index_attribute(&self, record: &mut Record<'_>, kind: AttrType, dir: Option<u32>, blocks: u64) {
         let large = self.large[&dir];
         let cluster = self.cluster();
@@ -437,7 +437,7 @@ impl Append {
 
     // ---- mark --------------------------------------------------------------------------------------------------
 
-    /// The pages of `$Volume`'s record and its copy with the dirty mark, and the record as it lies on the volume.
+    /// The pages of `$Volume`'s record and its copy with the dirty mark, and the record as stored on the volume.
     fn dirty_mark<R: ReadAt>(&self, reader: &mut R) -> Result<(Pages, Vec<u8>), Refusal> {
         let original = self.volume.read_raw_record(reader, u64::from(metafile::VOLUME))?;
         let mut pages = Pages::new(self.spec.unit);
@@ -449,7 +449,7 @@ impl Append {
         self.put_record(reader, pages, u64::from(metafile::VOLUME), record)
     }
 
-    /// `$Volume`'s record, as it lies on the volume, with the dirty mark.
+    /// `$Volume`'s record as stored on the volume, with the dirty mark added.
     fn marked(&self, original: &[u8]) -> Result<Vec<u8>, Refusal> {
         let place = Place::record(u64::from(metafile::VOLUME));
         let fail = |fault: Fault| Refusal::from(NtfsError::corrupt(place, fault.what));
@@ -463,7 +463,7 @@ impl Append {
         Ok(edit.record())
     }
 
-    /// Fills the log with ones: nothing in it is to be replayed over what changes (docs/spec/ntfs.md#log-file).
+    /// Fills the log with ones: nothing in it must be replayed over the changes (docs/spec/ntfs.md#log-file).
     fn reset_log<R: ReadAt, E: From<Refusal>>(&self, reader: &mut R, out: WriteOut<'_, E>) -> Result<(), E> {
         let number = u64::from(metafile::LOG_FILE);
         let log = self.volume.open_file(reader, number).map_err(Refusal::from)?;
@@ -484,7 +484,7 @@ impl Append {
 
     // ---- bitmaps -----------------------------------------------------------------------------------------------
 
-    /// Sets the bits of records: in place, or in the bitmap's new home, which was written before.
+    /// Sets the bits of records: in place, or in the bitmap's new clusters, which have been written before.
     fn change_record_bits<R: ReadAt, E: From<Refusal>>(
         &self,
         reader: &mut R,
@@ -511,7 +511,7 @@ impl Append {
         Ok(found.ok_or(NtfsError::not_found(Place::record(number)))?)
     }
 
-    /// The bitmap of `$MFT` as it will be.
+    /// The new bitmap of `$MFT`.
     fn record_bits<R: ReadAt>(&self, reader: &mut R, outcome: &Outcome) -> Result<Vec<u8>, Refusal> {
         let stream = self.record_bitmap(reader)?;
         let mut bytes = self.volume.read_whole(reader, &stream, RECORD_BITS_MAX)?;
@@ -581,7 +581,7 @@ impl Append {
     }
 }
 
-/// Sets or clears the bits of extents (sorted) in a part of a bitmap whose first bit is `first`.
+/// Sets or clears the bits of extents (sorted) in a part of a bitmap that starts with bit `first`.
 fn put_extents(bytes: &mut [u8], first: u64, extents: &[Extent], set: bool) {
     let end = first + bytes.len() as u64 * 8;
     // Extents lie apart from each other, so their ends ascend with their starts.
@@ -606,7 +606,7 @@ fn put_extents(bytes: &mut [u8], first: u64, extents: &[Extent], set: bool) {
     }
 }
 
-/// Bytes poured into clusters that were free, in pieces of whole clusters.
+/// Bytes streamed into clusters that were free, in pieces of whole clusters.
 struct FreshStream {
     extents: Vec<Extent>,
     next: usize,
@@ -656,7 +656,7 @@ impl FreshStream {
     }
 }
 
-/// Renders records of what is new.
+/// Renders the new records.
 struct Renderer<'a, T> {
     append: &'a Append,
     tree: &'a T,
@@ -665,7 +665,7 @@ struct Renderer<'a, T> {
 }
 
 impl<T: Tree> Renderer<'_, T> {
-    /// Renders a record; `false` if nothing has it, and it is free.
+    /// Renders a record; `false` if it is unused, and therefore free.
     fn record<R: ReadAt>(&self, reader: &mut R, number: u32, out: &mut [u8]) -> Result<bool, Refusal> {
         let append = self.append;
         let role = append.numbers.position(number).and_then(|n| append.role(n));
@@ -701,7 +701,7 @@ impl<T: Tree> Renderer<'_, T> {
         Ok(true)
     }
 
-    /// Begins a record with its time, name and permission.
+    /// Begins a record with its times, name and security.
     fn begin<'o>(
         &self,
         out: &'o mut [u8],
@@ -773,7 +773,7 @@ impl<T: Tree> Renderer<'_, T> {
         record.finish(Head { number, sequence, links: 1, flags: record_flag::IN_USE });
     }
 
-    /// The attribute list of a file in many pieces.
+    /// The attribute list of a file in several records.
     fn list(&self, file: u32) -> Vec<u8> {
         let append = self.append;
         let own = append.role_reference(Role::File(file));

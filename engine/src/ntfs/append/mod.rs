@@ -1,12 +1,12 @@
-//! Files added to a volume that exists, without a mounted driver (docs/spec/ntfs.md#appending).
+//! Adds files to an existing volume, without a mounted driver (docs/spec/ntfs.md#appending).
 //!
-//! [`Append::plan`] looks at a clean volume through a reader and says where everything new goes: free records and free
-//! clusters, directory indexes rebuilt in clusters that were free. [`Append::metadata`] renders, when the data are down and
-//! it is known which files made it, what has to be written, in order ([`Step`]): first what lies in clusters that were
-//! free, then the dirty mark, then what replaces bytes of the volume, then the mark's end. Until the dirty mark the volume
-//! is what it was.
+//! [`Append::plan`] examines a clean volume through a reader and decides the place of everything new: free records and
+//! free clusters, directory indexes rebuilt in clusters that were free. [`Append::metadata`] renders, once the data are
+//! written and the files left out are known, all further writes, in order ([`Step`]): first data in clusters that were
+//! free, then the dirty mark, then changes to existing bytes of the volume, then the removal of the mark. Until the
+//! dirty mark the volume is unchanged.
 //!
-//! Nothing else is touched: no file, index block or stream that was there is moved or rewritten. Directories that gain
+//! Nothing else is touched: no existing file, index block or stream is moved or rewritten. Directories that gain
 //! entries get a whole new index in new clusters; their old blocks are only freed.
 
 #![forbid(unsafe_code)]
@@ -27,22 +27,22 @@ use crate::ntfs::build::RootFile;
 use crate::ntfs::read::NtfsError;
 use crate::units::{ByteLen, ByteRange, Extent, FileTime};
 
-/// What is added, beside the tree of files.
+/// Parameters of an append other than the tree of files.
 #[derive(Clone, Debug)]
 pub struct AppendSpec {
-    /// Never written to, whatever `$Bitmap` says: what BitLocker owns.
+    /// Ranges never written to, whatever `$Bitmap` says: BitLocker's own.
     pub avoid: Vec<ByteRange>,
     /// Bytes that are written in one piece: the larger of the sectors of device and cipher.
     pub unit: u64,
-    /// Files in the root whose length is known when the data are down. One that exists is replaced.
+    /// Files in the root whose length is known only after the data. An existing one is replaced.
     pub root_files: Vec<RootFile>,
-    /// The tree's files own regions of somebody else, and stay hidden: where their data lie.
+    /// Set when the tree's files reserve regions and stay hidden: places of their data.
     pub hidden: Option<Hidden>,
     /// Time of the change, for new records and for directories that change.
     pub now: FileTime,
 }
 
-/// Files that own regions which something else writes to, as BitLocker's are (docs/spec/bitlocker.md#the-ntfs-side).
+/// Files that reserve regions for other writers, such as BitLocker's (docs/spec/bitlocker.md#the-ntfs-side).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hidden {
     /// The clusters of the files, in the order of files: one run each, free, ascending.
@@ -53,16 +53,16 @@ pub struct Hidden {
     pub dir_attributes: u32,
 }
 
-/// Why a volume is left as it is.
+/// Reason why a volume is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It could not be read.
     #[error(transparent)]
     Read(#[from] NtfsError),
-    /// It was not closed properly, or another system holds on to it.
+    /// It was not closed properly, or is still in use by another system.
     #[error("the volume {0}")]
     Unclean(&'static str),
-    /// It contradicts itself.
+    /// It is inconsistent.
     #[error("the volume is damaged: {first}{}", others(.total))]
     Damaged {
         /// The first finding.
@@ -70,13 +70,13 @@ pub enum Refusal {
         /// Damaged places in all.
         total: u64,
     },
-    /// It is sound, but made in a way that is not handled.
+    /// It is sound, but has a form that is not supported.
     #[error("the volume cannot be added to: {0}")]
     NotUnderstood(String),
-    /// Names that are there already.
+    /// Names that exist on the volume.
     #[error("{} on the volume already{}", .names.first().map_or("", |name| name.as_str()), others(&(.names.len() as u64)))]
     Exists {
-        /// Paths, with what is in the way.
+        /// Paths, with the conflict.
         names: Vec<String>,
     },
     /// Not enough free clusters.
@@ -87,7 +87,7 @@ pub enum Refusal {
         /// Bytes of free clusters that may be used.
         free: ByteLen,
     },
-    /// Enough free clusters, but in too many pieces.
+    /// Enough free clusters, but too fragmented.
     #[error("the free space is in too many pieces for {0}")]
     TooSplit(String),
 }

@@ -1,4 +1,4 @@
-//! `$Secure` of a volume that is added to: the security ids for what is new, and new entries where it has none that fit
+//! `$Secure` of an existing volume: security ids for new files, and new entries where no existing one fits
 //! (docs/spec/ntfs.md#security and docs/spec/ntfs.md#appending, point 7).
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -22,14 +22,14 @@ const HEADER: usize = size_of::<SecurityEntry>();
 const BLOCK_ROOM: usize = 4032;
 const END_ENTRY: usize = 16;
 
-/// Where the entries of `$SII` or `$SDH` are.
+/// Location of the entries of `$SII` or `$SDH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
     /// In the record.
     Root,
-    /// In the only block that is in use: its VCN, and where it begins in the stream.
+    /// In the only block in use: its VCN, and its offset in the stream.
     Block { vcn: u64, at: u64 },
-    /// In a block that the index gets now.
+    /// In a block that is added to the index.
     New,
 }
 
@@ -91,7 +91,7 @@ impl View {
         self.entries_len() + END_ENTRY <= BLOCK_ROOM
     }
 
-    /// Bytes that its attributes take in the record where that is the index's new home, or it gets a block.
+    /// Bytes of its attributes in the record, where the index moves into it or gets a block.
     fn attributes_len(&self, home: Home) -> usize {
         let name = self.name.len();
         match home {
@@ -104,7 +104,7 @@ impl View {
         }
     }
 
-    /// Puts its attributes into the record; `block` are the clusters that it gets.
+    /// Puts its attributes into the record; `block` are the clusters it gets.
     pub(super) fn put(&self, edit: &mut Edit, record_bytes: usize, cluster: ClusterSize, block: &[Extent]) {
         let attribute =
             |fill: &mut dyn FnMut(&mut record::Record<'_>)| record::attribute(record_bytes * 4, |r| fill(r));
@@ -148,10 +148,10 @@ impl View {
     }
 }
 
-/// Longest descriptor that is looked at.
+/// Longest descriptor that is examined.
 const DESCRIPTOR_MAX: u64 = 64 << 10;
 
-/// Every descriptor of the volume with its id, however `$Secure` is laid out. One that cannot be read is not there.
+/// Every descriptor of the volume with its id, whatever the layout of `$Secure`. An unreadable one is omitted.
 pub(super) fn descriptors<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<Vec<(u32, Vec<u8>)>, NtfsError> {
     let file = volume.open_file(reader, u64::from(metafile::SECURE))?;
     let Some(sds) = file.data(&SDS) else { return Ok(Vec::new()) };
@@ -178,7 +178,7 @@ pub(super) fn descriptors<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<
     Ok(out)
 }
 
-/// `$Secure`, as far as entries can be added to it, and what is added.
+/// `$Secure`, if entries can be added to it, with the additions.
 #[derive(Clone, Debug)]
 pub(super) struct Secure {
     descriptors: Vec<(u32, Vec<u8>)>,
@@ -188,12 +188,12 @@ pub(super) struct Secure {
     old_end: u64,
     /// `$SDH`, then `$SII`.
     pub views: [View; 2],
-    /// What is written from `old_end` on, in the region and in its mirror.
+    /// Bytes to write from `old_end` on, in the region and in its mirror.
     added: Vec<u8>,
 }
 
 impl Secure {
-    /// `None` where it is laid out in a way that is left alone.
+    /// `None` where its layout is not supported.
     pub(super) fn read<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<Option<Self>, NtfsError> {
         let file = volume.open_file(reader, u64::from(metafile::SECURE))?;
         let Some(sds) = file.data(&SDS) else { return Ok(None) };
@@ -229,12 +229,12 @@ impl Secure {
         Ok(whole.then_some(Self { descriptors, extents, allocated, old_end, views, added: Vec::new() }))
     }
 
-    /// Whether an id is known whose descriptor grants that.
+    /// Whether an id is known with a descriptor that grants this.
     pub(super) fn grants(&self, id: u32, grant: Grant) -> bool {
         self.descriptors.iter().any(|(other, descriptor)| *other == id && grant.is_in(descriptor))
     }
 
-    /// The id of this descriptor, or of the first that is as good; a new one where there is none.
+    /// The id of this descriptor, or of the first equivalent one; a new one where there is none.
     pub(super) fn id_of(&mut self, wanted: Vec<u8>, grant: Grant) -> u32 {
         let exact = self.descriptors.iter().find(|(_, descriptor)| *descriptor == wanted);
         let found = exact.or_else(|| self.descriptors.iter().find(|(_, descriptor)| grant.is_in(descriptor)));
@@ -261,7 +261,7 @@ impl Secure {
         id
     }
 
-    /// Finds a home for what was added in the record, which `edit` is; `None` where there is none, or nothing was added.
+    /// Finds places for the additions, with `edit` as the record; `None` where there is none, or nothing was added.
     pub(super) fn settle(mut self, mut edit: Edit) -> Option<Self> {
         if self.added.is_empty() || self.end() > REGION {
             return None;
@@ -298,7 +298,7 @@ impl Secure {
         None
     }
 
-    /// End of the last entry that was there.
+    /// End of the last existing entry.
     pub(super) const fn old_end(&self) -> u64 {
         self.old_end
     }
@@ -313,7 +313,7 @@ impl Secure {
         REGION + self.end()
     }
 
-    /// What is new in `$SDS` and where in it: the region, then the mirror.
+    /// Additions to `$SDS` with their offsets: in the region, then in the mirror.
     pub(super) fn pieces(&self) -> [(u64, &[u8]); 2] {
         [(self.old_end, &self.added), (REGION + self.old_end, &self.added)]
     }

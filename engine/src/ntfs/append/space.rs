@@ -1,10 +1,10 @@
-//! Free clusters, and which of them are taken.
+//! Allocation of free clusters.
 
 use crate::ntfs::build::LinearSpace;
 use crate::ntfs::read::{NtfsError, ReadAt, Stream, Volume};
 use crate::units::{ByteRange, Clusters, Extent, Lcn};
 
-/// Bytes of `$Bitmap` looked at in one go.
+/// Bytes of `$Bitmap` examined at once.
 pub(super) const BITMAP_CHUNK: usize = 1 << 20;
 
 /// Free clusters in runs, ascending; none of them in `avoid`.
@@ -71,8 +71,8 @@ pub(super) fn free_extents<R: ReadAt>(
     Ok(free)
 }
 
-/// Takes `need` clusters out of `free`: the smallest run that holds them all, or as few runs as can be, the largest
-/// first. Ascending; `None` if there are not so many.
+/// Takes `need` clusters from `free`: the smallest run that holds them all, or as few runs as possible, the largest
+/// first. Ascending; `None` if there are not enough.
 pub(super) fn take(free: &mut Vec<Extent>, need: u64) -> Option<LinearSpace> {
     if need == 0 {
         return Some(LinearSpace::of(&[]));
@@ -110,8 +110,8 @@ pub(super) fn take(free: &mut Vec<Extent>, need: u64) -> Option<LinearSpace> {
     Some(LinearSpace::of(&extents))
 }
 
-/// Takes these runs out of `free`; `None` unless they are free and as long as the files whose data they are, one each:
-/// `starts` has where each begins, and the end.
+/// Takes these runs from `free`; `None` unless they are free and as long as the files that they are for, one each:
+/// `starts` has the start of each, and the end.
 pub(super) fn given(free: &mut Vec<Extent>, places: &[Extent], starts: &[u64]) -> Option<LinearSpace> {
     if places.len() + 1 != starts.len() {
         return None;

@@ -1,4 +1,4 @@
-//! Volumes of every origin, added to and judged by what others wrote.
+//! Volumes of every origin, with files added and judged by other programs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use crate::ntfs::read::tests as fixtures;
 use crate::ntfs::read::{Catalog, ReadAt, ReadError, Volume};
 use crate::units::{ByteOffset, Extent, SectorSize};
 
-/// A bare volume in a file; removed with the value.
+/// A bare volume in a file; deleted on drop.
 struct Disk {
     path: PathBuf,
     file: File,
@@ -44,7 +44,7 @@ fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("dray-ntfs-append-{}-{name}", std::process::id()))
 }
 
-/// Copies what is not a hole: most of a volume of 64 GiB is.
+/// Copies everything except holes, which are most of a volume of 64 GiB.
 fn copy_data(from: &File, start: u64, to: &File, len: u64) {
     let mut buf = vec![0; 1 << 20];
     let mut at = start;
@@ -79,7 +79,7 @@ impl Disk {
         Volume::open(&mut &*self, ByteLen(self.len)).unwrap()
     }
 
-    /// Made by mkntfs; `None` where there is none.
+    /// A volume made by mkntfs; `None` where mkntfs is missing.
     fn mkntfs(name: &str, len: u64, args: &[&str]) -> Option<Self> {
         let path = scratch(name);
         File::create(&path).unwrap().set_len(len).unwrap();
@@ -164,7 +164,7 @@ fn outcome(left_out: Vec<u32>, len: u64) -> Outcome {
     Outcome { left_out: LeftOut::new(left_out), root_file_lens: vec![ByteLen(len)] }
 }
 
-/// What was written, with what lay there before.
+/// Writes with the earlier contents of their places.
 type Log = Vec<(Step, u64, Vec<u8>, Vec<u8>)>;
 
 fn write_data(disk: &Disk, append: &Append, tree: &Paths, outcome: &Outcome, log: &mut Log) {
@@ -191,7 +191,7 @@ fn write_data(disk: &Disk, append: &Append, tree: &Paths, outcome: &Outcome, log
     }
 }
 
-/// Adds a tree; what was written, in order.
+/// Adds a tree; returns the writes, in order.
 fn add(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) -> Result<(Append, Log), Refusal> {
     let append = Append::plan(disk.volume(), &mut &*disk, spec(manifest + 1000), tree)?;
     let outcome = outcome(left_out, manifest);
@@ -214,7 +214,7 @@ fn add(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) -> Result<(
     Ok((append, log))
 }
 
-/// Whether all bytes that were ever written are the same in the two, but for clusters that were free in the first.
+/// Checks that all bytes that were ever written are the same in both, except in clusters that were free in the first.
 fn assert_same_but_free(before: &Disk, after: &Disk, log: &Log, what: &str) {
     let cluster = before.volume().geometry().cluster.bytes();
     let free = before.free();
@@ -229,7 +229,7 @@ fn assert_same_but_free(before: &Disk, after: &Disk, log: &Log, what: &str) {
     }
 }
 
-/// What dissect.ntfs and judge.py find; `None` where they are not there.
+/// Findings of dissect.ntfs and judge.py; `None` where they are not installed.
 fn dissect_problems(disk: &Disk) -> Option<Vec<String>> {
     if !Command::new("python3").args(["-c", "import dissect.ntfs"]).output().is_ok_and(|out| out.status.success()) {
         eprintln!("SKIPPED judge: dissect.ntfs");
@@ -242,7 +242,7 @@ fn dissect_problems(disk: &Disk) -> Option<Vec<String>> {
     Some(found["problems"].as_array().unwrap().iter().map(|what| what.as_str().unwrap().to_owned()).collect())
 }
 
-/// Everybody's opinion of a volume, as far as it is another than `before`'s.
+/// Findings of all judges on a volume, compared with those on `before`.
 fn judge(before: &Disk, disk: &Disk, files_min: usize) {
     let report = disk.volume().check(&mut &*disk);
     for finding in report.findings.iter().take(10) {
@@ -257,7 +257,7 @@ fn judge(before: &Disk, disk: &Disk, files_min: usize) {
         let new: Vec<_> = new.into_iter().filter(|problem| !old.contains(problem)).collect();
         assert!(new.is_empty(), "dissect.ntfs: {new:?}");
     }
-    // On volumes of Windows checkdisk takes what lies behind the last entry of `$SDS` for one.
+    // On volumes made by Windows checkdisk takes the bytes after the last entry of `$SDS` for one.
     if files_min < 10_000 && !disk.path.to_string_lossy().contains(".gz") {
         built::judge_checkers(&disk.path);
     }
@@ -288,7 +288,7 @@ fn judge_mount(disk: &Disk, tree: &Paths, left_out: &[u32], manifest: u64) {
     assert!(fs::read(mount.0.join("DriveManifest.xml")).unwrap() == content("DriveManifest.xml", manifest));
 }
 
-/// Adds a tree to a volume, has it judged, and takes it back.
+/// Adds a tree to a volume, has it judged, and undoes the addition.
 fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     // Tests run side by side: every copy has its own name.
     let named = |what: &str| format!("{}.{what}", disk.path.file_name().unwrap().to_string_lossy());
@@ -314,13 +314,13 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     }
     assert!(!disk.volume().facts().is_dirty());
     assert_guarded(disk, &append, tree, &left_out, manifest);
-    // Between the marks it says that it is dirty.
+    // Between the two marks the volume is dirty.
     let half = before.copy(&named("half"));
     for (_, at, _, after) in log.iter().filter(|(step, ..)| *step < Step::Clean) {
         half.file.write_all_at(after, *at).unwrap();
     }
     assert!(half.volume().facts().is_dirty());
-    // Taken back, it is what it was.
+    // Undone, it is equal to the original.
     let undone = disk.copy(&named("undone"));
     for (_, at, before, _) in log.iter().filter(|(step, ..)| *step != Step::Fresh).rev() {
         undone.file.write_all_at(before, *at).unwrap();
@@ -328,8 +328,8 @@ fn judged(disk: &Disk, tree: &Paths, left_out: Vec<u32>, manifest: u64) {
     assert_same_but_free(&before, &undone, &log, "undone");
 }
 
-/// What was added is guarded by ids of `$Secure` that grant what a Windows format grants, and the manifest's name in its
-/// record says what the one in the root's index says.
+/// Checks that the additions have ids of `$Secure` that grant the rights of a Windows format, and that the manifest's
+/// name is the same in its record and in the root's index.
 fn assert_guarded(disk: &Disk, append: &Append, tree: &Paths, left_out: &[u32], manifest: u64) {
     use super::plan::{Role, file_reference};
     use crate::ntfs::build::security::{Grant, GrantTo};
@@ -412,7 +412,7 @@ fn judge_adds_to_used_volumes_of_ntfs_3g() {
     });
     let Some(disk) = disk else { return };
     judged(&disk, &mixed(7), vec![1, 5], 54_321);
-    // And once more, over what we wrote.
+    // Once more, on the volume with our additions.
     judged(&disk, &many(4000), (100..300).collect(), 300_000);
 }
 
@@ -435,8 +435,8 @@ fn judge_adds_to_volumes_of_ours() {
 
 type Metafiles = (Vec<(String, u32)>, Vec<u8>, Vec<Vec<u8>>);
 
-/// What the metafiles say of themselves that no driver needs: attributes of the children of `$Extend`, `$UpCase:$Info` but
-/// for the build, and the root's entries of those that it only has the names of.
+/// Facts of the metafiles that no driver needs: attributes of the children of `$Extend`, `$UpCase:$Info` without the
+/// build, and the root's entries of metafiles that exist only as names.
 fn metafiles(disk: &Disk) -> Metafiles {
     let volume = disk.volume();
     let open = |number| volume.open_file(&mut &*disk, number).unwrap();

@@ -1,4 +1,4 @@
-//! What content costs on a volume, before there is a plan.
+//! Space that content needs on a volume, before there is a plan.
 
 use super::index::{self, INNER_ROOM, LEAF_ROOM, SUBNODE};
 use super::layout::{FIRST_USER_RECORD, Geometry};
@@ -10,7 +10,7 @@ use crate::ntfs::format::{BOOT_BYTES, INDEX_BLOCK, NAME_UNITS_MAX};
 use crate::ntfs::upcase;
 use crate::units::{ByteLen, ClusterSize};
 
-/// What files and directories take of a volume, so that assigning files to drives needs no plan.
+/// Space needed by files and directories, so that assigning files to drives needs no plan.
 ///
 /// Never less than the plan takes: when the sum over all files, all directories and the root is at most
 /// [`available`](Self::available), the content fits. (One case is not counted: an index that is moved behind a hole
@@ -23,10 +23,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// For an empty volume of this kind.
+    /// An estimate for an empty volume of this kind.
     ///
     /// # Errors
-    /// [`LayoutError`], when there can be no such volume.
+    /// [`LayoutError`], when such a volume is impossible.
     pub fn new(spec: &VolumeSpec) -> Result<Self, LayoutError> {
         let geometry = Geometry::new(spec.sector, spec.cluster, spec.len)?;
         let cluster = spec.cluster.bytes();
@@ -63,34 +63,34 @@ impl Estimate {
         Ok(Self { available, ..own })
     }
 
-    /// What there is for files and directories.
+    /// Space for files and directories.
     pub fn available(&self) -> ByteLen {
         ByteLen(self.available)
     }
 
-    /// What a file of `len` bytes takes beside its entry in a directory.
+    /// Space of a file of `len` bytes in addition to its entry in a directory.
     pub fn file(&self, len: ByteLen) -> ByteLen {
         // A bit of $MFT's bitmap is less than a byte.
         ByteLen(self.cluster.len_of(self.cluster.count_for(len)).0 + self.record_bytes as u64 + 1)
     }
 
-    /// What a name of so many UTF-16 units takes in its directory: to be summed over all entries of a directory and
+    /// Space of a name of this many UTF-16 units in its directory: to be summed over all entries of a directory and
     /// given to [`Self::dir`] or [`Self::root`].
     pub fn entry(&self, name_units: usize) -> ByteLen {
         ByteLen(index::entry_len(name_units) as u64)
     }
 
-    /// What a directory takes beside its entry in its own directory; `entries` is the sum of [`Self::entry`] over the
-    /// files and directories in it.
+    /// Space of a directory in addition to its entry in its own directory; `entries` is the sum of [`Self::entry`] over
+    /// the files and directories in it.
     pub fn dir(&self, name_units: usize, entries: ByteLen) -> ByteLen {
         let base = record::resident_len(0, record::STANDARD_INFORMATION)
             + record::resident_len(0, record::file_name_len(name_units));
         ByteLen(self.record_bytes as u64 + 1 + self.index(base, entries.0))
     }
 
-    /// What the volume's root takes; `entries` as in [`Self::dir`], the user's alone.
+    /// Space of the volume's root; `entries` as in [`Self::dir`], for the user's entries alone.
     pub fn root(&self, entries: ByteLen) -> ByteLen {
-        // Twelve metafiles, and room for a few files beside the user's.
+        // Twelve metafiles, and room for a few files other than the user's.
         const OWN: u64 = 16;
         ByteLen(self.index(system::root_base_len(), entries.0 + OWN * index::entry_len(NAME_UNITS_MAX / 8) as u64))
     }
@@ -110,7 +110,7 @@ impl Estimate {
         }
         let whole = |len: u64| self.cluster.len_of(self.cluster.count_for(ByteLen(len))).0;
         let bitmap = index::bitmap_len(blocks);
-        // Beside the longest name there is room for 16 bytes of bitmap and a dozen runs; see the tests.
+        // With the longest name there is still room for 16 bytes of bitmap and a dozen runs; see the tests.
         let bitmap = if bitmap > 16 { whole(bitmap).next_multiple_of(INDEX_BLOCK as u64) } else { 0 };
         whole(blocks * INDEX_BLOCK as u64) + bitmap
     }

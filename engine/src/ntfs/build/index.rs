@@ -26,15 +26,15 @@ pub(in crate::ntfs) const fn entry_len(name_units: usize) -> usize {
     align8(ENTRY_HEADER + file_name_len(name_units))
 }
 
-/// Bytes of an `$INDEX_ROOT` value whose entries (without the end entry) take `entries` bytes.
+/// Length of an `$INDEX_ROOT` value whose entries (without the end entry) take `entries` bytes.
 pub(in crate::ntfs) const fn root_value_len(entries: usize) -> usize {
     size_of::<IndexRoot>() + size_of::<IndexHeader>() + entries + ENTRY_HEADER
 }
 
-/// Bytes of an `$INDEX_ROOT` value that only points at the top block.
+/// Length of an `$INDEX_ROOT` value that only points at the top block.
 pub(in crate::ntfs) const LARGE_ROOT_VALUE: usize = root_value_len(SUBNODE);
 
-/// The VCN by which block `i` is known: in clusters, or in 512-byte units when a block is less than a cluster.
+/// The VCN of block `i`: in clusters, or in 512-byte units when a block is less than a cluster.
 pub(in crate::ntfs) fn block_vcn(cluster: ClusterSize, i: u64) -> u64 {
     i * u64::from(clusters_per_block(cluster))
 }
@@ -49,7 +49,7 @@ pub(in crate::ntfs) const fn bitmap_len(blocks: u64) -> u64 {
     blocks.div_ceil(64) * 8
 }
 
-/// Fills `out` with the bitmap of an index of `blocks` from byte `offset` on; zeros behind.
+/// Fills `out` with the bitmap of an index of `blocks` from byte `offset` on, followed by zeros.
 pub(in crate::ntfs) fn bitmap(blocks: u64, offset: u64, out: &mut [u8]) {
     for (i, byte) in out.iter_mut().enumerate() {
         let first = (offset + i as u64) * 8;
@@ -120,7 +120,7 @@ impl Entries<'_> {
 pub(in crate::ntfs) struct ViewEntry {
     pub key: Vec<u8>,
     pub data: Vec<u8>,
-    /// What stands between the data and the next multiple of 8, as far as there is room.
+    /// The bytes between the data and the next multiple of 8, as far as there is room.
     pub padding: [u8; 4],
 }
 
@@ -130,7 +130,7 @@ impl ViewEntry {
     }
 }
 
-/// Writes an `$INDEX_ROOT` value; `entries` writes all entries with the end entry and says how long they are.
+/// Writes an `$INDEX_ROOT` value; `entries` writes all entries with the end entry and returns their length.
 pub(in crate::ntfs) fn root_value(
     out: &mut [u8],
     (indexed_type, collation): (u32, u32),
@@ -160,12 +160,12 @@ pub(in crate::ntfs) fn root_value(
     HEAD + len
 }
 
-/// Writes the `$INDEX_ROOT` value of an index that lives in blocks: only a pointer to the top one.
+/// Writes the `$INDEX_ROOT` value of an index in blocks: only a pointer to the top one.
 pub(in crate::ntfs) fn large_root(out: &mut [u8], key: (u32, u32), cluster: ClusterSize, top: u64) -> usize {
     root_value(out, key, cluster, true, |out| Entries { out, at: 0 }.end(Some(block_vcn(cluster, top))))
 }
 
-/// Writes the `$INDEX_ROOT` value of a view index that fits in.
+/// Writes the `$INDEX_ROOT` value of a view index whose entries fit in it.
 pub(in crate::ntfs) fn view_root(out: &mut [u8], collation: u32, cluster: ClusterSize, view: &[ViewEntry]) -> usize {
     root_value(out, (0, collation), cluster, false, |out| {
         let mut entries = Entries { out, at: 0 };
@@ -174,7 +174,7 @@ pub(in crate::ntfs) fn view_root(out: &mut [u8], collation: u32, cluster: Cluste
     })
 }
 
-/// Writes the only block of a view index that is in use.
+/// Writes the only used block of a view index.
 pub(in crate::ntfs) fn view_block(out: &mut [u8], vcn: u64, view: &[ViewEntry]) {
     block(out, vcn, false, |out| {
         let mut entries = Entries { out, at: 0 };
@@ -209,7 +209,7 @@ pub(in crate::ntfs) fn block(out: &mut [u8], vcn: u64, has_subnodes: bool, entri
     protect(out, BLOCK_FIXUPS);
 }
 
-/// What entries say of the records they stand for.
+/// Facts of records for their index entries.
 pub(in crate::ntfs) trait Nodes {
     /// Reference of a record and the fields of its name.
     fn entry(&self, record: u32) -> (u64, FileName);
@@ -217,14 +217,14 @@ pub(in crate::ntfs) trait Nodes {
     fn name(&self, record: u32, out: &mut Vec<u16>);
 }
 
-/// A name that is not the tree's: a metafile, a root file, a hidden file.
+/// A name outside the tree: of a metafile, a root file or a hidden file.
 #[derive(Clone, Debug)]
 pub(in crate::ntfs) struct Extra {
     pub name: Vec<u16>,
     pub record: u32,
 }
 
-/// Where the children of one directory are: three sorted lists, to be merged.
+/// The children of one directory: three sorted lists, to be merged.
 #[derive(Debug)]
 pub(in crate::ntfs) struct Listing<'a, T> {
     pub tree: &'a T,
@@ -233,7 +233,7 @@ pub(in crate::ntfs) struct Listing<'a, T> {
     pub extras: &'a [Extra],
     pub dirs: Range<u32>,
     pub files: Range<u32>,
-    /// Files of this directory that are not on the volume.
+    /// Children of this directory that are not on the volume.
     pub left_out: &'a [u32],
     /// Record number of directory 0 and of file 0 of the tree.
     pub dirs_base: u32,
@@ -246,7 +246,7 @@ impl<T> Clone for Listing<'_, T> {
     }
 }
 
-/// A place in the merged children: how many of each list came before.
+/// A position in the merged children: the number of earlier entries of each list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) struct Cursor {
     extra: u32,
@@ -276,14 +276,14 @@ impl<'a, T: Tree> Merge<'a, T> {
         Self { list: list.clone(), at, dir_name, file_name, fetched: (false, false), left_out }
     }
 
-    /// Goes back or forth to `at`.
+    /// Moves forward or back to `at`.
     fn seek(&mut self, at: Cursor) {
         self.at = at;
         self.fetched = (false, false);
         self.left_out = self.list.left_out.partition_point(|&file| file < at.file);
     }
 
-    /// The next child's record number, where it stands, and its name (put into `name`).
+    /// The next child's record number and position; its name is put into `name`.
     pub(in crate::ntfs) fn next(&mut self, name: &mut Vec<u16>) -> Option<(u32, Cursor)> {
         while self.list.left_out.get(self.left_out) == Some(&self.at.file) {
             self.left_out += 1;
@@ -308,7 +308,7 @@ impl<'a, T: Tree> Merge<'a, T> {
         let extras = self.list.extras.get(self.at.extra as usize).map(|extra| (From::Extras, &extra.name));
         let dirs = self.fetched.0.then_some((From::Dirs, &self.dir_name));
         let files = self.fetched.1.then_some((From::Files, &self.file_name));
-        // Equal names come one behind the other; who builds the shape refuses them.
+        // Equal names are consecutive; the builder of the shape refuses them.
         let (from, _) = [extras, dirs, files]
             .into_iter()
             .flatten()
@@ -347,7 +347,7 @@ struct Separator {
     units: u8,
 }
 
-/// The B-tree of one directory: which child goes into which block.
+/// The B-tree of one directory: the assignment of children to blocks.
 ///
 /// Blocks are numbered leaves first, then level by level; the top block is the last.
 #[derive(Debug, Default)]
@@ -356,19 +356,19 @@ pub(in crate::ntfs) struct Shape {
     pub entries_len: usize,
     /// Longest entry without subnode.
     longest: usize,
-    /// Where each leaf starts.
+    /// Position of the first child of each leaf.
     leaves: Vec<Cursor>,
-    /// What stands between leaf `i` and the next one.
+    /// The child between leaf `i` and the next one.
     separators: Vec<Separator>,
-    /// For each inner level, from the lowest: which of its items each block starts with. Item `i` of a level stands
-    /// between blocks `i` and `i + 1` of the level below, and between two blocks of its own one item moved up.
+    /// For each inner level, from the lowest: the index of the first item of each block. Item `i` of a level is between
+    /// blocks `i` and `i + 1` of the level below, and between two blocks of its own one item is moved up.
     levels: Vec<Vec<u32>>,
     name: Vec<u16>,
     before: Vec<u16>,
 }
 
 impl Shape {
-    /// Builds the shape of a directory, checking each name's length and the order.
+    /// Builds the shape of a directory, checking the length of each name and the order.
     pub(in crate::ntfs) fn build<T: Tree>(&mut self, list: &Listing<'_, T>) -> Result<(), LayoutError> {
         self.entries_len = 0;
         self.longest = 0;
@@ -455,20 +455,20 @@ impl Shape {
         }
     }
 
-    /// The separator that item `item` of inner level `level` is.
+    /// Index of the separator that is item `item` of inner level `level`.
     fn separator(&self, level: usize, item: usize) -> usize {
         (0..level).rev().fold(item, |item, below| self.levels[below][item + 1] as usize - 1)
     }
 
-    /// How many blocks the index has.
+    /// Number of blocks of the index.
     pub(in crate::ntfs) fn blocks(&self) -> u64 {
         (self.leaves.len() + self.levels.iter().map(Vec::len).sum::<usize>()) as u64
     }
 
-    /// No choice of children of this directory needs more blocks than this.
+    /// Upper bound of the blocks for any subset of this directory's children.
     ///
-    /// Leaving children out never makes a leaf start earlier, so leaves only get fewer; but it moves other, perhaps
-    /// longer, names into inner blocks, so there the longest name stands for all.
+    /// Leaving children out never makes a leaf start earlier, so the number of leaves only decreases; but it moves
+    /// other, perhaps longer, names into inner blocks, so the longest name is assumed for all of them.
     pub(in crate::ntfs) fn blocks_max(&self) -> u64 {
         let per_block = (INNER_ROOM / (self.longest.max(1) + SUBNODE)) as u64;
         let (mut total, mut below) = (self.leaves.len() as u64, self.leaves.len() as u64);
@@ -535,7 +535,7 @@ impl Shape {
     }
 }
 
-/// Writes the `$INDEX_ROOT` value of a directory whose children all fit in.
+/// Writes the `$INDEX_ROOT` value of a directory whose children all fit in it.
 pub(in crate::ntfs) fn small_root<T: Tree>(
     out: &mut [u8],
     key: (u32, u32),

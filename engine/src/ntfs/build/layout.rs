@@ -11,13 +11,13 @@ use crate::ntfs::format::{BOOT_BYTES, INDEX_BLOCK, file_attribute, metafile, nam
 use crate::ntfs::upcase;
 use crate::units::{ByteLen, ClusterSize, Clusters, DiskShape, Extent, Lcn, SectorSize};
 
-/// First record of the user's; up to here Windows adds its own on first mount (docs/spec/ntfs.md#planner-arithmetic).
+/// First record for users' files; Windows adds its own below on first mount (docs/spec/ntfs.md#planner-arithmetic).
 pub(super) const FIRST_USER_RECORD: u32 = 64;
 const MIRRORED_RECORDS_MIN: u64 = 4;
-/// Units in a label.
+/// Most UTF-16 units in a label.
 const LABEL_UNITS_MAX: usize = 32;
 
-/// What follows from sector, cluster and length alone.
+/// Numbers derived from sector, cluster and length alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
     pub sector: SectorSize,
@@ -55,7 +55,8 @@ impl Geometry {
         (MIRRORED_RECORDS_MIN * self.record_bytes as u64).max(self.cluster.bytes())
     }
 
-    /// Bytes of `$LogFile`: 2 MiB on small volumes, then about what Windows takes (docs/spec/ntfs.md#log-file).
+    /// Bytes of `$LogFile`: 2 MiB on small volumes, then about as long as Windows makes it
+    /// (docs/spec/ntfs.md#log-file).
     pub(super) fn log_len(&self) -> u64 {
         const MIB: u64 = 1 << 20;
         let len = self.sectors * self.sector.bytes();
@@ -69,7 +70,7 @@ impl Geometry {
     }
 }
 
-/// Where the metafiles lie that are placed before everything else.
+/// Places of the metafiles that are placed before everything else.
 #[derive(Clone, Debug)]
 pub(super) struct Front {
     pub boot: Extent,
@@ -82,11 +83,11 @@ pub(super) struct Front {
     pub log: Extent,
 }
 
-/// Who has which record.
+/// Assignment of records.
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     pub root_files: Range<u32>,
-    /// The hidden directory.
+    /// Record of the hidden directory.
     pub hidden_dir: Option<u32>,
     pub hidden_files: Range<u32>,
     pub dirs: Range<u32>,
@@ -95,20 +96,20 @@ pub(super) struct Records {
     pub total: u64,
 }
 
-/// A directory whose entries may need blocks of their own.
+/// A directory with entries that may need index blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LargeDir {
     /// Record of the directory.
     pub record: u32,
-    /// Where its clusters start in the linear space.
+    /// First of its clusters in the linear space.
     pub start: u32,
-    /// Blocks it has when all its files are there.
+    /// Blocks needed when none of its files is left out.
     pub blocks: u32,
-    /// Blocks it has at most.
+    /// Upper bound of its blocks.
     pub blocks_max: u32,
 }
 
-/// Where every cluster of a volume goes. A value: planning the same again gives the same.
+/// The place of every cluster of a volume. A value: planning the same again gives the same.
 #[derive(Debug)]
 pub struct Layout {
     pub(super) spec: VolumeSpec,
@@ -117,11 +118,11 @@ pub struct Layout {
     pub(super) hidden: Vec<Extent>,
     pub(super) records: Records,
     pub(super) space: LinearSpace,
-    /// Where each file starts in the linear space, and where the last one ends.
+    /// Start of each file in the linear space, and the end of the last one.
     file_starts: Vec<u32>,
     pub(super) mft: LinearRange,
     pub(super) index: LinearRange,
-    /// Sorted by record, which is also the order on the volume. The root, if among them, is the first.
+    /// Sorted by record, which is also the order on the volume. The root, if present, is first.
     pub(super) large: Vec<LargeDir>,
     root_files: Vec<LinearRange>,
     pub(super) mft_bitmap: LinearRange,
@@ -132,7 +133,7 @@ pub struct Layout {
     pub(super) security: Security,
 }
 
-/// What records, index entries and bitmaps say of one file or directory.
+/// Facts of one file or directory for records, index entries and bitmaps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
     pub reference: u64,
@@ -141,7 +142,7 @@ pub(super) struct Node {
     pub security_id: u32,
 }
 
-/// Where the index of a directory is.
+/// Location of a directory's index.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum IndexState {
     /// In the record.
@@ -156,7 +157,7 @@ impl Layout {
     /// Reads each name once or twice; takes 4 bytes a file, and 16 for each directory too large for its record.
     ///
     /// # Errors
-    /// [`LayoutError`]: what does not fit, or is not sorted.
+    /// [`LayoutError`]: the contents do not fit, or are not sorted.
     pub fn plan(spec: VolumeSpec, tree: &impl Tree) -> Result<Self, LayoutError> {
         let geometry = Geometry::new(spec.sector, spec.cluster, spec.len)?;
         if spec.label.encode_utf16().count() > LABEL_UNITS_MAX {
@@ -242,7 +243,7 @@ impl Layout {
         self.file_starts = Vec::with_capacity(files as usize + 1);
         let mut end = 0u64;
         for i in 0..files {
-            // Positions past 2^32 are past every volume; the sum goes on to tell how much is missing.
+            // Positions above 2^32 are beyond any volume; the sum is continued to report how much is missing.
             self.file_starts.push(u32::try_from(end).unwrap_or(u32::MAX));
             end = end.saturating_add(geometry.clusters_for(tree.file(i).len.0));
         }
@@ -285,9 +286,9 @@ impl Layout {
         self.check_all_runs(tree)
     }
 
-    /// Where `len` clusters from `at` on lie in one run that begins on a page: here, or behind the next hole. The kernel's
-    /// new driver crashes on clusters below 4 KiB whose `$MFT` begins within a page, on Windows' volumes too. Wherever it
-    /// may, where neither has room.
+    /// First position from `at` on at which `len` clusters are one run that begins on a page: here, or after the next
+    /// hole. The kernel's new driver crashes on clusters below 4 KiB when `$MFT` begins within a page, on Windows'
+    /// volumes too. Any position, where neither has room.
     fn mft_start(&self, at: u64, len: u64) -> u64 {
         const PAGE: u64 = 4096;
         let per_page = (PAGE / self.geometry.cluster.bytes()).max(1);
@@ -347,7 +348,7 @@ impl Layout {
         self.geometry.clusters_for(INDEX_BLOCK as u64)
     }
 
-    /// Clusters of the first `blocks` blocks of a large directory.
+    /// Clusters of the first `blocks` index blocks of a large directory.
     pub(super) fn index_blocks_range(&self, large: &LargeDir, blocks: u64) -> LinearRange {
         let len = self.geometry.clusters_for(blocks * INDEX_BLOCK as u64);
         LinearRange { start: u64::from(large.start), len: Clusters(len) }
@@ -366,14 +367,14 @@ impl Layout {
             .then(|| LinearRange { start: blocks.end(), len: Clusters(self.geometry.clusters_for(bitmap)) })
     }
 
-    /// All clusters kept for a large directory: whole blocks.
+    /// All clusters reserved for a large directory: whole blocks.
     fn large_clusters(&self, tree: &impl Tree, large: &LargeDir) -> u64 {
         let blocks = self.index_blocks_range(large, u64::from(large.blocks_max)).len.0;
         let bitmap = self.index_bitmap_range(tree, large).map_or(0, |range| range.len.0);
         blocks + bitmap.next_multiple_of(self.clusters_per_block())
     }
 
-    /// Bytes of the attributes that a directory has beside its index.
+    /// Bytes of a directory's attributes other than its index.
     fn directory_base_len(&self, tree: &impl Tree, record: u32) -> usize {
         let mut own = Vec::new();
         if record == metafile::ROOT {
@@ -386,7 +387,7 @@ impl Layout {
 
     fn index_fits_record(&self, tree: &impl Tree, record: u32, entries: usize) -> bool {
         let room = record::room(self.geometry.record_bytes);
-        // Cheap first: the names of most directories need not be asked for.
+        // Cheap first: the names of most directories need not be read.
         entries < room
             && self.directory_base_len(tree, record) + record::resident_len(4, index::root_value_len(entries)) <= room
     }
@@ -398,7 +399,7 @@ impl Layout {
         if len > record::room(self.geometry.record_bytes) { Err(LayoutError::RecordFull { record }) } else { Ok(()) }
     }
 
-    /// Every file that crosses a hole still has its runs in its record; so have `$MFT` and `$Bitmap`.
+    /// Checks that the runs of every file that crosses a hole fit its record; those of `$MFT` and `$Bitmap` too.
     fn check_all_runs(&self, tree: &impl Tree) -> Result<(), LayoutError> {
         let mut run_end = 0;
         let mut name = Vec::new();
@@ -432,7 +433,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The spec it was planned for.
+    /// The specification it was planned for.
     pub fn spec(&self) -> &VolumeSpec {
         &self.spec
     }
@@ -442,7 +443,7 @@ impl Layout {
         self.geometry.cluster
     }
 
-    /// What the boot sector says of the disk.
+    /// Disk geometry in the boot sector.
     pub fn disk_shape(&self) -> DiskShape {
         super::system::disk_shape(self)
     }
@@ -452,7 +453,7 @@ impl Layout {
         Clusters(self.geometry.clusters)
     }
 
-    /// Clusters behind the last one in use: what is free when nothing is left out.
+    /// Clusters after the last one in use: the free ones when nothing is left out.
     pub fn free_clusters(&self) -> Clusters {
         Clusters(self.space.len().0 - self.bitmap.end())
     }
@@ -467,12 +468,12 @@ impl Layout {
         self.records.files.start + i
     }
 
-    /// All clusters that no fixed thing owns.
+    /// All clusters outside the fixed metafiles.
     pub fn space(&self) -> &LinearSpace {
         &self.space
     }
 
-    /// Where the content of file `i` lies: whole clusters, one file behind the other. Empty for an empty file.
+    /// Range of the content of file `i`: whole clusters, consecutive files adjacent. Empty for an empty file.
     pub fn file_place(&self, i: u32) -> LinearRange {
         let (start, end) = (self.file_starts[i as usize], self.file_starts[i as usize + 1]);
         LinearRange { start: u64::from(start), len: Clusters(u64::from(end - start)) }
@@ -483,12 +484,12 @@ impl Layout {
         self.space.extents(self.file_place(i))
     }
 
-    /// Linear space that file data take together.
+    /// Range of all file data together.
     pub fn data_place(&self) -> LinearRange {
         LinearRange { start: 0, len: Clusters(self.file_starts.last().copied().unwrap_or(0).into()) }
     }
 
-    /// The clusters kept for root file `k`: room for its `len_max`.
+    /// Range reserved for root file `k`: room for its `len_max`.
     pub fn root_file_place(&self, k: usize) -> LinearRange {
         self.root_files[k]
     }
@@ -498,7 +499,7 @@ impl Layout {
         self.space.extents(self.root_files[k])
     }
 
-    /// The file that has the cluster at `position` of the linear space, if a file has it.
+    /// The file that owns the cluster at `position` of the linear space; the number of files past the data.
     pub(super) fn first_file_behind(&self, position: u64) -> u32 {
         self.file_starts[1..].partition_point(|&end| u64::from(end) <= position) as u32
     }
@@ -547,7 +548,7 @@ impl Layout {
         }
     }
 
-    /// Where the index of a directory is, now that it is known which files it has.
+    /// Location of a directory's index, once its files are known.
     pub(super) fn index_state<T: Tree>(
         &self,
         tree: &T,
@@ -668,7 +669,7 @@ impl Layout {
         }
     }
 
-    /// The clusters in use that are outside the linear space.
+    /// The used clusters outside the linear space.
     pub(super) fn fixed_extents(&self) -> Vec<Extent> {
         let front = &self.front;
         let mut all = vec![front.boot, front.mirror, front.attr_def, front.up_case, front.sds, front.log];
@@ -677,7 +678,7 @@ impl Layout {
         all
     }
 
-    /// The clusters of the linear space in use behind the data, ascending.
+    /// The used ranges of the linear space after the data, ascending.
     pub(super) fn own_ranges(&self, tree: &impl Tree, outcome: &Outcome) -> Vec<LinearRange> {
         let mut all = vec![self.mft];
         let mut push = |range: LinearRange| match all.last_mut() {
@@ -701,10 +702,10 @@ impl Layout {
         all
     }
 
-    /// Checks that runs lie in the volume and apart from each other, and that `$Bitmap` says the same as they do.
+    /// Checks that runs are inside the volume and disjoint, and that `$Bitmap` agrees with them.
     ///
     /// # Errors
-    /// [`CheckError`], which would be a mistake of this program.
+    /// [`CheckError`], which would be a bug in dray.
     pub fn check<T: Tree>(&self, tree: &T, outcome: &Outcome) -> Result<(), CheckError> {
         let mut all = self.fixed_extents();
         all.extend(self.own_ranges(tree, outcome).into_iter().flat_map(|range| self.space.extents(range)));
@@ -750,18 +751,18 @@ impl Layout {
             set += buf[..part].iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
             at += part as u64;
         }
-        // What pads the last bytes is set and stands for no cluster.
+        // Padding bits of the last bytes are set without a cluster.
         set - (len * 8 - self.geometry.clusters)
     }
 }
 
-/// What [`Layout::check`] found wrong.
+/// Fault found by [`Layout::check`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// Two runs share a cluster.
     #[error("two runs share cluster {lcn:?}")]
     Overlap {
-        /// Start of the second.
+        /// Start of the second run.
         lcn: Lcn,
     },
     /// A run leaves the volume.
@@ -770,13 +771,13 @@ pub enum CheckError {
         /// First cluster of the run.
         lcn: Lcn,
     },
-    /// A file has another number of clusters than its length needs.
+    /// The number of a file's clusters does not match its length.
     #[error("file {file} has not the clusters its length needs")]
     Length {
         /// Index of the file in the tree.
         file: u32,
     },
-    /// `$Bitmap` has another number of clusters in use than there are in runs.
+    /// The numbers of used clusters in `$Bitmap` and in runs differ.
     #[error("$Bitmap has {set} clusters in use, the runs {used}")]
     Bitmap {
         /// Bits that are set.

@@ -1,8 +1,8 @@
 //! A whole NTFS volume as a plan and generators of its bytes.
 //!
-//! [`Layout::plan`] says where every cluster goes; nothing of the volume is held beyond where things start.
-//! [`Layout::sections`] lists all that is not file content, and [`Layout::generator`] renders any byte range of it
-//! out of the plan, the [`Tree`] and the [`Outcome`], when the data are down and it is known which files made it.
+//! [`Layout::plan`] decides the place of every cluster; it holds nothing of the volume but the starts of its parts.
+//! [`Layout::sections`] lists everything except file content, and [`Layout::generator`] renders any byte range of it
+//! from the plan, the [`Tree`] and the [`Outcome`], once the data are written and the files left out are known.
 //!
 //! Order on the volume: `$Boot`, `$MFTMirr`, `$AttrDef`, `$UpCase`, `$Secure`, `$LogFile`, each in the lowest gap that
 //! holds it; all other free clusters form the [`LinearSpace`], filled from its start with file data, `$MFT`, index
@@ -31,13 +31,13 @@ use crate::units::{ByteLen, ByteRange, ClusterSize, FileTime, SectorSize};
 /// The four times of a file or directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// When it came to be.
+    /// Time of creation.
     pub created: FileTime,
-    /// When its content last changed.
+    /// Time of the last change of content.
     pub modified: FileTime,
-    /// When its record last changed.
+    /// Time of the last change of the record.
     pub changed: FileTime,
-    /// When it was last read.
+    /// Time of the last access.
     pub accessed: FileTime,
 }
 
@@ -48,7 +48,7 @@ impl Times {
     }
 }
 
-/// What a directory holds: two runs of indices, each in collation order.
+/// Contents of a directory: two ranges of indices, each in collation order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Children {
     /// Indices of its directories.
@@ -60,7 +60,7 @@ pub struct Children {
 /// A user directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirFacts {
-    /// `None`: the volume's root.
+    /// Parent directory; `None`: the volume's root.
     pub parent: Option<u32>,
     /// The four times of the directory, 100 ns units since 1601.
     pub times: Times,
@@ -71,7 +71,7 @@ pub struct DirFacts {
 /// A user file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFacts {
-    /// `None`: the volume's root.
+    /// Directory of the file; `None`: the volume's root.
     pub dir: Option<u32>,
     /// Bytes of its content.
     pub len: ByteLen,
@@ -79,16 +79,16 @@ pub struct FileFacts {
     pub times: Times,
 }
 
-/// What NTFS needs to know of the content. File indices are at once the order of records and of data on the volume.
+/// The files for an NTFS volume. The order of file indices is both that of records and that of data on the volume.
 ///
 /// The children of one directory are in collation order ([`crate::ntfs::upcase::compare`]), directories among
 /// themselves and files among themselves; [`Layout::plan`] refuses anything else.
 pub trait Tree: Sync {
-    /// How many user directories there are. Parents come before their children.
+    /// Number of user directories. Parents come before their children.
     fn dirs(&self) -> u32;
-    /// How many user files there are.
+    /// Number of user files.
     fn files(&self) -> u32;
-    /// What the volume's root holds.
+    /// Contents of the volume's root.
     fn root(&self) -> Children;
     /// Facts of directory `i`.
     fn dir(&self, i: u32) -> DirFacts;
@@ -100,41 +100,41 @@ pub trait Tree: Sync {
     fn file_name(&self, i: u32, out: &mut Vec<u16>);
 }
 
-/// What the volume is to be, beside its content.
+/// Properties of the volume other than its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeSpec {
-    /// Logical sector of the device.
+    /// Logical sector size of the device.
     pub sector: SectorSize,
     /// Length of the partition: whole sectors.
     pub len: ByteLen,
     /// Cluster size; see [`default_cluster`].
     pub cluster: ClusterSize,
-    /// Sectors in front of the partition.
+    /// Number of sectors in front of the partition.
     pub hidden_sectors: u64,
     /// Serial number, not 0.
     pub serial: u64,
     /// Label of at most 32 UTF-16 units.
     pub label: String,
-    /// Time of all that is not the user's.
+    /// Time stamp of everything that is not the user's.
     pub formatted: FileTime,
-    /// Regions that something else owns.
+    /// Regions reserved for other purposes.
     pub hidden: Option<HiddenDir>,
-    /// Files in the root whose final length is known only afterwards.
+    /// Files in the root whose final length is known only after the data.
     pub root_files: Vec<RootFile>,
 }
 
-/// A hidden directory in the root whose files own regions that NTFS must leave alone.
+/// A hidden directory in the root with files that reserve regions of the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiddenDir {
     /// `System Volume Information`.
     pub name: String,
     /// Its attributes: hidden and system.
     pub attributes: u32,
-    /// One file a region.
+    /// One file for each region.
     pub files: Vec<HiddenFile>,
 }
 
-/// A file that owns a region.
+/// A file that reserves a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiddenFile {
     /// Name of the file, such as `FVE2.{…}.1`.
@@ -152,13 +152,13 @@ pub struct HiddenFile {
 pub struct RootFile {
     /// Name of the file, such as `DriveManifest.xml`.
     pub name: String,
-    /// How long it can become.
+    /// Upper bound of its length.
     pub len_max: ByteLen,
     /// The four times of the file, 100 ns units since 1601.
     pub times: Times,
 }
 
-/// Files that are not on the volume after all.
+/// Files that are left out of the volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut(Vec<u32>);
 
@@ -175,12 +175,12 @@ impl LeftOut {
         self.0.binary_search(&i).is_ok()
     }
 
-    /// All of them, ascending.
+    /// All files left out, ascending.
     pub fn files(&self) -> &[u32] {
         &self.0
     }
 
-    /// Those in a run of files, ascending.
+    /// The files left out in a range of files, ascending.
     pub fn within(&self, files: &Range<u32>) -> &[u32] {
         let start = self.0.partition_point(|&file| file < files.start);
         let end = self.0.partition_point(|&file| file < files.end);
@@ -188,7 +188,7 @@ impl LeftOut {
     }
 }
 
-/// What is known only when the data are on the drive.
+/// Facts known only once the data are on the drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Files that vanished or changed while they were read.
@@ -197,18 +197,18 @@ pub struct Outcome {
     pub root_file_lens: Vec<ByteLen>,
 }
 
-/// Why there is no layout.
+/// Reason why a layout is impossible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The content does not fit.
     #[error("the volume has {available} for files and their records, {needed} are needed")]
     TooSmall {
-        /// What the content and its metadata take.
+        /// Bytes that the content and its metadata need.
         needed: ByteLen,
         /// Bytes that the partition has.
         available: ByteLen,
     },
-    /// The volume cannot even hold its own files.
+    /// The volume is too small for the metafiles.
     #[error("a volume of {len} cannot hold the metafiles of NTFS")]
     NoRoom {
         /// Length of the partition.
@@ -226,13 +226,13 @@ pub enum LayoutError {
         /// Clusters of the volume.
         clusters: u64,
     },
-    /// Sector, cluster and length do not go together.
+    /// Sector size, cluster size and length are incompatible.
     #[error("the partition's length, its sectors and the cluster size do not go together")]
     Geometry,
     /// A hidden region does not start on a cluster, leaves the volume, overlaps another, or is shorter than its file.
     #[error("region of {name} does not fit the clusters of the volume")]
     Hidden {
-        /// Name of the file that was to own it.
+        /// Name of the file that should reserve it.
         name: String,
     },
     /// The label has more than 32 UTF-16 units.
@@ -246,7 +246,7 @@ pub enum LayoutError {
         /// Record of the file.
         record: u32,
     },
-    /// Two names that Windows takes for one.
+    /// Two names that Windows treats as the same.
     #[error("record {record} in directory record {directory} has the name of another")]
     SameName {
         /// Record of the directory.

@@ -1,4 +1,4 @@
-//! FILE records written straight into the buffer that goes to the drive.
+//! FILE records, written directly into the buffer for the drive.
 
 use zerocopy::IntoBytes;
 
@@ -10,16 +10,15 @@ use crate::ntfs::format::{
 };
 use crate::units::Extent;
 
-/// Bytes behind the last attribute that count as used: the end marker and a zero dword
-/// (docs/spec/ntfs.md#file-records).
+/// Bytes after the last attribute that count as used: the end marker and a zero dword (docs/spec/ntfs.md#file-records).
 const END_BYTES: usize = 8;
 
-/// Where the attributes of a record of this size start.
+/// Offset of the first attribute in a record of this size.
 const fn first_attribute(record_bytes: usize) -> usize {
     align8(size_of::<RecordHeader>() + 2 * (record_bytes / FIXUP_STRIDE + 1))
 }
 
-/// Bytes a record of this size has for attributes.
+/// Room for attributes in a record of this size, in bytes.
 pub(in crate::ntfs) const fn room(record_bytes: usize) -> usize {
     record_bytes - first_attribute(record_bytes) - END_BYTES
 }
@@ -52,13 +51,13 @@ pub(in crate::ntfs) struct Sizes {
 }
 
 impl Sizes {
-    /// A stream whose `data` bytes are all written.
+    /// Sizes of a stream whose `data` bytes are all written.
     pub(in crate::ntfs) const fn full(allocated: u64, data: u64) -> Self {
         Self { allocated, data, valid: data }
     }
 }
 
-/// What the header says beside the attributes.
+/// The record's header without the attributes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ntfs) struct Head {
     pub number: u32,
@@ -67,12 +66,12 @@ pub(in crate::ntfs) struct Head {
     pub flags: u16,
 }
 
-/// What `$STANDARD_INFORMATION` says.
+/// The fields of `$STANDARD_INFORMATION`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ntfs) struct Standard {
     pub times: Times,
     pub attributes: u32,
-    /// `None` writes the 48-byte form, which goes with a `$SECURITY_DESCRIPTOR` of the record's own.
+    /// `None` selects the 48-byte form, for a record with a `$SECURITY_DESCRIPTOR` of its own.
     pub security_id: Option<u32>,
 }
 
@@ -116,7 +115,7 @@ pub(in crate::ntfs) fn write_units(units: &[u16], out: &mut [u8]) {
     }
 }
 
-/// A record under construction. That everything fits was checked when the layout was planned.
+/// A record under construction. The plan has already checked that everything fits.
 #[derive(Debug)]
 pub(in crate::ntfs) struct Record<'a> {
     bytes: &'a mut [u8],
@@ -149,7 +148,7 @@ impl<'a> Record<'a> {
         self.next_id += 1;
     }
 
-    /// Appends a resident attribute; `fill` gets the room that is left, zeroed, and says how long the value is.
+    /// Appends a resident attribute; `fill` gets the remaining room, zeroed, and returns the length of the value.
     pub(in crate::ntfs) fn resident_with(
         &mut self,
         kind: AttrType,
@@ -193,7 +192,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends a piece of unnamed data from VCN `lowest` on; sizes are those of the whole stream, which only the first
-    /// piece tells.
+    /// piece records.
     pub(in crate::ntfs) fn data_piece(&mut self, sizes: Sizes, lowest: u64, extents: impl Iterator<Item = Extent>) {
         let sizes = if lowest == 0 { sizes } else { Sizes::full(0, 0) };
         let runs = extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 });
@@ -299,7 +298,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The bytes of the one attribute that `fill` appends, of a record this long; its id is 0.
+/// The bytes of the single attribute that `fill` appends to a record of this length; its id is 0.
 pub(in crate::ntfs) fn attribute(record_bytes: usize, fill: impl FnOnce(&mut Record<'_>)) -> Vec<u8> {
     let mut scratch = vec![0; record_bytes];
     let mut record = Record::begin(&mut scratch);
@@ -308,20 +307,20 @@ pub(in crate::ntfs) fn attribute(record_bytes: usize, fill: impl FnOnce(&mut Rec
     scratch[first_attribute(record_bytes)..end].to_vec()
 }
 
-/// Writes a record that is free.
+/// Writes a free record.
 pub(in crate::ntfs) fn free(number: u32, sequence: u16, out: &mut [u8]) {
     Record::begin(out).finish(Head { number, sequence, links: 0, flags: 0 });
 }
 
 #[derive(Clone, Copy)]
 struct Run {
-    /// `None` is a hole.
+    /// `None` for a hole.
     lcn: Option<u64>,
     len: u64,
 }
 
 impl Run {
-    /// Writes one mapping pair behind a run at `before` (docs/spec/ntfs.md#mapping-pairs) and says how long it is.
+    /// Writes one mapping pair, relative to the LCN `before` (docs/spec/ntfs.md#mapping-pairs), and returns its length.
     fn write(self, before: u64, out: &mut [u8]) -> usize {
         let len_bytes = signed_bytes(self.len as i64);
         out[1..1 + len_bytes].copy_from_slice(&self.len.to_le_bytes()[..len_bytes]);

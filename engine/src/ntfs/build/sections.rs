@@ -1,4 +1,4 @@
-//! Everything on the volume that is not the content of a file: what it is, where, when, and its bytes.
+//! All parts of the volume except file content: kind, place, phase and bytes.
 
 use zerocopy::IntoBytes;
 
@@ -11,14 +11,14 @@ use crate::ntfs::format::{AttrType, BOOT_BYTES, INDEX_BLOCK, collation, metafile
 use crate::ntfs::upcase;
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent, FileTime};
 
-/// When a section can be written.
+/// Earliest time at which a section can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// At any time: it depends on the plan alone.
     Early,
-    /// When all file data are down: it depends on the outcome.
+    /// When all file data are written: it depends on the outcome.
     AfterData,
-    /// After everything else is down and flushed: without it there is no volume.
+    /// After everything else is written and flushed: without it there is no volume.
     Last,
 }
 
@@ -35,13 +35,13 @@ pub enum SectionKind {
     Sds,
     /// The only block of the index of security descriptors by hash. Not on every volume.
     Sdh,
-    /// `$MFT` behind [`SectionKind::MftHead`]. Not on every volume.
+    /// `$MFT` after [`SectionKind::MftHead`]. Not on every volume.
     MftBody,
-    /// Index blocks of all directories but the root. Not on every volume.
+    /// Index blocks of all directories except the root. Not on every volume.
     Index,
-    /// Which records are in use.
+    /// The bitmap of used records.
     MftBitmap,
-    /// Which clusters are in use.
+    /// The bitmap of used clusters.
     Bitmap,
     /// Index blocks of the root directory. Not on every volume.
     RootIndex,
@@ -49,14 +49,14 @@ pub enum SectionKind {
     MftHead,
     /// Copy of the first records.
     MftMirror,
-    /// Copy of the boot sector in the last sector of the partition, behind the last cluster.
+    /// Copy of the boot sector in the last sector of the partition, after the last cluster.
     BackupBoot,
     /// The first 8 KiB of the volume.
     Boot,
 }
 
 impl SectionKind {
-    /// Its name on the volume, or what it is where it has none.
+    /// Its name on the volume, or a description.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UpCase => "$UpCase",
@@ -82,24 +82,24 @@ impl SectionKind {
 pub struct Section {
     /// Part of NTFS that it holds.
     pub kind: SectionKind,
-    /// Where it lies in the partition, in order; whole clusters, but for the boot sectors.
+    /// Ranges in the partition, in order; whole clusters, except for the boot sectors.
     pub extents: Vec<ByteRange>,
     /// Sum of the extents.
     pub len: ByteLen,
-    /// When it can be written.
+    /// Earliest time of writing.
     pub phase: Phase,
 }
 
 /// Renders bytes of a section.
 pub trait Generate: Send {
-    /// Fills `out` with the section's bytes from `offset` on; zeros behind its end.
+    /// Fills `out` with the section's bytes from `offset` on, followed by zeros.
     ///
-    /// Any range will do. Ascending ranges that start and end on records or index blocks (4 KiB do for both) are
-    /// the fast way.
+    /// Any range is possible. Ascending ranges that start and end on records or index blocks (4 KiB is a multiple of
+    /// both) are fastest.
     fn fill(&mut self, offset: ByteOffset, out: &mut [u8]);
 }
 
-/// Copies the part of `source` (which lies at `at` in a stream) that falls into `out` (which lies at `offset`).
+/// Copies the part of `source` (at `at` in a stream) that overlaps `out` (at `offset`).
 pub(super) fn overlay(source: &[u8], at: u64, offset: u64, out: &mut [u8]) {
     let start = at.max(offset);
     let end = (at + source.len() as u64).min(offset + out.len() as u64);
@@ -111,7 +111,7 @@ pub(super) fn overlay(source: &[u8], at: u64, offset: u64, out: &mut [u8]) {
 }
 
 impl Layout {
-    /// All sections this volume has, in the order in which they should be written.
+    /// All sections of this volume, in the order of writing.
     pub fn sections(&self) -> Vec<Section> {
         use SectionKind as Kind;
         let cluster = self.geometry.cluster;
@@ -171,7 +171,7 @@ impl Layout {
         (LinearRange { start, len: Clusters(end - start) }, LinearRange { start: end, len: Clusters(all.end() - end) })
     }
 
-    /// The bytes of a section, to be pulled by range. A section the volume does not have is all zeros.
+    /// The bytes of a section, by range. A section missing on the volume is all zeros.
     pub fn generator<'a, T: Tree>(
         &'a self,
         kind: SectionKind,
@@ -213,7 +213,7 @@ impl Layout {
     }
 }
 
-/// Bytes from the start, then zeros.
+/// Given bytes, followed by zeros.
 struct Bytes(Vec<u8>);
 
 impl Generate for Bytes {
@@ -223,7 +223,7 @@ impl Generate for Bytes {
     }
 }
 
-/// The log that was never used (docs/spec/ntfs.md#log-file).
+/// A log that was never used (docs/spec/ntfs.md#log-file).
 struct Ones;
 
 impl Generate for Ones {
@@ -240,7 +240,7 @@ impl Generate for Sds<'_> {
     }
 }
 
-/// The first `len` bytes of another, then zeros.
+/// The first `len` bytes of another generator, followed by zeros.
 struct Bounded<'a> {
     len: u64,
     inner: Box<dyn Generate + 'a>,
@@ -257,12 +257,12 @@ impl Generate for Bounded<'_> {
     }
 }
 
-/// Something that renders whole records or blocks.
+/// A renderer of whole records or blocks.
 trait Unit {
     fn render(&mut self, i: u64, out: &mut [u8]);
 }
 
-/// Any range of a row of units; those cut by the range go through a buffer.
+/// Any range of a sequence of units; units cut by the range go through a buffer.
 struct InUnits<U> {
     size: usize,
     units: U,
@@ -295,7 +295,7 @@ impl<U: Unit + Send> Generate for InUnits<U> {
     }
 }
 
-/// What the plan, the tree and the outcome say together.
+/// Facts combined from the plan, the tree and the outcome.
 struct View<'a, T> {
     layout: &'a Layout,
     tree: &'a T,
@@ -425,7 +425,7 @@ struct BlockSource<'a, T> {
     outcome: &'a Outcome,
     /// Bytes from the start of all index clusters to this section.
     first: u64,
-    /// Which directory `shape` and `merge` are of.
+    /// The directory of `shape` and `merge`.
     current: Option<(usize, IndexState)>,
     shape: Shape,
     merge: Option<Merge<'a, T>>,
@@ -522,9 +522,9 @@ impl Generate for RecordBits<'_> {
 struct ClusterBits<'a> {
     layout: &'a Layout,
     left_out: &'a LeftOut,
-    /// Outside the linear space.
+    /// Extents outside the linear space.
     fixed: Vec<Extent>,
-    /// In the linear space, behind the data, ascending.
+    /// Ranges in the linear space, after the data, ascending.
     linear: Vec<LinearRange>,
 }
 

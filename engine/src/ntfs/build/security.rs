@@ -14,9 +14,9 @@ pub(in crate::ntfs) const ID_SYSTEM_WRITE: u32 = 0x101;
 pub(in crate::ntfs) const ID_FILE: u32 = 0x102;
 /// Security id of user directories on a new volume.
 pub(in crate::ntfs) const ID_DIRECTORY: u32 = 0x103;
-/// The files that own regions of somebody else.
+/// Security id of files that own reserved regions.
 pub(in crate::ntfs) const ID_HIDDEN_FILE: u32 = 0x104;
-/// The directory that holds them.
+/// Security id of the directory of those files.
 pub(in crate::ntfs) const ID_HIDDEN_DIRECTORY: u32 = 0x105;
 
 /// A security identifier of the authority NT (5).
@@ -26,13 +26,13 @@ const ADMINISTRATORS: Sid = &[32, 544];
 const USERS: Sid = &[32, 545];
 const AUTHENTICATED: Sid = &[11];
 
-/// An entry of a DACL that allows: flags, rights, who.
+/// An allowing entry of a DACL: flags, rights, account.
 type Ace = (u8, u32, Sid);
 
 mod ace_flag {
-    /// Objects and containers below inherit it.
+    /// Inherited by objects and containers below.
     pub const BELOW: u8 = 0x01 | 0x02;
-    /// Only what is below.
+    /// Applies only to objects below.
     pub const ONLY_BELOW: u8 = 0x08 | BELOW;
     pub const INHERITED: u8 = 0x10;
 }
@@ -63,12 +63,12 @@ pub(in crate::ntfs) fn sid_bytes(sid: &[u32]) -> Vec<u8> {
     out
 }
 
-/// The SID of the administrators, whose quota the volume tracks from the start.
+/// The SID of the administrators, whose quota is in every new volume.
 pub(in crate::ntfs) fn administrators() -> Vec<u8> {
     sid_bytes(ADMINISTRATORS)
 }
 
-/// A self-relative descriptor in the order that ntfs.sys wants: header, DACL, owner, group.
+/// A self-relative descriptor in the order of ntfs.sys: header, DACL, owner, group.
 fn descriptor(extra_control: u16, owner: Sid, group: Sid, aces: &[Ace]) -> Vec<u8> {
     const HEADER: usize = 20;
     let mut dacl = Vec::new();
@@ -97,17 +97,17 @@ fn descriptor(extra_control: u16, owner: Sid, group: Sid, aces: &[Ace]) -> Vec<u
     out
 }
 
-/// `$MFT` and its like; also the own descriptor of `$AttrDef` and `$Boot`.
+/// The descriptor of `$MFT` and similar files; also the one stored in the records of `$AttrDef` and `$Boot`.
 pub(in crate::ntfs) fn system_read() -> Vec<u8> {
     descriptor(0, SYSTEM, ADMINISTRATORS, &[(0, READ, SYSTEM), (0, READ, ADMINISTRATORS)])
 }
 
-/// `$Volume` and its like; also the own descriptor of records 12 to 15.
+/// The descriptor of `$Volume` and similar files; also the one stored in records 12 to 15.
 pub(in crate::ntfs) fn system_write() -> Vec<u8> {
     descriptor(0, SYSTEM, ADMINISTRATORS, &[(0, READ_WRITE, SYSTEM), (0, READ_WRITE, ADMINISTRATORS)])
 }
 
-/// The root directory of a data disk.
+/// The descriptor of the root directory of a data disk.
 pub(in crate::ntfs) fn root() -> Vec<u8> {
     use ace_flag::ONLY_BELOW;
     descriptor(
@@ -127,13 +127,13 @@ pub(in crate::ntfs) fn root() -> Vec<u8> {
     )
 }
 
-/// Everything for everybody who has signed in; with `below`, for all that a directory will hold too.
+/// Full access for authenticated users; with `below`, inherited by everything in a directory.
 pub(in crate::ntfs) fn everybody(below: bool) -> Vec<u8> {
     let flags = if below { ace_flag::BELOW } else { 0 };
     descriptor(0, ADMINISTRATORS, SYSTEM, &[(flags, FULL, AUTHENTICATED)])
 }
 
-/// What a directory inherits from [`root`].
+/// The descriptor that a directory inherits from [`root`].
 pub(in crate::ntfs) fn directory() -> Vec<u8> {
     use ace_flag::{INHERITED, ONLY_BELOW};
     const PASSED_ON: u8 = INHERITED | ONLY_BELOW;
@@ -154,7 +154,7 @@ pub(in crate::ntfs) fn directory() -> Vec<u8> {
     )
 }
 
-/// What a file inherits from [`root`] or a [`directory`].
+/// The descriptor that a file inherits from [`root`] or a [`directory`].
 pub(in crate::ntfs) fn file() -> Vec<u8> {
     use ace_flag::INHERITED;
     descriptor(
@@ -180,22 +180,23 @@ pub(in crate::ntfs) fn hidden_directory() -> Vec<u8> {
     descriptor(control::PROTECTED, ADMINISTRATORS, SYSTEM, &[(ace_flag::BELOW, FULL, SYSTEM)])
 }
 
-/// What a descriptor must grant, at least and (where nobody else is to see it) at most; one that denies anything never does.
+/// Rights that a descriptor must grant, at least and (for files hidden from users) at most; a descriptor that denies
+/// anything never matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) struct Grant {
-    /// What is below inherits it.
+    /// Inherited by everything below.
     pub below: bool,
     pub to: GrantTo,
 }
 
-/// Which accounts an access control list grants rights to.
+/// Accounts that must have rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) enum GrantTo {
     /// SYSTEM alone.
     System,
-    /// SYSTEM and the administrators everything.
+    /// SYSTEM and the administrators, with full access.
     Administrators,
-    /// And authenticated users and users what they have on a disk that Windows formatted.
+    /// In addition authenticated users and users, with their rights on a disk formatted by Windows.
     Users,
 }
 
@@ -203,7 +204,7 @@ impl Grant {
     /// Whether a self-relative descriptor grants it.
     pub(in crate::ntfs) fn is_in(self, descriptor: &[u8]) -> bool {
         let Some(aces) = allowed(descriptor) else { return false };
-        // What a file has passes nothing on.
+        // A file's descriptor has no inheritable entries.
         if !self.below && aces.iter().any(|(flags, ..)| flags & ace_flag::BELOW != 0) {
             return false;
         }
@@ -232,7 +233,7 @@ impl Grant {
     }
 }
 
-/// The entries of a descriptor's DACL; `None` if any does not allow, or there is none.
+/// The entries of a descriptor's DACL; `None` if any of them is not an allowing one, or there is no DACL.
 fn allowed(descriptor: &[u8]) -> Option<Vec<(u8, u32, Vec<u8>)>> {
     let word = |at: usize| Some(u16::from_le_bytes(descriptor.get(at..at + 2)?.try_into().ok()?));
     let double = |at: usize| Some(u32::from_le_bytes(descriptor.get(at..at + 4)?.try_into().ok()?));
@@ -257,7 +258,7 @@ fn allowed(descriptor: &[u8]) -> Option<Vec<(u8, u32, Vec<u8>)>> {
     Some(out)
 }
 
-/// The hash under which `$SDH` files a descriptor.
+/// The hash of a descriptor in `$SDH`.
 pub(in crate::ntfs) fn hash(descriptor: &[u8]) -> u32 {
     descriptor.chunks_exact(4).fold(0, |hash: u32, word| {
         u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_add(hash.rotate_left(3))
@@ -279,10 +280,10 @@ pub(in crate::ntfs) fn by_hash_entry(header: &SecurityEntry) -> ViewEntry {
     }
 }
 
-/// All of `$Secure`.
+/// The contents of `$Secure`.
 #[derive(Clone, Debug)]
 pub(in crate::ntfs) struct Security {
-    /// The first region of `$SDS` up to its end; the mirror is the same bytes.
+    /// The first region of `$SDS` up to its end; the mirror has the same bytes.
     region: Vec<u8>,
     headers: Vec<SecurityEntry>,
 }
@@ -319,7 +320,7 @@ impl Security {
         (SDS_REGION + self.region.len()) as u64
     }
 
-    /// Fills `out` with the bytes of `$SDS` from `offset`; zeros behind its end.
+    /// Fills `out` with the bytes of `$SDS` from `offset`, followed by zeros.
     pub(in crate::ntfs) fn sds(&self, offset: u64, out: &mut [u8]) {
         out.fill(0);
         for copy in [0, SDS_REGION as u64] {

@@ -1,4 +1,4 @@
-//! Clusters: the few places that are taken first, and all others as one line.
+//! Clusters: the few places that are taken first, and all others as one linear space.
 
 use crate::units::{Clusters, Extent, Lcn};
 
@@ -12,7 +12,7 @@ pub struct LinearRange {
 }
 
 impl LinearRange {
-    /// First position behind the run.
+    /// First position after the run.
     pub const fn end(self) -> u64 {
         self.start + self.len.0
     }
@@ -25,14 +25,14 @@ struct Segment {
     len: u64,
 }
 
-/// Every cluster that no fixed thing owns, ascending, counted through as if the holes were not there.
+/// Every cluster outside the fixed metafiles, ascending, numbered without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearSpace {
     segments: Vec<Segment>,
 }
 
 impl LinearSpace {
-    /// The space between `taken` (sorted, apart from each other, below `clusters`).
+    /// The space between `taken` (sorted, disjoint, below `clusters`).
     pub(in crate::ntfs) fn between(taken: &[Extent], clusters: u64) -> Self {
         let mut segments = Vec::new();
         let (mut start, mut lcn) = (0, 0);
@@ -47,7 +47,7 @@ impl LinearSpace {
         Self { segments }
     }
 
-    /// Just these (sorted, apart from each other).
+    /// The space of these extents (sorted, disjoint).
     pub(in crate::ntfs) fn of(extents: &[Extent]) -> Self {
         let mut start = 0;
         let segments = extents.iter().map(|extent| {
@@ -58,17 +58,17 @@ impl LinearSpace {
         Self { segments: segments.collect() }
     }
 
-    /// How many clusters it has.
+    /// Number of its clusters.
     pub fn len(&self) -> Clusters {
         Clusters(self.segments.last().map_or(0, |segment| segment.start + segment.len))
     }
 
-    /// Whether it has none.
+    /// Whether it has no clusters.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Where a run of the space lies on the volume, in order. What reaches past the space's end is left off.
+    /// Extents of a range of the space on the volume, in order. The part beyond the space's end is omitted.
     pub fn extents(&self, range: LinearRange) -> Extents<'_> {
         let first = self.segments.partition_point(|segment| segment.start + segment.len <= range.start);
         Extents { segments: &self.segments[first..], at: range.start, end: range.end() }
@@ -80,7 +80,7 @@ impl LinearSpace {
         self.segments.get(i).map_or(0, |segment| segment.start + segment.len - at)
     }
 
-    /// The part of the space that lies in the clusters `from..to`, ascending: position and cluster of each piece.
+    /// The part of the space in the clusters `from..to`, ascending: range and first cluster of each piece.
     pub(in crate::ntfs) fn within(&self, from: u64, to: u64) -> impl Iterator<Item = (LinearRange, Lcn)> + '_ {
         let first = self.segments.partition_point(|segment| segment.lcn + segment.len <= from);
         self.segments[first..].iter().take_while(move |segment| segment.lcn < to).map(move |segment| {
@@ -115,7 +115,7 @@ impl Iterator for Extents<'_> {
     }
 }
 
-/// Clusters handed out lowest first; each place in one piece.
+/// Allocates clusters, lowest first; each place in one piece.
 #[derive(Debug)]
 pub(in crate::ntfs) struct FirstFit {
     taken: Vec<Extent>,
@@ -123,12 +123,12 @@ pub(in crate::ntfs) struct FirstFit {
 }
 
 impl FirstFit {
-    /// `taken` must be sorted and apart from each other.
+    /// `taken` must be sorted and disjoint.
     pub(in crate::ntfs) fn new(taken: Vec<Extent>, clusters: u64) -> Self {
         Self { taken, clusters }
     }
 
-    /// The lowest free run of `len` clusters, from now on taken.
+    /// Takes the lowest free run of `len` clusters.
     pub(in crate::ntfs) fn take(&mut self, len: u64) -> Option<Extent> {
         let mut lcn = 0;
         let mut place = self.taken.len();

@@ -34,7 +34,7 @@ pub(super) const NAMES: [(u32, &str); 15] = [
     (metafile::REPARSE, "$Reparse"),
 ];
 
-/// Metafiles that the root's index has the name of, and nothing else: so on every volume that Windows formatted
+/// Metafiles of which only the name in the root's index exists: so on every volume that Windows formatted
 /// (docs/spec/ntfs.md#metafiles).
 pub(super) const ONLY_NAMED: [u32; 8] = [
     metafile::MFT_MIRR,
@@ -47,7 +47,7 @@ pub(super) const ONLY_NAMED: [u32; 8] = [
     metafile::UP_CASE,
 ];
 
-/// Metafile records that are free: kept for extension records of `$MFT`.
+/// Free records among the metafiles: reserved for extension records of `$MFT`.
 pub(super) const FREE: std::ops::Range<u32> = 16..24;
 /// Records in use without a name or content.
 const RESERVED: std::ops::Range<u32> = 12..16;
@@ -62,10 +62,10 @@ const INDEX_O: [u16; 2] = units(b"$O");
 const INDEX_Q: [u16; 2] = units(b"$Q");
 const INDEX_R: [u16; 2] = units(b"$R");
 
-/// Undocumented; every volume that Windows 8 to 11 released cleanly has it (docs/spec/ntfs.md#volume-information).
+/// Undocumented; set on every volume that Windows 8 to 11 released cleanly (docs/spec/ntfs.md#volume-information).
 const VOLUME_FLAGS: u16 = 0x0080;
 
-/// What a metafile's name and `$STANDARD_INFORMATION` say.
+/// Facts of a metafile for its name and `$STANDARD_INFORMATION`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub allocated: u64,
@@ -102,7 +102,7 @@ pub(super) fn facts(layout: &Layout, record: u32) -> Facts {
     }
 }
 
-/// The descriptor a record carries itself, with the old form of `$STANDARD_INFORMATION`.
+/// The descriptor stored in a record itself, together with the old form of `$STANDARD_INFORMATION`.
 pub(super) fn own_descriptor(record: u32) -> Option<Vec<u8>> {
     match record {
         metafile::ATTR_DEF | metafile::BOOT => Some(security::system_read()),
@@ -112,7 +112,7 @@ pub(super) fn own_descriptor(record: u32) -> Option<Vec<u8>> {
     }
 }
 
-/// Bytes of the root directory's attributes beside its index.
+/// Bytes of the root directory's attributes other than its index.
 pub(super) fn root_base_len() -> usize {
     record::resident_len(0, size_of::<StandardInformation>())
         + record::resident_len(0, record::file_name_len(1))
@@ -225,8 +225,8 @@ fn secure(layout: &Layout, record: &mut Record<'_>) {
     }
 }
 
-/// The stream `$Info` of `$UpCase` (docs/spec/ntfs.md#upcase-table-and-collation): length, CRC-64, and a Windows whose
-/// table this is, the same that BitLocker's metadata name.
+/// The stream `$Info` of `$UpCase` (docs/spec/ntfs.md#upcase-table-and-collation): length, CRC-64, and a version of
+/// Windows that has this table, the same as in BitLocker's metadata.
 fn up_case_info() -> [u8; 32] {
     const WINDOWS: [u32; 3] = [10, 0, 17763];
     let mut out = [0; 32];
@@ -270,7 +270,7 @@ fn size_code(bytes: u64, cluster: ClusterSize) -> i8 {
     if bytes >= cluster.bytes() { (bytes / cluster.bytes()) as i8 } else { -(bytes.trailing_zeros() as i8) }
 }
 
-/// What the boot sector says of the disk (docs/spec/ntfs.md#boot-sector).
+/// Disk geometry for the boot sector (docs/spec/ntfs.md#boot-sector).
 pub(super) fn disk_shape(layout: &Layout) -> DiskShape {
     let (sectors_per_track, heads) = match layout.geometry.sector {
         SectorSize::S512 => (63, 255),
@@ -280,7 +280,7 @@ pub(super) fn disk_shape(layout: &Layout) -> DiskShape {
     DiskShape { sectors_per_track, heads, hidden_sectors }
 }
 
-/// The first 512 bytes of the volume, and of its last sector.
+/// The boot sector, for the first 512 bytes of the volume and of the partition's last sector.
 pub(super) fn boot_sector(layout: &Layout) -> BootSector {
     let geometry = &layout.geometry;
     let per_cluster = geometry.cluster.bytes() / geometry.sector.bytes();

@@ -1,4 +1,4 @@
-//! Volumes assembled in sparse files and judged by what others wrote.
+//! Volumes assembled in sparse files and judged by other programs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ const DAY: i64 = 86_400;
 /// 2026-01-02 03:04:05.
 const NOW: i64 = 1_767_323_045;
 
-/// A tree out of paths; sorted as the catalog is.
+/// A tree made from paths; sorted as the catalog is.
 #[derive(Debug, Default)]
 pub(in crate::ntfs) struct Paths {
     root: Children,
@@ -188,7 +188,7 @@ pub(in crate::ntfs) fn with_hidden(mut spec: VolumeSpec) -> VolumeSpec {
     spec
 }
 
-/// A volume in a sparse file, gone with the value.
+/// A volume in a sparse file, deleted on drop.
 pub(in crate::ntfs) struct Image {
     pub(in crate::ntfs) path: PathBuf,
     left_out: LeftOut,
@@ -303,7 +303,7 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
     }
     judge_dissect(&image.path, &[]);
     if layout.free_clusters().0 > 16 {
-        // The kernel's new driver wants it so.
+        // The kernel's new driver requires it.
         let mft = layout.space().extents(layout.mft).next().unwrap().lcn;
         assert_eq!(layout.cluster().offset_of(mft).0 % 4096, 0, "$MFT begins within a page");
     }
@@ -332,7 +332,7 @@ fn judge_structure(image: &Image, layout: &Layout, tree: &Paths) {
     }
 }
 
-/// dissect.ntfs reads `$MFT`, `$Bitmap` and `$UpCase`; judge.py then holds all of it against each other.
+/// dissect.ntfs reads `$MFT`, `$Bitmap` and `$UpCase`; judge.py then checks them against each other.
 fn judge_dissect(image: &Path, mode: &[&str]) {
     if !run(Command::new(crate::judges::python()).args(["-c", "import dissect.ntfs"]))
         .is_some_and(|output| output.status.success())
@@ -359,7 +359,7 @@ pub(in crate::ntfs) fn judge_checkers(image: &Path) {
     }
 }
 
-/// An ntfs-3g mount: where it is, and the driver.
+/// An ntfs-3g mount: its path, and the driver's process.
 pub(crate) struct Mount(pub(crate) PathBuf, Child);
 
 impl Mount {
@@ -459,7 +459,7 @@ fn judge_mount(image: &Image, tree: &Paths, with_content: bool) {
     }
 }
 
-/// A bit of everything.
+/// A small tree with every kind of entry.
 pub(in crate::ntfs) fn mixed(seed: u64) -> Paths {
     let mut random = Seeded::new(seed);
     let mut paths = vec![
@@ -685,7 +685,7 @@ fn every_cut_of_a_section_gives_the_same_bytes() {
     }
 }
 
-/// Files that exist in the mind only: `dirs` directories of equally many files each.
+/// A tree that is computed on demand: `dirs` directories of equally many files each.
 struct Endless {
     dirs: u32,
     per_dir: u32,

@@ -17,7 +17,7 @@ use crate::units::ByteOffset;
 pub struct FileId(u32);
 
 impl FileId {
-    /// Its place among all files of the catalog, from 0.
+    /// Its index among all files of the catalog, from 0.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -27,7 +27,7 @@ impl FileId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameId(u32);
 
-/// Why the data of a file is not simply what its clusters hold.
+/// Reason why the data of a file are not simply the contents of its clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Special {
     /// Encrypted by EFS.
@@ -36,7 +36,7 @@ pub enum Special {
     WofCompressed,
     /// Moved into the chunk store of data deduplication (reparse tag 0x80000013).
     Deduplicated,
-    /// Another reparse point (link, mount point, cloud file …): its tag.
+    /// Another reparse point (link, mount point, cloud file …), with its tag.
     Reparse(u32),
 }
 
@@ -49,16 +49,17 @@ const fn is_cloud(tag: u32) -> bool {
     tag & 0xFFFF_0FFF == 0x9000_001A
 }
 
-/// FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS ([MS-FSCC] 2.6): the contents are not all here.
+/// FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS ([MS-FSCC] 2.6): the contents are not completely
+/// local.
 const ELSEWHERE: u32 = 0x1000 | 0x0004_0000 | 0x0040_0000;
 
-/// Whether a file of a cloud has its contents here as a whole, as its filter says
+/// Whether a cloud file's contents are completely local, according to its filter
 /// (docs/spec/ntfs.md#object-identifiers-and-reparse-points).
 fn is_hydrated(file: &FileRecord) -> bool {
     file.has_cloud_state && file.reparse_tag.is_some_and(is_cloud) && file.standard.attributes & ELSEWHERE == 0
 }
 
-/// What a reparse point of another kind is ([MS-FSCC] 2.1.2.1).
+/// Description of another kind of reparse point ([MS-FSCC] 2.1.2.1).
 fn reparse_word(tag: u32) -> &'static str {
     match tag {
         0xA000_0003 => "a mount point",
@@ -75,7 +76,7 @@ fn reparse_word(tag: u32) -> &'static str {
 }
 
 impl Special {
-    /// What it is, as a predicate without subject.
+    /// Description as a predicate without subject.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Encrypted => "encrypted by EFS",
@@ -141,7 +142,7 @@ struct NamedStream {
     units_len: u8,
 }
 
-/// What a file is, as the catalog knows it.
+/// Facts of a file in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileInfo {
     /// Record and sequence.
@@ -150,9 +151,9 @@ pub struct FileInfo {
     pub directory: bool,
     /// Length of the unnamed data stream.
     pub size: u64,
-    /// Bytes of it that were ever written.
+    /// Bytes of it that have been written.
     pub valid: u64,
-    /// Bytes of clusters it takes; 0 when resident.
+    /// Bytes of allocated clusters; 0 when resident.
     pub allocated: u64,
     /// Times of $STANDARD_INFORMATION.
     pub times: Times,
@@ -160,23 +161,23 @@ pub struct FileInfo {
     pub attributes: u32,
     /// Id in `$Secure`, 0 if none.
     pub security: u32,
-    /// Names, DOS names not counted.
+    /// Number of names, without DOS names.
     pub links: u16,
-    /// Named data streams.
+    /// Number of named data streams.
     pub streams: u16,
-    /// There is an unnamed data stream.
+    /// Whether there is an unnamed data stream.
     pub has_data: bool,
-    /// It is inside the record.
+    /// Whether it is inside the record.
     pub resident: bool,
-    /// It is compressed.
+    /// Whether it is compressed.
     pub compressed: bool,
-    /// It may have holes.
+    /// Whether it may have holes.
     pub sparse: bool,
-    /// Not plain data.
+    /// Reason why the data are not plain.
     pub special: Option<Special>,
-    /// Part of the file could not be read; see [`Catalog::problems`].
+    /// Whether part of the file could not be read; see [`Catalog::problems`].
     pub damaged: bool,
-    /// Reachable from the root.
+    /// Whether it is reachable from the root.
     pub reachable: bool,
 }
 
@@ -185,7 +186,7 @@ pub struct FileInfo {
 pub struct ScannedRecord {
     /// Number of the record in `$MFT`.
     pub number: u64,
-    /// The file, or why it could not be read. Free records and extension records are not reported.
+    /// The file, or the reason why it could not be read. Free records and extension records are not reported.
     pub file: Result<FileRecord, NtfsError>,
 }
 
@@ -193,10 +194,10 @@ pub struct ScannedRecord {
 pub struct Catalog {
     entries: Vec<Entry>,
     names: Vec<Name>,
-    /// Short names of files that have a long one, as directories list them: by directory and name.
+    /// Short names of files with a long one, as listed in directories: sorted by directory and name.
     short: Vec<Name>,
     units: Vec<u16>,
-    /// Names that the index of their directory holds, one bit each.
+    /// Names found in the index of their directory, one bit each.
     listed: Vec<u64>,
     children: Vec<u32>,
     runs: Vec<Packed>,
@@ -215,13 +216,13 @@ impl fmt::Debug for Catalog {
 }
 
 impl Volume {
-    /// Reads `$MFT` from end to end in long ascending reads and hands over every file.
+    /// Reads `$MFT` from end to end in long ascending reads and passes every file to `see`.
     ///
     /// Files with attribute lists come last, when their other records have been seen. Device errors cost the records
-    /// they hit, not the scan.
+    /// concerned, not the scan.
     ///
     /// # Errors
-    /// Only what `see` returns.
+    /// Only errors returned by `see`.
     pub fn scan<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -277,7 +278,7 @@ impl Volume {
     /// The catalog of the whole volume.
     ///
     /// # Errors
-    /// When the volume holds more than can be held; damage is in [`Catalog::problems`].
+    /// The volume exceeds the limits of a catalog; damage is in [`Catalog::problems`].
     pub fn catalog<R: ReadAt>(&self, reader: &mut R) -> Result<Catalog, NtfsError> {
         let mut catalog = Catalog {
             entries: Vec::new(),
@@ -402,7 +403,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Holds what directories list against the names that files have.
+    /// Matches the directories' entries with the names of the files.
     fn match_names(&mut self, directories: Directories) {
         let Directories { mut listed, problems, problems_total, .. } = directories;
         self.problems_total += problems_total - problems.len() as u64;
@@ -453,7 +454,7 @@ impl Catalog {
         self.listed[name as usize / 64] & 1 << (name % 64) != 0
     }
 
-    /// Puts the tree together.
+    /// Builds the tree.
     fn finish(&mut self, volume: &Volume, directories: Directories) {
         if !self.entries.is_sorted_by_key(|entry| entry.number) {
             // Files with attribute lists came last. Names point at entries by index: carry them along.
@@ -552,7 +553,7 @@ impl Catalog {
             for child in entry.children_at..entry.children_at + entry.children_len {
                 let file = self.names[self.children[child as usize] as usize].file;
                 let entry = &mut self.entries[file as usize];
-                // A second way into a directory is not followed: that is what ends a cycle.
+                // A second path to a directory is not followed: that breaks cycles.
                 if !entry.reached {
                     entry.reached = true;
                     if entry.record_flags & record_flag::DIRECTORY != 0 {
@@ -575,7 +576,7 @@ impl Catalog {
         self.entries.len()
     }
 
-    /// Nothing was found.
+    /// Whether no file was found.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -606,7 +607,7 @@ impl Catalog {
         self.index_of(number).map(FileId)
     }
 
-    /// Whether the file is one of NTFS' own: records below 24, and what lies below `$Extend`.
+    /// Whether the file belongs to NTFS itself: records below 24, and everything below `$Extend`.
     pub fn is_metafile(&self, id: FileId) -> bool {
         let mut number = u64::from(self.entries[id.0 as usize].number);
         let mut at = id;
@@ -627,7 +628,7 @@ impl Catalog {
         false
     }
 
-    /// What is known of a file.
+    /// Facts of a file.
     pub fn info(&self, id: FileId) -> FileInfo {
         let entry = &self.entries[id.0 as usize];
         let special = if entry.data_flags & attr_flag::ENCRYPTED != 0 {
@@ -679,7 +680,7 @@ impl Catalog {
         self.names[id.0 as usize].namespace
     }
 
-    /// The file that a name names.
+    /// The file of a name.
     pub fn file_of(&self, id: NameId) -> FileId {
         FileId(self.names[id.0 as usize].file)
     }
@@ -702,7 +703,7 @@ impl Catalog {
             .map(|stream| (&self.units[stream.units_at as usize..][..usize::from(stream.units_len)], stream.size))
     }
 
-    /// Follows a path from the root: `\dir\file`, or with `/`. Each part exactly first, else but for case.
+    /// Follows a path from the root: `\dir\file`, or with `/`. Each part is matched exactly first, then ignoring case.
     pub fn lookup(&self, volume: &Volume, path: &str) -> Option<FileId> {
         let mut at = self.root()?;
         for part in path.split(['\\', '/']).filter(|part| !part.is_empty()) {
@@ -724,7 +725,7 @@ impl Catalog {
         &self.units[name.units_at as usize..][..usize::from(name.units_len)]
     }
 
-    /// The long name of a file in a directory that lists it by this short one too.
+    /// The long name of a file in a directory that lists it by this short name too.
     fn by_short_name(&self, volume: &Volume, directory: FileId, name: &[u16]) -> Option<NameId> {
         let parent = self.entries[directory.0 as usize].number;
         let before = |other: &Name| {
@@ -736,7 +737,7 @@ impl Catalog {
         if is_it { self.names(FileId(found.file)).find(long) } else { None }
     }
 
-    /// A name in a directory: exactly, else but for case, else by its short (8.3) name; as Windows finds it.
+    /// A name in a directory: matched exactly, then ignoring case, then by short (8.3) name; as Windows finds it.
     pub fn child(&self, volume: &Volume, directory: FileId, name: &[u16]) -> Option<NameId> {
         let range = self.child_range(directory);
         let text = |child: &u32| self.name(NameId(*child));
@@ -747,7 +748,7 @@ impl Catalog {
         found.or_else(|| self.by_short_name(volume, directory, name))
     }
 
-    /// A name by which the file is reached from the root.
+    /// The name through which the file is reached from the root.
     pub fn reached_by(&self, id: FileId) -> Option<NameId> {
         self.names(id).find(|name| self.path(*name).is_some())
     }
@@ -782,10 +783,10 @@ impl Catalog {
         None
     }
 
-    /// Where the unnamed data lies, in the file's order; empty if there is none.
+    /// Extents of the unnamed data, in file order; empty if there is none.
     ///
     /// # Errors
-    /// When what is mapped contradicts the size.
+    /// The mapping contradicts the size.
     pub fn extents(&self, volume: &Volume, id: FileId) -> Result<Vec<DataRun>, NtfsError> {
         let entry = &self.entries[id.0 as usize];
         match entry.data {
@@ -798,7 +799,7 @@ impl Catalog {
         }
     }
 
-    /// First byte of the unnamed data on the volume (of the record if it is resident): the key of disk order.
+    /// Offset of the unnamed data on the volume (of the record if it is resident): the key for disk order.
     pub fn first_byte(&self, volume: &Volume, id: FileId) -> Option<ByteOffset> {
         let entry = &self.entries[id.0 as usize];
         match entry.data {
@@ -837,8 +838,8 @@ impl Catalog {
     /// The unnamed data as a stream for [`Volume::read_range`]. Reads the record only if the data is in it.
     ///
     /// # Errors
-    /// When there is no data, or it is not the file's content ([`Special`]): what holds a reparse point opens only where the software that
-    /// set it takes part, and its clusters may be holes.
+    /// There are no data, or they are not the file's content ([`Special`]): a file with a reparse point can only be
+    /// opened with the software that set it, and its clusters may be holes.
     pub fn open<R: ReadAt>(&self, volume: &Volume, reader: &mut R, id: FileId) -> Result<Stream, NtfsError> {
         let entry = &self.entries[id.0 as usize];
         let place = Place::stream(u64::from(entry.number), types::DATA, 0);
@@ -856,7 +857,7 @@ impl Catalog {
         }
     }
 
-    /// Names whose directory is gone, or does not list them.
+    /// Names whose directory is missing, or does not list them.
     pub fn orphans(&self) -> &[NameId] {
         &self.orphans
     }
@@ -866,12 +867,12 @@ impl Catalog {
         &self.nameless
     }
 
-    /// What was damaged, with places; the first ten thousand.
+    /// Damage with its place; the first ten thousand.
     pub fn problems(&self) -> &[NtfsError] {
         &self.problems
     }
 
-    /// How many problems there were in all.
+    /// Number of all problems.
     pub fn problem_count(&self) -> u64 {
         self.problems_total
     }
@@ -882,7 +883,7 @@ impl Catalog {
     }
 }
 
-/// Reads `$MFT` from end to end; hands over every record that was ever used, fixups undone.
+/// Reads `$MFT` from end to end; passes on every record that was ever used, fixups undone.
 ///
 /// A chunk that cannot be read is tried again record by record, so that a bad sector costs only its own records.
 pub(super) fn each_record<R: ReadAt>(
@@ -921,7 +922,7 @@ pub(super) fn each_record<R: ReadAt>(
     }
 }
 
-/// A name for people: ill-formed UTF-16 becomes U+FFFD.
+/// A name for display: ill-formed UTF-16 becomes U+FFFD.
 pub fn display_name(name: &[u16]) -> String {
     String::from_utf16_lossy(name)
 }

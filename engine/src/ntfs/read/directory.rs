@@ -1,8 +1,7 @@
-//! What directories list: the second witness beside the names that files say they have.
+//! Entries of directories, to be compared with the names in the files' own records.
 //!
 //! A driver finds a file by walking from the root through the indexes (`$I30`, docs/spec/ntfs.md#indexes); a record
-//! that no index leads to is no file of any path, whatever its own name says. Indexes are read in disk order, each in
-//! long reads.
+//! that no index leads to has no path, whatever its own name. Indexes are read in disk order, each in long reads.
 
 use super::error::{NtfsError, Place, ReadAt, ReadError};
 use super::file::{FileRecord, FileRef, Namespace, to_units};
@@ -17,27 +16,27 @@ use crate::units::ByteOffset;
 pub(super) struct Listed {
     /// Raw reference of the file.
     pub child: u64,
-    /// Of the directory's raw reference and the name: see [`key`].
+    /// Hash of the directory's raw reference and the name: see [`key`].
     pub key: u64,
     /// Record of the directory.
     pub parent: u32,
     pub is_dos: bool,
-    /// The file has such a name.
+    /// Whether the file has such a name.
     pub is_matched: bool,
 }
 const _: () = assert!(size_of::<Listed>() <= 24);
 
-/// Everything that the directories of a volume list.
+/// The entries of all directories of a volume.
 #[derive(Default)]
 pub(super) struct Directories {
-    /// Directories with index blocks, which lie elsewhere.
+    /// Directories with index blocks, which are read later.
     later: Vec<FileRecord>,
     pub listed: Vec<Listed>,
     pub problems: Vec<NtfsError>,
     pub problems_total: u64,
 }
 
-/// One number for a name in a directory. FNV-1a, 64 bits.
+/// Hash of a name in a directory: FNV-1a, 64 bits.
 pub(super) fn key(parent: u64, name: impl Iterator<Item = u16>) -> u64 {
     const BASIS: u64 = 0xCBF2_9CE4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01B3;
@@ -45,7 +44,7 @@ pub(super) fn key(parent: u64, name: impl Iterator<Item = u16>) -> u64 {
     name.fold(start, |hash, unit| (hash ^ u64::from(unit)).wrapping_mul(PRIME))
 }
 
-/// A reference as it lies on disk.
+/// A reference in its stored form.
 pub(super) fn raw_reference(of: FileRef) -> u64 {
     of.record | u64::from(of.sequence) << 48
 }
@@ -58,7 +57,7 @@ impl Directories {
         }
     }
 
-    /// Takes in a directory: at once if all its entries are in its record.
+    /// Adds a directory: at once if all its entries are in its record.
     pub fn add(&mut self, volume: &Volume, file: FileRecord) {
         let has_blocks = file.stream(types::INDEX_ALLOCATION, &I30).is_some_and(|stream| !stream.is_resident());
         if has_blocks {
@@ -68,7 +67,7 @@ impl Directories {
         }
     }
 
-    /// Reads the indexes that lie outside of the records.
+    /// Reads the indexes outside the records.
     pub fn finish<R: ReadAt>(&mut self, volume: &Volume, reader: &mut R) {
         let mut later = std::mem::take(&mut self.later);
         let first = |file: &FileRecord| {
@@ -118,7 +117,7 @@ impl Directories {
                     if unsorted.is_none() && !previous.is_empty() && volume.upcase().cmp(&previous, &units).is_ge() {
                         unsorted = Some(index.place(node, entry.at));
                     }
-                    // An entry is a copy of the file's own name: one that tells another directory matches none.
+                    // An entry is a copy of the file's own name: one with another directory matches none.
                     let reported = if head.parent.get() == parent { parent } else { !parent };
                     self.listed.push(Listed {
                         child: entry.reference,
@@ -140,7 +139,7 @@ impl Directories {
                     names.push(to_units(name));
                 }
             });
-            // In a tree that is out of order only a search tells what is found.
+            // In a tree that is out of order only a search shows which names can be found.
             let found = |name: &Vec<u16>| index::search(volume, reader, &index, name).ok().flatten();
             let found: Vec<_> = names.iter().map(found).map(|found| found.map(raw_reference)).collect();
             let mut here = self.listed.split_off(first);
@@ -151,7 +150,7 @@ impl Directories {
     }
 }
 
-/// Reads nothing: for indexes that must be whole.
+/// A reader without data: for indexes that must be complete in memory.
 struct Nothing;
 
 impl ReadAt for Nothing {
@@ -160,14 +159,14 @@ impl ReadAt for Nothing {
     }
 }
 
-/// A reader with stretches of the volume that were read before.
+/// A reader with ranges of the volume that were read ahead.
 struct Ahead<'a, R> {
     inner: &'a mut R,
     parts: Vec<(u64, Vec<u8>)>,
 }
 
 impl<R: ReadAt> Ahead<'_, R> {
-    /// What cannot be read is tried again block by block when it is asked for.
+    /// A part that cannot be read here is read again block by block on demand.
     fn fetch(&mut self, at: u64, len: u64) {
         let mut done = 0;
         while done < len {

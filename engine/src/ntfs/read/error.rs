@@ -1,4 +1,4 @@
-//! What can go wrong while reading a volume, and where.
+//! Errors of reading a volume, with their places.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::units::ByteOffset;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read at byte {at}: {message}")]
 pub struct ReadError {
-    /// Where in the decrypted volume.
+    /// Offset in the decrypted volume.
     pub at: ByteOffset,
-    /// What the operating system said.
+    /// Message of the operating system.
     pub message: String,
 }
 
-/// The decrypted volume, as bytes. Reads may have any alignment and length; an implementation over a device aligns them.
+/// The decrypted volume as bytes. Reads may have any alignment and length; an implementation for a device aligns them.
 pub trait ReadAt {
-    /// Fills `buf` from byte `at` of the volume, wholly or not at all.
+    /// Fills `buf` from byte `at` of the volume, completely or not at all.
     ///
     /// # Errors
-    /// When the range is not inside the volume or the device fails.
+    /// The range is not inside the volume, or the device fails.
     fn read_at(&mut self, at: ByteOffset, buf: &mut [u8]) -> Result<(), ReadError>;
 }
 
@@ -88,15 +88,15 @@ impl fmt::Display for Place {
 pub enum ErrorKind {
     /// The device failed.
     Read(ReadError),
-    /// No NTFS boot sector, and why.
+    /// No NTFS boot sector, with the reason.
     NotNtfs(&'static str),
     /// The volume contradicts its own format.
     Corrupt(&'static str),
-    /// More than we are ready to hold.
+    /// A limit of this reader is exceeded.
     Limit(&'static str),
-    /// Legal, but not readable here (encrypted files, files whose data other software keeps elsewhere).
+    /// Valid, but not readable here (encrypted files, files whose data other software stores elsewhere).
     Unsupported(&'static str),
-    /// There is no such file, stream or record in use.
+    /// No such file, stream or record is in use.
     NotFound,
 }
 
@@ -105,7 +105,7 @@ pub enum ErrorKind {
 pub struct NtfsError {
     /// Structure that could not be read.
     pub place: Place,
-    /// Why it could not be read.
+    /// Reason why it could not be read.
     pub kind: ErrorKind,
 }
 
@@ -132,7 +132,7 @@ impl NtfsError {
 }
 
 impl NtfsError {
-    /// What is wrong, without the place.
+    /// The error without the place.
     pub(super) fn what(&self) -> String {
         match &self.kind {
             ErrorKind::Read(error) => error.to_string(),

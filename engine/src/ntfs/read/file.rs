@@ -1,4 +1,4 @@
-//! One file: all its attributes, gathered from its records.
+//! One file: all its attributes, collected from its records.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
@@ -12,16 +12,16 @@ use super::volume::Volume;
 use crate::ntfs::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
 use crate::units::FileTime;
 
-/// In which of its name spaces a name lives (docs/spec/ntfs.md#names).
+/// Name space of a file name (docs/spec/ntfs.md#names).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Namespace {
-    /// Any name; what current Windows stores for everything.
+    /// Any name; the form that current Windows stores for all files.
     Posix,
-    /// A long name that has a DOS partner.
+    /// A long name with a DOS partner.
     Win32,
     /// The 8.3 partner of a long name.
     Dos,
-    /// One name that is both.
+    /// One name that is valid in both.
     Win32AndDos,
 }
 
@@ -37,12 +37,12 @@ impl Namespace {
     }
 }
 
-/// A record and the generation of it that is meant.
+/// A record number together with its expected generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileRef {
     /// Number of the record in `$MFT`, 48 bits.
     pub record: u64,
-    /// Sequence number, raised each time the record is used again.
+    /// Sequence number, raised each time the record is reused.
     pub sequence: u16,
 }
 
@@ -55,13 +55,13 @@ impl FileRef {
 /// The four times of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// When the file was created.
+    /// Time of creation.
     pub created: FileTime,
-    /// When the data was last modified.
+    /// Time of the last modification of data.
     pub modified: FileTime,
-    /// When the record last changed: name, attributes or security.
+    /// Time of the last change of the record: name, attributes or security.
     pub changed: FileTime,
-    /// When the file was last opened, as far as Windows records that.
+    /// Time of the last access, as far as Windows records that.
     pub accessed: FileTime,
 }
 
@@ -91,7 +91,7 @@ pub struct Standard {
     pub security: Option<u32>,
 }
 
-/// Where a stream's bytes are.
+/// Location of a stream's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) enum Content {
     Resident(Vec<u8>),
@@ -129,32 +129,32 @@ impl Stream {
         self.size
     }
 
-    /// Bytes that were ever written; the rest reads as zeros.
+    /// Bytes that have been written; the rest reads as zeros.
     pub fn valid(&self) -> u64 {
         self.valid
     }
 
-    /// Bytes of clusters really taken (0 for resident streams).
+    /// Bytes of allocated clusters (0 for resident streams).
     pub fn allocated(&self) -> u64 {
         self.total.unwrap_or(self.allocated)
     }
 
-    /// Compressed with LZNT1.
+    /// Whether it is compressed with LZNT1.
     pub fn is_compressed(&self) -> bool {
         self.flags & attr_flag::COMPRESSED != 0
     }
 
-    /// May have holes.
+    /// Whether it may have holes.
     pub fn is_sparse(&self) -> bool {
         self.flags & attr_flag::SPARSE != 0
     }
 
-    /// Encrypted by EFS: the bytes cannot be read without its keys.
+    /// Whether it is encrypted by EFS: the bytes cannot be read without its keys.
     pub fn is_encrypted(&self) -> bool {
         self.flags & attr_flag::ENCRYPTED != 0
     }
 
-    /// Inside the record.
+    /// Whether it is inside the record.
     pub fn is_resident(&self) -> bool {
         matches!(self.content, Content::Resident(_))
     }
@@ -179,12 +179,12 @@ impl Stream {
     }
 }
 
-/// A file or directory with everything that was found in its base and extension records.
+/// A file or directory with everything found in its base and extension records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
     /// Record number and sequence.
     pub id: FileRef,
-    /// Link count as the record tells it.
+    /// Link count in the record.
     pub links: u16,
     pub(in crate::ntfs) flags: u16,
     /// $STANDARD_INFORMATION.
@@ -196,16 +196,16 @@ pub struct FileRecord {
     pub streams: Vec<Stream>,
     /// Reparse tag, if the file is a reparse point.
     pub reparse_tag: Option<u32>,
-    /// Whether the reparse point holds what the cloud files filter keeps of a file.
+    /// Whether the reparse point holds the state of the cloud files filter.
     pub has_cloud_state: bool,
     /// Extension records in use.
     pub extensions: Vec<u64>,
-    /// What of this file could not be read; the rest is still there.
+    /// Parts of this file that could not be read; the rest is available.
     pub damage: Vec<NtfsError>,
 }
 
 impl FileRecord {
-    /// A directory (has an index of names).
+    /// Whether it is a directory (has an index of names).
     pub fn is_directory(&self) -> bool {
         self.flags & record_flag::DIRECTORY != 0
     }
@@ -235,7 +235,7 @@ impl FileRecord {
         }
     }
 
-    /// Takes one attribute in; non-resident pieces must come in order of their VCNs.
+    /// Adds one attribute; non-resident pieces must come in order of their VCNs.
     fn absorb(&mut self, clusters: u64, attribute: &Attribute<'_>) -> Result<(), Fault> {
         match (attribute.ty, attribute.body) {
             (types::STANDARD_INFORMATION, Body::Resident { value, .. }) => {
@@ -271,7 +271,7 @@ impl FileRecord {
             (ty, Body::Resident { value, .. }) => {
                 if ty == types::REPARSE_POINT {
                     self.reparse_tag = Some(view::<zerocopy::little_endian::U32>(value, 0, "no reparse tag")?.get());
-                    // Behind tag, lengths and flags; also where it is compressed, whose first eight bytes are literal.
+                    // After tag, lengths and flags; also in the compressed form, whose first eight bytes are literal.
                     self.has_cloud_state = value[..value.len().min(32)].windows(4).any(|four| four == b"FeRp");
                 }
                 self.streams.push(Stream {
@@ -371,7 +371,7 @@ impl Stash {
     }
 }
 
-/// Whether the record needs others to be whole.
+/// Whether the file has further records.
 pub(in crate::ntfs) fn has_list(record: &Record<'_>) -> bool {
     record
         .attributes()
@@ -396,7 +396,7 @@ pub(in crate::ntfs) fn alone(volume: &Volume, number: u64, record: &Record<'_>) 
     file
 }
 
-/// The file of a base record, `record` being that record with its fixups undone.
+/// The file of a base record; `record` is that record with its fixups undone.
 pub(in crate::ntfs) fn gather<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,

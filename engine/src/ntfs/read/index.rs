@@ -17,7 +17,7 @@ pub(in crate::ntfs) struct Index<'a> {
     pub root: &'a Stream,
     pub blocks: Option<&'a Stream>,
     pub block_bytes: u64,
-    /// Bytes that one VCN of this index stands for.
+    /// Bytes for each VCN of this index.
     pub vcn_bytes: u64,
     pub ty: u32,
     pub rule: u32,
@@ -28,7 +28,7 @@ pub(in crate::ntfs) struct Index<'a> {
 pub(in crate::ntfs) struct Node {
     bytes: Vec<u8>,
     header_at: usize,
-    /// `None` in the root.
+    /// VCN of the block; `None` for the root.
     pub vcn: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Index<'a> {
 }
 
 impl Node {
-    /// Of a block or a root's value.
+    /// A node of a block or a root's value.
     #[cfg(feature = "rooms")]
     pub(super) fn of(bytes: Vec<u8>, is_block: bool) -> Self {
         let header_at = if is_block { size_of::<BlockHeader>() } else { size_of::<IndexRoot>() };
@@ -141,7 +141,7 @@ impl Node {
         &self.bytes[entry.key.clone()]
     }
 
-    /// The bytes of an entry behind its key, subnode VCN excluded: data of view indexes.
+    /// The bytes of an entry after its key, without the subnode VCN: data of view indexes.
     pub(in crate::ntfs) fn entry_bytes(&self, entry: &Entry) -> &[u8] {
         &self.bytes[entry.at..entry.at + entry.len]
     }
@@ -178,17 +178,17 @@ impl Node {
     }
 }
 
-/// What a walk over an index meets.
+/// A step of a walk over an index.
 pub(in crate::ntfs) enum Step<'a> {
     /// A block is entered, `depth` levels below the root (which is 0).
     Enter { node: &'a Node, depth: usize, leaf: bool },
-    /// An entry that is not an end entry, in order.
+    /// An entry other than an end entry, in order.
     Entry { node: &'a Node, entry: &'a Entry },
-    /// Something that keeps part of the tree from being walked.
+    /// Damage that prevents part of the tree from being walked.
     Broken(NtfsError),
 }
 
-/// Walks the whole index in order. Each block is entered at most once, whatever the pointers say.
+/// Walks the whole index in order. Each block is entered at most once, even with damaged pointers.
 pub(in crate::ntfs) fn walk<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
@@ -199,7 +199,7 @@ pub(in crate::ntfs) fn walk<R: ReadAt>(
         node: Node,
         entries: Vec<Entry>,
         next: usize,
-        /// The subnode of `entries[next]` is done.
+        /// The subnode of `entries[next]` has been walked.
         below_done: bool,
     }
     let mut seen = HashSet::new();
@@ -248,7 +248,7 @@ pub(in crate::ntfs) fn walk<R: ReadAt>(
     }
 }
 
-/// A name in a directory, found through its index as a driver does; but for case.
+/// A name in a directory, found through its index as a driver does, ignoring case.
 pub(in crate::ntfs) fn lookup<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
@@ -259,7 +259,7 @@ pub(in crate::ntfs) fn lookup<R: ReadAt>(
     search(volume, reader, &Index::open(volume, &file, &I30)?, name)
 }
 
-/// A name in an index of names, found as a driver does; but for case.
+/// A name in an index of names, found as a driver does, ignoring case.
 pub(super) fn search<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,

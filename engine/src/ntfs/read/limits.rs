@@ -1,4 +1,4 @@
-//! How much a volume may make us hold, and why.
+//! Limits of the memory that a volume can make the reader use, with their reasons.
 
 /// Windows' own bound for an attribute list (docs/spec/ntfs.md#limits).
 pub(super) const ATTRIBUTE_LIST_BYTES_MAX: u64 = 256 << 10;
@@ -28,7 +28,7 @@ pub(super) const COMPRESSION_UNIT_BYTES_MAX: u64 = 128 << 10;
 pub(super) const METADATA_STREAM_BYTES_MAX: u64 = 256 << 20;
 /// Bitmap of one index: 16 MiB stand for half a terabyte of index blocks.
 pub(super) const INDEX_BITMAP_BYTES_MAX: u64 = 16 << 20;
-/// Blocks of one directory that are read ahead; longer ones are read block by block (600,000 names fit).
+/// Longest index of a directory that is read ahead; longer ones are read block by block (600,000 names fit).
 pub(super) const INDEX_AHEAD_BYTES_MAX: u64 = 64 << 20;
-/// One read of that.
+/// Length of one read of that.
 pub(super) const INDEX_READ_BYTES: u64 = 1 << 20;

@@ -6,7 +6,7 @@ const CHUNK: usize = 4096;
 const HEADER_SIZE_MASK: u16 = 0x0FFF;
 const HEADER_COMPRESSED: u16 = 0x8000;
 
-/// Decompresses one compression unit; what the input does not reach stays zero.
+/// Decompresses one compression unit; output beyond the input's end is zero.
 ///
 /// `Err` carries the input offset of the damage.
 pub(super) fn decompress(input: &[u8], output: &mut [u8]) -> Result<(), usize> {

@@ -1,12 +1,12 @@
-//! Reading NTFS volumes of any origin, without trust.
+//! Reads NTFS volumes of any origin, without trusting them.
 //!
 //! [`Volume::open`] reads the boot sector, finds `$MFT` and the state of the volume; [`Volume::catalog`] makes one
 //! ascending pass over `$MFT` and the indexes of the directories, and holds every file; [`Volume::read_range`] reads
-//! streams, whole or in the disk order that [`Catalog::extents`] tells. A file has a path only where its own name and
-//! the directory's index agree; what they disagree on is damage.
+//! streams, whole or in the disk order given by [`Catalog::extents`]. A file has a path only where its own name and the
+//! directory's index agree; contradictions are damage.
 //!
-//! The volume is never changed and never believed: numbers are bounded before they are used, and an error names the
-//! record, attribute and offset.
+//! The volume is never changed and never trusted: numbers are bounded before they are used, and an error names record,
+//! attribute and offset.
 
 #![forbid(unsafe_code)]
 

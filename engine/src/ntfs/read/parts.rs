@@ -1,10 +1,10 @@
-//! The parsers below [`Volume`](super::Volume), one by one: for those who feed them noise.
+//! The parsers below [`Volume`](super::Volume) one by one, for fuzzing.
 
 use super::index::Node;
 use super::lznt1;
 use super::raw::{self, Body, Record, types};
 
-/// A record as it lies on disk: fixups, header, every attribute, its file names and runs.
+/// A record as stored: fixups, header, every attribute, its file names and runs.
 pub fn record(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     if raw::undo_fixups(&mut bytes, *b"FILE", 0x2A).is_err() {
@@ -23,7 +23,7 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
-/// An index block as it lies on disk, or an index root's value.
+/// An index block as stored, or an index root's value.
 pub fn index(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     let is_block = raw::undo_fixups(&mut bytes, *b"INDX", 0x28).is_ok();

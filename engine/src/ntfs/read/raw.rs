@@ -29,7 +29,7 @@ pub(in crate::ntfs) mod types {
     pub(crate) const END: u32 = ATTRIBUTES_END;
 }
 
-/// Damage inside one structure: offset in it, and what.
+/// Damage inside one structure: offset in it, and description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ntfs) struct Fault {
     pub at: usize,
@@ -40,7 +40,7 @@ pub(in crate::ntfs) const fn fault(at: usize, what: &'static str) -> Fault {
     Fault { at, what }
 }
 
-/// A declared structure at `at`.
+/// The structure at `at`.
 pub(in crate::ntfs) fn view<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
     bytes: &'a [u8],
     at: usize,
@@ -71,7 +71,7 @@ pub(in crate::ntfs) const fn reference_sequence(reference: u64) -> u16 {
     (reference >> 48) as u16
 }
 
-/// Checks the update sequence and puts the saved bytes back (docs/spec/ntfs.md#fixups).
+/// Checks the update sequence and restores the saved bytes (docs/spec/ntfs.md#fixups).
 pub(in crate::ntfs) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) -> Result<(), Fault> {
     let head: &ProtectedHeader = view(block, 0, "shorter than its header")?;
     if head.magic != magic {
@@ -104,7 +104,7 @@ pub(in crate::ntfs) struct Run {
 }
 
 impl Run {
-    /// No LCN: the last cluster of the largest volume is below it.
+    /// Marks a hole: the last cluster of the largest volume is below it.
     pub(in crate::ntfs) const HOLE: u32 = u32::MAX;
 
     pub(in crate::ntfs) const fn is_hole(self) -> bool {
@@ -116,9 +116,9 @@ impl Run {
     }
 }
 
-/// Decodes mapping pairs (docs/spec/ntfs.md#mapping-pairs) behind the runs already there.
+/// Decodes mapping pairs (docs/spec/ntfs.md#mapping-pairs) and appends them to the runs.
 ///
-/// `lowest..=highest` is what the attribute says it maps; `clusters` the size of the volume.
+/// `lowest..=highest` is the range that the attribute claims to map; `clusters` the size of the volume.
 pub(in crate::ntfs) fn decode_runs(
     pairs: &[u8],
     lowest: u64,
@@ -165,7 +165,7 @@ pub(in crate::ntfs) fn decode_runs(
     if vcn == end { Ok(()) } else { Err(fault(at, "runs end before the highest VCN")) }
 }
 
-/// Appends, joining what continues the last run.
+/// Appends a run, merging it with the last one where it continues that.
 fn push_run(runs: &mut Vec<Run>, run: Run) {
     if let Some(last) = runs.last_mut()
         && last.end() == u64::from(run.vcn)
@@ -213,12 +213,12 @@ pub(in crate::ntfs) struct NonResident<'a> {
     pub allocated: u64,
     pub size: u64,
     pub valid: u64,
-    /// Bytes really allocated, in the first piece of sparse and compressed streams.
+    /// Bytes actually allocated, in the first piece of sparse and compressed streams.
     pub total: Option<u64>,
     pub pairs: &'a [u8],
 }
 
-/// A record whose fixups are undone.
+/// A record with its fixups undone.
 #[derive(Clone, Copy)]
 pub(in crate::ntfs) struct Record<'a> {
     pub bytes: &'a [u8],
@@ -250,7 +250,7 @@ impl<'a> Record<'a> {
 
 pub(in crate::ntfs) struct Attributes<'a> {
     bytes: &'a [u8],
-    /// Where the next attribute starts; at the end, where the end marker is.
+    /// Offset of the next attribute; at the end, that of the end marker.
     pub at: usize,
     done: bool,
 }

@@ -15,7 +15,7 @@ impl Upcase {
             .then(|| Self(bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect()))
     }
 
-    /// Capitals of ASCII alone, for a volume whose table is unreadable.
+    /// Upper case of ASCII alone, for a volume with an unreadable table.
     pub(super) fn ascii() -> Self {
         Self((0..=u16::MAX).map(|unit| if (0x61..=0x7A).contains(&unit) { unit - 32 } else { unit }).collect())
     }
@@ -25,7 +25,7 @@ impl Upcase {
         self.0[usize::from(unit)]
     }
 
-    /// Equal but for case: the names that one Win32 directory cannot hold together.
+    /// Whether two names are equal ignoring case: one Win32 directory cannot hold both.
     pub fn same(&self, left: &[u16], right: &[u16]) -> bool {
         left.len() == right.len() && self.cmp_folded(left, right) == Ordering::Equal
     }
@@ -43,7 +43,7 @@ impl Upcase {
         left.len().cmp(&right.len())
     }
 
-    /// Collation rule 1 whole: capitals first, then the units as they are.
+    /// Collation rule 1: by capitals first, then by the units themselves.
     pub fn cmp(&self, left: &[u16], right: &[u16]) -> Ordering {
         self.cmp_folded(left, right).then_with(|| left.cmp(right))
     }

@@ -1,4 +1,4 @@
-//! Opening a volume, and reading streams of it.
+//! Opens a volume, and reads its streams.
 
 use super::error::{ErrorKind, NtfsError, Place, ReadAt};
 use super::file::{self, Content, FileRecord, Stream};
@@ -10,7 +10,7 @@ use super::upcase::Upcase;
 use crate::ntfs::format::{BootSector, VolumeInformation, attr_flag};
 use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, DiskShape, Lcn};
 
-/// Records whose place is fixed (docs/spec/ntfs.md#metafiles).
+/// Records with fixed numbers (docs/spec/ntfs.md#metafiles).
 pub(in crate::ntfs) mod records {
     pub(crate) const MFT: u64 = 0;
     pub(crate) const MFT_MIRROR: u64 = 1;
@@ -24,7 +24,7 @@ pub(in crate::ntfs) mod records {
     pub(crate) const SECURE: u64 = 9;
     pub(crate) const UPCASE: u64 = 10;
     pub(crate) const EXTEND: u64 = 11;
-    /// First record that a user's file can have (12..23 are reserved).
+    /// First record available for users' files (12..23 are reserved).
     pub(crate) const FIRST_FREE: u64 = 24;
 }
 
@@ -38,7 +38,7 @@ pub struct Geometry {
     pub sector_bytes: u32,
     /// Cluster size, 512 bytes to 2 MiB.
     pub cluster: ClusterSize,
-    /// Sectors, the backup boot sector not counted.
+    /// Number of sectors, without the backup boot sector.
     pub sectors: u64,
     /// Whole clusters of the volume.
     pub clusters: u64,
@@ -52,11 +52,11 @@ pub struct Geometry {
     pub mirror: Lcn,
     /// Serial number; Windows shows the low half.
     pub serial: u64,
-    /// What the boot sector says of the disk.
+    /// Disk geometry in the boot sector.
     pub disk: DiskShape,
 }
 
-/// The copy of the boot sector behind the volume.
+/// State of the copy of the boot sector after the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupBoot {
     /// Equal to the first sector.
@@ -76,15 +76,15 @@ pub enum LogState {
     Empty,
     /// Cleanly closed: nothing to replay.
     Clean,
-    /// Open transactions, or mounted when it was last written.
+    /// Open transactions, or mounted at the last write.
     Dirty,
     /// Written by chkdsk.
     Chkdsk,
-    /// A form that is not understood.
+    /// An unknown form.
     Unknown,
 }
 
-/// Facts about a volume that a person or an appender wants to know.
+/// Facts about a volume, for display and for appending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Volume label in UTF-16 units, at most 32; empty if none.
@@ -103,34 +103,34 @@ pub struct Facts {
     pub mft_from_mirror: bool,
     /// The volume does not fit the given length.
     pub truncated: bool,
-    /// What could not be read while opening, none of it vital.
+    /// Structures that could not be read while opening, none of them vital.
     pub damage: Vec<NtfsError>,
 }
 
 impl Facts {
-    /// The dirty bit, or chkdsk at work (docs/spec/ntfs.md#appending, point 1).
+    /// Whether the dirty bit is set, or chkdsk is at work (docs/spec/ntfs.md#appending, point 1).
     pub fn is_dirty(&self) -> bool {
         self.flags & 0x4001 != 0
     }
 }
 
-/// An opened volume. It keeps no reader: every call that reads is given one.
+/// An opened volume. It keeps no reader: every call that reads takes one.
 #[derive(Debug)]
 pub struct Volume {
     geometry: Geometry,
-    /// Bytes that the reader has: no claim of the volume counts beyond them.
+    /// Length of the reader's data in bytes: claims of the volume beyond it are ignored.
     len: u64,
     mft: Stream,
     upcase: Upcase,
     facts: Facts,
 }
 
-/// Where a piece of a stream lies.
+/// Location of a piece of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunPlace {
-    /// Stored plainly in clusters from here on.
+    /// Stored plainly from this cluster on.
     Lcn(Lcn),
-    /// Reads as zeros: a hole, or behind the valid length.
+    /// Reads as zeros: a hole, or after the valid length.
     Hole,
     /// Inside the `$MFT` record.
     Resident {
@@ -153,15 +153,15 @@ pub struct DataRun {
     pub offset: u64,
     /// Bytes; the last piece ends with the stream, not with its cluster.
     pub len: u64,
-    /// Where its bytes are stored.
+    /// Location of its bytes.
     pub place: RunPlace,
 }
 
 impl Volume {
-    /// Opens the volume that `reader` shows, `len` bytes long (the whole partition, backup boot sector included).
+    /// Opens the volume in `reader`, `len` bytes long (the whole partition, including the backup boot sector).
     ///
     /// # Errors
-    /// When neither boot sector is good, or `$MFT` cannot be found. Everything else that is damaged is a fact.
+    /// Neither boot sector is good, or `$MFT` cannot be found. All other damage is recorded in the facts.
     pub fn open<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<Self, NtfsError> {
         let (geometry, backup_boot) = read_geometry(reader, len)?;
         let bytes = geometry.sectors.saturating_mul(u64::from(geometry.sector_bytes));
@@ -200,7 +200,7 @@ impl Volume {
         &self.geometry
     }
 
-    /// Bytes of it that there are.
+    /// Bytes of the volume that are available.
     pub(super) fn bytes(&self) -> u64 {
         self.len
     }
@@ -210,7 +210,7 @@ impl Volume {
         &self.facts
     }
 
-    /// The volume's own capitals.
+    /// The volume's own upcase table.
     pub fn upcase(&self) -> &Upcase {
         &self.upcase
     }
@@ -244,7 +244,7 @@ impl Volume {
         Ok(bytes)
     }
 
-    /// A record as it lies on disk.
+    /// A record as stored.
     pub(in crate::ntfs) fn read_raw_record<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -263,7 +263,7 @@ impl Volume {
     /// The file of a base record.
     ///
     /// # Errors
-    /// When the record cannot be read, is not in use, or belongs to another one. Damage to parts of the file is in
+    /// The record cannot be read, is not in use, or belongs to another one. Damage to parts of the file is in
     /// [`FileRecord::damage`].
     pub fn open_file<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<FileRecord, NtfsError> {
         let bytes = self.read_record(reader, number)?;
@@ -278,12 +278,12 @@ impl Volume {
         file::gather(self, reader, number, &record, None)
     }
 
-    /// Reads from byte `offset` of a stream into `buf`; returns how many bytes the stream had there.
+    /// Reads from byte `offset` of a stream into `buf`; returns the number of bytes that the stream had there.
     ///
     /// Compressed streams are read by whole units: aligned buffers of 64 KiB multiples decompress nothing twice.
     ///
     /// # Errors
-    /// On a device error, damage, or an encrypted stream.
+    /// A device error, damage, or an encrypted stream.
     pub fn read_range<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -316,7 +316,7 @@ impl Volume {
     /// The whole stream, if it is no longer than `max`.
     ///
     /// # Errors
-    /// As [`Volume::read_range`], or when it is longer.
+    /// As [`Volume::read_range`]; also when it is longer.
     pub fn read_whole<R: ReadAt>(&self, reader: &mut R, stream: &Stream, max: u64) -> Result<Vec<u8>, NtfsError> {
         if stream.size > max {
             return Err(NtfsError::limit(stream.place(0), "stream is too long to be held"));
@@ -363,7 +363,7 @@ impl Volume {
         Ok(bytes)
     }
 
-    /// Clusters allocated at the front of a unit, and whether that is all of it.
+    /// Clusters allocated at the front of a unit, and whether these are all of it.
     fn unit_stored(&self, stream: &Stream, runs: &[Run], unit: u64) -> Result<(u64, Option<u32>), NtfsError> {
         let (start, end) = (unit << stream.unit, (unit + 1) << stream.unit);
         let (mut stored, mut first, mut hole) = (0, None, false);
@@ -430,7 +430,7 @@ impl Volume {
     /// The pieces of a stream in its own order, for reading many files in disk order.
     ///
     /// # Errors
-    /// When the runs end before the stream does, or a compression unit is impossible.
+    /// The runs end before the stream does, or a compression unit is impossible.
     pub fn extents(&self, stream: &Stream) -> Result<Vec<DataRun>, NtfsError> {
         let mut out: Vec<DataRun> = Vec::new();
         let runs = match &stream.content {
@@ -537,8 +537,8 @@ impl Volume {
         };
         let place = Place::record(records::MFT);
         let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
-        // What record 0 itself maps of `$MFT`; a list's records must lie in it (docs/spec/ntfs.md#appending, point 3),
-        // or in what records before them in the list map.
+        // The part of `$MFT` mapped by record 0 itself; a list's records must be in it (docs/spec/ntfs.md#appending,
+        // point 3), or in the part mapped by earlier records in the list.
         let mut head = None;
         for attribute in record.attributes() {
             let attribute = attribute.map_err(|fault| NtfsError::corrupt(place, fault.what))?;
@@ -598,7 +598,7 @@ impl Volume {
             }
         }
         if self.mft.size < size {
-            // Readable in part: say so, and go on with what is mapped.
+            // Partly readable: report it, and continue with the mapped part.
             self.facts.damage.push(NtfsError::corrupt(
                 Place::stream(0, types::DATA, self.mft.size),
                 "$MFT is not mapped to its end",
@@ -626,7 +626,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Reads what is good to know; nothing here is vital for reading files.
+    /// Reads additional facts; none of them is vital for reading files.
     fn read_facts<R: ReadAt>(&mut self, reader: &mut R) {
         let mut damage = std::mem::take(&mut self.facts.damage);
         if let Err(error) = self.read_upcase(reader) {
@@ -673,7 +673,7 @@ impl Volume {
     }
 
     fn read_log_state<R: ReadAt>(&self, reader: &mut R) -> Result<LogState, NtfsError> {
-        /// Restart pages are the first two; both 4 KiB on every volume met.
+        /// Restart pages are the first two; both are 4 KiB on every known volume.
         const PAGE: usize = 4096;
         /// Offsets in a restart page and in its restart area (docs/spec/ntfs.md#log-file).
         const AREA_AT: usize = 0x18;
@@ -775,7 +775,7 @@ fn read_geometry<R: ReadAt>(reader: &mut R, len: ByteLen) -> Result<(Geometry, B
     }
 }
 
-/// Boot sector to numbers (docs/spec/ntfs.md#boot-sector).
+/// Parses the boot sector (docs/spec/ntfs.md#boot-sector).
 pub(in crate::ntfs) fn parse_boot(bytes: &[u8]) -> Result<Geometry, NtfsError> {
     let not = |what| NtfsError { place: Place::volume(0), kind: ErrorKind::NotNtfs(what) };
     let boot: &BootSector = view(bytes, 0, "").map_err(|_| not("shorter than a sector"))?;

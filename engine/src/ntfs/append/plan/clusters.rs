@@ -1,4 +1,4 @@
-//! Which clusters everything new takes, and which records files in many pieces need beside their own.
+//! Clusters for everything new, and further records of files with many runs.
 
 use super::super::Refusal;
 use super::super::edit::Edit;
@@ -18,7 +18,7 @@ use crate::ntfs::read::{NtfsError, Place, ReadAt, display_name};
 use crate::units::{ByteLen, Clusters, Extent};
 
 impl Append {
-    /// Places everything; `false` if files in many pieces need more records than were counted.
+    /// Places everything; `false` if files with many runs need more records than were counted.
     pub(super) fn place<R: ReadAt>(
         &mut self,
         reader: &mut R,
@@ -91,12 +91,12 @@ impl Append {
         self.split_files(tree)
     }
 
-    /// Bytes of the three index attributes and everything else but a bitmap.
+    /// Bytes of `base`, the index root and the index allocation, without the bitmap.
     fn large_len(&self, base: usize, extents: impl Iterator<Item = Extent>) -> usize {
         base + record::resident_len(I30.len(), LARGE_ROOT_VALUE) + record::non_resident_len(I30.len(), extents)
     }
 
-    /// How `$MFT` grows by so many records, from the start of the space of metadata; where that ends.
+    /// Grows `$MFT` by this many records, from the start of the space of metadata; returns the end of that.
     fn grow<R: ReadAt>(&mut self, reader: &mut R, records: u64) -> Result<u64, Refusal> {
         let file = self.volume.open_file(reader, u64::from(metafile::MFT))?;
         let place = Place::record(u64::from(metafile::MFT));
@@ -138,7 +138,7 @@ impl Append {
         Ok(end)
     }
 
-    /// Clusters for what `$Secure` grows by; where they end.
+    /// Places the growth of `$Secure`; returns the end.
     fn place_secure(&mut self, mut end: u64) -> u64 {
         let Some(secure) = &self.secure else { return end };
         let mut take = |len: u64| {
@@ -152,7 +152,7 @@ impl Append {
         end
     }
 
-    /// The record of `$Secure` as it will be, if anything is added to it.
+    /// The new record of `$Secure`, if anything is added to it.
     pub(in crate::ntfs::append) fn edit_secure<R: ReadAt>(&self, reader: &mut R) -> Result<Option<Edit>, Refusal> {
         let Some(secure) = &self.secure else { return Ok(None) };
         let mut edit = self.edit(reader, u64::from(metafile::SECURE))?;
@@ -171,7 +171,7 @@ impl Append {
         Ok(Some(edit))
     }
 
-    /// Record 0 as it will be.
+    /// The new record 0.
     pub(in crate::ntfs::append) fn edit_mft<R: ReadAt>(&self, reader: &mut R) -> Result<Edit, Refusal> {
         let number = u64::from(metafile::MFT);
         let file = self.volume.open_file(reader, number)?;
@@ -201,7 +201,7 @@ impl Append {
         Ok(edit)
     }
 
-    /// Whether all run lists but those of files fit their records.
+    /// Checks that all run lists except those of files fit their records.
     fn check_runs<R: ReadAt>(&self, reader: &mut R, shapes: &[Needs]) -> Result<(), Refusal> {
         if self.growth.grows() {
             let edit = self.edit_mft(reader)?;
@@ -291,7 +291,7 @@ impl Append {
         Ok(enough)
     }
 
-    /// Attributes that the base record of a split file keeps, beside its list.
+    /// Number of attributes that the base record of a split file keeps, other than its list.
     pub(in crate::ntfs::append) fn listed_in_base(&self) -> usize {
         match self.file_security {
             NewSecurity::Id(_) => 2,

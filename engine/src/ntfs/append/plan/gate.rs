@@ -1,4 +1,4 @@
-//! What stands against adding to a volume, and the permissions that new files get on it.
+//! Reasons against adding to a volume, and the security of new files on it.
 
 use super::super::Refusal;
 use super::super::edit::Edit;
@@ -11,7 +11,8 @@ use crate::ntfs::read::index::{self as read_index, Index, Step};
 use crate::ntfs::read::raw;
 use crate::ntfs::read::{BackupBoot, ErrorKind, FileRecord, LogState, NtfsError, Place, ReadAt, Volume};
 
-/// `$Volume` flags that forbid adding: dirty, resize log, upgrade, deleting the USN journal, repairing object ids, chkdsk.
+/// `$Volume` flags that forbid changes: dirty, resize log, upgrade, deleting the USN journal, repairing object ids,
+/// chkdsk.
 const FLAGS_FORBIDDING: u16 = 0x4037;
 
 /// Whether the volume may be written to at all (docs/spec/ntfs.md#appending, point 1).
@@ -54,12 +55,12 @@ pub(super) fn check_state(volume: &Volume) -> Result<(), Refusal> {
     }
 }
 
-/// Permissions for new directories and files, and what `$Secure` gets for that: those of a directory and a file in the root
-/// where these grant the system and the administrators everything, or an id of the volume that grants what a Windows format
-/// grants, or a new one. `hidden`: of files that nobody but the system sees.
+/// Security of new directories and files, and the additions to `$Secure` for it: the ids of a directory and a file in
+/// the root where these grant the system and the administrators full access, or an id of the volume that grants the
+/// rights of a Windows format, or a new one. `hidden`: for files that only the system may access.
 ///
-/// Where `$Secure` is laid out in a way that nothing is added to: any id of the volume that grants the system and the
-/// administrators everything, or those in the root whatever they grant, or a descriptor in the record itself.
+/// Where `$Secure` has a layout to which nothing is added: any id of the volume that grants the system and the
+/// administrators full access, or those in the root whatever they grant, or a descriptor in the record itself.
 pub(super) fn guards<R: ReadAt>(
     volume: &Volume,
     reader: &mut R,
@@ -89,14 +90,14 @@ pub(super) fn guards<R: ReadAt>(
     Ok((dir, file, None))
 }
 
-/// What a new directory or file is to have.
+/// Requirements for the security of a new directory or file.
 struct Wanted {
-    /// Those of its like in the root, and of the other kind.
+    /// Ids of the same kind in the root, and of the other kind.
     in_root: [Option<u32>; 2],
-    /// What an id must grant, and what is the next best.
+    /// Rights that an id must grant, and the second choice.
     grants: [Grant; 2],
     descriptor: Vec<u8>,
-    /// In the record, where there is no id.
+    /// Descriptor for the record, where there is no id.
     own: Vec<u8>,
 }
 

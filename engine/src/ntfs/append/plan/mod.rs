@@ -1,4 +1,4 @@
-//! Where everything new goes.
+//! Plans the places of everything new.
 
 mod clusters;
 mod gate;
@@ -20,21 +20,21 @@ use crate::ntfs::read::raw::{self, types};
 use crate::ntfs::read::{FileRef, NtfsError, Place, ReadAt, Severity, Stream, Volume, display_name};
 use crate::units::{ByteLen, ByteRange, ClusterSize, Clusters, Extent, Lcn};
 
-/// Records below are never taken: metafiles, what extends `$MFT`, and what Windows adds on first mount.
+/// Records below are never taken: metafiles, extensions of `$MFT`, and files that Windows adds on first mount.
 const FIRST_RECORD: u64 = 64;
-/// Free records that are taken before `$MFT` grows: each is a record to be kept as it was (16 MiB of 1 KiB records).
+/// Free records that are taken before `$MFT` grows: the old contents of each must be saved (16 MiB of 1 KiB records).
 const REUSED_MAX: usize = 16 << 10;
 /// Bytes of an attribute list's entry without a name (docs/spec/ntfs.md#attribute-lists).
 pub(super) const LIST_ENTRY: usize = 0x20;
-/// How often the plan is made again because files in many pieces need more records.
+/// Attempts at planning while files with many runs need more records.
 const TRIES: usize = 6;
-/// Conflicts told by name.
+/// Most conflicts reported by name.
 const NAMES_TOLD: usize = 100;
 
-/// Who has which record: free ones first, then those that `$MFT` grows by.
+/// Assignment of records: free ones first, then those that `$MFT` grows by.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Numbers {
-    /// Number and new sequence number, ascending.
+    /// Numbers and new sequence numbers, ascending.
     reused: Vec<(u32, u16)>,
     first_new: u32,
     count: u32,
@@ -57,7 +57,7 @@ impl Numbers {
         }
     }
 
-    /// Which one a record is.
+    /// Index of a record in this assignment; `None` if it is not part of it.
     pub(super) fn position(&self, number: u32) -> Option<u32> {
         if number >= self.first_new {
             let n = number - self.first_new + self.reused.len() as u32;
@@ -67,17 +67,17 @@ impl Numbers {
     }
 }
 
-/// What a record is for.
+/// Use of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Dir(u32),
     RootFile(usize),
     File(u32),
-    /// A further record of a file: which file, which of its pieces.
+    /// A further record of a file: index of the file, and of its piece.
     Piece(u32, usize),
 }
 
-/// A directory whose index needs blocks.
+/// A directory with an index that needs blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Large {
     /// Clusters for its blocks, in the space of metadata.
@@ -86,16 +86,16 @@ pub(super) struct Large {
     pub bitmap: Option<LinearRange>,
 }
 
-/// A file whose runs do not fit one record.
+/// A file with runs that do not fit one record.
 #[derive(Clone, Debug)]
 pub(super) struct Split {
-    /// Its first further record, among those.
+    /// Index of its first further record.
     pub first: u32,
-    /// Its clusters, in the space of data: one piece a further record.
+    /// Its clusters, in the space of data: one piece for each further record.
     pub pieces: Vec<LinearRange>,
 }
 
-/// How `$MFT` and its bitmap change.
+/// Changes of `$MFT` and its bitmap.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Growth {
     /// Bytes of `$MFT` before and after.
@@ -107,7 +107,7 @@ pub(super) struct Growth {
     /// Bytes of the bitmap of `$MFT` before and after.
     pub old_bits: u64,
     pub new_bits: u64,
-    /// The bitmap's new home, if it moves.
+    /// The bitmap's new clusters, if it moves.
     pub bitmap: Option<LinearRange>,
 }
 
@@ -117,7 +117,7 @@ impl Growth {
     }
 }
 
-/// Whose permission a new file gets.
+/// Security of a new file.
 #[derive(Clone, Debug)]
 pub(super) enum NewSecurity {
     /// An id of `$Secure`.
@@ -138,10 +138,10 @@ impl NewSecurity {
     }
 }
 
-/// Clusters that `$Secure` gets, in the space of metadata.
+/// Clusters added to `$Secure`, in the space of metadata.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SecurePlaces {
-    /// `$SDS` grows by these.
+    /// Growth of `$SDS`.
     pub sds: LinearRange,
     /// Blocks for `$SDH` and `$SII`.
     pub blocks: [LinearRange; 2],
@@ -152,7 +152,7 @@ pub(super) struct SecurePlaces {
 pub struct Append {
     pub(super) volume: Volume,
     pub(super) spec: AppendSpec,
-    /// Directories of the tree that are on the volume already: index and reference.
+    /// Directories of the tree that exist on the volume: index and reference.
     existing: Vec<(u32, u64)>,
     /// For each root file: the record that it replaces.
     pub(super) replaced: Vec<Option<FileRef>>,
@@ -171,7 +171,7 @@ pub struct Append {
     pub(super) splits: BTreeMap<u32, Split>,
     dir_security: NewSecurity,
     pub(super) file_security: NewSecurity,
-    /// What is added to `$Secure`, and where in the space of metadata it takes clusters.
+    /// The additions to `$Secure`, and their clusters in the space of metadata.
     pub(super) secure: Option<Secure>,
     pub(super) secure_places: SecurePlaces,
     free: Clusters,
@@ -181,10 +181,10 @@ pub struct Append {
 }
 
 impl Append {
-    /// Plans an append. Reads all metadata of the volume: nothing is added to one that contradicts itself.
+    /// Plans an append. Reads all metadata of the volume: nothing is added to an inconsistent one.
     ///
     /// # Errors
-    /// Why not: [`Refusal`].
+    /// The reason for refusing.
     pub fn plan<R: ReadAt>(
         volume: Volume,
         reader: &mut R,
@@ -247,12 +247,12 @@ impl Append {
         &self.volume
     }
 
-    /// Bytes of the clusters that are free before.
+    /// Bytes of the free clusters before the append.
     pub fn free_len(&self) -> ByteLen {
         self.cluster().len_of(self.free)
     }
 
-    /// Bytes of the clusters that are taken at most.
+    /// Upper bound of the bytes of clusters taken.
     pub fn taken_len(&self) -> ByteLen {
         let root: u64 = self.root_files.iter().map(LinearSpace::len).map(|len| len.0).sum();
         self.cluster().len_of(Clusters(self.meta.len().0 + root + self.data.len().0))
@@ -274,15 +274,15 @@ impl Append {
         self.cluster().count_for(ByteLen(len)).0
     }
 
-    /// Runs of free clusters, as the volume has them now.
+    /// Runs of free clusters at present.
     pub(crate) fn free_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
         free_runs(&self.volume, reader, &self.spec.avoid)
     }
 
-    /// Runs of free clusters, as the volume has them now, that no file's data go to.
+    /// Runs of clusters that are free at present and not planned for file data.
     ///
     /// # Errors
-    /// When the volume cannot be read.
+    /// The volume cannot be read.
     pub fn unused_extents<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<Extent>, NtfsError> {
         let data = self.data.extents(LinearRange { start: 0, len: self.data.len() });
         let bytes =
@@ -296,18 +296,18 @@ impl Append {
         self.free
     }
 
-    /// The space that the data of files lie in, in the order of files.
+    /// The space of file data, in the order of files.
     pub fn data_space(&self) -> &LinearSpace {
         &self.data
     }
 
-    /// Where file `i` lies in it.
+    /// Range of file `i` in that space.
     pub fn file_place(&self, i: u32) -> LinearRange {
         let start = self.file_starts[i as usize];
         LinearRange { start, len: Clusters(self.file_starts[i as usize + 1] - start) }
     }
 
-    /// Where root file `k` lies when it is as long as can be, in bytes of the volume.
+    /// Ranges of root file `k` at its greatest length, in bytes of the volume.
     pub fn root_file_places(&self, k: usize) -> impl Iterator<Item = ByteRange> + '_ {
         let space = &self.root_files[k];
         let cluster = self.cluster();
@@ -316,7 +316,7 @@ impl Append {
             .map(move |Extent { lcn, len }| ByteRange { start: cluster.offset_of(lcn), len: cluster.len_of(len) })
     }
 
-    /// Where `$MFT` and indexes grow into, in bytes of the volume.
+    /// Ranges into which `$MFT` and indexes grow, in bytes of the volume.
     pub fn metadata_places(&self) -> impl Iterator<Item = ByteRange> + '_ {
         let cluster = self.cluster();
         let all = self.meta.extents(LinearRange { start: 0, len: self.meta.len() });
@@ -327,12 +327,12 @@ impl Append {
         self.root_files[k].extents(LinearRange { start: 0, len: Clusters(self.clusters_for(len)) })
     }
 
-    /// Directories of the tree that are on the volume already and are added to.
+    /// Directories of the tree that exist on the volume and gain entries.
     pub fn merged_dirs(&self) -> impl Iterator<Item = u32> + '_ {
         self.existing.iter().map(|(dir, _)| *dir)
     }
 
-    // ---- what is there already ---------------------------------------------------------------------------------
+    // ---- existing entries --------------------------------------------------------------------------------------
 
     pub(super) fn existing_reference(&self, dir: Option<u32>) -> Option<u64> {
         match dir {
@@ -344,7 +344,7 @@ impl Append {
         }
     }
 
-    /// Finds which directories and root files exist, and what is in the way.
+    /// Finds existing directories and root files, and conflicts.
     fn match_existing<R: ReadAt>(&mut self, reader: &mut R, tree: &impl Tree) -> Result<(), Refusal> {
         let mut names = Vec::new();
         let mut name = Vec::new();
@@ -404,7 +404,7 @@ impl Append {
         Ok(read_index::lookup(&self.volume, reader, raw::reference_number(directory), name)?)
     }
 
-    /// A directory's record without its index, and what goes with that: attributes in further records come home.
+    /// A directory's record without its index; attributes from further records are moved into it.
     pub(super) fn edit_dir<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Directory, Refusal> {
         let bytes = self.volume.read_record(reader, number)?;
         let place = Place { record: Some(number), ..Default::default() };
@@ -440,7 +440,7 @@ impl Append {
         Ok(Directory { edit, further: there.extensions, freed })
     }
 
-    /// A record of the volume in pieces. One that keeps attributes in further records is not taken apart.
+    /// A record of the volume in pieces. One with attributes in further records is refused.
     pub(super) fn edit<R: ReadAt>(&self, reader: &mut R, number: u64) -> Result<Edit, Refusal> {
         let bytes = self.volume.read_record(reader, number)?;
         let mut edit = Edit::new(&bytes)
@@ -461,7 +461,7 @@ impl Append {
         self.replaced.iter().filter(|replaced| replaced.is_none()).count() as u32
     }
 
-    /// Number and sequence of the record that something new gets.
+    /// Number and sequence of the record for a new item.
     pub(super) fn record_of(&self, role: Role) -> (u32, u16) {
         let before_files = self.new_dirs + self.new_root_files();
         let n = match role {
@@ -477,7 +477,7 @@ impl Append {
         self.numbers.nth(n)
     }
 
-    /// What the `n`-th record is for.
+    /// Use of the `n`-th record.
     pub(super) fn role(&self, n: u32) -> Option<Role> {
         let before_files = self.new_dirs + self.new_root_files();
         if n < self.new_dirs {
@@ -517,7 +517,7 @@ impl Append {
         reference(number, sequence)
     }
 
-    /// Free records with the sequence numbers that they would get, ascending.
+    /// Free records with their future sequence numbers, ascending.
     fn free_records<R: ReadAt>(&self, reader: &mut R) -> Result<Vec<(u32, u16)>, Refusal> {
         let mft = self.volume.open_file(reader, u64::from(metafile::MFT))?;
         let place = Place::record(u64::from(metafile::MFT));
@@ -550,13 +550,13 @@ impl Append {
 
     // ---- directories -------------------------------------------------------------------------------------------
 
-    /// Directories whose indexes are made: those that gain entries, then the new ones.
+    /// Directories with rebuilt indexes: those that gain entries, then the new ones.
     pub(super) fn all_dirs(&self, dirs: u32) -> impl Iterator<Item = Option<u32>> + '_ {
         let new = (0..dirs).filter(|&i| self.existing_reference(Some(i)).is_none()).map(Some);
         self.touched.iter().copied().chain(new)
     }
 
-    /// The entries that a directory will have, sorted. Before the outcome is known, as if every file made it.
+    /// The new entries of a directory, sorted. Before the outcome is known, as if no file were left out.
     pub(super) fn entries<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -617,7 +617,7 @@ impl Append {
         broken.map_or(Ok(()), Err)
     }
 
-    /// Times of directories that gain entries, and sizes of replaced files, in their entries.
+    /// Updates times of directories that gain entries, and sizes of replaced files, in their entries.
     fn refresh(&self, own: u64, outcome: Option<&Outcome>, entries: &mut Entries) {
         let references: Vec<u64> = self.touched.iter().filter_map(|&dir| self.existing_reference(dir)).collect();
         let is_root = raw::reference_number(own) == u64::from(metafile::ROOT);
@@ -655,13 +655,13 @@ impl Append {
         self.spec.hidden.as_ref().map_or(file_attribute::ARCHIVE, |hidden| hidden.file_attributes)
     }
 
-    /// Attributes of new directories, as their records have them.
+    /// Attributes of new directories, as stored in their records.
     pub(super) fn dir_attributes(&self) -> u32 {
         self.spec.hidden.as_ref().map_or(0, |hidden| hidden.dir_attributes)
     }
 
-    /// The permission of a directory with such a name: a descriptor of its own has no place beside the longest names, and
-    /// is left to the driver's default.
+    /// Security of a directory with a name of this length: a descriptor of its own does not fit with the longest names,
+    /// and is left to the driver's default.
     pub(super) fn dir_security(&self, name_units: usize) -> &NewSecurity {
         const DEFAULT: &NewSecurity = &NewSecurity::Id(0);
         let index = [
@@ -674,7 +674,7 @@ impl Append {
         if fits { &self.dir_security } else { DEFAULT }
     }
 
-    /// Bytes that attributes of a directory take beside its index, and that all can take.
+    /// Bytes of a directory's attributes other than its index, and the room for all.
     pub(super) fn dir_room<R: ReadAt>(
         &self,
         reader: &mut R,
@@ -697,7 +697,7 @@ impl Append {
         base + record::resident_len(I30.len(), root_value_len(entries_len)) <= room
     }
 
-    /// For every directory that needs blocks: how many at most, and the room of its record.
+    /// Upper bound of the blocks of every directory that needs some, with the room of its record.
     fn shapes<R: ReadAt>(&self, reader: &mut R, tree: &impl Tree) -> Result<Vec<Needs>, Refusal> {
         let mut all = Vec::new();
         let mut clashes = Vec::new();
@@ -729,9 +729,9 @@ impl Append {
     }
 }
 
-/// A directory of the volume taken apart.
+/// A directory of the volume split into its parts.
 pub(super) struct Directory {
-    /// Its record, without index blocks and their bitmap; the root of the index is still there.
+    /// Its record, without index blocks and their bitmap; the root of the index is still in it.
     pub edit: Edit,
     /// Further records that it no longer needs.
     pub further: Vec<u64>,
@@ -739,32 +739,32 @@ pub(super) struct Directory {
     pub freed: Vec<Extent>,
 }
 
-/// What one directory needs.
+/// Requirements of one directory.
 struct Needs {
     dir: Option<u32>,
     blocks_max: u64,
-    /// Bytes beside its index, and bytes in all.
+    /// Bytes other than its index, and bytes in all.
     room: (usize, usize),
 }
 
-/// The farthest run of that length there can be: the longest to write down.
+/// The run of this length with the longest encoding.
 pub(super) fn one_run(len: u64) -> Extent {
     Extent { lcn: Lcn(u64::from(u32::MAX) - len.min(u64::from(u32::MAX))), len: Clusters(len) }
 }
 
-/// The data of a file in the root, if there is one of that name.
+/// The data of a file in the root; `None` when there is none of that name.
 ///
 /// # Errors
-/// When the volume cannot be read.
+/// The volume cannot be read.
 pub fn root_stream<R: ReadAt>(volume: &Volume, reader: &mut R, name: &[u16]) -> Result<Option<Stream>, NtfsError> {
     let Some(found) = read_index::lookup(volume, reader, u64::from(metafile::ROOT), name)? else { return Ok(None) };
     Ok(volume.open_file(reader, found.record)?.data(&[]).cloned())
 }
 
-/// Runs of free clusters as the volume has them now, ascending; none of them in `avoid`.
+/// Runs of clusters that are free at present, ascending; none of them in `avoid`.
 ///
 /// # Errors
-/// When the volume cannot be read.
+/// The volume cannot be read.
 pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[ByteRange]) -> Result<Vec<Extent>, NtfsError> {
     let number = u64::from(metafile::BITMAP);
     let file = volume.open_file(reader, number)?;
@@ -775,16 +775,16 @@ pub fn free_runs<R: ReadAt>(volume: &Volume, reader: &mut R, avoid: &[ByteRange]
 /// Bytes of `$LogFile`, which an append overwrites.
 ///
 /// # Errors
-/// When the volume cannot be read.
+/// The volume cannot be read.
 pub fn log_len<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<ByteLen, NtfsError> {
     let file = volume.open_file(reader, u64::from(metafile::LOG_FILE))?;
     Ok(ByteLen(file.data(&[]).map_or(0, |log| log.allocated)))
 }
 
-/// Whether clusters of the volume are known to be bad.
+/// Whether the volume lists bad clusters.
 ///
 /// # Errors
-/// When the volume cannot be read.
+/// The volume cannot be read.
 pub fn has_bad_clusters<R: ReadAt>(volume: &Volume, reader: &mut R) -> Result<bool, NtfsError> {
     let name: Vec<u16> = "$Bad".encode_utf16().collect();
     let file = volume.open_file(reader, u64::from(metafile::BAD_CLUS))?;
@@ -809,8 +809,8 @@ pub(super) fn stream_extents(stream: &Stream) -> Vec<Extent> {
     runs.map(|run| Extent { lcn: Lcn(u64::from(run.lcn)), len: Clusters(u64::from(run.len)) }).collect()
 }
 
-/// Brings a `$FILE_NAME` up to date (docs/spec/ntfs.md#file-names): when the file was modified and its record
-/// changed; allocated size and length of one that was replaced.
+/// Updates a `$FILE_NAME` (docs/spec/ntfs.md#file-names): times of modification and of the record's change; allocated
+/// size and length of a replaced file.
 pub(super) fn refresh_name(value: &mut [u8], times: Times, sizes: Option<(u64, u64)>) {
     const MODIFIED: usize = 0x10;
     const CHANGED: usize = 0x18;
@@ -829,7 +829,7 @@ pub(super) fn refresh_name(value: &mut [u8], times: Times, sizes: Option<(u64, u
     }
 }
 
-/// Neighbours made one.
+/// Merges adjacent extents.
 fn joined(extents: Vec<Extent>) -> Vec<Extent> {
     let mut out: Vec<Extent> = Vec::with_capacity(extents.len());
     for extent in extents {

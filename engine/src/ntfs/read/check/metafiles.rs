@@ -1,4 +1,4 @@
-//! The volume's own files: that they are what they must be, and that bitmaps, mirror and security agree with the rest.
+//! Checks of the metafiles: that each has its required form, and that bitmaps, mirror and security agree with the rest.
 
 use super::*;
 
@@ -248,7 +248,7 @@ impl Check<'_> {
     }
 
     pub(super) fn mirror<R: ReadAt>(&mut self, reader: &mut R) {
-        /// Windows keeps no more than these fresh, whatever the length of the mirror (docs/spec/ntfs.md#metafiles).
+        /// Windows keeps no more records up to date, whatever the length of the mirror (docs/spec/ntfs.md#metafiles).
         const KEPT: u64 = 24;
         let Some(file) = self.open(reader, records::MFT_MIRROR) else { return };
         let Some(stream) = file.data(&[]) else { return };

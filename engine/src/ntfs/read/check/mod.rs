@@ -1,7 +1,7 @@
 //! Our own file system check: every rule of the format that can be tested without a driver.
 //!
-//! It compares what is told twice: index entries with records, bitmaps with what is really used, mirrors with their
-//! originals. It repairs nothing.
+//! It compares redundant facts: index entries with records, bitmaps with actual use, mirrors with their originals. It
+//! repairs nothing.
 
 mod metafiles;
 
@@ -19,7 +19,7 @@ use super::raw::{self, Attribute, Body, Record, types, view};
 use super::volume::{BackupBoot, I30, LogState, Volume, records};
 use crate::ntfs::format::{FIXUP_STRIDE, FileNameHeader, attr_flag, record_flag};
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Odd, but seen on sound volumes.
@@ -30,14 +30,14 @@ pub enum Severity {
     Error,
 }
 
-/// One thing found.
+/// A finding of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How severe it is.
+    /// Its severity.
     pub severity: Severity,
     /// Structure that the finding is about.
     pub place: Place,
-    /// What is wrong, as a sentence without full stop.
+    /// The fault, as a sentence without full stop.
     pub what: String,
 }
 
@@ -52,12 +52,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
     /// Findings in the order of the checks; the first ten thousand.
     pub findings: Vec<Finding>,
-    /// How many there were in all.
+    /// Number of all findings.
     pub total: u64,
     /// Base records in use.
     pub files: u64,
@@ -96,7 +96,7 @@ impl CheckReport {
     }
 
     fn damage(&mut self, error: &NtfsError) {
-        /// A record is judged twice, alone and as part of its file: the same damage is told once.
+        /// A record is checked twice, alone and as part of its file: the same damage is reported once.
         const LOOK_BACK: usize = 32;
         let what = error.what();
         let recent = self.findings.iter().rev().take(LOOK_BACK);
@@ -106,7 +106,7 @@ impl CheckReport {
     }
 }
 
-/// A set of clusters, in pages that exist only where something is set.
+/// A set of clusters, in pages that are allocated only where something is set.
 struct ClusterSet {
     pages: Vec<Option<Box<[u64; Self::WORDS]>>>,
     count: u64,
@@ -120,7 +120,7 @@ impl ClusterSet {
         Self { pages: (0..clusters.div_ceil(Self::BITS)).map(|_| None).collect(), count: 0 }
     }
 
-    /// Sets a run; returns the first cluster that was set before.
+    /// Sets a run; returns the first cluster that was already set.
     fn insert(&mut self, start: u64, len: u64) -> Option<u64> {
         let mut clash = None;
         let (mut at, end) = (start, start + len);
@@ -145,7 +145,7 @@ impl ClusterSet {
     }
 }
 
-/// A name as a record or an index tells it.
+/// A name in a record or in an index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NameKey {
     parent: u64,
@@ -171,21 +171,21 @@ struct Check<'v> {
     volume: &'v Volume,
     report: CheckReport,
     used: ClusterSet,
-    /// Bit r: record r is in use.
+    /// Records in use, one bit each.
     in_use: Vec<u64>,
-    /// Records that could not be read: what the bitmap says of them is not judged.
+    /// Records that could not be read: their bits in the bitmap are not checked.
     unreadable: Vec<u64>,
-    /// Files whose clusters belong to others as well: their indexes are not walked again and again.
+    /// Files with clusters that belong to others as well: their indexes are not walked repeatedly.
     crossed: HashSet<u64>,
     names: Vec<NameKey>,
     indexed: Vec<NameKey>,
     directories: Vec<u64>,
     views: Vec<u64>,
     listed: Vec<u64>,
-    /// Extension record and its base.
+    /// Extension records, each with its base.
     extensions: Vec<(u64, u64)>,
     gathered: Vec<(u64, u64)>,
-    /// Security ids in use, and a file that uses each.
+    /// Security ids in use, with a file for each.
     security: BTreeMap<u32, u64>,
 }
 
@@ -285,7 +285,7 @@ impl Check<'_> {
         self.report.damage(error);
     }
 
-    /// One record by itself.
+    /// Checks one record by itself.
     fn record(&mut self, number: u64, bytes: &[u8]) {
         let place = |at: usize| Place { record: Some(number), attribute: None, offset: Some(at as u64) };
         let record = match Record::new(bytes) {
@@ -448,7 +448,7 @@ impl Check<'_> {
         }
     }
 
-    /// One file, with all its records.
+    /// Checks one file, with all its records.
     fn file(&mut self, file: &FileRecord) {
         let number = file.id.record;
         let place = Place::record(number);
@@ -546,7 +546,7 @@ impl Check<'_> {
     }
 
     fn walkable<R: ReadAt>(&self, reader: &mut R, number: u64) -> Option<FileRecord> {
-        // What cannot be opened has been reported as a record.
+        // A file that cannot be opened has been reported as a record.
         self.volume.open_file(reader, number).ok().filter(|_| !self.crossed.contains(&number))
     }
 
@@ -595,7 +595,7 @@ impl Check<'_> {
         }
     }
 
-    /// What every index must keep; `see` judges the keys, in order, with the key before.
+    /// Checks an index; `see` checks the keys, in order, each with the one before.
     fn index<R: ReadAt>(
         &mut self,
         reader: &mut R,
@@ -758,7 +758,7 @@ fn node_header(report: &mut CheckReport, index: &Index<'_>, node: &Node, leaf: b
     }
 }
 
-/// A valid 8.3 name, of either case.
+/// Whether it is a valid 8.3 name, of either case.
 fn is_short(name: &[u16]) -> bool {
     let dot = name.iter().position(|unit| *unit == 0x2E);
     let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));

@@ -1,4 +1,4 @@
-//! Records and directories are two witnesses: a file is where both agree.
+//! Records and directories must agree on a file's name: a file exists only where both do.
 
 use super::*;
 use crate::ntfs::read::ErrorKind;
@@ -9,7 +9,7 @@ fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
-/// The live entry of a name in an index block without fixups; what lies behind the last one is of earlier times.
+/// Offset of the valid entry of a name in an index block without fixups; data after the last entry is left over.
 fn entry_of(block: &[u8], name: &str) -> Option<usize> {
     let word = |at: usize| u32::from_le_bytes(block[at..at + 4].try_into().unwrap()) as usize;
     let (mut at, end) = (0x18 + word(0x18), 0x18 + word(0x1C));
@@ -23,7 +23,7 @@ fn entry_of(block: &[u8], name: &str) -> Option<usize> {
     None
 }
 
-/// Where the index block with a name of `directory` lies.
+/// Offset of the index block with a name of `directory`.
 fn block_of(bytes: &[u8], directory: &str, name: &str) -> usize {
     let volume = open(bytes).unwrap();
     let file = volume.open_file(&mut &bytes[..], record_of(bytes, directory)).unwrap();
@@ -88,7 +88,7 @@ fn a_file_is_where_its_record_and_its_directory_agree() {
         ),
         // A name that is not where a search looks for it.
         ("out of order", VICTIM, Box::new(|b| edit_entry(b, |block, at| block[at + 0x52] = b'a'))),
-        // Everything below goes with a directory that is not listed.
+        // Everything below shares the fate of a directory that is not listed.
         (
             "no directory lists it",
             "deep/er/and/deeper/leaf.txt",

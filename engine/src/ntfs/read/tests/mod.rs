@@ -82,7 +82,7 @@ fn digest(volume: &Volume, image: &mut Image, stream: &Stream) -> String {
     hex(&hash.finalize())
 }
 
-/// SHA-256 of a stream put together from its extents, as a disk-order reader does.
+/// SHA-256 of a stream assembled from its extents, as a disk-order reader does.
 fn digest_by_extents(volume: &Volume, image: &mut Image, stream: &Stream, runs: &[DataRun]) -> String {
     let mut hash = Sha256::new();
     let mut at = 0;
@@ -103,10 +103,10 @@ fn digest_by_extents(volume: &Volume, image: &mut Image, stream: &Stream, runs: 
     hex(&hash.finalize())
 }
 
-/// Longest stream whose bytes are compared.
+/// Longest stream with compared bytes.
 const HASHED_MAX: u64 = 200_000_000;
 
-/// The checker must have nothing to say about a sound volume.
+/// The checker must report nothing on a sound volume.
 fn assert_sound(volume: &Volume, image: &mut Image) {
     let report = volume.check(image);
     for finding in report.findings.iter().take(30) {
@@ -120,7 +120,7 @@ fn assert_sound(volume: &Volume, image: &mut Image) {
     assert!(report.index_entries > 10 && report.directories >= 2);
 }
 
-/// Everything of a volume, in the judge's own format.
+/// Everything on a volume, in the judge's own format.
 fn listing(volume: &Volume, image: &mut Image) -> Vec<String> {
     let catalog = volume.catalog(image).unwrap();
     assert_eq!(catalog.problems(), [], "{:?}", volume.facts());
@@ -184,7 +184,7 @@ fn assert_same_lines(ours: &[String], theirs: &[String]) {
     assert_eq!(ours.len(), theirs.len());
 }
 
-/// A fixture, unpacked; `None` if it is absent.
+/// A fixture, unpacked; `None` if it is missing.
 pub(in crate::ntfs) fn fixture(name: &str, dir: &Path) -> Option<PathBuf> {
     if name.ends_with(".tar.gz") {
         // tar keeps the holes by itself; 64 GiB through a pipe would take minutes.
@@ -202,8 +202,8 @@ fn judge_a_volume_of_windows_with_compressed_files() {
     judge_fixture("dissect-ntfs.img", 4096);
 }
 
-/// A volume of Windows 11 with a OneDrive: files that are kept offline have a cloud's reparse point on contents that are
-/// here; one is online only. The image was taken while it was mounted, and without its last sector.
+/// A volume of Windows 11 with OneDrive: files kept offline have a cloud reparse point and local contents; one is
+/// online only. The image was taken while the volume was mounted, and without its last sector.
 #[test]
 fn judge_a_cloud_file_is_read_where_its_contents_are() {
     let dir = scratch("cloud");
@@ -266,7 +266,7 @@ fn judge_dissect_agrees_on_windows_volume_with_journal() {
     judge_fixture("ntfs-64g-sparse.tar.gz", 4096);
 }
 
-/// A volume made by mkntfs and filled through ntfs-3g; `None`, loudly, where that is not possible.
+/// A volume made by mkntfs and filled through ntfs-3g; `None`, with a message, where that is not possible.
 fn made_volume(
     dir: &Path,
     mib: u64,
@@ -384,7 +384,7 @@ fn judge_ntfs_3g_and_dissect_agree_at_2_mib_clusters() {
     judge_made(4096, 512, 2 << 20, 100);
 }
 
-/// A small volume with every structure in it, in memory; `None`, loudly, where it cannot be made.
+/// A small volume with every structure in it, in memory; `None`, with a message, where it cannot be made.
 fn small_volume(name: &str) -> Option<Vec<u8>> {
     let dir = scratch(name);
     let made = made_volume(&dir, 12, 512, 512, 0, include_str!("populate_small.py"));
@@ -397,7 +397,7 @@ fn open(bytes: &[u8]) -> Result<Volume, NtfsError> {
     Volume::open(&mut &bytes[..], ByteLen(bytes.len() as u64))
 }
 
-/// Changes a record behind its fixups, and protects it again.
+/// Edits a record without its fixups, and protects it again.
 fn edit_record(bytes: &mut [u8], number: u64, edit: impl FnOnce(&mut [u8])) {
     let volume = open(bytes).unwrap();
     let at = volume.record_at(number).unwrap().0 as usize;
@@ -439,7 +439,7 @@ fn metadata(volume: &Volume, mut reader: &[u8]) -> Vec<(u32, std::ops::Range<u64
     ranges
 }
 
-/// Everything that a user of the reader can ask, on a volume that may be damaged.
+/// Calls every function of the reader on a volume that may be damaged.
 fn exercise(bytes: &[u8]) -> bool {
     let mut reader = bytes;
     let Ok(volume) = open(bytes) else { return false };
@@ -756,7 +756,7 @@ fn judge_mft_in_pieces_is_found_through_its_attribute_list() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// A short name is a name to whoever opens a file under Windows.
+/// A short name can be used for opening a file under Windows.
 #[test]
 fn judge_short_names_lead_to_their_files() {
     const SCRIPT: &str = r#"
