@@ -950,4 +950,4 @@ pub(super) fn header_hash(device: &Device, volume: ByteOffset) -> Result<String,
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,6 +2,7 @@
 
 mod campaign;
 mod covered;
+pub(in crate::prep) mod golden;
 mod returned;
 mod swapped;
 

@@ -16,9 +16,14 @@ use super::*;
 use crate::bitlocker::build::{Spec, VolumeSecrets};
 use crate::crypt::Cipher;
 use crate::entropy::{Entropy, Seeded};
+use crate::gpt::{Guids, Scheme, Table};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
 use crate::ntfs::build::tests::{Mount, succeeds};
+use crate::ntfs::build::{Layout, VolumeSpec};
+use crate::plan::tree::DriveTree;
+use crate::prep::run::tests::golden::catalog;
+use crate::units::{ClusterSize, Guid};
 use crate::verify::key::Key;
 
 const NOW: i64 = 1_767_600_000;
@@ -506,4 +511,79 @@ fn a_state_survives_its_checkpoint() {
     for cut in [0, 1, 9, 100, bytes.len() - 1] {
         assert!(State::read(&mut Decoder::new(&bytes[..cut])).is_err(), "{cut} bytes");
     }
+}
+
+/// A disk that never differs: a volume of our own, with files, behind a partition table.
+fn always_the_same(lab: &Lab, cluster: u64) -> SimDisk {
+    let formatted = FileTime::from_unix(1_700_000_000, 0);
+    let guid = |byte| Guid([byte; 16]);
+    let (len, cluster) = (ByteLen(110 << 20), ClusterSize::from_bytes(cluster).expect("a cluster"));
+    let guids = Guids { disk: guid(1), msr: guid(2), data: guid(3) };
+    let table = Table::plan_default(len, lab.sector, Scheme::Gpt, ByteLen(cluster.bytes()), guids).expect("a table");
+    let catalog = Arc::new(catalog());
+    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+    let tree = DriveTree::new(catalog, &all, "plain", Vec::new(), Vec::new(), formatted);
+    let spec = VolumeSpec {
+        sector: lab.sector,
+        len: table.data.len,
+        cluster,
+        hidden_sectors: table.data.start.0 / lab.sector.bytes(),
+        serial: 7,
+        label: "plain".into(),
+        formatted,
+        hidden: None,
+        root_files: Vec::new(),
+    };
+    let layout = Layout::plan(spec, &tree).expect("room");
+    let disk = SimDisk::new(len, lab.sector, 1);
+    disk.plant(ByteOffset(0), &table.primary());
+    let (at, backup) = table.backup().expect("a copy");
+    disk.plant(at, &backup);
+    let outcome = Outcome::default();
+    let start = table.data.start.0;
+    for section in layout.sections() {
+        let mut bytes = vec![0; section.len.0 as usize];
+        layout.generator(section.kind, &tree, &outcome).fill(ByteOffset(0), &mut bytes);
+        let mut rest = &bytes[..];
+        for extent in &section.extents {
+            let (now, behind) = rest.split_at(extent.len.0 as usize);
+            disk.plant(ByteOffset(start + extent.start.0), now);
+            rest = behind;
+        }
+    }
+    for (i, extent) in layout.space().extents(layout.data_place()).enumerate() {
+        let mut bytes = vec![0; cluster.len_of(extent.len).0 as usize];
+        Seeded::new(i as u64).fill(&mut bytes);
+        disk.plant(ByteOffset(start + cluster.offset_of(extent.lcn).0), &bytes);
+    }
+    twin(&disk)
+}
+
+#[test]
+fn encrypting_in_place_writes_the_bytes_that_it_always_wrote() {
+    let cases = [
+        (SectorSize::S512, 4096, Cipher::AesCbc128, false, "A827BD943EF3BC76"),
+        (SectorSize::S512, 512, Cipher::XtsAes256, true, "CEBCD481A6AB3CA8"),
+        (SectorSize::S4096, 4096, Cipher::XtsAes128, false, "E0DB20E5F45CE1BB"),
+        (SectorSize::S512, 65_536, Cipher::AesCbc256, true, "000FBA122057B334"),
+    ];
+    let mut wrong = Vec::new();
+    for (i, (sector, cluster, cipher, all, golden)) in cases.into_iter().enumerate() {
+        let lab = Lab::new(&format!("golden-{i}"), sector);
+        let disk = always_the_same(&lab, cluster);
+        let case = Case::new(&disk, cipher, all, 4 << 20);
+        let mut state = case.started.clone();
+        case.go(&disk, &mut lab.sides("sides"), &mut state, Direction::Encrypt, u64::MAX).expect("a volume");
+        let mut hash = hash::Sha256::default();
+        let mut piece = vec![0; 1 << 20];
+        for at in (0..disk.size().0).step_by(1 << 20) {
+            disk.read_at(ByteOffset(at), &mut piece);
+            hash.update(&piece);
+        }
+        let found = &hash::hex_upper(&hash.value())[..16];
+        if found != golden {
+            wrong.push(format!("{sector:?}, {cluster}, {cipher:?}, {all}: {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
