@@ -32,6 +32,20 @@ pub enum Phase {
 }
 
 /// One slot's worth of the drive.
+impl Phase {
+    /// Its code in the digest of a plan: never given to another phase.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Metadata => 2,
+            Self::FreeSpace => 3,
+            Self::Last => 4,
+            Self::Front => 5,
+            Self::Tables => 6,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Phase in which it is written.
@@ -91,6 +105,33 @@ pub enum Plain {
     TablePrimary,
     /// Zeros outside the volume.
     Zeros,
+}
+
+impl Content {
+    /// Its code in the digest of a plan: never given to another kind.
+    pub(super) const fn code(&self) -> u8 {
+        match self {
+            Self::Files(_) => 1,
+            Self::Section { .. } => 2,
+            Self::Manifest { .. } => 3,
+            Self::Zeros => 4,
+            Self::Plain(_) => 5,
+        }
+    }
+}
+
+impl Plain {
+    /// Its code in the digest of a plan: never given to another kind.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::FveRegion => 1,
+            Self::Noise => 2,
+            Self::BootSector => 3,
+            Self::TableBackup => 4,
+            Self::TablePrimary => 5,
+            Self::Zeros => 6,
+        }
+    }
 }
 
 impl Plain {

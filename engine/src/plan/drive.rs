@@ -19,6 +19,29 @@ pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 /// Name of the manifest at the volume's root.
 pub const MANIFEST_NAME: &str = "DriveManifest.xml";
 
+/// Version of [`DriveLayout::digest`]: another one finds no plan of this one.
+const DIGEST_VERSION: u64 = 2;
+
+/// The code of a part of NTFS in the digest of a plan: never given to another part.
+const fn section_code(kind: SectionKind) -> u8 {
+    match kind {
+        SectionKind::UpCase => 1,
+        SectionKind::AttrDef => 2,
+        SectionKind::LogFile => 3,
+        SectionKind::Sds => 4,
+        SectionKind::Sdh => 5,
+        SectionKind::MftBody => 6,
+        SectionKind::Index => 7,
+        SectionKind::MftBitmap => 8,
+        SectionKind::Bitmap => 9,
+        SectionKind::RootIndex => 10,
+        SectionKind::MftHead => 11,
+        SectionKind::MftMirror => 12,
+        SectionKind::BackupBoot => 13,
+        SectionKind::Boot => 14,
+    }
+}
+
 /// Properties of a drive, and options of its layout.
 #[derive(Clone, Debug)]
 pub struct DriveSpec {
@@ -284,10 +307,11 @@ impl DriveLayout {
         let mut hash = Sha256::default();
         let mut words: Vec<u8> = Vec::with_capacity(64 << 10);
         let push = |words: &mut Vec<u8>, word: u64| words.extend_from_slice(&word.to_le_bytes());
+        push(&mut words, DIGEST_VERSION);
         push(&mut words, slot_len as u64);
         push(&mut words, self.manifest_len_max.0);
         for batch in self.batches(slot_len) {
-            push(&mut words, batch.phase as u64);
+            words.extend([batch.phase.code(), batch.content.code()]);
             push(&mut words, batch.len as u64);
             for piece in &batch.pieces {
                 push(&mut words, piece.range.start as u64);
@@ -301,12 +325,12 @@ impl DriveLayout {
                     }
                 }
                 Content::Section { kind, offset } => {
-                    words.extend_from_slice(format!("{kind:?}").as_bytes());
+                    words.push(section_code(*kind));
                     push(&mut words, *offset);
                 }
                 Content::Manifest { offset } => push(&mut words, *offset),
                 Content::Zeros => {}
-                Content::Plain(plain) => push(&mut words, *plain as u64),
+                Content::Plain(plain) => words.push(plain.code()),
             }
             hash.update(&words);
             words.clear();

@@ -144,6 +144,19 @@ fn plans_give_the_bytes_that_they_always_gave() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_digest_of_a_plan_is_what_it_always_was() {
+    let cases = [
+        (SectorSize::S512, 4096, Scheme::Gpt, false, SLOT_LEN, "4CB1F846EDCD1E24"),
+        (SectorSize::S512, 4096, Scheme::Gpt, true, SLOT_LEN, "95F400A75031E54E"),
+        (SectorSize::S4096, 65_536, Scheme::Mbr, false, 1 << 20, "DD47F4B32AF5787C"),
+    ];
+    let found = cases.map(|(sector, cluster, scheme, wipe_free, slot_len, _)| {
+        short(&layout(sector, cluster, scheme, wipe_free).digest(slot_len))
+    });
+    assert_eq!(found, cases.map(|case| case.5), "a paused session would begin anew");
+}
+
 type Ask = fn(&mut PrepRequest);
 
 /// Digest of a drive as the loop writes it.
