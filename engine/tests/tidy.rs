@@ -21,7 +21,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("ntfs", 1),
     ("bitlocker", 1),
     ("azure", 1),
-    ("checkpoint", 1),
+    ("checkpoint", 2),
     ("plan", 2),
     ("io", 3),
     ("pool", 3),

@@ -14,8 +14,10 @@
 //!
 //! A checkpoint names the other two by length and digest of their beginnings ([`Prefix`]), so data appended after it
 //! was taken does not matter. The journal names the plan likewise. Missing or changed data within that length is
-//! damage, and is refused with the file's name: it can be restored. To roll a session back the checkpoints are
-//! sufficient: each holds its drive's identity, and the facts of its volume ([`Checkpoint::drive`]).
+//! damage, and is refused with the file's name: it can be restored. A checkpoint's version covers all files that it
+//! names (outcome log, images, batch under way); another version is refused ([`Fault::OTHER_VERSION`]). To roll a
+//! session back the checkpoints are sufficient: each holds its drive's identity, and the facts of its volume
+//! ([`Checkpoint::drive`]).
 //!
 //! # Another kind of work on a drive
 //!
@@ -28,8 +30,8 @@
 //!    first checkpoint is durable and before its first write, `ActivityRecord::Drive { Started, work }`.
 //! 3. `prep::files::sidecar` names the files: `Sidecar::Checkpoint`, `Sidecar::Outcome`, and `Sidecar::Other(drive, word)`
 //!    for whatever else the work needs (undo and redo images). `prep::files::replace_private` replaces a checkpoint.
-//! 4. [`Checkpoint::work`] names the work, [`Checkpoint::step`] is its own count of steps, [`Checkpoint::body`] holds up to
-//!    [`BODY_LEN`] bytes of its own; a file of its own can stand in [`Checkpoint::outcome`] or in the body as a [`Prefix`].
+//! 4. A variant of [`WorkState`] is how far the work is, in up to [`STATE_LEN_MAX`] bytes; a file of its own stands in it as
+//!    a [`Prefix`].
 //! 5. `--resume` takes the drives of the last session that are not `Completed`, by their `work`; `--abort` first appends
 //!    `Session { Aborting }` (from then on it can only be aborted), rolls every drive of the session back, and ends with
 //!    `Session { Aborted }`. Rolling back must be possible twice, since it may be interrupted too.
@@ -37,26 +39,28 @@
 
 pub mod code;
 pub mod log;
+pub mod work;
 
 use std::fmt;
 
-use crate::hash::{Crc64, Sha256};
+use crate::hash::{Crc64, Sha256, sha256};
 use code::{Decoder, Encoder};
+pub use work::{FormatState, WorkState};
 
-/// Bytes that belong to the work alone: a volume that is encrypted in place keeps its FVE region and front.
-pub const BODY_LEN: usize = 65_536 + 8192;
+/// Bytes of a [`WorkState`] at most: a volume that is encrypted in place keeps its FVE region and front.
+pub const STATE_LEN_MAX: usize = 65_536 + 8192 + 1024;
 
 /// Bytes of [`Checkpoint::drive`] at most: two paths, and some thousand places.
 pub const DRIVE_LEN_MAX: usize = 60 << 10;
 
-/// Bytes before the body.
+/// Bytes before the state of the work.
 const HEAD_LEN: usize = 64 << 10;
 
 /// Bytes of a checkpoint: constant.
-pub const LEN: usize = HEAD_LEN + BODY_LEN;
+pub const LEN: usize = HEAD_LEN + STATE_LEN_MAX;
 
 const MAGIC: [u8; 8] = *b"DRAYCKPT";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// The beginning of a file that is appended to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +76,20 @@ impl Prefix {
     pub fn of(hash: &Sha256, len: u64) -> Self {
         Self { len, digest: hash.value() }
     }
+
+    /// Of an empty file.
+    pub fn of_nothing() -> Self {
+        Self { len: 0, digest: sha256(&[]) }
+    }
+
+    fn write(&self, to: &mut Encoder<'_>) {
+        to.u64(self.len);
+        to.bytes(&self.digest);
+    }
+
+    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
+        Ok(Self { len: from.u64()?, digest: from.bytes()? })
+    }
 }
 
 /// Progress of one drive.
@@ -81,38 +99,39 @@ pub struct Checkpoint {
     pub session: String,
     /// Drive id, as in the drive record.
     pub drive_id: String,
-    /// The kind of work, as the journal spells it.
-    pub work: String,
     /// SHA-256 of the drive's identity: serial, world wide name, model, size, sectors.
     pub identity: [u8; 32],
     /// SHA-256 of the drive's plan.
     pub plan: [u8; 32],
     /// Time of formatting (FILETIME).
     pub time: u64,
-    /// Seed of the public randomness.
-    pub seed: u64,
     /// Bytes of a batch.
     pub slot_len: u64,
-    /// Step counter of the work. A new volume: 0 before, 1 after old marks were wiped.
-    pub step: u32,
-    /// Number of durable batches of the plan.
-    pub batches: u64,
-    /// Device offset behind the last of them.
-    pub offset: u64,
     /// Valid part of the session's plan.
     pub snapshot: Prefix,
-    /// Valid part of the outcome log.
-    pub outcome: Prefix,
     /// Identity and path of the drive, and the facts needed to roll back without the session's plan. Empty where that
     /// exceeds [`DRIVE_LEN_MAX`].
     pub drive: Vec<u8>,
-    /// Data of the work; at most [`BODY_LEN`] bytes, padded with zeros when read back.
-    pub body: Vec<u8>,
+    /// Progress of the work.
+    pub state: WorkState,
 }
 
 /// Reason why bytes are no valid checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
+
+impl Fault {
+    /// The bytes are right, of a version that this program does not read.
+    pub const OTHER_VERSION: Self = Self("was written by another version of dray");
+
+    /// What to do about it.
+    pub fn advice(&self, otherwise: &'static str) -> &'static str {
+        match *self == Self::OTHER_VERSION {
+            true => "nothing was changed; continue the session, or roll it back, with the version that began it",
+            false => otherwise,
+        }
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +145,7 @@ impl Checkpoint {
     /// The file's bytes: [`LEN`] of them.
     ///
     /// # Panics
-    /// Names or body are longer than those of any session and drive.
+    /// Names or state are longer than those of any session and drive.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LEN);
         let mut to = Encoder::new(&mut out);
@@ -134,23 +153,16 @@ impl Checkpoint {
         to.u32(VERSION);
         to.text(&self.session);
         to.text(&self.drive_id);
-        to.text(&self.work);
         to.bytes(&self.identity);
         to.bytes(&self.plan);
         to.u64(self.time);
-        to.u64(self.seed);
         to.u64(self.slot_len);
-        to.u32(self.step);
-        to.u64(self.batches);
-        to.u64(self.offset);
-        for prefix in [&self.snapshot, &self.outcome] {
-            to.u64(prefix.len);
-            to.bytes(&prefix.digest);
-        }
+        self.snapshot.write(&mut to);
         to.list(&self.drive);
-        assert!(out.len() <= HEAD_LEN - 8 && self.body.len() <= BODY_LEN, "a checkpoint has one size");
+        assert!(out.len() <= HEAD_LEN - 8, "a checkpoint has one size");
         out.resize(HEAD_LEN - 8, 0);
-        out.extend_from_slice(&self.body);
+        self.state.write(&mut Encoder::new(&mut out));
+        assert!(out.len() <= LEN - 8, "a checkpoint has one size");
         out.resize(LEN - 8, 0);
         let mut crc = Crc64::new();
         crc.update(&out);
@@ -163,6 +175,14 @@ impl Checkpoint {
     /// # Errors
     /// The reason why they are invalid.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut from = Decoder::new(bytes);
+        if from.bytes::<8>()? != MAGIC {
+            return Err(Fault("is no checkpoint"));
+        }
+        // Another version may have another length.
+        if from.u32()? != VERSION {
+            return Err(Fault::OTHER_VERSION);
+        }
         if bytes.len() != LEN {
             return Err(Fault("has not the length of a checkpoint"));
         }
@@ -172,87 +192,148 @@ impl Checkpoint {
         if ours.value().to_le_bytes() != crc {
             return Err(Fault("has another checksum than its contents"));
         }
-        let mut from = Decoder::new(inner);
-        if from.bytes::<8>()? != MAGIC {
-            return Err(Fault("is no checkpoint"));
-        }
-        if from.u32()? != VERSION {
-            return Err(Fault("was written by another version"));
-        }
-        let mut this = Self {
+        Ok(Self {
             session: from.text()?,
             drive_id: from.text()?,
-            work: from.text()?,
             identity: from.bytes()?,
             plan: from.bytes()?,
             time: from.u64()?,
-            seed: from.u64()?,
             slot_len: from.u64()?,
-            step: from.u32()?,
-            batches: from.u64()?,
-            offset: from.u64()?,
-            snapshot: Prefix { len: from.u64()?, digest: from.bytes()? },
-            outcome: Prefix { len: from.u64()?, digest: from.bytes()? },
+            snapshot: Prefix::read(&mut from)?,
             drive: from.list()?.to_vec(),
-            body: Vec::new(),
-        };
-        this.body = inner[HEAD_LEN - 8..].to_vec();
-        Ok(this)
+            state: WorkState::read(&mut Decoder::new(&inner[HEAD_LEN - 8..]))?,
+        })
+    }
+
+    /// [`FormatState`], of a drive that gets a new volume.
+    pub const fn format(&self) -> Option<&FormatState> {
+        match &self.state {
+            WorkState::Format(state) => Some(state),
+            WorkState::Append(_) | WorkState::Index(_) | WorkState::Encrypt(..) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn format_mut(&mut self) -> Option<&mut FormatState> {
+        match &mut self.state {
+            WorkState::Format(state) => Some(state),
+            WorkState::Append(_) | WorkState::Index(_) | WorkState::Encrypt(..) => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::work::{AppendState, ConvertState, Copied, RecordBefore, Step};
     use super::*;
+    use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
+    use crate::units::{BatchNo, ByteLen, ByteRange, DeviceOffset, FileNo};
 
-    fn checkpoint() -> Checkpoint {
+    fn format() -> WorkState {
+        WorkState::Format(FormatState {
+            seed: 4,
+            is_wiped: true,
+            next: BatchNo(77),
+            end: DeviceOffset(77 << 22),
+            outcome: Prefix { len: 7, digest: [8; 32] },
+            secrets: vec![9; 8400],
+        })
+    }
+
+    fn append() -> AppendState {
+        AppendState {
+            next: BatchNo(5),
+            next_file: FileNo(6),
+            outcome: Prefix { len: 7, digest: [8; 32] },
+            record: Some(RecordBefore { manifest_md5: Some([3; 16]), has_header_hash: true }),
+            copied: Some(Copied {
+                manifest_md5: [1; 16],
+                files: 2,
+                data: ByteLen(3),
+                written: ByteLen(4),
+                images: Prefix { len: 5, digest: [6; 32] },
+            }),
+        }
+    }
+
+    /// With all the bytes that a region can have.
+    fn convert() -> ConvertState {
+        ConvertState {
+            step: Step::Passing,
+            border: 77 << 20,
+            volume: ByteRange::new(1 << 20, 1 << 30),
+            cluster: 4096,
+            places: [1, 2, 3, 4, 5],
+            all: true,
+            images: Prefix { len: 7, digest: [8; 32] },
+            region: vec![0x5A; REGION_LEN],
+            front: vec![0xA5; FRONT_LEN],
+        }
+    }
+
+    fn checkpoint(state: WorkState) -> Checkpoint {
         Checkpoint {
             session: "session#1".into(),
             drive_id: "9WM35C2V".into(),
-            work: "Format".into(),
             identity: [1; 32],
             plan: [2; 32],
             time: 3,
-            seed: 4,
             slot_len: 4 << 20,
-            step: 1,
-            batches: 77,
-            offset: 77 << 22,
             snapshot: Prefix { len: 5, digest: [6; 32] },
-            outcome: Prefix { len: 7, digest: [8; 32] },
             drive: vec![10; 300],
-            body: vec![9; BODY_LEN],
+            state,
         }
     }
 
     #[test]
     fn round_trip_of_constant_size() {
-        let bytes = checkpoint().encode();
-        assert_eq!(bytes.len(), LEN);
-        assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint()));
-        let short = Checkpoint { body: vec![1, 2], session: "abc".into(), ..checkpoint() };
-        let bytes = short.encode();
-        assert_eq!(bytes.len(), LEN);
-        let back = Checkpoint::decode(&bytes).expect("a checkpoint");
-        assert_eq!((&back.body[..2], back.body.len(), &*back.session), (&[1, 2][..], BODY_LEN, "abc"));
+        let short = AppendState::begun(None);
+        let states = [
+            format(),
+            WorkState::Append(append()),
+            WorkState::Index(short.clone()),
+            WorkState::Encrypt(convert(), append()),
+            WorkState::Encrypt(ConvertState { region: vec![0; REGION_LEN], ..convert() }, short),
+        ];
+        for state in states {
+            let bytes = checkpoint(state.clone()).encode();
+            assert_eq!(bytes.len(), LEN);
+            assert_eq!(Checkpoint::decode(&bytes), Ok(checkpoint(state)));
+        }
         // The longest names that a session and a drive can have.
         let (session, drive_id) = ("x".repeat(30), "é".repeat(256));
-        let long = Checkpoint { session, drive_id, drive: vec![1; DRIVE_LEN_MAX], ..checkpoint() };
+        let long = Checkpoint { session, drive_id, drive: vec![1; DRIVE_LEN_MAX], ..checkpoint(format()) };
         assert_eq!(Checkpoint::decode(&long.encode()), Ok(long));
     }
 
     #[test]
     fn hostile_checkpoints_are_refused() {
-        let bytes = checkpoint().encode();
-        for at in (0..800).chain((800..LEN).step_by(97)) {
-            let mut changed = bytes.clone();
-            changed[at] ^= 0x40;
-            assert!(Checkpoint::decode(&changed).is_err(), "byte {at}");
+        for state in [format(), WorkState::Encrypt(convert(), append())] {
+            let bytes = checkpoint(state).encode();
+            for at in (0..800).chain((800..LEN).step_by(97)) {
+                let mut changed = bytes.clone();
+                changed[at] ^= 0x40;
+                assert!(Checkpoint::decode(&changed).is_err(), "byte {at}");
+            }
+            for len in [0, 1, 8, LEN - 1, LEN + 1] {
+                let mut other = bytes.clone();
+                other.resize(len, 0);
+                assert!(Checkpoint::decode(&other).is_err(), "{len} bytes");
+            }
         }
-        for len in [0, 1, 8, LEN - 1, LEN + 1] {
-            let mut other = bytes.clone();
-            other.resize(len, 0);
-            assert!(Checkpoint::decode(&other).is_err(), "{len} bytes");
+    }
+
+    #[test]
+    fn another_version_is_known_as_one_whatever_its_length() {
+        let bytes = checkpoint(format()).encode();
+        for len in [LEN, LEN - 1024, 20] {
+            let mut old = bytes.clone();
+            old[8..12].copy_from_slice(&3u32.to_le_bytes());
+            old.resize(len, 0);
+            let fault = Checkpoint::decode(&old).expect_err("another version");
+            assert_eq!(fault, Fault::OTHER_VERSION);
+            assert!(fault.advice("bring it back").contains("the version that began it"));
         }
+        assert_eq!(Fault("is damaged").advice("bring it back"), "bring it back");
     }
 }

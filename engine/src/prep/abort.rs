@@ -263,22 +263,24 @@ fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>
     let mut reversals = Vec::new();
     for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
         let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
-        let read = fs::read(&path).map_err(|error| format!("cannot be read: {error}")).and_then(|bytes| {
-            let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| fault.to_string())?;
+        let otherwise = "bring one of the two files back as it was";
+        let faulty = |fault: Fault| (fault.to_string(), fault.advice(otherwise));
+        let read = fs::read(&path).map_err(|error| (format!("cannot be read: {error}"), otherwise)).and_then(|bytes| {
+            let checkpoint = Checkpoint::decode(&bytes).map_err(faulty)?;
             let fits = checkpoint.session == request.session && checkpoint.drive_id == drive.drive_id;
-            let reversal = WayBack::decode(&checkpoint.drive).map_err(|fault| fault.to_string())?;
-            if fits { Ok(reversal) } else { Err("belongs to another drive or session".into()) }
+            let reversal = WayBack::decode(&checkpoint.drive).map_err(faulty)?;
+            if fits { Ok(reversal) } else { Err(("belongs to another drive or session".into(), otherwise)) }
         });
         match read {
             Ok(reversal) => reversals.push(reversal),
-            Err(why) => problems.push(
+            Err((why, advice)) => problems.push(
                 Problem::new(
                     Kind::Environment,
                     format!("without the plan, the drive's checkpoint is needed, which {why}"),
                 )
                 .path(path)
                 .drive(drive.name.as_deref().unwrap_or(&drive.drive_id))
-                .advice("bring one of the two files back as it was"),
+                .advice(advice),
             ),
         }
     }

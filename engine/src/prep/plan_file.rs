@@ -207,7 +207,13 @@ pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
         .and_then(|bytes| read(bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault)))
 }
 
-/// The valid part of the file.
+/// Whether a plan is not read because another version of this program wrote it.
+pub fn is_other_version(error: &io::Error) -> bool {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+    fault.is_some_and(|fault| *fault == Fault::OTHER_VERSION)
+}
+
+/// What counts of the file.
 fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8]> {
     let Some(counts) = counts else { return Ok(bytes) };
     let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -227,7 +233,7 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
         return Err(Fault("is no plan of a session"));
     }
     if from.u32()? != VERSION {
-        return Err(Fault("was written by another version"));
+        return Err(Fault::OTHER_VERSION);
     }
     let (mut hash, mut hashed) = (Sha256::default(), 0usize);
     let mut mark = |from: &Decoder<'_>| {

@@ -13,7 +13,7 @@ use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::names;
 use crate::bitlocker::build::VolumeSecrets;
-use crate::checkpoint::{Checkpoint, Prefix};
+use crate::checkpoint::{Checkpoint, Fault, FormatState, Prefix, WorkState};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
 use crate::hash::{self, Sha256};
@@ -41,7 +41,7 @@ use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::walk;
 use crate::surroundings::Surroundings;
-use crate::units::{ByteOffset, ByteRange, FileTime, SectorSize};
+use crate::units::{BatchNo, ByteOffset, ByteRange, DeviceOffset, FileTime, SectorSize};
 
 /// Batches that are read back before a drive continues, counted back from the place of resumption.
 pub const READ_BACK: u64 = 16;
@@ -101,7 +101,11 @@ pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPl
             "nothing was changed; bring the file back as it was and try again, or roll the session back with --abort",
         )
     };
-    let plan = plan_file::load(&path, session.plan.as_ref()).map_err(|error| unusable(error.to_string()))?;
+    let plan =
+        plan_file::load(&path, session.plan.as_ref()).map_err(|error| match plan_file::is_other_version(&error) {
+            true => unusable(error.to_string()).advice(Fault::OTHER_VERSION.advice("")),
+            false => unusable(error.to_string()),
+        })?;
     if plan.recipe.session != request.session {
         return Err(unusable(format!("it belongs to session {}", plan.recipe.session)));
     }
@@ -189,7 +193,27 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
     Err(gone(why.unwrap_or_else(|| "is not attached".to_owned())))
 }
 
-/// The checkpoint and the secrets of a drive, if all are present and match; otherwise the reason.
+/// Why the checkpoint of a drive that was begun does not count.
+enum Unusable {
+    /// The drive is begun anew.
+    Anew(String),
+    /// Another version of this program can go on.
+    Refused(Problem),
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self::Anew(why)
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(why: &str) -> Self {
+        Self::Anew(why.into())
+    }
+}
+
+/// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
 fn started(
     request: &PrepRequest,
     plan: &SavedPlan,
@@ -197,16 +221,26 @@ fn started(
     seed: u64,
     cipher: Cipher,
     layout: &DriveLayout,
-) -> Result<Begun, String> {
+) -> Result<Begun, Unusable> {
     let drive_id = &target.facts.drive_id;
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
-    let bytes = fs::read(path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| format!("its checkpoint {fault}"))?;
+    let bytes = fs::read(&path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| match fault {
+        Fault::OTHER_VERSION => Unusable::Refused(
+            Problem::new(Kind::Environment, format!("the drive's checkpoint {fault}"))
+                .path(&path)
+                .drive(&target.facts.name)
+                .advice(fault.advice("")),
+        ),
+        fault => Unusable::Anew(format!("its checkpoint {fault}")),
+    })?;
+    let WorkState::Format(state) = &checkpoint.state else {
+        return Err("its checkpoint belongs to another plan".into());
+    };
     let knows = plan.prefixes.get(&checkpoint.snapshot.len) == Some(&checkpoint.snapshot.digest);
     let fits = checkpoint.session == request.session
         && checkpoint.drive_id == *drive_id
-        && checkpoint.work == Work::Format.as_str()
-        && checkpoint.seed == seed
+        && state.seed == seed
         && checkpoint.time == plan.recipe.formatted.0
         && knows;
     if !fits {
@@ -221,7 +255,7 @@ fn started(
     let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
     let disk = layout.layout().disk_shape();
     let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), disk);
-    let secrets = keys::draft_again(&checkpoint.body, spec, &record, drive_id)?;
+    let secrets = keys::draft_again(&state.secrets, spec, &record, drive_id)?;
     Ok(Begun { checkpoint, secrets: Some(secrets) })
 }
 
@@ -294,11 +328,12 @@ pub(super) fn prepare(
         if is_added {
             match append_again(&request, &plan, target, saved, state.is_some(), roots) {
                 Ok(drive) => {
-                    let open = drive.started.as_ref().map_or(0, |started| match started.step {
-                        0 => started.offset,
-                        _ => u64::MAX,
+                    let state = drive.started.as_ref().and_then(|started| started.state.append());
+                    let open = state.map_or(0, |state| match state.copied {
+                        None => state.next_file.0,
+                        Some(_) => u32::MAX,
                     });
-                    changed_sources(&drive.tree, u32::try_from(open).unwrap_or(u32::MAX), &mut warnings);
+                    changed_sources(&drive.tree, open, &mut warnings);
                     appends.push(drive);
                 }
                 Err(problem) => problems.push(problem),
@@ -315,11 +350,14 @@ pub(super) fn prepare(
             match started(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
                 Ok(started) => {
                     // Durable batches are read back and compared before anything is written.
-                    let was_wiped = started.checkpoint.step > 0;
-                    doubt = started.checkpoint.batches == 0 && (was_wiped || !drive.target.is_proved());
+                    let state = started.checkpoint.format();
+                    let was_wiped = state.is_some_and(|state| state.is_wiped);
+                    let holds_batches = state.is_some_and(|state| state.next.0 > 0);
+                    doubt = !holds_batches && (was_wiped || !drive.target.is_proved());
                     drive.started = Some(Box::new(started));
                 }
-                Err(why) => warnings
+                Err(Unusable::Refused(problem)) => problems.push(problem),
+                Err(Unusable::Anew(why)) => warnings
                     .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
             }
         }
@@ -401,20 +439,20 @@ pub(super) fn prepare(
         warnings.push(Problem::new(Kind::Usage, "is given up; what it holds does not count").drive(id));
     }
     for drive in &drives[..before.0] {
-        let words = match &drive.started {
-            Some(started) if started.checkpoint.step > 0 => {
-                format!("continues behind byte {}", started.checkpoint.offset)
-            }
+        let words = match drive.started.as_ref().and_then(|started| started.checkpoint.format()) {
+            Some(state) if state.is_wiped => format!("continues behind byte {}", state.end.0),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
     }
     for drive in &appends[..before.1] {
         let encrypting = drive.started.as_deref().and_then(append::run::encrypting);
-        let words = match (&drive.started, encrypting) {
-            (Some(started), _) if started.step > 0 => "has all its files; they are made part of the volume".to_owned(),
+        let words = match (drive.started.as_ref().and_then(|started| started.state.append()), encrypting) {
+            (Some(state), _) if state.copied.is_some() => {
+                "has all its files; they are made part of the volume".to_owned()
+            }
             (_, Some(words)) => words,
-            (Some(started), None) if started.batches > 0 => format!("continues behind batch {}", started.batches),
+            (Some(state), None) if state.next.0 > 0 => format!("continues behind batch {}", state.next.0),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
@@ -527,7 +565,7 @@ fn append_again(
     }
     let mut drive = match &started {
         // The volume is between two states.
-        Some(started) if started.step > 0 || append::run::encrypting(started).is_some() => {
+        Some(started) if append::run::is_copied(started) || append::run::encrypting(started).is_some() => {
             planner.append_drive(target, &saved.assigned)
         }
         _ if target.work == Work::Index => {
@@ -545,8 +583,9 @@ fn append_again(
 /// The first file that is not completely on the drive.
 fn first_open(drive: &PreparedDrive) -> u32 {
     let tree = drive.layout.tree();
-    let durable = drive.started.as_ref().map_or(0, |started| started.checkpoint.batches);
-    // Files before the first one of the remaining batches are completely on the drive.
+    let durable =
+        drive.started.as_ref().and_then(|started| started.checkpoint.format()).map_or(0, |state| state.next.0);
+    // Files before the first one of what is still to be written are on the drive as a whole.
     let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
     later
         .filter_map(|batch| match batch.content {
@@ -710,18 +749,19 @@ pub fn first_checkpoint(
     Checkpoint {
         session: request.session.clone(),
         drive_id: drive.rules.drive_id.clone(),
-        work: Work::Format.as_str().into(),
         identity: identity_digest(&drive.target),
         plan: drive.layout.digest(SLOT_LEN),
         time: formatted.0,
-        seed: drive.seed,
         slot_len: SLOT_LEN as u64,
-        step: 0,
-        batches: 0,
-        offset: 0,
         snapshot,
-        outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
         drive: WayBack::of(&drive.target, Some(&drive.layout)).encode(),
-        body: secrets.keep(),
+        state: WorkState::Format(FormatState {
+            seed: drive.seed,
+            is_wiped: false,
+            next: BatchNo(0),
+            end: DeviceOffset(0),
+            outcome: Prefix::of_nothing(),
+            secrets: secrets.keep(),
+        }),
     }
 }

@@ -17,7 +17,7 @@ use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
 use crate::bitlocker::build::{KeyFile, VolumeSecrets};
 use crate::bitlocker::regions::Regions;
-use crate::checkpoint::{Checkpoint, Prefix};
+use crate::checkpoint::{Checkpoint, FormatState, Prefix};
 use crate::crypt::SectorCipher;
 use crate::device::{Access, Device, DeviceKind, Roots, guard};
 use crate::hash;
@@ -49,7 +49,7 @@ use crate::report::{
     DriveFacts, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop, Timing,
 };
 use crate::surroundings::now;
-use crate::units::{ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
+use crate::units::{BatchNo, ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 use crate::watchdog::Watchdog;
 
 /// Nice value of the thread that stretches a password.
@@ -743,45 +743,52 @@ fn open_log(
             .advice("bring the file back, or roll the session back with --abort and begin anew")
     };
     let open = || OpenOptions::new().read(true).write(true).open(&path);
-    let (log, replay) =
-        OutcomeLog::resume(open().map_err(unusable)?, &checkpoint.outcome, checkpoint.batches).map_err(unusable)?;
+    let state = format_state(checkpoint)?;
+    let (durable, outcome) = (state.next, state.outcome);
+    let (log, replay) = OutcomeLog::resume(open().map_err(unusable)?, &outcome, durable.0).map_err(unusable)?;
     let tree = drive.layout.tree();
     if all_left_out(tree, &replay.left_out).is_some() || replay.left_out.range(tree.first_property()..).next().is_some()
     {
         // This ended the run before; the sources may be available again. The drive is written from the start.
         drop(log);
-        (checkpoint.batches, checkpoint.outcome) = (0, Prefix { len: 0, digest: hash::sha256(&[]) });
+        (state.next, state.outcome) = (BatchNo(0), Prefix::of_nothing());
+        let outcome = state.outcome;
         let beside_it = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
         replace_private(&beside_it, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &beside_it))?;
-        return OutcomeLog::resume(open().map_err(unusable)?, &checkpoint.outcome, 0).map_err(unusable);
+        return OutcomeLog::resume(open().map_err(unusable)?, &outcome, 0).map_err(unusable);
     }
     let plain = |content: &Content| matches!(content, Content::Plain(_));
     let good = resume::read_back(&drive.layout, cipher, &plain, &replay.sums, read)
         .map_err(|problem| problem.drive(&facts.name))?;
-    if good == checkpoint.batches {
+    if good == durable.0 {
         return Ok((log, replay));
     }
     (shared.events)(Event::Warning(format!(
         "drive {}: lost what it had said to be durable; batches from {good} to {} are written again",
-        facts.name, checkpoint.batches
+        facts.name, durable.0
     )));
     drop(log);
     let file = open().map_err(unusable)?;
-    checkpoint.outcome = OutcomeLog::truncate(&file, &checkpoint.outcome, good).map_err(unusable)?;
-    checkpoint.batches = good;
+    let outcome = OutcomeLog::truncate(&file, &outcome, good).map_err(unusable)?;
+    (state.next, state.outcome) = (BatchNo(good), outcome);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.rules.drive_id));
     replace_private(&path, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &path))?;
-    OutcomeLog::resume(file, &checkpoint.outcome, good).map_err(unusable)
+    OutcomeLog::resume(file, &outcome, good).map_err(unusable)
+}
+
+/// How far a drive is that is formatted.
+fn format_state(checkpoint: &mut Checkpoint) -> Result<&mut FormatState, Problem> {
+    checkpoint.format_mut().ok_or_else(|| internal("a drive is formatted by the checkpoint of other work".into()))
 }
 
 /// Writes checkpoints that differ from `checkpoint` only in the progress.
 fn saver<'a>(request: &PrepRequest, mut checkpoint: Checkpoint) -> Save<'a> {
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&checkpoint.drive_id));
     Box::new(move |durable| {
-        checkpoint.step = 1;
-        checkpoint.batches = durable.batches;
-        checkpoint.offset = durable.offset.0;
-        checkpoint.outcome = durable.outcome;
+        if let Some(state) = checkpoint.format_mut() {
+            state.is_wiped = true;
+            (state.next, state.end, state.outcome) = (durable.next, durable.end, durable.outcome);
+        }
         replace_private(&path, &checkpoint.encode())
     })
 }
@@ -840,7 +847,7 @@ fn fill(
     mut io: DriveIo<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
-    let has_wiped = checkpoint.step > 0;
+    let has_wiped = format_state(&mut checkpoint)?.is_wiped;
     let cipher = secrets.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
     let (log, replay) = open_log(drive, &cipher, &mut checkpoint, io.read, shared)?;
     let layout = &drive.layout;

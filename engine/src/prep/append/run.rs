@@ -1,8 +1,8 @@
 //! Adds files to one drive, from the claim to its record, and undoes that.
 //!
-//! Steps of its checkpoint: 0 while files are copied into clusters that were free; 1 when everything is prepared: then
-//! the images next to the journal are complete, and the volume is changed to include the files, or reverted. A volume
-//! that is encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
+//! Its checkpoint says [`Copied`] from when everything is ready: then the images beside the journal are whole, and the
+//! volume becomes one with the files, or what it was. Before, files are copied into clusters that were free. A volume that
+//! is encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,17 +18,16 @@ use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::checkpoint::code::{Decoder, Encoder};
-use crate::checkpoint::{Checkpoint, Fault, Prefix};
+use crate::checkpoint::work::{AppendState, Copied, RecordBefore};
+use crate::checkpoint::{Checkpoint, Prefix, WorkState};
 use crate::device::{Access, Device, Roots, guard};
-use crate::hash;
 use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::prep::abort::WayBack;
 use crate::prep::claim::claim;
-use crate::prep::drive::{SLOTS, Save};
+use crate::prep::drive::{Durable, SLOTS, Save};
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
 use crate::prep::keys::Keys;
 use crate::prep::manifest;
@@ -42,7 +41,7 @@ use crate::prep::targets::TargetDrive;
 use crate::prep::timeouts::Timeouts;
 use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::surroundings::now;
-use crate::units::{ByteLen, FileTime};
+use crate::units::{BatchNo, ByteLen, FileTime};
 use crate::verify::added::{self, Added};
 use crate::verify::files::Files;
 use crate::verify::find::{Found, Opened, View};
@@ -55,85 +54,48 @@ use crate::verify::medium::Medium;
 /// Name of the sidecar with the images of old and new contents.
 pub const IMAGES: &str = "images";
 
-/// Data of an append in the body of its checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Facts {
-    /// Whether the drive record existed before the session.
-    had_record: bool,
-    /// The manifest's MD5 in that record.
-    old_hash: Option<[u8; 16]>,
-    /// Whether it held a hash of the drive's first bytes.
-    had_header_hash: bool,
-    /// Result of copying; valid from step 1 on.
-    manifest_md5: [u8; 16],
-    files: u64,
-    data: u64,
-    written: u64,
-    /// The images; valid from step 1 on.
-    images: Prefix,
+/// What was added to the volume, as far as the checkpoint knows.
+fn state_of(checkpoint: &Checkpoint) -> Result<&AppendState, Problem> {
+    checkpoint.state.append().ok_or_else(other_work)
 }
 
-impl Facts {
-    fn write(&self, to: &mut Encoder<'_>) {
-        to.u8(u8::from(self.had_record));
-        to.option(self.old_hash, |to, hash| to.bytes(&hash));
-        to.u8(u8::from(self.had_header_hash));
-        to.bytes(&self.manifest_md5);
-        for number in [self.files, self.data, self.written] {
-            to.u64(number);
-        }
-        to.u64(self.images.len);
-        to.bytes(&self.images.digest);
-    }
-
-    fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
-        Ok(Self {
-            had_record: from.u8()? == 1,
-            old_hash: from.option(Decoder::bytes)?,
-            had_header_hash: from.u8()? == 1,
-            manifest_md5: from.bytes()?,
-            files: from.u64()?,
-            data: from.u64()?,
-            written: from.u64()?,
-            images: Prefix { len: from.u64()?, digest: from.bytes()? },
-        })
-    }
+/// The same, to be changed.
+fn state_mut(checkpoint: &mut Checkpoint) -> Result<&mut AppendState, Problem> {
+    checkpoint.state.append_mut().ok_or_else(other_work)
 }
 
-/// The body of a checkpoint.
-fn body(facts: &Facts, in_place: Option<&encrypt::State>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut to = Encoder::new(&mut out);
-    facts.write(&mut to);
-    to.option(in_place, |to, state| state.write(to));
-    out
+fn other_work() -> Problem {
+    Problem::new(Kind::Internal, "a volume is added to by the checkpoint of a drive that is formatted")
 }
 
-/// Reads the body of a checkpoint.
-fn parts(checkpoint: &Checkpoint) -> Result<(Facts, Option<encrypt::State>), Problem> {
-    let mut from = Decoder::new(&checkpoint.body);
-    let read = Facts::read(&mut from).and_then(|facts| Ok((facts, from.option(encrypt::State::read)?)));
-    read.map_err(|fault| Problem::new(Kind::Environment, format!("the checkpoint of the drive {fault}")))
+/// What was copied.
+fn copied_of(checkpoint: &Checkpoint) -> Result<Copied, Problem> {
+    let copied = state_of(checkpoint)?.copied;
+    copied.ok_or_else(|| Problem::new(Kind::Internal, "a volume is finished before everything is copied"))
 }
 
 /// Progress of a volume that is partly encrypted in place, in words; `None` for any other.
 pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
-    let state = parts(checkpoint).ok()?.1.filter(|state| state.step < encrypt::Step::Done)?;
+    let state = checkpoint.state.convert().filter(|state| state.step < encrypt::Step::Done)?;
     Some(match state.step {
         encrypt::Step::Passing => format!("continues encrypting the volume from its byte {} on", state.border),
         _ => "continues preparing to encrypt the volume".into(),
     })
 }
 
-/// Whether rolling the drive back includes decrypting its volume.
+/// Whether everything is copied, and the volume may be in between.
+pub fn is_copied(checkpoint: &Checkpoint) -> bool {
+    checkpoint.state.append().is_some_and(|state| state.copied.is_some())
+}
+
+/// Whether taking the drive back means to decrypt its volume.
 pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
-    matches!(parts(checkpoint), Ok((_, Some(state))) if state.step >= encrypt::Step::Passing)
+    checkpoint.state.convert().is_some_and(|state| state.step >= encrypt::Step::Passing)
 }
 
 /// Whether anything except free clusters of the volume was written.
 pub fn has_changed(checkpoint: &Checkpoint) -> bool {
-    let state = parts(checkpoint).map(|(_, state)| state);
-    checkpoint.step > 0 || !matches!(state, Ok(None | Some(encrypt::State { step: encrypt::Step::Begun, .. })))
+    is_copied(checkpoint) || checkpoint.state.convert().is_some_and(|state| state.step != encrypt::Step::Begun)
 }
 
 /// Files next to the journal that belong to the drive.
@@ -188,7 +150,8 @@ impl DriveFiles {
     /// The log of copied data, up to the part covered by the checkpoint.
     fn log(&self, checkpoint: &Checkpoint) -> io::Result<(OutcomeLog, Replay)> {
         let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
-        OutcomeLog::resume(file, &checkpoint.outcome, checkpoint.batches)
+        let state = checkpoint.state.append().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        OutcomeLog::resume(file, &state.outcome, state.next.0)
     }
 
     /// An empty log.
@@ -211,21 +174,22 @@ pub fn started(
 ) -> Result<Checkpoint, Problem> {
     let drive_id = &target.facts.drive_id;
     let path = DriveFiles::new(request, drive_id).checkpoint;
+    let otherwise =
+        "nothing was changed; bring the file back as it was: only it knows how far the drive's volume is changed";
     let unusable = |why: String| {
         let problem = Problem::new(Kind::Environment, format!("the drive's checkpoint {why}"));
-        problem.path(&path).drive(&target.facts.name).advice(
-            "nothing was changed; bring the file back as it was: only it knows how far the drive's volume is changed",
-        )
+        problem.path(&path).drive(&target.facts.name).advice(otherwise)
     };
     let bytes = fs::read(&path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| unusable(fault.to_string()))?;
+    let checkpoint =
+        Checkpoint::decode(&bytes).map_err(|fault| unusable(fault.to_string()).advice(fault.advice(otherwise)))?;
     let planned = plan.is_none_or(|(formatted, prefixes)| {
         let snapshot = &checkpoint.snapshot;
         checkpoint.time == formatted && prefixes.get(&snapshot.len) == Some(&snapshot.digest)
     });
     let fits = checkpoint.session == request.session
         && checkpoint.drive_id == *drive_id
-        && checkpoint.work == target.work.as_str()
+        && checkpoint.state.work() == target.work
         && planned;
     if !fits {
         return Err(unusable("belongs to another plan".into()));
@@ -260,17 +224,19 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
             unlock(&drive.target, Box::new(Arc::clone(&device)))?
         }
     };
-    let mut images = drive_files.images(checkpoint.step == 0)?;
-    if let (0, Some(rows)) = (checkpoint.step, &drive.index) {
+    let is_copied = is_copied(&checkpoint);
+    let mut images = drive_files.images(!is_copied)?;
+    if let (false, Some(rows)) = (is_copied, &drive.index) {
         index_files(index, drive, rows, &opened, &drive_files, &mut checkpoint, &mut store, &mut images, shared)?;
-    } else if checkpoint.step == 0 {
+    } else if !is_copied {
         copy(index, drive, &opened, &drive_files, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
         (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
-        drive_files.trust(&mut images, &parts(&checkpoint)?.0.images, &device, &facts.name)?;
+        drive_files.trust(&mut images, &copied_of(&checkpoint)?.images, &device, &facts.name)?;
     }
-    let (done, _) = parts(&checkpoint)?;
-    // The list of files left out, before anything becomes part of the volume.
+    let done = copied_of(&checkpoint)?;
+    let had_header_hash = state_of(&checkpoint)?.record.is_some_and(|record| record.has_header_hash);
+    // Which files were left out, before anything becomes part of the volume.
     let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&drive_files.outcome)
@@ -283,7 +249,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     commit::redo(&mut images, &mut store)?;
     run::drop_caches(&device, facts, shared.events);
     read_back(index, drive, &drive_files.record, &done, shared)?;
-    let header = request.drive_header_hash || done.had_header_hash;
+    let header = request.drive_header_hash || had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
     write_record(drive.target.key.as_ref(), &facts.drive_id, &drive_files, Some(done.manifest_md5), header.as_deref())?;
     let store_written = store.written();
@@ -300,8 +266,8 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     Ok(Done {
         files: done.files,
-        data: ByteLen(done.data),
-        written: ByteLen(done.written + store_written - copied),
+        data: done.data,
+        written: ByteLen(done.written.0 + store_written - copied),
         manifest_md5: done.manifest_md5,
         left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
         record: drive_files.record,
@@ -320,7 +286,7 @@ fn encrypt_first(
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
     let facts = &drive.target.facts;
-    let (kept, state) = parts(checkpoint)?;
+    let state = checkpoint.state.convert().cloned();
     let mut state = state.ok_or_else(|| Problem::new(Kind::Internal, "a plain volume without a plan for it"))?;
     if state.step == encrypt::Step::Done {
         return Ok(());
@@ -344,7 +310,9 @@ fn encrypt_first(
         batches: (&DriveFiles::open(&drive_files.batch, state.step < encrypt::Step::Passing)?, &drive_files.batch),
         batch_len: encrypt::batch_journal::BATCH_LEN,
         save: &mut |state| {
-            checkpoint.body = body(&kept, Some(state));
+            if let Some(now) = checkpoint.state.convert_mut() {
+                now.clone_from(state);
+            }
             save(drive_files, checkpoint)
         },
         events: shared.events,
@@ -357,9 +325,9 @@ fn encrypt_first(
 
 /// The keys of a partly encrypted volume.
 fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
-    let regions = state.regions(target.sector);
-    let keys =
-        regions.and_then(|regions| Keys::restore(&state.body(), &regions, &drive_files.record, &target.facts.drive_id));
+    let regions = state.regions(target.sector).map_err(|fault| format!("the checkpoint {fault}"));
+    let keys = regions
+        .and_then(|regions| Keys::restore(&state.sealed_keys(), &regions, &drive_files.record, &target.facts.drive_id));
     keys.map_err(|why| {
         Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
             .path(&drive_files.record)
@@ -380,16 +348,14 @@ fn begin(
     let there = record_of(&drive_files.record)?.filter(|record| {
         record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
     });
-    let had = match there {
-        Some(record) => Facts {
-            had_record: true,
-            old_hash: match record.manifest_hash {
+    let before = match there {
+        Some(record) => Some(RecordBefore {
+            manifest_md5: match record.manifest_hash {
                 Some(crate::azure::Digest::Md5(md5)) => Some(md5),
                 _ => None,
             },
-            had_header_hash: record.drive_header_hash.is_some(),
-            ..Facts::default()
-        },
+            has_header_hash: record.drive_header_hash.is_some(),
+        }),
         None => {
             if let Some(kept) = run::make_way(request, &facts.drive_id, &drive_files.record)? {
                 let (name, kept) = (&facts.name, kept.display());
@@ -398,32 +364,30 @@ fn begin(
                 )));
             }
             write_record(drive.target.key.as_ref(), &facts.drive_id, drive_files, None, None)?;
-            Facts::default()
+            None
         }
     };
-    let mut in_place = None;
-    if let Some(first) = &drive.in_place {
+    let state = AppendState::begun(before);
+    let state = if let Some(first) = &drive.in_place {
         let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
         run::write_key_file(request, keys.external.as_ref())?;
-        in_place = Some(encrypt::State::new(first.volume, &first.regions, request.wipe_free, keys));
-    }
+        WorkState::Encrypt(encrypt::begun(first.volume, &first.regions, request.wipe_free, keys), state)
+    } else if drive.target.work == Work::Index {
+        WorkState::Index(state)
+    } else {
+        WorkState::Append(state)
+    };
     replace_private(&drive_files.outcome, &[]).map_err(|error| run::sidecar_problem(&error, &drive_files.outcome))?;
     let checkpoint = Checkpoint {
         session: request.session.clone(),
         drive_id: facts.drive_id.clone(),
-        work: drive.target.work.as_str().into(),
         identity: identity_digest(&drive.target),
         plan: [0; 32],
         time: shared.formatted.0,
-        seed: 0,
         slot_len: SLOT_LEN as u64,
-        step: 0,
-        batches: 0,
-        offset: 0,
         snapshot: shared.snapshot,
-        outcome: Prefix { len: 0, digest: hash::sha256(&[]) },
         drive: WayBack::of(&drive.target, None).encode(),
-        body: body(&had, in_place.as_ref()),
+        state,
     };
     save(drive_files, &checkpoint)?;
     let started = ActivityRecord::Drive {
@@ -490,33 +454,27 @@ fn copy(
     };
     let mut next = checkpoint.clone();
     let mut each: Save<'_> = Box::new(move |durable| {
-        next.batches = durable.batches;
-        next.offset = durable.file.into();
-        next.outcome = durable.outcome;
+        if let Some(state) = next.state.append_mut() {
+            reached(state, durable);
+        }
         replace_private(&drive_files.checkpoint, &next.encode())
     });
     let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
     drop(each);
-    checkpoint.batches = appended.durable.batches;
-    checkpoint.offset = appended.durable.file.into();
-    checkpoint.outcome = appended.durable.outcome;
-    ready(drive_files, checkpoint, |facts| {
-        facts.manifest_md5 = appended.manifest_md5;
-        facts.images = appended.images;
-        (facts.files, facts.data, facts.written) = (appended.files, appended.data.0, appended.written.0);
-    })
+    reached(state_mut(checkpoint)?, &appended.durable);
+    let (manifest_md5, images) = (appended.manifest_md5, appended.images);
+    let (files, data, written) = (appended.files, appended.data, appended.written);
+    ready(drive_files, checkpoint, Copied { manifest_md5, files, data, written, images })
 }
 
-/// Records in the checkpoint that everything is prepared.
-fn ready(
-    drive_files: &DriveFiles,
-    checkpoint: &mut Checkpoint,
-    report_to: impl FnOnce(&mut Facts),
-) -> Result<(), Problem> {
-    let (mut facts, in_place) = parts(checkpoint)?;
-    report_to(&mut facts);
-    checkpoint.step = 1;
-    checkpoint.body = body(&facts, in_place.as_ref());
+/// File data are durable so far.
+const fn reached(state: &mut AppendState, durable: &Durable) {
+    (state.next, state.next_file, state.outcome) = (durable.next, durable.next_file, durable.outcome);
+}
+
+/// Everything is ready: the checkpoint says so.
+fn ready(drive_files: &DriveFiles, checkpoint: &mut Checkpoint, copied: Copied) -> Result<(), Problem> {
+    state_mut(checkpoint)?.copied = Some(copied);
     sync_dir(&drive_files.images).map_err(|error| run::sidecar_problem(&error, &drive_files.images))?;
     save(drive_files, checkpoint)
 }
@@ -566,11 +524,8 @@ fn index_files(
     let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
     let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
     let written = store.written();
-    ready(drive_files, checkpoint, |facts| {
-        facts.manifest_md5 = manifest_md5;
-        facts.images = images;
-        (facts.files, facts.data, facts.written) = (count, total.0, written);
-    })
+    let (files, data, written) = (count, total, ByteLen(written));
+    ready(drive_files, checkpoint, Copied { manifest_md5, files, data, written, images })
 }
 
 /// The log at the end of the durable batches; empty where these are not valid any more.
@@ -582,14 +537,15 @@ fn resume(
     shared: &Shared<'_>,
 ) -> Result<(OutcomeLog, Replay), Problem> {
     let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
-    if checkpoint.batches > 0 {
+    let durable = state_of(checkpoint)?.next.0;
+    if durable > 0 {
         let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied anew: {why}", what.name)));
         if checkpoint.plan != planned.digest(what.tree) || checkpoint.slot_len != SLOT_LEN as u64 {
             note("what is free on the volume is not what it was");
         } else {
             match drive_files.log(checkpoint) {
                 Ok((log, replay)) => {
-                    let last = checkpoint.batches.saturating_sub(READ_BACK);
+                    let last = durable.saturating_sub(READ_BACK);
                     let chosen = |number| number == 0 || number >= last;
                     let lost = |left_out: &BTreeMap<u32, String>| {
                         left_out.range(what.tree.first_property()..).next().is_some()
@@ -606,8 +562,8 @@ fn resume(
                 Err(error) => note(&format!("the outcome log cannot be used: {error}")),
             }
         }
-        checkpoint.batches = 0;
-        checkpoint.outcome = Prefix { len: 0, digest: hash::sha256(&[]) };
+        let state = state_mut(checkpoint)?;
+        (state.next, state.outcome) = (BatchNo(0), Prefix::of_nothing());
         save(drive_files, checkpoint)?;
     }
     drive_files.new_log().map_err(failed)
@@ -642,7 +598,7 @@ fn read_back(
     index: usize,
     drive: &AppendDrive,
     record: &Path,
-    done: &Facts,
+    done: &Copied,
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
     let facts = &drive.target.facts;
@@ -664,7 +620,7 @@ fn read_added(
     index: usize,
     drive: &AppendDrive,
     opened: &Opened,
-    done: &Facts,
+    done: &Copied,
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
     let different = |what: String| Problem::new(Kind::Different, what).drive(&drive.target.facts.name);
@@ -708,23 +664,23 @@ pub(in crate::prep) fn check_back(
 ) -> Result<(), Problem> {
     let name = &target.facts.name;
     let drive_files = DriveFiles::new(request, &target.facts.drive_id);
-    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&drive_files.checkpoint))?;
-    if before.had_record && record_of(&drive_files.record)?.is_none() {
+    let state = state_of(checkpoint)?;
+    if state.record.is_some() && record_of(&drive_files.record)?.is_none() {
         let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing");
         return Err(problem.path(&drive_files.record).drive(name).advice("bring the file back as it was"));
     }
     if !has_changed(checkpoint) {
         return Ok(());
     }
-    if checkpoint.step > 0 {
+    if let Some(copied) = &state.copied {
         let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-        drive_files.trust(&mut drive_files.images(false)?, &before.images, &device, name)?;
+        drive_files.trust(&mut drive_files.images(false)?, &copied.images, &device, name)?;
     }
-    let Some(state) = in_place else { return Ok(()) };
-    let keys = keys_again(&state, target, &drive_files)?;
+    let Some(state) = checkpoint.state.convert() else { return Ok(()) };
+    let keys = keys_again(state, target, &drive_files)?;
     let mut images = DriveFiles::open(&drive_files.hidden, false)?;
     let ring = DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?;
-    encrypt::check_back(&state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
+    encrypt::check_back(state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
 }
 
 /// Returns a drive to its state before the session.
@@ -738,7 +694,7 @@ pub(in crate::prep) fn roll_back(
 ) -> Result<(), Problem> {
     let facts = &target.facts;
     let drive_files = DriveFiles::new(request, &facts.drive_id);
-    let (before, in_place) = parts(checkpoint).map_err(|problem| problem.path(&drive_files.checkpoint))?;
+    let state = state_of(checkpoint)?;
     let device =
         if has_changed(checkpoint) { Some(Arc::new(claim(target, &guard::Context::default())?)) } else { None };
     if let Some(device) = &device {
@@ -746,14 +702,15 @@ pub(in crate::prep) fn roll_back(
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
         let mut store = Store::new(&facts.name, engine, &pool);
-        if checkpoint.step > 0 {
+        if let Some(copied) = &state.copied {
             let mut images = drive_files.images(false)?;
-            drive_files.trust(&mut images, &before.images, device, &facts.name)?;
+            drive_files.trust(&mut images, &copied.images, device, &facts.name)?;
             commit::undo(&mut images, &mut store)?;
         }
-        if let Some(mut state) = in_place {
-            // The images of the additions are not valid any more once the volume under them is decrypted.
-            let mut now = Checkpoint { step: 0, ..checkpoint.clone() };
+        if let Some(mut convert) = checkpoint.state.convert().cloned() {
+            // The images of what was added count no more once the volume under them is decrypted.
+            let mut now = checkpoint.clone();
+            state_mut(&mut now)?.copied = None;
             save(&drive_files, &now)?;
             let mut work = encrypt::Work {
                 index: 0,
@@ -761,49 +718,51 @@ pub(in crate::prep) fn roll_back(
                 medium: Arc::clone(device) as Arc<dyn Medium>,
                 sector: target.sector,
                 now: FileTime(checkpoint.time),
-                keys: &keys_again(&state, target, &drive_files)?,
+                keys: &keys_again(&convert, target, &drive_files)?,
                 images: (&mut DriveFiles::open(&drive_files.hidden, false)?, &drive_files.hidden),
                 batches: (
-                    &DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?,
+                    &DriveFiles::open(&drive_files.batch, convert.step != encrypt::Step::Passing)?,
                     &drive_files.batch,
                 ),
                 batch_len: encrypt::batch_journal::BATCH_LEN,
                 save: &mut |state| {
-                    now.body = body(&before, Some(state));
+                    if let Some(convert) = now.state.convert_mut() {
+                        convert.clone_from(state);
+                    }
                     save(&drive_files, &now)
                 },
                 events: &|_| {},
                 stop: &Stop::new(),
             };
-            encrypt::decrypt(&mut work, &mut state, &mut store)?;
+            encrypt::decrypt(&mut work, &mut convert, &mut store)?;
         }
         let _ = device.drop_caches();
         let _ = device.reread_partitions();
     }
-    if !before.had_record {
+    let Some(before) = state.record else {
         return match fs::remove_file(&drive_files.record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(run::sidecar_problem(&error, &drive_files.record))
             }
             _ => Ok(()),
         };
-    }
+    };
     let record = record_of(&drive_files.record)?;
     let Some(record) = record else { return Ok(()) };
     let hash_now = match record.manifest_hash {
         Some(crate::azure::Digest::Md5(md5)) => Some(md5),
         _ => None,
     };
-    if hash_now == before.old_hash {
+    if hash_now == before.manifest_md5 {
         return Ok(());
     }
     let header = match &device {
-        Some(device) if before.had_header_hash => {
+        Some(device) if before.has_header_hash => {
             let reading = Device::open_with(&facts.path, Access::Read, target.sector, &Roots::default())?;
             let start = Found::look(Box::new(reading), facts.clone(), None, None)?.volume.start;
             Some(run::header_hash(device, start)?)
         }
         _ => None,
     };
-    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.old_hash, header.as_deref())
+    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.manifest_md5, header.as_deref())
 }

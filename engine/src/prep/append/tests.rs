@@ -293,7 +293,7 @@ fn copied_from(
         None => (OutcomeLog::new(lab.file("hashes")), Replay::default()),
         Some(from) => {
             let file = OpenOptions::new().read(true).write(true).open(lab.dir.join("hashes")).expect("a log");
-            OutcomeLog::resume(file, &from.outcome, from.batches).expect("the log of the checkpoint")
+            OutcomeLog::resume(file, &from.outcome, from.next.0).expect("the log of the checkpoint")
         }
     };
     if let Some(from) = from {
@@ -486,7 +486,7 @@ fn cut_while_copied(lab: &Lab, cuts_min: u64) {
         }
         let left = cut_disk.image_after_cut(Landed::Seeded(cut));
         let before = *durable.lock().expect("a checkpoint");
-        from_the_middle += u64::from(before.is_some_and(|before| before.batches > 0));
+        from_the_middle += u64::from(before.is_some_and(|before| before.next.0 > 0));
         let mut sidecar = lab.file("sidecar");
         copied_from(lab, &left, &key, &mut sidecar, &durable, pace, false)
             .unwrap_or_else(|problem| panic!("{cut}: {problem}"));
@@ -642,7 +642,7 @@ fn a_stop_while_files_are_copied_ends_at_a_checkpoint() {
     let (durable, mut sidecar) = (Mutex::new(None), lab.file("sidecar"));
     let stopped = copied_from(&lab, &disk, &key, &mut sidecar, &durable, Pace::default(), false).map(drop);
     assert_eq!(stopped.expect_err("an end").kind, Kind::Interrupted);
-    assert!(durable.lock().expect("a checkpoint").is_some_and(|durable| durable.batches > 0), "{durable:?}");
+    assert!(durable.lock().expect("a checkpoint").is_some_and(|durable| durable.next.0 > 0), "{durable:?}");
     lab.stops = |_| false;
     copied_from(&lab, &disk, &key, &mut sidecar, &durable, Pace::default(), false).unwrap_or_else(|p| panic!("{p}"));
     assert_eq!(twin(&disk).difference(&twin(&whole)), None);

@@ -7,7 +7,7 @@ use crate::checkpoint::Prefix;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::report::{Kind, Problem, Stage};
-use crate::units::ByteOffset;
+use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileNo};
 
 /// Interval between flushes with a checkpoint while data streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +27,13 @@ impl Default for Pace {
 /// Progress of the drive's loop in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
-    /// Number of durable batches of the plan, counted from the first without a gap.
-    pub batches: u64,
-    /// Device offset after the last of them.
-    pub offset: ByteOffset,
-    /// First file of the tree that is not completely in them.
-    pub file: u32,
-    /// Valid part of the outcome log.
+    /// First batch of the plan that is not durable: all before it are.
+    pub next: BatchNo,
+    /// Byte of the device behind the last durable one.
+    pub end: DeviceOffset,
+    /// First file of the tree that is not in them as a whole.
+    pub next_file: FileNo,
+    /// What counts of the outcome log.
     pub outcome: Prefix,
 }
 
@@ -142,7 +142,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.flushed_bytes = self.acknowledged;
         let outcome = self.s.log.sync_to(batches).map_err(|error| self.sidecar(&error))?;
         let BatchEnd { offset, file } = self.durable_end;
-        let durable = Durable { batches, offset, file, outcome };
+        let (next, end, next_file) = (BatchNo(batches), DeviceOffset(offset.0), FileNo(file));
+        let durable = Durable { next, end, next_file, outcome };
         (self.s.save)(&durable).map_err(|error| self.sidecar(&error))
     }
 

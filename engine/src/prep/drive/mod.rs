@@ -50,7 +50,7 @@ use crate::prep::sources::Sources;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Done, Job, LaneBatcher};
 use crate::report::{Event, Problem, Stage, Stop};
-use crate::units::{ByteLen, ByteOffset};
+use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
 
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
@@ -144,7 +144,7 @@ pub fn copy(setup: Setup<'_>) -> Result<Copied, Problem> {
         left_out: drive.left_out,
         unwritten,
         property_hashes: drive.property_hashes,
-        durable: Durable { batches: drive.issued, offset, file, outcome },
+        durable: Durable { next: BatchNo(drive.issued), end: DeviceOffset(offset.0), next_file: FileNo(file), outcome },
         written: ByteLen(drive.acknowledged - durable_before),
         log: drive.s.log,
     })

@@ -429,7 +429,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
             }
             let left = disk.image_after_cut(landed);
             let checkpoint = Checkpoint::decode(&kept[0]).expect("a checkpoint");
-            went_on += u64::from(checkpoint.batches > 0);
+            went_on += u64::from(checkpoint.format().expect("its state").next.0 > 0);
             let again =
                 bench.fill(&left, checkpoint).unwrap_or_else(|problem| panic!("cut {cut}, {landed:?}: {problem}"));
             assert_eq!(left.difference(&whole), None, "cut {cut} of {deeds}, {landed:?}");
@@ -467,7 +467,7 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     let end = Checkpoint::decode(&fs::read(&bench.sidecars()[0]).expect("a file")).expect("a checkpoint");
     let log = fs::read(&bench.sidecars()[1]).expect("a log");
     let batches: Vec<_> = bench.prepared.drives[0].layout.batches(SLOT_LEN).collect();
-    assert_eq!(end.batches, batches.len() as u64, "at the end all is durable");
+    assert_eq!(end.format().expect("its state").next.0, batches.len() as u64, "at the end all is durable");
     let with_pieces = |n: &usize| !batches[*n].pieces.is_empty();
     let places: Vec<usize> = (0..batches.len()).filter(with_pieces).collect();
     // A late one is written again; so is everything behind it.

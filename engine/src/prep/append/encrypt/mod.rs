@@ -28,15 +28,15 @@ use pass::{Pass, START};
 use super::commit::{self, Store, refused};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::{PlaceError, Regions};
-use crate::checkpoint::code::{Decoder, Encoder};
-use crate::checkpoint::{Fault, Prefix};
+use crate::checkpoint::Prefix;
+pub use crate::checkpoint::work::{ConvertState as State, Step};
 use crate::hash;
 use crate::ntfs::build::Outcome;
 use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::prep::keys::Keys;
 use crate::report::{DriveFacts, Event, Kind, Problem, Stage, Stop, Waiting};
-use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, FileTime, SectorSize};
+use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime, SectorSize};
 use crate::verify::find::{Found, Inside, Opened, View};
 use crate::verify::medium::Medium;
 
@@ -45,116 +45,18 @@ pub const IMAGES: &str = "hidden";
 /// Name of the sidecar with the batch under way.
 pub const BATCH_JOURNAL: &str = "batch";
 
-/// Step that has been reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Only free clusters have been written.
-    Begun,
-    /// The images are complete: the hidden files are being created, or removed.
-    Ready,
-    /// The hidden files exist.
-    Hidden,
-    /// The front is stored in the relocated area.
-    Relocated,
-    /// Encrypted up to the border.
-    Passing,
-    /// The whole volume is encrypted.
-    Done,
-}
-
-impl Step {
-    const ALL: [Self; 6] = [Self::Begun, Self::Ready, Self::Hidden, Self::Relocated, Self::Passing, Self::Done];
-}
-
-/// State for resuming and for undoing, except the key, which is in the drive record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// Step that has been reached.
-    pub step: Step,
-    /// Border of [`Step::Passing`], in bytes of the volume.
-    pub border: u64,
-    /// The volume on the drive.
-    pub volume: ByteRange,
-    cluster: u64,
-    places: [u64; 5],
-    /// Whether free clusters are encrypted too.
-    all: bool,
-    /// The images of the changes for the hidden files, as written; valid from [`Step::Ready`] on.
-    images: Prefix,
-    region: Vec<u8>,
-    front: Vec<u8>,
-}
-
-impl State {
-    /// The state at the start.
-    pub fn new(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> Self {
-        Self {
-            step: Step::Begun,
-            border: START,
-            volume,
-            cluster: regions.cluster().bytes(),
-            places: regions.places(),
-            all,
-            images: Prefix::default(),
-            region: keys.region.clone(),
-            front: keys.front.clone(),
-        }
-    }
-
-    /// BitLocker's areas.
-    ///
-    /// # Errors
-    /// They are implausible.
-    pub fn regions(&self, sector: SectorSize) -> Result<Regions, String> {
-        let cluster = ClusterSize::from_bytes(self.cluster);
-        let regions = cluster.and_then(|cluster| Regions::restore(self.volume.len, cluster, sector, self.places));
-        regions.ok_or_else(|| "the checkpoint names places that no volume has".into())
-    }
-
-    /// The bytes from which [`Keys::restore`] restores the keys.
-    pub fn body(&self) -> Vec<u8> {
-        [&self.region[..], &self.front[..]].concat()
-    }
-
-    /// Writes the state to a checkpoint.
-    pub fn write(&self, to: &mut Encoder<'_>) {
-        to.u8(self.step as u8);
-        to.u64(self.border);
-        to.u64(self.volume.start.0);
-        to.u64(self.volume.len.0);
-        to.u64(self.cluster);
-        for place in self.places {
-            to.u64(place);
-        }
-        to.u8(u8::from(self.all));
-        to.u64(self.images.len);
-        to.bytes(&self.images.digest);
-        let used = self.region.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        to.list(&self.region[..used]);
-        to.list(&self.front);
-    }
-
-    /// Reads the state from a checkpoint.
-    ///
-    /// # Errors
-    /// The reason why it is invalid.
-    pub fn read(from: &mut Decoder<'_>) -> Result<Self, Fault> {
-        let step = Step::ALL.get(usize::from(from.u8()?)).copied().ok_or(Fault("names an unknown step"))?;
-        let border = from.u64()?;
-        let volume = ByteRange::new(from.u64()?, from.u64()?);
-        let cluster = from.u64()?;
-        let mut places = [0; 5];
-        for place in &mut places {
-            *place = from.u64()?;
-        }
-        let all = from.u8()? == 1;
-        let images = Prefix { len: from.u64()?, digest: from.bytes()? };
-        let (mut region, front) = (from.list()?.to_vec(), from.list()?.to_vec());
-        region.resize(REGION_LEN, 0);
-        if front.len() != FRONT_LEN {
-            return Err(Fault("holds no front of a volume"));
-        }
-        Ok(Self { step, border, volume, cluster, places, all, images, region, front })
+/// A volume that is not touched yet: [`ConvertState`] at the beginning.
+pub fn begun(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> State {
+    State {
+        step: Step::Begun,
+        border: START,
+        volume,
+        cluster: regions.cluster().bytes(),
+        places: regions.places(),
+        all,
+        images: Prefix::default(),
+        region: keys.region.clone(),
+        front: keys.front.clone(),
     }
 }
 
@@ -268,7 +170,9 @@ impl<'a> Work<'a> {
     }
 
     fn regions(&self, state: &State) -> Result<Regions, Problem> {
-        state.regions(self.sector).map_err(|why| Problem::new(Kind::Environment, why).drive(&self.facts.name))
+        state
+            .regions(self.sector)
+            .map_err(|fault| Problem::new(Kind::Environment, format!("the checkpoint {fault}")).drive(&self.facts.name))
     }
 
     /// Advances to a step; durable when this returns.
