@@ -1,4 +1,4 @@
-//! Tells the binary what it was built from. Without git, or outside a checkout, it says so.
+//! Gives the binary the commit it was built from. Without git, or outside a checkout, it records that instead.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn main() {
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         (!text.is_empty()).then_some(text)
     };
-    // A package that was unpacked inside somebody else's checkout is not of their commit.
+    // A package that was unpacked inside another project's checkout does not belong to that commit.
     let ours = git(&["ls-files", "--error-unmatch", "build.rs"]).is_some();
     let commit = std::env::var("DRAY_COMMIT")
         .ok()

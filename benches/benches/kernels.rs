@@ -1,4 +1,4 @@
-//! Each kernel beside the plain crate that does the same, in one run, on one core; then all of them over slots as the
+//! Each kernel next to the plain crate for the same task, in one run, on one core; then all of them over slots as the
 //! product uses them. Compare rows with each other, never with another machine.
 //!
 //! `cargo bench -p dray-benches --bench kernels -- --quick`, with `--features openssl` to see OpenSSL as well.
@@ -57,7 +57,7 @@ impl Measurement for CpuTime {
 
 const SLOT: usize = 4 << 20;
 const SECTORS: [SectorSize; 2] = [SectorSize::S512, SectorSize::S4096];
-/// Where the slots lie in the volume.
+/// Offset of the slots in the volume.
 const AT: u64 = 1 << 40;
 
 fn random(len: usize, seed: u64) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn random(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Slots one behind the other, as in the pool: their starts are 4 MiB apart.
+/// Consecutive slots, as in the pool: their starts are 4 MiB apart.
 fn slots(count: usize) -> Vec<u8> {
     random(count * SLOT, 1)
 }
@@ -106,7 +106,7 @@ fn md5_blocks(c: &mut Criterion) {
 
 fn md5_mixture(c: &mut Criterion) {
     for large in [0, 12] {
-        // Whole slots beside four slots full of files of up to 64 KiB.
+        // Whole slots mixed with four slots full of files of up to 64 KiB.
         let data = slots(large + 4);
         let mut random = Seeded::new(2);
         let (whole, mut rest) = data.split_at(large * SLOT);
@@ -221,7 +221,7 @@ mod with_openssl {
     use super::*;
     use openssl::symm::{Cipher as Evp, Crypter, Mode};
 
-    /// One context a sector: the vector changes, and EVP has no run of sectors.
+    /// One context for each sector: the vector changes, and EVP has no call for a run of sectors.
     pub fn seal(cipher: Cipher, key: &[u8], sector: SectorSize, data: &mut [u8]) {
         let evp = match cipher {
             Cipher::XtsAes128 => Evp::aes_128_xts(),
@@ -241,7 +241,7 @@ mod with_openssl {
     }
 }
 
-/// MD5 of each slot, CRC-64 of each slot, each slot sealed: what a worker does with the data of a drive.
+/// MD5 of each slot, CRC-64 of each slot, each slot sealed: a worker's processing of a drive's data.
 fn one_pass(c: &mut Criterion) {
     for count in [8, 16] {
         let mut data = slots(count);
@@ -281,7 +281,7 @@ fn one_pass(c: &mut Criterion) {
     }
 }
 
-/// The slots abreast, a piece of each at a time: hashed, then summed, then sealed while it is in the cache.
+/// The slots in parallel, a piece of each at a time: hashed, then summed, then sealed while it is in the cache.
 fn in_pieces(data: &mut [u8], count: usize, piece: usize, cipher: &SectorCipher) {
     let mut chains = vec![Md5Chain::new(); count];
     let mut sums = vec![Crc64::new(); count];

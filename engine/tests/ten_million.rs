@@ -1,4 +1,4 @@
-//! Ten million files planned, and all that names them generated for nobody: seconds, bytes and peak memory.
+//! Plans ten million files and generates all their metadata without a drive: seconds, bytes and peak memory.
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ impl Clock {
     }
 }
 
-/// `dirs` directories of equally many files of up to 50,000 bytes, met in no order.
+/// `dirs` directories of equally many files of up to 50,000 bytes, in random order.
 fn catalog(dirs: u32, per_dir: u32) -> Catalog {
     let mut random = Seeded::new(1);
     let mut builder = Builder::new();

@@ -1,4 +1,4 @@
-//! The house checks itself, sparingly. This test fails on four things: a floor that uses a higher one, unsafe outside
+//! A few checks of the source itself. This test fails on four things: a floor that uses a higher one, unsafe outside
 //! its rooms, unsafe without its reason, and a citation or link that leads nowhere. The rest is taste, and taste is
 //! reading.
 
@@ -39,7 +39,7 @@ const ROOMS: &[(&str, u8)] = &[
 /// The kernels of floor 1: they stand on floor 0 alone (and `crypt` on `hash`); formats may use them, not each other.
 const KERNELS: &[&str] = &["hash", "crypt"];
 
-/// Files and folders below `engine/src` where unsafe may live.
+/// Files and folders below `engine/src` in which unsafe is allowed.
 const UNSAFE_ROOMS: &[&str] = &["io/uring", "pool", "device/ioctl", "hash/md5_lanes"];
 
 fn floor(room: &str) -> Option<u8> {
@@ -54,11 +54,12 @@ fn may_use(from: &str, to: &str) -> bool {
     if from == to || high < low {
         return true;
     }
-    // Beside each other: values may, formats only know the kernels, upper floors may.
+    // On the same floor: values may use each other, formats only the kernels, upper floors may.
     high == low && (low != 1 || KERNELS.contains(&to) && from != "hash")
 }
 
-/// Rust source with comments and the insides of literals blanked, line by line, and the comments of each line beside it.
+/// Rust source with comments and the insides of literals blanked, line by line, and separately the comments of each
+/// line.
 struct Source {
     code: Vec<String>,
     comments: Vec<String>,
@@ -259,7 +260,7 @@ fn rooms_named(source: &Source, depth: Option<usize>) -> Vec<(usize, String)> {
     named
 }
 
-/// What is wrong with one file. `path` is relative to the project, with slashes.
+/// Complaints about one file. `path` is relative to the project, with slashes.
 fn complaints(path: &str, text: &str) -> Vec<String> {
     let source = Source::new(text);
     let mut found = Vec::new();
@@ -311,7 +312,7 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every file below `dir` that `wanted` picks, without build output and hidden directories.
+/// Every file below `dir` that `wanted` selects, without build output and hidden directories.
 fn files_below(dir: &Path, wanted: &dyn Fn(&Path) -> bool, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("the project is readable").map(|entry| entry.expect("an entry")) {
         let path = entry.path();
@@ -353,7 +354,7 @@ fn anchors(text: &str) -> Vec<String> {
     found
 }
 
-/// What is wrong with a reference to `path#anchor` below `root`; `None` when it leads somewhere.
+/// The fault of a reference to `path#anchor` below `root`; `None` when its target exists.
 fn dead(root: &Path, path: &str, anchor: Option<&str>) -> Option<String> {
     let file = root.join(path);
     if !file.exists() {
@@ -364,7 +365,7 @@ fn dead(root: &Path, path: &str, anchor: Option<&str>) -> Option<String> {
     (!known.iter().any(|known| known == anchor)).then(|| format!("{path} has no heading for #{anchor}"))
 }
 
-/// Citations in `line` that lead nowhere, and those that are not in the one form: `docs/spec/ntfs.md#attribute-lists`.
+/// Citations in `line` without a target, and those that are not in the one form: `docs/spec/ntfs.md#attribute-lists`.
 /// Sections of other people's documents (RFC, [MS-XCA]) keep their numbers.
 fn bad_citations(root: &Path, line: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -406,7 +407,7 @@ fn starts_with_number(rest: &str) -> bool {
     rest.starts_with(' ') && rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Links of one Markdown file that lead nowhere. `dir` is the file's directory.
+/// Links of one Markdown file without a target. `dir` is the file's directory.
 fn dead_links(dir: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let inline = text.match_indices("](").map(|(at, _)| text[at + 2..].split(')').next().unwrap_or_default());
@@ -522,13 +523,15 @@ fn the_suite_knows_every_claim_of_the_evidence() {
     assert!(missing.is_empty(), "no judge of scripts/test stands for: {missing:?}");
 }
 
-/// Messages that `page` explains: what stands in backquotes in the first column of its tables.
+/// Messages that `page` explains: the texts in backquotes in the first column of its tables.
 fn explained(page: &str) -> Vec<&str> {
     let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The code as one text in which a string that goes on behind a `\\` at the end of its line is in one piece.
+/// The code as one text, with strings that continue after a `
+///
+/// ` at the end of a line joined.
 fn unbroken(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut pieces = text.split("\\\n");

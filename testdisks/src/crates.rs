@@ -1,5 +1,5 @@
-//! Two published crates as judges of a finished drive: `bitlocker-core` decrypts it and `ntfs` reads the volume. They walk
-//! every directory through its index, look every name up again, and read every block that the manifest names.
+//! Two published crates as judges of a finished drive: `bitlocker-core` decrypts it and `ntfs` reads the volume. They
+//! walk every directory through its index, look every name up again, and read every block listed in the manifest.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -18,7 +18,7 @@ use crate::judge::{self, Verdict};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Asks both crates about a finished drive and its record. `plain` is the decrypted volume for sector sizes that
+/// Runs both crates on a finished drive and its record. `plain` is the decrypted volume for sector sizes that
 /// `bitlocker-core` cannot read; without it they are skipped.
 pub fn crates(image: &Path, record: &Path, plain: Option<&Path>) -> Verdict {
     let verdict = || -> Result<Verdict> {
@@ -46,16 +46,16 @@ pub fn crates(image: &Path, record: &Path, plain: Option<&Path>) -> Verdict {
     verdict().unwrap_or_else(|error| Verdict::Fail(error.to_string()))
 }
 
-/// What the manifest says of one file.
+/// Entry of the manifest for one file.
 #[derive(Default)]
 struct Listed {
     path: String,
     len: Option<u64>,
-    /// Offset, length, upper-case MD5.
+    /// Offset, length, upper-case MD5 of each block.
     blocks: Vec<(u64, u64, String)>,
 }
 
-/// Reads the whole volume; words about what was seen.
+/// Reads the whole volume; returns a summary.
 fn examine<R: Read + Seek>(fs: &mut R, manifest: &str, hash: &str) -> Result<String> {
     let mut ntfs = Ntfs::new(fs)?;
     ntfs.read_upcase_table(fs)?;
@@ -97,7 +97,7 @@ fn examine<R: Read + Seek>(fs: &mut R, manifest: &str, hash: &str) -> Result<Str
     Ok(format!("{files} files, {bytes} bytes"))
 }
 
-/// Every file below `dir` by its path. What an index says must be what the records say.
+/// Every file below `dir` by its path. Indexes and records must agree.
 fn walk<R: Read + Seek>(
     ntfs: &Ntfs,
     fs: &mut R,
@@ -115,7 +115,7 @@ fn walk<R: Read + Seek>(
     }
     for (name, key, reference) in names {
         let (number, whole) = (reference.file_record_number(), format!("{path}\\{name}"));
-        // Records of the file system itself: everything before 16, and the root beside itself.
+        // Records of the file system itself: everything before 16, and the root's entry for itself.
         if number < 16 || path.is_empty() && name.starts_with('$') {
             continue;
         }
@@ -160,7 +160,7 @@ fn walk<R: Read + Seek>(
     Ok(())
 }
 
-/// Length and blocks of one file against the manifest; bytes read.
+/// Compares length and blocks of one file with the manifest; returns the bytes read.
 fn check_content<R: Read + Seek>(file: &NtfsFile<'_>, fs: &mut R, listed: &Listed) -> Result<u64> {
     let Some(len) = listed.len else {
         let (_, _, hash) = listed.blocks.first().ok_or("no hash")?;
@@ -185,7 +185,7 @@ fn check_content<R: Read + Seek>(file: &NtfsFile<'_>, fs: &mut R, listed: &Liste
     Ok(total)
 }
 
-/// Reads `len` bytes (or all) of a file from `offset`; bytes read.
+/// Reads `len` bytes (or all) of a file from `offset`; returns the bytes read.
 fn each_chunk<R: Read + Seek>(
     file: &NtfsFile<'_>,
     fs: &mut R,
@@ -211,7 +211,7 @@ fn each_chunk<R: Read + Seek>(
     Ok(done)
 }
 
-/// Files that a manifest names, side files with their one hash and no length.
+/// Files listed in a manifest, side files with their one hash and no length.
 fn listed(text: &[u8]) -> Result<Vec<Listed>> {
     let mut reader = Reader::from_str(std::str::from_utf8(text)?);
     let (mut all, mut blob, mut side) = (Vec::new(), Listed::default(), None);
@@ -268,7 +268,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// A part of a file as if it were the whole.
+/// A part of a file presented as a whole file.
 struct Window {
     file: File,
     start: u64,
@@ -301,7 +301,7 @@ fn place(to: SeekFrom, at: u64, len: u64) -> io::Result<u64> {
     place.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Whole blocks of a slow reader, a few of them kept: both crates ask for sectors and seek between.
+/// Whole blocks of a slow reader, a few of them cached: both crates read single sectors and seek in between.
 struct Blocks<R> {
     inner: R,
     at: u64,

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use dray_engine::entropy::{Entropy, Seeded};
 
-/// What was made.
+/// Size of a generated dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Made {
-    /// Regular files.
+    /// Number of regular files.
     pub files: u64,
-    /// Their bytes, holes included.
+    /// Bytes of the files, holes included.
     pub bytes: u64,
 }
 
@@ -40,7 +40,7 @@ impl Dataset {
         })
     }
 
-    /// Sets the times of the directories, which every file in them changed, and tells what was made.
+    /// Sets the times of the directories, which every file in them changed, and returns the totals.
     pub fn finish(mut self) -> io::Result<Made> {
         self.touched.sort();
         self.touched.dedup();
@@ -64,7 +64,7 @@ impl Dataset {
         self.close(&file, len)
     }
 
-    /// A file of `len` bytes that is all hole but for `island` random bytes at each of `islands`.
+    /// A file of `len` bytes that is one hole except for `island` random bytes at each of `islands`.
     pub fn sparse(&mut self, path: impl AsRef<Path>, len: u64, islands: &[u64], island: usize) -> io::Result<()> {
         let (file, _) = self.create(path.as_ref())?;
         file.set_len(len)?;
@@ -112,9 +112,9 @@ impl Dataset {
         Ok(())
     }
 
-    /// Everything that is hard about names, depths and sizes; `sparse` bytes in one file that is nearly all hole.
+    /// Difficult names, depths and sizes; `sparse` bytes in one file that is nearly all hole.
     ///
-    /// Linux file names end at 255 *bytes*, so 255 UTF-16 units can only be had of ASCII here.
+    /// Linux file names end at 255 *bytes*, so here only ASCII can reach 255 UTF-16 units.
     pub fn extremes(&mut self, sparse: u64) -> io::Result<()> {
         const MIB4: u64 = 4 << 20;
         for len in [0, 1, 2, 511, 512, 513, 600, 700, 701, 1023, 1024, 1025, 4095, 4096, 4097, 65535, 65536, 65537] {

@@ -1,24 +1,24 @@
-//! Asking tools that none of us wrote. A judge that is not there is skipped loudly, never counted as a yes.
+//! Runs external judges: tools from other projects. A missing judge is skipped with a message, never counted as a pass.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a judge says.
+/// Result of a judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// The judge looked and found nothing wrong.
+    /// The judge examined it and found no fault.
     Pass(String),
-    /// What it found.
+    /// The faults found.
     Fail(String),
-    /// Why it could not be asked.
+    /// The reason why it could not run.
     Skipped(String),
 }
 
 impl Verdict {
-    /// Panics when the judge said no; says loudly when it was not asked. `true` if it was.
+    /// Panics when the judge failed; prints a message when it was skipped. `true` if it passed.
     ///
     /// # Panics
     /// On [`Verdict::Fail`].
@@ -33,7 +33,7 @@ impl Verdict {
         }
     }
 
-    /// For tests of the judges: panics when the judge said yes.
+    /// For tests of the judges: panics when the judge passed.
     ///
     /// # Panics
     /// On [`Verdict::Pass`].
@@ -56,7 +56,7 @@ pub fn python() -> PathBuf {
     if private.exists() { private } else { "python3".into() }
 }
 
-/// Asks `testdisks/judges.py NAME ARGS…`.
+/// Runs `testdisks/judges.py NAME ARGS…`.
 pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
     let script = project().join("testdisks/judges.py");
     match Command::new(python()).arg(script).arg(name).args(args).output() {
@@ -72,7 +72,7 @@ pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
     }
 }
 
-/// Where a drive's data partition is: start, length and sector size in bytes, as `volume.py` finds it.
+/// Range of a drive's data partition: start, length and sector size in bytes, as `volume.py` finds it.
 ///
 /// # Errors
 /// Without Python, or when there is none.
@@ -96,12 +96,12 @@ pub fn sfdisk(drive: &Path) -> Verdict {
     ask("sfdisk", &[drive])
 }
 
-/// Which cryptsetup: 2.8.4 and later also check CRC-32 and the sealed hash.
+/// Version of cryptsetup: 2.8.4 and later also check CRC-32 and the sealed hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cryptsetup {
-    /// The system's.
+    /// The installed one.
     Installed,
-    /// The one `scripts/judge-cryptsetup` finds or fetches.
+    /// The one that `scripts/judge-cryptsetup` finds or fetches.
     Newer,
 }
 
@@ -111,7 +111,7 @@ pub fn cryptsetup(drive: &Path, key: &str, which: Cryptsetup) -> Verdict {
     ask("cryptsetup", &[drive.as_os_str(), key.as_ref(), which.as_ref()])
 }
 
-/// The system's libbde; it is older than XTS-256 and skips that.
+/// The installed libbde; it does not support XTS-256 and skips that.
 pub fn bdeinfo(drive: &Path, key: &str) -> Verdict {
     ask("bdeinfo", &[drive.as_os_str(), key.as_ref()])
 }
@@ -121,7 +121,7 @@ pub fn libbde(drive: &Path, key: &str) -> Verdict {
     ask("libbde", &[drive.as_os_str(), key.as_ref()])
 }
 
-/// dissect.fve reads what is in `plain`, at both ends and in `samples` places.
+/// dissect.fve must read the contents of `plain`, at both ends and in `samples` places.
 pub fn dissect(drive: &Path, key: &str, plain: &Path, samples: u32) -> Verdict {
     ask("dissect", &[drive.as_os_str(), key.as_ref(), plain.as_os_str(), samples.to_string().as_ref()])
 }
@@ -164,36 +164,36 @@ pub fn fsstat(plain: &Path) -> Verdict {
     ask("fsstat", &[plain])
 }
 
-/// Sleuth Kit's `fls` on a plain volume: nothing deleted or orphaned, at least so many files.
+/// Sleuth Kit's `fls` on a plain volume: nothing deleted or orphaned, and at least `files_min` files.
 pub fn fls(plain: &Path, files_min: u64) -> Verdict {
     ask("fls", &[plain.as_os_str(), files_min.to_string().as_ref()])
 }
 
-/// Mounts a plain volume with ntfs-3g and compares content and time of every file. `mapping` has lines
-/// `\path\on\drive TAB source`; with `exact` nothing else may lie in the volume's directories.
+/// Mounts a plain volume with ntfs-3g and compares content and time of every file. `mapping` has lines `\path\on\drive
+/// TAB source`; with `exact` the volume's directories must hold nothing else.
 pub fn compare(plain: &Path, mapping: &Path, exact: bool) -> Verdict {
     ask("compare", &[plain.as_os_str(), mapping.as_os_str(), if exact { "exact" } else { "no" }.as_ref()])
 }
 
-/// What `judge_drive.py` asks all its judges about.
+/// Parameters of `judge_drive.py`, which runs all judges.
 #[derive(Clone, Copy, Debug)]
 pub struct Drive<'a> {
     /// The finished drive.
     pub image: &'a Path,
-    /// Its record.
+    /// Its drive record.
     pub record: &'a Path,
-    /// With it, every file is compared with its source.
+    /// Dataset; when given, every file is compared with its source.
     pub dataset: Option<&'a Path>,
-    /// The dataset was spread over several drives, or files were left out.
+    /// Whether the dataset was spread over several drives, or files were left out.
     pub partial: bool,
-    /// Where the decrypted volume is kept.
+    /// Path for keeping the decrypted volume.
     pub plain: Option<&'a Path>,
-    /// Judges that are not asked, being too slow for this one.
+    /// Judges left out because they would be too slow.
     pub without: &'a [&'a str],
 }
 
 impl Drive<'_> {
-    /// Everything on the drive; the returned text is the judges' table.
+    /// Judges everything on the drive; the returned text is the judges' table.
     pub fn judge(&self) -> Verdict {
         let mut command = Command::new(python());
         command.arg(project().join("testdisks/judge_drive.py")).args([self.image, self.record]);
@@ -211,7 +211,7 @@ impl Drive<'_> {
         match command.output() {
             Err(e) => Verdict::Skipped(format!("no Python: {e}")),
             Ok(out) => {
-                // Single judges that were skipped are told one by one.
+                // Skipped judges are reported one by one.
                 eprint!("{}", String::from_utf8_lossy(&out.stderr));
                 let said = String::from_utf8_lossy(&out.stdout).into_owned();
                 if out.status.success() { Verdict::Pass(said) } else { Verdict::Fail(said) }

@@ -1,7 +1,7 @@
-//! What the tests stand on: seeded datasets, the outside judges, and programs that are stopped at a moment of one's choice.
+//! Support for the tests: seeded datasets, the external judges, and programs stopped at a chosen moment.
 //!
-//! The judges themselves are Python beside this crate (`judges.py`, `judge_drive.py`, `check_manifest.py`,
-//! `decrypt.py`), so that they share no line with what they judge; [`judge`] asks them.
+//! The judges themselves are Python in this crate's directory (`judges.py`, `judge_drive.py`, `check_manifest.py`,
+//! `decrypt.py`), so that they share no code with the program under test; [`judge`] runs them.
 
 pub mod crates;
 pub mod dataset;

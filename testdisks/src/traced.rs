@@ -1,5 +1,5 @@
-//! A program that is stopped before a system call of one's choice: moments are chosen by what it says and asks of the
-//! kernel, never by a clock, so that they are the same on every machine.
+//! Runs a program and stops it before a chosen system call: moments are chosen by the program's output and calls, never
+//! by a clock, so that they are the same on every machine.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,24 +13,24 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// What the program is about to ask of the kernel, one of its threads standing still.
+/// A system call about to be made, with its thread stopped.
 #[derive(Debug)]
 pub struct Moment<'a> {
     /// Number of the system call, as `libc::SYS_…`.
     pub call: i64,
-    /// Its standard output up to now.
+    /// Standard output so far.
     pub said: &'a str,
 }
 
 impl Moment<'_> {
-    /// Whether the call writes to a device or file in place, or makes that durable.
+    /// Whether the call writes to a device or file in place, or makes writes durable.
     pub fn is_write(&self) -> bool {
         [libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_io_uring_enter, libc::SYS_fsync, libc::SYS_fdatasync]
             .contains(&self.call)
     }
 }
 
-/// How a traced program ended.
+/// End of a traced program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// Exit code; `None` when a signal ended it.
@@ -43,7 +43,7 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Traced {
     group: Pid,
-    /// The thread that stands still.
+    /// The stopped thread.
     stopped: Option<Pid>,
     out: PathBuf,
     err: PathBuf,
@@ -52,10 +52,10 @@ pub struct Traced {
 }
 
 impl Traced {
-    /// Starts `command`; its output goes to `dir`. It stands still before it does anything.
+    /// Starts `command`, stopped before its first instruction; its output goes to `dir`.
     ///
     /// # Errors
-    /// Where tracing is not allowed, or the program cannot be started.
+    /// Tracing is not allowed, or the program cannot be started.
     pub fn start(command: &Command, dir: &Path) -> io::Result<Self> {
         let (out, err) = (dir.join("traced.out"), dir.join("traced.err"));
         // The shell waits until it is traced, and becomes the program then.
@@ -89,10 +89,10 @@ impl Traced {
         Ok(traced)
     }
 
-    /// Lets it run until a thread stands before a call that `is` wants: `true`; or until it has ended: `false`.
+    /// Runs it until a thread is about to make a call that `is` selects: `true`; or until it has ended: `false`.
     ///
     /// # Errors
-    /// When the kernel refuses to go on.
+    /// The kernel refuses to continue it.
     pub fn until(&mut self, mut is: impl FnMut(&Moment<'_>) -> bool) -> io::Result<bool> {
         while self.ended.is_none() {
             if let Some(pid) = self.stopped.take() {
@@ -122,7 +122,7 @@ impl Traced {
         Ok(false)
     }
 
-    /// Lets it run to its end.
+    /// Runs it to its end.
     ///
     /// # Errors
     /// As [`Self::until`].
@@ -131,7 +131,7 @@ impl Traced {
         self.ended.take().ok_or_else(|| io::Error::other("it has no end"))
     }
 
-    /// Kills it where it stands, as `kill -9` does, and waits until nothing of it is left.
+    /// Kills it where it is stopped, as `kill -9` does, and waits until its threads are gone.
     ///
     /// # Errors
     /// As [`Self::until`].
@@ -154,7 +154,7 @@ impl Traced {
         }
     }
 
-    /// Takes in what it said since.
+    /// Reads its output since the last call.
     fn listen(&mut self) -> io::Result<()> {
         if fs::metadata(&self.out)?.len() != self.said.len() as u64 {
             self.said = fs::read_to_string(&self.out)?;
@@ -179,7 +179,7 @@ impl Drop for Traced {
     }
 }
 
-/// Lets a thread go on to its next system call; one that was killed meanwhile needs nothing.
+/// Continues a thread to its next system call; does nothing for one that was killed meanwhile.
 fn resume(pid: Pid, signal: Option<Signal>) -> io::Result<()> {
     match ptrace::syscall(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -187,7 +187,7 @@ fn resume(pid: Pid, signal: Option<Signal>) -> io::Result<()> {
     }
 }
 
-/// Number of the call before which a thread stands; `None` when it was killed meanwhile.
+/// Number of the call that a thread is about to make; `None` when it was killed meanwhile.
 fn call(pid: Pid) -> Option<i64> {
     let registers = ptrace::getregs(pid).ok()?;
     #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! The judges judged: each says yes to what others made well, and no to damage.
+//! Tests of the judges: each passes good work of other programs, and fails on damage.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// Runs a tool that makes what is judged; `false` (and loud) when it is not there.
+/// Runs a tool that makes the material to judge; `false`, with a message, when it is missing.
 fn make(program: &str, args: &[&str]) -> bool {
     match Command::new(program).args(args).output() {
         Err(e) => {
@@ -44,7 +44,7 @@ fn damage(path: &Path, at: u64, len: usize) {
     file.write_all_at(&bytes, at).unwrap();
 }
 
-/// A volume made by Windows, unpacked; `None` (and loud) when it is absent.
+/// A volume made by Windows, unpacked; `None`, with a message, when it is missing.
 fn fixture(name: &str, dir: &Path) -> Option<PathBuf> {
     let out = dir.join(format!("{name}.img"));
     dray_fixtures::unpack(&format!("bitlocker/{name}.img"), &out).then_some(out)
@@ -181,7 +181,7 @@ fn comparing_files_sees_content_time_and_strangers() {
 
     judge::fls(&path, 61).expect_pass("fls");
 
-    // A file that nobody asked for, a changed time, a changed byte.
+    // An additional file, a changed time, a changed byte.
     fs::write(&mapping, lines[1..].concat()).unwrap();
     judge::compare(&path, &mapping, false).expect_pass("compare");
     judge::compare(&path, &mapping, true).expect_fail("compare");
@@ -233,7 +233,7 @@ const MANIFEST: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 </DriveManifest>
 "#;
 
-/// What the independent checker says about `manifest` beside the three files: its complaints, `None` without Python.
+/// Complaints of the independent checker about `manifest` next to the three files; `None` without Python.
 fn complaints(dir: &Path, manifest: &str) -> Option<String> {
     fs::write(dir.join("DriveManifest.xml"), manifest).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/check_manifest.py");

@@ -1,4 +1,4 @@
-//! What goes wrong while a drive is written: a killed process, sources that change, real block devices.
+//! Accidents while a drive is written: a killed process, changing sources, real block devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -11,20 +11,20 @@ use dray_engine::entropy::Seeded;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
 
-/// Where the volume begins on a GPT drive: behind table and reserved partition.
+/// Offset of the volume on a GPT drive: after table and reserved partition.
 const VOLUME_AT: u64 = 17 << 20;
 
-/// What libblkid takes the bytes at `offset` for; empty when for nothing. `None` where blkid is missing.
+/// Type that libblkid reports for the bytes at `offset`; empty for none. `None` where blkid is missing.
 fn blkid(image: &Path, offset: u64) -> Option<String> {
     let output =
         Command::new("blkid").args(["-p", "-o", "export", "-O", &offset.to_string()]).arg(image).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// How the program tells that a drive entered a stage.
+/// Marks a drive's new stage in the output.
 const STAGE: &str = "\"type\":\"stage\"";
 
-/// The stages told so far, in order.
+/// The stages reported so far, in order.
 fn stages(said: &str) -> impl Iterator<Item = &str> {
     said.lines().filter(|line| line.contains(STAGE)).filter_map(|line| {
         let (_, rest) = line.split_once("\"stage\":\"")?;
@@ -32,7 +32,7 @@ fn stages(said: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The session under trace, telling its stages; `None` (said loudly) where tracing is not allowed.
+/// The session under trace, reporting its stages; `None`, with a message, where tracing is not allowed.
 fn traced(session: &Session, more: &[&str]) -> Option<Traced> {
     let mut command = session.command(more);
     command.arg("--json");
@@ -45,10 +45,10 @@ fn traced(session: &Session, more: &[&str]) -> Option<Traced> {
     }
 }
 
-/// Where a run is: stages told, and calls that write or flush made since the last was told.
+/// Position of a run: number of stages reported, and of writing or flushing calls since the last one.
 type Moment = (usize, usize);
 
-/// Runs until `end`, which is told where it is before each call that writes or flushes.
+/// Runs until `end` returns true; it receives the position before each call that writes or flushes.
 fn until(run: &mut Traced, mut end: impl FnMut(Moment) -> bool) -> bool {
     let mut at = (0, 0);
     run.until(|moment| {
@@ -62,7 +62,7 @@ fn until(run: &mut Traced, mut end: impl FnMut(Moment) -> bool) -> bool {
     .expect("the trace goes on")
 }
 
-/// The session that was killed goes on or back, with its journal and its id alone.
+/// Resumes or rolls back the killed session, with its journal and its id alone.
 fn after(session: &Session, how: &str, engine: &str) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_dray"))
         .args(["prep-import", "--id", "session#1", "--silent", how, "--engine", engine, "--journal"])
@@ -108,7 +108,7 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
     let mut random = Seeded::new(20);
     let mut met = BTreeSet::new();
     for engine in ["auto", "sync"] {
-        // One run tells how many moments each stage has; of each stage the first, the last and one between are taken.
+        // One run counts the moments of each stage; of each stage the first, the last and one in between are taken.
         let Some(mut run) = start(&["--engine", engine]) else { return };
         let mut lasts = BTreeMap::new();
         until(&mut run, |(reported, calls)| {
@@ -147,7 +147,8 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
             );
             // The record with the key was there before the first write.
             assert!(session.path("drive.xml").exists());
-            // The session goes on to a whole drive, or back to none. With nobody to ask: that was done when it began.
+            // The session is resumed to a whole drive, or rolled back to none. Without a question: consent was given at
+            // its start.
             let abort = met.len() % 3 == 2 || stage == "wiping";
             let output = after(&session, if abort { "--abort" } else { "--resume" }, engine);
             let words = said(&output);

@@ -1,4 +1,5 @@
-//! Sessions that add to volumes: killed and finished or taken back, on drives of ours, of Windows, of others.
+//! Sessions that add to volumes: killed and then finished or rolled back, on drives made by dray, by Windows and by
+//! others.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -37,7 +38,7 @@ pub(crate) fn driveset(session: &Session, row: &str) {
     fs::write(session.path("driveset.csv"), format!("{head}\n{row}\n")).expect("a driveset");
 }
 
-/// A drive of ours with a first session on it.
+/// A drive made by dray with a first session on it.
 pub(crate) fn first(session: &Session) {
     data(session, "first", &[0, 1, 5000, 70_000, 3 << 20]);
     data(session, "second", &[0, 1, 4096, 4097, 100_000, 9 << 20, (5 << 20) + 3]);
@@ -47,7 +48,7 @@ pub(crate) fn first(session: &Session) {
 
 const SECOND: &str = "PrepImport /j:J.jrn /id:session#2 /DataSet:second.csv --silent --json --checkpoint-bytes 4194304";
 
-/// Files of the directory itself, to be brought back.
+/// Files of the directory itself, to be restored.
 pub(crate) fn keep(session: &Session) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(&session.dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
@@ -62,7 +63,7 @@ pub(crate) fn bring_back(session: &Session, kept: &[(PathBuf, Vec<u8>)]) {
     }
 }
 
-/// Blobs that `dray verify` finds equal: all of them must be.
+/// Number of blobs that `dray verify` finds equal: all of them must be.
 pub(crate) fn verified(session: &Session, image: &str, record: &str) -> usize {
     let output = session.dray(&format!("verify {image} --key-file {record} --json"));
     assert_eq!(code(&output), 0, "{}", said(&output));
@@ -71,7 +72,7 @@ pub(crate) fn verified(session: &Session, image: &str, record: &str) -> usize {
     text.lines().filter(equal).count()
 }
 
-/// Everything on the device that is no free cluster of the volume in `before` must be in `after` as it was.
+/// Everything on the device except free clusters of the volume in `before` must be unchanged in `after`.
 fn same_but_free(before: &Path, after: &Path, key: &str) {
     let found = find::open(before, None).expect("a volume");
     let opened = found.unlock(&Key::read(key.as_bytes()).expect("a key"), &mut |_, _| {}).expect("unlocked");
@@ -95,7 +96,7 @@ fn same_but_free(before: &Path, after: &Path, key: &str) {
     }
 }
 
-/// Kills a session at the given moments, and has each finished and taken back.
+/// Kills a session at the given moments, and has each finished and rolled back.
 fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usize)) {
     let base = keep(session);
     let image = session.path("drive.img");
@@ -127,7 +128,7 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
             same_but_free(&before.join("drive.img"), &image, &key_in(&session.path("drive.xml")));
             assert_eq!(verified(session, "drive.img", "drive.xml"), files.0, "taken back after {moment:?}");
         } else {
-            // It was in the clear, and is so again: any key does, and its own is gone.
+            // It was unencrypted, and is so again: any key is accepted, and its own is gone.
             same_but_free(&before.join("drive.img"), &image, WINDOWS_KEY);
             assert!(!session.path("drive.xml").exists(), "{moment:?}");
         }
@@ -142,7 +143,7 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
     bring_back(session, &base);
 }
 
-/// A stage, and how many calls that write or flush come in it before the kill.
+/// A stage, and the number of writing or flushing calls in it before the kill.
 type Moment = (&'static str, usize);
 
 #[test]
@@ -205,7 +206,7 @@ fn plain_of(image: &Path, key: &str, plain: &Path) {
     }
 }
 
-/// Brings what another driver changed in the unlocked volume back into the image.
+/// Writes changes made by another driver in the unlocked volume back into the image.
 fn sealed_again(image: &Path, key: &str, plain: &Path) {
     let opened = opened(image, key);
     let (plain, out) = (File::open(plain).expect("a file"), File::options().write(true).open(image).expect("an image"));
@@ -222,7 +223,7 @@ fn sealed_again(image: &Path, key: &str, plain: &Path) {
     }
 }
 
-/// What a file system driver of others does with the unlocked volume; `false`, said loudly, where it cannot be had.
+/// Lets another file system driver act on the unlocked volume; `false`, with a message, where it is missing.
 fn with_driver(image: &Path, key: &str, scratch: &Path, options: &str, act: impl FnOnce(&Path)) -> bool {
     let (plain, at) = (scratch.join("driver.plain"), scratch.join("driver.mount"));
     plain_of(image, key, &plain);
@@ -243,7 +244,7 @@ fn with_driver(image: &Path, key: &str, scratch: &Path, options: &str, act: impl
     true
 }
 
-/// Judges from outside on the unlocked volume.
+/// External judges on the unlocked volume.
 fn judged(image: &Path, key: &str, scratch: &Path) {
     let plain = scratch.join("judged.plain");
     plain_of(image, key, &plain);
@@ -254,7 +255,7 @@ fn judged(image: &Path, key: &str, scratch: &Path) {
     fs::remove_file(plain).expect("removed");
 }
 
-/// A bare volume on a drive with a partition table; `false`, said loudly, where that cannot be made.
+/// A bare volume on a drive with a partition table; `false`, with a message, where that cannot be made.
 fn on_a_drive(volume: &Path, image: &Path) -> bool {
     let bytes = fs::read(volume).expect("a volume");
     let out = File::create(image).expect("an image");
@@ -288,7 +289,7 @@ fn judge_files_are_added_to_a_volume_that_windows_made() {
     }
     driveset(&session, &format!("drive.img,AlreadyFormatted,SilentMode,AlreadyEncrypted,{WINDOWS_KEY}"));
     let first = "PrepImport /j:J.jrn /id:session#1 /InitialDriveSet:driveset.csv /DataSet:first.csv --silent";
-    // As Windows left it its log is open: refused, untouched.
+    // As Windows left it, its log is open: refused, untouched.
     let before = fs::read(&image).expect("an image");
     let refused = session.dray(first);
     assert!(refused.status.code() == Some(2) && said(&refused).contains("was not closed"), "{}", said(&refused));
@@ -383,7 +384,7 @@ fn judge_volumes_that_must_not_be_added_to_are_refused_untouched() {
     refused(line, "key");
 }
 
-/// A drive with a volume in the clear that others made and filled; `false`, said loudly, where they cannot be had.
+/// A drive with a plain volume made and filled by other programs; `false`, with a message, where they are missing.
 pub(crate) fn plain_drive(session: &Session, lens: &[usize]) -> bool {
     let volume = session.path("volume.plain");
     File::create(&volume).expect("a file").set_len(160 << 20).expect("room");
@@ -407,7 +408,7 @@ pub(crate) fn plain_drive(session: &Session, lens: &[usize]) -> bool {
     is_there
 }
 
-/// The files of [`plain_drive`] as another driver reads them under BitLocker.
+/// The files of [`plain_drive`] are readable by another driver under BitLocker.
 fn theirs_are_there(session: &Session) {
     let key = key_in(&session.path("drive.xml"));
     with_driver(&session.path("drive.img"), &key, &session.dir, "ro", |root| {
@@ -417,7 +418,7 @@ fn theirs_are_there(session: &Session) {
     });
 }
 
-/// Judges from outside on a drive that was partitioned by others.
+/// External judges on a drive that was partitioned by other programs.
 fn unlocked_by_others(session: &Session) {
     let (image, key) = (session.path("drive.img"), key_in(&session.path("drive.xml")));
     judge::sfdisk(&image).expect_pass("sfdisk");
@@ -443,7 +444,7 @@ fn judge_a_plain_volume_is_encrypted_in_place_and_added_to() {
     data(&session, "second", &[0, 1, 4096, 4097, 100_000, 9 << 20, (5 << 20) + 3]);
     driveset(&session, "drive.img,AlreadyFormatted,SilentMode,Encrypt,");
     let before = keep(&session);
-    // The plan says it, nothing is asked for before, and nothing is written without consent.
+    // The plan states it, no question comes before, and nothing is written without consent.
     let planned =
         session.works("plan --journal J.jrn --id session#2 --initial-driveset driveset.csv --dataset second.csv");
     assert!(planned.contains("of the volume on it, in place"), "{planned}");
@@ -528,7 +529,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(path, bytes).expect("room");
         }
-        // IO_REPARSE_TAG_CLOUD, four bytes of data: what OneDrive leaves of a file that it keeps elsewhere.
+        // IO_REPARSE_TAG_CLOUD, four bytes of data: OneDrive's placeholder for a file stored elsewhere.
         let tag = [0x9000_001A_u32.to_le_bytes(), [4, 0, 0, 0], [1, 2, 3, 4]].concat();
         let (path, flags) = (root.join("cloud/away.jpg"), rustix::fs::XattrFlags::empty());
         rustix::fs::setxattr(path, "system.ntfs_reparse_data", &tag, flags).expect("a placeholder");
@@ -546,7 +547,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     let refused = session.dray(&run("/bad", "bad/"));
     assert!(refused.status.code() == Some(1) && said(&refused).contains("cannot name this blob"), "{}", said(&refused));
     assert!(said(&session.dray(&run("/nowhere", "bad/"))).contains("is not on the volume"));
-    // What Windows would open under another name, or not at all; each is told, and nothing is indexed.
+    // Files that Windows would open under another name, or not at all; each is reported, and nothing is indexed.
     let flat = |output: &Output| said(output).split_whitespace().collect::<Vec<_>>().join(" ");
     let odd = session.dray(&run("/odd", "odd/"));
     assert_eq!(odd.status.code(), Some(1), "{}", said(&odd));
@@ -562,7 +563,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     }
     assert!(!said(&odd).contains("/odd/fine"), "{}", said(&odd));
     assert!(flat(&session.dray(&run("/odd/dir.", "odd/"))).contains("ends in a dot"));
-    // What would not go is no note.
+    // A file that cannot be read is an error, not a note.
     let away = session.dray(&run("/cloud", "cloud/"));
     assert_eq!(away.status.code(), Some(7), "{}", said(&away));
     let told = "a placeholder of a cloud (OneDrive): its contents are elsewhere (found: /cloud/away.jpg)";
@@ -570,7 +571,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     let folds = flat(&session.dray(&format!("{} --dry-run", run("/folds", "folds/"))));
     assert!(folds.contains("may take two blobs for one") && folds.contains("U+00E9"), "{folds}");
     assert!(before == keep(&session), "nothing was written");
-    // As documented: once per directory, under one id, each with its own spelling of the drive.
+    // As documented: once for each directory, under one id, each with its own spelling of the drive.
     let words = session.works(&run("drive.img/photos", "pictures/mine/"));
     assert!(words.contains("3 files"), "{words}");
     session.works(&run("/films", "films/"));
@@ -581,7 +582,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     )
     .expect("a dataset");
     let modern = "prep-import --journal K.jrn --id session1 --skip-write --dataset index.csv --silent";
-    // Killed in the middle, and gone on with.
+    // Killed in the middle, and resumed.
     let mut command = session.program(modern);
     command.arg("--json");
     if let Ok(mut run) = Traced::start(&command, &session.dir) {
@@ -604,7 +605,7 @@ fn judge_data_that_lie_on_the_drive_are_indexed() {
     assert_eq!(manifest.matches("<PageRange ").count(), 5, "only what is not zero");
 }
 
-/// A file system in a file, mounted; unmounted at the end.
+/// A file system in a file, mounted; unmounted on drop.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -634,7 +635,7 @@ fn a_source_that_goes_away_while_its_files_are_added_ends_the_session() {
     let words = "prep-import --journal J.jrn --id session#2 --dataset away.csv --silent --json --source-rate 4M";
     let mut run = session.program(words).stdout(Stdio::piped()).spawn().expect("the binary runs");
     let mut reported = BufReader::new(run.stdout.take().expect("stdout")).lines().map_while(Result::ok);
-    // What was read ahead of the rate is not all.
+    // The part read before the rate limit took effect is not everything.
     assert!(reported.any(|line| line.contains("\"type\":\"progress\"") && !line.contains("\"acknowledged\":0,")));
     drop(mounted);
     let rest: Vec<String> = reported.collect();

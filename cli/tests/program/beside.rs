@@ -1,4 +1,4 @@
-//! What lies beside the drives while a session is under way, and the sources as they are when it goes on.
+//! Files next to the journal during a session, and changed sources when it is resumed.
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::appends::{bring_back, data, driveset, first, keep, plain_drive, verif
 use crate::common::{Session, code, words as said};
 use dray_testdisks::traced::Traced;
 
-/// Runs a session until it tells a stage and then writes or flushes so many times, and kills it there.
+/// Runs a session until it reports a stage and then makes this many writing or flushing calls, and kills it.
 fn killed(session: &Session, line: &str, stage: &str, calls: usize) -> bool {
     let mut run = match Traced::start(&session.program(line), &session.dir) {
         Ok(run) => run,
@@ -27,7 +27,7 @@ fn killed(session: &Session, line: &str, stage: &str, calls: usize) -> bool {
     true
 }
 
-/// A directory on a file system that keeps every year, where there is one.
+/// A directory on a file system that stores every year, where there is one.
 fn any_year(session: &Session) -> PathBuf {
     let wide = Path::new("/dev/shm");
     if wide.is_dir() { wide.join(format!("dray-any-year-{}", std::process::id())) } else { session.path("years") }
@@ -110,7 +110,7 @@ fn sources_of_which_nothing_is_left_make_no_finished_drive() {
         fs::create_dir_all(source.join(place)).expect("a directory");
         for entry in fs::read_dir(session.path("away").join(place)).expect("a directory").flatten() {
             if entry.path().is_file() {
-                // As long as it was, and another file.
+                // Of the same length, and another file.
                 let file = File::create(source.join(place).join(entry.file_name())).expect("a file");
                 file.set_len(entry.metadata().expect("its facts").len()).expect("its length");
             }
@@ -126,7 +126,7 @@ fn sources_of_which_nothing_is_left_make_no_finished_drive() {
         let list = said(&session.dray("prep-import --journal J.jrn --list-copy-sessions"));
         assert!(list.contains("session#1 interrupted"), "{list}");
     }
-    // The source is back: what was left out before counts no more.
+    // The source is available again: files left out before count no more.
     fs::remove_dir_all(&source).expect("removed");
     fs::rename(session.path("away"), &source).expect("back");
     session.works(resume);
@@ -155,11 +155,11 @@ fn an_image_that_would_be_made_inside_its_source_is_refused_by_the_plan() {
     }
 }
 
-/// A session that was killed, and what is known of it.
+/// A killed session, with its expected results.
 struct Killed<'a> {
     session: &'a Session,
     id: &'a str,
-    /// Blobs on the drive when it is finished, and when it is rolled back; `None`: then it holds no BitLocker volume.
+    /// Blobs on the drive when it is finished, and when it is rolled back; `None`: it then holds no BitLocker volume.
     blobs: (usize, Option<usize>),
     left: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -173,14 +173,14 @@ impl<'a> Killed<'a> {
         self.session.dray(&format!("prep-import --journal J.jrn --id {} {how} --silent", self.id))
     }
 
-    /// What the session needs to go on: its files beside the journal, and the record with the key.
+    /// Files that resuming needs: those next to the journal, and the record with the key.
     fn inputs(&self) -> Vec<&(PathBuf, Vec<u8>)> {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_input = |path: &Path| name(path).starts_with("J.jrn.") || name(path) == "drive.xml";
         self.left.iter().filter(|(path, _)| is_input(path)).collect()
     }
 
-    /// It is finished, and holds every file.
+    /// Checks that it can be finished, with every file.
     fn finished(&self, why: &str) {
         assert_eq!(verified(self.session, "drive.img", "drive.xml"), self.blobs.0, "{why}");
         let list = said(&self.session.dray("prep-import --journal J.jrn --list-copy-sessions"));
@@ -197,7 +197,7 @@ impl<'a> Killed<'a> {
         }
     }
 
-    /// With one file damaged: the same drive, or a refusal that leaves everything where it was.
+    /// With one file damaged: the same drive, or a refusal that leaves everything unchanged.
     fn survives(&self, path: &Path, damaged: Option<&[u8]>, why: &str) {
         let image = self.session.path("drive.img");
         let good = &self.left.iter().find(|(kept, _)| kept == path).expect("a file of the session").1;
@@ -219,7 +219,7 @@ impl<'a> Killed<'a> {
             let words = said(&output);
             assert!(matches!(code(&output), 1 | 2 | 8), "{why}: {} {words}", code(&output));
             assert!(!words.contains("is done") && !words.contains("is rolled back."), "{why}: {words}");
-            // The way stays open: whatever it goes on from is as it was, once the good file is back.
+            // It can still be resumed: its inputs are unchanged, once the good file is restored.
             fs::write(path, good).expect("written");
             let is_kept = |(path, bytes): &(PathBuf, Vec<u8>)| fs::read(path).is_ok_and(|now| now == *bytes);
             if !self.inputs().into_iter().all(is_kept) {
@@ -231,7 +231,7 @@ impl<'a> Killed<'a> {
         }
     }
 
-    /// A refusal that wrote to what nothing is acknowledged of yet: both ways still lead to their end.
+    /// A refusal after writes of unacknowledged data only: both resuming and rolling back still succeed.
     fn goes_on(&self, path: &Path, damaged: Option<&[u8]>, how: &str, why: &str) {
         let good = &self.left.iter().find(|(kept, _)| kept == path).expect("a file of the session").1;
         for then in ["--resume", "--abort"] {
@@ -252,7 +252,7 @@ impl<'a> Killed<'a> {
         bring_back(self.session, &self.left);
     }
 
-    /// Damages every file in turn: a few places of each, or `DRAY_CAMPAIGN` times as many.
+    /// Damages every file in turn: in a few places of each, or `DRAY_CAMPAIGN` times as many.
     fn judge(&self) {
         let times: usize = std::env::var("DRAY_CAMPAIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         let inputs = self.inputs();
@@ -275,7 +275,7 @@ impl<'a> Killed<'a> {
                 tried += 1;
             }
             self.survives(path, None, &format!("{name}: gone"));
-            // What an interrupted append leaves behind what counts.
+            // Data left by an interrupted append after the valid part.
             if name.ends_with(".plan") || name.ends_with(".outcome") {
                 let longer = [good, &[2, 1, 0, 0, 0, 0][..]].concat();
                 fs::write(path, &longer).expect("written");
@@ -358,7 +358,7 @@ fn files_beside_a_session_that_encrypts_in_place_may_be_damaged() {
     let before = keep(&session);
     let line = "prep-import --journal J.jrn --id session#2 --initial-driveset driveset.csv --dataset second.csv --silent \
                 --yes drive --json --checkpoint-bytes 4194304";
-    // Before the first write: what was agreed to holds.
+    // Before the first write: the consent still holds.
     if killed(&session, line, "encrypting", 0) {
         let output = session.dray("prep-import --journal J.jrn --id session#2 --resume --silent");
         assert_eq!(code(&output), 0, "{}", said(&output));

@@ -1,4 +1,4 @@
-//! The binary from outside: documented command lines, help, exit codes, and what must never be printed.
+//! The binary's command line: documented forms, help, exit codes, and values that must never be printed.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -11,8 +11,8 @@ fn dray(args: &[&str]) -> Output {
     dray_in(Path::new(env!("CARGO_TARGET_TMPDIR")), args)
 }
 
-/// Every form of PrepImport (docs/spec/import-export.md#prepimport-v2), and whether the engine is reached (nothing wrong
-/// with the words).
+/// Every form of PrepImport (docs/spec/import-export.md#prepimport-v2), and whether it reaches the engine (a valid
+/// command line).
 #[test]
 fn documented_second_generation_lines_are_taken_word_for_word() {
     let dir = scratch("documented");
@@ -155,7 +155,7 @@ fn help_fits_eighty_columns_and_names_the_exit_codes() {
             assert!(line.chars().count() <= 80, "{args:?}: {line}");
         }
     }
-    // A plan writes nothing: what only writing gives is not among its codes.
+    // A plan writes nothing: exit codes of writing are not among its own.
     let plan = text(&dray(&["plan", "--help"]));
     assert!(
         plan.contains("Exit codes:") && plan.contains("  2  refused for safety") && !plan.contains("130"),

@@ -1,4 +1,4 @@
-//! Two blobs of one name, and entries of a manifest that cannot be: each costs itself.
+//! Two blobs of one name, and impossible entries of a manifest: each affects itself alone.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `dray job` against a local stand-in of the service that believes only the published API files.
+//! `dray job` against a local stand-in for the service that implements only the published API files.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,7 +23,7 @@ pub fn record(dir: &Path, id: &str, key: &str, state: &str) {
     fs::write(dir.join(format!("{id}.xml")), text).expect("a record");
 }
 
-/// A template with everything in it replaced that is nobody's.
+/// A template with all its examples replaced.
 pub fn filled_in(text: &str) -> String {
     [
         ("00000000-0000-0000-0000-000000000000", "5ab6f9c2-0000-4000-8000-1234567890ab"),
@@ -58,7 +58,7 @@ fn filled(dir: &Path) {
     record(dir, "WD-2", OTHER_KEY, "Completed");
 }
 
-/// Everything in the directory but drive records and what was asked to hold keys.
+/// Checks that no file in the directory holds a key, except drive records and files requested for keys.
 fn holds_no_key(dir: &Path, output: &Output) {
     let mut texts = vec![("what was said".to_owned(), said(output))];
     for entry in fs::read_dir(dir).expect("there") {
@@ -81,7 +81,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None`, loudly, when the published files or the judge are not here.
+    /// `None`, with a message, when the published files or the judge are missing.
     fn start(dir: &Path) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let spec = root.join("../shared/spec/rest");
@@ -187,7 +187,7 @@ fn a_data_box_job_goes_the_same_way() {
     assert!(!server.requests().contains("fault"), "{}", server.requests());
 }
 
-/// The description of an export, as the template has it.
+/// The description of an export, from the template.
 fn export(dir: &Path) {
     let template = dray(dir, &["template", "export-job"]);
     assert_eq!(code(&template), 0);
@@ -358,7 +358,7 @@ fn token_and_keys_never_travel_in_the_clear() {
     }
 }
 
-/// `openssl s_server` with a certificate of a CA that nobody knows; ends when it is dropped.
+/// `openssl s_server` with a certificate of an unknown CA; killed on drop.
 struct Tls {
     child: Child,
     port: String,
@@ -422,7 +422,7 @@ fn certificates_that_are_named_are_believed_and_no_others() {
         command.current_dir(&dir).env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR").envs(variable);
         crate::common::run(&mut command)
     };
-    // Its page is no JSON: what matters here is that it was asked.
+    // Its page is no JSON: only the fact that it was requested matters here.
     let output = show(&["--ca-file", "ca.pem"], None);
     assert_eq!(code(&output), 0, "{}", said(&output));
     assert_eq!(code(&show(&[], Some(("SSL_CERT_FILE", "ca.pem")))), 0);

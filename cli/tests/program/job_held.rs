@@ -1,4 +1,4 @@
-//! `dray job create` held against what lies beside it: journals written by hand, records, other jobs.
+//! `dray job create` checked against its surroundings: journals written by hand, records, other jobs.
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn ready(name: &str) -> std::path::PathBuf {
     dir
 }
 
-/// A drive in the result of a verification: serial, MD5 of its manifest, verdict, and blobs that were not asked for.
+/// A drive in the result of a verification: serial, MD5 of its manifest, verdict, and number of blobs not requested.
 fn checked(id: &str, md5: &str, word: &str, good: bool, skipped: u64) -> serde_json::Value {
     serde_json::json!({
         "manifest": { "drive_id": id, "md5": md5 }, "verdict": word, "good": good, "skipped": skipped,
@@ -62,7 +62,7 @@ fn verified(drives: &[serde_json::Value]) -> String {
     format!("{blob}\n{}\n", serde_json::json!({ "type": "verified", "drives": drives }))
 }
 
-/// By the journal and by the records: both are refused for this, and both are allowed with `insist`.
+/// By the journal and by the records: both are refused for this reason, and both are allowed with `insist`.
 fn refused(dir: &Path, what: &str, insist: Option<&str>) {
     for args in [vec!["--journal", "job.jrn"], vec!["WD-1.xml", "WD-2.xml"]] {
         let args: Vec<&str> = ["job", "create"].into_iter().chain(args).collect();
@@ -107,7 +107,7 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
         assert_eq!(code(&dray(&dir, &["job", "papers", "import-2026.job.json"])), 0);
         let page = fs::read_to_string(dir.join("import-2026-chain-of-custody.html")).expect("a page");
         assert!(page.contains(">10<") && page.contains("168 B"), "{page}");
-        // What the paper says of the contents is the verdict, and never more than that.
+        // The paper's statement on the contents is the verdict, and never more than that.
         for (first, second, words) in [
             (
                 checked("WD-1", HASH, "Equal", true, 0),
@@ -149,13 +149,13 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
         journal(&dir, &[both(), vec![session("s-1", state)]].concat());
         refused(&dir, "files of it are on no drive yet", Some("--partial"));
     }
-    // One whose files were given to others is no lack.
+    // A drive whose files were moved to others is not missing.
     journal(&dir, &[both(), vec![drive("s-1", "WD-3", "GivenUp", &[]), session("s-1", "Completed")]].concat());
     let output = dray(&dir, &["job", "create", "--journal", "job.jrn"]);
     assert_eq!(code(&output), 0, "{}", said(&output));
     fs::remove_file(dir.join("import-2026.job.json")).expect("a job");
 
-    // Two sessions' files beside each other.
+    // Files of two sessions in one directory.
     let other = done("WD-2").replace(HASH, "A83528760000000000000000000000AA");
     journal(&dir, &[begun.clone(), done("WD-1"), other, session("s-1", "Completed")]);
     refused(&dir, "holds another ManifestHash than the journal, which says A8352876", None);
@@ -163,7 +163,7 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
     journal(&dir, &[begun.clone(), done("WD-1"), other, session("s-1", "Completed")]);
     refused(&dir, "names another drive than the journal, which says WD-9", None);
 
-    // The right hash beside a key that opens another drive, or another path.
+    // The right hash with a key that opens another drive, or with another path.
     let record = dray_engine::job::read_record(&dir.join("WD-2.xml")).expect("a record");
     let check =
         dray_engine::job::key_check("WD-2", record.bitlocker_key.as_ref().expect("a key")).expect("a check value");
@@ -230,7 +230,7 @@ fn a_drive_goes_into_one_job() {
     assert_eq!(code(&dray(&dir, &["job", "cancel", "import-2026.job.json"])), 0);
     let output = create(&["WD-1.xml", "--name", "third"]);
     assert_eq!(code(&output), 0, "{}", said(&output));
-    // What may hold a drive and cannot be read is no reason to go on.
+    // An unreadable file that may list a drive prevents the job.
     fs::write(dir.join("torn.job.json"), "{").expect("written");
     let output = create(&["WD-2.xml", "--name", "fourth"]);
     assert!(code(&output) != 0 && words(&output).contains("torn.job.json: is not JSON"), "{}", said(&output));
@@ -267,7 +267,7 @@ fn exports_that_cannot_be_are_told_together() {
     assert!(!dir.join("body.json").exists());
 }
 
-/// Two sessions on an image: every list and paper counts both, and the last words name all records of the journal.
+/// Two sessions on an image: every list and paper counts both, and the last message names all records of the journal.
 #[test]
 fn lists_and_last_words_know_all_sessions() {
     let session = Session::new("job-two-sessions");
@@ -290,7 +290,7 @@ fn lists_and_last_words_know_all_sessions() {
     let dataset = session.path("dataset.csv");
     let dataset = dataset.display();
     session.works(&format!("prep-import --journal {journal} --id session#2 --dataset {dataset} --silent"));
-    // A third one that has a drive of its own alone.
+    // A third one with a drive of its own.
     session.driveset(&[session.path("b.img:100MB").display().to_string()]);
     fs::write(more.join("m9"), vec![9; 7]).expect("a file");
     session.dataset(&[&format!("\"{}\",data/m9,BlockBlob,rename,None,None", more.join("m9").display())]);

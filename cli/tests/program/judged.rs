@@ -1,4 +1,4 @@
-//! Drives made by the binary, before judges that are not ours: partition table, BitLocker, NTFS, manifest, and every file
+//! Drives made by the binary, judged by external tools: partition table, BitLocker, NTFS, manifest, and every file
 //! against its source.
 
 use std::fs;
@@ -10,7 +10,7 @@ use dray_testdisks::crates::crates;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge::{self, Cryptsetup};
 
-/// Every judge on one finished drive and its record, and the files against the dataset.
+/// Runs every judge on one finished drive and its record, and compares the files with the dataset.
 fn judge_drive(session: &Session, drive: &str, partial: bool) {
     let image = session.path(&format!("{drive}.img"));
     let record = session.path(&format!("{drive}.xml"));
@@ -40,7 +40,7 @@ fn across_regions(data: &mut Dataset) {
     }
 }
 
-/// Takes out what holds code points that Azure refuses.
+/// Removes files whose names hold code points that Azure refuses.
 fn remove_private_use(dir: &Path) {
     for entry in fs::read_dir(dir).expect("a directory").filter_map(Result::ok) {
         let path = entry.path();
@@ -220,7 +220,7 @@ fn judge_free_space_overwritten_and_old_contents_gone() {
     session.prepare(&["--wipe-free", "--yes", "drive"]);
     let after = fs::read(&image).expect("the image");
     assert_ne!(before, after);
-    // Outside the volume (reserved partition) nothing was asked to be wiped; inside nothing may be left.
+    // Outside the volume (reserved partition) no wiping was requested; inside nothing may be left.
     let inside = &after[17 << 20..];
     assert!(!inside.windows(11).step_by(1).any(|w| w == b"OLD SECRET "), "old data in the volume");
     judge_drive(&session, "drive", false);
@@ -228,7 +228,7 @@ fn judge_free_space_overwritten_and_old_contents_gone() {
 
 #[test]
 fn judge_volume_filled_to_its_last_clusters() {
-    // Grow the last file until preflight refuses; what it accepted last must be a good drive.
+    // Grow the last file until preflight refuses; the largest accepted one must give a good drive.
     let session = one_drive("full", "100MB", |data| data.large(20 << 20, 20 << 20).expect("a file"));
     let filler = session.path("source/filler");
     let fits = |clusters: u64| {
@@ -312,7 +312,7 @@ fn refused_all_together_with_line_column_value_and_nothing_written() {
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.contains("dataset.csv:2") && words.contains("UPPER"), "{words}");
     assert!(!image.exists() && !session.path("journal.jrn").exists() && !session.path("logs").exists());
-    // The CSV itself is right now: what it leads to is looked at, all of it.
+    // The CSV itself is right now: its sources are checked, all of them.
     let rows = fs::read_to_string(session.path("dataset.csv")).expect("rows");
     fs::write(session.path("dataset.csv"), rows.replace("UPPER/", "upper/")).expect("rows");
     let output = session.run(&[]);

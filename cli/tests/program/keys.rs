@@ -1,4 +1,4 @@
-//! Keys from outside: files in every form, descriptors, and a person at a terminal.
+//! Keys from outside: files in every form, descriptors, and input at a terminal.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use crate::common::fixtures::{Image, fixture, unpack};
 use crate::common::{dray, run, scratch, unbroken, words as said};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// `bitlk-aes-xts-128`, as its makers published it.
+/// Password of `bitlk-aes-xts-128`, published by its makers.
 const PASSWORD: &str = "anaconda";
 const NUMERICAL: &str = "235818-357951-253979-013365-241120-245575-342914-591910";
 
@@ -117,7 +117,7 @@ fn what_is_wrong_with_a_key_is_said() {
     assert!(said(&output).contains("cannot be found"), "{}", said(&output));
 }
 
-/// A person who types an answer when asked, each time; what they are shown, without line breaks.
+/// Simulates a person who types an answer at each prompt; returns the terminal's contents, without line breaks.
 fn person(args: &[&str], answers: &[&str]) -> (String, Option<i32>) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("a terminal");

@@ -1,5 +1,5 @@
-//! Drives that are large in one way or another: many real files, many names in a directory, terabytes of volume. What
-//! takes minutes is ignored here and run by `scripts/judge-large`.
+//! Drives that are large in some respect: many real files, many names in a directory, terabytes of volume. Tests that
+//! take minutes are ignored here and run by `scripts/judge-large`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,8 @@ use dray_testdisks::crates::crates;
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge::Drive;
 
-/// All judges on `drive.img`, which is removed then; the volume's cluster size, `None` where nothing could decrypt it.
+/// Runs all judges on `drive.img` and removes it; returns the volume's cluster size, `None` where nothing could decrypt
+/// it.
 fn judge(session: &Session, without: &[&str]) -> Option<u64> {
     let (image, record) = (session.path("drive.img"), session.path("drive.xml"));
     let (dataset, plain) = (session.path("dataset.csv"), session.path("plain.img"));
@@ -40,13 +41,13 @@ fn one_drive(name: &str, size: &str, fill: impl FnOnce(&mut Dataset)) -> Session
     session
 }
 
-/// The machine's own files below `dirs`, copied so that nothing changes them meanwhile.
+/// The machine's own files below `dirs`, copied so that they cannot change meanwhile.
 fn real_files(name: &str, size: &str, dirs: &[&str]) -> Session {
     let session = Session::new(name);
     let mut rows = Vec::new();
     for (i, dir) in dirs.iter().filter(|dir| Path::new(dir).is_dir()).enumerate() {
         let copy = session.path(&format!("source-{i}"));
-        // What an ordinary user may not read stays away.
+        // Files that an ordinary user may not read are left out.
         let _ = Command::new("cp").args(["-a", "--", dir]).arg(&copy).output();
         let prefix = dir[1..].replace('/', "-");
         rows.push(format!("\"{}/\",real/{prefix}/,BlockBlob,rename,None,None", copy.display()));
@@ -118,7 +119,7 @@ fn judge_files_of_several_gib() {
     remove_sources(&session);
 }
 
-/// A directory where files may be longer than `len` and some gigabytes of them be real: tmpfs, if no other.
+/// A directory for files longer than `len`, with some gigabytes of real data: tmpfs, if there is no other.
 struct Roomy {
     dir: PathBuf,
     mounted: bool,
@@ -164,7 +165,7 @@ impl Drop for Roomy {
     }
 }
 
-/// Prepares a sparse drive of `len` bytes and asks the judges; `cluster` is what Windows would choose.
+/// Prepares a sparse drive of `len` bytes and runs the judges; `cluster` is Windows' default.
 fn judge_volume(len: u64, cluster: u64, more: &[&str]) {
     let Some(roomy) = Roomy::find(&format!("volume-{len}"), len) else { return };
     let session = Session::within(&roomy.dir);
@@ -189,7 +190,7 @@ const TIB: u64 = 1 << 40;
 fn judge_volumes_around_2_tib() {
     judge_volume(2 * TIB, 4096, &["--table", "mbr"]);
     judge_volume(2 * TIB + 512, 4096, &[]);
-    // One sector more than a partition table of the old kind can tell.
+    // One sector more than an MBR can describe.
     let session = Session::new("mbr-too-large");
     fs::create_dir_all(session.path("source")).expect("a source");
     fs::write(session.path("source/one"), "1").expect("a file");

@@ -5,7 +5,7 @@ mod appends;
 mod beside;
 mod command_line;
 mod common;
-/// Blobs of one name, and entries of a manifest that cannot be.
+/// Blobs of one name, and impossible entries of a manifest.
 mod doubles;
 mod job;
 mod job_held;
@@ -18,7 +18,7 @@ mod own_files;
 mod package;
 mod sessions;
 mod signals;
-/// Partition tables that are not as they were made.
+/// Damaged and changed partition tables.
 mod tables;
 mod user;
 mod verify;

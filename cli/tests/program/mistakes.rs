@@ -1,4 +1,4 @@
-//! A disk by mistake: one drive under two names, drives that others use, and consent that is none.
+//! Mistaken disks: one drive under two names, drives in use, and invalid consent.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::{Session, code, words};
 
-/// A session with one small file and images that hold something.
+/// A session with one small file and images that are not blank.
 fn session(name: &str) -> Session {
     let session = Session::new(name);
     session.source(|data| data.small(3, 1).expect("files"));
@@ -39,7 +39,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Refused before anything: nothing in the journal, exit code 2.
+/// Refused before any write: nothing in the journal, exit code 2.
 fn refused(session: &Session, more: &[&str], parts: &[&str]) {
     let output = session.run(more);
     let said = words(&output);
@@ -50,7 +50,7 @@ fn refused(session: &Session, more: &[&str], parts: &[&str]) {
     assert!(!session.path("journal.jrn").exists(), "{said}");
 }
 
-/// A loop device that is detached again.
+/// A loop device, detached on drop.
 struct Loop(String);
 
 impl Loop {
@@ -91,7 +91,7 @@ fn one_image_under_two_names_is_one_drive() {
         let ids = format!("{}=OTHER", text(other));
         refused(&session, &["--drive-id", &ids], &["same drive", &text(&image), &text(other)]);
     }
-    // Not there yet, and empty: by way of a link to the directory.
+    // A missing and an empty file, through a link to the directory.
     let empty = session.path("empty.img");
     fs::write(&empty, "").expect("an empty file");
     for name in ["new.img", "empty.img"] {
@@ -195,7 +195,7 @@ fn an_image_that_others_use_is_refused() {
     child.kill().expect("ended");
     child.wait().expect("ended");
     assert!(is_untouched(&image));
-    // Whoever looks only is in nobody's way.
+    // A process that only reads is no obstacle.
     let mut child = python(&format!("f.close()\nf=open({:?},'rb')", text(&image))).expect("it held the others");
     session.prepare(&["--yes", "V"]);
     child.kill().expect("ended");
@@ -215,7 +215,7 @@ fn consent_is_typed_or_in_the_row_and_names_the_drive() {
         command.args(["--initial-driveset", "driveset.csv", "--dataset", "dataset.csv", "--drive-id", "X"]).args(more);
         command.env("DRAY_CONFIG", &path).envs(variables.iter().copied());
         let output = crate::common::run(&mut command);
-        // Where udev makes no such links the name leads nowhere, which is a slip and no danger.
+        // Where udev makes no such links the name leads nowhere, which counts as a mistyped path.
         let is_nowhere = row.starts_with("/dev/disk/by-id/") && !Path::new("/dev/disk/by-id").is_dir();
         let wanted = if is_nowhere { 1 } else { 2 };
         assert_eq!(code(&output), wanted, "{row} {more:?} {variables:?} {config}: {}", words(&output));
@@ -246,7 +246,7 @@ fn consent_is_typed_or_in_the_row_and_names_the_drive() {
     assert!(said.contains("PromptOnFormat"), "{said}");
     // The advice is one that can be followed.
     assert!(!said.contains("serial:") && said.contains("--yes X"), "{said}");
-    // A link that somebody made, whatever it is called.
+    // A link made by hand, whatever its name.
     let dir = Path::new("/dev/disk/by-id");
     let link = dir.join(format!("ata-DRAY_TEST_{}", std::process::id()));
     let made = (!dir.exists()).then(|| fs::create_dir_all(dir));

@@ -1,4 +1,4 @@
-//! A session's own files: never copied onto its drives, never written over.
+//! A session's own files: never copied onto its drives, never overwritten.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{Session, code, key_in, words};
 
-/// `prep-import` with journal and logs beside the data.
+/// `prep-import` with journal and logs among the data.
 fn prepare(session: &Session, id: &str, more: &str) -> std::process::Output {
     session.dray(&format!("prep-import --journal k/job.jrn --id {id} --silent {more}"))
 }
@@ -81,7 +81,7 @@ fn a_record_of_another_journal_is_not_moved() {
     assert!(reported.contains("this journal does not know it") && reported.contains("--drive-id"), "{reported}");
     assert!(!session.path("b/x.img").exists() && !session.path("k/x.xml.1").exists());
     assert_eq!(fs::read(session.path("k/x.xml")).expect("a record"), record);
-    // As it was advised.
+    // As the message advised.
     let second = run_of("b.jrn", "b/x.img", "--drive-id Y");
     assert_eq!(code(&second), 0, "{}", words(&second));
     assert_eq!(fs::read(session.path("k/x.xml")).expect("a record"), record);
@@ -119,7 +119,7 @@ fn no_output_takes_the_place_of_what_is_there() {
         assert_eq!(code(&output), 2, "{place}: {}", words(&output));
     }
     assert!(!session.path("new.jrn").exists() && !session.path("y.img").exists() && !session.path("y.xml").exists());
-    // A new name, and the same again, in the middle of everything else that is said.
+    // With a new name, and once more over the same file, both succeed.
     for _ in 0..2 {
         session.works(&format!("{verify} --list all.csv --list all.jsonl --report page.html"));
         session.works(&format!("{plan} plan.html"));
@@ -175,7 +175,7 @@ fn inputs_without_end_and_places_that_are_none_are_told_before_the_first_write()
         reported.iter().for_each(|part| assert!(words(&output).contains(part), "{more}: {part}: {}", words(&output)));
     }
     assert!(!session.path("x.img").exists() && !session.path("j.jrn").exists());
-    // A file of the kernel that says it has no bytes.
+    // A file of the kernel that reports 0 bytes.
     session.dataset(&["/proc/sys/kernel/random/boot_id,box/x,BlockBlob,rename,None,None"]);
     let output = session.dray(&format!("{prep} --journal j.jrn --dataset dataset.csv"));
     assert_eq!(code(&output), 7, "{}", words(&output));

@@ -53,7 +53,7 @@ fn the_package_installs_program_pages_and_completions() {
     ] {
         assert!(fs::metadata(installed.join(there)).is_ok_and(|meta| meta.len() > 0), "{there}");
     }
-    // dpkg itself takes it, into a root of its own.
+    // dpkg itself accepts it, into a root of its own.
     let admin = dir.join("admin");
     for sub in ["info", "updates", "triggers"] {
         fs::create_dir_all(admin.join(sub)).expect("made");
@@ -80,7 +80,7 @@ fn is_here(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// Whether an ELF file asks for a loader (a program header PT_INTERP).
+/// Whether an ELF file needs a loader (a program header PT_INTERP).
 fn wants_loader(program: &Path) -> bool {
     let bytes = fs::read(program).expect("the program");
     let number =

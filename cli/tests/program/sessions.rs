@@ -82,7 +82,7 @@ fn judge_the_documented_examples_in_sequence() {
     assert_eq!(blobs, 40 + 7, "files of both sessions");
     let sessions = said(&session.dray("PrepImport /j:JournalTest.jrn /ListCopySessions"));
     assert!(sessions.contains("session#2 completed"), "{sessions}");
-    // The journal is lost: the drives and their records tell it, and sessions go on with it.
+    // The journal is lost: it is rebuilt from the drives and their records, and sessions continue with it.
     let lost = fs::read(session.path("JournalTest.jrn")).expect("a journal");
     let line = "prep-import --journal JournalTest.jrn --rebuild-journal --initial-driveset both.csv";
     driveset(&session, "both.csv", &["one.img", "two.img"]);
@@ -129,7 +129,7 @@ fn second_dataset(session: &Session) -> String {
     format!("{head}\n\"{}/\",more/,BlockBlob,rename,None,None\n", more.display())
 }
 
-/// Verifies a drive with `dray`, and gives how many blobs are equal: all of them.
+/// Verifies a drive with `dray`, and returns the number of equal blobs: all of them.
 fn verified(session: &Session, drive: &str) -> u64 {
     let output = session.dray(&format!("verify {drive}.img --key-file {drive}.xml --json"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -178,7 +178,7 @@ fn judge_what_did_not_fit_goes_to_drives_that_join() {
     assert!(said(&session.dray("PrepImport /j:J.jrn /ListCopySessions")).contains("session#1 completed"));
 }
 
-/// Files of the session on a drive, as the journal says.
+/// Number of the session's files on a drive, according to the journal.
 fn files_of(session: &Session, drive: &str) -> u64 {
     let list = session.dray("PrepImport /j:J.jrn /ListDrives --json");
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -239,7 +239,7 @@ fn a_torn_journal_goes_on_and_a_damaged_one_is_refused() {
     session.prepare(&[]);
     let journal = session.path("journal.jrn");
     let whole = fs::read(&journal).expect("a journal");
-    // The session's last record is cut off: it was never completed, as far as the journal knows.
+    // The session's last record is cut off: according to the journal it was never completed.
     fs::write(&journal, &whole[..whole.len() - 9]).expect("a journal");
     let list = session.dray("prep-import --journal journal.jrn --list-copy-sessions");
     assert!(code(&list) == 0 && said(&list).contains("cut off"), "{}", said(&list));

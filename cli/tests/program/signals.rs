@@ -1,4 +1,4 @@
-//! What signals do to a session that is writing.
+//! Effects of signals on a session that is writing.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use crate::common::{Session, said, unbroken};
 use dray_testdisks::dataset::Dataset;
 use dray_testdisks::judge;
 
-/// A session whose sources are read slowly, while its data stream; what it said until then is in `said`.
+/// A session with slowly read sources, while its data stream; its output so far is in `said`.
 struct Running {
     child: Child,
     lines: BufReader<std::process::ChildStderr>,
@@ -44,7 +44,7 @@ impl Running {
         assert!(sent.success(), "{name}");
     }
 
-    /// The exit code, and all that was said.
+    /// The exit code, and all output.
     fn end(mut self) -> (Option<i32>, String) {
         self.lines.read_to_string(&mut self.said).expect("stderr");
         self.child.stdout.take().expect("stdout").read_to_string(&mut self.said).expect("stdout");
@@ -85,7 +85,7 @@ fn judge_the_first_signal_ends_at_a_checkpoint_and_tells_how_to_go_on() {
         running.until("total");
         running.signal(name);
         if name == "HUP" {
-            // As when the shell says it too.
+            // As when the shell sends it too.
             running.until("stopping at the next safe place");
             running.signal(name);
         }

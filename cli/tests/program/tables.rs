@@ -1,5 +1,4 @@
-//! Drives whose partition table is not as it was made: the disk became another size, a copy is gone, the volume lies
-//! elsewhere.
+//! Drives with a changed partition table: the disk has another size, a copy is missing, the volume is elsewhere.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -16,7 +15,7 @@ fn run(session: &Session, args: &[&str], image: &Path, more: &[&str]) -> Output 
     command.stdin(Stdio::null()).output().expect("the binary runs")
 }
 
-/// The image with bytes put somewhere and a length of its own.
+/// A copy of the image with these bytes written, and with this length.
 fn changed(session: &Session, name: &str, len: u64, writes: &[(u64, &[u8])]) -> std::path::PathBuf {
     let image = session.path(name);
     fs::copy(session.path("drive.img"), &image).expect("a copy");
@@ -46,7 +45,7 @@ fn a_volume_is_found_wherever_a_table_that_can_be_used_says() {
     let no_first = changed(&session, "first.img", size + 50 * MIB, &[(512, &[0; 512])]);
     let alone = session.path("alone.img");
     fs::write(&alone, &whole[start as usize..(size - MIB) as usize]).expect("the partition");
-    // A copy that is gone is for the preparation to answer for; the blobs are read all the same.
+    // A missing copy is a fault of the preparation; the blobs are read all the same.
     for (image, code, says) in [
         (&larger, 0, "the second copy of the partition table lies at byte"),
         (&no_first, 5, "the first copy of the partition table is missing"),
@@ -80,7 +79,7 @@ fn a_volume_is_found_wherever_a_table_that_can_be_used_says() {
     file.write_all_at(&mbr, 0).expect("a table");
     let out = run(&session, &["verify"], &second, &[]);
     assert!(out.status.success() && said(&out).contains("Equal: All 4 blobs"), "{}", said(&out));
-    // Another file system before it is what the service would read.
+    // With another file system before it, the service would read that one.
     file.write_all_at(&[0x55, 0xAA], MIB + 510).expect("a boot signature");
     let out = run(&session, &["verify"], &second, &[]);
     assert_eq!(out.status.code(), Some(5), "{}", said(&out));

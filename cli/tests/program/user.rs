@@ -1,4 +1,4 @@
-//! What users and their programs get: objects that the schema describes, pages, templates, settings, logs without secrets.
+//! Output for users and their programs: objects as in the schema, pages, templates, settings, logs without secrets.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +18,7 @@ fn session(name: &str) -> Session {
     session
 }
 
-/// Holds lines of objects against the schema, every field of them.
+/// Checks lines of objects against the schema, every field of them.
 fn described(lines: &[u8]) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut child = Command::new(dray_testdisks::judge::python())
@@ -38,7 +38,7 @@ fn described(lines: &[u8]) -> Option<String> {
     Some(said(&output))
 }
 
-/// Types that come only with accidents, after a long time, or from the service.
+/// Types that occur only with accidents, after a long time, or with the service.
 const SELDOM: [&str; 4] = ["scanning", "drive_failed", "note", "keys"];
 
 #[test]
@@ -58,7 +58,7 @@ fn every_object_is_as_the_schema_says() {
     run("check nothing.csv", 1);
     run("devices --all", 0);
     run("PrepImport j:j.jrn /id:a! /DataSet:f", 1);
-    // A file of the kernel tells more bytes than it has: it is left out.
+    // A file of the kernel with a reported length above its contents: it is left out.
     let changing = "/sys/kernel/mm/transparent_hugepage/enabled";
     let rows = format!(
         "BasePath,DstItemPathOrPrefix,ItemType\n\"{}/\",con/,BlockBlob\n{changing},con/x,BlockBlob\n",
@@ -113,7 +113,7 @@ fn every_object_is_as_the_schema_says() {
     );
     run("prep-import --journal k.jrn --id s#1 --abort --dry-run", 0);
     run("prep-import --journal k.jrn --id s#1 --abort --yes D2", 0);
-    // What the machine lacks is not this test's business.
+    // Deficiencies of the machine are not this test's subject.
     lines.extend(dray(&session.dir, &["doctor", "--json"]).stdout);
     let finish = fs::read(session.path("finish.json")).expect("told");
     let reported: serde_json::Value = serde_json::from_slice(&finish).expect("JSON");
@@ -166,7 +166,7 @@ fn who_is_told_at_the_end_gets_one_object() {
         let output = session.run(&["--not-for-shipping", "--dry-run"]);
         assert!(code(&output) == 1 && crate::common::words(&output).contains(words), "{}", said(&output));
     }
-    // A figure is told once.
+    // A figure is printed once.
     let output = dray(&session.dir, &["bench", "drive.img", "--seconds", "0.05", "--curve", "0", "--blocks", "1M"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let figures: Vec<&str> = text.lines().filter(|line| line.contains(" KiB x")).collect();
@@ -174,7 +174,7 @@ fn who_is_told_at_the_end_gets_one_object() {
     once.sort_unstable();
     once.dedup();
     assert!(code(&output) == 0 && figures.len() == once.len() && figures.len() >= 4, "{text}");
-    // How it ends changes nothing; it may also not read.
+    // Its exit status is ignored; it need not read its input either.
     let output = dray(&session.dir, &["check", "nothing", "--on-finish", "echo out; exit 3", "--json"]);
     assert_eq!(code(&output), 1);
     assert!(!String::from_utf8_lossy(&output.stdout).contains("out\n"), "stdout is for objects");
@@ -250,7 +250,7 @@ fn templates_are_what_check_accepts() {
     let typo = filled.replace("location =", "locatoin =");
     fs::write(dir.join("job.toml"), typo).expect("written");
     assert!(said(&dray(&dir, &["check", "job.toml"])).contains("locatoin"));
-    // What `check` would refuse is not printed.
+    // A file that `check` would refuse is not printed.
     for words in [["dataset", "--to", "c/one/"], ["driveset", "--drive", "G:"]] {
         let output = dray(&dir, &[&["template"], &words[..]].concat());
         assert_eq!((code(&output), output.stdout.len()), (1, 0), "{words:?}: {}", said(&output));
@@ -319,7 +319,7 @@ fn the_version_names_commit_and_processor() {
     assert_eq!(said(&dray(&dir, &["-V"])).lines().count(), 1);
 }
 
-/// Names of the commands below the words, as the help lists them.
+/// Names of the subcommands of these words, from the help.
 fn commands(dir: &Path, words: &[&str]) -> Vec<String> {
     let help = said(&dray(dir, &[words, &["-h"]].concat()));
     let list = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);

@@ -1,5 +1,5 @@
-//! `dray verify` on drives made by the binary, whole and damaged. Damage is done by others: bytes of the image, and
-//! ntfs-3g on the volume that libbde decrypts.
+//! `dray verify` on drives made by the binary, whole and damaged. The damage is done by other means: bytes of the
+//! image, and ntfs-3g on the volume that libbde decrypts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdisks");
 
-/// A drive with files that can be found by what is in them, metadata and properties.
+/// A drive with recognisable file contents, metadata and properties.
 fn drive(name: &str) -> Session {
     let session = Session::new(name);
     let source = session.path("source");
@@ -37,7 +37,7 @@ fn drive(name: &str) -> Session {
     session
 }
 
-/// Every 512 bytes say where they are.
+/// Every 512 bytes contain their own offset.
 fn contents(name: &str, len: usize) -> Vec<u8> {
     (0..len.div_ceil(512))
         .flat_map(|i| format!("{name:>8}{i:>12}").repeat(26).into_bytes().into_iter().take(512))
@@ -121,7 +121,7 @@ fn decrypted(session: &Session) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// Where bytes are in a file; they must be there once.
+/// Offset of these bytes in a file; they must occur once.
 fn search(image: &Path, what: &[u8]) -> u64 {
     let file = File::open(image).expect("the image");
     let len = file.metadata().expect("its length").len();
@@ -129,7 +129,7 @@ fn search(image: &Path, what: &[u8]) -> u64 {
     let mut block = vec![0; 1 << 20];
     for at in (0..len).step_by(1 << 20) {
         let n = file.read_at(&mut block, at).expect("bytes");
-        // What we look for starts a cluster.
+        // The searched contents start a cluster.
         found.extend((0..n).step_by(512).filter(|i| block[*i..].starts_with(what)).map(|i| at + i as u64));
     }
     assert_eq!(found.len(), 1, "{:?}", String::from_utf8_lossy(what));
@@ -167,7 +167,7 @@ fn whole_drives_verify_and_give_back_what_went_in() {
         "verify wrote to the drive"
     );
 
-    // Again: a second look reads the drive again; what went missing comes back; what was changed is seen, and stays.
+    // Again: the drive is read again; a missing file is restored; a changed one is reported, and stays.
     fs::remove_file(out.join("data/sub/cut")).expect("a file");
     let output = verify(&session, &image, &words);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -212,7 +212,7 @@ fn whole_drives_verify_and_give_back_what_went_in() {
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert_eq!(fs::read_dir(session.path("elsewhere")).expect("a directory").count(), 0, "wrote through a link");
 
-    // A part, and what was asked for.
+    // Part of the blobs, and a list of requested blobs.
     let list = session.path("list.xml");
     fs::write(&list, "<BlobList><BlobPath>data/sub/flip</BlobPath><BlobPath>data/other</BlobPath></BlobList>")
         .expect("a list");
@@ -280,7 +280,7 @@ fn every_kind_of_damage_is_found_and_named() {
         }
     }
 
-    // On the decrypted volume: blocks that changed places, and what a file system driver does.
+    // On the decrypted volume: exchanged blocks, and changes by a file system driver.
     let (a, b) = (place("swap", 100), place("swap", 9000));
     let bytes = |i: usize| contents("swap", (i + 1) * 512)[i * 512..].to_vec();
     change(&plain, a, |sector| sector.copy_from_slice(&bytes(9000)));
@@ -322,7 +322,7 @@ fn every_kind_of_damage_is_found_and_named() {
         assert_eq!(word(&rows, "data/sub/gone"), "missing");
         let foreign = rows.iter().find(|(name, _)| name.ends_with("foreign")).expect("the file that nobody asked for");
         assert_eq!(foreign.1["verdict"], "not in the manifest");
-        // What only a second manifest lists was not compared; a program's manifest is none.
+        // Blobs listed only in a second manifest were not compared; a program's manifest does not count.
         let unlisted = &last["drives"][0]["unlisted"];
         assert_eq!((unlisted.as_array().map(Vec::len), &unlisted[0]["blobs"]), (Some(1), &1.into()), "{unlisted}");
         assert!(reasons(&last).contains(&"listed_elsewhere"), "{last}");
@@ -331,7 +331,7 @@ fn every_kind_of_damage_is_found_and_named() {
         assert_eq!(word(&rows, name), "equal");
     }
 
-    // What the service said, beside what the drive shows.
+    // The service's log together with the state of the drive.
     let log = session.path("error.xml");
     let path = rows["data/sub/swap"]["file"].as_str().expect("a path");
     let text = format!(
@@ -424,7 +424,7 @@ fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() 
     assert_eq!((&last["verdict"]["equal"], &last["verdict"]["asked"]), (&7.into(), &7.into()));
     let taken = |name: &str| rows[name]["taken"].as_str().unwrap_or_default().to_owned();
     assert_eq!((taken("data/sub/well").as_str(), taken("data/sub/gone").as_str()), ("taken", "not taken"));
-    // The first log names what went well, so what it does not name was not taken.
+    // The first log lists successful blobs, so an unlisted one was not copied.
     assert_eq!(taken("data/empty"), "not taken");
     let service = |name: &str| rows[name]["service"].as_str().unwrap_or_default().to_owned();
     assert!(service("data/sub/flip").contains("bytes 4194304 to 5242880: ReadErrors"), "{rows:?}");
@@ -447,7 +447,7 @@ fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() 
         assert!(missing.iter().any(|missing| missing.contains(part)), "{part}: {missing:?}");
     }
 
-    // Some of the blobs, by a manifest that is named; and one whose hash is not the job's.
+    // Some of the blobs, with a given manifest; and a manifest whose hash is not the job's.
     let only = ["--json", "--only", "data/sub/f", "data/sub/w", "--manifest", "\\DriveManifest.xml"];
     let output = verify(&session, &image, &only);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -475,7 +475,7 @@ fn what_was_asked_and_what_the_service_said_stand_beside_what_the_drive_shows() 
     fs::remove_file(image).expect("the image");
 }
 
-/// Why a run is no success.
+/// Reasons why a run is no success.
 fn reasons(last: &Value) -> Vec<&str> {
     let all = last["verdict"]["reasons"].as_array().expect("reasons");
     all.iter().map(|one| one["reason"].as_str().expect("a name")).collect()
@@ -540,7 +540,7 @@ fn a_drive_that_was_not_finished_or_lost_a_table_is_not_equal() {
         let sentence = last["verdict"]["sentence"].as_str().expect("a sentence").to_owned();
         assert!(sentence.contains(why), "{sentence}");
     };
-    // The journal lies beside the record.
+    // The journal is in the directory of the record.
     let journals: Vec<PathBuf> = fs::read_dir(&session.dir)
         .expect("the session")
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -549,7 +549,7 @@ fn a_drive_that_was_not_finished_or_lost_a_table_is_not_equal() {
     let [journal] = journals.as_slice() else { panic!("{journals:?}") };
     let whole = fs::read(journal).expect("the journal");
     let text = String::from_utf8(whole.clone()).expect("text");
-    // As an interrupted run leaves it: cut behind the record that says that the drive was begun.
+    // As an interrupted run leaves it: cut after the record of the drive's start.
     let begun = text.find("DriveState: Started").expect("the drive was begun");
     let end = begun + text[begun..].find("[EndUpdateRecord]").expect("its end") + "[EndUpdateRecord]\r\n".len();
     fs::write(journal, &text[..end]).expect("the journal");
@@ -622,7 +622,7 @@ fn what_the_service_took_is_held_against_the_drive() {
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(reasons(&judged(&output).1), ["service_did_not_take"]);
 
-    // The first generation: one blob, and what became of it.
+    // The first generation: one blob, and its result.
     for (status, path, code, word) in [
         ("Created", "data/sub/well", 0, "taken"),
         ("Renamed", "data/sub/well (2)", 5, "taken under another name"),

@@ -1,4 +1,4 @@
-//! Volumes that others made, read by the binary, and judged by what others read there.
+//! Volumes made by other systems, read by the binary, and compared with the results of other readers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use crate::common::fixtures::{Image, fixture, unpack};
 use crate::common::{dray, run, said, scratch, words};
 
-/// Files above this are left to the fastest judge.
+/// Files above this size are left to the fastest judge.
 const SLOW: u64 = 64 << 20;
 
 fn tool(program: &str, args: &[&str]) -> Option<Output> {
@@ -21,7 +21,7 @@ fn tool(program: &str, args: &[&str]) -> Option<Output> {
     output.ok()
 }
 
-/// SHA-256 of what a command writes to stdout.
+/// SHA-256 of a command's stdout.
 fn hashed(command: &mut Command) -> String {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
     let sum = Command::new("sha256sum").stdin(child.stdout.take().expect("its output")).output().expect("sha256sum");
@@ -39,7 +39,7 @@ struct Listed {
     hash: String,
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -111,7 +111,7 @@ fn judge_windows_volumes_open_with_every_secret_and_decrypt_to_the_listed_bytes(
         let output = run(with(&["decrypt", image.name()], &keys[0]).arg("--to").arg(&to));
         assert_eq!(output.status.code(), Some(0), "{}: {}", one.name, said(&output));
         assert_eq!(hashed(Command::new("cat").arg(&to)), wanted, "{}", one.name);
-        // What is told of it without a key.
+        // Facts shown without a key.
         let output = run(&mut dray(["inspect", image.name(), "--json"]));
         assert_eq!(output.status.code().unwrap_or(-1) & !4, 0, "{}: {}", one.name, said(&output));
         let facts: serde_json::Value = said(&output)
@@ -370,7 +370,7 @@ impl Drop for Mounted {
     }
 }
 
-/// What ntfs-3g reads.
+/// The files as read by ntfs-3g.
 fn by_ntfs3g(mounted: &Mounted) -> Tree {
     let mut tree = Tree::new();
     let mut pending = vec![mounted.0.clone()];
@@ -389,7 +389,7 @@ fn by_ntfs3g(mounted: &Mounted) -> Tree {
     tree
 }
 
-/// What dissect.ntfs reads; large files are left out.
+/// The files as read by dissect.ntfs; large files are left out.
 fn by_dissect(image: &Path, offset: u64) -> Option<Tree> {
     const SCRIPT: &str = r#"
 import hashlib, sys
@@ -429,7 +429,7 @@ walk(n.mft.get(5), "")
     Some(lines.lines().filter_map(|line| line.split_once(' ')).map(|(hash, path)| (path.into(), hash.into())).collect())
 }
 
-/// What Sleuth Kit reads; large files are left out.
+/// The files as read by Sleuth Kit; large files are left out.
 fn by_sleuthkit(image: &Path, offset: u64, sizes: &dyn Fn(&str) -> u64) -> Option<Tree> {
     let (image, sectors) = (image.to_str().expect("UTF-8"), (offset / 512).to_string());
     let output = tool("fls", &["-o", &sectors, "-f", "ntfs", "-r", "-p", "-u", image])?;
@@ -458,7 +458,7 @@ fn by_sleuthkit(image: &Path, offset: u64, sizes: &dyn Fn(&str) -> u64) -> Optio
     Some(tree)
 }
 
-/// Where the volume begins: the first partition of an MBR, or the image.
+/// Offset of the volume: the first partition of an MBR, or the image itself.
 fn volume_at(image: &Path) -> u64 {
     let mut sector = [0; 512];
     File::open(image).and_then(|mut file| file.read_exact(&mut sector)).expect("readable");
@@ -468,7 +468,7 @@ fn volume_at(image: &Path) -> u64 {
     512 * u64::from(u32::from_le_bytes(sector[454..458].try_into().expect("four bytes")))
 }
 
-/// Every judge that can be had reads the same tree from `image`.
+/// Checks that every available judge reads the same tree from `image`.
 fn judge(owner: &str, image: &Path) {
     let offset = volume_at(image);
     let ours = by_dray(image.to_str().expect("UTF-8"));
@@ -482,7 +482,7 @@ fn judge(owner: &str, image: &Path) {
     }
     let size = |path: &str| sizes.get(path).copied().unwrap_or(0);
     let small: Tree = ours.iter().filter(|(path, _)| size(path) <= SLOW).map(|(p, h)| (p.clone(), h.clone())).collect();
-    // dissect.ntfs reads what lies behind a file's valid length, where drivers and the others read zeros.
+    // dissect.ntfs reads bytes after a file's valid length, where drivers and the others read zeros.
     let written = |tree: &Tree| -> Tree {
         let shadow = |path: &str| path.starts_with("System Volume Information/{");
         tree.iter().filter(|(path, _)| !shadow(path)).map(|(path, hash)| (path.clone(), hash.clone())).collect()
@@ -538,7 +538,7 @@ fn judge_ntfs_3g_volumes_read_as_they_were_written() {
     }
 }
 
-/// Fragmented, sparse, compressed, resident and many-named files.
+/// Fragmented, sparse, compressed and resident files, and files with many names.
 fn fill(root: &Path) {
     let noise = |seed: u64, len: usize| -> Vec<u8> {
         let mut state = seed | 1;

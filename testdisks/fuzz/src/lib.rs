@@ -1,7 +1,7 @@
-//! Every parser of what comes from outside, as a function of bytes that may be anything.
+//! Every parser of external input as a function of arbitrary bytes.
 //!
-//! Under libFuzzer by `scripts/fuzz`; in the tests with the seeds, with mutations of them, and with every input that was
-//! ever found to fail (`testdisks/fuzz/found`).
+//! Under libFuzzer by `scripts/fuzz`; in the tests with the seeds, with mutations of them, and with every input that
+//! was once found to fail (`testdisks/fuzz/found`).
 
 pub mod seeds;
 
@@ -19,16 +19,16 @@ use dray_engine::report::Problems;
 use dray_engine::units::{ByteLen, ByteOffset, SectorSize};
 use dray_engine::verify::key::Key;
 
-/// A parser.
+/// A parser under test.
 #[derive(Debug)]
 pub struct Target {
     /// Its name, and the directory of its seeds.
     pub name: &'static str,
-    /// Takes anything, and comes back: no panic, no endless loop, no memory without bound.
+    /// Accepts any input and returns: no panic, no endless loop, no memory without bound.
     pub feed: fn(&[u8]),
 }
 
-/// All of them.
+/// All parsers.
 pub const TARGETS: &[Target] = &[
     Target { name: "partitions", feed: partitions },
     Target { name: "fve", feed: fve },
@@ -44,10 +44,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keys", feed: keys },
 ];
 
-/// Bytes of a partition table's piece: sector 0 and a GPT of either sector size.
+/// Length of a partition table's piece: sector 0 and a GPT of either sector size.
 const TABLE_LEN: usize = 40 << 10;
 
-/// The first byte: sector size. Then the front of a drive, and its end behind that.
+/// The first byte selects the sector size. Then the front of a drive, followed by its end.
 fn partitions(input: &[u8]) {
     let Some((&kind, tables)) = input.split_first() else { return };
     let sector = if kind & 1 == 0 { SectorSize::S512 } else { SectorSize::S4096 };
@@ -65,7 +65,7 @@ fn partitions(input: &[u8]) {
     }
 }
 
-/// Copies what of `piece`, lying at `start`, falls into `into`, lying at `at`.
+/// Copies the part of `piece` (at `start`) that overlaps `into` (at `at`).
 fn overlay(piece: &[u8], start: u64, at: u64, into: &mut [u8]) {
     let (from, to) = (start.max(at), (start + piece.len() as u64).min(at.saturating_add(into.len() as u64)));
     if from < to {
@@ -74,13 +74,13 @@ fn overlay(piece: &[u8], start: u64, at: u64, into: &mut [u8]) {
     }
 }
 
-/// Bytes of a first sector in the seeds of `fve`.
+/// Length of a first sector in the seeds of `fve`.
 const BOOT_LEN: usize = 512;
-/// Bytes of a metadata copy in them; the rest of a region is zeros.
+/// Length of a metadata copy in them; the rest of a region is zeros.
 const COPY_LEN: usize = 8 << 10;
 
-/// A first sector; a metadata copy that is found at each of the three places; behind it what describes a conversion, found
-/// wherever else is looked.
+/// A first sector; a metadata copy, returned at each of the three places; then the description of a conversion,
+/// returned at all other offsets.
 fn fve(input: &[u8]) {
     struct Pieces<'a>(&'a [u8], &'a [u8], &'a [u8]);
     impl map::ReadAt for Pieces<'_> {
@@ -117,11 +117,11 @@ fn fve(input: &[u8]) {
     let _ = mapping.hidden().count();
 }
 
-/// A volume by the sectors that are not zero: for each its number (four bytes, little-endian) and 512 bytes. All else is
-/// zeros, up to [`VOLUME_LEN`].
+/// A volume by its non-zero sectors: for each its number (four bytes, little-endian) and 512 bytes. All other sectors
+/// are zeros, up to [`VOLUME_LEN`].
 pub struct Sectors(BTreeMap<u32, [u8; 512]>);
 
-/// Bytes that a volume of [`Sectors`] has.
+/// Length of a volume of [`Sectors`].
 pub const VOLUME_LEN: u64 = 2 << 30;
 
 impl std::fmt::Debug for Sectors {
@@ -140,7 +140,7 @@ impl Sectors {
         Self(input.chunks(516).filter_map(one).collect())
     }
 
-    /// Puts the right check bytes where a protected block seems to begin, so that noise gets past them.
+    /// Inserts correct check bytes where a protected block seems to begin, so that random data passes them.
     fn mend(&mut self) {
         let starts: Vec<u32> =
             self.0.iter().filter(|(_, s)| matches!(&s[..4], b"FILE" | b"INDX")).map(|(number, _)| *number).collect();
@@ -171,11 +171,11 @@ impl ReadAt for Sectors {
     }
 }
 
-/// Files that are read, and bytes of each.
+/// Most files read, and most bytes of each.
 const FILES_MAX: usize = 48;
 const FILE_LEN: usize = 96 << 10;
 
-/// The first byte: whether check bytes are mended. Then a volume in the form of [`Sectors`].
+/// The first byte selects whether check bytes are corrected. Then a volume in the form of [`Sectors`].
 fn ntfs(input: &[u8]) {
     let Some((&kind, sectors)) = input.split_first() else { return };
     let mut reader = Sectors::of(sectors);
@@ -201,7 +201,7 @@ fn ntfs(input: &[u8]) {
     let _ = volume.check(&mut reader);
 }
 
-/// The same mending for a block alone.
+/// The same correction for a single block.
 fn mended(input: &[u8], magic: &[u8; 4], sizes: &[usize], feed: fn(&[u8])) {
     let Some((&kind, bytes)) = input.split_first() else { return };
     let mut block = bytes.to_vec();

@@ -1,4 +1,4 @@
-//! What fuzzing starts from: pieces of volumes that Windows and mkntfs made, and the documented forms of Microsoft's files.
+//! Seeds for fuzzing: pieces of volumes made by Windows and mkntfs, and the documented forms of Microsoft's files.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,7 +13,7 @@ use dray_engine::units::{ByteLen, ByteOffset};
 
 use super::{BOOT_LEN, COPY_LEN, TABLE_LEN};
 
-/// Sectors that a volume's seed holds at most.
+/// Most sectors in a volume's seed.
 const SECTORS_MAX: usize = 160;
 
 /// Seeds of a parser.
@@ -36,7 +36,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// Those of them that hold no byte of a foreign volume or program: what grows from them may be published.
+/// Seeds without any byte of a foreign volume or program: corpora grown from them may be published.
 pub fn own(name: &str) -> Vec<Vec<u8>> {
     match name {
         "partitions" => tables(),
@@ -46,7 +46,7 @@ pub fn own(name: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// An image that is removed again.
+/// An image that is deleted on drop.
 struct Image(PathBuf);
 
 impl Drop for Image {
@@ -59,7 +59,7 @@ fn scratch(name: &str) -> Image {
     Image(std::env::temp_dir().join(format!("dray-seeds-{}-{name}", std::process::id())))
 }
 
-/// Unpacks a fixture; `None`, loudly, where there is none.
+/// Unpacks a fixture; `None`, with a message, where there is none.
 fn unpack(name: &str) -> Option<Image> {
     let name = name.trim_end_matches(".xz").trim_end_matches(".gz");
     let image = scratch(&name.replace('/', "-"));
@@ -79,7 +79,7 @@ fn partitions() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Partition tables by others: sfdisk writes both copies of a GPT.
+/// Partition tables made by other programs: sfdisk writes both copies of a GPT.
 fn tables() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     let image = scratch("gpt");
@@ -114,7 +114,7 @@ fn tables() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// First sector, first metadata copy, description of a conversion, as the parser takes them.
+/// First sector, first metadata copy, description of a conversion, in the parser's form.
 fn fve() -> Vec<Vec<u8>> {
     struct Reader(File);
     impl map::ReadAt for Reader {
@@ -151,7 +151,7 @@ fn fve() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Notes the sectors that are read, as far as they hold something.
+/// Records the sectors that are read, unless they are zero.
 struct Recorder {
     file: File,
     start: u64,
@@ -180,7 +180,7 @@ impl ReadAt for Recorder {
     }
 }
 
-/// Small volumes: the sectors that a reader looks at, in the parser's form; and all blocks of them.
+/// Small volumes: the sectors that a reader uses, in the parser's form; and all blocks of them.
 fn ntfs_volumes() -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut images: Vec<(Image, u64)> = Vec::new();
     for name in ["ntfs/ntfs-ramslack.raw.gz", "ntfs/ntfs-2m.raw.gz"] {

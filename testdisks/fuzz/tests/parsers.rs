@@ -1,4 +1,4 @@
-//! Every parser with its seeds, with mutations of them, and with what fuzzing once found.
+//! Every parser with its seeds, with mutations of them, and with earlier findings of fuzzing.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `judge-crates IMAGE RECORD [PLAIN]`: what `bitlocker-core` and `ntfs` say of a finished drive. Exit code 0, 1 or, when
-//! they cannot read it, 3.
+//! `judge-crates IMAGE RECORD [PLAIN]`: judges a finished drive with `bitlocker-core` and `ntfs`. Exit code 0, 1 or,
+//! when they cannot read it, 3.
 
 use std::path::Path;
 use std::process::ExitCode;

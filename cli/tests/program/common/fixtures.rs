@@ -1,16 +1,16 @@
-//! Volumes made by Windows, unpacked for the binary to read; loudly absent on machines without them.
+//! Volumes made by Windows, unpacked for the binary; skipped with a message where they are missing.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::scratch;
 
-/// A fixture or one of its companions, as it is; `None`, loudly, where there is none.
+/// A fixture or one of its companions, not unpacked; `None`, with a message, where there is none.
 pub fn fixture(name: &str) -> Option<PathBuf> {
     dray_fixtures::file(name)
 }
 
-/// An image that is removed again.
+/// An image that is deleted on drop.
 pub struct Image(pub PathBuf);
 
 impl Drop for Image {
@@ -25,7 +25,7 @@ impl Image {
     }
 }
 
-/// Unpacks `bitlocker/NAME.img.xz` or `ntfs/NAME.raw.gz` into a directory of the test `owner` alone.
+/// Unpacks `bitlocker/NAME.img.xz` or `ntfs/NAME.raw.gz` into a directory for the test `owner` alone.
 pub fn unpack(owner: &str, name: &str) -> Option<Image> {
     let name = name.trim_end_matches(".xz").trim_end_matches(".gz");
     let image = Image(scratch(owner).join(name.rsplit('/').next().expect("a name")));

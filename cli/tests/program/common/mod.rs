@@ -1,4 +1,4 @@
-//! What the tests of the binary share: a directory of their own, CSV files, and a session on image files.
+//! Common parts of the binary's tests: a directory for each, CSV files, and a session on image files.
 
 pub mod fixtures;
 
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use dray_testdisks::dataset::Dataset;
 
-/// A directory of one test alone, empty at the start.
+/// A directory for one test, empty at the start.
 pub fn scratch(name: &str) -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&dir);
@@ -16,14 +16,14 @@ pub fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// `dray` as a script has it: nothing to read, no wish for or against colour, no token.
+/// `dray` as in a script: no input, no setting of colour, no token.
 pub fn dray<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
     command.args(words).stdin(Stdio::null()).env_remove("NO_COLOR").env_remove("DRAY_TOKEN");
     command
 }
 
-/// The same in a directory, to its end.
+/// Runs it in a directory to its end.
 pub fn dray_in(dir: &Path, words: &[&str]) -> Output {
     run(dray(words).current_dir(dir))
 }
@@ -36,7 +36,7 @@ pub fn code(output: &Output) -> i32 {
     output.status.code().expect("not killed")
 }
 
-/// A session in a directory: its CSV files are written as they are asked for.
+/// A session in a directory: its CSV files are written on demand.
 pub struct Session {
     pub dir: PathBuf,
 }
@@ -46,7 +46,7 @@ impl Session {
         Self { dir: scratch(name) }
     }
 
-    /// In a directory of its own elsewhere.
+    /// A session in a given directory.
     pub fn within(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
@@ -62,19 +62,19 @@ impl Session {
         command
     }
 
-    /// The same, to its end.
+    /// Runs it to its end.
     pub fn dray(&self, words: &str) -> Output {
         run(&mut self.program(words))
     }
 
-    /// The same, and wants success; what it said, without line breaks.
+    /// Runs it and requires success; returns the output without line breaks.
     pub fn works(&self, line: &str) -> String {
         let output = self.dray(line);
         assert_eq!(code(&output), 0, "{line}: {}", words(&output));
         words(&output)
     }
 
-    /// A tree of files, seeded, and the dataset that wants it below `data/`.
+    /// Makes a seeded tree of files, and a dataset that maps it to `data/`.
     pub fn source(&self, fill: impl FnOnce(&mut Dataset)) {
         let source = self.path("source");
         let mut data = Dataset::new(&source, 3).expect("a dataset");
@@ -83,7 +83,7 @@ impl Session {
         self.dataset(&[&format!("\"{}/\",data/,BlockBlob,rename,None,None", source.display())]);
     }
 
-    /// Rows behind the header of 2018: base path, destination, type; columns that a row leaves out are empty.
+    /// Rows after the header of 2018: base path, destination, type; columns missing in a row are empty.
     pub fn dataset(&self, rows: &[&str]) -> &Self {
         let rows: Vec<String> = rows
             .iter()
@@ -123,7 +123,7 @@ impl Session {
         run(&mut self.command(more))
     }
 
-    /// Runs, and wants success.
+    /// Runs it and requires success.
     pub fn prepare(&self, more: &[&str]) -> String {
         let output = self.run(more);
         let said = said(&output);
@@ -136,7 +136,7 @@ pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// What a run said without its line breaks, whose places depend on the length of paths.
+/// The output of a run without its line breaks, whose positions depend on the length of paths.
 pub fn words(output: &Output) -> String {
     unbroken(&said(output))
 }

@@ -1,4 +1,4 @@
-//! Disks that fail while a session is on, and what is said of it; afterwards the session goes on to a whole drive.
+//! Disks that fail during a session, and the messages; afterwards the session is resumed to a whole drive.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use dray_testdisks::judge;
 use super::machine::{Disk, Lab};
 use crate::common::unbroken;
 
-/// What a case's first run said, in one line, and how it ended.
+/// Exit status and output, in one line, of a case's first run.
 fn first(lab: &Lab, case: &str) -> (String, String) {
     let said = unbroken(&lab.read(&format!("{case}.first.out")));
     (lab.read(&format!("{case}.first.exit")).trim().to_owned(), said)
 }
 
-/// The first run of a case ended so and said all of this.
+/// Checks that the first run of a case ended with this status and printed all of these words.
 fn reported(lab: &Lab, case: &str, exit: &str, words: &[&str]) {
     let (status, said) = first(lab, case);
     assert_eq!(status, exit, "{case}: {said}");
@@ -23,7 +23,7 @@ fn reported(lab: &Lab, case: &str, exit: &str, words: &[&str]) {
     assert!(exit == "0" || exit == "3" || !said.contains("is done after"), "{case}: {said}");
 }
 
-/// The byte that the failure of a case names.
+/// The offset in the failure message of a case.
 fn place(lab: &Lab, case: &str) -> u64 {
     let (_, said) = first(lab, case);
     let (_, rest) = said.split_once(" at byte ").unwrap_or_else(|| panic!("{case}: no place: {said}"));
@@ -31,13 +31,13 @@ fn place(lab: &Lab, case: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
-/// It is where the slot begins that holds the bad byte.
+/// Checks that it is the start of the slot that holds the bad byte.
 fn near(lab: &Lab, case: &str, bad: u64) {
     let at = place(lab, case);
     assert!(at <= bad && bad < at + 4 * MIB, "{case}: told {at}, bad is {bad}");
 }
 
-/// Mended, the session went on to its end.
+/// Checks that the repaired session was resumed to its end.
 fn mended(lab: &Lab, cases: &[&str]) {
     for case in cases {
         let exit = lab.read(&format!("{case}.exit"));
@@ -45,7 +45,7 @@ fn mended(lab: &Lab, cases: &[&str]) {
     }
 }
 
-/// All judges of the host on a finished drive.
+/// Runs all judges of the host on a finished drive.
 fn judged(lab: &Lab, case: &str, disk: &Disk, is_whole: bool) {
     let record = lab.path(&format!("{case}/{}.xml", disk.serial));
     let dataset = lab.dataset_here();

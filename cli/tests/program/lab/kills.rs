@@ -1,4 +1,4 @@
-//! Machines that are killed while drives are written, and sessions that go on from there.
+//! Machines killed while drives are written, and sessions resumed after that.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use dray_testdisks::judge;
 
 use super::machine::{Disk, KILLED, Lab, difference, looks_finished, number};
 
-/// What `kills.sh` wants to know of a disk.
+/// A disk as an argument of `kills.sh`.
 fn word(disk: &Disk, sectors: u64) -> String {
     format!("{}:{}:{sectors}", disk.name, disk.serial)
 }
@@ -23,7 +23,7 @@ fn exit(lab: &Lab, disk: &Disk) -> (String, String) {
     (read("exit").trim().to_owned(), read("out"))
 }
 
-/// `DRAY_KILLS` kills of the machine (`DRAY_KILLS_SEED` says which), the buses in turn.
+/// Kills the machine `DRAY_KILLS` times (seeded by `DRAY_KILLS_SEED`), the buses in turn.
 #[test]
 #[ignore = "a minute a kill and more: scripts/vm-campaign"]
 fn judge_a_killed_machine_leaves_a_session_that_goes_on_to_the_same_drive() {
@@ -41,7 +41,7 @@ fn judge_a_killed_machine_leaves_a_session_that_goes_on_to_the_same_drive() {
         lab.disk("nvme", "nvme", 160, "KILLNVME0001", slow),
     ];
     disks.truncate(rounds as usize);
-    // All but the disk of 4096-byte sectors were finished before: what is left of that must not look like a drive.
+    // All disks except the one with 4096-byte sectors were finished before: their leftovers must not look like a drive.
     for disk in disks.iter().filter(|disk| disk.name != "scsi") {
         lab.finish_before(&disk.image);
     }

@@ -1,4 +1,4 @@
-//! A virtual machine (`scripts/vm`) with a directory of the test in it.
+//! A virtual machine (`scripts/vm`) that shares a directory of the test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,22 +14,22 @@ use crate::common::{said, scratch};
 /// One machine at a time: each takes two processors and a GiB.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Killed on request, as by a power cut.
+/// Exit status after a kill on request, as by a power cut.
 pub const KILLED: i32 = 137;
 
 /// A disk of the machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// Names the session on it, too.
+    /// Name of the disk, and of the session on it.
     pub name: &'static str,
-    /// `BUS` and options, as `scripts/vm` takes them.
+    /// `BUS` and options for `scripts/vm`.
     pub bus: &'static str,
     pub options: String,
     pub serial: &'static str,
     pub image: PathBuf,
 }
 
-/// A directory that the machine sees as `/work`, with a dataset in it.
+/// A directory that is `/work` in the machine, with a dataset in it.
 pub struct Lab {
     pub dir: PathBuf,
 }
@@ -38,7 +38,7 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A number from the environment, which makes a campaign of a test.
+/// A number from the environment, which turns a test into a campaign.
 pub fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
@@ -72,7 +72,7 @@ impl Lab {
         self.read(name).lines().map(str::to_owned).collect()
     }
 
-    /// An empty disk of that many MiB.
+    /// An empty disk of `mib` MiB.
     pub fn disk(&self, name: &'static str, bus: &'static str, mib: u64, serial: &'static str, options: &str) -> Disk {
         let image = self.path(&format!("{name}.img"));
         if !image.exists() {
@@ -81,7 +81,7 @@ impl Lab {
         Disk { name, bus, options: options.to_owned(), serial, image }
     }
 
-    /// Makes a finished drive of the image, with other files: the worst to cut the power on.
+    /// Makes a finished drive of the image, with other files: the worst case for a power cut.
     pub fn finish_before(&self, image: &Path) {
         let journal = format!("before-{}.jrn", image.file_stem().unwrap_or_default().display());
         let (drives, data) = ("before.csv", "before-data.csv");
@@ -101,7 +101,7 @@ impl Lab {
         assert!(finished.status.success(), "{}", said(&finished));
     }
 
-    /// The dataset CSV as the host sees it.
+    /// Path of the dataset CSV on the host.
     pub fn dataset_here(&self) -> PathBuf {
         let here = self.path("dataset-here.csv");
         let text = self.read("dataset.csv").replace("/work/source/", &format!("{}/", self.path("source").display()));
@@ -109,12 +109,12 @@ impl Lab {
         here
     }
 
-    /// Runs a script of `testdisks/lab` (with its arguments) in a machine with these disks; the exit status, `None`
-    /// (said loudly) where no machine can be had.
+    /// Runs a script of `testdisks/lab` (with its arguments) in a machine with these disks; returns the exit status,
+    /// `None` (with a message) where no machine is available.
     pub fn run(&self, disks: &[Disk], script: &str) -> Option<i32> {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut command = Command::new(project().join("scripts/vm"));
-        // A guard against hanging for ever, far beyond what a busy machine needs.
+        // A guard against endless hanging, far beyond the needs of a busy machine.
         command.args(["--limit", "1200"]).env("DRAY", env!("CARGO_BIN_EXE_dray"));
         command.arg("--share").arg(format!("work={}", self.dir.display()));
         command.arg("--share").arg(format!("scripts={}", project().join("testdisks/lab").display()));
@@ -136,14 +136,14 @@ impl Lab {
         status
     }
 
-    /// As [`Self::run`], to a good end; `false` where there is no machine.
+    /// As [`Self::run`], with success required; `false` where no machine is available.
     pub fn succeeds(&self, disks: &[Disk], script: &str) -> bool {
         let status = self.run(disks, script);
         assert!(matches!(status, None | Some(0)), "{script}: {status:?}");
         status.is_some()
     }
 
-    /// Keeps a copy of a session's files and its disk, or brings it back.
+    /// Keeps a copy of a session's files and its disk, or restores it.
     pub fn copy(&self, from: &str, to: &str) {
         let _ = fs::remove_dir_all(self.path(to));
         let copied =
@@ -160,12 +160,12 @@ impl Drop for Lab {
     }
 }
 
-/// Bytes at both ends of a drive that only its partition tables use.
+/// Whether these bytes at the ends of a drive belong to its partition tables alone.
 pub fn in_tables(at: u64, len: u64, size: u64) -> bool {
     at + len <= 34 * 512 || at >= size - 33 * 512
 }
 
-/// Where two images differ first, apart from the partition tables if they do not count.
+/// The first difference of two images, ignoring the partition tables if asked to.
 pub fn difference(a: &Path, b: &Path, with_tables: bool) -> Option<u64> {
     const PIECE: u64 = 1 << 20;
     let open = |path: &Path| fs::File::open(path).expect("an image");
@@ -190,7 +190,7 @@ pub fn difference(a: &Path, b: &Path, with_tables: bool) -> Option<u64> {
     None
 }
 
-/// What libblkid sees in the first bytes: a partition table, and so a drive that somebody would take for finished.
+/// Whether libblkid sees a partition table in the first bytes, so that the drive would pass for a finished one.
 pub fn looks_finished(image: &Path) -> bool {
     let output = Command::new("blkid").args(["-p", "-o", "export"]).arg(image).output().expect("blkid");
     String::from_utf8_lossy(&output.stdout).contains("PTTYPE=gpt")

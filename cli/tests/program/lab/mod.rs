@@ -1,6 +1,6 @@
 //! Real buses: drives prepared inside a virtual machine (`scripts/vm`), where the kernel's own drivers are the judges.
 //!
-//! What is asked of the environment makes a campaign of it (`scripts/vm-campaign`).
+//! Environment variables turn it into a campaign (`scripts/vm-campaign`).
 
 mod faults;
 mod kills;
@@ -44,7 +44,8 @@ fn judge_the_kernel_opens_drives_of_every_bus() {
     assert!(!lab.read("ahci.out").contains("not for shipping"), "{}", lab.read("ahci.out"));
     devices(&lab);
 
-    // Every power cut that the log allows; and from some flushes, with what was beside the journal then, the session goes on.
+    // Every power cut that the log allows; and from some flushes the session is resumed, with its files as they were
+    // then.
     let entries = write_log::entries(&log);
     let whole = lab.path("whole.img");
     fs::rename(&first, &whole).expect("renamed");
@@ -69,7 +70,7 @@ fn judge_the_kernel_opens_drives_of_every_bus() {
     println!("power cuts behind checkpoints {resumed:?} of {kept}: resumed to the same drive");
 }
 
-/// What `dray devices` told of the blank disks.
+/// Checks the output of `dray devices` on the blank disks.
 fn devices(lab: &Lab) {
     let devices = lab.read("devices.json");
     let of = |serial: &str| devices.lines().find(|line| line.contains(serial)).unwrap_or_default();
@@ -88,7 +89,7 @@ fn devices(lab: &Lab) {
     }
 }
 
-/// So many gates did what they should, and none did not.
+/// Checks that `count` gates worked, and none failed.
 fn all_good(lab: &Lab, count: usize) {
     assert_eq!(lab.read("bad"), "");
     assert_eq!(lab.lines("good").len(), count, "{:?}", lab.lines("good"));

@@ -1,4 +1,4 @@
-//! Power cuts out of a log of everything that was written to a disk (dm-log-writes' format).
+//! Simulates power cuts from a log of all writes to a disk (dm-log-writes' format).
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -8,14 +8,14 @@ use dray_engine::entropy::Seeded;
 
 use super::machine::{in_tables, looks_finished};
 
-/// One entry.
+/// One entry of the log.
 pub struct Entry {
     pub at: u64,
     pub len: u64,
-    /// Nothing of a discard, which leaves zeros.
+    /// Bytes written; empty for a discard, which leaves zeros.
     pub bytes: Vec<u8>,
     pub flush: bool,
-    /// Where the entry ends in the log.
+    /// End of the entry in the log.
     end: u64,
 }
 
@@ -63,24 +63,24 @@ pub fn entries(log: &Path) -> Vec<Entry> {
     entries
 }
 
-/// A disk as a power cut leaves it: what was flushed, and a part of the rest.
+/// A disk as a power cut leaves it: flushed entries, and a part of the rest.
 pub struct Replay<'a> {
     entries: &'a [Entry],
     image: fs::File,
     size: u64,
-    /// Entries before this one are on the disk.
+    /// Number of entries applied to the disk.
     done: usize,
 }
 
 impl<'a> Replay<'a> {
-    /// The disk was like `base`, which is changed.
+    /// Starts from `base`, which is changed.
     pub fn new(base: &Path, entries: &'a [Entry]) -> Self {
         let image = fs::File::options().read(true).write(true).open(base).expect("an image");
         let size = image.metadata().expect("an image").len();
         Self { entries, image, size, done: 0 }
     }
 
-    /// All entries before `end`.
+    /// Applies all entries before `end`.
     pub fn to(&mut self, end: usize) {
         for entry in &self.entries[self.done..end] {
             entry.write(&self.image);
@@ -88,7 +88,8 @@ impl<'a> Replay<'a> {
         self.done = end;
     }
 
-    /// Of the entries up to `end`, those that `lands` says; gives those that do not, and how to take the others back.
+    /// Applies the entries up to `end` that `lands` selects; returns the others, and the data for undoing the applied
+    /// ones.
     fn some(&self, end: usize, mut lands: impl FnMut() -> bool) -> (Vec<&'a Entry>, Vec<(u64, Vec<u8>)>) {
         let (mut lost, mut undo) = (Vec::new(), Vec::new());
         for entry in &self.entries[self.done..end] {
@@ -105,13 +106,13 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Places in the log where something was made durable.
+/// Positions in the log of completed flushes.
 pub fn flushes(entries: &[Entry]) -> Vec<usize> {
     entries.iter().enumerate().filter(|(_, entry)| entry.flush).map(|(i, _)| i).collect()
 }
 
-/// Cuts the power at every entry of the log: what was flushed is there, and of the rest a random part. No such disk may
-/// look like a drive unless all that is missing lies in the partition tables.
+/// Cuts the power at every entry of the log: flushed entries are applied, and a random part of the rest. No such disk
+/// may look like a drive unless everything missing is in the partition tables.
 pub fn cut_everywhere(base: &Path, entries: &[Entry]) {
     let flushes = flushes(entries);
     assert!(flushes.len() >= 4, "only {} flushes in {} entries", flushes.len(), entries.len());
@@ -119,7 +120,7 @@ pub fn cut_everywhere(base: &Path, entries: &[Entry]) {
     let size = replay.size;
     let mut random = Seeded::new(6);
     let (mut cuts, mut finished) = (0, 0);
-    // Before the first flush nothing is promised but what was there.
+    // Before the first flush only the earlier contents are guaranteed.
     for now in flushes[0]..entries.len() {
         if entries[now].flush {
             replay.to(now);
@@ -153,8 +154,8 @@ pub fn cut_everywhere(base: &Path, entries: &[Entry]) {
     assert!(cuts > 10);
 }
 
-/// The disk when the log was `len` bytes long: all up to the last flush then, and a random part of what was written
-/// until the next.
+/// The disk when the log was `len` bytes long: all entries up to the last flush then, and a random part of those up to
+/// the next.
 pub fn cut_at(base: &Path, entries: &[Entry], len: u64, seed: u64) {
     let flushes = flushes(entries);
     let behind = flushes.partition_point(|flush| entries[*flush].end <= len);

@@ -1,6 +1,6 @@
-//! One parser under libFuzzer: the environment names it (`DRAY_FUZZ=manifest`). `DRAY_FUZZ_SEEDS=DIR` writes what fuzzing
-//! starts from, `DIR/<parser>/seed-<number>`, and prints the parsers' names instead; with `DRAY_FUZZ_OWN` only seeds that may
-//! be published, and their parsers. `scripts/fuzz` runs all of them.
+//! One parser under libFuzzer, named by the environment (`DRAY_FUZZ=manifest`). `DRAY_FUZZ_SEEDS=DIR` writes the seeds,
+//! `DIR/<parser>/seed-<number>`, and prints the parsers' names instead; with `DRAY_FUZZ_OWN` only seeds that may be
+//! published, and their parsers. `scripts/fuzz` runs all of them.
 
 #![no_main]
 
