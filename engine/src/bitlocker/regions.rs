@@ -88,10 +88,10 @@ pub struct Regions {
 }
 
 impl Regions {
+    /// Lays the areas out as Windows 10 does: nothing below 33 MiB, the three regions a ninth of the volume apart, the
     /// relocated area after region 1, the verify region after that; each on a cluster of its own.
-    /// relocated area behind region 1, the verify region behind that; each on a cluster of its own.
     ///
-    /// With clusters up to 8 KiB the relocated area is 64 KiB behind region 1 and the verify region 8 KiB further.
+    /// With clusters up to 8 KiB the relocated area is 64 KiB after region 1 and the verify region 8 KiB further.
     ///
     /// # Errors
     /// See [`PlaceError`].
