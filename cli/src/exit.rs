@@ -6,7 +6,7 @@ use dray_engine::report::{Kind, Problem, Problems, SessionReport};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Everything that was asked for is done.
+    /// Everything requested is done.
     Done = 0,
     /// The command line or an input file is wrong.
     Usage = 1,
@@ -107,7 +107,7 @@ impl Exit {
             return Self::Interrupted;
         }
         if let Some(first) = failures.first() {
-            // A drive that could not go on because of the sources or the machine is not a bad drive.
+            // A drive that stopped because of the sources or the machine is not a bad drive.
             let same = failures.iter().all(|problem| problem.kind == first.kind);
             return if same { Self::of_kind(first.kind) } else { Self::DriveFailed };
         }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             Err(_) => Exit::Environment.into(),
         },
         Parsed::Wrong(text, exit) => {
-            // Without stderr the exit code still speaks.
+            // Without stderr the exit code still gives the result.
             let _ = std::io::stderr().write_all(text.as_bytes());
             exit.into()
         }

@@ -33,7 +33,7 @@ const ROAD_BLOCK: usize = 4 << 20;
 /// Slots of the combined measurement.
 const ROAD_DEPTH: u32 = 16;
 
-/// What to measure: block sizes, depths, points of the curve, seconds for each.
+/// Parameters of a measurement: block sizes, depths, points of the curve, seconds for each.
 #[derive(Clone, Debug)]
 pub struct BenchRequest {
     /// The drive or image.

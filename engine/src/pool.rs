@@ -189,7 +189,7 @@ impl Arena {
     fn bring(&self, slots: Range<usize>) -> bool {
         let start = self.address_of(slots.start);
         let bytes = slots.start * self.slot_len..slots.end * self.slot_len;
-        // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots, and no end lies behind the last of them.
+        // SAFETY: `map` mapped whole huge pages from `base` on that hold all slots, and no end is past the last of them.
         // Both change only how the pages are backed: their contents stay.
         let advise =
             |end: usize, advice| unsafe { libc::madvise(start.as_ptr().cast(), end - bytes.start, advice) } == 0;
@@ -217,7 +217,7 @@ impl Arena {
 
     fn address_of(&self, index: usize) -> NonNull<u8> {
         assert!(index < self.slots);
-        // SAFETY: `index < slots`, and `new` made the mapping hold `slots * slot_len` bytes behind `base`.
+        // SAFETY: `index < slots`, and `new` made the mapping hold `slots * slot_len` bytes from `base` on.
         unsafe { self.base.add(index * self.slot_len) }
     }
 }

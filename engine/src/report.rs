@@ -334,7 +334,7 @@ pub enum Event {
         /// The reason, as a sentence without full stop.
         why: String,
     },
-    /// A drive failed; the others go on.
+    /// A drive failed; the others continue.
     DriveFailed {
         /// Index of the drive in the plan.
         drive: usize,
@@ -363,7 +363,7 @@ impl Event {
 /// The bottleneck of a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Waiting {
-    /// Nothing stands out.
+    /// No clear bottleneck.
     Nothing,
     /// The source is the slowest.
     Source,

@@ -203,7 +203,7 @@ impl ByteRange {
         Self { start: ByteOffset(start), len: ByteLen(len) }
     }
 
-    /// First byte behind the run.
+    /// First byte after the run.
     pub const fn end(self) -> ByteOffset {
         ByteOffset(self.start.0 + self.len.0)
     }

@@ -332,7 +332,7 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 }
 
 /// Anchors of a Markdown file's headings, by GitHub's rule: lower case, punctuation dropped, blanks to hyphens, a number
-/// behind each repetition.
+/// after each repetition.
 fn anchors(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut repeated: Vec<String> = Vec::new();

@@ -229,7 +229,7 @@ impl Dataset {
         let long: PathBuf = (0..5).map(|i| format!("{i}-{}", "long".repeat(14))).collect();
         self.file(long.join("bottom.txt"), 4097)?;
         self.file(long.join("BOTTOM.txt"), 4098)?;
-        // 258, 259 and 260 units from the container on, whatever stands before.
+        // 258, 259 and 260 units from the container on, whatever precedes it.
         for units in [240, 241, 242, 243, 244, 245, 246, 247, 248, 249, 250] {
             self.file(format!("edge/{}/{}", "e".repeat(120), "f".repeat(units - 126)), 10)?;
         }

@@ -75,7 +75,7 @@ pub fn ask<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Verdict {
 /// Range of a drive's data partition: start, length and sector size in bytes, as `volume.py` finds it.
 ///
 /// # Errors
-/// Without Python, or when there is none.
+/// Without Python, or when the drive has no data partition.
 pub fn volume_of(drive: &Path) -> io::Result<(u64, u64, u64)> {
     let output = Command::new(python()).arg(project().join("testdisks/volume.py")).arg(drive).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

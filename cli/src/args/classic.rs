@@ -30,7 +30,7 @@ command line is ignored too, and asked for.
 /// A classic command line in modern words.
 #[derive(Debug)]
 pub struct Translated {
-    /// The words behind the program's name.
+    /// Arguments in today's syntax, without the program's name.
     pub modern: Vec<OsString>,
     /// Warnings to print first.
     pub warnings: Vec<String>,

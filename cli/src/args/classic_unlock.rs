@@ -72,7 +72,7 @@ pub(super) fn parse(words: &[OsString]) -> Result<Translated, Fault> {
         return Err(usage(text.join("\n")));
     }
     modern.extend(modern_tail.iter().cloned());
-    // Behind everything, so that no path is taken for an option.
+    // Last of all, so that no path is taken for an option.
     if let Some(drive) = drive {
         modern.push("--".into());
         modern.push(drive);

@@ -39,7 +39,7 @@ pub enum Origin {
 pub struct Setting {
     /// Long name, without dashes.
     pub option: String,
-    /// Values; empty when there is none. For a switch `true` or nothing.
+    /// Values; empty if not set. For a switch `true` or nothing.
     pub values: Vec<String>,
     /// Source of the values.
     pub origin: Origin,
@@ -48,7 +48,7 @@ pub struct Setting {
 /// The configuration file.
 #[derive(Debug, Default)]
 pub struct File {
-    /// Its path; `None` when there is none.
+    /// Its path; `None` without a configuration file.
     pub path: Option<PathBuf>,
     table: toml::Table,
 }

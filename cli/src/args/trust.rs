@@ -14,7 +14,7 @@ pub fn is_root() -> bool {
 }
 
 /// The first thing on the path that another user can change: the file, a directory or a link on the way, and the
-/// reason. `None` when root alone can change them. A path that leads nowhere is safe.
+/// reason. `None` when root alone can change them. A path that does not exist is safe.
 pub fn fault(path: &Path) -> Option<(PathBuf, String)> {
     let path = std::path::absolute(path).ok()?;
     let mut waiting: Vec<OsString> = parts(&path);
@@ -70,7 +70,7 @@ fn who(uid: u32) -> String {
     format!("user {uid}")
 }
 
-/// Why another user can change it.
+/// The reason why another user can change the file; `None` if none can.
 fn weakness(meta: &Metadata) -> Option<String> {
     const GROUP_WRITES: u32 = 0o020;
     const OTHERS_WRITE: u32 = 0o002;

@@ -6,7 +6,7 @@ use crate::args::VERSION;
 
 /// Options of either syntax whose value is a secret or may contain one.
 const SECRET: &[&str] = &["sk", "csas", "bk", "sas", "token", "key", "driveset-row", "on-finish"];
-/// Stands for a value that is not shown.
+/// Printed in place of a secret value.
 const HIDDEN: &str = "<not shown>";
 
 /// The facts, one line each.

@@ -47,7 +47,7 @@ pub struct JobArgs {
     action: Action,
 }
 
-/// What to do with a job.
+/// Subcommands of `dray job`.
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Check everything, record the job, and print or send the request that creates it
@@ -101,7 +101,7 @@ struct Create {
     /// Journal whose finished drives go into the job
     #[arg(long, value_name = "FILE", conflicts_with = "records")]
     journal: Option<PathBuf>,
-    /// Drive records, instead of a journal; other jobs' files are held against this one
+    /// Drive records, instead of a journal; other jobs' files are compared with this one
     #[arg(value_name = "DRIVEID.xml")]
     records: Vec<PathBuf>,
     /// Make the job though drives or files of its session are missing
@@ -351,7 +351,7 @@ impl Create {
         Some((drives, known))
     }
 
-    /// Writes the files with keys that were asked for; all places are tried first.
+    /// Writes the requested key files, once it is known that every one of them can be created.
     fn write_keys(&self, request: &Value, drives: &[JobDrive], file: &Path) -> Result<(), Problems> {
         let mut outputs = Outputs::default();
         outputs.input(&self.job, "the description of the job");

@@ -53,7 +53,7 @@ pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
 fn drives(book: &Book, output: &Output) {
     let ids = book.ledger.drive_ids();
     for id in &ids {
-        // A drive that was rolled back or given up stands under the session that did so.
+        // A drive that was rolled back or given up is listed under the session that did so.
         let rolled_back = || {
             let sessions = book.ledger.sessions.iter().rev();
             sessions.into_iter().find_map(|session| Some((session, session.drive(id)?)))

@@ -86,7 +86,7 @@ fn page(command: &Command, name: &str, names: &[String]) -> io::Result<String> {
     Ok(text.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", c as u32) }).collect())
 }
 
-/// The tail of a help text by its headings, which stand at the left and end in a colon.
+/// The tail of a help text by its headings, which are not indented and end in a colon.
 fn sections(tail: &str) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> = Vec::new();
     for line in tail.lines() {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::description::DRIVES_MAX;
 
-/// Longest selection that travels inside the request; a longer one lies in a blob.
+/// Longest selection in bytes that is sent inside the request; a longer one is stored in a blob.
 const INLINE_MAX: usize = 32 << 10;
 
 /// The table `[export]` of a description.

@@ -1,4 +1,4 @@
-//! Placeholders left in a description. The template marks its own lines: a value with `# yours` behind it is an
+//! Placeholders left in a description. The template marks its own lines: a value followed by `# yours` is an
 //! example, to be replaced.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use dray_engine::report::{Kind, Problem, Problems};
 
 use crate::commands::template;
 
-/// The comment behind a line of the template whose value is to be replaced.
+/// Comment at the end of a template line whose value is to be replaced.
 const MARK: &str = "# yours";
 
 /// Reports every line of `table` that still holds the template's value.
@@ -23,7 +23,7 @@ pub fn check(path: &Path, table: &toml::Table, problems: &mut Problems) {
             let column = if section.is_empty() { key.to_owned() } else { format!("[{section}] {key}") };
             let problem =
                 Problem::new(Kind::Usage, "still is what the template says").path(path).column(column).value(still);
-            // SessionFound once: there may be ten.
+            // Advice given once: there may be ten such lines.
             let is_first = problems.0.len() == before;
             let advice =
                 "put your own in its place; if it is yours by chance, write it in another way (capitals, ZIP+4)";

@@ -145,7 +145,7 @@ impl Output {
             self.object("warning", json!({ "text": warning }));
         } else {
             if self.live {
-                // A line that is drawn again and again may stand there.
+                // The status line may be there, which is redrawn in place.
                 err("\r\x1b[K");
             }
             err(&text::warning(warning, self.err));

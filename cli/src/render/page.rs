@@ -47,7 +47,7 @@ impl Column {
         Self { name, class: "w" }
     }
 
-    /// Sentences, in which paths and hashes may stand.
+    /// A column of sentences, which may contain paths and hashes.
     pub const fn long(name: &'static str) -> Self {
         Self { name, class: "l" }
     }
@@ -151,7 +151,7 @@ impl Page {
         let _ = writeln!(self.body, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
     }
 
-    /// Markup as it is.
+    /// Appends markup without escaping it.
     pub fn raw(&mut self, markup: &str) {
         self.body.push_str(markup);
         self.body.push('\n');

@@ -86,7 +86,7 @@ pub fn labelled(label: &str, value: &str) -> String {
     text
 }
 
-/// Lines of labels and values: those wider than the page go on below their value.
+/// Lines of labels and values: those wider than the page are continued below their value.
 pub fn fold_values(text: &str) -> String {
     const LABEL_MAX: usize = 20;
     let mut out = String::new();
@@ -96,7 +96,7 @@ pub fn fold_values(text: &str) -> String {
             out.push('\n');
             continue;
         }
-        // The value begins behind the label's padding, or where the text does.
+        // The value begins after the label's padding, or where the text does.
         let lead = line.len() - line.trim_start().len();
         let padding = line[lead..].find("  ").map(|gap| lead + gap);
         let label_end = padding.map(|gap| line.len() - line[gap..].trim_start().len());

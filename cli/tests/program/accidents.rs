@@ -152,7 +152,7 @@ fn judge_killed_at_any_moment_it_looks_like_no_drive() {
             let abort = met.len() % 3 == 2 || stage == "wiping";
             let output = after(&session, if abort { "--abort" } else { "--resume" }, engine);
             let words = said(&output);
-            // Killed behind its last word it may be complete, and then nothing is left to do.
+            // Killed after its last line it may be complete, and then nothing is left to do.
             let is_over = match output.status.code() {
                 Some(0) => words.contains("nothing left to do"),
                 Some(1) => words.contains("nothing was rolled back"),
@@ -249,7 +249,7 @@ fn judge_loop_devices_of_both_sector_sizes() {
                     data > 2
                 });
                 assert!(reached.expect("the trace goes on"), "it never wrote data");
-                // The kernel ends its transfers behind it, and holds the device until then.
+                // The kernel finishes its transfers afterwards, and holds the device until then.
                 run.kill().expect("killed");
                 after(&session, "--resume", "auto")
             }

@@ -132,7 +132,7 @@ fn killed(session: &Session, moments: &[Moment], words: &str, files: (usize, usi
             same_but_free(&before.join("drive.img"), &image, WINDOWS_KEY);
             assert!(!session.path("drive.xml").exists(), "{moment:?}");
         }
-        // Both roads again, from the same place: the same bytes.
+        // Both ways again, from the same state: the same bytes.
         bring_back(session, &left);
         session.works("PrepImport /j:J.jrn /id:session#2 /ResumeSession --silent --engine sync");
         assert!(finished == fs::read(&image).expect("an image"), "{moment:?}: finished in another way");

@@ -218,7 +218,7 @@ fn an_export_goes_to_the_service_and_its_keys_come_back() {
         assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
     }
     assert!(server.requests().contains("\"driveCount\": 1"), "{}", server.requests());
-    // The whole account, and a list that lies in it.
+    // The whole account, and a list that is stored in it.
     let job = fs::read_to_string(dir.join("job.toml")).expect("there");
     let blobs = "blobs = [\"films/story.mp4\"]";
     let all = job.replace(blobs, "").replace("\"/songs/love\"", "\"/\"");

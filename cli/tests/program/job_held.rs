@@ -186,7 +186,7 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
     let output = dray(&dir, &["job", "create", "--journal", "job.jrn"]);
     assert_eq!(code(&output), 0, "{}", said(&output));
     fs::remove_file(dir.join("import-2026.job.json")).expect("a job");
-    // Drives stand in the order in which they were given, not in that in which they began.
+    // Drives are listed in the order in which they were given, not in which they were started.
     let place = |id: &str, place: &str| drive("s-1", id, "Started", &[("DrivePlace", place)]);
     let parts = [begun.clone(), place("WD-2", "1"), place("WD-1", "0"), done("WD-2"), done("WD-1")];
     journal(&dir, &[&parts[..], &[session("s-1", "Completed")]].concat());

@@ -266,13 +266,13 @@ fn judge_the_demo() {
     judge::drive(&demo.join("demo.img"), &demo.join("DEMO.xml"), Some(&demo.join("dataset.csv")), false)
         .expect_pass("scripts/judge-drive");
     crates(&demo.join("demo.img"), &demo.join("DEMO.xml"), None).expect_pass("bitlocker-core and ntfs");
-    // One bit in the middle of the data, and they must say so.
+    // One flipped bit in the middle of the data, which they must report.
     let image = fs::OpenOptions::new().read(true).write(true).open(demo.join("demo.img")).expect("the image");
     let (at, mut byte) = (30_000_000, [0]);
     image.read_exact_at(&mut byte, at).expect("a byte");
     image.write_all_at(&[byte[0] ^ 1], at).expect("another");
     crates(&demo.join("demo.img"), &demo.join("DEMO.xml"), None).expect_fail("bitlocker-core and ntfs");
-    // The key stands in the record, and nowhere else.
+    // The key is in the drive record, and nowhere else.
     let key = key_in(&demo.join("DEMO.xml"));
     let mut places = vec![demo.clone()];
     while let Some(place) = places.pop() {

@@ -49,7 +49,7 @@ fn judge_the_documented_examples_in_sequence() {
 
     let again = session.dray("PrepImport /j:JournalTest.jrn /id:session#3 /ResumeSession");
     assert!(code(&again) == 0 && said(&again).contains("nothing left to do"), "{}", said(&again));
-    // Ids are used once; finished sessions neither go on nor back; the drives of the journal are not erased.
+    // Ids are used once; finished sessions can be neither resumed nor rolled back; the drives of the journal are not erased.
     for (words, what) in [
         ("PrepImport /j:JournalTest.jrn /id:session#1 /AdditionalDriveSet:driveset-2.csv", "completed already"),
         ("PrepImport /j:JournalTest.jrn /id:session#3 /AbortSession", "is completed; nothing was rolled back"),

@@ -160,7 +160,7 @@ fn who_is_told_at_the_end_gets_one_object() {
         let kinds: Vec<_> = value["problems"].as_array().expect("a list").iter().map(|one| &one["kind"]).collect();
         assert_eq!((&value["exit_code"], kinds), (&exit.into(), vec![&kind.into()]), "{words:?}: {value}");
     }
-    // A drive that is not found is a slip, whoever looks for it.
+    // A drive that is not found is a usage error, by path and by serial.
     for (target, words) in [("none.img", "no size is given"), ("serial:NONE-77", "no drive with this serial")] {
         session.driveset(&[target.to_owned()]);
         let output = session.run(&["--not-for-shipping", "--dry-run"]);

@@ -91,7 +91,7 @@ fn partition(image: &Path) -> (u64, u64) {
     let mut entry = [0; 256];
     file.read_exact_at(&mut entry, 1024).expect("the table");
     let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
-    // The second entry is the data partition, behind the reserved one.
+    // The second entry is the data partition, after the reserved one.
     (number(128 + 32) * 512, (number(128 + 40) + 1 - number(128 + 32)) * 512)
 }
 
@@ -193,7 +193,7 @@ fn whole_drives_verify_and_give_back_what_went_in() {
     }
     fs::write(out.join("data/sub/gone"), contents("gone", 20_000)).expect("a file");
     assert_eq!(verify(&session, &image, &words).status.code(), Some(0));
-    // And damage on the drive is seen, whatever lies in the directory.
+    // Damage on the drive is found, whatever the directory contains.
     if let Some(plain) = decrypted(&session) {
         let at = partition(&image).0 + search(&plain, &contents("swap", 512));
         change(&image, at, |sector| sector[9] ^= 1);

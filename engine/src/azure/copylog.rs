@@ -102,7 +102,7 @@ pub struct ErroredEntity {
 pub struct LogFile {
     /// `BlockBlob`, `PageBlob`, `AzureFile`.
     pub cloud_format: Option<String>,
-    /// Container and name, verbatim: imports can show `\` behind the container.
+    /// Container and name, verbatim: imports can show `\` after the container.
     pub path: String,
     /// Length in bytes, if the log gives it.
     pub size: Option<u64>,
@@ -166,7 +166,7 @@ type Rooted<R> = Chain<Literal, Chain<Utf8<R>, Literal>>;
 impl<R: BufRead> Reader<R> {
     /// A reader from the first byte of a log.
     pub fn new(input: R) -> Self {
-        // Decoded on its own: a mark behind our root's start tag would be text.
+        // Decoded separately: after our root's start tag a byte order mark would be text.
         let rest = Utf8::new(input).chain(Cursor::new(ROOT_CLOSE));
         let steps = Steps::new(Cursor::new(ROOT_OPEN).chain(rest), limits::XML_STEP_MAX);
         Self { steps, in_drive_log: false, started: false }

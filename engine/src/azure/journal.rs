@@ -763,7 +763,7 @@ mod tests {
         assert_eq!(read(&bytes[..end]).records.len(), 2);
     }
 
-    /// A journal of ours: four sealed records behind the first.
+    /// A journal as dray writes it: four sealed records after the first.
     fn sealed() -> (Vec<u8>, Vec<usize>) {
         let mut bytes = new_journal(T);
         let mut ends = vec![bytes.len()];

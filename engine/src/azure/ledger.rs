@@ -54,9 +54,9 @@ pub struct SessionDrive {
     pub manifest_hash: Option<String>,
     /// Path of its manifest; `None` in journals from before this was recorded.
     pub manifest_file: Option<String>,
-    /// Check value of the key in its record; `None` likewise.
+    /// Check value of the key in its record; `None` in the same journals.
     pub key_check: Option<String>,
-    /// Index among the drives of the session, in the order given; `None` likewise.
+    /// Index among the drives of the session, in the order given; `None` in the same journals.
     pub place: Option<u64>,
     /// Time stamp of the last change of state.
     pub changed: String,
@@ -350,7 +350,7 @@ impl Ledger {
     }
 }
 
-/// The state as it stands in a sentence: "the session is completed".
+/// The state as a word for a sentence such as "the session is completed".
 pub fn word(state: SessionState) -> &'static str {
     match state {
         SessionState::Started => "under way, or was cut off",

@@ -111,7 +111,7 @@ impl BlobWarnings {
         "blob name holds private-use characters",
     ];
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

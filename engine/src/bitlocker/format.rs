@@ -95,7 +95,7 @@ pub mod state {
     pub const ENCRYPTED: u16 = 4;
 }
 
-/// The number that stands for `cipher` in a dataset header and as type of the FVEK
+/// The number of `cipher` in a dataset header and as type of the FVEK
 /// (docs/spec/bitlocker.md#sector-ciphers).
 pub const fn method_of(cipher: Cipher) -> u16 {
     match cipher {
@@ -108,7 +108,7 @@ pub const fn method_of(cipher: Cipher) -> u16 {
     }
 }
 
-/// The cipher behind a method number; `None` for one that no known Windows writes.
+/// The cipher of a method number; `None` for one that no known Windows writes.
 pub const fn cipher_of(method: u16) -> Option<Cipher> {
     match method {
         0x8000 => Some(Cipher::AesCbcDiffuser128),

@@ -1,7 +1,7 @@
 //! Maps bytes of the unlocked volume to bytes of the device (docs/spec/bitlocker.md#reading-a-volume, point 7).
 //!
 //! The unlocked ("virtual") volume is as long as the partition. Its first bytes are stored elsewhere, BitLocker's own
-//! areas read as zeros, and the rest lies in place. A sector's cipher offset is always the place where it is stored, for
+//! areas read as zeros, and the rest is in place. A sector's cipher offset is always the place where it is stored, for
 //! relocated sectors too.
 
 use std::io;
@@ -111,7 +111,7 @@ impl Chunks {
             let byte = region.bitmap.get(usize::try_from(chunk / 8).ok()?)?;
             Some(byte >> (chunk % 8) & 1 == 1)
         };
-        // Chunks that no bitmap speaks of lie behind the volume's end.
+        // Chunks that no bitmap covers are past the volume's end.
         let Some(sealed) = bit(first) else { return (true, next_start) };
         let mut last = first + 1;
         while bit(last) == Some(sealed) {
@@ -360,7 +360,7 @@ mod tests {
             [
                 (0, 0x2000, sealed(0x211_0000)),
                 (0x2000, 0x20F_E000, sealed(0x2000)),
-                // Region 1 and the relocated area are neighbours; the verify region behind them is ordinary.
+                // Region 1 and the relocated area are neighbours; the verify region after them is ordinary.
                 (0x210_0000, 0x1_2000, Source::Zeros),
                 (0x211_2000, 0xB0_B000, sealed(0x211_2000)),
                 (0x2C1_D000, 0x1_0000, Source::Zeros),

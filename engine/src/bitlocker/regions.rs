@@ -60,7 +60,7 @@ pub enum PlaceError {
 /// A file that reserves one of BitLocker's areas, so that the file system inside leaves it alone
 /// (docs/spec/bitlocker.md#the-ntfs-side).
 ///
-/// It lies in `\System Volume Information`, has one unnamed non-resident `$DATA` of one run, and only `$FILE_NAME`
+/// It is in `\System Volume Information`, has one unnamed non-resident `$DATA` of one run, and only `$FILE_NAME`
 /// namespace 0 (POSIX).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HiddenFile {
@@ -250,7 +250,7 @@ impl Regions {
         self.mapping_until(ByteOffset(self.volume_len.0))
     }
 
-    /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, behind the
+    /// The map while the volume is encrypted in place, ascending: from `plain_from` on (a whole sector, after the
     /// front) nothing is encrypted yet, except the relocated area.
     pub fn mapping_until(&self, plain_from: ByteOffset) -> Mapping {
         Mapping::until(self, plain_from).expect("own areas are aligned and inside the volume")
@@ -292,7 +292,7 @@ mod tests {
         // With everything free it is the same as in an empty volume.
         let empty = Regions::place(len, cluster, SectorSize::S512).unwrap();
         assert_eq!(around(&[(0x10000, len.0)]), Ok(empty));
-        // Pushed behind, and before where nothing is free behind.
+        // Moved past the used run; before it if nothing is free after it.
         let pushed = around(&[(0x10_0000, 0x30_0000), (0x250_0000, 0x260_0000)]).unwrap();
         assert_eq!(pushed.places(), [0x250_0000, 0x25E_0000, 0x25F_0000, 0x251_0000, 0x251_2000]);
         // In pieces too short for the three together.

@@ -6,7 +6,7 @@
 //! * The **checkpoint** of a drive ([`Checkpoint`]): constant in size, replaced atomically after each flush of the drive.
 //!   It identifies the drive and its plan, and records the durable position and the valid lengths of the two others.
 //!   It holds no secret in clear: the volume's keys are sealed under its password (of a volume that is encrypted in place,
-//!   by BitLocker's own metadata region), which stands in the drive record alone.
+//!   by BitLocker's own metadata region), and only the drive record holds that.
 //! * The **outcome log** of a drive ([`log`]): appended to. Results of reading the sources: block hashes and checksums
 //!   of the batches, files that were left out.
 //! * The **plan** of the session: appended to. The catalog from the walk, options, drives and the files of each.

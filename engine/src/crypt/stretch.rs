@@ -127,7 +127,7 @@ impl RecoveryPassword {
         Self(Key16::random(entropy))
     }
 
-    /// From the 16 bytes that the digits stand for.
+    /// From the 16 bytes that the digits encode.
     pub const fn from_key(key: Key16) -> Self {
         Self(key)
     }
@@ -172,7 +172,7 @@ impl RecoveryPassword {
         Ok(Self(key))
     }
 
-    /// The 16 bytes that the digits stand for.
+    /// The 16 bytes that the digits encode.
     pub const fn key(&self) -> &Key16 {
         &self.0
     }

@@ -68,7 +68,7 @@ fn names(name: &str, identity: &Identity) -> bool {
     let name = name.to_ascii_lowercase();
     let serials = [&identity.serial, &identity.bridge_serial];
     let by_serial = serials.into_iter().flatten().any(|serial| stands_in(&name, &written(serial)));
-    // `naa.5000…` is `wwn-0x5000…` and `scsi-35000…`; `eui.…` stands as it is.
+    // `naa.5000…` is `wwn-0x5000…` and `scsi-35000…`; `eui.…` is unchanged.
     let wwn = identity.wwn.as_deref().unwrap_or_default().to_ascii_lowercase();
     let digits = wwn.strip_prefix("naa.").or(wwn.strip_prefix("0x")).unwrap_or(&wwn);
     let ends_there = |at: usize| !name[at + digits.len()..].starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -144,7 +144,7 @@ mod tests {
         assert!(names("nvme-Fast_S4 NV ME".replace(' ', "_").as_str(), &disk(Some(" S4 NV  ME "), None)));
         assert!(names("nvme-eui.0025385b71b0f0a1", &disk(None, Some("eui.0025385b71b0f0a1"))));
         assert!(names("virtio-vol-0001", &disk(Some("vol-0001"), None)));
-        // Nothing that is known is nothing that can be held against a name.
+        // Without a serial and a WWN there is nothing to compare a name with.
         assert!(!names("ata-X_Y", &disk(None, None)));
     }
 

@@ -64,7 +64,7 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
         );
     }
     check_subject(&subject, context, device.roots(), &mut refuse);
-    // Whoever holds a disk without a trace in these tables (a part of a btrfs or ZFS pool, a virtual machine) holds it
+    // A user of the disk that these tables do not show (a btrfs or ZFS pool, a virtual machine) holds it
     // exclusively. At the claim our own hold would be found.
     if problems.is_empty() && device.access() == Access::Read && device.is_held() {
         problems.push(held(device.path(), device.roots()));

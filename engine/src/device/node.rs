@@ -122,7 +122,7 @@ impl Ground {
         this
     }
 
-    /// The ground of an image that does not exist yet.
+    /// The storage of an image that does not exist yet.
     pub fn unmade(path: &Path) -> Option<Self> {
         Some(Self { own: Node::unmade(path)?, below: BTreeSet::new(), stretch: None })
     }

@@ -726,7 +726,7 @@ mod tests {
             let regions: std::collections::BTreeSet<_> =
                 found.also.iter().map(|(at, _)| volume.range.start.0 + at).collect();
             assert_eq!(regions.len(), 3, "{name}: {regions:?}");
-            // One of the samples is cut off behind its first region.
+            // One of the samples ends after its first region.
             let inside: Vec<_> = regions.into_iter().filter(|at| *at < size).collect();
             assert!(inside.len() == 3 || name == "dissect-vista" && inside.len() == 1, "{name}: {inside:?}");
             for at in inside {

@@ -228,7 +228,7 @@ fn now(file: &File, node: &Node, reading: bool, roots: &Roots) -> Option<Use> {
     if !reading || !matches!(node, Node::File { .. }) {
         return None;
     }
-    // Held for a moment only, and released: any other party that wants it waits longer than that.
+    // Held only for a moment: others wait for the lock longer than that.
     match file.try_lock() {
         Ok(()) => drop(file.unlock()),
         Err(fs::TryLockError::WouldBlock) => return Some(Use::Lock(None)),

@@ -121,7 +121,7 @@ pub fn safe_name(name: &str, disambiguator: u64) -> String {
         tail.extend(kept[end.len()..].chars().map(|_| STAND_IN));
     }
     let mut out = String::new();
-    // `con.tar` is a device still after `~2f.gz` came behind it.
+    // `con.tar` is still a device name after `~2f.gz` was appended to it.
     if is_device(name) {
         out.push(STAND_IN);
     }

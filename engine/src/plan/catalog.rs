@@ -175,7 +175,7 @@ struct Sealer {
     dir_children: Grouped,
     file_children: Grouped,
     dirs: Vec<Dir>,
-    /// Builder's directories behind each final one (nearly always one).
+    /// The builder's directories that each final one is made of (nearly always one).
     behind: Vec<Vec<u32>>,
     /// Builder's file indices, directory by directory in final directory order.
     sorted_files: Vec<u32>,
@@ -557,7 +557,7 @@ impl Catalog {
         row.base.join(Path::new(&below))
     }
 
-    /// Appends the names of the directories from below `stop` down to `dir`, a separator behind each.
+    /// Appends the names of the directories from below `stop` down to `dir`, a separator after each.
     fn push_dirs<'a>(
         &'a self,
         dir: u32,

@@ -116,7 +116,7 @@ pub enum Use {
     Files,
     /// The manifest; clusters that it turns out not to need are free.
     Manifest,
-    /// Sectors behind the last whole cluster, which `$Bitmap` has no bit for: zeros once decrypted.
+    /// Sectors after the last whole cluster, which `$Bitmap` has no bit for: zeros once decrypted.
     Tail,
     /// Clusters marked free in `$Bitmap`.
     Free,

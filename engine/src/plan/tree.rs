@@ -200,7 +200,7 @@ impl DriveTree {
         }
     }
 
-    /// The catalog behind it.
+    /// The catalog that the tree was made from.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -210,7 +210,7 @@ impl DriveTree {
         self.blobs.len() as u32
     }
 
-    /// Whether each blob has a properties file that sets its `Content-MD5`; they come behind the blobs, in their order.
+    /// Whether each blob has a properties file that sets its `Content-MD5`; they come after the blobs, in their order.
     pub fn has_md5s(&self) -> bool {
         !self.md5_texts.is_empty()
     }

@@ -1,6 +1,6 @@
 //! A session's own files, which must never become sources, under whatever name.
 //!
-//! A key that is copied to a drive opens it to whoever has the drive. So journal, sidecars, drive records, key files,
+//! A key that is copied to a drive opens it to anyone who has the drive. So journal, sidecars, drive records, key files,
 //! logs, pages and images of the session and of the journal's earlier ones are registered by device and inode before
 //! the sources are walked. Copies elsewhere are recognised by their names, and then by their contents.
 

@@ -289,7 +289,7 @@ pub(super) fn prepare(
     let mut appends = Vec::new();
     let mut waiting = plan.unplaced.clone();
     let mut known_ids: Vec<String> = session.drives.iter().map(|drive| drive.drive_id.clone()).collect();
-    // Of those that the plan gave up and the journal does not say so: killed in between.
+    // Drives that were given up in the plan but not in the journal: the process was killed in between.
     given_up.extend(
         plan.given_up
             .iter()
@@ -344,7 +344,7 @@ pub(super) fn prepare(
             Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")).drive(drive_id)
         })?;
         let mut drive = planner.prepared(target, layout, saved.seed);
-        // Of a drive that was not begun too: it may hold something by now.
+        // Also for a drive that was not begun: it may contain data by now.
         let mut doubt = true;
         if state.is_some() {
             match started(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {

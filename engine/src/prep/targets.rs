@@ -235,7 +235,7 @@ fn there(
         Encryption::AlreadyEncrypted => {
             (target.agreed, target.work, target.key) = (true, Work::Append, row.existing_key.clone());
         }
-        // All that is in use is overwritten.
+        // All clusters in use are overwritten, so it needs consent.
         Encryption::Encrypt => (target.agreed, target.work) = (false, Work::Encrypt),
     }
     Ok(target)

@@ -48,7 +48,7 @@ impl Timeouts {
 /// full file system.
 pub fn pulled(error: &io::Error, node: Option<&Path>) -> Option<Problem> {
     let gone = matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO));
-    // A device that is there and has its size is one without room beneath it.
+    // A device that still has its size is thin-provisioned storage that is full.
     let lost = || node.is_some_and(device::is_gone);
     let past_the_end = error.raw_os_error() == Some(libc::ENOSPC) && lost();
     // Operations in flight when it is unplugged, above all a flush, end with this error too.

@@ -336,7 +336,7 @@ impl Found {
     /// Opens the volume. `progress` receives the rounds of key stretching done, and their largest possible number.
     ///
     /// # Errors
-    /// The key does not open it, or there is none; or no volume was found.
+    /// The key does not open the volume, no key was given, or no volume was found.
     pub fn unlock(self, key: &Key, progress: &mut dyn FnMut(u64, u64)) -> Result<Opened, Problem> {
         let unit = self.medium.sector().bytes();
         let volume = match &self.inside {

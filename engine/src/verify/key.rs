@@ -120,7 +120,7 @@ impl Key {
         Self::default()
     }
 
-    /// Whether there is none.
+    /// Whether there are no candidates.
     pub fn is_none(&self) -> bool {
         self.candidates.is_empty()
     }

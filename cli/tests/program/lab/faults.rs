@@ -116,7 +116,7 @@ fn judge_bad_places_lost_sources_and_hanging_devices() {
     if !lab.succeeds(&disks, "faults.sh bad unreadable hole gone stopped twice") {
         return;
     }
-    // SessionFound when it is written, not when it is read back, and where the request began that failed.
+    // Reported when it is written, not when it is read back, with the offset of the failed request.
     reported(&lab, "bad", "4", &["writing failed (file data)"]);
     near(&lab, "bad", BAD);
     reported(&lab, "unreadable", "4", &["cannot be read back"]);

@@ -329,7 +329,7 @@ fn finish_region(out: Writer, spec: &Spec, volume_id: Guid, vmk: &Key32) -> Box<
     region
 }
 
-/// Prints the text behind 0x100 through the BIOS and stops. Runs at 0x7C5A; 16-bit x86, written for this program.
+/// Prints the text from 0x100 on through the BIOS and stops. Runs at 0x7C5A; 16-bit x86, written for this program.
 const BOOT_CODE: [u8; 25] = [
     0x31, 0xC0, // xor ax, ax
     0x8E, 0xD8, // mov ds, ax

@@ -53,7 +53,7 @@ fn build(cipher: Cipher, sector: SectorSize, cluster: u64, seed: u64) -> Made {
     Made { secrets, region }
 }
 
-/// A volume on disk with known bytes in telling places. Removed when dropped.
+/// A volume on disk with known bytes in the places that tests read. Removed when dropped.
 struct Image {
     path: PathBuf,
     file: File,
@@ -225,7 +225,7 @@ fn judge_with_cryptsetup(made: &Made, image: &Image, name: &str) {
     assert!(good && printed == hex(made.secrets.keys.fvek.expose()), "{name}: another sector key: {said}");
 }
 
-/// Opens the image with a reader, and prints `offset:length:sha256` for each place asked for.
+/// Opens the image with a reader, and prints `offset:length:sha256` for each requested place.
 const READ_WITH_PYTHON: &str = r#"
 import hashlib, sys
 reader, path, password, key_file, places = sys.argv[1:6]
@@ -488,7 +488,7 @@ fn a_draft_is_found_again_by_its_password_alone() {
         {
             assert!(!kept.windows(secret.len()).any(|window| window == secret), "{cipher:?}: a secret in clear");
         }
-        // A checkpoint has zeros behind it.
+        // In a checkpoint zeros follow it.
         let mut padded = kept.clone();
         padded.resize(kept.len() + 100, 0);
         let found = VolumeSecrets::restore(bare(cipher, external_key), restore(secrets.password()), &padded).unwrap();

@@ -169,7 +169,7 @@ fn judge_cryptsetup_expects_the_same_of_volumes_made_by_windows() {
             for key in &keys {
                 volume.unlock(key, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
             }
-            // The other tests know the sums of these.
+            // The other tests compare the checksums of these.
             if FIXTURES.iter().any(|fixture| fixture.name == name) {
                 continue;
             }
@@ -298,7 +298,7 @@ impl Stripped {
         places.extend(volume.boot.conversion.into_iter().flatten().map(|at| at.0));
         places.push(0);
         let read = |at| {
-            // The Vista image ends behind its only metadata copy, which is shorter.
+            // The Vista image ends after its only metadata copy, which is shorter.
             [REGION_LEN, REGION_LEN_VISTA].into_iter().find_map(|len| {
                 let mut piece = vec![0; len];
                 (&mut &*image).read_at(ByteOffset(at), &mut piece).ok()?;
@@ -412,7 +412,7 @@ fn hostile_metadata_never_panics() {
 
 #[test]
 fn hostile_conversions_never_panic() {
-    // Blocks and bitmaps of the one volume that has them, with damage behind right CRCs.
+    // Blocks and bitmaps of the one volume that has them, with damage under valid CRCs.
     const BLOCK_AT: u64 = 0x1553_A000;
     const BITMAPS: [usize; 6] = [0x2000, 0x8_4000, 0x10_6000, 0x18_8000, 0x20_A000, 0x28_C000];
     let Some(image) = Fixture::named("dissect-eow-partial").image() else { return };

@@ -288,7 +288,7 @@ impl Uring {
             if let Kind::Flush { number, .. } = first.kind
                 && self.write_numbers.first().is_some_and(|write| *write < number)
             {
-                // Writes behind the flush may pass it: they are not covered by it.
+                // Later writes may overtake the flush: it does not cover them.
                 let Some(next) = self.writes.iter().position(|op| matches!(op.kind, Kind::Write { .. })) else { break };
                 let op = self.writes.remove(next).expect("the position was just found");
                 self.writes_under_way += 1;

@@ -36,7 +36,7 @@ impl std::error::Error for NoRing {
 /// The kernel whose features are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum Kernel {
-    /// All that the running one has.
+    /// All features of the running kernel.
     Newest,
     /// Features of 5.10, the oldest supported; tests use it to cover that path too.
     Oldest,
@@ -103,7 +103,7 @@ impl Registered {
             return Ok(Self { state: vec![Registration::Due; slots] });
         }
         let vectors: Vec<_> = (0..slots).map(|index| vector(pool.address_of(index), pool.slot_len())).collect();
-        // SAFETY: the slots lie in the pool's mapping, which the pool held by the engine keeps until after the ring is
+        // SAFETY: the slots are in the pool's mapping, which the pool held by the engine keeps until after the ring is
         // closed (or for ever, when it is leaked).
         unsafe { submitter.register_buffers(&vectors) }?;
         Ok(Self { state: vec![Registration::Done; slots] })
@@ -142,7 +142,7 @@ pub(super) fn event_fd() -> io::Result<Arc<File>> {
     Ok(Arc::new(unsafe { File::from_raw_fd(fd) }))
 }
 
-/// The cause behind an error of the kernel, and the remedy.
+/// Cause and remedy for an error of the kernel.
 pub(super) fn explain(doing: &str, error: io::Error) -> NoRing {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let what = why(doing, &error, disabled.trim());

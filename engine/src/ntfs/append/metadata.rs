@@ -31,7 +31,7 @@ const RECORD_BITS_MAX: u64 = 512 << 20;
 /// Step of writing. Each step waits until the one before is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Into clusters that were free: nothing refers to them yet.
+    /// Writes into clusters that were free: nothing refers to them yet.
     Fresh,
     /// The dirty mark, and a log that has nothing to replay.
     Mark,

@@ -40,7 +40,7 @@ pub(super) fn free_extents<R: ReadAt>(
     let mut at = 0;
     while at * 8 < clusters {
         let got = volume.read_range(reader, bitmap, at, &mut chunk)?;
-        // Bytes that `$Bitmap` does not have stand for clusters that are not free.
+        // Clusters past the end of `$Bitmap` count as used.
         chunk[got..].fill(0xFF);
         for (i, byte) in chunk.iter().enumerate() {
             let first = (at + i as u64) * 8;

@@ -13,7 +13,7 @@ use crate::units::{ByteLen, ClusterSize};
 /// Space needed by files and directories, so that assigning files to drives needs no plan.
 ///
 /// Never less than the plan takes: when the sum over all files, all directories and the root is at most
-/// [`available`](Self::available), the content fits. (One case is not counted: an index that is moved behind a hole
+/// [`available`](Self::available), the content fits. (One case is not counted: an index that is moved past a hole
 /// because a name of some 200 units leaves its record no room for one more run.)
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {
@@ -44,7 +44,7 @@ impl Estimate {
             + whole(INDEX_BLOCK as u64)
             + geometry.log_len()
             + regions
-            // $MFT: at least as long as the mirror, its last cluster, and gaps so that its head lies in one run, on a page.
+            // $MFT: at least as long as the mirror, its last cluster, and gaps so that its head is in one run, on a page.
             + whole(records.max(geometry.mirror_len())) + cluster
             + 2 * 4096_u64.saturating_sub(cluster)
             + whole(u64::from(FIRST_USER_RECORD) * geometry.record_bytes as u64)
@@ -100,7 +100,7 @@ impl Estimate {
         if base as u64 + record::resident_len(4, index::root_value_len(0)) as u64 + entries <= room as u64 {
             return 0;
         }
-        // A leaf and the entry behind it, which moved up, are more than a leaf's room.
+        // A leaf and the entry after it, which moved up, are more than a leaf's room.
         let mut below = entries / LEAF_ROOM as u64 + 1;
         let mut blocks = below;
         let fewest = (INNER_ROOM / (index::entry_len(NAME_UNITS_MAX) + SUBNODE)) as u64;

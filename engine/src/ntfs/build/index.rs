@@ -410,7 +410,7 @@ impl Shape {
             } else {
                 self.separators.push(Separator { record, units });
                 leaf_is_new = true;
-                // If this was the very last child, the leaf behind it would be empty: then the one before becomes
+                // If this was the very last child, the leaf after it would be empty: then the one before becomes
                 // the separator, and this one the leaf.
                 if let Some((before, _)) = last {
                     last = Some((before, Some(at)));

@@ -249,7 +249,7 @@ impl Layout {
         }
         self.file_starts.push(u32::try_from(end).unwrap_or(u32::MAX));
 
-        // The loader of $MFT reads the first records by the boot sector's LCN alone: they lie in one run.
+        // The loader of $MFT reads the first records by the boot sector's LCN alone, so they must be in one run.
         let head = geometry.clusters_for(u64::from(FIRST_USER_RECORD) * geometry.record_bytes as u64);
         let mft_clusters = geometry.clusters_for(self.records.total * geometry.record_bytes as u64);
         end = self.mft_start(end, head.min(mft_clusters));
@@ -334,7 +334,7 @@ impl Layout {
             if !retry {
                 return Err(LayoutError::RecordFull { record });
             }
-            // Behind the next hole, and again on a block's boundary of the section.
+            // Past the next hole, and again on a block boundary of the section.
             let per_block = self.clusters_per_block();
             let behind = *end + self.space.run_from(*end);
             large.start = narrow(section + (behind - section).next_multiple_of(per_block));

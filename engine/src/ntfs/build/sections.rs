@@ -16,7 +16,7 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, Extent, FileTime};
 pub enum Phase {
     /// At any time: it depends on the plan alone.
     Early,
-    /// When all file data are written: it depends on the outcome.
+    /// After all file data are written, because it depends on the outcome.
     AfterData,
     /// After everything else is written and flushed: without it there is no volume.
     Last,
@@ -546,7 +546,7 @@ impl Generate for ClusterBits<'_> {
         let (clusters, len) = (layout.geometry.clusters, layout.geometry.bitmap_len());
         let start = offset.0 * 8;
         let end = (start + out.len() as u64 * 8).min(len * 8);
-        // Bits that stand for no cluster are set (docs/spec/ntfs.md#bitmaps).
+        // Bits past the last cluster are set (docs/spec/ntfs.md#bitmaps).
         put_bits(out, clusters.clamp(start, end.max(start)) - start, end.max(start) - start, true);
         let end = end.min(clusters);
         for extent in &self.fixed {

@@ -275,7 +275,7 @@ pub(in crate::ntfs) fn by_hash_entry(header: &SecurityEntry) -> ViewEntry {
     ViewEntry {
         key: [header.hash.as_bytes(), header.id.as_bytes()].concat(),
         data: header.as_bytes().to_vec(),
-        // Windows, mkntfs and ntfs3 have these two letters behind the data (docs/spec/ntfs.md#security).
+        // Windows, mkntfs and ntfs3 have these two bytes after the data (docs/spec/ntfs.md#security).
         padding: [b'I', 0, b'I', 0],
     }
 }

@@ -566,7 +566,7 @@ impl Catalog {
 
     fn index_of(&self, number: u64) -> Option<u32> {
         let number = u32::try_from(number).ok()?;
-        // No entry lies behind its own record number.
+        // No entry has an index above its own record number.
         let end = self.entries.len().min(number as usize + 1);
         self.entries[..end].binary_search_by_key(&number, |entry| entry.number).ok().map(|index| index as u32)
     }

@@ -470,7 +470,7 @@ fn power_cuts_lose_nothing_of_blocks_longer_than_a_slot_and_of_files_hashed_as_a
 
 fn cut_while_copied(lab: &Lab, cuts_min: u64) {
     let (disk, key) = lab.first("xts-aes-256");
-    // A checkpoint behind each slot.
+    // A checkpoint after each slot.
     let pace = Pace { bytes: 1, ..Pace::default() };
     let mut sidecar = lab.file("sidecar");
     let whole = twin(&disk);

@@ -128,7 +128,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Everything up to batch `flushed_issued` is durable: saves a checkpoint of that.
     pub(super) fn checkpoint(&mut self) -> Result<(), Problem> {
         let mut batches = self.flushed_issued;
-        // A hash block of several batches is begun again, since its half-way state is nowhere.
+        // A hash block of several batches is begun again, since its intermediate state is not stored.
         let next_is_mid_chain = batches == self.issued && self.batches.peek().is_some_and(is_mid_chain);
         if next_is_mid_chain {
             batches -= 1;

@@ -89,7 +89,7 @@ pub struct Setup<'a> {
     pub save: Save<'a>,
     /// Ranges of old signatures, to be overwritten with zeros before anything else.
     pub wipe: Vec<crate::units::ByteRange>,
-    /// Called when they are durably gone.
+    /// Called when the old signatures are durably overwritten.
     pub once_wiped: &'a dyn Fn(),
     /// Its node under `/dev`, which disappears when it is unplugged; `None` for an image file, where ENOSPC means a
     /// full file system.

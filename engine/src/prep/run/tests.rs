@@ -470,7 +470,7 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     assert_eq!(end.format().expect("its state").next.0, batches.len() as u64, "at the end all is durable");
     let with_pieces = |n: &usize| !batches[*n].pieces.is_empty();
     let places: Vec<usize> = (0..batches.len()).filter(with_pieces).collect();
-    // A late one is written again; so is everything behind it.
+    // A late one is written again, and so is everything after it.
     let late = places[places.len() - 3];
     let disk = whole.image_after_cut(Landed::Bits(0));
     disk.plant(batches[late].pieces[0].at, &[0x55; 512]);

@@ -528,7 +528,7 @@ impl Append {
         let limit = wanted.min(REUSED_MAX as u64) as usize;
         let mut found = Vec::new();
         for number in FIRST_RECORD..count {
-            // A bit that is not there stands for a record that is not in use.
+            // A record past the end of the bitmap is not in use.
             if bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 == 1) {
                 continue;
             }

@@ -285,7 +285,7 @@ fn there_and_back(lab: &Lab, disk: &SimDisk, files: &Files, cipher: Cipher, all:
     let free = free(disk);
     let is_small = disk.size().0 < 1 << 29;
     if is_small {
-        // Old data in all that is free, and behind the last whole cluster.
+        // Old data in all free space, and after the last whole cluster.
         let volume = found(disk).volume;
         let cluster = case.started.cluster;
         let tail = (volume.len.0 - disk.sector()) / cluster * cluster;
