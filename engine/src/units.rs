@@ -8,19 +8,19 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteOffset(pub u64);
 
-/// A position on a device, in bytes from its first.
+/// A position on a device, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceOffset(pub u64);
 
-/// A position in a volume, in bytes from its first.
+/// A position in a volume, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeOffset(pub u64);
 
-/// Number of a batch in the order in which a plan is written; as an end, the first that is not meant.
+/// Number of a batch, from 0, in the order in which a plan is written; as the end of a range, exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchNo(pub u64);
 
-/// Number of a file in the tree of a drive; as an end, the first that is not meant.
+/// Number of a file, from 0, in the tree of a drive; as the end of a range, exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileNo(pub u32);
 

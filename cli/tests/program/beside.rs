@@ -126,7 +126,7 @@ fn sources_of_which_nothing_is_left_make_no_finished_drive() {
         let list = said(&session.dray("prep-import --journal J.jrn --list-copy-sessions"));
         assert!(list.contains("session#1 interrupted"), "{list}");
     }
-    // The source is available again: files left out before count no more.
+    // The source is available again: files left out before no longer matter.
     fs::remove_dir_all(&source).expect("removed");
     fs::rename(session.path("away"), &source).expect("back");
     session.works(resume);

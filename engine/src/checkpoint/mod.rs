@@ -30,8 +30,8 @@
 //!    first checkpoint is durable and before its first write, `ActivityRecord::Drive { Started, work }`.
 //! 3. `prep::files::sidecar` names the files: `Sidecar::Checkpoint`, `Sidecar::Outcome`, and `Sidecar::Other(drive, word)`
 //!    for whatever else the work needs (undo and redo images). `prep::files::replace_private` replaces a checkpoint.
-//! 4. A variant of [`WorkState`] is how far the work is, in up to [`STATE_LEN_MAX`] bytes; a file of its own stands in it as
-//!    a [`Prefix`].
+//! 4. A variant of [`WorkState`] records the progress, in up to [`STATE_LEN_MAX`] bytes; a further file is named in
+//!    it by a [`Prefix`].
 //! 5. `--resume` takes the drives of the last session that are not `Completed`, by their `work`; `--abort` first appends
 //!    `Session { Aborting }` (from then on it can only be aborted), rolls every drive of the session back, and ends with
 //!    `Session { Aborted }`. Rolling back must be possible twice, since it may be interrupted too.
@@ -53,7 +53,7 @@ pub const STATE_LEN_MAX: usize = 65_536 + 8192 + 1024;
 /// Bytes of [`Checkpoint::drive`] at most: two paths, and some thousand places.
 pub const DRIVE_LEN_MAX: usize = 60 << 10;
 
-/// Bytes before the state of the work.
+/// Length in bytes of the part that all kinds of work share.
 const HEAD_LEN: usize = 64 << 10;
 
 /// Bytes of a checkpoint: constant.
@@ -77,7 +77,7 @@ impl Prefix {
         Self { len, digest: hash.value() }
     }
 
-    /// Of an empty file.
+    /// The prefix of an empty file.
     pub fn of_nothing() -> Self {
         Self { len: 0, digest: sha256(&[]) }
     }
@@ -121,10 +121,10 @@ pub struct Checkpoint {
 pub struct Fault(pub &'static str);
 
 impl Fault {
-    /// The bytes are right, of a version that this program does not read.
+    /// An undamaged checkpoint of a version that this program does not read.
     pub const OTHER_VERSION: Self = Self("was written by another version of dray");
 
-    /// What to do about it.
+    /// Advice for the operator; `otherwise` for every fault except [`Self::OTHER_VERSION`].
     pub fn advice(&self, otherwise: &'static str) -> &'static str {
         match *self == Self::OTHER_VERSION {
             true => "nothing was changed; continue the session, or roll it back, with the version that began it",
@@ -205,7 +205,7 @@ impl Checkpoint {
         })
     }
 
-    /// [`FormatState`], of a drive that gets a new volume.
+    /// Progress of a drive that gets a new volume; `None` for other work.
     pub const fn format(&self) -> Option<&FormatState> {
         match &self.state {
             WorkState::Format(state) => Some(state),
@@ -213,7 +213,7 @@ impl Checkpoint {
         }
     }
 
-    /// The same, to be changed.
+    /// Mutable access to the same.
     pub const fn format_mut(&mut self) -> Option<&mut FormatState> {
         match &mut self.state {
             WorkState::Format(state) => Some(state),
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// With all the bytes that a region can have.
+    /// A state of the greatest length: the metadata region is full.
     fn convert() -> ConvertState {
         ConvertState {
             step: Step::Passing,

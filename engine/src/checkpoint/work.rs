@@ -16,7 +16,7 @@ pub enum WorkState {
     Append(AppendState),
     /// Files that are on a volume already are listed in a manifest.
     Index(AppendState),
-    /// A plain volume is encrypted where it lies, and files are added to it.
+    /// A plain volume is encrypted in place, and files are added to it.
     Encrypt(ConvertState, AppendState),
 }
 
@@ -25,11 +25,11 @@ pub enum WorkState {
 pub struct FormatState {
     /// Seed of the drive's public randomness.
     pub seed: u64,
-    /// Whether old signatures are wiped, and every place that is written last.
+    /// Whether old signatures and all areas that are written last have been overwritten with zeros.
     pub is_wiped: bool,
     /// The first batch of the plan that is not durable.
     pub next: BatchNo,
-    /// Device offset behind the last durable batch.
+    /// Device offset of the end of the last durable batch.
     pub end: DeviceOffset,
     /// Valid part of the outcome log.
     pub outcome: Prefix,
@@ -42,13 +42,14 @@ pub struct FormatState {
 pub struct AppendState {
     /// The first batch of file data that is not durable.
     pub next: BatchNo,
-    /// The first file of the drive's tree that is not on it as a whole.
+    /// The first file of the drive's tree that is not completely durable.
     pub next_file: FileNo,
     /// Valid part of the outcome log.
     pub outcome: Prefix,
     /// Facts of the drive record from before the session; `None` if there was none.
     pub record: Option<RecordBefore>,
-    /// Set when everything is copied: from then on the files become part of the volume, or it is restored.
+    /// Set once all data are copied: from then on the volume's metadata may be half changed, and the images complete or
+    /// undo the change.
     pub copied: Option<Copied>,
 }
 
@@ -61,12 +62,12 @@ pub struct RecordBefore {
     pub has_header_hash: bool,
 }
 
-/// Data copied to a volume that are not part of it yet.
+/// Data copied to a volume whose metadata do not list them yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// MD5 of the manifest.
     pub manifest_md5: [u8; 16],
-    /// Files of the dataset on it.
+    /// Files of the dataset on the volume.
     pub files: u64,
     /// Bytes of those files.
     pub data: ByteLen,

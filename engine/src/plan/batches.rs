@@ -31,9 +31,8 @@ pub enum Phase {
     Tables,
 }
 
-/// One slot's worth of the drive.
 impl Phase {
-    /// Its code in the digest of a plan: never given to another phase.
+    /// Code of the phase in the digest of a plan; never reused for another one.
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::Data => 1,
@@ -46,6 +45,7 @@ impl Phase {
     }
 }
 
+/// One slot's worth of the drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Phase in which it is written.
@@ -108,7 +108,7 @@ pub enum Plain {
 }
 
 impl Content {
-    /// Its code in the digest of a plan: never given to another kind.
+    /// Code of the content's kind in the digest of a plan; never reused for another one.
     pub(super) const fn code(&self) -> u8 {
         match self {
             Self::Files(_) => 1,
@@ -121,7 +121,7 @@ impl Content {
 }
 
 impl Plain {
-    /// Its code in the digest of a plan: never given to another kind.
+    /// Code of the kind in the digest of a plan; never reused for another one.
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::FveRegion => 1,

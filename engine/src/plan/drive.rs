@@ -19,10 +19,10 @@ pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 /// Name of the manifest at the volume's root.
 pub const MANIFEST_NAME: &str = "DriveManifest.xml";
 
-/// Version of [`DriveLayout::digest`]: another one finds no plan of this one.
+/// Version of [`DriveLayout::digest`]. Changing it makes paused sessions begin anew.
 const DIGEST_VERSION: u64 = 2;
 
-/// The code of a part of NTFS in the digest of a plan: never given to another part.
+/// Code of a part of NTFS in the digest of a plan; never reused for another part.
 const fn section_code(kind: SectionKind) -> u8 {
     match kind {
         SectionKind::UpCase => 1,

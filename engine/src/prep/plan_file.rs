@@ -207,13 +207,16 @@ pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
         .and_then(|bytes| read(bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault)))
 }
 
-/// Whether a plan is not read because another version of this program wrote it.
+/// Whether reading a plan failed because another version of this program wrote it.
 pub fn is_other_version(error: &io::Error) -> bool {
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
     fault.is_some_and(|fault| *fault == Fault::OTHER_VERSION)
 }
 
-/// What counts of the file.
+/// The valid part of the file; all of it without a mark.
+///
+/// # Errors
+/// The file is shorter than the mark, or its digest differs.
 fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8]> {
     let Some(counts) = counts else { return Ok(bytes) };
     let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);

@@ -193,11 +193,11 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
     Err(gone(why.unwrap_or_else(|| "is not attached".to_owned())))
 }
 
-/// Why the checkpoint of a drive that was begun does not count.
+/// Reason why the checkpoint of a drive that was begun cannot be used.
 enum Unusable {
-    /// The drive is begun anew.
+    /// It is missing, damaged or does not fit, for this reason: the drive is begun anew.
     Anew(String),
-    /// Another version of this program can go on.
+    /// The session is refused, since another version of this program can continue.
     Refused(Problem),
 }
 
@@ -213,7 +213,7 @@ impl From<&str> for Unusable {
     }
 }
 
-/// The checkpoint of a drive and its keys, if they are all there and fit; otherwise why not.
+/// The checkpoint of a drive and its keys, if they are complete and fit the plan; otherwise the reason.
 fn started(
     request: &PrepRequest,
     plan: &SavedPlan,
@@ -585,7 +585,7 @@ fn first_open(drive: &PreparedDrive) -> u32 {
     let tree = drive.layout.tree();
     let durable =
         drive.started.as_ref().and_then(|started| started.checkpoint.format()).map_or(0, |state| state.next.0);
-    // Files before the first one of what is still to be written are on the drive as a whole.
+    // Files before the first one that is still to be written are completely on the drive.
     let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
     later
         .filter_map(|batch| match batch.content {

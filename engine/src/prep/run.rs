@@ -776,7 +776,7 @@ fn open_log(
     OutcomeLog::resume(file, &outcome, good).map_err(unusable)
 }
 
-/// How far a drive is that is formatted.
+/// Progress of a drive that is formatted.
 fn format_state(checkpoint: &mut Checkpoint) -> Result<&mut FormatState, Problem> {
     checkpoint.format_mut().ok_or_else(|| internal("a drive is formatted by the checkpoint of other work".into()))
 }

@@ -1,8 +1,8 @@
 //! Adds files to one drive, from the claim to its record, and undoes that.
 //!
-//! Its checkpoint says [`Copied`] from when everything is ready: then the images beside the journal are whole, and the
-//! volume becomes one with the files, or what it was. Before, files are copied into clusters that were free. A volume that
-//! is encrypted in place first ([`encrypt`]) has steps of its own for that, all of them before the first copy.
+//! Files are first copied into free clusters. The checkpoint has [`Copied`] once all are copied and the undo and redo
+//! images next to the journal are complete; from then on the volume is changed to include the files, or reverted. For a
+//! volume that is encrypted in place first, [`encrypt`] has further steps, all of them before the first copy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -54,12 +54,12 @@ use crate::verify::medium::Medium;
 /// Name of the sidecar with the images of old and new contents.
 pub const IMAGES: &str = "images";
 
-/// What was added to the volume, as far as the checkpoint knows.
+/// Progress of the files added to the volume.
 fn state_of(checkpoint: &Checkpoint) -> Result<&AppendState, Problem> {
     checkpoint.state.append().ok_or_else(other_work)
 }
 
-/// The same, to be changed.
+/// Mutable access to the same.
 fn state_mut(checkpoint: &mut Checkpoint) -> Result<&mut AppendState, Problem> {
     checkpoint.state.append_mut().ok_or_else(other_work)
 }
@@ -68,7 +68,10 @@ fn other_work() -> Problem {
     Problem::new(Kind::Internal, "a volume is added to by the checkpoint of a drive that is formatted")
 }
 
-/// What was copied.
+/// Facts of the copied data.
+///
+/// # Errors
+/// Not everything is copied yet.
 fn copied_of(checkpoint: &Checkpoint) -> Result<Copied, Problem> {
     let copied = state_of(checkpoint)?.copied;
     copied.ok_or_else(|| Problem::new(Kind::Internal, "a volume is finished before everything is copied"))
@@ -83,12 +86,12 @@ pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
-/// Whether everything is copied, and the volume may be in between.
+/// Whether everything is copied, so that the volume's metadata may be half changed.
 pub fn is_copied(checkpoint: &Checkpoint) -> bool {
     checkpoint.state.append().is_some_and(|state| state.copied.is_some())
 }
 
-/// Whether taking the drive back means to decrypt its volume.
+/// Whether rolling the drive back includes decrypting its volume.
 pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
     checkpoint.state.convert().is_some_and(|state| state.step >= encrypt::Step::Passing)
 }
@@ -236,7 +239,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     }
     let done = copied_of(&checkpoint)?;
     let had_header_hash = state_of(&checkpoint)?.record.is_some_and(|record| record.has_header_hash);
-    // Which files were left out, before anything becomes part of the volume.
+    // The log has the files that were left out; it must be readable before the volume is changed.
     let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&drive_files.outcome)
@@ -467,12 +470,12 @@ fn copy(
     ready(drive_files, checkpoint, Copied { manifest_md5, files, data, written, images })
 }
 
-/// File data are durable so far.
+/// Records the file data that are durable.
 const fn reached(state: &mut AppendState, durable: &Durable) {
     (state.next, state.next_file, state.outcome) = (durable.next, durable.next_file, durable.outcome);
 }
 
-/// Everything is ready: the checkpoint says so.
+/// Records in the checkpoint that everything is copied and the images are complete.
 fn ready(drive_files: &DriveFiles, checkpoint: &mut Checkpoint, copied: Copied) -> Result<(), Problem> {
     state_mut(checkpoint)?.copied = Some(copied);
     sync_dir(&drive_files.images).map_err(|error| run::sidecar_problem(&error, &drive_files.images))?;
@@ -708,7 +711,7 @@ pub(in crate::prep) fn roll_back(
             commit::undo(&mut images, &mut store)?;
         }
         if let Some(mut convert) = checkpoint.state.convert().cloned() {
-            // The images of what was added count no more once the volume under them is decrypted.
+            // The images of the addition become invalid once the volume is decrypted.
             let mut now = checkpoint.clone();
             state_mut(&mut now)?.copied = None;
             save(&drive_files, &now)?;

@@ -29,11 +29,11 @@ impl Default for Pace {
 pub struct Durable {
     /// First batch of the plan that is not durable: all before it are.
     pub next: BatchNo,
-    /// Byte of the device behind the last durable one.
+    /// Device offset of the end of the last durable batch.
     pub end: DeviceOffset,
-    /// First file of the tree that is not in them as a whole.
+    /// First file of the tree that is not completely in durable batches.
     pub next_file: FileNo,
-    /// What counts of the outcome log.
+    /// Valid part of the outcome log.
     pub outcome: Prefix,
 }
 

@@ -45,7 +45,7 @@ pub const IMAGES: &str = "hidden";
 /// Name of the sidecar with the batch under way.
 pub const BATCH_JOURNAL: &str = "batch";
 
-/// A volume that is not touched yet: [`ConvertState`] at the beginning.
+/// State of a volume that has not been written to yet.
 pub fn begun(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> State {
     State {
         step: Step::Begun,

@@ -522,7 +522,7 @@ fn a_state_survives_its_checkpoint() {
     assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
 }
 
-/// A disk that never differs: a volume of our own, with files, behind a partition table.
+/// A disk with constant bytes: a partition table, and a volume made by dray with files.
 fn always_the_same(lab: &Lab, cluster: u64) -> SimDisk {
     let formatted = FileTime::from_unix(1_700_000_000, 0);
     let guid = |byte| Guid([byte; 16]);

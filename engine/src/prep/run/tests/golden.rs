@@ -1,7 +1,7 @@
-//! Digests of drives as they always were: by cipher, sector, cluster and table.
+//! Recorded digests of drives: plans and drives must not change their bytes. By cipher, sector, cluster and table.
 //!
-//! The whole of a plan is held by a catalog whose times are fixed. What the loop writes comes from real files, whose
-//! times of change nobody can set: there, records and indexes that carry them are not looked at.
+//! A plan is made from a catalog whose times are fixed, so all of its bytes are compared. The loop writes real files,
+//! whose change times cannot be set: the records and indexes that contain them are left out there.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn short(digest: &[u8; 32]) -> String {
     hex_upper(digest)[..16].to_owned()
 }
 
-/// Directories, resident and long files, and one of several blocks, all of one time.
+/// Directories, resident and long files, and one of several blocks, all with fixed times.
 pub(in crate::prep) fn catalog() -> Catalog {
     let mut builder = Builder::new();
     let container = builder.dir(0, "data").expect("a container");
@@ -35,7 +35,7 @@ pub(in crate::prep) fn catalog() -> Catalog {
         let name = format!("file {i}.bin");
         builder.file(dir, &name, row, ByteLen(len), time(1_690_000_000 + i as i64)).expect("a file");
     }
-    // Enough names for an index of two levels.
+    // Enough names for an index with two levels.
     let many = builder.dir(container, "many").expect("a directory");
     for i in 0..400 {
         let name = format!("a name that takes some room in its index {i:04}");
@@ -44,7 +44,7 @@ pub(in crate::prep) fn catalog() -> Catalog {
     builder.seal(1).expect("a catalog")
 }
 
-/// The constant catalog on a drive.
+/// The layout of a drive with the files of [`catalog`].
 fn layout(sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: bool) -> DriveLayout {
     let guid = |byte| Guid([byte; 16]);
     let formatted = FileTime::from_unix(1_700_000_000, 0);
@@ -66,7 +66,7 @@ fn layout(sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: bool) -> 
     DriveLayout::new(Frame::new(spec).expect("a frame"), tree, ByteLen(200_000)).expect("room")
 }
 
-/// Everything that is written of a plan, sealed; the bytes of files are zeros, the manifest has all its room.
+/// Digest of all that a plan writes, encrypted; file data are zeros, and the manifest has its greatest length.
 fn planned(cipher: Cipher, sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: bool) -> String {
     let layout = layout(sector, cluster, scheme, wipe_free);
     let secrets = VolumeSecrets::draw(
@@ -159,7 +159,7 @@ fn the_digest_of_a_plan_is_what_it_always_was() {
 
 type Ask = fn(&mut PrepRequest);
 
-/// Digest of a drive as the loop writes it.
+/// Digest of a drive that the loop has written.
 fn written(name: &str, ask: Ask) -> String {
     let mut lab = Lab::new(name);
     lab.content_md5 = true;
@@ -171,7 +171,7 @@ fn written(name: &str, ask: Ask) -> String {
     assert_eq!(finished.left_out.len(), 0);
     let mut hash = Sha256::default();
     for (range, what) in drive.layout.uses() {
-        // Times of the sources.
+        // These contain the change times of the source files.
         if matches!(what, Use::Section(SectionKind::MftBody | SectionKind::Index)) {
             continue;
         }
@@ -185,7 +185,7 @@ fn written(name: &str, ask: Ask) -> String {
 
 #[test]
 fn a_session_writes_the_bytes_that_it_always_wrote() {
-    // Clusters of 4 KiB: larger ones hold records of files behind those of NTFS.
+    // Clusters of 4 KiB: in larger ones records of files share a cluster with those of NTFS.
     let cbc = written("golden-cbc", |request| request.cipher = "aes-cbc-256".into());
     let wiped = written("golden-wiped", |request| {
         request.cipher = "xts-aes-256".into();
