@@ -126,7 +126,8 @@ def newer_cryptsetup():
 
 
 def cryptsetup(image, key="", program="installed"):
-    """bitlkDump, and with a key whether it opens; `program` is `installed` or `newer`, which checks CRC and sealed hash."""
+    """bitlkDump, and with a key (`@FILE`: what is in it) whether it opens; `program` is `installed` or `newer`, which checks
+    CRC and sealed hash."""
     program = newer_cryptsetup() if program == "newer" else tool("cryptsetup")
     version = run(program, "--version")[1].split()[1]
     offset, length, sector = volume.find(image)
@@ -136,7 +137,8 @@ def cryptsetup(image, key="", program="installed"):
         if not cipher:
             raise Fail(f"bitlkDump shows no cipher: {tail(text)}")
         if key:
-            code, text = run(program, "open", "--type", "bitlk", "--test-passphrase", "--key-file", "-", device, stdin=key.encode(), check=False)
+            secret = open(key[1:], "rb").read() if key.startswith("@") else key.encode()
+            code, text = run(program, "open", "--type", "bitlk", "--test-passphrase", "--key-file", "-", device, stdin=secret, check=False)
             if code:
                 raise Fail(f"{version} does not open it: {tail(text)}")
     return f"{version}: {' '.join(cipher.groups())}" + (", opens" if key else "")

@@ -153,6 +153,7 @@ mod tests {
             written: ByteLen(0),
             manifest_hash: None,
             record: None,
+            keys: Default::default(),
             left_out: vec![("f".into(), "vanished".into()); left_out],
             failure,
             free_space_untouched: true,

@@ -246,6 +246,8 @@ pub struct PlanSummary {
     pub warnings: Vec<Problem>,
     /// Files that fit on no drive: blob path and length.
     pub unplaced: Vec<(String, ByteLen)>,
+    /// The drive is for Windows, not for the service.
+    pub windows: bool,
 }
 
 /// An entry of the source tree that is no file or directory.
@@ -463,6 +465,8 @@ pub struct DriveResult {
     pub manifest_hash: Option<String>,
     /// The drive record to upload.
     pub record: Option<PathBuf>,
+    /// Of a drive for Windows: what opens it.
+    pub keys: DriveKeys,
     /// Files left out: source path and reason.
     pub left_out: Vec<(PathBuf, String)>,
     /// Set when the drive failed.
@@ -473,6 +477,19 @@ pub struct DriveResult {
     pub elapsed: Duration,
     /// Bytes and times of this run alone, earlier runs not counted.
     pub timing: Timing,
+}
+
+/// What opens a drive for Windows, without the secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriveKeys {
+    /// File with the recovery password.
+    pub recovery_file: Option<PathBuf>,
+    /// What Windows shows as the identifier of the recovery password.
+    pub recovery_id: Option<String>,
+    /// The `.BEK` file.
+    pub external_file: Option<PathBuf>,
+    /// A user's password opens it too.
+    pub has_password: bool,
 }
 
 /// Result of a session, one entry a drive.
@@ -496,6 +513,8 @@ pub struct SessionReport {
     pub open: Vec<String>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
+    /// The drive is for Windows, not for the service.
+    pub windows: bool,
 }
 
 /// Whether a character is better shown by its number: it is invisible, or changes the display of its neighbours.

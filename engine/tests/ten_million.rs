@@ -95,6 +95,8 @@ fn plan(dirs: u32, per_dir: u32) {
         label: "session#1".into(),
         formatted,
         wipe_free: false,
+        encrypted: true,
+        manifest: true,
     })
     .expect("a frame");
     let layout = DriveLayout::new(frame, tree, manifest_len_max).expect("it fits");

@@ -139,6 +139,22 @@ pub fn decrypt(drive: &Path, key: &str, out: &Path) -> Verdict {
     }
 }
 
+/// SHA-256 of a drive's volume as `reader` (`libbde` or `dissect`) decrypts it; `key` is `--recovery`, `--password` or `--bek`,
+/// and its value.
+pub fn decrypted(drive: &Path, key: [&str; 2], reader: &str) -> Verdict {
+    let script = project().join("testdisks/decrypt.py");
+    let mut command = Command::new(python());
+    command.arg(script).arg(drive).arg("-").args(key).args(["--with", reader]);
+    match command.output() {
+        Err(e) => Verdict::Skipped(format!("no Python: {e}")),
+        Ok(done) if done.status.success() => Verdict::Pass(String::from_utf8_lossy(&done.stdout).trim().to_owned()),
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            if said.contains("ModuleNotFoundError") { Verdict::Skipped(said) } else { Verdict::Fail(said) }
+        }
+    }
+}
+
 /// `ntfsfix -n` on a plain volume.
 pub fn ntfsfix(plain: &Path) -> Verdict {
     ask("ntfsfix", &[plain])

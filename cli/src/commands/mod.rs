@@ -10,6 +10,7 @@ mod decrypt;
 mod demo;
 mod devices;
 mod doctor;
+mod format;
 mod generate;
 mod inspect;
 mod job;
@@ -35,6 +36,8 @@ pub enum Command {
     PrepImport(prep::PrepImport),
     /// Show what prep-import would do; write nothing
     Plan(prep::Plan),
+    /// Make a drive that Windows opens: BitLocker and NTFS, empty or filled
+    Format(Box<format::Format>),
     /// Run a complete session on a disk image, with no privilege and no hardware
     Demo(demo::Demo),
     /// Show every disk: whether it can be used, and why not
@@ -77,6 +80,7 @@ impl Command {
         match self {
             Self::PrepImport(command) => command.run(output),
             Self::Plan(command) => command.run(output),
+            Self::Format(command) => command.run(output),
             Self::Demo(command) => command.run(output),
             Self::Devices(command) => command.run(output),
             Self::Doctor(command) => command.run(output),

@@ -133,9 +133,29 @@ pub struct WritingArgs {
     /// Bytes a second read from the sources, by all drives together: 200M, 200MiB
     #[arg(long, value_name = "SIZE", value_parser = size::rate)]
     pub source_rate: Option<u64>,
-    /// Index the files already on the drive; copy nothing
-    #[arg(long)]
-    pub skip_write: bool,
+}
+
+impl WritingArgs {
+    /// The request with what these say.
+    pub fn apply(&self, request: PrepRequest) -> PrepRequest {
+        PrepRequest {
+            read_back: match self.read_back {
+                ReadBackName::None => ReadBack::None,
+                ReadBackName::Sample => ReadBack::Sample,
+                ReadBackName::Full => ReadBack::Full,
+            },
+            request_len: self.request_size,
+            in_flight: self.in_flight,
+            source_rate: self.source_rate,
+            engine: match self.engine {
+                EngineName::Auto => EngineChoice::Auto,
+                EngineName::Uring => EngineChoice::Uring,
+                EngineName::Sync => EngineChoice::Sync,
+            },
+            pace: Pace { time: std::time::Duration::from_secs(self.checkpoint_every), bytes: self.checkpoint_bytes },
+            ..request
+        }
+    }
 }
 
 /// Arguments of `dray prep-import`.
@@ -200,6 +220,9 @@ pub struct PrepImport {
     /// List the sessions of the journal
     #[arg(long)]
     list_copy_sessions: bool,
+    /// Index the files already on the drive; copy nothing
+    #[arg(long)]
+    skip_write: bool,
     #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
@@ -235,6 +258,13 @@ pub enum CipherName {
     XtsAes256,
 }
 
+impl CipherName {
+    /// As the engine and the command line call it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 /// Names of the partition tables.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum TableName {
@@ -242,6 +272,16 @@ pub enum TableName {
     Gpt,
     /// Master boot record, up to 2 TiB
     Mbr,
+}
+
+impl TableName {
+    /// The engine's word.
+    pub const fn table(self) -> Table {
+        match self {
+            Self::Gpt => Table::Gpt,
+            Self::Mbr => Table::Mbr,
+        }
+    }
 }
 
 /// Names of the engines.
@@ -266,7 +306,7 @@ pub enum ReadBackName {
     Full,
 }
 
-fn drive_id(text: &str) -> Result<(String, String), String> {
+pub fn drive_id(text: &str) -> Result<(String, String), String> {
     let (serial, id) = text.split_once('=').unwrap_or(("", text));
     if id.is_empty() { Err("the id is empty".into()) } else { Ok((serial.into(), id.into())) }
 }
@@ -274,17 +314,14 @@ fn drive_id(text: &str) -> Result<(String, String), String> {
 impl PrepImport {
     /// The request to the engine.
     pub fn request(&self) -> PrepRequest {
-        let action = match (self.resume, self.abort, self.writing.skip_write) {
+        let action = match (self.resume, self.abort, self.skip_write) {
             (true, _, _) => Action::Resume,
             (_, true, _) => Action::Abort,
             (_, _, true) => Action::SkipWrite,
             _ => Action::Copy,
         };
-        let cipher = self.layout.cipher.to_possible_value().map(|value| value.get_name().to_owned());
-        PrepRequest {
-            about: Vec::new(),
-            journal: self.session.journal.clone(),
-            session: self.session.id.clone().unwrap_or_default(),
+        let request = PrepRequest::new(&self.session.journal, self.session.id.clone().unwrap_or_default());
+        self.writing.apply(PrepRequest {
             initial_driveset: self.session.initial_driveset.clone(),
             additional_driveset: self.session.additional_driveset.clone(),
             dataset: self.session.dataset.clone(),
@@ -293,40 +330,21 @@ impl PrepImport {
             driveset_key_file: self.session.driveset_key_file.clone(),
             logdir: self.session.logdir.clone(),
             reports: self.report.iter().cloned().collect(),
-            cipher: cipher.unwrap_or_default(),
+            cipher: self.layout.cipher.name(),
             cluster_size: self.layout.cluster_size,
-            table: match self.layout.table {
-                TableName::Gpt => Table::Gpt,
-                TableName::Mbr => Table::Mbr,
-            },
+            table: self.layout.table.table(),
             wipe_free: self.layout.wipe_free,
             external_key: self.layout.external_key.clone(),
             drive_header_hash: self.layout.drive_header_hash,
             drive_ids: self.layout.drive_id.clone(),
             not_for_shipping: self.layout.not_for_shipping,
             content_md5: self.layout.content_md5,
-            read_back: match self.writing.read_back {
-                ReadBackName::None => ReadBack::None,
-                ReadBackName::Sample => ReadBack::Sample,
-                ReadBackName::Full => ReadBack::Full,
-            },
-            request_len: self.writing.request_size,
-            in_flight: self.writing.in_flight,
-            source_rate: self.writing.source_rate,
-            engine: match self.writing.engine {
-                EngineName::Auto => EngineChoice::Auto,
-                EngineName::Uring => EngineChoice::Uring,
-                EngineName::Sync => EngineChoice::Sync,
-            },
             action,
             sector_size: self.layout.sector_size,
             replan: self.replan.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()),
             what_fits: self.what_fits,
-            pace: Pace {
-                time: std::time::Duration::from_secs(self.writing.checkpoint_every),
-                bytes: self.writing.checkpoint_bytes,
-            },
-        }
+            ..request
+        })
     }
 
     /// Prepares the drives, or performs the other action that was chosen.
@@ -537,7 +555,8 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
     let asked = |&index: &usize| {
         let plan = job.summary().drives.get(index)?;
         let fate = if plan.encrypts.0 > 0 { Fate::Encrypted } else { Fate::Destroyed };
-        Some(Asked { index, drive: &plan.drive, fate, row: Some(job.row_consent(index)) })
+        let row = (!job.summary().windows).then(|| job.row_consent(index));
+        Some(Asked { index, drive: &plan.drive, fate, row })
     };
     let asked: Vec<Asked<'_>> = needing.iter().filter_map(asked).collect();
     let drives: Vec<&DriveFacts> = job.summary().drives.iter().map(|plan| &plan.drive).collect();
@@ -804,6 +823,7 @@ mod tests {
             written: ByteLen(0),
             manifest_hash: None,
             record: None,
+            keys: dray_engine::report::DriveKeys::default(),
             left_out: vec![("f".into(), "shrank".into()); left_out],
             failure,
             free_space_untouched: false,

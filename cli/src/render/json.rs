@@ -134,6 +134,7 @@ pub fn plan(plan: &PlanSummary) -> Value {
         "skipped": skipped,
         "warnings": plan.warnings.iter().map(problem).collect::<Vec<_>>(),
         "unplaced": unplaced,
+        "windows": plan.windows,
     })
 }
 
@@ -147,6 +148,12 @@ fn result(result: &DriveResult) -> Value {
         "written": result.written.0,
         "manifest_hash": result.manifest_hash,
         "record": result.record.as_deref().map(path),
+        "keys": {
+            "recovery_file": result.keys.recovery_file.as_deref().map(path),
+            "recovery_id": result.keys.recovery_id,
+            "external_file": result.keys.external_file.as_deref().map(path),
+            "has_password": result.keys.has_password,
+        },
         "left_out": left_out,
         "failure": result.failure.as_ref().map(problem),
         "free_space_untouched": result.free_space_untouched,
@@ -188,6 +195,7 @@ pub fn summary(session: &str, report: &SessionReport) -> Value {
         "log_lacks": report.log_lacks,
         "records": report.records.iter().map(|record| path(record)).collect::<Vec<_>>(),
         "open": report.open,
+        "windows": report.windows,
         "seconds": report.elapsed.as_secs_f64(),
         "exit_code": crate::exit::Exit::of_report(report).code(),
         "drives": report.drives.iter().map(result).collect::<Vec<_>>(),

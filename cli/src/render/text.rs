@@ -190,17 +190,21 @@ pub fn problems(problems: &Problems, style: Style) -> String {
     text
 }
 
-fn kind_of(drive: &DriveFacts) -> String {
+fn kind_of(drive: &DriveFacts, windows: bool) -> String {
     let what = if drive.is_image { "image file" } else { drive.model.as_deref().unwrap_or("unknown model") };
-    let ship = if drive.for_shipping { "" } else { ", not for shipping" };
+    let ship = if drive.for_shipping || windows { "" } else { ", not for shipping" };
     format!("{}, {}-byte sectors{ship}", clean(what), drive.sector)
 }
 
 /// The plan: a table of drives, and the placement of data on each.
 pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
+    let head = match plan.windows {
+        true => "Plan of a drive for Windows".to_owned(),
+        false => format!("Plan of session {}", clean(&plan.session)),
+    };
     let mut text = format!(
         "{}\n  {} in the sources, {}; cipher {}\n\n",
-        style.bold(&format!("Plan of session {}", clean(&plan.session))),
+        style.bold(&head),
         count(plan.files, "file"),
         plan.data,
         clean(&plan.cipher)
@@ -224,7 +228,7 @@ pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
     }
     for one in &plan.drives {
         text.push('\n');
-        text.push_str(&drive_plan(one, style, full));
+        text.push_str(&drive_plan(one, plan.windows, style, full));
     }
     text.push_str(&skipped(plan));
     if !plan.unplaced.is_empty() {
@@ -251,9 +255,9 @@ fn cluster(bytes: u64) -> String {
     }
 }
 
-fn drive_plan(one: &DrivePlan, style: Style, full: bool) -> String {
+fn drive_plan(one: &DrivePlan, windows: bool, style: Style, full: bool) -> String {
     let drive = &one.drive;
-    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
+    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive, windows)), "  ");
     text.push_str(&labelled("opened as", &path_tail(&drive.path, 63)));
     let now = drive.contents.as_deref().map_or("nothing".into(), clean);
     text.push_str(&labelled("on it now", &now));
@@ -322,21 +326,21 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     let good = report.drives.iter().filter(|drive| drive.failure.is_none()).count();
     let all = report.drives.len();
     let left_out = report.drives.iter().map(|drive| drive.left_out.len() as u64).sum::<u64>();
-    let session = clean(session);
+    let id = clean(session);
+    let session = match report.windows {
+        true => "Format".to_owned(),
+        false => format!("Session {id}"),
+    };
     let head = if report.interrupted {
-        style.yellow(&format!("Session {session} was interrupted"))
+        style.yellow(&format!("{session} was interrupted"))
     } else if good == all && report.waiting > 0 {
-        style.yellow(&format!("Session {session} waits for drives"))
+        style.yellow(&format!("{session} waits for drives"))
     } else if good == all && left_out > 0 {
-        style.yellow(&format!(
-            "Session {session} is done, but for {} that {} left out",
-            count(left_out, "file"),
-            was(left_out)
-        ))
+        style.yellow(&format!("{session} is done, but for {} that {} left out", count(left_out, "file"), was(left_out)))
     } else if good == all {
-        style.green(&format!("Session {session} is done"))
+        style.green(&format!("{session} is done"))
     } else {
-        style.red(&format!("Session {session}: {} of {} failed", all - good, count(all as u64, "drive")))
+        style.red(&format!("{session}: {} of {} failed", all - good, count(all as u64, "drive")))
     };
     let mut text = format!("{}{head} after {}\n", if quiet { "" } else { "\n" }, left(report.elapsed));
     let journal = clean(&report.journal.to_string_lossy());
@@ -347,9 +351,12 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     } else {
         for drive in &report.drives {
             text.push('\n');
-            text.push_str(&drive_summary(drive, style));
+            text.push_str(&drive_summary(drive, report.windows, style));
         }
-        text.push_str(&format!("\nJournal: {journal}\n"));
+        text.push('\n');
+        if !report.windows {
+            text.push_str(&format!("Journal: {journal}\n"));
+        }
         if let Some(log) = &report.log {
             text.push_str(&format!("Log: {}\n", clean(&log.to_string_lossy())));
         }
@@ -358,7 +365,10 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
         let what = format!("{} lines of the log could not be written: {}", style.yellow("incomplete:"), clean(why));
         text.push_str(&wrap(&what, ""));
     }
-    let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&session));
+    if report.windows {
+        return text;
+    }
+    let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&id));
     if report.waiting > 0 {
         let files = count(report.waiting, "file");
         text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} --additional-driveset CSV\n"));
@@ -451,16 +461,20 @@ fn rate_of(rate: Option<f64>) -> String {
     rate.map(|rate| format!(", {}/s", short(rate as u64))).unwrap_or_default()
 }
 
-fn drive_summary(result: &DriveResult, style: Style) -> String {
+fn drive_summary(result: &DriveResult, windows: bool, style: Style) -> String {
     let drive = &result.drive;
-    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive)), "  ");
+    let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive, windows)), "  ");
     if let Some(failure) = &result.failure {
         let mark = if failure.kind == Kind::Interrupted { style.yellow("stopped:") } else { style.red("failed:") };
         text.push_str(&wrap(&format!("  {mark} {}", clean(&failure.to_string())), "  "));
         if let Some(advice) = &failure.advice {
             text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
         }
-        text.push_str("  The drive holds no volume that could be shipped.\n");
+        text.push_str(if windows {
+            "  The drive holds no volume.\n"
+        } else {
+            "  The drive holds no volume that could be shipped.\n"
+        });
         return text;
     }
     text.push_str(&format!(
@@ -482,6 +496,17 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
         let record = clean(&record.to_string_lossy());
         text.push_str(&format!("  drive record   {record}\n  BitLocker key  in the drive record, nowhere else\n"));
     }
+    let keys = &result.keys;
+    let path = |path: &Path| clean(&path.to_string_lossy());
+    if let (Some(file), Some(id)) = (&keys.recovery_file, &keys.recovery_id) {
+        text.push_str(&format!("  recovery key   {}\n  identifier     {id}\n", path(file)));
+    }
+    if let Some(file) = &keys.external_file {
+        text.push_str(&format!("  key file       {}\n", path(file)));
+    }
+    if keys.has_password {
+        text.push_str("  password       that of --password-file\n");
+    }
     let free = if result.free_space_untouched {
         "not overwritten: old data may remain in it"
     } else {
@@ -489,7 +514,7 @@ fn drive_summary(result: &DriveResult, style: Style) -> String {
     };
     text.push_str(&format!("  free space     {free}\n"));
     text.push_str(&left_out_of(result, style));
-    if !drive.for_shipping {
+    if !drive.for_shipping && !windows {
         text.push_str("  The service would not accept this drive: it is not for shipping.\n");
     }
     text
@@ -529,6 +554,7 @@ mod tests {
     fn a_plan() -> PlanSummary {
         PlanSummary {
             session: "session#1".into(),
+            windows: false,
             cipher: "aes-cbc-256".into(),
             drives: vec![DrivePlan {
                 drive: facts(),
@@ -591,6 +617,7 @@ mod tests {
             written: ByteLen(4_000_000_000),
             manifest_hash: Some("ABCD".into()),
             record: Some("out/WD-WX12A345678.xml".into()),
+            keys: dray_engine::report::DriveKeys::default(),
             left_out: vec![("/data/gone\x1b[2J.txt".into(), "vanished".into())],
             failure: None,
             free_space_untouched: true,
@@ -617,6 +644,7 @@ mod tests {
             waiting: 0,
             interrupted: false,
             elapsed: Duration::from_secs(3700),
+            windows: false,
         };
         let text = summary("session#1", &report, false, Style(false));
         for part in [

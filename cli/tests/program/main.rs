@@ -7,6 +7,7 @@ mod command_line;
 mod common;
 /// Blobs of one name, and impossible entries of a manifest.
 mod doubles;
+mod format;
 mod job;
 mod job_held;
 mod judged;

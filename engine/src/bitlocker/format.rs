@@ -73,6 +73,7 @@ pub mod key_type {
     pub const EXTERNAL: u16 = 0x2002;
     pub const VMK: u16 = 0x2003;
     pub const SHA256: u16 = 0x2005;
+    pub const STRETCHED_PASSWORD: u16 = 0x2007;
     pub const STRETCHED_RECOVERY: u16 = 0x2008;
 }
 

@@ -324,7 +324,7 @@ impl<'a> Batches<'a> {
     fn metadata_runs(&self) -> Vec<Run> {
         let mut runs = self.section_runs(SectionPhase::AfterData);
         let mut skip = 0;
-        for place in self.extents(self.drive.manifest_place()) {
+        for place in self.drive.manifest_place().into_iter().flat_map(|place| self.extents(place)) {
             runs.push(Run { content: Content::Manifest { offset: 0 }, skip, place });
             skip += place.len.0;
         }
@@ -346,24 +346,32 @@ impl<'a> Batches<'a> {
 
     fn last_runs(&self) -> Vec<Run> {
         let mut runs = self.section_runs(SectionPhase::Last);
+        let (regions, behind) = (self.drive.regions(), self.drive.behind_boot_sector());
         for run in &mut runs {
             if matches!(run.content, Content::Section { kind: SectionKind::Boot, .. }) {
-                // Virtual [0, 8192) is stored in the relocated area.
-                run.place.start = self.drive.relocated().start;
+                match regions {
+                    // Virtual [0, 8192) is stored in the relocated area.
+                    Some(regions) => run.place.start = regions.relocated().start,
+                    // The first sector, which makes it a volume, comes later.
+                    None => (run.skip, run.place) = (behind.start.0, behind),
+                }
             }
         }
-        runs.extend(self.drive.fve_regions().map(|place| Run {
-            content: Content::Plain(Plain::FveRegion),
-            skip: 0,
-            place,
-        }));
-        runs.push(Run { content: Content::Plain(Plain::Noise), skip: 0, place: self.drive.noise() });
+        if let Some(regions) = regions {
+            let plain = |content, place| Run { content: Content::Plain(content), skip: 0, place };
+            runs.extend(regions.metadata().map(|place| plain(Plain::FveRegion, place)));
+            runs.push(plain(Plain::Noise, behind));
+        }
         runs.sort_by_key(|run| run.place.start);
         runs
     }
 
     fn front_runs(&self) -> Vec<Run> {
-        vec![Run { content: Content::Plain(Plain::BootSector), skip: 0, place: self.drive.boot_sector() }]
+        let content = match self.drive.regions() {
+            Some(_) => Content::Plain(Plain::BootSector),
+            None => Content::Section { kind: SectionKind::Boot, offset: 0 },
+        };
+        vec![Run { content, skip: 0, place: self.drive.boot_sector() }]
     }
 
     fn table_runs(&self) -> Vec<Run> {

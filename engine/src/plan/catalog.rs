@@ -158,7 +158,16 @@ impl Builder {
     /// # Errors
     /// All pairs of sources that would make the same blob.
     pub fn seal(self, root_units: usize) -> Result<Catalog, Vec<Duplicate>> {
-        Sealer::new(self).run(root_units)
+        Sealer::new(self, false).run(Some(root_units))
+    }
+
+    /// As [`Self::seal`], for a tree that becomes a volume as it is: directory 0 is the volume's root, where some names are
+    /// taken, and a path that is long stays where it is.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn seal_volume(self) -> Result<Catalog, Vec<Duplicate>> {
+        Sealer::new(self, true).run(None)
     }
 }
 
@@ -183,6 +192,8 @@ struct Sealer {
     /// By builder's file index.
     safe_files: HashMap<u32, Box<str>>,
     duplicates: Vec<(u32, u32, u32)>,
+    /// Directory 0 is the root of a volume.
+    is_volume: bool,
 }
 
 /// Indices grouped by a key: one counting sort.
@@ -219,7 +230,7 @@ impl Grouped {
 }
 
 impl Sealer {
-    fn new(from: Builder) -> Self {
+    fn new(from: Builder, is_volume: bool) -> Self {
         let dir_children = Grouped::new(from.dirs.len(), from.dirs.iter().map(|d| d.0));
         let file_children = Grouped::new(from.dirs.len(), from.files.iter().map(|f| f.dir));
         let sorted_files = Vec::with_capacity(from.files.len());
@@ -233,10 +244,11 @@ impl Sealer {
             safe_dirs: HashMap::new(),
             safe_files: HashMap::new(),
             duplicates: Vec::new(),
+            is_volume,
         }
     }
 
-    fn run(mut self, root_units: usize) -> Result<Catalog, Vec<Duplicate>> {
+    fn run(mut self, root_units: Option<usize>) -> Result<Catalog, Vec<Duplicate>> {
         let (_, name_at, name_len) = self.from.dirs[0];
         self.dirs.push(Dir {
             parent: NONE,
@@ -315,7 +327,8 @@ impl Sealer {
                         continue;
                     }
                 }
-                let illegal = attempt == 0 && names::problem(original(child)).is_some();
+                let problem = if self.is_volume && dir == 0 { names::problem_in_root } else { names::problem };
+                let illegal = attempt == 0 && problem(original(child)).is_some();
                 if collides || illegal {
                     let name = names::safe_name(original(child), attempt);
                     let key = fold(&name, &mut keys);
@@ -374,7 +387,7 @@ impl Sealer {
     }
 
     /// Numbers the files depth first and finds the paths that are too long.
-    fn finish(self, root_units: usize) -> Result<Catalog, Vec<Duplicate>> {
+    fn finish(self, root_units: Option<usize>) -> Result<Catalog, Vec<Duplicate>> {
         let Self { from, mut dirs, behind, sorted_files, safe_dirs, safe_files: safe_by_builder, duplicates, .. } =
             self;
         let Builder { names, files: unordered, mut rows, dirs: builder_dirs } = from;
@@ -412,7 +425,9 @@ impl Sealer {
             return Err(duplicates.iter().map(|&(dir, a, b)| catalog.duplicate(dir, a, b)).collect());
         }
         let mut catalog = Catalog { names, dirs, files, rows, safe_dirs, safe_files, long: Vec::new() };
-        catalog.long = catalog.find_long(root_units);
+        if let Some(units) = root_units {
+            catalog.long = catalog.find_long(units);
+        }
         Ok(catalog)
     }
 }
@@ -453,6 +468,32 @@ impl Catalog {
     /// Number of directories and files whose name on the drive differs from the blob's segment.
     pub fn renamed(&self) -> usize {
         self.safe_dirs.len() + self.safe_files.len()
+    }
+
+    /// Files and directories whose name on the drive is not their own: each as a path of names that the sources have, `/`
+    /// last where it is a directory, with its name on the drive; at most `max`.
+    pub fn renames(&self, max: usize) -> Vec<(String, &str)> {
+        let mut dirs: Vec<u32> = self.safe_dirs.keys().copied().collect();
+        let mut files: Vec<u32> = self.safe_files.keys().copied().collect();
+        dirs.sort_unstable();
+        files.sort_unstable();
+        let of_dir = |dir: u32| {
+            let mut path = String::new();
+            self.blob_prefix(dir, &mut path);
+            (path, self.dir_name(dir))
+        };
+        let of_file = |file: u32| {
+            let mut path = String::new();
+            self.blob_path(file, &mut path);
+            (path, self.file_name(file))
+        };
+        dirs.into_iter().map(of_dir).chain(files.into_iter().map(of_file)).take(max).collect()
+    }
+
+    /// How many files have a path that is longer than programs with the classic limit open, below a root whose path has
+    /// `root_units` units.
+    pub fn count_long(&self, root_units: usize) -> usize {
+        self.find_long(root_units).len()
     }
 
     /// The directory above `dir`.

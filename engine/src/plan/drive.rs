@@ -16,6 +16,9 @@ pub(super) const SYSTEM: u32 = 0x04;
 /// Directory of the hidden files that own BitLocker's regions.
 pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 
+/// Bytes of the NTFS boot sectors at the volume's front, which BitLocker stores elsewhere.
+const BOOT_LEN: u64 = 0x2000;
+
 /// Name of the manifest at the volume's root.
 pub const MANIFEST_NAME: &str = "DriveManifest.xml";
 
@@ -63,6 +66,10 @@ pub struct DriveSpec {
     pub formatted: FileTime,
     /// Whether to overwrite the free space with zeros.
     pub wipe_free: bool,
+    /// Inside BitLocker; otherwise NTFS alone.
+    pub encrypted: bool,
+    /// A manifest at the volume's root, for the service.
+    pub manifest: bool,
 }
 
 /// Reason why a drive cannot hold the planned contents.
@@ -135,7 +142,7 @@ impl Use {
 #[derive(Debug)]
 pub struct Frame {
     table: gpt::Table,
-    regions: Regions,
+    regions: Option<Regions>,
     cluster: ClusterSize,
     spec: DriveSpec,
 }
@@ -148,7 +155,7 @@ impl Frame {
     pub fn new(spec: DriveSpec) -> Result<Self, DriveError> {
         let cluster = spec.cluster.unwrap_or_else(|| crate::ntfs::build::default_cluster(spec.len, spec.sector));
         let table = gpt::Table::plan_default(spec.len, spec.sector, spec.scheme, ByteLen(cluster.bytes()), spec.guids)?;
-        let regions = Regions::place(table.data.len, cluster, spec.sector)?;
+        let regions = if spec.encrypted { Some(Regions::place(table.data.len, cluster, spec.sector)?) } else { None };
         Ok(Self { table, regions, cluster, spec })
     }
 
@@ -162,17 +169,20 @@ impl Frame {
         self.table.data
     }
 
-    /// Placement of BitLocker's regions.
-    pub fn regions(&self) -> &Regions {
-        &self.regions
-    }
-
     fn volume_spec(&self, manifest_len_max: ByteLen) -> VolumeSpec {
-        let hidden = self.regions.hidden_files().into_iter().map(|file| HiddenFile {
-            name: file.name.to_owned(),
-            extent: file.allocated,
-            len: file.data_len,
-            attributes: file.attributes,
+        let hidden = self.regions.as_ref().map(|regions| {
+            let files = regions.hidden_files().into_iter().map(|file| HiddenFile {
+                name: file.name.to_owned(),
+                extent: file.allocated,
+                len: file.data_len,
+                attributes: file.attributes,
+            });
+            HiddenDir { name: HIDDEN_DIR.into(), attributes: HIDDEN | SYSTEM, files: files.collect() }
+        });
+        let manifest = self.spec.manifest.then(|| RootFile {
+            name: MANIFEST_NAME.into(),
+            len_max: manifest_len_max,
+            times: Times::all(self.spec.formatted),
         });
         VolumeSpec {
             sector: self.spec.sector,
@@ -182,12 +192,8 @@ impl Frame {
             serial: self.spec.serial,
             label: self.spec.label.clone(),
             formatted: self.spec.formatted,
-            hidden: Some(HiddenDir { name: HIDDEN_DIR.into(), attributes: HIDDEN | SYSTEM, files: hidden.collect() }),
-            root_files: vec![RootFile {
-                name: MANIFEST_NAME.into(),
-                len_max: manifest_len_max,
-                times: Times::all(self.spec.formatted),
-            }],
+            hidden,
+            root_files: manifest.into_iter().collect(),
         }
     }
 }
@@ -205,7 +211,7 @@ pub struct DriveLayout {
 }
 
 impl DriveLayout {
-    /// Lays the files of `tree` into the frame; the manifest takes `manifest_len_max` at most.
+    /// Lays the files of `tree` into the frame; the manifest, if there is one, takes `manifest_len_max` at most.
     ///
     /// # Errors
     /// The files do not fit; the error says by how much.
@@ -236,17 +242,22 @@ impl DriveLayout {
     fn placed(&self) -> Vec<(ByteRange, Use)> {
         let volume = self.volume().start.0;
         let regions = self.regions();
-        let mut inside: Vec<(ByteRange, Use)> =
-            vec![(regions.front(), Use::Front), (regions.relocated(), Use::Relocated), (self.tail(), Use::Tail)];
-        inside.extend((1..).zip(regions.metadata()).map(|(i, range)| (range, Use::Metadata(i))));
-        for section in self.layout.sections().into_iter().filter(|section| section.kind != SectionKind::Boot) {
+        let mut inside: Vec<(ByteRange, Use)> = vec![(self.tail(), Use::Tail)];
+        if let Some(regions) = regions {
+            inside.extend([(regions.front(), Use::Front), (regions.relocated(), Use::Relocated)]);
+            inside.extend((1..).zip(regions.metadata()).map(|(i, range)| (range, Use::Metadata(i))));
+        }
+        // Inside BitLocker it is stored elsewhere.
+        let in_place = |kind| kind != SectionKind::Boot || regions.is_none();
+        for section in self.layout.sections().into_iter().filter(|section| in_place(section.kind)) {
             inside.extend(section.extents.iter().map(|&range| (range, Use::Section(section.kind))));
         }
-        let verify = regions.verify().start;
-        let slack = |range: ByteRange| if range.start == verify { Use::Verify } else { Use::Slack };
+        let verify = regions.map(|regions| regions.verify().start);
+        let slack = |range: ByteRange| if Some(range.start) == verify { Use::Verify } else { Use::Slack };
         inside.extend(self.hidden_zeros().into_iter().map(|range| (range, slack(range))));
         inside.extend(self.extents(self.layout.data_place()).map(|range| (range, Use::Files)));
-        inside.extend(self.extents(self.manifest_place()).map(|range| (range, Use::Manifest)));
+        let manifest = self.manifest_place().into_iter().flat_map(|place| self.extents(place));
+        inside.extend(manifest.map(|range| (range, Use::Manifest)));
         let on_device = |(range, what): (ByteRange, Use)| (ByteRange::new(volume + range.start.0, range.len.0), what);
         let mut all: Vec<_> = inside.into_iter().map(on_device).collect();
         all.push((self.table_primary(), Use::Table));
@@ -372,9 +383,14 @@ impl DriveLayout {
         &self.frame.table
     }
 
-    /// Placement of BitLocker's regions.
-    pub fn regions(&self) -> &Regions {
-        &self.frame.regions
+    /// Where BitLocker keeps its own; `None`: NTFS alone.
+    pub fn regions(&self) -> Option<&Regions> {
+        self.frame.regions.as_ref()
+    }
+
+    /// Whether a manifest lies at the volume's root.
+    pub fn has_manifest(&self) -> bool {
+        self.frame.spec.manifest
     }
 
     /// Logical sector size of the device.
@@ -407,9 +423,9 @@ impl DriveLayout {
         self.manifest_len_max
     }
 
-    /// Range of the manifest in the linear space.
-    pub fn manifest_place(&self) -> LinearRange {
-        self.layout.root_file_place(0)
+    /// Where the manifest lies in the linear space, if there is one.
+    pub fn manifest_place(&self) -> Option<LinearRange> {
+        self.has_manifest().then(|| self.layout.root_file_place(0))
     }
 
     /// Bytes of the clusters that are free when nothing is left out.
@@ -430,40 +446,29 @@ impl DriveLayout {
         self.tree.block_len(file)
     }
 
-    /// The three metadata regions, in the volume.
-    pub fn fve_regions(&self) -> impl Iterator<Item = ByteRange> {
-        self.frame.regions.metadata().into_iter()
-    }
-
-    /// Range of the stored NTFS boot sectors, in the volume.
-    pub fn relocated(&self) -> ByteRange {
-        self.frame.regions.relocated()
-    }
-
     /// The volume's first sector.
     pub fn boot_sector(&self) -> ByteRange {
         ByteRange::new(0, self.sector().bytes())
     }
 
-    /// Range between the first sector and the end of the relocated front.
-    pub fn noise(&self) -> ByteRange {
+    /// What lies between the first sector and the end of the NTFS boot sectors.
+    pub fn behind_boot_sector(&self) -> ByteRange {
         let sector = self.sector().bytes();
-        ByteRange::new(sector, self.frame.regions.front().len.0 - sector)
+        ByteRange::new(sector, BOOT_LEN - sector)
     }
 
     /// Parts of the clusters of `$Boot` and the hidden files beyond BitLocker's regions, and the verify region: zeros
     /// once decrypted.
     pub fn hidden_zeros(&self) -> Vec<ByteRange> {
-        let regions = &self.frame.regions;
-        let verify = regions.verify().start;
-        let files = regions.hidden_files().into_iter();
-        let zeros = files.map(|file| {
-            let own = if file.start == verify { 0 } else { file.data_len.0 };
-            ByteRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
+        let zeros = self.regions().into_iter().flat_map(|regions| {
+            let verify = regions.verify().start;
+            regions.hidden_files().into_iter().map(move |file| {
+                let own = if file.start == verify { 0 } else { file.data_len.0 };
+                ByteRange::new(file.allocated.start.0 + own, file.allocated.len.0 - own)
+            })
         });
         // `$Boot` owns the whole first cluster; the part after its 8 KiB belongs to no structure of NTFS.
-        let front = regions.front().len.0;
-        let boot = ByteRange::new(front, self.layout.cluster().bytes().saturating_sub(front));
+        let boot = ByteRange::new(BOOT_LEN, self.layout.cluster().bytes().saturating_sub(BOOT_LEN));
         zeros.chain([boot]).filter(|range| range.len.0 > 0).collect()
     }
 

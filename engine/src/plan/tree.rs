@@ -90,12 +90,20 @@ pub struct DriveTree {
     properties_dir: Option<u32>,
     /// Drive directory of each catalog directory that is used.
     dir_of: Vec<u32>,
+    /// The top directory is the volume's root itself, not one below it.
+    at_root: bool,
 }
 
 impl DriveTree {
     /// A tree without files and directories: only the files in the root are added.
     pub fn none(catalog: Arc<Catalog>, session: &str, formatted: FileTime) -> Self {
         Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), Vec::new(), formatted) }
+    }
+
+    /// All files and directories of a catalog, as they are, in the volume's root.
+    pub fn at_root(catalog: Arc<Catalog>, formatted: FileTime) -> Self {
+        let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+        Self::of(catalog, &all, "", Vec::new(), Vec::new(), formatted, true)
     }
 
     /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
@@ -106,6 +114,18 @@ impl DriveTree {
         md5_texts: Vec<Md5Text>,
         properties: Vec<PropertyFile>,
         formatted: FileTime,
+    ) -> Self {
+        Self::of(catalog, assigned, session, md5_texts, properties, formatted, false)
+    }
+
+    fn of(
+        catalog: Arc<Catalog>,
+        assigned: &[u32],
+        session: &str,
+        md5_texts: Vec<Md5Text>,
+        properties: Vec<PropertyFile>,
+        formatted: FileTime,
+        at_root: bool,
     ) -> Self {
         let has_md5s = !md5_texts.is_empty() && !assigned.is_empty();
         let mut blobs = Vec::with_capacity(assigned.len());
@@ -120,8 +140,8 @@ impl DriveTree {
         long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
 
         let all = catalog.dirs();
-        // A directory is needed when it, or one below it, holds an assigned file.
-        let mut needed = vec![false; all.len()];
+        // A directory is needed when it, or one below it, holds an assigned file; a tree that is copied as it is keeps all.
+        let mut needed = vec![at_root; all.len()];
         needed[0] = true;
         for &file in &blobs {
             let mut dir = catalog.files()[file as usize].dir;
@@ -197,6 +217,7 @@ impl DriveTree {
             properties,
             properties_dir,
             dir_of,
+            at_root,
         }
     }
 
@@ -320,8 +341,10 @@ impl DriveTree {
     /// Path of file `i` on the drive, backslash first.
     pub fn drive_path(&self, i: u32, out: &mut String) {
         out.clear();
-        out.push('\\');
-        out.push_str(&self.session);
+        if !self.at_root {
+            out.push('\\');
+            out.push_str(&self.session);
+        }
         match self.kind(i) {
             FileKind::ContentMd5(blob) => {
                 let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", md5_name(blob));
@@ -346,6 +369,16 @@ impl DriveTree {
         let first_long = self.blobs.len() - self.long_names.len();
         let i = i as usize;
         (i >= first_long && i < self.blobs.len()).then(|| i - first_long)
+    }
+
+    /// Directories that stand for the volume's root, which NTFS has already.
+    fn above(&self) -> u32 {
+        u32::from(self.at_root)
+    }
+
+    fn children(&self, dir: &DriveDir) -> Children {
+        let first_dir = dir.first_dir - self.above();
+        Children { dirs: first_dir..first_dir + dir.dir_count, files: dir.first_file..dir.first_file + dir.file_count }
     }
 
     fn write_name(&self, name: &str, out: &mut Vec<u16>) {
@@ -380,7 +413,7 @@ fn long_name(catalog: &Catalog, file: u32) -> String {
 
 impl Tree for DriveTree {
     fn dirs(&self) -> u32 {
-        self.dirs.len() as u32
+        self.dirs.len() as u32 - self.above()
     }
 
     fn files(&self) -> u32 {
@@ -388,18 +421,18 @@ impl Tree for DriveTree {
     }
 
     fn root(&self) -> Children {
-        Children { dirs: 0..u32::from(!self.dirs.is_empty()), files: 0..0 }
+        match (self.at_root, self.dirs.first()) {
+            (true, Some(top)) => self.children(top),
+            (_, top) => Children { dirs: 0..u32::from(top.is_some()), files: 0..0 },
+        }
     }
 
     fn dir(&self, i: u32) -> DirFacts {
-        let d = &self.dirs[i as usize];
+        let d = &self.dirs[(i + self.above()) as usize];
         DirFacts {
-            parent: d.parent,
+            parent: d.parent.and_then(|parent| parent.checked_sub(self.above())),
             times: Times::all(self.formatted),
-            children: Children {
-                dirs: d.first_dir..d.first_dir + d.dir_count,
-                files: d.first_file..d.first_file + d.file_count,
-            },
+            children: self.children(d),
         }
     }
 
@@ -412,13 +445,14 @@ impl Tree for DriveTree {
             FileKind::Blob(file) => Some(self.dir_of[self.catalog.files()[file as usize].dir as usize]),
         };
         FileFacts {
-            dir: Some(dir.unwrap_or(0)),
+            dir: dir.unwrap_or(0).checked_sub(self.above()),
             len,
             times: Times { created: modified, modified, changed, accessed: modified },
         }
     }
 
     fn dir_name(&self, i: u32, out: &mut Vec<u16>) {
+        let i = i + self.above();
         let name = match self.dirs[i as usize].catalog {
             Some(0) => &self.session,
             Some(dir) => self.catalog.dir_name(dir),

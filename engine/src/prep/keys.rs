@@ -5,19 +5,25 @@
 //! beginning: it has [`Keys`].
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::azure::{SecretText, drive_record};
 use crate::bitlocker::build::{Converting, FRONT_LEN, KeyFile, REGION_LEN, Spec, VolumeSecrets};
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::read::Volume;
 use crate::bitlocker::regions::Regions;
-use crate::crypt::stretch::RecoveryPassword;
+use crate::crypt::secret::Key32;
+use crate::crypt::stretch::{RecoveryPassword, password_hash};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
-use crate::prep::request::PrepRequest;
+use crate::prep::request::{PrepRequest, RecoveryForm};
+use crate::report::{Kind, Problem};
+use crate::text;
 use crate::units::{ByteOffset, DiskShape, FileTime};
 
 /// Properties of a drive's new volume.
@@ -29,15 +35,83 @@ pub fn spec(
     regions: &Regions,
     disk: DiskShape,
 ) -> Spec {
+    let description = match &request.windows {
+        Some(windows) if !windows.label.is_empty() => format!("dray {}", windows.label),
+        Some(_) => format!("dray {drive_id}"),
+        None => format!("dray {drive_id} {}", request.session),
+    };
     Spec {
         regions: *regions,
         cipher,
         disk,
-        description: format!("dray {drive_id} {}", request.session),
+        description,
         used_space_only: !request.wipe_free,
         external_key: request.external_key.is_some(),
+        user_password: request.windows.as_ref().is_some_and(|windows| windows.has_password),
         created: formatted,
     }
+}
+
+/// Longest file with a user's password.
+const PASSWORD_FILE_MAX: u64 = 4 << 10;
+
+/// Lengths of a user's password that Windows takes, in UTF-16 units (docs/spec/bitlocker.md#password).
+const PASSWORD_UNITS: RangeInclusive<usize> = 8..=256;
+
+/// A user's password from a file: all of its one line, as it goes into the stretch.
+///
+/// # Errors
+/// When it cannot be read, or Windows would not take it.
+pub fn user_password(path: &Path) -> Result<Key32, Problem> {
+    let wrong = |what: String| Problem::new(Kind::Usage, what).path(path).column("--password-file");
+    let bytes = input::read(path, PASSWORD_FILE_MAX, Pipes::Taken);
+    let bytes = bytes.map_err(|error| wrong(format!("the password cannot be read: {error}")))?;
+    let text = text::decode_text(&bytes).map_err(|error| wrong(format!("the password cannot be read: {error}")))?;
+    // One line end is the editor's; blanks may be the user's.
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let units = line.encode_utf16().count();
+    if line.contains(['\n', '\r', '\0']) {
+        return Err(wrong("holds more than one line".into()).advice("write the password alone, on one line"));
+    }
+    if !PASSWORD_UNITS.contains(&units) {
+        let problem = wrong("Windows takes no password of this length".into()).value(format!("{units} characters"));
+        return Err(problem.advice("write 8 to 256 characters, on one line"));
+    }
+    if RecoveryPassword::parse(line).is_ok() {
+        let problem = wrong("is a recovery password, which Windows asks for by itself".into());
+        return Err(problem.advice("choose another password; a recovery password is made in any case"));
+    }
+    Ok(password_hash(line))
+}
+
+/// Name of the file with the recovery password, as Windows calls it.
+pub fn recovery_file_name(secrets: &VolumeSecrets) -> String {
+    format!("BitLocker Recovery Key {}.TXT", secrets.recovery_id().to_string().to_ascii_uppercase())
+}
+
+/// Contents of that file: what Windows asks to compare, and the 48 digits.
+pub fn recovery_file(secrets: &VolumeSecrets, name: &str, form: RecoveryForm) -> Zeroizing<Vec<u8>> {
+    let id = secrets.recovery_id().to_string().to_ascii_uppercase();
+    let password = secrets.password().printed();
+    let text = Zeroizing::new(format!(
+        "BitLocker Drive Encryption recovery key\r\n\r\n\
+         Drive:\r\n\r\n\t{name}\r\n\r\n\
+         Windows shows an identifier where it asks for this key. It must be:\r\n\r\n\
+         Identifier:\r\n\r\n\t{id}\r\n\r\n\
+         Recovery Key:\r\n\r\n\t{}\r\n",
+        password.expose()
+    ));
+    // Sized once: a buffer that grows would leave copies of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 + 2 * text.len()));
+    match form {
+        RecoveryForm::Utf8 => bytes.extend_from_slice(text.as_bytes()),
+        RecoveryForm::Utf16 => {
+            bytes.extend_from_slice(&[0xFF, 0xFE]);
+            text.encode_utf16().for_each(|unit| bytes.extend_from_slice(&unit.to_le_bytes()));
+        }
+    }
+    bytes
 }
 
 /// Restores the secrets of an unfinished volume: they are in the checkpoint, their password in the drive record.

@@ -5,6 +5,7 @@
 //! 0  8 bytes "DRAYPLAN", u32 version
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
+//!    3 what makes it a drive for Windows, of such a session alone
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
 //! ```
@@ -31,7 +32,7 @@ use crate::plan::tree::{Md5Text, PropertyFile};
 use crate::prep::append::index;
 use crate::prep::files::sync_dir;
 use crate::prep::manifest::RowRules;
-use crate::prep::request::Table;
+use crate::prep::request::{RecoveryForm, Table, WindowsDrive};
 use crate::prep::targets::TargetDrive;
 use crate::report::DriveFacts;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
@@ -41,6 +42,7 @@ const MAGIC: [u8; 8] = *b"DRAYPLAN";
 const VERSION: u32 = 4;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
+const WINDOWS: u8 = 3;
 
 /// Options of the layout that are common to all drives of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Recipe {
     pub rows: Vec<RowRules>,
     /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
     pub md5_texts: Vec<Md5Text>,
+    /// A drive for Windows: what it is called and what opens it, without the secrets.
+    pub windows: Option<WindowsDrive>,
 }
 
 /// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
@@ -122,6 +126,9 @@ pub fn create(
         save_recipe(to, recipe);
         catalog.save(to);
     })?;
+    if let Some(windows) = &recipe.windows {
+        section(&mut out, WINDOWS, |to| save_windows(to, windows))?;
+    }
     section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, &[]))?;
     out.finish(path)
 }
@@ -245,7 +252,11 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
         hashed = end;
         (end as u64, hash.value())
     };
-    let (recipe, catalog) = read_section(&mut from, SESSION, |from| Ok((load_recipe(from)?, Catalog::load(from)?)))?;
+    let (mut recipe, catalog) =
+        read_section(&mut from, SESSION, |from| Ok((load_recipe(from)?, Catalog::load(from)?)))?;
+    if from.rest().first() == Some(&WINDOWS) {
+        recipe.windows = Some(read_section(&mut from, WINDOWS, load_windows)?);
+    }
     let mut prefixes = BTreeMap::from([mark(&from)]);
     let files = catalog.files().len() as u32;
     let mut drives: Vec<SavedDrive> = Vec::new();
@@ -368,7 +379,25 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         properties,
         rows,
         md5_texts,
+        windows: None,
     })
+}
+
+/// All but what only begins the session: the directory that it is filled with is in the catalog.
+fn save_windows(to: &mut Encoder<'_>, windows: &WindowsDrive) {
+    to.text(&windows.label);
+    to.u8(u8::from(windows.is_plain));
+    to.u8(u8::from(windows.has_password));
+    write_path(to, &windows.keys);
+    to.u8(u8::from(windows.recovery_form == RecoveryForm::Utf8));
+}
+
+fn load_windows(from: &mut Decoder<'_>) -> Result<WindowsDrive, Fault> {
+    let label = from.text()?;
+    let (is_plain, has_password) = (flag(from)?, flag(from)?);
+    let keys = read_path(from)?;
+    let recovery_form = if flag(from)? { RecoveryForm::Utf8 } else { RecoveryForm::Utf16 };
+    Ok(WindowsDrive { from: None, label, is_plain, password_file: None, has_password, keys, recovery_form })
 }
 
 fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], given_up: &[String]) {

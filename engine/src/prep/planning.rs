@@ -214,15 +214,20 @@ impl Planner<'_> {
             guids,
             cluster: self.recipe.cluster_size.and_then(ClusterSize::from_bytes),
             serial: random.next_u64() | 1,
-            label: self.recipe.session.clone(),
+            label: self.recipe.windows.as_ref().map_or(&self.recipe.session, |windows| &windows.label).clone(),
             formatted: self.recipe.formatted,
             wipe_free: self.recipe.wipe_free,
+            encrypted: self.recipe.windows.as_ref().is_none_or(|windows| !windows.is_plain),
+            manifest: self.recipe.windows.is_none(),
         })
     }
 
     /// The tree of these files.
     pub fn tree(&self, assigned: &[u32]) -> DriveTree {
-        let Recipe { session, md5_texts, properties, formatted, .. } = self.recipe;
+        let Recipe { session, md5_texts, properties, formatted, windows, .. } = self.recipe;
+        if windows.is_some() {
+            return DriveTree::at_root(Arc::clone(self.catalog), *formatted);
+        }
         DriveTree::new(Arc::clone(self.catalog), assigned, session, md5_texts.clone(), properties.clone(), *formatted)
     }
 
@@ -233,7 +238,10 @@ impl Planner<'_> {
     pub fn lay_out(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
         let frame = self.frame(target, seed)?;
         let tree = self.tree(assigned);
-        let manifest_len_max = manifest::len_max(&tree, &self.rules(target));
+        let manifest_len_max = match self.recipe.windows {
+            Some(_) => ByteLen(0),
+            None => manifest::len_max(&tree, &self.rules(target)),
+        };
         DriveLayout::new(frame, tree, manifest_len_max)
     }
 

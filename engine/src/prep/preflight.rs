@@ -44,6 +44,14 @@ pub fn directories(request: &PrepRequest, problems: &mut Problems) {
             _ => problems.push(place(&logs, "the directory of the logs cannot be made").advice(advice)),
         }
     }
+    if let Some(windows) = request.windows.as_ref().filter(|windows| !windows.is_plain) {
+        let advice = "create the directory, or name another with --keys";
+        if windows.keys.is_dir() {
+            problems.0.extend(writable(&windows.keys, "the recovery key", advice));
+        } else {
+            problems.push(place(&windows.keys, "the directory of the recovery key is not there").advice(advice));
+        }
+    }
     let dir = journal_dir(&request.journal);
     if dir.is_dir() {
         let advice = "make room or mend the permissions, or name a journal elsewhere with --journal";

@@ -45,8 +45,8 @@ pub struct Written<'a> {
     pub sums: &'a [Option<Sum>],
     /// File of block hashes in the order of the plan.
     pub hashes: Option<&'a Path>,
-    /// The drive record: its key is the one that must open the drive.
-    pub record: &'a Path,
+    /// The drive record, or whatever else its key is printed in: that key must open the drive. `None`: it has none.
+    pub record: Option<&'a Path>,
     /// Amount to read.
     pub how: ReadBack,
     /// Seed for choosing the sample.
@@ -144,13 +144,18 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
 pub(super) fn open_again(
     medium: Box<dyn Medium>,
     facts: &DriveFacts,
-    record: &Path,
+    record: Option<&Path>,
     place: Option<ByteRange>,
 ) -> Result<Opened, Problem> {
-    let printed = std::fs::read(record).map(Zeroizing::new).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(record)
-    })?;
-    let key = Key::read(&printed)?;
+    let key = match record {
+        Some(record) => {
+            let printed = std::fs::read(record).map(Zeroizing::new).map_err(|error| {
+                Problem::new(Kind::Environment, format!("the drive record cannot be read back: {error}")).path(record)
+            })?;
+            Key::read(&printed)?
+        }
+        None => Key::none(),
+    };
     let found = Found::look(medium, facts.clone(), None, None)?;
     if place.is_some_and(|place| place != found.volume) {
         return Err(different("the partition table that was read back shows another volume", &facts.name));

@@ -76,6 +76,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
         drive_ids: &request.drive_ids,
         ids_proved: true,
         image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
+        for_service: true,
         not_for_shipping: true,
         context: &context,
         roots: &roots,

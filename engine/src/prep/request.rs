@@ -68,6 +68,37 @@ pub struct PrepRequest {
     pub what_fits: bool,
     /// Interval between checkpoints while data streams.
     pub pace: Pace,
+    /// A drive for Windows, without a manifest, in place of drives for the service.
+    pub windows: Option<WindowsDrive>,
+}
+
+/// A drive that Windows opens, and that no service is meant to: what lies on it, and what opens it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowsDrive {
+    /// Directory that it is filled with; empty when absent.
+    pub from: Option<PathBuf>,
+    /// Label of the volume, at most 32 UTF-16 units.
+    pub label: String,
+    /// NTFS alone, not inside BitLocker.
+    pub is_plain: bool,
+    /// File with the user's password that opens it too.
+    pub password_file: Option<PathBuf>,
+    /// Whether the user's password is one of the keys: of a drive that goes on, its plan tells.
+    pub has_password: bool,
+    /// Directory of the file with the recovery password.
+    pub keys: PathBuf,
+    /// The form of that file.
+    pub recovery_form: RecoveryForm,
+}
+
+/// How the file with the recovery password is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryForm {
+    /// UTF-16LE with a byte order mark and CR LF, as Windows saves it.
+    #[default]
+    Utf16,
+    /// UTF-8.
+    Utf8,
 }
 
 /// Kind of partition table.
@@ -152,6 +183,7 @@ impl PrepRequest {
             replan: None,
             what_fits: false,
             pace: Pace::default(),
+            windows: None,
         }
     }
 
@@ -177,7 +209,8 @@ impl PrepRequest {
         let inputs = [&self.initial_driveset, &self.additional_driveset, &self.dataset];
         match self.action {
             Action::Copy => {
-                if self.dataset.is_none() && self.dataset_row.is_none() && self.additional_driveset.is_none() {
+                let has_data = self.dataset.is_some() || self.dataset_row.is_some() || self.windows.is_some();
+                if !has_data && self.additional_driveset.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "the session has no dataset")
                             .advice("name the dataset CSV: --dataset FILE (classic: /DataSet:FILE)"),

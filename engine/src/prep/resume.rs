@@ -252,9 +252,10 @@ fn started(
     if checkpoint.slot_len != SLOT_LEN as u64 || checkpoint.plan != layout.digest(SLOT_LEN) {
         return Err("this version of dray lays it out in another way than the one that began it".into());
     }
+    let Some(regions) = layout.regions() else { return Ok(Begun { checkpoint, secrets: None }) };
     let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
     let disk = layout.layout().disk_shape();
-    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, layout.regions(), disk);
+    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, regions, disk);
     let secrets = keys::draft_again(&state.secrets, spec, &record, drive_id)?;
     Ok(Begun { checkpoint, secrets: Some(secrets) })
 }
@@ -279,6 +280,8 @@ pub(super) fn prepare(
     (request.cluster_size, request.table) = (recipe.cluster_size, recipe.table);
     (request.wipe_free, request.drive_header_hash) = (recipe.wipe_free, recipe.drive_header_hash);
     request.external_key.clone_from(&recipe.external_key);
+    let password_file = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
+    request.windows.clone_from(&recipe.windows);
     let cipher = Cipher::from_name(&recipe.cipher)
         .ok_or_else(|| Problem::new(Kind::Usage, "the plan names an unknown cipher").value(recipe.cipher.clone()))?;
     let planner = Planner { recipe, catalog: &plan.catalog };
@@ -380,6 +383,21 @@ pub(super) fn prepare(
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
     }
+    // Kept with what was begun, and nowhere else.
+    let lacks = |drive: &PreparedDrive| drive.started.as_ref().is_none_or(|started| started.secrets.is_none());
+    let needs_password = recipe.windows.as_ref().is_some_and(|windows| windows.has_password);
+    let mut user_password = None;
+    if needs_password && drives.iter().any(lacks) {
+        match password_file.as_deref().map(keys::user_password) {
+            Some(Ok(password)) => user_password = Some(password),
+            Some(Err(problem)) => problems.push(problem),
+            None => problems.push(
+                Problem::new(Kind::Usage, "the drive is begun anew, and its user's password is not kept")
+                    .column("--password-file")
+                    .advice("give --password-file again"),
+            ),
+        }
+    }
     let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
     for (i, target) in own.clone().enumerate() {
         if let Some(value) = own.clone().take(i).find_map(|other| targets::same_as(target, other)) {
@@ -409,6 +427,7 @@ pub(super) fn prepare(
             ids_proved: false,
             image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
             not_for_shipping: request.not_for_shipping,
+            for_service: true,
             context: &context,
             roots,
         };
@@ -475,7 +494,8 @@ pub(super) fn prepare(
         added,
     };
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
-    Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
+    let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
+    Ok(Prepared { user_password, ..prepared })
 }
 
 /// Whether an image that the session was to create is newer than the plan: another file moved into its place is older.
@@ -678,7 +698,7 @@ pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], ByteOffset) -> io::Result<()>;
 /// The device cannot be read, or holds none of the written data.
 pub fn read_back(
     layout: &DriveLayout,
-    cipher: &SectorCipher,
+    cipher: Option<&SectorCipher>,
     plain: &dyn Fn(&Content) -> bool,
     sums: &[Option<Sum>],
     read: ReadAt<'_>,
@@ -714,7 +734,7 @@ pub fn read_back(
                 read(into, piece.at).map_err(|error| {
                     Problem::new(Kind::Drive, format!("what is durable cannot be read back: {error}")).at(piece.at)
                 })?;
-                if !plain(&batch.content) {
+                if let Some(cipher) = cipher.filter(|_| !plain(&batch.content)) {
                     cipher.open(ByteOffset(piece.at.0 - layout.volume().start.0), into);
                 }
             }
@@ -742,7 +762,7 @@ pub fn read_back(
 pub fn first_checkpoint(
     request: &PrepRequest,
     drive: &PreparedDrive,
-    secrets: &VolumeSecrets,
+    secrets: Option<&VolumeSecrets>,
     formatted: FileTime,
     snapshot: Prefix,
 ) -> Checkpoint {
@@ -761,7 +781,7 @@ pub fn first_checkpoint(
             next: BatchNo(0),
             end: DeviceOffset(0),
             outcome: Prefix::of_nothing(),
-            secrets: secrets.keep(),
+            secrets: secrets.map(VolumeSecrets::keep).unwrap_or_default(),
         }),
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
-use crate::bitlocker::build::{KeyFile, VolumeSecrets};
+use crate::bitlocker::build::{FRONT_LEN, KeyFile, REGION_LEN, VolumeSecrets};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::{Checkpoint, FormatState, Prefix};
 use crate::crypt::SectorCipher;
@@ -46,7 +46,8 @@ use crate::prep::targets::{RowConsent, TargetDrive};
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::Workers;
 use crate::report::{
-    DriveFacts, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop, Timing,
+    DriveFacts, DriveKeys, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop,
+    Timing,
 };
 use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
@@ -87,18 +88,24 @@ impl Prepared {
 
     /// Secrets of every drive that is formatted; those of a drive started by an earlier run are restored. A drive that
     /// is encrypted in place holds its new keys itself.
-    fn volume_secrets(&mut self) -> Result<Vec<VolumeSecrets>, Problem> {
-        let Self { drives, appends, request, plan, cipher, surroundings, .. } = self;
+    fn volume_secrets(&mut self) -> Result<Vec<Option<VolumeSecrets>>, Problem> {
+        let Self { drives, appends, request, plan, cipher, surroundings, user_password, .. } = self;
         let entropy = &mut *surroundings.entropy;
         let mut draw = |regions: &Regions, disk: DiskShape, drive_id: &str| {
-            VolumeSecrets::draw(keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk), entropy)
+            let spec = keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk);
+            let mut secrets = VolumeSecrets::draw(spec, entropy);
+            if let Some(password) = user_password.take() {
+                secrets.protect(password, entropy);
+            }
+            secrets
         };
         let mut all = Vec::new();
         for drive in drives {
             let started = drive.started.as_mut().and_then(|started| started.secrets.take());
             let layout = &drive.layout;
+            let disk = layout.layout().disk_shape();
             all.push(
-                started.unwrap_or_else(|| draw(layout.regions(), layout.layout().disk_shape(), &drive.rules.drive_id)),
+                layout.regions().map(|regions| started.unwrap_or_else(|| draw(regions, disk, &drive.rules.drive_id))),
             );
         }
         for drive in appends {
@@ -266,7 +273,7 @@ impl Prepared {
             let (ended, results) = unbounded();
             type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
             let blank = self.drives.iter().zip(secrets).map(|(drive, secrets)| {
-                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, &secrets, shared));
+                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, secrets.as_ref(), shared));
                 (&drive.target, act)
             });
             let existing = self.appends.iter().map(|drive| {
@@ -319,8 +326,9 @@ impl Prepared {
         }
         let ledger = files::read_journal(&self.request.journal).unwrap_or_default().ledger;
         let dir = journal_dir(&self.request.journal);
+        let records = ledger.finished_drives().into_iter().map(|drive| dir.join(drive.record_file));
         Ok(SessionReport {
-            records: ledger.finished_drives().iter().map(|drive| dir.join(&drive.record_file)).collect(),
+            records: records.filter(|_| self.request.windows.is_none()).collect(),
             open: ledger.open_drives().iter().map(|(_, drive)| drive.drive_id.clone()).collect(),
             drives: results,
             journal: self.request.journal.clone(),
@@ -329,6 +337,7 @@ impl Prepared {
             interrupted: stop.requested() && !all_good,
             waiting,
             elapsed: started.elapsed(),
+            windows: self.request.windows.is_some(),
         })
     }
 }
@@ -360,9 +369,12 @@ pub(super) struct Done {
     pub files: u64,
     pub data: ByteLen,
     pub written: ByteLen,
-    pub manifest_md5: [u8; 16],
+    /// `None`: it has no manifest.
+    pub manifest_md5: Option<[u8; 16]>,
     pub left_out: Vec<(PathBuf, String)>,
-    pub record: PathBuf,
+    /// `None`: nothing is uploaded of it.
+    pub record: Option<PathBuf>,
+    pub keys: DriveKeys,
     pub free_space_untouched: bool,
 }
 
@@ -374,6 +386,7 @@ fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult
         written: ByteLen(0),
         manifest_hash: None,
         record: None,
+        keys: DriveKeys::default(),
         left_out: Vec::new(),
         failure: Some(problem),
         free_space_untouched: true,
@@ -412,14 +425,14 @@ fn run_drive(
     };
     match outcome {
         Ok(done) => {
-            let hash = hash::hex_upper(&done.manifest_md5);
-            let (manifest_file, key_check) = records::marks(&done.record);
+            let hash = done.manifest_md5.map(|md5| hash::hex_upper(&md5));
+            let (manifest_file, key_check) = done.record.as_deref().map(records::marks).unwrap_or_default();
             let details = DriveDetails {
                 manifest_file: manifest_file.as_deref(),
                 key_check: key_check.as_deref(),
                 files: Some(done.files),
                 data: Some(done.data.0),
-                manifest_hash: Some(&hash),
+                manifest_hash: hash.as_deref(),
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
@@ -433,8 +446,9 @@ fn run_drive(
                 files: done.files,
                 data: done.data,
                 written: done.written,
-                manifest_hash: Some(hash),
-                record: Some(done.record),
+                manifest_hash: hash,
+                record: done.record,
+                keys: done.keys,
                 left_out: done.left_out,
                 failure: journal.err().and_then(|problems| problems.0.into_iter().next()),
                 free_space_untouched: done.free_space_untouched,
@@ -461,7 +475,7 @@ fn run_drive(
 fn write_drive(
     index: usize,
     drive: &PreparedDrive,
-    secrets: &VolumeSecrets,
+    secrets: Option<&VolumeSecrets>,
     shared: &Shared<'_>,
 ) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
@@ -472,15 +486,18 @@ fn write_drive(
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
     let manifest_file = format!("\\{MANIFEST_NAME}");
-    let password = secrets.password().printed();
+    let password = secrets.map(|secrets| secrets.password().printed());
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
-        bitlocker_key: password.expose(),
+        bitlocker_key: password.as_ref().map_or("", |password| password.expose()),
         manifest_file: &manifest_file,
         manifest_hash: None,
         drive_header_hash: None,
     };
     let write_record = |record: &DriveInfo<'_>, state| {
+        if secrets.is_none() {
+            return Ok(());
+        }
         let bytes = drive_record::write(record, state, now()).map_err(|error| io::Error::other(error.to_string()));
         bytes.and_then(|bytes| replace_private(&record_path, &bytes)).map_err(|error| {
             Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
@@ -492,12 +509,18 @@ fn write_drive(
     let giving_back = Cell::new(None);
     // The password is stretched while data streams: only the regions need it, and they are written last.
     let finished = std::thread::scope(|scope| {
-        let region = scope.spawn(|| {
-            // Time enough: the data comes first. On Linux it is the thread's own value.
-            let _ = setpriority_process(None, STRETCH_NICE);
-            secrets.region(&mut |_| {})
+        let region = secrets.map(|secrets| {
+            scope.spawn(|| {
+                // Time enough: the data comes first. On Linux it is the thread's own value.
+                let _ = setpriority_process(None, STRETCH_NICE);
+                secrets.region(&mut |_| {})
+            })
         });
-        let region = Box::new(|| region.join().unwrap_or_else(|bug| resume_unwind(bug)));
+        // Nothing asks for the region of a volume that has none.
+        let region = Box::new(|| match region {
+            Some(region) => region.join().unwrap_or_else(|bug| resume_unwind(bug)),
+            None => Box::new([0; REGION_LEN]),
+        });
         let checkpoint = match &drive.started {
             Some(started) => started.checkpoint.clone(),
             None => {
@@ -525,7 +548,13 @@ fn write_drive(
         giving_back.finish(shared.stop);
     }
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
-    read_back(index, drive, &finished, &device, &record_path, &hash_path, shared)?;
+    let keys = drive_keys(request, secrets);
+    // What is kept is what must open it.
+    let printed = match request.windows {
+        Some(_) => keys.recovery_file.as_deref(),
+        None => Some(&*record_path),
+    };
+    read_back(index, drive, &finished, &device, printed, &hash_path, shared)?;
 
     drop_caches(&device, facts, shared.events);
     if let Err(error) = device.reread_partitions() {
@@ -535,7 +564,8 @@ fn write_drive(
         )));
     }
     let header_hash = if request.drive_header_hash { Some(header_hash(&device, layout.volume().start)?) } else { None };
-    record.manifest_hash = Some(finished.manifest_md5);
+    let has_manifest = layout.has_manifest();
+    record.manifest_hash = Some(finished.manifest_md5).filter(|_| has_manifest);
     record.drive_header_hash = header_hash.as_deref();
     write_record(&record, RecordState::Completed)?;
     let kind = device.kind().clone();
@@ -547,11 +577,24 @@ fn write_drive(
         files: finished.files,
         data: finished.data,
         written: finished.written,
-        manifest_md5: finished.manifest_md5,
+        manifest_md5: Some(finished.manifest_md5).filter(|_| has_manifest),
         left_out: finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect(),
-        record: record_path,
+        record: request.windows.is_none().then_some(record_path),
+        keys,
         free_space_untouched: !request.wipe_free,
     })
+}
+
+/// What opens a drive for Windows: the files that were asked for.
+fn drive_keys(request: &PrepRequest, secrets: Option<&VolumeSecrets>) -> DriveKeys {
+    let (Some(windows), Some(secrets)) = (&request.windows, secrets) else { return DriveKeys::default() };
+    let external = secrets.key_file();
+    DriveKeys {
+        recovery_file: Some(windows.keys.join(keys::recovery_file_name(secrets))),
+        recovery_id: Some(secrets.recovery_id().to_string().to_ascii_uppercase()),
+        external_file: request.external_key.as_ref().zip(external).map(|(dir, key)| dir.join(key.file_name)),
+        has_password: windows.has_password,
+    }
 }
 
 /// Drops caches, so that reads from here on come from the device.
@@ -601,7 +644,7 @@ fn read_back(
     drive: &PreparedDrive,
     finished: &Finished,
     device: &Device,
-    record: &Path,
+    record: Option<&Path>,
     hash_log: &Path,
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
@@ -627,7 +670,10 @@ fn read_back(
         record,
         how: shared.request.read_back,
         timeouts: Timeouts::default(),
-        seed: readback::seed(&finished.manifest_md5),
+        seed: match drive.layout.has_manifest() {
+            true => readback::seed(&finished.manifest_md5),
+            false => drive.seed,
+        },
         workers: shared.workers,
         events: shared.events,
         stop: shared.stop,
@@ -675,7 +721,7 @@ pub(super) fn write_key_file(request: &PrepRequest, key: Option<&KeyFile>) -> Re
 fn begin(
     index: usize,
     drive: &PreparedDrive,
-    secrets: &VolumeSecrets,
+    secrets: Option<&VolumeSecrets>,
     record: &Path,
     write_record: impl Fn() -> Result<(), Problem>,
     shared: &Shared<'_>,
@@ -692,7 +738,16 @@ fn begin(
     let drive_id = &drive.rules.drive_id;
     let path = sidecar(&request.journal, &request.session, Sidecar::Outcome(drive_id));
     replace_private(&path, &[]).map_err(|error| sidecar_problem(&error, &path))?;
-    write_key_file(request, secrets.key_file().as_ref())?;
+    write_key_file(request, secrets.and_then(VolumeSecrets::key_file).as_ref())?;
+    if let (Some(secrets), Some(windows)) = (secrets, &request.windows) {
+        let path = windows.keys.join(keys::recovery_file_name(secrets));
+        let text = keys::recovery_file(secrets, &facts.name, windows.recovery_form);
+        replace_private(&path, &text).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the recovery key cannot be written: {error}"))
+                .path(&path)
+                .advice("make room or mend the permissions, and start again")
+        })?;
+    }
     let checkpoint = resume::first_checkpoint(request, drive, secrets, shared.formatted, shared.snapshot);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
     replace_private(&path, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &path))?;
@@ -729,7 +784,7 @@ pub(super) fn sidecar_problem(error: &io::Error, path: &Path) -> Problem {
 /// fail.
 fn open_log(
     drive: &PreparedDrive,
-    cipher: &SectorCipher,
+    cipher: Option<&SectorCipher>,
     checkpoint: &mut Checkpoint,
     read: resume::ReadAt<'_>,
     shared: &Shared<'_>,
@@ -841,15 +896,16 @@ struct DriveIo<'a> {
 fn fill(
     index: usize,
     drive: &PreparedDrive,
-    secrets: &VolumeSecrets,
+    secrets: Option<&VolumeSecrets>,
     fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
     mut io: DriveIo<'_>,
     shared: &Shared<'_>,
 ) -> Result<Finished, Problem> {
     let has_wiped = format_state(&mut checkpoint)?.is_wiped;
-    let cipher = secrets.sector_cipher().map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
-    let (log, replay) = open_log(drive, &cipher, &mut checkpoint, io.read, shared)?;
+    let cipher = secrets.map(VolumeSecrets::sector_cipher).transpose();
+    let cipher = cipher.map_err(|error| internal(format!("the cipher refuses its key: {error}")))?;
+    let (log, replay) = open_log(drive, cipher.as_ref(), &mut checkpoint, io.read, shared)?;
     let layout = &drive.layout;
     let setup = Setup {
         index,
@@ -875,7 +931,7 @@ fn fill(
     };
     let plain = PlainBytes {
         fve_region: LazyCell::new(fve_region),
-        front: secrets.front(),
+        front: secrets.map_or_else(|| Box::new([0; FRONT_LEN]), VolumeSecrets::front),
         table_primary: layout.table().primary(),
         table_backup: layout.table().backup().map(|(_, bytes)| bytes).unwrap_or_default(),
     };

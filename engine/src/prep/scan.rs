@@ -96,21 +96,7 @@ pub(super) fn scan(
     problems: &mut Problems,
     on_event: &mut dyn FnMut(Event),
 ) -> Option<Scan> {
-    let mut scanner = Scanner {
-        dataset,
-        own,
-        odd: Odd::default(),
-        builder: Builder::new(),
-        bytes: 0,
-        problems: Problems::default(),
-        unlisted: 0,
-        skipped: Vec::new(),
-        skipped_unlisted: 0,
-        warnings: Vec::new(),
-        odd_names: Vec::new(),
-        check_readable: walk::must_check_readable(),
-        on_event,
-    };
+    let mut scanner = Scanner::new(dataset, own, on_event);
     for row in rows {
         if scanner.row(row).is_err() {
             let too_many = Problem::new(Kind::Usage, TooMany.to_string()).path(dataset).line(row.line);
@@ -119,6 +105,39 @@ pub(super) fn scan(
         }
     }
     scanner.finish(rows, root_units, problems)
+}
+
+/// Directories in a drive's root that Windows keeps for itself, and makes anew on another drive.
+const OF_WINDOWS: [&str; 2] = ["System Volume Information", "$RECYCLE.BIN"];
+
+/// Names that the plan of a tree names, of those that are another on the drive.
+const RENAMED_LISTED_MAX: usize = 1000;
+
+/// Walks a directory that becomes a volume as it is; without one, the volume is empty.
+///
+/// Adds all problems with what is in it. `None` when no catalog could be made.
+pub fn tree(base: Option<&Path>, own: &Own, problems: &mut Problems, on_event: &mut dyn FnMut(Event)) -> Option<Scan> {
+    let place = base.unwrap_or(Path::new(""));
+    let mut scanner = Scanner::new(place, own, on_event);
+    if let Some(base) = base {
+        let here = |problem: Problem| problem.path(base).column("--from");
+        match walk::absolute(base).and_then(|base| fs::metadata(&base).map(|meta| (base, meta))) {
+            Ok((base, meta)) if meta.is_dir() => {
+                if scanner.whole(&base).is_err() {
+                    let too_many = Problem::new(Kind::Usage, TooMany.to_string());
+                    scanner.problems.push(here(too_many).advice("copy a part of it"));
+                }
+            }
+            Ok(_) => {
+                scanner.problems.push(here(Problem::new(Kind::Usage, "is no directory")).advice("name a directory"))
+            }
+            Err(error) => {
+                let problem = here(Problem::new(Kind::Source, format!("cannot be read: {error}")));
+                scanner.problems.push(problem.advice("check the path and its permissions"));
+            }
+        }
+    }
+    scanner.finish_tree(problems)
 }
 
 /// Warnings of blobs that the service may treat as the same, in pairs with their sources.
@@ -175,7 +194,37 @@ struct Scanner<'a> {
     on_event: &'a mut dyn FnMut(Event),
 }
 
-impl Scanner<'_> {
+/// Where what a directory holds goes.
+struct Goes<'a> {
+    /// Directory of the catalog.
+    top: u32,
+    /// Row of the catalog.
+    index: u32,
+    /// What blobs' names begin with.
+    prefix: String,
+    /// The row that it is of; `None`: a tree that becomes a volume as it is.
+    row: Option<&'a DatasetRow>,
+}
+
+impl<'s> Scanner<'s> {
+    fn new(dataset: &'s Path, own: &'s Own, on_event: &'s mut dyn FnMut(Event)) -> Self {
+        Self {
+            dataset,
+            own,
+            odd: Odd::default(),
+            builder: Builder::new(),
+            bytes: 0,
+            problems: Problems::default(),
+            unlisted: 0,
+            skipped: Vec::new(),
+            skipped_unlisted: 0,
+            warnings: Vec::new(),
+            odd_names: Vec::new(),
+            check_readable: walk::must_check_readable(),
+            on_event,
+        }
+    }
+
     fn problem(&mut self, problem: Problem) {
         if self.problems.0.len() < LISTED_MAX {
             self.problems.push(problem);
@@ -274,17 +323,28 @@ impl Scanner<'_> {
             Some((prefix, last)) => (self.dirs(&destination.container, prefix)?, last),
             None => (self.dirs(&destination.container, "")?, &name[..]),
         };
-        self.file(row, index, dir, &name, last, base, facts)
+        self.file(Some(row), index, dir, &name, last, base, facts)
     }
 
     fn directory(&mut self, row: &DatasetRow, base: &Path) -> Result<(), TooMany> {
         let destination = &row.destination;
-        let prefix = &destination.prefix_or_blob;
+        let prefix = destination.prefix_or_blob.clone();
         let top = self.dirs(&destination.container, prefix.trim_end_matches('/'))?;
         let index = self.builder.row(base.to_path_buf(), Some(top), row.blob_type);
-        let is_root = destination.container == names::ROOT;
+        self.below(&Goes { top, index, prefix, row: Some(row) }, base)
+    }
+
+    /// A tree that becomes a volume as it is.
+    fn whole(&mut self, base: &Path) -> Result<(), TooMany> {
+        let index = self.builder.row(base.to_path_buf(), Some(0), Some(BlobType::Block));
+        self.below(&Goes { top: 0, index, prefix: String::new(), row: None }, base)
+    }
+
+    fn below(&mut self, goes: &Goes<'_>, base: &Path) -> Result<(), TooMany> {
+        let &Goes { top, index, row, .. } = goes;
+        let is_root = row.is_some_and(|row| row.destination.container == names::ROOT);
         let mut dirs = vec![top];
-        let mut blob = prefix.clone();
+        let mut blob = goes.prefix.clone();
         // Lengths of `blob` to return to.
         let mut marks = Vec::new();
         // Depth of a directory that is passed over, with all below it.
@@ -306,6 +366,11 @@ impl Scanner<'_> {
                     if is_root {
                         // Blobs of the root container have no slash: the documented tool leaves these out silently.
                         self.skip(path, "directory below a $root/ destination");
+                        passed_over = 1;
+                        return Ok(());
+                    }
+                    if row.is_none() && dirs.len() == 1 && OF_WINDOWS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                        self.skip(path, "directory that Windows keeps for itself on each drive");
                         passed_over = 1;
                         return Ok(());
                     }
@@ -401,7 +466,7 @@ impl Scanner<'_> {
     #[expect(clippy::too_many_arguments, reason = "one call site more than it is worth a type for")]
     fn file(
         &mut self,
-        row: &DatasetRow,
+        row: Option<&DatasetRow>,
         index: u32,
         dir: u32,
         blob: &str,
@@ -409,12 +474,25 @@ impl Scanner<'_> {
         path: &Path,
         facts: FileFacts,
     ) -> Result<(), TooMany> {
+        if row.is_some_and(|row| !self.may_be_blob(row, blob, path, &facts)) {
+            return Ok(());
+        }
+        self.bytes += facts.len.0;
+        self.builder.file(dir, name, index, facts.len, [facts.mtime, facts.ctime])?;
+        if self.builder.file_count().is_multiple_of(TELL_EVERY) {
+            (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
+        }
+        Ok(())
+    }
+
+    /// Whether Azure can have the blob; else why not is told.
+    fn may_be_blob(&mut self, row: &DatasetRow, blob: &str, path: &Path, facts: &FileFacts) -> bool {
         match names::check_blob(&row.destination.container, blob) {
             Ok(odd) if odd.is_empty() => {}
             Ok(odd) => self.odd_name(odd.texts(), &row.destination.container, blob),
             Err(error) => {
                 self.bad_name(&error, blob, path);
-                return Ok(());
+                return false;
             }
         }
         let size = match row.blob_type.unwrap_or_else(|| BlobType::default_for(blob)) {
@@ -438,15 +516,10 @@ impl Scanner<'_> {
                     }
                 };
                 self.problem(problem.advice(advice));
-                return Ok(());
+                return false;
             }
         }
-        self.bytes += facts.len.0;
-        self.builder.file(dir, name, index, facts.len, [facts.mtime, facts.ctime])?;
-        if self.builder.file_count().is_multiple_of(TELL_EVERY) {
-            (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
-        }
-        Ok(())
+        true
     }
 
     fn bad_name(&mut self, error: &NameError, blob: &str, path: &Path) {
@@ -465,7 +538,8 @@ impl Scanner<'_> {
     }
 
     fn not_unicode(&mut self, path: &Path) {
-        let problem = Problem::new(Kind::Usage, "the name is not valid UTF-8, so no blob can have it").path(path);
+        let what = "the name is not valid UTF-8, so nothing on the drive can have it";
+        let problem = Problem::new(Kind::Usage, what).path(path);
         self.problem(problem.advice("rename it (convmv can do whole trees)"));
     }
 
@@ -477,7 +551,39 @@ impl Scanner<'_> {
         }
     }
 
-    fn finish(mut self, rows: &[DatasetRow], root_units: usize, problems: &mut Problems) -> Option<Scan> {
+    fn finish_tree(mut self, problems: &mut Problems) -> Option<Scan> {
+        self.tell_all(problems);
+        let Ok(catalog) = self.builder.seal_volume() else {
+            problems.push(Problem::new(Kind::Internal, "a directory holds a name twice").path(self.dataset));
+            return None;
+        };
+        for (path, name) in catalog.renames(RENAMED_LISTED_MAX) {
+            let what = format!("Windows cannot have this name; on the drive it is {name}");
+            self.warnings.push(Problem::new(Kind::Usage, what).path(self.dataset.join(path)));
+        }
+        let more = catalog.renamed().saturating_sub(RENAMED_LISTED_MAX);
+        if more > 0 {
+            let what = format!("{more} more names that Windows cannot have are others on the drive");
+            self.warnings.push(Problem::new(Kind::Usage, what));
+        }
+        let long = catalog.count_long(0);
+        if long > 0 {
+            let what = format!(
+                "{} longer than 259 characters, which some programs on Windows cannot open",
+                match long {
+                    1 => "1 path on the drive is".to_owned(),
+                    _ => format!("{long} paths on the drive are"),
+                }
+            );
+            self.warnings
+                .push(Problem::new(Kind::Usage, what).advice("shorten them, or allow long paths on that Windows"));
+        }
+        let bytes = ByteLen(self.bytes);
+        Some(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
+    }
+
+    /// What was gathered and not listed, and the problems.
+    fn tell_all(&mut self, problems: &mut Problems) {
         (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
         if self.unlisted > 0 {
             let more = format!("and {} more problems that are not listed", self.unlisted);
@@ -488,6 +594,10 @@ impl Scanner<'_> {
             self.warnings.push(Problem::new(Kind::Usage, more));
         }
         problems.0.append(&mut self.problems.0);
+    }
+
+    fn finish(mut self, rows: &[DatasetRow], root_units: usize, problems: &mut Problems) -> Option<Scan> {
+        self.tell_all(problems);
         match self.builder.seal(root_units) {
             Ok(catalog) => {
                 let bytes = ByteLen(self.bytes);

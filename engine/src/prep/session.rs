@@ -14,6 +14,7 @@ use crate::azure::ledger::{self, Ledger, NextAction, SessionDrive};
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::crypt::printed;
+use crate::crypt::secret::Key32;
 use crate::device::{Node, Roots, guard};
 use crate::files::input::{self, Pipes};
 use crate::io::is_shortage;
@@ -23,11 +24,13 @@ use crate::prep::append::drive::{self as there, AppendDrive, ExistingVolume};
 use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
 use crate::prep::files::{self, Book};
+use crate::prep::keys;
 use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
 use crate::prep::plan_file::Recipe;
 use crate::prep::planning::{self, Planned, Planner, PreparedDrive, Target};
 use crate::prep::preflight;
+use crate::prep::property_files::PropertyFiles;
 use crate::prep::records;
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
@@ -62,6 +65,8 @@ pub struct Prepared {
     pub(super) plan: Plan,
     /// Ids of drives that this run does not write to.
     pub(super) bystanders: Vec<String>,
+    /// The user's password that a drive gets, as it goes into the stretch.
+    pub(super) user_password: Option<Key32>,
 }
 
 /// Contents of the session's plan file, including those not written yet.
@@ -103,13 +108,17 @@ impl Prepared {
         let files = plan.catalog.files();
         let mut summary = PlanSummary {
             session: request.session.clone(),
-            cipher: request.cipher.clone(),
+            cipher: match &request.windows {
+                Some(windows) if windows.is_plain => "none".into(),
+                _ => request.cipher.clone(),
+            },
             drives: drives.iter().map(planning::summarize).chain(appends.iter().map(|one| one.plan.clone())).collect(),
             files: files.len() as u64,
             data: ByteLen(files.iter().map(|file| file.len.0).sum()),
             skipped,
             warnings,
             unplaced: Vec::new(),
+            windows: request.windows.is_some(),
         };
         preflight::images(&summary.drives, plan.recipe.wipe_free).into_result()?;
         for target in &unneeded {
@@ -131,7 +140,8 @@ impl Prepared {
         let bystanders = unneeded.into_iter().map(|target| target.facts.drive_id);
         let before = [&plan.given_up, &plan.done, &plan.added].into_iter().flatten().cloned();
         let bystanders = bystanders.chain(before).collect();
-        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan, bystanders })
+        let user_password = None;
+        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan, bystanders, user_password })
     }
 }
 
@@ -206,8 +216,13 @@ pub fn prepare_with(
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
     let sound_drives = problems.0.is_empty();
+    let user_password = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
+    let user_password =
+        user_password.and_then(|path| keys::user_password(&path).map_err(|problem| problems.push(problem)).ok());
     // Drives alone: they end empty and complete.
-    let dataset = if let Some(row) = &request.dataset_row {
+    let dataset = if request.windows.is_some() {
+        Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
+    } else if let Some(row) = &request.dataset_row {
         Some(dataset::parse_into(&line, format!("{DATASET_HEAD}\n{row}\n").as_bytes(), &mut problems))
     } else if request.dataset.is_none() && request.additional_driveset.is_some() {
         Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
@@ -225,7 +240,10 @@ pub fn prepare_with(
         // The sources of an index are on the drive itself.
         sources: match request.action {
             Action::SkipWrite => Vec::new(),
-            _ => rows.iter().map(|row| row.base_path.clone()).collect(),
+            _ => {
+                let tree = request.windows.as_ref().and_then(|windows| windows.from.clone());
+                rows.iter().map(|row| row.base_path.clone()).chain(tree).collect()
+            }
         },
         journal: Some(request.journal.clone()),
         logs: Some(files::logdir(&request)),
@@ -237,6 +255,7 @@ pub fn prepare_with(
         ids_proved: false,
         image_sector: image_sector.unwrap_or(SectorSize::S512),
         not_for_shipping: request.not_for_shipping,
+        for_service: request.windows.is_none(),
         context: &context,
         roots,
     };
@@ -274,7 +293,14 @@ pub fn prepare_with(
     let drives = targets.map(|target| (&*target.facts.drive_id, &*target.facts.path));
     let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
     let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5, own: &own };
-    let (sides, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
+    let (sides, scanned) = match &request.windows {
+        Some(windows) => {
+            let mut scanned = scan::tree(windows.from.as_deref(), &own, &mut problems, on_event);
+            warnings.extend(scanned.iter_mut().flat_map(|scan| std::mem::take(&mut scan.warnings)));
+            (PropertyFiles::default(), scanned)
+        }
+        None => scan::sources(&of, &mut problems, &mut warnings, on_event),
+    };
     // The missing parts have been reported above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
         problems.into_result()?;
@@ -300,6 +326,7 @@ pub fn prepare_with(
         rows: row_rules.collect(),
         properties: sides.files,
         md5_texts: sides.md5_texts,
+        windows: request.windows.clone(),
     };
     warnings.extend(doubled(&found, &catalog, &dataset.rows));
     let planner = Planner { recipe: &recipe, catalog: &catalog };
@@ -332,7 +359,8 @@ pub fn prepare_with(
         done: Vec::new(),
         added: Vec::new(),
     };
-    Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)
+    let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
+    Ok(Prepared { user_password, ..prepared })
 }
 
 /// Warnings of blobs that drives' manifests list already.
@@ -405,6 +433,7 @@ fn prepare_index(
         rows: Vec::new(),
         md5_texts: Vec::new(),
         properties: Vec::new(),
+        windows: None,
     };
     let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);

@@ -87,6 +87,8 @@ pub struct TargetOptions<'a> {
     pub ids_proved: bool,
     /// Whether to accept drives that the service would refuse.
     pub not_for_shipping: bool,
+    /// They are for the service: what it would object to is told.
+    pub for_service: bool,
     /// Files and directories that must not be on a drive.
     pub context: &'a guard::Context,
     /// Roots of the kernel's views.
@@ -380,10 +382,12 @@ fn finish(
         ));
     }
     // Images and virtual disks are for trying out: they are taken, and marked.
-    if hardware && !options.not_for_shipping {
+    if hardware && !options.not_for_shipping && options.for_service {
         problems.0.extend(against.into_iter().map(line));
     }
-    warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
+    if options.for_service {
+        warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
+    }
     let contents = match signature::scan(&device) {
         Ok(contents) => contents,
         Err(error) => {
@@ -472,12 +476,13 @@ fn drive_id(
         });
     }
     if transport.is_hardware() {
-        return Err(Problem::new(
-            Kind::Refused,
-            "reports no serial number, which the service compares with the manifest",
-        )
-        .value(name.to_owned())
-        .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));
+        let what = match options.for_service {
+            true => "reports no serial number, which the service compares with the manifest",
+            false => "reports no serial number that it could be told from others by",
+        };
+        return Err(Problem::new(Kind::Refused, what)
+            .value(name.to_owned())
+            .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));
     }
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let id: String = stem.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();

@@ -48,6 +48,8 @@ pub struct Spec {
     pub used_space_only: bool,
     /// Also make an external-key protector and its key file.
     pub external_key: bool,
+    /// Also make a protector of a user's password; [`VolumeSecrets::protect`] takes it.
+    pub user_password: bool,
     /// Time of creation; cut to whole milliseconds.
     pub created: FileTime,
 }
@@ -79,9 +81,18 @@ pub struct VolumeSecrets {
     ids: Ids,
     recovery: Recovery,
     external_key: Option<Key32>,
+    user: Option<User>,
     salt: [u8; SALT_LEN],
     /// Random bytes; the boot sector is written over their beginning.
     front: Box<[u8; FRONT_LEN]>,
+}
+
+/// The protector of a user's password.
+struct User {
+    id: Guid,
+    salt: [u8; SALT_LEN],
+    /// What goes into the stretch: the password itself is not kept.
+    hash: Key32,
 }
 
 impl VolumeSecrets {
@@ -97,7 +108,21 @@ impl VolumeSecrets {
         entropy.fill(&mut salt);
         let mut front = Box::new([0; FRONT_LEN]);
         entropy.fill(&mut front[..]);
-        Self { spec, keys, ids, recovery, external_key, salt, front }
+        Self { spec, keys, ids, recovery, external_key, user: None, salt, front }
+    }
+
+    /// Takes the user's password that [`Spec::user_password`] asks for, as [`password_hash`](crate::crypt::stretch::password_hash)
+    /// gives it.
+    pub fn protect(&mut self, hash: Key32, entropy: &mut dyn Entropy) {
+        let (mut id, mut salt) = ([0; 16], [0; SALT_LEN]);
+        entropy.fill(&mut id);
+        entropy.fill(&mut salt);
+        self.user = Some(User { id: Guid::from_random(id), salt, hash });
+    }
+
+    /// What Windows shows as the identifier of the recovery password.
+    pub const fn recovery_id(&self) -> Guid {
+        self.recovery.id
     }
 
     /// The 48 digits that will open the volume.
@@ -128,12 +153,17 @@ impl VolumeSecrets {
     /// The bytes of each of the three metadata regions. `progress` is called during the key stretching ([`stretch`]),
     /// the slow part.
     pub fn region(&self, progress: &mut dyn FnMut(u32)) -> Box<[u8; REGION_LEN]> {
-        let Self { spec, keys, ids, recovery, external_key, salt, .. } = self;
+        let Self { spec, keys, ids, recovery, external_key, user, salt, .. } = self;
         let stretched = stretch(&recovery.password.hash(), salt, progress);
 
         let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
         let mut out = Writer::new(vec![0; headers_len], self.time(), FIRST_COUNTER);
         out.text(role::DESCRIPTION, &cut(&spec.description));
+        // In front of the recovery password, which two versions of cryptsetup do not find in the first place
+        // (docs/spec/bitlocker.md#what-readers-require).
+        if let Some(user) = user {
+            password_protector(&mut out, &keys.vmk, user, &stretch(&user.hash, &user.salt, &mut |_| {}));
+        }
         recovery_protector(&mut out, &keys.vmk, recovery, salt, &stretched);
         if let Some(key) = external_key {
             external_protector(&mut out, &keys.vmk, ids.external, key);
@@ -218,6 +248,17 @@ fn recovery_protector(out: &mut Writer, vmk: &Key32, recovery: &Recovery, salt: 
             let password = recovery.password.key().expose();
             out.sealed_key(role::RECOVERY_KEY_COPY, vmk, key_type::RECOVERY_PASSWORD, password);
             out.sealed_key(role::STRETCHED_KEY_COPY, vmk, key_type::STRETCHED_RECOVERY, stretched.expose());
+        });
+        out.sealed_key(role::PROPERTY, stretched, key_type::VMK, vmk.expose());
+    });
+}
+
+/// The 0xE0-byte form (docs/spec/bitlocker.md#password-protector).
+fn password_protector(out: &mut Writer, vmk: &Key32, user: &User, stretched: &Key32) {
+    protector(out, user.id, priority::PASSWORD, |out| {
+        out.datum(role::PROPERTY, kind::STRETCH_KEY, |out| {
+            out.head(&StretchHead { key_type: key_type::PASSWORD.into(), flags: 0.into(), salt: user.salt });
+            out.sealed_key(role::PROPERTY, vmk, key_type::STRETCHED_PASSWORD, stretched.expose());
         });
         out.sealed_key(role::PROPERTY, stretched, key_type::VMK, vmk.expose());
     });

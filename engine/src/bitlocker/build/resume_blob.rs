@@ -4,7 +4,8 @@
 //! 0     salt of the password's protector
 //! 16    the volume's first 8192 bytes, before the boot sector is laid over them
 //! 8208  CCM tag of the sealed part
-//! 8224  sealed: VMK, identifiers of volume, recovery protector and key file, external key if there is one, FVEK
+//! 8224  sealed: VMK, identifiers of volume, recovery protector and key file, external key if there is one, identifier,
+//!       salt and hash of a user's password if there is one, FVEK
 //! ```
 //!
 //! The sealing key is SHA-256 of a label, the recovery password's 16 bytes and the salt. No stretching: those 16 bytes
@@ -14,7 +15,7 @@
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{FRONT_LEN, Ids, Keys, Recovery, Spec, VolumeSecrets};
+use super::{FRONT_LEN, Ids, Keys, Recovery, Spec, User, VolumeSecrets};
 use crate::crypt::ccm::{self, NONCE_LEN, TAG_LEN, WrongTag};
 use crate::crypt::secret::{Key32, SecretBytes};
 use crate::crypt::stretch::{RecoveryPassword, SALT_LEN};
@@ -44,7 +45,7 @@ impl From<WrongTag> for RestoreError {
 impl VolumeSecrets {
     /// The secrets except the password and the specification, sealed under the password.
     pub fn keep(&self) -> Vec<u8> {
-        let Self { keys, ids, external_key, .. } = self;
+        let Self { keys, ids, external_key, user, .. } = self;
         // Sized once: a buffer that grows would leave copies of the keys behind.
         let mut secrets = Zeroizing::new(Vec::with_capacity(secrets_len(&self.spec)));
         secrets.extend_from_slice(keys.vmk.expose());
@@ -52,6 +53,11 @@ impl VolumeSecrets {
             secrets.extend_from_slice(&id.0);
         }
         secrets.extend_from_slice(external_key.as_ref().map_or(&[][..], |key| key.expose()));
+        if let Some(user) = user {
+            secrets.extend_from_slice(&user.id.0);
+            secrets.extend_from_slice(&user.salt);
+            secrets.extend_from_slice(user.hash.expose());
+        }
         secrets.extend_from_slice(keys.fvek.expose());
         let tag = ccm::wrap(&sealing_key(&self.recovery.password, &self.salt), &NONCE, &mut secrets);
         [&self.salt[..], &self.front[..], &tag, &secrets].concat()
@@ -72,10 +78,14 @@ impl VolumeSecrets {
         let vmk = key(&mut rest)?;
         let (volume, recovery, external) = (Guid(array(&mut rest)?), Guid(array(&mut rest)?), Guid(array(&mut rest)?));
         let external_key = if spec.external_key { Some(key(&mut rest)?) } else { None };
+        let user = match spec.user_password {
+            true => Some(User { id: Guid(array(&mut rest)?), salt: array(&mut rest)?, hash: key(&mut rest)? }),
+            false => None,
+        };
         let fvek = SecretBytes::from(rest);
         let recovery_protector = Recovery { id: recovery, password };
         let ids = Ids { volume, recovery, external };
-        Ok(Self { spec, keys: Keys { vmk, fvek }, ids, recovery: recovery_protector, external_key, salt, front })
+        Ok(Self { spec, keys: Keys { vmk, fvek }, ids, recovery: recovery_protector, external_key, user, salt, front })
     }
 }
 
@@ -91,7 +101,9 @@ fn sealing_key(password: &RecoveryPassword, salt: &[u8; SALT_LEN]) -> Key32 {
 }
 
 const fn secrets_len(spec: &Spec) -> usize {
-    32 + 3 * 16 + if spec.external_key { 32 } else { 0 } + spec.cipher.fvek_len()
+    let external = if spec.external_key { 32 } else { 0 };
+    let user = if spec.user_password { 16 + SALT_LEN + 32 } else { 0 };
+    32 + 3 * 16 + external + user + spec.cipher.fvek_len()
 }
 
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], RestoreError> {

@@ -9,6 +9,7 @@ use crate::bitlocker::format::RegionOffsets;
 use crate::bitlocker::keys::KeyInput;
 use crate::bitlocker::map::{Mapping, Source};
 use crate::bitlocker::read::{Integrity, ProtectorKind, State, Volume};
+use crate::crypt::stretch::password_hash;
 use crate::entropy::Seeded;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, DiskShape, SectorSize};
 use zerocopy::FromBytes;
@@ -29,6 +30,7 @@ fn spec(cipher: Cipher, sector: SectorSize, cluster: u64) -> Spec {
         description: "DRAY import-1 11/22/2026".into(),
         used_space_only: true,
         external_key: true,
+        user_password: false,
         created: CREATED,
     }
 }
@@ -474,6 +476,28 @@ fn long_descriptions_are_cut_between_characters() {
     assert_eq!(cut("a\0b"), "ab");
     assert_eq!(cut(&"😀".repeat(200)).encode_utf16().count(), DESCRIPTION_UNITS_MAX);
     assert_eq!(cut(&format!("x{}", "😀".repeat(200))).encode_utf16().count(), DESCRIPTION_UNITS_MAX - 1);
+}
+
+#[test]
+fn a_users_password_is_kept_with_the_draft_and_not_in_the_clear() {
+    let spec = || Spec { user_password: true, ..spec(Cipher::XtsAes128, SectorSize::S512, 4096) };
+    let mut secrets = VolumeSecrets::draw(spec(), &mut Seeded::new(7));
+    let hash = || password_hash("correct horse");
+    secrets.protect(hash(), &mut Seeded::new(8));
+    let kept = secrets.keep();
+    assert!(!kept.windows(32).any(|window| window == hash().expose()), "the hash in clear");
+    let again = RecoveryPassword::parse(secrets.password().printed().expose()).unwrap();
+    let found = VolumeSecrets::restore(spec(), again, &kept).unwrap();
+    let region = secrets.region(&mut |_| {});
+    assert_eq!(found.region(&mut |_| {}), region);
+    // The first protector, of a password (docs/spec/bitlocker.md#password-protector).
+    let at = region.windows(4).position(|window| window == [0xE0, 0, 2, 0]).expect("a datum of 0xE0 bytes, a VMK");
+    assert_eq!(region[at + 0x20..at + 0x24], [0, 0, 0, 0x20], "hints and priority");
+    assert_eq!(region[at + 0x24..at + 0x30], [0x6C, 0, 0, 0, 3, 0, 1, 0, 1, 0x10, 0, 0], "its stretch key");
+    // Without one, nothing is other than it was.
+    let bare = || Spec { user_password: false, ..spec() };
+    let without = VolumeSecrets::draw(bare(), &mut Seeded::new(7));
+    assert_eq!(without.keep().len() + 64, kept.len());
 }
 
 #[test]

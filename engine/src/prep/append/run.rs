@@ -39,7 +39,7 @@ use crate::prep::run::{self, Done, Shared};
 use crate::prep::sources::all_left_out;
 use crate::prep::targets::TargetDrive;
 use crate::prep::timeouts::Timeouts;
-use crate::report::{Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::report::{DriveKeys, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, FileTime};
 use crate::verify::added::{self, Added};
@@ -271,9 +271,10 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         files: done.files,
         data: done.data,
         written: ByteLen(done.written.0 + store_written - copied),
-        manifest_md5: done.manifest_md5,
+        manifest_md5: Some(done.manifest_md5),
         left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
-        record: drive_files.record,
+        record: Some(drive_files.record),
+        keys: DriveKeys::default(),
         free_space_untouched: !shared.request.wipe_free,
     })
 }
@@ -610,7 +611,7 @@ fn read_back(
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
-    let opened = readback::open_again(Box::new(device), facts, record, None);
+    let opened = readback::open_again(Box::new(device), facts, Some(record), None);
     opened.and_then(|opened| read_added(index, drive, &opened, done, shared)).map_err(|problem| match problem.kind {
         Kind::Different => problem
             .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)"),

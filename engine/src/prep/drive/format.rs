@@ -66,7 +66,7 @@ pub struct Finished {
     pub data: ByteLen,
     /// Bytes written in all.
     pub written: ByteLen,
-    /// MD5 of the manifest.
+    /// MD5 of the manifest; zeros where there is none.
     pub manifest_md5: [u8; 16],
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
@@ -76,13 +76,13 @@ pub struct Finished {
 
 impl<'a> DriveContent<'a> {
     /// A whole drive in slots of `slot_len` bytes.
-    pub fn of(layout: &'a DriveLayout, cipher: SectorCipher, slot_len: usize) -> Self {
+    pub fn of(layout: &'a DriveLayout, cipher: Option<SectorCipher>, slot_len: usize) -> Self {
         Self {
             tree: layout.tree(),
             batches: Box::new(layout.batches(slot_len)),
             total: layout.total_to_write(),
             volume_start: layout.volume_start(),
-            cipher: Some(Arc::new(cipher)),
+            cipher: cipher.map(Arc::new),
         }
     }
 }
@@ -143,6 +143,11 @@ impl<'a: 'o, 'o> Formatting<'a, 'o> {
 
     /// Called when every file has been read: the files left out are final.
     pub(super) fn end_of_data(&mut self, left_out: LeftOut, property_hashes: PropertyHashes, hashes: HashReader) {
+        if !self.layout.has_manifest() {
+            let outcome = Outcome { left_out, root_file_lens: Vec::new() };
+            let _ = (self.outcomes.data.set(outcome.clone()), self.outcomes.whole.set(outcome));
+            return;
+        }
         let outcome = Outcome { left_out: left_out.clone(), root_file_lens: vec![self.layout.manifest_len_max()] };
         let _ = self.outcomes.data.set(outcome);
         self.manifest = Some(manifest::stream(self.layout.tree(), self.rules, left_out, property_hashes, hashes));

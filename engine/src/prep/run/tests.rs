@@ -105,7 +105,7 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         // Checkpoints by bytes alone: the same in every run.
         prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
-        let secrets = prepared.volume_secrets().expect("secrets").remove(0);
+        let secrets = prepared.volume_secrets().expect("secrets").remove(0).expect("a key");
         let region = secrets.region(&mut |_| {});
         let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let snapshot = prepared.save_plan().expect("a plan file");
@@ -146,7 +146,7 @@ impl Lab {
             slot_len: SLOT_LEN,
             sums: &finished.sums,
             hashes: Some(&bench.sidecars()[1]),
-            record: &record,
+            record: Some(&record),
             how: ReadBack::Full,
             timeouts: Timeouts::default(),
             seed: 3,
@@ -199,7 +199,7 @@ impl Bench {
     /// Starts the drive: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| begin(0, drive, &self.secrets, &record, || Ok(()), shared));
+        let begun = self.shared(|drive, shared| begin(0, drive, Some(&self.secrets), &record, || Ok(()), shared));
         begun.expect("a beginning")
     }
 
@@ -223,7 +223,7 @@ impl Bench {
                 node,
                 timeouts,
             };
-            fill(0, drive, &self.secrets, self.region(), checkpoint, ground, shared)
+            fill(0, drive, Some(&self.secrets), self.region(), checkpoint, ground, shared)
         })
     }
 
@@ -373,10 +373,10 @@ fn reading_back_finds_what_the_drive_does_not_keep() {
         disk.set_faults(Faults { read_errors: vec![ByteRange::new(at.0, 512)], ..Faults::default() });
         assert_eq!(back(written).expect_err("a bad sector").kind, Kind::Drive);
         disk.set_faults(Faults::default());
-        let text = fs::read_to_string(written.record).expect("a record");
+        let text = fs::read_to_string(written.record.expect("a record")).expect("a record");
         let key = text.split("<BitLockerKey>").nth(1).expect("a key");
         let other = "235818-357951-253979-013365-241120-245575-342914-591910";
-        fs::write(written.record, text.replace(&key[..55], other)).expect("a record");
+        fs::write(written.record.expect("a record"), text.replace(&key[..55], other)).expect("a record");
         let problem = back(written).expect_err("another key");
         assert_eq!(problem.kind, Kind::Different, "{problem}");
     })

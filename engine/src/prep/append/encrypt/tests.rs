@@ -167,6 +167,7 @@ impl Case {
             description: "dray sim".into(),
             used_space_only: !all,
             external_key: false,
+            user_password: false,
             created: FileTime::from_unix(NOW, 0),
         };
         let keys = Keys::new(&VolumeSecrets::draw(spec, &mut Seeded::new(5))).expect("keys");

@@ -75,7 +75,7 @@ impl Trials {
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
             let ground = DriveIo { engine, pool, wipe, once_wiped: &|| (), read: &read, node, timeouts };
-            fill(0, drive, &self.bench.secrets, self.bench.region(), checkpoint, ground, shared)
+            fill(0, drive, Some(&self.bench.secrets), self.bench.region(), checkpoint, ground, shared)
         });
         (result, reported.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

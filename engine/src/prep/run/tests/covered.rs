@@ -21,6 +21,8 @@ fn empty(len: u64, sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: 
         label: "covered".into(),
         formatted: FileTime::from_unix(1_700_000_000, 0),
         wipe_free,
+        encrypted: true,
+        manifest: true,
     };
     let formatted = spec.formatted;
     let tree = DriveTree::none(std::sync::Arc::new(Builder::new().seal(0).expect("a catalog")), "session", formatted);

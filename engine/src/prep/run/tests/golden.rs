@@ -58,6 +58,8 @@ fn layout(sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: bool) -> 
         label: "golden".into(),
         formatted,
         wipe_free,
+        encrypted: true,
+        manifest: true,
     };
     let catalog = Arc::new(catalog());
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
@@ -71,12 +73,13 @@ fn planned(cipher: Cipher, sector: SectorSize, cluster: u64, scheme: Scheme, wip
     let layout = layout(sector, cluster, scheme, wipe_free);
     let secrets = VolumeSecrets::draw(
         Spec {
-            regions: *layout.regions(),
+            regions: *layout.regions().expect("BitLocker"),
             cipher,
             disk: layout.layout().disk_shape(),
             description: "golden".into(),
             used_space_only: !wipe_free,
             external_key: true,
+            user_password: false,
             created: FileTime::from_unix(1_700_000_000, 0),
         },
         &mut Seeded::new(11),

@@ -11,7 +11,7 @@ use crate::verify::logs::Logs;
 use crate::verify::result::{DriveVerdict, Row, Verdict};
 
 fn open(disk: &SimDisk, written: &Written<'_>) -> Opened {
-    let key = Key::read(&fs::read(written.record).expect("a record")).expect("a key");
+    let key = Key::read(&fs::read(written.record.expect("a record")).expect("a record")).expect("a key");
     let found = Found::look(Box::new(disk.clone()), written.facts.clone(), None, None).expect("a volume");
     found.unlock(&key, &mut |_, _| {}).expect("unlocked")
 }
