@@ -246,7 +246,7 @@ pub struct PlanSummary {
     pub warnings: Vec<Problem>,
     /// Files that fit on no drive: blob path and length.
     pub unplaced: Vec<(String, ByteLen)>,
-    /// The drive is for Windows, not for the service.
+    /// Whether the drive is for Windows rather than for the service.
     pub windows: bool,
 }
 
@@ -465,7 +465,7 @@ pub struct DriveResult {
     pub manifest_hash: Option<String>,
     /// The drive record to upload.
     pub record: Option<PathBuf>,
-    /// Of a drive for Windows: what opens it.
+    /// Keys of a drive for Windows; empty for drives for the service.
     pub keys: DriveKeys,
     /// Files left out: source path and reason.
     pub left_out: Vec<(PathBuf, String)>,
@@ -479,16 +479,16 @@ pub struct DriveResult {
     pub timing: Timing,
 }
 
-/// What opens a drive for Windows, without the secrets.
+/// Keys of a drive for Windows, without the secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriveKeys {
     /// File with the recovery password.
     pub recovery_file: Option<PathBuf>,
-    /// What Windows shows as the identifier of the recovery password.
+    /// Identifier of the recovery password, which Windows shows when it asks for the key.
     pub recovery_id: Option<String>,
     /// The `.BEK` file.
     pub external_file: Option<PathBuf>,
-    /// A user's password opens it too.
+    /// Whether a user's password opens the drive too.
     pub has_password: bool,
 }
 
@@ -513,7 +513,7 @@ pub struct SessionReport {
     pub open: Vec<String>,
     /// Wall time of the whole run.
     pub elapsed: Duration,
-    /// The drive is for Windows, not for the service.
+    /// Whether the drive is for Windows rather than for the service.
     pub windows: bool,
 }
 

@@ -139,8 +139,8 @@ pub fn decrypt(drive: &Path, key: &str, out: &Path) -> Verdict {
     }
 }
 
-/// SHA-256 of a drive's volume as `reader` (`libbde` or `dissect`) decrypts it; `key` is `--recovery`, `--password` or `--bek`,
-/// and its value.
+/// SHA-256 of a drive's volume as `reader` (`libbde` or `dissect`) decrypts it; `key` is `--recovery`, `--password` or
+/// `--bek`, and its value.
 pub fn decrypted(drive: &Path, key: [&str; 2], reader: &str) -> Verdict {
     let script = project().join("testdisks/decrypt.py");
     let mut command = Command::new(python());

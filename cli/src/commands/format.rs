@@ -1,4 +1,4 @@
-//! `dray format`: a drive that Windows opens, without a job and without a manifest.
+//! `dray format`: makes a drive that Windows opens, without a job and without a manifest.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -22,20 +22,20 @@ Examples:
   dray format serial:WD-WX12A345678 --from /srv/photos --keys ~/keys
   dray format stick.img:8GB --no-encryption --label DATA";
 
-/// Id of the one session that a state directory knows.
+/// Id of the only session in a state directory.
 const SESSION: &str = "format";
-/// What the engine calls the place of a row that no file holds.
+/// The engine's name for the place of a driveset row that is in no file.
 const COMMAND_LINE: &str = "the command line";
 /// Longest label of an NTFS volume, in UTF-16 units.
 const LABEL_UNITS_MAX: usize = 32;
 
-/// How the file with the recovery key is written.
+/// Form of the file with the recovery key.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormName {
     /// As Windows saves it
     #[value(name = "utf-16")]
     Utf16,
-    /// For tools that know no UTF-16
+    /// For tools that cannot read UTF-16
     #[value(name = "utf-8")]
     Utf8,
 }
@@ -51,7 +51,7 @@ pub struct Format {
     /// Drive: /dev/…, serial:…, an image file, or IMAGE:SIZE for a new one
     #[arg(value_name = "DRIVE")]
     drive: String,
-    /// Fill it with the contents of this directory, as they are
+    /// Fill it with the contents of this directory, unchanged
     #[arg(long, value_name = "DIR", conflicts_with = "act")]
     from: Option<PathBuf>,
     /// Label of the volume, at most 32 characters
@@ -69,22 +69,22 @@ pub struct Format {
     /// Partition table
     #[arg(long, value_name = "KIND", default_value = "gpt", help_heading = "Layout")]
     table: TableName,
-    /// Write zeros over the free space too, and over what no partition has
+    /// Also write zeros over the free space and outside the partitions
     #[arg(long, help_heading = "Layout")]
     wipe_free: bool,
     /// Logical sector size of a new image file, 512 or 4096
     #[arg(long, value_name = "SIZE", value_parser = size::sector, help_heading = "Layout")]
     sector_size: Option<u64>,
-    /// Name of a drive that tells no serial of its own, to agree to
+    /// Name to confirm for a drive that reports no serial of its own
     #[arg(long, value_name = "ID", help_heading = "Layout")]
     drive_id: Option<String>,
-    /// Directory of the recovery key and the log, and of the state while the drive is unfinished
+    /// Directory for the recovery key, the log, and the state of an unfinished drive
     #[arg(long, value_name = "DIR", default_value = ".", help_heading = "Keys")]
     keys: PathBuf,
     /// Form of the file with the recovery key
     #[arg(long, value_name = "FORM", default_value = "utf-16", help_heading = "Keys")]
     recovery_form: FormName,
-    /// A user's password opens it too: the one line of this file, 8 to 256 characters
+    /// Also accept a password: the only line of this file, 8 to 256 characters
     #[arg(long, value_name = "FILE", help_heading = "Keys")]
     password_file: Option<PathBuf>,
     /// Also write a .BEK key file into this directory
@@ -96,10 +96,10 @@ pub struct Format {
     /// Full serial of the drive, whose contents may be destroyed
     #[arg(long, value_name = "SERIAL")]
     yes: Vec<String>,
-    /// Go on where an earlier run on this drive ended
+    /// Continue where an earlier run on this drive ended
     #[arg(long)]
     resume: bool,
-    /// Give up what an earlier run began: the drive then holds no volume
+    /// Give up an unfinished run: the drive then has no volume
     #[arg(long)]
     abort: bool,
     /// Show the plan; write nothing
@@ -119,14 +119,14 @@ fn label(text: &str) -> Result<String, String> {
     }
 }
 
-/// What a run keeps until its drive is whole: journal, drive record, checkpoint.
+/// The state directory of a run: journal, drive record and checkpoint, until the drive is finished.
 #[derive(Debug)]
 struct State {
     dir: PathBuf,
 }
 
 impl State {
-    /// Of a drive, by the name that it was given.
+    /// The state directory for the drive called `drive` on the command line.
     fn of(keys: &Path, drive: &str) -> Self {
         let image = drive.rsplit_once(':').filter(|(path, size)| !path.is_empty() && job::parse_size(size).is_some());
         let path = image.map_or(drive, |(path, _)| path);
@@ -140,7 +140,7 @@ impl State {
         self.dir.join("format.jrn")
     }
 
-    /// Makes the directory, which holds a key until the drive is whole.
+    /// Makes the directory (0700: it contains a key until the drive is finished).
     fn make(&self) -> Result<(), Problem> {
         let made = fs::DirBuilder::new().mode(0o700).create(&self.dir);
         match made {
@@ -153,7 +153,7 @@ impl State {
         }
     }
 
-    /// Removes what a run that is over has left; whatever else lies there stays.
+    /// Removes the files of a finished run, and the directory if it is empty then. An unfinished run stays.
     fn clear(&self) {
         let journal = self.journal();
         if let Ok(book) = job::read_journal(&journal) {
@@ -176,7 +176,7 @@ impl Format {
             (_, true) => Action::Abort,
             _ => Action::Copy,
         };
-        // As a field of a driveset.
+        // Quoted as a field of a driveset.
         let row = format!("\"{}\",Format,PromptOnFormat,Encrypt,", self.drive.replace('"', "\"\""));
         let begins = action == Action::Copy;
         self.writing.apply(PrepRequest {
@@ -208,13 +208,13 @@ impl Format {
         })
     }
 
-    /// Formats the drive, goes on with it, or gives it up.
+    /// Formats the drive, continues an unfinished one, or gives it up.
     pub fn run(self, output: &Output) -> Exit {
         let state = State::of(&self.keys, &self.drive);
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
         let begins = !self.resume && !self.abort;
         if begins {
-            // What a run left that was killed behind its last step.
+            // Left by a run that was killed after its last step.
             state.clear();
             if let Err(problem) = state.make() {
                 return output.problem(problem);
@@ -274,7 +274,7 @@ impl Format {
     }
 }
 
-/// A problem as somebody knows it who wrote no driveset and no session.
+/// Rewords a problem without driveset and session, which the user of this command did not write.
 fn in_words_of_format(mut problem: Problem) -> Problem {
     if problem.place.path.as_deref() == Some(Path::new(COMMAND_LINE)) {
         (problem.place.path, problem.place.line) = (None, None);

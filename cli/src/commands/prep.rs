@@ -136,7 +136,7 @@ pub struct WritingArgs {
 }
 
 impl WritingArgs {
-    /// The request with what these say.
+    /// Sets these options in a request.
     pub fn apply(&self, request: PrepRequest) -> PrepRequest {
         PrepRequest {
             read_back: match self.read_back {
@@ -259,7 +259,7 @@ pub enum CipherName {
 }
 
 impl CipherName {
-    /// As the engine and the command line call it.
+    /// Name on the command line and in the engine.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -275,7 +275,7 @@ pub enum TableName {
 }
 
 impl TableName {
-    /// The engine's word.
+    /// The engine's value.
     pub const fn table(self) -> Table {
         match self {
             Self::Gpt => Table::Gpt,

@@ -1,4 +1,5 @@
-//! Drives for Windows, without a job: before judges that are not ours, by each key alone, and after an interruption.
+//! Drives for Windows, without a job: checked by independent programs, opened by each key alone, and resumed after an
+//! interruption.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,8 @@ use dray_testdisks::judge::{self, Cryptsetup, Verdict};
 
 const PASSWORD: &str = "correct horse ü";
 
-/// A directory with a source tree: names that Windows cannot have, an empty directory, and what is left out.
+/// A directory with a source tree: names that Windows cannot have, an empty directory, and entries that are
+/// left out.
 fn with_tree(name: &str) -> Session {
     let session = Session::new(name);
     let source = session.path("source");
@@ -42,7 +44,7 @@ fn works(session: &Session, line: &[&str]) -> String {
     words(&output)
 }
 
-/// The only file of a directory whose name ends so.
+/// The only file of a directory whose name ends with `end`.
 fn only(dir: &Path, end: &str) -> PathBuf {
     let names = fs::read_dir(dir).expect("a directory").filter_map(Result::ok).map(|entry| entry.path());
     let found: Vec<PathBuf> = names.filter(|path| path.to_string_lossy().ends_with(end)).collect();
@@ -67,7 +69,7 @@ fn recovery(file: &Path) -> (String, String) {
     (behind("Identifier:"), behind("Recovery Key:"))
 }
 
-/// Every file of the source but what is of Windows, at its place on the drive.
+/// File that maps every source file to its path on the drive, except those that Windows keeps for itself.
 fn mapping(session: &Session) -> PathBuf {
     fn walk(dir: &Path, at: &str, out: &mut String) {
         for entry in fs::read_dir(dir).expect("a directory").filter_map(Result::ok) {
@@ -93,7 +95,7 @@ fn mapping(session: &Session) -> PathBuf {
     path
 }
 
-/// Every judge of NTFS on a plain volume.
+/// Runs every judge of NTFS on a plain volume.
 fn judge_ntfs(session: &Session, plain: &Path, files: u64) {
     judge::ntfsfix(plain).expect_pass("ntfsfix");
     judge::ntfsinfo(plain).expect_pass("ntfsinfo");
@@ -106,7 +108,7 @@ fn judge_ntfs(session: &Session, plain: &Path, files: u64) {
     }
 }
 
-/// The data partition of an image in the clear.
+/// Copies the data partition of an unencrypted image to `to`.
 fn volume(image: &Path, to: &Path) {
     let (start, len, _) = judge::volume_of(image).expect("a partition");
     let bytes = fs::read(image).expect("the image");
@@ -145,7 +147,7 @@ fn judge_each_key_opens_a_drive_for_windows_alone() {
     judge::sfdisk(&image).expect_pass("sfdisk");
     let bek_text = bek.display().to_string();
     for (secret, which) in [(key.clone(), "recovery"), (PASSWORD.into(), "password"), (format!("@{bek_text}"), "BEK")] {
-        // 2.6.1 opens nothing by a password that is not ASCII.
+        // cryptsetup 2.6.1 does not support passwords outside ASCII.
         let programs = [Cryptsetup::Newer, Cryptsetup::Installed];
         for program in &programs[..if which == "password" { 1 } else { 2 }] {
             judge::cryptsetup(&image, &secret, *program).expect_pass(&format!("cryptsetup by {which}"));
@@ -164,7 +166,7 @@ fn judge_each_key_opens_a_drive_for_windows_alone() {
     }
     sums.dedup();
     assert!(sums.len() <= 1, "each key gives the same volume to each reader: {sums:?}");
-    // Ours, by each of them.
+    // dray itself, with each of the keys.
     for key in [file, session.path("pass.txt"), bek] {
         let listed = run(dray(["ls", "drive.img", "--key-file"]).arg(&key).current_dir(&session.dir));
         assert_eq!(code(&listed), 0, "{}: {}", key.display(), words(&listed));
@@ -218,7 +220,7 @@ fn an_interrupted_format_goes_on_or_is_given_up() {
         let mut command = dray(["format", image, "--from", "source", "--password-file", "pass.txt"]);
         command.args(["--source-rate", "8M", "--checkpoint-bytes", "4000000"]).current_dir(&session.dir);
         let mut child = command.spawn().expect("the binary runs");
-        // As soon as something of the data is durable.
+        // Killed as soon as some data are durable.
         let state = session.path(&format!(".dray-format-{}", image.split(':').next().expect("a name")));
         let checkpoint = |path: &Path| path.to_string_lossy().ends_with(".checkpoint");
         let is_begun = || {
@@ -238,7 +240,7 @@ fn an_interrupted_format_goes_on_or_is_given_up() {
         state
     };
     let state = begin("drive.img:200MB");
-    // Another run must not begin over it.
+    // Another run must not start over it.
     let again = format(&session, &["drive.img", "--yes", "drive"]);
     assert_eq!(code(&again), 1, "{}", words(&again));
     assert!(words(&again).contains("unfinished") && words(&again).contains("--resume"), "{}", words(&again));
@@ -283,7 +285,7 @@ fn what_is_wrong_with_a_format_is_told_before_it_begins() {
         "cannot be used",
     );
     nothing(&format(&session, &["drive.img:200MB", "--from", "source", "--dry-run"]), 0, "Plan of a drive for Windows");
-    // A drive that holds something is destroyed with consent alone.
+    // A drive with data is only destroyed with consent.
     works(&session, &["full.img:100MB", "--no-encryption"]);
     let before = fs::read(session.path("full.img")).expect("an image");
     let refused = format(&session, &["full.img"]);

@@ -352,7 +352,7 @@ impl<'a> Batches<'a> {
                 match regions {
                     // Virtual [0, 8192) is stored in the relocated area.
                     Some(regions) => run.place.start = regions.relocated().start,
-                    // The first sector, which makes it a volume, comes later.
+                    // The first sector completes the volume, so it is written later.
                     None => (run.skip, run.place) = (behind.start.0, behind),
                 }
             }

@@ -161,11 +161,11 @@ impl Builder {
         Sealer::new(self, false).run(Some(root_units))
     }
 
-    /// As [`Self::seal`], for a tree that becomes a volume as it is: directory 0 is the volume's root, where some names are
-    /// taken, and a path that is long stays where it is.
+    /// As [`Self::seal`], for a tree that is copied to a volume unchanged: directory 0 is the volume's root, where some
+    /// names are reserved, and files with long paths are not moved.
     ///
     /// # Errors
-    /// Likewise.
+    /// As for [`Self::seal`].
     pub fn seal_volume(self) -> Result<Catalog, Vec<Duplicate>> {
         Sealer::new(self, true).run(None)
     }
@@ -192,7 +192,7 @@ struct Sealer {
     /// By builder's file index.
     safe_files: HashMap<u32, Box<str>>,
     duplicates: Vec<(u32, u32, u32)>,
-    /// Directory 0 is the root of a volume.
+    /// Whether directory 0 is the root of a volume.
     is_volume: bool,
 }
 
@@ -470,8 +470,8 @@ impl Catalog {
         self.safe_dirs.len() + self.safe_files.len()
     }
 
-    /// Files and directories whose name on the drive is not their own: each as a path of names that the sources have, `/`
-    /// last where it is a directory, with its name on the drive; at most `max`.
+    /// Files and directories that have another name on the drive, at most `max`: path in the sources, with a final `/`
+    /// for a directory, and the name on the drive.
     pub fn renames(&self, max: usize) -> Vec<(String, &str)> {
         let mut dirs: Vec<u32> = self.safe_dirs.keys().copied().collect();
         let mut files: Vec<u32> = self.safe_files.keys().copied().collect();
@@ -490,8 +490,8 @@ impl Catalog {
         dirs.into_iter().map(of_dir).chain(files.into_iter().map(of_file)).take(max).collect()
     }
 
-    /// How many files have a path that is longer than programs with the classic limit open, below a root whose path has
-    /// `root_units` units.
+    /// Number of files whose path is too long for programs with Windows' classic limit, below a root whose path has
+    /// `root_units` UTF-16 units.
     pub fn count_long(&self, root_units: usize) -> usize {
         self.find_long(root_units).len()
     }

@@ -66,9 +66,9 @@ pub struct DriveSpec {
     pub formatted: FileTime,
     /// Whether to overwrite the free space with zeros.
     pub wipe_free: bool,
-    /// Inside BitLocker; otherwise NTFS alone.
+    /// Whether the volume is inside BitLocker; otherwise it is plain NTFS.
     pub encrypted: bool,
-    /// A manifest at the volume's root, for the service.
+    /// Whether there is a manifest at the volume's root, which the service reads.
     pub manifest: bool,
 }
 
@@ -247,7 +247,7 @@ impl DriveLayout {
             inside.extend([(regions.front(), Use::Front), (regions.relocated(), Use::Relocated)]);
             inside.extend((1..).zip(regions.metadata()).map(|(i, range)| (range, Use::Metadata(i))));
         }
-        // Inside BitLocker it is stored elsewhere.
+        // BitLocker stores the boot sectors elsewhere.
         let in_place = |kind| kind != SectionKind::Boot || regions.is_none();
         for section in self.layout.sections().into_iter().filter(|section| in_place(section.kind)) {
             inside.extend(section.extents.iter().map(|&range| (range, Use::Section(section.kind))));
@@ -383,12 +383,12 @@ impl DriveLayout {
         &self.frame.table
     }
 
-    /// Where BitLocker keeps its own; `None`: NTFS alone.
+    /// BitLocker's areas; `None` on a plain NTFS volume.
     pub fn regions(&self) -> Option<&Regions> {
         self.frame.regions.as_ref()
     }
 
-    /// Whether a manifest lies at the volume's root.
+    /// Whether there is a manifest at the volume's root.
     pub fn has_manifest(&self) -> bool {
         self.frame.spec.manifest
     }
@@ -423,7 +423,7 @@ impl DriveLayout {
         self.manifest_len_max
     }
 
-    /// Where the manifest lies in the linear space, if there is one.
+    /// Place of the manifest in the linear space; `None` without one.
     pub fn manifest_place(&self) -> Option<LinearRange> {
         self.has_manifest().then(|| self.layout.root_file_place(0))
     }
@@ -451,7 +451,7 @@ impl DriveLayout {
         ByteRange::new(0, self.sector().bytes())
     }
 
-    /// What lies between the first sector and the end of the NTFS boot sectors.
+    /// Range between the first sector and the end of the NTFS boot sectors.
     pub fn behind_boot_sector(&self) -> ByteRange {
         let sector = self.sector().bytes();
         ByteRange::new(sector, BOOT_LEN - sector)

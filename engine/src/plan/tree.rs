@@ -90,7 +90,7 @@ pub struct DriveTree {
     properties_dir: Option<u32>,
     /// Drive directory of each catalog directory that is used.
     dir_of: Vec<u32>,
-    /// The top directory is the volume's root itself, not one below it.
+    /// Whether the top directory is the volume's root itself, not one below it.
     at_root: bool,
 }
 
@@ -100,7 +100,7 @@ impl DriveTree {
         Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), Vec::new(), formatted) }
     }
 
-    /// All files and directories of a catalog, as they are, in the volume's root.
+    /// The tree of all files and directories of a catalog, unchanged, in the volume's root.
     pub fn at_root(catalog: Arc<Catalog>, formatted: FileTime) -> Self {
         let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
         Self::of(catalog, &all, "", Vec::new(), Vec::new(), formatted, true)
@@ -140,7 +140,7 @@ impl DriveTree {
         long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
 
         let all = catalog.dirs();
-        // A directory is needed when it, or one below it, holds an assigned file; a tree that is copied as it is keeps all.
+        // A directory is needed when it, or one below it, holds an assigned file; a tree at the root keeps all.
         let mut needed = vec![at_root; all.len()];
         needed[0] = true;
         for &file in &blobs {
@@ -371,7 +371,7 @@ impl DriveTree {
         (i >= first_long && i < self.blobs.len()).then(|| i - first_long)
     }
 
-    /// Directories that stand for the volume's root, which NTFS has already.
+    /// Number of directories at the front that are the volume's root, which NTFS has already: 0 or 1.
     fn above(&self) -> u32 {
         u32::from(self.at_root)
     }

@@ -52,22 +52,22 @@ pub fn spec(
     }
 }
 
-/// Longest file with a user's password.
+/// Greatest length of a file with a user's password, in bytes.
 const PASSWORD_FILE_MAX: u64 = 4 << 10;
 
-/// Lengths of a user's password that Windows takes, in UTF-16 units (docs/spec/bitlocker.md#password).
+/// Lengths of a user's password that Windows accepts, in UTF-16 units (docs/spec/bitlocker.md#password).
 const PASSWORD_UNITS: RangeInclusive<usize> = 8..=256;
 
-/// A user's password from a file: all of its one line, as it goes into the stretch.
+/// Reads a user's password from a file of one line, and returns the hash that the stretching starts from.
 ///
 /// # Errors
-/// When it cannot be read, or Windows would not take it.
+/// The file cannot be read, or Windows would not accept the password.
 pub fn user_password(path: &Path) -> Result<Key32, Problem> {
     let wrong = |what: String| Problem::new(Kind::Usage, what).path(path).column("--password-file");
     let bytes = input::read(path, PASSWORD_FILE_MAX, Pipes::Taken);
     let bytes = bytes.map_err(|error| wrong(format!("the password cannot be read: {error}")))?;
     let text = text::decode_text(&bytes).map_err(|error| wrong(format!("the password cannot be read: {error}")))?;
-    // One line end is the editor's; blanks may be the user's.
+    // One line end at the end is from the editor; blanks may be part of the password.
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     let units = line.encode_utf16().count();
@@ -85,12 +85,12 @@ pub fn user_password(path: &Path) -> Result<Key32, Problem> {
     Ok(password_hash(line))
 }
 
-/// Name of the file with the recovery password, as Windows calls it.
+/// Name of the file with the recovery password, as Windows suggests it.
 pub fn recovery_file_name(secrets: &VolumeSecrets) -> String {
     format!("BitLocker Recovery Key {}.TXT", secrets.recovery_id().to_string().to_ascii_uppercase())
 }
 
-/// Contents of that file: what Windows asks to compare, and the 48 digits.
+/// Contents of that file: the identifier to compare with the one that Windows shows, and the 48 digits.
 pub fn recovery_file(secrets: &VolumeSecrets, name: &str, form: RecoveryForm) -> Zeroizing<Vec<u8>> {
     let id = secrets.recovery_id().to_string().to_ascii_uppercase();
     let password = secrets.password().printed();

@@ -5,7 +5,7 @@
 //! 0  8 bytes "DRAYPLAN", u32 version
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
-//!    3 what makes it a drive for Windows, of such a session alone
+//!    3 settings of a drive for Windows, only in a session that makes one
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
 //! ```
@@ -69,7 +69,7 @@ pub struct Recipe {
     pub rows: Vec<RowRules>,
     /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
     pub md5_texts: Vec<Md5Text>,
-    /// A drive for Windows: what it is called and what opens it, without the secrets.
+    /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
     pub windows: Option<WindowsDrive>,
 }
 
@@ -383,7 +383,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
     })
 }
 
-/// All but what only begins the session: the directory that it is filled with is in the catalog.
+/// Writes the fields that a resumed session needs. The source directory is not among them: the catalog has it.
 fn save_windows(to: &mut Encoder<'_>, windows: &WindowsDrive) {
     to.text(&windows.label);
     to.u8(u8::from(windows.is_plain));

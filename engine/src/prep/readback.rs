@@ -45,7 +45,8 @@ pub struct Written<'a> {
     pub sums: &'a [Option<Sum>],
     /// File of block hashes in the order of the plan.
     pub hashes: Option<&'a Path>,
-    /// The drive record, or whatever else its key is printed in: that key must open the drive. `None`: it has none.
+    /// File from which the key is read that must open the drive: the drive record, or the recovery key file. `None` for
+    /// a drive without a key.
     pub record: Option<&'a Path>,
     /// Amount to read.
     pub how: ReadBack,

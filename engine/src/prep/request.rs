@@ -68,30 +68,30 @@ pub struct PrepRequest {
     pub what_fits: bool,
     /// Interval between checkpoints while data streams.
     pub pace: Pace,
-    /// A drive for Windows, without a manifest, in place of drives for the service.
+    /// Makes a drive for Windows, without a manifest, in place of drives for the service.
     pub windows: Option<WindowsDrive>,
 }
 
-/// A drive that Windows opens, and that no service is meant to: what lies on it, and what opens it.
+/// Contents and keys of a drive for Windows, which is not sent to the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WindowsDrive {
-    /// Directory that it is filled with; empty when absent.
+    /// Directory whose contents are copied to the drive; `None` leaves it empty.
     pub from: Option<PathBuf>,
     /// Label of the volume, at most 32 UTF-16 units.
     pub label: String,
-    /// NTFS alone, not inside BitLocker.
+    /// Whether to make plain NTFS, without BitLocker.
     pub is_plain: bool,
-    /// File with the user's password that opens it too.
+    /// File with a user's password that also opens the drive.
     pub password_file: Option<PathBuf>,
-    /// Whether the user's password is one of the keys: of a drive that goes on, its plan tells.
+    /// Whether a user's password opens the drive; when resuming, taken from the plan.
     pub has_password: bool,
     /// Directory of the file with the recovery password.
     pub keys: PathBuf,
-    /// The form of that file.
+    /// Form of that file.
     pub recovery_form: RecoveryForm,
 }
 
-/// How the file with the recovery password is written.
+/// Form of the file with the recovery password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryForm {
     /// UTF-16LE with a byte order mark and CR LF, as Windows saves it.

@@ -383,7 +383,7 @@ pub(super) fn prepare(
         changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
         drives.push(drive);
     }
-    // Kept with what was begun, and nowhere else.
+    // The hash of the password is only in the checkpoint of a drive that was begun.
     let lacks = |drive: &PreparedDrive| drive.started.as_ref().is_none_or(|started| started.secrets.is_none());
     let needs_password = recipe.windows.as_ref().is_some_and(|windows| windows.has_password);
     let mut user_password = None;

@@ -369,10 +369,10 @@ pub(super) struct Done {
     pub files: u64,
     pub data: ByteLen,
     pub written: ByteLen,
-    /// `None`: it has no manifest.
+    /// `None` without a manifest.
     pub manifest_md5: Option<[u8; 16]>,
     pub left_out: Vec<(PathBuf, String)>,
-    /// `None`: nothing is uploaded of it.
+    /// `None` for a drive that is not for the service.
     pub record: Option<PathBuf>,
     pub keys: DriveKeys,
     pub free_space_untouched: bool,
@@ -511,12 +511,12 @@ fn write_drive(
     let finished = std::thread::scope(|scope| {
         let region = secrets.map(|secrets| {
             scope.spawn(|| {
-                // Time enough: the data comes first. On Linux it is the thread's own value.
+                // Not urgent: the data are written first. On Linux the priority is the thread's own.
                 let _ = setpriority_process(None, STRETCH_NICE);
                 secrets.region(&mut |_| {})
             })
         });
-        // Nothing asks for the region of a volume that has none.
+        // Never called for a volume without BitLocker.
         let region = Box::new(|| match region {
             Some(region) => region.join().unwrap_or_else(|bug| resume_unwind(bug)),
             None => Box::new([0; REGION_LEN]),
@@ -549,7 +549,7 @@ fn write_drive(
     }
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
     let keys = drive_keys(request, secrets);
-    // What is kept is what must open it.
+    // The drive must open with the key as the user keeps it.
     let printed = match request.windows {
         Some(_) => keys.recovery_file.as_deref(),
         None => Some(&*record_path),
@@ -585,7 +585,7 @@ fn write_drive(
     })
 }
 
-/// What opens a drive for Windows: the files that were asked for.
+/// Keys of a drive for Windows, as requested; empty for other drives.
 fn drive_keys(request: &PrepRequest, secrets: Option<&VolumeSecrets>) -> DriveKeys {
     let (Some(windows), Some(secrets)) = (&request.windows, secrets) else { return DriveKeys::default() };
     let external = secrets.key_file();

@@ -107,15 +107,15 @@ pub(super) fn scan(
     scanner.finish(rows, root_units, problems)
 }
 
-/// Directories in a drive's root that Windows keeps for itself, and makes anew on another drive.
+/// Directories in a drive's root that Windows reserves, and creates again on every drive.
 const OF_WINDOWS: [&str; 2] = ["System Volume Information", "$RECYCLE.BIN"];
 
-/// Names that the plan of a tree names, of those that are another on the drive.
+/// Most renamed files and directories that are listed.
 const RENAMED_LISTED_MAX: usize = 1000;
 
-/// Walks a directory that becomes a volume as it is; without one, the volume is empty.
+/// Walks a directory that is copied to a volume unchanged; without `base` the volume is empty.
 ///
-/// Adds all problems with what is in it. `None` when no catalog could be made.
+/// Appends all problems found to `problems`. `None` if no catalog could be made.
 pub fn tree(base: Option<&Path>, own: &Own, problems: &mut Problems, on_event: &mut dyn FnMut(Event)) -> Option<Scan> {
     let place = base.unwrap_or(Path::new(""));
     let mut scanner = Scanner::new(place, own, on_event);
@@ -194,15 +194,15 @@ struct Scanner<'a> {
     on_event: &'a mut dyn FnMut(Event),
 }
 
-/// Where what a directory holds goes.
+/// Destination of the contents of a directory.
 struct Goes<'a> {
     /// Directory of the catalog.
     top: u32,
     /// Row of the catalog.
     index: u32,
-    /// What blobs' names begin with.
+    /// Prefix of the blobs' names.
     prefix: String,
-    /// The row that it is of; `None`: a tree that becomes a volume as it is.
+    /// Row of the dataset; `None` for a tree that is copied to a volume unchanged.
     row: Option<&'a DatasetRow>,
 }
 
@@ -334,7 +334,7 @@ impl<'s> Scanner<'s> {
         self.below(&Goes { top, index, prefix, row: Some(row) }, base)
     }
 
-    /// A tree that becomes a volume as it is.
+    /// Walks a tree that is copied to a volume unchanged.
     fn whole(&mut self, base: &Path) -> Result<(), TooMany> {
         let index = self.builder.row(base.to_path_buf(), Some(0), Some(BlobType::Block));
         self.below(&Goes { top: 0, index, prefix: String::new(), row: None }, base)
@@ -485,7 +485,7 @@ impl<'s> Scanner<'s> {
         Ok(())
     }
 
-    /// Whether Azure can have the blob; else why not is told.
+    /// Whether Azure accepts the blob; otherwise the reason is added to the problems.
     fn may_be_blob(&mut self, row: &DatasetRow, blob: &str, path: &Path, facts: &FileFacts) -> bool {
         match names::check_blob(&row.destination.container, blob) {
             Ok(odd) if odd.is_empty() => {}
@@ -582,7 +582,7 @@ impl<'s> Scanner<'s> {
         Some(Scan { catalog, bytes, skipped: self.skipped, warnings: self.warnings })
     }
 
-    /// What was gathered and not listed, and the problems.
+    /// Reports the final counts, the numbers of entries that were not listed, and the problems.
     fn tell_all(&mut self, problems: &mut Problems) {
         (self.on_event)(Event::Scanning { files: self.builder.file_count(), bytes: ByteLen(self.bytes) });
         if self.unlisted > 0 {

@@ -65,7 +65,7 @@ pub struct Prepared {
     pub(super) plan: Plan,
     /// Ids of drives that this run does not write to.
     pub(super) bystanders: Vec<String>,
-    /// The user's password that a drive gets, as it goes into the stretch.
+    /// Hash of the user's password for a new drive, from which the stretching starts; `None` without one.
     pub(super) user_password: Option<Key32>,
 }
 

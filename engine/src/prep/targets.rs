@@ -87,7 +87,7 @@ pub struct TargetOptions<'a> {
     pub ids_proved: bool,
     /// Whether to accept drives that the service would refuse.
     pub not_for_shipping: bool,
-    /// They are for the service: what it would object to is told.
+    /// Whether the drives are for the service, so that its requirements are checked.
     pub for_service: bool,
     /// Files and directories that must not be on a drive.
     pub context: &'a guard::Context,

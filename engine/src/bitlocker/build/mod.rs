@@ -48,7 +48,7 @@ pub struct Spec {
     pub used_space_only: bool,
     /// Also make an external-key protector and its key file.
     pub external_key: bool,
-    /// Also make a protector of a user's password; [`VolumeSecrets::protect`] takes it.
+    /// Whether to make a protector of a user's password too; [`VolumeSecrets::protect`] sets the password.
     pub user_password: bool,
     /// Time of creation; cut to whole milliseconds.
     pub created: FileTime,
@@ -91,7 +91,7 @@ pub struct VolumeSecrets {
 struct User {
     id: Guid,
     salt: [u8; SALT_LEN],
-    /// What goes into the stretch: the password itself is not kept.
+    /// Hash that the stretching starts from; the password itself is not kept.
     hash: Key32,
 }
 
@@ -111,8 +111,8 @@ impl VolumeSecrets {
         Self { spec, keys, ids, recovery, external_key, user: None, salt, front }
     }
 
-    /// Takes the user's password that [`Spec::user_password`] asks for, as [`password_hash`](crate::crypt::stretch::password_hash)
-    /// gives it.
+    /// Sets the user's password for [`Spec::user_password`]; `hash` is from
+    /// [`password_hash`](crate::crypt::stretch::password_hash).
     pub fn protect(&mut self, hash: Key32, entropy: &mut dyn Entropy) {
         let (mut id, mut salt) = ([0; 16], [0; SALT_LEN]);
         entropy.fill(&mut id);
@@ -120,7 +120,7 @@ impl VolumeSecrets {
         self.user = Some(User { id: Guid::from_random(id), salt, hash });
     }
 
-    /// What Windows shows as the identifier of the recovery password.
+    /// Identifier of the recovery password, which Windows shows when it asks for the key.
     pub const fn recovery_id(&self) -> Guid {
         self.recovery.id
     }
@@ -159,7 +159,7 @@ impl VolumeSecrets {
         let headers_len = size_of::<BlockHeader>() + size_of::<DatasetHeader>();
         let mut out = Writer::new(vec![0; headers_len], self.time(), FIRST_COUNTER);
         out.text(role::DESCRIPTION, &cut(&spec.description));
-        // In front of the recovery password, which two versions of cryptsetup do not find in the first place
+        // Before the recovery password, which two versions of cryptsetup do not find if it comes first
         // (docs/spec/bitlocker.md#what-readers-require).
         if let Some(user) = user {
             password_protector(&mut out, &keys.vmk, user, &stretch(&user.hash, &user.salt, &mut |_| {}));
@@ -253,7 +253,7 @@ fn recovery_protector(out: &mut Writer, vmk: &Key32, recovery: &Recovery, salt: 
     });
 }
 
-/// The 0xE0-byte form (docs/spec/bitlocker.md#password-protector).
+/// Protector of a user's password, 0xE0 bytes long (docs/spec/bitlocker.md#password-protector).
 fn password_protector(out: &mut Writer, vmk: &Key32, user: &User, stretched: &Key32) {
     protector(out, user.id, priority::PASSWORD, |out| {
         out.datum(role::PROPERTY, kind::STRETCH_KEY, |out| {

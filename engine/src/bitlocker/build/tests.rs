@@ -494,7 +494,7 @@ fn a_users_password_is_kept_with_the_draft_and_not_in_the_clear() {
     let at = region.windows(4).position(|window| window == [0xE0, 0, 2, 0]).expect("a datum of 0xE0 bytes, a VMK");
     assert_eq!(region[at + 0x20..at + 0x24], [0, 0, 0, 0x20], "hints and priority");
     assert_eq!(region[at + 0x24..at + 0x30], [0x6C, 0, 0, 0, 3, 0, 1, 0, 1, 0x10, 0, 0], "its stretch key");
-    // Without one, nothing is other than it was.
+    // Without a user's password the file is as before.
     let bare = || Spec { user_password: false, ..spec() };
     let without = VolumeSecrets::draw(bare(), &mut Seeded::new(7));
     assert_eq!(without.keep().len() + 64, kept.len());

@@ -66,7 +66,7 @@ pub struct Finished {
     pub data: ByteLen,
     /// Bytes written in all.
     pub written: ByteLen,
-    /// MD5 of the manifest; zeros where there is none.
+    /// MD5 of the manifest; zeros without one.
     pub manifest_md5: [u8; 16],
     /// Files left out, by tree index.
     pub left_out: BTreeMap<u32, String>,
