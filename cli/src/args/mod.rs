@@ -72,6 +72,13 @@ pub struct OutputArgs {
                        result, problems. How CMD ends changes nothing"
     )]
     pub on_finish: Option<String>,
+    /// Seconds between progress lines
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(
+        long_help = "Seconds between two progress lines of a drive where the output is not a terminal (default 30), and \
+                       between two progress objects of --json (default 1)"
+    )]
+    pub progress_every: Option<u64>,
     /// Configuration file (see `dray config --help`)
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -17,10 +17,6 @@ use crate::signals::Signals;
 const WINDOW: Duration = Duration::from_secs(30);
 /// Interval between redraws on a terminal.
 const REDRAW: Duration = Duration::from_millis(250);
-/// Interval between plain progress lines of a drive.
-const PLAIN: Duration = Duration::from_secs(30);
-/// Interval between JSON progress objects of a drive.
-const JSON: Duration = Duration::from_secs(1);
 /// Of the outermost track's rate, the part that platters have lost at the innermost one: about half on 3.5-inch drives.
 const INNER_LOSS: f64 = 0.5;
 
@@ -428,7 +424,7 @@ impl<'a> Board<'a> {
             }
             Event::Progress { drive, .. } => {
                 let Some(lane) = state.lanes.get_mut(*drive) else { return };
-                if lane.reported_at.is_some_and(|reported| now.saturating_sub(reported) < JSON) {
+                if lane.reported_at.is_some_and(|reported| now.saturating_sub(reported) < self.output.object_interval()) {
                     return;
                 }
                 lane.reported_at = Some(now);
@@ -481,7 +477,7 @@ impl<'a> Board<'a> {
             if self.output.live {
                 draw(&mut state, now);
             } else if !self.output.json && !self.output.quiet {
-                plain(&mut state, now);
+                plain(&mut state, now, self.output.line_interval());
             }
             state = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -551,11 +547,12 @@ fn draw(state: &mut State, now: Duration) {
     state.drawn = lines.len();
 }
 
-fn plain(state: &mut State, now: Duration) {
+/// A line for each running drive whose last one is `interval` old.
+fn plain(state: &mut State, now: Duration, interval: Duration) {
     let mut reported = false;
     for drive in 0..state.lanes.len() {
         let lane = &mut state.lanes[drive];
-        let due = lane.running() && now.saturating_sub(lane.reported_at.unwrap_or_default()) >= PLAIN;
+        let due = lane.running() && now.saturating_sub(lane.reported_at.unwrap_or_default()) >= interval;
         if due {
             lane.reported_at = Some(now);
             if let Some(line) = state.sentence(drive, now) {

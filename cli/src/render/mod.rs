@@ -76,6 +76,8 @@ pub struct Output {
     out: Style,
     err: Style,
     on_finish: Option<String>,
+    /// Time between two reports of progress that stay on the page, if the operator chose one.
+    progress_every: Option<Duration>,
     said: Arc<Mutex<Said>>,
 }
 
@@ -106,6 +108,7 @@ impl Output {
             out: style(std::io::stdout().is_terminal()),
             err: style(live),
             on_finish: args.on_finish.clone(),
+            progress_every: args.progress_every.map(Duration::from_secs),
             said: Arc::default(),
         }
     }
@@ -113,6 +116,16 @@ impl Output {
     /// The same output for a command that prints data on stdout: all messages go to stderr.
     pub fn beside_data(&self) -> Self {
         Self { beside: true, out: self.err, ..self.clone() }
+    }
+
+    /// Time between two progress lines that stay on the page.
+    fn line_interval(&self) -> Duration {
+        self.progress_every.unwrap_or(Duration::from_secs(30))
+    }
+
+    /// Time between two progress objects of one drive.
+    fn object_interval(&self) -> Duration {
+        self.progress_every.unwrap_or(Duration::from_secs(1))
     }
 
     /// Whether only objects are printed.
@@ -313,7 +326,7 @@ impl Scan<'_> {
         let output = self.output;
         match event {
             Event::Scanning { files, bytes } => {
-                let pause = if output.live { Duration::from_millis(200) } else { Duration::from_secs(30) };
+                let pause = if output.live { Duration::from_millis(200) } else { output.line_interval() };
                 let first_live = output.live && self.last.get().is_none();
                 if !first_live && self.last.get().get_or_insert_with(Instant::now).elapsed() < pause {
                     if self.last.get().is_none() {

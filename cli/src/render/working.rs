@@ -9,10 +9,6 @@ use super::{Output, err};
 
 /// Between two redraws of a line.
 const REDRAW: Duration = Duration::from_millis(150);
-/// Between two objects under `--json`.
-const OBJECT: Duration = Duration::from_secs(1);
-/// Between two lines where nothing can be redrawn.
-const LINE: Duration = Duration::from_secs(30);
 
 /// Progress of something that takes a while.
 #[derive(Debug)]
@@ -33,9 +29,9 @@ impl<'a> Working<'a> {
     pub fn show(&self, line: impl FnOnce() -> String, kind: &str, object: impl FnOnce() -> Value) {
         let output = self.output;
         let pause = match (output.json, output.live) {
-            (true, _) => OBJECT,
+            (true, _) => output.object_interval(),
             (false, true) => REDRAW,
-            (false, false) => LINE,
+            (false, false) => output.line_interval(),
         };
         if self.last.borrow().is_some_and(|last| last.elapsed() < pause) {
             return;

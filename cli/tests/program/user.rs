@@ -355,3 +355,22 @@ fn every_command_has_help_with_an_example_a_page_and_completions() {
         }
     }
 }
+
+/// A log that is kept wants a line every ten minutes, someone who waits at a pipe one a second.
+#[test]
+fn progress_lines_come_as_often_as_asked() {
+    let lines = |name: &str, words: &[&str]| {
+        let session = session(name);
+        fs::write(session.path("data/more.bin"), vec![9; 12_000_000]).expect("a file");
+        let ended = session.command(&["--source-rate", "4M", "--read-back", "none", "--yes", "drive"]).args(words).output();
+        let ended = ended.expect("the program");
+        assert_eq!(code(&ended), 0, "{}", said(&ended));
+        said(&ended).lines().filter(|line| line.contains("since start") && line.contains(" of ")).count()
+    };
+    assert_eq!(lines("progress-default", &[]), 0, "half a minute has not passed");
+    assert!(lines("progress-every", &["--progress-every", "1"]) >= 2);
+    let session = session("progress-none");
+    let refused = dray(&session.dir, &["plan", "--progress-every", "0"]);
+    assert_eq!(code(&refused), 1, "{}", said(&refused));
+    assert!(said(&refused).contains("--progress-every"), "{}", said(&refused));
+}
