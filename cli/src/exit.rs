@@ -157,6 +157,7 @@ mod tests {
             left_out: vec![("f".into(), "vanished".into()); left_out],
             failure,
             free_space_untouched: true,
+            outside_untouched: ByteLen(0),
             timing: dray_engine::report::Timing::default(),
             elapsed: Duration::ZERO,
         }

@@ -473,6 +473,9 @@ pub struct DriveResult {
     pub failure: Option<Problem>,
     /// Whether free space keeps its earlier contents.
     pub free_space_untouched: bool,
+    /// Bytes of the device outside a volume that was kept, partition tables included: no session writes them, with or
+    /// without `wipe_free`. 0 on a drive that was formatted.
+    pub outside_untouched: ByteLen,
     /// Wall time of this drive.
     pub elapsed: Duration,
     /// Bytes and times of this run alone, earlier runs not counted.

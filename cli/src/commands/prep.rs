@@ -827,6 +827,7 @@ mod tests {
             left_out: vec![("f".into(), "shrank".into()); left_out],
             failure,
             free_space_untouched: false,
+            outside_untouched: ByteLen(0),
             elapsed: Duration::ZERO,
             timing: dray_engine::report::Timing::default(),
         };

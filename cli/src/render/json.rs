@@ -157,6 +157,7 @@ fn result(result: &DriveResult) -> Value {
         "left_out": left_out,
         "failure": result.failure.as_ref().map(problem),
         "free_space_untouched": result.free_space_untouched,
+        "outside_untouched": result.outside_untouched.0,
         "seconds": result.elapsed.as_secs_f64(),
         "written_now": result.timing.written.0,
         "writing_seconds": result.timing.writing.as_secs_f64(),

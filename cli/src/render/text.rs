@@ -513,6 +513,10 @@ fn drive_summary(result: &DriveResult, windows: bool, style: Style) -> String {
         "overwritten and encrypted"
     };
     text.push_str(&format!("  free space     {free}\n"));
+    if result.outside_untouched.0 > 0 {
+        let outside = format!("{} outside the volume not overwritten: old data may remain there", result.outside_untouched);
+        text.push_str(&labelled("rest of drive", &outside));
+    }
     text.push_str(&left_out_of(result, style));
     if !drive.for_shipping && !windows {
         text.push_str("  The service would not accept this drive: it is not for shipping.\n");
@@ -621,6 +625,7 @@ mod tests {
             left_out: vec![("/data/gone\x1b[2J.txt".into(), "vanished".into())],
             failure: None,
             free_space_untouched: true,
+            outside_untouched: ByteLen(0),
             elapsed: Duration::from_secs(3700),
             timing: Timing {
                 written: ByteLen(1_000_000_000),

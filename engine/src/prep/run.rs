@@ -376,6 +376,7 @@ pub(super) struct Done {
     pub record: Option<PathBuf>,
     pub keys: DriveKeys,
     pub free_space_untouched: bool,
+    pub outside_untouched: ByteLen,
 }
 
 fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult {
@@ -390,6 +391,7 @@ fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult
         left_out: Vec::new(),
         failure: Some(problem),
         free_space_untouched: true,
+        outside_untouched: drive.size,
         elapsed: started.elapsed(),
         timing: Timing::default(),
     }
@@ -452,6 +454,7 @@ fn run_drive(
                 left_out: done.left_out,
                 failure: journal.err().and_then(|problems| problems.0.into_iter().next()),
                 free_space_untouched: done.free_space_untouched,
+                outside_untouched: done.outside_untouched,
                 elapsed: started.elapsed(),
                 timing: Timing::default(),
             }
@@ -582,6 +585,8 @@ fn write_drive(
         record: request.windows.is_none().then_some(record_path),
         keys,
         free_space_untouched: !request.wipe_free,
+        // A blank drive is written from its first sector to its last.
+        outside_untouched: ByteLen(0),
     })
 }
 

@@ -256,6 +256,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
     write_record(drive.target.key.as_ref(), &facts.drive_id, &drive_files, Some(done.manifest_md5), header.as_deref())?;
     let store_written = store.written();
+    let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
     drop((store, opened));
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Warning(format!(
@@ -276,6 +277,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         record: Some(drive_files.record),
         keys: DriveKeys::default(),
         free_space_untouched: !shared.request.wipe_free,
+        outside_untouched: outside,
     })
 }
 
