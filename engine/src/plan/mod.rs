@@ -11,5 +11,6 @@ pub mod batches;
 pub mod catalog;
 pub mod drive;
 pub mod in_place;
+mod part;
 pub mod snapshot;
 pub mod tree;
