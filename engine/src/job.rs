@@ -22,9 +22,12 @@ pub use crate::prep::lint::{InputKind, Linted, lint, lint_text};
 pub use crate::prep::log::append_to_log;
 pub use crate::prep::rebuild::{ReadDrive, SessionFound, rebuild_journal};
 pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
-pub use crate::prep::request::{Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, Table, WindowsDrive};
+pub use crate::prep::request::{
+    AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, Table, WindowsDrive,
+};
 pub use crate::prep::resume::is_complete;
 pub use crate::prep::session::{Prepared, prepare};
+pub use crate::prep::shards;
 pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;

@@ -32,6 +32,7 @@ pub mod resume;
 pub mod run;
 pub mod scan;
 pub mod session;
+pub mod shards;
 mod sources;
 pub mod targets;
 pub mod timeouts;

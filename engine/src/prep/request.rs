@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::prep::drive::Pace;
 use crate::report::{Kind, Problem, Problems};
+use crate::units::{ByteLen, SectorSize};
 
 /// Parameters of a copy session. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct PrepRequest {
     pub cipher: String,
     /// Bytes in a cluster; `None`: Windows' default.
     pub cluster_size: Option<u64>,
+    /// Drives to plan for that are not attached. A session with any can be planned and split, and not run.
+    pub absent: Vec<AbsentDrive>,
     /// Kind of partition table.
     pub table: Table,
     /// Encrypt zeros over the free space too.
@@ -101,6 +104,17 @@ pub enum RecoveryForm {
     Utf8,
 }
 
+/// A drive as its label and its maker's table describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsentDrive {
+    /// The serial, as the drive reports it.
+    pub serial: String,
+    /// Bytes of the drive, exactly.
+    pub size: ByteLen,
+    /// Its logical sector size.
+    pub sector: SectorSize,
+}
+
 /// Kind of partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Table {
@@ -166,6 +180,7 @@ impl PrepRequest {
             reports: Vec::new(),
             cipher: "aes-cbc-256".into(),
             cluster_size: None,
+            absent: Vec::new(),
             table: Table::default(),
             wipe_free: false,
             external_key: None,

@@ -31,7 +31,7 @@ use crate::prep::drive::{Sum, is_mid_chain};
 use crate::prep::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::prep::keys;
 use crate::prep::own::Own;
-use crate::prep::plan_file::{self, SavedDrive, SavedPlan};
+use crate::prep::plan_file::{self, Recipe, SavedDrive, SavedPlan};
 use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::run;
@@ -276,14 +276,8 @@ pub(super) fn prepare(
     };
     let plan = load_plan(&request, session)?;
     let recipe = &plan.recipe;
-    request.cipher.clone_from(&recipe.cipher);
-    (request.cluster_size, request.table) = (recipe.cluster_size, recipe.table);
-    (request.wipe_free, request.drive_header_hash) = (recipe.wipe_free, recipe.drive_header_hash);
-    request.external_key.clone_from(&recipe.external_key);
     let password_file = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
-    request.windows.clone_from(&recipe.windows);
-    let cipher = Cipher::from_name(&recipe.cipher)
-        .ok_or_else(|| Problem::new(Kind::Usage, "the plan names an unknown cipher").value(recipe.cipher.clone()))?;
+    let cipher = adopt(&mut request, recipe)?;
     let planner = Planner { recipe, catalog: &plan.catalog };
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
@@ -496,6 +490,20 @@ pub(super) fn prepare(
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
     let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
     Ok(Prepared { user_password, ..prepared })
+}
+
+/// Gives a request the layout options of a plan.
+///
+/// # Errors
+/// The plan names an unknown cipher.
+pub fn adopt(request: &mut PrepRequest, recipe: &Recipe) -> Result<Cipher, Problem> {
+    request.cipher.clone_from(&recipe.cipher);
+    (request.cluster_size, request.table) = (recipe.cluster_size, recipe.table);
+    (request.wipe_free, request.drive_header_hash) = (recipe.wipe_free, recipe.drive_header_hash);
+    request.external_key.clone_from(&recipe.external_key);
+    request.windows.clone_from(&recipe.windows);
+    Cipher::from_name(&recipe.cipher)
+        .ok_or_else(|| Problem::new(Kind::Usage, "the plan names an unknown cipher").value(recipe.cipher.clone()))
 }
 
 /// Whether an image that the session was to create is newer than the plan: another file moved into its place is older.

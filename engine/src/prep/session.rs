@@ -167,6 +167,7 @@ pub fn prepare_with(
     let mut warnings = Vec::new();
     let names_drives =
         request.driveset_row.is_some() || request.initial_driveset.is_some() || request.additional_driveset.is_some();
+    let names_drives = names_drives || !request.absent.is_empty();
     let checked = files::check_journal(&request, &mut problems);
     let knows_drives = checked.is_some();
     let (book, road) = match checked {
@@ -192,7 +193,8 @@ pub fn prepare_with(
         (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
         (initial, _) => (initial.clone(), "--initial-driveset"),
     };
-    let is_on_known = set_path.is_none() && request.driveset_row.is_none() && !book.ledger.finished_drives().is_empty();
+    let names_none = set_path.is_none() && request.driveset_row.is_none() && request.absent.is_empty();
+    let is_on_known = names_none && !book.ledger.finished_drives().is_empty();
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
         let problem = Problem::new(Kind::Usage, "unknown cipher").value(request.cipher.clone());
@@ -211,7 +213,7 @@ pub fn prepare_with(
     }
     let line = PathBuf::from(COMMAND_LINE);
     let driveset = match &request.driveset_row {
-        None if is_on_known => Some(Driveset::default()),
+        None if is_on_known || set_path.is_none() && !request.absent.is_empty() => Some(Driveset::default()),
         Some(row) => row_of_driveset(row, request.driveset_key_file.as_deref(), &mut problems),
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
@@ -271,7 +273,11 @@ pub fn prepare_with(
                 refuse_foreign_records(found, &book.ledger, &request.journal, &mut problems);
             }
         }
-        found.map(|found| places(found, roots, &mut problems))
+        found.map(|found| {
+            let mut places = places(found, roots, &mut problems);
+            places.extend(request.absent.iter().map(|drive| Target::Blank(Box::new(targets::absent(drive)))));
+            places
+        })
     };
     let dataset_path = request.dataset.clone().unwrap_or(line);
     if request.action == Action::SkipWrite {
@@ -517,7 +523,7 @@ pub(super) fn places(found: Vec<TargetDrive>, roots: &Roots, problems: &mut Prob
 }
 
 /// The logs of a journal go to one directory: a session may name it once.
-fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Problems) {
+pub(super) fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Problems) {
     let Some(first) = ledger.log_directory.as_ref().map(PathBuf::from) else { return };
     match &request.logdir {
         None => request.logdir = Some(first),

@@ -11,6 +11,7 @@ use crate::azure::names;
 use crate::device::by_id::{self, Link};
 use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};
+use crate::prep::request::AbsentDrive;
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 use crate::verify::find;
@@ -320,6 +321,37 @@ fn image(
         work: Work::Format,
         key: None,
     })
+}
+
+/// The target of a drive that is not attached: enough to plan for it.
+pub fn absent(drive: &AbsentDrive) -> TargetDrive {
+    let name = format!("serial:{}", drive.serial);
+    TargetDrive {
+        facts: DriveFacts {
+            path: PathBuf::from(&name),
+            name,
+            drive_id: names::drive_id_from_serial(&drive.serial),
+            serial: Some(drive.serial.clone()),
+            for_shipping: true,
+            model: None,
+            size: whole_sectors(drive.size, drive.sector),
+            sector: drive.sector.bytes(),
+            contents: None,
+            is_image: false,
+            rotational: None,
+        },
+        sector: drive.sector,
+        identity: None,
+        ground: None,
+        held: None,
+        planned_file: None,
+        old: Vec::new(),
+        silent: false,
+        named_firmly: true,
+        agreed: false,
+        work: Work::Format,
+        key: None,
+    }
 }
 
 fn whole_sectors(size: ByteLen, sector: SectorSize) -> ByteLen {
