@@ -7,6 +7,7 @@ mod exit;
 mod job;
 mod key;
 mod render;
+mod shard;
 mod signals;
 
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! The commands. A new one is one file here, one variant and one arm below.
 
 mod abort;
-mod about;
+pub mod about;
 mod bench;
 mod cat;
 mod check;
@@ -19,6 +19,7 @@ mod ls;
 mod pages;
 pub mod prep;
 mod session;
+mod shard;
 pub mod template;
 mod unlock;
 mod verify;
@@ -64,6 +65,8 @@ pub enum Command {
     Template(template::Template),
     /// Create, ship and follow the job at the service; print its papers
     Job(job::JobArgs),
+    /// Prepare many drives on many hosts: run, watch and gather the shards of a plan
+    Shard(shard::ShardArgs),
     /// List sessions: state, drives, bytes, what to do next
     Session(session::SessionsArgs),
     /// Show what options are set to, and where each value comes from
@@ -94,6 +97,7 @@ impl Command {
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),
             Self::Job(command) => command.run(output),
+            Self::Shard(command) => command.run(output),
             Self::Session(command) => command.run(output),
             Self::Config(command) => command.run(output, common.config.clone()),
             Self::Completions(command) => command.run(),

@@ -15,6 +15,7 @@ use crate::args::size;
 use crate::commands::abort;
 use crate::commands::about;
 use crate::commands::listing::{self, Listing};
+use crate::commands::shard;
 use crate::commands::template;
 use crate::consent::{self, Asked, Consent, Fate};
 use crate::exit::Exit;
@@ -239,7 +240,18 @@ pub struct PrepImport {
 pub struct Plan {
     #[command(flatten)]
     prep: PrepImport,
+    /// Split the plan by drive into this new directory, for `dray shard run` on any host
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["act", "listing", "rebuild_journal", "replan", "what_fits"])]
+    shards: Option<PathBuf>,
+    /// Which host has which drive, and drives that are not attached here
+    #[arg(long, value_name = "TOML", requires = "shards")]
+    #[arg(long_help = HOSTS_HELP)]
+    hosts: Option<PathBuf>,
 }
+
+const HOSTS_HELP: &str = "Which host has which drive, and drives that are not attached here: a [[drive]] table each, with \
+                          serial, host (as `hostname` prints it), and for a drive that is not attached its exact size \
+                          in bytes and sector (512 or 4096)";
 
 /// Names of the ciphers.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -400,7 +412,11 @@ fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
 impl Plan {
     /// Shows the plan.
     pub fn run(self, output: &Output) -> Exit {
-        PrepImport { dry_run: true, ..self.prep }.run(output)
+        let prep = PrepImport { dry_run: true, ..self.prep };
+        match &self.shards {
+            Some(dir) => shard::split(&prep.request(), dir, self.hosts.as_deref(), output),
+            None => prep.run(output),
+        }
     }
 }
 
@@ -453,7 +469,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn before(exit: Exit) -> Self {
+    /// Ended before anything was written.
+    pub fn before(exit: Exit) -> Self {
         Self { exit, report: None }
     }
 }
@@ -495,6 +512,18 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
         }
         return Ended::before(Exit::Done);
     }
+    session_of(request, consent, dry_run, output, job::prepare, |_| Ok(()))
+}
+
+/// As [`session`], with another preflight, and a step between preflight and consent.
+pub fn session_of(
+    request: PrepRequest,
+    consent: &Consent,
+    dry_run: bool,
+    output: &Output,
+    prepare: impl FnOnce(PrepRequest, &mut dyn FnMut(Event)) -> Result<Prepared, Problems>,
+    step: impl FnOnce(&Prepared) -> Result<(), Problems>,
+) -> Ended {
     let signals = match Signals::install(signals::SESSION) {
         Ok(signals) => signals,
         Err(error) => {
@@ -514,7 +543,7 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
             "checking and planning",
             |text| output.warning(&text),
             |beat| {
-                job::prepare(request, &mut |event| {
+                prepare(request, &mut |event| {
                     beat();
                     scan.event(&event);
                 })
@@ -538,6 +567,10 @@ pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &
                     .and_then(|()| output.plan_page(prepared.summary(), page))
             {
                 return Ended::before(output.problem(problem));
+            }
+            if let Err(problems) = step(&prepared) {
+                output.problems(&problems);
+                return Ended::before(Exit::of_problems(&problems));
             }
             carry_out(prepared, consent, dry_run, output, &signals)
         }

@@ -7,6 +7,8 @@ use dray_engine::report::{Kind, Problem, Problems};
 
 use crate::exit::Exit;
 use crate::render::Output;
+use crate::shard::Index;
+use crate::shard::scripts::{self, Engine};
 
 /// Files with a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +25,14 @@ enum What {
     Job,
     /// TOML: the same for an export
     ExportJob,
+    /// Shell: the shards of a plan as Slurm job arrays
+    Slurm,
+    /// Shell: the shards of a plan with GNU parallel, over ssh
+    Parallel,
+    /// YAML: the shards of a plan as Kubernetes Jobs
+    Kubernetes,
+    /// YAML: the shards of a plan as an Ansible playbook
+    Ansible,
 }
 
 /// Arguments of `dray template`.
@@ -40,12 +50,19 @@ pub struct Template {
     /// driveset: /dev/sdX, a link in /dev/disk/by-id, serial:… or image:SIZE
     #[arg(long, value_name = "DRIVE", default_value = "serial:SERIAL-OF-THE-DRIVE")]
     drive: Vec<String>,
+    /// slurm, parallel, kubernetes, ansible: directory that `dray plan --shards` filled
+    #[arg(long, value_name = "DIR")]
+    shards: Option<PathBuf>,
+    /// slurm, parallel: drives at once on a host
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=256))]
+    docks: u32,
 }
 
 const EXAMPLES: &str = "Examples:
   dray template dataset --source /data/video/ --to video/2026/ > dataset.csv
   dray template driveset --drive serial:WD-WMATV123456 > driveset.csv
-  dray template job > job.toml";
+  dray template job > job.toml
+  dray template slurm --shards /srv/shards --docks 4 > submit.sh";
 
 /// Meaning of the columns of both tables (docs/spec/import-export.md#data-set-columns and
 /// docs/spec/import-export.md#drive-set-columns).
@@ -208,11 +225,31 @@ impl Template {
             What::Metadata => METADATA.into(),
             What::Job => JOB.into(),
             What::ExportJob => export_job(),
+            What::Slurm | What::Parallel | What::Kubernetes | What::Ansible => match self.script() {
+                Ok(text) => text,
+                Err(problem) => return output.problem(problem),
+            },
         };
         if !output.result("template", serde_json::json!({ "text": text })) {
             output.say(&text);
         }
         Exit::Done
+    }
+
+    /// Starts the shards of a plan.
+    fn script(&self) -> Result<String, Problem> {
+        let dir = self.shards.as_deref().ok_or_else(|| {
+            Problem::new(Kind::Usage, "is missing")
+                .column("--shards")
+                .advice("name the directory that `dray plan --shards` filled")
+        })?;
+        let engine = match self.what {
+            What::Slurm => Engine::Slurm,
+            What::Kubernetes => Engine::Kubernetes,
+            What::Ansible => Engine::Ansible,
+            _ => Engine::Parallel,
+        };
+        Index::read(dir).map(|index| scripts::render(engine, &index, dir, self.docks))
     }
 
     fn dataset(&self) -> Result<String, Problem> {

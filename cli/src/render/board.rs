@@ -424,7 +424,8 @@ impl<'a> Board<'a> {
             }
             Event::Progress { drive, .. } => {
                 let Some(lane) = state.lanes.get_mut(*drive) else { return };
-                if lane.reported_at.is_some_and(|reported| now.saturating_sub(reported) < self.output.object_interval()) {
+                if lane.reported_at.is_some_and(|reported| now.saturating_sub(reported) < self.output.object_interval())
+                {
                     return;
                 }
                 lane.reported_at = Some(now);

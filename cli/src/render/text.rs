@@ -514,7 +514,8 @@ fn drive_summary(result: &DriveResult, windows: bool, style: Style) -> String {
     };
     text.push_str(&format!("  free space     {free}\n"));
     if result.outside_untouched.0 > 0 {
-        let outside = format!("{} outside the volume not overwritten: old data may remain there", result.outside_untouched);
+        let outside =
+            format!("{} outside the volume not overwritten: old data may remain there", result.outside_untouched);
         text.push_str(&labelled("rest of drive", &outside));
     }
     text.push_str(&left_out_of(result, style));

@@ -18,6 +18,7 @@ mod mistakes;
 mod own_files;
 mod package;
 mod sessions;
+mod shards;
 mod signals;
 /// Damaged and changed partition tables.
 mod tables;

@@ -335,7 +335,7 @@ pub struct Merged {
 pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Problems> {
     let mut merged = Merged::default();
     let mut problems = Problems::default();
-    let before = if journal.exists() { files::read_journal(journal)? } else { files::Book::default() };
+    let before = files::read_journal(journal)?;
     if !before.damage.is_empty() {
         return Err(Problems(before.damage));
     }

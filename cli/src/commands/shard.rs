@@ -1,0 +1,456 @@
+//! `dray shard`: run, watch and gather the shards of a plan (`dray plan --shards`).
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args, Subcommand};
+use dray_engine::job::{self, Action as Act, PrepRequest, Prepared, shards};
+use dray_engine::report::{Kind, Problem, Problems, SessionReport};
+use serde_json::{Value, json};
+
+use crate::commands::about;
+use crate::commands::prep::{self, Ended, WritingArgs};
+use crate::consent::Consent;
+use crate::exit::Exit;
+use crate::render::{Output, clean, count, text};
+use crate::shard::hosts::Hosts;
+use crate::shard::{self, Entry, Index, Outcome, State, lock};
+
+const EXAMPLES: &str = "Examples:
+  dray plan --journal job.jrn --id session#1 --dataset dataset.csv \\
+      --initial-driveset driveset.csv --shards /srv/shards
+  dray shard run /srv/shards --here
+  dray shard status /srv/shards
+  dray shard merge /srv/shards --journal job.jrn";
+
+/// Arguments of `dray shard`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ShardArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// Subcommands of `dray shard`.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Prepare the drive of a shard, or resume it
+    Run(Box<Run>),
+    /// Show the state of every shard
+    Status(Status),
+    /// Gather the finished drives: one journal, all drive records
+    Merge(Merge),
+}
+
+/// Arguments of `dray shard run`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = EXAMPLES,
+    after_long_help = Exit::help(),
+    group(ArgGroup::new("which").args(["index", "drive", "here"]).required(true))
+)]
+struct Run {
+    /// Directory that `dray plan --shards` filled
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Number of the shard, from 0
+    #[arg(long, value_name = "N")]
+    index: Option<u64>,
+    /// Shard of the drive with this serial
+    #[arg(long, value_name = "SERIAL")]
+    drive: Option<String>,
+    /// Every shard whose drive is on this host, one after the other
+    #[arg(long)]
+    here: bool,
+    /// Take a shard that another host holds: that host must be gone for good
+    #[arg(long)]
+    take_over: bool,
+    /// Keep drive records (they hold the keys) and journals in this directory of the host, not with the shards
+    #[arg(long, value_name = "DIR")]
+    records_stay: Option<PathBuf>,
+    /// Ask nothing: consent must come by --yes, or by SilentMode in the driveset
+    #[arg(long)]
+    silent: bool,
+    /// Full serial of a drive whose contents may be destroyed
+    #[arg(long, value_name = "SERIAL", num_args = 1.., value_delimiter = ',')]
+    yes: Vec<String>,
+    /// Accept drives that the service would not (images, virtual)
+    #[arg(long)]
+    not_for_shipping: bool,
+    #[command(flatten)]
+    writing: WritingArgs,
+}
+
+/// Arguments of `dray shard status`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit code: 0 all drives are done; 3 done, with files left out; 4 a drive failed; 6 work is left"
+)]
+struct Status {
+    /// Directory that `dray plan --shards` filled
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Arguments of `dray shard merge`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray shard merge /srv/shards --journal job.jrn")]
+struct Merge {
+    /// Directory that `dray plan --shards` filled
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Journal that gets every drive; made if it does not exist
+    #[arg(long, value_name = "FILE")]
+    journal: PathBuf,
+    /// Directory of this host that `shard run --records-stay` named
+    #[arg(long, value_name = "DIR")]
+    records_stay: Option<PathBuf>,
+}
+
+impl ShardArgs {
+    /// Runs the subcommand.
+    pub fn run(self, output: &Output) -> Exit {
+        match self.action {
+            Action::Run(run) => run.run(output),
+            Action::Status(status) => status.run(output),
+            Action::Merge(merge) => merge.run(output),
+        }
+    }
+}
+
+/// Plans a session and splits it by drive; nothing else is written.
+pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &Output) -> Exit {
+    let hosts = match hosts.map(Hosts::read).transpose() {
+        Ok(hosts) => hosts.unwrap_or_default(),
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    let request = PrepRequest { absent: hosts.absent, ..request.clone() };
+    let session = request.session.clone();
+    let mut written = None;
+    let consent = Consent { silent: true, serials: Vec::new() };
+    let step = |prepared: &Prepared| {
+        if !prepared.summary().unplaced.is_empty() {
+            // Refused behind this step, with what does not fit.
+            return Ok(());
+        }
+        shard::new_dir(dir)?;
+        let shards = shards::split(prepared, dir)?;
+        let index = Index::new(dir, &session, &shards, |id| hosts.of.get(id).cloned());
+        index.write()?;
+        written = Some(index);
+        Ok(())
+    };
+    let ended = prep::session_of(request, &consent, true, output, job::prepare, step);
+    if let (Exit::Done, Some(index)) = (ended.exit, &written) {
+        let unknown = hosts.of.keys().filter(|serial| !index.shards.iter().any(|entry| entry.is_called(serial)));
+        for serial in unknown {
+            output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
+        }
+        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(index, entry)).collect();
+        if !output.result("shards", json!({ "dir": dir, "plan": index.plan_hex(), "shards": list })) {
+            let dir = clean(&dir.display().to_string());
+            output.chat(&format!(
+                "{} in {dir}, plan {}. On the host of a drive:\n  dray shard run {dir} --here\n",
+                count(index.shards.len() as u64, "shard"),
+                &index.plan_hex()[..16],
+            ));
+        }
+    }
+    ended.exit
+}
+
+impl Run {
+    fn run(self, output: &Output) -> Exit {
+        let index = match Index::read(&self.dir) {
+            Ok(index) => index,
+            Err(problem) => return output.problem(problem),
+        };
+        let chosen: Vec<&Entry> = match (self.index, &self.drive) {
+            (Some(number), _) => index.shards.iter().filter(|entry| entry.number == number).collect(),
+            (_, Some(word)) => index.shards.iter().filter(|entry| entry.is_called(word)).collect(),
+            _ => index.shards.iter().filter(|entry| entry.is_here()).collect(),
+        };
+        if chosen.is_empty() {
+            let problem = match (self.index, &self.drive) {
+                (Some(number), _) => {
+                    let last = index.shards.len().saturating_sub(1);
+                    Problem::new(Kind::Usage, "the plan has no shard of this number")
+                        .column("--index")
+                        .value(number.to_string())
+                        .advice(format!("its shards are 0 to {last}"))
+                }
+                (_, Some(word)) => Problem::new(Kind::Usage, "the plan has no shard for this drive")
+                    .column("--drive")
+                    .value(word.clone())
+                    .advice("`dray shard status DIR` lists them"),
+                _ => Problem::new(Kind::Usage, "no drive of the plan is on this host")
+                    .column("--here")
+                    .value(lock::host_name())
+                    .advice("attach one, or name the shard with --index or --drive"),
+            };
+            return output.problem(problem.path(&self.dir));
+        }
+        let mut worst = Exit::Done;
+        for entry in chosen {
+            let exit = self.one(&index, entry, output);
+            if exit == Exit::Interrupted {
+                return exit;
+            }
+            // Files left out are better than a drive that failed.
+            let rank = |exit: Exit| match exit {
+                Exit::Done => 0,
+                Exit::LeftOut => 1,
+                _ => 2,
+            };
+            if rank(exit) > rank(worst) {
+                worst = exit;
+            }
+        }
+        worst
+    }
+
+    /// One shard, from the lock to its last word.
+    fn one(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
+        let lock = match index.lock(entry, self.take_over) {
+            Ok(lock) => lock,
+            Err(problem) => return output.problem(problem.drive(&entry.drive_id)),
+        };
+        // A result that stays would hide how this run ends.
+        if let Some(outcome) = index.result(entry)
+            && outcome.is_finished()
+        {
+            let done = SessionReport { journal: outcome.journal, ..SessionReport::default() };
+            if !output.result("summary", crate::render::json::summary(&index.session, &done)) {
+                output.chat(&format!("Drive {} is done: nothing left to do.\n", clean(&entry.drive_id)));
+            }
+            return Exit::Done;
+        }
+        let _ = fs::remove_file(index.result_path(entry));
+        let dir = index.state_dir(entry, self.records_stay.as_deref());
+        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+            let what = format!("the directory of the shard cannot be made: {error}");
+            return output.problem(Problem::new(Kind::Environment, what).path(dir));
+        }
+        let journal = index.journal(entry, self.records_stay.as_deref());
+        let request = self.request(&index.session, &journal);
+        let consent = Consent { silent: self.silent, serials: self.yes.clone() };
+        let ended = if job::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
+            // Killed between its last record and its result.
+            Ended::before(Exit::Done)
+        } else {
+            let file = index.dir.join(&entry.file);
+            let prepare = |request: PrepRequest, on_event: &mut dyn FnMut(_)| {
+                shards::prepare(request, &file, &entry.digest, on_event)
+            };
+            prep::session_of(request, &consent, false, output, prepare, |_| Ok(()))
+        };
+        let outcome = outcome(entry, ended.exit, ended.report.as_ref(), &journal);
+        let exit = match index.write_result(entry, &outcome) {
+            Ok(()) => ended.exit,
+            Err(problems) => {
+                output.problems(&problems);
+                if ended.exit == Exit::Done { Exit::of_problems(&problems) } else { ended.exit }
+            }
+        };
+        drop(lock);
+        if !outcome.is_finished() {
+            let dir = about::quoted(&index.dir.display().to_string());
+            output.chat(&format!("To run this shard again:\n  dray shard run {dir} --index {}\n", entry.number));
+        }
+        exit
+    }
+
+    fn request(&self, session: &str, journal: &Path) -> PrepRequest {
+        let not_for_shipping = self.not_for_shipping;
+        let request = PrepRequest { about: about::lines(), not_for_shipping, ..PrepRequest::new(journal, session) };
+        self.writing.apply(request)
+    }
+}
+
+/// The last word of a run.
+fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &Path) -> Outcome {
+    let journal = fs::canonicalize(journal).unwrap_or_else(|_| journal.to_path_buf());
+    let drive = report.and_then(|report| report.drives.first());
+    let known = job::read_journal(&journal).ok();
+    let known = known.as_ref().and_then(|book| book.ledger.whole(&entry.drive_id));
+    let known = known.filter(|drive| drive.state == job::SessionState::Completed);
+    Outcome {
+        host: lock::host_name(),
+        exit_code: exit.code(),
+        meaning: exit.meaning().to_owned(),
+        ended: format!("{:.0}", job::timestamp()),
+        journal,
+        manifest_hash: known.and_then(|drive| drive.manifest_hash),
+        left_out: drive.map_or(0, |drive| drive.left_out.len() as u64),
+        written: drive.map_or(0, |drive| drive.written.0),
+    }
+}
+
+fn line_json(index: &Index, entry: &Entry) -> Value {
+    let state = index.state(entry);
+    let (mut host, mut since, mut exit_code, mut left_out) = (entry.host.clone(), None, None, 0);
+    match &state {
+        State::Running(holder) | State::BrokenOff(holder) => {
+            host = Some(holder.host.clone());
+            since = Some(holder.since.clone());
+        }
+        State::Ended(outcome) => {
+            host = Some(outcome.host.clone());
+            since = Some(outcome.ended.clone());
+            exit_code = Some(outcome.exit_code);
+            left_out = outcome.left_out;
+        }
+        State::Waiting => {}
+    }
+    json!({
+        "index": entry.number, "drive_id": entry.drive_id, "name": entry.name, "host": host, "state": state.word(),
+        "since": since, "exit_code": exit_code, "files": entry.files, "data": entry.data, "size": entry.size,
+        "left_out": left_out,
+    })
+}
+
+/// A sentence on a shard's state.
+fn detail(state: &State) -> String {
+    match state {
+        State::Waiting => String::new(),
+        State::Running(holder) => format!("on {} since {}", holder.host, holder.since),
+        State::BrokenOff(holder) => format!("on {}, begun {}: run it again, it resumes", holder.host, holder.since),
+        State::Ended(outcome) => match (outcome.is_finished(), outcome.left_out) {
+            (true, 0) => format!("on {}, {}", outcome.host, outcome.ended),
+            (true, n) => format!("on {}, {}; {} left out", outcome.host, outcome.ended, count(n, "file")),
+            (false, _) => {
+                format!("on {}, {}: exit code {} ({})", outcome.host, outcome.ended, outcome.exit_code, outcome.meaning)
+            }
+        },
+    }
+}
+
+impl Status {
+    fn run(&self, output: &Output) -> Exit {
+        let index = match Index::read(&self.dir) {
+            Ok(index) => index,
+            Err(problem) => return output.problem(problem),
+        };
+        let states: Vec<(&Entry, State)> = index.shards.iter().map(|entry| (entry, index.state(entry))).collect();
+        let is = |word: &str| states.iter().filter(|(_, state)| state.word() == word).count();
+        let left_out = states.iter().any(|(_, state)| matches!(state, State::Ended(outcome) if outcome.left_out > 0));
+        let exit = match (is("failed"), is("done") == states.len(), left_out) {
+            (0, true, false) => Exit::Done,
+            (0, true, true) => Exit::LeftOut,
+            (0, false, _) => Exit::Resumable,
+            _ => Exit::DriveFailed,
+        };
+        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(&index, entry)).collect();
+        let value = json!({
+            "dir": self.dir, "session": index.session, "plan": index.plan_hex(), "done": is("done"),
+            "failed": is("failed"), "shards": list,
+        });
+        if output.result("shards", value) {
+            return exit;
+        }
+        let mut page = format!(
+            "Session {}, plan {}: {} of {} done{}\n",
+            index.session,
+            &index.plan_hex()[..16],
+            is("done"),
+            count(states.len() as u64, "drive"),
+            match is("failed") {
+                0 => String::new(),
+                n => format!(", {n} failed"),
+            }
+        );
+        for (entry, state) in &states {
+            let host = entry.host.as_deref().map(|host| format!(" @{host}")).unwrap_or_default();
+            page.push_str(&format!(
+                "  {:>4}  {:<10}  {}{}  {}, {}\n",
+                entry.number,
+                state.word(),
+                clean(&entry.drive_id),
+                clean(&host),
+                count(entry.files, "file"),
+                text::short(entry.data),
+            ));
+            let detail = detail(state);
+            if !detail.is_empty() {
+                page.push_str(&text::wrap(&format!("        {}", clean(&detail)), ""));
+            }
+        }
+        output.say(&page);
+        exit
+    }
+}
+
+impl Merge {
+    fn run(&self, output: &Output) -> Exit {
+        let index = match Index::read(&self.dir) {
+            Ok(index) => index,
+            Err(problem) => return output.problem(problem),
+        };
+        let part = |entry: &Entry| {
+            let own = index.journal(entry, self.records_stay.as_deref());
+            let shared = index.journal(entry, None);
+            shards::Part {
+                place: entry.number,
+                drive_id: entry.drive_id.clone(),
+                journal: if own.exists() { own } else { shared },
+            }
+        };
+        let parts: Vec<shards::Part> = index.shards.iter().map(part).collect();
+        let mut merged = match shards::merge(&index.session, &self.journal, &parts) {
+            Ok(merged) => merged,
+            Err(problems) => {
+                output.problems(&problems);
+                return Exit::of_problems(&problems);
+            }
+        };
+        for (id, why) in &mut merged.missing {
+            let entry = index.shards.iter().find(|entry| entry.drive_id == *id);
+            let outcome = entry.and_then(|entry| index.result(entry)).filter(Outcome::is_finished);
+            if let Some(outcome) = outcome {
+                let dir =
+                    outcome.journal.parent().and_then(Path::parent).unwrap_or(Path::new("?")).display().to_string();
+                *why = format!(
+                    "is finished, and its record stays on {}: merge there with --records-stay {}",
+                    outcome.host,
+                    clean(&dir)
+                );
+            }
+        }
+        let mut problems = Problems::default();
+        for (id, why) in &merged.missing {
+            let problem = Problem::new(Kind::Refused, why.clone()).drive(clean(id));
+            problems.push(problem.advice("merge again when it is finished: drives that are in the journal stay"));
+        }
+        let missing: Vec<Value> =
+            merged.missing.iter().map(|(id, why)| json!({ "drive_id": id, "why": why })).collect();
+        let value = json!({
+            "journal": self.journal, "session": index.session, "added": merged.added, "known": merged.known,
+            "missing": missing, "records": merged.records,
+        });
+        if !output.result("merged", value) {
+            let total = merged.added.len() + merged.known.len();
+            output.chat(&format!(
+                "{} of {} in journal {}{}\n",
+                total,
+                count(index.shards.len() as u64, "drive"),
+                clean(&self.journal.display().to_string()),
+                if merged.added.is_empty() && missing.is_empty() { ": nothing left to do" } else { "" },
+            ));
+            for record in &merged.records {
+                output.chat(&format!("  {}\n", clean(&record.display().to_string())));
+            }
+            if !merged.records.is_empty() {
+                output.chat("The drive records hold the BitLocker keys: keep them apart from the drives, and safe.\n");
+            }
+        }
+        if problems.0.is_empty() {
+            return Exit::Done;
+        }
+        output.problems(&problems);
+        Exit::Resumable
+    }
+}

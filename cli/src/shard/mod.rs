@@ -1,0 +1,381 @@
+//! A plan that is split by drive: its directory, the index in it, and the state of each shard.
+//!
+//! ```text
+//! DIR/index.json              the shards, their drives, hosts and digests
+//! DIR/0003-SERIAL.shard       one drive: identity, catalog, seed; no key
+//! DIR/0003.lock               the process that works on it: host, boot id, process, start time
+//! DIR/0003/                   journal, drive record (mode 0600), checkpoint and logs
+//! DIR/0003.result.json        the last word of the last run
+//! ```
+
+pub mod hosts;
+pub mod lock;
+pub mod scripts;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dray_engine::job::{self, Sha256, shards};
+use dray_engine::report::{Kind, Problem, Problems};
+use serde_json::{Value, json};
+
+use lock::{Holder, Lock};
+
+/// Version of index and results.
+const VERSION: u64 = 1;
+/// Longest index that is read: a thousand drives take 300 KB.
+const INDEX_MAX: u64 = 64 << 20;
+
+/// A shard of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number in the plan, from 0.
+    pub number: u64,
+    /// Name of its file.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
+    /// Drive id.
+    pub drive_id: String,
+    /// Serial, where the drive has one.
+    pub serial: Option<String>,
+    /// Name of the drive in the plan: `serial:…`, or the path of an image.
+    pub name: String,
+    /// Host that has the drive, if the plan says.
+    pub host: Option<String>,
+    /// Bytes of the drive.
+    pub size: u64,
+    /// Files of the session on it.
+    pub files: u64,
+    /// Bytes of those files.
+    pub data: u64,
+    /// Whether the drive is an image file.
+    pub is_image: bool,
+}
+
+/// The plan as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Directory of the shards.
+    pub dir: PathBuf,
+    /// Session id.
+    pub session: String,
+    /// SHA-256 of the digests of all shards, in their order: names this plan.
+    pub plan: [u8; 32],
+    /// One entry a drive.
+    pub shards: Vec<Entry>,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(out)
+}
+
+fn plan_digest(shards: &[Entry]) -> [u8; 32] {
+    let mut hash = Sha256::default();
+    shards.iter().for_each(|shard| hash.update(&shard.digest));
+    hash.value()
+}
+
+impl Index {
+    /// The index of shards that were just written.
+    pub fn new(dir: &Path, session: &str, written: &[shards::Shard], host_of: impl Fn(&str) -> Option<String>) -> Self {
+        let entry = |(number, shard): (u64, &shards::Shard)| Entry {
+            number,
+            file: shard.file.clone(),
+            digest: shard.digest,
+            drive_id: shard.drive.drive_id.clone(),
+            serial: shard.drive.serial.clone(),
+            name: shard.drive.name.clone(),
+            host: host_of(&shard.drive.drive_id),
+            size: shard.drive.size.0,
+            files: shard.files,
+            data: shard.data.0,
+            is_image: shard.drive.is_image,
+        };
+        let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
+        Self { dir: dir.to_path_buf(), session: session.into(), plan: plan_digest(&shards), shards }
+    }
+
+    /// Writes the index; the directory holds a plan once this is done.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self) -> Result<(), Problems> {
+        let shards: Vec<Value> = self.shards.iter().map(Entry::json).collect();
+        let value = json!({
+            "version": VERSION, "session": self.session, "plan": hex(&self.plan), "shards": shards,
+        });
+        job::write_private(&self.dir.join("index.json"), format!("{value:#}\n").as_bytes())
+    }
+
+    /// Reads the index of a directory. The digest of the plan is computed anew.
+    ///
+    /// # Errors
+    /// It is missing, damaged, of another version, or names another plan than its shards make.
+    pub fn read(dir: &Path) -> Result<Self, Problem> {
+        let path = dir.join("index.json");
+        let wrong = |what: &str| {
+            Problem::new(Kind::Usage, format!("is no index of shards: {what}"))
+                .path(&path)
+                .advice("bring the file back as `dray plan --shards` wrote it, or split the plan again")
+        };
+        let bytes = job::read_input(&path, INDEX_MAX, job::Pipes::Refused).map_err(|error| {
+            Problem::new(Kind::Usage, format!("the index of the shards cannot be read: {error}"))
+                .path(&path)
+                .advice("name the directory that `dray plan --shards DIR` filled")
+        })?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
+        if value["version"] != VERSION {
+            return Err(wrong("it has another version"));
+        }
+        let listed = value["shards"].as_array().ok_or_else(|| wrong("it lists none"))?;
+        let shards: Option<Vec<Entry>> = listed.iter().map(Entry::of_json).collect();
+        let shards = shards.ok_or_else(|| wrong("an entry lacks a field"))?;
+        let in_order = shards.iter().zip(0..).all(|(shard, number)| shard.number == number);
+        let has_names = shards.iter().all(|shard| Path::new(&shard.file).file_name() == Some(shard.file.as_ref()));
+        if !in_order || !has_names {
+            return Err(wrong("its entries are not numbered from 0, or name files elsewhere"));
+        }
+        let session = value["session"].as_str().ok_or_else(|| wrong("it names no session"))?.to_owned();
+        let plan = value["plan"].as_str().and_then(unhex).ok_or_else(|| wrong("it has no digest of the plan"))?;
+        if plan != plan_digest(&shards) {
+            return Err(wrong("its digest is that of another plan"));
+        }
+        Ok(Self { dir: dir.to_path_buf(), session, plan, shards })
+    }
+
+    /// Digest of the plan in hexadecimal.
+    pub fn plan_hex(&self) -> String {
+        hex(&self.plan)
+    }
+
+    fn beside(&self, entry: &Entry, extension: &str) -> PathBuf {
+        self.dir.join(format!("{:04}{extension}", entry.number))
+    }
+
+    /// Lock file of a shard.
+    pub fn lock_path(&self, entry: &Entry) -> PathBuf {
+        self.beside(entry, ".lock")
+    }
+
+    /// Result of a shard's last run.
+    pub fn result_path(&self, entry: &Entry) -> PathBuf {
+        self.beside(entry, ".result.json")
+    }
+
+    /// Directory of a shard's journal and record: below the plan's own, or below one of this host (`--records-stay`),
+    /// which may serve several plans.
+    pub fn state_dir(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+        match records {
+            None => self.beside(entry, ""),
+            Some(local) => local.join(format!("{}-{:04}", &self.plan_hex()[..16], entry.number)),
+        }
+    }
+
+    /// Journal of a shard.
+    pub fn journal(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+        self.state_dir(entry, records).join("shard.jrn")
+    }
+
+    /// State of a shard, from lock and result.
+    pub fn state(&self, entry: &Entry) -> State {
+        let result = self.result(entry);
+        match Holder::read(&self.lock_path(entry)) {
+            Some(holder) if holder.is_gone() => return State::BrokenOff(holder),
+            Some(holder) => return State::Running(holder),
+            None => {}
+        }
+        result.map_or(State::Waiting, State::Ended)
+    }
+
+    /// Result of the last run; `None` without a run, or with one that is not of this plan.
+    pub fn result(&self, entry: &Entry) -> Option<Outcome> {
+        let bytes = job::read_input(&self.result_path(entry), 1 << 20, job::Pipes::Refused).ok()?;
+        let value: Value = serde_json::from_slice(&bytes).ok()?;
+        let is_own = value["version"] == VERSION && value["plan"].as_str() == Some(&self.plan_hex());
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        is_own.then_some(())?;
+        Some(Outcome {
+            host: text("host")?,
+            exit_code: u8::try_from(value["exit_code"].as_u64()?).ok()?,
+            meaning: text("meaning")?,
+            ended: text("ended")?,
+            journal: PathBuf::from(text("journal")?),
+            manifest_hash: text("manifest_hash"),
+            left_out: value["left_out"].as_u64().unwrap_or(0),
+            written: value["written"].as_u64().unwrap_or(0),
+        })
+    }
+
+    /// Writes the result of a run, atomically.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_result(&self, entry: &Entry, outcome: &Outcome) -> Result<(), Problems> {
+        let value = json!({
+            "version": VERSION,
+            "plan": self.plan_hex(),
+            "session": self.session,
+            "index": entry.number,
+            "drive_id": entry.drive_id,
+            "host": outcome.host,
+            "exit_code": outcome.exit_code,
+            "meaning": outcome.meaning,
+            "ended": outcome.ended,
+            "journal": outcome.journal,
+            "manifest_hash": outcome.manifest_hash,
+            "left_out": outcome.left_out,
+            "written": outcome.written,
+        });
+        job::write_private(&self.result_path(entry), format!("{value:#}\n").as_bytes())
+    }
+
+    /// Takes a shard for this process.
+    ///
+    /// # Errors
+    /// Another process holds it, or the lock cannot be written.
+    pub fn lock(&self, entry: &Entry, take_over: bool) -> Result<Lock, Problem> {
+        Lock::take(&self.lock_path(entry), take_over)
+    }
+}
+
+impl Entry {
+    fn json(&self) -> Value {
+        json!({
+            "index": self.number, "file": self.file, "sha256": hex(&self.digest), "drive_id": self.drive_id,
+            "serial": self.serial, "name": self.name, "host": self.host, "size": self.size, "files": self.files,
+            "data": self.data, "image": self.is_image,
+        })
+    }
+
+    fn of_json(value: &Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Some(Self {
+            number: value["index"].as_u64()?,
+            file: text("file")?,
+            digest: unhex(value["sha256"].as_str()?)?,
+            drive_id: text("drive_id")?,
+            serial: text("serial"),
+            name: text("name")?,
+            host: text("host"),
+            size: value["size"].as_u64()?,
+            files: value["files"].as_u64()?,
+            data: value["data"].as_u64()?,
+            is_image: value["image"].as_bool()?,
+        })
+    }
+
+    /// Whether a word of the user names the shard's drive: its serial, its drive id, or its name in the plan.
+    pub fn is_called(&self, word: &str) -> bool {
+        let word = word.strip_prefix("serial:").unwrap_or(word);
+        self.drive_id == word || self.serial.as_deref() == Some(word) || self.name == word
+    }
+
+    /// Whether the shard is to be run on this host: the plan says so, or says nothing and the drive can be reached.
+    pub fn is_here(&self) -> bool {
+        match &self.host {
+            Some(host) => *host == lock::host_name(),
+            None => shards::is_here(&dray_engine::report::DriveFacts {
+                name: self.name.clone(),
+                path: PathBuf::from(&self.name),
+                drive_id: self.drive_id.clone(),
+                serial: self.serial.clone(),
+                is_image: self.is_image,
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+/// Result of one run of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Host that ran it.
+    pub host: String,
+    /// Exit code of the run.
+    pub exit_code: u8,
+    /// Meaning of the code.
+    pub meaning: String,
+    /// Time of its end (UTC).
+    pub ended: String,
+    /// Journal of the shard, on that host.
+    pub journal: PathBuf,
+    /// Upper-case hex MD5 of the drive's manifest, once it is finished.
+    pub manifest_hash: Option<String>,
+    /// Files left out.
+    pub left_out: u64,
+    /// Bytes written to the drive in all.
+    pub written: u64,
+}
+
+impl Outcome {
+    /// Whether the drive is finished, perhaps with files left out.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.exit_code, 0 | 3) && self.manifest_hash.is_some()
+    }
+}
+
+/// State of a shard.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// No run began.
+    Waiting,
+    /// A process holds it, or one on another host did when the lock was written.
+    Running(Holder),
+    /// The process that held it is gone without a last word.
+    BrokenOff(Holder),
+    /// The last run ended.
+    Ended(Outcome),
+}
+
+impl State {
+    /// One word for people and programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running(_) => "running",
+            Self::BrokenOff(_) => "broken off",
+            Self::Ended(outcome) => match outcome.exit_code {
+                0 | 3 if outcome.is_finished() => "done",
+                6 | 130 => "stopped",
+                _ => "failed",
+            },
+        }
+    }
+}
+
+/// Makes the directory for a new plan.
+///
+/// # Errors
+/// It exists and is not empty, or cannot be made.
+pub fn new_dir(dir: &Path) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| {
+        let problem = Problem::new(Kind::Environment, format!("the directory for the shards cannot be made: {error}"));
+        problem.path(dir).column("--shards")
+    };
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => {
+                let problem = Problem::new(Kind::Refused, "the directory for the shards is not empty").path(dir);
+                Err(problem.column("--shards").advice("name a new directory: shards of two plans must not mix"))
+            }
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            use std::os::unix::fs::DirBuilderExt;
+            fs::DirBuilder::new().mode(0o700).create(dir).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
