@@ -26,7 +26,6 @@ use batch_journal::{BatchJournal, Direction};
 use pass::{Pass, START};
 
 use super::commit::{self, Store, refused};
-use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::{PlaceError, Regions};
 use crate::checkpoint::Prefix;
 pub use crate::checkpoint::work::{ConvertState as State, Step};
