@@ -13,6 +13,7 @@ use super::super::tests::{
     assert_left, assert_same_shape, cut_everywhere, old_data, plant_old, planted, twin, unlocked, with_store,
 };
 use super::*;
+use crate::bitlocker::build::REGION_LEN;
 use crate::bitlocker::build::{Spec, VolumeSecrets};
 use crate::checkpoint::work::AppendState;
 use crate::checkpoint::{Checkpoint, WorkState};
