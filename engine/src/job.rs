@@ -5,7 +5,7 @@ pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
-pub use crate::azure::{Digest, SecretText};
+pub use crate::azure::{Digest, SecretText, XmlError, XmlStep, XmlSteps, base64};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point};
 pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;

@@ -3,6 +3,7 @@
 //! The judges themselves are Python in this crate's directory (`judges.py`, `judge_drive.py`, `check_manifest.py`,
 //! `decrypt.py`), so that they share no code with the program under test; [`judge`] runs them.
 
+pub mod azurite;
 pub mod crates;
 pub mod dataset;
 pub mod judge;

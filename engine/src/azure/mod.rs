@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base64;
 pub mod bloblist;
 pub mod copylog;
 pub mod dataset;
@@ -15,7 +16,6 @@ pub mod manifest;
 pub mod names;
 pub mod properties;
 
-mod base64;
 mod csv;
 mod digest;
 mod secret;
@@ -23,4 +23,4 @@ mod xml;
 
 pub use digest::{Digest, Md5};
 pub use secret::SecretText;
-pub use xml::XmlError;
+pub use xml::{Step as XmlStep, Steps as XmlSteps, XmlError};

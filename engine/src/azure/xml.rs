@@ -128,9 +128,16 @@ pub struct XmlError {
 
 /// One step of a document, with entities resolved and comments dropped.
 #[derive(Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// Start of an element; `empty` when it has no content, and then no [`Step::End`] follows.
-    Start { name: String, attributes: Vec<(String, String)>, empty: bool },
+    Start {
+        /// As the file spells it.
+        name: String,
+        /// Names and values, in file order.
+        attributes: Vec<(String, String)>,
+        /// Whether it is over with its start.
+        empty: bool,
+    },
     /// End of an element.
     End,
     /// Text; possibly several in a row.
@@ -141,10 +148,11 @@ pub(super) enum Step {
 
 /// A pull parser over quick-xml that bounds the length of one step, counts lines, and refuses document types.
 #[derive(Debug)]
-pub(super) struct Steps<R> {
+pub struct Steps<R> {
     reader: Reader<Bounded<Utf8<R>>>,
     buffer: Vec<u8>,
     step_max: usize,
+    /// Open elements.
     pub depth: usize,
     /// Refuses a declaration of anything but UTF-8: other programs read the file unchanged.
     pub only_utf8: bool,
@@ -157,18 +165,26 @@ impl<R: BufRead> Steps<R> {
         Self { reader, buffer: Vec::new(), step_max, depth: 0, only_utf8: false }
     }
 
+    /// An error at this place.
     pub fn error(&mut self, what: impl Into<String>) -> XmlError {
         XmlError { line: self.line(), byte: self.byte(), what: what.into() }
     }
 
+    /// Line, from 1.
     pub fn line(&mut self) -> u64 {
         self.reader.get_mut().line
     }
 
+    /// Byte from the start.
     pub fn byte(&self) -> u64 {
         self.reader.buffer_position()
     }
 
+    /// The next step.
+    ///
+    /// # Errors
+    /// When the document is not well-formed, or past a limit.
+    #[allow(clippy::should_implement_trait, reason = "steps fail")]
     pub fn next(&mut self) -> Result<Step, XmlError> {
         loop {
             self.buffer.clear();
@@ -222,6 +238,9 @@ impl<R: BufRead> Steps<R> {
     }
 
     /// The text of an element whose start was just read, up to its end; child elements are an error.
+    ///
+    /// # Errors
+    /// As [`Steps::next`], and for a text longer than `len_max`.
     pub fn text(&mut self, element: &str, len_max: usize) -> Result<String, XmlError> {
         let mut out = String::new();
         loop {
@@ -236,6 +255,9 @@ impl<R: BufRead> Steps<R> {
     }
 
     /// Skips an element whose start was just read.
+    ///
+    /// # Errors
+    /// As [`Steps::next`].
     pub fn skip(&mut self) -> Result<(), XmlError> {
         let until = self.depth - 1;
         while self.depth > until {

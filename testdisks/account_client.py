@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""account_client.py ENDPOINT COMMAND …: Microsoft's own client (PyPI azure-storage-blob) on the emulator's account.
+
+  sas RIGHTS                            an account SAS
+  list CONTAINER                        one JSON line a blob
+  put CONTAINER NAME FILE [k=v …]       uploads a file; k=v: metadata, and type=, md5=, kind=, tier=, snapshot=1
+  get CONTAINER NAME FILE               downloads it
+  many CONTAINER COUNT                  small blobs named blob-0000000 and so on
+
+Exit 3: no judge here.
+"""
+import base64
+import datetime
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+try:
+    from azure.storage import blob as azure
+except ImportError:
+    print("no Python package azure-storage-blob")
+    sys.exit(3)
+
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+endpoint, command, words = sys.argv[1], sys.argv[2], sys.argv[3:]
+# What this client speaks by itself is newer than the emulator.
+service = azure.BlobServiceClient(endpoint, credential=KEY, api_version="2026-06-06")
+
+
+def container(name):
+    client = service.get_container_client(name)
+    if not client.exists():
+        client.create_container()
+    return client
+
+
+if command == "sas":
+    rights = azure.AccountSasPermissions.from_string(words[0])
+    until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2)
+    kinds = azure.ResourceTypes(service=True, container=True, object=True)
+    print(azure.generate_account_sas("devstoreaccount1", KEY, kinds, rights, until, services=azure.Services(blob=True))
+          if hasattr(azure, "Services") else azure.generate_account_sas("devstoreaccount1", KEY, kinds, rights, until))
+elif command == "list":
+    for one in service.get_container_client(words[0]).list_blobs(include=["metadata", "snapshots"]):
+        settings = one.content_settings
+        md5 = settings.content_md5 and base64.b64encode(bytes(settings.content_md5)).decode()
+        print(json.dumps({"name": one.name, "length": one.size, "kind": one.blob_type, "md5": md5, "snapshot": one.snapshot,
+                          "type": settings.content_type, "metadata": one.metadata, "tier": one.blob_tier}))
+elif command == "put":
+    options = dict(word.split("=", 1) for word in words[3:])
+    kind = {"page": azure.BlobType.PAGEBLOB, "append": azure.BlobType.APPENDBLOB}.get(options.pop("kind", ""), azure.BlobType.BLOCKBLOB)
+    md5, tier, snapshot = options.pop("md5", None), options.pop("tier", None), options.pop("snapshot", None)
+    settings = azure.ContentSettings(content_type=options.pop("type", None))
+    if md5:
+        settings.content_md5 = bytearray(base64.b64decode(md5))
+    client = container(words[0]).get_blob_client(words[1])
+    with open(words[2], "rb") as file:
+        client.upload_blob(file.read(), blob_type=kind, overwrite=True, content_settings=settings, metadata=options or None)
+    if snapshot:
+        client.create_snapshot()
+    if tier:
+        client.set_standard_blob_tier(tier)
+elif command == "get":
+    with open(words[2], "wb") as file:
+        service.get_blob_client(words[0], words[1]).download_blob().readinto(file)
+elif command == "many":
+    there = container(words[0])
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: there.upload_blob(f"blob-{i:07}", b"x", overwrite=True), range(int(words[1]))))
+elif command == "delete":
+    service.get_blob_client(words[0], words[1]).delete_blob()
+else:
+    sys.exit(f"no command {command}")
