@@ -4,6 +4,9 @@
 SPEC_DIR holds arm-2021-01-01 and databox-2021-08-01-preview as published. Every request must be of a path, method and
 api-version that the descriptions know, carry the token `Bearer good-token`, and have a body that its schema allows, with
 no field that the schema does not describe. Answers are the published examples, with the request's own names in them.
+Data Box only queues an order, as recordings of the real service show: 202, empty, with `Location` and `Retry-After`; that
+address answers 202 with a new `Location`, and then with the job, or with the order's error (a job whose name begins with
+`locked` has one). Its DELETE is 202 too, cancelling 204.
 Listens on 127.0.0.1, prints `PORT n` once, and writes one JSON line a request to LOG. Ends when stdin ends.
 Exit 3: no judge here.
 """
@@ -43,6 +46,8 @@ EXAMPLES = {
     "databox": load("databox-2021-08-01-preview", "examples", "JobsGet.json")["responses"]["200"]["body"],
 }
 JOBS = {}
+# What was queued: number -> [questions until it is over, status, body].
+QUEUED = {}
 
 
 def export_examples():
@@ -128,9 +133,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def answer(self, status, body=None):
+    def answer(self, status, body=None, headers=()):
         data = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Content-Type", "application/json")
         self.end_headers()
@@ -152,6 +159,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         raw = self.rfile.read(length)
         if self.headers.get("Authorization") != "Bearer good-token":
             return self.refuse(401, "AuthenticationFailed", "no valid token")
+        queued = re.fullmatch(r"/subscriptions/[^/]+/providers/Microsoft.DataBox/locations/[^/]+/operationResults/(\d+)", path)
+        if queued and self.command == "GET" and int(queued[1]) in QUEUED:
+            self.note()
+            return self.over(int(queued[1]))
         found = operation(self.command.lower(), path)
         if found is None:
             return self.refuse(404, "NotFound", f"no operation {self.command} {path}")
@@ -182,11 +193,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.note(body=body)
         return self.act(api, path, names, body)
 
+    def queue(self, status, body, after=lambda: None):
+        """The request is taken, and what it comes to is told later, at another address."""
+        number = len(QUEUED) + 1
+        QUEUED[number] = [2, status, body, after]
+        self.answer(202, None, self.place(number))
+
+    def place(self, number):
+        host = f"http://127.0.0.1:{self.server.server_address[1]}"
+        path = f"/subscriptions/{self.path.split('/')[2]}/providers/Microsoft.DataBox/locations/westus/operationResults/{number}"
+        # The real one's query is signed anew each time.
+        return [("Location", f"{host}{path}?api-version=2025-02-01&t={QUEUED[number][0]}&c=MII-_"), ("Retry-After", "0")]
+
+    def over(self, number):
+        one = QUEUED[number]
+        if f"&t={one[0]}&" not in self.path:
+            return self.refuse(400, "InvalidOperationToken", "an address of an earlier answer")
+        if one[0] > 1:
+            one[0] -= 1
+            return self.answer(202, None, self.place(number))
+        one[3]()
+        return self.answer(one[1], one[2])
+
     def act(self, api, path, names, body):
         arm = api is APIS[0]
         name = names.get("jobName")
         if path.endswith(f"locations/{names.get('locationName')}"):
             return self.answer(200, EXAMPLES["location"])
+        if path.endswith("/locations"):
+            return self.answer(200, {"value": [EXAMPLES["location"]]})
         if self.command == "PUT":
             properties = body["properties"]
             export = (properties.get("jobType") == "Export") if arm else (properties["transferType"] == "ExportFromAzure")
@@ -203,15 +238,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 answer["properties"]["driveList"] = drives
             else:
                 answer["properties"]["status"] = "AwaitingShipmentDetails"
+            if not arm:
+                if name.startswith("locked"):
+                    return self.queue(400, {"error": {"code": "OrderFailed", "message": "The order could not be placed.",
+                        "details": [{"code": "StorageAccountNotAccessible", "message": "The account cannot be reached."}]}})
+                return self.queue(200, answer, lambda: JOBS.update({path: answer}))
             JOBS[path] = answer
-            return self.answer(201 if arm else 200, answer)
+            return self.answer(201, answer)
         job = JOBS.get("/".join(path.split("/")[:9]))
         if job is None:
             return self.refuse(404, "ResourceNotFound", f"no job {name}")
         if self.command == "GET":
             return self.answer(200, job)
+        if self.command == "DELETE":
+            if arm and job["properties"].get("state") not in ("Creating", "Completed", "Closed"):
+                return self.refuse(409, "InvalidJobState", "a job can be deleted before it is shipped, or when it is over")
+            if arm:
+                del JOBS[path]
+                return self.answer(200)
+            if job["properties"]["status"] not in ("Cancelled", "Completed"):
+                return self.refuse(409, "InvalidJobState", "cancel it first")
+            return self.queue(200, None, lambda: JOBS.pop(path, None))
         if path.endswith(("/listBitLockerKeys", "/listCredentials")):
             return self.answer(200, EXAMPLES["keys"] if arm else EXAMPLES["credentials"])
+        if self.command == "PATCH" and not arm:
+            job["properties"].setdefault("details", {}).update(body["properties"].get("details", {}))
+            return self.queue(200, job)
         if self.command == "PATCH":
             change = body["properties"]
             if change.get("state") == "Shipping" and not change.get("deliveryPackage"):

@@ -185,6 +185,14 @@ fn question(found: &Found) -> String {
     if kinds.is_empty() { text } else { format!("{text} ({})", kinds.join(", ")) }
 }
 
+/// What a person answers to a question; it is not shown. `None`: this is no terminal, or no answer came.
+///
+/// # Errors
+/// When the terminal fails.
+pub fn asked(question: &str) -> Result<Option<Zeroizing<String>>, Problem> {
+    Prompt::ask(question)
+}
+
 /// A terminal with echo switched off while a secret is typed.
 struct Prompt {
     before: Termios,

@@ -1,5 +1,6 @@
 //! `dray`: arguments in, engine calls, rendering out.
 
+mod account;
 mod args;
 mod commands;
 mod consent;

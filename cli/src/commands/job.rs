@@ -4,11 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use dray_account::Endpoint;
+use dray_account::token::management_of;
 use dray_engine::job::{self, OutputForm, Outputs, SessionDrive};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::account::AccountArgs;
+use crate::account::SignIn;
 use crate::exit::Exit;
 use crate::job::description::{self, Description, JobDrive};
 use crate::job::held::{self, Allowed, Shelf};
@@ -18,8 +22,8 @@ use crate::job::verified::Verified;
 use crate::job::{Api, body, papers, words};
 use crate::render::{Output, count, labelled, page};
 
-/// Longest token file that is read.
-const TOKEN_MAX: u64 = 64 << 10;
+/// Longest key file that is read.
+const KEY_MAX: u64 = 64 << 10;
 
 /// The request's body as a file: it may replace an earlier one.
 const BODY: OutputForm = OutputForm {
@@ -62,6 +66,16 @@ enum Action {
     Cancel(Cancel),
     /// Fetch the keys of the drives from the service, for verifying
     Keys(Keys),
+    /// Follow a job until something is to be done
+    Watch(Watch),
+    /// Change return address, carrier account or log level
+    Update(Update),
+    /// Let the service forget a job
+    Delete(Delete),
+    /// Fetch copy logs and lists of the job from the storage account
+    Logs(Box<Logs>),
+    /// Where drives are sent to, and who brings them back
+    Locations(Locations),
     /// Packing slip, drive labels and chain of custody, to print
     Papers(Papers),
 }
@@ -73,9 +87,8 @@ struct Sending {
     /// Send the request; without it nothing leaves this machine
     #[arg(long)]
     submit: bool,
-    /// File with the bearer token [or the variable DRAY_TOKEN]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    sign_in: SignIn,
     /// URL that requests are sent to
     #[arg(long, value_name = "URL", default_value = "https://management.azure.com")]
     endpoint: String,
@@ -195,6 +208,76 @@ struct Keys {
     sending: Sending,
 }
 
+/// Arguments of `dray job watch`.
+#[derive(Args, Debug)]
+#[command(after_help = "Ends when a parcel is to be sent, when the job is over, or when it is stuck.\n\n\
+                        Example:\n  dray job watch import-2026.job.json --submit")]
+struct Watch {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Minutes between two questions
+    #[arg(long, value_name = "MINUTES", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    every: u64,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job update`.
+#[derive(Args, Debug)]
+#[command(after_help = "Change the description first; what of it can still be changed is sent.\n\n\
+                        Example:\n  dray job update import-2026.job.json --job job.toml --submit")]
+struct Update {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Description of the job as it is to be
+    #[arg(long, value_name = "TOML", default_value = "job.toml")]
+    job: PathBuf,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job delete`.
+#[derive(Args, Debug)]
+#[command(after_help = "The logs stay in the storage account.\n\n\
+                        Example:\n  dray job delete import-2026.job.json --submit")]
+struct Delete {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// Arguments of `dray job logs`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "`dray job show FILE --submit` learns where they are. `dray verify` and `dray audit` read them.\n\n\
+                        Example:\n  dray job logs import-2026.job.json --to logs --endpoint ACCOUNT"
+)]
+struct Logs {
+    /// The job's file
+    #[arg(value_name = "JOB.job.json")]
+    file: PathBuf,
+    /// Directory for them: files that are there stay as they are
+    #[arg(long, value_name = "DIR", default_value = "logs")]
+    to: PathBuf,
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+/// Arguments of `dray job locations`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  dray job locations \"West US\" --submit")]
+struct Locations {
+    /// One of them [default: all]
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    sending: Sending,
+}
+
 /// Arguments of `dray job papers`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  dray job papers import-2026.job.json --to papers")]
@@ -220,6 +303,11 @@ impl JobArgs {
             Action::Ship(ship) => ship.run(output),
             Action::Cancel(cancel) => cancel.run(output),
             Action::Keys(keys) => keys.run(output),
+            Action::Watch(watch) => watch.run(output),
+            Action::Update(update) => update.run(output),
+            Action::Delete(delete) => delete.run(output),
+            Action::Logs(logs) => logs.run(output),
+            Action::Locations(locations) => locations.run(output),
             Action::Papers(papers) => papers.run(output),
         };
         match result {
@@ -237,20 +325,10 @@ impl Sending {
         if !self.submit {
             return Ok(None);
         }
-        let token = match &self.token_file {
-            Some(path) => {
-                let problem = |what: String| Problem::new(Kind::Usage, what).path(path).column("--token-file");
-                let read =
-                    job::read_input(path, TOKEN_MAX, job::Pipes::Taken).and_then(|bytes| job::decode_text(&bytes));
-                read.map_err(|error| problem(format!("the token cannot be read: {error}")))?
-            }
-            None => Zeroizing::new(std::env::var("DRAY_TOKEN").map_err(|_| {
-                Problem::new(Kind::Usage, "sending needs a bearer token")
-                    .advice("`az account get-access-token --query accessToken -o tsv > token`, then --token-file token")
-            })?),
-        };
-        let token = Zeroizing::new(token.trim().to_owned());
-        Ok(Some(Service::new(&self.endpoint, self.ca_file.as_deref(), token)?))
+        let endpoint = Endpoint::parse(&self.endpoint, "--endpoint", "https://management.azure.com")?;
+        let ca_file = self.ca_file.as_deref();
+        let tokens = self.sign_in.tokens(&management_of(&endpoint), &endpoint, ca_file)?;
+        Ok(Some(Service::new(endpoint, ca_file, tokens, None)?))
     }
 }
 
@@ -400,8 +478,7 @@ impl Create {
                 record_sha256: sum(&drive.record)?,
                 files: reported.and_then(|reported| reported.files),
                 data: reported.and_then(|reported| reported.data),
-                state: String::new(),
-                percent: None,
+                ..Drive::default()
             });
         }
         for serial in described.export.iter().flat_map(|export| &export.drives) {
@@ -433,6 +510,9 @@ impl Create {
             sender,
             data_center: Vec::new(),
             journal,
+            percent: None,
+            returned: None,
+            incomplete: None,
         })
     }
 
@@ -492,7 +572,7 @@ fn make(dir: &Path) -> Result<(), Problem> {
 
 /// The key in a key file; `None` when it cannot be read or is not UTF-8.
 fn read_key(path: &Path) -> Option<Zeroizing<String>> {
-    let bytes = job::read_input(path, TOKEN_MAX, job::Pipes::Refused).ok()?;
+    let bytes = job::read_input(path, KEY_MAX, job::Pipes::Refused).ok()?;
     std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
@@ -706,6 +786,217 @@ impl Keys {
     }
 }
 
+impl Watch {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        let Some(service) = self.sending.service()? else {
+            return Err(needs_submit("the state is at the service").into());
+        };
+        let mut before = String::new();
+        loop {
+            let answer = service.call(this.api, "GET", &this.resource, None)?;
+            this.learn(&answer, job::timestamp());
+            this.save(&self.file)?;
+            let drives: Vec<String> =
+                this.drives.iter().map(|drive| format!("{}{:?}", drive.state, drive.percent)).collect();
+            let now = format!("{} {:?} {}", this.state, this.percent, drives.join(" "));
+            let is_end = this.waits_for_parcel() || this.is_over() || this.state == "Faulted";
+            if now != before || is_end {
+                report(output, &this, &self.file, &[]);
+            }
+            if is_end {
+                return Ok(());
+            }
+            before = now;
+            std::thread::sleep(std::time::Duration::from_secs(60 * self.every));
+        }
+    }
+}
+
+impl Update {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        let mut warnings = Vec::new();
+        let described = description::read(&self.job, this.api, Some(&this.name), &mut warnings)?;
+        if this.is_over() || this.state == "Packaging" || this.state == "PreparingToShipFromAzureDC" {
+            return Err(Problem::new(
+                Kind::Refused,
+                "the drives are on their way back: nothing can be changed any more",
+            )
+            .value(this.state.clone())
+            .into());
+        }
+        let request = body::update(this.api, &described);
+        match self.sending.service()? {
+            Some(service) => {
+                let answer = service.call(this.api, "PATCH", &this.resource, Some(&request.to_string()))?;
+                this.learn(&answer, job::timestamp());
+            }
+            None => {
+                unsent(output, "PATCH", &this.resource, this.api, &request);
+                return Ok(());
+            }
+        }
+        this.return_carrier.clone_from(&described.carrier);
+        let address = body::address(&described);
+        this.sender = state::address_lines(&address);
+        this.sender.push(described.address("email").to_owned());
+        this.save(&self.file)?;
+        report(output, &this, &self.file, &warnings);
+        Ok(())
+    }
+}
+
+impl Delete {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let mut this = Job::load(&self.file)?;
+        let is_open = match this.api {
+            Api::ImportExport => matches!(this.state.as_str(), "Drafted" | "Creating" | "Completed" | "Closed"),
+            Api::DataBox => this.state == "Drafted" || this.is_over(),
+        };
+        if !is_open {
+            let advice = if this.api == Api::DataBox {
+                "cancel it first, or wait until it is over"
+            } else {
+                "a job can be deleted before it is shipped, or when it is over"
+            };
+            return Err(Problem::new(Kind::Refused, "the service does not delete a job in this state")
+                .value(this.state.clone())
+                .advice(advice)
+                .into());
+        }
+        match self.sending.service()? {
+            Some(service) => {
+                service.call(this.api, "DELETE", &this.resource, None)?;
+            }
+            None => {
+                output.chat(&format!(
+                    "Not sent (--submit does):\nDELETE {}?api-version={}\n",
+                    this.resource,
+                    this.api.version()
+                ));
+                return Ok(());
+            }
+        }
+        "Deleted".clone_into(&mut this.state);
+        this.ended_at.get_or_insert(job::timestamp());
+        this.save(&self.file)?;
+        report(output, &this, &self.file, &[]);
+        Ok(())
+    }
+}
+
+/// Longest log that is fetched.
+const LOG_MAX: u64 = 4 << 30;
+
+/// Container and blob of an address in the account, and the name of a file for it.
+fn place_of(account: &dray_account::Account, address: &str) -> Result<(String, String, String), Problem> {
+    let wrong = |what: &str| {
+        let shown = address.split('?').next().unwrap_or_default().to_owned();
+        Problem::new(Kind::Refused, what.to_owned()).value(shown).advice("name the account's endpoint with --endpoint")
+    };
+    let base = account.endpoint().base();
+    let plain = address.split('?').next().unwrap_or_default();
+    let path = plain.strip_prefix(base).and_then(|rest| rest.strip_prefix('/'));
+    // The service also gives paths below the account alone.
+    let path = path.or_else(|| (!plain.contains("://")).then(|| plain.trim_start_matches('/')));
+    let path = path.ok_or_else(|| wrong("is not in this account"))?;
+    let path = dray_account::sign::decoded(path);
+    let (container, blob) = path.split_once('/').ok_or_else(|| wrong("is no blob"))?;
+    let name = blob.rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || name.starts_with('.') || name.chars().any(char::is_control) {
+        return Err(wrong("has no name for a file"));
+    }
+    Ok((container.to_owned(), blob.to_owned(), name.to_owned()))
+}
+
+impl Logs {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let this = Job::load(&self.file)?;
+        let mut wanted: Vec<(String, String, String)> = Vec::new();
+        for drive in &this.drives {
+            wanted.extend(drive.logs.iter().map(|(kind, address)| (drive.id.clone(), kind.clone(), address.clone())));
+        }
+        wanted.extend(
+            this.incomplete.iter().map(|address| (String::new(), "list of blobs not exported".into(), address.clone())),
+        );
+        if wanted.is_empty() {
+            return Err(Problem::new(Kind::Usage, "nothing is known of logs of this job")
+                .path(&self.file)
+                .advice("`dray job show FILE --submit` asks the service, which writes them when drives are copied")
+                .into());
+        }
+        let Some(account) = self.account.open(None)? else {
+            return Err(Problem::new(Kind::Usage, "the logs are in the storage account")
+                .column("--endpoint")
+                .advice("name it: --endpoint https://NAME.blob.core.windows.net")
+                .into());
+        };
+        make(&self.to)?;
+        let mut files = Vec::new();
+        for (drive, kind, address) in &wanted {
+            let (container, blob, name) = place_of(&account, address)?;
+            let path = self.to.join(name);
+            if !path.exists() {
+                let bytes = account.read_whole(&container, &blob, LOG_MAX).map_err(|failure| failure.problem())?;
+                job::write_private(&path, &bytes)?;
+            }
+            files.push(serde_json::json!({ "drive_id": drive, "kind": kind, "path": path.display().to_string() }));
+        }
+        let shown: Vec<String> =
+            files.iter().map(|file| file["path"].as_str().unwrap_or_default().to_owned()).collect();
+        if !output.result("job_logs", serde_json::json!({ "job": this.name, "files": files })) {
+            output.say(&format!("  {}\n", shown.join("\n  ")));
+        }
+        Ok(())
+    }
+}
+
+impl Locations {
+    fn run(self, output: &Output) -> Result<(), Problems> {
+        let Some(service) = self.sending.service()? else {
+            return Err(needs_submit("the list is at the service").into());
+        };
+        let base = "/providers/Microsoft.ImportExport/locations";
+        let path = self.name.as_ref().map_or(base.to_owned(), |name| format!("{base}/{name}"));
+        let answer = service.call(Api::ImportExport, "GET", &path, None)?;
+        let all: Vec<&Value> = match answer["value"].as_array() {
+            Some(list) => list.iter().collect(),
+            None => vec![&answer],
+        };
+        let list = |one: &Value, key: &str| -> Vec<String> {
+            let texts = one["properties"][key].as_array().into_iter().flatten().filter_map(Value::as_str);
+            texts.map(|text| text.rsplit('/').next().unwrap_or(text).to_owned()).collect()
+        };
+        for one in all {
+            let name = one["name"].as_str().unwrap_or_default();
+            let lines = state::address_lines(&one["properties"]);
+            let (carriers, others) = (list(one, "supportedCarriers"), list(one, "alternateLocations"));
+            if output.is_json() {
+                let value = serde_json::json!({
+                    "name": name, "address": lines, "carriers": carriers, "alternates": others,
+                });
+                output.object("location", value);
+            } else {
+                output.say(&format!(
+                    "{}\n  to: {}\n  comes back by: {}\n",
+                    output.style().bold(name),
+                    lines.join(", "),
+                    carriers.join(", ")
+                ));
+                if !others.is_empty() {
+                    output.say(&format!("  use one of: {}\n", others.join(", ")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn needs_submit(what: &str) -> Problem {
+    Problem::new(Kind::Usage, what.to_owned()).column("--submit").advice("--submit asks it")
+}
+
 fn unsent(output: &Output, method: &str, path: &str, api: Api, request: &Value) {
     output.chat(&format!(
         "\n{}\n{method} {path}?api-version={}\n{request:#}\n",
@@ -775,6 +1066,18 @@ fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> boo
     if let (Some(carrier), Some(tracking)) = (&this.carrier, &this.tracking) {
         line("parcel", &format!("{carrier} {tracking}"));
     }
+    if let Some(percent) = this.percent {
+        line("copied", &format!("{percent}%"));
+    }
+    if !this.data_center.is_empty() {
+        line("send to", &this.data_center.join(", "));
+    }
+    if let Some((carrier, tracking)) = &this.returned {
+        line("comes back", &format!("{carrier} {tracking}"));
+    }
+    if this.incomplete.is_some() {
+        line("not exported", "some blobs: `dray job logs` fetches their list");
+    }
     for drive in &this.drives {
         let percent = drive.percent.map(|percent| format!(", {percent}%")).unwrap_or_default();
         let known = if drive.state.is_empty() {
@@ -783,6 +1086,18 @@ fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> boo
             format!(" {}{percent} ({})", drive.state, state::drive_meaning(&drive.state))
         };
         line("drive", &format!("{}{known}", drive.id));
+        if !drive.copy_status.is_empty() {
+            let bytes =
+                drive.bytes.map(|bytes| format!(", {}", dray_engine::units::ByteLen(bytes))).unwrap_or_default();
+            let percent = drive.percent.filter(|_| drive.state.is_empty()).map(|percent| format!(", {percent}%"));
+            let meaning = state::copy_meaning(&drive.copy_status);
+            let meaning = if meaning.is_empty() { "not in the published table" } else { meaning };
+            let status = format!("{}{}{bytes}: {meaning}", drive.copy_status, percent.unwrap_or_default());
+            line("", &format!("  {status}"));
+        }
+        for (kind, address) in &drive.logs {
+            line("", &format!("  {kind}: {}", address.split('?').next().unwrap_or_default()));
+        }
     }
     line("next", &this.next(file));
     line("file", &file.display().to_string());

@@ -142,6 +142,24 @@ pub fn ship(api: Api, carrier: &str, tracking: &str, drives: usize, date: &str) 
     }
 }
 
+/// The body that changes what of a job can be changed.
+pub fn update(api: Api, job: &Description) -> Value {
+    let whole = create(api, job, &[]);
+    let from = match api {
+        Api::ImportExport => &whole["properties"],
+        Api::DataBox => &whole["properties"]["details"],
+    };
+    let keys: &[&str] = match api {
+        Api::ImportExport => &["returnAddress", "returnShipping", "logLevel", "backupDriveManifest"],
+        Api::DataBox => &["contactDetails", "shippingAddress", "returnToCustomerPackageDetails"],
+    };
+    let some: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), from[*key].clone())).collect();
+    match api {
+        Api::ImportExport => json!({ "properties": some }),
+        Api::DataBox => json!({ "properties": { "details": some } }),
+    }
+}
+
 /// The body that cancels a job.
 pub fn cancel(api: Api, reason: &str) -> Value {
     match api {

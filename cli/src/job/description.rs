@@ -422,7 +422,10 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
             problems.push(problem(&error.to_string()).value(record.drive_id.clone()).advice(error.advice()));
         }
         let manifest_file = record.manifest_file.clone().unwrap_or_default();
-        if !manifest_file.starts_with('\\') {
+        // The service takes any text here, and finds nothing when the drive has arrived.
+        if manifest_file.starts_with("\\\\") || manifest_file.get(1..).is_some_and(|rest| rest.contains("\\\\")) {
+            problems.push(problem("names its manifest with two backslashes in a row").value(manifest_file.clone()));
+        } else if !manifest_file.starts_with('\\') {
             problems.push(problem("names no manifest that begins with \\").value(manifest_file.clone()));
         }
         if record.manifest_hash.is_none() && record.state != Some(RecordState::Incomplete) {

@@ -39,6 +39,31 @@ pub struct Drive {
     pub state: String,
     /// Percentage copied, as last reported by the service.
     pub percent: Option<u64>,
+    /// What became of copying, as the service told last.
+    pub copy_status: String,
+    /// Bytes copied, as the service told last.
+    pub bytes: Option<u64>,
+    /// Where its logs and its manifest are: kind and address.
+    pub logs: Vec<(String, String)>,
+}
+
+/// Kinds of what the service writes for a drive, under the APIs' names.
+const LOGS: &[(&str, &[&str])] = &[
+    ("error log", &["errorLogUri", "errorLogLink"]),
+    ("verbose log", &["verboseLogUri", "verboseLogLink"]),
+    ("manifest", &["manifestUri", "backupManifestCloudPath"]),
+];
+
+impl Drive {
+    fn learn_logs(&mut self, reported: &Value) {
+        for (kind, keys) in LOGS {
+            let address = keys.iter().find_map(|key| reported[*key].as_str()).filter(|address| !address.is_empty());
+            if let Some(address) = address {
+                self.logs.retain(|(known, _)| known != kind);
+                self.logs.push(((*kind).to_owned(), address.to_owned()));
+            }
+        }
+    }
 }
 
 /// Local state of a job: the contents of `<name>.job.json`.
@@ -80,6 +105,61 @@ pub struct Job {
     pub data_center: Vec<String>,
     /// The journal and its SHA-256, if the drives came from one.
     pub journal: Option<(String, String)>,
+    /// Percent of the whole job, as the service told last.
+    pub percent: Option<u64>,
+    /// Carrier and tracking number of the way back.
+    pub returned: Option<(String, String)>,
+    /// Where the list of blobs is that were not exported.
+    pub incomplete: Option<String>,
+}
+
+/// What became of copying: of the logs of the Import/Export service (docs/spec/import-export.md#copy-logs), and of Data
+/// Box (docs/spec/import-export.md#data-box-jobs).
+const COPY_STATUS: &[(&str, &str)] = &[
+    ("Completed", "copied without errors"),
+    ("CompletedWithWarnings", "copied; blobs were renamed, skipped or overwritten: read the log"),
+    ("CompletedWithErrors", "copied, some blobs with errors: read the error log"),
+    ("DiskNotFound", "no disk was found on the drive"),
+    ("VolumeNotNtfs", "the first data volume is not NTFS"),
+    ("DiskOperationFailed", "the drive fails"),
+    ("BitLockerVolumeNotFound", "no volume that BitLocker could have encrypted"),
+    ("BitLockerNotActivated", "BitLocker is not on"),
+    ("BitLockerProtectorNotFound", "the volume has no numerical password"),
+    ("BitLockerKeyInvalid", "the job's key does not open the volume"),
+    ("BitLockerUnlockVolumeFailed", "the volume could not be unlocked"),
+    ("BitLockerFailed", "BitLocker failed"),
+    ("ManifestNameInvalid", "the path of the manifest is none"),
+    ("ManifestNameTooLong", "the path of the manifest is too long"),
+    ("ManifestNotFound", "the manifest is not where the job says"),
+    ("ManifestAccessDenied", "the manifest cannot be opened"),
+    ("ManifestCorrupted", "the manifest has another hash than the job says"),
+    ("ManifestFormatInvalid", "the manifest is not in its form"),
+    ("ManifestDriveIdMismatch", "the manifest names another drive"),
+    ("ReadManifestFailed", "the manifest could not be read"),
+    ("BlobListFormatInvalid", "the blob list is not in its form"),
+    ("BlobRequestForbidden", "the storage account refused access"),
+    ("InternalError", "the service failed"),
+    ("NotStarted", "not begun"),
+    ("InProgress", "being copied"),
+    ("Failed", "copying failed"),
+    ("NotReturned", "the drive was not returned"),
+    ("HardwareError", "the drive has a hardware error"),
+    ("DeviceFormatted", "the drive was formatted after it was prepared"),
+    ("DeviceMetadataModified", "the drive was changed after it was prepared"),
+    ("StorageAccountNotAccessible", "the storage account cannot be reached: check its firewall and its locks"),
+    ("UnsupportedData", "the drive holds what cannot be uploaded"),
+    ("DriveNotReceived", "the drive was not in the parcel"),
+    ("UnsupportedDrive", "the service does not take this kind of drive"),
+    ("OtherServiceError", "the service failed"),
+    ("OtherUserError", "something of yours is in the way: read the error log"),
+    ("DriveNotDetected", "the drive is not seen by the machine it is in"),
+    ("DriveCorrupted", "the drive is damaged"),
+    ("MetadataFilesModifiedOrRemoved", "manifest or properties files were changed or removed"),
+];
+
+/// What a copy status means; empty for a word that is not in the published tables.
+pub fn copy_meaning(status: &str) -> &'static str {
+    COPY_STATUS.iter().find(|(name, _)| *name == status).map_or("", |(_, meaning)| meaning)
 }
 
 /// States of the Import/Export service, with their meaning (docs/spec/import-export.md#job-states).
@@ -135,6 +215,9 @@ impl Job {
         if self.state == "Cancelling" {
             return "cancelling was asked for";
         }
+        if self.state == "Deleted" {
+            return "the service has forgotten the job";
+        }
         let table = if self.api == Api::ImportExport { IMPORT_EXPORT } else { DATA_BOX };
         table.iter().find(|(name, _)| *name == self.state).map_or("not in the published table", |(_, what)| what)
     }
@@ -156,13 +239,14 @@ impl Job {
 
     /// Whether the job has ended, successfully or not.
     pub fn is_over(&self) -> bool {
-        matches!(self.state.as_str(), "Closed" | "Cancelled" | "Aborted") || self.state.starts_with("Completed")
+        matches!(self.state.as_str(), "Closed" | "Cancelled" | "Aborted" | "Deleted")
+            || self.state.starts_with("Completed")
     }
 
     /// Next deadline, with what the service does when it passes.
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let after = |from: Timestamp, days: i64| from.checked_add(Span::new().hours(24 * days)).ok();
-        if self.state == "Drafted" {
+        if matches!(self.state.as_str(), "Drafted" | "Deleted") {
             return None;
         }
         if self.is_over() {
@@ -182,6 +266,7 @@ impl Job {
     pub fn next(&self, file: &Path) -> String {
         let file = file.display();
         match self.state.as_str() {
+            "Deleted" => "nothing: the service has forgotten it".into(),
             "Drafted" => format!(
                 "create the job (dray job create --submit, az, PowerShell or the portal); pack the drives \
                  (dray job papers {file}); then dray job ship {file} --carrier NAME --tracking NUMBER"
@@ -228,7 +313,17 @@ impl Job {
                 "drive_id": drive.id,
                 "state": drive.state,
                 "percent": drive.percent,
+                "copy_status": drive.copy_status,
+                "bytes": drive.bytes,
+                "logs": drive.logs.iter().map(|(kind, address)| {
+                    json!({ "kind": kind, "address": address })
+                }).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
+            "percent": self.percent,
+            "returned": self.returned.as_ref().map(|(carrier, tracking)| {
+                json!({ "carrier": carrier, "tracking": tracking })
+            }),
+            "incomplete_list": self.incomplete,
         })
     }
 
@@ -257,6 +352,8 @@ impl Job {
                         "drive_id": drive.id, "manifest_file": drive.manifest_file, "manifest_hash": drive.manifest_hash,
                         "record": drive.record, "record_sha256": drive.record_sha256, "files": drive.files,
                         "data": drive.data, "state": drive.state, "percent": drive.percent,
+                        "copy_status": drive.copy_status, "bytes": drive.bytes,
+                        "logs": drive.logs.iter().map(|(kind, address)| json!([kind, address])).collect::<Vec<_>>(),
                     })
                 })
                 .collect();
@@ -301,6 +398,14 @@ impl Job {
                 data: drive["data"].as_u64(),
                 state: text("state"),
                 percent: drive["percent"].as_u64(),
+                copy_status: text("copy_status"),
+                bytes: drive["bytes"].as_u64(),
+                logs: drive["logs"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|pair| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned())))
+                    .collect(),
             }
         });
         Some(Self {
@@ -325,6 +430,11 @@ impl Job {
             journal: value["journal"]
                 .as_array()
                 .and_then(|pair| Some((pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned()))),
+            percent: value["percent"].as_u64(),
+            returned: value["returned"]["carrier"].as_str().map(|carrier| {
+                (carrier.to_owned(), value["returned"]["tracking"].as_str().unwrap_or_default().to_owned())
+            }),
+            incomplete: text("incomplete_list"),
         })
     }
 
@@ -353,6 +463,9 @@ impl Job {
             if let Some(drive) = known.and_then(|at| self.drives.get_mut(at)) {
                 drive.state = reported["state"].as_str().unwrap_or_default().to_owned();
                 drive.percent = reported["percentComplete"].as_u64();
+                drive.copy_status = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
+                drive.bytes = reported["bytesSucceeded"].as_u64().or(drive.bytes);
+                drive.learn_logs(reported);
                 if self.is_export {
                     let text = |key: &str| reported[key].as_str().unwrap_or_default().to_owned();
                     (drive.manifest_file, drive.manifest_hash) = (text("manifestFile"), text("manifestHash"));
@@ -360,10 +473,38 @@ impl Job {
             }
         }
         for reported in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
-            let id = reported["diskSerialNumber"].as_str().unwrap_or_default();
+            let id = ["serialNumber", "diskSerialNumber"].iter().find_map(|key| reported[*key].as_str());
+            let id = id.unwrap_or_default();
             if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
-                drive.state = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
+                drive.copy_status = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
+                drive.bytes = reported["bytesProcessed"].as_u64();
+                let total = reported["totalBytesToProcess"].as_u64().filter(|total| *total > 0);
+                drive.percent = total
+                    .zip(drive.bytes)
+                    .map(|(total, bytes)| (bytes.min(total) as u128 * 100 / total as u128) as u64);
             }
+        }
+        for reported in properties["details"]["copyLogDetails"].as_array().into_iter().flatten() {
+            let id = reported["serialNumber"].as_str().unwrap_or_default();
+            if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
+                drive.learn_logs(reported);
+            }
+        }
+        if let Some(percent) = properties["percentComplete"].as_u64() {
+            self.percent = Some(percent);
+        }
+        if let Some(address) = properties["incompleteBlobListUri"].as_str().filter(|address| !address.is_empty()) {
+            self.incomplete = Some(address.to_owned());
+        }
+        let back = match self.api {
+            Api::ImportExport => &properties["returnPackage"],
+            Api::DataBox => &properties["details"]["returnToCustomerPackageDetails"],
+        };
+        let number = ["trackingNumber", "trackingId"].iter().find_map(|key| back[*key].as_str());
+        if let (Some(carrier), Some(number)) =
+            (back["carrierName"].as_str(), number.filter(|number| !number.is_empty()))
+        {
+            self.returned = Some((carrier.to_owned(), number.to_owned()));
         }
         let place = match self.api {
             Api::ImportExport => &properties["shippingInformation"],
@@ -425,7 +566,39 @@ mod tests {
             sender: vec!["A".into()],
             data_center: Vec::new(),
             journal: Some(("job.jrn".into(), "AB".into())),
+            percent: None,
+            returned: None,
+            incomplete: None,
         }
+    }
+
+    #[test]
+    fn what_the_service_says_of_copying_is_kept() {
+        let file = std::env::temp_dir().join(format!("dray-job-copy-{}.job.json", std::process::id()));
+        let mut arm = job("Shipping");
+        arm.learn(
+            &json!({ "properties": { "state": "Packaging", "percentComplete": 100,
+                "returnPackage": { "carrierName": "FedEx", "trackingNumber": "9", "driveCount": 1, "shipDate": "d" },
+                "driveList": [{ "driveId": "WD-1", "state": "CompletedMoreInfo", "copyStatus": "CompletedWithErrors",
+                    "bytesSucceeded": 7, "errorLogUri": "https://a/waies/e.xml", "manifestUri": "" }] } }),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!((arm.drives[0].bytes, arm.drives[0].logs.len(), arm.percent), (Some(7), 1, Some(100)));
+        assert!(copy_meaning(&arm.drives[0].copy_status).contains("error log"));
+        assert_eq!(arm.returned, Some(("FedEx".into(), "9".into())));
+        arm.save(&file).expect("saved");
+        assert_eq!(format!("{arm:?}"), format!("{:?}", Job::load(&file).expect("loaded")));
+        let mut data_box = Job { api: Api::DataBox, ..job("DataCopy") };
+        data_box.learn(
+            &json!({ "properties": { "status": "DataCopy", "details": {
+                "copyProgress": [{ "serialNumber": "wd-1", "copyStatus": "InProgress", "bytesProcessed": 50,
+                    "totalBytesToProcess": 200 }],
+                "copyLogDetails": [{ "serialNumber": "WD-1", "verboseLogLink": "https://a/databoxcopylog/v.xml" }] } } }),
+            Timestamp::UNIX_EPOCH,
+        );
+        let drive = &data_box.drives[0];
+        assert_eq!((drive.percent, drive.copy_status.as_str(), drive.logs.len()), (Some(25), "InProgress", 1));
+        std::fs::remove_file(file).expect("removed");
     }
 
     #[test]

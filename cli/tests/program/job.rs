@@ -172,6 +172,67 @@ fn a_job_goes_from_draft_to_cancelled_at_the_service() {
 }
 
 #[test]
+fn an_order_that_is_queued_and_fails_later_ends_in_its_error() {
+    let dir = scratch("job-queued");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    let args = ["job", "create", "--api", "data-box", "WD-1.xml", "--name", "locked-account"];
+    let output = server.send(&dir, &args);
+    assert_eq!(code(&output), 2, "{}\n{}", said(&output), server.requests());
+    let text = said(&output);
+    assert!(text.contains("StorageAccountNotAccessible") && !text.contains("send the parcel"), "{text}");
+    holds_no_key(&dir, &output);
+    let asked = server.requests().matches("operationResults").count();
+    assert_eq!(asked, 2, "queued, then over: {}", server.requests());
+    let state = fs::read_to_string(dir.join("locked-account.job.json")).expect("the job's file");
+    assert!(state.contains("\"Drafted\""), "the service does not have it: {state}");
+    // The same order without the fault is taken when it is over, not when it is queued.
+    let output = server.send(&dir, &["job", "create", "--api", "data-box", "WD-2.xml", "--json"]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+    assert!(said(&output).contains("AwaitingShipmentDetails"), "{}", said(&output));
+    assert_eq!(server.requests().matches("operationResults").count(), 4, "{}", server.requests());
+    assert!(!server.requests().contains("fault"), "{}", server.requests());
+}
+
+#[test]
+fn a_job_is_changed_followed_and_forgotten() {
+    let dir = scratch("job-end");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    let output = server.send(&dir, &["job", "locations", "West US"]);
+    assert!(code(&output) == 0 && said(&output).contains("FedEx"), "{}", said(&output));
+    assert_eq!(code(&server.send(&dir, &["job", "locations", "--json"])), 0);
+    for (api, name) in [("import-export", "import-2026"), ("data-box", "boxes-2026")] {
+        let output = server.send(&dir, &["job", "create", "--api", api, "--name", name, "WD-1.xml"]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        let file = format!("{name}.job.json");
+        // It waits for a parcel: watching ends at once, for something is to be done.
+        let output = server.send(&dir, &["job", "watch", &file]);
+        assert!(code(&output) == 0 && said(&output).contains("send the parcel"), "{}", said(&output));
+        let job = fs::read_to_string(dir.join("job.toml")).expect("there").replace("12 Long Lane", "99 Short Lane");
+        fs::write(dir.join("changed.toml"), job).expect("written");
+        let output = server.send(&dir, &["job", "update", &file, "--job", "changed.toml"]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        holds_no_key(&dir, &output);
+        assert!(server.requests().contains("99 Short Lane"), "{}", server.requests());
+        if api == "data-box" {
+            assert_eq!(code(&server.send(&dir, &["job", "delete", &file])), 2, "cancel it first");
+            let output = server.send(&dir, &["job", "cancel", &file]);
+            assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+            let output = server.send(&dir, &["job", "show", &file]);
+            assert!(said(&output).contains("Cancelled"), "{}", said(&output));
+            assert!(server.requests().contains("expand=details"), "{}", server.requests());
+        }
+        let output = server.send(&dir, &["job", "delete", &file]);
+        assert!(code(&output) == 0 && said(&output).contains("Deleted"), "{}\n{}", said(&output), server.requests());
+        let output = server.send(&dir, &["job", "show", &file]);
+        assert!(code(&output) == 2 && said(&output).contains("404"), "{}", said(&output));
+    }
+    let output = dray(&dir, &["job", "logs", "import-2026.job.json", "--endpoint", "http://127.0.0.1:9/a"]);
+    assert!(code(&output) == 1 && said(&output).contains("nothing is known of logs"), "{}", said(&output));
+}
+
+#[test]
 fn a_data_box_job_goes_the_same_way() {
     let dir = scratch("job-data-box");
     filled(&dir);
