@@ -1,5 +1,6 @@
 //! The façade: the part of the pipelines that the command line may use.
 
+pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
@@ -15,6 +16,7 @@ pub use crate::files::output::{Form as OutputForm, Output as OutputFile, Outputs
 pub use crate::gpt::read::CopyState;
 pub use crate::hash::Sha256;
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
+pub use crate::plan::export;
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::prep::drive::Pace;
 pub use crate::prep::files::{Book, journal_holder, read_journal};

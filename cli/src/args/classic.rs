@@ -21,6 +21,8 @@ The classic syntax (names in any case):
   PrepImport /j:<journal> /id:<session> /t:<drive> /format /encrypt
       /srcdir:<dir> /dstdir:<container/prefix/>   (or /srcfile: /dstblob:)
   PrepImport /j:<journal> /ListDrives | /ListCopySessions
+  PreviewExport [/sn:<account> (/sk:<@file> | /csas:<@file>)]
+      /ExportBlobListFile:<xml> /DriveSize:<size> [/Cloud:<cloud>]
   Unlock /bk:<@file with the key> [/driveLetter:<drive>]
 Modern options such as --json may follow the classic parameters. A storage
 account key (/sk:) is never needed: it is ignored. A BitLocker key in the
@@ -123,7 +125,7 @@ const PARAMETERS: &[(&str, Shape)] = &[
 ];
 
 /// Documented commands of the Windows tool that have no counterpart here.
-const OTHER_COMMANDS: &[&str] = &["PreviewExport", "RepairImport", "RepairExport"];
+const OTHER_COMMANDS: &[&str] = &["RepairImport", "RepairExport"];
 
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
 pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
@@ -139,6 +141,9 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     {
         return Some(super::classic_unlock::parse(&words[1..]));
     }
+    if command.eq_ignore_ascii_case("PreviewExport") || slashed && command == "preview-export" {
+        return Some(super::classic_preview::parse(&words[1..]));
+    }
     if let Some(name) = OTHER_COMMANDS.iter().find(|name| name.eq_ignore_ascii_case(command)) {
         return Some(Err(usage(format!("dray: {name} is not supported yet"))));
     }
@@ -150,7 +155,7 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     {
         return None;
     }
-    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport", "Unlock"]));
+    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport", "PreviewExport", "Unlock"]));
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
 }

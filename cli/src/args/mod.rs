@@ -1,6 +1,7 @@
 //! Arguments: two spellings, the modern and the classic one, that end in the same parsed command.
 
 pub mod classic;
+mod classic_preview;
 mod classic_unlock;
 pub mod settings;
 pub mod size;

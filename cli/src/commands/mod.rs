@@ -18,6 +18,7 @@ mod listing;
 mod ls;
 mod pages;
 pub mod prep;
+mod preview;
 mod session;
 mod shard;
 pub mod template;
@@ -59,6 +60,8 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// Test a key on a drive, and print how to mount it
     Unlock(unlock::Unlock),
+    /// What drives an export needs: list, count, pack; nothing is sent
+    PreviewExport(Box<preview::Preview>),
     /// Check input files: CSV, properties, metadata, drive records
     Check(check::Check),
     /// Print a valid input file to start from
@@ -94,6 +97,7 @@ impl Command {
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
+            Self::PreviewExport(command) => command.run(output),
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),
             Self::Job(command) => command.run(output),

@@ -1,6 +1,7 @@
 //! The binary from outside. One program for all, since each would be linked with the whole engine.
 
 mod accidents;
+mod account;
 mod appends;
 mod beside;
 mod command_line;

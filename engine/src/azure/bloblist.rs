@@ -1,12 +1,15 @@
 //! Lists of blobs to export, and inventories of an account (docs/spec/import-export.md#blob-lists).
 
-use std::io::BufRead;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
 
+use super::base64;
 use super::csv::{self, Columns};
 use super::xml::{Step, Steps, XmlError};
 use crate::limits;
 use crate::report::{Kind, Problem, Problems};
+use crate::text::Utf8;
 
 /// One line of a blob list: a blob, or a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,13 +135,113 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
     }
 }
 
+/// What a blob list takes of an account.
+#[derive(Debug, Default)]
+pub struct Selection {
+    paths: HashMap<String, bool>,
+    prefixes: HashMap<String, bool>,
+    /// Lengths of the prefixes: few, however many they are.
+    lens: BTreeSet<usize>,
+}
+
+impl Selection {
+    /// What these selectors take.
+    pub fn new(selectors: &[Selector]) -> Self {
+        let mut out = Self::default();
+        for selector in selectors {
+            match selector {
+                Selector::Path(path) => {
+                    out.paths.insert(path.clone(), false);
+                }
+                Selector::Prefix(prefix) => {
+                    let prefix = prefix.strip_prefix('/').unwrap_or(prefix);
+                    out.lens.insert(prefix.len());
+                    out.prefixes.insert(prefix.to_owned(), false);
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether a blob `container/name` is taken; every selector that takes it has found something.
+    pub fn takes(&mut self, path: &str) -> bool {
+        let mut is_taken = false;
+        if let Some(found) = self.paths.get_mut(path) {
+            *found = true;
+            is_taken = true;
+        }
+        for &len in self.lens.range(..=path.len()) {
+            let Some(start) = path.get(..len) else { continue };
+            if let Some(found) = self.prefixes.get_mut(start) {
+                // Containers of the service itself are taken when they are named.
+                if !is_system(path) || start.starts_with('$') {
+                    *found = true;
+                    is_taken = true;
+                }
+            }
+        }
+        is_taken
+    }
+
+    /// Prefixes that no other one covers, without their leading slash, in order.
+    pub fn widest(&self) -> Vec<&str> {
+        let mut all: Vec<&str> = self.prefixes.keys().map(String::as_str).collect();
+        all.sort_unstable();
+        let mut out: Vec<&str> = Vec::new();
+        for prefix in all {
+            if !out.last().is_some_and(|wider| prefix.starts_with(wider)) || prefix.starts_with('$') && out == [""] {
+                out.push(prefix);
+            }
+        }
+        out
+    }
+
+    /// Blobs that no prefix covers, in order.
+    pub fn single(&self) -> Vec<&str> {
+        let covered = |path: &str| {
+            self.lens.range(..=path.len()).any(|&len| {
+                path.get(..len).is_some_and(|start| {
+                    self.prefixes.contains_key(start) && (!is_system(path) || start.starts_with('$'))
+                })
+            })
+        };
+        let mut out: Vec<&str> = self.paths.keys().map(String::as_str).filter(|path| !covered(path)).collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// Selectors that took nothing so far, as a blob list writes them, in order.
+    pub fn nonexistent(&self) -> Vec<String> {
+        let paths = self.paths.iter().filter(|(_, found)| !**found).map(|(path, _)| path.clone());
+        let prefixes = self.prefixes.iter().filter(|(_, found)| !**found).map(|(prefix, _)| format!("/{prefix}"));
+        let mut out: Vec<String> = paths.chain(prefixes).collect();
+        out.sort_unstable();
+        out
+    }
+}
+
+/// Whether a blob lies in a container that the service keeps for itself.
+pub fn is_system(path: &str) -> bool {
+    ["$logs/", "$blobchangefeed/"].iter().any(|own| path.starts_with(own))
+}
+
 /// A blob of an inventory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InventoryBlob {
     /// `container/name`.
     pub path: String,
     /// Length of the blob in bytes.
     pub length: u64,
+    /// Time of the snapshot, if it is one.
+    pub snapshot: Option<String>,
+    /// `BlockBlob`, `PageBlob` or `AppendBlob`, if the inventory says.
+    pub kind: Option<String>,
+    /// `Hot`, `Archive`, …, if the inventory says.
+    pub tier: Option<String>,
+    /// MD5 of the content, if the blob has one.
+    pub md5: Option<[u8; 16]>,
+    /// Content-Type, if the inventory says.
+    pub content_type: Option<String>,
 }
 
 const COLUMNS: Columns = Columns {
@@ -151,48 +254,166 @@ const COLUMNS: Columns = Columns {
         &["Deleted"],
         &["BlobType"],
         &["AccessTier"],
+        &["Content-MD5", "ContentMD5"],
+        &["Content-Type", "ContentType"],
     ],
     sample: "Name,Content-Length",
 };
 
-/// Reads an inventory CSV: `Name` is `container/blob` as Azure's own inventory reports write it, or only the blob when
-/// there is a `Container` column. Deleted blobs and old versions are left out, since exports do not hold them.
+/// Longest record of an inventory: a name, and metadata of 8 KiB, each sign escaped.
+const RECORD_MAX: usize = 1 << 20;
+
+/// An inventory, read record by record: it may have millions.
+///
+/// `Name` is `container/blob` as Azure's own inventory reports write it, or only the blob when there is a `Container`
+/// column. Deleted blobs and old versions are left out, since exports do not hold them.
+pub struct Inventory<R> {
+    path: PathBuf,
+    input: Utf8<R>,
+    header: csv::Header,
+    separator: u8,
+    line: u64,
+}
+
+impl<R> std::fmt::Debug for Inventory<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inventory").field("path", &self.path).field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
+/// Reads up to the end of a record: quotes may hold line ends. Empty at the end of the file.
+fn raw_record(input: &mut impl BufRead, out: &mut Vec<u8>, path: &Path, line: u64) -> Result<(), Problem> {
+    out.clear();
+    let mut quotes = 0usize;
+    loop {
+        let before = out.len();
+        let read = input.take(RECORD_MAX as u64).read_until(b'\n', out);
+        let len =
+            read.map_err(|error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path).line(line))?;
+        quotes += out[before..].iter().filter(|byte| **byte == b'"').count();
+        if len == 0 || quotes.is_multiple_of(2) {
+            return Ok(());
+        }
+        if out.len() > RECORD_MAX {
+            return Err(Problem::new(Kind::Usage, "quote is never closed").path(path).line(line));
+        }
+    }
+}
+
+impl<R: BufRead> Inventory<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(path: &Path, input: R) -> Result<Self, Problems> {
+        let mut input = Utf8::new(input);
+        let mut bytes = Vec::new();
+        let mut line = 1;
+        let (separator, mut records) = loop {
+            let from = bytes.len();
+            let mut record = Vec::new();
+            raw_record(&mut input, &mut record, path, line)?;
+            let is_end = record.is_empty();
+            bytes.extend(record);
+            // A line `sep=;` and blank lines stand before the header.
+            let mut problems = Problems::default();
+            let records = csv::records(path, &bytes, &mut problems);
+            problems.into_result()?;
+            line += bytes[from..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            if is_end || !records.is_empty() {
+                break (csv::separator(&bytes).0, records);
+            }
+        };
+        let (mut problems, mut ignored) = (Problems::default(), Vec::new());
+        let header = csv::header(path, &mut records, &COLUMNS, &mut problems, &mut ignored);
+        problems.into_result()?;
+        let header = header.ok_or_else(|| Problem::new(Kind::Usage, "has no header").path(path))?;
+        Ok(Self { path: path.to_owned(), input, header, separator, line })
+    }
+
+    /// Whether it says the MD5 of those blobs that have one.
+    pub fn has_md5(&self) -> bool {
+        COLUMNS.optional[7].iter().any(|name| self.header.has(name))
+    }
+
+    /// Whether it says where blobs lie.
+    pub fn has_tiers(&self) -> bool {
+        self.header.has("AccessTier")
+    }
+
+    /// The next blob; `None` at the end.
+    ///
+    /// # Errors
+    /// What is wrong with a record; the next one can be read all the same.
+    pub fn next_blob(&mut self) -> Result<Option<InventoryBlob>, Problem> {
+        let mut raw = Vec::new();
+        loop {
+            let line = self.line;
+            raw_record(&mut self.input, &mut raw, &self.path, line)?;
+            if raw.is_empty() {
+                return Ok(None);
+            }
+            self.line += raw.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let at = |what: &str| Problem::new(Kind::Usage, what).path(&self.path).line(line);
+            // A Ctrl-Z that ended files on DOS.
+            if raw.trim_ascii() == [0x1A] {
+                continue;
+            }
+            let record = csv::one(&raw, line, self.separator).map_err(|_| at("quote is never closed"))?;
+            if record.fields.iter().all(csv::Field::is_empty) {
+                continue;
+            }
+            let get = |names: &[&str]| {
+                names.iter().find_map(|name| self.header.get(&record, name)).map(|field| field.text().into_owned())
+            };
+            let says = |name: &str, word: &str| get(&[name]).is_some_and(|text| text.trim().eq_ignore_ascii_case(word));
+            if says("Deleted", "true") || says("IsCurrentVersion", "false") {
+                continue;
+            }
+            let name = get(&["Name"]).ok_or_else(|| at("value is missing").column("Name"))?;
+            let text = get(COLUMNS.required[1]).unwrap_or_default();
+            let length = text.trim().parse();
+            let length = length.map_err(|_| at("is no number of bytes").column("Content-Length").value(text))?;
+            let md5 = get(COLUMNS.optional[7]).map(|text| {
+                let bytes = base64::decode(text.trim()).and_then(|bytes| bytes.try_into().ok());
+                bytes.ok_or_else(|| at("is no MD5 in base64").column("Content-MD5").value(text))
+            });
+            return Ok(Some(InventoryBlob {
+                path: match get(&["Container"]) {
+                    Some(container) => format!("{container}/{name}"),
+                    None => name,
+                },
+                length,
+                snapshot: get(&["Snapshot"]),
+                kind: get(&["BlobType"]),
+                tier: get(&["AccessTier"]),
+                md5: md5.transpose()?,
+                content_type: get(COLUMNS.optional[8]),
+            }));
+        }
+    }
+}
+
+/// All of an inventory.
 ///
 /// # Errors
 /// Everything that is wrong in it.
 pub fn read_inventory(path: &Path, input: &[u8]) -> Result<Vec<InventoryBlob>, Problems> {
     let mut problems = Problems::default();
     let mut out = Vec::new();
-    let mut ignored = Vec::new();
-    let decoded = csv::decode(input);
-    let mut records = csv::records(path, &decoded, &mut problems);
-    let Some(header) = csv::header(path, &mut records, &COLUMNS, &mut problems, &mut ignored) else {
-        return problems.into_result().map(|()| out);
-    };
-    for record in &records {
-        let get =
-            |names: &[&str]| names.iter().find_map(|name| header.get(record, name)).map(|f| f.text().into_owned());
-        let at = |what: &str| Problem::new(Kind::Usage, what).path(path).line(record.line);
-        let says = |name: &str, word: &str| get(&[name]).is_some_and(|t| t.trim().eq_ignore_ascii_case(word));
-        if says("Deleted", "true") || says("IsCurrentVersion", "false") {
-            continue;
-        }
-        let Some(name) = get(&["Name"]) else {
-            problems.push(at("value is missing").column("Name"));
-            continue;
-        };
-        let text = get(COLUMNS.required[1]).unwrap_or_default();
-        let Ok(length) = text.trim().parse() else {
-            problems.push(at("is no number of bytes").column("Content-Length").value(text));
-            continue;
-        };
-        let path = match get(&["Container"]) {
-            Some(container) => format!("{container}/{name}"),
-            None => name,
-        };
-        out.push(InventoryBlob { path, length });
-        if problems.0.len() > limits::FAULTS_MAX {
-            break;
+    let mut inventory = Inventory::new(path, input)?;
+    while problems.0.len() <= limits::FAULTS_MAX {
+        let line = inventory.line;
+        match inventory.next_blob() {
+            Ok(Some(blob)) => out.push(blob),
+            Ok(None) => break,
+            Err(problem) => {
+                problems.push(problem);
+                // What could not be read at all will not be read again.
+                if inventory.line == line {
+                    break;
+                }
+            }
         }
     }
     problems.into_result().map(|()| out)
@@ -269,6 +490,52 @@ mod tests {
         let blobs = read_inventory(Path::new("i.csv"), b"Container,Name,Size\ncon,x/y,7\n").unwrap();
         assert_eq!(blobs[0].path, "con/x/y");
         assert_eq!(read_inventory(Path::new("i.csv"), b"Name,Size\nx,big\n,1\n").unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn inventories_of_the_service_are_read_record_by_record() {
+        let csv = "Name,Content-Length,BlobType,AccessTier,Content-MD5,Snapshot,Tags,IsCurrentVersion\n\
+                   c/a,3,BlockBlob,Hot,kAFQmDzST7DWlj99KOF/cg==,,x,\n\"c/b\nline\",512,PageBlob,,,2026-11-29T08:00:00Z,,\n\
+                   c/old,1,BlockBlob,Hot,,,,false\nc/z,9,BlockBlob,Archive,,,,true\n";
+        let mut inventory = Inventory::new(Path::new("i.csv"), csv.as_bytes()).expect("a header");
+        assert!(inventory.has_md5() && inventory.has_tiers());
+        let mut all = Vec::new();
+        while let Some(blob) = inventory.next_blob().expect("good") {
+            all.push(blob);
+        }
+        let [first, second, last] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((first.md5.is_some(), first.kind.as_deref()), (true, Some("BlockBlob")));
+        assert_eq!((second.path.as_str(), second.snapshot.is_some()), ("c/b\nline", true));
+        assert_eq!(last.tier.as_deref(), Some("Archive"));
+        let bad = "Name,Content-Length,Content-MD5\nc/a,1,notbase64\nc/b,x,\nc/c,1,\n";
+        let problems = read_inventory(Path::new("i.csv"), bad.as_bytes()).unwrap_err();
+        assert_eq!(problems.0.iter().map(|p| p.place.line).collect::<Vec<_>>(), [Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn a_selection_knows_what_it_found() {
+        let list = |items: &[&str]| -> Vec<Selector> {
+            let of = |text: &&str| match text.strip_prefix('/') {
+                Some(_) => Selector::Prefix((*text).into()),
+                None => Selector::Path((*text).into()),
+            };
+            items.iter().map(of).collect()
+        };
+        let mut some =
+            Selection::new(&list(&["/music/", "/music/love", "/book", "$root/logo", "music/x", "videos/a", "/no"]));
+        assert_eq!(some.widest(), ["book", "music/", "no"]);
+        assert_eq!(some.single(), ["$root/logo", "videos/a"]);
+        for (path, is) in
+            [("music/lovesong", true), ("books/1", true), ("videos/a", true), ("videos/b", false), ("musical/x", false)]
+        {
+            assert_eq!(some.takes(path), is, "{path}");
+        }
+        assert_eq!(some.nonexistent(), ["$root/logo", "/no", "music/x"]);
+        // Everything: the root container too, and not the service's own.
+        let mut all = Selection::new(&list(&["/"]));
+        assert!(all.takes("$root/logo") && all.takes("$web/index.html") && !all.takes("$logs/blob/1"));
+        assert!(Selection::new(&list(&["/$logs/"])).takes("$logs/blob/1"));
+        assert_eq!(Selection::new(&list(&["/", "/$logs/"])).widest(), ["", "$logs/"]);
     }
 
     #[test]

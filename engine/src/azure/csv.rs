@@ -76,7 +76,7 @@ pub(super) fn decode(input: &[u8]) -> Cow<'_, [u8]> {
 ///
 /// Spreadsheets of most European languages write `;`, with or without a first line `sep=;`. Names of columns contain
 /// neither.
-fn separator(input: &[u8]) -> (u8, usize, u64) {
+pub(super) fn separator(input: &[u8]) -> (u8, usize, u64) {
     let (mut at, mut line) = (0, 1);
     loop {
         let rest = &input[at..];
@@ -122,6 +122,12 @@ pub(super) fn records(path: &Path, input: &[u8], problems: &mut Problems) -> Vec
         }
     }
     out
+}
+
+/// The one record in `input`, which begins on `line`; `Err` for a quote that is never closed.
+pub(super) fn one(input: &[u8], line: u64, separator: u8) -> Result<Record, u64> {
+    let mut scanner = Scanner { input, at: 0, line, separator };
+    scanner.record().map(|fields| Record { line, fields })
 }
 
 struct Scanner<'a> {

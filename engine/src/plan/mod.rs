@@ -2,7 +2,8 @@
 //!
 //! `catalog` (the files of a session) → `assign` (files to drives) → `tree` (one drive's files for the NTFS writer) →
 //! `drive` (the layout of all layers) → `batches` (the write order). `snapshot` is the catalog as bytes. `in_place`
-//! places BitLocker's areas in a volume that holds files.
+//! places BitLocker's areas in a volume that holds files. `export` counts the drives that the blobs of an
+//! account need.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ pub mod assign;
 pub mod batches;
 pub mod catalog;
 pub mod drive;
+pub mod export;
 pub mod in_place;
 mod part;
 pub mod snapshot;

@@ -40,23 +40,34 @@ const FORM: OutputForm = OutputForm {
 pub struct List {
     out: OutputFile,
     is_csv: bool,
+    columns: &'static [&'static str],
 }
 
 impl List {
     /// A new list; `.csv` makes it CSV, anything else JSON lines.
     pub fn create(path: &Path, outputs: &mut Outputs) -> Result<Self, Problem> {
-        let is_csv = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
-        let mut out = outputs.begin(path, FORM)?;
-        if is_csv {
-            out.add(format!("{}\n", COLUMNS.join(",")).as_bytes())?;
-        }
-        Ok(Self { out, is_csv })
+        Self::of(path, outputs, &COLUMNS, FORM)
     }
 
-    /// Adds a row as [`row`] makes it.
+    /// The same of other rows.
+    pub fn of(
+        path: &Path,
+        outputs: &mut Outputs,
+        columns: &'static [&'static str],
+        form: OutputForm,
+    ) -> Result<Self, Problem> {
+        let is_csv = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
+        let mut out = outputs.begin(path, form)?;
+        if is_csv {
+            out.add(format!("{}\n", columns.join(",")).as_bytes())?;
+        }
+        Ok(Self { out, is_csv, columns })
+    }
+
+    /// Adds a row: an object with the columns' names.
     pub fn row(&mut self, value: &Value) -> Result<(), Problem> {
         if self.is_csv {
-            let cells: Vec<String> = COLUMNS.iter().map(|name| cell(&value[*name])).collect();
+            let cells: Vec<String> = self.columns.iter().map(|name| cell(&value[*name])).collect();
             self.out.add(format!("{}\n", cells.join(",")).as_bytes())
         } else {
             self.out.add(format!("{value}\n").as_bytes())

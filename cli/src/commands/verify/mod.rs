@@ -1,7 +1,7 @@
 //! `dray verify`: compares the contents of drives with their manifests.
 
 mod html;
-mod lists;
+pub mod lists;
 mod words;
 
 use std::path::{Path, PathBuf};
