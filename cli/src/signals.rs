@@ -25,6 +25,8 @@ pub struct Signals {
 
 /// Advice for an interrupted session.
 pub const SESSION: &str = "unfinished drives hold no volume: continue with --resume, or roll back with --abort";
+/// Advice for an interrupted audit.
+pub const AUDIT: &str = "nothing was written to the account: run the same command again";
 /// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 

@@ -2,6 +2,8 @@
 
 mod abort;
 pub mod about;
+mod about;
+mod audit;
 mod bench;
 mod cat;
 mod check;
@@ -60,6 +62,8 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// Test a key on a drive, and print how to mount it
     Unlock(unlock::Unlock),
+    /// May the sources go: is all that was sent in the account
+    Audit(Box<audit::AuditArgs>),
     /// What drives an export needs: list, count, pack; nothing is sent
     PreviewExport(Box<preview::Preview>),
     /// Check input files: CSV, properties, metadata, drive records
@@ -97,6 +101,7 @@ impl Command {
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
+            Self::Audit(command) => command.run(output),
             Self::PreviewExport(command) => command.run(output),
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),

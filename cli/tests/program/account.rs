@@ -1,10 +1,10 @@
-//! `dray preview-export`, against inventories and against a storage account on this machine.
+//! `dray preview-export` and `dray audit`, against inventories and against a storage account on this machine.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use dray_testdisks::azurite::Azurite;
+use dray_testdisks::azurite::{Azurite, Front};
 use serde_json::Value;
 
 use crate::common::{code, dray_in as dray, said, scratch};
@@ -212,5 +212,183 @@ fn judge_a_preview_of_an_account_selects_as_the_table_says() {
         ["preview-export", "--blob-list", "list.xml", "--drive-size", "1TB", "--endpoint", "http://example.com"];
     let output = dray(&dir, &[&plain[..], &["--account-key-file", &key]].concat());
     assert!(code(&output) == 1 && said(&output).contains("in the clear"), "{}", said(&output));
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// Six sources, and a dataset that sends them to `box/` with metadata.
+fn sources(dir: &Path) -> [(&'static str, Vec<u8>); 6] {
+    let files = [
+        ("same", b"as it was".to_vec()),
+        ("gone", b"nobody has it".to_vec()),
+        ("longer", b"short".to_vec()),
+        ("changed", vec![7; 300_000]),
+        ("x.y", b"under another name".to_vec()),
+        ("told", b"other metadata".to_vec()),
+    ];
+    fs::create_dir_all(dir.join("src")).expect("a directory");
+    files.iter().for_each(|(name, content)| fs::write(dir.join("src").join(name), content).expect("written"));
+    fs::write(dir.join("meta.xml"), "<?xml version=\"1.0\"?><Metadata><author>alice</author></Metadata>")
+        .expect("written");
+    let csv = format!(
+        "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile\n\"{}/\",box/,BlockBlob,rename,\"{}\",None\n",
+        dir.join("src").display(),
+        dir.join("meta.xml").display()
+    );
+    fs::write(dir.join("dataset.csv"), csv).expect("a dataset");
+    files
+}
+
+#[test]
+fn judge_an_audit_finds_what_became_of_an_upload_by_azcopy() {
+    let dir = scratch("audit-azcopy");
+    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    let files = sources(&dir);
+    fs::write(dir.join("seed"), "seed").expect("written");
+    let Some(sas) = azurite.client(&["sas", "rwdlac"]) else { return };
+    if azurite.client(&["put", "box", "seed", &dir.join("seed").display().to_string()]).is_none() {
+        return;
+    }
+    let key = azurite.key_file().expect("a key").display().to_string();
+    let account = ["--endpoint", &azurite.endpoint, "--account-key-file", &key];
+    let upload = || {
+        let from = format!("{}/*", dir.join("src").display());
+        let to = format!("{}/box?{{SAS}}", azurite.endpoint);
+        azurite.azcopy(
+            sas.trim(),
+            &["copy", &from, &to, "--from-to=LocalBlob", "--metadata=author=alice", "--overwrite=true"],
+        )
+    };
+    if upload().is_none() {
+        return;
+    }
+    let args = [
+        "audit",
+        "--dataset",
+        "dataset.csv",
+        "--json",
+        "--list",
+        "all.jsonl",
+        "--left",
+        "left.csv",
+        "--report",
+        "r.html",
+    ];
+    // All of it is there: AzCopy set no hash of several blocks, so what is not proven otherwise is read back.
+    let output = dray(&dir, &[&args[..], &account].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(last(&output, "audit")["counts"]["equal"]["count"], 6);
+
+    // One is missing, one longer, one has another byte, one another name, one other metadata.
+    let put = |name: &str, content: &[u8], more: &str| {
+        fs::write(dir.join("new"), content).expect("written");
+        azurite.client(&["put", "box", name, &dir.join("new").display().to_string(), more]).expect("put");
+    };
+    azurite.client(&["delete", "box", "gone"]).expect("deleted");
+    put("longer", b"short and more", "author=alice");
+    let mut changed = files[3].1.clone();
+    changed[200_000] ^= 1;
+    put("changed", &changed, "author=alice");
+    put("x (2).y", &files[4].1, "author=alice");
+    put("x.y", b"it was there before", "author=bob");
+    put("told", &files[5].1, "author=mallory");
+    let output = dray(&dir, &[&args[..], &account].concat());
+    assert_eq!(code(&output), 5, "{}", said(&output));
+    let rows: BTreeMap<String, Value> = fs::read_to_string(dir.join("all.jsonl"))
+        .expect("a list")
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .map(|row| (row["blob"].as_str().expect("a blob").to_owned(), row))
+        .collect();
+    for (name, verdict, properties) in [
+        ("same", "equal", "equal"),
+        ("gone", "missing", "missing"),
+        ("longer", "different", "equal"),
+        ("changed", "different", "equal"),
+        ("x.y", "equal", "equal"),
+        ("told", "different", "different"),
+    ] {
+        let row = &rows[&format!("box/{name}")];
+        assert_eq!((row["verdict"].as_str(), row["properties"].as_str()), (Some(verdict), Some(properties)), "{row}");
+    }
+    assert_eq!(rows["box/x.y"]["renamed"], "box/x (2).y");
+    assert_eq!(rows["box/told"]["content"], "equal");
+    let report = fs::read_to_string(dir.join("r.html")).expect("a page");
+    assert!(report.contains("KEEP THE SOURCES") && report.contains("Signature"), "{report}");
+
+    // What is left to send is a dataset; once it is sent, the sources may go.
+    let left = fs::read_to_string(dir.join("left.csv")).expect("a dataset");
+    assert_eq!(left.lines().count(), 5, "{left}");
+    let output = dray(&dir, &["check", "left.csv", "--as", "dataset"]);
+    let output = if code(&output) == 0 { output } else { dray(&dir, &["check", "left.csv"]) };
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let output = dray(&dir, &[&["audit", "--dataset", "left.csv"][..], &account].concat());
+    assert_eq!(code(&output), 5, "{}", said(&output));
+    upload();
+    let output = dray(&dir, &[&["audit", "--dataset", "left.csv", "--read", "all"][..], &account].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(said(&output).contains("ALL THERE"), "{}", said(&output));
+    let _ = fs::remove_dir_all(dir);
+}
+
+#[test]
+fn an_audit_by_manifest_reads_back_what_nothing_else_proves() {
+    let dir = scratch("audit-manifest");
+    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    // MD5 of "a" and of "b".
+    let (a, b) = ("0CC175B9C0F1B6A831C399E269772661", "92EB5FFEE6AE2FEC3AD71C777531578F");
+    let manifest = format!(
+        "<?xml version=\"1.0\"?><DriveManifest Version=\"2014-11-01\"><Drive><DriveId>WD-1</DriveId><BlobList>\
+         <Blob><BlobPath>box/one</BlobPath><FilePath>\\s\\one</FilePath><Length>1</Length><BlockList>\
+         <Block Offset=\"0\" Length=\"1\" Id=\"AA==\" Hash=\"{a}\"/></BlockList></Blob>\
+         <Blob><BlobPath>box/two</BlobPath><FilePath>\\s\\two</FilePath><Length>2</Length><BlockList>\
+         <Block Offset=\"0\" Length=\"1\" Id=\"AA==\" Hash=\"{a}\"/><Block Offset=\"1\" Length=\"1\" Id=\"AQ==\" Hash=\"{b}\"/>\
+         </BlockList></Blob></BlobList></Drive></DriveManifest>"
+    );
+    fs::write(dir.join("m.xml"), manifest).expect("a manifest");
+    for (name, content) in [("one", "a"), ("two", "ab")] {
+        fs::write(dir.join("x"), content).expect("written");
+        if azurite.client(&["put", "box", name, &dir.join("x").display().to_string()]).is_none() {
+            return;
+        }
+    }
+    let key = azurite.key_file().expect("a key").display().to_string();
+    let run = |endpoint: &str, more: &[&str]| {
+        let args = ["audit", "--manifest", "m.xml", "--json", "--endpoint", endpoint, "--account-key-file", &key];
+        let output = dray(&dir, &[&args[..], more].concat());
+        (code(&output), last(&output, "audit"))
+    };
+    let (exit, value) = run(&azurite.endpoint, &[]);
+    assert_eq!(exit, 0, "{value}");
+    assert_eq!(value["bytes_read"], 2, "the hash of the first proves it: {value}");
+    let (exit, value) = run(&azurite.endpoint, &["--read", "none"]);
+    assert_eq!((exit, value["counts"]["unknown"]["count"].as_u64()), (3, Some(1)), "{value}");
+    // A bit that turns on the way is found by whoever reads.
+    let flip = r#"[{"method": "GET", "path": "/box/two$", "fault": "flip"}]"#;
+    let front = Front::start(&azurite, &dir.join("front"), flip);
+    let (exit, value) = run(&front.endpoint, &["--read", "all"]);
+    assert_eq!((exit, value["counts"]["different"]["count"].as_u64()), (5, Some(1)), "{value}\n{}", front.requests());
+    drop(front);
+    // A listing that lacks a blob, by which it is missing; and an account that does not answer for a while.
+    let faults = r#"[{"method": "GET", "path": "comp=list", "fault": "status", "retry_after": 0},
+                     {"method": "GET", "path": "comp=list", "fault": "list", "name": "one", "times": 9}]"#;
+    let front = Front::start(&azurite, &dir.join("front"), faults);
+    let (exit, value) = run(&front.endpoint, &[]);
+    assert_eq!((exit, value["counts"]["missing"]["count"].as_u64()), (5, Some(1)), "{value}\n{}", front.requests());
+    // Copy logs alone: the service's word for each block.
+    let log = format!(
+        "<DriveLog Version=\"2014-11-01\"><DriveId>WD-1</DriveId><Blob Status=\"Completed\"><BlobPath>box/one</BlobPath>\
+         <FilePath>\\s\\one</FilePath><Length>1</Length><ImportDisposition Status=\"Created\">rename</ImportDisposition>\
+         <BlockList><Block Offset=\"0\" Length=\"1\" Hash=\"{a}\" Status=\"Completed\"/></BlockList></Blob>\
+         <Status>Completed</Status></DriveLog>"
+    );
+    fs::write(dir.join("log.xml"), log).expect("a log");
+    let output = dray(&dir, &["audit", "--manifest", "m.xml", "--copy-log", "log.xml", "--json"]);
+    let value = last(&output, "audit");
+    assert_eq!(code(&output), 3, "{}", said(&output));
+    assert_eq!(
+        (value["counts"]["equal"]["count"].as_u64(), value["counts"]["unknown"]["count"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(code(&dray(&dir, &["audit", "--manifest", "m.xml"])), 1, "nothing says what is there");
     let _ = fs::remove_dir_all(dir);
 }

@@ -18,7 +18,7 @@ pub mod lint;
 pub mod log;
 pub mod manifest;
 pub mod outcome;
-mod own;
+pub(crate) mod own;
 pub mod plan_file;
 pub mod planning;
 mod preflight;

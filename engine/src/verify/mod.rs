@@ -5,11 +5,12 @@
 //! volume), `files` (access to its files) and `judge` (comparison with the manifest), with `work` (the reading order),
 //! `extract` and `writer` (extraction in the same pass, on a thread of its own) and `checks` (the checks of the
 //! service); `added` reads back the additions of a session. `known` reads journals and drive records; `verdict` draws
-//! the conclusion from all results of a run.
+//! the conclusion from all results of a run. `audit` compares what was sent with a storage account.
 //!
 //! Nothing here writes to the drive: it is opened for reading alone.
 
 pub mod added;
+pub mod audit;
 pub mod block_reader;
 mod checks;
 pub mod decrypt;
