@@ -7,6 +7,7 @@
 
 mod build;
 mod layout;
+pub mod moved;
 pub mod read;
 
 pub use build::{Guids, PlanError, Scheme, Table};

@@ -320,15 +320,18 @@ fn reported(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
 }
 
 /// A sound copy of a GPT.
-struct Copy {
+pub(super) struct Copy {
     lba: u64,
+    /// Header and entries as they are on the disk.
+    pub(super) header: GptHeader,
+    pub(super) raw: Vec<u8>,
     /// Sector of the other copy, by its own header.
     other_lba: u64,
     disk: Guid,
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
 }
 
-fn read_copy(
+pub(super) fn read_copy(
     lba: u64,
     sectors: u64,
     sector: SectorSize,
@@ -401,7 +404,7 @@ fn read_copy(
         });
     }
     let (other_lba, disk) = (header.alternate_lba.get(), Guid(header.disk_guid));
-    Ok(Some(Copy { lba, other_lba, disk, entries: partitions }))
+    Ok(Some(Copy { lba, header, raw: entries, other_lba, disk, entries: partitions }))
 }
 
 /// Bytes of a partition that are on the drive; 0 if it begins before the first allowed sector.
