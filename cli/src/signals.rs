@@ -30,6 +30,14 @@ pub const AUDIT: &str = "nothing was written to the account: run the same comman
 /// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 
+/// How an erasure does.
+pub const ERASE: &str = "what was overwritten stays so: run the same command again";
+
+/// How an image that is read or written goes on.
+pub const AGAIN: &str = "run the same command again: it goes on";
+/// How a copy of a drive does.
+pub const ANEW: &str = "an unfinished copy holds no volume: begin again";
+
 impl Signals {
     /// Starts listening; `advice` is printed when the program is interrupted.
     ///

@@ -6,7 +6,7 @@
 //! 1. `hash`, `crypt`, `gpt`, `ntfs`, `bitlocker`, `azure`, `checkpoint`: formats and kernels, pure; the formats do not know each other.
 //! 2. `plan`: the position of every byte on every drive, pure.
 //! 3. `io`, `pool`, `device`, `source`, `files`: everything that touches the kernel.
-//! 4. `prep`, `verify`, `bench`, `survey`: the pipelines.
+//! 4. `prep`, `verify`, `image`, `bench`, `survey`: the pipelines.
 //! 5. `job`: the façade for the command line.
 //!
 //! Public are `job`, `report`, `units` and `watchdog`. The feature `rooms` opens the other rooms to tests and
@@ -96,6 +96,10 @@ mod source;
 pub mod bench;
 #[cfg(not(feature = "rooms"))]
 mod bench;
+#[cfg(feature = "rooms")]
+pub mod image;
+#[cfg(not(feature = "rooms"))]
+mod image;
 #[cfg(feature = "rooms")]
 pub mod prep;
 #[cfg(not(feature = "rooms"))]

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("surroundings", 3),
     ("prep", 4),
     ("verify", 4),
+    ("image", 4),
     ("bench", 4),
     ("survey", 4),
     ("job", 5),

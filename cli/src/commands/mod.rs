@@ -2,7 +2,6 @@
 
 mod abort;
 pub mod about;
-mod about;
 mod audit;
 mod bench;
 mod cat;
@@ -14,6 +13,7 @@ mod devices;
 mod doctor;
 mod format;
 mod generate;
+mod images;
 mod inspect;
 mod job;
 mod listing;
@@ -58,6 +58,16 @@ pub enum Command {
     Cat(cat::Cat),
     /// Write the unlocked volume as a plain image, for other tools
     Decrypt(decrypt::Decrypt),
+    /// Keep a drive as an image, with hashes and a map of what could not be read
+    Acquire(images::acquire::Acquire),
+    /// Write an image onto drives, and read it back
+    Write(Box<images::write::Write>),
+    /// Copy a drive onto others
+    Clone(Box<images::write::Clone>),
+    /// Where two drives or images differ, and in which files
+    Compare(images::compare::Compare),
+    /// Erase drives whose job is over, with a certificate
+    Erase(images::erase::Erase),
     /// Compare drives with their manifests, and extract blobs
     Verify(Box<verify::Verify>),
     /// Test a key on a drive, and print how to mount it
@@ -96,6 +106,11 @@ impl Command {
             Self::Doctor(command) => command.run(output),
             Self::Bench(command) => command.run(output),
             Self::Inspect(command) => command.run(output),
+            Self::Acquire(command) => command.run(output),
+            Self::Write(command) => command.run(output),
+            Self::Clone(command) => command.run(output),
+            Self::Compare(command) => command.run(output),
+            Self::Erase(command) => command.run(output),
             Self::Decrypt(command) => command.run(output),
             Self::Ls(command) => command.run(output),
             Self::Cat(command) => command.run(output),

@@ -9,6 +9,7 @@ mod common;
 /// Blobs of one name, and impossible entries of a manifest.
 mod doubles;
 mod format;
+mod images;
 mod job;
 mod job_held;
 mod judged;

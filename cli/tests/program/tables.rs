@@ -43,11 +43,15 @@ fn a_volume_is_found_wherever_a_table_that_can_be_used_says() {
 
     let larger = changed(&session, "larger.img", size + 50 * MIB, &[]);
     let no_first = changed(&session, "first.img", size + 50 * MIB, &[(512, &[0; 512])]);
+    let longer = changed(&session, "longer.img", size + 8 * 512, &[]);
+    let shorter = changed(&session, "shorter.img", size - 195 * 512, &[]);
     let alone = session.path("alone.img");
     fs::write(&alone, &whole[start as usize..(size - MIB) as usize]).expect("the partition");
     // A missing copy is a fault of the preparation; the blobs are read all the same.
     for (image, code, says) in [
         (&larger, 0, "the second copy of the partition table lies at byte"),
+        (&longer, 0, "the second copy of the partition table lies at byte"),
+        (&shorter, 5, "the second copy of the partition table is missing"),
         (&no_first, 5, "the first copy of the partition table is missing"),
         (&alone, 0, ""),
     ] {

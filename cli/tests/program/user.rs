@@ -90,6 +90,10 @@ fn every_object_is_as_the_schema_says() {
     run(&format!("unlock {drive}"), 0);
     run(&format!("decrypt {drive} --to plain.img"), 0);
     run("inspect plain.img", 0);
+    run("acquire drive.img --to kept.img", 0);
+    run("compare drive.img kept.img --key-file D1.xml", 0);
+    run("write drive.img kept.img --yes kept", 0);
+    run("erase kept.img --keys --yes kept", 0);
     let finish = format!("--on-finish cat>{}", session.path("finish.json").display());
     run(&format!("verify {drive} --list all.jsonl --extract-to out --journal j.jrn {finish}"), 0);
     run("verify drive.img --key-file D1.xml --manifest nothing.xml", 1);

@@ -23,7 +23,7 @@ pub mod plan_file;
 pub mod planning;
 mod preflight;
 pub mod property_files;
-mod rate_limit;
+pub mod rate_limit;
 pub mod readback;
 pub mod rebuild;
 pub mod records;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -30,6 +30,9 @@ const BUSY: usize = 4;
 
 /// Loads that may arrive before one that was requested earlier: bounds the loads that an ordering caller must hold.
 const AHEAD_MAX: u64 = 32;
+
+/// A load that takes longer to come is read before the next is asked for.
+const SLOW_LOAD: Duration = Duration::from_millis(5);
 
 /// Longest sleep of the loop, so that a stop request is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(200);
@@ -76,6 +79,11 @@ impl Held {
     pub fn away(mut self) -> Self {
         self.is_away = true;
         self
+    }
+
+    /// The slot itself, and who is to be woken once it is free again.
+    pub fn into_slot(mut self) -> Option<(Slot, io::Waker)> {
+        self.slot.take().map(|slot| (slot, self.waker.clone()))
     }
 }
 
@@ -160,13 +168,26 @@ impl BlockReader<'_> {
     /// Those of `sink`, an engine that broke, no memory, a drive that hangs, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
     pub fn run<T>(
         &self,
-        mut loads: impl Iterator<Item = Load<T>>,
-        mut sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
+        loads: impl Iterator<Item = Load<T>>,
+        sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let pool = Pool::new(SLOTS, self.slot_len)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let (mut engine, _) = self.medium.engine(&pool);
-        let result = self.carry(&pool, engine.as_mut(), &mut loads, &mut sink);
+        self.run_in(&pool, loads, sink)
+    }
+
+    /// As [`BlockReader::run`], with the slots of a pool that others know too.
+    ///
+    /// # Errors
+    /// As [`BlockReader::run`].
+    pub fn run_in<T>(
+        &self,
+        pool: &Pool,
+        mut loads: impl Iterator<Item = Load<T>>,
+        mut sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let (mut engine, _) = self.medium.engine(pool);
+        let result = self.carry(pool, engine.as_mut(), &mut loads, &mut sink);
         while result.is_err() && engine.in_flight() > 0 {
             // The kernel still fills slots: they must live until it is done.
             if matches!(engine.wait(Some(io::DRAIN_MAX)), Completion::Broken(_) | Completion::TimedOut) {
@@ -198,6 +219,7 @@ impl BlockReader<'_> {
             let oldest = under.keys().min().copied().unwrap_or(next);
             while !ended && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
                 let Some(mut slot) = pool.take() else { break };
+                let asked = Instant::now();
                 let Some(load) = loads.next() else {
                     ended = true;
                     break;
@@ -225,6 +247,10 @@ impl BlockReader<'_> {
                 }
                 under.insert(tag, Under { load, failure: None });
                 self.send_chain(&mut outgoing, &under, &ends);
+                // A caller that limits the rate makes the road wait for the next load: this one goes first.
+                if asked.elapsed() > SLOW_LOAD {
+                    break;
+                }
             }
             engine.submit();
             while let Ok(done) = replies.try_recv() {

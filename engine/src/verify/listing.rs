@@ -13,6 +13,7 @@ use crate::ntfs::read::{FileId, NameId, display_name};
 use crate::pool::SLOT_LEN;
 use crate::report::{Kind, Problem};
 use crate::verify::files::Files;
+use crate::verify::find::Opened;
 use crate::verify::logs::key;
 use crate::verify::only::Only;
 use crate::verify::result::{ManifestFacts, Verdict};
@@ -104,6 +105,23 @@ pub(super) enum Place {
     Inside(NameId, String),
     /// A file outside the drive.
     Outside(std::fs::File, String),
+}
+
+/// The id of the drive that the manifest on it was made for; `None` where there is no manifest, or it names none. Reads no more
+/// of it than its head.
+pub fn drive_id(opened: &Opened) -> Option<String> {
+    let files = Files::read(opened).ok()?;
+    let (Place::Inside(name, _), _) = find(&files, None, None).ok()? else { return None };
+    let mut input = BufReader::new(files.open(files.catalog.file_of(name)).ok()?);
+    let mut reader = manifest::Reader::new(&mut input);
+    while let Ok(Some(event)) = reader.next_event() {
+        match event {
+            manifest::Event::DriveId(id) => return Some(id),
+            manifest::Event::ListStart(_) | manifest::Event::BlobStart(_) => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Finds the manifest: the requested one, the one in the drive record, or one of the usual names. Also returns other

@@ -257,6 +257,20 @@ impl Logs {
         })
     }
 
+    /// Whether a log that names the drive says that the service took all of it, `files` at least.
+    pub fn confirms(&self, drive_id: &str, files: u64) -> bool {
+        let names = |log: &&Log| log.drive_id.as_ref().is_some_and(|id| same_id(id, drive_id));
+        let mut own = self.0.iter().filter(names).peekable();
+        let is_whole = |log: &Log| {
+            let status = log.status.as_deref().map(str::trim);
+            matches!(status, Some("Completed" | "Succeeded"))
+                && log.errored == 0
+                && log.total.is_none_or(|total| total >= files)
+                && log.entries.iter().all(|entry| matches!(entry.taken, Taken::Same | Taken::Renamed))
+        };
+        own.peek().is_some() && own.all(is_whole)
+    }
+
     /// Logs of drives that are not in the list: path, and the drive.
     pub fn foreign(&self, drive_ids: &[&str]) -> Vec<(String, String)> {
         let of_other =

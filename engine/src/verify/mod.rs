@@ -21,7 +21,7 @@ pub mod index;
 pub mod judge;
 pub mod key;
 pub mod known;
-mod listing;
+pub mod listing;
 pub mod logs;
 pub mod medium;
 mod only;

@@ -14,6 +14,7 @@ use dray_engine::bitlocker::keys::KeyInput;
 use dray_engine::bitlocker::map;
 use dray_engine::bitlocker::read as bitlocker;
 use dray_engine::gpt;
+use dray_engine::image::map::{Map, Status};
 use dray_engine::ntfs::read::{ReadAt, ReadError, Volume, parts};
 use dray_engine::report::Problems;
 use dray_engine::units::{ByteLen, ByteOffset, SectorSize};
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "csv", feed: csv },
     Target { name: "journal", feed: journal_ },
     Target { name: "keys", feed: keys },
+    Target { name: "rescue-map", feed: rescue_map },
 ];
 
 /// Length of a partition table's piece: sector 0 and a GPT of either sector size.
@@ -60,8 +62,30 @@ fn partitions(input: &[u8]) {
         overlay(end, end_at, at.0, into);
         Ok(())
     });
+    // What it becomes on another disk, however it was found.
+    let read_at = |at: ByteOffset, into: &mut [u8]| {
+        into.fill(0);
+        overlay(front, 0, at.0, into);
+        overlay(end, end_at, at.0, into);
+        Ok(())
+    };
+    for size in [disk.0, disk.0 + 4096, disk.0 / 2, 8192] {
+        if let Ok(Ok(Some(moved))) = gpt::moved::moved(disk, ByteLen(size), sector, read_at) {
+            assert_eq!(moved.second.0.0 + moved.second.1.len() as u64, size, "the second copy ends with the disk");
+        }
+    }
     if let Ok(found) = found {
         let _ = (found.is_blank(), found.first_data().map(gpt::read::Entry::purpose));
+    }
+}
+
+/// A map of ddrescue: what is read is written, and read again as the same.
+fn rescue_map(input: &[u8]) {
+    let size = ByteLen(1 << 40);
+    if let Ok(map) = Map::parse(&String::from_utf8_lossy(input), size) {
+        let all = [Status::NonTried, Status::NonTrimmed, Status::NonScraped, Status::Bad, Status::Finished];
+        assert_eq!(all.map(|status| map.len_of(status).0).iter().sum::<u64>(), size.0, "a map has no gaps");
+        assert_eq!(Map::parse(&map.text(&[]), size), Ok(map));
     }
 }
 

@@ -32,6 +32,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "csv" => texts(CSV),
         "journal" => texts(JOURNALS),
         "keys" => keys(),
+        "rescue-map" => texts(MAPS),
         _ => Vec::new(),
     }
 }
@@ -40,7 +41,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
 pub fn own(name: &str) -> Vec<Vec<u8>> {
     match name {
         "partitions" => tables(),
-        "ntfs-runs" | "lznt1" | "manifest" | "logs" | "csv" | "journal" => of(name),
+        "ntfs-runs" | "lznt1" | "manifest" | "logs" | "csv" | "journal" | "rescue-map" => of(name),
         "keys" => KEYS.iter().map(|text| text.as_bytes().to_vec()).collect(),
         _ => Vec::new(),
     }
@@ -302,6 +303,14 @@ const CSV: &[&str] = &[
     "BasePath,DstItemPathOrPrefix,ItemType,Disposition,MetadataFile,PropertiesFile\n\"/data/a, \"\"b\"\"/\",c/,file,no-overwrite,/m.xml,/p.xml\n# note\n",
     "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\nG,AlreadyFormatted,SilentMode,AlreadyEncrypted,060456-014509-132033-080300-252615-584177-672089-411631\n/dev/sdb,Format,SilentMode,Encrypt,\n",
     "Name,Content-Length,Content-MD5,Last-Modified\nc/a,5,AAAA,2020-01-01T00:00:00Z\n",
+];
+
+const MAPS: &[&str] = &[
+    "# Mapfile. Created by GNU ddrescue version 1.27\n# Command line: ddrescue -d a b c\n# Finished\n\
+     # current_pos  current_status  current_pass\n0x000F4A00     +               1\n#      pos        size  status\n\
+     0x00000000  0x00001000  +\n0x00001000  0x00000200  -\n0x00001200  0x000F3000  +\n0x000F4200  0x00000C00  *\n\
+     0x000F4E00  0x00894880  /\n",
+    "0 ?\n0 512 +\n512 01000 ?\n",
 ];
 
 const JOURNALS: &[&str] = &[

@@ -1,0 +1,202 @@
+//! Places that a large request could not read: smaller requests, from both sides, then each sector, then again.
+
+use std::time::Duration;
+
+use crate::io::{Completion, Engine, Fill, From, Part, PartResult};
+use crate::pool::{Pool, Slot};
+use crate::prep::timeouts::Timeouts;
+use crate::report::{Kind, Problem, Stop};
+use crate::units::{ByteOffset, ByteRange};
+use crate::verify::medium::Medium;
+
+use super::map::{Map, Status};
+
+/// First, a place is cut into requests of this length.
+const PART: u64 = 64 << 10;
+
+/// How long the loop sleeps at most.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Reads small places one by one.
+pub(super) struct Rescue<'a> {
+    medium: &'a dyn Medium,
+    name: &'a str,
+    stop: &'a Stop,
+    engine: Box<dyn Engine + Send>,
+    slot: Option<Slot>,
+    /// The smallest request: a logical sector.
+    sector: u64,
+    tag: u64,
+}
+
+/// Takes what was read.
+pub(super) type Put<'a> = dyn FnMut(ByteOffset, &[u8]) -> Result<(), Problem> + 'a;
+
+impl<'a> Rescue<'a> {
+    /// For one source.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(medium: &'a dyn Medium, name: &'a str, stop: &'a Stop) -> Result<Self, Problem> {
+        let pool = Pool::whole(1, PART as usize)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let (engine, _) = medium.engine(&pool);
+        Ok(Self { medium, name, stop, engine, slot: pool.take(), sector: medium.sector().bytes(), tag: 0 })
+    }
+
+    /// Works on all places of the map that were tried and not read. `changed` hears of the map between requests.
+    ///
+    /// # Errors
+    /// Those of `put` and `changed`; a drive that hangs; a wish to stop.
+    pub fn run(
+        &mut self,
+        map: &mut Map,
+        retries: u32,
+        put: &mut Put<'_>,
+        changed: &mut dyn FnMut(&Map) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        for place in map.of(Status::NonTrimmed) {
+            let mut at = place.start.0;
+            while at < place.end().0 {
+                let len = (PART - at % PART).min(place.end().0 - at);
+                let part = ByteRange::new(at, len);
+                at += len;
+                if self.read(part, put)? {
+                    map.set(part, Status::Finished);
+                } else {
+                    self.trim(part, map, put)?;
+                }
+                changed(map)?;
+            }
+        }
+        for place in map.of(Status::NonScraped) {
+            for sector in self.sectors(place) {
+                let is_read = self.read(sector, put)?;
+                map.set(sector, if is_read { Status::Finished } else { Status::Bad });
+                changed(map)?;
+            }
+        }
+        for pass in 0..retries {
+            let mut bad = map.of(Status::Bad);
+            // Once from behind, once from the front: a head that comes from elsewhere may read what another cannot.
+            if pass % 2 == 0 {
+                bad.reverse();
+            }
+            for place in bad {
+                let mut sectors: Vec<ByteRange> = self.sectors(place).collect();
+                if pass % 2 == 0 {
+                    sectors.reverse();
+                }
+                for sector in sectors {
+                    if self.read(sector, put)? {
+                        map.set(sector, Status::Finished);
+                    }
+                    changed(map)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sectors(&self, place: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
+        let (sector, end) = (self.sector, place.end().0);
+        (place.start.0..end).step_by(sector as usize).map(move |at| ByteRange::new(at, sector.min(end - at)))
+    }
+
+    /// Sector by sector from the front to the first that fails, and from behind.
+    fn trim(&mut self, part: ByteRange, map: &mut Map, put: &mut Put<'_>) -> Result<(), Problem> {
+        let mut sectors: Vec<ByteRange> = self.sectors(part).collect();
+        while let [first, ..] = sectors[..] {
+            sectors.remove(0);
+            let is_read = self.read(first, put)?;
+            map.set(first, if is_read { Status::Finished } else { Status::Bad });
+            if !is_read {
+                break;
+            }
+        }
+        while let Some(last) = sectors.pop() {
+            let is_read = self.read(last, put)?;
+            map.set(last, if is_read { Status::Finished } else { Status::Bad });
+            if !is_read {
+                break;
+            }
+        }
+        if let (Some(first), Some(last)) = (sectors.first(), sectors.last()) {
+            map.set(ByteRange::new(first.start.0, last.end().0 - first.start.0), Status::NonScraped);
+        }
+        Ok(())
+    }
+
+    /// Reads one range, which fits the slot; `false` where it cannot be read.
+    fn read(&mut self, range: ByteRange, put: &mut Put<'_>) -> Result<bool, Problem> {
+        if self.stop.requested() {
+            return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(self.name));
+        }
+        let internal = || Problem::new(Kind::Internal, "a slot was lost");
+        let slot = self.slot.take().ok_or_else(internal)?;
+        let len = range.len.0 as usize;
+        self.tag += 1;
+        let parts = vec![Part { into: 0..len, from: From::Target { at: range.start } }];
+        self.engine.fill(Fill { tag: self.tag, slot, parts });
+        loop {
+            match self.engine.wait(Some(WAIT)) {
+                Completion::Filled { slot, results, .. } => {
+                    let is_read = results.iter().all(PartResult::is_done);
+                    let given = if is_read { put(range.start, &slot[..len]) } else { Ok(()) };
+                    self.slot = Some(slot);
+                    return given.map(|()| is_read);
+                }
+                Completion::Broken(error) => {
+                    let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
+                    return Err(problem.drive(self.name));
+                }
+                Completion::TimedOut => {
+                    Timeouts::default().check(self.engine.as_ref()).map_err(|problem| problem.drive(self.name))?;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Rescue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rescue").field("medium", &self.medium).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::units::{ByteLen, SectorSize};
+
+    #[test]
+    fn only_the_sectors_that_are_bad_are_lost() {
+        let size = ByteLen(1 << 20);
+        let disk = SimDisk::new(size, SectorSize::S512, 7);
+        let bad = [ByteRange::new(0x10200, 512), ByteRange::new(0x10A00, 1024), ByteRange::new(0x7FE00, 1024)];
+        disk.set_faults(Faults { read_errors: bad.to_vec(), ..Faults::default() });
+        disk.plant(ByteOffset(0x10400), b"between");
+        let mut map = Map::new(size);
+        map.set(ByteRange::new(0, size.0), Status::NonTrimmed);
+        let mut image = vec![0; size.0 as usize];
+        let stop = Stop::new();
+        let mut rescue = Rescue::new(&disk, "disk", &stop).expect("memory");
+        let mut requests = 0;
+        let put = &mut |at: ByteOffset, bytes: &[u8]| {
+            image[at.0 as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        };
+        rescue
+            .run(&mut map, 1, put, &mut |_| {
+                requests += 1;
+                Ok(())
+            })
+            .expect("no failure");
+        assert_eq!(map.of(Status::Bad), bad);
+        assert_eq!(map.len_of(Status::Finished).0, size.0 - 2560);
+        assert_eq!(&image[0x10400..0x10407], b"between");
+        assert!(requests < 600, "{requests}");
+    }
+}

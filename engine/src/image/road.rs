@@ -1,0 +1,372 @@
+//! The road from one source to any number of drives: read once, hashed in order, written by a lane each.
+//!
+//! A slot is owned by one stage at a time: it is filled by the reading road, hashed in company by the workers (the MD5 of each
+//! piece), goes through the chains of hashes that need order, then to the lanes. The last lane that takes a piece gets the slot
+//! itself, the others a copy.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::device::Device;
+use crate::hash::{Md5, Sha256, sha256};
+use crate::io::Waker;
+use crate::pool::{Pool, SLOT_LEN, Slot};
+use crate::prep::rate_limit::RateLimit;
+use crate::prep::timeouts::Timeouts;
+use crate::prep::workers::{Digest, How, Span, Workers};
+use crate::report::{Kind, Problem, Stop};
+use crate::units::{ByteOffset, ByteRange};
+use crate::verify::block_reader::{BlockReader, Held, Load};
+use crate::verify::medium::Medium;
+
+use super::lane::{Counters, Lane, Piece};
+use super::search::is_zero;
+
+/// Slots of the road, 160 MiB: those that fill, two companies at the workers, one for each stage, and what a drive has in
+/// flight.
+const SLOTS: usize = 40;
+
+/// Slots of every further drive.
+const SLOTS_MORE: usize = 10;
+
+/// How often progress is looked at while nothing arrives any more.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Hashes that are made on the way, in addition to the MD5 of each piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hashes {
+    /// SHA-256 of the whole.
+    pub sha256: bool,
+    /// MD5 of the whole: a chain that no machine makes faster than some 0.6 GB/s.
+    pub md5: bool,
+    /// SHA-256 of each piece.
+    pub pieces: bool,
+}
+
+/// A piece as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hashed {
+    pub range: ByteRange,
+    pub md5: [u8; 16],
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// A drive that is written.
+pub(super) struct To<'a> {
+    pub device: &'a Device,
+    pub name: &'a str,
+    /// Whether it takes the piece.
+    pub takes: &'a (dyn Fn(ByteRange) -> bool + Sync),
+    /// Its old contents read as zeros, so zeros need not be written.
+    pub sparse: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// What was read, ascending.
+    pub pieces: Vec<Hashed>,
+    /// Of all of it in order; `None` unless asked for, and where a piece is missing.
+    pub sha256: Option<[u8; 32]>,
+    pub md5: Option<[u8; 16]>,
+    /// Pieces that could not be read as a whole.
+    pub failed: Vec<ByteRange>,
+    /// How each drive ended.
+    pub lanes: Vec<Result<(), Problem>>,
+}
+
+/// What is carried.
+pub(super) struct Road<'a> {
+    pub source: &'a dyn Medium,
+    pub name: &'a str,
+    pub workers: &'a Workers,
+    pub stop: &'a Stop,
+    /// What is read: ascending, apart, whole sectors.
+    pub ranges: &'a [ByteRange],
+    /// Bytes where pieces end, in addition to every 4 MiB. Ascending.
+    pub cuts: &'a [u64],
+    pub hashes: Hashes,
+    /// Go on where a piece cannot be read.
+    pub tolerant: bool,
+    /// How fast the source may be read.
+    pub rate: &'a RateLimit,
+}
+
+/// A piece on its way.
+struct Item {
+    at: ByteOffset,
+    bytes: Option<Held>,
+    md5: [u8; 16],
+    sha256: Option<[u8; 32]>,
+}
+
+/// How far a road is.
+pub(super) struct Far<'a> {
+    /// Bytes read.
+    pub read: u64,
+    /// One of each lane.
+    pub counters: &'a [Counters],
+    /// Pieces that could not be read.
+    pub failed: &'a [ByteRange],
+}
+
+/// Hears of it.
+pub(super) type Progress<'a> = dyn FnMut(&Far<'_>) + 'a;
+
+impl Road<'_> {
+    /// Carries everything.
+    ///
+    /// # Errors
+    /// A source that hangs or, unless it may, cannot be read; a wish to stop; no memory or threads. A drive that fails is reported
+    /// in [`Carried::lanes`], and the others go on.
+    pub fn run(&self, to: &[To<'_>], progress: &mut Progress<'_>) -> Result<Carried, Problem> {
+        let no_memory =
+            |error: std::io::Error| Problem::new(Kind::Environment, format!("no memory for slots: {error}"));
+        let pool = Pool::new(SLOTS, SLOT_LEN).map_err(no_memory)?;
+        let mut pools = vec![pool.clone()];
+        for _ in to.iter().skip(1) {
+            pools.push(Pool::new(SLOTS_MORE, SLOT_LEN).map_err(no_memory)?);
+        }
+        let counters: Vec<Counters> = to.iter().map(|_| Counters::default()).collect();
+        let mut carried =
+            Carried { pieces: Vec::new(), sha256: None, md5: None, failed: Vec::new(), lanes: Vec::new() };
+        std::thread::scope(|scope| {
+            let mut exits = Vec::new();
+            let mut threads = Vec::new();
+            for ((one, pool), counters) in to.iter().zip(&pools).zip(&counters) {
+                let mut lane = Lane::new(one.device, one.name, pool);
+                let (sender, pieces) = unbounded::<Piece>();
+                exits.push(Exit { sender: Some(sender), waker: lane.waker(), pool });
+                threads.push(scope.spawn(move || lane.run(&pieces, counters)));
+            }
+            let (first, arrived) = unbounded::<Item>();
+            let hashes = self.hashes;
+            let is_sha = hashes.sha256 || hashes.pieces;
+            // One stage a thread: the chains are the slowest part, and cannot be cut.
+            let (to_md5, from_sha) = unbounded::<Item>();
+            let sha = scope.spawn(move || sha_stage(&arrived, &to_md5, hashes, is_sha));
+            let (to_lanes, from_md5) = unbounded::<Item>();
+            let md5 = scope.spawn(move || md5_stage(&from_sha, &to_lanes, hashes.md5));
+            let spread = scope.spawn(move || spread(&from_md5, to, exits));
+            let mut read = 0;
+            let mut early: BTreeMap<u64, Item> = BTreeMap::new();
+            let mut next = 0_u64;
+            let mut failed = Vec::new();
+            let result = self.read(&pool, |index, item| {
+                read += item.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                if let Err(range) = &item.range {
+                    failed.push(*range);
+                }
+                early.insert(index, item.into());
+                while let Some(item) = early.remove(&next) {
+                    next += 1;
+                    // The stages end with the channel only.
+                    let _ = first.send(item);
+                }
+                progress(&Far { read, counters: &counters, failed: &failed });
+                let has_failed = |one: &Counters| one.failed.load(Ordering::Acquire);
+                if !counters.is_empty() && counters.iter().all(has_failed) {
+                    return Err(Problem::new(Kind::Drive, "no drive is left to write to"));
+                }
+                Ok(())
+            });
+            drop((early, first));
+            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) || !spread.is_finished() {
+                progress(&Far { read, counters: &counters, failed: &failed });
+                std::thread::sleep(GLANCE);
+            }
+            let bug = |_| Problem::new(Kind::Internal, "a thread of the copy ended in a bug");
+            carried.lanes = threads.into_iter().map(|lane| lane.join().map_err(bug).and_then(|ended| ended)).collect();
+            progress(&Far { read, counters: &counters, failed: &failed });
+            carried.failed = super::lane::merged(failed);
+            let is_whole = result.is_ok() && carried.failed.is_empty();
+            let whole = sha.join().map_err(bug)?;
+            carried.sha256 = whole.filter(|_| is_whole);
+            carried.md5 = md5.join().map_err(bug)?.filter(|_| is_whole);
+            carried.pieces = spread.join().map_err(bug)?;
+            // Each of them reports its own failure.
+            if !carried.lanes.is_empty() && carried.lanes.iter().all(Result::is_err) {
+                return Ok(());
+            }
+            result
+        })
+        .map_err(|problem| if problem.place.drive.is_some() { problem } else { problem.drive(self.name) })?;
+        Ok(carried)
+    }
+
+    /// Reads all pieces; `arrive` gets each with its number.
+    fn read(&self, pool: &Pool, mut arrive: impl FnMut(u64, Arrival) -> Result<(), Problem>) -> Result<(), Problem> {
+        let &Self { source, workers, stop, .. } = self;
+        let timeouts = Timeouts::default();
+        let road = BlockReader { medium: source, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
+        let loads = pieces(self.ranges, self.cuts).zip(0_u64..).map(|(range, index)| {
+            while let Err(wait) = self.rate.take(range.len.0, Instant::now()) {
+                std::thread::sleep(wait.min(GLANCE));
+            }
+            let mut load = Load::new((index, range));
+            load.len = range.len.0 as usize;
+            load.parts.push((0..load.len, range.start));
+            load.spans.push(Span { range: 0..load.len, how: How::Block });
+            load
+        });
+        road.run_in(pool, loads, |arrived| {
+            let (index, range) = arrived.what;
+            if let Some(error) = arrived.failure {
+                if !self.tolerant {
+                    return Err(Problem::new(Kind::Source, format!("cannot be read: {error}")).at(range.start));
+                }
+                return arrive(index, Arrival { at: range.start, bytes: None, md5: [0; 16], range: Err(range) });
+            }
+            let Some(Digest::Block(md5)) = arrived.digests.first() else {
+                return Err(Problem::new(Kind::Internal, "a piece came without its hash"));
+            };
+            let bytes = Some(arrived.bytes.away());
+            arrive(index, Arrival { at: range.start, bytes, md5: *md5, range: Ok(()) })
+        })
+    }
+}
+
+struct Arrival {
+    at: ByteOffset,
+    bytes: Option<Held>,
+    md5: [u8; 16],
+    range: Result<(), ByteRange>,
+}
+
+impl From<Arrival> for Item {
+    fn from(arrival: Arrival) -> Self {
+        let Arrival { at, bytes, md5, .. } = arrival;
+        Self { at, bytes, md5, sha256: None }
+    }
+}
+
+/// Ranges cut where a slot's worth is full, at multiples of that, and at `cuts` (ascending).
+pub(super) fn pieces<'a>(ranges: &'a [ByteRange], cuts: &'a [u64]) -> impl Iterator<Item = ByteRange> + 'a {
+    ranges.iter().flat_map(move |range| {
+        let mut at = range.start.0;
+        std::iter::from_fn(move || {
+            let end = range.end().0;
+            if at >= end {
+                return None;
+            }
+            let full = (at / SLOT_LEN as u64 + 1) * SLOT_LEN as u64;
+            let cut = cuts.get(cuts.partition_point(|cut| *cut <= at)).copied().unwrap_or(u64::MAX);
+            let to = end.min(full).min(cut);
+            let piece = ByteRange::new(at, to - at);
+            at = to;
+            Some(piece)
+        })
+    })
+}
+
+fn sha_stage(items: &Receiver<Item>, next: &Sender<Item>, hashes: Hashes, is_asked: bool) -> Option<[u8; 32]> {
+    let mut whole = Sha256::default();
+    for mut item in items {
+        if let Some(bytes) = item.bytes.as_ref().filter(|_| is_asked) {
+            if hashes.sha256 {
+                whole.update(bytes);
+            }
+            item.sha256 = hashes.pieces.then(|| sha256(bytes));
+        }
+        if next.send(item).is_err() {
+            break;
+        }
+    }
+    hashes.sha256.then(|| whole.value())
+}
+
+fn md5_stage(items: &Receiver<Item>, next: &Sender<Item>, is_asked: bool) -> Option<[u8; 16]> {
+    let mut whole = Md5::new();
+    for item in items {
+        if let Some(bytes) = item.bytes.as_ref().filter(|_| is_asked) {
+            whole.update(bytes);
+        }
+        if next.send(item).is_err() {
+            break;
+        }
+    }
+    is_asked.then(|| whole.finish())
+}
+
+/// A lane from outside.
+struct Exit<'a> {
+    sender: Option<Sender<Piece>>,
+    waker: Waker,
+    pool: &'a Pool,
+}
+
+impl Exit<'_> {
+    fn send(&self, piece: Piece) {
+        if let Some(sender) = &self.sender {
+            // A lane takes what comes until the channel ends, also when its drive failed.
+            let _ = sender.send(piece);
+            self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Exit<'_> {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.waker.wake();
+    }
+}
+
+/// Gives each piece to the lanes that take it.
+fn spread(items: &Receiver<Item>, to: &[To<'_>], exits: Vec<Exit<'_>>) -> Vec<Hashed> {
+    let mut pieces = Vec::new();
+    for Item { at, bytes, md5, sha256 } in items {
+        let Some(bytes) = bytes else { continue };
+        let range = ByteRange::new(at.0, bytes.len() as u64);
+        pieces.push(Hashed { range, md5, sha256 });
+        let zero = to.iter().any(|one| one.sparse) && is_zero(&bytes);
+        let takers: Vec<usize> = (0..to.len()).filter(|i| !(to[*i].sparse && zero) && (to[*i].takes)(range)).collect();
+        // Slots of the road belong to the first lane's engine.
+        for &i in takers.iter().filter(|i| **i > 0) {
+            let mut slot = take(exits[i].pool);
+            slot[..bytes.len()].copy_from_slice(&bytes);
+            exits[i].send(Piece { slot, len: bytes.len(), at, waker: None });
+        }
+        if takers.first() == Some(&0)
+            && let len = bytes.len()
+            && let Some((slot, waker)) = bytes.into_slot()
+        {
+            exits[0].send(Piece { slot, len, at, waker: Some(waker) });
+        }
+    }
+    pieces
+}
+
+/// A slot, as soon as the lane gives one back.
+fn take(pool: &Pool) -> Slot {
+    loop {
+        if let Some(slot) = pool.take() {
+            return slot;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Bytes that a lane has written so far.
+pub(super) fn written(counters: &[Counters], lane: usize) -> u64 {
+    counters.get(lane).map_or(0, |counters| counters.written.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_at_slots_and_cuts() {
+        let slot = SLOT_LEN as u64;
+        let ranges = [ByteRange::new(0, slot + 512), ByteRange::new(2 * slot - 512, 1024)];
+        let cut: Vec<_> = pieces(&ranges, &[1 << 20, slot, slot + 100]).map(|p| (p.start.0, p.len.0)).collect();
+        let mib = 1 << 20;
+        let wanted =
+            [(0, mib), (mib, slot - mib), (slot, 100), (slot + 100, 412), (2 * slot - 512, 512), (2 * slot, 512)];
+        assert_eq!(cut, wanted);
+    }
+}

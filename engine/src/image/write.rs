@@ -1,0 +1,762 @@
+//! An image onto drives, or a drive onto others: read once, written to each, read back.
+//!
+//! The first mebibyte and both copies of the partition table are kept back: they are made for each disk, and written when all
+//! else is durable. Until then a drive holds no volume. A checkpoint next to the image says up to where a drive is durable; a run
+//! that was killed reads the image again for its hashes, and writes from there on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::device::{self, Access, Device, Ground, Node, Roots, guard};
+use crate::gpt::moved::{Moved, moved};
+use crate::gpt::table_areas;
+use crate::hash::md5;
+use crate::pool::{Pool, SLOT_LEN};
+use crate::prep::files::replace_private;
+use crate::prep::rate_limit::RateLimit;
+use crate::prep::workers::Workers;
+use crate::report::{DriveFacts, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::surroundings::timestamp;
+use crate::units::{ByteLen, ByteOffset, ByteRange};
+use crate::verify::find::{self, Found, Opened};
+use crate::verify::listing;
+
+use super::lane::{self, Lane, merged};
+use super::map::{Map, Status};
+use super::ranges::{both, rest_of};
+use super::rescue::Rescue;
+use super::road::{Hashed, Hashes, Road, To, pieces, written};
+use super::target::{self, Target};
+
+/// Bytes at the front of a drive that are written last.
+const FRONT: u64 = 1 << 20;
+
+/// How often a checkpoint is written.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// What a checkpoint begins with.
+const CHECKPOINT_HEAD: &str = "dray write 1";
+
+/// What is to be written, and where.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// The image or, to copy a drive, that.
+    pub source: PathBuf,
+    /// Drives and existing image files.
+    pub drives: Vec<PathBuf>,
+    /// Bytes of the source that are not in use and are not written.
+    pub unused: Vec<ByteRange>,
+    /// The id of the drive that the image was prepared for, if that is known.
+    pub drive_id: Option<String>,
+    /// Write a prepared image also onto a disk of another serial.
+    pub not_for_shipping: bool,
+    /// Directory of the checkpoints; `None` for none.
+    pub checkpoints: Option<PathBuf>,
+    /// How often bad sectors of a source are tried again; `None`: a source that cannot be read ends the run.
+    pub retries: Option<u32>,
+    /// Bytes a second that are read at most.
+    pub rate: Option<u64>,
+    /// What must not be on the drives.
+    pub context: guard::Context,
+}
+
+/// Drives that passed the gates.
+#[derive(Debug)]
+pub struct Write {
+    request: WriteRequest,
+    source: Device,
+    facts: DriveFacts,
+    /// The source, as it was when the checkpoint was made: length and time of change.
+    stamp: String,
+    drives: Vec<Drive>,
+}
+
+#[derive(Debug)]
+struct Drive {
+    target: Target,
+    moved: Option<Moved>,
+    checkpoint: Option<PathBuf>,
+    /// Everything below this byte is durable, by the checkpoint.
+    durable: u64,
+}
+
+/// What was read and written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The image or drive that was read.
+    pub source: DriveFacts,
+    /// SHA-256 of the source from end to end; `None` where only a part of it was read.
+    pub source_sha256: Option<[u8; 32]>,
+    /// Bytes read.
+    pub read: ByteLen,
+    /// Bytes of the source that are not in use and were not written.
+    pub left_out: ByteLen,
+    /// What could not be read of the source.
+    pub unreadable: Vec<ByteRange>,
+    /// Each drive, in the order in which they were named.
+    pub drives: Vec<(DriveFacts, Result<OneWritten, Problem>)>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// What came of one drive.
+#[derive(Clone, Debug)]
+pub struct OneWritten {
+    /// When it began and ended.
+    pub times: [jiff::Timestamp; 2],
+    /// Bytes that this run wrote.
+    pub written: ByteLen,
+    /// Bytes read back.
+    pub read_back: ByteLen,
+    /// SHA-256 of what was read back, in the order of its places.
+    pub sha256: [u8; 32],
+    /// What reads back otherwise than it was written.
+    pub different: Vec<ByteRange>,
+    /// Where the second copy of the partition table is now, if the disk has another size than the image.
+    pub moved_to: Option<ByteOffset>,
+    /// Byte from which this run went on.
+    pub continued_at: Option<ByteOffset>,
+}
+
+impl Write {
+    /// Looks at source and drives.
+    ///
+    /// # Errors
+    /// All that speaks against it.
+    pub fn look(request: WriteRequest) -> Result<Self, Problems> {
+        let path = device::resolve(&request.source.display().to_string(), &Roots::default())?;
+        let source = Device::open(&path, Access::Read)?;
+        let facts = target::facts(&request.source, &path, &source, None);
+        let mut problems = Problems::default();
+        if facts.size.0 == 0 {
+            let problem = Problem::new(Kind::Usage, "is empty: it holds nothing to write").drive(&facts.name);
+            return Err(problem.advice("name an image or a drive that holds something").into());
+        }
+        let meta = fs::metadata(&path).ok();
+        let len = meta.as_ref().filter(|_| facts.is_image).map_or(facts.size.0, std::fs::Metadata::len);
+        if len != facts.size.0 {
+            let problem = Problem::new(Kind::Usage, "ends within a sector: it is no image of a whole drive");
+            problems
+                .push(problem.drive(&facts.name).value(format!("{len} bytes")).advice("is it compressed, or cut off?"));
+        }
+        let stamp = format!(
+            "{} {}",
+            facts.size.0,
+            meta.as_ref().filter(|_| facts.is_image).map_or(0, |meta| meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
+        );
+        // What stands on the source decides how small a disk may be. One without table or volume is taken as it is.
+        let found = find::open(&path, None).ok();
+        let mut context = request.context.clone();
+        context.sources.push(request.source.clone());
+        let ground = Ground::of(&source);
+        let mut drives = Vec::new();
+        for name in &request.drives {
+            if fs::metadata(name).is_ok_and(|meta| Node::of(&meta) == *source.node()) {
+                let problem = Problem::new(Kind::Refused, "is what is read from").drive(name.display().to_string());
+                problems.push(problem.advice("name another drive"));
+                continue;
+            }
+            match Target::look(name, &context) {
+                Err(mut more) => problems.0.append(&mut more.0),
+                Ok(target) => {
+                    let seen = Seen { request: &request, source: &source, found: found.as_ref(), ground: &ground };
+                    match seen.drive(target, &facts, &stamp) {
+                        Ok(drive) => drives.push(drive),
+                        Err(mut more) => problems.0.append(&mut more.0),
+                    }
+                }
+            }
+        }
+        let targets: Vec<&Target> = drives.iter().map(|drive| &drive.target).collect();
+        if let Err(mut more) = target::twice(&targets) {
+            problems.0.append(&mut more.0);
+        }
+        problems.into_result()?;
+        Ok(Self { request, source, facts, stamp, drives })
+    }
+
+    /// The source.
+    pub fn source(&self) -> &DriveFacts {
+        &self.facts
+    }
+
+    /// The drives, and whether consent is needed first.
+    pub fn drives(&self) -> Vec<(&DriveFacts, bool)> {
+        self.drives.iter().map(|drive| (drive.target.facts(), drive.target.needs_consent())).collect()
+    }
+
+    /// Where a drive goes on that an earlier run had begun.
+    pub fn continues(&self) -> Vec<(&DriveFacts, ByteOffset)> {
+        let begun = self.drives.iter().filter(|drive| drive.durable > 0);
+        begun.map(|drive| (drive.target.facts(), ByteOffset(drive.durable))).collect()
+    }
+
+    /// Bytes that are read.
+    pub fn to_read(&self) -> ByteLen {
+        ByteLen(self.facts.size.0 - self.request.unused.iter().map(|range| range.len.0).sum::<u64>())
+    }
+
+    /// Writes and reads back. A failed drive is reported, and the others go on.
+    ///
+    /// # Errors
+    /// A source that fails, or a wish to stop, after which the same call goes on.
+    pub fn run(self, workers: &Workers, stop: &Stop, events: &(dyn Fn(Event) + Sync)) -> Result<Written, Problem> {
+        let result = self.carry(workers, stop, events);
+        if let Err(problem) = &result {
+            let stage = if problem.kind == Kind::Interrupted { Stage::Stopped } else { Stage::Failed };
+            (0..self.drives.len()).for_each(|drive| events(Event::Stage { drive, stage }));
+        }
+        result
+    }
+
+    fn carry(&self, workers: &Workers, stop: &Stop, events: &(dyn Fn(Event) + Sync)) -> Result<Written, Problem> {
+        let began = (timestamp(), Instant::now());
+        let size = self.facts.size;
+        let mut front = vec![0; FRONT.min(size.0) as usize];
+        self.source.read_exact_at(&mut front, ByteOffset(0)).map_err(|error| {
+            Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
+        })?;
+        // Claimed and wiped one by one: all of them before the first byte of the image.
+        let mut claimed: Vec<Result<Claimed, Problem>> = Vec::new();
+        for (index, drive) in self.drives.iter().enumerate() {
+            let one = drive.claim(&front, size, index, stop, events);
+            if let Err(problem) = &one {
+                events(Event::DriveFailed { drive: index, problem: problem.clone() });
+            }
+            claimed.push(one);
+        }
+        let alive: Vec<(usize, &Claimed)> =
+            claimed.iter().enumerate().filter_map(|(index, one)| Some((index, one.as_ref().ok()?))).collect();
+        let ranges = rest_of(size, &self.request.unused);
+        let total: u64 = ranges.iter().map(|range| range.len.0).sum();
+        let is_whole = total == size.0;
+        let cuts: Vec<u64> = {
+            let mut cuts: Vec<u64> = alive.iter().flat_map(|(_, one)| one.cuts()).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            cuts
+        };
+        let rate = RateLimit::new(self.request.rate, Instant::now());
+        let road = Road {
+            source: &self.source,
+            name: &self.facts.name,
+            workers,
+            stop,
+            ranges: &ranges,
+            cuts: &cuts,
+            hashes: Hashes { sha256: is_whole, ..Hashes::default() },
+            tolerant: self.request.retries.is_some(),
+            rate: &rate,
+        };
+        let takes: Vec<_> = alive.iter().map(|(_, one)| move |range: ByteRange| one.takes(range)).collect();
+        let to: Vec<To<'_>> = alive
+            .iter()
+            .zip(&takes)
+            .map(|((index, one), takes)| To {
+                device: &one.device,
+                name: &self.drives[*index].target.facts().name,
+                takes,
+                sparse: one.is_sparse,
+            })
+            .collect();
+        alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
+        let (mut read, mut saved, mut trouble) = (0, Instant::now(), None);
+        let mut bytes: Vec<u64> = vec![0; alive.len()];
+        let carried = road.run(&to, &mut |now| {
+            read = now.read;
+            for (lane, (index, one)) in alive.iter().enumerate() {
+                bytes[lane] = written(now.counters, lane);
+                // What a lane does not write (holes, what is durable already) is done when it is read.
+                let acknowledged = (bytes[lane] + one.skipped(now.read, bytes[lane])).min(total);
+                let waiting_for = Waiting::Nothing;
+                let (acknowledged, total) = (ByteLen(acknowledged), ByteLen(total));
+                events(Event::Progress { drive: *index, acknowledged, total, files: 0, waiting_for });
+            }
+            if saved.elapsed() >= CHECKPOINT_EVERY {
+                saved = Instant::now();
+                for (lane, (index, one)) in alive.iter().enumerate() {
+                    let durable = now.counters[lane].durable.load(Ordering::Acquire).max(one.durable);
+                    let has_failed = now.counters[lane].failed.load(Ordering::Acquire);
+                    if durable > 0 && !has_failed && now.failed.is_empty() {
+                        trouble = trouble.take().or(self.checkpoint(*index, durable).err());
+                    }
+                }
+            }
+        })?;
+        if let Some(problem) = trouble {
+            return Err(problem);
+        }
+        let mut ended: Vec<Option<Problem>> = carried.lanes.into_iter().map(Result::err).collect();
+        let mut unreadable = Vec::new();
+        let mut rescued: Vec<Hashed> = Vec::new();
+        if let (Some(retries), false) = (self.request.retries, carried.failed.is_empty()) {
+            let mut map = Map::new(size);
+            map.set(ByteRange::new(0, size.0), Status::Finished);
+            carried.failed.iter().for_each(|range| map.set(*range, Status::NonTrimmed));
+            let rescue = Rescued { alive: &alive, cuts: &cuts, stop };
+            unreadable = self.rescue(&mut map, retries, &rescue, &mut ended, &mut rescued)?;
+        }
+        for ((index, _), problem) in alive.iter().zip(&ended) {
+            if let Some(problem) = problem {
+                events(Event::DriveFailed { drive: *index, problem: problem.clone() });
+            }
+        }
+        let hashes: HashMap<(u64, u64), [u8; 16]> = carried
+            .pieces
+            .iter()
+            .chain(&rescued)
+            .map(|piece| ((piece.range.start.0, piece.range.len.0), piece.md5))
+            .collect();
+        let finished: Vec<Result<OneWritten, Problem>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = alive
+                .iter()
+                .zip(&mut ended)
+                .zip(&bytes)
+                .map(|(((index, one), problem), written)| {
+                    let finish = Finish {
+                        name: &self.drives[*index].target.facts().name,
+                        index: *index,
+                        hashes: &hashes,
+                        ranges: &ranges,
+                        unreadable: &unreadable,
+                        cuts: &cuts,
+                        workers,
+                        stop,
+                        events,
+                    };
+                    let (problem, began, written) = (problem.take(), began.0, *written);
+                    scope.spawn(move || match problem {
+                        Some(problem) => Err(problem),
+                        None => finish.run(one, written, began),
+                    })
+                })
+                .collect();
+            let bug = |_| Problem::new(Kind::Internal, "the drive's thread ended in a bug");
+            threads.into_iter().map(|thread| thread.join().map_err(bug).and_then(|ended| ended)).collect()
+        });
+        let mut finished = alive.iter().map(|(index, _)| *index).zip(finished).collect::<HashMap<_, _>>();
+        let mut drives = Vec::new();
+        for (index, one) in claimed.into_iter().enumerate() {
+            let facts = self.drives[index].target.facts().clone();
+            let lost = || Err(Problem::new(Kind::Internal, "the drive has no end"));
+            let ended = one.and_then(|_| finished.remove(&index).unwrap_or_else(lost));
+            if let Err(problem) = &ended
+                && problem.kind == Kind::Interrupted
+            {
+                return Err(problem.clone());
+            }
+            // A drive that is done has nothing to go on with.
+            if ended.is_ok()
+                && let Some(path) = &self.drives[index].checkpoint
+            {
+                let _ = fs::remove_file(path);
+            }
+            drives.push((facts, ended));
+        }
+        Ok(Written {
+            source: self.facts.clone(),
+            source_sha256: carried.sha256,
+            read: ByteLen(read),
+            left_out: ByteLen(size.0 - total),
+            unreadable,
+            drives,
+            elapsed: began.1.elapsed(),
+        })
+    }
+
+    /// Reads bad places again in small pieces, and writes what comes to every drive; gives what cannot be read.
+    fn rescue(
+        &self,
+        map: &mut Map,
+        retries: u32,
+        &Rescued { alive, cuts, stop }: &Rescued<'_>,
+        ended: &mut [Option<Problem>],
+        rescued: &mut Vec<Hashed>,
+    ) -> Result<Vec<ByteRange>, Problem> {
+        let mut rescue = Rescue::new(&self.source, &self.facts.name, stop)?;
+        let pool = Pool::whole(1, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let mut lanes: Vec<Lane> = alive
+            .iter()
+            .map(|(index, one)| Lane::new(&one.device, &self.drives[*index].target.facts().name, &pool))
+            .collect();
+        let mut put = |at: ByteOffset, bytes: &[u8]| {
+            let range = ByteRange::new(at.0, bytes.len() as u64);
+            for (((_, one), lane), ended) in alive.iter().zip(&mut lanes).zip(ended.iter_mut()) {
+                if ended.is_none() && one.takes(range) {
+                    *ended = lane.put(&pool, &[(at, bytes)]).err();
+                }
+            }
+        };
+        // Hashed as it will be read back.
+        let mut rescued_one = |at: ByteOffset, bytes: &[u8]| {
+            let range = ByteRange::new(at.0, bytes.len() as u64);
+            rescued.push(Hashed { range, md5: md5(bytes), sha256: None });
+            put(at, bytes);
+            Ok(())
+        };
+        rescue.run(map, retries, &mut rescued_one, &mut |_| Ok(()))?;
+        let unreadable = map.of(Status::Bad);
+        // Nothing old shines through where nothing could be read.
+        for place in &unreadable {
+            for piece in pieces(&[*place], cuts) {
+                put(piece.start, &vec![0; piece.len.0 as usize]);
+            }
+        }
+        Ok(unreadable)
+    }
+
+    fn checkpoint(&self, index: usize, durable: u64) -> Result<(), Problem> {
+        let drive = &self.drives[index];
+        let Some(path) = &drive.checkpoint else { return Ok(()) };
+        replace_private(path, drive.text(&self.stamp, &self.request.unused, durable).as_bytes()).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the checkpoint cannot be written: {error}"))
+                .path(path)
+                .advice("make room, or name another directory with --checkpoints")
+        })
+    }
+}
+
+/// What a rescue needs in addition to its map.
+struct Rescued<'a> {
+    alive: &'a [(usize, &'a Claimed)],
+    cuts: &'a [u64],
+    stop: &'a Stop,
+}
+
+/// What all drives are held against.
+struct Seen<'a> {
+    request: &'a WriteRequest,
+    source: &'a Device,
+    found: Option<&'a Found>,
+    ground: &'a Ground,
+}
+
+impl Seen<'_> {
+    fn drive(&self, target: Target, source: &DriveFacts, stamp: &str) -> Result<Drive, Problems> {
+        let facts = target.facts();
+        let refused = |what: &str| Problem::new(Kind::Refused, what).drive(&facts.name);
+        let mut problems = Problems::default();
+        let shared = target.drive.ground.as_ref().and_then(|ground| ground.shared_with(self.ground));
+        if let Some(node) = shared {
+            let problem = refused("is what is read from").value(node.to_string());
+            return Err(problem.advice("name another drive").into());
+        }
+        if !source.size.0.is_multiple_of(facts.sector) {
+            let problem = refused("has sectors that the image's length is no multiple of");
+            problems.push(problem.value(format!("{} bytes", facts.sector)).advice("use a drive with smaller sectors"));
+        }
+        let read_at = |at: ByteOffset, into: &mut [u8]| self.source.read_exact_at(into, at);
+        let moved = match moved(source.size, facts.size, target.drive.sector, read_at) {
+            Ok(Ok(moved)) => moved,
+            Ok(Err(error)) => {
+                problems.push(refused(&format!("cannot take the image: {error}")).advice("use a larger disk"));
+                None
+            }
+            Err(error) => {
+                problems.push(Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&source.name));
+                None
+            }
+        };
+        if moved.is_none() && facts.size < source.size && problems.0.is_empty() {
+            let end = self.end();
+            if end.is_none_or(|end| end > facts.size.0) {
+                let problem = refused("is smaller than the image").value(format!("{} of {}", facts.size, source.size));
+                problems.push(problem.advice("use a larger disk"));
+            }
+        }
+        if let Some(id) = &self.request.drive_id
+            && !self.request.not_for_shipping
+            && !facts.is_image
+        {
+            let is_it = facts.serial.as_ref().is_some_and(|serial| serial.trim().eq_ignore_ascii_case(id));
+            if !is_it {
+                let own = facts.serial.clone().unwrap_or_else(|| "none".into());
+                let problem =
+                    refused("the image was prepared for the drive of another serial: the service would refuse it");
+                problems.push(
+                    problem
+                        .value(format!("prepared for {id}; this one's serial is {own}"))
+                        .advice("write it to that drive, prepare an image for this one, or say --not-for-shipping"),
+                );
+            }
+        }
+        problems.into_result()?;
+        let checkpoint = self.request.checkpoints.as_ref().map(|dir| {
+            let name = self.request.source.file_name().unwrap_or_default().to_string_lossy();
+            let id: String = facts.drive_id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+            dir.join(format!("{name}.{id}.write"))
+        });
+        let mut drive = Drive { target, moved, checkpoint, durable: 0 };
+        drive.durable = drive.begun(stamp, &self.request.unused);
+        Ok(drive)
+    }
+
+    /// The end of what stands on the source; `None` where nothing is recognised.
+    fn end(&self) -> Option<u64> {
+        let found = self.found?;
+        match &found.table {
+            None => Some(found.volume.end().0),
+            Some(table) => table.partitions.iter().map(|entry| entry.range.end().0).max(),
+        }
+    }
+}
+
+impl Drive {
+    /// The checkpoint's text: source and drive as they are, and how far it is.
+    fn text(&self, stamp: &str, unused: &[ByteRange], durable: u64) -> String {
+        let facts = self.target.facts();
+        let identity = self.target.drive.identity.as_ref();
+        let file = self.target.drive.ground.as_ref().and_then(Ground::file);
+        let left_out: u64 = unused.iter().map(|range| range.len.0).sum();
+        format!(
+            "{CHECKPOINT_HEAD}\nsource {stamp}\nleft out {left_out} in {}\nserial {:?}\nwwn {:?}\nsize {}\nfile {file:?}\n\
+             durable {durable}\n",
+            unused.len(),
+            facts.serial,
+            identity.and_then(|identity| identity.wwn.as_deref()),
+            facts.size.0,
+        )
+    }
+
+    /// How far an earlier run came; 0 where none did, or with another source, drive, or wish.
+    fn begun(&self, stamp: &str, unused: &[ByteRange]) -> u64 {
+        let Some(path) = &self.checkpoint else { return 0 };
+        // A drive without serial and world wide name may be another one by now.
+        let file = self.target.drive.ground.as_ref().and_then(Ground::file);
+        if self.target.drive.identity.as_ref().is_none_or(|own| own.is_anonymous()) && file.is_none() {
+            return 0;
+        }
+        let Ok(bytes) = crate::files::input::read(path, 64 << 10, crate::files::input::Pipes::Refused) else {
+            return 0;
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let durable = text.lines().last().and_then(|line| line.strip_prefix("durable ")).and_then(|n| n.parse().ok());
+        durable.filter(|durable| text == self.text(stamp, unused, *durable)).unwrap_or(0)
+    }
+
+    /// Takes the drive, and wipes it unless it was begun.
+    fn claim(
+        &self,
+        front: &[u8],
+        source: ByteLen,
+        index: usize,
+        stop: &Stop,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Result<Claimed, Problem> {
+        let device = self.target.claim()?;
+        let facts = self.target.facts();
+        let overlays = overlays(front, self.moved.as_ref(), source, facts.size);
+        if self.durable == 0 {
+            events(Event::Stage { drive: index, stage: Stage::Wiping });
+            if device.is_image() {
+                let punched = device.discard(ByteRange::new(0, facts.size.0)).map_err(|error| {
+                    Problem::new(Kind::Drive, format!("the old contents cannot be given back: {error}"))
+                        .drive(&facts.name)
+                })?;
+                if !punched {
+                    lane::zero(&device, &facts.name, &[ByteRange::new(0, facts.size.0)], stop, &mut |_| ())?;
+                }
+            } else {
+                let mut old = self.target.drive.old.clone();
+                old.extend(table_areas(facts.size));
+                old.extend(overlays.iter().map(|(at, bytes)| ByteRange::new(at.0, bytes.len() as u64)));
+                let unwritten = lane::zero(&device, &facts.name, &merged(old), stop, &mut |_| ())?;
+                if let Some(place) = unwritten.0.first() {
+                    let problem = Problem::new(Kind::Drive, "cannot be written").drive(&facts.name).at(place.start);
+                    return Err(problem.advice("the drive is damaged: use another one"));
+                }
+            }
+        }
+        Ok(Claimed {
+            is_sparse: device.is_image(),
+            limit: facts.size.0.min(source.0),
+            durable: self.durable,
+            moved_to: self.moved.as_ref().filter(|_| facts.size != source).map(|moved| moved.second.0),
+            overlays,
+            device,
+        })
+    }
+}
+
+/// What is written last, from memory: the front of the source with this disk's table, the second copy at the end, zeros where
+/// the second copy was. Ascending and apart; the front is the first.
+fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen) -> Vec<(ByteOffset, Vec<u8>)> {
+    let mut first = front[..front.len().min(disk.0 as usize)].to_vec();
+    let mut out = Vec::new();
+    if let Some(moved) = moved {
+        for (at, bytes) in &moved.first {
+            let (from, to) = (at.0 as usize, at.0 as usize + bytes.len());
+            match first.get_mut(from..to) {
+                Some(place) => place.copy_from_slice(bytes),
+                None => out.push((*at, bytes.clone())),
+            }
+        }
+        if let Some(old) = moved.old_second {
+            let end = old.end().0.min(disk.0).min(source.0).min(moved.second.0.0.max(old.start.0));
+            if end > old.start.0 {
+                out.push((old.start, vec![0; (end - old.start.0) as usize]));
+            }
+        }
+        out.push(moved.second.clone());
+    }
+    out.insert(0, (ByteOffset(0), first));
+    out.sort_by_key(|(at, _)| *at);
+    out
+}
+
+/// A drive that is written.
+#[derive(Debug)]
+struct Claimed {
+    device: Arc<Device>,
+    overlays: Vec<(ByteOffset, Vec<u8>)>,
+    /// Bytes of the source that the drive takes.
+    limit: u64,
+    durable: u64,
+    is_sparse: bool,
+    moved_to: Option<ByteOffset>,
+}
+
+impl Claimed {
+    fn cuts(&self) -> Vec<u64> {
+        let edges = self.overlays.iter().flat_map(|(at, bytes)| [at.0, at.0 + bytes.len() as u64]);
+        edges.chain([self.limit]).filter(|at| *at > 0).collect()
+    }
+
+    fn overlay(&self, range: ByteRange) -> Option<&[u8]> {
+        self.overlays.iter().find_map(|(at, bytes)| {
+            let from = range.start.0.checked_sub(at.0)? as usize;
+            bytes.get(from..from + range.len.0 as usize)
+        })
+    }
+
+    /// Whether the piece goes to the drive as it is.
+    fn takes(&self, range: ByteRange) -> bool {
+        range.end().0 <= self.limit && range.end().0 > self.durable && self.overlay(range).is_none()
+    }
+
+    /// Bytes read that are not this run's to write; an estimate for who watches.
+    fn skipped(&self, read: u64, written: u64) -> u64 {
+        match self.is_sparse || self.durable > 0 {
+            true => read.saturating_sub(written).saturating_sub(64 << 20),
+            false => self.overlays.first().map_or(0, |(_, front)| front.len() as u64).min(read),
+        }
+    }
+}
+
+/// The end of a drive: tables, front, reading back.
+struct Finish<'a> {
+    name: &'a str,
+    index: usize,
+    hashes: &'a HashMap<(u64, u64), [u8; 16]>,
+    ranges: &'a [ByteRange],
+    unreadable: &'a [ByteRange],
+    cuts: &'a [u64],
+    workers: &'a Workers,
+    stop: &'a Stop,
+    events: &'a (dyn Fn(Event) + Sync),
+}
+
+impl Finish<'_> {
+    fn run(&self, one: &Claimed, written: u64, began: jiff::Timestamp) -> Result<OneWritten, Problem> {
+        let result = self.carry(one, written, began);
+        let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
+        match &result {
+            Ok(written) if written.different.is_empty() => stage(Stage::Done),
+            Ok(_) => stage(Stage::Failed),
+            Err(problem) if problem.kind == Kind::Interrupted => {}
+            Err(problem) => (self.events)(Event::DriveFailed { drive: self.index, problem: problem.clone() }),
+        }
+        result
+    }
+
+    fn carry(&self, one: &Claimed, written: u64, began: jiff::Timestamp) -> Result<OneWritten, Problem> {
+        let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
+        stage(Stage::Finishing);
+        let pool = Pool::whole(2, SLOT_LEN).map_err(|error| {
+            Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(self.name)
+        })?;
+        {
+            let mut lane = Lane::new(&one.device, self.name, &pool);
+            let places: Vec<(ByteOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
+            let (front, others) = places.split_first().ok_or_else(|| Problem::new(Kind::Internal, "no front"))?;
+            lane.put(&pool, others)?;
+            // The first sector is what makes it a drive: by itself, when all else is durable.
+            let sector = (one.device.geometry().sector.bytes() as usize).min(front.1.len());
+            lane.put(&pool, &[(ByteOffset(sector as u64), &front.1[sector..])])?;
+            lane.put(&pool, &[(front.0, &front.1[..sector])])?;
+        }
+        let _ = one.device.reread_partitions();
+        stage(Stage::ReadBack);
+        one.device.drop_caches().map_err(|error| {
+            Problem::new(Kind::Drive, format!("the kernel's cache cannot be emptied: {error}")).drive(self.name)
+        })?;
+        let of_source = both(self.ranges, &[ByteRange::new(0, one.limit)]);
+        let of_source = both(&of_source, &rest_of(ByteLen(one.limit), self.unreadable));
+        let own = one.overlays.iter().map(|(at, bytes)| ByteRange::new(at.0, bytes.len() as u64));
+        let ranges = merged(of_source.iter().copied().chain(own).collect());
+        let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
+        let rate = RateLimit::new(None, Instant::now());
+        let cuts: Vec<u64> = {
+            // Where a rescued place begins and ends, too.
+            let mut cuts: Vec<u64> = self.hashes.keys().flat_map(|(at, len)| [*at, at + len]).collect();
+            cuts.retain(|at| !at.is_multiple_of(SLOT_LEN as u64));
+            cuts.extend(self.cuts);
+            cuts.sort_unstable();
+            cuts.dedup();
+            cuts
+        };
+        let road = Road {
+            source: &one.device,
+            name: self.name,
+            workers: self.workers,
+            stop: self.stop,
+            ranges: &ranges,
+            cuts: &cuts,
+            hashes: Hashes { sha256: true, ..Hashes::default() },
+            tolerant: true,
+            rate: &rate,
+        };
+        let carried = road.run(&[], &mut |now| {
+            let (acknowledged, waiting_for) = (ByteLen(now.read), Waiting::Drive);
+            (self.events)(Event::Progress { drive: self.index, acknowledged, total, files: 0, waiting_for });
+        })?;
+        let mut different = carried.failed;
+        for piece in &carried.pieces {
+            let key = (piece.range.start.0, piece.range.len.0);
+            let wanted = one.overlay(piece.range).map(md5).or_else(|| self.hashes.get(&key).copied());
+            if wanted != Some(piece.md5) {
+                different.push(piece.range);
+            }
+        }
+        let read_back = ByteLen(carried.pieces.iter().map(|piece| piece.range.len.0).sum());
+        let own: u64 = one.overlays.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        Ok(OneWritten {
+            times: [began, timestamp()],
+            written: ByteLen(written + own),
+            read_back,
+            sha256: carried.sha256.unwrap_or_default(),
+            different: merged(different),
+            moved_to: one.moved_to,
+            continued_at: (one.durable > 0).then_some(ByteOffset(one.durable)),
+        })
+    }
+}
+
+/// The id of the drive that an image was prepared for: what its drive record says, or the manifest on it.
+pub fn prepared_for(opened: &Opened) -> Option<String> {
+    let record = opened.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref());
+    let id = record.map(|record| record.drive_id.clone()).filter(|id| !id.is_empty());
+    id.or_else(|| listing::drive_id(opened)).map(|id| id.trim().to_owned())
+}
+
+/// Default directory of the checkpoints: that of an image file; none for a disk.
+pub fn checkpoints_beside(source: &Path) -> Option<PathBuf> {
+    let is_file = fs::metadata(source).is_ok_and(|meta| meta.is_file());
+    is_file.then(|| source.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned())
+}
