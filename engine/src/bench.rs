@@ -508,6 +508,7 @@ fn job(
         direction,
         crypt: vec![(0..len, at)],
         cipher: Some(Arc::clone(cipher)),
+        sums_spans: false,
         reply: reply.clone(),
         waker: waker.clone(),
     }

@@ -1,6 +1,7 @@
 //! The façade: the part of the pipelines that the command line may use.
 
 pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
+pub use crate::azure::dataset::Disposition;
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
@@ -24,20 +25,24 @@ pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::plan::export;
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::prep::drive::Pace;
+pub use crate::prep::estimate::{Estimate, Needed, estimate};
 pub use crate::prep::files::{Book, journal_holder, read_journal};
 pub use crate::prep::lint::{InputKind, Linted, lint, lint_text};
 pub use crate::prep::log::append_to_log;
+pub use crate::prep::property_files::MetadataFields;
 pub use crate::prep::rebuild::{ReadDrive, SessionFound, rebuild_journal};
 pub use crate::prep::records::{check_job_name, is_numerical_password, read_record, sha256_of, write_private};
 pub use crate::prep::request::{
     AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, Table, WindowsDrive,
 };
 pub use crate::prep::resume::is_complete;
+pub use crate::prep::scan::STATE_DIR;
 pub use crate::prep::session::{Prepared, prepare};
 pub use crate::prep::shards;
 pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
+pub use crate::source::select::Selection;
 pub use crate::surroundings::timestamp;
 pub use crate::survey::{Check as MachineCheck, Health, Link, Queue, Seen, State as CheckState, disks, examine, gates};
 pub use crate::text::decode_text;

@@ -114,7 +114,7 @@ fn plan(dirs: u32, per_dir: u32) {
     let mut log = OutcomeLog::new(log);
     for (number, at) in (0..blocks).step_by(1024).enumerate() {
         let digests = vec![Digest::Block([0; 16]); (blocks - at).min(1024) as usize];
-        log.push(number as u64, None, digests).expect("room for hashes");
+        log.push(number as u64, None, digests, Vec::new()).expect("room for hashes");
     }
     let left_out = LeftOut::new((0..1000).map(|i| i * (files / 1000)).collect());
     let reader = log.reader().expect("a log");

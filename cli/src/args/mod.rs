@@ -3,6 +3,7 @@
 pub mod classic;
 mod classic_preview;
 mod classic_unlock;
+pub mod selection;
 pub mod settings;
 pub mod size;
 mod trust;

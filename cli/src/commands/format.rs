@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use dray_engine::job::{self, Action, PrepRequest, Prepared, RecoveryForm, WindowsDrive};
 use dray_engine::report::{Kind, Problem, Problems};
 
+use crate::args::selection::SelectionArgs;
 use crate::args::size;
 use crate::commands::prep::{self, CipherName, TableName, WritingArgs};
 use crate::commands::{abort, about};
@@ -90,6 +91,9 @@ pub struct Format {
     /// Also write a .BEK key file into this directory
     #[arg(long, value_name = "DIR", help_heading = "Keys")]
     external_key: Option<PathBuf>,
+    /// List each file with its drive, path, size, MD5 and CRC-64: .csv or .jsonl (hashes whole files: slower)
+    #[arg(long, value_name = "FILE", conflicts_with = "act")]
+    list: Option<PathBuf>,
     /// Ask nothing: consent must come by --yes
     #[arg(long)]
     silent: bool,
@@ -105,6 +109,8 @@ pub struct Format {
     /// Show the plan; write nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
     #[command(flatten)]
     writing: WritingArgs,
 }
@@ -133,7 +139,7 @@ impl State {
         let last = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or("drive");
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let name: String = last.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-        Self { dir: keys.join(format!(".dray-format-{name}")) }
+        Self { dir: keys.join(format!("{}{name}", job::STATE_DIR)) }
     }
 
     fn journal(&self) -> PathBuf {
@@ -192,6 +198,8 @@ impl Format {
             not_for_shipping: true,
             sector_size: self.sector_size,
             action,
+            selection: self.selection.selection(true),
+            list: self.list.clone(),
             windows: Some(WindowsDrive {
                 from: self.from.clone(),
                 label: self.label.clone(),

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use clap::builder::ArgPredicate;
 use clap::{ArgGroup, Args, ValueEnum};
 use dray_engine::job::{
-    self, Action, EngineChoice, OutputFile, Outputs, Pace, PrepRequest, Prepared, ReadBack, RowConsent, Stop, Table,
+    self, Action, Disposition, EngineChoice, MetadataFields, OutputFile, Outputs, Pace, PrepRequest, Prepared,
+    ReadBack, RowConsent, Stop, Table,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
+use crate::args::selection::SelectionArgs;
 use crate::args::size;
 use crate::commands::abort;
 use crate::commands::about;
@@ -28,9 +31,10 @@ Example:
       --initial-driveset driveset.csv --dataset dataset.csv";
 
 const PLAN_EXAMPLE: &str = "\
-Example:
+Examples:
   dray plan --journal job.jrn --id session#1 --report plan.html \\
-      --initial-driveset driveset.csv --dataset dataset.csv";
+      --initial-driveset driveset.csv --dataset dataset.csv
+  dray plan --dataset dataset.csv --drive-size 8TB,16TB";
 
 /// Exit codes of a plan.
 const PLAN_EXITS: &[Exit] =
@@ -45,10 +49,16 @@ pub const IDLE_IN_PLANS: [&str; 8] =
 #[derive(Args, Clone, Debug)]
 pub struct SessionArgs {
     /// Journal of the session; created if it does not exist
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required = false,
+        required_unless_present = "drive_size",
+        default_value_if("drive_size", ArgPredicate::IsPresent, "plan.jrn")
+    )]
     pub journal: PathBuf,
     /// Session id: 3 to 30 letters, digits, '_', '-', '#'
-    #[arg(long, value_name = "ID", required_unless_present_any = ["listing", "rebuild_journal"])]
+    #[arg(long, value_name = "ID", required_unless_present_any = ["listing", "rebuild_journal", "drive_size"])]
     pub id: Option<String>,
     /// Driveset CSV of a first session
     #[arg(long, value_name = "CSV", conflicts_with = "additional_driveset")]
@@ -107,6 +117,12 @@ pub struct LayoutArgs {
     /// Set each blob's Content-MD5 (a properties file for each; hashes whole files: slower)
     #[arg(long)]
     pub content_md5: bool,
+    /// Set each blob's Content-Type by its name (a properties file for each), where its row sets none
+    #[arg(long, value_name = "HOW")]
+    pub content_type: Option<TypeName>,
+    /// Give each blob metadata out of its source: mtime, mode, owner (a metadata file for each)
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    pub metadata_from: Vec<FieldName>,
 }
 
 /// Writing options of the drives.
@@ -206,12 +222,34 @@ pub struct PrepImport {
     /// Write what fits on the drives; the rest waits for --additional-driveset
     #[arg(long)]
     what_fits: bool,
+    /// How files are spread over drives: fill (as few as hold them) or even (all at once)
+    #[arg(long, value_name = "HOW", default_value = "fill", hide_possible_values = true)]
+    spread: SpreadName,
+    /// Leave out, and name, files that Azure cannot name, instead of refusing the session
+    #[arg(long)]
+    skip_unnameable: bool,
+    /// What the service does with blobs that exist, for all rows: rename, no-overwrite, overwrite
+    #[arg(long, value_name = "WHAT", value_parser = disposition)]
+    disposition: Option<Disposition>,
+    /// How many drives of this size the dataset needs; none is attached, nothing is written
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_delimiter = ',',
+        value_parser = drive_size,
+        requires = "dataset",
+        conflicts_with_all = ["act", "listing", "initial_driveset", "additional_driveset", "rebuild_journal"]
+    )]
+    drive_size: Vec<ByteLen>,
     /// Show the plan; write nothing
     #[arg(long)]
     dry_run: bool,
     /// Write the plan as an HTML page: the map of each drive
     #[arg(long, value_name = "HTML")]
     report: Option<PathBuf>,
+    /// List each file with its drive, path, size, MD5 and CRC-64: .csv or .jsonl (hashes whole files: slower)
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
     /// Rebuild a lost journal from the drives of the driveset, whose keys are in it or in their drive records
     #[arg(long, requires = "initial_driveset", conflicts_with_all = ["act", "listing", "dataset", "dry_run"])]
     rebuild_journal: bool,
@@ -224,6 +262,8 @@ pub struct PrepImport {
     /// Index the files already on the drive; copy nothing
     #[arg(long)]
     skip_write: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
     #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
@@ -318,6 +358,41 @@ pub enum ReadBackName {
     Full,
 }
 
+/// What of a source becomes metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FieldName {
+    /// When it was last modified
+    Mtime,
+    /// Its permissions
+    Mode,
+    /// Its user and group, by number
+    Owner,
+}
+
+/// Where a blob's type comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TypeName {
+    /// Its name
+    Auto,
+}
+
+/// How files are spread over drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SpreadName {
+    /// Over as few drives as hold them
+    Fill,
+    /// Over all drives, as evenly as can be
+    Even,
+}
+
+fn disposition(text: &str) -> Result<Disposition, String> {
+    Disposition::parse(text).ok_or_else(|| "use rename, no-overwrite or overwrite".into())
+}
+
+fn drive_size(text: &str) -> Result<ByteLen, String> {
+    job::parse_size(text).ok_or_else(|| "use a size as drives are sold, for example 8TB or 500GB".into())
+}
+
 pub fn drive_id(text: &str) -> Result<(String, String), String> {
     let (serial, id) = text.split_once('=').unwrap_or(("", text));
     if id.is_empty() { Err("the id is empty".into()) } else { Ok((serial.into(), id.into())) }
@@ -351,16 +426,29 @@ impl PrepImport {
             drive_ids: self.layout.drive_id.clone(),
             not_for_shipping: self.layout.not_for_shipping,
             content_md5: self.layout.content_md5,
+            content_type: self.layout.content_type.is_some(),
+            metadata_from: MetadataFields {
+                mtime: self.layout.metadata_from.contains(&FieldName::Mtime),
+                mode: self.layout.metadata_from.contains(&FieldName::Mode),
+                owner: self.layout.metadata_from.contains(&FieldName::Owner),
+            },
             action,
             sector_size: self.layout.sector_size,
             replan: self.replan.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()),
             what_fits: self.what_fits,
+            selection: self.selection.selection(self.skip_unnameable),
+            disposition: self.disposition,
+            spread_evenly: self.spread == SpreadName::Even,
+            list: self.list.clone(),
             ..request
         })
     }
 
     /// Prepares the drives, or performs the other action that was chosen.
     pub fn run(self, output: &Output) -> Exit {
+        if !self.drive_size.is_empty() {
+            return estimate(&self.request(), &self.drive_size, output);
+        }
         if self.list_drives || self.list_copy_sessions {
             let what = Listing { drives: self.list_drives, sessions: self.list_copy_sessions };
             return listing::list(&self.session.journal, what, output);
@@ -375,6 +463,32 @@ impl PrepImport {
         let request = PrepRequest { about: about::lines(), ..self.request() };
         session(request, &consent, self.dry_run, output).exit
     }
+}
+
+/// How many drives a dataset needs.
+fn estimate(request: &PrepRequest, sizes: &[ByteLen], output: &Output) -> Exit {
+    let request = match request.session.is_empty() {
+        // Its length counts for the paths on the drives.
+        true => PrepRequest { session: "session#1".into(), ..request.clone() },
+        false => request.clone(),
+    };
+    let scan = output.scan();
+    let estimated = job::estimate(&request, sizes, &mut |event| scan.event(&event));
+    scan.end();
+    let estimate = match estimated {
+        Ok(estimate) => estimate,
+        Err(problems) => {
+            output.problems(&problems);
+            return Exit::of_problems(&problems);
+        }
+    };
+    for warning in &estimate.warnings {
+        output.note(warning);
+    }
+    if !output.result("estimate", objects::estimate(&estimate)) {
+        output.say(&text::estimate(&estimate));
+    }
+    Exit::Done
 }
 
 /// Rebuilds a lost journal.
@@ -666,6 +780,7 @@ mod tests {
     use super::*;
     use crate::args::{self, OutputArgs, Parsed};
     use crate::commands::Command;
+    use dray_engine::job::Selection;
     use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -723,7 +838,9 @@ mod tests {
         let line = "prep-import --journal j --id s#1 --initial-driveset d --dataset f --logdir l --cipher aes-cbc-128 \
                     --cluster-size 2M --table mbr --wipe-free --external-key k --drive-header-hash --drive-id A=B \
                     --drive-id C --not-for-shipping --content-md5 --read-back full --engine sync --sector-size 4096 \
-                    --request-size 512K --in-flight 7 --source-rate 200M";
+                    --request-size 512K --in-flight 7 --source-rate 200M --include *.a --include *.b --exclude /c/ \
+                    --files-from l --follow-symlinks inside --skip-unnameable --disposition overwrite --spread even \
+                    --list o.csv --content-type auto --metadata-from mode,mtime";
         let request = parsed(line).0.request();
         let expected = PrepRequest {
             initial_driveset: Some("d".into()),
@@ -738,12 +855,24 @@ mod tests {
             drive_ids: vec![("A".into(), "B".into()), (String::new(), "C".into())],
             not_for_shipping: true,
             content_md5: true,
+            content_type: true,
+            metadata_from: MetadataFields { mtime: true, mode: true, owner: false },
             read_back: ReadBack::Full,
             engine: EngineChoice::Sync,
             sector_size: Some(4096),
             request_len: Some(512 << 10),
             in_flight: Some(7),
             source_rate: Some(200_000_000),
+            selection: Selection {
+                include: vec!["*.a".into(), "*.b".into()],
+                exclude: vec!["/c/".into()],
+                files_from: Some("l".into()),
+                follow_inside: true,
+                skip_unnameable: true,
+            },
+            disposition: Some(Disposition::Overwrite),
+            spread_evenly: true,
+            list: Some("o.csv".into()),
             ..PrepRequest::new("j", "s#1")
         };
         assert_eq!(request, expected);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dray_engine::job::Estimate;
 use dray_engine::report::{
     DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, SessionReport, Stage, Waiting,
 };
@@ -163,6 +164,24 @@ fn result(result: &DriveResult) -> Value {
         "writing_seconds": result.timing.writing.as_secs_f64(),
         "read_back": result.timing.read_back.0,
         "reading_seconds": result.timing.reading.as_secs_f64(),
+    })
+}
+
+/// How many drives a dataset needs.
+pub fn estimate(estimate: &Estimate) -> Value {
+    let needed = estimate.needed.iter().map(|one| {
+        let drives = one.drives.iter().map(|plan| {
+            json!({ "files": plan.files, "data": plan.data.0, "free": plan.free.0, "cluster_size": plan.cluster })
+        });
+        json!({ "size": one.size.0, "count": one.drives.len(), "drives": drives.collect::<Vec<_>>() })
+    });
+    let skipped = estimate.skipped.iter().map(|skipped| json!({ "path": path(&skipped.path), "what": skipped.what }));
+    json!({
+        "files": estimate.files,
+        "data": estimate.data.0,
+        "skipped": skipped.collect::<Vec<_>>(),
+        "warnings": estimate.warnings.iter().map(problem).collect::<Vec<_>>(),
+        "needed": needed.collect::<Vec<_>>(),
     })
 }
 

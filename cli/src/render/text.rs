@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dray_engine::job::Estimate;
 use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, Problems, SessionReport};
 
 use super::{Style, WIDTH};
@@ -244,6 +245,24 @@ pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
         text.push_str(&note(warning, style));
     }
     text.push('\n');
+    text
+}
+
+/// How many drives of each size a dataset needs.
+pub fn estimate(estimate: &Estimate) -> String {
+    let mut text = format!("{} in the sources, {}\n\n", count(estimate.files, "file"), estimate.data);
+    text.push_str(&format!("  {:>12} {:>8} {:>14} {:>14}\n", "drive size", "drives", "on the last", "free on it"));
+    for one in &estimate.needed {
+        let (data, free) = one.drives.last().map_or((0, 0), |plan| (plan.data.0, plan.free.0));
+        let size = one.size.to_string();
+        text.push_str(&format!("  {size:>12} {:>8} {:>14} {:>14}\n", one.drives.len(), short(data), short(free)));
+    }
+    if !estimate.skipped.is_empty() {
+        text.push_str(&format!("\nNot copied: {}\n", count(estimate.skipped.len() as u64, "entry")));
+        let lines = estimate.skipped.iter();
+        let lines = lines.map(|one| format!("{}: {}", clean(&one.path.to_string_lossy()), clean(&one.what)));
+        text.push_str(&limited(lines, false));
+    }
     text
 }
 

@@ -19,6 +19,7 @@ mod large;
 mod mistakes;
 mod own_files;
 mod package;
+mod selection;
 mod sessions;
 mod shards;
 mod signals;

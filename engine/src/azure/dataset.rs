@@ -93,6 +93,8 @@ pub struct DatasetRow {
     pub blob_type: Option<BlobType>,
     /// Treatment of existing blobs.
     pub disposition: Disposition,
+    /// The row says that itself.
+    pub says_disposition: bool,
     /// XML with the metadata of every blob of the row.
     pub metadata_file: Option<PathBuf>,
     /// XML with the properties of every blob of the row.
@@ -178,6 +180,7 @@ impl Row<'_> {
             destination: destination?,
             blob_type: blob_type?,
             disposition: disposition?,
+            says_disposition: self.says_disposition(),
             metadata_file: metadata_file?,
             properties_file: properties_file?,
         })
@@ -365,6 +368,10 @@ impl Row<'_> {
                 self.fail(problem.advice("rename, no-overwrite or overwrite, in lower case"))
             }
         }
+    }
+
+    fn says_disposition(&mut self) -> bool {
+        self.get("Disposition").is_some_and(|field| !is_none(field.text().trim()))
     }
 
     /// The outer `Option` is `None` after a problem.

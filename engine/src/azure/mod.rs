@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod names;
 pub mod properties;
+pub mod vhd;
 
 mod csv;
 mod digest;

@@ -69,6 +69,30 @@ pub fn read(input: &[u8]) -> Result<Vec<(String, String)>, XmlError> {
     }
 }
 
+/// A properties file that sets what is imported of `others`, but `Content-MD5`: up to where a `Content-Type` may be put, and
+/// all behind it.
+pub fn without_md5(others: &[(String, String)]) -> (String, String) {
+    let (before, after) = around_md5(others);
+    let after = after.strip_prefix(MD5_END).unwrap_or(&after).to_owned();
+    (before.strip_suffix(MD5_START).unwrap_or(&before).to_owned(), after)
+}
+
+/// Names and values as elements, a line each.
+pub fn elements(pairs: &[(String, String)]) -> String {
+    let mut out = Vec::new();
+    for (name, value) in pairs {
+        out.extend(format!("<{name}>").bytes());
+        push_escaped(value, &mut out);
+        out.extend(format!("</{name}>\n").bytes());
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What stands around the hash.
+pub const MD5_START: &str = "<Content-MD5>";
+/// Likewise.
+pub const MD5_END: &str = "</Content-MD5>\n";
+
 /// A properties file that sets `Content-MD5` and the importable ones of `others`: the text up to the hash, which is
 /// base64 of 24 characters, and the text after it.
 pub fn around_md5(others: &[(String, String)]) -> (String, String) {

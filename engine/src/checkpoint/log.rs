@@ -6,6 +6,7 @@
 //! 5  …    1 batch:    u64 number, u32 bytes written, u64 CRC-64/NVME of them before sealing, hashes
 //!         2 left out: u32 file of the drive's tree, reason as UTF-8
 //!         3 property: u32 file of the drive's tree, 16 bytes MD5
+//!         4 parts:    u64 number of the batch before it, u64 CRC-64/NVME of each part of a file in it, where they are listed
 //! ```
 //!
 //! Batches come in the order of the plan without gaps; the others when they happen. Of two about one file the later counts.
@@ -22,6 +23,7 @@ pub const FRAME_LEN_MAX: usize = 1 << 20;
 const BATCH: u8 = 1;
 const LEFT_OUT: u8 = 2;
 const PROPERTY: u8 = 3;
+const PARTS: u8 = 4;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,13 @@ pub enum Frame<'a> {
         /// MD5 of its contents.
         md5: [u8; 16],
     },
+    /// The parts of files in the batch before it.
+    Parts {
+        /// Number of the batch in the plan.
+        number: u64,
+        /// Checksum of each.
+        sums: Vec<u64>,
+    },
 }
 
 impl Frame<'_> {
@@ -62,6 +71,7 @@ impl Frame<'_> {
             Self::Batch { .. } => BATCH,
             Self::LeftOut { .. } => LEFT_OUT,
             Self::Property { .. } => PROPERTY,
+            Self::Parts { .. } => PARTS,
         });
         to.u32(0);
         match self {
@@ -78,6 +88,10 @@ impl Frame<'_> {
             Self::Property { file, md5 } => {
                 to.u32(*file);
                 to.bytes(md5);
+            }
+            Self::Parts { number, sums } => {
+                to.u64(*number);
+                sums.iter().for_each(|sum| to.u64(*sum));
             }
         }
         let len = out.len() - start - HEAD_LEN;
@@ -118,6 +132,14 @@ pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fa
             Ok(Frame::LeftOut { file, why })
         }
         PROPERTY => Ok(Frame::Property { file: from.u32()?, md5: from.bytes()? }),
+        PARTS => {
+            let number = from.u64()?;
+            let mut sums = Vec::with_capacity(from.rest().len() / 8);
+            while !from.rest().is_empty() {
+                sums.push(from.u64()?);
+            }
+            Ok(Frame::Parts { number, sums })
+        }
         _ => Err(Fault("holds a record of unknown kind")),
     }
 }
@@ -133,6 +155,7 @@ mod tests {
             Frame::Batch { number: 0, len: 0, crc: 0, hashes: &[] },
             Frame::LeftOut { file: 9, why: "größer" },
             Frame::Property { file: 3, md5: [1; 16] },
+            Frame::Parts { number: 7, sums: vec![1, u64::MAX] },
         ];
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| frame.encode(&mut bytes));

@@ -2,7 +2,8 @@
 //!
 //! Best fit, whole subtrees first: a directory stays together where any drive can take it; otherwise its
 //! subdirectories are tried one by one, largest first, and at last its own files. No file is split. The same catalog and
-//! capacities give the same answer.
+//! capacities give the same answer. Spread evenly, each piece goes to the drive that has least, and directories that are
+//! large against a drive's share are taken apart.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -13,6 +14,19 @@ use crate::units::ByteLen;
 /// Most files that are spread at once, as the documented tool does it
 /// (docs/spec/import-export.md#spreading-files-over-drives): a batch that fits one drive goes to one.
 pub const BATCH_FILES_MAX: usize = 100_000;
+
+/// Over how many drives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// As few as hold the files.
+    #[default]
+    Fill,
+    /// All of them, each with as much as the others, so that they are written at once.
+    Even,
+}
+
+/// Parts of a drive's share that a directory may have which stays together when files are spread evenly.
+const SHARE_PARTS: u64 = 16;
 
 /// Files of each drive, and those that fit nowhere; indices into the catalog, ascending.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,11 +45,20 @@ pub fn assign(
     capacities: &[ByteLen],
     file_cost: impl Fn(u32) -> ByteLen,
     dir_cost: ByteLen,
+    how: Spread,
 ) -> Assignment {
+    let together_max = match how {
+        Spread::Fill => u64::MAX,
+        Spread::Even => {
+            let all: u64 = files.iter().map(|file| file_cost(*file).0).sum();
+            all / (capacities.len() as u64 * SHARE_PARTS).max(1)
+        }
+    };
     let mut left: Vec<u64> = capacities.iter().map(|c| c.0).collect();
     let mut out = Assignment { drives: vec![Vec::new(); capacities.len()], unplaced: Vec::new() };
     for batch in files.chunks(BATCH_FILES_MAX) {
-        spread(catalog, batch, &mut left, &file_cost, dir_cost, &mut out);
+        let rules = Rules { capacities, together_max, how };
+        spread(catalog, batch, &mut left, &file_cost, dir_cost, &rules, &mut out);
     }
     for list in out.drives.iter_mut().chain(std::iter::once(&mut out.unplaced)) {
         list.sort_unstable();
@@ -93,23 +116,44 @@ fn subtrees(
     out
 }
 
+/// How pieces are placed.
+struct Rules<'a> {
+    capacities: &'a [ByteLen],
+    /// Larger directories are taken apart.
+    together_max: u64,
+    how: Spread,
+}
+
+impl Rules<'_> {
+    /// The drive for a piece, by what is left on each.
+    fn best(&self, left: &[u64], cost: u64) -> Option<usize> {
+        let fits = left.iter().enumerate().filter(|&(_, &room)| room >= cost);
+        match self.how {
+            Spread::Fill => fits.min_by_key(|&(_, &room)| room).map(|(drive, _)| drive),
+            Spread::Even => {
+                let given = |drive: usize, room: u64| self.capacities[drive].0.saturating_sub(room);
+                fits.min_by_key(|&(drive, &room)| (given(drive, room), drive)).map(|(drive, _)| drive)
+            }
+        }
+    }
+}
+
 fn spread(
     catalog: &Catalog,
     batch: &[u32],
     left: &mut [u64],
     file_cost: &impl Fn(u32) -> ByteLen,
     dir_cost: ByteLen,
+    rules: &Rules<'_>,
     out: &mut Assignment,
 ) {
     let subtrees = subtrees(catalog, batch, file_cost, dir_cost);
-    let best = |left: &[u64], cost: u64| {
-        let fits = left.iter().enumerate().filter(|&(_, &room)| room >= cost);
-        fits.min_by_key(|&(_, &room)| room).map(|(drive, _)| drive)
-    };
     let mut stack = vec![0u32];
     while let Some(d) = stack.pop() {
         let Some(this) = subtrees.get(&d).filter(|this| !this.files.is_empty()) else { continue };
-        if let Some(drive) = best(left, this.cost) {
+        if this.cost <= rules.together_max
+            && let Some(drive) = rules.best(left, this.cost)
+        {
             left[drive] -= this.cost;
             out.drives[drive].extend_from_slice(&batch[this.files.clone()]);
             continue;
@@ -129,7 +173,7 @@ fn spread(
                 .zip(&has_dir)
                 .map(|(&l, &has)| l.saturating_sub(if has { 0 } else { dir_cost.0 }))
                 .collect();
-            match best(&room, cost) {
+            match rules.best(&room, cost) {
                 Some(drive) => {
                     left[drive] -= cost + if has_dir[drive] { 0 } else { dir_cost.0 };
                     has_dir[drive] = true;
@@ -138,5 +182,53 @@ fn spread(
                 None => out.unplaced.push(f),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::azure::dataset::BlobType;
+    use crate::plan::catalog::Builder;
+    use crate::units::Stamp;
+
+    /// Three directories of 30 files of a MB, and one file of 20 MB.
+    fn catalog() -> Catalog {
+        let at = Stamp { seconds: 0, nanos: 0 };
+        let mut builder = Builder::new();
+        let top = builder.dir(0, "data").expect("a directory");
+        let row = builder.row("/source/".into(), Some(top), Some(BlobType::Block));
+        for name in ["a", "b", "c"] {
+            let dir = builder.dir(top, name).expect("a directory");
+            for i in 0..30 {
+                builder.file(dir, &format!("{i:02}"), row, ByteLen(1 << 20), [at; 2]).expect("a file");
+            }
+        }
+        builder.file(top, "large", row, ByteLen(20 << 20), [at; 2]).expect("a file");
+        builder.seal(10).expect("no duplicates")
+    }
+
+    fn shares(how: Spread, capacities: &[u64]) -> Vec<u64> {
+        let catalog = catalog();
+        let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+        let capacities: Vec<ByteLen> = capacities.iter().map(|mib| ByteLen(mib << 20)).collect();
+        let cost = |file: u32| catalog.files()[file as usize].len;
+        let assignment = assign(&catalog, &all, &capacities, cost, ByteLen(4096), how);
+        assert_eq!(assignment.unplaced, [] as [u32; 0]);
+        let mut seen: Vec<u32> = assignment.drives.concat();
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+        assignment.drives.iter().map(|files| files.iter().map(|f| cost(*f).0 >> 20).sum()).collect()
+    }
+
+    #[test]
+    fn filled_goes_to_few_drives_and_even_to_all() {
+        assert_eq!(shares(Spread::Fill, &[500, 500, 500]), [110, 0, 0]);
+        let even = shares(Spread::Even, &[500, 500, 500]);
+        assert!(even.iter().all(|share| (34..=40).contains(share)), "{even:?}");
+        // A small one takes what it can, the others the rest.
+        let uneven = shares(Spread::Even, &[15, 500, 500]);
+        assert!(uneven[0] <= 15 && uneven[0] > 8 && uneven[1].abs_diff(uneven[2]) <= 4, "{uneven:?}");
+        assert_eq!(shares(Spread::Even, &[500, 500, 500]), even, "the same each time");
     }
 }

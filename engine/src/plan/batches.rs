@@ -229,7 +229,8 @@ impl Iterator for FilePacker<'_> {
             let file = self.file;
             // Files whose contents depend on the blobs wait for all of them.
             let borders = [tree.blob_count(), tree.first_property()];
-            if tree.has_md5s() && borders.contains(&file) && self.offset == 0 && !parts.is_empty() {
+            let has_own = tree.has_md5s() || tree.has_metadata();
+            if has_own && borders.contains(&file) && self.offset == 0 && !parts.is_empty() {
                 break;
             }
             let total = tree.file(file).len.0;

@@ -37,6 +37,17 @@ pub struct File {
     pub(super) name_len: u16,
 }
 
+/// Who a source belongs to, and what its permissions are; kept only where blobs get that as metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Posix {
+    /// Type and permissions, as `stat` gives them.
+    pub mode: u32,
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the group.
+    pub gid: u32,
+}
+
 /// A container or a directory below one. Directory 0 is the parent of the containers.
 #[derive(Clone, Copy, Debug)]
 pub struct Dir {
@@ -87,6 +98,8 @@ pub struct Builder {
     dirs: Vec<(u32, u32, u16)>,
     files: Vec<File>,
     rows: Vec<Row>,
+    targets: HashMap<u32, PathBuf>,
+    posix: Vec<Posix>,
 }
 
 /// The whole session, sealed: nothing can be added.
@@ -100,6 +113,10 @@ pub struct Catalog {
     pub(super) safe_files: HashMap<u32, Box<str>>,
     /// Indices of files whose path on the drive would be too long.
     pub(super) long: Vec<u32>,
+    /// Files that are read elsewhere than at their own path: links that were followed.
+    pub(super) targets: HashMap<u32, PathBuf>,
+    /// Of each file, or empty.
+    pub(super) posix: Vec<Posix>,
 }
 
 impl Builder {
@@ -138,6 +155,18 @@ impl Builder {
         }
         self.files.push(File { len, mtime, ctime, name_at, dir, row, name_len });
         Ok(())
+    }
+
+    /// Says who the file that was added last belongs to; of all files, or of none.
+    pub fn belongs(&mut self, posix: Posix) {
+        self.posix.push(posix);
+    }
+
+    /// Says where the file that was added last is read.
+    pub fn read_at(&mut self, target: PathBuf) {
+        if let Some(last) = self.files.len().checked_sub(1) {
+            self.targets.insert(last as u32, target);
+        }
     }
 
     /// Files so far.
@@ -390,7 +419,16 @@ impl Sealer {
     fn finish(self, root_units: Option<usize>) -> Result<Catalog, Vec<Duplicate>> {
         let Self { from, mut dirs, behind, sorted_files, safe_dirs, safe_files: safe_by_builder, duplicates, .. } =
             self;
-        let Builder { names, files: unordered, mut rows, dirs: builder_dirs } = from;
+        let Builder {
+            names,
+            files: unordered,
+            mut rows,
+            dirs: builder_dirs,
+            targets: unordered_targets,
+            posix: unordered_posix,
+        } = from;
+        let mut targets = HashMap::with_capacity(unordered_targets.len());
+        let mut posix = Vec::with_capacity(unordered_posix.len());
 
         // Rows remember the builder's number of their directory.
         let mut final_of = vec![NONE; builder_dirs.len()];
@@ -414,6 +452,10 @@ impl Sealer {
                 if let Some(name) = safe_by_builder.get(&f) {
                     safe_files.insert(files.len() as u32, name.clone());
                 }
+                if let Some(target) = unordered_targets.get(&f) {
+                    targets.insert(files.len() as u32, target.clone());
+                }
+                posix.extend(unordered_posix.get(f as usize));
                 files.push(File { dir: i, ..unordered[f as usize] });
             }
             dir.first_file = first_file;
@@ -421,10 +463,12 @@ impl Sealer {
         }
 
         if !duplicates.is_empty() {
-            let catalog = Catalog { names, dirs, files: unordered, rows, safe_dirs, safe_files, long: Vec::new() };
+            let long = Vec::new();
+            let targets = unordered_targets;
+            let catalog = Catalog { names, dirs, files: unordered, rows, safe_dirs, safe_files, long, targets, posix };
             return Err(duplicates.iter().map(|&(dir, a, b)| catalog.duplicate(dir, a, b)).collect());
         }
-        let mut catalog = Catalog { names, dirs, files, rows, safe_dirs, safe_files, long: Vec::new() };
+        let mut catalog = Catalog { names, dirs, files, rows, safe_dirs, safe_files, long: Vec::new(), targets, posix };
         if let Some(units) = root_units {
             catalog.long = catalog.find_long(units);
         }
@@ -577,6 +621,11 @@ impl Catalog {
         self.push_dirs(dir, 0, '/', Self::dir_segment, out);
     }
 
+    /// Who a file belongs to, where that is kept.
+    pub fn posix(&self, file: u32) -> Option<Posix> {
+        self.posix.get(file as usize).copied()
+    }
+
     /// Path on the drive below the session's directory, backslash first; not for `long` files.
     pub fn drive_path(&self, file: u32, out: &mut String) {
         out.push('\\');
@@ -586,6 +635,9 @@ impl Catalog {
 
     /// Path of the source file.
     pub fn source_path(&self, file: u32) -> PathBuf {
+        if let Some(target) = self.targets.get(&file) {
+            return target.clone();
+        }
         self.source_in(self.files[file as usize].dir, &self.files[file as usize], self.file_segment(file))
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::azure::dataset::BlobType;
 use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
-use crate::plan::catalog::{Catalog, Dir, File, Row};
+use crate::plan::catalog::{Catalog, Dir, File, Posix, Row};
 use crate::units::{ByteLen, Stamp};
 
 /// Bytes of one directory and of one file.
@@ -115,6 +115,60 @@ impl Catalog {
         write_runs(to, &self.long);
     }
 
+    /// Writes who each file belongs to, which [`Self::save`] does not tell.
+    pub fn save_posix(&self, to: &mut Encoder<'_>) {
+        to.u64(self.posix.len() as u64);
+        for posix in &self.posix {
+            [posix.mode, posix.uid, posix.gid].into_iter().for_each(|word| to.u32(word));
+        }
+    }
+
+    /// Takes in what [`Self::save_posix`] wrote.
+    ///
+    /// # Errors
+    /// The bytes are cut off, or not of this catalog.
+    pub fn load_posix(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+        let count = from.count(12)?;
+        if count != 0 && count != self.files.len() {
+            return Err(Fault("does not say of each file who it belongs to"));
+        }
+        for _ in 0..count {
+            self.posix.push(Posix { mode: from.u32()?, uid: from.u32()?, gid: from.u32()? });
+        }
+        Ok(())
+    }
+
+    /// Whether files are read elsewhere than at their own path, which [`Self::save`] does not tell.
+    pub fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
+    }
+
+    /// Writes where those files are read.
+    pub fn save_targets(&self, to: &mut Encoder<'_>) {
+        let mut sorted: Vec<_> = self.targets.iter().collect();
+        sorted.sort_unstable();
+        to.u64(sorted.len() as u64);
+        for (file, target) in sorted {
+            to.u32(*file);
+            write_path(to, target);
+        }
+    }
+
+    /// Takes in what [`Self::save_targets`] wrote.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn load_targets(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+        for _ in 0..from.count(12)? {
+            let (file, target) = (from.u32()?, read_path(from)?);
+            if file as usize >= self.files.len() {
+                return Err(Fault("names a place that it does not have"));
+            }
+            self.targets.insert(file, target);
+        }
+        Ok(())
+    }
+
     /// Reads a catalog. All indices are checked: the result can be used like one from [`Builder::seal`].
     ///
     /// # Errors
@@ -178,7 +232,7 @@ impl Catalog {
         };
         let (safe_dirs, safe_files) = (safe(dirs.len())?, safe(files.len())?);
         let long = read_runs(from, files.len() as u32)?;
-        Ok(Self { names, dirs, files, rows, safe_dirs, safe_files, long })
+        Ok(Self { names, dirs, files, rows, safe_dirs, safe_files, long, targets: HashMap::new(), posix: Vec::new() })
     }
 }
 

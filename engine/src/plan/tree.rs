@@ -2,15 +2,16 @@
 //! the session itself adds.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::azure::dataset::BlobType;
 use crate::azure::names;
+use crate::azure::properties::{MD5_END, MD5_START};
 use crate::hash;
 use crate::ntfs::build::{Children, DirFacts, FileFacts, Times, Tree};
 use crate::ntfs::upcase;
-use crate::plan::catalog::Catalog;
+use crate::plan::catalog::{Catalog, Posix};
 use crate::units::{ByteLen, ClusterSize, FileTime, Stamp};
 
 /// Directory of files whose own path would be too long. It sorts after every container's name, and no container can
@@ -35,7 +36,7 @@ pub struct PropertyFile {
     pub ctime: Stamp,
 }
 
-/// A properties file around a blob's MD5, which takes 24 characters of base64.
+/// A properties file of each blob's own: around its MD5, which takes 24 characters of base64, or without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Md5Text {
     /// Text before the MD5.
@@ -44,10 +45,87 @@ pub struct Md5Text {
     pub after: String,
 }
 
+/// What of a source becomes metadata of its blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataFrom {
+    /// When it was last modified.
+    pub mtime: bool,
+    /// Its permissions.
+    pub mode: bool,
+    /// Its user and group, by number.
+    pub owner: bool,
+    /// For each row: the elements of its own metadata file.
+    pub rows: Vec<String>,
+}
+
+/// Names of the metadata that come of a source.
+pub const METADATA_NAMES: [&str; 4] = ["mtime", "mode", "owner", "group"];
+
+/// Bytes that they take at most, names and values.
+pub const METADATA_LEN: usize = 96;
+
+impl MetadataFrom {
+    /// Whether nothing is taken.
+    pub const fn is_nothing(&self) -> bool {
+        !self.mtime && !self.mode && !self.owner
+    }
+
+    /// The file of one blob.
+    fn text(&self, row: usize, mtime: Stamp, posix: Posix) -> String {
+        let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Metadata>\n");
+        out.push_str(self.rows.get(row).map_or("", String::as_str));
+        if self.mtime {
+            let seconds = mtime.seconds;
+            let _ = match jiff::Timestamp::new(seconds, mtime.nanos as i32) {
+                Ok(time) => writeln!(out, "<mtime>{time}</mtime>"),
+                // Outside of the years that a date has.
+                Err(_) => writeln!(out, "<mtime>{seconds}</mtime>"),
+            };
+        }
+        if self.mode {
+            let _ = writeln!(out, "<mode>{:04o}</mode>", posix.mode & 0o7777);
+        }
+        if self.owner {
+            let _ = writeln!(out, "<owner>{}</owner>\n<group>{}</group>", posix.uid, posix.gid);
+        }
+        out.push_str("</Metadata>\n");
+        out
+    }
+}
+
+/// Files that each blob gets of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnFiles {
+    /// For each row, if blobs get a properties file each; otherwise empty.
+    pub properties: Vec<Md5Text>,
+    /// Whether they get a metadata file each, and what is in it.
+    pub metadata: MetadataFrom,
+}
+
+impl From<Vec<Md5Text>> for OwnFiles {
+    fn from(properties: Vec<Md5Text>) -> Self {
+        Self { properties, ..Self::default() }
+    }
+}
+
 impl Md5Text {
-    /// Bytes of the file.
-    fn len(&self) -> u64 {
-        (self.before.len() + 24 + self.after.len()) as u64
+    /// Whether it has the hash.
+    fn sets_md5(&self) -> bool {
+        self.before.ends_with(MD5_START)
+    }
+
+    /// The file with `md5` where it has one, and with a type, if there is none in it.
+    fn text(&self, md5: &str, content_type: Option<&str>) -> String {
+        let Self { before, after } = self;
+        let md5 = if self.sets_md5() { md5 } else { "" };
+        match content_type.filter(|_| !after.contains("<Content-Type>")) {
+            None => [before, md5, after].concat(),
+            Some(content_type) => {
+                let end = if self.sets_md5() { MD5_END } else { "" };
+                let rest = after.strip_prefix(end).unwrap_or(after);
+                format!("{before}{md5}{end}<Content-Type>{content_type}</Content-Type>\n{rest}")
+            }
+        }
     }
 }
 
@@ -58,6 +136,8 @@ pub enum FileKind {
     Blob(u32),
     /// The properties file of a blob that sets its `Content-MD5`: the blob's index in the tree.
     ContentMd5(u32),
+    /// The metadata file of a blob's own: the blob's index in the tree.
+    Metadata(u32),
     /// A metadata or properties file: index into the list given.
     Property(usize),
 }
@@ -92,18 +172,24 @@ pub struct DriveTree {
     dir_of: Vec<u32>,
     /// Whether the top directory is the volume's root itself, not one below it.
     at_root: bool,
+    /// Its files are listed one by one, each with its hashes as a whole.
+    listed: bool,
+    /// The files of each blob's own set `Content-Type` too, by its name.
+    guesses_type: bool,
+    /// What of its source each blob gets as metadata, in a file of its own.
+    metadata: MetadataFrom,
 }
 
 impl DriveTree {
     /// A tree without files and directories: only the files in the root are added.
     pub fn none(catalog: Arc<Catalog>, session: &str, formatted: FileTime) -> Self {
-        Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, Vec::new(), Vec::new(), formatted) }
+        Self { dirs: Vec::new(), ..Self::new(catalog, &[], session, OwnFiles::default(), Vec::new(), formatted) }
     }
 
     /// The tree of all files and directories of a catalog, unchanged, in the volume's root.
     pub fn at_root(catalog: Arc<Catalog>, formatted: FileTime) -> Self {
         let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
-        Self::of(catalog, &all, "", Vec::new(), Vec::new(), formatted, true)
+        Self::of(catalog, &all, "", OwnFiles::default(), Vec::new(), formatted, true)
     }
 
     /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
@@ -111,23 +197,24 @@ impl DriveTree {
         catalog: Arc<Catalog>,
         assigned: &[u32],
         session: &str,
-        md5_texts: Vec<Md5Text>,
+        own: impl Into<OwnFiles>,
         properties: Vec<PropertyFile>,
         formatted: FileTime,
     ) -> Self {
-        Self::of(catalog, assigned, session, md5_texts, properties, formatted, false)
+        Self::of(catalog, assigned, session, own.into(), properties, formatted, false)
     }
 
     fn of(
         catalog: Arc<Catalog>,
         assigned: &[u32],
         session: &str,
-        md5_texts: Vec<Md5Text>,
+        OwnFiles { properties: md5_texts, metadata }: OwnFiles,
         properties: Vec<PropertyFile>,
         formatted: FileTime,
         at_root: bool,
     ) -> Self {
-        let has_md5s = !md5_texts.is_empty() && !assigned.is_empty();
+        let kinds = u32::from(!md5_texts.is_empty()) + u32::from(!metadata.is_nothing());
+        let has_own = kinds > 0 && !assigned.is_empty();
         let mut blobs = Vec::with_capacity(assigned.len());
         let mut long: Vec<(String, u32)> = Vec::new();
         for &file in assigned {
@@ -175,7 +262,7 @@ impl DriveTree {
                     long_dir = Some(dirs.len() as u32);
                     dirs.push(empty(None, Some(0)));
                 }
-                if has_md5s || !properties.is_empty() {
+                if has_own || !properties.is_empty() {
                     properties_dir = Some(dirs.len() as u32);
                     dirs.push(empty(None, Some(0)));
                 }
@@ -202,7 +289,7 @@ impl DriveTree {
         }
         if let Some(dir) = properties_dir {
             dirs[dir as usize].first_file = blobs.len() as u32;
-            let own = if has_md5s { blobs.len() } else { 0 };
+            let own = kinds as usize * blobs.len();
             dirs[dir as usize].file_count = (own + properties.len()) as u32;
         }
         Self {
@@ -218,7 +305,30 @@ impl DriveTree {
             properties_dir,
             dir_of,
             at_root,
+            listed: false,
+            guesses_type: false,
+            metadata,
         }
+    }
+
+    /// The same, with each file hashed as a whole, to be listed.
+    pub fn listed(self, listed: bool) -> Self {
+        Self { listed, ..self }
+    }
+
+    /// The same, with the types of blobs guessed by their names, where their files of their own set none.
+    pub fn guessing(self, guesses_type: bool) -> Self {
+        Self { guesses_type, ..self }
+    }
+
+    /// Whether its files are listed one by one, each with its hashes as a whole.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Whether it is a volume as it is, and its files no blobs.
+    pub fn is_volume(&self) -> bool {
+        self.at_root
     }
 
     /// The catalog that the tree was made from.
@@ -231,7 +341,7 @@ impl DriveTree {
         self.blobs.len() as u32
     }
 
-    /// Whether each blob has a properties file that sets its `Content-MD5`; they come after the blobs, in their order.
+    /// Whether each blob has a properties file of its own; they come behind the blobs, in their order.
     pub fn has_md5s(&self) -> bool {
         !self.md5_texts.is_empty()
     }
@@ -241,15 +351,50 @@ impl DriveTree {
         self.blob_count() + i
     }
 
+    /// Whether each blob has a metadata file of its own; they come behind the properties files, in the order of the blobs.
+    pub fn has_metadata(&self) -> bool {
+        !self.metadata.is_nothing()
+    }
+
+    /// The metadata file of blob `i`.
+    pub fn metadata_file(&self, i: u32) -> u32 {
+        self.blob_count() * (1 + u32::from(self.has_md5s())) + i
+    }
+
+    /// The contents of the metadata file of blob `i`.
+    pub fn metadata_text(&self, i: u32) -> String {
+        let file = self.blobs[i as usize];
+        let facts = &self.catalog.files()[file as usize];
+        self.metadata.text(facts.row as usize, facts.mtime, self.catalog.posix(file).unwrap_or_default())
+    }
+
+    /// Files that blob `i` has of its own.
+    pub fn own_files(&self, i: u32) -> impl Iterator<Item = u32> + use<> {
+        let properties = self.has_md5s().then(|| self.md5_file(i));
+        properties.into_iter().chain(self.has_metadata().then(|| self.metadata_file(i)))
+    }
+
     /// The contents of that file.
     pub fn md5_text(&self, i: u32, md5: &[u8; 16]) -> String {
-        let text = &self.md5_texts[self.catalog.files()[self.blobs[i as usize] as usize].row as usize];
-        [&text.before, &hash::base64(md5), text.after.as_str()].concat()
+        let file = self.blobs[i as usize];
+        let text = &self.md5_texts[self.catalog.files()[file as usize].row as usize];
+        text.text(&hash::base64(md5), self.content_type(file))
+    }
+
+    /// The type of a blob by its name, where that is asked for and known.
+    fn content_type(&self, file: u32) -> Option<&'static str> {
+        let path = self.guesses_type.then(|| Path::new(self.catalog.file_segment(file)))?;
+        mime_guess::from_path(path).first_raw()
+    }
+
+    /// Whether the files of each blob's own set its `Content-MD5`.
+    pub fn sets_md5s(&self) -> bool {
+        self.md5_texts.iter().any(Md5Text::sets_md5)
     }
 
     /// Whether the MD5 of blob `i` as a whole is another than that of its only block.
     pub fn has_whole_md5(&self, i: u32) -> bool {
-        self.has_md5s()
+        (self.listed || self.sets_md5s())
             && match self.blob_type(i) {
                 Some(BlobType::Page) => true,
                 Some(_) => self.file(i).len.0 > self.block_len(i),
@@ -259,7 +404,7 @@ impl DriveTree {
 
     /// The first of the metadata and properties files.
     pub fn first_property(&self) -> u32 {
-        self.blob_count() * if self.has_md5s() { 2 } else { 1 }
+        self.blob_count() * (1 + u32::from(self.has_md5s()) + u32::from(self.has_metadata()))
     }
 
     /// The metadata and properties files; they come last.
@@ -271,8 +416,9 @@ impl DriveTree {
     pub fn kind(&self, i: u32) -> FileKind {
         match self.blobs.get(i as usize) {
             Some(&file) => FileKind::Blob(file),
-            None if i < self.first_property() => FileKind::ContentMd5(i - self.blob_count()),
-            None => FileKind::Property((i - self.first_property()) as usize),
+            None if i >= self.first_property() => FileKind::Property((i - self.first_property()) as usize),
+            None if self.has_metadata() && i >= self.metadata_file(0) => FileKind::Metadata(i - self.metadata_file(0)),
+            None => FileKind::ContentMd5(i - self.blob_count()),
         }
     }
 
@@ -280,7 +426,7 @@ impl DriveTree {
     pub fn blob_type(&self, i: u32) -> Option<BlobType> {
         match self.kind(i) {
             FileKind::Blob(file) => Some(self.catalog.blob_type(file)),
-            FileKind::ContentMd5(_) | FileKind::Property(_) => None,
+            FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
         }
     }
 
@@ -307,7 +453,7 @@ impl DriveTree {
     /// Source path of file `i`, or of the blob that it describes.
     pub fn source_path(&self, i: u32) -> PathBuf {
         match self.kind(i) {
-            FileKind::ContentMd5(blob) => self.source_path(blob),
+            FileKind::ContentMd5(blob) | FileKind::Metadata(blob) => self.source_path(blob),
             FileKind::Blob(file) => self.catalog.source_path(file),
             FileKind::Property(p) => self.properties[p].source.clone(),
         }
@@ -321,10 +467,15 @@ impl DriveTree {
                 (f.len, f.mtime, f.ctime)
             }
             FileKind::ContentMd5(blob) => {
-                let row = self.catalog.files()[self.blobs[blob as usize] as usize].row;
                 let (seconds, nanos) = self.formatted.to_unix();
                 let made = Stamp { seconds, nanos };
-                (ByteLen(self.md5_texts[row as usize].len()), made, made)
+                // The hash has the same length whatever it is.
+                (ByteLen(self.md5_text(blob, &[0; 16]).len() as u64), made, made)
+            }
+            FileKind::Metadata(blob) => {
+                let (seconds, nanos) = self.formatted.to_unix();
+                let made = Stamp { seconds, nanos };
+                (ByteLen(self.metadata_text(blob).len() as u64), made, made)
             }
             FileKind::Property(p) => {
                 let p = &self.properties[p];
@@ -348,6 +499,9 @@ impl DriveTree {
         match self.kind(i) {
             FileKind::ContentMd5(blob) => {
                 let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", md5_name(blob));
+            }
+            FileKind::Metadata(blob) => {
+                let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", metadata_name(blob));
             }
             FileKind::Property(p) => {
                 let _ = write!(out, "\\{PROPERTIES_DIR}\\{}", self.properties[p].name);
@@ -395,6 +549,11 @@ fn md5_name(blob: u32) -> String {
     format!("md5-{blob:010}.xml")
 }
 
+/// Ascending, between `md5-…` and `metadata-…`.
+fn metadata_name(blob: u32) -> String {
+    format!("meta-{blob:010}.xml")
+}
+
 /// A name for a file with too long a path: digest of the blob's path, and its extension where that is short.
 fn long_name(catalog: &Catalog, file: u32) -> String {
     let mut blob = String::new();
@@ -440,7 +599,7 @@ impl Tree for DriveTree {
         let (len, modified, changed) = self.planned_facts(i);
         let (modified, changed) = (modified.file_time(), changed.file_time());
         let dir = match self.kind(i) {
-            FileKind::ContentMd5(_) | FileKind::Property(_) => self.properties_dir,
+            FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => self.properties_dir,
             FileKind::Blob(_) if self.long_index(i).is_some() => self.long_dir,
             FileKind::Blob(file) => Some(self.dir_of[self.catalog.files()[file as usize].dir as usize]),
         };
@@ -465,6 +624,7 @@ impl Tree for DriveTree {
     fn file_name(&self, i: u32, out: &mut Vec<u16>) {
         let name = match self.kind(i) {
             FileKind::ContentMd5(blob) => return self.write_name(&md5_name(blob), out),
+            FileKind::Metadata(blob) => return self.write_name(&metadata_name(blob), out),
             FileKind::Property(p) => &self.properties[p].name,
             FileKind::Blob(file) => match self.long_index(i) {
                 Some(long) => &self.long_names[long],
@@ -479,6 +639,27 @@ impl Tree for DriveTree {
 mod tests {
     use super::*;
     use crate::plan::catalog::Builder;
+
+    #[test]
+    fn a_blob_gets_the_type_of_its_name_unless_its_row_says_one() {
+        let (before, after) = ("<P>\n<Content-MD5>".to_owned(), "</Content-MD5>\n</P>\n".to_owned());
+        let md5 = Md5Text { before, after };
+        assert_eq!(md5.text("X==", None), "<P>\n<Content-MD5>X==</Content-MD5>\n</P>\n");
+        let typed = "<P>\n<Content-MD5>X==</Content-MD5>\n<Content-Type>a/b</Content-Type>\n</P>\n";
+        assert_eq!(md5.text("X==", Some("a/b")), typed);
+        let bare = Md5Text { before: "<P>\n".into(), after: "<Cache-Control>x</Cache-Control>\n</P>\n".into() };
+        assert_eq!(
+            bare.text("X==", Some("a/b")),
+            "<P>\n<Content-Type>a/b</Content-Type>\n<Cache-Control>x</Cache-Control>\n</P>\n"
+        );
+        assert_eq!(bare.text("X==", None), "<P>\n<Cache-Control>x</Cache-Control>\n</P>\n");
+        let own = Md5Text { before: "<P>\n".into(), after: "<Content-Type>q</Content-Type>\n</P>\n".into() };
+        assert_eq!(own.text("X==", Some("a/b")), "<P>\n<Content-Type>q</Content-Type>\n</P>\n");
+        for (name, known) in [("a.JPG", "image/jpeg"), ("b.tar.gz", "application/gzip"), ("c.html", "text/html")] {
+            assert_eq!(mime_guess::from_path(name).first_raw(), Some(known), "{name}");
+        }
+        assert_eq!(mime_guess::from_path("README").first_raw(), None);
+    }
 
     #[test]
     fn hash_blocks_that_are_no_whole_clusters_are_found() {

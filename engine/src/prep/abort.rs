@@ -17,6 +17,8 @@ use crate::pool::{Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::claim;
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
+use crate::prep::kept;
+use crate::prep::list;
 use crate::prep::log::Log;
 use crate::prep::plan_file::{self, SavedPlan};
 use crate::prep::planning::Planner;
@@ -381,8 +383,14 @@ impl Rollback {
                 if is_erased {
                     // Its key opens nothing any more.
                     let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+                    let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
                 }
                 run::remove_sidecars(&self.request, &facts.drive_id);
+                let _ = fs::remove_file(sidecar(
+                    &self.request.journal,
+                    session,
+                    Sidecar::Other(&facts.drive_id, list::PART),
+                ));
             }
             log.line(&match &done {
                 Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),

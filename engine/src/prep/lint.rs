@@ -9,8 +9,10 @@ use crate::azure::{dataset, drive_record, driveset, names};
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
 use crate::prep::own::Own;
+use crate::prep::property_files::Sets;
 use crate::prep::scan::{self, Of};
 use crate::report::{Kind, Problem, Problems};
+use crate::source::select::Selection;
 use crate::text;
 
 /// Kind of an input file.
@@ -78,7 +80,14 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             // As a session would read them; the session's name only affects the length of paths on the drive.
             let root_units = 1 + names::SESSION_LEN_MAX;
             let own = Own::default();
-            let of = Of { dataset: path, rows: &dataset.rows, root_units, content_md5: false, own: &own };
+            let of = Of {
+                dataset: path,
+                rows: &dataset.rows,
+                root_units,
+                sets: Sets::default(),
+                own: &own,
+                selection: &Selection::default(),
+            };
             let (_, scanned) = scan::sources(&of, &mut problems, &mut warnings, &mut |_| {});
             if let Some((first, others)) = scanned.as_ref().and_then(|scanned| scanned.skipped.split_first()) {
                 let many = 1 + others.len();

@@ -74,6 +74,7 @@ struct BlobWriter<'a> {
     blob_path: String,
     file_path: String,
     md5_path: String,
+    metadata_path: String,
 }
 
 impl<'a> BlobWriter<'a> {
@@ -93,6 +94,7 @@ impl<'a> BlobWriter<'a> {
             blob_path: String::new(),
             file_path: String::new(),
             md5_path: String::new(),
+            metadata_path: String::new(),
         }
     }
 
@@ -108,7 +110,7 @@ impl<'a> BlobWriter<'a> {
         let list = ListFacts {
             session: &self.rules.session,
             number: 0,
-            metadata: self.side(shared.and_then(|row| row.metadata)),
+            metadata: self.side(shared.and_then(|row| row.metadata)).filter(|_| !self.tree.has_metadata()),
             properties: self.side(shared.and_then(|row| row.properties)).filter(|_| !self.tree.has_md5s()),
         };
         let mut out = manifest::header(&self.rules.drive_id, env!("CARGO_PKG_VERSION"));
@@ -129,6 +131,11 @@ impl<'a> BlobWriter<'a> {
         if has_md5s {
             self.tree.drive_path(self.tree.md5_file(i), &mut self.md5_path);
         }
+        let mut metadata_hash = [0; 16];
+        if self.tree.has_metadata() {
+            self.tree.drive_path(self.tree.metadata_file(i), &mut self.metadata_path);
+            metadata_hash = hash::md5(self.tree.metadata_text(i).as_bytes());
+        }
         let row = &self.rules.rows[catalog.files()[file as usize].row as usize];
         let own = self.rules.shared().is_none();
         let layout = match self.tree.blob_type(i) {
@@ -141,7 +148,11 @@ impl<'a> BlobWriter<'a> {
             length: self.tree.file(i).len.0,
             layout,
             disposition: row.disposition,
-            metadata: if own { self.side(row.metadata) } else { None },
+            metadata: match own {
+                _ if self.tree.has_metadata() => Some(SideFile { path: &self.metadata_path, hash: metadata_hash }),
+                true => self.side(row.metadata),
+                false => None,
+            },
             properties: match own {
                 // Its hash is known when the blob's is.
                 _ if has_md5s => Some(SideFile { path: &self.md5_path, hash: [0; 16] }),

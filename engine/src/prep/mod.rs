@@ -5,16 +5,20 @@
 //! and seal for all, `outcome` keeps the hashes for `manifest`, `discard` frees free space in the background, `files` are
 //! next to the journal, `own` keeps them out of the sources, `log` records events, and the watchdog reports stalls.
 //! `plan_file` and `resume` continue a session that ended abnormally, `abort` rolls it back; `append` adds to existing
-//! volumes; `rebuild` rebuilds a lost journal.
+//! volumes; `rebuild` rebuilds a lost journal. `list` and `kept` record what each drive holds; `estimate` plans onto
+//! drives that are not attached.
 
 pub mod abort;
 pub mod append;
 pub mod claim;
 mod discard;
 pub mod drive;
+pub mod estimate;
 pub mod files;
+mod kept;
 pub mod keys;
 pub mod lint;
+mod list;
 pub mod log;
 pub mod manifest;
 pub mod outcome;

@@ -29,13 +29,16 @@ pub struct OutcomeLog {
     hash: Sha256,
     len: u64,
     /// Batches that arrived before their turn.
-    early: BTreeMap<u64, (Option<Sum>, Vec<Digest>)>,
+    early: BTreeMap<u64, Early>,
     next: u64,
     /// Prefixes of the log after each batch since the last checkpoint, by number of batches; never empty.
     marks: VecDeque<(u64, Prefix)>,
     frame: Vec<u8>,
     hashes: Vec<u8>,
 }
+
+/// A batch that came before its turn: what was written, its hashes, and the checksums of its parts.
+type Early = (Option<Sum>, Vec<Digest>, Vec<u64>);
 
 /// Results of an earlier run, up to the first batch of this one.
 #[derive(Debug, Default)]
@@ -110,13 +113,14 @@ impl OutcomeLog {
         appended
     }
 
-    /// Takes the results of batch `number`; batches count from 0 without gaps.
+    /// Takes what batch `number` held; batches count from 0 without gaps. `parts`: checksums of the parts of files in it, where
+    /// they are listed.
     ///
     /// # Errors
     /// The sidecar cannot be written.
-    pub fn push(&mut self, number: u64, sum: Option<Sum>, digests: Vec<Digest>) -> io::Result<()> {
-        self.early.insert(number, (sum, digests));
-        while let Some((sum, digests)) = self.early.remove(&self.next) {
+    pub fn push(&mut self, number: u64, sum: Option<Sum>, digests: Vec<Digest>, parts: Vec<u64>) -> io::Result<()> {
+        self.early.insert(number, (sum, digests, parts));
+        while let Some((sum, digests, parts)) = self.early.remove(&self.next) {
             let mut hashes = std::mem::take(&mut self.hashes);
             hashes.clear();
             for digest in digests {
@@ -137,6 +141,9 @@ impl OutcomeLog {
             let pushed = self.frame(&Frame::Batch { number: self.next, len, crc, hashes: &hashes });
             self.hashes = hashes;
             pushed?;
+            if !parts.is_empty() {
+                self.frame(&Frame::Parts { number: self.next, sums: parts })?;
+            }
             self.next += 1;
             self.marks.push_back((self.next, Prefix::of(&self.hash, self.len)));
         }
@@ -227,6 +234,7 @@ fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Repla
             }
             Frame::LeftOut { file, why } => drop(replay.left_out.insert(file, why.to_owned())),
             Frame::Property { file, md5 } => drop(replay.properties.insert(file, md5)),
+            Frame::Parts { .. } => {}
         }
         hash.update(&head);
         hash.update(&body);
@@ -370,11 +378,11 @@ mod tests {
         let mut log = OutcomeLog::new(open());
         assert_eq!(log.sync_to(0).expect("synced").len, 0);
         for number in [1, 0, 2] {
-            log.push(number, sum(number), vec![md5(number)]).expect("pushed");
+            log.push(number, sum(number), vec![md5(number)], Vec::new()).expect("pushed");
         }
         log.left_out(7, "gone").expect("told");
         for number in 3..6 {
-            log.push(number, sum(number), vec![md5(number)]).expect("pushed");
+            log.push(number, sum(number), vec![md5(number)], Vec::new()).expect("pushed");
         }
         let durable = log.sync_to(4).expect("synced");
         assert!(log.sync_to(3).is_err(), "the third was given up");
@@ -388,7 +396,7 @@ mod tests {
             assert_eq!(replay.left_out.keys().copied().collect::<Vec<_>>(), [7], "{round}");
             assert_eq!(fs::metadata(&path).expect("there").len(), durable.len, "{round}");
             assert_eq!(log.sync_to(4).expect("synced"), durable, "{round}");
-            log.push(4, sum(4), vec![md5(4)]).expect("pushed");
+            log.push(4, sum(4), vec![md5(4)], Vec::new()).expect("pushed");
             log.sync().expect("synced");
         }
 

@@ -21,6 +21,7 @@ use crate::bitlocker::keys::KeyInput;
 use crate::files::input::{self, Pipes};
 use crate::prep::append;
 use crate::prep::files::{journal_dir, logdir};
+use crate::prep::list;
 use crate::prep::request::PrepRequest;
 
 /// Length of the longest file that is examined: drive records, key files and small pages are shorter.
@@ -33,8 +34,15 @@ const LEN_MIN: u64 = 55;
 const LOOKED_MAX: usize = 20_000;
 
 /// Suffixes of sidecars.
-const SIDECARS: [&str; 6] =
-    ["plan", "outcome", "checkpoint", append::run::IMAGES, append::encrypt::IMAGES, append::encrypt::BATCH_JOURNAL];
+const SIDECARS: [&str; 7] = [
+    "plan",
+    "outcome",
+    "checkpoint",
+    list::PART,
+    append::run::IMAGES,
+    append::encrypt::IMAGES,
+    append::encrypt::BATCH_JOURNAL,
+];
 
 /// The existing files of a session.
 #[derive(Debug, Default)]
@@ -70,6 +78,7 @@ impl Own {
         own.drive_ids.dedup();
         own.add(&request.journal, "the session's journal");
         request.reports.iter().for_each(|path| own.add(path, "a page of the session"));
+        request.list.iter().for_each(|path| own.add(path, "a list of the session"));
         request.driveset_key_file.iter().for_each(|path| own.add(path, "a key file"));
         let given = driveset.iter().flat_map(|set| &set.rows).filter_map(|row| row.existing_key.clone());
         own.keys.extend(given);
@@ -188,6 +197,9 @@ fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
         && SIDECARS.iter().any(|end| end.as_bytes() == &rest[at + 1..])
     {
         return Some("a file next to the session's journal");
+    }
+    if name.ends_with(b".manifest.xml") {
+        return Some("the copy of a drive's manifest");
     }
     let is_log = name.starts_with(b"dray-") && name.windows(4).any(|part| part == b".log");
     is_log.then_some("a log of a session")

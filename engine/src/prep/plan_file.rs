@@ -6,6 +6,10 @@
 //! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
 //!    1 recipe and catalog, once and first
 //!    3 settings of a drive for Windows, only in a session that makes one
+//!    4 where files are read that were found through links, if there are any
+//!    5 which files are meant, how they are spread, and where they are listed, if that is not all, over the fewest drives and
+//!      nowhere
+//!    6 what of their sources blobs get as metadata, and of each file who it belongs to, if they do
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
 //! ```
@@ -28,13 +32,14 @@ use crate::device::{Identity, Transport};
 use crate::hash::{self, Crc64, Sha256};
 use crate::plan::catalog::Catalog;
 use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
-use crate::plan::tree::{Md5Text, PropertyFile};
+use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
 use crate::prep::append::index;
 use crate::prep::files::sync_dir;
 use crate::prep::manifest::RowRules;
 use crate::prep::request::{RecoveryForm, Table, WindowsDrive};
 use crate::prep::targets::TargetDrive;
 use crate::report::DriveFacts;
+use crate::source::select::Selection;
 use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
 use crate::verify::index::IndexRow;
 
@@ -43,6 +48,9 @@ const VERSION: u32 = 4;
 const SESSION: u8 = 1;
 const DRIVES: u8 = 2;
 const WINDOWS: u8 = 3;
+const TARGETS: u8 = 4;
+const SELECTION: u8 = 5;
+const METADATA: u8 = 6;
 
 /// Options of the layout that are common to all drives of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +79,23 @@ pub struct Recipe {
     pub md5_texts: Vec<Md5Text>,
     /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
     pub windows: Option<WindowsDrive>,
+    /// Which files of the sources are meant.
+    pub selection: Selection,
+    /// Files are spread evenly, not over as few drives as hold them.
+    pub spread_evenly: bool,
+    /// Where the list of all files goes.
+    pub list: Option<PathBuf>,
+    /// Blobs get the types of their names.
+    pub guesses_type: bool,
+    /// What of its source each blob gets as metadata.
+    pub metadata: MetadataFrom,
+}
+
+impl Recipe {
+    /// Whether section 5 tells something.
+    fn has_more(&self) -> bool {
+        self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
+    }
 }
 
 /// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
@@ -128,6 +153,21 @@ pub fn create(
     })?;
     if let Some(windows) = &recipe.windows {
         section(&mut out, WINDOWS, |to| save_windows(to, windows))?;
+    }
+    if catalog.has_targets() {
+        section(&mut out, TARGETS, |to| catalog.save_targets(to))?;
+    }
+    if recipe.has_more() {
+        section(&mut out, SELECTION, |to| save_selection(to, recipe))?;
+    }
+    if !recipe.metadata.is_nothing() {
+        section(&mut out, METADATA, |to| {
+            let MetadataFrom { mtime, mode, owner, rows } = &recipe.metadata;
+            [*mtime, *mode, *owner].into_iter().for_each(|is_set| to.u8(u8::from(is_set)));
+            to.u64(rows.len() as u64);
+            rows.iter().for_each(|row| to.text(row));
+            catalog.save_posix(to);
+        })?;
     }
     section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, &[]))?;
     out.finish(path)
@@ -252,10 +292,24 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
         hashed = end;
         (end as u64, hash.value())
     };
-    let (mut recipe, catalog) =
+    let (mut recipe, mut catalog) =
         read_section(&mut from, SESSION, |from| Ok((load_recipe(from)?, Catalog::load(from)?)))?;
     if from.rest().first() == Some(&WINDOWS) {
         recipe.windows = Some(read_section(&mut from, WINDOWS, load_windows)?);
+    }
+    if from.rest().first() == Some(&TARGETS) {
+        read_section(&mut from, TARGETS, |from| catalog.load_targets(from))?;
+    }
+    if from.rest().first() == Some(&SELECTION) {
+        read_section(&mut from, SELECTION, |from| load_selection(from, &mut recipe))?;
+    }
+    if from.rest().first() == Some(&METADATA) {
+        recipe.metadata = read_section(&mut from, METADATA, |from| {
+            let (mtime, mode, owner) = (flag(from)?, flag(from)?, flag(from)?);
+            let rows = (0..from.count(8)?).map(|_| from.text()).collect::<Result<_, _>>()?;
+            catalog.load_posix(from)?;
+            Ok(MetadataFrom { mtime, mode, owner, rows })
+        })?;
     }
     let mut prefixes = BTreeMap::from([mark(&from)]);
     let files = catalog.files().len() as u32;
@@ -380,7 +434,36 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         rows,
         md5_texts,
         windows: None,
+        selection: Selection::default(),
+        spread_evenly: false,
+        list: None,
+        guesses_type: false,
+        metadata: MetadataFrom::default(),
     })
+}
+
+fn save_selection(to: &mut Encoder<'_>, recipe: &Recipe) {
+    let Selection { include, exclude, files_from, follow_inside, skip_unnameable } = &recipe.selection;
+    for patterns in [include, exclude] {
+        to.u64(patterns.len() as u64);
+        patterns.iter().for_each(|pattern| to.text(pattern));
+    }
+    to.option(files_from.as_deref(), write_path);
+    for is_set in [*follow_inside, *skip_unnameable, recipe.spread_evenly, recipe.guesses_type] {
+        to.u8(u8::from(is_set));
+    }
+    to.option(recipe.list.as_deref(), write_path);
+}
+
+fn load_selection(from: &mut Decoder<'_>, recipe: &mut Recipe) -> Result<(), Fault> {
+    let mut patterns = || -> Result<Vec<String>, Fault> { (0..from.count(8)?).map(|_| from.text()).collect() };
+    let (include, exclude) = (patterns()?, patterns()?);
+    let files_from = from.option(read_path)?;
+    let (follow_inside, skip_unnameable) = (flag(from)?, flag(from)?);
+    recipe.selection = Selection { include, exclude, files_from, follow_inside, skip_unnameable };
+    (recipe.spread_evenly, recipe.guesses_type) = (flag(from)?, flag(from)?);
+    recipe.list = from.option(read_path)?;
+    Ok(())
 }
 
 /// Writes the fields that a resumed session needs. The source directory is not among them: the catalog has it.

@@ -8,10 +8,10 @@ use crate::bitlocker::regions::PlaceError;
 use crate::entropy::{Entropy, Seeded};
 use crate::gpt;
 use crate::ntfs::build::{LayoutError, Tree};
-use crate::plan::assign::assign;
+use crate::plan::assign::{Spread, assign};
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, Use};
-use crate::plan::tree::{DriveTree, FileKind};
+use crate::plan::tree::{DriveTree, FileKind, OwnFiles};
 use crate::prep::append::Refused;
 use crate::prep::append::drive::{AppendDrive, ExistingVolume};
 use crate::prep::manifest::{self, Rules};
@@ -54,7 +54,7 @@ impl PreparedDrive {
 pub fn assigned(tree: &DriveTree) -> Vec<u32> {
     let blob = |i| match tree.kind(i) {
         FileKind::Blob(file) => Some(file),
-        FileKind::ContentMd5(_) | FileKind::Property(_) => None,
+        FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
     };
     let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
     files.sort_unstable();
@@ -226,9 +226,13 @@ impl Planner<'_> {
     pub fn tree(&self, assigned: &[u32]) -> DriveTree {
         let Recipe { session, md5_texts, properties, formatted, windows, .. } = self.recipe;
         if windows.is_some() {
-            return DriveTree::at_root(Arc::clone(self.catalog), *formatted);
+            return DriveTree::at_root(Arc::clone(self.catalog), *formatted).listed(self.recipe.list.is_some());
         }
-        DriveTree::new(Arc::clone(self.catalog), assigned, session, md5_texts.clone(), properties.clone(), *formatted)
+        let own = OwnFiles { properties: md5_texts.clone(), metadata: self.recipe.metadata.clone() };
+        let files = properties.clone();
+        DriveTree::new(Arc::clone(self.catalog), assigned, session, own, files, *formatted)
+            .listed(self.recipe.list.is_some())
+            .guessing(self.recipe.guesses_type)
     }
 
     /// The layout of one drive with these files: always the same for the same seed.
@@ -278,7 +282,7 @@ impl Planner<'_> {
                 let lens = manifest::blob_lens(&everything, rules);
                 let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
                     FileKind::Blob(file) => Some((file, len)),
-                    FileKind::ContentMd5(_) | FileKind::Property(_) => None,
+                    FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
                 };
                 lens.into_iter().enumerate().filter_map(blob).collect()
             }
@@ -295,8 +299,9 @@ impl Planner<'_> {
             )
         };
         let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
+        let how = if self.recipe.spread_evenly { Spread::Even } else { Spread::Fill };
         for _ in 0..PLAN_TRIES {
-            let assignment = assign(self.catalog, files, &capacities, file_cost, dir_cost);
+            let assignment = assign(self.catalog, files, &capacities, file_cost, dir_cost, how);
             let nothing = assignment.drives.iter().all(Vec::is_empty);
             if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
                 return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));

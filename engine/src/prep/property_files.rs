@@ -9,7 +9,7 @@ use crate::azure::properties::{self, SideKind};
 use crate::files::input::{self, Pipes};
 use crate::limits;
 use crate::ntfs::upcase;
-use crate::plan::tree::{Md5Text, PropertyFile};
+use crate::plan::tree::{METADATA_LEN, METADATA_NAMES, Md5Text, MetadataFrom, PropertyFile};
 use crate::report::{Kind, Problem, Problems};
 use crate::source::walk::{self, FileFacts};
 
@@ -20,18 +20,54 @@ pub struct PropertyFiles {
     pub files: Vec<PropertyFile>,
     /// For each row: index of its metadata file, and of its properties file.
     pub rows: Vec<(Option<usize>, Option<usize>)>,
-    /// For each row: the properties file of its blobs, around their `Content-MD5`.
+    /// For each row: the properties of its blobs, where each has a file of its own.
     pub md5_texts: Vec<Md5Text>,
+    /// What of its source each blob gets as metadata.
+    pub metadata: MetadataFrom,
+}
+
+/// What is set for each blob by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    /// `Content-MD5`.
+    pub md5: bool,
+    /// `Content-Type`, by its name.
+    pub content_type: bool,
+    /// Metadata out of its source.
+    pub metadata: MetadataFields,
+}
+
+/// What of a source becomes metadata of its blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetadataFields {
+    /// When it was last modified.
+    pub mtime: bool,
+    /// Its permissions.
+    pub mode: bool,
+    /// Its user and group.
+    pub owner: bool,
+}
+
+impl MetadataFields {
+    /// Whether nothing is taken.
+    pub const fn is_nothing(self) -> bool {
+        !self.mtime && !self.mode && !self.owner
+    }
+}
+
+impl Sets {
+    const fn any(self) -> bool {
+        self.md5 || self.content_type
+    }
 }
 
 /// Reads and checks the files that the rows name; each is kept once.
 ///
-/// With `content_md5` each blob has a properties file of its own, which includes the row's properties; the row's file
-/// is not kept.
+/// Where each blob has a properties file of its own, its row's goes into it, and is not kept.
 pub fn side_files(
     path: &Path,
     rows: &[DatasetRow],
-    content_md5: bool,
+    sets: Sets,
     problems: &mut Problems,
     warnings: &mut Vec<Problem>,
 ) -> PropertyFiles {
@@ -81,35 +117,70 @@ pub fn side_files(
         let metadata = one(&row.metadata_file, SideKind::Metadata, "MetadataFile");
         let properties = one(&row.properties_file, SideKind::Properties, "PropertiesFile");
         sides.rows.push((metadata, properties));
-        if !content_md5 {
+        if !sets.metadata.is_nothing() {
+            let own = metadata
+                .and_then(|i| input::read(&sides.files[i].source, limits::SIDE_FILE_MAX, Pipes::Refused).ok())
+                .and_then(|bytes| properties::read(&bytes).ok())
+                .unwrap_or_default();
+            problems.0.extend(clash(&own, sets.metadata).map(|problem| {
+                let file = row.metadata_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+                problem.path(path).line(row.line).column("MetadataFile").value(file)
+            }));
+            sides.metadata.rows.push(properties::elements(&own));
+        }
+        if !sets.any() {
             continue;
         }
         // A file that cannot be read was reported above.
         let others =
             properties.and_then(|i| input::read(&sides.files[i].source, limits::SIDE_FILE_MAX, Pipes::Refused).ok());
         let others = others.and_then(|bytes| properties::read(&bytes).ok()).unwrap_or_default();
-        let (before, after) = properties::around_md5(&others);
+        let around = if sets.md5 { properties::around_md5 } else { properties::without_md5 };
+        let (before, after) = around(&others);
         sides.md5_texts.push(Md5Text { before, after });
     }
-    if content_md5 {
-        sides.keep_metadata();
-    }
+    let MetadataFields { mtime, mode, owner } = sets.metadata;
+    (sides.metadata.mtime, sides.metadata.mode, sides.metadata.owner) = (mtime, mode, owner);
+    sides.keep(sets.metadata.is_nothing(), !sets.any());
     sides.sort();
     sides
 }
 
+/// Why a row's own metadata does not go together with what comes of the sources.
+fn clash(own: &[(String, String)], fields: MetadataFields) -> Option<Problem> {
+    let taken = [fields.mtime, fields.mode, fields.owner, fields.owner];
+    let is_taken =
+        |name: &str| METADATA_NAMES.iter().zip(taken).any(|(own, taken)| taken && own.eq_ignore_ascii_case(name));
+    if let Some((name, _)) = own.iter().find(|(name, _)| is_taken(name)) {
+        let what = format!("sets {name}, as --metadata-from does");
+        return Some(
+            Problem::new(Kind::Usage, what).advice("take it out of the file, or leave it out of --metadata-from"),
+        );
+    }
+    let len: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
+    (len + METADATA_LEN > properties::METADATA_LEN_MAX).then(|| {
+        Problem::new(Kind::Usage, "is too long together with --metadata-from")
+            .advice(format!("names and values of a blob's metadata have {} bytes", properties::METADATA_LEN_MAX))
+    })
+}
+
 impl PropertyFiles {
-    fn keep_metadata(&mut self) {
+    /// Drops the files of rows that went into those of each blob's own.
+    fn keep(&mut self, metadata_stays: bool, properties_stay: bool) {
+        for (metadata, properties) in &mut self.rows {
+            *metadata = metadata.filter(|_| metadata_stays);
+            *properties = properties.filter(|_| properties_stay);
+        }
         let mut place = vec![None; self.files.len()];
         for (i, file) in std::mem::take(&mut self.files).into_iter().enumerate() {
-            if self.rows.iter().any(|&(metadata, _)| metadata == Some(i)) {
+            if self.rows.iter().any(|&(metadata, properties)| [metadata, properties].contains(&Some(i))) {
                 place[i] = Some(self.files.len());
                 self.files.push(file);
             }
         }
         for (metadata, properties) in &mut self.rows {
             *metadata = metadata.and_then(|i| place[i]);
-            *properties = None;
+            *properties = properties.and_then(|i| place[i]);
         }
     }
 

@@ -76,10 +76,19 @@ struct Back {
 ///
 /// # Errors
 /// [`Kind::Different`] at the first difference, with its place; the drive's own errors; a key that does not open it.
+#[cfg(test)]
 pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Problem> {
     if written.how == ReadBack::None {
         return Ok(ByteLen(0));
     }
+    run_open(medium, written).map(|(len, _)| len)
+}
+
+/// The same in any case, and gives the volume as it was opened.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_open(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<(ByteLen, Opened), Problem> {
     (written.events)(Event::Stage { drive: written.index, stage: Stage::ReadBack });
     let name = &written.facts.name;
     let opened = open_again(medium, written.facts, written.record, Some(written.layout.volume()))?;
@@ -134,7 +143,7 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
     })?;
     match broken {
         Some(error) => Err(sidecar(error).drive(name)),
-        None => Ok(ByteLen(done)),
+        None => Ok((ByteLen(done), opened)),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::azure::dataset::Disposition;
 use crate::prep::drive::Pace;
+use crate::prep::property_files::{MetadataFields, Sets};
 use crate::report::{Kind, Problem, Problems};
 use crate::units::{ByteLen, SectorSize};
+use crate::source::select::Selection;
 
 /// Parameters of a copy session. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,10 @@ pub struct PrepRequest {
     pub not_for_shipping: bool,
     /// Compute whole-file MD5 and set it as `Content-MD5`.
     pub content_md5: bool,
+    /// Set each blob's `Content-Type` by its name.
+    pub content_type: bool,
+    /// What of its source each blob gets as metadata.
+    pub metadata_from: MetadataFields,
     /// Amount to read back after writing.
     pub read_back: ReadBack,
     /// I/O engine to use.
@@ -71,6 +78,14 @@ pub struct PrepRequest {
     pub what_fits: bool,
     /// Interval between checkpoints while data streams.
     pub pace: Pace,
+    /// Which files of the sources are meant.
+    pub selection: Selection,
+    /// What the service does with blobs that exist, whatever the rows say.
+    pub disposition: Option<Disposition>,
+    /// Spread the files evenly over the drives, for speed, not over as few as hold them.
+    pub spread_evenly: bool,
+    /// Where each file is listed, with its drive and its hashes: `.csv` or `.jsonl`.
+    pub list: Option<PathBuf>,
     /// Makes a drive for Windows, without a manifest, in place of drives for the service.
     pub windows: Option<WindowsDrive>,
 }
@@ -188,6 +203,8 @@ impl PrepRequest {
             drive_ids: Vec::new(),
             not_for_shipping: false,
             content_md5: false,
+            content_type: false,
+            metadata_from: MetadataFields::default(),
             read_back: ReadBack::default(),
             engine: EngineChoice::default(),
             request_len: None,
@@ -198,8 +215,17 @@ impl PrepRequest {
             replan: None,
             what_fits: false,
             pace: Pace::default(),
+            selection: Selection::default(),
+            disposition: None,
+            spread_evenly: false,
+            list: None,
             windows: None,
         }
+    }
+
+    /// What is set for each blob by itself.
+    pub(crate) fn sets(&self) -> Sets {
+        Sets { md5: self.content_md5, content_type: self.content_type, metadata: self.metadata_from }
     }
 
     /// Problems of the request itself, before any file is opened (docs/spec/import-export.md#prepimport-v2 and
@@ -249,6 +275,32 @@ impl PrepRequest {
                 }
             }
             Action::SkipWrite => {
+                let sets = [
+                    (self.content_md5, "Content-MD5", "--content-md5"),
+                    (self.content_type, "Content-Type", "--content-type"),
+                    (!self.metadata_from.is_nothing(), "metadata", "--metadata-from"),
+                ];
+                for (_, what, option) in sets.into_iter().filter(|(is_set, ..)| *is_set) {
+                    problems.push(
+                        Problem::new(Kind::Usage, format!("indexing sets no {what}: it writes no properties files"))
+                            .column(option)
+                            .advice(format!("leave {option} away, or copy the files onto the drive")),
+                    );
+                }
+                if self.list.is_some() {
+                    problems.push(
+                        Problem::new(Kind::Usage, "indexing makes no list")
+                            .column("--list")
+                            .advice("leave --list away; `dray verify --list` lists what an indexed drive holds"),
+                    );
+                }
+                if !self.selection.is_all() {
+                    problems.push(
+                        Problem::new(Kind::Usage, "indexing takes what its rows name, without a selection")
+                            .column("--include, --exclude, --files-from")
+                            .advice("name the directories or files in the dataset"),
+                    );
+                }
                 if self.dataset.is_none() && self.dataset_row.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")

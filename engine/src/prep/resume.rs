@@ -39,6 +39,7 @@ use crate::prep::session::{self, Prepared};
 use crate::prep::sources::expected_facts;
 use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{Event, Kind, Problem, Problems};
+use crate::source::select::{Selection, Selector};
 use crate::source::walk;
 use crate::surroundings::Surroundings;
 use crate::units::{BatchNo, ByteOffset, ByteRange, DeviceOffset, FileTime, SectorSize};
@@ -404,7 +405,8 @@ pub(super) fn prepare(
     waiting.dedup();
     let targets = plan.drives.iter().map(|saved| &saved.target.facts);
     let targets = targets.map(|facts| (&*facts.drive_id, &*facts.path));
-    added_sources(&plan.catalog, &Own::gather(&request, &book.ledger, None, targets), &mut warnings);
+    request.selection.clone_from(&recipe.selection);
+    added_sources(&plan.catalog, &Own::gather(&request, &book.ledger, None, targets), &recipe.selection, &mut warnings);
 
     let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
     let context =
@@ -502,6 +504,7 @@ pub fn adopt(request: &mut PrepRequest, recipe: &Recipe) -> Result<Cipher, Probl
     (request.wipe_free, request.drive_header_hash) = (recipe.wipe_free, recipe.drive_header_hash);
     request.external_key.clone_from(&recipe.external_key);
     request.windows.clone_from(&recipe.windows);
+    request.list.clone_from(&recipe.list);
     Cipher::from_name(&recipe.cipher)
         .ok_or_else(|| Problem::new(Kind::Usage, "the plan names an unknown cipher").value(recipe.cipher.clone()))
 }
@@ -627,7 +630,7 @@ fn first_open(drive: &PreparedDrive) -> u32 {
 /// Warns of sources that have changed since the session was planned; files before `open` have been copied.
 fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
     let (mut copied, mut lost) = (0u64, 0u64);
-    for i in (0..tree.files()).filter(|i| !matches!(tree.kind(*i), FileKind::ContentMd5(_))) {
+    for i in (0..tree.files()).filter(|i| !matches!(tree.kind(*i), FileKind::ContentMd5(_) | FileKind::Metadata(_))) {
         let path = tree.source_path(i);
         let same = fs::symlink_metadata(&path)
             .is_ok_and(|now| FileFacts::from_metadata(&now).change_since(&expected_facts(tree, i)).is_none());
@@ -652,7 +655,12 @@ fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
 }
 
 /// Warns of files that were added to the sources after the session was planned: they are not part of it.
-fn added_sources(catalog: &Catalog, own: &Own, warnings: &mut Vec<Problem>) {
+fn added_sources(catalog: &Catalog, own: &Own, selection: &Selection, warnings: &mut Vec<Problem>) {
+    // A list names all there is, and which names were left out is not known any more.
+    if selection.files_from.is_some() || selection.skip_unnameable {
+        return;
+    }
+    let mut selector = if selection.is_all() { None } else { Selector::new(selection).ok() };
     let mark = |path: &Path| {
         let mut hash = DefaultHasher::new();
         path.hash(&mut hash);
@@ -675,7 +683,19 @@ fn added_sources(catalog: &Catalog, own: &Own, warnings: &mut Vec<Problem>) {
         if !row.base.is_dir() {
             continue;
         }
-        walk::walk(&row.base, false, &mut |path, found| {
+        walk::walk_links(&row.base, false, selection.follow_inside, &mut |path, found| {
+            if let Some(selector) = &mut selector {
+                let below = path.strip_prefix(&row.base).unwrap_or(path);
+                let pruned = below.ancestors().skip(1).any(|dir| !dir.as_os_str().is_empty() && selector.prunes(dir));
+                if pruned || !selector.takes(below, path) {
+                    return true;
+                }
+            }
+            // A link that is followed is known by where it leads.
+            let path = match &found {
+                walk::Found::File { real: Some(real), .. } => real,
+                _ => path,
+            };
             let is_below = || path.parent() != Some(&*row.base);
             let is_source =
                 matches!(found, walk::Found::File { id, facts, .. } if own.what(id, facts.len.0, path).is_none());

@@ -30,7 +30,9 @@ use crate::prep::claim::{claim, look_again};
 use crate::prep::discard::BackgroundDiscard;
 use crate::prep::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, SLOTS, Save, Setup};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
+use crate::prep::kept;
 use crate::prep::keys::{self, Keys};
+use crate::prep::list;
 use crate::prep::log::Log;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::plan_file::{self, SavedDrive};
@@ -51,6 +53,7 @@ use crate::report::{
 };
 use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
+use crate::verify::find::Opened;
 use crate::watchdog::Watchdog;
 
 /// Nice value of the thread that stretches a password.
@@ -318,6 +321,14 @@ impl Prepared {
                 .advice("look at it with --list-drives; then continue with --resume, or roll back with --abort")
                 .into());
         }
+        if let Some(list) = self.list.take() {
+            let ids: Vec<String> = self.targets().map(|target| target.facts.drive_id.clone()).collect();
+            let ids: Vec<String> = self.plan.done.iter().chain(&self.plan.added).cloned().chain(ids).collect();
+            // The drives are done in any case; the parts stay until the list is whole.
+            if let Err(problem) = list::finish(list, &self.request, &ids, complete) {
+                emit(Event::Warning(problem.to_string()));
+            }
+        }
         if complete {
             let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
             let held = self.targets().map(|target| &target.facts.drive_id);
@@ -551,15 +562,22 @@ fn write_drive(
         giving_back.finish(shared.stop);
     }
     let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
+    if layout.tree().is_listed() {
+        let batches = layout.batches(SLOT_LEN);
+        list::keep_part(request, &drive.rules.drive_id, layout.tree(), batches, &hash_path, &finished.left_out)?;
+    }
     let keys = drive_keys(request, secrets);
     // The drive must open with the key as the user keeps it.
     let printed = match request.windows {
         Some(_) => keys.recovery_file.as_deref(),
         None => Some(&*record_path),
     };
-    read_back(index, drive, &finished, &device, printed, &hash_path, shared)?;
+    let looked = read_back(index, drive, &finished, &device, printed, &hash_path, shared)?;
 
     drop_caches(&device, facts, shared.events);
+    if layout.has_manifest() {
+        keep_manifest(&drive.target, looked, &record_path, &finished.manifest_md5, shared)?;
+    }
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Warning(format!(
             "drive {}: finished, but the kernel did not read the new partition table: {error}",
@@ -599,6 +617,30 @@ fn drive_keys(request: &PrepRequest, secrets: Option<&VolumeSecrets>) -> DriveKe
         recovery_id: Some(secrets.recovery_id().to_string().to_ascii_uppercase()),
         external_file: request.external_key.as_ref().zip(external).map(|(dir, key)| dir.join(key.file_name)),
         has_password: windows.has_password,
+    }
+}
+
+/// Copies the manifest from the drive to the journal's directory. One that cannot be kept there costs no drive.
+pub(super) fn keep_manifest(
+    target: &TargetDrive,
+    looked: Option<Opened>,
+    record: &Path,
+    md5: &[u8; 16],
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let opened = match looked {
+        Some(opened) => opened,
+        None => {
+            let device = Device::open_with(&target.facts.path, Access::Read, target.sector, &Roots::default())?;
+            readback::open_again(Box::new(device), &target.facts, Some(record), None)?
+        }
+    };
+    match kept::keep_manifest(&opened, &target.facts, &shared.request.journal, md5) {
+        Err(problem) if problem.kind == Kind::Environment => {
+            (shared.events)(Event::Warning(problem.to_string()));
+            Ok(())
+        }
+        kept => kept.map(drop),
     }
 }
 
@@ -652,9 +694,9 @@ fn read_back(
     record: Option<&Path>,
     hash_log: &Path,
     shared: &Shared<'_>,
-) -> Result<(), Problem> {
+) -> Result<Option<Opened>, Problem> {
     if shared.request.read_back == ReadBack::None {
-        return Ok(());
+        return Ok(None);
     }
     let facts = &drive.target.facts;
     drop_caches(device, facts, shared.events);
@@ -683,7 +725,7 @@ fn read_back(
         events: shared.events,
         stop: shared.stop,
     };
-    readback::run(Box::new(device), &written).map(|_| ())
+    readback::run_open(Box::new(device), &written).map(|(_, opened)| Some(opened))
 }
 
 /// Renames an earlier file in the place of the record, unless it is the record of a drive that was never finished: it

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::azure::dataset::{BlobType, DatasetRow};
 use crate::azure::names::{self, NameError, SizeError};
+use crate::azure::vhd;
 use crate::io::{SHORTAGE_ADVICE, is_shortage};
-use crate::plan::catalog::{Builder, Catalog, TooMany};
+use crate::plan::catalog::{Builder, Catalog, Posix, TooMany};
 use crate::prep::own::Own;
-use crate::prep::property_files::{self, PropertyFiles};
+use crate::prep::property_files::{self, PropertyFiles, Sets};
 use crate::report::{Event, Kind, Problem, Problems, Skipped};
 use crate::source::odd::Odd;
+use crate::source::select::{Selection, Selector};
 use crate::source::walk::{self, FileFacts, Found};
 use crate::text;
 use crate::units::ByteLen;
@@ -51,10 +54,12 @@ pub struct Of<'a> {
     pub rows: &'a [DatasetRow],
     /// Length of `\<session>` in UTF-16 units.
     pub root_units: usize,
-    /// Whether each blob gets a properties file of its own.
-    pub content_md5: bool,
+    /// What each blob's properties file of its own sets.
+    pub sets: Sets,
     /// The session's own files, which are no sources.
     pub own: &'a Own,
+    /// Which of the others are meant.
+    pub selection: &'a Selection,
 }
 
 /// Everything that can be checked of a dataset without a drive: its sources, by walking them, and the files named in
@@ -65,8 +70,8 @@ pub fn sources(
     warnings: &mut Vec<Problem>,
     on_event: &mut dyn FnMut(Event),
 ) -> (PropertyFiles, Option<Scan>) {
-    let sides = property_files::side_files(of.dataset, of.rows, of.content_md5, problems, warnings);
-    let mut scanned = scan(of.dataset, of.rows, of.root_units, of.own, problems, on_event);
+    let sides = property_files::side_files(of.dataset, of.rows, of.sets, problems, warnings);
+    let mut scanned = scan(of, problems, on_event);
     if let Some(scan) = &mut scanned {
         warnings.append(&mut scan.warnings);
         let many = scan.catalog.renamed() + scan.catalog.long().len();
@@ -83,32 +88,29 @@ pub fn sources(
     (sides, scanned)
 }
 
-/// Walks all rows of `dataset` (its path is for messages), skipping the session's `own` files; `root_units` is the
-/// length of `\<session>` in UTF-16 units.
+/// Walks all rows of a dataset.
 ///
 /// Adds all problems of the sources and of their blobs; the catalog lacks the entries concerned. `None` when no catalog
 /// could be made.
-pub(super) fn scan(
-    dataset: &Path,
-    rows: &[DatasetRow],
-    root_units: usize,
-    own: &Own,
-    problems: &mut Problems,
-    on_event: &mut dyn FnMut(Event),
-) -> Option<Scan> {
-    let mut scanner = Scanner::new(dataset, own, on_event);
-    for row in rows {
+pub(super) fn scan(of: &Of<'_>, problems: &mut Problems, on_event: &mut dyn FnMut(Event)) -> Option<Scan> {
+    let mut scanner =
+        Scanner::new(of.dataset, of.own, of.selection, on_event).map_err(|more| problems.0.extend(more.0)).ok()?;
+    scanner.keeps_posix = of.sets.metadata.mode || of.sets.metadata.owner;
+    for row in of.rows {
         if scanner.row(row).is_err() {
-            let too_many = Problem::new(Kind::Usage, TooMany.to_string()).path(dataset).line(row.line);
+            let too_many = Problem::new(Kind::Usage, TooMany.to_string()).path(of.dataset).line(row.line);
             scanner.problems.push(too_many.advice("split the dataset over several sessions"));
             break;
         }
     }
-    scanner.finish(rows, root_units, problems)
+    scanner.finish(of.rows, of.root_units, problems)
 }
 
 /// Directories in a drive's root that Windows reserves, and creates again on every drive.
 const OF_WINDOWS: [&str; 2] = ["System Volume Information", "$RECYCLE.BIN"];
+
+/// Begins the name of the directory that keeps the state of an unfinished drive for Windows: it holds a key.
+pub const STATE_DIR: &str = ".dray-format-";
 
 /// Most renamed files and directories that are listed.
 const RENAMED_LISTED_MAX: usize = 1000;
@@ -116,9 +118,15 @@ const RENAMED_LISTED_MAX: usize = 1000;
 /// Walks a directory that is copied to a volume unchanged; without `base` the volume is empty.
 ///
 /// Appends all problems found to `problems`. `None` if no catalog could be made.
-pub fn tree(base: Option<&Path>, own: &Own, problems: &mut Problems, on_event: &mut dyn FnMut(Event)) -> Option<Scan> {
+pub fn tree(
+    base: Option<&Path>,
+    own: &Own,
+    selection: &Selection,
+    problems: &mut Problems,
+    on_event: &mut dyn FnMut(Event),
+) -> Option<Scan> {
     let place = base.unwrap_or(Path::new(""));
-    let mut scanner = Scanner::new(place, own, on_event);
+    let mut scanner = Scanner::new(place, own, selection, on_event).map_err(|more| problems.0.extend(more.0)).ok()?;
     if let Some(base) = base {
         let here = |problem: Problem| problem.path(base).column("--from");
         match walk::absolute(base).and_then(|base| fs::metadata(&base).map(|meta| (base, meta))) {
@@ -178,7 +186,28 @@ pub fn fold_warning(blobs: [&str; 2], sources: [&str; 2]) -> Problem {
         .advice("rename one of the two files, or give it another destination")
 }
 
+/// The path of something in a source, from the source on.
+fn below<'p>(path: &'p Path, base: &Path) -> &'p Path {
+    path.strip_prefix(base).unwrap_or(path)
+}
+
+/// The first and the last bytes of a file.
+fn ends(path: &Path, len: u64) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let file = fs::File::open(path)?;
+    let n = (vhd::LOOK_LEN as u64).min(len) as usize;
+    let (mut first, mut last) = (vec![0; n], vec![0; n]);
+    file.read_exact_at(&mut first, 0)?;
+    file.read_exact_at(&mut last, len - n as u64)?;
+    Ok((first, last))
+}
+
 struct Scanner<'a> {
+    selection: &'a Selection,
+    /// `None`: every file is meant.
+    selector: Option<Selector>,
+    not_selected: u64,
+    disks_listed: usize,
+    keeps_posix: bool,
     dataset: &'a Path,
     own: &'a Own,
     odd: Odd,
@@ -207,8 +236,18 @@ struct Goes<'a> {
 }
 
 impl<'s> Scanner<'s> {
-    fn new(dataset: &'s Path, own: &'s Own, on_event: &'s mut dyn FnMut(Event)) -> Self {
-        Self {
+    fn new(
+        dataset: &'s Path,
+        own: &'s Own,
+        selection: &'s Selection,
+        on_event: &'s mut dyn FnMut(Event),
+    ) -> Result<Self, Problems> {
+        Ok(Self {
+            selection,
+            selector: if selection.is_all() { None } else { Some(Selector::new(selection)?) },
+            not_selected: 0,
+            disks_listed: 0,
+            keeps_posix: false,
             dataset,
             own,
             odd: Odd::default(),
@@ -222,7 +261,7 @@ impl<'s> Scanner<'s> {
             odd_names: Vec::new(),
             check_readable: walk::must_check_readable(),
             on_event,
-        }
+        })
     }
 
     fn problem(&mut self, problem: Problem) {
@@ -291,12 +330,12 @@ impl<'s> Scanner<'s> {
                     self.problem(problem.value(shown).advice("take the row out: a key must not go onto a drive"));
                     Ok(())
                 }
-                None => self.single(row, &base, meta.dev()),
+                None => self.single(row, &base, &meta),
             },
         }
     }
 
-    fn single(&mut self, row: &DatasetRow, base: &Path, device: u64) -> Result<(), TooMany> {
+    fn single(&mut self, row: &DatasetRow, base: &Path, meta: &fs::Metadata) -> Result<(), TooMany> {
         let facts = match walk::file_facts(&fs::canonicalize(base).unwrap_or(base.into()), self.check_readable) {
             Ok(facts) => facts,
             Err(error) => {
@@ -305,7 +344,13 @@ impl<'s> Scanner<'s> {
                 return Ok(());
             }
         };
-        if self.is_odd(&fs::canonicalize(base).unwrap_or(base.into()), device, facts.len.0) {
+        if self.is_odd(&fs::canonicalize(base).unwrap_or(base.into()), meta.dev(), facts.len.0) {
+            return Ok(());
+        }
+        if let Some(selector) = &mut self.selector
+            && !selector.takes(base.file_name().map_or(base, Path::new), base)
+        {
+            self.not_selected += 1;
             return Ok(());
         }
         let index = self.builder.row(fs::canonicalize(base).unwrap_or(base.into()), None, row.blob_type);
@@ -323,7 +368,10 @@ impl<'s> Scanner<'s> {
             Some((prefix, last)) => (self.dirs(&destination.container, prefix)?, last),
             None => (self.dirs(&destination.container, "")?, &name[..]),
         };
-        self.file(Some(row), index, dir, &name, last, base, facts)
+        let before = self.builder.file_count();
+        self.file(Some(row), index, dir, &name, last, base, facts)?;
+        self.belongs(before, walk::posix(meta));
+        Ok(())
     }
 
     fn directory(&mut self, row: &DatasetRow, base: &Path) -> Result<(), TooMany> {
@@ -350,8 +398,8 @@ impl<'s> Scanner<'s> {
         // Depth of a directory that is passed over, with all below it.
         let mut passed_over = 0usize;
         let mut failure = Ok(());
-        let check_readable = self.check_readable;
-        walk::walk(base, check_readable, &mut |path, found| {
+        let (check_readable, follow) = (self.check_readable, self.selection.follow_inside);
+        walk::walk_links(base, check_readable, follow, &mut |path, found| {
             let step = (|| match found {
                 Found::Enter { .. } if passed_over > 0 => {
                     passed_over += 1;
@@ -374,6 +422,15 @@ impl<'s> Scanner<'s> {
                         passed_over = 1;
                         return Ok(());
                     }
+                    if row.is_none() && name.as_bytes().starts_with(STATE_DIR.as_bytes()) {
+                        self.skip(path, "directory with the state of an unfinished drive");
+                        passed_over = 1;
+                        return Ok(());
+                    }
+                    if self.selector.as_ref().is_some_and(|selector| selector.prunes(below(path, base))) {
+                        passed_over = 1;
+                        return Ok(());
+                    }
                     let Some(name) = name.to_str() else {
                         self.not_unicode(path);
                         passed_over = 1;
@@ -391,7 +448,13 @@ impl<'s> Scanner<'s> {
                     blob.truncate(marks.pop().unwrap_or(0));
                     Ok(())
                 }
-                Found::File { name, facts, id } => {
+                Found::File { name, facts, id, real, posix } => {
+                    if let Some(selector) = &mut self.selector
+                        && !selector.takes(below(path, base), path)
+                    {
+                        self.not_selected += 1;
+                        return Ok(());
+                    }
                     if let Some(what) = self.own.what(id, facts.len.0, path) {
                         self.skip(path, what);
                         return Ok(());
@@ -406,7 +469,12 @@ impl<'s> Scanner<'s> {
                     let mark = blob.len();
                     blob.push_str(name);
                     let dir = dirs.last().copied().unwrap_or(top);
+                    let before = self.builder.file_count();
                     let added = self.file(row, index, dir, &blob, name, path, facts);
+                    self.belongs(before, posix);
+                    if let Some(real) = real.filter(|_| self.builder.file_count() > before) {
+                        self.builder.read_at(real);
+                    }
                     blob.truncate(mark);
                     added
                 }
@@ -500,7 +568,7 @@ impl<'s> Scanner<'s> {
             BlobType::Block | BlobType::File => names::blocks_of(facts.len).map(|blocks| blocks.beyond_published),
         };
         match size {
-            Ok(false) => {}
+            Ok(false) => self.look_at_disk(row, blob, path, facts.len.0),
             Ok(true) => self.warnings.push(
                 Problem::new(Kind::Usage, format!("{} is beyond the published manifest grammar", facts.len)).path(path),
             ),
@@ -522,7 +590,32 @@ impl<'s> Scanner<'s> {
         true
     }
 
+    /// Keeps who the file belongs to that came behind the first `before`, where blobs get that.
+    fn belongs(&mut self, before: u64, posix: Posix) {
+        if self.keeps_posix && self.builder.file_count() > before {
+            self.builder.belongs(posix);
+        }
+    }
+
+    /// Tells of a page blob called a disk that Azure makes no disk of.
+    fn look_at_disk(&mut self, row: &DatasetRow, blob: &str, path: &Path, len: u64) {
+        let is_page = row.blob_type.unwrap_or_else(|| BlobType::default_for(blob)) == BlobType::Page;
+        if !is_page || BlobType::default_for(blob) != BlobType::Page || self.disks_listed >= LISTED_MAX {
+            return;
+        }
+        // What cannot be read is told by who reads it.
+        let Ok(ends) = ends(path, len) else { return };
+        if let Err(fault) = vhd::check(&ends.0, &ends.1, len) {
+            self.disks_listed += 1;
+            self.warnings.push(Problem::new(Kind::Source, fault.to_string()).path(path).advice(fault.advice()));
+        }
+    }
+
     fn bad_name(&mut self, error: &NameError, blob: &str, path: &Path) {
+        if self.selection.skip_unnameable {
+            self.skip(path, &format!("file that Azure cannot name: {error}"));
+            return;
+        }
         let problem = Problem::new(Kind::Usage, format!("Azure cannot name this blob: {error}")).path(path);
         self.problem(problem.value(blob.escape_debug().to_string()).advice(error.advice()));
     }
@@ -538,6 +631,10 @@ impl<'s> Scanner<'s> {
     }
 
     fn not_unicode(&mut self, path: &Path) {
+        if self.selection.skip_unnameable {
+            self.skip(path, "name that is not valid UTF-8");
+            return;
+        }
         let what = "the name is not valid UTF-8, so nothing on the drive can have it";
         let problem = Problem::new(Kind::Usage, what).path(path);
         self.problem(problem.advice("rename it (convmv can do whole trees)"));
@@ -592,6 +689,19 @@ impl<'s> Scanner<'s> {
         if self.skipped_unlisted > 0 {
             let more = format!("{} more entries are no files and are left out", self.skipped_unlisted);
             self.warnings.push(Problem::new(Kind::Usage, more));
+        }
+        if let Some(selector) = &self.selector {
+            problems.0.extend(selector.missed().0);
+            if self.not_selected > 0 {
+                let what = format!(
+                    "{} in the sources not selected",
+                    match self.not_selected {
+                        1 => "1 file is".to_owned(),
+                        n => format!("{n} files are"),
+                    }
+                );
+                self.warnings.push(Problem::new(Kind::Usage, what));
+            }
         }
         problems.0.append(&mut self.problems.0);
     }

@@ -17,6 +17,7 @@ use crate::crypt::printed;
 use crate::crypt::secret::Key32;
 use crate::device::{Node, Roots, guard};
 use crate::files::input::{self, Pipes};
+use crate::files::output::Output;
 use crate::io::is_shortage;
 use crate::limits::INPUT_FILE_MAX;
 use crate::plan::catalog::{Builder, Catalog};
@@ -25,6 +26,7 @@ use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
 use crate::prep::files::{self, Book};
 use crate::prep::keys;
+use crate::prep::list;
 use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
 use crate::prep::plan_file::Recipe;
@@ -42,7 +44,7 @@ use crate::text;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
 
 /// Path in messages for rows given on the command line.
-const COMMAND_LINE: &str = "the command line";
+pub(super) const COMMAND_LINE: &str = "the command line";
 
 /// Longest file with one key.
 const KEY_FILE_MAX: u64 = 64 << 10;
@@ -67,6 +69,8 @@ pub struct Prepared {
     pub(super) bystanders: Vec<String>,
     /// Hash of the user's password for a new drive, from which the stretching starts; `None` without one.
     pub(super) user_password: Option<Key32>,
+    /// The list of all files, begun: its place was tried.
+    pub(super) list: Option<Output>,
 }
 
 /// Contents of the session's plan file, including those not written yet.
@@ -140,8 +144,20 @@ impl Prepared {
         let bystanders = unneeded.into_iter().map(|target| target.facts.drive_id);
         let before = [&plan.given_up, &plan.done, &plan.added].into_iter().flatten().cloned();
         let bystanders = bystanders.chain(before).collect();
-        let user_password = None;
-        Ok(Self { request, cipher, surroundings, summary, drives, appends, context, plan, bystanders, user_password })
+        let (user_password, list) = (None, list::begin(&request)?);
+        Ok(Self {
+            request,
+            cipher,
+            surroundings,
+            summary,
+            drives,
+            appends,
+            context,
+            plan,
+            bystanders,
+            user_password,
+            list,
+        })
     }
 }
 
@@ -178,6 +194,8 @@ pub fn prepare_with(
     };
     choose_logs(&mut request, &book.ledger, &mut problems);
     preflight::directories(&request, &mut problems);
+    // Begun anew when the plan is ready: what is wrong with its place is told with all else.
+    problems.0.extend(list::begin(&request).err());
     match road {
         NextAction::Resume => {
             problems.into_result()?;
@@ -225,7 +243,7 @@ pub fn prepare_with(
     let dataset = if request.windows.is_some() {
         Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
     } else if let Some(row) = &request.dataset_row {
-        Some(dataset::parse_into(&line, format!("{DATASET_HEAD}\n{row}\n").as_bytes(), &mut problems))
+        Some(row_of_dataset(row, &mut problems))
     } else if request.dataset.is_none() && request.additional_driveset.is_some() {
         Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
     } else {
@@ -298,10 +316,11 @@ pub fn prepare_with(
     let targets = found.iter().flatten().map(Target::target);
     let drives = targets.map(|target| (&*target.facts.drive_id, &*target.facts.path));
     let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
-    let of = Of { dataset: &dataset_path, rows, root_units, content_md5: request.content_md5, own: &own };
+    let of =
+        Of { dataset: &dataset_path, rows, root_units, sets: request.sets(), own: &own, selection: &request.selection };
     let (sides, scanned) = match &request.windows {
         Some(windows) => {
-            let mut scanned = scan::tree(windows.from.as_deref(), &own, &mut problems, on_event);
+            let mut scanned = scan::tree(windows.from.as_deref(), &own, &request.selection, &mut problems, on_event);
             warnings.extend(scanned.iter_mut().flat_map(|scan| std::mem::take(&mut scan.warnings)));
             (PropertyFiles::default(), scanned)
         }
@@ -316,7 +335,7 @@ pub fn prepare_with(
     let Scan { catalog, bytes: _, skipped, warnings: _ } = scanned;
     let catalog = Arc::new(catalog);
     let row_rules = dataset.rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
-        disposition: row.disposition,
+        disposition: request.disposition.unwrap_or(row.disposition),
         metadata,
         properties,
     });
@@ -333,7 +352,17 @@ pub fn prepare_with(
         properties: sides.files,
         md5_texts: sides.md5_texts,
         windows: request.windows.clone(),
+        selection: request.selection.clone(),
+        spread_evenly: request.spread_evenly,
+        guesses_type: request.content_type,
+        metadata: sides.metadata,
+        list: request.list.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     };
+    let rows = recipe.rows.iter().zip(&dataset.rows);
+    let said = rows.filter(|(rule, row)| {
+        rule.disposition != Disposition::Overwrite && (row.says_disposition || request.disposition.is_some())
+    });
+    warnings.extend(said.map(|(rule, _)| rule.disposition).next().map(overwritten));
     warnings.extend(doubled(&found, &catalog, &dataset.rows));
     let planner = Planner { recipe: &recipe, catalog: &catalog };
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
@@ -367,6 +396,16 @@ pub fn prepare_with(
     };
     let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     Ok(Prepared { user_password, ..prepared })
+}
+
+/// What the service does today with blobs that exist (docs/spec/import-export.md#overview).
+fn overwritten(said: Disposition) -> Problem {
+    let what = format!(
+        "the service overwrites blobs that exist, since its tools 1.5.0.300 and 2.2.0.300; Disposition {said} is written into the \
+         manifest and may count for nothing"
+    );
+    Problem::new(Kind::Usage, what)
+        .advice("where blobs of the same names may exist, import into a new container; --disposition overwrite says so for all rows")
 }
 
 /// Warnings of blobs that drives' manifests list already.
@@ -440,6 +479,11 @@ fn prepare_index(
         md5_texts: Vec::new(),
         properties: Vec::new(),
         windows: None,
+        selection: request.selection.clone(),
+        spread_evenly: false,
+        guesses_type: false,
+        metadata: Default::default(),
+        list: None,
     };
     let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
@@ -462,6 +506,11 @@ fn prepare_index(
     let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     (prepared.summary.files, prepared.summary.data) = (files, data);
     Ok(prepared)
+}
+
+/// A dataset of one row.
+pub(super) fn row_of_dataset(row: &str, problems: &mut Problems) -> Dataset {
+    dataset::parse_into(Path::new(COMMAND_LINE), format!("{DATASET_HEAD}\n{row}\n").as_bytes(), problems)
 }
 
 /// A driveset of one row, with the key from the key file.

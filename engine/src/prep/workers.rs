@@ -102,6 +102,8 @@ pub struct Job {
     pub crypt: Vec<(Range<usize>, ByteOffset)>,
     /// The drive's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
+    /// Sum up each span, too.
+    pub sums_spans: bool,
     /// Channel that takes the result.
     pub reply: Sender<Done>,
     /// Wakes the drive's thread.
@@ -123,6 +125,8 @@ pub struct Done {
     pub whole: Option<Md5Chain>,
     /// CRC-64/NVME of the unencrypted bytes in use.
     pub crc: u64,
+    /// The same of each span, where it was asked for.
+    pub span_crcs: Vec<u64>,
 }
 
 /// Threads that hash, seal and open for all drives.
@@ -252,6 +256,7 @@ struct Work {
     wholes: Messages,
     runs: Vec<Vec<ByteRange>>,
     crc: Crc64,
+    span_crcs: Vec<u64>,
 }
 
 /// Ranges of a slot, ascending, each hashed on its own.
@@ -302,7 +307,10 @@ impl Work {
                 *first = started;
             }
         }
-        Self { job, messages, wholes, runs, crc: Crc64::new() }
+        // Before the slot is sealed.
+        let summed = job.spans.iter().filter(|_| job.sums_spans);
+        let span_crcs = summed.map(|span| hash::crc64(&job.slot[span.range.clone()])).collect();
+        Self { job, messages, wholes, runs, crc: Crc64::new(), span_crcs }
     }
 
     fn is_many(&self) -> bool {
@@ -343,7 +351,7 @@ impl Work {
     }
 
     fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
-        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc } = self;
+        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc, span_crcs } = self;
         let mut known = md5s.map(Vec::into_iter);
         let mut chains = chains.into_iter();
         let mut next = || -> [u8; 16] {
@@ -377,7 +385,8 @@ impl Work {
             chain = chains.next();
         }
         // A drive that has given up does not receive any more; its slot returns to the pool.
-        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc: crc.value() });
+        let crc = crc.value();
+        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc, span_crcs });
         job.waker.wake();
     }
 }

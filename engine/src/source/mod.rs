@@ -1,4 +1,5 @@
-//! Source trees: the walk, the facts of each file, and where those are not to be trusted.
+//! Source trees: the walk, which of it is meant, the facts of each file, and where those are not to be trusted.
 
 pub mod odd;
+pub mod select;
 pub mod walk;

@@ -2,7 +2,7 @@
 //!
 //! Directories are read whole and sorted, so that the same tree gives the same catalog on every file system; entries
 //! that are neither file nor directory are reported and left out. Symbolic links are not followed: their target has no
-//! meaning in a storage account.
+//! meaning in a storage account. On request, links to a target within the same source are followed.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::plan::catalog::Posix;
 use crate::units::{ByteLen, Stamp};
 
 /// An item found by the walk.
@@ -30,6 +31,10 @@ pub enum Found<'a> {
         facts: FileFacts,
         /// Its device and inode.
         id: (u64, u64),
+        /// Where a link that was followed leads.
+        real: Option<PathBuf>,
+        /// Who it belongs to, and its permissions.
+        posix: Posix,
     },
     /// An entry that cannot become a blob.
     Other {
@@ -66,7 +71,22 @@ impl FileFacts {
 ///
 /// Only one directory's entries for each level are held at a time.
 pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Found<'_>) -> bool) {
+    walk_links(base, check_readable, false, visit);
+}
+
+/// As [`walk`]; with `follow_inside`, symbolic links that lead to a place within `base` are taken for what they lead to.
+pub fn walk_links(
+    base: &Path,
+    check_readable: bool,
+    follow_inside: bool,
+    visit: &mut dyn FnMut(&Path, Found<'_>) -> bool,
+) {
     let mut path = base.to_path_buf();
+    // The directories that are entered, by their own paths: only where links are followed.
+    let mut reals: Vec<PathBuf> = Vec::new();
+    if follow_inside {
+        reals.extend(fs::canonicalize(base));
+    }
     let mut levels: Vec<std::vec::IntoIter<Entry>> = Vec::new();
     match entries(&path) {
         Ok(list) => levels.push(list.into_iter()),
@@ -79,6 +99,7 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
         let Some(entry) = level.next() else {
             levels.pop();
             if !levels.is_empty() {
+                reals.truncate(levels.len());
                 if !visit(&path, Found::Leave) {
                     return;
                 }
@@ -87,13 +108,20 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
             continue;
         };
         path.push(&entry.name);
-        let go_on = match entry.kind {
+        let kind = match entry.kind {
+            EntryKind::Other(LINK) if !reals.is_empty() => followed(&path, &reals),
+            kind => kind,
+        };
+        let go_on = match kind {
             EntryKind::Directory => match entries(&path) {
                 Ok(list) => {
                     if !visit(&path, Found::Enter { name: &entry.name }) {
                         return;
                     }
                     levels.push(list.into_iter());
+                    if !reals.is_empty() {
+                        reals.push(fs::canonicalize(&path).unwrap_or_else(|_| path.clone()));
+                    }
                     continue;
                 }
                 Err(error) => visit(&path, Found::Failed(error)),
@@ -101,7 +129,32 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
             EntryKind::File => match metadata(&path, check_readable) {
                 Ok(meta) => {
                     let id = (meta.dev(), meta.ino());
-                    visit(&path, Found::File { name: &entry.name, facts: FileFacts::of(&meta), id })
+                    visit(
+                        &path,
+                        Found::File {
+                            name: &entry.name,
+                            facts: FileFacts::of(&meta),
+                            id,
+                            real: None,
+                            posix: posix(&meta),
+                        },
+                    )
+                }
+                Err(error) => visit(&path, Found::Failed(error)),
+            },
+            EntryKind::Link(real) => match metadata(&real, check_readable) {
+                Ok(meta) => {
+                    let id = (meta.dev(), meta.ino());
+                    visit(
+                        &path,
+                        Found::File {
+                            name: &entry.name,
+                            facts: FileFacts::of(&meta),
+                            id,
+                            real: Some(real),
+                            posix: posix(&meta),
+                        },
+                    )
                 }
                 Err(error) => visit(&path, Found::Failed(error)),
             },
@@ -112,6 +165,11 @@ pub fn walk(base: &Path, check_readable: bool, visit: &mut dyn FnMut(&Path, Foun
         }
         path.pop();
     }
+}
+
+/// Who a file belongs to, and its permissions.
+pub fn posix(meta: &Metadata) -> Posix {
+    Posix { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() }
 }
 
 /// The facts of one regular file; `check_readable` opens it to learn whether it may be read.
@@ -139,10 +197,31 @@ struct Entry {
     kind: EntryKind,
 }
 
+/// An entry that leads elsewhere.
+const LINK: &str = "symbolic link";
+
 enum EntryKind {
     Directory,
     File,
+    /// A link to a file, which is followed.
+    Link(PathBuf),
     Other(&'static str),
+}
+
+/// What a link is taken for, within the source whose entered directories are `reals`, the topmost first.
+fn followed(path: &Path, reals: &[PathBuf]) -> EntryKind {
+    let Ok(real) = fs::canonicalize(path) else { return EntryKind::Other("symbolic link that leads nowhere") };
+    if !reals.first().is_some_and(|top| real.starts_with(top)) {
+        return EntryKind::Other("symbolic link that leads out of the source");
+    }
+    match fs::symlink_metadata(&real) {
+        Ok(meta) if meta.is_dir() && reals.iter().any(|dir| dir.starts_with(&real)) => {
+            EntryKind::Other("symbolic link to a directory above it")
+        }
+        Ok(meta) if meta.is_dir() => EntryKind::Directory,
+        Ok(meta) if meta.is_file() => EntryKind::Link(real),
+        _ => EntryKind::Other(LINK),
+    }
 }
 
 fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
@@ -155,7 +234,7 @@ fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
         } else if kind.is_file() {
             EntryKind::File
         } else if kind.is_symlink() {
-            EntryKind::Other("symbolic link")
+            EntryKind::Other(LINK)
         } else if kind.is_socket() {
             EntryKind::Other("socket")
         } else if kind.is_fifo() {

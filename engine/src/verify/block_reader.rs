@@ -278,7 +278,12 @@ impl BlockReader<'_> {
                     if entry.failure.is_some() {
                         outgoing.order.retain(|other| *other != tag);
                         let (digests, chain) = (Vec::new(), None);
-                        self.hand_on(Done { tag, slot, digests, chain, whole: None, crc: 0 }, &mut under, &ends, sink)?;
+                        self.hand_on(
+                            Done { tag, slot, digests, chain, whole: None, crc: 0, span_crcs: Vec::new() },
+                            &mut under,
+                            &ends,
+                            sink,
+                        )?;
                         self.send_chain(&mut outgoing, &under, &ends);
                     } else if is_chained(&entry.load) {
                         outgoing.ready.insert(tag, slot);
@@ -338,6 +343,7 @@ impl BlockReader<'_> {
             direction: CipherDirection::Open,
             crypt: load.crypt.clone(),
             cipher: self.cipher.clone(),
+            sums_spans: false,
             reply: ends.reply.clone(),
             waker: ends.waker.clone(),
         }

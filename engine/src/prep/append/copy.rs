@@ -6,11 +6,12 @@ use crate::hash;
 use crate::ntfs::append::Append;
 use crate::ntfs::build::LinearRange;
 use crate::plan::batches::{Batch, Content, FilePacker, Packed, Phase, Piece};
-use crate::pool::{FILLS_MAX, Pool};
+use crate::plan::tree::DriveTree;
+use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::drive::{self, Copied, DriveContent, Save, Setup, Sum};
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::report::{Kind, Problem};
-use crate::units::ByteOffset;
+use crate::units::{ByteOffset, ClusterSize};
 use crate::verify::find::Opened;
 
 /// The batches of an addition, computed on demand.
@@ -37,6 +38,18 @@ impl Iterator for Batches<'_> {
         let pieces = start.map_or_else(Vec::new, |start| self.places.pieces(start, len));
         Some(Batch { phase: Phase::Data, content: Content::Files(parts), len, pieces })
     }
+}
+
+/// The batches of files in clusters of this size: which parts of files are in each, wherever they go.
+pub(super) fn listed(tree: &DriveTree, cluster: u64) -> impl Iterator<Item = Batch> {
+    let cluster = ClusterSize::from_bytes(cluster).unwrap_or(ClusterSize::MAX);
+    let packed = FilePacker::new(tree, cluster, SLOT_LEN);
+    packed.map(|Packed { parts, len, .. }| Batch {
+        phase: Phase::Data,
+        content: Content::Files(parts),
+        len,
+        pieces: Vec::new(),
+    })
 }
 
 /// Places on the device of the clusters for file data, whose offsets count consecutively.

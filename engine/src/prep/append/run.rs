@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::commit::{self, Store};
-use super::copy::first_bad;
+use super::copy::{self, first_bad};
 use super::drive::{AppendDrive, record_of, unlock};
 use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
@@ -30,6 +30,7 @@ use crate::prep::claim::claim;
 use crate::prep::drive::{Durable, SLOTS, Save};
 use crate::prep::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
 use crate::prep::keys::Keys;
+use crate::prep::list;
 use crate::prep::manifest;
 use crate::prep::outcome::{OutcomeLog, Replay};
 use crate::prep::readback;
@@ -251,7 +252,12 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
     run::drop_caches(&device, facts, shared.events);
-    read_back(index, drive, &drive_files.record, &done, shared)?;
+    let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
+    run::keep_manifest(&drive.target, looked, &drive_files.record, &done.manifest_md5, shared)?;
+    if drive.tree.is_listed() && drive.index.is_none() {
+        let batches = copy::listed(&drive.tree, drive.plan.cluster);
+        list::keep_part(request, &facts.drive_id, &drive.tree, batches, &drive_files.outcome, &replay.left_out)?;
+    }
     let header = request.drive_header_hash || had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
     write_record(drive.target.key.as_ref(), &facts.drive_id, &drive_files, Some(done.manifest_md5), header.as_deref())?;
@@ -606,15 +612,16 @@ fn read_back(
     record: &Path,
     done: &Copied,
     shared: &Shared<'_>,
-) -> Result<(), Problem> {
+) -> Result<Option<Opened>, Problem> {
     let facts = &drive.target.facts;
     if shared.request.read_back == ReadBack::None {
-        return Ok(());
+        return Ok(None);
     }
     (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
     let opened = readback::open_again(Box::new(device), facts, Some(record), None);
-    opened.and_then(|opened| read_added(index, drive, &opened, done, shared)).map_err(|problem| match problem.kind {
+    let looked = opened.and_then(|opened| read_added(index, drive, &opened, done, shared).map(|()| Some(opened)));
+    looked.map_err(|problem| match problem.kind {
         Kind::Different => problem
             .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)"),
         _ => problem,

@@ -19,10 +19,12 @@ use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
 use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
+use crate::prep::property_files::Sets;
 use crate::prep::request::{EngineChoice, PrepRequest};
 use crate::prep::scan;
 use crate::prep::session::prepare_with;
 use crate::report::{DriveFacts, Problems};
+use crate::source::select::Selection;
 use crate::surroundings::Surroundings;
 use crate::units::{ByteOffset, SectorSize};
 use crate::verify::added::{self, Added};
@@ -112,7 +114,16 @@ impl Lab {
         let path = self.dataset("two");
         let mut problems = Problems::default();
         let rows = dataset::parse_into(&path, &fs::read(&path).expect("a dataset"), &mut problems).rows;
-        let scanned = scan::scan(&path, &rows, 10, &Own::default(), &mut problems, &mut |_| {}).expect("a catalog");
+        let (own, selection) = (Own::default(), Selection::default());
+        let of = scan::Of {
+            dataset: &path,
+            rows: &rows,
+            root_units: 10,
+            sets: Sets::default(),
+            own: &own,
+            selection: &selection,
+        };
+        let scanned = scan::scan(&of, &mut problems, &mut |_| {}).expect("a catalog");
         assert_eq!(problems, Problems::default());
         let all: Vec<u32> = (0..scanned.catalog.files().len() as u32).collect();
         let now = FileTime::from_unix(NOW, 0);

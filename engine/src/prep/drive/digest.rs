@@ -93,6 +93,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             direction: CipherDirection::Seal,
             crypt: seal,
             cipher,
+            sums_spans: self.tree.is_listed(),
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
@@ -160,7 +161,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
         let sum = (under.batch.len > 0).then_some(Sum { len: under.batch.len, crc: done.crc });
         self.sums[done.tag as usize] = sum;
-        self.s.log.push(done.tag, sum, done.digests).map_err(|error| self.sidecar(&error))?;
+        self.s.log.push(done.tag, sum, done.digests, done.span_crcs).map_err(|error| self.sidecar(&error))?;
         let files = match &under.batch.content {
             Content::Files(parts) => self.files_ending(parts),
             _ => 0,

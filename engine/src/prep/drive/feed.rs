@@ -108,7 +108,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             )));
         }
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
-        let made = blobs.clone().filter(|_| tree.has_md5s()).map(|blob| tree.md5_file(blob));
+        let made = blobs.clone().flat_map(|blob| tree.own_files(blob));
         Ok(LeftOut::new(blobs.chain(made).collect()))
     }
 
@@ -173,16 +173,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Fills a slot with generated files that set `Content-MD5`: all blobs are hashed by then.
     fn start_made(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
         let tree = self.tree;
-        if self.wholes.is_none() {
-            let log = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
-            self.wholes = Some(WholeReader::new(log));
-        }
         slot[..batch.len].fill(0);
         for part in parts {
-            let FileKind::ContentMd5(blob) = tree.kind(part.file) else { continue };
-            let Some(wholes) = &mut self.wholes else { continue };
-            let md5 = wholes.md5(tree, blob).map_err(|error| self.sidecar(&error))?;
-            let text = tree.md5_text(blob, &md5);
+            let text = match tree.kind(part.file) {
+                FileKind::ContentMd5(blob) => self.md5_text(blob)?,
+                FileKind::Metadata(blob) => tree.metadata_text(blob),
+                FileKind::Blob(_) | FileKind::Property(_) => continue,
+            };
             let from = part.offset as usize;
             let (into, len) = (part.into as usize, part.len as usize);
             slot[into..into + len].copy_from_slice(&text.as_bytes()[from..from + len]);
@@ -190,6 +187,20 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let (spans, wholes) = self.spans(parts);
         self.enqueue(seq, batch, slot, spans, wholes);
         Ok(())
+    }
+
+    /// The contents of a blob's properties file.
+    fn md5_text(&mut self, blob: u32) -> Result<String, Problem> {
+        let tree = self.tree;
+        if !tree.sets_md5s() {
+            return Ok(tree.md5_text(blob, &[0; 16]));
+        }
+        if self.wholes.is_none() {
+            let log = self.s.log.reader().map_err(|error| self.sidecar(&error))?;
+            self.wholes = Some(WholeReader::new(log));
+        }
+        let md5 = self.wholes.as_mut().map_or(Ok([0; 16]), |wholes| wholes.md5(tree, blob));
+        Ok(tree.md5_text(blob, &md5.map_err(|error| self.sidecar(&error))?))
     }
 
     /// Source of a part's bytes; opens files that stay open.
