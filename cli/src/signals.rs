@@ -27,6 +27,8 @@ pub struct Signals {
 pub const SESSION: &str = "unfinished drives hold no volume: continue with --resume, or roll back with --abort";
 /// Advice for an interrupted audit.
 pub const AUDIT: &str = "nothing was written to the account: run the same command again";
+/// How a measurement does.
+pub const BENCH: &str = "drives that were written to are left without a table: measure again";
 /// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 

@@ -2,7 +2,10 @@
 //! with hashing and encryption on this machine.
 //!
 //! Reading changes nothing. Writing destroys the contents of the drive: it passes the same gates as preparing, and the
-//! caller must have obtained consent.
+//! caller must have obtained consent. Afterwards no part of an old table or file system is left on the drive.
+//!
+//! Drives are measured one after the other, and then, if it is asked for, all at once: what one bus or dock gives them
+//! together, and what becomes of that in minutes.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,7 +22,8 @@ use crate::pool::{Pool, Slot};
 use crate::prep::request::EngineChoice;
 use crate::prep::workers::{CipherDirection, Done, How, Job, Span, Workers};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
-use crate::units::{ByteLen, ByteOffset, SectorSize};
+use crate::survey::LinkCounters;
+use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
 /// Largest memory for a measurement, in bytes.
 const POOL_MAX: usize = 96 << 20;
@@ -32,6 +36,13 @@ const ROAD_BLOCK: usize = 4 << 20;
 
 /// Slots of the combined measurement.
 const ROAD_DEPTH: u32 = 16;
+
+/// Stretches that a long run is told in, and the shortest that says something.
+const STRETCHES: u32 = 60;
+const STRETCH_MIN: Duration = Duration::from_millis(500);
+
+/// Bytes at either end of a drive where tables lie.
+const ENDS: u64 = 1 << 20;
 
 /// Parameters of a measurement: block sizes, depths, points of the curve, seconds for each.
 #[derive(Clone, Debug)]
@@ -52,6 +63,38 @@ pub struct BenchRequest {
     pub engine: EngineChoice,
     /// Cipher of the combined measurement.
     pub cipher: Cipher,
+}
+
+/// What a drive gave over a while.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// All of it.
+    pub point: Point,
+    /// Bytes of each stretch of time, and how long that was.
+    pub stretches: Vec<(Duration, ByteLen)>,
+}
+
+impl Run {
+    /// Rate of each stretch, in bytes a second.
+    pub fn rates(&self) -> impl Iterator<Item = f64> + '_ {
+        self.stretches.iter().map(|(time, bytes)| bytes.0 as f64 / time.as_secs_f64().max(1e-9))
+    }
+
+    /// The slowest stretch.
+    pub fn slowest(&self) -> f64 {
+        self.rates().fold(f64::INFINITY, f64::min).min(self.point.rate())
+    }
+
+    /// From which moment on it gave less than `share` of what it gave at first, to its end, and what it gave then: a cache
+    /// that ran full, a drive that grew hot.
+    pub fn fall(&self, share: f64) -> Option<(Duration, f64)> {
+        let rates: Vec<f64> = self.rates().collect();
+        let first = *rates.first()?;
+        let from = rates.iter().rposition(|rate| *rate >= first * share)? + 1;
+        let rest = rates.get(from..).filter(|rest| rest.len() >= 2)?;
+        let when = self.stretches[..from].iter().map(|(time, _)| *time).sum();
+        Some((when, rest.iter().sum::<f64>() / rest.len() as f64))
+    }
 }
 
 /// Reading or writing.
@@ -110,6 +153,10 @@ pub struct BenchReport {
     pub cores: usize,
     /// Combined measurement: reading (or writing) through hash and cipher.
     pub road: Vec<Point>,
+    /// All drives at once, or for minutes.
+    pub run: Option<Run>,
+    /// What the link went through meanwhile.
+    pub link: LinkCounters,
     /// Measurements that failed or were cut short, with the reason.
     pub notes: Vec<String>,
 }
@@ -183,6 +230,22 @@ pub struct Bench {
     request: BenchRequest,
     device: Device,
     facts: DriveFacts,
+    /// Places that make the drive look like something.
+    marks: Vec<ByteRange>,
+    before: LinkCounters,
+}
+
+/// How one measurement is made.
+#[derive(Clone, Copy)]
+struct Measure<'a> {
+    direction: Direction,
+    block: usize,
+    depth: u32,
+    at: ByteOffset,
+    time: Duration,
+    /// Length of the stretches that are told apart.
+    every: Duration,
+    road: Option<(&'a Workers, Cipher)>,
 }
 
 impl Bench {
@@ -226,6 +289,7 @@ impl Bench {
             is_image: device.is_image(),
             rotational: device.geometry().rotational,
         };
+        let before = counters(&device);
         let device = if request.write {
             // Held until it is claimed, so that the device that was checked and consented to is the one written to.
             let seen = device.hold();
@@ -239,7 +303,7 @@ impl Bench {
         } else {
             device
         };
-        Ok(Self { request, device, facts })
+        Ok(Self { request, device, facts, marks: contents.wipe, before })
     }
 
     /// Identity of the drive.
@@ -256,7 +320,13 @@ impl Bench {
     ///
     /// # Errors
     /// A drive that fails, or an environment without memory or threads.
-    pub fn run(self, stop: &Stop, report_to: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
+    pub fn run(&self, stop: &Stop, report_to: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
+        let measured = self.alone(stop, report_to);
+        let left = self.leave_nothing();
+        measured.and_then(|report| left.map(|()| report))
+    }
+
+    fn alone(&self, stop: &Stop, report_to: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
         let geometry = self.device.geometry();
         let mut notes = Vec::new();
         if !self.device.is_direct() {
@@ -282,6 +352,8 @@ impl Bench {
             core_rates: [0.0; 2],
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             road: Vec::new(),
+            run: None,
+            link: LinkCounters::default(),
             notes,
         };
         let time = Duration::from_secs_f64(self.request.seconds.clamp(0.05, 600.0));
@@ -302,7 +374,8 @@ impl Bench {
                     if report.sweep.iter().any(|p| (p.direction, p.block, p.depth) == (direction, block, depth)) {
                         continue;
                     }
-                    let point = self.measure(direction, block, depth, ByteOffset(0), time, &mut report.engine, None)?;
+                    let how = Measure { direction, block, depth, at: ByteOffset(0), time, every: time, road: None };
+                    let point = self.measure(how, stop, &mut report.engine)?.point;
                     report_to(&point);
                     report.sweep.push(point);
                 }
@@ -319,7 +392,9 @@ impl Bench {
                 let room = (block as u64 * u64::from(depth) * 4).min(self.facts.size.0 / 8);
                 let last = self.facts.size.0 - room;
                 let at = ByteOffset(last / points.saturating_sub(1).max(1) * i / 4096 * 4096);
-                let point = self.measure(main, block, depth, at, time / 4, &mut report.engine, None)?;
+                let time = time / 4;
+                let how = Measure { direction: main, block, depth, at, time, every: time, road: None };
+                let point = self.measure(how, stop, &mut report.engine)?.point;
                 report_to(&point);
                 report.curve.push(point);
             }
@@ -328,27 +403,70 @@ impl Bench {
             if !stop.requested() {
                 let workers = Workers::start(report.cores).map_err(|error| no_threads(&error))?;
                 let road = Some((&workers, self.request.cipher));
-                let start = ByteOffset(0);
-                let point = self.measure(direction, ROAD_BLOCK, ROAD_DEPTH, start, time, &mut report.engine, road)?;
+                let (block, depth, at) = (ROAD_BLOCK, ROAD_DEPTH, ByteOffset(0));
+                let how = Measure { direction, block, depth, at, time, every: time, road };
+                let point = self.measure(how, stop, &mut report.engine)?.point;
                 report_to(&point);
                 report.road.push(point);
             }
         }
+        report.link = counters(&self.device).since(&self.before);
         Ok(report)
     }
 
+    /// Reads, or writes where that was asked for, as it went best alone, for `time`.
+    fn steady(&self, alone: &BenchReport, time: Duration, stop: &Stop) -> Result<Run, Problem> {
+        let direction = if self.request.write { Direction::Write } else { Direction::Read };
+        let (block, depth) = alone.best(direction).map_or((ROAD_BLOCK, 4), |best| (best.block, best.depth));
+        let every = (time / STRETCHES).max(STRETCH_MIN);
+        let how = Measure { direction, block, depth, at: ByteOffset(0), time, every, road: None };
+        self.measure(how, stop, &mut String::new())
+    }
+
+    /// After blocks were written anywhere: nothing of what was there before is left to look like a table or a volume.
+    ///
+    /// # Errors
+    /// When the drive cannot be written any more.
+    fn leave_nothing(&self) -> Result<(), Problem> {
+        if !self.request.write {
+            return Ok(());
+        }
+        let size = self.facts.size.0 / 4096 * 4096;
+        let ends = ENDS.min(size);
+        let mut places = vec![ByteRange::new(0, ends), ByteRange::new(size - ends, ends)];
+        places.extend(self.marks.iter().copied());
+        let failed = |what: &str, error: &std::io::Error| {
+            Problem::new(Kind::Drive, format!("{what}: {error}")).drive(&self.facts.name)
+        };
+        let slot_len = ROAD_BLOCK;
+        let pool = Pool::whole(1, slot_len)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
+        let mut engine = self.engine(&pool, Options { reads: 1, writes: 1, ..Options::default() })?;
+        for place in places {
+            let (mut at, end) = (place.start.0 / 4096 * 4096, place.end().0.next_multiple_of(4096).min(size));
+            while at < end {
+                let Some(mut slot) = pool.take() else { break };
+                let len = (end - at).min(slot_len as u64) as usize;
+                slot[..len].fill(0);
+                engine.write(at, slot, len, ByteOffset(at));
+                while engine.in_flight() > 0 {
+                    if let Completion::Written { result: Err(error), .. } = engine.wait(None) {
+                        return Err(failed("what the measurement wrote cannot be wiped", &error.source));
+                    }
+                }
+                at += len as u64;
+            }
+        }
+        drop(engine);
+        self.device.flush().map_err(|error| failed("the drive could not be flushed", &error))?;
+        // Partitions that are gone; of a file there are none.
+        let _ = self.device.reread_partitions();
+        Ok(())
+    }
+
     /// Moves consecutive blocks from `at` on, wrapping around, for `time`.
-    #[expect(clippy::too_many_arguments, reason = "a measurement has that many settings")]
-    fn measure(
-        &self,
-        direction: Direction,
-        block: usize,
-        depth: u32,
-        at: ByteOffset,
-        time: Duration,
-        engine_name: &mut String,
-        road: Option<(&Workers, Cipher)>,
-    ) -> Result<Point, Problem> {
+    fn measure(&self, how: Measure<'_>, stop: &Stop, engine_name: &mut String) -> Result<Run, Problem> {
+        let Measure { direction, block, depth, at, time, every, road } = how;
         let pool = Pool::whole(depth as usize, block)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
         // A block may be several requests.
@@ -375,13 +493,19 @@ impl Bench {
             random.fill(&mut slot);
             idle.push(slot);
         }
+        let (mut stretches, mut stretch) = (Vec::new(), (Duration::ZERO, 0u64));
         let started = Instant::now();
         let place = |tag: u64| ByteOffset(at.0 + tag % blocks * block as u64);
         let failed = |tag: u64, error: &std::io::Error| {
             Problem::new(Kind::Drive, format!("{direction:?} failed: {error}")).drive(&self.facts.name).at(place(tag))
         };
         loop {
-            let running = started.elapsed() < time || latencies.is_empty();
+            let elapsed = started.elapsed();
+            let running = elapsed < time && !stop.requested() || latencies.is_empty();
+            if elapsed - stretch.0 >= every {
+                stretches.push((elapsed - stretch.0, ByteLen(bytes - stretch.1)));
+                stretch = (elapsed, bytes);
+            }
             while running && let Some(slot) = idle.pop() {
                 let tag = next;
                 next += 1;
@@ -470,7 +594,8 @@ impl Bench {
             latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
         };
         let latency = [percentile(0.5), percentile(0.99), percentile(1.0)];
-        Ok(Point { direction, block, depth, at, bytes: ByteLen(bytes), elapsed, latency })
+        let point = Point { direction, block, depth, at, bytes: ByteLen(bytes), elapsed, latency };
+        Ok(Run { point, stretches })
     }
 
     fn engine(&self, pool: &Pool, options: Options) -> Result<Box<dyn Engine + Send>, Problem> {
@@ -482,6 +607,41 @@ impl Bench {
             },
             EngineChoice::Sync => Ok(Box::new(io::sync::Sync::new(self.device.target(), options))),
         }
+    }
+}
+
+/// Measures all drives at once, each as it went best alone, for `time`: each run goes into its report.
+///
+/// # Errors
+/// The first drive that fails.
+pub fn together(benches: &[Bench], reports: &mut [BenchReport], time: Duration, stop: &Stop) -> Result<(), Problem> {
+    let runs: Vec<Result<Run, Problem>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = benches
+            .iter()
+            .zip(&*reports)
+            .map(|(bench, report)| scope.spawn(move || bench.steady(report, time, stop)))
+            .collect();
+        let bug = |_| Err(Problem::new(Kind::Internal, "a measurement ended in a bug"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(bug)).collect()
+    });
+    let mut first = Ok(());
+    for ((bench, report), run) in benches.iter().zip(reports).zip(runs) {
+        let left = bench.leave_nothing();
+        report.link = counters(&bench.device).since(&bench.before);
+        match run.and_then(|run| left.map(|()| run)) {
+            Ok(run) => report.run = Some(run),
+            Err(problem) => first = first.and(Err(problem)),
+        }
+    }
+    first
+}
+
+/// What the link of a device has gone through; nothing of a file.
+fn counters(device: &Device) -> LinkCounters {
+    let name = device.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match device.is_image() {
+        true => LinkCounters::default(),
+        false => LinkCounters::read(device.path(), &name, device.identity().transport, device.roots()),
     }
 }
 
@@ -572,6 +732,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_runs_full_is_seen() {
+        let run = |rates: &[u64]| Run {
+            point: point(Direction::Write, 1),
+            stretches: rates.iter().map(|rate| (Duration::from_secs(2), ByteLen(2 * rate))).collect(),
+        };
+        assert_eq!(run(&[100, 101, 99, 40, 38, 42]).fall(0.7), Some((Duration::from_secs(6), 40.0)));
+        assert_eq!(run(&[100, 101, 40, 99, 95]).fall(0.7), None, "a moment is no fall");
+        assert_eq!(run(&[100, 98, 97, 50]).fall(0.7), None, "nor is its last stretch alone");
+        assert_eq!(run(&[]).fall(0.7), None);
+        assert_eq!(run(&[100, 30, 50]).slowest(), 1.0);
+    }
+
+    #[test]
     fn the_greater_share_is_the_bottleneck() {
         let drive = DriveFacts {
             name: String::new(),
@@ -596,6 +769,8 @@ mod tests {
             core_rates: [1000.0, 2000.0],
             cores: 2,
             road: vec![point(Direction::Read, 490), point(Direction::Write, 1900)],
+            run: None,
+            link: LinkCounters::default(),
             notes: Vec::new(),
         };
         let read = report.load(Direction::Read).expect("measured");

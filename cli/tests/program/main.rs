@@ -3,6 +3,7 @@
 mod accidents;
 mod account;
 mod appends;
+mod bench;
 mod beside;
 mod command_line;
 mod common;

@@ -1,12 +1,14 @@
 //! The survey before anything is planned: every disk with the gates' refusals, its health and its link; and obstacles
 //! of the machine. Reads only.
 
+mod counters;
 mod health;
 mod link;
 mod machine;
 
 use std::path::{Path, PathBuf};
 
+pub use counters::LinkCounters;
 pub use health::{Health, TOO_HOT};
 pub use link::Link;
 pub use machine::{Check, State, examine};
