@@ -42,7 +42,7 @@ pub use crate::prep::shards;
 pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
-pub use crate::source::select::Selection;
+pub use crate::source::select::Selection as SourceSelection;
 pub use crate::surroundings::timestamp;
 pub use crate::survey::{
     Check as MachineCheck, Health, Link, LinkCounters, Queue, Seen, State as CheckState, disks, examine, gates,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dray_engine::job::Selection;
+use dray_engine::job::SourceSelection;
 
 /// Which files are taken.
 #[derive(Args, Clone, Debug)]
@@ -40,8 +40,8 @@ pub enum Links {
 
 impl SelectionArgs {
     /// What the engine is asked for.
-    pub fn selection(&self, skip_unnameable: bool) -> Selection {
-        Selection {
+    pub fn selection(&self, skip_unnameable: bool) -> SourceSelection {
+        SourceSelection {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             files_from: self.files_from.clone(),

@@ -780,7 +780,7 @@ mod tests {
     use super::*;
     use crate::args::{self, OutputArgs, Parsed};
     use crate::commands::Command;
-    use dray_engine::job::Selection;
+    use dray_engine::job::SourceSelection;
     use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -863,7 +863,7 @@ mod tests {
             request_len: Some(512 << 10),
             in_flight: Some(7),
             source_rate: Some(200_000_000),
-            selection: Selection {
+            selection: SourceSelection {
                 include: vec!["*.a".into(), "*.b".into()],
                 exclude: vec!["/c/".into()],
                 files_from: Some("l".into()),

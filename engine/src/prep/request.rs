@@ -6,8 +6,8 @@ use crate::azure::dataset::Disposition;
 use crate::prep::drive::Pace;
 use crate::prep::property_files::{MetadataFields, Sets};
 use crate::report::{Kind, Problem, Problems};
-use crate::units::{ByteLen, SectorSize};
 use crate::source::select::Selection;
+use crate::units::{ByteLen, SectorSize};
 
 /// Parameters of a copy session. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,8 +18,10 @@ use crate::hash::{self, Crc64, Md5};
 use crate::limits;
 use crate::plan::catalog::Catalog;
 use crate::prep::own::Own;
+use crate::prep::property_files::Sets;
 use crate::prep::scan::{self, Of};
 use crate::report::{Event, Kind, Problem, Problems};
+use crate::source::select::Selection;
 
 /// Longest dataset that is read.
 const DATASET_MAX: u64 = 1 << 30;
@@ -377,12 +379,14 @@ impl Audit {
         let mut warnings = Vec::new();
         let parsed = dataset::parse_into(path, &bytes, &mut problems);
         let own = Own::default();
+        let selection = Selection::default();
         let of = Of {
             dataset: path,
             rows: &parsed.rows,
             root_units: 1 + names::SESSION_LEN_MAX,
-            content_md5: false,
+            sets: Sets::default(),
             own: &own,
+            selection: &selection,
         };
         let (_, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
         let read = |file: &Option<PathBuf>, problems: &mut Problems| {
