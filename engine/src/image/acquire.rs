@@ -336,12 +336,7 @@ impl Acquire {
     }
 
     /// The hashes of the finished image, read back from its file.
-    #[expect(clippy::type_complexity, reason = "the hashes of a road")]
-    fn hash(
-        &self,
-        image: &Device,
-        context: &Context<'_>,
-    ) -> Result<(Option<[u8; 32]>, Option<[u8; 16]>, Vec<Hashed>), Problem> {
+    fn hash(&self, image: &Device, context: &Context<'_>) -> Result<Sums, Problem> {
         let size = self.facts.size;
         let rate = RateLimit::new(None, Instant::now());
         let road = Road {
@@ -377,6 +372,9 @@ impl Acquire {
             .advice("make room, and run the same command again: it goes on with what the map does not have")
     }
 }
+
+/// SHA-256 and MD5 of the whole, and each piece.
+type Sums = (Option<[u8; 32]>, Option<[u8; 16]>, Vec<Hashed>);
 
 /// The map with everything of `read` below `durable` finished, but for what failed.
 fn durable_to(map: &Map, read: &[ByteRange], durable: u64, failed: &[ByteRange]) -> Map {

@@ -58,7 +58,10 @@ pub struct Acquire {
 /// The hashes may replace earlier ones.
 const HASHES: OutputForm = OutputForm {
     name: "the hashes",
-    is_earlier: |head| head.starts_with(b"{\"bytes\":") && head.windows(8).any(|part| part == b"\"sha256\""),
+    is_earlier: |head| {
+        let piece = b"\"piece\":4194304,";
+        head.starts_with(b"{\"began\":\"") && head.windows(piece.len()).any(|part| part == piece)
+    },
     private: false,
 };
 
