@@ -10,10 +10,10 @@ use aes::cipher::{Array, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
 use aes::{Aes128, Aes256};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkGroup, Throughput, criterion_group, criterion_main};
-use dray_engine::crypt::{Cipher, SectorCipher};
-use dray_engine::entropy::{Entropy, Seeded};
-use dray_engine::hash::{self, Backend, Crc64, Md5Chain};
-use dray_engine::units::{ByteOffset, SectorSize};
+use dray_base::entropy::{Entropy, Seeded};
+use dray_base::units::{ByteOffset, SectorSize};
+use dray_crypt::{Cipher, SectorCipher};
+use dray_hash::{self as hash, Backend, Crc64, Md5Chain};
 use md5::Digest;
 
 /// Time that this thread was running: the kernels never wait, and a busy machine must not count.

@@ -20,7 +20,7 @@ pub use crate::gpt::read::CopyState;
 pub use crate::hash::{Md5, Sha256};
 pub use crate::image::compare::Compared;
 pub use crate::image::target::{Target, twice as named_twice};
-pub use crate::image::{acquire, compare, erase, ranges, write};
+pub use crate::image::{acquire, compare, erase, map, ranges, write};
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::plan::export;
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};

@@ -1,177 +1,16 @@
 //! Reports of the engine: problems, plans, progress and results. Facts only; rendering is the CLI's.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::units::{ByteLen, ByteOffset};
+pub use dray_base::problem::{Kind, Place, Problem, Problems};
+pub use dray_base::text::{counted, is_hidden, shown};
 
 /// Interval between [`Event::Progress`] reports.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Kind of a failure, which decides exit code and advice. One table in the CLI maps kinds to codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The command line or an input file is wrong; nothing was written.
-    Usage,
-    /// A safety check refused before anything was destroyed; nothing was written.
-    Refused,
-    /// A source could not be read, or changed while it was read.
-    Source,
-    /// A drive failed.
-    Drive,
-    /// Kernel, permissions or limits are in the way.
-    Environment,
-    /// The run was interrupted and can be resumed.
-    Interrupted,
-    /// Read-back or verification found differences.
-    Different,
-    /// A bug in dray.
-    Internal,
-}
-
-/// Location of a problem: a place in an input file, a path, or a drive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Input file or source path.
-    pub path: Option<PathBuf>,
-    /// Line in that file, from 1.
-    pub line: Option<u64>,
-    /// Name of the CSV column or XML element.
-    pub column: Option<String>,
-    /// The drive, by serial or path.
-    pub drive: Option<String>,
-    /// Offset on the drive.
-    pub at: Option<ByteOffset>,
-}
-
-/// One problem: location, description, the value met, and advice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Kind of failure, which decides the exit code.
-    pub kind: Kind,
-    /// Place that the problem is about.
-    pub place: Place,
-    /// The problem, as a sentence without full stop.
-    pub what: String,
-    /// The value met, verbatim; never a secret.
-    pub value: Option<String>,
-    /// The remedy, as a sentence without full stop.
-    pub advice: Option<String>,
-}
-
-impl Problem {
-    /// A problem without location or advice; the methods below add them.
-    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, place: Place::default(), what: what.into(), value: None, advice: None }
-    }
-
-    /// Names the input file or source.
-    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
-        self.place.path = Some(path.into());
-        self
-    }
-
-    /// Names the line of the input file.
-    pub fn line(mut self, line: u64) -> Self {
-        self.place.line = Some(line);
-        self
-    }
-
-    /// Names the CSV column or XML element.
-    pub fn column(mut self, column: impl Into<String>) -> Self {
-        self.place.column = Some(column.into());
-        self
-    }
-
-    /// Names the drive.
-    pub fn drive(mut self, drive: impl Into<String>) -> Self {
-        self.place.drive = Some(drive.into());
-        self
-    }
-
-    /// Names the byte on the drive.
-    pub fn at(mut self, at: ByteOffset) -> Self {
-        self.place.at = Some(at);
-        self
-    }
-
-    /// Shows the value met.
-    pub fn value(mut self, value: impl Into<String>) -> Self {
-        self.value = Some(value.into());
-        self
-    }
-
-    /// Adds the remedy.
-    pub fn advice(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
-        self
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(drive) = &self.place.drive {
-            write!(f, "drive {drive}: ")?;
-        }
-        if let Some(path) = &self.place.path {
-            write!(f, "{}", path.display())?;
-            if let Some(line) = self.place.line {
-                write!(f, ":{line}")?;
-            }
-            f.write_str(": ")?;
-        }
-        if let Some(column) = &self.place.column {
-            write!(f, "{column}: ")?;
-        }
-        f.write_str(&self.what)?;
-        if let Some(at) = self.place.at {
-            write!(f, " at byte {at}")?;
-        }
-        if let Some(value) = &self.value {
-            write!(f, " (found: {value})")?;
-        }
-        Ok(())
-    }
-}
-
-/// All problems that could be found beforehand, reported together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
-
-impl Problems {
-    /// Appends a problem.
-    pub fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
-    }
-
-    /// `Err(self)` if there is any.
-    pub fn into_result(self) -> Result<(), Self> {
-        if self.0.is_empty() { Ok(()) } else { Err(self) }
-    }
-}
-
-impl From<Problem> for Problems {
-    fn from(problem: Problem) -> Self {
-        Self(vec![problem])
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
-            if i > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Problems {}
 
 /// Identity of a drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -520,53 +359,6 @@ pub struct SessionReport {
     pub windows: bool,
 }
 
-/// Whether a character is better shown by its number: it is invisible, or changes the display of its neighbours.
-///
-/// Controls, line and paragraph separators, marks, embeddings, overrides and isolates of direction (Unicode 15, UAX
-/// #9), blanks without width, and code points reserved for protocols. Joiners stay: names in Persian and emoji need
-/// them.
-pub fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{AD}'
-                | '\u{61C}'
-                | '\u{180E}'
-                | '\u{200B}'
-                | '\u{200E}'
-                | '\u{200F}'
-                | '\u{2028}'..='\u{202E}'
-                | '\u{2060}'..='\u{206F}'
-                | '\u{FEFF}'
-                | '\u{FFF9}'..='\u{FFFB}'
-                | '\u{E0000}'..='\u{E007F}'
-        )
-}
-
-/// A number with its noun: `1 file`, `2 files`, `2 entries`. Nouns are given in the singular.
-pub fn counted(n: u64, noun: &str) -> String {
-    match (n, noun.strip_suffix('y')) {
-        (1, _) => format!("1 {noun}"),
-        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{n} {stem}ies"),
-        _ => format!("{n} {noun}s"),
-    }
-}
-
-/// `text` with such characters shown by number: a file name must neither move the cursor nor pass for another name.
-pub fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else if is_hidden(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// A stop request that threads share. Once made, it cannot be withdrawn.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
@@ -596,16 +388,6 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_in_a_name_turns_what_is_shown() {
-        assert_eq!(shown("a\u{202E}gpj.exe"), "a\\u{202e}gpj.exe");
-        assert_eq!(
-            shown("a\u{2028}b\u{2066}c\u{200F}\u{FEFF}\n\x1b[2J\u{9b}"),
-            "a\\u{2028}b\\u{2066}c\\u{200f}\\u{feff}\\n\\u{1b}[2J\\u{9b}"
-        );
-        assert_eq!(shown("Grüße 東京 👩\u{200D}🔧 ✓"), "Grüße 東京 👩\u{200D}🔧 ✓");
-    }
 
     #[test]
     fn a_wish_to_stop_is_shared_and_stays() {

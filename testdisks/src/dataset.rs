@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use dray_engine::entropy::{Entropy, Seeded};
+use dray_base::entropy::{Entropy, Seeded};
 
 /// Size of a generated dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Session, said};
-use dray_engine::entropy::Seeded;
+use dray_base::entropy::Seeded;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
 

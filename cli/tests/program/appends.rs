@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 
 use crate::common::fixtures::unpack;
 use crate::common::{Session, code, key_in, words as said};
+use dray_engine::job::find::View;
 use dray_engine::job::{Key, Opened, find};
-use dray_engine::ntfs::read::Volume;
 use dray_engine::units::ByteOffset;
-use dray_engine::verify::find::View;
+use dray_ntfs::read::Volume;
 use dray_testdisks::judge;
 use dray_testdisks::traced::Traced;
 
@@ -179,7 +179,7 @@ fn judge_content_md5_on_a_volume_that_is_kept() {
             let properties = properties.split_once('>').and_then(|(_, rest)| rest.split_once('<')).expect("text").0;
             let told = fs::read_to_string(on_volume(properties)).expect("a properties file");
             let sum = Command::new("openssl").args(["md5", "-binary"]).arg(on_volume(text("<FilePath>"))).output();
-            let sum = dray_engine::hash::base64(&sum.expect("openssl runs").stdout);
+            let sum = dray_hash::base64(&sum.expect("openssl runs").stdout);
             assert!(told.contains(&format!("<Content-MD5>{sum}</Content-MD5>")), "{properties}: {told}, not {sum}");
             seen += 1;
         }
@@ -316,7 +316,7 @@ fn judge_files_are_added_to_a_volume_that_windows_made() {
     ] {
         let ours = session.dray(&format!("cat drive.img {path} --key-file drive.xml"));
         assert_eq!(code(&ours), 0, "{}", said(&ours));
-        let digest = dray_engine::hash::sha256(&ours.stdout);
+        let digest = dray_hash::sha256(&ours.stdout);
         assert_eq!(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hash, "{path}");
     }
 }

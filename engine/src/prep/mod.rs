@@ -39,5 +39,7 @@ pub mod session;
 pub mod shards;
 mod sources;
 pub mod targets;
+#[cfg(test)]
+mod ten_million;
 pub mod timeouts;
 pub mod workers;

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::azure::SecretText;
@@ -12,6 +11,7 @@ use crate::azure::drive_record::{self, DriveRecord, State};
 use crate::azure::names;
 use crate::files::Which;
 use crate::files::input::{self, Pipes};
+use crate::hash;
 use crate::limits::INPUT_FILE_MAX;
 use crate::prep::files::{journal_dir, read_journal};
 use crate::report::{Kind, Problem, Problems};
@@ -74,9 +74,7 @@ fn is_known_beside(journal: &Path, drive_id: &str) -> bool {
 /// # Errors
 /// It cannot be read.
 pub fn sha256_of(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    hash.update(&*read(path)?);
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02X}")).collect())
+    Ok(hash::hex_upper(&hash::sha256(&read(path)?)))
 }
 
 /// Checks the name of a job (docs/spec/import-export.md#limits-and-shipping-rules).

@@ -9,7 +9,7 @@ mod machine;
 use std::path::{Path, PathBuf};
 
 pub use counters::LinkCounters;
-pub use health::{Health, TOO_HOT};
+pub use health::Health;
 pub use link::Link;
 pub use machine::{Check, State, examine};
 

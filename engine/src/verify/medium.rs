@@ -24,7 +24,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
     fn engine(&self, pool: &Pool) -> (Box<dyn Engine + Send>, Option<String>);
 }
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(test)]
 impl Medium for crate::io::sim::SimDisk {
     fn size(&self) -> ByteLen {
         Self::size(self)

@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use dray_engine::azure::{bloblist, copylog, dataset, drive_record, driveset, journal, ledger, manifest, properties};
-use dray_engine::bitlocker::keys::KeyInput;
-use dray_engine::bitlocker::map;
-use dray_engine::bitlocker::read as bitlocker;
-use dray_engine::gpt;
-use dray_engine::image::map::{Map, Status};
-use dray_engine::ntfs::read::{ReadAt, ReadError, Volume, parts};
-use dray_engine::report::Problems;
-use dray_engine::units::{ByteLen, ByteOffset, SectorSize};
-use dray_engine::verify::key::Key;
+use dray_azure::{bloblist, copylog, dataset, drive_record, driveset, journal, ledger, manifest, properties};
+use dray_base::problem::Problems;
+use dray_base::units::{ByteLen, ByteOffset, SectorSize};
+use dray_bitlocker::keys::KeyInput;
+use dray_bitlocker::map;
+use dray_bitlocker::read as bitlocker;
+use dray_engine::job::{
+    Key,
+    map::{Map, Status},
+};
+use dray_gpt as gpt;
+use dray_ntfs::read::{ReadAt, ReadError, Volume, parts};
 
 /// A parser under test.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use dray_engine::bitlocker::map;
-use dray_engine::bitlocker::read as bitlocker;
-use dray_engine::ntfs::read::{ReadAt, ReadError, Volume};
-use dray_engine::units::{ByteLen, ByteOffset};
+use dray_base::units::{ByteLen, ByteOffset};
+use dray_bitlocker::map;
+use dray_bitlocker::read as bitlocker;
+use dray_ntfs::read::{ReadAt, ReadError, Volume};
 
 use super::{BOOT_LEN, COPY_LEN, TABLE_LEN};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dray_engine::entropy::Seeded;
+use dray_base::entropy::Seeded;
 use dray_fuzz::{TARGETS, Target, seeds};
 
 /// Mutations of the seeds of each parser.

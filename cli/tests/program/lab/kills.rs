@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use dray_engine::entropy::Seeded;
+use dray_base::entropy::Seeded;
 use dray_testdisks::judge;
 
 use super::machine::{Disk, KILLED, Lab, difference, looks_finished, number};

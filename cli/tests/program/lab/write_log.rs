@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use dray_engine::entropy::Seeded;
+use dray_base::entropy::Seeded;
 
 use super::machine::{in_tables, looks_finished};
 

@@ -14,7 +14,6 @@ use crate::azure::dataset;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
-use crate::ntfs::build::tests::{Mount, succeeds};
 use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
 use crate::prep::manifest::RowRules;
@@ -32,6 +31,7 @@ use crate::verify::files::Files;
 use crate::verify::find::Found;
 use crate::verify::judge;
 use crate::verify::key::Key;
+use dray_fixtures::judges::{Mount, succeeds};
 
 const NOW: i64 = 1_767_500_000;
 

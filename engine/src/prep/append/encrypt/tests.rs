@@ -13,8 +13,7 @@ use super::super::tests::{
     assert_left, assert_same_shape, cut_everywhere, old_data, plant_old, planted, twin, unlocked, with_store,
 };
 use super::*;
-use crate::bitlocker::build::REGION_LEN;
-use crate::bitlocker::build::{Spec, VolumeSecrets};
+use crate::bitlocker::build::{REGION_LEN, Spec, VolumeSecrets};
 use crate::checkpoint::work::AppendState;
 use crate::checkpoint::{Checkpoint, WorkState};
 use crate::crypt::Cipher;
@@ -22,12 +21,12 @@ use crate::entropy::{Entropy, Seeded};
 use crate::gpt::{Guids, Scheme, Table};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
-use crate::ntfs::build::tests::{Mount, succeeds};
 use crate::ntfs::build::{Layout, VolumeSpec};
 use crate::plan::tree::DriveTree;
 use crate::prep::run::tests::golden::catalog;
 use crate::units::{ClusterSize, Guid};
 use crate::verify::key::Key;
+use dray_fixtures::judges::{Mount, succeeds};
 
 const NOW: i64 = 1_767_600_000;
 /// First byte of the partition.
