@@ -54,7 +54,15 @@ pub mod metafile {
     pub const QUOTA: u32 = 24;
     pub const OBJ_ID: u32 = 25;
     pub const REPARSE: u32 = 26;
+    /// First record that may be a user's: those below are NTFS's own (12 to 23 are reserved).
+    pub const FIRST_FREE: u32 = 24;
+    /// First record for users' files on a new volume; Windows adds its own below on first mount
+    /// (docs/spec/ntfs.md#planner-arithmetic).
+    pub const FIRST_USER: u32 = 64;
 }
+
+/// `$I30`, the name of a directory's index.
+pub const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
 
 /// Flags of an attribute (docs/spec/ntfs.md#attribute-headers).
 #[allow(missing_docs)]

@@ -91,6 +91,8 @@ pub use dray_base::units;
 pub mod append;
 pub mod build;
 pub mod format;
+mod levels;
 pub mod names;
 pub mod read;
+mod times;
 pub mod upcase;

@@ -7,12 +7,10 @@ use crate::hash::Sha256;
 use crate::ntfs::build::{
     HiddenDir, HiddenFile, Layout, LayoutError, LinearRange, RootFile, SectionKind, Times, Tree, VolumeSpec,
 };
+pub(super) use crate::ntfs::format::file_attribute::{HIDDEN, SYSTEM};
 use crate::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Extent, FileTime, SectorSize};
 
-/// Attributes of the directory that Windows reserves for itself.
-pub(super) const HIDDEN: u32 = 0x02;
-pub(super) const SYSTEM: u32 = 0x04;
 /// Directory of the hidden files that own BitLocker's regions.
 pub(super) const HIDDEN_DIR: &str = "System Volume Information";
 

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use zerocopy::IntoBytes;
 
-use crate::build::index::{self, INNER_ROOM, LEAF_ROOM, SUBNODE};
+use crate::build::index::{self, LEAF_ROOM, SUBNODE};
 use crate::format::{AttrType, ENTRY_HEADER, EntryHeader, FileNameHeader, align8, collation, entry_flag};
+use crate::levels::{self, Levels};
 use crate::read::Upcase;
 use crate::units::ClusterSize;
 
@@ -73,9 +74,7 @@ pub(super) fn name_of(key: &[u8]) -> Vec<u16> {
 pub(super) struct Shape {
     /// First entry of each leaf. The entry before it is in a block above.
     leaves: Vec<usize>,
-    /// For each level above: the index of the first item of each block. Item `i` is between blocks `i` and `i + 1` of
-    /// the level below.
-    levels: Vec<Vec<usize>>,
+    levels: Levels,
     longest: usize,
 }
 
@@ -100,53 +99,25 @@ impl Shape {
         {
             *last -= 1;
         }
-        let mut shape = Self { leaves, levels: Vec::new(), longest: 0 };
-        shape.longest = (0..count).map(|i| entries.entry_len(i)).max().unwrap_or(0);
-        let mut below = shape.leaves.len();
-        while below > 1 {
-            let mut starts = vec![0];
-            let mut used = 0;
-            for item in 0..below - 1 {
-                let len = entries.entry_len(shape.separator(shape.levels.len(), item)) + SUBNODE;
-                if used + len <= INNER_ROOM {
-                    used += len;
-                } else {
-                    starts.push(item + 1);
-                    used = 0;
-                }
-            }
-            if let Some(start) = starts.last_mut()
-                && *start == below - 1
-                && below > 2
-            {
-                *start -= 1;
-            }
-            below = starts.len();
-            shape.levels.push(starts);
-        }
-        shape
+        let longest = (0..count).map(|i| entries.entry_len(i)).max().unwrap_or(0);
+        let mut levels = Levels::default();
+        levels.build(leaves.len(), |leaf| entries.entry_len(leaves[leaf + 1] - 1));
+        Self { leaves, levels, longest }
     }
 
     /// Index of the entry that is item `item` of inner level `level`.
     fn separator(&self, level: usize, item: usize) -> usize {
-        let leaf = (0..level).rev().fold(item, |item, below| self.levels[below][item + 1] - 1);
-        self.leaves[leaf + 1] - 1
+        self.leaves[self.levels.separator(level, item) + 1] - 1
     }
 
     /// Number of blocks.
     pub(super) fn blocks(&self) -> u64 {
-        (self.leaves.len() + self.levels.iter().map(Vec::len).sum::<usize>()) as u64
+        self.levels.blocks(self.leaves.len())
     }
 
-    /// Upper bound of the blocks for any subset of these entries: see the shape of a new volume's directories.
+    /// Upper bound of the blocks for any subset of these entries.
     pub(super) fn blocks_max(&self) -> u64 {
-        let per_block = (INNER_ROOM / (self.longest.max(1) + SUBNODE)) as u64;
-        let (mut total, mut below) = (self.leaves.len() as u64, self.leaves.len() as u64);
-        while below > 1 {
-            below = (below - 1) / (per_block + 1) + 1;
-            total += below;
-        }
-        total
+        levels::blocks_max(self.leaves.len(), self.longest)
     }
 
     /// Writes block `i`.
@@ -160,24 +131,16 @@ impl Shape {
                 at + write_end(&mut out[at..], None)
             });
         }
-        let (mut below_first, mut first) = (0, self.leaves.len());
-        for (level, starts) in self.levels.iter().enumerate() {
-            let Some(&start) = starts.get(i - first) else {
-                below_first = first;
-                first += starts.len();
-                continue;
-            };
-            let end = starts.get(i - first + 1).map_or(first - below_first - 1, |&next| next - 1);
-            return index::block(out, vcn, true, |out| {
-                let mut at = 0;
-                for item in start..end {
-                    let below = index::block_vcn(cluster, (below_first + item) as u64);
-                    at += write_entry(&mut out[at..], entries.get(self.separator(level, item)), Some(below));
-                }
-                at + write_end(&mut out[at..], Some(index::block_vcn(cluster, (below_first + end) as u64)))
-            });
-        }
-        out.fill(0);
+        let Some(inner) = self.levels.block(self.leaves.len(), i) else { return out.fill(0) };
+        let below = |item: usize| index::block_vcn(cluster, (inner.below_first + item) as u64);
+        index::block(out, vcn, true, |out| {
+            let mut at = 0;
+            for item in inner.items.clone() {
+                let entry = entries.get(self.separator(inner.level, item));
+                at += write_entry(&mut out[at..], entry, Some(below(item)));
+            }
+            at + write_end(&mut out[at..], Some(below(inner.items.end)))
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use crate::format::{
     BLOCK_ENTRIES, BLOCK_FIXUPS, BlockHeader, ENTRY_HEADER, EntryHeader, FIXUP_STRIDE, INDEX_BLOCK, IndexHeader,
     IndexRoot, NAME_UNITS_MAX, ProtectedHeader, align8, entry_flag, protect,
 };
+use crate::levels::{self, Levels};
 use crate::units::ClusterSize;
 use crate::upcase;
 
@@ -360,9 +361,7 @@ pub(crate) struct Shape {
     leaves: Vec<Cursor>,
     /// The child between leaf `i` and the next one.
     separators: Vec<Separator>,
-    /// For each inner level, from the lowest: the index of the first item of each block. Item `i` of a level is between
-    /// blocks `i` and `i + 1` of the level below, and between two blocks of its own one item is moved up.
-    levels: Vec<Vec<u32>>,
+    levels: Levels,
     name: Vec<u16>,
     before: Vec<u16>,
 }
@@ -425,58 +424,19 @@ impl Shape {
             *separator = before;
             self.leaves.push(at);
         }
-        self.build_inner();
+        let separators = &self.separators;
+        self.levels.build(self.leaves.len(), |leaf| entry_len(usize::from(separators[leaf].units)));
         Ok(())
-    }
-
-    fn build_inner(&mut self) {
-        let mut below = self.leaves.len();
-        while below > 1 {
-            let items = below - 1;
-            let mut starts = vec![0u32];
-            let mut used = 0;
-            for item in 0..items {
-                let len =
-                    entry_len(usize::from(self.separators[self.separator(self.levels.len(), item)].units)) + SUBNODE;
-                if used + len <= INNER_ROOM {
-                    used += len;
-                } else {
-                    starts.push(item as u32 + 1);
-                    used = 0;
-                }
-            }
-            if let Some(start) = starts.last_mut()
-                && *start as usize == items
-            {
-                *start -= 1;
-            }
-            below = starts.len();
-            self.levels.push(starts);
-        }
-    }
-
-    /// Index of the separator that is item `item` of inner level `level`.
-    fn separator(&self, level: usize, item: usize) -> usize {
-        (0..level).rev().fold(item, |item, below| self.levels[below][item + 1] as usize - 1)
     }
 
     /// Number of blocks of the index.
     pub(crate) fn blocks(&self) -> u64 {
-        (self.leaves.len() + self.levels.iter().map(Vec::len).sum::<usize>()) as u64
+        self.levels.blocks(self.leaves.len())
     }
 
     /// Upper bound of the blocks for any subset of this directory's children.
-    ///
-    /// Leaving children out never makes a leaf start earlier, so the number of leaves only decreases; but it moves
-    /// other, perhaps longer, names into inner blocks, so the longest name is assumed for all of them.
     pub(crate) fn blocks_max(&self) -> u64 {
-        let per_block = (INNER_ROOM / (self.longest.max(1) + SUBNODE)) as u64;
-        let (mut total, mut below) = (self.leaves.len() as u64, self.leaves.len() as u64);
-        while below > 1 {
-            below = (below - 1) / (per_block + 1) + 1;
-            total += below;
-        }
-        total
+        levels::blocks_max(self.leaves.len(), self.longest)
     }
 
     /// Writes block `i`.
@@ -508,30 +468,19 @@ impl Shape {
                 entries.end(None)
             });
         }
-        let mut below_first = 0;
-        let mut first = self.leaves.len();
-        for (level, starts) in self.levels.iter().enumerate() {
-            let Some(&start) = starts.get(i - first) else {
-                below_first = first;
-                first += starts.len();
-                continue;
-            };
-            let below = first - below_first;
-            // The item in front of the next block's first one moved up.
-            let end = starts.get(i - first + 1).map_or(below - 1, |&next| next as usize - 1);
-            return block(out, vcn, true, |out| {
-                let mut entries = Entries { out, at: 0 };
-                for item in start as usize..end {
-                    let record = self.separators[self.separator(level, item)].record;
-                    name.clear();
-                    nodes.name(record, name);
-                    let (reference, facts) = nodes.entry(record);
-                    entries.name(reference, &facts, name, Some(block_vcn(cluster, (below_first + item) as u64)));
-                }
-                entries.end(Some(block_vcn(cluster, (below_first + end) as u64)))
-            });
-        }
-        out.fill(0);
+        let Some(inner) = self.levels.block(self.leaves.len(), i) else { return out.fill(0) };
+        let below = |item: usize| block_vcn(cluster, (inner.below_first + item) as u64);
+        block(out, vcn, true, |out| {
+            let mut entries = Entries { out, at: 0 };
+            for item in inner.items.clone() {
+                let record = self.separators[self.levels.separator(inner.level, item)].record;
+                name.clear();
+                nodes.name(record, name);
+                let (reference, facts) = nodes.entry(record);
+                entries.name(reference, &facts, name, Some(below(item)));
+            }
+            entries.end(Some(below(inner.items.end)))
+        });
     }
 }
 

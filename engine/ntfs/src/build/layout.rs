@@ -11,8 +11,7 @@ use crate::format::{BOOT_BYTES, INDEX_BLOCK, file_attribute, metafile, namespace
 use crate::units::{ByteLen, ClusterSize, Clusters, DiskShape, Extent, Lcn, SectorSize};
 use crate::upcase;
 
-/// First record for users' files; Windows adds its own below on first mount (docs/spec/ntfs.md#planner-arithmetic).
-pub(super) const FIRST_USER_RECORD: u32 = 64;
+pub(super) use crate::format::metafile::FIRST_USER as FIRST_USER_RECORD;
 const MIRRORED_RECORDS_MIN: u64 = 4;
 /// Most UTF-16 units in a label.
 const LABEL_UNITS_MAX: usize = 32;

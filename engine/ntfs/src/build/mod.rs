@@ -21,32 +21,13 @@ pub(crate) mod tests;
 
 use std::ops::Range;
 
+pub use crate::times::Times;
 pub use estimate::Estimate;
 pub use layout::{CheckError, Layout};
 pub use sections::{Generate, Phase, Section, SectionKind};
 pub use space::{Extents, LinearRange, LinearSpace};
 
 use crate::units::{ByteLen, ByteRange, ClusterSize, FileTime, SectorSize};
-
-/// The four times of a file or directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// Time of creation.
-    pub created: FileTime,
-    /// Time of the last change of content.
-    pub modified: FileTime,
-    /// Time of the last change of the record.
-    pub changed: FileTime,
-    /// Time of the last access.
-    pub accessed: FileTime,
-}
-
-impl Times {
-    /// One time for all four.
-    pub const fn all(time: FileTime) -> Self {
-        Self { created: time, modified: time, changed: time, accessed: time }
-    }
-}
 
 /// Contents of a directory: two ranges of indices, each in collation order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

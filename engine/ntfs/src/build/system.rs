@@ -52,7 +52,7 @@ pub(super) const FREE: std::ops::Range<u32> = 16..24;
 /// Records in use without a name or content.
 const RESERVED: std::ops::Range<u32> = 12..16;
 
-pub(crate) const I30: [u16; 4] = units(b"$I30");
+pub(crate) use crate::format::I30;
 pub(crate) const SDS: [u16; 4] = units(b"$SDS");
 pub(crate) const SDH: [u16; 4] = units(b"$SDH");
 pub(crate) const SII: [u16; 4] = units(b"$SII");

@@ -10,6 +10,7 @@ use super::limits;
 use super::raw::{self, Attribute, Body, Fault, Record, Run, types, view};
 use super::volume::Volume;
 use crate::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
+pub use crate::times::Times;
 use crate::units::FileTime;
 
 /// Name space of a file name (docs/spec/ntfs.md#names).
@@ -50,19 +51,6 @@ impl FileRef {
     pub(crate) const fn from_raw(raw: u64) -> Self {
         Self { record: raw::reference_number(raw), sequence: raw::reference_sequence(raw) }
     }
-}
-
-/// The four times of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// Time of creation.
-    pub created: FileTime,
-    /// Time of the last modification of data.
-    pub modified: FileTime,
-    /// Time of the last change of the record: name, attributes or security.
-    pub changed: FileTime,
-    /// Time of the last access, as far as Windows records that.
-    pub accessed: FileTime,
 }
 
 /// One name of a file (a hard link, or the DOS partner of one).

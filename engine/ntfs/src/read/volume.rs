@@ -7,29 +7,28 @@ use super::limits;
 use super::lznt1;
 use super::raw::{self, Record, Run, types, view};
 use super::upcase::Upcase;
+pub(crate) use crate::format::I30;
 use crate::format::{BootSector, VolumeInformation, attr_flag};
 use crate::units::{ByteLen, ByteOffset, ClusterSize, Clusters, DiskShape, Lcn};
 
-/// Records with fixed numbers (docs/spec/ntfs.md#metafiles).
+/// Numbers of the metafiles, as wide as those that a volume holds.
 pub(crate) mod records {
-    pub(crate) const MFT: u64 = 0;
-    pub(crate) const MFT_MIRROR: u64 = 1;
-    pub(crate) const LOG_FILE: u64 = 2;
-    pub(crate) const VOLUME: u64 = 3;
-    pub(crate) const ATTR_DEF: u64 = 4;
-    pub(crate) const ROOT: u64 = 5;
-    pub(crate) const BITMAP: u64 = 6;
-    pub(crate) const BOOT: u64 = 7;
-    pub(crate) const BAD_CLUSTERS: u64 = 8;
-    pub(crate) const SECURE: u64 = 9;
-    pub(crate) const UPCASE: u64 = 10;
-    pub(crate) const EXTEND: u64 = 11;
-    /// First record available for users' files (12..23 are reserved).
-    pub(crate) const FIRST_FREE: u64 = 24;
-}
+    use crate::format::metafile;
 
-/// `$I30`, the name of a directory's index.
-pub(crate) const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
+    pub(crate) const MFT: u64 = metafile::MFT as u64;
+    pub(crate) const MFT_MIRROR: u64 = metafile::MFT_MIRR as u64;
+    pub(crate) const LOG_FILE: u64 = metafile::LOG_FILE as u64;
+    pub(crate) const VOLUME: u64 = metafile::VOLUME as u64;
+    pub(crate) const ATTR_DEF: u64 = metafile::ATTR_DEF as u64;
+    pub(crate) const ROOT: u64 = metafile::ROOT as u64;
+    pub(crate) const BITMAP: u64 = metafile::BITMAP as u64;
+    pub(crate) const BOOT: u64 = metafile::BOOT as u64;
+    pub(crate) const BAD_CLUSTERS: u64 = metafile::BAD_CLUS as u64;
+    pub(crate) const SECURE: u64 = metafile::SECURE as u64;
+    pub(crate) const UPCASE: u64 = metafile::UP_CASE as u64;
+    pub(crate) const EXTEND: u64 = metafile::EXTEND as u64;
+    pub(crate) const FIRST_FREE: u64 = metafile::FIRST_FREE as u64;
+}
 
 /// Numbers of the boot sector, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
