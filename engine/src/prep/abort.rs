@@ -355,7 +355,7 @@ impl Rollback {
                             facts.name
                         )));
                     }
-                    append::run::roll_back(&back.target, checkpoint, &self.request)
+                    append::run::roll_back(&back.target, checkpoint, &self.request, events)
                 }
                 Reversal::Erase(_) if back.missing => Ok(()),
                 Reversal::Erase(reversal) => self.erase(&back.target, reversal),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::device;
 use crate::io::Engine;
-use crate::report::{Kind, Problem};
+use crate::report::{Event, Kind, Problem};
 
 /// Two limits, counted from the submission of an operation to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,45 @@ impl Timeouts {
     pub fn timed_out(age: Duration) -> Problem {
         Problem::new(Kind::Drive, format!("does not answer: an operation has been waiting for {} s", age.as_secs()))
             .advice("check cable, power and dock, and the kernel's messages with `dmesg`")
+    }
+}
+
+/// Watches the oldest operation of a device: reports it when it is slow, and gives the device up when it hangs.
+#[derive(Debug)]
+pub struct SlowWatch {
+    timeouts: Timeouts,
+    /// Age at which the next report is due.
+    report_at: Duration,
+}
+
+impl SlowWatch {
+    /// Nothing has been slow yet.
+    pub const fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, report_at: timeouts.slow }
+    }
+
+    /// Looks at the age of the oldest operation of drive `name`; the warning, where one is due.
+    ///
+    /// # Errors
+    /// The age, when the device is given up. After a stop request a device that may never answer is not waited for.
+    pub fn look(&mut self, name: &str, oldest: Duration, is_stopping: bool) -> Result<Option<Event>, Duration> {
+        if oldest < self.timeouts.slow {
+            self.report_at = self.timeouts.slow;
+            return Ok(None);
+        }
+        if oldest >= self.timeouts.hung || is_stopping {
+            return Err(oldest);
+        }
+        if oldest < self.report_at {
+            return Ok(None);
+        }
+        self.report_at = oldest * 2;
+        Ok(Some(Event::Warning(format!(
+            "drive {name}: an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is given \
+             up after {} s",
+            oldest.as_secs(),
+            self.timeouts.hung.as_secs()
+        ))))
     }
 }
 

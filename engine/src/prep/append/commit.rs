@@ -17,8 +17,8 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
-use crate::prep::timeouts::{Timeouts, no_room, pulled};
-use crate::report::{Kind, Problem};
+use crate::prep::timeouts::{SlowWatch, Timeouts, no_room, pulled};
+use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem};
 use crate::units::ByteOffset;
 use crate::verify::find::{Opened, View};
 use crate::verify::medium::Medium;
@@ -34,7 +34,7 @@ const PIECE_MAX: usize = 4 << 20;
 const WAYS_ON: &str = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
 
 /// Writes to the device of an opened volume.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "holds a callback")]
 pub struct Store<'a> {
     name: &'a str,
     /// The drive's node under `/dev`; `None` for an image file.
@@ -43,17 +43,25 @@ pub struct Store<'a> {
     pool: &'a Pool,
     tag: u64,
     written: u64,
+    slow: SlowWatch,
+    events: &'a (dyn Fn(Event) + Sync),
 }
 
 impl<'a> Store<'a> {
     /// A store that uses this engine and these slots.
     pub fn new(name: &'a str, engine: Box<dyn Engine + Send>, pool: &'a Pool) -> Self {
-        Self { name, node: None, engine, pool, tag: 0, written: 0 }
+        let slow = SlowWatch::new(Timeouts::default());
+        Self { name, node: None, engine, pool, tag: 0, written: 0, slow, events: &|_| {} }
     }
 
     /// Sets the drive's node under `/dev`, which disappears when it is unplugged; `None` for an image file.
     pub fn at(self, node: Option<&'a Path>) -> Self {
         Self { node, ..self }
+    }
+
+    /// Reports a slow device to `events`, by these limits.
+    pub fn reporting(self, timeouts: Timeouts, events: &'a (dyn Fn(Event) + Sync)) -> Self {
+        Self { slow: SlowWatch::new(timeouts), events, ..self }
     }
 
     /// The node given.
@@ -114,7 +122,7 @@ impl<'a> Store<'a> {
     }
 
     fn wait(&mut self) -> Result<(), Problem> {
-        match self.engine.wait(Some(Timeouts::POLL_INTERVAL)) {
+        match self.engine.wait(Some(PROGRESS_INTERVAL)) {
             Completion::Written { result: Err(error), .. } => {
                 Err(self.failed(&error.source, "writing failed").at(error.at))
             }
@@ -126,8 +134,13 @@ impl<'a> Store<'a> {
                 Err(problem.drive(self.name).advice("try again with --engine sync"))
             }
             Completion::TimedOut => {
-                let held = Timeouts::default().check(self.engine.as_ref());
-                held.map_err(|problem| problem.drive(self.name).advice(WAYS_ON))
+                let oldest = self.engine.oldest().unwrap_or_default();
+                let look = self.slow.look(self.name, oldest, false);
+                let given_up = |age| Timeouts::timed_out(age).drive(self.name).advice(WAYS_ON);
+                if let Some(warning) = look.map_err(given_up)? {
+                    (self.events)(warning);
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -220,7 +220,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
     let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
     let node = (!facts.is_image).then_some(&*facts.path);
-    let mut store = Store::new(&facts.name, engine, &pool).at(node);
+    let mut store = Store::new(&facts.name, engine, &pool).at(node).reporting(Timeouts::default(), shared.events);
     let opened = match there {
         Some(opened) => opened,
         None => {
@@ -704,6 +704,7 @@ pub(in crate::prep) fn roll_back(
     target: &TargetDrive,
     checkpoint: &Checkpoint,
     request: &PrepRequest,
+    events: &(dyn Fn(Event) + Sync),
 ) -> Result<(), Problem> {
     let facts = &target.facts;
     let drive_files = DriveFiles::new(request, &facts.drive_id);
@@ -714,7 +715,7 @@ pub(in crate::prep) fn roll_back(
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
-        let mut store = Store::new(&facts.name, engine, &pool);
+        let mut store = Store::new(&facts.name, engine, &pool).reporting(Timeouts::default(), events);
         if let Some(copied) = &state.copied {
             let mut images = drive_files.images(false)?;
             drive_files.trust(&mut images, &copied.images, device, &facts.name)?;

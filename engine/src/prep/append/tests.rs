@@ -616,6 +616,24 @@ fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
     let warned = |event: &&Event| matches!(event, Event::Warning(text) if text.contains("has been waiting for"));
     let warnings = lab.events.lock().expect("events").iter().filter(warned).count();
     assert!((2..8).contains(&warnings), "{warnings} warnings: each time the age has doubled");
+    // While the files become part of it, and while that is taken back.
+    lab.timeouts = Timeouts::default();
+    let mut sidecar = lab.file("images");
+    copied(&lab, &twin(&disk), &key, &mut sidecar).unwrap_or_else(|problem| panic!("{problem}"));
+    for act in [commit::redo, commit::undo] {
+        let disk = twin(&disk);
+        disk.set_faults(Faults { hang_at: Some(1), ..Faults::default() });
+        let pool = Pool::new(2, 1 << 20).expect("slots");
+        let warnings = Mutex::new(0);
+        let count = |event: Event| *warnings.lock().expect("a number") += usize::from(warned(&&event));
+        let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(900) };
+        let mut store = Store::new("sim", Box::new(disk.engine()), &pool).reporting(timeouts, &count);
+        let problem = act(&mut sidecar, &mut store).expect_err("it hangs");
+        assert!(problem.what.contains("does not answer") && problem.place.drive.is_some(), "{problem}");
+        drop(store);
+        let warnings = warnings.into_inner().expect("a number");
+        assert!((1..6).contains(&warnings), "{warnings} warnings");
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
 use crate::prep::rate_limit::RateLimit;
 use crate::prep::sources::Sources;
-use crate::prep::timeouts::Timeouts;
+use crate::prep::timeouts::{SlowWatch, Timeouts};
 use crate::prep::workers::{Done, Job, LaneBatcher};
 use crate::report::{Event, Problem, Stage, Stop};
 use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
@@ -251,7 +251,7 @@ struct Drive<'a, 'o> {
     reported_at: Instant,
     waited: [Duration; 3],
     /// Age of the oldest operation at which it is reported next.
-    slow_at: Duration,
+    slow: SlowWatch,
     sources: Sources,
 }
 
@@ -259,7 +259,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     fn new(mut s: Setup<'a>, formatting: Option<Formatting<'a, 'o>>) -> Self {
         let waker = s.engine.waker();
         let sources = Sources::new(std::mem::take(&mut s.bases));
-        let slow_at = s.timeouts.slow;
+        let slow = SlowWatch::new(s.timeouts);
         let batches = std::mem::replace(&mut s.content.batches, Box::new(std::iter::empty())).peekable();
         Self {
             tree: s.content.tree,
@@ -295,7 +295,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             files_down: 0,
             reported_at: Instant::now(),
             waited: [Duration::ZERO; 3],
-            slow_at,
+            slow,
             sources,
             s,
         }

@@ -85,22 +85,10 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Reports the age of the oldest operation, and gives up a device that does not answer at all.
     pub(super) fn mind_the_slow(&mut self) -> Result<(), Problem> {
-        let timeouts = self.s.timeouts;
         let oldest = self.s.engine.oldest().unwrap_or_default();
-        if oldest < timeouts.slow {
-            self.slow_at = timeouts.slow;
-        } else if oldest >= timeouts.hung || self.s.stop.requested() {
-            // After a stop request a device that may never answer is not waited for.
-            return Err(self.hung(oldest));
-        } else if oldest >= self.slow_at {
-            self.slow_at = oldest * 2;
-            (self.s.events)(Event::Warning(format!(
-                "drive {}: an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is \
-                 given up after {} s",
-                self.s.name,
-                oldest.as_secs(),
-                timeouts.hung.as_secs()
-            )));
+        let look = self.slow.look(&self.s.name, oldest, self.s.stop.requested());
+        if let Some(warning) = look.map_err(|age| self.hung(age))? {
+            (self.s.events)(warning);
         }
         Ok(())
     }
