@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::SecretText;
 use super::csv::{self, Columns, Header, Record};
@@ -73,7 +74,7 @@ pub struct DrivesetRow {
     /// Whether the volume is encrypted by the tool or already.
     pub encryption: Encryption,
     /// Numerical password of a drive that is already encrypted; well-formed.
-    pub existing_key: Option<SecretText>,
+    pub existing_key: Option<Arc<SecretText>>,
 }
 
 /// A driveset file.
@@ -194,7 +195,7 @@ impl Row<'_> {
             format: format?,
             prompt: prompt?,
             encryption: encryption?,
-            existing_key: existing_key?,
+            existing_key: existing_key?.map(Arc::new),
         })
     }
 

@@ -4,8 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A BitLocker key as text: never printed, wiped on drop.
-#[derive(Clone)]
+/// A BitLocker key as text: never printed, never copied, wiped on drop. Owners that share one hold it in an `Arc`.
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {

@@ -141,7 +141,7 @@ pub struct Keys {
     /// Cipher of the volume's sectors.
     pub cipher: Arc<SectorCipher>,
     /// The numerical password.
-    pub password: SecretText,
+    pub password: Arc<SecretText>,
     /// One of the three equal metadata regions, with the wrapped keys.
     pub region: Vec<u8>,
     /// The volume's first 8192 bytes as stored.
@@ -162,7 +162,7 @@ impl Keys {
         let cipher = secrets.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
         Ok(Self {
             cipher: Arc::new(cipher),
-            password: SecretText::new(secrets.password().printed().expose()),
+            password: Arc::new(SecretText::new(secrets.password().printed().expose())),
             converting: secrets.converting(&region),
             region: region.to_vec(),
             front: secrets.front().to_vec(),
@@ -197,6 +197,7 @@ impl Keys {
             .map_err(|error| format!("the cipher refuses its key: {error}"))?;
         let converting = unlocked.converting(region).ok_or("the checkpoint's metadata is none of a volume")?;
         let (region, front) = (region.to_vec(), front.to_vec());
+        let password = Arc::new(password);
         Ok(Self { cipher: Arc::new(cipher), password, region, front, converting, external: None })
     }
 }

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -50,7 +51,7 @@ pub struct Own {
     known: HashMap<(u64, u64), &'static str>,
     drive_ids: Vec<String>,
     /// Keys in the drive records.
-    keys: Vec<SecretText>,
+    keys: Vec<Arc<SecretText>>,
 }
 
 impl Own {
@@ -124,7 +125,8 @@ impl Own {
         let bytes = small(path)?;
         // UTF-16, as Windows' editors save it.
         let text = without_zeros(&bytes);
-        let known = |key: &SecretText| text.windows(key.expose().len()).any(|part| part == key.expose().as_bytes());
+        let known =
+            |key: &Arc<SecretText>| text.windows(key.expose().len()).any(|part| part == key.expose().as_bytes());
         let is_known = || self.keys.iter().any(known).then_some("a file that holds the key of a drive");
         key_in(&bytes).or_else(|| key_in(unpadded(&bytes))).or_else(is_known)
     }
@@ -151,7 +153,7 @@ impl Own {
 
     /// Registers the key of a record.
     fn learn(&mut self, bytes: &[u8]) {
-        self.keys.extend(drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key));
+        self.keys.extend(drive_record::read(bytes).ok().and_then(|record| record.bitlocker_key).map(Arc::new));
     }
 
     /// Registers files in a directory into which sessions write.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
 use crate::azure::driveset;
@@ -85,9 +86,9 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     let mut read = Vec::new();
     for mut target in targets::find(&set.rows, &options, &mut Vec::new())? {
         let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
-        let known = record_of(&record)?.filter(|record| record.drive_id == target.facts.drive_id);
+        let mut known = record_of(&record)?.filter(|record| record.drive_id == target.facts.drive_id);
         if target.key.is_none() {
-            target.key = known.as_ref().and_then(|record| record.bitlocker_key.clone());
+            target.key = known.as_mut().and_then(|record| record.bitlocker_key.take()).map(Arc::new);
         }
         target.work = Work::Append;
         let name = target.facts.name.clone();
@@ -162,7 +163,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-type Found = (Option<SecretText>, Option<drive_record::DriveRecord>, ReadDrive);
+type Found = (Option<Arc<SecretText>>, Option<drive_record::DriveRecord>, ReadDrive);
 
 fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Problems> {
     let manifest_file = format!("\\{MANIFEST_NAME}");
@@ -173,7 +174,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
         run::keep_key(&drive.record)?;
         let info = DriveInfo {
             drive_id: &drive.drive.drive_id,
-            bitlocker_key: key.as_ref().map_or("", SecretText::expose),
+            bitlocker_key: key.as_deref().map_or("", SecretText::expose),
             manifest_file: &manifest_file,
             manifest_hash: Some(drive.manifest_md5),
             drive_header_hash: None,

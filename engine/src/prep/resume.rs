@@ -6,6 +6,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::azure::driveset;
@@ -581,7 +582,7 @@ fn append_again(
     let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
     let name = target.facts.name.clone();
     let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
-    target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key);
+    target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key).map(Arc::new);
     let started = match has_begun {
         // The volume may be between two states: only this checkpoint records that.
         true => Some(append::run::started(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),

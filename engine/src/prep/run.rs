@@ -114,7 +114,7 @@ impl Prepared {
         for drive in appends {
             let Some(first) = &mut drive.in_place else { continue };
             let keys = Keys::new(&draw(&first.regions, first.disk, &drive.rules.drive_id)).map_err(internal)?;
-            drive.target.key = Some(keys.password.clone());
+            drive.target.key = Some(Arc::clone(&keys.password));
             first.keys = Some(keys);
         }
         Ok(all)

@@ -652,7 +652,7 @@ pub(super) fn refuse_foreign_records(found: &[TargetDrive], ledger: &Ledger, jou
     let known = |id: &str| ledger.sessions.iter().any(|session| session.drive(id).is_some());
     for target in found.iter().filter(|target| !known(&target.facts.drive_id)) {
         let path = journal.with_file_name(format!("{}.xml", target.facts.drive_id));
-        if records::is_foreign(journal, &target.facts.drive_id, target.key.as_ref()) {
+        if records::is_foreign(journal, &target.facts.drive_id, target.key.as_deref()) {
             problems.push(foreign_record(&path).drive(&target.facts.name));
         }
     }

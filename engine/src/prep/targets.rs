@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::azure::SecretText;
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
@@ -43,7 +44,7 @@ pub struct TargetDrive {
     /// Kind of work on it.
     pub work: Work,
     /// Key of its existing volume, where that is kept.
-    pub key: Option<SecretText>,
+    pub key: Option<Arc<SecretText>>,
 }
 
 /// Consent stated in the driveset row of a drive.

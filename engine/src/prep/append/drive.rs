@@ -331,6 +331,7 @@ fn one_of_journal(
     let key = record.bitlocker_key.filter(|_| record.drive_id == drive.drive_id).ok_or_else(|| {
         Problem::new(Kind::Environment, "the drive record holds no key of this drive").path(&record_path)
     })?;
+    let key = Arc::new(key);
     let serial = TargetName::Serial(drive.drive_id.clone());
     let mut names: Vec<TargetName> = Vec::new();
     if let Some(name) = drive.name.as_deref() {
@@ -370,7 +371,7 @@ fn one_of_journal(
             format: FormatOption::AlreadyFormatted,
             prompt: FormatPrompt::SilentMode,
             encryption: Encryption::AlreadyEncrypted,
-            existing_key: Some(key.clone()),
+            existing_key: Some(Arc::clone(&key)),
         };
         let mut cautions = Vec::new();
         let options = TargetOptions { driveset: journal, drive_ids: &ids, ids_proved: true, ..*options };

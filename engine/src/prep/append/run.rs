@@ -260,7 +260,13 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     }
     let header = request.drive_header_hash || had_header_hash;
     let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
-    write_record(drive.target.key.as_ref(), &facts.drive_id, &drive_files, Some(done.manifest_md5), header.as_deref())?;
+    write_record(
+        drive.target.key.as_deref(),
+        &facts.drive_id,
+        &drive_files,
+        Some(done.manifest_md5),
+        header.as_deref(),
+    )?;
     let store_written = store.written();
     let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
     drop((store, opened));
@@ -356,7 +362,7 @@ fn begin(
     shared: &Shared<'_>,
 ) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
-    let key = drive.target.key.as_ref().map(SecretText::expose);
+    let key = drive.target.key.as_deref().map(SecretText::expose);
     let there = record_of(&drive_files.record)?.filter(|record| {
         record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
     });
@@ -375,7 +381,7 @@ fn begin(
                     "drive {name}: an earlier drive record was found; its key is kept in {kept}"
                 )));
             }
-            write_record(drive.target.key.as_ref(), &facts.drive_id, drive_files, None, None)?;
+            write_record(drive.target.key.as_deref(), &facts.drive_id, drive_files, None, None)?;
             None
         }
     };
