@@ -597,7 +597,7 @@ mod tests {
         let size = ByteLen(1 << 20);
         Erased {
             drive: DriveFacts { size, ..DriveFacts::default() },
-            identity: Identity::of_image_for_tests(size),
+            identity: Identity::of_image(size, crate::units::SectorSize::S512),
             methods,
             level: Level::Failed,
             times: [jiff::Timestamp::UNIX_EPOCH; 2],

@@ -126,14 +126,8 @@ impl Identity {
         None
     }
 
-    /// An image file's, for tests of other rooms.
-    #[cfg(test)]
-    pub(crate) fn of_image_for_tests(size: ByteLen) -> Self {
-        Self::of_image(size, SectorSize::S512)
-    }
-
     /// The identity of an image file: it has only a size.
-    pub(super) fn of_image(size: ByteLen, sector: SectorSize) -> Self {
+    pub fn of_image(size: ByteLen, sector: SectorSize) -> Self {
         Self {
             serial: None,
             bridge_serial: None,

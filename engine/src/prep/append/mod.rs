@@ -149,6 +149,7 @@ pub struct Appended {
     /// The images of old and new contents, as written.
     pub images: Prefix,
     /// Files left out, by tree index.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the session reads them from the outcome log"))]
     pub left_out: BTreeMap<u32, String>,
     /// Progress of file data, and the present outcome log.
     pub durable: Durable,
