@@ -117,7 +117,7 @@ fn dead(root: &Path, path: &str, anchor: Option<&str>) -> Option<String> {
 }
 
 /// Citations in `line` without a target, and those that are not in the one form: `docs/spec/ntfs.md#attribute-lists`.
-/// Sections of other people's documents (RFC, [MS-XCA]) keep their numbers.
+/// Sections of other people's documents (RFC, NIST, [MS-XCA]) keep their numbers.
 fn bad_citations(root: &Path, line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("docs/") {
@@ -140,7 +140,7 @@ fn bad_citations(root: &Path, line: &str) -> Vec<String> {
             }
         }
     }
-    if !line.contains("RFC ") && !line.contains("[MS-") {
+    if !["RFC ", "[MS-", "NIST "].iter().any(|other| line.contains(other)) {
         for word in ["section", "sections", "spec", "Spec"] {
             for (at, _) in line.match_indices(word) {
                 if !line[..at].ends_with(is_ident) && starts_with_number(&line[at + word.len()..]) {

@@ -125,7 +125,7 @@ pub enum Place {
 pub enum Level {
     /// Every addressable sector was overwritten (Clear).
     Clear,
-    /// The keys were destroyed (cryptographic erase, section 2.6).
+    /// The keys were destroyed (cryptographic erase, NIST SP 800-88 section 2.6).
     CryptographicErase,
     /// All sectors read as zeros since the device was given them back: no method of the standard.
     Discarded,

@@ -92,7 +92,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Whether section 5 tells something.
+    /// Whether the fifth section is written: some setting of it is in use.
     fn has_more(&self) -> bool {
         self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
     }

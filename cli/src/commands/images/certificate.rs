@@ -91,7 +91,7 @@ pub fn verdict(erased: &Erased) -> (&'static str, String) {
             format!(
                 "The keys of the BitLocker volumes that were on it are destroyed{}: every place that held them was \
                  overwritten with zeros and read back as zero. The encrypted sectors are as they were. The standard counts \
-                 that as Purge only where all conditions of its section 2.6 hold, which nothing on a drive can show.",
+                 that as Purge only where all of its conditions hold, which nothing on a drive can show.",
                 if erased.searched.is_some() { "" } else { " as far as the partition tables lead to them" },
             ),
         ),
