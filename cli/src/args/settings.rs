@@ -19,7 +19,7 @@ const FILE_LEN_MAX: u64 = 1 << 20;
 /// Variables that are no option.
 const OTHER_VARIABLES: &[&str] = &["DRAY_CONFIG", "DRAY_TOKEN"];
 /// Options that no file and no variable may set: consent to destruction is typed anew each time.
-const TYPED_ONLY: &[&str] = &["yes", "silent"];
+const TYPED_ONLY: &[&str] = &["yes", "silent", "even-unconfirmed", "take-over"];
 
 /// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
