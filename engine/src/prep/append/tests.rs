@@ -610,12 +610,13 @@ fn a_volume_whose_drive_is_pulled_says_so() {
 fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
     let mut lab = Lab::new("slow");
     let (disk, key) = lab.first("xts-aes-128");
-    lab.timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(700) };
+    // Long enough for a busy machine to look several times.
+    lab.timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_secs(3) };
     let problem = ended(&lab, &disk, &key, Faults { hang_at: Some(1), ..Faults::default() });
     assert!(problem.what.contains("does not answer"), "{problem}");
     let warned = |event: &&Event| matches!(event, Event::Warning(text) if text.contains("has been waiting for"));
     let warnings = lab.events.lock().expect("events").iter().filter(warned).count();
-    assert!((2..8).contains(&warnings), "{warnings} warnings: each time the age has doubled");
+    assert!((2..=9).contains(&warnings), "{warnings} warnings: each time the age has doubled");
     // While the files become part of it, and while that is taken back.
     lab.timeouts = Timeouts::default();
     let mut sidecar = lab.file("images");
@@ -626,13 +627,13 @@ fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
         let pool = Pool::new(2, 1 << 20).expect("slots");
         let warnings = Mutex::new(0);
         let count = |event: Event| *warnings.lock().expect("a number") += usize::from(warned(&&event));
-        let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_millis(900) };
+        let timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_secs(2) };
         let mut store = Store::new("sim", Box::new(disk.engine()), &pool).reporting(timeouts, &count);
         let problem = act(&mut sidecar, &mut store).expect_err("it hangs");
         assert!(problem.what.contains("does not answer") && problem.place.drive.is_some(), "{problem}");
         drop(store);
         let warnings = warnings.into_inner().expect("a number");
-        assert!((1..6).contains(&warnings), "{warnings} warnings");
+        assert!((1..=8).contains(&warnings), "{warnings} warnings");
     }
 }
 
