@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::Credential;
 use crate::endpoint::Endpoint;
-use crate::list::{self, BlobKind, Include, Page, md5};
+use crate::list::{self, BlobKind, Include, Page, PageRange, md5};
 use crate::send::{ANSWER_MAX, Answer, Failure, Http, Policy, Request, retry_after};
 use crate::sign::{VERSION, authorization, encoded, text_to_sign};
 
@@ -108,9 +108,6 @@ pub struct Content<'a> {
 
 /// A block in a list of blocks: its id in base64, as the service keeps it.
 pub type Part = String;
-
-/// A range of a page blob: start, length, and whether it was cleared.
-pub type PageRange = (u64, u64, bool);
 
 /// Bytes of a blob, and what belongs to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -291,7 +288,7 @@ impl Account {
                     operation.query.push((name, value.to_owned()));
                 }
             }
-            let (names, next) = self.run(&operation, |answer| parsed(answer, |bytes| list::containers(bytes)))?;
+            let (names, next) = self.run(&operation, |answer| parsed(answer, list::containers))?;
             out.extend(names);
             match next {
                 Some(next) if next != marker => marker = next,

@@ -22,9 +22,9 @@ pub mod send;
 pub mod sign;
 pub mod token;
 
-pub use blob::{Account, Condition, Content, Facts, PageRange, Part, Settings};
+pub use blob::{Account, Condition, Content, Facts, Part, Settings};
 pub use credential::Credential;
 pub use endpoint::Endpoint;
-pub use list::{Blob, BlobKind, Include, Page};
+pub use list::{Blob, BlobKind, Include, Page, PageRange};
 pub use send::{Failure, Http, Policy};
 pub use token::{Source, Tokens};

@@ -91,6 +91,9 @@ impl Include {
     }
 }
 
+/// A range of a page blob: start, length, and whether it was cleared.
+pub type PageRange = (u64, u64, bool);
+
 /// A page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
@@ -240,7 +243,7 @@ pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn pages(bytes: &[u8]) -> Result<(Vec<(u64, u64, bool)>, Option<String>), String> {
+pub fn pages(bytes: &[u8]) -> Result<(Vec<PageRange>, Option<String>), String> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut out, mut next) = (Vec::new(), None);
     let (mut start, mut is_clear) = (0u64, false);

@@ -904,7 +904,10 @@ mod tests {
         [0x0c, 0xc1, 0x75, 0xb9, 0xc0, 0xf1, 0xb6, 0xa8, 0x31, 0xc3, 0x99, 0xe2, 0x69, 0x77, 0x26, 0x61];
     const HEX_OF_A: &str = "0CC175B9C0F1B6A831C399E269772661";
 
-    fn manifest(blobs: &[(&str, u64, &[(u64, u64)])]) -> Audit {
+    /// Path, length, and offset and length of each block.
+    type SentBlob<'a> = (&'a str, u64, &'a [(u64, u64)]);
+
+    fn manifest(blobs: &[SentBlob<'_>]) -> Audit {
         let mut text = String::from("<DriveManifest Version=\"2014-11-01\"><Drive><DriveId>D</DriveId><BlobList>");
         for (path, length, blocks) in blobs {
             let name = path.replace('/', "\\");
