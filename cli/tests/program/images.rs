@@ -41,8 +41,8 @@ pub(super) fn ends(session: &Session, line: &str, wanted: i32) -> String {
 /// The last object of a type in what a command printed.
 pub(super) fn object(output: &Output, kind: &str) -> Value {
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let objects = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    objects.filter(|value| value["type"] == kind).last().unwrap_or_else(|| panic!("no {kind}: {}", said(output)))
+    let mut objects = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    objects.rfind(|value| value["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {}", said(output)))
 }
 
 /// How many lines of a file hold the text, by grep.
