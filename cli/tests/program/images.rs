@@ -331,8 +331,8 @@ fn a_run_that_was_killed_goes_on() {
         child.wait().expect("ended");
     };
     // The image is flushed every 5 s, and the map written every 10.
-    killed("acquire drive.img --to kept.img --rate 6M", 0);
-    killed("acquire drive.img --to kept.img --rate 6M", 14);
+    killed("acquire drive.img --to kept.img --rate 4M", 0);
+    killed("acquire drive.img --to kept.img --rate 4M", 22);
     let output = run(&session, "acquire drive.img --to kept.img --json");
     assert_eq!(code(&output), 0, "{}", said(&output));
     let result = object(&output, "acquired");
@@ -348,7 +348,7 @@ fn a_run_that_was_killed_goes_on() {
 
     let to = session.path("to.img");
     fs::File::create(&to).and_then(|file| file.set_len(110 * MIB)).expect("an image");
-    killed("write drive.img to.img --rate 6M", 14);
+    killed("write drive.img to.img --rate 4M", 22);
     // It holds no volume, and says how far it is.
     ends(&session, "unlock to.img --key-file drive.xml", 4);
     assert_eq!(fs::read(&to).expect("the image")[..4096], [0; 4096]);

@@ -212,12 +212,14 @@ impl BlockReader<'_> {
             Outgoing { batcher, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
         let mut under: HashMap<u64, Under<T>> = HashMap::new();
         let (mut next, mut filling, mut ended) = (0, 0, false);
+        // Whether the last load came slowly, and something that arrived meanwhile may be waiting.
+        let mut is_behind = false;
         loop {
             if self.stop.requested() {
                 return Err(Problem::new(Kind::Interrupted, "stopped on request"));
             }
             let oldest = under.keys().min().copied().unwrap_or(next);
-            while !ended && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
+            while !ended && (!is_behind || under.is_empty()) && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
                 let Some(mut slot) = pool.take() else { break };
                 let asked = Instant::now();
                 let Some(load) = loads.next() else {
@@ -247,8 +249,10 @@ impl BlockReader<'_> {
                 }
                 under.insert(tag, Under { load, failure: None });
                 self.send_chain(&mut outgoing, &under, &ends);
-                // A caller that limits the rate makes the road wait for the next load: this one goes first.
+                // A caller that limits the rate makes the loop wait for the next load: this one, and all that arrived
+                // meanwhile, go first.
                 if asked.elapsed() > SLOW_LOAD {
+                    is_behind = true;
                     break;
                 }
             }
@@ -266,7 +270,10 @@ impl BlockReader<'_> {
                 // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
             }
             outgoing.batcher.flush(filling >= BUSY);
-            match engine.wait(Some(WAIT_MAX)) {
+            let wait = if is_behind { Duration::ZERO } else { WAIT_MAX };
+            let completion = engine.wait(Some(wait));
+            is_behind &= !matches!(completion, Completion::TimedOut);
+            match completion {
                 Completion::Filled { tag, slot, results } => {
                     filling -= 1;
                     let Some(entry) = under.get_mut(&tag) else { continue };
