@@ -47,7 +47,7 @@ enum Action {
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
-    after_long_help = Exit::help(),
+    after_long_help = format!("{EXAMPLES}\n\n{}", Exit::help()),
     group(ArgGroup::new("which").args(["index", "drive", "here"]).required(true))
 )]
 struct Run {
@@ -85,7 +85,7 @@ struct Run {
 /// Arguments of `dray shard status`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit code: 0 all drives are done; 3 done, with files left out; 4 a drive failed; 6 work is left"
+    after_help = "Exit codes: 0 all drives are done; 3 done, with files left out; 4 a drive failed;\n6 work is left\n\nExample:\n  dray shard status /srv/shards"
 )]
 struct Status {
     /// Directory that `dray plan --shards` filled

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Session, code, dray_in as dray, said};
+use crate::common::{Session, code, dray_in as dray, said, words};
 
 /// Three image drives and files that need all of them; the shards lie in `s`.
 fn planned(name: &str) -> Session {
@@ -73,7 +73,7 @@ fn shards_make_what_one_session_makes() {
     assert_eq!(code(&run), 0, "{}", said(&run));
     let early = dray(&session.dir, &["shard", "merge", "s", "--journal", "job.jrn"]);
     assert_eq!(code(&early), 6, "{}", said(&early));
-    assert!(said(&early).contains("was not begun"), "{}", said(&early));
+    assert!(words(&early).contains("was not begun"), "{}", said(&early));
     assert_eq!(status(&session).0, 6);
 
     let run = dray(&session.dir, &["shard", "run", "s", "--here", "--silent"]);
@@ -86,7 +86,7 @@ fn shards_make_what_one_session_makes() {
     let merged = merge();
     assert_eq!(code(&merged), 0, "{}", said(&merged));
     let journal = fs::read(session.path("job.jrn")).expect("a journal");
-    assert!(said(&merge()).contains("nothing left to do"));
+    assert!(words(&merge()).contains("nothing left to do"));
     assert_eq!(fs::read(session.path("job.jrn")).expect("a journal"), journal, "merging again changes nothing");
 
     // The same plan in one session: the same drives in the same order, with the same files on each.
@@ -136,7 +136,7 @@ fn a_shard_that_is_cut_off_resumes_and_is_held_by_one() {
     }
     let second = dray(&session.dir, &["shard", "run", "s", "--drive", "d1", "--silent"]);
     assert_eq!(code(&second), 2, "{}", said(&second));
-    assert!(said(&second).contains("another process works on this shard"), "{}", said(&second));
+    assert!(words(&second).contains("another process works on this shard"), "{}", said(&second));
     std::thread::sleep(std::time::Duration::from_secs(1));
     child.kill().expect("killed");
     child.wait().expect("ended");
@@ -155,13 +155,13 @@ fn a_shard_that_is_cut_off_resumes_and_is_held_by_one() {
     verified(&session, "d1.img", &session.path("s/0000/d1.xml"));
     let again = dray(&session.dir, &["shard", "run", "s", "--index", "0", "--silent"]);
     assert_eq!(code(&again), 0);
-    assert!(said(&again).contains("nothing left to do"), "{}", said(&again));
+    assert!(words(&again).contains("nothing left to do"), "{}", said(&again));
     // A lock of another host is not broken, unless a person says so.
     let lock = r#"{"host":"far-away","boot_id":"x","process":1,"started":1,"since":"2026-01-01T00:00:00Z"}"#;
     fs::write(session.path("s/0001.lock"), lock).expect("a lock");
     let held = dray(&session.dir, &["shard", "run", "s", "--index", "1", "--silent"]);
     assert_eq!(code(&held), 2, "{}", said(&held));
-    assert!(said(&held).contains("far-away"), "{}", said(&held));
+    assert!(words(&held).contains("far-away"), "{}", said(&held));
     assert!(!session.path("d2.img").exists());
     let taken = dray(&session.dir, &["shard", "run", "s", "--index", "1", "--silent", "--take-over"]);
     assert_eq!(code(&taken), 0, "{}", said(&taken));
@@ -187,7 +187,7 @@ fn what_a_shard_refuses_is_refused_before_the_first_write() {
     fs::File::create(other.path("d1.img")).expect("a file").set_len(50_000_000).expect("a length");
     let size = dray(&other.dir, &["shard", "run", "s", "--index", "0", "--silent"]);
     assert_eq!(code(&size), 2, "{}", said(&size));
-    assert!(said(&size).contains("its size differs"), "{}", said(&size));
+    assert!(words(&size).contains("its size differs"), "{}", said(&size));
     // A drive that holds something needs consent on the host that erases it.
     let mut image = vec![0; 100_000_000];
     image[510..512].copy_from_slice(&[0x55, 0xaa]);
@@ -195,7 +195,7 @@ fn what_a_shard_refuses_is_refused_before_the_first_write() {
     fs::write(other.path("d1.img"), &image[..image.len() / 512 * 512]).expect("an image");
     let consent = dray(&other.dir, &["shard", "run", "s", "--index", "0", "--silent"]);
     assert_eq!(code(&consent), 2, "{}", said(&consent));
-    assert!(said(&consent).contains("no consent"), "{}", said(&consent));
+    assert!(words(&consent).contains("no consent"), "{}", said(&consent));
     // A byte of a shard.
     let shard = fs::read_dir(other.path("s")).expect("a directory").filter_map(Result::ok).map(|entry| entry.path());
     let shard = shard.filter(|path| path.to_string_lossy().contains("0001-")).last().expect("a shard");
@@ -213,7 +213,7 @@ fn what_a_shard_refuses_is_refused_before_the_first_write() {
     fs::write(other.path("s/index.json"), swapped).expect("written");
     let output = dray(&other.dir, &["shard", "status", "s"]);
     assert_eq!(code(&output), 1, "{}", said(&output));
-    assert!(said(&output).contains("another plan"), "{}", said(&output));
+    assert!(words(&output).contains("another plan"), "{}", said(&output));
 }
 
 /// A thousand drives that are attached nowhere near, and the scripts that start their shards.
