@@ -270,7 +270,10 @@ fn what_is_odd_with_a_session_is_told_before_it_begins() {
         eprintln!("SKIPPED judge: qemu-img makes no disks here");
     }
     fs::write(source.join("zeros.vhd"), vec![0; 4096]).expect("a file");
-    session.dataset(&[&format!("\"{}/\",data/,,rename", source.display())]);
+    // Without a type, names choose it: a disk is a page blob.
+    let columns = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
+    let rows = format!("{columns}\n\"{}/\",data/,,rename,None,None\n", source.display());
+    fs::write(session.path("dataset.csv"), rows).expect("a dataset");
     let said = words(&session.run(&["--dry-run"]));
     assert!(said.contains("zeros.vhd: has no VHD footer"), "{said}");
     assert!(
