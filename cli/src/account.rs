@@ -72,7 +72,7 @@ impl SignIn {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Storage account")]
 pub struct AccountArgs {
-    /// The account's blob endpoint, such as https://NAME.blob.core.windows.net
+    /// The account's blob endpoint, such as `https://NAME.blob.core.windows.net`
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
     /// File with a key of the account, or - to be asked [or AZURE_STORAGE_KEY]

@@ -169,7 +169,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Reads a catalog. All indices are checked: the result can be used like one from [`Builder::seal`].
+    /// Reads a catalog. All indices are checked: the result can be used like one from [`crate::catalog::Builder::seal`].
     ///
     /// # Errors
     /// The reason why the bytes are invalid.

@@ -87,7 +87,7 @@ pub fn run(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<ByteLen, Pr
 /// The same in any case, and gives the volume as it was opened.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub fn run_open(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<(ByteLen, Opened), Problem> {
     (written.events)(Event::Stage { drive: written.index, stage: Stage::ReadBack });
     let name = &written.facts.name;
@@ -150,7 +150,7 @@ pub fn run_open(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<(ByteL
 /// Opens the volume with the key as the drive record prints it; at `place`, where that is known.
 ///
 /// # Errors
-/// As [`run`].
+/// As `run`.
 pub(super) fn open_again(
     medium: Box<dyn Medium>,
     facts: &DriveFacts,

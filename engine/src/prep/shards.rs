@@ -7,7 +7,7 @@
 //! one journal and all records ◄──merge──────────────┘
 //! ```
 //!
-//! A shard is a plan file ([`crate::prep::plan_file`]) with one drive: its identity, its part of the catalog, the seed
+//! A shard is a plan file (`prep::plan_file`) with one drive: its identity, its part of the catalog, the seed
 //! of its identifiers, never a key. Keys are drawn where the drive is written. The layout follows from the shard alone,
 //! so that a drive written from it equals the drive that the whole session would have written.
 
