@@ -36,6 +36,7 @@
 //!     description: "example".into(),
 //!     used_space_only: true,
 //!     external_key: false,
+//!     user_password: false,
 //!     created: FileTime::from_unix(1_700_000_000, 0),
 //! };
 //! let secrets = VolumeSecrets::draw(spec, &mut Seeded::new(1));
