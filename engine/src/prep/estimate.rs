@@ -7,9 +7,7 @@ use crate::azure::dataset;
 use crate::azure::journal::Work;
 use crate::azure::ledger::Ledger;
 use crate::entropy::Seeded;
-use crate::prep::manifest::RowRules;
 use crate::prep::own::Own;
-use crate::prep::plan_file::Recipe;
 use crate::prep::planning::{Planned, Planner, Target, summarize};
 use crate::prep::request::PrepRequest;
 use crate::prep::scan::{self, Of, Scan};
@@ -82,30 +80,7 @@ pub fn estimate(
     let Some(Scan { catalog, bytes, skipped, .. }) = scanned else {
         return Err(Problem::new(Kind::Internal, "nothing is wrong and yet there is no catalog").into());
     };
-    let rules = dataset.rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
-        disposition: request.disposition.unwrap_or(row.disposition),
-        metadata,
-        properties,
-    });
-    let recipe = Recipe {
-        session: request.session.clone(),
-        cipher: request.cipher.clone(),
-        cluster_size: request.cluster_size,
-        table: request.table,
-        wipe_free: request.wipe_free,
-        drive_header_hash: false,
-        external_key: None,
-        formatted: now(),
-        rows: rules.collect(),
-        properties: sides.files,
-        md5_texts: sides.md5_texts,
-        windows: None,
-        selection: request.selection.clone(),
-        spread_evenly: request.spread_evenly,
-        guesses_type: request.content_type,
-        metadata: sides.metadata,
-        list: None,
-    };
+    let recipe = session::recipe_of(request, &dataset.rows, sides, now());
     let catalog = Arc::new(catalog);
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
     let planner = Planner { recipe: &recipe, catalog: &catalog };

@@ -41,7 +41,7 @@ use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{Event, Kind, PlanSummary, Problem, Problems, Skipped, counted};
 use crate::surroundings::Surroundings;
 use crate::text;
-use crate::units::{ByteLen, ClusterSize, SectorSize};
+use crate::units::{ByteLen, ClusterSize, FileTime, SectorSize};
 
 /// Path in messages for rows given on the command line.
 pub(super) const COMMAND_LINE: &str = "the command line";
@@ -334,30 +334,7 @@ pub fn prepare_with(
 
     let Scan { catalog, bytes: _, skipped, warnings: _ } = scanned;
     let catalog = Arc::new(catalog);
-    let row_rules = dataset.rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
-        disposition: request.disposition.unwrap_or(row.disposition),
-        metadata,
-        properties,
-    });
-    let recipe = Recipe {
-        session: request.session.clone(),
-        cipher: request.cipher.clone(),
-        cluster_size: request.cluster_size,
-        table: request.table,
-        wipe_free: request.wipe_free,
-        drive_header_hash: request.drive_header_hash,
-        external_key: request.external_key.clone(),
-        formatted: surroundings.now,
-        rows: row_rules.collect(),
-        properties: sides.files,
-        md5_texts: sides.md5_texts,
-        windows: request.windows.clone(),
-        selection: request.selection.clone(),
-        spread_evenly: request.spread_evenly,
-        guesses_type: request.content_type,
-        metadata: sides.metadata,
-        list: request.list.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
-    };
+    let recipe = recipe_of(&request, &dataset.rows, sides, surroundings.now);
     let rows = recipe.rows.iter().zip(&dataset.rows);
     let said = rows.filter(|(rule, row)| {
         rule.disposition != Disposition::Overwrite && (row.says_disposition || request.disposition.is_some())
@@ -588,6 +565,39 @@ pub(super) fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: 
                 );
             }
         }
+    }
+}
+
+/// The layout of a session's drives: from its request, the rows of its dataset, and the files that go with their blobs.
+pub(super) fn recipe_of(
+    request: &PrepRequest,
+    rows: &[DatasetRow],
+    sides: PropertyFiles,
+    formatted: FileTime,
+) -> Recipe {
+    let rules = rows.iter().zip(&sides.rows).map(|(row, &(metadata, properties))| RowRules {
+        disposition: request.disposition.unwrap_or(row.disposition),
+        metadata,
+        properties,
+    });
+    Recipe {
+        session: request.session.clone(),
+        cipher: request.cipher.clone(),
+        cluster_size: request.cluster_size,
+        table: request.table,
+        wipe_free: request.wipe_free,
+        drive_header_hash: request.drive_header_hash,
+        external_key: request.external_key.clone(),
+        formatted,
+        rows: rules.collect(),
+        properties: sides.files,
+        md5_texts: sides.md5_texts,
+        windows: request.windows.clone(),
+        selection: request.selection.clone(),
+        spread_evenly: request.spread_evenly,
+        guesses_type: request.content_type,
+        metadata: sides.metadata,
+        list: request.list.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     }
 }
 
