@@ -125,44 +125,31 @@ pub fn walk_links(
                 }
                 Err(error) => visit(&path, Found::Failed(error)),
             },
-            EntryKind::File => match metadata(&path, check_readable) {
-                Ok(meta) => {
-                    let id = (meta.dev(), meta.ino());
-                    visit(
-                        &path,
-                        Found::File {
-                            name: &entry.name,
-                            facts: FileFacts::of(&meta),
-                            id,
-                            real: None,
-                            posix: posix(&meta),
-                        },
-                    )
-                }
-                Err(error) => visit(&path, Found::Failed(error)),
-            },
-            EntryKind::Link(real) => match metadata(&real, check_readable) {
-                Ok(meta) => {
-                    let id = (meta.dev(), meta.ino());
-                    visit(
-                        &path,
-                        Found::File {
-                            name: &entry.name,
-                            facts: FileFacts::of(&meta),
-                            id,
-                            real: Some(real),
-                            posix: posix(&meta),
-                        },
-                    )
-                }
-                Err(error) => visit(&path, Found::Failed(error)),
-            },
+            EntryKind::File => file(&path, &entry.name, None, check_readable, visit),
+            EntryKind::Link(real) => file(&path, &entry.name, Some(real), check_readable, visit),
             EntryKind::Other(what) => visit(&path, Found::Other { what }),
         };
         if !go_on {
             return;
         }
         path.pop();
+    }
+}
+
+/// Visits a file, or the file that a link leads to (`real`); returns whether to continue.
+fn file(
+    path: &Path,
+    name: &OsStr,
+    real: Option<PathBuf>,
+    check_readable: bool,
+    visit: &mut dyn FnMut(&Path, Found<'_>) -> bool,
+) -> bool {
+    match metadata(real.as_deref().unwrap_or(path), check_readable) {
+        Ok(meta) => {
+            let (facts, id, posix) = (FileFacts::of(&meta), (meta.dev(), meta.ino()), posix(&meta));
+            visit(path, Found::File { name, facts, id, real, posix })
+        }
+        Err(error) => visit(path, Found::Failed(error)),
     }
 }
 
