@@ -22,9 +22,9 @@ use crate::units::{ByteLen, ByteOffset, ByteRange};
 use super::erase::Context;
 use super::lane::merged;
 use super::map::{Map, Status};
+use super::pipeline::{Hashed, Hashes, Pipeline, To};
 use super::ranges::{both, rest_of};
 use super::rescue::Rescue;
-use super::road::{Hashed, Hashes, Road, To};
 use super::search::is_zero;
 use super::target::{self, Target};
 
@@ -220,7 +220,7 @@ impl Acquire {
         }
 
         context.stage(Stage::Data);
-        let road = Road {
+        let pipeline = Pipeline {
             source: &self.source,
             name: &self.facts.name,
             workers: context.workers,
@@ -236,7 +236,7 @@ impl Acquire {
         let mut saved = (Instant::now(), 0);
         let mut trouble = None;
         let mut far = self.map.clone();
-        let result = road.run(&[to], &mut |now| {
+        let result = pipeline.run(&[to], &mut |now| {
             read = now.read;
             context.progress(ByteLen(read), total);
             let durable = now.counters[0].durable.load(Ordering::Acquire);
@@ -339,7 +339,7 @@ impl Acquire {
     fn hash(&self, image: &Device, context: &Context<'_>) -> Result<Sums, Problem> {
         let size = self.facts.size;
         let rate = RateLimit::new(None, Instant::now());
-        let road = Road {
+        let pipeline = Pipeline {
             source: image,
             name: &self.target.facts().name,
             workers: context.workers,
@@ -350,7 +350,7 @@ impl Acquire {
             tolerant: false,
             rate: &rate,
         };
-        let carried = road.run(&[], &mut |now| context.progress(ByteLen(now.read), size))?;
+        let carried = pipeline.run(&[], &mut |now| context.progress(ByteLen(now.read), size))?;
         Ok((carried.sha256, carried.md5, carried.pieces))
     }
 

@@ -84,14 +84,14 @@ pub fn run(
             arrivals.push(arrived);
             threads.push(scope.spawn(move || {
                 let timeouts = Timeouts::default();
-                let road = BlockReader { medium, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
+                let reader = BlockReader { medium, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
                 let loads = cut(common).zip(0_u64..).map(|((at, len), index)| {
                     let mut load = Load::new(index);
                     load.len = len;
                     load.parts.push((0..len, at));
                     load
                 });
-                let sent = road.run(loads, |arrived| {
+                let sent = reader.run(loads, |arrived| {
                     let bytes = arrived.failure.is_none().then(|| arrived.bytes.away());
                     let gone = |_| Problem::new(Kind::Interrupted, "the other side ended");
                     sender.send((arrived.what, bytes)).map_err(gone)

@@ -1,8 +1,8 @@
-//! The road from one source to any number of drives: read once, hashed in order, written by a lane each.
+//! One source to any number of drives: read once, hashed in order, written by one lane a drive.
 //!
-//! A slot is owned by one stage at a time: it is filled by the reading road, hashed in company by the workers (the MD5 of each
-//! piece), goes through the chains of hashes that need order, then to the lanes. The last lane that takes a piece gets the slot
-//! itself, the others a copy.
+//! One stage owns a slot at a time. The block reader fills it, the workers hash the pieces of several slots side by side
+//! (MD5), the hashes of the whole take the pieces in order, and the lanes write them. The last lane gets the slot itself,
+//! the others a copy.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -25,14 +25,14 @@ use crate::verify::medium::Medium;
 use super::lane::{Counters, Lane, Piece};
 use super::search::is_zero;
 
-/// Slots of the road, 160 MiB: those that fill, two companies at the workers, one for each stage, and what a drive has in
-/// flight.
+/// Slots of the pipeline, 160 MiB: those being filled, two groups of lanes at the workers, one for each stage, and the
+/// writes that a drive has in flight.
 const SLOTS: usize = 40;
 
 /// Slots of every further drive.
 const SLOTS_MORE: usize = 10;
 
-/// How often progress is looked at while nothing arrives any more.
+/// Interval between looks at the progress while nothing arrives.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Hashes that are made on the way, in addition to the MD5 of each piece.
@@ -64,34 +64,34 @@ pub(super) struct To<'a> {
     pub sparse: bool,
 }
 
-/// What came of it.
+/// Result of a pipeline.
 #[derive(Debug)]
 pub(super) struct Carried {
-    /// What was read, ascending.
+    /// Pieces read, ascending.
     pub pieces: Vec<Hashed>,
     /// Of all of it in order; `None` unless asked for, and where a piece is missing.
     pub sha256: Option<[u8; 32]>,
     pub md5: Option<[u8; 16]>,
     /// Pieces that could not be read as a whole.
     pub failed: Vec<ByteRange>,
-    /// How each drive ended.
+    /// Result of each drive.
     pub lanes: Vec<Result<(), Problem>>,
 }
 
-/// What is carried.
-pub(super) struct Road<'a> {
+/// A source with its readers, hashes and rate.
+pub(super) struct Pipeline<'a> {
     pub source: &'a dyn Medium,
     pub name: &'a str,
     pub workers: &'a Workers,
     pub stop: &'a Stop,
-    /// What is read: ascending, apart, whole sectors.
+    /// Ranges to read: ascending, disjoint, whole sectors.
     pub ranges: &'a [ByteRange],
     /// Bytes where pieces end, in addition to every 4 MiB. Ascending.
     pub cuts: &'a [u64],
     pub hashes: Hashes,
     /// Go on where a piece cannot be read.
     pub tolerant: bool,
-    /// How fast the source may be read.
+    /// Rate limit for reading the source.
     pub rate: &'a RateLimit,
 }
 
@@ -103,7 +103,7 @@ struct Item {
     sha256: Option<[u8; 32]>,
 }
 
-/// How far a road is.
+/// Progress of a pipeline.
 pub(super) struct Far<'a> {
     /// Bytes read.
     pub read: u64,
@@ -116,7 +116,7 @@ pub(super) struct Far<'a> {
 /// Hears of it.
 pub(super) type Progress<'a> = dyn FnMut(&Far<'_>) + 'a;
 
-impl Road<'_> {
+impl Pipeline<'_> {
     /// Carries everything.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ impl Road<'_> {
     fn read(&self, pool: &Pool, mut arrive: impl FnMut(u64, Arrival) -> Result<(), Problem>) -> Result<(), Problem> {
         let &Self { source, workers, stop, .. } = self;
         let timeouts = Timeouts::default();
-        let road = BlockReader { medium: source, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
+        let reader = BlockReader { medium: source, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
         let loads = pieces(self.ranges, self.cuts).zip(0_u64..).map(|(range, index)| {
             while let Err(wait) = self.rate.take(range.len.0, Instant::now()) {
                 std::thread::sleep(wait.min(GLANCE));
@@ -212,7 +212,7 @@ impl Road<'_> {
             load.spans.push(Span { range: 0..load.len, how: How::Block });
             load
         });
-        road.run_in(pool, loads, |arrived| {
+        reader.run_in(pool, loads, |arrived| {
             let (index, range) = arrived.what;
             if let Some(error) = arrived.failure {
                 if !self.tolerant {
@@ -324,7 +324,7 @@ fn spread(items: &Receiver<Item>, to: &[To<'_>], exits: Vec<Exit<'_>>) -> Vec<Ha
         pieces.push(Hashed { range, md5, sha256 });
         let zero = to.iter().any(|one| one.sparse) && is_zero(&bytes);
         let takers: Vec<usize> = (0..to.len()).filter(|i| !(to[*i].sparse && zero) && (to[*i].takes)(range)).collect();
-        // Slots of the road belong to the first lane's engine.
+        // Slots of the pipeline belong to the first lane's engine.
         for &i in takers.iter().filter(|i| **i > 0) {
             let mut slot = take(exits[i].pool);
             slot[..bytes.len()].copy_from_slice(&bytes);

@@ -48,7 +48,7 @@ impl Reading<'_> {
     ) -> Result<Seen, Problem> {
         let &Self { medium, workers, stop, .. } = self;
         let timeouts = Timeouts::default();
-        let road = BlockReader { medium, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
+        let reader = BlockReader { medium, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
         let stride = SLOT_LEN as u64 - seam;
         let loads = ranges.iter().flat_map(|range| {
             let end = range.end().0;
@@ -60,18 +60,19 @@ impl Reading<'_> {
             })
         });
         let mut seen = Seen::default();
-        road.run(loads, |mut arrived| {
-            let at = arrived.what;
-            if arrived.failure.is_some() {
-                self.singly(at, &mut arrived.bytes, &mut seen.unreadable);
-            }
-            see(at, &arrived.bytes);
-            // What is read twice counts once.
-            seen.read.0 += (arrived.bytes.len() as u64).min(stride);
-            progress(seen.read);
-            Ok(())
-        })
-        .map_err(|problem| problem.drive(self.name))?;
+        reader
+            .run(loads, |mut arrived| {
+                let at = arrived.what;
+                if arrived.failure.is_some() {
+                    self.singly(at, &mut arrived.bytes, &mut seen.unreadable);
+                }
+                see(at, &arrived.bytes);
+                // What is read twice counts once.
+                seen.read.0 += (arrived.bytes.len() as u64).min(stride);
+                progress(seen.read);
+                Ok(())
+            })
+            .map_err(|problem| problem.drive(self.name))?;
         seen.unreadable = merged(seen.unreadable);
         let total: u64 = ranges.iter().map(|range| range.len.0).sum();
         let lost: u64 = seen.unreadable.iter().map(|range| range.len.0).sum();

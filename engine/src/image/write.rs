@@ -28,9 +28,9 @@ use crate::verify::listing;
 
 use super::lane::{self, Lane, merged};
 use super::map::{Map, Status};
+use super::pipeline::{Hashed, Hashes, Pipeline, To, pieces, written};
 use super::ranges::{both, rest_of};
 use super::rescue::Rescue;
-use super::road::{Hashed, Hashes, Road, To, pieces, written};
 use super::target::{self, Target};
 
 /// Bytes at the front of a drive that are written last.
@@ -242,7 +242,7 @@ impl Write {
             cuts
         };
         let rate = RateLimit::new(self.request.rate, Instant::now());
-        let road = Road {
+        let pipeline = Pipeline {
             source: &self.source,
             name: &self.facts.name,
             workers,
@@ -267,7 +267,7 @@ impl Write {
         alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
         let (mut read, mut saved, mut trouble) = (0, Instant::now(), None);
         let mut bytes: Vec<u64> = vec![0; alive.len()];
-        let carried = road.run(&to, &mut |now| {
+        let carried = pipeline.run(&to, &mut |now| {
             read = now.read;
             for (lane, (index, one)) in alive.iter().enumerate() {
                 bytes[lane] = written(now.counters, lane);
@@ -711,7 +711,7 @@ impl Finish<'_> {
             cuts.dedup();
             cuts
         };
-        let road = Road {
+        let pipeline = Pipeline {
             source: &one.device,
             name: self.name,
             workers: self.workers,
@@ -722,7 +722,7 @@ impl Finish<'_> {
             tolerant: true,
             rate: &rate,
         };
-        let carried = road.run(&[], &mut |now| {
+        let carried = pipeline.run(&[], &mut |now| {
             let (acknowledged, waiting_for) = (ByteLen(now.read), Waiting::Drive);
             (self.events)(Event::Progress { drive: self.index, acknowledged, total, files: 0, waiting_for });
         })?;
