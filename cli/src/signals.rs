@@ -27,17 +27,17 @@ pub struct Signals {
 pub const SESSION: &str = "unfinished drives hold no volume: continue with --resume, or roll back with --abort";
 /// Advice for an interrupted audit.
 pub const AUDIT: &str = "nothing was written to the account: run the same command again";
-/// How a measurement does.
+/// Advice for an interrupted measurement.
 pub const BENCH: &str = "drives that were written to are left without a table: measure again";
 /// Advice for an interrupted verification.
 pub const VERIFY: &str = "nothing was written to the drives: run the same command again";
 
-/// How an erasure does.
+/// Advice for an interrupted erasure.
 pub const ERASE: &str = "what was overwritten stays so: run the same command again";
 
-/// How an image that is read or written goes on.
+/// Advice for an image that is read or written: it continues.
 pub const AGAIN: &str = "run the same command again: it goes on";
-/// How a copy of a drive does.
+/// Advice for a drive that is copied: it does not continue.
 pub const ANEW: &str = "an unfinished copy holds no volume: begin again";
 
 impl Signals {

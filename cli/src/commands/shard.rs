@@ -150,7 +150,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         for serial in unknown {
             output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
         }
-        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(index, entry)).collect();
+        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &State::Waiting)).collect();
         if !output.result("shards", json!({ "dir": dir, "plan": index.plan_hex(), "shards": list })) {
             let dir = clean(&dir.display().to_string());
             output.chat(&format!(
@@ -290,10 +290,9 @@ fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &
     }
 }
 
-fn line_json(index: &Index, entry: &Entry) -> Value {
-    let state = index.state(entry);
+fn line_json(entry: &Entry, state: &State) -> Value {
     let (mut host, mut since, mut exit_code, mut left_out) = (entry.host.clone(), None, None, 0);
-    match &state {
+    match state {
         State::Running(holder) | State::BrokenOff(holder) => {
             host = Some(holder.host.clone());
             since = Some(holder.since.clone());
@@ -344,7 +343,7 @@ impl Status {
             (0, false, _) => Exit::Resumable,
             _ => Exit::DriveFailed,
         };
-        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(&index, entry)).collect();
+        let list: Vec<Value> = states.iter().map(|(entry, state)| line_json(entry, state)).collect();
         let value = json!({
             "dir": self.dir, "session": index.session, "plan": index.plan_hex(), "done": is("done"),
             "failed": is("failed"), "shards": list,

@@ -23,6 +23,11 @@ pub fn count(n: u64, what: &str) -> String {
     dray_engine::report::counted(n, what)
 }
 
+/// Lower-case hexadecimal, as checksum tools print it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A length in three digits and at most seven characters.
 pub fn short(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KB", "MB", "GB", "TB", "PB", "EB"];

@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 
 use lock::{Holder, Lock};
 
+use crate::render::text::hex;
+
 /// Version of index and results.
 const VERSION: u64 = 1;
 /// Longest index that is read: a thousand drives take 300 KB.
@@ -64,10 +66,6 @@ pub struct Index {
     pub plan: [u8; 32],
     /// One entry a drive.
     pub shards: Vec<Entry>,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -190,13 +188,12 @@ impl Index {
 
     /// State of a shard, from lock and result.
     pub fn state(&self, entry: &Entry) -> State {
-        let result = self.result(entry);
         match Holder::read(&self.lock_path(entry)) {
             Some(holder) if holder.is_gone() => return State::BrokenOff(holder),
             Some(holder) => return State::Running(holder),
             None => {}
         }
-        result.map_or(State::Waiting, State::Ended)
+        self.result(entry).map_or(State::Waiting, State::Ended)
     }
 
     /// Result of the last run; `None` without a run, or with one that is not of this plan.

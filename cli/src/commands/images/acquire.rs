@@ -8,10 +8,11 @@ use dray_engine::job::{OutputFile, OutputForm, Outputs, erase, ranges};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
-use super::{hex, no_signals, on_board, pairs, places, sum, with_ending};
+use super::{no_signals, on_board, pairs, places, sum, with_ending};
 use crate::args::size;
 use crate::exit::Exit;
 use crate::key::KeyArgs;
+use crate::render::text::hex;
 use crate::render::{Output, clean, json as objects, labelled};
 use crate::signals::{self, Signals};
 

@@ -78,11 +78,6 @@ fn no_signals(error: &std::io::Error) -> Problem {
     Problem::new(Kind::Environment, format!("signals cannot be caught: {error}"))
 }
 
-/// A hash as its tools print it.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The path with an ending more.
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -9,11 +9,12 @@ use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 use dray_engine::units::ByteRange;
 use serde_json::{Value, json};
 
-use super::{hex, no_signals, on_board, pairs, places, sum};
+use super::{no_signals, on_board, pairs, places, sum};
 use crate::args::size;
 use crate::consent::{self, Asked, Consent, Terminal};
 use crate::exit::Exit;
 use crate::key::KeyArgs;
+use crate::render::text::hex;
 use crate::render::{Output, clean, json as objects, labelled};
 use crate::signals::{self, Signals};
 
