@@ -27,6 +27,10 @@ fn main() -> ExitCode {
             for warning in warnings {
                 output.warning(&warning);
             }
+            let output = match output.clone().with_metrics(&cli.output, &cli.name) {
+                Ok(output) => output,
+                Err(problem) => return output.problem(problem).into(),
+            };
             let exit = cli.command.run(&output, &cli.output);
             output.finish(&cli.name, exit);
             exit.into()

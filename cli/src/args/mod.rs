@@ -81,6 +81,13 @@ pub struct OutputArgs {
                        between two progress objects of --json (default 1)"
     )]
     pub progress_every: Option<u64>,
+    /// Keep the progress in FILE, in Prometheus' text format
+    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(
+        long_help = "Keep the progress of each drive in FILE, in Prometheus' text format, for node_exporter's textfile \
+                       collector (a name that ends in .prom); replaced every 10 s, or as --progress-every says"
+    )]
+    pub metrics_file: Option<PathBuf>,
     /// Configuration file (see `dray config --help`)
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,

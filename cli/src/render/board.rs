@@ -9,8 +9,9 @@ use dray_engine::report::{DriveFacts, Event, Meter, Problem, Stage, Waiting};
 use dray_engine::units::ByteLen;
 use serde_json::json;
 
+use super::metrics::Sample;
 use super::text::{clean, count, left, short, tail};
-use super::{Output, columns, err, json as objects, text};
+use super::{Output, Style, columns, err, json as objects, text};
 use crate::signals::Signals;
 
 /// Interval over which the current rate is averaged.
@@ -167,12 +168,14 @@ pub struct State {
     lanes: Vec<Lane>,
     over: bool,
     drawn: usize,
+    /// The metrics could not be written, which was said once.
+    is_unmeasured: bool,
 }
 
 impl State {
     fn new(drives: &[(DriveFacts, ByteLen)]) -> Self {
         let lanes = drives.iter().map(|(drive, total)| Lane::new(drive, *total)).collect();
-        Self { lanes, over: false, drawn: 0 }
+        Self { lanes, over: false, drawn: 0, is_unmeasured: false }
     }
 
     fn apply(&mut self, event: &Event, now: Duration) {
@@ -202,7 +205,8 @@ impl State {
             Event::Progress { drive, acknowledged, total, files, waiting_for } => {
                 if let Some(lane) = self.lanes.get_mut(*drive) {
                     lane.progress(now, acknowledged.0, total.0);
-                    lane.files = *files;
+                    // Stages that handle no files report none.
+                    lane.files = lane.files.max(*files);
                     lane.waiting = *waiting_for;
                 }
             }
@@ -219,6 +223,21 @@ impl State {
             }
             Event::Scanning { .. } | Event::Note(_) | Event::Warning(_) => {}
         }
+    }
+
+    /// The drives as monitoring sees them.
+    fn samples(&self, now: Duration) -> Vec<Sample> {
+        let sample = |lane: &Lane| Sample {
+            drive: clean(&lane.id),
+            stage: lane.stage,
+            acknowledged: lane.acknowledged,
+            total: lane.total,
+            rate: lane.rate(now),
+            seconds_left: if lane.running() { lane.seconds_left(now) } else { None },
+            files: lane.files,
+            left_out: lane.left_out,
+        };
+        self.lanes.iter().map(sample).collect()
     }
 
     /// The table: a head, a line a drive, and a total. 79 columns.
@@ -469,8 +488,15 @@ impl<'a> Board<'a> {
     /// Draws until [`Self::ending`] is over; the body of a thread.
     pub fn tick(&self, signals: &Signals) {
         let pause = if self.output.live { REDRAW } else { Duration::from_millis(500) };
+        let mut measured_at: Option<Instant> = None;
         let mut state = self.lock();
         while !state.over {
+            let due = self.output.metrics.as_ref().map(|metrics| metrics.interval());
+            if due.is_some_and(|due| measured_at.is_none_or(|at| at.elapsed() >= due)) {
+                measured_at = Some(Instant::now());
+                state = self.measure(state);
+                continue;
+            }
             if signals.status.swap(false, Ordering::AcqRel) {
                 self.status(&mut state);
             }
@@ -486,6 +512,27 @@ impl<'a> Board<'a> {
             let now = self.started.elapsed();
             draw(&mut state, now);
         }
+        drop(self.measure(state));
+    }
+
+    /// Writes the metrics, without holding up the drives: events wait for the state.
+    fn measure<'s>(&'s self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        let Some(metrics) = &self.output.metrics else { return state };
+        let samples = state.samples(self.started.elapsed());
+        drop(state);
+        let result = metrics.update(samples);
+        let mut state = self.lock();
+        if let Err(problem) = result
+            && !std::mem::replace(&mut state.is_unmeasured, true)
+        {
+            let text = text::warning(&text::problem(&problem, Style::default()), self.output.err);
+            if self.output.json {
+                self.output.object("warning", json!({ "text": text }));
+            } else {
+                self.above(&mut state, text.trim_end());
+            }
+        }
+        state
     }
 
     /// A guard whose drop ends the board: no more events will come. It also works on a panic, or else the drawing

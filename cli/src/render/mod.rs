@@ -4,6 +4,7 @@ pub mod bench;
 mod board;
 pub mod json;
 mod map;
+mod metrics;
 #[allow(dead_code, reason = "several commands make pages, each with its part of this")]
 pub mod page;
 pub mod text;
@@ -26,6 +27,7 @@ use crate::args::{Color, OutputArgs};
 use crate::exit::Exit;
 
 pub use board::Board;
+pub use metrics::Metrics;
 pub use text::{clean, count, labelled, wrap};
 pub use watched::watched;
 pub use working::Working;
@@ -78,6 +80,7 @@ pub struct Output {
     on_finish: Option<String>,
     /// Time between two reports of progress that stay on the page, if the operator chose one.
     progress_every: Option<Duration>,
+    metrics: Option<Arc<Metrics>>,
     said: Arc<Mutex<Said>>,
 }
 
@@ -109,8 +112,19 @@ impl Output {
             err: style(live),
             on_finish: args.on_finish.clone(),
             progress_every: args.progress_every.map(Duration::from_secs),
+            metrics: None,
             said: Arc::default(),
         }
+    }
+
+    /// The same output, which also keeps the metrics of the run in a file.
+    ///
+    /// # Errors
+    /// The file cannot be written, or is one of another kind.
+    pub fn with_metrics(self, args: &OutputArgs, command: &str) -> Result<Self, Problem> {
+        let Some(path) = &args.metrics_file else { return Ok(self) };
+        let metrics = Metrics::begin(path.clone(), command, self.progress_every)?;
+        Ok(Self { metrics: Some(Arc::new(metrics)), ..self })
     }
 
     /// The same output for a command that prints data on stdout: all messages go to stderr.
@@ -244,6 +258,9 @@ impl Output {
     /// Ends a command: runs the `--on-finish` command with the result on its stdin. The exit status of that command is
     /// ignored.
     pub fn finish(&self, command: &str, exit: Exit) {
+        if let Some(problem) = self.metrics.as_ref().and_then(|metrics| metrics.end(exit).err()) {
+            self.warning(&text::problem(&problem, Style::default()));
+        }
         let Some(line) = &self.on_finish else { return };
         let mut said = std::mem::take(&mut *self.said());
         // A non-zero exit code always has a reason in `problems`.
