@@ -3,16 +3,20 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::{ArgGroup, Args, Subcommand};
-use dray_engine::job::{self, Action as Act, PrepRequest, Prepared, shards};
+use dray_engine::job::shards::{self, Durable};
+use dray_engine::job::{self, Action as Act, Outputs, PrepRequest, Prepared};
 use dray_engine::report::{Kind, Problem, Problems, SessionReport};
+use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
 use crate::commands::about;
 use crate::commands::prep::{self, Ended, WritingArgs};
 use crate::consent::Consent;
 use crate::exit::Exit;
+use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, text};
 use crate::shard::hosts::Hosts;
 use crate::shard::{self, Entry, Index, Outcome, State, lock};
@@ -85,12 +89,15 @@ struct Run {
 /// Arguments of `dray shard status`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit codes: 0 all drives are done; 3 done, with files left out; 4 a drive failed;\n6 work is left\n\nExample:\n  dray shard status /srv/shards"
+    after_help = "Exit codes: 0 all drives are done; 3 done, with files left out; 4 a drive failed;\n6 work is left\n\nExamples:\n  dray shard status /srv/shards\n  dray shard status /srv/shards --report /srv/www/drives.html"
 )]
 struct Status {
     /// Directory that `dray plan --shards` filled
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Write one HTML page for all drives
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// Arguments of `dray shard merge`.
@@ -150,7 +157,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         for serial in unknown {
             output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
         }
-        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &State::Waiting)).collect();
+        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &State::Waiting, None)).collect();
         if !output.result("shards", json!({ "dir": dir, "plan": index.plan_hex(), "shards": list })) {
             let dir = clean(&dir.display().to_string());
             output.chat(&format!(
@@ -290,7 +297,7 @@ fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &
     }
 }
 
-fn line_json(entry: &Entry, state: &State) -> Value {
+fn line_json(entry: &Entry, state: &State, durable: Option<Durable>) -> Value {
     let (mut host, mut since, mut exit_code, mut left_out) = (entry.host.clone(), None, None, 0);
     match state {
         State::Running(holder) | State::BrokenOff(holder) => {
@@ -308,12 +315,27 @@ fn line_json(entry: &Entry, state: &State) -> Value {
     json!({
         "index": entry.number, "drive_id": entry.drive_id, "name": entry.name, "host": host, "state": state.word(),
         "since": since, "exit_code": exit_code, "files": entry.files, "data": entry.data, "size": entry.size,
-        "left_out": left_out,
+        "left_out": left_out, "durable": durable.map(|durable| durable.end.0),
+        "checkpoint": durable.map(|durable| utc(durable.at)),
     })
 }
 
+/// A time as all objects and pages give it, in whole seconds.
+fn utc(at: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(at).ok().map(|at| format!("{at:.0}"))
+}
+
 /// A sentence on a shard's state.
-fn detail(state: &State) -> String {
+fn detail(state: &State, durable: Option<Durable>) -> String {
+    let mut text = sentence(state);
+    if let Some(durable) = durable {
+        let at = utc(durable.at).unwrap_or_default();
+        text.push_str(&format!("; durable up to {} at {at}", ByteLen(durable.end.0)));
+    }
+    text
+}
+
+fn sentence(state: &State) -> String {
     match state {
         State::Waiting => String::new(),
         State::Running(holder) => format!("on {} since {}", holder.host, holder.since),
@@ -328,22 +350,122 @@ fn detail(state: &State) -> String {
     }
 }
 
+/// A shard as its files show it at one moment.
+#[derive(Debug)]
+struct Seen<'a> {
+    entry: &'a Entry,
+    state: State,
+    /// The last checkpoint of a drive that is not finished.
+    durable: Option<Durable>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(index: &Index, entry: &'a Entry) -> Self {
+        let state = index.state(entry);
+        let is_over = matches!(&state, State::Ended(outcome) if outcome.is_finished());
+        let journal = match &state {
+            State::Ended(outcome) => outcome.journal.clone(),
+            _ => index.journal(entry, None),
+        };
+        let durable = if is_over { None } else { shards::durable(&index.session, &journal, &entry.drive_id) };
+        Self { entry, state, durable }
+    }
+
+    fn left_out(&self) -> u64 {
+        if let State::Ended(outcome) = &self.state { outcome.left_out } else { 0 }
+    }
+}
+
+/// One page for all drives: those that need a person first.
+fn status_page(index: &Index, states: &[Seen<'_>]) -> Page {
+    let of = |word: &str| states.iter().filter(|seen| seen.state.word() == word).count();
+    let lead = format!("Session {}, plan {}, {}", index.session, &index.plan_hex()[..16], index.dir.display());
+    let mut page = Page::new("Drives of a plan", &lead);
+    let broken = of("failed") + of("broken off");
+    let sentence = format!("{} of {} done.", of("done"), count(states.len() as u64, "drive"));
+    match (broken, of("done") == states.len()) {
+        (0, true) => page.verdict(Tone::Good, "Done", &sentence),
+        (0, false) => page.verdict(Tone::Plain, "Under way", &sentence),
+        (n, _) => {
+            let needs = if n == 1 { "needs" } else { "need" };
+            page.verdict(Tone::Bad, &format!("{} {needs} attention", count(n as u64, "drive")), &sentence);
+        }
+    }
+    let bytes = |is: &dyn Fn(&State) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.data).sum::<u64>();
+    let files =
+        |is: &dyn Fn(&State) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.files).sum::<u64>();
+    let is_done = |state: &State| state.word() == "done";
+    page.facts([
+        ("Waiting", of("waiting").to_string()),
+        ("Running", of("running").to_string()),
+        ("Stopped", of("stopped").to_string()),
+        ("Broken off", of("broken off").to_string()),
+        ("Failed", of("failed").to_string()),
+        ("Done", of("done").to_string()),
+        ("Data on finished drives", format!("{} of {}", ByteLen(bytes(&is_done)), ByteLen(bytes(&|_| true)))),
+        ("Files on finished drives", format!("{} of {}", files(&is_done), files(&|_| true))),
+        ("Files left out", states.iter().map(Seen::left_out).sum::<u64>().to_string()),
+    ]);
+    const ORDER: [&str; 6] = ["failed", "broken off", "stopped", "running", "waiting", "done"];
+    let columns = [
+        Column::number("Shard"),
+        Column::code("Drive"),
+        Column::word("State"),
+        Column::word("Host"),
+        Column::number("Files"),
+        Column::number("Data"),
+        Column::long("Details"),
+    ];
+    for word in ORDER {
+        let rows: Vec<Vec<String>> = states.iter().filter(|seen| seen.state.word() == word).map(Seen::row).collect();
+        if !rows.is_empty() {
+            page.section(&format!("{}{}: {}", word[..1].to_uppercase(), &word[1..], rows.len()));
+            page.table(&columns, &rows);
+        }
+    }
+    page.note("Made from the results and checkpoints in the shared directory. A host that died without a word is seen as running until its shard is run elsewhere with --take-over.");
+    page
+}
+
+impl Seen<'_> {
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.entry.number.to_string(),
+            self.entry.drive_id.clone(),
+            self.state.word().to_owned(),
+            self.entry.host.clone().unwrap_or_default(),
+            self.entry.files.to_string(),
+            ByteLen(self.entry.data).to_string(),
+            detail(&self.state, self.durable),
+        ]
+    }
+}
+
 impl Status {
     fn run(&self, output: &Output) -> Exit {
         let index = match Index::read(&self.dir) {
             Ok(index) => index,
             Err(problem) => return output.problem(problem),
         };
-        let states: Vec<(&Entry, State)> = index.shards.iter().map(|entry| (entry, index.state(entry))).collect();
-        let is = |word: &str| states.iter().filter(|(_, state)| state.word() == word).count();
-        let left_out = states.iter().any(|(_, state)| matches!(state, State::Ended(outcome) if outcome.left_out > 0));
+        let mut outputs = Outputs::default();
+        outputs.input(&self.dir.join("index.json"), "the index of the shards");
+        let report = match self.report.as_deref().map(|path| outputs.begin(path, page::FORM)).transpose() {
+            Ok(report) => report,
+            Err(problem) => return output.problem(problem),
+        };
+        let states: Vec<Seen<'_>> = index.shards.iter().map(|entry| Seen::of(&index, entry)).collect();
+        let is = |word: &str| states.iter().filter(|seen| seen.state.word() == word).count();
+        let left_out = states.iter().any(|seen| seen.left_out() > 0);
         let exit = match (is("failed"), is("done") == states.len(), left_out) {
             (0, true, false) => Exit::Done,
             (0, true, true) => Exit::LeftOut,
             (0, false, _) => Exit::Resumable,
             _ => Exit::DriveFailed,
         };
-        let list: Vec<Value> = states.iter().map(|(entry, state)| line_json(entry, state)).collect();
+        if let Some(Err(problem)) = report.map(|file| status_page(&index, &states).save(file)) {
+            return output.problem(problem);
+        }
+        let list: Vec<Value> = states.iter().map(|seen| line_json(seen.entry, &seen.state, seen.durable)).collect();
         let value = json!({
             "dir": self.dir, "session": index.session, "plan": index.plan_hex(), "done": is("done"),
             "failed": is("failed"), "shards": list,
@@ -351,7 +473,7 @@ impl Status {
         if output.result("shards", value) {
             return exit;
         }
-        let mut page = format!(
+        let mut lines = format!(
             "Session {}, plan {}: {} of {} done{}\n",
             index.session,
             &index.plan_hex()[..16],
@@ -362,9 +484,9 @@ impl Status {
                 n => format!(", {n} failed"),
             }
         );
-        for (entry, state) in &states {
+        for Seen { entry, state, durable } in &states {
             let host = entry.host.as_deref().map(|host| format!(" @{host}")).unwrap_or_default();
-            page.push_str(&format!(
+            lines.push_str(&format!(
                 "  {:>4}  {:<10}  {}{}  {}, {}\n",
                 entry.number,
                 state.word(),
@@ -373,12 +495,12 @@ impl Status {
                 count(entry.files, "file"),
                 text::short(entry.data),
             ));
-            let detail = detail(state);
+            let detail = detail(state, *durable);
             if !detail.is_empty() {
-                page.push_str(&text::wrap(&format!("        {}", clean(&detail)), ""));
+                lines.push_str(&text::wrap(&format!("        {}", clean(&detail)), ""));
             }
         }
-        output.say(&page);
+        output.say(&lines);
         exit
     }
 }

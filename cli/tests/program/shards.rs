@@ -75,9 +75,11 @@ fn shards_make_what_one_session_makes() {
     assert_eq!(code(&early), 6, "{}", said(&early));
     assert!(words(&early).contains("was not begun"), "{}", said(&early));
     assert_eq!(status(&session).0, 6);
+    shown_in_a_browser(&session, &[("Done: 1", 1), ("Waiting: 2", 2)], "1 of 3 drives done.");
 
-    let run = dray(&session.dir, &["shard", "run", "s", "--here", "--silent"]);
+    let run = dray(&session.dir, &["shard", "run", "s", "--here", "--silent", "--metrics-file", "dray.prom"]);
     assert_eq!(code(&run), 0, "{}", said(&run));
+    measured(&session);
     assert_eq!((states(&session), status(&session).0), (vec!["done".to_owned(); 3], 0));
     for n in 1..4 {
         verified(&session, &format!("d{n}.img"), &session.path(&format!("s/{:04}/d{n}.xml", n - 1)));
@@ -119,6 +121,57 @@ fn shards_make_what_one_session_makes() {
     }
 }
 
+/// Opens the page of all drives in a browser: its sections, each with so many rows, and the sentence of the verdict.
+fn shown_in_a_browser(session: &Session, sections: &[(&str, usize)], sentence: &str) {
+    let output = dray(&session.dir, &["shard", "status", "s", "--report", "page.html"]);
+    assert_eq!(code(&output), 6, "{}", said(&output));
+    let page = format!("file://{}", session.path("page.html").display());
+    let profile = format!("--user-data-dir={}", session.path("browser").display());
+    let switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"];
+    let shown = match Command::new("chromium").args(switches).args([&profile, &page]).output() {
+        Ok(shown) if shown.status.success() => String::from_utf8_lossy(&shown.stdout).into_owned(),
+        other => return eprintln!("SKIPPED judge: chromium: {other:?}"),
+    };
+    assert!(shown.contains(sentence), "{shown}");
+    let all: usize = sections.iter().map(|(_, rows)| rows).sum();
+    // Each section has a head of one row.
+    assert_eq!(shown.matches("<tr>").count(), all + sections.len(), "{shown}");
+    for (section, _) in sections {
+        assert!(shown.contains(&format!("<h2>{section}</h2>")), "{section}: {shown}");
+    }
+    for n in 1..=all {
+        assert!(shown.contains(&format!(">d{n}<")), "drive {n}: {shown}");
+    }
+}
+
+/// The metrics of the run, as another parser reads them.
+fn measured(session: &Session) {
+    let script = "import sys\ntry:\n    from prometheus_client.parser import text_string_to_metric_families as read\n\
+                  except ImportError as error:\n    print('SKIPPED', error)\n    sys.exit()\n\
+                  for family in read(open('dray.prom').read()):\n    for one in family.samples:\n\
+                  \x20       print(one.name, sorted(one.labels.items()), int(one.value))";
+    let mut python = Command::new(dray_testdisks::judge::python());
+    let output = python.args(["-c", script]).current_dir(&session.dir).output().expect("Python");
+    let read = String::from_utf8_lossy(&output.stdout).into_owned();
+    if read.starts_with("SKIPPED") {
+        return eprintln!("SKIPPED judge: prometheus-client: {read}");
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for sample in [
+        "dray_run_active [('command', 'shard')] 0",
+        "dray_run_exit_code [('command', 'shard')] 0",
+        "dray_drive_stage [('drive', 'd3'), ('stage', 'done')] 1",
+        "dray_drive_stage [('drive', 'd1'), ('stage', 'done')] 1",
+        "dray_drive_failed [('drive', 'd3')] 0",
+        "dray_drive_files [('drive', 'd3')] 6",
+        "dray_drive_left_out_files [('drive', 'd3')] 0",
+    ] {
+        assert!(read.lines().any(|line| line == sample), "{sample} is not in {read}");
+    }
+    let other = dray(&session.dir, &["shard", "status", "s", "--metrics-file", "driveset.csv"]);
+    assert_eq!(code(&other), 2, "a file of another kind stays: {}", said(&other));
+}
+
 #[test]
 fn a_shard_that_is_cut_off_resumes_and_is_held_by_one() {
     let session = planned("shards-cut");
@@ -150,6 +203,9 @@ fn a_shard_that_is_cut_off_resumes_and_is_held_by_one() {
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert_eq!(child.wait().expect("ended").code(), Some(130));
     assert_eq!(states(&session)[0], "stopped");
+    let (_, stopped) = status(&session);
+    let durable = stopped["shards"][0]["durable"].as_u64().expect("a checkpoint");
+    assert!(durable > 0 && durable < 100_000_000 && stopped["shards"][0]["checkpoint"].is_string(), "{stopped}");
     let run = dray(&session.dir, &["shard", "run", "s", "--index", "0", "--silent"]);
     assert_eq!(code(&run), 0, "{}", said(&run));
     verified(&session, "d1.img", &session.path("s/0000/d1.xml"));

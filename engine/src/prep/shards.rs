@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
@@ -23,6 +24,7 @@ use crate::files::input::{self, Pipes};
 use crate::io::FileFacts;
 use crate::limits::INPUT_FILE_MAX;
 use crate::plan::catalog::Catalog;
+use crate::plan::checkpoint::{self, Checkpoint};
 use crate::plan::tree::PropertyFile;
 use crate::prep::files::{self, JournalFile, journal_dir};
 use crate::prep::plan_file::{self, SavedDrive, SavedPlan};
@@ -34,7 +36,7 @@ use crate::prep::session::{self, Plan, Prepared};
 use crate::prep::targets::{self, TargetDrive, TargetOptions};
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
 use crate::surroundings::Surroundings;
-use crate::units::{ByteLen, Stamp};
+use crate::units::{ByteLen, DeviceOffset, Stamp};
 
 /// Sources that differ and are named one by one.
 const DIFFERENT_LISTED_MAX: u64 = 20;
@@ -424,6 +426,24 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
         file.append(&ActivityRecord::Session { id: session, state: SessionState::Completed, plan: None })?;
     }
     Ok(merged)
+}
+
+/// What of a drive was durable at its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Modification time of the checkpoint's file.
+    pub at: SystemTime,
+    /// End of the durable part; the drive is written in ascending order.
+    pub end: DeviceOffset,
+}
+
+/// Reads the checkpoint of an unfinished shard; `None` without one, or with one that another version wrote.
+pub fn durable(session: &str, journal: &Path, drive_id: &str) -> Option<Durable> {
+    let path = files::sidecar(journal, session, files::Sidecar::Checkpoint(drive_id));
+    let bytes = input::read(&path, checkpoint::LEN as u64, Pipes::Refused).ok()?;
+    let checkpoint = Checkpoint::decode(&bytes).ok()?;
+    let at = fs::metadata(&path).ok()?.modified().ok()?;
+    Some(Durable { at, end: checkpoint.format()?.end })
 }
 
 /// The finished drive of a part, as its own journal has it; otherwise the reason.
