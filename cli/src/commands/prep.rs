@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use clap::builder::ArgPredicate;
 use clap::{ArgGroup, Args, ValueEnum};
 use dray_engine::job::{
-    self, Action, Disposition, EngineChoice, MetadataFields, OutputFile, Outputs, Pace, PrepRequest, Prepared,
-    ReadBack, RowConsent, Stop, Table,
+    self, AbsentDrive, Action, Disposition, EngineChoice, MetadataFields, OutputFile, Outputs, Pace, PrepRequest,
+    Prepared, ReadBack, RowConsent, Stop, Table,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
-use dray_engine::units::ByteLen;
+use dray_engine::units::{ByteLen, SectorSize};
 use serde_json::{Value, json};
 
 use crate::args::selection::SelectionArgs;
@@ -241,6 +241,14 @@ pub struct PrepImport {
         conflicts_with_all = ["act", "listing", "initial_driveset", "additional_driveset", "rebuild_journal"]
     )]
     drive_size: Vec<ByteLen>,
+    /// Make the driveset's one image for this drive, which is not attached
+    #[arg(long, value_name = "SERIAL,BYTES[,SECTOR]", value_parser = absent_drive)]
+    #[arg(conflicts_with_all = ["act", "listing", "rebuild_journal", "drive_id", "sector_size"])]
+    #[arg(
+        long_help = "Make the driveset's one image for this drive, which is not attached: with its drive id, exact size \
+                       and sector size (512 or 4096; default 512). `dray write` then puts it onto the drive"
+    )]
+    r#for: Option<AbsentDrive>,
     /// Show the plan; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -393,6 +401,26 @@ fn drive_size(text: &str) -> Result<ByteLen, String> {
     job::parse_size(text).ok_or_else(|| "use a size as drives are sold, for example 8TB or 500GB".into())
 }
 
+fn absent_drive(text: &str) -> Result<AbsentDrive, String> {
+    let form = "use SERIAL,BYTES or SERIAL,BYTES,SECTOR: WD-1234,8001563222016,512";
+    let mut parts = text.split(',').map(str::trim);
+    let (Some(serial), Some(size)) = (parts.next().filter(|serial| !serial.is_empty()), parts.next()) else {
+        return Err(form.into());
+    };
+    let size = size.parse().map_err(|_| format!("{size} is no number of bytes; {form}"))?;
+    let sector = match parts.next() {
+        None => SectorSize::S512,
+        Some(bytes) => {
+            let known = bytes.parse().ok().and_then(SectorSize::from_bytes);
+            known.ok_or_else(|| format!("{bytes} is no sector size: 512 or 4096"))?
+        }
+    };
+    if parts.next().is_some() {
+        return Err(form.into());
+    }
+    Ok(AbsentDrive { serial: serial.to_owned(), size: ByteLen(size), sector })
+}
+
 pub fn drive_id(text: &str) -> Result<(String, String), String> {
     let (serial, id) = text.split_once('=').unwrap_or(("", text));
     if id.is_empty() { Err("the id is empty".into()) } else { Ok((serial.into(), id.into())) }
@@ -433,6 +461,7 @@ impl PrepImport {
                 owner: self.layout.metadata_from.contains(&FieldName::Owner),
             },
             action,
+            made_for: self.r#for.clone(),
             sector_size: self.layout.sector_size,
             replan: self.replan.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()),
             what_fits: self.what_fits,

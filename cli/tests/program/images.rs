@@ -523,3 +523,39 @@ fn differences_are_named_by_place_and_by_file() {
     file.set_len(90 * MIB).expect("a length");
     assert!(ends(&session, "compare drive.img copy.img", 5).contains("longer"));
 }
+
+#[test]
+fn an_image_is_made_for_a_drive_that_is_not_attached() {
+    let session = Session::new("images-for");
+    session.source(|data| {
+        data.file("a.bin", 300_000).expect("a file");
+        data.file("below/b.txt", 40).expect("a file");
+    });
+    let size = 100 * MIB + 3 * 512;
+    let image = session.path("shelf.img").display().to_string();
+    let prepare =
+        "prep-import --journal job.jrn --id s#1 --initial-driveset driveset.csv --dataset dataset.csv --silent";
+    session.driveset(&[image.clone(), session.path("other.img").display().to_string()]);
+    let refused = |what: &str, code: i32, words: &str| {
+        let text = ends(&session, &format!("{prepare} --for {what}"), code);
+        assert!(text.contains(words), "{what}: {text}");
+        assert!(!session.path("shelf.img").exists(), "{what}: nothing is written");
+    };
+    refused("WD-SHELF-001", 1, "SERIAL,BYTES");
+    refused("WD-SHELF-001,100000001", 1, "no whole number of 512-byte sectors");
+    refused(&format!("WD-SHELF-001,{size}"), 1, "the driveset has 2 rows");
+    session.driveset(&[format!("{image}:90MB")]);
+    refused(&format!("WD-SHELF-001,{size}"), 1, "another size");
+    session.driveset(&[image]);
+    ends(&session, &format!("{prepare} --for WD-SHELF-001,{size}"), 0);
+    assert_eq!(fs::metadata(session.path("shelf.img")).expect("the image").len(), size);
+    ends(&session, "verify shelf.img --key-file WD-SHELF-001.xml", 0);
+    let job = ends(&session, "session show job.jrn --json", 0);
+    assert!(job.contains("WD-SHELF-001"), "{job}");
+    // The disk that it is written to is the image, byte for byte.
+    fs::File::create(session.path("disk.img")).and_then(|file| file.set_len(size)).expect("a file");
+    ends(&session, "write shelf.img disk.img --key-file WD-SHELF-001.xml --yes disk", 0);
+    let same = Command::new("cmp").args([session.path("shelf.img"), session.path("disk.img")]).status();
+    assert!(same.expect("cmp").success());
+    judge::ask("sgdisk", &[&session.path("disk.img")]).expect_pass("sgdisk");
+}

@@ -79,6 +79,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
         image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
         for_service: true,
         not_for_shipping: true,
+        is_made_for: false,
         context: &context,
         roots: &roots,
     };

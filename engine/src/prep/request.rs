@@ -40,6 +40,9 @@ pub struct PrepRequest {
     pub cluster_size: Option<u64>,
     /// Drives to plan for that are not attached. A session with any can be planned and split, and not run.
     pub absent: Vec<AbsentDrive>,
+    /// The drive, not attached, that the one image of the driveset is made for: it gets that drive's size, sectors and
+    /// drive id, so that it can be written to it later.
+    pub made_for: Option<AbsentDrive>,
     /// Kind of partition table.
     pub table: Table,
     /// Encrypt zeros over the free space too.
@@ -196,6 +199,7 @@ impl PrepRequest {
             cipher: "aes-cbc-256".into(),
             cluster_size: None,
             absent: Vec::new(),
+            made_for: None,
             table: Table::default(),
             wipe_free: false,
             external_key: None,

@@ -425,6 +425,7 @@ pub(super) fn prepare(
             image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
             not_for_shipping: request.not_for_shipping,
             for_service: true,
+            is_made_for: false,
             context: &context,
             roots,
         };

@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::azure::SecretText;
 use crate::azure::dataset::{self, Dataset, DatasetRow, Disposition};
-use crate::azure::driveset::{self, Driveset, NO_PASSWORD};
+use crate::azure::driveset::{self, Driveset, NO_PASSWORD, TargetName};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, NextAction, SessionDrive};
+use crate::azure::names;
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::crypt::printed;
@@ -34,7 +35,7 @@ use crate::prep::planning::{self, Planned, Planner, PreparedDrive, Target};
 use crate::prep::preflight;
 use crate::prep::property_files::PropertyFiles;
 use crate::prep::records;
-use crate::prep::request::{Action, PrepRequest};
+use crate::prep::request::{AbsentDrive, Action, PrepRequest};
 use crate::prep::resume;
 use crate::prep::scan::{self, Of, Scan};
 use crate::prep::targets::{self, TargetDrive, TargetOptions};
@@ -235,6 +236,12 @@ pub fn prepare_with(
         Some(row) => row_of_driveset(row, request.driveset_key_file.as_deref(), &mut problems),
         None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
     };
+    let mut driveset = driveset;
+    if let (Some(drive), Some(set)) = (&request.made_for, &mut driveset) {
+        problems.0.extend(stand_in(drive, set));
+        request.drive_ids = vec![(String::new(), names::drive_id_from_serial(&drive.serial))];
+    }
+    let image_sector = request.made_for.as_ref().map_or(image_sector, |drive| Some(drive.sector));
     let sound_drives = problems.0.is_empty();
     let user_password = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
     let user_password =
@@ -276,6 +283,7 @@ pub fn prepare_with(
         image_sector: image_sector.unwrap_or(SectorSize::S512),
         not_for_shipping: request.not_for_shipping,
         for_service: request.windows.is_none(),
+        is_made_for: request.made_for.is_some(),
         context: &context,
         roots,
     };
@@ -488,6 +496,32 @@ fn prepare_index(
 /// A dataset of one row.
 pub(super) fn row_of_dataset(row: &str, problems: &mut Problems) -> Dataset {
     dataset::parse_into(Path::new(COMMAND_LINE), format!("{DATASET_HEAD}\n{row}\n").as_bytes(), problems)
+}
+
+/// Gives the one image of the driveset the size of the drive that it is made for.
+fn stand_in(drive: &AbsentDrive, driveset: &mut Driveset) -> Option<Problem> {
+    let wrong = |what: String, advice: &str| {
+        Some(Problem::new(Kind::Usage, what).column("--for").value(drive.serial.clone()).advice(advice))
+    };
+    if !drive.size.0.is_multiple_of(drive.sector.bytes()) || drive.size.0 == 0 {
+        let what = format!("{} bytes are no whole number of {}-byte sectors", drive.size.0, drive.sector.bytes());
+        return wrong(what, "`lsblk -b` and `blockdev --getsize64` give the exact size");
+    }
+    let [row] = &mut driveset.rows[..] else {
+        let what = format!("is meant for one image; the driveset has {}", counted(driveset.rows.len() as u64, "row"));
+        return wrong(what, "prepare an image for each drive in a session of its own");
+    };
+    match &mut row.target {
+        TargetName::Image { size: Some(size), .. } if *size != drive.size => {
+            let what = format!("the driveset gives the image another size, {} bytes", size.0);
+            wrong(what, "leave the size away in the driveset")
+        }
+        TargetName::Image { size, .. } => {
+            *size = Some(drive.size);
+            None
+        }
+        _ => wrong("the driveset names a drive, not an image".into(), "name a new file: /images/drive.img"),
+    }
 }
 
 /// A driveset of one row, with the key from the key file.

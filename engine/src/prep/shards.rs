@@ -160,6 +160,7 @@ pub fn prepare_with(
         image_sector: planned.sector,
         not_for_shipping: request.not_for_shipping,
         for_service: true,
+        is_made_for: false,
         context: &context,
         roots,
     };

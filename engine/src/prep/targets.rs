@@ -89,6 +89,8 @@ pub struct TargetOptions<'a> {
     pub ids_proved: bool,
     /// Whether to accept drives that the service would refuse.
     pub not_for_shipping: bool,
+    /// Whether the image is made for a drive, onto which it will be written.
+    pub is_made_for: bool,
     /// Whether the drives are for the service, so that its requirements are checked.
     pub for_service: bool,
     /// Files and directories that must not be on a drive.
@@ -297,7 +299,7 @@ fn image(
         path,
         drive_id,
         serial: None,
-        for_shipping: false,
+        for_shipping: options.is_made_for,
         model: None,
         size: whole_sectors(size, options.image_sector),
         sector: options.image_sector.bytes(),
