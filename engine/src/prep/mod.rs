@@ -41,5 +41,7 @@ mod sources;
 pub mod targets;
 #[cfg(test)]
 mod ten_million;
+#[cfg(test)]
+mod thousand_drives;
 pub mod timeouts;
 pub mod workers;

@@ -27,8 +27,8 @@ use crate::plan::catalog::Catalog;
 use crate::plan::checkpoint::{self, Checkpoint};
 use crate::plan::tree::PropertyFile;
 use crate::prep::files::{self, JournalFile, journal_dir};
-use crate::prep::plan_file::{self, SavedDrive, SavedPlan};
-use crate::prep::planning::{Planned, Planner};
+use crate::prep::plan_file::{self, Recipe, SavedDrive, SavedPlan};
+use crate::prep::planning::{Planned, Planner, PreparedDrive};
 use crate::prep::preflight;
 use crate::prep::request::{Action, PrepRequest};
 use crate::prep::resume;
@@ -73,9 +73,18 @@ pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
         problems.push(Problem::new(Kind::Refused, what).advice("add drives"));
     }
     problems.into_result()?;
-    let Plan { recipe, catalog, .. } = &prepared.plan;
+    write_all(&prepared.plan.recipe, &prepared.plan.catalog, &prepared.drives, dir)
+}
+
+/// Writes the shard of each drive.
+pub(super) fn write_all(
+    recipe: &Recipe,
+    catalog: &Catalog,
+    drives: &[PreparedDrive],
+    dir: &Path,
+) -> Result<Vec<Shard>, Problems> {
     let mut shards = Vec::new();
-    for (number, drive) in (0..).zip(&prepared.drives) {
+    for (number, drive) in (0..).zip(drives) {
         let assigned = drive.assigned();
         let part = catalog.part(&assigned);
         let file = format!("{number:04}-{}.shard", drive.target.facts.drive_id);
@@ -204,7 +213,7 @@ pub fn prepare_with(
 }
 
 /// Reads a shard whose digest is known.
-fn load(shard: &Path, digest: &[u8; 32]) -> Result<SavedPlan, Problem> {
+pub(super) fn load(shard: &Path, digest: &[u8; 32]) -> Result<SavedPlan, Problem> {
     let unusable = |error: io::Error| {
         Problem::new(Kind::Environment, format!("the shard cannot be used: {error}")).path(shard).advice(
             "nothing was changed; bring the file back as the plan wrote it, or split the plan again into another directory",
