@@ -50,6 +50,7 @@ pub use crate::survey::{
 pub use crate::text::decode_text;
 pub use crate::verify::audit::{self, Audit, Audited, Finding, Proof, Reading, There};
 pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};
+pub use crate::verify::deliver::{self, Act, Bytes, Deliver, Delivery, Sink};
 pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};
 pub use crate::verify::judge::{self, Judged, VerifyRequest};

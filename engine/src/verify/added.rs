@@ -33,7 +33,7 @@ pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<B
     let files = Files::read(opened)?;
     let place = listing::find(&files, Some(added.manifest), None);
     let (place, _) = place.map_err(|_| different("the manifest is missing".into()))?;
-    let mut listing = Listing::read(&files, place, &[], &mut |_| {})?;
+    let mut listing = Listing::read(&files, place, &[], false, &mut |_| {})?;
     if listing.facts.md5 != hex_upper(&added.manifest_md5) {
         return Err(different("the manifest that was read back is another than the one that was written".into()));
     }
@@ -41,7 +41,7 @@ pub fn run(opened: &Opened, context: &Context<'_>, added: Added<'_>) -> Result<B
     let is_added: Vec<bool> = (0..listing.subjects.len())
         .map(|blob| listing.file_path(&files, blob).strip_prefix(below).is_some_and(|rest| rest.starts_with('\\')))
         .collect();
-    let mut work = listing.work(&files, &|blob| is_added[blob as usize]);
+    let mut work = listing.work(&files, &|blob, _| is_added[blob as usize]);
     let chosen = (added.choose)(work.road.len());
     work.road = chosen.into_iter().filter_map(|i| work.road.get(i).copied()).collect();
     let len = |item: &Item| u64::from(listing.pieces[item.piece as usize].len);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::BufReader;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::azure::Digest as Known;
@@ -20,16 +20,17 @@ use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::block_reader::{Arrived, BlockReader, SLOT_SPARE};
 use crate::verify::checks;
+use crate::verify::deliver::{Deliver, Delivery};
 use crate::verify::extract::Extractor;
 use crate::verify::files::Files;
 use crate::verify::find::{Opened, View};
 use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::{self, Asked, Index, Logs};
-use crate::verify::result::{Counts, DriveVerdict, Row, Verdict};
+use crate::verify::result::{Answer, Check, Counts, DriveVerdict, Row, Verdict};
 use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
-use crate::verify::writer::{Act, Bytes, Finish, Writer};
+use crate::verify::writer::{Act, Bytes, Finish, Outlet, Writer};
 
 /// Most notes kept in all, and of one blob.
 const NOTES_MAX: usize = 100_000;
@@ -71,6 +72,8 @@ pub struct Context<'a> {
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Stop request.
     pub stop: &'a Stop,
+    /// Makes the consumer of the blobs, for a drive that is to be imported; excludes extraction.
+    pub deliver: Option<&'a Deliver<'a>>,
 }
 
 /// A drive that was judged: its summary, and its rows on demand.
@@ -170,7 +173,7 @@ fn judge<'a>(
             return Err(problem);
         }
     };
-    let mut listing = match Listing::read(&files, place, &request.only, &mut |_| {}) {
+    let mut listing = match Listing::read(&files, place, &request.only, context.deliver.is_some(), &mut |_| {}) {
         Ok(listing) => listing,
         Err(problem) => {
             checks.push(checks::no(checks::MANIFEST, "ReadManifestFailed", problem.what.clone()));
@@ -212,19 +215,19 @@ fn judge<'a>(
     verdict.log_remarks = context.logs.remarks(drive_id, listed);
     verdict.manifest = Some(listing.facts.clone());
 
-    let mut extractor = None;
-    if let Some(dir) = &request.extract_to {
-        let drive_id = listing.facts.drive_id.clone().unwrap_or_else(|| opened.found.drive.drive_id.clone());
-        let names = (0..listing.subjects.len())
-            .map(|blob| (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned()));
-        let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, &very_drive(opened), names)?;
-        taken.refuse_overwriting(&|blob| {
-            (listing.blob_path(&files, blob), listing.snapshots.get(&(blob as u32)).cloned())
-        })?;
-        extractor = Some(taken);
-    }
-    let is_done = |blob: u32| extractor.as_ref().is_some_and(|taken| taken.is_done(blob as usize));
-    let work = listing.work(&files, &is_done_not(&is_done));
+    let outlet = match (context.deliver, &request.extract_to) {
+        (Some(deliver), _) => {
+            importable(checks)?;
+            Some(Outlet::Sink(deliver(&Delivery { files: &files, listing: &listing })?))
+        }
+        (None, Some(dir)) => Some(Outlet::Files(Box::new(extractor(opened, &files, &listing, dir)?))),
+        (None, None) => None,
+    };
+    let is_done = |blob: u32| outlet.as_ref().is_some_and(|outlet| is_done_in(outlet, blob as usize));
+    let work = listing.work(&files, &|blob, piece| match &outlet {
+        Some(Outlet::Sink(sink)) => sink.wants(blob as usize, piece),
+        _ => !is_done(blob),
+    });
     verdict.bytes_asked = work.bytes;
     verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
     // The total is known from here on: no progress is reported before.
@@ -238,10 +241,10 @@ fn judge<'a>(
     (context.events)(Event::Stage { drive: context.index, stage: Stage::Verifying });
     // Blobs without a byte to read are whole as they are.
     let (mut writer, mut empty) = (None, Vec::new());
-    if let Some(extractor) = extractor {
+    if let Some(outlet) = outlet {
         let blobs = 0..listing.subjects.len();
-        let undone: Vec<usize> = blobs.filter(|blob| !extractor.is_done(*blob)).collect();
-        let started = Writer::start(extractor, listing.subjects.len(), &work)?;
+        let undone: Vec<usize> = blobs.filter(|blob| !is_done_in(&outlet, *blob)).collect();
+        let started = Writer::start(outlet, listing.subjects.len(), &work)?;
         empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
         writer = Some(started);
     }
@@ -250,15 +253,45 @@ fn judge<'a>(
     let Bench { details, writer, crcs, .. } = bench;
     let mut extractor = None;
     if let Some(writer) = writer {
-        let (mut taken, written) = writer.end()?;
-        let ended = written.and_then(|()| taken.checkpoint());
         // The error that stopped the writing is the cause of the one that stopped the reading.
-        ended.and(result)?;
-        extractor = Some(taken);
+        match writer.end()? {
+            (Outlet::Files(mut taken), written) => {
+                written.and_then(|()| taken.checkpoint()).and(result)?;
+                extractor = Some(*taken);
+            }
+            (Outlet::Sink(_), written) => written.and(result)?,
+        }
     } else {
         result?;
     }
     Ok(RowSource { opened, files, listing, details, crcs, extractor })
+}
+
+/// Whether nothing of a blob is outstanding, by an earlier run.
+fn is_done_in(outlet: &Outlet, blob: usize) -> bool {
+    match outlet {
+        Outlet::Files(extractor) => extractor.is_done(blob),
+        Outlet::Sink(sink) => sink.is_done(blob),
+    }
+}
+
+/// Refuses a drive that the service would not import. Checks of dray's own have no status.
+fn importable(checks: &[Check]) -> Result<(), Problem> {
+    let refusing = checks.iter().find(|check| check.answer == Answer::No && !check.status.is_empty());
+    refusing.map_or(Ok(()), |check| {
+        let what = format!("the service would not import this drive: {} ({})", check.status, check.question);
+        Err(Problem::new(Kind::Refused, what).value(check.seen.clone()).advice("`dray verify` shows every check"))
+    })
+}
+
+/// Opens the directory for the blobs.
+fn extractor(opened: &Opened, files: &Files<'_>, listing: &Listing, dir: &Path) -> Result<Extractor, Problem> {
+    let drive_id = listing.facts.drive_id.clone().unwrap_or_else(|| opened.found.drive.drive_id.clone());
+    let name = |blob: usize| (listing.blob_path(files, blob), listing.snapshots.get(&(blob as u32)).cloned());
+    let names = (0..listing.subjects.len()).map(name);
+    let taken = Extractor::open(dir, &drive_id, &listing.facts.md5, &very_drive(opened), names)?;
+    taken.refuse_overwriting(&name)?;
+    Ok(taken)
 }
 
 /// Identifies this drive in its present state, and an image since it was last written to.
@@ -336,30 +369,20 @@ pub(super) fn read<'a>(
         writer,
     };
     let listing = RefCell::new(listing);
-    let beside = RefCell::new(work.singly);
-    let road = BlockReader {
-        medium: opened.medium(),
-        cipher: opened.cipher(),
-        workers: context.workers,
-        stop: context.stop,
-        slot_len: SLOT_LEN + SLOT_SPARE,
-        timeouts: Timeouts::default(),
-    };
-    let loads = Loads::new(opened, files, &listing, work.road, &beside);
-    let result = bench.finish_empty(&listing, empty.unwrap_or_default());
-    let result = result.and_then(|()| road.run(loads, |arrived| bench.arrived(&listing, arrived, &beside)));
-    let mut rest = beside.into_inner();
-    let result = result.and_then(|()| bench.resident(&listing, work.resident, &mut rest)).and_then(|()| {
-        rest.sort_unstable();
-        rest.dedup();
-        bench.singly(&listing, rest)
-    });
+    let mut result = bench.finish_empty(&listing, empty.unwrap_or_default());
+    // A consumer needs metadata and properties with the first byte of a blob.
+    let works = if context.deliver.is_some() { Vec::from(work.apart()) } else { vec![work] };
+    for work in works {
+        result = result.and_then(|()| bench.pass(&listing, work));
+    }
+    while result.is_ok() {
+        let work = bench.again(&listing);
+        if work.bytes == 0 {
+            break;
+        }
+        result = bench.pass(&listing, work);
+    }
     (listing.into_inner(), bench, result)
-}
-
-/// Negates a predicate.
-fn is_done_not(is_done: &dyn Fn(u32) -> bool) -> impl Fn(u32) -> bool + '_ {
-    move |blob| !is_done(blob)
 }
 
 /// CRC-64 of the parts of blobs read so far, by offset: length and value.
@@ -396,6 +419,53 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Reads and judges the items of `work`: those in the block reader's reach, those in records, the others.
+    fn pass(&mut self, listing: &RefCell<Listing>, work: Work) -> Result<(), Problem> {
+        let beside = RefCell::new(work.singly);
+        let road = BlockReader {
+            medium: self.opened.medium(),
+            cipher: self.opened.cipher(),
+            workers: self.context.workers,
+            stop: self.context.stop,
+            slot_len: SLOT_LEN + SLOT_SPARE,
+            timeouts: Timeouts::default(),
+        };
+        let loads = Loads::new(self.opened, self.files, listing, work.road, &beside);
+        road.run(loads, |arrived| self.arrived(listing, arrived, &beside))?;
+        let mut rest = beside.into_inner();
+        self.resident(listing, work.resident, &mut rest)?;
+        rest.sort_unstable();
+        rest.dedup();
+        self.singly(listing, rest)
+    }
+
+    /// What the consumer wants once more: as if it had not been read.
+    fn again(&mut self, listing: &RefCell<Listing>) -> Work {
+        let wanted: HashSet<(u32, u32)> = match &self.writer {
+            Some(writer) => writer.again().into_iter().map(|(blob, piece)| (blob as u32, piece)).collect(),
+            None => return Work::default(),
+        };
+        if wanted.is_empty() {
+            return Work::default();
+        }
+        let listing = &mut *listing.borrow_mut();
+        for (blob, piece) in &wanted {
+            let at = listing.subjects[*blob as usize].pieces_at + piece;
+            let known = &mut listing.pieces[at as usize];
+            known.verdict = if known.has_hash { Verdict::Equal } else { Verdict::NoReference };
+            self.broken.remove(&at);
+            self.details.remove(&at);
+        }
+        let [_, work] = listing.work(self.files, &|blob, piece| wanted.contains(&(blob, piece))).apart();
+        let len = |item: &Item| u64::from(listing.pieces[item.piece as usize].len);
+        let bytes = [&work.road, &work.resident, &work.singly].into_iter().flatten().map(len).sum();
+        self.total += bytes;
+        if let Some(writer) = &mut self.writer {
+            writer.expect(&work);
+        }
+        Work { bytes, ..work }
+    }
+
     fn report(&mut self, bytes: u64) {
         self.done += bytes;
         if self.reported_at.elapsed() >= PROGRESS_INTERVAL || self.done == self.total {
@@ -432,7 +502,7 @@ impl Bench<'_> {
             }
             self.report(seen.range.len() as u64);
             self.sum(seen.item, seen.from, &arrived.bytes[seen.range.clone()]);
-            self.take_out(&mut acts, seen.item, seen.from, seen.range.clone());
+            self.take_out(&mut acts, listing, seen.item, seen.from, seen.range.clone());
             let md5 = match digest {
                 Digest::Block(md5) => *md5,
                 Digest::Pages(_) | Digest::Whole(_) | Digest::Unfinished => continue,
@@ -467,10 +537,11 @@ impl Bench<'_> {
     }
 
     /// Orders the extraction of bytes at offset `from` of the item's file.
-    fn take_out(&self, acts: &mut Vec<Act>, item: Item, from: u64, bytes: Range<usize>) {
+    fn take_out(&self, acts: &mut Vec<Act>, listing: &RefCell<Listing>, item: Item, from: u64, bytes: Range<usize>) {
         if self.writer.is_some() {
+            let first = listing.borrow().subject(item.owner).pieces_at;
             acts.push(match item.owner & SIDE {
-                0 => Act::Write { blob: item.owner as usize, at: from, bytes },
+                0 => Act::Write { blob: item.owner as usize, piece: item.piece - first, at: from, bytes },
                 _ => Act::Keep { side: item.owner & !SIDE, bytes },
             });
         }
@@ -486,8 +557,16 @@ impl Bench<'_> {
     /// Counts a judged piece; with the last one of a blob its file is finished.
     fn finished(&mut self, listing: &RefCell<Listing>, item: Item, acts: &mut Vec<Act>) {
         let Some(writer) = &mut self.writer else { return };
-        if item.owner & SIDE == 0 && writer.is_last(item.owner as usize) {
-            acts.extend(finish(self.files, &listing.borrow(), item.owner));
+        let listing = &*listing.borrow();
+        let verdict = listing.pieces[item.piece as usize].verdict;
+        if item.owner & SIDE != 0 {
+            acts.push(Act::JudgedSide { side: item.owner & !SIDE, verdict });
+            return;
+        }
+        let piece = item.piece - listing.subject(item.owner).pieces_at;
+        acts.push(Act::Judged { blob: item.owner as usize, piece, verdict });
+        if writer.is_last(item.owner as usize) {
+            acts.extend(finish(self.files, listing, item.owner));
         }
     }
 
@@ -543,7 +622,7 @@ impl Bench<'_> {
         let from = listing.borrow().pieces[item.piece as usize].offset;
         let mut acts = Vec::new();
         self.sum(item, from, bytes);
-        self.take_out(&mut acts, item, from, 0..bytes.len());
+        self.take_out(&mut acts, listing, item, from, 0..bytes.len());
         self.compare(&mut listing.borrow_mut(), item, md5[0]);
         self.finished(listing, item, &mut acts);
         if acts.is_empty() { Ok(()) } else { self.give(Bytes::Own(bytes.to_vec()), acts) }
@@ -584,7 +663,7 @@ impl Bench<'_> {
                         self.halves(stream, at, &mut buffer[..len], &mut bad);
                         self.sum(item, at, &buffer[..len]);
                         let mut acts = Vec::new();
-                        self.take_out(&mut acts, item, at, 0..len);
+                        self.take_out(&mut acts, listing, item, at, 0..len);
                         if !acts.is_empty() {
                             self.give(Bytes::Own(buffer[..len].to_vec()), acts)?;
                         }

@@ -1,12 +1,13 @@
 //! The manifest matched with the catalog: the file of each blob, and the expected hashes of its blocks.
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Read};
 
-use crate::azure::Digest;
+use crate::azure::dataset::Disposition;
 use crate::azure::manifest::{self, BlobEnd, BlobStart, Event, SideRef};
+use crate::azure::{Digest, base64};
 use crate::hash::{self, Md5, Sha256};
 use crate::limits;
 use crate::ntfs::read::{FileId, NameId, display_name};
@@ -68,6 +69,8 @@ pub(super) struct BlobFacts {
     file_path: u32,
     pub metadata: u32,
     pub properties: u32,
+    pub is_pages: bool,
+    pub disposition: Disposition,
 }
 
 /// Everything that a manifest lists.
@@ -97,6 +100,16 @@ pub(super) struct Listing {
     pub only: Only,
     /// Keys of blobs that were not requested: blob, file.
     pub passed: Vec<(u64, u64)>,
+    /// Whether ids of blocks and paths of side files are kept: only an import needs them.
+    keeps: bool,
+    /// Ids of blocks that are not made of their hashes in the usual way, by the number of the piece.
+    ids: HashMap<u32, Box<str>>,
+    /// Pieces whose block has no id.
+    without_id: HashSet<u32>,
+    /// Path of each side file, and whether it is named for a whole list.
+    pub side_paths: Vec<(Box<str>, bool)>,
+    /// The manifest on the drive.
+    pub manifest: Option<NameId>,
 }
 
 /// Location of a manifest.
@@ -203,7 +216,8 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 impl Listing {
-    /// Reads a whole manifest. `only`: prefixes of blob paths; none for all.
+    /// Reads a whole manifest. `only`: prefixes of blob paths; none for all. `keeps`: block ids and paths of side files,
+    /// too.
     ///
     /// # Errors
     /// The manifest cannot be read. Faults in its contents are recorded in the facts.
@@ -211,15 +225,17 @@ impl Listing {
         files: &Files<'_>,
         place: Place,
         only: &[String],
+        keeps: bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, Problem> {
         let named = vec![0; files.catalog.len().div_ceil(64)];
-        let mut listing = Self { named, only: Only::new(only), ..Self::default() };
+        let mut listing = Self { named, only: Only::new(only), keeps, ..Self::default() };
         let (input, path, is_outside): (Box<dyn Read + '_>, String, bool) = match place {
             Place::Outside(file, path) => (Box::new(file), path, true),
             Place::Inside(name, path) => {
                 let file = files.catalog.file_of(name);
                 listing.name(file);
+                listing.manifest = Some(name);
                 (Box::new(files.open(file)?), path, false)
             }
         };
@@ -329,7 +345,7 @@ impl Listing {
 
     fn blob(&mut self, files: &Files<'_>, end: BlobEnd, state: &mut State) {
         let blob = std::mem::take(&mut state.blob);
-        let BlobStart { blob_path, file_path, length, snapshot, pieces: kind, line, .. } = &blob.start;
+        let BlobStart { blob_path, file_path, length, snapshot, disposition, pieces: kind, line, .. } = &blob.start;
         let name = look_up(files, file_path);
         if let Some(name) = name {
             self.name(files.catalog.file_of(name));
@@ -412,6 +428,9 @@ impl Listing {
                 }
             }
         }
+        if self.keeps && *kind == Some(manifest::Pieces::Blocks) {
+            self.keep_ids(pieces_at, &blob.pieces);
+        }
         if let Some(sha) = blob.pieces.iter().find(|piece| matches!(piece.hash, Some(Digest::Sha256(_)))) {
             notes.push(format!("block at {}: a hash that is no MD5 cannot be compared", sha.offset));
         }
@@ -426,6 +445,8 @@ impl Listing {
             file_path: if same_file { NONE } else { self.text(file_path) },
             metadata: self.side(files, end.metadata.as_ref(), state.metadata.clone().as_ref()),
             properties: self.side(files, end.properties.as_ref(), state.properties.clone().as_ref()),
+            is_pages: *kind == Some(manifest::Pieces::Pages),
+            disposition: disposition.as_deref().and_then(|text| Disposition::parse(text.trim())).unwrap_or_default(),
         };
         self.blobs.push(facts);
         let mut hasher = DefaultHasher::new();
@@ -440,6 +461,30 @@ impl Listing {
         }
         // Its memory is used again.
         state.blob.pieces = blob.pieces;
+    }
+
+    /// Keeps the ids of a blob's blocks where [`Listing::block_id`] cannot make them.
+    fn keep_ids(&mut self, pieces_at: u32, pieces: &[manifest::Piece]) {
+        for (at, piece) in (pieces_at..).zip(pieces) {
+            let usual = match piece.hash {
+                Some(Digest::Md5(md5)) => Some(usual_id(&md5)),
+                _ => None,
+            };
+            match &piece.id {
+                None => drop(self.without_id.insert(at)),
+                Some(id) if usual.as_deref() != Some(id) => drop(self.ids.insert(at, id.clone())),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Id of a block by the manifest; only of a listing that keeps them.
+    pub fn block_id(&self, piece: u32) -> Option<String> {
+        if let Some(id) = self.ids.get(&piece) {
+            return Some(id.to_string());
+        }
+        let known = &self.pieces[piece as usize];
+        (known.has_hash && !self.without_id.contains(&piece)).then(|| usual_id(&known.hash))
     }
 
     /// Index of the side file of a blob: its own, or the list's.
@@ -470,6 +515,9 @@ impl Listing {
         let pieces_at = self.pieces.len() as u32;
         self.pieces.push(Piece { offset: 0, len, hash, has_hash, verdict: piece });
         self.sides.push(Subject { name, length, pieces_at, pieces_len: 1, verdict });
+        if self.keeps {
+            self.side_paths.push((side.path.as_str().into(), own.is_none()));
+        }
         let index = (self.sides.len() - 1) as u32;
         if let Some(file) = file {
             self.by_side.insert(file, index);
@@ -493,6 +541,13 @@ impl Listing {
             (text, _) => self.texts[text as usize].to_string(),
         }
     }
+}
+
+/// The id that blocks of imports have (docs/spec/import-export.md#manifest-grammar).
+fn usual_id(md5: &[u8; 16]) -> String {
+    let mut id = b"MD5/".to_vec();
+    base64::encode(md5, &mut id);
+    String::from_utf8(id).unwrap_or_default()
 }
 
 /// State while a manifest is read.

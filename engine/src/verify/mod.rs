@@ -3,7 +3,7 @@
 //! `find` locates the volume on a device and `key` reads the keys; together they make an `Opened` volume.
 //! `block_reader` passes its bytes through the workers that preparing uses too. Based on it are `decrypt` (the plain
 //! volume), `files` (access to its files) and `judge` (comparison with the manifest), with `work` (the reading order),
-//! `extract` and `writer` (extraction in the same pass, on a thread of its own) and `checks` (the checks of the
+//! `extract`, `writer` and `deliver` (extraction, or delivery to a consumer, in the same pass, on a thread of its own) and `checks` (the checks of the
 //! service); `added` reads back the additions of a session. `known` reads journals and drive records; `verdict` draws
 //! the conclusion from all results of a run. `audit` compares what was sent with a storage account.
 //!
@@ -14,6 +14,7 @@ pub mod audit;
 pub mod block_reader;
 mod checks;
 pub mod decrypt;
+pub mod deliver;
 mod extract;
 pub mod files;
 pub mod find;

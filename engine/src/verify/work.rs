@@ -59,6 +59,23 @@ pub(super) struct Work {
     pub bytes: u64,
 }
 
+impl Work {
+    /// Metadata and properties files, and everything else.
+    pub(super) fn apart(self) -> [Self; 2] {
+        let mut out = [Self::default(), Self { bytes: self.bytes, ..Self::default() }];
+        for item in self.road {
+            out[usize::from(item.owner & SIDE == 0)].road.push(item);
+        }
+        for item in self.resident {
+            out[usize::from(item.owner & SIDE == 0)].resident.push(item);
+        }
+        for item in self.singly {
+            out[usize::from(item.owner & SIDE == 0)].singly.push(item);
+        }
+        out
+    }
+}
+
 impl Listing {
     /// The subject of an item.
     pub(super) fn subject(&self, owner: u32) -> &Subject {
@@ -68,10 +85,10 @@ impl Listing {
         }
     }
 
-    /// Decides how every piece is read; `wanted` selects the blobs to read.
-    pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32) -> bool) -> Work {
+    /// Decides how every piece is read; `wanted` selects the pieces to read, by blob and number within it.
+    pub(super) fn work(&mut self, files: &Files<'_>, wanted: &dyn Fn(u32, u32) -> bool) -> Work {
         let mut work = Work::default();
-        let owners = (0..self.subjects.len() as u32).filter(|blob| wanted(*blob));
+        let owners = 0..self.subjects.len() as u32;
         for owner in owners.chain((0..self.sides.len() as u32).map(|side| side | SIDE)) {
             let subject = *self.subject(owner);
             let Some(name) = subject.name else { continue };
@@ -79,6 +96,9 @@ impl Listing {
             let extents = files.catalog.extents(&files.volume, file);
             for piece in subject.pieces_at..subject.pieces_at + subject.pieces_len {
                 let known = &self.pieces[piece as usize];
+                if owner & SIDE == 0 && !wanted(owner, piece - subject.pieces_at) {
+                    continue;
+                }
                 // A piece that cannot be inside the file need not be read.
                 if known.len == 0 || matches!(known.verdict, Verdict::Missing | Verdict::Different) {
                     continue;

@@ -1,11 +1,12 @@
-//! A thread that writes blobs while the drive is being read.
+//! A thread that takes blobs while the drive is being read, and writes them into a directory, or gives them to a
+//! [`Sink`].
 //!
 //! Data from the drive is handed over with its slot, without a copy, and the slot returns to the block reader when its
-//! bytes are written. So a directory slower than the drive stalls the drive only when every slot is full, and no memory
+//! bytes are written. So a consumer slower than the drive stalls the drive only when every slot is full, and no memory
 //! is needed in addition to the slots.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,7 +16,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem};
 use crate::verify::block_reader::Held;
+use crate::verify::deliver::Sink;
 use crate::verify::extract::Extractor;
+use crate::verify::result::Verdict;
 use crate::verify::work::{SIDE, Work};
 
 /// Most waiting orders: as many as the block reader has slots. Bytes of other origin are at most a MiB each.
@@ -23,39 +26,99 @@ const WAITING_MAX: usize = 16;
 
 /// Bytes to write.
 #[derive(Debug)]
-pub(super) enum Bytes {
+pub enum Bytes {
     /// In a slot of the block reader.
     Held(Held),
     /// In memory of their own: bytes that were not read through a slot.
     Own(Vec<u8>),
 }
 
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Held(held) => held,
+            Self::Own(own) => own,
+        }
+    }
+}
+
 /// Actions on the bytes, in order.
 #[derive(Debug)]
-pub(super) enum Act {
+pub enum Act {
     /// Write them to a blob.
-    Write { blob: usize, at: u64, bytes: Range<usize> },
-    /// Keep them as part of a side file.
-    Keep { side: u32, bytes: Range<usize> },
+    Write {
+        /// Number of the blob.
+        blob: usize,
+        /// Number of the block or range within the blob.
+        piece: u32,
+        /// Byte in the blob.
+        at: u64,
+        /// Of the bytes that were given.
+        bytes: Range<usize>,
+    },
+    /// Keep them as part of a metadata or properties file.
+    Keep {
+        /// Number of the file.
+        side: u32,
+        /// Of the bytes that were given.
+        bytes: Range<usize>,
+    },
+    /// All bytes of a block or range were given, and compared with the manifest.
+    Judged {
+        /// Number of the blob.
+        blob: usize,
+        /// Number of the block or range within the blob.
+        piece: u32,
+        /// What became of it.
+        verdict: Verdict,
+    },
+    /// The same of a metadata or properties file.
+    JudgedSide {
+        /// Number of the file.
+        side: u32,
+        /// What became of it.
+        verdict: Verdict,
+    },
     /// Finish the blob: its last piece has been judged.
     Finish(Box<Finish>),
 }
 
 /// Facts for finishing a blob when all its bytes are written.
 #[derive(Debug)]
-pub(super) struct Finish {
+pub struct Finish {
+    /// Number of the blob.
     pub blob: usize,
+    /// `container/name`.
     pub path: String,
+    /// Time of the snapshot, if it is one.
     pub snapshot: Option<String>,
+    /// Bytes.
     pub length: u64,
+    /// Times of the file.
     pub times: Times,
+    /// Everything of it is equal, or has nothing to be compared with.
     pub is_whole: bool,
 }
 
-struct Order {
-    bytes: Bytes,
-    acts: Vec<Act>,
+/// Where blobs go.
+#[derive(Debug)]
+pub(super) enum Outlet {
+    /// Into a directory.
+    Files(Box<Extractor>),
+    /// To a consumer.
+    Sink(Box<dyn Sink>),
 }
+
+enum Order {
+    Take(Bytes, Vec<Act>),
+    /// Everything was given: what is wanted once more.
+    Again(Sender<Again>),
+}
+
+/// Blobs and their pieces.
+type Again = Vec<(usize, u32)>;
 
 /// The thread, and the number of outstanding pieces of each blob.
 #[derive(Debug)]
@@ -63,26 +126,31 @@ pub(super) struct Writer {
     left: Vec<u32>,
     orders: Sender<Order>,
     is_broken: Arc<AtomicBool>,
-    thread: JoinHandle<(Extractor, Result<(), Problem>)>,
+    thread: JoinHandle<(Outlet, Result<(), Problem>)>,
 }
 
 impl Writer {
     /// Starts the thread. `blobs` is the number of blobs, `work` everything that will be read.
-    pub fn start(extractor: Extractor, blobs: usize, work: &Work) -> Result<Self, Problem> {
-        let mut left = vec![0; blobs];
-        for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
-            if item.owner & SIDE == 0 {
-                left[item.owner as usize] += 1;
-            }
-        }
+    pub fn start(outlet: Outlet, blobs: usize, work: &Work) -> Result<Self, Problem> {
         let (orders, waiting) = bounded(WAITING_MAX);
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = Arc::clone(&is_broken);
-        let thread = std::thread::Builder::new()
-            .name("extract".into())
-            .spawn(move || run(extractor, &waiting, &broken))
-            .map_err(|error: io::Error| Problem::new(Kind::Environment, format!("no thread for writing: {error}")))?;
-        Ok(Self { left, orders, is_broken, thread })
+        let thread =
+            std::thread::Builder::new().name("extract".into()).spawn(move || run(outlet, &waiting, &broken)).map_err(
+                |error: io::Error| Problem::new(Kind::Environment, format!("no thread for writing: {error}")),
+            )?;
+        let mut started = Self { left: vec![0; blobs], orders, is_broken, thread };
+        started.expect(work);
+        Ok(started)
+    }
+
+    /// Counts the pieces of `work` as outstanding.
+    pub fn expect(&mut self, work: &Work) {
+        for item in work.road.iter().chain(&work.resident).chain(&work.singly) {
+            if item.owner & SIDE == 0 {
+                self.left[item.owner as usize] += 1;
+            }
+        }
     }
 
     /// Whether no piece of the blob is outstanding.
@@ -103,42 +171,62 @@ impl Writer {
             Bytes::Held(held) => Bytes::Held(held.away()),
             own @ Bytes::Own(_) => own,
         };
-        if self.is_broken.load(Ordering::Acquire) || self.orders.send(Order { bytes, acts }).is_err() {
+        if self.is_broken.load(Ordering::Acquire) || self.orders.send(Order::Take(bytes, acts)).is_err() {
             // The reason is reported by `end`.
             return Err(Problem::new(Kind::Environment, "the blobs cannot be written any more"));
         }
         Ok(())
     }
 
-    /// Waits for all orders; returns the extractor, and the first error.
-    pub fn end(self) -> Result<(Extractor, Result<(), Problem>), Problem> {
+    /// Waits until the consumer has dealt with everything; returns what it wants once more.
+    pub fn again(&self) -> Again {
+        let (reply, answer) = bounded(1);
+        if self.orders.send(Order::Again(reply)).is_err() {
+            return Again::new();
+        }
+        // A failure is reported by `end`.
+        answer.recv().unwrap_or_default()
+    }
+
+    /// Waits for all orders; returns the outlet, and the first error.
+    pub fn end(self) -> Result<(Outlet, Result<(), Problem>), Problem> {
         drop(self.orders);
         self.thread.join().map_err(|_| Problem::new(Kind::Internal, "the thread that writes blobs ended in a bug"))
     }
 }
 
-fn run(mut extractor: Extractor, orders: &Receiver<Order>, is_broken: &AtomicBool) -> (Extractor, Result<(), Problem>) {
+fn run(mut outlet: Outlet, orders: &Receiver<Order>, is_broken: &AtomicBool) -> (Outlet, Result<(), Problem>) {
     let mut result = Ok(());
     // After a failure the remaining orders are taken and dropped: slots return, and no sender blocks.
     for order in orders {
         if result.is_ok() {
-            result = carry_out(&mut extractor, &order);
+            result = carry_out(&mut outlet, order);
             is_broken.store(result.is_err(), Ordering::Release);
         }
     }
-    (extractor, result)
+    (outlet, result)
 }
 
-fn carry_out(extractor: &mut Extractor, order: &Order) -> Result<(), Problem> {
-    let all: &[u8] = match &order.bytes {
-        Bytes::Held(held) => held,
-        Bytes::Own(own) => own,
-    };
-    for act in &order.acts {
+fn carry_out(outlet: &mut Outlet, order: Order) -> Result<(), Problem> {
+    match (outlet, order) {
+        (Outlet::Files(extractor), Order::Take(bytes, acts)) => extract(extractor, &bytes, &acts),
+        (Outlet::Sink(sink), Order::Take(bytes, acts)) => sink.take(bytes, acts),
+        // A directory wants nothing twice: dropping the sender says so.
+        (Outlet::Files(_), Order::Again(_)) => Ok(()),
+        (Outlet::Sink(sink), Order::Again(reply)) => {
+            let _ = reply.send(sink.again()?);
+            Ok(())
+        }
+    }
+}
+
+fn extract(extractor: &mut Extractor, all: &[u8], acts: &[Act]) -> Result<(), Problem> {
+    for act in acts {
         match act {
-            Act::Write { blob, at, bytes } => extractor.write(*blob, *at, &all[bytes.clone()])?,
+            Act::Write { blob, at, bytes, .. } => extractor.write(*blob, *at, &all[bytes.clone()])?,
             Act::Keep { side, bytes } => extractor.keep_side(*side, &all[bytes.clone()]),
             Act::Finish(finish) => extractor.finish(finish)?,
+            Act::Judged { .. } | Act::JudgedSide { .. } => {}
         }
     }
     Ok(())

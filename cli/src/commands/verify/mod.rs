@@ -370,7 +370,8 @@ fn all<'a>(
                         .enumerate()
                         .map(|(index, one)| {
                             let stop = &signals.stop;
-                            let context = judge::Context { index, request, logs, journals, workers, events, stop };
+                            let context =
+                                judge::Context { index, request, logs, journals, workers, events, stop, deliver: None };
                             scope.spawn(move || judge::run(one, &context))
                         })
                         .collect();

@@ -667,6 +667,7 @@ fn read_added(
         workers: shared.workers,
         events: shared.events,
         stop: shared.stop,
+        deliver: None,
     };
     added::run(opened, &context, added).map(drop)
 }

@@ -696,6 +696,7 @@ fn what_was_added_is_read_back_and_a_flipped_bit_is_told() {
             workers: &workers,
             events: &|_| {},
             stop: &Stop::new(),
+            deliver: None,
         };
         let choose = &mut |count| (0..count).collect();
         added::run(&opened, &context, Added { manifest: "\\DriveManifest.xml", manifest_md5, below, choose })

@@ -27,6 +27,7 @@ fn verify(opened: &Opened, to: &Path, workers: &Workers) -> (DriveVerdict, Vec<R
         workers,
         events: &|_| {},
         stop: &stop,
+        deliver: None,
     };
     let mut judged = judge::run(opened, &context);
     let mut rows = Vec::new();
