@@ -346,6 +346,35 @@ impl Account {
         self.run(&operation, |_| Ok(()))
     }
 
+    /// Time of the service's clock when it answered a request for the container's properties; the container is made
+    /// if it is missing.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn ready_container(&self, container: &str) -> Result<Option<jiff::Timestamp>, Failure> {
+        let mut operation = Self::operation("PUT", container, "");
+        operation.query = vec![("restype", "container".into())];
+        match self.run(&operation, |answer| Ok(clock(answer))) {
+            Ok(at) => return Ok(at),
+            // Those that may write in a container, and make none, still find it.
+            Err(failure) if failure.status == Some(409) || failure.is_denied() => {}
+            Err(failure) => return Err(failure),
+        }
+        let mut operation = Self::operation("HEAD", container, "");
+        operation.query = vec![("restype", "container".into())];
+        self.run(&operation, |answer| Ok(clock(answer)))
+    }
+
+    /// Deletes a blob that has no snapshots.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn delete(&self, container: &str, blob: &str, condition: &Condition) -> Result<(), Failure> {
+        let mut operation = Self::operation("DELETE", container, blob);
+        operation.headers = condition.headers();
+        self.run(&operation, |_| Ok(()))
+    }
+
     /// Properties and metadata of a blob, or of a snapshot of it.
     ///
     /// # Errors
@@ -573,14 +602,31 @@ impl Account {
         }
     }
 
-    /// Acquires a lease on a blob, for `seconds` (15 to 60) or without end; returns its id.
+    /// Acquires a lease on a blob, for `seconds` (15 to 60) or without end; returns its id. With `proposed`, the id is that
+    /// one, and whoever holds a lease of that id already gets it again.
     ///
     /// # Errors
     /// The service does not answer, or refuses: also when the blob is leased already.
-    pub fn lease(&self, container: &str, blob: &str, seconds: Option<u32>) -> Result<String, Failure> {
+    pub fn lease(
+        &self,
+        container: &str,
+        blob: &str,
+        seconds: Option<u32>,
+        proposed: Option<&str>,
+    ) -> Result<String, Failure> {
         let duration = seconds.map_or("-1".to_owned(), |seconds| seconds.to_string());
-        let headers = [("x-ms-lease-action", "acquire".to_owned()), ("x-ms-lease-duration", duration)];
+        let mut headers = vec![("x-ms-lease-action", "acquire".to_owned()), ("x-ms-lease-duration", duration)];
+        headers.extend(proposed.map(|id| ("x-ms-proposed-lease-id", id.to_owned())));
         self.lease_action(container, blob, &headers)
+    }
+
+    /// Renews a lease, which ends otherwise after its time.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses: also when another client holds one.
+    pub fn renew(&self, container: &str, blob: &str, lease: &str) -> Result<(), Failure> {
+        let headers = [("x-ms-lease-action", "renew".to_owned()), ("x-ms-lease-id", lease.to_owned())];
+        self.lease_action(container, blob, &headers).map(drop)
     }
 
     /// Releases a lease.
@@ -606,13 +652,18 @@ fn parsed<T>(answer: &mut Answer, parse: impl Fn(&[u8]) -> Result<T, String>) ->
     parse(&bytes).map_err(|what| Failure::unanswered("the answer", format!("cannot be understood: {what}")))
 }
 
+/// The service's clock.
+fn clock(answer: &Answer) -> Option<jiff::Timestamp> {
+    jiff::fmt::rfc2822::parse(answer.header("date")?).ok().map(|at| at.timestamp())
+}
+
 /// What a refusal says: in its header, or in its body.
 fn refused(answer: &mut Answer, name: &str) -> Failure {
     let header = answer.header("x-ms-error-code").unwrap_or_default().to_owned();
     let said = answer.bytes(1 << 20).ok().and_then(|bytes| list::error(&bytes));
     let (code, message) = said.unwrap_or_default();
     let code = if code.is_empty() { header } else { code };
-    Failure { status: Some(answer.status), code, message, request: name.to_owned(), is_stopped: false }
+    Failure { status: Some(answer.status), code, message, request: name.to_owned(), is_stopped: false, earlier: 0 }
 }
 
 fn metadata(headers: &HeaderMap) -> Vec<(String, String)> {

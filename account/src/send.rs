@@ -62,12 +62,14 @@ pub struct Failure {
     pub request: String,
     /// It was asked to stop.
     pub is_stopped: bool,
+    /// Number of tries before this one, of whose effect nothing is known: the service may have done what they asked for.
+    pub earlier: u32,
 }
 
 impl Failure {
     pub(crate) fn unanswered(request: &str, message: impl Into<String>) -> Self {
         let (request, message) = (request.to_owned(), message.into());
-        Self { status: None, code: String::new(), message, request, is_stopped: false }
+        Self { status: None, code: String::new(), message, request, is_stopped: false, earlier: 0 }
     }
 
     /// Whether asking again may help.
@@ -336,7 +338,7 @@ impl Http {
         loop {
             if self.is_stopped() {
                 let failure = Failure::unanswered("", "stopped");
-                return Err(Failure { is_stopped: true, ..failure });
+                return Err(Failure { is_stopped: true, earlier: tries, ..failure });
             }
             let (failure, asked) = match work(tries) {
                 Ok(out) => return Ok(out),
@@ -349,7 +351,7 @@ impl Http {
             let spread = pause.mul_f64(0.5 + 0.5 * chance());
             let wait = asked.unwrap_or(spread);
             if !failure.is_transient() || started.elapsed() + wait > patience {
-                return Err(failure);
+                return Err(Failure { earlier: tries - 1, ..failure });
             }
             self.sleep(wait);
             pause = (pause * 2).min(self.policy.pause_max);

@@ -325,8 +325,14 @@ impl Tokens {
             // Its first line says why; what follows are trace ids.
             let message = value["error_description"].as_str().unwrap_or_default();
             let message = message.lines().next().unwrap_or_default().chars().take(300).collect();
-            let failure =
-                crate::Failure { status: Some(status), code, message, request: name.clone(), is_stopped: false };
+            let failure = crate::Failure {
+                status: Some(status),
+                code,
+                message,
+                request: name.clone(),
+                is_stopped: false,
+                earlier: 0,
+            };
             Err((failure, crate::send::retry_after(&got.headers)))
         });
         let text = said.map_err(|failure| {

@@ -108,7 +108,7 @@ fn judge_operations_are_the_service_s() {
     assert_eq!(here.page_ranges(("box", "pages", None)).expect("ranges"), [(1024, 512, false)]);
 
     // A lease keeps others out.
-    let lease = here.lease("box", "blocks", Some(15)).expect("a lease");
+    let lease = here.lease("box", "blocks", Some(15), None).expect("a lease");
     let denied =
         here.put_blob("box", "blocks", content(b"x"), &Settings::default(), &Condition::default()).expect_err("leased");
     assert_eq!(denied.status, Some(412), "{denied}");

@@ -219,7 +219,14 @@ impl Service {
 }
 
 fn no_failure(name: &str) -> Failure {
-    Failure { status: None, code: String::new(), message: String::new(), request: name.to_owned(), is_stopped: false }
+    Failure {
+        status: None,
+        code: String::new(),
+        message: String::new(),
+        request: name.to_owned(),
+        is_stopped: false,
+        earlier: 0,
+    }
 }
 
 /// A refusal by the service; status 0: in an answer that is no error by its status.
