@@ -1,5 +1,12 @@
 //! Copy logs that the service writes, both generations (docs/spec/import-export.md#copy-logs). Streamed.
 
+mod write;
+
+pub use write::{
+    BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, PieceStatus,
+    SideStatus, Tally, VerboseLog, copy_log_name, drive_log_name,
+};
+
 use std::io::{BufRead, Chain, Cursor, Read as _};
 
 use super::Digest;
