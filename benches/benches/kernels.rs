@@ -1,7 +1,8 @@
 //! Each kernel next to the plain crate for the same task, in one run, on one core; then all of them over slots as the
 //! product uses them. Compare rows with each other, never with another machine.
 //!
-//! `cargo bench -p dray-benches --bench kernels -- --quick`, with `--features openssl` to see OpenSSL as well.
+//! `cargo bench -p dray-benches --bench kernels -- --quick`, with IPsec-MB and OpenSSL as well where their headers are
+//! installed (Debian: libipsec-mb-dev, libssl-dev).
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkGroup, Throughput, criterion_group, criterion_main};
 use dray_base::entropy::{Entropy, Seeded};
 use dray_base::units::{ByteOffset, SectorSize};
-use dray_crypt::{Cipher, SectorCipher};
+#[cfg(any(ipsec_mb, openssl))]
+use dray_benches::peers;
+use dray_crypt::{Cipher, SectorCipher, Unit};
 use dray_hash::{self as hash, Backend, Crc64, Md5Chain};
 use md5::Digest;
 
@@ -96,10 +99,11 @@ fn md5_blocks(c: &mut Criterion) {
                 b.iter(|| hash::md5_many_with(backend, black_box(&messages), &mut out));
             });
         }
-        #[cfg(feature = "openssl")]
+        #[cfg(openssl)]
         group.bench_function("openssl", |b| {
-            use openssl::hash::{MessageDigest, hash};
-            b.iter(|| messages.iter().for_each(|message| drop(black_box(hash(MessageDigest::md5(), message)))));
+            b.iter(|| {
+                messages.iter().map(|message| peers::openssl_md5(message)).for_each(|digest| _ = black_box(digest))
+            });
         });
     }
 }
@@ -210,33 +214,34 @@ fn ciphers(c: &mut Criterion) {
             group.bench_function("ours seal", |b| b.iter(|| ours.seal(ByteOffset(AT), black_box(&mut data))));
             group.bench_function(format!("{name} open"), |b| b.iter(|| plain.open(AT, sector, black_box(&mut data))));
             group.bench_function("ours open", |b| b.iter(|| ours.open(ByteOffset(AT), black_box(&mut data))));
-            #[cfg(feature = "openssl")]
-            group.bench_function("openssl seal", |b| b.iter(|| with_openssl::seal(cipher, &key, sector, &mut data)));
-        }
-    }
-}
-
-#[cfg(feature = "openssl")]
-mod with_openssl {
-    use super::*;
-    use openssl::symm::{Cipher as Evp, Crypter, Mode};
-
-    /// One context for each sector: the vector changes, and EVP has no call for a run of sectors.
-    pub fn seal(cipher: Cipher, key: &[u8], sector: SectorSize, data: &mut [u8]) {
-        let evp = match cipher {
-            Cipher::XtsAes128 => Evp::aes_128_xts(),
-            Cipher::XtsAes256 => Evp::aes_256_xts(),
-            Cipher::AesCbc128 => Evp::aes_128_cbc(),
-            _ => Evp::aes_256_cbc(),
-        };
-        let size = sector.bytes() as usize;
-        let mut out = vec![0; size + 16];
-        for (i, data) in data.chunks_exact_mut(size).enumerate() {
-            let vector = (u128::from(AT) + i as u128).to_le_bytes();
-            let mut context = Crypter::new(evp, Mode::Encrypt, key, Some(&vector)).expect("the key fits");
-            context.pad(false);
-            context.update(data, &mut out).expect("whole blocks");
-            data.copy_from_slice(&out[..size]);
+            if matches!(cipher, Cipher::AesCbc128 | Cipher::AesCbc256) {
+                let narrow = SectorCipher::on(Unit::Crate, cipher, &key, sector).expect("the length is right");
+                group.bench_function("ours by `aes` seal", |b| {
+                    b.iter(|| narrow.seal(ByteOffset(AT), black_box(&mut data)));
+                });
+                group.bench_function("ours by `aes` open", |b| {
+                    b.iter(|| narrow.open(ByteOffset(AT), black_box(&mut data)));
+                });
+                #[cfg(ipsec_mb)]
+                for (name, is_sealing) in [("ipsec-mb seal", true), ("ipsec-mb open", false)] {
+                    let peer = peers::IpsecMb::new(&key);
+                    group.bench_function(name, |b| {
+                        b.iter(|| peer.cbc(is_sealing, AT, sector.bytes() as usize, black_box(&mut data)));
+                    });
+                }
+            }
+            #[cfg(openssl)]
+            for (name, is_sealing) in [("openssl seal", true), ("openssl open", false)] {
+                let evp = match cipher {
+                    Cipher::XtsAes128 => c"AES-128-XTS",
+                    Cipher::XtsAes256 => c"AES-256-XTS",
+                    Cipher::AesCbc128 => c"AES-128-CBC",
+                    _ => c"AES-256-CBC",
+                };
+                group.bench_function(name, |b| {
+                    b.iter(|| peers::openssl(evp, &key, is_sealing, AT, sector.bytes() as usize, black_box(&mut data)));
+                });
+            }
         }
     }
 }
@@ -272,11 +277,15 @@ fn one_pass(c: &mut Criterion) {
                     }
                 });
             });
-            for piece in [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10] {
+            for piece in [8 << 10, 16 << 10, 32 << 10, 64 << 10] {
                 group.bench_function(format!("pieces of {} KiB", piece >> 10), |b| {
                     b.iter(|| in_pieces(&mut data, count, piece, &ours));
                 });
             }
+            let narrow = SectorCipher::on(Unit::Crate, cipher, &key, sector).expect("the length is right");
+            group.bench_function("pieces of 32 KiB by `aes`", |b| {
+                b.iter(|| in_pieces(&mut data, count, 32 << 10, &narrow));
+            });
         }
     }
 }

@@ -6,19 +6,28 @@ use aes::cipher::{
     Array, BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherEncBackend, BlockCipherEncClosure, BlockSizeUser,
 };
 
-use super::Mode;
 use super::blocks::{
     Aes, BLOCKS_512, BLOCKS_4096, Block, Decrypt, Encrypt, Lanes, SECTORS_AHEAD, blocks_in, xor, xor_all,
 };
+#[cfg(target_arch = "x86_64")]
+use super::vaes;
+use super::{Mode, Unit};
 use crate::units::SectorSize;
 
 pub(super) struct Cbc<C> {
     key: C,
+    /// The same key for 512-bit registers, where the machine has them.
+    #[cfg(target_arch = "x86_64")]
+    wide: Option<vaes::Keys>,
 }
 
 impl<C: Aes> Cbc<C> {
-    pub(super) fn new(key: &[u8]) -> Self {
-        Self { key: C::expand(key) }
+    pub(super) fn new(key: &[u8], unit: Unit) -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            wide: if unit == Unit::Widest { vaes::Keys::expand(key) } else { None },
+            key: C::expand(key),
+        }
     }
 
     /// Calls `each` with the initial vectors of some sectors and their blocks, until all of `data` has been processed.
@@ -41,15 +50,44 @@ impl<C: Aes> Cbc<C> {
             each(ivs, part);
         }
     }
+
+    /// Seals the first sectors in 512-bit registers, and returns their number.
+    #[cfg(target_arch = "x86_64")]
+    fn seal_wide(&self, first: u64, sector: SectorSize, data: &mut [Block]) -> usize {
+        self.wide.as_ref().map_or(0, |keys| keys.seal(first, sector, data))
+    }
+
+    /// Opens the sectors in 512-bit registers; whether it did.
+    #[cfg(target_arch = "x86_64")]
+    fn open_wide(&self, first: u64, sector: SectorSize, data: &mut [Block]) -> bool {
+        let Some(keys) = &self.wide else { return false };
+        keys.open(first, sector, data);
+        true
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn seal_wide(&self, _: u64, _: SectorSize, _: &mut [Block]) -> usize {
+        0
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn open_wide(&self, _: u64, _: SectorSize, _: &mut [Block]) -> bool {
+        false
+    }
 }
 
 impl<C: Aes> Mode for Cbc<C> {
     fn seal(&self, first: u64, sector: SectorSize, data: &mut [Block]) {
-        self.batches(first, sector, data, |ivs, data| self.key.encrypt_with_backend(Run { sector, ivs, data }));
+        let done = self.seal_wide(first, sector, data);
+        let rest = &mut data[done * blocks_in(sector)..];
+        let first = first.wrapping_add(done as u64 * sector.bytes());
+        self.batches(first, sector, rest, |ivs, data| self.key.encrypt_with_backend(Run { sector, ivs, data }));
     }
 
     fn open(&self, first: u64, sector: SectorSize, data: &mut [Block]) {
-        self.batches(first, sector, data, |ivs, data| self.key.decrypt_with_backend(Run { sector, ivs, data }));
+        if !self.open_wide(first, sector, data) {
+            self.batches(first, sector, data, |ivs, data| self.key.decrypt_with_backend(Run { sector, ivs, data }));
+        }
     }
 }
 

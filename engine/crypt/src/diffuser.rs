@@ -3,9 +3,9 @@
 
 use aes::cipher::Array;
 
-use super::Mode;
 use super::blocks::{Aes, Block, blocks_in};
 use super::cbc::Cbc;
+use super::{Mode, Unit};
 use crate::units::SectorSize;
 
 /// Words of 32 bits in the largest sector.
@@ -23,8 +23,8 @@ pub(super) struct Diffuser<C> {
 }
 
 impl<C: Aes> Diffuser<C> {
-    pub(super) fn new(key: &[u8], sector_key: &[u8]) -> Self {
-        Self { chain: Cbc::new(key), sector_key: C::expand(sector_key) }
+    pub(super) fn new(key: &[u8], sector_key: &[u8], unit: Unit) -> Self {
+        Self { chain: Cbc::new(key, unit), sector_key: C::expand(sector_key) }
     }
 
     /// The two blocks that are repeated over the plaintext of the sector at byte `at`.

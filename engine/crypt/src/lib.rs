@@ -1,5 +1,7 @@
 //! Sector ciphers over whole slots, key wrapping and key stretching, and the types that hold secrets.
-#![forbid(unsafe_code)]
+//!
+//! Everything here is pure. `vaes` alone holds unsafe code: CBC in 512-bit registers.
+#![deny(unsafe_code)]
 
 use dray_base::{text, units};
 
@@ -10,6 +12,8 @@ mod diffuser;
 pub mod printed;
 pub mod secret;
 pub mod stretch;
+#[cfg(target_arch = "x86_64")]
+mod vaes;
 mod xts;
 
 use std::fmt;
@@ -86,6 +90,15 @@ impl fmt::Display for Cipher {
     }
 }
 
+/// AES unit that a [`SectorCipher`] uses. All give the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// The widest of the machine, by the `aes` crate: for tests and measurements.
+    Crate,
+    /// The same, and for CBC 512-bit registers where the machine has them.
+    Widest,
+}
+
 /// Reason why a key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -124,18 +137,26 @@ impl SectorCipher {
     /// # Errors
     /// [`KeyError::Length`] for any other length.
     pub fn new(cipher: Cipher, fvek: &[u8], sector: SectorSize) -> Result<Self, KeyError> {
+        Self::on(Unit::Widest, cipher, fvek, sector)
+    }
+
+    /// As [`Self::new`], on a given unit.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(unit: Unit, cipher: Cipher, fvek: &[u8], sector: SectorSize) -> Result<Self, KeyError> {
         if fvek.len() != cipher.fvek_len() {
             return Err(KeyError::Length { cipher, found: fvek.len() });
         }
         // Positions of the halves of a diffuser key: docs/spec/bitlocker.md#fvek-datum. Bytes 16..32 and 48..64 of the
         // AES-128 form are unused.
         let mode: Box<dyn Mode> = match cipher {
-            Cipher::AesCbc128 => Box::new(cbc::Cbc::<Aes128>::new(fvek)),
-            Cipher::AesCbc256 => Box::new(cbc::Cbc::<Aes256>::new(fvek)),
+            Cipher::AesCbc128 => Box::new(cbc::Cbc::<Aes128>::new(fvek, unit)),
+            Cipher::AesCbc256 => Box::new(cbc::Cbc::<Aes256>::new(fvek, unit)),
             Cipher::XtsAes128 => Box::new(xts::Xts::<Aes128>::new(&fvek[..16], &fvek[16..])),
             Cipher::XtsAes256 => Box::new(xts::Xts::<Aes256>::new(&fvek[..32], &fvek[32..])),
-            Cipher::AesCbcDiffuser128 => Box::new(diffuser::Diffuser::<Aes128>::new(&fvek[..16], &fvek[32..48])),
-            Cipher::AesCbcDiffuser256 => Box::new(diffuser::Diffuser::<Aes256>::new(&fvek[..32], &fvek[32..])),
+            Cipher::AesCbcDiffuser128 => Box::new(diffuser::Diffuser::<Aes128>::new(&fvek[..16], &fvek[32..48], unit)),
+            Cipher::AesCbcDiffuser256 => Box::new(diffuser::Diffuser::<Aes256>::new(&fvek[..32], &fvek[32..], unit)),
         };
         Ok(Self { cipher, sector, mode })
     }

@@ -20,9 +20,9 @@ const SECTORS: [SectorSize; 2] = [SectorSize::S512, SectorSize::S4096];
 
 /// Seals and opens runs of all lengths and compares with `plain`, which seals one sector at a byte offset.
 fn compare(cipher: Cipher, fvek: &[u8], plain: impl Fn(SectorSize, u64, &mut [u8])) {
-    for sector in SECTORS {
+    for (sector, unit) in SECTORS.into_iter().flat_map(|sector| [(sector, Unit::Crate), (sector, Unit::Widest)]) {
         let size = sector.bytes() as usize;
-        let ours = SectorCipher::new(cipher, fvek, sector).unwrap();
+        let ours = SectorCipher::on(unit, cipher, fvek, sector).unwrap();
         for run in RUNS {
             for at in [0, 0x21A_5000, (1 << 40) + 3 * 4096] {
                 let data = random(run * size, run as u64);
@@ -32,9 +32,9 @@ fn compare(cipher: Cipher, fvek: &[u8], plain: impl Fn(SectorSize, u64, &mut [u8
                 for (i, one) in expected.chunks_mut(size).enumerate() {
                     plain(sector, at + (i * size) as u64, one);
                 }
-                assert!(sealed == expected, "{cipher} sealing {run} sectors of {size} at {at}");
+                assert!(sealed == expected, "{cipher} on {unit:?}: sealing {run} sectors of {size} at {at}");
                 ours.open(ByteOffset(at), &mut sealed);
-                assert!(sealed == data, "{cipher} opening {run} sectors of {size} at {at}");
+                assert!(sealed == data, "{cipher} on {unit:?}: opening {run} sectors of {size} at {at}");
             }
         }
     }
@@ -97,12 +97,14 @@ fn judge_windows_sealed_these_sectors() {
         seen.push(cipher);
         let sector = SectorSize::from_bytes(vector["sector_size_dec"].as_u64().unwrap()).unwrap();
         let at = ByteOffset(vector["byte_offset_dec"].as_u64().unwrap());
-        let ours = SectorCipher::new(cipher, &field("fvek_datum_key"), sector).unwrap();
-        let mut data = field("plaintext");
-        ours.seal(at, &mut data);
-        assert_eq!(data, field("ciphertext"), "{cipher} at {at}");
-        ours.open(at, &mut data);
-        assert_eq!(data, field("plaintext"), "{cipher} at {at}");
+        for unit in [Unit::Crate, Unit::Widest] {
+            let ours = SectorCipher::on(unit, cipher, &field("fvek_datum_key"), sector).unwrap();
+            let mut data = field("plaintext");
+            ours.seal(at, &mut data);
+            assert_eq!(data, field("ciphertext"), "{cipher} on {unit:?} at {at}");
+            ours.open(at, &mut data);
+            assert_eq!(data, field("plaintext"), "{cipher} on {unit:?} at {at}");
+        }
     }
     assert!(Cipher::ALL.iter().all(|cipher| seen.contains(cipher)), "a cipher has no vector: {seen:?}");
 }
