@@ -17,7 +17,7 @@ use crate::sign::{VERSION, authorization, encoded, text_to_sign};
 /// Blobs of one page of a listing: the most that the service gives.
 const PAGE: u32 = 5000;
 
-/// When an operation is to happen.
+/// Condition of an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// Only while the blob has this ETag; `*`: only if there is one.
@@ -80,7 +80,7 @@ impl Settings {
     }
 }
 
-/// What a blob is, by its properties.
+/// Properties of a blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Bytes.
@@ -134,7 +134,7 @@ pub struct Account {
     http: Http,
 }
 
-/// What an operation is about, before it is signed.
+/// An operation before it is signed.
 struct Operation<'a> {
     method: &'a str,
     container: &'a str,
@@ -168,12 +168,12 @@ impl Account {
         self.endpoint.account()
     }
 
-    /// Where it is.
+    /// Its endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// How requests are allowed, in a word.
+    /// Kind of authorisation, in a word.
     pub fn signed_by(&self) -> &'static str {
         self.credential.kind()
     }
@@ -657,7 +657,7 @@ fn clock(answer: &Answer) -> Option<jiff::Timestamp> {
     jiff::fmt::rfc2822::parse(answer.header("date")?).ok().map(|at| at.timestamp())
 }
 
-/// What a refusal says: in its header, or in its body.
+/// Code and text of a refusal, from its header or its body.
 fn refused(answer: &mut Answer, name: &str) -> Failure {
     let header = answer.header("x-ms-error-code").unwrap_or_default().to_owned();
     let said = answer.bytes(1 << 20).ok().and_then(|bytes| list::error(&bytes));

@@ -68,7 +68,7 @@ impl Sas {
         out
     }
 
-    /// When it ends, as it says.
+    /// Expiry, as it states it.
     pub fn expiry(&self) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == "se").map(|(_, value)| value.as_str())
     }
@@ -85,7 +85,7 @@ impl fmt::Debug for Sas {
     }
 }
 
-/// How requests to an account are allowed.
+/// Authorisation of requests to an account.
 #[derive(Debug)]
 pub enum Credential {
     /// The account's own key signs each request.

@@ -23,7 +23,7 @@ impl Endpoint {
     /// command line names it, `example` what would be right.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The defect.
     pub fn parse(text: &str, option: &str, example: &str) -> Result<Self, Problem> {
         let usage = |what: &str, advice: &str| {
             let shown: String = text.chars().flat_map(char::escape_default).take(200).collect();
@@ -109,7 +109,7 @@ impl Endpoint {
     }
 }
 
-/// Whose certificates are believed: those of `ca_file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else the usual ones.
+/// Trusted root certificates: those of `ca_file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else Mozilla's.
 ///
 /// # Errors
 /// When a file cannot be read, or holds none.

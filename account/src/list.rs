@@ -7,7 +7,7 @@ use crate::sign::decoded;
 /// Longest text of an element: metadata is 8 KiB, a name 1024 characters.
 const TEXT_MAX: usize = 64 << 10;
 
-/// Which of the three kinds.
+/// One of the three kinds of blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlobKind {
     /// Of blocks.
@@ -99,14 +99,14 @@ pub type PageRange = (u64, u64, bool);
 pub struct Page {
     /// In the service's order: by name, then by snapshot, the blob itself last.
     pub blobs: Vec<Blob>,
-    /// Where the next page begins; `None` at the end.
+    /// Marker of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
 /// Reads a page of blobs.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The defect.
 pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let mut page = Page::default();
@@ -194,7 +194,7 @@ pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
 /// Names of containers, and where the next page begins.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The defect.
 pub fn containers(bytes: &[u8]) -> Result<(Vec<String>, Option<String>), String> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut names, mut next) = (Vec::new(), None);
@@ -215,7 +215,7 @@ pub fn containers(bytes: &[u8]) -> Result<(Vec<String>, Option<String>), String>
 /// Blocks of a blob in their order: id as the service writes it, and length.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The defect.
 pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, String> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut out, mut inside, mut id) = (Vec::new(), false, String::new());
@@ -242,7 +242,7 @@ pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, String> {
 /// Ranges of a page blob: start, length, and whether it was cleared.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The defect.
 pub fn pages(bytes: &[u8]) -> Result<(Vec<PageRange>, Option<String>), String> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut out, mut next) = (Vec::new(), None);

@@ -22,12 +22,12 @@ pub const ANSWER_MAX: u64 = 64 << 20;
 /// Our own code for a server whose certificate is not believed.
 const CERTIFICATE: &str = "CertificateNotTrusted";
 
-/// How long to go on.
+/// Limits of retrying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a service that has answered before may be away.
+    /// Longest outage of a service that has answered before.
     pub patience: Duration,
-    /// How long one that never answered is waited for.
+    /// Longest wait for a service that has never answered.
     pub patience_first: Duration,
     /// Without a byte for so long, a try has failed.
     pub stall: Duration,
@@ -155,13 +155,13 @@ impl From<Failure> for Problem {
 pub struct Request<'a> {
     /// `GET`, `PUT`, …
     pub method: &'a str,
-    /// Where it goes, query and signature included.
+    /// URL, query and signature included.
     pub uri: zeroize::Zeroizing<String>,
-    /// How it is named in messages: method and place.
+    /// Name in messages: method and place.
     pub name: &'a str,
     /// All headers.
     pub headers: Vec<(String, zeroize::Zeroizing<String>)>,
-    /// What is sent along; `None` for methods without.
+    /// Body; `None` for methods without one.
     pub body: Option<&'a [u8]>,
 }
 
@@ -224,7 +224,7 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Http {
     agent: ureq::Agent,
-    /// How long to go on.
+    /// Limits of retrying.
     pub policy: Policy,
     stop: Option<Stop>,
     has_answered: Arc<AtomicBool>,
@@ -371,7 +371,7 @@ impl Http {
     }
 }
 
-/// What `Retry-After` asks for, in seconds or as a date.
+/// Duration of `Retry-After`, given in seconds or as a date.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     let seconds = match text.parse::<u64>() {

@@ -1,4 +1,4 @@
-//! What a shared key signs: requests, and account SAS (HMAC-SHA256).
+//! Signatures by a shared key: of requests and of account SAS (HMAC-SHA256).
 
 use dray_engine::job::base64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -26,7 +26,7 @@ const PLAIN: [&str; 11] = [
     "range",
 ];
 
-/// What is signed of a request: `path` as it is sent, encoded; `query` as names and values, decoded.
+/// The string to sign of a request: `path` as it is sent, encoded; `query` as names and values, decoded.
 pub fn text_to_sign(
     account: &str,
     method: &str,

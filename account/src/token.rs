@@ -18,7 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::send::{Http, Policy, Request};
 use crate::sign::encoded;
 
-/// What a token for blobs is asked for, in every cloud.
+/// Resource of a token for blobs, in every cloud.
 pub const STORAGE: &str = "https://storage.azure.com";
 /// Longest token or secret that is read from a file.
 const FILE_MAX: u64 = 64 << 10;
@@ -26,10 +26,10 @@ const FILE_MAX: u64 = 64 << 10;
 const MARGIN: Duration = Duration::from_secs(300);
 /// Azure's command line starts an interpreter first.
 const CLI_WAIT: Duration = Duration::from_secs(60);
-/// Where a machine of Azure asks for its own identity. Plain HTTP that never leaves the host.
+/// Endpoint of the identity service of a virtual machine in Azure: plain HTTP that never leaves the host.
 const METADATA: &str = "http://169.254.169.254";
 
-/// Where tokens come from.
+/// Source of tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// The first that there is: principal, workload, command line, managed identity.
@@ -74,7 +74,7 @@ fn wrong(what: impl Into<String>) -> Problem {
     Problem::new(Kind::Usage, what)
 }
 
-/// Who signs people in, by the cloud that an endpoint belongs to.
+/// Sign-in authority of the cloud that an endpoint belongs to.
 fn authority_of(endpoint: &Endpoint) -> &'static str {
     let host = endpoint.url().host_str().unwrap_or_default();
     if host.ends_with(".usgovcloudapi.net") {

@@ -1,3 +1,3 @@
-//! What `cargo bench` measures ours against: see `benches/`.
+//! Peers that `cargo bench` measures this project's kernels against: see `benches/`.
 
 pub mod peers;

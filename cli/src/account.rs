@@ -1,4 +1,4 @@
-//! How a storage account is reached and signed in to: the same words in every command. A secret comes from a file, a
+//! Endpoint and credential of a storage account: the same options in every command. A secret comes from a file, a
 //! descriptor, a variable or a question, never from the command line.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::key;
 /// Longest file of a secret that is read.
 const SECRET_MAX: u64 = 64 << 10;
 
-/// Where tokens of Entra come from.
+/// Source of Entra tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum By {
     /// The first that there is
@@ -38,7 +38,7 @@ pub struct SignIn {
     /// File with the bearer token [or the variable DRAY_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Where a token comes from when none is given
+    /// Source of the token when no other credential is given
     #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true)]
     #[arg(help = "Where a token comes from when none is given: auto, cli, managed, workload, principal")]
     sign_in: By,
@@ -127,7 +127,7 @@ impl AccountArgs {
     /// The account, with what signs requests to it; `None` if none was named.
     ///
     /// # Errors
-    /// What is wrong with address or credential; nothing was sent.
+    /// A defect of the address or the credential; nothing was sent.
     pub fn open(&self, stop: Option<Stop>) -> Result<Option<Account>, Problem> {
         let Some(text) = &self.endpoint else { return Ok(None) };
         let example = "https://NAME.blob.core.windows.net";

@@ -185,7 +185,7 @@ fn question(found: &Found) -> String {
     if kinds.is_empty() { text } else { format!("{text} ({})", kinds.join(", ")) }
 }
 
-/// What a person answers to a question; it is not shown. `None`: this is no terminal, or no answer came.
+/// Asks a person and reads the answer without showing it. `None`: this is no terminal, or no answer came.
 ///
 /// # Errors
 /// When the terminal fails.

@@ -65,7 +65,7 @@ pub struct BenchRequest {
     pub cipher: Cipher,
 }
 
-/// What a drive gave over a while.
+/// Rate of a drive over an interval.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// All of it.
@@ -155,7 +155,7 @@ pub struct BenchReport {
     pub road: Vec<Point>,
     /// All drives at once, or for minutes.
     pub run: Option<Run>,
-    /// What the link went through meanwhile.
+    /// Increase of the link's counters during the measurement.
     pub link: LinkCounters,
     /// Measurements that failed or were cut short, with the reason.
     pub notes: Vec<String>,
@@ -235,7 +235,7 @@ pub struct Bench {
     before: LinkCounters,
 }
 
-/// How one measurement is made.
+/// Parameters of one measurement.
 #[derive(Clone, Copy)]
 struct Measure<'a> {
     direction: Direction,
@@ -636,7 +636,7 @@ pub fn together(benches: &[Bench], reports: &mut [BenchReport], time: Duration, 
     first
 }
 
-/// What the link of a device has gone through; nothing of a file.
+/// Counters of a device's link; none for a file.
 fn counters(device: &Device) -> LinkCounters {
     let name = device.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match device.is_image() {

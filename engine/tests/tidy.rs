@@ -44,7 +44,7 @@ fn own_dependencies(manifest: &str, section: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// What a manifest uses that its crate may not use.
+/// Dependencies of a manifest that its crate may not use.
 fn wrong_dependencies(name: &str, manifest: &str) -> Vec<String> {
     let Some((_, may)) = CRATES.iter().find(|(known, _)| *known == name) else {
         return vec![format!("engine/{name} stands on no floor; give it one in engine/tests/tidy.rs")];
@@ -54,7 +54,7 @@ fn wrong_dependencies(name: &str, manifest: &str) -> Vec<String> {
     wrong.map(|used| format!("engine/{name} must not use dray-{used}")).collect()
 }
 
-/// What a source file of a pure crate uses of the machine, outside of tests.
+/// Uses of the machine in a pure crate's source file, outside of tests.
 fn impurities(text: &str) -> Vec<&'static str> {
     let code: Vec<&str> = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").collect();
     let code = code.iter().filter(|line| !line.trim_start().starts_with("//"));

@@ -1,4 +1,4 @@
-//! What the service does with a drive in its data center, against any endpoint that speaks the blob service's protocol.
+//! The service's work on a drive in its data center, against any endpoint that speaks the blob service's protocol.
 //!
 //! The engine reads and writes drives and has no network; the account's crate sends requests and knows no drive. This
 //! crate is where the two meet.

@@ -30,7 +30,7 @@ fn npm(path: &str) -> Option<PathBuf> {
 #[derive(Debug)]
 pub struct Azurite {
     child: Child,
-    /// Where it listens, account included.
+    /// Its endpoint, account included.
     pub endpoint: String,
     dir: PathBuf,
 }
@@ -152,7 +152,7 @@ impl Drop for Azurite {
 #[derive(Debug)]
 pub struct Front {
     child: Child,
-    /// Where it listens, account included.
+    /// Its endpoint, account included.
     pub endpoint: String,
     log: PathBuf,
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::classic::{Fault, Translated, split, usage};
 
-/// Where each cloud keeps its blobs.
+/// Blob endpoint suffix of each cloud.
 const CLOUDS: &[(&str, &str)] = &[
     ("Public", "core.windows.net"),
     ("USGov", "core.usgovcloudapi.net"),

@@ -1,11 +1,11 @@
-//! Which files of the sources are meant: options that commands share.
+//! Selection of the sources' files: options that commands share.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use dray_engine::job::SourceSelection;
 
-/// Which files are taken.
+/// Selection of files.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Selection")]
 pub struct SelectionArgs {
@@ -29,7 +29,7 @@ pub struct SelectionArgs {
     pub follow_symlinks: Links,
 }
 
-/// Which symbolic links are followed.
+/// Treatment of symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Links {
     /// None
@@ -39,7 +39,7 @@ pub enum Links {
 }
 
 impl SelectionArgs {
-    /// What the engine is asked for.
+    /// The selection as the engine takes it.
     pub fn selection(&self, skip_unnameable: bool) -> SourceSelection {
         SourceSelection {
             include: self.include.clone(),

@@ -47,18 +47,18 @@ const FORM: OutputForm = OutputForm {
     private: false,
 };
 
-/// What is left to send, as a file.
+/// Blobs that are still to be sent, as a file.
 const LEFT: OutputForm =
     OutputForm { name: "the dataset", is_earlier: |head| head.starts_with(LEFT_HEAD.as_bytes()), private: false };
 
 const LEFT_HEAD: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
 
-/// How much is read back.
+/// Amount that is read back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReadHow {
     /// Every blob, proven or not
     All,
-    /// What nothing else proves
+    /// Only blobs that nothing else proves
     #[default]
     Unproven,
     /// Beginning and end of what nothing else proves: finds damage, proves nothing
@@ -89,7 +89,7 @@ pub struct AuditArgs {
     reports: Reports,
 }
 
-/// What was sent.
+/// The blobs that were sent.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What was sent")]
 struct SentArgs {
@@ -104,7 +104,7 @@ struct SentArgs {
     dataset: Option<PathBuf>,
 }
 
-/// What is asked.
+/// The evidence that is examined.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What is there")]
 struct ThereArgs {
@@ -114,7 +114,7 @@ struct ThereArgs {
     /// Copy log of the service, of either generation; verbose ones prove content
     #[arg(long, value_name = "FILE")]
     copy_log: Vec<PathBuf>,
-    /// What is read back
+    /// Amount that is read back
     #[arg(long, value_name = "HOW", default_value = "unproven", hide_possible_values = true)]
     #[arg(help = "What is read back: all, unproven (default), sample, none")]
     read: ReadHow,
@@ -135,7 +135,7 @@ struct Reports {
     left: Option<PathBuf>,
 }
 
-/// What it came to.
+/// Result of the audit.
 #[derive(Debug, Default)]
 struct Outcome {
     sums: [Sum; 4],
@@ -353,7 +353,7 @@ impl AuditArgs {
         Ok(outcome.exit())
     }
 
-    /// What is read, and so is never written over.
+    /// Inputs, which are never overwritten.
     fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::default();
         self.sent.manifest.iter().for_each(|path| outputs.input(path, "the manifest"));
@@ -523,7 +523,7 @@ fn read_back(
     Ok(done.into_inner())
 }
 
-/// What reading a blob gave.
+/// Result of reading a blob.
 enum Came {
     Proven(Proof),
     Sampled,

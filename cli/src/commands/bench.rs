@@ -204,7 +204,8 @@ impl BenchArgs {
     }
 }
 
-/// What a report is held to: the direction that matters, alone and at once, and its slowest stretch.
+/// Rates of a report that are compared with the requirement: the direction that matters, alone and together, and its
+/// slowest stretch.
 fn slowest(report: &BenchReport) -> f64 {
     let direction = report.directions().last().unwrap_or(Direction::Read);
     let alone = report.best(direction).map_or(0.0, Point::rate);

@@ -74,7 +74,7 @@ enum Action {
     Delete(Delete),
     /// Fetch copy logs and lists of the job from the storage account
     Logs(Box<Logs>),
-    /// Where drives are sent to, and who brings them back
+    /// List the addresses that drives are sent to, and the carriers for the way back
     Locations(Locations),
     /// Packing slip, drive labels and chain of custody, to print
     Papers(Papers),

@@ -64,7 +64,7 @@ pub enum Command {
     Write(Box<images::write::Write>),
     /// Copy a drive onto others
     Clone(Box<images::write::Clone>),
-    /// Where two drives or images differ, and in which files
+    /// Compare two drives or images: places and files that differ
     Compare(images::compare::Compare),
     /// Erase drives whose job is over, with a certificate
     Erase(images::erase::Erase),
@@ -74,7 +74,7 @@ pub enum Command {
     Unlock(unlock::Unlock),
     /// May the sources go: is all that was sent in the account
     Audit(Box<audit::AuditArgs>),
-    /// What drives an export needs: list, count, pack; nothing is sent
+    /// Count the drives that an export needs: list, count, pack; nothing is sent
     PreviewExport(Box<preview::Preview>),
     /// Check input files: CSV, properties, metadata, drive records
     Check(check::Check),

@@ -222,16 +222,16 @@ pub struct PrepImport {
     /// Write what fits on the drives; the rest waits for --additional-driveset
     #[arg(long)]
     what_fits: bool,
-    /// How files are spread over drives: fill (as few as hold them) or even (all at once)
+    /// Spread of files over drives: fill (as few drives as hold them) or even (all drives)
     #[arg(long, value_name = "HOW", default_value = "fill", hide_possible_values = true)]
     spread: SpreadName,
     /// Leave out, and name, files that Azure cannot name, instead of refusing the session
     #[arg(long)]
     skip_unnameable: bool,
-    /// What the service does with blobs that exist, for all rows: rename, no-overwrite, overwrite
+    /// Disposition of all rows towards blobs that exist: rename, no-overwrite, overwrite
     #[arg(long, value_name = "WHAT", value_parser = disposition)]
     disposition: Option<Disposition>,
-    /// How many drives of this size the dataset needs; none is attached, nothing is written
+    /// Count the drives of this size that the dataset needs; none is attached, nothing is written
     #[arg(
         long,
         value_name = "SIZE",
@@ -291,7 +291,7 @@ pub struct Plan {
     /// Split the plan by drive into this new directory, for `dray shard run` on any host
     #[arg(long, value_name = "DIR", conflicts_with_all = ["act", "listing", "rebuild_journal", "replan", "what_fits"])]
     shards: Option<PathBuf>,
-    /// Which host has which drive, and drives that are not attached here
+    /// Hosts of the drives, and drives that are not attached here
     #[arg(long, value_name = "TOML", requires = "shards")]
     #[arg(long_help = HOSTS_HELP)]
     hosts: Option<PathBuf>,
@@ -366,10 +366,10 @@ pub enum ReadBackName {
     Full,
 }
 
-/// What of a source becomes metadata.
+/// Facts of a source that become metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FieldName {
-    /// When it was last modified
+    /// Time of its last modification
     Mtime,
     /// Its permissions
     Mode,
@@ -377,14 +377,14 @@ pub enum FieldName {
     Owner,
 }
 
-/// Where a blob's type comes from.
+/// Source of a blob's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TypeName {
     /// Its name
     Auto,
 }
 
-/// How files are spread over drives.
+/// Spread of files over drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SpreadName {
     /// Over as few drives as hold them
@@ -494,7 +494,7 @@ impl PrepImport {
     }
 }
 
-/// How many drives a dataset needs.
+/// Number of drives that a dataset needs.
 fn estimate(request: &PrepRequest, sizes: &[ByteLen], output: &Output) -> Exit {
     let request = match request.session.is_empty() {
         // Its length counts for the paths on the drives.

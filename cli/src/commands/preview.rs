@@ -49,7 +49,7 @@ const FORM: OutputForm = OutputForm {
                         dray preview-export --blob-list list.xml --drive-size 4TB --inventory inventory.csv --list where.csv"
 )]
 pub struct Preview {
-    /// What is to be exported: BlobPath and BlobPathPrefix, as the job has it
+    /// Blobs to export: a blob list with BlobPath and BlobPathPrefix, as in the job
     #[arg(long, value_name = "FILE.xml")]
     blob_list: PathBuf,
     /// Size of the drives, such as 4TB (decimal); several: one drive each, the last as often as needed
@@ -87,7 +87,7 @@ struct Found {
     metadata: Option<u64>,
 }
 
-/// What was found, in bounded memory: four bytes a blob, and a file on disk where names are asked for.
+/// The blobs found, in bounded memory: four bytes a blob, and a file on disk where names are requested.
 struct Gathered {
     cluster: ClusterSize,
     largest: u64,
@@ -398,7 +398,7 @@ impl Preview {
     }
 }
 
-/// Which drive each blob went onto, in the order in which they were found.
+/// Drive of each blob, in the order in which they were found.
 fn write_list(mut list: List, gathered: &mut Gathered, packed: &Packed) -> Result<(), Problem> {
     let Some(spool) = gathered.spool.take() else { return list.finish() };
     let mut file = spool.into_inner().map_err(|error| spooled(error.into_error()))?;

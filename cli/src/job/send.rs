@@ -16,7 +16,7 @@ use super::Api;
 const ANSWER_MAX: u64 = 4 << 20;
 /// Pause between two questions after an operation, when the service names none.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long an operation is asked after. Orders are checked within minutes.
+/// Longest time for which an operation is polled. Orders are checked within minutes.
 const OPERATION_MAX: Duration = Duration::from_secs(3600);
 /// Shortest pause, whatever the service names.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -29,12 +29,12 @@ pub struct Service {
     http: Http,
 }
 
-/// What the service said.
+/// Answer of the service.
 #[derive(Debug, Default)]
 struct Reply {
     status: u16,
     body: Value,
-    /// Where the operation can be asked after.
+    /// Address at which the operation can be polled.
     location: Option<String>,
     wait: Option<Duration>,
 }

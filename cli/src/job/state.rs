@@ -39,11 +39,11 @@ pub struct Drive {
     pub state: String,
     /// Percentage copied, as last reported by the service.
     pub percent: Option<u64>,
-    /// What became of copying, as the service told last.
+    /// Copy status, as the service last reported it.
     pub copy_status: String,
     /// Bytes copied, as the service told last.
     pub bytes: Option<u64>,
-    /// Where its logs and its manifest are: kind and address.
+    /// Addresses of its logs and its manifest, each with its kind.
     pub logs: Vec<(String, String)>,
 }
 
@@ -109,11 +109,11 @@ pub struct Job {
     pub percent: Option<u64>,
     /// Carrier and tracking number of the way back.
     pub returned: Option<(String, String)>,
-    /// Where the list of blobs is that were not exported.
+    /// Address of the list of blobs that were not exported.
     pub incomplete: Option<String>,
 }
 
-/// What became of copying: of the logs of the Import/Export service (docs/spec/import-export.md#copy-logs), and of Data
+/// Copy status: of the logs of the Import/Export service (docs/spec/import-export.md#copy-logs), and of Data
 /// Box (docs/spec/import-export.md#data-box-jobs).
 const COPY_STATUS: &[(&str, &str)] = &[
     ("Completed", "copied without errors"),
@@ -157,7 +157,7 @@ const COPY_STATUS: &[(&str, &str)] = &[
     ("MetadataFilesModifiedOrRemoved", "manifest or properties files were changed or removed"),
 ];
 
-/// What a copy status means; empty for a word that is not in the published tables.
+/// Meaning of a copy status; empty for a word that is not in the published tables.
 pub fn copy_meaning(status: &str) -> &'static str {
     COPY_STATUS.iter().find(|(name, _)| *name == status).map_or("", |(_, meaning)| meaning)
 }

@@ -167,7 +167,7 @@ fn result(result: &DriveResult) -> Value {
     })
 }
 
-/// How many drives a dataset needs.
+/// Number of drives that a dataset needs.
 pub fn estimate(estimate: &Estimate) -> Value {
     let needed = estimate.needed.iter().map(|one| {
         let drives = one.drives.iter().map(|plan| {

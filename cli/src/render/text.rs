@@ -253,7 +253,7 @@ pub fn plan(plan: &PlanSummary, style: Style, full: bool) -> String {
     text
 }
 
-/// How many drives of each size a dataset needs.
+/// Number of drives of each size that a dataset needs.
 pub fn estimate(estimate: &Estimate) -> String {
     let mut text = format!("{} in the sources, {}\n\n", count(estimate.files, "file"), estimate.data);
     text.push_str(&format!("  {:>12} {:>8} {:>14} {:>14}\n", "drive size", "drives", "on the last", "free on it"));

@@ -45,7 +45,7 @@ pub(super) fn object(output: &Output, kind: &str) -> Value {
     objects.rfind(|value| value["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {}", said(output)))
 }
 
-/// How many lines of a file hold the text, by grep.
+/// Number of lines of a file that hold the text, by grep.
 fn grep(text: &str, path: &Path) -> u64 {
     let output = Command::new("grep").args(["-a", "-o", "-F", "--", text]).arg(path).output().expect("grep");
     assert!(output.status.code().is_some_and(|code| code < 2), "{}", said(&output));

@@ -1,4 +1,4 @@
-//! Which files go onto a drive, how they are spread, and what is known of them afterwards.
+//! Selecting files, spreading them over drives, and listing them afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;

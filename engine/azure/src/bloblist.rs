@@ -135,7 +135,7 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
     }
 }
 
-/// What a blob list takes of an account.
+/// Selection of an account's blobs by a blob list.
 #[derive(Debug, Default)]
 pub struct Selection {
     paths: HashMap<String, bool>,
@@ -145,7 +145,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What these selectors take.
+    /// Selection by these selectors.
     pub fn new(selectors: &[Selector]) -> Self {
         let mut out = Self::default();
         for selector in selectors {
@@ -304,7 +304,7 @@ impl<R: BufRead> Inventory<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The defect.
     pub fn new(path: &Path, input: R) -> Result<Self, Problems> {
         let mut input = Utf8::new(input);
         let mut bytes = Vec::new();
@@ -344,7 +344,7 @@ impl<R: BufRead> Inventory<R> {
     /// The next blob; `None` at the end.
     ///
     /// # Errors
-    /// What is wrong with a record; the next one can be read all the same.
+    /// The defect of a record; the next one can still be read.
     pub fn next_blob(&mut self) -> Result<Option<InventoryBlob>, Problem> {
         let mut raw = Vec::new();
         loop {

@@ -88,7 +88,7 @@ pub fn elements(pairs: &[(String, String)]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What stands around the hash.
+/// Text around the hash.
 pub const MD5_START: &str = "<Content-MD5>";
 /// Likewise.
 pub const MD5_END: &str = "</Content-MD5>\n";

@@ -1,4 +1,4 @@
-//! What a page blob that is called a disk really is: only a fixed VHD becomes a disk of a virtual machine
+//! Recognises the kind of a page blob that is named like a disk: only a fixed VHD becomes a disk of a virtual machine
 //! (docs/spec/import-export.md#disk-images).
 
 /// Bytes that tell: the first and the last of a file.
@@ -13,7 +13,7 @@ const FIXED: u32 = 2;
 const DYNAMIC: u32 = 3;
 const DIFFERENCING: u32 = 4;
 
-/// Why a file is no disk to Azure.
+/// Reason why Azure does not accept a file as a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoDisk {
     /// The newer format of Hyper-V.
@@ -31,7 +31,7 @@ pub enum NoDisk {
     /// The footer tells of another disk than the file holds.
     #[error("has a VHD footer for a disk of {said} bytes, and holds {found}")]
     Size {
-        /// What the footer says.
+        /// Value in the footer.
         said: u64,
         /// The file without its footer.
         found: u64,
@@ -39,7 +39,7 @@ pub enum NoDisk {
 }
 
 impl NoDisk {
-    /// What to do: a sentence without full stop.
+    /// Advice, as a sentence without full stop.
     pub const fn advice(self) -> &'static str {
         match self {
             Self::NoFooter => {
@@ -54,7 +54,7 @@ impl NoDisk {
 /// Whether a file of `len` bytes with these ends is a fixed VHD.
 ///
 /// # Errors
-/// What it is instead.
+/// Its actual kind.
 pub fn check(first: &[u8], last: &[u8], len: u64) -> Result<(), NoDisk> {
     if first.starts_with(VHDX_COOKIE) {
         return Err(NoDisk::Vhdx);

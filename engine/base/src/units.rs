@@ -313,7 +313,7 @@ pub struct DiskShape {
     pub hidden_sectors: u32,
 }
 
-/// Who a source belongs to, and what its permissions are; kept only where blobs get that as metadata.
+/// Owner and permissions of a source; kept only where blobs get them as metadata.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Posix {
     /// Type and permissions, as `stat` gives them.

@@ -10,18 +10,18 @@ use super::layout::*;
 use super::read::{Copy, read_copy};
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
-/// What is written where.
+/// Writes, each with its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Protective record and first copy, each with its place; the entries stay where they are.
     pub first: Vec<(ByteOffset, Vec<u8>)>,
     /// Entries and header of the second copy, at the end of the disk.
     pub second: (ByteOffset, Vec<u8>),
-    /// Where the second copy was, if that is neither its new place nor in a partition.
+    /// Former position of the second copy, if it is neither the new one nor inside a partition.
     pub old_second: Option<ByteRange>,
 }
 
-/// Why it cannot move.
+/// Reason why it cannot move.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoveError {
     /// A partition does not fit.

@@ -1,4 +1,4 @@
-//! What is asked of the machine: devices and the gates before them, the I/O engines and their slots, source trees, files
+//! Access to the machine: devices and the gates before them, the I/O engines and their slots, source trees, files
 //! that people name, time and chance.
 //!
 //! Nothing else of `dray` touches kernel, clock or random source. Unsafe code lives in `io/uring`, `pool` and

@@ -116,7 +116,7 @@ fn subtrees(
     out
 }
 
-/// How pieces are placed.
+/// Rules for placing pieces.
 struct Rules<'a> {
     capacities: &'a [ByteLen],
     /// Larger directories are taken apart.

@@ -611,7 +611,7 @@ impl Catalog {
         self.push_dirs(dir, 0, '/', Self::dir_segment, out);
     }
 
-    /// Who a file belongs to, where that is kept.
+    /// Owner and permissions of a file, where they are kept.
     pub fn posix(&self, file: u32) -> Option<Posix> {
         self.posix.get(file as usize).copied()
     }

@@ -66,7 +66,7 @@ impl Room {
     }
 }
 
-/// Why a blob cannot be exported.
+/// Reason why a blob cannot be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// It lies in the archive, and has to be fetched from there first.
@@ -95,7 +95,7 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// What of its name, or of where it lies, is in the way.
+    /// Obstacle in its name or location.
     pub fn obstacle(&self) -> Option<Obstacle> {
         if self.path.ends_with(['/', '\\']) {
             return Some(Obstacle::TrailingSlash);
@@ -179,20 +179,20 @@ pub struct Filled {
 pub struct Run {
     /// Bytes that each takes.
     pub cost: u64,
-    /// How many.
+    /// Number of drives.
     pub count: u64,
     /// Index of the drive; `None`: onto none.
     pub drive: Option<usize>,
 }
 
-/// How it comes out.
+/// Result of packing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// Drives that are needed, in the order in which they are filled.
     pub drives: Vec<Filled>,
     /// Blobs that have no room on the drives there are.
     pub left_over: u64,
-    /// Which went where, by falling size.
+    /// Drive of each blob, by descending size.
     pub runs: Vec<Run>,
 }
 

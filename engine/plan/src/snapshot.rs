@@ -157,7 +157,7 @@ impl Catalog {
     /// Takes in what [`Self::save_targets`] wrote.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// The defect of the bytes.
     pub fn load_targets(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
         for _ in 0..from.count(12)? {
             let (file, target) = (from.u32()?, read_path(from)?);

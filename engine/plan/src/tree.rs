@@ -45,10 +45,10 @@ pub struct Md5Text {
     pub after: String,
 }
 
-/// What of a source becomes metadata of its blob.
+/// Facts of a source that become metadata of its blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataFrom {
-    /// When it was last modified.
+    /// Time of its last modification.
     pub mtime: bool,
     /// Its permissions.
     pub mode: bool,
@@ -176,7 +176,7 @@ pub struct DriveTree {
     listed: bool,
     /// The files of each blob's own set `Content-Type` too, by its name.
     guesses_type: bool,
-    /// What of its source each blob gets as metadata, in a file of its own.
+    /// Facts of its source that each blob gets as metadata, in its own metadata file.
     metadata: MetadataFrom,
 }
 

@@ -28,13 +28,13 @@ use super::rescue::Rescue;
 use super::search::is_zero;
 use super::target::{self, Target};
 
-/// How often the map is written.
+/// Interval between two writes of the map.
 const MAP_EVERY: Duration = Duration::from_secs(10);
 
 /// Longest map that is read.
 const MAP_LEN_MAX: u64 = 1 << 30;
 
-/// What is to be kept, and how.
+/// A drive to be kept as an image, and the options.
 #[derive(Clone, Debug)]
 pub struct AcquireRequest {
     /// The drive, only read from.
@@ -43,7 +43,7 @@ pub struct AcquireRequest {
     pub image: PathBuf,
     /// The map.
     pub map: PathBuf,
-    /// How often bad sectors are tried again.
+    /// Number of further passes over bad sectors.
     pub retries: u32,
     /// Bytes of the drive that are not in use and are left out; none to take all.
     pub unused: Vec<ByteRange>,
@@ -69,7 +69,7 @@ pub struct Acquire {
 /// A piece of the image and its hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceSum {
-    /// Where, and how long.
+    /// The bad range: position and length.
     pub range: ByteRange,
     /// MD5 of it.
     pub md5: [u8; 16],
@@ -77,16 +77,16 @@ pub struct PieceSum {
     pub sha256: [u8; 32],
 }
 
-/// What was kept.
+/// Result of keeping a drive as an image.
 #[derive(Clone, Debug)]
 pub struct Acquired {
     /// The drive.
     pub drive: DriveFacts,
     /// World wide name, if the drive reports one.
     pub wwn: Option<String>,
-    /// When it began and ended.
+    /// Times of its beginning and end.
     pub times: [jiff::Timestamp; 2],
-    /// How long this run took.
+    /// Duration of this run.
     pub elapsed: Duration,
     /// Bytes that this run read.
     pub read: ByteLen,
@@ -96,9 +96,9 @@ pub struct Acquired {
     pub md5: Option<[u8; 16]>,
     /// Each 4 MiB.
     pub pieces: Vec<PieceSum>,
-    /// What could not be read: holes of the image.
+    /// Ranges that could not be read: holes of the image.
     pub unreadable: Vec<ByteRange>,
-    /// What was not asked for: holes of the image.
+    /// Ranges that were not requested: holes of the image.
     pub left_out: Vec<ByteRange>,
     /// An earlier run had begun it.
     pub is_continued: bool,
@@ -189,7 +189,7 @@ impl Acquire {
     /// Keeps the drive. Unreadable places are no error: see [`Acquired::unreadable`].
     ///
     /// # Errors
-    /// What the image's side says; a drive that hangs; a wish to stop, after which the same call goes on.
+    /// The image cannot be written, the drive hangs, or a stop was requested; the same call continues.
     pub fn run(mut self, context: &Context<'_>) -> Result<Acquired, Problem> {
         let result = self.carry(context);
         match &result {

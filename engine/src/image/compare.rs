@@ -1,4 +1,4 @@
-//! Where two drives or images differ, byte for byte.
+//! Differences between two drives or images, byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,18 +22,18 @@ use super::lane::merged;
 /// Ranges that are kept: more of them are one range from the first to the last.
 const RANGES_MAX: usize = 100_000;
 
-/// What came of a comparison.
+/// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
     /// Bytes that both have.
     pub common: ByteLen,
     /// Bytes that were compared.
     pub compared: ByteLen,
-    /// Where they differ, to the byte.
+    /// Ranges that differ, exact to the byte.
     pub different: Vec<ByteRange>,
     /// Bytes that differ.
     pub bytes: u64,
-    /// What could not be read of the first, and of the second.
+    /// Ranges of the first and of the second that could not be read.
     pub unreadable: [Vec<ByteRange>; 2],
 }
 
@@ -54,7 +54,7 @@ type Side = (u64, Option<Held>);
 /// Opens a side, which is only read.
 ///
 /// # Errors
-/// What stands in the way.
+/// The obstacle.
 pub fn open(name: &Path) -> Result<(DriveFacts, Device), Problem> {
     let path = device::resolve(&name.display().to_string(), &Roots::default())?;
     let device = Device::open(&path, Access::Read)?;

@@ -35,7 +35,7 @@ const UNKNOWN_LEN: usize = 1 << 20;
 /// Marks found by the search before it is given up: a drive full of them holds something else.
 const MARKS_MAX: usize = 1_000_000;
 
-/// What is done.
+/// Method of erasure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Methods {
     /// Destroy what the volume keys hang on.
@@ -48,12 +48,12 @@ pub struct Methods {
     pub search: bool,
 }
 
-/// What is to be erased, and what is known of it.
+/// Drives to be erased, and the facts known about them.
 #[derive(Debug)]
 pub struct EraseRequest {
     /// Drives and image files.
     pub drives: Vec<PathBuf>,
-    /// How.
+    /// Method.
     pub methods: Methods,
     /// Journal of the sessions that may have prepared them.
     pub journal: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub struct EraseRequest {
     pub logs: Logs,
     /// Erase also what the journal knows as prepared and no copy log confirms.
     pub even_unconfirmed: bool,
-    /// What must not be on the drives.
+    /// Paths that must not lie on the drives.
     pub context: guard::Context,
 }
 
@@ -78,7 +78,7 @@ pub struct Erase {
 /// A volume that was on the drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeBefore {
-    /// Where.
+    /// Position.
     pub range: ByteRange,
     /// File system or container by its signature; `None` where nothing was recognised.
     pub format: Option<&'static str>,
@@ -94,7 +94,7 @@ impl VolumeBefore {
     }
 }
 
-/// What the metadata of a BitLocker volume said.
+/// Places of BitLocker's structures, read from the volume's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BitLockerBefore {
     /// Identifier of the volume.
@@ -107,7 +107,7 @@ pub struct BitLockerBefore {
     pub was_open: bool,
 }
 
-/// What an overwritten place was.
+/// Purpose of an overwritten range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Tables, and the ends of disk and volumes, with first and backup boot sectors.
@@ -140,13 +140,13 @@ pub struct Erased {
     pub drive: DriveFacts,
     /// Serial, world wide name, bridge, transport.
     pub identity: Identity,
-    /// What was asked for.
+    /// Requested method.
     pub methods: Methods,
-    /// What holds.
+    /// Method that can be certified.
     pub level: Level,
-    /// When it began and ended.
+    /// Times of its beginning and end.
     pub times: [jiff::Timestamp; 2],
-    /// How long it took.
+    /// Duration of the run.
     pub elapsed: Duration,
     /// Volumes that were on it.
     pub before: Vec<VolumeBefore>,
@@ -162,13 +162,13 @@ pub struct Erased {
     pub overwritten: Option<ByteLen>,
     /// Bytes read back, and found zero where they had to be.
     pub read_back: ByteLen,
-    /// What could not be overwritten.
+    /// Ranges that could not be overwritten.
     pub unwritten: Vec<ByteRange>,
-    /// What could not be read, when it was searched or read back.
+    /// Ranges that could not be read during the search or the read-back.
     pub unreadable: Vec<ByteRange>,
-    /// What was not zero when it was read back.
+    /// Ranges that were not zero in the read-back.
     pub different: Vec<ByteRange>,
-    /// What is on it now, by its marks.
+    /// Contents recognised by signature after the erasure.
     pub after: Option<String>,
     /// A reader of BitLocker still finds a volume.
     pub opens: bool,
@@ -348,7 +348,7 @@ fn volume(device: &Device, range: ByteRange, format: Option<&'static str>) -> Vo
     before
 }
 
-/// What the erasing of one drive needs.
+/// Context for erasing one drive.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Index of the drive, for its events.
@@ -357,7 +357,7 @@ pub struct Context<'a> {
     pub workers: &'a Workers,
     /// Asked to stop?
     pub stop: &'a Stop,
-    /// Who hears of progress.
+    /// Receiver of progress events.
     pub events: &'a (dyn Fn(Event) + Sync),
 }
 
@@ -574,7 +574,7 @@ fn still_opens(device: &Device, volume: &VolumeBefore) -> bool {
     !matches!(Volume::open(&mut reader), Ok(None)) || volume.places.iter().any(|(range, _)| has_mark(range.start))
 }
 
-/// What of the standard's methods holds: only what was done everywhere and read back everywhere.
+/// Method of the standard that was achieved: only one that was applied to, and read back from, the whole drive.
 fn level(erased: &Erased) -> Level {
     let Methods { keys, discard, overwrite, .. } = erased.methods;
     let is_proved = erased.unwritten.is_empty() && erased.unreadable.is_empty() && erased.different.is_empty();

@@ -15,7 +15,7 @@ use crate::prep::timeouts::{Timeouts, no_room, pulled};
 use crate::report::{Kind, Problem, Stop};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 
-/// How long a loop sleeps at most, so that a wish to stop is heard.
+/// Longest sleep of a loop, so that a request to stop is noticed.
 pub(super) const WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// The drive is flushed as often, so that what is durable is known.
@@ -57,7 +57,7 @@ pub(super) struct Lane {
     timeouts: Timeouts,
 }
 
-/// What became of the writes of a lane that goes on at a place that cannot be written.
+/// Result of a write in a lane that continues after write errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unwritten(pub Vec<ByteRange>);
 
@@ -154,7 +154,7 @@ impl Lane {
     /// Writes bytes that are at hand, one place after the other, and flushes. For what is short.
     ///
     /// # Errors
-    /// What the drive says.
+    /// Error of the drive.
     pub fn put(&mut self, pool: &Pool, places: &[(ByteOffset, &[u8])]) -> Result<(), Problem> {
         let mut tag = 0;
         for (at, bytes) in places {

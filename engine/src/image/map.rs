@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::units::{ByteLen, ByteRange};
 
-/// How far a place was tried.
+/// State of a range in the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Not at all.
@@ -46,7 +46,7 @@ pub struct Map {
 pub struct BadLine {
     /// Number of the line, from 1; 0 for the map as a whole.
     pub line: u64,
-    /// What is wrong with it.
+    /// The defect.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! Which bytes of a drive are in use, as far as its volume or the holes of its image file show.
+//! Bytes of a drive that are in use, as far as its volume or the holes of its image file show.
 
 use std::fs::File;
 use std::io;
@@ -59,7 +59,7 @@ pub fn unused(opened: &Opened) -> Result<Vec<ByteRange>, Problem> {
 /// the disk holds at these places reads as noise either way.
 ///
 /// # Errors
-/// What the file system says.
+/// Error of the file system.
 pub fn never_written(found: &Found, file: &File) -> io::Result<Vec<ByteRange>> {
     let Inside::BitLocker(volume) = &found.inside else { return Ok(Vec::new()) };
     if volume.state() != State::Encrypted {
@@ -108,7 +108,7 @@ pub(super) fn rest_of(size: ByteLen, unused: &[ByteRange]) -> Vec<ByteRange> {
     out
 }
 
-/// What both have in common; both ascending and apart.
+/// Intersection of two lists of ranges, each ascending and without overlap.
 pub(super) fn both(one: &[ByteRange], other: &[ByteRange]) -> Vec<ByteRange> {
     let (mut i, mut j) = (0, 0);
     let mut out = Vec::new();

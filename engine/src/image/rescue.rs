@@ -14,7 +14,7 @@ use super::map::{Map, Status};
 /// First, a place is cut into requests of this length.
 const PART: u64 = 64 << 10;
 
-/// How long the loop sleeps at most.
+/// Longest sleep of the loop.
 const WAIT: Duration = Duration::from_millis(200);
 
 /// Reads small places one by one.

@@ -12,13 +12,13 @@ use crate::verify::medium::Medium;
 
 use super::lane::merged;
 
-/// What marks BitLocker's own structures: first sectors and metadata regions, and what a conversion keeps.
+/// Signatures of BitLocker's structures: first sectors, metadata regions, and the files of a conversion.
 pub(super) const MARKS: [&[u8]; 2] = [b"-FVE-FS-", b"FVE-EOW"];
 
 /// Bytes that are read twice where two loads meet, so that a mark across the seam is seen.
 const SEAM: u64 = 4096;
 
-/// What could not be read, and how much was.
+/// Ranges that could not be read, and the number of bytes that could.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub read: ByteLen,
@@ -95,7 +95,7 @@ impl Reading<'_> {
         self.singly(ByteOffset(at.0 + half as u64), second, unreadable);
     }
 
-    /// Where BitLocker's marks are, ascending.
+    /// Positions of BitLocker's signatures, ascending.
     ///
     /// # Errors
     /// As [`Reading::read`].
@@ -113,7 +113,7 @@ impl Reading<'_> {
         Ok((found, seen))
     }
 
-    /// Which sectors of `ranges` hold anything but zeros.
+    /// Sectors of `ranges` that hold anything but zeros.
     ///
     /// # Errors
     /// As [`Reading::read`].

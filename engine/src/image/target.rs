@@ -142,7 +142,7 @@ pub fn twice(targets: &[&Target]) -> Result<(), Problems> {
     problems.into_result()
 }
 
-/// What a person recognises an open drive by.
+/// Facts by which a person recognises an open drive.
 pub(super) fn facts(name: &Path, path: &Path, device: &Device, contents: Option<String>) -> DriveFacts {
     let identity = device.identity();
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -161,7 +161,7 @@ pub(super) fn facts(name: &Path, path: &Path, device: &Device, contents: Option<
     }
 }
 
-/// Where the node of a block device is, to learn whether it was pulled.
+/// Path of the block device's node, which vanishes when the drive is pulled.
 pub(super) fn node(device: &Device) -> Option<PathBuf> {
     matches!(device.kind(), DeviceKind::Block { .. }).then(|| device.path().to_owned())
 }

@@ -36,13 +36,13 @@ use super::target::{self, Target};
 /// Bytes at the front of a drive that are written last.
 const FRONT: u64 = 1 << 20;
 
-/// How often a checkpoint is written.
+/// Interval between two checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-/// What a checkpoint begins with.
+/// First line of a checkpoint.
 const CHECKPOINT_HEAD: &str = "dray write 1";
 
-/// What is to be written, and where.
+/// An image to be written, its target drives, and the options.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
     /// The image or, to copy a drive, that.
@@ -57,11 +57,11 @@ pub struct WriteRequest {
     pub not_for_shipping: bool,
     /// Directory of the checkpoints; `None` for none.
     pub checkpoints: Option<PathBuf>,
-    /// How often bad sectors of a source are tried again; `None`: a source that cannot be read ends the run.
+    /// Number of further passes over bad sectors of the source; `None`: a read error ends the run.
     pub retries: Option<u32>,
     /// Bytes a second that are read at most.
     pub rate: Option<u64>,
-    /// What must not be on the drives.
+    /// Paths that must not lie on the drives.
     pub context: guard::Context,
 }
 
@@ -85,7 +85,7 @@ struct Drive {
     durable: u64,
 }
 
-/// What was read and written.
+/// Result of a run: the source and each drive.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The image or drive that was read.
@@ -96,18 +96,18 @@ pub struct Written {
     pub read: ByteLen,
     /// Bytes of the source that are not in use and were not written.
     pub left_out: ByteLen,
-    /// What could not be read of the source.
+    /// Ranges of the source that could not be read.
     pub unreadable: Vec<ByteRange>,
     /// Each drive, in the order in which they were named.
     pub drives: Vec<(DriveFacts, Result<OneWritten, Problem>)>,
-    /// How long it took.
+    /// Duration of the run.
     pub elapsed: Duration,
 }
 
-/// What came of one drive.
+/// Result for one drive.
 #[derive(Clone, Debug)]
 pub struct OneWritten {
-    /// When it began and ended.
+    /// Times of its beginning and end.
     pub times: [jiff::Timestamp; 2],
     /// Bytes that this run wrote.
     pub written: ByteLen,
@@ -115,9 +115,9 @@ pub struct OneWritten {
     pub read_back: ByteLen,
     /// SHA-256 of what was read back, in the order of its places.
     pub sha256: [u8; 32],
-    /// What reads back otherwise than it was written.
+    /// Ranges whose read-back differs from the data written.
     pub different: Vec<ByteRange>,
-    /// Where the second copy of the partition table is now, if the disk has another size than the image.
+    /// New position of the backup partition table, if the disk and the image differ in size.
     pub moved_to: Option<ByteOffset>,
     /// Byte from which this run went on.
     pub continued_at: Option<ByteOffset>,
@@ -190,7 +190,7 @@ impl Write {
         self.drives.iter().map(|drive| (drive.target.facts(), drive.target.needs_consent())).collect()
     }
 
-    /// Where a drive goes on that an earlier run had begun.
+    /// Position from which a drive that an earlier run began is continued.
     pub fn continues(&self) -> Vec<(&DriveFacts, ByteOffset)> {
         let begun = self.drives.iter().filter(|drive| drive.durable > 0);
         begun.map(|drive| (drive.target.facts(), ByteOffset(drive.durable))).collect()
@@ -422,14 +422,14 @@ impl Write {
     }
 }
 
-/// What a rescue needs in addition to its map.
+/// Context of a rescue besides its map.
 struct Rescued<'a> {
     alive: &'a [(usize, &'a Claimed)],
     cuts: &'a [u64],
     stop: &'a Stop,
 }
 
-/// What all drives are held against.
+/// Facts that every drive is checked against.
 struct Seen<'a> {
     request: &'a WriteRequest,
     source: &'a Device,
@@ -524,7 +524,7 @@ impl Drive {
         )
     }
 
-    /// How far an earlier run came; 0 where none did, or with another source, drive, or wish.
+    /// Position reached by an earlier run; 0 without one, or after one with another source, drive or option.
     fn begun(&self, stamp: &str, unused: &[ByteRange]) -> u64 {
         let Some(path) = &self.checkpoint else { return 0 };
         // A drive without serial and world wide name may be another one by now.
@@ -584,7 +584,7 @@ impl Drive {
     }
 }
 
-/// What is written last, from memory: the front of the source with this disk's table, the second copy at the end, zeros where
+/// Parts that are written last, from memory: the front of the source with this disk's table, the second copy at the end, zeros where
 /// the second copy was. Ascending and apart; the front is the first.
 fn overlays(front: &[u8], moved: Option<&Moved>, source: ByteLen, disk: ByteLen) -> Vec<(ByteOffset, Vec<u8>)> {
     let mut first = front[..front.len().min(disk.0 as usize)].to_vec();

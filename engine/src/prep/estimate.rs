@@ -1,4 +1,4 @@
-//! How many drives of a size a dataset needs, without any that is attached: planned onto drives that do not exist.
+//! Number of drives of a size that a dataset needs: planned onto drives that do not exist.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ const SEED: u64 = 1;
 pub struct Needed {
     /// Size of each.
     pub size: ByteLen,
-    /// What would lie on each; all that are needed.
+    /// Contents of each drive that is needed.
     pub drives: Vec<DrivePlan>,
 }
 
-/// What a dataset needs.
+/// Drives that a dataset needs.
 #[derive(Clone, Debug)]
 pub struct Estimate {
     /// Files in the sources.
     pub files: u64,
     /// Bytes of them.
     pub data: ByteLen,
-    /// What was met and cannot become a blob.
+    /// Entries of the sources that cannot become blobs.
     pub skipped: Vec<Skipped>,
-    /// What a user should know.
+    /// Warnings for the user.
     pub warnings: Vec<Problem>,
     /// For each size that was asked about.
     pub needed: Vec<Needed>,

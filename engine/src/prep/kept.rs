@@ -17,7 +17,7 @@ use crate::verify::find::{Opened, View};
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
 
-/// Where the copy lies.
+/// Path of the copy.
 pub fn place(journal: &Path, drive_id: &str) -> PathBuf {
     journal.with_file_name(format!("{drive_id}.manifest.xml"))
 }

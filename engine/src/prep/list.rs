@@ -1,4 +1,4 @@
-//! What lies on each drive, file by file: source, blob, drive, path on it, length, and hashes of what was written.
+//! List of the files on each drive: source, blob, drive, path on it, length, and hashes of the data written.
 //!
 //! A drive that is done leaves its part next to the journal, one JSON object a line. When the run ends, the parts of all
 //! drives that are done become the list that was asked for.

@@ -79,15 +79,15 @@ pub struct Recipe {
     pub md5_texts: Vec<Md5Text>,
     /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
     pub windows: Option<WindowsDrive>,
-    /// Which files of the sources are meant.
+    /// Selection of the sources' files.
     pub selection: Selection,
     /// Files are spread evenly, not over as few drives as hold them.
     pub spread_evenly: bool,
-    /// Where the list of all files goes.
+    /// Path of the list of all files.
     pub list: Option<PathBuf>,
     /// Blobs get the types of their names.
     pub guesses_type: bool,
-    /// What of its source each blob gets as metadata.
+    /// Facts of its source that each blob gets as metadata.
     pub metadata: MetadataFrom,
 }
 

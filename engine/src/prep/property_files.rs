@@ -22,11 +22,11 @@ pub struct PropertyFiles {
     pub rows: Vec<(Option<usize>, Option<usize>)>,
     /// For each row: the properties of its blobs, where each has a file of its own.
     pub md5_texts: Vec<Md5Text>,
-    /// What of its source each blob gets as metadata.
+    /// Facts of its source that each blob gets as metadata.
     pub metadata: MetadataFrom,
 }
 
-/// What is set for each blob by itself.
+/// Settings of each single blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sets {
     /// `Content-MD5`.
@@ -37,10 +37,10 @@ pub struct Sets {
     pub metadata: MetadataFields,
 }
 
-/// What of a source becomes metadata of its blob.
+/// Facts of a source that become metadata of its blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MetadataFields {
-    /// When it was last modified.
+    /// Time of its last modification.
     pub mtime: bool,
     /// Its permissions.
     pub mode: bool,
@@ -63,7 +63,7 @@ impl Sets {
 
 /// Reads and checks the files that the rows name; each is kept once.
 ///
-/// Where each blob has a properties file of its own, its row's goes into it, and is not kept.
+/// If each blob has a properties file of its own, that of its row is merged into it and not kept.
 pub fn side_files(
     path: &Path,
     rows: &[DatasetRow],
@@ -146,7 +146,7 @@ pub fn side_files(
     sides
 }
 
-/// Why a row's own metadata does not go together with what comes of the sources.
+/// The conflict between a row's own metadata file and metadata taken from the sources, if any.
 fn clash(own: &[(String, String)], fields: MetadataFields) -> Option<Problem> {
     let taken = [fields.mtime, fields.mode, fields.owner, fields.owner];
     let is_taken =

@@ -59,7 +59,7 @@ pub struct PrepRequest {
     pub content_md5: bool,
     /// Set each blob's `Content-Type` by its name.
     pub content_type: bool,
-    /// What of its source each blob gets as metadata.
+    /// Facts of its source that each blob gets as metadata.
     pub metadata_from: MetadataFields,
     /// Amount to read back after writing.
     pub read_back: ReadBack,
@@ -81,13 +81,13 @@ pub struct PrepRequest {
     pub what_fits: bool,
     /// Interval between checkpoints while data streams.
     pub pace: Pace,
-    /// Which files of the sources are meant.
+    /// Selection of the sources' files.
     pub selection: Selection,
-    /// What the service does with blobs that exist, whatever the rows say.
+    /// Disposition for all rows, in place of their own.
     pub disposition: Option<Disposition>,
     /// Spread the files evenly over the drives, for speed, not over as few as hold them.
     pub spread_evenly: bool,
-    /// Where each file is listed, with its drive and its hashes: `.csv` or `.jsonl`.
+    /// Path of the list of all files with drives and hashes: `.csv` or `.jsonl`.
     pub list: Option<PathBuf>,
     /// Makes a drive for Windows, without a manifest, in place of drives for the service.
     pub windows: Option<WindowsDrive>,
@@ -227,7 +227,7 @@ impl PrepRequest {
         }
     }
 
-    /// What is set for each blob by itself.
+    /// Settings of each single blob.
     pub(crate) fn sets(&self) -> Sets {
         Sets { md5: self.content_md5, content_type: self.content_type, metadata: self.metadata_from }
     }

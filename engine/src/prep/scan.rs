@@ -54,11 +54,11 @@ pub struct Of<'a> {
     pub rows: &'a [DatasetRow],
     /// Length of `\<session>` in UTF-16 units.
     pub root_units: usize,
-    /// What each blob's properties file of its own sets.
+    /// Settings in each blob's own properties file.
     pub sets: Sets,
     /// The session's own files, which are no sources.
     pub own: &'a Own,
-    /// Which of the others are meant.
+    /// Selection of the other files.
     pub selection: &'a Selection,
 }
 

@@ -383,7 +383,7 @@ pub fn prepare_with(
     Ok(Prepared { user_password, ..prepared })
 }
 
-/// What the service does today with blobs that exist (docs/spec/import-export.md#overview).
+/// Warning about the service's present treatment of blobs that exist (docs/spec/import-export.md#overview).
 fn overwritten(said: Disposition) -> Problem {
     let what = format!(
         "the service overwrites blobs that exist, since its tools 1.5.0.300 and 2.2.0.300; Disposition {said} is written into the \

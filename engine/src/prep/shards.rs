@@ -251,7 +251,7 @@ fn row_of(planned: &TargetDrive) -> DrivesetRow {
     }
 }
 
-/// Why the drive that was found is not the one of the plan.
+/// Differences between the drive that was found and the planned one.
 fn differences(planned: &TargetDrive, found: &TargetDrive) -> Vec<Problem> {
     let (was, is) = (&planned.facts, &found.facts);
     let mut all = Vec::new();
@@ -438,7 +438,7 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
     Ok(merged)
 }
 
-/// What of a drive was durable at its last checkpoint.
+/// Durable part of a drive at its last checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// Modification time of the checkpoint's file.

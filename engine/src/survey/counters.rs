@@ -1,4 +1,4 @@
-//! What the link of a disk has gone through, as counters that only grow: read before and after, they tell what happened in
+//! Counters of a disk's link, which only grow: read before and after, they tell what happened in
 //! between.
 
 use std::fs;
@@ -31,7 +31,7 @@ impl LinkCounters {
         }
     }
 
-    /// What came since `before`.
+    /// Increase since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let more = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Self {

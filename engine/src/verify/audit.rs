@@ -30,7 +30,7 @@ const STEP: usize = 1 << 20;
 /// Numbers that a renamed blob may have behind its name.
 const RENAMED_MAX: u64 = 1_000_000;
 
-/// What is said of a blob. The order is that of gravity.
+/// Finding for a blob, in ascending order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Finding {
     /// It is there, as it was sent, and something proves it.
@@ -56,7 +56,7 @@ impl Finding {
     }
 }
 
-/// What a verdict on the content rests on.
+/// Evidence for a verdict on the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// Nothing is in it.
@@ -149,7 +149,7 @@ struct Sent {
     state: State,
 }
 
-/// What is known of it so far.
+/// Facts known about it so far.
 #[derive(Debug, Default)]
 struct State {
     there: Option<Box<Here>>,
@@ -163,7 +163,7 @@ struct State {
     notes: Vec<String>,
 }
 
-/// What is kept of a blob that is there.
+/// Facts kept about a blob in the account.
 #[derive(Debug)]
 struct Here {
     path: Box<str>,
@@ -172,7 +172,7 @@ struct Here {
     etag: Box<str>,
 }
 
-/// What a report says of a blob.
+/// Entry of a report for one blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited {
     /// `container/name`, as it was sent.
@@ -185,7 +185,7 @@ pub struct Audited {
     pub finding: Finding,
     /// Its content.
     pub content: Finding,
-    /// What that rests on.
+    /// Evidence for that.
     pub proof: Option<Proof>,
     /// Kind, properties and metadata.
     pub rest: Finding,
@@ -195,20 +195,20 @@ pub struct Audited {
     pub file: Option<String>,
     /// Pages, not blocks.
     pub is_pages: bool,
-    /// What the service does with a blob that is there.
+    /// Disposition towards a blob that exists.
     pub disposition: dataset::Disposition,
     /// Files that the row of the dataset names.
     pub metadata_file: Option<PathBuf>,
     /// Likewise.
     pub properties_file: Option<PathBuf>,
-    /// What was seen, one sentence each.
+    /// Observations, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// How a blob can be read back.
+/// Request for reading a blob back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Which one: for [`Audit::read`].
+    /// Index of the blob, for [`Audit::read`].
     pub row: usize,
     /// `container/name` to read.
     pub path: String,
@@ -233,7 +233,7 @@ pub struct Sum {
     pub bytes: u64,
 }
 
-/// What was sent, and what is known of it.
+/// All blobs that were sent, with the facts known about them.
 #[derive(Debug, Default)]
 pub struct Audit {
     rows: Vec<Sent>,
@@ -246,7 +246,7 @@ pub struct Audit {
     candidates: Vec<(u32, There)>,
     /// Drives by their manifests: id, path and MD5 of the manifest.
     pub drives: Vec<(String, PathBuf, [u8; 16])>,
-    /// What is odd, in sentences.
+    /// Warnings, as sentences.
     pub warnings: Vec<String>,
 }
 
@@ -457,7 +457,7 @@ impl Audit {
         self.rows.is_empty()
     }
 
-    /// What has to be listed: containers, each with what the names in it begin with.
+    /// Containers that have to be listed, each with a prefix of the names in it.
     pub fn places(&self) -> Vec<(String, String)> {
         let mut all: HashMap<&str, String> = HashMap::new();
         let renamed = self.rows.iter().filter_map(|row| row.state.renamed_to.as_deref());
@@ -791,7 +791,7 @@ impl Audit {
         }
     }
 
-    /// What is still unproven of the content, or with `is_all` everything that can be read.
+    /// Blobs whose content is still unproven, or with `is_all` all that can be read.
     pub fn readings(&self, is_all: bool) -> Vec<usize> {
         let is_wanted = |row: &&(usize, &Sent)| {
             let state = &row.1.state;
@@ -802,7 +802,7 @@ impl Audit {
         self.rows.iter().enumerate().filter(|row| is_wanted(&row)).map(|(at, _)| at).collect()
     }
 
-    /// How a blob is read back.
+    /// Request for reading a blob back.
     pub fn reading(&self, at: usize) -> Option<Reading> {
         let row = self.rows.get(at)?;
         let there = row.state.there.as_ref()?;
@@ -823,7 +823,7 @@ impl Audit {
         })
     }
 
-    /// What a proof came to: `Err` says what is different.
+    /// Takes the result of a proof: `Err` names the difference.
     pub fn read(&mut self, at: usize, came_to: Result<Proof, String>) {
         let Some(row) = self.rows.get_mut(at) else { return };
         match came_to {
@@ -842,7 +842,7 @@ impl Audit {
         }
     }
 
-    /// What is said of a blob; `by_log`: copy logs are all that there is to ask.
+    /// Entry of the report for a blob; `by_log`: copy logs are the only evidence.
     pub fn audited(&self, at: usize, by_log: bool) -> Option<Audited> {
         let row = self.rows.get(at)?;
         let sides = row.sides.and_then(|at| self.sides.get(at as usize));

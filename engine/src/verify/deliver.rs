@@ -26,14 +26,14 @@ pub trait Sink: fmt::Debug + Send {
     /// Takes bytes, and what they are.
     ///
     /// # Errors
-    /// What ends the delivery of this drive.
+    /// The problem that ends the delivery of this drive.
     fn take(&mut self, bytes: Bytes, acts: Vec<Act>) -> Result<(), Problem>;
 
     /// Called when everything was delivered: pieces that are to be read and delivered once more. Called again after them,
     /// until there are none.
     ///
     /// # Errors
-    /// What ends the delivery of this drive.
+    /// The problem that ends the delivery of this drive.
     fn again(&mut self) -> Result<Vec<(usize, u32)>, Problem>;
 }
 
@@ -58,7 +58,7 @@ pub struct BlobFacts {
     pub length: u64,
     /// Of pages, not of blocks.
     pub is_pages: bool,
-    /// What happens where a blob of that name exists.
+    /// Disposition where a blob of that name exists.
     pub disposition: Disposition,
     /// Number of its metadata file.
     pub metadata: Option<u32>,

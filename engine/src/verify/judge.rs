@@ -439,7 +439,7 @@ impl Bench<'_> {
         self.singly(listing, rest)
     }
 
-    /// What the consumer wants once more: as if it had not been read.
+    /// Blocks that the consumer requests again, as if they had not been read.
     fn again(&mut self, listing: &RefCell<Listing>) -> Work {
         let wanted: HashSet<(u32, u32)> = match &self.writer {
             Some(writer) => writer.again().into_iter().map(|(blob, piece)| (blob as u32, piece)).collect(),

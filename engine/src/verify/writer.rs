@@ -71,14 +71,14 @@ pub enum Act {
         blob: usize,
         /// Number of the block or range within the blob.
         piece: u32,
-        /// What became of it.
+        /// Its result.
         verdict: Verdict,
     },
     /// The same of a metadata or properties file.
     JudgedSide {
         /// Number of the file.
         side: u32,
-        /// What became of it.
+        /// Its result.
         verdict: Verdict,
     },
     /// Finish the blob: its last piece has been judged.
@@ -102,7 +102,7 @@ pub struct Finish {
     pub is_whole: bool,
 }
 
-/// Where blobs go.
+/// Destination of the blobs.
 #[derive(Debug)]
 pub(super) enum Outlet {
     /// Into a directory.

@@ -15,12 +15,12 @@ const FILE_LEN_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Earlier(Vec<Value>);
 
-/// What was measured twice.
+/// Values that were measured twice.
 #[derive(Debug)]
 pub struct Compared {
-    /// When the earlier measurement ended.
+    /// Time at which the earlier measurement ended.
     at: String,
-    /// What, the rate then and the rate now, in bytes a second.
+    /// Name of the value, the earlier rate and the present rate, in bytes a second.
     rates: Vec<(String, f64, f64)>,
 }
 
@@ -42,7 +42,7 @@ pub fn read(path: &Path) -> Result<Earlier, Problem> {
 }
 
 impl Earlier {
-    /// What of a report was measured before.
+    /// Values of a report that were measured before.
     pub fn with(&self, report: &BenchReport) -> Option<Compared> {
         let is_it = |object: &&Value| object["drive"]["drive_id"].as_str() == Some(&report.drive.drive_id);
         let then = self.0.iter().rev().find(is_it)?;

@@ -40,7 +40,7 @@ pub struct Acquire {
     /// Do not compute the MD5 of the whole: one chain, which no machine makes faster than some 0.6 GB/s
     #[arg(long)]
     no_md5: bool,
-    /// How often bad sectors are tried again
+    /// Number of further passes over bad sectors
     #[arg(long, value_name = "N", default_value = "1")]
     retries: u32,
     /// Leave out clusters that the volume does not use; needs its key

@@ -14,7 +14,7 @@ use crate::render::page::{self, Column, Page, Tone};
 /// A drive and how its erasure ended.
 pub type Ended<'a> = (&'a DriveFacts, Result<Erased, Problem>);
 
-/// What no write through the drive's interface reaches, in a few words.
+/// Areas that no write through the drive's interface reaches, in a few words.
 pub const NOT_REACHED_SHORT: &str = "HPA, DCO, remapped and spare sectors";
 
 /// The same as sentences.
@@ -32,7 +32,7 @@ const OBJECT: OutputForm = OutputForm {
     private: false,
 };
 
-/// Where a certificate goes.
+/// Path of a certificate.
 #[derive(Debug)]
 pub enum File {
     /// A page.
@@ -105,7 +105,7 @@ pub fn verdict(erased: &Erased) -> (&'static str, String) {
     }
 }
 
-/// Why it does not count, as a sentence without full stop.
+/// Reason why it does not count, as a sentence without full stop.
 pub fn why(erased: &Erased) -> String {
     let mut reasons = Vec::new();
     for (ranges, what) in [

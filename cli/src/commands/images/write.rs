@@ -57,7 +57,7 @@ pub struct Clone {
     /// Drives, or existing image files
     #[arg(value_name = "TO", required = true)]
     to: Vec<PathBuf>,
-    /// How often bad sectors are tried again
+    /// Number of further passes over bad sectors
     #[arg(long, value_name = "N", default_value = "1")]
     retries: u32,
     /// Copy a prepared drive although the service would refuse the copy
@@ -67,7 +67,7 @@ pub struct Clone {
     common: Common,
 }
 
-/// What both have.
+/// Options of both commands.
 #[derive(Args, Clone, Debug)]
 struct Common {
     /// Leave out clusters that the volume does not use (with its key), and holes of the image inside an encrypted volume
@@ -162,7 +162,7 @@ fn carry(
     Ok(report(command, &written, output))
 }
 
-/// What of the source is not in use, and the drive that it was prepared for, as far as a key shows.
+/// Unused ranges of the source and the drive that it was prepared for, as far as a key shows.
 fn inside(source: &Path, common: &Common, output: &Output) -> Result<(Vec<ByteRange>, Option<String>), Problem> {
     let keys = common.key.read()?;
     if !common.only_used && !keys.are_given() {

@@ -1,4 +1,4 @@
-//! Which files of a source are meant: by patterns of names, and by a list.
+//! Selection of a source's files by patterns of names and by a list.
 //!
 //! A pattern without a leading slash holds at any depth, with one it begins at the top of the source; `*` and `?` pass no
 //! slash, `**` passes any number, and a slash at the end means a directory with all in it. A file is taken if a pattern
@@ -17,7 +17,7 @@ use crate::text;
 /// Names of the list that are not found and are named.
 const MISSED_LISTED_MAX: usize = 100;
 
-/// What of the sources is meant, as it was asked for.
+/// Selection of the sources' files, as requested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Patterns of what is taken; all, when there are none.

@@ -30,9 +30,9 @@ pub enum Found<'a> {
         facts: FileFacts,
         /// Its device and inode.
         id: (u64, u64),
-        /// Where a link that was followed leads.
+        /// Target of a link that was followed.
         real: Option<PathBuf>,
-        /// Who it belongs to, and its permissions.
+        /// Its owner and permissions.
         posix: Posix,
     },
     /// An entry that cannot become a blob.
@@ -153,7 +153,7 @@ fn file(
     }
 }
 
-/// Who a file belongs to, and its permissions.
+/// Owner and permissions of a file.
 pub fn posix(meta: &Metadata) -> Posix {
     Posix { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() }
 }
@@ -194,7 +194,7 @@ enum EntryKind {
     Other(&'static str),
 }
 
-/// What a link is taken for, within the source whose entered directories are `reals`, the topmost first.
+/// Resolves a link within the source whose entered directories are `reals`, the topmost first.
 fn followed(path: &Path, reals: &[PathBuf]) -> EntryKind {
     let Ok(real) = fs::canonicalize(path) else { return EntryKind::Other("symbolic link that leads nowhere") };
     if !reals.first().is_some_and(|top| real.starts_with(top)) {

@@ -59,7 +59,7 @@ pub(super) fn check_state(volume: &Volume) -> Result<(), Refusal> {
 /// the root where these grant the system and the administrators full access, or an id of the volume that grants the
 /// rights of a Windows format, or a new one. `hidden`: for files that only the system may access.
 ///
-/// Where `$Secure` has a layout to which nothing is added: any id of the volume that grants the system and the
+/// If `$Secure` has a layout to which nothing is added: any id of the volume that grants the system and the
 /// administrators full access, or those in the root whatever they grant, or a descriptor in the record itself.
 pub(super) fn guards<R: ReadAt>(
     volume: &Volume,
