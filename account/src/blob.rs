@@ -427,7 +427,7 @@ impl Account {
             let range = answer.header("content-range").map(str::to_owned);
             let wanted = format!("bytes {offset}-{last}/");
             if answer.status != 206 || !range.as_deref().is_some_and(|range| range.starts_with(&wanted)) {
-                let what = format!("bytes {offset} to {last} were asked for, the answer is {}", answer.status);
+                let what = format!("bytes {offset} to {last} were requested, the answer is {}", answer.status);
                 let failure = Failure::unanswered(&name, what);
                 return Err(Failure { status: Some(416), code: "OtherRange".into(), ..failure });
             }

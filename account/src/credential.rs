@@ -116,7 +116,7 @@ impl Credential {
     pub fn sas(text: &str, now: jiff::Timestamp) -> Result<Self, Problem> {
         let sas = Sas::parse(text).ok_or_else(|| {
             Problem::new(Kind::Usage, "holds no shared access signature")
-                .advice("save what stands behind the ? of the SAS: sv=…&sig=…")
+                .advice("save the part after the ? of the SAS: sv=…&sig=…")
         })?;
         // A date alone, or minutes without seconds, are allowed too: those the service judges.
         if let Some(end) = sas.expiry().and_then(|text| text.parse::<jiff::Timestamp>().ok())

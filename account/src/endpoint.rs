@@ -43,7 +43,7 @@ impl Endpoint {
             return Err(usage("is neither https nor http", &example));
         }
         if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
-            return Err(usage("holds a user name (before an @): requests would go to the host behind it", &example));
+            return Err(usage("holds a user name (before an @): requests would go to the host after it", &example));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(usage("holds more than scheme, host and path", &example));

@@ -129,7 +129,9 @@ impl Failure {
             (Some(401 | 403), _) => "check what key, signature or identity may do: read and list are needed",
             (Some(404), "ContainerNotFound") => "check the account and the container's name",
             (Some(404), _) => "check account, container and name",
-            (Some(408 | 429 | 500..=599), _) => "try again later: the service was asked again until patience ended",
+            (Some(408 | 429 | 500..=599), _) => {
+                "try again later: the request was repeated until the time for retries was over"
+            }
             (Some(300..=399), _) => "the answer points elsewhere, where credentials do not go: name that address",
             (Some(_), _) => "mend what the service names",
         };
@@ -214,7 +216,7 @@ impl Answer {
         }
         match reader.read(&mut [0]) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(failed(format!("the answer goes on behind {} bytes", out.len()))),
+            Ok(_) => Err(failed(format!("the answer continues after {} bytes", out.len()))),
             Err(error) => Err(failed(format!("the answer broke off at its end: {error}"))),
         }
     }

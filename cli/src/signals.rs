@@ -36,7 +36,7 @@ pub const VERIFY: &str = "nothing was written to the drives: run the same comman
 pub const ERASE: &str = "what was overwritten stays so: run the same command again";
 
 /// Advice for an image that is read or written: it continues.
-pub const AGAIN: &str = "run the same command again: it goes on";
+pub const AGAIN: &str = "run the same command again: it continues";
 /// Advice for a drive that is copied: it does not continue.
 pub const ANEW: &str = "an unfinished copy holds no volume: begin again";
 

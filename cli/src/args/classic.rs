@@ -401,7 +401,7 @@ fn unknown(words: &[OsString], at: usize) -> String {
             let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
             return format!("unknown parameter /{}{hint}", given.name);
         }
-        return format!("word {} behind PrepImport is not a parameter", at + 1);
+        return format!("word {} after PrepImport is not a parameter", at + 1);
     }
     let behind_colon = at.checked_sub(1).is_some_and(|before| words[before].as_bytes().ends_with(b":"));
     if behind_colon {
@@ -410,8 +410,8 @@ fn unknown(words: &[OsString], at: usize) -> String {
     }
     let near = given.and_then(|given| nearest(given.name, suggestions()));
     match near {
-        Some(near) => format!("word {} behind PrepImport is not a parameter; did you mean /{near}?", at + 1),
-        None => format!("word {} behind PrepImport is not a parameter (/name:value or /switch)", at + 1),
+        Some(near) => format!("word {} after PrepImport is not a parameter; did you mean /{near}?", at + 1),
+        None => format!("word {} after PrepImport is not a parameter (/name:value or /switch)", at + 1),
     }
 }
 

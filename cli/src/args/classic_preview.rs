@@ -39,7 +39,7 @@ pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
             return Ok(help());
         }
         let Some(given) = split(word).filter(|given| given.slash) else {
-            faults.push(format!("word {} behind PreviewExport is not a parameter (/name:value)", at + 1));
+            faults.push(format!("word {} after PreviewExport is not a parameter (/name:value)", at + 1));
             continue;
         };
         let value = given.value.filter(|value| !value.is_empty());
@@ -49,7 +49,7 @@ pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
                 "sn" | "sk" | "csas" | "exportbloblistfile" | "drivesize" | "logdir" | "cloud" => {
                     format!("/{} needs a value: /{}:<value>, without a space", given.name, given.name)
                 }
-                _ => format!("word {} behind PreviewExport is not a parameter (/name:value)", at + 1),
+                _ => format!("word {} after PreviewExport is not a parameter (/name:value)", at + 1),
             });
             continue;
         };

@@ -42,7 +42,7 @@ pub(super) fn parse(words: &[OsString]) -> Result<Translated, Fault> {
             let named = given.filter(|given| given.slash && given.value.is_some() && given.name.len() <= 12);
             let near = named.and_then(|given| nearest(given.name, KEYS.into_iter().chain([DRIVE])));
             let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
-            faults.push(format!("word {} behind Unlock is not a parameter{hint}", at + 1));
+            faults.push(format!("word {} after Unlock is not a parameter{hint}", at + 1));
             continue;
         };
         let value = given.value.filter(|value| !value.is_empty());

@@ -120,7 +120,7 @@ fn label(text: &str) -> Result<String, String> {
         return Err(format!("use at most {LABEL_UNITS_MAX} characters"));
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(format!("{} cannot stand in a label", c.escape_default())),
+        Some(c) => Err(format!("{} is not allowed in a label", c.escape_default())),
         None => Ok(text.to_owned()),
     }
 }
@@ -294,7 +294,7 @@ fn in_words_of_format(mut problem: Problem) -> Problem {
     }
     if problem.what.starts_with("session format ended abnormally") {
         problem.what = "an earlier run on this drive is unfinished".into();
-        problem.advice = Some("go on with --resume, or give the drive up with --abort".into());
+        problem.advice = Some("continue with --resume, or discard the drive with --abort".into());
     }
     problem
 }

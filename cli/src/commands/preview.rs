@@ -148,7 +148,7 @@ fn spooled(error: std::io::Error) -> Problem {
 /// An obstacle in words.
 fn words(obstacle: Obstacle) -> String {
     match obstacle {
-        Obstacle::Archived => "lies in the archive tier: rehydrate it first".into(),
+        Obstacle::Archived => "is in the archive tier: rehydrate it first".into(),
         Obstacle::TooLarge => "is larger than the room of one drive".into(),
         Obstacle::TrailingSlash => "its name ends in a slash".into(),
         Obstacle::Name(problem) => format!("a part of its name {problem}"),

@@ -93,7 +93,7 @@ impl Shelf {
                 Problem::new(Kind::Refused, what)
                     .path(&self.path)
                     .drive(&drive.drive_id)
-                    .advice("prepare it anew in a session of its own; --partial leaves it out of the job"),
+                    .advice("prepare it again in a session of its own; --partial leaves it out of the job"),
             );
         }
         let finished = self.finished();

@@ -184,7 +184,7 @@ impl Service {
         };
         let started = Instant::now();
         let Some(mut location) = first.location else {
-            return Err(unknown("the service queued the request, and does not say where it can be asked after"));
+            return Err(unknown("the service queued the request, and does not say where it can be polled"));
         };
         let mut wait = first.wait;
         loop {
@@ -254,8 +254,8 @@ fn refusal(status: u16, body: &Value, method: &str, path: &str) -> Problem {
         _ => "mend what the service names, and send it again",
     };
     let what = match status {
-        0 => format!("the service gave up what it had queued{said}"),
-        _ if method == "operation" => format!("the service gave up what it had queued (HTTP {status}){said}"),
+        0 => format!("the service abandoned the queued request{said}"),
+        _ if method == "operation" => format!("the service abandoned the queued request (HTTP {status}){said}"),
         _ => format!("the service said no (HTTP {status}){said}"),
     };
     Problem::new(Kind::Refused, what).value(format!("{method} {path}")).advice(advice)

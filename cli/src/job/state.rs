@@ -187,7 +187,7 @@ const DATA_BOX: &[(&str, &str)] = &[
     ("CompletedWithWarnings", "done, with warnings: read the copy logs; kept for 90 days"),
     ("CompletedWithErrors", "done, some files with errors: read the copy logs; kept for 90 days"),
     ("Cancelled", "cancelled"),
-    ("Aborted", "given up by the service"),
+    ("Aborted", "abandoned by the service"),
 ];
 
 /// States of a drive (docs/spec/import-export.md#drive-states).
@@ -213,7 +213,7 @@ impl Job {
             return "written down here; the service does not know of it from dray";
         }
         if self.state == "Cancelling" {
-            return "cancelling was asked for";
+            return "cancelling was requested";
         }
         if self.state == "Deleted" {
             return "the service has forgotten the job";

@@ -126,7 +126,7 @@ impl Index {
         let wrong = |what: &str| {
             Problem::new(Kind::Usage, format!("is no index of shards: {what}"))
                 .path(&path)
-                .advice("bring the file back as `dray plan --shards` wrote it, or split the plan again")
+                .advice("restore the file as `dray plan --shards` wrote it, or split the plan again")
         };
         let bytes = job::read_input(&path, INDEX_MAX, job::Pipes::Refused).map_err(|error| {
             Problem::new(Kind::Usage, format!("the index of the shards cannot be read: {error}"))

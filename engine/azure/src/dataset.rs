@@ -406,7 +406,7 @@ fn strip_url(text: &str) -> Result<Cow<'_, str>, (&'static str, &'static str)> {
     };
     debug_assert!(is_scheme(scheme));
     if rest.contains('?') {
-        return Err(("URL has a query", "give container and blob only, without the part behind ?"));
+        return Err(("URL has a query", "give container and blob only, without the part after ?"));
     }
     if rest.contains('#') {
         return Err(("URL has a fragment", "write %23 for # in a URL, or the name without https://…"));

@@ -151,7 +151,7 @@ impl Acquire {
             (false, true) if !read_map(&request.map, size)?.of(Status::Finished).is_empty() => {
                 Err(Problem::new(Kind::Refused, "a map is there, and the image that it describes is not")
                     .path(&request.map)
-                    .advice("bring the image back, or remove the map to begin anew")
+                    .advice("restore the image, or remove the map to start over")
                     .into())
             }
             (false, _) => {
@@ -369,7 +369,7 @@ impl Acquire {
         let kind = if is_shortage(error) { Kind::Environment } else { Kind::Drive };
         Problem::new(kind, format!("the image cannot be written: {error}"))
             .path(&self.request.image)
-            .advice("make room, and run the same command again: it goes on with what the map does not have")
+            .advice("make room, and run the same command again: it continues with what the map lacks")
     }
 }
 

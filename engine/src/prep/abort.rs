@@ -265,7 +265,7 @@ fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>
     let mut reversals = Vec::new();
     for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
         let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
-        let otherwise = "bring one of the two files back as it was";
+        let otherwise = "restore one of the two files as it was";
         let faulty = |fault: Fault| (fault.to_string(), fault.advice(otherwise));
         let read = fs::read(&path).map_err(|error| (format!("cannot be read: {error}"), otherwise)).and_then(|bytes| {
             let checkpoint = Checkpoint::decode(&bytes).map_err(faulty)?;

@@ -30,7 +30,7 @@ pub fn claim(target: &TargetDrive, context: &guard::Context) -> Result<Device, P
     let device = Device::open_with(&facts.path, Access::Claim, target.sector, &Roots::default())?;
     let change = seen.and_then(|seen| seen.change_to(&device)).or_else(|| match &target.identity {
         Some(planned) => planned.change_to(device.identity()),
-        None => (device.geometry().size != facts.size).then(|| "size is not what was asked for".to_owned()),
+        None => (device.geometry().size != facts.size).then(|| "its size is not the requested one".to_owned()),
     });
     if let Some(change) = change {
         return Err(another(change));

@@ -47,11 +47,11 @@ const FORM: Form = Form {
 /// Begins the list: all that can be wrong with its place shows now.
 ///
 /// # Errors
-/// A name that tells no form, or a place where nothing can be written.
+/// A name with another extension, or a place where nothing can be written.
 pub fn begin(request: &PrepRequest) -> Result<Option<Output>, Problem> {
     let Some(path) = &request.list else { return Ok(None) };
     if is_csv(path).is_none() {
-        let problem = Problem::new(Kind::Usage, "the name of the list tells no form").path(path).column("--list");
+        let problem = Problem::new(Kind::Usage, "the list has no known extension").path(path).column("--list");
         return Err(problem.advice("end it in .csv or .jsonl"));
     }
     let mut outputs = Outputs::default();
@@ -150,7 +150,7 @@ impl<B: Iterator<Item = Batch>> FileSums<B> {
 
     fn next_batch(&mut self) -> io::Result<()> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let batch = self.batches.next().ok_or_else(|| bad("the hash log tells of more than the plan has"))?;
+        let batch = self.batches.next().ok_or_else(|| bad("the hash log holds more than the plan"))?;
         let Content::Files(parts) = batch.content else { return Ok(()) };
         let parts: Vec<_> = parts.iter().filter(|part| part.len > 0).collect();
         if parts.is_empty() {

@@ -100,7 +100,7 @@ pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPl
     let path = sidecar(&request.journal, &request.session, Sidecar::Plan);
     let unusable = |what: String| {
         Problem::new(Kind::Environment, format!("the session's plan cannot be used: {what}")).path(&path).advice(
-            "nothing was changed; bring the file back as it was and try again, or roll the session back with --abort",
+            "nothing was changed; restore the file as it was and try again, or roll the session back with --abort",
         )
     };
     let plan =
@@ -197,7 +197,7 @@ pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Re
 
 /// Reason why the checkpoint of a drive that was begun cannot be used.
 enum Unusable {
-    /// It is missing, damaged or does not fit, for this reason: the drive is begun anew.
+    /// It is missing, damaged or does not fit, for this reason: the drive starts over.
     Anew(String),
     /// The session is refused, since another version of this program can continue.
     Refused(Problem),
@@ -357,7 +357,7 @@ pub(super) fn prepare(
                 }
                 Err(Unusable::Refused(problem)) => problems.push(problem),
                 Err(Unusable::Anew(why)) => warnings
-                    .push(Problem::new(Kind::Usage, format!("is begun anew: {why}")).drive(&drive.target.facts.name)),
+                    .push(Problem::new(Kind::Usage, format!("starts over: {why}")).drive(&drive.target.facts.name)),
             }
         }
         // None of the session's own data can be read back: an apparent volume may be someone else's.
@@ -388,7 +388,7 @@ pub(super) fn prepare(
             Some(Ok(password)) => user_password = Some(password),
             Some(Err(problem)) => problems.push(problem),
             None => problems.push(
-                Problem::new(Kind::Usage, "the drive is begun anew, and its user's password is not kept")
+                Problem::new(Kind::Usage, "the drive starts over, and its user's password is not kept")
                     .column("--password-file")
                     .advice("give --password-file again"),
             ),
@@ -453,11 +453,11 @@ pub(super) fn prepare(
     }
     problems.into_result()?;
     for id in &given_up {
-        warnings.push(Problem::new(Kind::Usage, "is given up; what it holds does not count").drive(id));
+        warnings.push(Problem::new(Kind::Usage, "is abandoned; its contents do not count").drive(id));
     }
     for drive in &drives[..before.0] {
         let words = match drive.started.as_ref().and_then(|started| started.checkpoint.format()) {
-            Some(state) if state.is_wiped => format!("continues behind byte {}", state.end.0),
+            Some(state) if state.is_wiped => format!("continues after byte {}", state.end.0),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
@@ -469,7 +469,7 @@ pub(super) fn prepare(
                 "has all its files; they are made part of the volume".to_owned()
             }
             (_, Some(words)) => words,
-            (Some(state), None) if state.next.0 > 0 => format!("continues behind batch {}", state.next.0),
+            (Some(state), None) if state.next.0 > 0 => format!("continues after batch {}", state.next.0),
             _ => "begins at its start".into(),
         };
         on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
@@ -776,7 +776,7 @@ pub fn read_back(
         let Some(bad) = bad else { break };
         if Some(bad) == first_number {
             return Err(Problem::new(Kind::Refused, "does not hold what this session wrote on it").advice(
-                "nothing was written; attach the right drive, or roll the session back with --abort and begin anew",
+                "nothing was written; attach the right drive, or roll the session back with --abort and start over",
             ));
         }
         end = bad;

@@ -842,7 +842,7 @@ fn open_log(
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&path)
             .drive(&facts.name)
-            .advice("bring the file back, or roll the session back with --abort and begin anew")
+            .advice("restore the file, or roll the session back with --abort and start over")
     };
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     let state = format_state(checkpoint)?;

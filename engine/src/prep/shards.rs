@@ -216,7 +216,7 @@ pub fn prepare_with(
 pub(super) fn load(shard: &Path, digest: &[u8; 32]) -> Result<SavedPlan, Problem> {
     let unusable = |error: io::Error| {
         Problem::new(Kind::Environment, format!("the shard cannot be used: {error}")).path(shard).advice(
-            "nothing was changed; bring the file back as the plan wrote it, or split the plan again into another directory",
+            "nothing was changed; restore the file as the plan wrote it, or split the plan again into another directory",
         )
     };
     let len = fs::metadata(shard).map_err(unusable)?.len();
@@ -259,7 +259,7 @@ fn differences(planned: &TargetDrive, found: &TargetDrive) -> Vec<Problem> {
         if was != is {
             let problem = Problem::new(Kind::Refused, format!("is not the drive of the shard: its {what} differs"));
             let problem = problem.drive(&found.facts.name).value(format!("planned for {was}, found {is}"));
-            all.push(problem.advice("attach the drive that the plan names, or plan anew with this one"));
+            all.push(problem.advice("attach the drive that the plan names, or plan again with this one"));
         }
     };
     differs("drive id", was.drive_id.clone(), is.drive_id.clone());
@@ -270,7 +270,7 @@ fn differences(planned: &TargetDrive, found: &TargetDrive) -> Vec<Problem> {
         && all.is_empty()
     {
         let problem = Problem::new(Kind::Refused, format!("is not the drive of the shard: {change}")).drive(&is.name);
-        all.push(problem.advice("attach the drive that the plan names, or plan anew with this one"));
+        all.push(problem.advice("attach the drive that the plan names, or plan again with this one"));
     }
     all
 }
@@ -308,7 +308,7 @@ fn sources(catalog: &mut Catalog, properties: &mut [PropertyFile]) -> Problems {
     if different > 0 {
         let what = format!("{} not on this host as in the plan", counted(different, "source"));
         let problem = Problem::new(Kind::Source, what);
-        problems.push(problem.advice("mount the sources as on the host that planned, or plan anew"));
+        problems.push(problem.advice("mount the sources as on the host that planned, or plan again"));
     }
     catalog.set_status_changes(|number, _| now.get(number as usize).copied().flatten());
     problems

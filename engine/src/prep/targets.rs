@@ -505,7 +505,7 @@ fn drive_id(
     if let Some(serial) = serial {
         let id = names::drive_id_from_serial(serial);
         return names::check_drive_id(&id).map(|()| id).map_err(|_| {
-            Problem::new(Kind::Refused, "the drive's serial cannot stand in a manifest")
+            Problem::new(Kind::Refused, "the drive's serial is not allowed in a manifest")
                 .value(serial.escape_debug().to_string())
                 .advice("give --drive-id PATH=SERIAL as printed on the drive's label")
         });

@@ -73,7 +73,7 @@ pub(super) fn of_volume(opened: &Opened) -> Vec<Check> {
     out.push(check("BitLocker volume", "BitLockerVolumeNotFound", Answer::Yes, ""));
     let (active, seen) = match volume.state() {
         State::Decrypted => (Answer::No, "BitLocker was turned off"),
-        _ if volume.is_suspended() => (Answer::No, "protection is suspended: the key lies in the open"),
+        _ if volume.is_suspended() => (Answer::No, "protection is suspended: the key is stored in the clear"),
         State::Encrypted => (Answer::Yes, ""),
         _ => (Answer::No, "encryption is not finished"),
     };

@@ -279,7 +279,7 @@ impl Found {
         }
         if volume.is_suspended() && volume.state() != State::Decrypted {
             warnings.push(
-                "protection is suspended (or was never completed): the key lies in the open, so anybody can read the volume"
+                "protection is suspended (or was never completed): the key is stored in the clear, so anybody can read the volume"
                     .to_owned(),
             );
         }

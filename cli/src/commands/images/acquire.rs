@@ -116,9 +116,7 @@ impl Acquire {
             drive.run(&erase::Context { index: 0, workers, stop, events })
         })?;
         let acquired = acquired.map_err(|problem| match problem.kind {
-            Kind::Interrupted => {
-                problem.advice("run the same command again: it goes on with what the map does not have")
-            }
+            Kind::Interrupted => problem.advice("run the same command again: it continues with what the map lacks"),
             _ => problem,
         })?;
         save(hashes, &acquired, &self.to)?;

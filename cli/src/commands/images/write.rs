@@ -149,7 +149,7 @@ fn carry(
     let needed: Vec<Asked<'_>> = needed.map(|(index, (facts, _))| Asked::destroyed(index, facts)).collect();
     consent::gather(&needed, &consent, &mut Terminal)?;
     for (facts, at) in drives.continues() {
-        output.chat(&format!("{}: goes on at byte {at}, where an earlier run was durable\n", clean(&facts.name)));
+        output.chat(&format!("{}: continues at byte {at}, where an earlier run was durable\n", clean(&facts.name)));
     }
     let facts = asked.iter().map(|(facts, _)| ((*facts).clone(), drives.to_read())).collect();
     let written =

@@ -61,7 +61,7 @@ pub fn headline(outcome: &Outcome) -> Headline {
         }
         (1, true) => parts.push("The blob is as the manifest says".to_owned()),
         (_, true) => {
-            parts.push(format!("All {} that were asked are on the drive as the manifest says", count(asked, "blob")));
+            parts.push(format!("All {} that were checked are on the drive as the manifest says", count(asked, "blob")));
         }
         (_, false) => parts.push(format!("{equal} of {} equal", count(asked, "blob"))),
     }

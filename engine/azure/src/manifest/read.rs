@@ -279,10 +279,10 @@ impl<R: BufRead> Reader<R> {
                     Step::Eof => {}
                     Step::Text(text) if text.trim().is_empty() => {
                         if !matches!(self.steps.next()?, Step::Eof) {
-                            return Err(self.steps.error("continues behind its end"));
+                            return Err(self.steps.error("continues after its end"));
                         }
                     }
-                    _ => return Err(self.steps.error("continues behind its end")),
+                    _ => return Err(self.steps.error("continues after its end")),
                 }
                 self.at = At::Done;
             }
@@ -341,7 +341,7 @@ impl<R: BufRead> Reader<R> {
             "DriveId" => {
                 let id = self.text(name, empty)?.trim().to_owned();
                 if self.seen_blobs {
-                    self.fault("DriveId stands behind blobs");
+                    self.fault("DriveId comes after blobs");
                 }
                 self.seen_drive_id = true;
                 self.queued.push_back(Event::DriveId(id));
@@ -388,7 +388,7 @@ impl<R: BufRead> Reader<R> {
                 match &mut self.list {
                     Some(head) if name == "MetadataPath" => head.metadata = Some(side),
                     Some(head) => head.properties = Some(side),
-                    None => self.fault(format!("{name} of a list stands behind blobs")),
+                    None => self.fault(format!("{name} of a list comes after blobs")),
                 }
             }
             "Blob" => {

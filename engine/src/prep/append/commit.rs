@@ -305,7 +305,7 @@ pub fn is_as_written(sidecar: &mut File, written: &Prefix, name: &str) -> Result
     if !is_it.map_err(|error| side_failed(&error, name))? {
         return Err(Problem::new(Kind::Environment, "the images of the drive's sectors are damaged")
             .drive(name)
-            .advice("bring the file back as it was: the volume can be neither finished nor rolled back without it"));
+            .advice("restore the file as it was: the volume can be neither finished nor rolled back without it"));
     }
     Ok(())
 }

@@ -272,7 +272,7 @@ struct First {
 /// It cannot be read.
 pub fn record_of(path: &Path) -> Result<Option<DriveRecord>, Problem> {
     let problem = |what: String| {
-        Problem::new(Kind::Environment, format!("the drive record {what}")).path(path).advice("bring the file back")
+        Problem::new(Kind::Environment, format!("the drive record {what}")).path(path).advice("restore the file")
     };
     match input::read(path, INPUT_FILE_MAX, Pipes::Refused) {
         Ok(bytes) => drive_record::read(&bytes).map(Some).map_err(|error| problem(error.to_string())),
@@ -326,7 +326,7 @@ fn one_of_journal(
     let record = record_of(&record_path)?.ok_or_else(|| {
         Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing")
             .path(&record_path)
-            .advice("bring the file back")
+            .advice("restore the file")
     })?;
     let key = record.bitlocker_key.filter(|_| record.drive_id == drive.drive_id).ok_or_else(|| {
         Problem::new(Kind::Environment, "the drive record holds no key of this drive").path(&record_path)

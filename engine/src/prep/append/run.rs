@@ -145,7 +145,7 @@ impl DriveFiles {
         options.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !make => {
                 let problem = Problem::new(Kind::Environment, "a file next to the journal is gone").path(path);
-                problem.advice("bring it back as it was: the volume can be neither finished nor rolled back without it")
+                problem.advice("restore it as it was: the volume can be neither finished nor rolled back without it")
             }
             _ => run::sidecar_problem(&error, path),
         })
@@ -179,7 +179,7 @@ pub fn started(
     let drive_id = &target.facts.drive_id;
     let path = DriveFiles::new(request, drive_id).checkpoint;
     let otherwise =
-        "nothing was changed; bring the file back as it was: only it knows how far the drive's volume is changed";
+        "nothing was changed; restore the file as it was: only it knows how far the drive's volume is changed";
     let unusable = |why: String| {
         let problem = Problem::new(Kind::Environment, format!("the drive's checkpoint {why}"));
         problem.path(&path).drive(&target.facts.name).advice(otherwise)
@@ -245,7 +245,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&drive_files.outcome)
             .drive(&facts.name)
-            .advice("bring the file back as it was, or roll the session back with --abort")
+            .advice("restore the file as it was, or roll the session back with --abort")
     })?;
     drop(log);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
@@ -557,7 +557,7 @@ fn resume(
     let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
     let durable = state_of(checkpoint)?.next.0;
     if durable > 0 {
-        let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied anew: {why}", what.name)));
+        let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied again: {why}", what.name)));
         if checkpoint.plan != planned.digest(what.tree) || checkpoint.slot_len != SLOT_LEN as u64 {
             note("what is free on the volume is not what it was");
         } else {
@@ -687,7 +687,7 @@ pub(in crate::prep) fn check_back(
     let state = state_of(checkpoint)?;
     if state.record.is_some() && record_of(&drive_files.record)?.is_none() {
         let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing");
-        return Err(problem.path(&drive_files.record).drive(name).advice("bring the file back as it was"));
+        return Err(problem.path(&drive_files.record).drive(name).advice("restore the file as it was"));
     }
     if !has_changed(checkpoint) {
         return Ok(());

@@ -56,7 +56,7 @@ pub fn under_way(
 fn damaged(name: &str) -> Problem {
     Problem::new(Kind::Environment, "the batch that was under way is damaged in the file next to the journal")
         .drive(name)
-        .advice("bring the file back as it was: a part of the volume can be in between, and only it has that part")
+        .advice("restore the file as it was: a part of the volume can be in between, and only it has that part")
 }
 
 impl Pass<'_, '_> {
