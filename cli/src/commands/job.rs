@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::account::AccountArgs;
 use crate::account::SignIn;
 use crate::exit::Exit;
-use crate::job::description::{self, Description, JobDrive};
+use crate::job::description::{self, DRIVES_MAX, Description, JobDrive};
 use crate::job::held::{self, Allowed, Shelf};
 use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
@@ -358,42 +358,81 @@ impl Create {
         };
         let beside = self.journal.as_ref().or(self.records.first()).unwrap_or(&self.job);
         let dir = beside.parent().unwrap_or(Path::new("")).to_owned();
+        let count = drives.as_ref().map_or(1, |(drives, _)| drives.len().div_ceil(DRIVES_MAX)).max(1);
+        let names = described.as_ref().map(|described| description::names(self.api, &described.name, count));
+        let names = names.transpose().map_err(|problem| problems.push(problem)).ok().flatten().unwrap_or_default();
+        let own: Vec<PathBuf> = names.iter().map(|name| state::path_of(&dir, name)).collect();
         if let Some(described) = &described {
-            let own = state::path_of(&dir, &described.name);
             let serials = described.export.iter().flat_map(|export| &export.drives).cloned();
             let ids = drives.iter().flat_map(|(drives, _)| drives).map(|drive| drive.id.clone()).chain(serials);
             let ids: Vec<String> = ids.collect();
-            let mut near: Vec<&Path> = vec![&own, &self.job];
+            let mut near: Vec<&Path> = own.iter().map(PathBuf::as_path).chain([self.job.as_path()]).collect();
             near.extend(self.journal.iter().chain(&self.records).map(PathBuf::as_path));
             held::check_jobs(&ids, &own, &near, &others, &mut problems);
         }
         problems.into_result()?;
-        let (Some(described), Some((drives, known)), Some(service)) = (described, drives, service) else {
+        let (Some(mut described), Some((mut drives, mut known)), Some(service)) = (described, drives, service) else {
             return Err(Problem::new(Kind::Internal, "the job has no problems, but its state is missing").into());
         };
-        let file = state::path_of(&dir, &described.name);
-        if !self.replace && file.exists() {
-            return Err(Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
-                .path(&file)
-                .advice("look at it with `dray job show`; --replace forgets it, --name NAME makes another")
-                .into());
+        let mut parts = Vec::new();
+        for (number, (name, file)) in names.into_iter().zip(own).enumerate() {
+            let rest = drives.split_off(drives.len().min(DRIVES_MAX));
+            let rest_known = known.split_off(known.len().min(DRIVES_MAX));
+            let (drives, known) = (std::mem::replace(&mut drives, rest), std::mem::replace(&mut known, rest_known));
+            let part = (count > 1).then_some(number + 1);
+            parts.push(Part { name, file, drives, known, body: self.body.as_ref().map(|path| numbered(path, part)) });
         }
-        let mut this = self.job(&described, &drives, &known)?;
-        let request = body::create(self.api, &described, &drives);
-        self.write_keys(&request, &drives, &file)?;
-        this.save(&file)?;
+        if count > 1 {
+            output.chat(&format!("A job takes {DRIVES_MAX} drives at most: these make {count} jobs.\n"));
+            // A run that ended before its last job is continued.
+            parts.retain(|part| !part.was_sent(service.is_some(), self.replace));
+        }
+        self.refuse_known(&parts)?;
+        for part in &parts {
+            described.name.clone_from(&part.name);
+            self.make(part, &described, service.as_ref(), &warnings, output)?;
+            warnings.clear();
+        }
+        Ok(())
+    }
+
+    /// Reports all jobs that are known here already.
+    fn refuse_known(&self, parts: &[Part]) -> Result<(), Problems> {
+        let known = parts.iter().filter(|part| !self.replace && part.file.exists());
+        let problem = |part: &Part| {
+            Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
+                .path(&part.file)
+                .advice("look at it with `dray job show`; --replace forgets it, --name NAME makes another")
+        };
+        Problems(known.map(problem).collect()).into_result()
+    }
+
+    /// Makes one job: its files, then the request.
+    fn make(
+        &self,
+        part: &Part,
+        described: &Description,
+        service: Option<&Service>,
+        warnings: &[Problem],
+        output: &Output,
+    ) -> Result<(), Problems> {
+        let mut this = self.job(described, &part.drives, &part.known)?;
+        let request = body::create(self.api, described, &part.drives);
+        self.write_keys(&request, part)?;
+        this.save(&part.file)?;
         if let Some(service) = service {
             if self.api == Api::ImportExport {
-                ask_location(&service, &described, &mut this)?;
+                ask_location(service, described, &mut this)?;
             }
-            let answer = service.call(self.api, "PUT", &this.resource, Some(&body::with_keys(&request, &drives)))?;
+            let body = body::with_keys(&request, &part.drives);
+            let answer = service.call(self.api, "PUT", &this.resource, Some(&body))?;
             Job::first_state(self.api).clone_into(&mut this.state);
             this.submitted_at = Some(job::timestamp());
             this.learn(&answer, job::timestamp());
-            this.save(&file)?;
+            this.save(&part.file)?;
         }
-        if !report(output, &this, &file, &warnings) {
-            self.say_how(output, &described, &drives, &request, &this);
+        if !report(output, &this, &part.file, warnings) {
+            self.say_how(output, described, &part.drives, &request, &this);
         }
         Ok(())
     }
@@ -430,7 +469,8 @@ impl Create {
     }
 
     /// Writes the requested key files, once it is known that every one of them can be created.
-    fn write_keys(&self, request: &Value, drives: &[JobDrive], file: &Path) -> Result<(), Problems> {
+    fn write_keys(&self, request: &Value, part: &Part) -> Result<(), Problems> {
+        let Part { drives, file, body: body_file, .. } = part;
         let mut outputs = Outputs::default();
         outputs.input(&self.job, "the description of the job");
         self.journal.iter().for_each(|path| outputs.input(path, "the journal"));
@@ -442,7 +482,7 @@ impl Create {
             let output = outputs.begin(path, form).and_then(|mut output| output.add(text.as_bytes()).map(|()| output));
             output.map(|output| begun.push(output)).unwrap_or_else(|problem| problems.push(problem));
         };
-        self.body.iter().for_each(|path| begin(path, BODY, &body::with_keys(request, drives)));
+        body_file.iter().for_each(|path| begin(path, BODY, &body::with_keys(request, drives)));
         if let Some(dir) = &self.key_files {
             make(dir)?;
             for drive in drives {
@@ -555,6 +595,35 @@ impl Create {
         ));
         output.chat(&text);
     }
+}
+
+/// One of the jobs that a journal's drives make.
+struct Part {
+    name: String,
+    /// The job's file.
+    file: PathBuf,
+    drives: Vec<JobDrive>,
+    /// The drives' entries in the journal.
+    known: Vec<Option<SessionDrive>>,
+    /// File for the request's body, keys included.
+    body: Option<PathBuf>,
+}
+
+impl Part {
+    /// Whether an earlier run, which ended before the last job, sent this one with the same drives.
+    fn was_sent(&self, submits: bool, replaces: bool) -> bool {
+        let Ok(job) = Job::load(&self.file) else { return false };
+        let same = job.drives.iter().map(|drive| &drive.id).eq(self.drives.iter().map(|drive| &drive.id));
+        self.body.is_none() && submits && !replaces && job.submitted_at.is_some() && same
+    }
+}
+
+/// The path with the number of a job in its name: `body.json`, `body-2.json`.
+fn numbered(path: &Path, number: Option<usize>) -> PathBuf {
+    let Some(number) = number else { return path.to_path_buf() };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{number}{extension}"))
 }
 
 /// The local date.

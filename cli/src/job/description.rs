@@ -346,6 +346,24 @@ fn carrier(path: &Path, out: &Description, location: &str, warnings: &mut Vec<Pr
 
 /// The names that both services take (docs/spec/import-export.md#limits-and-shipping-rules; the description of
 /// `jobName` for Data Box).
+/// Names of `count` jobs of one description: its own, or with -1, -2, … at its end.
+///
+/// # Errors
+/// A name that the API does not take.
+pub fn names(api: Api, name: &str, count: usize) -> Result<Vec<String>, Problem> {
+    if count <= 1 {
+        return Ok(vec![name.to_owned()]);
+    }
+    let names: Vec<String> = (1..=count).map(|number| format!("{name}-{number}")).collect();
+    match names.last().map(|last| (last, check_name(api, last))) {
+        Some((last, Err(why))) => Err(Problem::new(Kind::Usage, format!("cannot name {count} jobs: {why}"))
+            .column("name")
+            .value(last.clone())
+            .advice("give a shorter name with --name")),
+        _ => Ok(names),
+    }
+}
+
 fn check_name(api: Api, name: &str) -> Result<(), String> {
     match api {
         Api::ImportExport => job::check_job_name(name),
@@ -393,13 +411,6 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
         problems.push(
             Problem::new(Kind::Usage, "a job needs drives")
                 .advice("name the drive records, <DriveId>.xml, or the journal: --journal job.jrn"),
-        );
-    }
-    if records.len() > DRIVES_MAX {
-        problems.push(
-            Problem::new(Kind::Usage, format!("a job has at most {DRIVES_MAX} drives"))
-                .value(records.len().to_string())
-                .advice("make several jobs; each goes in a parcel of its own"),
         );
     }
     for path in records {

@@ -261,7 +261,7 @@ fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, Stri
 }
 
 /// Reports other jobs that name one of the drives: those in the directories of the `near` files, and the `given` ones.
-pub fn check_jobs(ids: &[String], own: &Path, near: &[&Path], given: &[PathBuf], problems: &mut Problems) {
+pub fn check_jobs(ids: &[String], own: &[PathBuf], near: &[&Path], given: &[PathBuf], problems: &mut Problems) {
     let mut files: Vec<PathBuf> = dirs_of(near.iter().copied()).iter().flat_map(|dir| jobs_in(dir)).collect();
     for path in given {
         match fs::canonicalize(path) {
@@ -271,8 +271,8 @@ pub fn check_jobs(ids: &[String], own: &Path, near: &[&Path], given: &[PathBuf],
     }
     files.sort();
     files.dedup();
-    let own = fs::canonicalize(own).ok();
-    for path in files.iter().filter(|path| Some(*path) != own.as_ref()) {
+    let own: Vec<PathBuf> = own.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    for path in files.iter().filter(|path| !own.contains(path)) {
         let other = match Job::load(path) {
             Ok(other) => other,
             Err(problem) => {

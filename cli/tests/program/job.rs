@@ -132,6 +132,54 @@ impl Drop for Server {
     }
 }
 
+/// A numerical password: eight multiples of 11.
+fn password(seed: u32) -> String {
+    let groups: Vec<String> = (0..8).map(|n| format!("{:06}", (seed * 8 + n) * 11 * 7 % 720_896)).collect();
+    groups.join("-")
+}
+
+#[test]
+fn more_drives_than_a_job_takes_make_several_jobs() {
+    let dir = scratch("job-several");
+    described(&dir);
+    let records: Vec<String> = (1..=23).map(|n| format!("WD-{n:02}.xml")).collect();
+    for n in 1..=23 {
+        record(&dir, &format!("WD-{n:02}"), &password(n), "Completed");
+    }
+    let mut words = vec!["job", "create"];
+    words.extend(records.iter().map(String::as_str));
+    let long = dray(&dir, &[&words[..], &["--api", "data-box", "--name", &"n".repeat(24)]].concat());
+    assert_eq!(code(&long), 1, "{}", said(&long));
+    assert!(said(&long).contains("cannot name 3 jobs"), "{}", said(&long));
+    let output = dray(&dir, &[&words[..], &["--body", "request.body"]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let job = |n: u32| -> serde_json::Value {
+        let text = fs::read_to_string(dir.join(format!("import-2026-{n}.job.json"))).expect("a job");
+        serde_json::from_str(&text).expect("an object")
+    };
+    let drives = |n: u32| job(n)["drives"].as_array().expect("drives").len();
+    assert_eq!((drives(1), drives(2), drives(3)), (10, 10, 3));
+    let third = fs::read_to_string(dir.join("request-3.body")).expect("a body");
+    assert!(third.contains("WD-21") && third.contains(&password(21)) && !third.contains("WD-20\""), "{third}");
+    // Sent after the second was known here already: all problems at once, and nothing is sent.
+    let Some(server) = Server::start(&dir) else { return };
+    let refused = server.send(&dir, &words);
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
+    assert_eq!(said(&refused).matches("is known here already").count(), 3, "{}", said(&refused));
+    assert_eq!(server.requests(), "");
+    for n in 1..=3 {
+        fs::remove_file(dir.join(format!("import-2026-{n}.job.json"))).expect("removed");
+    }
+    assert_eq!(code(&server.send(&dir, &words)), 0);
+    let sent = server.requests();
+    assert_eq!(sent.matches("PUT").count(), 3, "{sent}");
+    // A run that ended before the third is continued.
+    fs::remove_file(dir.join("import-2026-3.job.json")).expect("removed");
+    assert_eq!(code(&server.send(&dir, &words)), 0);
+    assert_eq!(server.requests().matches("PUT").count(), 4, "{}", server.requests());
+    holds_no_key(&dir, &output);
+}
+
 #[test]
 fn a_job_goes_from_draft_to_cancelled_at_the_service() {
     let dir = scratch("job-service");
@@ -388,7 +436,6 @@ fn everything_that_is_wrong_with_a_job_is_told_at_once() {
     assert_eq!(code(&output), 1, "{}", said(&output));
     let text = said(&output);
     for part in [
-        "at most 10 drives",
         "numerical password",
         "not finished",
         "another record names too",

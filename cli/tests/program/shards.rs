@@ -272,6 +272,23 @@ fn what_a_shard_refuses_is_refused_before_the_first_write() {
     assert!(words(&output).contains("another plan"), "{}", said(&output));
 }
 
+/// The Jobs as Kubernetes' published schemas see them, unknown fields refused.
+fn valid_jobs(session: &Session, count: usize) {
+    let script = "import sys\ntry:\n    import kubernetes_validate as judge, yaml\n\
+                  except ImportError as error:\n    print('SKIPPED', error)\n    sys.exit()\n\
+                  jobs = list(yaml.safe_load_all(open('jobs.yaml')))\n\
+                  for job in jobs:\n    judge.validate(job, judge.latest_version(), strict=True)\n\
+                  print(len(jobs))";
+    let mut python = Command::new(dray_testdisks::judge::python());
+    let output = python.args(["-c", script]).current_dir(&session.dir).output().expect("Python");
+    let read = String::from_utf8_lossy(&output.stdout).into_owned();
+    if read.starts_with("SKIPPED") {
+        return eprintln!("SKIPPED judge: kubernetes-validate: {read}");
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(read.trim(), count.to_string());
+}
+
 /// A thousand drives that are attached nowhere near, and the scripts that start their shards.
 #[test]
 fn drives_that_are_not_attached_are_planned_by_their_labels() {
@@ -307,6 +324,10 @@ fn drives_that_are_not_attached_are_planned_by_their_labels() {
         assert_eq!(code(&output), 0, "{}", said(&output));
         let script = said(&output);
         assert!(script.contains("shard") && script.contains("--silent"), "{script}");
+        if what == "kubernetes" {
+            fs::write(session.path("jobs.yaml"), &output.stdout).expect("a file");
+            valid_jobs(&session, list.len());
+        }
         if matches!(what, "slurm" | "parallel") {
             fs::write(session.path("script.sh"), &output.stdout).expect("a script");
             let checked = Command::new("bash").arg("-n").arg(session.path("script.sh")).output().expect("bash");
