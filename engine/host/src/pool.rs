@@ -5,6 +5,9 @@
 //! file contents pass through it. A [`Slot`] is owned by one stage at a time and moves from stage to stage; the mapping
 //! is freed with its last slot.
 //!
+//! The drives of a session share one mapping ([`Pool::shares`]): each is sure of some slots, and takes more as long as
+//! others leave them. A slot that a drive returned is its own again first, since its ring has it registered.
+//!
 //! The first slots are populated at once; a thread populates the others in the background. Where a hypervisor has to
 //! find each page of its guest first, the 112 MiB of a drive take 0.2 s (13 ms where the pages exist), which a drive
 //! need not wait for.
@@ -15,7 +18,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 /// Alignment of slots in address and length: sufficient for O_DIRECT on every supported device.
@@ -36,16 +39,45 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of slots populated when a pool is made.
 const AT_ONCE: usize = 16 << 20;
 
-/// A fixed number of slots of equal length.
+/// A number of slots of equal length, or a share of them.
 ///
 /// Clones name the same pool.
 #[derive(Clone, Debug)]
-pub struct Pool(Arc<Arena>);
+pub struct Pool(Arc<Share>);
 
 /// One buffer of the pool, exclusively owned. Dropping it returns it to the pool.
 pub struct Slot {
-    arena: Arc<Arena>,
+    share: Arc<Share>,
     index: usize,
+}
+
+/// Slots of which one user is sure; the others of its arena are for everybody.
+#[derive(Debug)]
+struct Share {
+    arena: Arc<Arena>,
+    /// Slots that it can always have.
+    sure: usize,
+    own: Mutex<Own>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    /// Slots without an owner that came back, used as a stack: the slot returned last is taken first, since its pages
+    /// are warm.
+    free: Vec<usize>,
+    /// Slots that are in `free` or with an owner.
+    held: usize,
+}
+
+/// Slots that no share holds.
+#[derive(Debug)]
+struct Common {
+    /// Populated.
+    free: Vec<usize>,
+    /// Not populated yet.
+    to_come: Range<usize>,
+    /// Number of slots that a share may hold in addition to those that it is sure of.
+    spare: usize,
 }
 
 struct Arena {
@@ -57,15 +89,13 @@ struct Arena {
     slots: usize,
     slot_len: usize,
     huge: bool,
-    /// Indexes of populated slots without an owner, used as a stack: the slot returned last is taken first, since its
-    /// pages are warm.
-    free: Mutex<Vec<usize>>,
+    common: Mutex<Common>,
 }
 
 // SAFETY: the raw pointers name a mapping that belongs to this value alone and is unmapped only by its `Drop`. Bytes are
-// reached through `Slot` only, and each index is either in `free` or in exactly one `Slot`.
+// reached through `Slot` only, and each index is either in one list or in exactly one `Slot`.
 unsafe impl Send for Arena {}
-// SAFETY: as above; `&Arena` gives access to no byte of the mapping, and `free` is behind a mutex.
+// SAFETY: as above; `&Arena` gives access to no byte of the mapping, and `common` is behind a mutex.
 unsafe impl Sync for Arena {}
 
 impl Pool {
@@ -76,17 +106,30 @@ impl Pool {
     /// `InvalidInput` unless there is at least one slot and `slot_len` is a positive multiple of [`SLOT_ALIGN`];
     /// otherwise the error of `mmap`.
     pub fn new(slots: usize, slot_len: usize) -> io::Result<Self> {
-        let there = AT_ONCE.checked_div(slot_len).unwrap_or(0).clamp(1, slots.max(1));
-        let pool = Self::map(slots, slot_len, there)?;
+        Ok(Self::shares(1, slots, 0, slot_len)?.remove(0))
+    }
+
+    /// As [`Self::new`], for `users` that share a mapping: each is sure of `sure` slots, and `spare` more are for those
+    /// that come first. What a user is sure of becomes spare when it drops its pool.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; also without users.
+    pub fn shares(users: usize, sure: usize, spare: usize, slot_len: usize) -> io::Result<Vec<Self>> {
+        let slots = users.saturating_mul(sure).saturating_add(spare);
+        let there = AT_ONCE.checked_div(slot_len).unwrap_or(0).max(users).clamp(1, slots.max(1));
+        let arena = Arc::new(Arena::map(slots, slot_len, there, spare)?);
         if there < slots {
-            let arena = Arc::downgrade(&pool.0);
-            let bring = move || Arena::bring_rest(&arena, there);
+            let rest = Arc::downgrade(&arena);
             // Without a thread for it they come when they are touched.
-            if thread::Builder::new().name("slots".into()).spawn(bring).is_err() {
-                pool.0.lock().splice(0..0, (there..slots).rev());
+            if thread::Builder::new().name("slots".into()).spawn(move || Arena::bring_rest(&rest)).is_err() {
+                let mut common = arena.lock();
+                let rest = common.to_come.clone();
+                common.free.splice(0..0, rest.rev());
+                common.to_come = 0..0;
             }
         }
-        Ok(pool)
+        let share = || Self(Arc::new(Share { arena: Arc::clone(&arena), sure, own: Mutex::default() }));
+        Ok((0..users).map(|_| share()).collect())
     }
 
     /// As [`Self::new`], with all slots populated: for measurements, or for callers that need each of them from the
@@ -95,10 +138,106 @@ impl Pool {
     /// # Errors
     /// As [`Self::new`].
     pub fn whole(slots: usize, slot_len: usize) -> io::Result<Self> {
-        Self::map(slots, slot_len, slots)
+        let arena = Arc::new(Arena::map(slots, slot_len, slots, 0)?);
+        Ok(Self(Arc::new(Share { arena, sure: slots, own: Mutex::default() })))
     }
 
-    fn map(slots: usize, slot_len: usize, there: usize) -> io::Result<Self> {
+    /// An unowned slot; `None` when all populated ones are in use. Its earlier contents are still in it.
+    pub fn take(&self) -> Option<Slot> {
+        let index = self.0.take()?;
+        Some(Slot { share: Arc::clone(&self.0), index })
+    }
+
+    /// Returns a slot; the same as dropping it.
+    pub fn put(&self, slot: Slot) {
+        debug_assert!(self.owns(&slot), "a slot of another pool");
+        drop(slot);
+    }
+
+    /// Number of slots in the mapping, populated or not, of all its users: one more than the highest index.
+    pub fn slots(&self) -> usize {
+        self.0.arena.slots
+    }
+
+    /// Bytes in a slot.
+    pub fn slot_len(&self) -> usize {
+        self.0.arena.slot_len
+    }
+
+    /// Whether the first slots are in huge pages; the others are too, as long as the kernel has some.
+    pub fn is_huge(&self) -> bool {
+        self.0.arena.huge
+    }
+
+    /// Populated slots that [`Self::take`] would give at this moment.
+    pub fn available(&self) -> usize {
+        let own = self.0.lock();
+        let common = self.0.arena.lock();
+        let more = self.0.sure.saturating_sub(own.held) + common.spare;
+        own.free.len() + common.free.len().min(more)
+    }
+
+    /// Whether the slot is one of this pool's mapping.
+    pub fn owns(&self, slot: &Slot) -> bool {
+        Arc::ptr_eq(&self.0.arena, &slot.share.arena)
+    }
+
+    /// Start of slot `index`, for registering the mapping with the kernel. The bytes are not the caller's.
+    pub(crate) fn address_of(&self, index: usize) -> *mut u8 {
+        self.0.arena.address_of(index).as_ptr()
+    }
+}
+
+impl Share {
+    fn take(&self) -> Option<usize> {
+        let mut own = self.lock();
+        if let Some(index) = own.free.pop() {
+            return Some(index);
+        }
+        let mut common = self.arena.lock();
+        let is_sure = own.held < self.sure;
+        if !is_sure && common.spare == 0 {
+            return None;
+        }
+        // A user that comes late is not made to wait for the thread that populates.
+        let touch = own.held == 0;
+        let index = common.free.pop().or_else(|| if touch { common.to_come.next_back() } else { None })?;
+        own.held += 1;
+        common.spare -= usize::from(!is_sure);
+        Some(index)
+    }
+
+    fn put(&self, index: usize) {
+        let mut own = self.lock();
+        if own.held > self.sure {
+            own.held -= 1;
+            let mut common = self.arena.lock();
+            common.free.push(index);
+            common.spare += 1;
+        } else {
+            own.free.push(index);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Own> {
+        // A panic cannot leave the list half changed: it is only pushed to and popped from.
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    /// Every slot holds its share, so all that it held are free.
+    fn drop(&mut self) {
+        let own = self.own.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut common = self.arena.lock();
+        common.free.append(&mut own.free);
+        common.spare += self.sure;
+    }
+}
+
+impl Arena {
+    /// Maps `slots` buffers, the first `there` of them populated.
+    fn map(slots: usize, slot_len: usize, there: usize, spare: usize) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         if slots == 0 || slot_len == 0 || !slot_len.is_multiple_of(SLOT_ALIGN) {
             return Err(invalid("a pool needs slots whose length is a multiple of 4096"));
@@ -133,56 +272,12 @@ impl Pool {
             // they hold; a refusal (a kernel without huge pages) costs speed only and is ignored.
             let _ = unsafe { libc::madvise(map.as_ptr().cast(), map_len, advice) };
         }
-        let free = Mutex::new((0..there).rev().collect());
-        let mut arena = Arena { map, map_len, base, slots, slot_len, huge: false, free };
+        let common = Mutex::new(Common { free: (0..there).rev().collect(), to_come: there..slots, spare });
+        let mut arena = Self { map, map_len, base, slots, slot_len, huge: false, common };
         arena.huge = arena.bring(0..there);
-        Ok(Self(Arc::new(arena)))
+        Ok(arena)
     }
 
-    /// An unowned slot; `None` when all populated ones are in use. Its earlier contents are still in it.
-    pub fn take(&self) -> Option<Slot> {
-        let index = self.0.lock().pop()?;
-        Some(Slot { arena: Arc::clone(&self.0), index })
-    }
-
-    /// Returns a slot; the same as dropping it.
-    pub fn put(&self, slot: Slot) {
-        debug_assert!(self.owns(&slot), "a slot of another pool");
-        drop(slot);
-    }
-
-    /// Number of slots, populated or not.
-    pub fn slots(&self) -> usize {
-        self.0.slots
-    }
-
-    /// Bytes in a slot.
-    pub fn slot_len(&self) -> usize {
-        self.0.slot_len
-    }
-
-    /// Whether the first slots are in huge pages; the others are too, as long as the kernel has some.
-    pub fn is_huge(&self) -> bool {
-        self.0.huge
-    }
-
-    /// Populated slots without an owner at this moment.
-    pub fn available(&self) -> usize {
-        self.0.lock().len()
-    }
-
-    /// Whether the slot is one of this pool.
-    pub fn owns(&self, slot: &Slot) -> bool {
-        Arc::ptr_eq(&self.0, &slot.arena)
-    }
-
-    /// Start of slot `index`, for registering the mapping with the kernel. The bytes are not the caller's.
-    pub(crate) fn address_of(&self, index: usize) -> *mut u8 {
-        self.0.address_of(index).as_ptr()
-    }
-}
-
-impl Arena {
     /// Populates slots, in huge pages if the kernel grants them; whether it did, as far as it reports that (since 6.1).
     ///
     /// A transfer from huge pages is few stretches of memory, so the device takes more of it at once.
@@ -197,34 +292,30 @@ impl Arena {
         bytes.len() >= HUGE_PAGE && advise(bytes.end.next_multiple_of(HUGE_PAGE), MADV_COLLAPSE)
     }
 
-    /// Populates the slots from `first` on, one by one, as long as the pool exists.
-    fn bring_rest(this: &Weak<Self>, first: usize) {
-        let mut index = first;
+    /// Populates the remaining slots, one by one, as long as the pool exists.
+    fn bring_rest(this: &Weak<Self>) {
         while let Some(arena) = this.upgrade() {
-            if index == arena.slots {
-                return;
-            }
+            let Some(index) = arena.lock().to_come.next() else { return };
             arena.bring(index..index + 1);
-            arena.lock().insert(0, index);
-            index += 1;
+            arena.lock().free.insert(0, index);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
-        // A panic cannot leave the list half changed: it is only pushed to and popped from.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Common> {
+        // As in `Share::lock`.
+        self.common.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn address_of(&self, index: usize) -> NonNull<u8> {
         assert!(index < self.slots);
-        // SAFETY: `index < slots`, and `new` made the mapping hold `slots * slot_len` bytes from `base` on.
+        // SAFETY: `index < slots`, and `map` made the mapping hold `slots * slot_len` bytes from `base` on.
         unsafe { self.base.add(index * self.slot_len) }
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: every slot holds an `Arc` of this arena, so none is left, and engines keep the slots of operations in
+        // SAFETY: every slot holds its share and so this arena: none is left, and engines keep the slots of operations in
         // flight: neither this process nor the kernel uses the mapping any more.
         let gone = unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
         debug_assert_eq!(gone, 0);
@@ -245,7 +336,7 @@ impl Slot {
 
     /// Start of its bytes, for operations of the kernel that outlive the borrow of a `&mut self`.
     pub(crate) fn address(&self) -> *mut u8 {
-        self.arena.address_of(self.index).as_ptr()
+        self.share.arena.address_of(self.index).as_ptr()
     }
 }
 
@@ -256,27 +347,27 @@ impl Deref for Slot {
         // SAFETY: the bytes are mapped and initialised (anonymous pages are zero), they belong to this slot alone, and
         // `&self` keeps them from being changed. While the kernel fills them the engine owns the slot and does not
         // look.
-        unsafe { std::slice::from_raw_parts(self.address(), self.arena.slot_len) }
+        unsafe { std::slice::from_raw_parts(self.address(), self.share.arena.slot_len) }
     }
 }
 
 impl DerefMut for Slot {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes this the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.address(), self.arena.slot_len) }
+        unsafe { std::slice::from_raw_parts_mut(self.address(), self.share.arena.slot_len) }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.arena.lock().push(self.index);
+        self.share.put(self.index);
     }
 }
 
 /// The bytes are file contents: only number and length are shown.
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("index", &self.index).field("len", &self.arena.slot_len).finish()
+        f.debug_struct("Slot").field("index", &self.index).field("len", &self.share.arena.slot_len).finish()
     }
 }
 
@@ -324,6 +415,52 @@ mod tests {
         assert_eq!(Pool::whole(slots, slot_len).unwrap().available(), slots);
         // The pool is dropped before the remaining slots are populated.
         drop(Pool::new(slots, slot_len).unwrap());
+    }
+
+    /// Each user gets what it is sure of whatever the others take, and the spare slots go to and fro.
+    #[test]
+    fn users_share_what_is_spare() {
+        let mut pools = Pool::shares(3, 2, 3, SLOT_ALIGN).unwrap();
+        assert_eq!(pools[0].slots(), 9);
+        let all = |pool: &Pool| std::iter::from_fn(|| pool.take()).collect::<Vec<_>>();
+        let patiently = |pool: &Pool, count: usize| {
+            let mut taken = Vec::new();
+            while taken.len() < count {
+                taken.extend(pool.take());
+                thread::yield_now();
+            }
+            taken
+        };
+        let mut first = patiently(&pools[0], 5);
+        assert!(pools[0].take().is_none() && pools[0].available() == 0);
+        let second = patiently(&pools[1], 2);
+        assert!(pools[1].take().is_none());
+        let third = patiently(&pools[2], 2);
+        assert!(pools[2].take().is_none());
+        let mut indexes: Vec<_> = first.iter().chain(&second).chain(&third).map(Slot::index).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, (0..9).collect::<Vec<_>>());
+        // One that the first gives up is the second's.
+        first.truncate(4);
+        let more = all(&pools[1]);
+        assert_eq!(more.len(), 1);
+        assert!(pools[0].take().is_none() && pools[2].take().is_none());
+        drop(more);
+        // A user that ends leaves what it was sure of to the others.
+        drop((pools.pop(), third));
+        assert_eq!(all(&pools[0]).len(), 3);
+        drop(first);
+        assert_eq!((pools[0].available(), pools[1].available()), (7, 5));
+        assert_eq!(all(&pools[0]).len(), 7);
+    }
+
+    /// A user is never without any slot, whatever is populated and whoever was faster.
+    #[test]
+    fn the_last_user_does_not_wait_for_pages() {
+        let pools = Pool::shares(3, 2, 4, AT_ONCE).unwrap();
+        let greedy: Vec<_> = std::iter::from_fn(|| pools[0].take()).collect();
+        assert!(!greedy.is_empty());
+        assert!(pools[1].take().is_some() && pools[2].take().is_some());
     }
 
     #[test]

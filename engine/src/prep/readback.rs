@@ -14,6 +14,7 @@ use crate::device;
 use crate::entropy::Seeded;
 use crate::plan::batches::{Batch, Content, Phase};
 use crate::plan::drive::DriveLayout;
+use crate::pool::Pool;
 use crate::prep::drive::Sum;
 use crate::prep::outcome::HashReader;
 use crate::prep::request::ReadBack;
@@ -56,6 +57,8 @@ pub struct Written<'a> {
     pub timeouts: Timeouts,
     /// The shared workers.
     pub workers: &'a Workers,
+    /// The drive's slots.
+    pub pool: &'a Pool,
     /// Receives events.
     pub events: &'a (dyn Fn(Event) + Sync),
     /// Stop request.
@@ -122,7 +125,7 @@ pub fn run_open(medium: Box<dyn Medium>, written: &Written<'_>) -> Result<(ByteL
         timeouts: written.timeouts,
     };
     let (mut done, mut reported) = (0, Instant::now());
-    road.run(loads, |arrived| {
+    road.run_in(written.pool, loads, |arrived| {
         done += arrived.bytes.len() as u64;
         compare(written, &arrived)?;
         if reported.elapsed() >= PROGRESS_INTERVAL || done == total.0 {

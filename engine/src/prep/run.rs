@@ -28,7 +28,9 @@ use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
 use crate::prep::discard::BackgroundDiscard;
-use crate::prep::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, SLOTS, Save, Setup};
+use crate::prep::drive::{
+    self, DriveContent, Finished, Format, FveRegion, PlainBytes, SLOTS_SPARE, SLOTS_SURE, Save, Setup,
+};
 use crate::prep::files::{self, JournalFile, Sidecar, journal_dir, logdir, replace_private, sidecar};
 use crate::prep::kept;
 use crate::prep::keys::{self, Keys};
@@ -249,12 +251,15 @@ impl Prepared {
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
+        let pools = Pool::shares(self.drives.len() + self.appends.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let secrets = self.volume_secrets()?;
         let shared = Shared {
             request: &self.request,
             context: &self.context,
             journal: &journal,
             workers: &workers,
+            pools: Mutex::new(pools.into_iter().map(Some).collect()),
             events: &emit,
             stop,
             formatted: self.plan.recipe.formatted,
@@ -359,6 +364,8 @@ pub(super) struct Shared<'a> {
     pub context: &'a guard::Context,
     pub journal: &'a JournalFile,
     pub workers: &'a Workers,
+    /// Slots of the drives that have not begun, by index.
+    pub pools: Mutex<Vec<Option<Pool>>>,
     pub events: &'a (dyn Fn(Event) + Sync),
     pub stop: &'a Stop,
     pub formatted: FileTime,
@@ -369,6 +376,16 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// The slots of a drive, which it drops when it no longer needs them.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if they were taken before.
+    pub fn pool(&self, index: usize) -> Result<Pool, Problem> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pools.get_mut(index).and_then(Option::take);
+        pool.ok_or_else(|| internal("the slots of a drive were taken twice".into()))
+    }
+
     /// Index of a drive of this run among the session's drives.
     pub fn place(&self, index: usize) -> u64 {
         (self.before + index) as u64
@@ -521,6 +538,7 @@ fn write_drive(
     };
     let wipe = whole_wipe(drive, &device);
     let giving_back = Cell::new(None);
+    let pool = shared.pool(index)?;
     // The password is stretched while data streams: only the regions need it, and they are written last.
     let finished = std::thread::scope(|scope| {
         let region = secrets.map(|secrets| {
@@ -541,8 +559,7 @@ fn write_drive(
                 begin(index, drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?
             }
         };
-        let pool = Pool::new(SLOTS, SLOT_LEN)
-            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let pool = pool.clone();
         let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
         let read = |into: &mut [u8], at| device.read_exact_at(into, at);
         let node = (!facts.is_image).then(|| facts.path.clone());
@@ -572,7 +589,8 @@ fn write_drive(
         Some(_) => keys.recovery_file.as_deref(),
         None => Some(&*record_path),
     };
-    let looked = read_back(index, drive, &finished, &device, printed, &hash_path, shared)?;
+    let looked = read_back(index, drive, &finished, (&device, &pool), printed, &hash_path, shared)?;
+    drop(pool);
 
     drop_caches(&device, facts, shared.events);
     if layout.has_manifest() {
@@ -690,7 +708,7 @@ fn read_back(
     index: usize,
     drive: &PreparedDrive,
     finished: &Finished,
-    device: &Device,
+    (device, pool): (&Device, &Pool),
     record: Option<&Path>,
     hash_log: &Path,
     shared: &Shared<'_>,
@@ -722,6 +740,7 @@ fn read_back(
             false => drive.seed,
         },
         workers: shared.workers,
+        pool,
         events: shared.events,
         stop: shared.stop,
     };

@@ -216,8 +216,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         Some(started) => (**started).clone(),
         None => begin(index, drive, &drive_files, shared)?,
     };
-    let pool = Pool::new(SLOTS, SLOT_LEN)
-        .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+    let pool = shared.pool(index)?;
     let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
     let node = (!facts.is_image).then_some(&*facts.path);
     let mut store = Store::new(&facts.name, engine, &pool).at(node).reporting(Timeouts::default(), shared.events);
@@ -251,6 +250,10 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
+    let store_written = store.written();
+    // Others may have the slots: what follows reads in longer ones.
+    drop(store);
+    drop(pool);
     run::drop_caches(&device, facts, shared.events);
     let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
     run::keep_manifest(&drive.target, looked, &drive_files.record, &done.manifest_md5, shared)?;
@@ -267,9 +270,8 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
         Some(done.manifest_md5),
         header.as_deref(),
     )?;
-    let store_written = store.written();
     let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
-    drop((store, opened));
+    drop(opened);
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Warning(format!(
             "drive {}: finished, but the kernel did not read its partition table again: {error}",

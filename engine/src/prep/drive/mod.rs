@@ -55,8 +55,15 @@ use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
 
-/// Slots of a drive: 112 MiB, inside the budget of 128 MiB a drive.
-pub const SLOTS: usize = 28;
+/// Slots that each drive of a session is sure of: 60 MiB, inside the budget of 64 MiB a drive.
+pub const SLOTS_SURE: usize = 15;
+
+/// Slots for the drives of a session that come first: 52 MiB, inside the budget of 64 MiB a session. One drive alone
+/// takes them all; those of a session lend them to each other.
+pub const SLOTS_SPARE: usize = 13;
+
+/// Slots of a drive that is alone.
+pub const SLOTS: usize = SLOTS_SURE + SLOTS_SPARE;
 
 /// Slots between hashing and device that keep the drive busy while others wait for full lanes: 32 MiB. With 6 to 10 of
 /// them a device of 2 GB/s is as fast, within the noise of some per cent.
@@ -73,7 +80,7 @@ pub struct Setup<'a> {
     pub content: DriveContent<'a>,
     /// The drive's own I/O engine.
     pub engine: &'a mut (dyn Engine + Send),
-    /// The drive's own slots.
+    /// The drive's slots.
     pub pool: Pool,
     /// Slots that may be filling at once.
     pub fills_max: usize,

@@ -151,6 +151,7 @@ impl Lab {
             timeouts: Timeouts::default(),
             seed: 3,
             workers: &bench.workers,
+            pool: &Pool::new(8, SLOT_LEN).expect("slots"),
             events: &|_| {},
             stop: &Stop::new(),
         };
@@ -186,6 +187,7 @@ impl Bench {
             context: &self.prepared.context,
             journal: &self.journal,
             workers: &self.workers,
+            pools: Mutex::default(),
             events,
             stop,
             formatted: self.prepared.plan.recipe.formatted,

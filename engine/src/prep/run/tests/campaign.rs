@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::sim::Deed;
+use crate::prep::drive::SLOTS;
 use crate::prep::timeouts::Timeouts;
 use crate::report::Event;
 use crate::units::SectorSize;
