@@ -16,8 +16,8 @@ use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
 
-/// Most slots that one worker takes together: as many as MD5 has lanes. Sixteen would hash faster with as many lanes
-/// (AVX-512), but the drive waits for them longer than that gains.
+/// Most slots of one drive that wait for each other. With sixteen lanes (AVX-512) twice as many would hash faster, but a
+/// drive has too few slots for that: see [`work`], which fills the other lanes from other drives.
 const LANES_MAX: usize = 8;
 
 /// A hash block, or a part of one, inside a slot.
@@ -145,11 +145,13 @@ impl Workers {
     /// The system refuses more threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let (jobs, queue) = unbounded::<Vec<Job>>();
-        let together = hash::Backend::detect().lanes().min(LANES_MAX);
-        let threads = (0..count.max(1))
+        let lanes = hash::Backend::detect().lanes();
+        let together = lanes.min(LANES_MAX);
+        let workers = count.max(1);
+        let threads = (0..workers)
             .map(|i| {
                 let queue = queue.clone();
-                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue, together))
+                std::thread::Builder::new().name(format!("seal-{i}")).spawn(move || work(&queue, lanes, workers))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { jobs: Some(jobs), threads, together })
@@ -228,11 +230,18 @@ fn gains(job: &Job) -> bool {
     (1..=MESSAGES_MANY).contains(&job.spans.len())
 }
 
-fn work(queue: &Receiver<Vec<Job>>, together: usize) {
+fn work(queue: &Receiver<Vec<Job>>, lanes: usize, workers: usize) {
+    let together = lanes.min(LANES_MAX);
     while let Ok(mut jobs) = queue.recv() {
         // Takes jobs that were sent one by one and had to wait for a worker: otherwise a drive that once came to wait
         // for the workers would keep sending them singly, since it never has enough to do.
         while jobs.len() < together && jobs.last().is_some_and(gains) {
+            let Ok(more) = queue.try_recv() else { break };
+            jobs.extend(more);
+        }
+        // Several drives are ahead of the workers: the other lanes cost little. Each other worker keeps a batch to take,
+        // so that none idles.
+        while jobs.len() + together <= lanes && queue.len() >= workers && jobs.last().is_some_and(gains) {
             let Ok(more) = queue.try_recv() else { break };
             jobs.extend(more);
         }
