@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::x86::{Logic, Vector, calls, compress};
+use super::vectors::{Logic, Vector, calls, compress};
 use super::{Block, LANES_MAX, States};
 
 /// The function of a round as a truth table of three bits, `b` the highest: the operand of AVX-512's three-way logic.

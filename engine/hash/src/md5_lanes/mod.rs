@@ -2,11 +2,15 @@
 //!
 //! A step of MD5 needs the result of the step before it, so one message cannot be hashed faster; eight fill an AVX2
 //! register, and a second group of eight runs during the first one's latencies. AVX-512 holds sixteen, and performs
-//! each of MD5's functions and rotations in one operation.
+//! each of MD5's functions and rotations in one operation. NEON has four lanes, and a second group likewise.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -24,6 +28,10 @@ pub enum Backend {
     Portable,
     /// Four lanes (x86-64, always available).
     Sse2,
+    /// Four lanes (64-bit ARM).
+    Neon,
+    /// Four lanes twice, interleaved.
+    NeonTwice,
     /// Eight lanes in 256-bit registers.
     Avx2,
     /// Eight lanes twice, interleaved.
@@ -36,8 +44,16 @@ pub enum Backend {
 
 impl Backend {
     /// From the slowest to the fastest.
-    pub const ALL: [Self; 6] =
-        [Self::Portable, Self::Sse2, Self::Avx2, Self::Avx2Twice, Self::Avx512Half, Self::Avx512];
+    pub const ALL: [Self; 8] = [
+        Self::Portable,
+        Self::Sse2,
+        Self::Neon,
+        Self::NeonTwice,
+        Self::Avx2,
+        Self::Avx2Twice,
+        Self::Avx512Half,
+        Self::Avx512,
+    ];
 
     /// The fastest that this machine supports.
     pub fn detect() -> Self {
@@ -54,8 +70,15 @@ impl Backend {
             Self::Avx512Half | Self::Avx512 => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && Self::Avx2.is_available()
             }
+            Self::Neon | Self::NeonTwice => false,
         };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        return match self {
+            Self::Portable => true,
+            Self::Neon | Self::NeonTwice => std::arch::is_aarch64_feature_detected!("neon"),
+            _ => false,
+        };
+        #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
         return self == Self::Portable;
     }
 
@@ -63,8 +86,8 @@ impl Backend {
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable => 1,
-            Self::Sse2 => 4,
-            Self::Avx2 | Self::Avx512Half => 8,
+            Self::Sse2 | Self::Neon => 4,
+            Self::NeonTwice | Self::Avx2 | Self::Avx512Half => 8,
             Self::Avx2Twice | Self::Avx512 => 16,
         }
     }
@@ -73,6 +96,7 @@ impl Backend {
     pub(super) const fn for_active(self, active: usize) -> Self {
         match (self, active) {
             (_, 0 | 1) => Self::Portable,
+            (Self::NeonTwice, 2..=4) => Self::Neon,
             (Self::Avx2Twice, 2..=8) => Self::Avx2,
             (Self::Avx512, 2..=8) => Self::Avx512Half,
             _ => self,
@@ -110,7 +134,13 @@ impl Backend {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::avx512(states, inputs, blocks) },
-            #[cfg(not(target_arch = "x86_64"))]
+            // SAFETY: as above.
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon => unsafe { neon::neon(states, inputs, blocks) },
+            // SAFETY: as above.
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::NeonTwice => unsafe { neon::neon_twice(states, inputs, blocks) },
+            #[allow(unreachable_patterns, reason = "of a machine without the others")]
             _ => unreachable!("checked above"),
         }
     }
