@@ -23,6 +23,8 @@ pub(super) struct Cbc<C> {
 
 impl<C: Aes> Cbc<C> {
     pub(super) fn new(key: &[u8], unit: Unit) -> Self {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = unit;
         Self {
             #[cfg(target_arch = "x86_64")]
             wide: if unit == Unit::Widest { vaes::Keys::expand(key) } else { None },
