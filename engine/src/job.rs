@@ -1,12 +1,13 @@
 //! The façade: the part of the pipelines that the command line may use.
 
 pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
-pub use crate::azure::dataset::Disposition;
+pub use crate::azure::dataset::{BlobType, Disposition};
 pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
+pub use crate::azure::properties;
 pub use crate::azure::{Digest, SecretText, XmlError, XmlStep, XmlSteps, base64};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point, Run, together};
 pub use crate::bitlocker::read::{Form, Integrity, State};
@@ -22,8 +23,11 @@ pub use crate::image::compare::Compared;
 pub use crate::image::target::{Target, twice as named_twice};
 pub use crate::image::{acquire, compare, erase, map, ranges, write};
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
+pub use crate::plan::account;
+pub use crate::plan::catalog::{Builder as CatalogBuilder, Catalog};
 pub use crate::plan::export;
 pub use crate::prep::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
+pub use crate::prep::contents::{Contents, Unread};
 pub use crate::prep::drive::Pace;
 pub use crate::prep::estimate::{Estimate, Needed, estimate};
 pub use crate::prep::files::{Book, journal_holder, read_journal};
@@ -37,7 +41,7 @@ pub use crate::prep::request::{
 };
 pub use crate::prep::resume::is_complete;
 pub use crate::prep::scan::STATE_DIR;
-pub use crate::prep::session::{Prepared, prepare};
+pub use crate::prep::session::{Listed as ListedBlobs, Prepared, prepare, prepare_export};
 pub use crate::prep::shards;
 pub use crate::prep::targets::RowConsent;
 pub use crate::prep::workers::Workers;

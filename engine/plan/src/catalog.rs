@@ -180,6 +180,15 @@ impl Builder {
         Sealer::new(self, false).run(Some(root_units))
     }
 
+    /// As [`Self::seal`], for the containers of an export, which are in the volume's root: directory 0 is that root, where
+    /// some names are reserved, and files with long paths are moved.
+    ///
+    /// # Errors
+    /// As for [`Self::seal`].
+    pub fn seal_export(self) -> Result<Catalog, Vec<Duplicate>> {
+        Sealer::new(self, true).run(Some(0))
+    }
+
     /// As [`Self::seal`], for a tree that is copied to a volume unchanged: directory 0 is the volume's root, where some
     /// names are reserved, and files with long paths are not moved.
     ///

@@ -66,8 +66,8 @@ pub struct DriveSpec {
     pub wipe_free: bool,
     /// Whether the volume is inside BitLocker; otherwise it is plain NTFS.
     pub encrypted: bool,
-    /// Whether there is a manifest at the volume's root, which the service reads.
-    pub manifest: bool,
+    /// Name of the manifest at the volume's root, which the service reads; `None` without one.
+    pub manifest: Option<String>,
 }
 
 /// Reason why a drive cannot hold the planned contents.
@@ -177,8 +177,8 @@ impl Frame {
             });
             HiddenDir { name: HIDDEN_DIR.into(), attributes: HIDDEN | SYSTEM, files: files.collect() }
         });
-        let manifest = self.spec.manifest.then(|| RootFile {
-            name: MANIFEST_NAME.into(),
+        let manifest = self.spec.manifest.as_ref().map(|name| RootFile {
+            name: name.clone(),
             len_max: manifest_len_max,
             times: Times::all(self.spec.formatted),
         });
@@ -388,7 +388,12 @@ impl DriveLayout {
 
     /// Whether there is a manifest at the volume's root.
     pub fn has_manifest(&self) -> bool {
-        self.frame.spec.manifest
+        self.manifest_name().is_some()
+    }
+
+    /// Name of the manifest at the volume's root; `None` without one.
+    pub fn manifest_name(&self) -> Option<&str> {
+        self.frame.spec.manifest.as_deref()
     }
 
     /// Logical sector size of the device.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::azure::names;
 use crate::catalog::Builder;
-use crate::drive::{DriveError, DriveLayout, DriveSpec, Frame};
+use crate::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
 use crate::gpt;
 use crate::ntfs::names::{NameProblem, problem, problem_in_root};
 use crate::tree::DriveTree;
@@ -57,7 +57,7 @@ impl Room {
             formatted: FileTime(0),
             wipe_free: false,
             encrypted: true,
-            manifest: true,
+            manifest: Some(MANIFEST_NAME.into()),
         };
         let catalog = Arc::new(Builder::new().seal(0).unwrap_or_else(|_| unreachable!("nothing is there twice")));
         let layout = DriveLayout::new(Frame::new(spec)?, DriveTree::none(catalog, "", FileTime(0)), ByteLen(HEAD_LEN))?;

@@ -3,7 +3,7 @@
 //! `catalog` (the files of a session) → `assign` (files to drives) → `tree` (one drive's files for the NTFS writer) →
 //! `drive` (the layout of all layers) → `batches` (the write order). `snapshot` is the catalog as bytes. `in_place`
 //! places BitLocker's areas in a volume that holds files. `export` counts the drives that the blobs of an
-//! account need.
+//! account need; `account` holds what the account said of those that are exported.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ use dray_gpt as gpt;
 use dray_hash as hash;
 use dray_ntfs as ntfs;
 
+pub mod account;
 pub mod assign;
 pub mod batches;
 pub mod catalog;

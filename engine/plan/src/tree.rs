@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::account::{Exported, ExportedFile};
 use crate::azure::dataset::BlobType;
 use crate::azure::names;
 use crate::azure::properties::{MD5_END, MD5_START};
@@ -178,6 +179,8 @@ pub struct DriveTree {
     guesses_type: bool,
     /// Facts of its source that each blob gets as metadata, in its own metadata file.
     metadata: MetadataFrom,
+    /// What the account said of its files, if it is a drive of an export.
+    exported: Option<Arc<Exported>>,
 }
 
 impl DriveTree {
@@ -189,7 +192,13 @@ impl DriveTree {
     /// The tree of all files and directories of a catalog, unchanged, in the volume's root.
     pub fn at_root(catalog: Arc<Catalog>, formatted: FileTime) -> Self {
         let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
-        Self::of(catalog, &all, "", OwnFiles::default(), Vec::new(), formatted, true)
+        Self::of(catalog, &all, "", OwnFiles::default(), Vec::new(), formatted, (true, true))
+    }
+
+    /// The tree of the `assigned` files of an export (catalog indices, ascending), in the volume's root.
+    pub fn of_export(catalog: Arc<Catalog>, assigned: &[u32], exported: Arc<Exported>, formatted: FileTime) -> Self {
+        let tree = Self::of(catalog, assigned, "", OwnFiles::default(), Vec::new(), formatted, (true, false));
+        Self { exported: Some(exported), ..tree }
     }
 
     /// The tree of the `assigned` files (catalog indices, ascending) under a directory named after the session.
@@ -201,7 +210,7 @@ impl DriveTree {
         properties: Vec<PropertyFile>,
         formatted: FileTime,
     ) -> Self {
-        Self::of(catalog, assigned, session, own.into(), properties, formatted, false)
+        Self::of(catalog, assigned, session, own.into(), properties, formatted, (false, false))
     }
 
     fn of(
@@ -211,7 +220,7 @@ impl DriveTree {
         OwnFiles { properties: md5_texts, metadata }: OwnFiles,
         properties: Vec<PropertyFile>,
         formatted: FileTime,
-        at_root: bool,
+        (at_root, keeps_empty): (bool, bool),
     ) -> Self {
         let kinds = u32::from(!md5_texts.is_empty()) + u32::from(!metadata.is_nothing());
         let has_own = kinds > 0 && !assigned.is_empty();
@@ -227,8 +236,8 @@ impl DriveTree {
         long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
 
         let all = catalog.dirs();
-        // A directory is needed when it, or one below it, holds an assigned file; a tree at the root keeps all.
-        let mut needed = vec![at_root; all.len()];
+        // A directory is needed when it, or one below it, holds an assigned file; a volume that is copied keeps all.
+        let mut needed = vec![keeps_empty; all.len()];
         needed[0] = true;
         for &file in &blobs {
             let mut dir = catalog.files()[file as usize].dir;
@@ -308,6 +317,7 @@ impl DriveTree {
             listed: false,
             guesses_type: false,
             metadata,
+            exported: None,
         }
     }
 
@@ -328,7 +338,32 @@ impl DriveTree {
 
     /// Whether it is a volume as it is, and its files no blobs.
     pub fn is_volume(&self) -> bool {
-        self.at_root
+        self.at_root && self.exported.is_none()
+    }
+
+    /// What the account said of its files, if it is a drive of an export.
+    pub fn exported(&self) -> Option<&Exported> {
+        self.exported.as_deref()
+    }
+
+    /// Content or text of file `i` of an export; `None` for a drive that is filled from local files.
+    pub fn exported_file(&self, i: u32) -> Option<&ExportedFile> {
+        match self.kind(i) {
+            FileKind::Blob(file) => self.exported.as_ref()?.files.get(file as usize),
+            FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
+        }
+    }
+
+    /// Whether file `i` is the properties or metadata file of an exported blob.
+    pub fn is_side(&self, i: u32) -> bool {
+        matches!(self.exported_file(i), Some(ExportedFile::Side(_)))
+    }
+
+    /// Index in the tree of a catalog's file that is on the drive.
+    pub fn index_of(&self, file: u32) -> Option<u32> {
+        let (own, long) = self.blobs.split_at(self.blobs.len() - self.long_names.len());
+        let found = own.binary_search(&file).ok();
+        found.or_else(|| Some(own.len() + long.iter().position(|other| *other == file)?)).map(|i| i as u32)
     }
 
     /// The catalog that the tree was made from.
@@ -369,9 +404,14 @@ impl DriveTree {
     }
 
     /// Files that blob `i` has of its own.
-    pub fn own_files(&self, i: u32) -> impl Iterator<Item = u32> + use<> {
+    pub fn own_files(&self, i: u32) -> impl Iterator<Item = u32> + use<'_> {
         let properties = self.has_md5s().then(|| self.md5_file(i));
-        properties.into_iter().chain(self.has_metadata().then(|| self.metadata_file(i)))
+        let sides = match (self.kind(i), &self.exported) {
+            (FileKind::Blob(file), Some(exported)) => Some(exported.sides(file)),
+            _ => None,
+        };
+        let sides = sides.into_iter().flatten().filter_map(|file| self.index_of(file));
+        properties.into_iter().chain(self.has_metadata().then(|| self.metadata_file(i))).chain(sides)
     }
 
     /// The contents of that file.
@@ -434,6 +474,9 @@ impl DriveTree {
     pub fn block_len(&self, i: u32) -> u64 {
         match self.kind(i) {
             FileKind::Blob(file) if self.catalog.blob_type(file) != BlobType::Page => {
+                if let Some(len) = self.exported.as_ref().and_then(|exported| exported.block_len(file)) {
+                    return len;
+                }
                 names::blocks_of(self.catalog.files()[file as usize].len).map_or(names::BLOCK_LEN, |blocks| blocks.len)
             }
             _ => names::BLOCK_LEN,

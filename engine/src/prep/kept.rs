@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use crate::hash::Md5;
 use crate::ntfs::append::root_stream;
-use crate::plan::drive::MANIFEST_NAME;
 use crate::prep::files::sync_dir;
 use crate::report::{DriveFacts, Kind, Problem};
 use crate::verify::files;
@@ -22,13 +21,19 @@ pub fn place(journal: &Path, drive_id: &str) -> PathBuf {
     journal.with_file_name(format!("{drive_id}.manifest.xml"))
 }
 
-/// Copies the manifest of a volume that is open; `md5` is that of the bytes that were written.
+/// Copies the manifest called `name` in the root of a volume that is open; `md5` is that of the bytes that were written.
 ///
 /// # Errors
 /// A manifest that is another than was written; a copy that cannot be made.
-pub fn keep_manifest(opened: &Opened, facts: &DriveFacts, journal: &Path, md5: &[u8; 16]) -> Result<PathBuf, Problem> {
+pub fn keep_manifest(
+    opened: &Opened,
+    name: &str,
+    facts: &DriveFacts,
+    journal: &Path,
+    md5: &[u8; 16],
+) -> Result<PathBuf, Problem> {
     let path = place(journal, &facts.drive_id);
-    let found = copy(opened, &path).map_err(|error| {
+    let found = copy(opened, name, &path).map_err(|error| {
         Problem::new(Kind::Environment, format!("the manifest cannot be copied next to the journal: {error}"))
             .drive(&facts.name)
             .path(&path)
@@ -41,10 +46,10 @@ pub fn keep_manifest(opened: &Opened, facts: &DriveFacts, journal: &Path, md5: &
     Ok(path)
 }
 
-fn copy(opened: &Opened, path: &Path) -> io::Result<[u8; 16]> {
+fn copy(opened: &Opened, name: &str, path: &Path) -> io::Result<[u8; 16]> {
     let text = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
     let volume = files::ntfs(opened).map_err(|problem| text(&problem))?;
-    let name16: Vec<u16> = MANIFEST_NAME.encode_utf16().collect();
+    let name16: Vec<u16> = name.encode_utf16().collect();
     let stream = root_stream(&volume, &mut View(opened), &name16).map_err(|error| text(&error))?;
     let mut reader = files::FileReader::of(opened, &volume, stream.ok_or(io::ErrorKind::NotFound)?);
     let mut name = path.file_name().unwrap_or_default().to_os_string();

@@ -8,6 +8,7 @@ use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, Manifest
 use crate::azure::names;
 use crate::hash;
 use crate::ntfs::build::{LeftOut, Tree};
+use crate::plan::account::{ExportedBlob, ExportedFile, ExportedKind};
 use crate::plan::tree::DriveTree;
 use crate::prep::outcome::{EMPTY_MD5, HashReader};
 use crate::prep::workers::PageRun;
@@ -54,15 +55,15 @@ pub type PropertyHashes = BTreeMap<u32, [u8; 16]>;
 pub fn len_max(tree: &DriveTree, rules: &Rules) -> ByteLen {
     let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
     let head = writer.head().len() + writer.foot().len();
-    let blobs: u64 = (0..tree.blob_count()).map(|i| writer.facts(i, |facts| manifest::blob_xml_len(&facts))).sum();
+    let blobs: u64 = (0..tree.blob_count()).map(|i| writer.entry_len(i)).sum();
     ByteLen(head as u64 + blobs)
 }
 
 /// Upper bound of the length of each blob's entry.
 pub fn blob_lens(tree: &DriveTree, rules: &Rules) -> Vec<u32> {
     let mut writer = BlobWriter::new(tree, rules, PropertyHashes::new());
-    let len = |i| writer.facts(i, |facts| manifest::blob_xml_len(&facts));
-    (0..tree.blob_count()).map(len).map(|len| u32::try_from(len).unwrap_or(u32::MAX)).collect()
+    let mut len = |i| u32::try_from(writer.entry_len(i)).unwrap_or(u32::MAX);
+    (0..tree.blob_count()).map(&mut len).collect()
 }
 
 /// Converts facts of a file into the terms of the manifest.
@@ -108,7 +109,7 @@ impl<'a> BlobWriter<'a> {
     fn head(&self) -> Vec<u8> {
         let shared = self.rules.shared();
         let list = ListFacts {
-            session: &self.rules.session,
+            session: if self.tree.exported().is_some() { "" } else { &self.rules.session },
             number: 0,
             metadata: self.side(shared.and_then(|row| row.metadata)).filter(|_| !self.tree.has_metadata()),
             properties: self.side(shared.and_then(|row| row.properties)).filter(|_| !self.tree.has_md5s()),
@@ -122,9 +123,17 @@ impl<'a> BlobWriter<'a> {
         [manifest::list_close(), manifest::footer()].concat()
     }
 
+    /// Upper bound of the length of the entry of file `i`; 0 for properties and metadata of exported blobs.
+    fn entry_len(&mut self, i: u32) -> u64 {
+        if self.tree.is_side(i) { 0 } else { self.facts(i, |facts| manifest::blob_xml_len(&facts)) }
+    }
+
     fn facts<R>(&mut self, i: u32, with: impl FnOnce(BlobFacts<'_>) -> R) -> R {
         let catalog = self.tree.catalog();
         let crate::plan::tree::FileKind::Blob(file) = self.tree.kind(i) else { unreachable!("only blobs are listed") };
+        if let Some(ExportedFile::Blob(blob)) = self.tree.exported_file(i) {
+            return self.exported(i, blob, with);
+        }
         catalog.blob_path(file, &mut self.blob_path);
         self.tree.drive_path(i, &mut self.file_path);
         let has_md5s = self.tree.has_md5s();
@@ -147,7 +156,9 @@ impl<'a> BlobWriter<'a> {
             file_path: &self.file_path,
             length: self.tree.file(i).len.0,
             layout,
-            disposition: row.disposition,
+            disposition: Some(row.disposition),
+            snapshot: None,
+            id_len_max: None,
             metadata: match own {
                 _ if self.tree.has_metadata() => Some(SideFile { path: &self.metadata_path, hash: metadata_hash }),
                 true => self.side(row.metadata),
@@ -160,6 +171,45 @@ impl<'a> BlobWriter<'a> {
                 false => None,
             },
         })
+    }
+}
+
+impl BlobWriter<'_> {
+    /// Facts of a blob of an export: what the account said of it, and the files with its properties and metadata.
+    fn exported<R>(&mut self, i: u32, blob: &ExportedBlob, with: impl FnOnce(BlobFacts<'_>) -> R) -> R {
+        let tree = self.tree;
+        tree.drive_path(i, &mut self.file_path);
+        let side = |file: Option<u32>, path: &mut String| {
+            let index = tree.index_of(file?)?;
+            tree.drive_path(index, path);
+            Some(tree.exported_file(index)?.text_md5())
+        };
+        let properties = side(blob.properties, &mut self.md5_path);
+        let metadata = side(blob.metadata, &mut self.metadata_path);
+        let ids = blob.blocks.iter().flat_map(|blocks| &blocks.ids);
+        with(BlobFacts {
+            blob_path: &blob.path,
+            file_path: &self.file_path,
+            length: tree.file(i).len.0,
+            layout: match blob.kind {
+                ExportedKind::Page => Layout::Pages,
+                ExportedKind::Block | ExportedKind::Append => Layout::Blocks { block_len: tree.block_len(i) },
+            },
+            disposition: None,
+            snapshot: blob.snapshot.as_deref(),
+            id_len_max: Some(ids.map(|id| id.len() as u64).max().unwrap_or(manifest::COUNTER_ID_LEN)),
+            metadata: metadata.map(|hash| SideFile { path: &self.metadata_path, hash }),
+            properties: properties.map(|hash| SideFile { path: &self.md5_path, hash }),
+        })
+    }
+}
+
+/// Appends a block of an export with its id: the blob's own, or a counter as exports of the service have them.
+fn write_exported(buffer: &mut Vec<u8>, block: &Block, blob: &ExportedBlob, number: u64) {
+    let own = blob.blocks.as_ref().and_then(|blocks| blocks.ids.get(number as usize));
+    match own {
+        Some(id) => manifest::write_named_block(buffer, block, id),
+        None => manifest::write_named_block(buffer, block, &manifest::counter_id(number as u32)),
     }
 }
 
@@ -207,6 +257,7 @@ impl Text<'_> {
                     self.state = State::Blob { file: 0, block: 0 };
                 }
                 State::Blob { file, .. } if file == self.writer.tree.blob_count() => self.state = State::Foot,
+                State::Blob { file, .. } if self.writer.tree.is_side(file) => self.pass_over(file)?,
                 State::Blob { file, block } => self.blob(file, block, into)?,
                 State::Foot => {
                     *into = self.writer.foot();
@@ -218,12 +269,23 @@ impl Text<'_> {
         Ok(())
     }
 
+    /// Skips the hashes of a file that is no blob: the properties or metadata of an exported one.
+    fn pass_over(&mut self, file: u32) -> io::Result<()> {
+        let tree = self.writer.tree;
+        for _ in 0..tree.file(file).len.0.div_ceil(tree.block_len(file)) {
+            self.log.block()?;
+        }
+        self.state = State::Blob { file: file + 1, block: 0 };
+        Ok(())
+    }
+
     /// Appends some blocks of a blob, with its head before the first and its foot after the last.
     fn blob(&mut self, file: u32, first: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         let (log, runs) = (&mut self.log, &mut self.runs);
         let out = self.left_out.contains(file);
         let tree = self.writer.tree;
         let (has_md5s, has_whole) = (tree.has_md5s(), tree.has_whole_md5(file));
+        let exported = tree.exported_file(file).and_then(ExportedFile::blob);
         let mut md5 = EMPTY_MD5;
         let done = self.writer.facts(file, |mut facts| -> io::Result<u64> {
             if first == 0 && !out {
@@ -249,7 +311,11 @@ impl Text<'_> {
                     md5 = hash;
                     if !out {
                         let length = block_len.min(facts.length - offset);
-                        manifest::write_block(buffer, &Block { offset, length, hash });
+                        let piece = Block { offset, length, hash };
+                        match exported {
+                            Some(blob) => write_exported(buffer, &piece, blob, block),
+                            None => manifest::write_block(buffer, &piece),
+                        }
                     }
                 }
                 if has_whole {

@@ -6,11 +6,12 @@
 //! next to the journal, `own` keeps them out of the sources, `log` records events, and the watchdog reports stalls.
 //! `plan_file` and `resume` continue a session that ended abnormally, `abort` rolls it back; `append` adds to existing
 //! volumes; `rebuild` rebuilds a lost journal. `list` and `kept` record what each drive holds; `estimate` plans onto
-//! drives that are not attached.
+//! drives that are not attached. `contents` fetches what is no local file.
 
 pub mod abort;
 pub mod append;
 pub mod claim;
+pub mod contents;
 mod discard;
 pub mod drive;
 pub mod estimate;

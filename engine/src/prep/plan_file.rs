@@ -10,6 +10,7 @@
 //!    5 which files are meant, how they are spread, and where they are listed, if that is not all, over the fewest drives and
 //!      nowhere
 //!    6 what of their sources blobs get as metadata, and of each file who it belongs to, if they do
+//!    7 what the account said of each file of an export, only in one
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
 //! ```
@@ -30,6 +31,7 @@ use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Fault, Prefix};
 use crate::device::{Identity, Transport};
 use crate::hash::{self, Crc64, Sha256};
+use crate::plan::account::Exported;
 use crate::plan::catalog::Catalog;
 use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
 use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
@@ -51,6 +53,7 @@ const WINDOWS: u8 = 3;
 const TARGETS: u8 = 4;
 const SELECTION: u8 = 5;
 const METADATA: u8 = 6;
+const EXPORTED: u8 = 7;
 
 /// Options of the layout that are common to all drives of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub struct Recipe {
     pub guesses_type: bool,
     /// Facts of its source that each blob gets as metadata.
     pub metadata: MetadataFrom,
+    /// What the account said of each file, if the session is an export.
+    pub exported: Option<Arc<Exported>>,
 }
 
 impl Recipe {
@@ -168,6 +173,9 @@ pub fn create(
             rows.iter().for_each(|row| to.text(row));
             catalog.save_posix(to);
         })?;
+    }
+    if let Some(exported) = &recipe.exported {
+        section(&mut out, EXPORTED, |to| exported.save(to))?;
     }
     section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, &[]))?;
     out.finish(path)
@@ -311,8 +319,11 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
             Ok(MetadataFrom { mtime, mode, owner, rows })
         })?;
     }
-    let mut prefixes = BTreeMap::from([mark(&from)]);
     let files = catalog.files().len() as u32;
+    if from.rest().first() == Some(&EXPORTED) {
+        recipe.exported = Some(Arc::new(read_section(&mut from, EXPORTED, |from| Exported::load(from, files))?));
+    }
+    let mut prefixes = BTreeMap::from([mark(&from)]);
     let mut drives: Vec<SavedDrive> = Vec::new();
     let (mut unplaced, mut given_up): (Vec<u32>, Vec<String>) = Default::default();
     loop {
@@ -439,6 +450,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
         list: None,
         guesses_type: false,
         metadata: MetadataFrom::default(),
+        exported: None,
     })
 }
 

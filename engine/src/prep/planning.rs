@@ -8,9 +8,10 @@ use crate::bitlocker::regions::PlaceError;
 use crate::entropy::{Entropy, Seeded};
 use crate::gpt;
 use crate::ntfs::build::{LayoutError, Tree};
+use crate::ntfs::names;
 use crate::plan::assign::{Spread, assign};
 use crate::plan::catalog::Catalog;
-use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, Use};
+use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
 use crate::plan::tree::{DriveTree, FileKind, OwnFiles};
 use crate::prep::append::Refused;
 use crate::prep::append::drive::{AppendDrive, ExistingVolume};
@@ -218,8 +219,21 @@ impl Planner<'_> {
             formatted: self.recipe.formatted,
             wipe_free: self.recipe.wipe_free,
             encrypted: self.recipe.windows.as_ref().is_none_or(|windows| !windows.is_plain),
-            manifest: self.recipe.windows.is_none(),
+            manifest: self.manifest_name(target),
         })
+    }
+
+    /// Name of the manifest in the root of a drive; `None` for a drive for Windows
+    /// (docs/spec/import-export.md#place-and-identity).
+    fn manifest_name(&self, target: &TargetDrive) -> Option<String> {
+        match (&self.recipe.windows, &self.recipe.exported) {
+            (Some(_), _) => None,
+            (None, None) => Some(MANIFEST_NAME.into()),
+            (None, Some(_)) => {
+                let name = format!("{}.manifest", target.facts.drive_id);
+                Some(if names::problem_in_root(&name).is_some() { names::safe_name(&name, 0) } else { name })
+            }
+        }
     }
 
     /// The tree of these files.
@@ -227,6 +241,9 @@ impl Planner<'_> {
         let Recipe { session, md5_texts, properties, formatted, windows, .. } = self.recipe;
         if windows.is_some() {
             return DriveTree::at_root(Arc::clone(self.catalog), *formatted).listed(self.recipe.list.is_some());
+        }
+        if let Some(exported) = &self.recipe.exported {
+            return DriveTree::of_export(Arc::clone(self.catalog), assigned, Arc::clone(exported), *formatted);
         }
         let own = OwnFiles { properties: md5_texts.clone(), metadata: self.recipe.metadata.clone() };
         let files = properties.clone();
@@ -289,19 +306,30 @@ impl Planner<'_> {
             None => HashMap::new(),
         };
         let name_units = |f: u32| self.catalog.file_name(f).len() as u64;
-        let file_cost = |f: u32| {
+        let cost = |f: u32| {
             let data = cluster.len_of(cluster.count_for(self.catalog.files()[f as usize].len)).0;
             // Record of up to 4 KiB, index entry at 85 % fill, manifest.
-            ByteLen(
-                data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
-                    + 2 * (82 + 2 * name_units(f))
-                    + u64::from(xml.get(&f).copied().unwrap_or(0)),
-            )
+            data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
+                + 2 * (82 + 2 * name_units(f))
+                + u64::from(xml.get(&f).copied().unwrap_or(0))
+        };
+        // A blob's properties and metadata go where it goes.
+        let sides = |f: u32| self.recipe.exported.iter().flat_map(move |exported| exported.sides(f));
+        let file_cost = |f: u32| ByteLen(cost(f) + sides(f).map(cost).sum::<u64>());
+        let is_led = |f: &u32| self.recipe.exported.as_ref().is_none_or(|exported| exported.blob(*f).is_some());
+        let leaders: Vec<u32> = files.iter().copied().filter(is_led).collect();
+        let with_sides = |leaders: &[u32]| {
+            let mut all: Vec<u32> = leaders.iter().flat_map(|&f| std::iter::once(f).chain(sides(f))).collect();
+            all.sort_unstable();
+            all
         };
         let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
         let how = if self.recipe.spread_evenly { Spread::Even } else { Spread::Fill };
         for _ in 0..PLAN_TRIES {
-            let assignment = assign(self.catalog, files, &capacities, file_cost, dir_cost, how);
+            let mut assignment = assign(self.catalog, &leaders, &capacities, file_cost, dir_cost, how);
+            for list in assignment.drives.iter_mut().chain([&mut assignment.unplaced]) {
+                *list = with_sides(list);
+            }
             let nothing = assignment.drives.iter().all(Vec::is_empty);
             if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
                 return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));

@@ -89,6 +89,8 @@ pub struct PrepRequest {
     pub spread_evenly: bool,
     /// Path of the list of all files with drives and hashes: `.csv` or `.jsonl`.
     pub list: Option<PathBuf>,
+    /// The drives get the blobs of an account, not local files.
+    pub exports: bool,
     /// Makes a drive for Windows, without a manifest, in place of drives for the service.
     pub windows: Option<WindowsDrive>,
 }
@@ -223,6 +225,7 @@ impl PrepRequest {
             disposition: None,
             spread_evenly: false,
             list: None,
+            exports: false,
             windows: None,
         }
     }
@@ -255,6 +258,7 @@ impl PrepRequest {
         match self.action {
             Action::Copy => {
                 let has_data = self.dataset.is_some() || self.dataset_row.is_some() || self.windows.is_some();
+                let has_data = has_data || self.exports;
                 if !has_data && self.additional_driveset.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "the session has no dataset")

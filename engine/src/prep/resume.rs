@@ -278,6 +278,7 @@ pub(super) fn prepare(
     };
     let plan = load_plan(&request, session)?;
     let recipe = &plan.recipe;
+    refuse_other_kind(&request, recipe)?;
     let password_file = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
     let cipher = adopt(&mut request, recipe)?;
     let planner = Planner { recipe, catalog: &plan.catalog };
@@ -407,9 +408,12 @@ pub(super) fn prepare(
     let targets = plan.drives.iter().map(|saved| &saved.target.facts);
     let targets = targets.map(|facts| (&*facts.drive_id, &*facts.path));
     request.selection.clone_from(&recipe.selection);
-    added_sources(&plan.catalog, &Own::gather(&request, &book.ledger, None, targets), &recipe.selection, &mut warnings);
-
-    let sources = plan.catalog.rows().iter().map(|row| row.base.clone()).collect();
+    let own_files = Own::gather(&request, &book.ledger, None, targets);
+    let mut sources = Vec::new();
+    if recipe.exported.is_none() {
+        added_sources(&plan.catalog, &own_files, &recipe.selection, &mut warnings);
+        sources.extend(plan.catalog.rows().iter().map(|row| row.base.clone()));
+    }
     let context =
         guard::Context { sources, journal: Some(request.journal.clone()), logs: Some(files::logdir(&request)) };
     let before = (drives.len(), appends.len());
@@ -494,6 +498,19 @@ pub(super) fn prepare(
     let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
     let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
     Ok(Prepared { user_password, ..prepared })
+}
+
+/// Refuses to continue an export without an account, and another session with one.
+fn refuse_other_kind(request: &PrepRequest, recipe: &Recipe) -> Result<(), Problem> {
+    let (what, advice) = match (&recipe.exported, request.exports) {
+        (Some(_), false) => (
+            "the session is an export: its drives are filled from a storage account",
+            "continue it with `dray export --resume` and --endpoint",
+        ),
+        (None, true) => ("the session is no export", "continue it with `dray prep-import --resume`"),
+        _ => return Ok(()),
+    };
+    Err(Problem::new(Kind::Usage, what).column("--id").value(request.session.clone()).advice(advice))
 }
 
 /// Gives a request the layout options of a plan.
@@ -631,6 +648,10 @@ fn first_open(drive: &PreparedDrive) -> u32 {
 
 /// Warns of sources that have changed since the session was planned; files before `open` have been copied.
 fn changed_sources(tree: &DriveTree, open: u32, warnings: &mut Vec<Problem>) {
+    if tree.exported().is_some() {
+        // Each request says which version of a blob it is about.
+        return;
+    }
     let (mut copied, mut lost) = (0u64, 0u64);
     for i in (0..tree.files()).filter(|i| !matches!(tree.kind(*i), FileKind::ContentMd5(_) | FileKind::Metadata(_))) {
         let path = tree.source_path(i);

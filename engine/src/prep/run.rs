@@ -27,6 +27,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::prep::append;
 use crate::prep::claim::{claim, look_again};
+use crate::prep::contents::{Contents, Fetchers};
 use crate::prep::discard::BackgroundDiscard;
 use crate::prep::drive::{
     self, DriveContent, Finished, Format, FveRegion, PlainBytes, SLOTS_SPARE, SLOTS_SURE, Save, Setup,
@@ -57,6 +58,9 @@ use crate::surroundings::now;
 use crate::units::{BatchNo, ByteLen, ByteOffset, ByteRange, DiskShape, FileTime};
 use crate::verify::find::Opened;
 use crate::watchdog::Watchdog;
+
+/// Slots of a drive that may be waiting for an account at once: more than for local files, since a request takes longer.
+const FETCHES_MAX: usize = 16;
 
 /// Nice value of the thread that stretches a password.
 const STRETCH_NICE: i32 = 10;
@@ -164,11 +168,28 @@ impl Prepared {
     /// # Errors
     /// Problems of the session as a whole; the failure of one drive is in the report instead.
     pub fn run(
-        mut self,
+        self,
         consented: &[usize],
         events: &(dyn Fn(Event) + Sync),
         stop: &Stop,
     ) -> Result<SessionReport, Problems> {
+        self.run_from(None, consented, events, stop)
+    }
+
+    /// As [`Self::run`], with contents that are not local files, and the number of threads that fetch them.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; an export without contents.
+    pub fn run_from(
+        mut self,
+        contents: Option<(Arc<dyn Contents>, usize)>,
+        consented: &[usize],
+        events: &(dyn Fn(Event) + Sync),
+        stop: &Stop,
+    ) -> Result<SessionReport, Problems> {
+        if self.plan.recipe.exported.is_some() != contents.is_some() {
+            return Err(internal("an export and its account belong together".into()).into());
+        }
         let started = Instant::now();
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
@@ -253,8 +274,12 @@ impl Prepared {
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
         let pools = Pool::shares(self.drives.len() + self.appends.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let fetchers = contents.map(|(contents, count)| Fetchers::start(&contents, count)).transpose();
+        let fetchers =
+            fetchers.map_err(|error| Problem::new(Kind::Environment, format!("no threads to fetch: {error}")))?;
         let secrets = self.volume_secrets()?;
         let shared = Shared {
+            fetchers: fetchers.as_ref(),
             request: &self.request,
             context: &self.context,
             journal: &journal,
@@ -366,6 +391,8 @@ pub(super) struct Shared<'a> {
     pub workers: &'a Workers,
     /// Slots of the drives that have not begun, by index.
     pub pools: Mutex<Vec<Option<Pool>>>,
+    /// Threads that fetch what is no local file.
+    pub fetchers: Option<&'a Fetchers>,
     pub events: &'a (dyn Fn(Event) + Sync),
     pub stop: &'a Stop,
     pub formatted: FileTime,
@@ -516,7 +543,7 @@ fn write_drive(
 
     // The record first: from the first data write on the drive is worth nothing without its key.
     let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
-    let manifest_file = format!("\\{MANIFEST_NAME}");
+    let manifest_file = format!("\\{}", layout.manifest_name().unwrap_or(MANIFEST_NAME));
     let password = secrets.map(|secrets| secrets.password().printed());
     let mut record = DriveInfo {
         drive_id: &drive.rules.drive_id,
@@ -593,8 +620,8 @@ fn write_drive(
     drop(pool);
 
     drop_caches(&device, facts, shared.events);
-    if layout.has_manifest() {
-        keep_manifest(&drive.target, looked, &record_path, &finished.manifest_md5, shared)?;
+    if let Some(manifest_name) = layout.manifest_name() {
+        keep_manifest(&drive.target, looked, &record_path, (manifest_name, &finished.manifest_md5), shared)?;
     }
     if let Err(error) = device.reread_partitions() {
         (shared.events)(Event::Warning(format!(
@@ -643,7 +670,7 @@ pub(super) fn keep_manifest(
     target: &TargetDrive,
     looked: Option<Opened>,
     record: &Path,
-    md5: &[u8; 16],
+    (name, md5): (&str, &[u8; 16]),
     shared: &Shared<'_>,
 ) -> Result<(), Problem> {
     let opened = match looked {
@@ -653,7 +680,7 @@ pub(super) fn keep_manifest(
             readback::open_again(Box::new(device), &target.facts, Some(record), None)?
         }
     };
-    match kept::keep_manifest(&opened, &target.facts, &shared.request.journal, md5) {
+    match kept::keep_manifest(&opened, name, &target.facts, &shared.request.journal, md5) {
         Err(problem) if problem.kind == Kind::Environment => {
             (shared.events)(Event::Warning(problem.to_string()));
             Ok(())
@@ -979,7 +1006,8 @@ fn fill(
         content: DriveContent::of(layout, cipher, io.pool.slot_len()),
         engine: io.engine.as_mut(),
         pool: io.pool,
-        fills_max: FILLS_MAX,
+        fills_max: if shared.fetchers.is_some() { FETCHES_MAX } else { FILLS_MAX },
+        fetch: shared.fetchers.map(Fetchers::line),
         batcher: shared.workers.lane_batcher(),
         log,
         replay,

@@ -45,6 +45,14 @@ pub struct Scan {
     pub warnings: Vec<Problem>,
 }
 
+impl Scan {
+    /// What a listing of an account came to.
+    pub fn of(catalog: Catalog) -> Self {
+        let bytes = ByteLen(catalog.files().iter().map(|file| file.len.0).sum());
+        Self { catalog, bytes, skipped: Vec::new(), warnings: Vec::new() }
+    }
+}
+
 /// A dataset, with the properties of the session that affect its sources.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {

@@ -21,7 +21,9 @@ use crate::files::input::{self, Pipes};
 use crate::files::output::Output;
 use crate::io::is_shortage;
 use crate::limits::INPUT_FILE_MAX;
+use crate::plan::account::Exported;
 use crate::plan::catalog::{Builder, Catalog};
+use crate::plan::tree::FileKind;
 use crate::prep::append::drive::{self as there, AppendDrive, ExistingVolume};
 use crate::prep::append::earlier::Session as Earlier;
 use crate::prep::append::index;
@@ -98,6 +100,38 @@ pub(super) struct Plan {
 }
 
 impl Prepared {
+    /// What the account said of each file, if the session is an export.
+    pub fn exported(&self) -> Option<Arc<Exported>> {
+        self.plan.recipe.exported.clone()
+    }
+
+    /// The files of the session.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.plan.catalog)
+    }
+
+    /// Files of the session that are on no drive, by index in the catalog.
+    pub fn unplaced(&self) -> &[u32] {
+        &self.plan.unplaced
+    }
+
+    /// Drives that this run writes, each with its files and their paths on it, by index in the catalog.
+    pub fn placed(&self) -> Vec<(String, Vec<(u32, String)>)> {
+        let paths = |drive: &PreparedDrive| {
+            let tree = drive.layout.tree();
+            let path = |i: u32| match tree.kind(i) {
+                FileKind::Blob(file) => {
+                    let mut path = String::new();
+                    tree.drive_path(i, &mut path);
+                    Some((file, path))
+                }
+                FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
+            };
+            (drive.rules.drive_id.clone(), (0..tree.blob_count()).filter_map(path).collect())
+        };
+        self.drives.iter().map(paths).collect()
+    }
+
     #[expect(clippy::too_many_arguments, reason = "what a session consists of")]
     pub(super) fn new(
         request: PrepRequest,
@@ -170,12 +204,44 @@ pub fn prepare(request: PrepRequest, on_event: &mut dyn FnMut(Event)) -> Result<
     prepare_with(request, Surroundings::real(), &Roots::default(), on_event)
 }
 
+/// The files of an export, as the listing of the account has them.
+#[derive(Debug)]
+pub struct Listed {
+    /// Files of the drives, from [`Builder::seal_export`].
+    pub catalog: Catalog,
+    /// What the account said of each.
+    pub exported: Exported,
+}
+
+/// As [`prepare`], for an export; `listed` is `None` when a session is resumed, whose plan has the listing.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_export(
+    request: PrepRequest,
+    listed: Option<Listed>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Prepared, Problems> {
+    let request = PrepRequest { exports: true, what_fits: true, ..request };
+    prepare_listed(request, listed, Surroundings::real(), &Roots::default(), on_event)
+}
+
 /// As [`prepare`], with randomness, time and the kernel's views given.
 ///
 /// # Errors
 /// As [`prepare`].
 pub fn prepare_with(
+    request: PrepRequest,
+    surroundings: Surroundings,
+    roots: &Roots,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Prepared, Problems> {
+    prepare_listed(request, None, surroundings, roots, on_event)
+}
+
+fn prepare_listed(
     mut request: PrepRequest,
+    listed: Option<Listed>,
     mut surroundings: Surroundings,
     roots: &Roots,
     on_event: &mut dyn FnMut(Event),
@@ -247,7 +313,7 @@ pub fn prepare_with(
     let user_password =
         user_password.and_then(|path| keys::user_password(&path).map_err(|problem| problems.push(problem)).ok());
     // Drives alone: they end empty and complete.
-    let dataset = if request.windows.is_some() {
+    let dataset = if request.windows.is_some() || request.exports {
         Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
     } else if let Some(row) = &request.dataset_row {
         Some(row_of_dataset(row, &mut problems))
@@ -305,6 +371,9 @@ pub fn prepare_with(
             places
         })
     };
+    if request.exports {
+        refuse_existing(found.as_deref().unwrap_or_default(), &mut problems);
+    }
     let dataset_path = request.dataset.clone().unwrap_or(line);
     if request.action == Action::SkipWrite {
         let found = found.filter(|_| problems.0.is_empty());
@@ -326,13 +395,18 @@ pub fn prepare_with(
     let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
     let of =
         Of { dataset: &dataset_path, rows, root_units, sets: request.sets(), own: &own, selection: &request.selection };
-    let (sides, scanned) = match &request.windows {
-        Some(windows) => {
+    let mut exported = None;
+    let (sides, scanned) = match (&request.windows, listed) {
+        (None, Some(listed)) => {
+            exported = Some(Arc::new(listed.exported));
+            (PropertyFiles::default(), Some(Scan::of(listed.catalog)))
+        }
+        (Some(windows), _) => {
             let mut scanned = scan::tree(windows.from.as_deref(), &own, &request.selection, &mut problems, on_event);
             warnings.extend(scanned.iter_mut().flat_map(|scan| std::mem::take(&mut scan.warnings)));
             (PropertyFiles::default(), scanned)
         }
-        None => scan::sources(&of, &mut problems, &mut warnings, on_event),
+        (None, None) => scan::sources(&of, &mut problems, &mut warnings, on_event),
     };
     // The missing parts have been reported above.
     let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
@@ -342,7 +416,7 @@ pub fn prepare_with(
 
     let Scan { catalog, bytes: _, skipped, warnings: _ } = scanned;
     let catalog = Arc::new(catalog);
-    let recipe = recipe_of(&request, &dataset.rows, sides, surroundings.now);
+    let recipe = Recipe { exported, ..recipe_of(&request, &dataset.rows, sides, surroundings.now) };
     let rows = recipe.rows.iter().zip(&dataset.rows);
     let said = rows.filter(|(rule, row)| {
         rule.disposition != Disposition::Overwrite && (row.says_disposition || request.disposition.is_some())
@@ -381,6 +455,17 @@ pub fn prepare_with(
     };
     let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     Ok(Prepared { user_password, ..prepared })
+}
+
+/// Refuses drives whose volume would be kept: an export fills new ones.
+fn refuse_existing(found: &[Target], problems: &mut Problems) {
+    for target in found {
+        if let Target::Existing(there) = target {
+            let problem = Problem::new(Kind::Usage, "an export is not added to a volume that exists");
+            let problem = problem.drive(&there.target.facts.name).value(there.target.work.as_str());
+            problems.push(problem.advice("write Format and Encrypt in its row of the driveset, or name a new drive"));
+        }
+    }
 }
 
 /// Warning about the service's present treatment of blobs that exist (docs/spec/import-export.md#overview).
@@ -469,6 +554,7 @@ fn prepare_index(
         guesses_type: false,
         metadata: Default::default(),
         list: None,
+        exported: None,
     };
     let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
     let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
@@ -632,6 +718,7 @@ pub(super) fn recipe_of(
         guesses_type: request.content_type,
         metadata: sides.metadata,
         list: request.list.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        exported: None,
     }
 }
 

@@ -24,6 +24,10 @@ pub fn expected_facts(tree: &DriveTree, file: u32) -> FileFacts {
 /// out, since the sources, or the access to them, have failed.
 pub fn all_left_out(tree: &DriveTree, left_out: &BTreeMap<u32, String>) -> Option<Problem> {
     let blobs = tree.blob_count();
+    if tree.exported().is_some() {
+        // What is left out of an export is reported, and can be ordered again; an account out of reach ends the drive.
+        return None;
+    }
     let mut out = left_out.range(..blobs);
     let (first, why) = out.next()?;
     if 1 + out.count() < blobs as usize {

@@ -10,7 +10,7 @@ use crate::entropy::Seeded;
 use crate::gpt;
 use crate::ntfs::build::{LeftOut, Outcome, Tree};
 use crate::plan::catalog::{Builder, Catalog};
-use crate::plan::drive::{DriveLayout, DriveSpec, Frame};
+use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
 use crate::plan::tree::DriveTree;
 use crate::prep::manifest::{self, PropertyHashes, RowRules, Rules};
 use crate::prep::outcome::OutcomeLog;
@@ -100,7 +100,7 @@ fn plan(dirs: u32, per_dir: u32) {
         formatted,
         wipe_free: false,
         encrypted: true,
-        manifest: true,
+        manifest: Some(MANIFEST_NAME.into()),
     })
     .expect("a frame");
     let layout = DriveLayout::new(frame, tree, manifest_len_max).expect("it fits");

@@ -143,7 +143,9 @@ impl Indexed {
             file_path: &self.file_path,
             length: self.len,
             layout: if self.is_page { Layout::Pages } else { Layout::Blocks { block_len: self.block_len } },
-            disposition: self.disposition,
+            disposition: Some(self.disposition),
+            snapshot: None,
+            id_len_max: None,
             metadata: None,
             properties: None,
         }

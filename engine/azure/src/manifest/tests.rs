@@ -15,7 +15,9 @@ fn facts<'a>(blob_path: &'a str, file_path: &'a str, length: u64, layout: Layout
         file_path,
         length,
         layout,
-        disposition: Disposition::Rename,
+        disposition: Some(Disposition::Rename),
+        snapshot: None,
+        id_len_max: None,
         metadata: None,
         properties: None,
     }
@@ -79,7 +81,7 @@ fn documented_sample_blob_is_written_in_the_order_of_the_grammar() {
     let mut out = header("9WM35C2V", "0.1");
     out.extend(list_open(&ListFacts { session: "session#1", number: 0, metadata: None, properties: None }));
     let mut blob = facts("pictures/wild/desert.jpg", "\\session#1\\wild\\desert.jpg", 98304, blocks(4 * MIB));
-    blob.disposition = Disposition::Overwrite;
+    blob.disposition = Some(Disposition::Overwrite);
     // The id and hash that a public log shows for one block (docs/spec/import-export.md#manifest-grammar).
     let hash = [0x70, 0x0C, 0xE7, 0xE2, 0x1E, 0xD5, 0x55, 0x25, 0x97, 0x7F, 0xAF, 0x7A, 0xAA, 0x9E, 0x54, 0x6B];
     write_blob(&mut out, &blob, Content::Blocks(&[hash]));

@@ -27,7 +27,7 @@ pub struct SideFile<'a> {
 /// A list of blobs that share metadata and properties: one for each row of the dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListFacts<'a> {
-    /// Id of the session; ids of lists begin with it.
+    /// Id of the session; ids of lists begin with it. Empty on an export drive, whose lists have none.
     pub session: &'a str,
     /// Number of the list in the session, from 0; `Id` is `session#1-0`.
     pub number: u32,
@@ -60,8 +60,12 @@ pub struct BlobFacts<'a> {
     pub length: u64,
     /// Blocks or pages.
     pub layout: Layout,
-    /// Treatment of an existing blob.
-    pub disposition: Disposition,
+    /// Treatment of an existing blob; `None` on an export drive.
+    pub disposition: Option<Disposition>,
+    /// Time of the snapshot that was exported.
+    pub snapshot: Option<&'a str>,
+    /// Longest id of its blocks in characters as XML escapes them, where they are written by [`write_named_block`].
+    pub id_len_max: Option<u64>,
     /// Metadata file for this blob alone, in place of the list's.
     pub metadata: Option<SideFile<'a>>,
     /// Properties file for this blob alone, in place of the list's.
@@ -125,9 +129,13 @@ pub fn footer() -> &'static [u8] {
 /// Opens a list.
 pub fn list_open(list: &ListFacts<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    text(&mut out, &["<BlobList Id=\""]);
-    push_escaped(list.session, &mut out);
-    text(&mut out, &["-", &list.number.to_string(), "\">\n"]);
+    if list.session.is_empty() {
+        text(&mut out, &["<BlobList>\n"]);
+    } else {
+        text(&mut out, &["<BlobList Id=\""]);
+        push_escaped(list.session, &mut out);
+        text(&mut out, &["-", &list.number.to_string(), "\">\n"]);
+    }
     side_file(&mut out, METADATA, list.metadata);
     side_file(&mut out, PROPERTIES, list.properties);
     out
@@ -172,19 +180,49 @@ pub fn blob_open(out: &mut Vec<u8>, blob: &BlobFacts<'_>) {
     out.extend_from_slice(b"<Blob>\n");
     element(out, "BlobPath", blob.blob_path);
     element(out, "FilePath", blob.file_path);
+    if let Some(snapshot) = blob.snapshot {
+        element(out, "Snapshot", snapshot);
+    }
     out.extend_from_slice(b"<Length>");
     number(out, blob.length);
-    text(out, &["</Length><ImportDisposition>", blob.disposition.as_str(), "</ImportDisposition>\n"]);
+    out.extend_from_slice(b"</Length>");
+    if let Some(disposition) = blob.disposition {
+        element(out, "ImportDisposition", disposition.as_str());
+    }
+    out.push(b'\n');
     let tag = list_tag(blob.layout);
     text(out, &["<", tag, ">\n"]);
 }
 
-/// Appends a block.
-pub fn write_block(out: &mut Vec<u8>, block: &Block) {
+/// Appends a block with an id of the blob's own.
+pub fn write_named_block(out: &mut Vec<u8>, block: &Block, id: &str) {
+    block_open(out, block);
+    out.extend_from_slice(b"\" Id=\"");
+    push_escaped(id, out);
+    hash_and_end(out, &block.hash);
+}
+
+/// Id of block `number` as exports of the service have them: a 32-bit little-endian counter
+/// (docs/spec/import-export.md#manifest-grammar).
+pub fn counter_id(number: u32) -> String {
+    let mut out = Vec::with_capacity(COUNTER_ID_LEN as usize);
+    base64::encode(&number.to_le_bytes(), &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Characters of such an id.
+pub const COUNTER_ID_LEN: u64 = 8;
+
+fn block_open(out: &mut Vec<u8>, block: &Block) {
     out.extend_from_slice(b"<Block Offset=\"");
     number(out, block.offset);
     out.extend_from_slice(b"\" Length=\"");
     number(out, block.length);
+}
+
+/// Appends a block.
+pub fn write_block(out: &mut Vec<u8>, block: &Block) {
+    block_open(out, block);
     // `MD5/` and the hash, as the tool's own block ids are: of one length, as the service demands.
     out.extend_from_slice(b"\" Id=\"MD5/");
     base64::encode(&block.hash, out);
@@ -239,6 +277,10 @@ fn side_file(out: &mut Vec<u8>, name: &str, file: Option<SideFile<'_>>) {
     text(out, &["</", name, ">\n"]);
 }
 
+fn element_len(name: &str, value: &str) -> u64 {
+    (2 * name.len() + "<></>".len()) as u64 + escaped_len(value)
+}
+
 fn side_file_len(name: &str, file: Option<SideFile<'_>>) -> u64 {
     file.map_or(0, |file| (2 * name.len() + "< Hash=\"\"></>\n".len() + 32) as u64 + escaped_len(file.path))
 }
@@ -271,7 +313,8 @@ const fn digits(value: u64) -> u64 {
     }
 }
 
-const BLOCK_FIXED: u64 = "<Block Offset=\"\" Length=\"\" Id=\"MD5/\" Hash=\"\" />\n".len() as u64 + 24 + 32;
+const BLOCK_FIXED: u64 = "<Block Offset=\"\" Length=\"\" Id=\"\" Hash=\"\" />\n".len() as u64 + 32;
+const MD5_ID_LEN: u64 = "MD5/".len() as u64 + 24;
 const RANGE_FIXED: u64 = "<PageRange Offset=\"\" Length=\"\" Hash=\"\" />\n".len() as u64 + 32;
 
 struct Lengths {
@@ -283,13 +326,13 @@ struct Lengths {
 impl Lengths {
     fn of(blob: &BlobFacts<'_>) -> Self {
         let tag = list_tag(blob.layout).len() as u64;
-        let fixed = "<Blob>\n<BlobPath></BlobPath><FilePath></FilePath><Length></Length>\
-            <ImportDisposition></ImportDisposition>\n<>\n";
+        let fixed = "<Blob>\n<BlobPath></BlobPath><FilePath></FilePath><Length></Length>\n<>\n";
         let open = fixed.len() as u64
             + escaped_len(blob.blob_path)
             + escaped_len(blob.file_path)
             + digits(blob.length)
-            + blob.disposition.as_str().len() as u64
+            + blob.disposition.map_or(0, |disposition| element_len("ImportDisposition", disposition.as_str()))
+            + blob.snapshot.map_or(0, |snapshot| element_len("Snapshot", snapshot))
             + tag;
         let close = "</>\n</Blob>\n".len() as u64
             + tag
@@ -301,7 +344,8 @@ impl Lengths {
                 let whole = blob.length / block_len;
                 let tail = blob.length % block_len;
                 let lengths = whole * digits(block_len) + if tail > 0 { digits(tail) } else { 0 };
-                count * BLOCK_FIXED + lengths + digits_of_multiples(block_len, count)
+                let ids = blob.id_len_max.unwrap_or(MD5_ID_LEN);
+                count * (BLOCK_FIXED + ids) + lengths + digits_of_multiples(block_len, count)
             }
             Layout::Pages => {
                 // In each chunk every other granule may be zero; the last chunk is shorter.

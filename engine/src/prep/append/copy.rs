@@ -157,6 +157,7 @@ pub(super) fn copy(
         engine: store.engine(),
         pool: pool.clone(),
         fills_max: FILLS_MAX,
+        fetch: None,
         batcher: job.workers.lane_batcher(),
         log,
         replay,

@@ -256,7 +256,7 @@ pub(in crate::prep) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_
     drop(pool);
     run::drop_caches(&device, facts, shared.events);
     let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
-    run::keep_manifest(&drive.target, looked, &drive_files.record, &done.manifest_md5, shared)?;
+    run::keep_manifest(&drive.target, looked, &drive_files.record, (MANIFEST_NAME, &done.manifest_md5), shared)?;
     if drive.tree.is_listed() && drive.index.is_none() {
         let batches = copy::listed(&drive.tree, drive.plan.cluster);
         list::keep_part(request, &facts.drive_id, &drive.tree, batches, &drive_files.outcome, &replay.left_out)?;

@@ -7,6 +7,7 @@ use crate::io;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::pool::Slot;
+use crate::prep::contents::{FetchLine, Fetched, Unread};
 use crate::prep::sources::expected_facts;
 use crate::prep::workers::{CipherDirection, Digest, Done, How, Job, Span, Whole};
 use crate::report::Problem;
@@ -46,6 +47,34 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let (spans, wholes) = self.spans(&parts);
         let Some(under) = self.under.remove(&seq) else { return Ok(()) };
         self.enqueue(seq, under.batch, slot, spans, wholes);
+        Ok(())
+    }
+
+    /// Takes slots that have been fetched.
+    pub(super) fn take_fetched(&mut self) -> Result<(), Problem> {
+        while let Some(fetched) = self.s.fetch.as_ref().and_then(FetchLine::take) {
+            self.fetched(fetched)?;
+        }
+        Ok(())
+    }
+
+    fn fetched(&mut self, Fetched { tag, mut slot, unread }: Fetched) -> Result<(), Problem> {
+        self.filling -= 1;
+        let Some(under) = self.under.remove(&tag) else { return Ok(()) };
+        let Content::Files(parts) = &under.batch.content else { return Ok(()) };
+        let parts = parts.clone();
+        for (i, why) in unread {
+            let Some(part) = parts.get(i) else { continue };
+            match why {
+                Unread::LeftOut(why) => {
+                    slot[part.into as usize..(part.into + part.len) as usize].fill(0);
+                    self.leave_out(part.file, why)?;
+                }
+                Unread::Failed(problem) => return Err(self.source_gone(*problem)),
+            }
+        }
+        let (spans, wholes) = self.spans(&parts);
+        self.enqueue(tag, under.batch, slot, spans, wholes);
         Ok(())
     }
 

@@ -6,9 +6,11 @@ use std::time::Instant;
 use super::{Drive, OpenFile, SMALL_FILE_MAX, Under};
 use crate::io::{self, Fill, SourceFile, SourcePath};
 use crate::ntfs::build::{LeftOut, Tree};
+use crate::plan::account::ExportedFile;
 use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
+use crate::prep::contents::Wanted;
 use crate::prep::outcome::WholeReader;
 use crate::prep::sources::{all_left_out, expected_facts};
 use crate::report::{Event, Kind, Problem, Stage};
@@ -135,6 +137,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         mut slot: Slot,
     ) -> Result<(), Problem> {
         let tree = self.tree;
+        if self.s.fetch.is_some() {
+            return self.start_fetch(seq, &parts, batch, slot);
+        }
         if parts.first().is_some_and(|part| is_made(tree, part.file)) {
             return self.start_made(seq, &parts, batch, slot);
         }
@@ -157,16 +162,55 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             }
         }
         slot[covered..batch.len].fill(0);
+        self.note_chained(seq, &parts);
+        self.under.insert(seq, Under { batch });
+        self.filling += 1;
+        self.s.engine.fill(Fill { tag: seq, slot, parts: reads });
+        Ok(())
+    }
+
+    /// Records a slot whose blocks, or files that are hashed as a whole, continue in another one.
+    fn note_chained(&mut self, seq: u64, parts: &[Part]) {
+        let tree = self.tree;
         let goes_on = |part: &Part| {
             let is_whole = part.offset == 0 && u64::from(part.len) == tree.file(part.file).len.0;
             !(part.block_start && part.block_end) || !is_whole && tree.has_whole_md5(part.file)
         };
         if parts.iter().any(goes_on) {
-            self.note_run(seq, &parts);
+            self.note_run(seq, parts);
         }
-        self.under.insert(seq, Under { batch });
-        self.filling += 1;
-        self.s.engine.fill(Fill { tag: seq, slot, parts: reads });
+    }
+
+    /// Has a slot filled by the threads that fetch; texts of an export are put into it here.
+    fn start_fetch(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
+        let tree = self.tree;
+        let mut wanted = Vec::with_capacity(parts.len());
+        slot[..batch.len].fill(0);
+        for (i, part) in parts.iter().enumerate().filter(|(_, part)| part.len > 0) {
+            let into = part.into as usize..(part.into + part.len) as usize;
+            match (tree.exported_file(part.file), tree.kind(part.file)) {
+                (Some(ExportedFile::Side(text)), _) => {
+                    let from = part.offset as usize;
+                    slot[into.clone()].copy_from_slice(&text.as_bytes()[from..from + into.len()]);
+                }
+                (Some(ExportedFile::Blob(_)), FileKind::Blob(file)) if !self.left_out.contains_key(&part.file) => {
+                    wanted.push(Wanted { part: i, file, offset: part.offset, into });
+                }
+                _ => {}
+            }
+        }
+        self.note_chained(seq, parts);
+        match &self.s.fetch {
+            Some(line) if !wanted.is_empty() => {
+                self.filling += 1;
+                self.under.insert(seq, Under { batch });
+                line.fetch(seq, slot, wanted, self.waker.clone());
+            }
+            _ => {
+                let (spans, wholes) = self.spans(parts);
+                self.enqueue(seq, batch, slot, spans, wholes);
+            }
+        }
         Ok(())
     }
 

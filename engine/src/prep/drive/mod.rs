@@ -43,6 +43,7 @@ use crate::ntfs::build::LeftOut;
 use crate::plan::batches::{Batch, Phase};
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, Slot};
+use crate::prep::contents::FetchLine;
 use crate::prep::manifest::PropertyHashes;
 use crate::prep::outcome::{OutcomeLog, Replay, WholeReader};
 use crate::prep::rate_limit::RateLimit;
@@ -84,6 +85,8 @@ pub struct Setup<'a> {
     pub pool: Pool,
     /// Slots that may be filling at once.
     pub fills_max: usize,
+    /// Connection to the threads that fetch what is no local file; `None`: all files are local.
+    pub fetch: Option<FetchLine>,
     /// Connection to the shared workers.
     pub batcher: LaneBatcher,
     /// Log of hashes and of files left out; positioned at the end of `replay`.
@@ -331,6 +334,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             if !stopping {
                 self.feed()?;
             }
+            self.take_fetched()?;
             if let Some(problem) = self.sources.gone() {
                 return Err(self.source_gone(problem));
             }

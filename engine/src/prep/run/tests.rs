@@ -183,6 +183,7 @@ impl Bench {
         work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T,
     ) -> T {
         let shared = Shared {
+            fetchers: None,
             request: &self.prepared.request,
             context: &self.prepared.context,
             journal: &self.journal,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::gpt::{Guids, Scheme};
 use crate::plan::catalog::Builder;
-use crate::plan::drive::{DriveLayout, DriveSpec, Frame, Use};
+use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
 use crate::plan::tree::DriveTree;
 use crate::prep::append::tests as append;
 use crate::units::{ClusterSize, Guid, SectorSize};
@@ -22,7 +22,7 @@ fn empty(len: u64, sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: 
         formatted: FileTime::from_unix(1_700_000_000, 0),
         wipe_free,
         encrypted: true,
-        manifest: true,
+        manifest: Some(MANIFEST_NAME.into()),
     };
     let formatted = spec.formatted;
     let tree = DriveTree::none(std::sync::Arc::new(Builder::new().seal(0).expect("a catalog")), "session", formatted);

@@ -14,7 +14,7 @@ use crate::hash::{Sha256, hex_upper};
 use crate::ntfs::build::{Outcome, SectionKind};
 use crate::plan::batches::Plain;
 use crate::plan::catalog::{Builder, Catalog};
-use crate::plan::drive::{DriveLayout, DriveSpec, Frame, Use};
+use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
 use crate::plan::tree::{DriveTree, Md5Text};
 use crate::units::{ClusterSize, Guid, SectorSize, Stamp};
 
@@ -59,7 +59,7 @@ fn layout(sector: SectorSize, cluster: u64, scheme: Scheme, wipe_free: bool) -> 
         formatted,
         wipe_free,
         encrypted: true,
-        manifest: true,
+        manifest: Some(MANIFEST_NAME.into()),
     };
     let catalog = Arc::new(catalog());
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
