@@ -375,6 +375,26 @@ impl Account {
         self.run(&operation, |_| Ok(()))
     }
 
+    /// Takes a snapshot of a blob, leased or not; returns its time, which names it.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn snapshot(&self, container: &str, blob: &str) -> Result<String, Failure> {
+        let mut operation = Self::operation("PUT", container, blob);
+        operation.query = vec![("comp", "snapshot".into())];
+        self.run(&operation, |answer| Ok(answer.header("x-ms-snapshot").unwrap_or_default().to_owned()))
+    }
+
+    /// Deletes a snapshot of a blob; the blob stays.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn delete_snapshot(&self, container: &str, blob: &str, snapshot: &str) -> Result<(), Failure> {
+        let mut operation = Self::operation("DELETE", container, blob);
+        operation.query = vec![("snapshot", snapshot.to_owned())];
+        self.run(&operation, |_| Ok(()))
+    }
+
     /// Properties and metadata of a blob, or of a snapshot of it.
     ///
     /// # Errors
