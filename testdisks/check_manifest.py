@@ -73,6 +73,8 @@ class Check:
         children = [child.tag for child in blob]
         if [tag for tag in ORDER if tag in children] != children:
             self.complain(where, f"children out of order or unknown: {children}")
+        if (snapshot := blob.findtext("Snapshot")) is not None:
+            path = f"{path}?snapshot={snapshot}"
         if path in self.blobs:
             self.complain(where, "listed twice")
         file_path = blob.findtext("FilePath")

@@ -273,7 +273,7 @@ def fls_paths(plain):
     paths, deleted = set(), []
     for line in done.stdout.decode(errors="surrogateescape").split("\n"):
         kind, _, path = line.partition("\t")
-        if not line or kind.startswith("V/V") or path.startswith("$"):
+        if not line or kind.startswith("V/V") or path.startswith("$") and not path.startswith("$root/"):
             continue
         if " * " in kind:
             deleted.append(path)

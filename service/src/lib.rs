@@ -4,3 +4,6 @@
 //! crate is where the two meet.
 
 #![forbid(unsafe_code)]
+
+pub mod export;
+pub mod listing;

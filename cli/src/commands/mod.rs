@@ -11,6 +11,7 @@ mod decrypt;
 mod demo;
 mod devices;
 mod doctor;
+mod export;
 mod format;
 mod generate;
 mod images;
@@ -74,6 +75,8 @@ pub enum Command {
     Unlock(unlock::Unlock),
     /// May the sources go: is all that was sent in the account
     Audit(Box<audit::AuditArgs>),
+    /// Export blobs of an account onto drives, as the service does
+    Export(Box<export::Export>),
     /// Count the drives that an export needs: list, count, pack; nothing is sent
     PreviewExport(Box<preview::Preview>),
     /// Check input files: CSV, properties, metadata, drive records
@@ -117,6 +120,7 @@ impl Command {
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
             Self::Audit(command) => command.run(output),
+            Self::Export(command) => command.run(output),
             Self::PreviewExport(command) => command.run(output),
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),

@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_account::{Account, BlobKind, Failure, Include};
+use dray_account::{Account, BlobKind, Include};
 use dray_engine::job::export::{Costs, Directories, Obstacle, Packed, Room, Wanted};
 use dray_engine::job::{self, BlobList, Inventory, OutputForm, Outputs, Pipes, Selection, bloblist};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::{ByteLen, ClusterSize};
+use dray_service::listing;
 use serde_json::{Value, json};
 
 use super::verify::lists::List;
@@ -20,8 +21,6 @@ use crate::render::{Output, count};
 
 /// Longest blob list that is read.
 const LIST_MAX: u64 = 1 << 30;
-/// Blobs of one container that are asked for one by one; more are listed.
-const SINGLE_MAX: usize = 64;
 /// Blobs shown of those that cannot be exported.
 const SHOWN_MAX: usize = 20;
 
@@ -254,16 +253,16 @@ impl Preview {
         let mut selection = Selection::new(&list.selectors);
         let working = output.working();
         let mut seen = 0u64;
-        let mut each = |found: Found, selection: &mut Selection| -> Result<(), Problem> {
+        let mut note = || {
             seen += 1;
             if seen.is_multiple_of(1000) {
                 working.show(|| format!("listing blobs: {seen}"), "listing_blobs", || json!({ "blobs": seen }));
             }
-            if selection.takes(&found.path) { gathered.add(&found) } else { Ok(()) }
         };
+        let mut each = |found: Found| gathered.add(&found);
         match (&account, &self.inventory) {
-            (Some(account), _) => self.ask(account, &mut selection, &mut each)?,
-            (None, Some(path)) => self.read(path, &mut selection, &mut each)?,
+            (Some(account), _) => self.ask(account, &mut selection, &mut each, &mut note)?,
+            (None, Some(path)) => self.read(path, &mut selection, &mut each, &mut note)?,
             (None, None) => return Err(Problem::new(Kind::Internal, "neither account nor inventory").into()),
         }
         drop(working);
@@ -306,7 +305,8 @@ impl Preview {
         &self,
         path: &std::path::Path,
         selection: &mut Selection,
-        each: &mut dyn FnMut(Found, &mut Selection) -> Result<(), Problem>,
+        each: &mut dyn FnMut(Found) -> Result<(), Problem>,
+        seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
         let failed = |error| Problem::new(Kind::Usage, format!("the inventory cannot be read: {error}")).path(path);
         let file = job::open_input(path, Pipes::Taken).map_err(failed)?;
@@ -326,7 +326,10 @@ impl Preview {
                 // Not every inventory tells: room for it is kept.
                 metadata: Some(0),
             };
-            each(found, selection)?;
+            seen();
+            if selection.takes(&found.path) {
+                each(found)?;
+            }
         }
         Ok(())
     }
@@ -335,66 +338,22 @@ impl Preview {
         &self,
         account: &Account,
         selection: &mut Selection,
-        each: &mut dyn FnMut(Found, &mut Selection) -> Result<(), Problem>,
+        each: &mut dyn FnMut(Found) -> Result<(), Problem>,
+        seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
         let include = Include { snapshots: self.snapshots, metadata: true };
-        let mut listing = |container: &str, prefix: &str, selection: &mut Selection| -> Result<(), Problem> {
-            let listed = account.each(container, prefix, include, |blob| -> Result<(), Problem> {
-                let metadata: u64 = blob.metadata.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
-                let tier = blob.tier.as_deref().unwrap_or_default();
-                let found = Found {
-                    path: format!("{container}/{}", blob.name),
-                    snapshot: blob.snapshot,
-                    length: blob.length,
-                    kind: blob.kind.word(),
-                    is_archived: tier.eq_ignore_ascii_case("archive"),
-                    metadata: (!blob.metadata.is_empty()).then_some(metadata),
-                };
-                each(found, selection)
-            });
-            match listed {
-                // A container that is not there has no blobs.
-                Err(problem) if problem.what.contains("ContainerNotFound") => Ok(()),
-                other => other,
-            }
-        };
-        let owned = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<String>>();
-        for prefix in owned(selection.widest()) {
-            match prefix.split_once('/') {
-                Some((container, prefix)) => listing(container, prefix, selection)?,
-                None => {
-                    let names = account.containers(&prefix).map_err(|failure: Failure| failure.problem())?;
-                    for name in names {
-                        let is_hidden = bloblist::is_system(&format!("{name}/")) && !prefix.starts_with('$');
-                        if !is_hidden {
-                            listing(&name, "", selection)?;
-                        }
-                    }
-                }
-            }
-        }
-        let mut by_container: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for path in owned(selection.single()) {
-            if let Some((container, name)) = path.split_once('/') {
-                by_container.entry(container.to_owned()).or_default().push(name.to_owned());
-            }
-        }
-        for (container, names) in by_container {
-            if names.len() > SINGLE_MAX {
-                let first = names.first().map_or("", String::as_str);
-                let last = names.last().map_or("", String::as_str);
-                // Names are in order: what first and last share, all share.
-                let shared =
-                    first.char_indices().zip(last.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at);
-                listing(&container, &first[..shared], selection)?;
-            } else {
-                for name in names {
-                    // A listing tells what is there, its snapshots and its tier, and nothing of others.
-                    listing(&container, &name, selection)?;
-                }
-            }
-        }
-        Ok(())
+        listing::selected(account, selection, include, seen, &mut |container, blob| {
+            let metadata: u64 = blob.metadata.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
+            let tier = blob.tier.as_deref().unwrap_or_default();
+            each(Found {
+                path: format!("{container}/{}", blob.name),
+                snapshot: blob.snapshot,
+                length: blob.length,
+                kind: blob.kind.word(),
+                is_archived: tier.eq_ignore_ascii_case("archive"),
+                metadata: (!blob.metadata.is_empty()).then_some(metadata),
+            })
+        })
     }
 }
 

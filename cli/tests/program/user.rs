@@ -39,7 +39,7 @@ fn described(lines: &[u8]) -> Option<String> {
 }
 
 /// Types that occur only with accidents, after a long time, or with the service and an account.
-const SELDOM: [&str; 12] = [
+const SELDOM: [&str; 13] = [
     "scanning",
     "drive_failed",
     "note",
@@ -50,6 +50,7 @@ const SELDOM: [&str; 12] = [
     "job_logs",
     "listing_blobs",
     "location",
+    "not_exported",
     "preview",
     "reading_back",
 ];

@@ -16,7 +16,7 @@ mod discard;
 pub mod drive;
 pub mod estimate;
 pub mod files;
-mod kept;
+pub mod kept;
 pub mod keys;
 pub mod lint;
 mod list;

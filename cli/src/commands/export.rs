@@ -1,0 +1,515 @@
+//! `dray export`: blobs of an account onto drives, as the service exports them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{ArgGroup, Args};
+use dray_account::Account;
+use dray_engine::job::account::Exported;
+use dray_engine::job::{
+    self, Action, Contents, OutputFile, OutputForm, Outputs, Pipes, PrepRequest, Prepared, RowConsent, Selection, Stop,
+    bloblist,
+};
+use dray_engine::report::{Event, Kind, PlanSummary, Problem, Problems, SessionReport};
+use dray_service::export::logs::{self, Failed, LogsOf};
+use dray_service::export::report::{blob_list, paths_of};
+use dray_service::export::{self, AccountContents, Gathered, Options, Refused};
+use serde_json::json;
+
+use crate::account::AccountArgs;
+use crate::args::size;
+use crate::commands::prep::{self, CipherName, Ended, Job, TableName, WritingArgs, drive_id};
+use crate::commands::{abort, about};
+use crate::consent::Consent;
+use crate::exit::Exit;
+use crate::render::{Output, clean, count, watched};
+use crate::signals::{self, Signals};
+
+const EXAMPLE: &str = "\
+Example:
+  dray export --journal export.jrn --id export#1 --blob-list list.xml \\
+      --endpoint ACCOUNT --account-key-file key.txt --driveset driveset.csv";
+
+/// Longest blob list that is read.
+const LIST_MAX: u64 = 1 << 30;
+/// Blobs shown of those that are on no drive.
+const SHOWN_MAX: usize = 20;
+
+/// The list of blobs that are on no drive: it may replace an earlier one.
+const FORM: OutputForm = OutputForm {
+    name: "the list of blobs that are on no drive",
+    is_earlier: |head| head.windows(10).any(|part| part == b"<BlobList>"),
+    private: false,
+};
+
+/// Arguments of `dray export`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    override_usage = "dray export --journal <FILE> --id <ID> --blob-list <FILE> --endpoint <URL> --driveset <CSV> [OPTIONS]",
+    group(ArgGroup::new("act").args(["resume", "abort"])),
+    after_help = EXAMPLE,
+    after_long_help = format!("{EXAMPLE}\n\n{}", Exit::help())
+)]
+pub struct Export {
+    /// Journal of the session; created if it does not exist
+    #[arg(long, value_name = "FILE")]
+    journal: PathBuf,
+    /// Session id: 3 to 30 letters, digits, '_', '-', '#'
+    #[arg(long, value_name = "ID")]
+    id: String,
+    /// What is exported: BlobPath and BlobPathPrefix, as the job has it
+    #[arg(long, value_name = "FILE.xml", required_unless_present = "act", conflicts_with = "act")]
+    blob_list: Option<PathBuf>,
+    /// Driveset CSV: the drives to fill
+    #[arg(long, value_name = "CSV", required_unless_present = "act", conflicts_with = "act")]
+    driveset: Option<PathBuf>,
+    /// When resuming: driveset CSV of drives that join, for blobs that are on none
+    #[arg(long, value_name = "CSV", requires = "resume")]
+    additional_driveset: Option<PathBuf>,
+    /// Snapshots of the blobs too
+    #[arg(long, conflicts_with = "act")]
+    snapshots: bool,
+    /// Requests to the account at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    requests: u32,
+    /// Blob list of what is on no drive [default: ID-incomplete.xml, with the logs]
+    #[arg(long, value_name = "FILE.xml")]
+    incomplete: Option<PathBuf>,
+    /// Directory of the logs
+    #[arg(long, value_name = "DIR")]
+    logdir: Option<PathBuf>,
+    /// Ask nothing: consent must come by --yes, or by SilentMode in the driveset
+    #[arg(long)]
+    silent: bool,
+    /// Full serial of a drive whose contents may be destroyed
+    #[arg(long, value_name = "SERIAL", num_args = 1.., value_delimiter = ',')]
+    yes: Vec<String>,
+    /// Resume the last session, which ended abnormally, or left blobs without a drive
+    #[arg(long)]
+    resume: bool,
+    /// Roll back the last session, which ended abnormally
+    #[arg(long)]
+    abort: bool,
+    /// When resuming: move blobs of missing drives, and of these, to others
+    #[arg(
+        long,
+        value_name = "SERIAL",
+        num_args = 0..=1,
+        default_missing_value = "",
+        value_delimiter = ',',
+        require_equals = true,
+        requires = "resume"
+    )]
+    replan: Option<Vec<String>>,
+    /// Show the plan; write nothing, and change nothing in the account
+    #[arg(long)]
+    dry_run: bool,
+    /// Cipher of the volume
+    #[arg(long, value_name = "CIPHER", default_value = "aes-cbc-256", help_heading = "Layout")]
+    cipher: CipherName,
+    /// Cluster size, 512 to 2M [default: as Windows chooses]
+    #[arg(long, value_name = "SIZE", value_parser = size::cluster, help_heading = "Layout")]
+    cluster_size: Option<u64>,
+    /// Partition table
+    #[arg(long, value_name = "KIND", default_value = "gpt", help_heading = "Layout")]
+    table: TableName,
+    /// Encrypt zeros over the free space too, and zero what no partition has
+    #[arg(long, help_heading = "Layout")]
+    wipe_free: bool,
+    /// Also write a .BEK key file into this directory
+    #[arg(long, value_name = "DIR", help_heading = "Layout")]
+    external_key: Option<PathBuf>,
+    /// Drive id by hand; without SERIAL= for the only drive
+    #[arg(long, value_name = "[SERIAL=]ID", value_parser = drive_id, help_heading = "Layout")]
+    drive_id: Vec<(String, String)>,
+    /// Accept drives that are not shipped (images, virtual)
+    #[arg(long, help_heading = "Layout")]
+    not_for_shipping: bool,
+    /// Logical sector size of new image files, 512 or 4096
+    #[arg(long, value_name = "SIZE", value_parser = size::sector, help_heading = "Layout")]
+    sector_size: Option<u64>,
+    #[command(flatten)]
+    writing: WritingArgs,
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+/// An export that is planned.
+struct Planned {
+    prepared: Prepared,
+    contents: Arc<dyn Contents>,
+    requests: usize,
+}
+
+impl Job for Planned {
+    fn summary(&self) -> &PlanSummary {
+        self.prepared.summary()
+    }
+
+    fn drives_needing_consent(&self) -> Vec<usize> {
+        self.prepared.drives_needing_consent()
+    }
+
+    fn row_consent(&self, drive: usize) -> RowConsent {
+        self.prepared.row_consent(drive)
+    }
+
+    fn bystanders(&self) -> &[String] {
+        self.prepared.bystanders()
+    }
+
+    fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync), stop: &Stop) -> Result<SessionReport, Problems> {
+        self.prepared.run_from(Some((self.contents, self.requests)), consented, events, stop)
+    }
+}
+
+/// What is known before the drives are written, for what is said afterwards.
+struct Facts {
+    exported: Arc<Exported>,
+    catalog: Arc<job::Catalog>,
+    unplaced: Vec<u32>,
+    /// Drives with their files and the paths of those.
+    placed: Vec<(String, Vec<(u32, String)>)>,
+}
+
+impl Facts {
+    fn of(prepared: &Prepared) -> Option<Self> {
+        let exported = prepared.exported()?;
+        Some(Self {
+            exported,
+            catalog: prepared.catalog(),
+            unplaced: prepared.unplaced().to_vec(),
+            placed: prepared.placed(),
+        })
+    }
+
+    /// Snapshots that were taken of blobs in use.
+    fn taken(&self) -> Vec<(String, String)> {
+        let blobs = (0..self.exported.files.len() as u32).filter_map(|file| self.exported.blob(file));
+        blobs.filter_map(|blob| Some((blob.path.clone(), blob.taken.clone()?))).collect()
+    }
+
+    /// Writes the copy logs of the drives that this run finished; the first has the blobs that cannot be exported, too.
+    fn write_logs(&self, export: &Export, report: &SessionReport, refused: &[Refused], output: &Output) {
+        let beside = report.log.as_ref().and_then(|log| log.parent()).filter(|dir| !dir.as_os_str().is_empty());
+        let dir = beside.map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let mut refused: Vec<Failed> = refused.iter().map(failed_before).collect();
+        for drive in report.drives.iter().filter(|drive| drive.failure.is_none()) {
+            let drive_id = &drive.drive.drive_id;
+            let mut failed = std::mem::take(&mut refused);
+            let placed = self.placed.iter().find(|(id, _)| id == drive_id).map_or(&[][..], |(_, files)| files);
+            failed.extend(self.left_out(&drive.left_out).into_iter().filter_map(|(file, why)| {
+                let path = placed.iter().find(|(other, _)| *other == file).map(|(_, path)| path.clone());
+                let blob = self.exported.blob(file)?;
+                Some(Failed {
+                    path: blob.path.clone(),
+                    snapshot: blob.snapshot.clone(),
+                    file_path: path.unwrap_or_default(),
+                    length: self.catalog.files().get(file as usize).map_or(0, |file| file.len.0),
+                    etag: Some(blob.etag.clone()),
+                    format: Some(logs::format_of(blob.kind).to_owned()),
+                    why,
+                })
+            }));
+            let manifest = job::kept_manifest(&export.journal, drive_id);
+            let (job, exported) = (&export.id, &self.exported);
+            let of = LogsOf { job, drive_id, manifest: &manifest, exported, failed: &failed };
+            if let Err(error) = logs::write(&dir, &of) {
+                // The drive is done in any case.
+                output.warning(&format!("drive {}: its copy logs cannot be written: {error}", clean(drive_id)));
+            }
+        }
+    }
+
+    /// Files of the catalog that were left out of drives, with the reasons.
+    fn left_out(&self, all: &[(PathBuf, String)]) -> Vec<(u32, String)> {
+        let mut wanted: HashMap<&PathBuf, &String> = all.iter().map(|(path, why)| (path, why)).collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let files = 0..self.catalog.files().len() as u32;
+        files.filter_map(|file| Some((file, wanted.remove(&self.catalog.source_path(file))?.clone()))).collect()
+    }
+}
+
+fn failed_before(refused: &Refused) -> Failed {
+    let Refused { path, snapshot, length, why } = refused.clone();
+    Failed { path, snapshot, file_path: String::new(), length, etag: None, format: None, why }
+}
+
+impl Export {
+    fn request(&self) -> PrepRequest {
+        let action = match (self.resume, self.abort) {
+            (true, _) => Action::Resume,
+            (_, true) => Action::Abort,
+            _ => Action::Copy,
+        };
+        let request = PrepRequest::new(&self.journal, &self.id);
+        self.writing.apply(PrepRequest {
+            about: about::lines(),
+            initial_driveset: self.driveset.clone(),
+            additional_driveset: self.additional_driveset.clone(),
+            logdir: self.logdir.clone(),
+            cipher: self.cipher.name(),
+            cluster_size: self.cluster_size,
+            table: self.table.table(),
+            wipe_free: self.wipe_free,
+            external_key: self.external_key.clone(),
+            drive_ids: self.drive_id.clone(),
+            not_for_shipping: self.not_for_shipping,
+            sector_size: self.sector_size,
+            replan: self.replan.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()),
+            action,
+            exports: true,
+            ..request
+        })
+    }
+
+    /// Exports, continues an export, or gives it up.
+    pub fn run(self, output: &Output) -> Exit {
+        let consent = Consent { silent: self.silent, serials: self.yes.clone() };
+        let request = self.request();
+        if self.abort {
+            return abort::run(request, &consent, self.dry_run, output);
+        }
+        if job::is_complete(&request) {
+            // Says so.
+            return prep::session(request, &consent, self.dry_run, output).exit;
+        }
+        let signals = match Signals::install(signals::SESSION) {
+            Ok(signals) => signals,
+            Err(error) => {
+                return output.problem(Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")));
+            }
+        };
+        match self.export(request, &consent, output, &signals) {
+            Ok(exit) => exit,
+            Err(problems) => {
+                let problems = Problems(problems.0.into_iter().map(in_words_of_export).collect());
+                output.problems(&problems);
+                Exit::of_problems(&problems)
+            }
+        }
+    }
+
+    /// The blob list and the account, with everything that is wrong with them.
+    fn inputs(
+        &self,
+        output: &Output,
+        stop: &Stop,
+    ) -> Result<(Option<Selection>, Arc<Account>, (PathBuf, OutputFile)), Problems> {
+        let mut problems = Problems::default();
+        let mut selection = None;
+        if let Some(path) = &self.blob_list {
+            let failed = |error: std::io::Error| {
+                Problem::new(Kind::Usage, format!("the blob list cannot be read: {error}")).path(path)
+            };
+            let bytes = job::read_input(path, LIST_MAX, Pipes::Taken).map_err(failed);
+            match bytes.map_err(Problems::from).and_then(|bytes| bloblist::read(path, &bytes[..])) {
+                Ok(list) => {
+                    list.warnings.iter().for_each(|warning| output.note(warning));
+                    selection = Some(Selection::new(&list.selectors));
+                }
+                Err(more) => problems.0.extend(more.0),
+            }
+        }
+        let account = match self.account.open(Some(stop.clone())) {
+            Ok(Some(account)) => Some(account),
+            Ok(None) => {
+                let problem = Problem::new(Kind::Usage, "the account is missing").column("--endpoint");
+                problems.push(problem.advice("name its blob endpoint: --endpoint https://NAME.blob.core.windows.net"));
+                None
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        let incomplete = self.incomplete_list().map_err(|problem| problems.push(problem)).ok();
+        problems.into_result()?;
+        match (account, incomplete) {
+            (Some(account), Some(incomplete)) => Ok((selection, Arc::new(account), incomplete)),
+            _ => Err(Problem::new(Kind::Internal, "inputs are missing without a reason").into()),
+        }
+    }
+
+    fn incomplete_list(&self) -> Result<(PathBuf, OutputFile), Problem> {
+        let beside =
+            || self.journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
+        let path = self.incomplete.clone().unwrap_or_else(|| {
+            let dir = self.logdir.clone().unwrap_or_else(beside);
+            // Not there yet, the log directory is made with the session.
+            let dir = if dir.is_dir() { dir } else { beside() };
+            dir.join(format!("{}-incomplete.xml", self.id))
+        });
+        let mut outputs = Outputs::default();
+        self.blob_list.iter().for_each(|path| outputs.input(path, "the blob list"));
+        self.driveset.iter().chain(&self.additional_driveset).for_each(|path| outputs.input(path, "the driveset"));
+        self.account.files().for_each(|path| outputs.input(path, "the credential"));
+        outputs.input(&self.journal, "the journal");
+        outputs.reserve(&self.journal, "the journal");
+        outputs.begin(&path, FORM).map(|list| (path, list))
+    }
+
+    fn export(
+        &self,
+        request: PrepRequest,
+        consent: &Consent,
+        output: &Output,
+        signals: &Signals,
+    ) -> Result<Exit, Problems> {
+        let (selection, account, incomplete) = self.inputs(output, &signals.stop)?;
+        let mut gathered = None;
+        if let Some(mut selection) = selection {
+            let options =
+                Options { snapshots: self.snapshots, may_snapshot: !self.dry_run, requests: self.requests as usize };
+            let scan = output.scan();
+            let found = export::gather(&account, &mut selection, options, &mut |event| scan.event(&event));
+            scan.end();
+            gathered = Some(found?);
+        }
+        let taken = gathered.as_ref().map(|gathered| gathered.taken.clone()).unwrap_or_default();
+        let has_begun = &mut false;
+        let ended = self.session(request, gathered, &account, incomplete, consent, output, signals, has_begun);
+        if !*has_begun {
+            forget_snapshots(&account, &taken, output);
+        }
+        ended
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an export consists of")]
+    fn session(
+        &self,
+        request: PrepRequest,
+        gathered: Option<Gathered>,
+        account: &Arc<Account>,
+        incomplete: (PathBuf, OutputFile),
+        consent: &Consent,
+        output: &Output,
+        signals: &Signals,
+        has_begun: &mut bool,
+    ) -> Result<Exit, Problems> {
+        let (mut listed, mut refused, mut missing) = (None, Vec::new(), Missing::default());
+        if let Some(gathered) = gathered {
+            refused = gathered.refused;
+            missing.paths.extend(refused.iter().map(|refused| refused.path.clone()));
+            missing.refused.extend(refused.iter().map(|refused| (refused.path.clone(), refused.why.clone())));
+            missing.nonexistent = gathered.nonexistent;
+            listed = Some(gathered.listed);
+        }
+        let scan = output.scan();
+        let prepared = watched(
+            "checking and planning",
+            |text| output.warning(&text),
+            |beat| {
+                job::prepare_export(request, listed, &mut |event| {
+                    beat();
+                    scan.event(&event);
+                })
+            },
+        );
+        scan.end();
+        let prepared = prepared?;
+        let Some(facts) = Facts::of(&prepared) else {
+            return Err(Problem::new(Kind::Internal, "an export without a listing").into());
+        };
+        let contents = Arc::new(AccountContents::new(Arc::clone(account), Arc::clone(&facts.exported)));
+        let planned = Planned { prepared, contents, requests: self.requests as usize };
+        let Ended { exit, report } = prep::carry_out(planned, consent, self.dry_run, output, signals);
+        missing.paths.extend(paths_of(&facts.exported, facts.unplaced.iter().copied()).into_iter().map(str::to_owned));
+        missing.waiting = facts.unplaced.iter().filter(|file| facts.exported.blob(**file).is_some()).count() as u64;
+        if let Some(report) = &report {
+            *has_begun = true;
+            if report.waiting == 0 && report.open.is_empty() {
+                forget_snapshots(account, &facts.taken(), output);
+            }
+            facts.write_logs(self, report, &refused, output);
+            let left_out: Vec<_> = report.drives.iter().flat_map(|drive| drive.left_out.iter().cloned()).collect();
+            for (file, why) in facts.left_out(&left_out) {
+                if let Some(blob) = facts.exported.blob(file) {
+                    missing.paths.insert(blob.path.clone());
+                    missing.refused.push((blob.path.clone(), why));
+                }
+            }
+            missing.keep(incomplete, output)?;
+        }
+        missing.tell(output);
+        let is_whole = missing.refused.is_empty() && missing.nonexistent.is_empty();
+        let exit = if exit == Exit::Done && !is_whole { Exit::LeftOut } else { exit };
+        Ok(exit)
+    }
+}
+
+/// Rewords a problem that names options of `prep-import`.
+fn in_words_of_export(mut problem: Problem) -> Problem {
+    let reword = |text: String| {
+        text.replace("--initial-driveset FILE --dataset FILE", "--blob-list FILE --driveset FILE")
+            .replace("--initial-driveset", "--driveset")
+            .replace("take rows out of the dataset", "take selectors out of the blob list")
+    };
+    problem.place.column = problem.place.column.map(reword);
+    problem.advice = problem.advice.map(reword);
+    problem
+}
+
+/// Deletes the snapshots that were taken of blobs in use.
+fn forget_snapshots(account: &Account, taken: &[(String, String)], output: &Output) {
+    for (path, time) in taken {
+        let (container, name) = path.split_once('/').unwrap_or_default();
+        if let Err(failure) = account.delete_snapshot(container, name, time) {
+            let what = format!("the snapshot {time} that was taken of {path} is not deleted: {}", failure.problem());
+            output.warning(&clean(&what));
+        }
+    }
+}
+
+/// Blobs that are on no drive.
+#[derive(Default)]
+struct Missing {
+    /// For the list.
+    paths: BTreeSet<String>,
+    /// Those that cannot be exported, and those that were left out, with the reason.
+    refused: Vec<(String, String)>,
+    nonexistent: Vec<String>,
+    waiting: u64,
+}
+
+impl Missing {
+    /// Writes the list, if there is anything for it.
+    fn keep(&self, (place, mut list): (PathBuf, OutputFile), output: &Output) -> Result<(), Problem> {
+        if self.paths.is_empty() {
+            return Ok(());
+        }
+        list.add(blob_list(self.paths.iter().map(String::as_str)).as_bytes())?;
+        list.finish()?;
+        output.chat(&format!("Blobs that are on no drive are listed in {}\n", place.display()));
+        Ok(())
+    }
+
+    fn tell(&self, output: &Output) {
+        if output.is_json() {
+            if !self.paths.is_empty() || !self.nonexistent.is_empty() {
+                let reasons = self.refused.iter().map(|(path, why)| json!({ "blob": path, "reason": why }));
+                let reasons: Vec<_> = reasons.collect();
+                let value = json!({
+                    "blobs": self.paths.len(), "waiting": self.waiting, "nonexistent": self.nonexistent,
+                    "reasons": reasons,
+                });
+                output.object("not_exported", value);
+            }
+            return;
+        }
+        let mut text = String::new();
+        for path in self.nonexistent.iter().take(SHOWN_MAX) {
+            text.push_str(&format!("  nonexistent: {}\n", clean(path)));
+        }
+        for (path, why) in self.refused.iter().take(SHOWN_MAX) {
+            text.push_str(&format!("  not exported: {}: {}\n", clean(path), clean(why)));
+        }
+        if self.waiting > 0 {
+            text.push_str(&format!("  no room on the drives: {}\n", count(self.waiting, "blob")));
+        }
+        output.chat(&text);
+    }
+}

@@ -1,0 +1,76 @@
+//! Lists the blobs that a blob list selects.
+
+use std::collections::BTreeMap;
+
+use dray_account::{Account, Blob, Failure, Include};
+use dray_engine::job::{Selection, bloblist};
+use dray_engine::report::{Problem, Problems};
+
+/// Blobs of one container that are asked for one by one; more are listed together.
+const SINGLE_MAX: usize = 64;
+
+/// Calls `each` for every blob that `selection` takes, with the name of its container; system containers only where they
+/// are named. `seen` is called for every blob that the account lists, taken or not.
+///
+/// # Errors
+/// The account does not answer, or refuses; and the errors of `each`.
+pub fn selected(
+    account: &Account,
+    selection: &mut Selection,
+    include: Include,
+    seen: &mut dyn FnMut(),
+    each: &mut dyn FnMut(&str, Blob) -> Result<(), Problem>,
+) -> Result<(), Problems> {
+    let mut list = |container: &str, prefix: &str, selection: &mut Selection| -> Result<(), Problem> {
+        let listed = account.each(container, prefix, include, |blob| -> Result<(), Problem> {
+            seen();
+            let path = format!("{container}/{}", blob.name);
+            if selection.takes(&path) { each(container, blob) } else { Ok(()) }
+        });
+        match listed {
+            // A container that is not there has no blobs.
+            Err(problem) if problem.what.contains("ContainerNotFound") => Ok(()),
+            other => other,
+        }
+    };
+    let owned = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<Vec<String>>();
+    for prefix in owned(selection.widest()) {
+        match prefix.split_once('/') {
+            Some((container, prefix)) => list(container, prefix, selection)?,
+            None => {
+                let names = account.containers(&prefix).map_err(|failure: Failure| failure.problem())?;
+                for name in names {
+                    let is_hidden = bloblist::is_system(&format!("{name}/")) && !prefix.starts_with('$');
+                    if !is_hidden {
+                        list(&name, "", selection)?;
+                    }
+                }
+            }
+        }
+    }
+    let mut by_container: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in owned(selection.single()) {
+        if let Some((container, name)) = path.split_once('/') {
+            by_container.entry(container.to_owned()).or_default().push(name.to_owned());
+        }
+    }
+    for (container, names) in by_container {
+        if names.len() > SINGLE_MAX {
+            let first = names.first().map_or("", String::as_str);
+            let last = names.last().map_or("", String::as_str);
+            // Names are in order: what first and last share, all share.
+            let shared = first.char_indices().zip(last.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at);
+            list(&container, &first[..shared], selection)?;
+        } else {
+            let mut before: Option<&String> = None;
+            for name in &names {
+                // A listing by the name tells what is there, its snapshots and its tier; it has those that begin alike.
+                if !before.is_some_and(|before| name.starts_with(before.as_str())) {
+                    list(&container, name, selection)?;
+                    before = Some(name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
