@@ -67,14 +67,14 @@ pub struct BenchRequest {
 
 /// Rate of a drive over an interval.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct RateSeries {
     /// All of it.
     pub point: Point,
     /// Bytes of each stretch of time, and how long that was.
     pub stretches: Vec<(Duration, ByteLen)>,
 }
 
-impl Run {
+impl RateSeries {
     /// Rate of each stretch, in bytes a second.
     pub fn rates(&self) -> impl Iterator<Item = f64> + '_ {
         self.stretches.iter().map(|(time, bytes)| bytes.0 as f64 / time.as_secs_f64().max(1e-9))
@@ -154,7 +154,7 @@ pub struct BenchReport {
     /// Combined measurement: reading (or writing) through hash and cipher.
     pub road: Vec<Point>,
     /// All drives at once, or for minutes.
-    pub run: Option<Run>,
+    pub run: Option<RateSeries>,
     /// Increase of the link's counters during the measurement.
     pub link: LinkCounters,
     /// Measurements that failed or were cut short, with the reason.
@@ -415,7 +415,7 @@ impl Bench {
     }
 
     /// Reads, or writes where that was asked for, as it went best alone, for `time`.
-    fn steady(&self, alone: &BenchReport, time: Duration, stop: &Stop) -> Result<Run, Problem> {
+    fn steady(&self, alone: &BenchReport, time: Duration, stop: &Stop) -> Result<RateSeries, Problem> {
         let direction = if self.request.write { Direction::Write } else { Direction::Read };
         let (block, depth) = alone.best(direction).map_or((ROAD_BLOCK, 4), |best| (best.block, best.depth));
         let every = (time / STRETCHES).max(STRETCH_MIN);
@@ -465,7 +465,7 @@ impl Bench {
     }
 
     /// Moves consecutive blocks from `at` on, wrapping around, for `time`.
-    fn measure(&self, how: Measure<'_>, stop: &Stop, engine_name: &mut String) -> Result<Run, Problem> {
+    fn measure(&self, how: Measure<'_>, stop: &Stop, engine_name: &mut String) -> Result<RateSeries, Problem> {
         let Measure { direction, block, depth, at, time, every, road } = how;
         let pool = Pool::whole(depth as usize, block)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
@@ -595,7 +595,7 @@ impl Bench {
         };
         let latency = [percentile(0.5), percentile(0.99), percentile(1.0)];
         let point = Point { direction, block, depth, at, bytes: ByteLen(bytes), elapsed, latency };
-        Ok(Run { point, stretches })
+        Ok(RateSeries { point, stretches })
     }
 
     fn engine(&self, pool: &Pool, options: Options) -> Result<Box<dyn Engine + Send>, Problem> {
@@ -615,7 +615,7 @@ impl Bench {
 /// # Errors
 /// The first drive that fails.
 pub fn together(benches: &[Bench], reports: &mut [BenchReport], time: Duration, stop: &Stop) -> Result<(), Problem> {
-    let runs: Vec<Result<Run, Problem>> = std::thread::scope(|scope| {
+    let runs: Vec<Result<RateSeries, Problem>> = std::thread::scope(|scope| {
         let threads: Vec<_> = benches
             .iter()
             .zip(&*reports)
@@ -733,7 +733,7 @@ mod tests {
 
     #[test]
     fn a_cache_that_runs_full_is_seen() {
-        let run = |rates: &[u64]| Run {
+        let run = |rates: &[u64]| RateSeries {
             point: point(Direction::Write, 1),
             stretches: rates.iter().map(|rate| (Duration::from_secs(2), ByteLen(2 * rate))).collect(),
         };

@@ -2,14 +2,14 @@
 
 pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
 pub use crate::azure::dataset::{BlobType, Disposition};
-pub use crate::azure::drive_record::{DriveRecord, State as RecordState, key_check};
+pub use crate::azure::drive_record::{DriveRecord, RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
 pub use crate::azure::{Digest, SecretText, XmlError, XmlStep, XmlSteps, base64};
 pub use crate::azure::{copylog, manifest, properties};
-pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point, Run, together};
+pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point, RateSeries, together};
 pub use crate::bitlocker::read::{Form, Integrity, State};
 pub use crate::crypt::Cipher;
 pub use crate::device::Device;
@@ -49,9 +49,7 @@ pub use crate::prep::workers::Workers;
 pub use crate::report::Stop;
 pub use crate::source::select::Selection as SourceSelection;
 pub use crate::surroundings::timestamp;
-pub use crate::survey::{
-    Check as MachineCheck, Health, Link, LinkCounters, Queue, Seen, State as CheckState, disks, examine, gates,
-};
+pub use crate::survey::{CheckState, Health, Link, LinkCounters, MachineCheck, Queue, Seen, disks, examine, gates};
 pub use crate::text::decode_text;
 pub use crate::verify::audit::{self, Audit, Audited, Finding, Proof, Reading, There};
 pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};

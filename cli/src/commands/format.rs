@@ -127,11 +127,11 @@ fn label(text: &str) -> Result<String, String> {
 
 /// The state directory of a run: journal, drive record and checkpoint, until the drive is finished.
 #[derive(Debug)]
-struct State {
+struct StateDir {
     dir: PathBuf,
 }
 
-impl State {
+impl StateDir {
     /// The state directory for the drive called `drive` on the command line.
     fn of(keys: &Path, drive: &str) -> Self {
         let image = drive.rsplit_once(':').filter(|(path, size)| !path.is_empty() && job::parse_size(size).is_some());
@@ -176,7 +176,7 @@ impl State {
 }
 
 impl Format {
-    fn request(&self, state: &State) -> PrepRequest {
+    fn request(&self, state: &StateDir) -> PrepRequest {
         let action = match (self.resume, self.abort) {
             (true, _) => Action::Resume,
             (_, true) => Action::Abort,
@@ -218,7 +218,7 @@ impl Format {
 
     /// Formats the drive, continues an unfinished one, or gives it up.
     pub fn run(self, output: &Output) -> Exit {
-        let state = State::of(&self.keys, &self.drive);
+        let state = StateDir::of(&self.keys, &self.drive);
         let consent = Consent { silent: self.silent, serials: self.yes.clone() };
         let begins = !self.resume && !self.abort;
         if begins {
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_state_is_called_as_its_drive() {
-        let of = |drive: &str| State::of(Path::new("keys"), drive).dir.display().to_string();
+        let of = |drive: &str| StateDir::of(Path::new("keys"), drive).dir.display().to_string();
         assert_eq!(of("/dev/sdb"), "keys/.dray-format-sdb");
         assert_eq!(of("serial:WD-1 2"), "keys/.dray-format-serial_WD-1_2");
         assert_eq!(of("a/b.img:4GB"), "keys/.dray-format-b.img");

@@ -380,7 +380,13 @@ impl Create {
             let rest_known = known.split_off(known.len().min(DRIVES_MAX));
             let (drives, known) = (std::mem::replace(&mut drives, rest), std::mem::replace(&mut known, rest_known));
             let part = (count > 1).then_some(number + 1);
-            parts.push(Part { name, file, drives, known, body: self.body.as_ref().map(|path| numbered(path, part)) });
+            parts.push(JobPart {
+                name,
+                file,
+                drives,
+                known,
+                body: self.body.as_ref().map(|path| numbered(path, part)),
+            });
         }
         if count > 1 {
             output.chat(&format!("A job takes {DRIVES_MAX} drives at most: these make {count} jobs.\n"));
@@ -397,9 +403,9 @@ impl Create {
     }
 
     /// Reports all jobs that are known here already.
-    fn refuse_known(&self, parts: &[Part]) -> Result<(), Problems> {
+    fn refuse_known(&self, parts: &[JobPart]) -> Result<(), Problems> {
         let known = parts.iter().filter(|part| !self.replace && part.file.exists());
-        let problem = |part: &Part| {
+        let problem = |part: &JobPart| {
             Problem::new(Kind::Refused, "a job of this name is known here already; nothing was sent")
                 .path(&part.file)
                 .advice("look at it with `dray job show`; --replace forgets it, --name NAME makes another")
@@ -410,7 +416,7 @@ impl Create {
     /// Makes one job: its files, then the request.
     fn make(
         &self,
-        part: &Part,
+        part: &JobPart,
         described: &Description,
         service: Option<&Service>,
         warnings: &[Problem],
@@ -469,8 +475,8 @@ impl Create {
     }
 
     /// Writes the requested key files, once it is known that every one of them can be created.
-    fn write_keys(&self, request: &Value, part: &Part) -> Result<(), Problems> {
-        let Part { drives, file, body: body_file, .. } = part;
+    fn write_keys(&self, request: &Value, part: &JobPart) -> Result<(), Problems> {
+        let JobPart { drives, file, body: body_file, .. } = part;
         let mut outputs = Outputs::default();
         outputs.input(&self.job, "the description of the job");
         self.journal.iter().for_each(|path| outputs.input(path, "the journal"));
@@ -598,7 +604,7 @@ impl Create {
 }
 
 /// One of the jobs that a journal's drives make.
-struct Part {
+struct JobPart {
     name: String,
     /// The job's file.
     file: PathBuf,
@@ -609,7 +615,7 @@ struct Part {
     body: Option<PathBuf>,
 }
 
-impl Part {
+impl JobPart {
     /// Whether an earlier run, which ended before the last job, sent this one with the same drives.
     fn was_sent(&self, submits: bool, replaces: bool) -> bool {
         let Ok(job) = Job::load(&self.file) else { return false };

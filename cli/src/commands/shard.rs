@@ -19,7 +19,7 @@ use crate::exit::Exit;
 use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, text};
 use crate::shard::hosts::Hosts;
-use crate::shard::{self, Entry, Index, Outcome, State, lock};
+use crate::shard::{self, Entry, Index, Outcome, ShardState, lock};
 
 const EXAMPLES: &str = "Examples:
   dray plan --journal job.jrn --id session#1 --dataset dataset.csv \\
@@ -157,7 +157,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         for serial in unknown {
             output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
         }
-        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &State::Waiting, None)).collect();
+        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &ShardState::Waiting, None)).collect();
         if !output.result("shards", json!({ "dir": dir, "plan": index.plan_hex(), "shards": list })) {
             let dir = clean(&dir.display().to_string());
             output.chat(&format!(
@@ -297,20 +297,20 @@ fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &
     }
 }
 
-fn line_json(entry: &Entry, state: &State, durable: Option<Durable>) -> Value {
+fn line_json(entry: &Entry, state: &ShardState, durable: Option<Durable>) -> Value {
     let (mut host, mut since, mut exit_code, mut left_out) = (entry.host.clone(), None, None, 0);
     match state {
-        State::Running(holder) | State::BrokenOff(holder) => {
+        ShardState::Running(holder) | ShardState::BrokenOff(holder) => {
             host = Some(holder.host.clone());
             since = Some(holder.since.clone());
         }
-        State::Ended(outcome) => {
+        ShardState::Ended(outcome) => {
             host = Some(outcome.host.clone());
             since = Some(outcome.ended.clone());
             exit_code = Some(outcome.exit_code);
             left_out = outcome.left_out;
         }
-        State::Waiting => {}
+        ShardState::Waiting => {}
     }
     json!({
         "index": entry.number, "drive_id": entry.drive_id, "name": entry.name, "host": host, "state": state.word(),
@@ -326,7 +326,7 @@ fn utc(at: SystemTime) -> Option<String> {
 }
 
 /// A sentence on a shard's state.
-fn detail(state: &State, durable: Option<Durable>) -> String {
+fn detail(state: &ShardState, durable: Option<Durable>) -> String {
     let mut text = sentence(state);
     if let Some(durable) = durable {
         let at = utc(durable.at).unwrap_or_default();
@@ -335,12 +335,14 @@ fn detail(state: &State, durable: Option<Durable>) -> String {
     text
 }
 
-fn sentence(state: &State) -> String {
+fn sentence(state: &ShardState) -> String {
     match state {
-        State::Waiting => String::new(),
-        State::Running(holder) => format!("on {} since {}", holder.host, holder.since),
-        State::BrokenOff(holder) => format!("on {}, begun {}: run it again, it resumes", holder.host, holder.since),
-        State::Ended(outcome) => match (outcome.is_finished(), outcome.left_out) {
+        ShardState::Waiting => String::new(),
+        ShardState::Running(holder) => format!("on {} since {}", holder.host, holder.since),
+        ShardState::BrokenOff(holder) => {
+            format!("on {}, begun {}: run it again, it resumes", holder.host, holder.since)
+        }
+        ShardState::Ended(outcome) => match (outcome.is_finished(), outcome.left_out) {
             (true, 0) => format!("on {}, {}", outcome.host, outcome.ended),
             (true, n) => format!("on {}, {}; {} left out", outcome.host, outcome.ended, count(n, "file")),
             (false, _) => {
@@ -354,7 +356,7 @@ fn sentence(state: &State) -> String {
 #[derive(Debug)]
 struct Seen<'a> {
     entry: &'a Entry,
-    state: State,
+    state: ShardState,
     /// The last checkpoint of a drive that is not finished.
     durable: Option<Durable>,
 }
@@ -362,9 +364,9 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(index: &Index, entry: &'a Entry) -> Self {
         let state = index.state(entry);
-        let is_over = matches!(&state, State::Ended(outcome) if outcome.is_finished());
+        let is_over = matches!(&state, ShardState::Ended(outcome) if outcome.is_finished());
         let journal = match &state {
-            State::Ended(outcome) => outcome.journal.clone(),
+            ShardState::Ended(outcome) => outcome.journal.clone(),
             _ => index.journal(entry, None),
         };
         let durable = if is_over { None } else { shards::durable(&index.session, &journal, &entry.drive_id) };
@@ -372,7 +374,7 @@ impl<'a> Seen<'a> {
     }
 
     fn left_out(&self) -> u64 {
-        if let State::Ended(outcome) = &self.state { outcome.left_out } else { 0 }
+        if let ShardState::Ended(outcome) = &self.state { outcome.left_out } else { 0 }
     }
 }
 
@@ -391,10 +393,11 @@ fn status_page(index: &Index, states: &[Seen<'_>]) -> Page {
             page.verdict(Tone::Bad, &format!("{} {needs} attention", count(n as u64, "drive")), &sentence);
         }
     }
-    let bytes = |is: &dyn Fn(&State) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.data).sum::<u64>();
+    let bytes =
+        |is: &dyn Fn(&ShardState) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.data).sum::<u64>();
     let files =
-        |is: &dyn Fn(&State) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.files).sum::<u64>();
-    let is_done = |state: &State| state.word() == "done";
+        |is: &dyn Fn(&ShardState) -> bool| states.iter().filter(|s| is(&s.state)).map(|s| s.entry.files).sum::<u64>();
+    let is_done = |state: &ShardState| state.word() == "done";
     page.facts([
         ("Waiting", of("waiting").to_string()),
         ("Running", of("running").to_string()),

@@ -164,7 +164,7 @@ fn left_word(seconds: Option<f64>) -> String {
 
 /// All drives, without a clock: `now` is the time since the start.
 #[derive(Debug)]
-pub struct State {
+pub struct BoardState {
     lanes: Vec<Lane>,
     over: bool,
     drawn: usize,
@@ -172,7 +172,7 @@ pub struct State {
     is_unmeasured: bool,
 }
 
-impl State {
+impl BoardState {
     fn new(drives: &[(DriveFacts, ByteLen)]) -> Self {
         let lanes = drives.iter().map(|(drive, total)| Lane::new(drive, *total)).collect();
         Self { lanes, over: false, drawn: 0, is_unmeasured: false }
@@ -382,17 +382,17 @@ impl State {
 pub struct Board<'a> {
     output: &'a Output,
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<BoardState>,
     wake: Condvar,
 }
 
 impl<'a> Board<'a> {
     /// A board before the first event.
     pub fn new(output: &'a Output, drives: Vec<(DriveFacts, ByteLen)>) -> Self {
-        Self { output, started: Instant::now(), state: Mutex::new(State::new(&drives)), wake: Condvar::new() }
+        Self { output, started: Instant::now(), state: Mutex::new(BoardState::new(&drives)), wake: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BoardState> {
         // A drawing that panicked is no reason to lose the drives.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -434,7 +434,7 @@ impl<'a> Board<'a> {
         }
     }
 
-    fn object(&self, state: &mut State, event: &Event, now: Duration) {
+    fn object(&self, state: &mut BoardState, event: &Event, now: Duration) {
         match event {
             Event::Stage { drive, stage } => {
                 let id = state.lanes.get(*drive).map(|lane| lane.id.as_str());
@@ -467,7 +467,7 @@ impl<'a> Board<'a> {
         self.output.object("drive_failed", json!({ "drive": drive, "problem": objects::problem(problem) }));
     }
 
-    fn progress_object(&self, state: &State, drive: usize, now: Duration) {
+    fn progress_object(&self, state: &BoardState, drive: usize, now: Duration) {
         let Some(lane) = state.lanes.get(drive) else { return };
         let value = json!({
             "drive": drive,
@@ -516,7 +516,7 @@ impl<'a> Board<'a> {
     }
 
     /// Writes the metrics, without holding up the drives: events wait for the state.
-    fn measure<'s>(&'s self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+    fn measure<'s>(&'s self, state: MutexGuard<'s, BoardState>) -> MutexGuard<'s, BoardState> {
         let Some(metrics) = &self.output.metrics else { return state };
         let samples = state.samples(self.started.elapsed());
         drop(state);
@@ -542,7 +542,7 @@ impl<'a> Board<'a> {
     }
 
     /// Prints the status block that SIGUSR1 requests.
-    fn status(&self, state: &mut State) {
+    fn status(&self, state: &mut BoardState) {
         let now = self.started.elapsed();
         if self.output.json {
             for drive in 0..state.lanes.len() {
@@ -556,7 +556,7 @@ impl<'a> Board<'a> {
     }
 
     /// Prints above the table, which is drawn again at the next tick.
-    fn above(&self, state: &mut State, text: &str) {
+    fn above(&self, state: &mut BoardState, text: &str) {
         erase(state);
         err(&format!("{text}\n"));
     }
@@ -573,14 +573,14 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn erase(state: &mut State) {
+fn erase(state: &mut BoardState) {
     if state.drawn > 0 {
         err(&format!("\x1b[{}A\r\x1b[J", state.drawn));
         state.drawn = 0;
     }
 }
 
-fn draw(state: &mut State, now: Duration) {
+fn draw(state: &mut BoardState, now: Duration) {
     let width = columns();
     let lines = state.table(now);
     let mut frame = String::new();
@@ -596,7 +596,7 @@ fn draw(state: &mut State, now: Duration) {
 }
 
 /// A line for each running drive whose last one is `interval` old.
-fn plain(state: &mut State, now: Duration, interval: Duration) {
+fn plain(state: &mut BoardState, now: Duration, interval: Duration) {
     let mut reported = false;
     for drive in 0..state.lanes.len() {
         let lane = &mut state.lanes[drive];
@@ -622,12 +622,12 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn state(ids: &[&str]) -> State {
+    fn state(ids: &[&str]) -> BoardState {
         let drives: Vec<_> = ids
             .iter()
             .map(|id| (DriveFacts { drive_id: (*id).into(), ..DriveFacts::default() }, ByteLen(4_000_000_000_000)))
             .collect();
-        State::new(&drives)
+        BoardState::new(&drives)
     }
 
     fn progress(acknowledged: u64, waiting_for: Waiting) -> Event {
@@ -657,7 +657,7 @@ mod tests {
         let size = ByteLen(4_000_000_000_000);
         let facts = |rotational| DriveFacts { drive_id: "A".into(), size, rotational, ..DriveFacts::default() };
         let left = |rotational, waiting| {
-            let mut state = State::new(&[(facts(rotational), size)]);
+            let mut state = BoardState::new(&[(facts(rotational), size)]);
             state.apply(&progress(0, waiting), seconds(0));
             state.apply(&progress(2_000_000_000, waiting), seconds(10));
             state.lanes[0].seconds_left(seconds(10)).unwrap()
@@ -751,7 +751,7 @@ mod tests {
             waiting_for: Waiting::Nothing,
         };
         let stage = |drive, stage| Event::Stage { drive, stage };
-        let total = |state: &State, now| -> (u64, String) {
+        let total = |state: &BoardState, now| -> (u64, String) {
             let line = state.total_line(seconds(now));
             (state.lanes.iter().map(|lane| lane.written.0).sum(), line)
         };

@@ -187,13 +187,13 @@ impl Index {
     }
 
     /// State of a shard, from lock and result.
-    pub fn state(&self, entry: &Entry) -> State {
+    pub fn state(&self, entry: &Entry) -> ShardState {
         match Holder::read(&self.lock_path(entry)) {
-            Some(holder) if holder.is_gone() => return State::BrokenOff(holder),
-            Some(holder) => return State::Running(holder),
+            Some(holder) if holder.is_gone() => return ShardState::BrokenOff(holder),
+            Some(holder) => return ShardState::Running(holder),
             None => {}
         }
-        self.result(entry).map_or(State::Waiting, State::Ended)
+        self.result(entry).map_or(ShardState::Waiting, ShardState::Ended)
     }
 
     /// Result of the last run; `None` without a run, or with one that is not of this plan.
@@ -325,7 +325,7 @@ impl Outcome {
 
 /// State of a shard.
 #[derive(Clone, Debug)]
-pub enum State {
+pub enum ShardState {
     /// No run began.
     Waiting,
     /// A process holds it, or one on another host did when the lock was written.
@@ -336,7 +336,7 @@ pub enum State {
     Ended(Outcome),
 }
 
-impl State {
+impl ShardState {
     /// One word for people and programs.
     pub fn word(&self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ pub const PORTAL_LEN_MAX: usize = 2 << 20;
 
 /// Whether the drive that a record belongs to is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum RecordState {
     /// `SaveCommandOutput: Completed`: may be uploaded.
     Completed,
     /// `SaveCommandOutput: Incomplete`: ours, for a record that is written before the first data so that its key is
@@ -24,7 +24,7 @@ pub enum State {
     Incomplete,
 }
 
-impl State {
+impl RecordState {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "Completed",
@@ -64,7 +64,7 @@ impl std::fmt::Debug for DriveInfo<'_> {
 ///
 /// # Errors
 /// A value holds a line that is part of the journal's form; checked drive ids and paths never do.
-pub fn write(info: &DriveInfo<'_>, state: State, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
+pub fn write(info: &DriveInfo<'_>, state: RecordState, stamp: FileTime) -> Result<Zeroizing<Vec<u8>>, WriteError> {
     // Reserved at once, so that growing leaves no copy of the key behind; an escape has at most eight bytes for one.
     let header_hash = info.drive_header_hash.unwrap_or_default();
     let values = info.drive_id.len() + info.bitlocker_key.len() + info.manifest_file.len() + header_hash.len();
@@ -115,7 +115,7 @@ pub struct DriveRecord {
     /// `DriveHeaderHash`, if given and not empty.
     pub drive_header_hash: Option<String>,
     /// `None` for plain XML, which has no `SaveCommandOutput`, and for unknown outputs.
-    pub state: Option<State>,
+    pub state: Option<RecordState>,
 }
 
 /// Reason why a file is no drive record.
@@ -153,8 +153,8 @@ pub fn read(input: &[u8]) -> Result<DriveRecord, ReadError> {
     };
     let mut out = read_xml(record.get("DriveState").unwrap_or_default().as_bytes())?;
     out.state = match record.get("SaveCommandOutput").map(str::trim) {
-        Some("Completed") => Some(State::Completed),
-        Some("Incomplete") => Some(State::Incomplete),
+        Some("Completed") => Some(RecordState::Completed),
+        Some("Incomplete") => Some(RecordState::Incomplete),
         _ => None,
     };
     Ok(out)
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn published_form_is_written_word_for_word() {
-        let bytes = write(&info(), State::Completed, FileTime::from_unix(1_478_035_345, 379_000_000)).unwrap();
+        let bytes = write(&info(), RecordState::Completed, FileTime::from_unix(1_478_035_345, 379_000_000)).unwrap();
         let wanted = "[BeginUpdateRecord][2016/11/01 21:22:25.379][Type:ActivityRecord]\n\
             ActivityId: DriveInfo\nDriveState: [BeginValue]\n\
             <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Drive>\n   <DriveId>9WM35C2V</DriveId>\n   \
@@ -261,7 +261,7 @@ mod tests {
     fn both_forms_are_read() {
         let mut info = info();
         info.drive_header_hash = Some("0:1048576:AB;135266304:143360:CD");
-        let wrapped = write(&info, State::Completed, FileTime(0)).unwrap();
+        let wrapped = write(&info, RecordState::Completed, FileTime(0)).unwrap();
         let text = std::str::from_utf8(&wrapped).unwrap();
         let plain = text.split_once("[BeginValue]").unwrap().1.split_once("[EndValue]").unwrap().0;
         let plain = plain.trim_start();
@@ -271,9 +271,9 @@ mod tests {
         let unix = text.replace("\r\n", "\n");
         let in_journal = format!("{}{text}", String::from_utf8(journal::new_journal(FileTime(0))).unwrap());
         for (form, state) in [
-            (text, Some(State::Completed)),
-            (&unix, Some(State::Completed)),
-            (&in_journal, Some(State::Completed)),
+            (text, Some(RecordState::Completed)),
+            (&unix, Some(RecordState::Completed)),
+            (&in_journal, Some(RecordState::Completed)),
             (plain, None),
             (bare, None),
             (&declared, None),
@@ -293,15 +293,15 @@ mod tests {
     #[test]
     fn incomplete_records_keep_the_key_and_say_so() {
         let info = DriveInfo { manifest_hash: None, ..info() };
-        let record = read(&write(&info, State::Incomplete, FileTime(0)).unwrap()).unwrap();
-        assert_eq!(record.state, Some(State::Incomplete));
+        let record = read(&write(&info, RecordState::Incomplete, FileTime(0)).unwrap()).unwrap();
+        assert_eq!(record.state, Some(RecordState::Incomplete));
         assert_eq!(record.manifest_hash, None);
         assert_eq!(record.bitlocker_key.unwrap().expose(), KEY);
     }
 
     #[test]
     fn what_is_no_record_is_refused() {
-        let wrapped = write(&info(), State::Completed, FileTime(0)).unwrap();
+        let wrapped = write(&info(), RecordState::Completed, FileTime(0)).unwrap();
         assert!(matches!(read(&wrapped[..wrapped.len() - 30]), Err(ReadError::Torn(0))));
         assert!(matches!(read(b""), Err(ReadError::NoRecord)));
         assert!(matches!(read(&journal::new_journal(FileTime(0))), Err(ReadError::NoRecord)));
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn hostile_records_never_panic() {
         use dray_base::entropy::Seeded;
-        let base = write(&info(), State::Completed, FileTime(0)).unwrap().to_vec();
+        let base = write(&info(), RecordState::Completed, FileTime(0)).unwrap().to_vec();
         let mut random = Seeded::new(8);
         for _ in 0..20_000 {
             let mut bytes = base.clone();

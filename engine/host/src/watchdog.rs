@@ -10,13 +10,13 @@ pub const STALL: Duration = Duration::from_secs(20);
 /// Time of each task's last heartbeat. Tasks are numbered from 0.
 #[derive(Debug)]
 pub struct Watchdog {
-    state: Mutex<State>,
+    state: Mutex<Heartbeats>,
     wake: Condvar,
     stall: Duration,
 }
 
 #[derive(Debug)]
-struct State {
+struct Heartbeats {
     tasks: Vec<Task>,
     is_over: bool,
 }
@@ -32,10 +32,10 @@ impl Watchdog {
     /// A watchdog over `tasks` tasks; stalls of at least `stall` are reported.
     pub fn new(tasks: usize, stall: Duration) -> Self {
         let task = Task { heartbeat: Instant::now(), report_at: stall, is_running: true };
-        Self { state: Mutex::new(State { tasks: vec![task; tasks], is_over: false }), wake: Condvar::new(), stall }
+        Self { state: Mutex::new(Heartbeats { tasks: vec![task; tasks], is_over: false }), wake: Condvar::new(), stall }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Heartbeats> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,12 +6,12 @@
 use std::cmp::Ordering;
 
 /// `(first, last, step, delta)`: every `step`-th code unit from `first` to `last` maps to itself plus `delta`.
-type Run = (u16, u16, u16, i32);
+type CaseRun = (u16, u16, u16, i32);
 
 /// All code units that differ from identity (docs/spec/ntfs.md#upcase-table-and-collation; measured on Windows builds
 /// 14393 to 20348).
 #[rustfmt::skip]
-const RUNS: [Run; 125] = [
+const RUNS: [CaseRun; 125] = [
     (0x0061, 0x007A, 1, -32), (0x00E0, 0x00F6, 1, -32), (0x00F8, 0x00FE, 1, -32), (0x00FF, 0x00FF, 1, 121),
     (0x0101, 0x012F, 2, -1), (0x0133, 0x0137, 2, -1), (0x013A, 0x0148, 2, -1), (0x014B, 0x0177, 2, -1),
     (0x017A, 0x017E, 2, -1), (0x0180, 0x0180, 1, 195), (0x0183, 0x0185, 2, -1), (0x0188, 0x018C, 4, -1),

@@ -165,21 +165,21 @@ pub struct Batches<'a> {
     slot_len: u64,
     phase: Option<Phase>,
     /// Runs of the present phase that are not file data, ascending; reversed, so that `pop` gives the next.
-    runs: Vec<Run>,
+    runs: Vec<ContentRun>,
     data: FilePacker<'a>,
     pending_data: Option<Batch>,
 }
 
 /// A run that is cut by length alone.
 #[derive(Clone, Debug)]
-struct Run {
+struct ContentRun {
     content: Content,
     /// Bytes of content before this run.
     skip: u64,
     place: ByteRange,
 }
 
-impl Run {
+impl ContentRun {
     /// Device offset of its first byte.
     fn device_start(&self, volume: u64) -> ByteOffset {
         match self.content {
@@ -297,55 +297,55 @@ impl<'a> Batches<'a> {
         self.runs.reverse();
     }
 
-    fn early_runs(&self) -> Vec<Run> {
+    fn early_runs(&self) -> Vec<ContentRun> {
         let mut runs = self.section_runs(SectionPhase::Early);
         // Clusters of the files that own BitLocker's regions, beyond the regions themselves, decrypt to zeros.
         for zeros in self.drive.hidden_zeros().into_iter().chain([self.drive.tail()]).filter(|zeros| zeros.len.0 > 0) {
-            runs.push(Run { content: Content::Zeros, skip: 0, place: zeros });
+            runs.push(ContentRun { content: Content::Zeros, skip: 0, place: zeros });
         }
         // Few bytes, and a partition: whatever lay there before would be in the clear for ever.
         let reserved = self.drive.table().msr;
-        runs.extend(reserved.map(|place| Run { content: Content::Plain(Plain::Zeros), skip: 0, place }));
+        runs.extend(reserved.map(|place| ContentRun { content: Content::Plain(Plain::Zeros), skip: 0, place }));
         runs.sort_by_key(|run| run.device_start(self.drive.volume().start.0));
         runs
     }
 
-    fn section_runs(&self, phase: SectionPhase) -> Vec<Run> {
+    fn section_runs(&self, phase: SectionPhase) -> Vec<ContentRun> {
         let mut runs = Vec::new();
         for section in self.drive.layout().sections().into_iter().filter(|s| s.phase == phase) {
             let mut skip = 0;
             for place in section.extents {
-                runs.push(Run { content: Content::Section { kind: section.kind, offset: 0 }, skip, place });
+                runs.push(ContentRun { content: Content::Section { kind: section.kind, offset: 0 }, skip, place });
                 skip += place.len.0;
             }
         }
         runs
     }
 
-    fn metadata_runs(&self) -> Vec<Run> {
+    fn metadata_runs(&self) -> Vec<ContentRun> {
         let mut runs = self.section_runs(SectionPhase::AfterData);
         let mut skip = 0;
         for place in self.drive.manifest_place().into_iter().flat_map(|place| self.extents(place)) {
-            runs.push(Run { content: Content::Manifest { offset: 0 }, skip, place });
+            runs.push(ContentRun { content: Content::Manifest { offset: 0 }, skip, place });
             skip += place.len.0;
         }
         runs.sort_by_key(|run| run.place.start);
         runs
     }
 
-    fn free_runs(&self) -> Vec<Run> {
+    fn free_runs(&self) -> Vec<ContentRun> {
         let volume = self.drive.volume().start.0;
         let left = self.drive.left().filter(|_| self.drive.wipe_free()).map(|(place, what)| match what {
             Use::Free => {
                 let place = ByteRange::new(place.start.0 - volume, place.len.0);
-                Run { content: Content::Zeros, skip: 0, place }
+                ContentRun { content: Content::Zeros, skip: 0, place }
             }
-            _ => Run { content: Content::Plain(Plain::Zeros), skip: 0, place },
+            _ => ContentRun { content: Content::Plain(Plain::Zeros), skip: 0, place },
         });
         left.collect()
     }
 
-    fn last_runs(&self) -> Vec<Run> {
+    fn last_runs(&self) -> Vec<ContentRun> {
         let mut runs = self.section_runs(SectionPhase::Last);
         let (regions, behind) = (self.drive.regions(), self.drive.behind_boot_sector());
         for run in &mut runs {
@@ -359,7 +359,7 @@ impl<'a> Batches<'a> {
             }
         }
         if let Some(regions) = regions {
-            let plain = |content, place| Run { content: Content::Plain(content), skip: 0, place };
+            let plain = |content, place| ContentRun { content: Content::Plain(content), skip: 0, place };
             runs.extend(regions.metadata().map(|place| plain(Plain::FveRegion, place)));
             runs.push(plain(Plain::Noise, behind));
         }
@@ -367,17 +367,17 @@ impl<'a> Batches<'a> {
         runs
     }
 
-    fn front_runs(&self) -> Vec<Run> {
+    fn front_runs(&self) -> Vec<ContentRun> {
         let content = match self.drive.regions() {
             Some(_) => Content::Plain(Plain::BootSector),
             None => Content::Section { kind: SectionKind::Boot, offset: 0 },
         };
-        vec![Run { content, skip: 0, place: self.drive.boot_sector() }]
+        vec![ContentRun { content, skip: 0, place: self.drive.boot_sector() }]
     }
 
-    fn table_runs(&self) -> Vec<Run> {
+    fn table_runs(&self) -> Vec<ContentRun> {
         // Their places are device offsets already; `cut` adds the volume's start to the others.
-        let run = |plain, place| Run { content: Content::Plain(plain), skip: 0, place };
+        let run = |plain, place| ContentRun { content: Content::Plain(plain), skip: 0, place };
         let backup = self.drive.table_backup().map(|place| run(Plain::TableBackup, place));
         backup.into_iter().chain([run(Plain::TablePrimary, self.drive.table_primary())]).collect()
     }

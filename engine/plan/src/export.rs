@@ -176,7 +176,7 @@ pub struct Filled {
 
 /// Equal blobs that went onto one drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct EqualBlobs {
     /// Bytes that each takes.
     pub cost: u64,
     /// Number of drives.
@@ -193,7 +193,7 @@ pub struct Packed {
     /// Blobs that have no room on the drives there are.
     pub left_over: u64,
     /// Drive of each blob, by descending size.
-    pub runs: Vec<Run>,
+    pub runs: Vec<EqualBlobs>,
 }
 
 /// Costs of blobs: four bytes each, in half sectors; what is larger apart.
@@ -264,7 +264,7 @@ impl Costs {
             }
             match out.runs.last_mut() {
                 Some(run) if run.cost == cost && run.drive == place => run.count += 1,
-                _ => out.runs.push(Run { cost, count: 1, drive: place }),
+                _ => out.runs.push(EqualBlobs { cost, count: 1, drive: place }),
             }
         }
         // A drive of the list that nothing went onto is not needed.

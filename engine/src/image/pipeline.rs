@@ -96,7 +96,7 @@ pub(super) struct Pipeline<'a> {
 }
 
 /// A piece on its way.
-struct Item {
+struct PieceInFlight {
     at: ByteOffset,
     bytes: Option<Held>,
     md5: [u8; 16],
@@ -142,17 +142,17 @@ impl Pipeline<'_> {
                 exits.push(Exit { sender: Some(sender), waker: lane.waker(), pool });
                 threads.push(scope.spawn(move || lane.run(&pieces, counters)));
             }
-            let (first, arrived) = unbounded::<Item>();
+            let (first, arrived) = unbounded::<PieceInFlight>();
             let hashes = self.hashes;
             let is_sha = hashes.sha256 || hashes.pieces;
             // One stage a thread: the chains are the slowest part, and cannot be cut.
-            let (to_md5, from_sha) = unbounded::<Item>();
+            let (to_md5, from_sha) = unbounded::<PieceInFlight>();
             let sha = scope.spawn(move || sha_stage(&arrived, &to_md5, hashes, is_sha));
-            let (to_lanes, from_md5) = unbounded::<Item>();
+            let (to_lanes, from_md5) = unbounded::<PieceInFlight>();
             let md5 = scope.spawn(move || md5_stage(&from_sha, &to_lanes, hashes.md5));
             let spread = scope.spawn(move || spread(&from_md5, to, exits));
             let mut read = 0;
-            let mut early: BTreeMap<u64, Item> = BTreeMap::new();
+            let mut early: BTreeMap<u64, PieceInFlight> = BTreeMap::new();
             let mut next = 0_u64;
             let mut failed = Vec::new();
             let result = self.read(&pool, |index, item| {
@@ -236,7 +236,7 @@ struct Arrival {
     range: Result<(), ByteRange>,
 }
 
-impl From<Arrival> for Item {
+impl From<Arrival> for PieceInFlight {
     fn from(arrival: Arrival) -> Self {
         let Arrival { at, bytes, md5, .. } = arrival;
         Self { at, bytes, md5, sha256: None }
@@ -262,7 +262,12 @@ pub(super) fn pieces<'a>(ranges: &'a [ByteRange], cuts: &'a [u64]) -> impl Itera
     })
 }
 
-fn sha_stage(items: &Receiver<Item>, next: &Sender<Item>, hashes: Hashes, is_asked: bool) -> Option<[u8; 32]> {
+fn sha_stage(
+    items: &Receiver<PieceInFlight>,
+    next: &Sender<PieceInFlight>,
+    hashes: Hashes,
+    is_asked: bool,
+) -> Option<[u8; 32]> {
     let mut whole = Sha256::default();
     for mut item in items {
         if let Some(bytes) = item.bytes.as_ref().filter(|_| is_asked) {
@@ -278,7 +283,7 @@ fn sha_stage(items: &Receiver<Item>, next: &Sender<Item>, hashes: Hashes, is_ask
     hashes.sha256.then(|| whole.value())
 }
 
-fn md5_stage(items: &Receiver<Item>, next: &Sender<Item>, is_asked: bool) -> Option<[u8; 16]> {
+fn md5_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) -> Option<[u8; 16]> {
     let mut whole = Md5::new();
     for item in items {
         if let Some(bytes) = item.bytes.as_ref().filter(|_| is_asked) {
@@ -316,9 +321,9 @@ impl Drop for Exit<'_> {
 }
 
 /// Gives each piece to the lanes that take it.
-fn spread(items: &Receiver<Item>, to: &[To<'_>], exits: Vec<Exit<'_>>) -> Vec<Hashed> {
+fn spread(items: &Receiver<PieceInFlight>, to: &[To<'_>], exits: Vec<Exit<'_>>) -> Vec<Hashed> {
     let mut pieces = Vec::new();
-    for Item { at, bytes, md5, sha256 } in items {
+    for PieceInFlight { at, bytes, md5, sha256 } in items {
         let Some(bytes) = bytes else { continue };
         let range = ByteRange::new(at.0, bytes.len() as u64);
         pieces.push(Hashed { range, md5, sha256 });

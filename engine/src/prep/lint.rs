@@ -109,7 +109,7 @@ pub fn lint(path: &Path) -> Result<Linted, Problems> {
             }
         }
         InputKind::DriveRecord => match drive_record::read(&bytes) {
-            Ok(record) if record.state == Some(drive_record::State::Incomplete) => problems.push(
+            Ok(record) if record.state == Some(drive_record::RecordState::Incomplete) => problems.push(
                 Problem::new(Kind::Usage, "belongs to a drive that is not finished")
                     .path(path)
                     .advice("prepare the drive to its end before it goes into a job"),

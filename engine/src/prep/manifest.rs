@@ -214,7 +214,7 @@ fn write_exported(buffer: &mut Vec<u8>, block: &Block, blob: &ExportedBlob, numb
 }
 
 /// Next part of the manifest.
-enum State {
+enum NextPart {
     Head,
     /// A blob, and the first of its blocks that is still missing.
     Blob {
@@ -234,7 +234,7 @@ pub fn stream<'a>(
     log: HashReader,
 ) -> ManifestStream<'a> {
     let writer = BlobWriter::new(tree, rules, hashes);
-    let mut text = Text { writer, left_out, log, state: State::Head, runs: Vec::new() };
+    let mut text = Text { writer, left_out, log, state: NextPart::Head, runs: Vec::new() };
     ManifestStream::new(move |into| text.render(into))
 }
 
@@ -243,7 +243,7 @@ struct Text<'a> {
     writer: BlobWriter<'a>,
     left_out: LeftOut,
     log: HashReader,
-    state: State,
+    state: NextPart,
     runs: Vec<PageRun>,
 }
 
@@ -252,18 +252,18 @@ impl Text<'_> {
     fn render(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         while into.is_empty() {
             match self.state {
-                State::Head => {
+                NextPart::Head => {
                     *into = self.writer.head();
-                    self.state = State::Blob { file: 0, block: 0 };
+                    self.state = NextPart::Blob { file: 0, block: 0 };
                 }
-                State::Blob { file, .. } if file == self.writer.tree.blob_count() => self.state = State::Foot,
-                State::Blob { file, .. } if self.writer.tree.is_side(file) => self.pass_over(file)?,
-                State::Blob { file, block } => self.blob(file, block, into)?,
-                State::Foot => {
+                NextPart::Blob { file, .. } if file == self.writer.tree.blob_count() => self.state = NextPart::Foot,
+                NextPart::Blob { file, .. } if self.writer.tree.is_side(file) => self.pass_over(file)?,
+                NextPart::Blob { file, block } => self.blob(file, block, into)?,
+                NextPart::Foot => {
                     *into = self.writer.foot();
-                    self.state = State::End;
+                    self.state = NextPart::End;
                 }
-                State::End => break,
+                NextPart::End => break,
             }
         }
         Ok(())
@@ -275,7 +275,7 @@ impl Text<'_> {
         for _ in 0..tree.file(file).len.0.div_ceil(tree.block_len(file)) {
             self.log.block()?;
         }
-        self.state = State::Blob { file: file + 1, block: 0 };
+        self.state = NextPart::Blob { file: file + 1, block: 0 };
         Ok(())
     }
 
@@ -331,8 +331,8 @@ impl Text<'_> {
             Ok(if until == count { u64::MAX } else { until })
         })?;
         self.state = match done {
-            u64::MAX => State::Blob { file: file + 1, block: 0 },
-            block => State::Blob { file, block },
+            u64::MAX => NextPart::Blob { file: file + 1, block: 0 },
+            block => NextPart::Blob { file, block },
         };
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
+use crate::azure::drive_record::{self, DriveInfo, RecordState};
 use crate::azure::driveset;
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::manifest::{self, Event};

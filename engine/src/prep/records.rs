@@ -7,7 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::azure::SecretText;
-use crate::azure::drive_record::{self, DriveRecord, State};
+use crate::azure::drive_record::{self, DriveRecord, RecordState};
 use crate::azure::names;
 use crate::files::Which;
 use crate::files::input::{self, Pipes};
@@ -49,7 +49,7 @@ pub fn is_foreign(journal: &Path, drive_id: &str, key: Option<&SecretText>) -> b
     if key.is_some() && record.bitlocker_key.as_ref().map(SecretText::expose) == key {
         return false;
     }
-    record.state != Some(State::Incomplete) || is_known_beside(journal, drive_id)
+    record.state != Some(RecordState::Incomplete) || is_known_beside(journal, drive_id)
 }
 
 /// Whether another journal in the directory lists a drive.

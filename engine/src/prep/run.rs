@@ -13,7 +13,7 @@ use crossbeam_channel::unbounded;
 use rustix::process::setpriority_process;
 use zeroize::Zeroizing;
 
-use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
+use crate::azure::drive_record::{self, DriveInfo, RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
 use crate::bitlocker::build::{FRONT_LEN, KeyFile, REGION_LEN, VolumeSecrets};
 use crate::bitlocker::regions::Regions;

@@ -14,7 +14,7 @@ use crate::units::ByteLen;
 
 /// Result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CheckState {
     /// As expected.
     Good,
     /// Works, but worse than it could.
@@ -25,23 +25,23 @@ pub enum State {
 
 /// One check of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct MachineCheck {
     /// Subject of the check, such as `io_uring`.
     pub what: &'static str,
     /// Its result.
-    pub state: State,
+    pub state: CheckState,
     /// The value or condition found.
     pub found: String,
     /// One line that helps; `None` when nothing needs to be done.
     pub remedy: Option<String>,
 }
 
-impl Check {
+impl MachineCheck {
     fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, state: State::Good, found: found.into(), remedy: None }
+        Self { what, state: CheckState::Good, found: found.into(), remedy: None }
     }
 
-    fn not(what: &'static str, state: State, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn not(what: &'static str, state: CheckState, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what, state, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
@@ -50,7 +50,7 @@ impl Check {
 const SLOTS_LEN: u64 = 112 << 20;
 
 /// Runs all checks.
-pub fn examine(roots: &Roots) -> Vec<Check> {
+pub fn examine(roots: &Roots) -> Vec<MachineCheck> {
     vec![
         kernel(roots),
         ring(roots),
@@ -67,26 +67,26 @@ fn text(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-fn kernel(roots: &Roots) -> Check {
+fn kernel(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "kernel";
     let Some(release) = text(&roots.proc.join("sys/kernel/osrelease")) else {
-        return Check::not(WHAT, State::Worse, "reports no release", "mount -t proc proc /proc");
+        return MachineCheck::not(WHAT, CheckState::Worse, "reports no release", "mount -t proc proc /proc");
     };
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match version {
-        (major, _) if major >= 6 => Check::good(WHAT, release),
-        version if version >= (5, 10) => Check::good(WHAT, format!("{release}; 6.1 and later are faster")),
-        _ => Check::not(
+        (major, _) if major >= 6 => MachineCheck::good(WHAT, release),
+        version if version >= (5, 10) => MachineCheck::good(WHAT, format!("{release}; 6.1 and later are faster")),
+        _ => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("{release} has no io_uring that dray can use"),
             "boot a kernel of 5.10 or later; until then dray works with plain system calls, slower",
         ),
     }
 }
 
-fn ring(roots: &Roots) -> Check {
+fn ring(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "io_uring";
     let state = text(&roots.proc.join("sys/kernel/io_uring_disabled"));
     let tried = File::open("/proc/self/exe").map_err(|error| error.to_string()).and_then(|file| {
@@ -97,28 +97,30 @@ fn ring(roots: &Roots) -> Check {
             .map_err(|error| error.to_string())
     });
     match (tried, state.as_deref()) {
-        (Ok(None), _) => Check::good(WHAT, "allowed"),
-        (Ok(Some(notice)), _) => Check::not(WHAT, State::Worse, notice, "ulimit -l unlimited, or run as root"),
-        (Err(error), Some("2")) => Check::not(
+        (Ok(None), _) => MachineCheck::good(WHAT, "allowed"),
+        (Ok(Some(notice)), _) => {
+            MachineCheck::not(WHAT, CheckState::Worse, notice, "ulimit -l unlimited, or run as root")
+        }
+        (Err(error), Some("2")) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("refused by the kernel's setting kernel.io_uring_disabled=2: {error}"),
             "sysctl kernel.io_uring_disabled=0",
         ),
-        (Err(error), Some("1")) => Check::not(
+        (Err(error), Some("1")) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("refused to all but root by kernel.io_uring_disabled=1: {error}"),
             "run as root, or sysctl kernel.io_uring_disabled=0",
         ),
-        (Err(error), _) if is_filtered(roots) => Check::not(
+        (Err(error), _) if is_filtered(roots) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("refused by a seccomp filter (a container): {error}"),
             "docker run --security-opt seccomp=unconfined, or a profile that allows io_uring_setup, _enter, _register",
         ),
         (Err(error), _) => {
-            Check::not(WHAT, State::Worse, error, "boot a kernel of 5.10 or later with CONFIG_IO_URING=y")
+            MachineCheck::not(WHAT, CheckState::Worse, error, "boot a kernel of 5.10 or later with CONFIG_IO_URING=y")
         }
     }
 }
@@ -129,41 +131,41 @@ fn is_filtered(roots: &Roots) -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
-fn locked_memory(roots: &Roots) -> Check {
+fn locked_memory(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "locked memory";
     let limits = text(&roots.proc.join("self/limits")).unwrap_or_default();
     let soft = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next());
     match soft.map(|soft| (soft, soft.parse::<u64>())) {
-        Some((_, Ok(bytes))) if bytes < SLOTS_LEN && !is_root(roots) => Check::not(
+        Some((_, Ok(bytes))) if bytes < SLOTS_LEN && !is_root(roots) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("{} may be locked, one drive wants {}", ByteLen(bytes), ByteLen(SLOTS_LEN)),
             "ulimit -l unlimited (or `* - memlock unlimited` in /etc/security/limits.conf)",
         ),
-        Some((_, Ok(bytes))) => Check::good(WHAT, ByteLen(bytes).to_string()),
-        Some((soft, Err(_))) => Check::good(WHAT, soft),
-        None => Check::good(WHAT, "not reported"),
+        Some((_, Ok(bytes))) => MachineCheck::good(WHAT, ByteLen(bytes).to_string()),
+        Some((soft, Err(_))) => MachineCheck::good(WHAT, soft),
+        None => MachineCheck::good(WHAT, "not reported"),
     }
 }
 
-fn huge_pages(roots: &Roots) -> Check {
+fn huge_pages(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "huge pages";
     let file = roots.sys.join("kernel/mm/transparent_hugepage/enabled");
     let line = text(&file).unwrap_or_default();
     let chosen = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word);
     match chosen {
-        Some(word @ ("always" | "madvise")) => Check::good(WHAT, word),
-        Some(word) => Check::not(
+        Some(word @ ("always" | "madvise")) => MachineCheck::good(WHAT, word),
+        Some(word) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("{word}: large writes cost more memory accesses"),
             format!("echo madvise >{}", file.display()),
         ),
-        None => Check::good(WHAT, "the kernel has none; large writes cost a little more"),
+        None => MachineCheck::good(WHAT, "the kernel has none; large writes cost a little more"),
     }
 }
 
-fn memory(roots: &Roots) -> Check {
+fn memory(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "memory";
     let info = text(&roots.proc.join("meminfo")).unwrap_or_default();
     let free = info.lines().find_map(|line| {
@@ -171,24 +173,24 @@ fn memory(roots: &Roots) -> Check {
         kib.trim().parse::<u64>().ok()?.checked_mul(1024)
     });
     match free {
-        Some(bytes) if bytes < 2 * SLOTS_LEN => Check::not(
+        Some(bytes) if bytes < 2 * SLOTS_LEN => MachineCheck::not(
             WHAT,
-            State::Bad,
+            CheckState::Bad,
             format!("{} available; a drive needs {} beyond the catalog", ByteLen(bytes), ByteLen(SLOTS_LEN)),
             "end other programs, or prepare the drives one after another",
         ),
         Some(bytes) => {
             let drives = bytes / (2 * SLOTS_LEN);
-            Check::good(
+            MachineCheck::good(
                 WHAT,
                 format!("{} available, enough for {} at once", ByteLen(bytes), counted(drives.min(25), "drive")),
             )
         }
-        None => Check::good(WHAT, "not reported"),
+        None => MachineCheck::good(WHAT, "not reported"),
     }
 }
 
-fn processor(roots: &Roots) -> Check {
+fn processor(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "processor";
     let info = text(&roots.proc.join("cpuinfo")).unwrap_or_default();
     let flags = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features")).unwrap_or_default();
@@ -203,11 +205,11 @@ fn processor(roots: &Roots) -> Check {
         } else {
             "no AVX2"
         };
-        Check::good(WHAT, format!("{cores} with AES instructions, {vectors}"))
+        MachineCheck::good(WHAT, format!("{cores} with AES instructions, {vectors}"))
     } else {
-        Check::not(
+        MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             format!("{cores} without AES instructions: the cipher is many times slower"),
             "in a virtual machine pass the host's processor on (-cpu host); else use another machine",
         )
@@ -220,7 +222,7 @@ fn is_root(roots: &Roots) -> bool {
     status.lines().any(|line| line.strip_prefix("Uid:").and_then(|ids| ids.split_whitespace().nth(1)) == Some("0"))
 }
 
-fn permissions(roots: &Roots) -> Check {
+fn permissions(roots: &Roots) -> MachineCheck {
     const WHAT: &str = "permissions";
     let is_real = |disk: &device::Disk| {
         disk.identity.transport.is_hardware() || disk.identity.transport == device::Transport::Virtio
@@ -246,30 +248,30 @@ fn permissions(roots: &Roots) -> Check {
             "run as root (sudo), or join the group that owns the nodes, usually disk"
         };
         denied.append(&mut others);
-        return Check::not(WHAT, State::Bad, format!("may not open {}", denied.join(", ")), remedy);
+        return MachineCheck::not(WHAT, CheckState::Bad, format!("may not open {}", denied.join(", ")), remedy);
     }
     if !others.is_empty() {
         let who = if is_root(roots) { "root; " } else { "" };
-        return Check::good(WHAT, format!("{who}may not open {}, which must not be taken", others.join(", ")));
+        return MachineCheck::good(WHAT, format!("{who}may not open {}, which must not be taken", others.join(", ")));
     }
     match (is_root(roots), disks.len()) {
-        (true, _) => Check::good(WHAT, "root"),
-        (false, 0) => Check::not(
+        (true, _) => MachineCheck::good(WHAT, "root"),
+        (false, 0) => MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             "not root, and no disk here to try it on",
             "run as root (sudo); image files need no privilege",
         ),
-        (false, _) => Check::good(WHAT, "every disk may be opened"),
+        (false, _) => MachineCheck::good(WHAT, "every disk may be opened"),
     }
 }
 
-fn smartctl() -> Check {
+fn smartctl() -> MachineCheck {
     const WHAT: &str = "smartctl";
     let Some(path) = program("smartctl") else {
-        return Check::not(
+        return MachineCheck::not(
             WHAT,
-            State::Worse,
+            CheckState::Worse,
             "not here: the health of drives is not known",
             "apt install smartmontools (dnf install smartmontools)",
         );
@@ -279,9 +281,14 @@ fn smartctl() -> Check {
     // `--json` came with 7.0.
     let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     if major >= 7 {
-        Check::good(WHAT, version)
+        MachineCheck::good(WHAT, version)
     } else {
-        Check::not(WHAT, State::Worse, format!("{version} has no --json"), "install smartmontools 7.0 or later")
+        MachineCheck::not(
+            WHAT,
+            CheckState::Worse,
+            format!("{version} has no --json"),
+            "install smartmontools 7.0 or later",
+        )
     }
 }
 
@@ -315,7 +322,7 @@ mod tests {
             ],
             |roots| {
                 for check in [kernel(roots), locked_memory(roots), huge_pages(roots), memory(roots), processor(roots)] {
-                    assert_ne!(check.state, State::Good, "{check:?}");
+                    assert_ne!(check.state, CheckState::Good, "{check:?}");
                     assert!(check.remedy.as_deref().is_some_and(|line| !line.contains('\n')), "{check:?}");
                 }
                 assert!(is_filtered(roots) && !is_root(roots));
@@ -344,7 +351,7 @@ mod tests {
                     processor(roots),
                     permissions(roots),
                 ] {
-                    assert_eq!((check.state, &check.remedy), (State::Good, &None), "{check:?}");
+                    assert_eq!((check.state, &check.remedy), (CheckState::Good, &None), "{check:?}");
                 }
             },
         );

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub use counters::LinkCounters;
 pub use health::Health;
 pub use link::Link;
-pub use machine::{Check, State, examine};
+pub use machine::{CheckState, MachineCheck, examine};
 
 use crate::device::{self, Access, Device, Geometry, Identity, Roots, Transport, guard, signature};
 use crate::report::{Kind, Problem};

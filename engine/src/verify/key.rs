@@ -272,7 +272,7 @@ impl Key {
             drive_id: record.drive_id,
             manifest_file: record.manifest_file,
             manifest_hash: record.manifest_hash,
-            is_incomplete: record.state == Some(drive_record::State::Incomplete),
+            is_incomplete: record.state == Some(drive_record::RecordState::Incomplete),
         };
         for candidate in &mut key.candidates {
             candidate.record = Some(record.clone());

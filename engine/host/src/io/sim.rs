@@ -121,7 +121,7 @@ struct Unflushed {
     bytes: Vec<u8>,
 }
 
-struct State {
+struct DiskState {
     size: u64,
     sector: u64,
     seed: u64,
@@ -138,7 +138,7 @@ struct State {
     dead: bool,
 }
 
-impl State {
+impl DiskState {
     /// xorshift64*
     fn random(&mut self) -> u64 {
         self.random ^= self.random >> 12;
@@ -257,7 +257,7 @@ fn gone() -> io::Error {
 
 /// A disk in memory. Clones name the same disk.
 #[derive(Clone)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk(Arc<Mutex<DiskState>>);
 
 impl std::fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -274,7 +274,7 @@ impl SimDisk {
     }
 
     fn from_parts(size: u64, sector: u64, seed: u64, bytes: Sparse) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(DiskState {
             size,
             sector,
             seed,
@@ -291,7 +291,7 @@ impl SimDisk {
         })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -451,23 +451,23 @@ impl SimDisk {
     }
 }
 
-enum Work {
+enum QueuedWork {
     Fill(Fill),
     Write { tag: u64, slot: Slot, len: usize, at: ByteOffset },
     Flush { tag: u64 },
 }
 
-struct Job {
+struct Queued {
     number: u64,
     since: Instant,
-    work: Work,
+    work: QueuedWork,
 }
 
 /// The engine of a [`SimDisk`]. Sources are read with plain system calls.
 pub struct Sim {
     disk: SimDisk,
-    queue: VecDeque<Job>,
-    hung: Vec<Job>,
+    queue: VecDeque<Queued>,
+    hung: Vec<Queued>,
     next: u64,
     bell: Arc<(Mutex<bool>, Condvar)>,
     waker: Waker,
@@ -480,18 +480,19 @@ impl std::fmt::Debug for Sim {
 }
 
 impl Sim {
-    fn give(&mut self, work: Work) {
+    fn give(&mut self, work: QueuedWork) {
         self.next += 1;
-        self.queue.push_back(Job { number: self.next, since: Instant::now(), work });
+        self.queue.push_back(Queued { number: self.next, since: Instant::now(), work });
     }
 
     /// Takes the operation that the disk finishes next: any, but no flush before the writes given before it.
-    fn choose(&mut self) -> Option<Job> {
-        let first_write = self.queue.iter().find(|job| matches!(job.work, Work::Write { .. })).map(|job| job.number);
+    fn choose(&mut self) -> Option<Queued> {
+        let first_write =
+            self.queue.iter().find(|job| matches!(job.work, QueuedWork::Write { .. })).map(|job| job.number);
         let hung_write =
-            self.hung.iter().filter(|job| matches!(job.work, Work::Write { .. })).map(|job| job.number).min();
-        let may = |job: &Job| {
-            !matches!(job.work, Work::Flush { .. })
+            self.hung.iter().filter(|job| matches!(job.work, QueuedWork::Write { .. })).map(|job| job.number).min();
+        let may = |job: &Queued| {
+            !matches!(job.work, QueuedWork::Flush { .. })
                 || [first_write, hung_write].into_iter().flatten().all(|write| write > job.number)
         };
         let ready: Vec<_> = (0..self.queue.len()).filter(|n| may(&self.queue[*n])).collect();
@@ -503,7 +504,7 @@ impl Sim {
     }
 
     /// Does one operation; `None` when it hangs.
-    fn run(&mut self, job: Job) -> Option<Completion> {
+    fn run(&mut self, job: Queued) -> Option<Completion> {
         let mut state = self.disk.lock();
         let latency = state.faults.latency_max;
         if !latency.is_zero() {
@@ -513,14 +514,14 @@ impl Sim {
             std::thread::sleep(pause);
             state = self.disk.lock();
         }
-        if let Work::Fill(fill) = &job.work
+        if let QueuedWork::Fill(fill) = &job.work
             && fill.parts.iter().any(|part| state.faults.hangs(part))
         {
             drop(state);
             self.hung.push(job);
             return None;
         }
-        if !matches!(job.work, Work::Fill(_)) && !state.dead {
+        if !matches!(job.work, QueuedWork::Fill(_)) && !state.dead {
             state.begun += 1;
             if state.faults.hang_at == Some(state.begun) {
                 drop(state);
@@ -530,7 +531,7 @@ impl Sim {
             if state.faults.cut_after.is_some_and(|last| state.begun >= last) {
                 // Operations under way may have landed in part, acknowledged or not.
                 for job in std::iter::once(&job).chain(&self.queue).chain(&self.hung) {
-                    if let Work::Write { slot, len, at, .. } = &job.work {
+                    if let QueuedWork::Write { slot, len, at, .. } = &job.work {
                         state.cache(job.number, at.0, &slot[..*len]);
                     }
                 }
@@ -538,17 +539,17 @@ impl Sim {
             }
         }
         Some(match job.work {
-            Work::Fill(Fill { tag, mut slot, parts }) => {
+            QueuedWork::Fill(Fill { tag, mut slot, parts }) => {
                 drop(state);
                 let read = |at: ByteOffset, into: &mut [u8]| self.disk.lock().read(at.0, into);
                 let results = parts.iter().map(|part| sync::fill_part(&read, &mut slot, part)).collect();
                 Completion::Filled { tag, slot, results }
             }
-            Work::Write { tag, slot, len, at } => {
+            QueuedWork::Write { tag, slot, len, at } => {
                 let result = state.write(job.number, at.0, &slot[..len]);
                 Completion::Written { tag, slot, result }
             }
-            Work::Flush { tag } => Completion::Flushed { tag, result: state.flush(job.number) },
+            QueuedWork::Flush { tag } => Completion::Flushed { tag, result: state.flush(job.number) },
         })
     }
 
@@ -574,16 +575,16 @@ impl Sim {
 impl Engine for Sim {
     fn fill(&mut self, fill: Fill) {
         check_fill(&fill);
-        self.give(Work::Fill(fill));
+        self.give(QueuedWork::Fill(fill));
     }
 
     fn write(&mut self, tag: u64, slot: Slot, len: usize, at: ByteOffset) {
         assert!(len <= slot.len(), "a write longer than its slot");
-        self.give(Work::Write { tag, slot, len, at });
+        self.give(QueuedWork::Write { tag, slot, len, at });
     }
 
     fn flush(&mut self, tag: u64) {
-        self.give(Work::Flush { tag });
+        self.give(QueuedWork::Flush { tag });
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Completion {

@@ -181,7 +181,7 @@ impl<'a> Record<'a> {
         sizes: Sizes,
         extents: impl Iterator<Item = Extent>,
     ) {
-        let runs = extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 });
+        let runs = extents.map(|extent| MappedRun { lcn: Some(extent.lcn.0), len: extent.len.0 });
         self.mapped(kind, name, sizes, 0, runs);
     }
 
@@ -189,16 +189,23 @@ impl<'a> Record<'a> {
     /// piece records.
     pub(crate) fn data_piece(&mut self, sizes: Sizes, lowest: u64, extents: impl Iterator<Item = Extent>) {
         let sizes = if lowest == 0 { sizes } else { Sizes::full(0, 0) };
-        let runs = extents.map(|extent| Run { lcn: Some(extent.lcn.0), len: extent.len.0 });
+        let runs = extents.map(|extent| MappedRun { lcn: Some(extent.lcn.0), len: extent.len.0 });
         self.mapped(AttrType::Data, &[], sizes, lowest, runs);
     }
 
     /// Appends `$Bad`: one hole of `clusters`.
     pub(crate) fn hole(&mut self, name: &[u16], sizes: Sizes, clusters: u64) {
-        self.mapped(AttrType::Data, name, sizes, 0, [Run { lcn: None, len: clusters }].into_iter());
+        self.mapped(AttrType::Data, name, sizes, 0, [MappedRun { lcn: None, len: clusters }].into_iter());
     }
 
-    fn mapped(&mut self, kind: AttrType, name: &[u16], sizes: Sizes, lowest: u64, runs: impl Iterator<Item = Run>) {
+    fn mapped(
+        &mut self,
+        kind: AttrType,
+        name: &[u16],
+        sizes: Sizes,
+        lowest: u64,
+        runs: impl Iterator<Item = MappedRun>,
+    ) {
         let pairs_offset = align8(NON_RESIDENT_HEADER + 2 * name.len());
         let mut pairs = self.at + pairs_offset;
         let (mut clusters, mut before) = (0, 0);
@@ -307,13 +314,13 @@ pub(crate) fn free(number: u32, sequence: u16, out: &mut [u8]) {
 }
 
 #[derive(Clone, Copy)]
-struct Run {
+struct MappedRun {
     /// `None` for a hole.
     lcn: Option<u64>,
     len: u64,
 }
 
-impl Run {
+impl MappedRun {
     /// Writes one mapping pair, relative to the LCN `before` (docs/spec/ntfs.md#mapping-pairs), and returns its length.
     fn write(self, before: u64, out: &mut [u8]) -> usize {
         let len_bytes = signed_bytes(self.len as i64);
@@ -355,11 +362,11 @@ mod tests {
     fn mapping_pairs_keep_their_sign() {
         let mut out = [0xEE; 16];
         // docs/spec/ntfs.md#mapping-pairs: 172 clusters at LCN 1837.
-        assert_eq!(Run { lcn: Some(1837), len: 172 }.write(0, &mut out), 5);
+        assert_eq!(MappedRun { lcn: Some(1837), len: 172 }.write(0, &mut out), 5);
         assert_eq!(out[..5], [0x22, 0xAC, 0x00, 0x2D, 0x07]);
-        assert_eq!(Run { lcn: Some(1836), len: 127 }.write(1837, &mut out), 3);
+        assert_eq!(MappedRun { lcn: Some(1836), len: 127 }.write(1837, &mut out), 3);
         assert_eq!(out[..3], [0x11, 0x7F, 0xFF]);
-        assert_eq!(Run { lcn: None, len: 128 }.write(7, &mut out), 3);
+        assert_eq!(MappedRun { lcn: None, len: 128 }.write(7, &mut out), 3);
         assert_eq!(out[..3], [0x02, 0x80, 0x00]);
         assert_eq!([0, 127, 128, -128, -129, 32767, 32768, -32768].map(signed_bytes), [1, 1, 2, 1, 2, 2, 3, 2]);
         let extents = [(1837, 172), (1836, 127)].map(|(lcn, len)| Extent { lcn: Lcn(lcn), len: Clusters(len) });

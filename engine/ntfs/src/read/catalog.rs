@@ -7,7 +7,7 @@ use super::directory::{self, Directories};
 use super::error::{ErrorKind, NtfsError, Place, ReadAt};
 use super::file::{self, Content, FileRecord, FileRef, Namespace, Stash, Stream, Times};
 use super::limits;
-use super::raw::{self, Record, Run, types};
+use super::raw::{self, RawRun, Record, types};
 use super::volume::{DataRun, RunPlace, Volume, records};
 use crate::format::{attr_flag, record_flag};
 use crate::units::ByteOffset;
@@ -806,7 +806,7 @@ impl Catalog {
             DATA_RESIDENT => volume.record_at(u64::from(entry.number)),
             _ => {
                 let runs = &self.runs[entry.runs_at as usize..][..entry.runs_len as usize];
-                let first = runs.iter().find(|run| run.lcn != Run::HOLE)?;
+                let first = runs.iter().find(|run| run.lcn != RawRun::HOLE)?;
                 Some(ByteOffset(u64::from(first.lcn) * volume.geometry().cluster.bytes()))
             }
         }
@@ -816,7 +816,7 @@ impl Catalog {
         let packed = &self.runs[entry.runs_at as usize..][..entry.runs_len as usize];
         let mut vcn = 0;
         let runs = packed.iter().map(|run| {
-            let run = Run { vcn, lcn: run.lcn, len: run.len };
+            let run = RawRun { vcn, lcn: run.lcn, len: run.len };
             // Cannot overflow: the runs came from one stream whose end fits 32 bits.
             vcn = vcn.wrapping_add(run.len);
             run

@@ -7,7 +7,7 @@ use zerocopy::little_endian::U16;
 
 use super::error::{NtfsError, Place, ReadAt};
 use super::limits;
-use super::raw::{self, Attribute, Body, Fault, Record, Run, types, view};
+use super::raw::{self, Attribute, Body, Fault, RawRun, Record, types, view};
 use super::volume::Volume;
 use crate::format::{ListEntryHeader, StandardInformation, StandardInformation3, attr_flag, record_flag};
 pub use crate::times::Times;
@@ -83,7 +83,7 @@ pub struct Standard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Resident(Vec<u8>),
-    Runs(Vec<Run>),
+    Runs(Vec<RawRun>),
 }
 
 /// An attribute with content: data, an index, a bitmap, a list.
@@ -159,7 +159,7 @@ impl Stream {
         Place::stream(self.record, self.ty, offset)
     }
 
-    pub(crate) fn runs(&self) -> &[Run] {
+    pub(crate) fn runs(&self) -> &[RawRun] {
         match &self.content {
             Content::Resident(_) => &[],
             Content::Runs(runs) => runs,

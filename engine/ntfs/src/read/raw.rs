@@ -90,15 +90,15 @@ pub(crate) fn undo_fixups(block: &mut [u8], magic: [u8; 4], array_min: usize) ->
     Ok(())
 }
 
-/// A run of a stream; `lcn` is [`Run::HOLE`] where nothing is allocated.
+/// A run of a stream; `lcn` is [`RawRun::HOLE`] where nothing is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct RawRun {
     pub vcn: u32,
     pub lcn: u32,
     pub len: u32,
 }
 
-impl Run {
+impl RawRun {
     /// Marks a hole: the last cluster of the largest volume is below it.
     pub(crate) const HOLE: u32 = u32::MAX;
 
@@ -119,7 +119,7 @@ pub(crate) fn decode_runs(
     lowest: u64,
     highest: i64,
     clusters: u64,
-    runs: &mut Vec<Run>,
+    runs: &mut Vec<RawRun>,
 ) -> Result<(), Fault> {
     let end = u64::try_from(highest.checked_add(1).ok_or(fault(0, "highest VCN out of range"))?)
         .map_err(|_| fault(0, "highest VCN out of range"))?;
@@ -144,13 +144,13 @@ pub(crate) fn decode_runs(
         let len = len as u64;
         let next = vcn.checked_add(len).filter(|next| *next <= end).ok_or(fault(at, "run past the highest VCN"))?;
         let start = if lcn_bytes == 0 {
-            Run::HOLE
+            RawRun::HOLE
         } else {
             lcn = lcn.checked_add(signed(&body[len_bytes..])).ok_or(fault(at, "LCN out of range"))?;
             let inside = u64::try_from(lcn).ok().filter(|lcn| lcn.checked_add(len).is_some_and(|end| end <= clusters));
             inside.ok_or(fault(at, "run outside the volume"))? as u32
         };
-        push_run(runs, Run { vcn: vcn as u32, lcn: start, len: len as u32 });
+        push_run(runs, RawRun { vcn: vcn as u32, lcn: start, len: len as u32 });
         if runs.len() > limits::RUNS_PER_STREAM_MAX {
             return Err(fault(at, "too many runs"));
         }
@@ -161,7 +161,7 @@ pub(crate) fn decode_runs(
 }
 
 /// Appends a run, merging it with the last one where it continues that.
-fn push_run(runs: &mut Vec<Run>, run: Run) {
+fn push_run(runs: &mut Vec<RawRun>, run: RawRun) {
     if let Some(last) = runs.last_mut()
         && last.end() == u64::from(run.vcn)
         && (last.is_hole() && run.is_hole()
@@ -347,7 +347,7 @@ mod tests {
     fn mapping_pairs_of_the_specification_decode() {
         let mut runs = Vec::new();
         decode_runs(&[0x22, 0xAC, 0x00, 0x2D, 0x07, 0x00], 0, 171, 10_000, &mut runs).unwrap();
-        assert_eq!(runs, [Run { vcn: 0, lcn: 1837, len: 172 }]);
+        assert_eq!(runs, [RawRun { vcn: 0, lcn: 1837, len: 172 }]);
     }
 
     #[test]

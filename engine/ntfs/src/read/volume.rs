@@ -5,7 +5,7 @@ use super::file::{self, Content, FileRecord, Stream};
 use super::index;
 use super::limits;
 use super::lznt1;
-use super::raw::{self, Record, Run, types, view};
+use super::raw::{self, RawRun, Record, types, view};
 use super::upcase::Upcase;
 pub(crate) use crate::format::I30;
 use crate::format::{BootSector, VolumeInformation, attr_flag};
@@ -325,7 +325,7 @@ impl Volume {
         &self,
         reader: &mut R,
         stream: &Stream,
-        runs: &[Run],
+        runs: &[RawRun],
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), NtfsError> {
@@ -359,7 +359,7 @@ impl Volume {
     }
 
     /// Clusters allocated at the front of a unit, and whether these are all of it.
-    fn unit_stored(&self, stream: &Stream, runs: &[Run], unit: u64) -> Result<(u64, Option<u32>), NtfsError> {
+    fn unit_stored(&self, stream: &Stream, runs: &[RawRun], unit: u64) -> Result<(u64, Option<u32>), NtfsError> {
         let (start, end) = (unit << stream.unit, (unit + 1) << stream.unit);
         let (mut stored, mut first, mut hole) = (0, None, false);
         for run in &runs[runs.partition_point(|run| run.end() <= start)..] {
@@ -385,7 +385,7 @@ impl Volume {
         &self,
         reader: &mut R,
         stream: &Stream,
-        runs: &[Run],
+        runs: &[RawRun],
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), NtfsError> {
@@ -605,7 +605,7 @@ impl Volume {
         Ok(())
     }
 
-    fn map_mft(&mut self, runs: Vec<Run>, size: u64, valid: u64) -> Result<(), NtfsError> {
+    fn map_mft(&mut self, runs: Vec<RawRun>, size: u64, valid: u64) -> Result<(), NtfsError> {
         let total: u64 = runs.iter().map(|run| u64::from(run.len)).sum();
         if total > self.geometry.clusters || runs.iter().any(|run| run.is_hole()) {
             return Err(NtfsError::corrupt(
@@ -733,7 +733,7 @@ fn attribute_flags_odd(record: &Record<'_>) -> bool {
     })
 }
 
-pub(crate) fn find_run(runs: &[Run], vcn: u64) -> Option<Run> {
+pub(crate) fn find_run(runs: &[RawRun], vcn: u64) -> Option<RawRun> {
     runs.get(runs.partition_point(|run| run.end() <= vcn)).copied().filter(|run| u64::from(run.vcn) <= vcn)
 }
 

@@ -16,7 +16,7 @@ use super::copy::{self, first_bad};
 use super::drive::{AppendDrive, record_of, unlock};
 use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
-use crate::azure::drive_record::{self, DriveInfo, State as RecordState};
+use crate::azure::drive_record::{self, DriveInfo, RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::checkpoint::work::{AppendState, Copied, RecordBefore};
 use crate::checkpoint::{Checkpoint, Prefix, WorkState};

@@ -1,6 +1,6 @@
 //! Passes full slots to the workers, and takes their results.
 
-use super::{Drive, Run, Sum, Under, Writing};
+use super::{Drive, SlotChain, Sum, Under, Writing};
 use crate::azure::dataset::BlobType;
 use crate::hash::Md5Chain;
 use crate::io;
@@ -150,7 +150,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 self.runs.retain(|_, run| run.is_busy || !run.left.is_empty());
                 let started = self.begun_whole.take().filter(|_| is_within_file);
                 let whole = started.map(|state| Md5Chain::at(state, first.offset));
-                self.runs.insert(seq, Run { whole, ..Run::default() });
+                self.runs.insert(seq, SlotChain { whole, ..SlotChain::default() });
                 seq
             }
         };

@@ -191,7 +191,7 @@ struct Under {
 
 /// Slots that continue one block, or one file that is hashed as a whole: only one of them is at the workers at a time.
 #[derive(Default)]
-struct Run {
+struct SlotChain {
     /// Slots not sent yet, in order.
     left: VecDeque<u64>,
     ready: HashMap<u64, Job>,
@@ -247,7 +247,7 @@ struct Drive<'a, 'o> {
     left_out: BTreeMap<u32, String>,
     property_hashes: PropertyHashes,
     /// Runs by their first slot.
-    runs: BTreeMap<u64, Run>,
+    runs: BTreeMap<u64, SlotChain>,
     run_of: HashMap<u64, u64>,
     /// Hash state of the file in the middle of which the plan continues.
     begun_whole: Option<[u8; 16]>,
