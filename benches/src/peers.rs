@@ -3,6 +3,17 @@
 
 #[cfg(any(ipsec_mb, openssl))]
 use std::ffi::c_int;
+use std::fs::File;
+use std::io;
+
+/// Maps a file that nobody changes.
+///
+/// # Errors
+/// The error of `mmap`.
+pub fn map(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the benchmark has just written the file for itself, and nobody changes it.
+    unsafe { memmap2::Mmap::map(file) }
+}
 
 /// Intel IPsec-MB, with a key for CBC.
 #[cfg(ipsec_mb)]
