@@ -9,11 +9,15 @@
                                         "kind", "type", "cache", "metadata", "block" (length of its blocks),
                                         "ranges" (of a page blob: [offset, length]), "snapshot" and "lease" (true)}
   many CONTAINER COUNT                  small blobs named blob-0000000 and so on
+  read CONTAINER                        one JSON line a blob: all that can be read of it, its content as SHA-256
+  stage CONTAINER NAME ID FILE          sends a block, whose id is in base64, and commits nothing
+  lease CONTAINER NAME                  takes a lease without end
 
 Exit 3: no judge here.
 """
 import base64
 import datetime
+import hashlib
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +100,27 @@ elif command == "many":
     there = container(words[0])
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda i: there.upload_blob(f"blob-{i:07}", b"x", overwrite=True), range(int(words[1]))))
+elif command == "read":
+    there = service.get_container_client(words[0])
+    for one in there.list_blobs(include=["metadata"]) if there.exists() else []:
+        client = there.get_blob_client(one.name)
+        settings, content = one.content_settings, client.download_blob().readall()
+        md5 = settings.content_md5 and base64.b64encode(bytes(settings.content_md5)).decode()
+        is_pages, is_blocks = (one.blob_type == kind for kind in (azure.BlobType.PAGEBLOB, azure.BlobType.BLOCKBLOB))
+        blocks = [] if not is_blocks else [[block.id, block.size] for block in client.get_block_list("committed")[0]]
+        waiting = [] if not is_blocks else [[block.id, block.size] for block in client.get_block_list("uncommitted")[1]]
+        ranges = [[r["start"], r["end"] + 1] for r in client.get_page_ranges()[0]] if is_pages else []
+        print(json.dumps({"name": one.name, "length": one.size, "kind": one.blob_type, "md5": md5, "type": settings.content_type,
+                          "encoding": settings.content_encoding, "language": settings.content_language,
+                          "cache": settings.cache_control, "metadata": one.metadata, "blocks": blocks, "waiting": waiting,
+                          "ranges": ranges, "sha256": hashlib.sha256(content).hexdigest(), "lease": one.lease.state}))
+elif command == "stage":
+    client = container(words[0]).get_blob_client(words[1])
+    with open(words[3], "rb") as file:
+        # The client encodes what it gets.
+        client.stage_block(base64.b64decode(words[2]).decode("latin-1"), file.read())
+elif command == "lease":
+    service.get_blob_client(words[0], words[1]).acquire_lease()
 elif command == "delete":
     service.get_blob_client(words[0], words[1]).delete_blob()
 else:

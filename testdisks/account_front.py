@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""account_front.py BACKEND FAULTS LOG: stands in front of a storage emulator on this machine.
+"""account_front.py BACKEND FAULTS LOG [PORT]: stands in front of a storage emulator on this machine.
 
 Holds what the service holds and the emulator does not: pages of 4 MiB, lists of 50,000 blocks, 8 KB of metadata, names
 of blobs, no slash in the root container. Plays faults from FAULTS, a JSON list of
@@ -9,6 +9,8 @@ of blobs, no slash in the root container. Plays faults from FAULTS, a JSON list 
   early     answers 403 before the body was read, and closes
   half      answers with the whole length and half of the body
   reset     resets the connection instead of an answer
+  lost      does what is asked, and resets the connection instead of an answer
+  damage    flips one bit in the middle of the request's body
   stall     answers after "seconds"
   flip      flips one bit in the middle of the answer's body
   list      leaves the blobs of a listing out whose names match "name"
@@ -113,6 +115,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.note(**({"fault": kind} if kind else {}))
         if kind == "status":
             return self.refuse(fault.get("status", 503), fault.get("code", "ServerBusy"), fault.get("retry_after"))
+        if kind == "damage" and body:
+            at = len(body) // 2
+            body = body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]
         if kind == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -135,6 +140,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = there.getresponse()
         data = answer.read()
         there.close()
+        if kind == "lost":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return
         if kind == "list":
             data = re.sub(rb"<Blob>(?:(?!</Blob>).)*<Name>" + fault["name"].encode() + rb"</Name>.*?</Blob>", b"", data, flags=re.S)
         if kind == "flip" and data:
@@ -165,7 +175,7 @@ class Server(http.server.ThreadingHTTPServer):
         pass
 
 
-server = Server(("127.0.0.1", 0), Handler)
+server = Server(("127.0.0.1", int(sys.argv[4]) if len(sys.argv) > 4 else 0), Handler)
 print(f"PORT {server.server_address[1]}", flush=True)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()

@@ -560,6 +560,54 @@ impl Account {
         self.run(&operation, |answer| parsed(answer, |bytes| list::blocks(bytes, list)))
     }
 
+    /// Committed blocks in their order, and those that wait: ids and lengths.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses: also when there is no blob, and no block for one.
+    pub fn all_blocks(&self, container: &str, blob: &str) -> Result<[Vec<(Part, u64)>; 2], Failure> {
+        let mut operation = Self::operation("GET", container, blob);
+        operation.query = vec![("comp", "blocklist".into()), ("blocklisttype", "all".into())];
+        self.run(&operation, |answer| {
+            parsed(answer, |bytes| {
+                Ok([list::blocks(bytes, "CommittedBlocks")?, list::blocks(bytes, "UncommittedBlocks")?])
+            })
+        })
+    }
+
+    /// Sets all properties of a blob, its content's hash too: those that are not named are gone.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn set_properties(
+        &self,
+        container: &str,
+        blob: &str,
+        settings: &Settings,
+        condition: &Condition,
+    ) -> Result<(), Failure> {
+        let settings = Settings { metadata: Vec::new(), ..settings.clone() };
+        let content = Content { bytes: &[], md5: None };
+        let query = vec![("comp", "properties".to_owned())];
+        self.put((container, blob), query, settings.headers(), content, condition).map(drop)
+    }
+
+    /// Sets all metadata of a blob.
+    ///
+    /// # Errors
+    /// The service does not answer, or refuses.
+    pub fn set_metadata(
+        &self,
+        container: &str,
+        blob: &str,
+        metadata: &[(String, String)],
+        condition: &Condition,
+    ) -> Result<(), Failure> {
+        let settings = Settings { metadata: metadata.to_vec(), ..Settings::default() };
+        let content = Content { bytes: &[], md5: None };
+        let query = vec![("comp", "metadata".to_owned())];
+        self.put((container, blob), query, settings.headers(), content, condition).map(drop)
+    }
+
     /// Makes a page blob of zeros.
     ///
     /// # Errors

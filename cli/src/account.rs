@@ -137,8 +137,10 @@ impl AccountArgs {
         let whole = if is_name { format!("https://{text}.blob.core.windows.net") } else { text.clone() };
         let endpoint = Endpoint::parse(&whole, "--endpoint", example)?;
         let credential = self.credential(&endpoint)?;
+        let patience = Duration::from_secs(60 * u64::from(self.retry_for));
         let policy = Policy {
-            patience: Duration::from_secs(60 * u64::from(self.retry_for)),
+            patience,
+            patience_first: Policy::default().patience_first.min(patience),
             stall: Duration::from_secs(self.stall.into()),
             ..Policy::default()
         };

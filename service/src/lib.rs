@@ -7,3 +7,5 @@
 
 pub mod export;
 pub mod listing;
+pub mod ingest;
+pub mod repair;

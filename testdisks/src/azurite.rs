@@ -163,6 +163,14 @@ impl Front {
     /// # Panics
     /// When Python does not start it.
     pub fn start(azurite: &Azurite, dir: &Path, script: &str) -> Self {
+        Self::start_on(azurite, dir, script, 0)
+    }
+
+    /// Likewise, on a port that an earlier one had.
+    ///
+    /// # Panics
+    /// When Python does not start it.
+    pub fn start_on(azurite: &Azurite, dir: &Path, script: &str, port: u16) -> Self {
         fs::create_dir_all(dir).expect("a directory");
         let (faults, log) = (dir.join("faults.json"), dir.join("front.log"));
         fs::write(&faults, script).expect("a script");
@@ -171,6 +179,7 @@ impl Front {
             .arg(project().join("testdisks/account_front.py"))
             .arg(azurite.endpoint.trim_end_matches(ACCOUNT).trim_end_matches('/'))
             .args([&faults, &log])
+            .arg(port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -179,6 +188,15 @@ impl Front {
         BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("a line");
         let port = line.trim().strip_prefix("PORT ").expect("a port").to_owned();
         Self { child, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), log }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// Never: its address is its own.
+    pub fn port(&self) -> u16 {
+        let (_, rest) = self.endpoint.rsplit_once(':').expect("a port");
+        rest.split('/').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// One JSON line a request: method, path, and the fault that was played.

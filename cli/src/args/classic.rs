@@ -125,7 +125,7 @@ const PARAMETERS: &[(&str, Shape)] = &[
 ];
 
 /// Documented commands of the Windows tool that have no counterpart here.
-const OTHER_COMMANDS: &[&str] = &["RepairImport", "RepairExport"];
+const OTHER_COMMANDS: &[&str] = &["RepairExport"];
 
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
 pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
@@ -144,6 +144,9 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     if command.eq_ignore_ascii_case("PreviewExport") || slashed && command == "preview-export" {
         return Some(super::classic_preview::parse(&words[1..]));
     }
+    if command.eq_ignore_ascii_case("RepairImport") || slashed && command == "repair-import" {
+        return Some(super::classic_repair::parse(&words[1..]));
+    }
     if let Some(name) = OTHER_COMMANDS.iter().find(|name| name.eq_ignore_ascii_case(command)) {
         return Some(Err(usage(format!("dray: {name} is not supported yet"))));
     }
@@ -155,7 +158,10 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     {
         return None;
     }
-    let near = nearest(command, OTHER_COMMANDS.iter().copied().chain(["PrepImport", "PreviewExport", "Unlock"]));
+    let near = nearest(
+        command,
+        OTHER_COMMANDS.iter().copied().chain(["PrepImport", "PreviewExport", "RepairImport", "Unlock"]),
+    );
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
 }

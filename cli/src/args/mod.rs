@@ -2,6 +2,7 @@
 
 pub mod classic;
 mod classic_preview;
+mod classic_repair;
 mod classic_unlock;
 pub mod selection;
 pub mod settings;

@@ -15,6 +15,7 @@ mod export;
 mod format;
 mod generate;
 mod images;
+mod ingest;
 mod inspect;
 mod job;
 mod listing;
@@ -22,6 +23,7 @@ mod ls;
 mod pages;
 pub mod prep;
 mod preview;
+mod repair;
 mod session;
 mod shard;
 pub mod template;
@@ -75,6 +77,10 @@ pub enum Command {
     Unlock(unlock::Unlock),
     /// May the sources go: is all that was sent in the account
     Audit(Box<audit::AuditArgs>),
+    /// Import drives into an account, as the service does it
+    Ingest(Box<ingest::IngestArgs>),
+    /// Send again what a copy log says failed, from the original directories
+    RepairImport(Box<repair::RepairImportArgs>),
     /// Export blobs of an account onto drives, as the service does
     Export(Box<export::Export>),
     /// Count the drives that an export needs: list, count, pack; nothing is sent
@@ -121,6 +127,8 @@ impl Command {
             Self::Verify(command) => command.run(output),
             Self::Audit(command) => command.run(output),
             Self::Export(command) => command.run(output),
+            Self::Ingest(command) => command.run(output),
+            Self::RepairImport(command) => command.run(output),
             Self::PreviewExport(command) => command.run(output),
             Self::Check(command) => command.run(output),
             Self::Template(command) => command.run(output),

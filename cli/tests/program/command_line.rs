@@ -42,7 +42,7 @@ fn documented_second_generation_lines_are_taken_word_for_word() {
 
 #[test]
 fn other_commands_of_the_windows_tool_are_refused_plainly() {
-    for line in ["repairimport /r:x", "RepairExport"] {
+    for line in ["repairexport /r:x", "RepairExport"] {
         let output = dray(&line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(code(&output), 1);
         assert!(text(&output).contains("is not supported yet"), "{}", text(&output));

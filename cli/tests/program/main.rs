@@ -11,6 +11,7 @@ mod common;
 mod doubles;
 mod format;
 mod images;
+mod ingest;
 mod job;
 mod job_held;
 mod judged;

@@ -369,12 +369,12 @@ pub(super) fn read<'a>(
         writer,
     };
     let listing = RefCell::new(listing);
-    let mut result = bench.finish_empty(&listing, empty.unwrap_or_default());
-    // A consumer needs metadata and properties with the first byte of a blob.
-    let works = if context.deliver.is_some() { Vec::from(work.apart()) } else { vec![work] };
-    for work in works {
-        result = result.and_then(|()| bench.pass(&listing, work));
-    }
+    // A consumer needs metadata and properties with the first byte of a blob, and with the end of an empty one.
+    let [sides, blobs] = if context.deliver.is_some() { work.apart() } else { [Work::default(), work] };
+    let mut result = bench
+        .pass(&listing, sides)
+        .and_then(|()| bench.finish_empty(&listing, empty.unwrap_or_default()))
+        .and_then(|()| bench.pass(&listing, blobs));
     while result.is_ok() {
         let work = bench.again(&listing);
         if work.bytes == 0 {
@@ -421,6 +421,9 @@ pub(super) struct Bench<'a> {
 impl Bench<'_> {
     /// Reads and judges the items of `work`: those in the block reader's reach, those in records, the others.
     fn pass(&mut self, listing: &RefCell<Listing>, work: Work) -> Result<(), Problem> {
+        if work.is_empty() {
+            return Ok(());
+        }
         let beside = RefCell::new(work.singly);
         let road = BlockReader {
             medium: self.opened.medium(),

@@ -60,6 +60,11 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Whether there is nothing to read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.road.is_empty() && self.resident.is_empty() && self.singly.is_empty()
+    }
+
     /// Metadata and properties files, and everything else.
     pub(super) fn apart(self) -> [Self; 2] {
         let mut out = [Self::default(), Self { bytes: self.bytes, ..Self::default() }];

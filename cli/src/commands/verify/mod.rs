@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use dray_engine::job::{
-    Answer, Digest, DriveVerdict, Expected, Journals, Judged, Logs, Opened, Outputs, Row, Taken, Verdict,
-    VerifyRequest, Workers, find, judge,
+    Answer, Digest, DriveVerdict, Expected, Journals, Logs, Opened, Outputs, Row, Taken, Verdict, VerifyRequest,
+    Workers, find, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -237,7 +237,8 @@ impl Verify {
         for warning in &journals.warnings {
             output.warning(warning);
         }
-        let opened = self.open(&keys, &mut outcome, output);
+        let OpenedDrives { opened, unopened, doubled } = open_all(&self.drives, self.partition, &keys, output);
+        (outcome.unopened, outcome.doubled) = (unopened, doubled);
         self.keep_off(&opened)?;
         let request = VerifyRequest {
             manifest: self.compare.manifest.clone(),
@@ -245,10 +246,14 @@ impl Verify {
             only: self.compare.only.clone(),
             extract_to: self.compare.extract_to.clone(),
         };
-        let mut judged = all(&opened, &request, (&logs, &journals), &signals, output)?;
+        let (request, logs, journals, stop) = (&request, &logs, &journals, &signals.stop);
+        let mut judged = at_once(&opened, "verifying", (&signals, output), &|index, one, workers, events| {
+            let context = judge::Context { index, request, logs, journals, workers, events, stop, deliver: None };
+            judge::run(one, &context)
+        })?;
         for (index, one) in judged.iter_mut().enumerate() {
             let mut reported = Ok(());
-            one.rows(&logs, &mut |row| {
+            one.rows(logs, &mut |row| {
                 if row.verdict != Verdict::Missing
                     && let Some(blob) = &row.blob
                 {
@@ -277,7 +282,7 @@ impl Verify {
         }
         outcome.unmet = (!self.compare.expect.is_empty()).then(|| expected.unmet());
         outcome.drives = judged.into_iter().map(|one| one.verdict).collect();
-        outcome.join(&logs);
+        outcome.join(logs);
         if let Some(file) = page {
             html::page(&outcome).save(file)?;
         }
@@ -298,65 +303,78 @@ impl Verify {
         }
         journals
     }
-
-    /// Opens the drives, each once, by whatever names it is given.
-    fn open(&self, keys: &Keys, outcome: &mut Outcome, output: &Output) -> Vec<Opened> {
-        let mut opened: Vec<Opened> = Vec::new();
-        for drive in &self.drives {
-            let found = match find::open(drive, self.partition) {
-                Ok(found) => found,
-                Err(problem) => {
-                    outcome.unopened.push((drive.clone(), problem));
-                    continue;
-                }
-            };
-            let is_same = |other: &&Opened| match (&other.found.place, &found.place) {
-                (Some(one), Some(other)) => one.is_same(other),
-                _ => false,
-            };
-            if let Some(other) = opened.iter().find(is_same) {
-                let first = PathBuf::from(&other.found.drive.name);
-                output.warning(&format!(
-                    "{} is the same drive as {}: it is verified and counted once",
-                    drive.display(),
-                    first.display()
-                ));
-                outcome.doubled.push((drive.clone(), first));
-                continue;
-            }
-            match keys.open_found(found, drive, self.partition, output) {
-                Ok(one) => {
-                    for warning in one.warnings() {
-                        output.warning(&format!("{}: {warning}", one.found.drive.name));
-                    }
-                    opened.push(one);
-                }
-                Err(problem) => outcome.unopened.push((drive.clone(), problem)),
-            }
-        }
-        opened
-    }
 }
 
-/// All drives at once, one thread each, and the hashing shared.
-fn all<'a>(
+/// Drives of a run that were opened, and those that were not.
+#[derive(Debug, Default)]
+pub struct OpenedDrives {
+    /// Each once.
+    pub opened: Vec<Opened>,
+    /// Those that could not be opened.
+    pub unopened: Vec<(PathBuf, Problem)>,
+    /// Names of a drive that another name leads to as well: this one, and that.
+    pub doubled: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Opens the drives, each once, by whatever names it is given.
+pub fn open_all(drives: &[PathBuf], partition: Option<u32>, keys: &Keys, output: &Output) -> OpenedDrives {
+    let mut all = OpenedDrives::default();
+    for drive in drives {
+        let found = match find::open(drive, partition) {
+            Ok(found) => found,
+            Err(problem) => {
+                all.unopened.push((drive.clone(), problem));
+                continue;
+            }
+        };
+        let is_same = |other: &&Opened| match (&other.found.place, &found.place) {
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        if let Some(other) = all.opened.iter().find(is_same) {
+            let first = PathBuf::from(&other.found.drive.name);
+            output.warning(&format!(
+                "{} is the same drive as {}: it is read and counted once",
+                drive.display(),
+                first.display()
+            ));
+            all.doubled.push((drive.clone(), first));
+            continue;
+        }
+        match keys.open_found(found, drive, partition, output) {
+            Ok(one) => {
+                for warning in one.warnings() {
+                    output.warning(&format!("{}: {warning}", one.found.drive.name));
+                }
+                all.opened.push(one);
+            }
+            Err(problem) => all.unopened.push((drive.clone(), problem)),
+        }
+    }
+    all
+}
+
+/// Receives the events of a drive.
+pub type Events<'a> = &'a (dyn Fn(Event) + Sync);
+
+/// Runs `one` for all drives at once, one thread each, with the hashing shared; `doing` is what is done.
+pub fn at_once<'a, T: Send>(
     opened: &'a [Opened],
-    request: &VerifyRequest,
-    (logs, journals): (&Logs, &Journals),
-    signals: &Signals,
-    output: &Output,
-) -> Result<Vec<Judged<'a>>, Problem> {
+    doing: &str,
+    (signals, output): (&Signals, &Output),
+    one: &(dyn Fn(usize, &'a Opened, &Workers, Events<'_>) -> T + Sync),
+) -> Result<Vec<T>, Problem> {
     let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
         .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing: {error}")))?;
     // The manifest determines the number of bytes to read.
     let facts: Vec<(DriveFacts, ByteLen)> = opened.iter().map(|one| (one.found.drive.clone(), ByteLen(0))).collect();
     let board = output.board(facts);
     signals.writing.store(true, Ordering::Release);
-    let judged = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         let ticker = scope.spawn(|| board.tick(signals));
         let end = board.ending();
-        let judged: Vec<_> = watched(
-            "verifying",
+        let done: Vec<_> = watched(
+            doing,
             |text| board.event(Event::Warning(text)),
             |beat| {
                 let events = |event: Event| {
@@ -368,12 +386,7 @@ fn all<'a>(
                     let threads: Vec<_> = opened
                         .iter()
                         .enumerate()
-                        .map(|(index, one)| {
-                            let stop = &signals.stop;
-                            let context =
-                                judge::Context { index, request, logs, journals, workers, events, stop, deliver: None };
-                            scope.spawn(move || judge::run(one, &context))
-                        })
+                        .map(|(index, drive)| scope.spawn(move || one(index, drive, workers, events)))
                         .collect();
                     threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
                 })
@@ -382,11 +395,11 @@ fn all<'a>(
         drop(end);
         // The ticker's panic has been printed already; the drives matter more.
         let _ = ticker.join();
-        judged
+        done
     });
     signals.writing.store(false, Ordering::Release);
     let bug = |_| Problem::new(Kind::Internal, "the drive's thread ended in a bug");
-    judged.into_iter().map(|one| one.map_err(bug)).collect()
+    done.into_iter().map(|one| one.map_err(bug)).collect()
 }
 
 fn report(outcome: &Outcome, output: &Output) {

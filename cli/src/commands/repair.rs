@@ -1,0 +1,178 @@
+//! `dray repair-import`: sends again what a copy log says failed, from the original directories.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+use dray_engine::report::{Kind, Problem, Problems};
+use dray_engine::units::ByteLen;
+use dray_service::ingest::IN_FLIGHT_MAX;
+use dray_service::repair::{Options, Outcome, Repair, Repaired};
+use serde_json::{Value, json};
+
+use crate::account::AccountArgs;
+use crate::args::size;
+use crate::exit::Exit;
+use crate::render::{Output, clean, count, json as object, labelled, wrap};
+use crate::signals::{self, Signals};
+
+/// Blobs shown on the terminal.
+const SHOWN_MAX: usize = 20;
+
+/// Arguments of `dray repair-import`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Only what the log calls failed is sent. Blobs that were renamed are repaired under their new \
+                        names; what is there and right stays. Originals that are not found, are found twice or were \
+                        changed go into the path map: write a TAB and the right path behind each, and run the same \
+                        command again. Exit code 0 only if nothing of the log is left to repair, 3 if something \
+                        is.\n\n\
+                        Examples:\n  \
+                        dray repair-import --repair-file 9WM35C2V.rep --dir /data --dir /more \\\n      \
+                        --copy-log 9WM35C2V_error.xml --path-map 9WM35C2V.txt --endpoint ACCOUNT\n  \
+                        dray RepairImport /r:9WM35C2V.rep /d:/data;/more /sn:ACCOUNT /sk:@key \\\n      \
+                        /CopyLogFile:9WM35C2V_error.xml /PathMapFile:9WM35C2V.txt")]
+pub struct RepairImportArgs {
+    /// File that keeps what was reached: one a drive; the same one goes on
+    #[arg(long, value_name = "FILE")]
+    repair_file: PathBuf,
+    /// Directories with the original files
+    #[arg(long, value_name = "DIR", required = true)]
+    dir: Vec<PathBuf>,
+    /// Error log or verbose log of the drive, of the first generation
+    #[arg(long, value_name = "FILE")]
+    copy_log: PathBuf,
+    /// Gets the paths of originals that cannot be used, and says where they are
+    #[arg(long, value_name = "FILE")]
+    path_map: Option<PathBuf>,
+    /// Most requests in flight
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=IN_FLIGHT_MAX as i64))]
+    in_flight: u32,
+    /// Bytes a second sent: 50MB, 50MiB
+    #[arg(long, value_name = "SIZE", value_parser = size::rate)]
+    rate_limit: Option<u64>,
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+impl RepairImportArgs {
+    /// Repairs and reports.
+    pub fn run(self, output: &Output) -> Exit {
+        match self.repair(output) {
+            Ok(exit) => exit,
+            Err(problems) => {
+                output.problems(&problems);
+                Exit::of_problems(&problems)
+            }
+        }
+    }
+
+    fn repair(self, output: &Output) -> Result<Exit, Problems> {
+        let signals = Signals::install(signals::INGEST)
+            .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
+        let mut problems = Problems::default();
+        let account = self.account.open(Some(signals.stop.clone())).map_err(|problem| problems.push(problem)).ok();
+        if matches!(account, Some(None)) {
+            let problem = Problem::new(Kind::Usage, "no account is named that the blobs are in");
+            problems.push(problem.advice("--endpoint names it"));
+        }
+        for dir in self.dir.iter().filter(|dir| !dir.is_dir()) {
+            let problem = Problem::new(Kind::Usage, "is no directory").path(dir).column("--dir");
+            problems.push(problem.advice("name the directories that the drive was filled from"));
+        }
+        problems.into_result()?;
+        let Some(Some(account)) = account else { return Ok(Exit::Usage) };
+        let options = Options {
+            repair_file: self.repair_file,
+            dirs: self.dir,
+            copy_log: self.copy_log,
+            path_map: self.path_map,
+            in_flight_max: self.in_flight as usize,
+            rate: self.rate_limit,
+        };
+        signals.writing.store(true, Ordering::Release);
+        let working = output.working();
+        let outcome = Repair::new(account, options).run(&signals.stop, &mut |done, all| {
+            working.show(
+                || format!("repairing: {done} of {}", count(all, "blob")),
+                "repairing",
+                || json!({ "done": done, "of": all }),
+            );
+        })?;
+        drop(working);
+        signals.writing.store(false, Ordering::Release);
+        report(&outcome, output);
+        Ok(exit(&outcome))
+    }
+}
+
+fn exit(outcome: &Outcome) -> Exit {
+    if let Some(problem) = &outcome.problem {
+        return Exit::of_problems(&problem.clone().into());
+    }
+    if outcome.blobs.iter().all(Repaired::is_good) { Exit::Done } else { Exit::LeftOut }
+}
+
+fn as_json(one: &Repaired) -> Value {
+    json!({
+        "blob": one.blob,
+        "renamed": one.renamed,
+        "file": one.file,
+        "length": one.length,
+        "status": one.status.map(|status| status.as_str()),
+        "earlier": one.earlier,
+        "note": one.message,
+        "good": one.is_good(),
+    })
+}
+
+fn report(outcome: &Outcome, output: &Output) {
+    output.remember(&outcome.problem.clone().map(Problems::from).unwrap_or_default());
+    let repaired = outcome.blobs.iter().filter(|one| one.is_good()).count() as u64;
+    let left = outcome.blobs.len() as u64 - repaired;
+    let bytes = ByteLen(outcome.blobs.iter().filter(|one| one.is_good()).map(|one| one.length).sum());
+    let is_good = exit(outcome) == Exit::Done;
+    let word = if is_good { "REPAIRED" } else { "NOT ALL REPAIRED" };
+    let sentence = match (outcome.blobs.len(), left) {
+        (0, _) => "the log names nothing that failed".to_owned(),
+        (_, 0) => format!("{} ({bytes}), all that the log calls failed", count(repaired, "blob")),
+        _ => format!("{} ({bytes}); {left} left", count(repaired, "blob")),
+    };
+    if output.is_json() {
+        outcome.blobs.iter().for_each(|one| output.object("repaired", as_json(one)));
+    }
+    let value = json!({
+        "word": word,
+        "sentence": sentence,
+        "drive_id": outcome.drive_id,
+        "repaired": repaired,
+        "left": left,
+        "path_map": outcome.path_map.as_ref().map(|path| path.to_string_lossy()),
+        "failure": outcome.problem.as_ref().map(object::problem),
+        "good": is_good,
+        "exit_code": exit(outcome).code(),
+    });
+    if output.result("repair", value) {
+        return;
+    }
+    let style = output.style();
+    let mut rows = String::new();
+    for one in outcome.blobs.iter().filter(|one| !one.is_good()).take(SHOWN_MAX) {
+        let status = one.status.map_or("not reached", |status| status.as_str());
+        rows.push_str(&format!("{}  {}\n", style.red(status), clean(&one.blob)));
+        let note = one.message.iter().map(|note| format!(": {}", clean(note))).collect::<String>();
+        rows.push_str(&format!("    {}{note}\n", clean(&one.file)));
+    }
+    if left > SHOWN_MAX as u64 {
+        rows.push_str(&format!("and {} more\n", left - SHOWN_MAX as u64));
+    }
+    if let Some(path) = &outcome.path_map {
+        rows.push_str(&labelled("fill in", &clean(&path.to_string_lossy())));
+    }
+    output.say(&rows);
+    if let Some(problem) = &outcome.problem {
+        output.show(&problem.clone().into());
+    }
+    let shown = if is_good { style.green(word) } else { style.red(word) };
+    output.say(&wrap(&format!("{shown}: {sentence}\n"), ""));
+}
