@@ -844,6 +844,8 @@ fn begin(
     let checkpoint = resume::first_checkpoint(request, drive, secrets, shared.formatted, shared.snapshot);
     let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
     replace_private(&path, &checkpoint.encode()).map_err(|error| sidecar_problem(&error, &path))?;
+    let exported = drive.layout.tree().exported().and(drive.layout.manifest_name());
+    let manifest_file = exported.map(|name| format!("\\{name}"));
     let state = ActivityRecord::Drive {
         session: &request.session,
         drive_id,
@@ -855,6 +857,8 @@ fn begin(
             size: Some(facts.size.0),
             for_shipping: Some(facts.for_shipping),
             place: Some(shared.place(index)),
+            // An export is known by it from its beginning.
+            manifest_file: manifest_file.as_deref(),
             ..DriveDetails::default()
         },
     };
