@@ -135,6 +135,11 @@ impl Keys {
         }
     }
 
+    /// The keys that were given.
+    pub const fn given(&self) -> Option<&Key> {
+        self.given.as_ref()
+    }
+
     /// Whether a file or descriptor was named.
     pub fn are_given(&self) -> bool {
         self.given.is_some()

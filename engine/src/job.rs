@@ -1,6 +1,7 @@
 //! The façade: the part of the pipelines that the command line may use.
 
 pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
+pub use crate::azure::copylog::{CopyStatus, DriveStatus};
 pub use crate::azure::dataset::{BlobType, Disposition};
 pub use crate::azure::drive_record::{DriveRecord, RecordState, key_check};
 pub use crate::azure::driveset::parse_size;
@@ -65,4 +66,7 @@ pub use crate::verify::logs::{Expected, Logs};
 pub use crate::verify::result::{
     Answer, Check, Counts, DriveVerdict, ManifestFacts, Row, Verdict, sum as sum_of_drives, unmatched,
 };
+pub use crate::verify::service::blob::{Names as BlobNames, Told};
+pub use crate::verify::service::drive::{of_found, of_locked, refusal};
+pub use crate::verify::service::rehearsal::{self, LogPlace, Rehearsed};
 pub use crate::verify::verdict::{Conclusion, Ending, Reason, RunSum, Taken, conclude};

@@ -6,6 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod export;
-pub mod listing;
 pub mod ingest;
+pub mod listing;
 pub mod repair;

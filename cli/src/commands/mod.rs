@@ -23,6 +23,7 @@ mod ls;
 mod pages;
 pub mod prep;
 mod preview;
+mod rehearse;
 mod repair;
 mod session;
 mod shard;
@@ -73,6 +74,8 @@ pub enum Command {
     Erase(images::erase::Erase),
     /// Compare drives with their manifests, and extract blobs
     Verify(Box<verify::Verify>),
+    /// What the service would do with drives: its status and its copy logs
+    Rehearse(Box<rehearse::Rehearse>),
     /// Test a key on a drive, and print how to mount it
     Unlock(unlock::Unlock),
     /// May the sources go: is all that was sent in the account
@@ -125,6 +128,7 @@ impl Command {
             Self::Cat(command) => command.run(output),
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
+            Self::Rehearse(command) => command.run(output),
             Self::Audit(command) => command.run(output),
             Self::Export(command) => command.run(output),
             Self::Ingest(command) => command.run(output),

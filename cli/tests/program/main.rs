@@ -21,6 +21,7 @@ mod large;
 mod mistakes;
 mod own_files;
 mod package;
+mod rehearse;
 mod selection;
 mod sessions;
 mod shards;

@@ -315,7 +315,7 @@ fn every_kind_of_damage_is_found_and_named() {
     let (rows, last) = judged(&output);
     assert_eq!(word(&rows, "data/sub/swap"), "different");
     assert_eq!(rows["data/sub/swap"]["notes"].as_array().map(Vec::len), Some(2), "{rows:?}");
-    assert_eq!(answer(&last, "BitLockerVolumeNotFound"), "no");
+    assert_eq!(answer(&last, "BitLockerNotActivated"), "no");
     if is_mounted {
         assert_eq!(word(&rows, "data/sub/cut"), "different");
         assert!(rows["data/sub/cut"]["notes"][0].as_str().is_some_and(|note| note.contains("1234")));

@@ -13,7 +13,7 @@ use crate::text::{self, Form};
 pub const METADATA_LEN_MAX: usize = 8 << 10;
 
 /// Kind of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SideKind {
     /// Root `Metadata`: element name is the name, text the value.
     Metadata,

@@ -56,6 +56,8 @@ pub struct Found {
     /// Kind of the volume.
     pub inside: Inside,
     is_first: Option<bool>,
+    /// It holds neither a partition table nor a volume.
+    is_blank: bool,
     /// The opened device is a partition, or an image without a table.
     is_part: bool,
 }
@@ -66,6 +68,14 @@ pub struct Found {
 /// # Errors
 /// The reason: missing, not readable, no volume, BitLocker metadata beyond use.
 pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
+    open_any(path, number).and_then(Found::not_blank)
+}
+
+/// As [`open`], but a drive without partition table and volume is [`Inside::Missing`], no error.
+///
+/// # Errors
+/// Missing, or not readable.
+pub fn open_any(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
     let resolved = device::resolve(&name, &Roots::default())?;
     let look = |sector| {
@@ -88,7 +98,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
         let serial = identity.serial.clone();
         let is_part = matches!(device.kind(), DeviceKind::Block { partition_of: Some(_), .. });
         let place = Place::of(&device.target().file);
-        let found = Found::look(Box::new(device), drive, serial, number)?;
+        let found = Found::look_any(Box::new(device), drive, serial, number)?;
         Ok(Found { is_part: found.is_part || is_part, place, ..found })
     };
     let first = look(SectorSize::S512);
@@ -144,6 +154,23 @@ impl Found {
         serial: Option<String>,
         number: Option<u32>,
     ) -> Result<Self, Problem> {
+        Self::look_any(medium, drive, serial, number).and_then(Self::not_blank)
+    }
+
+    /// An error for a drive on which there is nothing at all.
+    fn not_blank(self) -> Result<Self, Problem> {
+        match &self.inside {
+            Inside::Missing(problem) if self.is_blank => Err(problem.clone()),
+            _ => Ok(self),
+        }
+    }
+
+    fn look_any(
+        medium: Box<dyn Medium>,
+        drive: DriveFacts,
+        serial: Option<String>,
+        number: Option<u32>,
+    ) -> Result<Self, Problem> {
         let size = medium.size();
         let failed = |error: io::Error, at: u64| {
             Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&drive.name).at(ByteOffset(at))
@@ -179,11 +206,9 @@ impl Found {
             };
             let advice = "see what is on it with `dray inspect`, or name another partition with --partition N";
             let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
-            if is_blank {
-                return Err(problem);
-            }
             let inside = Inside::Missing(problem);
-            return Ok(Self { table: Some(table), inside, ..Self::whole(medium, drive, serial) });
+            let table = Some(table).filter(|_| !is_blank);
+            return Ok(Self { table, inside, is_blank, ..Self::whole(medium, drive, serial) });
         };
         let volume = there(&partition);
         let inside = inside.map_err(|error| failed(error, volume.start.0))?;
@@ -201,6 +226,7 @@ impl Found {
             volume: ByteRange::new(0, medium.size().0),
             inside: Inside::Unknown,
             is_first: None,
+            is_blank: false,
             is_part: drive.is_image,
             medium,
             drive,
@@ -216,7 +242,12 @@ impl Found {
 
     /// Whether the opened device is a partition, or an image of a volume alone: its table cannot be seen.
     pub const fn is_part(&self) -> bool {
-        self.table.is_none() && self.is_part
+        self.table.is_none() && self.is_part && !self.is_blank
+    }
+
+    /// Whether there is neither a partition table nor a volume.
+    pub const fn is_blank(&self) -> bool {
+        self.is_blank
     }
 
     /// Faults of the partition table that was read.

@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::azure::Digest as Known;
+use crate::azure::copylog::{DriveStatus, SideStatus};
 use crate::azure::manifest;
+use crate::azure::properties::SideKind;
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
 use crate::pool::SLOT_LEN;
 use crate::prep::timeouts::Timeouts;
 use crate::prep::workers::{Digest, Workers};
-use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
+use crate::report::{DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
 use crate::verify::block_reader::{Arrived, BlockReader, SLOT_SPARE};
-use crate::verify::checks;
 use crate::verify::deliver::{Deliver, Delivery};
 use crate::verify::extract::Extractor;
 use crate::verify::files::Files;
@@ -28,6 +29,8 @@ use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::{self, Asked, Index, Logs};
 use crate::verify::result::{Answer, Check, Counts, DriveVerdict, Row, Verdict};
+use crate::verify::service::blob::{self as service_blob, Names, Presence, Reading, SideResult, Told};
+use crate::verify::service::drive as service;
 use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Outlet, Writer};
@@ -53,6 +56,9 @@ pub struct VerifyRequest {
     pub only: Vec<String>,
     /// Directory for extracted blobs; `None` extracts none.
     pub extract_to: Option<PathBuf>,
+    /// Rehearses the service: a drive that it would refuse is not read further, and the content of every blob is summed
+    /// for its logs.
+    pub as_service: bool,
 }
 
 /// Parameters of judging other than the drive.
@@ -93,18 +99,20 @@ struct RowSource<'a> {
     details: BTreeMap<u32, String>,
     crcs: Crcs,
     extractor: Option<Extractor>,
+    /// The manifest on the drive; `None` for one from elsewhere.
+    manifest: Option<NameId>,
+    side_faults: SideFaults,
 }
 
-/// Verifies a drive. Never fails as a whole: the verdict holds the failure.
-pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
-    let started = Instant::now();
-    let mut verdict = DriveVerdict {
-        drive: opened.found.drive.clone(),
-        serial: opened.found.serial.clone(),
-        unlocked: opened.unlocked.as_ref().map_or_else(
-            || "not encrypted".to_owned(),
-            |unlocked| format!("{} (protector {}), {}", unlocked.by, unlocked.protector, unlocked.cipher),
-        ),
+/// Faults of metadata and properties files, by index of the side file.
+pub(super) type SideFaults = HashMap<u32, (SideStatus, String)>;
+
+/// A verdict on a drive of which nothing is known but these facts.
+pub fn blank(drive: DriveFacts, serial: Option<String>) -> DriveVerdict {
+    DriveVerdict {
+        drive,
+        serial,
+        unlocked: "not opened".to_owned(),
         manifest: None,
         checks: Vec::new(),
         counts: Counts::default(),
@@ -119,20 +127,37 @@ pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
         beginnings: Vec::new(),
         service: (0, 0, 0),
         log_remarks: Vec::new(),
-        warnings: opened.warnings(),
+        warnings: Vec::new(),
         log_strays: Vec::new(),
         log_status: None,
         failure: None,
         started: now(),
         elapsed: Duration::ZERO,
+    }
+}
+
+/// Verifies a drive. Never fails as a whole: the verdict holds the failure.
+pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
+    let started = Instant::now();
+    let mut verdict = DriveVerdict {
+        unlocked: opened.unlocked.as_ref().map_or_else(
+            || "not encrypted".to_owned(),
+            |unlocked| format!("{} (protector {}), {}", unlocked.by, unlocked.protector, unlocked.cipher),
+        ),
+        warnings: opened.warnings(),
+        ..blank(opened.found.drive.clone(), opened.found.serial.clone())
     };
     let stage = |stage| (context.events)(Event::Stage { drive: context.index, stage });
     stage(Stage::Listing);
-    let mut checks = checks::of_volume(opened);
+    let mut checks = service::of_volume(opened);
     let source = match judge(opened, context, &mut verdict, &mut checks) {
-        Ok(source) => Some(source),
+        Ok(source) => source,
         Err(problem) => {
-            verdict.failure = Some(problem.drive(&opened.found.drive.name));
+            // What the service would refuse is an answer, not a failure.
+            let refused = service::refusal(&checks).filter(|status| *status != DriveStatus::ReadManifestFailed);
+            if !context.request.as_service || refused.is_none() {
+                verdict.failure = Some(problem.drive(&opened.found.drive.name));
+            }
             None
         }
     };
@@ -152,31 +177,39 @@ fn judge<'a>(
     context: &Context<'_>,
     verdict: &mut DriveVerdict,
     checks: &mut Vec<crate::verify::result::Check>,
-) -> Result<RowSource<'a>, Problem> {
+) -> Result<Option<RowSource<'a>>, Problem> {
+    if context.request.as_service && service::refusal(checks).is_some() {
+        return Ok(None);
+    }
     let files = match Files::read(opened) {
         Ok(files) => files,
         Err(problem) => {
-            checks.push(checks::no(checks::NTFS, "VolumeNotNtfs", problem.what.clone()));
+            checks.push(service::no(service::NTFS, DriveStatus::VolumeNotNtfs, problem.what.clone()));
             return Err(problem);
         }
     };
     verdict.warnings.extend(files.warnings());
-    checks::ntfs(checks, &files);
+    service::ntfs(checks, &files);
     let record = opened.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref());
     let request = context.request;
+    service::of_manifest_name(checks, record);
     let place =
         listing::find(&files, request.manifest.as_deref(), record.and_then(|record| record.manifest_file.as_deref()));
     let (place, others) = match place {
         Ok(found) => found,
         Err(problem) => {
-            checks.push(checks::no(checks::MANIFEST, "ManifestNotFound", problem.what.clone()));
+            checks.push(service::no(service::MANIFEST, DriveStatus::ManifestNotFound, problem.what.clone()));
             return Err(problem);
         }
+    };
+    let on_drive = match &place {
+        listing::Place::Inside(name, _) => Some(*name),
+        listing::Place::Outside(..) => None,
     };
     let mut listing = match Listing::read(&files, place, &request.only, context.deliver.is_some(), &mut |_| {}) {
         Ok(listing) => listing,
         Err(problem) => {
-            checks.push(checks::no(checks::MANIFEST, "ReadManifestFailed", problem.what.clone()));
+            checks.push(service::no(service::MANIFEST, DriveStatus::ReadManifestFailed, problem.what.clone()));
             return Err(problem);
         }
     };
@@ -185,7 +218,7 @@ fn judge<'a>(
         (None, Some(hash)) => Some((hash, "drive record")),
         (None, None) => None,
     };
-    checks::of_manifest(checks, opened, &listing, record);
+    service::of_manifest(checks, opened, &listing, record);
     let serial = opened.found.serial.as_deref();
     let drive_id = listing.facts.drive_id.as_deref().or(serial).unwrap_or(&opened.found.drive.drive_id);
     let (known, notes) = context.journals.ask(drive_id, &listing.facts.md5, record);
@@ -214,6 +247,9 @@ fn judge<'a>(
     let listed = listing.subjects.len() as u64 + listing.skipped;
     verdict.log_remarks = context.logs.remarks(drive_id, listed);
     verdict.manifest = Some(listing.facts.clone());
+    if request.as_service && service::refusal(checks).is_some() {
+        return Ok(None);
+    }
 
     let outlet = match (context.deliver, &request.extract_to) {
         (Some(deliver), _) => {
@@ -250,7 +286,10 @@ fn judge<'a>(
     }
     let (listing, bench, result) = read(opened, &files, context, listing, work, writer.map(|writer| (writer, empty)));
     verdict.bytes_read = bench.done;
-    let Bench { details, writer, crcs, .. } = bench;
+    let Bench { details, writer, crcs, side_faults, .. } = bench;
+    if !listing.facts.is_export {
+        checks.push(service::of_blobs(&files, &listing, &side_faults));
+    }
     let mut extractor = None;
     if let Some(writer) = writer {
         // The error that stopped the writing is the cause of the one that stopped the reading.
@@ -264,7 +303,7 @@ fn judge<'a>(
     } else {
         result?;
     }
-    Ok(RowSource { opened, files, listing, details, crcs, extractor })
+    Ok(Some(RowSource { opened, files, listing, details, crcs, extractor, manifest: on_drive, side_faults }))
 }
 
 /// Whether nothing of a blob is outstanding, by an earlier run.
@@ -277,10 +316,10 @@ fn is_done_in(outlet: &Outlet, blob: usize) -> bool {
 
 /// Refuses a drive that the service would not import. Checks of dray's own have no status.
 fn importable(checks: &[Check]) -> Result<(), Problem> {
-    let refusing = checks.iter().find(|check| check.answer == Answer::No && !check.status.is_empty());
-    refusing.map_or(Ok(()), |check| {
-        let what = format!("the service would not import this drive: {} ({})", check.status, check.question);
-        Err(Problem::new(Kind::Refused, what).value(check.seen.clone()).advice("`dray verify` shows every check"))
+    let refusing = checks.iter().filter(|check| check.answer == Answer::No);
+    refusing.filter_map(|check| Some((check, check.status?))).next().map_or(Ok(()), |(check, status)| {
+        let what = format!("the service would not import this drive: {status} ({})", check.question);
+        Err(Problem::new(Kind::Refused, what).value(check.seen.clone()).advice("`dray rehearse` shows every check"))
     })
 }
 
@@ -353,7 +392,8 @@ pub(super) fn read<'a>(
     let (writer, empty) = writer.unzip();
     let index = context.logs.index(listing.facts.drive_id.as_deref());
     let wanted = (0..listing.subjects.len()).filter(|blob| {
-        index.has_crc && index.wants_crc(&listing.blob_path(files, *blob), &listing.file_path(files, *blob))
+        context.request.as_service
+            || index.has_crc && index.wants_crc(&listing.blob_path(files, *blob), &listing.file_path(files, *blob))
     });
     let crcs = wanted.map(|blob| (blob as u32, BTreeMap::new())).collect();
     let mut bench = Bench {
@@ -363,6 +403,7 @@ pub(super) fn read<'a>(
         details: BTreeMap::new(),
         broken: HashSet::new(),
         crcs,
+        side_faults: SideFaults::new(),
         done: 0,
         total: work.bytes,
         reported_at: Instant::now(),
@@ -411,6 +452,8 @@ pub(super) struct Bench<'a> {
     broken: HashSet<u32>,
     /// CRC-64 of blobs whose CRC is in a log: the parts read, by offset.
     crcs: Crcs,
+    /// Faults of the contents of metadata and properties files of an import.
+    pub side_faults: SideFaults,
     /// Bytes read so far, of all blobs.
     pub done: u64,
     total: u64,
@@ -511,6 +554,7 @@ impl Bench<'_> {
                 Digest::Pages(_) | Digest::Whole(_) | Digest::Unfinished => continue,
             };
             self.compare(&mut listing.borrow_mut(), seen.item, md5);
+            self.look(&listing.borrow(), seen.item, &arrived.bytes[seen.range.clone()]);
             self.finished(listing, seen.item, &mut acts);
         }
         self.give(Bytes::Held(arrived.bytes), acts)
@@ -520,6 +564,18 @@ impl Bench<'_> {
     fn sum(&mut self, item: Item, from: u64, bytes: &[u8]) {
         if let Some(parts) = self.crcs.get_mut(&item.owner) {
             parts.insert(from, (bytes.len() as u64, crc64(bytes)));
+        }
+    }
+
+    /// Checks the contents of a metadata or properties file, as the service does before it sets them.
+    fn look(&mut self, listing: &Listing, item: Item, bytes: &[u8]) {
+        if item.owner & SIDE == 0 || listing.facts.is_export {
+            return;
+        }
+        let side = item.owner & !SIDE;
+        let kind = listing.side_kinds.get(side as usize).copied().unwrap_or(SideKind::Metadata);
+        if let Some(fault) = service_blob::side_fault(bytes, kind) {
+            self.side_faults.insert(side, fault);
         }
     }
 
@@ -627,6 +683,7 @@ impl Bench<'_> {
         self.sum(item, from, bytes);
         self.take_out(&mut acts, listing, item, from, 0..bytes.len());
         self.compare(&mut listing.borrow_mut(), item, md5[0]);
+        self.look(&listing.borrow(), item, bytes);
         self.finished(listing, item, &mut acts);
         if acts.is_empty() { Ok(()) } else { self.give(Bytes::Own(bytes.to_vec()), acts) }
     }
@@ -678,6 +735,10 @@ impl Bench<'_> {
             }
             if bad.is_empty() {
                 self.compare(&mut listing.borrow_mut(), item, chain.finish());
+                // Longer ones are not read whole; no metadata file has more than 1 MiB.
+                if let Some(bytes) = buffer.get(..piece.len as usize).filter(|_| piece.offset == 0) {
+                    self.look(&listing.borrow(), item, bytes);
+                }
             } else {
                 listing.borrow_mut().pieces[item.piece as usize].verdict = Verdict::Unreadable;
                 let bytes: u64 = bad.iter().map(|(from, to, _)| to - from).sum();
@@ -748,7 +809,13 @@ fn finish(files: &Files<'_>, listing: &Listing, blob: u32) -> Option<Act> {
 }
 
 fn end(piece: &listing::Piece) -> u64 {
-    piece.offset + u64::from(piece.len)
+    piece.offset.saturating_add(u64::from(piece.len))
+}
+
+/// A blob without contents, in the memory of another.
+fn blob_of(mut other: manifest::Blob) -> manifest::Blob {
+    other.pieces.clear();
+    manifest::Blob { pieces: other.pieces, ..manifest::Blob::default() }
 }
 
 /// The worst verdict of a subject and its pieces.
@@ -818,7 +885,80 @@ impl Judged<'_> {
     }
 }
 
+impl Judged<'_> {
+    /// Passes what the service would say of every blob to `see`, in the order of the manifest; nothing for a drive that
+    /// it refuses. `names`: of all drives of the run.
+    ///
+    /// # Errors
+    /// Those of `see`, or the manifest cannot be read a second time.
+    pub fn told(&self, names: &mut Names, see: &mut dyn FnMut(&Told) -> Result<(), Problem>) -> Result<(), Problem> {
+        let Some((source, manifest)) = self.source.as_ref().and_then(|source| Some((source, source.manifest?))) else {
+            return Ok(());
+        };
+        source.told(manifest, names, see).map_err(|problem| problem.drive(&source.opened.found.drive.name))
+    }
+}
+
 impl RowSource<'_> {
+    /// Joins the entries of the manifest, which is read again, with the results: block ids and dispositions of millions
+    /// of blocks are not held.
+    fn told(
+        &self,
+        manifest: NameId,
+        names: &mut Names,
+        see: &mut dyn FnMut(&Told) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let file = self.files.open(self.files.catalog.file_of(manifest))?;
+        let mut input = BufReader::with_capacity(READ_LEN, file);
+        let mut reader = manifest::Reader::new(&mut input);
+        let (mut head, mut blob, mut index) = (manifest::ListHead::default(), manifest::Blob::default(), 0);
+        let failed = |error: crate::azure::XmlError| Problem::new(Kind::Drive, format!("the manifest: {error}"));
+        while let Some(event) = reader.next_event().map_err(failed)? {
+            match event {
+                manifest::Event::ListStart(start) => head = start,
+                manifest::Event::BlobStart(start) => blob = manifest::Blob { start: *start, ..blob_of(blob) },
+                manifest::Event::Piece(piece) => blob.pieces.push(piece),
+                manifest::Event::BlobEnd(end) => {
+                    blob.end = end;
+                    if index >= self.listing.subjects.len() {
+                        return Err(Problem::new(Kind::Drive, "the manifest reads differently the second time"));
+                    }
+                    see(&self.tell(index, &blob, &head, names))?;
+                    index += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, index: usize, blob: &manifest::Blob, head: &manifest::ListHead, names: &mut Names) -> Told {
+        let listing = &self.listing;
+        let subject = &listing.subjects[index];
+        let presence = subject.name.map(|name| self.files.catalog.info(self.files.catalog.file_of(name)));
+        let presence = match presence {
+            None => Presence::Missing,
+            Some(info) if info.directory => Presence::Directory,
+            Some(info) => Presence::File(info.size),
+        };
+        let all = &listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
+        let pieces: Vec<(u64, Verdict)> = all.iter().map(|piece| (end(piece), piece.verdict)).collect();
+        let side = |side: u32| {
+            let subject = listing.sides.get(side as usize).filter(|_| side != NONE)?;
+            Some(SideResult { verdict: worst(listing, subject), fault: self.side_faults.get(&side).cloned() })
+        };
+        let facts = listing.blobs[index];
+        let crc64 = self.crcs.get(&(index as u32)).and_then(|parts| crc_of(parts, subject.length));
+        let reading = Reading {
+            presence,
+            pieces: &pieces,
+            metadata: side(facts.metadata),
+            properties: side(facts.properties),
+            crc64,
+        };
+        service_blob::tell(blob, head, &reading, names)
+    }
+
     /// Adds the entries of the logs to a row.
     fn ask(&self, index: &Index<'_>, blob: usize, row: &mut Row) {
         let subject = &self.listing.subjects[blob];

@@ -125,6 +125,18 @@ impl Key {
         self.candidates.is_empty()
     }
 
+    /// Whether one of the keys comes with a drive record.
+    pub fn has_record(&self) -> bool {
+        self.candidates.iter().any(|one| one.record.is_some())
+    }
+
+    /// The drive record of the only drive that there are keys for.
+    pub fn only_record(&self) -> Option<&Record> {
+        let mut all = self.candidates.iter().filter_map(|one| one.record.as_ref());
+        let first = all.next()?;
+        all.all(|other| same(&other.drive_id, &first.drive_id)).then_some(first)
+    }
+
     /// Adds the keys of another file.
     pub fn join(&mut self, other: Self) {
         self.candidates.extend(other.candidates);

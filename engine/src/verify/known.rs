@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::azure::copylog::DriveStatus;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{Ledger, word};
 use crate::prep::files::{Book, read_journal};
 use crate::report::Problem;
-use crate::verify::checks::{self, FINISHED, MANIFEST_HASH};
 use crate::verify::key::Record;
 use crate::verify::result::{Answer, Check};
+use crate::verify::service::drive::{self, FINISHED, MANIFEST_HASH};
 
 /// Most files examined in a directory: a journal has few neighbours.
 const LOOKED_AT_MAX: usize = 4096;
@@ -84,7 +85,7 @@ impl Journals {
         let (mut checks, mut notes) = (Vec::new(), Vec::new());
         if let Some(record) = record.filter(|record| record.is_incomplete) {
             let seen = format!("the drive record of {} says that preparing it was not finished", record.drive_id);
-            checks.push(checks::own(FINISHED, Answer::No, seen));
+            checks.push(drive::own(FINISHED, Answer::No, seen));
         }
         for known in self.known.iter().filter(|known| known.given) {
             if !known.ledger.sessions.is_empty() && state(&known.ledger, drive_id).is_none() {
@@ -106,11 +107,11 @@ impl Journals {
             };
             if !state.is_done || checks.is_empty() {
                 let answer = if state.is_done { Answer::Yes } else { Answer::No };
-                checks.push(checks::own(FINISHED, answer, seen));
+                checks.push(drive::own(FINISHED, answer, seen));
             }
             if let Some(hash) = state.hash.as_ref().filter(|_| state.is_done && !fits(state)) {
                 let seen = format!("{manifest_md5} on the drive, {hash} in {path}");
-                checks.push(checks::no(MANIFEST_HASH, "ManifestCorrupted", seen));
+                checks.push(drive::no(MANIFEST_HASH, DriveStatus::ManifestCorrupted, seen));
             }
         }
         (checks, notes)

@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use crate::azure::dataset::Disposition;
 use crate::azure::manifest::{self, BlobEnd, BlobStart, Event, SideRef};
+use crate::azure::properties::SideKind;
 use crate::azure::{Digest, base64};
 use crate::hash::{self, Md5, Sha256};
 use crate::limits;
@@ -83,13 +84,15 @@ pub(super) struct Listing {
     pub subjects: Vec<Subject>,
     pub blobs: Vec<BlobFacts>,
     pub sides: Vec<Subject>,
+    /// Kind of each side file.
+    pub side_kinds: Vec<SideKind>,
     pub pieces: Vec<Piece>,
     pub snapshots: HashMap<u32, String>,
     pub notes: HashMap<u32, Vec<String>>,
     /// Listed files, one bit each.
     named: Vec<u64>,
     texts: Vec<Box<str>>,
-    by_side: HashMap<FileId, u32>,
+    by_side: HashMap<(FileId, SideKind), u32>,
     /// Hashes of the blobs' names, in their order; cleared after the search for duplicates.
     names: Vec<u64>,
     /// Number of blobs with the name of an earlier one, and some of those names.
@@ -443,8 +446,13 @@ impl Listing {
         let facts = BlobFacts {
             path: if same_blob { NONE } else { self.text(blob_path) },
             file_path: if same_file { NONE } else { self.text(file_path) },
-            metadata: self.side(files, end.metadata.as_ref(), state.metadata.clone().as_ref()),
-            properties: self.side(files, end.properties.as_ref(), state.properties.clone().as_ref()),
+            metadata: self.side(files, SideKind::Metadata, end.metadata.as_ref(), state.metadata.clone().as_ref()),
+            properties: self.side(
+                files,
+                SideKind::Properties,
+                end.properties.as_ref(),
+                state.properties.clone().as_ref(),
+            ),
             is_pages: *kind == Some(manifest::Pieces::Pages),
             disposition: disposition.as_deref().and_then(|text| Disposition::parse(text.trim())).unwrap_or_default(),
         };
@@ -488,11 +496,11 @@ impl Listing {
     }
 
     /// Index of the side file of a blob: its own, or the list's.
-    fn side(&mut self, files: &Files<'_>, own: Option<&SideRef>, list: Option<&SideRef>) -> u32 {
+    fn side(&mut self, files: &Files<'_>, kind: SideKind, own: Option<&SideRef>, list: Option<&SideRef>) -> u32 {
         let Some(side) = own.or(list) else { return NONE };
         let name = look_up(files, &side.path);
         let file = name.map(|name| files.catalog.file_of(name));
-        if let Some(known) = file.and_then(|file| self.by_side.get(&file)) {
+        if let Some(known) = file.and_then(|file| self.by_side.get(&(file, kind))) {
             let piece = self.sides[*known as usize].pieces_at;
             if side.hash == Some(Digest::Md5(self.pieces[piece as usize].hash)) {
                 return *known;
@@ -518,9 +526,10 @@ impl Listing {
         if self.keeps {
             self.side_paths.push((side.path.as_str().into(), own.is_none()));
         }
+        self.side_kinds.push(kind);
         let index = (self.sides.len() - 1) as u32;
         if let Some(file) = file {
-            self.by_side.insert(file, index);
+            self.by_side.insert((file, kind), index);
         }
         index
     }

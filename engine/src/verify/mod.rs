@@ -3,8 +3,9 @@
 //! `find` locates the volume on a device and `key` reads the keys; together they make an `Opened` volume.
 //! `block_reader` passes its bytes through the workers that preparing uses too. Based on it are `decrypt` (the plain
 //! volume), `files` (access to its files) and `judge` (comparison with the manifest), with `work` (the reading order),
-//! `extract`, `writer` and `deliver` (extraction, or delivery to a consumer, in the same pass, on a thread of its own) and `checks` (the checks of the
-//! service); `added` reads back the additions of a session. `known` reads journals and drive records; `verdict` draws
+//! `extract`, `writer` and `deliver` (extraction, or delivery to a consumer, in the same pass, on a thread of its own) and
+//! `service` (the service's questions and answers); `added` reads back the additions of a session. `known` reads journals and
+//! drive records; `verdict` draws
 //! the conclusion from all results of a run. `audit` compares what was sent with a storage account.
 //!
 //! Nothing here writes to the drive: it is opened for reading alone.
@@ -12,7 +13,6 @@
 pub mod added;
 pub mod audit;
 pub mod block_reader;
-mod checks;
 pub mod decrypt;
 pub mod deliver;
 mod extract;
@@ -28,6 +28,7 @@ pub mod medium;
 mod only;
 pub mod result;
 pub mod same;
+pub mod service;
 pub mod verdict;
 mod work;
 mod writer;

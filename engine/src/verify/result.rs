@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::azure::Digest;
+use crate::azure::copylog::DriveStatus;
 use crate::report::{DriveFacts, Kind, Problem};
 use crate::units::FileTime;
 use crate::verify::verdict::{DriveSum, Reason, RunSum, Taken, conclude};
@@ -144,8 +145,9 @@ pub enum Answer {
 pub struct Check {
     /// The check in words.
     pub question: &'static str,
-    /// The status that the service would give.
-    pub status: &'static str,
+    /// The status that the service would give where the answer is no; `None` for a check that the service does not
+    /// make.
+    pub status: Option<DriveStatus>,
     /// Whether the service would accept the drive in this point.
     pub answer: Answer,
     /// Value that the answer is based on.
@@ -242,7 +244,7 @@ impl DriveVerdict {
     pub fn sum(&self) -> DriveSum {
         let no = |of_service: bool| {
             let no = self.checks.iter().filter(|check| check.answer == Answer::No);
-            no.filter(|check| check.status.is_empty() != of_service).count() as u64
+            no.filter(|check| check.status.is_some() == of_service).count() as u64
         };
         let (not_taken, renamed, other) = self.service;
         DriveSum {

@@ -225,8 +225,8 @@ impl Import<'_> {
             thread.join().map_err(|_| Problem::new(Kind::Internal, "a thread that sends ended in a bug"))?;
         }
         let mut problem = judged.verdict.failure.clone();
-        let refused = judged.verdict.checks.iter().find(|check| check.answer == Answer::No && !check.status.is_empty());
-        let refused = refused.and_then(|check| DriveStatus::parse(check.status));
+        let refused =
+            judged.verdict.checks.iter().filter(|check| check.answer == Answer::No).find_map(|check| check.status);
         let manifest = judged.verdict.manifest.as_ref().and_then(|manifest| manifest.drive_id.clone());
         let drive_id = manifest.unwrap_or_else(|| judged.verdict.drive.drive_id.clone());
         let upload = self.upload.get();

@@ -1,6 +1,6 @@
 //! The page that is signed and kept.
 
-use dray_engine::job::{Answer, Check, DriveVerdict, Row, Verdict};
+use dray_engine::job::{Answer, Check, DriveStatus, DriveVerdict, Row, Verdict};
 use dray_engine::report::Kind;
 use dray_engine::units::ByteLen;
 
@@ -155,13 +155,13 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
     }
     out.extend(drive.log_status.clone().map(|status| ("Status of the service", status)));
     page.facts(out);
-    if drive.checks.iter().any(|check| !check.status.is_empty()) {
+    if drive.checks.iter().any(|check| check.status.is_some()) {
         page.subsection("As the service would ask");
-        questions(page, drive, &|check| !check.status.is_empty());
+        questions(page, drive, &|check| check.status.is_some());
     }
-    if drive.checks.iter().any(|check| check.status.is_empty()) {
+    if drive.checks.iter().any(|check| check.status.is_none()) {
         page.subsection("The drive itself");
-        questions(page, drive, &|check| check.status.is_empty());
+        questions(page, drive, &|check| check.status.is_none());
     }
     for warning in drive.warnings.iter().chain(&drive.log_remarks) {
         page.note(warning);
@@ -175,7 +175,7 @@ fn one(page: &mut Page, drive: &DriveVerdict) {
 
 /// Questions and their answers; the status that the service would give is shown only if an answer is no.
 fn questions(page: &mut Page, drive: &DriveVerdict, is_meant: &dyn Fn(&Check) -> bool) {
-    let is_no = |check: &&Check| check.answer == Answer::No && !check.status.is_empty();
+    let is_no = |check: &&Check| check.answer == Answer::No && check.status.is_some();
     let has_status = drive.checks.iter().filter(|check| is_meant(check)).any(|check| is_no(&check));
     let rows: Vec<Vec<String>> = drive
         .checks
@@ -187,7 +187,7 @@ fn questions(page: &mut Page, drive: &DriveVerdict, is_meant: &dyn Fn(&Check) ->
                 Answer::No => "NO",
                 Answer::Unknown => "not known",
             };
-            let status = if check.answer == Answer::No { check.status } else { "" };
+            let status = check.status.filter(|_| check.answer == Answer::No).map_or("", DriveStatus::as_str);
             vec![check.question.into(), answer.into(), check.seen.clone(), status.into()]
         })
         .collect();

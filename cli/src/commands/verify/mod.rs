@@ -2,15 +2,15 @@
 
 mod html;
 pub mod lists;
-mod words;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
 use dray_engine::job::{
-    Answer, Digest, DriveVerdict, Expected, Journals, Logs, Opened, Outputs, Row, Taken, Verdict, VerifyRequest,
-    Workers, find, judge,
+    Answer, Check, Digest, DriveStatus, DriveVerdict, Expected, Journals, Logs, Opened, Outputs, Row, Taken, Verdict,
+    VerifyRequest, Workers, find, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -245,6 +245,7 @@ impl Verify {
             manifest_hash: self.compare.manifest_hash,
             only: self.compare.only.clone(),
             extract_to: self.compare.extract_to.clone(),
+            as_service: false,
         };
         let (request, logs, journals, stop) = (&request, &logs, &journals, &signals.stop);
         let mut judged = at_once(&opened, "verifying", (&signals, output), &|index, one, workers, events| {
@@ -358,6 +359,9 @@ pub fn open_all(drives: &[PathBuf], partition: Option<u32>, keys: &Keys, output:
 pub type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// Runs `one` for all drives at once, one thread each, with the hashing shared; `doing` is what is done.
+///
+/// # Errors
+/// No threads, or a bug in one.
 pub fn at_once<'a, T: Send>(
     opened: &'a [Opened],
     doing: &str,
@@ -422,10 +426,9 @@ fn report(outcome: &Outcome, output: &Output) {
         text.push_str(&labelled("begun", &time(drive.started)));
         for check in drive.checks.iter().filter(|check| check.answer == Answer::No) {
             let seen = clean(&check.seen);
-            text.push_str(&if check.status.is_empty() {
-                format!("  {} {}: {seen}\n", style.red("no"), check.question)
-            } else {
-                format!("  {} {} ({}): {seen}\n", style.red("refused"), check.question, check.status)
+            text.push_str(&match check.status {
+                None => format!("  {} {}: {seen}\n", style.red("no"), check.question),
+                Some(status) => format!("  {} {} ({status}): {seen}\n", style.red("refused"), check.question),
             });
         }
         for (verdict, rows, bytes) in drive.counts.all() {
@@ -505,16 +508,19 @@ fn report(outcome: &Outcome, output: &Output) {
     }
 }
 
+/// A check as an object; the status is empty for one that the service does not make.
+pub fn check_json(check: &Check) -> Value {
+    let answer = match check.answer {
+        Answer::Yes => "yes",
+        Answer::No => "no",
+        Answer::Unknown => "unknown",
+    };
+    let status = check.status.map_or("", DriveStatus::as_str);
+    json!({ "question": check.question, "status": status, "answer": answer, "seen": check.seen })
+}
+
 fn to_json(outcome: &Outcome) -> Value {
     let drive = |drive: &DriveVerdict| {
-        let checks = drive.checks.iter().map(|check| {
-            let answer = match check.answer {
-                Answer::Yes => "yes",
-                Answer::No => "no",
-                Answer::Unknown => "unknown",
-            };
-            json!({ "question": check.question, "status": check.status, "answer": answer, "seen": check.seen })
-        });
         let counts: serde_json::Map<String, Value> = drive
             .counts
             .all()
@@ -537,7 +543,7 @@ fn to_json(outcome: &Outcome) -> Value {
                 "faults": manifest.faults,
                 "faults_in_all": manifest.faults_in_all,
             })),
-            "checks": checks.collect::<Vec<_>>(),
+            "checks": drive.checks.iter().map(check_json).collect::<Vec<_>>(),
             "counts": counts,
             "bytes_read": drive.bytes_read,
             "bytes_asked": drive.bytes_asked,

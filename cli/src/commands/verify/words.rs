@@ -172,7 +172,7 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
         }
         Reason::Unfit(_) => {
             let seen = |drive: &DriveVerdict| {
-                let no = drive.checks.iter().filter(|check| check.answer == Answer::No && check.status.is_empty());
+                let no = drive.checks.iter().filter(|check| check.answer == Answer::No && check.status.is_none());
                 no.map(|check| format!("{}: no ({})", check.question, check.seen)).collect::<Vec<_>>()
             };
             list(&outcome.drives.iter().flat_map(seen).collect::<Vec<_>>(), "; ")

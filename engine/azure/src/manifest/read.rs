@@ -3,6 +3,7 @@
 use std::io::BufRead;
 
 use super::super::Digest;
+use super::super::dataset::Disposition;
 use super::super::xml::{Step, Steps, XmlError};
 use crate::limits;
 
@@ -543,6 +544,9 @@ impl Blob {
     pub fn check(&self) -> Vec<String> {
         let mut out = Vec::new();
         let length = self.start.length;
+        if let Some(text) = self.start.disposition.as_deref().filter(|text| Disposition::parse(text).is_none()) {
+            out.push(format!("ImportDisposition is {text:?}, which is none of rename, no-overwrite and overwrite"));
+        }
         let Some(kind) = self.start.pieces else {
             // A block blob of up to 64 MiB may go without.
             return out;
