@@ -215,7 +215,7 @@ fn judge_an_import_is_what_other_clients_read_back() {
     assert_eq!(code(&output), 0, "{}", said(&output));
     assert!(rows.values().all(|row| row["earlier"] == true));
     let sent = front.requests()[before..].to_owned();
-    assert!(!["/data", "/disks", "root/logo"].iter().any(|part| sent.contains(part)), "{sent}");
+    assert!(!["/data/", "/disks/", "root/logo"].iter().any(|part| sent.contains(part)), "{sent}");
     assert!(all_there(&azurite));
 }
 
@@ -427,6 +427,35 @@ fn flip(session: &Session, blob: &str, at: u64) {
     let mut byte = [0];
     image.read_exact_at(&mut byte, place).expect("read");
     image.write_all_at(&[byte[0] ^ 1], place).expect("written");
+}
+
+#[test]
+fn judge_two_drives_are_imported_at_once_and_reported_as_one() {
+    let session = Session::new("ingest-two");
+    fs::create_dir_all(session.path("source")).expect("a directory");
+    for number in 0..6 {
+        fs::write(session.path("source").join(number.to_string()), contents(&number.to_string(), 5 << 20))
+            .expect("a file");
+    }
+    session.dataset(&[&format!("\"{}/\",data/,BlockBlob,no-overwrite,None,None", session.path("source").display())]);
+    session.driveset(&["a", "b"].map(|name| format!("{}:130MB", session.path(&format!("{name}.img")).display())));
+    session.prepare(&["--not-for-shipping", "--read-back", "none", "--spread", "even"]);
+    let Some(azurite) = account(&session) else { return };
+    let key = session.path("azurite/account.key").display().to_string();
+    let drives = ["ingest", "a.img", "b.img", "--record", "a.xml", "--record", "b.xml", "--json", "--retry-for", "1"];
+    let account = ["--endpoint", &azurite.endpoint, "--account-key-file", &key, "--log-container", "logs"];
+    let output = crate::common::dray_in(&session.dir, &[&drives[..], &account].concat());
+    let (rows, last) = told(&output);
+    assert_eq!((code(&output), rows.len()), (0, 6), "{}", said(&output));
+    let blobs = |at: usize| last["drives"][at]["created"].as_u64().expect("a number");
+    assert!(blobs(0) > 0 && blobs(1) > 0 && blobs(0) + blobs(1) == 6, "{last}");
+    assert!(session.path("a.ingest").exists() && session.path("b.ingest").exists());
+    let (Some(data), Some(logs)) = (read(&azurite, "data"), read(&azurite, "logs")) else { return };
+    for number in 0..6 {
+        let name = number.to_string();
+        assert_eq!(data[&name]["sha256"], sha256(&contents(&name, 5 << 20)), "{name}");
+    }
+    assert_eq!(logs.len(), 4, "an error log and a copy log a drive: {:?}", logs.keys());
 }
 
 #[test]

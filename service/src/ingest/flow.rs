@@ -91,19 +91,19 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Requests that `line` carries, each window full.
+    /// The limit that it comes to where `line` carries so many bytes a second by the number of requests.
     fn settled(line: impl Fn(usize) -> f64, limit_max: usize) -> usize {
         let mut now = Instant::now();
         let flow = Flow::new(limit_max, now);
         let mut window = flow.state.into_inner().expect("not poisoned");
+        let each = 4 << 20;
         for _ in 0..60 {
             let requests = 2 * window.limit;
-            // Bytes a second by the number of requests: so long takes a window.
-            let each = (line(window.limit) / requests as f64) as u64;
-            now += Duration::from_secs(1);
-            for at in 0..requests {
+            let began = now;
+            now += Duration::from_secs_f64((requests as u64 * each) as f64 / line(window.limit));
+            for at in 1..=requests {
                 window.was_full = true;
-                let at = if at + 1 == requests { now } else { now - Duration::from_millis(900) };
+                let at = if at == requests { now } else { began };
                 window.finished(each, at, limit_max);
             }
         }

@@ -65,12 +65,15 @@ struct Place {
     path: PathBuf,
 }
 
+/// Verbose logs of both generations.
+type Verbose = (DriveLog<BufWriter<File>>, VerboseLog<BufWriter<File>>);
+
 /// The logs of one drive.
 #[derive(Debug)]
 pub(super) struct Writers {
     places: Vec<Place>,
     error: DriveLog<BufWriter<File>>,
-    verbose: Option<(DriveLog<BufWriter<File>>, VerboseLog<BufWriter<File>>)>,
+    verbose: Option<Verbose>,
     copy: CopyLog<BufWriter<File>>,
     errored: u64,
 }

@@ -187,7 +187,7 @@ impl Upload {
             };
             // The lease may be that of an earlier run, which was killed.
             let may_be_ours = entry.disposition != Disposition::Overwrite || self.state.is_resumed;
-            if !exists(&failure) && !(is_leased(&failure) && may_be_ours) {
+            if !(exists(&failure) || is_leased(&failure) && may_be_ours) {
                 return Err(failure);
             }
             // A request whose answer was lost, or an earlier run that was killed, may have put it.
@@ -613,19 +613,7 @@ impl Upload {
     pub(super) fn conclude(&self, blob: u32, active: &Active) {
         let entry = &self.blobs[blob as usize];
         let (settings, sides) = self.settings(entry);
-        let begun = lock(&active.begun).clone();
-        let begun = match begun {
-            Some(begun) => Some(begun),
-            None if entry.length == 0 && self.is_single(entry, &settings) => {
-                match self.put_single(blob, entry, &[], &settings) {
-                    Ok(begun) => Some(begun),
-                    Err(failure) => self.refused(&failure).map(|(status, what)| Begun::Failed(status, what)),
-                }
-            }
-            // All of its pieces failed, or an earlier run sent them.
-            None => self.begun_unless_lost(blob, entry, active),
-        };
-        let Some(begun) = begun else { return };
+        let Some(begun) = self.begun_at_end(blob, entry, active, &settings) else { return };
         let statuses = self.statuses(blob, active);
         let is_whole = statuses.iter().all(|status| *status == PieceStatus::Completed);
         let mut one = Became {
@@ -658,26 +646,8 @@ impl Upload {
             }
             Begun::Go(target) => {
                 (one.number, one.disposition, one.sides) = (target.number, target.disposition(), sides);
-                if entry.is_pages {
-                    if let Err(failure) = self.set_sides(entry, &target, &settings) {
-                        let Some((_, what)) = self.refused(&failure) else { return };
-                        one.sides = sides.map(|side| side.map(|_| SideStatus::BlobRequestFailed));
-                        one.message = Some(what);
-                    }
-                } else if let Err(failure) = self.commit(blob, entry, &target, &settings) {
-                    match self.not_committed(blob, entry, &target, &failure) {
-                        Committed::Yes => {}
-                        Committed::Skipped => one.disposition = DispositionStatus::Skipped,
-                        Committed::Again => return,
-                        Committed::No(status, what) => {
-                            one.status = status;
-                            one.disposition = DispositionStatus::Cancelled;
-                            one.sides = sides.map(|side| side.map(|_| SideStatus::Cancelled));
-                            one.pieces = Some(vec![PieceStatus::Uncommitted; statuses.len()]);
-                            one.message = Some(what);
-                        }
-                        Committed::Lost => return,
-                    }
+                if !self.ended(blob, entry, &target, &settings, &mut one) {
+                    return;
                 }
             }
         }
@@ -691,6 +661,48 @@ impl Upload {
         }
         self.released(blob);
         self.over(blob, active, one);
+    }
+
+    /// Where a blob goes whose pieces are all dealt with; `None`: the import ends.
+    fn begun_at_end(&self, blob: u32, entry: &Entry, active: &Active, settings: &Settings) -> Option<Begun> {
+        let begun = lock(&active.begun).clone();
+        match begun {
+            Some(begun) => Some(begun),
+            None if entry.length == 0 && self.is_single(entry, settings) => {
+                match self.put_single(blob, entry, &[], settings) {
+                    Ok(begun) => Some(begun),
+                    Err(failure) => self.refused(&failure).map(|(status, what)| Begun::Failed(status, what)),
+                }
+            }
+            // All of its pieces failed, or an earlier run sent them.
+            None => self.begun_unless_lost(blob, entry, active),
+        }
+    }
+
+    /// Ends a blob whose pieces are all there: commits blocks, sets what pages lack. False: it is not over.
+    fn ended(&self, blob: u32, entry: &Entry, target: &Target, settings: &Settings, one: &mut Became) -> bool {
+        if entry.is_pages {
+            if let Err(failure) = self.set_sides(entry, target, settings) {
+                let Some((_, what)) = self.refused(&failure) else { return false };
+                one.sides = one.sides.map(|side| side.map(|_| SideStatus::BlobRequestFailed));
+                one.message = Some(what);
+            }
+            return true;
+        }
+        let Err(failure) = self.commit(blob, entry, target, settings) else { return true };
+        match self.not_committed(blob, entry, target, &failure) {
+            Committed::Yes => {}
+            Committed::Skipped => one.disposition = DispositionStatus::Skipped,
+            Committed::No(status, what) => {
+                one.status = status;
+                one.disposition = DispositionStatus::Cancelled;
+                one.sides = one.sides.map(|side| side.map(|_| SideStatus::Cancelled));
+                one.pieces = Some(vec![PieceStatus::Uncommitted; entry.count as usize]);
+                one.message = Some(what);
+            }
+            Committed::Again | Committed::Lost => return false,
+        }
+        true
     }
 
     /// Where a blob goes whose pieces were not sent by this run; where none of them can be sent, nothing is begun.

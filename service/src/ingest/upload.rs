@@ -198,7 +198,7 @@ pub struct Upload {
     /// Makes lease ids, which have to be the same after a kill.
     pub(super) seed: String,
     active: Mutex<HashMap<u32, Arc<Active>>>,
-    became: Mutex<HashMap<u32, Became>>,
+    became: Mutex<Results>,
     tries: Mutex<HashMap<(u32, u32), u8>>,
     again: Mutex<Vec<(u32, u32)>>,
     failure: Mutex<Option<Problem>>,
@@ -209,6 +209,55 @@ pub struct Upload {
     pub(super) leases: Mutex<HashMap<u32, (String, String, String)>>,
     is_over: Mutex<bool>,
     over: Condvar,
+}
+
+/// What became of all blobs. Of most there is little to say: those take 24 bytes each.
+#[derive(Debug, Default)]
+struct Results {
+    plain: HashMap<u32, Plain>,
+    rest: HashMap<u32, Became>,
+}
+
+/// A blob without errors.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    crc64: u64,
+    number: u32,
+    disposition: DispositionStatus,
+    earlier: bool,
+    has_crc64: bool,
+}
+const _: () = assert!(size_of::<Plain>() <= 16);
+
+impl Results {
+    fn insert(&mut self, blob: u32, one: Became) {
+        if one.status == BlobStatus::Completed && one.pieces.is_none() && one.message.is_none() {
+            let (crc64, has_crc64) = (one.crc64.unwrap_or(0), one.crc64.is_some());
+            let Became { number, disposition, earlier, .. } = one;
+            self.plain.insert(blob, Plain { crc64, number, disposition, earlier, has_crc64 });
+        } else {
+            self.rest.insert(blob, one);
+        }
+    }
+
+    fn has(&self, blob: u32) -> bool {
+        self.plain.contains_key(&blob) || self.rest.contains_key(&blob)
+    }
+
+    fn get(&self, blob: u32) -> Option<Became> {
+        let Some(plain) = self.plain.get(&blob) else { return self.rest.get(&blob).cloned() };
+        Some(Became {
+            status: BlobStatus::Completed,
+            disposition: plain.disposition,
+            number: plain.number,
+            crc64: plain.has_crc64.then_some(plain.crc64),
+            earlier: plain.earlier,
+            pieces: None,
+            // Those that there are were set.
+            sides: [None, None],
+            message: None,
+        })
+    }
 }
 
 /// What is to be sent, from wherever it comes.
@@ -301,7 +350,7 @@ impl Upload {
             sums,
             seed,
             active: Mutex::default(),
-            became: Mutex::default(),
+            became: Mutex::new(Results::default()),
             tries: Mutex::default(),
             again: Mutex::default(),
             failure: Mutex::default(),
@@ -457,7 +506,7 @@ impl Upload {
     /// Likewise; `None` if it is over. What became of it is noted before it is active no longer.
     fn active_unless_over(&self, blob: u32) -> Option<Arc<Active>> {
         let mut active = lock(&self.active);
-        if !active.contains_key(&blob) && lock(&self.became).contains_key(&blob) {
+        if !active.contains_key(&blob) && lock(&self.became).has(blob) {
             return None;
         }
         Some(self.active_in(&mut active, blob))
@@ -652,7 +701,7 @@ impl Upload {
 
     /// What became of a blob; `None`: it was not reached.
     pub fn became(&self, blob: usize) -> Option<Became> {
-        lock(&self.became).get(&(blob as u32)).cloned()
+        lock(&self.became).get(blob as u32)
     }
 
     /// Properties and metadata of a blob, with the status of each file that names them.
@@ -767,7 +816,7 @@ impl Sink for Taker {
     }
 
     fn is_done(&self, blob: usize) -> bool {
-        lock(&self.upload.became).contains_key(&(blob as u32))
+        lock(&self.upload.became).has(blob as u32)
     }
 
     fn take(&mut self, bytes: Bytes, acts: Vec<Act>) -> Result<(), Problem> {
