@@ -14,6 +14,27 @@ shown = set()
 limit = None
 
 
+class Spent:
+    """What the last command took of the processors, and what everything on the machine took meanwhile."""
+
+    user = kernel = busy = 0.0
+
+    def a_gb(self, length):
+        """For a row: processor seconds a GB of the command itself, and the share of all processors that was busy."""
+        user, kernel = (of * 1e9 / length for of in (self.user, self.kernel))
+        return f"processor s/GB {user:.2f} user + {kernel:.2f} kernel, processors {self.busy:.2f} busy"
+
+
+spent = Spent()
+
+
+def ticks():
+    """(busy, all) clock ticks of all processors; stolen time is neither."""
+    user, nice, system, idle, wait, irq, soft, *_ = map(int, open("/proc/stat").readline().split()[1:])
+    busy = user + nice + system + irq + soft
+    return busy, busy + idle + wait
+
+
 def size(text):
     digits = text.rstrip("KMGT")
     return int(digits) << UNITS.get(text[len(digits) :], 0)
@@ -32,10 +53,12 @@ def call(*args, quiet=False):
     if not quiet:
         show(args)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
+        began, before = time.monotonic(), ticks()
         child = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=limit and limit.enter)
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.monotonic() - began
+        busy, total = (now - then for now, then in zip(ticks(), before))
+        spent.user, spent.kernel, spent.busy = usage.ru_utime, usage.ru_stime, busy / max(total, 1)
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
@@ -113,6 +136,10 @@ class Loop:
         self.node, self.length = done.stdout.strip(), length
 
     def close(self):
+        # Once: the number may be another's by then.
+        if not self.node:
+            return
         subprocess.run(["losetup", "-d", self.node], check=False)
+        self.node = None
         with contextlib.suppress(OSError):
             os.unlink(self.path)

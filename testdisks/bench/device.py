@@ -1,7 +1,8 @@
 """Makes loop devices and runs fio, ordinary tools and dray on them by turns; prints ratios, which travel better than figures.
 
 scripts/bench-device [--on disk|memory|DIR] [--source DIR] [--limit 1G] [--size 8G] [--sector 512] [--rounds 3] [--rows large,…]
-Needs root, fio, ntfs-3g, and for `back` libbde's bdemount. Rows: large, cold, verify, back, small, cp, two, plan. The budget of each row stands beside it.
+Needs root, fio, ntfs-3g, and for `back` libbde's bdemount. Rows: large, cold, verify, back, small, cp, two, four, ten, second, in-place, plan. The budget of each row
+stands beside it, and what dray took of the processors for a GB; the device's own work (a loop copies, too) is in the busy share.
 Sources lie on the other side (in memory when the device is on disk, and the other way round), dropped from the page
 cache before each run where that can be done; memory is memory.
 --limit holds the device itself, for fio and dray alike, to a rate with the kernel's block throttle: a drive like that is
@@ -23,7 +24,7 @@ import tempfile
 import time
 
 import common
-from common import PROJECT, Limit, Loop, call, cold, huge_pages, show, size
+from common import PROJECT, Limit, Loop, call, cold, huge_pages, show, size, spent
 
 
 class Bench:
@@ -81,21 +82,23 @@ class Bench:
 
     # dray
 
-    def prep_args(self, source, loops, *more):
+    def prep_args(self, source, loops, *more, kind="Format,SilentMode,Encrypt,", times=1):
+        """`kind` is the end of each drive's row in the driveset; the source is taken `times` times."""
         self.runs += 1
         base = os.path.join(self.source_dir, f"run{self.runs}")
         os.makedirs(base)
         with open(f"{base}/dataset.csv", "w") as f:
-            f.write(f"BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile\n{source}/,bench/,BlockBlob,rename,None,None\n")
+            f.write("BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile\n")
+            f.writelines(f"{source}/,bench{i or ''}/,BlockBlob,rename,None,None\n" for i in range(times))
         with open(f"{base}/driveset.csv", "w") as f:
             f.write("DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n")
-            f.writelines(f"{loop.node},Format,SilentMode,Encrypt,\n" for loop in loops)
+            f.writelines(f"{loop.node},{kind}\n" for loop in loops)
         self.base = base
-        return [self.args.dray, "prep-import", "--journal", f"{base}/job.jrn", "--id", "bench#1", "--logdir", f"{base}/logs", "--initial-driveset", f"{base}/driveset.csv", "--dataset", f"{base}/dataset.csv", "--not-for-shipping", *more]  # fmt: skip
+        return [self.args.dray, "prep-import", "--journal", f"{base}/job.jrn", "--id", f"bench#{self.runs}", "--logdir", f"{base}/logs", "--initial-driveset", f"{base}/driveset.csv", "--dataset", f"{base}/dataset.csv", "--not-for-shipping", *more]  # fmt: skip
 
-    def prep(self, source, loops, *more):
+    def prep(self, source, loops, *more, **rows):
         """Seconds and peak memory of preparing; consent by the ids that a dry run tells. Read-back is not writing."""
-        args = self.prep_args(source, loops, "--read-back", "none", *self.args.prep, *more)
+        args = self.prep_args(source, loops, "--read-back", "none", *self.args.prep, *more, **rows)
         _, _, text = call(*args, "--dry-run", "--json", quiet=True)
         ids = sorted(set(re.findall(r'"drive_id":\s*"([^"]+)"', text)))
         cold()
@@ -114,7 +117,7 @@ class Bench:
             seconds, peak = self.prep(source, [loop])
             ours.append(length / seconds / 1e9)
             peaks.append(peak)
-        more = f"runs {fmt(ours)} / {fmt(theirs)}"
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length)}"
         self.row("large files, prep against fio write", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=more)
         self.row("  peak memory against 128 MiB", max(peaks) / 2**20, 128, "≤ 1", "MiB")
 
@@ -160,7 +163,8 @@ class Bench:
             seconds, peak, _ = call(self.args.dray, "verify", loop.node, "--key-file", record)
             ours.append(length / seconds / 1e9)
             peaks.append(peak)
-        self.row("large files, verify against fio read", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=f"runs {fmt(ours)} / {fmt(theirs)}")
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length)}"
+        self.row("large files, verify against fio read", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=more)
         self.row("  peak memory against 128 MiB", max(peaks) / 2**20, 128, "≤ 1", "MiB")
 
     def ordinary(self, loop, source):
@@ -264,6 +268,65 @@ class Bench:
             both.append(2 * length / call(*args, "--silent", "--yes", ",".join(ids))[0] / 1e9)
         self.row("two drives at once against one", statistics.median(both), statistics.median(one), "≥ 1.8 until CPU or bus is full", more=f"runs {fmt(both)} / {fmt(one)}")
 
+    def fio_together(self, loops, length):
+        """What fio writes to all of them at once."""
+        jobs = [word for i, loop in enumerate(loops) for word in (f"--name=drive{i}", f"--filename={loop.node}")]
+        cold()
+        _, _, text = call("fio", "--rw=write", "--bs=4M", "--iodepth=4", f"--size={length}", "--ioengine=io_uring", "--direct=1", "--fixedbufs=1", "--registerfiles=1", "--end_fsync=1", "--output-format=json", *jobs, quiet=True)  # fmt: skip
+        jobs = json.loads(text[text.index("{") :])["jobs"]
+        return sum(job["write"]["io_bytes"] for job in jobs) / (max(job["job_runtime"] for job in jobs) / 1000) / 1e9
+
+    def many(self, count):
+        """As many drives at once, each with a file of its own; against fio on the same drives, its best round, and against what one
+        drive takes of the processors."""
+        each = size(self.args.each)
+        loops = [self.loop(each + each // 8 + size("64M")) for _ in range(count)]
+        source = self.dataset("each", f"large={each},{each}")
+        one, ours, theirs, peaks, costs = [], [], [], [], []
+        for _ in range(self.args.rounds):
+            theirs.append(self.fio_together(loops, each))
+            self.prep(source, loops[:1])
+            one.append((spent.user + spent.kernel) * 1e9 / each)
+            seconds, peak = self.prep(source, loops, "--spread", "even", times=count)
+            ours.append(count * each / seconds / 1e9)
+            costs.append((spent.user + spent.kernel) * 1e9 / each / count)
+            peaks.append(peak)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(count * each)}"
+        self.row(f"{count} drives at once, prep against the best of fio", statistics.median(ours), max(theirs), "≥ 0.95 where the drives are slower than the processor", more=more)
+        self.row("  GB for a processor second, against one drive", 1 / statistics.median(costs), 1 / statistics.median(one), "≈ 1", "GB/s")
+        budget = 64 + 64 * count
+        self.row(f"  peak memory against {budget} MiB", max(peaks) / 2**20, budget, "≤ 1", "MiB")
+        for loop in loops:
+            loop.close()
+
+    def key(self):
+        record = next(f for f in (os.path.join(self.base, f) for f in os.listdir(self.base)) if f.endswith(".xml"))
+        return re.search(r"<BitLockerKey>([^<]+)", open(record).read()).group(1)
+
+    def second(self, loop, length):
+        """A session onto the volume of another, each with half of the data."""
+        source = self.dataset("half", f"large={length // 2},1G")
+        ours, theirs = [], []
+        for _ in range(self.args.rounds):
+            theirs.append(length // 2 / self.prep(source, [loop])[0] / 1e9)
+            kind = f"AlreadyFormatted,SilentMode,AlreadyEncrypted,{self.key()}"
+            ours.append(length // 2 / self.prep(source, [loop], kind=kind)[0] / 1e9)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length // 2)}"
+        self.row("second session against the first", statistics.median(ours), statistics.median(theirs), "≥ 0.9", more=more)
+
+    def in_place(self, loop, length):
+        """A plain volume that is encrypted in place, against a first session with the same files."""
+        source, little = self.dataset("half", f"large={length // 2},1G"), self.dataset("little", "small=1")
+        ours, theirs = [], []
+        for _ in range(self.args.rounds):
+            theirs.append(length // 2 / self.prep(source, [loop])[0] / 1e9)
+            plain = [self.args.dray, "format", loop.node, "--from", source, "--no-encryption"]
+            _, _, text = call(*plain, "--dry-run", "--json", quiet=True)
+            call(*plain, "--silent", "--yes", re.search(r'"drive_id":\s*"([^"]+)"', text).group(1))
+            ours.append(length // 2 / self.prep(little, [loop], kind="AlreadyFormatted,SilentMode,Encrypt,")[0] / 1e9)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length // 2)}"
+        self.row("encrypting in place against a first session", statistics.median(ours), statistics.median(theirs), "≥ 0.9", more=more)
+
     def plan(self, loop):
         """Planning alone, on files that are there; its growth is what counts."""
         seconds = []
@@ -292,6 +355,7 @@ def main():
     parser.add_argument("--files", type=int, default=30000)
     parser.add_argument("--plan-files", type=int, default=1_000_000)
     parser.add_argument("--sweep", default="1G", help="bytes of each run of the fio sweep")
+    parser.add_argument("--each", default="1G", help="bytes of each drive in the rows four and ten")
     parser.add_argument("--rows", default="large,verify,back,small,two,plan")
     parser.add_argument("--prep", type=str.split, default=[], help="more words for dray prep-import")
     parser.add_argument("--no-build", action="store_true", help="measure the programs that are there")
@@ -336,6 +400,13 @@ def main():
             bench.cp(loop, args.size)
         if "two" in rows and not args.fio_only:
             bench.two(loop, args.size)
+        for count, name in ((4, "four"), (10, "ten")):
+            if name in rows and not args.fio_only:
+                bench.many(count)
+        if "second" in rows and not args.fio_only:
+            bench.second(loop, args.size)
+        if "in-place" in rows and not args.fio_only:
+            bench.in_place(loop, args.size)
         if "plan" in rows and not args.fio_only:
             bench.plan(loop)
     print(f"\n{'':58} {'ours':>9} {'theirs':>9} {'ratio':>6}  budget")
