@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::common::{Session, code, said};
 
 mod repair;
+mod round_trip;
 
 const METADATA: &str = "<?xml version=\"1.0\"?><Metadata><Author>me</Author><Site>north</Site></Metadata>";
 const PROPERTIES: &str = "<?xml version=\"1.0\"?><Properties><Content-Type>text/x-test</Content-Type>\
