@@ -116,7 +116,7 @@ fn walk<R: Read + Seek>(
     for (name, key, reference) in names {
         let (number, whole) = (reference.file_record_number(), format!("{path}\\{name}"));
         // Records of the file system itself: everything before 16, and the root's entry for itself.
-        if number < 16 || path.is_empty() && name.starts_with('$') {
+        if number < 16 || path.is_empty() && name.starts_with('$') && name != "$root" {
             continue;
         }
         if key.namespace() == NtfsFileNamespace::Dos {

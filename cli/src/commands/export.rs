@@ -46,7 +46,8 @@ const FORM: OutputForm = OutputForm {
 /// Arguments of `dray export`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    override_usage = "dray export --journal <FILE> --id <ID> --blob-list <FILE> --endpoint <URL> --driveset <CSV> [OPTIONS]",
+    override_usage = "dray export --journal <FILE> --id <ID> --blob-list <FILE> \\\n         \
+                      --endpoint <URL> --driveset <CSV> [OPTIONS]",
     group(ArgGroup::new("act").args(["resume", "abort"])),
     after_help = EXAMPLE,
     after_long_help = format!("{EXAMPLE}\n\n{}", Exit::help())
@@ -296,6 +297,7 @@ impl Export {
     /// The blob list and the account, with everything that is wrong with them.
     fn inputs(
         &self,
+        request: &PrepRequest,
         output: &Output,
         stop: &Stop,
     ) -> Result<(Option<Selection>, Arc<Account>, (PathBuf, OutputFile)), Problems> {
@@ -327,11 +329,21 @@ impl Export {
             }
         };
         let incomplete = self.incomplete_list().map_err(|problem| problems.push(problem)).ok();
+        problems.0.extend(self.preflight(request));
         problems.into_result()?;
         match (account, incomplete) {
             (Some(account), Some(incomplete)) => Ok((selection, Arc::new(account), incomplete)),
             _ => Err(Problem::new(Kind::Internal, "inputs are missing without a reason").into()),
         }
+    }
+
+    /// What is wrong with journal, directories and drives: told before the account is asked for anything.
+    fn preflight(&self, request: &PrepRequest) -> Vec<Problem> {
+        // A driveset from a pipe can be read once.
+        let is_file = self.driveset.as_ref().is_some_and(|path| !path.exists() || path.is_file());
+        let Some(nothing) = export::nothing().filter(|_| is_file) else { return Vec::new() };
+        let checked = job::prepare_export(request.clone(), Some(nothing), &mut |_| ());
+        checked.err().map(|problems| problems.0).unwrap_or_default()
     }
 
     fn incomplete_list(&self) -> Result<(PathBuf, OutputFile), Problem> {
@@ -359,7 +371,7 @@ impl Export {
         output: &Output,
         signals: &Signals,
     ) -> Result<Exit, Problems> {
-        let (selection, account, incomplete) = self.inputs(output, &signals.stop)?;
+        let (selection, account, incomplete) = self.inputs(&request, output, &signals.stop)?;
         let mut gathered = None;
         if let Some(mut selection) = selection {
             let options =
@@ -367,7 +379,19 @@ impl Export {
             let scan = output.scan();
             let found = export::gather(&account, &mut selection, options, &mut |event| scan.event(&event));
             scan.end();
-            gathered = Some(found?);
+            let found = found?;
+            if let Some(first) = found.unsnapped.first() {
+                let what = format!(
+                    "{} in use, and the credential does not allow snapshots, so that they are read as they are; one that \
+                     changes meanwhile is left out",
+                    match found.unsnapped.len() {
+                        1 => "1 blob is".to_owned(),
+                        n => format!("{n} blobs are"),
+                    }
+                );
+                output.note(&Problem::new(Kind::Usage, what).value(first.clone()));
+            }
+            gathered = Some(found);
         }
         let taken = gathered.as_ref().map(|gathered| gathered.taken.clone()).unwrap_or_default();
         let has_begun = &mut false;

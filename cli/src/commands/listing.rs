@@ -111,6 +111,14 @@ impl Standing {
         let process = if is_open { job::journal_holder(journal) } else { None };
         let next = match (session.state, process) {
             _ if !is_last => None,
+            (SessionState::Started | SessionState::Interrupted, None) if is_export(session) => {
+                let (journal, id) = (quoted(&journal.display().to_string()), quoted(&session.id));
+                Some(format!(
+                    "dray export --journal {journal} --id {id} --resume --endpoint URL (--abort rolls it back)"
+                ))
+            }
+            // Its drives are for no import job.
+            (SessionState::Completed, None) if is_export(session) => None,
             (_, Some(_)) => Some("wait until it ends, or stop it at a checkpoint with Ctrl-C or SIGTERM".into()),
             (SessionState::Aborting, None) => Some(command(journal, &session.id, "--abort")),
             (SessionState::Started | SessionState::Interrupted, None) => {
@@ -140,6 +148,12 @@ impl Standing {
             journal: journal.display().to_string(),
         }
     }
+}
+
+/// Whether a session fills drives from a storage account, by the name of their manifests.
+fn is_export(session: &CopySession) -> bool {
+    let names = session.drives.iter().filter_map(|drive| drive.manifest_file.as_deref());
+    names.into_iter().any(|name| name.to_ascii_lowercase().ends_with(".manifest"))
 }
 
 /// A session as one object.

@@ -9,6 +9,7 @@ mod command_line;
 mod common;
 /// Blobs of one name, and impossible entries of a manifest.
 mod doubles;
+mod export;
 mod format;
 mod images;
 mod ingest;

@@ -55,8 +55,8 @@ pub struct Gathered {
     pub nonexistent: Vec<String>,
     /// Snapshots that were taken of blobs in use: `container/name` and time. They are deleted when the export is over.
     pub taken: Vec<(String, String)>,
-    /// Blobs, snapshots included.
-    pub blobs: u64,
+    /// Blobs in use of which no snapshot may be taken with this credential: they are read as they are.
+    pub unsnapped: Vec<String>,
 }
 
 /// Asks `account` for what `selection` takes.
@@ -79,7 +79,7 @@ pub fn gather(
             on_event(Event::Scanning { files: seen, bytes: ByteLen(bytes) });
         }
         let is_archived = blob.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case("archive"));
-        let item = Item { container: container.to_owned(), blob, taken: None, blocks: None, ranges: Vec::new() };
+        let item = Item::of(container, blob);
         match is_archived {
             true => refused.push(item.refused("BlobRequestFailed: it lies in the archive tier: rehydrate it first")),
             false => items.push(item),
@@ -90,9 +90,14 @@ pub fn gather(
     refused.extend(more);
     on_event(Event::Scanning { files: items.len() as u64, bytes: ByteLen(bytes) });
     let taken = items.iter().filter_map(|item| Some((item.path(), item.taken.clone()?))).collect();
-    let blobs = items.len() as u64;
+    let unsnapped = items.iter().filter(|item| item.is_unsnapped).map(Item::path).collect();
     let listed = catalog(account.endpoint().url().as_str(), items)?;
-    Ok(Gathered { listed, refused, nonexistent: selection.nonexistent(), taken, blobs })
+    Ok(Gathered { listed, refused, nonexistent: selection.nonexistent(), taken, unsnapped })
+}
+
+/// An export of no blob: what else is wrong shows by it. `None` never happens.
+pub fn nothing() -> Option<ListedBlobs> {
+    CatalogBuilder::new().seal_export().ok().map(|catalog| ListedBlobs { catalog, exported: Exported::default() })
 }
 
 /// A blob that was selected.
@@ -102,11 +107,18 @@ struct Item {
     blob: Blob,
     /// Snapshot that was taken of it.
     taken: Option<String>,
+    /// It is in use, and the credential does not allow a snapshot.
+    is_unsnapped: bool,
     blocks: Option<OwnBlocks>,
     ranges: Vec<(u64, u64)>,
 }
 
 impl Item {
+    fn of(container: &str, blob: Blob) -> Self {
+        let container = container.to_owned();
+        Self { container, blob, taken: None, is_unsnapped: false, blocks: None, ranges: Vec::new() }
+    }
+
     fn path(&self) -> String {
         format!("{}/{}", self.container, self.blob.name)
     }
@@ -120,8 +132,16 @@ impl Item {
     fn ask(&mut self, account: &Account, may_snapshot: bool) -> Result<(), Failure> {
         let (container, name) = (&*self.container, &*self.blob.name);
         let is_leased = self.blob.lease.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("leased"));
-        if is_leased && may_snapshot && self.blob.snapshot.is_none() {
-            let time = account.snapshot(container, name)?;
+        let wants_snapshot = is_leased && may_snapshot && self.blob.snapshot.is_none();
+        let taken = match wants_snapshot.then(|| account.snapshot(container, name)).transpose() {
+            // To read is enough as long as the blob does not change.
+            Err(failure) if failure.is_denied() => {
+                self.is_unsnapped = true;
+                None
+            }
+            taken => taken?,
+        };
+        if let Some(time) = taken {
             let facts = account.facts(container, name, Some(&time))?;
             (self.blob.length, self.blob.kind) = (facts.length, facts.kind);
             (self.blob.etag, self.blob.last_modified) = (facts.etag, facts.last_modified);
@@ -390,7 +410,7 @@ mod tests {
             metadata,
             ..Blob::default()
         };
-        Item { container: "c".into(), blob, taken: None, blocks: None, ranges: Vec::new() }
+        Item::of("c", blob)
     }
 
     #[test]

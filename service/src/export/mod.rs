@@ -12,4 +12,4 @@ pub mod logs;
 pub mod report;
 
 pub use contents::AccountContents;
-pub use gather::{Gathered, Options, Refused, gather};
+pub use gather::{Gathered, Options, Refused, gather, nothing};
