@@ -320,7 +320,7 @@ class Bench:
         ours, theirs = [], []
         for _ in range(self.args.rounds):
             theirs.append(length // 2 / self.prep(source, [loop])[0] / 1e9)
-            plain = [self.args.dray, "format", loop.node, "--from", source, "--no-encryption"]
+            plain = [self.args.dray, "format", loop.node, "--from", source, "--no-encryption", "--keys", self.base]
             _, _, text = call(*plain, "--dry-run", "--json", quiet=True)
             call(*plain, "--silent", "--yes", re.search(r'"drive_id":\s*"([^"]+)"', text).group(1))
             ours.append(length // 2 / self.prep(little, [loop], kind="AlreadyFormatted,SilentMode,Encrypt,")[0] / 1e9)
