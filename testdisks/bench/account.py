@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""bench-account: the import of a drive into a sink that drops what it gets, beside `dray verify` and AzCopy.
+"""bench-account: the import of a drive into a sink that drops what it gets, compared with `dray verify` and AzCopy.
 
   scripts/bench-account [--size MIB] [--rounds N] [--dir DIR]
 

@@ -190,7 +190,7 @@ impl Front {
         Self { child, endpoint: format!("http://127.0.0.1:{port}/{ACCOUNT}"), log }
     }
 
-    /// Where it listens.
+    /// The port it listens on.
     ///
     /// # Panics
     /// Never: its address is its own.

@@ -21,7 +21,7 @@ use crate::signals::{self, Signals};
 /// Blobs with errors shown on the terminal.
 const SHOWN_MAX: usize = 20;
 
-/// Which blobs are in the copy logs.
+/// Blobs in the copy logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Those with errors
@@ -70,7 +70,7 @@ pub struct IngestArgs {
     logs: LogArgs,
 }
 
-/// How the blobs are sent.
+/// Sending of the blobs.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sending")]
 pub struct SendingArgs {
@@ -136,7 +136,7 @@ impl LogArgs {
     }
 }
 
-/// What all drives came to.
+/// Results of all drives.
 #[derive(Debug, Default)]
 struct Outcome {
     drives: Vec<(String, Summary)>,

@@ -86,7 +86,7 @@ fn ingest(session: &Session, endpoint: &str, more: &[&str]) -> Output {
 }
 
 /// Rows by blob, and the last object.
-fn told(output: &Output) -> (BTreeMap<String, Value>, Value) {
+fn rows_of(output: &Output) -> (BTreeMap<String, Value>, Value) {
     let (mut rows, mut last) = (BTreeMap::new(), Value::Null);
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let value: Value = serde_json::from_str(line).expect("an object");
@@ -165,7 +165,7 @@ fn judge_an_import_is_what_other_clients_read_back() {
     let front = Front::start(&azurite, &session.path("front"), "[]");
     let verbose = ["--log-level", "verbose", "--backup-manifest", "--job", "myjob", "--logdir", "logs"];
     let output = ingest(&session, &front.endpoint, &verbose);
-    let (rows, last) = told(&output);
+    let (rows, last) = rows_of(&output);
     assert_eq!(code(&output), 0, "{}\n{}", said(&output), front.requests());
     assert_eq!(rows.len(), files().len() + 2);
     let described = crate::user::described(&output.stdout);
@@ -180,13 +180,16 @@ fn judge_an_import_is_what_other_clients_read_back() {
     let count = |part: &str| sent.lines().filter(|line| line.contains("\"PUT\"") && line.contains(part)).count();
     assert_eq!((count("comp=page"), count("comp=blocklist"), count("comp=block&")), (2, 1, 3), "{sent}");
 
-    // The manifest says of each blob that it is there.
+    // The audit proves it by the sources; by the manifest alone it does not know the files of properties.
     let manifest = session.dray("cat drive.img DriveManifest.xml --key-file drive.xml").stdout;
     fs::write(session.path("m"), &manifest).expect("a manifest");
     let key = session.path("azurite/account.key").display().to_string();
-    let audit = ["audit", "--manifest", "m", "--endpoint", &azurite.endpoint, "--account-key-file", &key];
-    let audited = crate::common::dray_in(&session.dir, &[&audit[..], &["--read", "all"]].concat());
-    assert!(matches!(code(&audited), 0 | 3) && !said(&audited).contains("missing"), "{}", said(&audited));
+    let account = ["--endpoint", &azurite.endpoint, "--account-key-file", &key, "--read", "all"];
+    for (sent, exit) in [(["--dataset", "dataset.csv"], 0), (["--manifest", "m"], 3)] {
+        let audited = crate::common::dray_in(&session.dir, &[&["audit"][..], &sent, &account].concat());
+        assert_eq!(code(&audited), exit, "{}", said(&audited));
+        assert!(!said(&audited).contains("missing") && !said(&audited).contains("different"), "{}", said(&audited));
+    }
 
     // Copy logs of both generations, and the manifest, in the containers of the service and here.
     let (first, second) = (read(&azurite, "waimportexport"), read(&azurite, "databoxcopylog"));
@@ -212,7 +215,7 @@ fn judge_an_import_is_what_other_clients_read_back() {
     // Once more: everything is known to be there, and nothing is sent but logs.
     let before = front.requests().len();
     let output = ingest(&session, &front.endpoint, &[]);
-    let (rows, _) = told(&output);
+    let (rows, _) = rows_of(&output);
     assert_eq!(code(&output), 0, "{}", said(&output));
     assert!(rows.values().all(|row| row["earlier"] == true));
     let sent = front.requests()[before..].to_owned();
@@ -250,7 +253,7 @@ fn judge_dispositions_are_kept_to_without_asking_first() {
             azurite.client(&["stage", "data", "large", "AAAA", &block]).expect("staged");
         }
         let output = ingest(&session, &azurite.endpoint, &[]);
-        let (rows, last) = told(&output);
+        let (rows, last) = rows_of(&output);
         assert_eq!(code(&output), 0, "{disposition}: {}", said(&output));
         for name in ["data/large", "data/sub/small.txt", "data/one block", "disks/disk.raw", "$root/logo"] {
             assert_eq!(rows[name]["disposition"], status, "{disposition}: {}", rows[name]);
@@ -305,7 +308,7 @@ fn judge_faults_on_the_way_leave_nothing_missing_and_nothing_twice() {
     ]"#;
     let front = Front::start(&azurite, &session.path("front"), faults);
     let output = ingest(&session, &front.endpoint, &[]);
-    let (rows, _) = told(&output);
+    let (rows, _) = rows_of(&output);
     assert_eq!(code(&output), 0, "{}\n{}", said(&output), front.requests());
     assert!(rows.values().all(|row| row["disposition"] == "Created"), "{rows:?}");
     let played = front.requests().lines().filter(|line| line.contains("\"fault\"")).count();
@@ -379,7 +382,7 @@ fn judge_what_differs_on_the_drive_fails_and_the_rest_is_imported() {
     flip(&session, "data/large", BLOCK as u64 + 4096);
     flip(&session, "data/sub/small.txt", 512);
     let output = ingest(&session, &azurite.endpoint, &["--logdir", "logs"]);
-    let (rows, last) = told(&output);
+    let (rows, last) = rows_of(&output);
     assert_eq!(code(&output), 5, "{}", said(&output));
     for name in ["data/large", "data/sub/small.txt"] {
         assert_eq!(rows[name]["status"], "CompletedWithErrors", "{}", rows[name]);
@@ -446,7 +449,7 @@ fn judge_two_drives_are_imported_at_once_and_reported_as_one() {
     let drives = ["ingest", "a.img", "b.img", "--record", "a.xml", "--record", "b.xml", "--json", "--retry-for", "1"];
     let account = ["--endpoint", &azurite.endpoint, "--account-key-file", &key, "--log-container", "logs"];
     let output = crate::common::dray_in(&session.dir, &[&drives[..], &account].concat());
-    let (rows, last) = told(&output);
+    let (rows, last) = rows_of(&output);
     assert_eq!((code(&output), rows.len()), (0, 6), "{}", said(&output));
     let blobs = |at: usize| last["drives"][at]["created"].as_u64().expect("a number");
     assert!(blobs(0) > 0 && blobs(1) > 0 && blobs(0) + blobs(1) == 6, "{last}");
@@ -469,7 +472,7 @@ fn a_drive_that_the_service_would_refuse_is_not_imported() {
     let endpoint = "http://127.0.0.1:1/devstoreaccount1";
     let wrong = ["--manifest-hash", "00112233445566778899AABBCCDDEEFF", "--logdir", "logs", "--retry-for", "0"];
     let output = ingest(&session, endpoint, &wrong);
-    let (_, last) = told(&output);
+    let (_, last) = rows_of(&output);
     assert_eq!(code(&output), 2, "{}", said(&output));
     assert_eq!(last["drives"][0]["status"], "ManifestCorrupted", "{last}");
     let output = crate::common::dray_in(&session.dir, &["ingest", "drive.img", "--record", "drive.xml"]);

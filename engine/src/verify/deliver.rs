@@ -58,7 +58,7 @@ pub struct BlobFacts {
     pub length: u64,
     /// Of pages, not of blocks.
     pub is_pages: bool,
-    /// Disposition where a blob of that name exists.
+    /// Treatment of an existing blob of that name.
     pub disposition: Disposition,
     /// Number of its metadata file.
     pub metadata: Option<u32>,

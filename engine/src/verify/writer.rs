@@ -71,14 +71,14 @@ pub enum Act {
         blob: usize,
         /// Number of the block or range within the blob.
         piece: u32,
-        /// Its result.
+        /// Its verdict.
         verdict: Verdict,
     },
     /// The same of a metadata or properties file.
     JudgedSide {
         /// Number of the file.
         side: u32,
-        /// Its result.
+        /// Its verdict.
         verdict: Verdict,
     },
     /// Finish the blob: its last piece has been judged.
@@ -102,7 +102,7 @@ pub struct Finish {
     pub is_whole: bool,
 }
 
-/// Destination of the blobs.
+/// Destination of blobs.
 #[derive(Debug)]
 pub(super) enum Outlet {
     /// Into a directory.

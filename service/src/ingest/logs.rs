@@ -24,7 +24,7 @@ const CONTAINERS: [&str; 2] = ["waimportexport", "databoxcopylog"];
 /// Directory of the first generation's logs.
 const DIRECTORY: &str = "waies";
 
-/// What logs are written, and where they go.
+/// Kinds and places of the logs.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// Container of the logs; `None`: the service's own, one a generation.
@@ -272,12 +272,12 @@ pub(super) fn send_file(account: &Account, container: &str, name: &str, path: &P
     })
 }
 
-/// Why something was not sent.
+/// Reason why something was not sent.
 #[derive(Debug)]
 pub(super) enum Sending {
     /// The account does not answer, or refuses.
     Account(Failure),
-    /// What is sent cannot be read.
+    /// The input cannot be read.
     Input(io::Error),
 }
 

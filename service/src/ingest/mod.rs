@@ -1,6 +1,6 @@
 //! `dray ingest`: the import of drives into an account, as the service does it.
 //!
-//! The engine reads, opens, hashes and judges a drive, and gives its blobs to a [`Taker`](upload) in disk order. Threads
+//! The engine reads, opens, hashes and judges a drive, and gives its blobs to a sink (`upload`) in disk order. Threads
 //! send what it took: a blob of one block in one request, others block by block with the manifest's ids, or page range by
 //! page range without what is zero. Every request carries the MD5 that the manifest has, so that the service checks it.
 //! A piece that differs, on the drive or on its way, is read and sent again.
@@ -43,7 +43,7 @@ pub const IN_FLIGHT_MAX: usize = 512;
 /// Blobs with errors that a summary holds.
 const FAILURES_MAX: usize = 10_000;
 
-/// What an import does, of all drives of a run.
+/// Options of an import, for all drives of a run.
 #[derive(Debug)]
 pub struct Options {
     /// Most requests in flight.
@@ -89,13 +89,13 @@ pub struct Imported {
     pub length: u64,
     /// Its status; `None`: it was not reached.
     pub status: Option<BlobStatus>,
-    /// What became of its disposition.
+    /// Result of its disposition.
     pub disposition: Option<DispositionStatus>,
     /// By an earlier run.
     pub earlier: bool,
     /// Something of it is missing on the drive, unreadable, or not as in the manifest.
     pub is_at_fault: bool,
-    /// What was said of it.
+    /// The message of the service, or about the drive.
     pub message: Option<String>,
 }
 
@@ -106,7 +106,7 @@ impl Imported {
     }
 }
 
-/// What became of one drive.
+/// Result of one drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Id of the drive.
@@ -137,7 +137,7 @@ pub struct Summary {
     pub logs: Vec<String>,
     /// The same on this machine.
     pub files: Vec<PathBuf>,
-    /// What ended the import, or kept the logs out of the account.
+    /// The problem that ended the import, or kept the logs out of the account.
     pub problem: Option<Problem>,
 }
 

@@ -17,7 +17,7 @@ const WAITING_MAX: usize = 100_000;
 /// Seconds of a lease, which is renewed while its blob is written.
 const LEASE_S: u32 = 60;
 
-/// Where a blob goes.
+/// Destination of a blob.
 #[derive(Clone, Debug)]
 pub(super) enum Begun {
     /// To a name.
@@ -69,7 +69,7 @@ enum Placed {
     Ours(u32),
 }
 
-/// Why a request is not to be tried again as it is.
+/// Reason why a request is not sent again unchanged.
 enum Refusal {
     /// The whole import ends.
     Fatal,
@@ -117,7 +117,7 @@ impl Upload {
         !entry.is_pages && !entry.keeps && entry.count <= 1 && settings.md5.is_none_or(|md5| own == Some(md5))
     }
 
-    /// What a failure means; one that ends the import is noted.
+    /// Meaning of a failure; one that ends the import is noted.
     fn refusal(&self, failure: &Failure) -> Refusal {
         let is_lost = failure.is_stopped || failure.status.is_none() || failure.is_transient();
         if is_lost || failure.is_denied() {
@@ -663,7 +663,7 @@ impl Upload {
         self.over(blob, active, one);
     }
 
-    /// Where a blob goes whose pieces are all dealt with; `None`: the import ends.
+    /// Destination of a blob whose pieces are all dealt with; `None`: the import ends.
     fn begun_at_end(&self, blob: u32, entry: &Entry, active: &Active, settings: &Settings) -> Option<Begun> {
         let begun = lock(&active.begun).clone();
         match begun {
@@ -705,7 +705,7 @@ impl Upload {
         true
     }
 
-    /// Where a blob goes whose pieces were not sent by this run; where none of them can be sent, nothing is begun.
+    /// Destination of a blob whose pieces were not sent by this run; where none of them can be sent, nothing is begun.
     fn begun_unless_lost(&self, blob: u32, entry: &Entry, active: &Active) -> Option<Begun> {
         let statuses = self.statuses(blob, active);
         let first = statuses.iter().find(|status| **status != PieceStatus::Completed);
@@ -743,7 +743,7 @@ impl Upload {
         self.account.set_metadata(container, &target.name, &settings.metadata, &target.condition())
     }
 
-    /// What follows from a commit that was refused.
+    /// Consequence of a commit that was refused.
     fn not_committed(&self, blob: u32, entry: &Entry, target: &Target, failure: &Failure) -> Committed {
         let container = entry.place().0;
         if exists(failure) {
@@ -778,13 +778,13 @@ impl Upload {
     }
 }
 
-/// What an earlier run sent of a blob.
+/// Parts of a blob that an earlier run sent.
 enum There {
     Blocks(HashSet<(String, u64)>),
     Pages(Vec<dray_account::PageRange>),
 }
 
-/// What became of a commit that was refused.
+/// Result of a commit that was refused.
 enum Committed {
     /// It was done before.
     Yes,
@@ -797,7 +797,7 @@ enum Committed {
     Lost,
 }
 
-/// What is said, and of what is not said what is kept.
+/// The settings of `said`, and those of `kept` where `said` has none.
 pub(crate) fn over(kept: &Settings, said: &Settings) -> Settings {
     let either = |said: &Option<String>, kept: &Option<String>| said.clone().or_else(|| kept.clone());
     Settings {

@@ -1,4 +1,4 @@
-//! What an import has reached, in a file next to the drive record: an import that was killed goes on from it.
+//! The state that an import has reached, in a file next to the drive record: an import that was killed goes on from it.
 //!
 //! Lines, appended: a head that says of which drive and account; `n blob number` when a blob of several pieces was begun
 //! under a name; `b blob piece crc` when the service has taken a piece; `d blob how disposition number crc` when nothing
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// Form of the file.
 const FORM: &str = "dray-ingest-1";
 
-/// What an import is of.
+/// Identity of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     /// Id of the drive.
@@ -33,7 +33,7 @@ pub(crate) struct Head {
 /// A blob of which nothing is outstanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// What became of it.
+    /// Result of its disposition.
     pub disposition: DispositionStatus,
     /// Number behind its name; 1: none.
     pub number: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Done {
     pub is_partial: bool,
 }
 
-/// What earlier runs reached.
+/// The state that earlier runs reached.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// Blobs of which nothing is outstanding.
@@ -59,7 +59,7 @@ pub(crate) struct Known {
 pub(crate) struct State {
     file: Mutex<File>,
     path: PathBuf,
-    /// When the first run began, by the service's clock, in RFC 3339.
+    /// Time at which the first run began, by the service's clock, in RFC 3339.
     pub started: String,
     /// An earlier run began it.
     pub is_resumed: bool,

@@ -130,7 +130,7 @@ pub(super) enum Job {
 /// A blob that was begun and is not over.
 #[derive(Debug, Default)]
 pub(super) struct Active {
-    /// Where it goes: held while that is found out.
+    /// Its destination: locked while that is found out.
     pub begun: Mutex<Option<Begun>>,
     progress: Mutex<Progress>,
 }
@@ -147,12 +147,12 @@ struct Progress {
     message: Option<String>,
 }
 
-/// What became of a blob.
+/// Result of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Became {
     /// Its status.
     pub status: BlobStatus,
-    /// What became of its disposition.
+    /// Result of its disposition.
     pub disposition: DispositionStatus,
     /// Number behind its name; 1: none.
     pub number: u32,
@@ -211,7 +211,7 @@ pub struct Upload {
     over: Condvar,
 }
 
-/// What became of all blobs. Of most there is little to say: those take 24 bytes each.
+/// Results of all blobs. Most have no errors: those take 16 bytes and their key.
 #[derive(Debug, Default)]
 struct Results {
     plain: HashMap<u32, Plain>,
@@ -260,7 +260,7 @@ impl Results {
     }
 }
 
-/// What is to be sent, from wherever it comes.
+/// Blobs to send, whatever their source.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub blobs: Vec<Entry>,
@@ -464,7 +464,7 @@ impl Upload {
         self.is_failed.store(true, Ordering::Release);
     }
 
-    /// Why the import ended early.
+    /// The problem that ended the import early.
     pub fn failure(&self) -> Option<Problem> {
         lock(&self.failure).clone()
     }
@@ -643,7 +643,7 @@ impl Upload {
         Some(crc)
     }
 
-    /// What was said of an active blob's pieces.
+    /// The first message about an active blob's pieces.
     pub(super) fn message(&self, active: &Active) -> Option<String> {
         lock(&active.progress).message.clone()
     }
@@ -699,7 +699,7 @@ impl Upload {
         lock(&self.active).remove(&blob);
     }
 
-    /// What became of a blob; `None`: it was not reached.
+    /// Result of a blob; `None`: it was not reached.
     pub fn became(&self, blob: usize) -> Option<Became> {
         lock(&self.became).get(blob as u32)
     }
@@ -753,7 +753,7 @@ impl Upload {
     }
 }
 
-/// What the engine gives the blobs to.
+/// The sink that the engine gives the blobs to.
 #[derive(Debug)]
 pub(crate) struct Taker {
     pub upload: Arc<Upload>,

@@ -36,7 +36,7 @@ const SIDE_MAX: u64 = 1 << 20;
 /// Most pieces of a file that is cut anew.
 const BLOCKS_MAX: u64 = 50_000;
 
-/// What is repaired, from where.
+/// Inputs and limits of a repair.
 #[derive(Debug)]
 pub struct Options {
     /// Keeps what was reached; one a drive.
@@ -68,7 +68,7 @@ pub struct Repaired {
     pub status: Option<BlobStatus>,
     /// By an earlier run.
     pub earlier: bool,
-    /// What is in the way.
+    /// The remaining obstacle.
     pub message: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl Repaired {
     }
 }
 
-/// What a repair came to.
+/// Result of a repair.
 #[derive(Debug)]
 pub struct Outcome {
     /// Id of the drive by the log.
@@ -88,11 +88,11 @@ pub struct Outcome {
     pub blobs: Vec<Repaired>,
     /// The path map, if something is to be filled in.
     pub path_map: Option<PathBuf>,
-    /// What ended the repair early.
+    /// The problem that ended the repair early.
     pub problem: Option<Problem>,
 }
 
-/// What a log says of a drive.
+/// The failed blobs of a drive by its log.
 struct Log {
     drive_id: String,
     md5: String,

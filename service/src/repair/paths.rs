@@ -1,4 +1,4 @@
-//! Where the originals of a drive's files are: directories, and the path map
+//! Places of the originals of a drive's files: directories, and the path map
 //! (docs/spec/import-export.md#repairimport).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use dray_engine::report::{Kind, Problem};
 /// Longest path map that is read.
 const MAP_MAX: u64 = 256 << 20;
 
-/// Why an original cannot be used.
+/// Reason why an original cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// In none of the directories.
@@ -79,7 +79,7 @@ impl Originals {
     /// directories. A drive keeps its files below directories of its own: what stands first in the path may be missing.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is none.
     pub fn find(&self, on_drive: &str, length: Option<u64>) -> Result<PathBuf, Lost> {
         if let Some(here) = self.said.get(on_drive) {
             return if here.is_file() { Ok(here.clone()) } else { Err(Lost::Missing) };
