@@ -375,6 +375,38 @@ fn judge_an_import_waits_for_a_server_that_died() {
 }
 
 #[test]
+fn judge_a_token_that_ends_and_blocks_of_others_are_no_obstacle() {
+    let session = drive("ingest-token", "rename");
+    let Some(azurite) = account(&session) else { return };
+    // A block of somebody else, whose id has another length, waits for a blob that is not there: it would make ours fail.
+    fs::write(session.path("block"), b"left").expect("written");
+    fs::write(session.path("seed"), b"seed").expect("written");
+    let file = |name: &str| session.path(name).display().to_string();
+    if azurite.client(&["put", "data", "seed", &file("seed")]).is_none() {
+        return;
+    }
+    azurite.client(&["delete", "data", "seed"]).expect("deleted");
+    azurite.client(&["stage", "data", "large", "AAAA", &file("block")]).expect("staged");
+    let faults = r#"[{"method": "PUT", "path": "comp=block&", "skip": 1, "times": 9, "fault": "status", "status": 403,
+                      "code": "AuthenticationFailed"}]"#;
+    let front = Front::start(&azurite, &session.path("front"), faults);
+    let output = ingest(&session, &front.endpoint, &["--in-flight", "1"]);
+    let (_, last) = rows_of(&output);
+    assert_eq!(code(&output), 2, "{}", said(&output));
+    assert!(last["drives"][0]["failure"].to_string().contains("HTTP 403"), "{last}");
+    assert!(last["drives"][0]["status"].is_null() && last["good"] == false, "{last}");
+    let port = front.port();
+    drop(front);
+    // With another token the same command goes on, and sends the block that arrived no second time.
+    let front = Front::start_on(&azurite, &session.path("front"), "[]", port);
+    let output = ingest(&session, &front.endpoint, &[]);
+    assert_eq!(code(&output), 0, "{}\n{}", said(&output), front.requests());
+    let blocks = front.requests().lines().filter(|line| line.contains("comp=block&")).count();
+    assert_eq!(blocks, 2, "{}", front.requests());
+    all_there(&azurite);
+}
+
+#[test]
 fn judge_what_differs_on_the_drive_fails_and_the_rest_is_imported() {
     let session = drive("ingest-flip", "rename");
     let Some(azurite) = account(&session) else { return };
