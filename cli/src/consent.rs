@@ -27,6 +27,8 @@ pub enum Fate {
     Destroyed,
     /// The volume on it is encrypted in place.
     Encrypted,
+    /// Damaged blocks of its files are written anew.
+    Repaired,
 }
 
 /// A drive that needs consent.
@@ -46,6 +48,11 @@ impl<'a> Asked<'a> {
     /// A drive without a driveset row whose contents will be lost.
     pub const fn destroyed(index: usize, drive: &'a DriveFacts) -> Self {
         Self { index, drive, fate: Fate::Destroyed, row: None }
+    }
+
+    /// A drive whose files are repaired in place.
+    pub const fn repaired(index: usize, drive: &'a DriveFacts) -> Self {
+        Self { index, drive, fate: Fate::Repaired, row: None }
     }
 }
 
@@ -97,6 +104,7 @@ pub fn gather(drives: &[Asked<'_>], consent: &Consent, person: &mut dyn Person) 
                     }
                     (Fate::Destroyed, _) => "no consent to destroying what is on it",
                     (Fate::Encrypted, _) => "no consent to encrypting its volume in place",
+                    (Fate::Repaired, _) => "no consent to repairing files on it",
                 },
             ));
         } else if !person.is_there() {
@@ -187,6 +195,7 @@ fn ask(drive: &DriveFacts, fate: Fate, person: &mut dyn Person) -> bool {
         if id.len() > ASKED { format!("the last {ASKED} characters of the serial") } else { "the serial".into() };
     let fate = match fate {
         Fate::Destroyed => "Everything on this drive will be destroyed",
+        Fate::Repaired => "Damaged blocks of files on this drive will be written anew",
         Fate::Encrypted => {
             "The volume on this drive will be encrypted in place; keep the journal's directory safe until that is done"
         }

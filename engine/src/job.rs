@@ -23,7 +23,7 @@ pub use crate::gpt::read::CopyState;
 pub use crate::hash::{Md5, Sha256, crc64, crc64_combine, crc64_zeros, md5_many};
 pub use crate::image::compare::Compared;
 pub use crate::image::target::{Target, twice as named_twice};
-pub use crate::image::{acquire, compare, erase, map, ranges, write};
+pub use crate::image::{acquire, compare, erase, map, ranges, repair, write};
 pub use crate::ntfs::read::{BackupBoot, Facts, FileId, LogState};
 pub use crate::plan::account;
 pub use crate::plan::catalog::{Builder as CatalogBuilder, Catalog};
@@ -59,10 +59,10 @@ pub use crate::verify::decrypt::{self, Decrypted, StreamOut, To};
 pub use crate::verify::deliver::{self, Act, Bytes, Deliver, Delivery, Sink};
 pub use crate::verify::files::{self, Files, Listed};
 pub use crate::verify::find::{self, Found, Inside, Opened};
-pub use crate::verify::judge::{self, Judged, VerifyRequest};
+pub use crate::verify::judge::{self, Damaged, Judged, VerifyRequest};
 pub use crate::verify::key::{KEY_FILE_LEN_MAX, Key};
 pub use crate::verify::known::Journals;
-pub use crate::verify::logs::{Expected, Logs};
+pub use crate::verify::logs::{Expected, Logs, failed as failed_in_log};
 pub use crate::verify::result::{
     Answer, Check, Counts, DriveVerdict, ManifestFacts, Row, Verdict, sum as sum_of_drives, unmatched,
 };

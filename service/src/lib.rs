@@ -9,3 +9,4 @@ pub mod export;
 pub mod ingest;
 pub mod listing;
 pub mod repair;
+pub mod repair_export;

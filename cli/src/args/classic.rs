@@ -124,9 +124,6 @@ const PARAMETERS: &[(&str, Shape)] = &[
     ("format", Shape::V1Switch),
 ];
 
-/// Documented commands of the Windows tool that have no counterpart here.
-const OTHER_COMMANDS: &[&str] = &["RepairExport"];
-
 /// `None` when the words are not in the classic syntax. `by_name`: the program was called by the Windows tool's name.
 pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fault>> {
     let command = words.first()?.to_str().unwrap_or_default();
@@ -147,8 +144,8 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     if command.eq_ignore_ascii_case("RepairImport") || slashed && command == "repair-import" {
         return Some(super::classic_repair::parse(&words[1..]));
     }
-    if let Some(name) = OTHER_COMMANDS.iter().find(|name| name.eq_ignore_ascii_case(command)) {
-        return Some(Err(usage(format!("dray: {name} is not supported yet"))));
+    if command.eq_ignore_ascii_case("RepairExport") || slashed && command == "repair-export" {
+        return Some(super::classic_repair_export::parse(&words[1..]));
     }
     if !by_name && !slashed {
         return None;
@@ -158,10 +155,7 @@ pub fn parse(words: &[OsString], by_name: bool) -> Option<Result<Translated, Fau
     {
         return None;
     }
-    let near = nearest(
-        command,
-        OTHER_COMMANDS.iter().copied().chain(["PrepImport", "PreviewExport", "RepairImport", "Unlock"]),
-    );
+    let near = nearest(command, ["PrepImport", "PreviewExport", "RepairImport", "RepairExport", "Unlock"].into_iter());
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     Some(Err(usage(format!("dray: unknown command '{command}'{hint}"))))
 }

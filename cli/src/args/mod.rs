@@ -3,6 +3,7 @@
 pub mod classic;
 mod classic_preview;
 mod classic_repair;
+mod classic_repair_export;
 mod classic_unlock;
 pub mod selection;
 pub mod settings;

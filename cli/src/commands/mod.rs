@@ -25,6 +25,7 @@ pub mod prep;
 mod preview;
 mod rehearse;
 mod repair;
+mod repair_export;
 mod session;
 mod shard;
 pub mod template;
@@ -76,6 +77,8 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// What the service would do with drives: its status and its copy logs
     Rehearse(Box<rehearse::Rehearse>),
+    /// Put right what is wrong on an exported drive, in place
+    RepairExport(Box<repair_export::RepairExport>),
     /// Test a key on a drive, and print how to mount it
     Unlock(unlock::Unlock),
     /// May the sources go: is all that was sent in the account
@@ -129,6 +132,7 @@ impl Command {
             Self::Unlock(command) => command.run(output),
             Self::Verify(command) => command.run(output),
             Self::Rehearse(command) => command.run(output),
+            Self::RepairExport(command) => command.run(output),
             Self::Audit(command) => command.run(output),
             Self::Export(command) => command.run(output),
             Self::Ingest(command) => command.run(output),

@@ -23,6 +23,7 @@ mod mistakes;
 mod own_files;
 mod package;
 mod rehearse;
+mod repair;
 mod selection;
 mod sessions;
 mod shards;

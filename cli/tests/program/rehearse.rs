@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::common::{Session, code, said};
 
 /// Seeded contents of a file.
-fn contents(seed: u32, len: usize) -> Vec<u8> {
+pub fn contents(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed);
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -22,10 +22,10 @@ fn contents(seed: u32, len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-const CUT: usize = 300_000;
+pub const CUT: usize = 300_000;
 
 /// A drive with blocks, pages, metadata and properties.
-fn drive(name: &str) -> Session {
+pub fn drive(name: &str) -> Session {
     let session = Session::new(name);
     let source = session.path("source");
     fs::create_dir_all(source.join("sub")).expect("a source");
@@ -50,7 +50,7 @@ fn drive(name: &str) -> Session {
 }
 
 /// Changes to make, and to take back: places on the image, and their bytes.
-struct Damage {
+pub struct Damage {
     image: PathBuf,
     before: Vec<(u64, Vec<u8>)>,
     record: Option<(PathBuf, String)>,
@@ -71,13 +71,13 @@ impl Drop for Damage {
     }
 }
 
-fn opened(session: &Session) -> Opened {
+pub fn opened(session: &Session) -> Opened {
     let key = Key::read(&fs::read(session.path("drive.xml")).expect("a record")).expect("a key");
     find::open(&session.path("drive.img"), None).expect("a volume").unlock(&key, &mut |_, _| {}).expect("unlocked")
 }
 
 /// Places of these bytes in the unlocked volume.
-fn places(opened: &Opened, what: &[u8]) -> Vec<u64> {
+pub fn places(opened: &Opened, what: &[u8]) -> Vec<u64> {
     let mut all = vec![0; opened.len().0 as usize];
     let step = 1 << 20;
     for (at, part) in (0..).step_by(step).zip(all.chunks_mut(step)) {
@@ -89,12 +89,12 @@ fn places(opened: &Opened, what: &[u8]) -> Vec<u64> {
 }
 
 impl Damage {
-    fn new(session: &Session) -> Self {
+    pub fn new(session: &Session) -> Self {
         Self { image: session.path("drive.img"), before: Vec::new(), record: None }
     }
 
     /// Replaces bytes at a place of the unlocked volume.
-    fn put(&mut self, opened: &Opened, at: u64, bytes: &[u8]) {
+    pub fn put(&mut self, opened: &Opened, at: u64, bytes: &[u8]) {
         let start = at / 512 * 512;
         let mut sectors = vec![0; (at + bytes.len() as u64 - start).next_multiple_of(512) as usize];
         opened.read(ByteOffset(start), &mut sectors).expect("read");
@@ -117,6 +117,12 @@ impl Damage {
         at.into_iter().for_each(|at| self.put(&opened, at, new.as_bytes()));
     }
 
+    /// Leaves the damage as it is.
+    pub fn stay(mut self) {
+        self.before.clear();
+        self.record = None;
+    }
+
     /// Changes the drive record.
     fn record(&mut self, session: &Session, old: &str, new: &str) {
         let path = session.path("drive.xml");
@@ -127,7 +133,7 @@ impl Damage {
     }
 
     /// Replaces texts in the manifest, and gives the record the hash that it has then.
-    fn manifest(session: &Session, edits: &[(&str, &str)]) -> Self {
+    pub fn manifest(session: &Session, edits: &[(&str, &str)]) -> Self {
         let mut damage = Self::new(session);
         edits.iter().for_each(|(old, new)| damage.replace(session, old, new));
         let record = fs::read_to_string(session.path("drive.xml")).expect("a record");

@@ -39,7 +39,7 @@ pub fn described(lines: &[u8]) -> Option<String> {
 }
 
 /// Types that occur only with accidents, after a long time, or with the service and an account.
-const SELDOM: [&str; 17] = [
+const SELDOM: [&str; 18] = [
     "scanning",
     "drive_failed",
     "note",
@@ -57,6 +57,7 @@ const SELDOM: [&str; 17] = [
     "repair",
     "repaired",
     "repairing",
+    "repairing_export",
 ];
 
 #[test]
@@ -121,6 +122,7 @@ fn every_object_is_as_the_schema_says() {
     let nowhere = "--endpoint http://127.0.0.1:1/devstoreaccount1 --account-key-file account.key --retry-for 0";
     run(&format!("ingest drive.img --record D1.xml {nowhere}"), 8);
     run("rehearse drive.img --record D1.xml --logs rehearsed", 0);
+    run("repair-export drive.img --key-file D1.xml --from data", 0);
     run("bench drive.img --seconds 0.05 --curve 2 --blocks 1M --depths 1 --report bench.html", 0);
     fs::write(session.path("second.img"), vec![1; 16 << 20]).expect("an image");
     run("bench drive.img second.img --seconds 0.05 --curve 2 --blocks 1M --depths 1", 0);

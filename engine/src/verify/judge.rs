@@ -136,6 +136,27 @@ pub fn blank(drive: DriveFacts, serial: Option<String>) -> DriveVerdict {
     }
 }
 
+/// A block or page range, or a metadata or properties file, whose bytes are not those of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// `container/name` of the blob; of the first one for a file that several have.
+    pub blob: String,
+    /// Snapshot, on exports.
+    pub snapshot: Option<String>,
+    /// Path of the damaged file on the drive, with `\`.
+    pub file: String,
+    /// The file.
+    pub id: FileId,
+    /// Whether it is the blob's content; otherwise a metadata or properties file.
+    pub is_content: bool,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// MD5 by the manifest.
+    pub hash: [u8; 16],
+}
+
 /// Verifies a drive. Never fails as a whole: the verdict holds the failure.
 pub fn run<'a>(opened: &'a Opened, context: &Context<'_>) -> Judged<'a> {
     let started = Instant::now();
@@ -886,6 +907,39 @@ impl Judged<'_> {
 }
 
 impl Judged<'_> {
+    /// The blocks whose bytes differ or cannot be read, in the order of the manifest, and the blobs that no block can put
+    /// right, with the reason.
+    pub fn damaged(&self) -> (Vec<Damaged>, Vec<(String, String)>) {
+        let (mut out, mut beyond) = (Vec::new(), Vec::new());
+        let Some(source) = &self.source else { return (out, beyond) };
+        let mut seen = HashSet::new();
+        for index in 0..source.listing.subjects.len() {
+            let blob = source.listing.blob_path(&source.files, index);
+            let facts = source.listing.blobs[index];
+            let snapshot = source.listing.snapshots.get(&(index as u32)).cloned();
+            let sides =
+                [facts.metadata, facts.properties].into_iter().filter(|side| *side != NONE && seen.insert(*side));
+            let subjects = std::iter::once((&source.listing.subjects[index], true));
+            let sides = sides.filter_map(|side| Some((source.listing.sides.get(side as usize)?, false)));
+            for (subject, is_content) in subjects.chain(sides) {
+                match source.damaged(subject) {
+                    Ok((id, pieces)) => out.extend(pieces.into_iter().map(|piece| Damaged {
+                        blob: blob.clone(),
+                        snapshot: snapshot.clone(),
+                        file: source.path_of(subject.name),
+                        id,
+                        is_content,
+                        offset: piece.offset,
+                        len: piece.len,
+                        hash: piece.hash,
+                    })),
+                    Err(why) => beyond.push((blob.clone(), why)),
+                }
+            }
+        }
+        (out, beyond)
+    }
+
     /// Passes what the service would say of every blob to `see`, in the order of the manifest; nothing for a drive that
     /// it refuses. `names`: of all drives of the run.
     ///
@@ -900,6 +954,38 @@ impl Judged<'_> {
 }
 
 impl RowSource<'_> {
+    /// The damaged pieces of a file.
+    ///
+    /// # Errors
+    /// The reason why writing blocks cannot put it right.
+    fn damaged(&self, subject: &Subject) -> Result<(FileId, Vec<listing::Piece>), String> {
+        let Some(name) = subject.name else { return Err("the file is missing, and no file is made".to_owned()) };
+        let id = self.files.catalog.file_of(name);
+        let info = self.files.catalog.info(id);
+        if info.directory {
+            return Err("a directory is in its place".to_owned());
+        }
+        if info.size != subject.length {
+            let (size, wanted) = (info.size, subject.length);
+            return Err(format!("the file has {size} bytes instead of {wanted}, and no file is grown or cut"));
+        }
+        let pieces = &self.listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
+        let bad: Vec<listing::Piece> = pieces
+            .iter()
+            .filter(|piece| matches!(piece.verdict, Verdict::Different | Verdict::Unreadable))
+            .copied()
+            .collect();
+        match bad.iter().find(|piece| !piece.has_hash) {
+            Some(piece) => Err(format!("the manifest has no MD5 for the block at {}", piece.offset)),
+            None => Ok((id, bad)),
+        }
+    }
+
+    fn path_of(&self, name: Option<NameId>) -> String {
+        let path = name.and_then(|name| self.files.catalog.path(name));
+        path.map(|path| display_name(&path)).unwrap_or_default()
+    }
+
     /// Joins the entries of the manifest, which is read again, with the results: block ids and dispositions of millions
     /// of blocks are not held.
     fn told(

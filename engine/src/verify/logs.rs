@@ -210,6 +210,29 @@ impl Log {
     }
 }
 
+/// Paths of the blobs that a copy log says are not as they should be; nothing for a log of successes.
+///
+/// # Errors
+/// As [`Logs::add`].
+pub fn failed(path: &Path) -> Result<Vec<String>, Problem> {
+    let file = input::open(path, Pipes::Taken)
+        .map_err(|error| Problem::new(Kind::Usage, format!("the copy log cannot be read: {error}")).path(path))?;
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file));
+    let mut out = Vec::new();
+    loop {
+        let event = reader.next_event().map_err(|error| {
+            Problem::new(Kind::Usage, format!("is no copy log: {}", error.what)).path(path).line(error.line)
+        })?;
+        match event {
+            None => return Ok(out),
+            Some(Event::Blob(blob)) if !blob.is_success() => out.push(blob.blob_path.trim().to_owned()),
+            // Imports show a backslash behind the container.
+            Some(Event::Errored(entity)) => out.push(entity.path.trim().replacen('\\', "/", 1)),
+            Some(_) => {}
+        }
+    }
+}
+
 /// Compares ids without the blanks that tools add.
 fn same_id(one: &str, other: &str) -> bool {
     let bare = |text: &str| text.split_whitespace().collect::<String>();

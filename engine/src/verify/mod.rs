@@ -30,5 +30,5 @@ pub mod result;
 pub mod same;
 pub mod service;
 pub mod verdict;
-mod work;
+pub mod work;
 mod writer;

@@ -164,13 +164,15 @@ fn overlapping(extents: &[DataRun], from: u64, to: u64) -> &[DataRun] {
 
 /// Bytes of the volume, or zeros, in file order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub struct Run {
+    /// Offset in the volume; `None`: zeros that are stored nowhere.
     pub at: Option<u64>,
+    /// Length in bytes.
     pub len: u64,
 }
 
 /// The bytes from `from` to `to` of a file, widened to whole units; `None` where runs do not consist of whole units.
-pub(super) fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
+pub fn runs(extents: &[DataRun], cluster: u64, unit: u64, from: u64, to: u64) -> Option<Vec<Run>> {
     let (start, end) = (from / unit * unit, to.next_multiple_of(unit));
     let mut out = Vec::new();
     let mut at = start;

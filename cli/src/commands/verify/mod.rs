@@ -94,7 +94,11 @@ struct ReportArgs {
     journal: Option<PathBuf>,
 }
 
-fn digest(text: &str) -> Result<Digest, String> {
+/// The hash of a manifest on the command line.
+///
+/// # Errors
+/// It has another number of digits.
+pub fn digest(text: &str) -> Result<Digest, String> {
     Digest::parse(text).ok_or_else(|| "neither 32 nor 64 hex digits".into())
 }
 

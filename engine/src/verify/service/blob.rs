@@ -467,3 +467,121 @@ fn error_of(told: &Told, status: Option<BlobStatus>) -> Option<(Category, u32, S
         _ => Some((Category::UploadErrorUnknownType, 0, "unknown failure".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, file: &str, kind: Pieces, pieces: &[(u64, u64)]) -> manifest::Blob {
+        let piece = |(offset, length): &(u64, u64)| manifest::Piece {
+            offset: *offset,
+            length: *length,
+            id: (kind == Pieces::Blocks).then(|| "MD5/x".into()),
+            hash: None,
+        };
+        manifest::Blob {
+            start: manifest::BlobStart {
+                blob_path: path.into(),
+                file_path: file.into(),
+                length: pieces.iter().map(|(offset, length)| offset + length).max().unwrap_or(0),
+                disposition: Some("rename".into()),
+                pieces: Some(kind),
+                ..manifest::BlobStart::default()
+            },
+            pieces: pieces.iter().map(piece).collect(),
+            end: manifest::BlobEnd::default(),
+        }
+    }
+
+    fn reading(pieces: &[(u64, Verdict)], size: u64) -> Reading<'_> {
+        Reading { presence: Presence::File(size), pieces, metadata: None, properties: None, crc64: Some(7) }
+    }
+
+    fn told(blob: &manifest::Blob, reading: &Reading<'_>) -> Told {
+        tell(blob, &ListHead::default(), reading, &mut Names::default())
+    }
+
+    fn statuses(told: &Told) -> Vec<&str> {
+        told.blob.pieces.iter().map(|piece| piece.status.as_str()).collect()
+    }
+
+    const TWO: &[(u64, u64)] = &[(0, 512), (512, 512)];
+
+    #[test]
+    fn a_bad_block_takes_its_blob_and_a_bad_page_only_itself() {
+        let good: &[(u64, Verdict)] = &[(512, Verdict::Equal), (1024, Verdict::Equal)];
+        let one = told(&entry("box/a", "\\a", Pieces::Blocks, TWO), &reading(good, 1024));
+        assert!(one.is_plain() && one.file.as_ref().is_some_and(|file| file.crc64 == Some(7)), "{one:?}");
+        for (kind, verdict, size, wanted, code) in [
+            (Pieces::Blocks, Verdict::Different, 1024, ["Committed", "Corrupted"], "0"),
+            (Pieces::Pages, Verdict::Different, 1024, ["Completed", "Corrupted"], "0"),
+            (Pieces::Blocks, Verdict::Unreadable, 1024, ["Committed", "IOFailed"], "1117"),
+            (Pieces::Pages, Verdict::Different, 600, ["Completed", "FileUnexpectedEnd"], "38"),
+        ] {
+            let pieces = [(512, Verdict::Equal), (1024, verdict)];
+            let one = told(&entry("box/a", "\\a", kind, TWO), &reading(&pieces, size));
+            assert_eq!((one.blob.status.as_str(), statuses(&one)), ("CompletedWithErrors", wanted.to_vec()));
+            assert_eq!(one.errors[0].error_code, code);
+            assert!(one.file.is_none(), "the newer service does not list it as copied");
+        }
+    }
+
+    #[test]
+    fn names_of_files_are_those_that_windows_opens() {
+        for good in ["\\a", "\\session#1\\x y", "/a/b"] {
+            assert_eq!(file_name(good), Ok(()), "{good}");
+        }
+        for bad in ["a", "\\a:b", "\\a\\..\\b", "\\a.", "\\con", "\\a\\\\b", ""] {
+            assert!(matches!(file_name(bad), Err(FileNameFault::Invalid(_))), "{bad}");
+        }
+        for long in [format!("\\{}", "x".repeat(256)), format!("\\{}", "x\\".repeat(17_000)) + "x"] {
+            assert!(matches!(file_name(&long), Err(FileNameFault::TooLong(_))), "{}", long.len());
+        }
+        let one = told(&entry("box/a", &format!("\\{}", "x".repeat(256)), Pieces::Blocks, TWO), &reading(&[], 0));
+        assert_eq!((one.blob.status.as_str(), statuses(&one)), ("FileNameTooLong", vec!["Cancelled"; 2]));
+        assert_eq!(one.errors[0].error_code, "206");
+        let missing = Reading { presence: Presence::Directory, ..reading(&[], 0) };
+        assert_eq!(told(&entry("box/a", "\\a", Pieces::Blocks, TWO), &missing).blob.status, "FileAccessDenied");
+    }
+
+    #[test]
+    fn an_illegal_destination_fails_in_one_generation_and_is_renamed_in_the_other() {
+        let good: &[(u64, Verdict)] = &[(512, Verdict::Equal), (1024, Verdict::Equal)];
+        for (path, category, to) in [
+            ("Box/a", "ContainerRenamed", "DataBox-<GUID>/a"),
+            ("$root/a/b", "BlobRenamed", "$root/DataBox-<GUID>"),
+            ("box/a\u{1}", "BlobRenamed", "box/DataBox-<GUID>"),
+            ("nothing", "BlobRenamed", "nothing/DataBox-<GUID>"),
+        ] {
+            let one = told(&entry(path, "\\a", Pieces::Blocks, TWO), &reading(good, 1024));
+            assert_eq!((one.blob.status.as_str(), statuses(&one)), ("BlobRequestFailed", vec!["Cancelled"; 2]));
+            assert_eq!(one.errors[0].category, category, "{path}");
+            assert_eq!(one.file.as_ref().map(|file| file.path.as_str()), Some(to));
+        }
+    }
+
+    #[test]
+    fn a_blob_of_a_taken_name_goes_by_its_disposition() {
+        let mut names = Names::default();
+        let rename = |names: &mut Names, path: &str| names.take(path, Disposition::Rename).1;
+        assert_eq!(names.take("box/Seattle.jpg", Disposition::Rename).0, DispositionStatus::Created);
+        assert_eq!(rename(&mut names, "box/Seattle.jpg"), "box/Seattle (2).jpg");
+        assert_eq!(rename(&mut names, "box/Seattle.jpg"), "box/Seattle (3).jpg");
+        assert_eq!(names.take("box/Seattle.jpg", Disposition::NoOverwrite).0, DispositionStatus::Skipped);
+        assert_eq!(names.take("box/Seattle.jpg", Disposition::Overwrite).0, DispositionStatus::Overwritten);
+        assert_eq!(numbered("box.1/BlobNameWithoutDot", 2), "box.1/BlobNameWithoutDot (2)");
+    }
+
+    #[test]
+    fn a_metadata_file_is_read_before_its_names_are_sent() {
+        let status = |text: &str, kind| side_fault(text.as_bytes(), kind).map(|(status, _)| status);
+        assert_eq!(status("<Metadata><Author>me</Author></Metadata>", SideKind::Metadata), None);
+        assert_eq!(status("<Properties><Content-Type>a/b</Content-Type></Properties>", SideKind::Properties), None);
+        for broken in ["", "x", "<Metadata>", "<Metadata><a>b</Metadata>", "<Properties/>"] {
+            assert_eq!(status(broken, SideKind::Metadata), Some(SideStatus::XmlReadFailed), "{broken}");
+        }
+        for refused in ["<Metadata><a-b>c</a-b></Metadata>", "<Metadata><a>1</a><A>2</A></Metadata>"] {
+            assert_eq!(status(refused, SideKind::Metadata), Some(SideStatus::BlobRequestFailed), "{refused}");
+        }
+    }
+}
