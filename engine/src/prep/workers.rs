@@ -232,7 +232,13 @@ fn gains(job: &Job) -> bool {
 
 fn work(queue: &Receiver<Vec<Job>>, lanes: usize, workers: usize) {
     let together = lanes.min(LANES_MAX);
-    while let Ok(mut jobs) = queue.recv() {
+    let mut carried: Vec<Job> = Vec::new();
+    loop {
+        let mut jobs = std::mem::take(&mut carried);
+        if jobs.is_empty() {
+            let Ok(first) = queue.recv() else { return };
+            jobs = first;
+        }
         // Takes jobs that were sent one by one and had to wait for a worker: otherwise a drive that once came to wait
         // for the workers would keep sending them singly, since it never has enough to do.
         while jobs.len() < together && jobs.last().is_some_and(gains) {
@@ -241,10 +247,12 @@ fn work(queue: &Receiver<Vec<Job>>, lanes: usize, workers: usize) {
         }
         // Several drives are ahead of the workers: the other lanes cost little. Each other worker keeps a batch to take,
         // so that none idles.
-        while jobs.len() + together <= lanes && queue.len() >= workers && jobs.last().is_some_and(gains) {
+        while jobs.len() < lanes && queue.len() >= workers && jobs.last().is_some_and(gains) {
             let Ok(more) = queue.try_recv() else { break };
             jobs.extend(more);
         }
+        // One job more than lanes would take as long as all of them.
+        carried = jobs.split_off(lanes.min(jobs.len()));
         digest(jobs);
     }
 }
