@@ -16,8 +16,11 @@ use dray_crypt::{Cipher, SectorCipher, Unit};
 const ROUNDS: usize = 60;
 const PIECE: usize = 32 << 10;
 
+/// What is done to the bytes.
+type Work<'a> = Box<dyn FnMut(&mut [u8]) + 'a>;
+
 /// A variant: its name, the bytes that it processes, and the work.
-type Variant<'a> = (&'a str, usize, Box<dyn FnMut(&mut [u8]) + 'a>);
+type Variant<'a> = (&'a str, usize, Work<'a>);
 
 fn compare(what: &str, data: &mut [u8], variants: &mut [Variant<'_>]) {
     let mut best = vec![Duration::MAX; variants.len()];
@@ -37,7 +40,7 @@ fn compare(what: &str, data: &mut [u8], variants: &mut [Variant<'_>]) {
     }
 }
 
-fn pass(cipher: &SectorCipher) -> Box<dyn FnMut(&mut [u8]) + '_> {
+fn pass(cipher: &SectorCipher) -> Work<'_> {
     Box::new(move |data| in_pieces(&mut data.chunks_mut(SLOT).collect::<Vec<_>>(), PIECE, cipher))
 }
 
