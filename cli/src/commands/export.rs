@@ -136,6 +136,9 @@ pub struct Export {
     account: AccountArgs,
 }
 
+/// Selectors of a new export, the account, and the list of what is on no drive, begun at its place.
+type Inputs = (Option<Selection>, Arc<Account>, (PathBuf, OutputFile));
+
 /// An export that is planned.
 struct Planned {
     prepared: Prepared,
@@ -295,12 +298,7 @@ impl Export {
     }
 
     /// The blob list and the account, with everything that is wrong with them.
-    fn inputs(
-        &self,
-        request: &PrepRequest,
-        output: &Output,
-        stop: &Stop,
-    ) -> Result<(Option<Selection>, Arc<Account>, (PathBuf, OutputFile)), Problems> {
+    fn inputs(&self, request: &PrepRequest, output: &Output, stop: &Stop) -> Result<Inputs, Problems> {
         let mut problems = Problems::default();
         let mut selection = None;
         if let Some(path) = &self.blob_list {

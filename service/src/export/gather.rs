@@ -215,6 +215,9 @@ struct Planned {
     file: ExportedFile,
 }
 
+/// A file, and the numbers of its properties and metadata files.
+type WithSides = (Planned, Option<usize>, Option<usize>);
+
 /// Paths of files, each once.
 #[derive(Default)]
 struct Names(HashSet<String>);
@@ -233,33 +236,71 @@ impl Names {
     }
 }
 
+fn too_many<E>(_: E) -> Problem {
+    Problem::new(Kind::Usage, "the export has more names than fit one session").advice("split the list")
+}
+
+fn twice() -> Problem {
+    Problem::new(Kind::Internal, "the account lists a blob twice")
+}
+
+/// Directories of a catalog by path.
+#[derive(Default)]
+struct Dirs(HashMap<String, u32>);
+
+impl Dirs {
+    /// The directory of a file, and its name there.
+    fn of<'p>(&mut self, builder: &mut CatalogBuilder, path: &'p str) -> Result<(u32, &'p str), Problem> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or_default();
+        if let Some(dir) = self.0.get(dir) {
+            return Ok((*dir, name));
+        }
+        let mut at = 0;
+        for segment in dir.split('/') {
+            at = builder.dir(at, segment).map_err(too_many)?;
+        }
+        self.0.insert(dir.to_owned(), at);
+        Ok((at, name))
+    }
+}
+
+/// Names on the drive of the files whose own name NTFS or Windows cannot hold, by path: their properties and metadata are
+/// named after them.
+fn safe_names<'a>(paths: impl Iterator<Item = &'a str>) -> Result<HashMap<String, String>, Problem> {
+    let mut builder = CatalogBuilder::new();
+    let row = builder.row("/".into(), Some(0), Some(BlobType::Block));
+    let mut dirs = Dirs::default();
+    let at = Stamp { seconds: 0, nanos: 0 };
+    for path in paths {
+        let (dir, name) = dirs.of(&mut builder, path)?;
+        builder.file(dir, name, row, ByteLen(0), [at; 2]).map_err(too_many)?;
+    }
+    let catalog = builder.seal_export().map_err(|_| twice())?;
+    let mut safe = HashMap::new();
+    let mut path = String::new();
+    for file in 0..catalog.files().len() as u32 {
+        if catalog.file_name(file) != catalog.file_segment(file) {
+            catalog.blob_path(file, &mut path);
+            safe.insert(path.clone(), catalog.file_name(file).to_owned());
+        }
+    }
+    Ok(safe)
+}
+
 /// The catalog, and what the account said of its files in their order.
 fn catalog(endpoint: &str, items: Vec<Item>) -> Result<ListedBlobs, Problem> {
     let mut builder = CatalogBuilder::new();
     let base = format!("{}/", endpoint.trim_end_matches('/'));
     let kinds = [BlobType::Block, BlobType::Page].map(Some);
     let rows = kinds.map(|kind| builder.row(base.clone().into(), Some(0), kind));
-    let planned = planned(items, rows);
-    let too_many =
-        |_| Problem::new(Kind::Usage, "the export has more names than fit one session").advice("split the list");
-    let mut dirs: HashMap<String, u32> = HashMap::new();
+    let planned = planned(items, rows)?;
+    let mut dirs = Dirs::default();
     for (file, ..) in &planned {
-        let (dir, name) = file.path.rsplit_once('/').unwrap_or_default();
-        let dir = match dirs.get(dir) {
-            Some(dir) => *dir,
-            None => {
-                let mut at = 0;
-                for segment in dir.split('/') {
-                    at = builder.dir(at, segment).map_err(too_many)?;
-                }
-                dirs.insert(dir.to_owned(), at);
-                at
-            }
-        };
+        let (dir, name) = dirs.of(&mut builder, &file.path)?;
         builder.file(dir, name, file.row, ByteLen(file.len), [file.mtime; 2]).map_err(too_many)?;
     }
     let sealed = builder.seal_export();
-    let catalog = sealed.map_err(|_| Problem::new(Kind::Internal, "the account lists a blob twice"))?;
+    let catalog = sealed.map_err(|_| twice())?;
     // The catalog has an order of its own.
     let by_path: HashMap<&str, usize> = planned.iter().enumerate().map(|(i, (file, ..))| (&*file.path, i)).collect();
     let mut order = Vec::with_capacity(planned.len());
@@ -286,7 +327,7 @@ fn catalog(endpoint: &str, items: Vec<Item>) -> Result<ListedBlobs, Problem> {
 }
 
 /// All files with the numbers of their properties and metadata files among them.
-fn planned(items: Vec<Item>, [blocks, pages]: [u32; 2]) -> Vec<(Planned, Option<usize>, Option<usize>)> {
+fn planned(items: Vec<Item>, [blocks, pages]: [u32; 2]) -> Result<Vec<WithSides>, Problem> {
     let mut names = Names::default();
     // Blobs have the first choice.
     let mut paths: Vec<Option<String>> =
@@ -296,13 +337,18 @@ fn planned(items: Vec<Item>, [blocks, pages]: [u32; 2]) -> Vec<(Planned, Option<
             *path = Some(names.take(snapshot_path(&item.path(), time)));
         }
     }
-    let mut out: Vec<(Planned, Option<usize>, Option<usize>)> = Vec::with_capacity(2 * items.len());
+    let safe = safe_names(paths.iter().flatten().map(String::as_str))?;
+    let mut out: Vec<WithSides> = Vec::with_capacity(2 * items.len());
     for (item, path) in items.into_iter().zip(paths) {
         let path = path.unwrap_or_default();
         let mtime = stamp(&item.blob.last_modified);
+        let on_drive = match (safe.get(&path), path.rsplit_once('/')) {
+            (Some(name), Some((dir, _))) => format!("{dir}/{name}"),
+            _ => path.clone(),
+        };
         let mut side = |extension: &str, text: Option<String>| {
             let text = text?;
-            let path = names.take(format!("{path}.{extension}"));
+            let path = names.take(format!("{on_drive}.{extension}"));
             let (len, file) = (text.len() as u64, ExportedFile::Side(text.into()));
             out.push((Planned { path, len, mtime, row: blocks, file }, None, None));
             Some(out.len() - 1)
@@ -330,7 +376,7 @@ fn planned(items: Vec<Item>, [blocks, pages]: [u32; 2]) -> Vec<(Planned, Option<
         let file = ExportedFile::Blob(Box::new(blob));
         out.push((Planned { path, len, mtime, row, file }, properties, metadata));
     }
-    out
+    Ok(out)
 }
 
 /// Path of a snapshot's file: its time before the extension, without characters that Windows refuses.
@@ -439,6 +485,12 @@ mod tests {
                 assert!(text(blob.metadata).contains("<Metadata>\n<k>v</k>\n</Metadata>"), "{path}");
             }
             assert_eq!(blob.etag, "\"0x1\"");
+            let mut properties = String::new();
+            catalog.drive_path(blob.properties.expect("properties"), &mut properties);
+            // Another blob has that name already.
+            if blob.path != "c/a" {
+                assert_eq!(properties, format!("{path}.properties"), "{}", blob.path);
+            }
             blobs.push((blob.path.clone(), blob.snapshot.clone()));
         }
         assert_eq!(blobs.len(), count);
