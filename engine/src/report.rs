@@ -357,6 +357,8 @@ pub struct SessionReport {
     pub elapsed: Duration,
     /// Whether the drive is for Windows rather than for the service.
     pub windows: bool,
+    /// Whether the drives were filled from a storage account.
+    pub exports: bool,
 }
 
 /// A stop request that threads share. Once made, it cannot be withdrawn.

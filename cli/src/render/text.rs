@@ -392,14 +392,23 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     if report.windows {
         return text;
     }
-    let line = format!("dray prep-import --journal {} --id {}", shell_word(&journal), shell_word(&id));
+    // An export asks its account again.
+    let (word, resumes, adds) = match report.exports {
+        true => ("export", "--resume --endpoint URL", "--resume --endpoint URL --additional-driveset"),
+        false => ("prep-import", "--resume", "--additional-driveset"),
+    };
+    let line = format!("dray {word} --journal {} --id {}", shell_word(&journal), shell_word(&id));
     if report.waiting > 0 {
         let files = count(report.waiting, "file");
-        text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} --additional-driveset CSV\n"));
+        text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} {adds} CSV\n"));
     } else if good < all {
-        text.push_str(&format!("To resume:\n  {line} --resume\nTo roll back:\n  {line} --abort\n"));
+        text.push_str(&format!("To resume:\n  {line} {resumes}\nTo roll back:\n  {line} --abort\n"));
     }
     if quiet {
+        return text;
+    }
+    if report.exports {
+        text.push_str(&keys_of(report));
         return text;
     }
     if left_out > 0 {
@@ -413,6 +422,15 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
 
 fn was(n: u64) -> &'static str {
     if n == 1 { "was" } else { "were" }
+}
+
+/// The records of an export's drives: it needs no job.
+fn keys_of(report: &SessionReport) -> String {
+    let mut text = String::from("\nThe drive records of the journal hold the BitLocker keys of the drives:\n");
+    for record in &report.records {
+        text.push_str(&format!("  {}\n", clean(&record.to_string_lossy())));
+    }
+    if report.records.is_empty() { String::new() } else { text }
 }
 
 /// The next step: creating the import job from all records of the journal, or what must be done before.
@@ -675,6 +693,7 @@ mod tests {
             interrupted: false,
             elapsed: Duration::from_secs(3700),
             windows: false,
+            exports: false,
         };
         let text = summary("session#1", &report, false, Style(false));
         for part in [
@@ -704,6 +723,11 @@ mod tests {
             open: open.iter().map(|id| (*id).to_owned()).collect(),
             ..report.clone()
         };
+        // An export is continued with its account, and makes no import job.
+        let of_export = SessionReport { exports: true, ..report.clone() };
+        let text = summary("session#1", &of_export, false, Style(false));
+        assert!(text.contains("dray export --journal j.jrn --id 'session#1' --resume --endpoint URL"), "{text}");
+        assert!(!text.contains("import job") && text.contains("out/WD-EARLIER.xml"), "{text}");
         let text = summary("session#1", &good(0, &[]), false, Style(false));
         for part in ["To create the import job", "out/WD-EARLIER.xml", "--job job.toml --journal j.jrn"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -379,6 +379,7 @@ impl Prepared {
             waiting,
             elapsed: started.elapsed(),
             windows: self.request.windows.is_some(),
+            exports: self.request.exports,
         })
     }
 }
