@@ -40,8 +40,8 @@ fn damage(session: &Session) {
 
 fn answer(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    last.filter(|value| value["type"] == "repaired_export").next_back().unwrap_or_else(|| panic!("{}", said(output)))
+    let mut last = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    last.rfind(|value| value["type"] == "repaired_export").unwrap_or_else(|| panic!("{}", said(output)))
 }
 
 fn is_same(image: &Path, before: &[u8]) -> bool {
