@@ -119,6 +119,11 @@ impl AccountArgs {
         self.endpoint.is_some()
     }
 
+    /// Whether a person is asked for the secret.
+    pub fn asks(&self) -> bool {
+        self.account_key_file.iter().chain(&self.sas_file).any(|path| path == Path::new("-"))
+    }
+
     /// The files that are read, never to be written over.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.account_key_file.iter().chain(&self.sas_file).chain(&self.ca_file)

@@ -8,7 +8,9 @@ use clap::Args;
 use dray_engine::job::PrepRequest;
 use dray_engine::report::{Kind, Problem, Problems};
 
+use super::ingest::IngestArgs;
 use super::prep;
+use crate::account::AccountArgs;
 use crate::consent::Consent;
 use crate::exit::Exit;
 use crate::render::{Output, count, wrap};
@@ -24,7 +26,9 @@ const SEED: u64 = 0x0064_7261_7920_6465;
 
 /// Arguments of `dray demo`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  dray demo --dir /tmp/dray-demo")]
+#[command(after_help = "With --endpoint the drive is imported into that account too, as the service would.\n\n\
+                        Examples:\n  dray demo --dir /tmp/dray-demo\n  \
+                        dray demo --endpoint http://127.0.0.1:10000/devstoreaccount1 --account-key-file key")]
 pub struct Demo {
     /// Directory of the demo
     #[arg(long, value_name = "DIR", default_value = "dray-demo")]
@@ -32,11 +36,20 @@ pub struct Demo {
     /// Keep an earlier demo: refuse instead of replacing it
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    account: AccountArgs,
 }
 
 impl Demo {
     /// Makes a dataset, prepares an image, and prints the commands to inspect it.
     pub fn run(self, output: &Output) -> Exit {
+        // A wrong account is refused before anything is made.
+        if self.account.is_given()
+            && !self.account.asks()
+            && let Err(problem) = self.account.open(None)
+        {
+            return output.problem(problem);
+        }
         let made = match self.lay_out() {
             Ok(made) => made,
             Err(problems) => {
@@ -81,8 +94,24 @@ impl Demo {
                 style.bold("4. Look into it with tools that are not ours"),
                 look(&self.dir, &record)
             ));
+            if self.account.is_given() {
+                return self.import(&record, output);
+            }
         }
         ended.exit
+    }
+
+    /// Imports the drive into the account, as the service does in its data center.
+    fn import(&self, record: &Path, output: &Output) -> Exit {
+        let dir = quoted(&self.dir);
+        output.chat(&format!(
+            "\n{}\n  dray ingest {dir}/demo.img --record {} --endpoint URL\n\n",
+            output.style().bold("5. Import it into the account, as the service does"),
+            quoted(record)
+        ));
+        let import =
+            IngestArgs::of(self.dir.join("demo.img"), record.to_owned(), self.account.clone(), self.dir.join("logs"));
+        import.run(output)
     }
 
     fn lay_out(&self) -> Result<Made, Problems> {

@@ -31,6 +31,9 @@ pub enum LogLevel {
     Verbose,
 }
 
+/// Most requests in flight, unless another number is given.
+const IN_FLIGHT: u32 = 64;
+
 /// Arguments of `dray ingest`.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -75,7 +78,7 @@ pub struct IngestArgs {
 #[command(next_help_heading = "Sending")]
 pub struct SendingArgs {
     /// Most requests in flight; they grow from 4 while more of them carry more
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=IN_FLIGHT_MAX as i64))]
     in_flight: u32,
     /// Bytes a second sent, by all drives together: 50MB, 50MiB
@@ -145,6 +148,26 @@ struct Outcome {
 }
 
 impl IngestArgs {
+    /// The import of one drive, with its state and logs in `dir`; every other option has its default.
+    pub fn of(drive: PathBuf, record: PathBuf, account: AccountArgs, dir: PathBuf) -> Self {
+        Self {
+            drives: vec![drive],
+            record: vec![record],
+            partition: None,
+            manifest: None,
+            manifest_hash: None,
+            account,
+            sending: SendingArgs { in_flight: IN_FLIGHT, rate_limit: None, state_dir: Some(dir), anew: false },
+            logs: LogArgs {
+                job: "demo".into(),
+                log_container: None,
+                log_level: LogLevel::Error,
+                logdir: None,
+                backup_manifest: false,
+            },
+        }
+    }
+
     /// Imports and reports.
     pub fn run(self, output: &Output) -> Exit {
         match self.ingest(output) {

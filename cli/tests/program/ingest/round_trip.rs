@@ -54,3 +54,21 @@ fn judge_the_way_round_ends_where_it_began() {
     let manifest = cat("back.manifest");
     assert!(manifest.contains("Snapshot"), "{manifest}");
 }
+
+#[test]
+fn judge_the_demo_ends_with_blobs_in_an_account() {
+    let dir = crate::common::scratch("demo-account");
+    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    azurite.key_file().expect("a key");
+    let demo = ["demo", "--dir", "demo", "--account-key-file", "azurite/account.key", "--endpoint"];
+    let wrong = dray_in(&dir, &[&demo[..], &["no address"]].concat());
+    assert_eq!(code(&wrong), 1, "{}", said(&wrong));
+    assert!(!dir.join("demo").exists(), "a wrong account is refused before anything is made");
+    let output = dray_in(&dir, &[&demo[..], &[&azurite.endpoint]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let Some(blobs) = read(&azurite, "demo") else { return };
+    let source = fs::read(dir.join("demo/data/large/three-blocks.bin")).expect("a file");
+    assert_eq!(blobs["large/three-blocks.bin"]["sha256"], sha256(&source));
+    assert_eq!(blobs["names/readme.txt"]["length"], 100);
+    assert!(blobs.contains_key("names/a <very> \"odd\" name*.txt"), "{:?}", blobs.keys());
+}
