@@ -16,7 +16,7 @@ use dray_crypt::{Cipher, SectorCipher, Unit};
 const ROUNDS: usize = 60;
 const PIECE: usize = 32 << 10;
 
-/// What is done to the bytes.
+/// The work done on the bytes.
 type Work<'a> = Box<dyn FnMut(&mut [u8]) + 'a>;
 
 /// A variant: its name, the bytes that it processes, and the work.

@@ -28,7 +28,7 @@ const PIECE: usize = 32 << 10;
 
 type Criterion = criterion::Criterion<CpuTime>;
 
-/// Where the slots of a pass lie in the file.
+/// Positions of a pass's slots in the file.
 fn places(pass: usize) -> impl Iterator<Item = Range<usize>> {
     (pass * TOGETHER..(pass + 1) * TOGETHER).map(|slot| slot * SLOT..(slot + 1) * SLOT)
 }

@@ -1,4 +1,4 @@
-//! What the benchmarks share: the clock, the worker's pass, and the peers. The benchmarks are in `benches/`.
+//! Shared by the benchmarks: the clock, the worker's pass, and the peers. The benchmarks are in `benches/`.
 
 pub mod peers;
 

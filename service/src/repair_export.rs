@@ -20,7 +20,7 @@ const MARK: &str = "dray-repair 1";
 /// Longest repair file that is read.
 const LEN_MAX: u64 = 1 << 30;
 
-/// Where the right bytes are.
+/// Source of the right bytes.
 #[derive(Debug)]
 pub enum Source {
     /// A directory with the files of the drive, by their paths on it or by the names of their blobs.

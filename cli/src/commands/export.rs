@@ -59,7 +59,7 @@ pub struct Export {
     /// Session id: 3 to 30 letters, digits, '_', '-', '#'
     #[arg(long, value_name = "ID")]
     id: String,
-    /// What is exported: BlobPath and BlobPathPrefix, as the job has it
+    /// Blobs to export: a blob list with BlobPath and BlobPathPrefix, as in the job
     #[arg(long, value_name = "FILE.xml", required_unless_present = "act", conflicts_with = "act")]
     blob_list: Option<PathBuf>,
     /// Driveset CSV: the drives to fill
@@ -168,7 +168,7 @@ impl Job for Planned {
     }
 }
 
-/// What is known before the drives are written, for what is said afterwards.
+/// Facts known before the drives are written, for the report afterwards.
 struct Facts {
     exported: Arc<Exported>,
     catalog: Arc<job::Catalog>,
@@ -335,7 +335,7 @@ impl Export {
         }
     }
 
-    /// What is wrong with journal, directories and drives: told before the account is asked for anything.
+    /// Problems of journal, directories and drives, reported before the first request to the account.
     fn preflight(&self, request: &PrepRequest) -> Vec<Problem> {
         // A driveset from a pipe can be read once.
         let is_file = self.driveset.as_ref().is_some_and(|path| !path.exists() || path.is_file());

@@ -75,7 +75,7 @@ pub enum Command {
     Erase(images::erase::Erase),
     /// Compare drives with their manifests, and extract blobs
     Verify(Box<verify::Verify>),
-    /// What the service would do with drives: its status and its copy logs
+    /// Rehearse the import of drives: the service's status and copy logs
     Rehearse(Box<rehearse::Rehearse>),
     /// Put right what is wrong on an exported drive, in place
     RepairExport(Box<repair_export::RepairExport>),

@@ -71,7 +71,7 @@ pub struct RepairExport {
     account: AccountArgs,
 }
 
-/// What is known after a reading of the drive.
+/// Facts known after reading the drive.
 struct Read {
     verdict: DriveVerdict,
     damaged: Vec<Damaged>,

@@ -85,7 +85,7 @@ pub struct ExportedBlob {
     pub metadata: Option<u32>,
 }
 
-/// What one file of the catalog holds.
+/// Contents of one file of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExportedFile {
     /// A blob's content.

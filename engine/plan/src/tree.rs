@@ -179,7 +179,7 @@ pub struct DriveTree {
     guesses_type: bool,
     /// Facts of its source that each blob gets as metadata, in its own metadata file.
     metadata: MetadataFrom,
-    /// What the account said of its files, if it is a drive of an export.
+    /// The account's facts about its files, if it is a drive of an export.
     exported: Option<Arc<Exported>>,
 }
 
@@ -341,7 +341,7 @@ impl DriveTree {
         self.at_root && self.exported.is_none()
     }
 
-    /// What the account said of its files, if it is a drive of an export.
+    /// The account's facts about its files, if it is a drive of an export.
     pub fn exported(&self) -> Option<&Exported> {
         self.exported.as_deref()
     }

@@ -28,7 +28,7 @@ pub trait Contents: Send + Sync {
     /// Fills `into` with the bytes of `file` (index into the catalog) from `offset` on. Called from several threads.
     ///
     /// # Errors
-    /// Why there are none: the bytes of `into` are undefined then.
+    /// The reason why there are none; the bytes of `into` are undefined then.
     fn read(&self, file: u32, offset: u64, into: &mut [u8]) -> Result<(), Unread>;
 }
 

@@ -92,7 +92,7 @@ pub struct Recipe {
     pub guesses_type: bool,
     /// Facts of its source that each blob gets as metadata.
     pub metadata: MetadataFrom,
-    /// What the account said of each file, if the session is an export.
+    /// The account's facts about each file, if the session is an export.
     pub exported: Option<Arc<Exported>>,
 }
 

@@ -46,7 +46,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// What a listing of an account came to.
+    /// Result of listing an account.
     pub fn of(catalog: Catalog) -> Self {
         let bytes = ByteLen(catalog.files().iter().map(|file| file.len.0).sum());
         Self { catalog, bytes, skipped: Vec::new(), warnings: Vec::new() }

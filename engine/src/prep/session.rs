@@ -100,7 +100,7 @@ pub(super) struct Plan {
 }
 
 impl Prepared {
-    /// What the account said of each file, if the session is an export.
+    /// The account's facts about each file, if the session is an export.
     pub fn exported(&self) -> Option<Arc<Exported>> {
         self.plan.recipe.exported.clone()
     }
@@ -209,7 +209,7 @@ pub fn prepare(request: PrepRequest, on_event: &mut dyn FnMut(Event)) -> Result<
 pub struct Listed {
     /// Files of the drives, from [`Builder::seal_export`].
     pub catalog: Catalog,
-    /// What the account said of each.
+    /// The account's facts about each.
     pub exported: Exported,
 }
 

@@ -32,7 +32,7 @@ impl AccountContents {
     }
 }
 
-/// What a failure means for the export: the blob's own fault, or one of the account.
+/// Meaning of a failure for the export: the blob's own fault, or one of the account.
 fn unread(failure: Failure) -> Unread {
     let said = if failure.message.is_empty() { &failure.code } else { &failure.message };
     let first = said.lines().next().unwrap_or_default();

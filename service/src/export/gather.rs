@@ -20,7 +20,7 @@ const PROPERTIES: &str = "properties";
 /// Extension of a metadata file: our guess, since no public document shows one.
 const METADATA: &str = "metadata";
 
-/// What is asked for.
+/// The request.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Snapshots of the blobs too.
@@ -40,11 +40,11 @@ pub struct Refused {
     pub snapshot: Option<String>,
     /// Bytes.
     pub length: u64,
-    /// Why, beginning with its status in a copy log.
+    /// The reason, beginning with its status in a copy log.
     pub why: String,
 }
 
-/// What the account has of a blob list.
+/// Blobs of the account that a blob list selects.
 #[derive(Debug)]
 pub struct Gathered {
     /// For the engine: the files of the drives.

@@ -58,7 +58,7 @@ pub struct LogsOf<'a> {
     pub drive_id: &'a str,
     /// Copy of its manifest.
     pub manifest: &'a Path,
-    /// What the account said of its blobs.
+    /// The account's facts about its blobs.
     pub exported: &'a Exported,
     /// Blobs that are not on it.
     pub failed: &'a [Failed],

@@ -1,4 +1,4 @@
-//! What became of an export: the list of blobs that are on no drive.
+//! Report of an export: the list of blobs that are on no drive.
 
 use dray_engine::job::account::Exported;
 

@@ -1,4 +1,4 @@
-//! What the service would say of one blob: its entry in the copy logs of both generations.
+//! The service's answer to one blob: its entry in the copy logs of both generations.
 //!
 //! Pure: the manifest's entry and the results of reading the drive come in, an entry of a log goes out. The order of the
 //! checks is that of docs/spec/import-export.md#disks-and-limits; the statuses are those of
@@ -96,7 +96,7 @@ pub fn destination(path: &str) -> Result<(), DestinationFault> {
     Ok(())
 }
 
-/// Why the service would not set what a metadata or properties file says, with its status; `None`: it would. A file that is
+/// Reason why the service would not apply a metadata or properties file, with its status; `None`: it would. A file that is
 /// no XML of its grammar is `XmlReadFailed`; one whose names or values a request cannot carry is `BlobRequestFailed`.
 pub fn side_fault(bytes: &[u8], kind: SideKind) -> Option<(SideStatus, String)> {
     let wanted = match kind {
@@ -138,7 +138,7 @@ impl Names {
         self.0.insert(hasher.finish())
     }
 
-    /// What becomes of a blob, and the name that it gets.
+    /// Disposition of a blob, and the name that it gets.
     fn take(&mut self, path: &str, wanted: Disposition) -> (DispositionStatus, String) {
         if self.add(path) {
             return (DispositionStatus::Created, path.to_owned());
@@ -164,7 +164,7 @@ fn numbered(path: &str, number: u64) -> String {
     }
 }
 
-/// What of a blob is on the drive.
+/// State of a blob's file on the drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// Nothing has its path.
@@ -208,7 +208,7 @@ pub struct Told {
     pub file: Option<LogFile>,
     /// Entries in the copy log of the second generation.
     pub errors: Vec<ErroredEntity>,
-    /// What the service's answer rests on, or what is not documented, in sentences without full stop.
+    /// Grounds of the service's answer, and assumptions where nothing is documented, in sentences without full stop.
     pub notes: Vec<String>,
 }
 
