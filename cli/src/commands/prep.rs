@@ -490,7 +490,17 @@ impl PrepImport {
             return abort::run(self.request(), &consent, self.dry_run, output);
         }
         let request = PrepRequest { about: about::lines(), ..self.request() };
-        session(request, &consent, self.dry_run, output).exit
+        let ended = session(request, &consent, self.dry_run, output);
+        let drive = ended.report.as_ref().and_then(|report| report.drives.first());
+        if let (Some(made_for), Exit::Done | Exit::LeftOut, Some(drive)) = (&self.r#for, ended.exit, drive) {
+            let record = drive.record.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            output.chat(&format!(
+                "\nBefore it is shipped, put the image onto its drive:\n  dray write IMAGE serial:{} --key-file {}\n",
+                text::clean(&made_for.serial),
+                about::quoted(&record)
+            ));
+        }
+        ended.exit
     }
 }
 

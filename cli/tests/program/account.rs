@@ -11,6 +11,8 @@ use crate::common::{code, dray_in as dray, said, scratch};
 
 fn lines(output: &std::process::Output) -> Vec<Value> {
     let text = String::from_utf8_lossy(&output.stdout);
+    // Every object, field by field; a skip is said there.
+    crate::user::described(text.as_bytes());
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
 }
 

@@ -547,7 +547,8 @@ fn an_image_is_made_for_a_drive_that_is_not_attached() {
     session.driveset(&[format!("{image}:90MB")]);
     refused(&format!("WD-SHELF-001,{size}"), 1, "another size");
     session.driveset(&[image]);
-    ends(&session, &format!("{prepare} --for WD-SHELF-001,{size}"), 0);
+    let made = ends(&session, &format!("{prepare} --for WD-SHELF-001,{size}"), 0);
+    assert!(made.contains("dray write IMAGE serial:WD-SHELF-001"), "{made}");
     assert_eq!(fs::metadata(session.path("shelf.img")).expect("the image").len(), size);
     ends(&session, "verify shelf.img --key-file WD-SHELF-001.xml", 0);
     let job = ends(&session, "session show job.jrn --json", 0);
