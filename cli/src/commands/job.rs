@@ -280,7 +280,8 @@ struct Locations {
 
 /// Arguments of `dray job papers`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  dray job papers import-2026.job.json --to papers")]
+#[command(after_help = "Examples:\n  dray job papers import-2026.job.json --to papers\n  \
+                        dray job papers import-2026.job.json --value 120,USD --weight 0.72")]
 struct Papers {
     /// The job's file
     #[arg(value_name = "JOB.job.json")]
@@ -291,6 +292,37 @@ struct Papers {
     /// Output of `dray verify --json`: its verdict goes onto the chain of custody
     #[arg(long, value_name = "FILE")]
     verified: Option<PathBuf>,
+    /// Value of each drive: drafts a commercial invoice for customs
+    #[arg(long, value_name = "AMOUNT,CURRENCY", requires = "weight", value_parser = value_of_drive)]
+    value: Option<(u64, String)>,
+    /// Weight of each drive, for that invoice
+    #[arg(long, value_name = "KG", requires = "value", value_parser = weight_of_drive)]
+    weight: Option<u64>,
+}
+
+/// An amount in hundredths, and its currency: `120,USD`, `119.50,EUR`.
+fn value_of_drive(text: &str) -> Result<(u64, String), String> {
+    let form = "use an amount and a currency: 120,USD or 119.50,EUR";
+    let (amount, currency) = text.split_once(',').ok_or(form)?;
+    let is_code = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_uppercase());
+    let cents = decimal(amount, 2).filter(|cents| is_code && (1..1_000_000_000).contains(cents));
+    cents.map(|cents| (cents, currency.to_owned())).ok_or_else(|| form.into())
+}
+
+/// A weight in grams: `0.72` kilograms.
+fn weight_of_drive(text: &str) -> Result<u64, String> {
+    let grams = decimal(text.trim_end_matches("kg").trim(), 3).filter(|grams| (1..1_000_000).contains(grams));
+    grams.ok_or_else(|| "use kilograms: 0.72".into())
+}
+
+/// A decimal number in units of its last place, of which there are at most `places`.
+fn decimal(text: &str, places: usize) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || part.len() > places || !is_number(whole) || !is_number(part) {
+        return None;
+    }
+    format!("{whole}{part:0<places$}").parse().ok()
 }
 
 impl JobArgs {
@@ -1090,11 +1122,15 @@ impl Papers {
         let mut outputs = Outputs::default();
         outputs.input(&self.file, "the job");
         self.verified.iter().for_each(|path| outputs.input(path, "the result of the verification"));
-        for (name, page) in [
+        let goods = self.value.zip(self.weight);
+        let goods = goods.map(|((cents, currency), grams)| papers::Goods { cents, currency, grams });
+        let mut pages = vec![
             ("packing-slip", papers::slip(&this)),
             ("drive-labels", papers::labels(&this)),
             ("chain-of-custody", papers::custody(&this, verified.as_ref(), job::timestamp())),
-        ] {
+        ];
+        pages.extend(goods.map(|goods| ("customs-invoice", papers::invoice(&this, &goods, job::timestamp()))));
+        for (name, page) in pages {
             let path = dir.join(format!("{}-{name}.html", this.name));
             page.save(outputs.begin(&path, page::FORM)?)?;
             paths.push(path);
@@ -1181,4 +1217,20 @@ fn report(output: &Output, this: &Job, file: &Path, warnings: &[Problem]) -> boo
         output.note(warning);
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_weights_are_exact() {
+        assert_eq!(value_of_drive("119.5,EUR"), Ok((11_950, "EUR".to_owned())));
+        assert_eq!(value_of_drive("120,USD"), Ok((12_000, "USD".to_owned())));
+        for wrong in ["120", "120,usd", "0,USD", "-1,USD", "1.234,USD", ".5,USD", "120,USDX", "1e3,USD"] {
+            assert!(value_of_drive(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((weight_of_drive("0.72"), weight_of_drive("1 kg")), (Ok(720), Ok(1000)));
+        assert!(["", "0", "0.0001", "heavy", "1000"].iter().all(|wrong| weight_of_drive(wrong).is_err()));
+    }
 }

@@ -57,6 +57,63 @@ pub fn slip(job: &Job) -> Page {
     page
 }
 
+/// Value and weight of each drive for customs, as the sender states them.
+#[derive(Clone, Debug)]
+pub struct Goods {
+    /// Amount for each drive, in hundredths of the currency's unit.
+    pub cents: u64,
+    /// Currency by its ISO 4217 code.
+    pub currency: String,
+    /// Weight of each drive in grams.
+    pub grams: u64,
+}
+
+/// Draft of the commercial invoice that a parcel across a border needs. The sender exports; Microsoft does not.
+pub fn invoice(job: &Job, goods: &Goods, now: Timestamp) -> Page {
+    let count = job.drives.len() as u64;
+    let amount = |cents: u64| format!("{}.{:02} {}", cents / 100, cents % 100, goods.currency);
+    let weight = |grams: u64| format!("{}.{:03} kg", grams / 1000, grams % 1000);
+    let mut page =
+        Page::new("Commercial invoice (draft)", "For customs. Check every line, sign it, and add three copies.");
+    addresses(&mut page, job);
+    page.facts([
+        ("date", now.strftime("%Y-%m-%d").to_string()),
+        ("reference", job.name.clone()),
+        ("exporter", job.sender.first().cloned().unwrap_or_default()),
+        ("consignee", job.data_center.first().cloned().unwrap_or_else(|| "____________________".into())),
+        ("importer of record", "____________________".into()),
+        ("country of origin", "____________________".into()),
+        ("carrier", job.carrier.clone().unwrap_or_else(|| "____________________".into())),
+        ("tracking number", job.tracking.clone().unwrap_or_else(|| "____________________".into())),
+        ("terms of delivery", "____________________".into()),
+        ("reason for export", "temporary: data transfer, the drives come back".into()),
+    ]);
+    let columns = [
+        Column::number("No."),
+        Column::code("Hard disk drive, serial number"),
+        Column::number("Weight"),
+        Column::number("Value"),
+    ];
+    let row = |(i, drive): (usize, &Drive)| {
+        vec![(i + 1).to_string(), drive.id.clone(), weight(goods.grams), amount(goods.cents)]
+    };
+    let mut rows: Vec<Vec<String>> = job.drives.iter().enumerate().map(row).collect();
+    rows.push(vec![String::new(), "total".into(), weight(goods.grams * count), amount(goods.cents * count)]);
+    page.table(&columns, &rows);
+    page.text(
+        "Used hard disk drives with encrypted data. No commercial value beyond that of the drives; not for sale.",
+    );
+    page.note(
+        "Microsoft is neither exporter nor importer of record: customs, duties and taxes are the sender's. Packing and parcel \
+         are not in the weight.",
+    );
+    page.raw(
+        "<div class=\"sign\"><table><thead><tr><th>Name</th><th>Date</th><th>Signature</th></tr></thead><tbody>\
+              <tr><td></td><td></td><td></td></tr></tbody></table></div>",
+    );
+    page
+}
+
 /// One label a drive, to be cut out.
 pub fn labels(job: &Job) -> Page {
     let mut page =

@@ -358,6 +358,14 @@ fn an_export_that_is_not_sent_says_how() {
     }
     assert!(!text.contains("bitLockerKey") && !text.contains("driveList"), "{text}");
     assert_eq!(code(&dray(&dir, &["job", "papers", "export-2026.job.json"])), 0);
+    let priced = ["job", "papers", "export-2026.job.json", "--value", "119.50,EUR"];
+    assert_eq!(code(&dray(&dir, &priced)), 1, "a value without a weight");
+    assert_eq!(code(&dray(&dir, &[&priced[..], &["--weight", "0.72"]].concat())), 0);
+    let invoice = fs::read_to_string(dir.join("export-2026-customs-invoice.html")).expect("a page");
+    assert!(
+        invoice.contains("119.50 EUR") && invoice.contains("0.720 kg") && invoice.contains("B. Sender"),
+        "{invoice}"
+    );
     let slip = fs::read_to_string(dir.join("export-2026-packing-slip.html")).expect("a slip");
     assert!(slip.contains("empty hard drives") && slip.contains("ZL2ABC12"), "{slip}");
     record(&dir, "WD-1", KEY, "Completed");
