@@ -181,6 +181,7 @@ const EXPORT: &str = "\
 [export]
 blobs = [\"videos/story.mp4\"]        # yours: container/name, whole
 prefixes = [\"/music/love\"]          # yours: a slash, then the beginning; \"/\" alone is everything
+# blob-list-file = \"list.xml\"       # these from a blob list on this machine, as preview-export takes it
 # blob-list = \"lists/export.xml\"    # instead of both: a blob of the account that lists them
 drives = [\"WD-WMATV123456\"]         # yours: serials of the empty drives that you send, ten at most
 ";

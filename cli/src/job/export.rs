@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use dray_engine::job;
+use dray_engine::job::bloblist::{self, Selector};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +27,10 @@ pub struct Export {
 }
 
 /// Keys of the table.
-pub const KEYS: &[&str] = &["blobs", "prefixes", "blob-list", "drives"];
+pub const KEYS: &[&str] = &["blobs", "prefixes", "blob-list", "blob-list-file", "drives"];
+
+/// Longest blob list that is read: far more than a request may hold.
+const LIST_FILE_MAX: u64 = 1 << 20;
 
 impl Export {
     /// Reads the table of the file at `path`.
@@ -47,7 +51,20 @@ impl Export {
             }
             texts
         };
-        let (blobs, prefixes, drives) = (list("blobs"), list("prefixes"), list("drives"));
+        let (mut blobs, mut prefixes, drives) = (list("blobs"), list("prefixes"), list("drives"));
+        if let Some(file) = table.get("blob-list-file") {
+            match read_list(path, file) {
+                Ok(selectors) => {
+                    for selector in selectors {
+                        match selector {
+                            Selector::Path(blob) => blobs.push(blob),
+                            Selector::Prefix(prefix) => prefixes.push(prefix),
+                        }
+                    }
+                }
+                Err(more) => problems.0.extend(more.0),
+            }
+        }
         let text = table.get("blob-list").map(|value| value.as_str().map(|text| text.trim().to_owned()));
         if text == Some(None) {
             problems.push(Problem::new(Kind::Usage, "is no text").path(path).column("[export] blob-list"));
@@ -180,6 +197,18 @@ impl Export {
         }
         words
     }
+}
+
+/// Reads a blob list of this machine, whose path is relative to the description's.
+fn read_list(description: &Path, file: &toml::Value) -> Result<Vec<Selector>, Problems> {
+    let bad = |what: String| Problem::new(Kind::Usage, what).path(description).column("[export] blob-list-file");
+    let Some(name) = file.as_str().map(str::trim).filter(|name| !name.is_empty()) else {
+        return Err(bad("is no path".into()).advice("name a blob list: blob-list-file = \"list.xml\"").into());
+    };
+    let path = description.parent().unwrap_or(Path::new("")).join(name);
+    let bytes = job::read_input(&path, LIST_FILE_MAX, job::Pipes::Refused)
+        .map_err(|error| bad(format!("cannot be read: {error}")).value(path.display().to_string()))?;
+    bloblist::read(&path, &bytes[..]).map(|list| list.selectors)
 }
 
 /// Containers created by the service itself: their names break its own rules.

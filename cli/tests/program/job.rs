@@ -358,6 +358,20 @@ fn an_export_that_is_not_sent_says_how() {
     }
     assert!(!text.contains("bitLockerKey") && !text.contains("driveList"), "{text}");
     assert_eq!(code(&dray(&dir, &["job", "papers", "export-2026.job.json"])), 0);
+    // A blob list of this machine, as preview-export takes it.
+    let toml = fs::read_to_string(dir.join("job.toml")).expect("a description");
+    let own = toml.replace("# blob-list-file", "blob-list-file").replace("blobs = [", "# blobs = [");
+    fs::write(dir.join("own.toml"), own.replace("prefixes = [", "# prefixes = [")).expect("written");
+    let create = ["job", "create", "--job", "own.toml", "--replace"];
+    let missing = dray(&dir, &create);
+    assert_eq!(code(&missing), 1, "{}", said(&missing));
+    assert!(said(&missing).contains("blob-list-file"), "{}", said(&missing));
+    let list =
+        "<?xml version=\"1.0\"?><BlobList><BlobPath>a/b.bin</BlobPath><BlobPathPrefix>/c/d</BlobPathPrefix></BlobList>";
+    fs::write(dir.join("list.xml"), list).expect("a list");
+    let listed = dray(&dir, &create);
+    assert_eq!(code(&listed), 0, "{}", said(&listed));
+    assert!(said(&listed).contains("blob-path=a/b.bin") && said(&listed).contains("blob-path-prefix=/c/d"));
     let priced = ["job", "papers", "export-2026.job.json", "--value", "119.50,EUR"];
     assert_eq!(code(&dray(&dir, &priced)), 1, "a value without a weight");
     assert_eq!(code(&dray(&dir, &[&priced[..], &["--weight", "0.72"]].concat())), 0);
