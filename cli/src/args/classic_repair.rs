@@ -40,7 +40,7 @@ pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
             let named = given.filter(|given| given.value.is_some() && given.name.len() <= 24);
             let near = named.and_then(|given| nearest(given.name, PARAMETERS.iter().map(|(name, _)| *name)));
             let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
-            faults.push(format!("word {} behind RepairImport is not a parameter{hint}", at + 1));
+            faults.push(format!("word {} after RepairImport is not a parameter{hint}", at + 1));
             continue;
         };
         if seen.contains(&name) {

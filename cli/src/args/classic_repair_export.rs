@@ -44,7 +44,7 @@ pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
             let named = parts.filter(|parts| parts.value.is_some() && parts.name.len() <= 16);
             let near = named.and_then(|parts| nearest(parts.name, PARAMETERS.iter().map(|(name, _)| *name)));
             let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
-            faults.push(format!("word {} behind RepairExport is not a parameter (/name:value){hint}", at + 1));
+            faults.push(format!("word {} after RepairExport is not a parameter (/name:value){hint}", at + 1));
             continue;
         };
         let Some(value) = parts.value.filter(|value| !value.is_empty()) else {
@@ -153,7 +153,7 @@ mod tests {
         for part in ["/r:", "/CopyLogFile:", "/sn:", "exactly one of"] {
             assert!(told.contains(part), "{part}: {told}");
         }
-        let told = of(&["/copylog:x", "060456-014509", "/d:a;b", "/r:"]).expect_err("wrong");
+        let told = of(&["/CopyLogFil:x", "060456-014509", "/d:a;b", "/r:"]).expect_err("wrong");
         assert!(told.contains("did you mean /CopyLogFile?") && !told.contains("060456"), "{told}");
         assert!(told.contains("one drive") && told.contains("/r needs a value"), "{told}");
     }
