@@ -121,6 +121,8 @@ pub enum Stage {
     Listing,
     /// Comparing its blocks.
     Verifying,
+    /// Comparing its blocks and giving them to an importer.
+    Importing,
     /// Finished, durable.
     Done,
     /// Stopped on request at a checkpoint; the drive is not at fault.

@@ -94,7 +94,7 @@ impl Lane {
     }
 
     fn verifies(&self) -> bool {
-        matches!(self.stage, Some(Stage::Listing | Stage::Verifying)) || self.is_verified
+        matches!(self.stage, Some(Stage::Listing | Stage::Verifying | Stage::Importing)) || self.is_verified
     }
 
     fn reads_back(&self) -> bool {
@@ -148,6 +148,7 @@ fn stage_word(stage: Option<Stage>) -> &'static str {
         Some(Stage::ReadBack) => "readback",
         Some(Stage::Listing) => "listing",
         Some(Stage::Verifying) => "verify",
+        Some(Stage::Importing) => "import",
         Some(Stage::Done) => "done",
         Some(Stage::Stopped) => "stopped",
         Some(Stage::Failed) => "FAILED",
@@ -187,7 +188,7 @@ impl BoardState {
                 if let Some(lane) = self.lanes.get_mut(*drive) {
                     let began = lane.stage != Some(*stage) && *stage == Stage::ReadBack;
                     lane.stage = Some(*stage);
-                    lane.is_verified |= *stage == Stage::Verifying;
+                    lane.is_verified |= matches!(stage, Stage::Verifying | Stage::Importing);
                     if began {
                         lane.recent.clear();
                         lane.recent.push_back((now, 0));

@@ -29,6 +29,7 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::ReadBack => "read-back",
         Stage::Listing => "listing",
         Stage::Verifying => "verifying",
+        Stage::Importing => "importing",
         Stage::Done => "done",
         Stage::Stopped => "stopped",
         Stage::Failed => "failed",

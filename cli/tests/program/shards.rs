@@ -224,6 +224,22 @@ fn a_shard_that_is_cut_off_resumes_and_is_held_by_one() {
 }
 
 #[test]
+fn records_that_stay_on_their_host_are_merged_there() {
+    let session = planned("shards-stay");
+    split(&session);
+    let run = dray(&session.dir, &["shard", "run", "s", "--here", "--silent", "--records-stay", "keep"]);
+    assert_eq!(code(&run), 0, "{}", said(&run));
+    let shared = Command::new("find").args(["s", "-name", "*.xml"]).current_dir(&session.dir).output().expect("find");
+    assert!(shared.stdout.is_empty(), "a key in the shared directory: {}", said(&shared));
+    let elsewhere = dray(&session.dir, &["shard", "merge", "s", "--journal", "job.jrn"]);
+    assert_eq!(code(&elsewhere), 6, "{}", said(&elsewhere));
+    assert_eq!(words(&elsewhere).matches("merge there with --records-stay").count(), 3, "{}", said(&elsewhere));
+    let merged = dray(&session.dir, &["shard", "merge", "s", "--journal", "job.jrn", "--records-stay", "keep"]);
+    assert_eq!(code(&merged), 0, "{}", said(&merged));
+    verified(&session, "d2.img", &session.path("d2.xml"));
+}
+
+#[test]
 fn what_a_shard_refuses_is_refused_before_the_first_write() {
     let session = planned("shards-refuse");
     split(&session);

@@ -295,7 +295,8 @@ fn judge<'a>(
         files: 0,
         waiting_for: Waiting::Drive,
     });
-    (context.events)(Event::Stage { drive: context.index, stage: Stage::Verifying });
+    let stage = if context.deliver.is_some() { Stage::Importing } else { Stage::Verifying };
+    (context.events)(Event::Stage { drive: context.index, stage });
     // Blobs without a byte to read are whole as they are.
     let (mut writer, mut empty) = (None, Vec::new());
     if let Some(outlet) = outlet {
