@@ -21,6 +21,8 @@ const SHOWN_MAX: usize = 20;
 
 /// Arguments of `dray repair-import`.
 #[derive(Args, Clone, Debug)]
+#[command(override_usage = "dray repair-import --repair-file <FILE> --dir <DIR> \\\n         \
+                              --copy-log <FILE> [OPTIONS]")]
 #[command(after_help = "Only what the log calls failed is sent. Blobs that were renamed are repaired under their new \
                         names; what is there and right stays. Originals that are not found, are found twice or were \
                         changed go into the path map: write a TAB and the right path behind each, and run the same \

@@ -366,12 +366,11 @@ fn an_export_that_is_not_sent_says_how() {
     let missing = dray(&dir, &create);
     assert_eq!(code(&missing), 1, "{}", said(&missing));
     assert!(said(&missing).contains("blob-list-file"), "{}", said(&missing));
-    let list =
-        "<?xml version=\"1.0\"?><BlobList><BlobPath>a/b.bin</BlobPath><BlobPathPrefix>/c/d</BlobPathPrefix></BlobList>";
+    let list = "<?xml version=\"1.0\"?><BlobList><BlobPath>films/b.bin</BlobPath><BlobPathPrefix>/songs/d</BlobPathPrefix></BlobList>";
     fs::write(dir.join("list.xml"), list).expect("a list");
     let listed = dray(&dir, &create);
     assert_eq!(code(&listed), 0, "{}", said(&listed));
-    assert!(said(&listed).contains("blob-path=a/b.bin") && said(&listed).contains("blob-path-prefix=/c/d"));
+    assert!(said(&listed).contains("blob-path=films/b.bin") && said(&listed).contains("blob-path-prefix=/songs/d"));
     let priced = ["job", "papers", "export-2026.job.json", "--value", "119.50,EUR"];
     assert_eq!(code(&dray(&dir, &priced)), 1, "a value without a weight");
     assert_eq!(code(&dray(&dir, &[&priced[..], &["--weight", "0.72"]].concat())), 0);
