@@ -8,7 +8,7 @@ pub use crate::azure::driveset::parse_size;
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::manifest::{Pieces, nonzero_runs};
-pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id};
+pub use crate::azure::names::{NameError, check_blob, check_container, check_drive_id, numbered};
 pub use crate::azure::{Digest, SecretText, XmlError, XmlStep, XmlSteps, base64};
 pub use crate::azure::{copylog, manifest, properties};
 pub use crate::bench::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, Load, Point, RateSeries, together};

@@ -13,7 +13,7 @@ use dray_engine::job::{
 };
 use dray_engine::report::{Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_service::export::logs::{self, Failed, LogsOf};
-use dray_service::export::report::{blob_list, paths_of};
+use dray_service::export::report::paths_of;
 use dray_service::export::{self, AccountContents, Gathered, Options, Refused};
 use serde_json::json;
 
@@ -503,7 +503,7 @@ impl Missing {
         if self.paths.is_empty() {
             return Ok(());
         }
-        list.add(blob_list(self.paths.iter().map(String::as_str)).as_bytes())?;
+        list.add(&bloblist::write(self.paths.iter().map(String::as_str)))?;
         list.finish()?;
         output.chat(&format!("Blobs that are on no drive are listed in {}\n", place.display()));
         Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::base64;
 use super::csv::{self, Columns};
-use super::xml::{Step, Steps, XmlError};
+use super::xml::{Step, Steps, XmlError, element, text};
 use crate::limits;
 use crate::problem::{Kind, Problem, Problems};
 use crate::text::Utf8;
@@ -55,6 +55,19 @@ pub fn read(path: &Path, input: impl BufRead) -> Result<BlobList, Problems> {
             .push(Problem::new(Kind::Usage, "selects nothing").path(path).advice("give a BlobPath or BlobPathPrefix"));
     }
     problems.into_result().map(|()| out)
+}
+
+/// A blob list of these blobs, as the service takes it.
+pub fn write<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    text(&mut out, &["<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<BlobList>\n"]);
+    for path in paths {
+        text(&mut out, &["  "]);
+        element(&mut out, "BlobPath", path);
+        text(&mut out, &["\n"]);
+    }
+    text(&mut out, &["</BlobList>\n"]);
+    out
 }
 
 fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut Problems) -> Result<(), XmlError> {
@@ -425,6 +438,19 @@ mod tests {
 
     fn good(xml: &str) -> BlobList {
         read(Path::new("b.xml"), xml.as_bytes()).unwrap_or_else(|e| panic!("{xml}\n{e}"))
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let names = ["c/a & <b> \"c\".jpg", "c/tab\tline\r\nline", "$root/\u{85}\u{2028}x", "c/ü %20"];
+        let list = read(Path::new("b.xml"), &write(names.into_iter())[..]).expect("a list");
+        let paths: Vec<Selector> = names.iter().map(|name| Selector::Path((*name).to_owned())).collect();
+        assert_eq!(list.selectors, paths);
+        // What no XML can carry does not make the list unreadable.
+        assert!(
+            read(Path::new("b.xml"), &write(["c/\u{1}", "c/good"].into_iter())[..])
+                .is_ok_and(|list| { list.selectors.contains(&Selector::Path("c/good".into())) })
+        );
     }
 
     #[test]

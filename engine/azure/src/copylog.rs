@@ -4,7 +4,7 @@ mod write;
 
 pub use write::{
     BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, PieceStatus,
-    SideStatus, Tally, VerboseLog, copy_log_name, drive_log_name,
+    SideStatus, Tally, VerboseLog, copy_log_name, drive_log_name, stamp,
 };
 
 use std::io::{BufRead, Chain, Cursor, Read as _};
@@ -82,6 +82,32 @@ impl LogBlob {
         is_success(&self.status)
             && self.pieces.iter().all(|p| is_success(&p.status))
             && [&self.metadata, &self.properties].into_iter().flatten().all(|s| is_success(&s.status))
+    }
+
+    /// Category, code and words of the second generation for a blob that failed; `None` for one whose status says that it
+    /// succeeded. The codes are those of Windows where there is one (docs/spec/import-export.md#generation-2-copy-log shows
+    /// 267 and 123), 400 for requests, and 0 where neither is known.
+    pub fn failure(&self) -> Option<(Category, u32, &'static str)> {
+        use {BlobStatus as S, Category as C, PieceStatus as P};
+        let has = |wanted: P| self.pieces.iter().any(|piece| piece.status == wanted.as_str());
+        Some(match BlobStatus::parse(&self.status) {
+            Some(S::Completed) => return None,
+            Some(S::FileNameInvalid) => (C::UploadErrorWin32, 123, "the name of the file is invalid"),
+            Some(S::FileNameTooLong) => (C::UploadErrorWin32, 206, "the name of the file is too long"),
+            Some(S::FileNotFound) => (C::UploadErrorWin32, 2, "the file is not found"),
+            Some(S::FileAccessDenied) => (C::UploadErrorWin32, 5, "access to the file is denied"),
+            Some(S::IOFailed) => (C::UploadErrorWin32, 1117, "the file cannot be read"),
+            Some(S::CompletedWithErrors) if has(P::IOFailed) => (C::UploadErrorWin32, 1117, "the file cannot be read"),
+            Some(S::CompletedWithErrors) if has(P::FileUnexpectedEnd) => {
+                (C::UploadErrorWin32, 38, "the file ends too early")
+            }
+            _ if has(P::Corrupted) => (C::UploadErrorDataValidationError, 0, "the content is not that of the manifest"),
+            Some(S::CompletedWithErrors) => (C::UploadErrorCloudHttp, 400, "metadata or properties could not be set"),
+            Some(S::BlobRequestFailed | S::BlobRequestForbidden | S::LeasePresent) => {
+                (C::UploadErrorCloudHttp, 400, "the request was refused")
+            }
+            _ => (C::UploadErrorUnknownType, 0, "unknown failure"),
+        })
     }
 }
 

@@ -34,6 +34,17 @@ pub const SESSION_LEN_MAX: usize = 30;
 /// Most segments of a blob name.
 pub const BLOB_SEGMENTS_MAX: usize = 254;
 
+/// The name that the service gives to a blob whose own is taken: ` (number)` before the last dot of its last segment, or at
+/// its end where that has none; 1 is the name itself (docs/spec/import-export.md#manifest-grammar).
+pub fn numbered(name: &str, number: u32) -> String {
+    if number <= 1 {
+        return name.to_owned();
+    }
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let at = name[last..].rfind('.').map_or(name.len(), |dot| last + dot);
+    format!("{} ({number}){}", &name[..at], &name[at..])
+}
+
 /// Reason why Azure does not accept a name or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -331,6 +342,20 @@ pub fn check_page_blob(len: ByteLen) -> Result<bool, SizeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_stands_before_the_last_dot() {
+        for (name, number, wanted) in [
+            ("Seattle.jpg", 2, "Seattle (2).jpg"),
+            ("BlobNameWithoutDot", 2, "BlobNameWithoutDot (2)"),
+            ("a.b/c", 3, "a.b/c (3)"),
+            ("a.b/c.tar.gz", 12, "a.b/c.tar (12).gz"),
+            (".hidden", 2, " (2).hidden"),
+            ("x", 1, "x"),
+        ] {
+            assert_eq!(numbered(name, number), wanted);
+        }
+    }
 
     #[test]
     fn containers_follow_the_naming_rules() {

@@ -74,6 +74,18 @@ pub(super) fn push_escaped(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&text.as_bytes()[from..]);
 }
 
+/// Appends markup as it is.
+pub(super) fn text(out: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+/// Appends an element that holds `value`, escaped.
+pub(super) fn element(out: &mut Vec<u8>, name: &str, value: &str) {
+    text(out, &["<", name, ">"]);
+    push_escaped(value, out);
+    text(out, &["</", name, ">"]);
+}
+
 /// Counts lines, and enforces a budget of bytes for one piece of markup or text, since the parser holds it.
 #[derive(Debug)]
 pub(super) struct Bounded<R> {

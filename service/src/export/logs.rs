@@ -72,7 +72,7 @@ pub struct LogsOf<'a> {
 pub fn write(dir: &Path, of: &LogsOf<'_>) -> io::Result<Vec<PathBuf>> {
     let is_plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
     let job: String = of.job.chars().map(is_plain).collect();
-    let stamp = stamp();
+    let stamp = copylog::stamp(timestamp());
     let verbose = copylog::drive_log_name(&job, of.drive_id, &stamp, Detail::Verbose);
     let error = copylog::drive_log_name(&job, of.drive_id, &stamp, Detail::Error);
     let second = ["VerboseLog", "CopyLog"].map(|kind| copylog::copy_log_name(&job, of.drive_id, kind, &stamp));
@@ -133,11 +133,6 @@ pub fn is_there(dir: &Path, job: &str, drive_id: &str) -> bool {
     let head = format!("{}_{drive_id}_VerboseLog_", job.chars().map(is_plain).collect::<String>());
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&head))
-}
-
-/// `yyyyMMdd-HHmmss-fff`, as in the names of logs.
-fn stamp() -> String {
-    timestamp().strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
 fn side(side: Option<SideRef>) -> Option<LogSide> {

@@ -10,10 +10,9 @@ use dray_engine::job::copylog::{
     self, BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, ErroredEntity,
     LogBlob, LogFile, LogPiece, LogSide, PieceStatus, SideStatus, VerboseLog,
 };
-use dray_engine::job::{Digest, Pieces, base64};
+use dray_engine::job::{Digest, Pieces, base64, numbered};
 use dray_engine::report::{Kind, Problem};
 
-use super::names::numbered;
 use super::send::id_of;
 use super::upload::{Became, Upload};
 
@@ -50,11 +49,6 @@ impl LogOptions {
         let error = copylog::drive_log_name(&self.job, drive_id, stamp, Detail::Error);
         error.strip_suffix("error.xml").map_or(error.clone(), |head| format!("{head}manifest.xml"))
     }
-}
-
-/// `yyyyMMdd-HHmmss-fff`, as names of logs have it.
-pub(super) fn stamp(now: jiff::Timestamp) -> String {
-    now.strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
 /// A log that is being written: its place in the account and on this machine.
@@ -236,27 +230,12 @@ fn log_blob(upload: &Upload, number: usize, file: &str, became: &Became) -> LogB
 
 /// The blob in words of the second generation.
 fn errored(upload: &Upload, number: usize, blob: &LogBlob, became: &Became) -> ErroredEntity {
-    let is_corrupted = became.pieces.iter().flatten().any(|status| *status == PieceStatus::Corrupted);
-    let (category, code) = match became.status {
-        BlobStatus::FileNotFound => (Category::UploadErrorWin32, "2"),
-        BlobStatus::FileAccessDenied => (Category::UploadErrorWin32, "5"),
-        _ if is_corrupted => (Category::UploadErrorDataValidationError, "1"),
-        BlobStatus::BlobRequestFailed | BlobStatus::BlobRequestForbidden | BlobStatus::LeasePresent => {
-            (Category::UploadErrorCloudHttp, "400")
-        }
-        BlobStatus::CompletedWithErrors
-            if became.pieces.iter().flatten().any(|status| *status == PieceStatus::FileUnexpectedEnd) =>
-        {
-            // ERROR_HANDLE_EOF.
-            (Category::UploadErrorWin32, "38")
-        }
-        _ => (Category::UploadErrorUnknownType, "1"),
-    };
+    let (category, code, _) = blob.failure().unwrap_or((Category::UploadErrorUnknownType, 0, ""));
     ErroredEntity {
         cloud_format: Some(format_of(upload, number)),
         path: blob.blob_path.clone(),
         category: category.into(),
-        error_code: code.into(),
+        error_code: code.to_string(),
         error_message: became.message.clone().unwrap_or_else(|| became.status.to_string()),
         kind: "File".into(),
         etag: None,

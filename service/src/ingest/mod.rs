@@ -15,7 +15,6 @@
 
 pub(crate) mod flow;
 mod logs;
-pub(crate) mod names;
 mod send;
 pub(crate) mod state;
 pub(crate) mod upload;
@@ -26,9 +25,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use dray_account::Account;
-use dray_engine::job::copylog::{BlobStatus, DispositionStatus, DriveStatus};
+use dray_engine::job::copylog::{self, BlobStatus, DispositionStatus, DriveStatus};
 use dray_engine::job::deliver::{Delivery, Sink};
-use dray_engine::job::{Answer, Judged, Logs, RateLimit, timestamp};
+use dray_engine::job::{Answer, Judged, Logs, RateLimit, numbered, timestamp};
 use dray_engine::report::{Kind, Problem};
 
 use flow::Flow;
@@ -172,7 +171,7 @@ impl Ingest {
             state_dir: state_dir.to_owned(),
             upload: OnceLock::new(),
             threads: Mutex::default(),
-            stamp: logs::stamp(timestamp()),
+            stamp: copylog::stamp(timestamp()),
         }
     }
 }
@@ -279,7 +278,7 @@ fn imported(upload: &Upload, number: usize, blob: &str, file: &str) -> Imported 
     let became = upload.became(number);
     let renamed = became.as_ref().filter(|became| became.number > 1).map(|became| {
         let (container, name) = upload.blobs[number].place();
-        format!("{container}/{}", names::numbered(name, became.number))
+        format!("{container}/{}", numbered(name, became.number))
     });
     Imported {
         blob: blob.to_owned(),

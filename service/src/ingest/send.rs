@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use dray_account::{BlobKind, Condition, Content, Facts, Failure, Settings};
 use dray_engine::job::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
-use dray_engine::job::{Disposition, Md5, base64, crc64, nonzero_runs};
+use dray_engine::job::{Disposition, Md5, base64, crc64, nonzero_runs, numbered};
 
-use super::names::{NUMBER_MAX, numbered};
 use super::upload::{Active, Became, Entry, Piece, Upload, lock};
 
+/// Most numbers that are tried for a blob that is renamed.
+const NUMBER_MAX: u32 = 10_000;
 /// Longest content of a Put Page.
 const PAGES_MAX: usize = 4 << 20;
 /// Blocks that may wait at a blob, committed or not; the service's limit is 100,000.

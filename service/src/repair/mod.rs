@@ -20,7 +20,9 @@ use dray_engine::job::copylog::{
     self, BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, SideStatus, is_success,
 };
 use dray_engine::job::deliver::{Act, Bytes, Finish, Sink};
-use dray_engine::job::{Digest, Disposition, Md5, Pieces, Pipes, RateLimit, Stop, Verdict, open_input, timestamp};
+use dray_engine::job::{
+    Digest, Disposition, Md5, Pieces, Pipes, RateLimit, Stop, Verdict, numbered, open_input, timestamp,
+};
 use dray_engine::report::{Kind, Problem};
 
 use crate::ingest::flow::Flow;
@@ -400,7 +402,7 @@ impl Repair {
         }
         let number = became.as_ref().map_or(1, |became| became.number);
         let (container, name) = entry.place();
-        let now = format!("{container}/{}", crate::ingest::names::numbered(name, number));
+        let now = format!("{container}/{}", numbered(name, number));
         Repaired {
             blob: entry.path.to_string(),
             renamed: (number > 1).then_some(now),

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use super::super::Digest;
 use super::super::manifest::Pieces;
-use super::super::xml::push_escaped;
+use super::super::xml::{element, push_escaped, text};
 use super::{ErroredEntity, LogBlob, LogFile, LogPiece, LogSide, is_success};
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
@@ -588,7 +588,12 @@ impl<W: Write> CopyLog<W> {
     }
 }
 
-/// Name of a log of the first generation, below `waies/`: job, drive, time in UTC as `yyyyMMdd-HHmmss-fff`.
+/// A time as it stands in the names of logs: `yyyyMMdd-HHmmss-fff`, UTC.
+pub fn stamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y%m%d-%H%M%S-%3f").to_string()
+}
+
+/// Name of a log of the first generation, below `waies/`: job, drive, [`stamp`].
 pub fn drive_log_name(job: &str, drive_id: &str, stamp: &str, detail: Detail) -> String {
     let kind = match detail {
         Detail::Error => "error",
@@ -600,16 +605,6 @@ pub fn drive_log_name(job: &str, drive_id: &str, stamp: &str, detail: Detail) ->
 /// Name of a log of the second generation: `kind` is `CopyLog` or `VerboseLog`.
 pub fn copy_log_name(order: &str, serial: &str, kind: &str, job_id: &str) -> String {
     format!("{order}_{serial}_{kind}_{job_id}.xml")
-}
-
-fn text(out: &mut Vec<u8>, parts: &[&str]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-}
-
-fn element(out: &mut Vec<u8>, name: &str, value: &str) {
-    text(out, &["<", name, ">"]);
-    push_escaped(value, out);
-    text(out, &["</", name, ">"]);
 }
 
 /// A child of a blob on a line of its own.

@@ -5,7 +5,7 @@
 
 use super::super::dataset::Disposition;
 use super::super::digest::push_hex;
-use super::super::xml::{escaped_len, push_escaped};
+use super::super::xml::{element, escaped_len, push_escaped, text};
 use super::super::{Md5, base64};
 use super::ranges::runs_max;
 
@@ -256,16 +256,6 @@ const fn list_tag(layout: Layout) -> &'static str {
         Layout::Blocks { .. } => "BlockList",
         Layout::Pages => "PageRangeList",
     }
-}
-
-fn text(out: &mut Vec<u8>, parts: &[&str]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-}
-
-fn element(out: &mut Vec<u8>, name: &str, value: &str) {
-    text(out, &["<", name, ">"]);
-    push_escaped(value, out);
-    text(out, &["</", name, ">"]);
 }
 
 fn side_file(out: &mut Vec<u8>, name: &str, file: Option<SideFile<'_>>) {

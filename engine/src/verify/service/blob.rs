@@ -16,7 +16,7 @@ use crate::azure::copylog::{
 };
 use crate::azure::dataset::Disposition;
 use crate::azure::manifest::{self, ListHead, Pieces, SideRef};
-use crate::azure::names::{self, NameError};
+use crate::azure::names::{self, NameError, numbered};
 use crate::azure::properties::{self, SideKind};
 use crate::azure::{XmlStep, XmlSteps};
 use crate::limits;
@@ -24,7 +24,7 @@ use crate::ntfs::names as windows;
 use crate::verify::result::Verdict;
 
 /// Most numbers tried for a blob that is renamed.
-const RENAMES_MAX: u64 = 1_000_000;
+const RENAMES_MAX: u32 = 1_000_000;
 
 /// Characters of a path above which programs of Windows fail unless long paths are turned on
 /// (docs/spec/import-export.md#names-and-sizes). Whether the service's are is not documented.
@@ -151,16 +151,6 @@ impl Names {
                 (DispositionStatus::Renamed, free.unwrap_or_else(|| path.to_owned()))
             }
         }
-    }
-}
-
-/// The name of a blob that is renamed: ` (2)` before the last dot of its last segment, or behind it
-/// (docs/spec/import-export.md#manifest-grammar).
-fn numbered(path: &str, number: u64) -> String {
-    let from = path.rfind('/').map_or(0, |at| at + 1);
-    match path[from..].rfind('.') {
-        Some(dot) => format!("{} ({number}){}", &path[..from + dot], &path[from + dot..]),
-        None => format!("{path} ({number})"),
     }
 }
 
@@ -426,9 +416,9 @@ fn second(told: &mut Told, start: &manifest::BlobStart, reading: &Reading<'_>, r
             let text = "the content is not that of the manifest".to_owned();
             told.errors.push(entity(&path, Category::UploadErrorDataValidationError, 0, text, "File"));
         }
-    } else if let Some((category, code, text)) = error_of(told, status) {
+    } else if let Some((category, code, text)) = told.blob.failure() {
         copied_to = None;
-        told.errors.push(entity(&path, category, code, text, "File"));
+        told.errors.push(entity(&path, category, code, text.to_owned(), "File"));
     } else if told.blob.disposition.as_ref().is_some_and(|(_, became)| became == "Skipped") {
         copied_to = None;
     }
@@ -439,33 +429,6 @@ fn second(told: &mut Told, start: &manifest::BlobStart, reading: &Reading<'_>, r
         crc64: reading.crc64,
         etag: None,
     });
-}
-
-/// Category, code and words of a failed blob. The codes are those of Windows where there is one
-/// (docs/spec/import-export.md#generation-2-copy-log shows 267 and 123), 400 for requests, and 0 where neither is known.
-fn error_of(told: &Told, status: Option<BlobStatus>) -> Option<(Category, u32, String)> {
-    let win32 = |code, text: &str| Some((Category::UploadErrorWin32, code, text.to_owned()));
-    let has = |wanted: PieceStatus| told.blob.pieces.iter().any(|piece| piece.status == wanted.as_str());
-    match status {
-        Some(BlobStatus::Completed) => None,
-        Some(BlobStatus::FileNameInvalid) => win32(123, "the name of the file is invalid"),
-        Some(BlobStatus::FileNameTooLong) => win32(206, "the name of the file is too long"),
-        Some(BlobStatus::FileNotFound) => win32(2, "the file is not found"),
-        Some(BlobStatus::FileAccessDenied) => win32(5, "access to the file is denied"),
-        Some(BlobStatus::IOFailed) => win32(1117, "the file cannot be read"),
-        Some(BlobStatus::CompletedWithErrors) if has(PieceStatus::IOFailed) => win32(1117, "the file cannot be read"),
-        Some(BlobStatus::CompletedWithErrors) if has(PieceStatus::FileUnexpectedEnd) => {
-            win32(38, "the file ends too early")
-        }
-        Some(BlobStatus::CompletedWithErrors) if has(PieceStatus::Corrupted) => {
-            let text = "the content is not that of the manifest".to_owned();
-            Some((Category::UploadErrorDataValidationError, 0, text))
-        }
-        Some(BlobStatus::CompletedWithErrors) => {
-            Some((Category::UploadErrorCloudHttp, 400, "metadata or properties could not be set".to_owned()))
-        }
-        _ => Some((Category::UploadErrorUnknownType, 0, "unknown failure".to_owned())),
-    }
 }
 
 #[cfg(test)]

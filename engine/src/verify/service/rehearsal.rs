@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::azure::copylog::{
-    CopyLog, CopyStatus, Detail, DriveLog, DriveStatus, Tally, VerboseLog, copy_log_name, drive_log_name,
+    self, CopyLog, CopyStatus, Detail, DriveLog, DriveStatus, Tally, VerboseLog, copy_log_name, drive_log_name,
 };
 use crate::files::output::{Form, Output, Outputs};
 use crate::report::{Kind, Problem};
@@ -58,7 +58,7 @@ impl LogPlace {
         std::fs::create_dir_all(dir).map_err(|error| {
             Problem::new(Kind::Environment, format!("the directory for the logs cannot be made: {error}")).path(dir)
         })?;
-        let stamp = timestamp().strftime("%Y%m%d-%H%M%S-%3f").to_string();
+        let stamp = copylog::stamp(timestamp());
         Ok(Self { dir: dir.to_owned(), job: job.to_owned(), stamp, outputs })
     }
 
