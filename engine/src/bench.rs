@@ -19,9 +19,9 @@ use crate::device::{self, Access, Device, Roots, guard, signature};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
-use crate::prep::request::EngineChoice;
-use crate::prep::workers::{CipherDirection, Done, How, Job, Span, Workers};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
+use crate::request::EngineChoice;
+use crate::stream::workers::{CipherDirection, Done, How, Job, Span, Workers};
 use crate::survey::LinkCounters;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 

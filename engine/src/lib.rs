@@ -15,10 +15,16 @@ pub mod job;
 pub mod report;
 
 mod bench;
+mod dataset;
 mod image;
-mod prep;
+mod journal;
+mod request;
+mod session;
+mod stream;
 mod survey;
 mod verify;
+mod volume;
+mod work;
 
 pub use dray_base::units;
 pub use dray_host::watchdog;

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::device::{self, Access, Device, Ground, Roots, guard};
 use crate::io::is_shortage;
+use crate::journal::files::replace_private;
 use crate::pool::SLOT_LEN;
-use crate::prep::files::replace_private;
-use crate::prep::rate_limit::RateLimit;
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stage};
+use crate::stream::rate_limit::RateLimit;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 

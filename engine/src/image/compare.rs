@@ -8,14 +8,14 @@ use crossbeam_channel::unbounded;
 use crate::device::{self, Access, Device, Roots};
 use crate::ntfs::read::{RunPlace, display_name};
 use crate::pool::SLOT_LEN;
-use crate::prep::timeouts::Timeouts;
-use crate::prep::workers::Workers;
 use crate::report::{DriveFacts, Kind, Problem, Stop};
+use crate::stream::block_reader::{BlockReader, Held, Load, cut};
+use crate::stream::medium::Medium;
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
-use crate::verify::block_reader::{BlockReader, Held, Load, cut};
-use crate::verify::files::Files;
-use crate::verify::find::Opened;
-use crate::verify::medium::Medium;
+use crate::volume::files::Files;
+use crate::volume::find::Opened;
 
 use super::lane::merged;
 

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use crate::device::Device;
 use crate::io::{self as engines, Completion, Engine, Options, WriteError};
 use crate::pool::{Pool, SLOT_LEN, Slot};
-use crate::prep::timeouts::{Timeouts, no_room, pulled};
 use crate::report::{Kind, Problem, Stop};
+use crate::stream::timeouts::{Timeouts, no_room, pulled};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 
 /// Longest sleep of a loop, so that a request to stop is noticed.

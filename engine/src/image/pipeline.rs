@@ -14,13 +14,13 @@ use crate::device::Device;
 use crate::hash::{Md5, Sha256, sha256};
 use crate::io::Waker;
 use crate::pool::{Pool, SLOT_LEN, Slot};
-use crate::prep::rate_limit::RateLimit;
-use crate::prep::timeouts::Timeouts;
-use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, Problem, Stop};
+use crate::stream::block_reader::{BlockReader, Held, Load};
+use crate::stream::medium::Medium;
+use crate::stream::rate_limit::RateLimit;
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::units::{ByteOffset, ByteRange};
-use crate::verify::block_reader::{BlockReader, Held, Load};
-use crate::verify::medium::Medium;
 
 use super::lane::{Counters, Lane, Piece};
 use super::search::is_zero;

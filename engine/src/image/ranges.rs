@@ -10,8 +10,8 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::read::LogState;
 use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
-use crate::verify::files;
-use crate::verify::find::{Found, Inside, Opened, View};
+use crate::volume::files;
+use crate::volume::find::{Found, Inside, Opened, View};
 
 use super::lane::merged;
 

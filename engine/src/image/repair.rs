@@ -12,14 +12,14 @@ use crate::hash::md5_many;
 use crate::image::target::{Target, node};
 use crate::io::Options;
 use crate::pool::{Pool, SLOT_LEN};
-use crate::prep::append::commit::Store;
 use crate::report::{Kind, Problem};
 use crate::units::ByteOffset;
-use crate::verify::files::Files;
-use crate::verify::find::{Found, Opened};
 use crate::verify::judge::Damaged;
-use crate::verify::key::Key;
 use crate::verify::work::runs;
+use crate::volume::files::Files;
+use crate::volume::find::{Found, Opened};
+use crate::volume::key::Key;
+use crate::work::append::commit::Store;
 
 /// Slots of a repair: one block of 100 MiB is written in pieces.
 const SLOTS: usize = 8;

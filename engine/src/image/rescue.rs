@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::io::{Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
-use crate::prep::timeouts::Timeouts;
 use crate::report::{Kind, Problem, Stop};
+use crate::stream::medium::Medium;
+use crate::stream::timeouts::Timeouts;
 use crate::units::{ByteOffset, ByteRange};
-use crate::verify::medium::Medium;
 
 use super::map::{Map, Status};
 

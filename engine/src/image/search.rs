@@ -3,12 +3,12 @@
 use memchr::memmem;
 
 use crate::pool::SLOT_LEN;
-use crate::prep::timeouts::Timeouts;
-use crate::prep::workers::Workers;
 use crate::report::{Problem, Stop};
+use crate::stream::block_reader::{BlockReader, Load};
+use crate::stream::medium::Medium;
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
-use crate::verify::block_reader::{BlockReader, Load};
-use crate::verify::medium::Medium;
 
 use super::lane::merged;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::azure::journal::Work;
 use crate::device::{self, Access, Device, DeviceKind, Ground, Roots, guard, signature};
-use crate::prep::claim;
-use crate::prep::targets::{self, TargetDrive};
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::units::{ByteLen, SectorSize};
+use crate::work::claim;
+use crate::work::target::{self, TargetDrive};
 
 /// A drive whose contents go. Only looked at so far.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Target {
 pub fn twice(targets: &[&Target]) -> Result<(), Problems> {
     let mut problems = Problems::default();
     for (i, target) in targets.iter().enumerate() {
-        if let Some(value) = targets[..i].iter().find_map(|other| targets::same_as(&target.drive, &other.drive)) {
+        if let Some(value) = targets[..i].iter().find_map(|other| target::same_as(&target.drive, &other.drive)) {
             let problem = Problem::new(Kind::Refused, "is the same drive under another name").value(value);
             problems.push(problem.drive(&target.facts().name).advice("name each drive once"));
         }

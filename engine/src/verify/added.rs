@@ -3,12 +3,12 @@
 use crate::hash::hex_upper;
 use crate::report::{Kind, Problem};
 use crate::units::ByteLen;
-use crate::verify::files::Files;
-use crate::verify::find::Opened;
 use crate::verify::judge::{self, Context};
 use crate::verify::listing::{self, Listing, Subject};
 use crate::verify::result::Verdict;
 use crate::verify::work::Item;
+use crate::volume::files::Files;
+use crate::volume::find::Opened;
 
 /// The written files, and the selection of blocks to read.
 #[allow(missing_debug_implementations, reason = "holds a callback")]

@@ -13,13 +13,13 @@ use crate::azure::copylog::{self, LogBlob};
 use crate::azure::dataset::{self, BlobType};
 use crate::azure::manifest::{self, Pieces};
 use crate::azure::{Digest, base64, names, properties};
+use crate::dataset::own::Own;
+use crate::dataset::property_files::Sets;
+use crate::dataset::scan::{self, Of};
 use crate::files::input::{self, Pipes};
 use crate::hash::{self, Crc64, Md5};
 use crate::limits;
 use crate::plan::catalog::Catalog;
-use crate::prep::own::Own;
-use crate::prep::property_files::Sets;
-use crate::prep::scan::{self, Of};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::source::select::Selection;
 

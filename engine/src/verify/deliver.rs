@@ -10,10 +10,10 @@ use std::io::Read;
 use crate::azure::dataset::Disposition;
 use crate::ntfs::read::NameId;
 use crate::report::{Kind, Problem};
-use crate::verify::files::Files;
 use crate::verify::listing::{Listing, NONE};
 use crate::verify::result::Verdict;
 pub use crate::verify::writer::{Act, Bytes, Finish};
+use crate::volume::files::Files;
 
 /// Consumer of a drive's blobs. It runs on a thread of its own.
 pub trait Sink: fmt::Debug + Send {

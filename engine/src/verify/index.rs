@@ -8,21 +8,21 @@ use std::time::Instant;
 use crate::azure::dataset::{BlobType, Disposition};
 use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, nonzero_runs};
 use crate::azure::names;
+use crate::dataset::scan::{self, FOLDS_MAX};
 use crate::hash::{Md5, md5_many};
 use crate::ntfs::names as windows;
 use crate::ntfs::read::{FileId, NameId, RunPlace, Special, display_name};
 use crate::plan::catalog::PATH_UNITS_MAX;
 use crate::pool::SLOT_LEN;
-use crate::prep::scan::{self, FOLDS_MAX};
-use crate::prep::timeouts::Timeouts;
-use crate::prep::workers::{Digest, How, Span, Workers};
 use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Problems, Skipped, Stop};
 use crate::source::odd;
+use crate::stream::block_reader::{BlockReader, Load, SLOT_SPARE};
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::units::{ByteLen, ByteOffset};
-use crate::verify::block_reader::{BlockReader, Load, SLOT_SPARE};
-use crate::verify::files::{FileReader, Files};
-use crate::verify::find::Opened;
 use crate::verify::work::runs;
+use crate::volume::files::{FileReader, Files};
+use crate::volume::find::Opened;
 
 /// Names in the root that belong to the system, and the manifest itself.
 const PASSED_OVER: [&str; 4] = ["System Volume Information", "$RECYCLE.BIN", "RECYCLER", "DriveManifest.xml"];

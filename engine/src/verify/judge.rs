@@ -15,16 +15,14 @@ use crate::azure::properties::SideKind;
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
 use crate::pool::SLOT_LEN;
-use crate::prep::timeouts::Timeouts;
-use crate::prep::workers::{Digest, Workers};
 use crate::report::{DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
+use crate::stream::block_reader::{Arrived, BlockReader, SLOT_SPARE};
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::{Digest, Workers};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
-use crate::verify::block_reader::{Arrived, BlockReader, SLOT_SPARE};
 use crate::verify::deliver::{Deliver, Delivery};
 use crate::verify::extract::Extractor;
-use crate::verify::files::Files;
-use crate::verify::find::{Opened, View};
 use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::{self, Asked, Index, Logs};
@@ -34,6 +32,8 @@ use crate::verify::service::drive as service;
 use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
 use crate::verify::writer::{Act, Bytes, Finish, Outlet, Writer};
+use crate::volume::files::Files;
+use crate::volume::find::{Opened, View};
 
 /// Most notes kept in all, and of one blob.
 const NOTES_MAX: usize = 100_000;

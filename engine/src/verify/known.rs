@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::azure::copylog::DriveStatus;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{Ledger, word};
-use crate::prep::files::{Book, read_journal};
+use crate::journal::files::{Book, read_journal};
 use crate::report::Problem;
-use crate::verify::key::Record;
 use crate::verify::result::{Answer, Check};
 use crate::verify::service::drive::{self, FINISHED, MANIFEST_HASH};
+use crate::volume::key::Record;
 
 /// Most files examined in a directory: a journal has few neighbours.
 const LOOKED_AT_MAX: usize = 4096;

@@ -14,11 +14,11 @@ use crate::limits;
 use crate::ntfs::read::{FileId, NameId, display_name};
 use crate::pool::SLOT_LEN;
 use crate::report::{Kind, Problem};
-use crate::verify::files::Files;
-use crate::verify::find::Opened;
 use crate::verify::logs::key;
 use crate::verify::only::Only;
 use crate::verify::result::{ManifestFacts, Verdict};
+use crate::volume::files::Files;
+use crate::volume::find::Opened;
 
 /// Names of manifests at the root of a volume, in the order of searching.
 const NAMES: [&str; 2] = ["DriveManifest.xml", "drive-manifest.xml"];

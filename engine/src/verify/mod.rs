@@ -12,22 +12,15 @@
 
 pub mod added;
 pub mod audit;
-pub mod block_reader;
-pub mod decrypt;
 pub mod deliver;
 mod extract;
-pub mod files;
-pub mod find;
 pub mod index;
 pub mod judge;
-pub mod key;
 pub mod known;
 pub mod listing;
 pub mod logs;
-pub mod medium;
 mod only;
 pub mod result;
-pub mod same;
 pub mod service;
 pub mod verdict;
 pub mod work;

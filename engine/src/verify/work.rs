@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use crate::ntfs::read::{DataRun, FileId, RunPlace};
 use crate::pool::SLOT_LEN;
-use crate::prep::workers::{How, Span};
+use crate::stream::block_reader::{Load, SLOT_SPARE};
+use crate::stream::workers::{How, Span};
 use crate::units::ByteOffset;
-use crate::verify::block_reader::{Load, SLOT_SPARE};
-use crate::verify::files::Files;
-use crate::verify::find::Opened;
 use crate::verify::listing::{Listing, Subject};
 use crate::verify::result::Verdict;
+use crate::volume::files::Files;
+use crate::volume::find::Opened;
 
 /// Gaps up to this length between two blocks are read as well.
 const GAP: u64 = 64 << 10;

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem};
-use crate::verify::block_reader::Held;
+use crate::stream::block_reader::Held;
 use crate::verify::deliver::Sink;
 use crate::verify::extract::Extractor;
 use crate::verify::result::Verdict;

@@ -26,10 +26,10 @@
 //!
 //! 1. `azure::ledger::Ledger::next_action` decides whether the journal allows it; `Ledger::finished_drives` and
 //!    `Ledger::drive` list the drives, with the drive records that open them.
-//! 2. `prep::files::JournalFile` (one process at a time) takes `ActivityRecord::Session { Started }`, then, when a drive's
+//! 2. `journal::files::JournalFile` (one process at a time) takes `ActivityRecord::Session { Started }`, then, when a drive's
 //!    first checkpoint is durable and before its first write, `ActivityRecord::Drive { Started, work }`.
-//! 3. `prep::files::sidecar` names the files: `Sidecar::Checkpoint`, `Sidecar::Outcome`, and `Sidecar::Other(drive, word)`
-//!    for whatever else the work needs (undo and redo images). `prep::files::replace_private` replaces a checkpoint.
+//! 3. `journal::files::sidecar` names the files: `Sidecar::Checkpoint`, `Sidecar::Outcome`, and `Sidecar::Other(drive, word)`
+//!    for whatever else the work needs (undo and redo images). `journal::files::replace_private` replaces a checkpoint.
 //! 4. A variant of [`WorkState`] records the progress, in up to [`STATE_LEN_MAX`] bytes; a further file is named in
 //!    it by a [`Prefix`].
 //! 5. `--resume` takes the drives of the last session that are not `Completed`, by their `work`; `--abort` first appends

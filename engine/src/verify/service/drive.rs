@@ -5,13 +5,13 @@ use crate::bitlocker::read::{ProtectorKind, State};
 use crate::gpt::Flaw;
 use crate::ntfs::read::BackupBoot;
 use crate::report::{Kind, Problem};
-use crate::verify::files::Files;
-use crate::verify::find::{Found, Inside, Opened};
 use crate::verify::judge::SideFaults;
-use crate::verify::key::Record;
 use crate::verify::listing::Listing;
 use crate::verify::result::{Answer, Check};
 use crate::verify::service::blob::{FileNameFault, destination, file_name};
+use crate::volume::files::Files;
+use crate::volume::find::{Found, Inside, Opened};
+use crate::volume::key::Record;
 
 pub(in crate::verify) const NTFS: &str = "first data volume is NTFS";
 pub(in crate::verify) const MANIFEST: &str = "manifest is found and readable";

@@ -1,0 +1,481 @@
+//! Rolls the last session back: its drives return to their earlier state, as far as possible. A drive that the session
+//! erased holds no volume afterwards; one to which it added files holds its earlier volume; one that it had not started
+//! is not touched.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::azure::ledger::CopySession;
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Checkpoint, DRIVE_LEN_MAX, Fault};
+use crate::device::{Device, Roots, guard};
+use crate::hash;
+use crate::io::{Completion, Engine};
+use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
+use crate::plan::drive::DriveLayout;
+use crate::pool::{Pool, SLOT_LEN};
+use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
+use crate::request::PrepRequest;
+use crate::session::log::Log;
+use crate::session::plan_file::{self, SavedPlan};
+use crate::session::planning::Planner;
+use crate::session::resume;
+use crate::session::run;
+use crate::stream::timeouts::Timeouts;
+use crate::units::{ByteOffset, ByteRange};
+use crate::work::append;
+use crate::work::claim::claim;
+use crate::work::kept;
+use crate::work::list;
+use crate::work::target::TargetDrive;
+
+/// Number of slots for zeros: the ranges are small.
+const SLOTS: usize = 2;
+
+/// A session that can be rolled back. Nothing has been written yet.
+#[derive(Debug)]
+pub struct Rollback {
+    request: PrepRequest,
+    drives: Vec<Back>,
+    /// SHA-256 of the journal when it was examined.
+    seen: [u8; 32],
+    /// Warning about an unusable plan, which is not needed.
+    note: Option<Problem>,
+}
+
+/// Data for rolling one drive back: kept in its checkpoint, since the session's plan may be lost.
+#[derive(Debug)]
+pub struct WayBack {
+    target: TargetDrive,
+    /// Range of the session's volume.
+    volume: ByteRange,
+    /// Ranges whose contents make it a volume, in the order of writing; for drives that are formatted.
+    places: Vec<ByteRange>,
+    /// Its partition tables and their SHA-256: no other drive has the same identifiers.
+    tables: Vec<(ByteRange, [u8; 32])>,
+}
+
+impl WayBack {
+    /// For a drive that is formatted, or for one whose volume stays.
+    pub fn of(target: &TargetDrive, layout: Option<&DriveLayout>) -> Self {
+        let mut places: Vec<ByteRange> = Vec::new();
+        for place in layout.map(DriveLayout::last_places).unwrap_or_default() {
+            match places.last_mut() {
+                Some(last) if last.end() == place.start => last.len.0 += place.len.0,
+                _ => places.push(place),
+            }
+        }
+        let volume = layout.map_or(ByteRange::new(0, 0), DriveLayout::volume);
+        let tables = layout.map(|layout| {
+            let (primary, backup) = (layout.table().primary(), layout.table().backup());
+            std::iter::once((ByteOffset(0), primary)).chain(backup)
+        });
+        let tables = tables.into_iter().flatten();
+        let tables = tables.map(|(at, bytes)| (ByteRange::new(at.0, bytes.len() as u64), hash::sha256(&bytes)));
+        Self { target: target.clone(), volume, places, tables: tables.collect() }
+    }
+
+    /// Encoded for the checkpoint; empty when it is too long for one.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut to = Encoder::new(&mut out);
+        plan_file::save_target(&mut to, &self.target);
+        to.u64(self.places.len() as u64);
+        for range in [self.volume].iter().chain(&self.places) {
+            to.u64(range.start.0);
+            to.u64(range.len.0);
+        }
+        to.u64(self.tables.len() as u64);
+        for (range, digest) in &self.tables {
+            to.u64(range.start.0);
+            to.u64(range.len.0);
+            to.bytes(digest);
+        }
+        if out.len() > DRIVE_LEN_MAX { Vec::new() } else { out }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut from = Decoder::new(bytes);
+        let target = plan_file::load_target(&mut from)?;
+        let count = from.count(16)?;
+        let range = |from: &mut Decoder<'_>| Ok(ByteRange::new(from.u64()?, from.u64()?));
+        let volume = range(&mut from)?;
+        let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, Fault>>()?;
+        let mut tables = Vec::new();
+        for _ in 0..from.count(48)? {
+            tables.push((range(&mut from)?, from.bytes()?));
+        }
+        Ok(Self { target, volume, places, tables })
+    }
+}
+
+#[derive(Debug)]
+struct Back {
+    target: TargetDrive,
+    reversal: Reversal,
+    /// Whether the drive had finished.
+    finished: bool,
+    /// Whether the drive is missing: it is left alone.
+    missing: bool,
+}
+
+#[derive(Debug)]
+enum Reversal {
+    /// The structures that make it a volume are erased: for a finished drive that destroys it.
+    Erase(Box<WayBack>),
+    /// The additions are removed.
+    Undo(Box<Checkpoint>),
+}
+
+/// Result of rolling one drive back.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// The drive that was to be rolled back.
+    pub drive: DriveFacts,
+    /// Set when it could not be rolled back.
+    pub failure: Option<Problem>,
+    /// The drive was missing, and was left alone.
+    pub missing: bool,
+}
+
+/// Result of rolling a session back.
+#[derive(Clone, Debug)]
+pub struct RollbackReport {
+    /// One entry for each drive that the session had started.
+    pub drives: Vec<RolledBack>,
+    /// Path of the journal.
+    pub journal: PathBuf,
+}
+
+/// Examines the session to roll back; writes nothing.
+///
+/// # Errors
+/// All obstacles: a session that cannot be rolled back, missing finished drives.
+pub fn prepare(request: PrepRequest) -> Result<Rollback, Problems> {
+    prepare_with(request, &Roots::default())
+}
+
+/// As [`prepare`], with the kernel's views given.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback, Problems> {
+    let mut problems = request.check();
+    let book = files::check_journal(&request, &mut problems);
+    problems.into_result()?;
+    let Some((book, _)) = book else { return Err(Problem::new(Kind::Internal, "no journal and no problem").into()) };
+    if request.logdir.is_none() {
+        request.logdir = book.ledger.log_directory.as_ref().map(PathBuf::from);
+    }
+    let Some(session) = book.ledger.last() else {
+        return Err(Problem::new(Kind::Internal, "no session to roll back").into());
+    };
+    let mut problems = Problems::default();
+    let mut note = None;
+    // From the plan, or from the drives' own checkpoints.
+    let reversals: Vec<WayBack> = match resume::load_plan(&request, session) {
+        Ok(plan) => planned(plan, session)?,
+        Err(problem) => match reported(&request, session) {
+            Ok(reversals) => {
+                note = Some(problem);
+                reversals
+            }
+            Err(more) => {
+                problems.push(problem);
+                problems.0.extend(more.0);
+                return Err(problems);
+            }
+        },
+    };
+    let mut drives = Vec::new();
+    for reversal in reversals {
+        let finished = resume::state_of(session, &reversal.target.facts.drive_id) == Some(SessionState::Completed);
+        let (target, missing) = match resume::find_again(reversal.target.clone(), true, roots) {
+            Ok(target) => (target, false),
+            Err(_) if !finished => (reversal.target.clone(), true),
+            Err(problem) => {
+                problems.push(
+                    problem.advice("attach it: it had finished, and would remain a valid drive that no journal knows"),
+                );
+                continue;
+            }
+        };
+        if target.work == Work::Format {
+            // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
+            let planned = reversal.target.facts.contents.as_deref();
+            let is_strange = !missing && resume::is_strange(&target, planned, &reversal.tables, roots)?;
+            if is_strange && finished {
+                let what = "another file is in its place, which holds something that this session did not write";
+                problems.push(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
+                    "bring its own file back: it had finished, and would remain a valid drive that no journal knows",
+                ));
+                continue;
+            }
+            let missing = missing || is_strange;
+            drives.push(Back { target, reversal: Reversal::Erase(Box::new(reversal)), finished, missing });
+            continue;
+        }
+        match append::run::started(&request, &target, None) {
+            Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
+                Problem::new(Kind::Refused, "is not attached")
+                    .drive(target.facts.name)
+                    .advice("attach it: the session had begun to change its volume, and that must be rolled back"),
+            ),
+            // Before the session is marked as aborting: an impossible rollback must not prevent resuming.
+            Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
+                Ok(()) => {
+                    drives.push(Back { target, reversal: Reversal::Undo(Box::new(checkpoint)), finished, missing })
+                }
+                Err(problem) => problems.push(problem),
+            },
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems.into_result()?;
+    Ok(Rollback { request, drives, seen: book.seen, note })
+}
+
+/// Whether the session has started its work on the drive and not undone it.
+fn is_held(session: &CopySession, drive_id: &str) -> bool {
+    let state = resume::state_of(session, drive_id);
+    !matches!(state, None | Some(SessionState::Aborted | SessionState::GivenUp))
+}
+
+/// The rollback data of each drive, from the plan.
+fn planned(plan: SavedPlan, session: &CopySession) -> Result<Vec<WayBack>, Problem> {
+    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
+    let mut reversals = Vec::new();
+    for saved in plan.drives.iter().filter(|saved| is_held(session, &saved.target.facts.drive_id)) {
+        if saved.target.work != Work::Format {
+            reversals.push(WayBack::of(&saved.target, None));
+            continue;
+        }
+        let layout = planner
+            .lay_out(&saved.target, &saved.assigned, saved.seed)
+            .map_err(|error| Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")))?;
+        reversals.push(WayBack::of(&saved.target, Some(&layout)));
+    }
+    Ok(reversals)
+}
+
+/// The rollback data of each drive, from its checkpoint.
+fn reported(request: &PrepRequest, session: &CopySession) -> Result<Vec<WayBack>, Problems> {
+    let mut problems = Problems::default();
+    let mut reversals = Vec::new();
+    for drive in session.drives.iter().filter(|drive| is_held(session, &drive.drive_id)) {
+        let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(&drive.drive_id));
+        let otherwise = "restore one of the two files as it was";
+        let faulty = |fault: Fault| (fault.to_string(), fault.advice(otherwise));
+        let read = fs::read(&path).map_err(|error| (format!("cannot be read: {error}"), otherwise)).and_then(|bytes| {
+            let checkpoint = Checkpoint::decode(&bytes).map_err(faulty)?;
+            let fits = checkpoint.session == request.session && checkpoint.drive_id == drive.drive_id;
+            let reversal = WayBack::decode(&checkpoint.drive).map_err(faulty)?;
+            if fits { Ok(reversal) } else { Err(("belongs to another drive or session".into(), otherwise)) }
+        });
+        match read {
+            Ok(reversal) => reversals.push(reversal),
+            Err((why, advice)) => problems.push(
+                Problem::new(
+                    Kind::Environment,
+                    format!("without the plan, the drive's checkpoint is needed, which {why}"),
+                )
+                .path(path)
+                .drive(drive.name.as_deref().unwrap_or(&drive.drive_id))
+                .advice(advice),
+            ),
+        }
+    }
+    problems.into_result().map(|()| reversals)
+}
+
+impl Rollback {
+    /// Id of the session to roll back.
+    pub fn session(&self) -> &str {
+        &self.request.session
+    }
+
+    /// The drives that the session had started.
+    pub fn drives(&self) -> Vec<DriveFacts> {
+        self.drives.iter().map(|back| back.target.facts.clone()).collect()
+    }
+
+    /// Indices in [`Rollback::drives`] of finished drives: a good volume is destroyed.
+    pub fn drives_needing_consent(&self) -> Vec<usize> {
+        let destroys = |back: &Back| back.finished && matches!(back.reversal, Reversal::Erase(_));
+        self.drives.iter().enumerate().filter(|(_, back)| destroys(back)).map(|(i, _)| i).collect()
+    }
+
+    /// Indices in [`Rollback::drives`] of drives that return to their earlier volume.
+    pub fn taken_back(&self) -> Vec<usize> {
+        let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.reversal, Reversal::Undo(_)));
+        back.map(|(i, _)| i).collect()
+    }
+
+    /// Indices in [`Rollback::drives`] of missing drives, which are left alone.
+    pub fn missing(&self) -> Vec<usize> {
+        self.drives.iter().enumerate().filter(|(_, back)| back.missing).map(|(i, _)| i).collect()
+    }
+
+    /// Rolls back. May be interrupted, and repeated.
+    ///
+    /// # Errors
+    /// A problem that prevents all of it.
+    pub fn run(self, consented: &[usize], events: &(dyn Fn(Event) + Sync)) -> Result<RollbackReport, Problems> {
+        let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
+        let refused = missing.map(|i| {
+            Problem::new(Kind::Refused, "had finished, and no consent was given to erase it")
+                .drive(&self.drives[i].target.facts.name)
+                .advice("answer the question, or name the drive with --yes SERIAL")
+        });
+        Problems(refused.collect()).into_result()?;
+        let logs = logdir(&self.request);
+        fs::create_dir_all(&logs).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
+        })?;
+        let log = Log::open(&logs, &self.request.session)?;
+        let journal = JournalFile::open_seen(&self.request.journal, &self.seen)?;
+        if let Some(problem) = &self.note {
+            events(Event::Note(format!("{problem}; the rollback follows the drives' checkpoints")));
+        }
+        if let Some(note) = &journal.note {
+            events(Event::Note(note.clone()));
+        }
+        let session = &self.request.session;
+        // From here on it can only be rolled back.
+        journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting, plan: None })?;
+        let mut results = Vec::new();
+        for back in &self.drives {
+            let facts = &back.target.facts;
+            let done = match &back.reversal {
+                Reversal::Undo(checkpoint) => {
+                    if append::run::will_decrypt(checkpoint) {
+                        events(Event::Note(format!(
+                            "drive {}: its volume is decrypted again, which takes about as long as encrypting did",
+                            facts.name
+                        )));
+                    }
+                    append::run::roll_back(&back.target, checkpoint, &self.request, events)
+                }
+                Reversal::Erase(_) if back.missing => Ok(()),
+                Reversal::Erase(reversal) => self.erase(&back.target, reversal),
+            };
+            let is_erased = matches!(back.reversal, Reversal::Erase(_)) && !back.missing;
+            if back.missing {
+                events(Event::Note(format!(
+                    "drive {}: not attached, or another file is in its place; nothing was done to it, and its record \
+                     is kept, since it may hold a part of the session: erase it before it is used",
+                    facts.name
+                )));
+            }
+            let done = done.and_then(|()| {
+                let aborted = ActivityRecord::Drive {
+                    session,
+                    drive_id: &facts.drive_id,
+                    state: if is_erased || !back.missing { SessionState::Aborted } else { SessionState::GivenUp },
+                    record_file: &format!("{}.xml", facts.drive_id),
+                    work: back.target.work,
+                    details: DriveDetails::default(),
+                };
+                journal.append(&aborted).map_err(run::first)
+            });
+            if done.is_ok() {
+                if is_erased {
+                    // Its key opens nothing any more.
+                    let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+                    let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
+                }
+                run::remove_sidecars(&self.request, &facts.drive_id);
+                let _ = fs::remove_file(sidecar(
+                    &self.request.journal,
+                    session,
+                    Sidecar::Other(&facts.drive_id, list::PART),
+                ));
+            }
+            log.line(&match &done {
+                Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),
+                Ok(()) => format!("drive {}: rolled back", facts.name),
+                Err(problem) => format!("drive {}: could not be rolled back: {problem}", facts.name),
+            });
+            results.push(RolledBack { drive: facts.clone(), failure: done.err(), missing: back.missing });
+        }
+        if results.iter().all(|result| result.failure.is_none()) {
+            journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted, plan: None })?;
+            let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::Plan));
+        }
+        if let Some(problem) = log.trouble() {
+            events(Event::Warning(problem.to_string()));
+        }
+        Ok(RollbackReport { drives: results, journal: self.request.journal })
+    }
+
+    fn erase(&self, target: &TargetDrive, reversal: &WayBack) -> Result<(), Problem> {
+        if target.identity.is_none() {
+            return Ok(());
+        }
+        // Sources, journal and logs are irrelevant to a rollback; present users of the drive are not.
+        let device: Device = claim(target, &guard::Context::default())?;
+        let pool = Pool::new(SLOTS, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let engine = run::engine(&device, &pool, &self.request, &target.facts.name, &|_| {})?;
+        unmake(engine, pool, &target.facts.name, reversal)?;
+        // The kernel may still show partitions of the erased table.
+        let _ = device.reread_partitions();
+        Ok(())
+    }
+}
+
+/// Erases the structures that make the drive a volume, in the reverse of the order of writing: first those that make it
+/// visible, then the rest.
+pub(super) fn unmake(
+    mut engine: Box<dyn Engine + Send>,
+    mut pool: Pool,
+    name: &str,
+    reversal: &WayBack,
+) -> Result<(), Problem> {
+    let WayBack { volume, places, .. } = reversal;
+    let places: Vec<ByteRange> = places.iter().rev().copied().collect();
+    let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
+    let tables = tables.count();
+    let (first, rest) = places.split_at(tables);
+    for places in [first, rest] {
+        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(name))?;
+    }
+    Ok(())
+}
+
+/// Writes zeros durably.
+fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
+    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Timeouts::POLL_INTERVAL)) {
+        Completion::Written { result: Err(error), .. } => {
+            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
+        }
+        Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
+            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
+        }
+        Completion::TimedOut => Timeouts::default().check(engine),
+        _ => Ok(()),
+    };
+    let mut tag = 0;
+    for place in places {
+        let mut at = place.start.0;
+        while at < place.end().0 {
+            let mut slot = loop {
+                match pool.take() {
+                    Some(slot) => break slot,
+                    None => settle(engine)?,
+                }
+            };
+            let len = (place.end().0 - at).min(slot.len() as u64);
+            slot[..len as usize].fill(0);
+            engine.write(tag, slot, len as usize, ByteOffset(at));
+            tag += 1;
+            at += len;
+        }
+    }
+    engine.flush(tag);
+    while engine.in_flight() > 0 {
+        settle(engine)?;
+    }
+    Ok(())
+}

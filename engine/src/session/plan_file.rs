@@ -1,0 +1,616 @@
+//! The session's plan file next to the journal: the catalog from the walk, the layout options, and the files of each
+//! drive. Appended to when drives join; a checkpoint names the part of it that its drive needs.
+//!
+//! ```text
+//! 0  8 bytes "DRAYPLAN", u32 version
+//! …  sections: u8 tag, contents, u64 CRC-64/NVME of tag and contents
+//!    1 recipe and catalog, once and first
+//!    3 settings of a drive for Windows, only in a session that makes one
+//!    4 where files are read that were found through links, if there are any
+//!    5 which files are meant, how they are spread, and where they are listed, if that is not all, over the fewest drives and
+//!      nowhere
+//!    6 what of their sources blobs get as metadata, and of each file who it belongs to, if they do
+//!    7 what the account said of each file of an export, only in one
+//!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
+//!      one
+//! ```
+//!
+//! The journal records its valid part, by length and digest. Data after that was never acknowledged, and is dropped; a
+//! missing or changed byte before it is damage.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::azure::dataset::Disposition;
+use crate::azure::journal::{PlanMark, Work};
+use crate::checkpoint::code::{Decoder, Encoder};
+use crate::checkpoint::{Fault, Prefix};
+use crate::device::{Identity, Transport};
+use crate::hash::{self, Crc64, Sha256};
+use crate::journal::files::sync_dir;
+use crate::plan::account::Exported;
+use crate::plan::catalog::Catalog;
+use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
+use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
+use crate::report::DriveFacts;
+use crate::request::{RecoveryForm, Table, WindowsDrive};
+use crate::source::select::Selection;
+use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
+use crate::verify::index::IndexRow;
+use crate::work::append::index;
+use crate::work::manifest::RowRules;
+use crate::work::target::TargetDrive;
+
+const MAGIC: [u8; 8] = *b"DRAYPLAN";
+const VERSION: u32 = 4;
+const SESSION: u8 = 1;
+const DRIVES: u8 = 2;
+const WINDOWS: u8 = 3;
+const TARGETS: u8 = 4;
+const SELECTION: u8 = 5;
+const METADATA: u8 = 6;
+const EXPORTED: u8 = 7;
+
+/// Options of the layout that are common to all drives of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Id of the session.
+    pub session: String,
+    /// Cipher, by the command line's name.
+    pub cipher: String,
+    /// Bytes in a cluster; `None` chooses as Windows does.
+    pub cluster_size: Option<u64>,
+    /// Kind of partition table.
+    pub table: Table,
+    /// Zeros over the free space.
+    pub wipe_free: bool,
+    /// Whether the drive record gets a header hash.
+    pub drive_header_hash: bool,
+    /// Directory of the key files; `None` without them.
+    pub external_key: Option<PathBuf>,
+    /// Time of formatting.
+    pub formatted: FileTime,
+    /// Metadata and properties files, in the order of their directory.
+    pub properties: Vec<PropertyFile>,
+    /// Settings of each row of the dataset for its blobs.
+    pub rows: Vec<RowRules>,
+    /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
+    pub md5_texts: Vec<Md5Text>,
+    /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
+    pub windows: Option<WindowsDrive>,
+    /// Selection of the sources' files.
+    pub selection: Selection,
+    /// Files are spread evenly, not over as few drives as hold them.
+    pub spread_evenly: bool,
+    /// Path of the list of all files.
+    pub list: Option<PathBuf>,
+    /// Blobs get the types of their names.
+    pub guesses_type: bool,
+    /// Facts of its source that each blob gets as metadata.
+    pub metadata: MetadataFrom,
+    /// The account's facts about each file, if the session is an export.
+    pub exported: Option<Arc<Exported>>,
+}
+
+impl Recipe {
+    /// Whether the fifth section is written: some setting of it is in use.
+    fn has_more(&self) -> bool {
+        self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
+    }
+}
+
+/// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
+/// read.
+#[derive(Clone, Debug)]
+pub struct SavedDrive {
+    /// The drive, as it was found when it was planned.
+    pub target: TargetDrive,
+    /// Seed of its public randomness.
+    pub seed: u64,
+    /// Its files, ascending.
+    pub assigned: Vec<u32>,
+    /// Rows of an index, in place of files.
+    pub rows: Vec<IndexRow>,
+}
+
+/// A plan that was read.
+#[derive(Debug)]
+pub struct SavedPlan {
+    /// Layout options of the drives.
+    pub recipe: Recipe,
+    /// All blobs of the session, as the walk saw them.
+    pub catalog: Arc<Catalog>,
+    /// Drives, in the order of joining; of one that joined twice the later entry.
+    pub drives: Vec<SavedDrive>,
+    /// Files that are on no drive yet.
+    pub unplaced: Vec<u32>,
+    /// Drives whose files were moved to others.
+    pub given_up: Vec<String>,
+    /// Valid part of the file.
+    pub prefix: Prefix,
+    /// Digests of its prefixes by length: one for the end of each section.
+    pub prefixes: BTreeMap<u64, [u8; 32]>,
+}
+
+/// Creates the file; durable when this returns.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn create(
+    path: &Path,
+    recipe: &Recipe,
+    catalog: &Catalog,
+    drives: &[SavedDrive],
+    unplaced: &[u32],
+) -> io::Result<Prefix> {
+    let _ = fs::remove_file(path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = Counted::new(BufWriter::with_capacity(1 << 20, file));
+    out.write_all(&MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    section(&mut out, SESSION, |to| {
+        save_recipe(to, recipe);
+        catalog.save(to);
+    })?;
+    if let Some(windows) = &recipe.windows {
+        section(&mut out, WINDOWS, |to| save_windows(to, windows))?;
+    }
+    if catalog.has_targets() {
+        section(&mut out, TARGETS, |to| catalog.save_targets(to))?;
+    }
+    if recipe.has_more() {
+        section(&mut out, SELECTION, |to| save_selection(to, recipe))?;
+    }
+    if !recipe.metadata.is_nothing() {
+        section(&mut out, METADATA, |to| {
+            let MetadataFrom { mtime, mode, owner, rows } = &recipe.metadata;
+            [*mtime, *mode, *owner].into_iter().for_each(|is_set| to.u8(u8::from(is_set)));
+            to.u64(rows.len() as u64);
+            rows.iter().for_each(|row| to.text(row));
+            catalog.save_posix(to);
+        })?;
+    }
+    if let Some(exported) = &recipe.exported {
+        section(&mut out, EXPORTED, |to| exported.save(to))?;
+    }
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, &[]))?;
+    out.finish(path)
+}
+
+/// Appends drives that join, with the files that are on no drive yet and the drives that are given up; durable when
+/// this returns.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn append(
+    path: &Path,
+    before: &Prefix,
+    drives: &[SavedDrive],
+    unplaced: &[u32],
+    given_up: &[String],
+) -> io::Result<Prefix> {
+    let bytes = fs::read(path)?;
+    let kept = bytes.get(..before.len as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let file = OpenOptions::new().append(true).open(path)?;
+    // A section that was cut off.
+    file.set_len(before.len)?;
+    let mut out = Counted::new(BufWriter::with_capacity(1 << 20, file));
+    out.hash.update(kept);
+    out.len = before.len;
+    section(&mut out, DRIVES, |to| save_drives(to, drives, unplaced, given_up))?;
+    out.finish(path)
+}
+
+/// Counts and hashes written bytes.
+struct Counted<W> {
+    out: W,
+    hash: Sha256,
+    crc: Crc64,
+    len: u64,
+}
+
+impl<W: Write> Counted<W> {
+    fn new(out: W) -> Self {
+        Self { out, hash: Sha256::default(), crc: Crc64::new(), len: 0 }
+    }
+}
+
+impl Counted<BufWriter<fs::File>> {
+    fn finish(mut self, path: &Path) -> io::Result<Prefix> {
+        self.out.flush()?;
+        self.out.get_ref().sync_all()?;
+        sync_dir(path)?;
+        Ok(Prefix::of(&self.hash, self.len))
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.out.write(bytes)?;
+        self.hash.update(&bytes[..len]);
+        self.crc.update(&bytes[..len]);
+        self.len += len as u64;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn section<W: Write>(out: &mut Counted<W>, tag: u8, fill: impl FnOnce(&mut Encoder<'_>)) -> io::Result<()> {
+    out.crc = Crc64::new();
+    let mut to = Encoder::new(out);
+    to.u8(tag);
+    fill(&mut to);
+    to.end()?;
+    let crc = out.crc.value();
+    out.write_all(&crc.to_le_bytes())
+}
+
+/// Reads the valid part of the file, given by `counts`; without that, all of it.
+///
+/// # Errors
+/// The file cannot be read, ends too early, or is damaged in its valid part.
+pub fn load(path: &Path, counts: Option<&PlanMark>) -> io::Result<SavedPlan> {
+    let bytes = fs::read(path)?;
+    counted(&bytes, counts)
+        .and_then(|bytes| read(bytes).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault)))
+}
+
+/// Whether reading a plan failed because another version of this program wrote it.
+pub fn is_other_version(error: &io::Error) -> bool {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+    fault.is_some_and(|fault| *fault == Fault::OTHER_VERSION)
+}
+
+/// The valid part of the file; all of it without a mark.
+///
+/// # Errors
+/// The file is shorter than the mark, or its digest differs.
+fn counted<'a>(bytes: &'a [u8], counts: Option<&PlanMark>) -> io::Result<&'a [u8]> {
+    let Some(counts) = counts else { return Ok(bytes) };
+    let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let counted = usize::try_from(counts.len).ok().and_then(|len| bytes.get(..len));
+    let counted = counted.ok_or_else(|| {
+        damaged(format!("it is damaged: {} bytes long, where the journal knows of {}", bytes.len(), counts.len))
+    })?;
+    if hash::sha256(counted) != counts.digest {
+        return Err(damaged("it is damaged: its contents are not what the journal has the digest of".into()));
+    }
+    Ok(counted)
+}
+
+fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
+    let mut from = Decoder::new(bytes);
+    if from.bytes::<8>()? != MAGIC {
+        return Err(Fault("is no plan of a session"));
+    }
+    if from.u32()? != VERSION {
+        return Err(Fault::OTHER_VERSION);
+    }
+    let (mut hash, mut hashed) = (Sha256::default(), 0usize);
+    let mut mark = |from: &Decoder<'_>| {
+        let end = bytes.len() - from.rest().len();
+        hash.update(&bytes[hashed..end]);
+        hashed = end;
+        (end as u64, hash.value())
+    };
+    let (mut recipe, mut catalog) =
+        read_section(&mut from, SESSION, |from| Ok((load_recipe(from)?, Catalog::load(from)?)))?;
+    if from.rest().first() == Some(&WINDOWS) {
+        recipe.windows = Some(read_section(&mut from, WINDOWS, load_windows)?);
+    }
+    if from.rest().first() == Some(&TARGETS) {
+        read_section(&mut from, TARGETS, |from| catalog.load_targets(from))?;
+    }
+    if from.rest().first() == Some(&SELECTION) {
+        read_section(&mut from, SELECTION, |from| load_selection(from, &mut recipe))?;
+    }
+    if from.rest().first() == Some(&METADATA) {
+        recipe.metadata = read_section(&mut from, METADATA, |from| {
+            let (mtime, mode, owner) = (flag(from)?, flag(from)?, flag(from)?);
+            let rows = (0..from.count(8)?).map(|_| from.text()).collect::<Result<_, _>>()?;
+            catalog.load_posix(from)?;
+            Ok(MetadataFrom { mtime, mode, owner, rows })
+        })?;
+    }
+    let files = catalog.files().len() as u32;
+    if from.rest().first() == Some(&EXPORTED) {
+        recipe.exported = Some(Arc::new(read_section(&mut from, EXPORTED, |from| Exported::load(from, files))?));
+    }
+    let mut prefixes = BTreeMap::from([mark(&from)]);
+    let mut drives: Vec<SavedDrive> = Vec::new();
+    let (mut unplaced, mut given_up): (Vec<u32>, Vec<String>) = Default::default();
+    loop {
+        let (more, rest, gone) = read_section(&mut from, DRIVES, |from| load_drives(from, files))?;
+        for drive in more {
+            drives.retain(|other| other.target.facts.drive_id != drive.target.facts.drive_id);
+            given_up.retain(|id| *id != drive.target.facts.drive_id);
+            drives.push(drive);
+        }
+        drives.retain(|drive| !gone.contains(&drive.target.facts.drive_id));
+        given_up.extend(gone);
+        unplaced.clone_from(&rest);
+        prefixes.extend([mark(&from)]);
+        if from.rest().is_empty() {
+            break;
+        }
+    }
+    let (&len, &digest) = prefixes.last_key_value().ok_or(Fault("holds nothing"))?;
+    let prefix = Prefix { len, digest };
+    Ok(SavedPlan { recipe, catalog: Arc::new(catalog), drives, unplaced, given_up, prefix, prefixes })
+}
+
+fn read_section<'a, T>(
+    from: &mut Decoder<'a>,
+    tag: u8,
+    read: impl FnOnce(&mut Decoder<'a>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let start = from.rest();
+    if from.u8()? != tag {
+        return Err(Fault("holds a section of unknown kind"));
+    }
+    let value = read(from)?;
+    let mut crc = Crc64::new();
+    crc.update(&start[..start.len() - from.rest().len()]);
+    if from.u64()? == crc.value() { Ok(value) } else { Err(Fault("has another checksum than its contents")) }
+}
+
+fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
+    to.text(&recipe.session);
+    to.text(&recipe.cipher);
+    to.option(recipe.cluster_size, Encoder::u64);
+    to.u8(u8::from(recipe.table == Table::Mbr));
+    to.u8(u8::from(recipe.wipe_free));
+    to.u8(u8::from(recipe.drive_header_hash));
+    to.option(recipe.external_key.as_deref(), write_path);
+    to.u64(recipe.formatted.0);
+    to.u64(recipe.properties.len() as u64);
+    for file in &recipe.properties {
+        write_path(to, &file.source);
+        to.text(&file.name);
+        to.u64(file.len.0);
+        write_stamp(to, file.mtime);
+        write_stamp(to, file.ctime);
+    }
+    to.u64(recipe.rows.len() as u64);
+    for row in &recipe.rows {
+        to.text(row.disposition.as_str());
+        to.option(row.metadata.map(|i| i as u64), Encoder::u64);
+        to.option(row.properties.map(|i| i as u64), Encoder::u64);
+    }
+    to.u64(recipe.md5_texts.len() as u64);
+    for text in &recipe.md5_texts {
+        to.text(&text.before);
+        to.text(&text.after);
+    }
+}
+
+fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
+    from.option(|_| Ok(())).map(|set| set.is_some())
+}
+
+fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
+    let (session, cipher) = (from.text()?, from.text()?);
+    let cluster_size = from.option(Decoder::u64)?;
+    let table = if flag(from)? { Table::Mbr } else { Table::Gpt };
+    let (wipe_free, drive_header_hash) = (flag(from)?, flag(from)?);
+    let external_key = from.option(read_path)?;
+    let formatted = FileTime(from.u64()?);
+    let mut properties = Vec::new();
+    for _ in 0..from.count(48)? {
+        properties.push(PropertyFile {
+            source: read_path(from)?,
+            name: from.text()?,
+            len: ByteLen(from.u64()?),
+            mtime: read_stamp(from)?,
+            ctime: read_stamp(from)?,
+        });
+    }
+    let mut rows = Vec::new();
+    for _ in 0..from.count(10)? {
+        let disposition = from.text()?;
+        let disposition = Disposition::parse(&disposition).ok_or(Fault("holds an unknown disposition"))?;
+        let mut side = || -> Result<Option<usize>, Fault> {
+            let index = from.option(Decoder::u64)?.map(|i| i as usize);
+            if index.is_some_and(|i| i >= properties.len()) {
+                return Err(Fault("names a property file that it does not have"));
+            }
+            Ok(index)
+        };
+        rows.push(RowRules { disposition, metadata: side()?, properties: side()? });
+    }
+    let mut md5_texts = Vec::new();
+    for _ in 0..from.count(8)? {
+        md5_texts.push(Md5Text { before: from.text()?, after: from.text()? });
+    }
+    if !md5_texts.is_empty() && md5_texts.len() != rows.len() {
+        return Err(Fault("does not say for each row how Content-MD5 is set"));
+    }
+    Ok(Recipe {
+        session,
+        cipher,
+        cluster_size,
+        table,
+        wipe_free,
+        drive_header_hash,
+        external_key,
+        formatted,
+        properties,
+        rows,
+        md5_texts,
+        windows: None,
+        selection: Selection::default(),
+        spread_evenly: false,
+        list: None,
+        guesses_type: false,
+        metadata: MetadataFrom::default(),
+        exported: None,
+    })
+}
+
+fn save_selection(to: &mut Encoder<'_>, recipe: &Recipe) {
+    let Selection { include, exclude, files_from, follow_inside, skip_unnameable } = &recipe.selection;
+    for patterns in [include, exclude] {
+        to.u64(patterns.len() as u64);
+        patterns.iter().for_each(|pattern| to.text(pattern));
+    }
+    to.option(files_from.as_deref(), write_path);
+    for is_set in [*follow_inside, *skip_unnameable, recipe.spread_evenly, recipe.guesses_type] {
+        to.u8(u8::from(is_set));
+    }
+    to.option(recipe.list.as_deref(), write_path);
+}
+
+fn load_selection(from: &mut Decoder<'_>, recipe: &mut Recipe) -> Result<(), Fault> {
+    let mut patterns = || -> Result<Vec<String>, Fault> { (0..from.count(8)?).map(|_| from.text()).collect() };
+    let (include, exclude) = (patterns()?, patterns()?);
+    let files_from = from.option(read_path)?;
+    let (follow_inside, skip_unnameable) = (flag(from)?, flag(from)?);
+    recipe.selection = Selection { include, exclude, files_from, follow_inside, skip_unnameable };
+    (recipe.spread_evenly, recipe.guesses_type) = (flag(from)?, flag(from)?);
+    recipe.list = from.option(read_path)?;
+    Ok(())
+}
+
+/// Writes the fields that a resumed session needs. The source directory is not among them: the catalog has it.
+fn save_windows(to: &mut Encoder<'_>, windows: &WindowsDrive) {
+    to.text(&windows.label);
+    to.u8(u8::from(windows.is_plain));
+    to.u8(u8::from(windows.has_password));
+    write_path(to, &windows.keys);
+    to.u8(u8::from(windows.recovery_form == RecoveryForm::Utf8));
+}
+
+fn load_windows(from: &mut Decoder<'_>) -> Result<WindowsDrive, Fault> {
+    let label = from.text()?;
+    let (is_plain, has_password) = (flag(from)?, flag(from)?);
+    let keys = read_path(from)?;
+    let recovery_form = if flag(from)? { RecoveryForm::Utf8 } else { RecoveryForm::Utf16 };
+    Ok(WindowsDrive { from: None, label, is_plain, password_file: None, has_password, keys, recovery_form })
+}
+
+fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], given_up: &[String]) {
+    to.u64(drives.len() as u64);
+    for drive in drives {
+        save_target(to, &drive.target);
+        to.u64(drive.seed);
+        write_runs(to, &drive.assigned);
+        index::save(to, &drive.rows);
+    }
+    write_runs(to, unplaced);
+    to.u64(given_up.len() as u64);
+    given_up.iter().for_each(|id| to.text(id));
+}
+
+/// Writes everything of a drive except its key.
+pub fn save_target(to: &mut Encoder<'_>, target: &TargetDrive) {
+    let facts = &target.facts;
+    to.text(&facts.name);
+    write_path(to, &facts.path);
+    to.text(&facts.drive_id);
+    to.u8(u8::from(facts.for_shipping));
+    to.option(facts.model.as_deref(), Encoder::text);
+    to.u64(facts.size.0);
+    to.u64(target.sector.bytes());
+    to.option(facts.contents.as_deref(), Encoder::text);
+    to.u8(u8::from(facts.is_image));
+    to.option(facts.rotational, |to, rotational| to.u8(u8::from(rotational)));
+    to.option(target.identity.as_ref(), |to, identity| {
+        for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
+            to.option(text.as_deref(), Encoder::text);
+        }
+        to.text(identity.transport.name());
+        to.u64(identity.size.0);
+        to.u64(identity.sector.bytes());
+        to.u32(identity.physical_sector);
+        to.u8(u8::from(identity.removable));
+    });
+    to.u64(target.old.len() as u64);
+    for range in &target.old {
+        to.u64(range.start.0);
+        to.u64(range.len.0);
+    }
+    to.u8(u8::from(target.silent));
+    to.u8(u8::from(target.named_firmly));
+    to.option(target.planned_file, |to, (device, inode)| {
+        to.u64(device);
+        to.u64(inode);
+    });
+    to.text(target.work.as_str());
+}
+
+fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
+    SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
+}
+
+/// Reads a drive. It was consented to when it was saved; a caller that resumes must check that it is unchanged.
+///
+/// # Errors
+/// The reason why the bytes are invalid.
+pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
+    let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
+    let for_shipping = flag(from)?;
+    let model = from.option(Decoder::text)?;
+    let size = ByteLen(from.u64()?);
+    let sector_size = sector(from)?;
+    let contents = from.option(Decoder::text)?;
+    let is_image = flag(from)?;
+    let rotational = from.option(flag)?;
+    let identity = from.option(|from| {
+        let mut text = || from.option(Decoder::text);
+        let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
+        let transport = from.text()?;
+        let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
+        let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
+        let (physical_sector, removable) = (from.u32()?, flag(from)?);
+        Ok(Identity { serial, bridge_serial, wwn, model, vendor, transport, size, sector, physical_sector, removable })
+    })?;
+    let mut old = Vec::new();
+    for _ in 0..from.count(16)? {
+        old.push(ByteRange::new(from.u64()?, from.u64()?));
+    }
+    let (silent, named_firmly) = (flag(from)?, flag(from)?);
+    let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
+    let work = from.text()?;
+    let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
+    let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
+    let sector = sector_size.bytes();
+    let facts =
+        DriveFacts { name, path, drive_id, serial, for_shipping, model, size, sector, contents, is_image, rotational };
+    Ok(TargetDrive {
+        facts,
+        sector: sector_size,
+        identity,
+        ground: None,
+        held: None,
+        planned_file,
+        old,
+        silent,
+        named_firmly,
+        agreed: true,
+        work,
+        key: None,
+    })
+}
+
+type Drives = (Vec<SavedDrive>, Vec<u32>, Vec<String>);
+
+fn load_drives(from: &mut Decoder<'_>, files: u32) -> Result<Drives, Fault> {
+    let mut drives = Vec::new();
+    for _ in 0..from.count(60)? {
+        let (target, seed) = (load_target(from)?, from.u64()?);
+        drives.push(SavedDrive { target, seed, assigned: read_runs(from, files)?, rows: index::load(from)? });
+    }
+    let unplaced = read_runs(from, files)?;
+    let mut given_up = Vec::new();
+    for _ in 0..from.count(8)? {
+        given_up.push(from.text()?);
+    }
+    Ok((drives, unplaced, given_up))
+}

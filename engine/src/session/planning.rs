@@ -1,0 +1,487 @@
+//! Assigns files to drives and lays the drives out: from catalog and drives to one layout a drive, with a summary for
+//! display.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::bitlocker::regions::PlaceError;
+use crate::entropy::{Entropy, Seeded};
+use crate::gpt;
+use crate::ntfs::build::{LayoutError, Tree};
+use crate::ntfs::names;
+use crate::plan::assign::{Spread, assign};
+use crate::plan::catalog::Catalog;
+use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
+use crate::plan::tree::{DriveTree, FileKind, OwnFiles};
+use crate::report::{DrivePlan, Kind, Problem, Problems, counted};
+use crate::request::Table;
+use crate::session::plan_file::Recipe;
+use crate::session::resume::Begun;
+use crate::units::{ByteLen, ClusterSize, Guid};
+use crate::work::append::Refused;
+use crate::work::append::drive::{AppendDrive, ExistingVolume};
+use crate::work::manifest::{self, Rules};
+use crate::work::target::TargetDrive;
+
+/// Attempts with fewer files when a plan turned out too large for a drive.
+const PLAN_TRIES: usize = 16;
+
+/// Most directories shown in the plan.
+const DIRECTORIES_SHOWN: usize = 10;
+
+/// One drive with its plan.
+#[derive(Debug)]
+pub struct PreparedDrive {
+    /// The drive, with its name in the driveset and its facts.
+    pub target: TargetDrive,
+    /// Planned layout.
+    pub layout: DriveLayout,
+    /// The parts of its manifest other than the hashes.
+    pub rules: Rules,
+    /// Seed of its public randomness.
+    pub seed: u64,
+    /// State from an earlier run of the session; `None`: the drive is new.
+    pub started: Option<Box<Begun>>,
+}
+
+impl PreparedDrive {
+    /// Catalog indices of its files, ascending.
+    pub fn assigned(&self) -> Vec<u32> {
+        assigned(self.layout.tree())
+    }
+}
+
+/// Catalog indices of the files of a tree, ascending.
+pub fn assigned(tree: &DriveTree) -> Vec<u32> {
+    let blob = |i| match tree.kind(i) {
+        FileKind::Blob(file) => Some(file),
+        FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
+    };
+    let mut files: Vec<u32> = (0..tree.blob_count()).filter_map(blob).collect();
+    files.sort_unstable();
+    files
+}
+
+/// A drive that can receive files.
+#[derive(Debug)]
+pub enum Target {
+    /// Erased, and filled from the start.
+    Blank(Box<TargetDrive>),
+    /// Its volume is kept, and files are added to it.
+    Existing(Box<ExistingVolume>),
+}
+
+impl Target {
+    /// The drive itself, whatever becomes of its volume.
+    pub fn target(&self) -> &TargetDrive {
+        match self {
+            Self::Blank(target) => target,
+            Self::Existing(there) => &there.target,
+        }
+    }
+}
+
+/// A target with its files.
+enum Laid {
+    Blank(Box<DriveLayout>),
+    Existing(Box<AppendDrive>),
+}
+
+/// Reason why a target does not take its files.
+enum Unfit {
+    /// Its capacity is exceeded by this much.
+    TooSmall {
+        needed: ByteLen,
+        available: ByteLen,
+    },
+    Blank(DriveError),
+    ExistingVolume(Problem),
+}
+
+/// Drives that receive files, and drives that are not needed.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// Drives to be formatted, in the order of the driveset.
+    pub drives: Vec<PreparedDrive>,
+    /// Drives whose volume is kept.
+    pub appends: Vec<AppendDrive>,
+    /// Drives left unchanged.
+    pub unneeded: Vec<TargetDrive>,
+    /// Files that fit on no drive.
+    pub unplaced: Vec<u32>,
+}
+
+impl Planned {
+    fn take(&mut self, planner: &Planner<'_>, place: Target, laid: Laid, seed: u64) {
+        match (place, laid) {
+            (Target::Blank(target), Laid::Blank(layout)) => self.drives.push(planner.prepared(*target, *layout, seed)),
+            (_, Laid::Existing(drive)) => self.appends.push(*drive),
+            (Target::Existing(_), Laid::Blank(_)) => {}
+        }
+    }
+}
+
+/// Lays out the drives of a session with the same options.
+#[derive(Clone, Copy, Debug)]
+pub struct Planner<'a> {
+    /// Table, cipher, cluster size and times of every drive.
+    pub recipe: &'a Recipe,
+    /// All files of the session.
+    pub catalog: &'a Arc<Catalog>,
+}
+
+impl Planner<'_> {
+    /// Spreads `files` (ascending) over the drives and lays them out. Without any file each drive gets an empty volume.
+    ///
+    /// # Errors
+    /// Drives that are too small for a volume, and, unless `what_fits`, the excess of files that do not fit.
+    pub fn plan_drives(
+        &self,
+        files: &[u32],
+        found: Vec<Target>,
+        entropy: &mut dyn Entropy,
+        what_fits: bool,
+    ) -> Result<Planned, Problems> {
+        // Identifiers are public; keys come from the same source, but never out of a plan.
+        let seeds: Vec<u64> = found
+            .iter()
+            .map(|_| {
+                let mut seed = [0; 8];
+                entropy.fill(&mut seed);
+                u64::from_le_bytes(seed)
+            })
+            .collect();
+        let is_single = found.len() == 1 && !what_fits;
+        if is_single || files.is_empty() {
+            let mut problems = Problems::default();
+            let mut planned = Planned::default();
+            for (place, seed) in found.into_iter().zip(seeds) {
+                match self.layout_for(&place, files, seed) {
+                    Ok(laid) => planned.take(self, place, laid, seed),
+                    Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
+                }
+            }
+            problems.into_result()?;
+            return Ok(planned);
+        }
+        self.spread(files, found, &seeds, what_fits)
+    }
+
+    fn layout_for(&self, place: &Target, assigned: &[u32], seed: u64) -> Result<Laid, Unfit> {
+        match place {
+            Target::Blank(target) => {
+                self.lay_out(target, assigned, seed).map(Box::new).map(Laid::Blank).map_err(|error| match error {
+                    DriveError::Volume(LayoutError::TooSmall { needed, available }) => {
+                        Unfit::TooSmall { needed, available }
+                    }
+                    error => Unfit::Blank(error),
+                })
+            }
+            Target::Existing(there) => {
+                self.add(there, assigned).map(Box::new).map(Laid::Existing).map_err(|refused| match refused {
+                    Refused::TooFull { needed, free } => Unfit::TooSmall { needed, available: free },
+                    Refused::Problem(problem) => Unfit::ExistingVolume(problem),
+                })
+            }
+        }
+    }
+
+    /// The drive with its layout.
+    pub fn prepared(&self, target: TargetDrive, layout: DriveLayout, seed: u64) -> PreparedDrive {
+        let rules = self.rules(&target);
+        PreparedDrive { target, layout, rules, seed, started: None }
+    }
+
+    /// The parts of the manifest of a drive other than the hashes.
+    pub fn rules(&self, target: &TargetDrive) -> Rules {
+        Rules {
+            drive_id: target.facts.drive_id.clone(),
+            session: self.recipe.session.clone(),
+            rows: self.recipe.rows.clone(),
+        }
+    }
+
+    fn frame(&self, target: &TargetDrive, seed: u64) -> Result<Frame, DriveError> {
+        let mut random = Seeded::new(seed);
+        let mut guid = || Guid::from_random(random.array());
+        let guids = gpt::Guids { disk: guid(), msr: guid(), data: guid() };
+        Frame::new(DriveSpec {
+            len: target.facts.size,
+            sector: target.sector,
+            scheme: match self.recipe.table {
+                Table::Gpt => gpt::Scheme::Gpt,
+                Table::Mbr => gpt::Scheme::Mbr,
+            },
+            guids,
+            cluster: self.recipe.cluster_size.and_then(ClusterSize::from_bytes),
+            serial: random.next_u64() | 1,
+            label: self.recipe.windows.as_ref().map_or(&self.recipe.session, |windows| &windows.label).clone(),
+            formatted: self.recipe.formatted,
+            wipe_free: self.recipe.wipe_free,
+            encrypted: self.recipe.windows.as_ref().is_none_or(|windows| !windows.is_plain),
+            manifest: self.manifest_name(target),
+        })
+    }
+
+    /// Name of the manifest in the root of a drive; `None` for a drive for Windows
+    /// (docs/spec/import-export.md#place-and-identity).
+    fn manifest_name(&self, target: &TargetDrive) -> Option<String> {
+        match (&self.recipe.windows, &self.recipe.exported) {
+            (Some(_), _) => None,
+            (None, None) => Some(MANIFEST_NAME.into()),
+            (None, Some(_)) => {
+                let name = format!("{}.manifest", target.facts.drive_id);
+                Some(if names::problem_in_root(&name).is_some() { names::safe_name(&name, 0) } else { name })
+            }
+        }
+    }
+
+    /// The tree of these files.
+    pub fn tree(&self, assigned: &[u32]) -> DriveTree {
+        let Recipe { session, md5_texts, properties, formatted, windows, .. } = self.recipe;
+        if windows.is_some() {
+            return DriveTree::at_root(Arc::clone(self.catalog), *formatted).listed(self.recipe.list.is_some());
+        }
+        if let Some(exported) = &self.recipe.exported {
+            return DriveTree::of_export(Arc::clone(self.catalog), assigned, Arc::clone(exported), *formatted);
+        }
+        let own = OwnFiles { properties: md5_texts.clone(), metadata: self.recipe.metadata.clone() };
+        let files = properties.clone();
+        DriveTree::new(Arc::clone(self.catalog), assigned, session, own, files, *formatted)
+            .listed(self.recipe.list.is_some())
+            .guessing(self.recipe.guesses_type)
+    }
+
+    /// The layout of one drive with these files: always the same for the same seed.
+    ///
+    /// # Errors
+    /// They do not fit, or not even a volume does.
+    pub fn lay_out(&self, target: &TargetDrive, assigned: &[u32], seed: u64) -> Result<DriveLayout, DriveError> {
+        let frame = self.frame(target, seed)?;
+        let tree = self.tree(assigned);
+        let manifest_len_max = match self.recipe.windows {
+            Some(_) => ByteLen(0),
+            None => manifest::len_max(&tree, &self.rules(target)),
+        };
+        DriveLayout::new(frame, tree, manifest_len_max)
+    }
+
+    /// Spreads the files over several drives.
+    fn spread(&self, files: &[u32], found: Vec<Target>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
+        let mut problems = Problems::default();
+        let mut capacities = Vec::new();
+        // The space of a file depends little on the drive: the largest cluster gives a safe estimate.
+        let mut cluster = None;
+        for (place, &seed) in found.iter().zip(seeds) {
+            match self.layout_for(place, &[], seed) {
+                Ok(laid) => {
+                    let (own, free) = match &laid {
+                        Laid::Blank(empty) => {
+                            let cluster = empty.layout().cluster();
+                            (cluster, cluster.len_of(empty.layout().free_clusters()))
+                        }
+                        Laid::Existing(drive) => {
+                            (ClusterSize::from_bytes(drive.plan.cluster).unwrap_or(ClusterSize::MAX), drive.plan.free)
+                        }
+                    };
+                    capacities.push(free);
+                    cluster = cluster.max(Some(own));
+                }
+                Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
+            }
+        }
+        problems.into_result()?;
+        let cluster = cluster.unwrap_or(ClusterSize::MAX);
+        let everything = self.tree(files);
+        let rules = found.first().map(|place| self.rules(place.target()));
+        let xml: HashMap<u32, u32> = match &rules {
+            Some(rules) => {
+                let lens = manifest::blob_lens(&everything, rules);
+                let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
+                    FileKind::Blob(file) => Some((file, len)),
+                    FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
+                };
+                lens.into_iter().enumerate().filter_map(blob).collect()
+            }
+            None => HashMap::new(),
+        };
+        let name_units = |f: u32| self.catalog.file_name(f).len() as u64;
+        let cost = |f: u32| {
+            let data = cluster.len_of(cluster.count_for(self.catalog.files()[f as usize].len)).0;
+            // Record of up to 4 KiB, index entry at 85 % fill, manifest.
+            data + 4096.min(1024 * cluster.bytes().div_ceil(1024))
+                + 2 * (82 + 2 * name_units(f))
+                + u64::from(xml.get(&f).copied().unwrap_or(0))
+        };
+        // A blob's properties and metadata go where it goes.
+        let sides = |f: u32| self.recipe.exported.iter().flat_map(move |exported| exported.sides(f));
+        let file_cost = |f: u32| ByteLen(cost(f) + sides(f).map(cost).sum::<u64>());
+        let is_led = |f: &u32| self.recipe.exported.as_ref().is_none_or(|exported| exported.blob(*f).is_some());
+        let leaders: Vec<u32> = files.iter().copied().filter(is_led).collect();
+        let with_sides = |leaders: &[u32]| {
+            let mut all: Vec<u32> = leaders.iter().flat_map(|&f| std::iter::once(f).chain(sides(f))).collect();
+            all.sort_unstable();
+            all
+        };
+        let dir_cost = ByteLen(4096 + 2 * cluster.bytes().max(4096));
+        let how = if self.recipe.spread_evenly { Spread::Even } else { Spread::Fill };
+        for _ in 0..PLAN_TRIES {
+            let mut assignment = assign(self.catalog, &leaders, &capacities, file_cost, dir_cost, how);
+            for list in assignment.drives.iter_mut().chain([&mut assignment.unplaced]) {
+                *list = with_sides(list);
+            }
+            let nothing = assignment.drives.iter().all(Vec::is_empty);
+            if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
+                return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));
+            }
+            let mut layouts: BTreeMap<usize, Laid> = BTreeMap::new();
+            let mut again = false;
+            for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
+                match self.layout_for(&found[i], assigned, seeds[i]) {
+                    Ok(laid) => drop(layouts.insert(i, laid)),
+                    Err(Unfit::TooSmall { needed, available }) => {
+                        let over = needed.0.saturating_sub(available.0).max(1 << 20);
+                        capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
+                        again = true;
+                    }
+                    Err(unfit) => return Err(unfit_problem(found[i].target(), unfit).into()),
+                }
+            }
+            if again {
+                continue;
+            }
+            let mut planned = Planned { unplaced: assignment.unplaced, ..Planned::default() };
+            for (i, place) in found.into_iter().enumerate() {
+                match (layouts.remove(&i), place) {
+                    (Some(laid), place) => planned.take(self, place, laid, seeds[i]),
+                    (None, Target::Blank(target)) => planned.unneeded.push(*target),
+                    (None, Target::Existing(there)) => planned.unneeded.push(there.target),
+                }
+            }
+            return Ok(planned);
+        }
+        Err(Problem::new(Kind::Refused, "the files do not fit on the drives together with what the file system needs")
+            .advice("add a drive to the driveset")
+            .into())
+    }
+
+    fn unplaced(&self, files: &[u32], capacities: &[ByteLen], what_fits: bool) -> Problems {
+        let bytes: u64 = files.iter().map(|&f| self.catalog.files()[f as usize].len.0).sum();
+        let room: u64 = capacities.iter().map(|c| c.0).sum();
+        let mut problems = Problems::default();
+        let advice = if what_fits {
+            "use larger drives, or take rows out of the dataset"
+        } else {
+            "add a drive to the driveset, take rows out of the dataset, or write what fits now with --what-fits and add \
+             drives for the rest later with --additional-driveset"
+        };
+        problems.push(
+            Problem::new(Kind::Refused, {
+                let fit = if files.len() == 1 { "fits" } else { "fit" };
+                format!("{} of {} {fit} on no drive", counted(files.len() as u64, "file"), ByteLen(bytes))
+            })
+            .value(format!("room on all drives: {}", ByteLen(room)))
+            .advice(advice),
+        );
+        for &f in files.iter().take(20) {
+            let len = self.catalog.files()[f as usize].len;
+            let problem = Problem::new(Kind::Refused, "fits on no drive").path(self.catalog.source_path(f));
+            problems.push(problem.value(len.to_string()));
+        }
+        problems
+    }
+}
+
+fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
+    let error = match unfit {
+        Unfit::ExistingVolume(problem) => return problem,
+        Unfit::TooSmall { needed, available } => DriveError::Volume(LayoutError::TooSmall { needed, available }),
+        Unfit::Blank(error) => error,
+    };
+    let problem = match &error {
+        DriveError::Volume(LayoutError::TooSmall { needed, available }) => Problem::new(
+            Kind::Refused,
+            format!(
+                "is too small by {}: {needed} are needed, {available} are available",
+                ByteLen(needed.0.saturating_sub(available.0))
+            ),
+        )
+        .advice(
+            "use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with \
+             --what-fits and add drives for the rest later with --additional-driveset",
+        ),
+        // The options are impossible on this drive.
+        DriveError::Table(gpt::PlanError::TooLargeForMbr { .. }) => {
+            Problem::new(Kind::Usage, error.to_string()).column("--table").advice("leave --table out, or say gpt")
+        }
+        DriveError::Volume(LayoutError::TooManyClusters { .. })
+        | DriveError::BlockSplitsCluster { .. }
+        | DriveError::Regions(PlaceError::ClusterBelowSector { .. }) => Problem::new(Kind::Usage, error.to_string())
+            .column("--cluster-size")
+            .advice("leave --cluster-size out: it is chosen as Windows would"),
+        other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive"),
+    };
+    problem.drive(&target.facts.name).value(target.facts.size.to_string())
+}
+
+fn use_name(what: Use) -> String {
+    match what {
+        Use::Table => "partition table".into(),
+        Use::TableBackup => "backup partition table".into(),
+        Use::Reserved => "Microsoft reserved partition".into(),
+        Use::Front => "BitLocker boot sector".into(),
+        Use::Metadata(i) => format!("BitLocker metadata {i}"),
+        Use::Relocated => "NTFS boot sectors".into(),
+        Use::Verify => "BitLocker verify region".into(),
+        Use::Slack => "NTFS slack of clusters".into(),
+        Use::Section(kind) => format!("NTFS {}", kind.name()),
+        Use::Files => "files".into(),
+        Use::Manifest => "manifest".into(),
+        Use::Tail => "NTFS sectors behind the last cluster".into(),
+        Use::Free => "free".into(),
+        Use::Outside => "free, in no partition".into(),
+    }
+}
+
+/// The plan of one drive, for display.
+pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
+    let layout = &drive.layout;
+    let tree = layout.tree();
+    let regions = layout.uses().iter().map(|&(range, what)| (range.start, range.len, use_name(what))).collect();
+    let free = layout.free_len();
+    DrivePlan {
+        drive: drive.target.facts.clone(),
+        files: u64::from(tree.blob_count()),
+        dirs: u64::from(tree.dirs()),
+        data: layout.data_len(),
+        overhead: ByteLen(drive.target.facts.size.0.saturating_sub(layout.data_len().0 + free.0)),
+        free,
+        cluster: layout.layout().cluster().bytes(),
+        regions,
+        directories: biggest(tree),
+        encrypts: ByteLen(0),
+        to_write: layout.total_to_write(),
+    }
+}
+
+/// The largest directories by the bytes of their own files.
+pub fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
+    let catalog = tree.catalog();
+    let mut sums: HashMap<u32, (u64, u64)> = HashMap::new();
+    for i in 0..tree.blob_count() {
+        if let FileKind::Blob(file) = tree.kind(i) {
+            let file = &catalog.files()[file as usize];
+            let sum = sums.entry(file.dir).or_default();
+            sum.0 += 1;
+            sum.1 += file.len.0;
+        }
+    }
+    let mut all: Vec<(u32, (u64, u64))> = sums.into_iter().collect();
+    all.sort_by_key(|&(dir, (_, bytes))| (std::cmp::Reverse(bytes), dir));
+    let named = all.into_iter().take(DIRECTORIES_SHOWN).map(|(dir, (files, bytes))| {
+        let mut prefix = String::new();
+        catalog.blob_prefix(dir, &mut prefix);
+        (prefix, files, ByteLen(bytes))
+    });
+    named.collect()
+}

@@ -1,0 +1,506 @@
+//! A plan split by drive, so that each drive can be written by a process of its own, on any host, and the finished
+//! drives gathered into one journal again.
+//!
+//! ```text
+//! plan ──split──► shard per drive ──prepare──► a session with one drive (own journal, record, checkpoint)
+//!                                                   │
+//! one journal and all records ◄──merge──────────────┘
+//! ```
+//!
+//! A shard is a plan file (`prep::plan_file`) with one drive: its identity, its part of the catalog, the seed
+//! of its identifiers, never a key. Keys are drawn where the drive is written. The layout follows from the shard alone,
+//! so that a drive written from it equals the drive that the whole session would have written.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
+use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
+use crate::azure::names;
+use crate::device::{Roots, guard};
+use crate::files::input::{self, Pipes};
+use crate::io::FileFacts;
+use crate::journal::files::{self, JournalFile, journal_dir};
+use crate::limits::INPUT_FILE_MAX;
+use crate::plan::catalog::Catalog;
+use crate::plan::checkpoint::{self, Checkpoint};
+use crate::plan::tree::PropertyFile;
+use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
+use crate::request::{Action, PrepRequest};
+use crate::session::plan_file::{self, Recipe, SavedDrive, SavedPlan};
+use crate::session::planning::{Planned, Planner, PreparedDrive};
+use crate::session::preflight;
+use crate::session::prepare::{self, Plan, Prepared};
+use crate::session::resume;
+use crate::surroundings::Surroundings;
+use crate::units::{ByteLen, DeviceOffset, Stamp};
+use crate::work::target::{self, TargetDrive, TargetOptions};
+
+/// Sources that differ and are named one by one.
+const DIFFERENT_LISTED_MAX: u64 = 20;
+
+/// A shard that was written.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// Name of its file in the directory.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
+    /// The drive, as it was planned.
+    pub drive: DriveFacts,
+    /// Files of the session on it.
+    pub files: u64,
+    /// Bytes of those files.
+    pub data: ByteLen,
+}
+
+/// Writes one shard a drive into a directory, in the order of the plan. Durable when this returns.
+///
+/// # Errors
+/// The plan keeps a volume (shards format their drives), files are on no drive, or the directory cannot be written.
+pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
+    let mut problems = Problems::default();
+    for drive in &prepared.appends {
+        let what = "keeps its volume; only drives that are formatted can be prepared by shards";
+        let problem = Problem::new(Kind::Usage, what).drive(&drive.target.facts.name);
+        problems.push(problem.advice("take its row out of the driveset, and add to it in a session of its own"));
+    }
+    let waiting = prepared.plan.unplaced.len() as u64;
+    if waiting > 0 {
+        let what = format!("{} on no drive yet: a plan that is split must be whole", counted(waiting, "file"));
+        problems.push(Problem::new(Kind::Refused, what).advice("add drives"));
+    }
+    problems.into_result()?;
+    write_all(&prepared.plan.recipe, &prepared.plan.catalog, &prepared.drives, dir)
+}
+
+/// Writes the shard of each drive.
+pub(super) fn write_all(
+    recipe: &Recipe,
+    catalog: &Catalog,
+    drives: &[PreparedDrive],
+    dir: &Path,
+) -> Result<Vec<Shard>, Problems> {
+    let mut shards = Vec::new();
+    for (number, drive) in (0..).zip(drives) {
+        let assigned = drive.assigned();
+        let part = catalog.part(&assigned);
+        let file = format!("{number:04}-{}.shard", drive.target.facts.drive_id);
+        let all = (0..assigned.len() as u32).collect();
+        let saved = SavedDrive { target: drive.target.clone(), seed: drive.seed, assigned: all, rows: Vec::new() };
+        let path = dir.join(&file);
+        let written = plan_file::create(&path, recipe, &part, &[saved], &[]).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the shard cannot be written: {error}")).path(&path)
+        })?;
+        shards.push(Shard {
+            file,
+            digest: written.digest,
+            drive: drive.target.facts.clone(),
+            files: assigned.len() as u64,
+            data: ByteLen(part.files().iter().map(|file| file.len.0).sum()),
+        });
+    }
+    Ok(shards)
+}
+
+/// The preflight of one shard on this host. With a journal that holds its session already, that session is resumed;
+/// otherwise the drive is looked for and guarded as in a first session, and must be the drive of the plan; the sources
+/// must be those of the plan.
+///
+/// The request says where journal and logs lie and how to write; what is written follows from the shard.
+///
+/// # Errors
+/// Everything that prevents it, before the first write.
+pub fn prepare(
+    request: PrepRequest,
+    shard: &Path,
+    digest: &[u8; 32],
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Prepared, Problems> {
+    prepare_with(request, shard, digest, Surroundings::real(), &Roots::default(), on_event)
+}
+
+/// As [`prepare`], with randomness, time and the kernel's views given.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(
+    mut request: PrepRequest,
+    shard: &Path,
+    digest: &[u8; 32],
+    surroundings: Surroundings,
+    roots: &Roots,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Prepared, Problems> {
+    let SavedPlan { mut recipe, catalog, mut drives, .. } = load(shard, digest)?;
+    request.session.clone_from(&recipe.session);
+    let begun = files::read_journal(&request.journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
+    if begun {
+        request.action = Action::Resume;
+        return prepare::prepare_with(request, surroundings, roots, on_event);
+    }
+    request.action = Action::Copy;
+    let mut problems = Problems::default();
+    let Some((book, _)) = files::check_journal(&request, &mut problems) else { return Err(problems) };
+    prepare::choose_logs(&mut request, &book.ledger, &mut problems);
+    let cipher = resume::adopt(&mut request, &recipe)?;
+    preflight::directories(&request, &mut problems);
+    let (Some(SavedDrive { target: planned, seed, assigned, .. }), true) = (drives.pop(), drives.is_empty()) else {
+        let what = "is no shard: it does not hold exactly one drive";
+        return Err(Problem::new(Kind::Usage, what).path(shard).into());
+    };
+
+    let context = guard::Context {
+        sources: catalog.rows().iter().map(|row| row.base.clone()).collect(),
+        journal: Some(request.journal.clone()),
+        logs: Some(files::logdir(&request)),
+    };
+    let row = row_of(&planned);
+    let mut ids = request.drive_ids.clone();
+    if ids.is_empty() && has_own_id(&planned) {
+        ids.push((String::new(), planned.facts.drive_id.clone()));
+    }
+    let options = TargetOptions {
+        driveset: shard,
+        drive_ids: &ids,
+        ids_proved: false,
+        image_sector: planned.sector,
+        not_for_shipping: request.not_for_shipping,
+        for_service: true,
+        is_made_for: false,
+        context: &context,
+        roots,
+    };
+    let mut warnings = Vec::new();
+    let target = match target::find(std::slice::from_ref(&row), &options, &mut warnings) {
+        Ok(mut found) => found.pop(),
+        Err(mut more) => {
+            problems.0.append(&mut more.0);
+            None
+        }
+    };
+    problems.0.extend(target.iter().flat_map(|target| differences(&planned, target)));
+    if let Some(target) = &target {
+        prepare::refuse_foreign_records(std::slice::from_ref(target), &book.ledger, &request.journal, &mut problems);
+    }
+    let mut catalog = std::sync::Arc::try_unwrap(catalog)
+        .map_err(|_| Problem::new(Kind::Internal, "the catalog of a shard that was just read is in use"))?;
+    problems.0.append(&mut sources(&mut catalog, &mut recipe.properties).0);
+    let (Some(target), true) = (target, problems.0.is_empty()) else { return Err(problems) };
+
+    let catalog = std::sync::Arc::new(catalog);
+    let planner = Planner { recipe: &recipe, catalog: &catalog };
+    let layout = planner.lay_out(&target, &assigned, seed).map_err(|error| {
+        let problem = Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"));
+        problem.drive(&target.facts.name)
+    })?;
+    let drive = planner.prepared(target, layout, seed);
+    let plan = Plan {
+        recipe,
+        catalog,
+        unplaced: Vec::new(),
+        saved: None,
+        joins: (1, 0),
+        seen: book.seen,
+        given_up: Vec::new(),
+        done: Vec::new(),
+        added: Vec::new(),
+    };
+    let planned = Planned { drives: vec![drive], ..Planned::default() };
+    Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
+}
+
+/// Reads a shard whose digest is known.
+pub(super) fn load(shard: &Path, digest: &[u8; 32]) -> Result<SavedPlan, Problem> {
+    let unusable = |error: io::Error| {
+        Problem::new(Kind::Environment, format!("the shard cannot be used: {error}")).path(shard).advice(
+            "nothing was changed; restore the file as the plan wrote it, or split the plan again into another directory",
+        )
+    };
+    let len = fs::metadata(shard).map_err(unusable)?.len();
+    plan_file::load(shard, Some(&PlanMark { len, digest: *digest })).map_err(unusable)
+}
+
+/// Whether the drive id does not follow from the drive: it was given by hand, or is that of an image file, whose path may
+/// differ on another host.
+fn has_own_id(planned: &TargetDrive) -> bool {
+    let facts = &planned.facts;
+    facts.serial.as_deref().map(names::drive_id_from_serial).as_deref() != Some(&facts.drive_id)
+}
+
+/// The drive as a row of a driveset names it: by what it reports itself, wherever it is attached.
+fn row_of(planned: &TargetDrive) -> DrivesetRow {
+    let facts = &planned.facts;
+    let target = match &facts.serial {
+        Some(serial) if !facts.is_image => TargetName::Serial(names::drive_id_from_serial(serial)),
+        _ if facts.is_image => {
+            let is_new = fs::metadata(&facts.path).map_or(true, |meta| meta.is_file() && meta.len() == 0);
+            TargetName::Image { path: facts.path.clone(), size: is_new.then_some(facts.size) }
+        }
+        _ => TargetName::Device(facts.path.clone()),
+    };
+    DrivesetRow {
+        line: 0,
+        target,
+        format: FormatOption::Format,
+        prompt: if planned.silent { FormatPrompt::SilentMode } else { FormatPrompt::PromptOnFormat },
+        encryption: Encryption::Encrypt,
+        existing_key: None,
+    }
+}
+
+/// Differences between the drive that was found and the planned one.
+fn differences(planned: &TargetDrive, found: &TargetDrive) -> Vec<Problem> {
+    let (was, is) = (&planned.facts, &found.facts);
+    let mut all = Vec::new();
+    let mut differs = |what: &str, was: String, is: String| {
+        if was != is {
+            let problem = Problem::new(Kind::Refused, format!("is not the drive of the shard: its {what} differs"));
+            let problem = problem.drive(&found.facts.name).value(format!("planned for {was}, found {is}"));
+            all.push(problem.advice("attach the drive that the plan names, or plan again with this one"));
+        }
+    };
+    differs("drive id", was.drive_id.clone(), is.drive_id.clone());
+    differs("size", format!("{} bytes", was.size.0), format!("{} bytes", is.size.0));
+    differs("sector size", was.sector.to_string(), is.sector.to_string());
+    if let (Some(planned), Some(found)) = (&planned.identity, &found.identity)
+        && let Some(change) = planned.change_to(found)
+        && all.is_empty()
+    {
+        let problem = Problem::new(Kind::Refused, format!("is not the drive of the shard: {change}")).drive(&is.name);
+        all.push(problem.advice("attach the drive that the plan names, or plan again with this one"));
+    }
+    all
+}
+
+/// Holds the sources of this host against the plan: length and time of modification. The time of the last status change
+/// is this host's, and taken over.
+fn sources(catalog: &mut Catalog, properties: &mut [PropertyFile]) -> Problems {
+    let mut problems = Problems::default();
+    let mut different = 0u64;
+    let mut check = |path: PathBuf, len: ByteLen, mtime: Stamp| {
+        let what = match fs::symlink_metadata(&path) {
+            Err(error) => format!("cannot be read on this host: {error}"),
+            Ok(meta) if !meta.is_file() => "is no file on this host".into(),
+            Ok(meta) => {
+                let now = FileFacts::from_metadata(&meta);
+                let planned = FileFacts { len: len.0, mtime, ctime: now.ctime, dev: 0, ino: 0 };
+                match now.change_since(&planned) {
+                    None => return Some(now.ctime),
+                    Some(change) => format!("is not as it was planned: {change}"),
+                }
+            }
+        };
+        different += 1;
+        if different <= DIFFERENT_LISTED_MAX {
+            problems.push(Problem::new(Kind::Source, what).path(path));
+        }
+        None
+    };
+    let files = (0..).zip(catalog.files());
+    let now: Vec<Option<Stamp>> =
+        files.map(|(number, file)| check(catalog.source_path(number), file.len, file.mtime)).collect();
+    for file in properties {
+        file.ctime = check(file.source.clone(), file.len, file.mtime).unwrap_or(file.ctime);
+    }
+    if different > 0 {
+        let what = format!("{} not on this host as in the plan", counted(different, "source"));
+        let problem = Problem::new(Kind::Source, what);
+        problems.push(problem.advice("mount the sources as on the host that planned, or plan again"));
+    }
+    catalog.set_status_changes(|number, _| now.get(number as usize).copied().flatten());
+    problems
+}
+
+/// A shard whose drive may be finished, for [`merge`].
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Index of the drive in the plan.
+    pub place: u64,
+    /// Its drive id.
+    pub drive_id: String,
+    /// The shard's own journal.
+    pub journal: PathBuf,
+}
+
+/// Result of gathering shards.
+#[derive(Clone, Debug, Default)]
+pub struct Merged {
+    /// Drive ids that this call added.
+    pub added: Vec<String>,
+    /// Drive ids that the journal held already.
+    pub known: Vec<String>,
+    /// Drive ids that are not finished, each with the reason.
+    pub missing: Vec<(String, String)>,
+    /// Drive records next to the journal, in the order of the plan.
+    pub records: Vec<PathBuf>,
+}
+
+/// Gathers the finished drives of a plan in one journal, with their drive records next to it. May be repeated: drives
+/// that the journal holds are passed over. The session is complete once all parts are.
+///
+/// # Errors
+/// The journal belongs to other sessions that are unfinished, a record of the same name holds something else, or files
+/// cannot be read or written.
+pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Problems> {
+    let mut merged = Merged::default();
+    let mut problems = Problems::default();
+    let before = files::read_journal(journal)?;
+    if !before.damage.is_empty() {
+        return Err(Problems(before.damage));
+    }
+    let own = before.ledger.sessions.iter().find(|one| one.id == session && one.state != SessionState::Aborted);
+    let unfinished = before.ledger.unfinished().filter(|one| one.id != session);
+    if let Some(other) = unfinished {
+        let what = format!("session {} of the journal is unfinished", other.id);
+        let problem = Problem::new(Kind::Usage, what).path(journal);
+        return Err(problem.advice("finish it with --resume or --abort, or merge into another journal").into());
+    }
+    if own.is_some() && before.ledger.last().is_none_or(|last| last.id != session) {
+        let what = format!("session {session} is in the journal, and not its last one");
+        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal").into());
+    }
+    if own.is_some_and(|own| own.plan.is_some()) {
+        let what = format!("session {session} of the journal was prepared without shards");
+        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal").into());
+    }
+    let dir = journal_dir(journal);
+    let mut to_add = Vec::new();
+    for part in parts {
+        match finished(session, part) {
+            Err(why) => merged.missing.push((part.drive_id.clone(), why)),
+            Ok(drive) => {
+                let from = journal_dir(&part.journal).join(&drive.record_file);
+                let to = dir.join(&drive.record_file);
+                match held(&from, &to) {
+                    Err(problem) => problems.push(problem),
+                    Ok(record) => to_add.push((part, drive, to, record)),
+                }
+            }
+        }
+    }
+    std::mem::take(&mut problems).into_result()?;
+    let is_whole = merged.missing.is_empty() && !parts.is_empty();
+    let known = |id: &str, hash: Option<&str>| {
+        let drive = own.and_then(|own| own.drive(id));
+        drive.filter(|drive| drive.state == SessionState::Completed).map(|drive| drive.manifest_hash.as_deref() == hash)
+    };
+    for (part, drive, ..) in &to_add {
+        if known(&part.drive_id, drive.manifest_hash.as_deref()) == Some(false) {
+            let problem = Problem::new(Kind::Refused, "the journal holds this drive with another manifest");
+            let problem = problem.path(journal).value(part.drive_id.clone());
+            problems.push(problem.advice("merge into another journal"));
+        }
+    }
+    problems.into_result()?;
+    let is_complete = own.is_some_and(|own| own.state == SessionState::Completed);
+    let file = if to_add.is_empty() { None } else { Some(JournalFile::open_seen(journal, &before.seen)?) };
+    let mut has_begun = own.is_some();
+    for (part, drive, to, record) in to_add {
+        if let Some(bytes) = record {
+            crate::journal::records::write_private(&to, &bytes)?;
+        }
+        merged.records.push(to);
+        if known(&part.drive_id, drive.manifest_hash.as_deref()).is_some() {
+            merged.known.push(part.drive_id.clone());
+            continue;
+        }
+        let Some(file) = &file else { continue };
+        if !has_begun {
+            file.append(&ActivityRecord::Session { id: session, state: SessionState::Started, plan: None })?;
+            has_begun = true;
+        }
+        file.append(&ActivityRecord::Drive {
+            session,
+            drive_id: &part.drive_id,
+            state: SessionState::Completed,
+            record_file: &drive.record_file,
+            work: Work::Format,
+            details: DriveDetails {
+                name: drive.name.as_deref(),
+                size: drive.size,
+                for_shipping: drive.for_shipping,
+                files: drive.files,
+                data: drive.data,
+                manifest_hash: drive.manifest_hash.as_deref(),
+                manifest_file: drive.manifest_file.as_deref(),
+                key_check: drive.key_check.as_deref(),
+                place: Some(part.place),
+            },
+        })?;
+        merged.added.push(part.drive_id.clone());
+    }
+    if let (Some(file), true, false) = (&file, is_whole, is_complete) {
+        file.append(&ActivityRecord::Session { id: session, state: SessionState::Completed, plan: None })?;
+    }
+    Ok(merged)
+}
+
+/// Durable part of a drive at its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Modification time of the checkpoint's file.
+    pub at: SystemTime,
+    /// End of the durable part; the drive is written in ascending order.
+    pub end: DeviceOffset,
+}
+
+/// Reads the checkpoint of an unfinished shard; `None` without one, or with one that another version wrote.
+pub fn durable(session: &str, journal: &Path, drive_id: &str) -> Option<Durable> {
+    let path = files::sidecar(journal, session, files::Sidecar::Checkpoint(drive_id));
+    let bytes = input::read(&path, checkpoint::LEN as u64, Pipes::Refused).ok()?;
+    let checkpoint = Checkpoint::decode(&bytes).ok()?;
+    let at = fs::metadata(&path).ok()?.modified().ok()?;
+    Some(Durable { at, end: checkpoint.format()?.end })
+}
+
+/// The finished drive of a part, as its own journal has it; otherwise the reason.
+fn finished(session: &str, part: &Part) -> Result<crate::azure::ledger::SessionDrive, String> {
+    if !part.journal.exists() {
+        return Err("was not begun".into());
+    }
+    let book = files::read_journal(&part.journal).map_err(|problem| problem.what.to_string())?;
+    if !book.damage.is_empty() {
+        return Err("its journal is damaged".into());
+    }
+    let own = book.ledger.last().filter(|last| last.id == session);
+    let own = own.ok_or_else(|| "its journal holds another session".to_owned())?;
+    let drive = own.drive(&part.drive_id).ok_or_else(|| "was not begun".to_owned())?;
+    match (own.state, drive.state) {
+        (SessionState::Completed, SessionState::Completed) => Ok(drive.clone()),
+        _ => Err("is not finished".into()),
+    }
+}
+
+/// The record to copy; `None` when it is there already.
+fn held(from: &Path, to: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Problem> {
+    let record = input::read(from, INPUT_FILE_MAX, Pipes::Refused).map_err(|error| {
+        let problem = Problem::new(Kind::Environment, format!("the drive record cannot be read: {error}")).path(from);
+        problem.advice("merge on the host that holds it, or bring it to this path")
+    })?;
+    match File::open(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(record)),
+        _ => {
+            let other = input::read(to, INPUT_FILE_MAX, Pipes::Refused).ok();
+            if other.is_some_and(|other| *other == *record) {
+                return Ok(None);
+            }
+            let problem = Problem::new(Kind::Refused, "another file has the name of the drive record").path(to);
+            Err(problem.advice("merge into a journal in another directory"))
+        }
+    }
+}
+
+/// Whether a drive of a plan can be reached on this host: hardware by its serial, an image by the directory of its file.
+pub fn is_here(drive: &DriveFacts) -> bool {
+    match &drive.serial {
+        Some(serial) if !drive.is_image => {
+            let name = format!("serial:{}", names::drive_id_from_serial(serial));
+            crate::device::resolve(&name, &Roots::default()).is_ok()
+        }
+        _ if drive.is_image => drive.path.parent().is_some_and(Path::is_dir),
+        _ => drive.path.exists(),
+    }
+}

@@ -1,0 +1,425 @@
+//! The block reader: slots are filled from the drive in the order requested, decrypted and hashed by the workers, and
+//! passed on in the order of arrival.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::crypt::SectorCipher;
+use crate::hash::Md5Chain;
+use crate::io::{self, Completion, Engine, Fill, From, Part, PartResult};
+use crate::pool::{FILLS_MAX, Pool, SLOT_LEN, Slot};
+use crate::report::{Kind, Problem, Stop};
+use crate::stream::medium::Medium;
+use crate::stream::timeouts::Timeouts;
+use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, LaneBatcher, Span, Workers};
+use crate::units::{ByteLen, ByteOffset};
+
+/// Additional bytes of a slot, so that a block that starts inside a sector still fits.
+pub const SLOT_SPARE: usize = 8 << 10;
+
+/// Slots of a drive, 96 MiB: as many as are being filled, and two full sets of lanes at the workers. With 16 of them a
+/// device of 3 GB/s is read a quarter slower.
+const SLOTS: usize = 24;
+
+/// Slots being filled that keep the drive busy while others wait for full lanes.
+const BUSY: usize = 4;
+
+/// Loads that may arrive before one that was requested earlier: bounds the loads that an ordering caller must hold.
+const AHEAD_MAX: u64 = 32;
+
+/// A load that takes longer to come is read before the next is asked for.
+const SLOW_LOAD: Duration = Duration::from_millis(5);
+
+/// Longest sleep of the loop, so that a stop request is noticed.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// A slot's worth of reading.
+#[derive(Debug)]
+pub struct Load<T> {
+    /// The caller's tag.
+    pub what: T,
+    /// Bytes of the slot in use.
+    pub len: usize,
+    /// Ranges of the slot, with their source on the medium; whole sectors.
+    pub parts: Vec<(Range<usize>, ByteOffset)>,
+    /// Ranges of the slot that are zero without being read.
+    pub zeros: Vec<Range<usize>>,
+    /// Encrypted ranges of the slot, with their offset in the volume.
+    pub crypt: Vec<(Range<usize>, ByteOffset)>,
+    /// Ranges to hash, ascending and disjoint. A part of a block longer than a slot is alone in its load, and the parts
+    /// of a block are consecutive.
+    pub spans: Vec<Span>,
+    /// Whether such a block begins here.
+    pub begins: bool,
+}
+
+impl<T> Load<T> {
+    /// A load tagged `what` without anything to read.
+    pub fn new(what: T) -> Self {
+        let (parts, zeros, crypt, spans) = Default::default();
+        Self { what, len: 0, parts, zeros, crypt, spans, begins: false }
+    }
+}
+
+/// The bytes in use of a filled slot. Keeping them keeps the slot: the reader has one slot less until they are dropped.
+#[derive(Debug)]
+pub struct Held {
+    slot: Option<Slot>,
+    len: usize,
+    waker: io::Waker,
+    is_away: bool,
+}
+
+impl Held {
+    /// For another thread: the reader is woken when they are dropped, since it may have nothing else to wait for.
+    pub fn away(mut self) -> Self {
+        self.is_away = true;
+        self
+    }
+
+    /// The slot itself, and who is to be woken once it is free again.
+    pub fn into_slot(mut self) -> Option<(Slot, io::Waker)> {
+        self.slot.take().map(|slot| (slot, self.waker.clone()))
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.slot.as_ref().map_or(&[], |slot| &slot[..self.len])
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.slot.as_mut().map_or(&mut [], |slot| &mut slot[..self.len])
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.slot.take().is_some() && self.is_away {
+            self.waker.wake();
+        }
+    }
+}
+
+/// A load that has been read.
+#[derive(Debug)]
+pub struct Arrived<T> {
+    /// The caller's tag.
+    pub what: T,
+    /// The bytes read, decrypted. Meaningless if `failure` is set.
+    pub bytes: Held,
+    /// One digest a span.
+    pub digests: Vec<Digest>,
+    /// CRC-64/NVME of `bytes`.
+    pub crc: u64,
+    /// A part of it could not be read: nothing of it was decrypted or hashed.
+    pub failure: Option<std::io::Error>,
+}
+
+/// Parameters of a run of the block reader.
+#[derive(Debug)]
+pub struct BlockReader<'a> {
+    /// The medium of the drive.
+    pub medium: &'a dyn Medium,
+    /// The volume's cipher.
+    pub cipher: Option<Arc<SectorCipher>>,
+    /// The shared workers.
+    pub workers: &'a Workers,
+    /// Stop request.
+    pub stop: &'a Stop,
+    /// Bytes of a slot.
+    pub slot_len: usize,
+    /// Limits after which the drive is given up.
+    pub timeouts: Timeouts,
+}
+
+struct Under<T> {
+    load: Load<T>,
+    failure: Option<std::io::Error>,
+}
+
+/// Queue to the workers. Blocks longer than a slot are hashed in order, one of their slots at a time.
+struct Outgoing {
+    batcher: LaneBatcher,
+    order: VecDeque<u64>,
+    ready: HashMap<u64, Slot>,
+    state: Option<Md5Chain>,
+    busy: bool,
+}
+
+/// Channel for digests, and the waker of the loop.
+struct Ends<'a> {
+    reply: &'a Sender<Done>,
+    waker: &'a io::Waker,
+}
+
+impl BlockReader<'_> {
+    /// Reads every load and passes it to `sink`, in the order of arrival.
+    ///
+    /// # Errors
+    /// Those of `sink`, an engine that broke, no memory, a drive that hangs, or [`Kind::Interrupted`]. Bytes that cannot be read are no error.
+    pub fn run<T>(
+        &self,
+        loads: impl Iterator<Item = Load<T>>,
+        sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let pool = Pool::new(SLOTS, self.slot_len)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        self.run_in(&pool, loads, sink)
+    }
+
+    /// As [`BlockReader::run`], with the slots of a pool that others know too.
+    ///
+    /// # Errors
+    /// As [`BlockReader::run`].
+    pub fn run_in<T>(
+        &self,
+        pool: &Pool,
+        mut loads: impl Iterator<Item = Load<T>>,
+        mut sink: impl FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let (mut engine, _) = self.medium.engine(pool);
+        let result = self.carry(pool, engine.as_mut(), &mut loads, &mut sink);
+        while result.is_err() && engine.in_flight() > 0 {
+            // The kernel still fills slots: they must live until it is done.
+            if matches!(engine.wait(Some(io::DRAIN_MAX)), Completion::Broken(_) | Completion::TimedOut) {
+                break;
+            }
+        }
+        result
+    }
+
+    fn carry<T>(
+        &self,
+        pool: &Pool,
+        engine: &mut (dyn Engine + Send),
+        loads: &mut dyn Iterator<Item = Load<T>>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
+        let waker = engine.waker();
+        let ends = Ends { reply: &reply, waker: &waker };
+        let batcher = self.workers.lane_batcher();
+        let mut outgoing =
+            Outgoing { batcher, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
+        let mut under: HashMap<u64, Under<T>> = HashMap::new();
+        let (mut next, mut filling, mut ended) = (0, 0, false);
+        // Whether the last load came slowly, and something that arrived meanwhile may be waiting.
+        let mut is_behind = false;
+        loop {
+            if self.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request"));
+            }
+            let oldest = under.keys().min().copied().unwrap_or(next);
+            while !ended && (!is_behind || under.is_empty()) && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
+                let Some(mut slot) = pool.take() else { break };
+                let asked = Instant::now();
+                let Some(load) = loads.next() else {
+                    ended = true;
+                    break;
+                };
+                for range in &load.zeros {
+                    slot[range.clone()].fill(0);
+                }
+                let tag = next;
+                next += 1;
+                let is_chained = is_chained(&load);
+                if is_chained {
+                    outgoing.order.push_back(tag);
+                }
+                if load.parts.is_empty() {
+                    if is_chained {
+                        outgoing.ready.insert(tag, slot);
+                    } else {
+                        outgoing.batcher.push(self.job(tag, slot, &load, None, &ends));
+                    }
+                } else {
+                    let parts = load.parts.iter();
+                    let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
+                    engine.fill(Fill { tag, slot, parts: parts.collect() });
+                    filling += 1;
+                }
+                under.insert(tag, Under { load, failure: None });
+                self.send_chain(&mut outgoing, &under, &ends);
+                // A caller that limits the rate makes the loop wait for the next load: this one, and all that arrived
+                // meanwhile, go first.
+                if asked.elapsed() > SLOW_LOAD {
+                    is_behind = true;
+                    break;
+                }
+            }
+            engine.submit();
+            while let Ok(done) = replies.try_recv() {
+                self.digested(done, &mut outgoing, &mut under, &ends, sink)?;
+            }
+            if under.is_empty() {
+                if ended {
+                    return Ok(());
+                }
+                if pool.available() > 0 {
+                    continue;
+                }
+                // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
+            }
+            outgoing.batcher.flush(filling >= BUSY);
+            let wait = if is_behind { Duration::ZERO } else { WAIT_MAX };
+            let completion = engine.wait(Some(wait));
+            is_behind &= !matches!(completion, Completion::TimedOut);
+            match completion {
+                Completion::Filled { tag, slot, results } => {
+                    filling -= 1;
+                    let Some(entry) = under.get_mut(&tag) else { continue };
+                    entry.failure = results.into_iter().find_map(|result| match result {
+                        PartResult::Done => None,
+                        PartResult::Changed(what) => Some(std::io::Error::other(what)),
+                        PartResult::Failed(error) => Some(error),
+                    });
+                    if entry.failure.is_some() {
+                        outgoing.order.retain(|other| *other != tag);
+                        let (digests, chain) = (Vec::new(), None);
+                        self.hand_on(
+                            Done { tag, slot, digests, chain, whole: None, crc: 0, span_crcs: Vec::new() },
+                            &mut under,
+                            &ends,
+                            sink,
+                        )?;
+                        self.send_chain(&mut outgoing, &under, &ends);
+                    } else if is_chained(&entry.load) {
+                        outgoing.ready.insert(tag, slot);
+                        self.send_chain(&mut outgoing, &under, &ends);
+                    } else {
+                        outgoing.batcher.push(self.job(tag, slot, &entry.load, None, &ends));
+                    }
+                }
+                Completion::Broken(error) => {
+                    return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
+                }
+                Completion::TimedOut => self.timeouts.check(engine)?,
+                Completion::Woken | Completion::Written { .. } | Completion::Flushed { .. } => {}
+            }
+        }
+    }
+
+    fn send_chain<T>(&self, outgoing: &mut Outgoing, under: &HashMap<u64, Under<T>>, ends: &Ends<'_>) {
+        if outgoing.busy {
+            return;
+        }
+        let Some(tag) = outgoing.order.front().copied() else { return };
+        let Some(slot) = outgoing.ready.remove(&tag) else { return };
+        let Some(entry) = under.get(&tag) else { return };
+        outgoing.order.pop_front();
+        outgoing.busy = true;
+        let state = outgoing.state.take().filter(|_| !entry.load.begins);
+        outgoing.batcher.push(self.job(tag, slot, &entry.load, state, ends));
+    }
+
+    fn digested<T>(
+        &self,
+        mut done: Done,
+        outgoing: &mut Outgoing,
+        under: &mut HashMap<u64, Under<T>>,
+        ends: &Ends<'_>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        outgoing.batcher.complete();
+        if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
+            outgoing.state = done.chain.take();
+            outgoing.busy = false;
+            self.send_chain(outgoing, under, ends);
+        }
+        self.hand_on(done, under, ends, sink)
+    }
+
+    fn job<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) -> Job {
+        Job {
+            tag,
+            slot,
+            len: load.len,
+            spans: load.spans.clone(),
+            chain,
+            wholes: Vec::new(),
+            whole: None,
+            direction: CipherDirection::Open,
+            crypt: load.crypt.clone(),
+            cipher: self.cipher.clone(),
+            sums_spans: false,
+            reply: ends.reply.clone(),
+            waker: ends.waker.clone(),
+        }
+    }
+
+    fn hand_on<T>(
+        &self,
+        done: Done,
+        under: &mut HashMap<u64, Under<T>>,
+        ends: &Ends<'_>,
+        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let Some(Under { load, failure }) = under.remove(&done.tag) else { return Ok(()) };
+        let bytes = Held { slot: Some(done.slot), len: load.len, waker: ends.waker.clone(), is_away: false };
+        sink(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
+    }
+}
+
+fn is_chained<T>(load: &Load<T>) -> bool {
+    load.spans.iter().any(|span| matches!(span.how, How::Chain { .. }))
+}
+
+/// Divides `len` bytes into pieces the size of a load: start and length.
+pub fn cut(len: ByteLen) -> impl Iterator<Item = (ByteOffset, usize)> {
+    (0..len.0).step_by(SLOT_LEN).map(move |at| (ByteOffset(at), (len.0 - at).min(SLOT_LEN as u64) as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::SimDisk;
+    use crate::units::SectorSize;
+
+    /// A consumer that holds every slot stops the reader, and starts it again by releasing one.
+    #[test]
+    fn slots_that_were_kept_come_back() {
+        let len = ByteLen(40 * SLOT_LEN as u64 + 512);
+        let disk = SimDisk::new(len, SectorSize::S512, 3);
+        disk.plant(ByteOffset(0), b"first");
+        let workers = Workers::start(2).expect("threads");
+        let stop = Stop::new();
+        let timeouts = Timeouts::default();
+        let road =
+            BlockReader { medium: &disk, cipher: None, workers: &workers, stop: &stop, slot_len: SLOT_LEN, timeouts };
+        let loads = cut(len).map(|(at, part)| {
+            let mut load = Load::new(at);
+            load.len = part;
+            load.parts.push((0..part, at));
+            load
+        });
+        let (keep, kept) = unbounded::<(ByteOffset, Held)>();
+        let keeper = std::thread::spawn(move || {
+            let (mut all, mut seen) = (Vec::new(), 0);
+            for (at, bytes) in kept {
+                assert!(at.0 > 0 || bytes.starts_with(b"first"));
+                seen += bytes.len();
+                all.push(bytes);
+                if all.len() == SLOTS {
+                    all.clear();
+                }
+            }
+            seen
+        });
+        let sent = road.run(loads, |arrived| {
+            let _ = keep.send((arrived.what, arrived.bytes.away()));
+            Ok(())
+        });
+        drop(keep);
+        assert!(sent.is_ok(), "{sent:?}");
+        assert_eq!(keeper.join().expect("no panic") as u64, len.0);
+    }
+}

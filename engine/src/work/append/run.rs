@@ -1,0 +1,791 @@
+//! Adds files to one drive, from the claim to its record, and undoes that.
+//!
+//! Files are first copied into free clusters. The checkpoint has [`Copied`] once all are copied and the undo and redo
+//! images next to the journal are complete; from then on the volume is changed to include the files, or reverted. For a
+//! volume that is encrypted in place first, [`encrypt`] has further steps, all of them before the first copy.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::commit::{self, Store};
+use super::copy::{self, first_bad};
+use super::drive::{AppendDrive, record_of, unlock};
+use super::{Addition, Job, Planned, encrypt};
+use crate::azure::SecretText;
+use crate::azure::drive_record::{self, DriveInfo, RecordState};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::checkpoint::work::{AppendState, Copied, RecordBefore};
+use crate::checkpoint::{Checkpoint, Prefix, WorkState};
+use crate::device::{Access, Device, Roots, guard};
+use crate::journal::files::{Sidecar, journal_dir, replace_private, sidecar, sync_dir};
+use crate::ntfs::build::LeftOut;
+use crate::ntfs::read::{Severity, Volume};
+use crate::plan::drive::MANIFEST_NAME;
+use crate::pool::{Pool, SLOT_LEN};
+use crate::report::{DriveKeys, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::request::{PrepRequest, ReadBack};
+use crate::session::abort::WayBack;
+use crate::session::resume::{READ_BACK, identity_digest};
+use crate::session::run::{self, Done, Shared};
+use crate::stream::medium::Medium;
+use crate::stream::sources::all_left_out;
+use crate::stream::timeouts::Timeouts;
+use crate::surroundings::now;
+use crate::units::{BatchNo, ByteLen, FileTime};
+use crate::verify::added::{self, Added};
+use crate::verify::index::{Index, IndexRow};
+use crate::verify::judge::{Context, VerifyRequest};
+use crate::verify::known::Journals;
+use crate::verify::logs::Logs;
+use crate::volume::files::Files;
+use crate::volume::find::{Found, Opened, View};
+use crate::work::claim::claim;
+use crate::work::drive::{Durable, SLOTS, Save};
+use crate::work::keys::Keys;
+use crate::work::list;
+use crate::work::manifest;
+use crate::work::outcome::{OutcomeLog, Replay};
+use crate::work::readback;
+use crate::work::target::TargetDrive;
+
+/// Name of the sidecar with the images of old and new contents.
+pub const IMAGES: &str = "images";
+
+/// Progress of the files added to the volume.
+fn state_of(checkpoint: &Checkpoint) -> Result<&AppendState, Problem> {
+    checkpoint.state.append().ok_or_else(other_work)
+}
+
+/// Mutable access to the same.
+fn state_mut(checkpoint: &mut Checkpoint) -> Result<&mut AppendState, Problem> {
+    checkpoint.state.append_mut().ok_or_else(other_work)
+}
+
+fn other_work() -> Problem {
+    Problem::new(Kind::Internal, "a volume is added to by the checkpoint of a drive that is formatted")
+}
+
+/// Facts of the copied data.
+///
+/// # Errors
+/// Not everything is copied yet.
+fn copied_of(checkpoint: &Checkpoint) -> Result<Copied, Problem> {
+    let copied = state_of(checkpoint)?.copied;
+    copied.ok_or_else(|| Problem::new(Kind::Internal, "a volume is finished before everything is copied"))
+}
+
+/// Progress of a volume that is partly encrypted in place, in words; `None` for any other.
+pub fn encrypting(checkpoint: &Checkpoint) -> Option<String> {
+    let state = checkpoint.state.convert().filter(|state| state.step < encrypt::Step::Done)?;
+    Some(match state.step {
+        encrypt::Step::Passing => format!("continues encrypting the volume from its byte {} on", state.border),
+        _ => "continues preparing to encrypt the volume".into(),
+    })
+}
+
+/// Whether everything is copied, so that the volume's metadata may be half changed.
+pub fn is_copied(checkpoint: &Checkpoint) -> bool {
+    checkpoint.state.append().is_some_and(|state| state.copied.is_some())
+}
+
+/// Whether rolling the drive back includes decrypting its volume.
+pub fn will_decrypt(checkpoint: &Checkpoint) -> bool {
+    checkpoint.state.convert().is_some_and(|state| state.step >= encrypt::Step::Passing)
+}
+
+/// Whether anything except free clusters of the volume was written.
+pub fn has_changed(checkpoint: &Checkpoint) -> bool {
+    is_copied(checkpoint) || checkpoint.state.convert().is_some_and(|state| state.step != encrypt::Step::Begun)
+}
+
+/// Files next to the journal that belong to the drive.
+struct DriveFiles {
+    record: PathBuf,
+    checkpoint: PathBuf,
+    outcome: PathBuf,
+    images: PathBuf,
+    /// Images for the hidden files, of a volume that is encrypted in place.
+    hidden: PathBuf,
+    batch: PathBuf,
+}
+
+impl DriveFiles {
+    fn new(request: &PrepRequest, drive_id: &str) -> Self {
+        let of = |which| sidecar(&request.journal, &request.session, which);
+        Self {
+            record: journal_dir(&request.journal).join(format!("{drive_id}.xml")),
+            checkpoint: of(Sidecar::Checkpoint(drive_id)),
+            outcome: of(Sidecar::Outcome(drive_id)),
+            images: of(Sidecar::Other(drive_id, IMAGES)),
+            hidden: of(Sidecar::Other(drive_id, encrypt::IMAGES)),
+            batch: of(Sidecar::Other(drive_id, encrypt::BATCH_JOURNAL)),
+        }
+    }
+
+    fn images(&self, make: bool) -> Result<File, Problem> {
+        Self::open(&self.images, make)
+    }
+
+    /// [`commit::trust`], naming the file where that is at fault.
+    fn trust(&self, images: &mut File, written: &Prefix, device: &Device, name: &str) -> Result<(), Problem> {
+        commit::trust(images, written, device, name).map_err(|problem| match problem.kind {
+            Kind::Environment => problem.path(&self.images),
+            _ => problem,
+        })
+    }
+
+    /// Opens a private file; `make` creates a missing one.
+    fn open(path: &Path, make: bool) -> Result<File, Problem> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(make).mode(0o600);
+        options.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !make => {
+                let problem = Problem::new(Kind::Environment, "a file next to the journal is gone").path(path);
+                problem.advice("restore it as it was: the volume can be neither finished nor rolled back without it")
+            }
+            _ => run::sidecar_problem(&error, path),
+        })
+    }
+
+    /// The log of copied data, up to the part covered by the checkpoint.
+    fn log(&self, checkpoint: &Checkpoint) -> io::Result<(OutcomeLog, Replay)> {
+        let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
+        let state = checkpoint.state.append().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        OutcomeLog::resume(file, &state.outcome, state.next.0)
+    }
+
+    /// An empty log.
+    fn new_log(&self) -> io::Result<(OutcomeLog, Replay)> {
+        replace_private(&self.outcome, &[])?;
+        let file = OpenOptions::new().read(true).write(true).open(&self.outcome)?;
+        Ok((OutcomeLog::new(file), Replay::default()))
+    }
+}
+
+/// Reads the checkpoint of a drive to which an earlier run of the session started to add. If the plan is known, its
+/// time and the digests of its prefixes must match.
+///
+/// # Errors
+/// The reason why it is not valid.
+pub fn started(
+    request: &PrepRequest,
+    target: &TargetDrive,
+    plan: Option<(u64, &BTreeMap<u64, [u8; 32]>)>,
+) -> Result<Checkpoint, Problem> {
+    let drive_id = &target.facts.drive_id;
+    let path = DriveFiles::new(request, drive_id).checkpoint;
+    let otherwise =
+        "nothing was changed; restore the file as it was: only it knows how far the drive's volume is changed";
+    let unusable = |why: String| {
+        let problem = Problem::new(Kind::Environment, format!("the drive's checkpoint {why}"));
+        problem.path(&path).drive(&target.facts.name).advice(otherwise)
+    };
+    let bytes = fs::read(&path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    let checkpoint =
+        Checkpoint::decode(&bytes).map_err(|fault| unusable(fault.to_string()).advice(fault.advice(otherwise)))?;
+    let planned = plan.is_none_or(|(formatted, prefixes)| {
+        let snapshot = &checkpoint.snapshot;
+        checkpoint.time == formatted && prefixes.get(&snapshot.len) == Some(&snapshot.digest)
+    });
+    let fits = checkpoint.session == request.session
+        && checkpoint.drive_id == *drive_id
+        && checkpoint.state.work() == target.work
+        && planned;
+    if !fits {
+        return Err(unusable("belongs to another plan".into()));
+    }
+    if checkpoint.identity != identity_digest(target) {
+        return Err(unusable("belongs to another drive".into()));
+    }
+    Ok(checkpoint)
+}
+
+/// Adds files to a drive, or continues that.
+pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    let drive_files = DriveFiles::new(request, &facts.drive_id);
+    let device = Arc::new(claim(&drive.target, shared.context)?);
+    // A volume that is encrypted in place may be in between; its space is checked under the claim in any case.
+    let is_encrypted = drive.target.work != Work::Encrypt;
+    let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
+    let mut checkpoint = match &drive.started {
+        Some(started) => (**started).clone(),
+        None => begin(index, drive, &drive_files, shared)?,
+    };
+    let pool = shared.pool(index)?;
+    let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
+    let node = (!facts.is_image).then_some(&*facts.path);
+    let mut store = Store::new(&facts.name, engine, &pool).at(node).reporting(Timeouts::default(), shared.events);
+    let opened = match there {
+        Some(opened) => opened,
+        None => {
+            encrypt_first(index, drive, &device, &drive_files, &mut checkpoint, &mut store, shared)?;
+            unlock(&drive.target, Box::new(Arc::clone(&device)))?
+        }
+    };
+    let is_copied = is_copied(&checkpoint);
+    let mut images = drive_files.images(!is_copied)?;
+    if let (false, Some(rows)) = (is_copied, &drive.index) {
+        index_files(index, drive, rows, &opened, &drive_files, &mut checkpoint, &mut store, &mut images, shared)?;
+    } else if !is_copied {
+        copy(index, drive, &opened, &drive_files, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
+    } else {
+        (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
+        drive_files.trust(&mut images, &copied_of(&checkpoint)?.images, &device, &facts.name)?;
+    }
+    let done = copied_of(&checkpoint)?;
+    let had_header_hash = state_of(&checkpoint)?.record.is_some_and(|record| record.has_header_hash);
+    // The log has the files that were left out; it must be readable before the volume is changed.
+    let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
+            .path(&drive_files.outcome)
+            .drive(&facts.name)
+            .advice("restore the file as it was, or roll the session back with --abort")
+    })?;
+    drop(log);
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
+    let copied = store.written();
+    commit::redo(&mut images, &mut store)?;
+    let store_written = store.written();
+    // Others may have the slots: what follows reads in longer ones.
+    drop(store);
+    drop(pool);
+    run::drop_caches(&device, facts, shared.events);
+    let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
+    run::keep_manifest(&drive.target, looked, &drive_files.record, (MANIFEST_NAME, &done.manifest_md5), shared)?;
+    if drive.tree.is_listed() && drive.index.is_none() {
+        let batches = copy::listed(&drive.tree, drive.plan.cluster);
+        list::keep_part(request, &facts.drive_id, &drive.tree, batches, &drive_files.outcome, &replay.left_out)?;
+    }
+    let header = request.drive_header_hash || had_header_hash;
+    let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
+    write_record(
+        drive.target.key.as_deref(),
+        &facts.drive_id,
+        &drive_files,
+        Some(done.manifest_md5),
+        header.as_deref(),
+    )?;
+    let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
+    drop(opened);
+    if let Err(error) = device.reread_partitions() {
+        (shared.events)(Event::Warning(format!(
+            "drive {}: finished, but the kernel did not read its partition table again: {error}",
+            facts.name
+        )));
+    }
+    let kind = device.kind().clone();
+    drop(device);
+    run::tell_mounted(&kind, facts, shared.events);
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
+    Ok(Done {
+        files: done.files,
+        data: done.data,
+        written: ByteLen(done.written.0 + store_written - copied),
+        manifest_md5: Some(done.manifest_md5),
+        left_out: replay.left_out.into_iter().map(|(i, why)| (drive.tree.source_path(i), why)).collect(),
+        record: Some(drive_files.record),
+        keys: DriveKeys::default(),
+        free_space_untouched: !shared.request.wipe_free,
+        outside_untouched: outside,
+    })
+}
+
+/// Encrypts the volume in place, as far as it is not encrypted yet.
+fn encrypt_first(
+    index: usize,
+    drive: &AppendDrive,
+    device: &Arc<Device>,
+    drive_files: &DriveFiles,
+    checkpoint: &mut Checkpoint,
+    store: &mut Store<'_>,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let facts = &drive.target.facts;
+    let state = checkpoint.state.convert().cloned();
+    let mut state = state.ok_or_else(|| Problem::new(Kind::Internal, "a plain volume without a plan for it"))?;
+    if state.step == encrypt::Step::Done {
+        return Ok(());
+    }
+    let found;
+    let keys = match drive.in_place.as_ref().and_then(|first| first.keys.as_ref()) {
+        Some(keys) => keys,
+        None => {
+            found = keys_again(&state, &drive.target, drive_files)?;
+            &found
+        }
+    };
+    let mut work = encrypt::Work {
+        index,
+        facts,
+        medium: Arc::clone(device) as Arc<dyn Medium>,
+        sector: drive.target.sector,
+        now: shared.formatted,
+        keys,
+        images: (&mut DriveFiles::open(&drive_files.hidden, state.step == encrypt::Step::Begun)?, &drive_files.hidden),
+        batches: (&DriveFiles::open(&drive_files.batch, state.step < encrypt::Step::Passing)?, &drive_files.batch),
+        batch_len: encrypt::batch_journal::BATCH_LEN,
+        save: &mut |state| {
+            if let Some(now) = checkpoint.state.convert_mut() {
+                now.clone_from(state);
+            }
+            save(drive_files, checkpoint)
+        },
+        events: shared.events,
+        stop: shared.stop,
+    };
+    encrypt::encrypt(&mut work, &mut state, store)?;
+    run::drop_caches(device, facts, shared.events);
+    Ok(())
+}
+
+/// The keys of a partly encrypted volume.
+fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
+    let regions = state.regions(target.sector).map_err(|fault| format!("the checkpoint {fault}"));
+    let keys = regions
+        .and_then(|regions| Keys::restore(&state.sealed_keys(), &regions, &drive_files.record, &target.facts.drive_id));
+    keys.map_err(|why| {
+        Problem::new(Kind::Environment, format!("the volume's key cannot be had: {why}"))
+            .path(&drive_files.record)
+            .drive(&target.facts.name)
+            .advice("bring the drive record back: without it, what is encrypted cannot be read")
+    })
+}
+
+/// Starts a drive: its record if there is none, the outcome log, the first checkpoint, and then the journal entry.
+fn begin(
+    index: usize,
+    drive: &AppendDrive,
+    drive_files: &DriveFiles,
+    shared: &Shared<'_>,
+) -> Result<Checkpoint, Problem> {
+    let (request, facts) = (shared.request, &drive.target.facts);
+    let key = drive.target.key.as_deref().map(SecretText::expose);
+    let there = record_of(&drive_files.record)?.filter(|record| {
+        record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
+    });
+    let before = match there {
+        Some(record) => Some(RecordBefore {
+            manifest_md5: match record.manifest_hash {
+                Some(crate::azure::Digest::Md5(md5)) => Some(md5),
+                _ => None,
+            },
+            has_header_hash: record.drive_header_hash.is_some(),
+        }),
+        None => {
+            if let Some(kept) = run::make_way(request, &facts.drive_id, &drive_files.record)? {
+                let (name, kept) = (&facts.name, kept.display());
+                (shared.events)(Event::Note(format!(
+                    "drive {name}: an earlier drive record was found; its key is kept in {kept}"
+                )));
+            }
+            write_record(drive.target.key.as_deref(), &facts.drive_id, drive_files, None, None)?;
+            None
+        }
+    };
+    let state = AppendState::begun(before);
+    let state = if let Some(first) = &drive.in_place {
+        let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
+        run::write_key_file(request, keys.external.as_ref())?;
+        WorkState::Encrypt(encrypt::begun(first.volume, &first.regions, request.wipe_free, keys), state)
+    } else if drive.target.work == Work::Index {
+        WorkState::Index(state)
+    } else {
+        WorkState::Append(state)
+    };
+    replace_private(&drive_files.outcome, &[]).map_err(|error| run::sidecar_problem(&error, &drive_files.outcome))?;
+    let checkpoint = Checkpoint {
+        session: request.session.clone(),
+        drive_id: facts.drive_id.clone(),
+        identity: identity_digest(&drive.target),
+        plan: [0; 32],
+        time: shared.formatted.0,
+        slot_len: SLOT_LEN as u64,
+        snapshot: shared.snapshot,
+        drive: WayBack::of(&drive.target, None).encode(),
+        state,
+    };
+    save(drive_files, &checkpoint)?;
+    let started = ActivityRecord::Drive {
+        session: &request.session,
+        drive_id: &facts.drive_id,
+        state: SessionState::Started,
+        record_file: &format!("{}.xml", facts.drive_id),
+        work: drive.target.work,
+        details: DriveDetails {
+            name: Some(&facts.name),
+            size: Some(facts.size.0),
+            for_shipping: Some(facts.for_shipping),
+            place: Some(shared.place(index)),
+            ..DriveDetails::default()
+        },
+    };
+    shared.journal.append(&started).map_err(run::first)?;
+    Ok(checkpoint)
+}
+
+fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem> {
+    let saved = replace_private(&drive_files.checkpoint, &checkpoint.encode());
+    saved.map_err(|error| run::sidecar_problem(&error, &drive_files.checkpoint))
+}
+
+/// Whether free clusters are overwritten. On a volume encrypted in place they are encrypted by then.
+fn wipes_free(drive: &AppendDrive, shared: &Shared<'_>) -> bool {
+    shared.request.wipe_free && drive.target.work != Work::Encrypt
+}
+
+/// Copies the remaining files, up to complete images and the checkpoint that records them.
+#[expect(clippy::too_many_arguments, reason = "one step of one function")]
+fn copy(
+    index: usize,
+    drive: &AppendDrive,
+    opened: &Opened,
+    drive_files: &DriveFiles,
+    checkpoint: &mut Checkpoint,
+    (store, pool): (&mut Store<'_>, &Pool),
+    images: &mut File,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let name = &drive.target.facts.name;
+    let (tree, rules, now) = (&drive.tree, &drive.rules, shared.formatted);
+    let manifest_len_max = manifest::len_max(tree, rules).0;
+    let what = Addition { name, opened, avoid: &[], tree, rules, manifest_len_max, now };
+    // Planned again under the claim: the volume may have changed since preflight.
+    let planned = what.plan().map_err(|refused| refused.problem(name))?;
+    let log = resume(&what, &planned, drive_files, checkpoint, shared)?;
+    checkpoint.plan = planned.digest(tree);
+    let beside = journal_dir(&shared.request.journal);
+    let job = Job {
+        index,
+        what,
+        pace: shared.request.pace,
+        bases: &shared.context.sources,
+        beside: &beside,
+        timeouts: Timeouts::default(),
+        rate_limit: &shared.rate_limit,
+        workers: shared.workers,
+        wipe_free: wipes_free(drive, shared),
+        events: shared.events,
+        stop: shared.stop,
+    };
+    let mut next = checkpoint.clone();
+    let mut each: Save<'_> = Box::new(move |durable| {
+        if let Some(state) = next.state.append_mut() {
+            reached(state, durable);
+        }
+        replace_private(&drive_files.checkpoint, &next.encode())
+    });
+    let appended = job.copy(&planned, store, pool, log, &mut each, images)?;
+    drop(each);
+    reached(state_mut(checkpoint)?, &appended.durable);
+    let (manifest_md5, images) = (appended.manifest_md5, appended.images);
+    let (files, data, written) = (appended.files, appended.data, appended.written);
+    ready(drive_files, checkpoint, Copied { manifest_md5, files, data, written, images })
+}
+
+/// Records the file data that are durable.
+const fn reached(state: &mut AppendState, durable: &Durable) {
+    (state.next, state.next_file, state.outcome) = (durable.next, durable.next_file, durable.outcome);
+}
+
+/// Records in the checkpoint that everything is copied and the images are complete.
+fn ready(drive_files: &DriveFiles, checkpoint: &mut Checkpoint, copied: Copied) -> Result<(), Problem> {
+    state_mut(checkpoint)?.copied = Some(copied);
+    sync_dir(&drive_files.images).map_err(|error| run::sidecar_problem(&error, &drive_files.images))?;
+    save(drive_files, checkpoint)
+}
+
+/// Hashes the files on the volume and writes their manifest, up to complete images and the checkpoint that records
+/// them.
+#[expect(clippy::too_many_arguments, reason = "one step of one function")]
+fn index_files(
+    index: usize,
+    drive: &AppendDrive,
+    rows: &[IndexRow],
+    opened: &Opened,
+    drive_files: &DriveFiles,
+    checkpoint: &mut Checkpoint,
+    store: &mut Store<'_>,
+    images: &mut File,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let (name, rules) = (&drive.target.facts.name, &drive.rules);
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Listing });
+    let mut problems = Problems::default();
+    let files = Files::read(opened)?;
+    let mut listed = Index::list(&files, rows, name, &mut problems);
+    problems.into_result().map_err(run::first)?;
+    let what = Addition {
+        name,
+        opened,
+        avoid: &[],
+        tree: &drive.tree,
+        rules,
+        manifest_len_max: listed.len_max(&rules.drive_id, &rules.session),
+        now: shared.formatted,
+    };
+    let planned = what.plan().map_err(|refused| refused.problem(name))?;
+    let number = planned.lists_of(opened, &rules.session)?;
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Data });
+    let (count, total) = listed.totals();
+    listed.hash(opened, &files, shared.workers, shared.stop, &mut |acknowledged| {
+        let (acknowledged, waiting_for) = (ByteLen(acknowledged), Waiting::Drive);
+        (shared.events)(Event::Progress { drive: index, acknowledged, total, files: 0, waiting_for });
+    })?;
+    (shared.events)(Event::Stage { drive: index, stage: Stage::Metadata });
+    let (pace, workers, events, stop) = (shared.request.pace, shared.workers, shared.events, shared.stop);
+    let (rate_limit, wipe_free) = (&shared.rate_limit, wipes_free(drive, shared));
+    let (beside, timeouts) = (&*journal_dir(&shared.request.journal), Timeouts::default());
+    let job = Job { index, what, pace, bases: &[], beside, timeouts, rate_limit, workers, wipe_free, events, stop };
+    let mut manifest = listed.manifest(&rules.drive_id, &rules.session, number);
+    let (manifest_md5, images) = job.finish(&planned, store, &mut manifest, LeftOut::default(), images)?;
+    let written = store.written();
+    let (files, data, written) = (count, total, ByteLen(written));
+    ready(drive_files, checkpoint, Copied { manifest_md5, files, data, written, images })
+}
+
+/// The log at the end of the durable batches; empty where these are not valid any more.
+fn resume(
+    what: &Addition<'_>,
+    planned: &Planned,
+    drive_files: &DriveFiles,
+    checkpoint: &mut Checkpoint,
+    shared: &Shared<'_>,
+) -> Result<(OutcomeLog, Replay), Problem> {
+    let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
+    let durable = state_of(checkpoint)?.next.0;
+    if durable > 0 {
+        let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied again: {why}", what.name)));
+        if checkpoint.plan != planned.digest(what.tree) || checkpoint.slot_len != SLOT_LEN as u64 {
+            note("what is free on the volume is not what it was");
+        } else {
+            match drive_files.log(checkpoint) {
+                Ok((log, replay)) => {
+                    let last = durable.saturating_sub(READ_BACK);
+                    let chosen = |number| number == 0 || number >= last;
+                    let lost = |left_out: &BTreeMap<u32, String>| {
+                        left_out.range(what.tree.first_property()..).next().is_some()
+                            || all_left_out(what.tree, left_out).is_some()
+                    };
+                    if lost(&replay.left_out) {
+                        note("its sources could not be read before");
+                    } else if first_bad(what, &planned.append, SLOT_LEN, &replay.sums, chosen)?.is_none() {
+                        return Ok((log, replay));
+                    } else {
+                        note("the volume does not hold what was written to it");
+                    }
+                }
+                Err(error) => note(&format!("the outcome log cannot be used: {error}")),
+            }
+        }
+        let state = state_mut(checkpoint)?;
+        (state.next, state.outcome) = (BatchNo(0), Prefix::of_nothing());
+        save(drive_files, checkpoint)?;
+    }
+    drive_files.new_log().map_err(failed)
+}
+
+fn write_record(
+    key: Option<&SecretText>,
+    drive_id: &str,
+    drive_files: &DriveFiles,
+    manifest_hash: Option<[u8; 16]>,
+    drive_header_hash: Option<&str>,
+) -> Result<(), Problem> {
+    let record = DriveInfo {
+        drive_id,
+        bitlocker_key: key.map_or("", SecretText::expose),
+        manifest_file: &format!("\\{MANIFEST_NAME}"),
+        manifest_hash,
+        drive_header_hash,
+    };
+    let state = if manifest_hash.is_some() { RecordState::Completed } else { RecordState::Incomplete };
+    let bytes = drive_record::write(&record, state, now()).map_err(|error| io::Error::other(error.to_string()));
+    bytes.and_then(|bytes| replace_private(&drive_files.record, &bytes)).map_err(|error| {
+        Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
+            .path(&drive_files.record)
+            .advice("make room or mend the permissions, and start again")
+    })
+}
+
+/// Reads back from the device with the key as the drive record prints it: the file system as a whole, the manifest, and
+/// the requested part of the session's files.
+fn read_back(
+    index: usize,
+    drive: &AppendDrive,
+    record: &Path,
+    done: &Copied,
+    shared: &Shared<'_>,
+) -> Result<Option<Opened>, Problem> {
+    let facts = &drive.target.facts;
+    if shared.request.read_back == ReadBack::None {
+        return Ok(None);
+    }
+    (shared.events)(Event::Stage { drive: index, stage: Stage::ReadBack });
+    let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
+    let opened = readback::open_again(Box::new(device), facts, Some(record), None);
+    let looked = opened.and_then(|opened| read_added(index, drive, &opened, done, shared).map(|()| Some(opened)));
+    looked.map_err(|problem| match problem.kind {
+        Kind::Different => problem
+            .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)"),
+        _ => problem,
+    })
+}
+
+/// [`read_back`] for an opened volume.
+fn read_added(
+    index: usize,
+    drive: &AppendDrive,
+    opened: &Opened,
+    done: &Copied,
+    shared: &Shared<'_>,
+) -> Result<(), Problem> {
+    let different = |what: String| Problem::new(Kind::Different, what).drive(&drive.target.facts.name);
+    let mut view = View(opened);
+    let volume = Volume::open(&mut view, opened.len()).map_err(|error| different(error.to_string()))?;
+    let report = volume.check(&mut view);
+    if let Some(first) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
+        let first = format!("{}: {}", first.place, first.what);
+        return Err(different(format!("the file system that was read back is not sound: {first}")));
+    }
+    let (how, seed) = (shared.request.read_back, readback::seed(&done.manifest_md5));
+    // Earlier files were read when they were indexed.
+    let below = drive.index.is_none().then(|| format!("\\{}", drive.tree.session()));
+    let added = Added {
+        manifest: &format!("\\{MANIFEST_NAME}"),
+        manifest_md5: done.manifest_md5,
+        below: below.as_deref(),
+        choose: &mut |count| if how == ReadBack::Full { (0..count).collect() } else { readback::sample(count, seed) },
+    };
+    let context = Context {
+        index,
+        request: &VerifyRequest::default(),
+        logs: &Logs::default(),
+        journals: &Journals::none(),
+        workers: shared.workers,
+        events: shared.events,
+        stop: shared.stop,
+        deliver: None,
+    };
+    added::run(opened, &context, added).map(drop)
+}
+
+/// Checks everything that [`roll_back`] will need; changes nothing.
+///
+/// # Errors
+/// Missing or damaged parts, and other obstacles.
+pub(crate) fn check_back(
+    target: &TargetDrive,
+    checkpoint: &Checkpoint,
+    request: &PrepRequest,
+    roots: &Roots,
+) -> Result<(), Problem> {
+    let name = &target.facts.name;
+    let drive_files = DriveFiles::new(request, &target.facts.drive_id);
+    let state = state_of(checkpoint)?;
+    if state.record.is_some() && record_of(&drive_files.record)?.is_none() {
+        let problem = Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing");
+        return Err(problem.path(&drive_files.record).drive(name).advice("restore the file as it was"));
+    }
+    if !has_changed(checkpoint) {
+        return Ok(());
+    }
+    if let Some(copied) = &state.copied {
+        let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
+        drive_files.trust(&mut drive_files.images(false)?, &copied.images, &device, name)?;
+    }
+    let Some(state) = checkpoint.state.convert() else { return Ok(()) };
+    let keys = keys_again(state, target, &drive_files)?;
+    let mut images = DriveFiles::open(&drive_files.hidden, false)?;
+    let ring = DriveFiles::open(&drive_files.batch, state.step != encrypt::Step::Passing)?;
+    encrypt::check_back(state, &keys, name, (&mut images, &drive_files.hidden), (&ring, &drive_files.batch))
+}
+
+/// Returns a drive to its state before the session.
+///
+/// # Errors
+/// Errors of the drive or of the files next to the journal. May be repeated.
+pub(crate) fn roll_back(
+    target: &TargetDrive,
+    checkpoint: &Checkpoint,
+    request: &PrepRequest,
+    events: &(dyn Fn(Event) + Sync),
+) -> Result<(), Problem> {
+    let facts = &target.facts;
+    let drive_files = DriveFiles::new(request, &facts.drive_id);
+    let state = state_of(checkpoint)?;
+    let device =
+        if has_changed(checkpoint) { Some(Arc::new(claim(target, &guard::Context::default())?)) } else { None };
+    if let Some(device) = &device {
+        let pool = Pool::new(SLOTS, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
+        let mut store = Store::new(&facts.name, engine, &pool).reporting(Timeouts::default(), events);
+        if let Some(copied) = &state.copied {
+            let mut images = drive_files.images(false)?;
+            drive_files.trust(&mut images, &copied.images, device, &facts.name)?;
+            commit::undo(&mut images, &mut store)?;
+        }
+        if let Some(mut convert) = checkpoint.state.convert().cloned() {
+            // The images of the addition become invalid once the volume is decrypted.
+            let mut now = checkpoint.clone();
+            state_mut(&mut now)?.copied = None;
+            save(&drive_files, &now)?;
+            let mut work = encrypt::Work {
+                index: 0,
+                facts,
+                medium: Arc::clone(device) as Arc<dyn Medium>,
+                sector: target.sector,
+                now: FileTime(checkpoint.time),
+                keys: &keys_again(&convert, target, &drive_files)?,
+                images: (&mut DriveFiles::open(&drive_files.hidden, false)?, &drive_files.hidden),
+                batches: (
+                    &DriveFiles::open(&drive_files.batch, convert.step != encrypt::Step::Passing)?,
+                    &drive_files.batch,
+                ),
+                batch_len: encrypt::batch_journal::BATCH_LEN,
+                save: &mut |state| {
+                    if let Some(convert) = now.state.convert_mut() {
+                        convert.clone_from(state);
+                    }
+                    save(&drive_files, &now)
+                },
+                events: &|_| {},
+                stop: &Stop::new(),
+            };
+            encrypt::decrypt(&mut work, &mut convert, &mut store)?;
+        }
+        let _ = device.drop_caches();
+        let _ = device.reread_partitions();
+    }
+    let Some(before) = state.record else {
+        return match fs::remove_file(&drive_files.record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(run::sidecar_problem(&error, &drive_files.record))
+            }
+            _ => Ok(()),
+        };
+    };
+    let record = record_of(&drive_files.record)?;
+    let Some(record) = record else { return Ok(()) };
+    let hash_now = match record.manifest_hash {
+        Some(crate::azure::Digest::Md5(md5)) => Some(md5),
+        _ => None,
+    };
+    if hash_now == before.manifest_md5 {
+        return Ok(());
+    }
+    let header = match &device {
+        Some(device) if before.has_header_hash => {
+            let reading = Device::open_with(&facts.path, Access::Read, target.sector, &Roots::default())?;
+            let start = Found::look(Box::new(reading), facts.clone(), None, None)?.volume.start;
+            Some(run::header_hash(device, start)?)
+        }
+        _ => None,
+    };
+    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.manifest_md5, header.as_deref())
+}
