@@ -7,8 +7,9 @@
 //! * `dray-plan`: where every byte of every drive goes, pure.
 //! * `dray-host`: everything that touches kernel, clock or chance.
 //!
-//! Here are the pipelines, `prep`, `verify`, `image`, `bench` and `survey`. Public are `job`, which is what the program may use of
-//! them, and the values that it speaks in, `report`, `units` and `watchdog`.
+//! Here are the pipelines, in rooms of which each uses only those before it: `stream`, `volume`, `journal`, `dataset`,
+//! `verify`, `work`, `session`, `image`, `survey`, `bench`. Public are `job`, which is what the program may use of them, and the
+//! values that it speaks in, `report`, `units` and `watchdog`.
 #![forbid(unsafe_code)]
 
 pub mod job;

@@ -1,13 +1,56 @@
 //! The request for a copy session.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::azure::dataset::Disposition;
-use crate::dataset::property_files::{MetadataFields, Sets};
 use crate::report::{Kind, Problem, Problems};
 use crate::source::select::Selection;
 use crate::units::{ByteLen, SectorSize};
-use crate::work::drive::Pace;
+
+/// Interval between flushes with a checkpoint while data streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Longest time between them.
+    pub time: Duration,
+    /// Most bytes between them.
+    pub bytes: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(30), bytes: 16 << 30 }
+    }
+}
+
+/// Settings of each single blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    /// `Content-MD5`.
+    pub md5: bool,
+    /// `Content-Type`, by its name.
+    pub content_type: bool,
+    /// Metadata out of its source.
+    pub metadata: MetadataFields,
+}
+
+/// Facts of a source that become metadata of its blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetadataFields {
+    /// Time of its last modification.
+    pub mtime: bool,
+    /// Its permissions.
+    pub mode: bool,
+    /// Its user and group.
+    pub owner: bool,
+}
+
+impl MetadataFields {
+    /// Whether nothing is taken.
+    pub const fn is_nothing(self) -> bool {
+        !self.mtime && !self.mode && !self.owner
+    }
+}
 
 /// Parameters of a copy session. Holds no secret: storage keys are never needed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
-//! A few checks of the source itself. This test fails on three things: a crate that uses one of a higher floor, unsafe
-//! outside its rooms, and a citation or link that leads nowhere. The compiler holds the rest: arrows that run back are
-//! circles, which Cargo refuses, the rooms of the engine are private, and clippy asks for the reason of each unsafe block.
+//! A few checks of the source itself. This test fails on four things: a crate or a room of the engine that uses one of a
+//! higher floor, unsafe outside its rooms, and a citation or link that leads nowhere. The compiler holds the rest: circles
+//! of crates are refused by Cargo, the rooms of the engine are private, and clippy asks for the reason of each unsafe
+//! block.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("azure", &["crypt", "hash"]),
     ("plan", &["azure", "bitlocker", "crypt", "gpt", "hash", "ntfs"]),
     ("host", &[]),
+];
+
+/// Rooms of `engine/src`, from the ground up: each may use those before it.
+const ROOMS: &[&str] = &[
+    "report", "request", "stream", "volume", "journal", "dataset", "verify", "work", "session", "image", "survey",
+    "bench", "job",
 ];
 
 /// Crates that touch no file, clock, thread or random source.
@@ -201,6 +209,99 @@ fn crates_use_lower_floors_only() {
     assert_eq!(wrong_dependencies("ntfs", manifest), ["engine/ntfs must not use dray-bitlocker"]);
     assert_eq!(wrong_dependencies("plan", manifest), Vec::<String>::new());
     assert_eq!(wrong_dependencies("cellar", manifest).len(), 1);
+}
+
+/// Modules of the engine that `text` names, as `room::module`; `room` is that of the file itself, for `super`.
+fn named_modules(text: &str, room: &str) -> Vec<String> {
+    let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    let code: Vec<&str> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let mut found = Vec::new();
+    for (start, here) in [("crate::", None), ("super::", Some(room))] {
+        for (at, _) in code.match_indices(start) {
+            let rest = &code[at + start.len()..];
+            let mut words = rest.split("::").map(|word| word.split(|c| !is_ident(c)).next().unwrap_or_default());
+            let room = here.or_else(|| words.next()).unwrap_or_default();
+            let listed = rest.strip_prefix(&format!("{room}::{{")).and_then(|list| list.split('}').next());
+            match listed {
+                Some(list) => {
+                    found.extend(list.split(',').map(|word| {
+                        format!("{room}::{}", word.trim().split(|c| !is_ident(c)).next().unwrap_or_default())
+                    }))
+                }
+                None => found.push(format!("{room}::{}", words.next().unwrap_or_default())),
+            }
+        }
+    }
+    found
+}
+
+/// A way through `arrows` that ends where it began; empty if there is none.
+fn circle(arrows: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    fn walk(
+        at: &str,
+        arrows: &BTreeMap<String, BTreeSet<String>>,
+        way: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        if way.iter().any(|before| before == at) {
+            way.push(at.to_owned());
+            return true;
+        }
+        if done.contains(at) {
+            return false;
+        }
+        way.push(at.to_owned());
+        if arrows.get(at).into_iter().flatten().any(|next| walk(next, arrows, way, done)) {
+            return true;
+        }
+        way.pop();
+        done.insert(at.to_owned());
+        false
+    }
+    let (mut way, mut done) = (Vec::new(), BTreeSet::new());
+    arrows.keys().find(|at| walk(at, arrows, &mut way, &mut done));
+    way
+}
+
+#[test]
+fn rooms_of_the_engine_use_lower_ones_and_have_no_circles() {
+    let root = project().join("engine/src");
+    let mut files = Vec::new();
+    files_below(&root, &|path| has_extension(path, &["rs"]), &mut files);
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut up = Vec::new();
+    for file in &files {
+        let path = file.strip_prefix(&root).expect("below").with_extension("");
+        let parts: Vec<&str> = path.iter().map(|part| part.to_str().expect("a name")).collect();
+        let room = parts[0];
+        if room == "lib" || parts.contains(&"tests") {
+            continue;
+        }
+        let floor = ROOMS.iter().position(|known| *known == room);
+        let floor = floor.unwrap_or_else(|| panic!("{room} stands on no floor; give it one in engine/tests/tidy.rs"));
+        let own = parts.get(1).map_or(room.to_owned(), |module| format!("{room}::{module}"));
+        // What `super` is: the room itself for its own modules.
+        let above = if parts.len() == 2 && parts[1] != "mod" { room } else { "" };
+        for named in named_modules(&fs::read_to_string(file).expect("readable"), above) {
+            let (other, _) = named.split_once("::").unwrap_or((&named, ""));
+            match ROOMS.iter().position(|known| *known == other) {
+                Some(other) if other > floor => up.push(format!("{own} uses {named}, which stands higher")),
+                Some(_) if named != own && (other == room || parts[1..] != ["mod"]) => {
+                    arrows.entry(own.clone()).or_default().insert(named);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(up.is_empty(), "\n{}", up.join("\n"));
+    assert!(arrows.len() > 40, "{} modules", arrows.len());
+    assert_eq!(circle(&arrows), Vec::<String>::new(), "modules that use each other");
+    let text = "use crate::work::{self, claim, list::Part};\nuse super::x::Y;\n// crate::bench::a\n#[cfg(test)]\nuse crate::job::b;";
+    assert_eq!(named_modules(text, "verify"), ["work::self", "work::claim", "work::list", "verify::x"]);
+    let arrow = |from: &str, to: &str| (from.to_owned(), BTreeSet::from([to.to_owned()]));
+    assert_eq!(circle(&BTreeMap::from([arrow("a", "b"), arrow("b", "c"), arrow("c", "b")])), ["a", "b", "c", "b"]);
+    assert!(circle(&BTreeMap::from([arrow("a", "b"), arrow("b", "c")])).is_empty());
 }
 
 #[test]

@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 use crate::azure::properties::{self, SideKind};
 use crate::azure::{dataset, drive_record, driveset, names};
 use crate::dataset::own::Own;
-use crate::dataset::property_files::Sets;
 use crate::dataset::scan::{self, Of};
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
 use crate::report::{Kind, Problem, Problems};
+use crate::request::Sets;
 use crate::source::select::Selection;
 use crate::text;
 

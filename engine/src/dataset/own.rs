@@ -14,16 +14,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::azure::SecretText;
-use crate::azure::drive_record;
 use crate::azure::driveset::Driveset;
 use crate::azure::ledger::Ledger;
+use crate::azure::{SecretText, drive_record};
 use crate::bitlocker::keys::KeyInput;
 use crate::files::input::{self, Pipes};
-use crate::journal::files::{journal_dir, logdir};
+use crate::journal::files::{Sidecar, journal_dir, logdir};
 use crate::request::PrepRequest;
-use crate::work::append;
-use crate::work::list;
 
 /// Length of the longest file that is examined: drive records, key files and small pages are shorter.
 const LEN_MAX: u64 = 64 << 10;
@@ -33,17 +30,6 @@ const LEN_MIN: u64 = 55;
 
 /// Most files of one directory that are examined.
 const LOOKED_MAX: usize = 20_000;
-
-/// Suffixes of sidecars.
-const SIDECARS: [&str; 7] = [
-    "plan",
-    "outcome",
-    "checkpoint",
-    list::PART,
-    append::run::IMAGES,
-    append::encrypt::IMAGES,
-    append::encrypt::BATCH_JOURNAL,
-];
 
 /// The existing files of a session.
 #[derive(Debug, Default)]
@@ -196,7 +182,7 @@ fn by_name(name: &[u8], journal: &[u8]) -> Option<&'static str> {
     if let Some(rest) = name.strip_prefix(journal)
         && let Some(at) = rest.iter().rposition(|byte| *byte == b'.')
         && at > 0
-        && SIDECARS.iter().any(|end| end.as_bytes() == &rest[at + 1..])
+        && Sidecar::SUFFIXES.iter().any(|end| end.as_bytes() == &rest[at + 1..])
     {
         return Some("a file next to the session's journal");
     }

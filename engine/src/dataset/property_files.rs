@@ -1,5 +1,6 @@
 //! Metadata and properties files: read, checked, and named for the drive.
 
+use crate::request::{MetadataFields, Sets};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,35 +25,6 @@ pub struct PropertyFiles {
     pub md5_texts: Vec<Md5Text>,
     /// Facts of its source that each blob gets as metadata.
     pub metadata: MetadataFrom,
-}
-
-/// Settings of each single blob.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sets {
-    /// `Content-MD5`.
-    pub md5: bool,
-    /// `Content-Type`, by its name.
-    pub content_type: bool,
-    /// Metadata out of its source.
-    pub metadata: MetadataFields,
-}
-
-/// Facts of a source that become metadata of its blob.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MetadataFields {
-    /// Time of its last modification.
-    pub mtime: bool,
-    /// Its permissions.
-    pub mode: bool,
-    /// Its user and group.
-    pub owner: bool,
-}
-
-impl MetadataFields {
-    /// Whether nothing is taken.
-    pub const fn is_nothing(self) -> bool {
-        !self.mtime && !self.mode && !self.owner
-    }
 }
 
 impl Sets {

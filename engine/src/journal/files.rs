@@ -142,18 +142,63 @@ pub enum Sidecar<'a> {
     Outcome(&'a str),
     /// Progress of one drive. Of constant size, replaced as a whole.
     Checkpoint(&'a str),
-    /// Another file of a drive's work: drive id, and a word for its kind.
-    Other(&'a str, &'static str),
+    /// Undo and redo images of a volume that files are added to.
+    Images(&'a str),
+    /// The same for the hidden files of a volume that is encrypted in place.
+    HiddenImages(&'a str),
+    /// The batch that is being encrypted in place.
+    BatchJournal(&'a str),
+    /// One drive's part of the list of all files.
+    ListPart(&'a str),
+}
+
+impl<'a> Sidecar<'a> {
+    /// Suffixes of all of them.
+    pub const SUFFIXES: [&'static str; 7] = ["plan", "outcome", "checkpoint", "images", "hidden", "batch", "list"];
+
+    /// Files of one drive that are not needed once its session is complete, or it is given up or rolled back.
+    pub const fn of_work(drive: &'a str) -> [Self; 5] {
+        [
+            Self::Checkpoint(drive),
+            Self::Outcome(drive),
+            Self::Images(drive),
+            Self::HiddenImages(drive),
+            Self::BatchJournal(drive),
+        ]
+    }
+
+    const fn suffix(self) -> &'static str {
+        let [plan, outcome, checkpoint, images, hidden, batch, list] = Self::SUFFIXES;
+        match self {
+            Self::Plan => plan,
+            Self::Outcome(_) => outcome,
+            Self::Checkpoint(_) => checkpoint,
+            Self::Images(_) => images,
+            Self::HiddenImages(_) => hidden,
+            Self::BatchJournal(_) => batch,
+            Self::ListPart(_) => list,
+        }
+    }
+
+    const fn drive(self) -> Option<&'a str> {
+        match self {
+            Self::Plan => None,
+            Self::Outcome(drive)
+            | Self::Checkpoint(drive)
+            | Self::Images(drive)
+            | Self::HiddenImages(drive)
+            | Self::BatchJournal(drive)
+            | Self::ListPart(drive) => Some(drive),
+        }
+    }
 }
 
 /// Path of a sidecar: the journal's name, the session's, the drive's, and a word.
 pub fn sidecar(journal: &Path, session: &str, which: Sidecar<'_>) -> PathBuf {
     let mut name = journal.file_name().unwrap_or_default().to_os_string();
-    name.push(match which {
-        Sidecar::Plan => format!(".{session}.plan"),
-        Sidecar::Outcome(drive) => format!(".{session}.{drive}.outcome"),
-        Sidecar::Checkpoint(drive) => format!(".{session}.{drive}.checkpoint"),
-        Sidecar::Other(drive, word) => format!(".{session}.{drive}.{word}"),
+    name.push(match which.drive() {
+        None => format!(".{session}.{}", which.suffix()),
+        Some(drive) => format!(".{session}.{drive}.{}", which.suffix()),
     });
     journal.with_file_name(name)
 }

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveRecord, RecordState};
-use crate::azure::names;
+use crate::azure::{SecretText, names};
 use crate::files::Which;
 use crate::files::input::{self, Pipes};
 use crate::hash;
@@ -101,4 +100,17 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Problems> {
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     input::read(path, INPUT_FILE_MAX, Pipes::Refused)
+}
+
+/// The problem that a file has the name of a future drive record.
+pub fn foreign_record(path: &Path) -> Problem {
+    Problem::new(
+        Kind::Refused,
+        "exists already, and this journal does not know it: it may hold another drive's only key",
+    )
+    .path(path)
+    .advice(
+        "keep each journal in a directory of its own; or move the file to a safe place; or give the drive another id \
+             with --drive-id PATH=ID",
+    )
 }

@@ -2,36 +2,24 @@
 //! erased holds no volume afterwards; one to which it added files holds its earlier volume; one that it had not started
 //! is not touched.
 
+use crate::work::way_back::WayBack;
+use crate::work::{append, kept, steps};
 use std::fs;
 use std::path::PathBuf;
 
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::ledger::CopySession;
-use crate::checkpoint::code::{Decoder, Encoder};
-use crate::checkpoint::{Checkpoint, DRIVE_LEN_MAX, Fault};
-use crate::device::{Device, Roots, guard};
-use crate::hash;
-use crate::io::{Completion, Engine};
+use crate::checkpoint::{Checkpoint, Fault};
+use crate::device::Roots;
+
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
-use crate::plan::drive::DriveLayout;
-use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
 use crate::request::PrepRequest;
 use crate::session::log::Log;
-use crate::session::plan_file::{self, SavedPlan};
-use crate::session::planning::Planner;
+use crate::session::plan_file::SavedPlan;
 use crate::session::resume;
-use crate::session::run;
-use crate::stream::timeouts::Timeouts;
-use crate::units::{ByteOffset, ByteRange};
-use crate::work::append;
-use crate::work::claim::claim;
-use crate::work::kept;
-use crate::work::list;
+use crate::work::planner::Planner;
 use crate::work::target::TargetDrive;
-
-/// Number of slots for zeros: the ranges are small.
-const SLOTS: usize = 2;
 
 /// A session that can be rolled back. Nothing has been written yet.
 #[derive(Debug)]
@@ -42,72 +30,6 @@ pub struct Rollback {
     seen: [u8; 32],
     /// Warning about an unusable plan, which is not needed.
     note: Option<Problem>,
-}
-
-/// Data for rolling one drive back: kept in its checkpoint, since the session's plan may be lost.
-#[derive(Debug)]
-pub struct WayBack {
-    target: TargetDrive,
-    /// Range of the session's volume.
-    volume: ByteRange,
-    /// Ranges whose contents make it a volume, in the order of writing; for drives that are formatted.
-    places: Vec<ByteRange>,
-    /// Its partition tables and their SHA-256: no other drive has the same identifiers.
-    tables: Vec<(ByteRange, [u8; 32])>,
-}
-
-impl WayBack {
-    /// For a drive that is formatted, or for one whose volume stays.
-    pub fn of(target: &TargetDrive, layout: Option<&DriveLayout>) -> Self {
-        let mut places: Vec<ByteRange> = Vec::new();
-        for place in layout.map(DriveLayout::last_places).unwrap_or_default() {
-            match places.last_mut() {
-                Some(last) if last.end() == place.start => last.len.0 += place.len.0,
-                _ => places.push(place),
-            }
-        }
-        let volume = layout.map_or(ByteRange::new(0, 0), DriveLayout::volume);
-        let tables = layout.map(|layout| {
-            let (primary, backup) = (layout.table().primary(), layout.table().backup());
-            std::iter::once((ByteOffset(0), primary)).chain(backup)
-        });
-        let tables = tables.into_iter().flatten();
-        let tables = tables.map(|(at, bytes)| (ByteRange::new(at.0, bytes.len() as u64), hash::sha256(&bytes)));
-        Self { target: target.clone(), volume, places, tables: tables.collect() }
-    }
-
-    /// Encoded for the checkpoint; empty when it is too long for one.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut to = Encoder::new(&mut out);
-        plan_file::save_target(&mut to, &self.target);
-        to.u64(self.places.len() as u64);
-        for range in [self.volume].iter().chain(&self.places) {
-            to.u64(range.start.0);
-            to.u64(range.len.0);
-        }
-        to.u64(self.tables.len() as u64);
-        for (range, digest) in &self.tables {
-            to.u64(range.start.0);
-            to.u64(range.len.0);
-            to.bytes(digest);
-        }
-        if out.len() > DRIVE_LEN_MAX { Vec::new() } else { out }
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let mut from = Decoder::new(bytes);
-        let target = plan_file::load_target(&mut from)?;
-        let count = from.count(16)?;
-        let range = |from: &mut Decoder<'_>| Ok(ByteRange::new(from.u64()?, from.u64()?));
-        let volume = range(&mut from)?;
-        let places = (0..count).map(|_| range(&mut from)).collect::<Result<_, Fault>>()?;
-        let mut tables = Vec::new();
-        for _ in 0..from.count(48)? {
-            tables.push((range(&mut from)?, from.bytes()?));
-        }
-        Ok(Self { target, volume, places, tables })
-    }
 }
 
 #[derive(Debug)]
@@ -358,7 +280,7 @@ impl Rollback {
                     append::run::roll_back(&back.target, checkpoint, &self.request, events)
                 }
                 Reversal::Erase(_) if back.missing => Ok(()),
-                Reversal::Erase(reversal) => self.erase(&back.target, reversal),
+                Reversal::Erase(reversal) => reversal.erase(&back.target, &self.request),
             };
             let is_erased = matches!(back.reversal, Reversal::Erase(_)) && !back.missing;
             if back.missing {
@@ -377,7 +299,7 @@ impl Rollback {
                     work: back.target.work,
                     details: DriveDetails::default(),
                 };
-                journal.append(&aborted).map_err(run::first)
+                journal.append(&aborted).map_err(steps::first)
             });
             if done.is_ok() {
                 if is_erased {
@@ -385,12 +307,8 @@ impl Rollback {
                     let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
                     let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
                 }
-                run::remove_sidecars(&self.request, &facts.drive_id);
-                let _ = fs::remove_file(sidecar(
-                    &self.request.journal,
-                    session,
-                    Sidecar::Other(&facts.drive_id, list::PART),
-                ));
+                steps::remove_sidecars(&self.request, &facts.drive_id);
+                let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::ListPart(&facts.drive_id)));
             }
             log.line(&match &done {
                 Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),
@@ -408,74 +326,4 @@ impl Rollback {
         }
         Ok(RollbackReport { drives: results, journal: self.request.journal })
     }
-
-    fn erase(&self, target: &TargetDrive, reversal: &WayBack) -> Result<(), Problem> {
-        if target.identity.is_none() {
-            return Ok(());
-        }
-        // Sources, journal and logs are irrelevant to a rollback; present users of the drive are not.
-        let device: Device = claim(target, &guard::Context::default())?;
-        let pool = Pool::new(SLOTS, SLOT_LEN)
-            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let engine = run::engine(&device, &pool, &self.request, &target.facts.name, &|_| {})?;
-        unmake(engine, pool, &target.facts.name, reversal)?;
-        // The kernel may still show partitions of the erased table.
-        let _ = device.reread_partitions();
-        Ok(())
-    }
-}
-
-/// Erases the structures that make the drive a volume, in the reverse of the order of writing: first those that make it
-/// visible, then the rest.
-pub(super) fn unmake(
-    mut engine: Box<dyn Engine + Send>,
-    mut pool: Pool,
-    name: &str,
-    reversal: &WayBack,
-) -> Result<(), Problem> {
-    let WayBack { volume, places, .. } = reversal;
-    let places: Vec<ByteRange> = places.iter().rev().copied().collect();
-    let tables = places.iter().take_while(|place| place.end().0 <= volume.start.0 || place.start.0 >= volume.end().0);
-    let tables = tables.count();
-    let (first, rest) = places.split_at(tables);
-    for places in [first, rest] {
-        zero(engine.as_mut(), &mut pool, places).map_err(|problem| problem.drive(name))?;
-    }
-    Ok(())
-}
-
-/// Writes zeros durably.
-fn zero(engine: &mut dyn Engine, pool: &mut Pool, places: &[ByteRange]) -> Result<(), Problem> {
-    let settle = |engine: &mut dyn Engine| match engine.wait(Some(Timeouts::POLL_INTERVAL)) {
-        Completion::Written { result: Err(error), .. } => {
-            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {}", error.source)).at(error.at))
-        }
-        Completion::Flushed { result: Err(error), .. } | Completion::Broken(error) => {
-            Err(Problem::new(Kind::Drive, format!("cannot be rolled back: {error}")))
-        }
-        Completion::TimedOut => Timeouts::default().check(engine),
-        _ => Ok(()),
-    };
-    let mut tag = 0;
-    for place in places {
-        let mut at = place.start.0;
-        while at < place.end().0 {
-            let mut slot = loop {
-                match pool.take() {
-                    Some(slot) => break slot,
-                    None => settle(engine)?,
-                }
-            };
-            let len = (place.end().0 - at).min(slot.len() as u64);
-            slot[..len as usize].fill(0);
-            engine.write(tag, slot, len as usize, ByteOffset(at));
-            tag += 1;
-            at += len;
-        }
-    }
-    engine.flush(tag);
-    while engine.in_flight() > 0 {
-        settle(engine)?;
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Number of drives of a size that a dataset needs: planned onto drives that do not exist.
 
+use crate::session::inputs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use crate::dataset::scan::{self, Of, Scan};
 use crate::entropy::Seeded;
 use crate::report::{DriveFacts, DrivePlan, Event, Kind, Problem, Problems, Skipped};
 use crate::request::PrepRequest;
-use crate::session::planning::{Planned, Planner, Target, summarize};
-use crate::session::prepare;
+use crate::session::planning::{Planned, Target};
 use crate::surroundings::now;
 use crate::units::{ByteLen, SectorSize};
+use crate::work::planner::{Planner, summarize};
 use crate::work::target::TargetDrive;
 
 /// Drives of one size that are tried at most: a dataset of petabytes is split by hand.
@@ -58,10 +59,10 @@ pub fn estimate(
 ) -> Result<Estimate, Problems> {
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
-    let line = PathBuf::from(prepare::COMMAND_LINE);
+    let line = PathBuf::from(inputs::COMMAND_LINE);
     let dataset = match &request.dataset_row {
-        Some(row) => Some(prepare::row_of_dataset(row, &mut problems)),
-        None => prepare::read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into),
+        Some(row) => Some(inputs::row_of_dataset(row, &mut problems)),
+        None => inputs::read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into),
     };
     let Some(dataset) = dataset else { return Err(problems) };
     warnings.extend(dataset.warnings.iter().cloned());
@@ -80,7 +81,7 @@ pub fn estimate(
     let Some(Scan { catalog, bytes, skipped, .. }) = scanned else {
         return Err(Problem::new(Kind::Internal, "nothing is wrong and yet there is no catalog").into());
     };
-    let recipe = prepare::recipe_of(request, &dataset.rows, sides, now());
+    let recipe = inputs::recipe_of(request, &dataset.rows, sides, now());
     let catalog = Arc::new(catalog);
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
     let planner = Planner { recipe: &recipe, catalog: &catalog };

@@ -7,11 +7,13 @@
 
 pub mod abort;
 pub mod estimate;
+pub mod inputs;
 pub mod log;
 pub mod plan_file;
 pub mod planning;
 mod preflight;
 pub mod prepare;
+pub mod prepared;
 pub mod rebuild;
 pub mod resume;
 pub mod run;

@@ -18,28 +18,28 @@
 //! The journal records its valid part, by length and digest. Data after that was never acknowledged, and is dropped; a
 //! missing or changed byte before it is damage.
 
+use crate::work::recipe::Recipe;
+use crate::work::target_code::{flag, load_target, save_target};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::azure::dataset::Disposition;
-use crate::azure::journal::{PlanMark, Work};
+use crate::azure::journal::PlanMark;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::checkpoint::{Fault, Prefix};
-use crate::device::{Identity, Transport};
 use crate::hash::{self, Crc64, Sha256};
 use crate::journal::files::sync_dir;
 use crate::plan::account::Exported;
 use crate::plan::catalog::Catalog;
 use crate::plan::snapshot::{read_path, read_runs, read_stamp, write_path, write_runs, write_stamp};
 use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
-use crate::report::DriveFacts;
 use crate::request::{RecoveryForm, Table, WindowsDrive};
 use crate::source::select::Selection;
-use crate::units::{ByteLen, ByteRange, FileTime, SectorSize};
+use crate::units::{ByteLen, FileTime};
 use crate::verify::index::IndexRow;
 use crate::work::append::index;
 use crate::work::manifest::RowRules;
@@ -54,54 +54,6 @@ const TARGETS: u8 = 4;
 const SELECTION: u8 = 5;
 const METADATA: u8 = 6;
 const EXPORTED: u8 = 7;
-
-/// Options of the layout that are common to all drives of the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipe {
-    /// Id of the session.
-    pub session: String,
-    /// Cipher, by the command line's name.
-    pub cipher: String,
-    /// Bytes in a cluster; `None` chooses as Windows does.
-    pub cluster_size: Option<u64>,
-    /// Kind of partition table.
-    pub table: Table,
-    /// Zeros over the free space.
-    pub wipe_free: bool,
-    /// Whether the drive record gets a header hash.
-    pub drive_header_hash: bool,
-    /// Directory of the key files; `None` without them.
-    pub external_key: Option<PathBuf>,
-    /// Time of formatting.
-    pub formatted: FileTime,
-    /// Metadata and properties files, in the order of their directory.
-    pub properties: Vec<PropertyFile>,
-    /// Settings of each row of the dataset for its blobs.
-    pub rows: Vec<RowRules>,
-    /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
-    pub md5_texts: Vec<Md5Text>,
-    /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
-    pub windows: Option<WindowsDrive>,
-    /// Selection of the sources' files.
-    pub selection: Selection,
-    /// Files are spread evenly, not over as few drives as hold them.
-    pub spread_evenly: bool,
-    /// Path of the list of all files.
-    pub list: Option<PathBuf>,
-    /// Blobs get the types of their names.
-    pub guesses_type: bool,
-    /// Facts of its source that each blob gets as metadata.
-    pub metadata: MetadataFrom,
-    /// The account's facts about each file, if the session is an export.
-    pub exported: Option<Arc<Exported>>,
-}
-
-impl Recipe {
-    /// Whether the fifth section is written: some setting of it is in use.
-    fn has_more(&self) -> bool {
-        self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
-    }
-}
 
 /// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
 /// read.
@@ -391,10 +343,6 @@ fn save_recipe(to: &mut Encoder<'_>, recipe: &Recipe) {
     }
 }
 
-fn flag(from: &mut Decoder<'_>) -> Result<bool, Fault> {
-    from.option(|_| Ok(())).map(|set| set.is_some())
-}
-
 fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
     let (session, cipher) = (from.text()?, from.text()?);
     let cluster_size = from.option(Decoder::u64)?;
@@ -506,97 +454,6 @@ fn save_drives(to: &mut Encoder<'_>, drives: &[SavedDrive], unplaced: &[u32], gi
     write_runs(to, unplaced);
     to.u64(given_up.len() as u64);
     given_up.iter().for_each(|id| to.text(id));
-}
-
-/// Writes everything of a drive except its key.
-pub fn save_target(to: &mut Encoder<'_>, target: &TargetDrive) {
-    let facts = &target.facts;
-    to.text(&facts.name);
-    write_path(to, &facts.path);
-    to.text(&facts.drive_id);
-    to.u8(u8::from(facts.for_shipping));
-    to.option(facts.model.as_deref(), Encoder::text);
-    to.u64(facts.size.0);
-    to.u64(target.sector.bytes());
-    to.option(facts.contents.as_deref(), Encoder::text);
-    to.u8(u8::from(facts.is_image));
-    to.option(facts.rotational, |to, rotational| to.u8(u8::from(rotational)));
-    to.option(target.identity.as_ref(), |to, identity| {
-        for text in [&identity.serial, &identity.bridge_serial, &identity.wwn, &identity.model, &identity.vendor] {
-            to.option(text.as_deref(), Encoder::text);
-        }
-        to.text(identity.transport.name());
-        to.u64(identity.size.0);
-        to.u64(identity.sector.bytes());
-        to.u32(identity.physical_sector);
-        to.u8(u8::from(identity.removable));
-    });
-    to.u64(target.old.len() as u64);
-    for range in &target.old {
-        to.u64(range.start.0);
-        to.u64(range.len.0);
-    }
-    to.u8(u8::from(target.silent));
-    to.u8(u8::from(target.named_firmly));
-    to.option(target.planned_file, |to, (device, inode)| {
-        to.u64(device);
-        to.u64(inode);
-    });
-    to.text(target.work.as_str());
-}
-
-fn sector(from: &mut Decoder<'_>) -> Result<SectorSize, Fault> {
-    SectorSize::from_bytes(from.u64()?).ok_or(Fault("holds an impossible sector size"))
-}
-
-/// Reads a drive. It was consented to when it was saved; a caller that resumes must check that it is unchanged.
-///
-/// # Errors
-/// The reason why the bytes are invalid.
-pub fn load_target(from: &mut Decoder<'_>) -> Result<TargetDrive, Fault> {
-    let (name, path, drive_id) = (from.text()?, read_path(from)?, from.text()?);
-    let for_shipping = flag(from)?;
-    let model = from.option(Decoder::text)?;
-    let size = ByteLen(from.u64()?);
-    let sector_size = sector(from)?;
-    let contents = from.option(Decoder::text)?;
-    let is_image = flag(from)?;
-    let rotational = from.option(flag)?;
-    let identity = from.option(|from| {
-        let mut text = || from.option(Decoder::text);
-        let (serial, bridge_serial, wwn, model, vendor) = (text()?, text()?, text()?, text()?, text()?);
-        let transport = from.text()?;
-        let transport = Transport::from_name(&transport).ok_or(Fault("holds an unknown kind of drive"))?;
-        let (size, sector) = (ByteLen(from.u64()?), sector(from)?);
-        let (physical_sector, removable) = (from.u32()?, flag(from)?);
-        Ok(Identity { serial, bridge_serial, wwn, model, vendor, transport, size, sector, physical_sector, removable })
-    })?;
-    let mut old = Vec::new();
-    for _ in 0..from.count(16)? {
-        old.push(ByteRange::new(from.u64()?, from.u64()?));
-    }
-    let (silent, named_firmly) = (flag(from)?, flag(from)?);
-    let planned_file = from.option(|from| Ok((from.u64()?, from.u64()?)))?;
-    let work = from.text()?;
-    let work = Work::parse(&work).ok_or(Fault("holds an unknown kind of work"))?;
-    let serial = identity.as_ref().and_then(Identity::known_serial).map(str::to_owned);
-    let sector = sector_size.bytes();
-    let facts =
-        DriveFacts { name, path, drive_id, serial, for_shipping, model, size, sector, contents, is_image, rotational };
-    Ok(TargetDrive {
-        facts,
-        sector: sector_size,
-        identity,
-        ground: None,
-        held: None,
-        planned_file,
-        old,
-        silent,
-        named_firmly,
-        agreed: true,
-        work,
-        key: None,
-    })
 }
 
 type Drives = (Vec<SavedDrive>, Vec<u32>, Vec<String>);

@@ -1,27 +1,27 @@
 //! Rebuilds a lost journal from the drives: their manifests list sessions and files, and the given keys open them.
 
+use crate::session::inputs;
+use crate::work::steps;
 use std::fs;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::azure::drive_record::{self, DriveInfo, RecordState};
-use crate::azure::driveset;
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::manifest::{self, Event};
-use crate::azure::{Digest, SecretText};
+use crate::azure::{Digest, SecretText, driveset};
 use crate::device::{Roots, guard};
 use crate::hash::{self, Md5};
 use crate::journal::files::{JournalFile, journal_dir, logdir, replace_private};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::request::PrepRequest;
-use crate::session::prepare;
-use crate::session::run;
 use crate::surroundings::now;
 use crate::units::SectorSize;
 use crate::volume::files::Files;
-use crate::work::append::drive::{ExistingVolume, record_of};
+use crate::work::append::drive::record_of;
+use crate::work::append::existing::ExistingVolume;
 use crate::work::target::{self, TargetOptions};
 
 /// A session listed in a manifest.
@@ -60,7 +60,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
         let problem = Problem::new(Kind::Usage, "a journal exists").path(&request.journal);
         problems.push(problem.advice("move it away first; nothing is ever written over"));
     }
-    let set = prepare::read_csv(
+    let set = inputs::read_csv(
         request.initial_driveset.as_deref(),
         "--initial-driveset",
         &mut problems,
@@ -172,7 +172,7 @@ fn write(request: &PrepRequest, read: Vec<Found>) -> Result<Vec<ReadDrive>, Prob
         if known.as_ref().and_then(|record| record.manifest_hash) == Some(Digest::Md5(drive.manifest_md5)) {
             continue;
         }
-        run::keep_key(&drive.record)?;
+        steps::keep_key(&drive.record)?;
         let info = DriveInfo {
             drive_id: &drive.drive.drive_id,
             bitlocker_key: key.as_deref().map_or("", SecretText::expose),

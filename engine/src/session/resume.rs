@@ -1,7 +1,11 @@
 //! Resumes a session that ended abnormally: its plan is read, its drives are located again, and each continues where it
 //! was durable. Finished drives are left alone. Drives may join, and take the files of drives that are given up.
 
-use std::collections::{HashSet, VecDeque};
+use crate::session::{inputs, prepared};
+use crate::work::planner::{Begun, Planner, PreparedDrive};
+use crate::work::progress::identity_digest;
+use crate::work::{append, keys, steps};
+use std::collections::HashSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -9,74 +13,42 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::azure::driveset;
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{CopySession, SessionDrive};
-use crate::azure::names;
-use crate::bitlocker::build::VolumeSecrets;
-use crate::checkpoint::{Checkpoint, Fault, FormatState, Prefix, WorkState};
-use crate::crypt::{Cipher, SectorCipher};
+use crate::azure::{driveset, names};
+use crate::checkpoint::{Checkpoint, Fault, WorkState};
+use crate::crypt::Cipher;
 use crate::dataset::own::Own;
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
-use crate::hash::{self, Sha256};
+use crate::hash::{self};
 use crate::io::FileFacts;
 use crate::journal::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::ntfs::build::Tree;
-use crate::plan::batches::{Batch, Content};
+use crate::plan::batches::Content;
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::SLOT_LEN;
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::{Action, PrepRequest};
-use crate::session::abort::WayBack;
-use crate::session::plan_file::{self, Recipe, SavedDrive, SavedPlan};
-use crate::session::planning::{Planned, Planner, PreparedDrive};
-use crate::session::prepare::{self, Prepared};
-use crate::session::run;
+use crate::session::plan_file::{self, SavedDrive, SavedPlan};
+use crate::session::planning::Planned;
+use crate::session::prepared::Prepared;
 use crate::source::select::{Selection, Selector};
 use crate::source::walk;
 use crate::stream::sources::expected_facts;
 use crate::surroundings::Surroundings;
-use crate::units::{BatchNo, ByteOffset, ByteRange, DeviceOffset, FileTime, SectorSize};
-use crate::work::append;
-use crate::work::append::drive::{self as there, AppendDrive, ExistingVolume};
-use crate::work::drive::{Sum, is_mid_chain};
-use crate::work::keys;
+use crate::units::{ByteRange, FileTime, SectorSize};
+use crate::work::append::drive::{self as there, AppendDrive};
+use crate::work::append::existing::ExistingVolume;
+use crate::work::recipe::Recipe;
 use crate::work::target::{self, TargetDrive, TargetOptions};
-
-/// Batches that are read back before a drive continues, counted back from the place of resumption.
-pub const READ_BACK: u64 = 16;
 
 /// Longest delay of file times behind the clock that a session is planned by: a tick of the kernel.
 const CLOCK_BEHIND: Duration = Duration::from_millis(20);
 
 /// Most changed sources named; the rest is only counted.
 const CHANGED_LISTED_MAX: usize = 100;
-
-/// State of a drive from an earlier run.
-#[derive(Debug)]
-pub struct Begun {
-    /// Its progress.
-    pub checkpoint: Checkpoint,
-    /// Secrets of its volume; taken when the session runs.
-    pub secrets: Option<VolumeSecrets>,
-}
-
-/// Digest of a drive's identity, for a checkpoint.
-pub fn identity_digest(target: &TargetDrive) -> [u8; 32] {
-    let mut hash = Sha256::default();
-    let mut text = |value: Option<&str>| {
-        hash.update(&(value.map_or(u64::MAX, |value| value.len() as u64)).to_le_bytes());
-        hash.update(value.unwrap_or_default().as_bytes());
-    };
-    let identity = target.identity.as_ref();
-    text(identity.and_then(|identity| identity.serial.as_deref()));
-    text(identity.and_then(|identity| identity.wwn.as_deref()));
-    text(identity.and_then(|identity| identity.model.as_deref()));
-    text(Some(&format!("{} {}", target.facts.size.0, target.sector.bytes())));
-    hash.value()
-}
 
 /// Whether resuming was requested for a complete session: then nothing is left to do, and no drive is needed to report
 /// that.
@@ -419,7 +391,7 @@ pub(crate) fn prepare(
     let before = (drives.len(), appends.len());
     let mut unneeded = Vec::new();
     if let Some(path) = request.additional_driveset.clone() {
-        let set = prepare::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
+        let set = inputs::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
         let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
         warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
         let options = TargetOptions {
@@ -435,11 +407,11 @@ pub(crate) fn prepare(
         };
         match target::find(rows, &options, &mut warnings) {
             Ok(found) => {
-                prepare::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
-                prepare::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
+                inputs::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
+                inputs::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
                 let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
                 target::refuse_same(&found, own, &path, &mut problems);
-                let found = prepare::places(found, roots, &mut problems);
+                let found = inputs::places(found, roots, &mut problems);
                 if problems.0.is_empty() {
                     match planner.plan_drives(&waiting, found, &mut *surroundings.entropy, true) {
                         Ok(planned) => {
@@ -484,7 +456,7 @@ pub(crate) fn prepare(
         on_event(Event::Note(format!("{words} finished before and are not written again")));
     }
     let joins = (drives.len() - before.0, appends.len() - before.1);
-    let plan = prepare::Plan {
+    let plan = prepared::Plan {
         recipe: plan.recipe,
         catalog: plan.catalog,
         unplaced: waiting,
@@ -619,7 +591,7 @@ fn append_again(
             planner.append_drive(target, &saved.assigned)
         }
         _ if target.work == Work::Index => {
-            let planned = planner.index(&ExistingVolume::open(target, roots)?, &saved.rows).map_err(run::first)?;
+            let planned = planner.index(&ExistingVolume::open(target, roots)?, &saved.rows).map_err(steps::first)?;
             planned.0
         }
         _ => planner
@@ -736,103 +708,5 @@ fn added_sources(catalog: &Catalog, own: &Own, selection: &Selection, warnings: 
     if added > CHANGED_LISTED_MAX as u64 {
         let hidden = added - CHANGED_LISTED_MAX as u64;
         warnings.push(Problem::new(Kind::Source, format!("{hidden} more files have come that are not listed")));
-    }
-}
-
-/// Reads bytes from a device.
-pub type ReadAt<'a> = &'a dyn Fn(&mut [u8], ByteOffset) -> io::Result<()>;
-
-/// Reads the last durable batches back and compares them with their checksums. Returns the number of batches, counted
-/// from the first, that are reliable: fewer than `sums` has when a device lost data that it had reported as durable.
-///
-/// # Errors
-/// The device cannot be read, or holds none of the written data.
-pub fn read_back(
-    layout: &DriveLayout,
-    cipher: Option<&SectorCipher>,
-    plain: &dyn Fn(&Content) -> bool,
-    sums: &[Option<Sum>],
-    read: ReadAt<'_>,
-) -> Result<u64, Problem> {
-    let mut end = sums.len() as u64;
-    loop {
-        let mut last: VecDeque<(u64, Batch)> = VecDeque::new();
-        let mut first = None;
-        for (number, batch) in (0..end).zip(layout.batches(SLOT_LEN)) {
-            if sums[number as usize].is_none() {
-                continue;
-            }
-            if first.is_none() {
-                first = Some((number, batch));
-                continue;
-            }
-            last.push_back((number, batch));
-            if last.len() as u64 > READ_BACK {
-                last.pop_front();
-            }
-        }
-        let mut bad = None;
-        let first_number = first.as_ref().map(|(number, _)| *number);
-        let mut slot = vec![0; SLOT_LEN];
-        for (number, batch) in first.into_iter().chain(last) {
-            let Some(sum) = sums[number as usize] else { continue };
-            for piece in &batch.pieces {
-                let range = piece.range.start..piece.range.end.min(sum.len);
-                if range.start >= range.end {
-                    continue;
-                }
-                let into = &mut slot[range.clone()];
-                read(into, piece.at).map_err(|error| {
-                    Problem::new(Kind::Drive, format!("what is durable cannot be read back: {error}")).at(piece.at)
-                })?;
-                if let Some(cipher) = cipher.filter(|_| !plain(&batch.content)) {
-                    cipher.open(ByteOffset(piece.at.0 - layout.volume().start.0), into);
-                }
-            }
-            if hash::crc64(&slot[..sum.len]) != sum.crc {
-                bad = Some(number);
-                break;
-            }
-        }
-        let Some(bad) = bad else { break };
-        if Some(bad) == first_number {
-            return Err(Problem::new(Kind::Refused, "does not hold what this session wrote on it").advice(
-                "nothing was written; attach the right drive, or roll the session back with --abort and start over",
-            ));
-        }
-        end = bad;
-    }
-    // Not into the middle of a hash block.
-    while end > 0 && layout.batches(SLOT_LEN).nth(end as usize).as_ref().is_some_and(is_mid_chain) {
-        end -= 1;
-    }
-    Ok(end)
-}
-
-/// The first checkpoint of a drive.
-pub fn first_checkpoint(
-    request: &PrepRequest,
-    drive: &PreparedDrive,
-    secrets: Option<&VolumeSecrets>,
-    formatted: FileTime,
-    snapshot: Prefix,
-) -> Checkpoint {
-    Checkpoint {
-        session: request.session.clone(),
-        drive_id: drive.rules.drive_id.clone(),
-        identity: identity_digest(&drive.target),
-        plan: drive.layout.digest(SLOT_LEN),
-        time: formatted.0,
-        slot_len: SLOT_LEN as u64,
-        snapshot,
-        drive: WayBack::of(&drive.target, Some(&drive.layout)).encode(),
-        state: WorkState::Format(FormatState {
-            seed: drive.seed,
-            is_wiped: false,
-            next: BatchNo(0),
-            end: DeviceOffset(0),
-            outcome: Prefix::of_nothing(),
-            secrets: secrets.map(VolumeSecrets::keep).unwrap_or_default(),
-        }),
     }
 }

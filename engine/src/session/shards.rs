@@ -7,10 +7,11 @@
 //! one journal and all records ◄──merge──────────────┘
 //! ```
 //!
-//! A shard is a plan file (`prep::plan_file`) with one drive: its identity, its part of the catalog, the seed
+//! A shard is a plan file (`session::plan_file`) with one drive: its identity, its part of the catalog, the seed
 //! of its identifiers, never a key. Keys are drawn where the drive is written. The layout follows from the shard alone,
 //! so that a drive written from it equals the drive that the whole session would have written.
 
+use crate::session::{inputs, preflight, resume};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,13 +30,14 @@ use crate::plan::checkpoint::{self, Checkpoint};
 use crate::plan::tree::PropertyFile;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
 use crate::request::{Action, PrepRequest};
-use crate::session::plan_file::{self, Recipe, SavedDrive, SavedPlan};
-use crate::session::planning::{Planned, Planner, PreparedDrive};
-use crate::session::preflight;
-use crate::session::prepare::{self, Plan, Prepared};
-use crate::session::resume;
+use crate::session::plan_file::{self, SavedDrive, SavedPlan};
+use crate::session::planning::Planned;
+use crate::session::prepare::{self};
+use crate::session::prepared::{Plan, Prepared};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, DeviceOffset, Stamp};
+use crate::work::planner::{Planner, PreparedDrive};
+use crate::work::recipe::Recipe;
 use crate::work::target::{self, TargetDrive, TargetOptions};
 
 /// Sources that differ and are named one by one.
@@ -144,7 +146,7 @@ pub fn prepare_with(
     request.action = Action::Copy;
     let mut problems = Problems::default();
     let Some((book, _)) = files::check_journal(&request, &mut problems) else { return Err(problems) };
-    prepare::choose_logs(&mut request, &book.ledger, &mut problems);
+    inputs::choose_logs(&mut request, &book.ledger, &mut problems);
     let cipher = resume::adopt(&mut request, &recipe)?;
     preflight::directories(&request, &mut problems);
     let (Some(SavedDrive { target: planned, seed, assigned, .. }), true) = (drives.pop(), drives.is_empty()) else {
@@ -183,7 +185,7 @@ pub fn prepare_with(
     };
     problems.0.extend(target.iter().flat_map(|target| differences(&planned, target)));
     if let Some(target) = &target {
-        prepare::refuse_foreign_records(std::slice::from_ref(target), &book.ledger, &request.journal, &mut problems);
+        inputs::refuse_foreign_records(std::slice::from_ref(target), &book.ledger, &request.journal, &mut problems);
     }
     let mut catalog = std::sync::Arc::try_unwrap(catalog)
         .map_err(|_| Problem::new(Kind::Internal, "the catalog of a shard that was just read is in use"))?;

@@ -14,8 +14,8 @@ use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::Digest;
 use crate::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize, Stamp};
-use crate::work::manifest::{self, PropertyHashes, RowRules, Rules};
-use crate::work::outcome::OutcomeLog;
+use crate::work::manifest::{self, RowRules, Rules};
+use crate::work::outcome::{OutcomeLog, PropertyHashes};
 
 /// Peak of resident memory since the start, from the kernel.
 pub(super) fn peak_mib() -> u64 {

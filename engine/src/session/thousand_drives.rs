@@ -13,10 +13,11 @@ use crate::entropy::{Entropy, Seeded};
 use crate::journal::files::JournalFile;
 use crate::plan::catalog::{Builder, Catalog};
 use crate::request::{AbsentDrive, PrepRequest};
-use crate::session::planning::{Planner, Target};
-use crate::session::prepare::recipe_of;
+use crate::session::inputs::recipe_of;
+use crate::session::planning::Target;
 use crate::session::shards::{self, Part, Shard};
 use crate::units::{ByteLen, FileTime, SectorSize, Stamp};
+use crate::work::planner::Planner;
 use crate::work::target;
 
 /// Files in a directory: a camera's, a sequencer's or a mail store's.

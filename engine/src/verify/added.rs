@@ -5,7 +5,7 @@ use crate::report::{Kind, Problem};
 use crate::units::ByteLen;
 use crate::verify::judge::{self, Context};
 use crate::verify::listing::{self, Listing, Subject};
-use crate::verify::result::Verdict;
+use crate::verify::row::Verdict;
 use crate::verify::work::Item;
 use crate::volume::files::Files;
 use crate::volume::find::Opened;

@@ -14,13 +14,13 @@ use crate::azure::dataset::{self, BlobType};
 use crate::azure::manifest::{self, Pieces};
 use crate::azure::{Digest, base64, names, properties};
 use crate::dataset::own::Own;
-use crate::dataset::property_files::Sets;
 use crate::dataset::scan::{self, Of};
 use crate::files::input::{self, Pipes};
 use crate::hash::{self, Crc64, Md5};
 use crate::limits;
 use crate::plan::catalog::Catalog;
 use crate::report::{Event, Kind, Problem, Problems};
+use crate::request::Sets;
 use crate::source::select::Selection;
 
 /// Longest dataset that is read.

@@ -8,12 +8,13 @@ use std::fmt;
 use std::io::Read;
 
 use crate::azure::dataset::Disposition;
-use crate::ntfs::read::NameId;
+use crate::ntfs::read::{NameId, Times};
 use crate::report::{Kind, Problem};
+use crate::stream::block_reader::Held;
 use crate::verify::listing::{Listing, NONE};
-use crate::verify::result::Verdict;
-pub use crate::verify::writer::{Act, Bytes, Finish};
+use crate::verify::row::Verdict;
 use crate::volume::files::Files;
+use std::ops::{Deref, Range};
 
 /// Consumer of a drive's blobs. It runs on a thread of its own.
 pub trait Sink: fmt::Debug + Send {
@@ -170,4 +171,82 @@ impl Delivery<'_> {
             }
         })
     }
+}
+
+/// Bytes to write.
+#[derive(Debug)]
+pub enum Bytes {
+    /// In a slot of the block reader.
+    Held(Held),
+    /// In memory of their own: bytes that were not read through a slot.
+    Own(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Held(held) => held,
+            Self::Own(own) => own,
+        }
+    }
+}
+
+/// Actions on the bytes, in order.
+#[derive(Debug)]
+pub enum Act {
+    /// Write them to a blob.
+    Write {
+        /// Number of the blob.
+        blob: usize,
+        /// Number of the block or range within the blob.
+        piece: u32,
+        /// Byte in the blob.
+        at: u64,
+        /// Of the bytes that were given.
+        bytes: Range<usize>,
+    },
+    /// Keep them as part of a metadata or properties file.
+    Keep {
+        /// Number of the file.
+        side: u32,
+        /// Of the bytes that were given.
+        bytes: Range<usize>,
+    },
+    /// All bytes of a block or range were given, and compared with the manifest.
+    Judged {
+        /// Number of the blob.
+        blob: usize,
+        /// Number of the block or range within the blob.
+        piece: u32,
+        /// Its verdict.
+        verdict: Verdict,
+    },
+    /// The same of a metadata or properties file.
+    JudgedSide {
+        /// Number of the file.
+        side: u32,
+        /// Its verdict.
+        verdict: Verdict,
+    },
+    /// Finish the blob: its last piece has been judged.
+    Finish(Box<Finish>),
+}
+
+/// Facts for finishing a blob when all its bytes are written.
+#[derive(Debug)]
+pub struct Finish {
+    /// Number of the blob.
+    pub blob: usize,
+    /// `container/name`.
+    pub path: String,
+    /// Time of the snapshot, if it is one.
+    pub snapshot: Option<String>,
+    /// Bytes.
+    pub length: u64,
+    /// Times of the file.
+    pub times: Times,
+    /// Everything of it is equal, or has nothing to be compared with.
+    pub is_whole: bool,
 }

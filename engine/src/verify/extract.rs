@@ -26,8 +26,8 @@ use crate::hash;
 use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem, Problems};
 use crate::units::FileTime;
-use crate::verify::result::Row;
-use crate::verify::writer::Finish;
+use crate::verify::deliver::Finish;
+use crate::verify::row::Row;
 
 /// Directory for dray's own files inside that of the blobs.
 const OWN: &str = ".dray";

@@ -8,10 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::azure::Digest as Known;
-use crate::azure::copylog::{DriveStatus, SideStatus};
-use crate::azure::manifest;
+use crate::azure::copylog::DriveStatus;
 use crate::azure::properties::SideKind;
+use crate::azure::{Digest as Known, manifest};
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
 use crate::pool::SLOT_LEN;
@@ -21,17 +20,17 @@ use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, Workers};
 use crate::surroundings::now;
 use crate::units::{ByteLen, ByteOffset};
-use crate::verify::deliver::{Deliver, Delivery};
+use crate::verify::deliver::{Act, Bytes, Deliver, Delivery, Finish};
 use crate::verify::extract::Extractor;
 use crate::verify::known::Journals;
 use crate::verify::listing::{self, Listing, NONE, Subject};
 use crate::verify::logs::{self, Asked, Index, Logs};
-use crate::verify::result::{Answer, Check, Counts, DriveVerdict, Row, Verdict};
-use crate::verify::service::blob::{self as service_blob, Names, Presence, Reading, SideResult, Told};
+use crate::verify::result::{Answer, Check, DriveVerdict};
+use crate::verify::row::{Counts, Row, Taken, Verdict};
+use crate::verify::service::blob::{self as service_blob, Names, Presence, Reading, SideFaults, SideResult, Told};
 use crate::verify::service::drive as service;
-use crate::verify::verdict::Taken;
 use crate::verify::work::{Item, Loads, SIDE, Seen, Work};
-use crate::verify::writer::{Act, Bytes, Finish, Outlet, Writer};
+use crate::verify::writer::{Outlet, Writer};
 use crate::volume::files::Files;
 use crate::volume::find::{Opened, View};
 
@@ -103,9 +102,6 @@ struct RowSource<'a> {
     manifest: Option<NameId>,
     side_faults: SideFaults,
 }
-
-/// Faults of metadata and properties files, by index of the side file.
-pub(super) type SideFaults = HashMap<u32, (SideStatus, String)>;
 
 /// A verdict on a drive of which nothing is known but these facts.
 pub fn blank(drive: DriveFacts, serial: Option<String>) -> DriveVerdict {

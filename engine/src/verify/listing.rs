@@ -16,7 +16,8 @@ use crate::pool::SLOT_LEN;
 use crate::report::{Kind, Problem};
 use crate::verify::logs::key;
 use crate::verify::only::Only;
-use crate::verify::result::{ManifestFacts, Verdict};
+use crate::verify::result::ManifestFacts;
+use crate::verify::row::Verdict;
 use crate::volume::files::Files;
 use crate::volume::find::Opened;
 

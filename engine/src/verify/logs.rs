@@ -12,7 +12,7 @@ use crate::azure::copylog::{ErroredEntity, Event, LogBlob, Reader, is_success};
 use crate::files::input::{self, Pipes};
 use crate::report::{Kind, Problem, Problems, counted};
 use crate::text;
-use crate::verify::verdict::Taken;
+use crate::verify::row::Taken;
 
 /// Longest blob list or inventory that is accepted.
 const LIST_LEN_MAX: u64 = 4 << 30;

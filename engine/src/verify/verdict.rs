@@ -6,33 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::report::Kind;
-use crate::verify::result::Counts;
-
-/// Result of a blob in the copy logs. In ascending severity: the worst of several counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Taken {
-    /// Copied as it is on the drive.
-    #[default]
-    Same,
-    /// Copied under another name.
-    Renamed,
-    /// Not copied, or not completely.
-    Not,
-    /// Copied with content different from the drive's.
-    Other,
-}
-
-impl Taken {
-    /// The word in reports.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Same => "taken",
-            Self::Renamed => "taken under another name",
-            Self::Not => "not taken",
-            Self::Other => "something else was taken",
-        }
-    }
-}
+use crate::verify::row::Counts;
 
 /// Results of one drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -261,6 +235,7 @@ pub fn conclude(run: &RunSum) -> Conclusion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::row::Taken;
 
     fn counts(equal: u64, different: u64, missing: u64, no_reference: u64) -> Counts {
         Counts {

@@ -9,7 +9,7 @@ use crate::stream::block_reader::{Load, SLOT_SPARE};
 use crate::stream::workers::{How, Span};
 use crate::units::ByteOffset;
 use crate::verify::listing::{Listing, Subject};
-use crate::verify::result::Verdict;
+use crate::verify::row::Verdict;
 use crate::volume::files::Files;
 use crate::volume::find::Opened;
 

@@ -6,101 +6,19 @@
 //! is needed in addition to the slots.
 
 use std::io;
-use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::ntfs::read::Times;
 use crate::report::{Kind, Problem};
-use crate::stream::block_reader::Held;
-use crate::verify::deliver::Sink;
+use crate::verify::deliver::{Act, Bytes, Sink};
 use crate::verify::extract::Extractor;
-use crate::verify::result::Verdict;
 use crate::verify::work::{SIDE, Work};
 
 /// Most waiting orders: as many as the block reader has slots. Bytes of other origin are at most a MiB each.
 const WAITING_MAX: usize = 16;
-
-/// Bytes to write.
-#[derive(Debug)]
-pub enum Bytes {
-    /// In a slot of the block reader.
-    Held(Held),
-    /// In memory of their own: bytes that were not read through a slot.
-    Own(Vec<u8>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Held(held) => held,
-            Self::Own(own) => own,
-        }
-    }
-}
-
-/// Actions on the bytes, in order.
-#[derive(Debug)]
-pub enum Act {
-    /// Write them to a blob.
-    Write {
-        /// Number of the blob.
-        blob: usize,
-        /// Number of the block or range within the blob.
-        piece: u32,
-        /// Byte in the blob.
-        at: u64,
-        /// Of the bytes that were given.
-        bytes: Range<usize>,
-    },
-    /// Keep them as part of a metadata or properties file.
-    Keep {
-        /// Number of the file.
-        side: u32,
-        /// Of the bytes that were given.
-        bytes: Range<usize>,
-    },
-    /// All bytes of a block or range were given, and compared with the manifest.
-    Judged {
-        /// Number of the blob.
-        blob: usize,
-        /// Number of the block or range within the blob.
-        piece: u32,
-        /// Its verdict.
-        verdict: Verdict,
-    },
-    /// The same of a metadata or properties file.
-    JudgedSide {
-        /// Number of the file.
-        side: u32,
-        /// Its verdict.
-        verdict: Verdict,
-    },
-    /// Finish the blob: its last piece has been judged.
-    Finish(Box<Finish>),
-}
-
-/// Facts for finishing a blob when all its bytes are written.
-#[derive(Debug)]
-pub struct Finish {
-    /// Number of the blob.
-    pub blob: usize,
-    /// `container/name`.
-    pub path: String,
-    /// Time of the snapshot, if it is one.
-    pub snapshot: Option<String>,
-    /// Bytes.
-    pub length: u64,
-    /// Times of the file.
-    pub times: Times,
-    /// Everything of it is equal, or has nothing to be compared with.
-    pub is_whole: bool,
-}
 
 /// Destination of blobs.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::azure::drive_record;
-use crate::azure::{Digest, SecretText};
+use crate::azure::{Digest, SecretText, drive_record};
 use crate::bitlocker::keys::{self, KeyInput, KeyInputError};
 use crate::bitlocker::read::{self, ProtectorKind, UnlockError};
 use crate::crypt::printed::{self, Run};

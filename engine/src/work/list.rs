@@ -22,9 +22,6 @@ use crate::report::{Kind, Problem};
 use crate::request::PrepRequest;
 use crate::work::outcome::{HashReader, WholeReader};
 
-/// The sidecar with a drive's part.
-pub const PART: &str = "list";
-
 /// Fields of a line, in the order of the columns.
 const FIELDS: [&str; 7] = ["drive_id", "source", "blob", "path", "size", "md5", "crc64"];
 
@@ -76,7 +73,7 @@ pub fn keep_part(
     outcome: &Path,
     left_out: &BTreeMap<u32, String>,
 ) -> Result<(), Problem> {
-    let path = sidecar(&request.journal, &request.session, Sidecar::Other(drive_id, PART));
+    let path = sidecar(&request.journal, &request.session, Sidecar::ListPart(drive_id));
     write_part(&path, drive_id, tree, batches, outcome, left_out).map_err(|error| {
         Problem::new(Kind::Environment, format!("the list of the drive's files cannot be written: {error}"))
             .path(&path)
@@ -190,7 +187,7 @@ pub fn finish(mut list: Output, request: &PrepRequest, drive_ids: &[String], is_
     }
     let parts: Vec<PathBuf> = drive_ids
         .iter()
-        .map(|drive_id| sidecar(&request.journal, &request.session, Sidecar::Other(drive_id, PART)))
+        .map(|drive_id| sidecar(&request.journal, &request.session, Sidecar::ListPart(drive_id)))
         .filter(|path| path.exists())
         .collect();
     for part in &parts {

@@ -1,6 +1,6 @@
 //! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, and hashed in passing.
 
-use std::collections::BTreeMap;
+use crate::work::outcome::{EMPTY_MD5, HashReader, PropertyHashes};
 use std::io;
 
 use crate::azure::dataset::{BlobType, Disposition};
@@ -12,7 +12,6 @@ use crate::plan::account::{ExportedBlob, ExportedFile, ExportedKind};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::PageRun;
 use crate::units::ByteLen;
-use crate::work::outcome::{EMPTY_MD5, HashReader};
 
 /// Blocks rendered at once; a blob of 50,000 takes several steps.
 const BLOCKS_AT_ONCE: u64 = 1024;
@@ -47,9 +46,6 @@ impl Rules {
         self.rows.iter().all(same).then_some(first)
     }
 }
-
-/// MD5 of each property file that was read, by tree index.
-pub type PropertyHashes = BTreeMap<u32, [u8; 16]>;
 
 /// Upper bound of the length of the manifest of `tree`.
 pub fn len_max(tree: &DriveTree, rules: &Rules) -> ByteLen {

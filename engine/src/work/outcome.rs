@@ -19,8 +19,6 @@ use crate::hash::Sha256;
 use crate::ntfs::build::Tree;
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::{Digest, PageRun};
-use crate::work::drive::Sum;
-use crate::work::manifest::PropertyHashes;
 
 /// Appends results; batches in the order of the plan, whatever order the workers finish in.
 #[derive(Debug)]
@@ -412,3 +410,15 @@ mod tests {
         fs::remove_file(&path).expect("removed");
     }
 }
+
+/// Checksum of a written batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// Length in bytes; shorter than planned where the manifest became shorter.
+    pub len: usize,
+    /// CRC-64/NVME of those bytes.
+    pub crc: u64,
+}
+
+/// MD5 of each property file that was read, by tree index.
+pub type PropertyHashes = BTreeMap<u32, [u8; 16]>;

@@ -24,8 +24,7 @@ use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::find::{Found, Opened};
 use crate::volume::key::Key;
-use crate::work::drive::Sum;
-use crate::work::outcome::HashReader;
+use crate::work::outcome::{HashReader, Sum};
 
 /// Data batches of a sample in addition to the first and the last: about a GiB, spread over the drive.
 const SAMPLE: usize = 256;

@@ -5,10 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::azure::SecretText;
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
 use crate::azure::journal::Work;
-use crate::azure::names;
+use crate::azure::{SecretText, names};
 use crate::device::by_id::{self, Link};
 use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};

@@ -6,23 +6,34 @@ pub(crate) mod golden;
 mod returned;
 mod swapped;
 
+use crate::session::prepared::Prepared;
+use crate::work::format::{DriveIo, begin, fill};
+use crate::work::planner::PreparedDrive;
+use crate::work::shared::Shared;
+use crate::work::{readback, way_back};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::azure::dataset::BlobType;
+use crate::azure::drive_record;
+use crate::azure::drive_record::{DriveInfo, RecordState};
 use crate::bitlocker::build::REGION_LEN;
-use crate::device::signature;
+use crate::checkpoint::Checkpoint;
+use crate::device::{Roots, signature};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Faults, Landed, SimDisk};
 use crate::plan::batches::Content;
+use crate::request::{EngineChoice, Pace, PrepRequest, ReadBack};
 use crate::session::abort;
 use crate::session::prepare::prepare_with;
 use crate::stream::timeouts::Timeouts;
-use crate::surroundings::Surroundings;
-use crate::units::FileTime;
-use crate::work::drive::Pace;
+use crate::surroundings::{Surroundings, now};
+use crate::units::{ByteOffset, ByteRange, FileTime};
+use crate::work::drive::{Finished, FveRegion};
+use crate::work::readback::Written;
+use std::time::Duration;
 
 /// A directory of one test, with a small source tree in it.
 struct Lab {
@@ -415,7 +426,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
     let whole = disk();
     let finished = bench.fill(&whole, bench.begin()).expect("no faults");
     let planned = &bench.prepared.drives[0];
-    let way = abort::WayBack::of(&planned.target, Some(&planned.layout));
+    let way = way_back::WayBack::of(&planned.target, Some(&planned.layout));
     let (deeds, mut resumed, mut went_on) = (whole.begun(), 0, 0);
     for cut in 1..=deeds {
         let disk = disk();
@@ -445,7 +456,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         let left = disk.image_after_cut(Landed::Seeded(cut));
         let unmake = |disk: &SimDisk| {
             let pool = Pool::new(2, SLOT_LEN).expect("slots");
-            abort::unmake(Box::new(disk.engine()), pool, "sim", &way)
+            way_back::unmake(Box::new(disk.engine()), pool, "sim", &way)
         };
         left.set_faults(Faults { cut_after: Some(1 + cut % 20), ..Faults::default() });
         let _ = unmake(&left);
@@ -454,7 +465,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
         assert_eq!(seen(&left.image_after_cut(Landed::Bits(0)), size.0), None, "cut {cut} of {deeds}");
     }
     // A finished drive as well.
-    abort::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), "sim", &way).expect("no faults");
+    way_back::unmake(Box::new(whole.engine()), Pool::new(2, SLOT_LEN).expect("slots"), "sim", &way).expect("no faults");
     assert_eq!(seen(&whole.image_after_cut(Landed::Bits(0)), size.0), None);
     println!("{deeds} operations, {resumed} times gone on, {went_on} of them in the middle");
     assert!(resumed > 60 && went_on > 30, "only {resumed} of {deeds}, {went_on} in the middle");

@@ -5,11 +5,10 @@
 //! docs/spec/import-export.md#generation-1-copy-log. The account is taken to be empty, since nobody is asked: a blob is
 //! `Created`, unless an earlier one of the same run has its name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use super::drive::PATH_MAX;
 use crate::azure::copylog::{
     BlobStatus, Category, DispositionStatus, ErroredEntity, LogBlob, LogFile, LogPiece, LogSide, PieceStatus,
     SideStatus,
@@ -21,7 +20,10 @@ use crate::azure::properties::{self, SideKind};
 use crate::azure::{XmlStep, XmlSteps};
 use crate::limits;
 use crate::ntfs::names as windows;
-use crate::verify::result::Verdict;
+use crate::verify::row::Verdict;
+
+/// Longest path that Windows opens in any form, in UTF-16 units.
+const PATH_MAX: usize = 32_767;
 
 /// Most numbers tried for a blob that is renamed.
 const RENAMES_MAX: u32 = 1_000_000;
@@ -29,6 +31,9 @@ const RENAMES_MAX: u32 = 1_000_000;
 /// Characters of a path above which programs of Windows fail unless long paths are turned on
 /// (docs/spec/import-export.md#names-and-sizes). Whether the service's are is not documented.
 const LONG_PATH: usize = 256;
+
+/// Faults of metadata and properties files, by index of the side file.
+pub type SideFaults = HashMap<u32, (SideStatus, String)>;
 
 /// Reason why the service cannot open a file by its path in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]

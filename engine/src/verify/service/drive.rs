@@ -5,10 +5,9 @@ use crate::bitlocker::read::{ProtectorKind, State};
 use crate::gpt::Flaw;
 use crate::ntfs::read::BackupBoot;
 use crate::report::{Kind, Problem};
-use crate::verify::judge::SideFaults;
 use crate::verify::listing::Listing;
 use crate::verify::result::{Answer, Check};
-use crate::verify::service::blob::{FileNameFault, destination, file_name};
+use crate::verify::service::blob::{FileNameFault, SideFaults, destination, file_name};
 use crate::volume::files::Files;
 use crate::volume::find::{Found, Inside, Opened};
 use crate::volume::key::Record;
@@ -23,9 +22,6 @@ const LENGTH: &str = "volume lies on the disk from end to end";
 const BACKUP_BOOT: &str = "both boot sectors of NTFS are equal";
 const BITLOCKER: &str = "BitLocker volume";
 const KEY: &str = "numerical password opens it";
-
-/// Longest path that Windows opens in any form, in UTF-16 units.
-pub(super) const PATH_MAX: usize = 32_767;
 
 fn check(question: &'static str, status: DriveStatus, answer: Answer, seen: impl Into<String>) -> Check {
     Check { question, status: Some(status), answer, seen: seen.into() }

@@ -7,4 +7,3 @@
 
 pub mod blob;
 pub mod drive;
-pub mod rehearsal;

@@ -11,8 +11,8 @@ use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::report::{Kind, Problem};
 use crate::units::{ByteOffset, ClusterSize};
 use crate::volume::find::Opened;
-use crate::work::drive::{self, Copied, DriveContent, Save, Setup, Sum};
-use crate::work::outcome::{OutcomeLog, Replay};
+use crate::work::drive::{self, Copied, DriveContent, Save, Setup};
+use crate::work::outcome::{OutcomeLog, Replay, Sum};
 
 /// The batches of an addition, computed on demand.
 struct Batches<'a> {

@@ -1,5 +1,7 @@
 //! Drives with a volume that is kept: found, unlocked, and planned.
 
+use crate::work::append::existing::ExistingVolume;
+use crate::work::planner;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,6 @@ use crate::azure::journal::Work;
 use crate::azure::ledger::{Ledger, SessionDrive};
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::Checkpoint;
-use crate::device::{Access, Device, Roots};
 use crate::files::input::{self, Pipes};
 use crate::journal::files::journal_dir;
 use crate::limits::INPUT_FILE_MAX;
@@ -19,63 +20,15 @@ use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
 use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
-use crate::session::planning::{self, Planner};
-use crate::stream::medium::Medium;
 use crate::units::{ByteLen, ByteRange, DiskShape};
 use crate::verify::index::{Index, IndexRow};
 use crate::volume::files::Files;
-use crate::volume::find::{Found, Inside, Opened, View};
-use crate::volume::key::Key;
+use crate::volume::find::View;
 use crate::work::append::earlier::Session;
 use crate::work::keys::Keys;
 use crate::work::manifest::{self, Rules};
+use crate::work::planner::Planner;
 use crate::work::target::{self, TargetDrive, TargetOptions};
-
-/// A drive with its volume unlocked.
-#[derive(Debug)]
-pub struct ExistingVolume {
-    /// The drive, with its name in the driveset and its facts.
-    pub target: TargetDrive,
-    /// Its volume, for reading.
-    pub opened: Opened,
-}
-
-impl ExistingVolume {
-    /// Unlocks the volume of a drive.
-    ///
-    /// # Errors
-    /// The key does not open it, or it holds no such volume.
-    pub fn open(target: TargetDrive, roots: &Roots) -> Result<Self, Problem> {
-        let device = Device::open_with(&target.facts.path, Access::Read, target.sector, roots)?;
-        let opened = unlock(&target, Box::new(device))?;
-        Ok(Self { target, opened })
-    }
-}
-
-/// The volume on a drive, unlocked by the drive's key.
-///
-/// # Errors
-/// As [`ExistingVolume::open`].
-pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, Problem> {
-    let name = &target.facts.name;
-    let serial = target.identity.as_ref().and_then(|identity| identity.serial.clone());
-    let look = || Found::look(medium, target.facts.clone(), serial, None);
-    if target.work == Work::Encrypt && target.key.is_none() {
-        return encrypt::plain(look()?);
-    }
-    let key = target.key.as_ref().ok_or_else(|| {
-        Problem::new(Kind::Usage, "no key for the volume on it")
-            .drive(name)
-            .advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
-    })?;
-    let key = Key::read(key.expose().as_bytes())?;
-    let found = look()?;
-    if matches!(found.inside, Inside::Ntfs) {
-        let problem = Problem::new(Kind::Refused, "holds a volume that is not encrypted").drive(name);
-        return Err(problem.advice("write Encrypt, which encrypts it in place, or Format, which erases the drive"));
-    }
-    found.unlock(&key, &mut |_, _| {})
-}
 
 /// A drive that receives files in addition to its own.
 #[derive(Debug)]
@@ -116,7 +69,7 @@ pub struct InPlaceDrive {
 impl AppendDrive {
     /// Catalog indices of its files, ascending.
     pub fn assigned(&self) -> Vec<u32> {
-        planning::assigned(&self.tree)
+        planner::assigned(&self.tree)
     }
 }
 
@@ -249,7 +202,7 @@ impl Planner<'_> {
             files: u64::from(tree.blob_count()),
             dirs: u64::from(tree.dirs()),
             data: ByteLen(data),
-            directories: planning::biggest(&tree),
+            directories: planner::biggest(&tree),
             to_write: ByteLen(data),
             ..DrivePlan::default()
         };

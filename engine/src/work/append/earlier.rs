@@ -18,7 +18,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::report::{Kind, Problem, counted};
 use crate::volume::files;
 use crate::volume::find::View;
-use crate::work::append::drive::ExistingVolume;
+use crate::work::append::existing::ExistingVolume;
 
 /// Most blobs named in a warning.
 const NAMED_MAX: usize = 3;

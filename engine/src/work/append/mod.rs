@@ -9,6 +9,7 @@ mod copy;
 pub mod drive;
 pub mod earlier;
 pub mod encrypt;
+pub mod existing;
 pub mod index;
 pub mod run;
 #[cfg(test)]
@@ -34,12 +35,13 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
+use crate::request::Pace;
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange, Clusters, FileTime, Lcn};
 use crate::volume::find::{Opened, View};
-use crate::work::drive::{Durable, Pace, Save};
+use crate::work::drive::{Durable, Save};
 use crate::work::manifest::{self, Rules};
 use crate::work::outcome::{OutcomeLog, Replay};
 

@@ -4,6 +4,7 @@
 //! images next to the journal are complete; from then on the volume is changed to include the files, or reverted. For a
 //! volume that is encrypted in place first, [`encrypt`] has further steps, all of them before the first copy.
 
+use crate::work::{list, manifest, readback, steps};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 
 use super::commit::{self, Store};
 use super::copy::{self, first_bad};
-use super::drive::{AppendDrive, record_of, unlock};
+use super::drive::{AppendDrive, record_of};
+use super::existing::unlock;
 use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, RecordState};
@@ -28,9 +30,6 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{DriveKeys, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
-use crate::session::abort::WayBack;
-use crate::session::resume::{READ_BACK, identity_digest};
-use crate::session::run::{self, Done, Shared};
 use crate::stream::medium::Medium;
 use crate::stream::sources::all_left_out;
 use crate::stream::timeouts::Timeouts;
@@ -46,14 +45,11 @@ use crate::volume::find::{Found, Opened, View};
 use crate::work::claim::claim;
 use crate::work::drive::{Durable, SLOTS, Save};
 use crate::work::keys::Keys;
-use crate::work::list;
-use crate::work::manifest;
 use crate::work::outcome::{OutcomeLog, Replay};
-use crate::work::readback;
+use crate::work::progress::{READ_BACK, identity_digest};
+use crate::work::shared::{Done, Shared};
 use crate::work::target::TargetDrive;
-
-/// Name of the sidecar with the images of old and new contents.
-pub const IMAGES: &str = "images";
+use crate::work::way_back::WayBack;
 
 /// Progress of the files added to the volume.
 fn state_of(checkpoint: &Checkpoint) -> Result<&AppendState, Problem> {
@@ -120,9 +116,9 @@ impl DriveFiles {
             record: journal_dir(&request.journal).join(format!("{drive_id}.xml")),
             checkpoint: of(Sidecar::Checkpoint(drive_id)),
             outcome: of(Sidecar::Outcome(drive_id)),
-            images: of(Sidecar::Other(drive_id, IMAGES)),
-            hidden: of(Sidecar::Other(drive_id, encrypt::IMAGES)),
-            batch: of(Sidecar::Other(drive_id, encrypt::BATCH_JOURNAL)),
+            images: of(Sidecar::Images(drive_id)),
+            hidden: of(Sidecar::HiddenImages(drive_id)),
+            batch: of(Sidecar::BatchJournal(drive_id)),
         }
     }
 
@@ -147,7 +143,7 @@ impl DriveFiles {
                 let problem = Problem::new(Kind::Environment, "a file next to the journal is gone").path(path);
                 problem.advice("restore it as it was: the volume can be neither finished nor rolled back without it")
             }
-            _ => run::sidecar_problem(&error, path),
+            _ => steps::sidecar_problem(&error, path),
         })
     }
 
@@ -217,7 +213,7 @@ pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Res
         None => begin(index, drive, &drive_files, shared)?,
     };
     let pool = shared.pool(index)?;
-    let engine = run::engine(&device, &pool, request, &facts.name, shared.events)?;
+    let engine = steps::engine(&device, &pool, request, &facts.name, shared.events)?;
     let node = (!facts.is_image).then_some(&*facts.path);
     let mut store = Store::new(&facts.name, engine, &pool).at(node).reporting(Timeouts::default(), shared.events);
     let opened = match there {
@@ -254,15 +250,15 @@ pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Res
     // Others may have the slots: what follows reads in longer ones.
     drop(store);
     drop(pool);
-    run::drop_caches(&device, facts, shared.events);
+    steps::drop_caches(&device, facts, shared.events);
     let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
-    run::keep_manifest(&drive.target, looked, &drive_files.record, (MANIFEST_NAME, &done.manifest_md5), shared)?;
+    steps::keep_manifest(&drive.target, looked, &drive_files.record, (MANIFEST_NAME, &done.manifest_md5), shared)?;
     if drive.tree.is_listed() && drive.index.is_none() {
         let batches = copy::listed(&drive.tree, drive.plan.cluster);
         list::keep_part(request, &facts.drive_id, &drive.tree, batches, &drive_files.outcome, &replay.left_out)?;
     }
     let header = request.drive_header_hash || had_header_hash;
-    let header = if header { Some(run::header_hash(&device, opened.found.volume.start)?) } else { None };
+    let header = if header { Some(steps::header_hash(&device, opened.found.volume.start)?) } else { None };
     write_record(
         drive.target.key.as_deref(),
         &facts.drive_id,
@@ -280,7 +276,7 @@ pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Res
     }
     let kind = device.kind().clone();
     drop(device);
-    run::tell_mounted(&kind, facts, shared.events);
+    steps::tell_mounted(&kind, facts, shared.events);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     Ok(Done {
         files: done.files,
@@ -339,7 +335,7 @@ fn encrypt_first(
         stop: shared.stop,
     };
     encrypt::encrypt(&mut work, &mut state, store)?;
-    run::drop_caches(device, facts, shared.events);
+    steps::drop_caches(device, facts, shared.events);
     Ok(())
 }
 
@@ -377,7 +373,7 @@ fn begin(
             has_header_hash: record.drive_header_hash.is_some(),
         }),
         None => {
-            if let Some(kept) = run::make_way(request, &facts.drive_id, &drive_files.record)? {
+            if let Some(kept) = steps::make_way(request, &facts.drive_id, &drive_files.record)? {
                 let (name, kept) = (&facts.name, kept.display());
                 (shared.events)(Event::Note(format!(
                     "drive {name}: an earlier drive record was found; its key is kept in {kept}"
@@ -390,14 +386,14 @@ fn begin(
     let state = AppendState::begun(before);
     let state = if let Some(first) = &drive.in_place {
         let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
-        run::write_key_file(request, keys.external.as_ref())?;
+        steps::write_key_file(request, keys.external.as_ref())?;
         WorkState::Encrypt(encrypt::begun(first.volume, &first.regions, request.wipe_free, keys), state)
     } else if drive.target.work == Work::Index {
         WorkState::Index(state)
     } else {
         WorkState::Append(state)
     };
-    replace_private(&drive_files.outcome, &[]).map_err(|error| run::sidecar_problem(&error, &drive_files.outcome))?;
+    replace_private(&drive_files.outcome, &[]).map_err(|error| steps::sidecar_problem(&error, &drive_files.outcome))?;
     let checkpoint = Checkpoint {
         session: request.session.clone(),
         drive_id: facts.drive_id.clone(),
@@ -424,13 +420,13 @@ fn begin(
             ..DriveDetails::default()
         },
     };
-    shared.journal.append(&started).map_err(run::first)?;
+    shared.journal.append(&started).map_err(steps::first)?;
     Ok(checkpoint)
 }
 
 fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem> {
     let saved = replace_private(&drive_files.checkpoint, &checkpoint.encode());
-    saved.map_err(|error| run::sidecar_problem(&error, &drive_files.checkpoint))
+    saved.map_err(|error| steps::sidecar_problem(&error, &drive_files.checkpoint))
 }
 
 /// Whether free clusters are overwritten. On a volume encrypted in place they are encrypted by then.
@@ -495,7 +491,7 @@ const fn reached(state: &mut AppendState, durable: &Durable) {
 /// Records in the checkpoint that everything is copied and the images are complete.
 fn ready(drive_files: &DriveFiles, checkpoint: &mut Checkpoint, copied: Copied) -> Result<(), Problem> {
     state_mut(checkpoint)?.copied = Some(copied);
-    sync_dir(&drive_files.images).map_err(|error| run::sidecar_problem(&error, &drive_files.images))?;
+    sync_dir(&drive_files.images).map_err(|error| steps::sidecar_problem(&error, &drive_files.images))?;
     save(drive_files, checkpoint)
 }
 
@@ -518,7 +514,7 @@ fn index_files(
     let mut problems = Problems::default();
     let files = Files::read(opened)?;
     let mut listed = Index::list(&files, rows, name, &mut problems);
-    problems.into_result().map_err(run::first)?;
+    problems.into_result().map_err(steps::first)?;
     let what = Addition {
         name,
         opened,
@@ -556,7 +552,7 @@ fn resume(
     checkpoint: &mut Checkpoint,
     shared: &Shared<'_>,
 ) -> Result<(OutcomeLog, Replay), Problem> {
-    let failed = |error: io::Error| run::sidecar_problem(&error, &drive_files.outcome);
+    let failed = |error: io::Error| steps::sidecar_problem(&error, &drive_files.outcome);
     let durable = state_of(checkpoint)?.next.0;
     if durable > 0 {
         let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied again: {why}", what.name)));
@@ -723,7 +719,7 @@ pub(crate) fn roll_back(
     if let Some(device) = &device {
         let pool = Pool::new(SLOTS, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let engine = run::engine(device, &pool, request, &facts.name, &|_| {})?;
+        let engine = steps::engine(device, &pool, request, &facts.name, &|_| {})?;
         let mut store = Store::new(&facts.name, engine, &pool).reporting(Timeouts::default(), events);
         if let Some(copied) = &state.copied {
             let mut images = drive_files.images(false)?;
@@ -765,7 +761,7 @@ pub(crate) fn roll_back(
     let Some(before) = state.record else {
         return match fs::remove_file(&drive_files.record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(run::sidecar_problem(&error, &drive_files.record))
+                Err(steps::sidecar_problem(&error, &drive_files.record))
             }
             _ => Ok(()),
         };
@@ -783,7 +779,7 @@ pub(crate) fn roll_back(
         Some(device) if before.has_header_hash => {
             let reading = Device::open_with(&facts.path, Access::Read, target.sector, &Roots::default())?;
             let start = Found::look(Box::new(reading), facts.clone(), None, None)?.volume.start;
-            Some(run::header_hash(device, start)?)
+            Some(steps::header_hash(device, start)?)
         }
         _ => None,
     };

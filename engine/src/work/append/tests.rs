@@ -1,5 +1,6 @@
 //! A second session on a simulated disk: its writes, power cuts at every write and flush, and the judges.
 
+use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -12,7 +13,6 @@ use super::commit::{self, Store};
 use super::*;
 use crate::azure::dataset;
 use crate::dataset::own::Own;
-use crate::dataset::property_files::Sets;
 use crate::dataset::scan;
 use crate::entropy::{Entropy, Seeded};
 use crate::io::sim::{Deed, Faults, Landed, SimDisk};
@@ -20,7 +20,6 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
 use crate::report::{DriveFacts, Problems};
-use crate::request::{EngineChoice, PrepRequest};
 use crate::session::prepare::prepare_with;
 use crate::source::select::Selection;
 use crate::surroundings::Surroundings;

@@ -1,28 +1,11 @@
 //! Durable progress of a drive: flushes while data streams, a checkpoint after each, and resuming from one.
 
-use std::time::Duration;
-
 use super::Drive;
 use crate::checkpoint::Prefix;
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content, Part};
 use crate::report::{Kind, Problem, Stage};
 use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileNo};
-
-/// Interval between flushes with a checkpoint while data streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Longest time between them.
-    pub time: Duration,
-    /// Most bytes between them.
-    pub bytes: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { time: Duration::from_secs(30), bytes: 16 << 30 }
-    }
-}
 
 /// Progress of the drive's loop in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use crate::plan::batches::{Batch, Content, Phase, Plain};
 use crate::plan::drive::DriveLayout;
 use crate::report::Problem;
 use crate::units::{ByteLen, ByteOffset};
-use crate::work::manifest::{self, PropertyHashes, Rules};
-use crate::work::outcome::HashReader;
+use crate::work::manifest::{self, Rules};
+use crate::work::outcome::{HashReader, PropertyHashes};
 
 /// A drive to be formatted.
 #[derive(Debug)]

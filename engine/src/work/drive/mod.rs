@@ -22,9 +22,11 @@ mod watch;
 mod wipe;
 mod write;
 
-pub use durable::{Durable, Pace, is_mid_chain};
+pub use durable::{Durable, is_mid_chain};
 pub use format::{Finished, Format, FveRegion, PlainBytes, format};
 
+use crate::request::Pace;
+use crate::work::outcome::{OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -50,8 +52,6 @@ use crate::stream::sources::Sources;
 use crate::stream::timeouts::{SlowWatch, Timeouts};
 use crate::stream::workers::{Done, Job, LaneBatcher};
 use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
-use crate::work::manifest::PropertyHashes;
-use crate::work::outcome::{OutcomeLog, Replay, WholeReader};
 
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
@@ -173,15 +173,6 @@ pub struct DriveContent<'a> {
     pub volume_start: ByteOffset,
     /// The volume's cipher; `None` where nothing is encrypted.
     pub cipher: Option<Arc<SectorCipher>>,
-}
-
-/// Checksum of a written batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sum {
-    /// Length in bytes; shorter than planned where the manifest became shorter.
-    pub len: usize,
-    /// CRC-64/NVME of those bytes.
-    pub crc: u64,
 }
 
 /// A batch under way.

@@ -1,6 +1,7 @@
 //! Campaigns: one plan run again and again on simulated disks, each with its own accident. A failure names the seed
 //! that repeats it: `DRAY_CAMPAIGN_SEED=N cargo test …`; `DRAY_CAMPAIGN=N` runs N times as many.
 
+use crate::work::format::DriveIo;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 

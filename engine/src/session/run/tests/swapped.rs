@@ -1,5 +1,6 @@
 //! Only the drive that was consented to is written: while a question is open, names may come to lead elsewhere.
 
+use crate::session::prepared::Prepared;
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -39,11 +39,6 @@ use crate::units::{ByteLen, ByteOffset, ByteRange, FileTime, SectorSize};
 use crate::volume::find::{Found, Inside, Opened, View};
 use crate::work::keys::Keys;
 
-/// Name of the sidecar with the images of the changes for the hidden files.
-pub const IMAGES: &str = "hidden";
-/// Name of the sidecar with the batch under way.
-pub const BATCH_JOURNAL: &str = "batch";
-
 /// State of a volume that has not been written to yet.
 pub fn begun(volume: ByteRange, regions: &Regions, all: bool, keys: &Keys) -> State {
     State {

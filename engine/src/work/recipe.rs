@@ -1,0 +1,58 @@
+//! The layout of a session's drives, as its plan file keeps it.
+
+use crate::plan::account::Exported;
+use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
+use crate::request::{Table, WindowsDrive};
+use crate::source::select::Selection;
+use crate::units::FileTime;
+use crate::work::manifest::RowRules;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Options of the layout that are common to all drives of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Id of the session.
+    pub session: String,
+    /// Cipher, by the command line's name.
+    pub cipher: String,
+    /// Bytes in a cluster; `None` chooses as Windows does.
+    pub cluster_size: Option<u64>,
+    /// Kind of partition table.
+    pub table: Table,
+    /// Zeros over the free space.
+    pub wipe_free: bool,
+    /// Whether the drive record gets a header hash.
+    pub drive_header_hash: bool,
+    /// Directory of the key files; `None` without them.
+    pub external_key: Option<PathBuf>,
+    /// Time of formatting.
+    pub formatted: FileTime,
+    /// Metadata and properties files, in the order of their directory.
+    pub properties: Vec<PropertyFile>,
+    /// Settings of each row of the dataset for its blobs.
+    pub rows: Vec<RowRules>,
+    /// For each row, if blobs get a properties file each that sets `Content-MD5`; otherwise empty.
+    pub md5_texts: Vec<Md5Text>,
+    /// Label and keys of a drive for Windows, without the secrets; `None` for drives for the service.
+    pub windows: Option<WindowsDrive>,
+    /// Selection of the sources' files.
+    pub selection: Selection,
+    /// Files are spread evenly, not over as few drives as hold them.
+    pub spread_evenly: bool,
+    /// Path of the list of all files.
+    pub list: Option<PathBuf>,
+    /// Blobs get the types of their names.
+    pub guesses_type: bool,
+    /// Facts of its source that each blob gets as metadata.
+    pub metadata: MetadataFrom,
+    /// The account's facts about each file, if the session is an export.
+    pub exported: Option<Arc<Exported>>,
+}
+
+impl Recipe {
+    /// Whether the fifth section is written: some setting of it is in use.
+    pub fn has_more(&self) -> bool {
+        self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
+    }
+}
