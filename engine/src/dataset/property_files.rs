@@ -1,6 +1,5 @@
 //! Metadata and properties files: read, checked, and named for the drive.
 
-use crate::request::{MetadataFields, Sets};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use crate::limits;
 use crate::ntfs::upcase;
 use crate::plan::tree::{METADATA_LEN, METADATA_NAMES, Md5Text, MetadataFrom, PropertyFile};
 use crate::report::{Kind, Problem, Problems};
+use crate::request::{MetadataFields, Sets};
 use crate::source::walk::{self, FileFacts};
 
 /// The session's property files, and which of them each row uses.

@@ -10,15 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::device::{self, Access, Device, Ground, Roots, guard};
-use crate::io::is_shortage;
-use crate::journal::files::replace_private;
-use crate::pool::SLOT_LEN;
-use crate::report::{DriveFacts, Kind, Problem, Problems, Stage};
-use crate::stream::rate_limit::RateLimit;
-use crate::surroundings::timestamp;
-use crate::units::{ByteLen, ByteOffset, ByteRange};
-
 use super::erase::Context;
 use super::lane::merged;
 use super::map::{Map, Status};
@@ -27,6 +18,14 @@ use super::ranges::{both, rest_of};
 use super::rescue::Rescue;
 use super::search::is_zero;
 use super::target::{self, Target};
+use crate::device::{self, Access, Device, Ground, Roots, guard};
+use crate::io::is_shortage;
+use crate::journal::files::replace_private;
+use crate::pool::SLOT_LEN;
+use crate::report::{DriveFacts, Kind, Problem, Problems, Stage};
+use crate::stream::rate_limit::RateLimit;
+use crate::surroundings::timestamp;
+use crate::units::{ByteLen, ByteOffset, ByteRange};
 
 /// Interval between two writes of the map.
 const MAP_EVERY: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crossbeam_channel::unbounded;
 
+use super::lane::merged;
 use crate::device::{self, Access, Device, Roots};
 use crate::ntfs::read::{RunPlace, display_name};
 use crate::pool::SLOT_LEN;
@@ -16,8 +17,6 @@ use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::files::Files;
 use crate::volume::find::Opened;
-
-use super::lane::merged;
 
 /// Ranges that are kept: more of them are one range from the first to the last.
 const RANGES_MAX: usize = 100_000;

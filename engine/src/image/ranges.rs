@@ -5,6 +5,7 @@ use std::io;
 
 use rustix::fs::{SeekFrom, seek};
 
+use super::lane::merged;
 use crate::bitlocker::read::State;
 use crate::ntfs::append::free_runs;
 use crate::ntfs::read::LogState;
@@ -12,8 +13,6 @@ use crate::report::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::files;
 use crate::volume::find::{Found, Inside, Opened, View};
-
-use super::lane::merged;
 
 /// Shorter runs of free clusters are copied with what is around them.
 const RUN_MIN: u64 = 256 << 10;

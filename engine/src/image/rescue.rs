@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use super::map::{Map, Status};
 use crate::io::{Completion, Engine, Fill, From, Part, PartResult};
 use crate::pool::{Pool, Slot};
 use crate::report::{Kind, Problem, Stop};
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::units::{ByteOffset, ByteRange};
-
-use super::map::{Map, Status};
 
 /// First, a place is cut into requests of this length.
 const PART: u64 = 64 << 10;

@@ -2,6 +2,7 @@
 
 use memchr::memmem;
 
+use super::lane::merged;
 use crate::pool::SLOT_LEN;
 use crate::report::{Problem, Stop};
 use crate::stream::block_reader::{BlockReader, Load};
@@ -9,8 +10,6 @@ use crate::stream::medium::Medium;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::Workers;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
-
-use super::lane::merged;
 
 /// Signatures of BitLocker's structures: first sectors, metadata regions, and the files of a conversion.
 pub(super) const MARKS: [&[u8]; 2] = [b"-FVE-FS-", b"FVE-EOW"];

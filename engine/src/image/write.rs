@@ -12,6 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::lane::{self, Lane, merged};
+use super::map::{Map, Status};
+use super::pipeline::{Hashed, Hashes, Pipeline, To, pieces, written};
+use super::ranges::{both, rest_of};
+use super::rescue::Rescue;
+use super::target::{self, Target};
 use crate::device::{self, Access, Device, Ground, Node, Roots, guard};
 use crate::gpt::moved::{Moved, moved};
 use crate::gpt::table_areas;
@@ -25,13 +31,6 @@ use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::verify::listing;
 use crate::volume::find::{self, Found, Opened};
-
-use super::lane::{self, Lane, merged};
-use super::map::{Map, Status};
-use super::pipeline::{Hashed, Hashes, Pipeline, To, pieces, written};
-use super::ranges::{both, rest_of};
-use super::rescue::Rescue;
-use super::target::{self, Target};
 
 /// Bytes at the front of a drive that are written last.
 const FRONT: u64 = 1 << 20;

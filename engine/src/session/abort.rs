@@ -2,8 +2,6 @@
 //! erased holds no volume afterwards; one to which it added files holds its earlier volume; one that it had not started
 //! is not touched.
 
-use crate::work::way_back::WayBack;
-use crate::work::{append, kept, steps};
 use std::fs;
 use std::path::PathBuf;
 
@@ -11,7 +9,6 @@ use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
 use crate::azure::ledger::CopySession;
 use crate::checkpoint::{Checkpoint, Fault};
 use crate::device::Roots;
-
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
 use crate::request::PrepRequest;
@@ -19,7 +16,10 @@ use crate::session::log::Log;
 use crate::session::plan_file::SavedPlan;
 use crate::session::resume;
 use crate::work::planner::Planner;
+use crate::work::reversal::Reversal;
 use crate::work::target::TargetDrive;
+use crate::work::way_back::WayBack;
+use crate::work::{append, kept, steps};
 
 /// A session that can be rolled back. Nothing has been written yet.
 #[derive(Debug)]
@@ -40,14 +40,6 @@ struct Back {
     finished: bool,
     /// Whether the drive is missing: it is left alone.
     missing: bool,
-}
-
-#[derive(Debug)]
-enum Reversal {
-    /// The structures that make it a volume are erased: for a finished drive that destroys it.
-    Erase(Box<WayBack>),
-    /// The additions are removed.
-    Undo(Box<Checkpoint>),
 }
 
 /// Result of rolling one drive back.
@@ -224,13 +216,13 @@ impl Rollback {
 
     /// Indices in [`Rollback::drives`] of finished drives: a good volume is destroyed.
     pub fn drives_needing_consent(&self) -> Vec<usize> {
-        let destroys = |back: &Back| back.finished && matches!(back.reversal, Reversal::Erase(_));
+        let destroys = |back: &Back| back.finished && back.reversal.destroys_volume();
         self.drives.iter().enumerate().filter(|(_, back)| destroys(back)).map(|(i, _)| i).collect()
     }
 
     /// Indices in [`Rollback::drives`] of drives that return to their earlier volume.
     pub fn taken_back(&self) -> Vec<usize> {
-        let back = self.drives.iter().enumerate().filter(|(_, back)| matches!(back.reversal, Reversal::Undo(_)));
+        let back = self.drives.iter().enumerate().filter(|(_, back)| !back.reversal.destroys_volume());
         back.map(|(i, _)| i).collect()
     }
 
@@ -269,20 +261,11 @@ impl Rollback {
         let mut results = Vec::new();
         for back in &self.drives {
             let facts = &back.target.facts;
-            let done = match &back.reversal {
-                Reversal::Undo(checkpoint) => {
-                    if append::run::will_decrypt(checkpoint) {
-                        events(Event::Note(format!(
-                            "drive {}: its volume is decrypted again, which takes about as long as encrypting did",
-                            facts.name
-                        )));
-                    }
-                    append::run::roll_back(&back.target, checkpoint, &self.request, events)
-                }
-                Reversal::Erase(_) if back.missing => Ok(()),
-                Reversal::Erase(reversal) => reversal.erase(&back.target, &self.request),
+            let done = match (back.missing, &back.reversal) {
+                (true, Reversal::Erase(_)) => Ok(()),
+                (_, reversal) => reversal.run(&back.target, &self.request, events),
             };
-            let is_erased = matches!(back.reversal, Reversal::Erase(_)) && !back.missing;
+            let is_erased = back.reversal.destroys_volume() && !back.missing;
             if back.missing {
                 events(Event::Note(format!(
                     "drive {}: not attached, or another file is in its place; nothing was done to it, and its record \

@@ -1,6 +1,5 @@
 //! Number of drives of a size that a dataset needs: planned onto drives that do not exist.
 
-use crate::session::inputs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,10 +11,11 @@ use crate::dataset::scan::{self, Of, Scan};
 use crate::entropy::Seeded;
 use crate::report::{DriveFacts, DrivePlan, Event, Kind, Problem, Problems, Skipped};
 use crate::request::PrepRequest;
+use crate::session::inputs;
 use crate::session::planning::{Planned, Target};
 use crate::surroundings::now;
 use crate::units::{ByteLen, SectorSize};
-use crate::work::planner::{Planner, summarize};
+use crate::work::planner::Planner;
 use crate::work::target::TargetDrive;
 
 /// Drives of one size that are tried at most: a dataset of petabytes is split by hand.
@@ -109,7 +109,7 @@ fn drives_of(
     // Whether a drive of this size can be at all, and what is wrong otherwise.
     let empty = planner.plan_drives(&[], vec![unattached(1, size, sector)], &mut seeded(), false);
     let room = match empty {
-        Ok(planned) => planned.drives.first().map_or(0, |drive| summarize(drive).free.0),
+        Ok(planned) => planned.works.first().map_or(0, |work| work.summary().free.0),
         Err(problems) => return Err(Problems(problems.0.into_iter().map(name).collect())),
     };
     let data: u64 = all.iter().map(|&file| planner.catalog.files()[file as usize].len.0).sum();
@@ -128,7 +128,7 @@ fn drives_of(
         if let Ok(planned) = planned
             && planned.unplaced.is_empty()
         {
-            return Ok(planned.drives.iter().map(summarize).collect());
+            return Ok(planned.works.iter().map(|work| work.summary()).collect());
         }
     }
     Err(name(Problem::new(Kind::Refused, format!("more than {DRIVES_MAX} of them are needed"))).into())

@@ -1,5 +1,10 @@
 //! Inputs of a session, and drives that it must not take.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
 use crate::azure::SecretText;
 use crate::azure::dataset::{self, Dataset, DatasetRow};
 use crate::azure::driveset::{self, Driveset, NO_PASSWORD, TargetName};
@@ -23,9 +28,6 @@ use crate::work::append::existing::ExistingVolume;
 use crate::work::manifest::RowRules;
 use crate::work::recipe::Recipe;
 use crate::work::target::TargetDrive;
-use std::fs;
-use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 /// Path in messages for rows given on the command line.
 pub const COMMAND_LINE: &str = "the command line";

@@ -18,8 +18,6 @@
 //! The journal records its valid part, by length and digest. Data after that was never acknowledged, and is dropped; a
 //! missing or changed byte before it is damage.
 
-use crate::work::recipe::Recipe;
-use crate::work::target_code::{flag, load_target, save_target};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -40,10 +38,11 @@ use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
 use crate::request::{RecoveryForm, Table, WindowsDrive};
 use crate::source::select::Selection;
 use crate::units::{ByteLen, FileTime};
-use crate::verify::index::IndexRow;
 use crate::work::append::index;
 use crate::work::manifest::RowRules;
-use crate::work::target::TargetDrive;
+use crate::work::recipe::Recipe;
+use crate::work::recipe::SavedDrive;
+use crate::work::target_code::{flag, load_target, save_target};
 
 const MAGIC: [u8; 8] = *b"DRAYPLAN";
 const VERSION: u32 = 4;
@@ -54,20 +53,6 @@ const TARGETS: u8 = 4;
 const SELECTION: u8 = 5;
 const METADATA: u8 = 6;
 const EXPORTED: u8 = 7;
-
-/// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
-/// read.
-#[derive(Clone, Debug)]
-pub struct SavedDrive {
-    /// The drive, as it was found when it was planned.
-    pub target: TargetDrive,
-    /// Seed of its public randomness.
-    pub seed: u64,
-    /// Its files, ascending.
-    pub assigned: Vec<u32>,
-    /// Rows of an index, in place of files.
-    pub rows: Vec<IndexRow>,
-}
 
 /// A plan that was read.
 #[derive(Debug)]

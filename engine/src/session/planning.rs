@@ -1,9 +1,9 @@
 //! Assigns files to drives and lays the drives out: from catalog and drives to one layout a drive, with a summary for
 //! display.
 
-use crate::work::planner::{Planner, PreparedDrive};
 use std::collections::{BTreeMap, HashMap};
 
+use crate::azure::journal::Work;
 use crate::bitlocker::regions::PlaceError;
 use crate::entropy::Entropy;
 use crate::gpt;
@@ -16,7 +16,9 @@ use crate::units::{ByteLen, ClusterSize};
 use crate::work::append::Refused;
 use crate::work::append::drive::AppendDrive;
 use crate::work::append::existing::ExistingVolume;
+use crate::work::drive_work::DriveWork;
 use crate::work::manifest::{self};
+use crate::work::planner::Planner;
 use crate::work::target::TargetDrive;
 
 /// Attempts with fewer files when a plan turned out too large for a drive.
@@ -61,10 +63,8 @@ enum Unfit {
 /// Drives that receive files, and drives that are not needed.
 #[derive(Debug, Default)]
 pub struct Planned {
-    /// Drives to be formatted, in the order of the driveset.
-    pub drives: Vec<PreparedDrive>,
-    /// Drives whose volume is kept.
-    pub appends: Vec<AppendDrive>,
+    /// The work on each drive; drives that are formatted come first, each kind in the order of the driveset.
+    pub works: Vec<Box<dyn DriveWork>>,
     /// Drives left unchanged.
     pub unneeded: Vec<TargetDrive>,
     /// Files that fit on no drive.
@@ -74,8 +74,11 @@ pub struct Planned {
 impl Planned {
     fn take(&mut self, planner: &Planner<'_>, place: Target, laid: Laid, seed: u64) {
         match (place, laid) {
-            (Target::Blank(target), Laid::Blank(layout)) => self.drives.push(planner.prepared(*target, *layout, seed)),
-            (_, Laid::Existing(drive)) => self.appends.push(*drive),
+            (Target::Blank(target), Laid::Blank(layout)) => {
+                let formatted = self.works.iter().filter(|work| work.target().work == Work::Format).count();
+                self.works.insert(formatted, Box::new(planner.prepared(*target, *layout, seed)));
+            }
+            (_, Laid::Existing(drive)) => self.works.push(drive),
             (Target::Existing(_), Laid::Blank(_)) => {}
         }
     }

@@ -1,10 +1,5 @@
 //! A copy session: preflight without any write, then all drives at once.
 
-use crate::session::inputs::{
-    COMMAND_LINE, choose_logs, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
-    row_of_dataset, row_of_driveset, stand_in,
-};
-use crate::session::prepared::{Plan, Prepared};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +18,12 @@ use crate::plan::account::Exported;
 use crate::plan::catalog::{Builder, Catalog};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::{Action, PrepRequest};
+use crate::session::inputs::{
+    COMMAND_LINE, choose_logs, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
+    row_of_dataset, row_of_driveset, stand_in,
+};
 use crate::session::planning::{Planned, Target};
+use crate::session::prepared::{Plan, Prepared};
 use crate::session::{preflight, resume};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
@@ -271,15 +271,14 @@ fn prepare_listed(
         return Err(problems);
     }
     let planned = planned?;
-    let beside = planned.appends.iter().filter_map(|drive| drive.in_place.as_ref());
-    let beside = ByteLen(beside.map(|first| first.beside.0).sum());
+    let beside = ByteLen(planned.works.iter().map(|work| work.room_beside().0).sum());
     if let Some(problem) = files::room_beside(&request.journal, beside) {
         return Err(problem.into());
     }
-    let earlier = planned.appends.iter().filter(|drive| !is_on_known && drive.earlier_manifest.is_some());
-    warnings.extend(earlier.map(|drive| {
+    let earlier = planned.works.iter().filter(|work| !is_on_known && work.earlier_manifest().is_some());
+    warnings.extend(earlier.map(|work| {
         let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
-        Problem::new(Kind::Usage, what).drive(&drive.target.facts.name)
+        Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
     }));
     let plan = Plan {
         recipe,
@@ -287,7 +286,7 @@ fn prepare_listed(
         unplaced: planned.unplaced.clone(),
         saved: None,
         seen: book.seen,
-        joins: (planned.drives.len(), planned.appends.len()),
+        joins: planned.works.len(),
         given_up: Vec::new(),
         done: Vec::new(),
         added: Vec::new(),
@@ -407,12 +406,12 @@ fn prepare_index(
         unplaced: Vec::new(),
         saved: None,
         seen,
-        joins: (0, 1),
+        joins: 1,
         given_up: Vec::new(),
         done: Vec::new(),
         added: Vec::new(),
     };
-    let planned = Planned { appends: vec![drive], ..Planned::default() };
+    let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
     let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     (prepared.summary.files, prepared.summary.data) = (files, data);
     Ok(prepared)

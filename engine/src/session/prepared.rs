@@ -1,5 +1,7 @@
 //! A session that has passed preflight.
 
+use std::sync::Arc;
+
 use crate::checkpoint::Prefix;
 use crate::crypt::Cipher;
 use crate::crypt::secret::Key32;
@@ -14,11 +16,9 @@ use crate::session::planning::Planned;
 use crate::session::preflight;
 use crate::surroundings::Surroundings;
 use crate::units::ByteLen;
-use crate::work::append::drive::AppendDrive;
-use crate::work::planner::PreparedDrive;
+use crate::work::drive_work::DriveWork;
+use crate::work::list;
 use crate::work::recipe::Recipe;
-use crate::work::{list, planner};
-use std::sync::Arc;
 
 /// A session that has passed preflight. Nothing has been written yet.
 #[derive(Debug)]
@@ -27,9 +27,8 @@ pub struct Prepared {
     pub(super) cipher: Cipher,
     pub(super) surroundings: Surroundings,
     pub(super) summary: PlanSummary,
-    pub(super) drives: Vec<PreparedDrive>,
-    /// They follow the others in the summary.
-    pub(super) appends: Vec<AppendDrive>,
+    /// The work on each drive, in the order of the summary.
+    pub(super) works: Vec<Box<dyn DriveWork>>,
     pub(super) context: guard::Context,
     pub(super) plan: Plan,
     /// Ids of drives that this run does not write to.
@@ -51,8 +50,8 @@ pub struct Plan {
     pub unplaced: Vec<u32>,
     /// Valid part of the existing file; `None`: the session is new.
     pub saved: Option<Prefix>,
-    /// Numbers of drives of each kind, the last ones, that are not in the file yet.
-    pub joins: (usize, usize),
+    /// Number of drives, the last ones, that are not in the file yet.
+    pub joins: usize,
     /// SHA-256 of the journal at planning.
     pub seen: [u8; 32],
     /// Drives whose files are moved to others.
@@ -81,8 +80,8 @@ impl Prepared {
 
     /// Drives that this run writes, each with its files and their paths on it, by index in the catalog.
     pub fn placed(&self) -> Vec<(String, Vec<(u32, String)>)> {
-        let paths = |drive: &PreparedDrive| {
-            let tree = drive.layout.tree();
+        let paths = |work: &dyn DriveWork| {
+            let tree = work.tree();
             let path = |i: u32| match tree.kind(i) {
                 FileKind::Blob(file) => {
                     let mut path = String::new();
@@ -91,9 +90,9 @@ impl Prepared {
                 }
                 FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
             };
-            (drive.rules.drive_id.clone(), (0..tree.blob_count()).filter_map(path).collect())
+            (work.target().facts.drive_id.clone(), (0..tree.blob_count()).filter_map(path).collect())
         };
-        self.drives.iter().map(paths).collect()
+        self.works.iter().map(|work| paths(&**work)).collect()
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a session consists of")]
@@ -107,7 +106,7 @@ impl Prepared {
         skipped: Vec<Skipped>,
         warnings: Vec<Problem>,
     ) -> Result<Self, Problems> {
-        let Planned { drives, appends, unneeded, .. } = planned;
+        let Planned { works, unneeded, .. } = planned;
         let files = plan.catalog.files();
         let mut summary = PlanSummary {
             session: request.session.clone(),
@@ -115,7 +114,7 @@ impl Prepared {
                 Some(windows) if windows.is_plain => "none".into(),
                 _ => request.cipher.clone(),
             },
-            drives: drives.iter().map(planner::summarize).chain(appends.iter().map(|one| one.plan.clone())).collect(),
+            drives: works.iter().map(|work| work.summary()).collect(),
             files: files.len() as u64,
             data: ByteLen(files.iter().map(|file| file.len.0).sum()),
             skipped,
@@ -144,18 +143,6 @@ impl Prepared {
         let before = [&plan.given_up, &plan.done, &plan.added].into_iter().flatten().cloned();
         let bystanders = bystanders.chain(before).collect();
         let (user_password, list) = (None, list::begin(&request)?);
-        Ok(Self {
-            request,
-            cipher,
-            surroundings,
-            summary,
-            drives,
-            appends,
-            context,
-            plan,
-            bystanders,
-            user_password,
-            list,
-        })
+        Ok(Self { request, cipher, surroundings, summary, works, context, plan, bystanders, user_password, list })
     }
 }

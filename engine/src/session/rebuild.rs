@@ -1,7 +1,5 @@
 //! Rebuilds a lost journal from the drives: their manifests list sessions and files, and the given keys open them.
 
-use crate::session::inputs;
-use crate::work::steps;
 use std::fs;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
@@ -17,11 +15,13 @@ use crate::journal::files::{JournalFile, journal_dir, logdir, replace_private};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::report::{DriveFacts, Kind, Problem, Problems};
 use crate::request::PrepRequest;
+use crate::session::inputs;
 use crate::surroundings::now;
 use crate::units::SectorSize;
 use crate::volume::files::Files;
 use crate::work::append::drive::record_of;
 use crate::work::append::existing::ExistingVolume;
+use crate::work::steps;
 use crate::work::target::{self, TargetOptions};
 
 /// A session listed in a manifest.

@@ -1,10 +1,6 @@
 //! Resumes a session that ended abnormally: its plan is read, its drives are located again, and each continues where it
 //! was durable. Finished drives are left alone. Drives may join, and take the files of drives that are given up.
 
-use crate::session::{inputs, prepared};
-use crate::work::planner::{Begun, Planner, PreparedDrive};
-use crate::work::progress::identity_digest;
-use crate::work::{append, keys, steps};
 use std::collections::HashSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,22 +14,23 @@ use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::{driveset, names};
 use crate::checkpoint::{Checkpoint, Fault, WorkState};
 use crate::crypt::Cipher;
+use crate::crypt::secret::Key32;
 use crate::dataset::own::Own;
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
+use crate::entropy::Entropy;
 use crate::hash::{self};
 use crate::io::FileFacts;
 use crate::journal::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::ntfs::build::Tree;
-use crate::plan::batches::Content;
 use crate::plan::catalog::Catalog;
-use crate::plan::drive::DriveLayout;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::SLOT_LEN;
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::{Action, PrepRequest};
-use crate::session::plan_file::{self, SavedDrive, SavedPlan};
+use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
 use crate::session::prepared::Prepared;
+use crate::session::{inputs, prepared};
 use crate::source::select::{Selection, Selector};
 use crate::source::walk;
 use crate::stream::sources::expected_facts;
@@ -41,8 +38,13 @@ use crate::surroundings::Surroundings;
 use crate::units::{ByteRange, FileTime, SectorSize};
 use crate::work::append::drive::{self as there, AppendDrive};
 use crate::work::append::existing::ExistingVolume;
+use crate::work::drive_work::DriveWork;
+use crate::work::planner::{FormatDrive, Planner};
+use crate::work::progress::identity_digest;
 use crate::work::recipe::Recipe;
+use crate::work::recipe::SavedDrive;
 use crate::work::target::{self, TargetDrive, TargetOptions};
+use crate::work::{append, keys, steps};
 
 /// Longest delay of file times behind the clock that a session is planned by: a tick of the kernel.
 const CLOCK_BEHIND: Duration = Duration::from_millis(20);
@@ -187,58 +189,34 @@ impl From<&str> for Unusable {
     }
 }
 
-/// The checkpoint of a drive and its keys, if they are complete and fit the plan; otherwise the reason.
-fn started(
-    request: &PrepRequest,
-    plan: &SavedPlan,
-    target: &TargetDrive,
-    seed: u64,
+/// The drives of a resumed session, as its plan and its journal have them.
+#[derive(Default)]
+struct Standing {
+    /// Drives that are continued.
+    works: Vec<Box<dyn DriveWork>>,
+    given_up: Vec<String>,
+    /// Formatted drives that had finished.
+    done: Vec<String>,
+    /// Drives that had finished and can be rolled back as long as the session is open.
+    added: Vec<String>,
+    /// Files without a drive.
+    waiting: Vec<u32>,
+}
+
+/// What every step of resuming needs.
+struct Resuming<'a> {
+    request: &'a PrepRequest,
+    plan: &'a SavedPlan,
+    session: &'a CopySession,
     cipher: Cipher,
-    layout: &DriveLayout,
-) -> Result<Begun, Unusable> {
-    let drive_id = &target.facts.drive_id;
-    let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
-    let bytes = fs::read(&path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| match fault {
-        Fault::OTHER_VERSION => Unusable::Refused(
-            Problem::new(Kind::Environment, format!("the drive's checkpoint {fault}"))
-                .path(&path)
-                .drive(&target.facts.name)
-                .advice(fault.advice("")),
-        ),
-        fault => Unusable::Anew(format!("its checkpoint {fault}")),
-    })?;
-    let WorkState::Format(state) = &checkpoint.state else {
-        return Err("its checkpoint belongs to another plan".into());
-    };
-    let knows = plan.prefixes.get(&checkpoint.snapshot.len) == Some(&checkpoint.snapshot.digest);
-    let fits = checkpoint.session == request.session
-        && checkpoint.drive_id == *drive_id
-        && state.seed == seed
-        && checkpoint.time == plan.recipe.formatted.0
-        && knows;
-    if !fits {
-        return Err("its checkpoint belongs to another plan".into());
-    }
-    if checkpoint.identity != identity_digest(target) {
-        return Err("its checkpoint belongs to another drive".into());
-    }
-    if checkpoint.slot_len != SLOT_LEN as u64 || checkpoint.plan != layout.digest(SLOT_LEN) {
-        return Err("this version of dray lays it out in another way than the one that began it".into());
-    }
-    let Some(regions) = layout.regions() else { return Ok(Begun { checkpoint, secrets: None }) };
-    let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
-    let disk = layout.layout().disk_shape();
-    let spec = keys::spec(request, cipher, plan.recipe.formatted, drive_id, regions, disk);
-    let secrets = keys::draft_again(&state.secrets, spec, &record, drive_id)?;
-    Ok(Begun { checkpoint, secrets: Some(secrets) })
+    roots: &'a Roots,
 }
 
 /// The preflight of a resumed session.
 ///
 /// # Errors
 /// All obstacles.
-pub(crate) fn prepare(
+pub(super) fn prepare(
     mut request: PrepRequest,
     book: &Book,
     mut surroundings: Surroundings,
@@ -249,86 +227,232 @@ pub(crate) fn prepare(
         return Err(Problem::new(Kind::Internal, "no session to resume").into());
     };
     let plan = load_plan(&request, session)?;
-    let recipe = &plan.recipe;
-    refuse_other_kind(&request, recipe)?;
+    refuse_other_kind(&request, &plan.recipe)?;
     let password_file = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
-    let cipher = adopt(&mut request, recipe)?;
-    let planner = Planner { recipe, catalog: &plan.catalog };
+    let cipher = adopt(&mut request, &plan.recipe)?;
+    let (mut problems, mut warnings) = (Problems::default(), Vec::new());
+    let resuming = Resuming { request: &request, plan: &plan, session, cipher, roots };
+    let mut standing = resuming.standing(&mut problems, &mut warnings)?;
+    let has_password = plan.recipe.windows.as_ref().is_some_and(|windows| windows.has_password);
+    let needs_password = has_password && standing.works.iter().any(|work| work.draws_secrets());
+    // The hash of the password is only in the checkpoint of a drive that was begun.
+    let user_password = needs_password.then(|| password_again(password_file.as_deref(), &mut problems)).flatten();
+    refuse_twice(&standing.works, &mut problems);
+    request.selection.clone_from(&plan.recipe.selection);
+    let context = sources_now(&request, &plan, book, &mut warnings);
+    let before = standing.works.len();
+    let joined =
+        join(&request, &plan, book, &mut standing, (&context, roots), &mut *surroundings.entropy, &mut warnings);
+    let unneeded = joined.map_err(|mut more| problems.0.append(&mut more.0)).unwrap_or_default();
+    problems.into_result()?;
+    for id in &standing.given_up {
+        warnings.push(Problem::new(Kind::Usage, "is abandoned; its contents do not count").drive(id));
+    }
+    for work in &standing.works[..before] {
+        on_event(Event::Note(format!("drive {}: {}", work.target().facts.name, work.position())));
+    }
+    let Standing { works, given_up, done, added, waiting } = standing;
+    let finished = done.len() + added.len();
+    if finished > 0 {
+        let words = if finished == 1 { "1 drive had".to_owned() } else { format!("{finished} drives had") };
+        on_event(Event::Note(format!("{words} finished before and are not written again")));
+    }
+    let plan = prepared::Plan {
+        recipe: plan.recipe,
+        catalog: plan.catalog,
+        unplaced: waiting,
+        saved: Some(plan.prefix),
+        seen: book.seen,
+        joins: works.len() - before,
+        given_up,
+        done,
+        added,
+    };
+    let planned = Planned { works, unneeded, unplaced: Vec::new() };
+    let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
+    Ok(Prepared { user_password, ..prepared })
+}
+
+/// The user's password of new volumes, which no file of the session keeps in the clear.
+fn password_again(file: Option<&Path>, problems: &mut Problems) -> Option<Key32> {
+    let password = file.map(keys::user_password).unwrap_or_else(|| {
+        Err(Problem::new(Kind::Usage, "the drive starts over, and its user's password is not kept")
+            .column("--password-file")
+            .advice("give --password-file again"))
+    });
+    password.map_err(|problem| problems.push(problem)).ok()
+}
+
+/// Refuses two names of one drive.
+fn refuse_twice(works: &[Box<dyn DriveWork>], problems: &mut Problems) {
+    for (i, work) in works.iter().enumerate() {
+        let others = works[..i].iter().map(|other| other.target());
+        if let Some(value) = others.into_iter().find_map(|other| target::same_as(work.target(), other)) {
+            let problem =
+                Problem::new(Kind::Refused, "is the same drive as another one of the session now").value(value);
+            problems.push(problem.advice("bring each drive's own file or device back to its name"));
+        }
+    }
+}
+
+/// What must not be on a drive; warns of files that came into the sources since.
+fn sources_now(request: &PrepRequest, plan: &SavedPlan, book: &Book, warnings: &mut Vec<Problem>) -> guard::Context {
+    let targets = plan.drives.iter().map(|saved| &saved.target.facts);
+    let targets = targets.map(|facts| (&*facts.drive_id, &*facts.path));
+    let own_files = Own::gather(request, &book.ledger, None, targets);
+    let mut sources = Vec::new();
+    if plan.recipe.exported.is_none() {
+        added_sources(&plan.catalog, &own_files, &plan.recipe.selection, warnings);
+        sources.extend(plan.catalog.rows().iter().map(|row| row.base.clone()));
+    }
+    guard::Context { sources, journal: Some(request.journal.clone()), logs: Some(files::logdir(request)) }
+}
+
+/// Plans the waiting files onto drives that join the session; returns those that are not needed.
+///
+/// # Errors
+/// All obstacles.
+fn join(
+    request: &PrepRequest,
+    plan: &SavedPlan,
+    book: &Book,
+    standing: &mut Standing,
+    (context, roots): (&guard::Context, &Roots),
+    entropy: &mut dyn Entropy,
+    warnings: &mut Vec<Problem>,
+) -> Result<Vec<TargetDrive>, Problems> {
+    let Some(path) = &request.additional_driveset else { return Ok(Vec::new()) };
     let mut problems = Problems::default();
-    let mut warnings = Vec::new();
-    let mut drives = Vec::new();
-    let (mut given_up, mut done, mut added) = (Vec::new(), Vec::new(), Vec::new());
-    let mut appends = Vec::new();
-    let mut waiting = plan.unplaced.clone();
-    let mut known_ids: Vec<String> = session.drives.iter().map(|drive| drive.drive_id.clone()).collect();
-    // Drives that were given up in the plan but not in the journal: the process was killed in between.
-    given_up.extend(
-        plan.given_up
-            .iter()
-            .filter(|id| state_of(session, id).is_some_and(|state| state != SessionState::GivenUp))
-            .cloned(),
-    );
-    for saved in plan.drives.iter() {
-        let drive_id = &saved.target.facts.drive_id;
-        known_ids.push(drive_id.clone());
-        let state = state_of(session, drive_id);
-        let is_added = saved.target.work != Work::Format;
-        if state == Some(SessionState::Completed) {
-            if is_added { &mut added } else { &mut done }.push(drive_id.clone());
+    let set = inputs::read_csv(Some(path), "--additional-driveset", &mut problems, driveset::parse_into);
+    let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
+    warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
+    let options = TargetOptions {
+        driveset: path,
+        drive_ids: &request.drive_ids,
+        ids_proved: false,
+        image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
+        not_for_shipping: request.not_for_shipping,
+        for_service: true,
+        is_made_for: false,
+        context,
+        roots,
+    };
+    let found = match target::find(rows, &options, warnings) {
+        Ok(found) => found,
+        Err(mut more) => {
+            problems.0.append(&mut more.0);
+            return Err(problems);
         }
-        if matches!(state, Some(SessionState::Completed | SessionState::GivenUp)) {
-            continue;
-        }
-        let asked = request.replan.as_ref().is_some_and(|ids| ids.contains(drive_id));
-        let target = match find_again(saved.target.clone(), state.is_some(), roots) {
-            Ok(mut target) if !asked => {
-                if state.is_none() {
-                    still_agreed(&mut target, roots)?;
+    };
+    let known = book.ledger.last().into_iter().flat_map(|session| session.drives.iter().map(|drive| &drive.drive_id));
+    let known = known.chain(plan.drives.iter().map(|saved| &saved.target.facts.drive_id));
+    let known: Vec<String> = known.cloned().collect();
+    inputs::refuse_known(&found, &book.ledger, &known, (&request.journal, path), &mut problems);
+    inputs::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
+    target::refuse_same(&found, standing.works.iter().map(|work| work.target()), path, &mut problems);
+    let found = inputs::places(found, roots, &mut problems);
+    problems.into_result()?;
+    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
+    let planned = planner.plan_drives(&standing.waiting, found, entropy, true)?;
+    standing.works.extend(planned.works);
+    standing.waiting = planned.unplaced;
+    Ok(planned.unneeded)
+}
+
+impl Resuming<'_> {
+    const fn planner(&self) -> Planner<'_> {
+        Planner { recipe: &self.plan.recipe, catalog: &self.plan.catalog }
+    }
+
+    /// Locates the drives that are not finished, and collects where each stands.
+    ///
+    /// # Errors
+    /// The plan does not fit its own drives.
+    fn standing(&self, problems: &mut Problems, warnings: &mut Vec<Problem>) -> Result<Standing, Problem> {
+        let mut out = Standing { waiting: self.plan.unplaced.clone(), ..Standing::default() };
+        // Given up in the plan but not in the journal: the process was killed in between.
+        let is_open = |id: &&String| state_of(self.session, id).is_some_and(|state| state != SessionState::GivenUp);
+        out.given_up.extend(self.plan.given_up.iter().filter(is_open).cloned());
+        for saved in self.plan.drives.iter() {
+            let drive_id = &saved.target.facts.drive_id;
+            let state = state_of(self.session, drive_id);
+            match state {
+                Some(SessionState::Completed) if saved.target.work == Work::Format => out.done.push(drive_id.clone()),
+                Some(SessionState::Completed) => out.added.push(drive_id.clone()),
+                _ => {}
+            }
+            if matches!(state, Some(SessionState::Completed | SessionState::GivenUp)) {
+                continue;
+            }
+            let gives_up = self.request.replan.as_ref().is_some_and(|ids| ids.contains(drive_id));
+            let target = match find_again(saved.target.clone(), state.is_some(), self.roots) {
+                Ok(target) if !gives_up => target,
+                Err(problem) if self.request.replan.is_none() => {
+                    problems.push(problem);
+                    continue;
                 }
-                target
-            }
-            Err(problem) if request.replan.is_none() => {
-                problems.push(problem);
-                continue;
-            }
-            Ok(_) | Err(_) => {
-                given_up.push(drive_id.clone());
-                waiting.extend_from_slice(&saved.assigned);
-                continue;
-            }
-        };
-        if is_added {
-            match append_again(&request, &plan, target, saved, state.is_some(), roots) {
-                Ok(drive) => {
-                    let state = drive.started.as_ref().and_then(|started| started.state.append());
-                    let open = state.map_or(0, |state| match state.copied {
-                        None => state.next_file.0,
-                        Some(_) => u32::MAX,
-                    });
-                    changed_sources(&drive.tree, open, &mut warnings);
-                    appends.push(drive);
+                Ok(_) | Err(_) => {
+                    out.given_up.push(drive_id.clone());
+                    out.waiting.extend_from_slice(&saved.assigned);
+                    continue;
+                }
+            };
+            match self.work(target, saved, state.is_some(), warnings) {
+                Ok(work) => {
+                    changed_sources(work.tree(), work.first_open_file(), warnings);
+                    out.works.push(work);
                 }
                 Err(problem) => problems.push(problem),
             }
-            continue;
         }
+        out.waiting.sort_unstable();
+        out.waiting.dedup();
+        Ok(out)
+    }
+
+    /// The work on a drive, from where an earlier run of the session left it.
+    fn work(
+        &self,
+        mut target: TargetDrive,
+        saved: &SavedDrive,
+        has_begun: bool,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<Box<dyn DriveWork>, Problem> {
+        if !has_begun {
+            still_agreed(&mut target, self.roots)?;
+        }
+        Ok(match target.work {
+            Work::Format => Box::new(self.format_again(target, saved, has_begun, warnings)?),
+            Work::Append | Work::Index | Work::Encrypt => Box::new(self.append_again(target, saved, has_begun)?),
+        })
+    }
+
+    /// A drive that is formatted: its progress, or its start.
+    fn format_again(
+        &self,
+        target: TargetDrive,
+        saved: &SavedDrive,
+        has_begun: bool,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<FormatDrive, Problem> {
+        let planner = self.planner();
         let layout = planner.lay_out(&target, &saved.assigned, saved.seed).map_err(|error| {
-            Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}")).drive(drive_id)
+            Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"))
+                .drive(&target.facts.drive_id)
         })?;
         let mut drive = planner.prepared(target, layout, saved.seed);
         // Also for a drive that was not begun: it may contain data by now.
         let mut doubt = true;
-        if state.is_some() {
-            match started(&request, &plan, &drive.target, saved.seed, cipher, &drive.layout) {
-                Ok(started) => {
+        if has_begun {
+            match self.restore(&mut drive) {
+                Ok(()) => {
                     // Durable batches are read back and compared before anything is written.
-                    let state = started.checkpoint.format();
+                    let state = drive.started.as_ref().and_then(|started| started.format());
                     let was_wiped = state.is_some_and(|state| state.is_wiped);
                     let holds_batches = state.is_some_and(|state| state.next.0 > 0);
                     doubt = !holds_batches && (was_wiped || !drive.target.is_proved());
-                    drive.started = Some(Box::new(started));
                 }
-                Err(Unusable::Refused(problem)) => problems.push(problem),
+                Err(Unusable::Refused(problem)) => return Err(problem),
                 Err(Unusable::Anew(why)) => warnings
                     .push(Problem::new(Kind::Usage, format!("starts over: {why}")).drive(&drive.target.facts.name)),
             }
@@ -336,140 +460,109 @@ pub(crate) fn prepare(
         // None of the session's own data can be read back: an apparent volume may be someone else's.
         let mut is_recognised = true;
         if doubt && drive.target.identity.is_some() {
-            is_recognised = look_inside(&mut drive.target, roots)?;
+            is_recognised = look_inside(&mut drive.target, self.roots)?;
         }
-        if state.is_some() {
+        if has_begun {
             // A drive that the session wiped may hold data written by the session since, which is not recognised as a
             // volume.
-            let is_it = drive.target.is_proved() || is_made_since(&drive.target, recipe.formatted);
+            let is_it = drive.target.is_proved() || is_made_since(&drive.target, self.plan.recipe.formatted);
             let is_own = drive.started.is_some() && is_it && !is_recognised;
             drive.target.agreed = !doubt || is_own || drive.target.facts.contents.is_none();
         }
         if !doubt {
             // Only for display; consent has been decided above.
-            drive.target.facts.contents = contents_now(&drive.target, roots)?.words;
+            drive.target.facts.contents = contents_now(&drive.target, self.roots)?.words;
         }
-        changed_sources(drive.layout.tree(), first_open(&drive), &mut warnings);
-        drives.push(drive);
+        Ok(drive)
     }
-    // The hash of the password is only in the checkpoint of a drive that was begun.
-    let lacks = |drive: &PreparedDrive| drive.started.as_ref().is_none_or(|started| started.secrets.is_none());
-    let needs_password = recipe.windows.as_ref().is_some_and(|windows| windows.has_password);
-    let mut user_password = None;
-    if needs_password && drives.iter().any(lacks) {
-        match password_file.as_deref().map(keys::user_password) {
-            Some(Ok(password)) => user_password = Some(password),
-            Some(Err(problem)) => problems.push(problem),
-            None => problems.push(
-                Problem::new(Kind::Usage, "the drive starts over, and its user's password is not kept")
-                    .column("--password-file")
-                    .advice("give --password-file again"),
+
+    /// Gives a drive its checkpoint and its keys, if they are complete and fit the plan; otherwise says the reason.
+    fn restore(&self, drive: &mut FormatDrive) -> Result<(), Unusable> {
+        let (request, plan) = (self.request, self.plan);
+        let FormatDrive { target, layout, seed, .. } = &*drive;
+        let drive_id = &target.facts.drive_id;
+        let path = sidecar(&request.journal, &request.session, Sidecar::Checkpoint(drive_id));
+        let bytes = fs::read(&path).map_err(|error| format!("its checkpoint cannot be read: {error}"))?;
+        let checkpoint = Checkpoint::decode(&bytes).map_err(|fault| match fault {
+            Fault::OTHER_VERSION => Unusable::Refused(
+                Problem::new(Kind::Environment, format!("the drive's checkpoint {fault}"))
+                    .path(&path)
+                    .drive(&target.facts.name)
+                    .advice(fault.advice("")),
             ),
-        }
-    }
-    let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
-    for (i, target) in own.clone().enumerate() {
-        if let Some(value) = own.clone().take(i).find_map(|other| target::same_as(target, other)) {
-            let problem =
-                Problem::new(Kind::Refused, "is the same drive as another one of the session now").value(value);
-            problems.push(problem.advice("bring each drive's own file or device back to its name"));
-        }
-    }
-    waiting.sort_unstable();
-    waiting.dedup();
-    let targets = plan.drives.iter().map(|saved| &saved.target.facts);
-    let targets = targets.map(|facts| (&*facts.drive_id, &*facts.path));
-    request.selection.clone_from(&recipe.selection);
-    let own_files = Own::gather(&request, &book.ledger, None, targets);
-    let mut sources = Vec::new();
-    if recipe.exported.is_none() {
-        added_sources(&plan.catalog, &own_files, &recipe.selection, &mut warnings);
-        sources.extend(plan.catalog.rows().iter().map(|row| row.base.clone()));
-    }
-    let context =
-        guard::Context { sources, journal: Some(request.journal.clone()), logs: Some(files::logdir(&request)) };
-    let before = (drives.len(), appends.len());
-    let mut unneeded = Vec::new();
-    if let Some(path) = request.additional_driveset.clone() {
-        let set = inputs::read_csv(Some(&path), "--additional-driveset", &mut problems, driveset::parse_into);
-        let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
-        warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
-        let options = TargetOptions {
-            driveset: &path,
-            drive_ids: &request.drive_ids,
-            ids_proved: false,
-            image_sector: request.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512),
-            not_for_shipping: request.not_for_shipping,
-            for_service: true,
-            is_made_for: false,
-            context: &context,
-            roots,
+            fault => Unusable::Anew(format!("its checkpoint {fault}")),
+        })?;
+        let WorkState::Format(state) = &checkpoint.state else {
+            return Err("its checkpoint belongs to another plan".into());
         };
-        match target::find(rows, &options, &mut warnings) {
-            Ok(found) => {
-                inputs::refuse_known(&found, &book.ledger, &known_ids, (&request.journal, &path), &mut problems);
-                inputs::refuse_foreign_records(&found, &book.ledger, &request.journal, &mut problems);
-                let own = drives.iter().map(|drive| &drive.target).chain(appends.iter().map(|drive| &drive.target));
-                target::refuse_same(&found, own, &path, &mut problems);
-                let found = inputs::places(found, roots, &mut problems);
-                if problems.0.is_empty() {
-                    match planner.plan_drives(&waiting, found, &mut *surroundings.entropy, true) {
-                        Ok(planned) => {
-                            drives.extend(planned.drives);
-                            appends.extend(planned.appends);
-                            unneeded = planned.unneeded;
-                            waiting = planned.unplaced;
-                        }
-                        Err(mut more) => problems.0.append(&mut more.0),
-                    }
-                }
+        let knows = plan.prefixes.get(&checkpoint.snapshot.len) == Some(&checkpoint.snapshot.digest);
+        let fits = checkpoint.session == request.session
+            && checkpoint.drive_id == *drive_id
+            && state.seed == *seed
+            && checkpoint.time == plan.recipe.formatted.0
+            && knows;
+        if !fits {
+            return Err("its checkpoint belongs to another plan".into());
+        }
+        if checkpoint.identity != identity_digest(target) {
+            return Err("its checkpoint belongs to another drive".into());
+        }
+        if checkpoint.slot_len != SLOT_LEN as u64 || checkpoint.plan != layout.digest(SLOT_LEN) {
+            return Err("this version of dray lays it out in another way than the one that began it".into());
+        }
+        let secrets = match layout.regions() {
+            Some(regions) => {
+                let record = journal_dir(&request.journal).join(format!("{drive_id}.xml"));
+                let disk = layout.layout().disk_shape();
+                let spec = keys::spec(request, self.cipher, plan.recipe.formatted, drive_id, regions, disk);
+                Some(keys::draft_again(&state.secrets, spec, &record, drive_id)?)
             }
-            Err(mut more) => problems.0.append(&mut more.0),
-        }
-    }
-    problems.into_result()?;
-    for id in &given_up {
-        warnings.push(Problem::new(Kind::Usage, "is abandoned; its contents do not count").drive(id));
-    }
-    for drive in &drives[..before.0] {
-        let words = match drive.started.as_ref().and_then(|started| started.checkpoint.format()) {
-            Some(state) if state.is_wiped => format!("continues after byte {}", state.end.0),
-            _ => "begins at its start".into(),
+            None => None,
         };
-        on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
+        (drive.started, drive.secrets) = (Some(Box::new(checkpoint)), secrets);
+        Ok(())
     }
-    for drive in &appends[..before.1] {
-        let encrypting = drive.started.as_deref().and_then(append::run::encrypting);
-        let words = match (drive.started.as_ref().and_then(|started| started.state.append()), encrypting) {
-            (Some(state), _) if state.copied.is_some() => {
-                "has all its files; they are made part of the volume".to_owned()
+
+    /// A drive to which files are added: its progress, or a new plan.
+    fn append_again(
+        &self,
+        mut target: TargetDrive,
+        saved: &SavedDrive,
+        has_begun: bool,
+    ) -> Result<AppendDrive, Problem> {
+        let (planner, roots, Self { request, plan, .. }) = (self.planner(), self.roots, self);
+        let name = target.facts.name.clone();
+        let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
+        target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key).map(Arc::new);
+        let started = match has_begun {
+            // The volume may be between two states: only this checkpoint records that.
+            true => Some(append::run::started(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
+            false => None,
+        };
+        if target.work == Work::Encrypt {
+            match started {
+                Some(_) => target.agreed = true,
+                // The volume still is in the clear, or it is refused.
+                None => target.key = None,
             }
-            (_, Some(words)) => words,
-            (Some(state), None) if state.next.0 > 0 => format!("continues after batch {}", state.next.0),
-            _ => "begins at its start".into(),
+        }
+        let mut drive = match &started {
+            // The volume is between two states.
+            Some(started) if append::run::is_copied(started) || append::run::encrypting(started).is_some() => {
+                planner.append_drive(target, &saved.assigned)
+            }
+            _ if target.work == Work::Index => {
+                let planned =
+                    planner.index(&ExistingVolume::open(target, roots)?, &saved.rows).map_err(steps::first)?;
+                planned.0
+            }
+            _ => planner
+                .add(&ExistingVolume::open(target, roots)?, &saved.assigned)
+                .map_err(|refused| refused.problem(&name))?,
         };
-        on_event(Event::Note(format!("drive {}: {words}", drive.target.facts.name)));
+        drive.started = started.map(Box::new);
+        Ok(drive)
     }
-    let finished = done.len() + added.len();
-    if finished > 0 {
-        let words = if finished == 1 { "1 drive had".to_owned() } else { format!("{finished} drives had") };
-        on_event(Event::Note(format!("{words} finished before and are not written again")));
-    }
-    let joins = (drives.len() - before.0, appends.len() - before.1);
-    let plan = prepared::Plan {
-        recipe: plan.recipe,
-        catalog: plan.catalog,
-        unplaced: waiting,
-        saved: Some(plan.prefix),
-        seen: book.seen,
-        joins,
-        given_up,
-        done,
-        added,
-    };
-    let planned = Planned { drives, appends, unneeded, unplaced: Vec::new() };
-    let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
-    Ok(Prepared { user_password, ..prepared })
 }
 
 /// Refuses to continue an export without an account, and another session with one.
@@ -558,64 +651,6 @@ pub fn is_strange(
         device.read_exact_at(&mut bytes, range.start).is_ok() && hash::sha256(&bytes) == *digest
     };
     Ok(!tables.iter().any(is_there))
-}
-
-/// A drive to which files are added: its progress, or a new plan.
-fn append_again(
-    request: &PrepRequest,
-    plan: &SavedPlan,
-    mut target: TargetDrive,
-    saved: &SavedDrive,
-    has_begun: bool,
-    roots: &Roots,
-) -> Result<AppendDrive, Problem> {
-    let planner = Planner { recipe: &plan.recipe, catalog: &plan.catalog };
-    let name = target.facts.name.clone();
-    let record = journal_dir(&request.journal).join(format!("{}.xml", target.facts.drive_id));
-    target.key = there::record_of(&record)?.and_then(|record| record.bitlocker_key).map(Arc::new);
-    let started = match has_begun {
-        // The volume may be between two states: only this checkpoint records that.
-        true => Some(append::run::started(request, &target, Some((plan.recipe.formatted.0, &plan.prefixes)))?),
-        false => None,
-    };
-    if target.work == Work::Encrypt {
-        match started {
-            Some(_) => target.agreed = true,
-            // The volume still is in the clear, or it is refused.
-            None => target.key = None,
-        }
-    }
-    let mut drive = match &started {
-        // The volume is between two states.
-        Some(started) if append::run::is_copied(started) || append::run::encrypting(started).is_some() => {
-            planner.append_drive(target, &saved.assigned)
-        }
-        _ if target.work == Work::Index => {
-            let planned = planner.index(&ExistingVolume::open(target, roots)?, &saved.rows).map_err(steps::first)?;
-            planned.0
-        }
-        _ => planner
-            .add(&ExistingVolume::open(target, roots)?, &saved.assigned)
-            .map_err(|refused| refused.problem(&name))?,
-    };
-    drive.started = started.map(Box::new);
-    Ok(drive)
-}
-
-/// The first file that is not completely on the drive.
-fn first_open(drive: &PreparedDrive) -> u32 {
-    let tree = drive.layout.tree();
-    let durable =
-        drive.started.as_ref().and_then(|started| started.checkpoint.format()).map_or(0, |state| state.next.0);
-    // Files before the first one that is still to be written are completely on the drive.
-    let later = drive.layout.batches(SLOT_LEN).skip(durable as usize);
-    later
-        .filter_map(|batch| match batch.content {
-            Content::Files(parts) => parts.first().map(|part| part.file),
-            _ => None,
-        })
-        .next()
-        .unwrap_or_else(|| tree.files())
 }
 
 /// Warns of sources that have changed since the session was planned; files before `open` have been copied.

@@ -1,10 +1,7 @@
 //! Runs all drives of a session at once, each on a thread of its own.
 
-use crate::work::format::write_drive;
-use crate::work::shared::{Done, Shared};
-use crate::work::steps::{internal, remove_outcome, remove_sidecars};
 use std::collections::BTreeMap;
-use std::fs::{self};
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,7 +13,6 @@ use crate::bitlocker::build::VolumeSecrets;
 use crate::bitlocker::regions::Regions;
 use crate::checkpoint::Prefix;
 use crate::hash;
-
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
 use crate::journal::records;
 use crate::pool::{Pool, SLOT_LEN};
@@ -25,7 +21,7 @@ use crate::report::{
     Timing,
 };
 use crate::session::log::Log;
-use crate::session::plan_file::{self, SavedDrive};
+use crate::session::plan_file::{self};
 use crate::session::prepared::{Plan, Prepared};
 use crate::stream::contents::{Contents, Fetchers};
 use crate::stream::rate_limit::RateLimit;
@@ -35,9 +31,13 @@ use crate::units::{ByteLen, DiskShape};
 use crate::watchdog::Watchdog;
 use crate::work::claim::look_again;
 use crate::work::drive::{SLOTS_SPARE, SLOTS_SURE};
-use crate::work::keys::{self, Keys};
+use crate::work::drive_work::DriveWork;
+use crate::work::keys::{self};
+use crate::work::list;
+use crate::work::recipe::SavedDrive;
+use crate::work::shared::Shared;
+use crate::work::steps::{internal, remove_outcome, remove_sidecars};
 use crate::work::target::{RowConsent, TargetDrive};
-use crate::work::{append, list};
 
 impl Prepared {
     /// The plan for display.
@@ -47,8 +47,7 @@ impl Prepared {
 
     /// All drives, in the order of the summary.
     fn targets(&self) -> impl Iterator<Item = &TargetDrive> {
-        let blank = self.drives.iter().map(|drive| &drive.target);
-        blank.chain(self.appends.iter().map(|drive| &drive.target))
+        self.works.iter().map(|work| work.target())
     }
 
     /// Indices in the summary of drives whose contents will be destroyed, or encrypted in place: all but new or blank
@@ -69,10 +68,9 @@ impl Prepared {
         &self.bystanders
     }
 
-    /// Secrets of every drive that is formatted; those of a drive started by an earlier run are restored. A drive that
-    /// is encrypted in place holds its new keys itself.
-    fn volume_secrets(&mut self) -> Result<Vec<Option<VolumeSecrets>>, Problem> {
-        let Self { drives, appends, request, plan, cipher, surroundings, user_password, .. } = self;
+    /// Draws the secrets of every new volume.
+    fn draw_secrets(&mut self) -> Result<(), Problem> {
+        let Self { works, request, plan, cipher, surroundings, user_password, .. } = self;
         let entropy = &mut *surroundings.entropy;
         let mut draw = |regions: &Regions, disk: DiskShape, drive_id: &str| {
             let spec = keys::spec(request, *cipher, plan.recipe.formatted, drive_id, regions, disk);
@@ -82,37 +80,14 @@ impl Prepared {
             }
             secrets
         };
-        let mut all = Vec::new();
-        for drive in drives {
-            let started = drive.started.as_mut().and_then(|started| started.secrets.take());
-            let layout = &drive.layout;
-            let disk = layout.layout().disk_shape();
-            all.push(
-                layout.regions().map(|regions| started.unwrap_or_else(|| draw(regions, disk, &drive.rules.drive_id))),
-            );
-        }
-        for drive in appends {
-            let Some(first) = &mut drive.in_place else { continue };
-            let keys = Keys::new(&draw(&first.regions, first.disk, &drive.rules.drive_id)).map_err(internal)?;
-            drive.target.key = Some(Arc::clone(&keys.password));
-            first.keys = Some(keys);
-        }
-        Ok(all)
+        works.iter_mut().try_for_each(|work| work.draw_secrets(&mut draw))
     }
 
     /// Updates the session's plan file to the present plan, durably.
     fn save_plan(&self) -> Result<Prefix, Problem> {
         let path = sidecar(&self.request.journal, &self.request.session, Sidecar::Plan);
-        let from = (self.drives.len() - self.plan.joins.0, self.appends.len() - self.plan.joins.1);
-        let blank = self.drives[from.0..].iter().map(|drive| {
-            let (target, assigned) = (drive.target.clone(), drive.assigned());
-            SavedDrive { target, seed: drive.seed, assigned, rows: Vec::new() }
-        });
-        let existing = self.appends[from.1..].iter().map(|drive| {
-            let (target, assigned) = (drive.target.clone(), drive.assigned());
-            SavedDrive { target, seed: 0, assigned, rows: drive.index.clone().unwrap_or_default() }
-        });
-        let joining: Vec<SavedDrive> = blank.chain(existing).collect();
+        let joining = &self.works[self.works.len() - self.plan.joins..];
+        let joining: Vec<SavedDrive> = joining.iter().map(|work| work.saved()).collect();
         let Plan { recipe, catalog, unplaced, saved, given_up, .. } = &self.plan;
         let written = match saved {
             None => plan_file::create(&path, recipe, catalog, &joining, unplaced),
@@ -167,17 +142,12 @@ impl Prepared {
         let started = Instant::now();
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
-            let target = self.targets().nth(i);
-            let what = match target.map(|target| target.work) {
-                Some(Work::Encrypt) => "no consent was given to encrypt its volume in place",
-                _ => "no consent was given to erase it",
-            };
-            let problem = Problem::new(Kind::Refused, what);
-            let problem = target.into_iter().fold(problem, |problem, target| {
-                let contents = target.facts.contents.clone().unwrap_or_else(|| "blank".into());
-                problem.drive(&target.facts.name).value(contents)
-            });
-            problem.advice("answer the question, or name the drive with --yes SERIAL")
+            let work = &self.works[i];
+            let facts = &work.target().facts;
+            Problem::new(Kind::Refused, work.without_consent())
+                .drive(&facts.name)
+                .value(facts.contents.clone().unwrap_or_else(|| "blank".into()))
+                .advice("answer the question, or name the drive with --yes SERIAL")
         });
         Problems(refused.collect()).into_result()?;
         // While a question was open, names may have come to lead elsewhere: all drives are checked again before the
@@ -246,12 +216,12 @@ impl Prepared {
 
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
             .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
-        let pools = Pool::shares(self.drives.len() + self.appends.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
+        let pools = Pool::shares(self.works.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
             .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
         let fetchers = contents.map(|(contents, count)| Fetchers::start(&contents, count)).transpose();
         let fetchers =
             fetchers.map_err(|error| Problem::new(Kind::Environment, format!("no threads to fetch: {error}")))?;
-        let secrets = self.volume_secrets()?;
+        self.draw_secrets()?;
         let shared = Shared {
             fetchers: fetchers.as_ref(),
             request: &self.request,
@@ -278,20 +248,11 @@ impl Prepared {
                 });
             });
             let (ended, results) = unbounded();
-            type Act<'a> = Box<dyn FnOnce(usize) -> Result<Done, Problem> + Send + 'a>;
-            let blank = self.drives.iter().zip(secrets).map(|(drive, secrets)| {
-                let act: Act<'_> = Box::new(move |i| write_drive(i, drive, secrets.as_ref(), shared));
-                (&drive.target, act)
-            });
-            let existing = self.appends.iter().map(|drive| {
-                let act: Act<'_> = Box::new(move |i| append::run::add(i, drive, shared));
-                (&drive.target, act)
-            });
-            for (i, (target, act)) in blank.chain(existing).enumerate() {
+            for (i, work) in self.works.iter().enumerate() {
                 let ended = ended.clone();
                 scope.spawn(move || {
-                    let run = || run_drive(i, target, shared, || act(i));
-                    ended.send((i, unbroken(&target.facts, run)))
+                    let run = || run_drive(i, &**work, shared);
+                    ended.send((i, unbroken(&work.target().facts, run)))
                 });
             }
             drop(ended);
@@ -385,14 +346,10 @@ fn unbroken(drive: &DriveFacts, run: impl FnOnce() -> DriveResult) -> DriveResul
     })
 }
 
-fn run_drive(
-    index: usize,
-    target: &TargetDrive,
-    shared: &Shared<'_>,
-    write: impl FnOnce() -> Result<Done, Problem>,
-) -> DriveResult {
+fn run_drive(index: usize, work: &dyn DriveWork, shared: &Shared<'_>) -> DriveResult {
     let started = Instant::now();
-    let outcome = write();
+    let target = work.target();
+    let outcome = work.run(index, shared);
     let session = &shared.request.session;
     let drive_id = &target.facts.drive_id;
     let record_file = format!("{drive_id}.xml");
@@ -417,10 +374,8 @@ fn run_drive(
                 ..DriveDetails::default()
             };
             let journal = shared.journal.append(&state(SessionState::Completed, details));
-            // Additions can be removed until the session ends; for a formatted drive the checkpoint has all that is
-            // needed.
-            if journal.is_ok() && target.work == Work::Format {
-                remove_outcome(shared.request, drive_id);
+            if journal.is_ok() {
+                work.clean_up(shared.request);
             }
             DriveResult {
                 drive: target.facts.clone(),

@@ -11,7 +11,6 @@
 //! of its identifiers, never a key. Keys are drawn where the drive is written. The layout follows from the shard alone,
 //! so that a drive written from it equals the drive that the whole session would have written.
 
-use crate::session::{inputs, preflight, resume};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,14 +29,17 @@ use crate::plan::checkpoint::{self, Checkpoint};
 use crate::plan::tree::PropertyFile;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
 use crate::request::{Action, PrepRequest};
-use crate::session::plan_file::{self, SavedDrive, SavedPlan};
+use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
 use crate::session::prepare::{self};
 use crate::session::prepared::{Plan, Prepared};
+use crate::session::{inputs, preflight, resume};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, DeviceOffset, Stamp};
-use crate::work::planner::{Planner, PreparedDrive};
+use crate::work::drive_work::DriveWork;
+use crate::work::planner::Planner;
 use crate::work::recipe::Recipe;
+use crate::work::recipe::SavedDrive;
 use crate::work::target::{self, TargetDrive, TargetOptions};
 
 /// Sources that differ and are named one by one.
@@ -64,9 +66,9 @@ pub struct Shard {
 /// The plan keeps a volume (shards format their drives), files are on no drive, or the directory cannot be written.
 pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
     let mut problems = Problems::default();
-    for drive in &prepared.appends {
+    for work in prepared.works.iter().filter(|work| work.target().work != Work::Format) {
         let what = "keeps its volume; only drives that are formatted can be prepared by shards";
-        let problem = Problem::new(Kind::Usage, what).drive(&drive.target.facts.name);
+        let problem = Problem::new(Kind::Usage, what).drive(&work.target().facts.name);
         problems.push(problem.advice("take its row out of the driveset, and add to it in a session of its own"));
     }
     let waiting = prepared.plan.unplaced.len() as u64;
@@ -75,23 +77,24 @@ pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
         problems.push(Problem::new(Kind::Refused, what).advice("add drives"));
     }
     problems.into_result()?;
-    write_all(&prepared.plan.recipe, &prepared.plan.catalog, &prepared.drives, dir)
+    write_all(&prepared.plan.recipe, &prepared.plan.catalog, &prepared.works, dir)
 }
 
 /// Writes the shard of each drive.
 pub(super) fn write_all(
     recipe: &Recipe,
     catalog: &Catalog,
-    drives: &[PreparedDrive],
+    works: &[Box<dyn DriveWork>],
     dir: &Path,
 ) -> Result<Vec<Shard>, Problems> {
     let mut shards = Vec::new();
-    for (number, drive) in (0..).zip(drives) {
-        let assigned = drive.assigned();
-        let part = catalog.part(&assigned);
-        let file = format!("{number:04}-{}.shard", drive.target.facts.drive_id);
-        let all = (0..assigned.len() as u32).collect();
-        let saved = SavedDrive { target: drive.target.clone(), seed: drive.seed, assigned: all, rows: Vec::new() };
+    for (number, work) in (0..).zip(works) {
+        let saved = work.saved();
+        let facts = saved.target.facts.clone();
+        let files = saved.assigned.len() as u32;
+        let part = catalog.part(&saved.assigned);
+        let file = format!("{number:04}-{}.shard", facts.drive_id);
+        let saved = SavedDrive { assigned: (0..files).collect(), ..saved };
         let path = dir.join(&file);
         let written = plan_file::create(&path, recipe, &part, &[saved], &[]).map_err(|error| {
             Problem::new(Kind::Environment, format!("the shard cannot be written: {error}")).path(&path)
@@ -99,8 +102,8 @@ pub(super) fn write_all(
         shards.push(Shard {
             file,
             digest: written.digest,
-            drive: drive.target.facts.clone(),
-            files: assigned.len() as u64,
+            drive: facts,
+            files: u64::from(files),
             data: ByteLen(part.files().iter().map(|file| file.len.0).sum()),
         });
     }
@@ -204,13 +207,13 @@ pub fn prepare_with(
         catalog,
         unplaced: Vec::new(),
         saved: None,
-        joins: (1, 0),
+        joins: 1,
         seen: book.seen,
         given_up: Vec::new(),
         done: Vec::new(),
         added: Vec::new(),
     };
-    let planned = Planned { drives: vec![drive], ..Planned::default() };
+    let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
     Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::ops::{Deref, Range};
 
 use crate::azure::dataset::Disposition;
 use crate::ntfs::read::{NameId, Times};
@@ -14,7 +15,6 @@ use crate::stream::block_reader::Held;
 use crate::verify::listing::{Listing, NONE};
 use crate::verify::row::Verdict;
 use crate::volume::files::Files;
-use std::ops::{Deref, Range};
 
 /// Consumer of a drive's blobs. It runs on a thread of its own.
 pub trait Sink: fmt::Debug + Send {

@@ -1,18 +1,5 @@
 //! Formats a drive and fills it, from the claim to its record.
 
-use crate::azure::drive_record::{self, DriveInfo, RecordState};
-use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
-use crate::bitlocker::build::{FRONT_LEN, REGION_LEN, VolumeSecrets};
-use crate::checkpoint::{Checkpoint, FormatState, Prefix};
-use crate::crypt::SectorCipher;
-use crate::device::{Access, Device, Roots};
-use crate::io::Engine;
-use crate::work::shared::{Done, Shared};
-use crate::work::steps::{
-    drop_caches, engine, header_hash, internal, keep_manifest, make_way, sidecar_problem, tell_mounted, write_key_file,
-};
-use crate::work::{list, progress, steps};
-use rustix::process::setpriority_process;
 use std::cell::{Cell, LazyCell};
 use std::fs::OpenOptions;
 use std::io;
@@ -20,10 +7,22 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::setpriority_process;
+
+use crate::azure::drive_record::{self, DriveInfo, RecordState};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::bitlocker::build::{FRONT_LEN, REGION_LEN, VolumeSecrets};
+use crate::checkpoint::{Checkpoint, FormatState, Prefix};
+use crate::crypt::SectorCipher;
+use crate::device::{Access, Device, Roots};
+use crate::io::Engine;
 use crate::journal::files::{Sidecar, journal_dir, replace_private, sidecar};
+use crate::ntfs::build::Tree;
 use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
+use crate::plan::tree::DriveTree;
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
+use crate::report::DrivePlan;
 use crate::report::{DriveKeys, Event, Kind, Problem, Stage};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::contents::Fetchers;
@@ -35,10 +34,19 @@ use crate::volume::find::Opened;
 use crate::work::claim::claim;
 use crate::work::discard::BackgroundDiscard;
 use crate::work::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, Save, Setup};
+use crate::work::drive_work::{Draw, DriveWork};
 use crate::work::keys::{self};
 use crate::work::outcome::{OutcomeLog, Replay};
-use crate::work::planner::PreparedDrive;
+use crate::work::planner;
+use crate::work::planner::FormatDrive;
 use crate::work::readback::{self, Written};
+use crate::work::recipe::SavedDrive;
+use crate::work::shared::{Done, Shared};
+use crate::work::steps::{
+    drop_caches, engine, header_hash, internal, keep_manifest, make_way, sidecar_problem, tell_mounted, write_key_file,
+};
+use crate::work::target::TargetDrive;
+use crate::work::{list, progress, steps};
 
 /// Slots of a drive that may be waiting for an account at once: more than for local files, since a request takes longer.
 pub const FETCHES_MAX: usize = 16;
@@ -46,15 +54,11 @@ pub const FETCHES_MAX: usize = 16;
 /// Nice value of the thread that stretches a password.
 pub const STRETCH_NICE: i32 = 10;
 
-pub fn write_drive(
-    index: usize,
-    drive: &PreparedDrive,
-    secrets: Option<&VolumeSecrets>,
-    shared: &Shared<'_>,
-) -> Result<Done, Problem> {
+fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let facts = &drive.target.facts;
     let layout = &drive.layout;
     let request = shared.request;
+    let secrets = drive.secrets.as_ref();
     let device = Arc::new(claim(&drive.target, shared.context)?);
 
     // The record first: from the first data write on the drive is worth nothing without its key.
@@ -97,7 +101,7 @@ pub fn write_drive(
             None => Box::new([0; REGION_LEN]),
         });
         let checkpoint = match &drive.started {
-            Some(started) => started.checkpoint.clone(),
+            Some(started) => (**started).clone(),
             None => {
                 begin(index, drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?
             }
@@ -184,7 +188,7 @@ pub fn drive_keys(request: &PrepRequest, secrets: Option<&VolumeSecrets>) -> Dri
 /// Reads back from the device itself, by a descriptor of its own, while the drive is still claimed.
 pub fn read_back(
     index: usize,
-    drive: &PreparedDrive,
+    drive: &FormatDrive,
     finished: &Finished,
     (device, pool): (&Device, &Pool),
     record: Option<&Path>,
@@ -229,7 +233,7 @@ pub fn read_back(
 /// journal entry.
 pub fn begin(
     index: usize,
-    drive: &PreparedDrive,
+    drive: &FormatDrive,
     secrets: Option<&VolumeSecrets>,
     record: &Path,
     write_record: impl Fn() -> Result<(), Problem>,
@@ -285,7 +289,7 @@ pub fn begin(
 /// Opens the outcome log at the checkpoint, after reading the durable batches back; the checkpoint is reduced if they
 /// fail.
 pub fn open_log(
-    drive: &PreparedDrive,
+    drive: &FormatDrive,
     cipher: Option<&SectorCipher>,
     checkpoint: &mut Checkpoint,
     read: progress::ReadAt<'_>,
@@ -365,7 +369,7 @@ pub struct DriveIo<'a> {
 /// Fills the drive from its checkpoint to its end.
 pub fn fill(
     index: usize,
-    drive: &PreparedDrive,
+    drive: &FormatDrive,
     secrets: Option<&VolumeSecrets>,
     fve_region: FveRegion<'_>,
     mut checkpoint: Checkpoint,
@@ -410,7 +414,7 @@ pub fn fill(
 }
 
 /// Ranges of old signatures, and ranges that are written last, so that an unfinished drive shows no volume.
-pub fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
+pub fn whole_wipe(drive: &FormatDrive, device: &Device) -> Vec<ByteRange> {
     if drive.target.identity.is_none() {
         return Vec::new();
     }
@@ -429,4 +433,66 @@ pub fn whole_wipe(drive: &PreparedDrive, device: &Device) -> Vec<ByteRange> {
         }
     }
     out
+}
+
+impl DriveWork for FormatDrive {
+    fn target(&self) -> &TargetDrive {
+        &self.target
+    }
+
+    fn tree(&self) -> &DriveTree {
+        self.layout.tree()
+    }
+
+    fn summary(&self) -> DrivePlan {
+        planner::summarize(self)
+    }
+
+    fn saved(&self) -> SavedDrive {
+        let assigned = planner::assigned(self.layout.tree());
+        SavedDrive { target: self.target.clone(), seed: self.seed, assigned, rows: Vec::new() }
+    }
+
+    fn draws_secrets(&self) -> bool {
+        self.secrets.is_none()
+    }
+
+    fn draw_secrets(&mut self, draw: Draw<'_>) -> Result<(), Problem> {
+        if let (None, Some(regions)) = (&self.secrets, self.layout.regions()) {
+            self.secrets = Some(draw(regions, self.layout.layout().disk_shape(), &self.rules.drive_id));
+        }
+        Ok(())
+    }
+
+    fn first_open_file(&self) -> u32 {
+        let durable = self.started.as_ref().and_then(|started| started.format()).map_or(0, |state| state.next.0);
+        // Files before the first one that is still to be written are completely on the drive.
+        let mut later = self.layout.batches(SLOT_LEN).skip(durable as usize);
+        let open = later.find_map(|batch| match batch.content {
+            Content::Files(parts) => parts.first().map(|part| part.file),
+            _ => None,
+        });
+        open.unwrap_or_else(|| self.layout.tree().files())
+    }
+
+    fn position(&self) -> String {
+        match self.started.as_ref().and_then(|started| started.format()) {
+            Some(state) if state.is_wiped => format!("continues after byte {}", state.end.0),
+            _ => "begins at its start".into(),
+        }
+    }
+
+    fn run(&self, index: usize, shared: &Shared<'_>) -> Result<Done, Problem> {
+        write_drive(index, self, shared)
+    }
+
+    /// Its checkpoint has all that rolling back needs.
+    fn clean_up(&self, request: &PrepRequest) {
+        steps::remove_outcome(request, &self.target.facts.drive_id);
+    }
+
+    #[cfg(test)]
+    fn into_format(self: Box<Self>) -> Option<FormatDrive> {
+        Some(*self)
+    }
 }

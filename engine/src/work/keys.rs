@@ -157,9 +157,11 @@ impl Keys {
     ///
     /// # Errors
     /// None in practice: the key was made for its cipher.
-    pub fn new(secrets: &VolumeSecrets) -> Result<Self, String> {
+    pub fn new(secrets: &VolumeSecrets) -> Result<Self, Problem> {
         let region = secrets.region(&mut |_| {});
-        let cipher = secrets.sector_cipher().map_err(|error| format!("the cipher refuses its key: {error}"))?;
+        let cipher = secrets.sector_cipher();
+        let cipher =
+            cipher.map_err(|error| Problem::new(Kind::Internal, format!("the cipher refuses its key: {error}")))?;
         Ok(Self {
             cipher: Arc::new(cipher),
             password: Arc::new(SecretText::new(secrets.password().printed().expose())),

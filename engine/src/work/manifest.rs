@@ -1,6 +1,5 @@
 //! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, and hashed in passing.
 
-use crate::work::outcome::{EMPTY_MD5, HashReader, PropertyHashes};
 use std::io;
 
 use crate::azure::dataset::{BlobType, Disposition};
@@ -12,6 +11,7 @@ use crate::plan::account::{ExportedBlob, ExportedFile, ExportedKind};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::PageRun;
 use crate::units::ByteLen;
+use crate::work::outcome::{EMPTY_MD5, HashReader, PropertyHashes};
 
 /// Blocks rendered at once; a blob of 50,000 takes several steps.
 const BLOCKS_AT_ONCE: u64 = 1024;

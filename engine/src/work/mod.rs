@@ -1,4 +1,5 @@
-//! The work on one drive: formatting and filling it, or adding files to the volume that it holds.
+//! The work on one drive: formatting and filling it, or adding files to the volume that it holds; `drive_work` says what
+//! they have in common.
 //!
 //! `target` finds and examines the drive, `claim` takes it. `drive` is the loop that fills it, `outcome` keeps the hashes
 //! for `manifest`, `discard` frees free space in the background, `readback` compares what the drive returns. `append`
@@ -8,6 +9,7 @@ pub mod append;
 pub mod claim;
 pub mod discard;
 pub mod drive;
+pub mod drive_work;
 pub mod format;
 pub mod kept;
 pub mod keys;
@@ -18,6 +20,7 @@ pub mod planner;
 pub mod progress;
 pub mod readback;
 pub mod recipe;
+pub mod reversal;
 pub mod shared;
 pub mod steps;
 pub mod target;

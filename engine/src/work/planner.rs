@@ -1,5 +1,8 @@
 //! The layout of one drive with its files.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::bitlocker::build::VolumeSecrets;
 use crate::checkpoint::Checkpoint;
 use crate::entropy::{Entropy, Seeded};
@@ -15,15 +18,13 @@ use crate::units::{ByteLen, ClusterSize, Guid};
 use crate::work::manifest::{self, Rules};
 use crate::work::recipe::Recipe;
 use crate::work::target::TargetDrive;
-use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Most directories shown in the plan.
 pub const DIRECTORIES_SHOWN: usize = 10;
 
 /// One drive with its plan.
 #[derive(Debug)]
-pub struct PreparedDrive {
+pub struct FormatDrive {
     /// The drive, with its name in the driveset and its facts.
     pub target: TargetDrive,
     /// Planned layout.
@@ -32,15 +33,10 @@ pub struct PreparedDrive {
     pub rules: Rules,
     /// Seed of its public randomness.
     pub seed: u64,
-    /// State from an earlier run of the session; `None`: the drive is new.
-    pub started: Option<Box<Begun>>,
-}
-
-impl PreparedDrive {
-    /// Catalog indices of its files, ascending.
-    pub fn assigned(&self) -> Vec<u32> {
-        assigned(self.layout.tree())
-    }
+    /// Progress of an earlier run of the session; `None`: the drive is new.
+    pub started: Option<Box<Checkpoint>>,
+    /// Secrets of its volume: restored from that checkpoint, or drawn when the session runs.
+    pub secrets: Option<VolumeSecrets>,
 }
 
 /// Catalog indices of the files of a tree, ascending.
@@ -83,7 +79,7 @@ pub fn use_name(what: Use) -> String {
 }
 
 /// The plan of one drive, for display.
-pub fn summarize(drive: &PreparedDrive) -> DrivePlan {
+pub fn summarize(drive: &FormatDrive) -> DrivePlan {
     let layout = &drive.layout;
     let tree = layout.tree();
     let regions = layout.uses().iter().map(|&(range, what)| (range.start, range.len, use_name(what))).collect();
@@ -127,9 +123,9 @@ pub fn biggest(tree: &DriveTree) -> Vec<(String, u64, ByteLen)> {
 
 impl Planner<'_> {
     /// The drive with its layout.
-    pub fn prepared(&self, target: TargetDrive, layout: DriveLayout, seed: u64) -> PreparedDrive {
+    pub fn prepared(&self, target: TargetDrive, layout: DriveLayout, seed: u64) -> FormatDrive {
         let rules = self.rules(&target);
-        PreparedDrive { target, layout, rules, seed, started: None }
+        FormatDrive { target, layout, rules, seed, started: None, secrets: None }
     }
 
     /// The parts of the manifest of a drive other than the hashes.
@@ -205,13 +201,4 @@ impl Planner<'_> {
         };
         DriveLayout::new(frame, tree, manifest_len_max)
     }
-}
-
-/// State of a drive from an earlier run.
-#[derive(Debug)]
-pub struct Begun {
-    /// Its progress.
-    pub checkpoint: Checkpoint,
-    /// Secrets of its volume; taken when the session runs.
-    pub secrets: Option<VolumeSecrets>,
 }

@@ -1,5 +1,8 @@
 //! Progress of a drive: its first checkpoint, and what is reliable of a later one.
 
+use std::collections::VecDeque;
+use std::io;
+
 use crate::bitlocker::build::VolumeSecrets;
 use crate::checkpoint::{Checkpoint, FormatState, Prefix, WorkState};
 use crate::crypt::SectorCipher;
@@ -12,11 +15,9 @@ use crate::request::PrepRequest;
 use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileTime};
 use crate::work::drive::is_mid_chain;
 use crate::work::outcome::Sum;
-use crate::work::planner::PreparedDrive;
+use crate::work::planner::FormatDrive;
 use crate::work::target::TargetDrive;
 use crate::work::way_back::WayBack;
-use std::collections::VecDeque;
-use std::io;
 
 /// Batches that are read back before a drive continues, counted back from the place of resumption.
 pub const READ_BACK: u64 = 16;
@@ -109,7 +110,7 @@ pub fn read_back(
 /// The first checkpoint of a drive.
 pub fn first_checkpoint(
     request: &PrepRequest,
-    drive: &PreparedDrive,
+    drive: &FormatDrive,
     secrets: Option<&VolumeSecrets>,
     formatted: FileTime,
     snapshot: Prefix,

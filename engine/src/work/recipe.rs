@@ -1,13 +1,16 @@
 //! The layout of a session's drives, as its plan file keeps it.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::plan::account::Exported;
 use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
 use crate::request::{Table, WindowsDrive};
 use crate::source::select::Selection;
 use crate::units::FileTime;
+use crate::verify::index::IndexRow;
 use crate::work::manifest::RowRules;
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::work::target::TargetDrive;
 
 /// Options of the layout that are common to all drives of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,4 +58,18 @@ impl Recipe {
     pub fn has_more(&self) -> bool {
         self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
     }
+}
+
+/// A drive and its files. Saved only after consent, where that is needed; the drive counts as consented when it is
+/// read.
+#[derive(Clone, Debug)]
+pub struct SavedDrive {
+    /// The drive, as it was found when it was planned.
+    pub target: TargetDrive,
+    /// Seed of its public randomness.
+    pub seed: u64,
+    /// Its files, ascending.
+    pub assigned: Vec<u32>,
+    /// Rows of an index, in place of files.
+    pub rows: Vec<IndexRow>,
 }

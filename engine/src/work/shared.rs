@@ -1,10 +1,10 @@
 //! What the drives of a session share while they are written, and what comes of each.
 
-use crate::checkpoint::Prefix;
-use crate::device::guard;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use crate::checkpoint::Prefix;
+use crate::device::guard;
 use crate::journal::files::JournalFile;
 use crate::pool::Pool;
 use crate::report::{DriveKeys, Event, Kind, Problem, Stop};

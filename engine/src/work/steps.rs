@@ -1,5 +1,12 @@
 //! Steps that formatting a drive and adding to one have in common.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
 use crate::azure::drive_record::{self, RecordState};
 use crate::bitlocker::build::KeyFile;
 use crate::device::{Access, Device, DeviceKind, Roots, guard};
@@ -16,11 +23,6 @@ use crate::work::kept;
 use crate::work::readback::{self};
 use crate::work::shared::Shared;
 use crate::work::target::TargetDrive;
-use std::fs::{self};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// Copies the manifest from the drive to the journal's directory. One that cannot be kept there costs no drive.
 pub fn keep_manifest(

@@ -8,7 +8,7 @@ mod swapped;
 
 use crate::session::prepared::Prepared;
 use crate::work::format::{DriveIo, begin, fill};
-use crate::work::planner::PreparedDrive;
+use crate::work::planner::FormatDrive;
 use crate::work::shared::Shared;
 use crate::work::{readback, way_back};
 use std::fs;
@@ -116,11 +116,12 @@ impl Lab {
         let mut prepared = self.prepared(place, EngineChoice::Sync);
         // Checkpoints by bytes alone: the same in every run.
         prepared.request.pace = Pace { time: Duration::from_secs(3600), bytes: 8 << 20 };
-        let secrets = prepared.volume_secrets().expect("secrets").remove(0).expect("a key");
-        let region = secrets.region(&mut |_| {});
+        prepared.draw_secrets().expect("secrets");
         let journal = JournalFile::open(&prepared.request.journal).expect("a journal");
         let snapshot = prepared.save_plan().expect("a plan file");
-        Bench { prepared, secrets, region, journal, snapshot, workers: Workers::start(2).expect("threads") }
+        let drive = prepared.works.remove(0).into_format().expect("a drive that is formatted");
+        let region = drive.secrets.as_ref().expect("a key").region(&mut |_| {});
+        Bench { prepared, drive, region, journal, snapshot, workers: Workers::start(2).expect("threads") }
     }
 
     /// Runs a plan on a simulated disk.
@@ -134,13 +135,13 @@ impl Lab {
         &self,
         place: &str,
         disk: &SimDisk,
-        after: impl FnOnce(&Finished, &PreparedDrive, &Written<'_>),
+        after: impl FnOnce(&Finished, &FormatDrive, &Written<'_>),
     ) -> Result<Finished, Problem> {
         let bench = self.bench(place);
         let finished = bench.fill(disk, bench.begin())?;
-        let drive = &bench.prepared.drives[0];
+        let drive = &bench.drive;
         let record = self.dir.join(place).join("record.xml");
-        let password = bench.secrets.password().printed();
+        let password = bench.secrets().password().printed();
         let info = DriveInfo {
             drive_id: &drive.rules.drive_id,
             bitlocker_key: password.expose(),
@@ -171,10 +172,11 @@ impl Lab {
     }
 }
 
-/// A plan with its secrets, to be written to simulated disks repeatedly.
+/// A drive with its secrets, to be written to simulated disks repeatedly.
 struct Bench {
+    /// Its session, without its work.
     prepared: Prepared,
-    secrets: VolumeSecrets,
+    drive: FormatDrive,
     /// Computed once, since it takes a stretch.
     region: Box<[u8; REGION_LEN]>,
     journal: JournalFile,
@@ -183,7 +185,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn shared<T>(&self, work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T) -> T {
+    fn shared<T>(&self, work: impl FnOnce(&FormatDrive, &Shared<'_>) -> T) -> T {
         self.shared_telling(&Stop::new(), &|_| {}, work)
     }
 
@@ -191,7 +193,7 @@ impl Bench {
         &self,
         stop: &Stop,
         events: &(dyn Fn(Event) + Sync),
-        work: impl FnOnce(&PreparedDrive, &Shared<'_>) -> T,
+        work: impl FnOnce(&FormatDrive, &Shared<'_>) -> T,
     ) -> T {
         let shared = Shared {
             fetchers: None,
@@ -207,13 +209,13 @@ impl Bench {
             rate_limit: RateLimit::new(None, Instant::now()),
             before: 0,
         };
-        work(&self.prepared.drives[0], &shared)
+        work(&self.drive, &shared)
     }
 
     /// Starts the drive: nothing is written yet.
     fn begin(&self) -> Checkpoint {
         let record = self.prepared.request.journal.with_file_name("drive.xml");
-        let begun = self.shared(|drive, shared| begin(0, drive, Some(&self.secrets), &record, || Ok(()), shared));
+        let begun = self.shared(|drive, shared| begin(0, drive, Some(self.secrets()), &record, || Ok(()), shared));
         begun.expect("a beginning")
     }
 
@@ -237,8 +239,12 @@ impl Bench {
                 node,
                 timeouts,
             };
-            fill(0, drive, Some(&self.secrets), self.region(), checkpoint, ground, shared)
+            fill(0, drive, Some(self.secrets()), self.region(), checkpoint, ground, shared)
         })
+    }
+
+    fn secrets(&self) -> &VolumeSecrets {
+        self.drive.secrets.as_ref().expect("a key")
     }
 
     fn region(&self) -> FveRegion<'_> {
@@ -425,7 +431,7 @@ fn goes_on_from_everywhere(lab: &Lab) {
     let bench = lab.bench("resume");
     let whole = disk();
     let finished = bench.fill(&whole, bench.begin()).expect("no faults");
-    let planned = &bench.prepared.drives[0];
+    let planned = &bench.drive;
     let way = way_back::WayBack::of(&planned.target, Some(&planned.layout));
     let (deeds, mut resumed, mut went_on) = (whole.begun(), 0, 0);
     for cut in 1..=deeds {
@@ -480,7 +486,7 @@ fn a_device_that_lost_what_it_had_flushed_is_found_out() {
     bench.fill(&whole, bench.begin()).expect("no faults");
     let end = Checkpoint::decode(&fs::read(&bench.sidecars()[0]).expect("a file")).expect("a checkpoint");
     let log = fs::read(&bench.sidecars()[1]).expect("a log");
-    let batches: Vec<_> = bench.prepared.drives[0].layout.batches(SLOT_LEN).collect();
+    let batches: Vec<_> = bench.drive.layout.batches(SLOT_LEN).collect();
     assert_eq!(end.format().expect("its state").next.0, batches.len() as u64, "at the end all is durable");
     let with_pieces = |n: &usize| !batches[*n].pieces.is_empty();
     let places: Vec<usize> = (0..batches.len()).filter(with_pieces).collect();

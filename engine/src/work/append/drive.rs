@@ -1,7 +1,5 @@
 //! Drives with a volume that is kept: found, unlocked, and planned.
 
-use crate::work::append::existing::ExistingVolume;
-use crate::work::planner;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,8 +23,10 @@ use crate::verify::index::{Index, IndexRow};
 use crate::volume::files::Files;
 use crate::volume::find::View;
 use crate::work::append::earlier::Session;
+use crate::work::append::existing::ExistingVolume;
 use crate::work::keys::Keys;
 use crate::work::manifest::{self, Rules};
+use crate::work::planner;
 use crate::work::planner::Planner;
 use crate::work::target::{self, TargetDrive, TargetOptions};
 
@@ -43,12 +43,22 @@ pub struct AppendDrive {
     pub plan: DrivePlan,
     /// Bytes of the existing manifest.
     pub earlier_manifest: Option<u64>,
-    /// Rows of files already on it, in place of files to copy.
-    pub index: Option<Vec<IndexRow>>,
-    /// Set for a volume that is encrypted first.
-    pub in_place: Option<Box<InPlaceDrive>>,
+    /// What is done with its volume.
+    pub kind: AppendKind,
     /// Progress of an earlier run of the session.
     pub started: Option<Box<Checkpoint>>,
+}
+
+/// What is done with a volume that is kept.
+#[derive(Debug)]
+pub enum AppendKind {
+    /// Files are copied into it.
+    Copy,
+    /// Files already on it, which these rows name, are listed in a manifest.
+    Index(Vec<IndexRow>),
+    /// It is encrypted in place, and then files are copied into it; `None`: an earlier run began that, and its checkpoint
+    /// has the plan and the keys.
+    EncryptFirst(Option<Box<InPlaceDrive>>),
 }
 
 /// A volume that the session encrypts in place before adding files.
@@ -64,13 +74,6 @@ pub struct InPlaceDrive {
     pub beside: ByteLen,
     /// Created when the session runs.
     pub keys: Option<Keys>,
-}
-
-impl AppendDrive {
-    /// Catalog indices of its files, ascending.
-    pub fn assigned(&self) -> Vec<u32> {
-        planner::assigned(&self.tree)
-    }
 }
 
 impl Planner<'_> {
@@ -110,7 +113,7 @@ impl Planner<'_> {
             plan.regions.extend(places.into_iter().map(at));
             plan.encrypts = len;
             plan.to_write = ByteLen(taken.0 + len.0);
-            drive.in_place = Some(Box::new(first));
+            drive.kind = AppendKind::EncryptFirst(Some(Box::new(first)));
         } else if self.recipe.wipe_free {
             // The manifest's room and the metadata's are wiped before they are written.
             plan.to_write = ByteLen(plan.to_write.0 + free.0.saturating_sub(planned.data_len().0));
@@ -188,7 +191,7 @@ impl Planner<'_> {
         let mut drive = self.append_drive(target, &[]);
         drive.tree = DriveTree::none(Arc::clone(self.catalog), &self.recipe.session, self.recipe.formatted);
         drive.plan.dirs = 0;
-        drive.index = Some(rows);
+        drive.kind = AppendKind::Index(rows);
         drive
     }
 
@@ -206,7 +209,11 @@ impl Planner<'_> {
             to_write: ByteLen(data),
             ..DrivePlan::default()
         };
-        AppendDrive { target, tree, rules, plan, earlier_manifest: None, index: None, in_place: None, started: None }
+        let kind = match target.work {
+            Work::Encrypt => AppendKind::EncryptFirst(None),
+            _ => AppendKind::Copy,
+        };
+        AppendDrive { target, tree, rules, plan, earlier_manifest: None, kind, started: None }
     }
 }
 

@@ -4,7 +4,6 @@
 //! images next to the journal are complete; from then on the volume is changed to include the files, or reverted. For a
 //! volume that is encrypted in place first, [`encrypt`] has further steps, all of them before the first copy.
 
-use crate::work::{list, manifest, readback, steps};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,12 +13,12 @@ use std::sync::Arc;
 
 use super::commit::{self, Store};
 use super::copy::{self, first_bad};
-use super::drive::{AppendDrive, record_of};
+use super::drive::{AppendDrive, AppendKind, record_of};
 use super::existing::unlock;
 use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveInfo, RecordState};
-use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState, Work};
+use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
 use crate::checkpoint::work::{AppendState, Copied, RecordBefore};
 use crate::checkpoint::{Checkpoint, Prefix, WorkState};
 use crate::device::{Access, Device, Roots, guard};
@@ -27,7 +26,9 @@ use crate::journal::files::{Sidecar, journal_dir, replace_private, sidecar, sync
 use crate::ntfs::build::LeftOut;
 use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
+use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
+use crate::report::DrivePlan;
 use crate::report::{DriveKeys, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::medium::Medium;
@@ -44,12 +45,16 @@ use crate::volume::files::Files;
 use crate::volume::find::{Found, Opened, View};
 use crate::work::claim::claim;
 use crate::work::drive::{Durable, SLOTS, Save};
+use crate::work::drive_work::{Draw, DriveWork};
 use crate::work::keys::Keys;
 use crate::work::outcome::{OutcomeLog, Replay};
+use crate::work::planner;
 use crate::work::progress::{READ_BACK, identity_digest};
+use crate::work::recipe::SavedDrive;
 use crate::work::shared::{Done, Shared};
 use crate::work::target::TargetDrive;
 use crate::work::way_back::WayBack;
+use crate::work::{list, manifest, readback, steps};
 
 /// Progress of the files added to the volume.
 fn state_of(checkpoint: &Checkpoint) -> Result<&AppendState, Problem> {
@@ -201,13 +206,13 @@ pub fn started(
 }
 
 /// Adds files to a drive, or continues that.
-pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
+fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     let drive_files = DriveFiles::new(request, &facts.drive_id);
     let device = Arc::new(claim(&drive.target, shared.context)?);
     // A volume that is encrypted in place may be in between; its space is checked under the claim in any case.
-    let is_encrypted = drive.target.work != Work::Encrypt;
-    let there = is_encrypted.then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
+    let is_plain = matches!(drive.kind, AppendKind::EncryptFirst(_));
+    let there = (!is_plain).then(|| unlock(&drive.target, Box::new(Arc::clone(&device)))).transpose()?;
     let mut checkpoint = match &drive.started {
         Some(started) => (**started).clone(),
         None => begin(index, drive, &drive_files, shared)?,
@@ -225,7 +230,7 @@ pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Res
     };
     let is_copied = is_copied(&checkpoint);
     let mut images = drive_files.images(!is_copied)?;
-    if let (false, Some(rows)) = (is_copied, &drive.index) {
+    if let (false, AppendKind::Index(rows)) = (is_copied, &drive.kind) {
         index_files(index, drive, rows, &opened, &drive_files, &mut checkpoint, &mut store, &mut images, shared)?;
     } else if !is_copied {
         copy(index, drive, &opened, &drive_files, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
@@ -253,7 +258,7 @@ pub(crate) fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Res
     steps::drop_caches(&device, facts, shared.events);
     let looked = read_back(index, drive, &drive_files.record, &done, shared)?;
     steps::keep_manifest(&drive.target, looked, &drive_files.record, (MANIFEST_NAME, &done.manifest_md5), shared)?;
-    if drive.tree.is_listed() && drive.index.is_none() {
+    if drive.tree.is_listed() && !drive.is_index() {
         let batches = copy::listed(&drive.tree, drive.plan.cluster);
         list::keep_part(request, &facts.drive_id, &drive.tree, batches, &drive_files.outcome, &replay.left_out)?;
     }
@@ -308,7 +313,11 @@ fn encrypt_first(
         return Ok(());
     }
     let found;
-    let keys = match drive.in_place.as_ref().and_then(|first| first.keys.as_ref()) {
+    let keys = match &drive.kind {
+        AppendKind::EncryptFirst(Some(first)) if first.keys.is_some() => first.keys.as_ref(),
+        _ => None,
+    };
+    let keys = match keys {
         Some(keys) => keys,
         None => {
             found = keys_again(&state, &drive.target, drive_files)?;
@@ -384,14 +393,15 @@ fn begin(
         }
     };
     let state = AppendState::begun(before);
-    let state = if let Some(first) = &drive.in_place {
-        let keys = first.keys.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
-        steps::write_key_file(request, keys.external.as_ref())?;
-        WorkState::Encrypt(encrypt::begun(first.volume, &first.regions, request.wipe_free, keys), state)
-    } else if drive.target.work == Work::Index {
-        WorkState::Index(state)
-    } else {
-        WorkState::Append(state)
+    let state = match &drive.kind {
+        AppendKind::EncryptFirst(first) => {
+            let first = first.as_ref().and_then(|first| first.keys.as_ref().map(|keys| (first, keys)));
+            let (first, keys) = first.ok_or_else(|| Problem::new(Kind::Internal, "no keys were made"))?;
+            steps::write_key_file(request, keys.external.as_ref())?;
+            WorkState::Encrypt(encrypt::begun(first.volume, &first.regions, request.wipe_free, keys), state)
+        }
+        AppendKind::Index(_) => WorkState::Index(state),
+        AppendKind::Copy => WorkState::Append(state),
     };
     replace_private(&drive_files.outcome, &[]).map_err(|error| steps::sidecar_problem(&error, &drive_files.outcome))?;
     let checkpoint = Checkpoint {
@@ -431,7 +441,7 @@ fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem
 
 /// Whether free clusters are overwritten. On a volume encrypted in place they are encrypted by then.
 fn wipes_free(drive: &AppendDrive, shared: &Shared<'_>) -> bool {
-    shared.request.wipe_free && drive.target.work != Work::Encrypt
+    shared.request.wipe_free && !matches!(drive.kind, AppendKind::EncryptFirst(_))
 }
 
 /// Copies the remaining files, up to complete images and the checkpoint that records them.
@@ -650,7 +660,7 @@ fn read_added(
     }
     let (how, seed) = (shared.request.read_back, readback::seed(&done.manifest_md5));
     // Earlier files were read when they were indexed.
-    let below = drive.index.is_none().then(|| format!("\\{}", drive.tree.session()));
+    let below = (!drive.is_index()).then(|| format!("\\{}", drive.tree.session()));
     let added = Added {
         manifest: &format!("\\{MANIFEST_NAME}"),
         manifest_md5: done.manifest_md5,
@@ -784,4 +794,85 @@ pub(crate) fn roll_back(
         _ => None,
     };
     write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.manifest_md5, header.as_deref())
+}
+
+impl AppendDrive {
+    const fn is_index(&self) -> bool {
+        matches!(self.kind, AppendKind::Index(_))
+    }
+}
+
+impl DriveWork for AppendDrive {
+    fn target(&self) -> &TargetDrive {
+        &self.target
+    }
+
+    fn tree(&self) -> &DriveTree {
+        &self.tree
+    }
+
+    fn summary(&self) -> DrivePlan {
+        self.plan.clone()
+    }
+
+    fn saved(&self) -> SavedDrive {
+        let rows = match &self.kind {
+            AppendKind::Index(rows) => rows.clone(),
+            AppendKind::Copy | AppendKind::EncryptFirst(_) => Vec::new(),
+        };
+        SavedDrive { target: self.target.clone(), seed: 0, assigned: planner::assigned(&self.tree), rows }
+    }
+
+    fn room_beside(&self) -> ByteLen {
+        match &self.kind {
+            AppendKind::EncryptFirst(Some(first)) => first.beside,
+            _ => ByteLen(0),
+        }
+    }
+
+    fn earlier_manifest(&self) -> Option<u64> {
+        self.earlier_manifest
+    }
+
+    /// A volume that is kept has its protectors, and one that is encrypted in place gets no user's password.
+    fn draws_secrets(&self) -> bool {
+        false
+    }
+
+    fn draw_secrets(&mut self, draw: Draw<'_>) -> Result<(), Problem> {
+        if let AppendKind::EncryptFirst(Some(first)) = &mut self.kind {
+            let keys = Keys::new(&draw(&first.regions, first.disk, &self.rules.drive_id))?;
+            self.target.key = Some(Arc::clone(&keys.password));
+            first.keys = Some(keys);
+        }
+        Ok(())
+    }
+
+    fn first_open_file(&self) -> u32 {
+        let state = self.started.as_ref().and_then(|started| started.state.append());
+        state.map_or(0, |state| if state.copied.is_some() { u32::MAX } else { state.next_file.0 })
+    }
+
+    fn position(&self) -> String {
+        let Some(started) = &self.started else { return "begins at its start".into() };
+        if is_copied(started) {
+            return "has all its files; they are made part of the volume".into();
+        }
+        let next = started.state.append().map_or(0, |state| state.next.0);
+        encrypting(started).unwrap_or_else(|| match next {
+            0 => "begins at its start".into(),
+            next => format!("continues after batch {next}"),
+        })
+    }
+
+    fn without_consent(&self) -> &'static str {
+        match self.kind {
+            AppendKind::EncryptFirst(_) => "no consent was given to encrypt its volume in place",
+            AppendKind::Copy | AppendKind::Index(_) => "no consent was given to erase it",
+        }
+    }
+
+    fn run(&self, index: usize, shared: &Shared<'_>) -> Result<Done, Problem> {
+        add(index, self, shared)
+    }
 }

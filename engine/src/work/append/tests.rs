@@ -1,6 +1,5 @@
 //! A second session on a simulated disk: its writes, power cuts at every write and flush, and the judges.
 
-use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use dray_fixtures::judges::{Mount, succeeds};
 
 use super::commit::{self, Store};
 use super::*;
@@ -20,6 +21,7 @@ use crate::ntfs::append::free_runs;
 use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
 use crate::report::{DriveFacts, Problems};
+use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use crate::session::prepare::prepare_with;
 use crate::source::select::Selection;
 use crate::surroundings::Surroundings;
@@ -30,7 +32,6 @@ use crate::volume::files::Files;
 use crate::volume::find::Found;
 use crate::volume::key::Key;
 use crate::work::manifest::RowRules;
-use dray_fixtures::judges::{Mount, succeeds};
 
 const NOW: i64 = 1_767_500_000;
 

@@ -1,7 +1,6 @@
 //! Campaigns: one plan run again and again on simulated disks, each with its own accident. A failure names the seed
 //! that repeats it: `DRAY_CAMPAIGN_SEED=N cargo test …`; `DRAY_CAMPAIGN=N` runs N times as many.
 
-use crate::work::format::DriveIo;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::report::Event;
 use crate::stream::timeouts::Timeouts;
 use crate::units::SectorSize;
 use crate::work::drive::SLOTS;
+use crate::work::format::DriveIo;
 
 /// Short slots: many writes of a small drive.
 const SLOT: usize = 256 << 10;
@@ -35,7 +35,7 @@ impl Trials {
     fn new(name: &str) -> Self {
         let lab = Lab::small(name);
         let bench = lab.bench("plan");
-        let size = bench.prepared.drives[0].target.facts.size;
+        let size = bench.drive.target.facts.size;
         Self { _lab: lab, bench, size, node: None }
     }
 
@@ -77,7 +77,7 @@ impl Trials {
             let wipe = drive.layout.last_places();
             let node = self.node.clone();
             let ground = DriveIo { engine, pool, wipe, once_wiped: &|| (), read: &read, node, timeouts };
-            fill(0, drive, Some(&self.bench.secrets), self.bench.region(), checkpoint, ground, shared)
+            fill(0, drive, Some(self.bench.secrets()), self.bench.region(), checkpoint, ground, shared)
         });
         (result, reported.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

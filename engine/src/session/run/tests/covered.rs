@@ -75,8 +75,9 @@ fn every_sector_of_every_kind_of_drive_has_its_use() {
         }
     }
     let lab = Lab::new("uses");
-    let prepared = lab.prepared("plan", EngineChoice::Sync);
-    assert_covered(&prepared.drives[0].layout, prepared.drives[0].target.facts.size.0, "with files");
+    let mut prepared = lab.prepared("plan", EngineChoice::Sync);
+    let drive = prepared.works.remove(0).into_format().expect("a drive that is formatted");
+    assert_covered(&drive.layout, drive.target.facts.size.0, "with files");
 }
 
 fn look(disk: &SimDisk, key: &Key, wiped: bool, what: &str) {
@@ -120,12 +121,12 @@ fn old_data_stay_nowhere_but_in_what_is_free() {
         let mut lab = Lab::small(&format!("old-{i}"));
         lab.ask = ask;
         let bench = lab.bench("plan");
-        let target = &bench.prepared.drives[0].target;
+        let target = &bench.drive.target;
         let wiped = bench.prepared.request.wipe_free;
         let disk = SimDisk::new(target.facts.size, target.sector, 1);
         append::plant_old(&disk, ByteRange::new(0, disk.size().0));
         bench.fill(&disk, bench.begin()).expect("a drive");
-        let key = Key::read(bench.secrets.password().printed().expose().as_bytes()).expect("a key");
+        let key = Key::read(bench.secrets().password().printed().expose().as_bytes()).expect("a key");
         look(&disk, &key, wiped, what);
         let more = append::Lab::new(&format!("old-{i}"));
         append::added(&more, &append::twin(&disk), &key, true);

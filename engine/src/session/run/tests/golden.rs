@@ -168,7 +168,7 @@ fn written(name: &str, ask: Ask) -> String {
     lab.content_md5 = true;
     lab.ask = ask;
     let bench = lab.bench("plan");
-    let drive = &bench.prepared.drives[0];
+    let drive = &bench.drive;
     let disk = SimDisk::new(drive.target.facts.size, drive.target.sector, 1);
     let finished = bench.fill(&disk, bench.begin()).expect("a drive");
     assert_eq!(finished.left_out.len(), 0);

@@ -1,9 +1,9 @@
 //! Only the drive that was consented to is written: while a question is open, names may come to lead elsewhere.
 
-use crate::session::prepared::Prepared;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::session::prepared::Prepared;
 
 impl Lab {
     /// A plan for one target of the driveset.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dray_fixtures::judges::{Mount, succeeds};
+
 use super::super::tests::{
     assert_left, assert_same_shape, cut_everywhere, old_data, plant_old, planted, twin, unlocked, with_store,
 };
@@ -26,7 +28,6 @@ use crate::plan::tree::DriveTree;
 use crate::session::run::tests::golden::catalog;
 use crate::units::{ClusterSize, Guid};
 use crate::volume::key::Key;
-use dray_fixtures::judges::{Mount, succeeds};
 
 const NOW: i64 = 1_767_600_000;
 /// First byte of the partition.
