@@ -2,9 +2,9 @@
 
 pub use crate::azure::bloblist::{self, BlobList, Inventory, Selection};
 pub use crate::azure::copylog::{CopyStatus, DriveStatus};
-pub use crate::azure::dataset::{BlobType, Disposition};
+pub use crate::azure::dataset::{BlobType, Disposition, GivenSource};
 pub use crate::azure::drive_record::{DriveRecord, RecordState, key_check};
-pub use crate::azure::driveset::parse_size;
+pub use crate::azure::driveset::{Encryption, FormatOption, FormatPrompt, GivenDrive, parse_size};
 pub use crate::azure::journal::{SessionState, Work};
 pub use crate::azure::ledger::{self, CopySession, Ledger, SessionDrive};
 pub use crate::azure::manifest::{Pieces, nonzero_runs};

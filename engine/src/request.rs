@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::azure::dataset::Disposition;
+use crate::azure::dataset::{Disposition, GivenSource};
+use crate::azure::driveset::GivenDrive;
 use crate::report::{Kind, Problem, Problems};
 use crate::source::select::Selection;
 use crate::units::{ByteLen, SectorSize};
@@ -68,11 +69,11 @@ pub struct PrepRequest {
     /// Dataset CSV (`/DataSet:`).
     pub dataset: Option<PathBuf>,
     /// A row of a dataset, in place of a file (`/srcdir: /dstdir:` and the like).
-    pub dataset_row: Option<String>,
+    pub source: Option<GivenSource>,
     /// A row of an initial driveset, in place of a file (`/t:`).
-    pub driveset_row: Option<String>,
-    /// File with the numerical password that the row lacks (`/bk:@FILE`).
-    pub driveset_key_file: Option<PathBuf>,
+    pub drive: Option<GivenDrive>,
+    /// File with the numerical password of that drive (`/bk:@FILE`).
+    pub drive_key_file: Option<PathBuf>,
     /// Directory of the logs (`/logdir:`); `None`: that of the journal.
     pub logdir: Option<PathBuf>,
     /// Pages that the run writes, which are never sources.
@@ -236,9 +237,9 @@ impl PrepRequest {
             initial_driveset: None,
             additional_driveset: None,
             dataset: None,
-            dataset_row: None,
-            driveset_row: None,
-            driveset_key_file: None,
+            source: None,
+            drive: None,
+            drive_key_file: None,
             logdir: None,
             reports: Vec::new(),
             cipher: "aes-cbc-256".into(),
@@ -300,7 +301,7 @@ impl PrepRequest {
         let inputs = [&self.initial_driveset, &self.additional_driveset, &self.dataset];
         match self.action {
             Action::Copy => {
-                let has_data = self.dataset.is_some() || self.dataset_row.is_some() || self.windows.is_some();
+                let has_data = self.dataset.is_some() || self.source.is_some() || self.windows.is_some();
                 let has_data = has_data || self.exports;
                 if !has_data && self.additional_driveset.is_none() {
                     problems.push(
@@ -352,7 +353,7 @@ impl PrepRequest {
                             .advice("name the directories or files in the dataset"),
                     );
                 }
-                if self.dataset.is_none() && self.dataset_row.is_none() {
+                if self.dataset.is_none() && self.source.is_none() {
                     problems.push(
                         Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")
                             .advice("name the dataset CSV: --dataset FILE"),

@@ -10,6 +10,7 @@ use dray_engine::job::account::{Exported, ExportedBlob, ExportedFile, ExportedKi
 use dray_engine::job::{
     self, Action, BlobType, CatalogBuilder, Contents, ListedBlobs, PrepRequest, ReadBack, Stop, Unread,
 };
+use dray_engine::job::{Encryption, FormatOption, FormatPrompt, GivenDrive};
 use dray_engine::report::{Kind, Problem, SessionReport};
 use dray_engine::units::{ByteLen, Stamp};
 
@@ -110,9 +111,14 @@ fn listed() -> ListedBlobs {
 }
 
 fn request(dir: &Path, action: Action) -> PrepRequest {
-    let row = format!("\"{}:120MB\",Format,SilentMode,Encrypt,", dir.join("drive.img").display());
+    let drive = GivenDrive {
+        drive: format!("{}:120MB", dir.join("drive.img").display()).into(),
+        format: FormatOption::Format,
+        prompt: FormatPrompt::SilentMode,
+        encryption: Encryption::Encrypt,
+    };
     PrepRequest {
-        driveset_row: (action == Action::Copy).then_some(row),
+        drive: (action == Action::Copy).then_some(drive),
         not_for_shipping: true,
         read_back: ReadBack::Full,
         action,

@@ -6,6 +6,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use dray_engine::job::{Encryption, FormatOption, FormatPrompt, GivenDrive, GivenSource};
 
 use crate::exit::Exit;
 
@@ -23,6 +26,10 @@ The classic syntax (names in any case):
   PrepImport /j:<journal> /ListDrives | /ListCopySessions
   PreviewExport [/sn:<account> (/sk:<@file> | /csas:<@file>)]
       /ExportBlobListFile:<xml> /DriveSize:<size> [/Cloud:<cloud>]
+  RepairImport /r:<repair file> /d:<dirs> [/sn:<account> (/sk:<@file> |
+      /csas:<@file>)] /CopyLogFile:<log> [/PathMapFile:<map>]
+  RepairExport /r:<repair file> /d:<drive> [/bk:<@file>] /sn:<account>
+      (/sk:<@file> | /csas:<@file>) /CopyLogFile:<log> [/ManifestFile:<file>]
   Unlock /bk:<@file with the key> [/driveLetter:<drive>]
 Modern options such as --json may follow the classic parameters. A storage
 account key (/sk:) is never needed: it is ignored. A BitLocker key in the
@@ -30,12 +37,14 @@ command line is ignored too, and asked for.
 ";
 
 /// A classic command line in modern words.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Translated {
     /// Arguments in today's syntax, without the program's name.
     pub modern: Vec<OsString>,
     /// Warnings to print first.
     pub warnings: Vec<String>,
+    /// Source and drive of a first-generation session, which no modern option names.
+    pub first_generation: FirstGeneration,
 }
 
 /// A classic command line that cannot be accepted.
@@ -47,7 +56,18 @@ pub struct Fault {
     pub exit: Exit,
 }
 
-/// A first-generation session: one drive and one source, which may lie on the drive itself.
+/// Source and drive of a first-generation session, as the rows of a dataset and a driveset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstGeneration {
+    /// `/srcdir: /dstdir:` and the like.
+    pub source: Option<GivenSource>,
+    /// `/t:`.
+    pub drive: Option<GivenDrive>,
+    /// The file of `/bk:@FILE`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Parameters of a first-generation session: one drive and one source, which may lie on the drive itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct V1Request {
     /// `/t:`, the drive.
@@ -188,7 +208,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
     let (classic, modern_tail) = words.split_at(split_at);
     if modern_tail.iter().any(|word| word == "--help" || word == "-h") {
         let modern = vec!["prep-import".into(), "--help".into()];
-        return Ok(Translated { modern, warnings: Vec::new() });
+        return Ok(Translated { modern, ..Translated::default() });
     }
 
     let mut warnings = Vec::new();
@@ -198,7 +218,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
     for (at, word) in classic.iter().enumerate() {
         if matches!(word.as_bytes(), b"/?" | b"/help") {
             let modern = vec!["prep-import".into(), "--help".into()];
-            return Ok(Translated { modern, warnings: Vec::new() });
+            return Ok(Translated { modern, ..Translated::default() });
         }
         let given = split(word);
         let index = given
@@ -263,7 +283,15 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
             faults.push("/id:<session> is missing".into());
         }
     }
-    for (one, other) in [("ResumeSession", "AbortSession"), ("InitialDriveSet", "AdditionalDriveSet")] {
+    let exclusive = [
+        ("ResumeSession", "AbortSession"),
+        ("InitialDriveSet", "AdditionalDriveSet"),
+        ("DataSet", "srcdir"),
+        ("DataSet", "srcfile"),
+        ("InitialDriveSet", "t"),
+        ("AdditionalDriveSet", "t"),
+    ];
+    for (one, other) in exclusive {
         if has(one) && has(other) {
             faults.push(format!("/{one} and /{other} exclude each other"));
         }
@@ -272,7 +300,7 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
         let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
         return Err(usage(text.join("\n")));
     }
-    let rows = if is_v1 { v1(&taken).rows(has("silentmode"))? } else { Vec::new() };
+    let first_generation = if is_v1 { v1(&taken).rows(has("silentmode"))? } else { FirstGeneration::default() };
 
     let mut modern: Vec<OsString> = vec!["prep-import".into()];
     for (index, value) in taken {
@@ -288,9 +316,8 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
             _ => {}
         }
     }
-    modern.extend(rows);
     modern.extend(modern_tail.iter().cloned());
-    Ok(Translated { modern, warnings })
+    Ok(Translated { modern, warnings, first_generation })
 }
 
 fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
@@ -323,8 +350,8 @@ fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
 }
 
 impl V1Request {
-    /// The rows that a dataset and a driveset would have, as modern words.
-    fn rows(&self, silent: bool) -> Result<Vec<OsString>, Fault> {
+    /// The rows that a dataset and a driveset would have.
+    fn rows(&self, silent: bool) -> Result<FirstGeneration, Fault> {
         let mut faults = Vec::new();
         let mut fault = |bad: bool, text: &str| {
             if bad {
@@ -348,43 +375,26 @@ impl V1Request {
         if !faults.is_empty() {
             return Err(usage(faults.join("\n")));
         }
-        let row = |fields: &[&OsStr]| {
-            let mut out = Vec::new();
-            for (i, field) in fields.iter().enumerate() {
-                out.extend_from_slice(if i > 0 { b",\"" } else { b"\"" });
-                field.as_bytes().iter().for_each(|byte| {
-                    out.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) });
-                });
-                out.push(b'"');
-            }
-            out
+        let mut base_path = self.source_dir.as_ref().or(self.source_file.as_ref()).cloned().unwrap_or_default();
+        if self.source_dir.is_some() && !matches!(base_path.as_bytes().last(), Some(b'/' | b'\\')) {
+            base_path.push("/");
+        }
+        let source = GivenSource {
+            base_path,
+            destination: self.target_dir.as_ref().or(self.target_blob.as_ref()).cloned().unwrap_or_default(),
+            blob_type: Some(self.blob_type.clone().unwrap_or_else(|| "BlockBlob".into())),
+            disposition: self.disposition.clone(),
+            metadata_file: self.metadata_file.clone(),
+            properties_file: self.property_file.clone(),
         };
-        let or = |value: &Option<OsString>, default: &str| value.clone().unwrap_or_else(|| default.into());
-        let mut source = or(if dirs.is_some() { dirs } else { files }, "");
-        if dirs.is_some() && !matches!(source.as_bytes().last(), Some(b'/' | b'\\')) {
-            source.push("/");
-        }
-        let target = or(if dirs.is_some() { &self.target_dir } else { &self.target_blob }, "");
-        let fields = [
-            source,
-            target,
-            or(&self.blob_type, "BlockBlob"),
-            or(&self.disposition, "rename"),
-            or(&self.metadata_file, "None"),
-            or(&self.property_file, "None"),
-        ];
-        let word = |option: &str, row: Vec<u8>| OsString::from_vec([option.as_bytes(), &row].concat());
-        let fields: Vec<&OsStr> = fields.iter().map(OsString::as_os_str).collect();
-        let mut words = vec![word("--dataset-row=", row(&fields))];
-        if let Some(target) = &self.target {
-            let format = if self.format { "Format" } else { "AlreadyFormatted" };
-            let prompt = if silent { "SilentMode" } else { "PromptOnFormat" };
-            let encryption = if self.has_key { "AlreadyEncrypted" } else { "Encrypt" };
-            let fields = [target.as_os_str(), format.as_ref(), prompt.as_ref(), encryption.as_ref(), "".as_ref()];
-            words.push(word("--driveset-row=", row(&fields)));
-            words.extend(self.key_file.as_ref().map(|file| word("--driveset-key-file=", file.as_bytes().to_vec())));
-        }
-        Ok(words)
+        let drive = self.target.as_ref().map(|target| GivenDrive {
+            drive: target.clone(),
+            format: if self.format { FormatOption::Format } else { FormatOption::AlreadyFormatted },
+            prompt: if silent { FormatPrompt::SilentMode } else { FormatPrompt::PromptOnFormat },
+            encryption: if self.has_key { Encryption::AlreadyEncrypted } else { Encryption::Encrypt },
+        });
+        let key_file = self.key_file.as_ref().filter(|_| drive.is_some()).map(PathBuf::from);
+        Ok(FirstGeneration { source: Some(source), drive, key_file })
     }
 }
 
@@ -534,21 +544,35 @@ mod tests {
 
     #[test]
     fn first_generation_forms_become_rows() {
-        let (words, _) = modern(
+        let rows = |line: &str| parse(&words(line), false).expect("classic").expect("good").first_generation;
+        let given = rows(
             "PrepImport /sk:x /t:/dev/sdx /format /silentmode /encrypt /logdir:l /j:j /id:s-1 /srcdir:/a /dstdir:c/p/ \
-             /Disposition:overwrite /BlobType:BlockBlob /PropertyFile:p /MetadataFile:m",
+             /Disposition:overwrite /BlobType:PageBlob /PropertyFile:p /MetadataFile:m",
         );
-        assert!(words.contains(&"--dataset-row=\"/a/\",\"c/p/\",\"BlockBlob\",\"overwrite\",\"m\",\"p\"".into()));
-        let drive = "--driveset-row=\"/dev/sdx\",\"Format\",\"SilentMode\",\"Encrypt\",\"\"";
-        assert!(words.contains(&drive.into()), "{words:?}");
-        assert!(words.contains(&"--silent".into()));
-        let (words, _) = modern("PrepImport /t:x /encrypt /j:j /id:s-1 /srcfile:/a\"b /dstblob:c/b /skipwrite");
-        assert!(words.contains(&"--dataset-row=\"/a\"\"b\",\"c/b\",\"BlockBlob\",\"rename\",\"None\",\"None\"".into()));
-        let drive = "--driveset-row=\"x\",\"AlreadyFormatted\",\"PromptOnFormat\",\"Encrypt\",\"\"";
-        assert!(words.contains(&drive.into()) && words.contains(&"--skip-write".into()), "{words:?}");
+        let wanted = GivenSource {
+            base_path: "/a/".into(),
+            destination: "c/p/".into(),
+            blob_type: Some("PageBlob".into()),
+            disposition: Some("overwrite".into()),
+            metadata_file: Some("m".into()),
+            properties_file: Some("p".into()),
+        };
+        let drive = |drive: &str, format, prompt| GivenDrive {
+            drive: drive.into(),
+            format,
+            prompt,
+            encryption: Encryption::Encrypt,
+        };
+        assert_eq!(given.source, Some(wanted));
+        assert_eq!(given.drive, Some(drive("/dev/sdx", FormatOption::Format, FormatPrompt::SilentMode)));
+        let given = rows("PrepImport /t:x:40MB /encrypt /j:j /id:s-1 /srcfile:/a\"b, /dstblob:c/b /skipwrite");
+        let source = given.source.expect("a source");
+        assert_eq!((source.base_path, source.disposition), ("/a\"b,".into(), None));
+        assert_eq!(given.drive, Some(drive("x:40MB", FormatOption::AlreadyFormatted, FormatPrompt::PromptOnFormat)));
+        let (words, _) = modern("PrepImport /t:x /encrypt /j:j /id:s-1 /srcfile:/a /dstblob:c/b /skipwrite");
+        assert!(words.contains(&"--skip-write".into()), "{words:?}");
         // A later session: the drive is known.
-        let (words, _) = modern("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ blobtype:BlockBlob");
-        assert!(!words.iter().any(|word| word.starts_with("--driveset-row")), "{words:?}");
+        assert_eq!(rows("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ blobtype:BlockBlob").drive, None);
         for (line, what) in [
             ("PrepImport /j:j /id:s-1 /t:x /format /srcdir:/a/ /dstdir:c/", "/encrypt must also"),
             ("PrepImport /j:j /id:s-1 /t:x /encrypt /bk:1 /srcdir:/a/ /dstdir:c/", "exclude each other"),
@@ -556,6 +580,8 @@ mod tests {
             ("PrepImport /j:j /id:s-1 /srcdir:/a/", "belong together"),
             ("PrepImport /j:j /id:s-1 /srcdir:/a/ /dstdir:c/ /srcfile:/a /dstblob:c/b", "exclude each other"),
             ("PrepImport /j:j /id:session1 /skipwrite", "a source is missing"),
+            ("PrepImport /j:j /id:session1 /DataSet:d /srcdir:/a/ /dstdir:c/", "/DataSet and /srcdir exclude"),
+            ("PrepImport /j:j /id:s-1 /InitialDriveSet:d /t:x /encrypt /srcdir:/a/ /dstdir:c/", "exclude each other"),
             ("PrepImport /j:j /id:session1 /t:x /bk:1 /srcdir:/x/ /dstdir:c/ /skipwrite", "ExistingBitLockerKey"),
         ] {
             assert!(fault(line).contains(what), "{line}: {}", fault(line));

@@ -1,9 +1,9 @@
 //! `PreviewExport` of the Windows tool, both generations (docs/spec/import-export.md#previewexport), in modern words.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
 
-use super::classic::{Fault, Translated, split, usage};
+use super::classic::{Fault, Translated};
+use super::classic_words::Syntax;
 
 /// Blob endpoint suffix of each cloud.
 const CLOUDS: &[(&str, &str)] = &[
@@ -13,124 +13,39 @@ const CLOUDS: &[(&str, &str)] = &[
     ("China", "core.chinacloudapi.cn"),
 ];
 
+const SYNTAX: Syntax = Syntax {
+    classic: "PreviewExport",
+    modern: "preview-export",
+    // Nothing is logged that is not printed: /logdir is taken and has no effect.
+    values: &["sn", "ExportBlobListFile", "DriveSize", "Cloud", "logdir"],
+    secrets: &["sk", "csas"],
+};
+
 /// Turns the words behind `PreviewExport` into modern ones.
 pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
-    let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
-    let (classic, modern_tail) = words.split_at(split_at);
-    let help = || Translated { modern: vec!["preview-export".into(), "--help".into()], warnings: Vec::new() };
-    if modern_tail.iter().any(|word| word == "--help" || word == "-h") {
-        return Ok(help());
-    }
-    let mut warnings = Vec::new();
-    let mut faults = Vec::new();
-    let mut modern: Vec<OsString> = vec!["preview-export".into()];
-    let (mut account, mut suffix) = (None, CLOUDS[0].1);
-    let mut secrets: Vec<&str> = Vec::new();
-    let (mut has_list, mut has_size) = (false, false);
-    let mut option = |name: &str, value: &OsStr| {
-        // `--option=value` in one word: a value may start with `-` or `/`.
-        let mut word = name.as_bytes().to_vec();
-        word.push(b'=');
-        word.extend_from_slice(value.as_bytes());
-        modern.push(OsString::from_vec(word));
-    };
-    for (at, word) in classic.iter().enumerate() {
-        if matches!(word.as_bytes(), b"/?" | b"/help") {
-            return Ok(help());
-        }
-        let Some(given) = split(word).filter(|given| given.slash) else {
-            faults.push(format!("word {} after PreviewExport is not a parameter (/name:value)", at + 1));
-            continue;
-        };
-        let value = given.value.filter(|value| !value.is_empty());
-        let name = given.name.to_ascii_lowercase();
-        let Some(value) = value.filter(|_| name.len() <= 24) else {
-            faults.push(match name.as_str() {
-                "sn" | "sk" | "csas" | "exportbloblistfile" | "drivesize" | "logdir" | "cloud" => {
-                    format!("/{} needs a value: /{}:<value>, without a space", given.name, given.name)
-                }
-                _ => format!("word {} after PreviewExport is not a parameter (/name:value)", at + 1),
-            });
-            continue;
-        };
-        match name.as_str() {
-            "exportbloblistfile" => {
-                has_list = true;
-                option("--blob-list", value);
-            }
-            "drivesize" => {
-                has_size = true;
-                option("--drive-size", value);
-            }
-            // Nothing is logged that is not printed.
-            "logdir" => {}
-            "sn" => account = Some(value.to_string_lossy().into_owned()),
-            "cloud" => match CLOUDS.iter().find(|(name, _)| value.to_string_lossy().eq_ignore_ascii_case(name)) {
-                Some((_, found)) => suffix = found,
-                None => faults.push(format!(
-                    "/Cloud: is {}",
-                    CLOUDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-                )),
-            },
-            "sk" | "csas" => {
-                let (shown, file_option) =
-                    if name == "sk" { ("/sk", "--account-key-file") } else { ("/csas", "--sas-file") };
-                if secrets.contains(&shown) {
-                    faults.push(format!("{shown} is given twice"));
-                }
-                secrets.push(shown);
-                match value.as_bytes().strip_prefix(b"@") {
-                    Some(path) => option(file_option, OsStr::from_bytes(path)),
-                    None => {
-                        warnings.push(format!(
-                            "the value of {shown} is not used: whatever stands in a command line can be read by other users \
-                             of this machine and stays in the shell's history. Write {shown}:@FILE, and consider renewing it"
-                        ));
-                        option(file_option, OsStr::new("-"));
-                    }
-                }
-            }
-            _ => faults.push(format!("unknown parameter /{}", given.name)),
+    let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
+    words.pass_credential();
+    words.pass("ExportBlobListFile", "--blob-list");
+    words.pass("DriveSize", "--drive-size");
+    let cloud = words.value("Cloud").map_or("Public".into(), |cloud| cloud.to_string_lossy());
+    match CLOUDS.iter().find(|(name, _)| cloud.eq_ignore_ascii_case(name)) {
+        Some((_, suffix)) => words.pass_account(|name| format!("https://{name}.blob.{suffix}")),
+        None => {
+            let names: Vec<&str> = CLOUDS.iter().map(|(name, _)| *name).collect();
+            words.fault(format!("/Cloud: is {}", names.join(", ")));
         }
     }
-    if secrets.contains(&"/sk") && secrets.contains(&"/csas") {
-        faults.push("/sk and /csas exclude each other".into());
-    }
-    if faults.is_empty() && modern_tail.is_empty() {
-        if !has_list {
-            faults.push("/ExportBlobListFile:<blob list> is missing".into());
-        }
-        if !has_size {
-            faults.push("/DriveSize:<size> is missing".into());
-        }
-    }
-    if let Some(account) = account {
-        let is_good = (3..=24).contains(&account.len())
-            && account.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if is_good {
-            modern.push(format!("--endpoint=https://{account}.blob.{suffix}").into());
-        } else {
-            faults.push("/sn: is the account's name: 3 to 24 lower-case letters and digits".into());
-        }
-    }
-    if !faults.is_empty() {
-        let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
-        return Err(usage(text.join("\n")));
-    }
-    modern.extend(modern_tail.iter().cloned());
-    Ok(Translated { modern, warnings })
+    words.want(&[("ExportBlobListFile", "blob list"), ("DriveSize", "size")]);
+    words.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::classic_words::{shown, words as classic_words};
     use super::*;
 
     fn of(words: &[&str]) -> Result<(String, usize), String> {
-        let words: Vec<OsString> = words.iter().map(Into::into).collect();
-        let shown = |words: Vec<OsString>| {
-            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-        };
-        parse(&words).map(|out| (shown(out.modern), out.warnings.len())).map_err(|fault| fault.text)
+        shown(parse(&classic_words(words)))
     }
 
     #[test]

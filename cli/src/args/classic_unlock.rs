@@ -4,15 +4,14 @@
 //! accepted, the key is not: it is read from the file that the value names, or typed at a prompt.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::classic::{Fault, Translated, nearest, split, usage};
+use super::classic::{Fault, Translated};
+use super::classic_words::Syntax;
 
-/// Parameters that take the key.
-const KEYS: [&str; 2] = ["bk", "externalKey"];
-/// Parameter that takes the drive.
-const DRIVE: &str = "driveLetter";
+const SYNTAX: Syntax =
+    Syntax { classic: "Unlock", modern: "unlock", values: &["driveLetter"], secrets: &["bk", "externalKey"] };
 
 /// `/name:…`, where a path would have a slash before its first colon.
 pub(super) fn is_parameter(word: &OsStr) -> bool {
@@ -21,71 +20,23 @@ pub(super) fn is_parameter(word: &OsStr) -> bool {
     end.is_some_and(|end| body[end] == b':')
 }
 
+/// Turns the words behind `Unlock` into modern ones.
 pub(super) fn parse(words: &[OsString]) -> Result<Translated, Fault> {
-    let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
-    let (classic, modern_tail) = words.split_at(split_at);
-    let help = |word: &OsString| matches!(word.as_bytes(), b"/?" | b"/help" | b"--help" | b"-h");
-    if words.iter().any(help) {
-        return Ok(Translated { modern: vec!["unlock".into(), "--help".into()], warnings: Vec::new() });
-    }
-    let mut warnings = Vec::new();
-    let mut modern: Vec<OsString> = vec!["unlock".into()];
-    let mut drive: Option<OsString> = None;
-    let mut faults = Vec::new();
-    for (at, word) in classic.iter().enumerate() {
-        let given = split(word);
-        let known = given
-            .as_ref()
-            .and_then(|given| KEYS.into_iter().chain([DRIVE]).find(|name| name.eq_ignore_ascii_case(given.name)));
-        let (Some(given), Some(name)) = (given.as_ref(), known) else {
-            // Never the word itself: it may be the key.
-            let named = given.filter(|given| given.slash && given.value.is_some() && given.name.len() <= 12);
-            let near = named.and_then(|given| nearest(given.name, KEYS.into_iter().chain([DRIVE])));
-            let hint = near.map(|near| format!("; did you mean /{near}?")).unwrap_or_default();
-            faults.push(format!("word {} after Unlock is not a parameter{hint}", at + 1));
-            continue;
-        };
-        let value = given.value.filter(|value| !value.is_empty());
-        if name == DRIVE {
-            match value {
-                Some(value) if drive.is_none() => drive = Some(value.to_owned()),
-                Some(_) => faults.push(format!("/{DRIVE} is given twice")),
-                None => faults.push(format!("/{DRIVE} needs a value: /{DRIVE}:<drive>, without a space")),
-            }
-            continue;
-        }
-        match value {
-            Some(value) if file_of(value).is_some() => {
-                let mut option = OsString::from("--key-file=").into_vec();
-                option.extend_from_slice(file_of(value).unwrap_or(value).as_bytes());
-                modern.push(OsString::from_vec(option));
-            }
-            Some(_) => warnings.push(format!(
-                "the key behind /{name} is not used: whatever stands in a command line can be read by other users of this \
-                 machine and stays in the shell's history. It is asked for instead; or write /{name}:@FILE"
-            )),
-            None => {}
+    let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
+    for name in SYNTAX.secrets {
+        match words.value(name).and_then(existing_file) {
+            Some(file) => words.option("--key-file", file),
+            // It is asked for where the file is missing.
+            None => words.pass_secret(name, "--key-file", false),
         }
     }
-    if !faults.is_empty() {
-        let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
-        return Err(usage(text.join("\n")));
-    }
-    modern.extend(modern_tail.iter().cloned());
-    // Last of all, so that no path is taken for an option.
-    if let Some(drive) = drive {
-        modern.push("--".into());
-        modern.push(drive);
-    }
-    Ok(Translated { modern, warnings })
+    words.operand(words.value("driveLetter"));
+    words.finish()
 }
 
-/// The file that a value names: `@FILE`, or the path of an existing file.
-fn file_of(value: &OsStr) -> Option<&OsStr> {
-    match value.as_bytes().strip_prefix(b"@") {
-        Some(path) => Some(OsStr::from_bytes(path)),
-        None => Path::new(value).is_file().then_some(value),
-    }
+/// The value, if it is the path of an existing file.
+fn existing_file(value: &OsStr) -> Option<&OsStr> {
+    Path::new(value).is_file().then_some(value)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod classic_preview;
 mod classic_repair;
 mod classic_repair_export;
 mod classic_unlock;
+mod classic_words;
 pub mod selection;
 pub mod settings;
 pub mod size;
@@ -141,11 +142,22 @@ pub fn parse(argv: Vec<OsString>) -> Parsed {
     match classic::parse(&argv[1..], by_name) {
         Some(Ok(translated)) => {
             let words = std::iter::once(OsString::from("dray")).chain(translated.modern);
-            finish(words.collect(), translated.warnings)
+            let parsed = finish(words.collect(), translated.warnings);
+            with_rows(parsed, translated.first_generation)
         }
         Some(Err(classic::Fault { text, exit })) => Parsed::Wrong(text, exit),
         None => finish(argv, Vec::new()),
     }
+}
+
+/// Gives a first-generation session its source and its drive.
+fn with_rows(mut parsed: Parsed, rows: classic::FirstGeneration) -> Parsed {
+    if let Parsed::Run(cli, _) = &mut parsed
+        && let Command::PrepImport(prep) = &mut cli.command
+    {
+        prep.set_rows(rows);
+    }
+    parsed
 }
 
 /// `dray help`, `dray help verify` and `dray version`, accepted because other programs accept them.

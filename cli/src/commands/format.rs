@@ -5,7 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{self, Action, PrepRequest, Prepared, RecoveryForm, WindowsDrive};
+use dray_engine::job::{
+    self, Action, Encryption, FormatOption, FormatPrompt, GivenDrive, PrepRequest, Prepared, RecoveryForm, WindowsDrive,
+};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use crate::args::selection::SelectionArgs;
@@ -182,12 +184,16 @@ impl Format {
             (_, true) => Action::Abort,
             _ => Action::Copy,
         };
-        // Quoted as a field of a driveset.
-        let row = format!("\"{}\",Format,PromptOnFormat,Encrypt,", self.drive.replace('"', "\"\""));
+        let drive = GivenDrive {
+            drive: (&self.drive).into(),
+            format: FormatOption::Format,
+            prompt: FormatPrompt::PromptOnFormat,
+            encryption: Encryption::Encrypt,
+        };
         let begins = action == Action::Copy;
         self.writing.apply(PrepRequest {
             about: about::lines(),
-            driveset_row: begins.then_some(row),
+            drive: begins.then_some(drive),
             logdir: Some(self.keys.clone()),
             cipher: self.cipher.name(),
             cluster_size: self.cluster_size,

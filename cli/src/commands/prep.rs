@@ -13,6 +13,7 @@ use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problem
 use dray_engine::units::{ByteLen, SectorSize};
 use serde_json::{Value, json};
 
+use crate::args::classic::FirstGeneration;
 use crate::args::selection::SelectionArgs;
 use crate::args::size;
 use crate::commands::abort;
@@ -69,15 +70,9 @@ pub struct SessionArgs {
     /// Dataset CSV: what to copy, and to which blobs
     #[arg(long, value_name = "CSV")]
     pub dataset: Option<PathBuf>,
-    /// A row of the dataset instead of a file
-    #[arg(long, value_name = "ROW", conflicts_with = "dataset", hide = true)]
-    pub dataset_row: Option<String>,
-    /// A row of the driveset instead of a file
-    #[arg(long, value_name = "ROW", conflicts_with_all = ["initial_driveset", "additional_driveset"], hide = true)]
-    pub driveset_row: Option<String>,
-    /// File with the key of the row's drive
-    #[arg(long, value_name = "FILE", requires = "driveset_row", hide = true)]
-    pub driveset_key_file: Option<PathBuf>,
+    /// Source and drive of a first-generation command line
+    #[arg(skip)]
+    rows: FirstGeneration,
     /// Directory of the logs
     #[arg(long, value_name = "DIR")]
     pub logdir: Option<PathBuf>,
@@ -427,6 +422,11 @@ pub fn drive_id(text: &str) -> Result<(String, String), String> {
 }
 
 impl PrepImport {
+    /// Gives a first-generation session its source and its drive.
+    pub fn set_rows(&mut self, rows: FirstGeneration) {
+        self.session.rows = rows;
+    }
+
     /// The request to the engine.
     pub fn request(&self) -> PrepRequest {
         let action = match (self.resume, self.abort, self.skip_write) {
@@ -440,9 +440,9 @@ impl PrepImport {
             initial_driveset: self.session.initial_driveset.clone(),
             additional_driveset: self.session.additional_driveset.clone(),
             dataset: self.session.dataset.clone(),
-            dataset_row: self.session.dataset_row.clone(),
-            driveset_row: self.session.driveset_row.clone(),
-            driveset_key_file: self.session.driveset_key_file.clone(),
+            source: self.session.rows.source.clone(),
+            drive: self.session.rows.drive.clone(),
+            drive_key_file: self.session.rows.key_file.clone(),
             logdir: self.session.logdir.clone(),
             reports: self.report.iter().cloned().collect(),
             cipher: self.layout.cipher.name(),
@@ -637,7 +637,7 @@ fn page_of(request: &PrepRequest) -> Result<Option<OutputFile>, Problem> {
     let drivesets = [&request.initial_driveset, &request.additional_driveset];
     drivesets.into_iter().flatten().for_each(|path| outputs.input(path, "the driveset"));
     request.dataset.iter().for_each(|path| outputs.input(path, "the dataset"));
-    request.driveset_key_file.iter().for_each(|path| outputs.input(path, "the key file"));
+    request.drive_key_file.iter().for_each(|path| outputs.input(path, "the key file"));
     outputs.begin(path, page::FORM).map(Some)
 }
 

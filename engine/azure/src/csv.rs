@@ -131,6 +131,14 @@ pub(super) fn one(input: &[u8], line: u64, separator: u8) -> Result<Record, u64>
     scanner.record().map(|fields| Record { line, fields })
 }
 
+/// A record that is in no file: its columns and their values.
+pub(super) fn given(fields: &[(&str, &[u8])]) -> (Header, Record) {
+    let names: Vec<String> = fields.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let columns = names.iter().enumerate().map(|(i, name)| (name.to_ascii_lowercase(), i)).collect();
+    let field = |(_, bytes): &(&str, &[u8])| Field { bytes: Zeroizing::new(bytes.to_vec()), quoted: true };
+    (Header { columns, names }, Record { line: 1, fields: fields.iter().map(field).collect() })
+}
+
 struct Scanner<'a> {
     input: &'a [u8],
     at: usize,

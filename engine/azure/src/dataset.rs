@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::csv::{self, Columns, Field, Header, Record};
@@ -152,6 +152,46 @@ pub fn parse_into(path: &Path, input: &[u8], problems: &mut Problems) -> Dataset
         }
     }
     out
+}
+
+/// A row that is in no file: the source of a first-generation command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenSource {
+    /// `BasePath`; a directory ends in `/`.
+    pub base_path: OsString,
+    /// `DstBlobPathOrPrefix`.
+    pub destination: OsString,
+    /// `BlobType`; `None`: the default.
+    pub blob_type: Option<OsString>,
+    /// `Disposition`; `None`: the default.
+    pub disposition: Option<OsString>,
+    /// `MetadataFile`.
+    pub metadata_file: Option<OsString>,
+    /// `PropertiesFile`.
+    pub properties_file: Option<OsString>,
+}
+
+impl GivenSource {
+    /// The dataset of this row alone; `path` is only for messages.
+    pub fn read(&self, path: &Path, problems: &mut Problems) -> Dataset {
+        let or_empty = |value: &Option<OsString>| value.clone().unwrap_or_default().into_vec();
+        let (kind, disposition) = (or_empty(&self.blob_type), or_empty(&self.disposition));
+        let (metadata, properties) = (or_empty(&self.metadata_file), or_empty(&self.properties_file));
+        let (header, mut record) = csv::given(&[
+            ("BasePath", self.base_path.as_bytes()),
+            ("DstBlobPathOrPrefix", self.destination.as_bytes()),
+            ("BlobType", &kind),
+            ("Disposition", &disposition),
+            ("MetadataFile", &metadata),
+            ("PropertiesFile", &properties),
+        ]);
+        let mut out = Dataset::default();
+        if csv::check_characters(path, &header, &mut record, WORDS, problems, &mut out.warnings) {
+            let mut row = Row { path, header: &header, record: &record, problems, warnings: &mut out.warnings };
+            out.rows.extend(row.parse("DstBlobPathOrPrefix", "BlobType"));
+        }
+        out
+    }
 }
 
 struct Row<'a> {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,6 +161,39 @@ fn plain(target: &TargetName) -> String {
             let parts = path.components().filter(|c| !matches!(c, std::path::Component::CurDir));
             parts.collect::<PathBuf>().to_string_lossy().into_owned()
         }
+    }
+}
+
+/// A row that is in no file: the drive of a first-generation command line, or of `format`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenDrive {
+    /// `DriveLetter`: a drive or an image file, as a row names it.
+    pub drive: OsString,
+    /// `FormatOption`.
+    pub format: FormatOption,
+    /// `SilentOrPromptOnFormat`.
+    pub prompt: FormatPrompt,
+    /// `Encryption`.
+    pub encryption: Encryption,
+}
+
+impl GivenDrive {
+    /// The driveset of this row alone, with the key of a drive that is encrypted already; `path` is only for messages.
+    pub fn read(&self, key: Option<SecretText>, path: &Path, problems: &mut Problems) -> Driveset {
+        let (header, mut record) = csv::given(&[("DriveLetter", self.drive.as_bytes())]);
+        let mut out = Driveset::default();
+        if csv::check_characters(path, &header, &mut record, WORDS, problems, &mut out.warnings) {
+            let target = Row { path, header: &header, record: &record, problems }.target();
+            out.rows.extend(target.map(|target| DrivesetRow {
+                line: record.line,
+                target,
+                format: self.format,
+                prompt: self.prompt,
+                encryption: self.encryption,
+                existing_key: key.map(Arc::new),
+            }));
+        }
+        out
     }
 }
 

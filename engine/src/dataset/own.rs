@@ -66,7 +66,7 @@ impl Own {
         own.add(&request.journal, "the session's journal");
         request.reports.iter().for_each(|path| own.add(path, "a page of the session"));
         request.list.iter().for_each(|path| own.add(path, "a list of the session"));
-        request.driveset_key_file.iter().for_each(|path| own.add(path, "a key file"));
+        request.drive_key_file.iter().for_each(|path| own.add(path, "a key file"));
         let given = driveset.iter().flat_map(|set| &set.rows).filter_map(|row| row.existing_key.clone());
         own.keys.extend(given);
         let has_key = driveset.is_some_and(|set| set.rows.iter().any(|row| row.existing_key.is_some()));

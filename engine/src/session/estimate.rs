@@ -60,8 +60,8 @@ pub fn estimate(
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     let line = PathBuf::from(inputs::COMMAND_LINE);
-    let dataset = match &request.dataset_row {
-        Some(row) => Some(inputs::row_of_dataset(row, &mut problems)),
+    let dataset = match &request.source {
+        Some(row) => Some(row.read(&line, &mut problems)),
         None => inputs::read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into),
     };
     let Some(dataset) = dataset else { return Err(problems) };

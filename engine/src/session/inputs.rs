@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::azure::SecretText;
-use crate::azure::dataset::{self, Dataset, DatasetRow};
-use crate::azure::driveset::{self, Driveset, NO_PASSWORD, TargetName};
+use crate::azure::dataset::DatasetRow;
+use crate::azure::driveset::{Driveset, GivenDrive, NO_PASSWORD, TargetName};
 use crate::azure::journal::{SessionState, Work};
 use crate::azure::ledger::{self, Ledger, SessionDrive};
 use crate::crypt::printed;
@@ -34,16 +34,6 @@ pub const COMMAND_LINE: &str = "the command line";
 
 /// Longest file with one key.
 pub const KEY_FILE_MAX: u64 = 64 << 10;
-
-/// Header lines for such rows.
-pub const DATASET_HEAD: &str = "BasePath,DstBlobPathOrPrefix,BlobType,Disposition,MetadataFile,PropertiesFile";
-
-pub const DRIVESET_HEAD: &str = "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey";
-
-/// A dataset of one row.
-pub fn row_of_dataset(row: &str, problems: &mut Problems) -> Dataset {
-    dataset::parse_into(Path::new(COMMAND_LINE), format!("{DATASET_HEAD}\n{row}\n").as_bytes(), problems)
-}
 
 /// Gives the one image of the driveset the size of the drive that it is made for.
 pub fn stand_in(drive: &AbsentDrive, driveset: &mut Driveset) -> Option<Problem> {
@@ -72,32 +62,26 @@ pub fn stand_in(drive: &AbsentDrive, driveset: &mut Driveset) -> Option<Problem>
 }
 
 /// A driveset of one row, with the key from the key file.
-pub fn row_of_driveset(row: &str, key_file: Option<&Path>, problems: &mut Problems) -> Option<Driveset> {
-    let mut text = Zeroizing::new(String::with_capacity(DRIVESET_HEAD.len() + row.len() + 256));
-    text.push_str(DRIVESET_HEAD);
-    text.push('\n');
-    text.push_str(row.strip_suffix(",\"\"").unwrap_or(row));
-    if let Some(path) = key_file {
-        let key = input::read(path, KEY_FILE_MAX, Pipes::Taken).map_err(|error| error.to_string());
-        match key.and_then(|key| only_password(&key)) {
-            Ok(key) => {
-                text.push(',');
-                text.push_str(key.expose());
-            }
-            Err(why) => {
-                let problem = Problem::new(Kind::Usage, format!("the key file cannot be used: {why}")).path(path);
-                problems.push(problem.advice("a file with the 48 digits of this drive"));
-                return None;
-            }
+pub fn driveset_of(drive: &GivenDrive, key_file: Option<&Path>, problems: &mut Problems) -> Option<Driveset> {
+    let key = match key_file.map(password_in) {
+        Some(Err(problem)) => {
+            problems.push(problem);
+            return None;
         }
-    }
-    text.push('\n');
-    Some(driveset::parse_into(Path::new(COMMAND_LINE), text.as_bytes(), problems))
+        key => key.transpose().ok().flatten(),
+    };
+    Some(drive.read(key, Path::new(COMMAND_LINE), problems))
 }
 
 /// The only numerical password in a key file, whatever else it contains.
-pub fn only_password(file: &[u8]) -> Result<SecretText, String> {
-    let decoded = Zeroizing::new(text::decode(file).into_owned());
+fn password_in(path: &Path) -> Result<SecretText, Problem> {
+    let wrong = |why: String| {
+        Problem::new(Kind::Usage, format!("the key file cannot be used: {why}"))
+            .path(path)
+            .advice("a file with the 48 digits of this drive")
+    };
+    let file = input::read(path, KEY_FILE_MAX, Pipes::Taken).map_err(|error| wrong(error.to_string()))?;
+    let decoded = Zeroizing::new(text::decode(&file).into_owned());
     let text = Zeroizing::new(String::from_utf8_lossy(&decoded).into_owned());
     let runs = printed::runs(&text);
     let mut good: Vec<_> = runs.iter().filter(|run| run.password().is_ok()).map(|run| run.digits.expose()).collect();
@@ -107,9 +91,9 @@ pub fn only_password(file: &[u8]) -> Result<SecretText, String> {
         [key] => Ok(SecretText::new(key)),
         [] => {
             let slip = runs.iter().find_map(|run| run.password().err()).or_else(|| printed::slip(&text));
-            Err(slip.map_or(NO_PASSWORD.into(), |slip| format!("{NO_PASSWORD}: {slip}")))
+            Err(wrong(slip.map_or(NO_PASSWORD.into(), |slip| format!("{NO_PASSWORD}: {slip}"))))
         }
-        _ => Err(format!("holds {} numerical passwords, and this drive has one", good.len())),
+        _ => Err(wrong(format!("holds {} numerical passwords, and this drive has one", good.len()))),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::azure::journal::Work;
 use crate::azure::ledger::NextAction;
 use crate::azure::names;
 use crate::crypt::Cipher;
+use crate::crypt::secret::Key32;
 use crate::dataset::own::Own;
 use crate::dataset::property_files::PropertyFiles;
 use crate::dataset::scan::{self, Of, Scan};
@@ -19,8 +20,8 @@ use crate::plan::catalog::{Builder, Catalog};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::{Action, PrepRequest};
 use crate::session::inputs::{
-    COMMAND_LINE, choose_logs, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
-    row_of_dataset, row_of_driveset, stand_in,
+    COMMAND_LINE, choose_logs, driveset_of, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
+    stand_in,
 };
 use crate::session::planning::{Planned, Target};
 use crate::session::prepared::{Plan, Prepared};
@@ -29,6 +30,7 @@ use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
 use crate::work::append::drive::{self as there};
 use crate::work::append::earlier::Session as Earlier;
+use crate::work::append::existing::ExistingVolume;
 use crate::work::append::index;
 use crate::work::planner::Planner;
 use crate::work::recipe::Recipe;
@@ -86,23 +88,19 @@ fn prepare_listed(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Prepared, Problems> {
     let mut problems = request.check();
-    let mut warnings = Vec::new();
-    let names_drives =
-        request.driveset_row.is_some() || request.initial_driveset.is_some() || request.additional_driveset.is_some();
-    let names_drives = names_drives || !request.absent.is_empty();
     let checked = files::check_journal(&request, &mut problems);
     let knows_drives = checked.is_some();
-    let (book, road) = match checked {
+    let (book, next) = match checked {
         Some(found) => found,
         // Where drives were named, their problems are reported too.
-        None if request.action == Action::Copy && names_drives => (Book::default(), NextAction::Begin),
+        None if request.action == Action::Copy && names_drives(&request) => (Book::default(), NextAction::Begin),
         None => return Err(problems),
     };
     choose_logs(&mut request, &book.ledger, &mut problems);
     preflight::directories(&request, &mut problems);
     // Begun anew when the plan is ready: what is wrong with its place is told with all else.
     problems.0.extend(list::begin(&request).err());
-    match road {
+    match next {
         NextAction::Resume => {
             problems.into_result()?;
             return resume::prepare(request, &book, surroundings, roots, on_event);
@@ -113,12 +111,112 @@ fn prepare_listed(
         }
         NextAction::Begin => {}
     }
-    let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
-        (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
-        (initial, _) => (initial.clone(), "--initial-driveset"),
+    let inputs = Inputs::read(&mut request, &book, &mut problems);
+    let mut first = First { request, book, knows_drives, inputs, roots, problems, warnings: Vec::new() };
+    let context = first.context();
+    let found = first.find(&context);
+    if first.request.action == Action::SkipWrite {
+        return first.index(found, context, surroundings);
+    }
+    let scanned = first.scan(found.as_deref().unwrap_or_default(), listed, on_event);
+    let First { request, book, inputs, mut problems, mut warnings, .. } = first;
+    // The missing parts have been reported above.
+    let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (inputs.cipher, inputs.dataset, found, scanned)
+    else {
+        problems.into_result()?;
+        return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
     };
-    let names_none = set_path.is_none() && request.driveset_row.is_none() && request.absent.is_empty();
-    let is_on_known = names_none && !book.ledger.finished_drives().is_empty();
+    let catalog = Arc::new(scanned.scan.catalog);
+    let recipe = recipe_of(&request, &dataset.rows, scanned.sides, surroundings.now);
+    let recipe = Recipe { exported: scanned.exported, ..recipe };
+    warnings.extend(disposition_in_vain(&request, &recipe, &dataset.rows));
+    warnings.extend(doubled(&found, &catalog, &dataset.rows));
+    let planner = Planner { recipe: &recipe, catalog: &catalog };
+    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
+    let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
+    if !problems.0.is_empty() {
+        // Drives too small for the valid rows are too small for all of them; an incomplete driveset proves nothing.
+        problems.0.extend(planned.err().filter(|_| inputs.sound_drives).unwrap_or_default().0);
+        return Err(problems);
+    }
+    let planned = planned?;
+    let beside = ByteLen(planned.works.iter().map(|work| work.room_beside().0).sum());
+    if let Some(problem) = files::room_beside(&request.journal, beside) {
+        return Err(problem.into());
+    }
+    let earlier = planned.works.iter().filter(|work| !inputs.is_on_known && work.earlier_manifest().is_some());
+    warnings.extend(earlier.map(|work| {
+        let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
+        Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
+    }));
+    let plan = Plan::new(recipe, catalog, planned.unplaced.clone(), book.seen, planned.works.len());
+    let prepared =
+        Prepared::new(request, cipher, surroundings, planned, context, plan, scanned.scan.skipped, warnings)?;
+    Ok(Prepared { user_password: inputs.user_password, ..prepared })
+}
+
+fn names_drives(request: &PrepRequest) -> bool {
+    request.drive.is_some()
+        || request.initial_driveset.is_some()
+        || request.additional_driveset.is_some()
+        || !request.absent.is_empty()
+}
+
+/// Inputs of a first session; `None` for what could not be read.
+struct Inputs {
+    cipher: Option<Cipher>,
+    image_sector: Option<SectorSize>,
+    /// Path of the driveset, for messages.
+    driveset_path: PathBuf,
+    driveset: Option<Driveset>,
+    dataset: Option<Dataset>,
+    user_password: Option<Key32>,
+    /// Whether the drives are the finished ones of the journal.
+    is_on_known: bool,
+    /// Whether the driveset has no problem.
+    sound_drives: bool,
+}
+
+impl Inputs {
+    fn read(request: &mut PrepRequest, book: &Book, problems: &mut Problems) -> Self {
+        let line = Path::new(COMMAND_LINE);
+        let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
+            (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
+            (initial, _) => (initial.clone(), "--initial-driveset"),
+        };
+        let is_on_known = !names_drives(request) && !book.ledger.finished_drives().is_empty();
+        let cipher = cipher_of(request, problems);
+        let mut image_sector = sector_of(request, problems);
+        let mut driveset = match &request.drive {
+            None if is_on_known || set_path.is_none() && !request.absent.is_empty() => Some(Driveset::default()),
+            Some(drive) => driveset_of(drive, request.drive_key_file.as_deref(), problems),
+            None => read_csv(set_path.as_deref(), set_flag, problems, driveset::parse_into),
+        };
+        if let Some(drive) = &request.made_for {
+            image_sector = Some(drive.sector);
+            if let Some(set) = &mut driveset {
+                problems.0.extend(stand_in(drive, set));
+                request.drive_ids = vec![(String::new(), names::drive_id_from_serial(&drive.serial))];
+            }
+        }
+        let sound_drives = problems.0.is_empty();
+        let password_file = request.windows.as_ref().and_then(|windows| windows.password_file.as_deref());
+        let user_password =
+            password_file.and_then(|path| gather(problems, keys::user_password(path).map_err(Problems::from)));
+        // Drives alone: they end empty and complete.
+        let has_no_rows =
+            request.source.is_none() && request.dataset.is_none() && request.additional_driveset.is_some();
+        let dataset = match &request.source {
+            _ if request.windows.is_some() || request.exports || has_no_rows => Some(Dataset::default()),
+            Some(source) => Some(source.read(line, problems)),
+            None => read_csv(request.dataset.as_deref(), "--dataset", problems, dataset::parse_into),
+        };
+        let driveset_path = set_path.unwrap_or_else(|| line.to_owned());
+        Self { cipher, image_sector, driveset_path, driveset, dataset, user_password, is_on_known, sound_drives }
+    }
+}
+
+fn cipher_of(request: &PrepRequest, problems: &mut Problems) -> Option<Cipher> {
     let cipher = Cipher::from_name(&request.cipher).filter(|cipher| !cipher.has_diffuser());
     if cipher.is_none() {
         let problem = Problem::new(Kind::Usage, "unknown cipher").value(request.cipher.clone());
@@ -130,169 +228,195 @@ fn prepare_listed(
         let problem = Problem::new(Kind::Usage, "is no cluster size").value(size.to_string());
         problems.push(problem.column("--cluster-size").advice("a power of two from 512 to 2097152"));
     }
-    let image_sector = request.sector_size.map_or(Some(SectorSize::S512), SectorSize::from_bytes);
-    if image_sector.is_none() {
+    cipher
+}
+
+/// Sector size of images that the session makes.
+fn sector_of(request: &PrepRequest, problems: &mut Problems) -> Option<SectorSize> {
+    let sector = request.sector_size.map_or(Some(SectorSize::S512), SectorSize::from_bytes);
+    if sector.is_none() {
         let value = request.sector_size.unwrap_or_default().to_string();
         problems.push(Problem::new(Kind::Usage, "is no sector size").value(value).advice("512 or 4096"));
     }
-    let line = PathBuf::from(COMMAND_LINE);
-    let driveset = match &request.driveset_row {
-        None if is_on_known || set_path.is_none() && !request.absent.is_empty() => Some(Driveset::default()),
-        Some(row) => row_of_driveset(row, request.driveset_key_file.as_deref(), &mut problems),
-        None => read_csv(set_path.as_deref(), set_flag, &mut problems, driveset::parse_into),
-    };
-    let mut driveset = driveset;
-    if let (Some(drive), Some(set)) = (&request.made_for, &mut driveset) {
-        problems.0.extend(stand_in(drive, set));
-        request.drive_ids = vec![(String::new(), names::drive_id_from_serial(&drive.serial))];
+    sector
+}
+
+/// The preflight of a first session, while problems and warnings are gathered.
+struct First<'a> {
+    request: PrepRequest,
+    book: Book,
+    /// Whether the journal could be read.
+    knows_drives: bool,
+    inputs: Inputs,
+    roots: &'a Roots,
+    problems: Problems,
+    warnings: Vec<Problem>,
+}
+
+/// Files of a session, as they were found.
+struct Scanned {
+    sides: PropertyFiles,
+    scan: Scan,
+    exported: Option<Arc<Exported>>,
+}
+
+impl First<'_> {
+    fn rows(&self) -> &[DatasetRow] {
+        self.inputs.dataset.as_ref().map_or(&[], |dataset| &dataset.rows)
     }
-    let image_sector = request.made_for.as_ref().map_or(image_sector, |drive| Some(drive.sector));
-    let sound_drives = problems.0.is_empty();
-    let user_password = request.windows.as_ref().and_then(|windows| windows.password_file.clone());
-    let user_password =
-        user_password.and_then(|path| keys::user_password(&path).map_err(|problem| problems.push(problem)).ok());
-    // Drives alone: they end empty and complete.
-    let dataset = if request.windows.is_some() || request.exports {
-        Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
-    } else if let Some(row) = &request.dataset_row {
-        Some(row_of_dataset(row, &mut problems))
-    } else if request.dataset.is_none() && request.additional_driveset.is_some() {
-        Some(Dataset { rows: Vec::new(), warnings: Vec::new() })
-    } else {
-        read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into)
-    };
-    // A wrong row or file must not hide the problems of others.
-    let (rows, drive_rows) = (
-        dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows),
-        driveset.as_ref().map_or(&[][..], |driveset| &driveset.rows),
-    );
-    warnings.extend(driveset.iter().flat_map(|driveset| driveset.warnings.iter().cloned()));
-    warnings.extend(dataset.iter().flat_map(|dataset| dataset.warnings.iter().cloned()));
-    let context = guard::Context {
-        // The sources of an index are on the drive itself.
-        sources: match request.action {
+
+    /// What must not be on a drive. Warns of oddities in the inputs.
+    fn context(&mut self) -> guard::Context {
+        let Inputs { driveset, dataset, .. } = &self.inputs;
+        self.warnings.extend(driveset.iter().flat_map(|driveset| driveset.warnings.iter().cloned()));
+        self.warnings.extend(dataset.iter().flat_map(|dataset| dataset.warnings.iter().cloned()));
+        let sources = match self.request.action {
+            // The sources of an index are on the drive itself.
             Action::SkipWrite => Vec::new(),
             _ => {
-                let tree = request.windows.as_ref().and_then(|windows| windows.from.clone());
-                rows.iter().map(|row| row.base_path.clone()).chain(tree).collect()
+                let tree = self.request.windows.as_ref().and_then(|windows| windows.from.clone());
+                self.rows().iter().map(|row| row.base_path.clone()).chain(tree).collect()
             }
-        },
-        journal: Some(request.journal.clone()),
-        logs: Some(files::logdir(&request)),
-    };
-    let driveset_path = set_path.unwrap_or_else(|| line.clone());
-    let options = TargetOptions {
-        driveset: &driveset_path,
-        drive_ids: &request.drive_ids,
-        ids_proved: false,
-        image_sector: image_sector.unwrap_or(SectorSize::S512),
-        not_for_shipping: request.not_for_shipping,
-        for_service: request.windows.is_none(),
-        is_made_for: request.made_for.is_some(),
-        context: &context,
-        roots,
-    };
-    let found = if is_on_known {
-        let there = there::of_journal(&request.journal, &book.ledger, &options, &mut warnings, &mut problems);
-        let found: Vec<Target> = there.into_iter().map(|there| Target::Existing(Box::new(there))).collect();
-        Some(found).filter(|found| !found.is_empty())
-    } else {
-        let found = gather(&mut problems, target::find(drive_rows, &options, &mut warnings));
-        if let Some(found) = &found {
-            refuse_known(found, &book.ledger, &[], (&request.journal, &driveset_path), &mut problems);
-            if knows_drives {
-                refuse_foreign_records(found, &book.ledger, &request.journal, &mut problems);
-            }
-        }
-        found.map(|found| {
-            let mut places = places(found, roots, &mut problems);
-            places.extend(request.absent.iter().map(|drive| Target::Blank(Box::new(target::absent(drive)))));
-            places
-        })
-    };
-    if request.exports {
-        refuse_existing(found.as_deref().unwrap_or_default(), &mut problems);
+        };
+        let journal = Some(self.request.journal.clone());
+        guard::Context { sources, journal, logs: Some(files::logdir(&self.request)) }
     }
-    let dataset_path = request.dataset.clone().unwrap_or(line);
-    if request.action == Action::SkipWrite {
-        let found = found.filter(|_| problems.0.is_empty());
-        return prepare_index(
-            request,
-            surroundings,
-            rows,
-            &dataset_path,
-            found,
-            context,
-            book.seen,
-            warnings,
-            problems,
-        );
-    }
-    let root_units = 1 + request.session.encode_utf16().count();
-    let targets = found.iter().flatten().map(Target::target);
-    let drives = targets.map(|target| (&*target.facts.drive_id, &*target.facts.path));
-    let own = Own::gather(&request, &book.ledger, driveset.as_ref(), drives);
-    let of =
-        Of { dataset: &dataset_path, rows, root_units, sets: request.sets(), own: &own, selection: &request.selection };
-    let mut exported = None;
-    let (sides, scanned) = match (&request.windows, listed) {
-        (None, Some(listed)) => {
-            exported = Some(Arc::new(listed.exported));
-            (PropertyFiles::default(), Some(Scan::of(listed.catalog)))
-        }
-        (Some(windows), _) => {
-            let mut scanned = scan::tree(windows.from.as_deref(), &own, &request.selection, &mut problems, on_event);
-            warnings.extend(scanned.iter_mut().flat_map(|scan| std::mem::take(&mut scan.warnings)));
-            (PropertyFiles::default(), scanned)
-        }
-        (None, None) => scan::sources(&of, &mut problems, &mut warnings, on_event),
-    };
-    // The missing parts have been reported above.
-    let (Some(cipher), Some(dataset), Some(found), Some(scanned)) = (cipher, dataset, found, scanned) else {
-        problems.into_result()?;
-        return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no plan").into());
-    };
 
-    let Scan { catalog, bytes: _, skipped, warnings: _ } = scanned;
-    let catalog = Arc::new(catalog);
-    let recipe = Recipe { exported, ..recipe_of(&request, &dataset.rows, sides, surroundings.now) };
-    let rows = recipe.rows.iter().zip(&dataset.rows);
-    let said = rows.filter(|(rule, row)| {
+    /// The drives of the driveset, or the finished ones of the journal.
+    fn find(&mut self, context: &guard::Context) -> Option<Vec<Target>> {
+        let Self { request, book, inputs, problems, warnings, .. } = self;
+        let options = TargetOptions {
+            driveset: &inputs.driveset_path,
+            drive_ids: &request.drive_ids,
+            ids_proved: false,
+            image_sector: inputs.image_sector.unwrap_or(SectorSize::S512),
+            not_for_shipping: request.not_for_shipping,
+            for_service: request.windows.is_none(),
+            is_made_for: request.made_for.is_some(),
+            context,
+            roots: self.roots,
+        };
+        let found = if inputs.is_on_known {
+            let there = there::of_journal(&request.journal, &book.ledger, &options, warnings, problems);
+            let found: Vec<Target> = there.into_iter().map(|there| Target::Existing(Box::new(there))).collect();
+            Some(found).filter(|found| !found.is_empty())
+        } else {
+            // A wrong row must not hide the problems of others.
+            let rows = inputs.driveset.as_ref().map_or(&[][..], |driveset| &driveset.rows);
+            let found = gather(problems, target::find(rows, &options, warnings));
+            if let Some(found) = &found {
+                refuse_known(found, &book.ledger, &[], (&request.journal, &inputs.driveset_path), problems);
+                if self.knows_drives {
+                    refuse_foreign_records(found, &book.ledger, &request.journal, problems);
+                }
+            }
+            found.map(|found| {
+                let mut places = places(found, self.roots, problems);
+                places.extend(request.absent.iter().map(|drive| Target::Blank(Box::new(target::absent(drive)))));
+                places
+            })
+        };
+        if request.exports {
+            refuse_existing(found.as_deref().unwrap_or_default(), problems);
+        }
+        found
+    }
+
+    /// The files of the sources, or those of an account.
+    fn scan(&mut self, found: &[Target], listed: Option<Listed>, on_event: &mut dyn FnMut(Event)) -> Option<Scanned> {
+        let dataset_path = self.request.dataset.clone().unwrap_or_else(|| COMMAND_LINE.into());
+        let root_units = 1 + self.request.session.encode_utf16().count();
+        let drives = found.iter().map(Target::target);
+        let drives = drives.map(|target| (&*target.facts.drive_id, &*target.facts.path));
+        let own = Own::gather(&self.request, &self.book.ledger, self.inputs.driveset.as_ref(), drives);
+        let Self { request, inputs, problems, warnings, .. } = self;
+        let (sides, scan, exported) = match (&request.windows, listed) {
+            (None, Some(listed)) => {
+                (PropertyFiles::default(), Some(Scan::of(listed.catalog)), Some(Arc::new(listed.exported)))
+            }
+            (Some(windows), _) => {
+                let mut scan = scan::tree(windows.from.as_deref(), &own, &request.selection, problems, on_event);
+                warnings.extend(scan.iter_mut().flat_map(|scan| std::mem::take(&mut scan.warnings)));
+                (PropertyFiles::default(), scan, None)
+            }
+            (None, None) => {
+                let rows = inputs.dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows);
+                let (sets, selection) = (request.sets(), &request.selection);
+                let of = Of { dataset: &dataset_path, rows, root_units, sets, own: &own, selection };
+                let (sides, scan) = scan::sources(&of, problems, warnings, on_event);
+                (sides, scan, None)
+            }
+        };
+        scan.map(|scan| Scanned { sides, scan, exported })
+    }
+
+    /// The rest of preflight where files are already on a drive.
+    fn index(
+        self,
+        found: Option<Vec<Target>>,
+        context: guard::Context,
+        surroundings: Surroundings,
+    ) -> Result<Prepared, Problems> {
+        let Self { request, book, inputs, mut problems, mut warnings, .. } = self;
+        let found = found.filter(|_| problems.0.is_empty());
+        let there = one_to_index(found.unwrap_or_default(), &mut problems);
+        let name = there.as_ref().map_or("", |there| &there.target.facts.name);
+        let dataset = request.dataset.as_deref().unwrap_or(Path::new(COMMAND_LINE));
+        let rows = inputs.dataset.as_ref().map_or(&[][..], |dataset| &dataset.rows);
+        let rows = index::rows(dataset, rows, name, &mut problems);
+        problems.into_result()?;
+        let Some(mut there) = there else {
+            return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no drive").into());
+        };
+        there.target.work = Work::Index;
+        let catalog = Builder::new().seal(1);
+        let catalog = catalog.map_err(|_| Problem::new(Kind::Internal, "nothing is twice in nothing"))?;
+        let catalog = Arc::new(catalog);
+        let recipe = Recipe::of_index(&request, surroundings.now);
+        let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
+        let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
+        // Its paths are not of this machine.
+        warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));
+        warnings.extend(reported);
+        let (files, data) = (drive.plan.files, drive.plan.data);
+        let plan = Plan::new(recipe, catalog, Vec::new(), book.seen, 1);
+        let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
+        let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
+        (prepared.summary.files, prepared.summary.data) = (files, data);
+        Ok(prepared)
+    }
+}
+
+/// The one drive whose files are indexed.
+fn one_to_index(mut found: Vec<Target>, problems: &mut Problems) -> Option<Box<ExistingVolume>> {
+    let there = match (found.pop(), found.is_empty()) {
+        (Some(Target::Existing(there)), true) => there,
+        (None, _) => return None,
+        _ => {
+            let problem = Problem::new(Kind::Usage, "indexing takes one drive, whose volume stays");
+            problems.push(problem.advice("name one drive, with AlreadyFormatted and AlreadyEncrypted"));
+            return None;
+        }
+    };
+    if there.target.work == Work::Encrypt {
+        let problem = Problem::new(Kind::Usage, "indexing does not encrypt the volume that it reads")
+            .drive(&there.target.facts.name)
+            .value("Encrypt");
+        problems.push(problem.advice(
+            "first encrypt it, by a session with --additional-driveset and no --dataset; then index it with a new id, as a \
+             drive of the journal or with AlreadyEncrypted",
+        ));
+    }
+    Some(there)
+}
+
+/// Warns of dispositions that the service does not heed any more.
+fn disposition_in_vain(request: &PrepRequest, recipe: &Recipe, rows: &[DatasetRow]) -> Option<Problem> {
+    let mut rows = recipe.rows.iter().zip(rows);
+    let said = rows.find(|(rule, row)| {
         rule.disposition != Disposition::Overwrite && (row.says_disposition || request.disposition.is_some())
     });
-    warnings.extend(said.map(|(rule, _)| rule.disposition).next().map(overwritten));
-    warnings.extend(doubled(&found, &catalog, &dataset.rows));
-    let planner = Planner { recipe: &recipe, catalog: &catalog };
-    let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
-    let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
-    if !problems.0.is_empty() {
-        // Drives too small for the valid rows are too small for all of them; an incomplete driveset proves nothing.
-        problems.0.extend(planned.err().filter(|_| sound_drives).unwrap_or_default().0);
-        return Err(problems);
-    }
-    let planned = planned?;
-    let beside = ByteLen(planned.works.iter().map(|work| work.room_beside().0).sum());
-    if let Some(problem) = files::room_beside(&request.journal, beside) {
-        return Err(problem.into());
-    }
-    let earlier = planned.works.iter().filter(|work| !is_on_known && work.earlier_manifest().is_some());
-    warnings.extend(earlier.map(|work| {
-        let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
-        Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
-    }));
-    let plan = Plan {
-        recipe,
-        catalog,
-        unplaced: planned.unplaced.clone(),
-        saved: None,
-        seen: book.seen,
-        joins: planned.works.len(),
-        given_up: Vec::new(),
-        done: Vec::new(),
-        added: Vec::new(),
-    };
-    let prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
-    Ok(Prepared { user_password, ..prepared })
+    said.map(|(rule, _)| overwritten(rule.disposition))
 }
 
 /// Refuses drives whose volume would be kept: an export fills new ones.
@@ -333,86 +457,4 @@ fn doubled(found: &[Target], catalog: &Catalog, rows: &[DatasetRow]) -> Vec<Prob
         warnings.extend(session.doubled(there));
     }
     warnings
-}
-
-/// The second part of preflight where files are already on a drive.
-#[expect(clippy::too_many_arguments, reason = "the second half of one function")]
-fn prepare_index(
-    request: PrepRequest,
-    surroundings: Surroundings,
-    rows: &[DatasetRow],
-    dataset: &Path,
-    found: Option<Vec<Target>>,
-    context: guard::Context,
-    seen: [u8; 32],
-    mut warnings: Vec<Problem>,
-    mut problems: Problems,
-) -> Result<Prepared, Problems> {
-    let mut found = found.unwrap_or_default();
-    let there = match (found.pop(), found.is_empty()) {
-        (Some(Target::Existing(there)), true) => Some(there),
-        (None, _) => None,
-        _ => {
-            let problem = Problem::new(Kind::Usage, "indexing takes one drive, whose volume stays");
-            problems.push(problem.advice("name one drive, with AlreadyFormatted and AlreadyEncrypted"));
-            None
-        }
-    };
-    let name = there.as_ref().map_or("", |there| &there.target.facts.name);
-    if there.as_ref().is_some_and(|there| there.target.work == Work::Encrypt) {
-        let problem = Problem::new(Kind::Usage, "indexing does not encrypt the volume that it reads").drive(name);
-        problems.push(problem.value("Encrypt").advice(
-            "first encrypt it, by a session with --additional-driveset and no --dataset; then index it with a new id, as a \
-             drive of the journal or with AlreadyEncrypted",
-        ));
-    }
-    let rows = index::rows(dataset, rows, name, &mut problems);
-    problems.into_result()?;
-    let Some(mut there) = there else {
-        return Err(Problem::new(Kind::Internal, "preflight found nothing wrong and yet has no drive").into());
-    };
-    there.target.work = Work::Index;
-    let catalog = Builder::new().seal(1).map_err(|_| Problem::new(Kind::Internal, "nothing is twice in nothing"))?;
-    let catalog = Arc::new(catalog);
-    let recipe = Recipe {
-        session: request.session.clone(),
-        cipher: request.cipher.clone(),
-        cluster_size: None,
-        table: request.table,
-        wipe_free: false,
-        drive_header_hash: request.drive_header_hash,
-        external_key: None,
-        formatted: surroundings.now,
-        rows: Vec::new(),
-        md5_texts: Vec::new(),
-        properties: Vec::new(),
-        windows: None,
-        selection: request.selection.clone(),
-        spread_evenly: false,
-        guesses_type: false,
-        metadata: Default::default(),
-        list: None,
-        exported: None,
-    };
-    let (drive, skipped, reported) = Planner { recipe: &recipe, catalog: &catalog }.index(&there, &rows)?;
-    let cipher = there.opened.unlocked.as_ref().map_or(Cipher::AesCbc256, |unlocked| unlocked.cipher);
-    // Its paths are not of this machine.
-    warnings.retain(|warning| warning.place.column.as_deref() != Some("BasePath"));
-    warnings.extend(reported);
-    let (files, data) = (drive.plan.files, drive.plan.data);
-    let plan = Plan {
-        recipe,
-        catalog,
-        unplaced: Vec::new(),
-        saved: None,
-        seen,
-        joins: 1,
-        given_up: Vec::new(),
-        done: Vec::new(),
-        added: Vec::new(),
-    };
-    let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
-    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
-    (prepared.summary.files, prepared.summary.data) = (files, data);
-    Ok(prepared)
 }

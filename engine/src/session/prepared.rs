@@ -62,6 +62,14 @@ pub struct Plan {
     pub added: Vec<String>,
 }
 
+impl Plan {
+    /// The plan of a new session, of which nothing is saved yet.
+    pub fn new(recipe: Recipe, catalog: Arc<Catalog>, unplaced: Vec<u32>, seen: [u8; 32], joins: usize) -> Self {
+        let (given_up, done, added) = Default::default();
+        Self { recipe, catalog, unplaced, saved: None, joins, seen, given_up, done, added }
+    }
+}
+
 impl Prepared {
     /// The account's facts about each file, if the session is an export.
     pub fn exported(&self) -> Option<Arc<Exported>> {

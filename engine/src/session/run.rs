@@ -140,6 +140,64 @@ impl Prepared {
             return Err(internal("an export and its account belong together".into()).into());
         }
         let started = Instant::now();
+        self.check_consent(consented)?;
+        let listeners = self.listen(events, started)?;
+        let journal = JournalFile::open_seen(&self.request.journal, &self.plan.seen)?;
+        if let Some(note) = &journal.note {
+            listeners.emit(Event::Note(note.clone()));
+        }
+        let snapshot = self.begin(&journal)?;
+        let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
+            .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
+        let pools = Pool::shares(self.works.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let fetchers = contents.map(|(contents, count)| Fetchers::start(&contents, count)).transpose();
+        let fetchers =
+            fetchers.map_err(|error| Problem::new(Kind::Environment, format!("no threads to fetch: {error}")))?;
+        self.draw_secrets()?;
+        let emit = |event| listeners.emit(event);
+        let shared = Shared {
+            fetchers: fetchers.as_ref(),
+            request: &self.request,
+            context: &self.context,
+            journal: &journal,
+            workers: &workers,
+            pools: Mutex::new(pools.into_iter().map(Some).collect()),
+            events: &emit,
+            stop,
+            formatted: self.plan.recipe.formatted,
+            snapshot,
+            rate_limit: RateLimit::new(self.request.source_rate, started),
+            before: self.plan.done.len() + self.plan.added.len(),
+        };
+        let results = write_all(&self.works, &shared, &listeners);
+        let complete = self.conclude(&results, &journal, &emit)?;
+        self.finish_list(complete, &emit);
+        if complete {
+            let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
+            self.drive_ids().iter().for_each(|drive_id| remove_sidecars(&self.request, drive_id));
+        }
+        let all_good = results.iter().all(|result| result.failure.is_none());
+        let ledger = files::read_journal(&self.request.journal).unwrap_or_default().ledger;
+        let dir = journal_dir(&self.request.journal);
+        let records = ledger.finished_drives().into_iter().map(|drive| dir.join(drive.record_file));
+        Ok(SessionReport {
+            records: records.filter(|_| self.request.windows.is_none()).collect(),
+            open: ledger.open_drives().iter().map(|(_, drive)| drive.drive_id.clone()).collect(),
+            drives: results,
+            journal: self.request.journal.clone(),
+            log: Some(listeners.log.path()),
+            log_lacks: listeners.log.lacks(),
+            interrupted: stop.requested() && !all_good,
+            waiting: self.plan.unplaced.len() as u64,
+            elapsed: started.elapsed(),
+            windows: self.request.windows.is_some(),
+            exports: self.request.exports,
+        })
+    }
+
+    /// Refuses drives without consent, and drives that another one has replaced.
+    fn check_consent(&self, consented: &[usize]) -> Result<(), Problems> {
         let missing = self.drives_needing_consent().into_iter().filter(|i| !consented.contains(i));
         let refused = missing.map(|i| {
             let work = &self.works[i];
@@ -153,32 +211,16 @@ impl Prepared {
         // While a question was open, names may have come to lead elsewhere: all drives are checked again before the
         // first write.
         let again = self.targets().filter_map(|target| look_again(target, target.held.as_ref(), &self.context).err());
-        Problems(again.collect()).into_result()?;
+        Problems(again.collect()).into_result()
+    }
 
+    /// Opens the log, with what preflight found.
+    fn listen<'a>(&self, events: &'a (dyn Fn(Event) + Sync), started: Instant) -> Result<Listeners<'a>, Problems> {
         let logs = logdir(&self.request);
         fs::create_dir_all(&logs).map_err(|error| {
             Problem::new(Kind::Environment, format!("the log directory cannot be made: {error}")).path(&logs)
         })?;
         let log = Log::open(&logs, &self.request.session)?;
-        let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
-        let watchdog = Watchdog::new(names.len(), Timeouts::default().slow);
-        let meters: Vec<Mutex<Meter>> = names.iter().map(|_| Mutex::default()).collect();
-        let timing = |i: usize| {
-            let meter = meters.get(i).map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner));
-            meter.map(|meter| meter.timing(started.elapsed())).unwrap_or_default()
-        };
-        let emit = |event: Event| {
-            heartbeat(&watchdog, &event);
-            let drive = event.drive();
-            if let Some(meter) = drive.and_then(|drive| meters.get(drive)) {
-                meter.lock().unwrap_or_else(PoisonError::into_inner).heard(&event, started.elapsed());
-            }
-            log.event(&event, &names, drive.map(timing).unwrap_or_default());
-            events(event);
-            if let Some(problem) = log.trouble() {
-                events(Event::Warning(problem.to_string()));
-            }
-        };
         log.begin(&self.request, &self.summary);
         for skipped in &self.summary.skipped {
             log.line(&format!("not copied: {}: {}", skipped.path.display(), skipped.what));
@@ -186,14 +228,19 @@ impl Prepared {
         for warning in &self.summary.warnings {
             log.line(&format!("note: {warning}"));
         }
-        let journal = JournalFile::open_seen(&self.request.journal, &self.plan.seen)?;
-        if let Some(note) = &journal.note {
-            emit(Event::Note(note.clone()));
-        }
+        let names: Vec<String> = self.summary.drives.iter().map(|plan| plan.drive.name.clone()).collect();
+        let watchdog = Watchdog::new(names.len(), Timeouts::default().slow);
+        let meters = names.iter().map(|_| Mutex::default()).collect();
+        Ok(Listeners { log, names, watchdog, meters, started, events })
+    }
+
+    /// Makes plan and journal say that the session has started, durably; returns the part of the plan that counts.
+    fn begin(&self, journal: &JournalFile) -> Result<Prefix, Problems> {
         // The plan first: a session in the journal can then be resumed.
         let snapshot = self.save_plan()?;
         if self.plan.saved.is_none() {
             // An absolute path, as in the documented sample; a later session may run in another directory.
+            let logs = logdir(&self.request);
             let logs = fs::canonicalize(&logs).unwrap_or(logs);
             journal.append(&ActivityRecord::Context { log_directory: &logs.display().to_string() })?;
         }
@@ -210,65 +257,21 @@ impl Prepared {
             })?;
             remove_sidecars(&self.request, drive_id);
         }
-
         // Files left over from a run that was killed after its last record.
         self.plan.done.iter().for_each(|drive_id| remove_outcome(&self.request, drive_id));
+        Ok(snapshot)
+    }
 
-        let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
-            .map_err(|error| Problem::new(Kind::Environment, format!("no threads for hashing and sealing: {error}")))?;
-        let pools = Pool::shares(self.works.len(), SLOTS_SURE, SLOTS_SPARE, SLOT_LEN)
-            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
-        let fetchers = contents.map(|(contents, count)| Fetchers::start(&contents, count)).transpose();
-        let fetchers =
-            fetchers.map_err(|error| Problem::new(Kind::Environment, format!("no threads to fetch: {error}")))?;
-        self.draw_secrets()?;
-        let shared = Shared {
-            fetchers: fetchers.as_ref(),
-            request: &self.request,
-            context: &self.context,
-            journal: &journal,
-            workers: &workers,
-            pools: Mutex::new(pools.into_iter().map(Some).collect()),
-            events: &emit,
-            stop,
-            formatted: self.plan.recipe.formatted,
-            snapshot,
-            rate_limit: RateLimit::new(self.request.source_rate, started),
-            before: self.plan.done.len() + self.plan.added.len(),
-        };
-        let mut results: Vec<DriveResult> = std::thread::scope(|scope| {
-            let shared = &shared;
-            scope.spawn(|| {
-                watchdog.watch(|i, quiet| {
-                    let name = names.get(i).map_or("?", String::as_str);
-                    emit(Event::Warning(format!(
-                        "drive {name}: nothing was heard of it for {} s: it, or the disk of the journal, may hang",
-                        quiet.as_secs()
-                    )));
-                });
-            });
-            let (ended, results) = unbounded();
-            for (i, work) in self.works.iter().enumerate() {
-                let ended = ended.clone();
-                scope.spawn(move || {
-                    let run = || run_drive(i, &**work, shared);
-                    ended.send((i, unbroken(&work.target().facts, run)))
-                });
-            }
-            drop(ended);
-            // The results are not awaited by joining the threads: the kernel does not let a thread end while a device
-            // holds an operation of its ring.
-            let results: BTreeMap<usize, DriveResult> = results.into_iter().collect();
-            watchdog.end();
-            results.into_values().collect()
-        });
-        for (i, result) in results.iter_mut().enumerate() {
-            result.timing = timing(i);
-            log.result(result);
-        }
+    /// Ids of all drives of the session: those that earlier runs finished, and those of this run.
+    fn drive_ids(&self) -> Vec<String> {
+        let own = self.targets().map(|target| &target.facts.drive_id);
+        self.plan.done.iter().chain(&self.plan.added).chain(own).cloned().collect()
+    }
+
+    /// Writes how the session ended into the journal; returns whether it is complete.
+    fn conclude(&self, results: &[DriveResult], journal: &JournalFile, emit: &dyn Fn(Event)) -> Result<bool, Problems> {
         let all_good = results.iter().all(|result| result.failure.is_none());
-        let waiting = self.plan.unplaced.len() as u64;
-        let ready = all_good && waiting == 0;
+        let ready = all_good && self.plan.unplaced.is_empty();
         let complete = ready && self.is_proven();
         let state = if complete { SessionState::Completed } else { SessionState::Interrupted };
         let ended = journal.append(&ActivityRecord::Session { id: &self.request.session, state, plan: None });
@@ -286,37 +289,84 @@ impl Prepared {
                 .advice("look at it with --list-drives; then continue with --resume, or roll back with --abort")
                 .into());
         }
-        if let Some(list) = self.list.take() {
-            let ids: Vec<String> = self.targets().map(|target| target.facts.drive_id.clone()).collect();
-            let ids: Vec<String> = self.plan.done.iter().chain(&self.plan.added).cloned().chain(ids).collect();
-            // The drives are done in any case; the parts stay until the list is whole.
-            if let Err(problem) = list::finish(list, &self.request, &ids, complete) {
-                emit(Event::Warning(problem.to_string()));
-            }
-        }
-        if complete {
-            let _ = fs::remove_file(sidecar(&self.request.journal, &self.request.session, Sidecar::Plan));
-            let held = self.targets().map(|target| &target.facts.drive_id);
-            let held = held.chain(&self.plan.done).chain(&self.plan.added);
-            held.for_each(|drive_id| remove_sidecars(&self.request, drive_id));
-        }
-        let ledger = files::read_journal(&self.request.journal).unwrap_or_default().ledger;
-        let dir = journal_dir(&self.request.journal);
-        let records = ledger.finished_drives().into_iter().map(|drive| dir.join(drive.record_file));
-        Ok(SessionReport {
-            records: records.filter(|_| self.request.windows.is_none()).collect(),
-            open: ledger.open_drives().iter().map(|(_, drive)| drive.drive_id.clone()).collect(),
-            drives: results,
-            journal: self.request.journal.clone(),
-            log: Some(log.path()),
-            log_lacks: log.lacks(),
-            interrupted: stop.requested() && !all_good,
-            waiting,
-            elapsed: started.elapsed(),
-            windows: self.request.windows.is_some(),
-            exports: self.request.exports,
-        })
+        Ok(complete)
     }
+
+    /// Finishes the list of all files. The drives are done in any case; the parts stay until the list is whole.
+    fn finish_list(&mut self, complete: bool, emit: &dyn Fn(Event)) {
+        let Some(list) = self.list.take() else { return };
+        if let Err(problem) = list::finish(list, &self.request, &self.drive_ids(), complete) {
+            emit(Event::Warning(problem.to_string()));
+        }
+    }
+}
+
+/// Everything that hears of a session's events.
+struct Listeners<'a> {
+    log: Log,
+    names: Vec<String>,
+    watchdog: Watchdog,
+    meters: Vec<Mutex<Meter>>,
+    started: Instant,
+    events: &'a (dyn Fn(Event) + Sync),
+}
+
+impl Listeners<'_> {
+    fn emit(&self, event: Event) {
+        heartbeat(&self.watchdog, &event);
+        let drive = event.drive();
+        if let Some(meter) = drive.and_then(|drive| self.meters.get(drive)) {
+            meter.lock().unwrap_or_else(PoisonError::into_inner).heard(&event, self.started.elapsed());
+        }
+        self.log.event(&event, &self.names, drive.map(|drive| self.timing(drive)).unwrap_or_default());
+        (self.events)(event);
+        if let Some(problem) = self.log.trouble() {
+            (self.events)(Event::Warning(problem.to_string()));
+        }
+    }
+
+    /// Timing of a drive up to now.
+    fn timing(&self, drive: usize) -> Timing {
+        let meter = self.meters.get(drive).map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner));
+        meter.map(|meter| meter.timing(self.started.elapsed())).unwrap_or_default()
+    }
+
+    /// Warns of drives that are silent, until the watchdog ends.
+    fn watch(&self) {
+        self.watchdog.watch(|i, quiet| {
+            let name = self.names.get(i).map_or("?", String::as_str);
+            self.emit(Event::Warning(format!(
+                "drive {name}: nothing was heard of it for {} s: it, or the disk of the journal, may hang",
+                quiet.as_secs()
+            )));
+        });
+    }
+}
+
+/// Runs all drives, each on a thread of its own.
+fn write_all(works: &[Box<dyn DriveWork>], shared: &Shared<'_>, listeners: &Listeners<'_>) -> Vec<DriveResult> {
+    let mut results: Vec<DriveResult> = std::thread::scope(|scope| {
+        scope.spawn(|| listeners.watch());
+        let (ended, results) = unbounded();
+        for (i, work) in works.iter().enumerate() {
+            let ended = ended.clone();
+            scope.spawn(move || {
+                let run = || run_drive(i, &**work, shared);
+                ended.send((i, unbroken(&work.target().facts, run)))
+            });
+        }
+        drop(ended);
+        // The results are not awaited by joining the threads: the kernel does not let a thread end while a device holds an
+        // operation of its ring.
+        let results: BTreeMap<usize, DriveResult> = results.into_iter().collect();
+        listeners.watchdog.end();
+        results.into_values().collect()
+    });
+    for (i, result) in results.iter_mut().enumerate() {
+        result.timing = listeners.timing(i);
+        listeners.log.result(result);
+    }
+    results
 }
 
 fn failed(drive: &DriveFacts, problem: Problem, started: Instant) -> DriveResult {

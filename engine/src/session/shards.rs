@@ -202,17 +202,7 @@ pub fn prepare_with(
         problem.drive(&target.facts.name)
     })?;
     let drive = planner.prepared(target, layout, seed);
-    let plan = Plan {
-        recipe,
-        catalog,
-        unplaced: Vec::new(),
-        saved: None,
-        joins: 1,
-        seen: book.seen,
-        given_up: Vec::new(),
-        done: Vec::new(),
-        added: Vec::new(),
-    };
+    let plan = Plan::new(recipe, catalog, Vec::new(), book.seen, 1);
     let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
     Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
 }

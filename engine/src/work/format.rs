@@ -54,106 +54,39 @@ pub const FETCHES_MAX: usize = 16;
 /// Nice value of the thread that stretches a password.
 pub const STRETCH_NICE: i32 = 10;
 
-fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
-    let facts = &drive.target.facts;
-    let layout = &drive.layout;
-    let request = shared.request;
-    let secrets = drive.secrets.as_ref();
-    let device = Arc::new(claim(&drive.target, shared.context)?);
+/// A drive that is being formatted, under the claim.
+struct Formatting<'a> {
+    index: usize,
+    drive: &'a FormatDrive,
+    secrets: Option<&'a VolumeSecrets>,
+    device: Arc<Device>,
+    record_path: PathBuf,
+    shared: &'a Shared<'a>,
+}
 
-    // The record first: from the first data write on the drive is worth nothing without its key.
-    let record_path = journal_dir(&request.journal).join(format!("{}.xml", drive.rules.drive_id));
-    let manifest_file = format!("\\{}", layout.manifest_name().unwrap_or(MANIFEST_NAME));
-    let password = secrets.map(|secrets| secrets.password().printed());
-    let mut record = DriveInfo {
-        drive_id: &drive.rules.drive_id,
-        bitlocker_key: password.as_ref().map_or("", |password| password.expose()),
-        manifest_file: &manifest_file,
-        manifest_hash: None,
-        drive_header_hash: None,
-    };
-    let write_record = |record: &DriveInfo<'_>, state| {
-        if secrets.is_none() {
-            return Ok(());
-        }
-        let bytes = drive_record::write(record, state, now()).map_err(|error| io::Error::other(error.to_string()));
-        bytes.and_then(|bytes| replace_private(&record_path, &bytes)).map_err(|error| {
-            Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
-                .path(&record_path)
-                .advice("make room or mend the permissions, and start again")
-        })
-    };
-    let wipe = whole_wipe(drive, &device);
-    let giving_back = Cell::new(None);
+fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result<Done, Problem> {
+    let FormatDrive { target, layout, rules, .. } = drive;
+    let (facts, request) = (&target.facts, shared.request);
+    let device = Arc::new(claim(target, shared.context)?);
+    let record_path = journal_dir(&request.journal).join(format!("{}.xml", rules.drive_id));
+    let formatting = Formatting { index, drive, secrets: drive.secrets.as_ref(), device, record_path, shared };
     let pool = shared.pool(index)?;
-    // The password is stretched while data streams: only the regions need it, and they are written last.
-    let finished = std::thread::scope(|scope| {
-        let region = secrets.map(|secrets| {
-            scope.spawn(|| {
-                // Not urgent: the data are written first. On Linux the priority is the thread's own.
-                let _ = setpriority_process(None, STRETCH_NICE);
-                secrets.region(&mut |_| {})
-            })
-        });
-        // Never called for a volume without BitLocker.
-        let region = Box::new(|| match region {
-            Some(region) => region.join().unwrap_or_else(|bug| resume_unwind(bug)),
-            None => Box::new([0; REGION_LEN]),
-        });
-        let checkpoint = match &drive.started {
-            Some(started) => (**started).clone(),
-            None => {
-                begin(index, drive, secrets, &record_path, || write_record(&record, RecordState::Incomplete), shared)?
-            }
-        };
-        let pool = pool.clone();
-        let engine = engine(&device, &pool, request, &facts.name, shared.events)?;
-        let read = |into: &mut [u8], at| device.read_exact_at(into, at);
-        let node = (!facts.is_image).then(|| facts.path.clone());
-        // Nothing is discarded as long as an old volume is visible, and never the wiped ranges: a device may return
-        // anything for a discarded range.
-        let once_wiped = || {
-            if !request.wipe_free {
-                giving_back.set(BackgroundDiscard::start(&device, &layout.never_written(), &wipe));
-            }
-        };
-        let (wipe, timeouts) = (wipe.clone(), Timeouts::default());
-        let io = DriveIo { engine, pool, wipe, once_wiped: &once_wiped, read: &read, node, timeouts };
-        fill(index, drive, secrets, region, checkpoint, io, shared)
-    })?;
-    // Nothing is done to the drive any more once it is read back.
-    if let Some(giving_back) = giving_back.take() {
-        giving_back.finish(shared.stop);
-    }
-    let hash_path = sidecar(&request.journal, &request.session, Sidecar::Outcome(&drive.rules.drive_id));
+    let finished = formatting.stream(&pool)?;
+    let outcome = sidecar(&request.journal, &request.session, Sidecar::Outcome(&rules.drive_id));
     if layout.tree().is_listed() {
         let batches = layout.batches(SLOT_LEN);
-        list::keep_part(request, &drive.rules.drive_id, layout.tree(), batches, &hash_path, &finished.left_out)?;
+        list::keep_part(request, &rules.drive_id, layout.tree(), batches, &outcome, &finished.left_out)?;
     }
-    let keys = drive_keys(request, secrets);
+    let keys = drive_keys(request, formatting.secrets);
     // The drive must open with the key as the user keeps it.
     let printed = match request.windows {
         Some(_) => keys.recovery_file.as_deref(),
-        None => Some(&*record_path),
+        None => Some(&*formatting.record_path),
     };
-    let looked = read_back(index, drive, &finished, (&device, &pool), printed, &hash_path, shared)?;
+    let looked = read_back(index, drive, &finished, (&formatting.device, &pool), printed, &outcome, shared)?;
     drop(pool);
-
-    drop_caches(&device, facts, shared.events);
-    if let Some(manifest_name) = layout.manifest_name() {
-        keep_manifest(&drive.target, looked, &record_path, (manifest_name, &finished.manifest_md5), shared)?;
-    }
-    if let Err(error) = device.reread_partitions() {
-        (shared.events)(Event::Warning(format!(
-            "drive {}: finished, but the kernel did not read the new partition table: {error}",
-            facts.name
-        )));
-    }
-    let header_hash = if request.drive_header_hash { Some(header_hash(&device, layout.volume().start)?) } else { None };
-    let has_manifest = layout.has_manifest();
-    record.manifest_hash = Some(finished.manifest_md5).filter(|_| has_manifest);
-    record.drive_header_hash = header_hash.as_deref();
-    write_record(&record, RecordState::Completed)?;
+    formatting.complete(looked, &finished)?;
+    let Formatting { device, record_path, .. } = formatting;
     let kind = device.kind().clone();
     drop(device);
     tell_mounted(&kind, facts, shared.events);
@@ -163,7 +96,7 @@ fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result
         files: finished.files,
         data: finished.data,
         written: finished.written,
-        manifest_md5: Some(finished.manifest_md5).filter(|_| has_manifest),
+        manifest_md5: Some(finished.manifest_md5).filter(|_| layout.has_manifest()),
         left_out: finished.left_out.iter().map(|(&i, why)| (tree.source_path(i), why.clone())).collect(),
         record: request.windows.is_none().then_some(record_path),
         keys,
@@ -171,6 +104,103 @@ fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result
         // A blank drive is written from its first sector to its last.
         outside_untouched: ByteLen(0),
     })
+}
+
+impl Formatting<'_> {
+    /// Writes the drive, from its checkpoint to its end.
+    fn stream(&self, pool: &Pool) -> Result<Finished, Problem> {
+        let Self { index, drive, secrets, device, shared, .. } = self;
+        let (facts, request) = (&drive.target.facts, shared.request);
+        let wipe = whole_wipe(drive, device);
+        let discard = Cell::new(None);
+        // The password is stretched while data streams: only the regions need it, and they are written last.
+        let finished = std::thread::scope(|scope| {
+            let region = secrets.map(|secrets| {
+                scope.spawn(|| {
+                    // Not urgent: the data are written first. On Linux the priority is the thread's own.
+                    let _ = setpriority_process(None, STRETCH_NICE);
+                    secrets.region(&mut |_| {})
+                })
+            });
+            // Never called for a volume without BitLocker.
+            let region = Box::new(|| match region {
+                Some(region) => region.join().unwrap_or_else(|bug| resume_unwind(bug)),
+                None => Box::new([0; REGION_LEN]),
+            });
+            let checkpoint = match &drive.started {
+                Some(started) => (**started).clone(),
+                // The record first: from the first data write on the drive is worth nothing without its key.
+                None => {
+                    let write_record = || self.write_record(None, None);
+                    begin(*index, drive, *secrets, &self.record_path, write_record, shared)?
+                }
+            };
+            let engine = engine(device, pool, request, &facts.name, shared.events)?;
+            // Nothing is discarded as long as an old volume is visible, and never the wiped ranges: a device may return
+            // anything for a discarded range.
+            let once_wiped = || {
+                if !request.wipe_free {
+                    discard.set(BackgroundDiscard::start(device, &drive.layout.never_written(), &wipe));
+                }
+            };
+            let io = DriveIo {
+                engine,
+                pool: pool.clone(),
+                wipe: wipe.clone(),
+                once_wiped: &once_wiped,
+                read: &|into: &mut [u8], at| device.read_exact_at(into, at),
+                node: (!facts.is_image).then(|| facts.path.clone()),
+                timeouts: Timeouts::default(),
+            };
+            fill(*index, drive, *secrets, region, checkpoint, io, shared)
+        })?;
+        // Nothing is done to the drive any more once it is read back.
+        if let Some(discard) = discard.take() {
+            discard.finish(shared.stop);
+        }
+        Ok(finished)
+    }
+
+    /// Keeps the manifest and completes the record of a drive that was written and read back.
+    fn complete(&self, looked: Option<Opened>, finished: &Finished) -> Result<(), Problem> {
+        let Self { drive, device, shared, .. } = self;
+        let (facts, layout) = (&drive.target.facts, &drive.layout);
+        drop_caches(device, facts, shared.events);
+        if let Some(name) = layout.manifest_name() {
+            keep_manifest(&drive.target, looked, &self.record_path, (name, &finished.manifest_md5), shared)?;
+        }
+        if let Err(error) = device.reread_partitions() {
+            (shared.events)(Event::Warning(format!(
+                "drive {}: finished, but the kernel did not read the new partition table: {error}",
+                facts.name
+            )));
+        }
+        let has_hash = shared.request.drive_header_hash;
+        let header_hash = has_hash.then(|| header_hash(device, layout.volume().start)).transpose()?;
+        let manifest = Some(finished.manifest_md5).filter(|_| layout.has_manifest());
+        self.write_record(Some(manifest), header_hash.as_deref())
+    }
+
+    /// Writes the drive record, of a volume that has a key; `finished` has the manifest's hash, if there is a manifest.
+    fn write_record(&self, finished: Option<Option<[u8; 16]>>, header_hash: Option<&str>) -> Result<(), Problem> {
+        let Some(secrets) = self.secrets else { return Ok(()) };
+        let manifest_file = format!("\\{}", self.drive.layout.manifest_name().unwrap_or(MANIFEST_NAME));
+        let password = secrets.password().printed();
+        let record = DriveInfo {
+            drive_id: &self.drive.rules.drive_id,
+            bitlocker_key: password.expose(),
+            manifest_file: &manifest_file,
+            manifest_hash: finished.flatten(),
+            drive_header_hash: header_hash,
+        };
+        let state = if finished.is_some() { RecordState::Completed } else { RecordState::Incomplete };
+        let bytes = drive_record::write(&record, state, now()).map_err(|error| io::Error::other(error.to_string()));
+        bytes.and_then(|bytes| replace_private(&self.record_path, &bytes)).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the drive record cannot be written: {error}"))
+                .path(&self.record_path)
+                .advice("make room or mend the permissions, and start again")
+        })
+    }
 }
 
 /// Keys of a drive for Windows, as requested; empty for other drives.

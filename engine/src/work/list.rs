@@ -54,8 +54,7 @@ pub fn begin(request: &PrepRequest) -> Result<Option<Output>, Problem> {
     let mut outputs = Outputs::default();
     outputs.input(&request.journal, "the journal");
     outputs.reserve(&request.journal, "the journal");
-    let inputs =
-        [&request.initial_driveset, &request.additional_driveset, &request.dataset, &request.driveset_key_file];
+    let inputs = [&request.initial_driveset, &request.additional_driveset, &request.dataset, &request.drive_key_file];
     inputs.into_iter().flatten().for_each(|path| outputs.input(path, "an input of the session"));
     request.reports.iter().for_each(|path| outputs.reserve(path, "the page"));
     outputs.begin(path, FORM).map(Some)

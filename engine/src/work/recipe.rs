@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::plan::account::Exported;
 use crate::plan::tree::{Md5Text, MetadataFrom, PropertyFile};
-use crate::request::{Table, WindowsDrive};
+use crate::request::{PrepRequest, Table, WindowsDrive};
 use crate::source::select::Selection;
 use crate::units::FileTime;
 use crate::verify::index::IndexRow;
@@ -54,6 +54,30 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// For a drive whose files are indexed: nothing is laid out.
+    pub fn of_index(request: &PrepRequest, formatted: FileTime) -> Self {
+        Self {
+            session: request.session.clone(),
+            cipher: request.cipher.clone(),
+            cluster_size: None,
+            table: request.table,
+            wipe_free: false,
+            drive_header_hash: request.drive_header_hash,
+            external_key: None,
+            formatted,
+            rows: Vec::new(),
+            md5_texts: Vec::new(),
+            properties: Vec::new(),
+            windows: None,
+            selection: request.selection.clone(),
+            spread_evenly: false,
+            guesses_type: false,
+            metadata: MetadataFrom::default(),
+            list: None,
+            exported: None,
+        }
+    }
+
     /// Whether the fifth section is written: some setting of it is in use.
     pub fn has_more(&self) -> bool {
         self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()

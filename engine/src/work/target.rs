@@ -373,7 +373,6 @@ fn finish(
     let mut problems = Problems(guard::check(&device, options.context).into_iter().map(line).collect());
     let identity = device.identity().clone();
     let geometry = device.geometry();
-    let hardware = identity.transport.is_hardware();
     // The drive's own serial, or else its bridge's, of which a caution below warns.
     let serial = identity.known_serial();
     let drive_id = match drive_id(serial, identity.transport, &name, &path, rows, options).map_err(line) {
@@ -385,61 +384,35 @@ fn finish(
     };
     // A serial given by hand counts as the drive's own, whatever the bridge reports.
     let by_hand = given_id(serial, &name, &path, rows, options).cloned();
-    let meant = Identity { serial: by_hand.clone().or_else(|| identity.serial.clone()), ..identity.clone() };
-    let against: Vec<Problem> = guard::shipping(&meant);
-    let for_shipping = guard::is_shippable(&meant);
     let twins = guard::twins(&device);
-    if let (Some(given), Some(own)) = (&by_hand, &identity.serial)
-        && twins.is_empty()
-        && !options.ids_proved
-        && contradicts(given, own)
-    {
-        problems.push(line(
-            Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive reports")
-                .value(format!("{given}; the drive's own serial is {own}"))
-                .advice("look again at which drive you mean; for this one leave --drive-id away"),
-        ));
-    }
+    problems.0.extend(doubtful_serial(&identity, by_hand.as_deref(), &twins, options).map(line));
     let named_firmly = is_firm(row, &device).map_err(line).unwrap_or_else(|problem| {
         problems.push(problem);
         false
     });
-    if by_hand.is_none() && !twins.is_empty() {
-        let paths: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
-        problems.push(line(
-            Problem::new(Kind::Refused, "more than one attached disk has this serial")
-                .value(format!("{}: also {}", serial.unwrap_or_default(), paths.join(", ")))
-                .advice(
-                    "a dock gives its own serial to every disk in it: attach them one by one, or give the serial \
-                     printed on the label with --drive-id PATH=SERIAL",
-                ),
-        ));
-    }
+    let meant = Identity { serial: by_hand.or_else(|| identity.serial.clone()), ..identity.clone() };
     // Images and virtual disks are for trying out: they are taken, and marked.
-    if hardware && !options.not_for_shipping && options.for_service {
-        problems.0.extend(against.into_iter().map(line));
+    if identity.transport.is_hardware() && !options.not_for_shipping && options.for_service {
+        problems.0.extend(guard::shipping(&meant).into_iter().map(line));
     }
     if options.for_service {
         warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
     }
-    let contents = match signature::scan(&device) {
-        Ok(contents) => contents,
-        Err(error) => {
-            problems.push(line(
-                Problem::new(Kind::Drive, format!("cannot be read: {error}"))
-                    .value(name.clone())
-                    .advice("check cable and drive; a drive that cannot be read cannot be trusted"),
-            ));
-            Contents::default()
-        }
-    };
+    let contents = signature::scan(&device).unwrap_or_else(|error| {
+        problems.push(line(
+            Problem::new(Kind::Drive, format!("cannot be read: {error}"))
+                .value(name.clone())
+                .advice("check cable and drive; a drive that cannot be read cannot be trusted"),
+        ));
+        Contents::default()
+    });
     problems.into_result()?;
     let facts = DriveFacts {
         name,
         path,
         drive_id,
         serial: identity.known_serial().map(str::to_owned),
-        for_shipping,
+        for_shipping: guard::is_shippable(&meant),
         model: identity.model.clone(),
         size: geometry.size,
         sector: geometry.sector.bytes(),
@@ -447,7 +420,6 @@ fn finish(
         is_image: device.is_image(),
         rotational: geometry.rotational,
     };
-    let silent = row.prompt == FormatPrompt::SilentMode;
     let ground = Ground::of(&device);
     Ok(TargetDrive {
         planned_file: ground.file(),
@@ -458,12 +430,41 @@ fn finish(
         sector: geometry.sector,
         identity: Some(identity),
         old: contents.wipe,
-        silent,
+        silent: row.prompt == FormatPrompt::SilentMode,
         named_firmly,
         agreed: false,
         work: Work::Format,
         key: None,
     })
+}
+
+/// The reason for which a drive's serial does not say which drive it is.
+fn doubtful_serial(
+    identity: &Identity,
+    by_hand: Option<&str>,
+    twins: &[PathBuf],
+    options: &TargetOptions<'_>,
+) -> Option<Problem> {
+    match (by_hand, &identity.serial) {
+        (Some(given), Some(own)) if twins.is_empty() && !options.ids_proved && contradicts(given, own) => Some(
+            Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive reports")
+                .value(format!("{given}; the drive's own serial is {own}"))
+                .advice("look again at which drive you mean; for this one leave --drive-id away"),
+        ),
+        (None, _) if !twins.is_empty() => {
+            let paths: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
+            let serial = identity.known_serial().unwrap_or_default();
+            Some(
+                Problem::new(Kind::Refused, "more than one attached disk has this serial")
+                    .value(format!("{serial}: also {}", paths.join(", ")))
+                    .advice(
+                        "a dock gives its own serial to every disk in it: attach them one by one, or give the serial \
+                         printed on the label with --drive-id PATH=SERIAL",
+                    ),
+            )
+        }
+        _ => None,
+    }
 }
 
 /// Whether an id cannot belong to a drive that reports this serial. A serial that no manifest could hold may be
