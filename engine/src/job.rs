@@ -35,7 +35,7 @@ pub use crate::plan::export;
 pub use crate::report::Stop;
 pub use crate::request::MetadataFields;
 pub use crate::request::Pace;
-pub use crate::request::{AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, Table, WindowsDrive};
+pub use crate::request::{AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, SizeClass, Table, WindowsDrive};
 pub use crate::session::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::session::estimate::{Estimate, Needed, estimate};
 pub use crate::session::log::append_to_log;

@@ -84,6 +84,8 @@ pub struct PrepRequest {
     pub cluster_size: Option<u64>,
     /// Drives to plan for that are not attached. A session with any can be planned and split, and not run.
     pub absent: Vec<AbsentDrive>,
+    /// Plan for as many drives of this class as the files need; none of them is known yet. Such a session is split, too.
+    pub any_drive_of: Option<SizeClass>,
     /// The drive, not attached, that the one image of the driveset is made for: it gets that drive's size, sectors and
     /// drive id, so that it can be written to it later.
     pub made_for: Option<AbsentDrive>,
@@ -179,6 +181,22 @@ pub struct AbsentDrive {
     pub sector: SectorSize,
 }
 
+/// Drives of which any will do: at least this large, and by less than a tenth larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeClass {
+    /// Bytes of the smallest.
+    pub size: ByteLen,
+    /// Their logical sector size.
+    pub sector: SectorSize,
+}
+
+impl SizeClass {
+    /// Whether a drive belongs to it. A much larger one is another plan's.
+    pub fn has(self, size: ByteLen, sector: SectorSize) -> bool {
+        sector == self.sector && size >= self.size && size.0 - self.size.0 < self.size.0 / 10
+    }
+}
+
 /// Kind of partition table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Table {
@@ -245,6 +263,7 @@ impl PrepRequest {
             cipher: "aes-cbc-256".into(),
             cluster_size: None,
             absent: Vec::new(),
+            any_drive_of: None,
             made_for: None,
             table: Table::default(),
             wipe_free: false,

@@ -7,7 +7,7 @@ use clap::builder::ArgPredicate;
 use clap::{ArgGroup, Args, ValueEnum};
 use dray_engine::job::{
     self, AbsentDrive, Action, Disposition, EngineChoice, MetadataFields, OutputFile, Outputs, Pace, PrepRequest,
-    Prepared, ReadBack, RowConsent, Stop, Table,
+    Prepared, ReadBack, RowConsent, SizeClass, Stop, Table,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::{ByteLen, SectorSize};
@@ -290,7 +290,16 @@ pub struct Plan {
     #[arg(long, value_name = "TOML", requires = "shards")]
     #[arg(long_help = HOSTS_HELP)]
     hosts: Option<PathBuf>,
+    /// Plan for drives of this size, whichever they are: each shard takes the first free one
+    #[arg(long, value_name = "SIZE", value_parser = drive_size, requires = "shards")]
+    #[arg(conflicts_with_all = ["hosts", "initial_driveset", "additional_driveset", "drive_size", "for"])]
+    #[arg(long_help = ANY_HELP)]
+    any_drive_of: Option<ByteLen>,
 }
+
+const ANY_HELP: &str = "Plan for drives of this size, whichever they are, and as many as the files need: each shard takes the \
+                        first free drive that has at least this size, and less than a tenth more. --sector-size 4096 for \
+                        drives with such sectors";
 
 const HOSTS_HELP: &str = "Which host has which drive, and drives that are not attached here: a [[drive]] table each, with \
                           serial, host (as `hostname` prints it), and for a drive that is not attached its exact size \
@@ -566,8 +575,13 @@ impl Plan {
     /// Shows the plan.
     pub fn run(self, output: &Output) -> Exit {
         let prep = PrepImport { dry_run: true, ..self.prep };
+        let sector = prep.layout.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512);
+        let any_drive_of = self.any_drive_of.map(|size| SizeClass { size, sector });
         match &self.shards {
-            Some(dir) => shard::split(&prep.request(), dir, self.hosts.as_deref(), output),
+            Some(dir) => {
+                let request = PrepRequest { any_drive_of, ..prep.request() };
+                shard::split(&request, dir, self.hosts.as_deref(), output)
+            }
             None => prep.run(output),
         }
     }

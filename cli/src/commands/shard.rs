@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use clap::{ArgGroup, Args, Subcommand};
 use dray_engine::job::shards::{self, Durable};
 use dray_engine::job::{self, Action as Act, Outputs, PrepRequest, Prepared};
-use dray_engine::report::{Kind, Problem, Problems, SessionReport};
+use dray_engine::report::{DriveFacts, Kind, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
+use crate::args::OutputArgs;
 use crate::commands::about;
 use crate::commands::prep::{self, Ended, WritingArgs};
 use crate::consent::Consent;
@@ -19,6 +20,9 @@ use crate::exit::Exit;
 use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, text};
 use crate::shard::hosts::Hosts;
+use crate::shard::lock::Lock;
+use crate::shard::taken::Taken;
+use crate::shard::task::{self, Known, Task, Verb, Work};
 use crate::shard::{self, Entry, Index, Outcome, ShardState, lock};
 
 const EXAMPLES: &str = "Examples:
@@ -39,7 +43,9 @@ pub struct ShardArgs {
 /// Subcommands of `dray shard`.
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Prepare the drive of a shard, or resume it
+    /// Make shards that run a command on each drive: verify, rehearse, …
+    Make(Make),
+    /// Prepare the drive of a shard, or resume it; or run its command
     Run(Box<Run>),
     /// Show the state of every shard
     Status(Status),
@@ -55,7 +61,7 @@ enum Action {
     group(ArgGroup::new("which").args(["index", "drive", "here"]).required(true))
 )]
 struct Run {
-    /// Directory that `dray plan --shards` filled
+    /// Directory that `dray plan --shards` or `dray shard make` filled
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Number of the shard, from 0
@@ -70,6 +76,9 @@ struct Run {
     /// Take a shard that another host holds: that host must be gone for good
     #[arg(long)]
     take_over: bool,
+    /// Drives that a shard of a size class may take [default: every attached disk]
+    #[arg(long, value_name = "DRIVE", num_args = 1.., value_delimiter = ',')]
+    among: Vec<String>,
     /// Keep drive records (they hold the keys) and journals in this directory of the host, not with the shards
     #[arg(long, value_name = "DIR")]
     records_stay: Option<PathBuf>,
@@ -86,13 +95,49 @@ struct Run {
     writing: WritingArgs,
 }
 
+const MAKE_EXAMPLES: &str = "Examples:
+  dray shard make verify /srv/back --journal job.jrn \\
+      -- --report /srv/www/{id}.html
+  dray shard make ingest /srv/send --record A.xml --record B.xml \\
+      -- --endpoint ACCOUNT --account-key-file /etc/dray/key
+  dray shard make acquire /srv/keep --journal job.jrn -- --to /images/{id}.img
+  dray shard run /srv/back --here";
+
+/// Arguments of `dray shard make`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "dray shard make <WORK> <DIR> --journal <FILE>|--record <FILE> \\\n         [-- ARGUMENTS OF THE COMMAND]",
+    after_help = MAKE_EXAMPLES,
+    group(ArgGroup::new("drives").args(["journal", "record"]).required(true).multiple(true))
+)]
+struct Make {
+    /// Command to run on each drive
+    #[arg(value_name = "WORK")]
+    work: Verb,
+    /// New directory for the shards
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Every finished drive of this journal, with the records next to it
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// The drive of this drive record, by its serial
+    #[arg(long, value_name = "FILE")]
+    record: Vec<PathBuf>,
+    /// Hosts of the drives
+    #[arg(long, value_name = "TOML")]
+    hosts: Option<PathBuf>,
+    /// Further arguments of the command: {id} stands for the drive's id, {record} for its drive record
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    args: Vec<String>,
+}
+
 /// Arguments of `dray shard status`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Exit codes: 0 all drives are done; 3 done, with files left out; 4 a drive failed;\n6 work is left\n\nExamples:\n  dray shard status /srv/shards\n  dray shard status /srv/shards --report /srv/www/drives.html"
 )]
 struct Status {
-    /// Directory that `dray plan --shards` filled
+    /// Directory that `dray plan --shards` or `dray shard make` filled
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Write one HTML page for all drives
@@ -119,6 +164,7 @@ impl ShardArgs {
     /// Runs the subcommand.
     pub fn run(self, output: &Output) -> Exit {
         match self.action {
+            Action::Make(make) => make.run(output),
             Action::Run(run) => run.run(output),
             Action::Status(status) => status.run(output),
             Action::Merge(merge) => merge.run(output),
@@ -135,7 +181,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
             return Exit::of_problems(&problems);
         }
     };
-    let request = PrepRequest { absent: hosts.absent, ..request.clone() };
+    let request = PrepRequest { absent: hosts.absent.clone(), ..request.clone() };
     let session = request.session.clone();
     let mut written = None;
     let consent = Consent { silent: true, serials: Vec::new() };
@@ -157,15 +203,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         for serial in unknown {
             output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
         }
-        let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &ShardState::Waiting, None)).collect();
-        if !output.result("shards", json!({ "dir": dir, "plan": index.plan_hex(), "shards": list })) {
-            let dir = clean(&dir.display().to_string());
-            output.chat(&format!(
-                "{} in {dir}, plan {}. On the host of a drive:\n  dray shard run {dir} --here\n",
-                count(index.shards.len() as u64, "shard"),
-                &index.plan_hex()[..16],
-            ));
-        }
+        report_split(index, output);
     }
     ended.exit
 }
@@ -202,10 +240,17 @@ impl Run {
             return output.problem(problem.path(&self.dir));
         }
         let mut worst = Exit::Done;
-        for entry in chosen {
-            let exit = self.one(&index, entry, output);
+        for (ran, entry) in chosen.into_iter().enumerate() {
+            let exit = match index.work {
+                Work::Prepare => self.one(&index, entry, output),
+                Work::Command(_) => self.task(&index, entry, output),
+            };
             if exit == Exit::Interrupted {
                 return exit;
+            }
+            // Without a drive for this one there is none for those behind it either.
+            if self.here && entry.is_open() && !Taken::all(&index.dir).iter().any(|one| one.number == entry.number) {
+                return if ran == 0 { exit } else { worst };
             }
             // Files left out are better than a drive that failed.
             let rank = |exit: Exit| match exit {
@@ -220,23 +265,67 @@ impl Run {
         worst
     }
 
-    /// One shard, from the lock to its last word.
-    fn one(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
-        let lock = match index.lock(entry, self.take_over) {
-            Ok(lock) => lock,
-            Err(problem) => return output.problem(problem.drive(&entry.drive_id)),
-        };
+    /// Takes the shard, unless it is done.
+    fn begin(&self, index: &Index, entry: &Entry, output: &Output) -> Result<Lock, Exit> {
+        let lock =
+            index.lock(entry, self.take_over).map_err(|problem| output.problem(problem.drive(entry.called())))?;
         // A result that stays would hide how this run ends.
         if let Some(outcome) = index.result(entry)
-            && outcome.is_finished()
+            && outcome.is_finished
         {
             let done = SessionReport { journal: outcome.journal, ..SessionReport::default() };
             if !output.result("summary", crate::render::json::summary(&index.session, &done)) {
-                output.chat(&format!("Drive {} is done: nothing left to do.\n", clean(&entry.drive_id)));
+                output.chat(&format!("Drive {} is done: nothing left to do.\n", clean(entry.called())));
             }
-            return Exit::Done;
+            return Err(Exit::Done);
         }
         let _ = fs::remove_file(index.result_path(entry));
+        Ok(lock)
+    }
+
+    /// Leaves the last word of a run.
+    fn end(&self, index: &Index, entry: &Entry, exit: Exit, outcome: &Outcome, output: &Output) -> Exit {
+        let exit = match index.write_result(entry, outcome) {
+            Ok(()) => exit,
+            Err(problems) => {
+                output.problems(&problems);
+                if exit == Exit::Done { Exit::of_problems(&problems) } else { exit }
+            }
+        };
+        if !outcome.is_finished {
+            let dir = about::quoted(&index.dir.display().to_string());
+            output.chat(&format!("To run this shard again:\n  dray shard run {dir} --index {}\n", entry.number));
+        }
+        exit
+    }
+
+    /// One shard that runs a command, from the lock to its last word.
+    fn task(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
+        let lock = match self.begin(index, entry, output) {
+            Ok(lock) => lock,
+            Err(exit) => return exit,
+        };
+        let command = Task::read(&index.dir.join(&entry.file), &entry.digest).map_err(Problems::from);
+        let exit = match command.and_then(|task| task.command()) {
+            Ok(command) => command.run(output, &OutputArgs::default()),
+            Err(problems) => {
+                output.problems(&problems);
+                Exit::of_problems(&problems)
+            }
+        };
+        let outcome =
+            Outcome { is_finished: matches!(exit, Exit::Done | Exit::LeftOut), ..Outcome::of(exit, PathBuf::new()) };
+        let exit = self.end(index, entry, exit, &outcome, output);
+        drop(lock);
+        exit
+    }
+
+    /// One shard that prepares a drive, from the lock to its last word.
+    fn one(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
+        let lock = match self.begin(index, entry, output) {
+            Ok(lock) => lock,
+            Err(exit) => return exit,
+        };
         let dir = index.state_dir(entry, self.records_stay.as_deref());
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
             let what = format!("the directory of the shard cannot be made: {error}");
@@ -244,31 +333,82 @@ impl Run {
         }
         let journal = index.journal(entry, self.records_stay.as_deref());
         let request = self.request(&index.session, &journal);
-        let consent = Consent { silent: self.silent, serials: self.yes.clone() };
+        let mut entry = entry.clone();
         let ended = if job::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
             // Killed between its last record and its result.
             Ended::before(Exit::Done)
         } else {
-            let file = index.dir.join(&entry.file);
-            let prepare = |request: PrepRequest, on_event: &mut dyn FnMut(_)| {
-                shards::prepare(request, &file, &entry.digest, on_event)
-            };
-            prep::session_of(request, &consent, false, output, prepare, |_| Ok(()))
+            self.prepare(index, &mut entry, request, output)
         };
-        let outcome = outcome(entry, ended.exit, ended.report.as_ref(), &journal);
-        let exit = match index.write_result(entry, &outcome) {
-            Ok(()) => ended.exit,
-            Err(problems) => {
-                output.problems(&problems);
-                if ended.exit == Exit::Done { Exit::of_problems(&problems) } else { ended.exit }
-            }
+        let outcome = outcome(&entry, ended.exit, ended.report.as_ref(), &journal);
+        // A shard that found no drive still waits for one.
+        let exit = match entry.is_open() {
+            true => ended.exit,
+            false => self.end(index, &entry, ended.exit, &outcome, output),
         };
         drop(lock);
-        if !outcome.is_finished() {
-            let dir = about::quoted(&index.dir.display().to_string());
-            output.chat(&format!("To run this shard again:\n  dray shard run {dir} --index {}\n", entry.number));
-        }
         exit
+    }
+
+    /// Prepares the drive of the shard: the one of the plan, the one that it has taken, or one that it takes now.
+    fn prepare(&self, index: &Index, entry: &mut Entry, request: PrepRequest, output: &Output) -> Ended {
+        let file = index.dir.join(&entry.file);
+        let begun = |journal: &Path| job::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
+        let journal = request.journal.clone();
+        if let Some(host) = entry.host.as_ref().filter(|host| **host != lock::host_name())
+            && entry.is_any
+            && !begun(&journal)
+        {
+            let problem = Problem::new(Kind::Refused, "the shard has taken its drive on another host");
+            let problem = problem.drive(entry.called()).value(host.clone());
+            return Ended::before(output.problem(problem.advice("run the shard there")));
+        }
+        // Consent for other drives of the plan is none of this one's.
+        let is_others = |serial: &&String| {
+            let mut others = index.shards.iter().filter(|other| other.number != entry.number);
+            others.any(|other| other.is_called(serial))
+        };
+        let serials: Vec<String> = self.yes.iter().filter(|serial| !is_others(serial)).cloned().collect();
+        let consent = Consent { silent: self.silent, serials };
+        let mut taken = (entry.is_any && !entry.is_open()).then(|| entry.name.clone());
+        let candidates = match &taken {
+            Some(name) => vec![name.clone()],
+            None if !entry.is_any => Vec::new(),
+            None if self.among.is_empty() => shards::attached(),
+            None => self.among.clone(),
+        };
+        let mut found = None;
+        let mut take = |drive: &DriveFacts| {
+            let one = Taken::new(entry.number, drive);
+            let is_own = one.take(&index.dir).map_err(|error| {
+                let what = format!("the drive cannot be taken for the shard: {error}");
+                Problem::new(Kind::Environment, what).drive(&drive.name).path(&index.dir)
+            })?;
+            found = is_own.then_some(one);
+            Ok(is_own)
+        };
+        let is_taken = |drive: &DriveFacts| {
+            let mut all = Taken::all(&index.dir).into_iter();
+            all.any(|one| one.number != entry.number && one.drive_id == drive.drive_id)
+        };
+        let mut choice =
+            shards::Choice { candidates, consented: &consent.serials, is_taken: &is_taken, take: &mut take };
+        let prepare = |request: PrepRequest, on_event: &mut dyn FnMut(_)| {
+            shards::prepare(request, &file, &entry.digest, &mut choice, on_event)
+        };
+        let ended = prep::session_of(request, &consent, false, output, prepare, |_| Ok(()));
+        if let Some(one) = found {
+            *entry = entry.with(&one);
+            taken = Some(one.name.clone());
+        }
+        // What was not begun holds no drive.
+        if entry.is_any && taken.is_some() && !begun(&journal) {
+            let own = Taken::all(&index.dir).into_iter().filter(|one| one.number == entry.number);
+            own.for_each(|one| one.give_back(&index.dir));
+            let class = index.shards.iter().find(|one| one.number == entry.number);
+            *entry = class.map_or_else(|| entry.clone(), |class| Entry { drive_id: String::new(), ..class.clone() });
+        }
+        ended
     }
 
     fn request(&self, session: &str, journal: &Path) -> PrepRequest {
@@ -285,15 +425,13 @@ fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &
     let known = job::read_journal(&journal).ok();
     let known = known.as_ref().and_then(|book| book.ledger.whole(&entry.drive_id));
     let known = known.filter(|drive| drive.state == job::SessionState::Completed);
+    let manifest_hash = known.and_then(|drive| drive.manifest_hash);
     Outcome {
-        host: lock::host_name(),
-        exit_code: exit.code(),
-        meaning: exit.meaning().to_owned(),
-        ended: format!("{:.0}", job::timestamp()),
-        journal,
-        manifest_hash: known.and_then(|drive| drive.manifest_hash),
+        is_finished: matches!(exit, Exit::Done | Exit::LeftOut) && manifest_hash.is_some(),
+        manifest_hash,
         left_out: drive.map_or(0, |drive| drive.left_out.len() as u64),
         written: drive.map_or(0, |drive| drive.written.0),
+        ..Outcome::of(exit, journal)
     }
 }
 
@@ -313,7 +451,7 @@ fn line_json(entry: &Entry, state: &ShardState, durable: Option<Durable>) -> Val
         ShardState::Waiting => {}
     }
     json!({
-        "index": entry.number, "drive_id": entry.drive_id, "name": entry.name, "host": host, "state": state.word(),
+        "index": entry.number, "drive_id": (!entry.is_open()).then_some(&entry.drive_id), "name": entry.name, "host": host, "state": state.word(),
         "since": since, "exit_code": exit_code, "files": entry.files, "data": entry.data, "size": entry.size,
         "left_out": left_out, "durable": durable.map(|durable| durable.end.0),
         "checkpoint": durable.map(|durable| utc(durable.at)),
@@ -342,7 +480,7 @@ fn sentence(state: &ShardState) -> String {
         ShardState::BrokenOff(holder) => {
             format!("on {}, begun {}: run it again, it resumes", holder.host, holder.since)
         }
-        ShardState::Ended(outcome) => match (outcome.is_finished(), outcome.left_out) {
+        ShardState::Ended(outcome) => match (outcome.is_finished, outcome.left_out) {
             (true, 0) => format!("on {}, {}", outcome.host, outcome.ended),
             (true, n) => format!("on {}, {}; {} left out", outcome.host, outcome.ended, count(n, "file")),
             (false, _) => {
@@ -364,7 +502,7 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(index: &Index, entry: &'a Entry) -> Self {
         let state = index.state(entry);
-        let is_over = matches!(&state, ShardState::Ended(outcome) if outcome.is_finished());
+        let is_over = matches!(&state, ShardState::Ended(outcome) if outcome.is_finished);
         let journal = match &state {
             ShardState::Ended(outcome) => outcome.journal.clone(),
             _ => index.journal(entry, None),
@@ -381,7 +519,7 @@ impl<'a> Seen<'a> {
 /// One page for all drives: those that need a person first.
 fn status_page(index: &Index, states: &[Seen<'_>]) -> Page {
     let of = |word: &str| states.iter().filter(|seen| seen.state.word() == word).count();
-    let lead = format!("Session {}, plan {}, {}", index.session, &index.plan_hex()[..16], index.dir.display());
+    let lead = format!("{}, plan {}, {}", index.title(), &index.plan_hex()[..16], index.dir.display());
     let mut page = Page::new("Drives of a plan", &lead);
     let broken = of("failed") + of("broken off");
     let sentence = format!("{} of {} done.", of("done"), count(states.len() as u64, "drive"));
@@ -434,7 +572,7 @@ impl Seen<'_> {
     fn row(&self) -> Vec<String> {
         vec![
             self.entry.number.to_string(),
-            self.entry.drive_id.clone(),
+            self.entry.called().to_owned(),
             self.state.word().to_owned(),
             self.entry.host.clone().unwrap_or_default(),
             self.entry.files.to_string(),
@@ -442,6 +580,79 @@ impl Seen<'_> {
             detail(&self.state, self.durable),
         ]
     }
+}
+
+impl Make {
+    fn run(self, output: &Output) -> Exit {
+        match self.make() {
+            Ok(index) => report_split(&index, output),
+            Err(problems) => {
+                output.problems(&problems);
+                Exit::of_problems(&problems)
+            }
+        }
+    }
+
+    fn make(&self) -> Result<Index, Problems> {
+        let hosts = self.hosts.as_deref().map(Hosts::read).transpose()?.unwrap_or_default();
+        let mut problems = Problems::default();
+        let mut drives: Vec<Known> = Vec::new();
+        if let Some(journal) = &self.journal {
+            match Known::of_journal(journal) {
+                Ok(known) => drives.extend(known),
+                Err(mut more) => problems.0.append(&mut more.0),
+            }
+        }
+        for record in &self.record {
+            match Known::of_record(record) {
+                Ok(known) if drives.iter().all(|other| other.drive_id != known.drive_id) => drives.push(known),
+                Ok(_) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+        problems.0.extend(task::check_args(self.work, &self.args, drives.len()).err());
+        let tasks: Vec<Task> = drives.iter().map(|known| self.task(known)).collect();
+        if let Some(first) = tasks.first().filter(|_| problems.0.is_empty()) {
+            problems.0.extend(first.command().err().into_iter().flat_map(|more| more.0));
+        }
+        problems.into_result()?;
+        shard::new_dir(&self.dir)?;
+        let mut written = Vec::new();
+        for ((number, known), task) in (0u64..).zip(drives).zip(&tasks) {
+            let file = format!("{number:04}-{}.shard", known.drive_id);
+            let digest = task.write(&self.dir.join(&file))?;
+            written.push((known, file, digest));
+        }
+        let index = Index::of_tasks(&self.dir, Work::Command(self.work), &written, &hosts);
+        index.write()?;
+        Ok(index)
+    }
+
+    fn task(&self, known: &Known) -> Task {
+        Task {
+            verb: self.work,
+            drive_id: known.drive_id.clone(),
+            name: known.name.clone(),
+            record: known.record.clone(),
+            args: self.args.clone(),
+        }
+    }
+}
+
+/// Shows shards that were just made.
+fn report_split(index: &Index, output: &Output) -> Exit {
+    let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &ShardState::Waiting, None)).collect();
+    let value = json!({ "dir": index.dir, "work": index.work.word(), "plan": index.plan_hex(), "shards": list });
+    if !output.result("shards", value) {
+        let dir = about::quoted(&index.dir.display().to_string());
+        output.chat(&format!(
+            "{} in {}, plan {}. On the host of a drive:\n  dray shard run {dir} --here\n",
+            count(index.shards.len() as u64, "shard"),
+            clean(&index.dir.display().to_string()),
+            &index.plan_hex()[..16],
+        ));
+    }
+    Exit::Done
 }
 
 impl Status {
@@ -458,7 +669,7 @@ impl Status {
         };
         let states: Vec<Seen<'_>> = index.shards.iter().map(|entry| Seen::of(&index, entry)).collect();
         let is = |word: &str| states.iter().filter(|seen| seen.state.word() == word).count();
-        let left_out = states.iter().any(|seen| seen.left_out() > 0);
+        let left_out = states.iter().any(|seen| matches!(&seen.state, ShardState::Ended(one) if one.exit_code == 3));
         let exit = match (is("failed"), is("done") == states.len(), left_out) {
             (0, true, false) => Exit::Done,
             (0, true, true) => Exit::LeftOut,
@@ -470,15 +681,15 @@ impl Status {
         }
         let list: Vec<Value> = states.iter().map(|seen| line_json(seen.entry, &seen.state, seen.durable)).collect();
         let value = json!({
-            "dir": self.dir, "session": index.session, "plan": index.plan_hex(), "done": is("done"),
+            "dir": self.dir, "work": index.work.word(), "session": index.session, "plan": index.plan_hex(), "done": is("done"),
             "failed": is("failed"), "shards": list,
         });
         if output.result("shards", value) {
             return exit;
         }
         let mut lines = format!(
-            "Session {}, plan {}: {} of {} done{}\n",
-            index.session,
+            "{}, plan {}: {} of {} done{}\n",
+            index.title(),
             &index.plan_hex()[..16],
             is("done"),
             count(states.len() as u64, "drive"),
@@ -493,7 +704,7 @@ impl Status {
                 "  {:>4}  {:<10}  {}{}  {}, {}\n",
                 entry.number,
                 state.word(),
-                clean(&entry.drive_id),
+                clean(entry.called()),
                 clean(&host),
                 count(entry.files, "file"),
                 text::short(entry.data),
@@ -514,12 +725,17 @@ impl Merge {
             Ok(index) => index,
             Err(problem) => return output.problem(problem),
         };
+        if index.work != Work::Prepare {
+            let what = format!("the shards of this directory {} drives: they make no journal", index.work.word());
+            let problem = Problem::new(Kind::Usage, what).path(&self.dir);
+            return output.problem(problem.advice("`dray shard status DIR` shows what became of each"));
+        }
         let part = |entry: &Entry| {
             let own = index.journal(entry, self.records_stay.as_deref());
             let shared = index.journal(entry, None);
             shards::Part {
                 place: entry.number,
-                drive_id: entry.drive_id.clone(),
+                drive_id: entry.called().to_owned(),
                 journal: if own.exists() { own } else { shared },
             }
         };
@@ -532,8 +748,8 @@ impl Merge {
             }
         };
         for (id, why) in &mut merged.missing {
-            let entry = index.shards.iter().find(|entry| entry.drive_id == *id);
-            let outcome = entry.and_then(|entry| index.result(entry)).filter(Outcome::is_finished);
+            let entry = index.shards.iter().find(|entry| entry.called() == *id);
+            let outcome = entry.and_then(|entry| index.result(entry)).filter(|outcome| outcome.is_finished);
             if let Some(outcome) = outcome {
                 let dir =
                     outcome.journal.parent().and_then(Path::parent).unwrap_or(Path::new("?")).display().to_string();

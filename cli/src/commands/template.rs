@@ -50,7 +50,7 @@ pub struct Template {
     /// driveset: /dev/sdX, a link in /dev/disk/by-id, serial:… or image:SIZE
     #[arg(long, value_name = "DRIVE", default_value = "serial:SERIAL-OF-THE-DRIVE")]
     drive: Vec<String>,
-    /// slurm, parallel, kubernetes, ansible: directory that `dray plan --shards` filled
+    /// slurm, parallel, kubernetes, ansible: directory that `dray plan --shards` or `dray shard make` filled
     #[arg(long, value_name = "DIR")]
     shards: Option<PathBuf>,
     /// slurm, parallel: drives at once on a host

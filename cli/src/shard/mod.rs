@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/index.json              the shards, their drives, hosts and digests
 //! DIR/0003-SERIAL.shard       one drive: identity, catalog, seed; no key
+//! DIR/taken/SERIAL.json       the shard of a size class that took this drive
 //! DIR/0003.lock               the process that works on it: host, boot id, process, start time
 //! DIR/0003/                   journal, drive record (mode 0600), checkpoint and logs
 //! DIR/0003.result.json        the last word of the last run
@@ -11,6 +12,8 @@
 pub mod hosts;
 pub mod lock;
 pub mod scripts;
+pub mod taken;
+pub mod task;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +23,10 @@ use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
 use lock::{Holder, Lock};
+use taken::Taken;
+use task::{Known, Work};
 
+use crate::exit::Exit;
 use crate::render::text::hex;
 
 /// Version of index and results.
@@ -37,8 +43,10 @@ pub struct Entry {
     pub file: String,
     /// SHA-256 of the file.
     pub digest: [u8; 32],
-    /// Drive id.
+    /// Drive id; empty while a shard of a size class has taken no drive.
     pub drive_id: String,
+    /// Whether any drive of its size will do.
+    pub is_any: bool,
     /// Serial, where the drive has one.
     pub serial: Option<String>,
     /// Name of the drive in the plan: `serial:…`, or the path of an image.
@@ -60,7 +68,9 @@ pub struct Entry {
 pub struct Index {
     /// Directory of the shards.
     pub dir: PathBuf,
-    /// Session id.
+    /// Work of the shards.
+    pub work: Work,
+    /// Session id; of other works than preparing, their name.
     pub session: String,
     /// SHA-256 of the digests of all shards, in their order: names this plan.
     pub plan: [u8; 32],
@@ -92,8 +102,9 @@ impl Index {
             number,
             file: shard.file.clone(),
             digest: shard.digest,
-            drive_id: shard.drive.drive_id.clone(),
-            serial: shard.drive.serial.clone(),
+            drive_id: if shard.is_any { String::new() } else { shard.drive.drive_id.clone() },
+            is_any: shard.is_any,
+            serial: shard.drive.serial.clone().filter(|_| !shard.is_any),
             name: shard.drive.name.clone(),
             host: host_of(&shard.drive.drive_id),
             size: shard.drive.size.0,
@@ -102,7 +113,36 @@ impl Index {
             is_image: shard.drive.is_image,
         };
         let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
-        Self { dir: dir.to_path_buf(), session: session.into(), plan: plan_digest(&shards), shards }
+        let plan = plan_digest(&shards);
+        Self { dir: dir.to_path_buf(), work: Work::Prepare, session: session.into(), plan, shards }
+    }
+
+    /// The index of tasks that were just written, each with the name of its file and its digest.
+    pub fn of_tasks(dir: &Path, work: Work, written: &[(Known, String, [u8; 32])], hosts: &hosts::Hosts) -> Self {
+        let entry = |(number, (known, file, digest)): (u64, &(Known, String, [u8; 32]))| Entry {
+            number,
+            file: file.clone(),
+            digest: *digest,
+            drive_id: known.drive_id.clone(),
+            is_any: false,
+            serial: (!known.is_image()).then(|| known.drive_id.clone()),
+            name: known.name.clone(),
+            host: hosts.of.get(&known.drive_id).cloned(),
+            size: known.size,
+            files: known.files.0,
+            data: known.files.1,
+            is_image: known.is_image(),
+        };
+        let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
+        Self { dir: dir.to_path_buf(), work, session: work.word().into(), plan: plan_digest(&shards), shards }
+    }
+
+    /// The plan in words: its session, or its work.
+    pub fn title(&self) -> String {
+        match self.work {
+            Work::Prepare => format!("Session {}", self.session),
+            Work::Command(_) => format!("Work {}", self.session),
+        }
     }
 
     /// Writes the index; the directory holds a plan once this is done.
@@ -112,7 +152,7 @@ impl Index {
     pub fn write(&self) -> Result<(), Problems> {
         let shards: Vec<Value> = self.shards.iter().map(Entry::json).collect();
         let value = json!({
-            "version": VERSION, "session": self.session, "plan": hex(&self.plan), "shards": shards,
+            "version": VERSION, "work": self.work.word(), "session": self.session, "plan": hex(&self.plan), "shards": shards,
         });
         job::write_private(&self.dir.join("index.json"), format!("{value:#}\n").as_bytes())
     }
@@ -150,7 +190,24 @@ impl Index {
         if plan != plan_digest(&shards) {
             return Err(wrong("its digest is that of another plan"));
         }
-        Ok(Self { dir: dir.to_path_buf(), session, plan, shards })
+        let work = match &value["work"] {
+            Value::Null => Some(Work::Prepare),
+            word => word.as_str().and_then(Work::of),
+        };
+        let work = work.ok_or_else(|| wrong("it has shards of an unknown work"))?;
+        let mut this = Self { dir: dir.to_path_buf(), work, session, plan, shards };
+        if this.shards.iter().any(|shard| shard.is_any) {
+            Taken::all(dir).iter().for_each(|taken| this.found(taken));
+        }
+        Ok(this)
+    }
+
+    /// Enters the drive that a shard of a size class has taken.
+    fn found(&mut self, taken: &Taken) {
+        let of_number = self.shards.iter_mut().find(|shard| shard.number == taken.number && shard.is_any);
+        if let Some(shard) = of_number {
+            *shard = shard.with(taken);
+        }
     }
 
     /// Digest of the plan in hexadecimal.
@@ -203,9 +260,12 @@ impl Index {
         let is_own = value["version"] == VERSION && value["plan"].as_str() == Some(&self.plan_hex());
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         is_own.then_some(())?;
+        let exit_code = u8::try_from(value["exit_code"].as_u64()?).ok()?;
+        let is_made = self.work != Work::Prepare || value["manifest_hash"].is_string();
         Some(Outcome {
             host: text("host")?,
-            exit_code: u8::try_from(value["exit_code"].as_u64()?).ok()?,
+            exit_code,
+            is_finished: matches!(exit_code, 0 | 3) && is_made,
             meaning: text("meaning")?,
             ended: text("ended")?,
             journal: PathBuf::from(text("journal")?),
@@ -223,6 +283,7 @@ impl Index {
         let value = json!({
             "version": VERSION,
             "plan": self.plan_hex(),
+            "work": self.work.word(),
             "session": self.session,
             "index": entry.number,
             "drive_id": entry.drive_id,
@@ -251,7 +312,7 @@ impl Entry {
     fn json(&self) -> Value {
         json!({
             "index": self.number, "file": self.file, "sha256": hex(&self.digest), "drive_id": self.drive_id,
-            "serial": self.serial, "name": self.name, "host": self.host, "size": self.size, "files": self.files,
+            "any": self.is_any, "serial": self.serial, "name": self.name, "host": self.host, "size": self.size, "files": self.files,
             "data": self.data, "image": self.is_image,
         })
     }
@@ -263,6 +324,7 @@ impl Entry {
             file: text("file")?,
             digest: unhex(value["sha256"].as_str()?)?,
             drive_id: text("drive_id")?,
+            is_any: value["any"].as_bool().unwrap_or(false),
             serial: text("serial"),
             name: text("name")?,
             host: text("host"),
@@ -273,16 +335,41 @@ impl Entry {
         })
     }
 
+    /// The shard with the drive that it has taken.
+    pub fn with(&self, taken: &Taken) -> Self {
+        Self {
+            drive_id: taken.drive_id.clone(),
+            serial: taken.serial.clone(),
+            name: taken.name.clone(),
+            host: Some(taken.host.clone()),
+            size: taken.size,
+            is_image: taken.is_image,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is of a size class, and has taken no drive yet.
+    pub fn is_open(&self) -> bool {
+        self.is_any && self.drive_id.is_empty()
+    }
+
+    /// The drive for people: its id, or the class of which any will do.
+    pub fn called(&self) -> &str {
+        if self.is_open() { &self.name } else { &self.drive_id }
+    }
+
     /// Whether a word of the user names the shard's drive: its serial, its drive id, or its name in the plan.
     pub fn is_called(&self, word: &str) -> bool {
         let word = word.strip_prefix("serial:").unwrap_or(word);
-        self.drive_id == word || self.serial.as_deref() == Some(word) || self.name == word
+        !self.is_open() && (self.drive_id == word || self.serial.as_deref() == Some(word) || self.name == word)
     }
 
     /// Whether the shard is to be run on this host: the plan says so, or says nothing and the drive can be reached.
     pub fn is_here(&self) -> bool {
         match &self.host {
             Some(host) => *host == lock::host_name(),
+            // A drive for it may be.
+            None if self.is_any => true,
             None => shards::is_here(&dray_engine::report::DriveFacts {
                 name: self.name.clone(),
                 path: PathBuf::from(&self.name),
@@ -302,6 +389,8 @@ pub struct Outcome {
     pub host: String,
     /// Exit code of the run.
     pub exit_code: u8,
+    /// Whether the drive is finished, perhaps with files left out; of other works, whether the command reached its end.
+    pub is_finished: bool,
     /// Meaning of the code.
     pub meaning: String,
     /// Time of its end (UTC).
@@ -317,9 +406,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the drive is finished, perhaps with files left out.
-    pub fn is_finished(&self) -> bool {
-        matches!(self.exit_code, 0 | 3) && self.manifest_hash.is_some()
+    /// The last word of a run of this process that wrote nothing.
+    pub fn of(exit: Exit, journal: PathBuf) -> Self {
+        Self {
+            host: lock::host_name(),
+            exit_code: exit.code(),
+            is_finished: false,
+            meaning: exit.meaning().to_owned(),
+            ended: format!("{:.0}", job::timestamp()),
+            journal,
+            manifest_hash: None,
+            left_out: 0,
+            written: 0,
+        }
     }
 }
 
@@ -344,7 +443,7 @@ impl ShardState {
             Self::Running(_) => "running",
             Self::BrokenOff(_) => "broken off",
             Self::Ended(outcome) => match outcome.exit_code {
-                0 | 3 if outcome.is_finished() => "done",
+                _ if outcome.is_finished => "done",
                 6 | 130 => "stopped",
                 _ => "failed",
             },

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::task::Work;
 use super::{Entry, Index};
 use crate::commands::about::quoted;
 
@@ -47,6 +48,19 @@ fn label(text: &str) -> String {
     out.trim_matches('-').to_owned()
 }
 
+/// Lines that only the shards of a session have: one is given where drives are erased, one where they are gathered.
+fn of_session<'a>(index: &Index, lines: &'a str) -> &'a str {
+    if index.work == Work::Prepare { lines } else { "" }
+}
+
+/// The shards in a sentence.
+fn called(index: &Index) -> String {
+    match index.work {
+        Work::Prepare => format!("session {}", index.session),
+        Work::Command(_) => format!("dray {}", index.session),
+    }
+}
+
 /// The script, or the description that the engine reads.
 pub fn render(engine: Engine, index: &Index, dir: &Path, docks: u32) -> String {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
@@ -59,6 +73,16 @@ pub fn render(engine: Engine, index: &Index, dir: &Path, docks: u32) -> String {
     }
 }
 
+const SLURM_CONSENT: &str = r#"# Consent to erase drives that hold something: their serials, as in --yes "SERIAL,SERIAL".
+consent=()
+"#;
+
+const SLURM_MERGE: &str = r#"
+dependency=$(IFS=:; echo "${ids[*]}")
+sbatch --parsable --job-name=dray-merge --dependency="afterany:$dependency" --output="$shards/slurm-merge.log" \
+    --wrap="dray shard merge $shards --journal $shards/merged.jrn"
+"#;
+
 fn slurm(index: &Index, dir: &str, docks: u32) -> String {
     let mut submits = String::new();
     for (host, entries) in by_host(index) {
@@ -66,24 +90,20 @@ fn slurm(index: &Index, dir: &str, docks: u32) -> String {
     }
     format!(
         r#"#!/bin/bash
-# Submits the shards of session {session} to Slurm: one job array a host, at most {docks} drives at once on each, and a
-# job that gathers the finished drives when all arrays have ended.
-{CODES}
+# Submits the shards of {called} to Slurm: one job array a host, at most {docks} drives at once on each.
+{gathers}{CODES}
 set -euo pipefail
 shards={dir}
-# Consent to erase drives that hold something: their serials, as in --yes "SERIAL,SERIAL".
-consent=()
-
+{consent}
 ids=()
 submit() {{ # host, numbers of shards, docks
     ids+=("$(sbatch --parsable --job-name=dray --array="$2%$3" ${{1:+--nodelist="$1"}} \
         --requeue --signal=B:TERM@120 --output="$shards/slurm-%A_%a.log" --open-mode=append \
-        --export=ALL,SHARDS="$shards",CONSENT="${{consent[*]-}}" <<'TASK'
+        --export=ALL,SHARDS="$shards"{exported} <<'TASK'
 #!/bin/bash
 # The shell passes the signal on and waits: the drive stops at a checkpoint (130).
 trap 'kill -TERM "$child" 2>/dev/null' TERM
-# shellcheck disable=SC2086
-dray shard run "$SHARDS" --index "$SLURM_ARRAY_TASK_ID" --silent $CONSENT &
+{unquoted}dray shard run "$SHARDS" --index "$SLURM_ARRAY_TASK_ID" --silent{passed} &
 child=$!
 code=130
 while true; do
@@ -102,15 +122,21 @@ TASK
 }}
 
 # The same number in two arrays would be two jobs for one drive: each shard stands in one line.
-{submits}
-dependency=$(IFS=:; echo "${{ids[*]}}")
-sbatch --parsable --job-name=dray-merge --dependency="afterany:$dependency" --output="$shards/slurm-merge.log" \
-    --wrap="dray shard merge $shards --journal $shards/merged.jrn"
-"#,
-        session = index.session,
+{submits}{merge}"#,
+        called = called(index),
+        gathers = of_session(index, "# A last job gathers the finished drives when all arrays have ended.\n"),
+        consent = of_session(index, SLURM_CONSENT),
+        exported = of_session(index, r#",CONSENT="${consent[*]-}""#),
+        unquoted = of_session(index, "# shellcheck disable=SC2086\n"),
+        passed = of_session(index, " $CONSENT"),
+        merge = of_session(index, SLURM_MERGE),
         dir = quoted(dir),
     )
 }
+
+const PARALLEL_CONSENT: &str = r#"# Consent to erase drives that hold something: their serials, as in --yes "SERIAL,SERIAL".
+consent=""
+"#;
 
 fn parallel(index: &Index, dir: &str, docks: u32) -> String {
     let mut runs = String::new();
@@ -120,16 +146,14 @@ fn parallel(index: &Index, dir: &str, docks: u32) -> String {
     }
     format!(
         r#"#!/bin/bash
-# Runs the shards of session {session} with GNU parallel, at most {docks} drives at once on each host; hosts by ssh.
+# Runs the shards of {called} with GNU parallel, at most {docks} drives at once on each host; hosts by ssh.
 {CODES}
 # Ending `parallel` drops the connection, and the far program with it, without a checkpoint of its own: it resumes at the
 # last one. To stop at once and cleanly, send SIGTERM to `dray` on its host.
 set -uo pipefail
 shards={dir}
-# Consent to erase drives that hold something: their serials, as in --yes "SERIAL,SERIAL".
-consent=""
-
-run="dray shard run $shards --index {{}} --silent $consent"
+{consent}
+run="dray shard run $shards --index {{}} --silent{passed}"
 start() {{
     local far=()
     [ "$1" = ::: ] || {{ far=("$1" "$2"); shift 2; }}
@@ -137,18 +161,25 @@ start() {{
 }}
 {runs}
 wait
-dray shard merge "$shards" --journal "$shards/merged.jrn"
+{end}
 "#,
-        session = index.session,
+        called = called(index),
+        consent = of_session(index, PARALLEL_CONSENT),
+        passed = of_session(index, " $consent"),
+        end = match index.work {
+            Work::Prepare => r#"dray shard merge "$shards" --journal "$shards/merged.jrn""#,
+            Work::Command(_) => r#"dray shard status "$shards""#,
+        },
         dir = quoted(dir),
     )
 }
 
 fn kubernetes(index: &Index, dir: &str) -> String {
     let mut out = format!(
-        "# The shards of session {}: one Job a drive. Each needs the node that has the drive, the directory of the shards\n\
-         # and the sources at the same paths, and the device. Put your image and volumes in place of the examples.\n{CODES}\n",
-        index.session
+        "# The shards of {}: one Job a drive. Each needs the node that has the drive, the directory of the shards\n\
+         # and the files that it reads at the same paths, and the device. Put your image and volumes in place of the\n\
+         # examples.\n{CODES}\n",
+        called(index)
     );
     for entry in &index.shards {
         let name = format!("dray-{}-{:04}", label(&index.session), entry.number);
@@ -216,13 +247,13 @@ spec:
 
 fn ansible(index: &Index, dir: &str) -> String {
     let mut out = format!(
-        "# The shards of session {}: one play a host, one drive after the other on each.\n{CODES}\n---\n",
-        index.session
+        "# The shards of {}: one play a host, one drive after the other on each.\n{CODES}\n---\n",
+        called(index)
     );
     for (host, entries) in by_host(index) {
         let host = if host.is_empty() { "localhost" } else { host };
         out.push_str(&format!(
-            r#"- name: Prepare drives on {host}
+            r#"- name: Run the shards of {host}
   hosts: {host_yaml}
   become: true
   gather_facts: false
@@ -242,6 +273,9 @@ fn ansible(index: &Index, dir: &str) -> String {
             dir = yaml(dir),
             numbers = numbers(&entries, ", "),
         ));
+    }
+    if index.work != Work::Prepare {
+        return out;
     }
     out.push_str(&format!(
         r#"- name: Gather the finished drives

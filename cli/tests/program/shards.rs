@@ -351,3 +351,208 @@ fn drives_that_are_not_attached_are_planned_by_their_labels() {
         }
     }
 }
+
+fn image(session: &Session, name: &str, len: u64) {
+    fs::File::create(session.path(name)).expect("a file").set_len(len).expect("a length");
+}
+
+/// An image whose table has a partition.
+fn occupied(session: &Session, name: &str) {
+    image(session, name, 101_000_192);
+    let file = fs::OpenOptions::new().write(true).open(session.path(name)).expect("an image");
+    let mut sector = [0; 512];
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector[446..462].copy_from_slice(&[0, 0, 2, 0, 7, 0xff, 0xff, 0xff, 0, 8, 0, 0, 0, 0x10, 0, 0]);
+    std::os::unix::fs::FileExt::write_all_at(&file, &sector, 0).expect("written");
+}
+
+/// Drives that no plan names: each shard takes the first that fits, for good.
+#[test]
+fn shards_of_a_size_class_take_drives_that_are_free() {
+    let session = planned("shards-any");
+    let plan = "plan --journal p.jrn --id s#1 --dataset dataset.csv --shards s --any-drive-of 100MB";
+    session.works(plan);
+    assert_eq!(states(&session), ["waiting"; 3]);
+    let (_, value) = status(&session);
+    for shard in value["shards"].as_array().expect("shards") {
+        assert!(shard["drive_id"].is_null() && shard["name"] == "any drive of 100.0 MB", "{shard}");
+    }
+    // The first two that fit are free; another class, and what holds a volume, are passed over.
+    image(&session, "large.img", 120_000_000 / 512 * 512);
+    occupied(&session, "full.img");
+    image(&session, "x.img", 104_000_000 / 512 * 512);
+    image(&session, "y.img", 100_000_256);
+    const AMONG: &str = "large.img,full.img,x.img,y.img";
+    let run =
+        |index: &str, more: &str| session.dray(&format!("shard run s --index {index} --silent --among {AMONG} {more}"));
+    let start = |index: &str, rate: &str| {
+        let words = format!("shard run s --index {index} --silent --among {AMONG} --source-rate {rate}");
+        session.program(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program")
+    };
+    // Two at once want the same drive.
+    let (mut first, mut second) = (start("0", "4M"), start("1", "80M"));
+    let drive_of = |number: usize| status(&session).1["shards"][number]["drive_id"].as_str().map(str::to_owned);
+    while drive_of(0).is_none() || fs::metadata(session.path("s/0000/shard.jrn")).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(first.try_wait().expect("a child").is_none(), "it writes for some seconds");
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    first.kill().expect("killed");
+    first.wait().expect("ended");
+    assert_eq!(second.wait().expect("ended").code(), Some(0));
+    let taken = drive_of(0).expect("a drive");
+    assert_eq!(states(&session)[0], "broken off");
+    assert_ne!(Some(&taken), drive_of(1).as_ref());
+    // Nothing is left for the third, and nothing is said of it but that it waits.
+    let none = run("2", "");
+    assert_eq!(code(&none), 2, "{}", said(&none));
+    for part in [
+        "no attached drive is free for this shard",
+        "x.img is taken by another shard",
+        "y.img is taken by another shard",
+        "full.img holds",
+        "large.img has 120.0 MB",
+    ] {
+        assert!(words(&none).contains(part), "{part}: {}", said(&none));
+    }
+    assert_eq!(states(&session)[2], "waiting");
+    let early = session.dray("shard merge s --journal job.jrn");
+    assert_eq!(code(&early), 6, "{}", said(&early));
+    // Another drive is free by now, and the killed shard goes on with its own.
+    image(&session, "0.img", 100_000_256);
+    let resumed = session.dray("shard run s --index 0 --silent --among 0.img,x.img,y.img");
+    assert_eq!(code(&resumed), 0, "{}", said(&resumed));
+    assert_eq!(drive_of(0), Some(taken));
+    // Consent is for the drive that it names, whichever shard takes it.
+    let agreed = run("2", "--yes full");
+    assert_eq!(code(&agreed), 0, "{}", said(&agreed));
+    assert_eq!(drive_of(2).as_deref(), Some("full"));
+    session.works("shard merge s --journal job.jrn");
+    let shown = session.works("session show job.jrn --json");
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("an object");
+    let ids: Vec<_> =
+        shown["drives"].as_array().expect("drives").iter().map(|drive| drive["drive_id"].clone()).collect();
+    assert_eq!(shown["state"], "Completed");
+    assert_eq!(ids, (0..3).map(|n| drive_of(n).expect("a drive")).collect::<Vec<_>>());
+    for n in 0..3 {
+        let id = drive_of(n).expect("a drive");
+        verified(&session, &format!("{id}.img"), &session.path(&format!("{id}.xml")));
+    }
+}
+
+/// What is refused before anything was written gives the drive back.
+#[test]
+fn a_drive_that_was_not_begun_is_free_again() {
+    let session = planned("shards-any-back");
+    session.works("plan --journal p.jrn --id s#1 --dataset dataset.csv --shards s --any-drive-of 100MB");
+    image(&session, "x.img", 100_000_256);
+    let wrong = session.dray("shard run s --index 0 --silent --among x.img --yes stranger,x");
+    let source = session.path("data/a/f0.bin");
+    assert_eq!(code(&wrong), 0, "consent for others is no slip: {}", said(&wrong));
+    fs::remove_file(source).expect("removed");
+    image(&session, "y.img", 100_000_256);
+    let gone: Vec<i32> =
+        (1..3).map(|n| code(&session.dray(&format!("shard run s --index {n} --silent --among y.img")))).collect();
+    let (_, value) = status(&session);
+    let open = value["shards"].as_array().expect("shards").iter().filter(|shard| shard["drive_id"].is_null()).count();
+    assert_eq!((gone.iter().filter(|code| **code == 0).count() + open, open > 0), (2, true), "{gone:?} {value}");
+    let elsewhere = session.path("s/taken/z.json");
+    let text =
+        r#"{"index":2,"drive_id":"z","serial":null,"name":"z.img","host":"far-away","size":100000256,"image":true}"#;
+    fs::write(elsewhere, text).expect("a file");
+    let far = session.dray("shard run s --index 2 --silent --among y.img");
+    assert_eq!(code(&far), 2, "{}", said(&far));
+    assert!(words(&far).contains("on another host"), "{}", said(&far));
+    assert!(session.path("s/taken/z.json").exists(), "the other host's drive stays its own");
+}
+
+/// Three prepared drives, and the journal of their session.
+fn prepared(name: &str) -> Session {
+    let session = planned(name);
+    session.works(
+        "prep-import --journal job.jrn --id s#1 --initial-driveset driveset.csv --dataset dataset.csv --silent \
+         --spread even",
+    );
+    session
+}
+
+fn made(session: &Session, dir: &str, words: &str) {
+    session.works(&format!("shard make {words}"));
+    assert!(session.path(dir).join("index.json").exists());
+}
+
+#[test]
+fn shards_verify_rehearse_and_keep_many_drives() {
+    let session = prepared("shards-tasks");
+    made(&session, "v", "verify v --journal job.jrn -- --report {id}.html");
+    let shards = fs::read_to_string(session.path("v/0001-d2.shard")).expect("a shard");
+    assert!(!shards.contains(&crate::common::key_in(&session.path("d2.xml"))), "a key in a shard");
+    let flip = |image: &str| {
+        // A byte of the data, in the middle of the volume.
+        use std::os::unix::fs::FileExt;
+        let file = fs::OpenOptions::new().read(true).write(true).open(session.path(image)).expect("an image");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 40_000_000).expect("read");
+        file.write_all_at(&[byte[0] ^ 1], 40_000_000).expect("written");
+    };
+    flip("d2.img");
+    let run = session.dray("shard run v --here --silent");
+    assert_eq!(code(&run), 5, "{}", said(&run));
+    let status = |dir: &str| {
+        let output = session.dray(&format!("shard status {dir} --json"));
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an object");
+        let list = value["shards"].as_array().expect("shards").iter();
+        let states: Vec<String> = list.map(|shard| shard["state"].as_str().expect("a state").to_owned()).collect();
+        (code(&output), states.join(" "), value["work"].as_str().expect("a work").to_owned())
+    };
+    assert_eq!(status("v"), (4, "done failed done".into(), "verify".into()));
+    flip("d2.img");
+    let again = session.dray("shard run v --index 1");
+    assert_eq!(code(&again), 0, "{}", said(&again));
+    assert_eq!(status("v").1, "done done done");
+    for n in 1..4 {
+        assert!(fs::read_to_string(session.path(&format!("d{n}.html"))).expect("a page").contains(&format!("d{n}")));
+    }
+    let held = r#"{"host":"far-away","boot_id":"x","process":1,"started":1,"since":"2026-01-01T00:00:00Z"}"#;
+    fs::write(session.path("v/0000.lock"), held).expect("a lock");
+    assert_eq!(code(&session.dray("shard run v --index 0")), 2);
+    let merge = session.dray("shard merge v --journal other.jrn");
+    assert_eq!(code(&merge), 1, "{}", said(&merge));
+
+    made(&session, "r", "rehearse r --journal job.jrn -- --logs logs-{id}");
+    session.works("shard run r --here");
+    assert_eq!(status("r").1, "done done done");
+    assert!(fs::read_dir(session.path("logs-d3")).expect("logs").count() > 0);
+
+    let one = session.dray("shard make acquire k --journal job.jrn -- --to all.img");
+    assert_eq!(code(&one), 1, "{}", said(&one));
+    made(&session, "k", "acquire k --journal job.jrn -- --to kept-{id}.img");
+    session.works("shard run k --here");
+    for n in 1..4 {
+        let (kept, drive) = (format!("kept-d{n}.img"), format!("d{n}.img"));
+        let same = Command::new("cmp").args([&kept, &drive]).current_dir(&session.dir).status().expect("cmp");
+        assert!(same.success(), "{kept} is not {drive}");
+    }
+    for what in ["slurm", "parallel", "kubernetes", "ansible"] {
+        let script = session.works(&format!("template {what} --shards v"));
+        assert!(script.contains("dray verify") && !script.contains("merge") && !script.contains("onsent"), "{script}");
+    }
+}
+
+#[test]
+fn shards_import_many_drives() {
+    let session = prepared("shards-ingest");
+    let Some(azurite) = dray_testdisks::azurite::Azurite::start(&session.path("azurite")) else { return };
+    azurite.key_file().expect("a key");
+    let endpoint = &azurite.endpoint;
+    let words = format!("ingest i --journal job.jrn -- --endpoint {endpoint} --account-key-file azurite/account.key");
+    made(&session, "i", &words);
+    session.works("shard run i --here");
+    let text = azurite.client(&["read", "con"]).expect("Microsoft's client");
+    assert_eq!(text.lines().count(), 18, "{text}");
+    let signed = session.dray(&format!("shard make ingest j --journal job.jrn -- --endpoint {endpoint}?sig=secret"));
+    assert_eq!(code(&signed), 2, "{}", said(&signed));
+    let unknown = session.dray("shard make ingest j --journal job.jrn -- --no-such-option");
+    assert_eq!(code(&unknown), 1, "{}", said(&unknown));
+    assert!(!session.path("j").exists());
+}

@@ -8,7 +8,7 @@ use crate::azure::journal::Work;
 use crate::azure::ledger::Ledger;
 use crate::dataset::own::Own;
 use crate::dataset::scan::{self, Of, Scan};
-use crate::entropy::Seeded;
+use crate::entropy::{Entropy, Seeded};
 use crate::report::{DriveFacts, DrivePlan, Event, Kind, Problem, Problems, Skipped};
 use crate::request::PrepRequest;
 use crate::session::inputs;
@@ -104,10 +104,21 @@ fn drives_of(
     size: ByteLen,
     sector: SectorSize,
 ) -> Result<Vec<DrivePlan>, Problems> {
-    let seeded = || Seeded::new(SEED);
+    let planned = fewest(planner, all, size, &mut || Box::new(Seeded::new(SEED)), &|i| unattached(i, size, sector))?;
+    Ok(planned.works.iter().map(|work| work.summary()).collect())
+}
+
+/// The fewest of drives made by `drive` from their numbers, each of this size, that hold all files.
+pub(super) fn fewest(
+    planner: &Planner<'_>,
+    all: &[u32],
+    size: ByteLen,
+    entropy: &mut dyn FnMut() -> Box<dyn Entropy>,
+    drive: &dyn Fn(usize) -> Target,
+) -> Result<Planned, Problems> {
     let name = |problem: Problem| problem.drive(format!("a drive of {size}"));
     // Whether a drive of this size can be at all, and what is wrong otherwise.
-    let empty = planner.plan_drives(&[], vec![unattached(1, size, sector)], &mut seeded(), false);
+    let empty = planner.plan_drives(&[], vec![drive(1)], &mut *entropy(), false);
     let room = match empty {
         Ok(planned) => planned.works.first().map_or(0, |work| work.summary().free.0),
         Err(problems) => return Err(Problems(problems.0.into_iter().map(name).collect())),
@@ -122,13 +133,13 @@ fn drives_of(
     }
     let least = (data.div_ceil(room.max(1)) as usize).max(1);
     for count in least..=DRIVES_MAX.max(least) {
-        let drives = (1..=count).map(|i| unattached(i, size, sector)).collect();
-        let planned: Result<Planned, Problems> = planner.plan_drives(all, drives, &mut seeded(), count > 1);
+        let drives = (1..=count).map(drive).collect();
+        let planned = planner.plan_drives(all, drives, &mut *entropy(), count > 1);
         // Where some fit, the rest waits for more drives: here for the next count.
         if let Ok(planned) = planned
             && planned.unplaced.is_empty()
         {
-            return Ok(planned.works.iter().map(|work| work.summary()).collect());
+            return Ok(planned);
         }
     }
     Err(name(Problem::new(Kind::Refused, format!("more than {DRIVES_MAX} of them are needed"))).into())

@@ -17,15 +17,16 @@ use crate::device::{Roots, guard};
 use crate::journal::files::{self, Book};
 use crate::plan::account::Exported;
 use crate::plan::catalog::{Builder, Catalog};
+use crate::entropy::{Entropy, Seeded};
 use crate::report::{Event, Kind, Problem, Problems};
-use crate::request::{Action, PrepRequest};
+use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::inputs::{
     COMMAND_LINE, choose_logs, driveset_of, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
     stand_in,
 };
 use crate::session::planning::{Planned, Target};
 use crate::session::prepared::{Plan, Prepared};
-use crate::session::{preflight, resume};
+use crate::session::{estimate, preflight, resume};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
 use crate::work::append::drive::{self as there};
@@ -133,7 +134,10 @@ fn prepare_listed(
     warnings.extend(doubled(&found, &catalog, &dataset.rows));
     let planner = Planner { recipe: &recipe, catalog: &catalog };
     let all: Vec<u32> = (0..catalog.files().len() as u32).collect();
-    let planned = planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits);
+    let planned = match request.any_drive_of {
+        None => planner.plan_drives(&all, found, &mut *surroundings.entropy, request.what_fits),
+        Some(class) => drives_of_class(&planner, &all, class, &mut *surroundings.entropy),
+    };
     if !problems.0.is_empty() {
         // Drives too small for the valid rows are too small for all of them; an incomplete driveset proves nothing.
         problems.0.extend(planned.err().filter(|_| inputs.sound_drives).unwrap_or_default().0);
@@ -159,7 +163,11 @@ fn names_drives(request: &PrepRequest) -> bool {
     request.drive.is_some()
         || request.initial_driveset.is_some()
         || request.additional_driveset.is_some()
-        || !request.absent.is_empty()
+        || plans_for_unattached(request)
+}
+
+fn plans_for_unattached(request: &PrepRequest) -> bool {
+    !request.absent.is_empty() || request.any_drive_of.is_some()
 }
 
 /// Inputs of a first session; `None` for what could not be read.
@@ -188,7 +196,7 @@ impl Inputs {
         let cipher = cipher_of(request, problems);
         let mut image_sector = sector_of(request, problems);
         let mut driveset = match &request.drive {
-            None if is_on_known || set_path.is_none() && !request.absent.is_empty() => Some(Driveset::default()),
+            None if is_on_known || set_path.is_none() && plans_for_unattached(request) => Some(Driveset::default()),
             Some(drive) => driveset_of(drive, request.drive_key_file.as_deref(), problems),
             None => read_csv(set_path.as_deref(), set_flag, problems, driveset::parse_into),
         };
@@ -417,6 +425,21 @@ fn disposition_in_vain(request: &PrepRequest, recipe: &Recipe, rows: &[DatasetRo
         rule.disposition != Disposition::Overwrite && (row.says_disposition || request.disposition.is_some())
     });
     said.map(|(rule, _)| overwritten(rule.disposition))
+}
+
+/// The fewest drives of a size class that hold all files.
+fn drives_of_class(
+    planner: &Planner<'_>,
+    all: &[u32],
+    class: SizeClass,
+    entropy: &mut dyn Entropy,
+) -> Result<Planned, Problems> {
+    // One draw for all tries: their number follows from the files.
+    let mut seed = [0; 8];
+    entropy.fill(&mut seed);
+    let seed = u64::from_le_bytes(seed);
+    let drive = |number| Target::Blank(Box::new(target::any(number, class)));
+    estimate::fewest(planner, all, class.size, &mut || Box::new(Seeded::new(seed)), &drive)
 }
 
 /// Refuses drives whose volume would be kept: an export fills new ones.

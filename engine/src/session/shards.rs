@@ -26,16 +26,17 @@ use crate::journal::files::{self, JournalFile, journal_dir};
 use crate::limits::INPUT_FILE_MAX;
 use crate::plan::catalog::Catalog;
 use crate::plan::checkpoint::{self, Checkpoint};
+use crate::plan::drive::{DriveError, DriveLayout};
 use crate::plan::tree::PropertyFile;
 use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
-use crate::request::{Action, PrepRequest};
+use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
 use crate::session::prepare::{self};
 use crate::session::prepared::{Plan, Prepared};
 use crate::session::{inputs, preflight, resume};
 use crate::surroundings::Surroundings;
-use crate::units::{ByteLen, DeviceOffset, Stamp};
+use crate::units::{ByteLen, DeviceOffset, SectorSize, Stamp};
 use crate::work::drive_work::DriveWork;
 use crate::work::planner::Planner;
 use crate::work::recipe::Recipe;
@@ -54,6 +55,8 @@ pub struct Shard {
     pub digest: [u8; 32],
     /// The drive, as it was planned.
     pub drive: DriveFacts,
+    /// Whether any drive of its class will do.
+    pub is_any: bool,
     /// Files of the session on it.
     pub files: u64,
     /// Bytes of those files.
@@ -93,7 +96,9 @@ pub(super) fn write_all(
         let facts = saved.target.facts.clone();
         let files = saved.assigned.len() as u32;
         let part = catalog.part(&saved.assigned);
-        let file = format!("{number:04}-{}.shard", facts.drive_id);
+        let is_any = saved.target.class().is_some();
+        let name = if is_any { "any" } else { &*facts.drive_id };
+        let file = format!("{number:04}-{name}.shard");
         let saved = SavedDrive { assigned: (0..files).collect(), ..saved };
         let path = dir.join(&file);
         let written = plan_file::create(&path, recipe, &part, &[saved], &[]).map_err(|error| {
@@ -103,6 +108,7 @@ pub(super) fn write_all(
             file,
             digest: written.digest,
             drive: facts,
+            is_any,
             files: u64::from(files),
             data: ByteLen(part.files().iter().map(|file| file.len.0).sum()),
         });
@@ -110,9 +116,38 @@ pub(super) fn write_all(
     Ok(shards)
 }
 
+/// The drives that a shard of a size class chooses from.
+pub struct Choice<'a> {
+    /// Names of attached drives and existing images, the first that fits first.
+    pub candidates: Vec<String>,
+    /// Serials or drive ids of drives that may be taken although they hold something.
+    pub consented: &'a [String],
+    /// Whether another shard has the drive.
+    pub is_taken: &'a dyn Fn(&DriveFacts) -> bool,
+    /// Takes a drive for the shard: `false` if it is another's by now.
+    pub take: &'a mut dyn FnMut(&DriveFacts) -> Result<bool, Problem>,
+}
+
+impl std::fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Choice").field("candidates", &self.candidates).finish_non_exhaustive()
+    }
+}
+
+/// Names of the attached drives, by serial where they report one.
+pub fn attached() -> Vec<String> {
+    let disks = crate::device::list(&Roots::default()).into_iter();
+    let hardware = disks.filter(|disk| disk.identity.transport.is_hardware());
+    let name = |disk: crate::device::Disk| match disk.identity.known_serial() {
+        Some(serial) => format!("serial:{}", names::drive_id_from_serial(serial)),
+        None => disk.path.display().to_string(),
+    };
+    hardware.map(name).collect()
+}
+
 /// The preflight of one shard on this host. With a journal that holds its session already, that session is resumed;
-/// otherwise the drive is looked for and guarded as in a first session, and must be the drive of the plan; the sources
-/// must be those of the plan.
+/// otherwise the drive is looked for and guarded as in a first session, and must be the drive of the plan, or one of its
+/// class that is free; the sources must be those of the plan.
 ///
 /// The request says where journal and logs lie and how to write; what is written follows from the shard.
 ///
@@ -122,9 +157,10 @@ pub fn prepare(
     request: PrepRequest,
     shard: &Path,
     digest: &[u8; 32],
+    choice: &mut Choice<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Prepared, Problems> {
-    prepare_with(request, shard, digest, Surroundings::real(), &Roots::default(), on_event)
+    prepare_with(request, shard, digest, choice, Surroundings::real(), &Roots::default(), on_event)
 }
 
 /// As [`prepare`], with randomness, time and the kernel's views given.
@@ -135,6 +171,7 @@ pub fn prepare_with(
     mut request: PrepRequest,
     shard: &Path,
     digest: &[u8; 32],
+    choice: &mut Choice<'_>,
     surroundings: Surroundings,
     roots: &Roots,
     on_event: &mut dyn FnMut(Event),
@@ -152,59 +189,190 @@ pub fn prepare_with(
     inputs::choose_logs(&mut request, &book.ledger, &mut problems);
     let cipher = resume::adopt(&mut request, &recipe)?;
     preflight::directories(&request, &mut problems);
-    let (Some(SavedDrive { target: planned, seed, assigned, .. }), true) = (drives.pop(), drives.is_empty()) else {
+    let (Some(saved), true) = (drives.pop(), drives.is_empty()) else {
         let what = "is no shard: it does not hold exactly one drive";
         return Err(Problem::new(Kind::Usage, what).path(shard).into());
     };
+    let mut catalog = std::sync::Arc::try_unwrap(catalog)
+        .map_err(|_| Problem::new(Kind::Internal, "the catalog of a shard that was just read is in use"))?;
+    problems.0.append(&mut sources(&mut catalog, &mut recipe.properties).0);
+    let catalog = std::sync::Arc::new(catalog);
 
     let context = guard::Context {
         sources: catalog.rows().iter().map(|row| row.base.clone()).collect(),
         journal: Some(request.journal.clone()),
         logs: Some(files::logdir(&request)),
     };
-    let row = row_of(&planned);
-    let mut ids = request.drive_ids.clone();
-    if ids.is_empty() && has_own_id(&planned) {
-        ids.push((String::new(), planned.facts.drive_id.clone()));
-    }
-    let options = TargetOptions {
-        driveset: shard,
-        drive_ids: &ids,
-        ids_proved: false,
-        image_sector: planned.sector,
-        not_for_shipping: request.not_for_shipping,
-        for_service: true,
-        is_made_for: false,
-        context: &context,
-        roots,
-    };
-    let mut warnings = Vec::new();
-    let target = match target::find(std::slice::from_ref(&row), &options, &mut warnings) {
-        Ok(mut found) => found.pop(),
-        Err(mut more) => {
-            problems.0.append(&mut more.0);
-            None
-        }
-    };
-    problems.0.extend(target.iter().flat_map(|target| differences(&planned, target)));
-    if let Some(target) = &target {
-        inputs::refuse_foreign_records(std::slice::from_ref(target), &book.ledger, &request.journal, &mut problems);
-    }
-    let mut catalog = std::sync::Arc::try_unwrap(catalog)
-        .map_err(|_| Problem::new(Kind::Internal, "the catalog of a shard that was just read is in use"))?;
-    problems.0.append(&mut sources(&mut catalog, &mut recipe.properties).0);
-    let (Some(target), true) = (target, problems.0.is_empty()) else { return Err(problems) };
-
-    let catalog = std::sync::Arc::new(catalog);
     let planner = Planner { recipe: &recipe, catalog: &catalog };
-    let layout = planner.lay_out(&target, &assigned, seed).map_err(|error| {
-        let problem = Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"));
-        problem.drive(&target.facts.name)
-    })?;
-    let drive = planner.prepared(target, layout, seed);
+    let mut warnings = Vec::new();
+    let search = Search { request: &request, shard, saved: &saved, planner, context: &context, roots, book: &book };
+    let found = match saved.target.class() {
+        None => search.planned(&mut warnings),
+        // A drive is taken only when nothing else is in the way.
+        Some(class) if problems.0.is_empty() => search.any(class, choice, &mut warnings),
+        Some(_) => Err(Problems::default()),
+    };
+    let found = found.map_err(|more| problems.0.extend(more.0)).ok().filter(|_| problems.0.is_empty());
+    let Some((target, layout)) = found else { return Err(problems) };
+    let drive = planner.prepared(target, layout, saved.seed);
     let plan = Plan::new(recipe, catalog, Vec::new(), book.seen, 1);
     let planned = Planned { works: vec![Box::new(drive)], ..Planned::default() };
-    Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)
+    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, Vec::new(), warnings)?;
+    if saved.target.class().is_some() {
+        // Consent was given for drives of which one is written.
+        prepared.bystanders.extend(choice.consented.iter().cloned());
+    }
+    Ok(prepared)
+}
+
+/// The search for the drive of a shard.
+struct Search<'a> {
+    request: &'a PrepRequest,
+    shard: &'a Path,
+    saved: &'a SavedDrive,
+    planner: Planner<'a>,
+    context: &'a guard::Context,
+    roots: &'a Roots,
+    book: &'a files::Book,
+}
+
+impl Search<'_> {
+    /// The drive of a row, past all gates.
+    fn look(
+        &self,
+        row: &DrivesetRow,
+        ids: &[(String, String)],
+        warnings: &mut Vec<Problem>,
+    ) -> Result<TargetDrive, Problems> {
+        let options = TargetOptions {
+            driveset: self.shard,
+            drive_ids: ids,
+            ids_proved: false,
+            image_sector: self.saved.target.sector,
+            not_for_shipping: self.request.not_for_shipping,
+            for_service: true,
+            is_made_for: false,
+            context: self.context,
+            roots: self.roots,
+        };
+        let found = target::find(std::slice::from_ref(row), &options, warnings)?;
+        let mut problems = Problems::default();
+        inputs::refuse_foreign_records(&found, &self.book.ledger, &self.request.journal, &mut problems);
+        problems.into_result()?;
+        let target = found.into_iter().next();
+        target.ok_or_else(|| Problem::new(Kind::Internal, "a row of a driveset names no drive").into())
+    }
+
+    fn lay_out(&self, target: &TargetDrive) -> Result<DriveLayout, DriveError> {
+        self.planner.lay_out(target, &self.saved.assigned, self.saved.seed)
+    }
+
+    /// The drive that the plan names.
+    fn planned(&self, warnings: &mut Vec<Problem>) -> Result<(TargetDrive, DriveLayout), Problems> {
+        let planned = &self.saved.target;
+        let mut ids = self.request.drive_ids.clone();
+        if ids.is_empty() && has_own_id(planned) {
+            ids.push((String::new(), planned.facts.drive_id.clone()));
+        }
+        let target = self.look(&row_of(planned), &ids, warnings)?;
+        Problems(differences(planned, &target)).into_result()?;
+        let layout = self.lay_out(&target).map_err(|error| {
+            let problem = Problem::new(Kind::Internal, format!("the plan does not fit its own drive: {error}"));
+            problem.drive(&target.facts.name)
+        })?;
+        Ok((target, layout))
+    }
+
+    /// The first drive of the class that is free.
+    fn any(
+        &self,
+        class: SizeClass,
+        choice: &mut Choice<'_>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<(TargetDrive, DriveLayout), Problems> {
+        let mut passed = Vec::new();
+        for name in &choice.candidates.clone() {
+            let mut more = Vec::new();
+            let reason = match self.free(name, class, choice, &mut more) {
+                Err(reason) => reason,
+                Ok((target, _)) if !(choice.take)(&target.facts)? => Passed::Taken,
+                Ok(found) => {
+                    warnings.append(&mut more);
+                    return Ok(found);
+                }
+            };
+            passed.push(format!("{name} {reason}"));
+        }
+        let what = format!("no attached drive is free for this shard, which wants one of {}", class.size);
+        let advice = format!(
+            "attach an empty drive of {} to {} with sectors of {} bytes; one that holds something is taken if --yes names it",
+            class.size,
+            ByteLen(class.size.0 / 10 * 11),
+            class.sector.bytes()
+        );
+        let value = if passed.is_empty() { "none is attached".into() } else { passed.join("; ") };
+        Err(Problem::new(Kind::Refused, what).value(value).advice(advice).into())
+    }
+
+    /// A drive that fits and is free, or the reason why it is passed over.
+    fn free(
+        &self,
+        name: &str,
+        class: SizeClass,
+        choice: &Choice<'_>,
+        warnings: &mut Vec<Problem>,
+    ) -> Result<(TargetDrive, DriveLayout), Passed> {
+        let row = DrivesetRow {
+            line: 0,
+            target: match name.strip_prefix("serial:") {
+                Some(serial) => TargetName::Serial(serial.to_owned()),
+                None if fs::metadata(name).is_ok_and(|meta| meta.is_file()) => {
+                    TargetName::Image { path: PathBuf::from(name), size: None }
+                }
+                None => TargetName::Device(PathBuf::from(name)),
+            },
+            format: FormatOption::Format,
+            prompt: FormatPrompt::PromptOnFormat,
+            encryption: Encryption::Encrypt,
+            existing_key: None,
+        };
+        let target = self.look(&row, &self.request.drive_ids, warnings).map_err(Passed::Refused)?;
+        let facts = &target.facts;
+        if !class.has(facts.size, target.sector) {
+            return Err(Passed::OtherClass(facts.size, target.sector));
+        }
+        if (choice.is_taken)(facts) {
+            return Err(Passed::Taken);
+        }
+        let is_named = |id: &String| *id == facts.drive_id || Some(id) == facts.serial.as_ref();
+        if let Some(contents) = facts.contents.as_ref().filter(|_| !choice.consented.iter().any(is_named)) {
+            return Err(Passed::Holds(contents.clone()));
+        }
+        let layout = self.lay_out(&target).map_err(Passed::Unfit)?;
+        Ok((target, layout))
+    }
+}
+
+/// Reason why a drive is not taken for a shard of a size class.
+#[derive(Debug)]
+enum Passed {
+    Refused(Problems),
+    OtherClass(ByteLen, SectorSize),
+    Taken,
+    Holds(String),
+    Unfit(DriveError),
+}
+
+impl std::fmt::Display for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(problems) => f.write_str(problems.0.first().map_or("is refused", |problem| &problem.what)),
+            Self::OtherClass(size, sector) => write!(f, "has {size} in sectors of {} bytes", sector.bytes()),
+            Self::Taken => f.write_str("is taken by another shard"),
+            Self::Holds(contents) => write!(f, "holds {contents}"),
+            Self::Unfit(error) => write!(f, "does not take the files: {error}"),
+        }
+    }
 }
 
 /// Reads a shard whose digest is known.

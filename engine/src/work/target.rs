@@ -12,7 +12,7 @@ use crate::device::by_id::{self, Link};
 use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};
 use crate::report::{DriveFacts, Kind, Problem, Problems};
-use crate::request::AbsentDrive;
+use crate::request::{AbsentDrive, SizeClass};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 use crate::volume::find;
 
@@ -353,6 +353,29 @@ pub fn absent(drive: &AbsentDrive) -> TargetDrive {
         agreed: false,
         work: Work::Format,
         key: None,
+    }
+}
+
+/// Path of a drive of a size class, in place of its own.
+const ANY: &str = "any";
+
+/// Longest drive id (docs/spec/import-export.md#manifest-grammar): room for it is room for every serial.
+const DRIVE_ID_LEN_MAX: usize = 64;
+
+/// The target of a drive that is any of its class, planned with the smallest size and the longest drive id.
+pub fn any(number: usize, class: SizeClass) -> TargetDrive {
+    let serial = format!("any-{number:0>width$}", width = DRIVE_ID_LEN_MAX - 4);
+    let mut target = absent(&AbsentDrive { serial, size: class.size, sector: class.sector });
+    target.facts.name = format!("any drive of {}", class.size);
+    target.facts.path = PathBuf::from(ANY);
+    target
+}
+
+impl TargetDrive {
+    /// The class, of a drive that is any of it.
+    pub fn class(&self) -> Option<SizeClass> {
+        let class = SizeClass { size: self.facts.size, sector: self.sector };
+        (self.facts.path == Path::new(ANY)).then_some(class)
     }
 }
 
