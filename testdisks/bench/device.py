@@ -1,7 +1,8 @@
 """Makes loop devices and runs fio, ordinary tools and dray on them by turns; prints ratios, which travel better than figures.
 
 scripts/bench-device [--on disk|memory|DIR] [--source DIR] [--limit 1G] [--size 8G] [--sector 512] [--rounds 3] [--rows large,…]
-Needs root, fio, ntfs-3g, and for `back` libbde's bdemount. Rows: large, cold, verify, back, small, cp, two, four, ten, second, in-place, plan. The budget of each row
+Needs root, fio, ntfs-3g, and for `back` libbde's bdemount. Rows: large, cold, verify, back, small, cp, two, four, ten, second, in-place, plan,
+and of whole drives format, acquire, write, clone. The budget of each row
 stands beside it, and what dray took of the processors for a GB; the device's own work (a loop copies, too) is in the busy share.
 Sources lie on the other side (in memory when the device is on disk, and the other way round), dropped from the page
 cache before each run where that can be done; memory is memory.
@@ -327,6 +328,92 @@ class Bench:
         more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length // 2)}"
         self.row("encrypting in place against a first session", statistics.median(ours), statistics.median(theirs), "≥ 0.9", more=more)
 
+    # whole drives: what is read back counts for the peer, too, and the slower of what is read and what is written
+
+    def fio_file(self, path, rw, length):
+        """What fio does with a file in large requests, past the page cache where the file system can do that."""
+        cold()
+        for direct in ("1", "0"):
+            args = ["fio", "--name=b", f"--filename={path}", f"--rw={rw}", "--bs=4M", "--iodepth=16", f"--size={length}", "--ioengine=io_uring", f"--direct={direct}", *(["--end_fsync=1"] if rw == "write" else ["--readonly"]), "--output-format=json"]  # fmt: skip
+            if not subprocess.run(args[:7] + [f"--size={min(length, 4 << 20)}"] + args[8:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+                break
+        _, _, text = call(*args, quiet=True)
+        job = json.loads(text[text.index("{") :])["jobs"][0]
+        return job[rw]["io_bytes"] / (job["job_runtime"] / 1000) / 1e9
+
+    def format(self, loop, length):
+        """A drive for Windows with files on it."""
+        source = self.dataset("large", f"large={length},1G")
+        best = self.best_of_fio(loop.node, "write", length)
+        keys = os.path.join(self.source_dir, "keys")
+        ours, theirs = [], []
+        for turn in range(self.args.rounds):
+            with huge_pages(160) if best[2] else contextlib.nullcontext():
+                theirs.append(self.fio(loop.node, "write", length, *best))
+            os.mkdir(f"{keys}{turn}")
+            args = [self.args.dray, "format", loop.node, "--from", source, "--keys", f"{keys}{turn}", "--read-back", "none"]
+            _, _, text = call(*args, "--dry-run", "--json", quiet=True)
+            cold()
+            ours.append(length / call(*args, "--silent", "--yes", re.search(r'"drive_id":\s*"([^"]+)"', text).group(1))[0] / 1e9)
+        more = f"runs {fmt(ours)} / {fmt(theirs)}; {spent.a_gb(length)}"
+        self.row("large files, format --from against fio write", statistics.median(ours), statistics.median(theirs), "≥ 0.95", more=more)
+
+    def whole(self, wanted, length):
+        """Drives of this length as images and back: read and written at once, so the slower of the two counts; `write` and `clone`
+        also read back, which fio does behind the writing."""
+        loops = [self.loop(length) for _ in range(2 if "clone" in wanted else 1)]
+        first, image = loops[0], os.path.join(self.source_dir, "whole.img")
+        read = self.best_of_fio(first.node, "read", length)
+        write = self.best_of_fio(loops[-1].node, "write", length)
+        ours, theirs, costs = {}, {}, {}
+
+        def fio(node, way, best):
+            with huge_pages(160) if best[2] else contextlib.nullcontext():
+                return self.fio(node, way, length, *best)
+
+        def again(what, *command):
+            cold()
+            ours.setdefault(what, []).append(length / call(*command)[0] / 1e9)
+            costs[what] = spent.a_gb(length)
+
+        def acquire(what, *more):
+            for end in ("", ".map", ".hashes"):
+                with contextlib.suppress(OSError):
+                    os.unlink(image + end)
+            again(what, self.args.dray, "acquire", first.node, "--to", image, *more)
+
+        def name(loop):
+            return os.path.splitext(os.path.basename(loop.node))[0]
+
+        for _ in range(self.args.rounds):
+            file_write = self.fio_file(image, "write", length)
+            device_read = fio(first.node, "read", read)
+            theirs.setdefault("acquire", []).append(min(file_write, device_read))
+            acquire("acquire", "--no-md5")
+            if "acquire" in wanted:
+                acquire("acquire, MD5 of the whole")
+            device_write = fio(loops[-1].node, "write", write)
+            if "write" in wanted:
+                one = min(self.fio_file(image, "read", length), device_write)
+                theirs.setdefault("write", []).append(1 / (1 / one + 1 / device_read))
+                again("write", self.args.dray, "write", image, first.node, "--silent", "--yes", name(first))
+            if "clone" in wanted:
+                one = min(device_read, device_write)
+                theirs.setdefault("clone", []).append(1 / (1 / one + 1 / device_read))
+                again("clone", self.args.dray, "clone", first.node, loops[1].node, "--silent", "--yes", name(loops[1]))
+        for what, peer in (("acquire", "the slower fio"), ("write", "the slower fio, and fio reading back"), ("clone", "the slower fio, and fio reading back")):
+            if what in wanted:
+                more = f"runs {fmt(ours[what])} / {fmt(theirs[what])}; {costs[what]}"
+                self.row(f"{what} against {peer}", statistics.median(ours[what]), statistics.median(theirs[what]), "≥ 0.95", more=more)
+        if "acquire" in wanted:
+            what = "acquire, MD5 of the whole"
+            self.row("  with the MD5 of the whole, one chain", statistics.median(ours[what]), statistics.median(ours["acquire"]), "none", more=f"runs {fmt(ours[what])}")
+        for loop in loops:
+            loop.close()
+        for end in ("", ".map", ".hashes"):
+            with contextlib.suppress(OSError):
+                os.unlink(image + end)
+
     def plan(self, loop):
         """Planning alone, on files that are there; its growth is what counts."""
         seconds = []
@@ -407,6 +494,11 @@ def main():
             bench.second(loop, args.size)
         if "in-place" in rows and not args.fio_only:
             bench.in_place(loop, args.size)
+        if "format" in rows and not args.fio_only:
+            bench.format(loop, args.size)
+        whole = [row for row in ("acquire", "write", "clone") if row in rows]
+        if whole and not args.fio_only:
+            bench.whole(whole, args.size)
         if "plan" in rows and not args.fio_only:
             bench.plan(loop)
     print(f"\n{'':58} {'ours':>9} {'theirs':>9} {'ratio':>6}  budget")
