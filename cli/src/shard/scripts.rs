@@ -149,11 +149,12 @@ fn parallel(index: &Index, dir: &str, docks: u32) -> String {
 # Runs the shards of {called} with GNU parallel, at most {docks} drives at once on each host; hosts by ssh.
 {CODES}
 # Ending `parallel` drops the connection, and the far program with it, without a checkpoint of its own: it resumes at the
-# last one. To stop at once and cleanly, send SIGTERM to `dray` on its host.
+# last one. To stop at once and cleanly, send SIGTERM to `dray` on its host. Run this script again to go on: drives that are
+# done are passed over.
 set -uo pipefail
 shards={dir}
 {consent}
-run="dray shard run $shards --index {{}} --silent{passed}"
+run="dray shard run $(printf %q "$shards") --index {{}} --silent{passed}"
 start() {{
     local far=()
     [ "$1" = ::: ] || {{ far=("$1" "$2"); shift 2; }}

@@ -556,3 +556,43 @@ fn shards_import_many_drives() {
     assert_eq!(code(&unknown), 1, "{}", said(&unknown));
     assert!(!session.path("j").exists());
 }
+
+/// The script for GNU parallel, run by it: a drive that is killed, and the script again.
+#[test]
+fn gnu_parallel_runs_the_script_of_a_plan() {
+    let version = Command::new("parallel").arg("--version").output();
+    if !version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).starts_with("GNU parallel")) {
+        return eprintln!("SKIPPED judge: GNU parallel is not installed");
+    }
+    // Blanks in the path: the script must quote it.
+    let session = planned("shards parallel");
+    split(&session);
+    let script = dray(&session.dir, &["template", "parallel", "--shards", "s", "--docks", "2"]);
+    fs::write(session.path("run.sh"), &script.stdout).expect("a script");
+    fs::create_dir_all(session.path("bin")).expect("a directory");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_dray"), session.path("bin/dray")).expect("a link");
+    let path = format!("{}:{}", session.path("bin").display(), std::env::var("PATH").expect("a path"));
+    let run = |rate: &str| {
+        let mut command = Command::new("bash");
+        command.arg("run.sh").current_dir(&session.dir).env("PATH", &path).env("DRAY_SOURCE_RATE", rate);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("bash")
+    };
+    let mut first = run("6M");
+    let begun = || states(&session)[0] == "running" && session.path("d1.img").exists();
+    while !begun() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(first.try_wait().expect("a child").is_none(), "it writes for some seconds");
+    }
+    assert_eq!(states(&session)[2], "waiting", "two docks");
+    let lock: serde_json::Value =
+        serde_json::from_slice(&fs::read(session.path("s/0000.lock")).expect("a lock")).expect("an object");
+    let process = lock["process"].as_u64().expect("a process").to_string();
+    Command::new("kill").args(["-KILL", &process]).status().expect("kill");
+    assert_eq!(first.wait().expect("ended").code(), Some(6), "one drive is missing from the merged journal");
+    assert_eq!(states(&session), ["broken off", "done", "done"]);
+    assert_eq!(run("100M").wait().expect("ended").code(), Some(0));
+    for n in 1..4 {
+        verified(&session, &format!("d{n}.img"), &session.path(&format!("s/d{n}.xml")));
+    }
+}
