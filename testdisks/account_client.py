@@ -6,8 +6,8 @@
   put CONTAINER NAME FILE [k=v …]       uploads a file; k=v: metadata, and type=, md5=, kind=, tier=, snapshot=1
   get CONTAINER NAME FILE               downloads it
   batch FILE                            uploads what a JSON list says, each {"container", "name", "file", and what it wants:
-                                        "kind", "type", "cache", "metadata", "block" (length of its blocks),
-                                        "ranges" (of a page blob: [offset, length]), "snapshot" and "lease" (true)}
+                                        "kind", "type", "cache", "metadata", "block" (length of its blocks, or a list of
+                                        them), "ranges" (of a page blob: [offset, length]), "snapshot" and "lease" (true)}
   many CONTAINER COUNT                  small blobs named blob-0000000 and so on
   read CONTAINER                        one JSON line a blob: all that can be read of it, its content as SHA-256
   stage CONTAINER NAME ID FILE          sends a block, whose id is in base64, and commits nothing
@@ -81,10 +81,13 @@ elif command == "batch":
             for offset, length in one["ranges"]:
                 client.upload_page(content[offset : offset + length], offset, length)
         elif "block" in one:
-            ids = []
-            for at in range(0, len(content), one["block"]):
+            ids, at, lengths = [], 0, one["block"]
+            if isinstance(lengths, int):
+                lengths = [lengths] * -(-len(content) // lengths)
+            for length in lengths:
                 ids.append(azure.BlobBlock(block_id=f"block-{at:012}"))
-                client.stage_block(ids[-1].id, content[at : at + one["block"]])
+                client.stage_block(ids[-1].id, content[at : at + length])
+                at += length
             client.commit_block_list(ids, **more)
         else:
             kind = {"page": azure.BlobType.PAGEBLOB, "append": azure.BlobType.APPENDBLOB}.get(one.get("kind"), azure.BlobType.BLOCKBLOB)

@@ -112,6 +112,26 @@ impl Md5Chain {
         digest_of(self.state)
     }
 
+    /// Appends all that continues the stream elsewhere: length, state, and the bytes that fill no block yet.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&digest_of(self.state));
+        out.extend_from_slice(&self.open[..self.open_len()]);
+    }
+
+    /// Continues the stream that [`Self::save`] wrote; `None` if the bytes are not from there.
+    pub fn load(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first_chunk()?;
+        let (state, open) = rest.split_first_chunk::<16>()?;
+        let len = u64::from_le_bytes(*len);
+        let whole = len - len % BLOCK as u64;
+        let mut chain = Self::at(*state, whole);
+        chain.len = len;
+        let into = chain.open.get_mut(..open.len()).filter(|_| open.len() as u64 == len - whole)?;
+        into.copy_from_slice(open);
+        Some(chain)
+    }
+
     /// The digest of all bytes.
     pub fn finish(self) -> [u8; 16] {
         let mut tail = Tail::default();

@@ -3,19 +3,13 @@
 //! They are kept with the catalog, one for each of its files, so that a resumed session reads the same versions of the
 //! same blobs, and describes them alike in the manifest.
 
+use std::ops::Range;
+
 use crate::azure::names;
 use crate::checkpoint::Fault;
 use crate::checkpoint::code::{Decoder, Encoder};
 use crate::hash;
-use crate::units::ByteLen;
-
-/// Blocks shorter than this are not written into the manifest one by one: the hash blocks of a drive are whole clusters.
-const OWN_BLOCK_UNIT: u64 = 64 << 10;
-
-/// Longest block of the published manifest grammar (docs/spec/import-export.md#manifest-grammar), and of the blobs that are
-/// beyond it, of more than 195 GiB (docs/spec/import-export.md#names-and-sizes).
-const OWN_BLOCK_MAX: u64 = 4 << 20;
-const OWN_BLOCK_LARGE_MAX: u64 = 100 << 20;
+use crate::units::ClusterSize;
 
 /// Kind of a blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,34 +23,107 @@ pub enum ExportedKind {
     Append,
 }
 
-/// The blob's own block list, where the manifest can follow it.
+/// The blob's own block list, which the manifest follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnBlocks {
-    /// Length of every block but the last, in bytes.
-    pub len: u64,
+    /// Length of every block but the last, in bytes; 0 where they are of various lengths.
+    len: u64,
+    /// Offset of the end of each block, where they are of various lengths.
+    ends: Vec<u64>,
     /// Ids in base64, as the service keeps them.
-    pub ids: Vec<String>,
+    ids: Vec<String>,
 }
 
 impl OwnBlocks {
-    /// The block list of a blob of `length` bytes: `None` where its blocks are of various lengths, longer than the manifest
-    /// may list, or cannot be hashed one by one because they are not whole clusters. The manifest then lists blocks of its
-    /// own.
+    /// The block list of a blob of `length` bytes: `None` where it is not the whole blob, or has blocks that no manifest
+    /// can list (docs/spec/import-export.md#names-and-sizes). The manifest then lists blocks of its own.
     pub fn of(blocks: Vec<(String, u64)>, length: u64) -> Option<Self> {
         let (_, len) = *blocks.first()?;
         let (last, others) = blocks.split_last()?;
-        let is_alone = others.is_empty();
-        let is_large = names::blocks_of(ByteLen(length)).is_ok_and(|blocks| blocks.len > OWN_BLOCK_MAX);
-        let len_max = if is_large { OWN_BLOCK_LARGE_MAX } else { OWN_BLOCK_MAX };
-        let is_whole = (is_alone || len.is_multiple_of(OWN_BLOCK_UNIT)) && len <= len_max;
-        let is_even = others.iter().all(|(_, other)| *other == len) && (1..=len).contains(&last.1);
-        let is_plain = |id: &String| id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
-        let is_even = is_even && blocks.iter().all(|(id, _)| is_plain(id));
-        let sum = blocks.iter().try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
-        if len == 0 || !is_whole || !is_even || sum != Some(length) {
+        let is_even = others.iter().all(|(_, other)| *other == len) && last.1 <= len;
+        let is_listable = |(id, len): &(String, u64)| {
+            let mut id = id.bytes();
+            (1..=names::BLOCK_LEN_MAX).contains(len)
+                && id.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+        };
+        if blocks.len() as u64 > names::BLOCKS_MAX || !blocks.iter().all(is_listable) {
             return None;
         }
-        Some(Self { len, ids: blocks.into_iter().map(|(id, _)| id).collect() })
+        let mut end = 0;
+        let ends = blocks.iter().map(|(_, len)| {
+            end += len;
+            end
+        });
+        let ends: Vec<u64> = ends.collect();
+        if ends.last() != Some(&length) {
+            return None;
+        }
+        let ids = blocks.into_iter().map(|(id, _)| id).collect();
+        Some(if is_even { Self { len, ends: Vec::new(), ids } } else { Self { len: 0, ends, ids } })
+    }
+
+    /// Ids in base64, in the order of the blocks.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+}
+
+/// The pieces of a file that are hashed one by one, in its order and without gaps.
+#[derive(Clone, Copy, Debug)]
+pub struct HashBlocks<'a> {
+    total: u64,
+    len: u64,
+    ends: &'a [u64],
+}
+
+impl<'a> HashBlocks<'a> {
+    /// Blocks of `len` bytes, the last one shorter, of a file of `total` bytes.
+    pub const fn even(total: u64, len: u64) -> Self {
+        Self { total, len, ends: &[] }
+    }
+
+    /// The blocks of a blob of `total` bytes as the account has them.
+    pub fn own(total: u64, own: &'a OwnBlocks) -> Self {
+        Self { total, len: own.len.max(1), ends: &own.ends }
+    }
+
+    /// Number of blocks.
+    pub fn count(&self) -> u64 {
+        if self.ends.is_empty() { self.total.div_ceil(self.len) } else { self.ends.len() as u64 }
+    }
+
+    /// Length of every block but the last; `None` where they are of various lengths.
+    pub fn even_len(&self) -> Option<u64> {
+        self.ends.is_empty().then_some(self.len)
+    }
+
+    /// Bytes of the file in block `number`, which must be one of [`Self::count`].
+    pub fn range(&self, number: u64) -> Range<u64> {
+        if self.ends.is_empty() {
+            let start = number * self.len;
+            return start..(start + self.len).min(self.total);
+        }
+        let end = |number: u64| self.ends.get(number as usize).copied().unwrap_or(self.total);
+        number.checked_sub(1).map_or(0, end)..end(number)
+    }
+
+    /// The block that holds the byte at `offset`; the end of the file, if nothing does.
+    pub fn around(&self, offset: u64) -> Range<u64> {
+        if offset >= self.total {
+            return self.total..self.total;
+        }
+        let number = if self.ends.is_empty() {
+            offset / self.len
+        } else {
+            self.ends.partition_point(|end| *end <= offset) as u64
+        };
+        self.range(number)
+    }
+
+    /// Whether a block ends within a cluster, other than with the file.
+    pub fn splits(&self, cluster: ClusterSize) -> bool {
+        let is_split = |end: &u64| *end < self.total && !end.is_multiple_of(cluster.bytes());
+        if self.ends.is_empty() { is_split(&self.len) } else { self.ends.iter().any(is_split) }
     }
 }
 
@@ -127,9 +194,9 @@ impl Exported {
         self.files.get(file as usize).and_then(ExportedFile::blob)
     }
 
-    /// Length of the blocks that a file of `length` bytes is hashed in.
-    pub fn block_len(&self, file: u32) -> Option<u64> {
-        self.blob(file)?.blocks.as_ref().map(|blocks| blocks.len)
+    /// The blob's own blocks, where the manifest lists them.
+    pub fn blocks(&self, file: u32) -> Option<&OwnBlocks> {
+        self.blob(file)?.blocks.as_ref()
     }
 
     /// Properties and metadata files that belong to a blob.
@@ -193,6 +260,7 @@ fn save_blob(to: &mut Encoder<'_>, blob: &ExportedBlob) {
         to.u64(blocks.len);
         to.u64(blocks.ids.len() as u64);
         blocks.ids.iter().for_each(|id| to.text(id));
+        blocks.ends.iter().for_each(|end| to.u64(*end));
     });
     to.u64(blob.ranges.len() as u64);
     for (offset, len) in &blob.ranges {
@@ -216,10 +284,14 @@ fn load_blob(from: &mut Decoder<'_>, kind: u8, count: u32) -> Result<ExportedBlo
     let blocks = from.option(|from| {
         let len = from.u64()?;
         let ids = (0..from.count(8)?).map(|_| from.text()).collect::<Result<Vec<_>, _>>()?;
-        if len == 0 || ids.is_empty() {
+        if ids.is_empty() {
             return Err(Fault("holds an empty block list"));
         }
-        Ok(OwnBlocks { len, ids })
+        let ends = (0..if len == 0 { ids.len() } else { 0 }).map(|_| from.u64()).collect::<Result<Vec<_>, _>>()?;
+        if !ends.is_sorted_by(|a, b| a < b) || ends.first() == Some(&0) {
+            return Err(Fault("holds a block list out of order"));
+        }
+        Ok(OwnBlocks { len, ends, ids })
     })?;
     let ranges = (0..from.count(16)?).map(|_| Ok((from.u64()?, from.u64()?))).collect::<Result<Vec<_>, Fault>>()?;
     let mut side = || match from.option(Decoder::u32)? {
@@ -239,23 +311,40 @@ mod tests {
     }
 
     #[test]
-    fn a_block_list_is_followed_where_its_blocks_are_whole_clusters() {
+    fn a_block_list_is_followed_whatever_the_lengths_of_its_blocks() {
         let mib = 1 << 20;
         for (lens, len) in [
             (&[4 * mib, 4 * mib, 5][..], Some(4 * mib)),
-            (&[8 * mib, 8 * mib], None),
-            (&[5 * mib], None),
+            (&[100 * mib, 8 * mib], Some(100 * mib)),
             (&[1_000_003], Some(1_000_003)),
             (&[65536, 1], Some(65536)),
-            (&[1_000_003, 1_000_003], None),
-            (&[4 * mib, 5 * mib], None),
-            (&[4 * mib, 2 * mib, 4 * mib], None),
+            (&[1_000_003, 1_000_003], Some(1_000_003)),
+            (&[4 * mib, 5 * mib], Some(0)),
+            (&[4 * mib, 2 * mib + 1, 4 * mib], Some(0)),
             (&[], None),
+            (&[1, 0], None),
+            (&[100 * mib + 1], None),
+            (&vec![1; 50_001], None),
         ] {
             let sum = lens.iter().sum();
-            assert_eq!(OwnBlocks::of(blocks(lens), sum).map(|own| own.len), len, "{lens:?}");
+            let own = OwnBlocks::of(blocks(lens), sum);
+            assert_eq!(own.as_ref().map(|own| own.len), len, "{lens:?}");
             assert_eq!(OwnBlocks::of(blocks(lens), sum + 1), None, "not the whole blob: {lens:?}");
+            let Some(own) = own else { continue };
+            let cut = HashBlocks::own(sum, &own);
+            assert_eq!(cut.count(), lens.len() as u64);
+            let mut at = 0;
+            for (number, len) in lens.iter().enumerate() {
+                let range = at..at + len;
+                assert_eq!(cut.range(number as u64), range, "{lens:?}");
+                for offset in [range.start, range.end - 1] {
+                    assert_eq!(cut.around(offset), range, "{lens:?}");
+                }
+                at = range.end;
+            }
+            assert_eq!(cut.around(sum), sum..sum);
         }
+        assert_eq!(OwnBlocks::of(vec![("a\"b".into(), 1)], 1), None, "no id of the service");
     }
 
     #[test]
@@ -267,7 +356,7 @@ mod tests {
             etag: "\"0x1\"".into(),
             last_modified: "Sun, 29 Nov 2026 08:00:00 GMT".into(),
             kind: ExportedKind::Page,
-            blocks: Some(OwnBlocks { len: 4, ids: vec!["AAAAAA==".into()] }),
+            blocks: OwnBlocks::of(blocks(&[4, 9, 2]), 15),
             ranges: vec![(512, 1024)],
             properties: Some(1),
             metadata: None,

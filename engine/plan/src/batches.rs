@@ -1,7 +1,8 @@
 //! The write order: the drive cut into batches of one slot each.
 //!
 //! A batch holds whole hash blocks only, so that each is independent: it is filled, hashed and sealed without
-//! knowledge of its neighbours. Only blocks longer than a slot (files above 195 GiB) run on from batch to batch.
+//! knowledge of its neighbours. Two kinds of blocks run on from batch to batch: those longer than a slot, and those of an
+//! exported blob that end within a cluster, as batches are whole clusters.
 
 use std::ops::Range;
 
@@ -10,7 +11,8 @@ use crate::ntfs::build::{LinearRange, Phase as SectionPhase, SectionKind, Tree};
 use crate::tree::DriveTree;
 use crate::units::{ByteLen, ByteOffset, ByteRange, ClusterSize, Clusters};
 
-/// Most parts in one batch: bounds the open parts for a directory of a million empty files.
+/// Most parts in one batch, but for those that begin within a cluster: bounds the open parts for a directory of a million
+/// empty files.
 const PARTS_MAX: usize = 2048;
 
 /// Phase of writing. The order of the variants is the order of writing.
@@ -225,7 +227,8 @@ impl Iterator for FilePacker<'_> {
         let mut parts: Vec<Part> = Vec::new();
         let mut len = 0u64;
         let mut first = None;
-        while self.file < tree.files() && parts.len() < PARTS_MAX {
+        // A batch that ended within a cluster could not be continued.
+        while self.file < tree.files() && (parts.len() < PARTS_MAX || !len.is_multiple_of(self.cluster)) {
             let file = self.file;
             // Files whose contents depend on the blobs wait for all of them.
             let borders = [tree.blob_count(), tree.first_property()];
@@ -234,12 +237,11 @@ impl Iterator for FilePacker<'_> {
                 break;
             }
             let total = tree.file(file).len.0;
-            let block = tree.block_len(file);
             let offset = self.offset;
-            let in_block = offset % block;
-            let rest_of_block = (block - in_block).min(total - offset);
+            let block = tree.blocks(file).around(offset);
+            let rest_of_block = block.end - offset;
             let room = self.slot_len - len;
-            if rest_of_block > room && !parts.is_empty() {
+            if rest_of_block > room && !parts.is_empty() && len.is_multiple_of(self.cluster) {
                 break;
             }
             let take = rest_of_block.min(room);
@@ -252,13 +254,13 @@ impl Iterator for FilePacker<'_> {
                 offset,
                 len: take as u32,
                 into: len as u32,
-                block_start: in_block == 0,
+                block_start: offset == block.start,
                 block_end: take == rest_of_block,
             });
             self.offset += take;
             if self.offset == total {
                 (self.file, self.offset) = (file + 1, 0);
-                len += take.next_multiple_of(self.cluster);
+                len = (len + take).next_multiple_of(self.cluster);
             } else {
                 len += take;
             }
@@ -457,6 +459,54 @@ impl Iterator for Batches<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::account::{Exported, ExportedBlob, ExportedFile, OwnBlocks};
+    use crate::azure::dataset::BlobType;
+    use crate::catalog::Builder;
+    use crate::units::{FileTime, Stamp};
+
+    #[test]
+    fn blocks_that_end_within_clusters_are_packed_without_gaps() {
+        const CLUSTER: u64 = 4096;
+        for lens in [vec![3; 9000], vec![70_000, 1, 5000, 300_000, 4095], vec![65_537; 5], vec![1; 5]] {
+            let total: u64 = lens.iter().sum();
+            let mut builder = Builder::new();
+            let row = builder.row("mem:/".into(), Some(0), Some(BlobType::Block));
+            let at = [Stamp { seconds: 0, nanos: 0 }; 2];
+            for (name, len) in [("a", total), ("b", 700)] {
+                builder.file(0, name, row, ByteLen(len), at).expect("a file");
+            }
+            let blocks = lens.iter().enumerate().map(|(i, len)| (format!("{i}"), *len)).collect();
+            let own = ExportedBlob { blocks: OwnBlocks::of(blocks, total), ..ExportedBlob::default() };
+            let files = [own, ExportedBlob::default()].map(|blob| ExportedFile::Blob(Box::new(blob))).into();
+            let exported = Arc::new(Exported { endpoint: String::new(), files });
+            let catalog = Arc::new(builder.seal_export().expect("each once"));
+            let tree = DriveTree::of_export(catalog, &[0, 1], exported, FileTime(0));
+            let cluster = ClusterSize::from_bytes(CLUSTER).expect("a cluster");
+            let (mut next, mut seen, mut ends) = (0, Vec::new(), 0);
+            for packed in FilePacker::new(&tree, cluster, 64 << 10) {
+                assert!(packed.len <= 64 << 10 && (packed.len as u64).is_multiple_of(CLUSTER));
+                assert_eq!(packed.parts[0].offset % CLUSTER, 0, "a batch begins with a cluster");
+                for part in packed.parts.iter().filter(|part| part.file == 0) {
+                    assert_eq!((part.offset, u64::from(part.into) % CLUSTER), (next, next % CLUSTER), "{lens:?}");
+                    assert_eq!(part.block_start, next == ends, "{lens:?}");
+                    if part.block_start {
+                        ends += lens[seen.len()];
+                        seen.push(ends);
+                    }
+                    next += u64::from(part.len);
+                    assert_eq!(part.block_end, next == ends, "{lens:?}");
+                }
+            }
+            assert_eq!((next, seen.len()), (total, lens.len()));
         }
     }
 }

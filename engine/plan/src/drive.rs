@@ -215,7 +215,8 @@ impl DriveLayout {
     /// The files do not fit; the error says by how much.
     pub fn new(frame: Frame, tree: DriveTree, manifest_len_max: ByteLen) -> Result<Self, DriveError> {
         if let Some(file) = tree.split_clusters(frame.cluster()) {
-            return Err(DriveError::BlockSplitsCluster { block: ByteLen(tree.block_len(file)) });
+            let block = ByteLen(tree.blocks(file).even_len().unwrap_or_default());
+            return Err(DriveError::BlockSplitsCluster { block });
         }
         let layout = Layout::plan(frame.volume_spec(manifest_len_max), &tree)?;
         let data_len = ByteLen((0..tree.blob_count()).map(|i| tree.file(i).len.0).sum());
@@ -442,11 +443,6 @@ impl DriveLayout {
         let cluster = self.layout.cluster();
         let start = cluster.len_of(self.layout.cluster_count()).0;
         ByteRange::new(start, self.volume().len.0 - self.sector().bytes() - start)
-    }
-
-    /// Length of the hash blocks of a file.
-    pub fn block_len(&self, file: u32) -> u64 {
-        self.tree.block_len(file)
     }
 
     /// The volume's first sector.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::account::{Exported, ExportedFile};
+use crate::account::{Exported, ExportedFile, HashBlocks};
 use crate::azure::dataset::BlobType;
 use crate::azure::names;
 use crate::azure::properties::{MD5_END, MD5_START};
@@ -437,7 +437,7 @@ impl DriveTree {
         (self.listed || self.sets_md5s())
             && match self.blob_type(i) {
                 Some(BlobType::Page) => true,
-                Some(_) => self.file(i).len.0 > self.block_len(i),
+                Some(_) => self.blocks(i).count() > 1,
                 None => false,
             }
     }
@@ -470,27 +470,27 @@ impl DriveTree {
         }
     }
 
-    /// Length of the blocks that file `i` is hashed in.
-    pub fn block_len(&self, i: u32) -> u64 {
+    /// The blocks that file `i` is hashed in.
+    pub fn blocks(&self, i: u32) -> HashBlocks<'_> {
+        let total = self.file(i).len;
         match self.kind(i) {
             FileKind::Blob(file) if self.catalog.blob_type(file) != BlobType::Page => {
-                if let Some(len) = self.exported.as_ref().and_then(|exported| exported.block_len(file)) {
-                    return len;
+                match self.exported.as_ref().and_then(|exported| exported.blocks(file)) {
+                    Some(own) => HashBlocks::own(total.0, own),
+                    None => {
+                        let len = names::blocks_of(total).map_or(names::BLOCK_LEN, |blocks| blocks.len);
+                        HashBlocks::even(total.0, len)
+                    }
                 }
-                names::blocks_of(self.catalog.files()[file as usize].len).map_or(names::BLOCK_LEN, |blocks| blocks.len)
             }
-            _ => names::BLOCK_LEN,
+            _ => HashBlocks::even(total.0, names::BLOCK_LEN),
         }
     }
 
-    /// The first file with several hash blocks that are not whole clusters, so that no batch could end with one: blocks of
-    /// files above 195 GiB are a multiple of 1 MiB.
+    /// The first local file with several hash blocks that are not whole clusters, in which no hash of the file as a whole
+    /// could be noted between two batches: blocks of files above 195 GiB are a multiple of 1 MiB.
     pub fn split_clusters(&self, cluster: ClusterSize) -> Option<u32> {
-        let splits = |&i: &u32| {
-            let block = self.block_len(i);
-            self.file(i).len.0 > block && !block.is_multiple_of(cluster.bytes())
-        };
-        (0..self.blob_count()).find(splits)
+        (0..self.blob_count()).find(|&i| self.exported.is_none() && self.blocks(i).splits(cluster))
     }
 
     /// Source path of file `i`, or of the blob that it describes.
@@ -719,7 +719,7 @@ mod tests {
         });
         let cluster = |bytes| ClusterSize::from_bytes(bytes).expect("a cluster");
         let large = tree([195 * gib, 200 * gib]);
-        assert_eq!((large.block_len(0), large.block_len(1)), (4 << 20, 5 << 20));
+        assert_eq!([0, 1].map(|i| large.blocks(i).even_len()), [Some(4 << 20), Some(5 << 20)]);
         assert_eq!(large.split_clusters(cluster(1 << 20)), None);
         assert_eq!(large.split_clusters(cluster(2 << 20)), Some(1));
         assert_eq!(tree([195 * gib, 250 * gib]).split_clusters(cluster(2 << 20)), None, "blocks of 6 MiB");

@@ -8,14 +8,14 @@ use std::time::Instant;
 use crate::azure::dataset::{BlobType, Disposition};
 use crate::entropy::Seeded;
 use crate::gpt;
-use crate::ntfs::build::{LeftOut, Outcome, Tree};
+use crate::ntfs::build::{LeftOut, Outcome};
 use crate::plan::catalog::{Builder, Catalog};
 use crate::plan::drive::{DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::Digest;
 use crate::units::{ByteLen, ByteOffset, FileTime, Guid, SectorSize, Stamp};
 use crate::work::manifest::{self, RowRules, Rules};
-use crate::work::outcome::{OutcomeLog, PropertyHashes};
+use crate::work::outcome::{Hashed, OutcomeLog, PropertyHashes};
 
 /// Peak of resident memory since the start, from the kernel.
 pub(super) fn peak_mib() -> u64 {
@@ -110,14 +110,14 @@ fn plan(dirs: u32, per_dir: u32) {
     clock.report(&format!("{batches} batches"), 0);
 
     // As many hashes as there are blocks.
-    let blocks: u64 = (0..files).map(|i| layout.tree().file(i).len.0.div_ceil(layout.block_len(i))).sum();
+    let blocks: u64 = (0..files).map(|i| layout.tree().blocks(i).count()).sum();
     let path = std::env::temp_dir().join(format!("dray-hashes-{}", std::process::id()));
     let log = OpenOptions::new().read(true).write(true).create_new(true).open(&path).expect("a hash log");
     fs::remove_file(&path).expect("a file without a name");
     let mut log = OutcomeLog::new(log);
     for (number, at) in (0..blocks).step_by(1024).enumerate() {
         let digests = vec![Digest::Block([0; 16]); (blocks - at).min(1024) as usize];
-        log.push(number as u64, None, digests, Vec::new()).expect("room for hashes");
+        log.push(number as u64, Hashed { digests, ..Hashed::default() }).expect("room for hashes");
     }
     let left_out = LeftOut::new((0..1000).map(|i| i * (files / 1000)).collect());
     let reader = log.reader().expect("a log");

@@ -32,10 +32,10 @@ pub trait Contents: Send + Sync {
     fn read(&self, file: u32, offset: u64, into: &mut [u8]) -> Result<(), Unread>;
 }
 
-/// A part of a slot that is fetched.
+/// A part of a slot that is fetched: all parts of one file in it, which are contiguous.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Index among the parts of the batch.
+    /// Index of the first among the parts of the batch.
     pub part: usize,
     /// File of the catalog.
     pub file: u32,

@@ -36,7 +36,7 @@ pub enum How {
     Block,
     /// One block of a page blob: its non-zero runs.
     Pages,
-    /// A part of a block longer than a slot, continued through `Job::chain`.
+    /// A part of a block that is in several slots, continued through `Job::chain`: the first span of the slot or the last.
     Chain {
         /// Whether this is the block's end.
         ends: bool,
@@ -274,6 +274,8 @@ struct Work {
     runs: Vec<Vec<ByteRange>>,
     crc: Crc64,
     span_crcs: Vec<u64>,
+    /// A message began in an earlier slot, or continues in the next one.
+    is_chained: bool,
 }
 
 /// Ranges of a slot, ascending, each hashed on its own.
@@ -327,11 +329,12 @@ impl Work {
         // Before the slot is sealed.
         let summed = job.spans.iter().filter(|_| job.sums_spans);
         let span_crcs = summed.map(|span| hash::crc64(&job.slot[span.range.clone()])).collect();
-        Self { job, messages, wholes, runs, crc: Crc64::new(), span_crcs }
+        let is_chained = job.spans.iter().any(|span| matches!(span.how, How::Chain { .. }));
+        Self { job, messages, wholes, runs, crc: Crc64::new(), span_crcs, is_chained }
     }
 
     fn is_many(&self) -> bool {
-        self.messages.ranges.len() > MESSAGES_MANY
+        self.messages.ranges.len() > MESSAGES_MANY && !self.is_chained
     }
 
     /// The messages inside the piece at `at`; many short messages have been hashed before.
@@ -368,12 +371,11 @@ impl Work {
     }
 
     fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
-        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc, span_crcs } = self;
+        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc, span_crcs, .. } = self;
         let mut known = md5s.map(Vec::into_iter);
         let mut chains = chains.into_iter();
-        let mut next = || -> [u8; 16] {
-            let chain = chains.next().unwrap_or_default();
-            known.as_mut().and_then(Iterator::next).unwrap_or_else(|| chain.finish())
+        let mut finish = |chain: Option<Md5Chain>| -> [u8; 16] {
+            known.as_mut().and_then(Iterator::next).unwrap_or_else(|| chain.unwrap_or_default().finish())
         };
         let mut runs = runs.into_iter();
         let mut chain = None;
@@ -381,12 +383,15 @@ impl Work {
         let mut digests = Vec::with_capacity(job.spans.len());
         for (i, span) in job.spans.iter().enumerate() {
             digests.push(match span.how {
-                How::Block | How::Chain { ends: true } => Digest::Block(next()),
+                How::Block | How::Chain { ends: true } => Digest::Block(finish(chains.next())),
                 How::Pages => {
-                    let runs = runs.next().unwrap_or_default();
-                    Digest::Pages(runs.into_iter().map(|run| (run.start.0 as u32, run.len.0 as u32, next())).collect())
+                    let of_run = |run: ByteRange| (run.start.0 as u32, run.len.0 as u32, finish(chains.next()));
+                    Digest::Pages(runs.next().unwrap_or_default().into_iter().map(of_run).collect())
                 }
-                How::Chain { ends: false } => Digest::Unfinished,
+                How::Chain { ends: false } => {
+                    chain = chains.next();
+                    Digest::Unfinished
+                }
             });
             if let Some((of, chain)) = wholes.next_if(|(whole, _)| whole.span == i) {
                 if of.ends {
@@ -396,10 +401,6 @@ impl Work {
                     whole = Some(chain);
                 }
             }
-        }
-        // A block that continues is alone in its slot, so its state was not collected above.
-        if job.spans.iter().any(|span| span.how == How::Chain { ends: false }) {
-            chain = chains.next();
         }
         // A drive that has given up does not receive any more; its slot returns to the pool.
         let crc = crc.value();

@@ -1,13 +1,13 @@
 //! The manifest as a stream: generated from the tree, the rules of the rows and the hash log, and hashed in passing.
 
 use std::io;
+use std::ops::Range;
 
 use crate::azure::dataset::{BlobType, Disposition};
 use crate::azure::manifest::{self, BlobFacts, Block, Layout, ListFacts, ManifestStream, PageRange, SideFile};
-use crate::azure::names;
 use crate::hash;
 use crate::ntfs::build::{LeftOut, Tree};
-use crate::plan::account::{ExportedBlob, ExportedFile, ExportedKind};
+use crate::plan::account::{ExportedBlob, ExportedFile, ExportedKind, HashBlocks, OwnBlocks};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::PageRun;
 use crate::units::ByteLen;
@@ -145,7 +145,7 @@ impl<'a> BlobWriter<'a> {
         let own = self.rules.shared().is_none();
         let layout = match self.tree.blob_type(i) {
             Some(BlobType::Page) => Layout::Pages,
-            _ => Layout::Blocks { block_len: self.tree.block_len(i) },
+            _ => blocks_layout(self.tree.blocks(i)),
         };
         with(BlobFacts {
             blob_path: &self.blob_path,
@@ -182,14 +182,14 @@ impl BlobWriter<'_> {
         };
         let properties = side(blob.properties, &mut self.md5_path);
         let metadata = side(blob.metadata, &mut self.metadata_path);
-        let ids = blob.blocks.iter().flat_map(|blocks| &blocks.ids);
+        let ids = blob.blocks.iter().flat_map(OwnBlocks::ids);
         with(BlobFacts {
             blob_path: &blob.path,
             file_path: &self.file_path,
             length: tree.file(i).len.0,
             layout: match blob.kind {
                 ExportedKind::Page => Layout::Pages,
-                ExportedKind::Block | ExportedKind::Append => Layout::Blocks { block_len: tree.block_len(i) },
+                ExportedKind::Block | ExportedKind::Append => blocks_layout(tree.blocks(i)),
             },
             disposition: None,
             snapshot: blob.snapshot.as_deref(),
@@ -202,10 +202,18 @@ impl BlobWriter<'_> {
 
 /// Appends a block of an export with its id: the blob's own, or a counter as exports of the service have them.
 fn write_exported(buffer: &mut Vec<u8>, block: &Block, blob: &ExportedBlob, number: u64) {
-    let own = blob.blocks.as_ref().and_then(|blocks| blocks.ids.get(number as usize));
+    let own = blob.blocks.as_ref().and_then(|blocks| blocks.ids().get(number as usize));
     match own {
         Some(id) => manifest::write_named_block(buffer, block, id),
         None => manifest::write_named_block(buffer, block, &manifest::counter_id(number as u32)),
+    }
+}
+
+/// Layout of a block blob.
+fn blocks_layout(blocks: HashBlocks<'_>) -> Layout {
+    match blocks.even_len() {
+        Some(block_len) => Layout::Blocks { block_len },
+        None => Layout::Listed { count: blocks.count() },
     }
 }
 
@@ -268,7 +276,7 @@ impl Text<'_> {
     /// Skips the hashes of a file that is no blob: the properties or metadata of an exported one.
     fn pass_over(&mut self, file: u32) -> io::Result<()> {
         let tree = self.writer.tree;
-        for _ in 0..tree.file(file).len.0.div_ceil(tree.block_len(file)) {
+        for _ in 0..tree.blocks(file).count() {
             self.log.block()?;
         }
         self.state = NextPart::Blob { file: file + 1, block: 0 };
@@ -287,14 +295,11 @@ impl Text<'_> {
             if first == 0 && !out {
                 manifest::blob_open(buffer, &facts);
             }
-            let (block_len, is_page) = match facts.layout {
-                Layout::Blocks { block_len } => (block_len, false),
-                Layout::Pages => (names::BLOCK_LEN, true),
-            };
-            let count = facts.length.div_ceil(block_len);
+            let (blocks, is_page) = (tree.blocks(file), facts.layout == Layout::Pages);
+            let count = blocks.count();
             let until = count.min(first + BLOCKS_AT_ONCE);
             for block in first..until {
-                let offset = block * block_len;
+                let Range { start: offset, end } = blocks.range(block);
                 if is_page {
                     runs.clear();
                     log.pages(runs)?;
@@ -306,8 +311,7 @@ impl Text<'_> {
                     let hash = log.block()?;
                     md5 = hash;
                     if !out {
-                        let length = block_len.min(facts.length - offset);
-                        let piece = Block { offset, length, hash };
+                        let piece = Block { offset, length: end - offset, hash };
                         match exported {
                             Some(blob) => write_exported(buffer, &piece, blob, block),
                             None => manifest::write_block(buffer, &piece),

@@ -15,8 +15,7 @@ use std::os::unix::fs::FileExt;
 use crate::azure::dataset::BlobType;
 use crate::checkpoint::Prefix;
 use crate::checkpoint::log::{self, Frame, HEAD_LEN};
-use crate::hash::Sha256;
-use crate::ntfs::build::Tree;
+use crate::hash::{Md5Chain, Sha256};
 use crate::plan::tree::DriveTree;
 use crate::stream::workers::{Digest, PageRun};
 
@@ -27,7 +26,7 @@ pub struct OutcomeLog {
     hash: Sha256,
     len: u64,
     /// Batches that arrived before their turn.
-    early: BTreeMap<u64, Early>,
+    early: BTreeMap<u64, Hashed>,
     next: u64,
     /// Prefixes of the log after each batch since the last checkpoint, by number of batches; never empty.
     marks: VecDeque<(u64, Prefix)>,
@@ -35,8 +34,27 @@ pub struct OutcomeLog {
     hashes: Vec<u8>,
 }
 
-/// A batch that came before its turn: what was written, its hashes, and the checksums of its parts.
-type Early = (Option<Sum>, Vec<Digest>, Vec<u64>);
+/// Results of one batch.
+#[derive(Debug, Default)]
+pub struct Hashed {
+    /// What was written.
+    pub sum: Option<Sum>,
+    /// Hashes of its blocks.
+    pub digests: Vec<Digest>,
+    /// Checksums of the parts of files in it, where they are listed.
+    pub parts: Vec<u64>,
+    /// State of the block that continues after it.
+    pub begun: Option<BegunBlock>,
+}
+
+/// Hash states within a block that a batch ends in.
+#[derive(Clone, Debug)]
+pub struct BegunBlock {
+    /// Of the block.
+    pub block: Md5Chain,
+    /// Of its file, where that is hashed as a whole.
+    pub whole: Option<Md5Chain>,
+}
 
 /// Results of an earlier run, up to the first batch of this one.
 #[derive(Debug, Default)]
@@ -47,8 +65,11 @@ pub struct Replay {
     pub left_out: BTreeMap<u32, String>,
     /// Property files read so far.
     pub properties: PropertyHashes,
-    /// The last 16 bytes of hashes: the state of a file that is hashed as a whole, if the plan continues within one.
+    /// The last 16 bytes of hashes: the state of a file that is hashed as a whole, if the plan continues within one at the
+    /// end of a block.
     pub whole: Option<[u8; 16]>,
+    /// State of the hash block that continues with the next batch.
+    pub begun: Option<BegunBlock>,
 }
 
 impl OutcomeLog {
@@ -111,14 +132,13 @@ impl OutcomeLog {
         appended
     }
 
-    /// Takes what batch `number` held; batches count from 0 without gaps. `parts`: checksums of the parts of files in it, where
-    /// they are listed.
+    /// Takes the results of batch `number`; batches count from 0 without gaps.
     ///
     /// # Errors
     /// The sidecar cannot be written.
-    pub fn push(&mut self, number: u64, sum: Option<Sum>, digests: Vec<Digest>, parts: Vec<u64>) -> io::Result<()> {
-        self.early.insert(number, (sum, digests, parts));
-        while let Some((sum, digests, parts)) = self.early.remove(&self.next) {
+    pub fn push(&mut self, number: u64, hashed: Hashed) -> io::Result<()> {
+        self.early.insert(number, hashed);
+        while let Some(Hashed { sum, digests, parts, begun }) = self.early.remove(&self.next) {
             let mut hashes = std::mem::take(&mut self.hashes);
             hashes.clear();
             for digest in digests {
@@ -141,6 +161,12 @@ impl OutcomeLog {
             pushed?;
             if !parts.is_empty() {
                 self.frame(&Frame::Parts { number: self.next, sums: parts })?;
+            }
+            if let Some(begun) = begun {
+                let (mut block, mut whole) = (Vec::new(), Vec::new());
+                begun.block.save(&mut block);
+                begun.whole.iter().for_each(|chain| chain.save(&mut whole));
+                self.frame(&Frame::Chain { number: self.next, block: &block, whole: &whole })?;
             }
             self.next += 1;
             self.marks.push_back((self.next, Prefix::of(&self.hash, self.len)));
@@ -229,7 +255,14 @@ fn replay(file: &File, len: u64, batches: u64) -> io::Result<(Sha256, u64, Repla
                 replay.sums.push((len > 0).then_some(Sum { len: len as usize, crc }));
                 // Batches of no file may lie between.
                 replay.whole = hashes.last_chunk().copied().or(replay.whole);
+                replay.begun = None;
             }
+            Frame::Chain { number, block, whole } if number.checked_add(1) == Some(replay.sums.len() as u64) => {
+                let load = |state| Md5Chain::load(state).ok_or_else(not_it);
+                let whole = if whole.is_empty() { None } else { Some(load(whole)?) };
+                replay.begun = Some(BegunBlock { block: load(block)?, whole });
+            }
+            Frame::Chain { .. } => return Err(not_it()),
             Frame::LeftOut { file, why } => drop(replay.left_out.insert(file, why.to_owned())),
             Frame::Property { file, md5 } => drop(replay.properties.insert(file, md5)),
             Frame::Parts { .. } => {}
@@ -334,7 +367,7 @@ impl WholeReader {
         while self.next <= i {
             let (blob, has_whole) = (self.next, tree.has_whole_md5(self.next));
             self.last = EMPTY_MD5;
-            for _ in 0..tree.file(blob).len.0.div_ceil(tree.block_len(blob)) {
+            for _ in 0..tree.blocks(blob).count() {
                 if tree.blob_type(blob) == Some(BlobType::Page) {
                     self.log.pages(&mut self.runs)?;
                     self.runs.clear();
@@ -365,8 +398,8 @@ mod tests {
         Some(Sum { len: 4096, crc: number })
     }
 
-    fn md5(number: u64) -> Digest {
-        Digest::Block([number as u8; 16])
+    fn hashed(number: u64) -> Hashed {
+        Hashed { sum: sum(number), digests: vec![Digest::Block([number as u8; 16])], ..Hashed::default() }
     }
 
     #[test]
@@ -376,11 +409,11 @@ mod tests {
         let mut log = OutcomeLog::new(open());
         assert_eq!(log.sync_to(0).expect("synced").len, 0);
         for number in [1, 0, 2] {
-            log.push(number, sum(number), vec![md5(number)], Vec::new()).expect("pushed");
+            log.push(number, hashed(number)).expect("pushed");
         }
         log.left_out(7, "gone").expect("told");
         for number in 3..6 {
-            log.push(number, sum(number), vec![md5(number)], Vec::new()).expect("pushed");
+            log.push(number, hashed(number)).expect("pushed");
         }
         let durable = log.sync_to(4).expect("synced");
         assert!(log.sync_to(3).is_err(), "the third was given up");
@@ -394,7 +427,7 @@ mod tests {
             assert_eq!(replay.left_out.keys().copied().collect::<Vec<_>>(), [7], "{round}");
             assert_eq!(fs::metadata(&path).expect("there").len(), durable.len, "{round}");
             assert_eq!(log.sync_to(4).expect("synced"), durable, "{round}");
-            log.push(4, sum(4), vec![md5(4)], Vec::new()).expect("pushed");
+            log.push(4, hashed(4)).expect("pushed");
             log.sync().expect("synced");
         }
 

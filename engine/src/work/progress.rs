@@ -13,7 +13,6 @@ use crate::pool::SLOT_LEN;
 use crate::report::{Kind, Problem};
 use crate::request::PrepRequest;
 use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileTime};
-use crate::work::drive::is_mid_chain;
 use crate::work::outcome::Sum;
 use crate::work::planner::FormatDrive;
 use crate::work::target::TargetDrive;
@@ -99,10 +98,6 @@ pub fn read_back(
             ));
         }
         end = bad;
-    }
-    // Not into the middle of a hash block.
-    while end > 0 && layout.batches(SLOT_LEN).nth(end as usize).as_ref().is_some_and(is_mid_chain) {
-        end -= 1;
     }
     Ok(end)
 }

@@ -1,7 +1,8 @@
 //! Writes the manifest: grammar of version 2014-11-01, in its order, without credentials.
 //!
-//! The length of every part is known before its hashes, so that its place on the drive can be planned: exact for block
-//! blobs, an upper bound for page blobs, whose ranges depend on the zeros in them. Nothing holds a whole manifest.
+//! The length of every part is known before its hashes, so that its place on the drive can be planned: exact for even
+//! blocks, an upper bound for others and for page blobs, whose ranges depend on the zeros in them. Nothing holds a whole
+//! manifest.
 
 use super::super::dataset::Disposition;
 use super::super::digest::push_hex;
@@ -44,6 +45,11 @@ pub enum Layout {
     Blocks {
         /// Length of a block, from [`super::super::names::blocks_of`].
         block_len: u64,
+    },
+    /// Blocks of various lengths, as an account has them.
+    Listed {
+        /// Number of blocks.
+        count: u64,
     },
     /// Page ranges: the non-zero runs in each 4 MiB of the file.
     Pages,
@@ -146,7 +152,7 @@ pub fn list_close() -> &'static [u8] {
     b"</BlobList>\n"
 }
 
-/// Bytes that [`write_blob`] appends at most, known before the file is read; exact for block blobs.
+/// Bytes that [`write_blob`] appends at most, known before the file is read; exact for even blocks.
 pub fn blob_xml_len(blob: &BlobFacts<'_>) -> u64 {
     let lengths = Lengths::of(blob);
     lengths.open + lengths.pieces + lengths.close
@@ -253,7 +259,7 @@ const PROPERTIES: &str = "PropertiesPath";
 
 const fn list_tag(layout: Layout) -> &'static str {
     match layout {
-        Layout::Blocks { .. } => "BlockList",
+        Layout::Blocks { .. } | Layout::Listed { .. } => "BlockList",
         Layout::Pages => "PageRangeList",
     }
 }
@@ -336,6 +342,10 @@ impl Lengths {
                 let lengths = whole * digits(block_len) + if tail > 0 { digits(tail) } else { 0 };
                 let ids = blob.id_len_max.unwrap_or(MD5_ID_LEN);
                 count * (BLOCK_FIXED + ids) + lengths + digits_of_multiples(block_len, count)
+            }
+            // An upper bound.
+            Layout::Listed { count } => {
+                count * (BLOCK_FIXED + blob.id_len_max.unwrap_or(MD5_ID_LEN) + 2 * digits(blob.length))
             }
             Layout::Pages => {
                 // In each chunk every other granule may be zero; the last chunk is shorter.

@@ -7,6 +7,8 @@
 //!         2 left out: u32 file of the drive's tree, reason as UTF-8
 //!         3 property: u32 file of the drive's tree, 16 bytes MD5
 //!         4 parts:    u64 number of the batch before it, u64 CRC-64/NVME of each part of a file in it, where they are listed
+//!         5 chain:    u64 number of the batch before it, u64 length and state of MD5 of the hash block that continues after
+//!                     it, state of the file's where it is hashed as a whole
 //! ```
 //!
 //! Batches come in the order of the plan without gaps; the others when they happen. Of two about one file the later counts.
@@ -24,6 +26,7 @@ const BATCH: u8 = 1;
 const LEFT_OUT: u8 = 2;
 const PROPERTY: u8 = 3;
 const PARTS: u8 = 4;
+const CHAIN: u8 = 5;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,15 @@ pub enum Frame<'a> {
         /// Checksum of each.
         sums: Vec<u64>,
     },
+    /// A hash block continues after the batch before it.
+    Chain {
+        /// Number of the batch in the plan.
+        number: u64,
+        /// State of MD5 within the block, encoded by the pipeline.
+        block: &'a [u8],
+        /// The same within the file; empty where it is not hashed as a whole.
+        whole: &'a [u8],
+    },
 }
 
 impl Frame<'_> {
@@ -72,6 +84,7 @@ impl Frame<'_> {
             Self::LeftOut { .. } => LEFT_OUT,
             Self::Property { .. } => PROPERTY,
             Self::Parts { .. } => PARTS,
+            Self::Chain { .. } => CHAIN,
         });
         to.u32(0);
         match self {
@@ -92,6 +105,11 @@ impl Frame<'_> {
             Self::Parts { number, sums } => {
                 to.u64(*number);
                 sums.iter().for_each(|sum| to.u64(*sum));
+            }
+            Self::Chain { number, block, whole } => {
+                to.u64(*number);
+                to.list(block);
+                to.bytes(whole);
             }
         }
         let len = out.len() - start - HEAD_LEN;
@@ -140,6 +158,7 @@ pub fn decode<'a>(head: &[u8; HEAD_LEN], body: &'a [u8]) -> Result<Frame<'a>, Fa
             }
             Ok(Frame::Parts { number, sums })
         }
+        CHAIN => Ok(Frame::Chain { number: from.u64()?, block: from.list()?, whole: from.rest() }),
         _ => Err(Fault("holds a record of unknown kind")),
     }
 }
@@ -156,6 +175,7 @@ mod tests {
             Frame::LeftOut { file: 9, why: "größer" },
             Frame::Property { file: 3, md5: [1; 16] },
             Frame::Parts { number: 7, sums: vec![1, u64::MAX] },
+            Frame::Chain { number: 7, block: &[3; 25], whole: &[4; 24] },
         ];
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
@@ -176,7 +196,7 @@ mod tests {
         let mut random = Seeded::new(4);
         for _ in 0..10_000 {
             let mut head: [u8; HEAD_LEN] = random.array();
-            head[0] %= 5;
+            head[0] %= 6;
             let mut body = [0; 40];
             random.fill(&mut body);
             let _ = body_len(&head);

@@ -12,6 +12,7 @@ use crate::stream::contents::{FetchLine, Fetched, Unread};
 use crate::stream::sources::expected_facts;
 use crate::stream::workers::{CipherDirection, Digest, Done, How, Job, Span, Whole};
 use crate::units::ByteOffset;
+use crate::work::outcome::{BegunBlock, Hashed};
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
     pub(super) fn filled(&mut self, seq: u64, mut slot: Slot, results: Vec<io::PartResult>) -> Result<(), Problem> {
@@ -67,7 +68,9 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             let Some(part) = parts.get(i) else { continue };
             match why {
                 Unread::LeftOut(why) => {
-                    slot[part.into as usize..(part.into + part.len) as usize].fill(0);
+                    for part in parts.iter().filter(|other| other.file == part.file) {
+                        slot[part.into as usize..(part.into + part.len) as usize].fill(0);
+                    }
                     self.leave_out(part.file, why)?;
                 }
                 Unread::Failed(problem) => return Err(self.source_gone(*problem)),
@@ -149,8 +152,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                 // The last run was kept for slots that might continue it.
                 self.runs.retain(|_, run| run.is_busy || !run.left.is_empty());
                 let started = self.begun_whole.take().filter(|_| is_within_file);
-                let whole = started.map(|state| Md5Chain::at(state, first.offset));
-                self.runs.insert(seq, SlotChain { whole, ..SlotChain::default() });
+                let (chain, whole) = match self.begun.take().filter(|_| !first.block_start) {
+                    Some(BegunBlock { block, whole }) => (Some(block), whole),
+                    None => (None, started.map(|state| Md5Chain::at(state, first.offset))),
+                };
+                self.runs.insert(seq, SlotChain { whole, chain, ..SlotChain::default() });
                 seq
             }
         };
@@ -160,7 +166,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
     }
 
-    /// A block longer than a slot, and a file as a whole, are hashed in order: one of their slots at a time.
+    /// A block of several slots, and a file as a whole, are hashed in order: one of their slots at a time.
     fn send_run(&mut self, number: u64) {
         let Some(run) = self.runs.get_mut(&number).filter(|run| !run.is_busy) else { return };
         let Some(mut job) = run.left.front().and_then(|seq| run.ready.remove(seq)) else { return };
@@ -169,12 +175,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.s.batcher.push(job);
     }
 
-    pub(super) fn digested(&mut self, done: Done) -> Result<(), Problem> {
+    pub(super) fn digested(&mut self, mut done: Done) -> Result<(), Problem> {
         self.s.batcher.complete();
+        let begun = done.chain.clone().map(|block| BegunBlock { block, whole: done.whole.clone() });
         let Some(under) = self.under.remove(&done.tag) else { return Ok(()) };
         if let Some(number) = self.run_of.remove(&done.tag) {
             if let Some(run) = self.runs.get_mut(&number) {
-                (run.chain, run.whole, run.is_busy) = (done.chain, done.whole, false);
+                (run.chain, run.whole, run.is_busy) = (done.chain.take(), done.whole.take(), false);
             }
             self.send_run(number);
         }
@@ -190,7 +197,8 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         }
         let sum = (under.batch.len > 0).then_some(Sum { len: under.batch.len, crc: done.crc });
         self.sums[done.tag as usize] = sum;
-        self.s.log.push(done.tag, sum, done.digests, done.span_crcs).map_err(|error| self.sidecar(&error))?;
+        let hashed = Hashed { sum, digests: done.digests, parts: done.span_crcs, begun };
+        self.s.log.push(done.tag, hashed).map_err(|error| self.sidecar(&error))?;
         let files = match &under.batch.content {
             Content::Files(parts) => self.files_ending(parts),
             _ => 0,

@@ -37,7 +37,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         let batches = replay.sums.len() as u64;
         self.left_out = replay.left_out;
         self.property_hashes = replay.properties;
-        self.begun_whole = replay.whole;
+        (self.begun_whole, self.begun) = (replay.whole, replay.begun);
         self.sums = replay.sums;
         let mut scratch = Vec::new();
         while self.issued < batches {
@@ -94,9 +94,6 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Records a batch that is being written to the device.
     pub(super) fn note_issued(&mut self, batch: &Batch, number: u64) {
         self.ends.push_back((number, self.end_of(batch)));
-        if is_mid_chain(batch) {
-            self.mid_chain.insert(number);
-        }
     }
 
     fn forget_ends(&mut self, batches: u64) {
@@ -110,16 +107,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
 
     /// Everything up to batch `flushed_issued` is durable: saves a checkpoint of that.
     pub(super) fn checkpoint(&mut self) -> Result<(), Problem> {
-        let mut batches = self.flushed_issued;
-        // A hash block of several batches is begun again, since its intermediate state is not stored.
-        let next_is_mid_chain = batches == self.issued && self.batches.peek().is_some_and(is_mid_chain);
-        if next_is_mid_chain {
-            batches -= 1;
-        }
-        while self.mid_chain.contains(&batches) {
-            batches -= 1;
-        }
-        self.mid_chain = self.mid_chain.split_off(&batches);
+        let batches = self.flushed_issued;
         self.forget_ends(batches);
         self.flushed_at = std::time::Instant::now();
         self.flushed_bytes = self.acknowledged;
@@ -147,9 +135,4 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.stage(Stage::Data);
         if self.issued == 0 { self.checkpoint() } else { Ok(()) }
     }
-}
-
-/// Whether a batch begins within a hash block.
-pub fn is_mid_chain(batch: &Batch) -> bool {
-    matches!(&batch.content, Content::Files(parts) if parts.first().is_some_and(|part| !part.block_start))
 }

@@ -184,7 +184,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     /// Has a slot filled by the threads that fetch; texts of an export are put into it here.
     fn start_fetch(&mut self, seq: u64, parts: &[Part], batch: Batch, mut slot: Slot) -> Result<(), Problem> {
         let tree = self.tree;
-        let mut wanted = Vec::with_capacity(parts.len());
+        let mut wanted: Vec<Wanted> = Vec::new();
         slot[..batch.len].fill(0);
         for (i, part) in parts.iter().enumerate().filter(|(_, part)| part.len > 0) {
             let into = part.into as usize..(part.into + part.len) as usize;
@@ -194,7 +194,11 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     slot[into.clone()].copy_from_slice(&text.as_bytes()[from..from + into.len()]);
                 }
                 (Some(ExportedFile::Blob(_)), FileKind::Blob(file)) if !self.left_out.contains_key(&part.file) => {
-                    wanted.push(Wanted { part: i, file, offset: part.offset, into });
+                    match wanted.last_mut() {
+                        // Short blocks are asked for together.
+                        Some(Wanted { file: before, into: range, .. }) if *before == file => range.end = into.end,
+                        _ => wanted.push(Wanted { part: i, file, offset: part.offset, into }),
+                    }
                 }
                 _ => {}
             }

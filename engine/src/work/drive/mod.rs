@@ -22,12 +22,10 @@ mod watch;
 mod wipe;
 mod write;
 
-pub use durable::{Durable, is_mid_chain};
+pub use durable::Durable;
 pub use format::{Finished, Format, FveRegion, PlainBytes, format};
 
-use crate::request::Pace;
-use crate::work::outcome::{OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +49,8 @@ use crate::stream::rate_limit::RateLimit;
 use crate::stream::sources::Sources;
 use crate::stream::timeouts::{SlowWatch, Timeouts};
 use crate::stream::workers::{Done, Job, LaneBatcher};
+use crate::request::Pace;
+use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
 
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
@@ -231,8 +231,6 @@ struct Drive<'a, 'o> {
     /// Ends of batches that are not durable yet, by number.
     ends: VecDeque<(u64, BatchEnd)>,
     durable_end: BatchEnd,
-    /// Batches that begin within a hash block.
-    mid_chain: BTreeSet<u64>,
 
     open: HashMap<u32, OpenFile>,
     left_out: BTreeMap<u32, String>,
@@ -240,8 +238,10 @@ struct Drive<'a, 'o> {
     /// Runs by their first slot.
     runs: BTreeMap<u64, SlotChain>,
     run_of: HashMap<u64, u64>,
-    /// Hash state of the file in the middle of which the plan continues.
+    /// Hash state of the file in the middle of which the plan continues, if it does so at the end of a block.
     begun_whole: Option<[u8; 16]>,
+    /// Hash states if it continues within a block.
+    begun: Option<BegunBlock>,
     /// The first batch of files that depend on the blobs' hashes, once it is next; then their contents.
     tells_from: Option<u64>,
     wholes: Option<WholeReader>,
@@ -282,13 +282,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             flushed_bytes: 0,
             ends: VecDeque::new(),
             durable_end: BatchEnd::default(),
-            mid_chain: BTreeSet::new(),
             open: HashMap::new(),
             left_out: BTreeMap::new(),
             property_hashes: PropertyHashes::new(),
             runs: BTreeMap::new(),
             run_of: HashMap::new(),
             begun_whole: None,
+            begun: None,
             tells_from: None,
             wholes: None,
             sums: Vec::new(),
