@@ -35,7 +35,9 @@ pub use crate::plan::export;
 pub use crate::report::Stop;
 pub use crate::request::MetadataFields;
 pub use crate::request::Pace;
-pub use crate::request::{AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, SizeClass, Table, WindowsDrive};
+pub use crate::request::{
+    AbsentDrive, Action, EngineChoice, PrepRequest, ReadBack, RecoveryForm, SizeClass, Table, WindowsDrive,
+};
 pub use crate::session::abort::{Rollback, RollbackReport, RolledBack, prepare as prepare_rollback};
 pub use crate::session::estimate::{Estimate, Needed, estimate};
 pub use crate::session::log::append_to_log;
@@ -67,5 +69,6 @@ pub use crate::volume::decrypt::{self, Decrypted, StreamOut, To};
 pub use crate::volume::files::{self, Files, Listed};
 pub use crate::volume::find::{self, Found, Inside, Opened};
 pub use crate::volume::key::{KEY_FILE_LEN_MAX, Key};
+pub use crate::work::exported::{self, KeptBlob};
 pub use crate::work::kept::place as kept_manifest;
 pub use crate::work::target::RowConsent;

@@ -8,5 +8,6 @@
 pub mod export;
 pub mod ingest;
 pub mod listing;
+mod log_file;
 pub mod repair;
 pub mod repair_export;

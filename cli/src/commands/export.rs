@@ -1,18 +1,18 @@
 //! `dray export`: blobs of an account onto drives, as the service exports them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
 use dray_account::Account;
 use dray_engine::job::account::Exported;
 use dray_engine::job::{
-    self, Action, Contents, OutputFile, OutputForm, Outputs, Pipes, PrepRequest, Prepared, RowConsent, Selection, Stop,
-    bloblist,
+    self, Action, Contents, KeptBlob, ListedBlobs, OutputFile, OutputForm, Outputs, Pipes, PrepRequest, Prepared,
+    RowConsent, Selection, SessionState, Stop, bloblist, exported,
 };
 use dray_engine::report::{Event, Kind, PlanSummary, Problem, Problems, SessionReport};
-use dray_service::export::logs::{self, Failed, LogsOf};
+use dray_service::export::logs::{self, LogsOf};
 use dray_service::export::report::paths_of;
 use dray_service::export::{self, AccountContents, Gathered, Options, Refused};
 use serde_json::json;
@@ -173,57 +173,18 @@ struct Facts {
     exported: Arc<Exported>,
     catalog: Arc<job::Catalog>,
     unplaced: Vec<u32>,
-    /// Drives with their files and the paths of those.
-    placed: Vec<(String, Vec<(u32, String)>)>,
 }
 
 impl Facts {
     fn of(prepared: &Prepared) -> Option<Self> {
         let exported = prepared.exported()?;
-        Some(Self {
-            exported,
-            catalog: prepared.catalog(),
-            unplaced: prepared.unplaced().to_vec(),
-            placed: prepared.placed(),
-        })
+        Some(Self { exported, catalog: prepared.catalog(), unplaced: prepared.unplaced().to_vec() })
     }
 
     /// Snapshots that were taken of blobs in use.
     fn taken(&self) -> Vec<(String, String)> {
         let blobs = (0..self.exported.files.len() as u32).filter_map(|file| self.exported.blob(file));
         blobs.filter_map(|blob| Some((blob.path.clone(), blob.taken.clone()?))).collect()
-    }
-
-    /// Writes the copy logs of the drives that this run finished; the first has the blobs that cannot be exported, too.
-    fn write_logs(&self, export: &Export, report: &SessionReport, refused: &[Refused], output: &Output) {
-        let beside = report.log.as_ref().and_then(|log| log.parent()).filter(|dir| !dir.as_os_str().is_empty());
-        let dir = beside.map_or_else(|| PathBuf::from("."), PathBuf::from);
-        let mut refused: Vec<Failed> = refused.iter().map(failed_before).collect();
-        for drive in report.drives.iter().filter(|drive| drive.failure.is_none()) {
-            let drive_id = &drive.drive.drive_id;
-            let mut failed = std::mem::take(&mut refused);
-            let placed = self.placed.iter().find(|(id, _)| id == drive_id).map_or(&[][..], |(_, files)| files);
-            failed.extend(self.left_out(&drive.left_out).into_iter().filter_map(|(file, why)| {
-                let path = placed.iter().find(|(other, _)| *other == file).map(|(_, path)| path.clone());
-                let blob = self.exported.blob(file)?;
-                Some(Failed {
-                    path: blob.path.clone(),
-                    snapshot: blob.snapshot.clone(),
-                    file_path: path.unwrap_or_default(),
-                    length: self.catalog.files().get(file as usize).map_or(0, |file| file.len.0),
-                    etag: Some(blob.etag.clone()),
-                    format: Some(logs::format_of(blob.kind).to_owned()),
-                    why,
-                })
-            }));
-            let manifest = job::kept_manifest(&export.journal, drive_id);
-            let (job, exported) = (&export.id, &self.exported);
-            let of = LogsOf { job, drive_id, manifest: &manifest, exported, failed: &failed };
-            if let Err(error) = logs::write(&dir, &of) {
-                // The drive is done in any case.
-                output.warning(&format!("drive {}: its copy logs cannot be written: {error}", clean(drive_id)));
-            }
-        }
     }
 
     /// Files of the catalog that were left out of drives, with the reasons.
@@ -237,9 +198,68 @@ impl Facts {
     }
 }
 
-fn failed_before(refused: &Refused) -> Failed {
+/// What a new export found in the account, or what is kept of an earlier run, at `place`: the files of the drives, the blobs
+/// that cannot be exported, and the report of what is on no drive.
+fn taken_apart(gathered: Option<Gathered>, place: &Path) -> (Option<ListedBlobs>, Vec<KeptBlob>, Missing) {
+    let (mut listed, mut missing) = (None, Missing::default());
+    let refused: Vec<KeptBlob> = match gathered {
+        Some(gathered) => {
+            missing.nonexistent = gathered.nonexistent;
+            listed = Some(gathered.listed);
+            gathered.refused.iter().map(kept).collect()
+        }
+        None => exported::read(place).unwrap_or_default(),
+    };
+    missing.paths.extend(refused.iter().map(|blob| blob.path.clone()));
+    missing.refused.extend(refused.iter().filter_map(|blob| Some((blob.path.clone(), blob.left_out.clone()?))));
+    (listed, refused, missing)
+}
+
+/// Keeps the blobs that cannot be exported: a run that goes on does not ask the account again.
+fn keep_refused(place: &Path, refused: &[KeptBlob]) -> Result<(), Problem> {
+    exported::keep(place, refused).map_err(|error| {
+        let what = format!("the list of blobs that cannot be exported cannot be written: {error}");
+        Problem::new(Kind::Environment, what).path(place).advice("make room on the journal's disk")
+    })
+}
+
+fn kept(refused: &Refused) -> KeptBlob {
     let Refused { path, snapshot, length, why } = refused.clone();
-    Failed { path, snapshot, file_path: String::new(), length, etag: None, format: None, why }
+    KeptBlob { path, snapshot, length, left_out: Some(why), ..KeptBlob::default() }
+}
+
+/// Writes the copy logs of the session's drives that are done and have none yet: this run's, and those that an earlier run
+/// finished before it was cut off. The first has the blobs that cannot be exported, too.
+fn write_logs(request: &PrepRequest, dir: &Path, output: &Output) {
+    let (journal, id) = (&request.journal, &request.session);
+    let ledger = job::read_journal(journal).unwrap_or_default().ledger;
+    let Some(session) = ledger.last().filter(|session| session.id == *id) else { return };
+    let refused = exported::place_refused(journal, id);
+    let done = session.drives.iter().filter(|drive| drive.state == SessionState::Completed);
+    let mut all_written = true;
+    for (i, drive_id) in done.map(|drive| &*drive.drive_id).enumerate() {
+        let part = exported::place(journal, id, drive_id);
+        if !part.exists() {
+            continue;
+        }
+        let manifest = job::kept_manifest(journal, drive_id);
+        let write = || -> std::io::Result<()> {
+            let mut blobs = exported::read(&part)?;
+            if i == 0 && refused.exists() {
+                blobs.extend(exported::read(&refused)?);
+            }
+            logs::write(dir, &LogsOf { job: id, drive_id, manifest: &manifest, blobs: &blobs })?;
+            std::fs::remove_file(&part)
+        };
+        if let Err(error) = write() {
+            // The drive is done in any case.
+            output.warning(&format!("drive {}: its copy logs cannot be written: {error}", clean(drive_id)));
+            all_written = false;
+        }
+    }
+    if session.state == SessionState::Completed && all_written {
+        let _ = std::fs::remove_file(&refused);
+    }
 }
 
 impl Export {
@@ -278,6 +298,7 @@ impl Export {
             return abort::run(request, &consent, self.dry_run, output);
         }
         if job::is_complete(&request) {
+            write_logs(&request, &self.logs_beside(), output);
             // Says so.
             return prep::session(request, &consent, self.dry_run, output).exit;
         }
@@ -344,11 +365,18 @@ impl Export {
         checked.err().map(|problems| problems.0).unwrap_or_default()
     }
 
+    /// Directory of the logs, where the session does not say it.
+    fn logs_beside(&self) -> PathBuf {
+        let beside =
+            || self.journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
+        self.logdir.clone().unwrap_or_else(beside)
+    }
+
     fn incomplete_list(&self) -> Result<(PathBuf, OutputFile), Problem> {
         let beside =
             || self.journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
         let path = self.incomplete.clone().unwrap_or_else(|| {
-            let dir = self.logdir.clone().unwrap_or_else(beside);
+            let dir = self.logs_beside();
             // Not there yet, the log directory is made with the session.
             let dir = if dir.is_dir() { dir } else { beside() };
             dir.join(format!("{}-incomplete.xml", self.id))
@@ -412,14 +440,10 @@ impl Export {
         signals: &Signals,
         has_begun: &mut bool,
     ) -> Result<Exit, Problems> {
-        let (mut listed, mut refused, mut missing) = (None, Vec::new(), Missing::default());
-        if let Some(gathered) = gathered {
-            refused = gathered.refused;
-            missing.paths.extend(refused.iter().map(|refused| refused.path.clone()));
-            missing.refused.extend(refused.iter().map(|refused| (refused.path.clone(), refused.why.clone())));
-            missing.nonexistent = gathered.nonexistent;
-            listed = Some(gathered.listed);
-        }
+        let place = exported::place_refused(&request.journal, &request.session);
+        let is_new = gathered.is_some();
+        let (listed, refused, mut missing) = taken_apart(gathered, &place);
+        let asked = request.clone();
         let scan = output.scan();
         let prepared = watched(
             "checking and planning",
@@ -438,7 +462,13 @@ impl Export {
         };
         let contents = Arc::new(AccountContents::new(Arc::clone(account), Arc::clone(&facts.exported)));
         let planned = Planned { prepared, contents, requests: self.requests as usize };
+        if is_new && !refused.is_empty() && !self.dry_run {
+            keep_refused(&place, &refused)?;
+        }
         let Ended { exit, report } = prep::carry_out(planned, consent, self.dry_run, output, signals);
+        if is_new && report.is_none() {
+            let _ = std::fs::remove_file(&place);
+        }
         missing.paths.extend(paths_of(&facts.exported, facts.unplaced.iter().copied()).into_iter().map(str::to_owned));
         missing.waiting = facts.unplaced.iter().filter(|file| facts.exported.blob(**file).is_some()).count() as u64;
         if let Some(report) = &report {
@@ -446,7 +476,8 @@ impl Export {
             if report.waiting == 0 && report.open.is_empty() {
                 forget_snapshots(account, &facts.taken(), output);
             }
-            facts.write_logs(self, report, &refused, output);
+            let dir = report.log.as_ref().and_then(|log| log.parent()).filter(|dir| !dir.as_os_str().is_empty());
+            write_logs(&asked, &dir.map_or_else(|| self.logs_beside(), PathBuf::from), output);
             let left_out: Vec<_> = report.drives.iter().flat_map(|drive| drive.left_out.iter().cloned()).collect();
             for (file, why) in facts.left_out(&left_out) {
                 if let Some(blob) = facts.exported.blob(file) {

@@ -281,7 +281,10 @@ fn judge_an_export_holds_what_the_account_has() {
     let output = this.session.dray(&format!("verify drive.img --key-file drive.xml --copy-log {verbose}"));
     assert_eq!(code(&output), 0, "{}", said(&output));
     let second = fs::read_to_string(this.session.path(&this.log_of("VerboseLog"))).expect("a log");
-    assert!(second.contains("CloudFormat=\"AppendBlob\" Path=\"data/append.log\" Size=\"3000001\""), "{second}");
+    let crc = dray_hash::crc64(&blobs.iter().find(|blob| blob.name == "append.log").expect("a blob").content);
+    let of_append = format!("CloudFormat=\"AppendBlob\" Path=\"data/append.log\" Size=\"3000001\" crc64=\"{crc}\"");
+    assert!(second.contains(&of_append), "{second}");
+    assert_eq!(second.matches(" crc64=\"").count(), blobs.len() - 1, "{second}");
 
     judge::drive(&this.session.path("drive.img"), &this.record(), None, false).expect_pass("scripts/judge-drive");
     crates(&this.session.path("drive.img"), &this.record(), None).expect_pass("bitlocker-core and ntfs");
@@ -361,6 +364,69 @@ fn an_export_that_is_killed_goes_on_with_the_same_blobs() {
     // Nothing is left to do.
     assert_eq!(code(&this.export(&this.azurite.endpoint, &["--resume"])), 0);
     // The words of another command do not continue it.
+    let _ = fs::remove_dir_all(&this.session.dir);
+}
+
+#[test]
+fn a_drive_that_a_killed_export_had_finished_gets_its_logs() {
+    let blobs = row(2, 50 << 20);
+    let Some(this) = Exporting::new("export-killed-late", &blobs) else { return };
+    let old = this.session.path("old");
+    fs::write(&old, "old").expect("written");
+    assert!(this.azurite.client(&["put", "data", "old", &old.display().to_string(), "tier=Archive"]).is_some());
+    this.blob_list(&["/data/"]);
+    let images = ["one.img", "two.img"].map(|name| format!("{}:100MB", this.session.path(name).display()));
+    this.session.driveset(&images);
+    let faults = r#"[{"method": "GET", "path": "/data/b1$", "fault": "stall", "seconds": 60, "times": 99}]"#;
+    let front = Front::start(&this.azurite, &this.session.path("front"), faults);
+    let mut child = dray(this.words(&front.endpoint, &Exporting::begin(&[])))
+        .current_dir(&this.session.dir)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program");
+    let until = Instant::now() + Duration::from_secs(120);
+    let journal = || fs::read_to_string(this.session.path("export.jrn")).unwrap_or_default();
+    let is_done = || {
+        ["one", "two"].into_iter().find(|drive| {
+            this.session.path(&format!("{drive}.manifest.xml")).exists()
+                && this.session.path(&format!("export.jrn.export#1.{drive}.exported")).exists()
+                && journal().matches("Completed").count() > 0
+        })
+    };
+    while is_done().is_none() {
+        assert!(Instant::now() < until, "{}", journal());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("its end");
+    drop(front);
+    let logs = |kind: &str| {
+        let names = fs::read_dir(&this.session.dir).expect("a directory").filter_map(Result::ok);
+        let mut names: Vec<String> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.retain(|name| name.contains(kind) && name.ends_with(".xml"));
+        names.sort();
+        names
+    };
+    assert_eq!(logs("CopyLog"), [""; 0], "it was killed before its logs");
+    let output = this.export(&this.azurite.endpoint, &["--resume"]);
+    assert_eq!(code(&output), 3, "one blob lies in the archive: {}", said(&output));
+    assert!(unbroken(&said(&output)).contains("data/old: BlobRequestFailed"), "{}", said(&output));
+    assert_eq!((logs("CopyLog").len(), logs("VerboseLog").len(), logs("_verbose").len()), (2, 2, 2));
+    let left = fs::read_to_string(this.session.path("export#1-incomplete.xml")).expect("a list");
+    assert_eq!(elements(&left, "BlobPath"), ["data/old"]);
+    let errors: Vec<String> =
+        logs("_error").iter().map(|name| fs::read_to_string(this.session.path(name)).expect("a log")).collect();
+    assert!(matches!(&errors[..], [error] if error.contains("<BlobPath>data/old<")), "{errors:?}");
+    for drive in ["one", "two"] {
+        let verbose = logs("_verbose").into_iter().find(|name| name.contains(drive)).expect("a log");
+        let output = this.session.dray(&format!("verify {drive}.img --key-file {drive}.xml --copy-log {verbose}"));
+        assert!(!said(&output).contains("Different"), "{}", said(&output));
+    }
+    // Nothing that only the logs needed is left.
+    let rest = fs::read_dir(&this.session.dir).expect("a directory").filter_map(Result::ok);
+    let rest: Vec<String> = rest.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!rest.iter().any(|name| name.ends_with(".exported") || name.ends_with(".refused")), "{rest:?}");
     let _ = fs::remove_dir_all(&this.session.dir);
 }
 

@@ -4,7 +4,7 @@ mod write;
 
 pub use write::{
     BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, PieceStatus,
-    SideStatus, Tally, VerboseLog, copy_log_name, drive_log_name, stamp,
+    SideStatus, Tally, VerboseLog, copy_log_name, drive_log_name, in_file_name, stamp,
 };
 
 use std::io::{BufRead, Chain, Cursor, Read as _};

@@ -150,11 +150,16 @@ pub enum Sidecar<'a> {
     BatchJournal(&'a str),
     /// One drive's part of the list of all files.
     ListPart(&'a str),
+    /// What became of one drive's blobs, of an export.
+    ExportedPart(&'a str),
+    /// Blobs that cannot be exported.
+    Refused,
 }
 
 impl<'a> Sidecar<'a> {
     /// Suffixes of all of them.
-    pub const SUFFIXES: [&'static str; 7] = ["plan", "outcome", "checkpoint", "images", "hidden", "batch", "list"];
+    pub const SUFFIXES: [&'static str; 9] =
+        ["plan", "outcome", "checkpoint", "images", "hidden", "batch", "list", "exported", "refused"];
 
     /// Files of one drive that are not needed once its session is complete, or it is given up or rolled back.
     pub const fn of_work(drive: &'a str) -> [Self; 5] {
@@ -168,7 +173,7 @@ impl<'a> Sidecar<'a> {
     }
 
     const fn suffix(self) -> &'static str {
-        let [plan, outcome, checkpoint, images, hidden, batch, list] = Self::SUFFIXES;
+        let [plan, outcome, checkpoint, images, hidden, batch, list, exported, refused] = Self::SUFFIXES;
         match self {
             Self::Plan => plan,
             Self::Outcome(_) => outcome,
@@ -177,18 +182,21 @@ impl<'a> Sidecar<'a> {
             Self::HiddenImages(_) => hidden,
             Self::BatchJournal(_) => batch,
             Self::ListPart(_) => list,
+            Self::ExportedPart(_) => exported,
+            Self::Refused => refused,
         }
     }
 
     const fn drive(self) -> Option<&'a str> {
         match self {
-            Self::Plan => None,
+            Self::Plan | Self::Refused => None,
             Self::Outcome(drive)
             | Self::Checkpoint(drive)
             | Self::Images(drive)
             | Self::HiddenImages(drive)
             | Self::BatchJournal(drive)
-            | Self::ListPart(drive) => Some(drive),
+            | Self::ListPart(drive)
+            | Self::ExportedPart(drive) => Some(drive),
         }
     }
 }

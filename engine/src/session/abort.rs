@@ -291,7 +291,9 @@ impl Rollback {
                     let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
                 }
                 steps::remove_sidecars(&self.request, &facts.drive_id);
-                let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::ListPart(&facts.drive_id)));
+                for part in [Sidecar::ListPart(&facts.drive_id), Sidecar::ExportedPart(&facts.drive_id)] {
+                    let _ = fs::remove_file(sidecar(&self.request.journal, session, part));
+                }
             }
             log.line(&match &done {
                 Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),
@@ -302,7 +304,9 @@ impl Rollback {
         }
         if results.iter().all(|result| result.failure.is_none()) {
             journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted, plan: None })?;
-            let _ = fs::remove_file(sidecar(&self.request.journal, session, Sidecar::Plan));
+            for which in [Sidecar::Plan, Sidecar::Refused] {
+                let _ = fs::remove_file(sidecar(&self.request.journal, session, which));
+            }
         }
         if let Some(problem) = log.trouble() {
             events(Event::Warning(problem.to_string()));

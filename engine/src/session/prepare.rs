@@ -14,10 +14,10 @@ use crate::dataset::own::Own;
 use crate::dataset::property_files::PropertyFiles;
 use crate::dataset::scan::{self, Of, Scan};
 use crate::device::{Roots, guard};
+use crate::entropy::{Entropy, Seeded};
 use crate::journal::files::{self, Book};
 use crate::plan::account::Exported;
 use crate::plan::catalog::{Builder, Catalog};
-use crate::entropy::{Entropy, Seeded};
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::inputs::{

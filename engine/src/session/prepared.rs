@@ -9,7 +9,6 @@ use crate::device::guard;
 use crate::files::output::Output;
 use crate::plan::account::Exported;
 use crate::plan::catalog::Catalog;
-use crate::plan::tree::FileKind;
 use crate::report::{Kind, PlanSummary, Problem, Problems, Skipped, counted};
 use crate::request::PrepRequest;
 use crate::session::planning::Planned;
@@ -84,23 +83,6 @@ impl Prepared {
     /// Files of the session that are on no drive, by index in the catalog.
     pub fn unplaced(&self) -> &[u32] {
         &self.plan.unplaced
-    }
-
-    /// Drives that this run writes, each with its files and their paths on it, by index in the catalog.
-    pub fn placed(&self) -> Vec<(String, Vec<(u32, String)>)> {
-        let paths = |work: &dyn DriveWork| {
-            let tree = work.tree();
-            let path = |i: u32| match tree.kind(i) {
-                FileKind::Blob(file) => {
-                    let mut path = String::new();
-                    tree.drive_path(i, &mut path);
-                    Some((file, path))
-                }
-                FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
-            };
-            (work.target().facts.drive_id.clone(), (0..tree.blob_count()).filter_map(path).collect())
-        };
-        self.works.iter().map(|work| paths(&**work)).collect()
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a session consists of")]

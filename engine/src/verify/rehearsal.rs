@@ -112,18 +112,16 @@ struct Logs {
 
 impl Logs {
     fn begin(place: &mut LogPlace, drive_id: &str) -> Result<Self, Problem> {
-        // The id comes from a record or from the drive: it may hold anything.
-        let bare: String = drive_id.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.+=".contains(*c)).collect();
         let (job, stamp) = (place.job.clone(), place.stamp.clone());
         let log = |place: &mut LogPlace, detail| {
-            let sink = place.begin(&drive_log_name(&job, &bare, &stamp, detail))?;
+            let sink = place.begin(&drive_log_name(&job, drive_id, &stamp, detail))?;
             DriveLog::begin(sink, detail, drive_id).map_err(unwritten)
         };
         Ok(Self {
             verbose: log(place, Detail::Verbose)?,
             error: log(place, Detail::Error)?,
-            files: VerboseLog::new(place.begin(&copy_log_name(&job, &bare, "VerboseLog", &stamp))?),
-            errors: CopyLog::new(place.begin(&copy_log_name(&job, &bare, "CopyLog", &stamp))?),
+            files: VerboseLog::new(place.begin(&copy_log_name(&job, drive_id, "VerboseLog", &stamp))?),
+            errors: CopyLog::new(place.begin(&copy_log_name(&job, drive_id, "CopyLog", &stamp))?),
             containers: HashSet::new(),
             copied: 0,
         })

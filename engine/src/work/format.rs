@@ -46,7 +46,7 @@ use crate::work::steps::{
     drop_caches, engine, header_hash, internal, keep_manifest, make_way, sidecar_problem, tell_mounted, write_key_file,
 };
 use crate::work::target::TargetDrive;
-use crate::work::{list, progress, steps};
+use crate::work::{exported, list, progress, steps};
 
 /// Slots of a drive that may be waiting for an account at once: more than for local files, since a request takes longer.
 pub const FETCHES_MAX: usize = 16;
@@ -76,6 +76,10 @@ fn write_drive(index: usize, drive: &FormatDrive, shared: &Shared<'_>) -> Result
     if layout.tree().is_listed() {
         let batches = layout.batches(SLOT_LEN);
         list::keep_part(request, &rules.drive_id, layout.tree(), batches, &outcome, &finished.left_out)?;
+    }
+    if layout.tree().exported().is_some() {
+        let batches = layout.batches(SLOT_LEN);
+        exported::keep_part(request, &rules.drive_id, layout.tree(), batches, &outcome, &finished.left_out)?;
     }
     let keys = drive_keys(request, formatting.secrets);
     // The drive must open with the key as the user keeps it.

@@ -117,7 +117,7 @@ fn write_part(
 }
 
 /// CRC-64 of each file out of those of its parts, which the log tells batch by batch.
-struct FileSums<B> {
+pub(super) struct FileSums<B> {
     log: BufReader<File>,
     batches: B,
     /// Parts that were read and not asked for: file, length, checksum.
@@ -125,12 +125,12 @@ struct FileSums<B> {
 }
 
 impl<B: Iterator<Item = Batch>> FileSums<B> {
-    fn new(log: File, batches: B) -> Self {
+    pub(super) fn new(log: File, batches: B) -> Self {
         Self { log: BufReader::with_capacity(1 << 20, log), batches, parts: Default::default() }
     }
 
     /// Of a file that lies behind all that were asked for.
-    fn of(&mut self, tree: &DriveTree, file: u32) -> io::Result<u64> {
+    pub(super) fn of(&mut self, tree: &DriveTree, file: u32) -> io::Result<u64> {
         let (mut crc, mut left) = (hash::crc64(&[]), tree.file(file).len.0);
         while left > 0 {
             let Some((of, len, part)) = self.parts.pop_front() else {

@@ -3,13 +3,14 @@
 //!
 //! `target` finds and examines the drive, `claim` takes it. `drive` is the loop that fills it, `outcome` keeps the hashes
 //! for `manifest`, `discard` frees free space in the background, `readback` compares what the drive returns. `append`
-//! adds to an existing volume, indexes it, or encrypts it in place. `list` and `kept` record what each drive holds.
+//! adds to an existing volume, indexes it, or encrypts it in place. `list`, `kept` and `exported` record what each drive holds.
 
 pub mod append;
 pub mod claim;
 pub mod discard;
 pub mod drive;
 pub mod drive_work;
+pub mod exported;
 pub mod format;
 pub mod kept;
 pub mod keys;

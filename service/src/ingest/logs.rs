@@ -2,7 +2,7 @@
 //! container that the job names.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dray_account::{Account, Condition, Content, Failure, Settings};
@@ -15,6 +15,7 @@ use dray_engine::report::{Kind, Problem};
 
 use super::send::id_of;
 use super::upload::{Became, Upload};
+use crate::log_file::LogFile as OwnFile;
 
 /// Bytes of a block of a log that is too long for one request.
 const BLOCK: usize = 4 << 20;
@@ -60,15 +61,15 @@ struct Place {
 }
 
 /// Verbose logs of both generations.
-type Verbose = (DriveLog<BufWriter<File>>, VerboseLog<BufWriter<File>>);
+type Verbose = (DriveLog<OwnFile>, VerboseLog<OwnFile>);
 
 /// The logs of one drive.
 #[derive(Debug)]
 pub(super) struct Writers {
     places: Vec<Place>,
-    error: DriveLog<BufWriter<File>>,
+    error: DriveLog<OwnFile>,
     verbose: Option<Verbose>,
-    copy: CopyLog<BufWriter<File>>,
+    copy: CopyLog<OwnFile>,
     errored: u64,
 }
 
@@ -80,20 +81,16 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Problem + '_ {
     }
 }
 
-fn base_name(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
-}
-
 impl Writers {
     /// Begins the logs of a drive.
     pub fn begin(options: &LogOptions, drive_id: &str, stamp: &str) -> Result<Self, Problem> {
         let mut places = Vec::new();
-        let mut create = |generation: usize, name: String| -> Result<BufWriter<File>, Problem> {
-            let path = options.dir.join(base_name(&name));
-            let file = File::create(&path).map_err(failed(&path))?;
+        let mut create = |generation: usize, name: String| -> Result<OwnFile, Problem> {
+            let path = options.dir.join(&name);
+            let file = OwnFile::create(&path).map_err(failed(&path))?;
             let name = if generation == 0 { in_directory(&name) } else { name };
             places.push(Place { container: options.container(generation).to_owned(), name, path });
-            Ok(BufWriter::with_capacity(1 << 16, file))
+            Ok(file)
         };
         let of_drive = |detail| copylog::drive_log_name(&options.job, drive_id, stamp, detail);
         let of_copy = |kind| copylog::copy_log_name(&options.job, drive_id, kind, stamp);
@@ -158,8 +155,7 @@ impl Writers {
             files.push(verbose.finish().map_err(&failed)?);
         }
         for file in files {
-            let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.sync_all().map_err(&failed)?;
+            file.close().map_err(&failed)?;
         }
         let paths: Vec<PathBuf> = self.places.iter().map(|place| place.path.clone()).collect();
         let mut blobs = Vec::new();
@@ -177,7 +173,7 @@ impl Writers {
 
 /// A name with the first generation's directory before it.
 pub(super) fn in_directory(name: &str) -> String {
-    if name.contains('/') { name.to_owned() } else { format!("{DIRECTORY}/{name}") }
+    format!("{DIRECTORY}/{name}")
 }
 
 fn format_of(upload: &Upload, number: usize) -> String {

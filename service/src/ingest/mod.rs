@@ -140,13 +140,6 @@ pub struct Summary {
     pub problem: Option<Problem>,
 }
 
-/// An id as part of a file's name.
-fn safe(id: &str) -> String {
-    let name: String =
-        id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' }).collect();
-    if name.is_empty() { "drive".into() } else { name }
-}
-
 impl Ingest {
     /// Imports into `account`.
     pub fn new(account: Account, options: Options) -> Self {
@@ -183,7 +176,7 @@ impl Import<'_> {
     /// The account refuses, or the state of an earlier run cannot be used.
     pub fn begin(&self, delivery: &Delivery<'_>) -> Result<Box<dyn Sink>, Problem> {
         let (of, options) = (self.of, &self.of.options);
-        let drive = safe(delivery.drive_id());
+        let drive = copylog::in_file_name(delivery.drive_id());
         // The container of the logs is needed in any case: a credential that does not do is found here.
         let clock = of.account.ready_container(options.logs.container(0))?.unwrap_or_else(timestamp);
         let head = Head {
@@ -232,7 +225,7 @@ impl Import<'_> {
         // An import that was stopped goes on: its logs are those of the run that ends it.
         let is_over = if problem.is_some() { refused.is_some() } else { upload.is_some() };
         let mut writers = match is_over {
-            true => Some(Writers::begin(&self.of.options.logs, &safe(&drive_id), &self.stamp)?),
+            true => Some(Writers::begin(&self.of.options.logs, &drive_id, &self.stamp)?),
             false => None,
         };
         let mut summary = Summary::new(&drive_id);

@@ -593,18 +593,25 @@ pub fn stamp(at: jiff::Timestamp) -> String {
     at.strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
+/// An id as part of a file's name: it comes from a record, a drive or a journal, and may hold anything.
+pub fn in_file_name(id: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+=".contains(c);
+    let name: String = id.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    if name.is_empty() { "drive".into() } else { name }
+}
+
 /// Name of a log of the first generation, below `waies/`: job, drive, [`stamp`].
 pub fn drive_log_name(job: &str, drive_id: &str, stamp: &str, detail: Detail) -> String {
     let kind = match detail {
         Detail::Error => "error",
         Detail::Verbose => "verbose",
     };
-    format!("{job}_{drive_id}_{stamp}_{kind}.xml")
+    format!("{}_{}_{stamp}_{kind}.xml", in_file_name(job), in_file_name(drive_id))
 }
 
 /// Name of a log of the second generation: `kind` is `CopyLog` or `VerboseLog`.
 pub fn copy_log_name(order: &str, serial: &str, kind: &str, job_id: &str) -> String {
-    format!("{order}_{serial}_{kind}_{job_id}.xml")
+    format!("{}_{}_{kind}_{job_id}.xml", in_file_name(order), in_file_name(serial))
 }
 
 /// A child of a blob on a line of its own.
@@ -775,6 +782,9 @@ mod tests {
         let name = drive_log_name("myjob", "9WM35C2V", "20130921-034307-902", Detail::Error);
         assert_eq!(name, "myjob_9WM35C2V_20130921-034307-902_error.xml");
         assert_eq!(copy_log_name("order", "S1", "VerboseLog", "7"), "order_S1_VerboseLog_7.xml");
+        // Whatever a record says, the name is one of a file in this directory.
+        assert_eq!(copy_log_name("a#1", "../S 1", "CopyLog", "7"), "a_1_.._S_1_CopyLog_7.xml");
+        assert_eq!(in_file_name(""), "drive");
     }
 
     #[test]

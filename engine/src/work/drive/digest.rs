@@ -125,7 +125,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             direction: CipherDirection::Seal,
             crypt: seal,
             cipher,
-            sums_spans: self.tree.is_listed(),
+            sums_spans: self.tree.is_listed() || self.tree.exported().is_some(),
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };

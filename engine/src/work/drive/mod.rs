@@ -44,14 +44,14 @@ use crate::plan::batches::{Batch, Phase};
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, Slot};
 use crate::report::{Event, Problem, Stage, Stop};
+use crate::request::Pace;
 use crate::stream::contents::FetchLine;
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::sources::Sources;
 use crate::stream::timeouts::{SlowWatch, Timeouts};
 use crate::stream::workers::{Done, Job, LaneBatcher};
-use crate::request::Pace;
-use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 use crate::units::{BatchNo, ByteLen, ByteOffset, DeviceOffset, FileNo};
+use crate::work::outcome::{BegunBlock, OutcomeLog, PropertyHashes, Replay, Sum, WholeReader};
 
 /// Files up to this length are opened, compared, read and closed in one operation; longer ones stay open.
 const SMALL_FILE_MAX: u64 = 1 << 20;
