@@ -6,14 +6,10 @@ pub(crate) mod golden;
 mod returned;
 mod swapped;
 
-use crate::session::prepared::Prepared;
-use crate::work::format::{DriveIo, begin, fill};
-use crate::work::planner::FormatDrive;
-use crate::work::shared::Shared;
-use crate::work::{readback, way_back};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
 use crate::azure::dataset::BlobType;
@@ -28,12 +24,16 @@ use crate::plan::batches::Content;
 use crate::request::{EngineChoice, Pace, PrepRequest, ReadBack};
 use crate::session::abort;
 use crate::session::prepare::prepare_with;
+use crate::session::prepared::Prepared;
 use crate::stream::timeouts::Timeouts;
 use crate::surroundings::{Surroundings, now};
 use crate::units::{ByteOffset, ByteRange, FileTime};
 use crate::work::drive::{Finished, FveRegion};
+use crate::work::format::{DriveIo, begin, fill};
+use crate::work::planner::FormatDrive;
 use crate::work::readback::Written;
-use std::time::Duration;
+use crate::work::shared::Shared;
+use crate::work::{readback, way_back};
 
 /// A directory of one test, with a small source tree in it.
 struct Lab {
