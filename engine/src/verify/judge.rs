@@ -193,9 +193,10 @@ fn judge<'a>(
     opened: &'a Opened,
     context: &Context<'_>,
     verdict: &mut DriveVerdict,
-    checks: &mut Vec<crate::verify::result::Check>,
+    checks: &mut Vec<Check>,
 ) -> Result<Option<RowSource<'a>>, Problem> {
-    if context.request.as_service && service::refusal(checks).is_some() {
+    let is_refused = |checks: &[Check]| context.request.as_service && service::refusal(checks).is_some();
+    if is_refused(checks) {
         return Ok(None);
     }
     let files = match Files::read(opened) {
@@ -207,11 +208,46 @@ fn judge<'a>(
     };
     verdict.warnings.extend(files.warnings());
     service::ntfs(checks, &files);
-    let record = opened.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref());
-    let request = context.request;
+    let (mut listing, others) = read_manifest(opened, &files, context, checks)?;
+    ask_journals(opened, &listing, context, verdict, checks);
+    look_at_others(&files, &listing, others, verdict);
+    describe(&listing, context, verdict);
+    if is_refused(checks) {
+        return Ok(None);
+    }
+
+    let outlet = outlet(opened, &files, &listing, context, checks)?;
+    let is_done = |blob: u32| outlet.as_ref().is_some_and(|outlet| is_done_in(outlet, blob as usize));
+    let work = listing.work(&files, &|blob, piece| match &outlet {
+        Some(Outlet::Sink(sink)) => sink.wants(blob as usize, piece),
+        _ => !is_done(blob),
+    });
+    verdict.bytes_asked = work.bytes;
+    verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
+    announce(&work, context);
+    let writer = outlet.map(|outlet| start_writer(outlet, listing.subjects.len(), &work)).transpose()?;
+    let manifest = listing.manifest;
+    let (listing, bench, result) = read(opened, &files, context, listing, work, writer);
+    verdict.bytes_read = bench.done;
+    let Bench { details, writer, crcs, side_faults, .. } = bench;
+    if !listing.facts.is_export {
+        checks.push(service::of_blobs(&files, &listing, &side_faults));
+    }
+    let extractor = end_writer(writer, result)?;
+    Ok(Some(RowSource { opened, files, listing, details, crcs, extractor, manifest, side_faults }))
+}
+
+/// Finds and reads the manifest, as the service would. Also returns other files that look like one.
+fn read_manifest(
+    opened: &Opened,
+    files: &Files<'_>,
+    context: &Context<'_>,
+    checks: &mut Vec<Check>,
+) -> Result<(Listing, Vec<(NameId, String)>), Problem> {
+    let (request, record) = (context.request, opened.record());
     service::of_manifest_name(checks, record);
     let place =
-        listing::find(&files, request.manifest.as_deref(), record.and_then(|record| record.manifest_file.as_deref()));
+        listing::find(files, request.manifest.as_deref(), record.and_then(|record| record.manifest_file.as_deref()));
     let (place, others) = match place {
         Ok(found) => found,
         Err(problem) => {
@@ -219,11 +255,7 @@ fn judge<'a>(
             return Err(problem);
         }
     };
-    let on_drive = match &place {
-        listing::Place::Inside(name, _) => Some(*name),
-        listing::Place::Outside(..) => None,
-    };
-    let mut listing = match Listing::read(&files, place, &request.only, context.deliver.is_some(), &mut |_| {}) {
+    let mut listing = match Listing::read(files, place, &request.only, context.deliver.is_some(), &mut |_| {}) {
         Ok(listing) => listing,
         Err(problem) => {
             checks.push(service::no(service::MANIFEST, DriveStatus::ReadManifestFailed, problem.what.clone()));
@@ -236,12 +268,26 @@ fn judge<'a>(
         (None, None) => None,
     };
     service::of_manifest(checks, opened, &listing, record);
+    Ok((listing, others))
+}
+
+/// Compares the drive with the journals that know it.
+fn ask_journals(
+    opened: &Opened,
+    listing: &Listing,
+    context: &Context<'_>,
+    verdict: &mut DriveVerdict,
+    checks: &mut Vec<Check>,
+) {
     let serial = opened.found.serial.as_deref();
     let drive_id = listing.facts.drive_id.as_deref().or(serial).unwrap_or(&opened.found.drive.drive_id);
-    let (known, notes) = context.journals.ask(drive_id, &listing.facts.md5, record);
+    let (known, notes) = context.journals.ask(drive_id, &listing.facts.md5, opened.record());
     checks.extend(known);
     verdict.warnings.extend(notes);
-    look_at_others(&files, &listing, others, verdict);
+}
+
+/// Enters into the verdict what the manifest says, and what the service's logs say of it.
+fn describe(listing: &Listing, context: &Context<'_>, verdict: &mut DriveVerdict) {
     verdict.skipped = listing.skipped;
     verdict.unmatched = listing.only.unmatched();
     verdict.beginnings = listing.only.nearest();
@@ -264,26 +310,28 @@ fn judge<'a>(
     let listed = listing.subjects.len() as u64 + listing.skipped;
     verdict.log_remarks = context.logs.remarks(drive_id, listed);
     verdict.manifest = Some(listing.facts.clone());
-    if request.as_service && service::refusal(checks).is_some() {
-        return Ok(None);
-    }
+}
 
-    let outlet = match (context.deliver, &request.extract_to) {
+/// Opens the destination of the blobs, if they have one.
+fn outlet(
+    opened: &Opened,
+    files: &Files<'_>,
+    listing: &Listing,
+    context: &Context<'_>,
+    checks: &[Check],
+) -> Result<Option<Outlet>, Problem> {
+    Ok(match (context.deliver, &context.request.extract_to) {
         (Some(deliver), _) => {
             importable(checks)?;
-            Some(Outlet::Sink(deliver(&Delivery { files: &files, listing: &listing })?))
+            Some(Outlet::Sink(deliver(&Delivery { files, listing })?))
         }
-        (None, Some(dir)) => Some(Outlet::Files(Box::new(extractor(opened, &files, &listing, dir)?))),
+        (None, Some(dir)) => Some(Outlet::Files(Box::new(extractor(opened, files, listing, dir)?))),
         (None, None) => None,
-    };
-    let is_done = |blob: u32| outlet.as_ref().is_some_and(|outlet| is_done_in(outlet, blob as usize));
-    let work = listing.work(&files, &|blob, piece| match &outlet {
-        Some(Outlet::Sink(sink)) => sink.wants(blob as usize, piece),
-        _ => !is_done(blob),
-    });
-    verdict.bytes_asked = work.bytes;
-    verdict.resumed = (0..listing.subjects.len() as u32).filter(|blob| is_done(*blob)).count() as u64;
-    // The total is known from here on: no progress is reported before.
+    })
+}
+
+/// Reports the work before the first byte of it. No progress is reported earlier: the total is known only now.
+fn announce(work: &Work, context: &Context<'_>) {
     (context.events)(Event::Progress {
         drive: context.index,
         acknowledged: ByteLen(0),
@@ -293,35 +341,27 @@ fn judge<'a>(
     });
     let stage = if context.deliver.is_some() { Stage::Importing } else { Stage::Verifying };
     (context.events)(Event::Stage { drive: context.index, stage });
-    // Blobs without a byte to read are whole as they are.
-    let (mut writer, mut empty) = (None, Vec::new());
-    if let Some(outlet) = outlet {
-        let blobs = 0..listing.subjects.len();
-        let undone: Vec<usize> = blobs.filter(|blob| !is_done_in(&outlet, *blob)).collect();
-        let started = Writer::start(outlet, listing.subjects.len(), &work)?;
-        empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
-        writer = Some(started);
-    }
-    let (listing, bench, result) = read(opened, &files, context, listing, work, writer.map(|writer| (writer, empty)));
-    verdict.bytes_read = bench.done;
-    let Bench { details, writer, crcs, side_faults, .. } = bench;
-    if !listing.facts.is_export {
-        checks.push(service::of_blobs(&files, &listing, &side_faults));
-    }
-    let mut extractor = None;
-    if let Some(writer) = writer {
-        // The error that stopped the writing is the cause of the one that stopped the reading.
-        match writer.end()? {
-            (Outlet::Files(mut taken), written) => {
-                written.and_then(|()| taken.checkpoint()).and(result)?;
-                extractor = Some(*taken);
-            }
-            (Outlet::Sink(_), written) => written.and(result)?,
+}
+
+/// Starts the writer of `blobs` blobs. Also returns the blobs without a byte to read: they are whole as they are.
+fn start_writer(outlet: Outlet, blobs: usize, work: &Work) -> Result<(Writer, Vec<usize>), Problem> {
+    let undone: Vec<usize> = (0..blobs).filter(|blob| !is_done_in(&outlet, *blob)).collect();
+    let started = Writer::start(outlet, blobs, work)?;
+    let empty = undone.into_iter().filter(|blob| started.is_empty(*blob)).collect();
+    Ok((started, empty))
+}
+
+/// Ends the writer, and returns the extractor if there was one. `read` is the end of the reading.
+fn end_writer(writer: Option<Writer>, read: Result<(), Problem>) -> Result<Option<Extractor>, Problem> {
+    let Some(writer) = writer else { return read.map(|()| None) };
+    // The error that stopped the writing is the cause of the one that stopped the reading.
+    match writer.end()? {
+        (Outlet::Files(mut taken), written) => {
+            written.and_then(|()| taken.checkpoint()).and(read)?;
+            Ok(Some(*taken))
         }
-    } else {
-        result?;
+        (Outlet::Sink(_), written) => written.and(read).map(|()| None),
     }
-    Ok(Some(RowSource { opened, files, listing, details, crcs, extractor, manifest: on_drive, side_faults }))
 }
 
 /// Whether nothing of a blob is outstanding, by an earlier run.

@@ -539,6 +539,11 @@ impl Opened {
         self.len.0 == 0
     }
 
+    /// The drive record that the key came from.
+    pub fn record(&self) -> Option<&Record> {
+        self.unlocked.as_ref()?.record.as_ref()
+    }
+
     /// Unit of reads in bytes.
     pub const fn unit(&self) -> u64 {
         self.unit
@@ -556,7 +561,7 @@ impl Opened {
             }
             Some(Integrity::Proven | Integrity::NoHash) | None => None,
         });
-        if let Some(record) = self.unlocked.as_ref().and_then(|unlocked| unlocked.record.as_ref())
+        if let Some(record) = self.record()
             && record.is_incomplete
         {
             warnings.push("the drive record says that preparing this drive was not finished".to_owned());
