@@ -11,7 +11,7 @@ use crate::azure::properties::SideKind;
 use crate::azure::{Digest, base64};
 use crate::hash::{self, Md5, Sha256};
 use crate::limits;
-use crate::ntfs::read::{FileId, NameId, display_name};
+use crate::ntfs::read::{FileId, FileInfo, NameId, display_name};
 use crate::pool::SLOT_LEN;
 use crate::report::{Kind, Problem};
 use crate::verify::logs::key;
@@ -349,7 +349,7 @@ impl Listing {
 
     fn blob(&mut self, files: &Files<'_>, end: BlobEnd, state: &mut State) {
         let blob = std::mem::take(&mut state.blob);
-        let BlobStart { blob_path, file_path, length, snapshot, disposition, pieces: kind, line, .. } = &blob.start;
+        let BlobStart { blob_path, file_path, length, snapshot, pieces: kind, line, .. } = &blob.start;
         let name = look_up(files, file_path);
         if let Some(name) = name {
             self.name(files.catalog.file_of(name));
@@ -370,39 +370,42 @@ impl Listing {
             state.fault(format!("line {line}: {blob_path}: {fault}"));
         }
         let index = self.subjects.len() as u32;
-        let info = name.map(|name| files.catalog.info(files.catalog.file_of(name)));
-        let mut verdict = Verdict::Equal;
-        let mut notes = Vec::new();
         // Faults of an entry, found by the reader or by the service's rules, invalidate this entry alone.
-        notes.extend(end.faults.iter().chain(&faults).take(ENTRY_NOTES_MAX).map(|fault| format!("manifest: {fault}")));
-        if blob.start.is_length_wrong || blob_path.is_empty() || !blob.is_covered() {
-            verdict = Verdict::Different;
-        }
-        match info {
-            None => {
-                verdict = Verdict::Missing;
-                if is_lost(files, file_path) {
-                    notes.push(
-                        "a record of $MFT has this name, but no directory lists it: Windows does not find it".into(),
-                    );
-                }
-            }
-            Some(info) if info.directory => {
-                verdict = Verdict::Different;
-                notes.push("is a directory on the drive".to_owned());
-            }
-            Some(info) => {
-                if info.size != *length {
-                    verdict = Verdict::Different;
-                    notes.push(format!("the file has {} bytes, the manifest says {length}", info.size));
-                }
-                if info.damaged {
-                    notes.push("its record on the drive is damaged".to_owned());
-                }
-            }
-        }
+        let faults = end.faults.iter().chain(&faults).take(ENTRY_NOTES_MAX);
+        let mut notes: Vec<String> = faults.map(|fault| format!("manifest: {fault}")).collect();
+        let info = name.map(|name| files.catalog.info(files.catalog.file_of(name)));
+        let verdict = of_file(files, &blob, info, &mut notes);
         let size = info.map_or(0, |info| if info.directory { 0 } else { info.size });
         let pieces_at = self.pieces.len() as u32;
+        self.pieces_of(&blob, size, verdict);
+        if self.keeps && *kind == Some(manifest::Pieces::Blocks) {
+            self.keep_ids(pieces_at, &blob.pieces);
+        }
+        if let Some(sha) = blob.pieces.iter().find(|piece| matches!(piece.hash, Some(Digest::Sha256(_)))) {
+            notes.push(format!("block at {}: a hash that is no MD5 cannot be compared", sha.offset));
+        }
+        let pieces_len = self.pieces.len() as u32 - pieces_at;
+        self.subjects.push(Subject { name, length: *length, pieces_at, pieces_len, verdict });
+        let facts = self.facts_of(files, &blob.start, name, [&end.metadata, &end.properties], state);
+        self.blobs.push(facts);
+        let mut hasher = DefaultHasher::new();
+        (blob_path, snapshot).hash(&mut hasher);
+        self.names.push(hasher.finish());
+        if let Some(snapshot) = snapshot {
+            self.facts.is_export = true;
+            self.snapshots.insert(index, snapshot.clone());
+        }
+        if !notes.is_empty() {
+            self.notes.insert(index, notes);
+        }
+        // Its memory is used again.
+        state.blob.pieces = blob.pieces;
+    }
+
+    /// Adds the pieces of a blob, whose file has `size` bytes. One without a list of blocks or ranges is read in pieces
+    /// without a reference.
+    fn pieces_of(&mut self, blob: &manifest::Blob, size: u64, verdict: Verdict) {
+        let BlobStart { length, pieces: kind, .. } = &blob.start;
         let mut push = |offset: u64, length: u64, hash: Option<Digest>| {
             let (md5, has_hash) = match hash {
                 Some(Digest::Md5(md5)) => (md5, true),
@@ -432,44 +435,32 @@ impl Listing {
                 }
             }
         }
-        if self.keeps && *kind == Some(manifest::Pieces::Blocks) {
-            self.keep_ids(pieces_at, &blob.pieces);
-        }
-        if let Some(sha) = blob.pieces.iter().find(|piece| matches!(piece.hash, Some(Digest::Sha256(_)))) {
-            notes.push(format!("block at {}: a hash that is no MD5 cannot be compared", sha.offset));
-        }
-        let pieces_len = self.pieces.len() as u32 - pieces_at;
-        self.subjects.push(Subject { name, length: *length, pieces_at, pieces_len, verdict });
+    }
+
+    /// What is kept of a blob besides its pieces. `own`: its metadata and properties.
+    fn facts_of(
+        &mut self,
+        files: &Files<'_>,
+        start: &BlobStart,
+        name: Option<NameId>,
+        own: [&Option<SideRef>; 2],
+        state: &State,
+    ) -> BlobFacts {
+        let BlobStart { blob_path, file_path, .. } = start;
         let derived = name.and_then(|name| files.catalog.path(name)).map(|path| display_name(&path));
         let same_file = derived.as_ref().is_some_and(|derived| derived == file_path);
         let same_blob =
             same_file && file_path.strip_prefix('\\').is_some_and(|path| path.replace('\\', "/") == *blob_path);
-        let facts = BlobFacts {
+        let [metadata, properties] = own.map(Option::as_ref);
+        let disposition = start.disposition.as_deref().and_then(|text| Disposition::parse(text.trim()));
+        BlobFacts {
             path: if same_blob { NONE } else { self.text(blob_path) },
             file_path: if same_file { NONE } else { self.text(file_path) },
-            metadata: self.side(files, SideKind::Metadata, end.metadata.as_ref(), state.metadata.clone().as_ref()),
-            properties: self.side(
-                files,
-                SideKind::Properties,
-                end.properties.as_ref(),
-                state.properties.clone().as_ref(),
-            ),
-            is_pages: *kind == Some(manifest::Pieces::Pages),
-            disposition: disposition.as_deref().and_then(|text| Disposition::parse(text.trim())).unwrap_or_default(),
-        };
-        self.blobs.push(facts);
-        let mut hasher = DefaultHasher::new();
-        (blob_path, snapshot).hash(&mut hasher);
-        self.names.push(hasher.finish());
-        if let Some(snapshot) = snapshot {
-            self.facts.is_export = true;
-            self.snapshots.insert(index, snapshot.clone());
+            metadata: self.side(files, SideKind::Metadata, metadata, state.metadata.as_ref()),
+            properties: self.side(files, SideKind::Properties, properties, state.properties.as_ref()),
+            is_pages: start.pieces == Some(manifest::Pieces::Pages),
+            disposition: disposition.unwrap_or_default(),
         }
-        if !notes.is_empty() {
-            self.notes.insert(index, notes);
-        }
-        // Its memory is used again.
-        state.blob.pieces = blob.pieces;
     }
 
     /// Keeps the ids of a blob's blocks where [`Listing::block_id`] cannot make them.
@@ -577,6 +568,31 @@ impl State {
             self.first.push(what);
         }
     }
+}
+
+/// The verdict on a blob's file as a whole; appends the reasons to `notes`.
+fn of_file(files: &Files<'_>, blob: &manifest::Blob, info: Option<FileInfo>, notes: &mut Vec<String>) -> Verdict {
+    let BlobStart { blob_path, file_path, length, is_length_wrong, .. } = &blob.start;
+    let Some(info) = info else {
+        if is_lost(files, file_path) {
+            notes.push("a record of $MFT has this name, but no directory lists it: Windows does not find it".into());
+        }
+        return Verdict::Missing;
+    };
+    if info.directory {
+        notes.push("is a directory on the drive".to_owned());
+        return Verdict::Different;
+    }
+    if info.size != *length {
+        notes.push(format!("the file has {} bytes, the manifest says {length}", info.size));
+    }
+    if info.damaged {
+        notes.push("its record on the drive is damaged".to_owned());
+    }
+    if info.size != *length || *is_length_wrong || blob_path.is_empty() || !blob.is_covered() {
+        return Verdict::Different;
+    }
+    Verdict::Equal
 }
 
 /// Whether an orphaned file has the last name of a path.
