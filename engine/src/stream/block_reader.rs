@@ -155,10 +155,26 @@ struct Outgoing {
     busy: bool,
 }
 
-/// Channel for digests, and the waker of the loop.
-struct Ends<'a> {
-    reply: &'a Sender<Done>,
-    waker: &'a io::Waker,
+/// A run: loads between the drive, the workers and the sink.
+struct Transit<'a, T> {
+    reader: &'a BlockReader<'a>,
+    pool: &'a Pool,
+    engine: &'a mut (dyn Engine + Send),
+    sink: &'a mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
+    outgoing: Outgoing,
+    /// Channel for digests.
+    reply: Sender<Done>,
+    replies: Receiver<Done>,
+    waker: io::Waker,
+    under: HashMap<u64, Under<T>>,
+    /// Tag of the next load.
+    next: u64,
+    /// Loads that the engine is filling.
+    filling: usize,
+    /// Whether there are no more loads.
+    ended: bool,
+    /// Whether the last load came slowly, and something that arrived meanwhile may be waiting.
+    is_behind: bool,
 }
 
 impl BlockReader<'_> {
@@ -204,64 +220,18 @@ impl BlockReader<'_> {
         loads: &mut dyn Iterator<Item = Load<T>>,
         sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let (reply, replies): (Sender<Done>, Receiver<Done>) = unbounded();
-        let waker = engine.waker();
-        let ends = Ends { reply: &reply, waker: &waker };
-        let batcher = self.workers.lane_batcher();
-        let mut outgoing =
-            Outgoing { batcher, order: VecDeque::new(), ready: HashMap::new(), state: None, busy: false };
-        let mut under: HashMap<u64, Under<T>> = HashMap::new();
-        let (mut next, mut filling, mut ended) = (0, 0, false);
-        // Whether the last load came slowly, and something that arrived meanwhile may be waiting.
-        let mut is_behind = false;
+        let mut transit = Transit::new(self, pool, engine, sink);
         loop {
             if self.stop.requested() {
                 return Err(Problem::new(Kind::Interrupted, "stopped on request"));
             }
-            let oldest = under.keys().min().copied().unwrap_or(next);
-            while !ended && (!is_behind || under.is_empty()) && filling < FILLS_MAX && next < oldest + AHEAD_MAX {
-                let Some(mut slot) = pool.take() else { break };
-                let asked = Instant::now();
-                let Some(load) = loads.next() else {
-                    ended = true;
-                    break;
-                };
-                for range in &load.zeros {
-                    slot[range.clone()].fill(0);
-                }
-                let tag = next;
-                next += 1;
-                let is_chained = is_chained(&load);
-                if is_chained {
-                    outgoing.order.push_back(tag);
-                }
-                if load.parts.is_empty() {
-                    if is_chained {
-                        outgoing.ready.insert(tag, slot);
-                    } else {
-                        outgoing.batcher.push(self.job(tag, slot, &load, None, &ends));
-                    }
-                } else {
-                    let parts = load.parts.iter();
-                    let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
-                    engine.fill(Fill { tag, slot, parts: parts.collect() });
-                    filling += 1;
-                }
-                under.insert(tag, Under { load, failure: None });
-                self.send_chain(&mut outgoing, &under, &ends);
-                // A caller that limits the rate makes the loop wait for the next load: this one, and all that arrived
-                // meanwhile, go first.
-                if asked.elapsed() > SLOW_LOAD {
-                    is_behind = true;
-                    break;
-                }
+            transit.top_up(loads);
+            transit.engine.submit();
+            while let Ok(done) = transit.replies.try_recv() {
+                transit.digested(done)?;
             }
-            engine.submit();
-            while let Ok(done) = replies.try_recv() {
-                self.digested(done, &mut outgoing, &mut under, &ends, sink)?;
-            }
-            if under.is_empty() {
-                if ended {
+            if transit.under.is_empty() {
+                if transit.ended {
                     return Ok(());
                 }
                 if pool.available() > 0 {
@@ -269,76 +239,137 @@ impl BlockReader<'_> {
                 }
                 // Every slot is held by consumers of earlier loads: a returned one wakes the loop.
             }
-            outgoing.batcher.flush(filling >= BUSY);
-            let wait = if is_behind { Duration::ZERO } else { WAIT_MAX };
-            let completion = engine.wait(Some(wait));
-            is_behind &= !matches!(completion, Completion::TimedOut);
+            transit.outgoing.batcher.flush(transit.filling >= BUSY);
+            let wait = if transit.is_behind { Duration::ZERO } else { WAIT_MAX };
+            let completion = transit.engine.wait(Some(wait));
+            transit.is_behind &= !matches!(completion, Completion::TimedOut);
             match completion {
-                Completion::Filled { tag, slot, results } => {
-                    filling -= 1;
-                    let Some(entry) = under.get_mut(&tag) else { continue };
-                    entry.failure = results.into_iter().find_map(|result| match result {
-                        PartResult::Done => None,
-                        PartResult::Changed(what) => Some(std::io::Error::other(what)),
-                        PartResult::Failed(error) => Some(error),
-                    });
-                    if entry.failure.is_some() {
-                        outgoing.order.retain(|other| *other != tag);
-                        let (digests, chain) = (Vec::new(), None);
-                        self.hand_on(
-                            Done { tag, slot, digests, chain, whole: None, crc: 0, span_crcs: Vec::new() },
-                            &mut under,
-                            &ends,
-                            sink,
-                        )?;
-                        self.send_chain(&mut outgoing, &under, &ends);
-                    } else if is_chained(&entry.load) {
-                        outgoing.ready.insert(tag, slot);
-                        self.send_chain(&mut outgoing, &under, &ends);
-                    } else {
-                        outgoing.batcher.push(self.job(tag, slot, &entry.load, None, &ends));
-                    }
-                }
+                Completion::Filled { tag, slot, results } => transit.filled(tag, slot, results)?,
                 Completion::Broken(error) => {
                     return Err(Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}")));
                 }
-                Completion::TimedOut => self.timeouts.check(engine)?,
+                Completion::TimedOut => self.timeouts.check(transit.engine)?,
                 Completion::Woken | Completion::Written { .. } | Completion::Flushed { .. } => {}
             }
         }
     }
+}
 
-    fn send_chain<T>(&self, outgoing: &mut Outgoing, under: &HashMap<u64, Under<T>>, ends: &Ends<'_>) {
-        if outgoing.busy {
+impl<'a, T> Transit<'a, T> {
+    fn new(
+        reader: &'a BlockReader<'a>,
+        pool: &'a Pool,
+        engine: &'a mut (dyn Engine + Send),
+        sink: &'a mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
+    ) -> Self {
+        let (reply, replies) = unbounded();
+        let waker = engine.waker();
+        let batcher = reader.workers.lane_batcher();
+        let (order, ready, under) = (VecDeque::new(), HashMap::new(), HashMap::new());
+        let outgoing = Outgoing { batcher, order, ready, state: None, busy: false };
+        let (next, filling, ended, is_behind) = (0, 0, false, false);
+        Self { reader, pool, engine, sink, outgoing, reply, replies, waker, under, next, filling, ended, is_behind }
+    }
+
+    /// Starts loads while slots are free and the engine has room.
+    fn top_up(&mut self, loads: &mut dyn Iterator<Item = Load<T>>) {
+        let oldest = self.under.keys().min().copied().unwrap_or(self.next);
+        while !self.ended
+            && (!self.is_behind || self.under.is_empty())
+            && self.filling < FILLS_MAX
+            && self.next < oldest + AHEAD_MAX
+        {
+            let Some(slot) = self.pool.take() else { break };
+            let asked = Instant::now();
+            let Some(load) = loads.next() else {
+                self.ended = true;
+                break;
+            };
+            self.start(load, slot);
+            // A caller that limits the rate makes the loop wait for the next load: this one, and all that arrived
+            // meanwhile, go first.
+            if asked.elapsed() > SLOW_LOAD {
+                self.is_behind = true;
+                break;
+            }
+        }
+    }
+
+    fn start(&mut self, load: Load<T>, mut slot: Slot) {
+        for range in &load.zeros {
+            slot[range.clone()].fill(0);
+        }
+        let tag = self.next;
+        self.next += 1;
+        let is_chained = is_chained(&load);
+        if is_chained {
+            self.outgoing.order.push_back(tag);
+        }
+        if load.parts.is_empty() {
+            if is_chained {
+                self.outgoing.ready.insert(tag, slot);
+            } else {
+                self.outgoing.batcher.push(self.job(tag, slot, &load, None));
+            }
+        } else {
+            let parts = load.parts.iter();
+            let parts = parts.map(|(into, at)| Part { into: into.clone(), from: From::Target { at: *at } });
+            self.engine.fill(Fill { tag, slot, parts: parts.collect() });
+            self.filling += 1;
+        }
+        self.under.insert(tag, Under { load, failure: None });
+        self.send_chain();
+    }
+
+    /// Gives the bytes of a load to the workers; one that could not be read goes to the sink as it is.
+    fn filled(&mut self, tag: u64, slot: Slot, results: Vec<PartResult>) -> Result<(), Problem> {
+        self.filling -= 1;
+        let Some(entry) = self.under.get_mut(&tag) else { return Ok(()) };
+        entry.failure = results.into_iter().find_map(|result| match result {
+            PartResult::Done => None,
+            PartResult::Changed(what) => Some(std::io::Error::other(what)),
+            PartResult::Failed(error) => Some(error),
+        });
+        if entry.failure.is_some() {
+            self.outgoing.order.retain(|other| *other != tag);
+            let (digests, chain) = (Vec::new(), None);
+            self.hand_on(Done { tag, slot, digests, chain, whole: None, crc: 0, span_crcs: Vec::new() })?;
+            self.send_chain();
+        } else if is_chained(&entry.load) {
+            self.outgoing.ready.insert(tag, slot);
+            self.send_chain();
+        } else {
+            let job = self.job(tag, slot, &self.under[&tag].load, None);
+            self.outgoing.batcher.push(job);
+        }
+        Ok(())
+    }
+
+    fn send_chain(&mut self) {
+        if self.outgoing.busy {
             return;
         }
-        let Some(tag) = outgoing.order.front().copied() else { return };
-        let Some(slot) = outgoing.ready.remove(&tag) else { return };
-        let Some(entry) = under.get(&tag) else { return };
-        outgoing.order.pop_front();
-        outgoing.busy = true;
-        let state = outgoing.state.take().filter(|_| !entry.load.begins);
-        outgoing.batcher.push(self.job(tag, slot, &entry.load, state, ends));
+        let Some(tag) = self.outgoing.order.front().copied() else { return };
+        let Some(slot) = self.outgoing.ready.remove(&tag) else { return };
+        let Some(entry) = self.under.get(&tag) else { return };
+        self.outgoing.order.pop_front();
+        self.outgoing.busy = true;
+        let state = self.outgoing.state.take().filter(|_| !entry.load.begins);
+        let job = self.job(tag, slot, &entry.load, state);
+        self.outgoing.batcher.push(job);
     }
 
-    fn digested<T>(
-        &self,
-        mut done: Done,
-        outgoing: &mut Outgoing,
-        under: &mut HashMap<u64, Under<T>>,
-        ends: &Ends<'_>,
-        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
-        outgoing.batcher.complete();
-        if under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
-            outgoing.state = done.chain.take();
-            outgoing.busy = false;
-            self.send_chain(outgoing, under, ends);
+    fn digested(&mut self, mut done: Done) -> Result<(), Problem> {
+        self.outgoing.batcher.complete();
+        if self.under.get(&done.tag).is_some_and(|entry| is_chained(&entry.load)) {
+            self.outgoing.state = done.chain.take();
+            self.outgoing.busy = false;
+            self.send_chain();
         }
-        self.hand_on(done, under, ends, sink)
+        self.hand_on(done)
     }
 
-    fn job<T>(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>, ends: &Ends<'_>) -> Job {
+    fn job(&self, tag: u64, slot: Slot, load: &Load<T>, chain: Option<Md5Chain>) -> Job {
         Job {
             tag,
             slot,
@@ -349,23 +380,17 @@ impl BlockReader<'_> {
             whole: None,
             direction: CipherDirection::Open,
             crypt: load.crypt.clone(),
-            cipher: self.cipher.clone(),
+            cipher: self.reader.cipher.clone(),
             sums_spans: false,
-            reply: ends.reply.clone(),
-            waker: ends.waker.clone(),
+            reply: self.reply.clone(),
+            waker: self.waker.clone(),
         }
     }
 
-    fn hand_on<T>(
-        &self,
-        done: Done,
-        under: &mut HashMap<u64, Under<T>>,
-        ends: &Ends<'_>,
-        sink: &mut dyn FnMut(Arrived<T>) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
-        let Some(Under { load, failure }) = under.remove(&done.tag) else { return Ok(()) };
-        let bytes = Held { slot: Some(done.slot), len: load.len, waker: ends.waker.clone(), is_away: false };
-        sink(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
+    fn hand_on(&mut self, done: Done) -> Result<(), Problem> {
+        let Some(Under { load, failure }) = self.under.remove(&done.tag) else { return Ok(()) };
+        let bytes = Held { slot: Some(done.slot), len: load.len, waker: self.waker.clone(), is_away: false };
+        (self.sink)(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
     }
 }
 
