@@ -413,17 +413,42 @@ impl Erase {
     }
 
     fn carry(&self, device: &Arc<Device>, context: &Context<'_>) -> Result<Erased, Problem> {
-        let facts = self.facts();
-        let (name, size) = (&facts.name, facts.size);
-        let began = (timestamp(), Instant::now());
-        let whole = [ByteRange::new(0, size.0)];
+        let began = Instant::now();
+        let mut erasure = Erasure { erase: self, device, context, erased: self.begun(device) };
         let Methods { keys, discard, overwrite, search } = self.methods;
-        let mut erased = Erased {
-            drive: facts.clone(),
+        if keys {
+            erasure.wipe_keys(search && !overwrite)?;
+        }
+        if discard {
+            erasure.discard()?;
+        }
+        if overwrite {
+            erasure.overwrite()?;
+        }
+        erasure.read_back()?;
+        let mut erased = erasure.erased;
+        // Where nothing can be looked at, nothing is proved.
+        match signature::scan(device) {
+            Ok(contents) => erased.after = contents.words,
+            Err(_) => erased.opens = true,
+        }
+        erased.opens |= self.before.iter().any(|volume| still_opens(device, volume));
+        // Makes the kernel forget the old partitions.
+        let _ = device.reread_partitions();
+        erased.level = level(&erased);
+        erased.times[1] = timestamp();
+        erased.elapsed = began.elapsed();
+        Ok(erased)
+    }
+
+    /// The report before the first byte was written.
+    fn begun(&self, device: &Device) -> Erased {
+        Erased {
+            drive: self.facts().clone(),
             identity: device.identity().clone(),
             methods: self.methods,
             level: Level::Failed,
-            times: [began.0; 2],
+            times: [timestamp(); 2],
             elapsed: Duration::ZERO,
             before: self.before.clone(),
             confirmed: self.confirmed,
@@ -437,119 +462,147 @@ impl Erase {
             different: Vec::new(),
             after: None,
             opens: false,
-        };
-        let reading = Reading { medium: device, name, workers: context.workers, stop: context.stop };
-        let fresh = || {
-            device.drop_caches().map_err(|error| {
-                Problem::new(Kind::Drive, format!("the kernel's cache cannot be emptied: {error}")).drive(name)
-            })
-        };
-        if keys {
-            context.stage(Stage::Wiping);
-            // The first sectors, which hold no key, stay until all keys are gone: a run that was stopped is begun again.
-            let known = self.before.iter().flat_map(|volume| volume.places.iter().copied());
-            erased.places = known.map(|(range, what)| (clipped(range, size), what)).collect();
-            erased.places.sort_unstable_by_key(|(range, _)| *range);
-            erased.places.dedup();
-            self.wipe(device, &mut erased, context)?;
-            if search && !overwrite {
-                context.stage(Stage::ReadBack);
-                fresh()?;
-                let (marks, seen) = reading.marks(&mut |done| context.progress(done, size))?;
-                if marks.len() > MARKS_MAX {
-                    return Err(Problem::new(Kind::Drive, "bears more marks of BitLocker than any drive should")
-                        .drive(name)
-                        .value(marks.len().to_string())
-                        .advice("use --overwrite"));
-                }
-                erased.searched = Some(seen.read);
-                erased.unreadable.extend(seen.unreadable);
-                if !marks.is_empty() {
-                    context.stage(Stage::Wiping);
-                    let found = marks.iter().map(|at| ByteRange::new(at.0, REGION));
-                    erased.places.extend(found.map(|range| (clipped(range, size), Place::Found)));
-                    self.wipe(device, &mut erased, context)?;
-                }
-            }
-            context.stage(Stage::Wiping);
-            let ends = self.target.drive.old.iter().copied().chain(table_areas(size));
-            erased.places.extend(ends.map(|range| (clipped(range, size), Place::Ends)));
-            self.wipe(device, &mut erased, context)?;
         }
-        if discard {
-            context.stage(Stage::FreeSpace);
-            let mut at = 0;
-            while at < size.0 {
-                if context.stop.requested() {
-                    return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
-                }
-                let len = DISCARD_PIECE.min(size.0 - at);
-                let taken = device.discard(ByteRange::new(at, len)).map_err(|error| {
-                    Problem::new(Kind::Drive, format!("does not take its sectors back: {error}"))
-                        .drive(name)
-                        .at(ByteOffset(at))
-                        .advice("use --overwrite")
-                })?;
-                if !taken {
-                    return Err(Problem::new(Kind::Drive, "takes no sectors back")
-                        .drive(name)
-                        .advice("use --overwrite"));
-                }
-                at += len;
-                context.progress(ByteLen(at), size);
-            }
-            self.flush(device)?;
-            erased.discarded = Some(size);
-        }
-        if overwrite {
-            context.stage(Stage::FreeSpace);
-            let unwritten = lane::zero(device, name, &whole, context.stop, &mut |done| context.progress(done, size))?;
-            let lost: u64 = unwritten.0.iter().map(|range| range.len.0).sum();
-            erased.overwritten = Some(ByteLen(size.0 - lost));
-            erased.unwritten = merged([erased.unwritten, unwritten.0].concat());
-        }
-        context.stage(Stage::ReadBack);
-        fresh()?;
-        let places: Vec<ByteRange>;
-        let to_read: &[ByteRange] = if discard || overwrite {
-            &whole
-        } else {
-            places = merged(erased.places.iter().map(|(range, _)| *range).collect());
-            &places
-        };
-        let total = ByteLen(to_read.iter().map(|range| range.len.0).sum());
-        let (different, seen) = reading.nonzero(to_read, &mut |done| context.progress(done, total))?;
-        erased.read_back = seen.read;
-        erased.different = different;
-        erased.unreadable = merged([std::mem::take(&mut erased.unreadable), seen.unreadable].concat());
-        // Where nothing can be looked at, nothing is proved.
-        match signature::scan(device) {
-            Ok(contents) => erased.after = contents.words,
-            Err(_) => erased.opens = true,
-        }
-        erased.opens |= self.before.iter().any(|volume| still_opens(device, volume));
-        // Makes the kernel forget the old partitions.
-        let _ = device.reread_partitions();
-        erased.level = level(&erased);
-        erased.times[1] = timestamp();
-        erased.elapsed = began.1.elapsed();
-        Ok(erased)
+    }
+}
+
+/// An erasure under way.
+struct Erasure<'a> {
+    erase: &'a Erase,
+    device: &'a Arc<Device>,
+    context: &'a Context<'a>,
+    erased: Erased,
+}
+
+impl<'a> Erasure<'a> {
+    fn name(&self) -> &'a str {
+        &self.erase.facts().name
     }
 
-    /// Overwrites all places that are listed.
-    fn wipe(&self, device: &Device, erased: &mut Erased, context: &Context<'_>) -> Result<(), Problem> {
-        let ranges = merged(erased.places.iter().map(|(range, _)| *range).collect());
-        let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
-        let progress = &mut |done| context.progress(done, total);
-        let unwritten = lane::zero(device, &self.facts().name, &ranges, context.stop, progress)?;
-        erased.unwritten = merged([std::mem::take(&mut erased.unwritten), unwritten.0].concat());
+    fn size(&self) -> ByteLen {
+        self.erase.facts().size
+    }
+
+    fn reading(&self) -> Reading<'a> {
+        Reading { medium: self.device, name: self.name(), workers: self.context.workers, stop: self.context.stop }
+    }
+
+    /// Overwrites the known places of keys, those that a search finds, and the ends of the drive.
+    fn wipe_keys(&mut self, search: bool) -> Result<(), Problem> {
+        let size = self.size();
+        self.context.stage(Stage::Wiping);
+        // The first sectors, which hold no key, stay until all keys are gone: a run that was stopped is begun again.
+        let known = self.erase.before.iter().flat_map(|volume| volume.places.iter().copied());
+        self.erased.places = known.map(|(range, what)| (clipped(range, size), what)).collect();
+        self.erased.places.sort_unstable_by_key(|(range, _)| *range);
+        self.erased.places.dedup();
+        self.wipe()?;
+        if search {
+            self.wipe_marks()?;
+        }
+        self.context.stage(Stage::Wiping);
+        let ends = self.erase.target.drive.old.iter().copied().chain(table_areas(size));
+        self.erased.places.extend(ends.map(|range| (clipped(range, size), Place::Ends)));
+        self.wipe()
+    }
+
+    /// Searches the whole drive for marks of BitLocker, and overwrites what follows each.
+    fn wipe_marks(&mut self) -> Result<(), Problem> {
+        let (context, size) = (self.context, self.size());
+        context.stage(Stage::ReadBack);
+        self.empty_cache()?;
+        let (marks, seen) = self.reading().marks(&mut |done| context.progress(done, size))?;
+        if marks.len() > MARKS_MAX {
+            return Err(Problem::new(Kind::Drive, "bears more marks of BitLocker than any drive should")
+                .drive(self.name())
+                .value(marks.len().to_string())
+                .advice("use --overwrite"));
+        }
+        self.erased.searched = Some(seen.read);
+        self.erased.unreadable.extend(seen.unreadable);
+        if !marks.is_empty() {
+            context.stage(Stage::Wiping);
+            let found = marks.iter().map(|at| ByteRange::new(at.0, REGION));
+            self.erased.places.extend(found.map(|range| (clipped(range, size), Place::Found)));
+            self.wipe()?;
+        }
         Ok(())
     }
 
-    fn flush(&self, device: &Device) -> Result<(), Problem> {
-        device.flush().map_err(|error| {
-            Problem::new(Kind::Drive, format!("what was written could not be made durable: {error}"))
-                .drive(&self.facts().name)
+    /// Overwrites all places that are listed.
+    fn wipe(&mut self) -> Result<(), Problem> {
+        let context = self.context;
+        let ranges = merged(self.erased.places.iter().map(|(range, _)| *range).collect());
+        let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
+        let progress = &mut |done| context.progress(done, total);
+        let unwritten = lane::zero(self.device, self.name(), &ranges, context.stop, progress)?;
+        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten.0].concat());
+        Ok(())
+    }
+
+    /// Gives every sector back to the drive.
+    fn discard(&mut self) -> Result<(), Problem> {
+        let (name, size) = (self.name(), self.size());
+        self.context.stage(Stage::FreeSpace);
+        let mut at = 0;
+        while at < size.0 {
+            if self.context.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
+            }
+            let len = DISCARD_PIECE.min(size.0 - at);
+            let taken = self.device.discard(ByteRange::new(at, len)).map_err(|error| {
+                Problem::new(Kind::Drive, format!("does not take its sectors back: {error}"))
+                    .drive(name)
+                    .at(ByteOffset(at))
+                    .advice("use --overwrite")
+            })?;
+            if !taken {
+                return Err(Problem::new(Kind::Drive, "takes no sectors back").drive(name).advice("use --overwrite"));
+            }
+            at += len;
+            self.context.progress(ByteLen(at), size);
+        }
+        self.device.flush().map_err(|error| {
+            Problem::new(Kind::Drive, format!("what was written could not be made durable: {error}")).drive(name)
+        })?;
+        self.erased.discarded = Some(size);
+        Ok(())
+    }
+
+    fn overwrite(&mut self) -> Result<(), Problem> {
+        let (context, size) = (self.context, self.size());
+        context.stage(Stage::FreeSpace);
+        let whole = [ByteRange::new(0, size.0)];
+        let progress = &mut |done| context.progress(done, size);
+        let unwritten = lane::zero(self.device, self.name(), &whole, context.stop, progress)?;
+        let lost: u64 = unwritten.0.iter().map(|range| range.len.0).sum();
+        self.erased.overwritten = Some(ByteLen(size.0 - lost));
+        self.erased.unwritten = merged([std::mem::take(&mut self.erased.unwritten), unwritten.0].concat());
+        Ok(())
+    }
+
+    /// Looks for bytes other than zero in all that was erased.
+    fn read_back(&mut self) -> Result<(), Problem> {
+        let context = self.context;
+        context.stage(Stage::ReadBack);
+        self.empty_cache()?;
+        let Methods { discard, overwrite, .. } = self.erase.methods;
+        let places = if discard || overwrite {
+            vec![ByteRange::new(0, self.size().0)]
+        } else {
+            merged(self.erased.places.iter().map(|(range, _)| *range).collect())
+        };
+        let total = ByteLen(places.iter().map(|range| range.len.0).sum());
+        let (different, seen) = self.reading().nonzero(&places, &mut |done| context.progress(done, total))?;
+        self.erased.read_back = seen.read;
+        self.erased.different = different;
+        self.erased.unreadable = merged([std::mem::take(&mut self.erased.unreadable), seen.unreadable].concat());
+        Ok(())
+    }
+
+    fn empty_cache(&self) -> Result<(), Problem> {
+        self.device.drop_caches().map_err(|error| {
+            Problem::new(Kind::Drive, format!("the kernel's cache cannot be emptied: {error}")).drive(self.name())
         })
     }
 }
