@@ -393,7 +393,23 @@ impl Index {
         stop: &Stop,
         report: &mut dyn FnMut(u64),
     ) -> Result<(), Problem> {
-        let name = &opened.found.drive.name;
+        let (road, mut singly) = self.in_disk_order(files);
+        let mut hashing = Hashing { index: self, opened, files, stop, bytes: 0, reported_at: Instant::now(), report };
+        let mut hashed: Vec<(Item, Content)> = Vec::new();
+        singly.extend(hashing.stream(road, workers, &mut hashed)?);
+        hashing.singly(singly, &mut hashed)?;
+        for (item, hash) in hashed {
+            let at = self.files[item.file as usize].first + item.block as usize;
+            match hash {
+                Ok(md5) => self.hashes[at] = md5,
+                Err(ranges) => drop(self.pages.insert(at, ranges)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All blocks in the order of the disk: those that the block reader can read, and the others.
+    fn in_disk_order(&self, files: &Files<'_>) -> (Vec<Item>, Vec<Item>) {
         let (mut road, mut singly) = (Vec::new(), Vec::new());
         let cluster = files.volume.geometry().cluster;
         for (i, indexed) in (0u32..).zip(&self.files) {
@@ -412,69 +428,7 @@ impl Index {
         }
         road.sort_unstable();
         singly.sort_unstable();
-        let mut done = Hashed { bytes: 0, reported_at: Instant::now(), report };
-        let mut hashed: Vec<(Item, Content)> = Vec::new();
-        let mut beside = Vec::new();
-        let mut loads =
-            Loads { index: self, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
-        let carrier = BlockReader {
-            medium: opened.medium(),
-            cipher: opened.cipher(),
-            workers,
-            stop,
-            slot_len: SLOT_LEN + SLOT_SPARE,
-            timeouts: Timeouts::default(),
-        };
-        carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
-            for ((item, range), digest) in arrived.what.iter().zip(&arrived.digests) {
-                let indexed = &self.files[item.file as usize];
-                let hash = match digest {
-                    Digest::Block(md5) if !indexed.is_page => Ok(*md5),
-                    _ => Err(pages(&arrived.bytes[range.clone()], indexed.range(item.block).0)),
-                };
-                hashed.push((*item, hash));
-                done.add(range.len() as u64);
-            }
-            match arrived.failure {
-                None => Ok(()),
-                Some(error) => {
-                    let file = arrived.what.first().map(|(item, _)| self.files[item.file as usize].file_path.clone());
-                    let problem = Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(name);
-                    Err(problem.value(file.unwrap_or_default()))
-                }
-            }
-        })?;
-        for item in singly.into_iter().chain(beside) {
-            if stop.requested() {
-                return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
-            }
-            let indexed = &self.files[item.file as usize];
-            let (from, to) = indexed.range(item.block);
-            let reader: FileReader<'_> = files.open(indexed.file)?;
-            let mut bytes = vec![0; (to - from) as usize];
-            reader.read_range(from, &mut bytes).map_err(|error| {
-                Problem::new(Kind::Drive, format!("cannot be read: {error}"))
-                    .drive(name)
-                    .value(indexed.file_path.clone())
-            })?;
-            done.add(to - from);
-            let hash = if indexed.is_page {
-                Err(pages(&bytes, from))
-            } else {
-                let mut md5 = Md5::new();
-                md5.update(&bytes);
-                Ok(md5.finish())
-            };
-            hashed.push((item, hash));
-        }
-        for (item, hash) in hashed {
-            let at = self.files[item.file as usize].first + item.block as usize;
-            match hash {
-                Ok(md5) => self.hashes[at] = md5,
-                Err(ranges) => drop(self.pages.insert(at, ranges)),
-            }
-        }
-        Ok(())
+        (road, singly)
     }
 
     /// The manifest of all files.
@@ -517,13 +471,88 @@ type Content = Result<[u8; 16], Vec<PageRange>>;
 /// Blocks of a load, with their ranges in the slot.
 type Blocks = Vec<(Item, Range<usize>)>;
 
-struct Hashed<'a> {
+/// The reading of all files, with its progress.
+struct Hashing<'a> {
+    index: &'a Index,
+    opened: &'a Opened,
+    files: &'a Files<'a>,
+    stop: &'a Stop,
     bytes: u64,
     reported_at: Instant,
     report: &'a mut dyn FnMut(u64),
 }
 
-impl Hashed<'_> {
+impl Hashing<'_> {
+    /// Reads and hashes blocks through the block reader. Returns those that it cannot read.
+    fn stream(
+        &mut self,
+        road: Vec<Item>,
+        workers: &Workers,
+        hashed: &mut Vec<(Item, Content)>,
+    ) -> Result<Vec<Item>, Problem> {
+        let (index, opened, files) = (self.index, self.opened, self.files);
+        let mut beside = Vec::new();
+        let mut loads =
+            Loads { index, files, opened, items: road.into_iter().peekable(), beside: &mut beside, known: None };
+        let carrier = BlockReader {
+            medium: opened.medium(),
+            cipher: opened.cipher(),
+            workers,
+            stop: self.stop,
+            slot_len: SLOT_LEN + SLOT_SPARE,
+            timeouts: Timeouts::default(),
+        };
+        carrier.run(std::iter::from_fn(|| loads.next()), |arrived| {
+            for ((item, range), digest) in arrived.what.iter().zip(&arrived.digests) {
+                let indexed = &index.files[item.file as usize];
+                let hash = match digest {
+                    Digest::Block(md5) if !indexed.is_page => Ok(*md5),
+                    _ => Err(pages(&arrived.bytes[range.clone()], indexed.range(item.block).0)),
+                };
+                hashed.push((*item, hash));
+                self.add(range.len() as u64);
+            }
+            match arrived.failure {
+                None => Ok(()),
+                Some(error) => {
+                    let file = arrived.what.first().map(|(item, _)| index.files[item.file as usize].file_path.clone());
+                    Err(self.unreadable(&error).value(file.unwrap_or_default()))
+                }
+            }
+        })?;
+        Ok(beside)
+    }
+
+    /// Reads and hashes one block after the other through the file system.
+    fn singly(&mut self, items: Vec<Item>, hashed: &mut Vec<(Item, Content)>) -> Result<(), Problem> {
+        for item in items {
+            if self.stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(&self.opened.found.drive.name));
+            }
+            let indexed = &self.index.files[item.file as usize];
+            let (from, to) = indexed.range(item.block);
+            let reader: FileReader<'_> = self.files.open(indexed.file)?;
+            let mut bytes = vec![0; (to - from) as usize];
+            reader
+                .read_range(from, &mut bytes)
+                .map_err(|error| self.unreadable(&error).value(indexed.file_path.clone()))?;
+            self.add(to - from);
+            let hash = if indexed.is_page {
+                Err(pages(&bytes, from))
+            } else {
+                let mut md5 = Md5::new();
+                md5.update(&bytes);
+                Ok(md5.finish())
+            };
+            hashed.push((item, hash));
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, error: &dyn std::error::Error) -> Problem {
+        Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(&self.opened.found.drive.name)
+    }
+
     fn add(&mut self, bytes: u64) {
         self.bytes += bytes;
         if self.reported_at.elapsed() >= PROGRESS_INTERVAL {
