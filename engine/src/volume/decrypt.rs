@@ -52,88 +52,111 @@ pub fn run(
     stop: &Stop,
     progress: &mut dyn FnMut(ByteLen),
 ) -> Result<Decrypted, Problem> {
-    let out_failed = |error: io::Error| {
-        Problem::new(Kind::Environment, format!("the image cannot be written: {error}"))
-            .advice("the image is incomplete; make room and start again")
-    };
     let len = opened.len();
     if let To::File(file) = &to {
-        file.set_len(len.0).map_err(out_failed)?;
+        file.set_len(len.0).map_err(unwritable)?;
     }
     let timeouts = Timeouts::default();
     let road =
         BlockReader { medium: opened.medium(), cipher: opened.cipher(), workers, stop, slot_len: SLOT_LEN, timeouts };
-    let loads = cut(len).map(|(at, part)| {
-        let mut load = Load::new((at, true));
-        load.len = part;
-        if !opened.map_extents(at, part, 0, &mut load) {
-            load.what.1 = false;
-        }
-        load
-    });
-    let mut unreadable: Vec<ByteRange> = Vec::new();
-    let mut next = |mut arrived: Arrived<(ByteOffset, bool)>| {
-        let (at, is_laid) = arrived.what;
-        if !is_laid || arrived.failure.is_some() {
-            singly(opened, at, &mut arrived.bytes, &mut unreadable);
-        }
-        (at, arrived.bytes)
-    };
+    let mut plain = Plain { opened, road, unreadable: Vec::new() };
     match &mut to {
-        To::File(file) => {
-            let done = AtomicU64::new(0);
-            std::thread::scope(|scope| {
-                // The number of slots bounds the waiting data: a slow image stalls the drive only when all are full.
-                let (sender, written) = unbounded::<(ByteOffset, Held)>();
-                let (file, written_len) = (*file, &done);
-                let writer = std::thread::Builder::new().name("image".into()).spawn_scoped(scope, move || {
-                    written.iter().try_for_each(|(at, bytes)| {
-                        write_sparse(file, at, &bytes)?;
-                        written_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        Ok(())
-                    })
-                });
-                let writer = writer.map_err(out_failed)?;
-                let result = road.run(loads, |arrived| {
-                    let (at, bytes) = next(arrived);
-                    progress(ByteLen(done.load(Ordering::Relaxed)));
-                    // The reason is reported at the end of the thread.
-                    let ended = || Problem::new(Kind::Environment, "the image cannot be written any more");
-                    sender.send((at, bytes.away())).map_err(|_| ended())
-                });
-                drop(sender);
-                let bug = |_| Problem::new(Kind::Internal, "the thread that writes the image ended in a bug");
-                writer.join().map_err(bug)?.map_err(out_failed).and(result)
-            })?;
-        }
-        To::Stream(out) => {
-            // A pipe takes them in order, as many as there are slots early.
-            let mut early: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-            let mut done = 0;
-            road.run(loads, |arrived| {
-                let (at, bytes) = next(arrived);
-                if at.0 != done {
-                    early.insert(at.0, bytes.to_vec());
-                    return Ok(());
-                }
-                out.write_all(&bytes).map_err(out_failed)?;
-                done += bytes.len() as u64;
-                while let Some(bytes) = early.remove(&done) {
-                    out.write_all(&bytes).map_err(out_failed)?;
-                    done += bytes.len() as u64;
-                }
-                progress(ByteLen(done));
-                Ok(())
-            })?;
-        }
+        To::File(file) => into_file(&mut plain, file, progress)?,
+        To::Stream(out) => into_stream(&mut plain, *out, progress)?,
     }
     progress(len);
     match to {
-        To::File(file) => file.sync_all().map_err(out_failed)?,
-        To::Stream(out) => out.flush().map_err(out_failed)?,
+        To::File(file) => file.sync_all().map_err(unwritable)?,
+        To::Stream(out) => out.flush().map_err(unwritable)?,
     }
+    let mut unreadable = plain.unreadable;
     unreadable.sort();
     Ok(Decrypted { len, unreadable })
+}
+
+fn unwritable(error: io::Error) -> Problem {
+    Problem::new(Kind::Environment, format!("the image cannot be written: {error}"))
+        .advice("the image is incomplete; make room and start again")
+}
+
+/// Reader of the unlocked volume.
+struct Plain<'a> {
+    opened: &'a Opened,
+    road: BlockReader<'a>,
+    unreadable: Vec<ByteRange>,
+}
+
+impl Plain<'_> {
+    /// Passes the whole volume to `sink`, in the order of arrival.
+    fn read(&mut self, mut sink: impl FnMut(ByteOffset, Held) -> Result<(), Problem>) -> Result<(), Problem> {
+        let opened = self.opened;
+        let loads = cut(opened.len()).map(|(at, part)| {
+            let mut load = Load::new((at, true));
+            load.len = part;
+            if !opened.map_extents(at, part, 0, &mut load) {
+                load.what.1 = false;
+            }
+            load
+        });
+        self.road.run(loads, |mut arrived: Arrived<(ByteOffset, bool)>| {
+            let (at, is_laid) = arrived.what;
+            if !is_laid || arrived.failure.is_some() {
+                singly(opened, at, &mut arrived.bytes, &mut self.unreadable);
+            }
+            sink(at, arrived.bytes)
+        })
+    }
+}
+
+/// Writes to a file on a thread of its own, in the order of arrival.
+fn into_file(plain: &mut Plain<'_>, file: &File, progress: &mut dyn FnMut(ByteLen)) -> Result<(), Problem> {
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        // The number of slots bounds the waiting data: a slow image stalls the drive only when all are full.
+        let (sender, written) = unbounded::<(ByteOffset, Held)>();
+        let written_len = &done;
+        let writer = std::thread::Builder::new().name("image".into()).spawn_scoped(scope, move || {
+            written.iter().try_for_each(|(at, bytes)| {
+                write_sparse(file, at, &bytes)?;
+                written_len.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Ok(())
+            })
+        });
+        let writer = writer.map_err(unwritable)?;
+        let result = plain.read(|at, bytes| {
+            progress(ByteLen(done.load(Ordering::Relaxed)));
+            // The reason is reported at the end of the thread.
+            let ended = || Problem::new(Kind::Environment, "the image cannot be written any more");
+            sender.send((at, bytes.away())).map_err(|_| ended())
+        });
+        drop(sender);
+        let bug = |_| Problem::new(Kind::Internal, "the thread that writes the image ended in a bug");
+        writer.join().map_err(bug)?.map_err(unwritable).and(result)
+    })
+}
+
+/// Writes to a pipe in the order of the volume, holding back what comes early: no more than there are slots.
+fn into_stream(
+    plain: &mut Plain<'_>,
+    out: &mut dyn StreamOut,
+    progress: &mut dyn FnMut(ByteLen),
+) -> Result<(), Problem> {
+    let mut early: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut done = 0;
+    plain.read(|at, bytes| {
+        if at.0 != done {
+            early.insert(at.0, bytes.to_vec());
+            return Ok(());
+        }
+        out.write_all(&bytes).map_err(unwritable)?;
+        done += bytes.len() as u64;
+        while let Some(bytes) = early.remove(&done) {
+            out.write_all(&bytes).map_err(unwritable)?;
+            done += bytes.len() as u64;
+        }
+        progress(ByteLen(done));
+        Ok(())
+    })
 }
 
 /// Reads again in halves down to a sector, so that a bad sector costs only itself.
