@@ -344,20 +344,11 @@ impl Key {
             return Err(Problem::new(Kind::Usage, "the volume is locked, and no key was given")
                 .advice("--key-file FILE or --key-fd N, or answer the question at a terminal"));
         }
-        let protectors: Vec<String> = volume.metadata.protectors.iter().map(|one| one.id.to_string()).collect();
-        let names =
-            |word: &String| drive_ids.iter().any(|mine| same(mine, word)) || protectors.iter().any(|id| same(id, word));
-        let rank = |candidate: &&Candidate| match &candidate.drive_id {
-            Some(id) if drive_ids.iter().any(|mine| same(mine, id)) => Rank::Named,
-            Some(_) => Rank::Other,
-            None if candidate.near.line.iter().any(names) => Rank::Named,
-            None if candidate.near.around.iter().any(names) => Rank::Near,
-            None => Rank::Unnamed,
-        };
-        let mut ordered: Vec<&Candidate> = self.candidates.iter().collect();
-        ordered.sort_by_key(rank);
+        let mut ordered: Vec<(Rank, &Candidate)> =
+            self.candidates.iter().map(|candidate| (rank(candidate, volume, drive_ids), candidate)).collect();
+        ordered.sort_by_key(|(rank, _)| *rank);
         let mut worst: Option<UnlockError> = None;
-        for candidate in ordered.iter().take(TRIED_MAX) {
+        for (_, candidate) in ordered.iter().take(TRIED_MAX) {
             match volume.unlock(&candidate.input, progress) {
                 Ok(unlocked) => {
                     let opener = Opener { by: word(&candidate.input), record: candidate.record.clone() };
@@ -372,24 +363,19 @@ impl Key {
             }
         }
         let error = worst.unwrap_or(UnlockError::WrongSecret);
-        let kind = match error {
-            UnlockError::NotEncrypted
-            | UnlockError::NoSuchProtector { .. }
-            | UnlockError::OtherKeyFile { .. }
-            | UnlockError::WrongSecret => Kind::Usage,
-            UnlockError::ProtectorDamaged { .. }
-            | UnlockError::Method { .. }
-            | UnlockError::NoSectorKey
-            | UnlockError::SectorKeyDamaged
-            | UnlockError::KeyType { .. }
-            | UnlockError::KeyLength { .. } => Kind::Drive,
-        };
+        let problem = Problem::new(kind_of(&error), error.to_string());
+        let advice = self.advice(volume, drive_ids, &ordered);
+        Err(if advice.is_empty() { problem } else { problem.advice(advice.join("; ")) })
+    }
+
+    /// What may be wrong with keys that do not open the volume. `ordered`: all of them.
+    fn advice(&self, volume: &read::Volume, drive_ids: &[&str], ordered: &[(Rank, &Candidate)]) -> Vec<String> {
         let ids =
             volume.metadata.protectors.iter().filter(|protector| protector.kind == ProtectorKind::RecoveryPassword);
         let ids: Vec<String> = ids.map(|protector| protector.id.to_string().to_uppercase()).collect();
         let mut advice = Vec::new();
-        let others: Vec<&str> =
-            ordered.iter().filter(|one| rank(one) == Rank::Other).filter_map(|one| one.drive_id.as_deref()).collect();
+        let others = ordered.iter().filter(|(rank, _)| *rank == Rank::Other);
+        let others: Vec<&str> = others.filter_map(|(_, one)| one.drive_id.as_deref()).collect();
         if !drive_ids.is_empty() && others.len() == ordered.len() {
             advice.push(format!("the keys are said to be of drive {}", list(&others)));
         }
@@ -402,8 +388,7 @@ impl Key {
         if !ids.is_empty() {
             advice.push(format!("its numerical password belongs to protector {}", ids.join(" or ")));
         }
-        let problem = Problem::new(kind, error.to_string());
-        Err(if advice.is_empty() { problem } else { problem.advice(advice.join("; ")) })
+        advice
     }
 }
 
@@ -418,6 +403,36 @@ enum Rank {
     Unnamed,
     /// Another drive is named.
     Other,
+}
+
+/// Rank of a key for a volume on a drive with these names.
+fn rank(candidate: &Candidate, volume: &read::Volume, drive_ids: &[&str]) -> Rank {
+    let is_mine = |word: &str| drive_ids.iter().any(|mine| same(mine, word));
+    let protectors = &volume.metadata.protectors;
+    let names = |word: &String| is_mine(word) || protectors.iter().any(|one| same(&one.id.to_string(), word));
+    match &candidate.drive_id {
+        Some(id) if is_mine(id) => Rank::Named,
+        Some(_) => Rank::Other,
+        None if candidate.near.line.iter().any(names) => Rank::Named,
+        None if candidate.near.around.iter().any(names) => Rank::Near,
+        None => Rank::Unnamed,
+    }
+}
+
+/// Kind of the problem when no key opens a volume: a slip in the keys, or a fault of the drive.
+const fn kind_of(error: &UnlockError) -> Kind {
+    match error {
+        UnlockError::NotEncrypted
+        | UnlockError::NoSuchProtector { .. }
+        | UnlockError::OtherKeyFile { .. }
+        | UnlockError::WrongSecret => Kind::Usage,
+        UnlockError::ProtectorDamaged { .. }
+        | UnlockError::Method { .. }
+        | UnlockError::NoSectorKey
+        | UnlockError::SectorKeyDamaged
+        | UnlockError::KeyType { .. }
+        | UnlockError::KeyLength { .. } => Kind::Drive,
+    }
 }
 
 /// A file that holds no key.
