@@ -237,68 +237,102 @@ pub(super) fn zero(
 ) -> Result<Unwritten, Problem> {
     let pool = Pool::whole(SLOTS, SLOT_LEN)
         .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(name))?;
-    let mut lane = Lane::new(device, name, &pool);
-    let sector = device.geometry().sector.bytes();
     let mut work = ranges.iter().flat_map(|range| {
         let end = range.end().0;
         (range.start.0..end).step_by(SLOT_LEN).map(move |at| (at, (end - at).min(SLOT_LEN as u64)))
     });
-    let mut again: Vec<(u64, u64)> = Vec::new();
-    let mut under: HashMap<u64, (u64, u64)> = HashMap::new();
-    let mut unwritten = Unwritten::default();
-    let (mut tag, mut done, mut is_flushed) = (0_u64, 0, false);
-    let result = loop {
-        if stop.requested() {
-            break Err(Problem::new(Kind::Interrupted, "stopped on request").drive(name));
-        }
-        while let Some(slot) = pool.take() {
-            // Slots are zero from the start, and nothing else is ever put into them.
-            let Some((at, len)) = again.pop().or_else(|| work.next()) else { break };
-            under.insert(tag, (at, len));
-            lane.engine.write(tag, slot, len as usize, ByteOffset(at));
-            tag += 1;
-        }
-        if under.is_empty() && !is_flushed {
-            lane.engine.flush(tag);
-            is_flushed = true;
-        }
-        if lane.engine.in_flight() == 0 {
-            break Ok(());
-        }
-        match lane.engine.wait(Some(WAIT_MAX)) {
-            Completion::Written { tag, result, .. } => {
-                let Some((at, len)) = under.remove(&tag) else { continue };
-                match result {
-                    Ok(()) => {
-                        done += len;
-                        progress(ByteLen(done));
-                    }
-                    Err(error) if is_over(&error.source, lane.node.as_deref(), unwritten.0.len()) => {
-                        break Err(lane.write_failed(&error));
-                    }
-                    Err(_) if len > sector => {
-                        // Halves, so that a place that cannot be written costs only itself.
-                        let half = (len / 2).next_multiple_of(sector);
-                        again.extend([(at + half, len - half), (at, half)]);
-                    }
-                    Err(_) => unwritten.0.push(ByteRange::new(at, len)),
-                }
-            }
-            Completion::Flushed { result: Err(error), .. } => break Err(lane.flush_failed(&error)),
-            Completion::Broken(error) => break Err(lane.broken(&error)),
-            Completion::TimedOut => {
-                if let Err(problem) = lane.timeouts.check(lane.engine.as_ref()) {
-                    break Err(problem.drive(name));
-                }
-            }
-            _ => {}
-        }
+    let mut zeroing = Zeroing {
+        lane: Lane::new(device, name, &pool),
+        sector: device.geometry().sector.bytes(),
+        again: Vec::new(),
+        under: HashMap::new(),
+        unwritten: Vec::new(),
+        done: 0,
     };
+    let result = zeroing.run(&pool, &mut work, stop, progress);
     if result.is_err() {
-        lane.settle();
+        zeroing.lane.settle();
     }
-    unwritten.0 = merged(std::mem::take(&mut unwritten.0));
-    result.map(|()| unwritten)
+    result.map(|()| Unwritten(merged(zeroing.unwritten)))
+}
+
+/// Zeros on their way to a drive. Places are position and length.
+struct Zeroing {
+    lane: Lane,
+    sector: u64,
+    /// Halves of places that could not be written.
+    again: Vec<(u64, u64)>,
+    /// What the device has not answered yet.
+    under: HashMap<u64, (u64, u64)>,
+    unwritten: Vec<ByteRange>,
+    done: u64,
+}
+
+impl Zeroing {
+    fn run(
+        &mut self,
+        pool: &Pool,
+        work: &mut dyn Iterator<Item = (u64, u64)>,
+        stop: &Stop,
+        progress: &mut dyn FnMut(ByteLen),
+    ) -> Result<(), Problem> {
+        let (mut tag, mut is_flushed) = (0_u64, false);
+        loop {
+            if stop.requested() {
+                return Err(Problem::new(Kind::Interrupted, "stopped on request").drive(&self.lane.name));
+            }
+            while let Some(slot) = pool.take() {
+                // Slots are zero from the start, and nothing else is ever put into them.
+                let Some((at, len)) = self.again.pop().or_else(|| work.next()) else { break };
+                self.under.insert(tag, (at, len));
+                self.lane.engine.write(tag, slot, len as usize, ByteOffset(at));
+                tag += 1;
+            }
+            if self.under.is_empty() && !is_flushed {
+                self.lane.engine.flush(tag);
+                is_flushed = true;
+            }
+            if self.lane.engine.in_flight() == 0 {
+                return Ok(());
+            }
+            match self.lane.engine.wait(Some(WAIT_MAX)) {
+                Completion::Written { tag, result, .. } => self.written(tag, result, progress)?,
+                Completion::Flushed { result: Err(error), .. } => return Err(self.lane.flush_failed(&error)),
+                Completion::Broken(error) => return Err(self.lane.broken(&error)),
+                Completion::TimedOut => {
+                    let lane = &mut self.lane;
+                    lane.timeouts.check(lane.engine.as_ref()).map_err(|problem| problem.drive(&lane.name))?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the device's answer for one place.
+    fn written(
+        &mut self,
+        tag: u64,
+        result: Result<(), WriteError>,
+        progress: &mut dyn FnMut(ByteLen),
+    ) -> Result<(), Problem> {
+        let Some((at, len)) = self.under.remove(&tag) else { return Ok(()) };
+        match result {
+            Ok(()) => {
+                self.done += len;
+                progress(ByteLen(self.done));
+            }
+            Err(error) if is_over(&error.source, self.lane.node.as_deref(), self.unwritten.len()) => {
+                return Err(self.lane.write_failed(&error));
+            }
+            Err(_) if len > self.sector => {
+                // Halves, so that a place that cannot be written costs only itself.
+                let half = (len / 2).next_multiple_of(self.sector);
+                self.again.extend([(at + half, len - half), (at, half)]);
+            }
+            Err(_) => self.unwritten.push(ByteRange::new(at, len)),
+        }
+        Ok(())
+    }
 }
 
 /// Ascending, with those that touch or overlap as one.
