@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -133,14 +134,9 @@ impl Pipeline<'_> {
         let mut carried =
             Carried { pieces: Vec::new(), sha256: None, md5: None, failed: Vec::new(), lanes: Vec::new() };
         std::thread::scope(|scope| {
-            let mut exits = Vec::new();
-            let mut threads = Vec::new();
-            for ((one, pool), counters) in to.iter().zip(&pools).zip(&counters) {
-                let mut lane = Lane::new(one.device, one.name, pool);
-                let (sender, pieces) = unbounded::<Piece>();
-                exits.push(Exit { sender: Some(sender), waker: lane.waker(), pool });
-                threads.push(scope.spawn(move || lane.run(&pieces, counters)));
-            }
+            let lanes = to.iter().zip(&pools).zip(&counters);
+            let lanes = lanes.map(|((one, pool), counters)| start_lane(scope, one, pool, counters));
+            let (exits, threads): (Vec<_>, Vec<_>) = lanes.unzip();
             let (first, arrived) = unbounded::<PieceInFlight>();
             let hashes = self.hashes;
             let is_sha = hashes.sha256 || hashes.pieces;
@@ -150,37 +146,25 @@ impl Pipeline<'_> {
             let (to_lanes, from_md5) = unbounded::<PieceInFlight>();
             let md5 = scope.spawn(move || md5_stage(&from_sha, &to_lanes, hashes.md5));
             let spread = scope.spawn(move || spread(&from_md5, to, exits));
-            let mut read = 0;
-            let mut early: BTreeMap<u64, PieceInFlight> = BTreeMap::new();
-            let mut next = 0_u64;
-            let mut failed = Vec::new();
-            let result = self.read(&pool, |index, item| {
-                read += item.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                if let Err(range) = &item.range {
-                    failed.push(*range);
-                }
-                early.insert(index, item.into());
-                while let Some(item) = early.remove(&next) {
-                    next += 1;
-                    // The stages end with the channel only.
-                    let _ = first.send(item);
-                }
-                progress(&Far { read, counters: &counters, failed: &failed });
-                let has_failed = |one: &Counters| one.failed.load(Ordering::Acquire);
-                if !counters.is_empty() && counters.iter().all(has_failed) {
-                    return Err(Problem::new(Kind::Drive, "no drive is left to write to"));
-                }
-                Ok(())
-            });
-            drop((early, first));
-            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) || !spread.is_finished() {
-                progress(&Far { read, counters: &counters, failed: &failed });
+            let mut intake = Intake {
+                first: Some(first),
+                early: BTreeMap::new(),
+                next: 0,
+                read: 0,
+                failed: Vec::new(),
+                counters: &counters,
+                progress,
+            };
+            let result = self.read(&pool, |index, item| intake.take(index, item));
+            intake.close();
+            while !threads.iter().all(ScopedJoinHandle::is_finished) || !spread.is_finished() {
+                intake.report();
                 std::thread::sleep(GLANCE);
             }
             let bug = |_| Problem::new(Kind::Internal, "a thread of the copy ended in a bug");
             carried.lanes = threads.into_iter().map(|lane| lane.join().map_err(bug).and_then(|ended| ended)).collect();
-            progress(&Far { read, counters: &counters, failed: &failed });
-            carried.failed = super::lane::merged(failed);
+            intake.report();
+            carried.failed = super::lane::merged(intake.failed);
             let is_whole = result.is_ok() && carried.failed.is_empty();
             let whole = sha.join().map_err(bug)?;
             carried.sha256 = whole.filter(|_| is_whole);
@@ -239,6 +223,62 @@ impl From<Arrival> for PieceInFlight {
     fn from(arrival: Arrival) -> Self {
         let Arrival { at, bytes, md5, .. } = arrival;
         Self { at, bytes, md5, sha256: None }
+    }
+}
+
+/// Starts the thread that writes to one drive.
+fn start_lane<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    to: &To<'_>,
+    pool: &'scope Pool,
+    counters: &'scope Counters,
+) -> (Exit<'scope>, ScopedJoinHandle<'scope, Result<(), Problem>>) {
+    let mut lane = Lane::new(to.device, to.name, pool);
+    let (sender, pieces) = unbounded::<Piece>();
+    let exit = Exit { sender: Some(sender), waker: lane.waker(), pool };
+    (exit, scope.spawn(move || lane.run(&pieces, counters)))
+}
+
+/// Pieces from the source: counted, and put in order for the stages.
+struct Intake<'a, 'p> {
+    /// To the first stage. The stages end with this channel only.
+    first: Option<Sender<PieceInFlight>>,
+    early: BTreeMap<u64, PieceInFlight>,
+    /// Number of the piece that goes next.
+    next: u64,
+    read: u64,
+    failed: Vec<ByteRange>,
+    counters: &'a [Counters],
+    progress: &'a mut Progress<'p>,
+}
+
+impl Intake<'_, '_> {
+    fn take(&mut self, index: u64, item: Arrival) -> Result<(), Problem> {
+        self.read += item.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if let Err(range) = &item.range {
+            self.failed.push(*range);
+        }
+        self.early.insert(index, item.into());
+        while let Some(item) = self.early.remove(&self.next) {
+            self.next += 1;
+            let _ = self.first.as_ref().map(|first| first.send(item));
+        }
+        self.report();
+        let has_failed = |one: &Counters| one.failed.load(Ordering::Acquire);
+        if !self.counters.is_empty() && self.counters.iter().all(has_failed) {
+            return Err(Problem::new(Kind::Drive, "no drive is left to write to"));
+        }
+        Ok(())
+    }
+
+    /// Drops what still waits for an earlier piece, and ends the stages.
+    fn close(&mut self) {
+        self.early.clear();
+        self.first = None;
+    }
+
+    fn report(&mut self) {
+        (self.progress)(&Far { read: self.read, counters: self.counters, failed: &self.failed });
     }
 }
 
