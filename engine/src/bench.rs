@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, Roots, guard, signature};
@@ -21,7 +21,7 @@ use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
 use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
 use crate::request::EngineChoice;
-use crate::stream::workers::{CipherDirection, Done, How, Job, Span, Workers};
+use crate::stream::workers::{CipherDirection, Done, How, Job, LaneBatcher, Span, Workers};
 use crate::survey::LinkCounters;
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
 
@@ -327,6 +327,24 @@ impl Bench {
     }
 
     fn alone(&self, stop: &Stop, report_to: &mut dyn FnMut(&Point)) -> Result<BenchReport, Problem> {
+        let time = Duration::from_secs_f64(self.request.seconds.clamp(0.05, 600.0));
+        let mut directions = vec![Direction::Read];
+        if self.request.write {
+            directions.push(Direction::Write);
+        }
+        let mut alone = Alone { bench: self, time, stop, report_to, report: self.begun()? };
+        if !alone.sweep(&directions)? {
+            return Ok(alone.report);
+        }
+        alone.curve(*directions.last().unwrap_or(&Direction::Read))?;
+        alone.road(&directions)?;
+        let mut report = alone.report;
+        report.link = counters(&self.device).since(&self.before);
+        Ok(report)
+    }
+
+    /// The report before anything of the drive was measured.
+    fn begun(&self) -> Result<BenchReport, Problem> {
         let geometry = self.device.geometry();
         let mut notes = Vec::new();
         if !self.device.is_direct() {
@@ -342,76 +360,21 @@ impl Bench {
             geometry.optimal_io.map(|len| format!("optimal {len}")),
             Some(format!("{}-byte sectors ({} physical)", geometry.sector.bytes(), geometry.physical_sector)),
         ];
-        let mut report = BenchReport {
+        let cipher = self.request.cipher;
+        Ok(BenchReport {
             drive: self.facts.clone(),
             engine: String::new(),
             direct: self.device.is_direct(),
             queue: queue.into_iter().flatten().collect::<Vec<_>>().join(", "),
             sweep: Vec::new(),
             curve: Vec::new(),
-            core_rates: [0.0; 2],
+            core_rates: [core_rate(cipher, CipherDirection::Seal)?, core_rate(cipher, CipherDirection::Open)?],
             cores: std::thread::available_parallelism().map_or(1, Into::into),
             road: Vec::new(),
             run: None,
             link: LinkCounters::default(),
             notes,
-        };
-        let time = Duration::from_secs_f64(self.request.seconds.clamp(0.05, 600.0));
-        let mut directions = vec![Direction::Read];
-        if self.request.write {
-            directions.push(Direction::Write);
-        }
-        report.core_rates[0] = core_rate(self.request.cipher, CipherDirection::Seal)?;
-        report.core_rates[1] = core_rate(self.request.cipher, CipherDirection::Open)?;
-        for &direction in &directions {
-            for &block in &self.request.blocks {
-                for &depth in &self.request.depths {
-                    if stop.requested() {
-                        report.notes.push("stopped on request; the rest was not measured".into());
-                        return Ok(report);
-                    }
-                    let depth = depth.clamp(1, (POOL_MAX / block).max(1) as u32);
-                    if report.sweep.iter().any(|p| (p.direction, p.block, p.depth) == (direction, block, depth)) {
-                        continue;
-                    }
-                    let how = Measure { direction, block, depth, at: ByteOffset(0), time, every: time, road: None };
-                    let point = self.measure(how, stop, &mut report.engine)?.point;
-                    report_to(&point);
-                    report.sweep.push(point);
-                }
-            }
-        }
-        let main = *directions.last().unwrap_or(&Direction::Read);
-        if let Some((block, depth)) = report.best(main).map(|best| (best.block, best.depth)) {
-            let points = u64::from(self.request.curve);
-            for i in 0..points {
-                if stop.requested() {
-                    break;
-                }
-                // Room for a few rounds, but on a small image for an eighth of it at most.
-                let room = (block as u64 * u64::from(depth) * 4).min(self.facts.size.0 / 8);
-                let last = self.facts.size.0 - room;
-                let at = ByteOffset(last / points.saturating_sub(1).max(1) * i / 4096 * 4096);
-                let time = time / 4;
-                let how = Measure { direction: main, block, depth, at, time, every: time, road: None };
-                let point = self.measure(how, stop, &mut report.engine)?.point;
-                report_to(&point);
-                report.curve.push(point);
-            }
-        }
-        for &direction in &directions {
-            if !stop.requested() {
-                let workers = Workers::start(report.cores).map_err(|error| no_threads(&error))?;
-                let road = Some((&workers, self.request.cipher));
-                let (block, depth, at) = (ROAD_BLOCK, ROAD_DEPTH, ByteOffset(0));
-                let how = Measure { direction, block, depth, at, time, every: time, road };
-                let point = self.measure(how, stop, &mut report.engine)?.point;
-                report_to(&point);
-                report.road.push(point);
-            }
-        }
-        report.link = counters(&self.device).since(&self.before);
-        Ok(report)
+        })
     }
 
     /// Reads, or writes where that was asked for, as it went best alone, for `time`.
@@ -466,128 +429,33 @@ impl Bench {
 
     /// Moves consecutive blocks from `at` on, wrapping around, for `time`.
     fn measure(&self, how: Measure<'_>, stop: &Stop, engine_name: &mut String) -> Result<RateSeries, Problem> {
-        let Measure { direction, block, depth, at, time, every, road } = how;
-        let pool = Pool::whole(depth as usize, block)
-            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
-        // A block may be several requests.
-        let requests = depth.saturating_mul((block >> 16).max(1) as u32);
-        let options = Options { reads: requests, writes: requests, ..Options::default() };
-        let mut engine = self.engine(&pool, options)?;
-        *engine_name = engine.name().to_owned();
-        let _ = self.device.drop_caches();
-        let mut random = Seeded::new(at.0 ^ block as u64);
-        let sector = self.device.geometry().sector;
-        let mut road = road.map(|(workers, cipher)| (workers.lane_batcher(), Arc::new(test_cipher(cipher, sector))));
-        let (reply, replies) = unbounded::<Done>();
-        let waker = engine.waker();
-
-        let size = self.facts.size.0 / 4096 * 4096;
-        let blocks = (size.saturating_sub(at.0) / block as u64).max(1);
-        let mut next = 0u64;
-        let mut given: HashMap<u64, Instant> = HashMap::new();
-        let mut latencies: Vec<Duration> = Vec::new();
-        let mut bytes = 0u64;
-        let mut idle: Vec<Slot> = Vec::new();
-        while let Some(mut slot) = pool.take() {
-            // Contents that no drive compresses away.
-            random.fill(&mut slot);
-            idle.push(slot);
-        }
+        let Measure { direction, block, depth, at, time, every, .. } = how;
+        let mut moving = self.moving(how)?;
+        *engine_name = moving.engine.name().to_owned();
         let (mut stretches, mut stretch) = (Vec::new(), (Duration::ZERO, 0u64));
         let started = Instant::now();
-        let place = |tag: u64| ByteOffset(at.0 + tag % blocks * block as u64);
-        let failed = |tag: u64, error: &std::io::Error| {
-            Problem::new(Kind::Drive, format!("{direction:?} failed: {error}")).drive(&self.facts.name).at(place(tag))
-        };
         loop {
             let elapsed = started.elapsed();
-            let running = elapsed < time && !stop.requested() || latencies.is_empty();
+            let running = elapsed < time && !stop.requested() || moving.latencies.is_empty();
             if elapsed - stretch.0 >= every {
-                stretches.push((elapsed - stretch.0, ByteLen(bytes - stretch.1)));
-                stretch = (elapsed, bytes);
+                stretches.push((elapsed - stretch.0, ByteLen(moving.bytes - stretch.1)));
+                stretch = (elapsed, moving.bytes);
             }
-            while running && let Some(slot) = idle.pop() {
-                let tag = next;
-                next += 1;
-                match (direction, &mut road) {
-                    (Direction::Write, Some((batcher, cipher))) => {
-                        batcher.push(job(cipher, CipherDirection::Seal, tag, slot, block, place(tag), &reply, &waker));
-                    }
-                    (Direction::Write, None) => {
-                        given.insert(tag, Instant::now());
-                        engine.write(tag, slot, block, place(tag));
-                    }
-                    (Direction::Read, _) => {
-                        given.insert(tag, Instant::now());
-                        let parts = vec![Part { into: 0..block, from: From::Target { at: place(tag) } }];
-                        engine.fill(Fill { tag, slot, parts });
-                    }
-                }
+            while running && let Some(slot) = moving.idle.pop() {
+                moving.start(slot);
             }
-            let away = road.as_mut().map_or(0, |(batcher, _)| {
-                let busy = engine.in_flight() + if direction == Direction::Write { batcher.away() } else { 0 };
-                batcher.flush(busy * 2 >= depth as usize);
-                batcher.away()
-            });
-            if engine.in_flight() == 0 && away == 0 {
+            let away = moving.flush_lanes();
+            if moving.engine.in_flight() == 0 && away == 0 {
                 break;
             }
-            match engine.wait(Some(Duration::from_secs(1))) {
-                Completion::Filled { tag, slot, results } => {
-                    if let Some(io::PartResult::Failed(error)) = results.first() {
-                        return Err(failed(tag, error));
-                    }
-                    latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
-                    match &mut road {
-                        Some((batcher, cipher)) => {
-                            batcher.push(job(
-                                cipher,
-                                CipherDirection::Open,
-                                tag,
-                                slot,
-                                block,
-                                place(tag),
-                                &reply,
-                                &waker,
-                            ));
-                        }
-                        None => {
-                            bytes += block as u64;
-                            idle.push(slot);
-                        }
-                    }
-                }
-                Completion::Written { tag, slot, result } => {
-                    if let Err(error) = result {
-                        return Err(failed(tag, &error.source));
-                    }
-                    latencies.extend(given.remove(&tag).map(|since| since.elapsed()));
-                    bytes += block as u64;
-                    idle.push(slot);
-                }
-                Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
-                Completion::Broken(error) => return Err(failed(next, &error)),
-            }
-            while let Ok(done) = replies.try_recv() {
-                road.iter_mut().for_each(|(batcher, _)| batcher.complete());
-                if direction == Direction::Write {
-                    given.insert(done.tag, Instant::now());
-                    engine.write(done.tag, done.slot, block, place(done.tag));
-                } else {
-                    bytes += block as u64;
-                    idle.push(done.slot);
-                }
+            moving.wait()?;
+            while let Ok(done) = moving.replies.try_recv() {
+                moving.digested(done);
             }
         }
-        if direction == Direction::Write {
-            engine.flush(next);
-            while engine.in_flight() > 0 {
-                if let Completion::Flushed { result: Err(error), .. } = engine.wait(None) {
-                    return Err(failed(next, &error));
-                }
-            }
-        }
+        moving.end()?;
         let elapsed = started.elapsed();
+        let Moving { mut latencies, bytes, .. } = moving;
         latencies.sort_unstable();
         let percentile = |share: f64| {
             let index = (latencies.len() as f64 * share) as usize;
@@ -596,6 +464,52 @@ impl Bench {
         let latency = [percentile(0.5), percentile(0.99), percentile(1.0)];
         let point = Point { direction, block, depth, at, bytes: ByteLen(bytes), elapsed, latency };
         Ok(RateSeries { point, stretches })
+    }
+
+    /// Slots, engine and lanes of a measurement.
+    fn moving(&self, how: Measure<'_>) -> Result<Moving<'_>, Problem> {
+        let Measure { direction, block, depth, at, road, .. } = how;
+        let pool = Pool::whole(depth as usize, block)
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for the measurement: {error}")))?;
+        // A block may be several requests.
+        let requests = depth.saturating_mul((block >> 16).max(1) as u32);
+        let options = Options { reads: requests, writes: requests, ..Options::default() };
+        let engine = self.engine(&pool, options)?;
+        let _ = self.device.drop_caches();
+        let mut random = Seeded::new(at.0 ^ block as u64);
+        let sector = self.device.geometry().sector;
+        let road = road.map(|(workers, cipher)| (workers.lane_batcher(), Arc::new(test_cipher(cipher, sector))));
+        let (reply, replies) = unbounded::<Done>();
+        let waker = engine.waker();
+        let mut idle: Vec<Slot> = Vec::new();
+        while let Some(mut slot) = pool.take() {
+            // Contents that no drive compresses away.
+            random.fill(&mut slot);
+            idle.push(slot);
+        }
+        let size = self.facts.size.0 / 4096 * 4096;
+        let blocks = (size.saturating_sub(at.0) / block as u64).max(1);
+        let (given, latencies) = (HashMap::new(), Vec::new());
+        let (drive, next, bytes) = (self.facts.name.as_str(), 0, 0);
+        Ok(Moving {
+            drive,
+            direction,
+            block,
+            depth,
+            at,
+            blocks,
+            road,
+            reply,
+            replies,
+            waker,
+            next,
+            given,
+            latencies,
+            bytes,
+            idle,
+            engine,
+            _pool: pool,
+        })
     }
 
     fn engine(&self, pool: &Pool, options: Options) -> Result<Box<dyn Engine + Send>, Problem> {
@@ -607,6 +521,210 @@ impl Bench {
             },
             EngineChoice::Sync => Ok(Box::new(io::sync::Sync::new(self.device.target(), options))),
         }
+    }
+}
+
+/// Measures one drive by itself, point by point.
+struct Alone<'a> {
+    bench: &'a Bench,
+    time: Duration,
+    stop: &'a Stop,
+    report_to: &'a mut dyn FnMut(&Point),
+    report: BenchReport,
+}
+
+impl Alone<'_> {
+    fn point(&mut self, how: Measure<'_>) -> Result<Point, Problem> {
+        let point = self.bench.measure(how, self.stop, &mut self.report.engine)?.point;
+        (self.report_to)(&point);
+        Ok(point)
+    }
+
+    /// Every block size with every depth. `false`: stopped.
+    fn sweep(&mut self, directions: &[Direction]) -> Result<bool, Problem> {
+        let BenchRequest { blocks, depths, .. } = &self.bench.request;
+        let time = self.time;
+        for &direction in directions {
+            for &block in blocks {
+                for &depth in depths {
+                    if self.stop.requested() {
+                        self.report.notes.push("stopped on request; the rest was not measured".into());
+                        return Ok(false);
+                    }
+                    let depth = depth.clamp(1, (POOL_MAX / block).max(1) as u32);
+                    if self.report.sweep.iter().any(|p| (p.direction, p.block, p.depth) == (direction, block, depth)) {
+                        continue;
+                    }
+                    let how = Measure { direction, block, depth, at: ByteOffset(0), time, every: time, road: None };
+                    let point = self.point(how)?;
+                    self.report.sweep.push(point);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The curve across the surface, with the block size and depth of the best point.
+    fn curve(&mut self, direction: Direction) -> Result<(), Problem> {
+        let Some((block, depth)) = self.report.best(direction).map(|best| (best.block, best.depth)) else {
+            return Ok(());
+        };
+        let size = self.bench.facts.size.0;
+        let points = u64::from(self.bench.request.curve);
+        for i in 0..points {
+            if self.stop.requested() {
+                break;
+            }
+            // Room for a few rounds, but on a small image for an eighth of it at most.
+            let room = (block as u64 * u64::from(depth) * 4).min(size / 8);
+            let at = ByteOffset((size - room) / points.saturating_sub(1).max(1) * i / 4096 * 4096);
+            let time = self.time / 4;
+            let how = Measure { direction, block, depth, at, time, every: time, road: None };
+            let point = self.point(how)?;
+            self.report.curve.push(point);
+        }
+        Ok(())
+    }
+
+    /// Drive, hash and cipher together.
+    fn road(&mut self, directions: &[Direction]) -> Result<(), Problem> {
+        let time = self.time;
+        for &direction in directions {
+            if !self.stop.requested() {
+                let workers = Workers::start(self.report.cores).map_err(|error| no_threads(&error))?;
+                let road = Some((&workers, self.bench.request.cipher));
+                let (block, depth, at) = (ROAD_BLOCK, ROAD_DEPTH, ByteOffset(0));
+                let point = self.point(Measure { direction, block, depth, at, time, every: time, road })?;
+                self.report.road.push(point);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks on their way between the drive and, if those are measured too, hash and cipher.
+struct Moving<'a> {
+    drive: &'a str,
+    direction: Direction,
+    block: usize,
+    depth: u32,
+    at: ByteOffset,
+    /// Blocks from `at` to the end of the drive.
+    blocks: u64,
+    road: Option<(LaneBatcher, Arc<SectorCipher>)>,
+    reply: Sender<Done>,
+    replies: Receiver<Done>,
+    waker: io::Waker,
+    /// Tag of the next block.
+    next: u64,
+    /// Time at which the drive got each block.
+    given: HashMap<u64, Instant>,
+    latencies: Vec<Duration>,
+    bytes: u64,
+    idle: Vec<Slot>,
+    engine: Box<dyn Engine + Send>,
+    /// Outlives the engine, which may still fill its slots.
+    _pool: Pool,
+}
+
+impl Moving<'_> {
+    fn place(&self, tag: u64) -> ByteOffset {
+        ByteOffset(self.at.0 + tag % self.blocks * self.block as u64)
+    }
+
+    fn failed(&self, tag: u64, error: &std::io::Error) -> Problem {
+        let what = format!("{:?} failed: {error}", self.direction);
+        Problem::new(Kind::Drive, what).drive(self.drive).at(self.place(tag))
+    }
+
+    /// Sends the next block on its way.
+    fn start(&mut self, slot: Slot) {
+        let (tag, direction) = (self.next, self.direction);
+        self.next += 1;
+        match direction {
+            Direction::Write if self.road.is_some() => self.crypt(CipherDirection::Seal, tag, slot),
+            Direction::Write => self.write(tag, slot),
+            Direction::Read => {
+                self.given.insert(tag, Instant::now());
+                let parts = vec![Part { into: 0..self.block, from: From::Target { at: self.place(tag) } }];
+                self.engine.fill(Fill { tag, slot, parts });
+            }
+        }
+    }
+
+    fn write(&mut self, tag: u64, slot: Slot) {
+        self.given.insert(tag, Instant::now());
+        self.engine.write(tag, slot, self.block, self.place(tag));
+    }
+
+    /// Gives a block to the workers.
+    fn crypt(&mut self, direction: CipherDirection, tag: u64, slot: Slot) {
+        let at = self.place(tag);
+        if let Some((batcher, cipher)) = &mut self.road {
+            batcher.push(job(cipher, direction, tag, slot, self.block, at, &self.reply, &self.waker));
+        }
+    }
+
+    /// Starts lanes that are not full unless the drive is busy. Returns the number of blocks at the workers.
+    fn flush_lanes(&mut self) -> usize {
+        let Some((batcher, _)) = &mut self.road else { return 0 };
+        let busy = self.engine.in_flight() + if self.direction == Direction::Write { batcher.away() } else { 0 };
+        batcher.flush(busy * 2 >= self.depth as usize);
+        batcher.away()
+    }
+
+    fn wait(&mut self) -> Result<(), Problem> {
+        match self.engine.wait(Some(Duration::from_secs(1))) {
+            Completion::Filled { tag, slot, results } => {
+                if let Some(io::PartResult::Failed(error)) = results.first() {
+                    return Err(self.failed(tag, error));
+                }
+                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
+                if self.road.is_some() {
+                    self.crypt(CipherDirection::Open, tag, slot);
+                } else {
+                    self.arrived(slot);
+                }
+            }
+            Completion::Written { tag, slot, result } => {
+                if let Err(error) = result {
+                    return Err(self.failed(tag, &error.source));
+                }
+                self.latencies.extend(self.given.remove(&tag).map(|since| since.elapsed()));
+                self.arrived(slot);
+            }
+            Completion::Flushed { .. } | Completion::Woken | Completion::TimedOut => {}
+            Completion::Broken(error) => return Err(self.failed(self.next, &error)),
+        }
+        Ok(())
+    }
+
+    /// Takes a block from the workers.
+    fn digested(&mut self, done: Done) {
+        self.road.iter_mut().for_each(|(batcher, _)| batcher.complete());
+        if self.direction == Direction::Write {
+            self.write(done.tag, done.slot);
+        } else {
+            self.arrived(done.slot);
+        }
+    }
+
+    fn arrived(&mut self, slot: Slot) {
+        self.bytes += self.block as u64;
+        self.idle.push(slot);
+    }
+
+    /// Makes what was written durable: that belongs to the time that is measured.
+    fn end(&mut self) -> Result<(), Problem> {
+        if self.direction == Direction::Write {
+            self.engine.flush(self.next);
+            while self.engine.in_flight() > 0 {
+                if let Completion::Flushed { result: Err(error), .. } = self.engine.wait(None) {
+                    return Err(self.failed(self.next, &error));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -654,7 +772,7 @@ fn job(
     slot: Slot,
     len: usize,
     at: ByteOffset,
-    reply: &crossbeam_channel::Sender<Done>,
+    reply: &Sender<Done>,
     waker: &io::Waker,
 ) -> Job {
     Job {
