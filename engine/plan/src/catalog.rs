@@ -207,6 +207,17 @@ struct Child {
     is_dir: bool,
 }
 
+/// All children of one directory while they are sorted.
+struct Siblings {
+    /// The builder's directories of each name.
+    groups: Vec<Vec<u32>>,
+    /// Arena of folded names.
+    keys: Vec<u16>,
+    children: Vec<Child>,
+    /// Safe names, by kind (`true` for a directory) and index.
+    safe: HashMap<(bool, u32), Box<str>>,
+}
+
 struct Sealer {
     from: Builder,
     dir_children: Grouped,
@@ -299,9 +310,23 @@ impl Sealer {
     /// Gathers, merges, names and sorts the children of one final directory.
     fn arrange(&mut self, dir: u32) {
         let behind = std::mem::take(&mut self.behind[dir as usize]);
+        let mut siblings = self.gather(&behind);
+        // A safe name may itself meet a name that is there already: name again until all differ.
+        for attempt in 0u64.. {
+            self.sort(&mut siblings);
+            if !self.rename(dir, &mut siblings, attempt) {
+                break;
+            }
+        }
+        self.number(dir, siblings);
+        self.behind[dir as usize] = behind;
+    }
+
+    /// The children of the builder's directories `behind`: directories of one name as one.
+    fn gather(&self, behind: &[u32]) -> Siblings {
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut files: Vec<u32> = Vec::new();
-        for &b in &behind {
+        for &b in behind {
             groups.extend(self.dir_children.of(b).iter().map(|&d| vec![d]));
             files.extend_from_slice(self.file_children.of(b));
         }
@@ -313,7 +338,6 @@ impl Sealer {
             }
             same
         });
-
         let mut keys: Vec<u16> = Vec::new();
         let mut children: Vec<Child> = Vec::with_capacity(groups.len() + files.len());
         for (i, group) in groups.iter().enumerate() {
@@ -322,54 +346,63 @@ impl Sealer {
         for &f in &files {
             children.push(Child { key: fold(self.file_name(f), &mut keys), index: f, is_dir: false });
         }
-        let mut safe: HashMap<(bool, u32), Box<str>> = HashMap::new();
-        // A safe name may itself meet a name that is there already: name again until all differ.
-        for attempt in 0u64.. {
-            children.sort_by(|a, b| {
-                slice(&keys, a.key)
-                    .cmp(slice(&keys, b.key))
-                    .then_with(|| b.is_dir.cmp(&a.is_dir))
-                    .then_with(|| {
-                        if a.is_dir {
-                            self.dir_name(groups[a.index as usize][0]).cmp(self.dir_name(groups[b.index as usize][0]))
-                        } else {
-                            self.file_name(a.index).cmp(self.file_name(b.index))
-                        }
-                    })
-                    // Of two sources for one blob the first row is named first.
-                    .then_with(|| a.index.cmp(&b.index))
-            });
-            let mut renamed = false;
-            for i in 0..children.len() {
-                let original = |c: &Child| {
-                    if c.is_dir { self.dir_name(groups[c.index as usize][0]) } else { self.file_name(c.index) }
-                };
-                let child = &children[i];
-                let collides = i > 0 && slice(&keys, children[i - 1].key) == slice(&keys, child.key);
-                if collides && !child.is_dir && !children[i - 1].is_dir {
-                    let (a, b) = (children[i - 1].index, child.index);
-                    if self.file_name(a) == self.file_name(b) {
-                        if attempt == 0 {
-                            self.duplicates.push((dir, a, b));
-                        }
-                        continue;
+        Siblings { groups, keys, children, safe: HashMap::new() }
+    }
+
+    /// Sorts by folded name, directories first among equals.
+    fn sort(&self, siblings: &mut Siblings) {
+        let Siblings { groups, keys, children, .. } = siblings;
+        children.sort_by(|a, b| {
+            slice(keys, a.key)
+                .cmp(slice(keys, b.key))
+                .then_with(|| b.is_dir.cmp(&a.is_dir))
+                .then_with(|| {
+                    if a.is_dir {
+                        self.dir_name(groups[a.index as usize][0]).cmp(self.dir_name(groups[b.index as usize][0]))
+                    } else {
+                        self.file_name(a.index).cmp(self.file_name(b.index))
                     }
-                }
-                let problem = if self.is_volume && dir == 0 { names::problem_in_root } else { names::problem };
-                let illegal = attempt == 0 && problem(original(child)).is_some();
-                if collides || illegal {
-                    let name = names::safe_name(original(child), attempt);
-                    let key = fold(&name, &mut keys);
-                    safe.insert((child.is_dir, child.index), name.into_boxed_str());
-                    children[i].key = key;
-                    renamed = true;
+                })
+                // Of two sources for one blob the first row is named first.
+                .then_with(|| a.index.cmp(&b.index))
+        });
+    }
+
+    /// Gives safe names to children that Windows could not open: by name, or for their neighbour. Two files of one name
+    /// are duplicates instead. Returns whether anything was renamed.
+    fn rename(&mut self, dir: u32, siblings: &mut Siblings, attempt: u64) -> bool {
+        let Siblings { groups, keys, children, safe } = siblings;
+        let mut renamed = false;
+        for i in 0..children.len() {
+            let child = &children[i];
+            let original =
+                if child.is_dir { self.dir_name(groups[child.index as usize][0]) } else { self.file_name(child.index) };
+            let collides = i > 0 && slice(keys, children[i - 1].key) == slice(keys, child.key);
+            if collides && !child.is_dir && !children[i - 1].is_dir {
+                let (a, b) = (children[i - 1].index, child.index);
+                if self.file_name(a) == self.file_name(b) {
+                    if attempt == 0 {
+                        self.duplicates.push((dir, a, b));
+                    }
+                    continue;
                 }
             }
-            if !renamed {
-                break;
+            let problem = if self.is_volume && dir == 0 { names::problem_in_root } else { names::problem };
+            let illegal = attempt == 0 && problem(original).is_some();
+            if collides || illegal {
+                let name = names::safe_name(original, attempt);
+                let key = fold(&name, keys);
+                safe.insert((child.is_dir, child.index), name.into_boxed_str());
+                children[i].key = key;
+                renamed = true;
             }
         }
+        renamed
+    }
 
+    /// Appends the children, in their order, to the final directories and files.
+    fn number(&mut self, dir: u32, siblings: Siblings) {
+        let Siblings { mut groups, children, mut safe, .. } = siblings;
         let first_dir = self.dirs.len() as u32;
         let first_file = self.sorted_files.len() as u32;
         for child in &children {
@@ -401,7 +434,6 @@ impl Sealer {
         this.dir_count = self.behind.len() as u32 - first_dir;
         this.first_file = first_file;
         this.file_count = self.sorted_files.len() as u32 - first_file;
-        self.behind[dir as usize] = behind;
     }
 
     fn dir_name(&self, builder_dir: u32) -> &str {
