@@ -154,6 +154,88 @@ struct DriveDir {
     file_count: u32,
 }
 
+/// A drive's directories, top down.
+struct Dirs {
+    dirs: Vec<DriveDir>,
+    /// Drive directory of each catalog directory that is used.
+    dir_of: Vec<u32>,
+    /// Directory of the files whose paths are too long.
+    long: Option<u32>,
+    /// Directory of metadata and properties files.
+    properties: Option<u32>,
+}
+
+impl Dirs {
+    /// The needed ones of the catalog, and at the top those for long paths and for property files, if wanted.
+    fn new(catalog: &Catalog, needed: &[bool], (wants_long, wants_properties): (bool, bool)) -> Self {
+        let all = catalog.dirs();
+        let mut dir_of = vec![u32::MAX; all.len()];
+        let mut dirs: Vec<DriveDir> = Vec::new();
+        let empty =
+            |catalog, parent| DriveDir { catalog, parent, first_dir: 0, dir_count: 0, first_file: 0, file_count: 0 };
+        dirs.push(empty(Some(0), None));
+        dir_of[0] = 0;
+        let (mut long, mut properties) = (None, None);
+        let mut next = 0;
+        while next < dirs.len() {
+            let first_dir = dirs.len() as u32;
+            if let Some(from) = dirs[next].catalog {
+                let below = all[from as usize].first_dir..all[from as usize].first_dir + all[from as usize].dir_count;
+                for child in below.filter(|&c| needed[c as usize]) {
+                    dir_of[child as usize] = dirs.len() as u32;
+                    dirs.push(empty(Some(child), Some(next as u32)));
+                }
+            }
+            if next == 0 {
+                if wants_long {
+                    long = Some(dirs.len() as u32);
+                    dirs.push(empty(None, Some(0)));
+                }
+                if wants_properties {
+                    properties = Some(dirs.len() as u32);
+                    dirs.push(empty(None, Some(0)));
+                }
+            }
+            dirs[next].first_dir = first_dir;
+            dirs[next].dir_count = dirs.len() as u32 - first_dir;
+            next += 1;
+        }
+        Self { dirs, dir_of, long, properties }
+    }
+}
+
+/// The assigned files that lie in their own directories, and those whose paths are too long: by their new names.
+fn by_length(catalog: &Catalog, assigned: &[u32]) -> (Vec<u32>, Vec<(String, u32)>) {
+    let mut blobs = Vec::with_capacity(assigned.len());
+    let mut long: Vec<(String, u32)> = Vec::new();
+    for &file in assigned {
+        if !catalog.long().is_empty() && catalog.long().binary_search(&file).is_ok() {
+            long.push((long_name(catalog, file), file));
+        } else {
+            blobs.push(file);
+        }
+    }
+    long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
+    (blobs, long)
+}
+
+/// Directories that a drive needs: those that hold one of the files, at any depth. A volume that is copied keeps all.
+fn needed(catalog: &Catalog, files: &[u32], keeps_empty: bool) -> Vec<bool> {
+    let mut needed = vec![keeps_empty; catalog.dirs().len()];
+    needed[0] = true;
+    for &file in files {
+        let mut dir = catalog.files()[file as usize].dir;
+        while !needed[dir as usize] {
+            needed[dir as usize] = true;
+            match catalog.parent(dir) {
+                Some(parent) => dir = parent,
+                None => break,
+            }
+        }
+    }
+    needed
+}
+
 /// One drive's files.
 #[derive(Debug)]
 pub struct DriveTree {
@@ -224,62 +306,11 @@ impl DriveTree {
     ) -> Self {
         let kinds = u32::from(!md5_texts.is_empty()) + u32::from(!metadata.is_nothing());
         let has_own = kinds > 0 && !assigned.is_empty();
-        let mut blobs = Vec::with_capacity(assigned.len());
-        let mut long: Vec<(String, u32)> = Vec::new();
-        for &file in assigned {
-            if !catalog.long().is_empty() && catalog.long().binary_search(&file).is_ok() {
-                long.push((long_name(&catalog, file), file));
-            } else {
-                blobs.push(file);
-            }
-        }
-        long.sort_by(|a, b| upcase::compare(a.0.encode_utf16(), b.0.encode_utf16()));
-
-        let all = catalog.dirs();
-        // A directory is needed when it, or one below it, holds an assigned file; a volume that is copied keeps all.
-        let mut needed = vec![keeps_empty; all.len()];
-        needed[0] = true;
-        for &file in &blobs {
-            let mut dir = catalog.files()[file as usize].dir;
-            while !needed[dir as usize] {
-                needed[dir as usize] = true;
-                match catalog.parent(dir) {
-                    Some(parent) => dir = parent,
-                    None => break,
-                }
-            }
-        }
-        let mut dir_of = vec![u32::MAX; all.len()];
-        let mut dirs: Vec<DriveDir> = Vec::new();
-        let empty =
-            |catalog, parent| DriveDir { catalog, parent, first_dir: 0, dir_count: 0, first_file: 0, file_count: 0 };
-        dirs.push(empty(Some(0), None));
-        dir_of[0] = 0;
-        let (mut long_dir, mut properties_dir) = (None, None);
-        let mut next = 0;
-        while next < dirs.len() {
-            let first_dir = dirs.len() as u32;
-            if let Some(from) = dirs[next].catalog {
-                let below = all[from as usize].first_dir..all[from as usize].first_dir + all[from as usize].dir_count;
-                for child in below.filter(|&c| needed[c as usize]) {
-                    dir_of[child as usize] = dirs.len() as u32;
-                    dirs.push(empty(Some(child), Some(next as u32)));
-                }
-            }
-            if next == 0 {
-                if !long.is_empty() {
-                    long_dir = Some(dirs.len() as u32);
-                    dirs.push(empty(None, Some(0)));
-                }
-                if has_own || !properties.is_empty() {
-                    properties_dir = Some(dirs.len() as u32);
-                    dirs.push(empty(None, Some(0)));
-                }
-            }
-            dirs[next].first_dir = first_dir;
-            dirs[next].dir_count = dirs.len() as u32 - first_dir;
-            next += 1;
-        }
+        let (mut blobs, long) = by_length(&catalog, assigned);
+        let needed = needed(&catalog, &blobs, keeps_empty);
+        let own_dirs = (!long.is_empty(), has_own || !properties.is_empty());
+        let Dirs { mut dirs, dir_of, long: long_dir, properties: properties_dir } =
+            Dirs::new(&catalog, &needed, own_dirs);
         for (i, &file) in blobs.iter().enumerate() {
             let dir = &mut dirs[dir_of[catalog.files()[file as usize].dir as usize] as usize];
             if dir.file_count == 0 {
