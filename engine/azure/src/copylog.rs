@@ -231,89 +231,115 @@ impl<R: BufRead> Reader<R> {
                 Step::Eof => return Ok(None),
                 Step::Start { name, attributes, empty } => (name, attributes, empty),
             };
-            let get = |key: &str| attribute(&attributes, key);
             // The root that we bring.
             if self.steps.depth == 1 && !empty {
                 continue;
             }
-            if self.in_drive_log {
-                match name.as_str() {
-                    "DriveId" => return Ok(Some(Event::DriveId(self.text(&name, empty)?))),
-                    "Status" => return Ok(Some(Event::DriveStatus(self.text(&name, empty)?))),
-                    "Blob" => {
-                        let mut blob = LogBlob {
-                            line: self.steps.line(),
-                            status: get("Status").unwrap_or_default(),
-                            ..LogBlob::default()
-                        };
-                        if !empty {
-                            self.blob(&mut blob)?;
-                        }
-                        return Ok(Some(Event::Blob(Box::new(blob))));
-                    }
-                    // Later logs may say more.
-                    _ => self.pass(empty)?,
-                }
-                continue;
-            }
-            self.started = true;
-            match name.as_str() {
-                "DriveLog" => {
-                    self.in_drive_log = !empty;
-                    if let Some(version) = get("Version") {
-                        return Ok(Some(Event::Version(version)));
-                    }
-                }
-                "File" => {
-                    let file = LogFile {
-                        cloud_format: get("CloudFormat"),
-                        path: get("Path").unwrap_or_default(),
-                        size: get("Size").and_then(|t| t.trim().parse().ok()),
-                        crc64: get("crc64").and_then(|t| t.trim().parse().ok()),
-                        etag: get("ETag"),
-                    };
-                    self.pass(empty)?;
-                    return Ok(Some(Event::File(Box::new(file))));
-                }
-                "ErroredEntity" => {
-                    let mut entity = ErroredEntity {
-                        cloud_format: get("CloudFormat"),
-                        path: get("Path").unwrap_or_default(),
-                        ..ErroredEntity::default()
-                    };
-                    self.children(empty, |this, name, _, empty| {
-                        let text = this.text(name, empty)?;
-                        match name {
-                            "Category" => entity.category = text,
-                            "ErrorCode" => entity.error_code = text,
-                            "ErrorMessage" => entity.error_message = text,
-                            "Type" => entity.kind = text,
-                            "ETag" => entity.etag = Some(text),
-                            _ => {}
-                        }
-                        Ok(())
-                    })?;
-                    return Ok(Some(Event::Errored(Box::new(entity))));
-                }
-                "CopyLog" => {
-                    let mut summary = Summary::default();
-                    self.children(empty, |this, name, _, empty| {
-                        match name {
-                            "DriveLogVersion" => summary.version = this.text(name, empty)?,
-                            "DriveId" => summary.drive_id = this.text(name, empty)?,
-                            "Status" => summary.status = this.text(name, empty)?,
-                            "TotalFiles_Blobs" => summary.total = this.text(name, empty)?.parse().ok(),
-                            "FilesErrored" => summary.errored = this.text(name, empty)?.parse().ok(),
-                            "Summary" => this.counts(empty, &mut summary)?,
-                            _ => this.pass(empty)?,
-                        }
-                        Ok(())
-                    })?;
-                    return Ok(Some(Event::Summary(Box::new(summary))));
-                }
-                _ => return Err(self.steps.error(format!("element {name} is of no copy log"))),
+            let event = if self.in_drive_log {
+                self.drive_element(&name, &attributes, empty)?
+            } else {
+                self.started = true;
+                self.top_element(&name, &attributes, empty)?
+            };
+            if event.is_some() {
+                return Ok(event);
             }
         }
+    }
+
+    /// Takes an element of a `DriveLog`.
+    fn drive_element(
+        &mut self,
+        name: &str,
+        attributes: &[(String, String)],
+        empty: bool,
+    ) -> Result<Option<Event>, XmlError> {
+        Ok(Some(match name {
+            "DriveId" => Event::DriveId(self.text(name, empty)?),
+            "Status" => Event::DriveStatus(self.text(name, empty)?),
+            "Blob" => {
+                let mut blob = LogBlob {
+                    line: self.steps.line(),
+                    status: attribute(attributes, "Status").unwrap_or_default(),
+                    ..LogBlob::default()
+                };
+                if !empty {
+                    self.blob(&mut blob)?;
+                }
+                Event::Blob(Box::new(blob))
+            }
+            // Later logs may say more.
+            _ => {
+                self.pass(empty)?;
+                return Ok(None);
+            }
+        }))
+    }
+
+    /// Takes an element that no other holds: the one of the first generation, or one of those of the second.
+    fn top_element(
+        &mut self,
+        name: &str,
+        attributes: &[(String, String)],
+        empty: bool,
+    ) -> Result<Option<Event>, XmlError> {
+        let get = |key: &str| attribute(attributes, key);
+        Ok(Some(match name {
+            "DriveLog" => {
+                self.in_drive_log = !empty;
+                return Ok(get("Version").map(Event::Version));
+            }
+            "File" => {
+                let file = LogFile {
+                    cloud_format: get("CloudFormat"),
+                    path: get("Path").unwrap_or_default(),
+                    size: get("Size").and_then(|t| t.trim().parse().ok()),
+                    crc64: get("crc64").and_then(|t| t.trim().parse().ok()),
+                    etag: get("ETag"),
+                };
+                self.pass(empty)?;
+                Event::File(Box::new(file))
+            }
+            "ErroredEntity" => {
+                let mut entity = ErroredEntity {
+                    cloud_format: get("CloudFormat"),
+                    path: get("Path").unwrap_or_default(),
+                    ..ErroredEntity::default()
+                };
+                self.children(empty, |this, name, _, empty| {
+                    let text = this.text(name, empty)?;
+                    match name {
+                        "Category" => entity.category = text,
+                        "ErrorCode" => entity.error_code = text,
+                        "ErrorMessage" => entity.error_message = text,
+                        "Type" => entity.kind = text,
+                        "ETag" => entity.etag = Some(text),
+                        _ => {}
+                    }
+                    Ok(())
+                })?;
+                Event::Errored(Box::new(entity))
+            }
+            "CopyLog" => Event::Summary(Box::new(self.summary(empty)?)),
+            _ => return Err(self.steps.error(format!("element {name} is of no copy log"))),
+        }))
+    }
+
+    fn summary(&mut self, empty: bool) -> Result<Summary, XmlError> {
+        let mut summary = Summary::default();
+        self.children(empty, |this, name, _, empty| {
+            match name {
+                "DriveLogVersion" => summary.version = this.text(name, empty)?,
+                "DriveId" => summary.drive_id = this.text(name, empty)?,
+                "Status" => summary.status = this.text(name, empty)?,
+                "TotalFiles_Blobs" => summary.total = this.text(name, empty)?.parse().ok(),
+                "FilesErrored" => summary.errored = this.text(name, empty)?.parse().ok(),
+                "Summary" => this.counts(empty, &mut summary)?,
+                _ => this.pass(empty)?,
+            }
+            Ok(())
+        })?;
+        Ok(summary)
     }
 
     /// Calls `each` for every child of the element whose start was just read, up to its end.
