@@ -275,6 +275,35 @@ impl Row<'_> {
 
     /// `is_dir`: whether the base path names a directory; `None` if it could not be read.
     fn destination(&mut self, column: &str, is_dir: Option<bool>) -> Option<Destination> {
+        let (text, relative) = self.blob_path(column)?;
+        if let Some(rest) = relative.strip_prefix('/') {
+            let problem = self.at(column, "destination begins with /").value(&text);
+            return self.fail(problem.advice(format!("write {rest}")));
+        }
+        let (container, rest) = match relative.split_once('/') {
+            Some((container, rest)) => (container, rest),
+            None => {
+                let problem = self.at(column, "destination names no container").value(&text);
+                return self.fail(problem.advice(match is_dir {
+                    Some(true) => format!("write {relative}/ for the container, or {ROOT}/"),
+                    _ => format!("write container/{relative}, or {ROOT}/{relative} for the root container"),
+                }));
+            }
+        };
+        let mut good = true;
+        if let Err(e) = names::check_container(container) {
+            let problem = self.at(column, e.to_string()).value(container).advice(e.advice());
+            self.problems.push(problem);
+            good = false;
+        }
+        let is_prefix = rest.is_empty() || rest.ends_with('/');
+        good &= self.fits_base(column, &text, &relative, (is_prefix, is_dir));
+        good &= self.is_name(column, &text, (container, rest));
+        good.then(|| Destination { container: container.into(), prefix_or_blob: rest.into(), is_prefix })
+    }
+
+    /// The destination in a field, as it is written, and as `container/name`.
+    fn blob_path(&mut self, column: &str) -> Option<(String, String)> {
         const FORM: &str = "container/ or container/prefix/ for a directory, container/blob for a file";
         let Some(field) = self.get(column) else {
             let problem = self.at(column, "value is missing");
@@ -299,64 +328,60 @@ impl Row<'_> {
                 return self.fail(problem.advice(advice));
             }
         };
-        if let Some(rest) = relative.strip_prefix('/') {
-            let problem = self.at(column, "destination begins with /").value(&text);
-            return self.fail(problem.advice(format!("write {rest}")));
-        }
-        let (container, rest) = match relative.split_once('/') {
-            Some((container, rest)) => (container, rest),
-            None => {
-                let problem = self.at(column, "destination names no container").value(&text);
-                return self.fail(problem.advice(match is_dir {
-                    Some(true) => format!("write {relative}/ for the container, or {ROOT}/"),
-                    _ => format!("write container/{relative}, or {ROOT}/{relative} for the root container"),
-                }));
-            }
-        };
-        let mut good = true;
-        if let Err(e) = names::check_container(container) {
-            let problem = self.at(column, e.to_string()).value(container).advice(e.advice());
-            self.problems.push(problem);
-            good = false;
-        }
-        let is_prefix = rest.is_empty() || rest.ends_with('/');
+        Some((text, relative))
+    }
+
+    /// Whether a prefix goes with a directory, and the name of a blob with a file.
+    fn fits_base(
+        &mut self,
+        column: &str,
+        text: &str,
+        relative: &str,
+        (is_prefix, is_dir): (bool, Option<bool>),
+    ) -> bool {
         match is_dir {
             Some(true) if !is_prefix => {
-                let problem = self.at(column, "a directory needs a prefix that ends in /").value(&text);
+                let problem = self.at(column, "a directory needs a prefix that ends in /").value(text);
                 self.problems.push(problem.advice(format!("write {relative}/")));
-                good = false;
+                false
             }
             Some(false) if is_prefix => {
                 let name = self.base_name();
-                let problem = self.at(column, "a file needs the whole name of its blob").value(&text);
+                let problem = self.at(column, "a file needs the whole name of its blob").value(text);
                 self.problems
                     .push(problem.advice(format!("write {relative}{name}; if BasePath is a directory, end it in /")));
-                good = false;
+                false
             }
-            _ => {}
+            _ => true,
         }
+    }
+
+    /// Whether the name of a blob, or a prefix of names, is one that the service takes.
+    fn is_name(&mut self, column: &str, text: &str, (container, rest): (&str, &str)) -> bool {
         if container == ROOT && rest.contains('/') {
-            let problem = self.at(column, "blobs in the root container cannot hold /").value(&text);
+            let problem = self.at(column, "blobs in the root container cannot hold /").value(text);
             self.problems.push(problem.advice(format!("write {ROOT}/ or {ROOT}/blob")));
-            good = false;
-        } else if !rest.is_empty() {
-            // A prefix is checked as the beginning of a name; the files supply the rest.
-            let checked = rest.strip_suffix('/').filter(|_| is_prefix).unwrap_or(rest);
-            match names::check_blob(container, checked) {
-                Ok(warnings) => {
-                    for what in warnings.texts() {
-                        let warning = self.at(column, what).value(&text);
-                        self.warnings.push(warning);
-                    }
+            return false;
+        }
+        if rest.is_empty() {
+            return true;
+        }
+        // A prefix is checked as the beginning of a name; the files supply the rest.
+        let checked = rest.strip_suffix('/').unwrap_or(rest);
+        match names::check_blob(container, checked) {
+            Ok(warnings) => {
+                for what in warnings.texts() {
+                    let warning = self.at(column, what).value(text);
+                    self.warnings.push(warning);
                 }
-                Err(e) => {
-                    let problem = self.at(column, e.to_string()).value(&text).advice(e.advice());
-                    self.problems.push(problem);
-                    good = false;
-                }
+                true
+            }
+            Err(e) => {
+                let problem = self.at(column, e.to_string()).value(text).advice(e.advice());
+                self.problems.push(problem);
+                false
             }
         }
-        good.then(|| Destination { container: container.into(), prefix_or_blob: rest.into(), is_prefix })
     }
 
     fn base_name(&self) -> String {
