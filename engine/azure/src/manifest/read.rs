@@ -254,20 +254,7 @@ impl<R: BufRead> Reader<R> {
                     self.fault("text where elements belong");
                 }
             }
-            (At::Prolog, Step::Start { name, attributes, empty }) if name == "DriveManifest" => {
-                match attribute(&attributes, "Version") {
-                    Some(version) => self.queued.push_back(Event::Version(version.to_owned())),
-                    None => self.fault("DriveManifest has no Version"),
-                }
-                self.at = At::Manifest;
-                if empty {
-                    self.fault("manifest holds no Drive");
-                    self.at = At::Done;
-                }
-            }
-            (At::Prolog, Step::Start { name, .. }) => {
-                return Err(self.steps.error(format!("begins with {name}, not DriveManifest")));
-            }
+            (At::Prolog, Step::Start { name, attributes, empty }) => self.in_prolog(&name, &attributes, empty)?,
             (At::Prolog, Step::Eof) => return Err(self.steps.error("holds no DriveManifest")),
             (At::Manifest, Step::Start { name, empty, .. }) if name == "Drive" => {
                 if !empty {
@@ -275,16 +262,7 @@ impl<R: BufRead> Reader<R> {
                 }
             }
             (At::Manifest, Step::End) => {
-                // Only comments and blanks may follow the root.
-                match self.steps.next()? {
-                    Step::Eof => {}
-                    Step::Text(text) if text.trim().is_empty() => {
-                        if !matches!(self.steps.next()?, Step::Eof) {
-                            return Err(self.steps.error("continues after its end"));
-                        }
-                    }
-                    _ => return Err(self.steps.error("continues after its end")),
-                }
+                self.pass_rest()?;
                 self.at = At::Done;
             }
             (At::Drive, Step::Start { name, attributes, empty }) => self.in_drive(&name, &attributes, empty)?,
@@ -301,18 +279,7 @@ impl<R: BufRead> Reader<R> {
                 self.at = At::Drive;
             }
             (At::Pieces(kind), Step::Start { name, attributes, empty }) => {
-                let wanted = match kind {
-                    Pieces::Blocks => "Block",
-                    Pieces::Pages => "PageRange",
-                };
-                if name == wanted {
-                    if let Some(piece) = self.piece(&name, &attributes) {
-                        self.queued.push_back(Event::Piece(piece));
-                    }
-                } else {
-                    self.fault(format!("{name} where {wanted} belongs"));
-                }
-                self.pass(empty)?;
+                self.in_pieces(kind, &name, &attributes, empty)?;
             }
             (At::Pieces(_), Step::End) => self.at = At::BlobTail,
             (At::BlobTail, Step::Start { name, attributes, empty }) => self.in_tail(&name, &attributes, empty)?,
@@ -327,6 +294,57 @@ impl<R: BufRead> Reader<R> {
             (_, Step::End | Step::Eof) => return Err(self.steps.error("ends too early")),
         }
         Ok(())
+    }
+
+    fn in_prolog(&mut self, name: &str, attributes: &[(String, String)], empty: bool) -> Result<(), XmlError> {
+        if name != "DriveManifest" {
+            return Err(self.steps.error(format!("begins with {name}, not DriveManifest")));
+        }
+        match attribute(attributes, "Version") {
+            Some(version) => self.queued.push_back(Event::Version(version.to_owned())),
+            None => self.fault("DriveManifest has no Version"),
+        }
+        self.at = At::Manifest;
+        if empty {
+            self.fault("manifest holds no Drive");
+            self.at = At::Done;
+        }
+        Ok(())
+    }
+
+    /// Reads to the end of the file. Only comments and blanks may follow the root.
+    fn pass_rest(&mut self) -> Result<(), XmlError> {
+        match self.steps.next()? {
+            Step::Eof => Ok(()),
+            Step::Text(text) if text.trim().is_empty() => {
+                if !matches!(self.steps.next()?, Step::Eof) {
+                    return Err(self.steps.error("continues after its end"));
+                }
+                Ok(())
+            }
+            _ => Err(self.steps.error("continues after its end")),
+        }
+    }
+
+    fn in_pieces(
+        &mut self,
+        kind: Pieces,
+        name: &str,
+        attributes: &[(String, String)],
+        empty: bool,
+    ) -> Result<(), XmlError> {
+        let wanted = match kind {
+            Pieces::Blocks => "Block",
+            Pieces::Pages => "PageRange",
+        };
+        if name == wanted {
+            if let Some(piece) = self.piece(name, attributes) {
+                self.queued.push_back(Event::Piece(piece));
+            }
+        } else {
+            self.fault(format!("{name} where {wanted} belongs"));
+        }
+        self.pass(empty)
     }
 
     fn pass(&mut self, empty: bool) -> Result<(), XmlError> {
