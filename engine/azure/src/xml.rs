@@ -210,13 +210,13 @@ impl<R: BufRead> Steps<R> {
                         self.depth += 1;
                         return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: false });
                     }
-                    Err(e) => what = Some(e),
+                    Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::Empty(start)) => match attributes_of(&start) {
                     Ok(attributes) => {
                         return Ok(Step::Start { name: start.name().as_ref().to_owned(), attributes, empty: true });
                     }
-                    Err(e) => what = Some(e),
+                    Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::End(_)) => {
                     self.depth = self.depth.saturating_sub(1);
@@ -226,7 +226,7 @@ impl<R: BufRead> Steps<R> {
                 Ok(Event::CData(text)) => return Ok(Step::Text(text.xml10_content().into_owned())),
                 Ok(Event::GeneralRef(reference)) => match resolve(&reference) {
                     Ok(c) => return Ok(Step::Text(c.to_string())),
-                    Err(e) => what = Some(e),
+                    Err(e) => what = Some(e.to_string()),
                 },
                 Ok(Event::Decl(declaration)) => match declaration.encoding() {
                     // The text is decoded by its actual form: PowerShell and .NET write one form and declare another.
@@ -288,21 +288,34 @@ fn is_declared(encoding: &str, only_utf8: bool) -> bool {
     known.iter().any(|known| encoding.eq_ignore_ascii_case(known))
 }
 
-fn attributes_of(start: &quick_xml::events::BytesStart<'_>) -> Result<Vec<(String, String)>, String> {
+/// Markup that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+enum MarkupError {
+    #[error(transparent)]
+    Attribute(#[from] quick_xml::events::attributes::AttrError),
+    #[error(transparent)]
+    Value(#[from] quick_xml::Error),
+    #[error("&{0}; is no character")]
+    NoCharacter(String),
+    #[error("entity &{0}; is not known")]
+    UnknownEntity(String),
+}
+
+fn attributes_of(start: &quick_xml::events::BytesStart<'_>) -> Result<Vec<(String, String)>, MarkupError> {
     let mut out = Vec::new();
     for attribute in start.attributes() {
-        let attribute = attribute.map_err(|e| e.to_string())?;
-        let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(|e| e.to_string())?;
+        let attribute = attribute?;
+        let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0)?;
         out.push((attribute.key.as_ref().to_owned(), value.into_owned()));
     }
     Ok(out)
 }
 
-fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
+fn resolve(reference: &BytesRef<'_>) -> Result<char, MarkupError> {
     let name = reference.xml10_content();
     match reference.resolve_char_ref() {
         Ok(Some(c)) if is_xml_char(c) => return Ok(c),
-        Ok(Some(_)) | Err(_) => return Err(format!("&{name}; is no character")),
+        Ok(Some(_)) | Err(_) => return Err(MarkupError::NoCharacter(name.into_owned())),
         Ok(None) => {}
     }
     Ok(match name.as_ref() {
@@ -311,7 +324,7 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, String> {
         "gt" => '>',
         "quot" => '"',
         "apos" => '\'',
-        _ => return Err(format!("entity &{name}; is not known")),
+        _ => return Err(MarkupError::UnknownEntity(name.into_owned())),
     })
 }
 
