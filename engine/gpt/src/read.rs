@@ -311,11 +311,11 @@ fn flaws(found: &Found, primary: Option<&Copy>, backup: Option<&Copy>, sectors: 
 }
 
 /// Separates a copy from its state.
-fn reported(copy: Result<Option<Copy>, String>) -> (CopyState, Option<Copy>) {
+fn reported(copy: Result<Option<Copy>, CopyError>) -> (CopyState, Option<Copy>) {
     match copy {
         Ok(Some(copy)) => (CopyState::Good, Some(copy)),
         Ok(None) => (CopyState::Absent, None),
-        Err(what) => (CopyState::Bad(what), None),
+        Err(error) => (CopyState::Bad(error.to_string()), None),
     }
 }
 
@@ -331,58 +331,110 @@ pub(super) struct Copy {
     pub(super) entries: Vec<Entry>,
 }
 
+/// The reason why a copy of a GPT does not count.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    #[error("cannot be read: {0}")]
+    Unreadable(io::Error),
+    #[error("header size is {0}")]
+    HeaderSize(usize),
+    #[error("header checksum is wrong")]
+    HeaderChecksum,
+    #[error("header says it is sector {named}, found in {lba}")]
+    Elsewhere { named: u64, lba: u64 },
+    #[error("other copy is said to be in sector {0}, the drive's is 1")]
+    OtherCopy(u64),
+    #[error("entry size is {0}")]
+    EntrySize(u32),
+    #[error("{0} entries")]
+    TooMany(u32),
+    #[error("entries in sector {0} lie outside")]
+    Outside(u64),
+    #[error("entries cannot be read: {0}")]
+    EntriesUnreadable(io::Error),
+    #[error("checksum of the entries is wrong")]
+    EntriesChecksum,
+}
+
+/// Reads the copy whose header is in this sector; `None` where there is none.
 pub(super) fn read_copy(
     lba: u64,
     sectors: u64,
     sector: SectorSize,
     read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
-) -> Result<Option<Copy>, String> {
+) -> Result<Option<Copy>, CopyError> {
+    let Some(header) = read_header(lba, sector, read_at)? else { return Ok(None) };
+    let raw = read_entries(&header, sectors, sector, read_at)?;
+    let entries = partitions(&header, &raw, sectors, sector);
+    let (other_lba, disk) = (header.alternate_lba.get(), Guid(header.disk_guid));
+    Ok(Some(Copy { lba, header, raw, other_lba, disk, entries }))
+}
+
+fn read_header(
+    lba: u64,
+    sector: SectorSize,
+    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+) -> Result<Option<GptHeader>, CopyError> {
     let size = sector.bytes();
     let mut block = vec![0; size as usize];
-    read_at(ByteOffset(lba * size), &mut block).map_err(|e| format!("cannot be read: {e}"))?;
+    read_at(ByteOffset(lba * size), &mut block).map_err(CopyError::Unreadable)?;
     let Ok((header, _)) = GptHeader::read_from_prefix(&block) else { return Ok(None) };
     if header.signature != GPT_SIGNATURE {
         return Ok(None);
     }
     let header_size = header.header_size.get() as usize;
     if header_size < size_of::<GptHeader>() || header_size > block.len() {
-        return Err(format!("header size is {header_size}"));
+        return Err(CopyError::HeaderSize(header_size));
     }
     let mut checked = block[..header_size].to_vec();
     let mut without_crc = header;
     without_crc.header_crc32.set(0);
     checked[..size_of::<GptHeader>()].copy_from_slice(without_crc.as_bytes());
     if checksum(Crc32IsoHdlc, &checked) as u32 != header.header_crc32.get() {
-        return Err("header checksum is wrong".into());
+        return Err(CopyError::HeaderChecksum);
     }
     if header.my_lba.get() != lba {
-        return Err(format!("header says it is sector {}, found in {lba}", header.my_lba));
+        return Err(CopyError::Elsewhere { named: header.my_lba.get(), lba });
     }
     // The first copy stays in sector 1 when a disk changes its size; a second copy names it there.
     if lba != 1 && header.alternate_lba.get() != 1 {
-        return Err(format!("other copy is said to be in sector {}, the drive's is 1", header.alternate_lba));
+        return Err(CopyError::OtherCopy(header.alternate_lba.get()));
     }
+    Ok(Some(header))
+}
+
+fn read_entries(
+    header: &GptHeader,
+    sectors: u64,
+    sector: SectorSize,
+    read_at: &mut impl FnMut(ByteOffset, &mut [u8]) -> io::Result<()>,
+) -> Result<Vec<u8>, CopyError> {
+    let size = sector.bytes();
     let (count, entry_size) = (header.entry_count.get(), header.entry_size.get());
     if !(128..=4096).contains(&entry_size) || !entry_size.is_power_of_two() {
-        return Err(format!("entry size is {entry_size}"));
+        return Err(CopyError::EntrySize(entry_size));
     }
     if count > limits::GPT_ENTRIES_MAX {
-        return Err(format!("{count} entries"));
+        return Err(CopyError::TooMany(count));
     }
     let len = u64::from(count) * u64::from(entry_size);
     let entries_lba = header.entries_lba.get();
     let fits = entries_lba.checked_add(len.div_ceil(size)).is_some_and(|end| entries_lba > 0 && end <= sectors);
     if !fits {
-        return Err(format!("entries in sector {entries_lba} lie outside"));
+        return Err(CopyError::Outside(entries_lba));
     }
     let mut entries = vec![0; len.next_multiple_of(size) as usize];
-    read_at(ByteOffset(entries_lba * size), &mut entries).map_err(|e| format!("entries cannot be read: {e}"))?;
+    read_at(ByteOffset(entries_lba * size), &mut entries).map_err(CopyError::EntriesUnreadable)?;
     entries.truncate(len as usize);
     if checksum(Crc32IsoHdlc, &entries) as u32 != header.entries_crc32.get() {
-        return Err("checksum of the entries is wrong".into());
+        return Err(CopyError::EntriesChecksum);
     }
+    Ok(entries)
+}
+
+fn partitions(header: &GptHeader, entries: &[u8], sectors: u64, sector: SectorSize) -> Vec<Entry> {
     let mut partitions = Vec::new();
-    for (number, raw) in (1..).zip(entries.chunks_exact(entry_size as usize)) {
+    for (number, raw) in (1..).zip(entries.chunks_exact(header.entry_size.get() as usize)) {
         let Ok((entry, _)) = GptEntry::read_from_prefix(raw) else { break };
         if entry.kind == [0; 16] {
             continue;
@@ -403,8 +455,7 @@ pub(super) fn read_copy(
             there: there(first.max(header.first_usable_lba.get()), first, count, sectors, sector),
         });
     }
-    let (other_lba, disk) = (header.alternate_lba.get(), Guid(header.disk_guid));
-    Ok(Some(Copy { lba, header, raw: entries, other_lba, disk, entries: partitions }))
+    partitions
 }
 
 /// Bytes of a partition that are on the drive; 0 if it begins before the first allowed sector.
