@@ -5,6 +5,7 @@
 //! includes it, where any is given, and none excludes it or a directory above it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -138,17 +139,30 @@ fn set(patterns: &[String], flag: &str, problems: &mut Problems) -> GlobSet {
     })
 }
 
-fn glob(pattern: &str) -> Result<Vec<globset::Glob>, String> {
+/// The reason why a text is no pattern.
+#[derive(Debug)]
+enum PatternError {
+    Empty,
+    Glob(globset::Error),
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::Glob(error) => error.kind().fmt(f),
+        }
+    }
+}
+
+fn glob(pattern: &str) -> Result<Vec<globset::Glob>, PatternError> {
     let anchored = pattern.strip_prefix('/');
     let text = anchored.unwrap_or(pattern);
     if text.trim_matches('/').is_empty() {
-        return Err("it is empty".into());
+        return Err(PatternError::Empty);
     }
     let text = if anchored.is_some() || text.starts_with("**/") { text.to_owned() } else { format!("**/{text}") };
-    let build = |text: &str| {
-        let glob = GlobBuilder::new(text).literal_separator(true).build();
-        glob.map_err(|error| error.kind().to_string())
-    };
+    let build = |text: &str| GlobBuilder::new(text).literal_separator(true).build().map_err(PatternError::Glob);
     match text.strip_suffix('/') {
         Some(dir) => Ok(vec![build(&format!("{dir}/**"))?]),
         None => Ok(vec![build(&text)?]),
