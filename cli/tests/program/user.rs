@@ -110,6 +110,7 @@ fn every_object_is_as_the_schema_says() {
     run(&format!("unlock {drive}"), 0);
     run(&format!("decrypt {drive} --to plain.img"), 0);
     run("inspect plain.img", 0);
+    run("verify plain.img --all --extract-to whole", 0);
     run("acquire drive.img --to kept.img", 0);
     run("compare drive.img kept.img --key-file D1.xml", 0);
     run("write drive.img kept.img --yes kept", 0);

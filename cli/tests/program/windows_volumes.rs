@@ -320,6 +320,33 @@ fn by_dray(image: &str) -> Tree {
     tree
 }
 
+/// The same of a directory that `verify --extract-to DIR --all` filled.
+fn extracted(image: &str, out: &Path, wanted: i32) -> (Tree, serde_json::Value) {
+    let output = run(dray(["verify", image, "--all", "--json", "--extract-to"]).arg(out));
+    assert_eq!(output.status.code(), Some(wanted), "{}", said(&output));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let result = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let result = result.filter(|object| object["type"] == "extracted").last().expect("a result");
+    let (mut tree, mut pending) = (Tree::new(), vec![out.to_owned()]);
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("an entry")) {
+            let path = entry.path();
+            let name = path.strip_prefix(out).expect("below").to_str().expect("UTF-8").to_owned();
+            if name.starts_with(".dray") && !name.starts_with(".dray/renamed") && name != ".dray" {
+                continue;
+            }
+            if entry.file_type().expect("a type").is_dir() {
+                pending.push(path);
+                tree.insert(name, String::new());
+            } else {
+                tree.insert(name, hashed(Command::new("cat").arg(&path)));
+            }
+        }
+    }
+    tree.remove(".dray");
+    (tree, result)
+}
+
 /// A read-only loop device over a part of an image; root only.
 struct Loop(String);
 
@@ -473,6 +500,10 @@ fn judge(owner: &str, image: &Path) {
     let offset = volume_at(image);
     let ours = by_dray(image.to_str().expect("UTF-8"));
     assert!(ours.values().any(|hash| !hash.is_empty()));
+    let out = scratch(&format!("{owner}-whole"));
+    if fs::metadata(image).expect("an image").len() < 1 << 30 {
+        assert_eq!(extracted(image.to_str().expect("UTF-8"), &out, 0).0, ours, "taken out");
+    }
     let whole = Loop::new(image, offset);
     let mounted = whole.as_ref().and_then(|node| Mounted::new(owner, &node.0, "ro,norecover"));
     let mut sizes = BTreeMap::new();
@@ -530,12 +561,79 @@ fn judge_ntfs_3g_volumes_read_as_they_were_written() {
         drop(mounted);
         let ours = by_dray(image.name());
         assert_eq!(ours, theirs, "{name}");
+        assert_eq!(extracted(image.name(), &dir.join(format!("{name}-whole")), 0).0, theirs, "{name}: taken out");
         // Fragments and attribute lists are there, or the test proves little.
         let listing = said(&run(&mut dray(["ls", image.name(), "-R", "--json"])));
         // Clusters above 4 KiB are never compressed.
         assert!(matches!(name, "large" | "huge") || listing.contains("compressed"), "{name}");
         assert!(listing.contains("sparse"), "{name}");
     }
+}
+
+/// A symbolic link of Windows to a path ([MS-FSCC] 2.1.2.4).
+const LINK: &str = "import os,struct,sys\n\
+                    name = sys.argv[2].encode('utf-16-le')\n\
+                    data = struct.pack('<HHHHI', 0, len(name), 0, len(name), 1) + name\n\
+                    open(sys.argv[1], 'x').close()\n\
+                    os.setxattr(sys.argv[1], 'system.ntfs_reparse_data', struct.pack('<IHH', 0xA000000C, len(data), 0) + data)";
+
+#[test]
+fn judge_a_volume_without_a_manifest_is_taken_out_whole() {
+    let dir = scratch("whole-volume");
+    let image = Image(dir.join("whole.img"));
+    File::create(&image.0).and_then(|file| file.set_len(48 << 20)).expect("an image");
+    let Some(made) = tool("mkntfs", &["-F", "-Q", "-q", image.name()]) else { return };
+    assert!(made.status.success(), "{}", said(&made));
+    let Some(mounted) = Mounted::new("whole-volume", image.name(), "noatime") else { return };
+    fs::create_dir_all(mounted.0.join("sub/empty")).expect("directories");
+    fs::write(mounted.0.join("sub/file"), vec![7; 9 << 20]).expect("written");
+    fs::write(mounted.0.join("top"), "top").expect("written");
+    // NTFS itself allows names that lead elsewhere on another system.
+    fs::write(mounted.0.join("..\\..\\escape"), "odd").expect("written");
+    let linked = Command::new("python3").args(["-c", LINK]).arg(mounted.0.join("link")).arg("../../outside").output();
+    let linked = linked.expect("python3");
+    assert!(linked.status.success(), "{}", said(&linked));
+    let old = Command::new("touch").args(["-d", "2001-02-03 04:05:06 UTC"]).arg(mounted.0.join("sub")).status();
+    assert!(old.expect("touch").success());
+    drop(mounted);
+
+    let out = dir.join("in/out");
+    fs::create_dir_all(&out).expect("a directory");
+    let (tree, result) = extracted(image.name(), &out, 3);
+    let drive = &result["drives"][0];
+    let left_out = drive["left_out"].as_array().expect("a list");
+    assert!(left_out.len() == 1 && left_out[0]["file"] == "\\link" && left_out[0]["notes"][0] == "a symbolic link");
+    assert_eq!((drive["files"].as_u64(), drive["directories"].as_u64()), (Some(3), Some(2)), "{drive}");
+    assert_eq!(tree["sub/empty"], "");
+    assert_eq!(fs::read(out.join("sub/file")).expect("a file"), vec![7; 9 << 20]);
+    let renamed: Vec<&String> = tree.keys().filter(|path| path.starts_with(".dray/renamed/")).collect();
+    assert_eq!((renamed.len(), fs::read(out.join(renamed[0])).expect("a file")), (1, b"odd".to_vec()));
+    assert_eq!(fs::read_dir(dir.join("in")).expect("readable").count(), 1, "outside of the directory");
+    assert!(!dir.join("escape").exists() && !out.join("link").exists());
+    let modified = fs::metadata(out.join("sub")).and_then(|meta| meta.modified()).expect("a time");
+    let modified = modified.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    assert_eq!(modified, 981_173_106);
+
+    // Again it compares with what is there; nothing is overwritten.
+    extracted(image.name(), &out, 3);
+    fs::write(out.join("top"), "TOP").expect("written");
+    let (_, result) = extracted(image.name(), &out, 5);
+    assert_eq!(result["drives"][0]["changed"], 1);
+    assert_eq!(fs::read(out.join("top")).expect("a file"), b"TOP");
+    // A link in the directory is no way out.
+    let (trap, outside) = (dir.join("trap"), dir.join("outside"));
+    fs::create_dir_all(&trap).and_then(|()| fs::create_dir_all(&outside)).expect("directories");
+    std::os::unix::fs::symlink(&outside, trap.join("sub")).expect("a link");
+    let refused = run(dray(["verify", image.name(), "--all", "--extract-to"]).arg(&trap));
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert_eq!(fs::read_dir(&outside).expect("readable").count(), 0);
+    let part = dir.join("part");
+    let only = run(dray(["verify", image.name(), "--all", "--only", "sub/", "--extract-to"]).arg(&part));
+    assert_eq!(only.status.code(), Some(0), "{}", said(&only));
+    assert!(part.join("sub/file").exists() && !part.join("top").exists());
+    // A manifest is not looked for, and cannot be named.
+    let both = run(dray(["verify", image.name(), "--all", "--manifest", "m", "--extract-to"]).arg(&part));
+    assert_eq!(both.status.code(), Some(1));
 }
 
 /// Fragmented, sparse, compressed and resident files, and files with many names.

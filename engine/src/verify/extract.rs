@@ -549,6 +549,34 @@ impl Extractor {
         }
     }
 
+    /// Makes a directory with those above it; `false` if it has a name that cannot be.
+    pub fn directory(&mut self, path: &str) -> Result<bool, Problem> {
+        let target = target_of(path, None, "", self.name_max);
+        if target.starts_with(RENAMED) {
+            return Ok(false);
+        }
+        let mut so_far = String::new();
+        for segment in target.split('/') {
+            if !so_far.is_empty() {
+                so_far.push('/');
+            }
+            so_far.push_str(segment);
+            match make_dir(&self.root, &so_far) {
+                Ok(()) => {}
+                Err(error) if is_of_name(&error) => return Ok(false),
+                Err(error) => return Err(self.failed(&error, "a directory")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives a directory its times.
+    pub fn date_directory(&self, path: &str, times: Times) -> Result<(), Problem> {
+        let target = target_of(path, None, "", self.name_max);
+        self.set_modified(&target, times, time(times.modified))
+            .map_err(|error| self.failed(&error, "a directory's time"))
+    }
+
     /// Makes everything so far durable, and records that in the log.
     pub fn checkpoint(&mut self) -> Result<(), Problem> {
         self.since = 0;

@@ -55,6 +55,8 @@ pub struct VerifyRequest {
     pub only: Vec<String>,
     /// Directory for extracted blobs; `None` extracts none.
     pub extract_to: Option<PathBuf>,
+    /// Extracts every file of the volume: no manifest is looked for, and nothing is compared.
+    pub all: bool,
     /// Rehearses the service: a drive that it would refuse is not read further, and the content of every blob is summed
     /// for its logs.
     pub as_service: bool,
@@ -119,6 +121,7 @@ pub fn blank(drive: DriveFacts, serial: Option<String>) -> DriveVerdict {
         unlisted: Vec::new(),
         changed: 0,
         taken_out: (0, 0),
+        directories: 0,
         unmatched: Vec::new(),
         beginnings: Vec::new(),
         service: (0, 0, 0),
@@ -208,14 +211,32 @@ fn judge<'a>(
     };
     verdict.warnings.extend(files.warnings());
     service::ntfs(checks, &files);
-    let (mut listing, others) = read_manifest(opened, &files, context, checks)?;
+    if context.request.all {
+        checks.clear();
+        let listing = Listing::of_all(&files, &opened.found.drive.drive_id, &context.request.only);
+        verdict.skipped = listing.skipped;
+        verdict.unmatched = listing.only.unmatched();
+        return carry(opened, context, files, listing, verdict, checks).map(Some);
+    }
+    let (listing, others) = read_manifest(opened, &files, context, checks)?;
     ask_journals(opened, &listing, context, verdict, checks);
     look_at_others(&files, &listing, others, verdict);
     describe(&listing, context, verdict);
     if is_refused(checks) {
         return Ok(None);
     }
+    carry(opened, context, files, listing, verdict, checks).map(Some)
+}
 
+/// Reads what is listed, compares it, and gives it to who takes it.
+fn carry<'a>(
+    opened: &'a Opened,
+    context: &Context<'_>,
+    files: Files<'a>,
+    mut listing: Listing,
+    verdict: &mut DriveVerdict,
+    checks: &mut Vec<Check>,
+) -> Result<RowSource<'a>, Problem> {
     let outlet = outlet(opened, &files, &listing, context, checks)?;
     let is_done = |blob: u32| outlet.as_ref().is_some_and(|outlet| is_done_in(outlet, blob as usize));
     let work = listing.work(&files, &|blob, piece| match &outlet {
@@ -230,11 +251,11 @@ fn judge<'a>(
     let (listing, bench, result) = read(opened, &files, context, listing, work, writer);
     verdict.bytes_read = bench.done;
     let Bench { details, writer, crcs, side_faults, .. } = bench;
-    if !listing.facts.is_export {
+    if !listing.facts.is_export && !listing.is_all {
         checks.push(service::of_blobs(&files, &listing, &side_faults));
     }
     let extractor = end_writer(writer, result)?;
-    Ok(Some(RowSource { opened, files, listing, details, crcs, extractor, manifest, side_faults }))
+    Ok(RowSource { opened, files, listing, details, crcs, extractor, manifest, side_faults })
 }
 
 /// Finds and reads the manifest, as the service would. Also returns other files that look like one.
@@ -933,6 +954,9 @@ impl Judged<'_> {
             counts.add(&row);
             see(&row);
         }
+        if source.listing.is_all {
+            self.verdict.directories = source.directories()?;
+        }
         if let Some(extractor) = &mut source.extractor {
             extractor.end()?;
             self.verdict.warnings.extend(extractor.renamed());
@@ -1155,16 +1179,48 @@ impl RowSource<'_> {
         let catalog = &self.files.catalog;
         catalog.files().filter_map(move |file| {
             let info = catalog.info(file);
-            if info.directory || !info.reachable || catalog.is_metafile(file) || self.listing.is_named(file) {
+            let is_dir = info.directory && !(self.listing.is_all && info.special.is_some());
+            if is_dir || !info.reachable || catalog.is_metafile(file) || self.listing.is_named(file) {
                 return None;
             }
             let path = display_name(&catalog.path(catalog.reached_by(file)?)?);
             let lower = path.to_lowercase();
-            if OWN.iter().any(|own| lower.starts_with(own)) {
+            if !self.listing.is_all && OWN.iter().any(|own| lower.starts_with(own)) {
                 return None;
             }
-            Some(Row { verdict: Verdict::NotInManifest, file: path, length: info.size, ..Row::default() })
+            let from_root = path.trim_start_matches('\\').replace('\\', "/");
+            if self.listing.is_all && !self.listing.only.would_take(&from_root) {
+                return None;
+            }
+            let notes = info.special.iter().map(|special| special.describe().to_owned()).collect();
+            Some(Row { verdict: Verdict::NotInManifest, file: path, length: info.size, notes, ..Row::default() })
         })
+    }
+
+    /// Makes the directories of the volume, the empty ones too, and gives them their times; their number.
+    fn directories(&mut self) -> Result<u64, Problem> {
+        let Some(extractor) = &mut self.extractor else { return Ok(0) };
+        let mut all = Vec::new();
+        listing::walk(&self.files, &mut |name, is_directory| {
+            let catalog = &self.files.catalog;
+            if let (true, Some(path)) = (is_directory, catalog.path(name)) {
+                let path = display_name(&path).trim_start_matches('\\').replace('\\', "/");
+                if self.listing.only.would_take(&format!("{path}/")) {
+                    all.push((path, catalog.info(catalog.file_of(name)).times));
+                }
+            }
+        });
+        let mut made = Vec::new();
+        for (path, times) in all {
+            if extractor.directory(&path)? {
+                made.push((path, times));
+            }
+        }
+        // What is made in a directory changes its time.
+        for (path, times) in made.iter().rev() {
+            extractor.date_directory(path, *times)?;
+        }
+        Ok(made.len() as u64)
     }
 
     /// The reason why an equal blob was not extracted.

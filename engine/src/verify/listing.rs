@@ -104,6 +104,8 @@ pub(super) struct Listing {
     pub only: Only,
     /// Keys of blobs that were not requested: blob, file.
     pub passed: Vec<(u64, u64)>,
+    /// Every file of the volume, without a manifest.
+    pub is_all: bool,
     /// Whether ids of blocks and paths of side files are kept: only an import needs them.
     keeps: bool,
     /// Ids of blocks that are not made of their hashes in the usual way, by the number of the piece.
@@ -293,6 +295,48 @@ impl Listing {
         listing.by_side = HashMap::new();
         listing.find_doubled(files);
         Ok(listing)
+    }
+
+    /// Every file of the volume that has contents of its own, with nothing to compare it with: links, and files whose
+    /// contents are elsewhere, are not among them. `only`: prefixes of paths; none for all.
+    pub fn of_all(files: &Files<'_>, drive_id: &str, only: &[String]) -> Self {
+        let named = vec![0; files.catalog.len().div_ceil(64)];
+        let mut listing = Self { named, only: Only::new(only), is_all: true, ..Self::default() };
+        let mut see = |name: NameId, is_directory: bool| {
+            if !is_directory {
+                listing.whole(files, name);
+            }
+        };
+        walk(files, &mut see);
+        // The name of the log of what was extracted.
+        listing.facts.md5 = hash::hex_upper(&hash::md5(format!("every file of {drive_id}").as_bytes()));
+        listing
+    }
+
+    /// A file in pieces without hashes.
+    fn whole(&mut self, files: &Files<'_>, name: NameId) {
+        let file = files.catalog.file_of(name);
+        let info = files.catalog.info(file);
+        self.name(file);
+        let path = files.catalog.path(name).map(|path| display_name(&path)).unwrap_or_default();
+        if !self.only.takes(&path.trim_start_matches('\\').replace('\\', "/")) {
+            self.skipped += 1;
+            return;
+        }
+        let pieces_at = self.pieces.len() as u32;
+        let mut at = 0;
+        while at < info.size {
+            let len = (info.size - at).min(SLOT_LEN as u64);
+            let verdict = Verdict::NoReference;
+            self.pieces.push(Piece { offset: at, len: len as u32, hash: [0; 16], has_hash: false, verdict });
+            at += len;
+        }
+        let pieces_len = self.pieces.len() as u32 - pieces_at;
+        let verdict = Verdict::NoReference;
+        self.subjects.push(Subject { name: Some(name), length: info.size, pieces_at, pieces_len, verdict });
+        let (metadata, properties) = (NONE, NONE);
+        let disposition = Disposition::default();
+        self.blobs.push(BlobFacts { path: NONE, file_path: NONE, metadata, properties, is_pages: false, disposition });
     }
 
     /// Finds blobs of one name: the service would not make the intended blobs of them.
@@ -540,6 +584,27 @@ impl Listing {
             (NONE, Some(name)) => files.catalog.path(name).map(|path| display_name(&path)).unwrap_or_default(),
             (NONE, None) => String::new(),
             (text, _) => self.texts[text as usize].to_string(),
+        }
+    }
+}
+
+/// Shows every name of a file or directory that has contents of its own on the volume, a directory before what is in it.
+pub(super) fn walk(files: &Files<'_>, see: &mut dyn FnMut(NameId, bool)) {
+    let catalog = &files.catalog;
+    let mut pending: Vec<FileId> = catalog.root().into_iter().collect();
+    // A directory that can be reached twice is damage, and is entered once.
+    let mut entered: HashSet<FileId> = pending.iter().copied().collect();
+    while let Some(directory) = pending.pop() {
+        for name in catalog.children(directory) {
+            let file = catalog.file_of(name);
+            let info = catalog.info(file);
+            if catalog.is_metafile(file) || info.special.is_some() {
+                continue;
+            }
+            see(name, info.directory);
+            if info.directory && entered.insert(file) {
+                pending.push(file);
+            }
         }
     }
 }

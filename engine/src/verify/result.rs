@@ -98,6 +98,8 @@ pub struct DriveVerdict {
     pub skipped: u64,
     /// Extracted blobs, including those of earlier runs, and their bytes.
     pub taken_out: (u64, u64),
+    /// Directories made for the files of a whole volume.
+    pub directories: u64,
     /// Further warnings.
     pub warnings: Vec<String>,
     /// Entries of copy logs that match nothing in the manifest.

@@ -1,5 +1,6 @@
 //! `dray verify`: compares the contents of drives with their manifests.
 
+mod all;
 mod html;
 pub mod lists;
 pub mod words;
@@ -38,7 +39,8 @@ const SHOWN_MAX: usize = 20;
                         Examples:\n  \
                         dray verify /dev/sdb --key-file 9WM35C2V.xml --report verified.html\n  \
                         dray verify /dev/sdb /dev/sdc --key-file keys.json --copy-log error.xml\n  \
-                        dray verify /dev/sdb --extract-to /data --only pictures/2019")]
+                        dray verify /dev/sdb --extract-to /data --only pictures/2019\n  \
+                        dray verify windows.img --extract-to /data --all --key-file key.txt")]
 pub struct Verify {
     /// Drives or image files of one job
     #[arg(value_name = "DRIVE", required = true)]
@@ -77,6 +79,10 @@ struct CompareArgs {
     /// Write the blobs into this directory, in the same pass
     #[arg(long, value_name = "DIR")]
     extract_to: Option<PathBuf>,
+    /// Write every file of the volume: no manifest is looked for, nothing is compared
+    #[arg(long, requires = "extract_to")]
+    #[arg(conflicts_with_all = ["manifest", "manifest_hash", "copy_log", "expect", "report", "list", "journal"])]
+    all: bool,
 }
 
 /// Reports to write.
@@ -244,11 +250,15 @@ impl Verify {
         let OpenedDrives { opened, unopened, doubled } = open_all(&self.drives, self.partition, &keys, output);
         (outcome.unopened, outcome.doubled) = (unopened, doubled);
         self.keep_off(&opened)?;
+        if let (true, Some(dir)) = (self.compare.all, &self.compare.extract_to) {
+            return all::extract(&opened, &outcome.unopened, &self.compare.only, dir, (&signals, output));
+        }
         let request = VerifyRequest {
             manifest: self.compare.manifest.clone(),
             manifest_hash: self.compare.manifest_hash,
             only: self.compare.only.clone(),
             extract_to: self.compare.extract_to.clone(),
+            all: false,
             as_service: false,
         };
         let (request, logs, journals, stop) = (&request, &logs, &journals, &signals.stop);
