@@ -21,6 +21,14 @@ pub struct SelectionArgs {
     /// Leave out files and directories whose path matches
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// Leave out what the patterns of this file match, which are those of .gitignore
+    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long_help = "Leave out what the patterns of this file match. Its syntax is that of .gitignore (gitignore(5)): # begins \
+                       a comment, ! takes back, a slash at the front begins at the top of each source. May be given \
+                       several times; of two patterns that match the later counts"
+    )]
+    pub ignore_file: Vec<PathBuf>,
     /// Take only the files that are listed here, one path a line
     #[arg(long, value_name = "FILE")]
     pub files_from: Option<PathBuf>,
@@ -44,6 +52,7 @@ impl SelectionArgs {
         SourceSelection {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            ignore_files: self.ignore_file.clone(),
             files_from: self.files_from.clone(),
             follow_inside: self.follow_symlinks == Links::Inside,
             skip_unnameable,

@@ -918,6 +918,7 @@ mod tests {
             source_rate: Some(200_000_000),
             selection: SourceSelection {
                 include: vec!["*.a".into(), "*.b".into()],
+                ignore_files: Vec::new(),
                 exclude: vec!["/c/".into()],
                 files_from: Some("l".into()),
                 follow_inside: true,

@@ -367,3 +367,38 @@ fn judge_metadata_out_of_the_sources() {
     assert!(code(&clash) == 1 && words(&clash).contains("as --metadata-from does"), "{}", words(&clash));
     fs::remove_dir_all(&session.dir).expect("removed");
 }
+
+#[test]
+fn ignore_files_leave_out_what_git_would() {
+    let session = session("ignore-files", &MANY);
+    // git is the judge of the same patterns on the same tree.
+    let patterns = "# caches\ncache/\n*.tmp\n!b.tmp\n/docs/long\n";
+    fs::write(session.path("ignore"), patterns).expect("patterns");
+    let source = session.path("source");
+    let git = |words: &[&str]| run(Command::new("git").args(words).current_dir(&source));
+    let judged = git(&["init", "-q"]).status.success().then(|| {
+        fs::write(source.join(".git/info/exclude"), patterns).expect("patterns");
+        let listed = git(&["ls-files", "-z", "--others", "--exclude-standard"]);
+        let text = String::from_utf8(listed.stdout).expect("UTF-8");
+        text.split('\0').filter(|path| !path.is_empty()).map(|path| format!("data/{path}")).collect::<Vec<_>>()
+    });
+    let _ = fs::remove_dir_all(source.join(".git"));
+    let files = session.path("files.jsonl").display().to_string();
+    let ignore = session.path("ignore").display().to_string();
+    session.prepare(&["--ignore-file", &ignore, "--list", &files]);
+    let taken: Vec<String> = listed(&session.path("files.jsonl")).into_keys().collect();
+    assert_eq!(taken.len(), MANY.len() - 3, "{taken:?}");
+    match judged {
+        Some(mut judged) => {
+            judged.sort();
+            assert_eq!(taken, judged);
+        }
+        None => eprintln!("SKIPPED judge: git is not installed"),
+    }
+    let formatted = session.dray("format plain.img:100MB --no-encryption --from source --ignore-file ignore --silent");
+    assert_eq!(code(&formatted), 0, "{}", words(&formatted));
+    let shown = session.works("ls plain.img -R");
+    assert!(shown.contains("large.bin") && shown.contains("b.tmp") && !shown.contains("cache"), "{shown}");
+    let missing = session.run(&["--ignore-file", "nowhere"]);
+    assert_ne!(code(&missing), 0);
+}

@@ -10,6 +10,7 @@
 //!    5 which files are meant, how they are spread, and where they are listed, if that is not all, over the fewest drives and
 //!      nowhere
 //!    6 what of their sources blobs get as metadata, and of each file who it belongs to, if they do
+//!    8 the ignore files, if there are any
 //!    7 what the account said of each file of an export, only in one
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
@@ -53,6 +54,7 @@ const TARGETS: u8 = 4;
 const SELECTION: u8 = 5;
 const METADATA: u8 = 6;
 const EXPORTED: u8 = 7;
+const IGNORED: u8 = 8;
 
 /// A plan that was read.
 #[derive(Debug)]
@@ -101,6 +103,12 @@ pub fn create(
     }
     if recipe.has_more() {
         section(&mut out, SELECTION, |to| save_selection(to, recipe))?;
+    }
+    if !recipe.selection.ignore_files.is_empty() {
+        section(&mut out, IGNORED, |to| {
+            to.u64(recipe.selection.ignore_files.len() as u64);
+            recipe.selection.ignore_files.iter().for_each(|path| write_path(to, path));
+        })?;
     }
     if !recipe.metadata.is_nothing() {
         section(&mut out, METADATA, |to| {
@@ -248,6 +256,10 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
     if from.rest().first() == Some(&SELECTION) {
         read_section(&mut from, SELECTION, |from| load_selection(from, &mut recipe))?;
     }
+    if from.rest().first() == Some(&IGNORED) {
+        recipe.selection.ignore_files =
+            read_section(&mut from, IGNORED, |from| (0..from.count(8)?).map(|_| read_path(from)).collect())?;
+    }
     if from.rest().first() == Some(&METADATA) {
         recipe.metadata = read_section(&mut from, METADATA, |from| {
             let (mtime, mode, owner) = (flag(from)?, flag(from)?, flag(from)?);
@@ -388,7 +400,7 @@ fn load_recipe(from: &mut Decoder<'_>) -> Result<Recipe, Fault> {
 }
 
 fn save_selection(to: &mut Encoder<'_>, recipe: &Recipe) {
-    let Selection { include, exclude, files_from, follow_inside, skip_unnameable } = &recipe.selection;
+    let Selection { include, exclude, ignore_files: _, files_from, follow_inside, skip_unnameable } = &recipe.selection;
     for patterns in [include, exclude] {
         to.u64(patterns.len() as u64);
         patterns.iter().for_each(|pattern| to.text(pattern));
@@ -405,7 +417,8 @@ fn load_selection(from: &mut Decoder<'_>, recipe: &mut Recipe) -> Result<(), Fau
     let (include, exclude) = (patterns()?, patterns()?);
     let files_from = from.option(read_path)?;
     let (follow_inside, skip_unnameable) = (flag(from)?, flag(from)?);
-    recipe.selection = Selection { include, exclude, files_from, follow_inside, skip_unnameable };
+    let ignore_files = Vec::new();
+    recipe.selection = Selection { include, exclude, ignore_files, files_from, follow_inside, skip_unnameable };
     (recipe.spread_evenly, recipe.guesses_type) = (flag(from)?, flag(from)?);
     recipe.list = from.option(read_path)?;
     Ok(())

@@ -80,7 +80,8 @@ impl Recipe {
 
     /// Whether the fifth section is written: some setting of it is in use.
     pub fn has_more(&self) -> bool {
-        self.selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
+        let selection = Selection { ignore_files: Vec::new(), ..self.selection.clone() };
+        selection != Selection::default() || self.spread_evenly || self.guesses_type || self.list.is_some()
     }
 }
 

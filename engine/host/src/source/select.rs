@@ -2,13 +2,15 @@
 //!
 //! A pattern without a leading slash holds at any depth, with one it begins at the top of the source; `*` and `?` pass no
 //! slash, `**` passes any number, and a slash at the end means a directory with all in it. A file is taken if a pattern
-//! includes it, where any is given, and none excludes it or a directory above it.
+//! includes it, where any is given, and none excludes it or a directory above it. Ignore files have the syntax of git
+//! (gitignore(5)), and their patterns begin at the top of each source.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
@@ -25,6 +27,8 @@ pub struct Selection {
     pub include: Vec<String>,
     /// Patterns of what is not.
     pub exclude: Vec<String>,
+    /// Files with patterns of what is not, in the syntax of git; of two that match the later counts.
+    pub ignore_files: Vec<PathBuf>,
     /// File with the paths of what is taken, a line each.
     pub files_from: Option<PathBuf>,
     /// Follow symbolic links that lead to a place within the same source.
@@ -36,7 +40,8 @@ pub struct Selection {
 impl Selection {
     /// Whether every file is meant.
     pub fn is_all(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty() && self.files_from.is_none()
+        let has_patterns = !self.include.is_empty() || !self.exclude.is_empty() || !self.ignore_files.is_empty();
+        !has_patterns && self.files_from.is_none()
     }
 }
 
@@ -45,6 +50,7 @@ impl Selection {
 pub struct Selector {
     include: Option<GlobSet>,
     exclude: GlobSet,
+    ignored: Gitignore,
     /// By path: whether it was met.
     listed: Option<BTreeMap<PathBuf, bool>>,
     list: PathBuf,
@@ -59,6 +65,7 @@ impl Selector {
         let mut problems = Problems::default();
         let include = set(&selection.include, "--include", &mut problems);
         let exclude = set(&selection.exclude, "--exclude", &mut problems);
+        let ignored = ignored(&selection.ignore_files, &mut problems);
         let list = selection.files_from.clone().unwrap_or_default();
         let listed = selection.files_from.as_ref().and_then(|path| {
             let bytes = input::read(path, INPUT_FILE_MAX, Pipes::Taken).and_then(|bytes| text::decode_text(&bytes));
@@ -76,17 +83,21 @@ impl Selector {
             }
         });
         problems.into_result()?;
-        Ok(Self { include: (!selection.include.is_empty()).then_some(include), exclude, listed, list })
+        Ok(Self { include: (!selection.include.is_empty()).then_some(include), exclude, ignored, listed, list })
     }
 
     /// Whether nothing below the directory is meant; `below` is its path in the source.
     pub fn prunes(&self, below: &Path) -> bool {
-        self.exclude.is_match(below) || self.exclude.is_match(below.join(""))
+        let is_excluded = self.exclude.is_match(below) || self.exclude.is_match(below.join(""));
+        is_excluded || self.ignored.matched(below, true).is_ignore()
     }
 
     /// Whether a file is meant; `below` is its path in the source, `path` the whole.
     pub fn takes(&mut self, below: &Path, path: &Path) -> bool {
         if self.exclude.is_match(below) || self.include.as_ref().is_some_and(|include| !include.is_match(below)) {
+            return false;
+        }
+        if self.ignored.matched(below, false).is_ignore() {
             return false;
         }
         let Some(listed) = &mut self.listed else { return true };
@@ -118,6 +129,29 @@ impl Selector {
         }
         Problems(problems)
     }
+}
+
+/// The patterns of ignore files, one after the other.
+fn ignored(files: &[PathBuf], problems: &mut Problems) -> Gitignore {
+    let mut builder = GitignoreBuilder::new("");
+    for path in files {
+        let bytes = input::read(path, INPUT_FILE_MAX, Pipes::Taken).and_then(|bytes| text::decode_text(&bytes));
+        let text = bytes.unwrap_or_else(|error| {
+            let problem = Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
+            problems.push(problem.column("--ignore-file").advice("a text file with patterns as in .gitignore"));
+            String::new().into()
+        });
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Err(error) = builder.add_line(None, line) {
+                let problem = Problem::new(Kind::Usage, format!("is no pattern: {error}")).path(path).line(number);
+                problems.push(problem.value(line.to_owned()).advice("the syntax is that of .gitignore (gitignore(5))"));
+            }
+        }
+    }
+    builder.build().unwrap_or_else(|error| {
+        problems.push(Problem::new(Kind::Usage, format!("the patterns are too many: {error}")).column("--ignore-file"));
+        Gitignore::empty()
+    })
 }
 
 fn set(patterns: &[String], flag: &str, problems: &mut Problems) -> GlobSet {
@@ -215,6 +249,34 @@ mod tests {
         ] {
             assert_eq!(takes(&mut two, path), taken, "{path}");
         }
+    }
+
+    #[test]
+    fn ignore_files_have_the_syntax_of_git() {
+        let file = std::env::temp_dir().join(format!("dray-ignore-{}", std::process::id()));
+        std::fs::write(&file, "# not these\n*.o\n/build/\n!keep.o\nlogs/**/*.txt\r\n\\#odd\n").expect("a file");
+        let selection = Selection { ignore_files: vec![file.clone()], ..Selection::default() };
+        assert!(!selection.is_all());
+        let mut selector = Selector::new(&selection).expect("patterns");
+        for (path, taken) in [
+            ("a.c", true),
+            ("a.o", false),
+            ("deep/a.o", false),
+            ("deep/keep.o", true),
+            ("build/a.c", false),
+            ("build/keep.o", false),
+            ("deep/build/a.c", true),
+            ("logs/a/b.txt", false),
+            ("#odd", false),
+            ("# not these", true),
+        ] {
+            assert_eq!(takes(&mut selector, path), taken, "{path}");
+        }
+        std::fs::write(&file, "fine\na[\n").expect("a file");
+        let wrong = Selector::new(&selection).expect_err("no pattern");
+        assert_eq!((wrong.0.len(), wrong.0[0].place.line), (1, Some(2)), "{wrong:?}");
+        std::fs::remove_file(&file).expect("removed");
+        assert!(Selector::new(&selection).is_err());
     }
 
     #[test]
