@@ -295,3 +295,32 @@ fn what_is_wrong_with_a_format_is_told_before_it_begins() {
     works(&session, &["full.img", "--yes", "full"]);
     fs::remove_dir_all(&session.dir).expect("removed");
 }
+
+#[test]
+fn directories_keep_their_times() {
+    let session = Session::new("format-dir-times");
+    fs::create_dir_all(session.path("source/old/below")).expect("directories");
+    fs::write(session.path("source/old/file"), "x").expect("a file");
+    for (dir, date) in [("old/below", "2002-03-04 05:06:08 UTC"), ("old", "2001-02-03 04:05:06 UTC")] {
+        let path = session.path("source").join(dir);
+        let dated = std::process::Command::new("touch").args(["-d", date]).arg(path).status();
+        assert!(dated.expect("touch").success());
+    }
+    works(&session, &["plain.img:100MB", "--no-encryption", "--from", "source", "--silent"]);
+    let shown = session.works("inspect plain.img --json");
+    let start = serde_json::from_str::<serde_json::Value>(&shown).expect("an object")["volume"]["start"].as_u64();
+    let sector = (start.expect("a byte") / 512).to_string();
+    let listed = std::process::Command::new("fls")
+        .args(["-o", &sector, "-f", "ntfs", "-r", "-p", "-l", "-z", "UTC"])
+        .arg(session.path("plain.img"))
+        .output();
+    match listed {
+        Ok(listed) => {
+            let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let line = |end: &str| text.lines().find(|line| line.contains(end)).unwrap_or_else(|| panic!("{text}"));
+            assert!(line(":\told\t").contains("2001-02-03 04:05:06 (UTC)"), "{text}");
+            assert!(line(":\told/below\t").contains("2002-03-04 05:06:08 (UTC)"), "{text}");
+        }
+        Err(error) => eprintln!("SKIPPED judge: sleuthkit: {error}"),
+    }
+}

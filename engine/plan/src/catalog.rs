@@ -90,6 +90,7 @@ pub struct Builder {
     rows: Vec<Row>,
     targets: HashMap<u32, PathBuf>,
     posix: Vec<Posix>,
+    dir_times: HashMap<u32, Stamp>,
 }
 
 /// The whole session, sealed: nothing can be added.
@@ -107,6 +108,8 @@ pub struct Catalog {
     pub(super) targets: HashMap<u32, PathBuf>,
     /// Of each file, or empty.
     pub(super) posix: Vec<Posix>,
+    /// Times of modification of the directories of a tree that is copied unchanged.
+    pub(super) dir_times: HashMap<u32, Stamp>,
 }
 
 impl Builder {
@@ -128,6 +131,11 @@ impl Builder {
         let (name_at, name_len) = self.name(name)?;
         self.dirs.push((parent, name_at, name_len));
         u32::try_from(self.dirs.len() - 1).ok().filter(|&i| i != NONE).ok_or(TooMany)
+    }
+
+    /// Notes when a directory was modified.
+    pub fn dated(&mut self, dir: u32, modified: Stamp) {
+        self.dir_times.insert(dir, modified);
     }
 
     /// Adds a file.
@@ -457,6 +465,7 @@ impl Sealer {
             dirs: builder_dirs,
             targets: unordered_targets,
             posix: unordered_posix,
+            dir_times: unordered_times,
         } = from;
         let mut targets = HashMap::with_capacity(unordered_targets.len());
         let mut posix = Vec::with_capacity(unordered_posix.len());
@@ -468,6 +477,7 @@ impl Sealer {
                 final_of[b as usize] = i as u32;
             }
         }
+        let dir_times = unordered_times.into_iter().map(|(dir, time)| (final_of[dir as usize], time)).collect();
         for row in &mut rows {
             row.dir = row.dir.map(|d| final_of[d as usize]);
         }
@@ -496,10 +506,12 @@ impl Sealer {
         if !duplicates.is_empty() {
             let long = Vec::new();
             let targets = unordered_targets;
-            let catalog = Catalog { names, dirs, files: unordered, rows, safe_dirs, safe_files, long, targets, posix };
+            let catalog =
+                Catalog { names, dirs, files: unordered, rows, safe_dirs, safe_files, long, targets, posix, dir_times };
             return Err(duplicates.iter().map(|&(dir, a, b)| catalog.duplicate(dir, a, b)).collect());
         }
-        let mut catalog = Catalog { names, dirs, files, rows, safe_dirs, safe_files, long: Vec::new(), targets, posix };
+        let mut catalog =
+            Catalog { names, dirs, files, rows, safe_dirs, safe_files, long: Vec::new(), targets, posix, dir_times };
         if let Some(units) = root_units {
             catalog.long = catalog.find_long(units);
         }
@@ -569,6 +581,11 @@ impl Catalog {
     /// `root_units` UTF-16 units.
     pub fn count_long(&self, root_units: usize) -> usize {
         self.find_long(root_units).len()
+    }
+
+    /// When a directory was modified, if that is known.
+    pub fn dir_time(&self, dir: u32) -> Option<Stamp> {
+        self.dir_times.get(&dir).copied()
     }
 
     /// The directory above `dir`.

@@ -79,6 +79,7 @@ impl Catalog {
             safe_files: self.safe_files.iter().filter_map(|(file, name)| Some((place(file)?, name.clone()))).collect(),
             long: self.long.iter().filter_map(place).collect(),
             targets: self.targets.iter().filter_map(|(file, path)| Some((place(file)?, path.clone()))).collect(),
+            dir_times: HashMap::new(),
             posix: chosen.iter().filter_map(|&file| self.posix(file)).collect(),
             names,
         }

@@ -138,6 +138,37 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether directories have times of their own, which [`Self::save`] does not tell.
+    pub fn has_dir_times(&self) -> bool {
+        !self.dir_times.is_empty()
+    }
+
+    /// Writes those times.
+    pub fn save_dir_times(&self, to: &mut Encoder<'_>) {
+        let mut sorted: Vec<_> = self.dir_times.iter().collect();
+        sorted.sort_unstable_by_key(|(dir, _)| **dir);
+        to.u64(sorted.len() as u64);
+        for (dir, time) in sorted {
+            to.u32(*dir);
+            write_stamp(to, *time);
+        }
+    }
+
+    /// Takes in what [`Self::save_dir_times`] wrote.
+    ///
+    /// # Errors
+    /// The defect of the bytes.
+    pub fn load_dir_times(&mut self, from: &mut Decoder<'_>) -> Result<(), Fault> {
+        for _ in 0..from.count(16)? {
+            let (dir, time) = (from.u32()?, read_stamp(from)?);
+            if dir as usize >= self.dirs.len() {
+                return Err(Fault("dates a directory that it does not have"));
+            }
+            self.dir_times.insert(dir, time);
+        }
+        Ok(())
+    }
+
     /// Whether files are read elsewhere than at their own path, which [`Self::save`] does not tell.
     pub fn has_targets(&self) -> bool {
         !self.targets.is_empty()
@@ -232,7 +263,8 @@ impl Catalog {
         };
         let (safe_dirs, safe_files) = (safe(dirs.len())?, safe(files.len())?);
         let long = read_runs(from, files.len() as u32)?;
-        Ok(Self { names, dirs, files, rows, safe_dirs, safe_files, long, targets: HashMap::new(), posix: Vec::new() })
+        let (targets, posix, dir_times) = (HashMap::new(), Vec::new(), HashMap::new());
+        Ok(Self { names, dirs, files, rows, safe_dirs, safe_files, long, targets, posix, dir_times })
     }
 }
 

@@ -664,7 +664,10 @@ impl Tree for DriveTree {
         let d = &self.dirs[(i + self.above()) as usize];
         DirFacts {
             parent: d.parent.and_then(|parent| parent.checked_sub(self.above())),
-            times: Times::all(self.formatted),
+            times: d
+                .catalog
+                .and_then(|dir| self.catalog.dir_time(dir))
+                .map_or(Times::all(self.formatted), |modified| Times::all(modified.file_time())),
             children: self.children(d),
         }
     }

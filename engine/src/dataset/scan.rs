@@ -449,7 +449,11 @@ impl<'s> Scanner<'s> {
                     blob.push_str(name);
                     blob.push('/');
                     let parent = dirs.last().copied().unwrap_or(top);
-                    dirs.push(self.builder.dir(parent, name)?);
+                    let dir = self.builder.dir(parent, name)?;
+                    if let (None, Ok(meta)) = (row, fs::metadata(path)) {
+                        self.builder.dated(dir, FileFacts::of(&meta).mtime);
+                    }
+                    dirs.push(dir);
                     Ok(())
                 }
                 Found::Leave => {

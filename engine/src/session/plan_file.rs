@@ -11,6 +11,7 @@
 //!      nowhere
 //!    6 what of their sources blobs get as metadata, and of each file who it belongs to, if they do
 //!    8 the ignore files, if there are any
+//!    9 when the directories of a drive for Windows were modified
 //!    7 what the account said of each file of an export, only in one
 //!    2 drives with their files, the files on no drive yet, and drives given up; each replaces the files of the earlier
 //!      one
@@ -55,6 +56,7 @@ const SELECTION: u8 = 5;
 const METADATA: u8 = 6;
 const EXPORTED: u8 = 7;
 const IGNORED: u8 = 8;
+const DIR_TIMES: u8 = 9;
 
 /// A plan that was read.
 #[derive(Debug)]
@@ -109,6 +111,9 @@ pub fn create(
             to.u64(recipe.selection.ignore_files.len() as u64);
             recipe.selection.ignore_files.iter().for_each(|path| write_path(to, path));
         })?;
+    }
+    if catalog.has_dir_times() {
+        section(&mut out, DIR_TIMES, |to| catalog.save_dir_times(to))?;
     }
     if !recipe.metadata.is_nothing() {
         section(&mut out, METADATA, |to| {
@@ -259,6 +264,9 @@ fn read(bytes: &[u8]) -> Result<SavedPlan, Fault> {
     if from.rest().first() == Some(&IGNORED) {
         recipe.selection.ignore_files =
             read_section(&mut from, IGNORED, |from| (0..from.count(8)?).map(|_| read_path(from)).collect())?;
+    }
+    if from.rest().first() == Some(&DIR_TIMES) {
+        read_section(&mut from, DIR_TIMES, |from| catalog.load_dir_times(from))?;
     }
     if from.rest().first() == Some(&METADATA) {
         recipe.metadata = read_section(&mut from, METADATA, |from| {
