@@ -206,118 +206,130 @@ fn prep_import(words: &[OsString]) -> Result<Translated, Fault> {
     // From the first `-` on, everything is modern: `--yes SERIAL` has words of its own.
     let split_at = words.iter().position(|word| word.as_bytes().starts_with(b"-")).unwrap_or(words.len());
     let (classic, modern_tail) = words.split_at(split_at);
-    if modern_tail.iter().any(|word| word == "--help" || word == "-h") {
+    let wants_help = modern_tail.iter().any(|word| word == "--help" || word == "-h")
+        || classic.iter().any(|word| matches!(word.as_bytes(), b"/?" | b"/help"));
+    if wants_help {
         let modern = vec!["prep-import".into(), "--help".into()];
         return Ok(Translated { modern, ..Translated::default() });
     }
-
-    let mut warnings = Vec::new();
-    let mut faults = Vec::new();
-    let mut taken: Vec<(usize, Option<&OsStr>)> = Vec::new();
-    let mut credential = false;
+    let mut line = Line::default();
     for (at, word) in classic.iter().enumerate() {
-        if matches!(word.as_bytes(), b"/?" | b"/help") {
-            let modern = vec!["prep-import".into(), "--help".into()];
-            return Ok(Translated { modern, ..Translated::default() });
-        }
-        let given = split(word);
-        let index = given
-            .as_ref()
-            .and_then(|given| PARAMETERS.iter().position(|(name, _)| name.eq_ignore_ascii_case(given.name)));
-        let (Some(given), Some(index)) = (given, index) else {
-            faults.push(unknown(classic, at));
-            continue;
-        };
-        let (name, shape) = PARAMETERS[index];
-        if !given.slash {
-            warnings.push(format!("'{name}' is written '/{name}' in this syntax; taken as such"));
-        }
-        let wants_value = matches!(shape, Shape::Value(..) | Shape::V1Value | Shape::Credential);
-        let value = given.value.filter(|value| !value.is_empty());
-        match (wants_value, value, given.value) {
-            (true, None, _) if shape != Shape::Credential => {
-                faults.push(format!("/{name} needs a value: /{name}:<value>, without a space"));
-                continue;
-            }
-            (false, _, Some(_)) => {
-                faults.push(format!("/{name} takes no value"));
-                continue;
-            }
-            _ => {}
-        }
-        if let Some((_, earlier)) = taken.iter().find(|(other, _)| *other == index) {
-            if matches!(shape, Shape::Value(_, true)) && *earlier != value {
-                faults.push(format!("/{name} is given twice with different values"));
-            } else {
-                warnings.push(format!("/{name} is given twice; the last one counts"));
-            }
-            taken.retain(|(other, _)| *other != index);
-        }
-        credential |= shape == Shape::Credential;
-        taken.push((index, value));
+        line.take(classic, at, split(word));
     }
-    if credential {
-        let named: Vec<String> = taken
-            .iter()
-            .filter(|(index, _)| PARAMETERS[*index].1 == Shape::Credential)
-            .map(|(index, _)| format!("/{}", PARAMETERS[*index].0))
-            .collect();
-        warnings.push(format!(
-            "{} is ignored: preparing drives never needs a key of the storage account. Whatever stands in a command \
-             line can be read by other users of this machine and stays in the shell's history: leave it out, and \
-             consider renewing that key",
-            named.join(", ")
-        ));
-    }
-
-    let has = |wanted: &str| taken.iter().any(|(index, _)| PARAMETERS[*index].0 == wanted);
-    let is_v1 = taken.iter().any(|(index, _)| matches!(PARAMETERS[*index].1, Shape::V1Value | Shape::V1Switch))
-        || has("skipwrite") && !has("DataSet");
-    let listing = has("ListDrives") || has("ListCopySessions");
-    // Missing names are reported in the spelling of this syntax, so they are not left to the modern parser.
-    if faults.is_empty() && modern_tail.is_empty() {
-        if !has("j") {
-            faults.push("/j:<journal> is missing".into());
-        }
-        if !has("id") && !listing {
-            faults.push("/id:<session> is missing".into());
-        }
-    }
-    let exclusive = [
-        ("ResumeSession", "AbortSession"),
-        ("InitialDriveSet", "AdditionalDriveSet"),
-        ("DataSet", "srcdir"),
-        ("DataSet", "srcfile"),
-        ("InitialDriveSet", "t"),
-        ("AdditionalDriveSet", "t"),
-    ];
-    for (one, other) in exclusive {
-        if has(one) && has(other) {
-            faults.push(format!("/{one} and /{other} exclude each other"));
-        }
-    }
-    if !faults.is_empty() {
-        let text: Vec<String> = faults.iter().map(|fault| format!("dray: {fault}")).collect();
+    line.warn_of_credentials();
+    let is_v1 = line.taken.iter().any(|(index, _)| matches!(PARAMETERS[*index].1, Shape::V1Value | Shape::V1Switch))
+        || line.has("skipwrite") && !line.has("DataSet");
+    line.check(modern_tail.is_empty());
+    if !line.faults.is_empty() {
+        let text: Vec<String> = line.faults.iter().map(|fault| format!("dray: {fault}")).collect();
         return Err(usage(text.join("\n")));
     }
-    let first_generation = if is_v1 { v1(&taken).rows(has("silentmode"))? } else { FirstGeneration::default() };
+    let first_generation =
+        if is_v1 { v1(&line.taken).rows(line.has("silentmode"))? } else { FirstGeneration::default() };
 
     let mut modern: Vec<OsString> = vec!["prep-import".into()];
-    for (index, value) in taken {
+    for (index, value) in line.taken {
         match (PARAMETERS[index].1, value) {
             (Shape::Value(option, _), Some(value)) => {
                 // `--option=value` in one word: a value may start with `-` or `/`.
-                let mut word = option.as_bytes().to_vec();
-                word.push(b'=');
-                word.extend_from_slice(value.as_bytes());
-                modern.push(OsString::from_vec(word));
+                modern.push(OsString::from_vec([option.as_bytes(), b"=", value.as_bytes()].concat()));
             }
             (Shape::Switch(option), _) => modern.push(option.into()),
             _ => {}
         }
     }
     modern.extend(modern_tail.iter().cloned());
-    Ok(Translated { modern, warnings, first_generation })
+    Ok(Translated { modern, warnings: line.warnings, first_generation })
+}
+
+/// Parameters of a classic line, by index in [`PARAMETERS`], each once.
+#[derive(Default)]
+struct Line<'a> {
+    taken: Vec<(usize, Option<&'a OsStr>)>,
+    warnings: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl<'a> Line<'a> {
+    fn has(&self, wanted: &str) -> bool {
+        self.taken.iter().any(|(index, _)| PARAMETERS[*index].0 == wanted)
+    }
+
+    fn take(&mut self, words: &[OsString], at: usize, given: Option<Given<'a>>) {
+        let index = given
+            .as_ref()
+            .and_then(|given| PARAMETERS.iter().position(|(name, _)| name.eq_ignore_ascii_case(given.name)));
+        let (Some(given), Some(index)) = (given, index) else {
+            self.faults.push(unknown(words, at));
+            return;
+        };
+        let (name, shape) = PARAMETERS[index];
+        if !given.slash {
+            self.warnings.push(format!("'{name}' is written '/{name}' in this syntax; taken as such"));
+        }
+        let wants_value = matches!(shape, Shape::Value(..) | Shape::V1Value | Shape::Credential);
+        let value = given.value.filter(|value| !value.is_empty());
+        match (wants_value, value, given.value) {
+            (true, None, _) if shape != Shape::Credential => {
+                self.faults.push(format!("/{name} needs a value: /{name}:<value>, without a space"));
+                return;
+            }
+            (false, _, Some(_)) => {
+                self.faults.push(format!("/{name} takes no value"));
+                return;
+            }
+            _ => {}
+        }
+        if let Some((_, earlier)) = self.taken.iter().find(|(other, _)| *other == index) {
+            if matches!(shape, Shape::Value(_, true)) && *earlier != value {
+                self.faults.push(format!("/{name} is given twice with different values"));
+            } else {
+                self.warnings.push(format!("/{name} is given twice; the last one counts"));
+            }
+            self.taken.retain(|(other, _)| *other != index);
+        }
+        self.taken.push((index, value));
+    }
+
+    fn warn_of_credentials(&mut self) {
+        let named = self.taken.iter().filter(|(index, _)| PARAMETERS[*index].1 == Shape::Credential);
+        let named: Vec<String> = named.map(|(index, _)| format!("/{}", PARAMETERS[*index].0)).collect();
+        if !named.is_empty() {
+            self.warnings.push(format!(
+                "{} is ignored: preparing drives never needs a key of the storage account. Whatever stands in a command \
+                 line can be read by other users of this machine and stays in the shell's history: leave it out, and \
+                 consider renewing that key",
+                named.join(", ")
+            ));
+        }
+    }
+
+    /// Adds what is missing and what excludes each other; `alone`: no modern words follow.
+    fn check(&mut self, alone: bool) {
+        let lists = self.has("ListDrives") || self.has("ListCopySessions");
+        // Missing names are reported in the spelling of this syntax, so they are not left to the modern parser.
+        if self.faults.is_empty() && alone {
+            if !self.has("j") {
+                self.faults.push("/j:<journal> is missing".into());
+            }
+            if !self.has("id") && !lists {
+                self.faults.push("/id:<session> is missing".into());
+            }
+        }
+        let exclusive = [
+            ("ResumeSession", "AbortSession"),
+            ("InitialDriveSet", "AdditionalDriveSet"),
+            ("DataSet", "srcdir"),
+            ("DataSet", "srcfile"),
+            ("InitialDriveSet", "t"),
+            ("AdditionalDriveSet", "t"),
+        ];
+        for (one, other) in exclusive {
+            if self.has(one) && self.has(other) {
+                self.faults.push(format!("/{one} and /{other} exclude each other"));
+            }
+        }
+    }
 }
 
 fn v1(taken: &[(usize, Option<&OsStr>)]) -> V1Request {
