@@ -39,6 +39,74 @@ pub struct DriveFacts {
     pub rotational: Option<bool>,
 }
 
+/// A note or a warning, of one drive or of the whole session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Name of the drive that it is about.
+    pub drive: Option<String>,
+    /// The notice, as a sentence without full stop.
+    pub what: String,
+}
+
+impl Notice {
+    /// Of a drive, by its name.
+    pub fn of(drive: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { drive: Some(drive.into()), what: what.into() }
+    }
+
+    /// Of the whole session.
+    pub fn session(what: impl Into<String>) -> Self {
+        Self { drive: None, what: what.into() }
+    }
+}
+
+impl From<&Problem> for Notice {
+    fn from(problem: &Problem) -> Self {
+        let mut rest = problem.clone();
+        let drive = rest.place.drive.take();
+        Self { drive, what: rest.to_string() }
+    }
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.drive {
+            Some(drive) => write!(f, "drive {drive}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+/// Purpose of a region of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RegionKind {
+    /// Contents of files.
+    Files,
+    /// The manifest.
+    Manifest,
+    /// Records, indexes and other structures of NTFS.
+    FileSystem,
+    /// Boot sector, metadata and other areas of BitLocker.
+    Encryption,
+    /// Partition tables, and the reserved partition.
+    Table,
+    /// Nothing that is in use.
+    Free,
+}
+
+/// A region of a planned drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Start on the device.
+    pub start: ByteOffset,
+    /// Length.
+    pub len: ByteLen,
+    /// Purpose.
+    pub kind: RegionKind,
+    /// Name of what lies there: `BitLocker metadata 1`, `NTFS MftBody`.
+    pub name: String,
+}
+
 /// Planned layout of one drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrivePlan {
@@ -56,8 +124,8 @@ pub struct DrivePlan {
     pub free: ByteLen,
     /// Cluster size in bytes.
     pub cluster: u64,
-    /// Regions in device order: start, length, purpose.
-    pub regions: Vec<(ByteOffset, ByteLen, String)>,
+    /// Regions in device order.
+    pub regions: Vec<Region>,
     /// Biggest directories: blob prefix, files, bytes.
     pub directories: Vec<(String, u64, ByteLen)>,
     /// Bytes of a plain volume that are encrypted in place first; 0 for any other drive.
@@ -185,9 +253,9 @@ pub enum Event {
         problem: Problem,
     },
     /// Something worth a line in the log.
-    Note(String),
+    Note(Notice),
     /// A condition that needs attention while it lasts, such as a device that does not answer.
-    Warning(String),
+    Warning(Notice),
 }
 
 impl Event {

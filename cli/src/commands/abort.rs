@@ -66,7 +66,7 @@ pub fn run(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Outp
     };
     let note = |event: Event| {
         if let Event::Note(note) | Event::Warning(note) = event {
-            output.warning(&note);
+            output.warning(&note.to_string());
         }
     };
     let report = match rollback.run(&consented, &note) {

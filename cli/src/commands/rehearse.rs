@@ -48,7 +48,7 @@ pub struct Rehearse {
 }
 
 fn job_name(name: &str) -> Result<String, String> {
-    check_job_name(name).map(|()| name.to_owned())
+    check_job_name(name).map(|()| name.to_owned()).map_err(|error| error.to_string())
 }
 
 /// A drive of the run: opened for judging, or refused before.

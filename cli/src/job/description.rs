@@ -366,7 +366,7 @@ pub fn names(api: Api, name: &str, count: usize) -> Result<Vec<String>, Problem>
 
 fn check_name(api: Api, name: &str) -> Result<(), String> {
     match api {
-        Api::ImportExport => job::check_job_name(name),
+        Api::ImportExport => job::check_job_name(name).map_err(|error| error.to_string()),
         Api::DataBox => {
             let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
             let good = (3..=24).contains(&name.len())

@@ -426,9 +426,11 @@ impl<'a> Board<'a> {
                 let text = text::problem(&problem, self.output.err);
                 self.above(&mut state, text.trim_end());
             }
-            Event::Note(note) if self.output.verbose => self.above(&mut state, &format!("dray: {}", clean(&note))),
+            Event::Note(note) if self.output.verbose => {
+                self.above(&mut state, &format!("dray: {}", clean(&note.to_string())));
+            }
             Event::Warning(text) => {
-                let text = text::warning(&clean(&text), self.output.err);
+                let text = text::warning(&clean(&text.to_string()), self.output.err);
                 self.above(&mut state, text.trim_end());
             }
             _ => {}
@@ -456,8 +458,8 @@ impl<'a> Board<'a> {
                 self.output.object("left_out", value);
             }
             Event::DriveFailed { drive, problem } => self.failed_object(*drive, problem),
-            Event::Note(note) => self.output.object("note", json!({ "text": note })),
-            Event::Warning(text) => self.output.object("warning", json!({ "text": text })),
+            Event::Note(note) => self.output.object("note", objects::notice(note)),
+            Event::Warning(text) => self.output.object("warning", objects::notice(text)),
             Event::Scanning { files, bytes } => {
                 self.output.object("scanning", json!({ "files": files, "bytes": bytes.0 }));
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dray_engine::job::Estimate;
 use dray_engine::report::{
-    DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, SessionReport, Stage, Waiting,
+    DriveFacts, DrivePlan, DriveResult, Kind, Notice, PlanSummary, Problem, RegionKind, SessionReport, Stage, Waiting,
 };
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn drive_plan(plan: &DrivePlan) -> Value {
     let regions: Vec<Value> = plan
         .regions
         .iter()
-        .map(|(start, len, what)| json!({ "start": start.0, "length": len.0, "what": what }))
+        .map(|at| json!({ "start": at.start.0, "length": at.len.0, "kind": region_kind(at.kind), "what": at.name }))
         .collect();
     let directories: Vec<Value> = plan
         .directories
@@ -119,6 +119,22 @@ fn drive_plan(plan: &DrivePlan) -> Value {
         "regions": regions,
         "directories": directories,
     })
+}
+
+const fn region_kind(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Files => "files",
+        RegionKind::Manifest => "manifest",
+        RegionKind::FileSystem => "file system",
+        RegionKind::Encryption => "encryption",
+        RegionKind::Table => "table",
+        RegionKind::Free => "free",
+    }
+}
+
+/// A note or a warning: its text, and the drive that it is about.
+pub fn notice(notice: &Notice) -> Value {
+    json!({ "text": notice.to_string(), "drive": notice.drive })
 }
 
 /// The object of type `plan`.

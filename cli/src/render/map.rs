@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use dray_engine::report::{DrivePlan, PlanSummary};
-use dray_engine::units::{ByteLen, ByteOffset};
+use dray_engine::report::{DrivePlan, PlanSummary, Region, RegionKind};
 
 use super::page::{Column, Page, Tone, escape};
 use super::text::{clean, count, short};
@@ -17,68 +16,53 @@ const THIN: f64 = 1.5;
 const ROWS_MAX: usize = 200;
 
 /// Purpose of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
-    Files,
-    Manifest,
-    Ntfs,
-    BitLocker,
-    Table,
-    Free,
+/// All uses, in the order of the page.
+const KINDS: [RegionKind; 6] = [
+    RegionKind::Files,
+    RegionKind::Manifest,
+    RegionKind::FileSystem,
+    RegionKind::Encryption,
+    RegionKind::Table,
+    RegionKind::Free,
+];
+
+fn name(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Files => "Files",
+        RegionKind::Manifest => "Manifest",
+        RegionKind::FileSystem => "File system",
+        RegionKind::Encryption => "Encryption",
+        RegionKind::Table => "Partition tables",
+        RegionKind::Free => "Free",
+    }
 }
 
-impl Use {
-    const ALL: [Self; 6] = [Self::Files, Self::Manifest, Self::Ntfs, Self::BitLocker, Self::Table, Self::Free];
-
-    fn of(what: &str) -> Self {
-        match what {
-            "files" => Self::Files,
-            "manifest" => Self::Manifest,
-            _ if what.starts_with("free") => Self::Free,
-            _ if what.starts_with("BitLocker") => Self::BitLocker,
-            _ if what.starts_with("NTFS") => Self::Ntfs,
-            _ => Self::Table,
-        }
+fn colour(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Files => "var(--c1)",
+        RegionKind::Manifest => "var(--c5)",
+        RegionKind::FileSystem => "var(--c2)",
+        RegionKind::Encryption => "var(--c3)",
+        RegionKind::Table => "var(--c4)",
+        RegionKind::Free => "var(--wash)",
     }
+}
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Files => "Files",
-            Self::Manifest => "Manifest",
-            Self::Ntfs => "File system",
-            Self::BitLocker => "Encryption",
-            Self::Table => "Partition tables",
-            Self::Free => "Free",
+fn why(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Files => "Your files, one after the other, encrypted. The manifest names where each one goes.",
+        RegionKind::Manifest => {
+            "The list of every blob with the hash of every block. Its room is planned before the hashes are known."
         }
-    }
-
-    fn colour(self) -> &'static str {
-        match self {
-            Self::Files => "var(--c1)",
-            Self::Manifest => "var(--c5)",
-            Self::Ntfs => "var(--c2)",
-            Self::BitLocker => "var(--c3)",
-            Self::Table => "var(--c4)",
-            Self::Free => "var(--wash)",
+        RegionKind::FileSystem => {
+            "The records and indexes that make it an NTFS volume, computed beforehand and written after the data."
         }
-    }
-
-    fn why(self) -> &'static str {
-        match self {
-            Self::Files => "Your files, one after the other, encrypted. The manifest names where each one goes.",
-            Self::Manifest => {
-                "The list of every blob with the hash of every block. Its room is planned before the hashes are known."
-            }
-            Self::Ntfs => {
-                "The records and indexes that make it an NTFS volume, computed beforehand and written after the data."
-            }
-            Self::BitLocker => {
-                "Three copies of the metadata that holds the wrapped keys, the moved boot sectors and their check: \
-                 reserved before anything else is placed, so that no file can take their place."
-            }
-            Self::Table => "Both partition tables, and the reserved partition that Windows expects on such a drive.",
-            Self::Free => "Room that stays as it is, unless --wipe-free is given.",
+        RegionKind::Encryption => {
+            "Three copies of the metadata that holds the wrapped keys, the moved boot sectors and their check: \
+             reserved before anything else is placed, so that no file can take their place."
         }
+        RegionKind::Table => "Both partition tables, and the reserved partition that Windows expects on such a drive.",
+        RegionKind::Free => "Room that stays as it is, unless --wipe-free is given.",
     }
 }
 
@@ -150,17 +134,17 @@ fn drive(page: &mut Page, one: &DrivePlan) {
         &strip(one),
         "The drive from its first byte to its last, to scale. What is too small to be seen is drawn as a hairline.",
     );
-    let mut sums: BTreeMap<Use, (u64, u64)> = BTreeMap::new();
-    for (_, len, what) in &one.regions {
-        let sum = sums.entry(Use::of(what)).or_default();
-        sum.0 += len.0;
+    let mut sums: BTreeMap<RegionKind, (u64, u64)> = BTreeMap::new();
+    for region in &one.regions {
+        let sum = sums.entry(region.kind).or_default();
+        sum.0 += region.len.0;
         sum.1 += 1;
     }
     let mut table = String::from(
         "<div class=\"wide\"><table><thead><tr><th></th><th>What</th><th class=\"n\">Bytes</th><th class=\"n\">Share</th>\
          <th>Why</th></tr></thead><tbody>",
     );
-    for kind in Use::ALL {
+    for kind in KINDS {
         let Some((bytes, _)) = sums.get(&kind) else { continue };
         let share = *bytes as f64 * 100.0 / one.drive.size.0.max(1) as f64;
         let share = if share > 0.0 && share < 0.01 { "&lt; 0.01 %".into() } else { format!("{share:.2} %") };
@@ -169,10 +153,10 @@ fn drive(page: &mut Page, one: &DrivePlan) {
             "<tr><td style=\"width:1.6rem\"><svg width=\"12\" height=\"12\"><rect width=\"12\" height=\"12\" rx=\"2\" \
              style=\"fill:{};stroke:var(--c6);stroke-width:.6\"/></svg></td><td style=\"white-space:nowrap\">{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{share}</td><td>{}</td></tr>",
-            kind.colour(),
-            kind.name(),
+            colour(kind),
+            name(kind),
             short(*bytes),
-            kind.why()
+            why(kind)
         );
     }
     table.push_str("</tbody></table></div>");
@@ -193,18 +177,17 @@ fn strip(one: &DrivePlan) -> String {
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} 92\" role=\"img\" aria-label=\"map of the drive\">");
     let _ = write!(svg, "<rect x=\"0\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill:var(--wash)\"/>");
     // Hairlines last, so that large neighbours do not cover them.
-    let mut order: Vec<&(ByteOffset, ByteLen, String)> =
-        one.regions.iter().filter(|(_, _, what)| Use::of(what) != Use::Free).collect();
-    order.sort_by_key(|(_, len, _)| std::cmp::Reverse(len.0));
-    for (start, len, what) in order {
+    let mut order: Vec<&Region> = one.regions.iter().filter(|region| region.kind != RegionKind::Free).collect();
+    order.sort_by_key(|region| std::cmp::Reverse(region.len.0));
+    for Region { start, len, kind, name } in order {
         let width = (len.0 as f64 / size * WIDTH).max(THIN);
         let left = x(start.0).min(WIDTH - width);
         let _ = write!(
             svg,
             "<rect x=\"{left:.2}\" y=\"{TOP}\" width=\"{width:.2}\" height=\"{HEIGHT}\" style=\"fill:{}\"><title>{}: {} \
              from byte {}</title></rect>",
-            Use::of(what).colour(),
-            escape(what),
+            colour(*kind),
+            escape(name),
             short(len.0),
             grouped(start.0)
         );
@@ -272,7 +255,7 @@ fn regions(page: &mut Page, one: &DrivePlan) {
         .regions
         .iter()
         .take(ROWS_MAX)
-        .map(|(start, len, what)| vec![grouped(start.0), grouped(len.0), what.clone()])
+        .map(|region| vec![grouped(region.start.0), grouped(region.len.0), region.name.clone()])
         .collect();
     page.table(&columns, &rows);
     if one.regions.len() > ROWS_MAX {
@@ -328,24 +311,29 @@ fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
     use dray_engine::report::DriveFacts;
+    use dray_engine::units::{ByteLen, ByteOffset};
 
     #[test]
     fn the_page_shows_every_use_and_nothing_becomes_markup() {
         let size = ByteLen(4_000_000_000_000);
         let drive = DriveFacts { drive_id: "WD-<1>".into(), size, sector: 512, ..DriveFacts::default() };
-        let region = |start, len, what: &str| (ByteOffset(start), ByteLen(len), what.to_owned());
+        let region = |start, len, kind| Region {
+            start: ByteOffset(start),
+            len: ByteLen(len),
+            kind,
+            name: format!("{kind:?} <1>"),
+        };
         let plan = PlanSummary {
             session: "s#1".into(),
             drives: vec![DrivePlan {
                 drive,
                 regions: vec![
-                    region(0, 17_408, "partition table"),
-                    region(1 << 20, 16 << 20, "Microsoft reserved partition"),
-                    region(20 << 20, 512, "BitLocker boot sector"),
-                    region(30 << 20, 3_000_000_000_000, "files"),
-                    region(3_100_000_000_000, 4096, "NTFS Mft"),
-                    region(3_200_000_000_000, 4096, "manifest"),
-                    region(3_300_000_000_000, 700_000_000_000, "free"),
+                    region(0, 17_408, RegionKind::Table),
+                    region(20 << 20, 512, RegionKind::Encryption),
+                    region(30 << 20, 3_000_000_000_000, RegionKind::Files),
+                    region(3_100_000_000_000, 4096, RegionKind::FileSystem),
+                    region(3_200_000_000_000, 4096, RegionKind::Manifest),
+                    region(3_300_000_000_000, 700_000_000_000, RegionKind::Free),
                 ],
                 directories: vec![("c/<b>&".into(), 3, ByteLen(5))],
                 ..DrivePlan::default()
@@ -353,8 +341,8 @@ mod tests {
             ..PlanSummary::default()
         };
         let html = page(&plan).finish();
-        for part in Use::ALL {
-            assert!(html.contains(part.name()), "{part:?}");
+        for kind in KINDS {
+            assert!(html.contains(name(kind)), "{kind:?}");
         }
         assert!(!html.contains("<b>") && html.contains("c/&lt;b&gt;&amp;") && html.contains("WD-&lt;1&gt;"));
         assert!(html.contains("3\u{202f}000\u{202f}000\u{202f}000\u{202f}000"));

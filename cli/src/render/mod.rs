@@ -363,15 +363,15 @@ impl Scan<'_> {
             }
             Event::Note(note) => {
                 if output.json {
-                    output.object("note", json!({ "text": note }));
+                    output.object("note", json::notice(note));
                 } else if output.verbose {
                     self.end();
-                    err(&format!("dray: {}\n", text::clean(note)));
+                    err(&format!("dray: {}\n", text::clean(&note.to_string())));
                 }
             }
             Event::Warning(text) => {
                 self.end();
-                output.warning(&text::clean(text));
+                output.warning(&text::clean(&text.to_string()));
             }
             // Drives are not written at this stage: no other event can occur.
             _ => {}

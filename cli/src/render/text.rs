@@ -299,7 +299,7 @@ fn drive_plan(one: &DrivePlan, windows: bool, style: Style, full: bool) -> Strin
         text.push_str(&limited_to(
             one.regions
                 .iter()
-                .map(|(start, len, what)| format!("{:>21}  {:>9}  {}", start.to_string(), short(len.0), clean(what))),
+                .map(|at| format!("{:>21}  {:>9}  {}", at.start.to_string(), short(at.len.0), clean(&at.name))),
             one.regions.len().min(64),
         ));
     }
@@ -579,6 +579,7 @@ fn left_out_of(result: &DriveResult, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dray_engine::report::{Region, RegionKind};
     use dray_engine::report::{Skipped, Timing};
     use dray_engine::units::{ByteLen, ByteOffset};
 
@@ -611,7 +612,12 @@ mod tests {
                 overhead: ByteLen(9_876_543_210),
                 free: ByteLen(789_012_345_678),
                 cluster: 4096,
-                regions: vec![(ByteOffset(3_999_000_111_222), ByteLen(4_000_000_000), "encrypted volume".into())],
+                regions: vec![Region {
+                    start: ByteOffset(3_999_000_111_222),
+                    len: ByteLen(4_000_000_000),
+                    kind: RegionKind::Files,
+                    name: "encrypted volume".into(),
+                }],
                 directories: vec![(format!("container/{}", "deep/".repeat(40)), 1_000_000, ByteLen(5_000_000_000))],
                 encrypts: ByteLen(0),
                 to_write: ByteLen(3_300_000_000_000),

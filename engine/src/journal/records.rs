@@ -6,8 +6,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::azure::SecretText;
 use crate::azure::drive_record::{self, DriveRecord, RecordState};
-use crate::azure::{SecretText, names};
 use crate::files::Which;
 use crate::files::input::{self, Pipes};
 use crate::hash;
@@ -74,14 +74,6 @@ fn is_known_beside(journal: &Path, drive_id: &str) -> bool {
 /// It cannot be read.
 pub fn sha256_of(path: &Path) -> io::Result<String> {
     Ok(hash::hex_upper(&hash::sha256(&read(path)?)))
-}
-
-/// Checks the name of a job (docs/spec/import-export.md#limits-and-shipping-rules).
-///
-/// # Errors
-/// The rule that it breaks, as a sentence without full stop.
-pub fn check_job_name(name: &str) -> Result<(), String> {
-    names::check_job(name).map_err(|error| error.to_string())
 }
 
 /// Whether a key has the form of a numerical password: eight groups of six digits, each a multiple of eleven.

@@ -10,7 +10,7 @@ use crate::azure::ledger::CopySession;
 use crate::checkpoint::{Checkpoint, Fault};
 use crate::device::Roots;
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
-use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
+use crate::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
 use crate::request::PrepRequest;
 use crate::session::log::Log;
 use crate::session::plan_file::SavedPlan;
@@ -250,10 +250,10 @@ impl Rollback {
         let log = Log::open(&logs, &self.request.session)?;
         let journal = JournalFile::open_seen(&self.request.journal, &self.seen)?;
         if let Some(problem) = &self.note {
-            events(Event::Note(format!("{problem}; the rollback follows the drives' checkpoints")));
+            events(Event::Note(Notice::session(format!("{problem}; the rollback follows the drives' checkpoints"))));
         }
         if let Some(note) = &journal.note {
-            events(Event::Note(note.clone()));
+            events(Event::Note(Notice::session(note)));
         }
         let session = &self.request.session;
         // From here on it can only be rolled back.
@@ -267,10 +267,10 @@ impl Rollback {
             };
             let is_erased = back.reversal.destroys_volume() && !back.missing;
             if back.missing {
-                events(Event::Note(format!(
-                    "drive {}: not attached, or another file is in its place; nothing was done to it, and its record \
+                events(Event::Note(Notice::of(
+                    &facts.name,
+                    "not attached, or another file is in its place; nothing was done to it, and its record \
                      is kept, since it may hold a part of the session: erase it before it is used",
-                    facts.name
                 )));
             }
             let done = done.and_then(|()| {
@@ -309,7 +309,7 @@ impl Rollback {
             }
         }
         if let Some(problem) = log.trouble() {
-            events(Event::Warning(problem.to_string()));
+            events(Event::Warning(Notice::from(&problem)));
         }
         Ok(RollbackReport { drives: results, journal: self.request.journal })
     }

@@ -25,7 +25,7 @@ use crate::ntfs::build::Tree;
 use crate::plan::catalog::Catalog;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::SLOT_LEN;
-use crate::report::{Event, Kind, Problem, Problems};
+use crate::report::{Event, Kind, Notice, Problem, Problems};
 use crate::request::{Action, PrepRequest};
 use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
@@ -39,6 +39,7 @@ use crate::units::{ByteRange, FileTime, SectorSize};
 use crate::work::append::drive::{self as there, AppendDrive};
 use crate::work::append::existing::ExistingVolume;
 use crate::work::drive_work::DriveWork;
+use crate::work::keys::NotRestored;
 use crate::work::planner::{FormatDrive, Planner};
 use crate::work::progress::identity_digest;
 use crate::work::recipe::Recipe;
@@ -183,6 +184,12 @@ impl From<String> for Unusable {
     }
 }
 
+impl From<NotRestored> for Unusable {
+    fn from(why: NotRestored) -> Self {
+        Self::Anew(why.to_string())
+    }
+}
+
 impl From<&str> for Unusable {
     fn from(why: &str) -> Self {
         Self::Anew(why.into())
@@ -249,13 +256,13 @@ pub(super) fn prepare(
         warnings.push(Problem::new(Kind::Usage, "is abandoned; its contents do not count").drive(id));
     }
     for work in &standing.works[..before] {
-        on_event(Event::Note(format!("drive {}: {}", work.target().facts.name, work.position())));
+        on_event(Event::Note(Notice::of(&work.target().facts.name, format!("{}", work.position()))));
     }
     let Standing { works, given_up, done, added, waiting } = standing;
     let finished = done.len() + added.len();
     if finished > 0 {
         let words = if finished == 1 { "1 drive had".to_owned() } else { format!("{finished} drives had") };
-        on_event(Event::Note(format!("{words} finished before and are not written again")));
+        on_event(Event::Note(Notice::session(format!("{words} finished before and are not written again"))));
     }
     let plan = prepared::Plan {
         recipe: plan.recipe,

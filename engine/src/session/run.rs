@@ -17,8 +17,8 @@ use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sid
 use crate::journal::records;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{
-    DriveFacts, DriveKeys, DriveResult, Event, Kind, Meter, PlanSummary, Problem, Problems, SessionReport, Stage, Stop,
-    Timing,
+    DriveFacts, DriveKeys, DriveResult, Event, Kind, Meter, Notice, PlanSummary, Problem, Problems, SessionReport,
+    Stage, Stop, Timing,
 };
 use crate::session::log::Log;
 use crate::session::plan_file::{self};
@@ -144,7 +144,7 @@ impl Prepared {
         let listeners = self.listen(events, started)?;
         let journal = JournalFile::open_seen(&self.request.journal, &self.plan.seen)?;
         if let Some(note) = &journal.note {
-            listeners.emit(Event::Note(note.clone()));
+            listeners.emit(Event::Note(Notice::session(note)));
         }
         let snapshot = self.begin(&journal)?;
         let workers = Workers::start(std::thread::available_parallelism().map_or(1, Into::into))
@@ -278,7 +278,7 @@ impl Prepared {
         // The results of the drives are reported in any case; a session without this record counts as interrupted.
         match ended {
             Err(problems) if all_good => return Err(problems),
-            Err(problems) => problems.0.iter().for_each(|problem| emit(Event::Warning(problem.to_string()))),
+            Err(problems) => problems.0.iter().for_each(|problem| emit(Event::Warning(Notice::from(problem)))),
             Ok(()) => {}
         }
         if ready && !complete {
@@ -296,7 +296,7 @@ impl Prepared {
     fn finish_list(&mut self, complete: bool, emit: &dyn Fn(Event)) {
         let Some(list) = self.list.take() else { return };
         if let Err(problem) = list::finish(list, &self.request, &self.drive_ids(), complete) {
-            emit(Event::Warning(problem.to_string()));
+            emit(Event::Warning(Notice::from(&problem)));
         }
     }
 }
@@ -321,7 +321,7 @@ impl Listeners<'_> {
         self.log.event(&event, &self.names, drive.map(|drive| self.timing(drive)).unwrap_or_default());
         (self.events)(event);
         if let Some(problem) = self.log.trouble() {
-            (self.events)(Event::Warning(problem.to_string()));
+            (self.events)(Event::Warning(Notice::from(&problem)));
         }
     }
 
@@ -335,9 +335,9 @@ impl Listeners<'_> {
     fn watch(&self) {
         self.watchdog.watch(|i, quiet| {
             let name = self.names.get(i).map_or("?", String::as_str);
-            self.emit(Event::Warning(format!(
-                "drive {name}: nothing was heard of it for {} s: it, or the disk of the journal, may hang",
-                quiet.as_secs()
+            self.emit(Event::Warning(Notice::of(
+                name,
+                format!("nothing was heard of it for {} s: it, or the disk of the journal, may hang", quiet.as_secs()),
             )));
         });
     }
@@ -446,7 +446,7 @@ fn run_drive(index: usize, work: &dyn DriveWork, shared: &Shared<'_>) -> DriveRe
         Err(problem) => {
             // The drive's own failure matters more; without this record its work counts as started and not finished.
             if let Err(problems) = shared.journal.append(&state(SessionState::Interrupted, DriveDetails::default())) {
-                problems.0.iter().for_each(|problem| (shared.events)(Event::Warning(problem.to_string())));
+                problems.0.iter().for_each(|problem| (shared.events)(Event::Warning(Notice::from(problem))));
             }
             if problem.kind == Kind::Interrupted {
                 (shared.events)(Event::Stage { drive: index, stage: Stage::Stopped });

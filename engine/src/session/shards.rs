@@ -533,7 +533,7 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
     let mut to_add = Vec::new();
     for part in parts {
         match finished(session, part) {
-            Err(why) => merged.missing.push((part.drive_id.clone(), why)),
+            Err(why) => merged.missing.push((part.drive_id.clone(), why.to_string())),
             Ok(drive) => {
                 let from = journal_dir(&part.journal).join(&drive.record_file);
                 let to = dir.join(&drive.record_file);
@@ -619,21 +619,35 @@ pub fn durable(session: &str, journal: &Path, drive_id: &str) -> Option<Durable>
     Some(Durable { at, end: checkpoint.format()?.end })
 }
 
-/// The finished drive of a part, as its own journal has it; otherwise the reason.
-fn finished(session: &str, part: &Part) -> Result<crate::azure::ledger::SessionDrive, String> {
+/// Reason why a part of a plan is not finished.
+#[derive(Debug, thiserror::Error)]
+enum NotFinished {
+    #[error("was not begun")]
+    NotBegun,
+    #[error("{}", .0.what)]
+    Unreadable(Problem),
+    #[error("its journal is damaged")]
+    Damaged,
+    #[error("its journal holds another session")]
+    OtherSession,
+    #[error("is not finished")]
+    Open,
+}
+
+/// The finished drive of a part, as its own journal has it.
+fn finished(session: &str, part: &Part) -> Result<crate::azure::ledger::SessionDrive, NotFinished> {
     if !part.journal.exists() {
-        return Err("was not begun".into());
+        return Err(NotFinished::NotBegun);
     }
-    let book = files::read_journal(&part.journal).map_err(|problem| problem.what.to_string())?;
+    let book = files::read_journal(&part.journal).map_err(NotFinished::Unreadable)?;
     if !book.damage.is_empty() {
-        return Err("its journal is damaged".into());
+        return Err(NotFinished::Damaged);
     }
-    let own = book.ledger.last().filter(|last| last.id == session);
-    let own = own.ok_or_else(|| "its journal holds another session".to_owned())?;
-    let drive = own.drive(&part.drive_id).ok_or_else(|| "was not begun".to_owned())?;
+    let own = book.ledger.last().filter(|last| last.id == session).ok_or(NotFinished::OtherSession)?;
+    let drive = own.drive(&part.drive_id).ok_or(NotFinished::NotBegun)?;
     match (own.state, drive.state) {
         (SessionState::Completed, SessionState::Completed) => Ok(drive.clone()),
-        _ => Err("is not finished".into()),
+        _ => Err(NotFinished::Open),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::device;
 use crate::io::Engine;
-use crate::report::{Event, Kind, Problem};
+use crate::report::{Event, Kind, Notice, Problem};
 
 /// Two limits, counted from the submission of an operation to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +73,14 @@ impl SlowWatch {
             return Ok(None);
         }
         self.report_at = oldest * 2;
-        Ok(Some(Event::Warning(format!(
-            "drive {name}: an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is given \
+        Ok(Some(Event::Warning(Notice::of(
+            name,
+            format!(
+                "an operation has been waiting for {} s; the drive or a source hangs or is very slow, and is given \
              up after {} s",
-            oldest.as_secs(),
-            self.timeouts.hung.as_secs()
+                oldest.as_secs(),
+                self.timeouts.hung.as_secs()
+            ),
         ))))
     }
 }

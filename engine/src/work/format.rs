@@ -23,7 +23,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
 use crate::report::DrivePlan;
-use crate::report::{DriveKeys, Event, Kind, Problem, Stage};
+use crate::report::{DriveKeys, Event, Kind, Notice, Problem, Stage};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::contents::Fetchers;
 use crate::stream::sources::all_left_out;
@@ -174,9 +174,9 @@ impl Formatting<'_> {
             keep_manifest(&drive.target, looked, &self.record_path, (name, &finished.manifest_md5), shared)?;
         }
         if let Err(error) = device.reread_partitions() {
-            (shared.events)(Event::Warning(format!(
-                "drive {}: finished, but the kernel did not read the new partition table: {error}",
-                facts.name
+            (shared.events)(Event::Warning(Notice::of(
+                &facts.name,
+                format!("finished, but the kernel did not read the new partition table: {error}"),
             )));
         }
         let has_hash = shared.request.drive_header_hash;
@@ -236,9 +236,9 @@ pub fn read_back(
     drop_caches(device, facts, shared.events);
     let device = Device::open_with(&facts.path, Access::Read, drive.target.sector, &Roots::default())?;
     if !device.is_direct() {
-        (shared.events)(Event::Note(format!(
-            "drive {}: read back through the kernel's cache, since its file system knows no direct I/O",
-            facts.name
+        (shared.events)(Event::Note(Notice::of(
+            &facts.name,
+            "read back through the kernel's cache, since its file system knows no direct I/O",
         )));
     }
     let written = Written {
@@ -275,10 +275,9 @@ pub fn begin(
 ) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
     if let Some(kept) = make_way(request, &drive.rules.drive_id, record)? {
-        (shared.events)(Event::Note(format!(
-            "drive {}: an earlier drive record was found; its key is kept in {}",
-            facts.name,
-            kept.display()
+        (shared.events)(Event::Note(Notice::of(
+            &facts.name,
+            format!("an earlier drive record was found; its key is kept in {}", kept.display()),
         )));
     }
     write_record()?;
@@ -358,9 +357,9 @@ pub fn open_log(
     if good == durable.0 {
         return Ok((log, replay));
     }
-    (shared.events)(Event::Warning(format!(
-        "drive {}: lost what it had said to be durable; batches from {good} to {} are written again",
-        facts.name, durable.0
+    (shared.events)(Event::Warning(Notice::of(
+        &facts.name,
+        format!("lost what it had said to be durable; batches from {good} to {} are written again", durable.0),
     )));
     drop(log);
     let file = open().map_err(unusable)?;

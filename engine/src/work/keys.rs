@@ -114,25 +114,38 @@ pub fn recovery_file(secrets: &VolumeSecrets, name: &str, form: RecoveryForm) ->
     bytes
 }
 
+/// Reason why the keys of a volume cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRestored {
+    /// No record, or none that can be read.
+    #[error("the drive record cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// A record of another drive, without a key, or whose key is of no use.
+    #[error("the drive record {0}")]
+    Record(String),
+    /// A checkpoint without the keys, or with keys that the password does not open.
+    #[error("the checkpoint {0}")]
+    Checkpoint(String),
+}
+
 /// Restores the secrets of an unfinished volume: they are in the checkpoint, their password in the drive record.
 ///
 /// # Errors
-/// The reason in words: no record, another drive's, a password that does not open them.
-pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<VolumeSecrets, String> {
-    let password = RecoveryPassword::parse(password_of(record, drive_id)?.expose())
-        .map_err(|error| format!("the drive record: {error}"))?;
-    VolumeSecrets::restore(spec, password, kept).map_err(|why| format!("the checkpoint {why}"))
+/// No record, another drive's, a password that does not open them.
+pub fn draft_again(kept: &[u8], spec: Spec, record: &Path, drive_id: &str) -> Result<VolumeSecrets, NotRestored> {
+    let password = RecoveryPassword::parse(password_of(record, drive_id)?.expose());
+    let password = password.map_err(|error| NotRestored::Record(format!("holds no password: {error}")))?;
+    VolumeSecrets::restore(spec, password, kept).map_err(|why| NotRestored::Checkpoint(why.to_string()))
 }
 
 /// The 48 digits in a drive's record.
-fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, String> {
-    let bytes = input::read(record, INPUT_FILE_MAX, Pipes::Refused);
-    let bytes = bytes.map_err(|error| format!("the drive record cannot be read: {error}"))?;
-    let record = drive_record::read(&bytes).map_err(|error| format!("the drive record {error}"))?;
+fn password_of(record: &Path, drive_id: &str) -> Result<SecretText, NotRestored> {
+    let bytes = input::read(record, INPUT_FILE_MAX, Pipes::Refused).map_err(NotRestored::Unreadable)?;
+    let record = drive_record::read(&bytes).map_err(|error| NotRestored::Record(error.to_string()))?;
     if record.drive_id != drive_id {
-        return Err("the drive record belongs to another drive".into());
+        return Err(NotRestored::Record("belongs to another drive".into()));
     }
-    record.bitlocker_key.ok_or_else(|| "the drive record holds no key".into())
+    record.bitlocker_key.ok_or_else(|| NotRestored::Record("holds no key".into()))
 }
 
 /// Keys of a volume that is encrypted in place.
@@ -175,11 +188,12 @@ impl Keys {
     /// Restored keys: region and front are in the checkpoint, their password in the drive record.
     ///
     /// # Errors
-    /// The reason in words: no record, another drive's, a region that the password does not open.
-    pub fn restore(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, String> {
+    /// No record, another drive's, a region that the password does not open.
+    pub fn restore(body: &[u8], regions: &Regions, record: &Path, drive_id: &str) -> Result<Self, NotRestored> {
         let password = password_of(record, drive_id)?;
-        let (region, front) = body.split_at_checked(REGION_LEN).ok_or("the checkpoint is too short")?;
-        let front = front.get(..FRONT_LEN).ok_or("the checkpoint is too short")?;
+        let checkpoint = |what: &str| NotRestored::Checkpoint(what.to_owned());
+        let (region, front) = body.split_at_checked(REGION_LEN).ok_or_else(|| checkpoint("is too short"))?;
+        let front = front.get(..FRONT_LEN).ok_or_else(|| checkpoint("is too short"))?;
         let places = regions.metadata();
         let mut stored = |at: ByteOffset, into: &mut [u8]| -> io::Result<()> {
             let from = match places.iter().find(|place| (place.start..place.end()).contains(&at)) {
@@ -189,15 +203,16 @@ impl Keys {
             into.copy_from_slice(from.get(..into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
         };
-        let volume = Volume::open(&mut stored).map_err(|error| format!("the checkpoint's metadata: {error}"))?;
-        let volume = volume.ok_or("the checkpoint holds no metadata")?;
-        let input =
-            KeyInput::parse(password.expose().as_bytes()).map_err(|error| format!("the drive record: {error}"))?;
-        let unlocked = volume.unlock(&input, &mut |_, _| {});
-        let unlocked = unlocked.map_err(|error| format!("the drive record's key does not open the volume: {error}"))?;
+        let volume = Volume::open(&mut stored).map_err(|error| checkpoint(&format!("has bad metadata: {error}")))?;
+        let volume = volume.ok_or_else(|| checkpoint("holds no metadata"))?;
+        let no_key =
+            |error: &dyn std::fmt::Display| NotRestored::Record(format!("has a key that does not open it: {error}"));
+        let input = KeyInput::parse(password.expose().as_bytes()).map_err(|error| no_key(&error))?;
+        let unlocked = volume.unlock(&input, &mut |_, _| {}).map_err(|error| no_key(&error))?;
         let cipher = SectorCipher::new(unlocked.cipher, unlocked.fvek.expose(), regions.sector())
-            .map_err(|error| format!("the cipher refuses its key: {error}"))?;
-        let converting = unlocked.converting(region).ok_or("the checkpoint's metadata is none of a volume")?;
+            .map_err(|error| checkpoint(&format!("has a key that the cipher refuses: {error}")))?;
+        let converting = unlocked.converting(region);
+        let converting = converting.ok_or_else(|| checkpoint("has metadata of no volume"))?;
         let (region, front) = (region.to_vec(), front.to_vec());
         let password = Arc::new(password);
         Ok(Self { cipher: Arc::new(cipher), password, region, front, converting, external: None })

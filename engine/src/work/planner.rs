@@ -12,9 +12,9 @@ use crate::ntfs::names;
 use crate::plan::catalog::Catalog;
 use crate::plan::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAME, Use};
 use crate::plan::tree::{DriveTree, FileKind, OwnFiles};
-use crate::report::DrivePlan;
+use crate::report::{DrivePlan, Region, RegionKind};
 use crate::request::Table;
-use crate::units::{ByteLen, ClusterSize, Guid};
+use crate::units::{ByteLen, ByteRange, ClusterSize, Guid};
 use crate::work::manifest::{self, Rules};
 use crate::work::recipe::Recipe;
 use crate::work::target::TargetDrive;
@@ -59,30 +59,31 @@ pub struct Planner<'a> {
     pub catalog: &'a Arc<Catalog>,
 }
 
-pub fn use_name(what: Use) -> String {
-    match what {
-        Use::Table => "partition table".into(),
-        Use::TableBackup => "backup partition table".into(),
-        Use::Reserved => "Microsoft reserved partition".into(),
-        Use::Front => "BitLocker boot sector".into(),
-        Use::Metadata(i) => format!("BitLocker metadata {i}"),
-        Use::Relocated => "NTFS boot sectors".into(),
-        Use::Verify => "BitLocker verify region".into(),
-        Use::Slack => "NTFS slack of clusters".into(),
-        Use::Section(kind) => format!("NTFS {}", kind.name()),
-        Use::Files => "files".into(),
-        Use::Manifest => "manifest".into(),
-        Use::Tail => "NTFS sectors behind the last cluster".into(),
-        Use::Free => "free".into(),
-        Use::Outside => "free, in no partition".into(),
-    }
+fn region(range: ByteRange, what: Use) -> Region {
+    let (kind, name) = match what {
+        Use::Table => (RegionKind::Table, "partition table".into()),
+        Use::TableBackup => (RegionKind::Table, "backup partition table".into()),
+        Use::Reserved => (RegionKind::Table, "Microsoft reserved partition".into()),
+        Use::Front => (RegionKind::Encryption, "BitLocker boot sector".into()),
+        Use::Metadata(i) => (RegionKind::Encryption, format!("BitLocker metadata {i}")),
+        Use::Verify => (RegionKind::Encryption, "BitLocker verify region".into()),
+        Use::Relocated => (RegionKind::FileSystem, "NTFS boot sectors".into()),
+        Use::Slack => (RegionKind::FileSystem, "NTFS slack of clusters".into()),
+        Use::Section(kind) => (RegionKind::FileSystem, format!("NTFS {}", kind.name())),
+        Use::Tail => (RegionKind::FileSystem, "NTFS sectors behind the last cluster".into()),
+        Use::Files => (RegionKind::Files, "files".into()),
+        Use::Manifest => (RegionKind::Manifest, "manifest".into()),
+        Use::Free => (RegionKind::Free, "free".into()),
+        Use::Outside => (RegionKind::Free, "free, in no partition".into()),
+    };
+    Region { start: range.start, len: range.len, kind, name }
 }
 
 /// The plan of one drive, for display.
 pub fn summarize(drive: &FormatDrive) -> DrivePlan {
     let layout = &drive.layout;
     let tree = layout.tree();
-    let regions = layout.uses().iter().map(|&(range, what)| (range.start, range.len, use_name(what))).collect();
+    let regions = layout.uses().iter().map(|&(range, what)| region(range, what)).collect();
     let free = layout.free_len();
     DrivePlan {
         drive: drive.target.facts.clone(),

@@ -1,7 +1,7 @@
 //! Rolling the work on one drive back.
 
 use crate::checkpoint::Checkpoint;
-use crate::report::{Event, Problem};
+use crate::report::{Event, Notice, Problem};
 use crate::request::PrepRequest;
 use crate::work::append;
 use crate::work::target::TargetDrive;
@@ -36,9 +36,9 @@ impl Reversal {
             Self::Erase(way_back) => way_back.erase(target, request),
             Self::Undo(checkpoint) => {
                 if append::run::will_decrypt(checkpoint) {
-                    events(Event::Note(format!(
-                        "drive {}: its volume is decrypted again, which takes about as long as encrypting did",
-                        target.facts.name
+                    events(Event::Note(Notice::of(
+                        &target.facts.name,
+                        "its volume is decrypted again, which takes about as long as encrypting did",
                     )));
                 }
                 append::run::roll_back(target, checkpoint, request, events)

@@ -15,7 +15,7 @@ use crate::io::{Engine, Options, Requests};
 use crate::journal::files::{self, Sidecar, replace_private, sidecar};
 use crate::journal::records;
 use crate::pool::Pool;
-use crate::report::{DriveFacts, Event, Kind, Problem, Problems};
+use crate::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
 use crate::request::{EngineChoice, PrepRequest};
 use crate::units::ByteOffset;
 use crate::volume::find::Opened;
@@ -41,7 +41,7 @@ pub fn keep_manifest(
     };
     match kept::keep_manifest(&opened, name, &target.facts, &shared.request.journal, md5) {
         Err(problem) if problem.kind == Kind::Environment => {
-            (shared.events)(Event::Warning(problem.to_string()));
+            (shared.events)(Event::Warning(Notice::from(&problem)));
             Ok(())
         }
         kept => kept.map(drop),
@@ -52,18 +52,20 @@ pub fn keep_manifest(
 pub fn drop_caches(device: &Device, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
     if let Err(error) = device.drop_caches() {
         let name = &facts.name;
-        events(Event::Warning(format!("drive {name}: the kernel's caches of it could not be dropped: {error}")));
+        events(Event::Warning(Notice::of(name, format!("the kernel's caches of it could not be dropped: {error}"))));
     }
 }
 
 /// Warns of a released drive that something else has mounted at once.
 pub fn tell_mounted(kind: &DeviceKind, facts: &DriveFacts, events: &(dyn Fn(Event) + Sync)) {
     for point in mounted_by_itself(kind) {
-        events(Event::Warning(format!(
-            "drive {}: something mounted it by itself on {}, and may have written to it: unmount it, and check it with \
+        events(Event::Warning(Notice::of(
+            &facts.name,
+            format!(
+                "something mounted it by itself on {}, and may have written to it: unmount it, and check it with \
              dray verify before it is shipped",
-            facts.name,
-            point.display()
+                point.display()
+            ),
         )));
     }
 }
@@ -173,7 +175,7 @@ pub fn engine(
         EngineChoice::Auto => {
             let (engine, notice) = crate::io::open(target, pool, options);
             if let Some(notice) = notice {
-                events(Event::Note(format!("drive {name}: {notice}")));
+                events(Event::Note(Notice::of(name, format!("{notice}"))));
             }
             Ok(engine)
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use dray_engine::job::{Stop, Workers};
-use dray_engine::report::{DriveFacts, Event, Kind, Problem};
+use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem};
 use dray_engine::units::{ByteLen, ByteRange};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn on_board<T: Send>(
         let end = board.ending();
         let done = watched(
             doing,
-            |text| board.event(Event::Warning(text)),
+            |text| board.event(Event::Warning(Notice::session(text))),
             |beat| {
                 work(&workers, &signals.stop, &|event: Event| {
                     beat();

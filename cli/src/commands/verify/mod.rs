@@ -13,7 +13,7 @@ use dray_engine::job::{
     Answer, Check, Digest, DriveStatus, DriveVerdict, Expected, Journals, Logs, Opened, Outputs, Row, Taken, Verdict,
     VerifyRequest, Workers, find, judge,
 };
-use dray_engine::report::{DriveFacts, Event, Kind, Problem, Problems};
+use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
@@ -393,7 +393,7 @@ pub fn at_once<'a, T: Send>(
         let end = board.ending();
         let done: Vec<_> = watched(
             doing,
-            |text| board.event(Event::Warning(text)),
+            |text| board.event(Event::Warning(Notice::session(text))),
             |beat| {
                 let events = |event: Event| {
                     beat();

@@ -17,7 +17,7 @@ use crate::ntfs::build::Tree;
 use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
-use crate::report::{DrivePlan, Kind, Problem, Problems, Skipped};
+use crate::report::{DrivePlan, Kind, Problem, Problems, Region, RegionKind, Skipped};
 use crate::units::{ByteLen, ByteRange, DiskShape};
 use crate::verify::index::{Index, IndexRow};
 use crate::volume::files::Files;
@@ -29,6 +29,9 @@ use crate::work::manifest::{self, Rules};
 use crate::work::planner;
 use crate::work::planner::Planner;
 use crate::work::target::{self, TargetDrive, TargetOptions};
+
+/// Name of the clusters that the file system takes for itself.
+const NTFS_METADATA: &str = "NTFS metadata";
 
 /// A drive that receives files in addition to its own.
 #[derive(Debug)]
@@ -107,8 +110,11 @@ impl Planner<'_> {
             let own: u64 = places.iter().map(|(range, _)| range.len.0).sum();
             plan.free = ByteLen(plan.free.0.saturating_sub(own));
             plan.overhead = ByteLen(plan.overhead.0 + own);
-            let at = |(range, what): (ByteRange, &str)| {
-                (there.opened.device_offset(range.start), range.len, what.to_owned())
+            let at = |(range, name): (ByteRange, &str)| Region {
+                start: there.opened.device_offset(range.start),
+                len: range.len,
+                kind: if name == NTFS_METADATA { RegionKind::FileSystem } else { RegionKind::Encryption },
+                name: name.to_owned(),
             };
             plan.regions.extend(places.into_iter().map(at));
             plan.encrypts = len;
@@ -118,7 +124,7 @@ impl Planner<'_> {
             // The manifest's room and the metadata's are wiped before they are written.
             plan.to_write = ByteLen(plan.to_write.0 + free.0.saturating_sub(planned.data_len().0));
         }
-        drive.plan.regions.sort();
+        drive.plan.regions.sort_by_key(|region| region.start);
         drive.earlier_manifest = planned.earlier_manifest();
         Ok(drive)
     }
@@ -136,7 +142,7 @@ impl Planner<'_> {
         let ranges = sealed_ranges(planned.append.volume(), &mut view, &planned.regions, all);
         let ranges = ranges.map_err(|error| failed(error.into()))?;
         let images = planned.images_len(&mut view).map_err(|error| failed(error.into()))?;
-        let metadata = planned.append.metadata_places().map(|range| (range, "NTFS metadata"));
+        let metadata = planned.append.metadata_places().map(|range| (range, NTFS_METADATA));
         let places: Vec<(ByteRange, &'static str)> = planned.areas().chain(metadata).collect();
         let own: u64 = planned.areas().map(|(range, _)| range.len.0).sum();
         let len = ByteLen(ranges.iter().map(|range| range.len.0).sum::<u64>() + own);

@@ -34,7 +34,7 @@ use crate::plan::batches::{FilePacker, Packed};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
-use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
+use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem, Region, RegionKind, Stage, Stop, Waiting};
 use crate::request::Pace;
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
@@ -222,14 +222,20 @@ impl Planned {
     }
 
     /// Ranges of the files and of the manifest, in bytes of the device, with their purpose.
-    pub fn places(&self, opened: &Opened) -> Vec<(ByteOffset, ByteLen, String)> {
+    pub fn places(&self, opened: &Opened) -> Vec<Region> {
         let cluster = self.append.volume().geometry().cluster;
         let data = self.append.data_space();
         let data = data.extents(LinearRange { start: 0, len: data.len() });
-        let files = data.map(|extent| (cluster.offset_of(extent.lcn), cluster.len_of(extent.len), "files"));
-        let manifest = self.append.root_file_places(0).map(|place| (place.start, place.len, "manifest"));
-        let at = |(start, len, what): (ByteOffset, ByteLen, &str)| (opened.device_offset(start), len, what.to_owned());
-        files.chain(manifest).map(at).collect()
+        let files = data.map(|extent| (cluster.offset_of(extent.lcn), cluster.len_of(extent.len)));
+        let manifest = self.append.root_file_places(0).map(|place| (place.start, place.len));
+        let region = |(start, len), kind, name: &str| Region {
+            start: opened.device_offset(start),
+            len,
+            kind,
+            name: name.to_owned(),
+        };
+        let files = files.map(|place| region(place, RegionKind::Files, "files"));
+        files.chain(manifest.map(|place| region(place, RegionKind::Manifest, "manifest"))).collect()
     }
 
     /// Whether all bytes of the device in `range` are in clusters that were free, for tests.

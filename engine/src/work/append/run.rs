@@ -29,7 +29,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::DrivePlan;
-use crate::report::{DriveKeys, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::report::{DriveKeys, Event, Kind, Notice, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::medium::Medium;
 use crate::stream::sources::all_left_out;
@@ -46,7 +46,7 @@ use crate::volume::find::{Found, Opened, View};
 use crate::work::claim::claim;
 use crate::work::drive::{Durable, SLOTS, Save};
 use crate::work::drive_work::{Draw, DriveWork};
-use crate::work::keys::Keys;
+use crate::work::keys::{Keys, NotRestored};
 use crate::work::outcome::{OutcomeLog, Replay};
 use crate::work::planner;
 use crate::work::progress::{READ_BACK, identity_digest};
@@ -235,7 +235,7 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
     } else if !is_copied {
         copy(index, drive, &opened, &drive_files, &mut checkpoint, (&mut store, &pool), &mut images, shared)?;
     } else {
-        (shared.events)(Event::Note(format!("drive {}: everything is copied; it is finished now", facts.name)));
+        (shared.events)(Event::Note(Notice::of(&facts.name, "everything is copied; it is finished now")));
         drive_files.trust(&mut images, &copied_of(&checkpoint)?.images, &device, &facts.name)?;
     }
     let done = copied_of(&checkpoint)?;
@@ -274,9 +274,9 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
     let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
     drop(opened);
     if let Err(error) = device.reread_partitions() {
-        (shared.events)(Event::Warning(format!(
-            "drive {}: finished, but the kernel did not read its partition table again: {error}",
-            facts.name
+        (shared.events)(Event::Warning(Notice::of(
+            &facts.name,
+            format!("finished, but the kernel did not read its partition table again: {error}"),
         )));
     }
     let kind = device.kind().clone();
@@ -350,7 +350,7 @@ fn encrypt_first(
 
 /// The keys of a partly encrypted volume.
 fn keys_again(state: &encrypt::State, target: &TargetDrive, drive_files: &DriveFiles) -> Result<Keys, Problem> {
-    let regions = state.regions(target.sector).map_err(|fault| format!("the checkpoint {fault}"));
+    let regions = state.regions(target.sector).map_err(|fault| NotRestored::Checkpoint(fault.to_string()));
     let keys = regions
         .and_then(|regions| Keys::restore(&state.sealed_keys(), &regions, &drive_files.record, &target.facts.drive_id));
     keys.map_err(|why| {
@@ -384,8 +384,9 @@ fn begin(
         None => {
             if let Some(kept) = steps::make_way(request, &facts.drive_id, &drive_files.record)? {
                 let (name, kept) = (&facts.name, kept.display());
-                (shared.events)(Event::Note(format!(
-                    "drive {name}: an earlier drive record was found; its key is kept in {kept}"
+                (shared.events)(Event::Note(Notice::of(
+                    name,
+                    format!("an earlier drive record was found; its key is kept in {kept}"),
                 )));
             }
             write_record(drive.target.key.as_deref(), &facts.drive_id, drive_files, None, None)?;
@@ -565,7 +566,7 @@ fn resume(
     let failed = |error: io::Error| steps::sidecar_problem(&error, &drive_files.outcome);
     let durable = state_of(checkpoint)?.next.0;
     if durable > 0 {
-        let note = |why: &str| (shared.events)(Event::Note(format!("drive {}: copied again: {why}", what.name)));
+        let note = |why: &str| (shared.events)(Event::Note(Notice::of(what.name, format!("copied again: {why}"))));
         if checkpoint.plan != planned.digest(what.tree) || checkpoint.slot_len != SLOT_LEN as u64 {
             note("what is free on the volume is not what it was");
         } else {

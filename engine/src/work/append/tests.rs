@@ -20,7 +20,7 @@ use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
 use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
-use crate::report::{DriveFacts, Problems};
+use crate::report::{DriveFacts, Problems, Region, RegionKind};
 use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use crate::session::prepare::prepare_with;
 use crate::source::select::Selection;
@@ -527,10 +527,10 @@ fn digests(name: &str, cipher: &str, is_cut: bool) -> [String; 2] {
     let (manifest_len_max, avoid) = (crate::work::manifest::len_max(&tree, &rules).0, &lab.avoid);
     let what = Addition { name: "sim", opened: &opened, avoid, tree: &tree, rules: &rules, manifest_len_max, now };
     let places = what.plan().map_err(|refused| refused.problem("sim")).expect("a plan").places(&opened);
-    let files: Vec<_> = places.iter().filter(|(_, _, what)| what == "files").collect();
+    let files: Vec<_> = places.iter().filter(|place| place.kind == RegionKind::Files).collect();
     assert_eq!(files.len() > 1, is_cut, "{files:?}");
     let mut hash = Sha256::default();
-    for (at, len, _) in files {
+    for Region { start: at, len, .. } in files {
         let mut bytes = vec![0; len.0 as usize];
         disk.read_at(*at, &mut bytes);
         hash.update(&at.0.to_le_bytes());
@@ -614,7 +614,7 @@ fn a_volume_on_a_slow_drive_is_reported_before_it_is_given_up() {
     lab.timeouts = Timeouts { slow: Duration::from_millis(20), hung: Duration::from_secs(3) };
     let problem = ended(&lab, &disk, &key, Faults { hang_at: Some(1), ..Faults::default() });
     assert!(problem.what.contains("does not answer"), "{problem}");
-    let warned = |event: &&Event| matches!(event, Event::Warning(text) if text.contains("has been waiting for"));
+    let warned = |event: &&Event| matches!(event, Event::Warning(text) if text.what.contains("has been waiting for"));
     let warnings = lab.events.lock().expect("events").iter().filter(warned).count();
     assert!((2..=9).contains(&warnings), "{warnings} warnings: each time the age has doubled");
     // While the files become part of it, and while that is taken back.

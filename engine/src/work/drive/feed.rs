@@ -153,7 +153,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             match self.read_of(part) {
                 Ok(from) => reads.push(io::Part { into, from }),
                 Err(why) => {
-                    if !self.sources.is_short() {
+                    if let (NotRead::Now(why), false) = (why, self.sources.is_short()) {
                         self.leave_out(part.file, why)?;
                     }
                     slot[into].fill(0);
@@ -252,15 +252,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
     }
 
     /// Source of a part's bytes; opens files that stay open.
-    pub(super) fn read_of(&mut self, part: &Part) -> Result<io::From, String> {
+    pub(super) fn read_of(&mut self, part: &Part) -> Result<io::From, NotRead> {
         let tree = self.tree;
         let facts = expected_facts(tree, part.file);
         if facts.len <= SMALL_FILE_MAX {
-            let path = SourcePath::new(&tree.source_path(part.file)).map_err(|error| error.to_string())?;
+            let path =
+                SourcePath::new(&tree.source_path(part.file)).map_err(|error| NotRead::Now(error.to_string()))?;
             return Ok(io::From::Path { path: Arc::new(path), facts });
         }
         if self.left_out.contains_key(&part.file) {
-            return Err(String::new());
+            return Err(NotRead::LeftOut);
         }
         let entry =
             self.open.entry(part.file).or_insert_with(|| OpenFile { file: None, reading: 0, all_issued: false });
@@ -271,13 +272,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
                     None => entry.file = Some(Arc::new(file)),
                     Some(change) => {
                         self.open.remove(&part.file);
-                        return Err(change);
+                        return Err(NotRead::Now(change));
                     }
                 },
                 Err(error) => {
                     self.open.remove(&part.file);
                     self.sources.failed(&tree.source_path(part.file), Some(&error));
-                    return Err(error.to_string());
+                    return Err(NotRead::Now(error.to_string()));
                 }
             }
         }
@@ -285,7 +286,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         entry.all_issued = part.offset + u64::from(part.len) == facts.len;
         match &entry.file {
             Some(file) => Ok(io::From::Open { file: Arc::clone(file), offset: part.offset }),
-            None => Err("could not be opened".into()),
+            None => Err(NotRead::Now("could not be opened".into())),
         }
     }
 
@@ -299,6 +300,14 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         self.left_out.insert(file, why);
         Ok(())
     }
+}
+
+/// Reason why a part is not read.
+pub(super) enum NotRead {
+    /// Its file was left out before.
+    LeftOut,
+    /// Its file is to be left out, for this reason.
+    Now(String),
 }
 
 /// Whether a file is generated here, from the hashes of the blobs.

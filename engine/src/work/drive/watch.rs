@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Drive;
 use super::errors::phase_name;
 use crate::io::{self, Completion};
-use crate::report::{Event, PROGRESS_INTERVAL, Problem, Waiting};
+use crate::report::{Event, Notice, PROGRESS_INTERVAL, Problem, Waiting};
 use crate::units::ByteLen;
 
 impl<'a: 'o, 'o> Drive<'a, 'o> {
@@ -100,11 +100,13 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
         while self.s.engine.in_flight() > 0 && began.elapsed() < timeouts {
             // A device that does not answer gets the engine's own patience and no more.
             if self.s.engine.oldest().is_some_and(|age| age >= self.s.timeouts.slow) {
-                (self.s.events)(Event::Warning(format!(
-                    "drive {}: waiting up to {} s for what the device still has in hand; the program ends when the kernel \
+                (self.s.events)(Event::Warning(Notice::of(
+                    &self.s.name,
+                    format!(
+                        "waiting up to {} s for what the device still has in hand; the program ends when the kernel \
                      lets go of it",
-                    self.s.name,
-                    io::DRAIN_MAX.as_secs()
+                        io::DRAIN_MAX.as_secs()
+                    ),
                 )));
                 return;
             }

@@ -62,7 +62,7 @@ impl Trials {
             let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Event::Stage { stage: Stage::Done, .. } => reported.done = true,
-                Event::Note(text) | Event::Warning(text) => reported.notes.push(text),
+                Event::Note(text) | Event::Warning(text) => reported.notes.push(text.to_string()),
                 _ => {}
             }
         };
