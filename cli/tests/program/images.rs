@@ -359,6 +359,141 @@ fn a_run_that_was_killed_goes_on() {
     assert!(from >= 16 * MIB && result["written"].as_u64().expect("bytes") <= 100 * MIB - from + 8 * MIB, "{result}");
     assert!(ends(&session, "verify to.img --key-file drive.xml", 0).contains("Equal"));
     assert!(!session.path("drive.img.to.write").exists(), "a checkpoint is left");
+
+    // A clone keeps one where it is told to.
+    let to = session.path("copy.img");
+    fs::File::create(&to).and_then(|file| file.set_len(100 * MIB)).expect("an image");
+    killed("clone drive.img copy.img --rate 4M --checkpoints .", 22);
+    let output = run(&session, "clone drive.img copy.img --yes copy --checkpoints . --json");
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let from = object(&output, "written")["drives"][0]["continued_at"].as_u64().expect("a byte");
+    assert!(from >= 16 * MIB, "{}", said(&output));
+    assert!(ends(&session, "compare drive.img copy.img", 0).contains("no difference"));
+    assert!(!session.path("drive.img.copy.write").exists(), "a checkpoint is left");
+}
+
+/// Docks hide and add sectors: the first copy of the table counts, wherever the disk ends.
+#[test]
+fn a_table_of_a_disk_with_other_sectors_serves() {
+    let session = Session::new("other-sectors");
+    session.source(|data| data.file("a.bin", 3_000_000).expect("a file"));
+    session.works("format plain.img:100MiB --no-encryption --from source --silent");
+    for (name, size) in [("longer", 100 * MIB + 8 * 512), ("shorter", 100 * MIB - 195 * 512)] {
+        let file = session.path(&format!("{name}.img"));
+        fs::copy(session.path("plain.img"), &file).expect("a copy");
+        OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(size)).expect("a length");
+        assert!(session.works(&format!("inspect {name}.img")).contains("was made for a disk of 104857600 bytes"));
+        assert!(session.works(&format!("ls {name}.img --partition 2")).contains("a.bin"));
+        fs::write(
+            session.path("driveset.csv"),
+            format!(
+                "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey\n\
+                 {},AlreadyFormatted,SilentMode,Encrypt,\n",
+                file.display()
+            ),
+        )
+        .expect("a driveset");
+        session.works(&format!(
+            "prep-import --journal {name}.jrn --id s#1 --initial-driveset driveset.csv --dataset dataset.csv \
+             --not-for-shipping --silent --yes {name}"
+        ));
+        assert_eq!(fs::metadata(&file).expect("the image").len(), size);
+        // Without its second copy the table is no reason to send the drive, but everything is read.
+        let output = run(&session, &format!("verify {name}.img --partition 2 --key-file {name}.xml --json"));
+        let result = object(&output, "verified");
+        assert_eq!((&result["verdict"]["asked"], &result["verdict"]["equal"]), (&1.into(), &1.into()), "{result}");
+        assert_eq!(code(&output), if name == "longer" { 0 } else { 5 }, "{}", said(&output));
+        ends(&session, &format!("decrypt {name}.img --key-file {name}.xml --to {name}.plain"), 0);
+        judge::ask("ntfsfix", &[&session.path(&format!("{name}.plain"))]).expect_pass("ntfsfix");
+    }
+}
+
+/// The footer of a fixed VHD, as its specification has it.
+fn vhd_footer(disk: u64) -> [u8; 512] {
+    let mut footer = [0; 512];
+    footer[..8].copy_from_slice(b"conectix");
+    footer[8..16].copy_from_slice(&[0, 0, 0, 2, 0, 1, 0, 0]);
+    footer[16..24].fill(0xFF);
+    footer[28..32].copy_from_slice(b"test");
+    footer[40..48].copy_from_slice(&disk.to_be_bytes());
+    footer[48..56].copy_from_slice(&disk.to_be_bytes());
+    footer[60..64].copy_from_slice(&2_u32.to_be_bytes());
+    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+    footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+    footer
+}
+
+#[test]
+fn a_fixed_vhd_is_its_disk_and_what_is_packed_says_how_to_unpack_it() {
+    let session = prepared("vhd");
+    let vhd = copy(&session, "drive.vhd");
+    let file = OpenOptions::new().write(true).open(&vhd).expect("an image");
+    file.write_all_at(&vhd_footer(100 * MIB), 100 * MIB).expect("a footer");
+    assert!(ends(&session, "verify drive.vhd --key-file drive.xml", 0).contains("Equal"));
+    let output = run(&session, "inspect drive.vhd --json");
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let seen = object(&output, "inspect");
+    assert_eq!((&seen["table"]["backup"], &seen["warnings"]), (&"good".into(), &serde_json::json!([])), "{seen}");
+    let to = session.path("to.img");
+    fs::File::create(&to).and_then(|file| file.set_len(100 * MIB)).expect("an image");
+    ends(&session, "write drive.vhd to.img", 0);
+    assert_eq!(sum(&to), sum(&session.path("drive.img")));
+
+    let packed = fs::File::create(session.path("packed.img.gz")).expect("a file");
+    let gzip = Command::new("gzip").args(["-1", "-c"]).arg(session.path("drive.img")).stdout(packed).status();
+    assert!(gzip.expect("gzip").success());
+    for line in ["inspect packed.img.gz", "ls packed.img.gz", "verify packed.img.gz", "acquire packed.img.gz --to k"] {
+        let refused = ends(&session, line, 1);
+        assert!(refused.contains("gzip -dc 'packed.img.gz' > 'packed.img'"), "{line}: {refused}");
+    }
+    let mut unpack = Command::new("sh");
+    let unpacked = unpack.args(["-c", "gzip -dc 'packed.img.gz' > 'packed.img'"]).current_dir(&session.dir).status();
+    assert!(unpacked.expect("sh").success());
+    assert!(ends(&session, "verify packed.img --key-file drive.xml", 0).contains("Equal"));
+    // In order it is read as it is: onto a disk of another size, too.
+    let larger = session.path("larger.img");
+    fs::File::create(&larger).and_then(|file| file.set_len(120 * MIB)).expect("an image");
+    let output = run(&session, "write packed.img.gz to.img larger.img --yes to --json");
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let result = object(&output, "written");
+    assert_eq!(result["source_sha256"], by_tool("sha256sum", &session.path("drive.img")), "{result}");
+    assert_eq!(sum(&to), sum(&session.path("drive.img")));
+    judge::ask("sgdisk", &[&larger]).expect_pass("sgdisk");
+    assert!(ends(&session, "verify larger.img --key-file drive.xml", 0).contains("Equal"));
+    ends(&session, "write packed.img.gz to.img --only-used --key-file drive.xml --yes to", 1);
+    let zstd =
+        Command::new("zstd").args(["-q", "-1", "-o", "packed.zst", "drive.img"]).current_dir(&session.dir).status();
+    if zstd.is_ok_and(|status| status.success()) {
+        ends(&session, "write packed.zst larger.img --yes larger", 0);
+        assert!(ends(&session, "verify larger.img --key-file drive.xml", 0).contains("Equal"));
+    } else {
+        eprintln!("SKIPPED judge: zstd is not installed");
+    }
+    let cut = fs::read(session.path("packed.img.gz")).expect("packed");
+    fs::write(session.path("cut.img.gz"), &cut[..cut.len() - 5]).expect("cut off");
+    let refused = ends(&session, "write cut.img.gz to.img --yes to", 7);
+    assert!(refused.contains("cannot be unpacked"), "{refused}");
+    assert_eq!(sum(&to), sum(&session.path("drive.img")), "nothing was written");
+    fs::write(session.path("disk.vhdx"), b"vhdxfile and more").expect("a file");
+    let refused = ends(&session, "inspect disk.vhdx", 1);
+    assert!(refused.contains("qemu-img convert -O raw 'disk.vhdx' 'disk.img'"), "{refused}");
+}
+
+#[test]
+fn another_drive_of_the_same_size_does_not_continue_an_image() {
+    let session = prepared("acquire-other");
+    ends(&session, "acquire drive.img --to kept.img", 0);
+    ends(&session, "acquire drive.img --to kept.img", 0);
+    let other = copy(&session, "other.img");
+    let file = OpenOptions::new().write(true).open(&other).expect("an image");
+    file.write_all_at(b"another", 4096).expect("bytes");
+    let refused = ends(&session, "acquire other.img --to kept.img", 2);
+    assert!(refused.contains("is not the drive that the map is of: it begins with other bytes"), "{refused}");
+    assert_eq!(sum(&session.path("kept.img")), sum(&session.path("drive.img")));
+    // A map that another program began says nothing of the drive.
+    fs::remove_file(session.path("kept.img.map.drive")).expect("the identity");
+    ends(&session, "acquire other.img --to kept.img", 0);
+    assert!(session.path("kept.img.map.drive").exists());
 }
 
 /// A loop device over a file, detached again.

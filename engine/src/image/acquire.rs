@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
+use crate::hash::{hex_upper, sha256};
 use super::erase::Context;
 use super::lane::merged;
 use super::map::{Map, Status};
@@ -32,6 +35,9 @@ const MAP_EVERY: Duration = Duration::from_secs(10);
 
 /// Longest map that is read.
 const MAP_LEN_MAX: u64 = 1 << 30;
+
+/// First bytes of a drive, by which one without a serial is recognised.
+const HEAD_LEN: u64 = 1 << 20;
 
 /// A drive to be kept as an image, and the options.
 #[derive(Clone, Debug)]
@@ -60,6 +66,7 @@ pub struct Acquire {
     facts: DriveFacts,
     target: Target,
     map: Map,
+    own: Own,
     is_continued: bool,
     /// It is mounted: what is read may change meanwhile.
     pub mounted: Vec<PathBuf>,
@@ -105,6 +112,71 @@ pub struct Acquired {
     pub is_read_back: bool,
 }
 
+/// Path of the file next to a map that says which drive it is of.
+pub fn drive_file(map: &Path) -> PathBuf {
+    let mut name = map.as_os_str().to_owned();
+    name.push(".drive");
+    PathBuf::from(name)
+}
+
+/// The drive that a map is of: a drive continues it only if it is this one. A map that another program began has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Own {
+    serial: Option<String>,
+    wwn: Option<String>,
+    /// SHA-256 of the first bytes of a drive that reports neither; `None` where they cannot be read.
+    head: Option<[u8; 32]>,
+}
+
+impl Own {
+    fn of(source: &Device) -> Self {
+        let identity = source.identity();
+        let serial = identity.known_serial().map(str::to_owned);
+        let head = if serial.is_none() && identity.wwn.is_none() {
+            let mut head = vec![0; HEAD_LEN.min(source.geometry().size.0) as usize];
+            source.read_exact_at(&mut head, ByteOffset(0)).ok().map(|()| sha256(&head))
+        } else {
+            None
+        };
+        Self { serial, wwn: identity.wwn.clone(), head }
+    }
+
+    fn text(&self) -> String {
+        let head = self.head.map(|head| hex_upper(&head).to_lowercase());
+        let value = json!({ "serial": self.serial, "wwn": self.wwn, "sha256_of_first_mib": head });
+        format!("{value}\n")
+    }
+
+    fn save(&self, map: &Path) -> Result<(), Problem> {
+        let path = drive_file(map);
+        replace_private(&path, self.text().as_bytes()).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the drive's identity cannot be written: {error}")).path(&path)
+        })
+    }
+
+    /// The problem that the map is of another drive, by the file next to it.
+    fn contradicts(&self, map: &Path) -> Option<Problem> {
+        let path = drive_file(map);
+        let bytes = crate::files::input::read(&path, 64 << 10, crate::files::input::Pipes::Refused).ok()?;
+        let known: Value = serde_json::from_slice(&bytes).ok()?;
+        let own: Value = serde_json::from_str(&self.text()).ok()?;
+        // What either of the two does not report says nothing.
+        let differs = |key: &&str| !known[*key].is_null() && !own[*key].is_null() && known[*key] != own[*key];
+        let key = ["serial", "wwn", "sha256_of_first_mib"].into_iter().find(differs)?;
+        let what = match key {
+            "sha256_of_first_mib" => "is not the drive that the map is of: it begins with other bytes",
+            _ => "is not the drive that the map is of",
+        };
+        let value = match key {
+            "sha256_of_first_mib" => String::new(),
+            _ => format!("begun with {}, now {}", known[key], own[key]),
+        };
+        let problem = Problem::new(Kind::Refused, what).path(&path);
+        let problem = if value.is_empty() { problem } else { problem.value(value) };
+        Some(problem.advice("attach the drive that was begun, or name another image and map for this one"))
+    }
+}
+
 impl Acquire {
     /// Opens the drive and looks at where the image goes.
     ///
@@ -112,6 +184,7 @@ impl Acquire {
     /// All that stands in the way.
     pub fn look(request: AcquireRequest) -> Result<Self, Problems> {
         let path = device::resolve(&request.drive.display().to_string(), &Roots::default())?;
+        device::refuse_packed(&request.drive)?;
         let source = Device::open(&path, Access::Read)?;
         let facts = target::facts(&request.drive, &path, &source, None);
         let size = facts.size;
@@ -131,6 +204,10 @@ impl Acquire {
         let there = fs::symlink_metadata(&request.image).is_ok();
         let begun = fs::symlink_metadata(&request.map).is_ok();
         let mut map = Map::new(size);
+        let own = Own::of(&source);
+        if begun {
+            problems.0.extend(own.contradicts(&request.map).map(|problem| problem.drive(&facts.name)));
+        }
         let target = match (there, begun) {
             (true, true) => read_map(&request.map, size).map(|read| map = read).map_err(Problems::from).and_then(|()| {
                 let target = Target::look(&request.image, &context)?;
@@ -165,7 +242,7 @@ impl Acquire {
                 Err(problems)
             }
             Ok(target) if problems.0.is_empty() => {
-                Ok(Self { is_continued: there, request, source, facts, target, map, mounted })
+                Ok(Self { is_continued: there, request, source, facts, target, map, mounted, own })
             }
             Ok(_) => Err(problems),
             Err(mut more) => {
@@ -204,6 +281,7 @@ impl Acquire {
         let size = self.facts.size;
         // Bytes of a hole and of a bad place are distinguished by the map alone, which is therefore written before the image.
         self.save(&self.map)?;
+        self.own.save(&self.request.map)?;
         let image = self.target.claim()?;
         let request = self.request.clone();
         let rate = RateLimit::new(request.rate, Instant::now());

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod erase;
 mod lane;
 pub mod map;
+mod packed;
 mod pipeline;
 pub mod ranges;
 pub mod repair;

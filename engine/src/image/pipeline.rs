@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::lane::{Counters, Lane, Piece};
 use super::search::is_zero;
 use crate::device::Device;
-use crate::hash::{Md5, Sha256, sha256};
+use crate::hash::{Md5, Sha256, md5, sha256};
 use crate::io::Waker;
 use crate::pool::{Pool, SLOT_LEN, Slot};
 use crate::report::{Kind, Problem, Stop};
@@ -24,6 +24,7 @@ use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::units::{ByteOffset, ByteRange};
+use super::packed::Packed;
 
 /// Slots of the pipeline, 160 MiB: those being filled, two groups of lanes at the workers, one for each stage, and the
 /// writes that a drive has in flight.
@@ -31,6 +32,9 @@ const SLOTS: usize = 40;
 
 /// Slots of every further drive.
 const SLOTS_MORE: usize = 10;
+
+/// Pieces of a packed image that wait for their hash.
+const UNPACKED: usize = 4;
 
 /// Interval between looks at the progress while nothing arrives.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -123,6 +127,18 @@ impl Pipeline<'_> {
     /// A source that hangs or, unless it may, cannot be read; a wish to stop; no memory or threads. A drive that fails is reported
     /// in [`Carried::lanes`], and the others go on.
     pub fn run(&self, to: &[To<'_>], progress: &mut Progress<'_>) -> Result<Carried, Problem> {
+        self.carry(None, to, progress)
+    }
+
+    /// As [`Self::run`], with a packed image as the source: all of it, in order.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn unpack(&self, packed: &Packed, to: &[To<'_>], progress: &mut Progress<'_>) -> Result<Carried, Problem> {
+        self.carry(Some(packed), to, progress)
+    }
+
+    fn carry(&self, packed: Option<&Packed>, to: &[To<'_>], progress: &mut Progress<'_>) -> Result<Carried, Problem> {
         let no_memory =
             |error: std::io::Error| Problem::new(Kind::Environment, format!("no memory for slots: {error}"));
         let pool = Pool::new(SLOTS, SLOT_LEN).map_err(no_memory)?;
@@ -155,7 +171,11 @@ impl Pipeline<'_> {
                 counters: &counters,
                 progress,
             };
-            let result = self.read(&pool, |index, item| intake.take(index, item));
+            let mut arrive = |index, item| intake.take(index, item);
+            let result = match packed {
+                None => self.read(&pool, &mut arrive),
+                Some(packed) => self.read_packed(packed, &pool, &mut arrive),
+            };
             intake.close();
             while !threads.iter().all(ScopedJoinHandle::is_finished) || !spread.is_finished() {
                 intake.report();
@@ -181,7 +201,7 @@ impl Pipeline<'_> {
     }
 
     /// Reads all pieces; `arrive` gets each with its number.
-    fn read(&self, pool: &Pool, mut arrive: impl FnMut(u64, Arrival) -> Result<(), Problem>) -> Result<(), Problem> {
+    fn read(&self, pool: &Pool, arrive: &mut Arrive<'_>) -> Result<(), Problem> {
         let &Self { source, workers, stop, .. } = self;
         let timeouts = Timeouts::default();
         let reader = BlockReader { medium: source, cipher: None, workers, stop, slot_len: SLOT_LEN, timeouts };
@@ -210,7 +230,45 @@ impl Pipeline<'_> {
             arrive(index, Arrival { at: range.start, bytes, md5: *md5, range: Ok(()) })
         })
     }
+
+    /// Unpacks all pieces in a thread of its own.
+    fn read_packed(&self, packed: &Packed, pool: &Pool, arrive: &mut Arrive<'_>) -> Result<(), Problem> {
+        let failed = |error: &std::io::Error, at: ByteOffset| {
+            Problem::new(Kind::Source, format!("cannot be unpacked: {error}")).at(at)
+        };
+        let mut reader = packed.reader().map_err(|error| failed(&error, ByteOffset(0)))?;
+        let (sender, unpacked) = bounded::<(ByteRange, std::io::Result<Slot>)>(UNPACKED);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for range in pieces(self.ranges, self.cuts) {
+                    while let Err(wait) = self.rate.take(range.len.0, Instant::now()) {
+                        std::thread::sleep(wait.min(GLANCE));
+                    }
+                    let mut slot = take(pool);
+                    let filled = reader.read_exact(&mut slot[..range.len.0 as usize]);
+                    let is_last = filled.is_err();
+                    if sender.send((range, filled.map(|()| slot))).is_err() || is_last {
+                        break;
+                    }
+                }
+            });
+            for (index, (range, slot)) in (0..).zip(unpacked) {
+                if self.stop.requested() {
+                    return Err(Problem::new(Kind::Interrupted, "stopped on request"));
+                }
+                let slot = slot.map_err(|error| failed(&error, range.start))?;
+                let len = range.len.0 as usize;
+                let md5 = md5(&slot[..len]);
+                let bytes = Some(Held::of(slot, len));
+                arrive(index, Arrival { at: range.start, bytes, md5, range: Ok(()) })?;
+            }
+            Ok(())
+        })
+    }
 }
+
+/// Takes a piece with its number.
+type Arrive<'a> = dyn FnMut(u64, Arrival) -> Result<(), Problem> + 'a;
 
 struct Arrival {
     at: ByteOffset,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::lane::{self, Lane, merged};
 use super::map::{Map, Status};
-use super::pipeline::{Hashed, Hashes, Pipeline, To, pieces, written};
+use super::packed::Packed;
+use super::pipeline::{Far, Hashed, Hashes, Pipeline, To, pieces, written};
 use super::ranges::{both, rest_of};
 use super::rescue::Rescue;
 use super::target::{self, Target};
@@ -69,6 +70,8 @@ pub struct WriteRequest {
 pub struct Write {
     request: WriteRequest,
     source: Device,
+    /// The same, if it is packed.
+    packed: Option<Packed>,
     facts: DriveFacts,
     /// The source, as it was when the checkpoint was made: length and time of change.
     stamp: String,
@@ -129,25 +132,42 @@ impl Write {
     /// All that speaks against it.
     pub fn look(request: WriteRequest) -> Result<Self, Problems> {
         let path = device::resolve(&request.source.display().to_string(), &Roots::default())?;
+        let packed = packed(&path)?;
+        if packed.is_none() {
+            device::refuse_packed(&request.source)?;
+        }
         let source = Device::open(&path, Access::Read)?;
-        let facts = target::facts(&request.source, &path, &source, None);
+        let mut facts = target::facts(&request.source, &path, &source, None);
+        let file_size = facts.size;
+        if let Some(packed) = &packed {
+            facts.size = packed.len();
+        }
         let mut problems = Problems::default();
         if facts.size.0 == 0 {
             let problem = Problem::new(Kind::Usage, "is empty: it holds nothing to write").drive(&facts.name);
             return Err(problem.advice("name an image or a drive that holds something").into());
         }
         let meta = fs::metadata(&path).ok();
-        let len = meta.as_ref().filter(|_| facts.is_image).map_or(facts.size.0, std::fs::Metadata::len);
-        if len != facts.size.0 {
+        let raw = meta.as_ref().filter(|_| facts.is_image && packed.is_none());
+        let len = raw.map_or(facts.size.0, std::fs::Metadata::len);
+        if !len.is_multiple_of(facts.sector) {
             let problem = Problem::new(Kind::Usage, "ends within a sector: it is no image of a whole drive");
             problems
                 .push(problem.drive(&facts.name).value(format!("{len} bytes")).advice("is it compressed, or cut off?"));
         }
         let stamp = format!(
             "{} {}",
-            facts.size.0,
+            file_size.0,
             meta.as_ref().filter(|_| facts.is_image).map_or(0, |meta| meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
         );
+        let stamp = match (facts.is_image, source.identity().is_anonymous()) {
+            (true, _) => stamp,
+            (false, true) => format!("{stamp} at {}", path.display()),
+            (false, false) => {
+                let identity = source.identity();
+                format!("{stamp} serial {:?} wwn {:?}", identity.known_serial(), identity.wwn)
+            }
+        };
         // What stands on the source decides how small a disk may be. One without table or volume is taken as it is.
         let found = find::open(&path, None).ok();
         let mut context = request.context.clone();
@@ -163,7 +183,8 @@ impl Write {
             match Target::look(name, &context) {
                 Err(mut more) => problems.0.append(&mut more.0),
                 Ok(target) => {
-                    let seen = Seen { request: &request, source: &source, found: found.as_ref(), ground: &ground };
+                    let (source, packed) = (&source, packed.as_ref());
+                    let seen = Seen { request: &request, source, packed, found: found.as_ref(), ground: &ground };
                     match seen.drive(target, &facts, &stamp) {
                         Ok(drive) => drives.push(drive),
                         Err(mut more) => problems.0.append(&mut more.0),
@@ -176,7 +197,7 @@ impl Write {
             problems.0.append(&mut more.0);
         }
         problems.into_result()?;
-        Ok(Self { request, source, facts, stamp, drives })
+        Ok(Self { request, source, packed, facts, stamp, drives })
     }
 
     /// The source.
@@ -217,7 +238,7 @@ impl Write {
         let began = (timestamp(), Instant::now());
         let size = self.facts.size;
         let mut front = vec![0; FRONT.min(size.0) as usize];
-        self.source.read_exact_at(&mut front, ByteOffset(0)).map_err(|error| {
+        read_at(&self.source, self.packed.as_ref(), &mut front, ByteOffset(0)).map_err(|error| {
             Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
         })?;
         // Claimed and wiped one by one: all of them before the first byte of the image.
@@ -266,7 +287,7 @@ impl Write {
         alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
         let (mut read, mut saved, mut trouble) = (0, Instant::now(), None);
         let mut bytes: Vec<u64> = vec![0; alive.len()];
-        let carried = pipeline.run(&to, &mut |now| {
+        let mut progress = |now: &Far<'_>| {
             read = now.read;
             for (lane, (index, one)) in alive.iter().enumerate() {
                 bytes[lane] = written(now.counters, lane);
@@ -286,7 +307,11 @@ impl Write {
                     }
                 }
             }
-        })?;
+        };
+        let carried = match &self.packed {
+            None => pipeline.run(&to, &mut progress)?,
+            Some(packed) => pipeline.unpack(packed, &to, &mut progress)?,
+        };
         if let Some(problem) = trouble {
             return Err(problem);
         }
@@ -421,6 +446,22 @@ impl Write {
     }
 }
 
+/// Reads from a source, or from one of the ends of a packed one.
+fn read_at(source: &Device, packed: Option<&Packed>, into: &mut [u8], at: ByteOffset) -> std::io::Result<()> {
+    match packed {
+        None => source.read_exact_at(into, at),
+        Some(packed) => packed.read_exact_at(into, at),
+    }
+}
+
+/// The source as a packed image, read to its end; `None` if it is not packed by gzip or Zstandard.
+fn packed(path: &Path) -> Result<Option<Packed>, Problem> {
+    Packed::look(path).map_err(|error| {
+        let problem = Problem::new(Kind::Source, format!("cannot be unpacked: {error}"));
+        problem.drive(path.display().to_string()).advice("fetch the image again: a part of it is missing or damaged")
+    })
+}
+
 /// Context of a rescue besides its map.
 struct Rescued<'a> {
     alive: &'a [(usize, &'a Claimed)],
@@ -432,6 +473,7 @@ struct Rescued<'a> {
 struct Seen<'a> {
     request: &'a WriteRequest,
     source: &'a Device,
+    packed: Option<&'a Packed>,
     found: Option<&'a Found>,
     ground: &'a Ground,
 }
@@ -450,7 +492,7 @@ impl Seen<'_> {
             let problem = refused("has sectors that the image's length is no multiple of");
             problems.push(problem.value(format!("{} bytes", facts.sector)).advice("use a drive with smaller sectors"));
         }
-        let read_at = |at: ByteOffset, into: &mut [u8]| self.source.read_exact_at(into, at);
+        let read_at = |at: ByteOffset, into: &mut [u8]| read_at(self.source, self.packed, into, at);
         let moved = match moved(source.size, facts.size, target.drive.sector, read_at) {
             Ok(Ok(moved)) => moved,
             Ok(Err(error)) => {

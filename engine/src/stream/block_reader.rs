@@ -75,6 +75,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Bytes that another than the block reader put into a slot.
+    pub fn of(slot: Slot, len: usize) -> Self {
+        Self { slot: Some(slot), len, waker: io::Waker::none(), is_away: false }
+    }
+
     /// For another thread: the reader is woken when they are dropped, since it may have nothing else to wait for.
     pub fn away(mut self) -> Self {
         self.is_away = true;

@@ -78,6 +78,7 @@ pub fn open(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
 pub fn open_any(path: &Path, number: Option<u32>) -> Result<Found, Problem> {
     let name = path.display().to_string();
     let resolved = device::resolve(&name, &Roots::default())?;
+    device::refuse_packed(path)?;
     let look = |sector| {
         let device = Device::open_with(&resolved, Access::Read, sector, &Roots::default())?;
         let identity = device.identity();

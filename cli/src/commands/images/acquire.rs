@@ -88,6 +88,7 @@ impl Acquire {
         outputs.input(&map, "the map");
         outputs.reserve(&self.to, "the image");
         outputs.reserve(&map, "the map");
+        outputs.reserve(&acquire::drive_file(&map), "the drive's identity");
         let hashes = outputs.begin(&hashes, HASHES)?;
         let unused = if self.only_used {
             let opened = self.key.read()?.open(&self.drive, self.partition, output)?;

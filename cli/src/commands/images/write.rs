@@ -60,6 +60,9 @@ pub struct Clone {
     /// Number of further passes over bad sectors
     #[arg(long, value_name = "N", default_value = "1")]
     retries: u32,
+    /// Keep checkpoints in this directory: run again after a kill, the command goes on
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
     /// Copy a prepared drive although the service would refuse the copy
     #[arg(long)]
     not_for_shipping: bool,
@@ -104,7 +107,16 @@ impl Clone {
     /// Copies the drive.
     pub fn run(self, output: &Output) -> Exit {
         ended(
-            carry("clone", self.from, self.to, None, Some(self.retries), self.not_for_shipping, self.common, output),
+            carry(
+                "clone",
+                self.from,
+                self.to,
+                self.checkpoints,
+                Some(self.retries),
+                self.not_for_shipping,
+                self.common,
+                output,
+            ),
             output,
         )
     }
@@ -128,8 +140,12 @@ fn carry(
     common: Common,
     output: &Output,
 ) -> Result<Exit, Problems> {
-    let advice = if command == "write" { signals::AGAIN } else { signals::ANEW };
+    let resumes = checkpoints.is_some();
+    let advice = if resumes { signals::AGAIN } else { signals::ANEW };
     let signals = Signals::install(advice).map_err(|error| no_signals(&error))?;
+    if source.extension().is_some_and(|end| end == "gz" || end == "zst") {
+        output.chat(&format!("{}: read once for its length\n", clean(&source.display().to_string())));
+    }
     let (unused, drive_id) = inside(&source, &common, output)?;
     let drives = Drives::look(WriteRequest {
         source,
@@ -154,8 +170,8 @@ fn carry(
     let facts = asked.iter().map(|(facts, _)| ((*facts).clone(), drives.to_read())).collect();
     let written =
         on_board(output, &signals, "writing", facts, |workers, stop, events| drives.run(workers, stop, events))?;
-    let written = written.map_err(|problem| match (problem.kind, command) {
-        (Kind::Interrupted, "write") => problem.advice("the drives hold no volume: run the same command again"),
+    let written = written.map_err(|problem| match (problem.kind, resumes) {
+        (Kind::Interrupted, true) => problem.advice("the drives hold no volume: run the same command again"),
         (Kind::Interrupted, _) => problem.advice("the drives hold no volume: begin again"),
         _ => problem,
     })?;

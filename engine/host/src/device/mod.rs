@@ -9,6 +9,7 @@ mod identity;
 mod ioctl;
 mod node;
 mod open;
+mod packed;
 pub mod signature;
 mod usage;
 
@@ -18,6 +19,7 @@ pub use geometry::{Discard, Geometry, Zoned, attribute};
 pub use identity::{Disk, Identity, Transport, list, resolve};
 pub use node::{Ground, Held, Node};
 pub use open::{Access, Device, DeviceKind, create_image, extend_image, is_going, is_gone};
+pub use packed::refuse_packed;
 
 /// Directories of the kernel's views of the machine; replaced in tests.
 #[derive(Clone, Debug)]

@@ -121,7 +121,8 @@ impl Device {
         }
 
         if !block {
-            let geometry = Geometry::with_limits(ByteLen(meta.len()), image_sector, image_sector.bytes() as u32, None);
+            let len = super::packed::disk_len(&file, meta.len());
+            let geometry = Geometry::with_limits(ByteLen(len), image_sector, image_sector.bytes() as u32, None);
             let identity = Identity::of_image(geometry.size, image_sector);
             let read_only = meta.permissions().readonly();
             return Ok(Self {
