@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
 use dray_account::{Account, BlobKind, Condition, Failure, Include};
-use dray_engine::job::audit::Sum;
+use dray_engine::job::audit::{Change, SourceChange, Sum};
 use dray_engine::job::{
-    self, Audit, Audited, Finding, Inventory, OutputForm, Outputs, Pipes, Proof, Reading, SessionState, There,
+    self, Audit, Audited, Files, Finding, Inventory, OutputForm, Outputs, Pipes, Proof, Reading, SessionState, There,
 };
 use dray_engine::report::{Event, Kind, Problem, Problems, Stop};
 use dray_engine::units::ByteLen;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::verify::lists::List;
 use crate::account::AccountArgs;
 use crate::exit::Exit;
+use crate::key::{KeyArgs, Keys};
 use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, labelled, wrap};
 use crate::signals::{self, Signals};
@@ -76,6 +77,8 @@ pub enum ReadHow {
                         Examples:\n  \
                         dray audit --dataset dataset.csv --endpoint ACCOUNT --left left.csv --report audit.html\n  \
                         dray audit --manifest DriveManifest.xml --copy-log verbose.xml --endpoint ACCOUNT\n  \
+                        dray audit --manifest 9WM35C2V.manifest.xml --journal job.jrn \\\n      \
+                        --sources dataset.csv --drive /dev/sdb --key-file 9WM35C2V.xml --endpoint ACCOUNT\n  \
                         dray audit --dataset dataset.csv --inventory inventory.csv"
 )]
 pub struct AuditArgs {
@@ -83,6 +86,9 @@ pub struct AuditArgs {
     sent: SentArgs,
     #[command(flatten)]
     there: ThereArgs,
+    /// Source of the key.
+    #[command(flatten)]
+    key: KeyArgs,
     #[command(flatten)]
     account: AccountArgs,
     #[command(flatten)]
@@ -96,12 +102,19 @@ struct SentArgs {
     /// Manifests of the drives
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "dataset")]
     manifest: Vec<PathBuf>,
-    /// Journal of the job: each of its finished drives must have its manifest here
-    #[arg(long, value_name = "FILE", requires = "manifest")]
+    /// Journal of the job, with the manifests next to it, or those given: each finished drive must have one
+    #[arg(long, value_name = "FILE", conflicts_with = "dataset")]
+    #[arg(help = "Journal of the job: its drives' manifests lie next to it, or are given")]
     journal: Option<PathBuf>,
     /// The dataset, by its sources as they are now
-    #[arg(long, value_name = "FILE.csv", required_unless_present = "manifest")]
+    #[arg(long, value_name = "FILE.csv", required_unless_present_any = ["manifest", "journal"])]
     dataset: Option<PathBuf>,
+    /// Dataset of the sources, which may have changed since the manifests were made
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "dataset")]
+    sources: Option<PathBuf>,
+    /// Drives or images with the metadata and properties files of the manifests
+    #[arg(long, value_name = "DRIVE", conflicts_with = "dataset")]
+    drive: Vec<PathBuf>,
 }
 
 /// The evidence that is examined.
@@ -148,6 +161,8 @@ struct Outcome {
     by_log: bool,
     asked: String,
     interrupted: bool,
+    /// Sources that are not as the manifests say, if they were compared.
+    changes: Option<Vec<SourceChange>>,
 }
 
 const ORDER: [Finding; 4] = [Finding::Equal, Finding::Unknown, Finding::Different, Finding::Missing];
@@ -175,11 +190,16 @@ impl Outcome {
             Exit::Interrupted
         } else if different + missing > 0 {
             Exit::Different
-        } else if unknown > 0 || !self.without_manifest.is_empty() {
+        } else if unknown > 0 || !self.without_manifest.is_empty() || self.needed() > 0 {
             Exit::LeftOut
         } else {
             Exit::Done
         }
+    }
+
+    /// Sources that hold what was not sent.
+    fn needed(&self) -> u64 {
+        self.changes.iter().flatten().filter(|change| change.is_needed()).count() as u64
     }
 
     fn sent(&self) -> Sum {
@@ -202,6 +222,14 @@ impl Outcome {
                 (Tone::Good, "ALL THERE", format!("all of {all} are in the account, each with proof{renamed}"))
             }
             Exit::Interrupted => (Tone::Bad, "INTERRUPTED", format!("not all of {all} was looked at")),
+            Exit::LeftOut if unknown == 0 && self.without_manifest.is_empty() => (
+                Tone::Warn,
+                "SOURCES CHANGED",
+                format!(
+                    "all of {all} are in the account as they were sent; {} changed since, or came later: keep those",
+                    count(self.needed(), "source")
+                ),
+            ),
             Exit::LeftOut if unknown == 0 => (
                 Tone::Warn,
                 "NOT PROVEN",
@@ -236,7 +264,7 @@ impl AuditArgs {
         }
     }
 
-    fn audit(self, output: &Output) -> Result<Exit, Problems> {
+    fn audit(mut self, output: &Output) -> Result<Exit, Problems> {
         let signals = Signals::install(signals::AUDIT)
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
         let mut problems = Problems::default();
@@ -245,6 +273,7 @@ impl AuditArgs {
             let problem = Problem::new(Kind::Usage, "nothing is named that says what is in the account");
             problems.push(problem.advice("--endpoint asks it; --inventory and --copy-log read what it wrote"));
         }
+        self.take_kept().unwrap_or_else(|problem| problems.push(problem));
         let mut outputs = self.outputs();
         let mut lists = Vec::new();
         for path in &self.reports.list {
@@ -276,6 +305,7 @@ impl AuditArgs {
             };
             audit.add_dataset(path, &mut progress).unwrap_or_else(|more| problems.0.extend(more.0));
         }
+        let keys = self.key.read().map_err(|problem| problems.push(problem)).ok();
         let without_manifest = self.without_manifest(&audit).unwrap_or_else(|problem| {
             problems.push(problem);
             Vec::new()
@@ -288,6 +318,9 @@ impl AuditArgs {
             return Err(Problem::new(Kind::Usage, "nothing was sent, so nothing can be found missing").into());
         }
         audit.warnings.iter().for_each(|warning| output.warning(warning));
+        if let Some(keys) = &keys {
+            self.read_drives(keys, &mut audit, output)?;
+        }
 
         signals.writing.store(true, Ordering::Release);
         let asked = match (&account, &self.there.inventory) {
@@ -317,6 +350,7 @@ impl AuditArgs {
         }
 
         let mut outcome = Outcome {
+            changes: self.changes(&audit, &signals.stop, output)?,
             by_log: is_by_log,
             bytes_read,
             without_manifest,
@@ -353,12 +387,30 @@ impl AuditArgs {
         Ok(outcome.exit())
     }
 
+    /// Without manifests, takes those that were kept next to the journal.
+    fn take_kept(&mut self) -> Result<(), Problem> {
+        let Some(path) = self.sent.journal.as_ref().filter(|_| self.sent.manifest.is_empty()) else { return Ok(()) };
+        let book = job::read_journal(path)?;
+        let drives = book.ledger.finished_drives();
+        let kept = drives.iter().map(|drive| job::kept_manifest(path, &drive.drive_id));
+        self.sent.manifest = kept.filter(|manifest| manifest.exists()).collect();
+        if self.sent.manifest.is_empty() {
+            let problem =
+                Problem::new(Kind::Usage, "no finished drive of the journal has its manifest next to it").path(path);
+            return Err(
+                problem.advice("give the manifests: --manifest, as `dray cat DRIVE DriveManifest.xml` prints them")
+            );
+        }
+        Ok(())
+    }
+
     /// Inputs, which are never overwritten.
     fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::default();
         self.sent.manifest.iter().for_each(|path| outputs.input(path, "the manifest"));
         self.sent.journal.iter().for_each(|path| outputs.input(path, "the journal"));
-        self.sent.dataset.iter().for_each(|path| outputs.input(path, "the dataset"));
+        self.sent.dataset.iter().chain(&self.sent.sources).for_each(|path| outputs.input(path, "the dataset"));
+        self.key.files().iter().for_each(|path| outputs.input(path, "the key"));
         self.there.inventory.iter().for_each(|path| outputs.input(path, "the inventory"));
         self.there.copy_log.iter().for_each(|path| outputs.input(path, "the copy log"));
         self.account.files().for_each(|path| outputs.input(path, "the credential"));
@@ -380,6 +432,46 @@ impl AuditArgs {
         Ok(finished.filter(|drive| !has(&drive.manifest_hash)).map(|drive| drive.drive_id.clone()).collect())
     }
 
+    /// Reads the metadata and properties files of the manifests from the drives.
+    fn read_drives(&self, keys: &Keys, audit: &mut Audit, output: &Output) -> Result<(), Problem> {
+        for path in &self.sent.drive {
+            let opened = keys.open(path, None, output)?;
+            if audit.add_drive(&Files::read(&opened)?) == 0 {
+                let what = "holds no metadata or properties file that the manifests name and no other drive had";
+                output.warning(&format!("{}: {what}", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sources that are not as the manifests say.
+    fn changes(&self, audit: &Audit, stop: &Stop, output: &Output) -> Result<Option<Vec<SourceChange>>, Problems> {
+        let Some(path) = &self.sent.sources else { return Ok(None) };
+        let book = self.sent.journal.as_deref().map(job::read_journal).transpose()?;
+        let since = book.as_ref().and_then(|book| job::audit::begun(&book.ledger));
+        let working = output.working();
+        let mut done = 0;
+        let changes = audit.compare_sources(path, since, &mut |_| (), &mut |bytes| {
+            done += bytes;
+            working.show(|| format!("hashing the sources: {}", ByteLen(done)), "hashing", || json!({ "bytes": done }));
+            !stop.requested()
+        })?;
+        drop(working);
+        if output.is_json() {
+            for change in &changes {
+                let source = change.source.as_ref().map(|path| path.to_string_lossy());
+                let (word, note) = words_of(&change.change);
+                output.object(
+                    "source_changed",
+                    json!({
+                        "blob": change.blob, "source": source, "change": word, "note": note,
+                    }),
+                );
+            }
+        }
+        Ok(Some(changes))
+    }
+
     fn hash(&self, audit: &mut Audit, stop: &Stop, output: &Output) -> Result<(), Problem> {
         let working = output.working();
         let mut done = 0;
@@ -388,6 +480,17 @@ impl AuditArgs {
             working.show(|| format!("hashing the sources: {}", ByteLen(done)), "hashing", || json!({ "bytes": done }));
             !stop.requested()
         })
+    }
+}
+
+/// A change in a word, and more about it.
+fn words_of(change: &Change) -> (&'static str, Option<String>) {
+    match change {
+        Change::Gone => ("gone", None),
+        Change::Length(now) => ("changed", Some(format!("has {now} bytes now"))),
+        Change::Content => ("changed", Some("has other bytes now".into())),
+        Change::Unknown(why) => ("unknown", Some(why.clone())),
+        Change::New => ("new", Some("no manifest has it".into())),
     }
 }
 
@@ -724,6 +827,20 @@ fn page_of(outcome: &Outcome) -> Page {
             page.note("These are the first; a list (--list) has all.");
         }
     }
+    if let Some(changes) = outcome.changes.as_ref().filter(|changes| !changes.is_empty()) {
+        page.section("Sources that are not as they were sent");
+        let rows: Vec<Vec<String>> = changes
+            .iter()
+            .take(PAGE_ROWS_MAX)
+            .map(|one| {
+                let (word, note) = words_of(&one.change);
+                let source = one.source.as_ref().map_or_else(String::new, |path| path.display().to_string());
+                vec![word.into(), one.blob.clone(), source, note.unwrap_or_default()]
+            })
+            .collect();
+        let columns = [Column::word("change"), Column::code("blob"), Column::code("source"), Column::long("note")];
+        page.table(&columns, &rows);
+    }
     page.section("Signature");
     page.raw(
         "<dl><div><dt>Name</dt><dd>&nbsp;<br>________________________</dd></div>\
@@ -754,6 +871,7 @@ fn tell(output: &Output, outcome: &Outcome) {
             json!({ "drive_id": id, "path": path.to_string_lossy(), "md5": md5 })
         }).collect::<Vec<_>>(),
         "without_manifest": outcome.without_manifest,
+        "sources_changed": outcome.changes.as_ref().map(Vec::len),
         "by_log_alone": outcome.by_log,
         "good": outcome.exit() == Exit::Done,
         "exit_code": outcome.exit().code(),
@@ -786,6 +904,11 @@ fn tell(output: &Output, outcome: &Outcome) {
     }
     if outcome.bad.len() > SHOWN_MAX {
         rows.push_str("  more: --list has all\n");
+    }
+    for one in outcome.changes.iter().flatten().take(SHOWN_MAX) {
+        let (word, note) = words_of(&one.change);
+        let note = note.map(|note| format!(": {note}")).unwrap_or_default();
+        rows.push_str(&format!("  source {word} {}{note}\n", clean(&one.blob)));
     }
     output.say(&rows);
     for id in &outcome.without_manifest {

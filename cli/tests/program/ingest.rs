@@ -322,10 +322,15 @@ fn puts(front: &Front) -> usize {
 }
 
 /// Starts an import with two requests at a time, and waits for it to have sent so many or to end.
-fn begun(session: &Session, front: &Front, more: usize) -> Child {
+fn begun(session: &Session, front: &Front, more: usize, words_more: &[&str]) -> Child {
     let before = puts(front);
     let mut command = crate::common::dray(words(session, &front.endpoint));
-    command.args(["--in-flight", "2"]).current_dir(&session.dir).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["--in-flight", "2"])
+        .args(words_more)
+        .current_dir(&session.dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut child = command.spawn().expect("the binary runs");
     let end = Instant::now() + Duration::from_secs(60);
     while puts(front) < before + more && child.try_wait().expect("waited").is_none() && Instant::now() < end {
@@ -343,7 +348,7 @@ fn judge_an_import_goes_on_after_kills_and_leaves_nothing_twice() {
     // After one request more a round, so that a kill comes behind each; the first asks for the container of the logs.
     for round in 2.. {
         assert!(round < 40, "it ends");
-        let mut child = begun(&session, &front, round);
+        let mut child = begun(&session, &front, round, &[]);
         if let Some(status) = child.try_wait().expect("waited") {
             assert!(status.success(), "{status}");
             break;
@@ -363,11 +368,12 @@ fn judge_an_import_waits_for_a_server_that_died() {
     let session = drive("ingest-away", "overwrite");
     let Some(azurite) = account(&session) else { return };
     let front = Front::start(&azurite, &session.path("front"), "[]");
-    let mut child = begun(&session, &front, 4);
+    let mut child = begun(&session, &front, 4, &["--stall", "2"]);
     assert!(child.try_wait().expect("waited").is_none(), "it is under way");
     let port = front.port();
     drop(front);
-    std::thread::sleep(Duration::from_secs(2));
+    // Longer than a try may take, to connect or without a byte, and than a service is waited for that never answered.
+    std::thread::sleep(Duration::from_secs(25));
     let front = Front::start_on(&azurite, &session.path("front"), "[]", port);
     let status = child.wait().expect("waited");
     assert!(status.success(), "{status}: {}", front.requests());
@@ -512,4 +518,72 @@ fn a_drive_that_the_service_would_refuse_is_not_imported() {
     let bad = ingest(&session, endpoint, &["--log-container", "Not A Container"]);
     assert_eq!(code(&bad), 1, "{}", said(&bad));
     assert!(Path::new(&session.path("logs")).exists());
+}
+
+#[test]
+fn judge_an_audit_reads_the_drives_files_and_tells_sources_that_changed() {
+    let session = drive("ingest-audit", "rename");
+    let Some(azurite) = account(&session) else { return };
+    let output = ingest(&session, &azurite.endpoint, &["--logdir", "logs"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let key = session.path("azurite/account.key").display().to_string();
+    let audit = |more: &[&str]| {
+        let words = ["audit", "--manifest", "drive.manifest.xml", "--endpoint", &azurite.endpoint, "--json"];
+        let account = ["--account-key-file", &key, "--journal", "journal.jrn"];
+        let output = crate::common::dray_in(&session.dir, &[&words[..], &account, more].concat());
+        let kinds = crate::user::described(&output.stdout);
+        assert!(kinds.is_none_or(|kinds| kinds.contains("audit=1")), "as the schema has it: {}", said(&output));
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let all: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        (code(&output), all)
+    };
+    let of = |all: &[Value], kind: &str| -> Vec<Value> {
+        all.iter().filter(|value| value["type"] == kind).cloned().collect()
+    };
+    // The manifest names metadata and properties files, and does not say what is in them.
+    let (exit, all) = audit(&[]);
+    assert_eq!(exit, 3, "{all:?}");
+    let drive = ["--drive", "drive.img", "--key-file", "drive.xml"];
+    let with_sources = [&drive[..], &["--sources", "dataset.csv"]].concat();
+    // By the journal alone: the manifests of its drives lie next to it.
+    let words = ["audit", "--journal", "journal.jrn", "--endpoint", &azurite.endpoint, "--account-key-file", &key];
+    let output = crate::common::dray_in(&session.dir, &[&words[..], &drive[..]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let (exit, all) = audit(&with_sources);
+    assert_eq!((exit, of(&all, "source_changed").len()), (0, 0), "{all:?}");
+    assert_eq!(of(&all, "audit")[0]["sources_changed"], 0, "{all:?}");
+    // One of other content and the same length, one longer, one gone, one new; one that was only touched.
+    let source = |name: &str| session.path("source").join(name);
+    let mut small = contents("small", 70_000);
+    small[69_999] ^= 1;
+    fs::write(source("sub/small.txt"), &small).expect("written");
+    fs::write(source("sub/tiny"), b"in the record, once").expect("written");
+    fs::remove_file(source("one block")).expect("removed");
+    fs::write(source("later"), b"new").expect("written");
+    fs::write(session.path("disks/disk.raw"), sparse("disk")).expect("written");
+    let (exit, all) = audit(&with_sources);
+    let mut changes: Vec<(String, String)> = of(&all, "source_changed")
+        .iter()
+        .map(|one| (one["blob"].as_str().expect("a blob").into(), one["change"].as_str().expect("a word").into()))
+        .collect();
+    changes.sort();
+    let expected = [
+        ("data/later", "new"),
+        ("data/one block", "gone"),
+        ("data/sub/small.txt", "changed"),
+        ("data/sub/tiny", "changed"),
+    ];
+    assert_eq!(exit, 3, "{all:?}");
+    assert_eq!(changes, expected.map(|(blob, word)| (blob.to_owned(), word.to_owned())));
+    assert_eq!(of(&all, "audit")[0]["word"], "SOURCES CHANGED", "{all:?}");
+    // Metadata in the account that is not that of the drive.
+    let content = session.path("again");
+    fs::write(&content, contents("small", 70_000)).expect("written");
+    let put = ["put", "data", "sub/small.txt", &content.display().to_string(), "author=another"];
+    azurite.client(&put).expect("uploaded");
+    let (exit, all) = audit(&drive);
+    assert_eq!(exit, 5, "{all:?}");
+    let different = of(&all, "audited").into_iter().filter(|row| row["verdict"] == "different");
+    let different: Vec<String> = different.map(|row| format!("{} {}", row["blob"], row["notes"])).collect();
+    assert!(matches!(&different[..], [one] if one.contains("small.txt") && one.contains("differ")), "{different:?}");
 }

@@ -39,13 +39,14 @@ pub fn described(lines: &[u8]) -> Option<String> {
 }
 
 /// Types that occur only with accidents, after a long time, or with the service and an account.
-const SELDOM: [&str; 18] = [
+const SELDOM: [&str; 19] = [
     "scanning",
     "drive_failed",
     "note",
     "keys",
     "audit",
     "audited",
+    "source_changed",
     "hashing",
     "imported",
     "job_logs",

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::hash::{hex_upper, sha256};
 use super::erase::Context;
 use super::lane::merged;
 use super::map::{Map, Status};
@@ -22,6 +21,7 @@ use super::rescue::Rescue;
 use super::search::is_zero;
 use super::target::{self, Target};
 use crate::device::{self, Access, Device, Ground, Roots, guard};
+use crate::hash::{hex_upper, sha256};
 use crate::io::is_shortage;
 use crate::journal::files::replace_private;
 use crate::pool::SLOT_LEN;

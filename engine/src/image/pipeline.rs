@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::lane::{Counters, Lane, Piece};
+use super::packed::Packed;
 use super::search::is_zero;
 use crate::device::Device;
 use crate::hash::{Md5, Sha256, md5, sha256};
@@ -24,7 +25,6 @@ use crate::stream::rate_limit::RateLimit;
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, How, Span, Workers};
 use crate::units::{ByteOffset, ByteRange};
-use super::packed::Packed;
 
 /// Slots of the pipeline, 160 MiB: those being filled, two groups of lanes at the workers, one for each stage, and the
 /// writes that a drive has in flight.

@@ -4,6 +4,8 @@
 //! verdict of its own, and the proof that it rests on; without one it is unknown, never equal. Nothing here knows a
 //! network: what a listing tells comes in as [`There`], and what has to be read back goes out as [`Reading`].
 
+mod sources;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -22,6 +24,9 @@ use crate::plan::catalog::Catalog;
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::request::Sets;
 use crate::source::select::Selection;
+
+use sources::SideFile;
+pub use sources::{Change, SourceChange, begun};
 
 /// Longest dataset that is read.
 const DATASET_MAX: u64 = 1 << 30;
@@ -141,6 +146,8 @@ struct Sent {
     properties_md5: Option<[u8; 16]>,
     has_properties: bool,
     has_metadata: bool,
+    /// Metadata and properties files of a manifest, in `Audit::side_files`.
+    files: [Option<u32>; 2],
     /// File of the catalog.
     source: Option<u32>,
     /// In `Audit::sides`.
@@ -239,6 +246,7 @@ pub struct Audit {
     rows: Vec<Sent>,
     pieces: Vec<Piece>,
     sides: Vec<Sides>,
+    side_files: Vec<SideFile>,
     catalog: Option<Catalog>,
     by_path: HashMap<Box<str>, u32>,
     by_file: HashMap<Box<str>, u32>,
@@ -267,6 +275,29 @@ fn before_number(path: &str) -> Option<String> {
     (!first.is_empty() && number > 0).then(|| format!("{dir}/{first}{end}"))
 }
 
+/// The rows of a dataset, and its sources as they are now.
+fn scanned(
+    path: &Path,
+    problems: &mut Problems,
+    warnings: &mut Vec<Problem>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<(Vec<dataset::DatasetRow>, Option<scan::Scan>), Problem> {
+    let bytes = input::read(path, DATASET_MAX, Pipes::Taken)
+        .map_err(|error| Problem::new(Kind::Usage, format!("the dataset cannot be read: {error}")).path(path))?;
+    let parsed = dataset::parse_into(path, &bytes, problems);
+    let (own, selection) = (Own::default(), Selection::default());
+    let of = Of {
+        dataset: path,
+        rows: &parsed.rows,
+        root_units: 1 + names::SESSION_LEN_MAX,
+        sets: Sets::default(),
+        own: &own,
+        selection: &selection,
+    };
+    let (_, scanned) = scan::sources(&of, problems, warnings, on_event);
+    Ok((parsed.rows, scanned))
+}
+
 impl Audit {
     /// Adds what a manifest says was sent.
     ///
@@ -279,6 +310,7 @@ impl Audit {
         let mut reader = manifest::Reader::new(BufReader::with_capacity(1 << 20, &file));
         let mut drive = String::new();
         let mut heads: (bool, bool, Option<[u8; 16]>) = (false, false, None);
+        let (mut side_files, mut of_list) = (HashMap::new(), [None; 2]);
         let before = self.rows.len();
         let md5_of = |hash: Option<Digest>| match hash {
             Some(Digest::Md5(md5)) => Some(md5),
@@ -295,6 +327,10 @@ impl Audit {
                 Some(manifest::Event::ListStart(head)) => {
                     let md5 = head.properties.as_ref().and_then(|side| md5_of(side.hash));
                     heads = (head.metadata.is_some(), head.properties.is_some(), md5);
+                    of_list = [&head.metadata, &head.properties].map(|side| {
+                        let side = side.as_ref()?;
+                        Some(self.side_file(&mut side_files, &side.path, md5_of(side.hash)))
+                    });
                 }
                 Some(manifest::Event::BlobStart(start)) => {
                     if start.is_length_wrong {
@@ -314,6 +350,7 @@ impl Audit {
                             properties_md5,
                             has_properties,
                             has_metadata,
+                            files: of_list,
                             source: None,
                             sides: None,
                             disposition: (start.disposition.as_deref())
@@ -342,6 +379,10 @@ impl Audit {
                         sent.is_hashed = false;
                     }
                     sent.has_metadata |= end.metadata.is_some();
+                    for (at, side) in [&end.metadata, &end.properties].into_iter().enumerate() {
+                        let Some(side) = side else { continue };
+                        sent.files[at] = Some(self.side_file(&mut side_files, &side.path, md5_of(side.hash)));
+                    }
                     if let Some(side) = &end.properties {
                         sent.has_properties = true;
                         sent.properties_md5 = md5_of(side.hash);
@@ -373,22 +414,8 @@ impl Audit {
         if self.catalog.is_some() {
             return Err(Problem::new(Kind::Usage, "one dataset a run").path(path).into());
         }
-        let bytes = input::read(path, DATASET_MAX, Pipes::Taken)
-            .map_err(|error| Problem::new(Kind::Usage, format!("the dataset cannot be read: {error}")).path(path))?;
-        let mut problems = Problems::default();
-        let mut warnings = Vec::new();
-        let parsed = dataset::parse_into(path, &bytes, &mut problems);
-        let own = Own::default();
-        let selection = Selection::default();
-        let of = Of {
-            dataset: path,
-            rows: &parsed.rows,
-            root_units: 1 + names::SESSION_LEN_MAX,
-            sets: Sets::default(),
-            own: &own,
-            selection: &selection,
-        };
-        let (_, scanned) = scan::sources(&of, &mut problems, &mut warnings, on_event);
+        let (mut problems, mut warnings) = (Problems::default(), Vec::new());
+        let (rows, scanned) = scanned(path, &mut problems, &mut warnings, on_event)?;
         let read = |file: &Option<PathBuf>, problems: &mut Problems| {
             let file = file.as_ref()?;
             let bytes = input::read(file, limits::SIDE_FILE_MAX, Pipes::Refused).ok()?;
@@ -401,7 +428,7 @@ impl Audit {
             }
         };
         let first = self.sides.len() as u32;
-        for row in &parsed.rows {
+        for row in &rows {
             let (properties, metadata) =
                 (read(&row.properties_file, &mut problems), read(&row.metadata_file, &mut problems));
             let files = [row.metadata_file.clone(), row.properties_file.clone()];
@@ -415,7 +442,7 @@ impl Audit {
         for (index, file) in scanned.catalog.files().iter().enumerate() {
             let index = index as u32;
             scanned.catalog.blob_path(index, &mut blob);
-            let disposition = parsed.rows.get(file.row as usize).map(|row| row.disposition).unwrap_or_default();
+            let disposition = rows.get(file.row as usize).map(|row| row.disposition).unwrap_or_default();
             self.take(Sent {
                 path: blob.as_str().into(),
                 file: None,
@@ -426,6 +453,7 @@ impl Audit {
                 properties_md5: None,
                 has_properties: false,
                 has_metadata: false,
+                files: [None; 2],
                 source: Some(index),
                 sides: Some(first + file.row),
                 disposition,
@@ -690,6 +718,7 @@ impl Audit {
                 row.state.notes.push("Content-MD5 is another".into());
             }
         }
+        let is_known = wanted.and_then(|wanted| wanted.0).is_some();
         // A properties file of ours holds the MD5 of the whole: its own hash tells whether that is the blob's.
         if row.has_properties
             && let (Some(wanted), Some(found)) = (row.properties_md5, there.md5)
@@ -705,11 +734,11 @@ impl Audit {
             });
             if is_ours {
                 (row.state.content, row.state.proof) = (Finding::Equal, Some(Proof::ContentMd5));
-            } else {
+            } else if !is_known {
                 row.state.rest = row.state.rest.max(Finding::Unknown);
                 row.state.notes.push("its properties file is on the drive: nothing says what is in it".into());
             }
-        } else if row.has_properties {
+        } else if row.has_properties && !is_known {
             row.state.rest = row.state.rest.max(Finding::Unknown);
             row.state.notes.push("its properties file is on the drive: nothing says what is in it".into());
         }

@@ -202,6 +202,17 @@ impl<'a> FileReader<'a> {
         self.stream.size()
     }
 
+    /// Fills `into` with the data from byte `at` on.
+    ///
+    /// # Errors
+    /// The drive fails; [`io::ErrorKind::UnexpectedEof`] if the data end before.
+    pub fn read_exact_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        if at.checked_add(into.len() as u64).is_none_or(|end| end > self.stream.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.read_range(at, into).map_err(|error| io::Error::other(error.to_string()))
+    }
+
     /// Reads a range, which must be inside the data.
     pub(crate) fn read_range(&self, at: u64, into: &mut [u8]) -> Result<(), NtfsError> {
         let got = self.volume.read_range(&mut View(self.opened), &self.stream, at, into)?;
