@@ -9,7 +9,7 @@ use super::classic_words::Syntax;
 const SYNTAX: Syntax = Syntax {
     classic: "RepairImport",
     modern: "repair-import",
-    // The log says everything that a manifest would; nothing is logged that is not printed.
+    // Nothing is logged that is not printed: /logdir is taken and has no effect.
     values: &["r", "d", "sn", "CopyLogFile", "ManifestFile", "PathMapFile", "logdir"],
     secrets: &["bk", "sk", "csas"],
 };
@@ -18,17 +18,18 @@ const SYNTAX: Syntax = Syntax {
 pub fn parse(words: &[OsString]) -> Result<Translated, Fault> {
     let Some(mut words) = SYNTAX.read(words) else { return Ok(SYNTAX.help()) };
     words.pass("r", "--repair-file");
+    words.pass_secret("bk", "--key-file", false);
+    // With a key, /d is the drive that it opens, or an image of it.
+    let option = if words.has("bk") { "--drive" } else { "--dir" };
     let dirs = words.value("d").map_or(&[][..], OsStr::as_bytes).split(|byte| *byte == b';');
     for dir in dirs.filter(|dir| !dir.is_empty()) {
-        words.option("--dir", OsStr::from_bytes(dir));
+        words.option(option, OsStr::from_bytes(dir));
     }
     words.pass_account(str::to_owned);
     words.pass_credential();
     words.pass("CopyLogFile", "--copy-log");
+    words.pass("ManifestFile", "--manifest");
     words.pass("PathMapFile", "--path-map");
-    if words.has("bk") {
-        words.fault("/bk: an encrypted source drive is read by `dray verify --extract-to DIR`; name DIR with /d");
-    }
     words.want(&[("r", "repair file"), ("d", "directories"), ("CopyLogFile", "copy log")]);
     words.finish()
 }
@@ -61,6 +62,11 @@ mod tests {
 
     #[test]
     fn a_secret_in_the_command_line_is_neither_used_nor_shown() {
+        let line = ["/r:r", "/bk:@key", "/d:/dev/sdb", "/CopyLogFile:l", "/ManifestFile:m"];
+        let wanted = "repair-import --repair-file=r --key-file=key --drive=/dev/sdb --copy-log=l --manifest=m";
+        assert_eq!(of(&line), Ok((wanted.into(), 0)));
+        let (modern, warnings) = of(&["/r:r", "/d:d", "/CopyLogFile:l", "/bk:hush"]).expect("good");
+        assert!(modern.contains("--drive=d") && !modern.contains("hush") && warnings == 1, "{modern}");
         let (modern, warnings) = of(&["/R:r", "/D:d", "/copylogfile:l", "/sn:acc", "/csas:hush"]).expect("good");
         assert!(modern.contains("--sas-file=-") && !modern.contains("hush") && warnings == 1, "{modern}");
         for bad in [
@@ -68,7 +74,6 @@ mod tests {
             &["/r:r", "/d:d", "/CopyLogFile:l", "/sk:@a", "/csas:@b"],
             &["/r:r", "/r:r", "/d:d", "/CopyLogFile:l"],
             &["/r:r", "/d:d", "/CopyLogFile:l", "/sn:No"],
-            &["/r:r", "/d:d", "/CopyLogFile:l", "/bk:hush"],
             &["/r:r", "/d:d", "/CopyLogFile:l", "hush"],
             &["/r:r", "/d:d", "/CopyLogFil:l"],
         ] {

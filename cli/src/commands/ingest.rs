@@ -252,7 +252,7 @@ fn finish(import: &Import<'_>, mut judged: Judged<'_>, output: &Output) -> Resul
     Ok((judged.verdict.drive.name.clone(), summary))
 }
 
-fn as_json(one: &Imported) -> Value {
+pub(super) fn as_json(one: &Imported) -> Value {
     json!({
         "blob": one.blob,
         "renamed": one.renamed,

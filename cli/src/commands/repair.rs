@@ -1,18 +1,21 @@
-//! `dray repair-import`: sends again what a copy log says failed, from the original directories.
+//! `dray repair-import`: sends again what a copy log says failed, from the original directories or from a drive.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
+use dray_engine::job::{Files, Opened};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
-use dray_service::ingest::IN_FLIGHT_MAX;
-use dray_service::repair::{Options, Outcome, Repair, Repaired};
-use serde_json::{Value, json};
+use dray_service::ingest::{IN_FLIGHT_MAX, Imported};
+use dray_service::repair::{Options, Outcome, Repair};
+use serde_json::json;
 
 use crate::account::AccountArgs;
 use crate::args::size;
+use crate::commands::ingest::as_json;
 use crate::exit::Exit;
+use crate::key::KeyArgs;
 use crate::render::{Output, clean, count, json as object, labelled, wrap};
 use crate::signals::{self, Signals};
 
@@ -26,11 +29,14 @@ const SHOWN_MAX: usize = 20;
 #[command(after_help = "Only what the log calls failed is sent. Blobs that were renamed are repaired under their new \
                         names; what is there and right stays. Originals that are not found, are found twice or were \
                         changed go into the path map: write a TAB and the right path behind each, and run the same \
-                        command again. Exit code 0 only if nothing of the log is left to repair, 3 if something \
+                        command again. What is in no directory is read from --drive: the drive that was sent, or \
+                        another with the same files; it is unlocked and read, never mounted. Exit code 0 only if nothing of the log is left to repair, 3 if something \
                         is.\n\n\
                         Examples:\n  \
                         dray repair-import --repair-file 9WM35C2V.rep --dir /data --dir /more \\\n      \
                         --copy-log 9WM35C2V_error.xml --path-map 9WM35C2V.txt --endpoint ACCOUNT\n  \
+                        dray repair-import --repair-file 9WM35C2V.rep --drive /dev/sdb \\\n      \
+                        --key-file 9WM35C2V.xml --copy-log error.xml --endpoint ACCOUNT\n  \
                         dray RepairImport /r:9WM35C2V.rep /d:/data;/more /sn:ACCOUNT /sk:@key \\\n      \
                         /CopyLogFile:9WM35C2V_error.xml /PathMapFile:9WM35C2V.txt")]
 pub struct RepairImportArgs {
@@ -38,11 +44,17 @@ pub struct RepairImportArgs {
     #[arg(long, value_name = "FILE")]
     repair_file: PathBuf,
     /// Directories with the original files
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "drive")]
     dir: Vec<PathBuf>,
-    /// Error log or verbose log of the drive, of the first generation
+    /// Drives or images with the original files, by their paths on the drive
+    #[arg(long, value_name = "DRIVE")]
+    drive: Vec<PathBuf>,
+    /// Copy log of the drive: error or verbose log, or CopyLog with --manifest
     #[arg(long, value_name = "FILE")]
     copy_log: PathBuf,
+    /// Manifest of the drive, which a log of the second generation needs
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// Gets the paths of originals that cannot be used, and says where they are
     #[arg(long, value_name = "FILE")]
     path_map: Option<PathBuf>,
@@ -53,6 +65,9 @@ pub struct RepairImportArgs {
     /// Bytes a second sent: 50MB, 50MiB
     #[arg(long, value_name = "SIZE", value_parser = size::rate)]
     rate_limit: Option<u64>,
+    /// Source of the key.
+    #[command(flatten)]
+    key: KeyArgs,
     #[command(flatten)]
     account: AccountArgs,
 }
@@ -82,19 +97,24 @@ impl RepairImportArgs {
             let problem = Problem::new(Kind::Usage, "is no directory").path(dir).column("--dir");
             problems.push(problem.advice("name the directories that the drive was filled from"));
         }
+        let keys = self.key.read().map_err(|problem| problems.push(problem)).ok();
         problems.into_result()?;
-        let Some(Some(account)) = account else { return Ok(Exit::Usage) };
+        let (Some(Some(account)), Some(keys)) = (account, keys) else { return Ok(Exit::Usage) };
+        let opened = self.drive.iter().map(|drive| keys.open(drive, None, output));
+        let opened: Vec<Opened> = opened.collect::<Result<_, _>>()?;
+        let drives: Vec<Files<'_>> = opened.iter().map(Files::read).collect::<Result<_, _>>()?;
         let options = Options {
             repair_file: self.repair_file,
             dirs: self.dir,
             copy_log: self.copy_log,
+            manifest: self.manifest,
             path_map: self.path_map,
             in_flight_max: self.in_flight as usize,
             rate: self.rate_limit,
         };
         signals.writing.store(true, Ordering::Release);
         let working = output.working();
-        let outcome = Repair::new(account, options).run(&signals.stop, &mut |done, all| {
+        let outcome = Repair::new(account, options).run(&drives, &signals.stop, &mut |done, all| {
             working.show(
                 || format!("repairing: {done} of {}", count(all, "blob")),
                 "repairing",
@@ -112,20 +132,7 @@ fn exit(outcome: &Outcome) -> Exit {
     if let Some(problem) = &outcome.problem {
         return Exit::of_problems(&problem.clone().into());
     }
-    if outcome.blobs.iter().all(Repaired::is_good) { Exit::Done } else { Exit::LeftOut }
-}
-
-fn as_json(one: &Repaired) -> Value {
-    json!({
-        "blob": one.blob,
-        "renamed": one.renamed,
-        "file": one.file,
-        "length": one.length,
-        "status": one.status.map(|status| status.as_str()),
-        "earlier": one.earlier,
-        "note": one.message,
-        "good": one.is_good(),
-    })
+    if outcome.blobs.iter().all(Imported::is_good) { Exit::Done } else { Exit::LeftOut }
 }
 
 fn report(outcome: &Outcome, output: &Output) {

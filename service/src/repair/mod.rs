@@ -1,35 +1,30 @@
-//! `dray repair-import`: what a copy log says failed is sent again, from the original directories
+//! `dray repair-import`: what a copy log says failed is sent again, from the original directories or from a drive
 //! (docs/spec/import-export.md#repairimport).
 //!
-//! The uploader is that of an import; its pieces come from files instead of a drive. Pieces that the log calls uploaded
+//! The uploader is that of an import; its pieces come from files, one by one. Pieces that the log calls uploaded
 //! or committed are taken as such where the account still has them. Lists of blocks are committed whole, with the
 //! properties and metadata that the blob has. The repair file is the state of an import.
 
+mod log;
 mod paths;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use dray_account::{Account, Condition};
-use dray_engine::job::copylog::{
-    self, BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, SideStatus, is_success,
-};
+use dray_engine::job::copylog::{BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, SideStatus, is_success};
 use dray_engine::job::deliver::{Act, Bytes, Finish, Sink};
-use dray_engine::job::{
-    Digest, Disposition, Md5, Pieces, Pipes, RateLimit, Stop, Verdict, numbered, open_input, timestamp,
-};
+use dray_engine::job::{Digest, Disposition, Files, Md5, Pieces, RateLimit, Stop, Verdict, numbered, timestamp};
 use dray_engine::report::{Kind, Problem};
 
+use crate::ingest::Imported;
 use crate::ingest::flow::Flow;
 use crate::ingest::state::{Head, State};
 use crate::ingest::upload::{Became, Entry, Input, Piece, Side, Taker, Upload};
 pub use paths::Lost;
-use paths::Originals;
+use paths::{Original, Originals};
 
 /// Length of the blocks of a file whose blocks are not known.
 const BLOCK: u64 = 4 << 20;
@@ -45,8 +40,10 @@ pub struct Options {
     pub repair_file: PathBuf,
     /// Directories with the originals.
     pub dirs: Vec<PathBuf>,
-    /// Copy log of the first generation.
+    /// Copy log of either generation.
     pub copy_log: PathBuf,
+    /// Manifest of the drive, which a log of the second generation needs.
+    pub manifest: Option<PathBuf>,
     /// Gets the paths of originals that were not found, and says where they are.
     pub path_map: Option<PathBuf>,
     /// Most requests in flight.
@@ -55,94 +52,27 @@ pub struct Options {
     pub rate: Option<u64>,
 }
 
-/// A blob that the log calls failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repaired {
-    /// `container/name`.
-    pub blob: String,
-    /// The name that it has now, if that is another.
-    pub renamed: Option<String>,
-    /// Path on the drive.
-    pub file: String,
-    /// Bytes.
-    pub length: u64,
-    /// Its status now; `None`: it was not reached.
-    pub status: Option<BlobStatus>,
-    /// By an earlier run.
-    pub earlier: bool,
-    /// The remaining obstacle.
-    pub message: Option<String>,
-}
-
-impl Repaired {
-    /// Whether nothing is in the way any more.
-    pub fn is_good(&self) -> bool {
-        self.status == Some(BlobStatus::Completed)
-    }
-}
-
 /// Result of a repair.
 #[derive(Debug)]
 pub struct Outcome {
     /// Id of the drive by the log.
     pub drive_id: String,
     /// Every blob that the log calls failed.
-    pub blobs: Vec<Repaired>,
+    pub blobs: Vec<Imported>,
     /// The path map, if something is to be filled in.
     pub path_map: Option<PathBuf>,
     /// The problem that ended the repair early.
     pub problem: Option<Problem>,
 }
 
-/// The failed blobs of a drive by its log.
-struct Log {
-    drive_id: String,
-    md5: String,
-    failed: Vec<LogBlob>,
-}
-
 /// A blob of the log, and what is to be done for it.
-struct Plan {
+struct Plan<'a> {
     blob: LogBlob,
-    original: Result<PathBuf, Lost>,
+    original: Result<Original<'a>, Lost>,
     /// Pieces that the log calls sent.
     sent: Vec<u32>,
     /// Only properties or metadata are missing.
     is_sides_only: bool,
-}
-
-fn read_log(path: &Path) -> Result<Log, Problem> {
-    let failed = |what: String| Problem::new(Kind::Usage, what).path(path);
-    let file = open_input(path, Pipes::Refused).map_err(|e| failed(format!("the copy log cannot be read: {e}")))?;
-    let mut reader = copylog::Reader::new(BufReader::with_capacity(1 << 20, &file));
-    let (mut drive_id, mut out) = (String::new(), Vec::new());
-    loop {
-        let event = reader.next_event();
-        match event.map_err(|e| failed(format!("the copy log is not whole: {}", e.what)).line(e.line))? {
-            None => break,
-            Some(copylog::Event::DriveId(id)) => drive_id = id.trim().to_owned(),
-            Some(copylog::Event::Blob(blob)) if !blob.is_success() => out.push(*blob),
-            Some(copylog::Event::Errored(_) | copylog::Event::File(_) | copylog::Event::Summary(_)) => {
-                let problem =
-                    failed("is a log of the second generation, which does not say what of a blob failed".into());
-                return Err(problem.advice("give the error or verbose log of the drive (waies/…_error.xml)"));
-            }
-            Some(_) => {}
-        }
-    }
-    let mut md5 = Md5::new();
-    let mut buffer = vec![0; 1 << 16];
-    let mut at = 0;
-    loop {
-        let len = file.read_at(&mut buffer, at).map_err(|e| failed(format!("the copy log cannot be read: {e}")))?;
-        if len == 0 {
-            break;
-        }
-        md5.update(&buffer[..len]);
-        at += len as u64;
-    }
-    let md5 = md5.finish().iter().map(|byte| format!("{byte:02X}")).collect();
-    Ok(Log { drive_id, md5, failed: out })
 }
 
 /// Whether pieces cover a blob from end to end.
@@ -201,13 +131,18 @@ impl Repair {
         Self { account: Arc::new(account), options }
     }
 
-    /// Repairs what the log says failed; `progress` gets blobs that are dealt with, and all.
+    /// Repairs what the log says failed. What is in no directory is looked for on `drives`. `progress` gets blobs that are dealt with, and all.
     ///
     /// # Errors
     /// Log, path map or repair file cannot be used; nothing was sent.
-    pub fn run(&self, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome, Problem> {
-        let log = read_log(&self.options.copy_log)?;
-        let mut originals = Originals::new(self.options.dirs.clone(), self.options.path_map.clone())?;
+    pub fn run(
+        &self,
+        drives: &[Files<'_>],
+        stop: &Stop,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome, Problem> {
+        let log = log::read(&self.options.copy_log, self.options.manifest.as_deref())?;
+        let mut originals = Originals::new(self.options.dirs.clone(), drives, self.options.path_map.clone())?;
         let head = Head {
             drive: log.drive_id.clone(),
             manifest: log.md5.clone(),
@@ -246,7 +181,7 @@ impl Repair {
     }
 
     /// Finds out what is to be done for a blob.
-    fn plan(&self, mut blob: LogBlob, originals: &Originals, input: &mut Input) -> Result<Plan, Problem> {
+    fn plan<'a>(&self, mut blob: LogBlob, originals: &Originals<'a>, input: &mut Input) -> Result<Plan<'a>, Problem> {
         let became = blob.disposition.as_ref().and_then(|(_, became)| DispositionStatus::parse(became));
         let keeps = matches!(
             became,
@@ -256,7 +191,7 @@ impl Repair {
         let is_pages = blob.pieces_kind == Some(Pieces::Pages);
         let length = blob.length;
         let original = originals.find(&blob.file_path, length);
-        let known = length.or_else(|| Some(std::fs::metadata(original.as_ref().ok()?).ok()?.len())).unwrap_or(0);
+        let known = length.or_else(|| original.as_ref().ok()?.len()).unwrap_or(0);
         let is_failed = |piece: &LogPiece| !is_success(&piece.status);
         let has_side = [&blob.metadata, &blob.properties].into_iter().flatten().any(|side| !is_success(&side.status));
         let is_sides_only = keeps
@@ -312,7 +247,7 @@ impl Repair {
     /// Sends the pieces of all blobs, and once more what has to be.
     fn send(
         &self,
-        plans: &[Plan],
+        plans: &[Plan<'_>],
         upload: &Upload,
         taker: &mut Taker,
         stop: &Stop,
@@ -338,7 +273,7 @@ impl Repair {
             let pieces: Vec<u32> = (0..count).filter(|piece| taker.wants(number, *piece)).collect();
             match (&plan.original, pieces.is_empty()) {
                 (Err(lost), false) => upload.give_up(number as u32, BlobStatus::FileNotFound, lost.words().into()),
-                (Ok(path), false) => give(path, plan, number, &pieces, taker, stop)?,
+                (Ok(original), false) => give(original, plan, number, &pieces, taker, stop)?,
                 // Everything of it is there, and waits for its commit.
                 (_, true) => finish(plan, number, taker)?,
             }
@@ -353,7 +288,7 @@ impl Repair {
             }
             for (number, pieces) in &later {
                 match &plans[*number].original {
-                    Ok(path) => give(path, &plans[*number], *number, pieces, taker, stop)?,
+                    Ok(original) => give(original, &plans[*number], *number, pieces, taker, stop)?,
                     Err(lost) => upload.give_up(*number as u32, BlobStatus::FileNotFound, lost.words().into()),
                 }
             }
@@ -383,7 +318,7 @@ impl Repair {
         Ok(())
     }
 
-    fn outcome(&self, number: usize, plan: &Plan, upload: &Upload, originals: &mut Originals) -> Repaired {
+    fn outcome(&self, number: usize, plan: &Plan<'_>, upload: &Upload, originals: &mut Originals<'_>) -> Imported {
         let became: Option<Became> = upload.became(number);
         let entry = &upload.blobs[number];
         let is_good = became.as_ref().is_some_and(|became| became.status == BlobStatus::Completed);
@@ -403,12 +338,14 @@ impl Repair {
         let number = became.as_ref().map_or(1, |became| became.number);
         let (container, name) = entry.place();
         let now = format!("{container}/{}", numbered(name, number));
-        Repaired {
+        Imported {
             blob: entry.path.to_string(),
             renamed: (number > 1).then_some(now),
             file: plan.blob.file_path.clone(),
             length: entry.length,
             status: became.as_ref().map(|became| became.status),
+            disposition: became.as_ref().map(|became| became.disposition),
+            is_at_fault: became.as_ref().is_some_and(Became::is_at_fault),
             earlier: became.as_ref().is_some_and(|became| became.earlier),
             message: became.and_then(|became| became.message),
         }
@@ -422,7 +359,7 @@ fn lost_side(upload: &Upload, number: usize) -> Option<SideStatus> {
 }
 
 /// Reads a metadata or properties file from the directories; without an original there is its path alone.
-fn read_side(side: &LogSide, originals: &Originals) -> Option<Side> {
+fn read_side(side: &LogSide, originals: &Originals<'_>) -> Option<Side> {
     let (named, is_global) = match (&side.own, &side.global) {
         (Some(own), _) => (own, false),
         (None, Some(global)) => (global, true),
@@ -433,8 +370,8 @@ fn read_side(side: &LogSide, originals: &Originals) -> Option<Side> {
         _ => None,
     };
     let pairs = OnceLock::new();
-    let read = originals.find(&named.0, None).map_err(|_| SideStatus::FileNotFound).and_then(|path| {
-        let bytes = dray_engine::job::read_input(&path, SIDE_MAX, Pipes::Refused).map_err(|_| SideStatus::IOFailed)?;
+    let read = originals.find(&named.0, None).map_err(|_| SideStatus::FileNotFound).and_then(|original| {
+        let bytes = original.read(SIDE_MAX).map_err(|_| SideStatus::IOFailed)?;
         let mut sum = Md5::new();
         sum.update(&bytes);
         if md5.is_some_and(|md5| md5 != sum.finish()) {
@@ -448,14 +385,14 @@ fn read_side(side: &LogSide, originals: &Originals) -> Option<Side> {
 
 /// Reads pieces of an original, and gives them to the uploader as the engine gives a drive's.
 fn give(
-    path: &Path,
-    plan: &Plan,
+    original: &Original<'_>,
+    plan: &Plan<'_>,
     number: usize,
     pieces: &[u32],
     taker: &mut Taker,
     stop: &Stop,
 ) -> Result<(), Problem> {
-    let file = File::open(path);
+    let file = original.open();
     for at in pieces {
         if stop.requested() {
             return Err(Problem::new(Kind::Interrupted, "stopped on request"));
@@ -463,7 +400,7 @@ fn give(
         let piece = &plan.blob.pieces[*at as usize];
         let mut bytes = vec![0; piece.length as usize];
         let read = match &file {
-            Ok(file) => file.read_exact_at(&mut bytes, piece.offset).is_ok(),
+            Ok(file) => file.read_at(piece.offset, &mut bytes).is_ok(),
             Err(_) => false,
         };
         let mut md5 = Md5::new();
@@ -483,7 +420,7 @@ fn give(
     finish(plan, number, taker)
 }
 
-fn finish(plan: &Plan, number: usize, taker: &mut Taker) -> Result<(), Problem> {
+fn finish(plan: &Plan<'_>, number: usize, taker: &mut Taker) -> Result<(), Problem> {
     let finish = Finish {
         blob: number,
         path: plan.blob.blob_path.clone(),

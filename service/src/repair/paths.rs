@@ -1,12 +1,14 @@
-//! Places of the originals of a drive's files: directories, and the path map
+//! Places of the originals of a drive's files: directories, drives, and the path map
 //! (docs/spec/import-export.md#repairimport).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{Pipes, decode_text, read_input};
+use dray_engine::job::files::FileReader;
+use dray_engine::job::{FileId, Files, Pipes, decode_text, read_input};
 use dray_engine::report::{Kind, Problem};
 
 /// Longest path map that is read.
@@ -40,23 +42,80 @@ impl Lost {
     }
 }
 
-/// Directories with originals, and the map for those that are elsewhere.
+/// An original that was found.
+#[derive(Clone, Debug)]
+pub(crate) enum Original<'a> {
+    /// A file of this machine.
+    Here(PathBuf),
+    /// A file on a drive, which is read through the engine.
+    OnDrive(&'a Files<'a>, FileId),
+}
+
+/// An original that is open.
+pub(crate) enum Opened<'a> {
+    Here(File),
+    OnDrive(FileReader<'a>),
+}
+
+impl<'a> Original<'a> {
+    /// Its bytes, where they can be counted.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Self::Here(path) => Some(fs::metadata(path).ok()?.len()),
+            Self::OnDrive(files, file) => Some(files.catalog.info(*file).size),
+        }
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> io::Result<Opened<'a>> {
+        match self {
+            Self::Here(path) => File::open(path).map(Opened::Here),
+            Self::OnDrive(files, file) => {
+                files.open(*file).map(Opened::OnDrive).map_err(|problem| io::Error::other(problem.to_string()))
+            }
+        }
+    }
+
+    /// All of it, if it is no longer than `len_max`.
+    pub fn read(&self, len_max: u64) -> io::Result<Vec<u8>> {
+        let Self::OnDrive(..) = self else {
+            let Self::Here(path) = self else { return Ok(Vec::new()) };
+            return read_input(path, len_max, Pipes::Refused).map(|bytes| bytes.to_vec());
+        };
+        let len = self.len().filter(|len| *len <= len_max).ok_or(io::ErrorKind::FileTooLarge)?;
+        let mut bytes = vec![0; len as usize];
+        self.open()?.read_at(0, &mut bytes).map(|()| bytes)
+    }
+}
+
+impl Opened<'_> {
+    /// Fills `into` from byte `at` on.
+    pub fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Here(file) => file.read_exact_at(into, at),
+            Self::OnDrive(file) => file.read_exact_at(at, into),
+        }
+    }
+}
+
+/// Directories and drives with originals, and the map for those that are elsewhere.
 #[derive(Debug, Default)]
-pub(crate) struct Originals {
+pub(crate) struct Originals<'a> {
     dirs: Vec<PathBuf>,
+    drives: &'a [Files<'a>],
     map: Option<PathBuf>,
     /// Paths on the drive, and where the user says that they are.
     said: BTreeMap<String, PathBuf>,
     lost: BTreeSet<String>,
 }
 
-impl Originals {
-    /// The directories, and the map as it is: a line is a path on the drive, a TAB, and the path of the original; what
+impl<'a> Originals<'a> {
+    /// The directories, the drives, and the map as it is: a line is a path on the drive, a TAB, and the path of the original; what
     /// has no second path says nothing.
     ///
     /// # Errors
     /// The map is there and cannot be read.
-    pub fn new(dirs: Vec<PathBuf>, map: Option<PathBuf>) -> Result<Self, Problem> {
+    pub fn new(dirs: Vec<PathBuf>, drives: &'a [Files<'a>], map: Option<PathBuf>) -> Result<Self, Problem> {
         let mut said = BTreeMap::new();
         if let Some(path) = map.as_deref().filter(|path| path.exists()) {
             let failed = |error: std::io::Error| {
@@ -72,18 +131,41 @@ impl Originals {
                 }
             }
         }
-        Ok(Self { dirs, map, said, lost: BTreeSet::new() })
+        Ok(Self { dirs, drives, map, said, lost: BTreeSet::new() })
     }
 
-    /// The original of a file on the drive, of `length` bytes where that is known: where the map says, or below one of the
-    /// directories. A drive keeps its files below directories of its own: what stands first in the path may be missing.
+    /// The original of a file on the drive, of `length` bytes where that is known: where the map says, below one of the
+    /// directories, or on one of the drives.
     ///
     /// # Errors
     /// The reason why there is none.
-    pub fn find(&self, on_drive: &str, length: Option<u64>) -> Result<PathBuf, Lost> {
+    pub fn find(&self, on_drive: &str, length: Option<u64>) -> Result<Original<'a>, Lost> {
         if let Some(here) = self.said.get(on_drive) {
-            return if here.is_file() { Ok(here.clone()) } else { Err(Lost::Missing) };
+            return if here.is_file() { Ok(Original::Here(here.clone())) } else { Err(Lost::Missing) };
         }
+        match self.find_here(on_drive, length) {
+            Ok(path) => Ok(Original::Here(path)),
+            Err(Lost::Missing) if !self.drives.is_empty() => self.find_on_drives(on_drive, length),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// A drive has its files by these paths: the one that was sent, or one with the same files.
+    fn find_on_drives(&self, on_drive: &str, length: Option<u64>) -> Result<Original<'a>, Lost> {
+        let found = self.drives.iter().filter_map(|files| Some((files, files.find(on_drive).ok()?)));
+        let found: Vec<_> = found.filter(|(files, file)| !files.catalog.info(*file).directory).collect();
+        match found[..] {
+            [] => Err(Lost::Missing),
+            [(files, file)] if length.is_none_or(|length| files.catalog.info(file).size == length) => {
+                Ok(Original::OnDrive(files, file))
+            }
+            [_] => Err(Lost::Changed),
+            _ => Err(Lost::Several),
+        }
+    }
+
+    /// A drive keeps its files below directories of its own: what stands first in the path may be missing.
+    fn find_here(&self, on_drive: &str, length: Option<u64>) -> Result<PathBuf, Lost> {
         let parts: Vec<&str> = on_drive.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
         if parts.is_empty() || parts.iter().any(|part| matches!(*part, "." | "..") || part.contains('\0')) {
             return Err(Lost::BadName);
@@ -166,8 +248,12 @@ mod tests {
         )
         .expect("a map");
         let dirs = vec![dir.join("a"), dir.join("b")];
-        let mut originals = Originals::new(dirs, Some(map.clone())).expect("read");
-        let find = |path: &str, length| originals.find(path, length);
+        let mut originals = Originals::new(dirs, &[], Some(map.clone())).expect("read");
+        let find = |path: &str, length| match originals.find(path, length) {
+            Ok(Original::Here(path)) => Ok(path),
+            Ok(other) => panic!("{other:?}"),
+            Err(lost) => Err(lost),
+        };
         assert_eq!(
             find("\\animals\\koala.jpg", Some(5)),
             dir.join("a/animals/koala.jpg").canonicalize().map_err(|_| Lost::Missing)
