@@ -40,7 +40,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            patience: Duration::from_secs(3600),
+            // An outage of an hour, and the longest pause twice.
+            patience: Duration::from_secs(90 * 60),
             patience_first: Duration::from_secs(20),
             stall: Duration::from_secs(60),
             pause: Duration::from_millis(500),
@@ -222,6 +223,44 @@ impl Answer {
     }
 }
 
+/// Time by which outages are waited for.
+#[derive(Clone, Debug, Default)]
+enum Clock {
+    /// The machine's.
+    #[default]
+    Real,
+    /// A test's: whoever waits moves it.
+    #[cfg(test)]
+    Virtual(Arc<std::sync::Mutex<Duration>>),
+}
+
+impl Clock {
+    /// Time since `start`, which [`Self::start`] gave.
+    fn since(&self, start: (Instant, Duration)) -> Duration {
+        match self {
+            Self::Real => start.0.elapsed(),
+            #[cfg(test)]
+            Self::Virtual(now) => *now.lock().expect("a clock") - start.1,
+        }
+    }
+
+    fn start(&self) -> (Instant, Duration) {
+        match self {
+            Self::Real => (Instant::now(), Duration::ZERO),
+            #[cfg(test)]
+            Self::Virtual(now) => (Instant::now(), *now.lock().expect("a clock")),
+        }
+    }
+
+    fn sleep(&self, wait: Duration) {
+        match self {
+            Self::Real => std::thread::sleep(wait),
+            #[cfg(test)]
+            Self::Virtual(now) => *now.lock().expect("a clock") += wait,
+        }
+    }
+}
+
 /// The program's HTTP client.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -229,6 +268,7 @@ pub struct Http {
     /// Limits of retrying.
     pub policy: Policy,
     stop: Option<Stop>,
+    clock: Clock,
     has_answered: Arc<AtomicBool>,
     /// An answer came while a body was being sent, and was lost with the connection.
     is_careful: Arc<AtomicBool>,
@@ -260,6 +300,7 @@ impl Http {
             agent: agent.build().into(),
             policy,
             stop: None,
+            clock: Clock::Real,
             has_answered: Arc::default(),
             is_careful: Arc::default(),
         })
@@ -334,7 +375,7 @@ impl Http {
         &self,
         mut work: impl FnMut(u32) -> Result<T, (Failure, Option<Duration>)>,
     ) -> Result<T, Failure> {
-        let started = Instant::now();
+        let started = self.clock.start();
         let mut pause = self.policy.pause;
         let mut tries = 0;
         loop {
@@ -352,7 +393,7 @@ impl Http {
             // Half of it is chance, so that threads do not come back together.
             let spread = pause.mul_f64(0.5 + 0.5 * chance());
             let wait = asked.unwrap_or(spread);
-            if !failure.is_transient() || started.elapsed() + wait > patience {
+            if !failure.is_transient() || self.clock.since(started) + wait > patience {
                 return Err(Failure { earlier: tries - 1, ..failure });
             }
             self.sleep(wait);
@@ -362,13 +403,13 @@ impl Http {
 
     /// Waits, unless it is to stop.
     pub fn sleep(&self, wait: Duration) {
-        let end = Instant::now() + wait;
+        let start = self.clock.start();
         while !self.is_stopped() {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = wait.saturating_sub(self.clock.since(start));
             if left.is_zero() {
                 break;
             }
-            std::thread::sleep(left.min(Duration::from_millis(100)));
+            self.clock.sleep(left.min(Duration::from_millis(100)));
         }
     }
 }
@@ -433,6 +474,36 @@ mod tests {
         stop.request();
         let stopped = http.until(stop).persist(|_| Ok(()));
         assert!(stopped.expect_err("stopped").is_stopped);
+    }
+
+    #[test]
+    fn an_outage_of_an_hour_is_waited_for_and_one_of_two_is_not() {
+        let endpoint = Endpoint::parse("http://127.0.0.1:1", "--endpoint", "").expect("this machine");
+        for (minutes, is_reached) in [(60, true), (85, true), (120, false)] {
+            let now = Arc::new(std::sync::Mutex::new(Duration::from_secs(7)));
+            let mut http = Http::new(&endpoint, None, Policy::default()).expect("a client");
+            http.clock = Clock::Virtual(Arc::clone(&now));
+            http.has_answered.store(true, Ordering::Relaxed);
+            let back = *now.lock().expect("a clock") + Duration::from_secs(60 * minutes);
+            let mut tries = 0;
+            let answer = http.persist(|_| {
+                tries += 1;
+                if *now.lock().expect("a clock") >= back {
+                    return Ok(());
+                }
+                // What a try takes that no byte answers.
+                *now.lock().expect("a clock") += http.policy.stall;
+                Err((Failure::unanswered("PUT /", "no byte"), None))
+            });
+            assert_eq!(answer.is_ok(), is_reached, "{minutes} minutes");
+            assert!((20..200).contains(&tries), "{tries} tries in {minutes} minutes");
+        }
+        // One that never answered is not waited for.
+        let now = Arc::new(std::sync::Mutex::new(Duration::ZERO));
+        let mut http = Http::new(&endpoint, None, Policy::default()).expect("a client");
+        http.clock = Clock::Virtual(Arc::clone(&now));
+        assert!(http.persist(|_| -> Result<(), _> { Err((Failure::unanswered("PUT /", ""), None)) }).is_err());
+        assert!(*now.lock().expect("a clock") <= http.policy.patience_first);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub struct AccountArgs {
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Minutes that an outage of the service is waited for
-    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 90)]
     retry_for: u32,
     /// Seconds without a byte after which a request is sent anew
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
