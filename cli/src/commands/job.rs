@@ -20,7 +20,7 @@ use crate::job::send::Service;
 use crate::job::state::{self, Drive, Job};
 use crate::job::verified::Verified;
 use crate::job::{Api, body, papers, words};
-use crate::render::{Output, count, labelled, page};
+use crate::render::{Output, clean, count, labelled, page};
 
 /// Longest key file that is read.
 const KEY_MAX: u64 = 64 << 10;
@@ -423,7 +423,9 @@ impl Create {
         if count > 1 {
             output.chat(&format!("A job takes {DRIVES_MAX} drives at most: these make {count} jobs.\n"));
             // A run that ended before its last job is continued.
-            parts.retain(|part| !part.was_sent(service.is_some(), self.replace));
+            let sent;
+            (sent, parts) = parts.into_iter().partition(|part| part.was_sent(service.is_some(), self.replace));
+            say_sent(&sent, output);
         }
         self.refuse_known(&parts)?;
         for part in &parts {
@@ -632,6 +634,16 @@ impl Create {
             self.api.version()
         ));
         output.chat(&text);
+    }
+}
+
+/// Reports the jobs that an earlier run sent.
+fn say_sent(sent: &[JobPart], output: &Output) {
+    for part in sent {
+        let Ok(this) = Job::load(&part.file) else { continue };
+        if !output.result("job", as_json(&this, &part.file, &[])) {
+            output.say(&format!("{}: was sent before, and is {}\n", clean(&part.name), clean(&this.state)));
+        }
     }
 }
 

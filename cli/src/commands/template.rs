@@ -174,6 +174,16 @@ account = \"123456789\"               # yours: your account with the carrier
 log-level = \"Verbose\"               # or Error
 backup-manifest = true
 diagnostics-path = \"waimportexport\" # the container of the service's logs
+
+# [encryption-key]                     # a key of your own for the keys of the drives, in a key vault
+# url = \"https://VAULT.vault.azure.net/keys/NAME\"
+# vault = \"/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.KeyVault/vaults/VAULT\"
+
+# [identity]                           # which may use that key; with --api data-box only
+# type = \"SystemAssigned\"            # or UserAssigned, with resource = \"/subscriptions/…\"
+
+# [tags]
+# project = \"archive\"
 ";
 
 /// The lines that make an export of it.

@@ -13,10 +13,12 @@ fn mark(drive: &JobDrive) -> String {
 
 /// The body that creates a job.
 pub fn create(api: Api, job: &Description, drives: &[JobDrive]) -> Value {
-    match api {
+    let mut body = match api {
         Api::ImportExport => import_export(job, drives),
         Api::DataBox => data_box(job, drives),
-    }
+    };
+    job.extras.add_to(api, &mut body);
+    body
 }
 
 fn import_export(job: &Description, drives: &[JobDrive]) -> Value {
@@ -151,13 +153,20 @@ pub fn update(api: Api, job: &Description) -> Value {
     };
     let keys: &[&str] = match api {
         Api::ImportExport => &["returnAddress", "returnShipping", "logLevel", "backupDriveManifest"],
-        Api::DataBox => &["contactDetails", "shippingAddress", "returnToCustomerPackageDetails"],
+        Api::DataBox => &["contactDetails", "shippingAddress", "returnToCustomerPackageDetails", "keyEncryptionKey"],
     };
-    let some: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), from[*key].clone())).collect();
-    match api {
+    let known = keys.iter().filter_map(|key| Some(((*key).to_owned(), from.get(*key)?.clone())));
+    let some: Map<String, Value> = known.collect();
+    let mut body = match api {
         Api::ImportExport => json!({ "properties": some }),
         Api::DataBox => json!({ "properties": { "details": some } }),
+    };
+    for key in ["tags", "identity"] {
+        if let Some(value) = whole.get(key) {
+            body[key] = value.clone();
+        }
     }
+    body
 }
 
 /// The body that cancels a job.

@@ -9,6 +9,7 @@ use dray_engine::report::{Kind, Problem, Problems};
 
 use super::Api;
 use super::export::{self, Export};
+use super::extras::{self, Extras};
 use super::placeholders;
 use crate::args::classic::nearest;
 
@@ -46,6 +47,8 @@ pub struct Description {
     pub diagnostics: String,
     /// Blobs to export; `None` for an import.
     pub export: Option<Export>,
+    /// The customer's key, its identity, and tags.
+    pub extras: Extras,
 }
 
 /// Keys of the return address in the file, and their names in the Import/Export API; `true`: required.
@@ -71,6 +74,9 @@ const TOP: &[&str] = &[
     "return-shipping",
     "options",
     "export",
+    extras::TABLES[0],
+    extras::TABLES[1],
+    extras::TABLES[2],
 ];
 
 /// Locations named in the documentation, in the form without blanks; the service itself is asked before a job is sent.
@@ -178,6 +184,7 @@ pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Proble
         backup_manifest: reader.switch(&options, "options", "backup-manifest"),
         diagnostics: reader.text(&options, "options", "diagnostics-path", false),
         export: None,
+        extras: Extras::default(),
     };
     if let Some(value) = table.get("export") {
         match value.as_table() {
@@ -195,6 +202,7 @@ pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Proble
         out.address.push((*key, reader.text(&address, "return-address", key, *required)));
     }
     let mut problems = reader.problems;
+    out.extras = Extras::read(path, api, &table, &mut problems);
     placeholders::check(path, &table, &mut problems);
     check(path, api, &mut out, &mut problems, warnings);
     problems.into_result().map(|()| out)

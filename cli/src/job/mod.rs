@@ -6,6 +6,7 @@
 pub mod body;
 pub mod description;
 pub mod export;
+pub mod extras;
 pub mod held;
 pub mod papers;
 pub mod placeholders;

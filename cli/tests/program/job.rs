@@ -177,7 +177,63 @@ fn more_drives_than_a_job_takes_make_several_jobs() {
     fs::remove_file(dir.join("import-2026-3.job.json")).expect("removed");
     assert_eq!(code(&server.send(&dir, &words)), 0);
     assert_eq!(server.requests().matches("PUT").count(), 4, "{}", server.requests());
+    // All of them were: that is said, job by job.
+    let output = server.send(&dir, &words);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    for n in 1..=3 {
+        assert!(
+            said(&output).contains(&format!("import-2026-{n}: was sent before, and is Creating")),
+            "{}",
+            said(&output)
+        );
+    }
+    assert_eq!(server.requests().matches("PUT").count(), 4, "{}", server.requests());
+    let output = server.send(&dir, &[&words[..], &["--json"]].concat());
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("\"type\":\"job\"").count(), 3, "{}", said(&output));
     holds_no_key(&dir, &output);
+}
+
+#[test]
+fn a_key_of_ones_own_an_identity_and_tags_are_what_the_published_api_takes() {
+    let dir = scratch("job-own-key");
+    filled(&dir);
+    let Some(server) = Server::start(&dir) else { return };
+    let plain = fs::read_to_string(dir.join("job.toml")).expect("there");
+    let scope = "/subscriptions/5ab6f9c2-0000-4000-8000-1234567890ab/resourceGroups/archive/providers";
+    let key = format!(
+        "[encryption-key]\nurl = \"https://v.vault.azure.net/keys/k\"\nvault = \"{scope}/Microsoft.KeyVault/vaults/v\"\n\
+         [tags]\nproject = \"archive\"\n"
+    );
+    let user = format!("{scope}/Microsoft.ManagedIdentity/userAssignedIdentities/i");
+    let identity = format!("[identity]\ntype = \"UserAssigned\"\nresource = \"{user}\"\n");
+    // The one API takes no identity, the other does not do without one: neither is sent.
+    for (api, more) in [("import-export", format!("{key}{identity}")), ("data-box", key.clone())] {
+        fs::write(dir.join("job.toml"), format!("{plain}{more}")).expect("written");
+        let output = server.send(&dir, &["job", "create", "--api", api, "WD-1.xml"]);
+        assert!(code(&output) == 1 && said(&output).contains("identity"), "{}", said(&output));
+    }
+    assert_eq!(server.requests(), "");
+    for (api, name, more) in
+        [("import-export", "own-key", key.clone()), ("data-box", "own-key-boxes", format!("{key}{identity}"))]
+    {
+        fs::write(dir.join("job.toml"), format!("{plain}{more}")).expect("written");
+        let output = server.send(&dir, &["job", "create", "--api", api, "--name", name, "WD-1.xml"]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        let sent = server.requests();
+        assert!(sent.contains("CustomerManaged") && sent.contains("keys/k") && sent.contains("\"project\""), "{sent}");
+        assert_eq!(sent.contains("userAssignedIdentities"), api == "data-box", "{sent}");
+        // Tags change as long as the job does.
+        let changed = format!("{plain}{more}").replace("\"archive\"\n", "\"archive-2\"\n");
+        fs::write(
+            dir.join("changed.toml"),
+            changed.replace("resource-group = \"archive-2\"", "resource-group = \"archive\""),
+        )
+        .expect("written");
+        let output = server.send(&dir, &["job", "update", &format!("{name}.job.json"), "--job", "changed.toml"]);
+        assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
+        assert!(server.requests().contains("archive-2"), "{}", server.requests());
+    }
+    assert!(!server.requests().contains("fault"), "{}", server.requests());
 }
 
 #[test]
