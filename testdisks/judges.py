@@ -308,6 +308,19 @@ def compare(plain, mapping, exact="no"):
         return compare_tree(root, pairs, exact == "exact")
 
 
+def content(plain, sums):
+    """Every file of `sums` (lines `FilePath TAB SHA-256`) is on the volume with that content."""
+    bad, lines = [], [line.split("\t", 1) for line in open(sums, encoding="utf-8").read().split("\n") if line]
+    with mounted(plain) as root:
+        for file_path, want in lines:
+            have = sha256(os.path.join(root, *file_path.strip("\\").split("\\"))).hex()
+            if have != want:
+                bad.append(f"{file_path}: {have}, not {want}")
+    if bad or not lines:
+        raise Fail(f"{len(bad)} of {len(lines)} files differ: " + "; ".join(bad[:5]))
+    return f"{len(lines)} files with the content that was asked for"
+
+
 def compare_tree(root, pairs, exact, extras=()):
     """`extras` are further files that may be there, drive-relative, in upper case."""
     bad, total, seen = [], 0, set()
@@ -353,7 +366,8 @@ def manifest(plain, record, expected=""):
     return f"{len(check.blobs)} blobs"
 
 
-JUDGES = {f.__name__: f for f in (sgdisk, sfdisk, cryptsetup, bdeinfo, libbde, dissect, ntfsfix, ntfsinfo, checkdisk, phantom_trace, fsstat, fls, compare, manifest)}
+JUDGES = {f.__name__: f for f in (sgdisk, sfdisk, cryptsetup, bdeinfo, libbde, dissect, ntfsfix, ntfsinfo, checkdisk, phantom_trace, fsstat, fls, compare,
+                                  content, manifest)}
 
 
 def ask(judge, *args):

@@ -7,7 +7,7 @@ use std::path::Path;
 use dray_testdisks::azurite::{Azurite, Front};
 use serde_json::Value;
 
-use crate::common::{code, dray_in as dray, said, scratch};
+use crate::common::{blob_list, code, dray_in as dray, said, scratch};
 
 fn lines(output: &std::process::Output) -> Vec<Value> {
     let text = String::from_utf8_lossy(&output.stdout);
@@ -19,18 +19,6 @@ fn lines(output: &std::process::Output) -> Vec<Value> {
 fn last(output: &std::process::Output, kind: &str) -> Value {
     let all = lines(output);
     all.into_iter().rfind(|value| value["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {}", said(output)))
-}
-
-fn blob_list(dir: &Path, name: &str, selectors: &[&str]) {
-    let items: Vec<String> = selectors
-        .iter()
-        .map(|text| match text.strip_prefix('/') {
-            Some(_) => format!("<BlobPathPrefix>{text}</BlobPathPrefix>"),
-            None => format!("<BlobPath>{text}</BlobPath>"),
-        })
-        .collect();
-    fs::write(dir.join(name), format!("<?xml version=\"1.0\"?><BlobList>{}</BlobList>", items.concat()))
-        .expect("a list");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use dray_testdisks::crates::crates;
 use dray_testdisks::judge;
 use serde_json::{Value, json};
 
-use crate::common::{Session, code, dray, run, said, unbroken};
+use crate::common::{Session, blob_list, code, dray, run, said, unbroken};
 
 /// A blob as it is uploaded, and the path that its extraction has.
 struct Blob {
@@ -69,15 +69,7 @@ impl Exporting {
     }
 
     fn blob_list(&self, selectors: &[&str]) {
-        let items: Vec<String> = selectors
-            .iter()
-            .map(|text| match text.strip_prefix('/') {
-                Some(_) => format!("<BlobPathPrefix>{text}</BlobPathPrefix>"),
-                None => format!("<BlobPath>{text}</BlobPath>"),
-            })
-            .collect();
-        let text = format!("<?xml version=\"1.0\"?><BlobList>{}</BlobList>", items.concat());
-        fs::write(self.session.path("list.xml"), text).expect("a list");
+        blob_list(&self.session.dir, "list.xml", selectors);
     }
 
     fn image(&self, size: &str) {
@@ -508,5 +500,58 @@ fn what_does_not_fit_is_listed_and_waits_for_another_drive() {
     let account = format!("--endpoint {} --account-key-file azurite/account.key", this.azurite.endpoint);
     let again = format!("preview-export --blob-list export#1-incomplete.xml --drive-size 1TB {account}");
     assert!(this.session.works(&again).contains("can be exported: 1 "), "the list is one that an export takes");
+    let _ = fs::remove_dir_all(&this.session.dir);
+}
+
+#[test]
+fn judge_a_repaired_export_is_what_the_account_has() {
+    let blobs = [
+        blob("data", "many", bytes(31, 9_000_003), json!({ "block": [3_000_001, 5_000_000, 1_000_002] })),
+        blob("data", "other", bytes(32, 100_000), json!({})),
+    ];
+    let Some(this) = Exporting::new("export-repaired", &blobs) else { return };
+    this.blob_list(&["/data/"]);
+    this.image("100MB");
+    let output = this.whole(&[]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let opened = crate::rehearse::opened(&this.session);
+    let mut damage = crate::rehearse::Damage::new(&this.session);
+    for (content, at) in [(&blobs[0].content, 2_999_000), (&blobs[0].content, 8_999_000), (&blobs[1].content, 512)] {
+        let place = crate::rehearse::places(&opened, &content[..64]);
+        assert_eq!(place.len(), 1);
+        let wrong: Vec<u8> = content[at..at + 1003].iter().map(|byte| !byte).collect();
+        damage.put(&opened, place[0] + at as u64, &wrong);
+    }
+    damage.stay();
+    let verify = "verify drive.img --key-file drive.xml";
+    assert_eq!(code(&this.session.dray(verify)), 5, "three blocks of two files are wrong");
+    let key = this.azurite.key_file().expect("a key");
+    let repair = format!(
+        "repair-export drive.img --key-file drive.xml --yes drive --endpoint {} --account-key-file {}",
+        this.azurite.endpoint,
+        key.display()
+    );
+    this.session.works(&repair);
+    this.session.works(verify);
+    // Nothing of ours reads it: libbde opens the volume, ntfs-3g its files, the other client the blobs.
+    let plain = this.session.path("plain.img");
+    let (image, record) = (this.session.path("drive.img"), this.record());
+    let drive = judge::Drive {
+        image: &image,
+        record: &record,
+        dataset: None,
+        partial: false,
+        plain: Some(&plain),
+        without: &[],
+    };
+    drive.judge().expect_pass("scripts/judge-drive");
+    let read = this.azurite.client(&["read", "data"]).expect("read");
+    let sums = read.lines().map(|line| {
+        let one: Value = serde_json::from_str(line).expect("JSON");
+        format!("\\data\\{}\t{}\n", one["name"].as_str().expect("a name"), one["sha256"].as_str().expect("a sum"))
+    });
+    let list = this.session.path("sums");
+    fs::write(&list, sums.collect::<String>()).expect("written");
+    judge::ask("content", &[&plain, &list]).expect_pass("content");
     let _ = fs::remove_dir_all(&this.session.dir);
 }

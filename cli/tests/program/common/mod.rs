@@ -28,6 +28,19 @@ pub fn dray_in(dir: &Path, words: &[&str]) -> Output {
     run(dray(words).current_dir(dir))
 }
 
+/// A blob list of selectors: what begins with a slash is a prefix.
+pub fn blob_list(dir: &Path, name: &str, selectors: &[&str]) {
+    let items: Vec<String> = selectors
+        .iter()
+        .map(|text| match text.strip_prefix('/') {
+            Some(_) => format!("<BlobPathPrefix>{text}</BlobPathPrefix>"),
+            None => format!("<BlobPath>{text}</BlobPath>"),
+        })
+        .collect();
+    let text = format!("<?xml version=\"1.0\"?><BlobList>{}</BlobList>", items.concat());
+    fs::write(dir.join(name), text).expect("a list");
+}
+
 pub fn run(command: &mut Command) -> Output {
     command.output().expect("the binary runs")
 }
