@@ -288,23 +288,7 @@ impl AuditArgs {
         let left = left.map_err(|problem| problems.push(problem)).ok().flatten();
         let account = self.account.open(Some(signals.stop.clone()));
         let account = account.map_err(|problem| problems.push(problem)).ok().flatten();
-        let mut audit = Audit::default();
-        for path in &self.sent.manifest {
-            audit.add_manifest(path).unwrap_or_else(|problem| problems.push(problem));
-        }
-        if let Some(path) = &self.sent.dataset {
-            let working = output.working();
-            let mut progress = |event: Event| {
-                if let Event::Scanning { files, bytes } = event {
-                    working.show(
-                        || format!("reading the sources: {}, {bytes}", count(files, "file")),
-                        "scanning",
-                        || json!({ "files": files, "bytes": bytes.0 }),
-                    );
-                }
-            };
-            audit.add_dataset(path, &mut progress).unwrap_or_else(|more| problems.0.extend(more.0));
-        }
+        let mut audit = self.sent(&mut problems, output);
         let keys = self.key.read().map_err(|problem| problems.push(problem)).ok();
         let without_manifest = self.without_manifest(&audit).unwrap_or_else(|problem| {
             problems.push(problem);
@@ -323,32 +307,8 @@ impl AuditArgs {
         }
 
         signals.writing.store(true, Ordering::Release);
-        let asked = match (&account, &self.there.inventory) {
-            (Some(account), _) => {
-                list_account(account, &mut audit, output)?;
-                format!("account {} ({})", account.name(), account.signed_by())
-            }
-            (None, Some(path)) => {
-                read_inventory(path, &mut audit, output)?;
-                format!("inventory {}", path.display())
-            }
-            (None, None) => "copy logs alone".to_owned(),
-        };
-        let mut bytes_read = 0;
-        let mut how = self.there.read;
-        let mut tried = HashSet::new();
-        // Twice: what its own name turns out not to hold may be there under another.
-        for _ in 0..2 {
-            audit.settle();
-            self.hash(&mut audit, &signals.stop, output)?;
-            if let Some(account) = &account {
-                bytes_read += read_back(account, &mut audit, (how, &mut tried), &signals.stop, output)?;
-            }
-            if how == ReadHow::All {
-                how = ReadHow::Unproven;
-            }
-        }
-
+        let asked = self.ask(account.as_ref(), &mut audit, output)?;
+        let bytes_read = self.prove(account.as_ref(), &mut audit, &signals.stop, output)?;
         let mut outcome = Outcome {
             changes: self.changes(&audit, &signals.stop, output)?,
             by_log: is_by_log,
@@ -363,20 +323,7 @@ impl AuditArgs {
             .iter()
             .map(|(id, path, md5)| (id.clone(), path.clone(), md5.iter().map(|b| format!("{b:02X}")).collect()))
             .collect();
-        let mut remains = Vec::new();
-        for at in 0..audit.len() {
-            let Some(row) = audit.audited(at, is_by_log) else { continue };
-            outcome.add(&row);
-            let value = as_json(&row);
-            if output.is_json() {
-                output.object("audited", value.clone());
-            }
-            lists.iter_mut().try_for_each(|list| list.row(&value))?;
-            if row.finding != Finding::Equal && left.is_some() {
-                remains.push(row);
-            }
-        }
-        lists.into_iter().try_for_each(List::finish)?;
+        let remains = tell_rows(&audit, &mut outcome, (lists, left.is_some()), output)?;
         if let Some(file) = left {
             write_left(file, &remains)?;
         }
@@ -385,6 +332,66 @@ impl AuditArgs {
         }
         tell(output, &outcome);
         Ok(outcome.exit())
+    }
+
+    /// What was sent, by manifests or by the dataset.
+    fn sent(&self, problems: &mut Problems, output: &Output) -> Audit {
+        let mut audit = Audit::default();
+        for path in &self.sent.manifest {
+            audit.add_manifest(path).unwrap_or_else(|problem| problems.push(problem));
+        }
+        if let Some(path) = &self.sent.dataset {
+            let working = output.working();
+            let mut progress = |event: Event| {
+                if let Event::Scanning { files, bytes } = event {
+                    working.show(
+                        || format!("reading the sources: {}, {bytes}", count(files, "file")),
+                        "scanning",
+                        || json!({ "files": files, "bytes": bytes.0 }),
+                    );
+                }
+            };
+            audit.add_dataset(path, &mut progress).unwrap_or_else(|more| problems.0.extend(more.0));
+        }
+        audit
+    }
+
+    /// Takes in what the account has, by itself or by an inventory; gives what was asked.
+    fn ask(&self, account: Option<&Account>, audit: &mut Audit, output: &Output) -> Result<String, Problems> {
+        Ok(match (account, &self.there.inventory) {
+            (Some(account), _) => {
+                list_account(account, audit, output)?;
+                format!("account {} ({})", account.name(), account.signed_by())
+            }
+            (None, Some(path)) => {
+                read_inventory(path, audit, output)?;
+                format!("inventory {}", path.display())
+            }
+            (None, None) => "copy logs alone".to_owned(),
+        })
+    }
+
+    /// Proves content, by hashes and by reading back; gives the bytes that were read.
+    fn prove(
+        &self,
+        account: Option<&Account>,
+        audit: &mut Audit,
+        stop: &Stop,
+        output: &Output,
+    ) -> Result<u64, Problem> {
+        let (mut bytes_read, mut how, mut tried) = (0, self.there.read, HashSet::new());
+        // Twice: what its own name turns out not to hold may be there under another.
+        for _ in 0..2 {
+            audit.settle();
+            self.hash(audit, stop, output)?;
+            if let Some(account) = account {
+                bytes_read += read_back(account, audit, (how, &mut tried), stop, output)?;
+            }
+            if how == ReadHow::All {
+                how = ReadHow::Unproven;
+            }
+        }
+        Ok(bytes_read)
     }
 
     /// Without manifests, takes those that were kept next to the journal.
@@ -481,6 +488,30 @@ impl AuditArgs {
             !stop.requested()
         })
     }
+}
+
+/// Tells and lists every blob; gives those that are not equal, if they are to be kept.
+fn tell_rows(
+    audit: &Audit,
+    outcome: &mut Outcome,
+    (mut lists, keeps): (Vec<List>, bool),
+    output: &Output,
+) -> Result<Vec<Audited>, Problem> {
+    let mut remains = Vec::new();
+    for at in 0..audit.len() {
+        let Some(row) = audit.audited(at, outcome.by_log) else { continue };
+        outcome.add(&row);
+        let value = as_json(&row);
+        if output.is_json() {
+            output.object("audited", value.clone());
+        }
+        lists.iter_mut().try_for_each(|list| list.row(&value))?;
+        if keeps && row.finding != Finding::Equal {
+            remains.push(row);
+        }
+    }
+    lists.into_iter().try_for_each(List::finish)?;
+    Ok(remains)
 }
 
 /// A change in a word, and more about it.
