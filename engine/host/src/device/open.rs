@@ -56,6 +56,100 @@ pub struct Device {
     roots: Roots,
 }
 
+/// Opens the descriptor; also tells whether it bypasses the page cache. `block`: whether it is a block device.
+fn open_file(
+    path: &Path,
+    access: Access,
+    (block, image_sector): (bool, SectorSize),
+    roots: &Roots,
+) -> Result<(File, bool), Problem> {
+    let refuse = |error: io::Error| open_problem(path, &error);
+    // On a block device O_EXCL is a claim that file systems and device-mapper respect and make themselves.
+    let exclusive = if block && access == Access::Claim { libc::O_EXCL } else { 0 };
+    let open = |flags: i32| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::Claim);
+        options.custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | exclusive | flags);
+        if exclusive == 0 { options.open(path) } else { open_let_go(&options, path, roots) }
+    };
+    match open(libc::O_DIRECT) {
+        Ok(file) if block || accepts_direct(&file, image_sector) => Ok((file, true)),
+        Ok(file) => {
+            drop(file);
+            Ok((open(0).map_err(refuse)?, false))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((open(0).map_err(refuse)?, false)),
+        Err(error) if block && is_busy(&error) => Err(guard::held(path, roots)),
+        Err(error) => Err(refuse(error)),
+    }
+}
+
+/// A descriptor that was opened and, for writing, locked.
+struct Opened<'a> {
+    path: &'a Path,
+    file: File,
+    access: Access,
+    node: Node,
+    direct: bool,
+    roots: &'a Roots,
+}
+
+impl Opened<'_> {
+    fn image(self, meta: &fs::Metadata, sector: SectorSize) -> Device {
+        let len = super::packed::disk_len(&self.file, meta.len());
+        let geometry = Geometry::with_limits(ByteLen(len), sector, sector.bytes() as u32, None);
+        let identity = Identity::of_image(geometry.size, sector);
+        Device {
+            path: self.path.to_owned(),
+            file: Arc::new(self.file),
+            access: self.access,
+            kind: DeviceKind::Image,
+            node: self.node,
+            sequence: None,
+            direct: self.direct,
+            read_only: meta.permissions().readonly(),
+            geometry,
+            identity,
+            roots: self.roots.clone(),
+        }
+    }
+
+    fn disk(self, rdev: u64) -> Result<Device, Problem> {
+        let Self { path, file, roots, .. } = self;
+        let refuse = |error: io::Error| open_problem(path, &error);
+        let size = ioctl::size(&file).map_err(refuse)?;
+        let logical = ioctl::logical_sector(&file).map_err(refuse)?;
+        let sector = SectorSize::from_bytes(u64::from(logical)).ok_or_else(|| {
+            Problem::new(Kind::Refused, "has sectors of a size that is not supported")
+                .drive(path.display().to_string())
+                .value(format!("{logical} bytes"))
+                .advice("drives with 512- and 4096-byte logical sectors are")
+        })?;
+        let number = (libc::major(rdev), libc::minor(rdev));
+        let sysfs = roots.sys.join(format!("dev/block/{}:{}", number.0, number.1));
+        let sysfs = fs::canonicalize(&sysfs).unwrap_or(sysfs);
+        let disk = if sysfs.join("partition").exists() { sysfs.parent().map(Path::to_owned) } else { None };
+        let partition_of = disk.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let disk = disk.unwrap_or_else(|| sysfs.clone());
+        let physical = ioctl::physical_sector(&file).unwrap_or(logical);
+        let geometry = Geometry::with_limits(ByteLen(size), sector, physical, Some(&disk));
+        let identity = Identity::of_disk(&disk, geometry.size, sector, Some(&file));
+        Ok(Device {
+            path: path.to_owned(),
+            read_only: ioctl::read_only(&file).unwrap_or(false),
+            node: self.node,
+            sequence: ioctl::disk_sequence(&file).ok(),
+            file: Arc::new(file),
+            access: self.access,
+            kind: DeviceKind::Block { number, sysfs, partition_of },
+            direct: self.direct,
+            geometry,
+            identity,
+            roots: roots.clone(),
+        })
+    }
+}
+
 /// Memory that any device accepts for direct transfers.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(4096))]
@@ -86,26 +180,7 @@ impl Device {
                 .drive(path.display().to_string())
                 .advice("name a whole disk such as /dev/sdb, a link under /dev/disk/by-id/, or an image file"));
         }
-        // On a block device O_EXCL is a claim that file systems and device-mapper respect and make themselves.
-        let exclusive = if block && access == Access::Claim { libc::O_EXCL } else { 0 };
-        let open = |flags: i32| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(access == Access::Claim);
-            options.custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | exclusive | flags);
-            if exclusive == 0 { options.open(path) } else { open_let_go(&options, path, roots) }
-        };
-        let (file, direct) = match open(libc::O_DIRECT) {
-            Ok(file) if block || accepts_direct(&file, image_sector) => (file, true),
-            Ok(file) => {
-                drop(file);
-                (open(0).map_err(refuse)?, false)
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (open(0).map_err(refuse)?, false),
-            Err(error) if block && is_busy(&error) => {
-                return Err(guard::held(path, roots));
-            }
-            Err(error) => return Err(refuse(error)),
-        };
+        let (file, direct) = open_file(path, access, (block, image_sector), roots)?;
         // The name may have come to mean something else between the two looks.
         let meta = file.metadata().map_err(refuse)?;
         let node = Node::of(&meta);
@@ -120,56 +195,8 @@ impl Device {
             }
         }
 
-        if !block {
-            let len = super::packed::disk_len(&file, meta.len());
-            let geometry = Geometry::with_limits(ByteLen(len), image_sector, image_sector.bytes() as u32, None);
-            let identity = Identity::of_image(geometry.size, image_sector);
-            let read_only = meta.permissions().readonly();
-            return Ok(Self {
-                path: path.to_owned(),
-                file: Arc::new(file),
-                access,
-                kind: DeviceKind::Image,
-                node,
-                sequence: None,
-                direct,
-                read_only,
-                geometry,
-                identity,
-                roots: roots.clone(),
-            });
-        }
-
-        let size = ioctl::size(&file).map_err(refuse)?;
-        let logical = ioctl::logical_sector(&file).map_err(refuse)?;
-        let sector = SectorSize::from_bytes(u64::from(logical)).ok_or_else(|| {
-            Problem::new(Kind::Refused, "has sectors of a size that is not supported")
-                .drive(path.display().to_string())
-                .value(format!("{logical} bytes"))
-                .advice("drives with 512- and 4096-byte logical sectors are")
-        })?;
-        let number = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
-        let sysfs = roots.sys.join(format!("dev/block/{}:{}", number.0, number.1));
-        let sysfs = fs::canonicalize(&sysfs).unwrap_or(sysfs);
-        let disk = if sysfs.join("partition").exists() { sysfs.parent().map(Path::to_owned) } else { None };
-        let partition_of = disk.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        let disk = disk.unwrap_or_else(|| sysfs.clone());
-        let physical = ioctl::physical_sector(&file).unwrap_or(logical);
-        let geometry = Geometry::with_limits(ByteLen(size), sector, physical, Some(&disk));
-        let identity = Identity::of_disk(&disk, geometry.size, sector, Some(&file));
-        Ok(Self {
-            path: path.to_owned(),
-            read_only: ioctl::read_only(&file).unwrap_or(false),
-            node,
-            sequence: ioctl::disk_sequence(&file).ok(),
-            file: Arc::new(file),
-            access,
-            kind: DeviceKind::Block { number, sysfs, partition_of },
-            direct,
-            geometry,
-            identity,
-            roots: roots.clone(),
-        })
+        let opened = Opened { path, file, access, node, direct, roots };
+        if block { opened.disk(meta.rdev()) } else { Ok(opened.image(&meta, image_sector)) }
     }
 
     /// The path passed to [`Self::open`].
