@@ -301,6 +301,10 @@ impl Tree {
         let real = real.ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
         self.names.contains(&below) || real.is_some_and(|name| self.names.contains(&name))
     }
+
+    fn has_mount(&self, mount: &Mount, roots: &Roots) -> bool {
+        self.numbers.contains(&mount.number) || self.has_node(&mount.source, roots)
+    }
 }
 
 fn parse_number(text: &str) -> Option<(u32, u32)> {
@@ -338,9 +342,15 @@ fn mounts(roots: &Roots) -> Vec<Mount> {
 
 fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
     let mounts = mounts(roots);
-    let on_it = |mount: &Mount| tree.numbers.contains(&mount.number) || tree.has_node(&mount.source, roots);
+    check_mounts(tree, &mounts, roots, refuse);
+    check_swaps(tree, roots, refuse);
+    check_holders(tree, roots, refuse);
+    check_session(tree, &mounts, (context, roots), refuse);
+}
 
-    let points: BTreeSet<_> = mounts.iter().filter(|mount| on_it(mount)).map(|mount| mount.point.clone()).collect();
+fn check_mounts(tree: &Tree, mounts: &[Mount], roots: &Roots, refuse: &mut Refuse<'_>) {
+    let points: BTreeSet<_> =
+        mounts.iter().filter(|mount| tree.has_mount(mount, roots)).map(|mount| mount.point.clone()).collect();
     if points.contains(Path::new("/")) {
         refuse(
             "holds the root file system of this machine".into(),
@@ -353,7 +363,9 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
     if let Some(first) = others.first() {
         refuse("is mounted".into(), Some(others.join(", ")), &format!("unmount it: umount {first}"));
     }
+}
 
+fn check_swaps(tree: &Tree, roots: &Roots, refuse: &mut Refuse<'_>) {
     let swaps = usage::swaps(roots).into_iter().filter(|(path, node)| {
         let named = path.to_str().is_some_and(|name| tree.has_node(name, roots));
         let on_it = |number: u64| tree.numbers.contains(&(libc::major(number), libc::minor(number)));
@@ -368,7 +380,9 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
     if let Some(first) = swaps.first() {
         refuse("is in use as swap space".into(), Some(swaps.join(", ")), &format!("swapoff {first}"));
     }
+}
 
+fn check_holders(tree: &Tree, roots: &Roots, refuse: &mut Refuse<'_>) {
     for (holder, held) in &tree.holders {
         let dir = roots.sys.join("block").join(holder);
         let title = attribute(&dir, "dm/name").unwrap_or_else(|| holder.clone());
@@ -388,7 +402,10 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
         };
         refuse(what.into(), Some(format!("{title} on {held}")), &advice);
     }
+}
 
+/// Nothing of the session itself lies on the drive: sources, journal, logs.
+fn check_session(tree: &Tree, mounts: &[Mount], (context, roots): (&Context, &Roots), refuse: &mut Refuse<'_>) {
     let lies_on_it = |path: &Path| {
         let Some(path) = nearest(path) else { return false };
         let Some(device) = device_of(&path) else { return false };
@@ -398,7 +415,7 @@ fn check_tree(tree: &Tree, context: &Context, roots: &Roots, refuse: &mut Refuse
                 .iter()
                 .filter(|mount| mount.number == device || path.starts_with(&mount.point))
                 .max_by_key(|mount| (mount.point.as_os_str().len(), mount.number == device))
-                .is_some_and(on_it)
+                .is_some_and(|mount| tree.has_mount(mount, roots))
     };
     for source in context.sources.iter().filter(|path| lies_on_it(path)) {
         refuse(
