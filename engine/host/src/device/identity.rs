@@ -412,27 +412,26 @@ mod tests {
         assert_eq!(vpd_serial(b"\0\x80\0\x03\0\0\0"), None);
     }
 
+    /// Adds a disk with its attributes to a machine.
+    fn plant(roots: &Roots, name: &str, place: &str, size: u64, attributes: &[(&str, &[u8])]) {
+        let home = roots.sys.join("devices").join(place);
+        let block = home.join("block").join(name);
+        fs::create_dir_all(block.join("queue")).unwrap();
+        fs::create_dir_all(roots.sys.join("block")).unwrap();
+        fs::write(block.join("size"), size.to_string()).unwrap();
+        fs::write(block.join("queue/logical_block_size"), "512\n").unwrap();
+        for (attribute, value) in attributes {
+            fs::write(home.join(attribute), value).unwrap();
+        }
+        std::os::unix::fs::symlink(&home, block.join("device")).unwrap();
+        std::os::unix::fs::symlink(&block, roots.sys.join("block").join(name)).unwrap();
+    }
+
     /// A simulated machine: a SATA disk, two disks in a dock that hides their serials, an NVMe disk, an empty card
     /// reader.
-    #[test]
-    fn disks_are_found_by_serial_and_bus() {
-        let dir = std::env::temp_dir().join(format!("dray-identity-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        let roots = Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") };
-        let disk = |name: &str, place: &str, size: u64, attributes: &[(&str, &[u8])]| {
-            let home = roots.sys.join("devices").join(place);
-            let block = home.join("block").join(name);
-            fs::create_dir_all(block.join("queue")).unwrap();
-            fs::create_dir_all(roots.sys.join("block")).unwrap();
-            fs::write(block.join("size"), size.to_string()).unwrap();
-            fs::write(block.join("queue/logical_block_size"), "512\n").unwrap();
-            for (attribute, value) in attributes {
-                fs::write(home.join(attribute), value).unwrap();
-            }
-            std::os::unix::fs::symlink(&home, block.join("device")).unwrap();
-            std::os::unix::fs::symlink(&block, roots.sys.join("block").join(name)).unwrap();
-        };
-        disk(
+    fn machine(roots: &Roots) {
+        plant(
+            roots,
             "sda",
             "pci0/ata1/host0/0:0:0:0",
             8,
@@ -444,11 +443,18 @@ mod tests {
             ],
         );
         for (name, place) in [("sdb", "pci0/usb2/2-1/host1/1:0:0:0"), ("sdc", "pci0/usb2/2-1/host1/1:0:0:1")] {
-            disk(name, place, 8, &[("vpd_pg80", b"\0\x80\0\x04DOCK"), ("vendor", b"ACME\n")]);
+            plant(roots, name, place, 8, &[("vpd_pg80", b"\0\x80\0\x04DOCK"), ("vendor", b"ACME\n")]);
         }
-        disk("nvme0n1", "pci0/nvme/nvme0", 16, &[("serial", b"S4NVME  \n"), ("model", b"Fast\n")]);
-        disk("sdd", "pci0/usb2/2-2/host2/2:0:0:0", 0, &[]);
+        plant(roots, "nvme0n1", "pci0/nvme/nvme0", 16, &[("serial", b"S4NVME  \n"), ("model", b"Fast\n")]);
+        plant(roots, "sdd", "pci0/usb2/2-2/host2/2:0:0:0", 0, &[]);
+    }
 
+    #[test]
+    fn disks_are_found_by_serial_and_bus() {
+        let dir = std::env::temp_dir().join(format!("dray-identity-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let roots = Roots { sys: dir.join("sys"), proc: dir.join("proc"), dev: dir.join("dev") };
+        machine(&roots);
         let disks = list(&roots);
         let names: Vec<_> = disks.iter().map(|disk| disk.name.as_str()).collect();
         assert_eq!(names, ["sda", "sdb", "sdc", "nvme0n1"]);
@@ -472,11 +478,11 @@ mod tests {
         assert_eq!(resolve("/dev/this-is-not-there", &roots).unwrap_err().kind, Kind::Usage);
         assert!(resolve("serial:DOCK", &roots).unwrap_err().what.contains("more than one"));
         // A bridge without a page for it: its USB device has the serial.
-        disk("sdf", "pci0/usb3/3-1/3-1:1.0/host4/4:0:0:0", 8, &[]);
+        plant(&roots, "sdf", "pci0/usb3/3-1/3-1:1.0/host4/4:0:0:0", 8, &[]);
         fs::write(roots.sys.join("devices/pci0/usb3/3-1/idVendor"), "abcd\n").unwrap();
         fs::write(roots.sys.join("devices/pci0/usb3/3-1/serial"), "BRIDGE7\n").unwrap();
         assert_eq!(resolve("serial:BRIDGE7", &roots).unwrap(), roots.dev.join("sdf"));
-        disk("sde", "pci0/ata2/host3/3:0:0:0", 8, &[("vpd_pg80", b"\0\x80\0\x08ZL2ABC12")]);
+        plant(&roots, "sde", "pci0/ata2/host3/3:0:0:0", 8, &[("vpd_pg80", b"\0\x80\0\x08ZL2ABC12")]);
         assert!(resolve("serial:ZL2ABC12", &roots).unwrap_err().what.contains("more than one"));
         assert!(resolve("serial:", &roots).is_err());
         assert!(resolve("/dev/this-is-not-there", &roots).is_err());
