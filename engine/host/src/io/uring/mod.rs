@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Entry;
-use io_uring::{IoUring, Probe, opcode, types};
+use io_uring::{IoUring, Probe, Submitter, opcode, types};
 
 use super::{
     Completion, Cut, DRAIN_MAX, Engine, FileFacts, Fill, From, Moved, Options, Part, PartResult, Target, Waker,
@@ -193,48 +193,12 @@ impl Uring {
         let entries = options.reads + options.writes + 1;
         let ring = build(entries.next_power_of_two(), kernel)?;
         let submitter = ring.submitter();
-
-        let mut probe = Probe::new();
-        submitter.register_probe(&mut probe).map_err(|error| explain("asking what it can do", error))?;
-        if let Some(missing) = OPCODES.iter().find(|code| !probe.is_supported(**code)) {
-            return Err(NoRing {
-                what: format!("this kernel's io_uring lacks operation {missing}; Linux 5.10 or later is needed"),
-                source: None,
-            });
-        }
+        require_operations(&submitter)?;
         submitter
             .register_files(&[target.file.as_raw_fd()])
             .map_err(|error| explain("registering the drive", error))?;
-
-        let mut notice = None;
-        let registered = match Registered::new(&submitter, pool, kernel) {
-            Ok(registered) => registered,
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                notice = Some(format!(
-                    "the limit of locked memory (ulimit -l) is below the {} of buffers; io_uring works without registered \
-                     buffers, a little slower (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)",
-                    ByteLen(pool.slots() as u64 * pool.slot_len() as u64)
-                ));
-                Registered::none(pool.slots())
-            }
-            Err(error) => return Err(explain("registering buffers", error)),
-        };
-
-        let mut allowed: Vec<_> = OPCODES.iter().map(|code| Restriction::sqe_op(*code)).collect();
-        allowed.push(Restriction::sqe_flags_allowed(FLAG_FIXED_FILE));
-        allowed.extend([UNREGISTER_FILES, REGISTER_BUFFERS_UPDATE].map(Restriction::register_op));
-        submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
-
-        // A filter may allow a ring to be created and not to be entered. Entering a disabled ring reveals that without
-        // side effects.
-        // SAFETY: nothing is submitted, and no signal mask is passed.
-        let entered = unsafe { submitter.enter::<libc::sigset_t>(0, 0, 0, None) };
-        if let Err(error) = entered
-            && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
-        {
-            return Err(explain("entering it", error));
-        }
-
+        let (registered, notice) = register_buffers(&submitter, pool, kernel)?;
+        restrict(&submitter)?;
         let wake = event_fd().map_err(|error| explain("making its waker", error))?;
         let waker = {
             let wake = Arc::clone(&wake);
@@ -350,42 +314,11 @@ impl Uring {
             Kind::Part { fill, part, within, step } => {
                 let filling = self.fills.get(*fill).expect("a part under way has its fill");
                 let part = &filling.parts[*part as usize];
-                let slot = &filling.slot;
-                let start = |done: usize| slot.address().wrapping_add(part.into.start + within.start + done);
-                match (step, &part.from) {
-                    (Step::Open, From::Path { path, .. }) => {
-                        opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_c_str().as_ptr())
-                            .flags(files::OPEN_FLAGS | libc::O_RDONLY)
-                            .build()
-                    }
-                    (Step::Path { file, done }, _) => {
-                        let rest = within.len() - *done;
-                        let registered = self.registered.number(&self.ring.submitter(), slot);
-                        read_entry(file.as_raw_fd(), registered, start(*done), rest, *done as u64)
-                    }
-                    (Step::Range { done, asked }, From::Open { file, offset }) => {
-                        let offset = offset + (within.start + *done) as u64;
-                        let route = file.route(offset, start(*done).addr(), within.len() - *done);
-                        *asked = route.len;
-                        let registered = self.registered.number(&self.ring.submitter(), slot);
-                        read_entry(route.fd(), registered, start(*done), route.len, offset)
-                    }
-                    (Step::Range { done, asked }, From::Target { at }) => {
-                        *asked = within.len() - *done;
-                        let offset = at.0 + (within.start + *done) as u64;
-                        match self.registered.number(&self.ring.submitter(), slot) {
-                            Some(index) => opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index)
-                                .offset(offset)
-                                .build(),
-                            None => {
-                                opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build()
-                            }
-                        }
-                    }
-                    (Step::Open, _) | (Step::Range { .. }, From::Path { .. }) => {
-                        unreachable!("a step of another source")
-                    }
-                }
+                let registered = match step {
+                    Step::Open => None,
+                    _ => self.registered.number(&self.ring.submitter(), &filling.slot),
+                };
+                part_entry(&filling.slot, registered, part, within, step)
             }
         };
         let entry = entry.user_data(key.to_user_data());
@@ -503,92 +436,39 @@ impl Uring {
         let meant = &filling.parts[part as usize];
         let len = within.len();
 
-        let result = match step {
-            Step::Open => match outcome {
-                Ok(fd) => {
-                    // SAFETY: the kernel has just opened this descriptor for the ring, and nothing else uses it.
-                    let file = unsafe { File::from_raw_fd(fd as RawFd) };
-                    let From::Path { facts, .. } = &meant.from else { unreachable!("only paths are opened") };
-                    match opened(&file, facts, len) {
-                        Ok(None) if len == 0 => PartResult::Done,
-                        Ok(None) => {
-                            *step = Step::Path { file, done: 0 };
-                            *tries = 0;
-                            self.push(key);
-                            return;
-                        }
-                        Ok(Some(change)) => PartResult::Changed(change),
-                        Err(error) => PartResult::Failed(error),
-                    }
+        let next = match step {
+            Step::Open => match settle_open(outcome, meant, len, (*tries, *since)) {
+                Opening::Opened(file) => {
+                    *step = Step::Path { file, done: 0 };
+                    *tries = 0;
+                    Next::Push
                 }
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
-                        && *tries < super::RETRIES_MAX =>
-                {
+                Opening::Again => {
                     *tries += 1;
-                    self.push(key);
-                    return;
+                    Next::Push
                 }
                 // Others that are open now will be closed.
-                Err(error) if files::is_shortage(&error) && since.elapsed() < files::SHORTAGE_MAX => {
-                    if self.parked.len() + 1 < self.reads_under_way as usize {
-                        self.parked.push_back(key);
-                    } else {
-                        std::thread::sleep(files::SHORTAGE_PAUSE);
-                        self.push(key);
-                    }
-                    return;
-                }
-                Err(error) => PartResult::Failed(error),
+                Opening::Short => Next::Park,
+                Opening::Ended(result) => Next::Ended(result),
             },
-            Step::Path { file, done } => match settle(outcome, len - *done, 1, tries) {
-                Moved::All => {
-                    let From::Path { facts, .. } = &meant.from else { unreachable!("a path was opened") };
-                    match files::compare(file, facts) {
-                        Ok(None) => PartResult::Done,
-                        Ok(Some(change)) => PartResult::Changed(change),
-                        Err(error) => PartResult::Failed(error),
-                    }
-                }
-                Moved::Rest(moved) => {
-                    *done += moved;
-                    self.push(key);
-                    return;
-                }
-                Moved::Again => {
-                    self.push(key);
-                    return;
-                }
-                Moved::Nothing => ended_early(*done as u64),
-                Moved::Error(error) => PartResult::Failed(error),
-            },
+            Step::Path { file, done } => settle_path(settle(outcome, len - *done, 1, tries), file, done, meant),
             Step::Range { done, asked } => {
-                let (align, of_target) = match &meant.from {
-                    From::Target { .. } => (align, true),
-                    _ => (1, false),
-                };
-                match settle(outcome, *asked, align, tries) {
-                    Moved::All if *done + *asked == len => PartResult::Done,
-                    moved @ (Moved::All | Moved::Rest(_)) => {
-                        *done += if let Moved::Rest(moved) = moved { moved } else { *asked };
-                        self.push(key);
-                        return;
-                    }
-                    Moved::Again => {
-                        self.push(key);
-                        return;
-                    }
-                    Moved::Nothing if of_target => PartResult::Failed(io::ErrorKind::UnexpectedEof.into()),
-                    Moved::Nothing => {
-                        let From::Open { offset, .. } = &meant.from else { unreachable!("a range of an open file") };
-                        ended_early(offset + (within.start + *done) as u64)
-                    }
-                    Moved::Error(error) => PartResult::Failed(error),
-                }
+                let align = if matches!(meant.from, From::Target { .. }) { align } else { 1 };
+                settle_range(settle(outcome, *asked, align, tries), (done, *asked), within, meant)
             }
         };
-        self.ops.remove(key);
-        self.part_done(fill, part, result);
+        match next {
+            Next::Push => self.push(key),
+            Next::Park if self.parked.len() + 1 < self.reads_under_way as usize => self.parked.push_back(key),
+            Next::Park => {
+                std::thread::sleep(files::SHORTAGE_PAUSE);
+                self.push(key);
+            }
+            Next::Ended(result) => {
+                self.ops.remove(key);
+                self.part_done(fill, part, result);
+            }
+        }
     }
 
     /// Records the result of a part and returns the fill after the last one.
@@ -784,6 +664,172 @@ impl Drop for Uring {
 }
 
 /// A read of a descriptor that is not registered, into a slot that may be.
+/// Fails where the kernel lacks an operation.
+fn require_operations(submitter: &Submitter<'_>) -> Result<(), NoRing> {
+    let mut probe = Probe::new();
+    submitter.register_probe(&mut probe).map_err(|error| explain("asking what it can do", error))?;
+    match OPCODES.iter().find(|code| !probe.is_supported(**code)) {
+        None => Ok(()),
+        Some(missing) => Err(NoRing {
+            what: format!("this kernel's io_uring lacks operation {missing}; Linux 5.10 or later is needed"),
+            source: None,
+        }),
+    }
+}
+
+/// Registers the slots, or says why that is done without.
+fn register_buffers(
+    submitter: &Submitter<'_>,
+    pool: &Pool,
+    kernel: Kernel,
+) -> Result<(Registered, Option<String>), NoRing> {
+    match Registered::new(submitter, pool, kernel) {
+        Ok(registered) => Ok((registered, None)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            let notice = format!(
+                "the limit of locked memory (ulimit -l) is below the {} of buffers; io_uring works without registered \
+                 buffers, a little slower (remedy: ulimit -l unlimited, or LimitMEMLOCK=infinity)",
+                ByteLen(pool.slots() as u64 * pool.slot_len() as u64)
+            );
+            Ok((Registered::none(pool.slots()), Some(notice)))
+        }
+        Err(error) => Err(explain("registering buffers", error)),
+    }
+}
+
+/// Restricts the ring to what is used of it, and sees that it may be entered.
+fn restrict(submitter: &Submitter<'_>) -> Result<(), NoRing> {
+    let mut allowed: Vec<_> = OPCODES.iter().map(|code| Restriction::sqe_op(*code)).collect();
+    allowed.push(Restriction::sqe_flags_allowed(FLAG_FIXED_FILE));
+    allowed.extend([UNREGISTER_FILES, REGISTER_BUFFERS_UPDATE].map(Restriction::register_op));
+    submitter.register_restrictions(&mut allowed).map_err(|error| explain("restricting it", error))?;
+
+    // A filter may allow a ring to be created and not to be entered. Entering a disabled ring reveals that without
+    // side effects.
+    // SAFETY: nothing is submitted, and no signal mask is passed.
+    let entered = unsafe { submitter.enter::<libc::sigset_t>(0, 0, 0, None) };
+    match entered {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) => {
+            Err(explain("entering it", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The entry for the present step of a part.
+fn part_entry(slot: &Slot, registered: Option<u16>, part: &Part, within: &Range<usize>, step: &mut Step) -> Entry {
+    let start = |done: usize| slot.address().wrapping_add(part.into.start + within.start + done);
+    match (step, &part.from) {
+        (Step::Open, From::Path { path, .. }) => {
+            opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_c_str().as_ptr())
+                .flags(files::OPEN_FLAGS | libc::O_RDONLY)
+                .build()
+        }
+        (Step::Path { file, done }, _) => {
+            let rest = within.len() - *done;
+            read_entry(file.as_raw_fd(), registered, start(*done), rest, *done as u64)
+        }
+        (Step::Range { done, asked }, From::Open { file, offset }) => {
+            let offset = offset + (within.start + *done) as u64;
+            let route = file.route(offset, start(*done).addr(), within.len() - *done);
+            *asked = route.len;
+            read_entry(route.fd(), registered, start(*done), route.len, offset)
+        }
+        (Step::Range { done, asked }, From::Target { at }) => {
+            *asked = within.len() - *done;
+            let offset = at.0 + (within.start + *done) as u64;
+            match registered {
+                Some(index) => {
+                    opcode::ReadFixed::new(types::Fixed(0), start(*done), *asked as u32, index).offset(offset).build()
+                }
+                None => opcode::Read::new(types::Fixed(0), start(*done), *asked as u32).offset(offset).build(),
+            }
+        }
+        (Step::Open, _) | (Step::Range { .. }, From::Path { .. }) => {
+            unreachable!("a step of another source")
+        }
+    }
+}
+
+/// What follows on a completion of a part.
+enum Next {
+    /// Its next request.
+    Push,
+    /// The same request, when a descriptor is free.
+    Park,
+    Ended(PartResult),
+}
+
+/// Outcome of opening a path.
+enum Opening {
+    Opened(File),
+    Again,
+    /// The process or the system has no descriptor left.
+    Short,
+    Ended(PartResult),
+}
+
+fn settle_open(outcome: io::Result<usize>, meant: &Part, len: usize, (tries, since): (u8, Instant)) -> Opening {
+    match outcome {
+        Ok(fd) => {
+            // SAFETY: the kernel has just opened this descriptor for the ring, and nothing else uses it.
+            let file = unsafe { File::from_raw_fd(fd as RawFd) };
+            let From::Path { facts, .. } = &meant.from else { unreachable!("only paths are opened") };
+            match opened(&file, facts, len) {
+                Ok(None) if len == 0 => Opening::Ended(PartResult::Done),
+                Ok(None) => Opening::Opened(file),
+                Ok(Some(change)) => Opening::Ended(PartResult::Changed(change)),
+                Err(error) => Opening::Ended(PartResult::Failed(error)),
+            }
+        }
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+                && tries < super::RETRIES_MAX =>
+        {
+            Opening::Again
+        }
+        Err(error) if files::is_shortage(&error) && since.elapsed() < files::SHORTAGE_MAX => Opening::Short,
+        Err(error) => Opening::Ended(PartResult::Failed(error)),
+    }
+}
+
+fn settle_path(moved: Moved, file: &File, done: &mut usize, meant: &Part) -> Next {
+    Next::Ended(match moved {
+        Moved::All => {
+            let From::Path { facts, .. } = &meant.from else { unreachable!("a path was opened") };
+            match files::compare(file, facts) {
+                Ok(None) => PartResult::Done,
+                Ok(Some(change)) => PartResult::Changed(change),
+                Err(error) => PartResult::Failed(error),
+            }
+        }
+        Moved::Rest(moved) => {
+            *done += moved;
+            return Next::Push;
+        }
+        Moved::Again => return Next::Push,
+        Moved::Nothing => ended_early(*done as u64),
+        Moved::Error(error) => PartResult::Failed(error),
+    })
+}
+
+fn settle_range(moved: Moved, (done, asked): (&mut usize, usize), within: &Range<usize>, meant: &Part) -> Next {
+    Next::Ended(match moved {
+        Moved::All if *done + asked == within.len() => PartResult::Done,
+        moved @ (Moved::All | Moved::Rest(_)) => {
+            *done += if let Moved::Rest(moved) = moved { moved } else { asked };
+            return Next::Push;
+        }
+        Moved::Again => return Next::Push,
+        Moved::Nothing => match &meant.from {
+            From::Target { .. } => PartResult::Failed(io::ErrorKind::UnexpectedEof.into()),
+            From::Open { offset, .. } => ended_early(offset + (within.start + *done) as u64),
+            From::Path { .. } => unreachable!("a range of an open file"),
+        },
+        Moved::Error(error) => PartResult::Failed(error),
+    })
+}
+
 fn read_entry(fd: RawFd, registered: Option<u16>, address: *mut u8, len: usize, offset: u64) -> Entry {
     match registered {
         Some(index) => opcode::ReadFixed::new(types::Fd(fd), address, len as u32, index).offset(offset).build(),
