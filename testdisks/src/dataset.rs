@@ -8,6 +8,82 @@ use std::time::{Duration, SystemTime};
 
 use dray_base::entropy::{Entropy, Seeded};
 
+const MIB4: u64 = 4 << 20;
+
+/// Names that NTFS or Windows cannot hold, or that other systems trip over.
+const NAMES: [&str; 66] = [
+    "CON",
+    "con.txt",
+    "PRN",
+    "AUX",
+    "NUL",
+    "nul.tar.gz",
+    "COM1",
+    "LPT9",
+    "COM\u{b9}",
+    "CONIN$",
+    "clock$",
+    "a:b",
+    "a<b",
+    "a>b",
+    "a|b",
+    "a?b",
+    "a*b",
+    "a\"b",
+    "trailing.",
+    "trailing..",
+    "trailing ",
+    "trailing. .",
+    " leading",
+    "...",
+    "..dots",
+    ".hidden",
+    "percent%41",
+    "hash#1",
+    "plus+",
+    "semi;colon",
+    "com,ma",
+    "amp&ersand",
+    "apostrophe's",
+    "less&lt;",
+    "]]>",
+    "tilde~1",
+    "LONGNA~1.TXT",
+    "longname~2.txt",
+    "DriveManifest.xml",
+    "System Volume Information",
+    "$MFT",
+    "$Recycle.Bin",
+    "~",
+    "-rf",
+    "--",
+    "name\u{301}",
+    "n\u{e4}me",
+    "na\u{308}me",
+    "\u{212a}elvin",
+    "\u{131}dotless",
+    "\u{df}sharp",
+    "\u{1e9e}SHARP",
+    "\u{3c3}\u{3c2}\u{3a3}",
+    "\u{200b}zero",
+    "\u{feff}bom",
+    "\u{202e}rtl",
+    "\u{e000}private",
+    "\u{f022}mapped",
+    "\u{1f600}",
+    "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}.jpg",
+    "\u{10400}deseret",
+    "\u{10428}deseret",
+    "\u{20000}\u{2a6df}",
+    "\u{5b57}\u{7b26}",
+    "\u{ff21}wide",
+    "\u{1c4}\u{1c5}\u{1c6}",
+];
+
+/// Names that differ only by case, beyond ASCII too.
+const CASES: [&str; 10] =
+    ["Case", "case", "CASE", "cAsE", "Stra\u{df}e", "\u{c4}PFEL", "\u{e4}pfel", "\u{3a9}", "\u{3c9}", "\u{2126}"];
+
 /// Size of a generated dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Made {
@@ -116,7 +192,13 @@ impl Dataset {
     ///
     /// Linux file names end at 255 *bytes*, so here only ASCII can reach 255 UTF-16 units.
     pub fn extremes(&mut self, sparse: u64) -> io::Result<()> {
-        const MIB4: u64 = 4 << 20;
+        self.sizes()?;
+        self.names()?;
+        self.depths()?;
+        self.holes(sparse)
+    }
+
+    fn sizes(&mut self) -> io::Result<()> {
         for len in [0, 1, 2, 511, 512, 513, 600, 700, 701, 1023, 1024, 1025, 4095, 4096, 4097, 65535, 65536, 65537] {
             self.file(format!("sizes/{len}"), len)?;
         }
@@ -127,76 +209,11 @@ impl Dataset {
         for (i, len) in [3 * MIB4 / 4, 4096, MIB4 + 512, 1, MIB4 / 2].into_iter().enumerate() {
             self.file(format!("neighbours/{i}"), len)?;
         }
+        Ok(())
+    }
 
-        // Names that NTFS or Windows cannot hold, or that other systems trip over.
-        for name in [
-            "CON",
-            "con.txt",
-            "PRN",
-            "AUX",
-            "NUL",
-            "nul.tar.gz",
-            "COM1",
-            "LPT9",
-            "COM\u{b9}",
-            "CONIN$",
-            "clock$",
-            "a:b",
-            "a<b",
-            "a>b",
-            "a|b",
-            "a?b",
-            "a*b",
-            "a\"b",
-            "trailing.",
-            "trailing..",
-            "trailing ",
-            "trailing. .",
-            " leading",
-            "...",
-            "..dots",
-            ".hidden",
-            "percent%41",
-            "hash#1",
-            "plus+",
-            "semi;colon",
-            "com,ma",
-            "amp&ersand",
-            "apostrophe's",
-            "less&lt;",
-            "]]>",
-            "tilde~1",
-            "LONGNA~1.TXT",
-            "longname~2.txt",
-            "DriveManifest.xml",
-            "System Volume Information",
-            "$MFT",
-            "$Recycle.Bin",
-            "~",
-            "-rf",
-            "--",
-            "name\u{301}",
-            "n\u{e4}me",
-            "na\u{308}me",
-            "\u{212a}elvin",
-            "\u{131}dotless",
-            "\u{df}sharp",
-            "\u{1e9e}SHARP",
-            "\u{3c3}\u{3c2}\u{3a3}",
-            "\u{200b}zero",
-            "\u{feff}bom",
-            "\u{202e}rtl",
-            "\u{e000}private",
-            "\u{f022}mapped",
-            "\u{1f600}",
-            "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}.jpg",
-            "\u{10400}deseret",
-            "\u{10428}deseret",
-            "\u{20000}\u{2a6df}",
-            "\u{5b57}\u{7b26}",
-            "\u{ff21}wide",
-            "\u{1c4}\u{1c5}\u{1c6}",
-        ] {
+    fn names(&mut self) -> io::Result<()> {
+        for name in NAMES {
             self.file(Path::new("names").join(name), 100 + name.len() as u64)?;
             self.file(Path::new("names in dirs").join(name).join("inside"), 5)?;
         }
@@ -204,25 +221,15 @@ impl Dataset {
         self.file(format!("names/{}", "\u{5b57}".repeat(85)), 85)?;
         self.file(format!("names/{}", "\u{1f600}".repeat(63)), 63)?;
         self.file(format!("{}/{}", "d".repeat(255), "f".repeat(255)), 510)?;
-
-        // Names that differ only by case, of files, of directories, and of both; folding beyond ASCII too.
-        for name in [
-            "Case",
-            "case",
-            "CASE",
-            "cAsE",
-            "Stra\u{df}e",
-            "\u{c4}PFEL",
-            "\u{e4}pfel",
-            "\u{3a9}",
-            "\u{3c9}",
-            "\u{2126}",
-        ] {
+        for name in CASES {
             self.file(Path::new("cases").join(name), 64)?;
             self.file(Path::new("case dirs").join(name).join("same"), 65)?;
             self.file(Path::new("case dirs").join(name).join("SAME"), 66)?;
         }
+        Ok(())
+    }
 
+    fn depths(&mut self) -> io::Result<()> {
         // Deep: 60 short levels, and long ones past 259 units (Windows' MAX_PATH) at 5 × 60.
         let deep: PathBuf = (0..60).map(|i| format!("l{i}")).collect();
         self.file(deep.join("bottom"), 4097)?;
@@ -234,7 +241,11 @@ impl Dataset {
             self.file(format!("edge/{}/{}", "e".repeat(120), "f".repeat(units - 126)), 10)?;
         }
         fs::create_dir_all(self.root.join("empty dir/empty inside"))?;
+        Ok(())
+    }
 
+    /// Holes, runs of zeros, and the lengths of page blobs.
+    fn holes(&mut self, sparse: u64) -> io::Result<()> {
         // Sparse, and page-blob shaped: multiples of 512 with runs of zeros in and across 4 KiB pages.
         if sparse > 0 {
             self.sparse("sparse/holes.bin", sparse, &[0, sparse / 3, sparse - 4096], 4096)?;
