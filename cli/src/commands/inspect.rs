@@ -84,19 +84,7 @@ impl Inspect {
         let volume = files::ntfs(opened)?;
         let (geometry, facts) = (*volume.geometry(), volume.facts().clone());
         let label = String::from_utf16_lossy(&facts.label);
-        let mut text = String::new();
-        if let Some(unlocked) = &opened.unlocked {
-            text.push_str(&format!(
-                "Unlocked        by the {}, protector {}; metadata {}\n",
-                unlocked.by,
-                unlocked.protector,
-                match unlocked.integrity {
-                    Integrity::Proven => "proven unchanged",
-                    Integrity::NoHash => "without a hash that proves it",
-                    _ => "NOT proven unchanged",
-                }
-            ));
-        }
+        let mut text = unlocked_text(opened);
         text.push_str(&format!(
             "NTFS            {}.{}, label \"{}\", serial {:016X}{}\n",
             facts.version.0,
@@ -138,32 +126,11 @@ impl Inspect {
         });
         if self.files {
             let files = Files::read(opened)?;
-            let (mut here, mut directories, mut bytes) = (0_u64, 0_u64, 0_u64);
-            for id in files.catalog.files().filter(|id| !files.catalog.is_metafile(*id)) {
-                let info = files.catalog.info(id);
-                if !info.reachable {
-                    // Damage, which is counted there.
-                } else if info.directory {
-                    directories += 1;
-                } else {
-                    (here, bytes) = (here + 1, bytes.saturating_add(info.size));
-                }
+            let (line, counts) = tree(&files);
+            text.push_str(&line);
+            for (name, count) in counts {
+                value[name] = count.into();
             }
-            let damaged = files.catalog.problem_count();
-            text.push_str(&format!(
-                "                {} in {}, {bytes} bytes; {}\n",
-                count(here, "file"),
-                directories_text(directories),
-                if damaged == 0 {
-                    "no damage in $MFT and directories".to_owned()
-                } else {
-                    count(damaged, "damaged place")
-                }
-            ));
-            value["files"] = here.into();
-            value["directories"] = directories.into();
-            value["bytes"] = bytes.into();
-            value["damaged"] = damaged.into();
             warnings.extend(files.warnings());
         } else {
             warnings.extend(files::warnings(&volume));
@@ -184,149 +151,88 @@ fn drive_text(found: &Found) -> String {
     }
     let serial = found.serial.as_deref().map_or("no serial".to_owned(), |serial| format!("serial {}", clean(serial)));
     text.push_str(&format!("                {serial}, sectors of {} bytes\n", drive.sector));
-    match &found.table {
-        None => text.push_str("Partitions      none: a bare volume\n"),
-        Some(table) => {
-            let kind = if table.from_mbr {
-                "MBR".to_owned()
-            } else {
-                let both = match (&table.primary, &table.backup) {
-                    (CopyState::Good, CopyState::Good) if table.copies_agree => ", equal",
-                    (CopyState::Good, CopyState::Good) => ", DIFFERENT",
-                    _ => "",
-                };
-                format!("GPT; first copy {}, second copy {}{both}", copy(&table.primary), copy(&table.backup))
-            };
-            text.push_str(&format!("Partitions      {kind}\n"));
-            for entry in &table.partitions {
-                let used = found.partition.as_ref().is_some_and(|used| used.number == entry.number);
-                text.push_str(&format!(
-                    "{:>15} {} bytes {} to {}{}{}\n",
-                    format!("{}{}", if used { "> " } else { "" }, entry.number),
-                    entry.purpose(),
-                    entry.range.start,
-                    entry.range.end(),
-                    if entry.name.is_empty() { String::new() } else { format!(", \"{}\"", clean(&entry.name)) },
-                    if entry.inside { "" } else { ", NOT wholly on the drive" },
-                ));
-            }
-        }
-    }
+    text.push_str(&table_text(found));
     match &found.inside {
         Inside::Missing(_) => {}
         Inside::Ntfs => text.push_str("Volume          NTFS, not encrypted\n"),
         Inside::Unknown => text.push_str("Volume          neither BitLocker's nor NTFS\n"),
         Inside::Damaged(_) => text.push_str("Volume          BitLocker's, damaged beyond use\n"),
-        Inside::BitLocker(volume) => {
-            let metadata = &volume.metadata;
-            let cipher =
-                metadata.cipher().map_or(format!("unknown method {:#06x}", metadata.method), |c| c.to_string());
-            text.push_str(&format!(
-                "BitLocker       {}; {cipher}, sectors of {} bytes\n",
-                form(volume.boot.form),
-                volume.boot.sector.bytes()
-            ));
-            text.push_str(&format!("                {}\n", volume.state()));
-            if let Some(extended) = &metadata.extended {
-                let [major, minor, build] = extended.os;
-                let used = if extended.used_space_only() { "; used space only" } else { "" };
-                text.push_str(&format!("                by Windows {major}.{minor} build {build}{used}\n"));
-            }
-            text.push_str(&format!("                volume {}", metadata.volume_id));
-            let created = time(metadata.created);
-            text.push_str(&if created.is_empty() { "\n".to_owned() } else { format!(", encrypted {created}\n") });
-            if let Some(description) = &metadata.description {
-                text.push_str(&format!("                \"{}\"\n", clean(description)));
-            }
-            for (index, one) in volume.copies.iter().enumerate() {
-                let fault = one.fault.as_ref().map_or("good".to_owned(), |fault| format!("DAMAGED: {fault}"));
-                text.push_str(&format!("Metadata copy {} at byte {}: {fault}\n", index + 1, one.at));
-            }
-            for protector in &metadata.protectors {
-                let changed = time(protector.changed);
-                let label = protector.label.as_ref().map_or(String::new(), |label| format!(", \"{}\"", clean(label)));
-                let fault = if protector.fault.is_some() { ", DAMAGED" } else { "" };
-                text.push_str(&format!(
-                    "Protector       {{{}}} {}{label}, {changed}{fault}\n",
-                    protector.id.to_string().to_uppercase(),
-                    protector.kind
-                ));
-            }
-        }
+        Inside::BitLocker(_) => text.push_str(&bitlocker_text(found)),
+    }
+    text
+}
+
+fn table_text(found: &Found) -> String {
+    let Some(table) = &found.table else { return "Partitions      none: a bare volume\n".to_owned() };
+    let kind = if table.from_mbr {
+        "MBR".to_owned()
+    } else {
+        let both = match (&table.primary, &table.backup) {
+            (CopyState::Good, CopyState::Good) if table.copies_agree => ", equal",
+            (CopyState::Good, CopyState::Good) => ", DIFFERENT",
+            _ => "",
+        };
+        format!("GPT; first copy {}, second copy {}{both}", copy(&table.primary), copy(&table.backup))
+    };
+    let mut text = format!("Partitions      {kind}\n");
+    for entry in &table.partitions {
+        let used = found.partition.as_ref().is_some_and(|used| used.number == entry.number);
+        text.push_str(&format!(
+            "{:>15} {} bytes {} to {}{}{}\n",
+            format!("{}{}", if used { "> " } else { "" }, entry.number),
+            entry.purpose(),
+            entry.range.start,
+            entry.range.end(),
+            if entry.name.is_empty() { String::new() } else { format!(", \"{}\"", clean(&entry.name)) },
+            if entry.inside { "" } else { ", NOT wholly on the drive" },
+        ));
+    }
+    text
+}
+
+fn bitlocker_text(found: &Found) -> String {
+    let Some(volume) = found.bitlocker() else { return String::new() };
+    let metadata = &volume.metadata;
+    let cipher = metadata.cipher().map_or(format!("unknown method {:#06x}", metadata.method), |c| c.to_string());
+    let mut text = format!(
+        "BitLocker       {}; {cipher}, sectors of {} bytes\n",
+        form(volume.boot.form),
+        volume.boot.sector.bytes()
+    );
+    text.push_str(&format!("                {}\n", volume.state()));
+    if let Some(extended) = &metadata.extended {
+        let [major, minor, build] = extended.os;
+        let used = if extended.used_space_only() { "; used space only" } else { "" };
+        text.push_str(&format!("                by Windows {major}.{minor} build {build}{used}\n"));
+    }
+    text.push_str(&format!("                volume {}", metadata.volume_id));
+    let created = time(metadata.created);
+    text.push_str(&if created.is_empty() { "\n".to_owned() } else { format!(", encrypted {created}\n") });
+    if let Some(description) = &metadata.description {
+        text.push_str(&format!("                \"{}\"\n", clean(description)));
+    }
+    for (index, one) in volume.copies.iter().enumerate() {
+        let fault = one.fault.as_ref().map_or("good".to_owned(), |fault| format!("DAMAGED: {fault}"));
+        text.push_str(&format!("Metadata copy {} at byte {}: {fault}\n", index + 1, one.at));
+    }
+    for protector in &metadata.protectors {
+        let changed = time(protector.changed);
+        let label = protector.label.as_ref().map_or(String::new(), |label| format!(", \"{}\"", clean(label)));
+        let fault = if protector.fault.is_some() { ", DAMAGED" } else { "" };
+        text.push_str(&format!(
+            "Protector       {{{}}} {}{label}, {changed}{fault}\n",
+            protector.id.to_string().to_uppercase(),
+            protector.kind
+        ));
     }
     text
 }
 
 fn outside(found: &Found) -> Value {
-    let table = found.table.as_ref().map(|table| {
-        let partitions: Vec<Value> = table
-            .partitions
-            .iter()
-            .map(|entry| {
-                json!({
-                    "number": entry.number,
-                    "purpose": entry.purpose(),
-                    "type": entry.kind.to_string(),
-                    "unique": entry.unique.to_string(),
-                    "start": entry.range.start.0,
-                    "length": entry.range.len.0,
-                    "name": entry.name,
-                    "inside": entry.inside,
-                })
-            })
-            .collect();
-        json!({
-            "kind": if table.from_mbr { "mbr" } else { "gpt" },
-            "primary": copy(&table.primary),
-            "backup": copy(&table.backup),
-            "copies_agree": table.copies_agree,
-            "sector_size": table.sector.map(|sector| sector.bytes()),
-            "flaws": table.flaws.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "disk": table.disk.map(|disk| disk.to_string()),
-            "partitions": partitions,
-        })
-    });
-    let bitlocker = found.bitlocker().map(|volume| {
-        let metadata = &volume.metadata;
-        let copies: Vec<Value> = volume
-            .copies
-            .iter()
-            .map(|one| json!({ "at": one.at.0, "fault": one.fault.as_ref().map(ToString::to_string) }))
-            .collect();
-        let protectors: Vec<Value> = metadata
-            .protectors
-            .iter()
-            .map(|protector| {
-                json!({
-                    "id": protector.id.to_string(),
-                    "kind": protector.kind.to_string(),
-                    "label": protector.label,
-                    "changed": time(protector.changed),
-                    "damaged": protector.fault.is_some(),
-                })
-            })
-            .collect();
-        json!({
-            "form": form(volume.boot.form),
-            "cipher": metadata.cipher().map(|cipher| cipher.to_string()),
-            "method": metadata.method,
-            "sector_size": volume.boot.sector.bytes(),
-            "state": volume.state().to_string(),
-            "suspended": volume.is_suspended(),
-            "used_space_only": metadata.extended.map(|extended| extended.used_space_only()),
-            "os": metadata.extended.map(|extended| extended.os),
-            "volume_id": metadata.volume_id.to_string(),
-            "created": time(metadata.created),
-            "description": metadata.description,
-            "copies": copies,
-            "copies_equal": volume.copies_are_equal(),
-            "protectors": protectors,
-        })
-    });
     json!({
         "drive": object::facts(&found.drive),
         "serial": found.serial,
-        "table": table,
+        "table": table_json(found),
         "partition": found.partition.as_ref().map(|partition| partition.number),
         "volume": { "start": found.volume.start.0, "length": found.volume.len.0 },
         "inside": match &found.inside {
@@ -336,8 +242,114 @@ fn outside(found: &Found) -> Value {
             Inside::Missing(_) => "missing",
             Inside::Unknown => "unknown",
         },
-        "bitlocker": bitlocker,
+        "bitlocker": bitlocker_json(found),
     })
+}
+
+fn table_json(found: &Found) -> Option<Value> {
+    let table = found.table.as_ref()?;
+    let partitions: Vec<Value> = table
+        .partitions
+        .iter()
+        .map(|entry| {
+            json!({
+                "number": entry.number,
+                "purpose": entry.purpose(),
+                "type": entry.kind.to_string(),
+                "unique": entry.unique.to_string(),
+                "start": entry.range.start.0,
+                "length": entry.range.len.0,
+                "name": entry.name,
+                "inside": entry.inside,
+            })
+        })
+        .collect();
+    Some(json!({
+        "kind": if table.from_mbr { "mbr" } else { "gpt" },
+        "primary": copy(&table.primary),
+        "backup": copy(&table.backup),
+        "copies_agree": table.copies_agree,
+        "sector_size": table.sector.map(|sector| sector.bytes()),
+        "flaws": table.flaws.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "disk": table.disk.map(|disk| disk.to_string()),
+        "partitions": partitions,
+    }))
+}
+
+fn bitlocker_json(found: &Found) -> Option<Value> {
+    let volume = found.bitlocker()?;
+    let metadata = &volume.metadata;
+    let copies: Vec<Value> = volume
+        .copies
+        .iter()
+        .map(|one| json!({ "at": one.at.0, "fault": one.fault.as_ref().map(ToString::to_string) }))
+        .collect();
+    let protectors: Vec<Value> = metadata
+        .protectors
+        .iter()
+        .map(|protector| {
+            json!({
+                "id": protector.id.to_string(),
+                "kind": protector.kind.to_string(),
+                "label": protector.label,
+                "changed": time(protector.changed),
+                "damaged": protector.fault.is_some(),
+            })
+        })
+        .collect();
+    Some(json!({
+        "form": form(volume.boot.form),
+        "cipher": metadata.cipher().map(|cipher| cipher.to_string()),
+        "method": metadata.method,
+        "sector_size": volume.boot.sector.bytes(),
+        "state": volume.state().to_string(),
+        "suspended": volume.is_suspended(),
+        "used_space_only": metadata.extended.map(|extended| extended.used_space_only()),
+        "os": metadata.extended.map(|extended| extended.os),
+        "volume_id": metadata.volume_id.to_string(),
+        "created": time(metadata.created),
+        "description": metadata.description,
+        "copies": copies,
+        "copies_equal": volume.copies_are_equal(),
+        "protectors": protectors,
+    }))
+}
+
+fn unlocked_text(opened: &Opened) -> String {
+    let Some(unlocked) = &opened.unlocked else { return String::new() };
+    format!(
+        "Unlocked        by the {}, protector {}; metadata {}\n",
+        unlocked.by,
+        unlocked.protector,
+        match unlocked.integrity {
+            Integrity::Proven => "proven unchanged",
+            Integrity::NoHash => "without a hash that proves it",
+            _ => "NOT proven unchanged",
+        }
+    )
+}
+
+/// Files and directories of the volume in words, and as counts by name.
+fn tree(files: &Files) -> (String, [(&'static str, u64); 4]) {
+    let (mut here, mut directories, mut bytes) = (0_u64, 0_u64, 0_u64);
+    for id in files.catalog.files().filter(|id| !files.catalog.is_metafile(*id)) {
+        let info = files.catalog.info(id);
+        if !info.reachable {
+            // Damage, which is counted there.
+        } else if info.directory {
+            directories += 1;
+        } else {
+            (here, bytes) = (here + 1, bytes.saturating_add(info.size));
+        }
+    }
+    let damaged = files.catalog.problem_count();
+    let line = format!(
+        "                {} in {}, {bytes} bytes; {}\n",
+        count(here, "file"),
+        directories_text(directories),
+        if damaged == 0 { "no damage in $MFT and directories".to_owned() } else { count(damaged, "damaged place") }
+    );
+    (line, [("files", here), ("directories", directories), ("bytes", bytes), ("damaged", damaged)])
 }
 
 fn form(form: Form) -> &'static str {
