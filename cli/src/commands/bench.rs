@@ -106,33 +106,8 @@ impl BenchArgs {
         self.drives.iter().for_each(|drive| outputs.input(drive, "the drive"));
         self.compare.iter().for_each(|path| outputs.input(path, "the earlier measurement"));
         let page = self.report.as_deref().map(|path| outputs.begin(path, page::FORM)).transpose()?;
-        let (mut benches, mut problems) = (Vec::new(), Problems::default());
-        for drive in &self.drives {
-            let opened = Bench::open(BenchRequest {
-                drive: drive.clone(),
-                write: self.write,
-                seconds: self.seconds,
-                blocks: self.blocks.clone(),
-                depths: self.depths.clone(),
-                curve: self.curve,
-                engine: EngineChoice::Auto,
-                cipher,
-            });
-            match opened {
-                Ok(bench) if benches.iter().any(|other: &Bench| other.drive().path == bench.drive().path) => {
-                    problems.push(Problem::new(Kind::Usage, "is named twice").drive(&bench.drive().name));
-                }
-                Ok(bench) => benches.push(bench),
-                Err(more) => problems.0.extend(more.0),
-            }
-        }
-        problems.into_result()?;
-        let consent = Consent { silent: false, serials: self.yes.clone() };
-        let facts: Vec<&DriveFacts> = benches.iter().map(Bench::drive).collect();
-        consent::known(&consent, &facts, &[])?;
-        let asked = benches.iter().enumerate().filter(|(_, bench)| bench.needs_consent());
-        let asked: Vec<_> = asked.map(|(i, bench)| consent::Asked::destroyed(i, bench.drive())).collect();
-        consent::gather(&asked, &consent, &mut Terminal)?;
+        let benches = self.open(cipher)?;
+        self.agree(&benches)?;
 
         // A drive that was written to is left in order, whatever ends the measurement.
         let signals = Signals::install(signals::BENCH)
@@ -170,6 +145,43 @@ impl BenchArgs {
         let Some(least) = self.require else { return Ok(Exit::Done) };
         Problems(reports.iter().filter_map(|report| too_slow(report, least)).collect()).into_result()?;
         Ok(Exit::Done)
+    }
+
+    /// Opens all drives, each once.
+    fn open(&self, cipher: Cipher) -> Result<Vec<Bench>, Problems> {
+        let (mut benches, mut problems) = (Vec::new(), Problems::default());
+        for drive in &self.drives {
+            let opened = Bench::open(BenchRequest {
+                drive: drive.clone(),
+                write: self.write,
+                seconds: self.seconds,
+                blocks: self.blocks.clone(),
+                depths: self.depths.clone(),
+                curve: self.curve,
+                engine: EngineChoice::Auto,
+                cipher,
+            });
+            match opened {
+                Ok(bench) if benches.iter().any(|other: &Bench| other.drive().path == bench.drive().path) => {
+                    problems.push(Problem::new(Kind::Usage, "is named twice").drive(&bench.drive().name));
+                }
+                Ok(bench) => benches.push(bench),
+                Err(more) => problems.0.extend(more.0),
+            }
+        }
+        problems.into_result()?;
+        Ok(benches)
+    }
+
+    /// Obtains consent for what is overwritten.
+    fn agree(&self, benches: &[Bench]) -> Result<(), Problems> {
+        let consent = Consent { silent: false, serials: self.yes.clone() };
+        let facts: Vec<&DriveFacts> = benches.iter().map(Bench::drive).collect();
+        consent::known(&consent, &facts, &[])?;
+        let asked = benches.iter().enumerate().filter(|(_, bench)| bench.needs_consent());
+        let asked: Vec<_> = asked.map(|(i, bench)| consent::Asked::destroyed(i, bench.drive())).collect();
+        consent::gather(&asked, &consent, &mut Terminal)?;
+        Ok(())
     }
 
     fn tell(&self, reports: &[BenchReport], compared: &[Option<compare::Compared>], output: &Output) {
