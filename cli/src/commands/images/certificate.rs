@@ -278,6 +278,26 @@ fn drive(page: &mut Page, erased: &Erased) {
     }));
     page.facts(facts);
     page.subsection("What was done");
+    page.table(&[Column::word("What"), Column::long("How much")], &done(erased));
+    if erased.before.iter().any(|volume| volume.bitlocker.is_some()) {
+        page.subsection("Volumes that were on it");
+        let rows: Vec<Vec<String>> = erased
+            .before
+            .iter()
+            .filter_map(|volume| {
+                let bitlocker = volume.bitlocker.as_ref()?;
+                Some(vec![volume.range.start.to_string(), bitlocker.id.clone(), bitlocker.protectors.join("; ")])
+            })
+            .collect();
+        page.table(&[Column::number("At byte"), Column::code("BitLocker volume"), Column::long("Protectors")], &rows);
+    }
+    if !erased.places.is_empty() {
+        wiped(page, erased);
+    }
+}
+
+/// What was done, and how much of it.
+fn done(erased: &Erased) -> Vec<Vec<String>> {
     let all = |len: u64| if len == erased.drive.size.0 { "all of it".to_owned() } else { format!("{len} bytes") };
     let mut done: Vec<Vec<String>> = Vec::new();
     let mut row = |what: &str, how: String| done.push(vec![what.into(), how]);
@@ -310,34 +330,23 @@ fn drive(page: &mut Page, erased: &Erased) {
             row(what, places(ranges));
         }
     }
-    page.table(&[Column::word("What"), Column::long("How much")], &done);
-    if erased.before.iter().any(|volume| volume.bitlocker.is_some()) {
-        page.subsection("Volumes that were on it");
-        let rows: Vec<Vec<String>> = erased
-            .before
-            .iter()
-            .filter_map(|volume| {
-                let bitlocker = volume.bitlocker.as_ref()?;
-                Some(vec![volume.range.start.to_string(), bitlocker.id.clone(), bitlocker.protectors.join("; ")])
-            })
-            .collect();
-        page.table(&[Column::number("At byte"), Column::code("BitLocker volume"), Column::long("Protectors")], &rows);
-    }
-    if !erased.places.is_empty() {
-        page.subsection("Places that were overwritten for the keys' sake");
-        let rows: Vec<Vec<String>> = erased
-            .places
-            .iter()
-            .take(PLACES_MAX)
-            .map(|(range, what)| vec![range.start.to_string(), range.len.0.to_string(), place_words(*what).into()])
-            .collect();
-        page.table(&[Column::number("At byte"), Column::number("Bytes"), Column::text("What")], &rows);
-        if erased.places.len() > PLACES_MAX {
-            page.note(&format!(
-                "And {} more, which the object of --report FILE.json lists.",
-                erased.places.len() - PLACES_MAX
-            ));
-        }
+    done
+}
+
+fn wiped(page: &mut Page, erased: &Erased) {
+    page.subsection("Places that were overwritten for the keys' sake");
+    let rows: Vec<Vec<String>> = erased
+        .places
+        .iter()
+        .take(PLACES_MAX)
+        .map(|(range, what)| vec![range.start.to_string(), range.len.0.to_string(), place_words(*what).into()])
+        .collect();
+    page.table(&[Column::number("At byte"), Column::number("Bytes"), Column::text("What")], &rows);
+    if erased.places.len() > PLACES_MAX {
+        page.note(&format!(
+            "And {} more, which the object of --report FILE.json lists.",
+            erased.places.len() - PLACES_MAX
+        ));
     }
 }
 
