@@ -138,34 +138,11 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
             let parts: Vec<String> = outcome.drives.iter().filter(is_stopped).map(read_part).collect();
             list(&parts, "; ")
         }
-        Reason::NotEqual(n) => {
-            let kinds = outcome.drives.iter().flat_map(|drive| drive.counts.all()).collect::<Vec<_>>();
-            let mut words: Vec<String> = Vec::new();
-            for (verdict, ..) in kinds.iter().take(6).filter(|(verdict, ..)| verdict.is_against()) {
-                let all: u64 = kinds.iter().filter(|(other, ..)| other == verdict).map(|(_, rows, _)| rows).sum();
-                if all > 0 {
-                    words.push(format!("{all} {}", verdict.word()));
-                }
-            }
-            if words.is_empty() { format!("{n} not equal") } else { words.join(", ") }
-        }
+        Reason::NotEqual(n) => not_equal(outcome, n),
         Reason::Unmet(n) => format!("{} on none of the drives", count(n, "requested blob")),
-        Reason::Unmatched(_) => {
-            let missed: Vec<String> = unmatched(&outcome.drives).iter().map(|prefix| format!("`{prefix}`")).collect();
-            let mut there: Vec<&str> =
-                outcome.drives.iter().flat_map(|drive| &drive.beginnings).map(String::as_str).collect();
-            there.dedup();
-            let missed = format!("no blob begins with {}", list(&missed, " or "));
-            if there.is_empty() { missed } else { format!("{missed}: the nearest matches: {}", list(&there, ", ")) }
-        }
+        Reason::Unmatched(_) => no_match(outcome),
         Reason::Empty(_) => "the manifest lists no blob, so nothing was compared".to_owned(),
-        Reason::Unlisted(n) => {
-            let paths: Vec<String> =
-                outcome.drives.iter().flat_map(|drive| &drive.unlisted).map(|(path, _)| path.clone()).collect();
-            let what = if n == 1 { "1 blob that was".to_owned() } else { format!("{n} blobs that were") };
-            let lists = if paths.len() == 1 { "lists" } else { "list" };
-            format!("{} on the drive {lists} {what} not compared: name it with --manifest", list(&paths, ", "))
-        }
+        Reason::Unlisted(n) => unlisted(outcome, n),
         Reason::Changed(n) => {
             let are = if n == 1 { "is" } else { "are" };
             format!("{} in the directory {are} not what was extracted", count(n, "file"))
@@ -193,6 +170,37 @@ fn phrase(reason: Reason, outcome: &Outcome) -> String {
             format!("{}, which is none of these", list(&all, ", "))
         }
     }
+}
+
+/// The count of each verdict against equality; `n` in all.
+fn not_equal(outcome: &Outcome, n: u64) -> String {
+    let kinds = outcome.drives.iter().flat_map(|drive| drive.counts.all()).collect::<Vec<_>>();
+    let mut words: Vec<String> = Vec::new();
+    for (verdict, ..) in kinds.iter().take(6).filter(|(verdict, ..)| verdict.is_against()) {
+        let all: u64 = kinds.iter().filter(|(other, ..)| other == verdict).map(|(_, rows, _)| rows).sum();
+        if all > 0 {
+            words.push(format!("{all} {}", verdict.word()));
+        }
+    }
+    if words.is_empty() { format!("{n} not equal") } else { words.join(", ") }
+}
+
+/// Prefixes that begin no blob, with the nearest names.
+fn no_match(outcome: &Outcome) -> String {
+    let missed: Vec<String> = unmatched(&outcome.drives).iter().map(|prefix| format!("`{prefix}`")).collect();
+    let mut there: Vec<&str> = outcome.drives.iter().flat_map(|drive| &drive.beginnings).map(String::as_str).collect();
+    there.dedup();
+    let missed = format!("no blob begins with {}", list(&missed, " or "));
+    if there.is_empty() { missed } else { format!("{missed}: the nearest matches: {}", list(&there, ", ")) }
+}
+
+/// Manifests with `n` blobs that were not compared.
+fn unlisted(outcome: &Outcome, n: u64) -> String {
+    let paths: Vec<String> =
+        outcome.drives.iter().flat_map(|drive| &drive.unlisted).map(|(path, _)| path.clone()).collect();
+    let what = if n == 1 { "1 blob that was".to_owned() } else { format!("{n} blobs that were") };
+    let lists = if paths.len() == 1 { "lists" } else { "list" };
+    format!("{} on the drive {lists} {what} not compared: name it with --manifest", list(&paths, ", "))
 }
 
 fn failed_by(drive: &DriveVerdict) -> Option<Kind> {
