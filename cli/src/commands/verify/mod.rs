@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use dray_engine::job::{
-    Answer, Check, Digest, DriveStatus, DriveVerdict, Expected, Journals, Logs, Opened, Outputs, Row, Taken, Verdict,
-    VerifyRequest, Workers, find, judge,
+    Answer, Check, Digest, DriveStatus, DriveVerdict, Expected, Journals, Logs, Opened, OutputFile, Outputs, Row,
+    Taken, Verdict, VerifyRequest, Workers, find, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -21,7 +21,7 @@ use crate::args::VERSION;
 use crate::exit::Exit;
 use crate::key::{KeyArgs, Keys};
 use crate::render::page::{self, Tone};
-use crate::render::{Output, clean, count, json as object, labelled, watched, wrap};
+use crate::render::{Output, Style, clean, count, json as object, labelled, watched, wrap};
 use crate::signals::{self, Signals};
 use lists::List;
 use words::{Headline, conclusion, headline};
@@ -210,6 +210,49 @@ impl Verify {
     fn verify(self, output: &Output) -> Result<Exit, Problems> {
         let signals = Signals::install(signals::VERIFY)
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
+        let mut papers = self.papers()?;
+        let journal = papers.journal.take();
+        let mut outcome = Outcome { journal, extracted_to: self.compare.extract_to.clone(), ..Outcome::default() };
+        for warning in &papers.journals.warnings {
+            output.warning(warning);
+        }
+        let OpenedDrives { opened, unopened, doubled } = open_all(&self.drives, self.partition, &papers.keys, output);
+        (outcome.unopened, outcome.doubled) = (unopened, doubled);
+        self.keep_off(&opened)?;
+        if let (true, Some(dir)) = (self.compare.all, &self.compare.extract_to) {
+            return all::extract(&opened, &outcome.unopened, &self.compare.only, dir, (&signals, output));
+        }
+        let request = VerifyRequest {
+            manifest: self.compare.manifest.clone(),
+            manifest_hash: self.compare.manifest_hash,
+            only: self.compare.only.clone(),
+            extract_to: self.compare.extract_to.clone(),
+            all: false,
+            as_service: false,
+        };
+        let (request, logs, journals, stop) = (&request, &papers.logs, &papers.journals, &signals.stop);
+        let mut judged = at_once(&opened, "verifying", (&signals, output), &|index, one, workers, events| {
+            let context = judge::Context { index, request, logs, journals, workers, events, stop, deliver: None };
+            judge::run(one, &context)
+        })?;
+        for (index, one) in judged.iter_mut().enumerate() {
+            papers.take_rows(one, (index, &opened[index].found.drive), &mut outcome, output)?;
+        }
+        for list in papers.lists {
+            list.finish()?;
+        }
+        outcome.unmet = (!self.compare.expect.is_empty()).then(|| papers.expected.unmet());
+        outcome.drives = judged.into_iter().map(|one| one.verdict).collect();
+        outcome.join(&papers.logs);
+        if let Some(file) = papers.page {
+            html::page(&outcome).save(file)?;
+        }
+        report(&outcome, output);
+        Ok(words::exit(&conclusion(&outcome)))
+    }
+
+    /// Reads what the drives are compared with, and begins the files that are written. All problems at once.
+    fn papers(&self) -> Result<Papers, Problems> {
         let mut problems = Problems::default();
         let mut logs = Logs::none();
         let mut expected = Expected::default();
@@ -239,70 +282,16 @@ impl Verify {
             }
         };
         let journals = self.journals(&mut problems);
-        let keys = self.key.read().map_err(|problem| problems.push(problem)).ok();
-        problems.into_result()?;
-        let Some(keys) = keys else { return Ok(Exit::Usage) };
-
-        let mut outcome = Outcome { journal, extracted_to: self.compare.extract_to.clone(), ..Outcome::default() };
-        for warning in &journals.warnings {
-            output.warning(warning);
+        match self.key.read() {
+            Ok(keys) => {
+                problems.into_result()?;
+                Ok(Papers { logs, expected, lists, page, journal, journals, keys })
+            }
+            Err(problem) => {
+                problems.push(problem);
+                Err(problems)
+            }
         }
-        let OpenedDrives { opened, unopened, doubled } = open_all(&self.drives, self.partition, &keys, output);
-        (outcome.unopened, outcome.doubled) = (unopened, doubled);
-        self.keep_off(&opened)?;
-        if let (true, Some(dir)) = (self.compare.all, &self.compare.extract_to) {
-            return all::extract(&opened, &outcome.unopened, &self.compare.only, dir, (&signals, output));
-        }
-        let request = VerifyRequest {
-            manifest: self.compare.manifest.clone(),
-            manifest_hash: self.compare.manifest_hash,
-            only: self.compare.only.clone(),
-            extract_to: self.compare.extract_to.clone(),
-            all: false,
-            as_service: false,
-        };
-        let (request, logs, journals, stop) = (&request, &logs, &journals, &signals.stop);
-        let mut judged = at_once(&opened, "verifying", (&signals, output), &|index, one, workers, events| {
-            let context = judge::Context { index, request, logs, journals, workers, events, stop, deliver: None };
-            judge::run(one, &context)
-        })?;
-        for (index, one) in judged.iter_mut().enumerate() {
-            let mut reported = Ok(());
-            one.rows(logs, &mut |row| {
-                if row.verdict != Verdict::Missing
-                    && let Some(blob) = &row.blob
-                {
-                    expected.met(blob);
-                }
-                if is_told(row) {
-                    outcome.bad_in_all += 1;
-                    if outcome.bad.len() < html::ROWS_MAX {
-                        outcome.bad.push((index, row.clone()));
-                    }
-                }
-                let value = lists::row(&opened[index].found.drive, row);
-                if output.is_json() {
-                    output.object("blob", value.clone());
-                }
-                for list in &mut lists {
-                    if reported.is_ok() {
-                        reported = list.row(&value);
-                    }
-                }
-            })?;
-            reported?;
-        }
-        for list in lists {
-            list.finish()?;
-        }
-        outcome.unmet = (!self.compare.expect.is_empty()).then(|| expected.unmet());
-        outcome.drives = judged.into_iter().map(|one| one.verdict).collect();
-        outcome.join(logs);
-        if let Some(file) = page {
-            html::page(&outcome).save(file)?;
-        }
-        report(&outcome, output);
-        Ok(words::exit(&conclusion(&outcome)))
     }
 
     /// The journal named on the command line, and journals in the directories of the key files.
@@ -317,6 +306,54 @@ impl Verify {
             journals.look_in(path.parent().unwrap_or(Path::new(".")));
         }
         journals
+    }
+}
+
+/// What a run reads and writes besides the drives.
+struct Papers {
+    logs: Logs,
+    expected: Expected,
+    lists: Vec<List>,
+    page: Option<OutputFile>,
+    /// The journal and its SHA-256.
+    journal: Option<(PathBuf, String)>,
+    journals: Journals,
+    keys: Keys,
+}
+
+impl Papers {
+    /// Takes the rows of a drive: into the lists, and those that differ into the outcome.
+    fn take_rows(
+        &mut self,
+        judged: &mut judge::Judged<'_>,
+        (index, drive): (usize, &DriveFacts),
+        outcome: &mut Outcome,
+        output: &Output,
+    ) -> Result<(), Problem> {
+        let mut reported = Ok(());
+        judged.rows(&self.logs, &mut |row| {
+            if row.verdict != Verdict::Missing
+                && let Some(blob) = &row.blob
+            {
+                self.expected.met(blob);
+            }
+            if is_told(row) {
+                outcome.bad_in_all += 1;
+                if outcome.bad.len() < html::ROWS_MAX {
+                    outcome.bad.push((index, row.clone()));
+                }
+            }
+            let value = lists::row(drive, row);
+            if output.is_json() {
+                output.object("blob", value.clone());
+            }
+            for list in &mut self.lists {
+                if reported.is_ok() {
+                    reported = list.row(&value);
+                }
+            }
+        })?;
+        reported
     }
 }
 
@@ -428,79 +465,9 @@ fn report(outcome: &Outcome, output: &Output) {
     let style = output.style();
     let mut text = String::new();
     for drive in &outcome.drives {
-        let id = drive.manifest.as_ref().and_then(|manifest| manifest.drive_id.as_deref());
-        text.push_str(&format!("\n{}  {}\n", style.bold(&clean(&drive.drive.name)), clean(id.unwrap_or_default())));
-        if let Some(serial) = &drive.serial {
-            text.push_str(&labelled("serial", &clean(serial)));
-        }
-        text.push_str(&labelled("unlocked by", &clean(&drive.unlocked)));
-        if let Some(manifest) = &drive.manifest {
-            text.push_str(&labelled("manifest", &format!("{}\nMD5 {}", clean(&manifest.path), manifest.md5)));
-        }
-        text.push_str(&labelled("begun", &time(drive.started)));
-        for check in drive.checks.iter().filter(|check| check.answer == Answer::No) {
-            let seen = clean(&check.seen);
-            text.push_str(&match check.status {
-                None => format!("  {} {}: {seen}\n", style.red("no"), check.question),
-                Some(status) => format!("  {} {} ({status}): {seen}\n", style.red("refused"), check.question),
-            });
-        }
-        for (verdict, rows, bytes) in drive.counts.all() {
-            if rows > 0 || verdict == Verdict::Equal && drive.failure.is_none() {
-                text.push_str(&format!("  {:<20}{rows:>10}  {}\n", verdict.word(), ByteLen(bytes)));
-            }
-        }
-        if drive.skipped > 0 {
-            text.push_str(&format!("  {:<20}{:>10}\n", "not asked for", drive.skipped));
-        }
-        if drive.resumed > 0 {
-            text.push_str(&format!(
-                "  {} of these read by an interrupted run before, not by this one\n",
-                drive.resumed
-            ));
-        }
-        if let Some(dir) = &outcome.extracted_to {
-            let (blobs, bytes) = drive.taken_out;
-            let dir = clean(&dir.to_string_lossy());
-            text.push_str(&format!(
-                "  {:<20}{blobs:>10}  {}, in {dir} (described by .dray in it)\n",
-                "taken out",
-                ByteLen(bytes)
-            ));
-        }
-        let rate = drive.bytes_read as f64 / drive.elapsed.as_secs_f64().max(1e-3);
-        let (read, elapsed) = (ByteLen(drive.bytes_read), drive.elapsed.as_secs_f64());
-        let of = if drive.failure.is_some() { format!(" of {}", ByteLen(drive.bytes_asked)) } else { String::new() };
-        text.push_str(&format!("  read {read}{of} in {elapsed:.1} s ({}/s)\n", ByteLen(rate as u64)));
-        for (path, blobs) in &drive.unlisted {
-            let blobs = count(*blobs, "blob");
-            text.push_str(&format!("  {} {} lists {blobs} more; not compared\n", style.red("no"), clean(path)));
-        }
-        for warning in &drive.warnings {
-            text.push_str(&format!("  {} {}\n", style.yellow("note"), clean(warning)));
-        }
-        if let Some(status) = &drive.log_status {
-            text.push_str(&format!("  the service's status of the drive: {}\n", clean(status)));
-        }
-        for stray in drive.log_strays.iter().take(SHOWN_MAX) {
-            text.push_str(&format!("  named by the copy log only: {}\n", clean(stray)));
-        }
+        text.push_str(&drive_text(drive, outcome.extracted_to.as_deref(), style));
     }
-    if !outcome.bad.is_empty() {
-        text.push('\n');
-    }
-    for (_, row) in outcome.bad.iter().take(SHOWN_MAX) {
-        text.push_str(&format!("{}  {}\n", style.red(word_of(row)), clean(row.blob.as_deref().unwrap_or(&row.file))));
-        for note in row.notes.iter().chain(&row.service) {
-            text.push_str(&format!("    {}\n", clean(note)));
-        }
-    }
-    if outcome.bad_in_all > SHOWN_MAX as u64 {
-        text.push_str(&format!("and {} more; --list FILE.csv has all\n", outcome.bad_in_all - SHOWN_MAX as u64));
-    }
-    for blob in outcome.unmet.iter().flatten().take(SHOWN_MAX) {
-        text.push_str(&format!("on no drive: {}\n", clean(blob)));
-    }
+    text.push_str(&bad_text(outcome, style));
     if let Some((path, hash)) = &outcome.journal {
         text.push_str(&format!("\njournal {}\n  SHA-256 {hash}\n", clean(&path.to_string_lossy())));
     }
@@ -522,6 +489,86 @@ fn report(outcome: &Outcome, output: &Output) {
     }
 }
 
+fn drive_text(drive: &DriveVerdict, extracted_to: Option<&Path>, style: Style) -> String {
+    let mut text = String::new();
+    let id = drive.manifest.as_ref().and_then(|manifest| manifest.drive_id.as_deref());
+    text.push_str(&format!("\n{}  {}\n", style.bold(&clean(&drive.drive.name)), clean(id.unwrap_or_default())));
+    if let Some(serial) = &drive.serial {
+        text.push_str(&labelled("serial", &clean(serial)));
+    }
+    text.push_str(&labelled("unlocked by", &clean(&drive.unlocked)));
+    if let Some(manifest) = &drive.manifest {
+        text.push_str(&labelled("manifest", &format!("{}\nMD5 {}", clean(&manifest.path), manifest.md5)));
+    }
+    text.push_str(&labelled("begun", &time(drive.started)));
+    for check in drive.checks.iter().filter(|check| check.answer == Answer::No) {
+        let seen = clean(&check.seen);
+        text.push_str(&match check.status {
+            None => format!("  {} {}: {seen}\n", style.red("no"), check.question),
+            Some(status) => format!("  {} {} ({status}): {seen}\n", style.red("refused"), check.question),
+        });
+    }
+    for (verdict, rows, bytes) in drive.counts.all() {
+        if rows > 0 || verdict == Verdict::Equal && drive.failure.is_none() {
+            text.push_str(&format!("  {:<20}{rows:>10}  {}\n", verdict.word(), ByteLen(bytes)));
+        }
+    }
+    if drive.skipped > 0 {
+        text.push_str(&format!("  {:<20}{:>10}\n", "not asked for", drive.skipped));
+    }
+    if drive.resumed > 0 {
+        text.push_str(&format!("  {} of these read by an interrupted run before, not by this one\n", drive.resumed));
+    }
+    if let Some(dir) = extracted_to {
+        let (blobs, bytes) = drive.taken_out;
+        let dir = clean(&dir.to_string_lossy());
+        text.push_str(&format!(
+            "  {:<20}{blobs:>10}  {}, in {dir} (described by .dray in it)\n",
+            "taken out",
+            ByteLen(bytes)
+        ));
+    }
+    let rate = drive.bytes_read as f64 / drive.elapsed.as_secs_f64().max(1e-3);
+    let (read, elapsed) = (ByteLen(drive.bytes_read), drive.elapsed.as_secs_f64());
+    let of = if drive.failure.is_some() { format!(" of {}", ByteLen(drive.bytes_asked)) } else { String::new() };
+    text.push_str(&format!("  read {read}{of} in {elapsed:.1} s ({}/s)\n", ByteLen(rate as u64)));
+    for (path, blobs) in &drive.unlisted {
+        let blobs = count(*blobs, "blob");
+        text.push_str(&format!("  {} {} lists {blobs} more; not compared\n", style.red("no"), clean(path)));
+    }
+    for warning in &drive.warnings {
+        text.push_str(&format!("  {} {}\n", style.yellow("note"), clean(warning)));
+    }
+    if let Some(status) = &drive.log_status {
+        text.push_str(&format!("  the service's status of the drive: {}\n", clean(status)));
+    }
+    for stray in drive.log_strays.iter().take(SHOWN_MAX) {
+        text.push_str(&format!("  named by the copy log only: {}\n", clean(stray)));
+    }
+    text
+}
+
+/// What is not equal, and what was asked for and is on no drive.
+fn bad_text(outcome: &Outcome, style: Style) -> String {
+    let mut text = String::new();
+    if !outcome.bad.is_empty() {
+        text.push('\n');
+    }
+    for (_, row) in outcome.bad.iter().take(SHOWN_MAX) {
+        text.push_str(&format!("{}  {}\n", style.red(word_of(row)), clean(row.blob.as_deref().unwrap_or(&row.file))));
+        for note in row.notes.iter().chain(&row.service) {
+            text.push_str(&format!("    {}\n", clean(note)));
+        }
+    }
+    if outcome.bad_in_all > SHOWN_MAX as u64 {
+        text.push_str(&format!("and {} more; --list FILE.csv has all\n", outcome.bad_in_all - SHOWN_MAX as u64));
+    }
+    for blob in outcome.unmet.iter().flatten().take(SHOWN_MAX) {
+        text.push_str(&format!("on no drive: {}\n", clean(blob)));
+    }
+    text
+}
+
 /// A check as an object; the status is empty for one that the service does not make.
 pub fn check_json(check: &Check) -> Value {
     let answer = match check.answer {
@@ -534,54 +581,6 @@ pub fn check_json(check: &Check) -> Value {
 }
 
 fn to_json(outcome: &Outcome) -> Value {
-    let drive = |drive: &DriveVerdict| {
-        let counts: serde_json::Map<String, Value> = drive
-            .counts
-            .all()
-            .iter()
-            .map(|(verdict, rows, bytes)| (verdict.word().to_owned(), json!({ "count": rows, "bytes": bytes })))
-            .collect();
-        json!({
-            "drive": object::facts(&drive.drive),
-            "serial": drive.serial,
-            "unlocked": drive.unlocked,
-            "manifest": drive.manifest.as_ref().map(|manifest| json!({
-                "path": manifest.path,
-                "length": manifest.len,
-                "md5": manifest.md5,
-                "sha256": manifest.sha256,
-                "expected": manifest.expected.map(|(hash, _)| hash.to_string()),
-                "drive_id": manifest.drive_id,
-                "creator": manifest.creator,
-                "export": manifest.is_export,
-                "faults": manifest.faults,
-                "faults_in_all": manifest.faults_in_all,
-            })),
-            "checks": drive.checks.iter().map(check_json).collect::<Vec<_>>(),
-            "counts": counts,
-            "bytes_read": drive.bytes_read,
-            "bytes_asked": drive.bytes_asked,
-            "resumed": drive.resumed,
-            "skipped": drive.skipped,
-            "unlisted": drive.unlisted.iter().map(|(path, blobs)| {
-                json!({ "path": path, "blobs": blobs })
-            }).collect::<Vec<_>>(),
-            "unmatched": drive.unmatched,
-            "taken_out": { "count": drive.taken_out.0, "bytes": drive.taken_out.1, "changed": drive.changed },
-            "service": {
-                "not_taken": drive.service.0, "renamed": drive.service.1, "other": drive.service.2,
-                "remarks": drive.log_remarks,
-            },
-            "warnings": drive.warnings,
-            "log_status": drive.log_status,
-            "log_strays": drive.log_strays,
-            "failure": drive.failure.as_ref().map(object::problem),
-            "started": time(drive.started),
-            "seconds": drive.elapsed.as_secs_f64(),
-            "verdict": words::word_of_drive(drive),
-            "good": drive.is_good(),
-        })
-    };
     let conclusion = conclusion(outcome);
     let Headline { word, sentence, .. } = headline(outcome);
     let reasons = conclusion.reasons.iter().map(|reason| json!({ "reason": reason.name(), "count": reason.count() }));
@@ -594,7 +593,7 @@ fn to_json(outcome: &Outcome) -> Value {
             "equal": conclusion.equal,
             "earlier": conclusion.earlier,
         },
-        "drives": outcome.drives.iter().map(drive).collect::<Vec<_>>(),
+        "drives": outcome.drives.iter().map(drive_json).collect::<Vec<_>>(),
         "unopened": outcome.unopened.iter().map(|(path, problem)| {
             json!({ "drive": path.to_string_lossy(), "problem": object::problem(problem) })
         }).collect::<Vec<_>>(),
@@ -609,6 +608,55 @@ fn to_json(outcome: &Outcome) -> Value {
         }).collect::<Vec<_>>(),
         "good": conclusion.is_good(),
         "exit_code": words::exit(&conclusion).code(),
+    })
+}
+
+fn drive_json(drive: &DriveVerdict) -> Value {
+    let counts: serde_json::Map<String, Value> = drive
+        .counts
+        .all()
+        .iter()
+        .map(|(verdict, rows, bytes)| (verdict.word().to_owned(), json!({ "count": rows, "bytes": bytes })))
+        .collect();
+    json!({
+        "drive": object::facts(&drive.drive),
+        "serial": drive.serial,
+        "unlocked": drive.unlocked,
+        "manifest": drive.manifest.as_ref().map(|manifest| json!({
+            "path": manifest.path,
+            "length": manifest.len,
+            "md5": manifest.md5,
+            "sha256": manifest.sha256,
+            "expected": manifest.expected.map(|(hash, _)| hash.to_string()),
+            "drive_id": manifest.drive_id,
+            "creator": manifest.creator,
+            "export": manifest.is_export,
+            "faults": manifest.faults,
+            "faults_in_all": manifest.faults_in_all,
+        })),
+        "checks": drive.checks.iter().map(check_json).collect::<Vec<_>>(),
+        "counts": counts,
+        "bytes_read": drive.bytes_read,
+        "bytes_asked": drive.bytes_asked,
+        "resumed": drive.resumed,
+        "skipped": drive.skipped,
+        "unlisted": drive.unlisted.iter().map(|(path, blobs)| {
+            json!({ "path": path, "blobs": blobs })
+        }).collect::<Vec<_>>(),
+        "unmatched": drive.unmatched,
+        "taken_out": { "count": drive.taken_out.0, "bytes": drive.taken_out.1, "changed": drive.changed },
+        "service": {
+            "not_taken": drive.service.0, "renamed": drive.service.1, "other": drive.service.2,
+            "remarks": drive.log_remarks,
+        },
+        "warnings": drive.warnings,
+        "log_status": drive.log_status,
+        "log_strays": drive.log_strays,
+        "failure": drive.failure.as_ref().map(object::problem),
+        "started": time(drive.started),
+        "seconds": drive.elapsed.as_secs_f64(),
+        "verdict": words::word_of_drive(drive),
+        "good": drive.is_good(),
     })
 }
 
