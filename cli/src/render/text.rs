@@ -351,21 +351,7 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     let all = report.drives.len();
     let left_out = report.drives.iter().map(|drive| drive.left_out.len() as u64).sum::<u64>();
     let id = clean(session);
-    let session = match report.windows {
-        true => "Format".to_owned(),
-        false => format!("Session {id}"),
-    };
-    let head = if report.interrupted {
-        style.yellow(&format!("{session} was interrupted"))
-    } else if good == all && report.waiting > 0 {
-        style.yellow(&format!("{session} waits for drives"))
-    } else if good == all && left_out > 0 {
-        style.yellow(&format!("{session} is done, but for {} that {} left out", count(left_out, "file"), was(left_out)))
-    } else if good == all {
-        style.green(&format!("{session} is done"))
-    } else {
-        style.red(&format!("{session}: {} of {} failed", all - good, count(all as u64, "drive")))
-    };
+    let head = outcome(&id, report, (good, left_out), style);
     let mut text = format!("{}{head} after {}\n", if quiet { "" } else { "\n" }, left(report.elapsed));
     let journal = clean(&report.journal.to_string_lossy());
     if quiet {
@@ -392,18 +378,7 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     if report.windows {
         return text;
     }
-    // An export asks its account again.
-    let (word, resumes, adds) = match report.exports {
-        true => ("export", "--resume --endpoint URL", "--resume --endpoint URL --additional-driveset"),
-        false => ("prep-import", "--resume", "--additional-driveset"),
-    };
-    let line = format!("dray {word} --journal {} --id {}", shell_word(&journal), shell_word(&id));
-    if report.waiting > 0 {
-        let files = count(report.waiting, "file");
-        text.push_str(&format!("{files} on no drive yet. To add drives:\n  {line} {adds} CSV\n"));
-    } else if good < all {
-        text.push_str(&format!("To resume:\n  {line} {resumes}\nTo roll back:\n  {line} --abort\n"));
-    }
+    text.push_str(&to_go_on(&shell_word(&journal), &shell_word(&id), report, good < all));
     if quiet {
         return text;
     }
@@ -418,6 +393,44 @@ pub fn summary(session: &str, report: &SessionReport, quiet: bool, style: Style)
     }
     text.push_str(&next(report, good == all, &shell_word(&journal)));
     text
+}
+
+/// The outcome of a session in a line; `good`: drives that did not fail, `left_out`: files.
+fn outcome(id: &str, report: &SessionReport, (good, left_out): (usize, u64), style: Style) -> String {
+    let all = report.drives.len();
+    let session = match report.windows {
+        true => "Format".to_owned(),
+        false => format!("Session {id}"),
+    };
+    if report.interrupted {
+        style.yellow(&format!("{session} was interrupted"))
+    } else if good == all && report.waiting > 0 {
+        style.yellow(&format!("{session} waits for drives"))
+    } else if good == all && left_out > 0 {
+        style.yellow(&format!("{session} is done, but for {} that {} left out", count(left_out, "file"), was(left_out)))
+    } else if good == all {
+        style.green(&format!("{session} is done"))
+    } else {
+        style.red(&format!("{session}: {} of {} failed", all - good, count(all as u64, "drive")))
+    }
+}
+
+/// The commands that continue a session or take it back.
+fn to_go_on(journal: &str, id: &str, report: &SessionReport, has_failed: bool) -> String {
+    // An export asks its account again.
+    let (word, resumes, adds) = match report.exports {
+        true => ("export", "--resume --endpoint URL", "--resume --endpoint URL --additional-driveset"),
+        false => ("prep-import", "--resume", "--additional-driveset"),
+    };
+    let line = format!("dray {word} --journal {journal} --id {id}");
+    if report.waiting > 0 {
+        let files = count(report.waiting, "file");
+        format!("{files} on no drive yet. To add drives:\n  {line} {adds} CSV\n")
+    } else if has_failed {
+        format!("To resume:\n  {line} {resumes}\nTo roll back:\n  {line} --abort\n")
+    } else {
+        String::new()
+    }
 }
 
 fn was(n: u64) -> &'static str {
@@ -661,8 +674,8 @@ mod tests {
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("                 word")), "{text}");
     }
 
-    #[test]
-    fn the_summary_says_what_people_must_know() {
+    /// Two drives: one that is done but for a file, and one that failed.
+    fn half_done() -> SessionReport {
         let drive = DriveResult {
             drive: facts(),
             files: 10,
@@ -688,7 +701,7 @@ mod tests {
             record: Some("out/failed.xml".into()),
             ..drive.clone()
         };
-        let report = SessionReport {
+        SessionReport {
             drives: vec![drive, failed],
             journal: "j.jrn".into(),
             log: Some("dray-s_1.log".into()),
@@ -700,7 +713,12 @@ mod tests {
             elapsed: Duration::from_secs(3700),
             windows: false,
             exports: false,
-        };
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_people_must_know() {
+        let report = half_done();
         let text = summary("session#1", &report, false, Style(false));
         for part in [
             "1 of 2 drives failed",
