@@ -214,31 +214,10 @@ impl Run {
             Ok(index) => index,
             Err(problem) => return output.problem(problem),
         };
-        let chosen: Vec<&Entry> = match (self.index, &self.drive) {
-            (Some(number), _) => index.shards.iter().filter(|entry| entry.number == number).collect(),
-            (_, Some(word)) => index.shards.iter().filter(|entry| entry.is_called(word)).collect(),
-            _ => index.shards.iter().filter(|entry| entry.is_here()).collect(),
+        let chosen = match self.chosen(&index) {
+            Ok(chosen) => chosen,
+            Err(problem) => return output.problem(problem.path(&self.dir)),
         };
-        if chosen.is_empty() {
-            let problem = match (self.index, &self.drive) {
-                (Some(number), _) => {
-                    let last = index.shards.len().saturating_sub(1);
-                    Problem::new(Kind::Usage, "the plan has no shard of this number")
-                        .column("--index")
-                        .value(number.to_string())
-                        .advice(format!("its shards are 0 to {last}"))
-                }
-                (_, Some(word)) => Problem::new(Kind::Usage, "the plan has no shard for this drive")
-                    .column("--drive")
-                    .value(word.clone())
-                    .advice("`dray shard status DIR` lists them"),
-                _ => Problem::new(Kind::Usage, "no drive of the plan is on this host")
-                    .column("--here")
-                    .value(lock::host_name())
-                    .advice("attach one, or name the shard with --index or --drive"),
-            };
-            return output.problem(problem.path(&self.dir));
-        }
         let mut worst = Exit::Done;
         for (ran, entry) in chosen.into_iter().enumerate() {
             let exit = match index.work {
@@ -263,6 +242,35 @@ impl Run {
             }
         }
         worst
+    }
+
+    /// The shards that are meant: at least one.
+    fn chosen<'a>(&self, index: &'a Index) -> Result<Vec<&'a Entry>, Problem> {
+        let chosen: Vec<&Entry> = match (self.index, &self.drive) {
+            (Some(number), _) => index.shards.iter().filter(|entry| entry.number == number).collect(),
+            (_, Some(word)) => index.shards.iter().filter(|entry| entry.is_called(word)).collect(),
+            _ => index.shards.iter().filter(|entry| entry.is_here()).collect(),
+        };
+        if !chosen.is_empty() {
+            return Ok(chosen);
+        }
+        Err(match (self.index, &self.drive) {
+            (Some(number), _) => {
+                let last = index.shards.len().saturating_sub(1);
+                Problem::new(Kind::Usage, "the plan has no shard of this number")
+                    .column("--index")
+                    .value(number.to_string())
+                    .advice(format!("its shards are 0 to {last}"))
+            }
+            (_, Some(word)) => Problem::new(Kind::Usage, "the plan has no shard for this drive")
+                .column("--drive")
+                .value(word.clone())
+                .advice("`dray shard status DIR` lists them"),
+            _ => Problem::new(Kind::Usage, "no drive of the plan is on this host")
+                .column("--here")
+                .value(lock::host_name())
+                .advice("attach one, or name the shard with --index or --drive"),
+        })
     }
 
     /// Takes the shard, unless it is done.

@@ -325,8 +325,8 @@ fn extracted(image: &str, out: &Path, wanted: i32) -> (Tree, serde_json::Value) 
     let output = run(dray(["verify", image, "--all", "--json", "--extract-to"]).arg(out));
     assert_eq!(output.status.code(), Some(wanted), "{}", said(&output));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let result = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let result = result.filter(|object| object["type"] == "extracted").last().expect("a result");
+    let mut objects = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let result = objects.rfind(|object| object["type"] == "extracted").expect("a result");
     let (mut tree, mut pending) = (Tree::new(), vec![out.to_owned()]);
     while let Some(dir) = pending.pop() {
         for entry in fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("an entry")) {

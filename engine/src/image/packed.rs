@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|i| (i * 7 ^ i >> 9) as u8).collect()
+        (0..len).map(|i| ((i * 7) ^ (i >> 9)) as u8).collect()
     }
 
     /// Packs a file by a program; `None`, loudly, without it.

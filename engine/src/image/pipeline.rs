@@ -139,13 +139,9 @@ impl Pipeline<'_> {
     }
 
     fn carry(&self, packed: Option<&Packed>, to: &[To<'_>], progress: &mut Progress<'_>) -> Result<Carried, Problem> {
-        let no_memory =
-            |error: std::io::Error| Problem::new(Kind::Environment, format!("no memory for slots: {error}"));
-        let pool = Pool::new(SLOTS, SLOT_LEN).map_err(no_memory)?;
-        let mut pools = vec![pool.clone()];
-        for _ in to.iter().skip(1) {
-            pools.push(Pool::new(SLOTS_MORE, SLOT_LEN).map_err(no_memory)?);
-        }
+        let pools = pools(to.len())
+            .map_err(|error| Problem::new(Kind::Environment, format!("no memory for slots: {error}")))?;
+        let pool = pools[0].clone();
         let counters: Vec<Counters> = to.iter().map(|_| Counters::default()).collect();
         let mut carried =
             Carried { pieces: Vec::new(), sha256: None, md5: None, failed: Vec::new(), lanes: Vec::new() };
@@ -269,6 +265,12 @@ impl Pipeline<'_> {
 
 /// Takes a piece with its number.
 type Arrive<'a> = dyn FnMut(u64, Arrival) -> Result<(), Problem> + 'a;
+
+/// Slots of the pipeline and the first lane, then those of each further lane.
+fn pools(lanes: usize) -> std::io::Result<Vec<Pool>> {
+    let more = (1..lanes).map(|_| Pool::new(SLOTS_MORE, SLOT_LEN));
+    std::iter::once(Pool::new(SLOTS, SLOT_LEN)).chain(more).collect()
+}
 
 struct Arrival {
     at: ByteOffset,
