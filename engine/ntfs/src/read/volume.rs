@@ -156,6 +156,28 @@ pub struct DataRun {
     pub place: RunPlace,
 }
 
+/// Pieces of a stream; those that continue each other are one.
+struct DataRuns {
+    out: Vec<DataRun>,
+    cluster: u64,
+}
+
+impl DataRuns {
+    fn push(&mut self, offset: u64, len: u64, place: RunPlace) {
+        if let Some(last) = self.out.last_mut()
+            && match (last.place, place) {
+                (RunPlace::Hole, RunPlace::Hole) => true,
+                (RunPlace::Lcn(a), RunPlace::Lcn(b)) => a.0 * self.cluster + last.len == b.0 * self.cluster,
+                _ => false,
+            }
+        {
+            last.len += len;
+        } else if len > 0 {
+            self.out.push(DataRun { offset, len, place });
+        }
+    }
+}
+
 impl Volume {
     /// Opens the volume in `reader`, `len` bytes long (the whole partition, including the backup boot sector).
     ///
@@ -427,7 +449,6 @@ impl Volume {
     /// # Errors
     /// The runs end before the stream does, or a compression unit is impossible.
     pub fn extents(&self, stream: &Stream) -> Result<Vec<DataRun>, NtfsError> {
-        let mut out: Vec<DataRun> = Vec::new();
         let runs = match &stream.content {
             Content::Resident(_) => {
                 let place = RunPlace::Resident { record: stream.record };
@@ -436,119 +457,78 @@ impl Volume {
             Content::Runs(runs) => runs,
         };
         let cluster = self.geometry.cluster.bytes();
-        let mut push = |offset: u64, len: u64, place: RunPlace| {
-            if let Some(last) = out.last_mut()
-                && match (last.place, place) {
-                    (RunPlace::Hole, RunPlace::Hole) => true,
-                    (RunPlace::Lcn(a), RunPlace::Lcn(b)) => a.0 * cluster + last.len == b.0 * cluster,
-                    _ => false,
-                }
-            {
-                last.len += len;
-            } else if len > 0 {
-                out.push(DataRun { offset, len, place });
-            }
-        };
+        let mut out = DataRuns { out: Vec::new(), cluster };
         let mut at = 0;
         if stream.is_compressed() && stream.unit > 0 {
-            let unit_bytes = self.unit_bytes(stream)?;
-            while at < stream.valid {
-                let unit = at / unit_bytes;
-                let mut len = (stream.valid - at).min(unit_bytes);
-                let (stored, first) = self.unit_stored(stream, runs, unit)?;
-                match first {
-                    None => {
-                        // One step over a long hole, or a sparse giant would take for ever.
-                        let next = runs.get(runs.partition_point(|run| run.end() <= unit << stream.unit));
-                        let end = next.map_or(u64::MAX, |run| (run.end() >> stream.unit).saturating_mul(unit_bytes));
-                        let end = end.clamp(at + len, stream.valid);
-                        push(at, end - at, RunPlace::Hole);
-                        at = end;
-                        continue;
-                    }
-                    Some(_) if stored == 1 << stream.unit => {
-                        // All whole units of a run at once, as with holes.
-                        let rest =
-                            find_run(runs, unit << stream.unit).map_or(0, |run| run.end() - (unit << stream.unit));
-                        len = ((rest >> stream.unit) * unit_bytes).min(stream.valid - at).max(len);
-                        let (start, end) = (at / cluster, (at + len).div_ceil(cluster));
-                        for run in &runs[runs.partition_point(|run| run.end() <= start)..] {
-                            if u64::from(run.vcn) >= end {
-                                break;
-                            }
-                            let from = u64::from(run.vcn).max(start);
-                            let bytes = (run.end() * cluster).min(at + len) - from * cluster;
-                            let lcn = Lcn(u64::from(run.lcn) + from - u64::from(run.vcn));
-                            push(from * cluster, bytes, RunPlace::Lcn(lcn));
-                        }
-                    }
-                    Some(first) => {
-                        let place = RunPlace::Compressed { first: Lcn(u64::from(first)), stored: Clusters(stored) };
-                        push(at, len, place);
-                    }
-                }
-                at += len;
-            }
+            at = self.compressed_extents(stream, runs, &mut out)?;
         } else {
             for run in runs {
                 if at >= stream.valid {
                     break;
                 }
                 let len = (run.end() * cluster).min(stream.valid) - at;
-                push(at, len, if run.is_hole() { RunPlace::Hole } else { RunPlace::Lcn(Lcn(u64::from(run.lcn))) });
+                out.push(at, len, if run.is_hole() { RunPlace::Hole } else { RunPlace::Lcn(Lcn(u64::from(run.lcn))) });
                 at += len;
             }
             if at < stream.valid {
                 return Err(NtfsError::corrupt(stream.place(at), "nothing is mapped here"));
             }
         }
-        push(at, stream.size - at.min(stream.size), RunPlace::Hole);
-        Ok(out)
+        out.push(at, stream.size - at.min(stream.size), RunPlace::Hole);
+        Ok(out.out)
+    }
+
+    /// The valid part of a compressed stream; returns its end.
+    fn compressed_extents(&self, stream: &Stream, runs: &[RawRun], out: &mut DataRuns) -> Result<u64, NtfsError> {
+        let cluster = out.cluster;
+        let unit_bytes = self.unit_bytes(stream)?;
+        let mut at = 0;
+        while at < stream.valid {
+            let unit = at / unit_bytes;
+            let mut len = (stream.valid - at).min(unit_bytes);
+            let (stored, first) = self.unit_stored(stream, runs, unit)?;
+            match first {
+                None => {
+                    // One step over a long hole, or a sparse giant would take for ever.
+                    let next = runs.get(runs.partition_point(|run| run.end() <= unit << stream.unit));
+                    let end = next.map_or(u64::MAX, |run| (run.end() >> stream.unit).saturating_mul(unit_bytes));
+                    let end = end.clamp(at + len, stream.valid);
+                    out.push(at, end - at, RunPlace::Hole);
+                    at = end;
+                    continue;
+                }
+                Some(_) if stored == 1 << stream.unit => {
+                    // All whole units of a run at once, as with holes.
+                    let rest = find_run(runs, unit << stream.unit).map_or(0, |run| run.end() - (unit << stream.unit));
+                    len = ((rest >> stream.unit) * unit_bytes).min(stream.valid - at).max(len);
+                    let (start, end) = (at / cluster, (at + len).div_ceil(cluster));
+                    for run in &runs[runs.partition_point(|run| run.end() <= start)..] {
+                        if u64::from(run.vcn) >= end {
+                            break;
+                        }
+                        let from = u64::from(run.vcn).max(start);
+                        let bytes = (run.end() * cluster).min(at + len) - from * cluster;
+                        let lcn = Lcn(u64::from(run.lcn) + from - u64::from(run.vcn));
+                        out.push(from * cluster, bytes, RunPlace::Lcn(lcn));
+                    }
+                }
+                Some(first) => {
+                    let place = RunPlace::Compressed { first: Lcn(u64::from(first)), stored: Clusters(stored) };
+                    out.push(at, len, place);
+                }
+            }
+            at += len;
+        }
+        Ok(at)
     }
 
     fn find_mft<R: ReadAt>(&mut self, reader: &mut R) -> Result<(), NtfsError> {
-        let size = self.geometry.record_bytes as usize;
-        let cluster = self.geometry.cluster;
-        let mut read = |lcn: Lcn| {
-            let mut bytes = vec![0; size];
-            let at = cluster.offset_of(lcn);
-            let place = Place { record: Some(records::MFT), attribute: None, offset: None };
-            reader.read_at(at, &mut bytes).map_err(|error| NtfsError::read(place, error))?;
-            raw::undo_fixups(&mut bytes, *b"FILE", 0x2A)
-                .map_err(|fault| NtfsError::corrupt(Place { offset: Some(fault.at as u64), ..place }, fault.what))?;
-            Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
-            Ok(bytes)
-        };
-        let bytes = match read(self.geometry.mft) {
-            Ok(bytes) => bytes,
-            Err(error) => match read(self.geometry.mirror) {
-                Ok(bytes) => {
-                    self.facts.mft_from_mirror = true;
-                    self.facts.damage.push(error);
-                    bytes
-                }
-                Err(_) => return Err(error),
-            },
-        };
+        let bytes = self.read_mft_record(reader)?;
         let place = Place::record(records::MFT);
         let record = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
         // The part of `$MFT` mapped by record 0 itself; a list's records must be in it (docs/spec/ntfs.md#appending,
         // point 3), or in the part mapped by earlier records in the list.
-        let mut head = None;
-        for attribute in record.attributes() {
-            let attribute = attribute.map_err(|fault| NtfsError::corrupt(place, fault.what))?;
-            if let raw::Body::NonResident(body) = attribute.body
-                && attribute.ty == types::DATA
-                && attribute.name.is_empty()
-                && body.lowest == 0
-            {
-                let mut runs = Vec::new();
-                raw::decode_runs(body.pairs, 0, body.highest, self.geometry.clusters, &mut runs)
-                    .map_err(|fault| NtfsError::corrupt(Place::stream(records::MFT, types::DATA, 0), fault.what))?;
-                head = Some((runs, body.size, body.valid));
-            }
-        }
-        let (runs, size, valid) = head.ok_or(NtfsError::corrupt(place, "$MFT has no data"))?;
+        let (runs, size, valid) = self.mft_head(&record)?;
         if valid > size || attribute_flags_odd(&record) {
             return Err(NtfsError::corrupt(place, "$MFT has impossible sizes or is compressed"));
         }
@@ -562,33 +542,7 @@ impl Volume {
                 if entry.ty != types::DATA || !entry.name.is_empty() || entry.lowest == 0 {
                     continue;
                 }
-                let bytes = self.read_record(reader, entry.holder.record)?;
-                let holder = Place::record(entry.holder.record);
-                let piece = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
-                let base = piece.header.base_record.get();
-                if !piece.in_use()
-                    || piece.header.sequence.get() != entry.holder.sequence
-                    || entry.holder.record != records::MFT && (base == 0 || raw::reference_number(base) != records::MFT)
-                {
-                    return Err(NtfsError::corrupt(holder, "not a piece of $MFT"));
-                }
-                let mut runs = std::mem::take(&mut self.mft.content);
-                let Content::Runs(list) = &mut runs else { return Err(NtfsError::not_found(place)) };
-                let found = piece.attributes().map_while(Result::ok).find_map(|attribute| match attribute.body {
-                    raw::Body::NonResident(body)
-                        if attribute.ty == types::DATA && attribute.id == entry.id && body.lowest == entry.lowest =>
-                    {
-                        Some(body)
-                    }
-                    _ => None,
-                });
-                let body = found.ok_or(NtfsError::corrupt(holder, "listed attribute does not exist"))?;
-                if list.last().map_or(0, |run| run.end()) != body.lowest {
-                    return Err(NtfsError::corrupt(holder, "pieces of $MFT do not join"));
-                }
-                raw::decode_runs(body.pairs, body.lowest, body.highest, self.geometry.clusters, list)
-                    .map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
-                let Content::Runs(list) = runs else { return Err(NtfsError::not_found(place)) };
+                let list = self.longer_mft(reader, &entry)?;
                 self.map_mft(list, size, valid)?;
             }
         }
@@ -603,6 +557,82 @@ impl Volume {
             return Err(NtfsError::corrupt(place, "$MFT is too short"));
         }
         Ok(())
+    }
+
+    /// Record 0 of `$MFT`, or that of its mirror.
+    fn read_mft_record<R: ReadAt>(&mut self, reader: &mut R) -> Result<Vec<u8>, NtfsError> {
+        let size = self.geometry.record_bytes as usize;
+        let cluster = self.geometry.cluster;
+        let mut read = |lcn: Lcn| {
+            let mut bytes = vec![0; size];
+            let at = cluster.offset_of(lcn);
+            let place = Place { record: Some(records::MFT), attribute: None, offset: None };
+            reader.read_at(at, &mut bytes).map_err(|error| NtfsError::read(place, error))?;
+            raw::undo_fixups(&mut bytes, *b"FILE", 0x2A)
+                .map_err(|fault| NtfsError::corrupt(Place { offset: Some(fault.at as u64), ..place }, fault.what))?;
+            Record::new(&bytes).map_err(|fault| NtfsError::corrupt(place, fault.what))?;
+            Ok(bytes)
+        };
+        read(self.geometry.mft).or_else(|error| match read(self.geometry.mirror) {
+            Ok(bytes) => {
+                self.facts.mft_from_mirror = true;
+                self.facts.damage.push(error);
+                Ok(bytes)
+            }
+            Err(_) => Err(error),
+        })
+    }
+
+    /// The runs of `$MFT` in its base record, its size and its valid length.
+    fn mft_head(&self, record: &Record<'_>) -> Result<(Vec<RawRun>, u64, u64), NtfsError> {
+        let place = Place::record(records::MFT);
+        let mut head = None;
+        for attribute in record.attributes() {
+            let attribute = attribute.map_err(|fault| NtfsError::corrupt(place, fault.what))?;
+            if let raw::Body::NonResident(body) = attribute.body
+                && attribute.ty == types::DATA
+                && attribute.name.is_empty()
+                && body.lowest == 0
+            {
+                let mut runs = Vec::new();
+                raw::decode_runs(body.pairs, 0, body.highest, self.geometry.clusters, &mut runs)
+                    .map_err(|fault| NtfsError::corrupt(Place::stream(records::MFT, types::DATA, 0), fault.what))?;
+                head = Some((runs, body.size, body.valid));
+            }
+        }
+        head.ok_or(NtfsError::corrupt(place, "$MFT has no data"))
+    }
+
+    /// Takes the runs of `$MFT` so far, with those of a further piece from its attribute list.
+    fn longer_mft<R: ReadAt>(&mut self, reader: &mut R, entry: &file::Listed) -> Result<Vec<RawRun>, NtfsError> {
+        let bytes = self.read_record(reader, entry.holder.record)?;
+        let holder = Place::record(entry.holder.record);
+        let piece = Record::new(&bytes).map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
+        let base = piece.header.base_record.get();
+        if !piece.in_use()
+            || piece.header.sequence.get() != entry.holder.sequence
+            || entry.holder.record != records::MFT && (base == 0 || raw::reference_number(base) != records::MFT)
+        {
+            return Err(NtfsError::corrupt(holder, "not a piece of $MFT"));
+        }
+        let Content::Runs(mut runs) = std::mem::take(&mut self.mft.content) else {
+            return Err(NtfsError::not_found(Place::record(records::MFT)));
+        };
+        let found = piece.attributes().map_while(Result::ok).find_map(|attribute| match attribute.body {
+            raw::Body::NonResident(body)
+                if attribute.ty == types::DATA && attribute.id == entry.id && body.lowest == entry.lowest =>
+            {
+                Some(body)
+            }
+            _ => None,
+        });
+        let body = found.ok_or(NtfsError::corrupt(holder, "listed attribute does not exist"))?;
+        if runs.last().map_or(0, |run| run.end()) != body.lowest {
+            return Err(NtfsError::corrupt(holder, "pieces of $MFT do not join"));
+        }
+        raw::decode_runs(body.pairs, body.lowest, body.highest, self.geometry.clusters, &mut runs)
+            .map_err(|fault| NtfsError::corrupt(holder, fault.what))?;
+        Ok(runs)
     }
 
     fn map_mft(&mut self, runs: Vec<RawRun>, size: u64, valid: u64) -> Result<(), NtfsError> {
