@@ -604,28 +604,14 @@ impl Check<'_> {
         mut see: impl FnMut(&mut CheckReport, &Volume, Place, &[u8], &index::Entry, Option<&[u8]>),
     ) {
         let (volume, report) = (self.volume, &mut self.report);
-        let number = file.id.record;
         let index = match Index::open(volume, file, name) {
             Ok(index) => index,
             Err(error) => return report.damage(&error),
         };
-        let root_place = Place::stream(number, types::INDEX_ROOT, 0);
-        let (cluster, block) = (volume.geometry().cluster.bytes(), index.block_bytes);
-        if block != u64::from(volume.geometry().index_block_bytes) {
-            report.error(root_place, "index block size is not the volume's");
-        }
-        let per_block = if cluster <= block { block / cluster } else { block / FIXUP_STRIDE as u64 };
-        if u64::from(index.block_clusters) != per_block {
-            report.error(root_place, "wrong clusters per index block");
-        }
         let directory = name == I30;
-        if directory && (index.ty, index.rule) != (types::FILE_NAME, 1) || !directory && index.ty != 0 {
-            report.error(root_place, "wrong type or collation rule of the index");
-        }
+        let block = index.block_bytes;
         let has_blocks = file.stream(types::INDEX_ALLOCATION, name).is_some();
-        if has_blocks != file.stream(types::BITMAP, name).is_some() {
-            report.error(root_place, "index blocks and their bitmap must come together");
-        }
+        index_root(report, volume, file, &index, name);
         let mut blocks = HashSet::new();
         let mut leaf_depth = None;
         let mut previous: Option<Vec<u8>> = None;
@@ -662,29 +648,13 @@ impl Check<'_> {
             return;
         }
         let (Some(allocation), Some(bitmap)) = (index.blocks, file.stream(types::BITMAP, name)) else { return };
-        let place = bitmap.place(0);
         let count = allocation.size() / block;
         if !bitmap.size().is_multiple_of(8) || bitmap.size() * 8 < count {
-            report.error(place, "index bitmap has the wrong length");
+            report.error(bitmap.place(0), "index bitmap has the wrong length");
         }
         match volume.read_whole(reader, bitmap, limits::INDEX_BITMAP_BYTES_MAX) {
             Err(error) => report.damage(&error),
-            Ok(bits) => {
-                let marked = |number: u64| {
-                    let byte = usize::try_from(number / 8).ok().and_then(|at| bits.get(at));
-                    byte.is_some_and(|byte| byte >> (number % 8) & 1 != 0)
-                };
-                let mut missing: Vec<u64> = blocks.iter().copied().filter(|number| !marked(*number)).collect();
-                missing.sort_unstable();
-                for number in missing {
-                    report.error(place, format!("index block {number} is in the tree but not marked"));
-                }
-                for at in (0..bits.len() as u64).filter(|at| bits[*at as usize] != 0) {
-                    for number in (at * 8..at * 8 + 8).filter(|number| marked(*number) && !blocks.contains(number)) {
-                        report.error(place, format!("index block {number} is marked but not in the tree"));
-                    }
-                }
-            }
+            Ok(bits) => index_bitmap(report, bitmap.place(0), &bits, &blocks),
         }
     }
 
@@ -720,6 +690,45 @@ impl Check<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Checks the root of an index: sizes, type, and whether blocks and bitmap come together.
+fn index_root(report: &mut CheckReport, volume: &Volume, file: &FileRecord, index: &Index<'_>, name: &[u16]) {
+    let place = Place::stream(file.id.record, types::INDEX_ROOT, 0);
+    let (cluster, block) = (volume.geometry().cluster.bytes(), index.block_bytes);
+    if block != u64::from(volume.geometry().index_block_bytes) {
+        report.error(place, "index block size is not the volume's");
+    }
+    let per_block = if cluster <= block { block / cluster } else { block / FIXUP_STRIDE as u64 };
+    if u64::from(index.block_clusters) != per_block {
+        report.error(place, "wrong clusters per index block");
+    }
+    let directory = name == I30;
+    if directory && (index.ty, index.rule) != (types::FILE_NAME, 1) || !directory && index.ty != 0 {
+        report.error(place, "wrong type or collation rule of the index");
+    }
+    let has_blocks = file.stream(types::INDEX_ALLOCATION, name).is_some();
+    if has_blocks != file.stream(types::BITMAP, name).is_some() {
+        report.error(place, "index blocks and their bitmap must come together");
+    }
+}
+
+/// Compares the bitmap of an index with the blocks that its tree uses.
+fn index_bitmap(report: &mut CheckReport, place: Place, bits: &[u8], blocks: &HashSet<u64>) {
+    let marked = |number: u64| {
+        let byte = usize::try_from(number / 8).ok().and_then(|at| bits.get(at));
+        byte.is_some_and(|byte| byte >> (number % 8) & 1 != 0)
+    };
+    let mut missing: Vec<u64> = blocks.iter().copied().filter(|number| !marked(*number)).collect();
+    missing.sort_unstable();
+    for number in missing {
+        report.error(place, format!("index block {number} is in the tree but not marked"));
+    }
+    for at in (0..bits.len() as u64).filter(|at| bits[*at as usize] != 0) {
+        for number in (at * 8..at * 8 + 8).filter(|number| marked(*number) && !blocks.contains(number)) {
+            report.error(place, format!("index block {number} is marked but not in the tree"));
         }
     }
 }
