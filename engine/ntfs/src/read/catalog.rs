@@ -337,26 +337,7 @@ impl Catalog {
             self.problem(error.clone());
         }
         let names_at = self.names.len() as u32;
-        let only_dos = file.names.iter().all(|name| name.namespace == Namespace::Dos);
-        for name in &file.names {
-            let is_short = name.namespace == Namespace::Dos && !only_dos;
-            let Ok(parent) = u32::try_from(name.parent.record) else {
-                if !is_short {
-                    self.problem(NtfsError::corrupt(place, "parent outside $MFT"));
-                }
-                continue;
-            };
-            let (units_at, units_len) = self.push_units(&name.name, place)?;
-            let names = if is_short { &mut self.short } else { &mut self.names };
-            names.push(Name {
-                file: index,
-                parent,
-                units_at,
-                parent_sequence: name.parent.sequence,
-                units_len,
-                namespace: name.namespace,
-            });
-        }
+        self.add_names(file, index)?;
         let streams_at = self.streams.len() as u32;
         for stream in file.streams.iter().filter(|stream| stream.ty == types::DATA && !stream.name.is_empty()) {
             let (units_at, units_len) = self.push_units(&stream.name, place)?;
@@ -388,18 +369,49 @@ impl Catalog {
             reached: false,
             is_reparse: !is_hydrated(file) && (file.reparse_tag.is_some() || file.standard.attributes & 0x400 != 0),
         };
-        if let Some(stream) = file.data(&[]) {
-            (entry.size, entry.valid, entry.allocated) = (stream.size, stream.valid, stream.allocated());
-            (entry.data_flags, entry.unit) = (stream.flags, stream.unit);
-            entry.data = if stream.is_resident() { DATA_RESIDENT } else { DATA_RUNS };
-            let runs = stream.runs();
-            if self.runs.len() + runs.len() > limits::RUNS_PER_CATALOG_MAX {
-                return Err(NtfsError::limit(place, "too many fragments"));
-            }
-            self.runs.extend(runs.iter().map(|run| Packed { lcn: run.lcn, len: run.len }));
-            entry.runs_len = runs.len() as u32;
-        }
+        self.add_data(&mut entry, file)?;
         self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Adds the names of the file that becomes entry `index`.
+    fn add_names(&mut self, file: &FileRecord, index: u32) -> Result<(), NtfsError> {
+        let place = Place::record(file.id.record);
+        let only_dos = file.names.iter().all(|name| name.namespace == Namespace::Dos);
+        for name in &file.names {
+            let is_short = name.namespace == Namespace::Dos && !only_dos;
+            let Ok(parent) = u32::try_from(name.parent.record) else {
+                if !is_short {
+                    self.problem(NtfsError::corrupt(place, "parent outside $MFT"));
+                }
+                continue;
+            };
+            let (units_at, units_len) = self.push_units(&name.name, place)?;
+            let names = if is_short { &mut self.short } else { &mut self.names };
+            names.push(Name {
+                file: index,
+                parent,
+                units_at,
+                parent_sequence: name.parent.sequence,
+                units_len,
+                namespace: name.namespace,
+            });
+        }
+        Ok(())
+    }
+
+    /// Enters size and runs of the unnamed stream.
+    fn add_data(&mut self, entry: &mut Entry, file: &FileRecord) -> Result<(), NtfsError> {
+        let Some(stream) = file.data(&[]) else { return Ok(()) };
+        (entry.size, entry.valid, entry.allocated) = (stream.size, stream.valid, stream.allocated());
+        (entry.data_flags, entry.unit) = (stream.flags, stream.unit);
+        entry.data = if stream.is_resident() { DATA_RESIDENT } else { DATA_RUNS };
+        let runs = stream.runs();
+        if self.runs.len() + runs.len() > limits::RUNS_PER_CATALOG_MAX {
+            return Err(NtfsError::limit(Place::record(file.id.record), "too many fragments"));
+        }
+        self.runs.extend(runs.iter().map(|run| Packed { lcn: run.lcn, len: run.len }));
+        entry.runs_len = runs.len() as u32;
         Ok(())
     }
 
@@ -456,6 +468,23 @@ impl Catalog {
 
     /// Builds the tree.
     fn finish(&mut self, volume: &Volume, directories: Directories) {
+        self.sort_entries();
+        self.match_names(directories);
+        self.sort_short(volume);
+        let children = self.attached();
+        self.set_children(children, volume);
+        self.entries.shrink_to_fit();
+        self.names.shrink_to_fit();
+        self.short.shrink_to_fit();
+        self.units.shrink_to_fit();
+        self.runs.shrink_to_fit();
+        self.streams.shrink_to_fit();
+        self.mark_reached();
+        self.report_unreached();
+    }
+
+    /// Sorts the entries by record number.
+    fn sort_entries(&mut self) {
         if !self.entries.is_sorted_by_key(|entry| entry.number) {
             // Files with attribute lists came last. Names point at entries by index: carry them along.
             let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
@@ -469,8 +498,10 @@ impl Catalog {
             }
             self.entries.sort_by_key(|entry| entry.number);
         }
-        self.match_names(directories);
-        self.sort_short(volume);
+    }
+
+    /// Names that their directories list; the others become orphans.
+    fn attached(&mut self) -> Vec<u32> {
         let mut children: Vec<u32> = Vec::with_capacity(self.names.len());
         let mut last: Option<(u32, Option<u32>)> = None;
         for index in 0..self.names.len() {
@@ -504,6 +535,11 @@ impl Catalog {
                 }
             }
         }
+        children
+    }
+
+    /// Sorts names by directory and within it, and gives each directory its range of them.
+    fn set_children(&mut self, mut children: Vec<u32>, volume: &Volume) {
         let upcase = volume.upcase();
         let (names, units) = (&self.names, &self.units);
         let text = |name: &Name| &units[name.units_at as usize..][..usize::from(name.units_len)];
@@ -522,13 +558,10 @@ impl Catalog {
             at += len;
         }
         self.children = children;
-        self.entries.shrink_to_fit();
-        self.names.shrink_to_fit();
-        self.short.shrink_to_fit();
-        self.units.shrink_to_fit();
-        self.runs.shrink_to_fit();
-        self.streams.shrink_to_fit();
-        self.mark_reached();
+    }
+
+    /// Reports files without a name, and directories that the root does not reach.
+    fn report_unreached(&mut self) {
         for index in 0..self.entries.len() {
             let entry = &self.entries[index];
             let number = u64::from(entry.number);
