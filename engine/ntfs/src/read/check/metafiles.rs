@@ -2,6 +2,32 @@
 
 use super::*;
 
+/// Header of a descriptor in `$SDS`: hash, id, offset, length.
+type SdsHeader = [u8; 20];
+
+fn word(header: &SdsHeader, at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// The entries of a view index of `$Secure`: place, key, and data if they have any.
+fn view_entries<R: ReadAt>(
+    volume: &Volume,
+    reader: &mut R,
+    index: &Index<'_>,
+) -> Vec<(Place, Vec<u8>, Option<SdsHeader>)> {
+    let mut found = Vec::new();
+    index::walk(volume, reader, index, |step| {
+        if let Step::Entry { node, entry } = step {
+            // In view indexes the reference is: u16 offset of the data, u16 its length.
+            let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
+            let bytes = node.entry_bytes(entry);
+            let data = bytes.get(at..).and_then(|tail| tail.get(..len)).and_then(|data| data.try_into().ok());
+            found.push((index.place(node, entry.at), node.key(entry).to_vec(), data));
+        }
+    });
+    found
+}
+
 impl Check<'_> {
     pub(super) fn open<R: ReadAt>(&mut self, reader: &mut R, number: u64) -> Option<FileRecord> {
         match self.volume.open_file(reader, number) {
@@ -74,8 +100,6 @@ impl Check<'_> {
 
     /// `$Secure` (docs/spec/ntfs.md#security): every id in use is described, and the two indexes and two copies agree.
     pub(super) fn security_ids<R: ReadAt>(&mut self, reader: &mut R) {
-        const REGION: u64 = 256 << 10;
-        const HEADER: usize = 20;
         let Some(file) = self.open(reader, records::SECURE) else { return };
         let units = |name: &str| -> Vec<u16> { name.encode_utf16().collect() };
         let place = Place::record(records::SECURE);
@@ -86,31 +110,20 @@ impl Check<'_> {
             Ok(sds) => sds,
             Err(error) => return self.report.damage(&error),
         };
-        let mut entries: HashMap<u32, [u8; HEADER]> = HashMap::new();
+        let mut entries: HashMap<u32, SdsHeader> = HashMap::new();
         for (name, by_hash) in [("$SII", false), ("$SDH", true)] {
             let index = match Index::open(self.volume, &file, &units(name)) {
                 Ok(index) => index,
                 Err(error) => return self.report.damage(&error),
             };
-            let mut found = Vec::new();
-            index::walk(self.volume, reader, &index, |step| {
-                if let Step::Entry { node, entry } = step {
-                    // In view indexes the reference is: u16 offset of the data, u16 its length.
-                    let (at, len) = (entry.reference as u16 as usize, (entry.reference >> 16) as u16 as usize);
-                    let bytes = node.entry_bytes(entry);
-                    let data = bytes.get(at..).and_then(|tail| tail.get(..len)).and_then(|data| data.try_into().ok());
-                    found.push((index.place(node, entry.at), node.key(entry).to_vec(), data));
-                }
-            });
+            let found = view_entries(self.volume, reader, &index);
             let count = found.len();
             for (place, key, data) in found {
-                let Some(data): Option<[u8; HEADER]> = data else {
+                let Some(data) = data else {
                     self.report.error(place, "security index entry without data");
                     continue;
                 };
-                let word = |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]);
-                let (hash, id, len) = (word(0), word(4), word(16) as usize);
-                let offset = u64::from(word(8)) | u64::from(word(12)) << 32;
+                let id = word(&data, 4);
                 let wanted: Vec<u8> = if by_hash { data[..8].to_vec() } else { data[4..8].to_vec() };
                 if key != wanted {
                     self.report.error(place, format!("key of security id {id:#x} differs from its data"));
@@ -122,30 +135,7 @@ impl Check<'_> {
                     continue;
                 }
                 entries.insert(id, data);
-                let at = |offset: u64| {
-                    let start = usize::try_from(offset).ok()?;
-                    sds.get(start..start.checked_add(len)?).filter(|bytes| bytes.len() >= HEADER)
-                };
-                let copy = offset.checked_add(REGION).and_then(at);
-                match at(offset) {
-                    Some(bytes) if bytes[..HEADER] == data => {
-                        let words = bytes[HEADER..].chunks(4).map(|part| {
-                            let mut word = [0; 4];
-                            word[..part.len()].copy_from_slice(part);
-                            u32::from_le_bytes(word)
-                        });
-                        if words.fold(0u32, |hash, word| word.wrapping_add(hash.rotate_left(3))) != hash {
-                            self.report.error(place, format!("hash of security id {id:#x} is wrong"));
-                        }
-                        if copy != Some(bytes) {
-                            self.report.error(place, format!("copy of security id {id:#x} in $SDS differs"));
-                        }
-                        if !offset.is_multiple_of(16) || offset % (2 * REGION) + len as u64 > REGION {
-                            self.report.error(place, format!("security id {id:#x} lies wrongly in $SDS"));
-                        }
-                    }
-                    _ => self.report.error(place, format!("security id {id:#x} is not in $SDS where it should be")),
-                }
+                self.descriptor(place, &data, &sds);
             }
             if by_hash && count != entries.len() {
                 self.report.error(place, "$SII and $SDH have different lengths");
@@ -155,6 +145,35 @@ impl Check<'_> {
             if !entries.contains_key(&id) {
                 self.report.error(Place::record(number), format!("security id {id:#x} does not exist"));
             }
+        }
+    }
+
+    /// Checks a descriptor in `$SDS` and its copy. `data`: its header by the index.
+    fn descriptor(&mut self, place: Place, data: &SdsHeader, sds: &[u8]) {
+        const REGION: u64 = 256 << 10;
+        let (hash, id, len) = (word(data, 0), word(data, 4), word(data, 16) as usize);
+        let offset = u64::from(word(data, 8)) | u64::from(word(data, 12)) << 32;
+        let at = |offset: u64| {
+            let start = usize::try_from(offset).ok()?;
+            sds.get(start..start.checked_add(len)?).filter(|bytes| bytes.len() >= data.len())
+        };
+        let copy = offset.checked_add(REGION).and_then(at);
+        let Some(bytes) = at(offset).filter(|bytes| bytes.starts_with(data)) else {
+            return self.report.error(place, format!("security id {id:#x} is not in $SDS where it should be"));
+        };
+        let words = bytes[data.len()..].chunks(4).map(|part| {
+            let mut word = [0; 4];
+            word[..part.len()].copy_from_slice(part);
+            u32::from_le_bytes(word)
+        });
+        if words.fold(0u32, |hash, word| word.wrapping_add(hash.rotate_left(3))) != hash {
+            self.report.error(place, format!("hash of security id {id:#x} is wrong"));
+        }
+        if copy != Some(bytes) {
+            self.report.error(place, format!("copy of security id {id:#x} in $SDS differs"));
+        }
+        if !offset.is_multiple_of(16) || offset % (2 * REGION) + len as u64 > REGION {
+            self.report.error(place, format!("security id {id:#x} lies wrongly in $SDS"));
         }
     }
 
