@@ -401,51 +401,18 @@ pub(crate) fn gather<R: ReadAt>(
     let entries = list_entries(&list).map_err(|fault| {
         NtfsError::corrupt(Place::stream(number, types::ATTRIBUTE_LIST, fault.at as u64), fault.what)
     })?;
-    let mut loaded: HashMap<u64, Vec<u8>> = HashMap::new();
-    let mut failed: HashSet<u64> = HashSet::new();
+    let mut holders = Holders { base: *record, stash, loaded: HashMap::new(), failed: HashSet::new() };
     let mut used: HashSet<(u64, u16)> = HashSet::new();
     for entry in &entries {
         let at = Place::stream(number, types::ATTRIBUTE_LIST, entry.at as u64);
-        if entry.ty == types::ATTRIBUTE_LIST || failed.contains(&entry.holder.record) {
+        if entry.ty == types::ATTRIBUTE_LIST || holders.failed.contains(&entry.holder.record) {
             continue;
         }
         if !used.insert((entry.holder.record, entry.id)) {
             file.damage.push(NtfsError::corrupt(at, "attribute listed twice"));
             continue;
         }
-        let holder;
-        let source = if entry.holder.record == number {
-            if entry.holder.sequence != file.id.sequence {
-                file.damage.push(NtfsError::corrupt(at, "stale reference to the base record"));
-                continue;
-            }
-            record
-        } else {
-            if let Slot::Vacant(slot) = loaded.entry(entry.holder.record) {
-                match load_extension(volume, reader, file.id, entry.holder, stash) {
-                    Ok(bytes) => {
-                        file.extensions.push(entry.holder.record);
-                        slot.insert(bytes);
-                    }
-                    Err(error) => {
-                        file.damage.push(error);
-                        failed.insert(entry.holder.record);
-                        continue;
-                    }
-                }
-            }
-            match Record::new(&loaded[&entry.holder.record]) {
-                Ok(record) => {
-                    holder = record;
-                    &holder
-                }
-                Err(fault) => {
-                    file.note(entry.holder.record, None, fault);
-                    failed.insert(entry.holder.record);
-                    continue;
-                }
-            }
-        };
+        let Some(source) = holders.get(volume, reader, &mut file, entry) else { continue };
         let found = source.attributes().map_while(Result::ok).find(|attribute| {
             attribute.id == entry.id
                 && attribute.ty == entry.ty
@@ -466,6 +433,56 @@ pub(crate) fn gather<R: ReadAt>(
         }
     }
     Ok(file)
+}
+
+/// The records that hold a file's attributes.
+struct Holders<'a> {
+    base: Record<'a>,
+    stash: Option<&'a Stash>,
+    loaded: HashMap<u64, Vec<u8>>,
+    failed: HashSet<u64>,
+}
+
+impl Holders<'_> {
+    /// The record that holds an attribute of `file`; the file notes the reason if there is none.
+    fn get<R: ReadAt>(
+        &mut self,
+        volume: &Volume,
+        reader: &mut R,
+        file: &mut FileRecord,
+        entry: &Listed,
+    ) -> Option<Record<'_>> {
+        let holder = entry.holder;
+        if holder.record == file.id.record {
+            if holder.sequence != file.id.sequence {
+                let at = Place::stream(file.id.record, types::ATTRIBUTE_LIST, entry.at as u64);
+                file.damage.push(NtfsError::corrupt(at, "stale reference to the base record"));
+                return None;
+            }
+            return Some(self.base);
+        }
+        if let Slot::Vacant(slot) = self.loaded.entry(holder.record) {
+            match load_extension(volume, reader, file.id, holder, self.stash) {
+                Ok(bytes) => {
+                    file.extensions.push(holder.record);
+                    slot.insert(bytes);
+                }
+                Err(error) => {
+                    file.damage.push(error);
+                    self.failed.insert(holder.record);
+                    return None;
+                }
+            }
+        }
+        match Record::new(&self.loaded[&holder.record]) {
+            Ok(record) => Some(record),
+            Err(fault) => {
+                file.note(holder.record, None, fault);
+                self.failed.insert(holder.record);
+                None
+            }
+        }
+    }
 }
 
 fn load_extension<R: ReadAt>(
