@@ -162,57 +162,11 @@ impl Layout {
         if spec.label.encode_utf16().count() > LABEL_UNITS_MAX {
             return Err(LayoutError::Label);
         }
-        let no_room = LayoutError::NoRoom { len: spec.len };
         let records = Records::number(&spec, tree, &geometry)?;
         let security = Security::new(spec.hidden.is_some());
-
         let hidden = hidden_extents(&spec, &geometry)?;
-        let mut sorted = hidden.clone();
-        sorted.sort_by_key(|extent| extent.lcn);
-        let mut fit = FirstFit::new(sorted, geometry.clusters);
-        let mut place = |len: u64| fit.take(geometry.clusters_for(len)).ok_or_else(|| no_room.clone());
-        let boot = place(BOOT_BYTES)?;
-        if boot.lcn != Lcn(0) {
-            return Err(no_room);
-        }
-        let mirror = place(geometry.mirror_len())?;
-        let attr_def = place(super::system::ATTR_DEF_BYTES as u64)?;
-        let up_case = place(upcase::BYTES as u64)?;
-        let sds = place(security.sds_len())?;
-        let sdh_fits = super::system::secure_record_len(&security) <= record::room(geometry.record_bytes);
-        let sdh = if sdh_fits { None } else { Some(place(INDEX_BLOCK as u64)?) };
-        let log = place(geometry.log_len())?;
-        let front = Front { boot, mirror, attr_def, up_case, sds, sdh, log };
-        let space = LinearSpace::between(fit.taken(), geometry.clusters);
-
-        let mut root_extras: Vec<_> = super::system::NAMES
-            .iter()
-            .filter(|(record, _)| *record <= metafile::EXTEND)
-            .map(|&(record, name)| Extra { name: name.encode_utf16().collect(), record })
-            .collect();
-        let root_file_records = records.root_files.clone().zip(&spec.root_files);
-        root_extras
-            .extend(root_file_records.map(|(record, file)| Extra { name: file.name.encode_utf16().collect(), record }));
-        let mut hidden_extras = Vec::new();
-        if let (Some(record), Some(dir)) = (records.hidden_dir, &spec.hidden) {
-            root_extras.push(Extra { name: dir.name.encode_utf16().collect(), record });
-            hidden_extras.extend(
-                records
-                    .hidden_files
-                    .clone()
-                    .zip(&dir.files)
-                    .map(|(record, file)| Extra { name: file.name.encode_utf16().collect(), record }),
-            );
-        }
-        let mut extend_extras: Vec<_> = super::system::NAMES
-            .iter()
-            .filter(|(record, _)| *record > metafile::EXTEND)
-            .map(|&(record, name)| Extra { name: name.encode_utf16().collect(), record })
-            .collect();
-        for extras in [&mut root_extras, &mut hidden_extras, &mut extend_extras] {
-            extras.sort_by(|a, b| upcase::compare(a.name.iter().copied(), b.name.iter().copied()));
-        }
-
+        let (front, space) = Front::place(&geometry, &security, hidden.clone(), LayoutError::NoRoom { len: spec.len })?;
+        let Extras { root: root_extras, hidden: hidden_extras, extend: extend_extras } = Extras::new(&spec, &records);
         let mut layout = Self {
             spec,
             geometry,
@@ -811,6 +765,63 @@ impl Records {
 }
 
 /// The clusters of the hidden files, in their order.
+impl Front {
+    /// Places the metafiles around `hidden`. Also returns what is free behind them. `no_room`: the error if they do not
+    /// fit.
+    fn place(
+        geometry: &Geometry,
+        security: &Security,
+        mut hidden: Vec<Extent>,
+        no_room: LayoutError,
+    ) -> Result<(Self, LinearSpace), LayoutError> {
+        hidden.sort_by_key(|extent| extent.lcn);
+        let mut fit = FirstFit::new(hidden, geometry.clusters);
+        let mut place = |len: u64| fit.take(geometry.clusters_for(len)).ok_or_else(|| no_room.clone());
+        let boot = place(BOOT_BYTES)?;
+        if boot.lcn != Lcn(0) {
+            return Err(no_room);
+        }
+        let mirror = place(geometry.mirror_len())?;
+        let attr_def = place(super::system::ATTR_DEF_BYTES as u64)?;
+        let up_case = place(upcase::BYTES as u64)?;
+        let sds = place(security.sds_len())?;
+        let sdh_fits = super::system::secure_record_len(security) <= record::room(geometry.record_bytes);
+        let sdh = if sdh_fits { None } else { Some(place(INDEX_BLOCK as u64)?) };
+        let log = place(geometry.log_len())?;
+        let space = LinearSpace::between(fit.taken(), geometry.clusters);
+        Ok((Self { boot, mirror, attr_def, up_case, sds, sdh, log }, space))
+    }
+}
+
+/// Names that are not the tree's, by directory, sorted.
+struct Extras {
+    root: Vec<Extra>,
+    hidden: Vec<Extra>,
+    extend: Vec<Extra>,
+}
+
+impl Extras {
+    fn new(spec: &VolumeSpec, records: &Records) -> Self {
+        let extra = |name: &str, record: u32| Extra { name: name.encode_utf16().collect(), record };
+        let (extend, root): (Vec<_>, Vec<_>) =
+            super::system::NAMES.iter().partition(|(record, _)| *record > metafile::EXTEND);
+        let mut root: Vec<_> = root.into_iter().map(|&(record, name)| extra(name, record)).collect();
+        let mut extend: Vec<_> = extend.into_iter().map(|&(record, name)| extra(name, record)).collect();
+        let root_files = records.root_files.clone().zip(&spec.root_files);
+        root.extend(root_files.map(|(record, file)| extra(&file.name, record)));
+        let mut hidden = Vec::new();
+        if let (Some(record), Some(dir)) = (records.hidden_dir, &spec.hidden) {
+            root.push(extra(&dir.name, record));
+            let files = records.hidden_files.clone().zip(&dir.files);
+            hidden.extend(files.map(|(record, file)| extra(&file.name, record)));
+        }
+        for extras in [&mut root, &mut hidden, &mut extend] {
+            extras.sort_by(|a, b| upcase::compare(a.name.iter().copied(), b.name.iter().copied()));
+        }
+        Self { root, hidden, extend }
+    }
+}
+
 fn hidden_extents(spec: &VolumeSpec, geometry: &Geometry) -> Result<Vec<Extent>, LayoutError> {
     let mut all: Vec<Extent> = Vec::new();
     for file in spec.hidden.iter().flat_map(|dir| &dir.files) {
