@@ -27,35 +27,11 @@ impl Append {
         candidates: &[(u32, u16)],
         shapes: &[Needs],
     ) -> Result<bool, Refusal> {
-        let count = u64::from(self.new_dirs + self.new_root_files()) + u64::from(self.files) + u64::from(self.further);
-        let reused = candidates.len().min(count as usize);
-        let first_new = self.volume.record_count();
-        if first_new + count > u64::from(u32::MAX) {
-            return Err(Refusal::NotUnderstood("more records than NTFS can number".into()));
-        }
-        let reused = candidates[..reused].to_vec();
-        let grown = count - reused.len() as u64;
-        self.numbers = Numbers { reused, first_new: first_new as u32, count: count as u32 };
-
+        let grown = self.number(candidates)?;
         // Metadata: the growth of $MFT and its bitmap, then the indexes.
         let mut end = self.grow(reader, grown)?;
         end = self.place_secure(end);
-        self.large.clear();
-        for needs in shapes {
-            let len = self.clusters_for(needs.blocks_max * INDEX_BLOCK as u64);
-            let place = LinearRange { start: end, len: Clusters(len) };
-            end += len;
-            let bitmap_len = index::bitmap_len(needs.blocks_max);
-            // One run is assumed here, and checked below.
-            let with_bitmap = self.large_len(needs.room.0, std::iter::once(one_run(len)))
-                + record::resident_len(I30.len(), bitmap_len as usize);
-            let bitmap = (with_bitmap > needs.room.1).then(|| {
-                let range = LinearRange { start: end, len: Clusters(self.clusters_for(bitmap_len)) };
-                end += range.len.0;
-                range
-            });
-            self.large.insert(needs.dir, Large { place, bitmap });
-        }
+        end = self.place_large(shapes, end);
         let lens = self.spec.root_files.iter().map(|file| self.clusters_for(file.len_max.0));
         let root_lens: Vec<u64> = lens.collect();
         self.file_starts.clear();
@@ -89,6 +65,41 @@ impl Append {
         (self.meta, self.root_files, self.data) = (meta, root_files, data);
         self.check_runs(reader, shapes)?;
         self.split_files(tree)
+    }
+
+    /// Numbers the new records, the free ones among `candidates` first. Returns by how many `$MFT` grows.
+    fn number(&mut self, candidates: &[(u32, u16)]) -> Result<u64, Refusal> {
+        let count = u64::from(self.new_dirs + self.new_root_files()) + u64::from(self.files) + u64::from(self.further);
+        let reused = candidates.len().min(count as usize);
+        let first_new = self.volume.record_count();
+        if first_new + count > u64::from(u32::MAX) {
+            return Err(Refusal::NotUnderstood("more records than NTFS can number".into()));
+        }
+        let reused = candidates[..reused].to_vec();
+        let grown = count - reused.len() as u64;
+        self.numbers = Numbers { reused, first_new: first_new as u32, count: count as u32 };
+        Ok(grown)
+    }
+
+    /// Places the blocks and bitmaps of large indexes from `end` on; returns their end.
+    fn place_large(&mut self, shapes: &[Needs], mut end: u64) -> u64 {
+        self.large.clear();
+        for needs in shapes {
+            let len = self.clusters_for(needs.blocks_max * INDEX_BLOCK as u64);
+            let place = LinearRange { start: end, len: Clusters(len) };
+            end += len;
+            let bitmap_len = index::bitmap_len(needs.blocks_max);
+            // One run is assumed here, and `check_runs` sees to it.
+            let with_bitmap = self.large_len(needs.room.0, std::iter::once(one_run(len)))
+                + record::resident_len(I30.len(), bitmap_len as usize);
+            let bitmap = (with_bitmap > needs.room.1).then(|| {
+                let range = LinearRange { start: end, len: Clusters(self.clusters_for(bitmap_len)) };
+                end += range.len.0;
+                range
+            });
+            self.large.insert(needs.dir, Large { place, bitmap });
+        }
+        end
     }
 
     /// Bytes of `base`, the index root and the index allocation, without the bitmap.
