@@ -1,5 +1,6 @@
 //! Makes a catalog from dataset rows: walks the sources, names the blobs, and collects all their problems.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -244,6 +245,27 @@ struct Goes<'a> {
     row: Option<&'a DatasetRow>,
 }
 
+/// Where a walk is.
+struct Place<'a> {
+    base: &'a Path,
+    row: Option<&'a DatasetRow>,
+    index: u32,
+    /// Directories of the catalog, from the top down.
+    dirs: Vec<u32>,
+    /// Name of the blobs' prefix here.
+    blob: String,
+    /// Lengths of `blob` to return to.
+    marks: Vec<usize>,
+    /// Depth within a directory that is passed over, with all below it.
+    passed_over: usize,
+}
+
+impl Place<'_> {
+    fn dir(&self) -> u32 {
+        self.dirs.last().copied().unwrap_or_default()
+    }
+}
+
 impl<'s> Scanner<'s> {
     fn new(
         dataset: &'s Path,
@@ -398,115 +420,113 @@ impl<'s> Scanner<'s> {
     }
 
     fn below(&mut self, goes: &Goes<'_>, base: &Path) -> Result<(), TooMany> {
-        let &Goes { top, index, row, .. } = goes;
-        let is_root = row.is_some_and(|row| row.destination.container == names::ROOT);
-        let mut dirs = vec![top];
-        let mut blob = goes.prefix.clone();
-        // Lengths of `blob` to return to.
-        let mut marks = Vec::new();
-        // Depth of a directory that is passed over, with all below it.
-        let mut passed_over = 0usize;
+        let mut place = Place {
+            base,
+            row: goes.row,
+            index: goes.index,
+            dirs: vec![goes.top],
+            blob: goes.prefix.clone(),
+            marks: Vec::new(),
+            passed_over: 0,
+        };
         let mut failure = Ok(());
         let (check_readable, follow) = (self.check_readable, self.selection.follow_inside);
         walk::walk_links(base, check_readable, follow, &mut |path, found| {
-            let step = (|| match found {
-                Found::Enter { .. } if passed_over > 0 => {
-                    passed_over += 1;
-                    Ok(())
-                }
-                Found::Leave if passed_over > 0 => {
-                    passed_over -= 1;
-                    Ok(())
-                }
-                _ if passed_over > 0 => Ok(()),
-                Found::Enter { name } => {
-                    if is_root {
-                        // Blobs of the root container have no slash: the documented tool leaves these out silently.
-                        self.skip(path, "directory below a $root/ destination");
-                        passed_over = 1;
-                        return Ok(());
-                    }
-                    if row.is_none() && dirs.len() == 1 && OF_WINDOWS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                        self.skip(path, "directory that Windows keeps for itself on each drive");
-                        passed_over = 1;
-                        return Ok(());
-                    }
-                    if row.is_none() && name.as_bytes().starts_with(STATE_DIR.as_bytes()) {
-                        self.skip(path, "directory with the state of an unfinished drive");
-                        passed_over = 1;
-                        return Ok(());
-                    }
-                    if self.selector.as_ref().is_some_and(|selector| selector.prunes(below(path, base))) {
-                        passed_over = 1;
-                        return Ok(());
-                    }
-                    let Some(name) = name.to_str() else {
-                        self.not_unicode(path);
-                        passed_over = 1;
-                        return Ok(());
-                    };
-                    marks.push(blob.len());
-                    blob.push_str(name);
-                    blob.push('/');
-                    let parent = dirs.last().copied().unwrap_or(top);
-                    let dir = self.builder.dir(parent, name)?;
-                    if let (None, Ok(meta)) = (row, fs::metadata(path)) {
-                        self.builder.dated(dir, FileFacts::of(&meta).mtime);
-                    }
-                    dirs.push(dir);
-                    Ok(())
-                }
-                Found::Leave => {
-                    dirs.pop();
-                    blob.truncate(marks.pop().unwrap_or(0));
-                    Ok(())
-                }
-                Found::File { name, facts, id, real, posix } => {
-                    if let Some(selector) = &mut self.selector
-                        && !selector.takes(below(path, base), path)
-                    {
-                        self.not_selected += 1;
-                        return Ok(());
-                    }
-                    if let Some(what) = self.own.what(id, facts.len.0, path) {
-                        self.skip(path, what);
-                        return Ok(());
-                    }
-                    if self.is_odd(path, id.0, facts.len.0) {
-                        return Ok(());
-                    }
-                    let Some(name) = name.to_str() else {
-                        self.not_unicode(path);
-                        return Ok(());
-                    };
-                    let mark = blob.len();
-                    blob.push_str(name);
-                    let dir = dirs.last().copied().unwrap_or(top);
-                    let before = self.builder.file_count();
-                    let added = self.file(row, index, dir, &blob, name, path, facts);
-                    self.belongs(before, posix);
-                    if let Some(real) = real.filter(|_| self.builder.file_count() > before) {
-                        self.builder.read_at(real);
-                    }
-                    blob.truncate(mark);
-                    added
-                }
-                Found::Other { what } => {
-                    match self.odd.link(path) {
-                        Some(what) => self.odd_one(path, what),
-                        None => self.skip(path, what),
-                    }
-                    Ok(())
-                }
-                Found::Failed(error) => {
-                    self.unreadable(path, &error);
-                    Ok(())
-                }
-            })();
-            failure = step;
+            failure = self.step(&mut place, path, found);
             failure.is_ok()
         });
         failure
+    }
+
+    /// Takes one entry of the walk.
+    fn step(&mut self, place: &mut Place<'_>, path: &Path, found: Found<'_>) -> Result<(), TooMany> {
+        match found {
+            Found::Enter { .. } if place.passed_over > 0 => place.passed_over += 1,
+            Found::Leave if place.passed_over > 0 => place.passed_over -= 1,
+            _ if place.passed_over > 0 => {}
+            Found::Enter { name } => {
+                if !self.enter(place, path, name)? {
+                    place.passed_over = 1;
+                }
+            }
+            Found::Leave => {
+                place.dirs.pop();
+                place.blob.truncate(place.marks.pop().unwrap_or(0));
+            }
+            Found::File { .. } => self.take(place, path, found)?,
+            Found::Other { what } => match self.odd.link(path) {
+                Some(what) => self.odd_one(path, what),
+                None => self.skip(path, what),
+            },
+            Found::Failed(error) => self.unreadable(path, &error),
+        }
+        Ok(())
+    }
+
+    /// Enters a directory; `false`: it is passed over, with all below it.
+    fn enter(&mut self, place: &mut Place<'_>, path: &Path, name: &OsStr) -> Result<bool, TooMany> {
+        let row = place.row;
+        if row.is_some_and(|row| row.destination.container == names::ROOT) {
+            // Blobs of the root container have no slash: the documented tool leaves these out silently.
+            self.skip(path, "directory below a $root/ destination");
+            return Ok(false);
+        }
+        if row.is_none() && place.dirs.len() == 1 && OF_WINDOWS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            self.skip(path, "directory that Windows keeps for itself on each drive");
+            return Ok(false);
+        }
+        if row.is_none() && name.as_bytes().starts_with(STATE_DIR.as_bytes()) {
+            self.skip(path, "directory with the state of an unfinished drive");
+            return Ok(false);
+        }
+        if self.selector.as_ref().is_some_and(|selector| selector.prunes(below(path, place.base))) {
+            return Ok(false);
+        }
+        let Some(name) = name.to_str() else {
+            self.not_unicode(path);
+            return Ok(false);
+        };
+        place.marks.push(place.blob.len());
+        place.blob.push_str(name);
+        place.blob.push('/');
+        let dir = self.builder.dir(place.dir(), name)?;
+        if let (None, Ok(meta)) = (row, fs::metadata(path)) {
+            self.builder.dated(dir, FileFacts::of(&meta).mtime);
+        }
+        place.dirs.push(dir);
+        Ok(true)
+    }
+
+    /// Takes a file, unless it is not selected, the session's own, or odd.
+    fn take(&mut self, place: &mut Place<'_>, path: &Path, found: Found<'_>) -> Result<(), TooMany> {
+        let Found::File { name, facts, id, real, posix } = found else { return Ok(()) };
+        if let Some(selector) = &mut self.selector
+            && !selector.takes(below(path, place.base), path)
+        {
+            self.not_selected += 1;
+            return Ok(());
+        }
+        if let Some(what) = self.own.what(id, facts.len.0, path) {
+            self.skip(path, what);
+            return Ok(());
+        }
+        if self.is_odd(path, id.0, facts.len.0) {
+            return Ok(());
+        }
+        let Some(name) = name.to_str() else {
+            self.not_unicode(path);
+            return Ok(());
+        };
+        let mark = place.blob.len();
+        place.blob.push_str(name);
+        let before = self.builder.file_count();
+        let added = self.file(place.row, place.index, place.dir(), &place.blob, name, path, facts);
+        self.belongs(before, posix);
+        if let Some(real) = real.filter(|_| self.builder.file_count() > before) {
+            self.builder.read_at(real);
+        }
+        place.blob.truncate(mark);
+        added
     }
 
     /// Whether a file differs from its `stat`; then that is reported.

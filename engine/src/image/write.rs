@@ -4,7 +4,7 @@
 //! else is durable. Until then a drive holds no volume. A checkpoint next to the image says up to where a drive is durable; a run
 //! that was killed reads the image again for its hashes, and writes from there on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -241,26 +241,14 @@ impl Write {
         read_at(&self.source, self.packed.as_ref(), &mut front, ByteOffset(0)).map_err(|error| {
             Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
         })?;
-        // Claimed and wiped one by one: all of them before the first byte of the image.
-        let mut claimed: Vec<Result<Claimed, Problem>> = Vec::new();
-        for (index, drive) in self.drives.iter().enumerate() {
-            let one = drive.claim(&front, size, index, stop, events);
-            if let Err(problem) = &one {
-                events(Event::DriveFailed { drive: index, problem: problem.clone() });
-            }
-            claimed.push(one);
-        }
+        let claimed = self.claim_all(&front, stop, events);
         let alive: Vec<(usize, &Claimed)> =
             claimed.iter().enumerate().filter_map(|(index, one)| Some((index, one.as_ref().ok()?))).collect();
         let ranges = rest_of(size, &self.request.unused);
         let total: u64 = ranges.iter().map(|range| range.len.0).sum();
         let is_whole = total == size.0;
-        let cuts: Vec<u64> = {
-            let mut cuts: Vec<u64> = alive.iter().flat_map(|(_, one)| one.cuts()).collect();
-            cuts.sort_unstable();
-            cuts.dedup();
-            cuts
-        };
+        let cuts: BTreeSet<u64> = alive.iter().flat_map(|(_, one)| one.cuts()).collect();
+        let cuts: Vec<u64> = cuts.into_iter().collect();
         let rate = RateLimit::new(self.request.rate, Instant::now());
         let pipeline = Pipeline {
             source: &self.source,
@@ -336,52 +324,19 @@ impl Write {
             .chain(&rescued)
             .map(|piece| ((piece.range.start.0, piece.range.len.0), piece.md5))
             .collect();
-        let finished: Vec<Result<OneWritten, Problem>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = alive
-                .iter()
-                .zip(&mut ended)
-                .zip(&bytes)
-                .map(|(((index, one), problem), written)| {
-                    let finish = Finish {
-                        name: &self.drives[*index].target.facts().name,
-                        index: *index,
-                        hashes: &hashes,
-                        ranges: &ranges,
-                        unreadable: &unreadable,
-                        cuts: &cuts,
-                        workers,
-                        stop,
-                        events,
-                    };
-                    let (problem, began, written) = (problem.take(), began.0, *written);
-                    scope.spawn(move || match problem {
-                        Some(problem) => Err(problem),
-                        None => finish.run(one, written, began),
-                    })
-                })
-                .collect();
-            let bug = |_| Problem::new(Kind::Internal, "the drive's thread ended in a bug");
-            threads.into_iter().map(|thread| thread.join().map_err(bug).and_then(|ended| ended)).collect()
-        });
-        let mut finished = alive.iter().map(|(index, _)| *index).zip(finished).collect::<HashMap<_, _>>();
-        let mut drives = Vec::new();
-        for (index, one) in claimed.into_iter().enumerate() {
-            let facts = self.drives[index].target.facts().clone();
-            let lost = || Err(Problem::new(Kind::Internal, "the drive has no end"));
-            let ended = one.and_then(|_| finished.remove(&index).unwrap_or_else(lost));
-            if let Err(problem) = &ended
-                && problem.kind == Kind::Interrupted
-            {
-                return Err(problem.clone());
-            }
-            // A drive that is done has nothing to go on with.
-            if ended.is_ok()
-                && let Some(path) = &self.drives[index].checkpoint
-            {
-                let _ = fs::remove_file(path);
-            }
-            drives.push((facts, ended));
-        }
+        let finish = |index: usize| Finish {
+            name: &self.drives[index].target.facts().name,
+            index,
+            hashes: &hashes,
+            ranges: &ranges,
+            unreadable: &unreadable,
+            cuts: &cuts,
+            workers,
+            stop,
+            events,
+        };
+        let finished = finish_all(&alive, &mut ended, &bytes, began.0, &finish);
+        let drives = self.results(claimed, finished)?;
         Ok(Written {
             source: self.facts.clone(),
             source_sha256: carried.sha256,
@@ -391,6 +346,42 @@ impl Write {
             drives,
             elapsed: began.1.elapsed(),
         })
+    }
+
+    /// Claims and wipes the drives one by one: all of them before the first byte of the image.
+    fn claim_all(&self, front: &[u8], stop: &Stop, events: &(dyn Fn(Event) + Sync)) -> Vec<Result<Claimed, Problem>> {
+        let claim = |(index, drive): (usize, &Drive)| {
+            let one = drive.claim(front, self.facts.size, index, stop, events);
+            if let Err(problem) = &one {
+                events(Event::DriveFailed { drive: index, problem: problem.clone() });
+            }
+            one
+        };
+        self.drives.iter().enumerate().map(claim).collect()
+    }
+
+    /// The end of each drive. A drive that is done has nothing to go on with: its checkpoint goes.
+    ///
+    /// # Errors
+    /// A wish to stop.
+    fn results(
+        &self,
+        claimed: Vec<Result<Claimed, Problem>>,
+        mut finished: HashMap<usize, Result<OneWritten, Problem>>,
+    ) -> Result<Vec<(DriveFacts, Result<OneWritten, Problem>)>, Problem> {
+        let mut drives = Vec::new();
+        for (index, one) in claimed.into_iter().enumerate() {
+            let facts = self.drives[index].target.facts().clone();
+            let lost = || Err(Problem::new(Kind::Internal, "the drive has no end"));
+            let ended = one.and_then(|_| finished.remove(&index).unwrap_or_else(lost));
+            match (&ended, &self.drives[index].checkpoint) {
+                (Err(problem), _) if problem.kind == Kind::Interrupted => return Err(problem.clone()),
+                (Ok(_), Some(path)) => drop(fs::remove_file(path)),
+                _ => {}
+            }
+            drives.push((facts, ended));
+        }
+        Ok(drives)
     }
 
     /// Reads bad places again in small pieces, and writes what comes to every drive; gives what cannot be read.
@@ -701,6 +692,31 @@ struct Finish<'a> {
     workers: &'a Workers,
     stop: &'a Stop,
     events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// Ends every drive on a thread of its own: the last places, flushes, reading back.
+fn finish_all<'a>(
+    alive: &[(usize, &Claimed)],
+    ended: &mut [Option<Problem>],
+    bytes: &[u64],
+    began: jiff::Timestamp,
+    finish: &dyn Fn(usize) -> Finish<'a>,
+) -> HashMap<usize, Result<OneWritten, Problem>> {
+    std::thread::scope(|scope| {
+        let lanes = alive.iter().zip(ended).zip(bytes);
+        let threads: Vec<_> = lanes
+            .map(|((&(index, one), problem), &written)| {
+                let (finish, problem) = (finish(index), problem.take());
+                let thread = scope.spawn(move || match problem {
+                    Some(problem) => Err(problem),
+                    None => finish.run(one, written, began),
+                });
+                (index, thread)
+            })
+            .collect();
+        let bug = |_| Problem::new(Kind::Internal, "the drive's thread ended in a bug");
+        threads.into_iter().map(|(index, thread)| (index, thread.join().map_err(bug).and_then(|ended| ended))).collect()
+    })
 }
 
 impl Finish<'_> {

@@ -298,6 +298,219 @@ fn scanned(
     Ok((parsed.rows, scanned))
 }
 
+impl Sent {
+    /// Notes what is not as it was sent, besides the content.
+    fn worse(&mut self, finding: Finding, note: String) {
+        self.state.rest = self.state.rest.max(finding);
+        self.state.notes.push(note);
+    }
+
+    fn judge_kind(&mut self, there: &There) {
+        match (self.is_pages, there.is_pages) {
+            (Some(sent), Some(there)) if sent != there => {
+                let words = |is_pages| if is_pages { "a page blob" } else { "a block blob" };
+                self.worse(Finding::Different, format!("is {}, not {}", words(there), words(sent)));
+            }
+            (Some(_), None) => self.worse(Finding::Unknown, "nothing says which kind of blob it is".into()),
+            _ => {}
+        }
+    }
+
+    /// Compares properties or metadata with those that were sent, if these are known.
+    fn judge_side(&mut self, what: &str, wanted: Option<&[(String, String)]>, found: Option<&[(String, String)]>) {
+        match (wanted, found) {
+            (Some(wanted), Some(found)) => {
+                let other = wanted.iter().filter(|(name, _)| name != "Content-MD5").find(|(name, value)| {
+                    let has = found.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+                    has.is_none_or(|(_, other)| other.trim() != value.trim())
+                });
+                let extra = found.iter().find(|(name, _)| {
+                    what == "metadata" && !wanted.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
+                });
+                if let Some((name, _)) = other.or(extra) {
+                    self.worse(Finding::Different, format!("{what} differ: {name}"));
+                }
+            }
+            (Some(wanted), None) if !wanted.is_empty() => {
+                self.worse(Finding::Unknown, format!("nothing says its {what}"));
+            }
+            // A manifest only names the file on the drive.
+            (None, _) if self.has_metadata && what == "metadata" => {
+                self.worse(Finding::Unknown, "its metadata file is on the drive: nothing says what is in it".into());
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares length and the hash of the whole; returns whether there is content that could be proven otherwise.
+    fn judge_content(&mut self, there: &There, pieces: &[Piece]) -> bool {
+        if there.length != self.length {
+            self.state.content = Finding::Different;
+            self.state.proof = None;
+            self.state.notes.push(format!("has {} bytes, {} were sent", there.length, self.length));
+            return false;
+        }
+        if self.state.content == Finding::Equal {
+            // A log's proof is of what was taken then; what is there now has its own.
+            self.state.proof = self.state.proof.filter(|proof| *proof == Proof::LogHashes);
+        }
+        if self.length == 0 {
+            (self.state.content, self.state.proof) = (Finding::Equal, Some(Proof::Empty));
+            return false;
+        }
+        let whole = match self.pieces {
+            (first, 1) if self.is_hashed => pieces
+                .get(first as usize)
+                .filter(|piece| (piece.offset, piece.len) == (0, self.length))
+                .map(|one| one.md5),
+            _ => None,
+        };
+        if let (Some(sent), Some(found)) = (whole, there.md5) {
+            if sent == found {
+                (self.state.content, self.state.proof) = (Finding::Equal, Some(Proof::ContentMd5));
+            } else {
+                self.state.content = Finding::Different;
+                self.state.notes.push("Content-MD5 is another".into());
+            }
+        }
+        true
+    }
+
+    /// A properties file of ours holds the MD5 of the whole: its own hash tells whether that is the blob's. Any other is on
+    /// the drive, and unknown unless it `is_known`.
+    fn judge_properties_file(&mut self, there: &There, is_known: bool) {
+        if !self.has_properties {
+            return;
+        }
+        let is_ours = self.properties_md5.zip(there.md5).is_some_and(|(wanted, found)| {
+            let typed =
+                there.properties.iter().flatten().filter(|(_, value)| !value.is_empty()).cloned().collect::<Vec<_>>();
+            [&typed[..], &[]].iter().any(|others| {
+                let (before, after) = properties::around_md5(others);
+                let mut text = before.into_bytes();
+                base64::encode(&found, &mut text);
+                text.extend(after.bytes());
+                hash::md5(&text) == wanted
+            })
+        });
+        if is_ours {
+            (self.state.content, self.state.proof) = (Finding::Equal, Some(Proof::ContentMd5));
+        } else if !is_known {
+            let what = "its properties file is on the drive: nothing says what is in it";
+            self.worse(Finding::Unknown, what.into());
+        }
+    }
+}
+
+/// What the head of a list in a manifest says for all its blobs.
+#[derive(Default)]
+struct Heads {
+    has_metadata: bool,
+    has_properties: bool,
+    properties_md5: Option<[u8; 16]>,
+    /// Metadata and properties file, by number.
+    files: [Option<u32>; 2],
+}
+
+/// A manifest that is read into an audit.
+struct FromManifest<'a> {
+    audit: &'a mut Audit,
+    path: &'a Path,
+    drive: String,
+    heads: Heads,
+    /// The blob that is being read, and the end of its last piece.
+    open: Option<(Sent, u64)>,
+}
+
+const fn md5_of(hash: Option<Digest>) -> Option<[u8; 16]> {
+    match hash {
+        Some(Digest::Md5(md5)) => Some(md5),
+        _ => None,
+    }
+}
+
+impl FromManifest<'_> {
+    fn take(&mut self, event: manifest::Event, side_files: &mut HashMap<String, u32>) -> Result<(), Problem> {
+        match event {
+            manifest::Event::DriveId(id) => self.drive = id.trim().to_owned(),
+            manifest::Event::ListStart(head) => {
+                let mut file = |side: &Option<manifest::SideRef>| {
+                    let side = side.as_ref()?;
+                    Some(self.audit.side_file(side_files, &side.path, md5_of(side.hash)))
+                };
+                self.heads = Heads {
+                    has_metadata: head.metadata.is_some(),
+                    has_properties: head.properties.is_some(),
+                    properties_md5: head.properties.as_ref().and_then(|side| md5_of(side.hash)),
+                    files: [file(&head.metadata), file(&head.properties)],
+                };
+            }
+            manifest::Event::BlobStart(start) => self.begin(*start)?,
+            manifest::Event::Piece(piece) => {
+                let Some((sent, at)) = &mut self.open else { return Ok(()) };
+                match md5_of(piece.hash) {
+                    // Between page ranges are zeros without a hash; blocks have no gaps.
+                    Some(md5) if piece.offset >= *at && (sent.is_pages == Some(true) || piece.offset == *at) => {
+                        self.audit.pieces.push(Piece { offset: piece.offset, len: piece.length, md5 });
+                        sent.pieces.1 += 1;
+                    }
+                    _ => sent.is_hashed = false,
+                }
+                *at = piece.offset.saturating_add(piece.length);
+            }
+            manifest::Event::BlobEnd(end) => self.end(&end, side_files),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, start: manifest::BlobStart) -> Result<(), Problem> {
+        if start.is_length_wrong {
+            return Err(Problem::new(Kind::Usage, "a blob has no legible length")
+                .path(self.path)
+                .line(start.line)
+                .value(start.blob_path));
+        }
+        let sent = Sent {
+            path: start.blob_path.trim_start_matches('/').into(),
+            file: Some(start.file_path.as_str().into()),
+            length: start.length,
+            is_pages: start.pieces.map(|pieces| pieces == Pieces::Pages),
+            pieces: (self.audit.pieces.len() as u32, 0),
+            is_hashed: true,
+            properties_md5: self.heads.properties_md5,
+            has_properties: self.heads.has_properties,
+            has_metadata: self.heads.has_metadata,
+            files: self.heads.files,
+            source: None,
+            sides: None,
+            disposition: (start.disposition.as_deref())
+                .and_then(|text| dataset::Disposition::parse(text.trim()))
+                .unwrap_or_default(),
+            state: State::default(),
+        };
+        self.open = Some((sent, 0));
+        Ok(())
+    }
+
+    fn end(&mut self, end: &manifest::BlobEnd, side_files: &mut HashMap<String, u32>) {
+        let Some((mut sent, at)) = self.open.take() else { return };
+        if sent.is_pages != Some(true) && at != sent.length {
+            sent.is_hashed = false;
+        }
+        sent.has_metadata |= end.metadata.is_some();
+        for (at, side) in [&end.metadata, &end.properties].into_iter().enumerate() {
+            let Some(side) = side else { continue };
+            sent.files[at] = Some(self.audit.side_file(side_files, &side.path, md5_of(side.hash)));
+        }
+        if let Some(side) = &end.properties {
+            sent.has_properties = true;
+            sent.properties_md5 = md5_of(side.hash);
+        }
+        self.audit.take(sent);
+    }
+}
+
 impl Audit {
     /// Adds what a manifest says was sent.
     ///
@@ -308,101 +521,23 @@ impl Audit {
         let file =
             input::open(path, Pipes::Refused).map_err(|e| failed(format!("the manifest cannot be read: {e}")))?;
         let mut reader = manifest::Reader::new(BufReader::with_capacity(1 << 20, &file));
-        let mut drive = String::new();
-        let mut heads: (bool, bool, Option<[u8; 16]>) = (false, false, None);
-        let (mut side_files, mut of_list) = (HashMap::new(), [None; 2]);
         let before = self.rows.len();
-        let md5_of = |hash: Option<Digest>| match hash {
-            Some(Digest::Md5(md5)) => Some(md5),
-            _ => None,
-        };
-        let mut open: Option<(Sent, u64)> = None;
-        loop {
-            let event = reader
-                .next_event()
-                .map_err(|e| failed(format!("the manifest is not whole: {}", e.what)).line(e.line))?;
-            match event {
-                None => break,
-                Some(manifest::Event::DriveId(id)) => drive = id.trim().to_owned(),
-                Some(manifest::Event::ListStart(head)) => {
-                    let md5 = head.properties.as_ref().and_then(|side| md5_of(side.hash));
-                    heads = (head.metadata.is_some(), head.properties.is_some(), md5);
-                    of_list = [&head.metadata, &head.properties].map(|side| {
-                        let side = side.as_ref()?;
-                        Some(self.side_file(&mut side_files, &side.path, md5_of(side.hash)))
-                    });
-                }
-                Some(manifest::Event::BlobStart(start)) => {
-                    if start.is_length_wrong {
-                        return Err(failed("a blob has no legible length".into())
-                            .line(start.line)
-                            .value(start.blob_path));
-                    }
-                    let (has_metadata, has_properties, properties_md5) = heads;
-                    open = Some((
-                        Sent {
-                            path: start.blob_path.trim_start_matches('/').into(),
-                            file: Some(start.file_path.as_str().into()),
-                            length: start.length,
-                            is_pages: start.pieces.map(|pieces| pieces == Pieces::Pages),
-                            pieces: (self.pieces.len() as u32, 0),
-                            is_hashed: true,
-                            properties_md5,
-                            has_properties,
-                            has_metadata,
-                            files: of_list,
-                            source: None,
-                            sides: None,
-                            disposition: (start.disposition.as_deref())
-                                .and_then(|text| dataset::Disposition::parse(text.trim()))
-                                .unwrap_or_default(),
-                            state: State::default(),
-                        },
-                        0,
-                    ));
-                }
-                Some(manifest::Event::Piece(piece)) => {
-                    let Some((sent, at)) = &mut open else { continue };
-                    match md5_of(piece.hash) {
-                        // Between page ranges are zeros without a hash; blocks have no gaps.
-                        Some(md5) if piece.offset >= *at && (sent.is_pages == Some(true) || piece.offset == *at) => {
-                            self.pieces.push(Piece { offset: piece.offset, len: piece.length, md5 });
-                            sent.pieces.1 += 1;
-                        }
-                        _ => sent.is_hashed = false,
-                    }
-                    *at = piece.offset.saturating_add(piece.length);
-                }
-                Some(manifest::Event::BlobEnd(end)) => {
-                    let Some((mut sent, at)) = open.take() else { continue };
-                    if sent.is_pages != Some(true) && at != sent.length {
-                        sent.is_hashed = false;
-                    }
-                    sent.has_metadata |= end.metadata.is_some();
-                    for (at, side) in [&end.metadata, &end.properties].into_iter().enumerate() {
-                        let Some(side) = side else { continue };
-                        sent.files[at] = Some(self.side_file(&mut side_files, &side.path, md5_of(side.hash)));
-                    }
-                    if let Some(side) = &end.properties {
-                        sent.has_properties = true;
-                        sent.properties_md5 = md5_of(side.hash);
-                    }
-                    self.take(sent);
-                }
-                Some(_) => {}
-            }
+        let mut reading = FromManifest { audit: self, path, drive: String::new(), heads: Heads::default(), open: None };
+        let mut side_files = HashMap::new();
+        while let Some(event) =
+            reader.next_event().map_err(|e| failed(format!("the manifest is not whole: {}", e.what)).line(e.line))?
+        {
+            reading.take(event, &mut side_files)?;
         }
+        let drive = reading.drive;
         if reader.faults_in_all() > 0 {
             self.warnings.push(format!("{}: {} faults in the manifest", path.display(), reader.faults_in_all()));
         }
         if self.rows.len() == before {
             return Err(failed("the manifest names no blob".into()));
         }
-        self.drives.push((
-            drive,
-            path.to_owned(),
-            md5_of_file(path).map_err(|e| failed(format!("cannot be read: {e}")))?,
-        ));
+        let md5 = md5_of_file(path).map_err(|e| failed(format!("cannot be read: {e}")))?;
+        self.drives.push((drive, path.to_owned(), md5));
         Ok(())
     }
 
@@ -640,107 +775,19 @@ impl Audit {
     fn judge(&mut self, at: u32, there: &There) {
         let sides = self.rows[at as usize].sides.and_then(|at| self.sides.get(at as usize));
         let row = &mut self.rows[at as usize];
-        let state = &mut row.state;
-        state.there = Some(Box::new(Here {
+        row.state.there = Some(Box::new(Here {
             path: there.path.as_str().into(),
             length: there.length,
             md5: there.md5,
             etag: there.etag.as_str().into(),
         }));
-        state.rest = Finding::Equal;
-        let mut worse = |finding: Finding, note: String| {
-            state.rest = state.rest.max(finding);
-            state.notes.push(note);
-        };
-        match (row.is_pages, there.is_pages) {
-            (Some(sent), Some(there)) if sent != there => {
-                let words = |is_pages| if is_pages { "a page blob" } else { "a block blob" };
-                worse(Finding::Different, format!("is {}, not {}", words(there), words(sent)));
-            }
-            (Some(_), None) => worse(Finding::Unknown, "nothing says which kind of blob it is".into()),
-            _ => {}
-        }
+        row.state.rest = Finding::Equal;
+        row.judge_kind(there);
         let wanted = sides.map(|sides| (sides.properties.as_deref(), sides.metadata.as_deref()));
-        for (what, wanted, found, is_named) in [
-            ("properties", wanted.and_then(|wanted| wanted.0), &there.properties, row.has_properties),
-            ("metadata", wanted.and_then(|wanted| wanted.1), &there.metadata, row.has_metadata),
-        ] {
-            match (wanted, found) {
-                (Some(wanted), Some(found)) => {
-                    let other = wanted.iter().filter(|(name, _)| name != "Content-MD5").find(|(name, value)| {
-                        let has = found.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-                        has.is_none_or(|(_, other)| other.trim() != value.trim())
-                    });
-                    let extra = found.iter().find(|(name, _)| {
-                        what == "metadata" && !wanted.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
-                    });
-                    if let Some((name, _)) = other.or(extra) {
-                        worse(Finding::Different, format!("{what} differ: {name}"));
-                    }
-                }
-                (Some(wanted), None) if !wanted.is_empty() => {
-                    worse(Finding::Unknown, format!("nothing says its {what}"));
-                }
-                // A manifest only names the file on the drive.
-                (None, _) if is_named && what == "metadata" => {
-                    worse(Finding::Unknown, "its metadata file is on the drive: nothing says what is in it".into());
-                }
-                _ => {}
-            }
-        }
-        if there.length != row.length {
-            row.state.content = Finding::Different;
-            row.state.proof = None;
-            row.state.notes.push(format!("has {} bytes, {} were sent", there.length, row.length));
-            return;
-        }
-        if row.state.content == Finding::Equal {
-            // A log's proof is of what was taken then; what is there now has its own.
-            row.state.proof = row.state.proof.filter(|proof| *proof == Proof::LogHashes);
-        }
-        if row.length == 0 {
-            (row.state.content, row.state.proof) = (Finding::Equal, Some(Proof::Empty));
-            return;
-        }
-        let whole = match row.pieces {
-            (first, 1) if row.is_hashed => self
-                .pieces
-                .get(first as usize)
-                .filter(|piece| (piece.offset, piece.len) == (0, row.length))
-                .map(|one| one.md5),
-            _ => None,
-        };
-        if let (Some(sent), Some(found)) = (whole, there.md5) {
-            if sent == found {
-                (row.state.content, row.state.proof) = (Finding::Equal, Some(Proof::ContentMd5));
-            } else {
-                row.state.content = Finding::Different;
-                row.state.notes.push("Content-MD5 is another".into());
-            }
-        }
-        let is_known = wanted.and_then(|wanted| wanted.0).is_some();
-        // A properties file of ours holds the MD5 of the whole: its own hash tells whether that is the blob's.
-        if row.has_properties
-            && let (Some(wanted), Some(found)) = (row.properties_md5, there.md5)
-        {
-            let typed =
-                there.properties.iter().flatten().filter(|(_, value)| !value.is_empty()).cloned().collect::<Vec<_>>();
-            let is_ours = [&typed[..], &[]].iter().any(|others| {
-                let (before, after) = properties::around_md5(others);
-                let mut text = before.into_bytes();
-                base64::encode(&found, &mut text);
-                text.extend(after.bytes());
-                hash::md5(&text) == wanted
-            });
-            if is_ours {
-                (row.state.content, row.state.proof) = (Finding::Equal, Some(Proof::ContentMd5));
-            } else if !is_known {
-                row.state.rest = row.state.rest.max(Finding::Unknown);
-                row.state.notes.push("its properties file is on the drive: nothing says what is in it".into());
-            }
-        } else if row.has_properties && !is_known {
-            row.state.rest = row.state.rest.max(Finding::Unknown);
-            row.state.notes.push("its properties file is on the drive: nothing says what is in it".into());
+        row.judge_side("properties", wanted.and_then(|wanted| wanted.0), there.properties.as_deref());
+        row.judge_side("metadata", wanted.and_then(|wanted| wanted.1), there.metadata.as_deref());
+        if row.judge_content(there, &self.pieces) {
+            row.judge_properties_file(there, wanted.and_then(|wanted| wanted.0).is_some());
         }
     }
 
