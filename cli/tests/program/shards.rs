@@ -370,8 +370,8 @@ fn occupied(session: &Session, name: &str) {
 #[test]
 fn shards_of_a_size_class_take_drives_that_are_free() {
     let session = planned("shards-any");
-    let plan = "plan --journal p.jrn --id s#1 --dataset dataset.csv --shards s --any-drive-of 100MB";
-    session.works(plan);
+    let plan = session.works("plan --journal p.jrn --id s#1 --dataset dataset.csv --shards s --any-drive-of 100MB");
+    assert!(plan.contains("any-3") && !plan.contains("any-0000"), "{plan}");
     assert_eq!(states(&session), ["waiting"; 3]);
     let (_, value) = status(&session);
     for shard in value["shards"].as_array().expect("shards") {

@@ -154,8 +154,12 @@ fn prepare_listed(
         Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
     }));
     let plan = Plan::new(recipe, catalog, planned.unplaced.clone(), book.seen, planned.works.len());
-    let prepared =
-        Prepared::new(request, cipher, surroundings, planned, context, plan, scanned.scan.skipped, warnings)?;
+    let skipped = scanned.scan.skipped;
+    let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
+    if prepared.request.any_drive_of.is_some() {
+        // Their long ids only keep room.
+        (1..).zip(&mut prepared.summary.drives).for_each(|(n, plan)| plan.drive.drive_id = format!("any-{n}"));
+    }
     Ok(Prepared { user_password: inputs.user_password, ..prepared })
 }
 
