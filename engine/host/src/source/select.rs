@@ -272,7 +272,7 @@ mod tests {
         ] {
             assert_eq!(takes(&mut selector, path), taken, "{path}");
         }
-        std::fs::write(&file, "fine\na[\n").expect("a file");
+        std::fs::write(&file, "fine\na[z-b]\n").expect("a file");
         let wrong = Selector::new(&selection).expect_err("no pattern");
         assert_eq!((wrong.0.len(), wrong.0[0].place.line), (1, Some(2)), "{wrong:?}");
         std::fs::remove_file(&file).expect("removed");
