@@ -87,6 +87,9 @@ struct Drive {
     durable: u64,
 }
 
+/// A drive, and what was written to it or why not.
+pub type Ended = (DriveFacts, Result<OneWritten, Problem>);
+
 /// Result of a run: the source and each drive.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -101,7 +104,7 @@ pub struct Written {
     /// Ranges of the source that could not be read.
     pub unreadable: Vec<ByteRange>,
     /// Each drive, in the order in which they were named.
-    pub drives: Vec<(DriveFacts, Result<OneWritten, Problem>)>,
+    pub drives: Vec<Ended>,
     /// Duration of the run.
     pub elapsed: Duration,
 }
@@ -368,7 +371,7 @@ impl Write {
         &self,
         claimed: Vec<Result<Claimed, Problem>>,
         mut finished: HashMap<usize, Result<OneWritten, Problem>>,
-    ) -> Result<Vec<(DriveFacts, Result<OneWritten, Problem>)>, Problem> {
+    ) -> Result<Vec<Ended>, Problem> {
         let mut drives = Vec::new();
         for (index, one) in claimed.into_iter().enumerate() {
             let facts = self.drives[index].target.facts().clone();

@@ -156,11 +156,15 @@ fn prepare_listed(
     let plan = Plan::new(recipe, catalog, planned.unplaced.clone(), book.seen, planned.works.len());
     let skipped = scanned.scan.skipped;
     let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
+    shorten_ids(&mut prepared);
+    Ok(Prepared { user_password: inputs.user_password, ..prepared })
+}
+
+/// Gives the drives of a size class short ids for display: their long ones only keep room.
+fn shorten_ids(prepared: &mut Prepared) {
     if prepared.request.any_drive_of.is_some() {
-        // Their long ids only keep room.
         (1..).zip(&mut prepared.summary.drives).for_each(|(n, plan)| plan.drive.drive_id = format!("any-{n}"));
     }
-    Ok(Prepared { user_password: inputs.user_password, ..prepared })
 }
 
 fn names_drives(request: &PrepRequest) -> bool {

@@ -256,7 +256,7 @@ pub(super) fn prepare(
         warnings.push(Problem::new(Kind::Usage, "is abandoned; its contents do not count").drive(id));
     }
     for work in &standing.works[..before] {
-        on_event(Event::Note(Notice::of(&work.target().facts.name, format!("{}", work.position()))));
+        on_event(Event::Note(Notice::of(&work.target().facts.name, work.position())));
     }
     let Standing { works, given_up, done, added, waiting } = standing;
     let finished = done.len() + added.len();

@@ -175,7 +175,7 @@ pub fn engine(
         EngineChoice::Auto => {
             let (engine, notice) = crate::io::open(target, pool, options);
             if let Some(notice) = notice {
-                events(Event::Note(Notice::of(name, format!("{notice}"))));
+                events(Event::Note(Notice::of(name, notice)));
             }
             Ok(engine)
         }
