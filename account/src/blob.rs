@@ -715,7 +715,7 @@ impl Account {
 }
 
 /// The body of a good answer, in what `parse` makes of it; one that breaks off is tried again.
-fn parsed<T>(answer: &mut Answer, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
+fn parsed<T>(answer: &mut Answer, parse: impl Fn(&[u8]) -> Result<T, list::Unclear>) -> Result<T, Failure> {
     let bytes = answer.bytes(ANSWER_MAX)?;
     parse(&bytes).map_err(|what| Failure::unanswered("the answer", format!("cannot be understood: {what}")))
 }

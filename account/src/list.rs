@@ -1,6 +1,8 @@
 //! Parsers of the service's XML answers: listings, block lists, page lists, errors.
 
-use dray_engine::job::{XmlStep, XmlSteps, base64};
+use std::fmt;
+
+use dray_engine::job::{XmlError, XmlStep, XmlSteps, base64};
 
 use crate::sign::decoded;
 
@@ -103,18 +105,46 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Reason why an answer cannot be understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unclear(String);
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for Unclear {
+    fn from(what: String) -> Self {
+        Self(what)
+    }
+}
+
+impl From<&str> for Unclear {
+    fn from(what: &str) -> Self {
+        Self(what.into())
+    }
+}
+
+impl From<XmlError> for Unclear {
+    fn from(error: XmlError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Reads a page of blobs.
 ///
 /// # Errors
 /// The defect.
-pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
+pub fn blobs(bytes: &[u8]) -> Result<Page, Unclear> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let mut page = Page::default();
     let mut blob: Option<Blob> = None;
     let mut is_metadata = false;
     let mut seen_root = false;
     loop {
-        let (name, attributes, empty) = match steps.next().map_err(|e| e.to_string())? {
+        let (name, attributes, empty) = match steps.next()? {
             XmlStep::Start { name, attributes, empty } => (name, attributes, empty),
             XmlStep::End => {
                 // Elements that are open: EnumerationResults, Blobs, Blob, Properties or Metadata.
@@ -131,7 +161,7 @@ pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
         };
         if !seen_root {
             if name != "EnumerationResults" {
-                return Err(format!("is no listing: its root is {name}"));
+                return Err(format!("is no listing: its root is {name}").into());
             }
             seen_root = true;
             continue;
@@ -154,10 +184,10 @@ pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
         let text = match (&blob, name.as_str()) {
             // Tags, legal holds and what comes later have elements of their own.
             (Some(_), "Tags" | "OrMetadata") => {
-                steps.skip().map_err(|e| e.to_string())?;
+                steps.skip()?;
                 continue;
             }
-            _ => steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?,
+            _ => steps.text(&name, TEXT_MAX)?,
         };
         let Some(blob) = &mut blob else {
             if name == "NextMarker" && !text.is_empty() {
@@ -195,16 +225,16 @@ pub fn blobs(bytes: &[u8]) -> Result<Page, String> {
 ///
 /// # Errors
 /// The defect.
-pub fn containers(bytes: &[u8]) -> Result<(Vec<String>, Option<String>), String> {
+pub fn containers(bytes: &[u8]) -> Result<(Vec<String>, Option<String>), Unclear> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut names, mut next) = (Vec::new(), None);
     loop {
-        match steps.next().map_err(|e| e.to_string())? {
+        match steps.next()? {
             XmlStep::Start { name, empty: false, .. } if name == "Name" => {
-                names.push(steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?);
+                names.push(steps.text(&name, TEXT_MAX)?);
             }
             XmlStep::Start { name, empty: false, .. } if name == "NextMarker" => {
-                next = Some(steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?).filter(|text| !text.is_empty());
+                next = Some(steps.text(&name, TEXT_MAX)?).filter(|text| !text.is_empty());
             }
             XmlStep::Eof => return Ok((names, next)),
             _ => {}
@@ -216,16 +246,16 @@ pub fn containers(bytes: &[u8]) -> Result<(Vec<String>, Option<String>), String>
 ///
 /// # Errors
 /// The defect.
-pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, String> {
+pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, Unclear> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut out, mut inside, mut id) = (Vec::new(), false, String::new());
     loop {
-        match steps.next().map_err(|e| e.to_string())? {
+        match steps.next()? {
             XmlStep::Start { name, empty, .. } => match name.as_str() {
                 "CommittedBlocks" | "UncommittedBlocks" => inside = name == list && !empty,
-                "Name" if !empty => id = steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?,
+                "Name" if !empty => id = steps.text(&name, TEXT_MAX)?,
                 "Size" if !empty => {
-                    let text = steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?;
+                    let text = steps.text(&name, TEXT_MAX)?;
                     let size = text.trim().parse().map_err(|_| format!("a block's size is {text}"))?;
                     if inside {
                         out.push((std::mem::take(&mut id), size));
@@ -243,29 +273,28 @@ pub fn blocks(bytes: &[u8], list: &str) -> Result<Vec<(String, u64)>, String> {
 ///
 /// # Errors
 /// The defect.
-pub fn pages(bytes: &[u8]) -> Result<(Vec<PageRange>, Option<String>), String> {
+pub fn pages(bytes: &[u8]) -> Result<(Vec<PageRange>, Option<String>), Unclear> {
     let mut steps = XmlSteps::new(bytes, TEXT_MAX);
     let (mut out, mut next) = (Vec::new(), None);
     let (mut start, mut is_clear) = (0u64, false);
     loop {
-        match steps.next().map_err(|e| e.to_string())? {
+        match steps.next()? {
             XmlStep::Start { name, empty: false, .. } => match name.as_str() {
                 "PageRange" => is_clear = false,
                 "ClearRange" => is_clear = true,
                 "Start" | "End" => {
-                    let text = steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?;
+                    let text = steps.text(&name, TEXT_MAX)?;
                     let number: u64 = text.trim().parse().map_err(|_| format!("a range's {name} is {text}"))?;
                     if name == "Start" {
                         start = number;
                     } else if let Some(len) = number.checked_sub(start).and_then(|len| len.checked_add(1)) {
                         out.push((start, len, is_clear));
                     } else {
-                        return Err(format!("a range ends at {number}, before its start at {start}"));
+                        return Err(format!("a range ends at {number}, before its start at {start}").into());
                     }
                 }
                 "NextMarker" => {
-                    next =
-                        Some(steps.text(&name, TEXT_MAX).map_err(|e| e.to_string())?).filter(|text| !text.is_empty());
+                    next = Some(steps.text(&name, TEXT_MAX)?).filter(|text| !text.is_empty());
                 }
                 _ => {}
             },

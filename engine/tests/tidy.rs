@@ -1,5 +1,6 @@
-//! A few checks of the source itself. This test fails on four things: a crate or a room of the engine that uses one of a
-//! higher floor, unsafe outside its rooms, and a citation or link that leads nowhere. The compiler holds the rest: circles
+//! A few checks of the source itself. This test fails on a crate or a room of the engine that uses one of a higher floor,
+//! on unsafe outside its rooms, on a function that is too long, on an error that is a bare string, and on a citation or
+//! link that leads nowhere. The compiler holds the rest: circles
 //! of crates are refused by Cargo, the rooms of the engine are private, and clippy asks for the reason of each unsafe
 //! block.
 
@@ -209,6 +210,58 @@ fn crates_use_lower_floors_only() {
     assert_eq!(wrong_dependencies("ntfs", manifest), ["engine/ntfs must not use dray-bitlocker"]);
     assert_eq!(wrong_dependencies("plan", manifest), Vec::<String>::new());
     assert_eq!(wrong_dependencies("cellar", manifest).len(), 1);
+}
+
+/// Longest function, in lines; tests may be longer.
+const FN_LINES_MAX: usize = 100;
+
+/// Lines of each function of `text`, by name, outside of tests. Code is as rustfmt leaves it: a function ends with the first
+/// line that closes a brace at its own depth.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let words = code.split_whitespace().take_while(|word| *word != "fn").count();
+        let is_head = code.split_whitespace().take(words).all(|word| {
+            word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe" | "extern" | "super)" | "crate)")
+        });
+        let name = code.split_whitespace().nth(words + 1);
+        let Some(name) = name.filter(|_| is_head && !code.ends_with(';')) else { continue };
+        let end = format!("{indent}}}");
+        let len = lines[at..].iter().position(|line| *line == end).map_or(0, |len| len + 1);
+        found.push((name.split(['(', '<']).next().unwrap_or_default().to_owned(), len));
+    }
+    found
+}
+
+#[test]
+fn functions_are_short_and_errors_have_types() {
+    let mut files = Vec::new();
+    for dir in ["engine", "account", "service", "cli/src", "testdisks/src", "benches"] {
+        files_below(&project().join(dir), &|path| has_extension(path, &["rs"]), &mut files);
+    }
+    let is_test =
+        |path: &Path| path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
+    let (mut bad, mut count) = (Vec::new(), 0);
+    for file in files.iter().filter(|file| !is_test(file)) {
+        let text = fs::read_to_string(file).expect("readable");
+        let functions = functions(&text);
+        count += functions.len();
+        let long = functions.into_iter().filter(|(_, len)| *len > FN_LINES_MAX);
+        bad.extend(long.map(|(name, len)| format!("{}: {name} has {len} lines", file.display())));
+        // What clap parses may say so in words.
+        let is_library = !file.starts_with(project().join("cli")) && !file.starts_with(project().join("testdisks"));
+        let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").filter(|_| is_library);
+        let bare = code.filter(|line| line.contains(", String>") && line.contains("Result<"));
+        bad.extend(bare.map(|line| format!("{}: an error that is a bare string: {}", file.display(), line.trim())));
+    }
+    assert!(count > 3000, "{count} functions");
+    assert!(bad.is_empty(), "\n{}", bad.join("\n"));
+    let text = "pub(super) fn a(\n    x: u8,\n) -> u8 {\n    x\n}\n\nimpl B {\n    const fn b() {\n    }\n}\n\
+        #[cfg(test)]\nfn c() {\n}\n";
+    assert_eq!(functions(text), [("a".to_owned(), 5), ("b".to_owned(), 2)]);
 }
 
 /// Modules of the engine that `text` names, as `room::module`; `room` is that of the file itself, for `super`.

@@ -648,10 +648,10 @@ fn read_back(
     }
     for (row, came) in results.into_inner().unwrap_or_default() {
         match came {
-            Ok(Came::Proven(proof)) => audit.read(row, Ok(proof)),
+            Ok(Came::Proven(proof)) => audit.proven(row, proof),
             Ok(Came::Sampled) => audit.note(row, "beginning and end were read back and are equal".into()),
             Ok(Came::Changed) => audit.note(row, "it was changed while it was read: audit it again".into()),
-            Err(what) => audit.read(row, Err(what)),
+            Err(what) => audit.differs(row, what),
         }
     }
     Ok(done.into_inner())

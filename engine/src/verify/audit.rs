@@ -899,15 +899,18 @@ impl Audit {
         })
     }
 
-    /// Takes the result of a proof: `Err` names the difference.
-    pub fn read(&mut self, at: usize, came_to: Result<Proof, String>) {
-        let Some(row) = self.rows.get_mut(at) else { return };
-        match came_to {
-            Ok(proof) => (row.state.content, row.state.proof) = (Finding::Equal, Some(proof)),
-            Err(what) => {
-                (row.state.content, row.state.proof) = (Finding::Different, None);
-                row.state.notes.push(what);
-            }
+    /// The content of a blob is what was sent, by this proof.
+    pub fn proven(&mut self, at: usize, proof: Proof) {
+        if let Some(row) = self.rows.get_mut(at) {
+            (row.state.content, row.state.proof) = (Finding::Equal, Some(proof));
+        }
+    }
+
+    /// The content of a blob is not what was sent.
+    pub fn differs(&mut self, at: usize, what: String) {
+        if let Some(row) = self.rows.get_mut(at) {
+            (row.state.content, row.state.proof) = (Finding::Different, None);
+            row.state.notes.push(what);
         }
     }
 
@@ -1065,8 +1068,8 @@ mod tests {
         assert_eq!(audit.readings(true), [0, 4, 5]);
         let reading = audit.reading(5).expect("a reading");
         assert_eq!((reading.pieces.len(), reading.ids[0].0.as_str()), (2, "MD5/DMF1ucDxtqgxw5niaXcmYQ=="));
-        audit.read(4, Ok(Proof::ReadBack));
-        audit.read(5, Err("bytes 0 to 1 are other ones".into()));
+        audit.proven(4, Proof::ReadBack);
+        audit.differs(5, "bytes 0 to 1 are other ones".into());
         assert_eq!(of(&audit, 4), (Finding::Equal, Some(Proof::ReadBack)));
         assert_eq!(of(&audit, 5).0, Finding::Different);
     }

@@ -12,7 +12,7 @@ use crate::azure::copylog::DriveStatus;
 use crate::azure::properties::SideKind;
 use crate::azure::{Digest as Known, manifest};
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
-use crate::ntfs::read::{ErrorKind, FileId, NameId, Stream, display_name};
+use crate::ntfs::read::{ErrorKind, FileId, NameId, NtfsError, Stream, display_name};
 use crate::pool::SLOT_LEN;
 use crate::report::{DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::stream::block_reader::{Arrived, BlockReader, SLOT_SPARE};
@@ -770,7 +770,7 @@ impl Bench<'_> {
     /// Judges items that the block reader cannot read, or failed on: through the file system's reader, down to single
     /// sectors.
     fn singly(&mut self, listing: &RefCell<Listing>, items: Vec<Item>) -> Result<(), Problem> {
-        let mut open: Option<(FileId, Result<Stream, String>)> = None;
+        let mut open: Option<(FileId, Result<Stream, NtfsError>)> = None;
         let mut buffer = vec![0; READ_LEN];
         for item in items {
             if self.context.stop.requested() {
@@ -784,7 +784,7 @@ impl Bench<'_> {
             let file = self.files.catalog.file_of(name);
             if open.as_ref().is_none_or(|(known, _)| *known != file) {
                 let stream = self.files.catalog.open(&self.files.volume, &mut View(self.opened), file);
-                open = Some((file, stream.map_err(|error| error.to_string())));
+                open = Some((file, stream));
             }
             let Some((_, stream)) = &open else { continue };
             // Parts from a failed attempt are summed again.
@@ -794,7 +794,7 @@ impl Bench<'_> {
             let mut bad: Vec<(u64, u64, String)> = Vec::new();
             let mut chain = Md5::new();
             match stream {
-                Err(error) => bad.push((piece.offset, end(&piece), error.clone())),
+                Err(error) => bad.push((piece.offset, end(&piece), error.to_string())),
                 Ok(stream) => {
                     let mut at = piece.offset;
                     while at < end(&piece) {
@@ -994,7 +994,7 @@ impl Judged<'_> {
                         len: piece.len,
                         hash: piece.hash,
                     })),
-                    Err(why) => beyond.push((blob.clone(), why)),
+                    Err(why) => beyond.push((blob.clone(), why.to_string())),
                 }
             }
         }
@@ -1014,21 +1014,33 @@ impl Judged<'_> {
     }
 }
 
+/// Reason why writing blocks cannot put a file right.
+#[derive(Debug, thiserror::Error)]
+enum Unmendable {
+    #[error("the file is missing, and no file is made")]
+    Missing,
+    #[error("a directory is in its place")]
+    Directory,
+    #[error("the file has {size} bytes instead of {wanted}, and no file is grown or cut")]
+    Length { size: u64, wanted: u64 },
+    #[error("the manifest has no MD5 for the block at {0}")]
+    NoHash(u64),
+}
+
 impl RowSource<'_> {
     /// The damaged pieces of a file.
     ///
     /// # Errors
     /// The reason why writing blocks cannot put it right.
-    fn damaged(&self, subject: &Subject) -> Result<(FileId, Vec<listing::Piece>), String> {
-        let Some(name) = subject.name else { return Err("the file is missing, and no file is made".to_owned()) };
+    fn damaged(&self, subject: &Subject) -> Result<(FileId, Vec<listing::Piece>), Unmendable> {
+        let Some(name) = subject.name else { return Err(Unmendable::Missing) };
         let id = self.files.catalog.file_of(name);
         let info = self.files.catalog.info(id);
         if info.directory {
-            return Err("a directory is in its place".to_owned());
+            return Err(Unmendable::Directory);
         }
         if info.size != subject.length {
-            let (size, wanted) = (info.size, subject.length);
-            return Err(format!("the file has {size} bytes instead of {wanted}, and no file is grown or cut"));
+            return Err(Unmendable::Length { size: info.size, wanted: subject.length });
         }
         let pieces = &self.listing.pieces[subject.pieces_at as usize..][..subject.pieces_len as usize];
         let bad: Vec<listing::Piece> = pieces
@@ -1037,7 +1049,7 @@ impl RowSource<'_> {
             .copied()
             .collect();
         match bad.iter().find(|piece| !piece.has_hash) {
-            Some(piece) => Err(format!("the manifest has no MD5 for the block at {}", piece.offset)),
+            Some(piece) => Err(Unmendable::NoHash(piece.offset)),
             None => Ok((id, bad)),
         }
     }
