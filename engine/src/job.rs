@@ -32,7 +32,7 @@
 //!
 //! let mut request = PrepRequest::new(dir.join("first.jrn"), "session#1");
 //! request.drive = Some(GivenDrive {
-//!     drive: dir.join("drive.img:64MB").into(),
+//!     drive: dir.join("drive.img:128MB").into(),
 //!     format: FormatOption::Format,
 //!     prompt: FormatPrompt::SilentMode,
 //!     encryption: Encryption::Encrypt,
@@ -56,7 +56,8 @@
 //! let found = find::open(&dir.join("drive.img"), None).map_err(|problem| problem.to_string())?;
 //! let opened = found.unlock(&key, &mut |_, _| ()).map_err(|problem| problem.to_string())?;
 //! let files = Files::read(&opened).map_err(|problem| problem.to_string())?;
-//! assert!(files.find("\\photos\\2026\\one.jpg").is_ok() || files.find("\\session#1").is_ok());
+//! let photo = files.find("\\session#1\\photos\\2026\\one.jpg").map_err(|problem| problem.to_string())?;
+//! assert_eq!(files.open(photo).map_err(|problem| problem.to_string())?.size(), 4096);
 //! # std::fs::remove_dir_all(dir)?;
 //! # Ok(())
 //! # }
