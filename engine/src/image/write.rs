@@ -276,46 +276,30 @@ impl Write {
             })
             .collect();
         alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
-        let (mut read, mut saved, mut trouble) = (0, Instant::now(), None);
-        let mut bytes: Vec<u64> = vec![0; alive.len()];
-        let mut progress = |now: &Far<'_>| {
-            read = now.read;
-            for (lane, (index, one)) in alive.iter().enumerate() {
-                bytes[lane] = written(now.counters, lane);
-                // What a lane does not write (holes, what is durable already) is done when it is read.
-                let acknowledged = (bytes[lane] + one.skipped(now.read, bytes[lane])).min(total);
-                let waiting_for = Waiting::Nothing;
-                let (acknowledged, total) = (ByteLen(acknowledged), ByteLen(total));
-                events(Event::Progress { drive: *index, acknowledged, total, files: 0, waiting_for });
-            }
-            if saved.elapsed() >= CHECKPOINT_EVERY {
-                saved = Instant::now();
-                for (lane, (index, one)) in alive.iter().enumerate() {
-                    let durable = now.counters[lane].durable.load(Ordering::Acquire).max(one.durable);
-                    let has_failed = now.counters[lane].failed.load(Ordering::Acquire);
-                    if durable > 0 && !has_failed && now.failed.is_empty() {
-                        trouble = trouble.take().or(self.checkpoint(*index, durable).err());
-                    }
-                }
-            }
+        let bytes = vec![0; alive.len()];
+        let mut reports = Reports {
+            writing: self,
+            alive: &alive,
+            total,
+            events,
+            read: 0,
+            bytes,
+            saved: Instant::now(),
+            trouble: None,
         };
+        let mut progress = |now: &Far<'_>| reports.take(now);
         let carried = match &self.packed {
             None => pipeline.run(&to, &mut progress)?,
             Some(packed) => pipeline.unpack(packed, &to, &mut progress)?,
         };
+        let Reports { read, bytes, trouble, .. } = reports;
         if let Some(problem) = trouble {
             return Err(problem);
         }
         let mut ended: Vec<Option<Problem>> = carried.lanes.into_iter().map(Result::err).collect();
-        let mut unreadable = Vec::new();
         let mut rescued: Vec<Hashed> = Vec::new();
-        if let (Some(retries), false) = (self.request.retries, carried.failed.is_empty()) {
-            let mut map = Map::new(size);
-            map.set(ByteRange::new(0, size.0), Status::Finished);
-            carried.failed.iter().for_each(|range| map.set(*range, Status::NonTrimmed));
-            let rescue = Rescued { alive: &alive, cuts: &cuts, stop };
-            unreadable = self.rescue(&mut map, retries, &rescue, &mut ended, &mut rescued)?;
-        }
+        let rescue = Rescued { alive: &alive, cuts: &cuts, stop };
+        let unreadable = self.rescue_failed(&carried.failed, &rescue, &mut ended, &mut rescued)?;
         for ((index, _), problem) in alive.iter().zip(&ended) {
             if let Some(problem) = problem {
                 events(Event::DriveFailed { drive: *index, problem: problem.clone() });
@@ -385,6 +369,21 @@ impl Write {
             drives.push((facts, ended));
         }
         Ok(drives)
+    }
+
+    /// Tries what could not be read again, if that is wanted; gives what cannot be read.
+    fn rescue_failed(
+        &self,
+        failed: &[ByteRange],
+        rescue: &Rescued<'_>,
+        ended: &mut [Option<Problem>],
+        rescued: &mut Vec<Hashed>,
+    ) -> Result<Vec<ByteRange>, Problem> {
+        let (Some(retries), false) = (self.request.retries, failed.is_empty()) else { return Ok(Vec::new()) };
+        let mut map = Map::new(self.facts.size);
+        map.set(ByteRange::new(0, self.facts.size.0), Status::Finished);
+        failed.iter().for_each(|range| map.set(*range, Status::NonTrimmed));
+        self.rescue(&mut map, retries, rescue, ended, rescued)
     }
 
     /// Reads bad places again in small pieces, and writes what comes to every drive; gives what cannot be read.
@@ -695,6 +694,46 @@ struct Finish<'a> {
     workers: &'a Workers,
     stop: &'a Stop,
     events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// Progress of all drives, and their checkpoints.
+struct Reports<'a> {
+    writing: &'a Write,
+    alive: &'a [(usize, &'a Claimed)],
+    total: u64,
+    events: &'a (dyn Fn(Event) + Sync),
+    /// Bytes read from the source.
+    read: u64,
+    /// Bytes written to each drive.
+    bytes: Vec<u64>,
+    saved: Instant,
+    /// First checkpoint that could not be written.
+    trouble: Option<Problem>,
+}
+
+impl Reports<'_> {
+    fn take(&mut self, now: &Far<'_>) {
+        self.read = now.read;
+        for (lane, (index, one)) in self.alive.iter().enumerate() {
+            self.bytes[lane] = written(now.counters, lane);
+            // What a lane does not write (holes, what is durable already) is done when it is read.
+            let acknowledged = (self.bytes[lane] + one.skipped(now.read, self.bytes[lane])).min(self.total);
+            let waiting_for = Waiting::Nothing;
+            let (acknowledged, total) = (ByteLen(acknowledged), ByteLen(self.total));
+            (self.events)(Event::Progress { drive: *index, acknowledged, total, files: 0, waiting_for });
+        }
+        if self.saved.elapsed() < CHECKPOINT_EVERY {
+            return;
+        }
+        self.saved = Instant::now();
+        for (lane, (index, one)) in self.alive.iter().enumerate() {
+            let durable = now.counters[lane].durable.load(Ordering::Acquire).max(one.durable);
+            let has_failed = now.counters[lane].failed.load(Ordering::Acquire);
+            if durable > 0 && !has_failed && now.failed.is_empty() {
+                self.trouble = self.trouble.take().or(self.writing.checkpoint(*index, durable).err());
+            }
+        }
+    }
 }
 
 /// Ends every drive on a thread of its own: the last places, flushes, reading back.
