@@ -151,12 +151,13 @@ impl Pipeline<'_> {
             let (exits, threads): (Vec<_>, Vec<_>) = lanes.unzip();
             let (first, arrived) = unbounded::<PieceInFlight>();
             let hashes = self.hashes;
-            let is_sha = hashes.sha256 || hashes.pieces;
             // One stage a thread: the chains are the slowest part, and cannot be cut.
-            let (to_md5, from_sha) = unbounded::<PieceInFlight>();
-            let sha = scope.spawn(move || sha_stage(&arrived, &to_md5, hashes, is_sha));
+            let (to_pieces, from_sha) = unbounded::<PieceInFlight>();
+            let sha = scope.spawn(move || sha_stage(&arrived, &to_pieces, hashes.sha256));
+            let (to_md5, from_pieces) = unbounded::<PieceInFlight>();
+            scope.spawn(move || piece_stage(&from_sha, &to_md5, hashes.pieces));
             let (to_lanes, from_md5) = unbounded::<PieceInFlight>();
-            let md5 = scope.spawn(move || md5_stage(&from_sha, &to_lanes, hashes.md5));
+            let md5 = scope.spawn(move || md5_stage(&from_pieces, &to_lanes, hashes.md5));
             let spread = scope.spawn(move || spread(&from_md5, to, exits));
             let mut intake = Intake {
                 first: Some(first),
@@ -361,25 +362,26 @@ pub(super) fn pieces<'a>(ranges: &'a [ByteRange], cuts: &'a [u64]) -> impl Itera
     })
 }
 
-fn sha_stage(
-    items: &Receiver<PieceInFlight>,
-    next: &Sender<PieceInFlight>,
-    hashes: Hashes,
-    is_asked: bool,
-) -> Option<[u8; 32]> {
+fn sha_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) -> Option<[u8; 32]> {
     let mut whole = Sha256::default();
-    for mut item in items {
+    for item in items {
         if let Some(bytes) = item.bytes.as_ref().filter(|_| is_asked) {
-            if hashes.sha256 {
-                whole.update(bytes);
-            }
-            item.sha256 = hashes.pieces.then(|| sha256(bytes));
+            whole.update(bytes);
         }
         if next.send(item).is_err() {
             break;
         }
     }
-    hashes.sha256.then(|| whole.value())
+    is_asked.then(|| whole.value())
+}
+
+fn piece_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) {
+    for mut item in items {
+        item.sha256 = item.bytes.as_ref().filter(|_| is_asked).map(|bytes| sha256(bytes));
+        if next.send(item).is_err() {
+            break;
+        }
+    }
 }
 
 fn md5_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) -> Option<[u8; 16]> {
