@@ -215,7 +215,7 @@ pub struct Audited {
 /// Request for reading a blob back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Index of the blob, for [`Audit::read`].
+    /// Index of the blob, for [`Audit::proven`] and [`Audit::differs`].
     pub row: usize,
     /// `container/name` to read.
     pub path: String,
