@@ -15,7 +15,7 @@ use crate::dataset::property_files::PropertyFiles;
 use crate::device::{Node, Roots};
 use crate::files::input::{self, Pipes};
 use crate::io::is_shortage;
-use crate::journal::files::{self};
+use crate::journal::files;
 use crate::journal::records;
 use crate::journal::records::foreign_record;
 use crate::limits::INPUT_FILE_MAX;

@@ -17,7 +17,7 @@ use crate::work::append::Refused;
 use crate::work::append::drive::AppendDrive;
 use crate::work::append::existing::ExistingVolume;
 use crate::work::drive_work::DriveWork;
-use crate::work::manifest::{self};
+use crate::work::manifest;
 use crate::work::planner::Planner;
 use crate::work::target::TargetDrive;
 

@@ -29,7 +29,7 @@ use crate::session::prepared::{Plan, Prepared};
 use crate::session::{estimate, preflight, resume};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, ClusterSize, SectorSize};
-use crate::work::append::drive::{self as there};
+use crate::work::append::drive as there;
 use crate::work::append::earlier::Session as Earlier;
 use crate::work::append::existing::ExistingVolume;
 use crate::work::append::index;

@@ -18,7 +18,7 @@ use crate::crypt::secret::Key32;
 use crate::dataset::own::Own;
 use crate::device::{self, Access, Device, Ground, Held, Roots, guard, signature};
 use crate::entropy::Entropy;
-use crate::hash::{self};
+use crate::hash;
 use crate::io::FileFacts;
 use crate::journal::files::{self, Book, Sidecar, journal_dir, sidecar};
 use crate::ntfs::build::Tree;

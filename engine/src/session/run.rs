@@ -21,7 +21,7 @@ use crate::report::{
     Stage, Stop, Timing,
 };
 use crate::session::log::Log;
-use crate::session::plan_file::{self};
+use crate::session::plan_file;
 use crate::session::prepared::{Plan, Prepared};
 use crate::stream::contents::{Contents, Fetchers};
 use crate::stream::rate_limit::RateLimit;
@@ -32,7 +32,7 @@ use crate::watchdog::Watchdog;
 use crate::work::claim::look_again;
 use crate::work::drive::{SLOTS_SPARE, SLOTS_SURE};
 use crate::work::drive_work::DriveWork;
-use crate::work::keys::{self};
+use crate::work::keys;
 use crate::work::list;
 use crate::work::recipe::SavedDrive;
 use crate::work::shared::Shared;

@@ -32,7 +32,7 @@ use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
 use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
-use crate::session::prepare::{self};
+use crate::session::prepare;
 use crate::session::prepared::{Plan, Prepared};
 use crate::session::{inputs, preflight, resume};
 use crate::surroundings::Surroundings;

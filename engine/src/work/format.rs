@@ -35,7 +35,7 @@ use crate::work::claim::claim;
 use crate::work::discard::BackgroundDiscard;
 use crate::work::drive::{self, DriveContent, Finished, Format, FveRegion, PlainBytes, Save, Setup};
 use crate::work::drive_work::{Draw, DriveWork};
-use crate::work::keys::{self};
+use crate::work::keys;
 use crate::work::outcome::{OutcomeLog, Replay};
 use crate::work::planner;
 use crate::work::planner::FormatDrive;

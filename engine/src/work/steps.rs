@@ -20,7 +20,7 @@ use crate::request::{EngineChoice, PrepRequest};
 use crate::units::ByteOffset;
 use crate::volume::find::Opened;
 use crate::work::kept;
-use crate::work::readback::{self};
+use crate::work::readback;
 use crate::work::shared::Shared;
 use crate::work::target::TargetDrive;
 
