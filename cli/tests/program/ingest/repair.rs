@@ -61,16 +61,21 @@ fn judge_a_repair_sends_what_failed_and_keeps_the_rest() {
     assert!(all_there(&azurite));
 }
 
+/// Imports a drive with three damaged files, and keeps a good copy of it.
+fn import_damaged(session: &Session, azurite: &Azurite) {
+    fs::copy(session.path("drive.img"), session.path("good.img")).expect("copied");
+    flip(session, "data/large", BLOCK as u64 + 4096);
+    flip(session, "data/sub/small.txt", 512);
+    flip(session, "disks/disk.raw", 5 << 20);
+    let output = ingest(session, &azurite.endpoint, &["--logdir", "logs"]);
+    assert_eq!(code(&output), 5, "{}", said(&output));
+}
+
 #[test]
 fn judge_a_repair_reads_the_originals_from_an_encrypted_drive() {
     let session = drive("repair-drive", "rename");
     let Some(azurite) = account(&session) else { return };
-    fs::copy(session.path("drive.img"), session.path("good.img")).expect("copied");
-    flip(&session, "data/large", BLOCK as u64 + 4096);
-    flip(&session, "data/sub/small.txt", 512);
-    flip(&session, "disks/disk.raw", 5 << 20);
-    let output = ingest(&session, &azurite.endpoint, &["--logdir", "logs"]);
-    assert_eq!(code(&output), 5, "{}", said(&output));
+    import_damaged(&session, &azurite);
     let log = error_log(&session);
     // The drive with the damage is no source: what it has is not what the log says.
     let output = repair(&session, &azurite.endpoint, &log, &["--drive", "drive.img", "--key-file", "drive.xml"]);
@@ -90,12 +95,7 @@ fn judge_a_repair_reads_the_originals_from_an_encrypted_drive() {
 fn judge_whole_blobs_are_sent_again_by_a_log_of_the_second_generation() {
     let session = drive("repair-second", "rename");
     let Some(azurite) = account(&session) else { return };
-    fs::copy(session.path("drive.img"), session.path("good.img")).expect("copied");
-    flip(&session, "data/large", BLOCK as u64 + 4096);
-    flip(&session, "data/sub/small.txt", 512);
-    flip(&session, "disks/disk.raw", 5 << 20);
-    let output = ingest(&session, &azurite.endpoint, &["--logdir", "logs"]);
-    assert_eq!(code(&output), 5, "{}", said(&output));
+    import_damaged(&session, &azurite);
     let logs = fs::read_dir(session.path("logs")).expect("logs").flatten().map(|entry| entry.path());
     let log = logs.into_iter().find(|path| path.to_string_lossy().contains("_CopyLog_")).expect("a copy log");
     let front = Front::start(&azurite, &session.path("front"), "[]");
