@@ -200,25 +200,31 @@ pub fn blobs(bytes: &[u8]) -> Result<Page, Unclear> {
             continue;
         }
         let is_encoded = attributes.iter().any(|(key, value)| key == "Encoded" && value == "true");
-        let some = |text: String| Some(text).filter(|text| !text.is_empty());
-        match name.as_str() {
-            "Name" => blob.name = if is_encoded { decoded(&text) } else { text },
-            "Snapshot" => blob.snapshot = some(text),
-            "Content-Length" => blob.length = text.trim().parse().map_err(|_| format!("a length is {text}"))?,
-            "BlobType" => blob.kind = BlobKind::parse(&text).ok_or_else(|| format!("a kind of blob is {text}"))?,
-            "AccessTier" => blob.tier = some(text),
-            "ArchiveStatus" => blob.archive_status = some(text),
-            "Content-MD5" => blob.md5 = md5(&text),
-            "Etag" => blob.etag = text,
-            "Last-Modified" => blob.last_modified = text,
-            "Content-Type" => blob.content_type = text,
-            "Content-Encoding" => blob.content_encoding = text,
-            "Content-Language" => blob.content_language = text,
-            "Cache-Control" => blob.cache_control = text,
-            "LeaseState" => blob.lease = some(text),
-            _ => {}
-        }
+        set(blob, &name, text, is_encoded)?;
     }
+}
+
+/// Takes an element of a blob; those that nobody asks for are passed over.
+fn set(blob: &mut Blob, name: &str, text: String, is_encoded: bool) -> Result<(), Unclear> {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    match name {
+        "Name" => blob.name = if is_encoded { decoded(&text) } else { text },
+        "Snapshot" => blob.snapshot = some(text),
+        "Content-Length" => blob.length = text.trim().parse().map_err(|_| format!("a length is {text}"))?,
+        "BlobType" => blob.kind = BlobKind::parse(&text).ok_or_else(|| format!("a kind of blob is {text}"))?,
+        "AccessTier" => blob.tier = some(text),
+        "ArchiveStatus" => blob.archive_status = some(text),
+        "Content-MD5" => blob.md5 = md5(&text),
+        "Etag" => blob.etag = text,
+        "Last-Modified" => blob.last_modified = text,
+        "Content-Type" => blob.content_type = text,
+        "Content-Encoding" => blob.content_encoding = text,
+        "Content-Language" => blob.content_language = text,
+        "Cache-Control" => blob.cache_control = text,
+        "LeaseState" => blob.lease = some(text),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Names of containers, and where the next page begins.

@@ -345,42 +345,45 @@ impl PrepRequest {
                     );
                 }
             }
-            Action::SkipWrite => {
-                let sets = [
-                    (self.content_md5, "Content-MD5", "--content-md5"),
-                    (self.content_type, "Content-Type", "--content-type"),
-                    (!self.metadata_from.is_nothing(), "metadata", "--metadata-from"),
-                ];
-                for (_, what, option) in sets.into_iter().filter(|(is_set, ..)| *is_set) {
-                    problems.push(
-                        Problem::new(Kind::Usage, format!("indexing sets no {what}: it writes no properties files"))
-                            .column(option)
-                            .advice(format!("leave {option} away, or copy the files onto the drive")),
-                    );
-                }
-                if self.list.is_some() {
-                    problems.push(
-                        Problem::new(Kind::Usage, "indexing makes no list")
-                            .column("--list")
-                            .advice("leave --list away; `dray verify --list` lists what an indexed drive holds"),
-                    );
-                }
-                if !self.selection.is_all() {
-                    problems.push(
-                        Problem::new(Kind::Usage, "indexing takes what its rows name, without a selection")
-                            .column("--include, --exclude, --files-from")
-                            .advice("name the directories or files in the dataset"),
-                    );
-                }
-                if self.dataset.is_none() && self.source.is_none() {
-                    problems.push(
-                        Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")
-                            .advice("name the dataset CSV: --dataset FILE"),
-                    );
-                }
-            }
+            Action::SkipWrite => self.check_indexing(&mut problems),
         }
         problems
+    }
+
+    /// What indexing a drive that is filled already cannot do.
+    fn check_indexing(&self, problems: &mut Problems) {
+        let sets = [
+            (self.content_md5, "Content-MD5", "--content-md5"),
+            (self.content_type, "Content-Type", "--content-type"),
+            (!self.metadata_from.is_nothing(), "metadata", "--metadata-from"),
+        ];
+        for (_, what, option) in sets.into_iter().filter(|(is_set, ..)| *is_set) {
+            problems.push(
+                Problem::new(Kind::Usage, format!("indexing sets no {what}: it writes no properties files"))
+                    .column(option)
+                    .advice(format!("leave {option} away, or copy the files onto the drive")),
+            );
+        }
+        if self.list.is_some() {
+            problems.push(
+                Problem::new(Kind::Usage, "indexing makes no list")
+                    .column("--list")
+                    .advice("leave --list away; `dray verify --list` lists what an indexed drive holds"),
+            );
+        }
+        if !self.selection.is_all() {
+            problems.push(
+                Problem::new(Kind::Usage, "indexing takes what its rows name, without a selection")
+                    .column("--include, --exclude, --files-from")
+                    .advice("name the directories or files in the dataset"),
+            );
+        }
+        if self.dataset.is_none() && self.source.is_none() {
+            problems.push(
+                Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")
+                    .advice("name the dataset CSV: --dataset FILE"),
+            );
+        }
     }
 }
 

@@ -770,20 +770,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
         return Ended::before(Exit::of_problems(&problems));
     }
     if !job.summary().unplaced.is_empty() {
-        let missing: u64 = job.summary().unplaced.iter().map(|(_, len)| len.0).sum();
-        return Ended::before(
-            output.problem(
-                Problem::new(
-                    Kind::Refused,
-                    format!(
-                        "{} do not fit on the drives ({})",
-                        crate::render::count(job.summary().unplaced.len() as u64, "file"),
-                        dray_engine::units::ByteLen(missing)
-                    ),
-                )
-                .advice("add drives to the driveset, or take rows out of the dataset; nothing was written"),
-            ),
-        );
+        return Ended::before(output.problem(unplaced(&job.summary().unplaced)));
     }
     if dry_run {
         return Ended::before(Exit::Done);
@@ -795,22 +782,8 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             return Ended::before(Exit::of_problems(&problems));
         }
     };
-    let facts: Vec<(DriveFacts, _)> =
-        job.summary().drives.iter().map(|plan| (plan.drive.clone(), plan.to_write)).collect();
     let session = job.summary().session.clone();
-    let board = output.board(facts);
-    signals.writing.store(true, Ordering::Release);
-    let result = std::thread::scope(|scope| {
-        let ticker = scope.spawn(|| board.tick(signals));
-        let result = {
-            let _end = board.ending();
-            job.run(&consented, &|event| board.event(event), &signals.stop)
-        };
-        // The ticker's panic has been printed already; the drives matter more.
-        let _ = ticker.join();
-        result
-    });
-    signals.writing.store(false, Ordering::Release);
+    let result = run_watched(job, &consented, output, signals);
     match result {
         Ok(report) => {
             output.summary(&session, &report);
@@ -826,6 +799,38 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             Ended::before(Exit::of_problems(&problems))
         }
     }
+}
+
+fn unplaced(files: &[(String, ByteLen)]) -> Problem {
+    let missing = ByteLen(files.iter().map(|(_, len)| len.0).sum());
+    let count = crate::render::count(files.len() as u64, "file");
+    Problem::new(Kind::Refused, format!("{count} do not fit on the drives ({missing})"))
+        .advice("add drives to the driveset, or take rows out of the dataset; nothing was written")
+}
+
+/// Runs the work, with a board that follows it.
+fn run_watched(
+    job: impl Job,
+    consented: &[usize],
+    output: &Output,
+    signals: &Signals,
+) -> Result<SessionReport, Problems> {
+    let facts: Vec<(DriveFacts, _)> =
+        job.summary().drives.iter().map(|plan| (plan.drive.clone(), plan.to_write)).collect();
+    let board = output.board(facts);
+    signals.writing.store(true, Ordering::Release);
+    let result = std::thread::scope(|scope| {
+        let ticker = scope.spawn(|| board.tick(signals));
+        let result = {
+            let _end = board.ending();
+            job.run(consented, &|event| board.event(event), &signals.stop)
+        };
+        // The ticker's panic has been printed already; the drives matter more.
+        let _ = ticker.join();
+        result
+    });
+    signals.writing.store(false, Ordering::Release);
+    result
 }
 
 #[cfg(test)]

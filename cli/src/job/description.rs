@@ -269,12 +269,7 @@ fn check(path: &Path, api: Api, out: &mut Description, problems: &mut Problems, 
     {
         problems.push(at("name", &what, &out.name).advice("for example import-2026"));
     }
-    let guid = |text: &str| {
-        let parts: Vec<&str> = text.split('-').collect();
-        parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
-            && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
-    };
-    if !out.subscription.is_empty() && !guid(&out.subscription) {
+    if !out.subscription.is_empty() && !is_guid(&out.subscription) {
         problems
             .push(at("subscription", "is no subscription id", &out.subscription).advice("`az account show` prints it"));
     }
@@ -291,28 +286,7 @@ fn check(path: &Path, api: Api, out: &mut Description, problems: &mut Problems, 
             None => problem.advice("the service is asked when the job is sent"),
         });
     }
-    let account = out.account_name().to_owned();
-    let good_account = |name: &str| {
-        (3..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
-    if !account.is_empty() && !good_account(&account) {
-        problems.push(
-            at("storage-account", "is no name of a storage account", &account)
-                .advice("3 to 24 lower-case letters and digits, or the full resource id"),
-        );
-    }
-    if !out.storage_account.contains('/') {
-        out.storage_account = format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{account}",
-            out.subscription, out.group
-        );
-    } else if !out.storage_account.to_ascii_lowercase().contains("/providers/microsoft.storage/storageaccounts/")
-        && !out.storage_account.to_ascii_lowercase().contains("/providers/microsoft.classicstorage/storageaccounts/")
-    {
-        problems.push(at("storage-account", "is no id of a storage account", &out.storage_account).advice(
-            "/subscriptions/<id>/resourceGroups/<group>/providers/Microsoft.Storage/storageAccounts/<name>, or the name",
-        ));
-    }
+    storage_account(path, out, problems);
     let email = out.address("email");
     if !email.is_empty() && !email.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.')) {
         problems.push(at("[return-address] email", "is no address", email));
@@ -332,6 +306,42 @@ fn check(path: &Path, api: Api, out: &mut Description, problems: &mut Problems, 
     }
     if out.diagnostics.is_empty() {
         out.diagnostics = "waimportexport".into();
+    }
+}
+
+fn is_guid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Checks the storage account, and makes its resource id of a bare name.
+fn storage_account(path: &Path, out: &mut Description, problems: &mut Problems) {
+    let at = |what: &str, value: &str| {
+        Problem::new(Kind::Usage, what).path(path).column("storage-account").value(value.to_owned())
+    };
+    let account = out.account_name().to_owned();
+    let good_account = |name: &str| {
+        (3..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    if !account.is_empty() && !good_account(&account) {
+        problems.push(
+            at("is no name of a storage account", &account)
+                .advice("3 to 24 lower-case letters and digits, or the full resource id"),
+        );
+    }
+    let lower = out.storage_account.to_ascii_lowercase();
+    if !lower.contains('/') {
+        out.storage_account = format!(
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{account}",
+            out.subscription, out.group
+        );
+    } else if !lower.contains("/providers/microsoft.storage/storageaccounts/")
+        && !lower.contains("/providers/microsoft.classicstorage/storageaccounts/")
+    {
+        problems.push(at("is no id of a storage account", &out.storage_account).advice(
+            "/subscriptions/<id>/resourceGroups/<group>/providers/Microsoft.Storage/storageAccounts/<name>, or the name",
+        ));
     }
 }
 

@@ -109,21 +109,7 @@ impl Export {
                 bad("prefixes", &format!("is no prefix: {what}"), prefix, &advice);
             }
         }
-        let mut seen = HashSet::new();
-        for (key, text) in
-            self.blobs.iter().map(|blob| ("blobs", blob)).chain(self.prefixes.iter().map(|one| ("prefixes", one)))
-        {
-            let whole = if key == "blobs" { format!("/{text}") } else { text.clone() };
-            if !seen.insert((key, text.as_str())) {
-                bad(key, "is named twice", text, "each once");
-            } else if let Some(wider) =
-                self.prefixes.iter().find(|wider| *wider != text && whole.starts_with(wider.as_str()))
-            {
-                let advice =
-                    format!("the prefix {wider} takes it already: leave one of the two out, or make the prefix longer");
-                bad(key, "is wanted twice", text, &advice);
-            }
-        }
+        self.check_twice(&mut bad);
         let inline: usize = self.blobs.iter().chain(&self.prefixes).map(|text| text.len() + 4).sum();
         if inline > INLINE_MAX {
             let advice = "put the list into a blob of the account, and name it: blob-list = \"container/list.xml\"";
@@ -145,6 +131,24 @@ impl Export {
                 bad("drives", "is no serial number", drive, &advice);
             } else if !seen.insert(drive.to_ascii_lowercase()) {
                 bad("drives", "names a drive twice", drive, "each drive once");
+            }
+        }
+    }
+
+    /// Selections that are there twice, or in a wider one already.
+    fn check_twice(&self, bad: &mut dyn FnMut(&str, &str, &str, &str)) {
+        let mut seen = HashSet::new();
+        let blobs = self.blobs.iter().map(|blob| ("blobs", blob));
+        for (key, text) in blobs.chain(self.prefixes.iter().map(|one| ("prefixes", one))) {
+            let whole = if key == "blobs" { format!("/{text}") } else { text.clone() };
+            if !seen.insert((key, text.as_str())) {
+                bad(key, "is named twice", text, "each once");
+            } else if let Some(wider) =
+                self.prefixes.iter().find(|wider| *wider != text && whole.starts_with(wider.as_str()))
+            {
+                let advice =
+                    format!("the prefix {wider} takes it already: leave one of the two out, or make the prefix longer");
+                bad(key, "is wanted twice", text, &advice);
             }
         }
     }

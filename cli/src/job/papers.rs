@@ -195,14 +195,20 @@ pub fn custody(job: &Job, verified: Option<&Verified>, now: Timestamp) -> Page {
             "The drive records hold the keys of the drives: they are kept apart from the drives and from this paper.",
         );
     }
+    hand_overs(&mut page, job.is_export);
+    page
+}
+
+/// The lines to sign.
+fn hand_overs(page: &mut Page, is_export: bool) {
     let steps = [
-        if job.is_export { "wiped" } else { "prepared" },
-        if job.is_export { "seen to be empty" } else { "read back or verified" },
+        if is_export { "wiped" } else { "prepared" },
+        if is_export { "seen to be empty" } else { "read back or verified" },
         "packed",
         "handed to the carrier",
         "received by the data center",
         "came back",
-        if job.is_export { "verified" } else { "wiped or stored" },
+        if is_export { "verified" } else { "wiped or stored" },
     ];
     let columns = [
         Column::text("Step"),
@@ -211,14 +217,11 @@ pub fn custody(job: &Job, verified: Option<&Verified>, now: Timestamp) -> Page {
         Column::text("Signature"),
         Column::text("Seal, remarks"),
     ];
-    let rows: Vec<Vec<String>> = steps
-        .iter()
-        .map(|step| vec![(*step).to_owned(), String::new(), String::new(), String::new(), String::new()])
-        .collect();
+    let empty = || vec![String::new(); columns.len() - 1];
+    let rows: Vec<Vec<String>> = steps.iter().map(|step| [vec![(*step).to_owned()], empty()].concat()).collect();
     page.raw("<div class=\"sign\">");
     page.table(&columns, &rows);
     page.raw("</div>");
-    page
 }
 
 fn file_name(path: &str) -> String {

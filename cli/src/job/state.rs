@@ -452,37 +452,10 @@ impl Job {
             self.ended_at.get_or_insert(now);
         }
         for reported in properties["driveList"].as_array().into_iter().flatten() {
-            let id = reported["driveId"].as_str().unwrap_or_default();
-            let known = self.drives.iter().position(|drive| drive.id.eq_ignore_ascii_case(id));
-            // The drives of an export are known only once they have arrived.
-            let known = known.or_else(|| {
-                let is_new = self.is_export && !id.is_empty();
-                is_new.then(|| self.drives.push(Drive { id: id.to_owned(), ..Drive::default() }))?;
-                self.drives.len().checked_sub(1)
-            });
-            if let Some(drive) = known.and_then(|at| self.drives.get_mut(at)) {
-                drive.state = reported["state"].as_str().unwrap_or_default().to_owned();
-                drive.percent = reported["percentComplete"].as_u64();
-                drive.copy_status = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
-                drive.bytes = reported["bytesSucceeded"].as_u64().or(drive.bytes);
-                drive.learn_logs(reported);
-                if self.is_export {
-                    let text = |key: &str| reported[key].as_str().unwrap_or_default().to_owned();
-                    (drive.manifest_file, drive.manifest_hash) = (text("manifestFile"), text("manifestHash"));
-                }
-            }
+            self.learn_drive(reported);
         }
         for reported in properties["details"]["copyProgress"].as_array().into_iter().flatten() {
-            let id = ["serialNumber", "diskSerialNumber"].iter().find_map(|key| reported[*key].as_str());
-            let id = id.unwrap_or_default();
-            if let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) {
-                drive.copy_status = reported["copyStatus"].as_str().unwrap_or_default().to_owned();
-                drive.bytes = reported["bytesProcessed"].as_u64();
-                let total = reported["totalBytesToProcess"].as_u64().filter(|total| *total > 0);
-                drive.percent = total
-                    .zip(drive.bytes)
-                    .map(|(total, bytes)| (bytes.min(total) as u128 * 100 / total as u128) as u64);
-            }
+            self.learn_progress(reported);
         }
         for reported in properties["details"]["copyLogDetails"].as_array().into_iter().flatten() {
             let id = reported["serialNumber"].as_str().unwrap_or_default();
@@ -514,6 +487,45 @@ impl Job {
         if !lines.is_empty() {
             self.data_center = lines;
         }
+    }
+}
+
+impl Job {
+    /// Takes over a drive of the Import/Export API.
+    fn learn_drive(&mut self, reported: &Value) {
+        let text = |key: &str| reported[key].as_str().unwrap_or_default().to_owned();
+        let id = text("driveId");
+        let known = self.drives.iter().position(|drive| drive.id.eq_ignore_ascii_case(&id));
+        // The drives of an export are known only once they have arrived.
+        let at = match known {
+            Some(at) => at,
+            None if self.is_export && !id.is_empty() => {
+                self.drives.push(Drive { id, ..Drive::default() });
+                self.drives.len() - 1
+            }
+            None => return,
+        };
+        let drive = &mut self.drives[at];
+        drive.state = text("state");
+        drive.percent = reported["percentComplete"].as_u64();
+        drive.copy_status = text("copyStatus");
+        drive.bytes = reported["bytesSucceeded"].as_u64().or(drive.bytes);
+        drive.learn_logs(reported);
+        if self.is_export {
+            (drive.manifest_file, drive.manifest_hash) = (text("manifestFile"), text("manifestHash"));
+        }
+    }
+
+    /// Takes over the progress of a drive of a Data Box order.
+    fn learn_progress(&mut self, reported: &Value) {
+        let id = ["serialNumber", "diskSerialNumber"].iter().find_map(|key| reported[*key].as_str());
+        let id = id.unwrap_or_default();
+        let Some(drive) = self.drives.iter_mut().find(|drive| drive.id.eq_ignore_ascii_case(id)) else { return };
+        reported["copyStatus"].as_str().unwrap_or_default().clone_into(&mut drive.copy_status);
+        drive.bytes = reported["bytesProcessed"].as_u64();
+        let total = reported["totalBytesToProcess"].as_u64().filter(|total| *total > 0);
+        drive.percent =
+            total.zip(drive.bytes).map(|(total, bytes)| (bytes.min(total) as u128 * 100 / total as u128) as u64);
     }
 }
 

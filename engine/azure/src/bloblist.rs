@@ -109,33 +109,13 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
             continue;
         }
         let value = if empty { String::new() } else { steps.text(&name, limits::XML_STEP_MAX)? };
-        let value = value.trim();
-        let selector = if is_prefix {
-            if value.is_empty() {
-                problems.push(at("prefix is empty".into()).column(&name).advice("/ selects every blob"));
+        let made = if is_prefix { prefix(value.trim(), &at) } else { blob_path(value.trim(), &at, &mut out.warnings) };
+        let selector = match made {
+            Ok(selector) => selector,
+            Err(problem) => {
+                problems.push(problem);
                 continue;
             }
-            if !value.starts_with('/') {
-                let problem = at("prefix does not begin with /".into()).column(&name).value(value);
-                problems.push(problem.advice(format!("write /{value}")));
-                continue;
-            }
-            Selector::Prefix(value.into())
-        } else {
-            // One page shows the path with a leading slash, all others without.
-            let plain = value.strip_prefix('/').unwrap_or(value);
-            match plain.split_once('/') {
-                Some((container, blob)) if !container.is_empty() && !blob.is_empty() => {}
-                _ => {
-                    let problem = at("is no container and blob".into()).column(&name).value(value);
-                    problems.push(problem.advice("container/blob, or $root/blob; BlobPathPrefix for whole containers"));
-                    continue;
-                }
-            }
-            if plain.len() < value.len() {
-                out.warnings.push(at("leading / of a BlobPath is dropped".into()).column(&name).value(value));
-            }
-            Selector::Path(plain.into())
         };
         if seen.insert(selector.clone()) {
             out.selectors.push(selector);
@@ -146,6 +126,35 @@ fn read_xml(path: &Path, input: impl BufRead, out: &mut BlobList, problems: &mut
             return Err(steps.error(format!("has more than {} selectors", limits::SELECTORS_MAX)));
         }
     }
+}
+
+fn prefix(value: &str, at: &dyn Fn(String) -> Problem) -> Result<Selector, Problem> {
+    const NAME: &str = "BlobPathPrefix";
+    if value.is_empty() {
+        return Err(at("prefix is empty".into()).column(NAME).advice("/ selects every blob"));
+    }
+    if !value.starts_with('/') {
+        let problem = at("prefix does not begin with /".into()).column(NAME).value(value);
+        return Err(problem.advice(format!("write /{value}")));
+    }
+    Ok(Selector::Prefix(value.into()))
+}
+
+fn blob_path(value: &str, at: &dyn Fn(String) -> Problem, warnings: &mut Vec<Problem>) -> Result<Selector, Problem> {
+    const NAME: &str = "BlobPath";
+    // One page shows the path with a leading slash, all others without.
+    let plain = value.strip_prefix('/').unwrap_or(value);
+    match plain.split_once('/') {
+        Some((container, blob)) if !container.is_empty() && !blob.is_empty() => {}
+        _ => {
+            let problem = at("is no container and blob".into()).column(NAME).value(value);
+            return Err(problem.advice("container/blob, or $root/blob; BlobPathPrefix for whole containers"));
+        }
+    }
+    if plain.len() < value.len() {
+        warnings.push(at("leading / of a BlobPath is dropped".into()).column(NAME).value(value));
+    }
+    Ok(Selector::Path(plain.into()))
 }
 
 /// Selection of an account's blobs by a blob list.

@@ -44,47 +44,19 @@ pub fn side_files(
     warnings: &mut Vec<Problem>,
 ) -> PropertyFiles {
     let mut sides = PropertyFiles::default();
-    let mut known: HashMap<(PathBuf, bool), usize> = HashMap::new();
+    let mut known = HashMap::new();
     for row in rows {
         let mut one = |file: &Option<PathBuf>, kind: SideKind, column: &str| -> Option<usize> {
             let file = file.as_ref()?;
-            let is_metadata = matches!(kind, SideKind::Metadata);
-            if let Some(&index) = known.get(&(file.clone(), is_metadata)) {
+            let key = (file.clone(), matches!(kind, SideKind::Metadata));
+            if let Some(&index) = known.get(&key) {
                 return Some(index);
             }
-            let here = |what: String| {
-                Problem::new(Kind::Usage, what)
-                    .path(path)
-                    .line(row.line)
-                    .column(column)
-                    .value(file.display().to_string())
-            };
-            let read = walk::absolute(file).and_then(|file| fs::canonicalize(&file)).and_then(|source| {
-                let meta = fs::metadata(&source)?;
-                Ok((FileFacts::of(&meta), input::read(&source, limits::SIDE_FILE_MAX, Pipes::Refused)?, source))
-            });
-            let (facts, bytes, source) = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    problems.push(here(format!("cannot be read: {error}")).advice("check the path, or write None"));
-                    return None;
-                }
-            };
-            match properties::check(file, &bytes, kind, row.is_dir_spelled) {
-                Ok(odd) => warnings.extend(odd),
-                Err(mut more) => problems.0.append(&mut more.0),
-            }
-            let name = if is_metadata { "metadata" } else { "properties" };
-            let index = sides.files.len();
-            sides.files.push(PropertyFile {
-                source,
-                name: format!("{name}-{:05}.xml", index + 1),
-                len: facts.len,
-                mtime: facts.mtime,
-                ctime: facts.ctime,
-            });
-            known.insert((file.clone(), is_metadata), index);
-            Some(index)
+            let cell = Cell { path, row, column, file };
+            let kept = side_file(&cell, kind, sides.files.len(), problems, warnings)?;
+            sides.files.push(kept);
+            known.insert(key, sides.files.len() - 1);
+            Some(sides.files.len() - 1)
         };
         let metadata = one(&row.metadata_file, SideKind::Metadata, "MetadataFile");
         let properties = one(&row.properties_file, SideKind::Properties, "PropertiesFile");
@@ -116,6 +88,54 @@ pub fn side_files(
     sides.keep(sets.metadata.is_nothing(), !sets.any());
     sides.sort();
     sides
+}
+
+/// The cell of a dataset that names a metadata or properties file.
+struct Cell<'a> {
+    path: &'a Path,
+    row: &'a DatasetRow,
+    column: &'a str,
+    file: &'a PathBuf,
+}
+
+/// Reads and checks one file. `index` is its place among all of them.
+fn side_file(
+    cell: &Cell<'_>,
+    kind: SideKind,
+    index: usize,
+    problems: &mut Problems,
+    warnings: &mut Vec<Problem>,
+) -> Option<PropertyFile> {
+    let read = walk::absolute(cell.file).and_then(|file| fs::canonicalize(&file)).and_then(|source| {
+        let meta = fs::metadata(&source)?;
+        Ok((FileFacts::of(&meta), input::read(&source, limits::SIDE_FILE_MAX, Pipes::Refused)?, source))
+    });
+    let (facts, bytes, source) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            problems.push(
+                Problem::new(Kind::Usage, format!("cannot be read: {error}"))
+                    .path(cell.path)
+                    .line(cell.row.line)
+                    .column(cell.column)
+                    .value(cell.file.display().to_string())
+                    .advice("check the path, or write None"),
+            );
+            return None;
+        }
+    };
+    let name = if matches!(kind, SideKind::Metadata) { "metadata" } else { "properties" };
+    match properties::check(cell.file, &bytes, kind, cell.row.is_dir_spelled) {
+        Ok(odd) => warnings.extend(odd),
+        Err(mut more) => problems.0.append(&mut more.0),
+    }
+    Some(PropertyFile {
+        source,
+        name: format!("{name}-{:05}.xml", index + 1),
+        len: facts.len,
+        mtime: facts.mtime,
+        ctime: facts.ctime,
+    })
 }
 
 /// The conflict between a row's own metadata file and metadata taken from the sources, if any.

@@ -240,10 +240,7 @@ impl Write {
     fn carry(&self, workers: &Workers, stop: &Stop, events: &(dyn Fn(Event) + Sync)) -> Result<Written, Problem> {
         let began = (timestamp(), Instant::now());
         let size = self.facts.size;
-        let mut front = vec![0; FRONT.min(size.0) as usize];
-        read_at(&self.source, self.packed.as_ref(), &mut front, ByteOffset(0)).map_err(|error| {
-            Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
-        })?;
+        let front = self.front()?;
         let claimed = self.claim_all(&front, stop, events);
         let alive: Vec<(usize, &Claimed)> =
             claimed.iter().enumerate().filter_map(|(index, one)| Some((index, one.as_ref().ok()?))).collect();
@@ -265,16 +262,8 @@ impl Write {
             rate: &rate,
         };
         let takes: Vec<_> = alive.iter().map(|(_, one)| move |range: ByteRange| one.takes(range)).collect();
-        let to: Vec<To<'_>> = alive
-            .iter()
-            .zip(&takes)
-            .map(|((index, one), takes)| To {
-                device: &one.device,
-                name: &self.drives[*index].target.facts().name,
-                takes,
-                sparse: one.is_sparse,
-            })
-            .collect();
+        let to: Vec<To<'_>> =
+            alive.iter().zip(&takes).map(|((index, one), takes)| self.lane(*index, one, takes)).collect();
         alive.iter().for_each(|(drive, _)| events(Event::Stage { drive: *drive, stage: Stage::Data }));
         let bytes = vec![0; alive.len()];
         let mut reports = Reports {
@@ -301,16 +290,11 @@ impl Write {
         let rescue = Rescued { alive: &alive, cuts: &cuts, stop };
         let unreadable = self.rescue_failed(&carried.failed, &rescue, &mut ended, &mut rescued)?;
         for ((index, _), problem) in alive.iter().zip(&ended) {
-            if let Some(problem) = problem {
-                events(Event::DriveFailed { drive: *index, problem: problem.clone() });
-            }
+            problem.iter().for_each(|problem| events(Event::DriveFailed { drive: *index, problem: problem.clone() }));
         }
-        let hashes: HashMap<(u64, u64), [u8; 16]> = carried
-            .pieces
-            .iter()
-            .chain(&rescued)
-            .map(|piece| ((piece.range.start.0, piece.range.len.0), piece.md5))
-            .collect();
+        let pieces = carried.pieces.iter().chain(&rescued);
+        let hashes: HashMap<(u64, u64), [u8; 16]> =
+            pieces.map(|piece| ((piece.range.start.0, piece.range.len.0), piece.md5)).collect();
         let finish = |index: usize| Finish {
             name: &self.drives[index].target.facts().name,
             index,
@@ -333,6 +317,20 @@ impl Write {
             drives,
             elapsed: began.1.elapsed(),
         })
+    }
+
+    /// The first bytes of the image: its tables and signatures.
+    fn front(&self) -> Result<Vec<u8>, Problem> {
+        let mut front = vec![0; FRONT.min(self.facts.size.0) as usize];
+        read_at(&self.source, self.packed.as_ref(), &mut front, ByteOffset(0)).map_err(|error| {
+            Problem::new(Kind::Source, format!("cannot be read: {error}")).drive(&self.facts.name).at(ByteOffset(0))
+        })?;
+        Ok(front)
+    }
+
+    fn lane<'a>(&'a self, index: usize, one: &'a Claimed, takes: &'a (dyn Fn(ByteRange) -> bool + Sync)) -> To<'a> {
+        let name = &self.drives[index].target.facts().name;
+        To { device: &one.device, name, takes, sparse: one.is_sparse }
     }
 
     /// Claims and wipes the drives one by one: all of them before the first byte of the image.
@@ -777,19 +775,7 @@ impl Finish<'_> {
     fn carry(&self, one: &Claimed, written: u64, began: jiff::Timestamp) -> Result<OneWritten, Problem> {
         let stage = |stage| (self.events)(Event::Stage { drive: self.index, stage });
         stage(Stage::Finishing);
-        let pool = Pool::whole(2, SLOT_LEN).map_err(|error| {
-            Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(self.name)
-        })?;
-        {
-            let mut lane = Lane::new(&one.device, self.name, &pool);
-            let places: Vec<(ByteOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
-            let (front, others) = places.split_first().ok_or_else(|| Problem::new(Kind::Internal, "no front"))?;
-            lane.put(&pool, others)?;
-            // The first sector is what makes it a drive: by itself, when all else is durable.
-            let sector = (one.device.geometry().sector.bytes() as usize).min(front.1.len());
-            lane.put(&pool, &[(ByteOffset(sector as u64), &front.1[sector..])])?;
-            lane.put(&pool, &[(front.0, &front.1[..sector])])?;
-        }
+        self.put_overlays(one)?;
         let _ = one.device.reread_partitions();
         stage(Stage::ReadBack);
         one.device.drop_caches().map_err(|error| {
@@ -801,15 +787,7 @@ impl Finish<'_> {
         let ranges = merged(of_source.iter().copied().chain(own).collect());
         let total = ByteLen(ranges.iter().map(|range| range.len.0).sum());
         let rate = RateLimit::new(None, Instant::now());
-        let cuts: Vec<u64> = {
-            // Where a rescued place begins and ends, too.
-            let mut cuts: Vec<u64> = self.hashes.keys().flat_map(|(at, len)| [*at, at + len]).collect();
-            cuts.retain(|at| !at.is_multiple_of(SLOT_LEN as u64));
-            cuts.extend(self.cuts);
-            cuts.sort_unstable();
-            cuts.dedup();
-            cuts
-        };
+        let cuts = self.cuts_of_pieces();
         let pipeline = Pipeline {
             source: &one.device,
             name: self.name,
@@ -844,6 +822,33 @@ impl Finish<'_> {
             moved_to: one.moved_to,
             continued_at: (one.durable > 0).then_some(ByteOffset(one.durable)),
         })
+    }
+}
+
+impl Finish<'_> {
+    /// Writes what differs from the image on this drive: its tables, the backup boot sector.
+    fn put_overlays(&self, one: &Claimed) -> Result<(), Problem> {
+        let pool = Pool::whole(2, SLOT_LEN).map_err(|error| {
+            Problem::new(Kind::Environment, format!("no memory for slots: {error}")).drive(self.name)
+        })?;
+        let mut lane = Lane::new(&one.device, self.name, &pool);
+        let places: Vec<(ByteOffset, &[u8])> = one.overlays.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
+        let (front, others) = places.split_first().ok_or_else(|| Problem::new(Kind::Internal, "no front"))?;
+        lane.put(&pool, others)?;
+        // The first sector is what makes it a drive: by itself, when all else is durable.
+        let sector = (one.device.geometry().sector.bytes() as usize).min(front.1.len());
+        lane.put(&pool, &[(ByteOffset(sector as u64), &front.1[sector..])])?;
+        lane.put(&pool, &[(front.0, &front.1[..sector])])
+    }
+
+    /// Where pieces begin and end off the grid, those of a rescued place too.
+    fn cuts_of_pieces(&self) -> Vec<u64> {
+        let mut cuts: Vec<u64> = self.hashes.keys().flat_map(|(at, len)| [*at, at + len]).collect();
+        cuts.retain(|at| !at.is_multiple_of(SLOT_LEN as u64));
+        cuts.extend(self.cuts);
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts
     }
 }
 

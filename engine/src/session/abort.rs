@@ -104,50 +104,48 @@ pub fn prepare_with(mut request: PrepRequest, roots: &Roots) -> Result<Rollback,
     };
     let mut drives = Vec::new();
     for reversal in reversals {
-        let finished = resume::state_of(session, &reversal.target.facts.drive_id) == Some(SessionState::Completed);
-        let (target, missing) = match resume::find_again(reversal.target.clone(), true, roots) {
-            Ok(target) => (target, false),
-            Err(_) if !finished => (reversal.target.clone(), true),
-            Err(problem) => {
-                problems.push(
-                    problem.advice("attach it: it had finished, and would remain a valid drive that no journal knows"),
-                );
-                continue;
-            }
-        };
-        if target.work == Work::Format {
-            // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
-            let planned = reversal.target.facts.contents.as_deref();
-            let is_strange = !missing && resume::is_strange(&target, planned, &reversal.tables, roots)?;
-            if is_strange && finished {
-                let what = "another file is in its place, which holds something that this session did not write";
-                problems.push(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
-                    "bring its own file back: it had finished, and would remain a valid drive that no journal knows",
-                ));
-                continue;
-            }
-            let missing = missing || is_strange;
-            drives.push(Back { target, reversal: Reversal::Erase(Box::new(reversal)), finished, missing });
-            continue;
-        }
-        match append::run::started(&request, &target, None) {
-            Ok(checkpoint) if missing && append::run::has_changed(&checkpoint) => problems.push(
-                Problem::new(Kind::Refused, "is not attached")
-                    .drive(target.facts.name)
-                    .advice("attach it: the session had begun to change its volume, and that must be rolled back"),
-            ),
-            // Before the session is marked as aborting: an impossible rollback must not prevent resuming.
-            Ok(checkpoint) => match append::run::check_back(&target, &checkpoint, &request, roots) {
-                Ok(()) => {
-                    drives.push(Back { target, reversal: Reversal::Undo(Box::new(checkpoint)), finished, missing })
-                }
-                Err(problem) => problems.push(problem),
-            },
+        match back_of(reversal, &request, session, roots) {
+            Ok(back) => drives.push(back),
             Err(problem) => problems.push(problem),
         }
     }
     problems.into_result()?;
     Ok(Rollback { request, drives, seen: book.seen, note })
+}
+
+/// What has to be rolled back on a drive.
+fn back_of(reversal: WayBack, request: &PrepRequest, session: &CopySession, roots: &Roots) -> Result<Back, Problem> {
+    let finished = resume::state_of(session, &reversal.target.facts.drive_id) == Some(SessionState::Completed);
+    let (target, missing) = match resume::find_again(reversal.target.clone(), true, roots) {
+        Ok(target) => (target, false),
+        Err(_) if !finished => (reversal.target.clone(), true),
+        Err(problem) => {
+            let advice = "attach it: it had finished, and would remain a valid drive that no journal knows";
+            return Err(problem.advice(advice));
+        }
+    };
+    if target.work == Work::Format {
+        // Zeros go to where the session's tables would be: not into a file that only bears the drive's name.
+        let planned = reversal.target.facts.contents.as_deref();
+        let is_strange = !missing && resume::is_strange(&target, planned, &reversal.tables, roots)?;
+        if is_strange && finished {
+            let what = "another file is in its place, which holds something that this session did not write";
+            return Err(Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
+                "bring its own file back: it had finished, and would remain a valid drive that no journal knows",
+            ));
+        }
+        let missing = missing || is_strange;
+        return Ok(Back { target, reversal: Reversal::Erase(Box::new(reversal)), finished, missing });
+    }
+    let checkpoint = append::run::started(request, &target, None)?;
+    if missing && append::run::has_changed(&checkpoint) {
+        return Err(Problem::new(Kind::Refused, "is not attached")
+            .drive(target.facts.name)
+            .advice("attach it: the session had begun to change its volume, and that must be rolled back"));
+    }
+    // Before the session is marked as aborting: an impossible rollback must not prevent resuming.
+    append::run::check_back(&target, &checkpoint, request, roots)?;
+    Ok(Back { target, reversal: Reversal::Undo(Box::new(checkpoint)), finished, missing })
 }
 
 /// Whether the session has started its work on the drive and not undone it.
@@ -260,47 +258,14 @@ impl Rollback {
         journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborting, plan: None })?;
         let mut results = Vec::new();
         for back in &self.drives {
-            let facts = &back.target.facts;
-            let done = match (back.missing, &back.reversal) {
-                (true, Reversal::Erase(_)) => Ok(()),
-                (_, reversal) => reversal.run(&back.target, &self.request, events),
-            };
-            let is_erased = back.reversal.destroys_volume() && !back.missing;
-            if back.missing {
-                events(Event::Note(Notice::of(
-                    &facts.name,
-                    "not attached, or another file is in its place; nothing was done to it, and its record \
-                     is kept, since it may hold a part of the session: erase it before it is used",
-                )));
-            }
-            let done = done.and_then(|()| {
-                let aborted = ActivityRecord::Drive {
-                    session,
-                    drive_id: &facts.drive_id,
-                    state: if is_erased || !back.missing { SessionState::Aborted } else { SessionState::GivenUp },
-                    record_file: &format!("{}.xml", facts.drive_id),
-                    work: back.target.work,
-                    details: DriveDetails::default(),
-                };
-                journal.append(&aborted).map_err(steps::first)
-            });
-            if done.is_ok() {
-                if is_erased {
-                    // Its key opens nothing any more.
-                    let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
-                    let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
-                }
-                steps::remove_sidecars(&self.request, &facts.drive_id);
-                for part in [Sidecar::ListPart(&facts.drive_id), Sidecar::ExportedPart(&facts.drive_id)] {
-                    let _ = fs::remove_file(sidecar(&self.request.journal, session, part));
-                }
-            }
+            let done = self.roll_one_back(back, &journal, events);
+            let name = &back.target.facts.name;
             log.line(&match &done {
-                Ok(()) if back.missing => format!("drive {}: was not attached; nothing was done to it", facts.name),
-                Ok(()) => format!("drive {}: rolled back", facts.name),
-                Err(problem) => format!("drive {}: could not be rolled back: {problem}", facts.name),
+                Ok(()) if back.missing => format!("drive {name}: was not attached; nothing was done to it"),
+                Ok(()) => format!("drive {name}: rolled back"),
+                Err(problem) => format!("drive {name}: could not be rolled back: {problem}"),
             });
-            results.push(RolledBack { drive: facts.clone(), failure: done.err(), missing: back.missing });
+            results.push(RolledBack { drive: back.target.facts.clone(), failure: done.err(), missing: back.missing });
         }
         if results.iter().all(|result| result.failure.is_none()) {
             journal.append(&ActivityRecord::Session { id: session, state: SessionState::Aborted, plan: None })?;
@@ -312,5 +277,45 @@ impl Rollback {
             events(Event::Warning(Notice::from(&problem)));
         }
         Ok(RollbackReport { drives: results, journal: self.request.journal })
+    }
+
+    fn roll_one_back(
+        &self,
+        back: &Back,
+        journal: &JournalFile,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Result<(), Problem> {
+        let (session, facts) = (&self.request.session, &back.target.facts);
+        if back.missing {
+            events(Event::Note(Notice::of(
+                &facts.name,
+                "not attached, or another file is in its place; nothing was done to it, and its record \
+                 is kept, since it may hold a part of the session: erase it before it is used",
+            )));
+        }
+        match (back.missing, &back.reversal) {
+            (true, Reversal::Erase(_)) => Ok(()),
+            (_, reversal) => reversal.run(&back.target, &self.request, events),
+        }?;
+        let is_erased = back.reversal.destroys_volume() && !back.missing;
+        let aborted = ActivityRecord::Drive {
+            session,
+            drive_id: &facts.drive_id,
+            state: if is_erased || !back.missing { SessionState::Aborted } else { SessionState::GivenUp },
+            record_file: &format!("{}.xml", facts.drive_id),
+            work: back.target.work,
+            details: DriveDetails::default(),
+        };
+        journal.append(&aborted).map_err(steps::first)?;
+        if is_erased {
+            // Its key opens nothing any more.
+            let _ = fs::remove_file(journal_dir(&self.request.journal).join(format!("{}.xml", facts.drive_id)));
+            let _ = fs::remove_file(kept::place(&self.request.journal, &facts.drive_id));
+        }
+        steps::remove_sidecars(&self.request, &facts.drive_id);
+        for part in [Sidecar::ListPart(&facts.drive_id), Sidecar::ExportedPart(&facts.drive_id)] {
+            let _ = fs::remove_file(sidecar(&self.request.journal, session, part));
+        }
+        Ok(())
     }
 }

@@ -142,43 +142,8 @@ impl Planner<'_> {
 
     /// Spreads the files over several drives.
     fn spread(&self, files: &[u32], found: Vec<Target>, seeds: &[u64], what_fits: bool) -> Result<Planned, Problems> {
-        let mut problems = Problems::default();
-        let mut capacities = Vec::new();
-        // The space of a file depends little on the drive: the largest cluster gives a safe estimate.
-        let mut cluster = None;
-        for (place, &seed) in found.iter().zip(seeds) {
-            match self.layout_for(place, &[], seed) {
-                Ok(laid) => {
-                    let (own, free) = match &laid {
-                        Laid::Blank(empty) => {
-                            let cluster = empty.layout().cluster();
-                            (cluster, cluster.len_of(empty.layout().free_clusters()))
-                        }
-                        Laid::Existing(drive) => {
-                            (ClusterSize::from_bytes(drive.plan.cluster).unwrap_or(ClusterSize::MAX), drive.plan.free)
-                        }
-                    };
-                    capacities.push(free);
-                    cluster = cluster.max(Some(own));
-                }
-                Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
-            }
-        }
-        problems.into_result()?;
-        let cluster = cluster.unwrap_or(ClusterSize::MAX);
-        let everything = self.tree(files);
-        let rules = found.first().map(|place| self.rules(place.target()));
-        let xml: HashMap<u32, u32> = match &rules {
-            Some(rules) => {
-                let lens = manifest::blob_lens(&everything, rules);
-                let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
-                    FileKind::Blob(file) => Some((file, len)),
-                    FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
-                };
-                lens.into_iter().enumerate().filter_map(blob).collect()
-            }
-            None => HashMap::new(),
-        };
+        let (mut capacities, cluster) = self.capacities(&found, seeds)?;
+        let xml = self.manifest_lens(files, &found);
         let name_units = |f: u32| self.catalog.file_name(f).len() as u64;
         let cost = |f: u32| {
             let data = cluster.len_of(cluster.count_for(self.catalog.files()[f as usize].len)).0;
@@ -208,22 +173,9 @@ impl Planner<'_> {
             if !assignment.unplaced.is_empty() && (!what_fits || nothing) {
                 return Err(self.unplaced(&assignment.unplaced, &capacities, what_fits));
             }
-            let mut layouts: BTreeMap<usize, Laid> = BTreeMap::new();
-            let mut again = false;
-            for (i, assigned) in assignment.drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
-                match self.layout_for(&found[i], assigned, seeds[i]) {
-                    Ok(laid) => drop(layouts.insert(i, laid)),
-                    Err(Unfit::TooSmall { needed, available }) => {
-                        let over = needed.0.saturating_sub(available.0).max(1 << 20);
-                        capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
-                        again = true;
-                    }
-                    Err(unfit) => return Err(unfit_problem(found[i].target(), unfit).into()),
-                }
-            }
-            if again {
+            let Some(mut layouts) = self.lay_assigned(&assignment.drives, &found, seeds, &mut capacities)? else {
                 continue;
-            }
+            };
             let mut planned = Planned { unplaced: assignment.unplaced, ..Planned::default() };
             for (i, place) in found.into_iter().enumerate() {
                 match (layouts.remove(&i), place) {
@@ -237,6 +189,70 @@ impl Planner<'_> {
         Err(Problem::new(Kind::Refused, "the files do not fit on the drives together with what the file system needs")
             .advice("add a drive to the driveset")
             .into())
+    }
+
+    /// Space for contents on each drive, and the largest of their clusters: what a file takes depends little on the drive,
+    /// and the largest cluster gives a safe estimate.
+    fn capacities(&self, found: &[Target], seeds: &[u64]) -> Result<(Vec<ByteLen>, ClusterSize), Problems> {
+        let mut problems = Problems::default();
+        let mut capacities = Vec::new();
+        let mut largest = None;
+        for (place, &seed) in found.iter().zip(seeds) {
+            match self.layout_for(place, &[], seed) {
+                Ok(laid) => {
+                    let (cluster, free) = match &laid {
+                        Laid::Blank(empty) => {
+                            let cluster = empty.layout().cluster();
+                            (cluster, cluster.len_of(empty.layout().free_clusters()))
+                        }
+                        Laid::Existing(drive) => {
+                            (ClusterSize::from_bytes(drive.plan.cluster).unwrap_or(ClusterSize::MAX), drive.plan.free)
+                        }
+                    };
+                    capacities.push(free);
+                    largest = largest.max(Some(cluster));
+                }
+                Err(unfit) => problems.push(unfit_problem(place.target(), unfit)),
+            }
+        }
+        problems.into_result()?;
+        Ok((capacities, largest.unwrap_or(ClusterSize::MAX)))
+    }
+
+    /// Bytes that each blob takes in a manifest, by its number in the catalog.
+    fn manifest_lens(&self, files: &[u32], found: &[Target]) -> HashMap<u32, u32> {
+        let Some(place) = found.first() else { return HashMap::new() };
+        let everything = self.tree(files);
+        let lens = manifest::blob_lens(&everything, &self.rules(place.target()));
+        let blob = |(i, len): (usize, u32)| match everything.kind(i as u32) {
+            FileKind::Blob(file) => Some((file, len)),
+            FileKind::ContentMd5(_) | FileKind::Metadata(_) | FileKind::Property(_) => None,
+        };
+        lens.into_iter().enumerate().filter_map(blob).collect()
+    }
+
+    /// Lays out what each drive was assigned. `None` if one was too small for it: its capacity is corrected then.
+    fn lay_assigned(
+        &self,
+        drives: &[Vec<u32>],
+        found: &[Target],
+        seeds: &[u64],
+        capacities: &mut [ByteLen],
+    ) -> Result<Option<BTreeMap<usize, Laid>>, Problems> {
+        let mut layouts = BTreeMap::new();
+        let mut all_fit = true;
+        for (i, assigned) in drives.iter().enumerate().filter(|(_, list)| !list.is_empty()) {
+            match self.layout_for(&found[i], assigned, seeds[i]) {
+                Ok(laid) => drop(layouts.insert(i, laid)),
+                Err(Unfit::TooSmall { needed, available }) => {
+                    let over = needed.0.saturating_sub(available.0).max(1 << 20);
+                    capacities[i] = ByteLen(capacities[i].0.saturating_sub(over));
+                    all_fit = false;
+                }
+                Err(unfit) => return Err(unfit_problem(found[i].target(), unfit).into()),
+            }
+        }
+        Ok(all_fit.then_some(layouts))
     }
 
     fn unplaced(&self, files: &[u32], capacities: &[ByteLen], what_fits: bool) -> Problems {

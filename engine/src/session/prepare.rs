@@ -89,18 +89,7 @@ fn prepare_listed(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Prepared, Problems> {
     let mut problems = request.check();
-    let checked = files::check_journal(&request, &mut problems);
-    let knows_drives = checked.is_some();
-    let (book, next) = match checked {
-        Some(found) => found,
-        // Where drives were named, their problems are reported too.
-        None if request.action == Action::Copy && names_drives(&request) => (Book::default(), NextAction::Begin),
-        None => return Err(problems),
-    };
-    choose_logs(&mut request, &book.ledger, &mut problems);
-    preflight::directories(&request, &mut problems);
-    // Begun anew when the plan is ready: what is wrong with its place is told with all else.
-    problems.0.extend(list::begin(&request).err());
+    let Opening { book, next, knows_drives } = open_journal(&mut request, &mut problems)?;
     match next {
         NextAction::Resume => {
             problems.into_result()?;
@@ -148,16 +137,46 @@ fn prepare_listed(
     if let Some(problem) = files::room_beside(&request.journal, beside) {
         return Err(problem.into());
     }
-    let earlier = planned.works.iter().filter(|work| !inputs.is_on_known && work.earlier_manifest().is_some());
-    warnings.extend(earlier.map(|work| {
-        let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
-        Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
-    }));
+    warnings.extend(earlier_files(&planned, inputs.is_on_known));
     let plan = Plan::new(recipe, catalog, planned.unplaced.clone(), book.seen, planned.works.len());
     let skipped = scanned.scan.skipped;
     let mut prepared = Prepared::new(request, cipher, surroundings, planned, context, plan, skipped, warnings)?;
     shorten_ids(&mut prepared);
     Ok(Prepared { user_password: inputs.user_password, ..prepared })
+}
+
+/// What the journal says to do.
+struct Opening {
+    book: Book,
+    next: NextAction,
+    /// Whether the journal could be read, so that its drives are known.
+    knows_drives: bool,
+}
+
+/// Reads the journal, and tries the places that are written to later.
+fn open_journal(request: &mut PrepRequest, problems: &mut Problems) -> Result<Opening, Problems> {
+    let checked = files::check_journal(request, problems);
+    let knows_drives = checked.is_some();
+    let (book, next) = match checked {
+        Some(found) => found,
+        // Where drives were named, their problems are reported too.
+        None if request.action == Action::Copy && names_drives(request) => (Book::default(), NextAction::Begin),
+        None => return Err(std::mem::take(problems)),
+    };
+    choose_logs(request, &book.ledger, problems);
+    preflight::directories(request, problems);
+    // Begun anew when the plan is ready: what is wrong with its place is reported with all else.
+    problems.0.extend(list::begin(request).err());
+    Ok(Opening { book, next, knows_drives })
+}
+
+/// Warnings of drives whose manifest has files of earlier sessions that this journal does not know.
+fn earlier_files(planned: &Planned, is_on_known: bool) -> impl Iterator<Item = Problem> {
+    let earlier = planned.works.iter().filter(move |work| !is_on_known && work.earlier_manifest().is_some());
+    earlier.map(|work| {
+        let what = "its manifest lists files of earlier sessions, which stay in it and would be imported too";
+        Problem::new(Kind::Usage, what).drive(&work.target().facts.name)
+    })
 }
 
 /// Gives the drives of a size class short ids for display: their long ones only keep room.

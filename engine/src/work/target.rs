@@ -1,9 +1,9 @@
 //! Drives of driveset rows: located, opened for reading, identified, and checked by the gates.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
 use crate::azure::journal::Work;
@@ -422,14 +422,11 @@ fn finish(
         warnings.extend(guard::cautions(&meant, geometry).into_iter().map(|caution| caution.drive(&name)));
     }
     let contents = signature::scan(&device).unwrap_or_else(|error| {
-        problems.push(line(
-            Problem::new(Kind::Drive, format!("cannot be read: {error}"))
-                .value(name.clone())
-                .advice("check cable and drive; a drive that cannot be read cannot be trusted"),
-        ));
+        problems.push(line(unreadable(&error, &name)));
         Contents::default()
     });
     problems.into_result()?;
+    let ground = Ground::of(&device);
     let facts = DriveFacts {
         name,
         path,
@@ -443,7 +440,6 @@ fn finish(
         is_image: device.is_image(),
         rotational: geometry.rotational,
     };
-    let ground = Ground::of(&device);
     Ok(TargetDrive {
         planned_file: ground.file(),
         ground: Some(ground),
@@ -459,6 +455,12 @@ fn finish(
         work: Work::Format,
         key: None,
     })
+}
+
+fn unreadable(error: &io::Error, name: &str) -> Problem {
+    Problem::new(Kind::Drive, format!("cannot be read: {error}"))
+        .value(name.to_owned())
+        .advice("check cable and drive; a drive that cannot be read cannot be trusted")
 }
 
 /// The reason for which a drive's serial does not say which drive it is.

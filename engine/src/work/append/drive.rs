@@ -282,22 +282,8 @@ pub fn of_journal(
     found
 }
 
-fn one_of_journal(
-    journal: &Path,
-    drive: &SessionDrive,
-    options: &TargetOptions<'_>,
-    warnings: &mut Vec<Problem>,
-) -> Result<Option<ExistingVolume>, Problems> {
-    let record_path = journal_dir(journal).join(&drive.record_file);
-    let record = record_of(&record_path)?.ok_or_else(|| {
-        Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing")
-            .path(&record_path)
-            .advice("restore the file")
-    })?;
-    let key = record.bitlocker_key.filter(|_| record.drive_id == drive.drive_id).ok_or_else(|| {
-        Problem::new(Kind::Environment, "the drive record holds no key of this drive").path(&record_path)
-    })?;
-    let key = Arc::new(key);
+/// What a drive of an earlier session may be called: its name of then, where its image may lie, and its serial.
+fn names_of(journal: &Path, drive: &SessionDrive) -> Vec<TargetName> {
     let serial = TargetName::Serial(drive.drive_id.clone());
     let mut names: Vec<TargetName> = Vec::new();
     if let Some(name) = drive.name.as_deref() {
@@ -318,7 +304,26 @@ fn one_of_journal(
     if !names.contains(&serial) {
         names.push(serial);
     }
-    for target in names {
+    names
+}
+
+fn one_of_journal(
+    journal: &Path,
+    drive: &SessionDrive,
+    options: &TargetOptions<'_>,
+    warnings: &mut Vec<Problem>,
+) -> Result<Option<ExistingVolume>, Problems> {
+    let record_path = journal_dir(journal).join(&drive.record_file);
+    let record = record_of(&record_path)?.ok_or_else(|| {
+        Problem::new(Kind::Environment, "the drive record, with the key of the drive, is missing")
+            .path(&record_path)
+            .advice("restore the file")
+    })?;
+    let key = record.bitlocker_key.filter(|_| record.drive_id == drive.drive_id).ok_or_else(|| {
+        Problem::new(Kind::Environment, "the drive record holds no key of this drive").path(&record_path)
+    })?;
+    let key = Arc::new(key);
+    for target in names_of(journal, drive) {
         let by_hand = match &target {
             TargetName::Serial(serial) => format!("serial:{serial}"),
             TargetName::Device(path) | TargetName::ById(path) | TargetName::Image { path, .. } => {

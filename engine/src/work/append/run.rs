@@ -17,7 +17,7 @@ use super::drive::{AppendDrive, AppendKind, record_of};
 use super::existing::unlock;
 use super::{Addition, Job, Planned, encrypt};
 use crate::azure::SecretText;
-use crate::azure::drive_record::{self, DriveInfo, RecordState};
+use crate::azure::drive_record::{self, DriveInfo, DriveRecord, RecordState};
 use crate::azure::journal::{ActivityRecord, DriveDetails, SessionState};
 use crate::checkpoint::work::{AppendState, Copied, RecordBefore};
 use crate::checkpoint::{Checkpoint, Prefix, WorkState};
@@ -29,7 +29,7 @@ use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::DrivePlan;
-use crate::report::{DriveKeys, Event, Kind, Notice, Problem, Problems, Stage, Stop, Waiting};
+use crate::report::{DriveFacts, DriveKeys, Event, Kind, Notice, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::medium::Medium;
 use crate::stream::sources::all_left_out;
@@ -159,6 +159,17 @@ impl DriveFiles {
         OutcomeLog::resume(file, &state.outcome, state.next.0)
     }
 
+    /// What the outcome log says, with the files that were left out: it must be readable before the volume is changed.
+    fn replay(&self, checkpoint: &Checkpoint, drive: &str) -> Result<Replay, Problem> {
+        let (_, replay) = self.log(checkpoint).map_err(|error| {
+            Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
+                .path(&self.outcome)
+                .drive(drive)
+                .advice("restore the file as it was, or roll the session back with --abort")
+        })?;
+        Ok(replay)
+    }
+
     /// An empty log.
     fn new_log(&self) -> io::Result<(OutcomeLog, Replay)> {
         replace_private(&self.outcome, &[])?;
@@ -240,14 +251,7 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
     }
     let done = copied_of(&checkpoint)?;
     let had_header_hash = state_of(&checkpoint)?.record.is_some_and(|record| record.has_header_hash);
-    // The log has the files that were left out; it must be readable before the volume is changed.
-    let (log, replay) = drive_files.log(&checkpoint).map_err(|error| {
-        Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
-            .path(&drive_files.outcome)
-            .drive(&facts.name)
-            .advice("restore the file as it was, or roll the session back with --abort")
-    })?;
-    drop(log);
+    let replay = drive_files.replay(&checkpoint, &facts.name)?;
     (shared.events)(Event::Stage { drive: index, stage: Stage::Finishing });
     let copied = store.written();
     commit::redo(&mut images, &mut store)?;
@@ -273,15 +277,7 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
     )?;
     let outside = ByteLen(facts.size.0.saturating_sub(opened.len().0));
     drop(opened);
-    if let Err(error) = device.reread_partitions() {
-        (shared.events)(Event::Warning(Notice::of(
-            &facts.name,
-            format!("finished, but the kernel did not read its partition table again: {error}"),
-        )));
-    }
-    let kind = device.kind().clone();
-    drop(device);
-    steps::tell_mounted(&kind, facts, shared.events);
+    release(device, facts, shared);
     (shared.events)(Event::Stage { drive: index, stage: Stage::Done });
     Ok(Done {
         files: done.files,
@@ -294,6 +290,19 @@ fn add(index: usize, drive: &AppendDrive, shared: &Shared<'_>) -> Result<Done, P
         free_space_untouched: !shared.request.wipe_free,
         outside_untouched: outside,
     })
+}
+
+/// Lets go of a finished drive.
+fn release(device: Arc<Device>, facts: &DriveFacts, shared: &Shared<'_>) {
+    if let Err(error) = device.reread_partitions() {
+        (shared.events)(Event::Warning(Notice::of(
+            &facts.name,
+            format!("finished, but the kernel did not read its partition table again: {error}"),
+        )));
+    }
+    let kind = device.kind().clone();
+    drop(device);
+    steps::tell_mounted(&kind, facts, shared.events);
 }
 
 /// Encrypts the volume in place, as far as it is not encrypted yet.
@@ -369,30 +378,7 @@ fn begin(
     shared: &Shared<'_>,
 ) -> Result<Checkpoint, Problem> {
     let (request, facts) = (shared.request, &drive.target.facts);
-    let key = drive.target.key.as_deref().map(SecretText::expose);
-    let there = record_of(&drive_files.record)?.filter(|record| {
-        record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
-    });
-    let before = match there {
-        Some(record) => Some(RecordBefore {
-            manifest_md5: match record.manifest_hash {
-                Some(crate::azure::Digest::Md5(md5)) => Some(md5),
-                _ => None,
-            },
-            has_header_hash: record.drive_header_hash.is_some(),
-        }),
-        None => {
-            if let Some(kept) = steps::make_way(request, &facts.drive_id, &drive_files.record)? {
-                let (name, kept) = (&facts.name, kept.display());
-                (shared.events)(Event::Note(Notice::of(
-                    name,
-                    format!("an earlier drive record was found; its key is kept in {kept}"),
-                )));
-            }
-            write_record(drive.target.key.as_deref(), &facts.drive_id, drive_files, None, None)?;
-            None
-        }
-    };
+    let before = record_before(drive, drive_files, shared)?;
     let state = AppendState::begun(before);
     let state = match &drive.kind {
         AppendKind::EncryptFirst(first) => {
@@ -433,6 +419,36 @@ fn begin(
     };
     shared.journal.append(&started).map_err(steps::first)?;
     Ok(checkpoint)
+}
+
+/// What the drive's record said before this session; a drive without a record of its own gets one.
+fn record_before(
+    drive: &AppendDrive,
+    drive_files: &DriveFiles,
+    shared: &Shared<'_>,
+) -> Result<Option<RecordBefore>, Problem> {
+    let facts = &drive.target.facts;
+    let key = drive.target.key.as_deref().map(SecretText::expose);
+    let own = record_of(&drive_files.record)?.filter(|record| {
+        record.drive_id == facts.drive_id && record.bitlocker_key.as_ref().map(SecretText::expose) == key
+    });
+    if let Some(record) = own {
+        let has_header_hash = record.drive_header_hash.is_some();
+        return Ok(Some(RecordBefore { manifest_md5: manifest_md5_of(&record), has_header_hash }));
+    }
+    if let Some(kept) = steps::make_way(shared.request, &facts.drive_id, &drive_files.record)? {
+        let what = format!("an earlier drive record was found; its key is kept in {}", kept.display());
+        (shared.events)(Event::Note(Notice::of(&facts.name, what)));
+    }
+    write_record(drive.target.key.as_deref(), &facts.drive_id, drive_files, None, None)?;
+    Ok(None)
+}
+
+const fn manifest_md5_of(record: &DriveRecord) -> Option<[u8; 16]> {
+    match record.manifest_hash {
+        Some(crate::azure::Digest::Md5(md5)) => Some(md5),
+        _ => None,
+    }
 }
 
 fn save(drive_files: &DriveFiles, checkpoint: &Checkpoint) -> Result<(), Problem> {
@@ -769,7 +785,18 @@ pub(crate) fn roll_back(
         let _ = device.drop_caches();
         let _ = device.reread_partitions();
     }
-    let Some(before) = state.record else {
+    restore_record(state.record.as_ref(), target, &drive_files, device.as_deref())
+}
+
+/// Makes the drive record what it was before the session; one that the session made is removed.
+fn restore_record(
+    before: Option<&RecordBefore>,
+    target: &TargetDrive,
+    drive_files: &DriveFiles,
+    device: Option<&Device>,
+) -> Result<(), Problem> {
+    let facts = &target.facts;
+    let Some(before) = before else {
         return match fs::remove_file(&drive_files.record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(steps::sidecar_problem(&error, &drive_files.record))
@@ -777,16 +804,11 @@ pub(crate) fn roll_back(
             _ => Ok(()),
         };
     };
-    let record = record_of(&drive_files.record)?;
-    let Some(record) = record else { return Ok(()) };
-    let hash_now = match record.manifest_hash {
-        Some(crate::azure::Digest::Md5(md5)) => Some(md5),
-        _ => None,
-    };
-    if hash_now == before.manifest_md5 {
+    let Some(record) = record_of(&drive_files.record)? else { return Ok(()) };
+    if manifest_md5_of(&record) == before.manifest_md5 {
         return Ok(());
     }
-    let header = match &device {
+    let header = match device {
         Some(device) if before.has_header_hash => {
             let reading = Device::open_with(&facts.path, Access::Read, target.sector, &Roots::default())?;
             let start = Found::look(Box::new(reading), facts.clone(), None, None)?.volume.start;
@@ -794,7 +816,7 @@ pub(crate) fn roll_back(
         }
         _ => None,
     };
-    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, &drive_files, before.manifest_md5, header.as_deref())
+    write_record(record.bitlocker_key.as_ref(), &facts.drive_id, drive_files, before.manifest_md5, header.as_deref())
 }
 
 impl AppendDrive {
