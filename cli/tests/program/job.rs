@@ -213,11 +213,13 @@ fn a_key_of_ones_own_an_identity_and_tags_are_what_the_published_api_takes() {
         assert!(code(&output) == 1 && said(&output).contains("identity"), "{}", said(&output));
     }
     assert_eq!(server.requests(), "");
-    for (api, name, more) in
-        [("import-export", "own-key", key.clone()), ("data-box", "own-key-boxes", format!("{key}{identity}"))]
-    {
+    // A drive goes into one job: each has its own.
+    for (api, name, drive, more) in [
+        ("import-export", "own-key", "WD-1.xml", key.clone()),
+        ("data-box", "own-key-boxes", "WD-2.xml", format!("{key}{identity}")),
+    ] {
         fs::write(dir.join("job.toml"), format!("{plain}{more}")).expect("written");
-        let output = server.send(&dir, &["job", "create", "--api", api, "--name", name, "WD-1.xml"]);
+        let output = server.send(&dir, &["job", "create", "--api", api, "--name", name, drive]);
         assert_eq!(code(&output), 0, "{}\n{}", said(&output), server.requests());
         let sent = server.requests();
         assert!(sent.contains("CustomerManaged") && sent.contains("keys/k") && sent.contains("\"project\""), "{sent}");
