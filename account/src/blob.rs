@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dray_engine::job::base64;
+use dray_engine::api::azure::base64;
 use dray_engine::report::{Problem, Stop};
 use ureq::http::HeaderMap;
 use zeroize::Zeroizing;

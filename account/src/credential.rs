@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dray_engine::job::base64;
+use dray_engine::api::azure::base64;
 use dray_engine::report::{Kind, Problem};
 use zeroize::{Zeroize, Zeroizing};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dray_engine::job::{XmlError, XmlStep, XmlSteps, base64};
+use dray_engine::api::azure::{XmlError, XmlStep, XmlSteps, base64};
 
 use crate::sign::decoded;
 

@@ -1,6 +1,6 @@
 //! Signatures by a shared key: of requests and of account SAS (HMAC-SHA256).
 
-use dray_engine::job::base64;
+use dray_engine::api::azure::base64;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;

@@ -254,7 +254,7 @@ impl Tokens {
         let (tenant, client) = self.application("workload")?;
         let file = variable("AZURE_FEDERATED_TOKEN_FILE")
             .ok_or_else(|| wrong("AZURE_FEDERATED_TOKEN_FILE is not set").advice("workload identity needs it"))?;
-        let text = dray_engine::job::read_input(Path::new(&file), FILE_MAX, dray_engine::job::Pipes::Taken);
+        let text = dray_engine::api::host::read_input(Path::new(&file), FILE_MAX, dray_engine::api::host::Pipes::Taken);
         let text = text.map_err(|error| wrong(format!("the federated token cannot be read: {error}")).path(&file))?;
         let assertion = Zeroizing::new(String::from_utf8_lossy(&text).trim().to_owned());
         let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use dray_account::token::STORAGE;
 use dray_account::{Account, Credential, Endpoint, Policy, Source, Tokens};
-use dray_engine::job::{self, Pipes};
+use dray_engine::api;
+use dray_engine::api::host::Pipes;
 use dray_engine::report::{Kind, Problem, Stop};
 use zeroize::Zeroizing;
 
@@ -110,7 +111,9 @@ fn secret(path: &Path, option: &str, what: &str) -> Result<Zeroizing<String>, Pr
     let problem = |error: std::io::Error| {
         Problem::new(Kind::Usage, format!("{what} cannot be read: {error}")).path(path).column(option)
     };
-    job::read_input(path, SECRET_MAX, Pipes::Taken).and_then(|bytes| job::decode_text(&bytes)).map_err(problem)
+    api::host::read_input(path, SECRET_MAX, Pipes::Taken)
+        .and_then(|bytes| api::host::decode_text(&bytes))
+        .map_err(problem)
 }
 
 impl AccountArgs {
@@ -153,7 +156,7 @@ impl AccountArgs {
     }
 
     fn credential(&self, endpoint: &Endpoint) -> Result<Credential, Problem> {
-        let now = job::timestamp();
+        let now = api::host::timestamp();
         if let Some(path) = &self.account_key_file {
             let text = secret(path, "--account-key-file", "the account key")?;
             return Credential::key(&text).map_err(|problem| problem.path(path));

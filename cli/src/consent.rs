@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use dray_engine::job::RowConsent;
+use dray_engine::api::prepare::RowConsent;
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 
 /// Characters of the serial to be typed.

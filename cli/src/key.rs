@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::{Found, KEY_FILE_LEN_MAX, Key, Opened, Pipes, find, read_input};
+use dray_engine::api::host::{Pipes, read_input};
+use dray_engine::api::inspect::{Found, KEY_FILE_LEN_MAX, Key, Opened, find};
 use dray_engine::report::{Kind, Problem};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use serde_json::json;

@@ -8,11 +8,11 @@
 //! * `dray-host`: everything that touches kernel, clock or chance.
 //!
 //! Here are the pipelines, in rooms of which each uses only those before it: `stream`, `volume`, `journal`, `dataset`,
-//! `verify`, `work`, `session`, `image`, `survey`, `bench`. Public are `job`, which is what the program may use of them, and the
-//! values that it speaks in, `report`, `units` and `watchdog`.
+//! `verify`, `work`, `session`, `image`, `survey`, `bench`. Public are [`api`], which is what a program may use of them, and
+//! the values that it speaks in, [`report`], [`units`] and [`watchdog`].
 #![forbid(unsafe_code)]
 
-pub mod job;
+pub mod api;
 pub mod report;
 
 mod bench;

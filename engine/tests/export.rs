@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dray_engine::job::account::{Exported, ExportedBlob, ExportedFile, ExportedKind, OwnBlocks};
-use dray_engine::job::{
-    self, Action, BlobType, CatalogBuilder, Contents, ListedBlobs, PrepRequest, ReadBack, Stop, Unread,
-};
-use dray_engine::job::{Encryption, FormatOption, FormatPrompt, GivenDrive};
+use dray_engine::api;
+use dray_engine::api::account::{Contents, ListedBlobs, Unread};
+use dray_engine::api::account::{Exported, ExportedBlob, ExportedFile, ExportedKind, OwnBlocks};
+use dray_engine::api::prepare::{Action, BlobType, CatalogBuilder, PrepRequest, ReadBack, Stop};
+use dray_engine::api::prepare::{Encryption, FormatOption, FormatPrompt, GivenDrive};
 use dray_engine::report::{Kind, Problem, SessionReport};
 use dray_engine::units::{ByteLen, Stamp};
 
@@ -134,7 +134,7 @@ fn request(dir: &Path, action: Action) -> PrepRequest {
         read_back: ReadBack::Full,
         action,
         // A checkpoint after every batch.
-        pace: job::Pace { bytes: 1, ..job::Pace::default() },
+        pace: api::prepare::Pace { bytes: 1, ..api::prepare::Pace::default() },
         ..PrepRequest::new(dir.join("export.jrn"), "export#1")
     }
 }
@@ -142,7 +142,7 @@ fn request(dir: &Path, action: Action) -> PrepRequest {
 /// Plans, or reads the plan, and runs with so many answers.
 fn run(dir: &Path, action: Action, answers: usize, changed: Option<usize>) -> (SessionReport, Vec<usize>) {
     let listing = (action == Action::Copy).then(listed);
-    let prepared = job::prepare_export(request(dir, action), listing, &mut |_| ());
+    let prepared = api::account::prepare_export(request(dir, action), listing, &mut |_| ());
     let prepared = prepared.unwrap_or_else(|problems| panic!("{problems}"));
     let account = Account::of(&prepared.exported().expect("an export"), answers, changed);
     let contents: Arc<dyn Contents> = Arc::clone(&account) as _;
@@ -160,7 +160,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn md5(bytes: &[u8]) -> String {
-    let mut hash = job::Md5::new();
+    let mut hash = api::hash::Md5::new();
     hash.update(bytes);
     hash.finish().iter().map(|byte| format!("{byte:02X}")).collect()
 }
@@ -212,7 +212,7 @@ fn an_account_that_goes_away_ends_the_drive_and_the_same_blobs_go_on() {
     assert!(report.drives[0].left_out.is_empty());
     // Another command does not continue it without the account.
     let other = PrepRequest { exports: false, ..request(&dir, Action::Resume) };
-    let refused = job::prepare(other, &mut |_| ()).expect_err("refused");
+    let refused = api::prepare::prepare(other, &mut |_| ()).expect_err("refused");
     assert!(refused.0[0].advice.as_ref().is_some_and(|advice| advice.contains("dray export --resume")), "{refused}");
 
     let (report, asked) = run(&dir, Action::Resume, usize::MAX, None);

@@ -25,7 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Rooms of `engine/src`, from the ground up: each may use those before it.
 const ROOMS: &[&str] = &[
     "report", "request", "stream", "volume", "journal", "dataset", "verify", "work", "session", "image", "survey",
-    "bench", "job",
+    "bench", "api",
 ];
 
 /// Crates that touch no file, clock, thread or random source.
@@ -376,7 +376,7 @@ fn rooms_of_the_engine_use_lower_ones_and_have_no_circles() {
     assert!(up.is_empty(), "\n{}", up.join("\n"));
     assert!(arrows.len() > 40, "{} modules", arrows.len());
     assert_eq!(circle(&arrows), Vec::<String>::new(), "modules that use each other");
-    let text = "use crate::work::{self, claim, list::Part};\nuse super::x::Y;\n// crate::bench::a\n#[cfg(test)]\nuse crate::job::b;";
+    let text = "use crate::work::{self, claim, list::Part};\nuse super::x::Y;\n// crate::bench::a\n#[cfg(test)]\nuse crate::api::b;";
     assert_eq!(named_modules(text, "verify"), ["work::self", "work::claim", "work::list", "verify::x"]);
     let arrow = |from: &str, to: &str| (from.to_owned(), BTreeSet::from([to.to_owned()]));
     assert_eq!(circle(&BTreeMap::from([arrow("a", "b"), arrow("b", "c"), arrow("c", "b")])), ["a", "b", "c", "b"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dray_account::{Account, Blob, Failure, Include};
-use dray_engine::job::{Selection, bloblist};
+use dray_engine::api::account::{Selection, bloblist};
 use dray_engine::report::{Problem, Problems};
 
 /// Blobs of one container that are asked for one by one; more are listed together.

@@ -10,8 +10,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dray_account::{Account, Condition};
-use dray_engine::job::repair::Claimed;
-use dray_engine::job::{Damaged, Pipes, Stop, open_input};
+use dray_engine::api::host::{Pipes, open_input};
+use dray_engine::api::image::repair::Claimed;
+use dray_engine::api::prepare::Stop;
+use dray_engine::api::verify::Damaged;
 use dray_engine::report::{Kind, Problem};
 
 /// First word of a repair file, and its version.

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use dray_engine::job::{Encryption, FormatOption, FormatPrompt, GivenDrive, GivenSource};
+use dray_engine::api::prepare::{Encryption, FormatOption, FormatPrompt, GivenDrive, GivenSource};
 
 use crate::exit::Exit;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dray_engine::job::SourceSelection;
+use dray_engine::api::prepare::SourceSelection;
 
 /// Selection of files.
 #[derive(Args, Clone, Debug)]

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
-use dray_engine::job::{Pipes, decode_text, read_input};
+use dray_engine::api::host::{Pipes, decode_text, read_input};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::classic::nearest;

@@ -1,6 +1,6 @@
 //! Sizes on the command line.
 
-use dray_engine::job::parse_size;
+use dray_engine::api::prepare::parse_size;
 use dray_engine::units::{ClusterSize, SectorSize};
 
 /// A cluster size: bytes, or with `K`/`M` in powers of two, as `format.com` writes them.

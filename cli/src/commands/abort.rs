@@ -1,6 +1,6 @@
 //! `--abort`: the last session is rolled back.
 
-use dray_engine::job::{PrepRequest, Rollback, RollbackReport, prepare_rollback};
+use dray_engine::api::prepare::{PrepRequest, Rollback, RollbackReport, prepare_rollback};
 use dray_engine::report::{Event, Problems};
 use serde_json::{Value, json};
 

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
 use dray_account::{Account, BlobKind, Condition, Failure, Include};
-use dray_engine::job::audit::{Change, SourceChange, Sum};
-use dray_engine::job::{
-    self, Audit, Audited, Files, Finding, Inventory, OutputForm, Outputs, Pipes, Proof, Reading, SessionState, There,
-};
+use dray_engine::api;
+use dray_engine::api::account::audit::{Change, SourceChange, Sum};
+use dray_engine::api::account::{Audit, Audited, Finding, Inventory, Proof, Reading, There};
+use dray_engine::api::host::{OutputForm, Outputs, Pipes};
+use dray_engine::api::inspect::Files;
+use dray_engine::api::records::SessionState;
 use dray_engine::report::{Event, Kind, Problem, Problems, Stop};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
@@ -397,9 +399,9 @@ impl AuditArgs {
     /// Without manifests, takes those that were kept next to the journal.
     fn take_kept(&mut self) -> Result<(), Problem> {
         let Some(path) = self.sent.journal.as_ref().filter(|_| self.sent.manifest.is_empty()) else { return Ok(()) };
-        let book = job::read_journal(path)?;
+        let book = api::records::read_journal(path)?;
         let drives = book.ledger.finished_drives();
-        let kept = drives.iter().map(|drive| job::kept_manifest(path, &drive.drive_id));
+        let kept = drives.iter().map(|drive| api::prepare::kept_manifest(path, &drive.drive_id));
         self.sent.manifest = kept.filter(|manifest| manifest.exists()).collect();
         if self.sent.manifest.is_empty() {
             let problem =
@@ -427,7 +429,7 @@ impl AuditArgs {
     /// Finished drives of the journal whose manifest is not among those given.
     fn without_manifest(&self, audit: &Audit) -> Result<Vec<String>, Problem> {
         let Some(path) = &self.sent.journal else { return Ok(Vec::new()) };
-        let book = job::read_journal(path)?;
+        let book = api::records::read_journal(path)?;
         let given: Vec<String> =
             audit.drives.iter().map(|(_, _, md5)| md5.iter().map(|byte| format!("{byte:02X}")).collect()).collect();
         let ids = book.ledger.drive_ids();
@@ -454,8 +456,8 @@ impl AuditArgs {
     /// Sources that are not as the manifests say.
     fn changes(&self, audit: &Audit, stop: &Stop, output: &Output) -> Result<Option<Vec<SourceChange>>, Problems> {
         let Some(path) = &self.sent.sources else { return Ok(None) };
-        let book = self.sent.journal.as_deref().map(job::read_journal).transpose()?;
-        let since = book.as_ref().and_then(|book| job::audit::begun(&book.ledger));
+        let book = self.sent.journal.as_deref().map(api::records::read_journal).transpose()?;
+        let since = book.as_ref().and_then(|book| api::account::audit::begun(&book.ledger));
         let working = output.working();
         let mut done = 0;
         let changes = audit.compare_sources(path, since, &mut |_| (), &mut |bytes| {
@@ -568,7 +570,7 @@ fn list_account(account: &Account, audit: &mut Audit, output: &Output) -> Result
 
 fn read_inventory(path: &Path, audit: &mut Audit, output: &Output) -> Result<(), Problems> {
     let failed = |error| Problem::new(Kind::Usage, format!("the inventory cannot be read: {error}")).path(path);
-    let file = job::open_input(path, Pipes::Taken).map_err(failed)?;
+    let file = api::host::open_input(path, Pipes::Taken).map_err(failed)?;
     let mut inventory = Inventory::new(path, BufReader::with_capacity(1 << 20, file))?;
     if !inventory.has_md5() {
         output.warning("the inventory has no column Content-MD5: of no blob it says what is in it");
@@ -710,7 +712,7 @@ fn one(
         if is_sample && index != 0 && index != last {
             continue;
         }
-        let mut sum = job::Md5::new();
+        let mut sum = api::hash::Md5::new();
         let (mut at, end) = (piece.offset, piece.offset + piece.len);
         while at < end {
             let len = (end - at).min(buffer.len() as u64) as usize;
@@ -742,7 +744,7 @@ fn compare(
 ) -> Result<Result<Came, String>, Problem> {
     use std::os::unix::fs::FileExt;
     let failed = |error| Problem::new(Kind::Source, format!("the source cannot be read: {error}")).path(path);
-    let file: File = job::open_input(path, Pipes::Refused).map_err(failed)?;
+    let file: File = api::host::open_input(path, Pipes::Refused).map_err(failed)?;
     let mut own = vec![0; buffer.len()];
     let step = buffer.len() as u64;
     let last = (length.saturating_sub(1)) / step;
@@ -784,7 +786,7 @@ fn as_json(row: &Audited) -> Value {
 }
 
 /// One row a blob, with what the dataset's own row said of it.
-fn write_left(mut file: job::OutputFile, rows: &[Audited]) -> Result<(), Problem> {
+fn write_left(mut file: api::host::OutputFile, rows: &[Audited]) -> Result<(), Problem> {
     file.add(format!("{LEFT_HEAD}\n").as_bytes())?;
     let cell = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     for row in rows {
@@ -815,7 +817,7 @@ fn write_left(mut file: job::OutputFile, rows: &[Audited]) -> Result<(), Problem
 }
 
 fn page_of(outcome: &Outcome) -> Page {
-    let lead = format!("{} · {}", outcome.asked, job::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
+    let lead = format!("{} · {}", outcome.asked, api::host::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
     let mut page = Page::new("Audit: may the sources go?", &lead);
     let (tone, word, sentence) = outcome.headline();
     page.verdict(tone, word, &sentence);

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
-use dray_engine::job::{
-    self, Bench, BenchReport, BenchRequest, Bottleneck, Cipher, Direction, EngineChoice, LinkCounters, Outputs, Point,
-};
+use dray_engine::api;
+use dray_engine::api::host::Outputs;
+use dray_engine::api::measure::{Bench, BenchReport, BenchRequest, Bottleneck, Direction, LinkCounters, Point};
+use dray_engine::api::prepare::{Cipher, EngineChoice};
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 use serde_json::{Value, json};
 
@@ -130,7 +131,7 @@ impl BenchArgs {
             let seconds = self.minutes.map_or(self.seconds * TOGETHER, |minutes| minutes * 60.0);
             let drives = count(benches.len() as u64, "drive");
             shown(format!("{drives} at once, for {}", left(Duration::from_secs_f64(seconds))));
-            job::together(&benches, &mut reports, Duration::from_secs_f64(seconds), &signals.stop)?;
+            api::measure::together(&benches, &mut reports, Duration::from_secs_f64(seconds), &signals.stop)?;
         }
         drop(working);
         if let (Some(file), Some(report)) = (page, reports.first()) {

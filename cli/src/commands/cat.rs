@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use clap::Args;
-use dray_engine::job::{Files, Opened};
+use dray_engine::api::inspect::{Files, Opened};
 use dray_engine::report::{Kind, Problem};
 
 use crate::exit::Exit;
@@ -56,7 +56,12 @@ impl Cat {
 }
 
 /// Copies one file to stdout; `false` when the reader has closed the pipe.
-fn one(files: &Files<'_>, file: dray_engine::job::FileId, path: &str, opened: &Opened) -> Result<bool, Problem> {
+fn one(
+    files: &Files<'_>,
+    file: dray_engine::api::inspect::FileId,
+    path: &str,
+    opened: &Opened,
+) -> Result<bool, Problem> {
     let mut reader = files.open(file).map_err(|problem| Problem { value: Some(path.to_owned()), ..problem })?;
     let mut stdout = std::io::stdout().lock();
     let mut buffer = vec![0; PIECE];

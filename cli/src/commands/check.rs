@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{InputKind, Linted, lint};
+use dray_engine::api::prepare::{InputKind, Linted, lint};
 use dray_engine::report::{Problem, Problems};
 use serde_json::json;
 

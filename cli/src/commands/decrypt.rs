@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use dray_engine::job::{Decrypted, Opened, Stop, To, Workers, decrypt, gates};
+use dray_engine::api::inspect::{Decrypted, Opened, To, decrypt};
+use dray_engine::api::measure::gates;
+use dray_engine::api::prepare::{Stop, Workers};
 use dray_engine::report::{Kind, Problem};
 use dray_engine::units::ByteLen;
 use serde_json::json;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::PrepRequest;
+use dray_engine::api::prepare::PrepRequest;
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::ingest::IngestArgs;

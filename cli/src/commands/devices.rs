@@ -1,7 +1,8 @@
 //! `dray devices`: every disk, and whether a session would accept it.
 
 use clap::Args;
-use dray_engine::job::{self, Health, Seen};
+use dray_engine::api;
+use dray_engine::api::measure::{Health, Seen};
 use dray_engine::report::Problem;
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ impl Devices {
         let disks = watched(
             "looking at the disks",
             |text| output.warning(&text),
-            |_| job::disks(&job::Roots::default(), self.all),
+            |_| api::measure::disks(&api::host::Roots::default(), self.all),
         );
         if output.is_json() {
             disks.iter().for_each(|disk| output.object("device", to_json(disk)));

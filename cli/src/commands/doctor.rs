@@ -1,7 +1,8 @@
 //! `dray doctor`: obstacles of the machine, each with a one-line remedy.
 
 use clap::Args;
-use dray_engine::job::{self, CheckState as State, MachineCheck};
+use dray_engine::api;
+use dray_engine::api::measure::{CheckState as State, MachineCheck};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ pub struct Doctor {}
 impl Doctor {
     /// Examines the machine and prints the results.
     pub fn run(self, output: &Output) -> Exit {
-        let checks = job::examine(&job::Roots::default());
+        let checks = api::measure::examine(&api::host::Roots::default());
         for check in &checks {
             if output.is_json() {
                 output.object(

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
 use dray_account::Account;
-use dray_engine::job::account::Exported;
-use dray_engine::job::{
-    self, Action, Contents, KeptBlob, ListedBlobs, OutputFile, OutputForm, Outputs, Pipes, PrepRequest, Prepared,
-    RowConsent, Selection, SessionState, Stop, bloblist, exported,
-};
+use dray_engine::api;
+use dray_engine::api::account::Exported;
+use dray_engine::api::account::{Contents, KeptBlob, ListedBlobs, Selection, bloblist, exported};
+use dray_engine::api::host::{OutputFile, OutputForm, Outputs, Pipes};
+use dray_engine::api::prepare::{Action, PrepRequest, Prepared, RowConsent, Stop};
+use dray_engine::api::records::SessionState;
 use dray_engine::report::{Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_service::export::logs::{self, LogsOf};
 use dray_service::export::report::paths_of;
@@ -171,7 +172,7 @@ impl Job for Planned {
 /// Facts known before the drives are written, for the report afterwards.
 struct Facts {
     exported: Arc<Exported>,
-    catalog: Arc<job::Catalog>,
+    catalog: Arc<api::prepare::Catalog>,
     unplaced: Vec<u32>,
 }
 
@@ -232,7 +233,7 @@ fn kept(refused: &Refused) -> KeptBlob {
 /// finished before it was cut off. The first has the blobs that cannot be exported, too.
 fn write_logs(request: &PrepRequest, dir: &Path, output: &Output) {
     let (journal, id) = (&request.journal, &request.session);
-    let ledger = job::read_journal(journal).unwrap_or_default().ledger;
+    let ledger = api::records::read_journal(journal).unwrap_or_default().ledger;
     let Some(session) = ledger.last().filter(|session| session.id == *id) else { return };
     let refused = exported::place_refused(journal, id);
     let done = session.drives.iter().filter(|drive| drive.state == SessionState::Completed);
@@ -242,7 +243,7 @@ fn write_logs(request: &PrepRequest, dir: &Path, output: &Output) {
         if !part.exists() {
             continue;
         }
-        let manifest = job::kept_manifest(journal, drive_id);
+        let manifest = api::prepare::kept_manifest(journal, drive_id);
         let write = || -> std::io::Result<()> {
             let mut blobs = exported::read(&part)?;
             if i == 0 && refused.exists() {
@@ -297,7 +298,7 @@ impl Export {
         if self.abort {
             return abort::run(request, &consent, self.dry_run, output);
         }
-        if job::is_complete(&request) {
+        if api::prepare::is_complete(&request) {
             write_logs(&request, &self.logs_beside(), output);
             // Says so.
             return prep::session(request, &consent, self.dry_run, output).exit;
@@ -326,7 +327,7 @@ impl Export {
             let failed = |error: std::io::Error| {
                 Problem::new(Kind::Usage, format!("the blob list cannot be read: {error}")).path(path)
             };
-            let bytes = job::read_input(path, LIST_MAX, Pipes::Taken).map_err(failed);
+            let bytes = api::host::read_input(path, LIST_MAX, Pipes::Taken).map_err(failed);
             match bytes.map_err(Problems::from).and_then(|bytes| bloblist::read(path, &bytes[..])) {
                 Ok(list) => {
                     list.warnings.iter().for_each(|warning| output.note(warning));
@@ -361,7 +362,7 @@ impl Export {
         // A driveset from a pipe can be read once.
         let is_file = self.driveset.as_ref().is_some_and(|path| !path.exists() || path.is_file());
         let Some(nothing) = export::nothing().filter(|_| is_file) else { return Vec::new() };
-        let checked = job::prepare_export(request.clone(), Some(nothing), &mut |_| ());
+        let checked = api::account::prepare_export(request.clone(), Some(nothing), &mut |_| ());
         checked.err().map(|problems| problems.0).unwrap_or_default()
     }
 
@@ -449,7 +450,7 @@ impl Export {
             "checking and planning",
             |text| output.warning(&text),
             |beat| {
-                job::prepare_export(request, listed, &mut |event| {
+                api::account::prepare_export(request, listed, &mut |event| {
                     beat();
                     scan.event(&event);
                 })

@@ -5,8 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{
-    self, Action, Encryption, FormatOption, FormatPrompt, GivenDrive, PrepRequest, Prepared, RecoveryForm, WindowsDrive,
+use dray_engine::api;
+use dray_engine::api::prepare::{
+    Action, Encryption, FormatOption, FormatPrompt, GivenDrive, PrepRequest, Prepared, RecoveryForm, WindowsDrive,
 };
 use dray_engine::report::{Kind, Problem, Problems};
 
@@ -136,12 +137,13 @@ struct StateDir {
 impl StateDir {
     /// The state directory for the drive called `drive` on the command line.
     fn of(keys: &Path, drive: &str) -> Self {
-        let image = drive.rsplit_once(':').filter(|(path, size)| !path.is_empty() && job::parse_size(size).is_some());
+        let image =
+            drive.rsplit_once(':').filter(|(path, size)| !path.is_empty() && api::prepare::parse_size(size).is_some());
         let path = image.map_or(drive, |(path, _)| path);
         let last = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or("drive");
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let name: String = last.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-        Self { dir: keys.join(format!("{}{name}", job::STATE_DIR)) }
+        Self { dir: keys.join(format!("{}{name}", api::prepare::STATE_DIR)) }
     }
 
     fn journal(&self) -> PathBuf {
@@ -164,7 +166,7 @@ impl StateDir {
     /// Removes the files of a finished run, and the directory if it is empty then. An unfinished run stays.
     fn clear(&self) {
         let journal = self.journal();
-        if let Ok(book) = job::read_journal(&journal) {
+        if let Ok(book) = api::records::read_journal(&journal) {
             if book.ledger.unfinished().is_some() || !book.damage.is_empty() {
                 return;
             }
@@ -268,7 +270,7 @@ impl Format {
                 "checking and planning",
                 |text| output.warning(&text),
                 |beat| {
-                    job::prepare(request, &mut |event| {
+                    api::prepare::prepare(request, &mut |event| {
                         beat();
                         scan.event(&event);
                     })

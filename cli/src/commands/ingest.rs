@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use dray_engine::job::copylog::DriveStatus;
-use dray_engine::job::{Delivery, Digest, Journals, Judged, Logs, VerifyRequest, judge};
+use dray_engine::api::account::Delivery;
+use dray_engine::api::azure::Digest;
+use dray_engine::api::verify::copylog::DriveStatus;
+use dray_engine::api::verify::{Journals, Judged, Logs, VerifyRequest, judge};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 use dray_service::ingest::{IN_FLIGHT_MAX, Import, Imported, Ingest, LogOptions, Options, Summary};
@@ -123,7 +125,7 @@ fn job_name(text: &str) -> Result<String, String> {
 }
 
 fn container(text: &str) -> Result<String, String> {
-    dray_engine::job::check_container(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+    dray_engine::api::azure::check_container(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 impl LogArgs {
@@ -229,7 +231,7 @@ impl IngestArgs {
         let (request, logs, journals, stop) = (&request, &Logs::none(), &Journals::none(), &signals.stop);
         let judged = at_once(&opened, "importing", (&signals, output), &|index, one, workers, events| {
             let deliver = |delivery: &Delivery<'_>| imports[index].begin(delivery);
-            let deliver = Some(&deliver as &dray_engine::job::Deliver<'_>);
+            let deliver = Some(&deliver as &dray_engine::api::account::Deliver<'_>);
             judge::run(one, &judge::Context { index, request, logs, journals, workers, events, stop, deliver })
         })?;
         for (import, judged) in imports.iter().zip(judged) {

@@ -1,7 +1,7 @@
 //! `dray inspect`: partitions and encryption of a drive, without a key; with one, its file system too.
 
 use clap::Args;
-use dray_engine::job::{BackupBoot, CopyState, Files, Form, Found, Inside, Integrity, Opened, files, find};
+use dray_engine::api::inspect::{BackupBoot, CopyState, Files, Form, Found, Inside, Integrity, Opened, files, find};
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use dray_account::Endpoint;
 use dray_account::token::management_of;
-use dray_engine::job::{self, OutputForm, Outputs, SessionDrive};
+use dray_engine::api;
+use dray_engine::api::host::{OutputForm, Outputs};
+use dray_engine::api::records::SessionDrive;
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -467,8 +469,8 @@ impl Create {
             let body = body::with_keys(&request, &part.drives);
             let answer = service.call(self.api, "PUT", &this.resource, Some(&body))?;
             Job::first_state(self.api).clone_into(&mut this.state);
-            this.submitted_at = Some(job::timestamp());
-            this.learn(&answer, job::timestamp());
+            this.submitted_at = Some(api::host::timestamp());
+            this.learn(&answer, api::host::timestamp());
             this.save(&part.file)?;
         }
         if !report(output, &this, &part.file, warnings) {
@@ -544,7 +546,7 @@ impl Create {
         all_known: &[Option<SessionDrive>],
     ) -> Result<Job, Problems> {
         let sum = |path: &Path| {
-            job::sha256_of(path)
+            api::records::sha256_of(path)
                 .map_err(|error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path))
         };
         let mut known = Vec::new();
@@ -580,7 +582,7 @@ impl Create {
             is_export: described.export.is_some(),
             state: "Drafted".into(),
             drives: known,
-            created_at: job::timestamp(),
+            created_at: api::host::timestamp(),
             submitted_at: None,
             shipped_at: None,
             ended_at: None,
@@ -678,7 +680,7 @@ fn numbered(path: &Path, number: Option<usize>) -> PathBuf {
 
 /// The local date.
 fn today() -> jiff::civil::Date {
-    job::timestamp().to_zoned(jiff::tz::TimeZone::system()).date()
+    api::host::timestamp().to_zoned(jiff::tz::TimeZone::system()).date()
 }
 
 fn make(dir: &Path) -> Result<(), Problem> {
@@ -691,7 +693,7 @@ fn make(dir: &Path) -> Result<(), Problem> {
 
 /// The key in a key file; `None` when it cannot be read or is not UTF-8.
 fn read_key(path: &Path) -> Option<Zeroizing<String>> {
-    let bytes = job::read_input(path, KEY_MAX, job::Pipes::Refused).ok()?;
+    let bytes = api::host::read_input(path, KEY_MAX, api::host::Pipes::Refused).ok()?;
     std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
@@ -764,7 +766,7 @@ impl Show {
         let mut this = Job::load(&self.file)?;
         if let Some(service) = self.sending.service()? {
             let answer = service.call(this.api, "GET", &this.resource, None)?;
-            this.learn(&answer, job::timestamp());
+            this.learn(&answer, api::host::timestamp());
             this.save(&self.file)?;
         }
         report(output, &this, &self.file, &[]);
@@ -806,13 +808,13 @@ impl Ship {
         let sent = match self.sending.service()? {
             Some(service) => {
                 let answer = service.call(this.api, method, &path, Some(&request.to_string()))?;
-                this.learn(&answer, job::timestamp());
+                this.learn(&answer, api::host::timestamp());
                 true
             }
             None => false,
         };
         Job::shipped_state(this.api).clone_into(&mut this.state);
-        this.shipped_at = Some(job::timestamp());
+        this.shipped_at = Some(api::host::timestamp());
         this.carrier = Some(self.carrier.trim().to_owned());
         this.tracking = Some(self.tracking.trim().to_owned());
         this.save(&self.file)?;
@@ -863,7 +865,7 @@ impl Cancel {
             None => false,
         };
         if drafted && !sent { "Cancelled" } else { "Cancelling" }.clone_into(&mut this.state);
-        this.ended_at.get_or_insert(job::timestamp());
+        this.ended_at.get_or_insert(api::host::timestamp());
         this.save(&self.file)?;
         if !report(output, &this, &self.file, &warnings) && !sent {
             unsent(output, method, &path, this.api, &request);
@@ -892,11 +894,11 @@ impl Keys {
         let answer = service.call(this.api, "POST", &path, None)?;
         let text = Zeroizing::new(format!("{answer:#}\n"));
         // Looked at before it is kept: an answer without keys would only be found out when the drives are back.
-        job::Key::read(text.as_bytes()).map_err(|problem| {
+        api::inspect::Key::read(text.as_bytes()).map_err(|problem| {
             Problem { kind: Kind::Refused, ..problem }
                 .advice("the service gives keys once the drives are being copied; try again later")
         })?;
-        job::write_private(&self.to, text.as_bytes())?;
+        api::records::write_private(&self.to, text.as_bytes())?;
         let to = self.to.display().to_string();
         if !output.result("keys", serde_json::json!({ "job": this.name, "file": to })) {
             output.say(&format!("The keys are in {to}: keep it apart from the drives.\n"));
@@ -914,7 +916,7 @@ impl Watch {
         let mut before = String::new();
         loop {
             let answer = service.call(this.api, "GET", &this.resource, None)?;
-            this.learn(&answer, job::timestamp());
+            this.learn(&answer, api::host::timestamp());
             this.save(&self.file)?;
             let drives: Vec<String> =
                 this.drives.iter().map(|drive| format!("{}{:?}", drive.state, drive.percent)).collect();
@@ -949,7 +951,7 @@ impl Update {
         match self.sending.service()? {
             Some(service) => {
                 let answer = service.call(this.api, "PATCH", &this.resource, Some(&request.to_string()))?;
-                this.learn(&answer, job::timestamp());
+                this.learn(&answer, api::host::timestamp());
             }
             None => {
                 unsent(output, "PATCH", &this.resource, this.api, &request);
@@ -998,7 +1000,7 @@ impl Delete {
             }
         }
         "Deleted".clone_into(&mut this.state);
-        this.ended_at.get_or_insert(job::timestamp());
+        this.ended_at.get_or_insert(api::host::timestamp());
         this.save(&self.file)?;
         report(output, &this, &self.file, &[]);
         Ok(())
@@ -1058,7 +1060,7 @@ impl Logs {
             let path = self.to.join(name);
             if !path.exists() {
                 let bytes = account.read_whole(&container, &blob, LOG_MAX).map_err(|failure| failure.problem())?;
-                job::write_private(&path, &bytes)?;
+                api::records::write_private(&path, &bytes)?;
             }
             files.push(serde_json::json!({ "drive_id": drive, "kind": kind, "path": path.display().to_string() }));
         }
@@ -1139,9 +1141,9 @@ impl Papers {
         let mut pages = vec![
             ("packing-slip", papers::slip(&this)),
             ("drive-labels", papers::labels(&this)),
-            ("chain-of-custody", papers::custody(&this, verified.as_ref(), job::timestamp())),
+            ("chain-of-custody", papers::custody(&this, verified.as_ref(), api::host::timestamp())),
         ];
-        pages.extend(goods.map(|goods| ("customs-invoice", papers::invoice(&this, &goods, job::timestamp()))));
+        pages.extend(goods.map(|goods| ("customs-invoice", papers::invoice(&this, &goods, api::host::timestamp()))));
         for (name, page) in pages {
             let path = dir.join(format!("{}-{name}.html", this.name));
             page.save(outputs.begin(&path, page::FORM)?)?;
@@ -1167,7 +1169,7 @@ fn as_json(this: &Job, file: &Path, warnings: &[Problem]) -> Value {
 /// Day of the deadline, days left, and its consequence.
 fn deadline(this: &Job) -> Option<String> {
     let (at, what) = this.deadline()?;
-    let days = (at.as_second() - job::timestamp().as_second()).div_euclid(86_400);
+    let days = (at.as_second() - api::host::timestamp().as_second()).div_euclid(86_400);
     let left = if days < 0 { "past".to_owned() } else { format!("{} left", count(days.unsigned_abs(), "day")) };
     Some(format!("{} ({left}): {what}", at.strftime("%Y-%m-%d")))
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use dray_engine::job::{self, Book, CopySession, Ledger, SessionDrive, SessionState, ledger};
+use dray_engine::api;
+use dray_engine::api::records::{Book, CopySession, Ledger, SessionDrive, SessionState, ledger};
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ pub fn list(journal: &Path, what: Listing, output: &Output) -> Exit {
         let problem = Problem::new(Kind::Usage, "the journal does not exist").path(journal);
         return output.problem(problem.advice("check the path, or begin a session"));
     }
-    let book = match job::read_journal(journal) {
+    let book = match api::records::read_journal(journal) {
         Ok(book) => book,
         Err(problem) => return output.problem(problem),
     };
@@ -108,7 +109,7 @@ impl Standing {
     pub fn of(journal: &Path, ledger: &Ledger, session: &CopySession) -> Self {
         let is_last = ledger.last().is_some_and(|last| std::ptr::eq(last, session));
         let is_open = is_last && session.is_unfinished();
-        let process = if is_open { job::journal_holder(journal) } else { None };
+        let process = if is_open { api::records::journal_holder(journal) } else { None };
         let next = match (session.state, process) {
             _ if !is_last => None,
             (SessionState::Started | SessionState::Interrupted, None) if is_export(session) => {

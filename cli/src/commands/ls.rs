@@ -1,7 +1,7 @@
 //! `dray ls`: the files of a drive.
 
 use clap::Args;
-use dray_engine::job::{Files, Listed};
+use dray_engine::api::inspect::{Files, Listed};
 use dray_engine::report::{Kind, Problem};
 use dray_engine::units::FileTime;
 use serde_json::json;

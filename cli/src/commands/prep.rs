@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 
 use clap::builder::ArgPredicate;
 use clap::{ArgGroup, Args, ValueEnum};
-use dray_engine::job::{
-    self, AbsentDrive, Action, Disposition, EngineChoice, MetadataFields, OutputFile, Outputs, Pace, PrepRequest,
-    Prepared, ReadBack, RowConsent, SizeClass, Stop, Table,
+use dray_engine::api;
+use dray_engine::api::host::{OutputFile, Outputs};
+use dray_engine::api::prepare::{
+    AbsentDrive, Action, Disposition, EngineChoice, MetadataFields, Pace, PrepRequest, Prepared, ReadBack, RowConsent,
+    SizeClass, Stop, Table,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::{ByteLen, SectorSize};
@@ -402,7 +404,7 @@ fn disposition(text: &str) -> Result<Disposition, String> {
 }
 
 fn drive_size(text: &str) -> Result<ByteLen, String> {
-    job::parse_size(text).ok_or_else(|| "use a size as drives are sold, for example 8TB or 500GB".into())
+    api::prepare::parse_size(text).ok_or_else(|| "use a size as drives are sold, for example 8TB or 500GB".into())
 }
 
 fn absent_drive(text: &str) -> Result<AbsentDrive, String> {
@@ -521,7 +523,7 @@ fn estimate(request: &PrepRequest, sizes: &[ByteLen], output: &Output) -> Exit {
         false => request.clone(),
     };
     let scan = output.scan();
-    let estimated = job::estimate(&request, sizes, &mut |event| scan.event(&event));
+    let estimated = api::prepare::estimate(&request, sizes, &mut |event| scan.event(&event));
     scan.end();
     let estimate = match estimated {
         Ok(estimate) => estimate,
@@ -541,7 +543,7 @@ fn estimate(request: &PrepRequest, sizes: &[ByteLen], output: &Output) -> Exit {
 
 /// Rebuilds a lost journal.
 fn rebuild(request: &PrepRequest, output: &Output) -> Exit {
-    let drives = match job::rebuild_journal(request) {
+    let drives = match api::prepare::rebuild_journal(request) {
         Ok(drives) => drives,
         Err(problems) => {
             output.problems(&problems);
@@ -672,14 +674,14 @@ fn keep_off(page: &OutputFile, plan: &PlanSummary, journal: &Path) -> Result<(),
 
 /// From the request to the exit code.
 pub fn session(request: PrepRequest, consent: &Consent, dry_run: bool, output: &Output) -> Ended {
-    if job::is_complete(&request) {
+    if api::prepare::is_complete(&request) {
         let whole = SessionReport { journal: request.journal.clone(), ..SessionReport::default() };
         if !output.result("summary", objects::summary(&request.session, &whole)) {
             output.chat(&format!("Session {} is complete: nothing left to do.\n", request.session));
         }
         return Ended::before(Exit::Done);
     }
-    session_of(request, consent, dry_run, output, job::prepare, |_| Ok(()))
+    session_of(request, consent, dry_run, output, api::prepare::prepare, |_| Ok(()))
 }
 
 /// As [`session`], with another preflight, and a step between preflight and consent.
@@ -790,7 +792,7 @@ pub fn carry_out(job: impl Job, consent: &Consent, dry_run: bool, output: &Outpu
             let exit = Exit::of_report(&report);
             if let Some(log) = &report.log {
                 // A log that cannot be written has no effect on the drives' result.
-                let _ = job::append_to_log(log, &format!("exit code {}: {}", exit.code(), exit.meaning()));
+                let _ = api::prepare::append_to_log(log, &format!("exit code {}: {}", exit.code(), exit.meaning()));
             }
             Ended { exit, report: Some(report) }
         }
@@ -838,7 +840,7 @@ mod tests {
     use super::*;
     use crate::args::{self, OutputArgs, Parsed};
     use crate::commands::Command;
-    use dray_engine::job::SourceSelection;
+    use dray_engine::api::prepare::SourceSelection;
     use dray_engine::report::{DrivePlan, DriveResult, Stage, Waiting};
     use std::cell::RefCell;
     use std::rc::Rc;

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dray_account::{Account, BlobKind, Include};
-use dray_engine::job::export::{Costs, Directories, Obstacle, Packed, Room, Wanted};
-use dray_engine::job::{self, BlobList, Inventory, OutputForm, Outputs, Pipes, Selection, bloblist};
+use dray_engine::api;
+use dray_engine::api::account::export::{Costs, Directories, Obstacle, Packed, Room, Wanted};
+use dray_engine::api::account::{BlobList, Inventory, Selection, bloblist};
+use dray_engine::api::host::{OutputForm, Outputs, Pipes};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::{ByteLen, ClusterSize};
 use dray_service::listing;
@@ -71,7 +73,7 @@ pub struct Preview {
 }
 
 fn size(text: &str) -> Result<ByteLen, String> {
-    job::parse_size(text)
+    api::prepare::parse_size(text)
         .filter(|size| size.0 >= 1 << 30)
         .ok_or_else(|| "use a size such as 500GB, 4TB or 1.5 TB".into())
 }
@@ -189,12 +191,12 @@ impl Preview {
         if self.drive.is_empty() {
             return Ok((self.drive_size.iter().map(|size| (*size, "--drive-size".to_owned())).collect(), true));
         }
-        let disks = job::disks(&job::Roots::default(), true);
+        let disks = api::measure::disks(&api::host::Roots::default(), true);
         let mut problems = Problems::default();
         let mut sizes = Vec::new();
         for name in &self.drive {
             let node = std::fs::canonicalize(name).ok();
-            let is_it = |disk: &&job::Seen| {
+            let is_it = |disk: &&api::measure::Seen| {
                 node.as_ref().is_some_and(|node| *node == disk.path)
                     || disk.identity.known_serial().is_some_and(|serial| serial.eq_ignore_ascii_case(name))
             };
@@ -282,7 +284,7 @@ impl Preview {
         let failed = |error: std::io::Error| {
             Problem::new(Kind::Usage, format!("the blob list cannot be read: {error}")).path(&self.blob_list)
         };
-        let bytes = job::read_input(&self.blob_list, LIST_MAX, Pipes::Taken).map_err(failed)?;
+        let bytes = api::host::read_input(&self.blob_list, LIST_MAX, Pipes::Taken).map_err(failed)?;
         bloblist::read(&self.blob_list, &bytes[..])
     }
 
@@ -309,7 +311,7 @@ impl Preview {
         seen: &mut dyn FnMut(),
     ) -> Result<(), Problems> {
         let failed = |error| Problem::new(Kind::Usage, format!("the inventory cannot be read: {error}")).path(path);
-        let file = job::open_input(path, Pipes::Taken).map_err(failed)?;
+        let file = api::host::open_input(path, Pipes::Taken).map_err(failed)?;
         let mut inventory = Inventory::new(path, BufReader::with_capacity(1 << 20, file))?;
         while let Some(blob) = inventory.next_blob()? {
             if blob.snapshot.is_some() && !self.snapshots {

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::{
-    Answer, BlobNames, DriveVerdict, Journals, LogPlace, Logs, Opened, Outputs, Rehearsed, Told, VerifyRequest,
-    check_job_name, conclude, find, judge, of_found, of_locked, refusal, rehearsal, sum_of_drives,
+use dray_engine::api::azure::check_job_name;
+use dray_engine::api::host::Outputs;
+use dray_engine::api::inspect::{Opened, find};
+use dray_engine::api::verify::{
+    Answer, BlobNames, DriveVerdict, Journals, LogPlace, Logs, Rehearsed, Told, VerifyRequest, conclude, judge,
+    of_found, of_locked, refusal, rehearsal, sum_of_drives,
 };
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
@@ -80,7 +83,7 @@ impl Rehearse {
         let signals = Signals::install(signals::VERIFY)
             .map_err(|error| Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")))?;
         let keys = KeyArgs { key_file: self.record.clone(), key_fd: None }.read()?;
-        if !keys.given().is_some_and(dray_engine::job::Key::has_record) {
+        if !keys.given().is_some_and(dray_engine::api::inspect::Key::has_record) {
             let problem = Problem::new(Kind::Usage, "holds no drive record, which the job is made of");
             return Err(problem.path(&self.record[0]).advice("give the file <DriveId>.xml of prep-import").into());
         }

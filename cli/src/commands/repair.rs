@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use dray_engine::job::{Files, Opened};
+use dray_engine::api::inspect::{Files, Opened};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 use dray_service::ingest::{IN_FLIGHT_MAX, Imported};

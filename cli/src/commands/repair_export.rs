@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{
-    Answer, Check, Damaged, Digest, DriveVerdict, GuardContext, Journals, Key, Logs, Target, VerifyRequest,
-    failed_in_log, judge, repair,
+use dray_engine::api::azure::Digest;
+use dray_engine::api::host::GuardContext;
+use dray_engine::api::image::{Target, repair};
+use dray_engine::api::inspect::Key;
+use dray_engine::api::verify::{
+    Answer, Check, Damaged, DriveVerdict, Journals, Logs, VerifyRequest, failed_in_log, judge,
 };
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use dray_engine::job::{self, Book, CopySession, SessionState};
+use dray_engine::api;
+use dray_engine::api::records::{Book, CopySession, SessionState};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use crate::commands::about::quoted;
@@ -143,7 +144,7 @@ fn read(journal: &Path, problems: &mut Problems) -> Option<Book> {
         problems.push(problem.advice("check the path, or begin a session with `dray prep-import`"));
         return None;
     }
-    job::read_journal(journal).map_err(|problem| problems.push(problem)).ok()
+    api::records::read_journal(journal).map_err(|problem| problems.push(problem)).ok()
 }
 
 fn sum(session: &CopySession, standing: &Standing) -> String {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{ArgGroup, Args, Subcommand};
-use dray_engine::job::shards::{self, Durable};
-use dray_engine::job::{self, Action as Act, Outputs, PrepRequest, Prepared};
+use dray_engine::api;
+use dray_engine::api::host::Outputs;
+use dray_engine::api::prepare::shards::{self, Durable};
+use dray_engine::api::prepare::{Action as Act, PrepRequest, Prepared};
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
@@ -197,7 +199,7 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         written = Some(index);
         Ok(())
     };
-    let ended = prep::session_of(request, &consent, true, output, job::prepare, step);
+    let ended = prep::session_of(request, &consent, true, output, api::prepare::prepare, step);
     if let (Exit::Done, Some(index)) = (ended.exit, &written) {
         let unknown = hosts.of.keys().filter(|serial| !index.shards.iter().any(|entry| entry.is_called(serial)));
         for serial in unknown {
@@ -342,7 +344,7 @@ impl Run {
         let journal = index.journal(entry, self.records_stay.as_deref());
         let request = self.request(&index.session, &journal);
         let mut entry = entry.clone();
-        let ended = if job::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
+        let ended = if api::prepare::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
             // Killed between its last record and its result.
             Ended::before(Exit::Done)
         } else {
@@ -361,7 +363,8 @@ impl Run {
     /// Prepares the drive of the shard: the one of the plan, the one that it has taken, or one that it takes now.
     fn prepare(&self, index: &Index, entry: &mut Entry, request: PrepRequest, output: &Output) -> Ended {
         let file = index.dir.join(&entry.file);
-        let begun = |journal: &Path| job::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
+        let begun =
+            |journal: &Path| api::records::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
         let journal = request.journal.clone();
         if let Some(host) = entry.host.as_ref().filter(|host| **host != lock::host_name())
             && entry.is_any
@@ -430,9 +433,9 @@ impl Run {
 fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &Path) -> Outcome {
     let journal = fs::canonicalize(journal).unwrap_or_else(|_| journal.to_path_buf());
     let drive = report.and_then(|report| report.drives.first());
-    let known = job::read_journal(&journal).ok();
+    let known = api::records::read_journal(&journal).ok();
     let known = known.as_ref().and_then(|book| book.ledger.whole(&entry.drive_id));
-    let known = known.filter(|drive| drive.state == job::SessionState::Completed);
+    let known = known.filter(|drive| drive.state == api::records::SessionState::Completed);
     let manifest_hash = known.and_then(|drive| drive.manifest_hash);
     Outcome {
         is_finished: matches!(exit, Exit::Done | Exit::LeftOut) && manifest_hash.is_some(),

@@ -294,7 +294,7 @@ impl Template {
 
 /// Problems of a table made from the options: it must be one that `dray check` accepts.
 fn check_table(text: &str, option: &str) -> Result<(), Problems> {
-    dray_engine::job::lint_text(text).map_err(|mut problems| {
+    dray_engine::api::prepare::lint_text(text).map_err(|mut problems| {
         for problem in &mut problems.0 {
             (problem.place.path, problem.place.line) = (None, None);
             problem.place.column = Some(option.to_owned());

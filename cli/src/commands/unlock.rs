@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::{Opened, State, find};
+use dray_engine::api::inspect::{Opened, State, find};
 use dray_engine::report::Problem;
 use serde_json::json;
 

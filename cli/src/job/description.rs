@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{self, RecordState, SecretText};
+use dray_engine::api;
+use dray_engine::api::records::{RecordState, SecretText};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::Api;
@@ -143,7 +144,7 @@ pub fn is_one(path: &Path) -> bool {
         return true;
     }
     let is_small = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_MAX);
-    let text = if is_small { fs::read(path).and_then(|bytes| job::decode_text(&bytes)).ok() } else { None };
+    let text = if is_small { fs::read(path).and_then(|bytes| api::host::decode_text(&bytes)).ok() } else { None };
     text.is_some_and(|text| text.lines().any(|line| line.trim() == "[return-address]"))
 }
 
@@ -153,12 +154,12 @@ pub fn is_one(path: &Path) -> bool {
 /// Everything that is wrong in it.
 pub fn read(path: &Path, api: Api, name: Option<&str>, warnings: &mut Vec<Problem>) -> Result<Description, Problems> {
     let problem = |what: String| Problem::new(Kind::Usage, what).path(path);
-    let text = job::read_input(path, FILE_MAX, job::Pipes::Taken).and_then(|bytes| job::decode_text(&bytes)).map_err(
-        |error| {
+    let text = api::host::read_input(path, FILE_MAX, api::host::Pipes::Taken)
+        .and_then(|bytes| api::host::decode_text(&bytes))
+        .map_err(|error| {
             problem(format!("the job's description cannot be read: {error}"))
                 .advice("`dray template job > job.toml` prints one to fill in")
-        },
-    )?;
+        })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count() as u64);
         problem(format!("is not TOML: {}", error.message())).line(line)
@@ -384,7 +385,7 @@ pub fn names(api: Api, name: &str, count: usize) -> Result<Vec<String>, Problem>
 
 fn check_name(api: Api, name: &str) -> Result<(), String> {
     match api {
-        Api::ImportExport => job::check_job_name(name).map_err(|error| error.to_string()),
+        Api::ImportExport => api::azure::check_job_name(name).map_err(|error| error.to_string()),
         Api::DataBox => {
             let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
             let good = (3..=24).contains(&name.len())
@@ -433,7 +434,7 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
     }
     for path in records {
         let problem = |what: &str| Problem::new(Kind::Usage, what).path(path);
-        let record = match job::read_record(path) {
+        let record = match api::records::read_record(path) {
             Ok(record) => record,
             Err(problem) => {
                 problems.push(problem);
@@ -447,7 +448,7 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
         if !seen.insert(record.drive_id.to_ascii_lowercase()) {
             problems.push(problem("names a drive that another record names too").value(record.drive_id.clone()));
         }
-        if let Err(error) = job::check_drive_id(&record.drive_id) {
+        if let Err(error) = api::azure::check_drive_id(&record.drive_id) {
             problems.push(problem(&error.to_string()).value(record.drive_id.clone()).advice(error.advice()));
         }
         let manifest_file = record.manifest_file.clone().unwrap_or_default();
@@ -462,7 +463,7 @@ pub fn drives(records: &[PathBuf], warnings: &mut Vec<Problem>) -> Result<Vec<Jo
         }
         match &record.bitlocker_key {
             None => problems.push(problem("holds no BitLocker key")),
-            Some(key) if !job::is_numerical_password(key.expose()) => problems
+            Some(key) if !api::records::is_numerical_password(key.expose()) => problems
                 .push(problem("holds no numerical password").advice("the service wants the 48 digits, not a key file")),
             Some(_) => {}
         }

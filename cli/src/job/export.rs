@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use dray_engine::job;
-use dray_engine::job::bloblist::{self, Selector};
+use dray_engine::api;
+use dray_engine::api::account::bloblist::{self, Selector};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Map, Value, json};
 
@@ -126,7 +126,7 @@ impl Export {
         }
         let mut seen = HashSet::new();
         for drive in &self.drives {
-            if let Err(error) = job::check_drive_id(drive) {
+            if let Err(error) = api::azure::check_drive_id(drive) {
                 let advice = format!("{}; `dray devices` lists them", error.advice());
                 bad("drives", "is no serial number", drive, &advice);
             } else if !seen.insert(drive.to_ascii_lowercase()) {
@@ -210,7 +210,7 @@ fn read_list(description: &Path, file: &toml::Value) -> Result<Vec<Selector>, Pr
         return Err(bad("is no path".into()).advice("name a blob list: blob-list-file = \"list.xml\"").into());
     };
     let path = description.parent().unwrap_or(Path::new("")).join(name);
-    let bytes = job::read_input(&path, LIST_FILE_MAX, job::Pipes::Refused)
+    let bytes = api::host::read_input(&path, LIST_FILE_MAX, api::host::Pipes::Refused)
         .map_err(|error| bad(format!("cannot be read: {error}")).value(path.display().to_string()))?;
     bloblist::read(&path, &bytes[..]).map(|list| list.selectors)
 }
@@ -225,11 +225,11 @@ fn check_container(name: &str) -> Result<(), Wrong> {
     if SYSTEM.contains(&name) {
         return Ok(());
     }
-    job::check_container(name).map_err(|error| (error.to_string(), error.advice().to_owned()))
+    api::azure::check_container(name).map_err(|error| (error.to_string(), error.advice().to_owned()))
 }
 
 fn check_name(container: &str, name: &str) -> Result<(), Wrong> {
-    job::check_blob(container, name).map(drop).map_err(|error| (error.to_string(), error.advice().to_owned()))
+    api::azure::check_blob(container, name).map(drop).map_err(|error| (error.to_string(), error.advice().to_owned()))
 }
 
 /// `container/name`, the form of `BlobPath`.

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{self, Book, SessionDrive, ledger};
+use dray_engine::api;
+use dray_engine::api::records::{Book, SessionDrive, ledger};
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::description::JobDrive;
@@ -45,7 +46,7 @@ impl Shelf {
             let problem = Problem::new(Kind::Usage, "the journal does not exist").path(path);
             return Err(problem.advice("check the path").into());
         }
-        let book = job::read_journal(path)?;
+        let book = api::records::read_journal(path)?;
         if !book.damage.is_empty() {
             return Err(Problems(book.damage));
         }
@@ -66,7 +67,7 @@ impl Shelf {
             let open: Vec<&str> = session
                 .drives
                 .iter()
-                .filter(|drive| matches!(ledger.drive(&drive.drive_id), Some((_, now)) if now.state != job::SessionState::Completed))
+                .filter(|drive| matches!(ledger.drive(&drive.drive_id), Some((_, now)) if now.state != api::records::SessionState::Completed))
                 .map(|drive| &*drive.drive_id)
                 .collect();
             let what = match open.len() {
@@ -178,7 +179,7 @@ pub fn shelves_beside(records: &[PathBuf]) -> Vec<Shelf> {
     let dirs = dirs_of(records.iter().map(PathBuf::as_path));
     let journals = dirs.iter().flat_map(|dir| journals_in(dir));
     journals
-        .filter_map(|path| Some(Shelf { book: job::read_journal(&path).ok()?, path }))
+        .filter_map(|path| Some(Shelf { book: api::records::read_journal(&path).ok()?, path }))
         .filter(|shelf| records.iter().any(|record| shelf.of_record(record).is_some()))
         .collect()
 }
@@ -236,7 +237,7 @@ fn is_unfit(known: &SessionDrive) -> bool {
 
 /// The first contradiction between journal and record, with the value met.
 fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, String)> {
-    if known.state != job::SessionState::Completed {
+    if known.state != api::records::SessionState::Completed {
         let what = format!("belongs to a drive whose work is {} by the journal", ledger::word(known.state));
         return Some((what, known.drive_id.clone()));
     }
@@ -255,7 +256,7 @@ fn contradiction(drive: &JobDrive, known: &SessionDrive) -> Option<(String, Stri
         return Some((what, drive.manifest_file.clone()));
     }
     // A key of another drive, or of this one before it was formatted again: the service could not open the drive.
-    let own = job::key_check(&drive.id, &drive.key).unwrap_or_default();
+    let own = api::records::key_check(&drive.id, &drive.key).unwrap_or_default();
     let check = known.key_check.as_ref().filter(|check| !check.eq_ignore_ascii_case(&own))?;
     Some((format!("holds another key than the drive was prepared with; the journal has check value {check}"), own))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dray_engine::job;
+use dray_engine::api;
 use dray_engine::report::{Kind, Problem, Problems};
 use jiff::{Span, Timestamp};
 use serde_json::{Value, json};
@@ -359,7 +359,7 @@ impl Job {
                 .collect();
             fields.insert("drives".into(), drives.into());
         }
-        job::write_private(file, format!("{value:#}\n").as_bytes())
+        api::records::write_private(file, format!("{value:#}\n").as_bytes())
     }
 
     /// Reads the file.
@@ -370,8 +370,8 @@ impl Job {
         let problem = |what: String| {
             Problem::new(Kind::Usage, what).path(file).advice("name the <job>.job.json that `dray job create` made")
         };
-        let text = job::read_input(file, LEN_MAX, job::Pipes::Refused)
-            .and_then(|bytes| job::decode_text(&bytes))
+        let text = api::host::read_input(file, LEN_MAX, api::host::Pipes::Refused)
+            .and_then(|bytes| api::host::decode_text(&bytes))
             .map_err(|error| problem(format!("cannot be read: {error}")))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| problem(format!("is not JSON: {error}")))?;
         if value["schema"].as_u64() != Some(SCHEMA) {

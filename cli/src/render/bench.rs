@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use dray_engine::job::{BenchReport, Bottleneck, Direction, Point};
+use dray_engine::api::measure::{BenchReport, Bottleneck, Direction, Point};
 
 use super::count;
 use super::page::{Column, Page, Tone};

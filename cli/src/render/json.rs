@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dray_engine::job::Estimate;
+use dray_engine::api::prepare::Estimate;
 use dray_engine::report::{
     DriveFacts, DrivePlan, DriveResult, Kind, Notice, PlanSummary, Problem, RegionKind, SessionReport, Stage, Waiting,
 };
@@ -13,7 +13,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Now, as RFC 3339 in UTC with milliseconds.
 pub fn now() -> String {
-    format!("{:.3}", dray_engine::job::timestamp())
+    format!("{:.3}", dray_engine::api::host::timestamp())
 }
 
 /// The word for a stage.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dray_engine::job::{OutputForm, Outputs};
+use dray_engine::api::host::{OutputForm, Outputs};
 use dray_engine::report::{Problem, Stage};
 
 use super::json::stage as stage_name;

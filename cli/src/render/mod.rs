@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dray_engine::job::OutputFile;
+use dray_engine::api::host::OutputFile;
 use dray_engine::report::{DriveFacts, Event, PlanSummary, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use dray_engine::job::{OutputFile, OutputForm, timestamp};
+use dray_engine::api::host::{OutputFile, OutputForm, timestamp};
 use dray_engine::report::{Problem, shown};
 
 /// Tone of a value. Never shown by colour alone: the text carries it too.

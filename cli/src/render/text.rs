@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dray_engine::job::Estimate;
+use dray_engine::api::prepare::Estimate;
 use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, Problems, SessionReport};
 
 use super::{Style, WIDTH};

@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dray_engine::job::{self, AbsentDrive};
+use dray_engine::api;
+use dray_engine::api::prepare::AbsentDrive;
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::{ByteLen, SectorSize};
 
@@ -34,10 +35,10 @@ impl Hosts {
     /// Everything that is wrong in it.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let unread = |what: String| Problem::new(Kind::Usage, what).path(path);
-        let bytes = job::read_input(path, LEN_MAX, job::Pipes::Taken)
+        let bytes = api::host::read_input(path, LEN_MAX, api::host::Pipes::Taken)
             .map_err(|error| unread(format!("the list of hosts cannot be read: {error}")))?;
-        let text =
-            job::decode_text(&bytes).map_err(|error| unread(format!("the list of hosts cannot be read: {error}")))?;
+        let text = api::host::decode_text(&bytes)
+            .map_err(|error| unread(format!("the list of hosts cannot be read: {error}")))?;
         let table: toml::Table = toml::from_str(&text)
             .map_err(|error| unread(format!("the list of hosts is no TOML: {}", error.message())))?;
         let mut problems = Problems::default();

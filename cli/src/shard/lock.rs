@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job;
+use dray_engine::api;
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Holder {
             boot_id: boot_id(),
             process,
             started: start_time(process).unwrap_or(0),
-            since: format!("{:.0}", job::timestamp()),
+            since: format!("{:.0}", api::host::timestamp()),
         }
     }
 

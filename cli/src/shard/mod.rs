@@ -18,7 +18,9 @@ pub mod task;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{self, Sha256, shards};
+use dray_engine::api;
+use dray_engine::api::hash::Sha256;
+use dray_engine::api::prepare::shards;
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
@@ -154,7 +156,7 @@ impl Index {
         let value = json!({
             "version": VERSION, "work": self.work.word(), "session": self.session, "plan": hex(&self.plan), "shards": shards,
         });
-        job::write_private(&self.dir.join("index.json"), format!("{value:#}\n").as_bytes())
+        api::records::write_private(&self.dir.join("index.json"), format!("{value:#}\n").as_bytes())
     }
 
     /// Reads the index of a directory. The digest of the plan is computed anew.
@@ -168,7 +170,7 @@ impl Index {
                 .path(&path)
                 .advice("restore the file as `dray plan --shards` wrote it, or split the plan again")
         };
-        let bytes = job::read_input(&path, INDEX_MAX, job::Pipes::Refused).map_err(|error| {
+        let bytes = api::host::read_input(&path, INDEX_MAX, api::host::Pipes::Refused).map_err(|error| {
             Problem::new(Kind::Usage, format!("the index of the shards cannot be read: {error}"))
                 .path(&path)
                 .advice("name the directory that `dray plan --shards DIR` filled")
@@ -255,7 +257,7 @@ impl Index {
 
     /// Result of the last run; `None` without a run, or with one that is not of this plan.
     pub fn result(&self, entry: &Entry) -> Option<Outcome> {
-        let bytes = job::read_input(&self.result_path(entry), 1 << 20, job::Pipes::Refused).ok()?;
+        let bytes = api::host::read_input(&self.result_path(entry), 1 << 20, api::host::Pipes::Refused).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
         let is_own = value["version"] == VERSION && value["plan"].as_str() == Some(&self.plan_hex());
         let text = |key: &str| value[key].as_str().map(str::to_owned);
@@ -296,7 +298,7 @@ impl Index {
             "left_out": outcome.left_out,
             "written": outcome.written,
         });
-        job::write_private(&self.result_path(entry), format!("{value:#}\n").as_bytes())
+        api::records::write_private(&self.result_path(entry), format!("{value:#}\n").as_bytes())
     }
 
     /// Takes a shard for this process.
@@ -413,7 +415,7 @@ impl Outcome {
             exit_code: exit.code(),
             is_finished: false,
             meaning: exit.meaning().to_owned(),
-            ended: format!("{:.0}", job::timestamp()),
+            ended: format!("{:.0}", api::host::timestamp()),
             journal,
             manifest_hash: None,
             left_out: 0,

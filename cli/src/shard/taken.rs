@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use dray_engine::job;
+use dray_engine::api;
 use dray_engine::report::DriveFacts;
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ impl Taken {
     }
 
     fn read(path: &Path) -> Option<Self> {
-        let bytes = job::read_input(path, LEN_MAX, job::Pipes::Refused).ok()?;
+        let bytes = api::host::read_input(path, LEN_MAX, api::host::Pipes::Refused).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         Some(Self {

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dray_engine::job::{self, Sha256};
+use dray_engine::api;
+use dray_engine::api::hash::Sha256;
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 
@@ -138,7 +139,7 @@ impl Task {
             "record": self.record, "args": self.args,
         });
         let text = format!("{value:#}\n");
-        job::write_private(path, text.as_bytes())?;
+        api::records::write_private(path, text.as_bytes())?;
         Ok(digest(text.as_bytes()))
     }
 
@@ -152,7 +153,8 @@ impl Task {
                 .path(path)
                 .advice("nothing was changed; restore the file, or make the shards again in another directory")
         };
-        let bytes = job::read_input(path, LEN_MAX, job::Pipes::Refused).map_err(|error| unusable(error.to_string()))?;
+        let bytes = api::host::read_input(path, LEN_MAX, api::host::Pipes::Refused)
+            .map_err(|error| unusable(error.to_string()))?;
         if digest(&bytes) != *known {
             return Err(unusable("its contents are not those that the index has the digest of".into()));
         }
@@ -206,7 +208,7 @@ impl Known {
     /// # Errors
     /// The journal cannot be read, or has no finished drive.
     pub fn of_journal(journal: &Path) -> Result<Vec<Self>, Problems> {
-        let book = job::read_journal(journal)?;
+        let book = api::records::read_journal(journal)?;
         let dir = journal.parent().unwrap_or(Path::new(""));
         let drives = book.ledger.finished_drives();
         let known: Vec<Self> = drives
@@ -240,7 +242,7 @@ impl Known {
     /// # Errors
     /// The file is no drive record.
     pub fn of_record(path: &Path) -> Result<Self, Problem> {
-        let record = job::read_record(path)?;
+        let record = api::records::read_record(path)?;
         Ok(Self {
             name: format!("serial:{}", record.drive_id),
             drive_id: record.drive_id,

@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use crate::common::fixtures::unpack;
 use crate::common::{Session, code, key_in, words as said};
-use dray_engine::job::find::View;
-use dray_engine::job::{Key, Opened, find};
+use dray_engine::api::inspect::find::View;
+use dray_engine::api::inspect::{Key, Opened, find};
 use dray_engine::units::ByteOffset;
 use dray_ntfs::read::Volume;
 use dray_testdisks::judge;

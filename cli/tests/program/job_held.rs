@@ -164,9 +164,9 @@ fn a_job_is_held_against_the_journal_of_its_drives() {
     refused(&dir, "names another drive than the journal, which says WD-9", None);
 
     // The right hash with a key that opens another drive, or with another path.
-    let record = dray_engine::job::read_record(&dir.join("WD-2.xml")).expect("a record");
-    let check =
-        dray_engine::job::key_check("WD-2", record.bitlocker_key.as_ref().expect("a key")).expect("a check value");
+    let record = dray_engine::api::records::read_record(&dir.join("WD-2.xml")).expect("a record");
+    let check = dray_engine::api::records::key_check("WD-2", record.bitlocker_key.as_ref().expect("a key"))
+        .expect("a check value");
     let held = |check: &str, path: &str| {
         let field = format!("ManifestHash: {HASH}\r\nManifestFile: {path}\r\nKeyCheck: {check}");
         done("WD-2").replace(&format!("ManifestHash: {HASH}"), &field)

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use dray_engine::job::{Key, Md5, Opened, find};
+use dray_engine::api::hash::Md5;
+use dray_engine::api::inspect::{Key, Opened, find};
 use dray_engine::units::ByteOffset;
 use serde_json::Value;
 

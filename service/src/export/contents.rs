@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dray_account::{Account, Condition, Failure};
-use dray_engine::job::account::{Exported, ExportedBlob, ExportedKind};
-use dray_engine::job::{Contents, Unread};
+use dray_engine::api::account::{Contents, Unread};
+use dray_engine::api::account::{Exported, ExportedBlob, ExportedKind};
 use dray_engine::report::{Kind, Problem};
 
 /// Ranges of a page blob that are closer to each other are read together: a request costs more than so many zeros.

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dray_account::{Account, Blob, BlobKind, Failure, Include};
-use dray_engine::job::account::{Exported, ExportedBlob, ExportedFile, ExportedKind, OwnBlocks};
-use dray_engine::job::{BlobType, CatalogBuilder, ListedBlobs, Selection, base64, properties};
+use dray_engine::api::account::{Exported, ExportedBlob, ExportedFile, ExportedKind, OwnBlocks};
+use dray_engine::api::account::{ListedBlobs, Selection};
+use dray_engine::api::azure::{base64, properties};
+use dray_engine::api::prepare::{BlobType, CatalogBuilder};
 use dray_engine::report::{Event, Kind, Problem, Problems};
 use dray_engine::units::{ByteLen, Stamp};
 

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::account::ExportedKind;
-use dray_engine::job::copylog::{
+use dray_engine::api::account::ExportedKind;
+use dray_engine::api::account::KeptBlob;
+use dray_engine::api::azure::manifest::{self, Pieces, SideRef};
+use dray_engine::api::host::timestamp;
+use dray_engine::api::verify::copylog::{
     self, BlobStatus, Category, CopyLog, CopyStatus, Detail, DriveLog, ErroredEntity, LogBlob, LogFile, LogPiece,
     LogSide, PieceStatus, SideStatus, VerboseLog,
 };
-use dray_engine::job::manifest::{self, Pieces, SideRef};
-use dray_engine::job::{KeptBlob, timestamp};
 
 use crate::log_file::LogFile as OwnFile;
 

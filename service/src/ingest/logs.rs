@@ -6,11 +6,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dray_account::{Account, Condition, Content, Failure, Settings};
-use dray_engine::job::copylog::{
+use dray_engine::api::account::Pieces;
+use dray_engine::api::azure::{Digest, base64, numbered};
+use dray_engine::api::verify::copylog::{
     self, BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, ErroredEntity,
     LogBlob, LogFile, LogPiece, LogSide, PieceStatus, SideStatus, VerboseLog,
 };
-use dray_engine::job::{Digest, Pieces, base64, numbered};
 use dray_engine::report::{Kind, Problem};
 
 use super::send::id_of;

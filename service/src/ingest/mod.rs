@@ -25,9 +25,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use dray_account::Account;
-use dray_engine::job::copylog::{self, BlobStatus, DispositionStatus, DriveStatus};
-use dray_engine::job::deliver::{Delivery, Sink};
-use dray_engine::job::{Answer, Judged, Logs, RateLimit, numbered, timestamp};
+use dray_engine::api::account::deliver::{Delivery, Sink};
+use dray_engine::api::azure::numbered;
+use dray_engine::api::host::timestamp;
+use dray_engine::api::prepare::RateLimit;
+use dray_engine::api::verify::copylog::{self, BlobStatus, DispositionStatus, DriveStatus};
+use dray_engine::api::verify::{Answer, Judged, Logs};
 use dray_engine::report::{Kind, Problem};
 
 use flow::Flow;

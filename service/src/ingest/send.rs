@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use dray_account::{BlobKind, Condition, Content, Facts, Failure, Settings};
-use dray_engine::job::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
-use dray_engine::job::{Disposition, Md5, base64, crc64, nonzero_runs, numbered};
+use dray_engine::api::account::nonzero_runs;
+use dray_engine::api::azure::{base64, numbered};
+use dray_engine::api::hash::{Md5, crc64};
+use dray_engine::api::prepare::Disposition;
+use dray_engine::api::verify::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
 
 use super::upload::{Active, Became, Entry, Piece, Upload, lock};
 

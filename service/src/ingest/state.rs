@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use dray_engine::job::copylog::DispositionStatus;
+use dray_engine::api::verify::copylog::DispositionStatus;
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use dray_account::{Account, Settings};
-use dray_engine::job::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
-use dray_engine::job::deliver::{Act, Bytes, Delivery, Sink};
-use dray_engine::job::{Disposition, RateLimit, Verdict, base64, crc64_combine, crc64_zeros, properties};
+use dray_engine::api::account::deliver::{Act, Bytes, Delivery, Sink};
+use dray_engine::api::azure::{base64, properties};
+use dray_engine::api::hash::{crc64_combine, crc64_zeros};
+use dray_engine::api::prepare::{Disposition, RateLimit};
+use dray_engine::api::verify::Verdict;
+use dray_engine::api::verify::copylog::{BlobStatus, DispositionStatus, PieceStatus, SideStatus};
 use dray_engine::report::{Kind, Problem};
 
 use super::flow::Flow;
@@ -622,7 +625,7 @@ impl Upload {
             return None;
         }
         let progress = lock(&active.progress);
-        let (mut at, mut crc) = (0u64, dray_engine::job::crc64(&[]));
+        let (mut at, mut crc) = (0u64, dray_engine::api::hash::crc64(&[]));
         let mut add = |to: u64, value: Option<(u64, u64)>| -> Option<()> {
             let gap = to.checked_sub(at)?;
             crc = crc64_combine(crc, crc64_zeros(gap), gap);

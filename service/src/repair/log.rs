@@ -6,11 +6,14 @@ use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use dray_engine::job::copylog::{
+use dray_engine::api::azure::manifest::{self, ListHead, SideRef};
+use dray_engine::api::azure::numbered;
+use dray_engine::api::hash::Md5;
+use dray_engine::api::host::{Pipes, open_input};
+use dray_engine::api::prepare::Disposition;
+use dray_engine::api::verify::copylog::{
     self, BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, PieceStatus, SideStatus,
 };
-use dray_engine::job::manifest::{self, ListHead, SideRef};
-use dray_engine::job::{Disposition, Md5, Pipes, numbered, open_input};
 use dray_engine::report::{Kind, Problem};
 
 /// The failed blobs of a drive.

@@ -14,9 +14,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use dray_account::{Account, Condition};
-use dray_engine::job::copylog::{BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, SideStatus, is_success};
-use dray_engine::job::deliver::{Act, Bytes, Finish, Sink};
-use dray_engine::job::{Digest, Disposition, Files, Md5, Pieces, RateLimit, Stop, Verdict, numbered, timestamp};
+use dray_engine::api::account::Pieces;
+use dray_engine::api::account::deliver::{Act, Bytes, Finish, Sink};
+use dray_engine::api::azure::{Digest, numbered};
+use dray_engine::api::hash::Md5;
+use dray_engine::api::host::timestamp;
+use dray_engine::api::inspect::Files;
+use dray_engine::api::prepare::{Disposition, RateLimit, Stop};
+use dray_engine::api::verify::Verdict;
+use dray_engine::api::verify::copylog::{
+    BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, SideStatus, is_success,
+};
 use dray_engine::report::{Kind, Problem};
 
 use crate::ingest::Imported;
@@ -377,7 +385,7 @@ fn read_side(side: &LogSide, originals: &Originals<'_>) -> Option<Side> {
         if md5.is_some_and(|md5| md5 != sum.finish()) {
             return Err(SideStatus::Corrupted);
         }
-        dray_engine::job::properties::read(&bytes).map_err(|_| SideStatus::XmlReadFailed)
+        dray_engine::api::azure::properties::read(&bytes).map_err(|_| SideStatus::XmlReadFailed)
     });
     let _ = pairs.set(read);
     Some(Side { path: named.0.clone(), is_global, md5, bytes: Mutex::default(), pairs })

@@ -7,8 +7,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::files::FileReader;
-use dray_engine::job::{FileId, Files, Pipes, decode_text, read_input};
+use dray_engine::api::host::{Pipes, decode_text, read_input};
+use dray_engine::api::inspect::files::FileReader;
+use dray_engine::api::inspect::{FileId, Files};
 use dray_engine::report::{Kind, Problem};
 
 /// Longest path map that is read.

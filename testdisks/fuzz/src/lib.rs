@@ -15,10 +15,8 @@ use dray_base::units::{ByteLen, ByteOffset, SectorSize};
 use dray_bitlocker::keys::KeyInput;
 use dray_bitlocker::map;
 use dray_bitlocker::read as bitlocker;
-use dray_engine::job::{
-    Key,
-    map::{Map, Status},
-};
+use dray_engine::api::image::map::{Map, Status};
+use dray_engine::api::inspect::Key;
 use dray_gpt as gpt;
 use dray_ntfs::read::{ReadAt, ReadError, Volume, parts};
 

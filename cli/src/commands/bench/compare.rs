@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use dray_engine::job::{BenchReport, Pipes, Point, read_input};
+use dray_engine::api::host::{Pipes, read_input};
+use dray_engine::api::measure::{BenchReport, Point};
 use dray_engine::report::{Kind, Problem};
 use serde_json::{Value, json};
 

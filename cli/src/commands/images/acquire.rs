@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::acquire::{self, Acquire as Drive, AcquireRequest, Acquired};
-use dray_engine::job::{OutputFile, OutputForm, Outputs, erase, ranges};
+use dray_engine::api::host::{OutputFile, OutputForm, Outputs};
+use dray_engine::api::image::acquire::{self, Acquire as Drive, AcquireRequest, Acquired};
+use dray_engine::api::image::{erase, ranges};
 use dray_engine::report::{Kind, Problem, Problems};
 use serde_json::{Value, json};
 

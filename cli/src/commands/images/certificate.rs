@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use dray_engine::job::erase::{Erased, Level, Place};
-use dray_engine::job::{OutputFile, OutputForm, Outputs};
+use dray_engine::api::host::{OutputFile, OutputForm, Outputs};
+use dray_engine::api::image::erase::{Erased, Level, Place};
 use dray_engine::report::{DriveFacts, Kind, Problem};
 use serde_json::{Value, json};
 

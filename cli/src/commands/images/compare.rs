@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::compare::{self, Touched};
-use dray_engine::job::{Compared, Device};
+use dray_engine::api::host::Device;
+use dray_engine::api::image::Compared;
+use dray_engine::api::image::compare::{self, Touched};
 use dray_engine::report::{Event, Kind, Problem, Problems, Stage, Waiting};
 use serde_json::json;
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dray_engine::job::erase::{self, Erase as Drive, EraseRequest, Erased, Level, Methods};
-use dray_engine::job::{GuardContext, Logs, Outputs};
+use dray_engine::api::host::{GuardContext, Outputs};
+use dray_engine::api::image::erase::{self, Erase as Drive, EraseRequest, Erased, Level, Methods};
+use dray_engine::api::verify::Logs;
 use dray_engine::report::{Kind, Problem, Problems};
 
 use super::{certificate, no_signals, on_board, places, sum};

@@ -9,7 +9,7 @@ pub mod write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use dray_engine::job::{Stop, Workers};
+use dray_engine::api::prepare::{Stop, Workers};
 use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem};
 use dray_engine::units::{ByteLen, ByteRange};
 use serde_json::{Value, json};

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dray_engine::job::write::{self, OneWritten, Write as Drives, WriteRequest, Written};
-use dray_engine::job::{GuardContext, Inside, find, ranges};
+use dray_engine::api::host::GuardContext;
+use dray_engine::api::image::ranges;
+use dray_engine::api::image::write::{self, OneWritten, Write as Drives, WriteRequest, Written};
+use dray_engine::api::inspect::{Inside, find};
 use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 use dray_engine::units::ByteRange;
 use serde_json::{Value, json};

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dray_engine::job::{DriveVerdict, Journals, Logs, Opened, Row, Verdict, VerifyRequest, judge};
+use dray_engine::api::inspect::Opened;
+use dray_engine::api::verify::{DriveVerdict, Journals, Logs, Row, Verdict, VerifyRequest, judge};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The page that is signed and kept.
 
-use dray_engine::job::{Answer, Check, DriveStatus, DriveVerdict, Row, Verdict};
+use dray_engine::api::verify::{Answer, Check, DriveStatus, DriveVerdict, Row, Verdict};
 use dray_engine::report::Kind;
 use dray_engine::units::ByteLen;
 
@@ -15,7 +15,8 @@ pub const ROWS_MAX: usize = 1000;
 /// The report of a run: verdict, drives, problems, and lines to sign on.
 pub fn page(outcome: &Outcome) -> Page {
     let drives: Vec<&str> = outcome.drives.iter().map(name).collect();
-    let lead = format!("{} · {}", drives.join(", "), dray_engine::job::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
+    let lead =
+        format!("{} · {}", drives.join(", "), dray_engine::api::host::timestamp().strftime("%Y-%m-%d %H:%M UTC"));
     let mut page = Page::new("Verification", &lead);
     let Headline { tone, word, sentence } = headline(outcome);
     page.verdict(tone, word, &sentence);

@@ -3,7 +3,10 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use dray_engine::job::{self, OutputFile, OutputForm, Outputs, Row, Sha256, Verdict};
+use dray_engine::api;
+use dray_engine::api::hash::Sha256;
+use dray_engine::api::host::{OutputFile, OutputForm, Outputs};
+use dray_engine::api::verify::{Row, Verdict};
 use dray_engine::report::{DriveFacts, Kind, Problem};
 use serde_json::{Value, json};
 
@@ -119,7 +122,7 @@ fn cell(value: &Value) -> String {
 /// SHA-256 of a file, upper-case hex.
 pub fn sha256(path: &Path) -> Result<String, Problem> {
     let failed = |error: io::Error| Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
-    let mut file = job::open_input(path, job::Pipes::Refused).map_err(failed)?;
+    let mut file = api::host::open_input(path, api::host::Pipes::Refused).map_err(failed)?;
     let mut hash = Sha256::default();
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use dray_engine::job::{
-    Answer, Check, Digest, DriveStatus, DriveVerdict, Expected, Journals, Logs, Opened, OutputFile, Outputs, Row,
-    Taken, Verdict, VerifyRequest, Workers, find, judge,
+use dray_engine::api::azure::Digest;
+use dray_engine::api::host::{OutputFile, Outputs};
+use dray_engine::api::inspect::{Opened, find};
+use dray_engine::api::prepare::Workers;
+use dray_engine::api::verify::{
+    Answer, Check, DriveStatus, DriveVerdict, Expected, Journals, Logs, Row, Taken, Verdict, VerifyRequest, judge,
 };
 use dray_engine::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
 use dray_engine::units::ByteLen;

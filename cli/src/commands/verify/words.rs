@@ -1,6 +1,8 @@
 //! The verdict of a run in words, and as an exit code: drawn from the conclusion alone.
 
-use dray_engine::job::{Answer, Conclusion, DriveVerdict, Ending, Reason, RunSum, conclude, sum_of_drives, unmatched};
+use dray_engine::api::verify::{
+    Answer, Conclusion, DriveVerdict, Ending, Reason, RunSum, conclude, sum_of_drives, unmatched,
+};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::ByteLen;
 
@@ -254,7 +256,7 @@ fn list<T: AsRef<str>>(all: &[T], between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dray_engine::job::Reason;
+    use dray_engine::api::verify::Reason;
 
     const ALL: [Reason; 17] = [
         Reason::Unopened(2),
