@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Kind, Problem, Setting};
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 use url::Url;
 
@@ -115,18 +115,18 @@ impl Endpoint {
 /// When a file cannot be read, or holds none.
 pub fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let mut files: Vec<(PathBuf, &str)> = Vec::new();
+    let mut files: Vec<(PathBuf, Option<&str>)> = Vec::new();
     match ca_file {
-        Some(path) => files.push((path.to_owned(), "--ca-file")),
+        Some(path) => files.push((path.to_owned(), None)),
         None => {
-            files.extend(variable("SSL_CERT_FILE").map(|path| (path, "SSL_CERT_FILE")));
+            files.extend(variable("SSL_CERT_FILE").map(|path| (path, Some("SSL_CERT_FILE"))));
             if let Some(dir) = variable("SSL_CERT_DIR") {
                 let entries = fs::read_dir(&dir).map_err(|error| {
                     let problem = Problem::new(Kind::Usage, format!("the certificates cannot be read: {error}"));
                     problem.path(&dir).column("SSL_CERT_DIR")
                 })?;
                 let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
-                files.extend(paths.map(|path| (path, "SSL_CERT_DIR")));
+                files.extend(paths.map(|path| (path, Some("SSL_CERT_DIR"))));
             }
         }
     }
@@ -136,7 +136,11 @@ pub fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
     let mut all = Vec::new();
     for (path, from) in &files {
         let problem = |what: String| {
-            let problem = Problem::new(Kind::Usage, what).path(path).column(*from);
+            let problem = Problem::new(Kind::Usage, what).path(path);
+            let problem = match from {
+                Some(variable) => problem.column(*variable),
+                None => problem.setting(Setting::CaFile),
+            };
             problem.advice("name a file of certificates in PEM form, such as /etc/ssl/certs/ca-certificates.crt")
         };
         let mut bytes = Vec::new();
@@ -147,7 +151,7 @@ pub fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,
         }));
-        if all.len() == before && *from != "SSL_CERT_DIR" {
+        if all.len() == before && *from != Some("SSL_CERT_DIR") {
             return Err(problem("holds no certificate".into()));
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dray_engine::report::{Kind, Problem, Stop};
+use dray_engine::report::{Advice, Kind, Problem, Setting, Stop};
 use ureq::http::HeaderMap;
 use ureq::tls::TlsConfig;
 
@@ -114,29 +114,39 @@ impl Failure {
             None => (Kind::Environment, format!("the service was not reached{said}")),
             Some(status) => (Kind::Refused, format!("the service refused (HTTP {status}){said}")),
         };
-        let advice = match (self.status, self.code.as_str()) {
-            (None, CERTIFICATE) => {
-                "name the certificates to believe with --ca-file: a proxy of your company may have its own"
+        let advice = match self.status {
+            None if self.code == CERTIFICATE => {
+                Advice::from("name the certificates to believe with ")
+                    + Setting::CaFile
+                    + ": a proxy of your company may have its own"
             }
-            (None, _) => "check address, network and proxy; --retry-for says how long an outage is waited for",
-            (Some(400), "AuthenticationFailed" | "InvalidAuthenticationInfo")
-            | (Some(401 | 403), "AuthenticationFailed") => {
-                "check that key or signature are of this account, and this machine's clock"
+            None => {
+                Advice::from("check address, network and proxy; ")
+                    + Setting::RetryFor
+                    + " says how long an outage is waited for"
             }
-            (Some(401 | 403), "AuthorizationPermissionMismatch" | "AuthorizationFailure") => {
-                "the identity may sign in, but not read: it needs the role Storage Blob Data Reader, or the firewall of \
-                 the account keeps this machine out"
-            }
-            (Some(401 | 403), _) => "check what key, signature or identity may do: read and list are needed",
-            (Some(404), "ContainerNotFound") => "check the account and the container's name",
-            (Some(404), _) => "check account, container and name",
-            (Some(408 | 429 | 500..=599), _) => {
-                "try again later: the request was repeated until the time for retries was over"
-            }
-            (Some(300..=399), _) => "the answer points elsewhere, where credentials do not go: name that address",
-            (Some(_), _) => "mend what the service names",
+            Some(status) => remedy(status, &self.code).into(),
         };
         Problem::new(kind, what).value(self.request.clone()).advice(advice)
+    }
+}
+
+/// What helps against a refusal.
+fn remedy(status: u16, code: &str) -> &'static str {
+    match (status, code) {
+        (400, "AuthenticationFailed" | "InvalidAuthenticationInfo") | (401 | 403, "AuthenticationFailed") => {
+            "check that key or signature are of this account, and this machine's clock"
+        }
+        (401 | 403, "AuthorizationPermissionMismatch" | "AuthorizationFailure") => {
+            "the identity may sign in, but not read: it needs the role Storage Blob Data Reader, or the firewall of \
+             the account keeps this machine out"
+        }
+        (401 | 403, _) => "check what key, signature or identity may do: read and list are needed",
+        (404, "ContainerNotFound") => "check the account and the container's name",
+        (404, _) => "check account, container and name",
+        (408 | 429 | 500..=599, _) => "try again later: the request was repeated until the time for retries was over",
+        (300..=399, _) => "the answer points elsewhere, where credentials do not go: name that address",
+        _ => "mend what the service names",
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Advice, Kind, Problem, Setting};
 use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
@@ -102,8 +102,10 @@ impl Tokens {
     pub fn given(token: &str) -> Result<Self, Problem> {
         let token = token.trim();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(wrong("the bearer token is empty or has blanks in it")
-                .advice("`az account get-access-token --query accessToken -o tsv > FILE`, then --token-file FILE"));
+            return Err(wrong("the bearer token is empty or has blanks in it").advice(
+                Advice::from("`az account get-access-token --query accessToken -o tsv > FILE`, then ")
+                    + Setting::TokenFile,
+            ));
         }
         let held = Held { token: Zeroizing::new(token.to_owned()), until: None };
         Ok(Self {
@@ -173,8 +175,13 @@ impl Tokens {
                 // Elsewhere than in Azure this address never answers.
                 self.managed(Duration::from_secs(2)).map_err(|_| {
                     Problem::new(Kind::Usage, format!("no sign-in to Azure was found: {}", cli.what)).advice(
-                        "sign in with `az login`; or give --account-key-file or --sas-file; or set AZURE_CLIENT_ID, \
-                         AZURE_TENANT_ID and AZURE_CLIENT_SECRET; --sign-in managed on a machine of Azure",
+                        Advice::from("sign in with `az login`; or give ")
+                            + Setting::AccountKeyFile
+                            + " or "
+                            + Setting::SasFile
+                            + "; or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET; "
+                            + Setting::SignIn
+                            + " managed on a machine of Azure",
                     )
                 })
             }
@@ -182,14 +189,15 @@ impl Tokens {
     }
 
     fn cli(&self) -> Result<Held, Problem> {
-        let advice = "sign in with `az login`, or use --account-key-file or --sas-file";
+        let advice =
+            || Advice::from("sign in with `az login`, or use ") + Setting::AccountKeyFile + " or " + Setting::SasFile;
         let mut child = Command::new("az")
             .args(["account", "get-access-token", "--output", "json", "--resource", &self.resource])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| wrong(format!("Azure's command line (az) does not start: {error}")).advice(advice))?;
+            .map_err(|error| wrong(format!("Azure's command line (az) does not start: {error}")).advice(advice()))?;
         let mut text = Zeroizing::new(String::new());
         let reader = child.stdout.take().map(|out| {
             std::thread::spawn(move || {
@@ -214,9 +222,9 @@ impl Tokens {
             text = read;
         }
         if !status.is_some_and(|status| status.success()) {
-            return Err(wrong("Azure's command line (az) gives no token").advice(advice));
+            return Err(wrong("Azure's command line (az) gives no token").advice(advice()));
         }
-        answer(&text).ok_or_else(|| wrong("Azure's command line (az) answers without a token").advice(advice))
+        answer(&text).ok_or_else(|| wrong("Azure's command line (az) answers without a token").advice(advice()))
     }
 
     fn managed(&self, patience: Duration) -> Result<Held, Problem> {
@@ -278,8 +286,9 @@ impl Tokens {
     fn application(&self, source: &str) -> Result<(String, String), Problem> {
         let need = |name: &str| {
             variable(name).ok_or_else(|| {
-                wrong(format!("{name} is not set"))
-                    .advice(format!("--sign-in {source} needs AZURE_TENANT_ID and AZURE_CLIENT_ID"))
+                wrong(format!("{name} is not set")).advice(
+                    Advice::from(Setting::SignIn) + format!(" {source} needs AZURE_TENANT_ID and AZURE_CLIENT_ID"),
+                )
             })
         };
         Ok((need("AZURE_TENANT_ID")?, need("AZURE_CLIENT_ID")?))

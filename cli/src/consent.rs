@@ -355,7 +355,7 @@ mod tests {
         let device = DriveFacts { serial: None, drive_id: "loop0".into(), ..drive("/dev/loop0") };
         let asked = Asked { row: Some(RowConsent::SilentByLooseName), ..Asked::destroyed(0, &device) };
         let reported = gather(&[asked], &silent(&[]), &mut Script::new(&[])).expect_err("refused");
-        assert!(!reported.0[0].advice.as_deref().unwrap_or_default().contains("serial:"), "{reported:?}");
+        assert!(!reported.0[0].advice.clone().unwrap_or_default().to_string().contains("serial:"), "{reported:?}");
     }
 
     #[test]

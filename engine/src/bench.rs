@@ -19,7 +19,7 @@ use crate::device::{self, Access, Device, Roots, guard, signature};
 use crate::entropy::{Entropy, Seeded};
 use crate::io::{self, Completion, Engine, Fill, From, Options, Part};
 use crate::pool::{Pool, Slot};
-use crate::report::{DriveFacts, Kind, Problem, Problems, Stop};
+use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting, Stop};
 use crate::request::EngineChoice;
 use crate::stream::workers::{CipherDirection, Done, How, Job, LaneBatcher, Span, Workers};
 use crate::survey::LinkCounters;
@@ -517,7 +517,8 @@ impl Bench {
             EngineChoice::Auto => Ok(io::open(self.device.target(), pool, options).0),
             EngineChoice::Uring => match io::uring::Uring::new(self.device.target(), pool, options) {
                 Ok(ring) => Ok(Box::new(ring)),
-                Err(error) => Err(Problem::new(Kind::Environment, error.to_string()).advice("or use --engine sync")),
+                Err(error) => Err(Problem::new(Kind::Environment, error.to_string())
+                    .advice(Advice::from("or use ") + Setting::Engine + " sync")),
             },
             EngineChoice::Sync => Ok(Box::new(io::sync::Sync::new(self.device.target(), options))),
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::units::{ByteLen, ByteOffset};
+pub use dray_base::advice::{Advice, Command, Part, Setting};
 pub use dray_base::problem::{Kind, Place, Problem, Problems};
 pub use dray_base::text::{counted, is_hidden, shown};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::azure::dataset::{Disposition, GivenSource};
 use crate::azure::driveset::GivenDrive;
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Advice, Command, Kind, Problem, Problems, Setting};
 use crate::source::select::Selection;
 use crate::units::{ByteLen, SectorSize};
 
@@ -323,17 +323,17 @@ impl PrepRequest {
                 let has_data = self.dataset.is_some() || self.source.is_some() || self.windows.is_some();
                 let has_data = has_data || self.exports;
                 if !has_data && self.additional_driveset.is_none() {
-                    problems.push(
-                        Problem::new(Kind::Usage, "the session has no dataset")
-                            .advice("name the dataset CSV: --dataset FILE (classic: /DataSet:FILE)"),
-                    );
+                    problems.push(Problem::new(Kind::Usage, "the session has no dataset").advice(
+                        Advice::from("name the dataset CSV: ") + Setting::Dataset + " (classic: /DataSet:FILE)",
+                    ));
                 }
             }
             Action::Resume => {
                 if self.initial_driveset.is_some() || self.dataset.is_some() {
                     problems.push(
-                        Problem::new(Kind::Usage, "going on takes no dataset and no initial driveset")
-                            .advice("the session knows them; drives may join with --additional-driveset"),
+                        Problem::new(Kind::Usage, "going on takes no dataset and no initial driveset").advice(
+                            Advice::from("the session knows them; drives may join with ") + Setting::AdditionalDriveset,
+                        ),
                     );
                 }
             }
@@ -353,35 +353,37 @@ impl PrepRequest {
     /// What indexing a drive that is filled already cannot do.
     fn check_indexing(&self, problems: &mut Problems) {
         let sets = [
-            (self.content_md5, "Content-MD5", "--content-md5"),
-            (self.content_type, "Content-Type", "--content-type"),
-            (!self.metadata_from.is_nothing(), "metadata", "--metadata-from"),
+            (self.content_md5, "Content-MD5", Setting::ContentMd5),
+            (self.content_type, "Content-Type", Setting::ContentType),
+            (!self.metadata_from.is_nothing(), "metadata", Setting::MetadataFrom),
         ];
         for (_, what, option) in sets.into_iter().filter(|(is_set, ..)| *is_set) {
             problems.push(
                 Problem::new(Kind::Usage, format!("indexing sets no {what}: it writes no properties files"))
-                    .column(option)
-                    .advice(format!("leave {option} away, or copy the files onto the drive")),
+                    .setting(option)
+                    .advice(Advice::from("leave ") + option + " away, or copy the files onto the drive"),
             );
         }
         if self.list.is_some() {
-            problems.push(
-                Problem::new(Kind::Usage, "indexing makes no list")
-                    .column("--list")
-                    .advice("leave --list away; `dray verify --list` lists what an indexed drive holds"),
-            );
+            problems.push(Problem::new(Kind::Usage, "indexing makes no list").setting(Setting::List).advice(
+                Advice::from("leave ")
+                    + Setting::List
+                    + " away; "
+                    + Command::Verify
+                    + " lists what an indexed drive holds",
+            ));
         }
         if !self.selection.is_all() {
             problems.push(
                 Problem::new(Kind::Usage, "indexing takes what its rows name, without a selection")
-                    .column("--include, --exclude, --files-from")
+                    .setting(Setting::Include)
                     .advice("name the directories or files in the dataset"),
             );
         }
         if self.dataset.is_none() && self.source.is_none() {
             problems.push(
                 Problem::new(Kind::Usage, "without writing, a dataset to index is still needed")
-                    .advice("name the dataset CSV: --dataset FILE"),
+                    .advice(Advice::from("name the dataset CSV: ") + Setting::Dataset),
             );
         }
     }

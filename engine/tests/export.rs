@@ -11,7 +11,7 @@ use dray_engine::api::account::{Contents, ListedBlobs, Unread};
 use dray_engine::api::account::{Exported, ExportedBlob, ExportedFile, ExportedKind, OwnBlocks};
 use dray_engine::api::prepare::{Action, BlobType, CatalogBuilder, PrepRequest, ReadBack, Stop};
 use dray_engine::api::prepare::{Encryption, FormatOption, FormatPrompt, GivenDrive};
-use dray_engine::report::{Kind, Problem, SessionReport};
+use dray_engine::report::{Command, Kind, Part, Problem, SessionReport, Setting};
 use dray_engine::units::{ByteLen, Stamp};
 
 /// Length and kind of each blob: several slots, a length that is no whole cluster, none at all, pages.
@@ -213,7 +213,8 @@ fn an_account_that_goes_away_ends_the_drive_and_the_same_blobs_go_on() {
     // Another command does not continue it without the account.
     let other = PrepRequest { exports: false, ..request(&dir, Action::Resume) };
     let refused = api::prepare::prepare(other, &mut |_| ()).expect_err("refused");
-    assert!(refused.0[0].advice.as_ref().is_some_and(|advice| advice.contains("dray export --resume")), "{refused}");
+    let advice = refused.0[0].advice.clone().unwrap_or_default();
+    assert!(advice.0.contains(&Part::Command(Command::Export)) && advice.asks_for(Setting::Resume), "{refused}");
 
     let (report, asked) = run(&dir, Action::Resume, usize::MAX, None);
     assert_eq!(report.drives[0].failure, None);

@@ -290,6 +290,70 @@ fn functions_are_short_and_errors_have_types() {
     }
 }
 
+/// Options of other programs, which libraries may name: smartctl, mdadm, docker, blockdev, az.
+const OPTIONS_OF_OTHERS: &[&str] = &[
+    "--all",
+    "--device",
+    "--getsize",
+    "--json",
+    "--nocheck",
+    "--output",
+    "--query",
+    "--resource",
+    "--security-opt",
+    "--stop",
+    "--version",
+];
+
+/// Options and commands of the program in the strings of a line.
+fn names_of_the_program(line: &str) -> Vec<String> {
+    let code = line.trim_start();
+    if code.starts_with("//") {
+        return Vec::new();
+    }
+    let strings = code.split('"').skip(1).step_by(2);
+    let options = strings.clone().flat_map(|text| {
+        text.match_indices("--").map(|(at, _)| {
+            let word = text[at + 2..].split(|c: char| !c.is_ascii_lowercase() && c != '-').next();
+            format!("--{}", word.unwrap_or_default())
+        })
+    });
+    let options = options.filter(|option| option.len() > 2 && !OPTIONS_OF_OTHERS.contains(&option.as_str()));
+    let commands = strings.filter(|text| text.contains("`dray ")).map(str::to_owned);
+    options.chain(commands).collect()
+}
+
+#[test]
+fn libraries_leave_options_and_commands_to_the_program() {
+    let mut files = Vec::new();
+    for dir in ["engine", "account", "service"] {
+        files_below(&project().join(dir), &|path| has_extension(path, &["rs"]), &mut files);
+    }
+    let mut found = Vec::new();
+    for file in files.iter().filter(|file| file.components().any(|part| part.as_os_str() == "src")) {
+        let is_test = file.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
+        // Measurements of the engine that are run by hand.
+        let is_figure =
+            matches!(file.file_name().and_then(|name| name.to_str()), Some("ten_million.rs" | "thousand_drives.rs"));
+        if is_test || is_figure {
+            continue;
+        }
+        let text = fs::read_to_string(file).expect("readable");
+        let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+        found.extend(code.flat_map(names_of_the_program).map(|name| format!("{}: {name}", file.display())));
+    }
+    assert!(found.is_empty(), "a Setting or a Command of dray-base::advice says it:\n{}", found.join("\n"));
+    for (line, count) in [
+        (r#".advice("continue with --resume, or --abort")"#, 2),
+        (r#"let text = "see `dray ls`";"#, 1),
+        (r#".args(["--json", "a--b"]);"#, 1),
+        (r#"// "--resume""#, 0),
+        (r#"name.contains("--")"#, 0),
+    ] {
+        assert_eq!(names_of_the_program(line).len(), count, "{line}");
+    }
+}
+
 /// Modules of the engine that `text` names, as `room::module`; `room` is that of the file itself, for `super`.
 fn named_modules(text: &str, room: &str) -> Vec<String> {
     let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");

@@ -14,7 +14,7 @@ use dray_engine::api::host::{Pipes, open_input};
 use dray_engine::api::image::repair::Claimed;
 use dray_engine::api::prepare::Stop;
 use dray_engine::api::verify::Damaged;
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Advice, Kind, Problem, Setting};
 
 /// First word of a repair file, and its version.
 const MARK: &str = "dray-repair 1";
@@ -63,7 +63,9 @@ impl<'a> Fetcher<'a> {
     fn read_account(&mut self, account: &Account, one: &Damaged, out: &mut [u8]) -> Result<(), Problem> {
         if !one.is_content {
             let problem = Problem::new(Kind::Source, "metadata and properties files are not in the account");
-            return Err(problem.value(&one.file).advice("repair them from a second copy: --from DIR"));
+            return Err(problem
+                .value(&one.file)
+                .advice(Advice::from("repair them from a second copy: ") + Setting::From));
         }
         let (container, blob) = one.blob.split_once('/').unwrap_or((&one.blob, ""));
         let snapshot = one.snapshot.as_deref();

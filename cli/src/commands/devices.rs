@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::render::text::{fold_values, tail};
-use crate::render::{Output, clean, count, json as object, watched};
+use crate::render::{Output, clean, count, json as object, watched, words};
 
 /// Arguments of `dray devices`.
 #[derive(Args, Clone, Debug)]
@@ -165,7 +165,7 @@ fn details(disk: &Seen, output: &Output) -> String {
         let value = problem.value.as_ref().map(|value| format!(" ({value})")).unwrap_or_default();
         text.push_str(&format!("  {mark} {}{value}\n", problem.what));
         if let Some(advice) = &problem.advice {
-            text.push_str(&format!("            {advice}\n"));
+            text.push_str(&format!("            {}\n", words::advice(advice)));
         }
     };
     disk.refusals.iter().for_each(|problem| reported(style.red("refused: "), problem));

@@ -12,7 +12,7 @@ use dray_engine::api::account::{Contents, KeptBlob, ListedBlobs, Selection, blob
 use dray_engine::api::host::{OutputFile, OutputForm, Outputs, Pipes};
 use dray_engine::api::prepare::{Action, PrepRequest, Prepared, RowConsent, Stop};
 use dray_engine::api::records::SessionState;
-use dray_engine::report::{Event, Kind, PlanSummary, Problem, Problems, SessionReport};
+use dray_engine::report::{Event, Kind, Part, PlanSummary, Problem, Problems, SessionReport, Setting};
 use dray_service::export::logs::{self, LogsOf};
 use dray_service::export::report::paths_of;
 use dray_service::export::{self, AccountContents, Gathered, Options, Refused};
@@ -497,13 +497,21 @@ impl Export {
 
 /// Rewords a problem that names options of `prep-import`.
 fn in_words_of_export(mut problem: Problem) -> Problem {
-    let reword = |text: String| {
-        text.replace("--initial-driveset FILE --dataset FILE", "--blob-list FILE --driveset FILE")
-            .replace("--initial-driveset", "--driveset")
-            .replace("take rows out of the dataset", "take selectors out of the blob list")
+    let own = |setting| match setting {
+        Setting::InitialDriveset => Setting::Driveset,
+        Setting::Dataset => Setting::BlobList,
+        other => other,
     };
-    problem.place.column = problem.place.column.map(reword);
-    problem.advice = problem.advice.map(reword);
+    problem.place.setting = problem.place.setting.map(own);
+    for part in problem.advice.iter_mut().flat_map(|advice| &mut advice.0) {
+        match part {
+            Part::Setting(setting) => *setting = own(*setting),
+            Part::Words(words) => {
+                *words = words.replace("take rows out of the dataset", "take selectors out of the blob list");
+            }
+            Part::Command(_) => {}
+        }
+    }
     problem
 }
 

@@ -9,7 +9,7 @@ use dray_engine::api;
 use dray_engine::api::prepare::{
     Action, Encryption, FormatOption, FormatPrompt, GivenDrive, PrepRequest, Prepared, RecoveryForm, WindowsDrive,
 };
-use dray_engine::report::{Kind, Problem, Problems};
+use dray_engine::report::{Advice, Kind, Problem, Problems, Setting};
 
 use crate::args::selection::SelectionArgs;
 use crate::args::size;
@@ -295,14 +295,14 @@ fn in_words_of_format(mut problem: Problem) -> Problem {
     if problem.place.path.as_deref() == Some(Path::new(COMMAND_LINE)) {
         (problem.place.path, problem.place.line) = (None, None);
     }
-    match problem.place.column.as_deref() {
-        Some("DriveLetter") => problem.place.column = Some("DRIVE".into()),
-        Some("--id") => problem.place.column = None,
-        _ => {}
+    if problem.place.column.as_deref() == Some("DriveLetter") {
+        problem.place.column = Some("DRIVE".into());
     }
+    problem.place.setting = problem.place.setting.filter(|setting| *setting != Setting::Id);
     if problem.what.starts_with("session format ended abnormally") {
         problem.what = "an earlier run on this drive is unfinished".into();
-        problem.advice = Some("continue with --resume, or discard the drive with --abort".into());
+        problem.advice =
+            Some(Advice::from("continue with ") + Setting::Resume + ", or discard the drive with " + Setting::Abort);
     }
     problem
 }

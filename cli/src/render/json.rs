@@ -8,6 +8,8 @@ use dray_engine::report::{
 };
 use serde_json::{Value, json};
 
+use super::words;
+
 /// Version of the schema: raised when a field changes its meaning, not for new fields.
 pub const SCHEMA: u32 = 1;
 
@@ -70,11 +72,11 @@ pub fn problem(problem: &Problem) -> Value {
         "what": problem.what,
         "path": problem.place.path.as_deref().map(path),
         "line": problem.place.line,
-        "column": problem.place.column,
+        "column": words::column(problem),
         "drive": problem.place.drive,
         "offset": problem.place.at.map(|at| at.0),
         "value": problem.value,
-        "advice": problem.advice,
+        "advice": problem.advice.as_ref().map(words::advice),
     })
 }
 

@@ -7,6 +7,7 @@ use dray_engine::report::{DrivePlan, PlanSummary, Region, RegionKind};
 
 use super::page::{Column, Page, Tone, escape};
 use super::text::{clean, count, short};
+use super::words;
 
 /// Width of the drawing; the page scales it.
 const WIDTH: f64 = 920.0;
@@ -275,8 +276,8 @@ fn notes(page: &mut Page, plan: &PlanSummary) {
         page.section("Worth knowing before it starts");
         let mut list = String::from("<ul>");
         for warning in &plan.warnings {
-            let advice = warning.advice.as_deref().map(|advice| format!(" — {}", escape(advice)));
-            let _ = write!(list, "<li>{}{}</li>", escape(&warning.to_string()), advice.unwrap_or_default());
+            let advice = warning.advice.as_ref().map(|advice| format!(" — {}", escape(&words::advice(advice))));
+            let _ = write!(list, "<li>{}{}</li>", escape(&words::line(warning)), advice.unwrap_or_default());
         }
         list.push_str("</ul>");
         page.raw(&list);

@@ -9,6 +9,7 @@ mod metrics;
 pub mod page;
 pub mod text;
 mod watched;
+pub mod words;
 mod working;
 
 use std::cell::Cell;

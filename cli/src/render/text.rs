@@ -6,7 +6,7 @@ use std::time::Duration;
 use dray_engine::api::prepare::Estimate;
 use dray_engine::report::{DriveFacts, DrivePlan, DriveResult, Kind, PlanSummary, Problem, Problems, SessionReport};
 
-use super::{Style, WIDTH};
+use super::{Style, WIDTH, words};
 
 /// Biggest directories and regions shown for a drive.
 const LIST_MAX: usize = 12;
@@ -164,9 +164,9 @@ fn visible(word: &str) -> usize {
 
 /// One problem and its advice.
 pub fn problem(problem: &Problem, style: Style) -> String {
-    let mut text = wrap(&format!("{} {}", style.red("dray:"), clean(&problem.to_string())), "  ");
+    let mut text = wrap(&format!("{} {}", style.red("dray:"), clean(&words::line(problem))), "  ");
     if let Some(advice) = &problem.advice {
-        text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
+        text.push_str(&wrap(&format!("  advice: {}", clean(&words::advice(advice))), "  "));
     } else if problem.kind == Kind::Internal {
         text.push_str("  advice: this is a bug in dray; please report it with the command line\n");
     }
@@ -175,9 +175,9 @@ pub fn problem(problem: &Problem, style: Style) -> String {
 
 /// Something odd and its advice.
 pub fn note(problem: &Problem, style: Style) -> String {
-    let mut text = wrap(&format!("{} {}", style.yellow("note:"), clean(&problem.to_string())), "  ");
+    let mut text = wrap(&format!("{} {}", style.yellow("note:"), clean(&words::line(problem))), "  ");
     if let Some(advice) = &problem.advice {
-        text.push_str(&wrap(&format!("  {}", clean(advice)), ""));
+        text.push_str(&wrap(&format!("  {}", clean(&words::advice(advice))), ""));
     }
     text
 }
@@ -521,9 +521,9 @@ fn drive_summary(result: &DriveResult, windows: bool, style: Style) -> String {
     let mut text = wrap(&format!("{}: {}", style.bold(&clean(&drive.drive_id)), kind_of(drive, windows)), "  ");
     if let Some(failure) = &result.failure {
         let mark = if failure.kind == Kind::Interrupted { style.yellow("stopped:") } else { style.red("failed:") };
-        text.push_str(&wrap(&format!("  {mark} {}", clean(&failure.to_string())), "  "));
+        text.push_str(&wrap(&format!("  {mark} {}", clean(&words::line(failure))), "  "));
         if let Some(advice) = &failure.advice {
-            text.push_str(&wrap(&format!("  advice: {}", clean(advice)), "  "));
+            text.push_str(&wrap(&format!("  advice: {}", clean(&words::advice(advice))), "  "));
         }
         text.push_str(if windows {
             "  The drive holds no volume.\n"

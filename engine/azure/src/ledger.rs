@@ -2,6 +2,7 @@
 //! (docs/spec/import-export.md#sessions).
 
 use super::journal::{ActivityRecord, Journal, PlanMark, SessionState, Work};
+use crate::advice::{Advice, Setting};
 
 /// The sessions of a journal, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -273,7 +274,7 @@ pub struct Refusal {
     /// A sentence without full stop.
     pub what: String,
     /// The advice: a sentence without full stop.
-    pub advice: String,
+    pub advice: Advice,
 }
 
 impl Ledger {
@@ -285,19 +286,21 @@ impl Ledger {
     /// # Errors
     /// The rule that forbids it.
     pub fn next_action(&self, id: &str, wish: Wish) -> Result<NextAction, Refusal> {
-        let refuse = |what: String, advice: String| Err(Refusal { what, advice });
+        let refuse = |what: String, advice: Advice| Err(Refusal { what, advice });
         let last = self.last();
         match (wish, last) {
             (Wish::Resume | Wish::Abort, None) => {
                 let what = if wish == Wish::Resume { "resume" } else { "abort" };
                 refuse(
                     format!("the journal holds no session to {what}"),
-                    "begin one: --initial-driveset FILE --dataset FILE".into(),
+                    Advice::from("begin one with ") + Setting::InitialDriveset + " and " + Setting::Dataset,
                 )
             }
             (Wish::Resume | Wish::Abort, Some(last)) if last.id != id => refuse(
                 format!("the last session of the journal is {}, not {id}", last.id),
-                format!("only the last session can be resumed or rolled back: --id {}", last.id),
+                Advice::from("only the last session can be resumed or rolled back: ")
+                    + Setting::Id
+                    + format!(" {}", last.id),
             ),
             (Wish::Resume, Some(last)) if !last.is_unfinished() => refuse(
                 format!("session {id} is {}; nothing is left to resume", word(last.state)),
@@ -312,7 +315,7 @@ impl Ledger {
                 },
             ),
             (Wish::Resume, Some(last)) if last.state == SessionState::Aborting => {
-                refuse(format!("session {id} is being rolled back"), "finish that with --abort".into())
+                refuse(format!("session {id} is being rolled back"), Advice::from("finish that with ") + Setting::Abort)
             }
             (Wish::Resume, Some(_)) => Ok(NextAction::Resume),
             (Wish::Abort, Some(_)) => Ok(NextAction::Abort),
@@ -323,10 +326,13 @@ impl Ledger {
                 Ok(NextAction::Resume)
             }
             (Wish::Copy { .. } | Wish::Index, Some(last)) if last.is_unfinished() => {
-                let go_on = if last.state == SessionState::Aborting { "--abort" } else { "--resume or --abort" };
+                let go_on = match last.state {
+                    SessionState::Aborting => Advice::from(Setting::Abort),
+                    _ => Advice::from(Setting::Resume) + " or " + Setting::Abort,
+                };
                 refuse(
                     format!("session {} ended abnormally", last.id),
-                    format!("first resume it or roll it back: --id {} {go_on}", last.id),
+                    Advice::from("first resume it or roll it back: ") + Setting::Id + format!(" {} ", last.id) + go_on,
                 )
             }
             (Wish::Copy { .. } | Wish::Index, Some(_)) => {

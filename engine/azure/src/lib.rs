@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use dray_base::{limits, problem, text, units};
+use dray_base::{advice, limits, problem, text, units};
 use dray_crypt as crypt;
 use dray_hash as hash;
 

@@ -2,6 +2,7 @@
 //! problems with their place and advice, text as others wrote it, and bounds on what comes from outside.
 #![forbid(unsafe_code)]
 
+pub mod advice;
 pub mod entropy;
 pub mod limits;
 pub mod problem;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::advice::{Advice, Setting};
 use crate::units::ByteOffset;
 
 /// Kind of a failure, which decides exit code and advice. One table in the CLI maps kinds to codes.
@@ -35,6 +36,8 @@ pub struct Place {
     pub line: Option<u64>,
     /// Name of the CSV column or XML element.
     pub column: Option<String>,
+    /// What the caller set, if that is wrong.
+    pub setting: Option<Setting>,
     /// The drive, by serial or path.
     pub drive: Option<String>,
     /// Offset on the drive.
@@ -53,7 +56,7 @@ pub struct Problem {
     /// The value met, verbatim; never a secret.
     pub value: Option<String>,
     /// The remedy, as a sentence without full stop.
-    pub advice: Option<String>,
+    pub advice: Option<Advice>,
 }
 
 impl Problem {
@@ -80,6 +83,12 @@ impl Problem {
         self
     }
 
+    /// Names what the caller set.
+    pub fn setting(mut self, setting: Setting) -> Self {
+        self.place.setting = Some(setting);
+        self
+    }
+
     /// Names the drive.
     pub fn drive(mut self, drive: impl Into<String>) -> Self {
         self.place.drive = Some(drive.into());
@@ -99,7 +108,7 @@ impl Problem {
     }
 
     /// Adds the remedy.
-    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+    pub fn advice(mut self, advice: impl Into<Advice>) -> Self {
         self.advice = Some(advice.into());
         self
     }
@@ -119,6 +128,8 @@ impl fmt::Display for Problem {
         }
         if let Some(column) = &self.place.column {
             write!(f, "{column}: ")?;
+        } else if let Some(setting) = self.place.setting {
+            write!(f, "{}: ", setting.name())?;
         }
         f.write_str(&self.what)?;
         if let Some(at) = self.place.at {

@@ -13,4 +13,4 @@ pub mod source;
 pub mod surroundings;
 pub mod watchdog;
 
-use dray_base::{entropy, limits, problem, text, units};
+use dray_base::{advice, entropy, limits, problem, text, units};

@@ -10,7 +10,7 @@ use crate::dataset::own::Own;
 use crate::dataset::scan::{self, Of};
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Advice, Command, Kind, Problem, Problems};
 use crate::request::Sets;
 use crate::source::select::Selection;
 use crate::text;
@@ -65,9 +65,9 @@ const HEAD_LEN: usize = 4096;
 pub fn lint(path: &Path) -> Result<Linted, Problems> {
     let bytes = read(path)?;
     let kind = recognise(&bytes).ok_or_else(|| {
-        Problem::new(Kind::Usage, "is no input file that dray knows")
-            .path(path)
-            .advice("a CSV file begins with its header, an XML file with its root; see `dray template`")
+        Problem::new(Kind::Usage, "is no input file that dray knows").path(path).advice(
+            Advice::from("a CSV file begins with its header, an XML file with its root; see ") + Command::Template,
+        )
     })?;
     let mut problems = Problems::default();
     let mut warnings = Vec::new();

@@ -10,7 +10,7 @@ use crate::files::input::{self, Pipes};
 use crate::limits;
 use crate::ntfs::upcase;
 use crate::plan::tree::{METADATA_LEN, METADATA_NAMES, Md5Text, MetadataFrom, PropertyFile};
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Advice, Kind, Problem, Problems, Setting};
 use crate::request::{MetadataFields, Sets};
 use crate::source::walk::{self, FileFacts};
 
@@ -144,14 +144,15 @@ fn clash(own: &[(String, String)], fields: MetadataFields) -> Option<Problem> {
     let is_taken =
         |name: &str| METADATA_NAMES.iter().zip(taken).any(|(own, taken)| taken && own.eq_ignore_ascii_case(name));
     if let Some((name, _)) = own.iter().find(|(name, _)| is_taken(name)) {
-        let what = format!("sets {name}, as --metadata-from does");
+        let what = format!("sets {name}, which is also taken from the sources");
         return Some(
-            Problem::new(Kind::Usage, what).advice("take it out of the file, or leave it out of --metadata-from"),
+            Problem::new(Kind::Usage, what)
+                .advice(Advice::from("take it out of the file, or leave it out of ") + Setting::MetadataFrom),
         );
     }
     let len: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
     (len + METADATA_LEN > properties::METADATA_LEN_MAX).then(|| {
-        Problem::new(Kind::Usage, "is too long together with --metadata-from")
+        Problem::new(Kind::Usage, "is too long together with what is taken from the sources")
             .advice(format!("names and values of a blob's metadata have {} bytes", properties::METADATA_LEN_MAX))
     })
 }

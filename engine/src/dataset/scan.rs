@@ -12,9 +12,9 @@ use crate::azure::names::{self, NameError, SizeError};
 use crate::azure::vhd;
 use crate::dataset::own::Own;
 use crate::dataset::property_files::{self, PropertyFiles};
-use crate::io::{SHORTAGE_ADVICE, is_shortage};
+use crate::io::{is_shortage, shortage_advice};
 use crate::plan::catalog::{Builder, Catalog, Posix, TooMany};
-use crate::report::{Event, Kind, Problem, Problems, Skipped};
+use crate::report::{Event, Kind, Problem, Problems, Setting, Skipped};
 use crate::request::Sets;
 use crate::source::odd::Odd;
 use crate::source::select::{Selection, Selector};
@@ -138,7 +138,7 @@ pub fn tree(
     let place = base.unwrap_or(Path::new(""));
     let mut scanner = Scanner::new(place, own, selection, on_event).map_err(|more| problems.0.extend(more.0)).ok()?;
     if let Some(base) = base {
-        let here = |problem: Problem| problem.path(base).column("--from");
+        let here = |problem: Problem| problem.path(base).setting(Setting::From);
         match walk::absolute(base).and_then(|base| fs::metadata(&base).map(|meta| (base, meta))) {
             Ok((base, meta)) if meta.is_dir() => {
                 if scanner.whole(&base).is_err() {
@@ -546,9 +546,9 @@ impl<'s> Scanner<'s> {
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         let (kind, advice) = if is_shortage(error) {
-            (Kind::Environment, SHORTAGE_ADVICE)
+            (Kind::Environment, shortage_advice())
         } else {
-            (Kind::Source, "mend the permissions, or take it out of the source directory")
+            (Kind::Source, "mend the permissions, or take it out of the source directory".into())
         };
         self.problem(Problem::new(kind, format!("cannot be read: {error}")).path(path).advice(advice));
     }

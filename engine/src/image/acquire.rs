@@ -25,7 +25,7 @@ use crate::hash::{hex_upper, sha256};
 use crate::io::is_shortage;
 use crate::journal::files::replace_private;
 use crate::pool::SLOT_LEN;
-use crate::report::{DriveFacts, Kind, Problem, Problems, Stage};
+use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting, Stage};
 use crate::stream::rate_limit::RateLimit;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
@@ -209,19 +209,23 @@ impl Acquire {
             problems.0.extend(own.contradicts(&request.map).map(|problem| problem.drive(&facts.name)));
         }
         let target = match (there, begun) {
-            (true, true) => read_map(&request.map, size).map(|read| map = read).map_err(Problems::from).and_then(|()| {
-                let target = Target::look(&request.image, &context)?;
-                let is_it = target.facts().is_image && target.facts().size == size;
-                let problem = Problem::new(Kind::Refused, "is no image of this drive: its length is another");
-                let problem = problem.path(&request.image).value(target.facts().size.0.to_string());
-                if is_it { Ok(target) } else { Err(problem.advice("name another image and map").into()) }
-            }),
+            (true, true) => {
+                read_map(&request.map, size).map(|read| map = read).map_err(Problems::from).and_then(|()| {
+                    let target = Target::look(&request.image, &context)?;
+                    let is_it = target.facts().is_image && target.facts().size == size;
+                    let problem = Problem::new(Kind::Refused, "is no image of this drive: its length is another");
+                    let problem = problem.path(&request.image).value(target.facts().size.0.to_string());
+                    if is_it { Ok(target) } else { Err(problem.advice("name another image and map").into()) }
+                })
+            }
             (true, false) => Err(Problem::new(Kind::Refused, "exists already, and nothing is overwritten")
                 .path(&request.image)
-                .advice(format!(
-                    "remove it, or name another image; to continue one that ddrescue began, name its map with --map (now {})",
-                    request.map.display()
-                ))
+                .advice(
+                    Advice::from(
+                        "remove it, or name another image; to continue one that ddrescue began, name its map with ",
+                    ) + Setting::Map
+                        + format!(" (now {})", request.map.display()),
+                )
                 .into()),
             // A map in which nothing is finished is that of a run that came no further.
             (false, true) if !read_map(&request.map, size)?.of(Status::Finished).is_empty() => {

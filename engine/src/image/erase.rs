@@ -17,7 +17,7 @@ use crate::image::lane::{self, merged};
 use crate::image::search::{MARKS, Reading, is_zero};
 use crate::image::target::Target;
 use crate::journal::files::read_journal;
-use crate::report::{DriveFacts, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting, Stage, Stop, Waiting};
 use crate::stream::workers::Workers;
 use crate::surroundings::timestamp;
 use crate::units::{ByteLen, ByteOffset, ByteRange};
@@ -182,7 +182,17 @@ pub fn look(request: &EraseRequest) -> Result<Vec<Erase>, Problems> {
     let Methods { keys, discard, overwrite, .. } = request.methods;
     if !(keys || discard || overwrite) {
         let problem = Problem::new(Kind::Usage, "no method was named");
-        return Err(problem.advice("give --keys, --overwrite or --discard, or several of them").into());
+        return Err(problem
+            .advice(
+                Advice::from("give ")
+                    + Setting::Keys
+                    + ", "
+                    + Setting::Overwrite
+                    + " or "
+                    + Setting::Discard
+                    + ", or several of them",
+            )
+            .into());
     }
     let mut problems = Problems::default();
     let ledger = match request.journal.as_deref().map(ledger_of).transpose() {
@@ -234,14 +244,16 @@ fn one(name: &Path, request: &EraseRequest, ledger: Option<&Ledger>) -> Result<E
         if !before.iter().any(VolumeBefore::is_bitlocker) {
             let problem = refused("holds no BitLocker volume whose keys could be destroyed");
             let found = facts.contents.clone().unwrap_or_else(|| "blank".into());
-            problems.push(problem.value(found).advice("use --overwrite, or --discard where the drive is flash"));
+            problems.push(problem.value(found).advice(
+                Advice::from("use ") + Setting::Overwrite + ", or " + Setting::Discard + " where the drive is flash",
+            ));
         }
         for volume in &before {
             let Some(format) = volume.format else {
                 let mut first = vec![0; UNKNOWN_LEN.min(volume.range.len.0 as usize)];
                 if device.read_exact_at(&mut first, volume.range.start).is_err() || !is_zero(&first) {
                     let problem = refused("has a partition of which nothing is known but that it is not empty");
-                    problems.push(problem.at(volume.range.start).advice("use --overwrite"));
+                    problems.push(problem.at(volume.range.start).advice(Advice::from("use ") + Setting::Overwrite));
                 }
                 continue;
             };
@@ -253,11 +265,16 @@ fn one(name: &Path, request: &EraseRequest, ledger: Option<&Ledger>) -> Result<E
                 None => "has a volume that is not encrypted: destroying keys leaves all of it readable",
             };
             let problem = refused(what).at(volume.range.start).value(format);
-            problems.push(problem.advice("use --overwrite, or --discard where the drive is flash"));
+            problems.push(problem.advice(
+                Advice::from("use ") + Setting::Overwrite + ", or " + Setting::Discard + " where the drive is flash",
+            ));
         }
     }
     if discard && device.geometry().discard.is_none() && !device.is_image() {
-        problems.push(refused("takes no sectors back (it has no TRIM or UNMAP)").advice("use --overwrite"));
+        problems.push(
+            refused("takes no sectors back (it has no TRIM or UNMAP)")
+                .advice(Advice::from("use ") + Setting::Overwrite),
+        );
     }
     let known = ledger.and_then(|ledger| prepared(ledger, facts, device.identity()));
     let confirmed = known.as_ref().map(|(id, files)| request.logs.confirms(id, *files));
@@ -267,7 +284,11 @@ fn one(name: &Path, request: &EraseRequest, ledger: Option<&Ledger>) -> Result<E
         let problem =
             refused("was prepared by a session of the journal, and no copy log confirms that all of it was taken");
         problems.push(problem.value(id.clone()).advice(
-            "give the service's log with --copy-log; or say --even-unconfirmed if what was on it is not needed any more",
+            Advice::from("give the service's log with ")
+                + Setting::CopyLog
+                + "; or say "
+                + Setting::EvenUnconfirmed
+                + " if what was on it is not needed any more",
         ));
     }
     problems.into_result()?;
@@ -516,7 +537,7 @@ impl<'a> Erasure<'a> {
             return Err(Problem::new(Kind::Drive, "bears more marks of BitLocker than any drive should")
                 .drive(self.name())
                 .value(marks.len().to_string())
-                .advice("use --overwrite"));
+                .advice(Advice::from("use ") + Setting::Overwrite));
         }
         self.erased.searched = Some(seen.read);
         self.erased.unreadable.extend(seen.unreadable);
@@ -554,10 +575,12 @@ impl<'a> Erasure<'a> {
                 Problem::new(Kind::Drive, format!("does not take its sectors back: {error}"))
                     .drive(name)
                     .at(ByteOffset(at))
-                    .advice("use --overwrite")
+                    .advice(Advice::from("use ") + Setting::Overwrite)
             })?;
             if !taken {
-                return Err(Problem::new(Kind::Drive, "takes no sectors back").drive(name).advice("use --overwrite"));
+                return Err(Problem::new(Kind::Drive, "takes no sectors back")
+                    .drive(name)
+                    .advice(Advice::from("use ") + Setting::Overwrite));
             }
             at += len;
             self.context.progress(ByteLen(at), size);

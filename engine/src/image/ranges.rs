@@ -9,7 +9,7 @@ use super::lane::merged;
 use crate::bitlocker::read::State;
 use crate::ntfs::append::free_runs;
 use crate::ntfs::read::LogState;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::units::{ByteLen, ByteOffset, ByteRange};
 use crate::volume::files;
 use crate::volume::find::{Found, Inside, Opened, View};
@@ -27,7 +27,7 @@ const ENDS: u64 = 1 << 20;
 pub fn unused(opened: &Opened) -> Result<Vec<ByteRange>, Problem> {
     let refused = |what: &str| {
         let problem = Problem::new(Kind::Refused, what).drive(&opened.found.drive.name);
-        problem.advice("leave --only-used away: then all sectors are taken as they are")
+        problem.advice(Advice::from("leave ") + Setting::OnlyUsed + " away: then all sectors are taken as they are")
     };
     if let Inside::BitLocker(volume) = &opened.found.inside
         && !matches!(volume.state(), State::Encrypted | State::Decrypted)

@@ -12,7 +12,7 @@ use crate::hash::md5_many;
 use crate::image::target::{Target, node};
 use crate::io::Options;
 use crate::pool::{Pool, SLOT_LEN};
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Command, Kind, Problem};
 use crate::units::ByteOffset;
 use crate::verify::judge::Damaged;
 use crate::verify::work::runs;
@@ -142,7 +142,8 @@ impl Claimed {
             self.opened.read(*at, &mut read).map_err(|error| failed(error, at.0))?;
             if read != *sectors {
                 let problem = Problem::new(Kind::Different, "the drive returns other bytes than were written to it");
-                let advice = "the drive is failing: copy it with `dray acquire` and repair the image";
+                let advice =
+                    Advice::from("the drive is failing: copy it with ") + Command::Acquire + " and repair the image";
                 return Err(problem.drive(name).at(self.opened.device_offset(*at)).advice(advice));
             }
         }

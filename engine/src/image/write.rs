@@ -25,7 +25,7 @@ use crate::gpt::table_areas;
 use crate::hash::md5;
 use crate::journal::files::replace_private;
 use crate::pool::{Pool, SLOT_LEN};
-use crate::report::{DriveFacts, Event, Kind, Problem, Problems, Stage, Stop, Waiting};
+use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting, Stage, Stop, Waiting};
 use crate::stream::rate_limit::RateLimit;
 use crate::stream::workers::Workers;
 use crate::surroundings::timestamp;
@@ -432,7 +432,7 @@ impl Write {
         replace_private(path, drive.text(&self.stamp, &self.request.unused, durable).as_bytes()).map_err(|error| {
             Problem::new(Kind::Environment, format!("the checkpoint cannot be written: {error}"))
                 .path(path)
-                .advice("make room, or name another directory with --checkpoints")
+                .advice(Advice::from("make room, or name another directory with ") + Setting::Checkpoints)
         })
     }
 }
@@ -511,11 +511,10 @@ impl Seen<'_> {
                 let own = facts.serial.clone().unwrap_or_else(|| "none".into());
                 let problem =
                     refused("the image was prepared for the drive of another serial: the service would refuse it");
-                problems.push(
-                    problem
-                        .value(format!("prepared for {id}; this one's serial is {own}"))
-                        .advice("write it to that drive, prepare an image for this one, or say --not-for-shipping"),
-                );
+                problems.push(problem.value(format!("prepared for {id}; this one's serial is {own}")).advice(
+                    Advice::from("write it to that drive, prepare an image for this one, or say ")
+                        + Setting::NotForShipping,
+                ));
             }
         }
         problems.into_result()?;

@@ -12,7 +12,7 @@ use crate::files::input::{self, Pipes};
 use crate::files::kind;
 use crate::hash;
 use crate::limits;
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Advice, Kind, Problem, Problems, Setting};
 use crate::request::{Action, PrepRequest};
 use crate::surroundings::now;
 use crate::units::ByteLen;
@@ -103,7 +103,7 @@ pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(
     let dir = journal_dir(&request.journal);
     if !dir.is_dir() {
         let problem = Problem::new(Kind::Usage, "the directory of the journal does not exist").path(dir);
-        problems.push(problem.advice("create it, or name another journal with --journal"));
+        problems.push(problem.advice(Advice::from("create it, or name another journal with ") + Setting::Journal));
         return None;
     }
     let mut book = match read_journal(&request.journal) {
@@ -126,7 +126,7 @@ pub fn check_journal(request: &PrepRequest, problems: &mut Problems) -> Option<(
     match book.ledger.next_action(&request.session, wish) {
         Ok(road) => Some((book, road)),
         Err(refusal) => {
-            let problem = Problem::new(Kind::Usage, refusal.what).path(&request.journal).column("--id");
+            let problem = Problem::new(Kind::Usage, refusal.what).path(&request.journal).setting(Setting::Id);
             problems.push(problem.advice(refusal.advice));
             None
         }
@@ -220,7 +220,9 @@ pub fn room_beside(journal: &Path, needed: ByteLen) -> Option<Problem> {
     (free < needed).then(|| {
         let what =
             format!("has not enough room for the files next to the journal: {needed} are needed, {free} are free");
-        Problem::new(Kind::Environment, what).path(dir).advice("make room, or name a journal elsewhere with --journal")
+        Problem::new(Kind::Environment, what)
+            .path(dir)
+            .advice(Advice::from("make room, or name a journal elsewhere with ") + Setting::Journal)
     })
 }
 
@@ -310,7 +312,11 @@ impl JournalFile {
             let what = "the journal was written to by another process since this one looked at it";
             let problem = Problem::new(Kind::Refused, what).path(path);
             return Err(problem
-                .advice("nothing was done; look at it with --list-copy-sessions, and start again")
+                .advice(
+                    Advice::from("nothing was done; look at it with ")
+                        + Setting::ListCopySessions
+                        + ", and start again",
+                )
                 .into());
         }
         let journal = journal::read(&bytes);
@@ -361,7 +367,10 @@ impl JournalFile {
         };
         write().map_err(|error| {
             let problem = Problem::new(Kind::Environment, format!("the journal cannot be written: {error}"));
-            problem.path(&self.path).advice("make room on its disk, then continue with --resume").into()
+            problem
+                .path(&self.path)
+                .advice(Advice::from("make room on its disk, then continue with ") + Setting::Resume)
+                .into()
         })
     }
 }

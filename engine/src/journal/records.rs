@@ -13,7 +13,7 @@ use crate::files::input::{self, Pipes};
 use crate::hash;
 use crate::journal::files::{journal_dir, read_journal};
 use crate::limits::INPUT_FILE_MAX;
-use crate::report::{Kind, Problem, Problems};
+use crate::report::{Advice, Kind, Problem, Problems, Setting};
 
 /// Reads a drive record.
 ///
@@ -101,8 +101,5 @@ pub fn foreign_record(path: &Path) -> Problem {
         "exists already, and this journal does not know it: it may hold another drive's only key",
     )
     .path(path)
-    .advice(
-        "keep each journal in a directory of its own; or move the file to a safe place; or give the drive another id \
-             with --drive-id PATH=ID",
-    )
+    .advice(Advice::from("keep each journal in a directory of its own; or move the file to a safe place; or give the drive another id with ") + Setting::DriveId)
 }

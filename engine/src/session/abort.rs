@@ -10,7 +10,7 @@ use crate::azure::ledger::CopySession;
 use crate::checkpoint::{Checkpoint, Fault};
 use crate::device::Roots;
 use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sidecar};
-use crate::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
+use crate::report::{Advice, DriveFacts, Event, Kind, Notice, Problem, Problems, Setting};
 use crate::request::PrepRequest;
 use crate::session::log::Log;
 use crate::session::plan_file::SavedPlan;
@@ -238,7 +238,7 @@ impl Rollback {
         let refused = missing.map(|i| {
             Problem::new(Kind::Refused, "had finished, and no consent was given to erase it")
                 .drive(&self.drives[i].target.facts.name)
-                .advice("answer the question, or name the drive with --yes SERIAL")
+                .advice(Advice::from("answer the question, or name the drive with ") + Setting::Yes)
         });
         Problems(refused.collect()).into_result()?;
         let logs = logdir(&self.request);

@@ -9,7 +9,7 @@ use crate::azure::ledger::Ledger;
 use crate::dataset::own::Own;
 use crate::dataset::scan::{self, Of, Scan};
 use crate::entropy::{Entropy, Seeded};
-use crate::report::{DriveFacts, DrivePlan, Event, Kind, Problem, Problems, Skipped};
+use crate::report::{DriveFacts, DrivePlan, Event, Kind, Problem, Problems, Setting, Skipped};
 use crate::request::PrepRequest;
 use crate::session::inputs;
 use crate::session::planning::{Planned, Target};
@@ -62,7 +62,7 @@ pub fn estimate(
     let line = PathBuf::from(inputs::COMMAND_LINE);
     let dataset = match &request.source {
         Some(row) => Some(row.read(&line, &mut problems)),
-        None => inputs::read_csv(request.dataset.as_deref(), "--dataset", &mut problems, dataset::parse_into),
+        None => inputs::read_csv(request.dataset.as_deref(), Setting::Dataset, &mut problems, dataset::parse_into),
     };
     let Some(dataset) = dataset else { return Err(problems) };
     warnings.extend(dataset.warnings.iter().cloned());

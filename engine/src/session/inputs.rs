@@ -19,7 +19,7 @@ use crate::journal::files;
 use crate::journal::records;
 use crate::journal::records::foreign_record;
 use crate::limits::INPUT_FILE_MAX;
-use crate::report::{Kind, Problem, Problems, counted};
+use crate::report::{Advice, Kind, Problem, Problems, Setting, counted};
 use crate::request::{AbsentDrive, PrepRequest};
 use crate::session::planning::Target;
 use crate::text;
@@ -38,7 +38,7 @@ pub const KEY_FILE_MAX: u64 = 64 << 10;
 /// Gives the one image of the driveset the size of the drive that it is made for.
 pub fn stand_in(drive: &AbsentDrive, driveset: &mut Driveset) -> Option<Problem> {
     let wrong = |what: String, advice: &str| {
-        Some(Problem::new(Kind::Usage, what).column("--for").value(drive.serial.clone()).advice(advice))
+        Some(Problem::new(Kind::Usage, what).setting(Setting::For).value(drive.serial.clone()).advice(advice))
     };
     if !drive.size.0.is_multiple_of(drive.sector.bytes()) || drive.size.0 == 0 {
         let what = format!("{} bytes are no whole number of {}-byte sectors", drive.size.0, drive.sector.bytes());
@@ -124,9 +124,13 @@ pub fn choose_logs(request: &mut PrepRequest, ledger: &Ledger, problems: &mut Pr
                 problems.push(
                     Problem::new(Kind::Usage, "the sessions of one journal have one log directory")
                         .path(given)
-                        .column("--logdir")
+                        .setting(Setting::Logdir)
                         .value(first.display().to_string())
-                        .advice("leave --logdir away, or name the one that the journal began with"),
+                        .advice(
+                            Advice::from("leave ")
+                                + Setting::Logdir
+                                + " away, or name the one that the journal began with",
+                        ),
                 );
             }
         }
@@ -235,12 +239,12 @@ pub fn gather<T>(problems: &mut Problems, result: Result<T, Problems>) -> Option
 
 pub fn read_csv<T>(
     path: Option<&Path>,
-    flag: &str,
+    setting: Setting,
     problems: &mut Problems,
     parse: impl Fn(&Path, &[u8], &mut Problems) -> T,
 ) -> Option<T> {
     let Some(path) = path else {
-        problems.push(Problem::new(Kind::Usage, format!("{flag} is missing")).advice("a first session needs it"));
+        problems.push(Problem::new(Kind::Usage, "is missing").setting(setting).advice("a first session needs it"));
         return None;
     };
     // A driveset may hold keys.
@@ -248,7 +252,7 @@ pub fn read_csv<T>(
         Ok(bytes) => Some(parse(path, &bytes, problems)),
         Err(error) => {
             let kind = if is_shortage(&error) { Kind::Environment } else { Kind::Usage };
-            problems.push(Problem::new(kind, format!("cannot be read: {error}")).path(path).column(flag));
+            problems.push(Problem::new(kind, format!("cannot be read: {error}")).path(path).setting(setting));
             None
         }
     }

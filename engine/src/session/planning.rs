@@ -11,7 +11,7 @@ use crate::ntfs::build::LayoutError;
 use crate::plan::assign::{Spread, assign};
 use crate::plan::drive::{DriveError, DriveLayout};
 use crate::plan::tree::FileKind;
-use crate::report::{Kind, Problem, Problems, counted};
+use crate::report::{Advice, Kind, Problem, Problems, Setting, counted};
 use crate::units::{ByteLen, ClusterSize};
 use crate::work::append::Refused;
 use crate::work::append::drive::AppendDrive;
@@ -260,10 +260,12 @@ impl Planner<'_> {
         let room: u64 = capacities.iter().map(|c| c.0).sum();
         let mut problems = Problems::default();
         let advice = if what_fits {
-            "use larger drives, or take rows out of the dataset"
+            Advice::from("use larger drives, or take rows out of the dataset")
         } else {
-            "add a drive to the driveset, take rows out of the dataset, or write what fits now with --what-fits and add \
-             drives for the rest later with --additional-driveset"
+            Advice::from("add a drive to the driveset, take rows out of the dataset, or write what fits now with ")
+                + Setting::WhatFits
+                + " and add drives for the rest later with "
+                + Setting::AdditionalDriveset
         };
         problems.push(
             Problem::new(Kind::Refused, {
@@ -296,19 +298,16 @@ fn unfit_problem(target: &TargetDrive, unfit: Unfit) -> Problem {
                 ByteLen(needed.0.saturating_sub(available.0))
             ),
         )
-        .advice(
-            "use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with \
-             --what-fits and add drives for the rest later with --additional-driveset",
-        ),
+        .advice(Advice::from("use a larger drive, add one to the driveset, take rows out of the dataset, or write what fits now with ") + Setting::WhatFits + " and add drives for the rest later with " + Setting::AdditionalDriveset),
         // The options are impossible on this drive.
         DriveError::Table(gpt::PlanError::TooLargeForMbr { .. }) => {
-            Problem::new(Kind::Usage, error.to_string()).column("--table").advice("leave --table out, or say gpt")
+            Problem::new(Kind::Usage, error.to_string()).setting(Setting::Table).advice(Advice::from("leave ") + Setting::Table + " out, or say gpt")
         }
         DriveError::Volume(LayoutError::TooManyClusters { .. })
         | DriveError::BlockSplitsCluster { .. }
         | DriveError::Regions(PlaceError::ClusterBelowSector { .. }) => Problem::new(Kind::Usage, error.to_string())
-            .column("--cluster-size")
-            .advice("leave --cluster-size out: it is chosen as Windows would"),
+            .setting(Setting::ClusterSize)
+            .advice(Advice::from("leave ") + Setting::ClusterSize + " out: it is chosen as Windows would"),
         other => Problem::new(Kind::Refused, other.to_string()).advice("use another drive"),
     };
     problem.drive(&target.facts.name).value(target.facts.size.to_string())

@@ -11,7 +11,7 @@ use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 
 use crate::journal::files::{journal_dir, logdir};
-use crate::report::{DrivePlan, Kind, Problem, Problems};
+use crate::report::{Advice, DrivePlan, Kind, Problem, Problems, Setting};
 use crate::request::PrepRequest;
 use crate::units::ByteLen;
 
@@ -25,7 +25,7 @@ const EXT: u32 = 0xEF53;
 /// Checks the directories of the request: they exist or can be created, and are writable.
 pub fn directories(request: &PrepRequest, problems: &mut Problems) {
     if let Some(dir) = &request.external_key {
-        let advice = "create the directory, or name another with --external-key";
+        let advice = Advice::from("create the directory, or name another with ") + Setting::ExternalKey;
         match fs::metadata(dir) {
             Ok(meta) if meta.is_dir() => problems.0.extend(writable(dir, "key files", advice)),
             Ok(_) => problems.push(place(dir, "the place of the key files is no directory").advice(advice)),
@@ -38,14 +38,15 @@ pub fn directories(request: &PrepRequest, problems: &mut Problems) {
     }
     let logs = logdir(request);
     if request.logdir.is_some() {
-        let advice = "make room or mend the permissions, or name another directory with --logdir";
+        let advice =
+            Advice::from("make room or mend the permissions, or name another directory with ") + Setting::Logdir;
         match nearest(&logs) {
             Some(dir) if dir.is_dir() => problems.0.extend(writable(&dir, "logs", advice)),
             _ => problems.push(place(&logs, "the directory of the logs cannot be made").advice(advice)),
         }
     }
     if let Some(windows) = request.windows.as_ref().filter(|windows| !windows.is_plain) {
-        let advice = "create the directory, or name another with --keys";
+        let advice = Advice::from("create the directory, or name another with ") + Setting::KeysTo;
         if windows.keys.is_dir() {
             problems.0.extend(writable(&windows.keys, "the recovery key", advice));
         } else {
@@ -54,7 +55,8 @@ pub fn directories(request: &PrepRequest, problems: &mut Problems) {
     }
     let dir = journal_dir(&request.journal);
     if dir.is_dir() {
-        let advice = "make room or mend the permissions, or name a journal elsewhere with --journal";
+        let advice =
+            Advice::from("make room or mend the permissions, or name a journal elsewhere with ") + Setting::Journal;
         problems.0.extend(writable(&dir, "the journal and the files next to it", advice));
     }
 }
@@ -68,7 +70,7 @@ fn nearest(path: &Path) -> Option<PathBuf> {
     std::path::absolute(path).ok()?.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
 }
 
-fn writable(dir: &Path, what: &str, advice: &str) -> Option<Problem> {
+fn writable(dir: &Path, what: &str, advice: Advice) -> Option<Problem> {
     if let Err(error) = rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK) {
         return Some(place(dir, &format!("{what} cannot be written here: {error}")).advice(advice));
     }

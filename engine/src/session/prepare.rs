@@ -18,7 +18,7 @@ use crate::entropy::{Entropy, Seeded};
 use crate::journal::files::{self, Book};
 use crate::plan::account::Exported;
 use crate::plan::catalog::{Builder, Catalog};
-use crate::report::{Event, Kind, Problem, Problems};
+use crate::report::{Advice, Event, Kind, Problem, Problems, Setting};
 use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::inputs::{
     COMMAND_LINE, choose_logs, driveset_of, gather, places, read_csv, recipe_of, refuse_foreign_records, refuse_known,
@@ -216,8 +216,8 @@ impl Inputs {
     fn read(request: &mut PrepRequest, book: &Book, problems: &mut Problems) -> Self {
         let line = Path::new(COMMAND_LINE);
         let (set_path, set_flag) = match (&request.initial_driveset, &request.additional_driveset) {
-            (None, Some(path)) => (Some(path.clone()), "--additional-driveset"),
-            (initial, _) => (initial.clone(), "--initial-driveset"),
+            (None, Some(path)) => (Some(path.clone()), Setting::AdditionalDriveset),
+            (initial, _) => (initial.clone(), Setting::InitialDriveset),
         };
         let is_on_known = !names_drives(request) && !book.ledger.finished_drives().is_empty();
         let cipher = cipher_of(request, problems);
@@ -244,7 +244,7 @@ impl Inputs {
         let dataset = match &request.source {
             _ if request.windows.is_some() || request.exports || has_no_rows => Some(Dataset::default()),
             Some(source) => Some(source.read(line, problems)),
-            None => read_csv(request.dataset.as_deref(), "--dataset", problems, dataset::parse_into),
+            None => read_csv(request.dataset.as_deref(), Setting::Dataset, problems, dataset::parse_into),
         };
         let driveset_path = set_path.unwrap_or_else(|| line.to_owned());
         Self { cipher, image_sector, driveset_path, driveset, dataset, user_password, is_on_known, sound_drives }
@@ -261,7 +261,7 @@ fn cipher_of(request: &PrepRequest, problems: &mut Problems) -> Option<Cipher> {
         && ClusterSize::from_bytes(size).is_none()
     {
         let problem = Problem::new(Kind::Usage, "is no cluster size").value(size.to_string());
-        problems.push(problem.column("--cluster-size").advice("a power of two from 512 to 2097152"));
+        problems.push(problem.setting(Setting::ClusterSize).advice("a power of two from 512 to 2097152"));
     }
     cipher
 }
@@ -438,8 +438,11 @@ fn one_to_index(mut found: Vec<Target>, problems: &mut Problems) -> Option<Box<E
             .drive(&there.target.facts.name)
             .value("Encrypt");
         problems.push(problem.advice(
-            "first encrypt it, by a session with --additional-driveset and no --dataset; then index it with a new id, as a \
-             drive of the journal or with AlreadyEncrypted",
+            Advice::from("first encrypt it, by a session with ")
+                + Setting::AdditionalDriveset
+                + " and no "
+                + Setting::Dataset
+                + "; then index it with a new id, as a drive of the journal or with AlreadyEncrypted",
         ));
     }
     Some(there)
@@ -486,8 +489,11 @@ fn overwritten(said: Disposition) -> Problem {
         "the service overwrites blobs that exist, since its tools 1.5.0.300 and 2.2.0.300; Disposition {said} is written into the \
          manifest and may count for nothing"
     );
-    Problem::new(Kind::Usage, what)
-        .advice("where blobs of the same names may exist, import into a new container; --disposition overwrite says so for all rows")
+    Problem::new(Kind::Usage, what).advice(
+        Advice::from("where blobs of the same names may exist, import into a new container; ")
+            + Setting::Disposition
+            + " overwrite says so for all rows",
+    )
 }
 
 /// Warnings of blobs that drives' manifests list already.

@@ -9,7 +9,7 @@ use crate::device::guard;
 use crate::files::output::Output;
 use crate::plan::account::Exported;
 use crate::plan::catalog::Catalog;
-use crate::report::{Kind, PlanSummary, Problem, Problems, Skipped, counted};
+use crate::report::{Advice, Kind, PlanSummary, Problem, Problems, Setting, Skipped, counted};
 use crate::request::PrepRequest;
 use crate::session::planning::Planned;
 use crate::session::preflight;
@@ -126,7 +126,12 @@ impl Prepared {
                     Kind::Refused,
                     format!("{} of {} on no drive yet", counted(plan.unplaced.len() as u64, "file"), ByteLen(bytes)),
                 )
-                .advice("they wait for drives: the same --id with --additional-driveset FILE"),
+                .advice(
+                    Advice::from("they wait for drives: the same ")
+                        + Setting::Id
+                        + " with "
+                        + Setting::AdditionalDriveset,
+                ),
             );
         }
         let bystanders = unneeded.into_iter().map(|target| target.facts.drive_id);

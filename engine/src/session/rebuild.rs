@@ -13,7 +13,7 @@ use crate::device::{Roots, guard};
 use crate::hash::{self, Md5};
 use crate::journal::files::{JournalFile, journal_dir, logdir, replace_private};
 use crate::plan::drive::MANIFEST_NAME;
-use crate::report::{DriveFacts, Kind, Problem, Problems};
+use crate::report::{Advice, Command, DriveFacts, Kind, Problem, Problems, Setting};
 use crate::request::PrepRequest;
 use crate::session::inputs;
 use crate::surroundings::now;
@@ -62,7 +62,7 @@ pub fn rebuild_journal(request: &PrepRequest) -> Result<Vec<ReadDrive>, Problems
     }
     let set = inputs::read_csv(
         request.initial_driveset.as_deref(),
-        "--initial-driveset",
+        Setting::InitialDriveset,
         &mut problems,
         driveset::parse_into,
     );
@@ -109,7 +109,7 @@ fn one(there: &ExistingVolume, record: PathBuf) -> Result<ReadDrive, Problem> {
     let facts = &there.target.facts;
     let broken = |what: String| {
         Problem::new(Kind::Drive, format!("the manifest on it cannot be used: {what}"))
-            .advice("see what is wrong with `dray verify`")
+            .advice(Advice::from("see what is wrong with ") + Command::Verify)
     };
     let files = Files::read(&there.opened)?;
     let file = files.open(files.find(MANIFEST_NAME)?)?;
@@ -120,7 +120,8 @@ fn one(there: &ExistingVolume, record: PathBuf) -> Result<ReadDrive, Problem> {
         match event {
             Event::DriveId(id) if id != facts.drive_id => {
                 let problem = Problem::new(Kind::Refused, "its manifest names another drive").value(id.clone());
-                return Err(problem.advice(format!("name it so: --drive-id {}={id}", facts.name)));
+                return Err(problem
+                    .advice(Advice::from("give its id with ") + Setting::DriveId + format!(": {}={id}", facts.name)));
             }
             Event::ListStart(head) => {
                 let id = head.id.unwrap_or_else(|| "session#1".into());

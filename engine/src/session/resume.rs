@@ -25,7 +25,7 @@ use crate::ntfs::build::Tree;
 use crate::plan::catalog::Catalog;
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::SLOT_LEN;
-use crate::report::{Event, Kind, Notice, Problem, Problems};
+use crate::report::{Advice, Command, Event, Kind, Notice, Problem, Problems, Setting};
 use crate::request::{Action, PrepRequest};
 use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
@@ -75,7 +75,9 @@ pub fn load_plan(request: &PrepRequest, session: &CopySession) -> Result<SavedPl
     let path = sidecar(&request.journal, &request.session, Sidecar::Plan);
     let unusable = |what: String| {
         Problem::new(Kind::Environment, format!("the session's plan cannot be used: {what}")).path(&path).advice(
-            "nothing was changed; restore the file as it was and try again, or roll the session back with --abort",
+            Advice::from(
+                "nothing was changed; restore the file as it was and try again, or roll the session back with ",
+            ) + Setting::Abort,
         )
     };
     let plan =
@@ -119,7 +121,11 @@ fn still_agreed(target: &mut TargetDrive, roots: &Roots) -> Result<(), Problem> 
 pub fn find_again(mut target: TargetDrive, has_begun: bool, roots: &Roots) -> Result<TargetDrive, Problem> {
     let gone = |what: String| {
         Problem::new(Kind::Refused, what).drive(&target.facts.name).advice(
-            "attach it and try again, or give its files to other drives: --replan, with --additional-driveset FILE for more",
+            Advice::from("attach it and try again, or give its files to other drives: ")
+                + Setting::Replan
+                + ", with "
+                + Setting::AdditionalDriveset
+                + " for more",
         )
     };
     let Some(identity) = &target.identity else {
@@ -284,8 +290,8 @@ pub(super) fn prepare(
 fn password_again(file: Option<&Path>, problems: &mut Problems) -> Option<Key32> {
     let password = file.map(keys::user_password).unwrap_or_else(|| {
         Err(Problem::new(Kind::Usage, "the drive starts over, and its user's password is not kept")
-            .column("--password-file")
-            .advice("give --password-file again"))
+            .setting(Setting::PasswordFile)
+            .advice(Advice::from("give ") + Setting::PasswordFile + " again"))
     });
     password.map_err(|problem| problems.push(problem)).ok()
 }
@@ -330,7 +336,7 @@ fn join(
 ) -> Result<Vec<TargetDrive>, Problems> {
     let Some(path) = &request.additional_driveset else { return Ok(Vec::new()) };
     let mut problems = Problems::default();
-    let set = inputs::read_csv(Some(path), "--additional-driveset", &mut problems, driveset::parse_into);
+    let set = inputs::read_csv(Some(path), Setting::AdditionalDriveset, &mut problems, driveset::parse_into);
     let rows = set.as_ref().map_or(&[][..], |set| &set.rows);
     warnings.extend(set.iter().flat_map(|set| set.warnings.iter().cloned()));
     let options = TargetOptions {
@@ -577,12 +583,15 @@ fn refuse_other_kind(request: &PrepRequest, recipe: &Recipe) -> Result<(), Probl
     let (what, advice) = match (&recipe.exported, request.exports) {
         (Some(_), false) => (
             "the session is an export: its drives are filled from a storage account",
-            "continue it with `dray export --resume` and --endpoint",
+            Advice::from("continue it with ") + Command::Export + ", " + Setting::Resume + " and " + Setting::Endpoint,
         ),
-        (None, true) => ("the session is no export", "continue it with `dray prep-import --resume`"),
+        (None, true) => (
+            "the session is no export",
+            Advice::from("continue it with ") + Command::PrepImport + " and " + Setting::Resume,
+        ),
         _ => return Ok(()),
     };
-    Err(Problem::new(Kind::Usage, what).column("--id").value(request.session.clone()).advice(advice))
+    Err(Problem::new(Kind::Usage, what).setting(Setting::Id).value(request.session.clone()).advice(advice))
 }
 
 /// Gives a request the layout options of a plan.

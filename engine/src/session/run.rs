@@ -17,8 +17,8 @@ use crate::journal::files::{self, JournalFile, Sidecar, journal_dir, logdir, sid
 use crate::journal::records;
 use crate::pool::{Pool, SLOT_LEN};
 use crate::report::{
-    DriveFacts, DriveKeys, DriveResult, Event, Kind, Meter, Notice, PlanSummary, Problem, Problems, SessionReport,
-    Stage, Stop, Timing,
+    Advice, DriveFacts, DriveKeys, DriveResult, Event, Kind, Meter, Notice, PlanSummary, Problem, Problems,
+    SessionReport, Setting, Stage, Stop, Timing,
 };
 use crate::session::log::Log;
 use crate::session::plan_file;
@@ -205,7 +205,7 @@ impl Prepared {
             Problem::new(Kind::Refused, work.without_consent())
                 .drive(&facts.name)
                 .value(facts.contents.clone().unwrap_or_else(|| "blank".into()))
-                .advice("answer the question, or name the drive with --yes SERIAL")
+                .advice(Advice::from("answer the question, or name the drive with ") + Setting::Yes)
         });
         Problems(refused.collect()).into_result()?;
         // While a question was open, names may have come to lead elsewhere: all drives are checked again before the
@@ -286,7 +286,14 @@ impl Prepared {
                 "the journal does not have every drive of the session as finished, so that the session is not complete";
             let problem = Problem::new(Kind::Environment, what).path(&self.request.journal);
             return Err(problem
-                .advice("look at it with --list-drives; then continue with --resume, or roll back with --abort")
+                .advice(
+                    Advice::from("look at it with ")
+                        + Setting::ListDrives
+                        + "; then continue with "
+                        + Setting::Resume
+                        + ", or roll back with "
+                        + Setting::Abort,
+                )
                 .into());
         }
         Ok(complete)

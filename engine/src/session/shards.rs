@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
 use crate::azure::journal::{ActivityRecord, DriveDetails, PlanMark, SessionState, Work};
+use crate::azure::ledger::{CopySession, SessionDrive};
 use crate::azure::names;
 use crate::device::{Roots, guard};
 use crate::files::input::{self, Pipes};
@@ -28,7 +29,7 @@ use crate::plan::catalog::Catalog;
 use crate::plan::checkpoint::{self, Checkpoint};
 use crate::plan::drive::{DriveError, DriveLayout};
 use crate::plan::tree::PropertyFile;
-use crate::report::{DriveFacts, Event, Kind, Problem, Problems, counted};
+use crate::report::{Advice, DriveFacts, Event, Kind, Problem, Problems, Setting, counted};
 use crate::request::{Action, PrepRequest, SizeClass};
 use crate::session::plan_file::{self, SavedPlan};
 use crate::session::planning::Planned;
@@ -304,12 +305,13 @@ impl Search<'_> {
             passed.push(format!("{name} {reason}"));
         }
         let what = format!("no attached drive is free for this shard, which wants one of {}", class.size);
-        let advice = format!(
-            "attach an empty drive of {} to {} with sectors of {} bytes; one that holds something is taken if --yes names it",
+        let advice = Advice::from(format!(
+            "attach an empty drive of {} to {} with sectors of {} bytes; one that holds something is taken if ",
             class.size,
             ByteLen(class.size.0 / 10 * 11),
             class.sector.bytes()
-        );
+        )) + Setting::Yes
+            + " names it";
         let value = if passed.is_empty() { "none is attached".into() } else { passed.join("; ") };
         Err(Problem::new(Kind::Refused, what).value(value).advice(advice).into())
     }
@@ -514,21 +516,7 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
     if !before.damage.is_empty() {
         return Err(Problems(before.damage));
     }
-    let own = before.ledger.sessions.iter().find(|one| one.id == session && one.state != SessionState::Aborted);
-    let unfinished = before.ledger.unfinished().filter(|one| one.id != session);
-    if let Some(other) = unfinished {
-        let what = format!("session {} of the journal is unfinished", other.id);
-        let problem = Problem::new(Kind::Usage, what).path(journal);
-        return Err(problem.advice("finish it with --resume or --abort, or merge into another journal").into());
-    }
-    if own.is_some() && before.ledger.last().is_none_or(|last| last.id != session) {
-        let what = format!("session {session} is in the journal, and not its last one");
-        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal").into());
-    }
-    if own.is_some_and(|own| own.plan.is_some()) {
-        let what = format!("session {session} of the journal was prepared without shards");
-        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal").into());
-    }
+    let own = session_of(&before, session, journal)?;
     let dir = journal_dir(journal);
     let mut to_add = Vec::new();
     for part in parts {
@@ -601,6 +589,27 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
     Ok(merged)
 }
 
+/// The session in the journal, if it is there: nothing else of the journal may be unfinished, or come after it.
+fn session_of<'a>(before: &'a files::Book, session: &str, journal: &Path) -> Result<Option<&'a CopySession>, Problem> {
+    let own = before.ledger.sessions.iter().find(|one| one.id == session && one.state != SessionState::Aborted);
+    let unfinished = before.ledger.unfinished().filter(|one| one.id != session);
+    if let Some(other) = unfinished {
+        let what = format!("session {} of the journal is unfinished", other.id);
+        let problem = Problem::new(Kind::Usage, what).path(journal);
+        let advice = Advice::from("finish it with ") + Setting::Resume + " or " + Setting::Abort;
+        return Err(problem.advice(advice + ", or merge into another journal"));
+    }
+    if own.is_some() && before.ledger.last().is_none_or(|last| last.id != session) {
+        let what = format!("session {session} is in the journal, and not its last one");
+        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal"));
+    }
+    if own.is_some_and(|own| own.plan.is_some()) {
+        let what = format!("session {session} of the journal was prepared without shards");
+        return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal"));
+    }
+    Ok(own)
+}
+
 /// Durable part of a drive at its last checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
@@ -635,7 +644,7 @@ enum NotFinished {
 }
 
 /// The finished drive of a part, as its own journal has it.
-fn finished(session: &str, part: &Part) -> Result<crate::azure::ledger::SessionDrive, NotFinished> {
+fn finished(session: &str, part: &Part) -> Result<SessionDrive, NotFinished> {
     if !part.journal.exists() {
         return Err(NotFinished::NotBegun);
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::io::{FileFacts, PartResult, SHORTAGE_ADVICE, is_shortage};
+use crate::io::{FileFacts, PartResult, is_shortage, shortage_advice};
 use crate::plan::tree::DriveTree;
 use crate::report::{Kind, Problem, counted};
 
@@ -98,7 +98,7 @@ impl Sources {
             self.gone.get_or_insert_with(|| {
                 Problem::new(Kind::Environment, format!("sources cannot be read: {error}"))
                     .path(path)
-                    .advice(SHORTAGE_ADVICE)
+                    .advice(shortage_advice())
             });
             return;
         }

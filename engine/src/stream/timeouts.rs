@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::device;
 use crate::io::Engine;
-use crate::report::{Event, Kind, Notice, Problem};
+use crate::report::{Advice, Event, Kind, Notice, Problem, Setting};
 
 /// Two limits, counted from the submission of an operation to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -105,9 +105,6 @@ pub fn pulled(error: &io::Error, node: Option<&Path>) -> Option<Problem> {
 pub fn no_room(error: &io::Error) -> Option<Problem> {
     let is_full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     is_full.then(|| {
-        Problem::new(Kind::Drive, format!("no room is left beneath the drive ({error})")).advice(
-            "a thin-provisioned device, a loop device or an image file takes its room elsewhere: make room in its pool or on \
-             its file system, then continue with --resume",
-        )
+        Problem::new(Kind::Drive, format!("no room is left beneath the drive ({error})")).advice(Advice::from("a thin-provisioned device, a loop device or an image file takes its room elsewhere: make room in its pool or on its file system, then continue with ") + Setting::Resume)
     })
 }

@@ -14,7 +14,7 @@ pub use link::Link;
 pub use machine::{CheckState, MachineCheck, examine};
 
 use crate::device::{self, Access, Device, Geometry, Identity, Roots, Transport, guard, signature};
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::units::SectorSize;
 
 /// One disk, as far as it may be looked at.
@@ -121,7 +121,8 @@ fn look(disk: device::Disk, links: &[(PathBuf, PathBuf)], roots: &Roots) -> Seen
                 let twins: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
                 seen.refusals.push(
                     Problem::new(Kind::Refused, "has the same serial as another disk").value(twins.join(", ")).advice(
-                        "attach them one by one, or give the serial printed on the label with --drive-id PATH=SERIAL",
+                        Advice::from("attach them one by one, or give the serial printed on the label with ")
+                            + Setting::DriveId,
                     ),
                 );
             }

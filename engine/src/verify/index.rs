@@ -14,7 +14,7 @@ use crate::ntfs::names as windows;
 use crate::ntfs::read::{FileId, NameId, RunPlace, Special, display_name};
 use crate::plan::catalog::PATH_UNITS_MAX;
 use crate::pool::SLOT_LEN;
-use crate::report::{Kind, PROGRESS_INTERVAL, Problem, Problems, Skipped, Stop};
+use crate::report::{Advice, Command, Kind, PROGRESS_INTERVAL, Problem, Problems, Skipped, Stop};
 use crate::source::odd;
 use crate::stream::block_reader::{BlockReader, Load, SLOT_SPARE};
 use crate::stream::timeouts::Timeouts;
@@ -186,7 +186,7 @@ impl Index {
         for row in rows {
             let problem = |what: &str| {
                 let problem = Problem::new(Kind::Usage, what).column("BasePath").value(format!("/{}", row.base));
-                problem.advice("BasePath is a path on the drive: list the volume with `dray ls`")
+                problem.advice(Advice::from("BasePath is a path on the drive: list the volume with ") + Command::Ls)
             };
             let Some(base) = files.catalog.lookup(&files.volume, &row.base.replace('/', "\\")) else {
                 telling.add(problem("is not on the volume"));

@@ -14,7 +14,7 @@ use crate::azure::{Digest as Known, manifest};
 use crate::hash::{Md5, crc64, crc64_combine, crc64_zeros, md5_many};
 use crate::ntfs::read::{ErrorKind, FileId, NameId, NtfsError, Stream, display_name};
 use crate::pool::SLOT_LEN;
-use crate::report::{DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
+use crate::report::{Advice, Command, DriveFacts, Event, Kind, PROGRESS_INTERVAL, Problem, Stage, Stop, Waiting};
 use crate::stream::block_reader::{Arrived, BlockReader, SLOT_SPARE};
 use crate::stream::timeouts::Timeouts;
 use crate::stream::workers::{Digest, Workers};
@@ -398,7 +398,9 @@ fn importable(checks: &[Check]) -> Result<(), Problem> {
     let refusing = checks.iter().filter(|check| check.answer == Answer::No);
     refusing.filter_map(|check| Some((check, check.status?))).next().map_or(Ok(()), |(check, status)| {
         let what = format!("the service would not import this drive: {status} ({})", check.question);
-        Err(Problem::new(Kind::Refused, what).value(check.seen.clone()).advice("`dray rehearse` shows every check"))
+        Err(Problem::new(Kind::Refused, what)
+            .value(check.seen.clone())
+            .advice(Advice::from(Command::Rehearse) + " shows every check"))
     })
 }
 

@@ -13,7 +13,7 @@ use crate::hash::{self, Md5, Sha256};
 use crate::limits;
 use crate::ntfs::read::{FileId, FileInfo, NameId, display_name};
 use crate::pool::SLOT_LEN;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::verify::logs::key;
 use crate::verify::only::Only;
 use crate::verify::result::ManifestFacts;
@@ -163,9 +163,11 @@ pub(super) fn find(
     };
     let is_file = |name: &NameId| !files.catalog.info(files.catalog.file_of(*name)).directory;
     let missing = |what: &str, value: &str| {
-        Problem::new(Kind::Drive, what)
-            .value(value)
-            .advice("name it with --manifest: a path on the drive with a leading \\, or a file that is a copy of it")
+        Problem::new(Kind::Drive, what).value(value).advice(
+            Advice::from("name it with ")
+                + Setting::Manifest
+                + ": a path on the drive with a leading \\, or a file that is a copy of it",
+        )
     };
     match asked {
         Some(path) if path.starts_with('\\') => {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use crate::ntfs::read::{
     BackupBoot, Catalog, FileId, FileInfo, LogState, NameId, NtfsError, Stream, Volume, display_name,
 };
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Command, Kind, Problem};
 use crate::units::FileTime;
 use crate::volume::find::{Opened, View};
 
@@ -117,7 +117,7 @@ impl<'a> Files<'a> {
             Problem::new(Kind::Usage, "no such file on the volume")
                 .drive(&self.opened.found.drive.name)
                 .value(path)
-                .advice("list the volume with `dray ls`")
+                .advice(Advice::from("list the volume with ") + Command::Ls)
         })
     }
 

@@ -12,7 +12,7 @@ use crate::crypt::{Cipher, SectorCipher};
 use crate::device::{self, Access, Device, DeviceKind, Roots, guard};
 use crate::gpt;
 use crate::ntfs::read::{ReadAt, ReadError};
-use crate::report::{DriveFacts, Kind, Problem};
+use crate::report::{Advice, Command, DriveFacts, Kind, Problem, Setting};
 use crate::stream::block_reader::Load;
 use crate::stream::medium::Medium;
 use crate::units::{ByteLen, ByteOffset, ByteRange, Guid, SectorSize};
@@ -141,7 +141,9 @@ pub fn only_bitlocker() -> Result<PathBuf, Problem> {
             _ => format!("several drives hold a BitLocker volume: {}", names.join(", ")),
         },
     );
-    Err(problem.advice("name the drive, as root if need be: `dray unlock DRIVE`, or /driveLetter:DRIVE"))
+    Err(problem.advice(
+        Advice::from("name the drive, as root if need be, with ") + Command::Unlock + ", or /driveLetter:DRIVE",
+    ))
 }
 
 impl Found {
@@ -205,7 +207,10 @@ impl Found {
                 None if table.is_blank() => "holds neither a partition table nor a volume".to_owned(),
                 None => "has no data partition".to_owned(),
             };
-            let advice = "see what is on it with `dray inspect`, or name another partition with --partition N";
+            let advice = Advice::from("see what is on it with ")
+                + Command::Inspect
+                + ", or name another partition with "
+                + Setting::Partition;
             let problem = Problem::new(Kind::Drive, what).drive(&drive.name).advice(advice);
             let inside = Inside::Missing(problem);
             let table = Some(table).filter(|_| !is_blank);
@@ -375,9 +380,14 @@ impl Found {
             Inside::Ntfs => return Ok(self.as_it_is()),
             Inside::Missing(problem) => return Err(problem.clone()),
             Inside::Damaged(what) => {
-                return Err(Problem::new(Kind::Drive, what.clone()).drive(&self.drive.name).at(self.volume.start).advice(
-                    "its metadata is damaged, or it was never closed as a BitLocker volume; `dray inspect` shows the rest",
-                ));
+                return Err(Problem::new(Kind::Drive, what.clone())
+                    .drive(&self.drive.name)
+                    .at(self.volume.start)
+                    .advice(
+                        Advice::from("its metadata is damaged, or it was never closed as a BitLocker volume; ")
+                            + Command::Inspect
+                            + " shows the rest",
+                    ));
             }
             Inside::Unknown => {
                 return Err(Problem::new(Kind::Drive, "the volume is neither BitLocker's nor NTFS")

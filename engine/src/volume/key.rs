@@ -10,7 +10,7 @@ use crate::bitlocker::keys::{self, KeyInput, KeyInputError};
 use crate::bitlocker::read::{self, ProtectorKind, UnlockError};
 use crate::crypt::printed::{self, Run};
 use crate::crypt::stretch::RecoveryPasswordError;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::text;
 
 /// Longest key file: a journal of a long session holds drive records.
@@ -341,8 +341,9 @@ impl Key {
             };
         }
         if self.is_none() {
-            return Err(Problem::new(Kind::Usage, "the volume is locked, and no key was given")
-                .advice("--key-file FILE or --key-fd N, or answer the question at a terminal"));
+            return Err(Problem::new(Kind::Usage, "the volume is locked, and no key was given").advice(
+                Advice::from(Setting::KeyFile) + " or " + Setting::KeyFd + ", or answer the question at a terminal",
+            ));
         }
         let mut ordered: Vec<(Rank, &Candidate)> =
             self.candidates.iter().map(|candidate| (rank(candidate, volume, drive_ids), candidate)).collect();

@@ -13,7 +13,7 @@ use crate::ntfs::build::Tree;
 use crate::plan::account::{ExportedFile, ExportedKind};
 use crate::plan::batches::Batch;
 use crate::plan::tree::DriveTree;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::request::PrepRequest;
 use crate::work::list::FileSums;
 
@@ -117,7 +117,7 @@ pub fn keep_part(
     blobs.and_then(|blobs| keep(&path, &blobs)).map_err(|error| {
         Problem::new(Kind::Environment, format!("the list of the drive's blobs cannot be written: {error}"))
             .path(&path)
-            .advice("make room on the journal's disk, then continue with --resume")
+            .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
     })
 }
 

@@ -22,7 +22,7 @@ use crate::plan::batches::Content;
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{FILLS_MAX, Pool, SLOT_LEN};
-use crate::report::DrivePlan;
+use crate::report::{Advice, DrivePlan, Setting};
 use crate::report::{DriveKeys, Event, Kind, Notice, Problem, Stage};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::contents::Fetchers;
@@ -334,7 +334,9 @@ pub fn open_log(
         Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
             .path(&path)
             .drive(&facts.name)
-            .advice("restore the file, or roll the session back with --abort and start over")
+            .advice(
+                Advice::from("restore the file, or roll the session back with ") + Setting::Abort + " and start over",
+            )
     };
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     let state = format_state(checkpoint)?;

@@ -21,7 +21,7 @@ use crate::crypt::stretch::{RecoveryPassword, password_hash};
 use crate::crypt::{Cipher, SectorCipher};
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
-use crate::report::{Kind, Problem};
+use crate::report::{Kind, Problem, Setting};
 use crate::request::{PrepRequest, RecoveryForm};
 use crate::text;
 use crate::units::{ByteOffset, DiskShape, FileTime};
@@ -63,7 +63,7 @@ const PASSWORD_UNITS: RangeInclusive<usize> = 8..=256;
 /// # Errors
 /// The file cannot be read, or Windows would not accept the password.
 pub fn user_password(path: &Path) -> Result<Key32, Problem> {
-    let wrong = |what: String| Problem::new(Kind::Usage, what).path(path).column("--password-file");
+    let wrong = |what: String| Problem::new(Kind::Usage, what).path(path).setting(Setting::PasswordFile);
     let bytes = input::read(path, PASSWORD_FILE_MAX, Pipes::Taken);
     let bytes = bytes.map_err(|error| wrong(format!("the password cannot be read: {error}")))?;
     let text = text::decode_text(&bytes).map_err(|error| wrong(format!("the password cannot be read: {error}")))?;

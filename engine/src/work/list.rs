@@ -18,7 +18,7 @@ use crate::journal::files::{Sidecar, sidecar};
 use crate::ntfs::build::Tree;
 use crate::plan::batches::{Batch, Content};
 use crate::plan::tree::{DriveTree, FileKind};
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::request::PrepRequest;
 use crate::work::outcome::{HashReader, WholeReader};
 
@@ -48,7 +48,7 @@ const FORM: Form = Form {
 pub fn begin(request: &PrepRequest) -> Result<Option<Output>, Problem> {
     let Some(path) = &request.list else { return Ok(None) };
     if is_csv(path).is_none() {
-        let problem = Problem::new(Kind::Usage, "the list has no known extension").path(path).column("--list");
+        let problem = Problem::new(Kind::Usage, "the list has no known extension").path(path).setting(Setting::List);
         return Err(problem.advice("end it in .csv or .jsonl"));
     }
     let mut outputs = Outputs::default();
@@ -76,7 +76,7 @@ pub fn keep_part(
     write_part(&path, drive_id, tree, batches, outcome, left_out).map_err(|error| {
         Problem::new(Kind::Environment, format!("the list of the drive's files cannot be written: {error}"))
             .path(&path)
-            .advice("make room on the journal's disk, then continue with --resume")
+            .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
     })
 }
 

@@ -10,7 +10,7 @@ use crate::hash::{self, Sha256};
 use crate::plan::batches::{Batch, Content};
 use crate::plan::drive::DriveLayout;
 use crate::pool::SLOT_LEN;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::request::PrepRequest;
 use crate::units::{BatchNo, ByteOffset, DeviceOffset, FileTime};
 use crate::work::outcome::Sum;
@@ -94,7 +94,9 @@ pub fn read_back(
         let Some(bad) = bad else { break };
         if Some(bad) == first_number {
             return Err(Problem::new(Kind::Refused, "does not hold what this session wrote on it").advice(
-                "nothing was written; attach the right drive, or roll the session back with --abort and start over",
+                Advice::from("nothing was written; attach the right drive, or roll the session back with ")
+                    + Setting::Abort
+                    + " and start over",
             ));
         }
         end = bad;

@@ -15,7 +15,7 @@ use crate::io::{Engine, Options, Requests};
 use crate::journal::files::{self, Sidecar, replace_private, sidecar};
 use crate::journal::records;
 use crate::pool::Pool;
-use crate::report::{DriveFacts, Event, Kind, Notice, Problem, Problems};
+use crate::report::{Advice, DriveFacts, Event, Kind, Notice, Problem, Problems, Setting};
 use crate::request::{EngineChoice, PrepRequest};
 use crate::units::ByteOffset;
 use crate::volume::find::Opened;
@@ -134,7 +134,7 @@ pub fn internal(why: String) -> Problem {
 pub fn sidecar_problem(error: &io::Error, path: &Path) -> Problem {
     Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
         .path(path)
-        .advice("make room on the journal's disk, then continue with --resume")
+        .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
 }
 
 /// Removes the files not needed any more once a drive is formatted and filled, while its session continues.
@@ -181,7 +181,8 @@ pub fn engine(
         }
         EngineChoice::Uring => match crate::io::uring::Uring::new(target, pool, options) {
             Ok(ring) => Ok(Box::new(ring)),
-            Err(error) => Err(Problem::new(Kind::Environment, error.to_string()).advice("or use --engine sync")),
+            Err(error) => Err(Problem::new(Kind::Environment, error.to_string())
+                .advice(Advice::from("or use ") + Setting::Engine + " sync")),
         },
         EngineChoice::Sync => Ok(Box::new(crate::io::sync::Sync::new(target, options))),
     }

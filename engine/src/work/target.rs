@@ -11,7 +11,7 @@ use crate::azure::{SecretText, names};
 use crate::device::by_id::{self, Link};
 use crate::device::signature::{self, Contents};
 use crate::device::{self, Access, Device, Ground, Held, Identity, Roots, Transport, guard};
-use crate::report::{DriveFacts, Kind, Problem, Problems};
+use crate::report::{Advice, DriveFacts, Kind, Problem, Problems, Setting};
 use crate::request::{AbsentDrive, SizeClass};
 use crate::units::{ByteLen, ByteRange, SectorSize};
 use crate::volume::find;
@@ -132,10 +132,11 @@ fn twice(found: &[(u64, TargetDrive)], options: &TargetOptions<'_>, problems: &m
         } else if let Some(first) = ids.insert(&target.facts.drive_id, *line) {
             let problem = here(format!("has the same drive id as the drive on line {first}"));
             let problem = problem.value(target.facts.drive_id.clone());
-            problems.push(
-                problem
-                    .advice("two drives report one serial (a dock may hide it): give --drive-id PATH=LABEL for each"),
-            );
+            problems.push(problem.advice(
+                Advice::from("two drives report one serial (a dock may hide it): give ")
+                    + Setting::DriveId
+                    + " for each",
+            ));
         }
     }
 }
@@ -474,7 +475,11 @@ fn doubtful_serial(
         (Some(given), Some(own)) if twins.is_empty() && !options.ids_proved && contradicts(given, own) => Some(
             Problem::new(Kind::Refused, "the id given by hand is not the serial that the drive reports")
                 .value(format!("{given}; the drive's own serial is {own}"))
-                .advice("look again at which drive you mean; for this one leave --drive-id away"),
+                .advice(
+                    Advice::from("look again at which drive you mean; for this one leave ")
+                        + Setting::DriveId
+                        + " away",
+                ),
         ),
         (None, _) if !twins.is_empty() => {
             let paths: Vec<String> = twins.iter().map(|path| path.display().to_string()).collect();
@@ -482,10 +487,7 @@ fn doubtful_serial(
             Some(
                 Problem::new(Kind::Refused, "more than one attached disk has this serial")
                     .value(format!("{serial}: also {}", paths.join(", ")))
-                    .advice(
-                        "a dock gives its own serial to every disk in it: attach them one by one, or give the serial \
-                         printed on the label with --drive-id PATH=SERIAL",
-                    ),
+                    .advice(Advice::from("a dock gives its own serial to every disk in it: attach them one by one, or give the serial printed on the label with ") + Setting::DriveId),
             )
         }
         _ => None,
@@ -532,7 +534,7 @@ fn drive_id(
         return names::check_drive_id(&id).map(|()| id).map_err(|_| {
             Problem::new(Kind::Refused, "the drive's serial is not allowed in a manifest")
                 .value(serial.escape_debug().to_string())
-                .advice("give --drive-id PATH=SERIAL as printed on the drive's label")
+                .advice(Advice::from("give ") + Setting::DriveId + " as printed on the drive's label")
         });
     }
     if transport.is_hardware() {
@@ -540,16 +542,18 @@ fn drive_id(
             true => "reports no serial number, which the service compares with the manifest",
             false => "reports no serial number that it could be told from others by",
         };
-        return Err(Problem::new(Kind::Refused, what)
-            .value(name.to_owned())
-            .advice("attach it without the dock, or give --drive-id PATH=SERIAL as printed on the drive's label"));
+        return Err(Problem::new(Kind::Refused, what).value(name.to_owned()).advice(
+            Advice::from("attach it without the dock, or give ")
+                + Setting::DriveId
+                + " as printed on the drive's label",
+        ));
     }
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let id: String = stem.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();
     if id.is_empty() {
         return Err(Problem::new(Kind::Usage, "no drive id can be made of the file's name")
             .value(name.to_owned())
-            .advice("give one with --drive-id"));
+            .advice(Advice::from("give one with ") + Setting::DriveId));
     }
     Ok(id)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dray_account::{Account, Condition, Failure};
 use dray_engine::api::account::{Contents, Unread};
 use dray_engine::api::account::{Exported, ExportedBlob, ExportedKind};
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Kind, Problem, Setting};
 
 /// Ranges of a page blob that are closer to each other are read together: a request costs more than so many zeros.
 const GAP: u64 = 256 << 10;
@@ -44,7 +44,7 @@ fn unread(failure: Failure) -> Unread {
         _ => {
             let problem = failure.problem();
             let advice = problem.advice.clone().unwrap_or_default();
-            Unread::Failed(Box::new(problem.advice(format!("{advice}; then continue with --resume"))))
+            Unread::Failed(Box::new(problem.advice(advice + "; then continue with " + Setting::Resume)))
         }
     }
 }
@@ -124,9 +124,8 @@ mod tests {
         assert!(matches!(&archived, Unread::LeftOut(why) if why.starts_with("BlobRequestFailed: ")), "{archived:?}");
         for status in [None, Some(403), Some(503)] {
             let why = unread(failure(status, ""));
-            let advice = "--resume";
             assert!(
-                matches!(&why, Unread::Failed(problem) if problem.advice.as_deref().is_some_and(|said| said.contains(advice))),
+                matches!(&why, Unread::Failed(problem) if problem.advice.as_ref().is_some_and(|advice| advice.asks_for(Setting::Resume))),
                 "{why:?}"
             );
         }

@@ -12,7 +12,7 @@ use dray_engine::api::verify::copylog::{
     self, BlobStatus, Category, CopyLog, CopyStatus, Detail, DispositionStatus, DriveLog, DriveStatus, ErroredEntity,
     LogBlob, LogFile, LogPiece, LogSide, PieceStatus, SideStatus, VerboseLog,
 };
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Advice, Kind, Problem, Setting};
 
 use super::send::id_of;
 use super::upload::{Became, Upload};
@@ -77,7 +77,9 @@ pub(super) struct Writers {
 fn failed(path: &Path) -> impl Fn(io::Error) -> Problem + '_ {
     move |error| {
         Problem::new(Kind::Environment, format!("the copy log cannot be written: {error}")).path(path).advice(
-            "name a directory that can be written to with --logdir, and run the command again: what is done stays",
+            Advice::from("name a directory that can be written to with ")
+                + Setting::Logdir
+                + ", and run the command again: what is done stays",
         )
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use dray_engine::api::verify::copylog::DispositionStatus;
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Advice, Kind, Problem, Setting};
 use serde_json::{Value, json};
 
 /// Form of the file.
@@ -74,7 +74,7 @@ impl State {
         let failed = |error: io::Error| {
             Problem::new(Kind::Environment, format!("the state of the import cannot be kept: {error}"))
                 .path(path)
-                .advice("name a directory that can be written to with --state-dir")
+                .advice(Advice::from("name a directory that can be written to with ") + Setting::StateDir)
         };
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
@@ -114,7 +114,9 @@ impl State {
                     theirs.drive, theirs.manifest, theirs.account
                 );
                 let problem = Problem::new(Kind::Refused, what).path(path);
-                return Err(problem.advice("--anew forgets it; --state-dir names another place"));
+                return Err(problem.advice(
+                    Advice::from(Setting::Anew) + " forgets it; " + Setting::StateDir + " names another place",
+                ));
             }
             None => {
                 let value = json!({ "form": FORM, "drive": head.drive, "manifest": head.manifest,
@@ -165,7 +167,7 @@ fn hex(crc64: Option<u64>) -> String {
 
 fn is_none(path: &Path) -> Problem {
     let problem = Problem::new(Kind::Refused, "is no state of an import, or one of another version").path(path);
-    problem.advice("--state-dir names another place")
+    problem.advice(Advice::from(Setting::StateDir) + " names another place")
 }
 
 fn parse_head(text: &str) -> Option<(Head, String)> {

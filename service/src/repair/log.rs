@@ -14,7 +14,7 @@ use dray_engine::api::prepare::Disposition;
 use dray_engine::api::verify::copylog::{
     self, BlobStatus, DispositionStatus, LogBlob, LogPiece, LogSide, PieceStatus, SideStatus,
 };
-use dray_engine::report::{Kind, Problem};
+use dray_engine::report::{Advice, Kind, Problem, Setting};
 
 /// The failed blobs of a drive.
 #[derive(Debug)]
@@ -55,10 +55,7 @@ pub(super) fn read(path: &Path, manifest: Option<&Path>) -> Result<Log, Problem>
                 return Ok(Log { drive_id, md5: md5_of(&file, path)?, failed: Vec::new() });
             }
             let problem = failed("is a log of the second generation, which does not say what of a blob failed".into());
-            return Err(problem.advice(
-                "give the drive's manifest with --manifest, so that whole blobs are sent; or the error or verbose log of \
-                 the first generation (waies/…_error.xml)",
-            ));
+            return Err(problem.advice(Advice::from("give the drive's manifest with ") + Setting::Manifest + ", so that whole blobs are sent; or the error or verbose log of the first generation (waies/…_error.xml)"));
         };
         out = listed(manifest, &names, &drive_id)?;
     }
@@ -206,7 +203,7 @@ mod tests {
         let (own, other) = (manifest("own.xml", "D1"), manifest("other.xml", "D2"));
         let one = log("one.xml", &[entity("UploadErrorDataValidationError", "c\\b"), entity("BlobRenamed", "c/a")]);
         let refused = read(&one, None).expect_err("nothing says what is in it");
-        assert!(refused.advice.is_some_and(|advice| advice.contains("--manifest")));
+        assert!(refused.advice.is_some_and(|advice| advice.asks_for(Setting::Manifest)));
         assert!(read(&one, Some(&other)).is_err_and(|problem| problem.what.contains("another drive")));
         let found = read(&one, Some(&own)).expect("read");
         let [blob] = &found.failed[..] else { panic!("{found:?}") };

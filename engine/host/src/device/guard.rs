@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::geometry::{Geometry, Zoned, attribute};
 use super::usage::{self, Attached, Use, unescape};
 use super::{Access, Device, DeviceKind, Identity, Node, Roots, Transport, identity};
+use crate::advice::{Advice, Command, Setting};
 use crate::problem::{Kind, Problem};
 use crate::units::SectorSize;
 
@@ -37,7 +38,7 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
     };
     let drive = device.path().display().to_string();
     let mut problems = Vec::new();
-    let mut refuse = |what: String, value: Option<String>, advice: &str| {
+    let mut refuse = |what: String, value: Option<String>, advice: Advice| {
         let mut problem = Problem::new(Kind::Refused, what).drive(drive.clone()).advice(advice);
         problem.value = value;
         problems.push(problem);
@@ -46,21 +47,21 @@ pub fn check(device: &Device, context: &Context) -> Vec<Problem> {
         refuse(
             "has no size: no medium, or a drive that does not answer".into(),
             None,
-            "check medium, cable, power and dock",
+            "check medium, cable, power and dock".into(),
         );
     }
     if device.is_read_only() {
         refuse(
             "is read-only".into(),
             None,
-            "look for a write-protect switch, a bridge that blocks writes, or `chmod u+w` an image file",
+            "look for a write-protect switch, a bridge that blocks writes, or `chmod u+w` an image file".into(),
         );
     }
     if device.geometry().zoned == Zoned::HostManaged {
         refuse(
             "is a host-managed zoned drive, which takes writes in its own order only".into(),
             None,
-            "use an ordinary drive; the service could not read this one either",
+            "use an ordinary drive; the service could not read this one either".into(),
         );
     }
     check_subject(&subject, context, device.roots(), &mut refuse);
@@ -96,8 +97,8 @@ pub(super) fn held(path: &Path, roots: &Roots) -> Problem {
     let users = users(path, roots);
     let users: Vec<String> = users.into_iter().take(USERS_MAX).map(|(id, name)| format!("{name} (pid {id})")).collect();
     let advice = match users.first() {
-        Some(first) => format!("end what uses it ({first}), or wait for it"),
-        None => "unmount it and stop what holds it: `dray devices --all` shows what stands on it".to_owned(),
+        Some(first) => format!("end what uses it ({first}), or wait for it").into(),
+        None => Advice::from("unmount it and stop what holds it: ") + Command::DevicesAll + " shows what stands on it",
     };
     let mut problem = Problem::new(Kind::Refused, "is in use: something holds it exclusively")
         .drive(path.display().to_string())
@@ -149,19 +150,19 @@ pub fn mounted(device: &DeviceKind, roots: &Roots) -> Vec<PathBuf> {
 
 /// Reasons why the service would not accept the drive: it takes drives with 512-byte logical sectors.
 pub fn shipping(identity: &Identity) -> Vec<Problem> {
-    const OTHERWISE: &str = "say --not-for-shipping to prepare it all the same";
     let mut problems = Vec::new();
-    let mut refuse = |what: &str, value: String, advice: String| {
+    let mut refuse = |what: &str, value: String, advice: Advice| {
         problems.push(Problem::new(Kind::Refused, what).value(value).advice(advice));
     };
     if !identity.transport.is_hardware() {
-        let advice =
-            "only a drive of its own can go into a parcel; it is prepared all the same, for trying out".to_owned();
+        let advice = "only a drive of its own can go into a parcel; it is prepared all the same, for trying out".into();
         refuse("is no drive that can be shipped", identity.transport.name().to_owned(), advice);
         return problems;
     }
     if identity.sector != SectorSize::S512 {
-        let advice = format!("the service takes drives with 512-byte logical sectors (512n or 512e); {OTHERWISE}");
+        let advice = Advice::from("the service takes drives with 512-byte logical sectors (512n or 512e); say ")
+            + Setting::NotForShipping
+            + " to prepare it all the same";
         refuse(
             "has logical sectors that the service does not take",
             format!("{} bytes", identity.sector.bytes()),
@@ -200,7 +201,10 @@ pub fn cautions(identity: &Identity, geometry: &Geometry) -> Vec<Problem> {
         cautions.push(
             Problem::new(Kind::Refused, "does not report its own serial, which the service compares with the manifest")
                 .value(known.map_or("none".to_owned(), |serial| format!("{serial}, the bridge's own")))
-                .advice("attach it to a SATA port, or give the serial printed on its label: --drive-id PATH=SERIAL"),
+                .advice(
+                    Advice::from("attach it to a SATA port, or give the serial printed on its label: ")
+                        + Setting::DriveId,
+                ),
         );
     }
     if geometry.zoned == Zoned::HostAware {
@@ -231,7 +235,7 @@ enum Subject<'a> {
     Image { path: &'a Path, node: &'a Node },
 }
 
-type Refuse<'a> = dyn FnMut(String, Option<String>, &str) + 'a;
+type Refuse<'a> = dyn FnMut(String, Option<String>, Advice) + 'a;
 
 fn check_subject(subject: &Subject<'_>, context: &Context, roots: &Roots, refuse: &mut Refuse<'_>) {
     match subject {
@@ -240,7 +244,7 @@ fn check_subject(subject: &Subject<'_>, context: &Context, roots: &Roots, refuse
                 refuse(
                     "is a partition, not a whole disk".into(),
                     None,
-                    &format!("name the whole disk, {}", roots.dev.join(disk).display()),
+                    format!("name the whole disk, {}", roots.dev.join(disk).display()).into(),
                 );
             }
             let tree = Tree::of(*number, sysfs, roots);
@@ -355,13 +359,13 @@ fn check_mounts(tree: &Tree, mounts: &[Mount], roots: &Roots, refuse: &mut Refus
         refuse(
             "holds the root file system of this machine".into(),
             None,
-            "look again at which disk you mean: `dray devices`",
+            Advice::from("look again at which disk you mean: ") + Command::Devices,
         );
     }
     let others: Vec<_> =
         points.iter().filter(|point| *point != Path::new("/")).map(|point| point.display().to_string()).collect();
     if let Some(first) = others.first() {
-        refuse("is mounted".into(), Some(others.join(", ")), &format!("unmount it: umount {first}"));
+        refuse("is mounted".into(), Some(others.join(", ")), format!("unmount it: umount {first}").into());
     }
 }
 
@@ -378,7 +382,7 @@ fn check_swaps(tree: &Tree, roots: &Roots, refuse: &mut Refuse<'_>) {
     });
     let swaps: Vec<String> = swaps.map(|(path, _)| path.display().to_string()).collect();
     if let Some(first) = swaps.first() {
-        refuse("is in use as swap space".into(), Some(swaps.join(", ")), &format!("swapoff {first}"));
+        refuse("is in use as swap space".into(), Some(swaps.join(", ")), format!("swapoff {first}").into());
     }
 }
 
@@ -387,20 +391,29 @@ fn check_holders(tree: &Tree, roots: &Roots, refuse: &mut Refuse<'_>) {
         let dir = roots.sys.join("block").join(holder);
         let title = attribute(&dir, "dm/name").unwrap_or_else(|| holder.clone());
         let uuid = attribute(&dir, "dm/uuid").unwrap_or_default();
-        let (what, advice) = if holder.starts_with("md") {
-            ("is part of a RAID array", format!("stop the array if it is not needed: mdadm --stop /dev/{holder}"))
+        let (what, advice): (&str, Advice) = if holder.starts_with("md") {
+            (
+                "is part of a RAID array",
+                format!("stop the array if it is not needed: mdadm --stop /dev/{holder}").into(),
+            )
         } else if uuid.starts_with("LVM-") {
-            ("is part of an LVM volume group", "deactivate the group if it is not needed: vgchange -an".to_owned())
+            ("is part of an LVM volume group", "deactivate the group if it is not needed: vgchange -an".into())
         } else if uuid.starts_with("CRYPT-") {
-            ("is open as an encrypted volume", format!("close it: cryptsetup close {title}"))
+            ("is open as an encrypted volume", format!("close it: cryptsetup close {title}").into())
         } else if uuid.starts_with("mpath-") {
-            ("is a path of a multipath device", format!("flush the map: multipath -f {title}"))
+            ("is a path of a multipath device", format!("flush the map: multipath -f {title}").into())
         } else if holder.starts_with("dm-") {
-            ("is held by device-mapper", format!("remove the mapping if it is not needed: dmsetup remove {title}"))
+            (
+                "is held by device-mapper",
+                format!("remove the mapping if it is not needed: dmsetup remove {title}").into(),
+            )
         } else {
-            ("is held by another device", "see what stands on it with `dray devices --all`, and stop that".to_owned())
+            (
+                "is held by another device",
+                Advice::from("see what stands on it with ") + Command::DevicesAll + ", and stop that",
+            )
         };
-        refuse(what.into(), Some(format!("{title} on {held}")), &advice);
+        refuse(what.into(), Some(format!("{title} on {held}")), advice);
     }
 }
 
@@ -421,21 +434,21 @@ fn check_session(tree: &Tree, mounts: &[Mount], (context, roots): (&Context, &Ro
         refuse(
             "holds a source of this session".into(),
             Some(source.display().to_string()),
-            "a drive cannot be filled from itself",
+            "a drive cannot be filled from itself".into(),
         );
     }
     if let Some(journal) = context.journal.as_deref().filter(|path| lies_on_it(path)) {
         refuse(
             "holds the journal of this session".into(),
             Some(journal.display().to_string()),
-            "keep the journal on another disk",
+            "keep the journal on another disk".into(),
         );
     }
     if let Some(logs) = context.logs.as_deref().filter(|path| lies_on_it(path)) {
         refuse(
             "holds the logs of this session".into(),
             Some(logs.display().to_string()),
-            "keep the logs on another disk",
+            "keep the logs on another disk".into(),
         );
     }
 }
@@ -444,7 +457,7 @@ fn check_session(tree: &Tree, mounts: &[Mount], (context, roots): (&Context, &Ro
 fn refuse_loop(what: &str, attached: &Attached, roots: &Roots, refuse: &mut Refuse<'_>) {
     let Attached { name, path, .. } = attached;
     let advice = format!("detach it: losetup -d /dev/{name}");
-    refuse(what.into(), Some(format!("/dev/{name}, as {}", path.display())), &advice);
+    refuse(what.into(), Some(format!("/dev/{name}, as {}", path.display())), advice.into());
     // Mounts from it get a refusal of their own; the rest follows from detaching.
     let tree = Tree::of(number_of(&attached.sysfs), &attached.sysfs, roots);
     check_tree(&tree, &Context::default(), roots, refuse);
@@ -474,14 +487,18 @@ fn check_loops_of_block(number: (u32, u32), tree: &Tree, roots: &Roots, refuse: 
             refuse(
                 "lies on a swap file".into(),
                 Some(path.display().to_string()),
-                "swapoff it, or name another device",
+                "swapoff it, or name another device".into(),
             );
         }
         let mut users = usage::users(node, roots);
         users.retain(|_, user| user.writes || user.serves);
         if !users.is_empty() {
             let names = usage::named(&users).join(", ");
-            refuse("lies on a file that another process writes to".into(), Some(names), "end what uses the file");
+            refuse(
+                "lies on a file that another process writes to".into(),
+                Some(names),
+                "end what uses the file".into(),
+            );
         }
     }
 }
@@ -503,12 +520,12 @@ fn check_image(path: &Path, node: &Node, context: &Context, roots: &Roots, refus
     };
     if let Some(mount) = mounts(roots).iter().find(is_mounted) {
         let point = mount.point.display().to_string();
-        refuse("is mounted".into(), Some(point.clone()), &format!("unmount it: fusermount -u {point}"));
+        refuse("is mounted".into(), Some(point.clone()), format!("unmount it: fusermount -u {point}").into());
     }
     let is_swap = |(path, swap): &(PathBuf, Option<Node>)| *path == real || swap.as_ref() == Some(node);
     if let Some((path, _)) = usage::swaps(roots).iter().find(|swap| is_swap(swap)) {
         let value = Some(path.display().to_string());
-        refuse("is in use as swap space".into(), value, "swapoff it, or name another file");
+        refuse("is in use as swap space".into(), value, "swapoff it, or name another file".into());
     }
     check_place(&real, context, refuse);
 }
@@ -520,7 +537,7 @@ fn check_place(place: &Path, context: &Context, refuse: &mut Refuse<'_>) {
             refuse(
                 "lies inside a source of this session".into(),
                 Some(source.display().to_string()),
-                "keep the image outside: it would be copied into itself",
+                "keep the image outside: it would be copied into itself".into(),
             );
         }
     }
@@ -611,7 +628,7 @@ mod tests {
         fn told_of(&self, subject: &Subject<'_>, context: &Context) -> Vec<String> {
             let mut reported = Vec::new();
             check_subject(subject, context, &self.roots, &mut |what, value, advice| {
-                assert!(!advice.is_empty());
+                assert!(!advice.0.is_empty());
                 reported.push(format!("{what}: {}", value.unwrap_or_default()));
             });
             reported

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Roots;
 use super::geometry::{attribute, number};
 use super::ioctl;
+use crate::advice::{Advice, Command};
 use crate::problem::{Kind, Problem};
 use crate::units::{ByteLen, SectorSize};
 
@@ -328,9 +329,13 @@ pub fn resolve(name: &str, roots: &Roots) -> Result<PathBuf, Problem> {
         let path = PathBuf::from(name);
         return match fs::canonicalize(&path) {
             Ok(real) => Ok(real),
-            Err(error) => Err(Problem::new(not_found(&error), format!("the drive cannot be found: {error}"))
-                .drive(name)
-                .advice("see what is attached with `dray devices`, and name the drive as it is listed")),
+            Err(error) => {
+                Err(Problem::new(not_found(&error), format!("the drive cannot be found: {error}")).drive(name).advice(
+                    Advice::from("see what is attached with ")
+                        + Command::Devices
+                        + ", and name the drive as it is listed",
+                ))
+            }
         };
     };
     // Drivesets write them without blanks.

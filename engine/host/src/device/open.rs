@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::usage::{self, LET_GO_WAIT};
 use super::{Geometry, Held, Identity, Node, Roots, guard, ioctl};
+use crate::advice::{Advice, Command};
 use crate::io::Target;
 use crate::problem::{Kind, Problem};
 use crate::units::{ByteLen, ByteOffset, ByteRange, SectorSize};
@@ -452,34 +453,38 @@ fn open_problem(path: &Path, error: &io::Error) -> Problem {
         Some(libc::ENOENT) => (
             Kind::Usage,
             "does not exist".to_owned(),
-            "see what is attached with `dray devices`; name drives by serial: or /dev/disk/by-id/, which do not move",
+            Advice::from("see what is attached with ")
+                + Command::Devices
+                + "; name drives by serial: or /dev/disk/by-id/, which do not move",
         ),
         // An operation refused to root is forbidden by a container or a security module.
         Some(libc::EACCES | libc::EPERM) if is_root() => (
             Kind::Environment,
             "may not be opened, by root either".to_owned(),
-            "a container (device cgroup), a security module or lockdown forbids it: give the container the device, or run outside",
+            "a container (device cgroup), a security module or lockdown forbids it: give the container the device, or run outside".into(),
         ),
         Some(libc::EACCES | libc::EPERM) => (
             Kind::Environment,
             "may not be opened".to_owned(),
-            "run as root, or as a member of the group that owns the node (usually `disk`)",
+            "run as root, or as a member of the group that owns the node (usually `disk`)".into(),
         ),
         Some(libc::EBUSY) => (
             Kind::Refused,
             "is in use".to_owned(),
-            "unmount it and stop what holds it: `dray devices --all` shows mounts, RAID, LVM and encryption on it",
+            Advice::from("unmount it and stop what holds it: ")
+                + Command::DevicesAll
+                + " shows mounts, RAID, LVM and encryption on it",
         ),
         Some(libc::ENOMEDIUM) => {
-            (Kind::Refused, "has no medium".to_owned(), "put one in, or take the reader off the list")
+            (Kind::Refused, "has no medium".to_owned(), "put one in, or take the reader off the list".into())
         }
         Some(libc::EROFS) => (
             Kind::Refused,
             "is read-only".to_owned(),
-            "look for a write-protect switch, or a bridge that blocks writes",
+            "look for a write-protect switch, or a bridge that blocks writes".into(),
         ),
-        Some(libc::ENXIO | libc::ENODEV) => (Kind::Drive, "does not answer".to_owned(), "check cable, power and dock"),
-        _ => (Kind::Drive, format!("cannot be opened: {error}"), "see the kernel's messages with `dmesg`"),
+        Some(libc::ENXIO | libc::ENODEV) => (Kind::Drive, "does not answer".to_owned(), "check cable, power and dock".into()),
+        _ => (Kind::Drive, format!("cannot be opened: {error}"), "see the kernel's messages with `dmesg`".into()),
     };
     Problem::new(kind, what).drive(path.display().to_string()).advice(advice)
 }

@@ -18,8 +18,9 @@ pub(crate) const SHORTAGE_MAX: Duration = Duration::from_secs(5);
 pub(crate) const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Remedy for a shortage.
-pub const SHORTAGE_ADVICE: &str =
-    "raise the limit of open files (ulimit -n 4096) or free memory, and continue with --resume";
+pub fn shortage_advice() -> Advice {
+    Advice::from("raise the limit of open files (ulimit -n 4096) or free memory, and continue with ") + Setting::Resume
+}
 
 /// Soft limit of open files that needs no accounting: more than all drives of a session have open at once.
 const DESCRIPTORS_PLENTY: u64 = 1024;
@@ -53,6 +54,7 @@ fn open_patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     }
 }
 
+use crate::advice::{Advice, Setting};
 use crate::units::Stamp;
 
 /// A source path in the form that the kernel accepts.

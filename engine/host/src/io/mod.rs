@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use files::{FileFacts, Regular, SHORTAGE_ADVICE, SourceFile, SourcePath, is_short_of_descriptors, is_shortage};
+pub use files::{FileFacts, Regular, SourceFile, SourcePath, is_short_of_descriptors, is_shortage, shortage_advice};
 
 use crate::pool::{Pool, Slot};
 use crate::units::{ByteLen, ByteOffset};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::advice::Setting;
 use crate::files::input::{self, Pipes};
 use crate::limits::INPUT_FILE_MAX;
 use crate::problem::{Kind, Problem, Problems};
@@ -63,8 +64,8 @@ impl Selector {
     /// All patterns that are none, and a list that cannot be read.
     pub fn new(selection: &Selection) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let include = set(&selection.include, "--include", &mut problems);
-        let exclude = set(&selection.exclude, "--exclude", &mut problems);
+        let include = set(&selection.include, Setting::Include, &mut problems);
+        let exclude = set(&selection.exclude, Setting::Exclude, &mut problems);
         let ignored = ignored(&selection.ignore_files, &mut problems);
         let list = selection.files_from.clone().unwrap_or_default();
         let listed = selection.files_from.as_ref().and_then(|path| {
@@ -77,7 +78,7 @@ impl Selector {
                 }
                 Err(error) => {
                     let problem = Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
-                    problems.push(problem.column("--files-from").advice("a text file with one path a line"));
+                    problems.push(problem.setting(Setting::FilesFrom).advice("a text file with one path a line"));
                     None
                 }
             }
@@ -138,7 +139,7 @@ fn ignored(files: &[PathBuf], problems: &mut Problems) -> Gitignore {
         let bytes = input::read(path, INPUT_FILE_MAX, Pipes::Taken).and_then(|bytes| text::decode_text(&bytes));
         let text = bytes.unwrap_or_else(|error| {
             let problem = Problem::new(Kind::Usage, format!("cannot be read: {error}")).path(path);
-            problems.push(problem.column("--ignore-file").advice("a text file with patterns as in .gitignore"));
+            problems.push(problem.setting(Setting::IgnoreFile).advice("a text file with patterns as in .gitignore"));
             String::new().into()
         });
         for (number, line) in (1..).zip(text.lines()) {
@@ -149,12 +150,14 @@ fn ignored(files: &[PathBuf], problems: &mut Problems) -> Gitignore {
         }
     }
     builder.build().unwrap_or_else(|error| {
-        problems.push(Problem::new(Kind::Usage, format!("the patterns are too many: {error}")).column("--ignore-file"));
+        problems.push(
+            Problem::new(Kind::Usage, format!("the patterns are too many: {error}")).setting(Setting::IgnoreFile),
+        );
         Gitignore::empty()
     })
 }
 
-fn set(patterns: &[String], flag: &str, problems: &mut Problems) -> GlobSet {
+fn set(patterns: &[String], setting: Setting, problems: &mut Problems) -> GlobSet {
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
         match glob(pattern) {
@@ -162,13 +165,13 @@ fn set(patterns: &[String], flag: &str, problems: &mut Problems) -> GlobSet {
                 builder.add(glob);
             }),
             Err(error) => {
-                let problem = Problem::new(Kind::Usage, format!("is no pattern: {error}")).column(flag);
+                let problem = Problem::new(Kind::Usage, format!("is no pattern: {error}")).setting(setting);
                 problems.push(problem.value(pattern.clone()).advice("for example '*.tmp', '/cache/' or '**/thumbs/*'"));
             }
         }
     }
     builder.build().unwrap_or_else(|error| {
-        problems.push(Problem::new(Kind::Usage, format!("the patterns are too many: {error}")).column(flag));
+        problems.push(Problem::new(Kind::Usage, format!("the patterns are too many: {error}")).setting(setting));
         GlobSet::empty()
     })
 }
@@ -297,7 +300,7 @@ mod tests {
         let wrong =
             Selection { include: vec!["a[".into(), "/".into()], exclude: vec!["{".into()], ..Selection::default() };
         let problems = Selector::new(&wrong).expect_err("no patterns");
-        let columns: Vec<_> = problems.0.iter().filter_map(|problem| problem.place.column.clone()).collect();
-        assert_eq!(columns, ["--include", "--include", "--exclude"]);
+        let settings: Vec<_> = problems.0.iter().filter_map(|problem| problem.place.setting).collect();
+        assert_eq!(settings, [Setting::Include, Setting::Include, Setting::Exclude]);
     }
 }

@@ -17,7 +17,7 @@ use crate::io::{Completion, Engine};
 use crate::ntfs::append::{Append, Refusal, Step};
 use crate::ntfs::build::{Outcome, Tree};
 use crate::pool::Pool;
-use crate::report::{Event, Kind, PROGRESS_INTERVAL, Problem};
+use crate::report::{Advice, Event, Kind, PROGRESS_INTERVAL, Problem, Setting};
 use crate::stream::medium::Medium;
 use crate::stream::timeouts::{SlowWatch, Timeouts, no_room, pulled};
 use crate::units::ByteOffset;
@@ -31,7 +31,12 @@ const END: &[u8; 8] = b"DRAYend1";
 const PIECE_MAX: usize = 4 << 20;
 
 /// Advice for a drive whose volume is being changed.
-const WAYS_ON: &str = "`--resume` finishes the session, `--abort` takes the drive back to what it was before";
+fn ways_on() -> Advice {
+    Advice::from(Setting::Resume)
+        + " finishes the session, "
+        + Setting::Abort
+        + " takes the drive back to what it was before"
+}
 
 /// Writes to the device of an opened volume.
 #[allow(missing_debug_implementations, reason = "holds a callback")]
@@ -131,12 +136,12 @@ impl<'a> Store<'a> {
             }
             Completion::Broken(error) => {
                 let problem = Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"));
-                Err(problem.drive(self.name).advice("try again with --engine sync"))
+                Err(problem.drive(self.name).advice(Advice::from("try again with ") + Setting::Engine + " sync"))
             }
             Completion::TimedOut => {
                 let oldest = self.engine.oldest().unwrap_or_default();
                 let look = self.slow.look(self.name, oldest, false);
-                let given_up = |age| Timeouts::timed_out(age).drive(self.name).advice(WAYS_ON);
+                let given_up = |age| Timeouts::timed_out(age).drive(self.name).advice(ways_on());
                 if let Some(warning) = look.map_err(given_up)? {
                     (self.events)(warning);
                 }
@@ -148,10 +153,9 @@ impl<'a> Store<'a> {
 
     fn failed(&self, error: &io::Error, what: &str) -> Problem {
         let problem = match pulled(error, self.node) {
-            Some(problem) => problem.advice(format!("check cable, power and dock; then {WAYS_ON}")),
-            None => {
-                no_room(error).unwrap_or_else(|| Problem::new(Kind::Drive, format!("{what}: {error}")).advice(WAYS_ON))
-            }
+            Some(problem) => problem.advice(Advice::from("check cable, power and dock; then ") + ways_on()),
+            None => no_room(error)
+                .unwrap_or_else(|| Problem::new(Kind::Drive, format!("{what}: {error}")).advice(ways_on())),
         };
         problem.drive(self.name)
     }

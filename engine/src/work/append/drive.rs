@@ -17,7 +17,7 @@ use crate::ntfs::build::Tree;
 use crate::ntfs::read::Volume;
 use crate::plan::in_place::{InPlace, PartitionGeometry, Unfit, sealed_ranges};
 use crate::plan::tree::DriveTree;
-use crate::report::{DrivePlan, Kind, Problem, Problems, Region, RegionKind, Skipped};
+use crate::report::{Advice, DrivePlan, Kind, Problem, Problems, Region, RegionKind, Setting, Skipped};
 use crate::units::{ByteLen, ByteRange, DiskShape};
 use crate::verify::index::{Index, IndexRow};
 use crate::volume::files::Files;
@@ -271,7 +271,10 @@ pub fn of_journal(
             Problem::new(Kind::Refused, "no drive of this journal is attached")
                 .path(journal)
                 .value(names.join(", "))
-                .advice("attach the drives that the files are to be added to, or name new ones with --additional-driveset FILE"),
+                .advice(
+                    Advice::from("attach the drives that the files are to be added to, or name new ones with ")
+                        + Setting::AdditionalDriveset,
+                ),
         );
     }
     for drive in missing {

@@ -3,7 +3,7 @@
 use super::encrypt;
 use crate::azure::journal::Work;
 use crate::device::{Access, Device, Roots};
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::stream::medium::Medium;
 use crate::volume::find::{Found, Inside, Opened};
 use crate::volume::key::Key;
@@ -42,9 +42,10 @@ pub fn unlock(target: &TargetDrive, medium: Box<dyn Medium>) -> Result<Opened, P
         return encrypt::plain(look()?);
     }
     let key = target.key.as_ref().ok_or_else(|| {
-        Problem::new(Kind::Usage, "no key for the volume on it")
-            .drive(name)
-            .advice("bring its drive record back; a session that had not begun with it is rolled back with --abort")
+        Problem::new(Kind::Usage, "no key for the volume on it").drive(name).advice(
+            Advice::from("bring its drive record back; a session that had not begun with it is rolled back with ")
+                + Setting::Abort,
+        )
     })?;
     let key = Key::read(key.expose().as_bytes())?;
     let found = look()?;

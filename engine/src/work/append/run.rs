@@ -28,7 +28,7 @@ use crate::ntfs::read::{Severity, Volume};
 use crate::plan::drive::MANIFEST_NAME;
 use crate::plan::tree::DriveTree;
 use crate::pool::{Pool, SLOT_LEN};
-use crate::report::DrivePlan;
+use crate::report::{Advice, DrivePlan, Setting};
 use crate::report::{DriveFacts, DriveKeys, Event, Kind, Notice, Problem, Problems, Stage, Stop, Waiting};
 use crate::request::{PrepRequest, ReadBack};
 use crate::stream::medium::Medium;
@@ -165,7 +165,7 @@ impl DriveFiles {
             Problem::new(Kind::Environment, format!("the outcome log cannot be used: {error}"))
                 .path(&self.outcome)
                 .drive(drive)
-                .advice("restore the file as it was, or roll the session back with --abort")
+                .advice(Advice::from("restore the file as it was, or roll the session back with ") + Setting::Abort)
         })?;
         Ok(replay)
     }
@@ -653,8 +653,11 @@ fn read_back(
     let opened = readback::open_again(Box::new(device), facts, Some(record), None);
     let looked = opened.and_then(|opened| read_added(index, drive, &opened, done, shared).map(|()| Some(opened)));
     looked.map_err(|problem| match problem.kind {
-        Kind::Different => problem
-            .advice("do not ship it: roll the session back with --abort, and check cable and drive (smartctl -a)"),
+        Kind::Different => problem.advice(
+            Advice::from("do not ship it: roll the session back with ")
+                + Setting::Abort
+                + ", and check cable and drive (smartctl -a)",
+        ),
         _ => problem,
     })
 }

@@ -20,7 +20,7 @@ use crate::io::sim::{Deed, Faults, Landed, SimDisk};
 use crate::ntfs::append::free_runs;
 use crate::ntfs::read::RunPlace;
 use crate::plan::tree::Md5Text;
-use crate::report::{DriveFacts, Problems, Region, RegionKind};
+use crate::report::{DriveFacts, Problems, Region, RegionKind, Setting};
 use crate::request::{EngineChoice, Pace, PrepRequest, Sets};
 use crate::session::prepare::prepare_with;
 use crate::source::select::Selection;
@@ -577,8 +577,9 @@ fn ended(lab: &Lab, disk: &SimDisk, key: &Key, faults: Faults) -> Problem {
     let problem = copied_from(lab, disk, key, &mut lab.file("sidecar"), &durable, pace, false).map(drop);
     let problem = problem.expect_err("an end");
     assert_eq!(problem.place.drive.as_deref(), Some("sim"), "{problem}");
-    let advice = problem.advice.as_deref().unwrap_or_default();
-    assert!(advice.contains("the volume is what it was before") && advice.contains("--resume"), "{advice}");
+    let advice = problem.advice.clone().unwrap_or_default();
+    assert!(advice.to_string().contains("the volume is what it was before"), "{advice}");
+    assert!(advice.asks_for(Setting::Resume), "{advice}");
     problem
 }
 
@@ -603,7 +604,7 @@ fn a_volume_whose_drive_is_pulled_says_so() {
     let mut store = Store::new("sim", Box::new(whole.engine()), &pool).at(Some(&node));
     let problem = commit::redo(&mut sidecar, &mut store).expect_err("no drive");
     assert!(problem.what.contains("went away while it was written"), "{problem}");
-    assert!(problem.advice.is_some_and(|advice| advice.contains("--abort")), "both ways are open");
+    assert!(problem.advice.is_some_and(|advice| advice.asks_for(Setting::Abort)), "both ways are open");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Drive;
 use crate::io;
 use crate::plan::batches::Phase;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::stream::timeouts::{Timeouts, no_room, pulled};
 
 impl Drive<'_, '_> {
@@ -16,15 +16,19 @@ impl Drive<'_, '_> {
     }
 
     /// The alternative to resuming, as advice.
-    fn instead(&self) -> &'static str {
+    fn instead(&self) -> Advice {
         match self.formatting {
-            Some(_) => "replace the drive",
-            None => "roll the session back with --abort",
+            Some(_) => "replace the drive".into(),
+            None => Advice::from("roll the session back with ") + Setting::Abort,
         }
     }
 
     pub(super) fn stopped(&self) -> Problem {
-        let advice = format!("{}; continue with --resume, or roll back with --abort", self.meanwhile());
+        let advice = Advice::from(self.meanwhile())
+            + "; continue with "
+            + Setting::Resume
+            + ", or roll back with "
+            + Setting::Abort;
         Problem::new(Kind::Interrupted, "stopped on request").drive(&self.s.name).advice(advice)
     }
 
@@ -32,7 +36,8 @@ impl Drive<'_, '_> {
     pub(super) fn source_gone(&self, problem: Problem) -> Problem {
         let problem = problem.drive(&self.s.name);
         match problem.kind {
-            Kind::Source => problem.advice(format!("attach it again and continue with --resume; {}", self.meanwhile())),
+            Kind::Source => problem
+                .advice(Advice::from("attach it again and continue with ") + Setting::Resume + "; " + self.meanwhile()),
             _ => problem,
         }
     }
@@ -48,22 +53,30 @@ impl Drive<'_, '_> {
         Problem::new(Kind::Drive, format!("writing failed ({what}): {}", error.source))
             .drive(&self.s.name)
             .at(error.at)
-            .advice(format!(
-                "{meanwhile}; check cable and drive (smartctl -a), then continue with --resume, or {instead}"
-            ))
+            .advice(
+                Advice::from(format!("{meanwhile}; check cable and drive (smartctl -a), then continue with "))
+                    + Setting::Resume
+                    + ", or "
+                    + instead,
+            )
     }
 
     fn pulled(&self, error: &std::io::Error) -> Option<Problem> {
         let problem = pulled(error, self.s.node.as_deref())?;
-        let advice = format!("check cable, power and dock, then continue with --resume; {}", self.meanwhile());
+        let advice = Advice::from("check cable, power and dock, then continue with ")
+            + Setting::Resume
+            + "; "
+            + self.meanwhile();
         Some(problem.drive(&self.s.name).advice(advice))
     }
 
     pub(super) fn hung(&self, age: std::time::Duration) -> Problem {
         let meanwhile = self.meanwhile();
-        Timeouts::timed_out(age).drive(&self.s.name).advice(format!(
-            "check cable, power and dock, and the kernel's messages with `dmesg`, then continue with --resume; {meanwhile}"
-        ))
+        Timeouts::timed_out(age).drive(&self.s.name).advice(
+            Advice::from("check cable, power and dock, and the kernel's messages with `dmesg`, then continue with ")
+                + Setting::Resume
+                + format!("; {meanwhile}"),
+        )
     }
 
     pub(super) fn flush_failed(&self, error: &std::io::Error) -> Problem {
@@ -76,22 +89,25 @@ impl Drive<'_, '_> {
         let (meanwhile, instead) = (self.meanwhile(), self.instead());
         Problem::new(Kind::Drive, format!("the drive did not make its data durable: {error}"))
             .drive(&self.s.name)
-            .advice(format!(
-                "nothing since the last flush can be trusted, and {meanwhile}; continue with --resume, or {instead}"
-            ))
+            .advice(
+                Advice::from(format!("nothing since the last flush can be trusted, and {meanwhile}; continue with "))
+                    + Setting::Resume
+                    + ", or "
+                    + instead,
+            )
     }
 
     pub(super) fn broken(&self, error: &std::io::Error) -> Problem {
         Problem::new(Kind::Environment, format!("the I/O engine stopped working: {error}"))
             .drive(&self.s.name)
-            .advice("try again with --engine sync")
+            .advice(Advice::from("try again with ") + Setting::Engine + " sync")
     }
 
     pub(super) fn sidecar(&self, error: &std::io::Error) -> Problem {
         Problem::new(Kind::Environment, format!("the files next to the journal cannot be written: {error}"))
             .drive(&self.s.name)
             .path(&self.s.beside)
-            .advice("make room on the journal's disk, then continue with --resume")
+            .advice(Advice::from("make room on the journal's disk, then continue with ") + Setting::Resume)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::plan::account::ExportedFile;
 use crate::plan::batches::{Batch, Content, Part, Phase};
 use crate::plan::tree::{DriveTree, FileKind};
 use crate::pool::Slot;
-use crate::report::{Event, Kind, Problem, Stage};
+use crate::report::{Advice, Event, Kind, Problem, Setting, Stage};
 use crate::stream::contents::Wanted;
 use crate::stream::sources::{all_left_out, expected_facts};
 use crate::units::ByteOffset;
@@ -101,13 +101,16 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             return Err(Problem::new(Kind::Source, format!("a metadata or properties file could not be used: {why}"))
                 .path(tree.source_path(*file))
                 .drive(&self.s.name)
-                .advice("every blob of its row needs it: mend it and continue with --resume"));
+                .advice(Advice::from("every blob of its row needs it: mend it and continue with ") + Setting::Resume));
         }
         if let Some(problem) = all_left_out(tree, &self.left_out) {
             let meanwhile = self.meanwhile();
-            return Err(problem.drive(&self.s.name).advice(format!(
-                "{meanwhile}; mend the source and continue with --resume, or roll the session back with --abort"
-            )));
+            return Err(problem.drive(&self.s.name).advice(
+                Advice::from(format!("{meanwhile}; mend the source and continue with "))
+                    + Setting::Resume
+                    + ", or roll the session back with "
+                    + Setting::Abort,
+            ));
         }
         let blobs = self.left_out.range(..tree.blob_count()).map(|(&blob, _)| blob);
         let made = blobs.clone().flat_map(|blob| tree.own_files(blob));

@@ -9,7 +9,7 @@ use std::io;
 use super::batch_journal::{Batch, BatchJournal, Direction, RUNS_MAX};
 use crate::bitlocker::build::{FRONT_LEN, REGION_LEN};
 use crate::bitlocker::regions::Regions;
-use crate::report::{Kind, Problem};
+use crate::report::{Advice, Kind, Problem, Setting};
 use crate::stream::medium::Medium;
 use crate::units::{ByteOffset, ByteRange};
 use crate::work::append::commit::Store;
@@ -68,7 +68,11 @@ impl Pass<'_, '_> {
         let at = self.at(range.start.0);
         self.medium.read_exact_at(into, at).map_err(|error| {
             Problem::new(Kind::Drive, format!("cannot be read: {error}")).drive(self.name).at(at).advice(
-                "check cable and drive (smartctl -a); then `--resume` continues, and `--abort` restores the volume",
+                Advice::from("check cable and drive (smartctl -a); then ")
+                    + Setting::Resume
+                    + " continues, and "
+                    + Setting::Abort
+                    + " restores the volume",
             )
         })
     }
