@@ -16,7 +16,7 @@ use dray_base::units::{ByteOffset, SectorSize};
 use dray_benches::peers;
 use dray_benches::{CpuTime, SLOT, in_pieces};
 use dray_crypt::{Cipher, SectorCipher, Unit};
-use dray_hash::{self as hash, Backend};
+use dray_hash::{self as hash, Backend, Sha256Backend};
 use md5::Digest;
 
 type Criterion = criterion::Criterion<CpuTime>;
@@ -51,7 +51,7 @@ fn one_by_one(messages: &[&[u8]]) {
 
 fn md5_blocks(c: &mut Criterion) {
     let data = slots(16);
-    for count in [8, 12, 16] {
+    for count in [1, 8, 12, 16] {
         let messages: Vec<&[u8]> = data[..count * SLOT].chunks(SLOT).collect();
         let mut out = vec![[0; 16]; count];
         let mut group = group(c, &format!("md5/{count} blocks of 4 MiB"), count * SLOT);
@@ -66,6 +66,27 @@ fn md5_blocks(c: &mut Criterion) {
             b.iter(|| {
                 messages.iter().map(|message| peers::openssl_md5(message)).for_each(|digest| _ = black_box(digest))
             });
+        });
+    }
+}
+
+fn sha256_blocks(c: &mut Criterion) {
+    let data = slots(16);
+    for count in [1, 2, 4, 8, 16] {
+        let messages: Vec<&[u8]> = data[..count * SLOT].chunks(SLOT).collect();
+        let mut out = vec![[0; 32]; count];
+        let mut group = group(c, &format!("sha-256/{count} blocks of 4 MiB"), count * SLOT);
+        group.bench_function("sha2", |b| {
+            b.iter(|| messages.iter().for_each(|message| _ = black_box(sha2::Sha256::digest(message))));
+        });
+        for backend in Sha256Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+            group.bench_function(format!("{backend:?}"), |b| {
+                b.iter(|| hash::sha256_many_with(backend, black_box(&messages), &mut out));
+            });
+        }
+        #[cfg(openssl)]
+        group.bench_function("openssl", |b| {
+            b.iter(|| messages.iter().for_each(|message| _ = black_box(peers::openssl_sha256(message))));
         });
     }
 }
@@ -263,6 +284,6 @@ fn one_pass(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = criterion::Criterion::default().with_measurement(CpuTime::Thread);
-    targets = md5_blocks, md5_mixture, crc, ciphers, one_pass
+    targets = md5_blocks, md5_mixture, sha256_blocks, crc, ciphers, one_pass
 }
 criterion_main!(kernels);

@@ -82,4 +82,8 @@ int peer_openssl(const char *name, const uint8_t *key, int is_sealing, uint64_t 
 int peer_openssl_md5(const uint8_t *data, size_t len, uint8_t digest[16]) {
     return EVP_Digest(data, len, digest, NULL, EVP_md5(), NULL);
 }
+
+int peer_openssl_sha256(const uint8_t *data, size_t len, uint8_t digest[32]) {
+    return EVP_Digest(data, len, digest, NULL, EVP_sha256(), NULL);
+}
 #endif

@@ -85,6 +85,7 @@ unsafe extern "C" {
         len: usize,
     ) -> c_int;
     fn peer_openssl_md5(data: *const u8, len: usize, digest: *mut u8) -> c_int;
+    fn peer_openssl_sha256(data: *const u8, len: usize, digest: *mut u8) -> c_int;
 }
 
 /// Seals or opens whole sectors with OpenSSL's cipher `name`, one context for all.
@@ -116,5 +117,17 @@ pub fn openssl_md5(data: &[u8]) -> [u8; 16] {
     let mut digest = [0; 16];
     // SAFETY: the length is the data's, and a digest has 16 bytes.
     assert_eq!(unsafe { peer_openssl_md5(data.as_ptr(), data.len(), digest.as_mut_ptr()) }, 1);
+    digest
+}
+
+/// SHA-256 by OpenSSL.
+///
+/// # Panics
+/// OpenSSL lacks it.
+#[cfg(openssl)]
+pub fn openssl_sha256(data: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    // SAFETY: the length is the data's, and a digest has 32 bytes.
+    assert_eq!(unsafe { peer_openssl_sha256(data.as_ptr(), data.len(), digest.as_mut_ptr()) }, 1);
     digest
 }

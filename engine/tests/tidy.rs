@@ -39,7 +39,7 @@ const IMPURE: &[&str] = &["std::fs", "std::env", "std::net", "std::process", "st
 const UNSAFE_ROOMS: &[&str] = &[
     "benches/src/peers.rs",
     "engine/crypt/src/vaes.rs",
-    "engine/hash/src/md5_lanes/mod.rs",
+    "engine/hash/src/lanes/mod.rs",
     "engine/host/src/device/ioctl.rs",
     "engine/host/src/io/uring/mod.rs",
     "engine/host/src/pool.rs",

@@ -24,8 +24,38 @@ fn available() -> impl Iterator<Item = Backend> {
     })
 }
 
-/// Hashes `messages` with every back end and compares with `md-5`.
+/// The same for SHA-256.
+fn available_sha256() -> impl Iterator<Item = Sha256Backend> {
+    let ours = |backend: &Sha256Backend| *backend == Sha256Backend::Portable || cfg!(target_arch = "x86_64");
+    Sha256Backend::ALL.into_iter().filter(ours).filter(|backend| {
+        if !backend.is_available() {
+            eprintln!("SKIPPED judge: this machine has no {backend:?} for SHA-256");
+        }
+        backend.is_available()
+    })
+}
+
+/// Hashes `messages` with every back end and compares with `md-5` and `sha2`.
 fn compare(messages: &[&[u8]]) {
+    compare_md5(messages);
+    compare_sha256(messages);
+}
+
+fn compare_sha256(messages: &[&[u8]]) {
+    let expected: Vec<[u8; 32]> = messages.iter().map(|message| sha2::Sha256::digest(message).into()).collect();
+    for backend in available_sha256() {
+        let mut out = vec![[0; 32]; messages.len()];
+        sha256_many_with(backend, messages, &mut out);
+        for (i, message) in messages.iter().enumerate() {
+            assert_eq!(out[i], expected[i], "{backend:?}: message {i} of {} bytes", message.len());
+        }
+    }
+    let mut out = vec![[0; 32]; messages.len()];
+    sha256_many(messages, &mut out);
+    assert_eq!(out, expected);
+}
+
+fn compare_md5(messages: &[&[u8]]) {
     let expected: Vec<[u8; 16]> = messages.iter().map(|message| ::md5::Md5::digest(message).into()).collect();
     for backend in available() {
         let mut out = vec![[0; 16]; messages.len()];
@@ -40,7 +70,7 @@ fn compare(messages: &[&[u8]]) {
 }
 
 #[test]
-fn judge_md5_agrees_at_every_boundary() {
+fn judge_md5_and_sha256_agree_at_every_boundary() {
     const MIB_4: usize = 4 << 20;
     let data = random(MIB_4 + 1, 1);
     let lens = [0, 1, 55, 56, 57, 63, 64, 65, 119, 120, 127, 128, 129, MIB_4 - 1, MIB_4, MIB_4 + 1];
@@ -52,10 +82,15 @@ fn judge_md5_agrees_at_every_boundary() {
     for len in 0..260 {
         compare(&[&data[..len], &data[1..=len], &data[7..7 + len / 2]]);
     }
+    // Every number of lanes in use.
+    for count in 1..=17 {
+        let messages: Vec<&[u8]> = (0..count).map(|i| &data[i * 1000..][..640 + i]).collect();
+        compare(&messages);
+    }
 }
 
 #[test]
-fn judge_md5_agrees_on_mixtures() {
+fn judge_md5_and_sha256_agree_on_mixtures() {
     let data = random(1 << 20, 2);
     let mut random = Seeded::new(3);
     let mut below = |max: usize| (random.next_u64() % max as u64) as usize;
@@ -72,30 +107,87 @@ fn judge_md5_agrees_on_mixtures() {
     }
 }
 
-#[test]
-fn judge_md5_chains_agree_whatever_the_pieces() {
+/// Streams that grow together, by pieces of any length.
+fn chains_agree<A: Algorithm, J: Digest + Clone>(backend: A::Backend) {
     let data = random(1 << 20, 4);
     let mut random = Seeded::new(5);
     let mut below = |max: usize| (random.next_u64() % max as u64) as usize;
-    for backend in available() {
-        let mut chains: Vec<Md5Chain> = vec![Md5Chain::new(); 37];
-        let mut judges: Vec<::md5::Md5> = vec![::md5::Md5::new(); 37];
-        for _ in 0..60 {
-            let mut pieces: Vec<(&mut Md5Chain, &[u8])> = Vec::new();
-            for (chain, judge) in chains.iter_mut().zip(&mut judges) {
-                if below(4) == 0 {
-                    continue;
-                }
-                let max = [2, 64, 65, 130, 20_000][below(5)];
-                let len = [below(max), 64, 0][below(3)];
-                let start = below(data.len() - len);
-                judge.update(&data[start..start + len]);
-                pieces.push((chain, &data[start..start + len]));
+    let mut chains: Vec<Chain<A>> = vec![Chain::new(); 37];
+    let mut judges: Vec<J> = vec![J::new(); 37];
+    for _ in 0..60 {
+        let mut pieces: Vec<(&mut Chain<A>, &[u8])> = Vec::new();
+        for (chain, judge) in chains.iter_mut().zip(&mut judges) {
+            if below(4) == 0 {
+                continue;
             }
-            advance_many_with(backend, &mut pieces);
+            let max = [2, 64, 65, 130, 20_000][below(5)];
+            let len = [below(max), 64, 0][below(3)];
+            let start = below(data.len() - len);
+            judge.update(&data[start..start + len]);
+            pieces.push((chain, &data[start..start + len]));
         }
-        for (chain, judge) in chains.into_iter().zip(judges) {
-            assert_eq!(chain.finish(), <[u8; 16]>::from(judge.finalize()), "{backend:?}");
+        advance_many_with(backend, &mut pieces);
+    }
+    for (chain, judge) in chains.into_iter().zip(judges) {
+        assert_eq!(chain.finish().as_ref(), &judge.finalize()[..]);
+    }
+}
+
+#[test]
+fn judge_chains_agree_whatever_the_pieces() {
+    for backend in available() {
+        eprintln!("{backend:?}");
+        chains_agree::<OfMd5, ::md5::Md5>(backend);
+    }
+    for backend in available_sha256() {
+        eprintln!("{backend:?}");
+        chains_agree::<OfSha256, sha2::Sha256>(backend);
+    }
+}
+
+#[test]
+fn judge_a_stream_alone_agrees_whatever_the_pieces() {
+    let data = random(300_000, 7);
+    let mut random = Seeded::new(8);
+    for _ in 0..200 {
+        let (mut md5, mut sha256, mut at) = (Md5::new(), Sha256::default(), 0);
+        while at < data.len() {
+            let max = [2, 64, 65, 130, 200_000][(random.next_u64() % 5) as usize];
+            let len = ((random.next_u64() % max) as usize).min(data.len() - at);
+            md5.update(&data[at..at + len]);
+            sha256.update(&data[at..at + len]);
+            at += len;
+            if random.next_u64().is_multiple_of(100) {
+                break;
+            }
+        }
+        assert_eq!(md5.finish(), <[u8; 16]>::from(::md5::Md5::digest(&data[..at])), "{at} bytes");
+        assert_eq!(sha256.value(), <[u8; 32]>::from(sha2::Sha256::digest(&data[..at])), "{at} bytes");
+    }
+}
+
+/// FIPS 180-2, appendix B: one block, two blocks, and a million times "a"; and no bytes at all.
+#[test]
+fn judge_fips_180_sha256_vectors() {
+    let million = vec![b'a'; 1_000_000];
+    let suite: [(&[u8], &str); 4] = [
+        (b"abc", "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD"),
+        (
+            b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+            "248D6A61D20638B8E5C026930C3E6039A33CE45964FF2167F6ECEDD419DB06C1",
+        ),
+        (&million, "CDC76E5C9914FB9281A1C7E284D73E67F1809A48A497200E046D39CCC7112CD0"),
+        (b"", "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"),
+    ];
+    for backend in available_sha256() {
+        // Twice and four times, so that all lanes have one.
+        for times in [1, 2, 4] {
+            let messages: Vec<&[u8]> = (0..times).flat_map(|_| suite.map(|(message, _)| message)).collect();
+            let mut out = vec![[0; 32]; messages.len()];
+            sha256_many_with(backend, &messages, &mut out);
+            for (digest, (_, expected)) in out.iter().zip(suite.iter().cycle()) {
+                assert_eq!(hex_upper(digest), *expected, "{backend:?}");
+            }
         }
     }
 }

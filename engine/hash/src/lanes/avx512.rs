@@ -1,9 +1,10 @@
-//! AVX-512: sixteen lanes, or eight of AVX2, with rotations and three-way logic.
+//! AVX-512: sixteen lanes, or eight or four in narrower registers, with rotations and three-way logic.
 
 use std::arch::x86_64::*;
 
-use super::vectors::{Logic, Vector, calls, compress};
-use super::{Block, LANES_MAX, States};
+use super::md5::{self, States};
+use super::vectors::{Rotate, Vector, calls};
+use super::{Block, LANES_MAX, sha256};
 
 /// The function of a round as a truth table of three bits, `b` the highest: the operand of AVX-512's three-way logic.
 const fn table(round: u8) -> i32 {
@@ -18,12 +19,12 @@ const fn table(round: u8) -> i32 {
     }) & 0xFF
 }
 
-/// [`Logic`] by operations of three operands, which AVX-512 offers for AVX2's registers too.
+/// The functions of both hashes by operations of three operands, which AVX-512 offers for narrower registers too.
 struct InOne;
 
 macro_rules! in_one {
     ($register:ty, $logic:ident, $rotate:ident) => {
-        impl Logic<$register> for InOne {
+        impl md5::Logic<$register> for InOne {
             #[inline(always)]
             unsafe fn mix<const ROUND: u8>(sum: $register, b: $register, c: $register, d: $register) -> $register {
                 // SAFETY: the vector unit is the caller's promise.
@@ -37,15 +38,26 @@ macro_rules! in_one {
                     <$register>::add(sum, mixed)
                 }
             }
+        }
 
+        impl Rotate<$register> for InOne {
             #[inline(always)]
             unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: $register) -> $register {
                 // SAFETY: the vector unit is the caller's promise.
                 unsafe { $rotate::<LEFT>(of) }
             }
         }
+
+        impl sha256::Logic<$register> for InOne {
+            calls! {
+                xor3(a: $register, b: $register, c: $register) -> $register = $logic::<0x96>(a, b, c);
+                choose(e: $register, f: $register, g: $register) -> $register = $logic::<0xCA>(e, f, g);
+                majority(a: $register, b: $register, c: $register) -> $register = $logic::<0xE8>(a, b, c);
+            }
+        }
     };
 }
+in_one!(__m128i, _mm_ternarylogic_epi32, _mm_rol_epi32);
 in_one!(__m256i, _mm256_ternarylogic_epi32, _mm256_rol_epi32);
 in_one!(__m512i, _mm512_ternarylogic_epi32, _mm512_rol_epi32);
 
@@ -100,14 +112,43 @@ impl Vector for __m512i {
     }
 }
 
+impl sha256::Words for __m512i {
+    calls! {
+        shift_3(of: Self) -> Self = _mm512_srli_epi32::<3>(of);
+        shift_10(of: Self) -> Self = _mm512_srli_epi32::<10>(of);
+        swap_bytes(of: Self) -> Self = _mm512_shuffle_epi8(
+            of,
+            _mm512_set4_epi32(0x0C0D_0E0F, 0x0809_0A0B, 0x0405_0607, 0x0001_0203)
+        );
+    }
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512vl")]
+pub(super) unsafe fn avx512_quarter(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
+    // SAFETY: AVX-512 by the attribute; the length of the inputs is the caller's promise.
+    unsafe { md5::compress::<__m128i, InOne, 1>(states, inputs, blocks) }
+}
+
 #[target_feature(enable = "avx2,avx512f,avx512vl")]
 pub(super) unsafe fn avx512_half(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 and AVX-512 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m256i, InOne, 1>(states, inputs, blocks) }
+    unsafe { md5::compress::<__m256i, InOne, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn avx512(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX-512 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m512i, InOne, 1>(states, inputs, blocks) }
+    unsafe { md5::compress::<__m512i, InOne, 1>(states, inputs, blocks) }
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512vl")]
+pub(super) unsafe fn avx512_half_sha256(states: &mut sha256::States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
+    // SAFETY: AVX2 and AVX-512 by the attribute; the length of the inputs is the caller's promise.
+    unsafe { sha256::compress::<__m256i, InOne>(states, inputs, blocks) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn avx512_sha256(states: &mut sha256::States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
+    // SAFETY: AVX-512 by the attribute; the length of the inputs is the caller's promise.
+    unsafe { sha256::compress::<__m512i, InOne>(states, inputs, blocks) }
 }

@@ -2,8 +2,9 @@
 
 use std::arch::aarch64::*;
 
-use super::vectors::{Logic, Vector, calls, compress};
-use super::{Block, LANES_MAX, States};
+use super::md5::{self, States};
+use super::vectors::{Rotate, Vector, calls};
+use super::{Block, LANES_MAX};
 
 impl Vector for uint32x4_t {
     const LANES: usize = 4;
@@ -39,7 +40,7 @@ impl Vector for uint32x4_t {
 
 struct Select;
 
-impl Logic<uint32x4_t> for Select {
+impl md5::Logic<uint32x4_t> for Select {
     #[inline(always)]
     unsafe fn mix<const ROUND: u8>(sum: uint32x4_t, b: uint32x4_t, c: uint32x4_t, d: uint32x4_t) -> uint32x4_t {
         // SAFETY: the vector unit is the caller's promise.
@@ -53,7 +54,9 @@ impl Logic<uint32x4_t> for Select {
             vaddq_u32(sum, mixed)
         }
     }
+}
 
+impl Rotate<uint32x4_t> for Select {
     #[inline(always)]
     unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: uint32x4_t) -> uint32x4_t {
         // SAFETY: the vector unit is the caller's promise.
@@ -64,11 +67,11 @@ impl Logic<uint32x4_t> for Select {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: NEON by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<uint32x4_t, Select, 1>(states, inputs, blocks) }
+    unsafe { md5::compress::<uint32x4_t, Select, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon_twice(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: NEON by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<uint32x4_t, Select, 2>(states, inputs, blocks) }
+    unsafe { md5::compress::<uint32x4_t, Select, 2>(states, inputs, blocks) }
 }

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::vectors::{Logic, Vector, calls, compress};
-use super::{Block, LANES_MAX, States};
+use super::md5::{self, States};
+use super::vectors::{Rotate, Vector, calls};
+use super::{Block, LANES_MAX, sha256};
 
 /// Operations of both units, for [`Logic`].
 trait Bits: Vector {
@@ -18,7 +19,7 @@ trait Bits: Vector {
 /// [`Logic`] by operations of two operands.
 struct InPairs;
 
-impl<V: Bits> Logic<V> for InPairs {
+impl<V: Bits> md5::Logic<V> for InPairs {
     #[inline(always)]
     unsafe fn mix<const ROUND: u8>(sum: V, b: V, c: V, d: V) -> V {
         // SAFETY: the vector unit is the caller's promise.
@@ -32,11 +33,22 @@ impl<V: Bits> Logic<V> for InPairs {
             }
         }
     }
+}
 
+impl<V: Bits> Rotate<V> for InPairs {
     #[inline(always)]
     unsafe fn rotate<const LEFT: i32, const RIGHT: i32>(of: V) -> V {
         // SAFETY: the vector unit is the caller's promise.
         unsafe { V::rotate::<LEFT, RIGHT>(of) }
+    }
+}
+
+impl sha256::Logic<__m256i> for InPairs {
+    calls! {
+        xor3(a: __m256i, b: __m256i, c: __m256i) -> __m256i = Bits::xor(a, Bits::xor(b, c));
+        choose(e: __m256i, f: __m256i, g: __m256i) -> __m256i = Bits::xor(g, Bits::and(e, Bits::xor(f, g)));
+        // Of two that differ, the third decides.
+        majority(a: __m256i, b: __m256i, c: __m256i) -> __m256i = Bits::or(Bits::and(a, b), Bits::and(c, Bits::or(a, b)));
     }
 }
 
@@ -134,6 +146,17 @@ impl Vector for __m256i {
     }
 }
 
+impl sha256::Words for __m256i {
+    calls! {
+        shift_3(of: Self) -> Self = _mm256_srli_epi32::<3>(of);
+        shift_10(of: Self) -> Self = _mm256_srli_epi32::<10>(of);
+        swap_bytes(of: Self) -> Self = _mm256_shuffle_epi8(
+            of,
+            _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0C0D_0E0F_0809_0A0B, 0x0405_0607_0001_0203))
+        );
+    }
+}
+
 impl Bits for __m256i {
     calls! {
         and(a: Self, b: Self) -> Self = _mm256_and_si256(a, b);
@@ -161,17 +184,23 @@ impl Bits for __m256i {
 #[target_feature(enable = "sse2")]
 pub(super) unsafe fn sse2(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: SSE2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m128i, InPairs, 1>(states, inputs, blocks) }
+    unsafe { md5::compress::<__m128i, InPairs, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn avx2(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m256i, InPairs, 1>(states, inputs, blocks) }
+    unsafe { md5::compress::<__m256i, InPairs, 1>(states, inputs, blocks) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn avx2_twice(states: &mut States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
     // SAFETY: AVX2 by the attribute; the length of the inputs is the caller's promise.
-    unsafe { compress::<__m256i, InPairs, 2>(states, inputs, blocks) }
+    unsafe { md5::compress::<__m256i, InPairs, 2>(states, inputs, blocks) }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn avx2_sha256(states: &mut sha256::States, inputs: &[&[Block]; LANES_MAX], blocks: usize) {
+    // SAFETY: AVX2 by the attribute; the length of the inputs is the caller's promise.
+    unsafe { sha256::compress::<__m256i, InPairs>(states, inputs, blocks) }
 }
