@@ -788,6 +788,7 @@ fn job(
         crypt: vec![(0..len, at)],
         cipher: Some(Arc::clone(cipher)),
         sums_spans: false,
+        sha256: false,
         reply: reply.clone(),
         waker: waker.clone(),
     }

@@ -1,7 +1,7 @@
 //! One source to any number of drives: read once, hashed in order, written by one lane a drive.
 //!
-//! One stage owns a slot at a time. The block reader fills it, the workers hash the pieces of several slots side by side
-//! (MD5), the hashes of the whole take the pieces in order, and the lanes write them. The last lane gets the slot itself,
+//! One stage owns a slot at a time. The block reader fills it, the workers hash the pieces of several slots side by side,
+//! the hashes of the whole take the pieces in order, and the lanes write them. The last lane gets the slot itself,
 //! the others a copy.
 
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 pub(super) struct Hashes {
     /// SHA-256 of the whole.
     pub sha256: bool,
-    /// MD5 of the whole: a chain that no machine makes faster than some 0.6 GB/s.
+    /// MD5 of the whole: a chain that no machine makes faster than some 0.8 GB/s.
     pub md5: bool,
     /// SHA-256 of each piece.
     pub pieces: bool,
@@ -152,12 +152,10 @@ impl Pipeline<'_> {
             let (first, arrived) = unbounded::<PieceInFlight>();
             let hashes = self.hashes;
             // One stage a thread: the chains are the slowest part, and cannot be cut.
-            let (to_pieces, from_sha) = unbounded::<PieceInFlight>();
-            let sha = scope.spawn(move || sha_stage(&arrived, &to_pieces, hashes.sha256));
-            let (to_md5, from_pieces) = unbounded::<PieceInFlight>();
-            scope.spawn(move || piece_stage(&from_sha, &to_md5, hashes.pieces));
+            let (to_md5, from_sha) = unbounded::<PieceInFlight>();
+            let sha = scope.spawn(move || sha_stage(&arrived, &to_md5, hashes.sha256));
             let (to_lanes, from_md5) = unbounded::<PieceInFlight>();
-            let md5 = scope.spawn(move || md5_stage(&from_pieces, &to_lanes, hashes.md5));
+            let md5 = scope.spawn(move || md5_stage(&from_sha, &to_lanes, hashes.md5));
             let spread = scope.spawn(move || spread(&from_md5, to, exits));
             let mut intake = Intake {
                 first: Some(first),
@@ -210,6 +208,7 @@ impl Pipeline<'_> {
             load.len = range.len.0 as usize;
             load.parts.push((0..load.len, range.start));
             load.spans.push(Span { range: 0..load.len, how: How::Block });
+            load.sha256 = self.hashes.pieces;
             load
         });
         reader.run_in(pool, loads, |arrived| {
@@ -218,13 +217,15 @@ impl Pipeline<'_> {
                 if !self.tolerant {
                     return Err(Problem::new(Kind::Source, format!("cannot be read: {error}")).at(range.start));
                 }
-                return arrive(index, Arrival { at: range.start, bytes: None, md5: [0; 16], range: Err(range) });
+                let lost = Arrival { at: range.start, bytes: None, md5: [0; 16], sha256: None, range: Err(range) };
+                return arrive(index, lost);
             }
             let Some(Digest::Block(md5)) = arrived.digests.first() else {
                 return Err(Problem::new(Kind::Internal, "a piece came without its hash"));
             };
             let bytes = Some(arrived.bytes.away());
-            arrive(index, Arrival { at: range.start, bytes, md5: *md5, range: Ok(()) })
+            let sha256 = arrived.sha256s.first().copied();
+            arrive(index, Arrival { at: range.start, bytes, md5: *md5, sha256, range: Ok(()) })
         })
     }
 
@@ -256,8 +257,9 @@ impl Pipeline<'_> {
                 let slot = slot.map_err(|error| failed(&error, range.start))?;
                 let len = range.len.0 as usize;
                 let md5 = md5(&slot[..len]);
+                let sha256 = self.hashes.pieces.then(|| sha256(&slot[..len]));
                 let bytes = Some(Held::of(slot, len));
-                arrive(index, Arrival { at: range.start, bytes, md5, range: Ok(()) })?;
+                arrive(index, Arrival { at: range.start, bytes, md5, sha256, range: Ok(()) })?;
             }
             Ok(())
         })
@@ -277,13 +279,14 @@ struct Arrival {
     at: ByteOffset,
     bytes: Option<Held>,
     md5: [u8; 16],
+    sha256: Option<[u8; 32]>,
     range: Result<(), ByteRange>,
 }
 
 impl From<Arrival> for PieceInFlight {
     fn from(arrival: Arrival) -> Self {
-        let Arrival { at, bytes, md5, .. } = arrival;
-        Self { at, bytes, md5, sha256: None }
+        let Arrival { at, bytes, md5, sha256, .. } = arrival;
+        Self { at, bytes, md5, sha256 }
     }
 }
 
@@ -373,15 +376,6 @@ fn sha_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_a
         }
     }
     is_asked.then(|| whole.value())
-}
-
-fn piece_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) {
-    for mut item in items {
-        item.sha256 = item.bytes.as_ref().filter(|_| is_asked).map(|bytes| sha256(bytes));
-        if next.send(item).is_err() {
-            break;
-        }
-    }
 }
 
 fn md5_stage(items: &Receiver<PieceInFlight>, next: &Sender<PieceInFlight>, is_asked: bool) -> Option<[u8; 16]> {

@@ -55,13 +55,15 @@ pub struct Load<T> {
     pub spans: Vec<Span>,
     /// Whether such a block begins here.
     pub begins: bool,
+    /// SHA-256 of each span, too.
+    pub sha256: bool,
 }
 
 impl<T> Load<T> {
     /// A load tagged `what` without anything to read.
     pub fn new(what: T) -> Self {
         let (parts, zeros, crypt, spans) = Default::default();
-        Self { what, len: 0, parts, zeros, crypt, spans, begins: false }
+        Self { what, len: 0, parts, zeros, crypt, spans, begins: false, sha256: false }
     }
 }
 
@@ -123,6 +125,8 @@ pub struct Arrived<T> {
     pub bytes: Held,
     /// One digest a span.
     pub digests: Vec<Digest>,
+    /// SHA-256 of each span, where it was asked for.
+    pub sha256s: Vec<[u8; 32]>,
     /// CRC-64/NVME of `bytes`.
     pub crc: u64,
     /// A part of it could not be read: nothing of it was decrypted or hashed.
@@ -337,8 +341,8 @@ impl<'a, T> Transit<'a, T> {
         });
         if entry.failure.is_some() {
             self.outgoing.order.retain(|other| *other != tag);
-            let (digests, chain) = (Vec::new(), None);
-            self.hand_on(Done { tag, slot, digests, chain, whole: None, crc: 0, span_crcs: Vec::new() })?;
+            let (digests, span_crcs, sha256s) = Default::default();
+            self.hand_on(Done { tag, slot, digests, chain: None, whole: None, crc: 0, span_crcs, sha256s })?;
             self.send_chain();
         } else if is_chained(&entry.load) {
             self.outgoing.ready.insert(tag, slot);
@@ -387,6 +391,7 @@ impl<'a, T> Transit<'a, T> {
             crypt: load.crypt.clone(),
             cipher: self.reader.cipher.clone(),
             sums_spans: false,
+            sha256: load.sha256,
             reply: self.reply.clone(),
             waker: self.waker.clone(),
         }
@@ -395,7 +400,8 @@ impl<'a, T> Transit<'a, T> {
     fn hand_on(&mut self, done: Done) -> Result<(), Problem> {
         let Some(Under { load, failure }) = self.under.remove(&done.tag) else { return Ok(()) };
         let bytes = Held { slot: Some(done.slot), len: load.len, waker: self.waker.clone(), is_away: false };
-        (self.sink)(Arrived { what: load.what, bytes, digests: done.digests, crc: done.crc, failure })
+        let Done { digests, sha256s, crc, .. } = done;
+        (self.sink)(Arrived { what: load.what, bytes, digests, sha256s, crc, failure })
     }
 }
 

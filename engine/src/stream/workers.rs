@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::azure::manifest::nonzero_runs;
 use crate::crypt::SectorCipher;
-use crate::hash::{self, Crc64, Md5Chain};
+use crate::hash::{self, Algorithm, Chain, Crc64, Md5Chain, OfMd5, OfSha256};
 use crate::io::Waker;
 use crate::pool::Slot;
 use crate::units::{ByteOffset, ByteRange};
@@ -104,6 +104,8 @@ pub struct Job {
     pub cipher: Option<Arc<SectorCipher>>,
     /// Sum up each span, too.
     pub sums_spans: bool,
+    /// SHA-256 of each span, too.
+    pub sha256: bool,
     /// Channel that takes the result.
     pub reply: Sender<Done>,
     /// Wakes the drive's thread.
@@ -127,6 +129,8 @@ pub struct Done {
     pub crc: u64,
     /// The same of each span, where it was asked for.
     pub span_crcs: Vec<u64>,
+    /// SHA-256 of each span, where it was asked for.
+    pub sha256s: Vec<[u8; 32]>,
 }
 
 /// Threads that hash, seal and open for all drives.
@@ -268,9 +272,11 @@ const MESSAGES_MANY: usize = 64;
 struct Work {
     job: Job,
     /// Messages to hash: the blocks, or the runs of a page blob's blocks.
-    messages: Messages,
+    messages: Messages<OfMd5>,
     /// Parts of files that are hashed as a whole.
-    wholes: Messages,
+    wholes: Messages<OfMd5>,
+    /// Spans whose SHA-256 was asked for.
+    sha256s: Messages<OfSha256>,
     runs: Vec<Vec<ByteRange>>,
     crc: Crc64,
     span_crcs: Vec<u64>,
@@ -279,21 +285,20 @@ struct Work {
 }
 
 /// Ranges of a slot, ascending, each hashed on its own.
-#[derive(Default)]
-struct Messages {
+struct Messages<A: Algorithm> {
     ranges: Vec<Range<usize>>,
-    chains: Vec<Md5Chain>,
+    chains: Vec<Chain<A>>,
     /// Index of the first unfinished one.
     next: usize,
 }
 
-impl Messages {
+impl<A: Algorithm> Messages<A> {
     fn new(ranges: Vec<Range<usize>>) -> Self {
-        Self { chains: vec![Md5Chain::new(); ranges.len()], ranges, next: 0 }
+        Self { chains: vec![Chain::new(); ranges.len()], ranges, next: 0 }
     }
 
     /// The messages' parts inside the piece at `at`, each with its state.
-    fn parts<'a>(&'a mut self, slot: &'a Slot, at: usize) -> impl Iterator<Item = (&'a mut Md5Chain, &'a [u8])> {
+    fn parts<'a>(&'a mut self, slot: &'a Slot, at: usize) -> impl Iterator<Item = (&'a mut Chain<A>, &'a [u8])> {
         let end = at + PIECE;
         while self.ranges.get(self.next).is_some_and(|message| message.end <= at) {
             self.next += 1;
@@ -326,11 +331,13 @@ impl Work {
                 *first = started;
             }
         }
+        let spans = job.spans.iter().filter(|_| job.sha256);
+        let sha256s = Messages::new(spans.map(|span| span.range.clone()).collect());
         // Before the slot is sealed.
         let summed = job.spans.iter().filter(|_| job.sums_spans);
         let span_crcs = summed.map(|span| hash::crc64(&job.slot[span.range.clone()])).collect();
         let is_chained = job.spans.iter().any(|span| matches!(span.how, How::Chain { .. }));
-        Self { job, messages, wholes, runs, crc: Crc64::new(), span_crcs, is_chained }
+        Self { job, messages, wholes, sha256s, runs, crc: Crc64::new(), span_crcs, is_chained }
     }
 
     fn is_many(&self) -> bool {
@@ -371,7 +378,7 @@ impl Work {
     }
 
     fn finish(self, md5s: Option<Vec<[u8; 16]>>) {
-        let Self { job, messages: Messages { chains, .. }, wholes, runs, crc, span_crcs, .. } = self;
+        let Self { job, messages: Messages { chains, .. }, wholes, sha256s, runs, crc, span_crcs, .. } = self;
         let mut known = md5s.map(Vec::into_iter);
         let mut chains = chains.into_iter();
         let mut finish = |chain: Option<Md5Chain>| -> [u8; 16] {
@@ -404,7 +411,8 @@ impl Work {
         }
         // A drive that has given up does not receive any more; its slot returns to the pool.
         let crc = crc.value();
-        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc, span_crcs });
+        let sha256s = sha256s.chains.into_iter().map(Chain::finish).collect();
+        let _ = job.reply.send(Done { tag: job.tag, slot: job.slot, digests, chain, whole, crc, span_crcs, sha256s });
         job.waker.wake();
     }
 }
@@ -431,6 +439,10 @@ fn digest(jobs: Vec<Job>) {
         {
             let mut parts: Vec<(&mut Md5Chain, &[u8])> = all.iter_mut().flat_map(|work| work.parts(at)).collect();
             hash::advance_many(&mut parts);
+        }
+        if all.iter().any(|work| work.job.sha256) {
+            let parts = all.iter_mut().flat_map(|work| work.sha256s.parts(&work.job.slot, at));
+            hash::advance_many(&mut parts.collect::<Vec<_>>());
         }
         for work in &mut all {
             work.sum(at);

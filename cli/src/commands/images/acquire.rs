@@ -38,7 +38,7 @@ pub struct Acquire {
     /// Hashes of the image and of each 4 MiB, one object a line [default: IMAGE.hashes]
     #[arg(long, value_name = "FILE")]
     hashes: Option<PathBuf>,
-    /// Do not compute the MD5 of the whole: one chain, which no machine makes faster than some 0.6 GB/s
+    /// Do not compute the MD5 of the whole: one chain, which no machine makes faster than some 0.8 GB/s
     #[arg(long)]
     no_md5: bool,
     /// Number of further passes over bad sectors

@@ -126,6 +126,7 @@ impl<'a: 'o, 'o> Drive<'a, 'o> {
             crypt: seal,
             cipher,
             sums_spans: self.tree.is_listed() || self.tree.exported().is_some(),
+            sha256: false,
             reply: self.replies.0.clone(),
             waker: self.waker.clone(),
         };
