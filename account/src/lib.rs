@@ -10,6 +10,7 @@
 //! | [`credential`], [`token`] | shared key, SAS, Entra; none of them can be printed |
 //! | [`sign`] | what a shared key signs |
 //! | [`send`] | one request: tries, pauses, stalls |
+//! | `names` | addresses of hosts, kept for a while |
 //! | [`blob`], [`list`] | the operations |
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod blob;
 pub mod credential;
 pub mod endpoint;
 pub mod list;
+mod names;
 pub mod send;
 pub mod sign;
 pub mod token;

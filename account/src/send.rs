@@ -15,6 +15,7 @@ use ureq::http::HeaderMap;
 use ureq::tls::TlsConfig;
 
 use crate::endpoint::{Endpoint, roots};
+use crate::names::Names;
 
 /// Longest answer that is read into memory.
 pub const ANSWER_MAX: u64 = 64 << 20;
@@ -275,6 +276,7 @@ impl Clock {
 #[derive(Clone, Debug)]
 pub struct Http {
     agent: ureq::Agent,
+    names: Names,
     /// Limits of retrying.
     pub policy: Policy,
     stop: Option<Stop>,
@@ -306,8 +308,11 @@ impl Http {
             // A proxy would be another machine.
             agent = agent.proxy(None);
         }
+        let names = Names::default();
+        let connector = ureq::unversioned::transport::DefaultConnector::default();
         Ok(Self {
-            agent: agent.build().into(),
+            agent: ureq::Agent::with_parts(agent.build(), connector, names.clone()),
+            names,
             policy,
             stop: None,
             clock: Clock::Real,
@@ -351,6 +356,7 @@ impl Http {
                 Ok(Answer { status, headers: parts.headers, body, name: request.name.to_owned() })
             }
             Err(error) => {
+                self.names.forget();
                 // What a server says while a body is still on its way is lost with the connection: ask first from now on.
                 if request.body.is_some_and(|body| !body.is_empty()) {
                     self.is_careful.store(true, Ordering::Relaxed);
