@@ -58,10 +58,17 @@ impl Flow {
         drop(window);
         let out = request();
         let mut window = self.window();
+        let limit = window.limit;
         window.running -= 1;
         window.finished(len, Instant::now(), self.limit_max);
+        let has_grown = window.limit > limit;
         drop(window);
-        self.ready.notify_all();
+        // One place, one thread: waking all that wait cost more than the requests.
+        if has_grown {
+            self.ready.notify_all();
+        } else {
+            self.ready.notify_one();
+        }
         out
     }
 }
