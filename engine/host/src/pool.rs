@@ -9,7 +9,7 @@
 //! others leave them. A slot that a drive returned is its own again first, since its ring has it registered.
 //!
 //! The first slots are populated at once; a thread populates the others in the background. Where a hypervisor has to
-//! find each page of its guest first, the 112 MiB of a drive take 0.2 s (13 ms where the pages exist), which a drive
+//! find each page of its guest first, the 108 MiB of a drive take 0.2 s (13 ms where the pages exist), which a drive
 //! need not wait for.
 
 #![allow(unsafe_code)]
