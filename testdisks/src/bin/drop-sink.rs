@@ -1,10 +1,13 @@
 //! `drop-sink`: speaks enough of the blob service's protocol for uploads to be measured, and drops every body.
 //!
 //! Listens on 127.0.0.1, prints `PORT n`, and ends when stdin does, with `BYTES n REQUESTS n` on stdout.
+//!
+//! `drop-sink fill PORT CONNECTIONS COUNT LENGTH [COUNT LENGTH]…` is the other side: it puts so many bodies of zeros as
+//! fast as sockets take them, without looking at a byte. No client is faster, so this is the sink's own speed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 static BYTES: AtomicU64 = AtomicU64::new(0);
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -71,7 +74,47 @@ fn serve(stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// Puts every body whose turn it is, over one connection.
+fn put(port: u16, turns: &AtomicUsize, lengths: &[usize]) -> io::Result<()> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut answers = BufReader::new(stream);
+    let body = vec![0; lengths.iter().copied().max().unwrap_or(0)];
+    let mut line = String::new();
+    while let Some(len) = lengths.get(turns.fetch_add(1, Ordering::Relaxed)) {
+        let head = format!("PUT /devstoreaccount1/box/blob HTTP/1.1\r\nHost: sink\r\nContent-Length: {len}\r\n\r\n");
+        out.write_all(head.as_bytes())?;
+        out.write_all(&body[..*len])?;
+        line.clear();
+        while line != "\r\n" {
+            line.clear();
+            if answers.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill(numbers: &[usize]) -> io::Result<()> {
+    let [port, connections, bodies @ ..] = numbers else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let port = u16::try_from(*port).map_err(io::Error::other)?;
+    let lengths: Vec<usize> =
+        bodies.as_chunks::<2>().0.iter().flat_map(|[count, len]| std::iter::repeat_n(*len, *count)).collect();
+    let turns = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..*connections).map(|_| scope.spawn(|| put(port, &turns, &lengths))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })
+}
+
 fn main() -> io::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let ["fill", numbers @ ..] = &*words.iter().map(String::as_str).collect::<Vec<_>>() {
+        let numbers: Result<Vec<usize>, _> = numbers.iter().map(|number| number.parse()).collect();
+        return fill(&numbers.map_err(io::Error::other)?);
+    }
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("PORT {}", listener.local_addr()?.port());
     std::thread::spawn(move || {
