@@ -7,7 +7,8 @@
   get CONTAINER NAME FILE               downloads it
   batch FILE                            uploads what a JSON list says, each {"container", "name", "file", and what it wants:
                                         "kind", "type", "cache", "metadata", "block" (length of its blocks, or a list of
-                                        them), "ranges" (of a page blob: [offset, length]), "snapshot" and "lease" (true)}
+                                        them), "times" (the file is one block, listed so often), "ranges" (of a page blob:
+                                        [offset, length]), "snapshot" and "lease" (true)}
   many CONTAINER COUNT                  small blobs named blob-0000000 and so on
   read CONTAINER                        one JSON line a blob: all that can be read of it, its content as SHA-256
   stage CONTAINER NAME ID FILE          sends a block, whose id is in base64, and commits nothing
@@ -80,6 +81,11 @@ elif command == "batch":
             client.create_page_blob(len(content), **more)
             for offset, length in one["ranges"]:
                 client.upload_page(content[offset : offset + length], offset, length)
+        elif "times" in one:
+            # The longest id that there is.
+            block = azure.BlobBlock(block_id="x" * 64)
+            client.stage_block(block.id, content)
+            client.commit_block_list([block] * one["times"], **more)
         elif "block" in one:
             ids, at, lengths = [], 0, one["block"]
             if isinstance(lengths, int):

@@ -1,8 +1,11 @@
-//! Lists the blobs that a blob list selects.
+//! Lists the blobs that a blob list selects, and asks for their blocks.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use dray_account::{Account, Blob, Failure, Include};
+use dray_engine::api::account::OwnBlocks;
 use dray_engine::api::account::{Selection, bloblist};
 use dray_engine::report::{Problem, Problems};
 
@@ -73,4 +76,56 @@ pub fn selected(
         }
     }
     Ok(())
+}
+
+/// A block blob whose list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// `container/name`.
+    pub path: String,
+    /// Time of the snapshot, if it is one.
+    pub snapshot: Option<String>,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// Gives `with` the block list of each blob, by its index: one request a blob, `requests` at once. `None` where the blob has
+/// none that a manifest can list, or is gone meanwhile. Returns what `with` made of them, in the order of the blobs: the
+/// lists themselves, of megabytes each, do not stay.
+///
+/// # Errors
+/// The account does not answer, or refuses.
+pub fn with_blocks<T: Send>(
+    account: &Account,
+    blobs: &[Listed],
+    requests: usize,
+    with: &(dyn Fn(usize, Option<&OwnBlocks>) -> T + Sync),
+) -> Result<Vec<T>, Problem> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(blobs.len())));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(blob) = blobs.get(at) else { break };
+            let (container, name) = blob.path.split_once('/').unwrap_or_default();
+            let list = match account.block_list((container, name, blob.snapshot.as_deref()), true) {
+                Ok(list) => Ok(OwnBlocks::of(list, blob.length)),
+                Err(failure) if failure.is_missing() => Ok(None),
+                // What holds for one question holds for the next one.
+                Err(failure) => {
+                    next.store(blobs.len(), Ordering::Relaxed);
+                    Err(failure.problem())
+                }
+            };
+            let made = list.map(|own| (at, with(at, own.as_ref())));
+            results.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..requests.clamp(1, blobs.len().max(1)) {
+            scope.spawn(work);
+        }
+    });
+    let made: Result<BTreeMap<usize, T>, Problem> =
+        results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
+    made.map(|made| made.into_values().collect())
 }

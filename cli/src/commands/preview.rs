@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use clap::Args;
 use dray_account::{Account, BlobKind, Include};
 use dray_engine::api;
-use dray_engine::api::account::export::{Costs, Directories, Obstacle, Packed, Room, Wanted};
+use dray_engine::api::account::export::{Costs, Directories, Obstacle, Packed, Pieces, Room, Wanted};
 use dray_engine::api::account::{BlobList, Inventory, Selection, bloblist};
 use dray_engine::api::host::{OutputForm, Outputs, Pipes};
 use dray_engine::report::{Kind, Problem, Problems};
 use dray_engine::units::{ByteLen, ClusterSize};
-use dray_service::listing;
+use dray_service::listing::{self, Listed};
 use serde_json::{Value, json};
 
 use super::verify::lists::List;
@@ -25,6 +25,10 @@ use crate::render::{Output, count};
 const LIST_MAX: u64 = 1 << 30;
 /// Blobs shown of those that cannot be exported.
 const SHOWN_MAX: usize = 20;
+
+/// Blobs whose block lists are asked for together, and how many requests run at once.
+const ASKED_AT_ONCE: usize = 1024;
+const REQUESTS: usize = 16;
 
 const COLUMNS: [&str; 6] = ["blob", "snapshot", "length", "kind", "drive", "reason"];
 
@@ -65,6 +69,9 @@ pub struct Preview {
     /// Snapshots of the blobs too
     #[arg(long)]
     snapshots: bool,
+    /// Ask for the block list of every block blob, one request each: exact as `dray export` plans
+    #[arg(long, requires = "endpoint", conflicts_with = "inventory")]
+    block_lists: bool,
     /// Every blob and its drive, as JSON lines or CSV by the name's end
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
@@ -88,11 +95,36 @@ struct Found {
     metadata: Option<u64>,
 }
 
-/// The blobs found, in bounded memory: four bytes a blob, and a file on disk where names are requested.
+impl Found {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            path: &self.path,
+            snapshot: self.snapshot.as_deref(),
+            length: self.length,
+            is_pages: self.kind == BlobKind::Page.word(),
+            metadata: self.metadata,
+            is_archived: self.is_archived,
+        }
+    }
+
+    /// The most pieces that it can have. Appended blocks have no ids: they are listed by 4 MiB, whatever their lengths.
+    fn at_most(&self) -> Pieces<'static> {
+        if self.kind == BlobKind::Append.word() { Pieces::Known(None) } else { Pieces::Most }
+    }
+
+    /// Whether it may have a block list that a manifest follows.
+    fn has_blocks(&self) -> bool {
+        self.kind == BlobKind::Block.word() && self.length > 0 && self.wanted().obstacle().is_none()
+    }
+}
+
+/// The blobs found, in bounded memory: eight bytes a blob, and a file on disk where names are requested.
 struct Gathered {
     cluster: ClusterSize,
     largest: u64,
     costs: Costs,
+    /// What they take if their blocks are as short as can be; `None` where their blocks are known.
+    most: Option<Costs>,
     dirs: Directories,
     blobs: u64,
     bytes: u64,
@@ -102,15 +134,10 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, found: &Found) -> Result<(), Problem> {
-        let wanted = Wanted {
-            path: &found.path,
-            length: found.length,
-            is_pages: found.kind == BlobKind::Page.word(),
-            metadata: found.metadata,
-            is_archived: found.is_archived,
-        };
-        let cost = wanted.cost(self.cluster);
+    /// Takes a blob, with its cost where its blocks are known.
+    fn add(&mut self, found: &Found, known: Option<u64>) -> Result<(), Problem> {
+        let wanted = found.wanted();
+        let cost = known.unwrap_or_else(|| wanted.cost(self.cluster, Pieces::Reckoned));
         let too_large = (cost > self.largest).then_some(Obstacle::TooLarge);
         let obstacle = wanted.obstacle().or(too_large);
         let reason = obstacle.map(words);
@@ -121,6 +148,9 @@ impl Gathered {
                 self.bytes += found.length;
                 self.dirs.add(&found.path);
                 counted = self.costs.add(cost);
+                if let Some(most) = &mut self.most {
+                    most.add(wanted.cost(self.cluster, found.at_most()));
+                }
             }
             Some(reason) => {
                 let sum = self.refused.entry(group(obstacle)).or_default();
@@ -245,6 +275,7 @@ impl Preview {
             cluster: rooms.iter().map(|room| room.cluster).max().unwrap_or(ClusterSize::MAX),
             largest: rooms.iter().map(|room| room.free.0).max().unwrap_or(0),
             costs: Costs::default(),
+            most: (!self.block_lists).then(Costs::default),
             dirs: Directories::default(),
             blobs: 0,
             bytes: 0,
@@ -261,22 +292,30 @@ impl Preview {
                 working.show(|| format!("listing blobs: {seen}"), "listing_blobs", || json!({ "blobs": seen }));
             }
         };
-        let mut each = |found: Found| gathered.add(&found);
         match (&account, &self.inventory) {
-            (Some(account), _) => self.ask(account, &mut selection, &mut each, &mut note)?,
-            (None, Some(path)) => self.read(path, &mut selection, &mut each, &mut note)?,
+            (Some(account), _) if self.block_lists => {
+                self.ask_for_blocks(account, &mut selection, &mut gathered, &mut note)?;
+            }
+            (Some(account), _) => {
+                self.ask(account, &mut selection, &mut |found| gathered.add(&found, None), &mut note)?;
+            }
+            (None, Some(path)) => {
+                self.read(path, &mut selection, &mut |found| gathered.add(&found, None), &mut note)?;
+            }
             (None, None) => return Err(Problem::new(Kind::Internal, "neither account nor inventory").into()),
         }
         drop(working);
         let nonexistent = selection.nonexistent();
-        let costs = std::mem::take(&mut gathered.costs);
-        let packed = costs.pack(&rooms, is_endless, gathered.dirs.count);
+        let (costs, dirs) = (std::mem::take(&mut gathered.costs), gathered.dirs.count);
+        let packed = costs.pack(&rooms, is_endless, dirs);
+        let most = gathered.most.take().map(|most| most.pack(&rooms, is_endless, dirs));
         if let Some(named) = named {
             write_list(named, &mut gathered, &packed)?;
         }
         let is_whole = nonexistent.is_empty() && gathered.refused.is_empty() && packed.left_over == 0;
         let exit = if is_whole { Exit::Done } else { Exit::LeftOut };
-        tell(output, &list, &nonexistent, &sizes, &rooms, &gathered, &packed, exit);
+        let most = most.map(|most| (most.drives.len().max(packed.drives.len()), most.left_over));
+        tell(output, &list, &nonexistent, &sizes, &rooms, &gathered, &packed, most, exit);
         Ok(exit)
     }
 
@@ -359,6 +398,49 @@ impl Preview {
     }
 }
 
+impl Preview {
+    /// As [`Self::ask`], with the block list of each block blob.
+    fn ask_for_blocks(
+        &self,
+        account: &Account,
+        selection: &mut Selection,
+        gathered: &mut Gathered,
+        seen: &mut dyn FnMut(),
+    ) -> Result<(), Problems> {
+        let mut waiting: Vec<Found> = Vec::new();
+        self.ask(
+            account,
+            selection,
+            &mut |found| {
+                waiting.push(found);
+                if waiting.len() < ASKED_AT_ONCE { Ok(()) } else { add_known(account, &mut waiting, gathered) }
+            },
+            seen,
+        )?;
+        Ok(add_known(account, &mut waiting, gathered)?)
+    }
+}
+
+/// Takes blobs, in their order, with what their blocks cost.
+fn add_known(account: &Account, blobs: &mut Vec<Found>, gathered: &mut Gathered) -> Result<(), Problem> {
+    let cluster = gathered.cluster;
+    let asked: Vec<&Found> = blobs.iter().filter(|found| found.has_blocks()).collect();
+    let named: Vec<Listed> = asked
+        .iter()
+        .map(|found| Listed { path: found.path.clone(), snapshot: found.snapshot.clone(), length: found.length })
+        .collect();
+    let costs = listing::with_blocks(account, &named, REQUESTS, &|at, own| {
+        asked[at].wanted().cost(cluster, Pieces::Known(own))
+    })?;
+    let mut costs = costs.into_iter();
+    for found in blobs.drain(..) {
+        let asked = if found.has_blocks() { costs.next() } else { None };
+        let cost = asked.unwrap_or_else(|| found.wanted().cost(cluster, Pieces::Known(None)));
+        gathered.add(&found, Some(cost))?;
+    }
+    Ok(())
+}
+
 /// Drive of each blob, in the order in which they were found.
 fn write_list(mut list: List, gathered: &mut Gathered, packed: &Packed) -> Result<(), Problem> {
     let Some(spool) = gathered.spool.take() else { return list.finish() };
@@ -393,6 +475,21 @@ fn write_list(mut list: List, gathered: &mut Gathered, packed: &Packed) -> Resul
     list.finish()
 }
 
+/// What the reckoning takes for granted, and how far off it can be.
+fn assumed(packed: &Packed, most: Option<(usize, u64)>) -> String {
+    let Some((drives, left_over)) = most else {
+        return "Manifests are counted by the block lists of the account\n".into();
+    };
+    let bound = if drives == packed.drives.len() && left_over == packed.left_over {
+        "shorter ones would change neither the number of drives nor what has room".to_owned()
+    } else if left_over > packed.left_over {
+        format!("if all were as short as can be, {} would have no room", count(left_over, "blob"))
+    } else {
+        format!("if all were as short as can be, {} would be needed", count(drives as u64, "drive"))
+    };
+    format!("Manifests are reckoned by blocks of 4 MiB; {bound} (--block-lists asks the account)\n")
+}
+
 #[allow(clippy::too_many_arguments, reason = "every part of the result is printed here")]
 fn tell(
     output: &Output,
@@ -402,6 +499,7 @@ fn tell(
     rooms: &[Room],
     gathered: &Gathered,
     packed: &Packed,
+    most: Option<(usize, u64)>,
     exit: Exit,
 ) {
     let refused: u64 = gathered.refused.values().map(|(blobs, _)| blobs).sum();
@@ -425,6 +523,9 @@ fn tell(
         }).collect::<Vec<_>>(),
         "left_over": packed.left_over,
         "drives": drives.collect::<Vec<_>>(),
+        "block_lists": most.is_none(),
+        "drives_at_most": most.map_or(packed.drives.len(), |(drives, _)| drives),
+        "left_over_at_most": most.map_or(packed.left_over, |(_, left_over)| left_over),
         "exit_code": exit.code(),
     });
     if output.result("preview", value) {
@@ -459,7 +560,7 @@ fn tell(
     for (size, free) in usable {
         more.push_str(&format!("\nRoom on a drive of {}: {} after NTFS and BitLocker", decimal(size), decimal(free)));
     }
-    more.push('\n');
+    more.push_str(&format!("\n{}", assumed(packed, most)));
     for path in nonexistent.iter().take(SHOWN_MAX) {
         more.push_str(&format!("  nonexistent: {}\n", crate::render::clean(path)));
     }

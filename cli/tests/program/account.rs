@@ -205,6 +205,79 @@ fn judge_a_preview_of_an_account_selects_as_the_table_says() {
     let _ = fs::remove_dir_all(dir);
 }
 
+/// Blobs of twenty thousand blocks, whose manifests take more than their contents: what is reckoned by blocks of 4 MiB is
+/// one drive too few, and what the block lists say is what the export needs.
+#[test]
+fn judge_a_preview_by_block_lists_is_what_the_export_needs() {
+    const BLOCKS: u64 = 20_000;
+    let dir = scratch("preview-blocks");
+    let Some(azurite) = Azurite::start(&dir.join("azurite")) else { return };
+    for name in ["one.img", "two.img"] {
+        fs::File::create(dir.join(name)).and_then(|file| file.set_len(100_000_256)).expect("an image");
+    }
+    fs::write(dir.join("block"), [7; 100]).expect("written");
+    let tiny = |name: &str| {
+        let file = dir.join("block").display().to_string();
+        serde_json::json!({ "container": "data", "name": name, "file": file, "times": BLOCKS })
+    };
+    let upload = |list: Value| {
+        fs::write(dir.join("batch.json"), list.to_string()).expect("written");
+        azurite.client(&["batch", &dir.join("batch.json").display().to_string()])
+    };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    if upload(names.into_iter().map(tiny).collect()).is_none() {
+        return;
+    }
+    let key = azurite.key_file().expect("a key").display().to_string();
+    let account = ["--endpoint", &azurite.endpoint, "--account-key-file", &key];
+    blob_list(&dir, "list.xml", &["/data/"]);
+    let preview = |more: &[&str]| {
+        let args = ["preview-export", "--blob-list", "list.xml", "--drive", "one.img", "--drive", "two.img", "--json"];
+        let output = dray(&dir, &[&args[..], &account, more].concat());
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        let value = last(&output, "preview");
+        (value["drives"].as_array().map_or(0, Vec::len), value["drives_at_most"].as_u64().unwrap_or(0), value)
+    };
+    // The rest of a drive but for 10 MB, of 21 MB that the manifest takes.
+    let (.., first) = preview(&[]);
+    let room = first["rooms"][0].as_u64().expect("a room");
+    let content = names.len() as u64 * BLOCKS * 100;
+    let filler = vec![9; (room - content - 10_000_000) as usize];
+    fs::write(dir.join("filler"), filler).expect("written");
+    azurite.client(&["put", "data", "filler", &dir.join("filler").display().to_string()]).expect("put");
+    let (drives, at_most, value) = preview(&[]);
+    assert_eq!((drives, at_most, &value["block_lists"]), (1, 2, &Value::Bool(false)), "{value}");
+    let (drives, at_most, value) = preview(&["--block-lists"]);
+    assert_eq!((drives, at_most, &value["block_lists"]), (2, 2, &Value::Bool(true)), "{value}");
+    let text =
+        dray(&dir, &[&["preview-export", "--blob-list", "list.xml", "--drive-size", "1TB"][..], &account].concat());
+    let text = said(&text);
+    assert!(text.contains("shorter ones would change neither the number of drives"), "{text}");
+    let inventory = ["preview-export", "--blob-list", "list.xml", "--drive-size", "1TB", "--inventory", "x.csv"];
+    let output = dray(&dir, &[&inventory[..], &["--block-lists"]].concat());
+    assert_eq!(code(&output), 1, "an inventory has no block lists: {}", said(&output));
+
+    let export = |id: &str, images: &[&str]| {
+        let rows: Vec<String> = images.iter().map(|name| format!("{name},Format,SilentMode,Encrypt,")).collect();
+        let head = "DriveLetter,FormatOption,SilentOrPromptOnFormat,Encryption,ExistingBitLockerKey";
+        fs::write(dir.join("driveset.csv"), format!("{head}\n{}\n", rows.join("\n"))).expect("a driveset");
+        let args =
+            ["export", "--journal", "x.jrn", "--id", id, "--blob-list", "list.xml", "--driveset", "driveset.csv"];
+        dray(&dir, &[&args[..], &["--silent"], &account].concat())
+    };
+    let output = export("one", &["one.img"]);
+    assert_eq!(code(&output), 6, "one drive is too few: {}", said(&output));
+    fs::remove_file(dir.join("x.jrn")).expect("a journal");
+    for name in ["one.img", "two.img"] {
+        fs::File::create(dir.join(name)).and_then(|file| file.set_len(100_000_256)).expect("an image");
+    }
+    fs::remove_file(dir.join("one.xml")).expect("a record");
+    let output = export("two", &["one.img", "two.img"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert!(["one.xml", "two.xml"].iter().all(|record| dir.join(record).exists()), "{}", said(&output));
+    let _ = fs::remove_dir_all(dir);
+}
+
 /// Six sources, and a dataset that sends them to `box/` with metadata.
 fn sources(dir: &Path) -> [(&'static str, Vec<u8>); 6] {
     let files = [

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::account::{HashBlocks, OwnBlocks};
+use crate::azure::manifest::{self, BlobFacts, Layout, SideFile};
 use crate::azure::names;
 use crate::catalog::Builder;
 use crate::drive::{DriveError, DriveLayout, DriveSpec, Frame, MANIFEST_NAME};
@@ -16,10 +18,10 @@ use crate::units::{ByteLen, ClusterSize, FileTime, Guid, SectorSize};
 
 /// A properties file: eight elements, of which the type may be long.
 const PROPERTIES_LEN: u64 = 700;
-/// The elements of a blob's entry but for its paths and its blocks.
-const ENTRY_LEN: u64 = 700;
-/// A block or page range with its hash.
-const PIECE_LEN: u64 = 140;
+/// Characters of a block's id where nothing says them: the clients of Microsoft write a UUID in base64.
+const ID_LEN: u64 = 48;
+/// Characters of the longest id that a block can have: 64 bytes in base64.
+const ID_LEN_MAX: u64 = 88;
 /// A file record, which every file has, and its entry in the index of its directory with what that leaves unused.
 const RECORD_LEN: u64 = 1024;
 /// The first bytes of an index entry; the name follows, two bytes a unit, and all once more for what splits leave empty.
@@ -79,11 +81,24 @@ pub enum Obstacle {
     Name(NameProblem),
 }
 
+/// What is known of the pieces that a blob's entry in the manifest lists.
+#[derive(Clone, Copy, Debug)]
+pub enum Pieces<'a> {
+    /// Nothing: blocks and page ranges of 4 MiB.
+    Reckoned,
+    /// The most that the blob can have: as many blocks as there are at most, with the longest ids.
+    Most,
+    /// The blob's own blocks, or none that a manifest can list. Page ranges as an export keeps room for them.
+    Known(Option<&'a OwnBlocks>),
+}
+
 /// A blob, in so far as it takes room.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// `container/name`.
     pub path: &'a str,
+    /// Time of the snapshot, if it is one.
+    pub snapshot: Option<&'a str>,
     /// Bytes.
     pub length: u64,
     /// Pages, not blocks.
@@ -108,21 +123,15 @@ impl Wanted<'_> {
         self.is_archived.then_some(Obstacle::Archived)
     }
 
-    /// Bytes that it takes on a drive of such clusters: an upper bound.
-    pub fn cost(&self, cluster: ClusterSize) -> u64 {
+    /// Bytes that it takes on a drive of such clusters: an upper bound, but for what `pieces` does not know.
+    pub fn cost(&self, cluster: ClusterSize, pieces: Pieces<'_>) -> u64 {
         let whole = |len: u64| cluster.len_of(cluster.count_for(ByteLen(len))).0;
         let name = self.path.rsplit('/').next().unwrap_or_default().len() as u64;
-        let pieces = if self.is_pages {
-            self.length.div_ceil(names::BLOCK_LEN)
-        } else {
-            let len = names::blocks_of(ByteLen(self.length)).map_or(names::BLOCK_LEN_MAX, |blocks| blocks.len);
-            self.length.div_ceil(len)
-        };
-        let path = self.path.len() as u64;
         let metadata = self.metadata.map(|len| len + 200);
         let sides = 1 + u64::from(metadata.is_some());
-        let entry = ENTRY_LEN + 2 * path + sides * (path + 120) + PIECE_LEN * pieces;
-        let index = |extra: u64| INDEX_LEN + 4 * (name + extra);
+        let entry = self.entry(pieces);
+        let time = self.snapshot.map_or(0, |time| time.len() as u64 + 3);
+        let index = |extra: u64| INDEX_LEN + 4 * (name + time + extra);
         whole(self.length)
             + whole(PROPERTIES_LEN)
             + metadata.map_or(0, whole)
@@ -130,6 +139,49 @@ impl Wanted<'_> {
             + index(0)
             + sides * index(".properties".len() as u64)
             + entry
+    }
+
+    /// Bytes of its entry in the manifest.
+    fn entry(&self, pieces: Pieces<'_>) -> u64 {
+        let file_path = match self.snapshot {
+            Some(time) => format!("\\{} ({time})", self.path),
+            None => format!("\\{}", self.path),
+        };
+        let (properties, metadata) = (format!("{file_path}.properties"), format!("{file_path}.metadata"));
+        let side = |path| SideFile { path, hash: [0; 16] };
+        let (layout, id_len) = self.layout(pieces);
+        manifest::blob_xml_len(&BlobFacts {
+            blob_path: self.path,
+            file_path: &file_path,
+            length: self.length,
+            layout,
+            disposition: None,
+            snapshot: self.snapshot,
+            id_len_max: Some(id_len),
+            metadata: self.metadata.map(|_| side(&metadata)),
+            properties: Some(side(&properties)),
+        })
+    }
+
+    /// Pieces that its entry lists, and the length of their ids.
+    fn layout(&self, pieces: Pieces<'_>) -> (Layout, u64) {
+        let even = Layout::Blocks {
+            block_len: names::blocks_of(ByteLen(self.length)).map_or(names::BLOCK_LEN_MAX, |blocks| blocks.len),
+        };
+        match pieces {
+            Pieces::Reckoned => (even, ID_LEN),
+            Pieces::Most | Pieces::Known(_) if self.is_pages => (Layout::Pages, 0),
+            Pieces::Most => (Layout::Listed { count: self.length.min(names::BLOCKS_MAX) }, ID_LEN_MAX),
+            Pieces::Known(None) => (even, manifest::COUNTER_ID_LEN),
+            Pieces::Known(Some(own)) => {
+                let cut = HashBlocks::own(self.length, own);
+                let layout = match cut.even_len() {
+                    Some(block_len) => Layout::Blocks { block_len },
+                    None => Layout::Listed { count: cut.count() },
+                };
+                (layout, own.ids().iter().map(|id| id.len() as u64).max().unwrap_or(0))
+            }
+        }
     }
 }
 
@@ -289,7 +341,7 @@ mod tests {
     const TB: u64 = 1_000_000_000_000;
 
     fn wanted(path: &str, length: u64) -> Wanted<'_> {
-        Wanted { path, length, is_pages: false, metadata: None, is_archived: false }
+        Wanted { path, snapshot: None, length, is_pages: false, metadata: None, is_archived: false }
     }
 
     #[test]
@@ -317,6 +369,29 @@ mod tests {
         }
         let archived = Wanted { is_archived: true, ..wanted("c/a", 1) };
         assert_eq!(archived.obstacle(), Some(Obstacle::Archived));
+    }
+
+    #[test]
+    fn what_the_manifest_lists_is_counted_by_what_is_known_of_it() {
+        let cost = |blob: Wanted<'_>, pieces| blob.cost(ClusterSize::MAX, pieces);
+        let blob = wanted("c/a", 100_000);
+        let lens = |count: u64| (0..count).map(|i| (format!("{i:064}"), 100_000 / count)).collect::<Vec<_>>();
+        let own = OwnBlocks::of(lens(10_000), 100_000);
+        let known = cost(blob, Pieces::Known(own.as_ref()));
+        let none = cost(blob, Pieces::Known(None));
+        // Tags, offset, length and hash, and 64 characters of id.
+        let listed = (known - none) / 9_999;
+        assert!((140..160).contains(&listed), "{listed} bytes a block");
+        let (reckoned, most) = (cost(blob, Pieces::Reckoned), cost(blob, Pieces::Most));
+        assert!(none <= reckoned && reckoned < known && known < most, "{none} {reckoned} {known} {most}");
+        // Not more blocks than bytes.
+        let small = wanted("c/a", 1);
+        assert!(cost(small, Pieces::Most) - cost(small, Pieces::Reckoned) < 100);
+        let pages = Wanted { is_pages: true, ..wanted("c/a", 8 << 20) };
+        assert_eq!(cost(pages, Pieces::Most), cost(pages, Pieces::Known(None)));
+        // 1024 ranges in place of two, as every other 4 KiB may be zero: each has tags, hash, offset and length.
+        let ranges = (cost(pages, Pieces::Most) - cost(pages, Pieces::Reckoned)) / 1022;
+        assert!((85..95).contains(&ranges), "{ranges} bytes a range");
     }
 
     #[test]
