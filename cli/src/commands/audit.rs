@@ -1,6 +1,6 @@
 //! `dray audit`: compares what was sent with the storage account, blob by blob.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use clap::{Args, ValueEnum};
 use dray_account::{Account, BlobKind, Condition, Failure, Include};
 use dray_engine::api;
-use dray_engine::api::account::audit::{Change, SourceChange, Sum};
+use dray_engine::api::account::audit::{Change, Compared, Origin, SourceChange, Sum};
 use dray_engine::api::account::{Audit, Audited, Finding, Inventory, Proof, Reading, There};
 use dray_engine::api::host::{OutputForm, Outputs, Pipes};
 use dray_engine::api::inspect::Files;
@@ -145,8 +145,8 @@ struct Reports {
     /// Every blob, as JSON lines or CSV by the name's end
     #[arg(long, value_name = "FILE")]
     list: Vec<PathBuf>,
-    /// A dataset of what is left to send
-    #[arg(long, value_name = "FILE.csv", requires = "dataset")]
+    /// A dataset of what is left to send: the sources are those of --dataset, or of --sources
+    #[arg(long, value_name = "FILE.csv")]
     left: Option<PathBuf>,
 }
 
@@ -275,6 +275,11 @@ impl AuditArgs {
             let problem = Problem::new(Kind::Usage, "nothing is named that says what is in the account");
             problems.push(problem.advice("--endpoint asks it; --inventory and --copy-log read what it wrote"));
         }
+        if self.reports.left.is_some() && self.sent.dataset.is_none() && self.sent.sources.is_none() {
+            let what = "a manifest does not say which files its blobs were made of, so that no dataset of the rest can be made";
+            let problem = Problem::new(Kind::Usage, what).column("--left");
+            problems.push(problem.advice("name the dataset of the sources: --sources dataset.csv"));
+        }
         self.take_kept().unwrap_or_else(|problem| problems.push(problem));
         let mut outputs = self.outputs();
         let mut lists = Vec::new();
@@ -311,8 +316,9 @@ impl AuditArgs {
         signals.writing.store(true, Ordering::Release);
         let asked = self.ask(account.as_ref(), &mut audit, output)?;
         let bytes_read = self.prove(account.as_ref(), &mut audit, &signals.stop, output)?;
+        let compared = self.compared(&audit, &signals.stop, output)?;
         let mut outcome = Outcome {
-            changes: self.changes(&audit, &signals.stop, output)?,
+            changes: compared.as_ref().map(|compared| compared.changes.clone()),
             by_log: is_by_log,
             bytes_read,
             without_manifest,
@@ -327,7 +333,7 @@ impl AuditArgs {
             .collect();
         let remains = tell_rows(&audit, &mut outcome, (lists, left.is_some()), output)?;
         if let Some(file) = left {
-            write_left(file, &remains)?;
+            keep_left(file, remains, compared.as_ref(), output)?;
         }
         if let Some(file) = report {
             page_of(&outcome).save(file)?;
@@ -453,21 +459,21 @@ impl AuditArgs {
         Ok(())
     }
 
-    /// Sources that are not as the manifests say.
-    fn changes(&self, audit: &Audit, stop: &Stop, output: &Output) -> Result<Option<Vec<SourceChange>>, Problems> {
+    /// The sources, compared with what the manifests say of them.
+    fn compared(&self, audit: &Audit, stop: &Stop, output: &Output) -> Result<Option<Compared>, Problems> {
         let Some(path) = &self.sent.sources else { return Ok(None) };
         let book = self.sent.journal.as_deref().map(api::records::read_journal).transpose()?;
         let since = book.as_ref().and_then(|book| api::account::audit::begun(&book.ledger));
         let working = output.working();
         let mut done = 0;
-        let changes = audit.compare_sources(path, since, &mut |_| (), &mut |bytes| {
+        let compared = audit.compare_sources(path, since, &mut |_| (), &mut |bytes| {
             done += bytes;
             working.show(|| format!("hashing the sources: {}", ByteLen(done)), "hashing", || json!({ "bytes": done }));
             !stop.requested()
         })?;
         drop(working);
         if output.is_json() {
-            for change in &changes {
+            for change in &compared.changes {
                 let source = change.source.as_ref().map(|path| path.to_string_lossy());
                 let (word, note) = words_of(&change.change);
                 output.object(
@@ -478,7 +484,7 @@ impl AuditArgs {
                 );
             }
         }
-        Ok(Some(changes))
+        Ok(Some(compared))
     }
 
     fn hash(&self, audit: &mut Audit, stop: &Stop, output: &Output) -> Result<(), Problem> {
@@ -785,21 +791,80 @@ fn as_json(row: &Audited) -> Value {
     })
 }
 
+/// A row of the dataset of what is left: a source, and whether it replaces what is there in its place.
+struct Left {
+    origin: Origin,
+    replaces: bool,
+}
+
+impl Left {
+    /// A blob of the dataset that is not as it would be sent.
+    fn of_audited(row: Audited) -> Option<Self> {
+        let replaces = row.finding != Finding::Missing;
+        let Audited { blob, is_pages, disposition, metadata_file, properties_file, .. } = row;
+        let source = row.source?;
+        Some(Self { origin: Origin { blob, source, is_pages, disposition, metadata_file, properties_file }, replaces })
+    }
+}
+
+/// Writes what is left to send: of the dataset, or of the sources that were compared with manifests.
+fn keep_left(
+    file: api::host::OutputFile,
+    remains: Vec<Audited>,
+    compared: Option<&Compared>,
+    output: &Output,
+) -> Result<(), Problem> {
+    let Some(compared) = compared else {
+        return write_left(file, remains.into_iter().filter_map(Left::of_audited));
+    };
+    if !compared.is_whole {
+        // A list that lacks something would be taken for the whole.
+        output.warning("the sources were not compared to the end: no dataset of what is left is written");
+        return Ok(());
+    }
+    let mut remains: HashMap<String, Finding> = remains.into_iter().map(|row| (row.blob, row.finding)).collect();
+    let needed = compared.changes.iter().filter(|change| change.is_needed());
+    // The account has what a new source's name names by accident only: the row of the dataset decides.
+    let needed: HashMap<&str, bool> =
+        needed.map(|change| (change.blob.as_str(), change.change != Change::New)).collect();
+    let left: Vec<Left> = compared
+        .origins()
+        .filter_map(|origin| {
+            let replaces = match (remains.remove(&origin.blob), needed.get(origin.blob.as_str())) {
+                (Some(finding), _) => finding != Finding::Missing,
+                (None, Some(replaces)) => *replaces,
+                (None, None) => return None,
+            };
+            Some(Left { origin, replaces })
+        })
+        .collect();
+    let mut gone: Vec<&String> = remains.keys().collect();
+    gone.sort();
+    if let Some(first) = gone.first() {
+        output.warning(&format!(
+            "{} not in the account as sent, and no source of the dataset is left for: {}{}",
+            count(gone.len() as u64, "blob"),
+            clean(first),
+            if gone.len() > 1 { ", …" } else { "" }
+        ));
+    }
+    write_left(file, left.into_iter())
+}
+
 /// One row a blob, with what the dataset's own row said of it.
-fn write_left(mut file: api::host::OutputFile, rows: &[Audited]) -> Result<(), Problem> {
+fn write_left(mut file: api::host::OutputFile, rows: impl Iterator<Item = Left>) -> Result<(), Problem> {
     file.add(format!("{LEFT_HEAD}\n").as_bytes())?;
     let cell = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    for row in rows {
-        let Some(source) = &row.source else { continue };
+    for Left { origin: row, replaces } in rows {
         use std::os::unix::ffi::OsStrExt;
         let mut line = b"\"".to_vec();
-        line.extend(source.as_os_str().as_bytes().iter().flat_map(|&byte| {
+        line.extend(row.source.as_os_str().as_bytes().iter().flat_map(|&byte| {
             let count = if byte == b'"' { 2 } else { 1 };
             std::iter::repeat_n(byte, count)
         }));
         let kind = if row.is_pages { "PageBlob" } else { "BlockBlob" };
         // What is there in its place is not what was sent.
-        let disposition = if row.finding == Finding::Missing { row.disposition.as_str() } else { "overwrite" };
+        let disposition = if replaces { "overwrite" } else { row.disposition.as_str() };
         let side =
             |path: &Option<PathBuf>| path.as_ref().map_or("None".to_owned(), |path| cell(&path.to_string_lossy()));
         line.extend(

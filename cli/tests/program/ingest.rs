@@ -587,3 +587,71 @@ fn judge_an_audit_reads_the_drives_files_and_tells_sources_that_changed() {
     let different: Vec<String> = different.map(|row| format!("{} {}", row["blob"], row["notes"])).collect();
     assert!(matches!(&different[..], [one] if one.contains("small.txt") && one.contains("differ")), "{different:?}");
 }
+
+/// What is left, by the sources: what the account lacks, what changed since, what is new. Sent from that dataset, all is
+/// there.
+#[test]
+fn judge_what_an_audit_of_manifests_leaves_is_prepared_again_by_its_dataset() {
+    let session = drive("ingest-left", "rename");
+    let Some(azurite) = account(&session) else { return };
+    let output = ingest(&session, &azurite.endpoint, &["--logdir", "logs"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let key = session.path("azurite/account.key").display().to_string();
+    let audit = |more: &[&str]| {
+        let words = ["audit", "--journal", "journal.jrn", "--endpoint", &azurite.endpoint, "--account-key-file", &key];
+        crate::common::dray_in(&session.dir, &[&words[..], more].concat())
+    };
+    // Manifests alone name no source.
+    let output = audit(&["--left", "left.csv"]);
+    let text = crate::common::unbroken(&said(&output));
+    assert!(code(&output) == 1 && text.contains("--sources dataset.csv"), "{text}");
+    assert!(!session.path("left.csv").exists());
+
+    for name in ["sub/tiny", "one block"] {
+        azurite.client(&["delete", "data", name]).expect("deleted");
+    }
+    let source = |name: &str| session.path("source").join(name);
+    let mut small = contents("small", 70_000);
+    small[7] ^= 1;
+    fs::write(source("sub/small.txt"), &small).expect("written");
+    fs::write(source("later, \"quoted\""), b"new").expect("written");
+    let drive = ["--drive", "drive.img", "--key-file", "drive.xml", "--sources", "dataset.csv", "--left", "left.csv"];
+    // Of what no source is left, nothing can be sent: that is said.
+    fs::rename(source("one block"), session.path("away")).expect("moved");
+    let output = audit(&drive);
+    assert_eq!(code(&output), 5, "{}", said(&output));
+    let text = crate::common::unbroken(&said(&output));
+    assert!(text.contains("no source of the dataset is left for: data/one block"), "{text}");
+    fs::rename(session.path("away"), source("one block")).expect("moved");
+    let output = audit(&drive);
+    assert_eq!(code(&output), 5, "{}", said(&output));
+    let left = fs::read_to_string(session.path("left.csv")).expect("a dataset");
+    let mut rows: Vec<&str> =
+        left.lines().skip(1).map(|row| row.split_once("source/").map_or(row, |(_, end)| end)).collect();
+    rows.sort_unstable();
+    let sides = format!("\"{0}/m.xml\",\"{0}/p.xml\"", session.dir.display());
+    let expected = [
+        format!("later, \"\"quoted\"\"\",\"data/later, \"\"quoted\"\"\",BlockBlob,rename,{sides}"),
+        format!("one block\",\"data/one block\",BlockBlob,rename,{sides}"),
+        format!("sub/small.txt\",\"data/sub/small.txt\",BlockBlob,overwrite,{sides}"),
+        format!("sub/tiny\",\"data/sub/tiny\",BlockBlob,rename,{sides}"),
+    ];
+    assert_eq!(rows, expected, "{left}");
+
+    session.driveset(&[format!("{}:130MB", session.path("second.img").display())]);
+    session.works(
+        "prep-import --journal journal.jrn --id session#2 --additional-driveset driveset.csv --dataset left.csv --silent \
+         --not-for-shipping --read-back none --logdir logs",
+    );
+    let words = ["ingest", "second.img", "--record", "second.xml", "--endpoint", &azurite.endpoint];
+    let output = crate::common::dray_in(&session.dir, &[&words[..], &["--account-key-file", &key]].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let second = ["--drive", "second.img", "--key-file", "second.xml"];
+    let output = audit(&[&drive[..], &second].concat());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let left = fs::read_to_string(session.path("left.csv")).expect("a dataset");
+    assert_eq!(left.lines().count(), 1, "nothing is left: {left}");
+    let there = read(&azurite, "data").expect("Microsoft's client");
+    assert_eq!(there["sub/small.txt"]["sha256"], sha256(&small));
+    assert_eq!(there["later, \"quoted\""]["sha256"], sha256(b"new"));
+}

@@ -26,7 +26,7 @@ use crate::request::Sets;
 use crate::source::select::Selection;
 
 use sources::SideFile;
-pub use sources::{Change, SourceChange, begun};
+pub use sources::{Change, Compared, Origin, SourceChange, begun};
 
 /// Longest dataset that is read.
 const DATASET_MAX: u64 = 1 << 30;
@@ -153,6 +153,8 @@ struct Sent {
     /// In `Audit::sides`.
     sides: Option<u32>,
     disposition: dataset::Disposition,
+    /// A later manifest sends a blob of this name: that one counts.
+    is_superseded: bool,
     state: State,
 }
 
@@ -487,6 +489,7 @@ impl FromManifest<'_> {
             disposition: (start.disposition.as_deref())
                 .and_then(|text| dataset::Disposition::parse(text.trim()))
                 .unwrap_or_default(),
+            is_superseded: false,
             state: State::default(),
         };
         self.open = Some((sent, 0));
@@ -592,6 +595,7 @@ impl Audit {
                 source: Some(index),
                 sides: Some(first + file.row),
                 disposition,
+                is_superseded: false,
                 state: State::default(),
             });
         }
@@ -604,7 +608,8 @@ impl Audit {
         if let Some(file) = &sent.file {
             self.by_file.insert(folded(file).into(), self.rows.len() as u32);
         }
-        if self.by_path.insert(sent.path.clone(), self.rows.len() as u32).is_some() {
+        if let Some(before) = self.by_path.insert(sent.path.clone(), self.rows.len() as u32) {
+            self.rows[before as usize].is_superseded = true;
             self.warnings.push(format!("{} was sent more than once", sent.path));
         }
         self.rows.push(sent);
@@ -873,7 +878,7 @@ impl Audit {
             let state = &row.1.state;
             let is_readable = row.1.is_hashed || row.1.source.is_some();
             let is_open = state.content == Finding::Unknown || is_all && state.content == Finding::Equal;
-            state.there.is_some() && is_readable && is_open && row.1.length > 0
+            state.there.is_some() && is_readable && is_open && row.1.length > 0 && !row.1.is_superseded
         };
         self.rows.iter().enumerate().filter(|row| is_wanted(&row)).map(|(at, _)| at).collect()
     }
@@ -921,9 +926,10 @@ impl Audit {
         }
     }
 
-    /// Entry of the report for a blob; `by_log`: copy logs are the only evidence.
+    /// Entry of the report for a blob; `by_log`: copy logs are the only evidence. `None` for one that a later manifest
+    /// sends again.
     pub fn audited(&self, at: usize, by_log: bool) -> Option<Audited> {
-        let row = self.rows.get(at)?;
+        let row = self.rows.get(at).filter(|row| !row.is_superseded)?;
         let sides = row.sides.and_then(|at| self.sides.get(at as usize));
         let state = &row.state;
         let mut notes = state.notes.clone();
@@ -1072,6 +1078,15 @@ mod tests {
         audit.differs(5, "bytes 0 to 1 are other ones".into());
         assert_eq!(of(&audit, 4), (Finding::Equal, Some(Proof::ReadBack)));
         assert_eq!(of(&audit, 5).0, Finding::Different);
+    }
+
+    #[test]
+    fn a_blob_that_two_manifests_send_is_what_the_last_one_sent() {
+        let mut audit = manifest(&[("c/x", 7, &[(0, 7)]), ("c/x", 1, &[(0, 1)])]);
+        audit.met(there("c/x", 1, Some(MD5_OF_A)));
+        audit.settle();
+        let all: Vec<_> = (0..audit.len()).filter_map(|at| audit.audited(at, false)).collect();
+        assert_eq!(all.iter().map(|one| (one.length, one.finding)).collect::<Vec<_>>(), [(1, Finding::Equal)]);
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Audit, Piece, STEP, Sides, scanned};
+use crate::azure::dataset::{BlobType, DatasetRow, Disposition};
 use crate::azure::ledger::Ledger;
 use crate::azure::properties;
 use crate::hash::{self, Md5};
 use crate::limits;
+use crate::plan::catalog::Catalog;
 use crate::report::{Event, Kind, Problem, Problems};
 use crate::units::Stamp;
 use crate::volume::files::Files;
@@ -68,6 +70,53 @@ impl SourceChange {
     /// Whether deleting the source would lose something.
     pub fn is_needed(&self) -> bool {
         self.change != Change::Gone
+    }
+}
+
+/// A source of the dataset, with what its row says of its blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `container/name`.
+    pub blob: String,
+    /// The file.
+    pub source: PathBuf,
+    /// Pages, not blocks.
+    pub is_pages: bool,
+    /// Disposition towards a blob that exists.
+    pub disposition: Disposition,
+    /// Files that the row names.
+    pub metadata_file: Option<PathBuf>,
+    /// Likewise.
+    pub properties_file: Option<PathBuf>,
+}
+
+/// The sources of a dataset, compared with what was sent of them.
+#[derive(Debug)]
+pub struct Compared {
+    /// Those that are not as they were sent.
+    pub changes: Vec<SourceChange>,
+    /// Whether all were looked at: not, if the comparison was stopped.
+    pub is_whole: bool,
+    catalog: Catalog,
+    rows: Vec<DatasetRow>,
+}
+
+impl Compared {
+    /// All sources, in the order of the catalog.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        (0..).zip(self.catalog.files()).map(|(index, file)| {
+            let mut blob = String::new();
+            self.catalog.blob_path(index, &mut blob);
+            let row = self.rows.get(file.row as usize);
+            Origin {
+                blob,
+                source: self.catalog.source_path(index),
+                is_pages: self.catalog.blob_type(index) == BlobType::Page,
+                disposition: row.map(|row| row.disposition).unwrap_or_default(),
+                metadata_file: row.and_then(|row| row.metadata_file.clone()),
+                properties_file: row.and_then(|row| row.properties_file.clone()),
+            }
+        })
     }
 }
 
@@ -130,14 +179,14 @@ impl Audit {
         since: Option<Stamp>,
         on_event: &mut dyn FnMut(Event),
         each: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Vec<SourceChange>, Problems> {
+    ) -> Result<Compared, Problems> {
         let (mut problems, mut warnings) = (Problems::default(), Vec::new());
-        let (_, scanned) = scanned(dataset, &mut problems, &mut warnings, on_event)?;
+        let (rows, scanned) = scanned(dataset, &mut problems, &mut warnings, on_event)?;
         problems.into_result()?;
         let Some(scanned) = scanned else {
             return Err(Problem::new(Kind::Internal, "the sources have no problems and no catalog").into());
         };
-        let catalog = &scanned.catalog;
+        let catalog = scanned.catalog;
         let (mut out, mut seen, mut blob) = (Vec::new(), HashSet::new(), String::new());
         for (index, file) in (0..).zip(catalog.files()) {
             catalog.blob_path(index, &mut blob);
@@ -160,7 +209,7 @@ impl Audit {
                             Ok(Some(true)) => None,
                             Ok(Some(false)) => Some(Change::Content),
                             // Stopped.
-                            Ok(None) => return Ok(out),
+                            Ok(None) => return Ok(Compared { changes: out, is_whole: false, catalog, rows }),
                             Err(error) => Some(Change::Unknown(error.to_string())),
                         }
                     }
@@ -175,7 +224,7 @@ impl Audit {
                 out.push(SourceChange { blob: row.path.to_string(), source: None, change: Change::Gone });
             }
         }
-        Ok(out)
+        Ok(Compared { changes: out, is_whole: true, catalog, rows })
     }
 }
 
