@@ -10,9 +10,10 @@ use dray_engine::api;
 use dray_engine::api::account::Exported;
 use dray_engine::api::account::{Contents, KeptBlob, ListedBlobs, Selection, bloblist, exported};
 use dray_engine::api::host::{OutputFile, OutputForm, Outputs, Pipes};
-use dray_engine::api::prepare::{Action, PrepRequest, Prepared, RowConsent, Stop};
+use dray_engine::api::prepare::{Action, PrepRequest, Prepared, RowConsent, SizeClass, Stop};
 use dray_engine::api::records::SessionState;
 use dray_engine::report::{Event, Kind, Part, PlanSummary, Problem, Problems, SessionReport, Setting};
+use dray_engine::units::{ByteLen, SectorSize};
 use dray_service::export::logs::{self, LogsOf};
 use dray_service::export::report::paths_of;
 use dray_service::export::{self, AccountContents, Gathered, Options, Refused};
@@ -20,17 +21,19 @@ use serde_json::json;
 
 use crate::account::AccountArgs;
 use crate::args::size;
-use crate::commands::prep::{self, CipherName, Ended, Job, TableName, WritingArgs, drive_id};
+use crate::commands::prep::{self, ANY_HELP, CipherName, Ended, HOSTS_HELP, Job, TableName, WritingArgs, drive_id};
 use crate::commands::{abort, about};
 use crate::consent::Consent;
 use crate::exit::Exit;
 use crate::render::{Output, clean, count, watched};
+use crate::shard::export::{self as export_shards, NewShards};
 use crate::signals::{self, Signals};
 
 const EXAMPLE: &str = "\
 Example:
   dray export --journal export.jrn --id export#1 --blob-list list.xml \\
-      --endpoint ACCOUNT --account-key-file key.txt --driveset driveset.csv";
+      --endpoint ACCOUNT --account-key-file key.txt --driveset driveset.csv
+  dray export … --driveset driveset.csv --shards /srv/shards    # many machines: then dray shard run";
 
 /// Longest blob list that is read.
 const LIST_MAX: u64 = 1 << 30;
@@ -38,7 +41,7 @@ const LIST_MAX: u64 = 1 << 30;
 const SHOWN_MAX: usize = 20;
 
 /// The list of blobs that are on no drive: it may replace an earlier one.
-const FORM: OutputForm = OutputForm {
+pub const FORM: OutputForm = OutputForm {
     name: "the list of blobs that are on no drive",
     is_earlier: |head| head.windows(10).any(|part| part == b"<BlobList>"),
     private: false,
@@ -64,7 +67,8 @@ pub struct Export {
     #[arg(long, value_name = "FILE.xml", required_unless_present = "act", conflicts_with = "act")]
     blob_list: Option<PathBuf>,
     /// Driveset CSV: the drives to fill
-    #[arg(long, value_name = "CSV", required_unless_present = "act", conflicts_with = "act")]
+    #[arg(long, value_name = "CSV", conflicts_with = "act")]
+    #[arg(required_unless_present_any = ["act", "hosts", "any_drive_of"])]
     driveset: Option<PathBuf>,
     /// When resuming: driveset CSV of drives that join, for blobs that are on none
     #[arg(long, value_name = "CSV", requires = "resume")]
@@ -107,6 +111,18 @@ pub struct Export {
     /// Show the plan; write nothing, and change nothing in the account
     #[arg(long)]
     dry_run: bool,
+    /// Write no drive: split the plan by drive into this new directory, for `dray shard run` on any host
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["act", "dry_run", "incomplete"])]
+    shards: Option<PathBuf>,
+    /// Hosts of the drives, and drives that are not attached here
+    #[arg(long, value_name = "TOML", requires = "shards")]
+    #[arg(long_help = HOSTS_HELP)]
+    hosts: Option<PathBuf>,
+    /// Plan for drives of this size, whichever they are: each shard takes the first free one
+    #[arg(long, value_name = "SIZE", value_parser = prep::drive_size, requires = "shards")]
+    #[arg(conflicts_with_all = ["hosts", "driveset"])]
+    #[arg(long_help = ANY_HELP)]
+    any_drive_of: Option<ByteLen>,
     /// Cipher of the volume
     #[arg(long, value_name = "CIPHER", default_value = "aes-cbc-256", help_heading = "Layout")]
     cipher: CipherName,
@@ -137,14 +153,24 @@ pub struct Export {
     account: AccountArgs,
 }
 
-/// Selectors of a new export, the account, and the list of what is on no drive, begun at its place.
-type Inputs = (Option<Selection>, Arc<Account>, (PathBuf, OutputFile));
+/// Selectors of a new export, the account, and the list of what is on no drive, begun at its place; none where shards are
+/// made.
+type Inputs = (Option<Selection>, Arc<Account>, Option<(PathBuf, OutputFile)>);
 
 /// An export that is planned.
-struct Planned {
+pub struct Planned {
     prepared: Prepared,
     contents: Arc<dyn Contents>,
     requests: usize,
+}
+
+impl Planned {
+    /// A session whose drives are filled from `account`, with so many requests at once.
+    pub fn new(prepared: Prepared, account: &Arc<Account>, requests: usize) -> Self {
+        let exported = prepared.exported().unwrap_or_default();
+        let contents = Arc::new(AccountContents::new(Arc::clone(account), exported));
+        Self { prepared, contents, requests }
+    }
 }
 
 impl Job for Planned {
@@ -184,8 +210,7 @@ impl Facts {
 
     /// Snapshots that were taken of blobs in use.
     fn taken(&self) -> Vec<(String, String)> {
-        let blobs = (0..self.exported.files.len() as u32).filter_map(|file| self.exported.blob(file));
-        blobs.filter_map(|blob| Some((blob.path.clone(), blob.taken.clone()?))).collect()
+        self.exported.taken().map(|(path, time)| (path.to_owned(), time.to_owned())).collect()
     }
 
     /// Files of the catalog that were left out of drives, with the reasons.
@@ -211,13 +236,12 @@ fn taken_apart(gathered: Option<Gathered>, place: &Path) -> (Option<ListedBlobs>
         }
         None => exported::read(place).unwrap_or_default(),
     };
-    missing.paths.extend(refused.iter().map(|blob| blob.path.clone()));
-    missing.refused.extend(refused.iter().filter_map(|blob| Some((blob.path.clone(), blob.left_out.clone()?))));
+    missing.take(&refused);
     (listed, refused, missing)
 }
 
 /// Keeps the blobs that cannot be exported: a run that goes on does not ask the account again.
-fn keep_refused(place: &Path, refused: &[KeptBlob]) -> Result<(), Problem> {
+pub fn keep_refused(place: &Path, refused: &[KeptBlob]) -> Result<(), Problem> {
     exported::keep(place, refused).map_err(|error| {
         let what = format!("the list of blobs that cannot be exported cannot be written: {error}");
         Problem::new(Kind::Environment, what).path(place).advice("make room on the journal's disk")
@@ -231,10 +255,9 @@ fn kept(refused: &Refused) -> KeptBlob {
 
 /// Writes the copy logs of the session's drives that are done and have none yet: this run's, and those that an earlier run
 /// finished before it was cut off. The first has the blobs that cannot be exported, too.
-fn write_logs(request: &PrepRequest, dir: &Path, output: &Output) {
-    let (journal, id) = (&request.journal, &request.session);
+pub fn write_logs((journal, id): (&Path, &str), dir: &Path, output: &Output) {
     let ledger = api::records::read_journal(journal).unwrap_or_default().ledger;
-    let Some(session) = ledger.last().filter(|session| session.id == *id) else { return };
+    let Some(session) = ledger.last().filter(|session| session.id == id) else { return };
     let refused = exported::place_refused(journal, id);
     let done = session.drives.iter().filter(|drive| drive.state == SessionState::Completed);
     let mut all_written = true;
@@ -299,7 +322,7 @@ impl Export {
             return abort::run(request, &consent, self.dry_run, output);
         }
         if api::prepare::is_complete(&request) {
-            write_logs(&request, &self.logs_beside(), output);
+            write_logs((&request.journal, &request.session), &self.logs_beside(), output);
             // Says so.
             return prep::session(request, &consent, self.dry_run, output).exit;
         }
@@ -309,7 +332,11 @@ impl Export {
                 return output.problem(Problem::new(Kind::Environment, format!("signals cannot be caught: {error}")));
             }
         };
-        match self.export(request, &consent, output, &signals) {
+        let ended = match &self.shards {
+            Some(dir) => self.split(dir, request, output, &signals),
+            None => self.export(request, &consent, output, &signals),
+        };
+        match ended {
             Ok(exit) => exit,
             Err(problems) => {
                 let problems = Problems(problems.0.into_iter().map(in_words_of_export).collect());
@@ -348,12 +375,15 @@ impl Export {
                 None
             }
         };
-        let incomplete = self.incomplete_list().map_err(|problem| problems.push(problem)).ok();
+        let incomplete = match self.shards {
+            Some(_) => None,
+            None => self.incomplete_list().map_err(|problem| problems.push(problem)).ok(),
+        };
         problems.0.extend(self.preflight(request));
         problems.into_result()?;
-        match (account, incomplete) {
-            (Some(account), Some(incomplete)) => Ok((selection, Arc::new(account), incomplete)),
-            _ => Err(Problem::new(Kind::Internal, "inputs are missing without a reason").into()),
+        match account {
+            Some(account) => Ok((selection, Arc::new(account), incomplete)),
+            None => Err(Problem::new(Kind::Internal, "inputs are missing without a reason").into()),
         }
     }
 
@@ -368,19 +398,15 @@ impl Export {
 
     /// Directory of the logs, where the session does not say it.
     fn logs_beside(&self) -> PathBuf {
-        let beside =
-            || self.journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
-        self.logdir.clone().unwrap_or_else(beside)
+        self.logdir.clone().unwrap_or_else(|| dir_of(&self.journal))
     }
 
     fn incomplete_list(&self) -> Result<(PathBuf, OutputFile), Problem> {
-        let beside =
-            || self.journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
         let path = self.incomplete.clone().unwrap_or_else(|| {
             let dir = self.logs_beside();
             // Not there yet, the log directory is made with the session.
-            let dir = if dir.is_dir() { dir } else { beside() };
-            dir.join(format!("{}-incomplete.xml", self.id))
+            let dir = if dir.is_dir() { dir } else { dir_of(&self.journal) };
+            dir.join(incomplete_name(&self.id))
         });
         let mut outputs = Outputs::default();
         self.blob_list.iter().for_each(|path| outputs.input(path, "the blob list"));
@@ -391,6 +417,51 @@ impl Export {
         outputs.begin(&path, FORM).map(|list| (path, list))
     }
 
+    /// What the account says of the blobs that are selected.
+    fn gathered(&self, mut selection: Selection, account: &Account, output: &Output) -> Result<Gathered, Problems> {
+        let options =
+            Options { snapshots: self.snapshots, may_snapshot: !self.dry_run, requests: self.requests as usize };
+        let scan = output.scan();
+        let found = export::gather(account, &mut selection, options, &mut |event| scan.event(&event));
+        scan.end();
+        let found = found?;
+        if let Some(first) = found.unsnapped.first() {
+            let what = format!(
+                "{} in use, and the credential does not allow snapshots, so that they are read as they are; one that \
+                 changes meanwhile is left out",
+                match found.unsnapped.len() {
+                    1 => "1 blob is".to_owned(),
+                    n => format!("{n} blobs are"),
+                }
+            );
+            output.note(&Problem::new(Kind::Usage, what).value(first.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Plans, and splits the plan by drive.
+    fn split(&self, dir: &Path, request: PrepRequest, output: &Output, signals: &Signals) -> Result<Exit, Problems> {
+        let new = NewShards::of(dir, self.hosts.as_deref())?;
+        let sector = self.sector_size.and_then(SectorSize::from_bytes).unwrap_or(SectorSize::S512);
+        let any_drive_of = self.any_drive_of.map(|size| SizeClass { size, sector });
+        let request = PrepRequest { absent: new.hosts.absent.clone(), any_drive_of, ..request };
+        let (Some(selection), account, _) = self.inputs(&request, output, &signals.stop)? else {
+            return Err(Problem::new(Kind::Internal, "a new export without selectors").into());
+        };
+        let gathered = self.gathered(selection, &account, output)?;
+        let taken = gathered.taken.clone();
+        let (listed, refused, missing) = taken_apart(Some(gathered), Path::new(""));
+        let (exit, is_made) =
+            export_shards::split(new, request, (listed, &refused), account.endpoint(), output, signals);
+        if !is_made {
+            forget_snapshots(&account, &taken, output);
+            return Ok(exit);
+        }
+        missing.tell(output);
+        let is_whole = missing.refused.is_empty() && missing.nonexistent.is_empty();
+        Ok(if exit == Exit::Done && !is_whole { Exit::LeftOut } else { exit })
+    }
+
     fn export(
         &self,
         request: PrepRequest,
@@ -399,27 +470,10 @@ impl Export {
         signals: &Signals,
     ) -> Result<Exit, Problems> {
         let (selection, account, incomplete) = self.inputs(&request, output, &signals.stop)?;
-        let mut gathered = None;
-        if let Some(mut selection) = selection {
-            let options =
-                Options { snapshots: self.snapshots, may_snapshot: !self.dry_run, requests: self.requests as usize };
-            let scan = output.scan();
-            let found = export::gather(&account, &mut selection, options, &mut |event| scan.event(&event));
-            scan.end();
-            let found = found?;
-            if let Some(first) = found.unsnapped.first() {
-                let what = format!(
-                    "{} in use, and the credential does not allow snapshots, so that they are read as they are; one that \
-                     changes meanwhile is left out",
-                    match found.unsnapped.len() {
-                        1 => "1 blob is".to_owned(),
-                        n => format!("{n} blobs are"),
-                    }
-                );
-                output.note(&Problem::new(Kind::Usage, what).value(first.clone()));
-            }
-            gathered = Some(found);
-        }
+        let Some(incomplete) = incomplete else {
+            return Err(Problem::new(Kind::Internal, "the list of what is on no drive has no place").into());
+        };
+        let gathered = selection.map(|selection| self.gathered(selection, &account, output)).transpose()?;
         let taken = gathered.as_ref().map(|gathered| gathered.taken.clone()).unwrap_or_default();
         let has_begun = &mut false;
         let ended = self.session(request, gathered, &account, incomplete, consent, output, signals, has_begun);
@@ -461,8 +515,7 @@ impl Export {
         let Some(facts) = Facts::of(&prepared) else {
             return Err(Problem::new(Kind::Internal, "an export without a listing").into());
         };
-        let contents = Arc::new(AccountContents::new(Arc::clone(account), Arc::clone(&facts.exported)));
-        let planned = Planned { prepared, contents, requests: self.requests as usize };
+        let planned = Planned::new(prepared, account, self.requests as usize);
         if is_new && !refused.is_empty() && !self.dry_run {
             keep_refused(&place, &refused)?;
         }
@@ -478,7 +531,11 @@ impl Export {
                 forget_snapshots(account, &facts.taken(), output);
             }
             let dir = report.log.as_ref().and_then(|log| log.parent()).filter(|dir| !dir.as_os_str().is_empty());
-            write_logs(&asked, &dir.map_or_else(|| self.logs_beside(), PathBuf::from), output);
+            write_logs(
+                (&asked.journal, &asked.session),
+                &dir.map_or_else(|| self.logs_beside(), PathBuf::from),
+                output,
+            );
             let left_out: Vec<_> = report.drives.iter().flat_map(|drive| drive.left_out.iter().cloned()).collect();
             for (file, why) in facts.left_out(&left_out) {
                 if let Some(blob) = facts.exported.blob(file) {
@@ -493,6 +550,16 @@ impl Export {
         let exit = if exit == Exit::Done && !is_whole { Exit::LeftOut } else { exit };
         Ok(exit)
     }
+}
+
+/// Directory of a journal.
+pub fn dir_of(journal: &Path) -> PathBuf {
+    journal.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(".".into(), PathBuf::from)
+}
+
+/// Name of the list of what is on no drive.
+pub fn incomplete_name(id: &str) -> String {
+    format!("{id}-incomplete.xml")
 }
 
 /// Rewords a problem that names options of `prep-import`.
@@ -516,10 +583,13 @@ fn in_words_of_export(mut problem: Problem) -> Problem {
 }
 
 /// Deletes the snapshots that were taken of blobs in use.
-fn forget_snapshots(account: &Account, taken: &[(String, String)], output: &Output) {
+pub fn forget_snapshots(account: &Account, taken: &[(String, String)], output: &Output) {
     for (path, time) in taken {
         let (container, name) = path.split_once('/').unwrap_or_default();
-        if let Err(failure) = account.delete_snapshot(container, name, time) {
+        // An earlier run may have deleted it.
+        if let Err(failure) = account.delete_snapshot(container, name, time)
+            && !failure.is_missing()
+        {
             let what = format!("the snapshot {time} that was taken of {path} is not deleted: {}", failure.problem());
             output.warning(&clean(&what));
         }
@@ -528,9 +598,9 @@ fn forget_snapshots(account: &Account, taken: &[(String, String)], output: &Outp
 
 /// Blobs that are on no drive.
 #[derive(Default)]
-struct Missing {
+pub struct Missing {
     /// For the list.
-    paths: BTreeSet<String>,
+    pub paths: BTreeSet<String>,
     /// Those that cannot be exported, and those that were left out, with the reason.
     refused: Vec<(String, String)>,
     nonexistent: Vec<String>,
@@ -538,8 +608,18 @@ struct Missing {
 }
 
 impl Missing {
+    /// Takes those of `blobs` that are on no drive, by their reasons.
+    pub fn take(&mut self, blobs: &[KeptBlob]) {
+        let left_out = blobs.iter().filter_map(|blob| Some((blob.path.clone(), blob.left_out.clone()?)));
+        self.refused.extend(left_out);
+        self.paths.extend(blobs.iter().filter(|blob| blob.left_out.is_some()).map(|blob| blob.path.clone()));
+    }
+
     /// Writes the list, if there is anything for it.
-    fn keep(&self, (place, mut list): (PathBuf, OutputFile), output: &Output) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, (place, mut list): (PathBuf, OutputFile), output: &Output) -> Result<(), Problem> {
         if self.paths.is_empty() {
             return Ok(());
         }
@@ -549,7 +629,8 @@ impl Missing {
         Ok(())
     }
 
-    fn tell(&self, output: &Output) {
+    /// Tells what is on no drive.
+    pub fn tell(&self, output: &Output) {
         if output.is_json() {
             if !self.paths.is_empty() || !self.nonexistent.is_empty() {
                 let reasons = self.refused.iter().map(|(path, why)| json!({ "blob": path, "reason": why }));

@@ -299,11 +299,13 @@ pub struct Plan {
     any_drive_of: Option<ByteLen>,
 }
 
-const ANY_HELP: &str = "Plan for drives of this size, whichever they are, and as many as the files need: each shard takes the \
+/// Help of `--any-drive-of`.
+pub const ANY_HELP: &str = "Plan for drives of this size, whichever they are, and as many as the files need: each shard takes the \
                         first free drive that has at least this size, and less than a tenth more. --sector-size 4096 for \
                         drives with such sectors";
 
-const HOSTS_HELP: &str = "Which host has which drive, and drives that are not attached here: a [[drive]] table each, with \
+/// Help of `--hosts`.
+pub const HOSTS_HELP: &str = "Which host has which drive, and drives that are not attached here: a [[drive]] table each, with \
                           serial, host (as `hostname` prints it), and for a drive that is not attached its exact size \
                           in bytes and sector (512 or 4096)";
 
@@ -403,7 +405,11 @@ fn disposition(text: &str) -> Result<Disposition, String> {
     Disposition::parse(text).ok_or_else(|| "use rename, no-overwrite or overwrite".into())
 }
 
-fn drive_size(text: &str) -> Result<ByteLen, String> {
+/// A size as drives are sold.
+///
+/// # Errors
+/// It is none.
+pub fn drive_size(text: &str) -> Result<ByteLen, String> {
     api::prepare::parse_size(text).ok_or_else(|| "use a size as drives are sold, for example 8TB or 500GB".into())
 }
 
@@ -693,13 +699,25 @@ pub fn session_of(
     prepare: impl FnOnce(PrepRequest, &mut dyn FnMut(Event)) -> Result<Prepared, Problems>,
     step: impl FnOnce(&Prepared) -> Result<(), Problems>,
 ) -> Ended {
-    let signals = match Signals::install(signals::SESSION) {
-        Ok(signals) => signals,
+    match Signals::install(signals::SESSION) {
+        Ok(signals) => session_under(&signals, request, (consent, dry_run), output, prepare, step, |prepared| prepared),
         Err(error) => {
             let problem = Problem::new(Kind::Environment, format!("signals cannot be caught: {error}"));
-            return Ended::before(output.problem(problem));
+            Ended::before(output.problem(problem))
         }
-    };
+    }
+}
+
+/// As [`session_of`], with signals that are caught already, and `job` to make of the prepared session what is run.
+pub fn session_under<J: Job>(
+    signals: &Signals,
+    request: PrepRequest,
+    (consent, dry_run): (&Consent, bool),
+    output: &Output,
+    prepare: impl FnOnce(PrepRequest, &mut dyn FnMut(Event)) -> Result<Prepared, Problems>,
+    step: impl FnOnce(&Prepared) -> Result<(), Problems>,
+    job: impl FnOnce(Prepared) -> J,
+) -> Ended {
     // A problem with the page's place is reported together with all others.
     let (page, unplaced) = match page_of(&request) {
         Ok(page) => (page, None),
@@ -741,7 +759,7 @@ pub fn session_of(
                 output.problems(&problems);
                 return Ended::before(Exit::of_problems(&problems));
             }
-            carry_out(prepared, consent, dry_run, output, &signals)
+            carry_out(job(prepared), consent, dry_run, output, signals)
         }
         Err(problems) => {
             output.problems(&problems);

@@ -1,4 +1,4 @@
-//! `dray shard`: run, watch and gather the shards of a plan (`dray plan --shards`).
+//! `dray shard`: run, watch and gather the shards of a plan (`dray plan --shards`, `dray export --shards`).
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,6 +14,7 @@ use dray_engine::report::{DriveFacts, Kind, Problem, Problems, SessionReport};
 use dray_engine::units::ByteLen;
 use serde_json::{Value, json};
 
+use crate::account::AccountArgs;
 use crate::args::OutputArgs;
 use crate::commands::about;
 use crate::commands::prep::{self, Ended, WritingArgs};
@@ -21,6 +22,7 @@ use crate::consent::Consent;
 use crate::exit::Exit;
 use crate::render::page::{self, Column, Page, Tone};
 use crate::render::{Output, clean, count, text};
+use crate::shard::export::{self, Filling, Gathering};
 use crate::shard::hosts::Hosts;
 use crate::shard::lock::Lock;
 use crate::shard::taken::Taken;
@@ -63,7 +65,7 @@ enum Action {
     group(ArgGroup::new("which").args(["index", "drive", "here"]).required(true))
 )]
 struct Run {
-    /// Directory that `dray plan --shards` or `dray shard make` filled
+    /// Directory that `dray plan --shards`, `dray export --shards` or `dray shard make` filled
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Number of the shard, from 0
@@ -93,8 +95,13 @@ struct Run {
     /// Accept drives that the service would not (images, virtual)
     #[arg(long)]
     not_for_shipping: bool,
+    /// Requests to the account at once, by the shards of an export
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    requests: u32,
     #[command(flatten)]
     writing: WritingArgs,
+    #[command(flatten)]
+    account: AccountArgs,
 }
 
 const MAKE_EXAMPLES: &str = "Examples:
@@ -194,20 +201,25 @@ pub fn split(request: &PrepRequest, dir: &Path, hosts: Option<&Path>, output: &O
         }
         shard::new_dir(dir)?;
         let shards = shards::split(prepared, dir)?;
-        let index = Index::new(dir, &session, &shards, |id| hosts.of.get(id).cloned());
+        let index = Index::new(dir, &session, &shards, None, |id| hosts.of.get(id).cloned());
         index.write()?;
         written = Some(index);
         Ok(())
     };
     let ended = prep::session_of(request, &consent, true, output, api::prepare::prepare, step);
     if let (Exit::Done, Some(index)) = (ended.exit, &written) {
-        let unknown = hosts.of.keys().filter(|serial| !index.shards.iter().any(|entry| entry.is_called(serial)));
-        for serial in unknown {
-            output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
-        }
+        warn_of_hosts(index, &hosts, output);
         report_split(index, output);
     }
     ended.exit
+}
+
+/// Warns of drives in the list of hosts that the plan does not have.
+pub fn warn_of_hosts(index: &Index, hosts: &Hosts, output: &Output) {
+    let unknown = hosts.of.keys().filter(|serial| !index.shards.iter().any(|entry| entry.is_called(serial)));
+    for serial in unknown {
+        output.warning(&format!("the list of hosts names drive {}, which is not in the plan", clean(serial)));
+    }
 }
 
 impl Run {
@@ -220,10 +232,16 @@ impl Run {
             Ok(chosen) => chosen,
             Err(problem) => return output.problem(problem.path(&self.dir)),
         };
+        let filling = index.export.as_ref();
+        let filling = filling.map(|facts| Filling::open(facts, &self.account, self.requests as usize)).transpose();
+        let filling = match filling {
+            Ok(filling) => filling,
+            Err(problem) => return output.problem(problem),
+        };
         let mut worst = Exit::Done;
         for (ran, entry) in chosen.into_iter().enumerate() {
             let exit = match index.work {
-                Work::Prepare => self.one(&index, entry, output),
+                Work::Prepare | Work::Export => self.one(&index, entry, filling.as_ref(), output),
                 Work::Command(_) => self.task(&index, entry, output),
             };
             if exit == Exit::Interrupted {
@@ -330,8 +348,8 @@ impl Run {
         exit
     }
 
-    /// One shard that prepares a drive, from the lock to its last word.
-    fn one(&self, index: &Index, entry: &Entry, output: &Output) -> Exit {
+    /// One shard that prepares a drive, or fills it from an account, from the lock to its last word.
+    fn one(&self, index: &Index, entry: &Entry, filling: Option<&Filling>, output: &Output) -> Exit {
         let lock = match self.begin(index, entry, output) {
             Ok(lock) => lock,
             Err(exit) => return exit,
@@ -346,11 +364,15 @@ impl Run {
         let mut entry = entry.clone();
         let ended = if api::prepare::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
             // Killed between its last record and its result.
-            Ended::before(Exit::Done)
+            let lacks = !export::left_out(&journal, &index.session, &entry.drive_id).is_empty();
+            Ended::before(if lacks { Exit::LeftOut } else { Exit::Done })
         } else {
-            self.prepare(index, &mut entry, request, output)
+            self.prepare(index, &mut entry, request, filling, output)
         };
-        let outcome = outcome(&entry, ended.exit, ended.report.as_ref(), &journal);
+        let outcome = outcome(index, &entry, &ended, &journal);
+        if let Some(filling) = filling.filter(|_| outcome.is_finished) {
+            filling.forget_snapshots(index, &entry, output);
+        }
         // A shard that found no drive still waits for one.
         let exit = match entry.is_open() {
             true => ended.exit,
@@ -361,7 +383,14 @@ impl Run {
     }
 
     /// Prepares the drive of the shard: the one of the plan, the one that it has taken, or one that it takes now.
-    fn prepare(&self, index: &Index, entry: &mut Entry, request: PrepRequest, output: &Output) -> Ended {
+    fn prepare(
+        &self,
+        index: &Index,
+        entry: &mut Entry,
+        request: PrepRequest,
+        filling: Option<&Filling>,
+        output: &Output,
+    ) -> Ended {
         let file = index.dir.join(&entry.file);
         let begun =
             |journal: &Path| api::records::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
@@ -407,7 +436,10 @@ impl Run {
         let prepare = |request: PrepRequest, on_event: &mut dyn FnMut(_)| {
             shards::prepare(request, &file, &entry.digest, &mut choice, on_event)
         };
-        let ended = prep::session_of(request, &consent, false, output, prepare, |_| Ok(()));
+        let ended = match filling {
+            Some(filling) => filling.session(request, &consent, output, prepare),
+            None => prep::session_of(request, &consent, false, output, prepare, |_| Ok(())),
+        };
         if let Some(one) = found {
             *entry = entry.with(&one);
             taken = Some(one.name.clone());
@@ -430,7 +462,8 @@ impl Run {
 }
 
 /// The last word of a run.
-fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &Path) -> Outcome {
+fn outcome(index: &Index, entry: &Entry, ended: &Ended, journal: &Path) -> Outcome {
+    let (exit, report) = (ended.exit, ended.report.as_ref());
     let journal = fs::canonicalize(journal).unwrap_or_else(|_| journal.to_path_buf());
     let drive = report.and_then(|report| report.drives.first());
     let known = api::records::read_journal(&journal).ok();
@@ -440,7 +473,10 @@ fn outcome(entry: &Entry, exit: Exit, report: Option<&SessionReport>, journal: &
     Outcome {
         is_finished: matches!(exit, Exit::Done | Exit::LeftOut) && manifest_hash.is_some(),
         manifest_hash,
-        left_out: drive.map_or(0, |drive| drive.left_out.len() as u64),
+        left_out: match drive {
+            Some(drive) => drive.left_out.len() as u64,
+            None => export::left_out(&journal, &index.session, &entry.drive_id).len() as u64,
+        },
         written: drive.map_or(0, |drive| drive.written.0),
         ..Outcome::of(exit, journal)
     }
@@ -651,7 +687,7 @@ impl Make {
 }
 
 /// Shows shards that were just made.
-fn report_split(index: &Index, output: &Output) -> Exit {
+pub fn report_split(index: &Index, output: &Output) -> Exit {
     let list: Vec<Value> = index.shards.iter().map(|entry| line_json(entry, &ShardState::Waiting, None)).collect();
     let value = json!({ "dir": index.dir, "work": index.work.word(), "plan": index.plan_hex(), "shards": list });
     if !output.result("shards", value) {
@@ -736,7 +772,7 @@ impl Merge {
             Ok(index) => index,
             Err(problem) => return output.problem(problem),
         };
-        if index.work != Work::Prepare {
+        if !index.work.writes() {
             let what = format!("the shards of this directory {} drives: they make no journal", index.work.word());
             let problem = Problem::new(Kind::Usage, what).path(&self.dir);
             return output.problem(problem.advice("`dray shard status DIR` shows what became of each"));
@@ -751,7 +787,10 @@ impl Merge {
             }
         };
         let parts: Vec<shards::Part> = index.shards.iter().map(part).collect();
-        let mut merged = match shards::merge(&index.session, &self.journal, &parts) {
+        let export = index.export.as_ref().map(|facts| Gathering::begin(&index, facts, &self.journal)).transpose();
+        let merged = export
+            .and_then(|export| shards::merge(&index.session, &self.journal, &parts).map(|merged| (merged, export)));
+        let (mut merged, export) = match merged {
             Ok(merged) => merged,
             Err(problems) => {
                 output.problems(&problems);
@@ -798,8 +837,10 @@ impl Merge {
                 output.chat("The drive records hold the BitLocker keys: keep them apart from the drives, and safe.\n");
             }
         }
+        let lacks = export.map(|export| export.finish(&index, &parts, &self.journal, output)).transpose();
+        let lacks = lacks.map_err(|problem| problems.push(problem)).ok().flatten();
         if problems.0.is_empty() {
-            return Exit::Done;
+            return if lacks == Some(true) { Exit::LeftOut } else { Exit::Done };
         }
         output.problems(&problems);
         Exit::Resumable

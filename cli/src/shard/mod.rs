@@ -3,12 +3,14 @@
 //! ```text
 //! DIR/index.json              the shards, their drives, hosts and digests
 //! DIR/0003-SERIAL.shard       one drive: identity, catalog, seed; no key
+//! DIR/refused.jsonl           blobs that cannot be exported, if the plan is an export
 //! DIR/taken/SERIAL.json       the shard of a size class that took this drive
 //! DIR/0003.lock               the process that works on it: host, boot id, process, start time
 //! DIR/0003/                   journal, drive record (mode 0600), checkpoint and logs
 //! DIR/0003.result.json        the last word of the last run
 //! ```
 
+pub mod export;
 pub mod hosts;
 pub mod lock;
 pub mod scripts;
@@ -74,10 +76,35 @@ pub struct Index {
     pub work: Work,
     /// Session id; of other works than preparing, their name.
     pub session: String,
+    /// Of an export: the account, and what of it is on no drive.
+    pub export: Option<ExportFacts>,
     /// SHA-256 of the digests of all shards, in their order: names this plan.
     pub plan: [u8; 32],
     /// One entry a drive.
     pub shards: Vec<Entry>,
+}
+
+/// Facts of an export that no shard has alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportFacts {
+    /// Endpoint of the account, without any secret.
+    pub endpoint: String,
+    /// SHA-256 of the list of blobs that cannot be exported, if there are any.
+    pub refused: Option<[u8; 32]>,
+}
+
+impl ExportFacts {
+    fn json(&self) -> Value {
+        json!({ "endpoint": self.endpoint, "refused": self.refused.as_ref().map(|digest| hex(digest)) })
+    }
+
+    fn of_json(value: &Value) -> Option<Self> {
+        let refused = match &value["refused"] {
+            Value::Null => None,
+            digest => Some(digest.as_str().and_then(unhex)?),
+        };
+        Some(Self { endpoint: value["endpoint"].as_str()?.to_owned(), refused })
+    }
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -91,15 +118,24 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
-fn plan_digest(shards: &[Entry]) -> [u8; 32] {
+fn plan_digest(shards: &[Entry], export: Option<&ExportFacts>) -> [u8; 32] {
     let mut hash = Sha256::default();
     shards.iter().for_each(|shard| hash.update(&shard.digest));
+    if let Some(refused) = export.and_then(|export| export.refused.as_ref()) {
+        hash.update(refused);
+    }
     hash.value()
 }
 
 impl Index {
     /// The index of shards that were just written.
-    pub fn new(dir: &Path, session: &str, written: &[shards::Shard], host_of: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn new(
+        dir: &Path,
+        session: &str,
+        written: &[shards::Shard],
+        export: Option<ExportFacts>,
+        host_of: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         let entry = |(number, shard): (u64, &shards::Shard)| Entry {
             number,
             file: shard.file.clone(),
@@ -115,8 +151,9 @@ impl Index {
             is_image: shard.drive.is_image,
         };
         let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
-        let plan = plan_digest(&shards);
-        Self { dir: dir.to_path_buf(), work: Work::Prepare, session: session.into(), plan, shards }
+        let plan = plan_digest(&shards, export.as_ref());
+        let work = if export.is_some() { Work::Export } else { Work::Prepare };
+        Self { dir: dir.to_path_buf(), work, session: session.into(), export, plan, shards }
     }
 
     /// The index of tasks that were just written, each with the name of its file and its digest.
@@ -136,13 +173,15 @@ impl Index {
             is_image: known.is_image(),
         };
         let shards: Vec<Entry> = (0..).zip(written).map(entry).collect();
-        Self { dir: dir.to_path_buf(), work, session: work.word().into(), plan: plan_digest(&shards), shards }
+        let plan = plan_digest(&shards, None);
+        Self { dir: dir.to_path_buf(), work, session: work.word().into(), export: None, plan, shards }
     }
 
     /// The plan in words: its session, or its work.
     pub fn title(&self) -> String {
         match self.work {
             Work::Prepare => format!("Session {}", self.session),
+            Work::Export => format!("Export {}", self.session),
             Work::Command(_) => format!("Work {}", self.session),
         }
     }
@@ -154,7 +193,7 @@ impl Index {
     pub fn write(&self) -> Result<(), Problems> {
         let shards: Vec<Value> = self.shards.iter().map(Entry::json).collect();
         let value = json!({
-            "version": VERSION, "work": self.work.word(), "session": self.session, "plan": hex(&self.plan), "shards": shards,
+            "version": VERSION, "work": self.work.word(), "session": self.session, "plan": hex(&self.plan), "export": self.export.as_ref().map(ExportFacts::json), "shards": shards,
         });
         api::records::write_private(&self.dir.join("index.json"), format!("{value:#}\n").as_bytes())
     }
@@ -189,7 +228,13 @@ impl Index {
         }
         let session = value["session"].as_str().ok_or_else(|| wrong("it names no session"))?.to_owned();
         let plan = value["plan"].as_str().and_then(unhex).ok_or_else(|| wrong("it has no digest of the plan"))?;
-        if plan != plan_digest(&shards) {
+        let export = match &value["export"] {
+            Value::Null => None,
+            facts => {
+                Some(ExportFacts::of_json(facts).ok_or_else(|| wrong("what it says of the account is not whole"))?)
+            }
+        };
+        if plan != plan_digest(&shards, export.as_ref()) {
             return Err(wrong("its digest is that of another plan"));
         }
         let work = match &value["work"] {
@@ -197,7 +242,10 @@ impl Index {
             word => word.as_str().and_then(Work::of),
         };
         let work = work.ok_or_else(|| wrong("it has shards of an unknown work"))?;
-        let mut this = Self { dir: dir.to_path_buf(), work, session, plan, shards };
+        if (work == Work::Export) != export.is_some() {
+            return Err(wrong("an export and its account belong together"));
+        }
+        let mut this = Self { dir: dir.to_path_buf(), work, session, export, plan, shards };
         if this.shards.iter().any(|shard| shard.is_any) {
             Taken::all(dir).iter().for_each(|taken| this.found(taken));
         }
@@ -210,6 +258,11 @@ impl Index {
         if let Some(shard) = of_number {
             *shard = shard.with(taken);
         }
+    }
+
+    /// File with the blobs of an export that cannot be exported.
+    pub fn refused_path(dir: &Path) -> PathBuf {
+        dir.join("refused.jsonl")
     }
 
     /// Digest of the plan in hexadecimal.
@@ -263,7 +316,7 @@ impl Index {
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         is_own.then_some(())?;
         let exit_code = u8::try_from(value["exit_code"].as_u64()?).ok()?;
-        let is_made = self.work != Work::Prepare || value["manifest_hash"].is_string();
+        let is_made = !self.work.writes() || value["manifest_hash"].is_string();
         Some(Outcome {
             host: text("host")?,
             exit_code,

@@ -50,13 +50,38 @@ fn label(text: &str) -> String {
 
 /// Lines that only the shards of a session have: one is given where drives are erased, one where they are gathered.
 fn of_session<'a>(index: &Index, lines: &'a str) -> &'a str {
-    if index.work == Work::Prepare { lines } else { "" }
+    if index.work.writes() { lines } else { "" }
+}
+
+/// File of the key in the scripts of an export: an example.
+const KEY_FILE: &str = "/etc/dray/account.key";
+
+/// Words that lead to the account of an export.
+fn account(index: &Index) -> Vec<&str> {
+    let endpoint = index.export.as_ref().map(|export| export.endpoint.as_str());
+    endpoint.map(|endpoint| vec!["--endpoint", endpoint, "--account-key-file", KEY_FILE]).unwrap_or_default()
+}
+
+/// The same behind a command of the shell.
+fn account_in_shell(index: &Index) -> String {
+    account(index).into_iter().map(|word| format!(" {}", quoted(word))).collect()
+}
+
+/// A line on the credential, for the head of a script.
+fn credential(index: &Index) -> String {
+    match index.export {
+        Some(_) => {
+            format!("# The credential lies on each host, in {KEY_FILE}; any option of an account will do instead.\n")
+        }
+        None => String::new(),
+    }
 }
 
 /// The shards in a sentence.
 fn called(index: &Index) -> String {
     match index.work {
         Work::Prepare => format!("session {}", index.session),
+        Work::Export => format!("export {}", index.session),
         Work::Command(_) => format!("dray {}", index.session),
     }
 }
@@ -91,7 +116,7 @@ fn slurm(index: &Index, dir: &str, docks: u32) -> String {
     format!(
         r#"#!/bin/bash
 # Submits the shards of {called} to Slurm: one job array a host, at most {docks} drives at once on each.
-{gathers}{CODES}
+{gathers}{credential}{CODES}
 set -euo pipefail
 shards={dir}
 {consent}
@@ -103,7 +128,7 @@ submit() {{ # host, numbers of shards, docks
 #!/bin/bash
 # The shell passes the signal on and waits: the drive stops at a checkpoint (130).
 trap 'kill -TERM "$child" 2>/dev/null' TERM
-{unquoted}dray shard run "$SHARDS" --index "$SLURM_ARRAY_TASK_ID" --silent{passed} &
+{unquoted}dray shard run "$SHARDS" --index "$SLURM_ARRAY_TASK_ID" --silent{account}{passed} &
 child=$!
 code=130
 while true; do
@@ -124,6 +149,8 @@ TASK
 # The same number in two arrays would be two jobs for one drive: each shard stands in one line.
 {submits}{merge}"#,
         called = called(index),
+        credential = credential(index),
+        account = account_in_shell(index),
         gathers = of_session(index, "# A last job gathers the finished drives when all arrays have ended.\n"),
         consent = of_session(index, SLURM_CONSENT),
         exported = of_session(index, r#",CONSENT="${consent[*]-}""#),
@@ -147,14 +174,14 @@ fn parallel(index: &Index, dir: &str, docks: u32) -> String {
     format!(
         r#"#!/bin/bash
 # Runs the shards of {called} with GNU parallel, at most {docks} drives at once on each host; hosts by ssh.
-{CODES}
+{credential}{CODES}
 # Ending `parallel` drops the connection, and the far program with it, without a checkpoint of its own: it resumes at the
 # last one. To stop at once and cleanly, send SIGTERM to `dray` on its host. Run this script again to go on: drives that are
 # done are passed over.
 set -uo pipefail
 shards={dir}
 {consent}
-run="dray shard run $(printf %q "$shards") --index {{}} --silent{passed}"
+run="dray shard run $(printf %q "$shards") --index {{}} --silent{account}{passed}"
 start() {{
     local far=()
     [ "$1" = ::: ] || {{ far=("$1" "$2"); shift 2; }}
@@ -165,10 +192,12 @@ wait
 {end}
 "#,
         called = called(index),
+        credential = credential(index),
+        account = account_in_shell(index),
         consent = of_session(index, PARALLEL_CONSENT),
         passed = of_session(index, " $consent"),
         end = match index.work {
-            Work::Prepare => r#"dray shard merge "$shards" --journal "$shards/merged.jrn""#,
+            Work::Prepare | Work::Export => r#"dray shard merge "$shards" --journal "$shards/merged.jrn""#,
             Work::Command(_) => r#"dray shard status "$shards""#,
         },
         dir = quoted(dir),
@@ -179,9 +208,11 @@ fn kubernetes(index: &Index, dir: &str) -> String {
     let mut out = format!(
         "# The shards of {}: one Job a drive. Each needs the node that has the drive, the directory of the shards\n\
          # and the files that it reads at the same paths, and the device. Put your image and volumes in place of the\n\
-         # examples.\n{CODES}\n",
-        called(index)
+         # examples.\n{}{CODES}\n",
+        called(index),
+        credential(index)
     );
+    let account: String = account(index).into_iter().map(|word| format!(", {}", yaml(word))).collect();
     for entry in &index.shards {
         let name = format!("dray-{}-{:04}", label(&index.session), entry.number);
         let node = match &entry.host {
@@ -218,7 +249,7 @@ spec:
         - name: dray
           image: registry.example.com/dray:latest
           command: ["dray"]
-          args: ["shard", "run", {dir}, "--index", "{number}", "--silent"]
+          args: ["shard", "run", {dir}, "--index", "{number}", "--silent"{account}]
           securityContext:
             privileged: true
           volumeMounts:
@@ -248,9 +279,11 @@ spec:
 
 fn ansible(index: &Index, dir: &str) -> String {
     let mut out = format!(
-        "# The shards of {}: one play a host, one drive after the other on each.\n{CODES}\n---\n",
-        called(index)
+        "# The shards of {}: one play a host, one drive after the other on each.\n{}{CODES}\n---\n",
+        called(index),
+        credential(index)
     );
+    let account: String = account(index).into_iter().map(|word| format!(", {}", yaml(word))).collect();
     for (host, entries) in by_host(index) {
         let host = if host.is_empty() { "localhost" } else { host };
         out.push_str(&format!(
@@ -261,7 +294,7 @@ fn ansible(index: &Index, dir: &str) -> String {
   tasks:
     - name: Run the shard
       ansible.builtin.command:
-        argv: [dray, shard, run, {dir}, --index, "{{{{ item }}}}", --silent]
+        argv: [dray, shard, run, {dir}, --index, "{{{{ item }}}}", --silent{account}]
       loop: [{numbers}]
       register: run
       changed_when: run.rc in [0, 3]
@@ -275,7 +308,7 @@ fn ansible(index: &Index, dir: &str) -> String {
             numbers = numbers(&entries, ", "),
         ));
     }
-    if index.work != Work::Prepare {
+    if !index.work.writes() {
         return out;
     }
     out.push_str(&format!(

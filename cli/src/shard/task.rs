@@ -29,6 +29,8 @@ pub enum Work {
     /// Drives are written, as `prep-import` does.
     #[default]
     Prepare,
+    /// Drives are filled from a storage account, as `export` does.
+    Export,
     /// A command is run on each drive.
     Command(Verb),
 }
@@ -51,6 +53,7 @@ impl Work {
     pub fn word(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Export => "export",
             Self::Command(verb) => verb.word(),
         }
     }
@@ -58,7 +61,13 @@ impl Work {
     /// The work of this name.
     pub fn of(word: &str) -> Option<Self> {
         let verb = Verb::value_variants().iter().find(|verb| verb.word() == word);
-        verb.map(|verb| Self::Command(*verb)).or_else(|| (word == Self::Prepare.word()).then_some(Self::Prepare))
+        let own = [Self::Prepare, Self::Export].into_iter().find(|work| work.word() == word);
+        verb.map(|verb| Self::Command(*verb)).or(own)
+    }
+
+    /// Whether drives are erased and written, each by a session of its own, and gathered into one journal.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Prepare | Self::Export)
     }
 }
 

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::common::{Session, blob_list, code, dray, run, said, unbroken};
 
+mod shards;
+
 /// A blob as it is uploaded, and the path that its extraction has.
 struct Blob {
     container: &'static str,

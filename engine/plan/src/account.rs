@@ -206,6 +206,26 @@ impl Exported {
         properties.into_iter().chain(metadata)
     }
 
+    /// The facts of these files alone, in the order of [`Catalog::part`](crate::catalog::Catalog::part): ascending indices
+    /// of the whole. A blob's properties and metadata must be among them if the blob is.
+    pub fn part(&self, chosen: &[u32]) -> Self {
+        let place = |file: u32| chosen.binary_search(&file).ok().map(|place| place as u32);
+        let one = |file: &u32| match self.files.get(*file as usize)? {
+            ExportedFile::Side(text) => Some(ExportedFile::Side(text.clone())),
+            ExportedFile::Blob(blob) => {
+                let (properties, metadata) = (blob.properties.and_then(place), blob.metadata.and_then(place));
+                Some(ExportedFile::Blob(Box::new(ExportedBlob { properties, metadata, ..(**blob).clone() })))
+            }
+        };
+        Self { endpoint: self.endpoint.clone(), files: chosen.iter().filter_map(one).collect() }
+    }
+
+    /// Snapshots that were taken of blobs in use: `container/name` and time.
+    pub fn taken(&self) -> impl Iterator<Item = (&str, &str)> {
+        let blobs = self.files.iter().filter_map(ExportedFile::blob);
+        blobs.filter_map(|blob| Some((&*blob.path, blob.taken.as_deref()?)))
+    }
+
     /// Writes all of it.
     pub fn save(&self, to: &mut Encoder<'_>) {
         to.text(&self.endpoint);
@@ -345,6 +365,31 @@ mod tests {
             assert_eq!(cut.around(sum), sum..sum);
         }
         assert_eq!(OwnBlocks::of(vec![("a\"b".into(), 1)], 1), None, "no id of the service");
+    }
+
+    #[test]
+    fn a_part_keeps_what_belongs_together() {
+        let blob = |path: &str, properties, metadata| {
+            let path = path.to_owned();
+            let blob = ExportedBlob { path, properties, metadata, ..ExportedBlob::default() };
+            ExportedFile::Blob(Box::new(blob))
+        };
+        let side = |text: &str| ExportedFile::Side(text.into());
+        let files = vec![
+            blob("c/a", Some(1), None),
+            side("of a"),
+            blob("c/b", Some(5), Some(3)),
+            side("metadata of b"),
+            blob("c/c", None, None),
+            side("properties of b"),
+        ];
+        let whole = Exported { endpoint: "https://a.example/".into(), files };
+        let part = whole.part(&[2, 3, 5]);
+        let sides: Vec<&ExportedFile> = part.sides(0).map(|side| &part.files[side as usize]).collect();
+        assert_eq!((part.files.len(), part.endpoint.as_str()), (3, whole.endpoint.as_str()));
+        assert_eq!(part.blob(0).map(|blob| blob.path.as_str()), Some("c/b"));
+        assert_eq!(sides, [&side("properties of b"), &side("metadata of b")]);
+        assert_eq!(whole.part(&[0, 1, 2, 3, 4, 5]), whole);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::azure::driveset::{DrivesetRow, Encryption, FormatOption, FormatPrompt, TargetName};
@@ -39,6 +40,8 @@ use crate::session::{inputs, preflight, resume};
 use crate::surroundings::Surroundings;
 use crate::units::{ByteLen, DeviceOffset, SectorSize, Stamp};
 use crate::work::drive_work::DriveWork;
+use crate::work::exported;
+use crate::work::kept;
 use crate::work::planner::Planner;
 use crate::work::recipe::Recipe;
 use crate::work::recipe::SavedDrive;
@@ -58,17 +61,17 @@ pub struct Shard {
     pub drive: DriveFacts,
     /// Whether any drive of its class will do.
     pub is_any: bool,
-    /// Files of the session on it.
+    /// Files of the session on it; of an export, blobs.
     pub files: u64,
     /// Bytes of those files.
     pub data: ByteLen,
 }
 
-/// Writes one shard a drive into a directory, in the order of the plan. Durable when this returns.
+/// Whether a plan can be split.
 ///
 /// # Errors
-/// The plan keeps a volume (shards format their drives), files are on no drive, or the directory cannot be written.
-pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
+/// It keeps a volume (shards format their drives), or files are on no drive.
+pub fn check(prepared: &Prepared) -> Result<(), Problems> {
     let mut problems = Problems::default();
     for work in prepared.works.iter().filter(|work| work.target().work != Work::Format) {
         let what = "keeps its volume; only drives that are formatted can be prepared by shards";
@@ -80,7 +83,15 @@ pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
         let what = format!("{} on no drive yet: a plan that is split must be whole", counted(waiting, "file"));
         problems.push(Problem::new(Kind::Refused, what).advice("add drives"));
     }
-    problems.into_result()?;
+    problems.into_result()
+}
+
+/// Writes one shard a drive into a directory, in the order of the plan. Durable when this returns.
+///
+/// # Errors
+/// As [`check`]; or the directory cannot be written.
+pub fn split(prepared: &Prepared, dir: &Path) -> Result<Vec<Shard>, Problems> {
+    check(prepared)?;
     write_all(&prepared.plan.recipe, &prepared.plan.catalog, &prepared.works, dir)
 }
 
@@ -97,12 +108,16 @@ pub(super) fn write_all(
         let facts = saved.target.facts.clone();
         let files = saved.assigned.len() as u32;
         let part = catalog.part(&saved.assigned);
+        let exported = recipe.exported.as_ref().map(|exported| Arc::new(exported.part(&saved.assigned)));
+        let blobs =
+            exported.as_ref().map(|exported| exported.files.iter().filter(|file| file.blob().is_some()).count());
+        let recipe = Recipe { exported, ..recipe.clone() };
         let is_any = saved.target.class().is_some();
         let name = if is_any { "any" } else { &*facts.drive_id };
         let file = format!("{number:04}-{name}.shard");
         let saved = SavedDrive { assigned: (0..files).collect(), ..saved };
         let path = dir.join(&file);
-        let written = plan_file::create(&path, recipe, &part, &[saved], &[]).map_err(|error| {
+        let written = plan_file::create(&path, &recipe, &part, &[saved], &[]).map_err(|error| {
             Problem::new(Kind::Environment, format!("the shard cannot be written: {error}")).path(&path)
         })?;
         shards.push(Shard {
@@ -110,7 +125,7 @@ pub(super) fn write_all(
             digest: written.digest,
             drive: facts,
             is_any,
-            files: u64::from(files),
+            files: blobs.map_or(u64::from(files), |blobs| blobs as u64),
             data: ByteLen(part.files().iter().map(|file| file.len.0).sum()),
         });
     }
@@ -179,6 +194,7 @@ pub fn prepare_with(
 ) -> Result<Prepared, Problems> {
     let SavedPlan { mut recipe, catalog, mut drives, .. } = load(shard, digest)?;
     request.session.clone_from(&recipe.session);
+    (request.exports, request.what_fits) = (recipe.exported.is_some(), recipe.exported.is_some());
     let begun = files::read_journal(&request.journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
     if begun {
         request.action = Action::Resume;
@@ -194,16 +210,18 @@ pub fn prepare_with(
         let what = "is no shard: it does not hold exactly one drive";
         return Err(Problem::new(Kind::Usage, what).path(shard).into());
     };
-    let mut catalog = std::sync::Arc::try_unwrap(catalog)
+    let mut catalog = Arc::try_unwrap(catalog)
         .map_err(|_| Problem::new(Kind::Internal, "the catalog of a shard that was just read is in use"))?;
-    problems.0.append(&mut sources(&mut catalog, &mut recipe.properties).0);
-    let catalog = std::sync::Arc::new(catalog);
+    let mut local = Vec::new();
+    // Each request to an account says which version of a blob it is about.
+    if recipe.exported.is_none() {
+        problems.0.append(&mut sources(&mut catalog, &mut recipe.properties).0);
+        local.extend(catalog.rows().iter().map(|row| row.base.clone()));
+    }
+    let catalog = Arc::new(catalog);
 
-    let context = guard::Context {
-        sources: catalog.rows().iter().map(|row| row.base.clone()).collect(),
-        journal: Some(request.journal.clone()),
-        logs: Some(files::logdir(&request)),
-    };
+    let context =
+        guard::Context { sources: local, journal: Some(request.journal.clone()), logs: Some(files::logdir(&request)) };
     let planner = Planner { recipe: &recipe, catalog: &catalog };
     let mut warnings = Vec::new();
     let search = Search { request: &request, shard, saved: &saved, planner, context: &context, roots, book: &book };
@@ -479,6 +497,17 @@ fn sources(catalog: &mut Catalog, properties: &mut [PropertyFile]) -> Problems {
     problems
 }
 
+/// Snapshots that were taken of blobs in use for the shard of an export: `container/name` and time. They can go when its
+/// drive is finished.
+///
+/// # Errors
+/// The shard cannot be read, or is another one.
+pub fn snapshots(shard: &Path, digest: &[u8; 32]) -> Result<Vec<(String, String)>, Problem> {
+    let exported = load(shard, digest)?.recipe.exported;
+    let taken = exported.iter().flat_map(|exported| exported.taken());
+    Ok(taken.map(|(path, time)| (path.to_owned(), time.to_owned())).collect())
+}
+
 /// A shard whose drive may be finished, for [`merge`].
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -559,6 +588,7 @@ pub fn merge(session: &str, journal: &Path, parts: &[Part]) -> Result<Merged, Pr
             continue;
         }
         let Some(file) = &file else { continue };
+        gather_export(session, journal, part)?;
         if !has_begun {
             file.append(&ActivityRecord::Session { id: session, state: SessionState::Started, plan: None })?;
             has_begun = true;
@@ -608,6 +638,29 @@ fn session_of<'a>(before: &'a files::Book, session: &str, journal: &Path) -> Res
         return Err(Problem::new(Kind::Usage, what).path(journal).advice("merge into another journal"));
     }
     Ok(own)
+}
+
+/// Puts what the copy logs of an export are made of next to the journal, before this lists the drive: its manifest, and
+/// what became of its blobs.
+fn gather_export(session: &str, journal: &Path, part: &Part) -> Result<(), Problem> {
+    let blobs = exported::place(&part.journal, session, &part.drive_id);
+    if !blobs.exists() {
+        return Ok(());
+    }
+    let manifest = kept::place(&part.journal, &part.drive_id);
+    for (from, to) in
+        [(manifest, kept::place(journal, &part.drive_id)), (blobs, exported::place(journal, session, &part.drive_id))]
+    {
+        let failed = |error: io::Error| {
+            let what = format!("cannot be copied next to the journal: {error}");
+            Problem::new(Kind::Environment, what).path(&from).advice("make room on the journal's disk, and merge again")
+        };
+        // Whole or not at all: a name without its end would be taken for it.
+        let draft = to.with_extension("draft");
+        fs::copy(&from, &draft).and_then(|_| File::open(&draft)?.sync_all()).map_err(failed)?;
+        fs::rename(&draft, &to).and_then(|()| files::sync_dir(&to)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Durable part of a drive at its last checkpoint.
