@@ -269,7 +269,7 @@ impl Run {
         let chosen: Vec<&Entry> = match (self.index, &self.drive) {
             (Some(number), _) => index.shards.iter().filter(|entry| entry.number == number).collect(),
             (_, Some(word)) => index.shards.iter().filter(|entry| entry.is_called(word)).collect(),
-            _ => index.shards.iter().filter(|entry| entry.is_here()).collect(),
+            _ => index.shards.iter().filter(|entry| entry.is_here() || index.is_moved_here(entry)).collect(),
         };
         if !chosen.is_empty() {
             return Ok(chosen);
@@ -354,12 +354,12 @@ impl Run {
             Ok(lock) => lock,
             Err(exit) => return exit,
         };
-        let dir = index.state_dir(entry, self.records_stay.as_deref());
+        let journal = index.journal_here(entry, self.records_stay.as_deref());
+        let dir = journal.parent().map(Path::to_path_buf).unwrap_or_default();
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
             let what = format!("the directory of the shard cannot be made: {error}");
             return output.problem(Problem::new(Kind::Environment, what).path(dir));
         }
-        let journal = index.journal(entry, self.records_stay.as_deref());
         let request = self.request(&index.session, &journal);
         let mut entry = entry.clone();
         let ended = if api::prepare::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
@@ -392,16 +392,10 @@ impl Run {
         output: &Output,
     ) -> Ended {
         let file = index.dir.join(&entry.file);
-        let begun =
-            |journal: &Path| api::records::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty());
         let journal = request.journal.clone();
-        if let Some(host) = entry.host.as_ref().filter(|host| **host != lock::host_name())
-            && entry.is_any
-            && !begun(&journal)
-        {
-            let problem = Problem::new(Kind::Refused, "the shard has taken its drive on another host");
-            let problem = problem.drive(entry.called()).value(host.clone());
-            return Ended::before(output.problem(problem.advice("run the shard there")));
+        if let Err(problems) = drive_here(index, entry, &journal) {
+            output.problems(&problems);
+            return Ended::before(Exit::of_problems(&problems));
         }
         // Consent for other drives of the plan is none of this one's.
         let is_others = |serial: &&String| {
@@ -419,7 +413,7 @@ impl Run {
         };
         let mut found = None;
         let mut take = |drive: &DriveFacts| {
-            let one = Taken::new(entry.number, drive);
+            let one = Taken::new(entry.number, drive, &journal);
             let is_own = one.take(&index.dir).map_err(|error| {
                 let what = format!("the drive cannot be taken for the shard: {error}");
                 Problem::new(Kind::Environment, what).drive(&drive.name).path(&index.dir)
@@ -445,9 +439,10 @@ impl Run {
             taken = Some(one.name.clone());
         }
         // What was not begun holds no drive.
-        if entry.is_any && taken.is_some() && !begun(&journal) {
-            let own = Taken::all(&index.dir).into_iter().filter(|one| one.number == entry.number);
-            own.for_each(|one| one.give_back(&index.dir));
+        if entry.is_any && taken.is_some() && !shard::is_begun(&journal) {
+            if let Some(own) = Taken::of(&index.dir, entry.number) {
+                own.give_back(&index.dir);
+            }
             let class = index.shards.iter().find(|one| one.number == entry.number);
             *entry = class.map_or_else(|| entry.clone(), |class| Entry { drive_id: String::new(), ..class.clone() });
         }
@@ -459,6 +454,54 @@ impl Run {
         let request = PrepRequest { about: about::lines(), not_for_shipping, ..PrepRequest::new(journal, session) };
         self.writing.apply(request)
     }
+}
+
+/// Makes sure that the drive that a shard was begun on, or that it has taken, is attached to this host with all that it takes
+/// to go on; it is this host's then.
+///
+/// # Errors
+/// The drive, or what is known of it, is on another host.
+fn drive_here(index: &Index, entry: &Entry, journal: &Path) -> Result<(), Problems> {
+    let (is_begun, taken) = (shard::is_begun(journal), Taken::of(&index.dir, entry.number));
+    let is_elsewhere = |taken: &Taken| taken.host != lock::host_name();
+    let refused = |what: String, advice: String| {
+        let problem = Problem::new(Kind::Refused, what).drive(entry.called());
+        let host = taken.as_ref().map(|taken| &taken.host).or(entry.host.as_ref());
+        let problem = match host {
+            Some(host) => problem.value(format!("{} on {host}", entry.name)),
+            None => problem.value(entry.name.clone()),
+        };
+        Err(Problems::from(problem.advice(advice)))
+    };
+    let is_held = is_begun || taken.as_ref().is_some_and(is_elsewhere);
+    if is_held && !entry.is_attached() {
+        let what = match &taken {
+            Some(taken) if is_elsewhere(taken) => {
+                "the shard has taken its drive on another host, and it is not attached here"
+            }
+            _ => "the drive that the shard was begun on is not attached to this host",
+        };
+        return refused(what.into(), "run the shard on the host that has the drive, or attach it here".into());
+    }
+    let Some(taken) = taken.as_ref().filter(|taken| is_elsewhere(taken)) else { return Ok(()) };
+    // Nothing was begun, if the records were to lie here and do not: otherwise they lie on that host, with the key.
+    let shared = index.journal(entry, None);
+    let is_shared =
+        taken.journal.as_deref().is_some_and(|place| std::path::absolute(&shared).is_ok_and(|own| own == place));
+    if !is_begun && !is_shared {
+        let place = taken.journal.as_deref().and_then(Path::parent).map(|dir| clean(&dir.display().to_string()));
+        let what = "the drive is attached here, and the records of the shard, without which it cannot go on, are on another host";
+        return refused(
+            what.into(),
+            match place {
+                Some(place) => {
+                    format!("run the shard there, or bring its records from {place} into --records-stay of this host")
+                }
+                None => "run the shard there".into(),
+            },
+        );
+    }
+    taken.move_here(&index.dir, journal)
 }
 
 /// The last word of a run.

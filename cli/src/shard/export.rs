@@ -181,7 +181,7 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// Opens the places of all that is written, before the journal is.
+    /// Reads what was kept, and opens the place of the list; nothing is written.
     ///
     /// # Errors
     /// What was kept with the shards is damaged, or a place is taken.
@@ -189,9 +189,6 @@ impl Gathering {
         let refused = refused(index, facts)?;
         let book = api::records::read_journal(journal)?;
         let own = book.ledger.last().filter(|last| last.id == index.session);
-        if own.is_none_or(|own| own.state != SessionState::Completed) && !refused.is_empty() {
-            export::keep_refused(&exported::place_refused(journal, &index.session), &refused)?;
-        }
         let path = export::dir_of(journal).join(export::incomplete_name(&index.session));
         // Of drives whose records stay on another host, an earlier call listed what they do not hold.
         let before = if own.is_some() { listed(&path) } else { Vec::new() };
@@ -207,6 +204,9 @@ impl Gathering {
     /// # Errors
     /// The list cannot be written.
     pub fn finish(self, index: &Index, parts: &[Part], journal: &Path, output: &Output) -> Result<bool, Problem> {
+        if !self.refused.is_empty() && first_waits(journal, &index.session) {
+            export::keep_refused(&exported::place_refused(journal, &index.session), &self.refused)?;
+        }
         export::write_logs((journal, &index.session), &export::dir_of(journal), output);
         let mut missing = Missing::default();
         missing.take(&self.refused);
@@ -216,6 +216,14 @@ impl Gathering {
         missing.tell(output);
         Ok(!missing.paths.is_empty())
     }
+}
+
+/// Whether the first drive of the journal has no logs yet: they tell of the blobs that cannot be exported.
+fn first_waits(journal: &Path, session: &str) -> bool {
+    let ledger = api::records::read_journal(journal).unwrap_or_default().ledger;
+    let drives = ledger.last().filter(|last| last.id == session).map(|last| &last.drives[..]).unwrap_or_default();
+    let first = drives.iter().find(|drive| drive.state == SessionState::Completed);
+    first.is_some_and(|first| exported::place(journal, session, &first.drive_id).exists())
 }
 
 /// The blobs of a list that an earlier call wrote.

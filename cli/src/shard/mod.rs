@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use dray_engine::api;
 use dray_engine::api::hash::Sha256;
 use dray_engine::api::prepare::shards;
-use dray_engine::report::{Kind, Problem, Problems};
+use dray_engine::report::{DriveFacts, Kind, Problem, Problems};
 use serde_json::{Value, json};
 
 use lock::{Holder, Lock};
@@ -298,6 +298,22 @@ impl Index {
         self.state_dir(entry, records).join("shard.jrn")
     }
 
+    /// Journal of a shard that this host works on: where it keeps them, or with the shards, if the shard was begun there.
+    pub fn journal_here(&self, entry: &Entry, records: Option<&Path>) -> PathBuf {
+        let (own, shared) = (self.journal(entry, records), self.journal(entry, None));
+        if !is_begun(&own) && is_begun(&shared) { shared } else { own }
+    }
+
+    /// Whether a drive that another host has taken goes on here: it is attached, and nobody is known to work on it.
+    pub fn is_moved_here(&self, entry: &Entry) -> bool {
+        let is_free = match self.state(entry) {
+            ShardState::Running(_) => false,
+            ShardState::Ended(outcome) => !outcome.is_finished,
+            ShardState::Waiting | ShardState::BrokenOff(_) => true,
+        };
+        entry.is_any && !entry.is_open() && is_free && entry.is_attached()
+    }
+
     /// State of a shard, from lock and result.
     pub fn state(&self, entry: &Entry) -> ShardState {
         match Holder::read(&self.lock_path(entry)) {
@@ -419,20 +435,29 @@ impl Entry {
         !self.is_open() && (self.drive_id == word || self.serial.as_deref() == Some(word) || self.name == word)
     }
 
+    /// Whether the drive is attached to this host: one that was begun, or that a shard of a size class has taken.
+    pub fn is_attached(&self) -> bool {
+        if self.is_image { Path::new(&self.name).is_file() } else { shards::is_here(&self.facts()) }
+    }
+
+    fn facts(&self) -> DriveFacts {
+        DriveFacts {
+            name: self.name.clone(),
+            path: PathBuf::from(&self.name),
+            drive_id: self.drive_id.clone(),
+            serial: self.serial.clone(),
+            is_image: self.is_image,
+            ..DriveFacts::default()
+        }
+    }
+
     /// Whether the shard is to be run on this host: the plan says so, or says nothing and the drive can be reached.
     pub fn is_here(&self) -> bool {
         match &self.host {
             Some(host) => *host == lock::host_name(),
             // A drive for it may be.
             None if self.is_any => true,
-            None => shards::is_here(&dray_engine::report::DriveFacts {
-                name: self.name.clone(),
-                path: PathBuf::from(&self.name),
-                drive_id: self.drive_id.clone(),
-                serial: self.serial.clone(),
-                is_image: self.is_image,
-                ..Default::default()
-            }),
+            None => shards::is_here(&self.facts()),
         }
     }
 }
@@ -504,6 +529,11 @@ impl ShardState {
             },
         }
     }
+}
+
+/// Whether a journal has a session.
+pub fn is_begun(journal: &Path) -> bool {
+    api::records::read_journal(journal).is_ok_and(|book| !book.ledger.sessions.is_empty())
 }
 
 /// Makes the directory for a new plan.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dray_engine::api;
-use dray_engine::report::DriveFacts;
+use dray_engine::report::{DriveFacts, Problems};
 use serde_json::{Value, json};
 
 use super::lock::host_name;
@@ -34,6 +34,8 @@ pub struct Taken {
     pub size: u64,
     /// Whether it is an image file.
     pub is_image: bool,
+    /// Journal of the shard, as that host named it; `None` in files of versions that did not say.
+    pub journal: Option<PathBuf>,
 }
 
 fn path_of(dir: &Path, drive_id: &str) -> PathBuf {
@@ -41,9 +43,10 @@ fn path_of(dir: &Path, drive_id: &str) -> PathBuf {
 }
 
 impl Taken {
-    /// The drive, for a shard of this host.
-    pub fn new(number: u64, drive: &DriveFacts) -> Self {
+    /// The drive, for a shard of this host whose journal is, or will be, at `journal`.
+    pub fn new(number: u64, drive: &DriveFacts, journal: &Path) -> Self {
         Self {
+            journal: Some(std::path::absolute(journal).unwrap_or_else(|_| journal.to_path_buf())),
             number,
             drive_id: drive.drive_id.clone(),
             serial: drive.serial.clone(),
@@ -73,7 +76,30 @@ impl Taken {
             host: text("host")?,
             size: value["size"].as_u64()?,
             is_image: value["image"].as_bool()?,
+            journal: text("journal").map(PathBuf::from),
         })
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "index": self.number, "drive_id": self.drive_id, "serial": self.serial, "name": self.name,
+            "host": self.host, "size": self.size, "image": self.is_image, "journal": self.journal,
+        })
+    }
+
+    /// The drive that a shard has taken.
+    pub fn of(dir: &Path, number: u64) -> Option<Self> {
+        Self::all(dir).into_iter().find(|one| one.number == number)
+    }
+
+    /// The drive is at this host from now on, with the shard's journal at `journal`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn move_here(&self, dir: &Path, journal: &Path) -> Result<(), Problems> {
+        let journal = std::path::absolute(journal).unwrap_or_else(|_| journal.to_path_buf());
+        let moved = Self { host: host_name(), journal: Some(journal), ..self.clone() };
+        api::records::write_private(&path_of(dir, &self.drive_id), format!("{}\n", moved.json()).as_bytes())
     }
 
     /// Takes the drive; `false` if another shard has it.
@@ -84,10 +110,7 @@ impl Taken {
         let home = dir.join(DIR);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
         let (path, draft) = (path_of(dir, &self.drive_id), home.join(format!("{:04}.draft", self.number)));
-        let value = json!({
-            "index": self.number, "drive_id": self.drive_id, "serial": self.serial, "name": self.name,
-            "host": self.host, "size": self.size, "image": self.is_image,
-        });
+        let value = self.json();
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(format!("{value}\n").as_bytes())?;
         file.sync_all()?;
@@ -124,7 +147,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("dray-taken-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let facts = DriveFacts { drive_id: "WD-1".into(), name: "serial:WD-1".into(), ..DriveFacts::default() };
-        let (first, second) = (Taken::new(0, &facts), Taken::new(1, &facts));
+        let [first, second] = [0, 1].map(|number| Taken::new(number, &facts, Path::new("/srv/shard.jrn")));
         assert!(first.take(&dir).expect("a directory"));
         assert!(first.take(&dir).expect("a directory"), "its own already");
         assert!(!second.take(&dir).expect("a directory"));
@@ -137,6 +160,12 @@ mod tests {
         fs::write(path_of(&dir, "WD-2"), "{").expect("a file");
         let other = Taken { drive_id: "WD-2".into(), ..first };
         assert!(!other.take(&dir).expect("a directory"));
+        // It is taken to another host, and stays its shard's.
+        let far = Taken { host: "far-away".into(), drive_id: "WD-3".into(), ..other };
+        assert!(far.take(&dir).expect("free"));
+        far.move_here(&dir, Path::new("/here/shard.jrn")).expect("written");
+        let moved = Taken::of(&dir, far.number).expect("taken");
+        assert_eq!((moved.host, moved.journal), (host_name(), Some("/here/shard.jrn".into())));
         let _ = fs::remove_dir_all(&dir);
     }
 }

@@ -466,6 +466,83 @@ fn a_drive_that_was_not_begun_is_free_again() {
     assert!(session.path("s/taken/z.json").exists(), "the other host's drive stays its own");
 }
 
+/// A shard of a size class that was stopped goes on where its drive is, with the records in the shared directory; elsewhere
+/// it says where both are.
+#[test]
+fn a_shard_that_has_taken_a_drive_goes_on_where_the_drive_is() {
+    let session = planned("shards-any-moved");
+    session.works("plan --journal p.jrn --id s#1 --dataset dataset.csv --shards s --any-drive-of 100MB");
+    for name in ["x.img", "y.img", "z.img"] {
+        image(&session, name, 100_000_256);
+    }
+    let stopped = |index: &str, drive: &str, more: &str| {
+        let words = format!("shard run s --index {index} --silent --among {drive}.img --source-rate 6M {more}");
+        let mut child =
+            session.program(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+        while fs::metadata(session.path(drive).with_extension("img"))
+            .map_or(0, |meta| std::os::unix::fs::MetadataExt::blocks(&meta))
+            < 4096
+        {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(child.try_wait().expect("a child").is_none(), "it writes for some seconds");
+        }
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+        assert_eq!(child.wait().expect("ended").code(), Some(130));
+        // What another host would have written.
+        let path = session.path(&format!("s/taken/{drive}.json"));
+        let mut taken: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).expect("a file")).expect("an object");
+        taken["host"] = "far-away".into();
+        fs::write(path, taken.to_string()).expect("written");
+    };
+    let host_of = |index: usize| status(&session).1["shards"][index]["host"].as_str().map(str::to_owned);
+    let here = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name").trim().to_owned();
+
+    stopped("0", "x", "");
+    let durable = status(&session).1["shards"][0]["durable"].as_u64().expect("a checkpoint");
+    assert!(durable > 0, "it resumes behind something");
+    fs::rename(session.path("x.img"), session.path("away.img")).expect("moved");
+    let far = session.dray("shard run s --index 0 --silent");
+    assert_eq!(code(&far), 2, "a queue holds it: {}", said(&far));
+    for part in ["taken its drive on another host", "not attached here", "x.img on far-away"] {
+        assert!(words(&far).contains(part), "{part}: {}", said(&far));
+    }
+    assert!(session.path("s/taken/x.json").exists(), "the drive stays its own");
+    fs::rename(session.path("away.img"), session.path("x.img")).expect("moved");
+    // This host would keep records for itself; those of the shard are with the shards already.
+    let resumed = session.dray("shard run s --here --silent --records-stay local --among none.img");
+    assert_eq!(code(&resumed), 0, "{}", said(&resumed));
+    assert!(words(&resumed).contains("of it by this run"), "not all is written again: {}", said(&resumed));
+    assert_eq!((states(&session)[0].as_str(), host_of(0)), ("done", Some(here.clone())));
+    verified(&session, "x.img", &session.path("s/0000/x.xml"));
+
+    // Records that stay on the other host are not there to go on with.
+    stopped("1", "y", "--records-stay keep");
+    fs::rename(session.path("keep"), session.path("far")).expect("moved");
+    let far = session.dray("shard run s --index 1 --silent");
+    assert_eq!(code(&far), 2, "{}", said(&far));
+    for part in ["records of the shard", "y.img on far-away", "/keep/"] {
+        assert!(words(&far).contains(part), "{part}: {}", said(&far));
+    }
+    assert!(session.path("s/taken/y.json").exists());
+    let brought = session.dray("shard run s --index 1 --silent --records-stay far");
+    assert_eq!(code(&brought), 0, "{}", said(&brought));
+    assert_eq!(host_of(1), Some(here.clone()));
+
+    // Taken, and killed before anything was begun.
+    let journal = session.path("s/0002/shard.jrn").display().to_string();
+    let taken = serde_json::json!({
+        "index": 2, "drive_id": "z", "serial": null, "name": "z.img", "host": "far-away", "size": 100_000_256, "image": true,
+        "journal": journal,
+    });
+    fs::write(session.path("s/taken/z.json"), taken.to_string()).expect("a file");
+    let begun = session.dray("shard run s --index 2 --silent");
+    assert_eq!(code(&begun), 0, "{}", said(&begun));
+    assert_eq!(host_of(2), Some(here));
+    let merged = session.dray("shard merge s --journal job.jrn --records-stay far");
+    assert_eq!(code(&merged), 0, "{}", said(&merged));
+}
+
 /// Three prepared drives, and the journal of their session.
 fn prepared(name: &str) -> Session {
     let session = planned(name);

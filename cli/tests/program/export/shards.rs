@@ -127,7 +127,18 @@ fn judge_shards_of_an_export_make_what_one_export_makes() {
     assert_eq!(code(&again), 2, "shards of two plans never mix: {}", said(&again));
     for what in ["slurm", "parallel", "kubernetes", "ansible"] {
         let script = this.session.works(&format!("template {what} --shards s"));
-        assert!(script.contains(endpoint.as_str()) && script.contains("merge") == (what != "kubernetes"), "{script}");
+        assert!(
+            script.contains("merge") == (what != "kubernetes") && script.contains("--account-key-file"),
+            "{script}"
+        );
+        assert!(script.contains(endpoint.as_str()) && script.contains("--yes") == matches!(what, "slurm" | "parallel"));
+        if matches!(what, "slurm" | "parallel") {
+            let script = this.session.dray(&format!("template {what} --shards s")).stdout;
+            fs::write(this.session.path("script.sh"), script).expect("a script");
+            let script = this.session.path("script.sh");
+            let checked = std::process::Command::new("bash").arg("-n").arg(script).output().expect("bash");
+            assert!(checked.status.success(), "{what}: {}", String::from_utf8_lossy(&checked.stderr));
+        }
     }
     guarded(&this);
     killed(&this);
