@@ -158,6 +158,14 @@ fn judge_shards_of_an_export_make_what_one_export_makes() {
     assert!(!listed.contains("\"snapshot\": \"2"), "{listed}");
 
     let merge = || this.session.dray("shard merge s --journal job.jrn");
+    // What was kept with the shards is known by its digest, and a merge that is refused writes nothing.
+    let refused = this.session.path("s/refused.jsonl");
+    let whole = fs::read_to_string(&refused).expect("a list");
+    fs::write(&refused, whole.replace("data/old", "data/new")).expect("written");
+    let damaged = merge();
+    assert_eq!(code(&damaged), 8, "{}", said(&damaged));
+    assert_eq!(names(&this.session, "job.jrn"), [""; 0], "neither journal nor what lies next to it");
+    fs::write(&refused, whole).expect("written");
     let merged = merge();
     assert_eq!(code(&merged), 3, "{}", said(&merged));
     let incomplete = fs::read_to_string(this.session.path("export#1-incomplete.xml")).expect("a list");
