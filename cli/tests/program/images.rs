@@ -324,15 +324,24 @@ fn bad_places_are_mapped_and_ddrescue_goes_on_and_the_other_way_round() {
 #[test]
 fn a_run_that_was_killed_goes_on() {
     let session = prepared("acquire-killed");
-    let killed = |line: &str, after: u64| {
-        let mut child = session.program(line).spawn().expect("the binary runs");
+    let killed = |lines: &[&str], after: u64| {
+        let mut children: Vec<_> =
+            lines.iter().map(|line| session.program(line).spawn().expect("the binary runs")).collect();
         std::thread::sleep(Duration::from_secs(after));
-        child.kill().expect("killed");
-        child.wait().expect("ended");
+        for child in &mut children {
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+        }
     };
-    // The image is flushed every 5 s, and the map written every 10.
-    killed("acquire drive.img --to kept.img --rate 4M", 0);
-    killed("acquire drive.img --to kept.img --rate 4M", 22);
+    let (to, copy) = (session.path("to.img"), session.path("copy.img"));
+    for (image, len) in [(&to, 110 * MIB), (&copy, 100 * MIB)] {
+        fs::File::create(image).and_then(|file| file.set_len(len)).expect("an image");
+    }
+    // The image is flushed every 5 s, and the map written every 10. All wait at the same time.
+    let acquire = "acquire drive.img --to kept.img --rate 4M";
+    killed(&[acquire], 0);
+    let clone = "clone drive.img copy.img --rate 4M --checkpoints .";
+    killed(&[acquire, "write drive.img to.img --rate 4M", clone], 22);
     let output = run(&session, "acquire drive.img --to kept.img --json");
     assert_eq!(code(&output), 0, "{}", said(&output));
     let result = object(&output, "acquired");
@@ -346,9 +355,6 @@ fn a_run_that_was_killed_goes_on() {
             .success()
     );
 
-    let to = session.path("to.img");
-    fs::File::create(&to).and_then(|file| file.set_len(110 * MIB)).expect("an image");
-    killed("write drive.img to.img --rate 4M", 22);
     // It holds no volume, and says how far it is.
     ends(&session, "unlock to.img --key-file drive.xml", 4);
     assert_eq!(fs::read(&to).expect("the image")[..4096], [0; 4096]);
@@ -361,9 +367,6 @@ fn a_run_that_was_killed_goes_on() {
     assert!(!session.path("drive.img.to.write").exists(), "a checkpoint is left");
 
     // A clone keeps one where it is told to.
-    let to = session.path("copy.img");
-    fs::File::create(&to).and_then(|file| file.set_len(100 * MIB)).expect("an image");
-    killed("clone drive.img copy.img --rate 4M --checkpoints .", 22);
     let output = run(&session, "clone drive.img copy.img --yes copy --checkpoints . --json");
     assert_eq!(code(&output), 0, "{}", said(&output));
     let from = object(&output, "written")["drives"][0]["continued_at"].as_u64().expect("a byte");
