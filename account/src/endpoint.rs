@@ -6,7 +6,7 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 use dray_engine::report::{Kind, Problem, Setting};
-use ureq::tls::{PemItem, RootCerts, parse_pem};
+use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 use url::Url;
 
 /// Longest file of certificates that is read.
@@ -109,7 +109,7 @@ impl Endpoint {
     }
 }
 
-/// Trusted root certificates: those of `ca_file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else Mozilla's.
+/// Trusted root certificates: those of `ca_file`, of `SSL_CERT_FILE` and `SSL_CERT_DIR`, of this system, or else Mozilla's.
 ///
 /// # Errors
 /// When a file cannot be read, or holds none.
@@ -131,7 +131,11 @@ pub fn roots(ca_file: Option<&Path>) -> Result<RootCerts, Problem> {
         }
     }
     if files.is_empty() {
-        return Ok(RootCerts::WebPki);
+        // A proxy that opens TLS signs with a certificate that its company has put there. A container may have none at all.
+        let system = rustls_native_certs::load_native_certs().certs;
+        let system = system.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+        let all: Vec<Certificate<'static>> = system.collect();
+        return Ok(if all.is_empty() { RootCerts::WebPki } else { RootCerts::from(all) });
     }
     let mut all = Vec::new();
     for (path, from) in &files {

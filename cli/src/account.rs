@@ -84,7 +84,7 @@ pub struct AccountArgs {
     sas_file: Option<PathBuf>,
     #[command(flatten)]
     sign_in: SignIn,
-    /// Certificates to believe instead of the usual ones (PEM) [or the variable SSL_CERT_FILE]
+    /// Certificates to believe instead of the system's (PEM) [or the variable SSL_CERT_FILE]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Minutes that an outage of the service is waited for

@@ -94,7 +94,7 @@ struct Sending {
     /// URL that requests are sent to
     #[arg(long, value_name = "URL", default_value = "https://management.azure.com")]
     endpoint: String,
-    /// Certificates to believe instead of the usual ones (PEM) [or the variable SSL_CERT_FILE]
+    /// Certificates to believe instead of the system's (PEM) [or the variable SSL_CERT_FILE]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }

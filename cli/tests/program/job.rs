@@ -615,6 +615,21 @@ fn certificates_that_are_named_are_believed_and_no_others() {
     assert_eq!(code(&show(&[], Some(("SSL_CERT_FILE", "ca.pem")))), 0);
     let output = show(&[], None);
     assert!(code(&output) != 0 && said(&output).contains("was not reached"), "{}", said(&output));
+    // What the system believes is believed: here the directory of its certificates holds only the one.
+    fs::create_dir(dir.join("system")).expect("a directory");
+    fs::copy(dir.join("ca.pem"), dir.join("system/ca-certificates.crt")).expect("a copy");
+    let mounted = format!("mount --bind {} /etc/ssl/certs && exec \"$@\"", dir.join("system").display());
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "sh", "-c", &mounted, "sh", env!("CARGO_BIN_EXE_dray")]).args(args).current_dir(&dir);
+    inside.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
+    let mut may_mount = Command::new("unshare");
+    may_mount.args(["--mount", "mount", "--bind", "/etc/ssl/certs", "/etc/ssl/certs"]);
+    if may_mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        let output = crate::common::run(&mut inside);
+        assert_eq!(code(&output), 0, "{}", said(&output));
+    } else {
+        eprintln!("SKIPPED judge: certificates of the system: nothing can be mounted over them here");
+    }
     // The option counts more than the variable, and takes the place of the usual ones.
     let output = show(&["--ca-file", "leaf.pem"], Some(("SSL_CERT_FILE", "ca.pem")));
     assert!(code(&output) != 0, "{}", said(&output));
