@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
-use dray_account::Account;
+use dray_account::{Account, Endpoint};
 use dray_engine::api;
 use dray_engine::api::account::Exported;
 use dray_engine::api::account::{Contents, KeptBlob, ListedBlobs, Selection, bloblist, exported};
@@ -515,6 +515,7 @@ impl Export {
         let Some(facts) = Facts::of(&prepared) else {
             return Err(Problem::new(Kind::Internal, "an export without a listing").into());
         };
+        is_of_plan(&facts.exported.endpoint, account)?;
         let planned = Planned::new(prepared, account, self.requests as usize);
         if is_new && !refused.is_empty() && !self.dry_run {
             keep_refused(&place, &refused)?;
@@ -550,6 +551,22 @@ impl Export {
         let exit = if exit == Exit::Done && !is_whole { Exit::LeftOut } else { exit };
         Ok(exit)
     }
+}
+
+/// Refuses an account other than that of the plan, of which this is the endpoint: no blob of the plan would be found in it,
+/// and each drive be finished without any.
+///
+/// # Errors
+/// It is another, or the plan's endpoint is none.
+pub fn is_of_plan(endpoint: &str, account: &Account) -> Result<(), Problem> {
+    let planned = Endpoint::parse(endpoint, "the plan", "https://NAME.blob.core.windows.net")?;
+    if planned.account() == account.name() {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Refused, "is not the account that the export was planned with")
+        .setting(Setting::Endpoint)
+        .value(account.name().to_owned())
+        .advice(format!("name {endpoint}")))
 }
 
 /// Directory of a journal.

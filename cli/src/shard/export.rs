@@ -135,13 +135,7 @@ impl Filling {
             let advice = format!("name it with a credential of this host: --endpoint {} …", facts.endpoint);
             return Err(problem.column("--endpoint").advice(advice));
         };
-        let planned = Endpoint::parse(&facts.endpoint, "index.json", "https://NAME.blob.core.windows.net")?;
-        // In another account no blob of the plan would be found, and each drive be finished without any.
-        if planned.account() != account.name() {
-            let problem = Problem::new(Kind::Refused, "is not the account that the export was planned with");
-            let problem = problem.column("--endpoint").value(account.name().to_owned());
-            return Err(problem.advice(format!("name {}", facts.endpoint)));
-        }
+        export::is_of_plan(&facts.endpoint, &account)?;
         Ok(Self { account: Arc::new(account), requests, signals })
     }
 

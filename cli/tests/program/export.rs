@@ -439,6 +439,9 @@ fn a_blob_that_changed_is_left_out_and_listed() {
     drop(front);
     let output = this.session.dray("prep-import --journal export.jrn --id export#1 --resume --silent");
     assert!(code(&output) == 1 && said(&output).contains("`dray export`"), "{}", said(&output));
+    // Nor another account, in which no blob would be found.
+    let other = this.export(&format!("{}x", this.azurite.endpoint), &["--resume"]);
+    assert!(code(&other) == 2 && said(&other).contains("is not the account"), "{} {}", code(&other), said(&other));
     // Meanwhile somebody writes another blob in its place.
     assert!(this.upload(&[blob("data", "b1", bytes(7, 100_001), json!({}))]));
     let output = this.export(&this.azurite.endpoint, &["--resume"]);
