@@ -364,7 +364,7 @@ fn judge_metadata_out_of_the_sources() {
     assert_eq!(code(&verified), 0, "{}", words(&verified));
     fs::write(&meta, "<?xml version=\"1.0\"?>\n<Metadata><Mode>x</Mode></Metadata>\n").expect("metadata");
     let clash = blobs(&session, &["--metadata-from", "mode"]).1;
-    assert!(code(&clash) == 1 && words(&clash).contains("as --metadata-from does"), "{}", words(&clash));
+    assert!(code(&clash) == 1 && words(&clash).contains("sets Mode, which is also taken from the sources"), "{}", words(&clash));
     fs::remove_dir_all(&session.dir).expect("removed");
 }
 

@@ -479,9 +479,10 @@ fn a_shard_that_has_taken_a_drive_goes_on_where_the_drive_is() {
         let words = format!("shard run s --index {index} --silent --among {drive}.img --source-rate 6M {more}");
         let mut child =
             session.program(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+        // More than what is wiped, and several batches.
         while fs::metadata(session.path(drive).with_extension("img"))
             .map_or(0, |meta| std::os::unix::fs::MetadataExt::blocks(&meta))
-            < 4096
+            < 24 << 10
         {
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(child.try_wait().expect("a child").is_none(), "it writes for some seconds");
