@@ -21,6 +21,7 @@ pub(crate) const LANES_MAX: usize = 16;
 
 /// Bytes between what is hashed and what is asked of memory. Slots come from a device or another core, and no cache has
 /// them: without asking, a chain of SHA-256 runs at 0.6 of its speed, one of MD5 at 0.9 (on a virtual machine).
+#[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 2 << 10;
 
 /// Asks for the line of memory [`AHEAD`] bytes behind `from`, which need not exist.
