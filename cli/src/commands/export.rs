@@ -226,7 +226,13 @@ impl Facts {
 
 /// What a new export found in the account, or what is kept of an earlier run, at `place`: the files of the drives, the blobs
 /// that cannot be exported, and the report of what is on no drive.
-fn taken_apart(gathered: Option<Gathered>, place: &Path) -> (Option<ListedBlobs>, Vec<KeptBlob>, Missing) {
+///
+/// # Errors
+/// What was kept is damaged.
+fn taken_apart(
+    gathered: Option<Gathered>,
+    place: &Path,
+) -> Result<(Option<ListedBlobs>, Vec<KeptBlob>, Missing), Problem> {
     let (mut listed, mut missing) = (None, Missing::default());
     let refused: Vec<KeptBlob> = match gathered {
         Some(gathered) => {
@@ -234,10 +240,24 @@ fn taken_apart(gathered: Option<Gathered>, place: &Path) -> (Option<ListedBlobs>
             listed = Some(gathered.listed);
             gathered.refused.iter().map(kept).collect()
         }
-        None => exported::read(place).unwrap_or_default(),
+        None => kept_blobs(place)?,
     };
     missing.take(&refused);
-    (listed, refused, missing)
+    Ok((listed, refused, missing))
+}
+
+/// The blobs that an earlier run kept at `place`; none, if it kept no list.
+///
+/// # Errors
+/// The list is damaged: taken for an empty one, it would hide what is on no drive.
+pub fn kept_blobs(place: &Path) -> Result<Vec<KeptBlob>, Problem> {
+    match exported::read(place) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.map_err(|error| {
+            let what = format!("the list of exported blobs cannot be used: {error}");
+            Problem::new(Kind::Environment, what).path(place).advice("restore the file as it was written")
+        }),
+    }
 }
 
 /// Keeps the blobs that cannot be exported: a run that goes on does not ask the account again.
@@ -450,7 +470,7 @@ impl Export {
         };
         let gathered = self.gathered(selection, &account, output)?;
         let taken = gathered.taken.clone();
-        let (listed, refused, missing) = taken_apart(Some(gathered), Path::new(""));
+        let (listed, refused, missing) = taken_apart(Some(gathered), Path::new(""))?;
         let (exit, is_made) =
             export_shards::split(new, request, (listed, &refused), account.endpoint(), output, signals);
         if !is_made {
@@ -497,7 +517,7 @@ impl Export {
     ) -> Result<Exit, Problems> {
         let place = exported::place_refused(&request.journal, &request.session);
         let is_new = gathered.is_some();
-        let (listed, refused, mut missing) = taken_apart(gathered, &place);
+        let (listed, refused, mut missing) = taken_apart(gathered, &place)?;
         let asked = request.clone();
         let scan = output.scan();
         let prepared = watched(

@@ -364,8 +364,11 @@ impl Run {
         let mut entry = entry.clone();
         let ended = if api::prepare::is_complete(&PrepRequest { action: Act::Resume, ..request.clone() }) {
             // Killed between its last record and its result.
-            let lacks = !export::left_out(&journal, &index.session, &entry.drive_id).is_empty();
-            Ended::before(if lacks { Exit::LeftOut } else { Exit::Done })
+            Ended::before(match export::left_out(&journal, &index.session, &entry.drive_id) {
+                Ok(blobs) if blobs.is_empty() => Exit::Done,
+                Ok(_) => Exit::LeftOut,
+                Err(problem) => output.problem(problem),
+            })
         } else {
             self.prepare(index, &mut entry, request, filling, output)
         };
@@ -518,7 +521,8 @@ fn outcome(index: &Index, entry: &Entry, ended: &Ended, journal: &Path) -> Outco
         manifest_hash,
         left_out: match drive {
             Some(drive) => drive.left_out.len() as u64,
-            None => export::left_out(&journal, &index.session, &entry.drive_id).len() as u64,
+            // A list that is damaged was reported, and the exit code is not that of success.
+            None => export::left_out(&journal, &index.session, &entry.drive_id).map_or(0, |blobs| blobs.len() as u64),
         },
         written: drive.map_or(0, |drive| drive.written.0),
         ..Outcome::of(exit, journal)

@@ -161,10 +161,13 @@ impl Filling {
 }
 
 /// Blobs that a finished drive of an export does not hold.
-pub fn left_out(journal: &Path, session: &str, drive_id: &str) -> Vec<KeptBlob> {
-    let mut blobs = exported::read(&exported::place(journal, session, drive_id)).unwrap_or_default();
+///
+/// # Errors
+/// The list of the drive's blobs is damaged.
+pub fn left_out(journal: &Path, session: &str, drive_id: &str) -> Result<Vec<KeptBlob>, Problem> {
+    let mut blobs = export::kept_blobs(&exported::place(journal, session, drive_id))?;
     blobs.retain(|blob| blob.left_out.is_some());
-    blobs
+    Ok(blobs)
 }
 
 /// What the gathering of an export adds: copy logs, and the list of what is on no drive.
@@ -204,7 +207,9 @@ impl Gathering {
         export::write_logs((journal, &index.session), &export::dir_of(journal), output);
         let mut missing = Missing::default();
         missing.take(&self.refused);
-        parts.iter().for_each(|part| missing.take(&left_out(&part.journal, &index.session, &part.drive_id)));
+        for part in parts {
+            missing.take(&left_out(&part.journal, &index.session, &part.drive_id)?);
+        }
         missing.paths.extend(self.before);
         missing.keep(self.incomplete, output)?;
         missing.tell(output);

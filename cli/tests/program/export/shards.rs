@@ -22,6 +22,46 @@ fn drives(session: &Session) {
     session.driveset(&images);
 }
 
+/// A list of what a drive holds that is damaged is not taken for one of nothing that was left out.
+fn damaged_lists_hide_nothing(this: &Exporting) {
+    let shards = status(this).1["shards"].as_array().expect("shards").clone();
+    let lacking = shards.iter().find(|one| one["left_out"] == 1).expect("one that lacks a blob").clone();
+    let mut files = BTreeMap::new();
+    files_below(&this.session.path("s"), &this.session.path("s"), &mut files);
+    let drive = lacking["drive_id"].as_str().expect("a drive");
+    let ends = format!("{drive}.exported");
+    let list = files.keys().find(|name| name.ends_with(&ends)).unwrap_or_else(|| panic!("{ends}: {:?}", files.keys()));
+    let list = this.session.path("s").join(list);
+    let good = fs::read(&list).expect("a list");
+    fs::write(&list, b"nothing\n").expect("written");
+    let merged = this.session.dray("shard merge s --journal broken.jrn");
+    assert!(
+        code(&merged) == 6 && unbroken(&said(&merged)).contains("cannot be used"),
+        "{} {}",
+        code(&merged),
+        said(&merged)
+    );
+    // Killed before its last word, it asks the list what is missing.
+    let index = lacking["index"].as_u64().expect("a number").to_string();
+    let result = files.keys().filter(|name| name.ends_with(".result.json"));
+    let kept: Vec<_> = result.map(|name| (name, fs::read(this.session.path("s").join(name)).expect("it"))).collect();
+    kept.iter().for_each(|(name, _)| fs::remove_file(this.session.path("s").join(name)).expect("removed"));
+    let more = ["--index", &index, "--among", "x.img,y.img"];
+    let output = run(&mut shard_run(this, &this.azurite.endpoint, &more));
+    assert!(
+        code(&output) == 8 && unbroken(&said(&output)).contains("cannot be used"),
+        "{} {}",
+        code(&output),
+        said(&output)
+    );
+    fs::write(&list, good).expect("restored");
+    let output = run(&mut shard_run(this, &this.azurite.endpoint, &more));
+    assert_eq!(code(&output), 3, "{}", said(&output));
+    for (name, bytes) in kept {
+        fs::write(this.session.path("s").join(name), bytes).expect("restored");
+    }
+}
+
 /// `dray shard run` with the account behind `endpoint`.
 fn shard_run(this: &Exporting, endpoint: &str, more: &[&str]) -> std::process::Command {
     let key = this.azurite.key_file().expect("a key").display().to_string();
@@ -236,6 +276,7 @@ fn shards_of_an_export_take_any_drive_of_a_size() {
     let left_out: u64 =
         status(&this).1["shards"].as_array().expect("shards").iter().filter_map(|one| one["left_out"].as_u64()).sum();
     assert_eq!(left_out, 1);
+    damaged_lists_hide_nothing(&this);
     let merged = this.session.dray("shard merge s --journal job.jrn");
     assert_eq!(code(&merged), 3, "{}", said(&merged));
     let incomplete = fs::read_to_string(this.session.path("export#1-incomplete.xml")).expect("a list");
