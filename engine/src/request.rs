@@ -373,10 +373,17 @@ impl PrepRequest {
                     + " lists what an indexed drive holds",
             ));
         }
-        if !self.selection.is_all() {
+        let selection = &self.selection;
+        let given = [
+            (!selection.include.is_empty(), Setting::Include),
+            (!selection.exclude.is_empty(), Setting::Exclude),
+            (!selection.ignore_files.is_empty(), Setting::IgnoreFile),
+            (selection.files_from.is_some(), Setting::FilesFrom),
+        ];
+        for (_, setting) in given.into_iter().filter(|(is_given, _)| *is_given) {
             problems.push(
                 Problem::new(Kind::Usage, "indexing takes what its rows name, without a selection")
-                    .setting(Setting::Include)
+                    .setting(setting)
                     .advice("name the directories or files in the dataset"),
             );
         }

@@ -292,6 +292,8 @@ fn what_is_odd_with_a_session_is_told_before_it_begins() {
     assert!(code(&list) == 2 && !session.path("drive.img").exists(), "{}", words(&list));
     let index = session.run(&["--skip-write", "--content-md5"]);
     assert!(code(&index) == 1 && words(&index).contains("indexing sets no Content-MD5"), "{}", words(&index));
+    let index = words(&session.run(&["--skip-write", "--exclude", "*.tmp"]));
+    assert!(index.contains("--exclude: indexing takes") && !index.contains("--include:"), "{index}");
     fs::remove_dir_all(&session.dir).expect("removed");
 }
 
@@ -364,7 +366,11 @@ fn judge_metadata_out_of_the_sources() {
     assert_eq!(code(&verified), 0, "{}", words(&verified));
     fs::write(&meta, "<?xml version=\"1.0\"?>\n<Metadata><Mode>x</Mode></Metadata>\n").expect("metadata");
     let clash = blobs(&session, &["--metadata-from", "mode"]).1;
-    assert!(code(&clash) == 1 && words(&clash).contains("sets Mode, which is also taken from the sources"), "{}", words(&clash));
+    assert!(
+        code(&clash) == 1 && words(&clash).contains("sets Mode, which is also taken from the sources"),
+        "{}",
+        words(&clash)
+    );
     fs::remove_dir_all(&session.dir).expect("removed");
 }
 
