@@ -69,7 +69,7 @@ pub struct Preview {
     /// Snapshots of the blobs too
     #[arg(long)]
     snapshots: bool,
-    /// Ask for the block list of every block blob, one request each: exact as `dray export` plans
+    /// Ask for the block list of every block blob, one request each, and count manifests by them
     #[arg(long, requires = "endpoint", conflicts_with = "inventory")]
     block_lists: bool,
     /// Every blob and its drive, as JSON lines or CSV by the name's end

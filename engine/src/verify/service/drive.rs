@@ -208,7 +208,7 @@ pub(in crate::verify) fn of_manifest(
     };
     out.push(check(MANIFEST, DriveStatus::ManifestNotFound, answer, seen));
     let (answer, seen) = match facts.expected {
-        None => (Answer::Unknown, "its hash is not known: it is in the drive record, or can be given".to_owned()),
+        None => (Answer::Unknown, "its hash is not known: neither a drive record nor a hash was given".to_owned()),
         Some((hash, from)) => {
             let text = hash.to_string();
             let same = text == facts.md5 || text == facts.sha256;
